@@ -1,0 +1,78 @@
+# `make` alone lists what there is. ARGS is handed on: make test ARGS="-k mount"
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+.PHONY: help demo test lint unit bench clean system
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(READY) ## see a run from start to end, on this machine
+	@$(BIN)/python examples/demo.py $(ARGS)
+
+test: system lint ## lint, then every test; as root on Debian or Ubuntu it installs what they need
+	@$(BIN)/pytest $(ARGS)
+
+unit: $(READY) ## the tests that need nothing but Python
+	@$(BIN)/pytest tests/unit $(ARGS)
+
+lint: $(READY) ## ruff, mypy, who may import whom, and the agent's Python 3.8
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/vermin -t=3.8- --no-tips --violations remoterun/agent
+
+bench: $(READY) ## figures beside rsync, scp and plain ssh
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+clean: ## remove what make made here
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The newest Python that can make a virtual environment. A Debian python3 can't without the package python3-venv.
+$(READY): pyproject.toml $(wildcard constraints.txt)
+	@find_python() { \
+	    for each in python3.15 python3.14 python3.13 python3.12 python3.11 python3; do \
+	        if $$each -c 'import sys; sys.exit(sys.version_info < (3, 11)); ' 2>/dev/null && \
+	            $$each -c 'import ensurepip, venv' 2>/dev/null; then command -v $$each; return; fi; \
+	    done; return 1; }; \
+	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	    if ! python=$$(find_python) && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        $(MAKE) --no-print-directory system; \
+	    fi; \
+	    if ! python=$$(find_python); then \
+	        echo "make: no Python >= 3.11 with venv is installed" >&2; \
+	        echo "hint: on Debian and Ubuntu: sudo apt-get install python3 python3-venv" >&2; \
+	        exit 1; \
+	    fi; \
+	    "$$python" -m venv --clear $(VENV); \
+	fi
+	@$(BIN)/python -m pip install --quiet $(if $(wildcard constraints.txt),-c constraints.txt) -e '.[dev]'
+	@touch $@
+
+# program:package, for what the tests call. Elsewhere than on Debian and Ubuntu, and without root, the tests that need
+# an absent program are skipped.
+NEEDED := dockerd:docker.io docker:docker-cli iptables:iptables ip:iproute2 debootstrap:debootstrap \
+    /usr/sbin/sshd:openssh-server ssh:openssh-client rsync:rsync tmux:tmux git:git mkfs.ext4:e2fsprogs pkill:procps \
+    /usr/libexec/docker/cli-plugins/docker-buildx:docker-buildx
+APT := DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300
+
+system:
+	@if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then exit 0; fi; \
+	packages=; \
+	for each in $(NEEDED); do \
+	    if ! command -v "$${each%%:*}" >/dev/null; then packages="$$packages $${each#*:}"; fi; \
+	done; \
+	if ! /usr/bin/python3 -c 'import ensurepip' 2>/dev/null; then packages="$$packages python3-venv"; fi; \
+	if [ -z "$$packages" ]; then exit 0; fi; \
+	echo "make: installing$$packages"; \
+	$(APT) update; \
+	known=; \
+	for each in $$packages; do \
+	    if apt-cache show "$$each" >/dev/null 2>&1; then known="$$known $$each"; fi; \
+	done; \
+	$(APT) install -y --no-install-recommends $$known </dev/null >/dev/null

@@ -1,0 +1,31 @@
+"""The agent's command line: `serve` on a pipe, `supervise` one run. Standard library only; Python >= 3.8."""
+
+from __future__ import annotations
+
+import sys
+from typing import List, Optional
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    words = sys.argv[1:] if argv is None else argv
+    if len(words) < 3 or words[0] not in ("serve", "supervise") or words[1] != "--home":
+        sys.stderr.write("usage: agent serve --home HOME | supervise --home HOME KEY\n")
+        return 2
+    from .home import Home, HomeError
+
+    try:
+        home = Home.open(words[2])
+    except HomeError as error:
+        sys.stderr.write("remoterun agent: %s\n" % error.message)
+        return 3
+    if words[0] == "serve":
+        from .serve import serve
+
+        return serve(home)
+    from .supervisor import supervise
+
+    return supervise(home, words[3])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

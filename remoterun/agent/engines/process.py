@@ -1,0 +1,192 @@
+"""The engine `process`: no container, a virtual environment of the home. Standard library only; Python >= 3.8."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import Any, Dict, List, Optional
+
+from .. import processes
+from ..files import locked, read_json, remove_tree, write_whole
+from ..home import Home
+from ..runs import RunFolder
+from ..tree import Manifest
+from . import BuildJob, EngineError, Look, Presence, make_mount_point, prepare_io
+from .environment import Environment
+
+KILL_DEADLINE = 10.0
+
+
+class ProcessEngine:
+    """The wrapper runs as the user, in a session of its own; its processes are found by what `processes` follows."""
+
+    name = "process"
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self._children: Dict[str, "subprocess.Popen[bytes]"] = {}
+
+    def problem(self) -> Optional[str]:
+        return None
+
+    def build(self, run: RunFolder, spec: Dict[str, Any], job: BuildJob) -> None:
+        environment = Environment.of(spec)
+        if environment.image:
+            raise EngineError(
+                "the engine `process` has no images", hint="leave out --image, or use a machine with Docker"
+            )
+        if environment.apt:
+            raise EngineError(
+                "the engine `process` can't install apt packages",
+                hint="leave out --apt and install them on the machine, or use a machine with Docker",
+            )
+        folder = self._folder(environment)
+        if os.path.exists(os.path.join(folder, "ready")):
+            return
+        with locked(self.home.lock("env-" + environment.hash)):
+            if not os.path.exists(os.path.join(folder, "ready")):
+                self._make(environment, folder, job)
+
+    def mount(self, run: RunFolder, spec: Dict[str, Any]) -> None:
+        for mount in spec["mounts"]:
+            place = mount["place"]
+            if place.startswith("/"):
+                raise EngineError(
+                    "the engine `process` can't mount at an absolute path (%s)" % place,
+                    hint="mount it at a relative one, or use a machine with Docker",
+                )
+            make_mount_point(run.work, place, bool(mount["file"]))
+            target = os.path.join(run.work, place)
+            if mount["file"]:
+                os.unlink(target)
+                target = os.path.dirname(target)
+            manifest = self.home.tree(mount["tree"])
+            if mount["file"]:
+                entry = manifest.entries[0]
+                manifest = Manifest([entry._replace(path=os.path.basename(place))])
+            self.home.checkout(manifest, target, private=False)
+
+    def start(self, run: RunFolder, spec: Dict[str, Any], gpus: List[str]) -> None:
+        if self.look(run).presence is not Presence.ABSENT:
+            return
+        prepare_io(run, spec["command"], dict(spec["env"]))
+        place = os.path.join(run.work, spec["workdir"]) if spec["workdir"] else run.work
+        process = subprocess.Popen(
+            ["/bin/sh", os.path.join(run.io, "wrapper.sh"), run.io, place],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=run.work,
+            env=self._variables(run, spec, gpus),
+            start_new_session=True,
+        )
+        self._children[run.key] = process
+        about = {"pid": process.pid, "started": processes.started(process.pid)}
+        write_whole(os.path.join(run.path, "process.json"), json.dumps(about).encode())
+
+    def look(self, run: RunFolder) -> Look:
+        child = self._children.get(run.key)
+        if child is not None:
+            code = child.poll()
+            if code is None:
+                return Look(Presence.RUNNING)
+            return Look(Presence.ENDED, code if code >= 0 else 128 - code)
+        leader = self._leader(run)
+        if leader is not None or processes.of_run(run.key, None):
+            return Look(Presence.RUNNING)
+        if os.path.exists(run.pid_file):
+            return Look(Presence.ENDED, None)
+        return Look(Presence.ABSENT)
+
+    def alive(self, run: RunFolder) -> bool:
+        return bool(self._pids(run))
+
+    def terminate(self, run: RunFolder) -> None:
+        processes.send(self._pids(run), signal.SIGTERM)
+
+    def kill(self, run: RunFolder) -> None:
+        deadline = time.monotonic() + KILL_DEADLINE
+        while time.monotonic() < deadline:
+            pids = self._pids(run)
+            if not pids:
+                return
+            processes.send(pids, signal.SIGKILL)
+            child = self._children.get(run.key)
+            if child is not None:
+                child.poll()
+            time.sleep(0.01)
+
+    def remove(self, run: RunFolder) -> None:
+        self.kill(run)  # what the command left behind ends with it, as in a container
+
+    # -- the environment
+
+    def _folder(self, environment: Environment) -> str:
+        return os.path.join(self.home.envs, environment.hash)
+
+    def _make(self, environment: Environment, folder: str, job: BuildJob) -> None:
+        job.say("building the environment with TensorFlow, once for this machine; this takes some minutes")
+        remove_tree(folder)  # what an interrupted build left
+        os.makedirs(folder, 0o700)
+        self.home.checkout(self.home.tree(environment.context), os.path.join(folder, "lib"), private=True)
+        python = _newest_python()
+        if job.run([python, "-m", "venv", os.path.join(folder, "venv")]) != 0:
+            raise EngineError(
+                "Python can't make a virtual environment here",
+                job.tail(),
+                "install it on that machine: sudo apt install python3-venv",
+            )
+        own = os.path.join(folder, "requirements.txt")
+        write_whole(own, environment.all_requirements.encode())
+        words = [
+            os.path.join(folder, "venv", "bin", "python"), "-m", "pip", "install", "--disable-pip-version-check",
+            "--no-input", "-r", os.path.join(folder, "lib", environment.requirements_file), "-r", own,
+        ]  # fmt: skip
+        if job.run(words) != 0:
+            raise EngineError("building the environment failed", job.tail())
+        write_whole(os.path.join(folder, "ready"), b"")
+
+    def _variables(self, run: RunFolder, spec: Dict[str, Any], gpus: List[str]) -> Dict[str, str]:
+        folder = self._folder(Environment.of(spec))
+        venv = os.path.join(folder, "venv")
+        variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        variables["PATH"] = os.path.join(venv, "bin") + os.pathsep + variables.get("PATH", os.defpath)
+        variables["VIRTUAL_ENV"] = venv
+        variables["PYTHONPATH"] = os.path.join(folder, "lib")
+        variables["PYTHONUNBUFFERED"] = "1"
+        variables["REMOTERUN_KEY"] = run.key
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        return variables
+
+    # -- processes
+
+    def _leader(self, run: RunFolder) -> Optional[int]:
+        """The wrapper's pid while it lives, also when an earlier supervisor started it."""
+        try:
+            about = read_json(os.path.join(run.path, "process.json"))
+        except (OSError, ValueError):
+            return None
+        started = processes.started(about["pid"])
+        return about["pid"] if started is not None and started == about["started"] else None
+
+    def _pids(self, run: RunFolder) -> List[int]:
+        child = self._children.get(run.key)
+        leader = child.pid if child is not None else self._leader(run)
+        processes.reap(child.pid for child in self._children.values())
+        return sorted(processes.of_run(run.key, leader, os.getpid()))
+
+
+def _newest_python() -> str:
+    """The agent's own interpreter, unless it is too old for TensorFlow and a newer one stands on PATH."""
+    if sys.version_info >= (3, 10):
+        return sys.executable
+    for minor in range(13, 9, -1):
+        found = shutil.which("python3.%d" % minor)
+        if found:
+            return found
+    return sys.executable

@@ -1,0 +1,447 @@
+"""A home: the folder in which remoterun keeps blobs, uploads, runs and environments. Every path of it is named here.
+
+    HOME/
+        home.json       {"format": 1, "id": …}
+        agent/          the agent's bundles
+        blobs/ab/cdef…  a file's content, read-only, named by its SHA-256; "….x" is its executable twin
+        partial/…       blobs under way
+        uploads/NAME/   versions.json; N/ the files of version N (hard links to blobs); N.tree its manifest
+        runs/KEY/       see runs.py
+        active/KEY      a mark for each run that hasn't been cleaned up after its end
+        envs/HASH/      environments of the engine `process`
+        queue/, locks/, tmp/
+
+Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import time
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
+
+from .files import DISK_FULL, locked, private_copy, read_json, remove_tree, write_whole
+from .runs import RunFolder
+from .tree import Entry, Landing, Manifest, TreeError, hash_file, show, walk
+
+FORMAT = 1
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+KEY = re.compile(r"[0-9a-z]{8,40}\Z")
+
+
+class HomeError(Exception):
+    """A request a home can't fulfil. `code` is a word of the protocol; `message` has no full stop."""
+
+    def __init__(self, code: str, message: str, hint: Optional[str] = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+
+
+def disk_full(home: str) -> HomeError:
+    return HomeError("disk_full", "the disk that holds %s is full" % home)
+
+
+class Home:
+    """One home. `open` makes it where it is missing. Safe for several processes at once."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(os.path.expanduser(path))
+        self.agents = self._at("agent")
+        self.blobs = self._at("blobs")
+        self.partial = self._at("partial")
+        self.uploads = self._at("uploads")
+        self.runs = self._at("runs")
+        self.active = self._at("active")
+        self.envs = self._at("envs")
+        self.queue = self._at("queue")
+        self.locks = self._at("locks")
+        self.tmp = self._at("tmp")
+        self.id = ""
+
+    @classmethod
+    def open(cls, path: str) -> "Home":
+        """The home at `path`, made if missing (mode 0700). Raises `HomeError` for one of another format."""
+        home = cls(path)
+        marker = home._at("home.json")
+        try:
+            about = read_json(marker)
+        except (FileNotFoundError, NotADirectoryError):
+            about = home._make(marker)
+        except ValueError:
+            raise HomeError("bad_home", "%s is damaged" % marker)
+        if about.get("format") != FORMAT:
+            raise HomeError(
+                "bad_home",
+                "%s is a home of format %s, and this version knows %d" % (home.path, about.get("format"), FORMAT),
+                "upgrade remoterun, or give that machine another home",
+            )
+        home.id = about["id"]
+        return home
+
+    def _make(self, marker: str) -> Dict[str, Any]:
+        try:
+            os.makedirs(self.path, 0o700, exist_ok=True)
+            for folder in (
+                self.agents,
+                self.blobs,
+                self.partial,
+                self.uploads,
+                self.runs,
+                self.active,
+                self.envs,
+                self.queue,
+                self.locks,
+                self.tmp,
+            ):
+                os.makedirs(folder, 0o700, exist_ok=True)
+            with locked(self.lock("home")):
+                if not os.path.exists(marker):
+                    write_whole(marker, json.dumps({"format": FORMAT, "id": secrets.token_hex(8)}).encode())
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                raise disk_full(self.path)
+            raise HomeError(
+                "bad_home", "the home %s can't be made: %s" % (self.path, error.strerror), "give it another `home`"
+            )
+        about: Dict[str, Any] = read_json(marker)
+        return about
+
+    def _at(self, *parts: str) -> str:
+        return os.path.join(self.path, *parts)
+
+    def lock(self, name: str) -> str:
+        return os.path.join(self.locks, name)
+
+    @contextlib.contextmanager
+    def temporary(self, label: str) -> Iterator[str]:
+        """A new folder under tmp/, gone afterwards."""
+        path = os.path.join(self.tmp, "%s-%d-%s" % (label, os.getpid(), secrets.token_hex(4)))
+        os.mkdir(path, 0o700)
+        try:
+            yield path
+        finally:
+            remove_tree(path)
+
+    # -- blobs
+
+    def blob(self, digest: str, executable: bool = False) -> str:
+        return os.path.join(self.blobs, digest[:2], digest[2:] + (".x" if executable else ""))
+
+    def has_blob(self, digest: str) -> bool:
+        return os.path.exists(self.blob(digest))
+
+    def partial_size(self, digest: str) -> int:
+        try:
+            return os.stat(os.path.join(self.partial, digest)).st_size
+        except OSError:
+            return 0
+
+    def adopt(self, path: str, digest: str) -> None:
+        """Make the file at `path` the blob `digest`, by a hard link, unless there is one. `path` becomes read-only."""
+        target = self.blob(digest)
+        if os.path.exists(target):
+            return
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.chmod(path, 0o444)
+        try:
+            os.link(path, target)
+        except FileExistsError:
+            pass
+
+    def executable_twin(self, digest: str) -> str:
+        """The path of the blob's executable twin, made where missing (a hard link shares its mode, so it's a copy)."""
+        target = self.blob(digest, executable=True)
+        if not os.path.exists(target):
+            temporary = os.path.join(self.tmp, "x-%d-%s" % (os.getpid(), secrets.token_hex(4)))
+            private_copy(self.blob(digest), temporary)
+            os.chmod(temporary, 0o555)
+            os.replace(temporary, target)
+        return target
+
+    def put(self, data: bytes) -> str:
+        """Keep `data` as a blob; its digest."""
+        digest = hashlib.sha256(data).hexdigest()
+        if not self.has_blob(digest):
+            temporary = os.path.join(self.tmp, "put-%d-%s" % (os.getpid(), secrets.token_hex(4)))
+            write_whole(temporary, data)
+            self.adopt(temporary, digest)
+            os.unlink(temporary)
+        return digest
+
+    # -- trees
+
+    def tree(self, digest: str) -> Manifest:
+        """The manifest that is kept as a blob (a tree's digest is the SHA-256 of its canonical form)."""
+        try:
+            return Manifest.decode(_read(self.blob(digest)))
+        except FileNotFoundError:
+            raise HomeError("missing_blob", "the tree %s is not in %s" % (digest[:12], self.path))
+        except TreeError as error:
+            raise HomeError("damaged", "the tree %s is damaged: %s" % (digest[:12], error))
+
+    def missing(self, manifest: Manifest) -> List[Entry]:
+        """The files of which this home holds no blob."""
+        return [entry for entry in manifest.files if not self.has_blob(entry.digest)]
+
+    def checkout(self, manifest: Manifest, target: str, private: bool) -> None:
+        """Write a tree into the folder `target`, which is made.
+
+        `private`: copies that may be written. Otherwise hard links to blobs, read-only, folders too.
+        Raises `HomeError` for a missing blob or a full disk.
+        """
+        os.makedirs(target, 0o755, exist_ok=True)
+        folders = set()
+        try:
+            with Landing(target) as landing:
+                for entry in manifest.entries:
+                    if entry.kind == "d":
+                        landing.folder(entry.path)
+                        folders.add(entry.path)
+                        continue
+                    descriptor, name = landing.place(entry.path)
+                    parent = os.path.dirname(entry.path)
+                    while parent and parent not in folders:
+                        folders.add(parent)
+                        parent = os.path.dirname(parent)
+                    if entry.kind == "l":
+                        os.symlink(entry.target, name, dir_fd=descriptor)
+                    else:
+                        self._place_file(entry, os.path.join(target, entry.path), descriptor, name, private)
+            if not private:
+                for folder in sorted(folders, reverse=True):
+                    os.chmod(os.path.join(target, folder), 0o555)
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                raise disk_full(self.path)
+            raise
+
+    def _place_file(self, entry: Entry, path: str, descriptor: int, name: str, private: bool) -> None:
+        try:
+            if private:
+                private_copy(self.blob(entry.digest), path)
+                os.chmod(path, 0o755 if entry.executable else 0o644)
+                return
+            source = self.executable_twin(entry.digest) if entry.executable else self.blob(entry.digest)
+            try:
+                os.link(source, name, dst_dir_fd=descriptor)
+            except OSError as error:
+                if error.errno not in (errno.EMLINK, errno.EXDEV, errno.EPERM):
+                    raise
+                private_copy(source, path)  # out of links to one file (65,000 on ext4), or a file system without
+                os.chmod(path, 0o555 if entry.executable else 0o444)
+        except FileNotFoundError:
+            raise HomeError("missing_blob", "the content of %s is not in %s" % (show(entry.path), self.path))
+
+    # -- uploads
+
+    def upload_folder(self, name: str) -> str:
+        if not NAME.match(name):
+            raise HomeError("bad_name", "%s is no name for an upload" % show(name))
+        return os.path.join(self.uploads, name)
+
+    def upload_versions(self, name: str) -> List[Dict[str, Any]]:
+        """Versions of an upload, oldest first; empty when there is none of that name."""
+        try:
+            versions: List[Dict[str, Any]] = read_json(os.path.join(self.upload_folder(name), "versions.json"))
+            return versions
+        except FileNotFoundError:
+            return []
+
+    def commit_upload(self, name: str, manifest: Manifest) -> Tuple[Dict[str, Any], bool]:
+        """Make `manifest` the newest version of the upload `name`; (version, whether it is new).
+
+        All blobs must be there. The same content as the newest version makes none. May be repeated.
+        """
+        folder = self.upload_folder(name)
+        digest = manifest.digest
+        with locked(self.lock("upload-" + name)):
+            versions = self.upload_versions(name)
+            if versions and versions[-1]["digest"] == digest:
+                return versions[-1], False
+            os.makedirs(folder, 0o700, exist_ok=True)
+            number = versions[-1]["version"] + 1 if versions else 1
+            with self.temporary("upload") as temporary:
+                tree = os.path.join(temporary, "tree")
+                self.checkout(manifest, tree, private=False)
+                target = os.path.join(folder, str(number))
+                remove_tree(target)  # left by a crash before versions.json named it
+                os.rename(tree, target)
+            write_whole(os.path.join(folder, "%d.tree" % number), manifest.encode())
+            version = {
+                "version": number,
+                "digest": digest,
+                "size": manifest.size,
+                "files": len(manifest.files),
+                "created": round(time.time(), 3),
+            }
+            write_whole(os.path.join(folder, "versions.json"), json.dumps(versions + [version]).encode())
+        return version, True
+
+    def upload_tree(self, name: str, version: Optional[int] = None, digest: Optional[str] = None) -> "Stored":
+        """A version of an upload (the newest by default). Raises `HomeError("not_found")`."""
+        versions = self.upload_versions(name)
+        chosen = [
+            item
+            for item in versions
+            if (version is None or item["version"] == version) and (digest is None or item["digest"] == digest)
+        ]
+        if not chosen:
+            what = "there is no upload %s" % show(name)
+            if versions:
+                what = "the upload %s has no such version" % show(name)
+            raise HomeError("not_found", what)
+        number = chosen[-1]["version"]
+        folder = self.upload_folder(name)
+        return Stored(os.path.join(folder, "%d.tree" % number), os.path.join(folder, str(number)), chosen[-1])
+
+    def list_uploads(self) -> List[Dict[str, Any]]:
+        found = []
+        for name in sorted(os.listdir(self.uploads)):
+            if NAME.match(name):
+                versions = self.upload_versions(name)
+                if versions:
+                    found.append(dict(versions[-1], name=name))
+        return found
+
+    def remove_upload(self, name: str) -> bool:
+        """Whether there was one. Runs that mount it keep what they mounted."""
+        folder = self.upload_folder(name)
+        with locked(self.lock("upload-" + name)):
+            there = os.path.isdir(folder)
+            if there:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(folder, "versions.json"))
+                remove_tree(folder)
+        return there
+
+    # -- runs
+
+    def run(self, key: str) -> RunFolder:
+        """The run folder of `key`, there or not. Raises `HomeError` for what is no key."""
+        if not KEY.match(key):
+            raise HomeError("bad_name", "%s is no key of a run" % show(key))
+        return RunFolder(os.path.join(self.runs, key))
+
+    def existing_run(self, key: str) -> RunFolder:
+        run = self.run(key)
+        if not run.exists():
+            raise HomeError("not_found", "there is no run %s in %s" % (key, self.path))
+        return run
+
+    def run_keys(self) -> List[str]:
+        return sorted(key for key in os.listdir(self.runs) if KEY.match(key))
+
+    def active_keys(self) -> List[str]:
+        return sorted(key for key in os.listdir(self.active) if KEY.match(key))
+
+    def mark_active(self, key: str) -> None:
+        write_whole(os.path.join(self.active, key), b"")
+
+    def unmark_active(self, key: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.active, key))
+
+    def create_run(self, spec: Dict[str, Any], source: Manifest) -> RunFolder:
+        """Make the run folder of `spec["key"]`, its first event QUEUED. Once made, a repetition changes nothing.
+
+        Raises `HomeError("missing_blob")` when a file of the source isn't here.
+        """
+        run = self.run(str(spec.get("key", "")))
+        if run.exists():
+            return run
+        absent = self.missing(source)
+        if absent:
+            raise HomeError("missing_blob", "%d files of the source are missing here" % len(absent))
+        with self.temporary("run") as temporary:
+            staged = RunFolder(temporary)
+            os.mkdir(staged.io, 0o700)
+            write_whole(staged.source_file, source.encode())
+            write_whole(staged.events_file, _event("queued"))
+            write_whole(staged.spec_file, json.dumps(spec).encode())
+            self.mark_active(run.key)
+            remove_tree(run.path)
+            os.rename(temporary, run.path)
+        return run
+
+    def save_outputs(self, run: RunFolder, skip: Iterable[str]) -> Tuple[Manifest, List[str]]:
+        """Turn new and changed files of the work tree into the tree of outputs: (manifest, names of special files).
+
+        Files become blobs by hard links: no data is copied. May be repeated after a crash at any point.
+        """
+        source = {entry.path: entry for entry in Manifest.decode(_read(run.source_file)).entries}
+        special: List[str] = []
+        entries = []
+        for found in walk(run.work, skip, special):
+            entry = found.entry
+            known = source.get(entry.path)
+            if entry.kind == "f":
+                path = os.path.join(run.work, entry.path)
+                try:
+                    digest, _ = hash_file(path)
+                except PermissionError:
+                    os.chmod(path, 0o600)
+                    digest, _ = hash_file(path)
+                entry = entry._replace(digest=digest)
+                if known == entry:
+                    continue
+                self._adopt_output(path, entry)
+            elif known == entry:
+                continue
+            entries.append(entry)
+        manifest = Manifest(entries)
+        with self.temporary("outputs") as temporary:
+            tree = os.path.join(temporary, "out")
+            self.checkout(manifest, tree, private=False)
+            remove_tree(run.out)
+            os.rename(tree, run.out)
+        write_whole(run.outputs_file, manifest.encode())
+        remove_tree(run.work)
+        return manifest, special
+
+    def _adopt_output(self, path: str, entry: Entry) -> None:
+        if not entry.executable:
+            self.adopt(path, entry.digest)
+        elif not self.has_blob(entry.digest):
+            # A blob is not executable and a hard link shares its mode: a repetition after a crash would lose the bit.
+            copy = os.path.join(self.tmp, "out-%d-%s" % (os.getpid(), secrets.token_hex(4)))
+            private_copy(path, copy)
+            self.adopt(copy, entry.digest)
+            os.unlink(copy)
+
+    def outputs(self, run: RunFolder) -> Optional["Stored"]:
+        """The saved outputs, or None while the run hasn't saved any."""
+        if not os.path.exists(run.outputs_file):
+            return None
+        return Stored(run.outputs_file, run.out, {})
+
+
+class Stored:
+    """A tree that is at rest in a home: its manifest and the folder that holds it as plain files."""
+
+    def __init__(self, manifest_file: str, folder: str, about: Dict[str, Any]) -> None:
+        self._manifest_file = manifest_file
+        self.folder = folder
+        self.about = about
+
+    def manifest(self) -> Manifest:
+        try:
+            return Manifest.decode(_read(self._manifest_file))
+        except TreeError as error:
+            raise HomeError("damaged", "%s is damaged: %s" % (self._manifest_file, error))
+
+
+def _event(state: str) -> bytes:
+    return json.dumps({"t": round(time.time(), 3), "state": state}).encode() + b"\n"
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()

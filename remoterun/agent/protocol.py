@@ -1,0 +1,423 @@
+"""The framed protocol between client and agent, both sides of it.
+
+On the wire, after the agent's `MAGIC`:
+
+    frame   = stream (u32) · kind (u8) · header length (u32) · body length (u32) · header · body      (big endian)
+    header  = a JSON object, UTF-8, or nothing
+    kind    = OPEN | DATA | END | ERROR | CREDIT | CANCEL
+
+A request is a stream: OPEN carries its name and arguments; then each side sends DATA until its own END. The agent's
+END carries the result; ERROR ends the stream with a reason instead. Streams are independent: answers come in any order.
+
+Flow control: each direction of a stream may have `WINDOW` unread bytes under way; the reader hands out CREDIT as it
+reads. So a slow reader of one stream (a paused terminal) blocks neither the link nor the memory of either side.
+
+Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+from collections import deque
+from typing import Any, Callable, Deque, Dict, Iterator, NamedTuple, Optional, Tuple, Union
+
+MAGIC = b"\x00remoterun-agent/1\n"
+VERSION = 1
+
+OPEN, DATA, END, ERROR, CREDIT, CANCEL = 1, 2, 3, 4, 5, 6
+
+MAX_HEADER = 1 << 20
+MAX_BODY = 1 << 20
+MAX_STREAMS = 256
+WINDOW = 8 << 20
+PIECE = 128 << 10
+"""A good body size for bulk data: few frames, and no long wait for those of other streams."""
+
+_HEAD = struct.Struct("!IBII")
+_FRAME_COST = 64
+
+Bytes = Union[bytes, bytearray, memoryview]
+
+
+class Frame(NamedTuple):
+    header: Dict[str, Any]
+    body: bytes
+
+
+class ProtocolError(Exception):
+    """The other side said what no agent or client of this version says; the link is closed."""
+
+
+class LinkClosed(Exception):
+    """The link ended under a stream that had not ended."""
+
+
+class Cancelled(Exception):
+    """The other side no longer wants this stream."""
+
+
+class RemoteError(Exception):
+    """What an ERROR frame carried. `code` is a short word (`not_found`, `disk_full` …) that programs may test."""
+
+    def __init__(self, code: str, message: str, hint: Optional[str] = None, evidence: Optional[str] = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.evidence = evidence
+
+
+def encode(stream: int, kind: int, header: Optional[Dict[str, Any]] = None, body: Bytes = b"") -> bytes:
+    """One frame as bytes. Raises `ProtocolError` when a part is too long."""
+    head = json.dumps(header, separators=(",", ":")).encode() if header else b""
+    if len(head) > MAX_HEADER or len(body) > MAX_BODY:
+        raise ProtocolError("frame too long: header %d, body %d bytes" % (len(head), len(body)))
+    return b"".join((_HEAD.pack(stream, kind, len(head), len(body)), head, body))
+
+
+class Decoder:
+    """Bytes in, frames out. Holds at most one unfinished frame; refuses lengths beyond the limits at once."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: Bytes) -> Iterator[Tuple[int, int, Dict[str, Any], bytes]]:
+        """Yield (stream, kind, header, body) for each frame that `data` completes."""
+        buffer = self._buffer
+        buffer += data
+        at = 0
+        try:
+            while len(buffer) - at >= _HEAD.size:
+                stream, kind, header_length, body_length = _HEAD.unpack_from(buffer, at)
+                if header_length > MAX_HEADER or body_length > MAX_BODY or not OPEN <= kind <= CANCEL:
+                    raise ProtocolError(
+                        "not a frame: kind %d, header %d, body %d bytes" % (kind, header_length, body_length)
+                    )
+                start = at + _HEAD.size
+                end = start + header_length + body_length
+                if len(buffer) < end:
+                    break
+                with memoryview(buffer) as view:
+                    head = bytes(view[start : start + header_length])
+                    body = bytes(view[start + header_length : end])
+                at = end
+                yield stream, kind, _parse(head), body
+        finally:
+            del buffer[:at]
+
+
+def _parse(head: bytes) -> Dict[str, Any]:
+    if not head:
+        return {}
+    try:
+        header = json.loads(head)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError("a header that is no JSON: %s" % error)
+    if not isinstance(header, dict):
+        raise ProtocolError("a header that is no object: %.80r" % (header,))
+    return header
+
+
+class Stream:
+    """One request, seen from one side. One thread sends and one receives; not more."""
+
+    def __init__(self, link: "Link", number: int) -> None:
+        self._link = link
+        self.number = number
+        self._changed = threading.Condition()
+        self._inbox: Deque[Frame] = deque()
+        self._inbox_cost = 0
+        self._read_cost = 0
+        self._credit = WINDOW
+        self._ended_here = False
+        self._ended_there = False
+        self._failure: Optional[Exception] = None
+        self.result: Dict[str, Any] = {}
+        """The header of the other side's END, once `receive` returned None."""
+
+    # -- sending
+
+    def send(self, body: Bytes = b"", **header: Any) -> None:
+        """One DATA frame. Blocks while the other side's window is full. Raises what ended the stream."""
+        frame = encode(self.number, DATA, header, body)
+        cost = len(frame) + _FRAME_COST
+        with self._changed:
+            while self._credit < cost and self._failure is None:
+                self._changed.wait()
+            if self._failure is not None:
+                raise self._failure
+            self._credit -= cost
+        self._link.write(frame)
+
+    def end(self, **result: Any) -> None:
+        """Say that this side has sent all. `result` is what the other side finds in its `result`."""
+        self._ended_here = True
+        self._link.write(encode(self.number, END, result))
+        self._forget_when_done()
+
+    def fail(self, code: str, message: str, hint: Optional[str] = None, evidence: Optional[str] = None) -> None:
+        """End the stream, both directions, with an error."""
+        self._ended_here = self._ended_there = True
+        fields = {"code": code, "message": message[:8192], "hint": hint, "evidence": (evidence or "")[-65536:] or None}
+        self._link.write(encode(self.number, ERROR, fields))
+        self._link.forget(self.number)
+
+    def cancel(self) -> None:
+        """Tell the other side to stop; nothing more is received. May be called at any time, from any thread."""
+        with self._changed:
+            done = self._ended_there
+            self._ended_there = True
+            if self._failure is None:
+                self._failure = Cancelled()
+            self._inbox.clear()
+            self._changed.notify_all()
+        self._link.forget(self.number)
+        if not done:
+            try:
+                self._link.write(encode(self.number, CANCEL))
+            except (LinkClosed, OSError):
+                pass
+
+    # -- receiving
+
+    def receive(self, timeout: Optional[float] = None) -> Optional[Frame]:
+        """The next DATA frame, or None when the other side has ended. Blocks; `TimeoutError` after `timeout` seconds.
+
+        Raises `RemoteError`, `Cancelled`, or `LinkClosed`.
+        """
+        with self._changed:
+            while not self._inbox:
+                if self._failure is not None:
+                    raise self._failure
+                if self._ended_there:
+                    return None
+                if not self._changed.wait(timeout):
+                    raise TimeoutError
+            frame = self._inbox.popleft()
+            cost = _cost(frame)
+            self._inbox_cost -= cost
+            self._read_cost += cost
+            grant = 0
+            if self._read_cost >= WINDOW // 4 and not self._ended_there:
+                grant, self._read_cost = self._read_cost, 0
+        if grant:
+            try:
+                self._link.write(encode(self.number, CREDIT, {"n": grant}))
+            except (LinkClosed, OSError):
+                pass  # what has arrived is still worth reading; the end shows itself
+        return frame
+
+    def __iter__(self) -> Iterator[Frame]:
+        while True:
+            frame = self.receive()
+            if frame is None:
+                return
+            yield frame
+
+    def finish(self, timeout: Optional[float] = None) -> Dict[str, Any]:
+        """Drop what still comes and return the result."""
+        while self.receive(timeout) is not None:
+            pass
+        return self.result
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether this stream is dead: cancelled, or its link gone. For handlers that wait on something else."""
+        return self._failure is not None
+
+    def wait_cancelled(self, timeout: float) -> bool:
+        """Sleep up to `timeout` seconds; returns at once, with True, when the stream dies."""
+        with self._changed:
+            if self._failure is None:
+                self._changed.wait(timeout)
+            return self._failure is not None
+
+    # -- called by the link's reader
+
+    def _on_data(self, frame: Frame) -> None:
+        with self._changed:
+            if self._failure is not None:
+                return
+            self._inbox_cost += _cost(frame)
+            if self._inbox_cost > 2 * WINDOW:
+                raise ProtocolError("stream %d overran its window" % self.number)
+            self._inbox.append(frame)
+            self._changed.notify_all()
+
+    def _on_end(self, result: Dict[str, Any]) -> None:
+        with self._changed:
+            self.result = result
+            self._ended_there = True
+            self._changed.notify_all()
+        self._forget_when_done()
+
+    def _on_credit(self, amount: int) -> None:
+        with self._changed:
+            self._credit = min(self._credit + amount, 2 * WINDOW)
+            self._changed.notify_all()
+
+    def _on_failure(self, failure: Exception) -> None:
+        with self._changed:
+            if self._failure is None and not (self._ended_there and self._ended_here):
+                self._failure = failure
+            self._ended_there = True
+            self._changed.notify_all()
+
+    def _forget_when_done(self) -> None:
+        if self._ended_here and self._ended_there:
+            self._link.forget(self.number)
+
+
+def _cost(frame: Frame) -> int:
+    return _FRAME_COST + _HEAD.size + len(frame.body) + (len(json.dumps(frame.header)) if frame.header else 0)
+
+
+Handler = Callable[[Stream, str, Dict[str, Any]], None]
+
+
+class Link:
+    """Both ends of a pipe, as streams. `read(n)` and `write(data)` are the pipe's; either may raise `OSError`.
+
+    The client calls `open`; the agent passes `handler`, which is called on a thread of its own for each stream.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int], bytes],
+        write: Callable[[bytes], Any],
+        handler: Optional[Handler] = None,
+    ) -> None:
+        self._read = read
+        self._write = write
+        self._handler = handler
+        self._write_lock = threading.Lock()
+        self._streams: Dict[int, Stream] = {}
+        self._streams_lock = threading.Lock()
+        self._next = 1
+        self._closed: Optional[Exception] = None
+        self._greeting = Stream(self, 0)
+        if handler is None:
+            self._streams[0] = self._greeting
+
+    def greeting(self, timeout: float) -> Dict[str, Any]:
+        """What the agent says of itself before it is asked (client only). Raises `TimeoutError` or `LinkClosed`."""
+        frame = self._greeting.receive(timeout)
+        self.forget(0)
+        return frame.header if frame else {}
+
+    def start(self) -> threading.Thread:
+        """Read the pipe on a thread until it ends."""
+        thread = threading.Thread(target=self.run, name="remoterun link", daemon=True)
+        thread.start()
+        return thread
+
+    def open(self, op: str, **arguments: Any) -> Stream:
+        """Start a request. Raises `LinkClosed` when the link is gone."""
+        with self._streams_lock:
+            if self._closed is not None:
+                raise self._closed
+            number = self._next
+            self._next += 1
+            stream = self._streams[number] = Stream(self, number)
+        self.write(encode(number, OPEN, {"op": op, "args": arguments}))
+        return stream
+
+    def call(self, op: str, **arguments: Any) -> Dict[str, Any]:
+        """A request without data, there or back: its result."""
+        stream = self.open(op, **arguments)
+        stream.end()
+        return stream.finish()
+
+    def write(self, frame: bytes) -> None:
+        with self._write_lock:
+            if self._closed is not None:
+                raise self._closed
+            try:
+                self._write(frame)
+            except (OSError, ValueError) as error:  # ValueError: the file object is closed
+                raise LinkClosed(str(error))
+
+    def forget(self, number: int) -> None:
+        with self._streams_lock:
+            self._streams.pop(number, None)
+
+    def run(self) -> None:
+        """Read and dispatch until the pipe ends; then every open stream fails with `LinkClosed`."""
+        decoder = Decoder()
+        reason: Exception = LinkClosed("the link was closed")
+        try:
+            while True:
+                data = self._read(1 << 20)
+                if not data:
+                    break
+                for stream, kind, header, body in decoder.feed(data):
+                    self._dispatch(stream, kind, header, body)
+        except ProtocolError as error:
+            reason = LinkClosed("protocol error: %s" % error)
+        except LinkClosed as error:
+            reason = error
+        except Exception as error:  # noqa: BLE001 - whatever the pipe raises ends the link, and is told to each stream
+            reason = LinkClosed(str(error) or type(error).__name__)
+        self.close(reason)
+
+    def close(self, reason: Optional[Exception] = None) -> None:
+        """End every stream with `reason`. Does not close the pipe. May be called twice."""
+        with self._streams_lock:
+            if self._closed is None:
+                self._closed = reason or LinkClosed("the link was closed")
+            streams, self._streams = list(self._streams.values()), {}
+        for stream in streams:
+            stream._on_failure(self._closed)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed is not None
+
+    def _dispatch(self, number: int, kind: int, header: Dict[str, Any], body: bytes) -> None:
+        if kind == OPEN:
+            self._accept(number, header)
+            return
+        with self._streams_lock:
+            stream = self._streams.get(number)
+        if stream is None:
+            return  # cancelled or ended here while this frame was under way
+        if kind == DATA:
+            stream._on_data(Frame(header, body))
+        elif kind == END:
+            stream._on_end(header)
+        elif kind == CREDIT:
+            amount = header.get("n")
+            if not isinstance(amount, int) or amount < 0:
+                raise ProtocolError("a credit of %.40r" % (amount,))
+            stream._on_credit(amount)
+        elif kind == ERROR:
+            self.forget(number)
+            stream._on_failure(
+                RemoteError(
+                    str(header.get("code", "error")),
+                    str(header.get("message", "unknown error")),
+                    _optional_text(header.get("hint")),
+                    _optional_text(header.get("evidence")),
+                )
+            )
+        elif kind == CANCEL:
+            self.forget(number)
+            stream._on_failure(Cancelled())
+
+    def _accept(self, number: int, header: Dict[str, Any]) -> None:
+        op, arguments = header.get("op"), header.get("args")
+        if self._handler is None or not isinstance(op, str) or not isinstance(arguments, dict):
+            raise ProtocolError("an unexpected request: %.200r" % (header,))
+        with self._streams_lock:
+            if number in self._streams or len(self._streams) >= MAX_STREAMS:
+                raise ProtocolError("too many requests at once, or one number twice")
+            stream = self._streams[number] = Stream(self, number)
+        threading.Thread(
+            target=self._handler, args=(stream, op, arguments), name="remoterun " + op, daemon=True
+        ).start()
+
+
+def _optional_text(value: Any) -> Optional[str]:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,118 @@
+"""The queue of a host: who may run now. First come, first served; no daemon, only files under a lock.
+
+    queue/KEY.wait   {"t": when it came, "gpus": how many}
+    queue/KEY.slot   {"gpus": [uuid, …]}            what it holds until its end
+
+There are two lines: runs that need GPUs wait for GPUs, the others for one of `slots` places. An entry whose run has
+ended, or is gone, counts no more, whatever became of its supervisor. Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
+
+from . import gpus as gpu_tool
+from .files import locked, read_json, write_whole
+from .home import Home
+from .runs import FINAL
+
+
+class Turn(NamedTuple):
+    """Either a slot (`granted`, with the GPUs it holds) or why not (`waiting_for`, one line)."""
+
+    granted: bool
+    gpus: List[str]
+    waiting_for: str
+    ahead: List[str]
+
+
+def default_slots() -> int:
+    """Runs without GPUs that a host takes at once unless it is told otherwise."""
+    return max(2, (os.cpu_count() or 1) // 2)
+
+
+def ask(
+    home: Home,
+    key: str,
+    gpus: int,
+    slots: Optional[int],
+    list_gpus: Callable[[], List[gpu_tool.Gpu]] = gpu_tool.list_gpus,
+    busy: Callable[[], Dict[str, gpu_tool.GpuProcess]] = gpu_tool.busy,
+) -> Turn:
+    """Take a slot for `key` if it's its turn. Repeat until granted; a granted one is granted again."""
+    with locked(home.lock("slots")):
+        held = _entries(home, ".slot")
+        if key in held:
+            return Turn(True, list(held[key].get("gpus", [])), "", [])
+        _come(home, key, gpus)
+        waiting = _entries(home, ".wait")
+        line = sorted((ticket["t"], other) for other, ticket in waiting.items() if bool(ticket["gpus"]) == bool(gpus))
+        ahead = [other for _, other in line[: [other for _, other in line].index(key)]]
+        if ahead:
+            return Turn(False, [], "%d runs before it" % len(ahead) if len(ahead) > 1 else "the run before it", ahead)
+        if gpus:
+            chosen, why = _free_gpus(held, gpus, list_gpus(), busy())
+        else:
+            chosen = []
+            taken = sum(1 for slot in held.values() if not slot.get("gpus"))
+            room = default_slots() if slots is None else slots
+            why = "" if taken < room else "one of %d slots" % room if room > 1 else "the run that has the slot"
+        if why:
+            return Turn(False, [], why, [])
+        write_whole(os.path.join(home.queue, key + ".slot"), json.dumps({"gpus": chosen}).encode())
+        _drop(home, key, ".wait")
+        return Turn(True, chosen, "", [])
+
+
+def release(home: Home, key: str) -> None:
+    """Give back what `key` holds, or its place in the line. Nothing held is fine."""
+    _drop(home, key, ".slot")
+    _drop(home, key, ".wait")
+
+
+def _free_gpus(
+    held: Dict[str, Dict[str, Any]], wanted: int, every: List[gpu_tool.Gpu], busy: Dict[str, gpu_tool.GpuProcess]
+) -> Any:
+    if len(every) < wanted:
+        return [], "%d GPUs; this machine has %d" % (wanted, len(every))
+    ours = {uuid for slot in held.values() for uuid in slot.get("gpus", [])}
+    free = [gpu for gpu in every if gpu.uuid not in ours and gpu.uuid not in busy]
+    if len(free) >= wanted:
+        return [gpu.uuid for gpu in free[:wanted]], ""
+    for gpu in every:
+        if gpu.uuid not in ours and gpu.uuid in busy:
+            process = busy[gpu.uuid]
+            return [], "a GPU; GPU %d is used by process %d (%s)" % (gpu.number, process.pid, process.name)
+    return [], "a GPU; all %d are taken by other runs" % len(every)
+
+
+def _come(home: Home, key: str, gpus: int) -> None:
+    ticket = os.path.join(home.queue, key + ".wait")
+    if not os.path.exists(ticket):
+        write_whole(ticket, json.dumps({"t": time.time(), "gpus": gpus}).encode())
+
+
+def _entries(home: Home, suffix: str) -> Dict[str, Dict[str, Any]]:
+    found = {}
+    for name in os.listdir(home.queue):
+        if not name.endswith(suffix):
+            continue
+        key = name[: -len(suffix)]
+        try:
+            run = home.run(key)
+            if run.exists() and run.state()[0] not in FINAL:
+                found[key] = read_json(os.path.join(home.queue, name))
+                continue
+        except Exception:  # noqa: BLE001 - a damaged entry must not stop the queue; it is dropped
+            pass
+        _drop(home, key, suffix)
+    return found
+
+
+def _drop(home: Home, key: str, suffix: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(home.queue, key + suffix))

@@ -1,0 +1,421 @@
+"""One run, from QUEUED to its end, with nobody else: a detached process per run.
+
+All its state is files. If it dies, the next contact with the home starts it again (`revive`), and each step looks
+before it acts: the slot may be held, the image built, the work tree made, the container running or gone.
+Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+import traceback
+from typing import Any, Callable, Dict, List, Optional
+
+from . import processes, slots
+from .engines import BaseImageUnavailable, BuildJob, EngineError, Interrupted, Look, Presence
+from .engines.docker import Docker
+from .engines.process import ProcessEngine
+from .files import DISK_FULL, read_json, remove_tree, write_whole
+from .home import Home, HomeError
+from .runs import ENDINGS, FINAL, Reason, RunFolder, RunState
+from .tree import TreeError
+
+POLL_LEAST, POLL_MOST = 0.02, 0.25
+LOOK_EVERY = 3.0
+"""Seconds between questions to the engine while the exit file isn't there."""
+AFTER_EXIT = 5.0
+"""Seconds that a container may take to end after the command has."""
+
+
+def engine_of(home: Home, name: str) -> Any:
+    if name == "process":
+        return ProcessEngine(home)
+    return Docker(home, name)
+
+
+def spawn(home: Home, key: str) -> None:
+    """Start a supervisor for `key`, detached from us. If one lives, the new one ends at once."""
+    run = home.run(key)
+    with open(run.supervisor_log, "ab") as log:
+        subprocess.Popen(
+            [*agent_command(), "supervise", "--home", home.path, key],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=home.path,
+            start_new_session=True,
+        )
+
+
+def agent_command() -> List[str]:
+    """The words that start this very agent again."""
+    return [sys.executable, *(["-I"] if sys.flags.isolated else []), os.path.abspath(sys.argv[0])]
+
+
+def revive(home: Home) -> List[str]:
+    """Start supervisors for active runs that have none; their keys."""
+    revived = []
+    for key in home.active_keys():
+        run = home.run(key)
+        if not run.exists():
+            home.unmark_active(key)
+            slots.release(home, key)
+        elif not run.supervised():
+            spawn(home, key)
+            revived.append(key)
+    return revived
+
+
+def supervise(home: Home, key: str) -> int:
+    """Drive the run to its end. Returns at once when another supervisor holds it. Exit status of the process."""
+    run = home.existing_run(key)
+    lock = run.take_supervision()
+    if lock is None:
+        return 0
+    processes.become_subreaper()
+    Supervisor(home, run).drive()
+    return 0
+
+
+class _Ended(Exception):
+    """The run has come to its end before there was anything to save."""
+
+    def __init__(self, reason: Reason, message: Optional[str] = None, **fields: Any) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+        self.fields = {name: value for name, value in dict(fields, message=message).items() if value is not None}
+
+
+class Supervisor:
+    def __init__(self, home: Home, run: RunFolder, clock: Callable[[], float] = time.time) -> None:
+        self.home = home
+        self.run = run
+        self.spec = run.spec()
+        self._clock = clock
+        self._engine: Any = None
+
+    def drive(self) -> None:
+        """Step after step until the end is recorded and all is given back."""
+        steps = {
+            RunState.QUEUED: self._queue,
+            RunState.BUILDING: self._build,
+            RunState.MOUNTING: self._mount_and_start,
+            RunState.RUNNING: self._watch,
+            RunState.SAVING: self._save,
+        }
+        while True:
+            state, _ = self.run.state()
+            if state in FINAL:
+                break
+            try:
+                steps[state]()
+            except _Ended as end:
+                self._finish(end.reason, **end.fields)
+            except HomeError as error:
+                reason = Reason.DISK_FULL if error.code == "disk_full" else Reason.MOUNT_FAILED
+                self._fail(state, reason, error.message)
+            except TreeError as error:
+                self._fail(state, Reason.MOUNT_FAILED, str(error))
+            except OSError as error:
+                if error.errno in DISK_FULL:
+                    self._fail(state, Reason.DISK_FULL, "the disk that holds %s is full" % self.home.path)
+                elif error.errno in (errno.EMFILE, errno.ENOMEM, errno.EAGAIN):
+                    time.sleep(1)
+                else:
+                    traceback.print_exc()
+                    self._fail(state, Reason.START_FAILED, str(error))
+            except Exception as error:  # noqa: BLE001 - whatever goes wrong, the run gets its end and its reason
+                traceback.print_exc()
+                self._fail(state, Reason.START_FAILED, "%s: %s" % (type(error).__name__, error))
+        self._clean_up()
+
+    # -- steps
+
+    def _queue(self) -> None:
+        pause, said = POLL_LEAST, ""
+        while True:
+            self._check_asked()
+            turn = slots.ask(self.home, self.run.key, int(self.spec.get("gpus") or 0), self.spec.get("slots"))
+            if turn.granted:
+                break
+            if turn.waiting_for != said:
+                said = turn.waiting_for
+                self.run.note("waiting for " + said)
+            if pause > 1:
+                self._revive_others(turn.ahead)
+            time.sleep(pause)
+            pause = min(pause * 1.5, 2.0)
+        self.run.move(RunState.BUILDING)
+
+    def _build(self) -> None:
+        candidates, why = self._candidates()
+        for name in candidates:
+            engine = engine_of(self.home, name)
+            job = BuildJob(self.run.build_log, self.run.note, self._asked)
+            try:
+                engine.build(self.run, self.spec, job)
+            except Interrupted:
+                self._check_asked()
+            except BaseImageUnavailable as error:
+                if name == candidates[-1]:
+                    raise _Ended(Reason.BUILD_FAILED, error.message, evidence=error.evidence, hint=error.hint)
+                self.run.note("%s: using the engine `%s`" % (error.message, candidates[-1]))
+                continue
+            except EngineError as error:
+                raise _Ended(Reason.BUILD_FAILED, error.message, evidence=error.evidence, hint=error.hint)
+            write_whole(self.run.engine_file, b'{"engine": "%s"}' % name.encode())
+            self.run.move(RunState.MOUNTING, engine=name)
+            return
+        raise _Ended(Reason.BUILD_FAILED, why, hint="`remoterun doctor` says how to mend it")
+
+    def _mount_and_start(self) -> None:
+        engine = self._chosen_engine()
+        look = engine.look(self.run)
+        while look.presence is Presence.UNKNOWN:
+            self._check_asked()
+            time.sleep(1)
+            look = engine.look(self.run)
+        if look.presence is Presence.ABSENT:
+            self._check_asked()
+            self._make_work_tree(engine)
+            try:
+                engine.start(self.run, self.spec, self._gpus())
+            except EngineError as error:
+                self._discard_work()
+                raise _Ended(Reason.START_FAILED, error.message, evidence=error.evidence, hint=error.hint)
+        self.run.move(RunState.RUNNING, boot=boot_id())
+
+    def _watch(self) -> None:
+        """Wait for the command's end, or bring it about."""
+        engine = self._chosen_engine()
+        event = self.run.state()[1]
+        timeout = self.spec.get("timeout")
+        deadline = event["t"] + float(timeout) if timeout else None
+        pause, next_look = POLL_LEAST, time.monotonic() + LOOK_EVERY
+        times = _LogTimes(self.run, self._clock)
+        reason: Optional[Reason] = None
+        terminated_at = 0.0
+        grace = 0.0
+        while True:
+            times.record()
+            if self.run.kill_asked():
+                engine.kill(self.run)
+                times.record()
+                self.run.move(RunState.KILLED, reason=Reason.KILLED.value, code=137)
+                return None
+            if self.run.exit_code() is not None:
+                times.record()
+                if reason is not None:
+                    patience = terminated_at + grace - time.monotonic()
+                else:
+                    patience = AFTER_EXIT if engine.name != "process" else 0
+                return self._exited(engine, reason, patience)
+            now = self._clock()
+            asked = self.run.stop_asked()
+            if reason is None and (asked is not None or (deadline is not None and now >= deadline)):
+                reason = Reason.STOPPED if asked is not None else Reason.TIMEOUT
+                grace = asked if asked is not None else 10.0
+                terminated_at = time.monotonic()
+                self.run.note("stopping" if asked is not None else "its time is up: stopping")
+                engine.terminate(self.run)
+                pause = POLL_LEAST
+            if reason is not None and time.monotonic() > terminated_at + grace:
+                engine.kill(self.run)
+                return self._exited(engine, reason, 0, 137)
+            if time.monotonic() >= next_look:
+                look = engine.look(self.run)
+                if look.presence in (Presence.ENDED, Presence.ABSENT) and self.run.exit_code() is None:
+                    return self._lost(engine, look, reason, event)
+                next_look = time.monotonic() + LOOK_EVERY
+            time.sleep(pause)
+            pause = min(pause * 1.1, POLL_MOST)
+
+    def _exited(self, engine: Any, reason: Optional[Reason], patience: float, forced: Optional[int] = None) -> None:
+        """The command has ended: see that all of it has, and go on to SAVING with the reason.
+
+        `patience`: seconds that what it left behind may take to end by itself.
+        """
+        deadline = time.monotonic() + patience
+        pause = 0.01
+        while engine.alive(self.run) and time.monotonic() < deadline:
+            if self.run.kill_asked():
+                return  # `_watch` comes back and kills
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.2)
+        engine.kill(self.run)
+        code = self.run.exit_code()
+        if code is None:
+            code = forced
+        if reason is None:
+            reason = Reason.EXITED if code == 0 else Reason.EXIT_NONZERO
+            if code != 0 and engine.look(self.run).out_of_memory:
+                reason = Reason.OUT_OF_MEMORY
+        self.run.move(RunState.SAVING, reason=reason.value, code=code)
+
+    def _lost(self, engine: Any, look: Look, reason: Optional[Reason], event: Dict[str, Any]) -> None:
+        """The command is gone and left no exit code."""
+        code = look.code
+        if reason is None:
+            if event.get("boot") != boot_id():
+                reason, code = Reason.HOST_REBOOTED, None
+            elif look.out_of_memory:
+                reason = Reason.OUT_OF_MEMORY
+            elif look.presence is Presence.ENDED and code is not None and code not in (137, 143, 255):
+                reason = Reason.EXITED if code == 0 else Reason.EXIT_NONZERO
+            else:
+                reason, code = Reason.HOST_LOST, None
+        engine.kill(self.run)
+        self.run.move(RunState.SAVING, reason=reason.value, code=code)
+
+    def _save(self) -> None:
+        if self.run.kill_asked():
+            self.run.move(RunState.KILLED, reason=Reason.KILLED.value)
+            return
+        event = self.run.state()[1]
+        reason = Reason(event["reason"])
+        if not os.path.exists(self.run.outputs_file):
+            self._unmount()
+            _, special = self.home.save_outputs(self.run, self._places())
+            if special:
+                self.run.note("not saved, since these are sockets, pipes or devices: %s" % ", ".join(special[:5]))
+        saved = self.home.outputs(self.run)
+        manifest = saved.manifest() if saved else None
+        fields = {"code": event.get("code")}
+        if manifest is not None:
+            fields["outputs"] = {"files": len(manifest.files), "size": manifest.size}
+        self._finish(reason, **fields)
+
+    # -- parts of steps
+
+    def _candidates(self) -> Any:
+        """The engines to try, best first, and why there is none."""
+        wanted = self.spec.get("engine") or "auto"
+        if wanted != "auto":
+            problem = engine_of(self.home, wanted).problem()
+            return ([], problem) if problem else ([wanted], None)
+        problem = Docker(self.home).problem()
+        needs_image = self.spec["environment"].get("image") or self.spec["environment"].get("apt")
+        if needs_image:
+            return ([], problem) if problem else (["docker"], None)
+        return (["process"] if problem else ["docker", "process"]), None
+
+    def _chosen_engine(self) -> Any:
+        if self._engine is None:
+            self._engine = engine_of(self.home, read_json(self.run.engine_file)["engine"])
+        return self._engine
+
+    def _gpus(self) -> List[str]:
+        turn = slots.ask(self.home, self.run.key, int(self.spec.get("gpus") or 0), self.spec.get("slots"))
+        return turn.gpus
+
+    def _make_work_tree(self, engine: Any) -> None:
+        remove_tree(self.run.work)
+        self.home.checkout(_source(self.run), self.run.work, private=True)
+        if self.spec["workdir"]:
+            os.makedirs(os.path.join(self.run.work, self.spec["workdir"]), exist_ok=True)
+        try:
+            engine.mount(self.run, self.spec)
+        except EngineError as error:
+            self._discard_work()
+            raise _Ended(Reason.MOUNT_FAILED, error.message, hint=error.hint)
+
+    def _places(self) -> List[str]:
+        return [mount["place"] for mount in self.spec["mounts"] if not mount["place"].startswith("/")]
+
+    def _unmount(self) -> None:
+        for place in self._places():
+            remove_tree(os.path.join(self.run.work, place))
+        folder = self.spec["workdir"]
+        while folder:  # ours, if the source had no such folder and the command left it empty
+            try:
+                os.rmdir(os.path.join(self.run.work, folder))
+            except OSError:
+                break
+            folder = os.path.dirname(folder)
+
+    def _discard_work(self) -> None:
+        remove_tree(self.run.work)
+
+    def _revive_others(self, keys: List[str]) -> None:
+        for key in keys:
+            run = self.home.run(key)
+            if run.exists() and not run.supervised():
+                spawn(self.home, key)
+
+    def _asked(self) -> bool:
+        return self.run.kill_asked() or self.run.stop_asked() is not None
+
+    def _check_asked(self) -> None:
+        """Before the command has started, a stop and a kill are one: there is nothing to save."""
+        if self.run.kill_asked():
+            raise _Ended(Reason.KILLED)
+        if self.run.stop_asked() is not None:
+            raise _Ended(Reason.STOPPED)
+
+    # -- the end
+
+    def _fail(self, state: RunState, reason: Reason, message: str) -> None:
+        """Something of ours failed in `state`. Work that may hold outputs is left where it is."""
+        if state in (RunState.RUNNING, RunState.SAVING):
+            event = self.run.state()[1]
+            self._finish(reason, message="%s; its files are in %s" % (message, self.run.work), code=event.get("code"))
+        else:
+            self._finish(reason, message=message)
+
+    def _finish(self, reason: Reason, **fields: Any) -> None:
+        self.run.move(ENDINGS[reason].state, reason=reason.value, **fields)
+
+    def _clean_up(self) -> None:
+        """Give everything back; what is given back already is fine."""
+        if os.path.exists(self.run.engine_file):
+            self._chosen_engine().remove(self.run)
+        mounts = os.path.join(self.run.path, "mounts")
+        remove_tree(mounts)
+        remove_tree(os.path.join(self.run.io, "home"))
+        for name in ("env", "wrapper.sh"):
+            remove_tree(os.path.join(self.run.io, name))
+        slots.release(self.home, self.run.key)
+        self.home.unmark_active(self.run.key)
+
+
+class _LogTimes:
+    """Notes when the log had which size, so that its lines can be given times though the command writes it itself."""
+
+    def __init__(self, run: RunFolder, clock: Callable[[], float]) -> None:
+        self._run = run
+        self._clock = clock
+        self._size = 0
+
+    def record(self) -> None:
+        try:
+            size = os.stat(self._run.log).st_size
+        except OSError:
+            return
+        if size == self._size:
+            return
+        self._size = size
+        try:
+            with open(self._run.times_file, "a") as file:
+                file.write("%d %.3f\n" % (size, self._clock()))
+        except OSError:
+            pass  # a full disk must not end the run
+
+
+def boot_id() -> str:
+    """Names this boot of the machine; "" where the system has no such name."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _source(run: RunFolder) -> Any:
+    from .tree import Manifest
+
+    with open(run.source_file, "rb") as file:
+        return Manifest.decode(file.read())

@@ -1,0 +1,65 @@
+"""The client's half of `doctor`: can the machine be reached, and does its clock agree; the agent knows the rest."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from remoterun.client import Client
+from remoterun.errors import AgentError, AuthenticationError, HostError, HostKeyError, HostUnreachable
+from remoterun.model import MachineType
+
+CLOCK_TOLERANCE = 5.0
+
+_FAULTS: dict[type[HostError], str] = {
+    HostUnreachable: "link",
+    HostKeyError: "host key",
+    AuthenticationError: "login",
+    AgentError: "agent",
+}
+
+
+def examine(client: Client, machine: MachineType) -> list[dict[str, Any]]:
+    """Checks with name, ok (None: not needed), detail, fix; those that a fault makes impossible are left out."""
+    begun = time.monotonic()
+    try:
+        client.session(machine)
+    except HostError as error:
+        return _unreachable(error)
+    took = time.monotonic() - begun
+    checks: list[dict[str, Any]] = []
+    if machine.host is not None:
+        checks += [_good("link", f"{machine.host} answered in {took:.2f} s"), _good("host key", "known and the same")]
+    asked = time.time()
+    found = client.examine(machine)
+    answered = time.time()
+    for check in found:
+        if check["name"] == "clock":
+            checks.append(_clock(float(check["time"]), asked, answered))
+        else:
+            checks.append(check)
+    return checks
+
+
+def _unreachable(error: HostError) -> list[dict[str, Any]]:
+    faulty = next((name for kind, name in _FAULTS.items() if isinstance(error, kind)), "link")
+    order = ["link", "host key", "login", "agent"]
+    good = [_good(name, "") for name in order[: order.index(faulty)]]
+    detail = error.message + (f" ({error.evidence.splitlines()[-1]})" if error.evidence else "")
+    return [*good, {"name": faulty, "ok": False, "detail": detail, "fix": error.hint}]
+
+
+def _clock(theirs: float, asked: float, answered: float) -> dict[str, Any]:
+    skew = max(asked - theirs, theirs - answered, 0.0)
+    if skew <= CLOCK_TOLERANCE:
+        return _good("clock", "agrees with this machine's")
+    return {
+        "name": "clock",
+        "ok": False,
+        "detail": f"{skew:.0f} s away from this machine's",
+        "fix": "sudo timedatectl set-ntp true",
+    }
+
+
+def _good(name: str, detail: str) -> dict[str, Any]:
+    return {"name": name, "ok": True, "detail": detail, "fix": None}

@@ -1,0 +1,106 @@
+"""Showing a run as it goes: states on stderr, its log, byte for byte, on stdout."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+
+from remoterun.agent.runs import RunState
+from remoterun.cli import render
+from remoterun.client import Client, Item, LogBytes, Note, StateChange
+from remoterun.model import Run
+
+_STEPS = {
+    RunState.QUEUED: "Waiting for its turn",
+    RunState.BUILDING: "Preparing the environment",
+    RunState.MOUNTING: "Putting files in place",
+    RunState.SAVING: "Saving outputs",
+}
+
+
+def follow(client: Client, run: Run, items: Iterable[Item], timestamps: bool = False) -> int:
+    """Show `items` until the run has ended; its exit status. On ^C: what goes on, and 130."""
+    steps = render.Steps()
+    stamp = Stamp() if timestamps else None
+    ended = False
+    try:
+        for item in items:
+            if isinstance(item, LogBytes):
+                render.out_bytes(stamp.apply(item) if stamp else item.data)
+            elif isinstance(item, StateChange):
+                run = item.run
+                ended = _show_state(item, steps)
+            else:
+                _show_note(item, steps, run)
+    except KeyboardInterrupt:
+        steps.abandon()
+        if not ended:
+            render.detached(run)
+        return 130
+    except BaseException:
+        steps.abandon()
+        raise
+    steps.abandon()
+    final = client.registry.run(run.number)
+    if not final.final:
+        return 0
+    if final.state is RunState.FAILED and final.code is None:
+        render.hint(f"remoterun info {final.number}")
+    return final.exit_status
+
+
+def _show_state(change: StateChange, steps: render.Steps) -> bool:
+    """Whether that was the end."""
+    run = change.run
+    if run.final:
+        steps.clear()
+        render.ending(run)
+        for field in ("evidence", "hint"):
+            text = change.event.get(field)
+            if text and field == "evidence":
+                for part in str(text).splitlines():
+                    render.line(f"    {part}")
+            elif text:
+                render.hint(str(text))
+        return True
+    if change.state is RunState.RUNNING:
+        steps.clear()
+        engine = f" with {run.engine}" if run.engine else ""
+        render.line(f"{render.paint('✓', '32')} Running on {run.machine.name}{engine}; ^C leaves it running")
+    elif change.state in _STEPS:
+        steps.at(_STEPS[change.state])
+    return False
+
+
+def _show_note(note: Note, steps: render.Steps, run: Run) -> None:
+    if note.kind == "build":
+        steps.detail(note.text)
+    elif note.kind == "lost":
+        steps.abandon()
+        render.warning(f"{note.text}; trying again")
+    elif note.kind == "back":
+        render.line(f"  connected to {run.machine.name} again")
+    else:
+        steps.say(note.text)
+
+
+class Stamp:
+    """Puts the local time before each line, by when its first byte was seen written."""
+
+    def __init__(self) -> None:
+        self._at_start = True
+
+    def apply(self, item: LogBytes) -> bytes:
+        prefix = b"?" * 19 + b" "
+        if item.time is not None:
+            moment = datetime.datetime.fromtimestamp(item.time)
+            prefix = moment.isoformat(sep=" ", timespec="seconds").encode() + b" "
+        parts = item.data.split(b"\n")
+        result = []
+        for number, part in enumerate(parts):
+            last = number == len(parts) - 1
+            if last and not part:
+                break
+            result.append((prefix if self._at_start else b"") + part + (b"" if last else b"\n"))
+            self._at_start = not last
+        return b"".join(result)

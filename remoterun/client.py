@@ -1,0 +1,687 @@
+"""The public API: what the command line calls, and a program may. Blocking; one `Client` per thread.
+
+    with Client() as client:
+        client.upload(Path("data/input.txt"), name="doom")
+        run = client.submit(RunRequest("python -m trainer.train --data_dir=./data",
+                                       mounts=(Mount.parse("uploads/doom:data"),)), source=client.source())
+        for item in client.follow(run.number):
+            ...
+        client.copy("runs/last/models", Path("."))
+
+Nothing here prints or asks; questions come as exceptions or through the callbacks that are passed in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from remoterun import config as configuration
+from remoterun import machines, transfer
+from remoterun.agent.runs import FINAL, Reason, RunState
+from remoterun.agent.tree import Entry, Manifest, TreeError, show
+from remoterun.environments import context
+from remoterun.errors import HostError, LinkLost, NotFound, RemoterunError, TransferError, UsageError
+from remoterun.model import (
+    MachineType,
+    Resource,
+    Run,
+    RunRequest,
+    Upload,
+    check_upload_name,
+    did_you_mean,
+    new_key,
+)
+from remoterun.registry import Registry
+from remoterun.session import Prompts, Session, host_of
+from remoterun.transfer import Conflict, Fetched, Progress, Sent
+
+if TYPE_CHECKING:
+    from remoterun.source import Source
+
+RECONNECT_LEAST, RECONNECT_MOST = 0.25, 5.0
+HAND_OVER = (RunState.REQUESTED, RunState.PROVISIONING, RunState.UPLOADING)
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """What `upload` did. `created` is False when the newest version had this content already."""
+
+    upload: Upload
+    created: bool
+    sent: Sent
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LogBytes:
+    """A piece of a run's log, from byte `offset` on; `time` (seconds since 1970) only when times were asked for."""
+
+    offset: int
+    data: bytes
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class StateChange:
+    """A state the run has passed; `event` as the run folder holds it."""
+
+    state: RunState
+    event: dict[str, Any]
+    run: Run
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something worth reading that is no change of state. `kind`: "note" from the supervisor, "build" for the last
+    line of the environment's build, "lost" and "back" for the link."""
+
+    kind: str
+    text: str
+
+
+Item = LogBytes | StateChange | Note
+
+
+class Client:
+    """Everything a user can do. Sessions are opened when needed and kept until `close`."""
+
+    def __init__(self, config: configuration.Config | None = None, prompts: Prompts | None = None) -> None:
+        self.config = config or configuration.load()
+        self._prompts = prompts or Prompts()
+        self._sessions: dict[MachineType, Session] = {}
+        self._registry: Registry | None = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop every connection. Runs go on. May be called twice."""
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+        if self._registry is not None:
+            self._registry.close()
+            self._registry = None
+
+    @property
+    def registry(self) -> Registry:
+        if self._registry is None:
+            self._registry = Registry(self.config.home / "registry.db")
+        return self._registry
+
+    def machine(self, name: str | None) -> MachineType:
+        """Raises `NotFound`."""
+        return machines.resolve(name, self.config)
+
+    def session(self, machine: MachineType) -> Session:
+        """The open session with a machine, or a new one. Raises `HostError`."""
+        known = self._sessions.get(machine)
+        if known is not None and known.alive:
+            return known
+        if known is not None:
+            known.close()
+        session = Session(machine, host_of(machine, self.config, self._prompts))
+        self._sessions[machine] = session
+        return session
+
+    # -- uploads
+
+    def upload(self, path: Path, name: str, to: str | None = None, progress: Progress | None = None) -> Uploaded:
+        """Make the content of `path` the newest version of the upload `name` on a machine (default: the default one).
+
+        Repeat it after a cut: what has arrived is not sent again. Raises `UsageError`, `TransferError`, `HostError`.
+        """
+        check_upload_name(name)
+        progress = progress or Progress()
+        machine = self.machine(to)
+        tree = transfer.read_tree(path, progress)
+        session = self.session(machine)
+        sent = self._send(session, tree, {}, progress)
+        upload, created = self._commit(session, name, tree.manifest, str(path.resolve()))
+        return Uploaded(upload, created, sent, tree.warnings)
+
+    def _send(self, session: Session, tree: transfer.LocalTree, extra: dict[str, bytes], progress: Progress) -> Sent:
+        return transfer.send_blobs(session, tree, extra, progress)
+
+    def _commit(self, session: Session, name: str, manifest: Manifest, path: str | None) -> tuple[Upload, bool]:
+        result, _ = session.request("commit_upload", manifest.encode(), name=name)
+        version = result["version"]
+        upload = Upload(
+            name,
+            version["version"],
+            version["digest"],
+            version["size"],
+            version["files"],
+            version["created"],
+            session.machine.name,
+            session.home_id,
+            path,
+        )
+        self.registry.record_upload(upload, session.machine)
+        return upload, bool(result["created"])
+
+    def uploads(self) -> list[Upload]:
+        """The newest of each upload that this client knows, or that the default machine has."""
+        found: dict[str, Upload] = {}
+        for upload, _ in self.registry.uploads():
+            found.setdefault(upload.name, upload)
+        machine = self.machine(None)
+        try:
+            session = self.session(machine)
+            for item in session.call("uploads")["uploads"]:
+                known = found.get(item["name"])
+                if known is None or known.created < item["created"]:
+                    found[item["name"]] = _upload(item, session)
+        except HostError:
+            if not found:
+                raise
+        return sorted(found.values(), key=lambda upload: upload.name)
+
+    def _bring(self, name: str, session: Session, progress: Progress) -> Upload:
+        """The newest version of an upload, on the machine of `session`: there already, or passed on to it."""
+        known = self.registry.uploads(name)
+        here = session.call("upload", name=name)["versions"]
+        if known:
+            newest, machine = known[0]
+            for version in here:
+                if version["digest"] == newest.digest:
+                    return _upload(dict(version, name=name), session)
+            if newest.home_id != session.home_id:
+                return self._pass_on(name, newest, machine, session, progress)
+        if here:
+            return _upload(dict(here[-1], name=name), session)
+        close = did_you_mean(name, {upload.name for upload, _ in self.registry.uploads()})
+        hint = f"did you mean uploads/{close}?" if close else f"remoterun upload PATH --name {name}"
+        raise NotFound(f"there is no upload `{name}`", hint=hint)
+
+    def _pass_on(self, name: str, upload: Upload, machine: MachineType, target: Session, progress: Progress) -> Upload:
+        source = self.session(machine)
+        resource = {"kind": "upload", "name": name, "digest": upload.digest, "sub": ""}
+        manifest, _ = transfer.fetch_manifest(source, resource)
+        transfer.relay(source, resource, manifest, target, progress)
+        result, _ = target.request("commit_upload", manifest.encode(), name=name)
+        copied = _upload(dict(result["version"], name=name), target)
+        self.registry.record_upload(replace(copied, created=upload.created, path=upload.path), target.machine)
+        return copied
+
+    # -- runs
+
+    def source(
+        self,
+        folder: Path | None = None,
+        *,
+        commit_ref: str | None = None,
+        include_untracked: bool = False,
+        no_git: bool = False,
+    ) -> Source:
+        """The snapshot of the work tree around `folder` (default: the current one). Raises `SourceError`."""
+        from remoterun.source import snapshot
+
+        return snapshot(folder or Path.cwd(), commit_ref=commit_ref, include_untracked=include_untracked, no_git=no_git)
+
+    def submit(
+        self,
+        request: RunRequest,
+        source: Source | None = None,
+        machine: str | None = None,
+        progress: Progress | None = None,
+        cast: Callable[[Run], None] = lambda _: None,
+    ) -> Run:
+        """Hand a run over to its machine: it then needs us no more. `cast` is called once it has its number.
+
+        What can be refused is refused before a number is given. Raises `UsageError`, `HostError`, `TransferError`.
+        """
+        progress = progress or Progress()
+        type_ = self.machine(machine)
+        workdir = source.workdir if source is not None else ""
+        places = [mount.place(workdir) for mount in request.mounts]
+        _check_places(places, request)
+        tree = _source_tree(source, progress)
+        session = self.session(type_)
+        mounts = [
+            self._mount(mount, place, session, progress) for mount, place in zip(request.mounts, places, strict=True)
+        ]
+        key = new_key()
+        description = request.description or (source.subject if source is not None else None)
+        run = self.registry.add_run(
+            key, type_, session.home_id, request.command, time.time(), description, request.labels
+        )
+        cast(run)
+        try:
+            spec = _spec(run, request, source, tree, mounts)
+            build, blobs = context()
+            extra = {**blobs, build.digest: build.encode()}
+            if source is not None and source.diff:
+                extra[_sha256(source.diff)] = source.diff
+            run = self.registry.move(run, RunState.UPLOADING, time.time())
+            self._send(session, tree, extra, progress)
+            result, _ = session.request("submit", tree.manifest.encode(), spec=spec)
+        except LinkLost:
+            raise  # it may have been handed over; whoever looks next learns it from the machine
+        except BaseException as error:
+            message = error.message if isinstance(error, RemoterunError) else type(error).__name__
+            self.registry.move(run, RunState.FAILED, time.time(), reason=Reason.START_FAILED.value, message=message)
+            raise
+        return self.registry.see(run, result["status"], time.time())
+
+    def _mount(self, mount: Any, place: str, session: Session, progress: Progress) -> dict[str, Any]:
+        """A mount as the agent resolves it; its upload is brought to the machine first."""
+        resource: Resource = mount.resource
+        described = {"typed": str(resource), "path": mount.path, "place": place}
+        if resource.kind == "uploads":
+            upload = self._bring(resource.name, session, progress)
+            where = {"kind": "upload", "name": upload.name, "version": upload.version, "sub": resource.sub}
+            return {**described, "resource": where}
+        run = self.registry.run(resource.name)
+        if run.home_id == session.home_id:
+            return {**described, "resource": {"kind": "run", "key": run.key, "number": run.number, "sub": resource.sub}}
+        return {**described, "resource": self._bring_outputs(run, resource, session, progress)}
+
+    def _bring_outputs(self, run: Run, resource: Resource, session: Session, progress: Progress) -> dict[str, Any]:
+        """Outputs that lie on another machine, as an upload of this one named after the run."""
+        source = self.session(run.machine)
+        where = {"kind": "run", "key": run.key, "number": run.number, "sub": ""}
+        manifest, about = transfer.fetch_manifest(source, where)
+        if about.get("live"):
+            raise UsageError(f"{resource} can't be mounted: its run has not saved its outputs yet")
+        transfer.relay(source, where, manifest, session, progress)
+        name = f"run-{run.number}-{run.key[-8:]}"
+        session.request("commit_upload", manifest.encode(), name=name)
+        return {"kind": "upload", "name": name, "sub": resource.sub}
+
+    def run(self, number: int | str) -> Run:
+        """A run as its machine knows it; if that can't be reached, as it was last seen (`reachable` is False)."""
+        return self._ask([self.registry.run(number)])[0]
+
+    def runs(self, limit: int | None = 50, labels: Iterable[str] = ()) -> list[Run]:
+        """The newest runs, oldest first; those that may have moved are asked for, machine by machine, all at once."""
+        return self._ask(self.registry.runs(limit, labels))
+
+    def _ask(self, runs: list[Run]) -> list[Run]:
+        moving: dict[MachineType, list[Run]] = {}
+        for run in runs:
+            if not run.final:
+                moving.setdefault(run.machine, []).append(run)
+        if not moving:
+            return runs
+        seen: dict[str, Run] = {}
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            for machine, answer in zip(moving, pool.map(self._statuses, moving, moving.values()), strict=True):
+                for run in moving[machine]:
+                    seen[run.key] = self._corrected(run, answer)
+        return [seen.get(run.key, run) for run in runs]
+
+    def _statuses(self, machine: MachineType, runs: list[Run]) -> dict[str, dict[str, Any]] | None:
+        """By key; None when the machine can't be asked."""
+        try:
+            answer = self.session(machine).call("runs", keys=[run.key for run in runs])
+        except HostError:
+            return None
+        return {status["key"]: status for status in answer["runs"]}
+
+    def _corrected(self, run: Run, answer: dict[str, dict[str, Any]] | None) -> Run:
+        if answer is None:
+            return replace(run, reachable=False)
+        status = answer.get(run.key)
+        if status is not None:
+            return self.registry.see(run, status, time.time())
+        if run.state in HAND_OVER:
+            if self.registry.abandoned(run):
+                return self.registry.move(
+                    run,
+                    RunState.FAILED,
+                    time.time(),
+                    reason=Reason.START_FAILED.value,
+                    message="remoterun was ended before the run was handed over",
+                )
+            return run
+        return self.registry.move(
+            run,
+            RunState.INTERRUPTED,
+            time.time(),
+            reason=Reason.HOST_LOST.value,
+            message=f"{run.machine.name} knows this run no more",
+        )
+
+    def details(self, number: int | str) -> tuple[Run, dict[str, Any]]:
+        """(run, {"spec", "folder", "events"} as its machine has them). Raises `HostError`, `NotFound`."""
+        run = self.registry.run(number)
+        answer = self.session(run.machine).call("run", key=run.key)
+        return self.registry.see(run, answer["status"], time.time()), answer
+
+    def follow(
+        self,
+        number: int | str,
+        *,
+        live: bool = True,
+        tail: int | None = None,
+        since: float | None = None,
+        timed: bool = False,
+        patient: bool = True,
+    ) -> Iterator[Item]:
+        """The run's log and states, from the start; `live` waits for more until the run has ended.
+
+        Each byte of the log comes once, in order, whatever happens to the link: with `patient`, a lost connection is
+        made again, for as long as it takes, and the log goes on where it stopped.
+        """
+        run = self.registry.run(number)
+        if run.state in HAND_OVER:
+            run = self.run(number)
+            if run.final or not run.reachable:
+                if run.final:
+                    yield StateChange(run.state, {"state": run.state.value, "message": run.message}, run)
+                return
+        offset = events = 0
+        started = False
+        pause = RECONNECT_LEAST
+        while True:
+            arguments: dict[str, Any] = {"offset": offset, "events": events, "follow": live, "timed": timed}
+            if not started:
+                arguments.update(tail=tail, since=since)
+            try:
+                with self.session(run.machine).stream("follow", key=run.key, **arguments) as stream:
+                    stream.end()
+                    for frame in stream:
+                        if pause > RECONNECT_LEAST:
+                            pause = RECONNECT_LEAST
+                            yield Note("back", "")
+                        header = frame.header
+                        if "log" in header:
+                            started = True
+                            offset = header["log"] + len(frame.body)
+                            yield LogBytes(header["log"], frame.body, header.get("t"))
+                        elif "event" in header:
+                            events = header["n"] + 1
+                            yield from self._event(run, header["event"])
+                        elif "build" in header:
+                            yield Note("build", str(header["build"]))
+                    run = self.registry.see(run, stream.result["status"], time.time())
+                    return
+            except HostError as error:
+                if not live or not patient or not isinstance(error, _PASSING):
+                    raise
+                if pause == RECONNECT_LEAST:
+                    yield Note("lost", error.message)
+                time.sleep(pause)
+                pause = min(pause * 2, RECONNECT_MOST)
+
+    def _event(self, run: Run, event: dict[str, Any]) -> Iterator[Item]:
+        if "state" in event:
+            state = RunState(event["state"])
+            fields: dict[str, Any] = {
+                name: event[name] for name in ("reason", "code", "message", "outputs", "engine") if name in event
+            }
+            if state is RunState.RUNNING:
+                fields["started"] = event["t"]
+            if state in FINAL:
+                fields["ended"] = event["t"]
+            yield StateChange(state, event, self.registry.move(run, state, time.time(), **fields))
+        elif "note" in event:
+            yield Note("note", str(event["note"]))
+
+    def stop(self, number: int | str, grace: float = 10.0) -> tuple[Run, bool]:
+        """Ask a run to end: SIGTERM, `grace` seconds, SIGKILL; its outputs are saved. (run, whether it could be asked).
+
+        Returns at once; a run that has ended is left as it is.
+        """
+        return self._request_end("stop", number, grace=grace)
+
+    def kill(self, number: int | str) -> tuple[Run, bool]:
+        """End a run now; its outputs are not saved. As `stop`."""
+        return self._request_end("kill", number)
+
+    def _request_end(self, op: str, number: int | str, **arguments: Any) -> tuple[Run, bool]:
+        run = self.registry.run(number)
+        if run.final:
+            return run, False
+        try:
+            answer = self.session(run.machine).call(op, key=run.key, **arguments)
+        except NotFound:
+            if run.state in HAND_OVER and not self.registry.abandoned(run):
+                raise UsageError(f"run {run.number} is still being handed over to {run.machine.name}", hint="try again")
+            return self.run(number), False
+        return self.registry.see(run, answer["status"], time.time()), bool(answer["asked"])
+
+    # -- files
+
+    def list_files(self, resource: Resource) -> tuple[Manifest, dict[str, Any]]:
+        """(what is below a resource, {"live", "folder", "about"}). Raises `NotFound`."""
+        session, where = self._locate(resource)
+        return transfer.fetch_manifest(session, where)
+
+    def copy(
+        self,
+        source: str,
+        target: Path,
+        conflict: Conflict = transfer.refuse,
+        progress: Progress | None = None,
+    ) -> Fetched:
+        """Copy from a run or an upload to here, while the run goes on too. A folder's contents land in `target`."""
+        session, where = self._locate(Resource.parse(source))
+        return transfer.fetch(session, where, target, conflict, progress or Progress())
+
+    def copy_up(
+        self, path: Path, target: Resource, to: str | None = None, progress: Progress | None = None
+    ) -> Uploaded:
+        """Add a file or a folder's contents to an upload, below `target.sub`: a new version of it.
+
+        The upload stays where it is; a new one is made on `to`. Raises `UsageError` for a run.
+        """
+        if target.kind != "uploads":
+            raise UsageError(
+                f"{target} can't be written: a run's outputs stay as they were", hint="cp PATH uploads/NAME/"
+            )
+        progress = progress or Progress()
+        added = transfer.read_tree(path, progress)
+        single = path.is_file()
+        known = self.registry.uploads(target.name)
+        session = self.session(self.machine(to) if to or not known else known[0][1])
+        entries = {}
+        versions = session.call("upload", name=target.name)["versions"]
+        if versions:
+            base, _ = transfer.fetch_manifest(session, {"kind": "upload", "name": target.name, "sub": ""})
+            entries = {entry.path: entry for entry in base.entries}
+        for entry in added.manifest.entries:
+            place = "/".join(part for part in (target.sub, entry.path) if part)
+            if single and target.sub and not target.trailing and not _is_folder(target.sub, entries):
+                place = target.sub
+            entries[place] = entry._replace(path=place)
+        try:
+            manifest = Manifest(_without_filled_folders(entries.values()))
+        except TreeError as error:
+            raise UsageError(f"{target}: {error}")
+        sent = self._send(session, added, {}, progress)
+        upload, created = self._commit(session, target.name, manifest, known[0][0].path if known else None)
+        return Uploaded(upload, created, sent, added.warnings)
+
+    def remove(self, resource: Resource) -> bool:
+        """Delete an upload or an ended run, there and from the registry; whether there was one.
+
+        Raises `UsageError` for a path inside one, or a run that has not ended.
+        """
+        if resource.sub:
+            raise UsageError(f"{resource} is inside one: only a whole upload or run can be removed")
+        if resource.kind == "runs":
+            run = self.registry.run(resource.name)
+            try:
+                self.session(run.machine).call("remove_run", key=run.key)
+            except UsageError as error:
+                raise UsageError(
+                    f"run {run.number} can't be removed: {error.message}",
+                    hint=f"remoterun stop {run.number} or remoterun kill {run.number} first",
+                )
+            self.registry.remove_run(run)
+            return True
+        known = self.registry.uploads(resource.name)
+        where = [machine for _, machine in known] or [self.machine(None)]
+        removed = False
+        for machine in where:
+            session = self.session(machine)
+            removed = session.call("remove_upload", name=resource.name)["removed"] or removed
+            self.registry.forget_upload(resource.name, session.home_id)
+        return removed or bool(known)
+
+    def _locate(self, resource: Resource) -> tuple[Session, dict[str, Any]]:
+        """The session of the machine that holds a resource, and how the agent calls it."""
+        if resource.kind == "runs":
+            run = self.registry.run(resource.name)
+            where = {"kind": "run", "key": run.key, "number": run.number, "sub": resource.sub}
+            return self.session(run.machine), where
+        known = self.registry.uploads(resource.name)
+        machine = known[0][1] if known else self.machine(None)
+        session = self.session(machine)
+        if not known and not session.call("upload", name=resource.name)["versions"]:
+            names = {upload.name for upload, _ in self.registry.uploads()}
+            close = did_you_mean(resource.name, names)
+            hint = f"did you mean uploads/{close}?" if close else "remoterun ls uploads"
+            raise NotFound(f"there is no upload `{resource.name}`", hint=hint)
+        where = {"kind": "upload", "name": resource.name, "sub": resource.sub}
+        if known:
+            where["digest"] = known[0][0].digest
+        return session, where
+
+    # -- machines
+
+    def examine(self, machine: MachineType) -> list[dict[str, Any]]:
+        """The agent's part of `doctor`: checks with name, ok, detail, fix."""
+        session = self.session(machine)
+        answer = session.call("doctor", engine=machine.engine, gpus=machine.gpus, base=machine.base_image)
+        checks: list[dict[str, Any]] = answer["checks"]
+        return checks
+
+
+def _passing() -> tuple[type[HostError], ...]:
+    from remoterun.errors import HostUnreachable
+
+    return (LinkLost, HostUnreachable)
+
+
+_PASSING = _passing()
+
+
+def _upload(item: dict[str, Any], session: Session) -> Upload:
+    return Upload(
+        item["name"],
+        item["version"],
+        item["digest"],
+        item["size"],
+        item["files"],
+        item["created"],
+        session.machine.name,
+        session.home_id,
+    )
+
+
+def _source_tree(source: Source | None, progress: Progress) -> transfer.LocalTree:
+    if source is None:
+        return transfer.LocalTree(Manifest([]), {})
+    found = []
+    for file in source.files:
+        if file.kind == "link":
+            found.append((Entry("l", file.path, target=file.target), ""))
+        else:
+            found.append((Entry("f", file.path, 0, "", file.executable), file.origin))
+    found += [(Entry("d", path), "") for path in source.empty_dirs]
+    return transfer.hash_entries(found, progress)
+
+
+def _check_places(places: list[str], request: RunRequest) -> None:
+    for number, place in enumerate(places):
+        for other in places[:number]:
+            if place == other or place.startswith(other + "/") or other.startswith(place + "/"):
+                raise UsageError(
+                    f"two mounts meet at {show(place)}", hint=f"-m {request.mounts[number].resource}:OTHER_PATH"
+                )
+
+
+def _spec(
+    run: Run, request: RunRequest, source: Source | None, tree: transfer.LocalTree, mounts: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The spec, frozen: what the host keeps as spec.json."""
+    machine = run.machine
+    variables = {
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "REMOTERUN_RUN_ID": str(run.number),
+        "REMOTERUN_RUN_KEY": run.key,
+        "REMOTERUN_MACHINE": machine.name,
+    }
+    variables.update(request.env)
+    git = None
+    if source is not None and source.commit is not None:
+        git = {
+            "commit": source.commit,
+            "branch": source.branch,
+            "remote": source.remote,
+            "dirty": source.dirty,
+            "diff": _sha256(source.diff) if source.diff else None,
+        }
+    return {
+        "format": 1,
+        "key": run.key,
+        "number": run.number,
+        "created": run.created,
+        "machine": machine.name,
+        "command": request.command,
+        "workdir": source.workdir if source is not None else "",
+        "source": tree.manifest.digest,
+        "mounts": mounts,
+        "env": variables,
+        "asked_env": [name for name, _ in request.env],
+        "environment": {
+            "image": request.image,
+            "base": machine.base_image,
+            "variant": "gpu" if machine.gpus else "cpu",
+            "context": context()[0].digest,
+            "apt": list(request.apt),
+            "pip": list(request.pip),
+            "requirements": request.requirements,
+        },
+        "engine": machine.engine,
+        "gpus": machine.gpus,
+        "slots": machine.slots,
+        "timeout": request.timeout,
+        "description": run.description,
+        "labels": list(run.labels),
+        "git": git,
+    }
+
+
+def _sha256(data: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
+
+
+def _is_folder(path: str, entries: dict[str, Entry]) -> bool:
+    return any(known.startswith(path + "/") for known in entries)
+
+
+def _without_filled_folders(entries: Iterable[Entry]) -> list[Entry]:
+    """Entries without "empty" folders that have something in them by now."""
+    listed = list(entries)
+    return [
+        entry
+        for entry in listed
+        if entry.kind != "d" or not any(other.path.startswith(entry.path + "/") for other in listed)
+    ]
+
+
+__all__ = [
+    "Client",
+    "Fetched",
+    "Item",
+    "LogBytes",
+    "Note",
+    "StateChange",
+    "TransferError",
+    "Uploaded",
+]

@@ -1,0 +1,159 @@
+"""`config.toml` in the home, the environment, and what they add up to. An unknown key is an error with its path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from remoterun.agent.files import write_whole
+from remoterun.errors import AlreadyExists, ConfigError, NotFound
+from remoterun.model import MachineType
+
+HOME_VARIABLE = "REMOTERUN_HOME"
+SSH_CONFIG_VARIABLE = "REMOTERUN_SSH_CONFIG"
+
+_MACHINE_KEYS: dict[str, tuple[type, ...]] = {
+    "host": (str,),
+    "engine": (str,),
+    "gpus": (int,),
+    "slots": (int,),
+    "base_image": (str,),
+    "home": (str,),
+    "python": (str,),
+    "connect_timeout": (int, float),
+}
+ENGINES = ("auto", "docker", "podman", "process")
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings. `home` is this machine's home; `machines` are those of config.toml, by name."""
+
+    home: Path
+    default: str = "local"
+    machines: Mapping[str, MachineType] = field(default_factory=dict)
+    ssh_config: Path | None = None
+
+    @property
+    def file(self) -> Path:
+        return self.home / "config.toml"
+
+
+def load(environ: Mapping[str, str] | None = None) -> Config:
+    """The configuration of this user. Raises `ConfigError`."""
+    variables = os.environ if environ is None else environ
+    home = Path(variables.get(HOME_VARIABLE) or "~/.remoterun").expanduser().absolute()
+    ssh_config = variables.get(SSH_CONFIG_VARIABLE)
+    settings = Config(home, ssh_config=Path(ssh_config).expanduser() if ssh_config else None)
+    try:
+        text = settings.file.read_text("utf-8")
+    except FileNotFoundError:
+        return settings
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{settings.file} can't be read: {error}")
+    return parse(text, settings)
+
+
+def parse(text: str, base: Config) -> Config:
+    """`base` with what a config.toml says. Raises `ConfigError` naming the key."""
+    import tomllib
+
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{base.file} is no TOML: {error}")
+    unknown = sorted(set(data) - {"default", "machines"})
+    if unknown:
+        raise ConfigError(f"{base.file}: unknown key `{unknown[0]}`", hint="known are `default` and `[machines.NAME]`")
+    default = data.get("default", base.default)
+    tables = data.get("machines", {})
+    if not isinstance(default, str) or not isinstance(tables, dict):
+        raise ConfigError(f"{base.file}: `default` is a name in quotes, `machines` a table")
+    machines = {name: _machine(base.file, name, table) for name, table in tables.items()}
+    return Config(base.home, default, machines, base.ssh_config)
+
+
+def _machine(file: Path, name: str, table: Any) -> MachineType:
+    where = f"{file}: machines.{name}"
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where} is a table", hint=f"[machines.{name}]")
+    for key, value in table.items():
+        if key not in _MACHINE_KEYS:
+            raise ConfigError(f"{where}: unknown key `{key}`", hint="known are " + ", ".join(sorted(_MACHINE_KEYS)))
+        if not isinstance(value, _MACHINE_KEYS[key]) or isinstance(value, bool):
+            raise ConfigError(f"{where}.{key}: {value!r} is of the wrong type")
+    if table.get("engine", "auto") not in ENGINES:
+        raise ConfigError(f"{where}.engine: unknown engine `{table['engine']}`", hint="known are " + ", ".join(ENGINES))
+    if table.get("gpus", 0) < 0 or table.get("slots", 1) < 1 or table.get("connect_timeout", 1) <= 0:
+        raise ConfigError(f"{where}: a number is too small")
+    return MachineType(name, **table)
+
+
+def add_machine(config: Config, name: str, settings: dict[str, Any], *, replace: bool, make_default: bool) -> None:
+    """Write a machine into config.toml, comments and order kept. Raises `AlreadyExists`, `ConfigError`."""
+    if name in config.machines and not replace:
+        raise AlreadyExists(f"there is a machine `{name}` already", hint=f"remoterun machines add {name} … --force")
+    _machine(config.file, name, settings)
+    document = _document(config)
+    import tomlkit
+
+    machines = document.setdefault("machines", tomlkit.table(is_super_table=True))
+    table = tomlkit.table()
+    for key, value in settings.items():
+        table[key] = value
+    machines[name] = table
+    if make_default:
+        _set_default(document, name)
+    _write(config, document)
+
+
+def remove_machine(config: Config, name: str) -> None:
+    """Take a machine out of config.toml; if it was the default, `local` is. Raises `NotFound`."""
+    if name not in config.machines:
+        raise NotFound(f"there is no machine `{name}` in {config.file}", hint="remoterun machines")
+    document = _document(config)
+    del document["machines"][name]
+    if config.default == name:
+        document.pop("default", None)
+    _write(config, document)
+
+
+def set_default(config: Config, name: str) -> None:
+    document = _document(config)
+    _set_default(document, name)
+    _write(config, document)
+
+
+def _set_default(document: Any, name: str) -> None:
+    if "default" in document:
+        document["default"] = name
+        return
+    import tomlkit
+
+    rest = list(document.body)
+    document.body.clear()
+    document._map.clear()
+    document.add("default", name)
+    document.add(tomlkit.nl())
+    for key, item in rest:
+        document.append(key, item)
+
+
+def _document(config: Config) -> Any:
+    import tomlkit
+
+    if not config.file.exists():
+        return tomlkit.document()
+    return tomlkit.parse(config.file.read_text("utf-8"))
+
+
+def _write(config: Config, document: Any) -> None:
+    import tomlkit
+
+    text = tomlkit.dumps(document)
+    parse(text, config)  # what we write, we can read
+    config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_whole(str(config.file), text.encode(), 0o600)

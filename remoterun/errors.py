@@ -1,0 +1,91 @@
+"""Every error that remoterun raises on purpose.
+
+    RemoterunError            exit 125: remoterun failed, your command did not get to say
+    ├── UsageError            exit 2: what was typed can't be done
+    │   ├── ConfigError         a file or a flag holds something we don't know
+    │   ├── NotFound            a run, an upload, a path, a machine type that isn't there
+    │   └── AlreadyExists       a file or a name that we won't overwrite
+    ├── SourceError           the git work tree can't be sent as asked
+    ├── HostError             the machine can't be used
+    │   ├── HostUnreachable     no answer, refused, no route, time-out
+    │   ├── HostKeyError        unknown or changed host key
+    │   ├── AuthenticationError  the host refused every key
+    │   ├── AgentError          the agent can't start there (python3, versions, disk)
+    │   └── LinkLost            the connection broke under a request; the run goes on
+    ├── TransferError         data arrived damaged, or changed while it was read
+    │   └── UnsafePath          a path from a host that would leave the target
+    └── RunFailed             the run ended without its command's exit code
+
+An error carries what failed (`message`, one line, no full stop), the `evidence` (lines worth reading, such as a
+log's tail) and the `hint`: the next command to type. One place, `cli.render`, turns them into text.
+"""
+
+from __future__ import annotations
+
+
+class RemoterunError(Exception):
+    """The root. `message` is one line without a full stop; `hint` names the next command."""
+
+    exit_status = 125
+
+    def __init__(self, message: str, *, hint: str | None = None, evidence: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.evidence = evidence
+
+
+class UsageError(RemoterunError):
+    exit_status = 2
+
+
+class ConfigError(UsageError):
+    pass
+
+
+class NotFound(UsageError):
+    pass
+
+
+class AlreadyExists(UsageError):
+    pass
+
+
+class SourceError(RemoterunError):
+    pass
+
+
+class HostError(RemoterunError):
+    pass
+
+
+class HostUnreachable(HostError):
+    pass
+
+
+class HostKeyError(HostError):
+    pass
+
+
+class AuthenticationError(HostError):
+    pass
+
+
+class AgentError(HostError):
+    pass
+
+
+class LinkLost(HostError):
+    pass
+
+
+class TransferError(RemoterunError):
+    pass
+
+
+class UnsafePath(TransferError):
+    pass
+
+
+class RunFailed(RemoterunError):
+    pass

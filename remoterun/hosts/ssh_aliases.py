@@ -1,0 +1,40 @@
+"""The names in a user's ssh configuration, for messages and completion; `ssh_config.resolve` knows what each means."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import shlex
+from pathlib import Path
+
+_DEPTH = 4
+
+
+def aliases(config_file: Path | None = None) -> list[str]:
+    """Names of `Host` lines, in order, patterns left out; `Include` is followed. Empty when there is no file."""
+    found: list[str] = []
+    _collect(config_file or Path.home() / ".ssh" / "config", found, _DEPTH)
+    return list(dict.fromkeys(found))
+
+
+def _collect(file: Path, found: list[str], depth: int) -> None:
+    try:
+        text = file.read_text("utf-8", "replace")
+    except OSError:
+        return
+    for line in text.splitlines():
+        match = re.match(r"\s*(host|include)(?:\s+|\s*=\s*)(.+)", line, re.IGNORECASE)
+        if not match:
+            continue
+        try:
+            words = shlex.split(match[2], comments=True)
+        except ValueError:
+            continue
+        if match[1].lower() == "host":
+            found += [word for word in words if not set(word) & set("*?!")]
+        elif depth:
+            for word in words:
+                pattern = os.path.join(Path.home() / ".ssh", os.path.expanduser(word))
+                for path in sorted(glob.glob(pattern)):
+                    _collect(Path(path), found, depth - 1)

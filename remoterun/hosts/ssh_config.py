@@ -1,0 +1,286 @@
+"""What `user@host` or an alias means: the target as typed, and OpenSSH's settings for it.
+
+The `ssh` program itself resolves them (`ssh -G`, 8 ms, every keyword of `ssh_config` incl. Include and
+Match); without it paramiko's parser does, which knows no Include. Nothing is connected here.
+"""
+
+from __future__ import annotations
+
+import enum
+import getpass
+import os
+import pwd
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from remoterun.errors import ConfigError, UsageError
+
+DEFAULT_IDENTITIES = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk", "id_xmss", "id_dsa")
+
+
+@dataclass(frozen=True)
+class SSHTarget:
+    """`[user@]host[:port]` as typed. `host` may be an alias of `~/.ssh/config`; IPv6 stands without
+    brackets."""
+
+    host: str
+    user: str | None = None
+    port: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> SSHTarget:
+        """Understands `user@host:port`, `[v6]:port`, a bare v6 address and `ssh://…`. Raises `UsageError`."""
+        rest = text.strip()
+        if rest.lower().startswith("ssh://"):
+            rest = rest[len("ssh://") :].rstrip("/")
+        user, at, host = rest.rpartition("@")
+        port = ""
+        bracketed = re.fullmatch(r"\[([^\[\]]+)\](?::(.*))?", host)
+        if bracketed:
+            host, port = bracketed[1], bracketed[2] if bracketed[2] is not None else ""
+            has_port = bracketed[2] is not None
+        else:
+            has_port = host.count(":") == 1
+            if has_port:
+                host, _, port = host.partition(":")
+        if not host or host.startswith("-") or re.search(r"[\[\]\s\x00-\x1f\x7f'\"`$\\;&<>|(){}/]", host):
+            raise UsageError(f"`{text}` names no machine", hint="write `user@host`, `user@host:port` or an alias")
+        if at and (not user or user.startswith("-") or re.search(r"[\s\x00-\x1f\x7f'\"`$;&<>|(){}]", user)):
+            raise UsageError(f"`{text}` has no usable user name before the `@`", hint="write `user@host`")
+        if has_port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise UsageError(f"`{text}` has no usable port after the `:`", hint="a port is 1 to 65535")
+        return cls(host, user if at else None, int(port) if has_port else None)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return (f"{self.user}@" if self.user else "") + host + (f":{self.port}" if self.port else "")
+
+
+class HostKeyCheck(enum.Enum):
+    """What to do about a host whose key is not known yet. A changed key is refused in any case."""
+
+    REFUSE = "yes"
+    ASK = "ask"
+    ACCEPT_NEW = "accept-new"
+
+
+@dataclass(frozen=True)
+class SSHSettings:
+    """Everything of `ssh_config` that this program acts on, for one target. Paths are absolute, tokens
+    expanded."""
+
+    target: SSHTarget
+    hostname: str
+    port: int
+    user: str
+    identity_files: tuple[Path, ...] = ()
+    identities_given: bool = False  # by the user's configuration; otherwise they are ssh's defaults
+    identities_only: bool = False
+    certificate_files: tuple[Path, ...] = ()
+    agent_socket: str | None = None
+    jumps: tuple[SSHTarget, ...] = ()
+    proxy_command: str | None = None
+    user_known_hosts: tuple[Path, ...] = ()
+    global_known_hosts: tuple[Path, ...] = ()
+    host_key_alias: str | None = None
+    host_key_check: HostKeyCheck = HostKeyCheck.ASK
+    hash_known_hosts: bool = False
+    batch_mode: bool = False
+    connect_timeout: float | None = None
+    address_family: socket.AddressFamily = socket.AF_UNSPEC
+
+    @property
+    def known_as(self) -> str:
+        """The name under which known_hosts files keep this host's key."""
+        if self.host_key_alias:
+            return self.host_key_alias.lower()
+        name = self.hostname.lower()
+        return name if self.port == 22 else f"[{name}]:{self.port}"
+
+
+def resolve(target: SSHTarget, config_file: Path | None = None, *, ssh: str | None = "ssh") -> SSHSettings:
+    """The settings that `ssh` would use. `config_file` stands in for the user's and the system's (as `ssh
+    -F`).
+
+    Blocks for some milliseconds (10 s at most). Raises `ConfigError` where the configuration can't be read.
+    `$HOME` decides where `~/.ssh` is, also where it differs from the password file, which ssh itself would
+    follow.
+    """
+    program = shutil.which(ssh) if ssh else None
+    if config_file is None and _home_is_elsewhere():
+        own = Path.home() / ".ssh" / "config"
+        config_file = own if own.exists() else Path("none" if program else os.devnull)
+    options = _ask_ssh(program, target, config_file) if program else _ask_paramiko(target, config_file)
+    return _settings(target, options)
+
+
+def local_environment() -> dict[str, str]:
+    """The environment for programs started on this machine: ssh's messages in English."""
+    return {**os.environ, "LC_ALL": "C"}
+
+
+def _ask_ssh(program: str, target: SSHTarget, config_file: Path | None) -> dict[str, list[str]]:
+    words = [program, "-T", "-G"]
+    if config_file is not None:
+        words += ["-F", str(config_file)]
+    if target.user is not None:
+        words += ["-l", target.user]
+    if target.port is not None:
+        words += ["-p", str(target.port)]
+    words += ["--", target.host]
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, env=local_environment())
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"`ssh -G {target.host}` did not answer", evidence=str(error)) from error
+    if done.returncode != 0:
+        raise ConfigError(
+            f"ssh can't read its configuration for `{target}`",
+            evidence=done.stderr.decode("utf-8", "replace").strip(),
+            hint=f"ssh -G {target.host}",
+        )
+    options: dict[str, list[str]] = {}
+    for line in done.stdout.decode("utf-8", "replace").splitlines():
+        key, _, value = line.partition(" ")
+        options.setdefault(key.lower(), []).append(value.strip())
+    return options
+
+
+def _ask_paramiko(target: SSHTarget, config_file: Path | None) -> dict[str, list[str]]:
+    import paramiko
+
+    files = [config_file] if config_file else [Path.home() / ".ssh" / "config", Path("/etc/ssh/ssh_config")]
+    config = paramiko.SSHConfig()
+    for file in files:
+        try:
+            with open(file, encoding="utf-8", errors="replace") as lines:
+                config.parse(lines)
+        except FileNotFoundError:
+            continue
+        except (OSError, paramiko.ConfigParseError) as error:
+            raise ConfigError(f"`{file}` can't be read", evidence=str(error)) from error
+    try:
+        found = config.lookup(target.host)
+    except paramiko.SSHException as error:
+        raise ConfigError(f"`{files[0]}` can't be followed for `{target}`", evidence=str(error)) from error
+    options = {key: value if isinstance(value, list) else [str(value)] for key, value in found.items()}
+    if target.user is not None:
+        options["user"] = [target.user]
+    if target.port is not None:
+        options["port"] = [str(target.port)]
+    return options
+
+
+def _settings(target: SSHTarget, options: Mapping[str, Sequence[str]]) -> SSHSettings:
+    def one(key: str, default: str = "") -> str:
+        values = options.get(key) or [default]
+        return values[0]
+
+    def flag(key: str) -> bool:
+        return one(key).lower() in ("yes", "true")
+
+    port = one("port", "22")
+    hostname = one("hostname", target.host).strip("[]")
+    tokens = _Tokens(target.host, hostname, port, one("user") or getpass.getuser())
+    named = [value for value in options.get("identityfile", ()) if value.lower() != "none"]
+    identities = [tokens.path(value) for value in named]
+    defaults = [Path.home() / ".ssh" / name for name in DEFAULT_IDENTITIES]
+    given = any(path not in defaults for path in identities)
+    alias = one("hostkeyalias")
+    jumps = one("proxyjump")
+    proxy = one("proxycommand")
+    timeout = one("connecttimeout")
+    check = one("stricthostkeychecking", "ask").lower()
+    return SSHSettings(
+        target=target,
+        hostname=hostname,
+        port=int(port) if port.isdigit() else 22,
+        user=tokens.user,
+        identity_files=tuple(dict.fromkeys(identities if given else identities or defaults)),
+        identities_given=given,
+        identities_only=flag("identitiesonly"),
+        certificate_files=tuple(tokens.path(value) for value in options.get("certificatefile", ())),
+        agent_socket=_agent_socket(one("identityagent"), tokens),
+        jumps=() if jumps.lower() in ("", "none") else tuple(map(SSHTarget.parse, jumps.split(","))),
+        proxy_command=None if proxy.lower() in ("", "none") else tokens.expand(proxy),
+        user_known_hosts=_files(one("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2"), tokens),
+        global_known_hosts=_files(one("globalknownhostsfile", "/etc/ssh/ssh_known_hosts"), tokens),
+        host_key_alias=None if alias.lower() in ("", "none") else alias,
+        host_key_check={
+            "yes": HostKeyCheck.REFUSE,
+            "true": HostKeyCheck.REFUSE,
+            "accept-new": HostKeyCheck.ACCEPT_NEW,
+        }.get(check, HostKeyCheck.ASK),
+        hash_known_hosts=flag("hashknownhosts"),
+        batch_mode=flag("batchmode"),
+        connect_timeout=float(timeout) if timeout.isdigit() and int(timeout) > 0 else None,
+        address_family={"inet": socket.AF_INET, "inet6": socket.AF_INET6}.get(
+            one("addressfamily").lower(), socket.AF_UNSPEC
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """ssh's `%h` and friends, `~` and `${NAME}`."""
+
+    alias: str
+    hostname: str
+    port: str
+    user: str
+
+    def expand(self, text: str) -> str:
+        table = {
+            "%": "%",
+            "h": self.hostname,
+            "n": self.alias,
+            "p": self.port,
+            "r": self.user,
+            "u": getpass.getuser(),
+            "d": str(Path.home()),
+            "i": str(os.getuid()),
+            "k": self.alias,
+            "L": socket.gethostname().split(".")[0],
+            "l": socket.gethostname(),
+        }
+        return re.sub(r"%(.)", lambda match: table.get(match[1], match[0]), text)
+
+    def path(self, text: str) -> Path:
+        named = re.sub(r"\$\{(\w+)\}", lambda match: os.environ.get(match[1], ""), self.expand(text.strip('"')))
+        return Path(os.path.expanduser(named))
+
+
+def _agent_socket(value: str, tokens: _Tokens) -> str | None:
+    if value.lower() == "none":
+        return None
+    if value in ("", "SSH_AUTH_SOCK"):
+        return os.environ.get("SSH_AUTH_SOCK") or None
+    if value.startswith("$") and not value.startswith("${"):
+        return os.environ.get(value[1:]) or None
+    return str(tokens.path(value))
+
+
+def _files(value: str, tokens: _Tokens) -> tuple[Path, ...]:
+    """`ssh -G` prints several names with a blank between, unquoted; a new name starts with `/` or `~`."""
+    if value.lower() == "none":
+        return ()
+    paths = [tokens.path(name) for name in re.split(r"\s+(?=[/~\"])", value)]
+    if _home_is_elsewhere():
+        there = Path(_password_home()) / ".ssh"
+        paths = [Path.home() / ".ssh" / path.name if path.parent == there else path for path in paths]
+    return tuple(paths)
+
+
+def _home_is_elsewhere() -> bool:
+    return str(Path.home()) != _password_home()
+
+
+def _password_home() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return str(Path.home())

@@ -1,0 +1,305 @@
+"""What users name: resources, mounts, runs, uploads, machine types. Parsing, and nothing that touches a disk."""
+
+from __future__ import annotations
+
+import difflib
+import posixpath
+import re
+import secrets
+import shlex
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from remoterun.agent.runs import ENDINGS, FINAL, Reason, RunState
+from remoterun.agent.tree import TreeError, check_path, show
+from remoterun.errors import UsageError
+
+UPLOAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+LAST = "last"
+_KEY_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A path that a user types: `uploads/NAME[/sub]` or `runs/N[/sub]`. `name` is the upload's name or the run number.
+
+    `trailing` tells whether it was typed with a slash at its end.
+    """
+
+    kind: str  # "uploads" or "runs"
+    name: str = ""
+    sub: str = ""
+    trailing: bool = field(default=False, compare=False)
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.kind, self.name, self.sub) if part)
+
+    @classmethod
+    def parse(cls, text: str, *, whole_kind: bool = False) -> Resource:
+        """The resource in `text`; `whole_kind` allows a bare `uploads` or `runs`. Raises `UsageError`."""
+        form = "a resource is uploads/NAME[/path] or runs/N[/path]"
+        if text.startswith("/"):
+            raise UsageError(f"{show(text)} is no resource: it starts with a slash", hint=form)
+        kind, _, rest = text.partition("/")
+        if kind not in ("uploads", "runs"):
+            close = difflib.get_close_matches(kind, ["uploads", "runs"], 1, 0.6)
+            raise UsageError(
+                f"{show(text)} is no resource", hint=f"did you mean `{close[0]}/…`? " + form if close else form
+            )
+        name, _, sub = rest.partition("/")
+        trailing = rest.endswith("/")
+        sub = sub.rstrip("/")
+        if not name:
+            if whole_kind:
+                return cls(kind)
+            raise UsageError(f"{show(text)} names no {kind[:-1]}", hint=form)
+        if kind == "runs":
+            if name != LAST and not name.isdecimal():
+                raise UsageError(f"{show(name)} is no run number", hint="remoterun ps")
+        else:
+            check_upload_name(name)
+        if sub:
+            try:
+                check_path(sub)
+            except TreeError as error:
+                raise UsageError(str(error), hint=form)
+        return cls(kind, name, sub, trailing)
+
+    @classmethod
+    def is_one(cls, text: str) -> bool:
+        """Whether `text` is meant as a resource rather than as a local path."""
+        return text.split("/", 1)[0] in ("uploads", "runs")
+
+
+def check_upload_name(name: str) -> str:
+    """`name` if an upload may be called so. Raises `UsageError`."""
+    if not UPLOAD_NAME.match(name):
+        fixed = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")
+        raise UsageError(
+            f"{show(name)} is no name for an upload: letters, digits, `.`, `_` and `-`, 100 at the most",
+            hint=f"--name {fixed[:100]}" if fixed else "--name NAME",
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Mount:
+    """`RESOURCE[:PATH]`. `path` as typed: relative to the working directory, or absolute."""
+
+    resource: Resource
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> Mount:
+        """Raises `UsageError`. Without a path it is the resource's base name."""
+        typed, colon, path = text.partition(":")
+        resource = Resource.parse(typed)
+        if colon and (not path or ":" in path):
+            raise UsageError(f"{show(text)} is no mount", hint="a mount is RESOURCE[:PATH], such as uploads/doom:data")
+        if not path:
+            path = posixpath.basename(str(resource))
+        if "\0" in path or "," in path:
+            raise UsageError(f"{show(path)} can't be the path of a mount")
+        return cls(resource, path)
+
+    def place(self, workdir: str) -> str:
+        """Where it goes: absolute, or relative to the top of the work tree. Raises `UsageError` if it leaves that."""
+        if self.path.startswith("/"):
+            place = posixpath.normpath(self.path)
+            if place in ("/", "/.remoterun", "/remoterun") or place.startswith("/.remoterun/"):
+                raise UsageError(f"nothing can be mounted at {self.path}")
+            return place
+        place = posixpath.normpath(posixpath.join(workdir, self.path))
+        if place == "." or place == ".." or place.startswith("../"):
+            raise UsageError(
+                f"nothing can be mounted at {show(self.path)}: a relative path lies below the working directory",
+                hint=f"{self.resource}:data",
+            )
+        try:
+            return check_path(place)
+        except TreeError as error:
+            raise UsageError(str(error))
+
+
+@dataclass(frozen=True)
+class MachineType:
+    """What `-t` names, resolved. `host` is None for the machine in front of us, else what ssh would be given."""
+
+    name: str
+    host: str | None = None
+    engine: str = "auto"
+    gpus: int = 0
+    slots: int | None = None
+    base_image: str = "python:3.12-slim"
+    home: str | None = None
+    python: str | None = None
+    connect_timeout: float = 10.0
+
+    def record(self) -> dict[str, Any]:
+        """As JSON, for the registry: a run must be found again when the configuration has changed."""
+        return {name: value for name, value in self.__dict__.items() if value is not None}
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> MachineType:
+        known = {name: value for name, value in record.items() if name in cls.__dataclass_fields__}
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a user asks for, before it becomes a run. `command` is text for `sh -c`."""
+
+    command: str
+    mounts: tuple[Mount, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    pip: tuple[str, ...] = ()
+    requirements: str = ""
+    apt: tuple[str, ...] = ()
+    image: str | None = None
+    description: str | None = None
+    labels: tuple[str, ...] = ()
+    timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as the registry knows it, corrected by its host when that was asked. Times in seconds since 1970."""
+
+    number: int
+    key: str
+    machine: MachineType
+    state: RunState
+    command: str
+    created: float
+    reason: Reason | None = None
+    code: int | None = None
+    message: str | None = None
+    note: str | None = None
+    started: float | None = None
+    ended: float | None = None
+    description: str | None = None
+    labels: tuple[str, ...] = ()
+    engine: str | None = None
+    outputs: dict[str, int] | None = None
+    stopping: bool = False
+    last_seen: float | None = None
+    home_id: str | None = None
+    reachable: bool = field(default=True, compare=False)
+
+    @property
+    def final(self) -> bool:
+        return self.state in FINAL
+
+    @property
+    def words(self) -> str | None:
+        """Why it ended, for people."""
+        return ENDINGS[self.reason].words if self.reason else None
+
+    @property
+    def exit_status(self) -> int:
+        """What `remoterun run` returns for it: the command's own code; 137 if killed; 125 if there is no code."""
+        if self.code is not None:
+            return self.code
+        if self.reason in (Reason.KILLED, Reason.STOPPED):
+            return 137 if self.reason is Reason.KILLED else 143
+        return 125
+
+    def with_status(self, status: dict[str, Any], now: float) -> Run:
+        """This run as its host says it is."""
+        return replace(
+            self,
+            state=RunState(status["state"]),
+            reason=Reason(status["reason"]) if status.get("reason") else None,
+            code=status.get("code"),
+            message=status.get("message"),
+            note=status.get("note"),
+            started=status.get("started"),
+            ended=status.get("ended"),
+            engine=status.get("engine"),
+            outputs=status.get("outputs"),
+            stopping=bool(status.get("stopping")),
+            last_seen=now,
+        )
+
+    def record(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "number": self.number,
+            "key": self.key,
+            "machine": self.machine.name,
+            "state": self.state.value,
+            "reason": self.reason.value if self.reason else None,
+            "exit_code": self.code,
+            "command": self.command,
+            "description": self.description,
+            "labels": list(self.labels),
+            "engine": self.engine,
+            "created": self.created,
+            "started": self.started,
+            "ended": self.ended,
+            "message": self.message,
+            "note": self.note,
+            "outputs": self.outputs,
+            "stopping": self.stopping,
+            "reachable": self.reachable,
+            "last_seen": self.last_seen,
+        }
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A version of a named data set on one machine. `created` in seconds since 1970, `size` in bytes."""
+
+    name: str
+    version: int
+    digest: str
+    size: int
+    files: int
+    created: float
+    machine: str
+    home_id: str
+    path: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "home_id"}
+
+
+def new_key(now: float | None = None) -> str:
+    """A run's global key: 26 digits of base 32, sortable by time, 80 of its bits random (the form of a ULID)."""
+    value = (int((time.time() if now is None else now) * 1000) << 80) | secrets.randbits(80)
+    digits = []
+    for _ in range(26):
+        digits.append(_KEY_ALPHABET[value & 31])
+        value >>= 5
+    return "".join(reversed(digits))
+
+
+def command_text(words: Sequence[str]) -> str:
+    """The command as text for `sh -c`: one word is taken as it is, several keep their borders."""
+    return words[0] if len(words) == 1 else shlex.join(words)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in `90s`, `10m`, `2h`, `1d` or a plain number of minutes, as Spell had it. Raises `UsageError`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
+    seconds = float(match[1]) * {"s": 1, "m": 60, "": 60, "h": 3600, "d": 86400}[match[2]] if match else 0
+    if not seconds:
+        raise UsageError(f"{show(text)} is no duration", hint="write 90s, 10m, 2h or 1d; a plain number is minutes")
+    return seconds
+
+
+def parse_variable(text: str) -> tuple[str, str]:
+    """(name, value) of `K=V`. Raises `UsageError`."""
+    name, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\0" in value:
+        raise UsageError(f"{show(text)} is no environment variable", hint=f"-e {name or 'NAME'}=VALUE")
+    return name, value
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """The known word nearest to `word`, case and `-`/`_` aside, or None."""
+    names = {name.lower().replace("_", "-"): name for name in known}
+    close = difflib.get_close_matches(word.lower().replace("_", "-"), list(names), 1, 0.6)
+    return names[close[0]] if close else None

@@ -1,0 +1,237 @@
+"""The client's index: it numbers runs and remembers where they and the uploads live. SQLite has its room here.
+
+The truth about a run is its folder on its host; what stands here is corrected each time that is read. A row exists
+before the effect it describes. Moves are guarded: only along `agent.runs.MOVES`, and only if nobody moved it meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from remoterun.agent.runs import MOVES, Reason, RunState
+from remoterun.errors import NotFound, RemoterunError
+from remoterun.model import LAST, MachineType, Run, Upload
+
+
+def _first(connection: sqlite3.Connection) -> None:
+    connection.execute(
+        """CREATE TABLE runs (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            key TEXT NOT NULL UNIQUE,
+            machine TEXT NOT NULL,
+            home_id TEXT,
+            state TEXT NOT NULL,
+            command TEXT NOT NULL,
+            description TEXT,
+            labels TEXT NOT NULL DEFAULT '[]',
+            created REAL NOT NULL,
+            last_seen REAL,
+            client_pid INTEGER,
+            status TEXT NOT NULL DEFAULT '{}'
+        )"""
+    )
+    connection.execute(
+        """CREATE TABLE uploads (
+            name TEXT NOT NULL,
+            home_id TEXT NOT NULL,
+            machine TEXT NOT NULL,
+            version INTEGER NOT NULL,
+            digest TEXT NOT NULL,
+            size INTEGER NOT NULL,
+            files INTEGER NOT NULL,
+            created REAL NOT NULL,
+            path TEXT,
+            PRIMARY KEY (name, home_id)
+        )"""
+    )
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_first]
+"""Each brings the schema one step on; `PRAGMA user_version` counts those done. Append only."""
+
+
+class Registry:
+    """One user's runs and uploads, in `registry.db` of the home. Safe for several processes; not for several threads
+    at once."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        try:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._db = sqlite3.connect(file, timeout=15, isolation_level=None, check_same_thread=False)
+            self._db.row_factory = sqlite3.Row
+            self._migrate()
+            os.chmod(file, 0o600)
+        except (sqlite3.Error, OSError) as error:
+            raise RemoterunError(f"the registry {file} can't be used: {error}", hint="move it away to start a new one")
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _migrate(self) -> None:
+        done = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if done == len(MIGRATIONS):
+            return
+        if done > len(MIGRATIONS):
+            raise RemoterunError(f"{self._file} was made by a newer remoterun", hint="upgrade remoterun")
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            done = self._db.execute("PRAGMA user_version").fetchone()[0]
+            for number in range(done, len(MIGRATIONS)):
+                MIGRATIONS[number](self._db)
+            self._db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+
+    # -- runs
+
+    def add_run(
+        self,
+        key: str,
+        machine: MachineType,
+        home_id: str,
+        command: str,
+        created: float,
+        description: str | None = None,
+        labels: Iterable[str] = (),
+    ) -> Run:
+        """A new run, REQUESTED, with the next number."""
+        cursor = self._db.execute(
+            "INSERT INTO runs (key, machine, home_id, state, command, description, labels, created, client_pid)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                key,
+                json.dumps(machine.record()),
+                home_id,
+                RunState.REQUESTED.value,
+                command,
+                description,
+                json.dumps(list(labels)),
+                created,
+                os.getpid(),
+            ),
+        )
+        return self.run(cursor.lastrowid or 0)
+
+    def run(self, number: int | str) -> Run:
+        """By number, or `last`. Raises `NotFound`."""
+        if number == LAST:
+            row = self._db.execute("SELECT * FROM runs ORDER BY number DESC LIMIT 1").fetchone()
+            if row is None:
+                raise NotFound("there is no run yet", hint='remoterun run "echo hello"')
+        else:
+            row = self._db.execute("SELECT * FROM runs WHERE number = ?", (int(number),)).fetchone()
+            if row is None:
+                raise NotFound(f"there is no run {number}", hint="remoterun ps")
+        return _run(row)
+
+    def runs(self, limit: int | None = None, labels: Iterable[str] = ()) -> list[Run]:
+        """The newest `limit` runs (None: all) that carry any of `labels`, oldest first."""
+        wanted = set(labels)
+        found = []
+        for row in self._db.execute("SELECT * FROM runs ORDER BY number DESC"):
+            run = _run(row)
+            if wanted and not wanted & set(run.labels):
+                continue
+            found.append(run)
+            if limit is not None and len(found) >= limit:
+                break
+        return found[::-1]
+
+    def abandoned(self, run: Run) -> bool:
+        """Whether the client that was to hand this run over is gone."""
+        row = self._db.execute("SELECT client_pid FROM runs WHERE key = ?", (run.key,)).fetchone()
+        if row is None or row["client_pid"] in (None, os.getpid()):
+            return False
+        try:
+            os.kill(row["client_pid"], 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
+
+    def move(self, run: Run, state: RunState, now: float, **status: Any) -> Run:
+        """Record that `run` is in `state`. An illegal move, or one that somebody else has made, changes nothing."""
+        before = [origin.value for origin, targets in MOVES.items() if state in targets or origin is state]
+        marks = ",".join("?" * len(before))
+        fields = dict(status, state=state.value)
+        self._db.execute(
+            f"UPDATE runs SET state = ?, status = json_patch(status, ?), last_seen = ?"
+            f" WHERE key = ? AND state IN ({marks})",
+            (state.value, json.dumps(fields), now, run.key, *before),
+        )
+        return self.run(run.number)
+
+    def see(self, run: Run, status: dict[str, Any], now: float) -> Run:
+        """Correct `run` by what its host says; the corrected run."""
+        self._db.execute(
+            "UPDATE runs SET state = ?, status = ?, last_seen = ? WHERE key = ?",
+            (status["state"], json.dumps(status), now, run.key),
+        )
+        return run.with_status(status, now)
+
+    def remove_run(self, run: Run) -> None:
+        self._db.execute("DELETE FROM runs WHERE key = ?", (run.key,))
+
+    # -- uploads
+
+    def record_upload(self, upload: Upload, machine: MachineType) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO uploads (name, home_id, machine, version, digest, size, files, created, path)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                upload.name,
+                upload.home_id,
+                json.dumps(machine.record()),
+                upload.version,
+                upload.digest,
+                upload.size,
+                upload.files,
+                upload.created,
+                upload.path,
+            ),
+        )
+
+    def uploads(self, name: str | None = None) -> list[tuple[Upload, MachineType]]:
+        """What is known of uploads, the newest of a name first; each with the machine that holds it."""
+        query = "SELECT * FROM uploads" + (" WHERE name = ?" if name else "") + " ORDER BY name, created DESC"
+        found = []
+        for row in self._db.execute(query, (name,) if name else ()):
+            machine = MachineType.of(json.loads(row["machine"]))
+            values = {key: row[key] for key in row.keys() if key != "machine"}  # noqa: SIM118
+            found.append((Upload(machine=machine.name, **values), machine))
+        return found
+
+    def forget_upload(self, name: str, home_id: str) -> None:
+        self._db.execute("DELETE FROM uploads WHERE name = ? AND home_id = ?", (name, home_id))
+
+
+def _run(row: sqlite3.Row) -> Run:
+    run = Run(
+        number=row["number"],
+        key=row["key"],
+        machine=MachineType.of(json.loads(row["machine"])),
+        state=RunState(row["state"]),
+        command=row["command"],
+        created=row["created"],
+        description=row["description"],
+        labels=tuple(json.loads(row["labels"])),
+        last_seen=row["last_seen"],
+        home_id=row["home_id"],
+    )
+    status = json.loads(row["status"])
+    if not status:
+        return run
+    status.setdefault("reason", None)
+    if status["reason"] is not None and status["reason"] not in {reason.value for reason in Reason}:
+        status["reason"] = None
+    return run.with_status(dict(status, state=row["state"]), row["last_seen"] or row["created"])

@@ -1,0 +1,143 @@
+"""One open conversation with the agent of a machine: the link, what the agent said of itself, its errors as ours."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from remoterun.agent.protocol import Cancelled, Link, LinkClosed, RemoteError, Stream
+from remoterun.config import Config
+from remoterun.errors import AgentError, HostError, LinkLost, NotFound, RemoterunError, TransferError, UsageError
+from remoterun.hosts.base import Host
+from remoterun.model import MachineType
+
+if TYPE_CHECKING:
+    from remoterun.hosts.known_hosts import UnknownHostKey
+
+HELLO_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """How to ask a person. None: nobody is there to ask."""
+
+    confirm_host_key: Callable[[UnknownHostKey], bool] | None = None
+    ask_passphrase: Callable[[str], str | None] | None = None
+
+
+def host_of(machine: MachineType, config: Config, prompts: Prompts) -> Host:
+    """The host that a machine type stands for. Opens nothing."""
+    if machine.host is None:
+        from pathlib import Path
+
+        from remoterun.hosts.local import LocalHost
+
+        home = Path(machine.home).expanduser().absolute() if machine.home else config.home
+        return LocalHost(home, machine.name)
+    from remoterun.hosts.ssh import Deadlines, SSHHost
+
+    return SSHHost(
+        machine.host,
+        home=machine.home or ".remoterun",
+        python=machine.python or "python3",
+        deadlines=Deadlines(connect=machine.connect_timeout),
+        config_file=config.ssh_config,
+        confirm=prompts.confirm_host_key,
+        ask_passphrase=prompts.ask_passphrase,
+    )
+
+
+class Session:
+    """An agent that listens. Every request may raise `LinkLost` (the run, if there is one, goes on without us)."""
+
+    def __init__(self, machine: MachineType, host: Host) -> None:
+        self.machine = machine
+        self._host = host
+        self._pipe = host.open()
+        self._link = Link(self._pipe.read, self._pipe.write)
+        self._link.start()
+        try:
+            with self.errors():
+                self.hello = self._link.greeting(HELLO_TIMEOUT)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def home_id(self) -> str:
+        return str(self.hello["home_id"])
+
+    @property
+    def alive(self) -> bool:
+        return not self._link.closed
+
+    def call(self, op: str, **arguments: Any) -> dict[str, Any]:
+        """A request without data: its result."""
+        with self.errors():
+            return self._link.call(op, **arguments)
+
+    @contextlib.contextmanager
+    def stream(self, op: str, **arguments: Any) -> Iterator[Stream]:
+        """A request with data. Left early, it is cancelled."""
+        with self.errors():
+            stream = self._link.open(op, **arguments)
+            try:
+                yield stream
+            except BaseException:
+                stream.cancel()
+                raise
+
+    def request(self, op: str, body: bytes, **arguments: Any) -> tuple[dict[str, Any], bytes]:
+        """A request with one body each way: (result, body)."""
+        from remoterun.agent.protocol import PIECE
+
+        with self.stream(op, **arguments) as stream:
+            for start in range(0, len(body), PIECE):
+                stream.send(body[start : start + PIECE])
+            stream.end()
+            parts = [frame.body for frame in stream]
+            return stream.result, b"".join(parts)
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn the protocol's exceptions into ours, naming the machine."""
+        try:
+            yield
+        except RemoteError as error:
+            raise translate(error, self.machine.name)
+        except TimeoutError:
+            raise AgentError(f"the agent on {self.machine.name} does not answer")
+        except (LinkClosed, Cancelled) as error:
+            raise LinkLost(
+                f"the connection to {self.machine.name} was lost: {error}",
+                evidence=self._pipe.diagnosis() or None,
+                hint="what runs there goes on: remoterun ps",
+            )
+
+    def close(self) -> None:
+        """May be called twice."""
+        self._link.close()
+        self._pipe.close()
+        self._host.close()
+
+
+def translate(error: RemoteError, machine: str) -> RemoterunError:
+    """The agent's error as one of ours."""
+    kinds: dict[str, type[RemoterunError]] = {
+        "not_found": NotFound,
+        "not_saved": UsageError,
+        "bad_name": UsageError,
+        "busy": UsageError,
+        "damaged": TransferError,
+        "bad_tree": TransferError,
+        "disk_full": HostError,
+        "os_error": HostError,
+    }
+    kind = kinds.get(error.code, AgentError)
+    message = error.message if issubclass(kind, UsageError) else f"{machine}: {error.message}"
+    hint = error.hint
+    if error.code == "disk_full" and hint is None:
+        hint = f"remoterun doctor {machine}; remoterun rm runs/N frees what a run kept"
+    return kind(message, hint=hint, evidence=error.evidence)

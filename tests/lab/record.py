@@ -1,0 +1,149 @@
+"""Who owns which lab: one small file per lab, written before anything else exists and removed after all is gone.
+
+Everything that a lab makes carries the record's name (`rrlab7`), so that whoever finds a record whose owner is dead
+can remove all of it: `python -m tests.lab.record` does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.error import LabError
+from tests.lab.process import birth, kill, run, until
+
+RECORDS = Path("/run/remoterun-lab")
+NUMBERS = range(10, 250)  # the third byte of the lab's network
+
+
+@dataclass(frozen=True)
+class Record:
+    """One lab: its number, the process that made it, and the folder with all of its data."""
+
+    number: int
+    owner: int
+    born: int
+    data: Path
+
+    @property
+    def name(self) -> str:
+        return f"rrlab{self.number}"
+
+    @property
+    def path(self) -> Path:
+        return RECORDS / f"{self.name}.json"
+
+    def alive(self) -> bool:
+        """Whether the process that made the lab still runs."""
+        return birth(self.owner) == self.born
+
+    def namespaces(self) -> list[str]:
+        """The lab's network namespaces, one a host."""
+        names = run(["ip", "netns", "list"]).stdout.splitlines()
+        return [words.split()[0] for words in names if words.startswith(f"{self.name}-")]
+
+
+def claim(sessions: Path) -> Record:
+    """Take the first free number for this process. The record is on disk before this returns."""
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    born = birth(os.getpid())
+    assert born is not None
+    for number in NUMBERS:
+        record = Record(number, os.getpid(), born, sessions / f"rrlab{number}-{os.getpid()}")
+        text = json.dumps({"number": number, "owner": record.owner, "born": born, "data": str(record.data)})
+        new = RECORDS / f".{os.getpid()}.new"
+        new.write_text(text)
+        try:
+            os.link(new, record.path)
+        except FileExistsError:
+            continue
+        finally:
+            new.unlink()
+        return record
+    raise LabError(f"every number is taken: {len(NUMBERS)} records in {RECORDS}")
+
+
+def records() -> Iterator[Record]:
+    """Every lab on this machine, dead or alive."""
+    for path in sorted(RECORDS.glob("rrlab*.json")):
+        try:
+            found = json.loads(path.read_text())
+        except FileNotFoundError:
+            continue
+        yield Record(found["number"], found["owner"], found["born"], Path(found["data"]))
+
+
+def sweep() -> list[str]:
+    """Remove all that dead owners left behind; returns the names. May run at any time, twice at once too."""
+    swept = []
+    for record in records():
+        if not record.alive():
+            remove(record)
+            swept.append(record.name)
+    return swept
+
+
+def remove(record: Record) -> None:
+    """Remove whatever the lab made and then its record; each thing may be gone already."""
+    for name in record.namespaces():
+        remove_namespace(name)
+    for link in links(record.name):
+        run(["ip", "link", "del", link], check=False)
+    for rule in firewall_rules(record.name):
+        run(["iptables", "-w", *rule], check=False)
+    for layout in ("", "*/"):  # cgroup v2; v1
+        for parent in Path("/sys/fs/cgroup").glob(f"{layout}{record.name}-*"):
+            remove_cgroup(parent)
+    shutil.rmtree(record.data, ignore_errors=True)
+    record.path.unlink(missing_ok=True)
+
+
+def remove_namespace(name: str) -> None:
+    """Kill everything in a network namespace, and so the host that lives in it, and remove it."""
+
+    def dead() -> bool:
+        pids = run(["ip", "netns", "pids", name], check=False).stdout.split()
+        kill(int(pid) for pid in pids)
+        return not any(birth(int(pid)) for pid in pids)
+
+    until(dead, 15, f"every process of {name} is dead", pause=0.02)
+    run(["ip", "netns", "del", name], check=False)
+
+
+def remove_cgroup(top: Path) -> None:
+    """Remove a cgroup and those below it, once their processes are gone."""
+    for path, _, _ in os.walk(top, topdown=False):
+        try:
+            os.rmdir(path)
+        except OSError:  # its last process is still on its way out, or it is gone: an empty cgroup harms nobody
+            pass
+
+
+def links(name: str) -> list[str]:
+    """The lab's bridge and whatever is left of its hosts' links."""
+    shown = run(["ip", "-o", "link"]).stdout
+    return [link for link in re.findall(r"^\d+: ([^:@]+)", shown, re.M) if re.fullmatch(rf"{name}(h\d+)?", link)]
+
+
+def firewall_rules(name: str) -> Iterator[list[str]]:
+    """For each rule that names the lab's bridge, the words that delete it."""
+    for table in ("filter", "nat"):
+        for rule in run(["iptables", "-w", "-t", table, "-S"]).stdout.splitlines():
+            words = rule.split()
+            if words[0] == "-A" and name in words:
+                yield ["-t", table, "-D", *words[1:]]
+
+
+if __name__ == "__main__":
+    # Started by each lab with a pipe from its owner: whenever the owner is gone, however that came, this cleans up.
+    sys.stdin.buffer.read()
+    from tests.lab.local_docker import sweep_local_docker
+
+    sweep()
+    sweep_local_docker()

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remoterun.errors import ConfigError, UsageError
+from remoterun.hosts.ssh_config import HostKeyCheck, SSHTarget, resolve
+
+SSH = shutil.which("ssh")
+PARSERS = [pytest.param("ssh", marks=pytest.mark.skipif(SSH is None, reason="no ssh here")), None]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("box", SSHTarget("box")),
+        ("me@box", SSHTarget("box", "me")),
+        ("me@box:2222", SSHTarget("box", "me", 2222)),
+        ("box:22", SSHTarget("box", None, 22)),
+        ("10.0.0.1", SSHTarget("10.0.0.1")),
+        ("[fe80::1%eth0]:2200", SSHTarget("fe80::1%eth0", None, 2200)),
+        ("[::1]", SSHTarget("::1")),
+        ("me@[::1]:22", SSHTarget("::1", "me", 22)),
+        ("fe80::1", SSHTarget("fe80::1")),
+        ("ssh://me@box:2222", SSHTarget("box", "me", 2222)),
+        ("ssh://box/", SSHTarget("box")),
+        ("me@realm@box", SSHTarget("box", "me@realm")),
+        ("DOM\\me@box", SSHTarget("box", "DOM\\me")),
+    ],
+)
+def test_targets(text: str, expected: SSHTarget) -> None:
+    assert SSHTarget.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "me@",
+        "@box",
+        "-oProxyCommand=x",
+        "-l@box",
+        "me@-x",
+        "box:",
+        "box:0",
+        "box:65536",
+        "box:ssh",
+        "box:²",
+        "a b",
+        "a;b",
+        "$(x)",
+        "box/path",
+        "[::1",
+        "[::1]:",
+        "[::1]x",
+        "ssh://",
+        "a\nb",
+    ],
+)
+def test_bad_targets(text: str) -> None:
+    with pytest.raises(UsageError):
+        SSHTarget.parse(text)
+
+
+@given(
+    host=st.from_regex(r"[a-z0-9][a-z0-9.-]{0,20}|[0-9a-f]{1,4}(:[0-9a-f]{1,4}){7}", fullmatch=True),
+    user=st.none() | st.from_regex(r"[a-z_][a-z0-9._@-]{0,20}", fullmatch=True),
+    port=st.none() | st.integers(1, 65535),
+)
+def test_a_target_as_text_is_itself(host: str, user: str | None, port: int | None) -> None:
+    target = SSHTarget(host, user, port)
+    assert SSHTarget.parse(str(target)) == target
+    assert SSHTarget.parse(f"ssh://{target}") == target
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_target_or_a_usage_error(text: str) -> None:
+    try:
+        target = SSHTarget.parse(text)
+    except UsageError:
+        return
+    assert target.host and not target.host.startswith("-")
+    assert not set(target.host) & set(" \t\n'\"`$;&|<>(){}")
+
+
+@pytest.mark.parametrize("ssh", PARSERS)
+class TestResolve:
+    def test_everything(self, tmp_path: Path, ssh: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        config = tmp_path / "config"
+        config.write_text(
+            "Host box\n HostName gpu.example\n User ada\n Port 2222\n"
+            " IdentityFile ~/.ssh/one\n IdentityFile /keys/%h-%r\n IdentitiesOnly yes\n"
+            " IdentityAgent ~/agent.sock\n CertificateFile ~/cert.pub\n"
+            " ProxyJump a@first:33,second\n HostKeyAlias alias\n StrictHostKeyChecking accept-new\n"
+            " HashKnownHosts yes\n ConnectTimeout 7\n AddressFamily inet6\n"
+            " UserKnownHostsFile /known/one /known/two\n GlobalKnownHostsFile /known/all\n"
+        )
+        found = resolve(SSHTarget("box"), config, ssh=ssh)
+        assert (found.hostname, found.user, found.port) == ("gpu.example", "ada", 2222)
+        assert found.identity_files == (tmp_path / ".ssh/one", Path("/keys/gpu.example-ada"))
+        assert found.identities_only and found.identities_given
+        assert Path(found.agent_socket or "").name == "agent.sock"
+        assert [path.name for path in found.certificate_files] == ["cert.pub"]
+        assert found.jumps == (SSHTarget("first", "a", 33), SSHTarget("second"))
+        assert found.known_as == "alias"
+        assert found.host_key_check is HostKeyCheck.ACCEPT_NEW
+        assert found.hash_known_hosts
+        assert found.connect_timeout == 7
+        assert found.address_family == socket.AF_INET6
+        assert found.user_known_hosts == (Path("/known/one"), Path("/known/two"))
+        assert found.global_known_hosts == (Path("/known/all"),)
+
+    def test_what_was_typed_wins(self, tmp_path: Path, ssh: str | None) -> None:
+        config = tmp_path / "config"
+        config.write_text("Host *\n User ada\n Port 2222\n")
+        found = resolve(SSHTarget("box", "bob", 23), config, ssh=ssh)
+        assert (found.user, found.port, found.known_as) == ("bob", 23, "[box]:23")
+
+    def test_defaults(self, tmp_path: Path, ssh: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
+        found = resolve(SSHTarget("Box"), None, ssh=ssh)
+        assert found.hostname.lower() == "box" and found.port == 22 and found.known_as == "box"
+        assert tmp_path / ".ssh/id_ed25519" in found.identity_files
+        assert not found.identities_given and not found.identities_only
+        assert found.agent_socket == "/run/agent"
+        assert found.jumps == () and found.proxy_command is None
+        assert found.host_key_check is HostKeyCheck.ASK
+        assert found.user_known_hosts[0] == tmp_path / ".ssh/known_hosts"
+
+    def test_the_home_decides_where_the_configuration_is(
+        self, tmp_path: Path, ssh: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / ".ssh").mkdir()
+        (tmp_path / ".ssh/config").write_text("Host box\n HostName 10.9.8.7\n")
+        assert resolve(SSHTarget("box"), ssh=ssh).hostname == "10.9.8.7"
+
+    def test_a_proxy_command(self, tmp_path: Path, ssh: str | None) -> None:
+        config = tmp_path / "config"
+        config.write_text("Host box\n HostName 10.0.0.1\n User ada\n ProxyCommand nc -x %r%% %h %p\n")
+        found = resolve(SSHTarget("box"), config, ssh=ssh)
+        assert found.proxy_command == "nc -x ada% 10.0.0.1 22"
+
+    @pytest.mark.parametrize("check", ["no", "off", "ask"])
+    def test_no_check_is_a_question(self, tmp_path: Path, ssh: str | None, check: str) -> None:
+        config = tmp_path / "config"
+        config.write_text(f"StrictHostKeyChecking {check}\n")
+        assert resolve(SSHTarget("box"), config, ssh=ssh).host_key_check is HostKeyCheck.ASK
+
+    def test_none_means_none(self, tmp_path: Path, ssh: str | None) -> None:
+        config = tmp_path / "config"
+        config.write_text("IdentityAgent none\nProxyJump none\nProxyCommand none\nUserKnownHostsFile none\n")
+        found = resolve(SSHTarget("box"), config, ssh=ssh)
+        assert found.agent_socket is None and found.jumps == () and found.proxy_command is None
+        assert found.user_known_hosts == ()
+
+
+@pytest.mark.skipif(SSH is None, reason="no ssh here")
+def test_include_and_match(tmp_path: Path) -> None:
+    (tmp_path / "more").write_text("Host box\n HostName 10.1.1.1\n")
+    config = tmp_path / "config"
+    config.write_text(f"Include {tmp_path}/more\nMatch originalhost box\n Port 99\n")
+    found = resolve(SSHTarget("box"), config)
+    assert (found.hostname, found.port) == ("10.1.1.1", 99)
+
+
+@pytest.mark.skipif(SSH is None, reason="no ssh here")
+def test_a_broken_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("Bogus yes\n")
+    with pytest.raises(ConfigError) as caught:
+        resolve(SSHTarget("box"), config)
+    assert "line 1" in (caught.value.evidence or "")

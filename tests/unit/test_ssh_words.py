@@ -1,0 +1,73 @@
+"""Words that reach a remote program as they are, whatever shell takes them apart."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from remoterun.errors import UsageError
+from remoterun.hosts import ssh
+
+SHELLS = [name for name in ("sh", "bash", "dash", "zsh", "ksh", "busybox", "fish", "tcsh", "csh") if shutil.which(name)]
+WORDS = st.lists(
+    st.text(st.characters(exclude_characters="\0\n\r", exclude_categories=["Cs"]), max_size=12)
+    | st.text("'\"\\!$`~*?[]{}()<>|&;# ^%=-", max_size=8),
+    min_size=1,
+    max_size=6,
+)
+
+
+def taken_apart(shell: str, line: str) -> list[str]:
+    call = [shell, "sh", "-c"] if shell == "busybox" else [shell, "-c"]
+    done = subprocess.run([*call, line], capture_output=True, check=True)
+    return done.stdout.decode().split("\0")[:-1]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@settings(max_examples=40, deadline=None)
+@given(words=WORDS)
+def test_every_shell_takes_them_apart_as_they_were(shell: str, words: list[str]) -> None:
+    program = shutil.which("printf")
+    assert program is not None
+    assert taken_apart(shell, ssh.command_line([program, r"%s\0", *words])) == words
+
+
+def test_plain_words_stay_readable() -> None:
+    line = ssh.command_line(["python3", ".remoterun/agent/0a.pyz", "serve", "--home", "a b"])
+    assert line == "python3 .remoterun/agent/0a.pyz serve --home 'a b'"
+
+
+@pytest.mark.parametrize("word", ["a\nb", "a\rb", "a\0b"])
+def test_a_line_break_is_refused(word: str) -> None:
+    with pytest.raises(UsageError):
+        ssh.command_line(["echo", word])
+
+
+def test_the_installer_needs_no_quoting_that_a_shell_may_not_know() -> None:
+    assert not set(ssh._INSTALL) & set("'\\!\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (".remoterun", ".remoterun"),
+        ("~/.remoterun", ".remoterun"),
+        ("~/a/b/", "a/b"),
+        ("/srv/remoterun", "/srv/remoterun"),
+        ("-odd", "./-odd"),
+        ("~/-odd", "./-odd"),
+        ("/", "/"),
+    ],
+)
+def test_paths_from_the_login_folder(path: str, expected: str) -> None:
+    assert ssh.login_relative(path) == expected
+
+
+@pytest.mark.parametrize("path", ["", "~", "~/", ".", "~bob/x"])
+def test_paths_that_are_none(path: str) -> None:
+    with pytest.raises(UsageError):
+        ssh.login_relative(path)

@@ -1,0 +1,141 @@
+"""The text: from files to characters, from characters to batches.
+
+The text is cut into `batch_size` streams of equal length that are read side by side, `seq_length`
+characters a step, so that the state at the end of one batch is the right start for the next:
+
+    stream 0   To be, or not | to be, that i | s the questio | …
+    stream 1   Whether 'tis  | nobler in the |  mind to suff | …
+               batch 0         batch 1         batch 2
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer import TrainerError
+
+Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Text:
+    """The training text and where it was read."""
+
+    text: str
+    files: tuple[Path, ...]
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Batches:
+    """One epoch: `inputs` and `targets` are [num_batches, batch_size, seq_length] character ids."""
+
+    inputs: Ids
+    targets: Ids
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def batch_size(self) -> int:
+        return int(self.inputs.shape[1])
+
+
+def read_text(source: Path) -> Text:
+    """Read a file, or a folder's `input.txt`, or all `.txt` files of a folder in the order of their names.
+
+    Raises TrainerError for a missing path, a folder without text, bytes that are not UTF-8, and a text
+    from which nothing can be learned.
+    """
+    files = _text_files(source)
+    text = "".join(_read_file(file) for file in files)
+    named = str(files[0]) if len(files) == 1 else f"{source} ({len(files)} files)"
+    if not text:
+        raise TrainerError(f"{named} is empty: put the text to learn from in it")
+    if len(set(text)) == 1:
+        raise TrainerError(f"{named} holds nothing but {text[0]!r}: there is nothing to learn from one character")
+    return Text(text, files)
+
+
+def vocabulary(text: str) -> list[str]:
+    """The characters of `text`, the most frequent first; equally frequent ones in order of appearance.
+
+    A character's place is its id.
+    """
+    points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    values, first_seen, counts = np.unique(points, return_index=True, return_counts=True)
+    return [chr(values[i]) for i in np.lexsort((first_seen, -counts))]
+
+
+def encode(text: str, characters: list[str]) -> Ids:
+    """The ids of `text`'s characters. Raises TrainerError for a character that is not in `characters`."""
+    points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    known = np.array([ord(character) for character in characters], dtype=np.uint32)
+    by_point = np.argsort(known)
+    place = np.searchsorted(known, points, sorter=by_point)
+    ids: Ids = by_point[np.minimum(place, len(known) - 1)].astype(np.int32)
+    unknown = np.unique(points[known[ids] != points])
+    if len(unknown):
+        shown = " ".join(repr(chr(point)) for point in unknown[:10])
+        raise TrainerError(f"the text has {len(unknown)} characters the model does not know: {shown}")
+    return ids
+
+
+def make_batches(ids: Ids, batch_size: int, seq_length: int) -> Batches:
+    """Cut `ids` into batches; what is left over at the end is not used.
+
+    A text too short for `batch_size` streams gets as many as it has sequences. Raises TrainerError for a
+    text shorter than one sequence and the character after it.
+    """
+    if len(ids) <= seq_length:
+        raise TrainerError(
+            f"the text has {len(ids)} characters, one sequence needs {seq_length + 1}:"
+            f" give more text, or a smaller --seq_length"
+        )
+    batch_size = min(batch_size, len(ids) // seq_length)
+    num_batches = len(ids) // (batch_size * seq_length)
+    used = num_batches * batch_size * seq_length
+    following = np.append(ids, ids[0])[1 : used + 1]  # the last character of all is followed by the first
+
+    def streams(stream_ids: Ids) -> Ids:
+        side_by_side = stream_ids.reshape(batch_size, num_batches, seq_length)
+        return np.ascontiguousarray(side_by_side.transpose(1, 0, 2))
+
+    return Batches(streams(ids[:used]), streams(following))
+
+
+def _text_files(source: Path) -> tuple[Path, ...]:
+    if source.is_file():
+        return (source,)
+    if not source.is_dir():
+        raise TrainerError(
+            f"{source} does not exist: name a folder that holds input.txt with --data_dir,"
+            f" or a text file with --data_path"
+        )
+    if (source / "input.txt").is_file():
+        return (source / "input.txt",)
+    names = sorted(path.name for path in source.iterdir() if not path.name.startswith("."))
+    texts = tuple(source / name for name in names if name.endswith(".txt") and (source / name).is_file())
+    if not texts:
+        there = f"it holds {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" if names else "it is empty"
+        raise TrainerError(f"{source} has no input.txt and no other .txt file ({there})")
+    return texts
+
+
+def _read_file(file: Path) -> str:
+    content = file.read_bytes()
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise TrainerError(
+            f"{file} is not UTF-8: byte 0x{content[error.start]:02x} at offset {error.start} (line {line});"
+            f" save it as UTF-8, or convert it with `iconv -f ISO-8859-1 -t UTF-8`"
+        ) from None
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
