@@ -68,11 +68,13 @@ class LogBytes:
 
 @dataclass(frozen=True)
 class StateChange:
-    """A state the run has passed; `event` as the run folder holds it."""
+    """A state the run has passed; `event` as the run folder holds it, `run` as it was then, `past` whether that was
+    before `follow` was called."""
 
     state: RunState
     event: dict[str, Any]
     run: Run
+    past: bool = False
 
 
 @dataclass(frozen=True)
@@ -400,7 +402,7 @@ class Client:
                             yield LogBytes(header["log"], frame.body, header.get("t"))
                         elif "event" in header:
                             events = header["n"] + 1
-                            yield from self._event(run, header["event"])
+                            yield from self._event(run, header["event"], bool(header.get("past")))
                         elif "build" in header:
                             yield Note("build", str(header["build"]))
                     run = self.registry.see(run, stream.result["status"], time.time())
@@ -413,19 +415,21 @@ class Client:
                 time.sleep(pause)
                 pause = min(pause * 2, RECONNECT_MOST)
 
-    def _event(self, run: Run, event: dict[str, Any]) -> Iterator[Item]:
-        if "state" in event:
-            state = RunState(event["state"])
-            fields: dict[str, Any] = {
-                name: event[name] for name in ("reason", "code", "message", "outputs", "engine") if name in event
-            }
-            if state is RunState.RUNNING:
-                fields["started"] = event["t"]
-            if state in FINAL:
-                fields["ended"] = event["t"]
-            yield StateChange(state, event, self.registry.move(run, state, time.time(), **fields))
-        elif "note" in event:
-            yield Note("note", str(event["note"]))
+    def _event(self, run: Run, event: dict[str, Any], past: bool) -> Iterator[Item]:
+        if "state" not in event:
+            if not past:
+                yield Note("note", str(event.get("note", "")))
+            return
+        state = RunState(event["state"])
+        names = ("reason", "code", "message", "outputs", "engine")
+        fields: dict[str, Any] = {name: event[name] for name in names if name in event}
+        if state is RunState.RUNNING:
+            fields["started"] = event["t"]
+        if state in FINAL:
+            fields["ended"] = event["t"]
+        known = self.registry.move(run, state, time.time(), **fields)
+        reason = Reason(fields["reason"]) if fields.get("reason") else None
+        yield StateChange(state, event, replace(known, **{**fields, "state": state, "reason": reason}), past)
 
     def stop(self, number: int | str, grace: float = 10.0) -> tuple[Run, bool]:
         """Ask a run to end: SIGTERM, `grace` seconds, SIGKILL; its outputs are saved. (run, whether it could be asked).

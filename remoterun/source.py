@@ -435,6 +435,8 @@ def _changed_sizes(root: str, raw: bytes) -> dict[str, int]:
             sizes[path] = 0
         if int(old_mode, 8) not in (0, _GITLINK):
             old.append((path, blob))
+    if not old:
+        return sizes
     with tempfile.TemporaryFile() as asked:
         asked.write(b"".join(blob + b"\n" for _, blob in old))
         asked.seek(0)
@@ -518,7 +520,7 @@ class _Extraction:
         if below is None:
             self.warnings.append(_not_initialised(work_tree, entry.path, prefix))
             return
-        if _try_git(work_tree, "cat-file", "-e", f"{entry.id}^{{commit}}", options=(f"--git-dir={below}",)).status:
+        if _try_git(self._top, "cat-file", "-e", f"{entry.id}^{{commit}}", options=(f"--git-dir={below}",)).status:
             raise SourceError(
                 f"the submodule {_name(prefix + entry.path)} lacks commit {entry.id[:10]}, which this commit needs",
                 hint=f"`git --git-dir={shlex.quote(below)} fetch --all`",

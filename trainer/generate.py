@@ -65,13 +65,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m trainer.generate",
         description="Write text with a trained model. The seed and what follows it go to stdout.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("models", type=Path, metavar="MODELS", help="folder with manifest.json")
     parser.add_argument("--seed", help="text to go on from (default: the start of a line)")
-    parser.add_argument("--length", type=_count, default=400, help="characters to write")
-    parser.add_argument("--temperature", type=_temperature, default=0.5, help="higher: more random; 0: the likeliest")
+    parser.add_argument("--length", type=_count, default=400, help="characters to write (default: %(default)s)")
+    parser.add_argument(
+        "--temperature",
+        type=_temperature,
+        default=0.5,
+        help="higher: more random; 0: always the likeliest (default: %(default)s)",
+    )
     parser.add_argument("--random-seed", type=_count, help="the same number writes the same text")
     options = parser.parse_args(arguments)
     try:

@@ -102,6 +102,11 @@ def train(settings: Settings) -> int:
     # Network.
     tf = import_tensorflow()
     gpus = use_devices(tf, batches.batch_size)
+    device = ", ".join(gpus) if gpus else f"{cores()} CPU cores, no GPU"
+    say(f"TensorFlow {tf.__version__}, Python {platform.python_version()}, on {device}")
+    if not gpus and Path("/dev/nvidia0").exists():
+        why = "driver, libraries or age of the GPU" if tf.test.is_built_with_cuda() else "it was built without CUDA"
+        say(f"warning: there is an NVIDIA GPU, but this TensorFlow cannot use it ({why})")
     from trainer import model as network
 
     hyper = network.Hyperparameters(
@@ -119,11 +124,6 @@ def train(settings: Settings) -> int:
     model = network.Model(weights, hyper, shards=1 if gpus else shards_for(batches.batch_size), jit=can_compile(tf))
 
     file = str(text.files[0]) if len(text.files) == 1 else f"{len(text.files)} files"
-    device = ", ".join(gpus) if gpus else f"{cores()} CPU cores, no GPU"
-    say(f"TensorFlow {tf.__version__}, Python {platform.python_version()}, on {device}")
-    if not gpus and Path("/dev/nvidia0").exists():
-        why = "driver, libraries or age of the GPU" if tf.test.is_built_with_cuda() else "it was built without CUDA"
-        say(f"warning: there is an NVIDIA GPU, but this TensorFlow cannot use it ({why})")
     say(
         f"text: {file}, {len(text.text):,} characters, {len(characters)} different;"
         f" an epoch is {len(batches)} batches of {batches.batch_size} x {settings.seq_length}"
@@ -345,7 +345,7 @@ def parse(arguments: Sequence[str] | None) -> Settings:
     parser = argparse.ArgumentParser(
         prog="python -m trainer.train",
         description="Train a character LSTM on a text; the model can be loaded with ml5.js.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -374,6 +374,11 @@ def parse(arguments: Sequence[str] | None) -> Settings:
     add("--resume", choices=("auto", "never"), default="auto", help="go on from a checkpoint with the same settings")
     add("--seed", type=int, default=1, help="for the first weights and dropout")
     return Settings(**vars(parser.parse_args(arguments)))
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def _lstm(text: str) -> str:

@@ -28,8 +28,9 @@ class LogReader:
         self._times: List[Tuple[int, float]] = []
         self._times_read = 0
 
-    def pieces(self) -> Iterator[Piece]:
-        """All that is there now, in pieces of at most `PIECE` bytes; with times, no piece spans two of them."""
+    def pieces(self, ended: bool = False) -> Iterator[Piece]:
+        """All that is there now, in pieces of at most `PIECE` bytes; with times, no piece spans two of them, and what
+        has no time yet waits for it, unless the run has `ended`."""
         try:
             file = open(self._run.log, "rb")
         except FileNotFoundError:
@@ -38,6 +39,8 @@ class LogReader:
             file.seek(self.offset)
             while True:
                 limit, time = self._stretch() if self._timed else (PIECE, None)
+                if self._timed and time is None and not ended:
+                    return
                 data = file.read(min(limit, PIECE))
                 if not data:
                     return

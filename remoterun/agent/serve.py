@@ -201,7 +201,7 @@ class Server:
         since: Optional[float] = None,
         timed: bool = False,
     ) -> Dict[str, Any]:
-        """Out: {"event": …, "n": number}, {"log": offset, "t": time} with bytes, {"build": last line}.
+        """Out: {"event": …, "n": number, "past": whether it was there before we asked}, {"log": offset, "t": time} with bytes, {"build": last line}.
 
         The bytes of the log come whole and once, from `offset` on; all of them before the event that ends the run.
         """
@@ -323,6 +323,7 @@ class _Follower:
         self.done = False
         self._build = ""
         self._building = True
+        self._past = True
 
     def pump(self) -> bool:
         """Whether anything was new."""
@@ -330,12 +331,13 @@ class _Follower:
         for event in self.run.events(self.events):
             state = RunState(event["state"]) if "state" in event else None
             if state is RunState.SAVING or state in FINAL:
-                moved = self._log() or moved
-            self.stream.send(event=event, n=self.events)
+                moved = self._log(ended=True) or moved
+            self.stream.send(event=event, n=self.events, past=int(self._past))
             self.events += 1
             self._building = self._building and state is not RunState.RUNNING
             self.done = self.done or state in FINAL
             moved = True
+        self._past = False
         if not self.run.exists():
             raise HomeError("not_found", "the run was removed")
         if self._building:
@@ -347,9 +349,9 @@ class _Follower:
             moved = self._log() or moved
         return moved
 
-    def _log(self) -> bool:
+    def _log(self, ended: bool = False) -> bool:
         moved = False
-        for piece in self.reader.pieces():
+        for piece in self.reader.pieces(ended):
             if piece.time is None:
                 self.stream.send(piece.data, log=piece.offset)
             else:

@@ -18,6 +18,7 @@ from typing import Any, Callable, Dict, List, Optional
 from . import processes, slots
 from .engines import BaseImageUnavailable, BuildJob, EngineError, Interrupted, Look, Presence
 from .engines.docker import Docker
+from .engines.environment import Environment
 from .engines.process import ProcessEngine
 from .files import DISK_FULL, read_json, remove_tree, write_whole
 from .home import Home, HomeError
@@ -27,6 +28,7 @@ from .tree import TreeError
 POLL_LEAST, POLL_MOST = 0.02, 0.25
 LOOK_EVERY = 3.0
 """Seconds between questions to the engine while the exit file isn't there."""
+PULL_AGAIN_AFTER = 3600.0
 AFTER_EXIT = 5.0
 """Seconds that a container may take to end after the command has."""
 
@@ -163,6 +165,7 @@ class Supervisor:
             except BaseImageUnavailable as error:
                 if name == candidates[-1]:
                     raise _Ended(Reason.BUILD_FAILED, error.message, evidence=error.evidence, hint=error.hint)
+                write_whole(self._pull_failed_mark(), b"")
                 self.run.note("%s: using the engine `%s`" % (error.message, candidates[-1]))
                 continue
             except EngineError as error:
@@ -301,7 +304,20 @@ class Supervisor:
         needs_image = self.spec["environment"].get("image") or self.spec["environment"].get("apt")
         if needs_image:
             return ([], problem) if problem else (["docker"], None)
-        return (["process"] if problem else ["docker", "process"]), None
+        if problem or self._pull_failed_lately():
+            return ["process"], None
+        return ["docker", "process"], None
+
+    def _pull_failed_mark(self) -> str:
+        return self.home.lock("pull-failed-" + Environment.of(self.spec).bundled_hash)
+
+    def _pull_failed_lately(self) -> bool:
+        """Whether the base image could not be had an hour ago or less: asking again costs every run some seconds."""
+        try:
+            age = self._clock() - os.stat(self._pull_failed_mark()).st_mtime
+        except OSError:
+            return False
+        return 0 <= age < PULL_AGAIN_AFTER and not Docker(self.home).has_image(self.spec["environment"]["base"])
 
     def _chosen_engine(self) -> Any:
         if self._engine is None:

@@ -173,7 +173,7 @@ def run(
                 render.out(str(submitted.number))
                 render.line(f"  remoterun logs {submitted.number}   shows its log, live")
             return 0
-        return follow(client, submitted, client.follow(submitted.number))
+        return follow(client, submitted, client.follow(submitted.number), from_start=True)
 
 
 def _command(words: list[str]) -> str:
@@ -292,7 +292,7 @@ def logs(
             timed=timestamps,
         )
         if follow:
-            return show(client, known, items, timestamps)
+            return show(client, known, items, timestamps=timestamps)
         _print_log(items, timestamps)
         return 0
 

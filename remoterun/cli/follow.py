@@ -18,8 +18,13 @@ _STEPS = {
 }
 
 
-def follow(client: Client, run: Run, items: Iterable[Item], timestamps: bool = False) -> int:
-    """Show `items` until the run has ended; its exit status. On ^C: what goes on, and 130."""
+def follow(
+    client: Client, run: Run, items: Iterable[Item], *, timestamps: bool = False, from_start: bool = False
+) -> int:
+    """Show `items` until the run has ended; its exit status. On ^C: what goes on, and 130.
+
+    `from_start`: show the states too that were passed before we looked.
+    """
     steps = render.Steps()
     stamp = Stamp() if timestamps else None
     ended = False
@@ -29,7 +34,8 @@ def follow(client: Client, run: Run, items: Iterable[Item], timestamps: bool = F
                 render.out_bytes(stamp.apply(item) if stamp else item.data)
             elif isinstance(item, StateChange):
                 run = item.run
-                ended = _show_state(item, steps)
+                if from_start or not item.past or run.final:
+                    ended = _show_state(item, steps)
             else:
                 _show_note(item, steps, run)
     except KeyboardInterrupt:

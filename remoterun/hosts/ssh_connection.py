@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -79,7 +80,7 @@ class SSHConnection:
 
     @property
     def alive(self) -> bool:
-        return bool(self._transport.is_active()) and not self._wire._closed
+        return bool(self._transport.is_active()) and not self._wire.closed
 
     @property
     def lost(self) -> str:
@@ -97,6 +98,9 @@ class SSHConnection:
             raise SessionRefused(str(error)) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise self._gone(error) from error
+        deadline = threading.Timer(self._deadlines.channel, channel.close)  # paramiko waits without one
+        deadline.daemon = True
+        deadline.start()
         try:
             channel.exec_command(command)
         except (paramiko.SSHException, EOFError, OSError) as error:
@@ -104,6 +108,8 @@ class SSHConnection:
                 raise self._gone(error) from error
             channel.close()
             raise SessionRefused("the host executes no command for this user") from error
+        finally:
+            deadline.cancel()
         return channel
 
     def close(self) -> None:
@@ -430,6 +436,8 @@ def _authenticate(
                 notes.append("the host takes no keys at all")
                 break
             except paramiko.AuthenticationException as error:
+                if "timeout" in str(error).lower():
+                    raise _hung_up(settings, address, "no answer in time", notes) from error
                 notes.append(f"{identity.label}: {_why_refused(error, journal)}")
                 continue
             if not allowed:
@@ -442,15 +450,19 @@ def _authenticate(
         notes.append(str(error) or type(error).__name__)
     finally:
         offers.close()
-    if not transport.is_active() and not journal.disconnect and wire.lost and not tried:
-        raise HostUnreachable(
-            f"`{settings.target}` ({address} port {settings.port}) hung up while logging in: {wire.lost}",
-            evidence="\n".join(notes) or None,
-            hint=f"ssh -v {_words(settings.target)}",
-        )
+    if not transport.is_active() and not journal.disconnect:
+        raise _hung_up(settings, address, wire.lost or "hung up", notes)
     if journal.disconnect:
         notes.append(f"the host hung up: {journal.disconnect}")
     raise _refused(settings, address, notes, tried, "Too many authentication" in journal.disconnect)
+
+
+def _hung_up(settings: SSHSettings, address: str, why: str, notes: Sequence[str]) -> HostUnreachable:
+    return HostUnreachable(
+        f"the connection to `{settings.target}` ({address} port {settings.port}) broke while logging in: {why}",
+        evidence="\n".join(notes) or None,
+        hint=f"ssh -v {_words(settings.target)}",
+    )
 
 
 def _ask_a_person(
@@ -499,8 +511,6 @@ def _why_refused(error: Exception, journal: _Journal) -> str:
     text = str(error)
     if journal.disconnect:
         return f"refused ({journal.disconnect})"
-    if "timeout" in text.lower():
-        return "no answer in time"
     return "refused" if text in ("Authentication failed.", "") else f"refused ({text})"
 
 

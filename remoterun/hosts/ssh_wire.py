@@ -110,8 +110,9 @@ class Wire:
         """paramiko asks for 0.1 s, to look at its flags; `close` wakes a reader here, so the longer poll
         stays."""
 
-    def getpeername(self) -> Any:
-        return self._socket.getpeername() if self._socket else ("", 0)
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     def close(self) -> None:
         """May be called twice, from any thread; wakes a blocked `recv` or `send`."""

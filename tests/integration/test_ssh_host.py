@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from remoterun.agent.protocol import MAGIC
@@ -921,6 +922,63 @@ class TestAuthentication:
         with pytest.raises(AuthenticationError) as caught:
             reach(server).open()
         assert "password: there is no terminal to ask on" in (caught.value.evidence or "")
+
+
+class Mute(paramiko.ServerInterface):  # type: ignore[misc]
+    """A server that stops talking at one point."""
+
+    def __init__(self, at: str) -> None:
+        self._at = at
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        self._stop("auth")
+        return int(paramiko.AUTH_SUCCESSFUL)
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        self._stop("channel")
+        return int(paramiko.OPEN_SUCCEEDED)
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        self._stop("exec")
+        return True
+
+    def _stop(self, here: str) -> None:
+        if here == self._at:
+            time.sleep(3)
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        ("auth", "broke while logging in: no answer in time"),
+        ("channel", "is lost: Timeout opening channel"),
+        ("exec", "runs nothing for you"),
+    ],
+)
+def test_a_host_that_falls_silent_in_the_middle(
+    server: Server, reach: Open, keys: Keys, at: str, expected: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = int(listening.getsockname()[1])
+        transports: list[paramiko.Transport] = []
+
+        def serve() -> None:
+            transport = paramiko.Transport(listening.accept()[0])
+            transports.append(transport)
+            transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(str(keys.host)))
+            transport.start_server(server=Mute(at))
+
+        threading.Thread(target=serve, daemon=True).start()
+        config = server.config(port=port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
+        began = time.monotonic()
+        with pytest.raises(HostError, match=expected):
+            reach(server, config, deadlines=Deadlines(auth=0.5, channel=0.5)).open()
+        assert time.monotonic() - began < 2
+        transports[0].close()
+        transports[0].join(5)
 
 
 @contextlib.contextmanager

@@ -77,10 +77,10 @@ class Docker:
 
     def build(self, run: RunFolder, spec: Dict[str, Any], job: BuildJob) -> None:
         environment = Environment.of(spec)
-        if self._has_image(environment.final_image):
+        if self.has_image(environment.final_image):
             return
         with locked(self.home.lock("image-" + environment.hash)):
-            if self._has_image(environment.final_image):
+            if self.has_image(environment.final_image):
                 return
             if environment.image:
                 self._pull(environment.image, job)
@@ -153,12 +153,13 @@ class Docker:
 
     # -- images
 
-    def _has_image(self, reference: str) -> bool:
+    def has_image(self, reference: str) -> bool:
+        """Whether the engine has it; nothing is pulled."""
         status, _, _ = self._call("image", "inspect", "--format", "{{.Id}}", reference)
         return status == 0
 
     def _pull(self, reference: str, job: BuildJob) -> None:
-        if self._has_image(reference):
+        if self.has_image(reference):
             return
         job.say("pulling the image %s" % reference)
         if job.run([self._tool, "pull", "--quiet", reference]) != 0:
@@ -169,7 +170,7 @@ class Docker:
             )
 
     def _build_bundled(self, environment: Environment, job: BuildJob) -> None:
-        if self._has_image(environment.bundled_image):
+        if self.has_image(environment.bundled_image):
             return
         self._pull(environment.base, job)
         job.say("building the environment with TensorFlow, once for this machine; this takes some minutes")
