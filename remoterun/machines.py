@@ -54,6 +54,6 @@ def listing(config: Config) -> list[MachineType]:
 
 def ssh_aliases(config: Config) -> list[str]:
     """Names in `Host` lines of the user's ssh configuration, patterns left out."""
-    from remoterun.hosts.ssh_aliases import aliases
+    from remoterun.ssh_aliases import aliases
 
     return aliases(config.ssh_config)

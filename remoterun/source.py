@@ -80,6 +80,7 @@ _SETTINGS = {
 _DIFF_SETTINGS = {
     "core.quotePath": "true",
     "diff.algorithm": "myers",
+    "diff.context": "3",
     "diff.autoRefreshIndex": "true",  # a file merely touched is no change
     "diff.indentHeuristic": "true",
     "diff.interHunkContext": "0",
@@ -93,7 +94,6 @@ _DIFF_OPTIONS = (
     "--no-textconv",
     "--no-color",
     "--no-renames",
-    "--unified=3",
     "--ignore-submodules=dirty",
     "--submodule=short",
     f"-O{os.devnull}",
@@ -520,7 +520,8 @@ class _Extraction:
         if below is None:
             self.warnings.append(_not_initialised(work_tree, entry.path, prefix))
             return
-        if _try_git(self._top, "cat-file", "-e", f"{entry.id}^{{commit}}", options=(f"--git-dir={below}",)).status:
+        there = (f"--git-dir={below}", f"--work-tree={self._top}")
+        if _try_git(self._top, "cat-file", "-e", f"{entry.id}^{{commit}}", options=there).status:
             raise SourceError(
                 f"the submodule {_name(prefix + entry.path)} lacks commit {entry.id[:10]}, which this commit needs",
                 hint=f"`git --git-dir={shlex.quote(below)} fetch --all`",
@@ -549,13 +550,14 @@ class _Extraction:
 
 def _resolve(root: str, ref: str) -> str:
     """The commit that `ref` names."""
+    evidence = None
     if ref and not ref.startswith("-") and "\0" not in ref:
-        answer = _try_git(root, "rev-parse", "--verify", f"{ref}^{{commit}}")
+        answer = _try_git(root, "rev-parse", "--verify", ref)
+        if answer.status == 0:  # in two steps, as `:/some words` takes all that follows
+            answer = _try_git(root, "rev-parse", "--verify", f"{_line(answer.output)}^{{commit}}")
         if answer.status == 0:
-            return os.fsdecode(answer.output).strip()
+            return _line(answer.output)
         evidence = answer.error
-    else:
-        evidence = None
     listed = _git(root, "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags", "refs/remotes")
     names = os.fsdecode(listed).splitlines()
     close = [name for name in names if ref and name.endswith("/" + ref)]

@@ -201,7 +201,7 @@ class Server:
         since: Optional[float] = None,
         timed: bool = False,
     ) -> Dict[str, Any]:
-        """Out: {"event": …, "n": number, "past": whether it was there before we asked}, {"log": offset, "t": time} with bytes, {"build": last line}.
+        """Out: {"event": …, "n": number, "past": was it there before}, {"log": offset, "t": time} with bytes, {"build": last line}.
 
         The bytes of the log come whole and once, from `offset` on; all of them before the event that ends the run.
         """

@@ -1,28 +1,19 @@
 """Docker's folder with images already in it: kept in the cache, and copied by hard links in a moment.
 
-Loading an archive takes a dockerd seconds to minutes, each time; the files of an image's layers never change, so
-hosts can share them. What dockerd writes to is really copied.
+Loading an archive takes a dockerd seconds to minutes, each time. The files of an image's layers never change, so hosts
+can share them; what dockerd writes to is really copied. This knows how Docker's `overlay2` store is laid out.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 from tests.lab.process import run
 
 LAYERS = "overlay2"
-NOT_KEPT = (
-    "containers",
-    "engine-id",
-    "tmp",
-    "runtimes",
-    "volumes",
-    "swarm",
-    "network",
-    "buildkit",
-    "containerd",
-)
+CATALOGUE = "image/overlay2"
 
 
 class Disks:
@@ -53,10 +44,13 @@ class Disks:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a dockerd's images, and nothing of its containers, to a folder on the same file system."""
-    target.mkdir(mode=0o710, exist_ok=True)
-    for entry in source.iterdir():
-        if entry.name in NOT_KEPT:
-            continue
-        how = "-al" if entry.name == LAYERS else "-a"
-        run(["cp", how, str(entry), str(target / entry.name)], timeout=300)
+    """Copy all images of a dockerd that doesn't run, and nothing else of it, to a folder on the same file system."""
+    (target / LAYERS / "l").mkdir(parents=True)
+    (target / CATALOGUE).parent.mkdir(parents=True)
+    run(["cp", "-a", str(source / CATALOGUE), str(target / CATALOGUE)])
+    shutil.rmtree(target / CATALOGUE / "layerdb/mounts", ignore_errors=True)  # of containers
+    layers = [source / LAYERS / path.read_text() for path in (source / CATALOGUE).glob("layerdb/sha256/*/cache-id")]
+    if layers:
+        run(["cp", "-al", "--target-directory", str(target / LAYERS), *map(str, layers)], timeout=300)
+    for layer in layers:
+        os.symlink(f"../{layer.name}/diff", target / LAYERS / "l" / (layer / "link").read_text())

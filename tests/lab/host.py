@@ -49,8 +49,8 @@ class Setup:
     """Cards that a fake `nvidia-smi` lists; none, no `nvidia-smi`."""
     home_size: str | None = None
     """Such as "64m": /home is a file system of its own, of that size."""
-    images: Sequence[str] = ()
-    """Keys of cached images that its Docker has from the start, beside the base image."""
+    image: str | None = None
+    """The key of a kept image (`Lab.cache_image`) that its Docker has from the start, beside the base image."""
     live_restore: bool = False
     """Whether containers live on while dockerd is stopped."""
 
@@ -101,8 +101,8 @@ class LabHost:
         if self.is_up():
             return self
         self.down()
-        if self._has_dockerd() and not os.listdir(self._folder / "docker"):
-            self._fill_disk(self._folder / "docker")
+        if self._has_dockerd() and not os.listdir(self.docker_folder()):
+            self._fill_disk(self.docker_folder())
         self._network.plug(self._namespace, self.index)
         self._boot()
         self.start_sshd(wait=False)
@@ -270,6 +270,19 @@ class LabHost:
         with new.open("wb") as stdout:
             run(self._enter("/root", "root", ["docker", "save", ref], {}), stdout=stdout, timeout=600)
         new.replace(archive)
+
+    def send_image(self, ref: str, target: LabHost) -> None:
+        """Copy an image to another host's Docker."""
+        words = self._enter("/root", "root", ["docker", "save", ref], {})
+        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as saving:
+            assert saving.stdout is not None
+            target.exec_on(["docker", "load", "--quiet"], saving.stdout)
+        if saving.returncode:
+            raise LabError(f"{self.name} can't save {ref}: {saving.returncode}")
+
+    def docker_folder(self) -> Path:
+        """Where this machine has the host's /var/lib/docker."""
+        return self._folder / "docker"
 
     def image_id(self, ref: str) -> str | None:
         """The image's content address; None if its Docker doesn't have it."""

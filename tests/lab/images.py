@@ -1,16 +1,17 @@
-"""Images without a registry: a base image that is made here, and archives of images that took long to build."""
+"""The base image, made here: no registry of images is asked for it."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from tests.lab.process import run
 
@@ -43,43 +44,25 @@ rm -rf usr/share/locale/*
 """
 
 
-class Engine(Protocol):
-    """A Docker engine that images are moved into and out of."""
-
-    def load_image(self, archive: Path) -> None: ...
-
-    def image_id(self, ref: str) -> str | None: ...
-
-
 class Images:
-    """The archives in the cache folder, each written by `docker save` and kept for later sessions."""
+    """The base image in the cache folder: as plain files, and as an archive that `docker load` takes."""
 
     def __init__(self, cache: Path) -> None:
         self.cache = cache
         self.folder = cache / "images"
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def archive(self, key: str) -> Path:
-        """Where the archive for `key` is, or would be."""
-        return self.folder / f"{file_name(key)}.tar"
+    def archive(self) -> Path:
+        """Where the archive is, or would be; another place whenever the recipe changes."""
+        return self.folder / f"base@{recipe_digest()}.tar"
 
-    def forget(self, family: str) -> None:
-        """Delete the archives for `family` and for any `family@version`."""
-        for path in self.folder.glob("*.tar"):
-            if path.name.removesuffix(".tar").partition("@")[0] == file_name(family):
-                path.unlink(missing_ok=True)
-
-    def base_archive(self) -> Path:
-        """Where the base image's archive is, or would be; another place whenever its recipe changes."""
-        return self.archive(f"base@{recipe_digest()}")
-
-    def base_files(self) -> Path:
-        """The base image's files as a tar, made first if there is none: about 40 s, and it needs the package mirror."""
-        target = self.archive(f"files@{recipe_digest()}")
+    def files(self) -> Path:
+        """The image's files as a tar, made first if there is none: about 40 s, and it needs the package mirror."""
+        target = self.folder / f"files@{recipe_digest()}.tar"
         if target.exists():
             return target
-        self.forget("files")
-        self.forget("base")
+        for old in self.folder.glob("*.tar"):
+            old.unlink()
         tree = self.folder / "files.new"
         shutil.rmtree(tree, ignore_errors=True)
         # in namespaces of its own: a session that is killed half-way leaves no process and no mount
@@ -111,13 +94,8 @@ class Images:
             yield
 
 
-def file_name(key: str) -> str:
-    """A key as part of a file's name."""
-    return re.sub("[^A-Za-z0-9._@-]", "_", key)
-
-
 def import_words() -> list[str]:
-    """The docker command that makes the base image from `base_files` on its standard input."""
+    """The docker command that makes the base image from `Images.files` on its standard input."""
     variables = dict.fromkeys(CA_VARIABLES, CA_BUNDLE)
     variables |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     variables |= {"PIP_ROOT_USER_ACTION": "ignore", "LANG": "C.UTF-8"}
@@ -129,6 +107,14 @@ def import_words() -> list[str]:
         "-",
         BASE_IMAGE,
     ]
+
+
+def archived_id(archive: Path) -> str:
+    """The content address of the one image in an archive."""
+    with tarfile.open(archive) as tar:
+        manifest = tar.extractfile("manifest.json")
+        assert manifest is not None
+        return "sha256:" + str(json.load(manifest)[0]["Config"]).rpartition("/")[2]
 
 
 def recipe_digest() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from tests.lab import record
 from tests.lab.disk import Disks, copy
 from tests.lab.error import LabError, LabUnavailable
 from tests.lab.host import REPOSITORY, LabHost, Setup
-from tests.lab.images import BASE_IMAGE, Images, file_name, import_words
+from tests.lab.images import BASE_IMAGE, Images, import_words, recipe_digest
 from tests.lab.keys import ClientKeys
 from tests.lab.local_docker import LocalDocker, local_docker, sweep_local_docker
 from tests.lab.network import Network
@@ -27,6 +28,9 @@ TOOLS = (
     "apt-config containerd cp debootstrap docker dockerd ip iptables mkfs.ext4 nsenter setpriv ss ssh ssh-keygen tar",
     "truncate unshare",
 )
+
+
+BASE = "base"  # the key of the disk that a host has unless told otherwise
 
 
 class Lab:
@@ -105,7 +109,7 @@ class Lab:
     def host(self, name: str, **options: Any) -> LabHost:
         """Make a host, which is off until `up`. `options` are the fields of `Setup`, such as `home_size="64m"`."""
         setup = Setup(**options)
-        return self._add(name, setup, lambda folder: self._fill_disk(setup.images, folder))
+        return self._add(name, setup, lambda folder: self._fill_disk(setup.image, folder))
 
     def discard(self, host: LabHost) -> None:
         """Switch a host off and delete its disks."""
@@ -147,48 +151,54 @@ class Lab:
 
     def share_image(self, source: LabHost, target: LabHost, ref: str) -> None:
         """Copy an image from one host's Docker to another's, unless it is there already."""
-        if source.image_id(ref) == target.image_id(ref):
-            return
-        archive = self._record.data / "shared.tar"
-        source.save_image(ref, archive)
-        target.load_image(archive)
-        archive.unlink()
+        if source.image_id(ref) != target.image_id(ref):
+            source.send_image(ref, target)
 
     def cache_image(self, host: LabHost, ref: str, key: str) -> None:
-        """Keep an image of a host's Docker for this session and later ones, in place of what had the same key.
+        """Keep an image of a host's Docker for this session and later ones: about 2 s, for which dockerd is stopped.
 
-        A key `NAME@VERSION` replaces every other version of NAME: what takes gigabytes is kept once.
+        It is kept as part of a disk, with whatever other images are there. A key is `NAME@VERSION`, and replaces every
+        other version of NAME, as each may take gigabytes. Raises `LabError` while the host has containers.
         """
         if host.image_id(ref) is None:
             raise LabError(f"{host.name} has no image {ref}", host.exec(["docker", "image", "ls"]).stdout)
-        archive = self._record.data / "kept.tar"
-        host.save_image(ref, archive)
-        with self.images.locked():
-            self.images.forget(key.partition("@")[0])
-            archive.rename(self.images.archive(key))
+        if host.exec(["docker", "ps", "--quiet"]).stdout:
+            raise LabError(f"{host.name} has containers that run", host.exec(["docker", "ps"]).stdout)
+        host.stop_dockerd()
+        try:
+            with self.images.locked():
+                self._disks.keep(*_disk_name(key), host.docker_folder())
+        finally:
+            host.start_dockerd()
 
     def has_image(self, key: str) -> bool:
-        """Whether `cache_image` kept an image under this key."""
-        return self.images.archive(key).exists()
+        """Whether `cache_image` kept an image under this key (and neither Docker nor the base image changed)."""
+        return self._disks.find(*_disk_name(key)) is not None
 
-    def restore_image(self, host: LabHost, key: str) -> bool:
-        """Load a kept image into a host's Docker, under its own name; False if none was kept."""
+    def restore_image(self, host: LabHost, ref: str, key: str) -> bool:
+        """Load a kept image into the Docker of a host that runs; False if none was kept.
+
+        This takes as long as `docker save` and `docker load` do; a host made with `image=key` has it at once.
+        """
         if not self.has_image(key):
             return False
-        host.load_image(self.images.archive(key))
+        source = self.host("restore", image=key).up()
+        try:
+            self.share_image(source, host, ref)
+        finally:
+            self.discard(source)
         return True
 
     def forget_image(self, key: str) -> None:
         """Undo `cache_image`."""
         with self.images.locked():
-            self.images.archive(key).unlink(missing_ok=True)
-            self._disks.forget(_disk_label([key]))
+            self._disks.forget(_disk_name(key)[0])
 
     @contextmanager
     def local_docker(self) -> Iterator[LocalDocker]:
         """The Docker engine of this machine itself, with the base image: the running one, or one of our own."""
         with self.images.locked():
-            self._disk(())  # makes the base image's archive
+            self._disk(BASE)  # makes the base image's archive
         with local_docker(self.cache, self.images) as engine:
             yield engine
 
@@ -210,37 +220,24 @@ class Lab:
         self.keys.write_config({host.name: (host.address, host.port, host.user) for host in self.hosts.values()})
         self.keys.write_known_hosts({self.hosts[name].address: keys for name, keys in self._known.items()})
 
-    def _fill_disk(self, keys: Sequence[str], folder: Path) -> None:
+    def _fill_disk(self, key: str | None, folder: Path) -> None:
         with self.images.locked():
-            copy(self._disk(keys), folder)
+            copy(self._disk(key or BASE), folder)
 
-    def _disk(self, keys: Sequence[str]) -> Path:
-        """A disk with the base image and those kept under `keys`, made first if there is none."""
-        absent = [key for key in keys if not self.has_image(key)]
-        if absent:
-            raise LabError(f"no image was kept as {', '.join(absent)}")
-        archives = [self.images.base_archive(), *(self.images.archive(key) for key in keys)]
-        if archives[0].exists():
-            found = self._disks.find(_disk_label(keys), _disk_version(archives))
-            if found is not None:
-                return found
-        return self._make_disk(_disk_label(keys), archives)
-
-    def _make_disk(self, label: str, archives: Sequence[Path]) -> Path:
-        """Load the archives on a host which is there for nothing else, and keep its disk."""
+    def _disk(self, key: str) -> Path:
+        """The disk kept under a key; the one with the base image is made first if there is none."""
+        found = self._disks.find(*_disk_name(key))
+        if found is not None and (key != BASE or self.images.archive().exists()):
+            return found
+        if key != BASE:
+            raise LabError(f"no image was kept as {key}")
         press = self._add("press", Setup(), lambda folder: None).up()
         try:
-            base, *others = archives
-            if not base.exists():
-                with self.images.base_files().open("rb") as stdin:
-                    press.exec_on(import_words(), stdin)
-                press.save_image(BASE_IMAGE, base)
-            else:
-                press.load_image(base)
-            for archive in others:
-                press.load_image(archive)
+            with self.images.files().open("rb") as stdin:
+                press.exec_on(import_words(), stdin)
+            press.save_image(BASE_IMAGE, self.images.archive())
             press.stop_dockerd()
-            return self._disks.keep(label, _disk_version(archives), self._record.data / "press" / "docker")
+            return self._disks.keep(*_disk_name(BASE), press.docker_folder())
         finally:
             self.discard(press)
 
@@ -251,14 +248,8 @@ def cache_folder() -> Path:
     return Path(base).expanduser() / "remoterun-lab"
 
 
-def _disk_label(keys: Sequence[str]) -> str:
-    return "+".join(["base", *(file_name(key).partition("@")[0] for key in keys)])
-
-
-def _disk_version(archives: Sequence[Path]) -> str:
-    """Another one whenever an archive or Docker itself is another one."""
-    parts = [run(["dockerd", "--version"]).stdout]
-    for archive in archives:
-        state = archive.stat()
-        parts.append(f"{archive.name} {state.st_size} {state.st_mtime_ns}")
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+def _disk_name(key: str) -> tuple[str, str]:
+    """The label and version of the disk for `NAME@VERSION`: another version whenever its ground is another."""
+    name, _, version = key.partition("@")
+    ground = "\0".join([version, recipe_digest(), run(["dockerd", "--version"]).stdout])
+    return re.sub("[^A-Za-z0-9._-]", "_", name), hashlib.sha256(ground.encode()).hexdigest()[:16]

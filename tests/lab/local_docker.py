@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.lab.error import LabError
-from tests.lab.images import BASE_IMAGE, Images
+from tests.lab.images import BASE_IMAGE, Images, archived_id
 from tests.lab.process import birth, kill, listed, run, tail, until
 from tests.lab.record import RECORDS
 
@@ -50,8 +50,8 @@ def local_docker(cache: Path, images: Images) -> Iterator[LocalDocker]:
             if not answers():
                 _start(cache)
     try:
-        if engine.image_id(BASE_IMAGE) is None:
-            engine.load_image(images.base_archive())
+        if engine.image_id(BASE_IMAGE) != archived_id(images.archive()):
+            engine.load_image(images.archive())
         yield engine
     finally:
         mine.unlink(missing_ok=True)

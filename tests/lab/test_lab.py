@@ -192,26 +192,36 @@ class TestDockerd:
             lambda: lab.ssh(host, state).stdout,
         )
 
-    def test_image_of_another_host(self, lab: Lab, host_a: LabHost, host_b: LabHost, new_host: NewHost) -> None:
+    def test_image_of_another_host(self, lab: Lab, host_a: LabHost, host_b: LabHost) -> None:
         dockerfile = f"FROM {BASE_IMAGE}\nRUN echo built > /built\n"
         host_a.exec(["docker", "build", "-q", "-t", "built:1", "-"], input=dockerfile, check=True)
         assert host_b.image_id("built:1") is None
         lab.share_image(host_a, host_b, "built:1")
         assert lab.ssh(host_b, "docker run --rm built:1 cat /built").stdout == "built\n"
 
-        assert not lab.has_image("test-of-the-lab")
-        assert not lab.restore_image(host_b, "test-of-the-lab")
-        lab.cache_image(host_a, "built:1", "test-of-the-lab")
+    def test_kept_image(self, lab: Lab, new_host: NewHost) -> None:
+        source, key = new_host(), "test-of-the-lab@1"
+        source.exec(["docker", "build", "-q", "-t", "kept:1", "-"], input=f"FROM {BASE_IMAGE}\nRUN echo kept > /kept\n")
+        lab.forget_image(key)
+        assert not lab.restore_image(source, "kept:1", key)
+        with pytest.raises(LabError, match="no image was kept"):
+            new_host(image=key)
+        lab.cache_image(source, "kept:1", key)
         try:
-            host_b.exec(["docker", "rmi", "built:1"], check=True)
-            assert lab.restore_image(host_b, "test-of-the-lab")
-            assert host_b.image_id("built:1") == host_a.image_id("built:1")
-            host_b.exec(["docker", "rmi", "built:1"], check=True)
-            other = new_host(images=["test-of-the-lab"])
-            assert other.image_id("built:1") == host_a.image_id("built:1")
-            assert lab.ssh(other, "docker run --rm built:1 cat /built").stdout == "built\n"
+            assert lab.has_image(key)
+            assert not lab.has_image("test-of-the-lab@2")
+            made_with_it, running = new_host(image=key), new_host()
+            assert running.image_id("kept:1") is None
+            assert lab.restore_image(running, "kept:1", key)
+            for host in (source, made_with_it, running):
+                assert lab.ssh(host, "docker run --rm kept:1 cat /kept").stdout == "kept\n"
+                assert host.image_id("kept:1") == source.image_id("kept:1")
+            made_with_it.exec(["docker", "image", "rm", "--force", "kept:1", BASE_IMAGE], check=True)
+            assert lab.ssh(source, "docker run --rm kept:1 cat /kept").stdout == "kept\n"
+            lab.cache_image(source, "kept:1", "test-of-the-lab@2")
+            assert not lab.has_image(key)
         finally:
-            lab.forget_image("test-of-the-lab")
+            lab.forget_image(key)
 
     def test_missing_image_is_an_error(self, lab: Lab, host_a: LabHost) -> None:
         with pytest.raises(LabError, match="no image nothing:1"):

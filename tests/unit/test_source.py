@@ -1019,7 +1019,7 @@ def test_random_trees(
     assert on_disk(clean) == sent(source)
     # and what git itself would commit:
     index = place()
-    shutil.copy(top / ".git/index", index)
+    shutil.copy2(top / ".git/index", index)  # its time tells git which files may have changed unseen
     environment = {**os.environ, "GIT_INDEX_FILE": str(index)}
     git(top, "add", "-u", env=environment)
     assert blobs(git(top, "ls-files", "-s", "-z", env=environment)) == {

@@ -56,6 +56,10 @@ class Environment(NamedTuple):
         """Two environments with one hash are the same."""
         return _hash([FORMAT, self.image or self.bundled_hash, self.apt, self.pip, self.requirements])
 
+    def packages_hash(self, bundled_requirements: str) -> str:
+        """Of the Python packages alone; `bundled_requirements` is the digest of that file."""
+        return _hash([FORMAT, bundled_requirements, self.pip, self.requirements])
+
     @property
     def bundled_image(self) -> str:
         return "remoterun-base:" + self.bundled_hash

@@ -45,11 +45,14 @@ class ProcessEngine:
                 "the engine `process` can't install apt packages",
                 hint="leave out --apt and install them on the machine, or use a machine with Docker",
             )
-        folder = self._folder(environment)
-        if os.path.exists(os.path.join(folder, "ready")):
+        with locked(self.home.lock("env-lib")):
+            self._bring_library(environment)
+        folder = self._venv(environment)
+        ready = os.path.join(folder, "ready")
+        if os.path.exists(ready):
             return
-        with locked(self.home.lock("env-" + environment.hash)):
-            if not os.path.exists(os.path.join(folder, "ready")):
+        with locked(self.home.lock(os.path.basename(folder))):
+            if not os.path.exists(ready):
                 self._make(environment, folder, job)
 
     def mount(self, run: RunFolder, spec: Dict[str, Any]) -> None:
@@ -126,14 +129,27 @@ class ProcessEngine:
 
     # -- the environment
 
-    def _folder(self, environment: Environment) -> str:
-        return os.path.join(self.home.envs, environment.hash)
+    def _library(self, environment: Environment) -> str:
+        """The folder that holds the bundled trainer, and the requirements."""
+        return os.path.join(self.home.envs, "lib-" + environment.context[:16])
+
+    def _bring_library(self, environment: Environment) -> None:
+        folder = self._library(environment)
+        if not os.path.exists(folder):
+            with self.home.temporary("lib") as temporary:
+                staged = os.path.join(temporary, "lib")
+                self.home.checkout(self.home.tree(environment.context), staged, private=True)
+                os.rename(staged, folder)
+
+    def _venv(self, environment: Environment) -> str:
+        """Named by what is installed: a new trainer needs no new environment."""
+        entry = self.home.tree(environment.context).find(environment.requirements_file)
+        return os.path.join(self.home.envs, "venv-" + environment.packages_hash(entry.digest if entry else ""))
 
     def _make(self, environment: Environment, folder: str, job: BuildJob) -> None:
         job.say("building the environment with TensorFlow, once for this machine; this takes some minutes")
         remove_tree(folder)  # what an interrupted build left
         os.makedirs(folder, 0o700)
-        self.home.checkout(self.home.tree(environment.context), os.path.join(folder, "lib"), private=True)
         python = _newest_python()
         if job.run([python, "-m", "venv", os.path.join(folder, "venv")]) != 0:
             raise EngineError(
@@ -145,19 +161,19 @@ class ProcessEngine:
         write_whole(own, environment.all_requirements.encode())
         words = [
             os.path.join(folder, "venv", "bin", "python"), "-m", "pip", "install", "--disable-pip-version-check",
-            "--no-input", "-r", os.path.join(folder, "lib", environment.requirements_file), "-r", own,
+            "--no-input", "-r", os.path.join(self._library(environment), environment.requirements_file), "-r", own,
         ]  # fmt: skip
         if job.run(words) != 0:
             raise EngineError("building the environment failed", job.tail())
         write_whole(os.path.join(folder, "ready"), b"")
 
     def _variables(self, run: RunFolder, spec: Dict[str, Any], gpus: List[str]) -> Dict[str, str]:
-        folder = self._folder(Environment.of(spec))
-        venv = os.path.join(folder, "venv")
+        environment = Environment.of(spec)
+        venv = os.path.join(self._venv(environment), "venv")
         variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         variables["PATH"] = os.path.join(venv, "bin") + os.pathsep + variables.get("PATH", os.defpath)
         variables["VIRTUAL_ENV"] = venv
-        variables["PYTHONPATH"] = os.path.join(folder, "lib")
+        variables["PYTHONPATH"] = self._library(environment)
         variables["PYTHONUNBUFFERED"] = "1"
         variables["REMOTERUN_KEY"] = run.key
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
