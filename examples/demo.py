@@ -15,11 +15,8 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 FOLDER = TOP / "demo"
-TRAIN = (
-    "python -m trainer.train --data_dir=./data --rnn_size 128 --seq_length 50 --batch_size 50"
-    " --num_epochs 8 --learning_rate 0.004 --decay_rate 0.9"
-)
-WRITE = "python -m trainer.generate models --seed 'ROMEO:' --length 400 --temperature 0.7"
+TRAIN = "python -m trainer.train --data_dir=./data --steps 1200 --learning_rate 0.005 --decay_rate 0.9 --save_every 300"
+WRITE = "python -m trainer.generate models --seed 'ROMEO:' --length 400 --temperature 0.5"
 
 
 def main() -> int:

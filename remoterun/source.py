@@ -81,6 +81,7 @@ _DIFF_SETTINGS = {
     "core.quotePath": "true",
     "diff.algorithm": "myers",
     "diff.context": "3",
+    "core.splitIndex": "false",
     "diff.autoRefreshIndex": "true",  # a file merely touched is no change
     "diff.indentHeuristic": "true",
     "diff.interHunkContext": "0",
@@ -390,39 +391,55 @@ class _Changes(NamedTuple):
 
 def _uncommitted(root: str, prefix: str, commit: str | None, limit: int) -> _Changes:
     """Tracked files against `commit` (None: against nothing). Small files come first, until `limit` is reached."""
-    base = commit or os.fsdecode(_git(root, "hash-object", "-t", "tree", "--stdin")).strip()
-    raw = _git(root, "diff", *_DIFF_OPTIONS, "--raw", "--no-abbrev", "-z", base, "--", settings=_DIFF_SETTINGS)
-    if not raw:
-        return _Changes(dirty=False)
-    sizes = _changed_sizes(root, raw)
-    covered = 0
-    omitted = []
-    for size, path in sorted((size, path) for path, size in sizes.items()):
-        if covered + size <= limit:
-            covered += size
-        else:
-            omitted.append(path)
-    if len(omitted) > _MOST_EXCLUDED or len(omitted) == len(sizes):
-        return _Changes(True, omitted=tuple(prefix + path for path in sizes))
-    diff = _git(
-        root,
-        "diff",
-        *_DIFF_OPTIONS,
-        "--binary",
-        "--full-index",
-        f"--src-prefix=a/{prefix}",
-        f"--dst-prefix=b/{prefix}",
-        base,
-        "--",
-        *(f":(top,exclude,literal){path}" for path in omitted),
-        settings=_DIFF_SETTINGS,
-    )
-    return _Changes(True, diff, tuple(prefix + path for path in omitted), covered)
+    base = commit or _line(_git(root, "hash-object", "-t", "tree", "--stdin"))
+    with tempfile.TemporaryDirectory(prefix="remoterun-index-") as folder:
+        # `git diff` writes to the index what it learnt about files merely touched, optional locks or not: it gets a
+        # copy. The copy keeps its time, which tells git which files may have changed within the clock's resolution.
+        index = f"{folder}/index"
+        try:
+            shutil.copy2(f"{_git_dir(root)}/index", index)
+        except FileNotFoundError:
+            pass
+
+        def diff(*words: str) -> bytes:
+            return _git(
+                root,
+                "diff",
+                *_DIFF_OPTIONS,
+                *words,
+                settings=_DIFF_SETTINGS,
+                environment={"GIT_INDEX_FILE": index},
+            )
+
+        raw = diff("--raw", "--no-abbrev", "-z", base, "--")
+        if not raw:
+            return _Changes(dirty=False)
+        sizes = _changed_sizes(root, raw)
+        covered = 0
+        omitted = []
+        for size, path in sorted((size, path) for path, size in sizes.items() if size is not None):
+            if covered + size <= limit:
+                covered += size
+            else:
+                omitted.append(path)
+        left_out = [*omitted, *(path for path, size in sizes.items() if size is None)]
+        if len(left_out) > _MOST_EXCLUDED:
+            return _Changes(True, omitted=tuple(prefix + path for path in sizes))
+        patch = diff(
+            "--binary",
+            "--full-index",
+            f"--src-prefix=a/{prefix}",
+            f"--dst-prefix=b/{prefix}",
+            base,
+            "--",
+            *(f":(top,exclude,literal){path}" for path in left_out),
+        )
+        return _Changes(True, patch, tuple(prefix + path for path in omitted), covered)
 
 
-def _changed_sizes(root: str, raw: bytes) -> dict[str, int]:
-    """Path → bytes of its old and its new content, from the output of `git diff --raw -z`."""
-    sizes: dict[str, int] = {}
+def _changed_sizes(root: str, raw: bytes) -> dict[str, int | None]:
+    """Path → bytes of its old and its new content, from `git diff --raw -z`; None for a pipe or the like."""
+    sizes: dict[str, int | None] = {}
     old: list[tuple[str, bytes]] = []
     fields = raw.split(b"\0")
     for about, name in zip(fields[::2], fields[1::2], strict=False):
@@ -430,9 +447,11 @@ def _changed_sizes(root: str, raw: bytes) -> dict[str, int]:
         path = os.fsdecode(name)
         try:
             status = os.lstat(f"{root}/{path}")
-            sizes[path] = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
         except OSError:
             sizes[path] = 0
+        else:
+            plain = stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)
+            sizes[path] = status.st_size if plain else 0 if stat.S_ISDIR(status.st_mode) else None
         if int(old_mode, 8) not in (0, _GITLINK):
             old.append((path, blob))
     if not old:
@@ -442,7 +461,9 @@ def _changed_sizes(root: str, raw: bytes) -> dict[str, int]:
         asked.seek(0)
         answer = _git(root, "cat-file", "--batch-check=%(objectsize)", stdin=asked.fileno())
     for (path, _), size in zip(old, answer.splitlines(), strict=True):
-        sizes[path] += int(size) if size.isdigit() else 0
+        new = sizes[path]
+        if new is not None and size.isdigit():
+            sizes[path] = new + int(size)
     return sizes
 
 

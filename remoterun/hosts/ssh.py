@@ -22,7 +22,7 @@ from remoterun.hosts.base import AgentSilent, await_agent
 from remoterun.hosts.bundle import AgentBundle, agent_bundle
 from remoterun.hosts.known_hosts import UnknownHostKey
 from remoterun.hosts.ssh_config import SSHTarget, resolve
-from remoterun.hosts.ssh_connection import Access, SessionRefused, SSHConnection, connect
+from remoterun.hosts.ssh_connection import Access, SessionRefused, SSHConnection, close_quietly, connect
 from remoterun.hosts.ssh_keys import AskPassphrase
 from remoterun.hosts.ssh_wire import Deadlines
 
@@ -330,7 +330,7 @@ class SSHPipe:
                 return
             self._closed = True
         # wakes the reader at once; telling the host may have to wait for a link that stands still
-        teller = threading.Thread(target=_close_quietly, args=(self._channel,), daemon=True)
+        teller = threading.Thread(target=close_quietly, args=(self._channel,), daemon=True)
         teller.start()
         teller.join(1.0)
 
@@ -434,13 +434,6 @@ def _feed(pipe: SSHPipe, data: bytes) -> None:
     except LinkLost:
         return  # the program ended without reading it all; its status tells
     pipe.end_input()
-
-
-def _close_quietly(channel: paramiko.Channel) -> None:
-    try:
-        channel.close()
-    except (OSError, EOFError, paramiko.SSHException):
-        pass
 
 
 def _ending(status: int | None) -> str:

@@ -98,7 +98,7 @@ class SSHConnection:
             raise SessionRefused(str(error)) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise self._gone(error) from error
-        deadline = threading.Timer(self._deadlines.channel, channel.close)  # paramiko waits without one
+        deadline = threading.Timer(self._deadlines.channel, close_quietly, (channel,))  # paramiko waits without one
         deadline.daemon = True
         deadline.start()
         try:
@@ -106,7 +106,7 @@ class SSHConnection:
         except (paramiko.SSHException, EOFError, OSError) as error:
             if not self.alive:
                 raise self._gone(error) from error
-            channel.close()
+            close_quietly(channel)
             raise SessionRefused("the host executes no command for this user") from error
         finally:
             deadline.cancel()
@@ -151,6 +151,14 @@ def connect(settings: SSHSettings, access: Access, passed: tuple[SSHTarget, ...]
         if via is not None:
             via.close()
         raise
+
+
+def close_quietly(channel: paramiko.Channel) -> None:
+    """Wakes the channel's readers first; then it may block, or fail, as it tells the host. Fit for a thread."""
+    try:
+        channel.close()
+    except (OSError, EOFError, paramiko.SSHException):
+        pass
 
 
 def _connect_through(settings: SSHSettings, access: Access, passed: tuple[SSHTarget, ...]) -> SSHConnection:

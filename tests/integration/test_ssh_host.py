@@ -929,6 +929,7 @@ class Mute(paramiko.ServerInterface):  # type: ignore[misc]
 
     def __init__(self, at: str) -> None:
         self._at = at
+        self.go_on = threading.Event()
 
     def get_allowed_auths(self, username: str) -> str:
         return "publickey"
@@ -947,7 +948,7 @@ class Mute(paramiko.ServerInterface):  # type: ignore[misc]
 
     def _stop(self, here: str) -> None:
         if here == self._at:
-            time.sleep(3)
+            self.go_on.wait(10)
 
 
 @pytest.mark.parametrize(
@@ -964,12 +965,13 @@ def test_a_host_that_falls_silent_in_the_middle(
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = int(listening.getsockname()[1])
         transports: list[paramiko.Transport] = []
+        mute = Mute(at)
 
         def serve() -> None:
             transport = paramiko.Transport(listening.accept()[0])
             transports.append(transport)
             transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(str(keys.host)))
-            transport.start_server(server=Mute(at))
+            transport.start_server(server=mute)
 
         threading.Thread(target=serve, daemon=True).start()
         config = server.config(port=port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
@@ -977,6 +979,7 @@ def test_a_host_that_falls_silent_in_the_middle(
         with pytest.raises(HostError, match=expected):
             reach(server, config, deadlines=Deadlines(auth=0.5, channel=0.5)).open()
         assert time.monotonic() - began < 2
+        mute.go_on.set()
         transports[0].close()
         transports[0].join(5)
 

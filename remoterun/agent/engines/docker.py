@@ -43,6 +43,7 @@ class Docker:
             "--security-opt", "label=disable",
             "--shm-size", str(max(memory // 2, 64 << 20)),
             "--env", "HOME=%s/home" % IO,
+            "--env", "USER=remoterun",
         ]  # fmt: skip
         if gpus:
             words += ["--gpus", '"device=%s"' % ",".join(gpus)]
