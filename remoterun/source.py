@@ -357,7 +357,7 @@ def _check_workdir(root: str, workdir: str, files: tuple[SourceFile, ...], found
     """The command starts in `workdir`: refuses an ignored folder of which nothing is sent, warns about any other."""
     if not workdir or any(file.path.startswith(workdir + "/") for file in files):
         return
-    if _try_git(root, "check-ignore", "--quiet", "--", workdir + "/").status == 0:
+    if _try_git(root, "check-ignore", "--quiet", "--", f"./{workdir}/").status == 0:
         raise SourceError(
             f"git ignores the folder {_name(workdir)} of the repository {_name(root)}, so nothing in it would be sent",
             hint="`git init` here makes it a repository of its own; `--no-git` sends the folder as it is",
@@ -478,17 +478,18 @@ def _commit(root: str, workdir: str, ref: str) -> Source:
         into.extract(_git_dir(root), root, commit, "")
         if not into.disk().is_folder(workdir):
             raise SourceError(
-                f"the folder {_name(workdir)} doesn't exist in commit {commit[:10]} (`--commit-ref {ref}`)",
-                hint=f"start the command elsewhere: `cd {shlex.quote(root)}`",
+                f"the folder {_name(workdir)} doesn't exist in commit {commit[:10]} (`--commit-ref {show(ref)}`)",
+                hint=f"start the command elsewhere: `cd {_shell(root)}`",
             )
         files = _sorted(into.files)
+        branch = _branch_named(root, ref)
         return Source(
             root=root,
             workdir=workdir,
             files=files,
             commit=commit,
-            branch=_branch_named(root, ref),
-            remote=_Settings.read(root).remote(_branch_named(root, ref)),
+            branch=branch,
+            remote=_Settings.read(root).remote(branch),
             subject=_subject(root, commit),
             warnings=(*into.warnings, *_link_warnings(files)),
             _checkout=checkout,
@@ -545,7 +546,7 @@ class _Extraction:
         if _try_git(self._top, "cat-file", "-e", f"{entry.id}^{{commit}}", options=there).status:
             raise SourceError(
                 f"the submodule {_name(prefix + entry.path)} lacks commit {entry.id[:10]}, which this commit needs",
-                hint=f"`git --git-dir={shlex.quote(below)} fetch --all`",
+                hint=f"`git --git-dir={_shell(below)} fetch --all`",
             )
         self.extract(below, top, entry.id, f"{prefix}{entry.path}/")
 
@@ -587,7 +588,7 @@ def _resolve(root: str, ref: str) -> str:
         hint = "did you mean " + " or ".join(_name(name) for name in close) + "?"
     else:
         hint = "`git branch -a` lists branches, `git tag` tags, `git log --oneline` commits"
-    raise UsageError(f"no commit is called {_name(ref)} in {_name(root)}", hint=hint, evidence=evidence)
+    raise UsageError(f"no commit is called {_name(ref)} in {_name(root)}", hint=hint, evidence=evidence or None)
 
 
 def _branch_named(root: str, ref: str) -> str | None:
@@ -711,7 +712,7 @@ def _find_repository(folder: str) -> tuple[str, str]:
 def _refuse_bare(folder: str) -> NoReturn:
     raise SourceError(
         f"{_name(folder)} is a bare git repository, which has no work tree to send",
-        hint=f"`git clone {shlex.quote(folder)}` makes a work tree; start the command in it",
+        hint=f"`git clone {_shell(folder)}` makes a work tree; start the command in it",
     )
 
 
@@ -939,7 +940,15 @@ def _fail(folder: str, answer: _Answer) -> NoReturn:
 
 def _git_line(folder: str, *words: str) -> str:
     """A command for the user to type, from any folder."""
-    return " ".join(shlex.quote(word) for word in ("git", "-C", folder, *words))
+    return " ".join(_shell(word) for word in ("git", "-C", folder, *words))
+
+
+def _shell(word: str) -> str:
+    """`word` quoted for a shell, on one line."""
+    if show(word) == word:
+        return shlex.quote(word)
+    escaped = (chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}" for byte in os.fsencode(word))
+    return f"$'{''.join(escaped)}'"
 
 
 def _line(output: bytes) -> str:

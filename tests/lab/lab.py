@@ -70,14 +70,15 @@ class Lab:
         self.images = Images(self.cache)
         self._disks = Disks(self.cache)
         self._record = record.claim(self.cache / "sessions")
-        self._watch = subprocess.Popen(  # cleans up when this process is killed: the end of its input tells it
-            [sys.executable, "-m", "tests.lab.record"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=REPOSITORY,
-            start_new_session=True,
-        )
+        with (record.RECORDS / "watch.log").open("ab") as log:
+            self._watch = subprocess.Popen(
+                [sys.executable, "-m", "tests.lab"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=REPOSITORY,
+                start_new_session=True,
+            )
         try:
             shutil.rmtree(self._record.data, ignore_errors=True)
             self._record.data.mkdir(parents=True)

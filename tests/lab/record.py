@@ -1,7 +1,7 @@
 """Who owns which lab: one small file per lab, written before anything else exists and removed after all is gone.
 
 Everything that a lab makes carries the record's name (`rrlab7`), so that whoever finds a record whose owner is dead
-can remove all of it: `python -m tests.lab.record` does.
+can remove all of it; the next lab does so first, and so does the watcher of each lab (`python -m tests.lab`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,12 +137,3 @@ def firewall_rules(name: str) -> Iterator[list[str]]:
             words = rule.split()
             if words[0] == "-A" and name in words:
                 yield ["-t", table, "-D", *words[1:]]
-
-
-if __name__ == "__main__":
-    # Started by each lab with a pipe from its owner: whenever the owner is gone, however that came, this cleans up.
-    sys.stdin.buffer.read()
-    from tests.lab.local_docker import sweep_local_docker
-
-    sweep()
-    sweep_local_docker()

@@ -245,6 +245,11 @@ def test_a_new_folder_is_a_warning_and_an_ignored_one_an_error(repo: Path) -> No
     write(repo / ".gitignore", "build/\n")
     (repo / "empty").mkdir()
     assert "the command starts in `empty`" in snapshot(repo / "empty").warnings[0]
+    (repo / ":(top)odd").mkdir()
+    assert "the command starts in `:(top)odd`" in snapshot(repo / ":(top)odd").warnings[0]
+    write(repo / ".gitignore", "build/\n:*\n")
+    with pytest.raises(SourceError, match="ignores the folder"):
+        snapshot(repo / ":(top)odd")
     (repo / "build/deep").mkdir(parents=True)
     with pytest.raises(SourceError, match="ignores the folder `build/deep`") as caught:
         snapshot(repo / "build/deep")
@@ -770,6 +775,20 @@ def test_a_submodule_that_is_not_there_is_a_warning(family: Path, tmp_path: Path
     assert sent(snapshot(clone))["libs/mid"] == ("file", b"a file now")
 
 
+def test_a_hint_is_one_line_that_a_shell_takes(tmp_path: Path) -> None:
+    top = tmp_path / "it's\na \udcff\\ folder"
+    make_repo(tmp_path / "lib")
+    commit(tmp_path / "lib", "lib")
+    make_repo(top)
+    git(top, "submodule", "--quiet", "add", str(tmp_path / "lib"), "lib")
+    commit(top, "one")
+    git(top, "submodule", "--quiet", "deinit", "--force", "lib")
+    (warning,) = snapshot(top).warnings
+    assert warning.isprintable()
+    subprocess.run(["bash", "-c", warning.split("`")[3]], check=True, capture_output=True)
+    assert snapshot(top).warnings == ()
+
+
 def test_submodules_at_the_commit_that_names_them(family: Path, tmp_path: Path) -> None:
     expected = on_disk(family)
     write(family / "libs/mid/inner/inner.py", "inner 2\n")
@@ -992,7 +1011,7 @@ def place() -> Iterator[Callable[[], Path]]:
         yield lambda: Path(folder) / str(next(count))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(committed=STEPS, staged=STEPS, unstaged=STEPS)
 def test_random_trees(
     place: Callable[[], Path],

@@ -1,0 +1,155 @@
+"""A user's place: a home of their own, a git folder with a text, and the installed command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from remoterun.environments import context
+from tests.lab import BASE_IMAGE, Lab, LabHost, LocalDocker
+
+REMOTERUN = str(Path(sys.executable).parent / "remoterun")
+TIMEOUT = 240
+TEXT = "".join(
+    f"ROMEO:\nThat I did love {'thee ' * (line % 3)}, line {line} of the play, is true.\n\n" for line in range(400)
+)
+
+
+@dataclass
+class Place:
+    """Where a user works: `folder` is the current folder, `env` the environment of every command."""
+
+    folder: Path
+    env: dict[str, str]
+    transcript: list[str] = field(default_factory=list)
+
+    def run(self, *words: str, status: int | None = 0, cwd: Path | None = None, env: dict[str, str] | None = None):  # type: ignore[no-untyped-def]
+        """Run the installed command without a terminal; a CompletedProcess with text. `status` None: any."""
+        done = subprocess.run(
+            [REMOTERUN, *words],
+            cwd=cwd or self.folder,
+            env={**self.env, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            timeout=TIMEOUT,
+            text=True,
+            errors="surrogateescape",
+        )
+        said = f"$ remoterun {' '.join(words)}\n{done.stdout}\n{done.stderr}\nstatus {done.returncode}"
+        self.transcript.append(said)
+        if status is not None:
+            assert done.returncode == status, said
+        return done
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.run(*words, "--json").stdout)
+
+    def spawn(self, *words: str) -> pexpect.spawn:
+        """Run the installed command in a pseudo-terminal."""
+        return pexpect.spawn(
+            REMOTERUN, list(words), cwd=str(self.folder), env=self.env, timeout=TIMEOUT, encoding="utf-8", dimensions=(50, 160)
+        )
+
+    def newest(self) -> dict[str, Any]:
+        run: dict[str, Any] = self.json("ps", "-n", "1")[-1]
+        return run
+
+
+def make_place(folder: Path, ssh_config: Path | None = None) -> Place:
+    env = {
+        "HOME": str(folder / "user"),
+        "PATH": os.environ["PATH"],
+        "LANG": "C.UTF-8",
+        "TERM": "xterm",
+        "REMOTERUN_HOME": str(folder / "home"),
+        "GIT_CONFIG_NOSYSTEM": "1",
+    }
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "PIP_INDEX_URL", "PIP_DEFAULT_TIMEOUT", "PIP_FIND_LINKS"):
+        if name in os.environ:
+            env[name] = os.environ[name]
+    if ssh_config is not None:
+        env["REMOTERUN_SSH_CONFIG"] = str(ssh_config)
+    (folder / "user").mkdir()
+    work = folder / "song"
+    (work / "data").mkdir(parents=True)
+    (work / "notes.txt").write_text("a tracked file\n")
+    (work / "data" / "input.txt").write_text(TEXT)
+    git = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org"]
+    for words in (["init", "-q", "-b", "main"], ["add", "notes.txt"], ["commit", "-q", "-m", "The first song"]):
+        subprocess.run([*git, *words], cwd=work, env=env, check=True)
+    return Place(work, env)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The place whose home is kept for the session, so that the environment of `process` is built once."""
+    return make_place(tmp_path_factory.mktemp("e2e"))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A place of the test's own; nothing is installed there."""
+    return make_place(tmp_path)
+
+
+def bundled_image(base: str, variant: str) -> str:
+    """The name that the product gives to the bundled image."""
+    from remoterun.agent.engines.environment import Environment
+
+    return Environment(None, base, variant, context()[0].digest, [], [], "").bundled_image
+
+
+@pytest.fixture(scope="session")
+def prepared_host(lab: Lab, host_a: LabHost, shared: Place) -> LabHost:
+    """host_a with the bundled image, as the product builds it there in its first run."""
+    shared.env["REMOTERUN_SSH_CONFIG"] = str(lab.ssh_config())
+    shared.run("machines", "add", "first", "host-a", "--base-image", BASE_IMAGE, "--force")
+    done = shared.run("run", "-y", "-t", "first", "python -c 'import trainer; print(\"built\")'")
+    assert "built" in done.stdout
+    assert host_a.image_id(bundled_image(BASE_IMAGE, "cpu"))
+    return host_a
+
+
+@pytest.fixture(scope="session")
+def second_host(lab: Lab, prepared_host: LabHost, host_b: LabHost) -> LabHost:
+    """host_b, with the image that was built on host_a."""
+    lab.share_image(prepared_host, host_b, bundled_image(BASE_IMAGE, "cpu"))
+    return host_b
+
+
+@pytest.fixture(scope="session")
+def prepared_docker(local_docker: LocalDocker, prepared_host: LabHost, tmp_path_factory: pytest.TempPathFactory) -> LocalDocker:
+    """This machine's Docker, with that image too."""
+    reference = bundled_image(BASE_IMAGE, "cpu")
+    archive = tmp_path_factory.mktemp("image") / "image.tar"
+    prepared_host.save_image(reference, archive)
+    subprocess.run(["docker", "load", "-q", "-i", str(archive)], check=True, stdout=subprocess.DEVNULL)
+    archive.unlink()
+    return local_docker
+
+
+@pytest.fixture
+def until() -> Iterator[Callable[..., Any]]:
+    """`until(condition, seconds)`: poll until it is true; fails with what it last was."""
+    import time
+
+    def wait(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+        deadline = time.monotonic() + seconds
+        while True:
+            value = condition()
+            if value:
+                return value
+            assert time.monotonic() < deadline, f"not within {seconds} s: {value!r}"
+            time.sleep(0.1)
+
+    yield wait
