@@ -2,15 +2,17 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+BASE := $(VENV)/.ready-base
 READY := $(VENV)/.ready
 ARGS ?=
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(wildcard constraints.txt),-c constraints.txt)
 
 .PHONY: help demo test lint unit bench clean system
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(READY) ## see a run from start to end, on this machine
+demo: $(BASE) ## see a run from start to end, on this machine
 	@$(BIN)/python examples/demo.py $(ARGS)
 
 test: system lint ## lint, then every test; as root on Debian or Ubuntu it installs what they need
@@ -33,10 +35,10 @@ clean: ## remove what make made here
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The newest Python that can make a virtual environment. A Debian python3 can't without the package python3-venv.
-$(READY): pyproject.toml $(wildcard constraints.txt)
+# The newest Python for which there is a TensorFlow, and that can make a virtual environment. A Debian python3 can't without the package python3-venv.
+$(BASE): pyproject.toml $(wildcard constraints.txt)
 	@find_python() { \
-	    for each in python3.15 python3.14 python3.13 python3.12 python3.11 python3; do \
+	    for each in python3.13 python3.12 python3.11 python3 python3.14; do \
 	        if $$each -c 'import sys; sys.exit(sys.version_info < (3, 11)); ' 2>/dev/null && \
 	            $$each -c 'import ensurepip, venv' 2>/dev/null; then command -v $$each; return; fi; \
 	    done; return 1; }; \
@@ -51,7 +53,13 @@ $(READY): pyproject.toml $(wildcard constraints.txt)
 	    fi; \
 	    "$$python" -m venv --clear $(VENV); \
 	fi
-	@$(BIN)/python -m pip install --quiet $(if $(wildcard constraints.txt),-c constraints.txt) -e '.[dev]'
+	@echo "make: installing remoterun into $(VENV)"
+	@$(PIP) -e .
+	@touch $@
+
+$(READY): $(BASE)
+	@echo "make: installing what the tests need; with TensorFlow that takes a minute"
+	@$(PIP) -e '.[dev]'
 	@touch $@
 
 # program:package, for what the tests call. Elsewhere than on Debian and Ubuntu, and without root, the tests that need

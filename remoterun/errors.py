@@ -5,7 +5,7 @@
     │   ├── ConfigError         a file or a flag holds something we don't know
     │   ├── NotFound            a run, an upload, a path, a machine type that isn't there
     │   └── AlreadyExists       a file or a name that we won't overwrite
-    ├── SourceError           the git work tree can't be sent as asked
+    ├── SourceError           the git work tree can't be sent as asked (NoRepository: in `source`)
     ├── HostError             the machine can't be used
     │   ├── HostUnreachable     no answer, refused, no route, time-out
     │   ├── HostKeyError        unknown or changed host key

@@ -1,0 +1,105 @@
+"""Every command that the README shows is run, in its order, in one place: a git folder, this machine, and a GPU box."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import REMOTERUN, Place, bundled_image, make_place
+from tests.lab import BASE_IMAGE, Gpu, Lab, LabHost
+from tests.lab.host import LabHost as _Host
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def shown() -> list[str]:
+    """The commands of all `console` blocks."""
+    found = []
+    for block in re.findall(r"^```console\n(.*?)^```", README, re.MULTILINE | re.DOTALL):
+        found += [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+    return found
+
+
+@pytest.fixture(scope="module")
+def gpu_box(lab: Lab, prepared_host: _Host) -> LabHost:
+    """`gpu.example.org`: a box with a GPU, whose image has been built. No GPU is here: the image is the one for CPUs,
+    under the name of the one for GPUs, and NVIDIA's hook is a stand-in."""
+    host = lab.host("gpu.example.org", gpus=[Gpu()]).up()
+    lab.share_image(prepared_host, host, bundled_image(BASE_IMAGE, "cpu"))
+    host.exec(["docker", "tag", bundled_image(BASE_IMAGE, "cpu"), bundled_image("python:3.12-slim", "gpu")])
+    return host
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory, lab: Lab, gpu_box: LabHost, shared: Place) -> Place:
+    """A reader of the guide, who has the environment of the engine `process` already."""
+    place = make_place(tmp_path_factory.mktemp("reader"), lab.ssh_config())
+    home = Path(place.env["REMOTERUN_HOME"])
+    home.mkdir()
+    shared.run("machines", "add", "plain", "local", "--engine", "process", "--force")
+    shared.run("run", "-y", "-t", "plain", "true")  # builds it, if no test did before
+    (home / "config.toml").write_text(
+        f'[machines.local]\nengine = "process"\nhome = "{shared.env["REMOTERUN_HOME"]}"\n'
+    )
+    return place
+
+
+@pytest.mark.lab
+@pytest.mark.tensorflow
+def test_every_command_of_the_guide(reader: Place, lab: Lab) -> None:
+    commands = shown()
+    assert len(commands) >= 12
+    for command in commands:
+        words = shlex.split(command)
+        if words[0] == "ssh":
+            words[1:1] = ["-F", str(lab.ssh_config())]
+        else:
+            assert words[0] == "remoterun", command
+            words[0] = REMOTERUN
+        done = subprocess.run(
+            words, cwd=reader.folder, env=reader.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240
+        )
+        expected = 0
+        if words[1] == "doctor":  # it may say that the toolkit is missing: the GPU is a stand-in
+            expected = done.returncode if "✗ nvidia container toolkit" in done.stdout else 0
+            assert done.stdout.count("✗") <= 1
+        assert done.returncode == expected, f"$ {command}\n{done.stdout}\n{done.stderr}"
+    assert (reader.folder / "model" / "manifest.json").exists()
+    last = reader.json("ps")[-1]
+    assert (last["machine"], last["state"]) == ("k80", "complete")
+
+
+@pytest.mark.lab
+@pytest.mark.tensorflow
+def test_the_library_example(reader: Place) -> None:
+    import sys
+
+    code = re.search(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert code is not None
+    (reader.folder / "example.py").write_text(code[1])
+    config = Path(reader.env["REMOTERUN_HOME"]) / "config.toml"
+    config.write_text(config.read_text().replace('default = "box"', 'default = "local"'))
+    done = subprocess.run(
+        [sys.executable, "example.py"], cwd=reader.folder, env=reader.env, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "data/input.txt" in (reader.folder / "results" / "count.txt").read_text()
+
+
+def test_the_two_commands_are_real() -> None:
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    for target in re.findall(r"^    make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_example_configuration_is_valid(tmp_path: Path) -> None:
+    from remoterun.config import Config, parse
+
+    text = re.search(r"^```toml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert text is not None
+    config = parse(text[1], Config(tmp_path))
+    assert config.default == "box" and config.machines["box"].gpus == 1
