@@ -128,9 +128,12 @@ class Registry:
             if row is None:
                 raise NotFound("there is no run yet", hint='remoterun run "echo hello"')
         else:
-            row = self._db.execute("SELECT * FROM runs WHERE number = ?", (int(number),)).fetchone()
+            try:
+                row = self._db.execute("SELECT * FROM runs WHERE number = ?", (int(number),)).fetchone()
+            except (OverflowError, ValueError):  # more digits than any run number has
+                row = None
             if row is None:
-                raise NotFound(f"there is no run {number}", hint="remoterun ps")
+                raise NotFound(f"there is no run {number:.20}" if isinstance(number, str) else f"there is no run {number}", hint="remoterun ps")
         return _run(row)
 
     def runs(self, limit: int | None = None, labels: Iterable[str] = ()) -> list[Run]:

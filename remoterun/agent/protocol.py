@@ -144,10 +144,12 @@ class Stream:
         frame = encode(self.number, DATA, header, body)
         cost = len(frame) + _FRAME_COST
         with self._changed:
-            while self._credit < cost and self._failure is None:
+            while self._credit < cost and self._failure is None and not self._answered:
                 self._changed.wait()
             if self._failure is not None:
                 raise self._failure
+            if self._answered:
+                return  # the result has come: what we still had to say is not wanted
             self._credit -= cost
         self._link.write(frame)
 
@@ -227,6 +229,10 @@ class Stream:
         """Whether this stream is dead: cancelled, or its link gone. For handlers that wait on something else."""
         return self._failure is not None
 
+    @property
+    def _answered(self) -> bool:
+        return self._ended_there and self._link.asks
+
     def wait_cancelled(self, timeout: float) -> bool:
         """Sleep up to `timeout` seconds; returns at once, with True, when the stream dies."""
         with self._changed:
@@ -271,7 +277,12 @@ class Stream:
 
 
 def _cost(frame: Frame) -> int:
-    return _FRAME_COST + _HEAD.size + len(frame.body) + (len(json.dumps(frame.header)) if frame.header else 0)
+    return _FRAME_COST + _HEAD.size + len(frame.body) + _header_length(frame.header)
+
+
+def _header_length(header: Dict[str, Any]) -> int:
+    """As the sender counted it: other separators would hand out more credit than was used, without an end."""
+    return len(json.dumps(header, separators=(",", ":"))) if header else 0
 
 
 Handler = Callable[[Stream, str, Dict[str, Any]], None]
@@ -292,6 +303,7 @@ class Link:
         self._read = read
         self._write = write
         self._handler = handler
+        self.asks = handler is None
         self._write_lock = threading.Lock()
         self._streams: Dict[int, Stream] = {}
         self._streams_lock = threading.Lock()
@@ -336,8 +348,8 @@ class Link:
                 raise self._closed
             try:
                 self._write(frame)
-            except (OSError, ValueError) as error:  # ValueError: the file object is closed
-                raise LinkClosed(str(error))
+            except Exception as error:  # noqa: BLE001 - a pipe has errors of its own
+                raise LinkClosed(str(error) or type(error).__name__)
 
     def forget(self, number: int) -> None:
         with self._streams_lock:

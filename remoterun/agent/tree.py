@@ -56,7 +56,7 @@ class Manifest:
     """
 
     def __init__(self, entries: Iterable[Entry]) -> None:
-        self.entries: Tuple[Entry, ...] = tuple(sorted(entries, key=lambda entry: os.fsencode(entry.path)))
+        self.entries: Tuple[Entry, ...] = tuple(sorted(entries, key=lambda entry: _raw(entry.path)))
         _check(self.entries)
 
     @property
@@ -148,6 +148,7 @@ def _check(entries: Tuple[Entry, ...]) -> None:
     kinds: Dict[str, str] = {}
     for entry in entries:
         check_path(entry.path)
+        _raw(entry.target)
         if entry.path in kinds:
             raise TreeError("%s occurs twice" % show(entry.path))
         kinds[entry.path] = entry.kind
@@ -162,16 +163,20 @@ def _check(entries: Tuple[Entry, ...]) -> None:
 
 def check_path(path: str) -> str:
     """`path` itself if it is relative, normal and stays inside its folder; raises `TreeError` otherwise."""
-    try:
-        raw = os.fsencode(path)
-    except UnicodeEncodeError:
-        raise TreeError("a name that is no file name: %s" % show(path))
+    raw = _raw(path)
     if not raw or b"\0" in raw or len(raw) > 4096:
         raise TreeError("a path that is empty, too long, or holds a zero byte: %s" % show(path[:80]))
     for part in raw.split(b"/"):
         if part in (b"", b".", b"..") or len(part) > 255:
             raise TreeError("a path that leaves its folder or is not normal: %s" % show(path))
     return path
+
+
+def _raw(name: str) -> bytes:
+    try:
+        return os.fsencode(name)
+    except UnicodeEncodeError:
+        raise TreeError("a name that is no file name: %s" % show(name[:80]))
 
 
 def link_stays_inside(path: str, target: str) -> bool:

@@ -39,8 +39,7 @@ class Place:
             cwd=cwd or self.folder,
             env={**self.env, **(env or {})},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=TIMEOUT,
             text=True,
             errors="surrogateescape",
@@ -57,7 +56,13 @@ class Place:
     def spawn(self, *words: str) -> pexpect.spawn:
         """Run the installed command in a pseudo-terminal."""
         return pexpect.spawn(
-            REMOTERUN, list(words), cwd=str(self.folder), env=self.env, timeout=TIMEOUT, encoding="utf-8", dimensions=(50, 160)
+            REMOTERUN,
+            list(words),
+            cwd=str(self.folder),
+            env=self.env,
+            timeout=TIMEOUT,
+            encoding="utf-8",
+            dimensions=(50, 160),
         )
 
     def newest(self) -> dict[str, Any]:
@@ -74,7 +79,14 @@ def make_place(folder: Path, ssh_config: Path | None = None) -> Place:
         "REMOTERUN_HOME": str(folder / "home"),
         "GIT_CONFIG_NOSYSTEM": "1",
     }
-    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "PIP_INDEX_URL", "PIP_DEFAULT_TIMEOUT", "PIP_FIND_LINKS"):
+    for name in (
+        "SSL_CERT_FILE",
+        "REQUESTS_CA_BUNDLE",
+        "PIP_CERT",
+        "PIP_INDEX_URL",
+        "PIP_DEFAULT_TIMEOUT",
+        "PIP_FIND_LINKS",
+    ):
         if name in os.environ:
             env[name] = os.environ[name]
     if ssh_config is not None:
@@ -128,7 +140,9 @@ def second_host(lab: Lab, prepared_host: LabHost, host_b: LabHost) -> LabHost:
 
 
 @pytest.fixture(scope="session")
-def prepared_docker(local_docker: LocalDocker, prepared_host: LabHost, tmp_path_factory: pytest.TempPathFactory) -> LocalDocker:
+def prepared_docker(
+    local_docker: LocalDocker, prepared_host: LabHost, tmp_path_factory: pytest.TempPathFactory
+) -> LocalDocker:
     """This machine's Docker, with that image too."""
     reference = bundled_image(BASE_IMAGE, "cpu")
     archive = tmp_path_factory.mktemp("image") / "image.tar"

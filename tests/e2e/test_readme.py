@@ -61,7 +61,13 @@ def test_every_command_of_the_guide(reader: Place, lab: Lab) -> None:
             assert words[0] == "remoterun", command
             words[0] = REMOTERUN
         done = subprocess.run(
-            words, cwd=reader.folder, env=reader.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240
+            words,
+            cwd=reader.folder,
+            env=reader.env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=240,
         )
         expected = 0
         if words[1] == "doctor":  # it may say that the toolkit is missing: the GPU is a stand-in

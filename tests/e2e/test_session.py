@@ -17,7 +17,10 @@ import pytest
 from tests.e2e.conftest import Place
 from tests.lab import BASE_IMAGE, LabHost
 
-TRAIN = "python -m trainer.train --data_dir=./data --rnn_size 32 --batch_size 16 --seq_length 32 --steps {steps} --save_every 50"
+TRAIN = (
+    "python -m trainer.train --data_dir=./data --rnn_size 32 --batch_size 16 --seq_length 32"
+    " --steps {steps} --save_every 50"
+)
 STEP = re.compile(r"^(\d+)/\d+ \(epoch \d+\), train_loss = [\d.]+", re.MULTILINE)
 
 
@@ -192,7 +195,9 @@ class OverSsh(Session):
 
     def leftovers(self) -> list[str]:
         return [
-            process.command for process in self.host.processes() if "supervise" in process.command or "trainer" in process.command
+            process.command
+            for process in self.host.processes()
+            if "supervise" in process.command or "trainer" in process.command
         ] + self.host.exec(["docker", "ps", "--all", "--quiet", "--filter", "label=remoterun.run"]).stdout.split()
 
     def test_files_belong_to_the_user(self) -> None:

@@ -72,7 +72,7 @@ class Lab:
         self._record = record.claim(self.cache / "sessions")
         with (record.RECORDS / "watch.log").open("ab") as log:
             self._watch = subprocess.Popen(
-                [sys.executable, "-m", "tests.lab"],
+                [sys.executable, "-m", "tests.lab", self._record.name],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -100,7 +100,8 @@ class Lab:
         for host in self.hosts.values():
             host.down()
         self.hosts.clear()
-        record.remove(self._record)
+        with record.locked():
+            record.remove(self._record)
         assert self._watch.stdin is not None
         self._watch.stdin.close()
         self._watch.wait(timeout=30)

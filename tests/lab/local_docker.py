@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.lab.error import LabError
 from tests.lab.images import BASE_IMAGE, Images, archived_id
 from tests.lab.process import birth, kill, listed, run, tail, until
-from tests.lab.record import RECORDS
+from tests.lab.record import RECORDS, locked
 
 FOLDER = RECORDS / "local-docker"  # a file for each process that uses a dockerd of ours
 DATA = "local-docker"
@@ -43,10 +43,10 @@ def local_docker(cache: Path, images: Images) -> Iterator[LocalDocker]:
     """Use the engine that runs; if none does, start one and stop it when its last user leaves."""
     engine = LocalDocker()
     mine = FOLDER / f"{os.getpid()}-{birth(os.getpid())}"
-    if not answers() or _ours():
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        mine.touch()
-        with images.locked():
+    with locked():
+        if not answers() or _ours():
+            FOLDER.mkdir(parents=True, exist_ok=True)
+            mine.touch()
             if not answers():
                 _start(cache)
     try:
@@ -65,15 +65,16 @@ def answers() -> bool:
 
 def sweep_local_docker() -> None:
     """Stop a dockerd of ours that nobody uses any more."""
-    for user in FOLDER.glob("*-*"):
-        pid, born = user.name.split("-")
-        if birth(int(pid)) != int(born):
-            user.unlink(missing_ok=True)
-    if any(FOLDER.glob("*-*")):
-        return
-    pids = _ours()
-    kill(pids, signal.SIGTERM)
-    until(lambda: not any(map(birth, pids)), 30, f"dockerd {pids} ends", lambda: str(pids))
+    with locked():
+        for user in FOLDER.glob("*-*"):
+            pid, born = user.name.split("-")
+            if birth(int(pid)) != int(born):
+                user.unlink(missing_ok=True)
+        if any(FOLDER.glob("*-*")):
+            return
+        pids = _ours()
+        kill(pids, signal.SIGTERM)
+        until(lambda: not any(map(birth, pids)), 30, f"dockerd {pids} ends", lambda: tail(FOLDER / "dockerd.log"))
 
 
 def _ours() -> list[int]:

@@ -6,11 +6,13 @@ can remove all of it; the next lab does so first, and so does the watcher of eac
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,48 +50,51 @@ class Record:
         return [words.split()[0] for words in names if words.startswith(f"{self.name}-")]
 
 
+@contextmanager
+def locked() -> Iterator[None]:
+    """One process at a time takes or frees names; a name that is swept can't be taken half-way. Not reentrant."""
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    with (RECORDS / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def claim(sessions: Path) -> Record:
     """Take the first free number for this process. The record is on disk before this returns."""
-    RECORDS.mkdir(parents=True, exist_ok=True)
     born = birth(os.getpid())
     assert born is not None
-    for number in NUMBERS:
-        record = Record(number, os.getpid(), born, sessions / f"rrlab{number}-{os.getpid()}")
-        text = json.dumps({"number": number, "owner": record.owner, "born": born, "data": str(record.data)})
-        new = RECORDS / f".{os.getpid()}.new"
-        new.write_text(text)
-        try:
-            os.link(new, record.path)
-        except FileExistsError:
-            continue
-        finally:
-            new.unlink()
-        return record
+    with locked():
+        for number in NUMBERS:
+            record = Record(number, os.getpid(), born, sessions / f"rrlab{number}-{os.getpid()}")
+            if not record.path.exists():
+                text = json.dumps({"number": number, "owner": record.owner, "born": born, "data": str(record.data)})
+                new = RECORDS / ".new"
+                new.write_text(text)
+                new.replace(record.path)
+                return record
     raise LabError(f"every number is taken: {len(NUMBERS)} records in {RECORDS}")
 
 
 def records() -> Iterator[Record]:
     """Every lab on this machine, dead or alive."""
     for path in sorted(RECORDS.glob("rrlab*.json")):
-        try:
-            found = json.loads(path.read_text())
-        except FileNotFoundError:
-            continue
+        found = json.loads(path.read_text())
         yield Record(found["number"], found["owner"], found["born"], Path(found["data"]))
 
 
 def sweep() -> list[str]:
     """Remove all that dead owners left behind; returns the names. May run at any time, twice at once too."""
     swept = []
-    for record in records():
-        if not record.alive():
-            remove(record)
-            swept.append(record.name)
+    with locked():
+        for record in records():
+            if not record.alive():
+                remove(record)
+                swept.append(record.name)
     return swept
 
 
 def remove(record: Record) -> None:
-    """Remove whatever the lab made and then its record; each thing may be gone already."""
+    """Remove whatever the lab made and then its record; each thing may be gone already. Call it `locked`."""
     for name in record.namespaces():
         remove_namespace(name)
     for link in links(record.name):
