@@ -30,6 +30,7 @@ def main() -> int:
     (FOLDER / ".gitignore").write_text("data/\nmodels/\n")
     if not (FOLDER / ".git").exists():
         subprocess.run(["git", "init", "--quiet", str(FOLDER)], check=True)
+        subprocess.run(["git", "-C", str(FOLDER), "add", ".gitignore"], check=True)
 
     type_("remoterun", "upload", "data/input.txt", "--name", "demo")
     type_("remoterun", "run", "--yes", "--mount", "uploads/demo:data", TRAIN)

@@ -41,6 +41,7 @@ from remoterun.session import Prompts, Session, host_of
 from remoterun.transfer import Conflict, Fetched, Progress, Sent
 
 if TYPE_CHECKING:
+    from remoterun.hosts.base import Host
     from remoterun.source import Source
 
 RECONNECT_LEAST, RECONNECT_MOST = 0.25, 5.0
@@ -97,6 +98,7 @@ class Client:
         self._prompts = prompts or Prompts()
         self._sessions: dict[MachineType, Session] = {}
         self._registry: Registry | None = None
+        self._hosts: list[Host] = []
 
     def __enter__(self) -> Client:
         return self
@@ -109,6 +111,9 @@ class Client:
         for session in self._sessions.values():
             session.close()
         self._sessions.clear()
+        for host in self._hosts:
+            host.close()
+        self._hosts.clear()
         if self._registry is not None:
             self._registry.close()
             self._registry = None
@@ -553,6 +558,21 @@ class Client:
         return session, where
 
     # -- machines
+
+    def fabric(self, name: str) -> Any:
+        """A `fabric.Connection` to a machine, for what remoterun has no command for; its host key is checked and the
+        ssh configuration honoured, which fabric alone does not do. It lives until this client is closed.
+
+        Raises `UsageError` for the machine in front of us, and `HostError`.
+        """
+        from remoterun.hosts.ssh import SSHHost
+
+        machine = self.machine(name)
+        host = host_of(machine, self.config, self._prompts)
+        if not isinstance(host, SSHHost):
+            raise UsageError(f"`{machine.name}` is the machine in front of us", hint="use subprocess")
+        self._hosts.append(host)
+        return host.fabric()
 
     def examine(self, machine: MachineType) -> list[dict[str, Any]]:
         """The agent's part of `doctor`: checks with name, ok, detail, fix."""

@@ -133,7 +133,7 @@ class Registry:
             except (OverflowError, ValueError):  # more digits than any run number has
                 row = None
             if row is None:
-                raise NotFound(f"there is no run {number:.20}" if isinstance(number, str) else f"there is no run {number}", hint="remoterun ps")
+                raise NotFound(f"there is no run {str(number)[:20]}", hint="remoterun ps")
         return _run(row)
 
     def runs(self, limit: int | None = None, labels: Iterable[str] = ()) -> list[Run]:

@@ -298,7 +298,7 @@ def _plan(manifest: Manifest, target: Path, conflict: Conflict, result: Fetched)
         place = os.path.join(target, entry.path)
         try:
             status = os.lstat(place)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:  # not there, or it can't be: that shows when it is written
             plan.append(entry)
             continue
         if entry.kind == "d":
@@ -339,8 +339,9 @@ def _fetch_files(
         return []
     again = []
     with session.stream("get", resource=resource) as stream:
-        _send_names(stream, files)
+        names = _Names(stream, files)
         for entry in files:
+            names.ask(entry)
             frame = _next(stream, session)
             if "gone" in frame.header:
                 result.warnings.append(f"{show(entry.path)} is gone: {frame.header['gone']}")
@@ -354,15 +355,40 @@ def _fetch_files(
     return again
 
 
-def _send_names(stream: Stream, files: list[Entry]) -> None:
-    body = bytearray()
-    for entry in files:
-        body += os.fsencode(entry.path) + b"\0"
-        if len(body) > PIECE:
-            stream.send(bytes(body))
-            body.clear()
-    stream.send(bytes(body))
-    stream.end()
+class _Names:
+    """The names of the wanted files, sent a little ahead of their answers.
+
+    All of them at once could fill one direction's window while the answers that nobody reads fill the other's.
+    """
+
+    def __init__(self, stream: Stream, files: list[Entry]) -> None:
+        self._stream = stream
+        self._left = iter(files)
+        self._ahead = 0
+        self._ended = False
+
+    def ask(self, entry: Entry) -> None:
+        """To be called before the answer for `entry` is read, in the order of the files."""
+        if self._ahead < PIECE and not self._ended:
+            self._send()
+        self._ahead -= len(_name(entry))
+
+    def _send(self) -> None:
+        body = bytearray()
+        for entry in self._left:
+            body += _name(entry)
+            if len(body) > 2 * PIECE:
+                break
+        else:
+            self._ended = True
+        self._ahead += len(body)
+        self._stream.send(bytes(body))
+        if self._ended:
+            self._stream.end()
+
+
+def _name(entry: Entry) -> bytes:
+    return os.fsencode(entry.path) + b"\0"
 
 
 def _land_file(
@@ -440,8 +466,9 @@ def relay(source: Session, resource: dict[str, Any], manifest: Manifest, target:
     progress.start("passing on", len(wanted), sum(entry.size for entry in wanted))
     if wanted:
         with source.stream("get", resource=resource) as incoming, target.stream("put") as outgoing:
-            _send_names(incoming, wanted)
+            names = _Names(incoming, wanted)
             for entry in wanted:
+                names.ask(entry)
                 header: dict[str, Any] = {"d": entry.digest, "s": entry.size, "o": 0}
                 while True:
                     frame = _next(incoming, source)

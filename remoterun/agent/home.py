@@ -32,6 +32,7 @@ from .tree import Entry, Landing, Manifest, TreeError, hash_file, show, walk
 
 FORMAT = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+EMPTY = hashlib.sha256(b"").hexdigest()
 KEY = re.compile(r"[0-9a-z]{8,40}\Z")
 
 
@@ -136,7 +137,11 @@ class Home:
         return os.path.join(self.blobs, digest[:2], digest[2:] + (".x" if executable else ""))
 
     def has_blob(self, digest: str) -> bool:
-        return os.path.exists(self.blob(digest))
+        """A file without content counts only if that is its content: after a power cut it may be an empty husk."""
+        try:
+            return os.stat(self.blob(digest)).st_size > 0 or digest == EMPTY
+        except OSError:
+            return False
 
     def partial_size(self, digest: str) -> int:
         try:
@@ -146,10 +151,12 @@ class Home:
 
     def adopt(self, path: str, digest: str) -> None:
         """Make the file at `path` the blob `digest`, by a hard link, unless there is one. `path` becomes read-only."""
-        target = self.blob(digest)
-        if os.path.exists(target):
+        if self.has_blob(digest):
             return
+        target = self.blob(digest)
         os.makedirs(os.path.dirname(target), exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(target)
         os.chmod(path, 0o444)
         try:
             os.link(path, target)
@@ -160,20 +167,21 @@ class Home:
         """The path of the blob's executable twin, made where missing (a hard link shares its mode, so it's a copy)."""
         target = self.blob(digest, executable=True)
         if not os.path.exists(target):
-            temporary = os.path.join(self.tmp, "x-%d-%s" % (os.getpid(), secrets.token_hex(4)))
-            private_copy(self.blob(digest), temporary)
-            os.chmod(temporary, 0o555)
-            os.replace(temporary, target)
+            with self.temporary("twin") as folder:
+                copy = os.path.join(folder, "x")
+                private_copy(self.blob(digest), copy)
+                os.chmod(copy, 0o555)
+                os.replace(copy, target)
         return target
 
     def put(self, data: bytes) -> str:
         """Keep `data` as a blob; its digest."""
         digest = hashlib.sha256(data).hexdigest()
         if not self.has_blob(digest):
-            temporary = os.path.join(self.tmp, "put-%d-%s" % (os.getpid(), secrets.token_hex(4)))
-            write_whole(temporary, data)
-            self.adopt(temporary, digest)
-            os.unlink(temporary)
+            with self.temporary("put") as folder:
+                whole = os.path.join(folder, "blob")
+                write_whole(whole, data)
+                self.adopt(whole, digest)
         return digest
 
     # -- trees
@@ -225,6 +233,8 @@ class Home:
 
     def _place_file(self, entry: Entry, path: str, descriptor: int, name: str, private: bool) -> None:
         try:
+            if os.stat(self.blob(entry.digest)).st_size != entry.size:
+                raise HomeError("damaged", "the content of %s is damaged in %s" % (show(entry.path), self.path))
             if private:
                 private_copy(self.blob(entry.digest), path)
                 os.chmod(path, 0o755 if entry.executable else 0o644)
@@ -377,6 +387,7 @@ class Home:
         Files become blobs by hard links: no data is copied. May be repeated after a crash at any point.
         """
         source = {entry.path: entry for entry in Manifest.decode(_read(run.source_file)).entries}
+        _open_up(run.work)
         special: List[str] = []
         entries = []
         for found in walk(run.work, skip, special):
@@ -411,10 +422,10 @@ class Home:
             self.adopt(path, entry.digest)
         elif not self.has_blob(entry.digest):
             # A blob is not executable and a hard link shares its mode: a repetition after a crash would lose the bit.
-            copy = os.path.join(self.tmp, "out-%d-%s" % (os.getpid(), secrets.token_hex(4)))
-            private_copy(path, copy)
-            self.adopt(copy, entry.digest)
-            os.unlink(copy)
+            with self.temporary("out") as folder:
+                copy = os.path.join(folder, "x")
+                private_copy(path, copy)
+                self.adopt(copy, entry.digest)
 
     def outputs(self, run: RunFolder) -> Optional["Stored"]:
         """The saved outputs, or None while the run hasn't saved any."""
@@ -436,6 +447,16 @@ class Stored:
             return Manifest.decode(_read(self._manifest_file))
         except TreeError as error:
             raise HomeError("damaged", "%s is damaged: %s" % (self._manifest_file, error))
+
+
+def _open_up(root: str) -> None:
+    """Let us read every folder below `root`, whatever a command has done to their modes."""
+    for folder, names, _ in os.walk(root):
+        for name in names:
+            path = os.path.join(folder, name)
+            if not os.path.islink(path) and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+                with contextlib.suppress(OSError):
+                    os.chmod(path, 0o700)
 
 
 def _event(state: str) -> bytes:

@@ -6,17 +6,20 @@ Standard library only; Python >= 3.8.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import getpass
 import hashlib
 import os
 import platform
+import secrets
 import socket
 import struct
 import time
 import traceback
 from typing import Any, Dict, List, Optional, Tuple
 
-from . import doctor, logs, supervisor
+from . import doctor, logs, slots, supervisor
 from .engines import tail
 from .files import DISK_FULL
 from .home import Home, HomeError
@@ -26,6 +29,7 @@ from .tree import Entry, Manifest, TreeError, check_path, hash_file, show, walk
 
 MAX_MANIFEST = 1 << 30
 POLL_LEAST, POLL_MOST = 0.005, 0.1
+CARE_EVERY = 2.0
 
 
 def serve(home: Home) -> int:
@@ -152,8 +156,8 @@ class Server:
             for mount in spec["mounts"]:
                 self._resolve(mount)
             run = self.home.create_run(spec, source)
-        if run.state()[0] not in FINAL and not run.supervised():
-            supervisor.spawn(self.home, run.key)
+            slots.come(self.home, run.key, int(spec.get("gpus") or 0))
+        self._care_for(run)
         return {"status": run.status()}
 
     def op_runs(self, stream: Stream, keys: Optional[List[str]] = None) -> Dict[str, Any]:
@@ -162,6 +166,7 @@ class Server:
         for key in self.home.run_keys() if keys is None else keys:
             run = self.home.run(key)
             if run.exists():
+                self._care_for(run)
                 found.append(run.status())
         return {"runs": found}
 
@@ -201,7 +206,8 @@ class Server:
         since: Optional[float] = None,
         timed: bool = False,
     ) -> Dict[str, Any]:
-        """Out: {"event": …, "n": number, "past": was it there before}, {"log": offset, "t": time} with bytes, {"build": last line}.
+        """Out: {"event": …, "n": number, "past": was it there before}, {"log": offset, "t": time} with bytes,
+        {"build": last line}.
 
         The bytes of the log come whole and once, from `offset` on; all of them before the event that ends the run.
         """
@@ -212,7 +218,11 @@ class Server:
             offset = max(offset, logs.offset_since(run, since))
         follower = _Follower(stream, run, logs.LogReader(run, offset, timed), events)
         pause = POLL_LEAST
+        next_care = 0.0
         while True:
+            if time.monotonic() >= next_care:
+                self._care_for(run)
+                next_care = time.monotonic() + CARE_EVERY
             moved = follower.pump()
             if follower.done or not follow:
                 break
@@ -250,6 +260,11 @@ class Server:
 
     # -- parts
 
+    def _care_for(self, run: RunFolder) -> None:
+        """A run that goes on has a supervisor, whatever became of the last one."""
+        if run.state()[0] not in FINAL and not run.supervised():
+            supervisor.spawn(self.home, run.key)
+
     def _ask(self, key: str, ask: Any) -> Dict[str, Any]:
         run = self.home.existing_run(key)
         state = run.state()[0]
@@ -257,8 +272,7 @@ class Server:
             return {"asked": False, "status": run.status()}
         already = run.status()["stopping"]
         ask(run)
-        if not run.supervised():
-            supervisor.spawn(self.home, key)
+        self._care_for(run)
         return {"asked": True, "already": already, "status": run.status()}
 
     def _resolve(self, mount: Dict[str, Any]) -> None:
@@ -312,6 +326,9 @@ class Server:
         return path if os.path.isdir(path) and not os.path.islink(path) else os.path.dirname(path)
 
 
+_FINAL_WORDS = frozenset(state.value for state in FINAL)
+
+
 class _Follower:
     """Sends what is new of one run."""
 
@@ -320,7 +337,7 @@ class _Follower:
         self.run = run
         self.reader = reader
         self.events = events
-        self.done = False
+        self.done = any(event.get("state") in _FINAL_WORDS for event in run.events()[:events])
         self._build = ""
         self._building = True
         self._past = True
@@ -370,19 +387,35 @@ class _Incoming:
         offset = int(header.get("o", 0))
         if len(self._digest) != 64 or set(self._digest) - set("0123456789abcdef"):
             raise HomeError("bad_stream", "not a digest: %s" % show(self._digest[:80]))
-        self._path = os.path.join(home.partial, self._digest)
         self._hash = hashlib.sha256()
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._file = os.fdopen(descriptor, "r+b", buffering=0)
-        left = offset
-        while left:
-            data = self._file.read(min(left, 1 << 20))
+        self._have = offset
+        self._path = os.path.join(home.partial, self._digest)
+        self._file: Any = _take_partial(self._path)
+        self._shared = self._file is not None
+        try:
+            if self._file is not None:
+                self._read_begun(self._file, offset)
+                self._file.truncate(offset)
+            else:  # somebody else is sending it, too
+                begun, self._path = self._path, os.path.join(home.tmp, "in-%d-%s" % (os.getpid(), secrets.token_hex(4)))
+                self._file = open(self._path, "x+b", buffering=0)
+                if offset:
+                    with _open_first(begun, home.blob(self._digest)) as reader:
+                        self._read_begun(reader, offset, copy=True)
+        except BaseException:
+            self.suspend()
+            raise
+
+    def _read_begun(self, reader: Any, size: int, copy: bool = False) -> None:
+        """Hash the first `size` bytes, which an earlier transfer left."""
+        while size:
+            data = reader.read(min(size, 1 << 20))
             if not data:
                 raise HomeError("bad_stream", "less of %s is here than was said" % self._digest[:12])
             self._hash.update(data)
-            left -= len(data)
-        self._file.truncate(offset)
-        self._have = offset
+            if copy:
+                _append(self._file, data)
+            size -= len(data)
 
     def take(self, data: bytes) -> bool:
         """Whether the blob is whole now."""
@@ -391,9 +424,7 @@ class _Incoming:
             self._discard()
             raise HomeError("bad_stream", "more bytes of %s than were said" % self._digest[:12])
         self._hash.update(data)
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
+        _append(self._file, data)
         if self._have < self._size:
             return False
         if self._hash.hexdigest() != self._digest:
@@ -401,19 +432,59 @@ class _Incoming:
             raise HomeError("damaged", "the content of %s did not arrive as it was read" % self._digest[:12])
         if self._size > PIECE:
             os.fsync(self._file.fileno())
-        self._file.close()
         self._home.adopt(self._path, self._digest)
-        os.unlink(self._path)
+        self._discard()
         return True
 
     def suspend(self) -> None:
         """Keep what came, for the next try."""
-        if not self._file.closed:
-            self._file.close()
+        if self._file is None or self._file.closed:
+            return
+        if not self._shared:
+            self._discard()
+        self._file.close()
 
     def _discard(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
         self._file.close()
-        os.unlink(self._path)
+
+
+def _take_partial(path: str) -> Optional[Any]:
+    """The partial file, open and locked until it is closed; None while somebody else has it."""
+    while True:
+        try:
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
+        except PermissionError:  # read-only: a crash came in the midst of `Home.adopt`
+            os.chmod(path, 0o600)
+            continue
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            return None
+        links = os.fstat(file.fileno()).st_nlink
+        if links == 1:
+            return file
+        if links > 1:  # a crash came just after `Home.adopt`: this is the blob itself
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        file.close()
+
+
+def _open_first(*paths: str) -> Any:
+    for path in paths:
+        try:
+            return open(path, "rb", buffering=0)
+        except FileNotFoundError:
+            continue
+    raise HomeError("bad_stream", "less of a blob is here than was said")
+
+
+def _append(file: Any, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
 
 
 def _work_tree(run: RunFolder) -> Manifest:

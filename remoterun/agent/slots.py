@@ -68,6 +68,12 @@ def ask(
         return Turn(True, chosen, "", [])
 
 
+def come(home: Home, key: str, gpus: int) -> None:
+    """Take a place in the line. `ask` does it, too; who is to be served in the order of arrival comes here first."""
+    with locked(home.lock("slots")):
+        _come(home, key, gpus)
+
+
 def release(home: Home, key: str) -> None:
     """Give back what `key` holds, or its place in the line. Nothing held is fine."""
     _drop(home, key, ".slot")

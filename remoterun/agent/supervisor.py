@@ -78,6 +78,7 @@ def supervise(home: Home, key: str) -> int:
     lock = run.take_supervision()
     if lock is None:
         return 0
+    home.mark_active(key)  # an agent that started while the run was made may have taken the mark away
     processes.become_subreaper()
     Supervisor(home, run).drive()
     return 0
@@ -285,6 +286,7 @@ class Supervisor:
             _, special = self.home.save_outputs(self.run, self._places())
             if special:
                 self.run.note("not saved, since these are sockets, pipes or devices: %s" % ", ".join(special[:5]))
+        self._discard_work()
         saved = self.home.outputs(self.run)
         manifest = saved.manifest() if saved else None
         fields = {"code": event.get("code")}
@@ -343,15 +345,27 @@ class Supervisor:
         return [mount["place"] for mount in self.spec["mounts"] if not mount["place"].startswith("/")]
 
     def _unmount(self) -> None:
+        folders = [self.spec["workdir"]]
         for place in self._places():
-            remove_tree(os.path.join(self.run.work, place))
-        folder = self.spec["workdir"]
-        while folder:  # ours, if the source had no such folder and the command left it empty
-            try:
-                os.rmdir(os.path.join(self.run.work, folder))
-            except OSError:
-                break
+            if not self._leads_out(place):
+                remove_tree(os.path.join(self.run.work, place))
+                folders.append(os.path.dirname(place))
+        for folder in folders:
+            while folder and not self._leads_out(folder):  # ours, if the command left it empty
+                try:
+                    os.rmdir(os.path.join(self.run.work, folder))
+                except OSError:
+                    break
+                folder = os.path.dirname(folder)
+
+    def _leads_out(self, path: str) -> bool:
+        """Whether the command has put a link where `path` has a folder: what lies behind it is not ours to delete."""
+        folder = os.path.dirname(path)
+        while folder:
+            if os.path.islink(os.path.join(self.run.work, folder)):
+                return True
             folder = os.path.dirname(folder)
+        return False
 
     def _discard_work(self) -> None:
         remove_tree(self.run.work)
@@ -380,6 +394,7 @@ class Supervisor:
             event = self.run.state()[1]
             self._finish(reason, message="%s; its files are in %s" % (message, self.run.work), code=event.get("code"))
         else:
+            self._discard_work()
             self._finish(reason, message=message)
 
     def _finish(self, reason: Reason, **fields: Any) -> None:

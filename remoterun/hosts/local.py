@@ -56,6 +56,7 @@ class ProcessPipe:
     """The pipe to a child process."""
 
     def __init__(self, argv: list[str]) -> None:
+        self._said = ""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the pipe
         self._process = subprocess.Popen(
             argv,
@@ -92,6 +93,8 @@ class ProcessPipe:
             self._process.wait()
         with contextlib.suppress(OSError):
             self._stdout.close()
+        self._said = self.diagnosis()
+        self._errors.close()
 
     def diagnosis(self) -> str:
         try:
@@ -100,4 +103,4 @@ class ProcessPipe:
         except (OSError, ValueError):
             with contextlib.suppress(OSError, ValueError):
                 return os.pread(self._errors.fileno(), 4096, 0).decode("utf-8", "replace").strip()
-            return ""
+            return self._said

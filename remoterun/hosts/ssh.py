@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import paramiko
 
@@ -25,6 +26,9 @@ from remoterun.hosts.ssh_config import SSHTarget, resolve
 from remoterun.hosts.ssh_connection import Access, SessionRefused, SSHConnection, close_quietly, connect
 from remoterun.hosts.ssh_keys import AskPassphrase
 from remoterun.hosts.ssh_wire import Deadlines
+
+if TYPE_CHECKING:
+    import fabric
 
 __all__ = ["Deadlines", "ProbeResult", "SSHHost", "SSHPipe", "UnknownHostKey"]
 
@@ -131,6 +135,29 @@ class SSHHost:
         result = self._run(command, input, timeout)
         _, mark, rest = result.stdout.partition(_MARK + b"\n")
         return ProbeResult(result.status, rest if mark else result.stdout, result.stderr)
+
+    def fabric(self) -> fabric.Connection:
+        """A `fabric.Connection` over the connection that is kept here, for scripts.
+
+        Fabric alone checks no host keys and honours few ssh settings; this one has all that `open` has. It lives as
+        long as this host; do not close it. Raises what `open` raises.
+        """
+        import fabric
+
+        with self._lock:
+            if self._connection is None or not self._connection.alive:
+                self._connection = connect(resolve(self._target, self._access.config_file), self._access)
+            connection = self._connection
+        settings = connection.settings
+        made = fabric.Connection(
+            host=settings.hostname,
+            user=settings.user,
+            port=settings.port,
+            config=fabric.Config(ssh_config=paramiko.SSHConfig()),
+        )
+        made.client._transport = connection.transport
+        made.transport = connection.transport
+        return made
 
     def close(self) -> None:
         with self._lock:

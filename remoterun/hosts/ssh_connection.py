@@ -83,6 +83,11 @@ class SSHConnection:
         return bool(self._transport.is_active()) and not self._wire.closed
 
     @property
+    def transport(self) -> paramiko.Transport:
+        """For libraries that bring their own channels; closed with the connection."""
+        return self._transport
+
+    @property
     def lost(self) -> str:
         """Why the link is gone, in words; "" while it isn't."""
         if self._via is not None and self._via.lost:

@@ -1100,3 +1100,11 @@ def test_the_key_is_written_as_ssh_writes_it(server: Server, keys: Keys) -> None
     from remoterun.hosts.known_hosts import HostKey
 
     assert HostKey("ssh-ed25519", blob).fingerprint == TestHostKeys().fingerprint(keys.host)
+
+
+def test_fabric_goes_over_the_same_connection(server: Server, reach: Open) -> None:
+    host = reach(server)
+    host.run_probe(["true"])
+    shell = host.fabric()
+    assert shell.run("echo over fabric", hide=True, in_stream=False).stdout == "over fabric\n"
+    assert host.run_probe(["echo", "still here"]).stdout == b"still here\n"

@@ -18,11 +18,13 @@ Standard library only; Python >= 3.8.
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import fcntl
 import os
 import subprocess
 import time
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from ..files import remove_tree
 from ..runs import RunFolder
@@ -95,14 +97,32 @@ class BuildJob(NamedTuple):
     say: Callable[[str], None]
     interrupted: Callable[[], bool]
 
-    def run(self, argv: List[str], env: Optional[Dict[str, str]] = None, cwd: Optional[str] = None) -> int:
-        """Run a program with its output appended to the log; its exit status. Raises `Interrupted`."""
+    @contextlib.contextmanager
+    def locked(self, path: str) -> Iterator[int]:
+        """Hold an exclusive lock on the file `path`, as its descriptor. Raises `Interrupted` while it waits."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            pause = 0.01
+            while not _lock(descriptor):
+                if self.interrupted():
+                    raise Interrupted
+                time.sleep(pause)
+                pause = min(pause * 1.3, 0.5)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def run(self, argv: List[str], keep: Sequence[int] = ()) -> int:
+        """Run a program with its output appended to the log; its exit status. Raises `Interrupted`.
+
+        `keep`: descriptors that it holds open, such as a lock that shall not end before it does.
+        """
         with open(self.log, "ab") as log:
             log.write(b"$ " + " ".join(argv).encode("utf-8", "surrogateescape") + b"\n")
             log.flush()
             try:
                 process = subprocess.Popen(
-                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, cwd=cwd, start_new_session=True
+                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=keep, start_new_session=True
                 )
             except OSError as error:
                 raise EngineError("%s can't be started: %s" % (argv[0], error.strerror))
@@ -160,6 +180,14 @@ def make_mount_point(work: str, place: str, is_file: bool) -> None:
 def quote(text: str) -> str:
     """`text` as one word of a POSIX shell, whatever it holds."""
     return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
 
 
 def _write(path: str, text: str, mode: int) -> None:

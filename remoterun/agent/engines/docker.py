@@ -9,7 +9,7 @@ import subprocess
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from ..files import locked, remove_tree, write_whole
+from ..files import remove_tree, write_whole
 from ..home import Home
 from ..runs import RunFolder
 from . import BaseImageUnavailable, BuildJob, EngineError, Look, Presence, make_mount_point, prepare_io
@@ -80,7 +80,7 @@ class Docker:
         environment = Environment.of(spec)
         if self.has_image(environment.final_image):
             return
-        with locked(self.home.lock("image-" + environment.hash)):
+        with job.locked(self.home.lock("image-" + environment.hash)):
             if self.has_image(environment.final_image):
                 return
             if environment.image:

@@ -51,11 +51,12 @@ class ProcessEngine:
         ready = os.path.join(folder, "ready")
         if os.path.exists(ready):
             return
-        with locked(self.home.lock(os.path.basename(folder))):
+        with job.locked(self.home.lock(os.path.basename(folder))) as lock:
             if not os.path.exists(ready):
-                self._make(environment, folder, job)
+                self._make(environment, folder, job, lock)
 
     def mount(self, run: RunFolder, spec: Dict[str, Any]) -> None:
+        writable = os.geteuid() == 0  # root may write what is read-only: that must not be a blob of the home
         for mount in spec["mounts"]:
             place = mount["place"]
             if place.startswith("/"):
@@ -72,7 +73,7 @@ class ProcessEngine:
             if mount["file"]:
                 entry = manifest.entries[0]
                 manifest = Manifest([entry._replace(path=os.path.basename(place))])
-            self.home.checkout(manifest, target, private=False)
+            self.home.checkout(manifest, target, private=writable)
 
     def start(self, run: RunFolder, spec: Dict[str, Any], gpus: List[str]) -> None:
         if self.look(run).presence is not Presence.ABSENT:
@@ -146,12 +147,13 @@ class ProcessEngine:
         entry = self.home.tree(environment.context).find(environment.requirements_file)
         return os.path.join(self.home.envs, "venv-" + environment.packages_hash(entry.digest if entry else ""))
 
-    def _make(self, environment: Environment, folder: str, job: BuildJob) -> None:
+    def _make(self, environment: Environment, folder: str, job: BuildJob, lock: int) -> None:
+        """The programs that build hold the lock, too: should we die, the next one waits until they have ended."""
         job.say("building the environment with TensorFlow, once for this machine; this takes some minutes")
         remove_tree(folder)  # what an interrupted build left
         os.makedirs(folder, 0o700)
         python = _newest_python()
-        if job.run([python, "-m", "venv", os.path.join(folder, "venv")]) != 0:
+        if job.run([python, "-m", "venv", os.path.join(folder, "venv")], [lock]) != 0:
             raise EngineError(
                 "Python can't make a virtual environment here",
                 job.tail(),
@@ -163,7 +165,7 @@ class ProcessEngine:
             os.path.join(folder, "venv", "bin", "python"), "-m", "pip", "install", "--disable-pip-version-check",
             "--no-input", "-r", os.path.join(self._library(environment), environment.requirements_file), "-r", own,
         ]  # fmt: skip
-        if job.run(words) != 0:
+        if job.run(words, [lock]) != 0:
             raise EngineError("building the environment failed", job.tail())
         write_whole(os.path.join(folder, "ready"), b"")
 

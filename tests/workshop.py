@@ -1,0 +1,380 @@
+"""Real homes with real agents, and runs made in them with the engine `process`, for tests.
+
+Nothing of TensorFlow is installed: the environments of these homes are one venv, built once a session from an empty
+requirements file, also under the name that the real requirements would have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from remoterun import environments
+from remoterun.agent.engines.environment import Environment
+from remoterun.agent.home import Home
+from remoterun.agent.protocol import PIECE
+from remoterun.agent.runs import FINAL, RunFolder, RunState
+from remoterun.agent.tree import Entry, Manifest
+from remoterun.client import Client
+from remoterun.config import Config
+from remoterun.hosts.local import LocalHost
+from remoterun.model import MachineType, new_key
+from remoterun.session import Session
+from remoterun.source import Source, snapshot
+
+Files = dict[str, bytes | str | None]
+"""Path to content; None is an empty folder; text `-> TARGET` a link; a path that ends in `*` is executable."""
+
+NO_PACKAGES: Files = {
+    "docker/Dockerfile": b"ARG BASE\nFROM ${BASE}\n",
+    "docker/requirements-cpu.txt": b"\n",
+    "docker/requirements-gpu.txt": b"\n",
+    "trainer/__init__.py": b"",
+}
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def tree_of(files: Files) -> tuple[Manifest, dict[str, bytes]]:
+    """(manifest, content by digest)."""
+    entries, blobs = [], {}
+    for name, content in files.items():
+        path = name.rstrip("*")
+        if content is None:
+            entries.append(Entry("d", path))
+        elif isinstance(content, str) and content.startswith("-> "):
+            entries.append(Entry("l", path, target=content[3:]))
+        else:
+            data = content.encode() if isinstance(content, str) else content
+            blobs[sha256(data)] = data
+            entries.append(Entry("f", path, len(data), sha256(data), name.endswith("*")))
+    return Manifest(entries), blobs
+
+
+def until(condition: Callable[[], Any], seconds: float = 15, what: str = "", pause: float = 0.01) -> Any:
+    """What `condition` returns once that is true; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
+        time.sleep(pause)
+
+
+class Place:
+    """A home and sessions with its agent. `close` ends every run that still goes on."""
+
+    def __init__(self, folder: Path, environment: Path | None = None, python: str | None = None) -> None:
+        self.folder = folder
+        self.home = Home.open(str(folder))
+        self._python = python
+        self._session: Session | None = None
+        if environment is not None:
+            lend(environment, self.home)
+        context, blobs = tree_of(NO_PACKAGES)
+        for data in (*blobs.values(), context.encode()):
+            self.home.put(data)
+        self.context = context.digest
+
+    def close(self) -> None:
+        session = self.session
+        for key in self.home.run_keys():
+            session.call("kill", key=key)
+        for key in self.home.run_keys():
+            self.until_final(key)
+            until(lambda run=self.run(key): not run.supervised(), what="the supervisor ends")
+        session.close()
+
+    @property
+    def session(self) -> Session:
+        if self._session is None or not self._session.alive:
+            self._session = self.new_session()
+        return self._session
+
+    def new_session(self) -> Session:
+        return Session(MachineType("local"), LocalHost(self.folder))
+
+    def drop_session(self) -> None:
+        """As a laptop that is closed."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    # -- trees and uploads
+
+    def put(self, files: Files) -> Manifest:
+        manifest, blobs = tree_of(files)
+        for data in blobs.values():
+            self.home.put(data)
+        return manifest
+
+    def upload(self, name: str, files: Files) -> dict[str, Any]:
+        return self.home.commit_upload(name, self.put(files))[0]
+
+    # -- runs
+
+    def spec(self, command: str, source: Manifest | None = None, **changed: Any) -> dict[str, Any]:
+        spec = {
+            "format": 1,
+            "key": new_key(),
+            "number": 1,
+            "created": time.time(),
+            "machine": "local",
+            "command": command,
+            "workdir": "",
+            "source": (source or Manifest([])).digest,
+            "mounts": [],
+            "env": {},
+            "environment": {"image": None, "base": "none", "variant": "cpu", "context": self.context},
+            "engine": "process",
+            "gpus": 0,
+            "slots": 50,
+            "timeout": None,
+        }
+        return {**spec, **changed}
+
+    def submit(self, command: str, files: Files | None = None, **changed: Any) -> str:
+        """The key of a new run."""
+        source = self.put(files or {})
+        spec = self.spec(command, source, **changed)
+        self.session.request("submit", source.encode(), spec=spec)
+        return str(spec["key"])
+
+    def run(self, key: str) -> RunFolder:
+        return self.home.run(key)
+
+    def state(self, key: str) -> RunState:
+        return self.run(key).state()[0]
+
+    def until_state(self, key: str, *states: RunState, seconds: float = 20) -> dict[str, Any]:
+        """The run's status once it is in one of the states."""
+        until(lambda: self.state(key) in states, seconds, f"{states}; events: {self.run(key).events()}")
+        return self.run(key).status()
+
+    def until_final(self, key: str, seconds: float = 20) -> dict[str, Any]:
+        return self.until_state(key, *FINAL, seconds=seconds)
+
+    def until_says(self, key: str, text: bytes, seconds: float = 20) -> None:
+        until(lambda: text in self.log(key), seconds, f"{text!r} in the log; events: {self.run(key).events()}")
+
+    def log(self, key: str) -> bytes:
+        try:
+            return Path(self.run(key).log).read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def outputs(self, key: str) -> Files:
+        """The saved outputs as their files are on the disk; what the manifest says is compared with it."""
+        stored = self.home.outputs(self.run(key))
+        assert stored is not None, self.run(key).events()
+        found = read_files(Path(stored.folder))
+        assert tree_of(found)[0].encode() == stored.manifest().encode()
+        return found
+
+    def supervisor(self, key: str) -> int | None:
+        """The pid of the run's supervisor."""
+        for pid in pids():
+            words = command_line(pid)
+            if b"supervise" in words and key.encode() in words:
+                return pid
+        return None
+
+
+def read_files(root: Path) -> Files:
+    """A folder's files, in the words of `Files`."""
+    found: Files = {}
+    for folder, names, files in os.walk(root):
+        for name in [*names, *files]:
+            path = Path(folder, name)
+            short = path.relative_to(root).as_posix()
+            if path.is_symlink():
+                found[short] = f"-> {os.readlink(path)}"
+            elif path.is_dir():
+                if not any(path.iterdir()):
+                    found[short] = None
+            else:
+                found[short + ("*" if path.stat().st_mode & 0o100 else "")] = path.read_bytes()
+    return found
+
+
+def pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def command_line(pid: int) -> list[bytes]:
+    """Empty for a zombie, or when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def running(mark: str) -> list[int]:
+    """Processes with the word `mark` in their command line, such as the number of seconds of a `sleep`."""
+    return [pid for pid in pids() if mark.encode() in command_line(pid)]
+
+
+def kill9(pid: int | None) -> None:
+    if pid is not None:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def build_environment(folder: Path) -> Path:
+    """A home with the venv of an empty requirements file."""
+    place = Place(folder)
+    key = place.submit("true")
+    assert place.until_final(key, 120)["state"] == "complete", place.run(key).status()
+    place.close()
+    return folder
+
+
+def lend(seed: Path, home: Home) -> None:
+    """Let `home` use the venv that `seed` has, under the name of the real requirements too."""
+    (venv,) = (seed / "envs").glob("venv-*")
+    names = {venv.name}
+    real = environments.context()[0]
+    for variant in ("cpu", "gpu"):
+        entry = real.find(f"docker/requirements-{variant}.txt")
+        assert entry is not None
+        environment = Environment(None, "", variant, "", [], [], "")
+        names.add("venv-" + environment.packages_hash(entry.digest))
+    for name in names:
+        target = Path(home.envs, name)
+        if not target.exists():
+            target.symlink_to(venv)
+
+
+# -- a user
+
+
+class User:
+    """A `Client` of a home of its own, with machines whose runs use the engine `process`."""
+
+    def __init__(self, root: Path, environment: Path, names: tuple[str, ...] = ("one", "two")) -> None:
+        self.root = root
+        self.places = {name: Place(root / name, environment) for name in names}
+        self.config = Config(
+            root / "laptop",
+            default=names[0],
+            machines={
+                name: MachineType(name, engine="process", home=str(place.folder), slots=20)
+                for name, place in self.places.items()
+            },
+        )
+        self.client = Client(self.config)
+
+    def new_client(self) -> Client:
+        self.client.close()
+        self.client = Client(self.config)
+        return self.client
+
+    def source(self, files: Files) -> Source:
+        folder = self.root / f"source{len(list(self.root.glob('source*')))}"
+        write_files(folder, files)
+        return snapshot(folder, no_git=True)
+
+    def place(self, name: str) -> Place:
+        return self.places[name]
+
+    def close(self) -> None:
+        self.client.close()
+        for place in self.places.values():
+            place.close()
+
+
+def write_files(folder: Path, files: Files) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        path = folder / name.rstrip("*")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            path.mkdir(exist_ok=True)
+        elif isinstance(content, str) and content.startswith("-> "):
+            path.symlink_to(content[3:])
+        else:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+            path.chmod(0o755 if name.endswith("*") else 0o644)
+    return folder
+
+
+# -- programs that play the agent
+
+
+@contextmanager
+def hostile_agent(folder: Path, program: str) -> Iterator[Session]:
+    """A session with a program of ours in the agent's place. It has `say(stream, kind, header, body)` and `hear()`."""
+    from remoterun.hosts.bundle import AgentBundle, agent_bundle
+
+    data = bytes(agent_bundle().data)
+    path = folder / "hostile.pyz"
+    import io
+    import zipfile
+
+    buffer = io.BytesIO(data)
+    with zipfile.ZipFile(buffer) as old:
+        parts = {name: old.read(name) for name in old.namelist()}
+    parts["__main__.py"] = (_HOSTILE + program).encode()
+    with zipfile.ZipFile(path, "w") as new:
+        for name, part in parts.items():
+            new.writestr(zipfile.ZipInfo(name), part)
+    bundle = AgentBundle(sha256(path.read_bytes())[:16], path.read_bytes())
+    session = Session(MachineType("evil"), LocalHost(folder / "home", bundle=bundle))
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+_HOSTILE = """
+import hashlib, json, os, struct, sys, time
+from agent.protocol import *
+from agent.tree import *
+
+def send(data):
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view):]
+
+def say(stream, kind, header=None, body=b""):
+    send(encode(stream, kind, header, body))
+
+def frames():
+    decoder = Decoder()
+    while True:
+        data = os.read(0, 1 << 20)
+        if not data:
+            sys.exit(0)
+        yield from decoder.feed(data)
+
+FRAMES = frames()
+
+def hear(wanted):
+    for stream, kind, header, body in FRAMES:
+        if kind == wanted:
+            return stream, header, body
+
+send(MAGIC)
+say(0, DATA, {"protocol": 1, "home": "/evil", "home_id": "evil", "python": "3", "host": "evil", "user": "me",
+              "boot": "", "time": time.time(), "pid": 1})
+"""
+
+
+def python(*words: str, **options: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, *words], **options)
+
+
+__all__ = [name for name in dir() if not name.startswith("_")] + ["PIECE"]
