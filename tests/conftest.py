@@ -16,6 +16,7 @@ import pytest
 from tests.lab import Lab, LabHost, LocalDocker
 from tests.lab import only_what_was_there as _only_what_was_there
 from tests.lab.local_docker import answers
+from tests.workshop import Place, User, build_environment
 
 HERE = Path(__file__).parent
 
@@ -97,6 +98,28 @@ def require_program(name: str) -> str:
     require(None if path else f"{name} is not installed")
     assert path is not None
     return path
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose environment, without packages, other homes of the session may use."""
+    return build_environment(tmp_path_factory.mktemp("environment") / "home")
+
+
+@pytest.fixture
+def place(tmp_path: Path, environment: Path) -> Iterator[Place]:
+    """A home with its agent; the runs in it end with the test."""
+    place = Place(tmp_path / "home", environment)
+    yield place
+    place.close()
+
+
+@pytest.fixture
+def user(tmp_path: Path, environment: Path) -> Iterator[User]:
+    """A client with two machines, `one` (the default) and `two`."""
+    user = User(tmp_path, environment)
+    yield user
+    user.close()
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,12 @@ requirements file, also under the name that the real requirements would have.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import signal
-import subprocess
-import sys
+import textwrap
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,11 +21,11 @@ from typing import Any
 from remoterun import environments
 from remoterun.agent.engines.environment import Environment
 from remoterun.agent.home import Home
-from remoterun.agent.protocol import PIECE
 from remoterun.agent.runs import FINAL, RunFolder, RunState
 from remoterun.agent.tree import Entry, Manifest
 from remoterun.client import Client
 from remoterun.config import Config
+from remoterun.hosts.bundle import AgentBundle, agent_bundle
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType, new_key
 from remoterun.session import Session
@@ -75,10 +76,9 @@ def until(condition: Callable[[], Any], seconds: float = 15, what: str = "", pau
 class Place:
     """A home and sessions with its agent. `close` ends every run that still goes on."""
 
-    def __init__(self, folder: Path, environment: Path | None = None, python: str | None = None) -> None:
+    def __init__(self, folder: Path, environment: Path | None = None) -> None:
         self.folder = folder
         self.home = Home.open(str(folder))
-        self._python = python
         self._session: Session | None = None
         if environment is not None:
             lend(environment, self.home)
@@ -317,21 +317,14 @@ def write_files(folder: Path, files: Files) -> Path:
 @contextmanager
 def hostile_agent(folder: Path, program: str) -> Iterator[Session]:
     """A session with a program of ours in the agent's place. It has `say(stream, kind, header, body)` and `hear()`."""
-    from remoterun.hosts.bundle import AgentBundle, agent_bundle
-
-    data = bytes(agent_bundle().data)
-    path = folder / "hostile.pyz"
-    import io
-    import zipfile
-
-    buffer = io.BytesIO(data)
-    with zipfile.ZipFile(buffer) as old:
+    with zipfile.ZipFile(io.BytesIO(agent_bundle().data)) as old:
         parts = {name: old.read(name) for name in old.namelist()}
-    parts["__main__.py"] = (_HOSTILE + program).encode()
-    with zipfile.ZipFile(path, "w") as new:
+    parts["__main__.py"] = (_HOSTILE + textwrap.dedent(program)).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as new:
         for name, part in parts.items():
             new.writestr(zipfile.ZipInfo(name), part)
-    bundle = AgentBundle(sha256(path.read_bytes())[:16], path.read_bytes())
+    bundle = AgentBundle(sha256(buffer.getvalue())[:16], buffer.getvalue())
     session = Session(MachineType("evil"), LocalHost(folder / "home", bundle=bundle))
     try:
         yield session
@@ -371,10 +364,3 @@ send(MAGIC)
 say(0, DATA, {"protocol": 1, "home": "/evil", "home_id": "evil", "python": "3", "host": "evil", "user": "me",
               "boot": "", "time": time.time(), "pid": 1})
 """
-
-
-def python(*words: str, **options: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, *words], **options)
-
-
-__all__ = [name for name in dir() if not name.startswith("_")] + ["PIECE"]

@@ -15,10 +15,10 @@ from tests.lab.process import until
 
 def main() -> None:
     sys.stdin.buffer.read()
-    watched = sys.argv[1:]
+    watched = tuple(sys.argv[1:])  # a lab's name and its owner's pid
 
     def over() -> bool:  # a killed process drops what it holds open shortly before it counts as dead
-        return not any(each.alive() for each in record.records() if each.name in watched)
+        return not any(each.alive() for each in record.records() if (each.name, str(each.owner)) == watched)
 
     until(over, 60, f"the owner of {watched} is dead", pause=0.05)
     record.sweep()

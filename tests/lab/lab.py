@@ -72,7 +72,7 @@ class Lab:
         self._record = record.claim(self.cache / "sessions")
         with (record.RECORDS / "watch.log").open("ab") as log:
             self._watch = subprocess.Popen(
-                [sys.executable, "-m", "tests.lab", self._record.name],
+                [sys.executable, "-m", "tests.lab", self._record.name, str(self._record.owner)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -101,7 +101,8 @@ class Lab:
             host.down()
         self.hosts.clear()
         with record.locked():
-            record.remove(self._record)
+            if self._record in record.records():
+                record.remove(self._record)
         assert self._watch.stdin is not None
         self._watch.stdin.close()
         self._watch.wait(timeout=30)

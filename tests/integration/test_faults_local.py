@@ -1,0 +1,492 @@
+"""Runs of the engine `process` on this machine, to their end, whatever dies on the way."""
+
+from __future__ import annotations
+
+import os
+import random
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remoterun.agent.runs import RunState
+from remoterun.errors import LinkLost, NotFound, UsageError
+from remoterun.model import new_key
+from tests.workshop import Place, kill9, read_files, running, tree_of, until
+
+pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks into /proc")
+
+COUNT = """
+i=0
+while [ $i -lt 40 ]; do i=$((i+1)); echo line $i; sleep 0.02; done
+echo end >result.txt
+exit 7
+"""
+COUNTED = b"".join(b"line %d\n" % number for number in range(1, 41))
+
+
+def follow(place: Place, key: str, **arguments: Any) -> tuple[bytes, list[dict[str, Any]]]:
+    """(log, events), with every offset checked."""
+    log, events = b"", []
+    with place.session.stream("follow", key=key, **arguments) as stream:
+        stream.end()
+        for frame in stream:
+            if "log" in frame.header:
+                assert frame.header["log"] == arguments.get("offset", 0) + len(log)
+                log += frame.body
+            elif "event" in frame.header:
+                assert frame.header["n"] == arguments.get("events", 0) + len(events)
+                events.append(frame.header["event"])
+    return log, events
+
+
+class TestEnds:
+    @pytest.mark.parametrize(
+        ("command", "code"),
+        [("exit 0", 0), ("exit 1", 1), ("exit 255", 255), ("exit 126", 126), ("no-such-program-xyz", 127),
+         ("kill -9 $$", 137), ("kill -TERM $$", 143), ("kill -INT $$", 130), ("exit 300", 44)],
+    )  # fmt: skip
+    def test_the_code_is_the_commands_own(self, place: Place, command: str, code: int) -> None:
+        status = place.until_final(place.submit(command))
+        assert (status["code"], status["reason"]) == (code, "exited" if code == 0 else "exit_nonzero")
+        assert status["state"] == ("complete" if code == 0 else "failed")
+
+    def test_a_large_log_is_whole(self, place: Place) -> None:
+        key = place.submit("seq 1 700000")
+        log, events = follow(place, key)
+        assert log == b"".join(b"%d\n" % number for number in range(1, 700001))
+        assert [event["state"] for event in events if "state" in event] == [
+            "queued", "building", "mounting", "running", "saving", "complete",
+        ]  # fmt: skip
+
+    def test_a_command_that_deletes_its_work_tree(self, place: Place) -> None:
+        key = place.submit('rm -rf "$PWD"; echo gone', {"a/b": b"x"})
+        status = place.until_final(key)
+        assert (status["state"], status["code"]) == ("complete", 0)
+        assert place.outputs(key) == {}
+
+    def test_its_time_is_up(self, place: Place) -> None:
+        key = place.submit("echo x >out; exec sleep 1000", timeout=0.3)
+        status = place.until_final(key)
+        assert (status["state"], status["reason"], status["code"]) == ("stopped", "timeout", 143)
+        assert place.outputs(key) == {"out": b"x\n"}
+
+    def test_it_kills_its_own_wrapper(self, place: Place) -> None:
+        key = place.submit("echo x >out; kill -9 $PPID; sleep 1000.125")
+        status = place.until_final(key)
+        assert (status["state"], status["reason"]) == ("interrupted", "host_lost")
+        assert place.outputs(key) == {"out": b"x\n"}
+        assert not running("1000.125")
+
+    def test_no_output_before_its_time(self, place: Place) -> None:
+        key = place.submit("echo start; sleep 1000")
+        place.until_says(key, b"start")
+        run = place.run(key)
+        assert place.home.outputs(run) is None and not os.path.exists(run.exit_file)
+
+
+class TestOutputs:
+    def test_new_changed_and_nothing_else(self, place: Place) -> None:
+        files = {"same": b"s", "grown": b"g", "gone": b"x", "deep/er/file": b"d", "script": b"#!", "tool*": b"#!"}
+        key = place.submit(
+            "echo more >>grown; rm gone; mkdir -p new/empty new/dir; echo n >new/dir/file; chmod +x script;"
+            " ln -s same link; ln -s /etc/passwd out; printf x >$(printf 'not\\377utf8'); touch zero;"
+            " cp tool other; mkfifo pipe",
+            files,
+        )
+        status = place.until_final(key)
+        assert status["state"] == "complete", place.log(key)
+        assert place.outputs(key) == {
+            "grown": b"gmore\n", "new/dir/file": b"n\n", "new/empty": None, "script*": b"#!", "link": "-> same",
+            "out": "-> /etc/passwd", os.fsdecode(b"not\xffutf8"): b"x", "zero": b"", "other*": b"#!",
+        }  # fmt: skip
+        assert any("pipe" in event.get("note", "") for event in place.run(key).events())
+        assert status["outputs"] == {"files": 6, "size": sum(map(len, (b"gmore\n", b"n\n", b"#!", b"x", b"#!")))}
+        assert not os.path.exists(place.run(key).work)
+
+    def test_sockets_are_told(self, place: Place) -> None:
+        key = place.submit("python -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"s\")'; echo x >out")
+        place.until_final(key)
+        assert place.outputs(key) == {"out": b"x\n"}
+        assert any("s" in event.get("note", "") for event in place.run(key).events())
+
+    def test_folders_that_cannot_be_read(self, place: Place) -> None:
+        key = place.submit("mkdir -p shut/in; echo x >shut/in/file; chmod 0 shut/in/file shut/in shut")
+        assert place.until_final(key)["state"] == "complete"
+        assert place.outputs(key) == {"shut/in/file": b"x\n"}
+
+    def test_a_folder_that_a_mount_made_is_no_output(self, place: Place) -> None:
+        place.upload("doom", {"f": b"d"})
+        mounts = [mount("uploads/doom", "made/for/it"), mount("uploads/doom", "kept/data")]
+        key = place.submit("cat made/for/it/f; echo x >kept/own", mounts=mounts, workdir="")
+        place.until_final(key)
+        assert place.log(key) == b"d"
+        assert place.outputs(key) == {"kept/own": b"x\n"}
+
+    def test_what_lies_behind_a_link_is_not_deleted(self, place: Place, tmp_path: Path) -> None:
+        """A command may put a link where the parent folder of a mount was."""
+        place.upload("doom", {"f": b"d"})
+        precious = tmp_path / "precious"
+        (precious / "data").mkdir(parents=True)
+        (precious / "data" / "file").write_text("mine")
+        (precious / "empty").mkdir()
+        key = place.submit(
+            f"cd ..; rm -rf a work; mkdir -p {place.folder}/x; cd {place.home.runs}/*/work;"
+            f" rm -rf a; ln -s {precious} a",
+            {"a/empty/file": b"x"},
+            mounts=[mount("uploads/doom", "a/data")],
+            workdir="a/empty",
+        )
+        place.until_final(key)
+        assert (precious / "data" / "file").read_text() == "mine"
+        assert (precious / "empty").is_dir()
+
+
+def mount(typed: str, at: str, **more: Any) -> dict[str, Any]:
+    kind, name, *sub = typed.split("/")
+    resource: dict[str, Any] = {"kind": kind[:-1], "sub": "/".join(sub), **more}
+    resource["name" if kind == "uploads" else "key"] = name
+    return {"typed": typed, "path": at, "place": at, "resource": resource}
+
+
+class TestMounts:
+    def test_folder_file_and_part(self, place: Place) -> None:
+        place.upload("doom", {"in.txt": b"text", "sub/a": b"A", "sub/run*": b"#!/bin/sh\necho ran\n"})
+        mounts = [
+            mount("uploads/doom", "data"),
+            mount("uploads/doom/in.txt", "one/file.txt"),
+            mount("uploads/doom/sub", "tracked"),
+        ]
+        key = place.submit(
+            "cat data/in.txt one/file.txt; ls tracked; ./tracked/run; cat one/beside",
+            {"tracked/old": b"hidden", "one/beside": b"still here"},
+            mounts=mounts,
+        )
+        assert place.until_final(key)["state"] == "complete", place.log(key)
+        assert place.log(key) == b"texttexta\nrun\nran\nstill here"
+        assert place.outputs(key) == {}
+
+    def test_the_home_keeps_its_content(self, place: Place) -> None:
+        """Whatever a command does to a mount, as root too."""
+        place.upload("doom", {"in.txt": b"text", "sub/run*": b"run"})
+        key = place.submit(
+            "echo more >>data/in.txt; : >data/sub/run; chmod -R u+w data; echo x >data/in.txt; rm -rf data/sub; true",
+            mounts=[mount("uploads/doom", "data")],
+        )
+        place.until_final(key)
+        assert read_files(Path(place.home.uploads, "doom", "1")) == {"in.txt": b"text", "sub/run*": b"run"}
+        for path in Path(place.home.blobs).glob("*/*"):
+            if not path.name.endswith(".x"):
+                data = path.read_bytes()
+                assert place.home.blob(tree_of({"x": data})[0].entries[0].digest) == str(path)
+        assert place.outputs(key) == {}
+
+    def test_outputs_of_a_run(self, place: Place) -> None:
+        first = place.submit("mkdir models; echo m >models/m; echo o >other")
+        place.until_final(first)
+        second = place.submit("cat models/m", mounts=[mount(f"runs/{first}/models", "models")])
+        place.until_final(second)
+        assert place.log(second) == b"m\n"
+
+    def test_what_is_refused_at_once(self, place: Place) -> None:
+        place.upload("doom", {"f": b"d"})
+        going = place.submit("sleep 1000")
+        for typed, kind in (("uploads/none", NotFound), ("uploads/doom/none", NotFound), (f"runs/{going}", UsageError)):
+            with pytest.raises(kind):
+                place.submit("true", mounts=[mount(typed, "data")])
+        assert place.home.run_keys() == [going]
+
+    @pytest.mark.parametrize("at", ["a/data", "../out", "a/../../out", "/abs", ".", "data/../../x"])
+    def test_places_that_lead_out(self, place: Place, tmp_path: Path, at: str) -> None:
+        place.upload("doom", {"f": b"d"})
+        out = tmp_path / "outside"
+        out.mkdir()
+        key = place.submit("true", {"a": f"-> {out}", "b": b"x"}, mounts=[mount("uploads/doom", at)])
+        status = place.until_final(key)
+        assert (status["state"], status["reason"]) == ("failed", "mount_failed")
+        assert not list(out.iterdir()) and not (tmp_path / "out").exists()
+
+
+class TestStopAndKill:
+    def test_a_trap_has_its_grace(self, place: Place) -> None:
+        key = place.submit("trap 'echo saving; sleep 0.3; echo saved >model; exit 5' TERM; echo up; while :; do sleep 0.05; done")
+        place.until_says(key, b"up")
+        place.session.call("stop", key=key, grace=20)
+        status = place.until_final(key)
+        assert (status["state"], status["reason"], status["code"]) == ("stopped", "stopped", 5)
+        assert place.outputs(key) == {"model": b"saved\n"}
+
+    def test_who_ignores_it_is_killed_after_the_grace(self, place: Place) -> None:
+        key = place.submit("trap '' TERM; echo x >out; echo up; while :; do sleep 1000.25 & wait; done")
+        place.until_says(key, b"up")
+        began = time.monotonic()
+        place.session.call("stop", key=key, grace=0.5)
+        status = place.until_final(key)
+        assert 0.5 <= time.monotonic() - began < 8
+        assert (status["state"], status["code"]) == ("stopped", 137)
+        assert place.outputs(key) == {"out": b"x\n"}
+        assert not running("1000.25")
+
+    def test_kill_ends_all_that_ran_away(self, place: Place) -> None:
+        key = place.submit(
+            "setsid nohup sleep 1001.5 >/dev/null 2>&1 & (setsid sh -c 'sleep 1001.5 & sleep 1001.5' &);"
+            " env -i setsid sleep 1001.5 & (env -i setsid sh -c 'sleep 1001.5 & exit' &); sleep 1001.5 & "
+            "sleep 0.2; echo up; sleep 1001.5"
+        )
+        place.until_says(key, b"up")
+        until(lambda: len(running("1001.5")) >= 7, what="all of them run")
+        place.session.call("kill", key=key)
+        status = place.until_final(key)
+        assert (status["state"], status["reason"], status["code"]) == ("killed", "killed", 137)
+        until(lambda: not running("1001.5"), 3, "all of them ended")
+        assert os.path.isdir(place.run(key).work)
+
+    def test_what_is_left_in_the_background_ends_with_the_command(self, place: Place) -> None:
+        key = place.submit("setsid sleep 1002.5 & env -i setsid sleep 1002.5 & sleep 0.1; echo x >out")
+        place.until_final(key)
+        until(lambda: not running("1002.5"), 3, "they ended")
+        assert place.outputs(key) == {"out": b"x\n"}
+
+    @pytest.mark.parametrize("how", ["stop", "kill"])
+    def test_while_queued(self, place: Place, how: str) -> None:
+        first = place.submit("sleep 1000", slots=1)
+        place.until_state(first, RunState.RUNNING)
+        second = place.submit("echo never", slots=1)
+        place.session.call(how, key=second)
+        status = place.until_final(second)
+        assert (status["state"], status["started"]) == ("stopped" if how == "stop" else "killed", None)
+        assert place.log(second) == b""
+        assert not os.path.exists(os.path.join(place.home.queue, second + ".wait"))
+
+    def test_kill_while_another_builds_the_environment(self, place: Place) -> None:
+        from remoterun.agent.files import locked
+
+        changed = {"environment": {**place.spec("")["environment"], "requirements": "# other\n"}}
+        first = place.submit("true", **changed)
+        lock = until(lambda: [name for name in os.listdir(place.home.locks) if name.startswith("venv-")])[0]
+        with locked(place.home.lock(lock)):
+            second = place.submit("true", **changed)
+            place.until_state(second, RunState.BUILDING)
+            place.session.call("kill", key=second)
+            assert place.until_final(second, 5)["state"] == "killed"
+        place.session.call("kill", key=first)
+        place.until_final(first)
+
+    def test_kill_while_building_and_after_the_builder_died(self, place: Place) -> None:
+        """The build that a dead supervisor left is not disturbed by the next one."""
+        changed = {"environment": {**place.spec("")["environment"], "requirements": "# yet another\n"}}
+        key = place.submit("echo ran", **changed)
+        place.until_state(key, RunState.BUILDING)
+        until(lambda: os.path.exists(place.run(key).build_log), what="it builds")
+        kill9(place.supervisor(key))
+        until(lambda: not place.run(key).supervised())
+        place.drop_session()
+        assert place.session.alive
+        status = place.until_final(key, 60)
+        assert (status["state"], place.log(key)) == ("complete", b"ran\n"), status
+
+    def test_once_ended_neither_changes_it(self, place: Place) -> None:
+        key = place.submit("true")
+        place.until_final(key)
+        events = place.run(key).events()
+        for how in ("stop", "kill"):
+            assert not place.session.call(how, key=key)["asked"]
+        assert place.run(key).events() == events
+
+
+class TestQueue:
+    def test_first_come_first_served(self, place: Place) -> None:
+        keys = [place.submit("sleep 0.05", slots=1) for _ in range(4)]
+        status = [place.until_final(key, 30) for key in keys]
+        started = [item["started"] for item in status]
+        assert started == sorted(started)
+        for before, after in zip(status, status[1:], strict=False):
+            assert before["ended"] <= after["started"] + 0.3
+
+    def test_a_dead_supervisor_does_not_hold_the_line(self, place: Place) -> None:
+        first = place.submit("sleep 0.1", slots=1)
+        place.until_state(first, RunState.RUNNING, RunState.SAVING, RunState.COMPLETE)
+        second = place.submit("true", slots=1)
+        kill9(until(lambda: place.supervisor(second)))
+        third = place.submit("true", slots=1)
+        assert place.until_final(third, 30)["state"] == "complete"
+        assert place.until_final(second, 30)["state"] == "complete"
+
+    def test_gpus(self, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        tools = tmp_path / "tools"
+        tools.mkdir()
+        busy = tools / "busy"
+        busy.write_text("GPU-c, 4242, /usr/bin/other, 100\n")
+        script = tools / "nvidia-smi"
+        script.write_text(
+            "#!/bin/sh\ncase $1 in\n--query-gpu=*) for n in 0:a 1:b 2:c; do"
+            " echo \"${n%:*}, GPU-${n#*:}, Tesla K80, 11441, 0\"; done ;;\n"
+            f"*) cat {busy} ;;\nesac\n"
+        )  # fmt: skip
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+        place.drop_session()
+        command = "echo $CUDA_VISIBLE_DEVICES; while [ ! -e go ]; do sleep 0.05; done"
+        first = place.submit(command, gpus=1)
+        second = place.submit(command, gpus=1)
+        third = place.submit(command, gpus=1)
+        for key, gpu in ((first, b"GPU-a\n"), (second, b"GPU-b\n")):
+            place.until_says(key, gpu)
+        until(lambda: "4242" in str(place.run(third).events()), what="it says who has the GPU")
+        Path(place.run(first).work, "go").touch()
+        place.until_says(third, b"GPU-a\n")
+        too_many = place.submit("true", gpus=4)
+        until(lambda: "this machine has 3" in str(place.run(too_many).events()) or place.run(too_many).events()[-1])
+        for key in (second, third):
+            Path(place.run(key).work, "go").touch()
+            assert place.until_final(key)["state"] == "complete"
+
+
+class TestSupervisorDies:
+    @pytest.mark.parametrize("seed", range(30))
+    def test_at_any_moment(self, place: Place, seed: int) -> None:
+        """Killed up to three times in the run's life, at random; each next contact carries on."""
+        chance = random.Random(seed)
+        key = place.submit(COUNT, {"a": b"x", "b/c": b"y"})
+        for _ in range(chance.randint(1, 3)):
+            moment = time.monotonic() + chance.random() * 1.2
+            until(lambda moment=moment: time.monotonic() > moment, pause=0.005)
+            kill9(place.supervisor(key))
+            place.drop_session()
+            assert place.session.alive
+        log, events = follow(place, key)
+        status = place.until_final(key)
+        assert (status["state"], status["code"], status["reason"]) == ("failed", 7, "exit_nonzero"), events
+        assert log == COUNTED
+        assert place.outputs(key) == {"result.txt": b"end\n"}
+        states = [event["state"] for event in events if "state" in event]
+        assert states == ["queued", "building", "mounting", "running", "saving", "failed"]
+        until(lambda: not place.home.active_keys(), 5, "all is given back")
+        assert not list(Path(place.home.queue).iterdir())
+
+    def test_under_a_follower(self, place: Place) -> None:
+        """Who follows needs not ask again: the agent sees that nobody drives the run."""
+        key = place.submit("echo one; sleep 1; echo two; exit 3")
+        with place.session.stream("follow", key=key) as stream:
+            stream.end()
+            log = b""
+            for frame in stream:
+                if "log" in frame.header:
+                    log += frame.body
+                    kill9(place.supervisor(key) if log == b"one\n" else None)
+        assert log == b"one\ntwo\n"
+        assert stream.result["status"]["code"] == 3
+
+    def test_stop_and_kill_reach_a_run_without_one(self, place: Place) -> None:
+        for how, state in (("stop", "stopped"), ("kill", "killed")):
+            key = place.submit("echo up; echo x >out; exec sleep 1003.5")
+            place.until_says(key, b"up")
+            kill9(place.supervisor(key))
+            until(lambda key=key: not place.run(key).supervised())
+            place.session.call(how, key=key)
+            assert place.until_final(key)["state"] == state
+            assert not running("1003.5")
+
+    def test_the_mark_that_a_starting_agent_takes_away(self, place: Place) -> None:
+        """It met the mark before the run folder had its name."""
+        key = place.submit("echo up; sleep 0.5")
+        place.home.unmark_active(key)
+        kill9(until(lambda: place.supervisor(key)))
+        assert place.session.call("runs", keys=[key])["runs"]
+        place.until_says(key, b"up")
+        assert place.home.active_keys() == [key]
+        assert place.until_final(key)["state"] == "complete"
+
+    def test_the_command_does_not_notice(self, place: Place) -> None:
+        key = place.submit("echo $$; sleep 0.6; echo $$")
+        until(lambda: place.log(key).count(b"\n") == 1)
+        kill9(place.supervisor(key))
+        place.drop_session()
+        assert place.session.alive
+        place.until_final(key)
+        first, second = place.log(key).split()
+        assert first == second
+
+
+class TestFollow:
+    def test_resumes_at_any_byte_and_event(self, place: Place) -> None:
+        key = place.submit("i=0; while [ $i -lt 30 ]; do i=$((i+1)); echo $i; done; printf 'no end'")
+        place.until_final(key)
+        whole, events = follow(place, key)
+        for offset in (0, 1, 17, len(whole) - 1, len(whole)):
+            for skip in range(len(events) + 1):
+                rest, later = follow(place, key, offset=offset, events=skip)
+                assert (rest if skip < len(events) else whole[offset:], later) == (whole[offset:], events[skip:])
+
+    def test_through_cut_links(self, place: Place) -> None:
+        key = place.submit(COUNT)
+        log, seen, cuts = b"", 0, 0
+        while True:
+            try:
+                with place.session.stream("follow", key=key, offset=len(log), events=seen) as stream:
+                    stream.end()
+                    for frame in stream:
+                        if "log" in frame.header:
+                            assert frame.header["log"] == len(log)
+                            log += frame.body
+                            if cuts < 5 and len(log) > 40 * (cuts + 1):
+                                cuts += 1
+                                kill9(int(place.session.hello["pid"]))
+                        elif "event" in frame.header:
+                            assert frame.header["n"] == seen
+                            seen += 1
+                    break
+            except LinkLost:
+                continue
+        assert (log, cuts) == (COUNTED, 5)
+
+    def test_tail_since_and_times(self, place: Place) -> None:
+        key = place.submit("echo a; echo b; sleep 0.8; echo c; printf d")
+        place.until_final(key)
+
+        def bytes_of(**arguments: Any) -> bytes:
+            with place.session.stream("follow", key=key, **arguments) as stream:
+                stream.end()
+                return b"".join(frame.body for frame in stream if "log" in frame.header)
+
+        assert [bytes_of(tail=lines) for lines in (0, 1, 2, 3, 9)] == [b"", b"d", b"c\nd", b"b\nc\nd", b"a\nb\nc\nd"]
+        started = place.run(key).status()["started"]
+        assert bytes_of(since=started + 0.6) == b"c\nd"
+        assert bytes_of(since=started - 60) == b"a\nb\nc\nd"
+        assert bytes_of(since=started + 60) == b""
+        with place.session.stream("follow", key=key, timed=True) as stream:
+            stream.end()
+            pieces = [(frame.body, frame.header["t"]) for frame in stream if "log" in frame.header]
+        assert b"".join(data for data, _ in pieces) == b"a\nb\nc\nd"
+        assert pieces[-1][1] - pieces[0][1] > 0.5
+        assert started - 1 < pieces[0][1] < started + 5
+
+    def test_without_following(self, place: Place) -> None:
+        key = place.submit("echo a; sleep 1000")
+        place.until_says(key, b"a\n")
+        assert follow(place, key, follow=False)[0] == b"a\n"
+
+    def test_a_run_that_is_removed_under_it(self, place: Place) -> None:
+        with pytest.raises(NotFound):
+            follow(place, new_key())
+
+
+def test_every_private_thing_is_private(place: Place) -> None:
+    key = place.submit("echo $SECRET >/dev/null; sleep 1000", env={"SECRET": "x'y\n$z"})
+    place.until_state(key, RunState.RUNNING)
+    run = place.run(key)
+    for path in (os.path.join(run.io, "env"), run.log):
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(place.home.path).st_mode) == 0o700
+    place.session.call("kill", key=key)
+    place.until_final(key)
+    until(lambda: not os.path.exists(os.path.join(run.io, "env")), 5, "the values are deleted at the end")
+
+
+def test_variables_of_any_text(place: Place) -> None:
+    value = "a'b\"c\n$d `e` \\ é\t!"
+    key = place.submit('printf %s "$VALUE"', env={"VALUE": value})
+    place.until_final(key)
+    assert place.log(key).decode() == value
