@@ -172,7 +172,7 @@ class Server:
 
     def op_run(self, stream: Stream, key: str) -> Dict[str, Any]:
         run = self.home.existing_run(key)
-        return {"status": run.status(), "spec": run.spec(), "folder": run.path, "events": run.events()}
+        return {"status": run.status(), "spec": _without_values(run.spec()), "folder": run.path, "events": run.events()}
 
     def op_stop(self, stream: Stream, key: str, grace: float = 10.0) -> Dict[str, Any]:
         return self._ask(key, lambda run: run.ask_stop(grace))
@@ -485,6 +485,12 @@ def _append(file: Any, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
+
+
+def _without_values(spec: Dict[str, Any]) -> Dict[str, Any]:
+    """A spec for people: of the variables that the user set, the names only, for a value may be a secret."""
+    hidden = {name: "***" for name in spec.get("asked_env", [])}
+    return dict(spec, env=dict(spec["env"], **hidden))
 
 
 def _work_tree(run: RunFolder) -> Manifest:

@@ -21,7 +21,7 @@ from remoterun.agent.runs import Reason, RunState
 from remoterun.client import Client, Item, LogBytes, Note, StateChange
 from remoterun.config import Config
 from remoterun.errors import RemoterunError
-from remoterun.model import MachineType, Run, RunRequest
+from remoterun.model import MachineType, Resource, Run, RunRequest
 from tests.lab import BASE_IMAGE, Lab, LabHost, Process
 
 pytestmark = pytest.mark.timeout(120)
@@ -267,3 +267,139 @@ class TestNoLineOfALogIsLostOrDoubled:
             box.host.sever()
         assert follow.result().code == 0
         assert follow.text == counted(2000) == box.log(run)
+
+
+@pytest.fixture(params=[True, False], ids=["live-restore", "no live-restore"])
+def docker_box(request: pytest.FixtureRequest, box_of: Boxes, new_host: Callable[..., LabHost]) -> Box:
+    return box_of(new_host(live_restore=request.param))
+
+
+class TestDockerdDies:
+    def test_killed_and_the_run_ends_meanwhile(self, docker_box: Box) -> None:
+        """The exit file is the truth: nobody needs dockerd to learn how it ended."""
+        client = docker_box.client()
+        run = submit(client, "echo 1 >result; " + counting(1000, 3, 7))
+        follow = docker_box.follow(run.number)
+        follow.lines(200)
+        docker_box.host.kill_dockerd()
+        end = follow.result()
+        assert follow.text == counted(1000) == docker_box.log(run)
+        assert (end.state, end.reason, end.code) == (RunState.FAILED, Reason.EXIT_NONZERO, 7)
+        assert (docker_box.folder(run) / "out" / "result").read_text() == "1\n"
+        docker_box.host.start_dockerd()
+        ended(docker_box.client(), run)
+        until(lambda: not docker_box.containers())  # the next contact removes what could not be removed
+
+    @pytest.mark.parametrize("end", ["kill", "stop"])
+    def test_while_the_run_goes_on(self, docker_box: Box, end: str) -> None:
+        """With live-restore the command notices nothing; without, dockerd ends it, and the run says so."""
+        host = docker_box.host
+        client = docker_box.client()
+        lines = 1000
+        run = submit(client, "echo 1 >result; " + counting(lines, 4))
+        follow = docker_box.follow(run.number)
+        follow.lines(200)
+        host.kill_dockerd() if end == "kill" else host.stop_dockerd()
+        host.start_dockerd()
+        done = follow.result()
+        assert follow.text == docker_box.log(run)
+        assert (docker_box.folder(run) / "out" / "result").read_text() == "1\n"
+        if done.state is RunState.INTERRUPTED:
+            assert not host.setup.live_restore
+            assert (done.reason, done.code) == (Reason.HOST_LOST, None)
+            assert counted(lines).startswith(follow.text)
+        else:
+            assert host.setup.live_restore or end == "stop"  # dockerd waits some seconds before it kills
+            assert (done.state, done.reason, done.code) == (RunState.COMPLETE, Reason.EXITED, 0)
+            assert follow.text == counted(lines)
+
+    @pytest.mark.parametrize("how", ["stop", "kill"])
+    def test_stop_and_kill_wait_for_it(self, box: Box, how: str) -> None:
+        """What can't be told to the engine is told later: a run isn't called ended while its command goes on."""
+        client = box.client()
+        run = submit(client, SAVES_ON_TERM)
+        box.lines(run, 1)
+        box.host.kill_dockerd()
+        try:
+            if how == "stop":
+                client.stop(run.number, grace=0.2)
+            else:
+                client.kill(run.number)
+            until(lambda: client.run(run.number).note, 10)
+            assert not client.run(run.number).final
+            assert box.processes("saved.txt")
+        finally:
+            box.host.start_dockerd()
+        # without live-restore dockerd kills it as it comes back, before we can
+        assert ended(client, run).state in (RunState.STOPPED, RunState.KILLED, RunState.INTERRUPTED)
+        assert not box.processes("saved.txt")
+
+
+SAVES_ON_TERM = """exec python3 -c '
+import signal, sys, time
+def save(*_):
+    time.sleep(1)
+    open("saved.txt", "w").write("saved")
+    sys.exit(3)
+signal.signal(signal.SIGTERM, save)
+print("ready")
+time.sleep(60)
+'"""
+
+IGNORES_TERM = """exec python3 -c '
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open("saved.txt", "w").write("saved")
+print("ready")
+time.sleep(61)
+'"""
+
+
+class TestStopAndKill:
+    @pytest.mark.parametrize(
+        "command",
+        [
+            SAVES_ON_TERM.removeprefix("exec ") + " && echo never",
+            "bash -c '" + SAVES_ON_TERM.removeprefix("exec ").replace("'", "'\\''") + " && echo never'",
+            "(" + SAVES_ON_TERM.removeprefix("exec ") + ") & wait",
+            "setsid " + SAVES_ON_TERM.removeprefix("exec ") + " | cat",
+        ],
+        ids=["sh", "bash", "background", "session"],
+    )
+    def test_stop_reaches_every_process(self, box: Box, command: str) -> None:
+        client = box.client()
+        run = submit(client, command)
+        box.lines(run, 1)
+        _, asked = client.stop(run.number)
+        assert asked
+        end = ended(client, run)
+        assert (end.state, end.reason) == (RunState.STOPPED, Reason.STOPPED)
+        assert (box.folder(run) / "out" / "saved.txt").read_text() == "saved"
+        assert b"never" not in box.log(run)
+        assert client.stop(run.number)[1] is False
+
+    def test_who_ignores_it_is_killed_after_the_grace(self, box: Box) -> None:
+        client = box.client()
+        run = submit(client, IGNORES_TERM)
+        box.lines(run, 1)
+        asked_at = time.monotonic()
+        client.stop(run.number, grace=1.5)
+        end = ended(client, run)
+        assert time.monotonic() - asked_at >= 1.5
+        assert (end.state, end.code) == (RunState.STOPPED, 137)
+        assert (box.folder(run) / "out" / "saved.txt").read_text() == "saved"
+        assert not box.processes("time.sleep(61)")
+
+    def test_kill(self, box: Box) -> None:
+        client = box.client()
+        run = submit(client, f"setsid {IGNORES_TERM.removeprefix('exec ')} & {IGNORES_TERM}")
+        box.lines(run, 2)
+        client.kill(run.number)
+        end = ended(client, run, 5)
+        assert (end.state, end.reason, end.code) == (RunState.KILLED, Reason.KILLED, 137)
+        assert not box.processes("time.sleep(61)")
+        assert not (box.folder(run) / "out").exists()
+        assert (box.folder(run) / "work" / "saved.txt").read_text() == "saved"
+        until(lambda: not box.containers())
+        assert client.remove(Resource.parse(f"runs/{run.number}"))
+        assert not box.folder(run).exists()
