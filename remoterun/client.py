@@ -248,9 +248,7 @@ class Client:
         """
         progress = progress or Progress()
         type_ = self.machine(machine)
-        workdir = source.workdir if source is not None else ""
-        places = [mount.place(workdir) for mount in request.mounts]
-        _check_places(places, request)
+        places = self.check(request, source, type_)
         tree = _source_tree(source, progress)
         session = self.session(type_)
         mounts = [
@@ -279,6 +277,17 @@ class Client:
             raise
         return self.registry.see(run, result["status"], time.time())
 
+    def check(self, request: RunRequest, source: Source | None, machine: MachineType) -> list[str]:
+        """Where each mount goes. Raises `UsageError` for what is refused without asking the machine."""
+        places = [mount.place(source.workdir if source is not None else "") for mount in request.mounts]
+        _check_places(places, request)
+        for mount in request.mounts:
+            if mount.resource.kind == "runs":
+                self.registry.run(mount.resource.name)
+        if machine.engine == "process":
+            _check_for_process(request, places, machine)
+        return places
+
     def _mount(self, mount: Any, place: str, session: Session, progress: Progress) -> dict[str, Any]:
         """A mount as the agent resolves it; its upload is brought to the machine first."""
         resource: Resource = mount.resource
@@ -286,10 +295,16 @@ class Client:
         if resource.kind == "uploads":
             upload = self._bring(resource.name, session, progress)
             where = {"kind": "upload", "name": upload.name, "version": upload.version, "sub": resource.sub}
+            if resource.sub:
+                self._manifest(session, where, resource)  # that it is there, before the run has a number
             return {**described, "resource": where}
         run = self.registry.run(resource.name)
         if run.home_id == session.home_id:
-            return {**described, "resource": {"kind": "run", "key": run.key, "number": run.number, "sub": resource.sub}}
+            where = {"kind": "run", "key": run.key, "number": run.number, "sub": resource.sub}
+            _, about = self._manifest(session, where, resource)
+            if about.get("live"):
+                raise _not_saved(resource, run)
+            return {**described, "resource": where}
         return {**described, "resource": self._bring_outputs(run, resource, session, progress)}
 
     def _bring_outputs(self, run: Run, resource: Resource, session: Session, progress: Progress) -> dict[str, Any]:
@@ -298,7 +313,7 @@ class Client:
         where = {"kind": "run", "key": run.key, "number": run.number, "sub": ""}
         manifest, about = transfer.fetch_manifest(source, where)
         if about.get("live"):
-            raise UsageError(f"{resource} can't be mounted: its run has not saved its outputs yet")
+            raise _not_saved(resource, run)
         transfer.relay(source, where, manifest, session, progress)
         name = f"run-{run.number}-{run.key[-8:]}"
         session.request("commit_upload", manifest.encode(), name=name)
@@ -464,7 +479,16 @@ class Client:
     def list_files(self, resource: Resource) -> tuple[Manifest, dict[str, Any]]:
         """(what is below a resource, {"live", "folder", "about"}). Raises `NotFound`."""
         session, where = self._locate(resource)
-        return transfer.fetch_manifest(session, where)
+        return self._manifest(session, where, resource)
+
+    def _manifest(self, session: Session, where: dict[str, Any], resource: Resource) -> tuple[Manifest, dict[str, Any]]:
+        """As `transfer.fetch_manifest`; what is missing is named as it was typed."""
+        try:
+            return transfer.fetch_manifest(session, where)
+        except NotFound as error:
+            if not resource.sub or error.hint:
+                raise
+            raise NotFound(f"there is no `{show(str(resource))}`", hint=f"remoterun ls {resource.kind}/{resource.name}")
 
     def copy(
         self,
@@ -474,8 +498,14 @@ class Client:
         progress: Progress | None = None,
     ) -> Fetched:
         """Copy from a run or an upload to here, while the run goes on too. A folder's contents land in `target`."""
-        session, where = self._locate(Resource.parse(source))
-        return transfer.fetch(session, where, target, conflict, progress or Progress())
+        resource = Resource.parse(source)
+        session, where = self._locate(resource)
+        try:
+            return transfer.fetch(session, where, target, conflict, progress or Progress())
+        except NotFound as error:
+            if resource.sub and not error.hint:
+                error.hint = f"remoterun ls {resource.kind}/{resource.name}"
+            raise
 
     def copy_up(
         self, path: Path, target: Resource, to: str | None = None, progress: Progress | None = None
@@ -486,7 +516,8 @@ class Client:
         """
         if target.kind != "uploads":
             raise UsageError(
-                f"{target} can't be written: a run's outputs stay as they were", hint="cp PATH uploads/NAME/"
+                f"{target} can't be written: a run's outputs stay as they were",
+                hint="remoterun cp PATH uploads/NAME/",
             )
         progress = progress or Progress()
         added = transfer.read_tree(path, progress)
@@ -506,7 +537,7 @@ class Client:
         try:
             manifest = Manifest(_without_filled_folders(entries.values()))
         except TreeError as error:
-            raise UsageError(f"{target}: {error}")
+            raise UsageError(f"{target} can't be written: {error}", hint=f"remoterun ls uploads/{target.name}")
         sent = self._send(session, added, {}, progress)
         upload, created = self._commit(session, target.name, manifest, known[0][0].path if known else None)
         return Uploaded(upload, created, sent, added.warnings)
@@ -517,7 +548,10 @@ class Client:
         Raises `UsageError` for a path inside one, or a run that has not ended.
         """
         if resource.sub:
-            raise UsageError(f"{resource} is inside one: only a whole upload or run can be removed")
+            raise UsageError(
+                f"{show(str(resource))} is inside one: only a whole upload or run can be removed",
+                hint=f"remoterun rm {resource.kind}/{resource.name}",
+            )
         if resource.kind == "runs":
             run = self.registry.run(resource.name)
             try:
@@ -622,8 +656,34 @@ def _check_places(places: list[str], request: RunRequest) -> None:
         for other in places[:number]:
             if place == other or place.startswith(other + "/") or other.startswith(place + "/"):
                 raise UsageError(
-                    f"two mounts meet at {show(place)}", hint=f"-m {request.mounts[number].resource}:OTHER_PATH"
+                    f"two mounts meet at `{show(place)}`", hint=f"-m {request.mounts[number].resource}:OTHER_PATH"
                 )
+
+
+def _check_for_process(request: RunRequest, places: list[str], machine: MachineType) -> None:
+    """Refuse what needs a container, where the engine is known to be `process`."""
+    elsewhere = "or use a machine with Docker: -t NAME"
+    if request.image:
+        raise UsageError(
+            f"`{machine.name}` has no images: its engine is `process`", hint=f"leave out --image, {elsewhere}"
+        )
+    if request.apt:
+        raise UsageError(
+            f"`{machine.name}` can't install apt packages: its engine is `process`",
+            hint=f"leave out --apt and install them there, {elsewhere}",
+        )
+    for mount, place in zip(request.mounts, places, strict=True):
+        if place.startswith("/"):
+            raise UsageError(
+                f"`{machine.name}` can't mount at `{show(place)}`: its engine is `process`",
+                hint=f"-m {mount.resource}:data, {elsewhere}",
+            )
+
+
+def _not_saved(resource: Resource, run: Run) -> UsageError:
+    return UsageError(
+        f"{show(str(resource))} can't be mounted: its outputs are not saved", hint=f"remoterun info {run.number}"
+    )
 
 
 def _spec(

@@ -52,8 +52,12 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         text = settings.file.read_text("utf-8")
     except FileNotFoundError:
         return settings
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{settings.file} can't be read: {error}")
+    except NotADirectoryError:
+        raise ConfigError(f"the home `{home}` is no folder", hint=f"set {HOME_VARIABLE} to a folder that you may write")
+    except UnicodeDecodeError:
+        raise ConfigError(f"`{settings.file}` is no UTF-8 text")
+    except OSError as error:
+        raise ConfigError(f"`{settings.file}` can't be read: {error.strerror}")
     return parse(text, settings)
 
 
@@ -64,7 +68,7 @@ def parse(text: str, base: Config) -> Config:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{base.file} is no TOML: {error}")
+        raise ConfigError(f"`{base.file}` is no TOML: {error}", hint="mend it, or move it away")
     unknown = sorted(set(data) - {"default", "machines"})
     if unknown:
         raise ConfigError(f"{base.file}: unknown key `{unknown[0]}`", hint="known are `default` and `[machines.NAME]`")
@@ -155,5 +159,11 @@ def _write(config: Config, document: Any) -> None:
 
     text = tomlkit.dumps(document)
     parse(text, config)  # what we write, we can read
-    config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_whole(str(config.file), text.encode(), 0o600)
+    try:
+        config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_whole(str(config.file), text.encode(), 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"`{config.file}` can't be written: {error.strerror}",
+            hint=f"set {HOME_VARIABLE} to a folder that you may write",
+        )

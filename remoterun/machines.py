@@ -20,6 +20,8 @@ def resolve(name: str | None, config: Config) -> MachineType:
     ssh configuration. Case doesn't matter for the first three.
     """
     word = config.default if name is None else name
+    if not word.strip():
+        raise NotFound("the name of the machine type is empty", hint="remoterun machines lists them")
     for known, machine in config.machines.items():
         if known.lower() == word.lower():
             return machine

@@ -41,12 +41,12 @@ class Resource:
         """The resource in `text`; `whole_kind` allows a bare `uploads` or `runs`. Raises `UsageError`."""
         form = "a resource is uploads/NAME[/path] or runs/N[/path]"
         if text.startswith("/"):
-            raise UsageError(f"{show(text)} is no resource: it starts with a slash", hint=form)
+            raise UsageError(f"`{show(text)}` is no resource: it starts with a slash", hint=form)
         kind, _, rest = text.partition("/")
         if kind not in ("uploads", "runs"):
             close = difflib.get_close_matches(kind, ["uploads", "runs"], 1, 0.6)
             raise UsageError(
-                f"{show(text)} is no resource", hint=f"did you mean `{close[0]}/…`? " + form if close else form
+                f"`{show(text)}` is no resource", hint=f"did you mean `{close[0]}/…`? " + form if close else form
             )
         name, _, sub = rest.partition("/")
         trailing = rest.endswith("/")
@@ -54,12 +54,12 @@ class Resource:
         if not name:
             if whole_kind:
                 return cls(kind)
-            raise UsageError(f"{show(text)} names no {kind[:-1]}", hint=form)
+            raise UsageError(f"`{show(text)}` names no {kind[:-1]}", hint=form)
         if kind == "runs":
             if name != LAST and not name.isdecimal():
-                raise UsageError(f"{show(name)} is no run number", hint="remoterun ps")
+                raise UsageError(f"`{show(name)}` is no run number", hint="remoterun ps")
         else:
-            check_upload_name(name)
+            check_upload_name(name, "remoterun ls uploads")
         if sub:
             try:
                 check_path(sub)
@@ -73,13 +73,13 @@ class Resource:
         return text.split("/", 1)[0] in ("uploads", "runs")
 
 
-def check_upload_name(name: str) -> str:
-    """`name` if an upload may be called so. Raises `UsageError`."""
+def check_upload_name(name: str, hint: str | None = None) -> str:
+    """`name` if an upload may be called so. Raises `UsageError`, by default with a name that would do as its hint."""
     if not UPLOAD_NAME.match(name):
         fixed = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")
         raise UsageError(
-            f"{show(name)} is no name for an upload: letters, digits, `.`, `_` and `-`, 100 at the most",
-            hint=f"--name {fixed[:100]}" if fixed else "--name NAME",
+            f"`{show(name)}` is no name for an upload: letters, digits, `.`, `_` and `-`, 100 at the most",
+            hint=hint or f"--name {fixed[:100] or 'NAME'}",
         )
     return name
 
@@ -97,11 +97,13 @@ class Mount:
         typed, colon, path = text.partition(":")
         resource = Resource.parse(typed)
         if colon and (not path or ":" in path):
-            raise UsageError(f"{show(text)} is no mount", hint="a mount is RESOURCE[:PATH], such as uploads/doom:data")
+            raise UsageError(
+                f"`{show(text)}` is no mount", hint="a mount is RESOURCE[:PATH], such as uploads/doom:data"
+            )
         if not path:
             path = posixpath.basename(str(resource))
         if "\0" in path or "," in path:
-            raise UsageError(f"{show(path)} can't be the path of a mount")
+            raise UsageError(f"`{show(path)}` can't be the path of a mount")
         return cls(resource, path)
 
     def place(self, workdir: str) -> str:
@@ -109,13 +111,13 @@ class Mount:
         if self.path.startswith("/"):
             place = posixpath.normpath(self.path)
             if place in ("/", "/.remoterun", "/remoterun") or place.startswith("/.remoterun/"):
-                raise UsageError(f"nothing can be mounted at {self.path}")
+                raise UsageError(f"nothing can be mounted at `{show(self.path)}`", hint=f"-m {self.resource}:data")
             return place
         place = posixpath.normpath(posixpath.join(workdir, self.path))
         if place == "." or place == ".." or place.startswith("../"):
             raise UsageError(
-                f"nothing can be mounted at {show(self.path)}: a relative path lies below the working directory",
-                hint=f"{self.resource}:data",
+                f"nothing can be mounted at `{show(self.path)}`: a relative path lies below the working directory",
+                hint=f"-m {self.resource}:data",
             )
         try:
             return check_path(place)
@@ -286,7 +288,7 @@ def parse_duration(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
     seconds = float(match[1]) * {"s": 1, "m": 60, "": 60, "h": 3600, "d": 86400}[match[2]] if match else 0
     if not seconds:
-        raise UsageError(f"{show(text)} is no duration", hint="write 90s, 10m, 2h or 1d; a plain number is minutes")
+        raise UsageError(f"`{show(text)}` is no duration", hint="write 90s, 10m, 2h or 1d; a plain number is minutes")
     return seconds
 
 
@@ -294,7 +296,9 @@ def parse_variable(text: str) -> tuple[str, str]:
     """(name, value) of `K=V`. Raises `UsageError`."""
     name, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\0" in value:
-        raise UsageError(f"{show(text)} is no environment variable", hint=f"-e {name or 'NAME'}=VALUE")
+        fixed = re.sub(r"[^A-Za-z0-9_]", "_", name).lstrip("0123456789")
+        shown = show(name) + ("=…" if equals else "")  # its value may be a secret
+        raise UsageError(f"`{shown}` is no environment variable", hint=f"-e {fixed or 'NAME'}=VALUE")
     return name, value
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,18 @@ class Registry:
         self._file = file
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise RemoterunError(
+                f"the home `{file.parent}` can't be made: {error.strerror}",
+                hint="set REMOTERUN_HOME to a folder that you may write",
+            )
+        try:
             self._db = sqlite3.connect(file, timeout=15, isolation_level=None, check_same_thread=False)
             self._db.row_factory = sqlite3.Row
             self._migrate()
             os.chmod(file, 0o600)
         except (sqlite3.Error, OSError) as error:
-            raise RemoterunError(f"the registry {file} can't be used: {error}", hint="move it away to start a new one")
+            raise self._unusable(error)
 
     def close(self) -> None:
         self._db.close()
@@ -78,7 +85,9 @@ class Registry:
         if done == len(MIGRATIONS):
             return
         if done > len(MIGRATIONS):
-            raise RemoterunError(f"{self._file} was made by a newer remoterun", hint="upgrade remoterun")
+            raise RemoterunError(
+                f"the registry `{self._file}` was made by a newer remoterun", hint="pip install --upgrade remoterun"
+            )
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -90,6 +99,24 @@ class Registry:
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
+
+    def _execute(self, query: str, values: Iterable[Any] = ()) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(query, [_stored(value) for value in values])
+        except sqlite3.Error as error:
+            raise self._unusable(error)
+
+    def _rows(self, query: str, values: Iterable[Any] = ()) -> Iterator[sqlite3.Row]:
+        try:
+            yield from self._execute(query, values)
+        except sqlite3.Error as error:
+            raise self._unusable(error)
+
+    def _unusable(self, error: Exception) -> RemoterunError:
+        file = shlex.quote(str(self._file))
+        passing = isinstance(error, (sqlite3.OperationalError, OSError))  # locked, read-only, no space
+        hint = f"ls -l {file}; then try again" if passing else f"mv {file} {file}.broken lets a new one begin"
+        return RemoterunError(f"the registry `{self._file}` can't be used: {error}", hint=hint)
 
     # -- runs
 
@@ -104,7 +131,7 @@ class Registry:
         labels: Iterable[str] = (),
     ) -> Run:
         """A new run, REQUESTED, with the next number."""
-        cursor = self._db.execute(
+        cursor = self._execute(
             "INSERT INTO runs (key, machine, home_id, state, command, description, labels, created, client_pid)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -124,12 +151,12 @@ class Registry:
     def run(self, number: int | str) -> Run:
         """By number, or `last`. Raises `NotFound`."""
         if number == LAST:
-            row = self._db.execute("SELECT * FROM runs ORDER BY number DESC LIMIT 1").fetchone()
+            row = self._execute("SELECT * FROM runs ORDER BY number DESC LIMIT 1").fetchone()
             if row is None:
                 raise NotFound("there is no run yet", hint='remoterun run "echo hello"')
         else:
             try:
-                row = self._db.execute("SELECT * FROM runs WHERE number = ?", (int(number),)).fetchone()
+                row = self._execute("SELECT * FROM runs WHERE number = ?", (int(number),)).fetchone()
             except (OverflowError, ValueError):  # more digits than any run number has
                 row = None
             if row is None:
@@ -140,7 +167,7 @@ class Registry:
         """The newest `limit` runs (None: all) that carry any of `labels`, oldest first."""
         wanted = set(labels)
         found = []
-        for row in self._db.execute("SELECT * FROM runs ORDER BY number DESC"):
+        for row in self._rows("SELECT * FROM runs ORDER BY number DESC"):
             run = _run(row)
             if wanted and not wanted & set(run.labels):
                 continue
@@ -151,7 +178,7 @@ class Registry:
 
     def abandoned(self, run: Run) -> bool:
         """Whether the client that was to hand this run over is gone."""
-        row = self._db.execute("SELECT client_pid FROM runs WHERE key = ?", (run.key,)).fetchone()
+        row = self._execute("SELECT client_pid FROM runs WHERE key = ?", (run.key,)).fetchone()
         if row is None or row["client_pid"] in (None, os.getpid()):
             return False
         try:
@@ -167,7 +194,7 @@ class Registry:
         before = [origin.value for origin, targets in MOVES.items() if state in targets or origin is state]
         marks = ",".join("?" * len(before))
         fields = dict(status, state=state.value)
-        self._db.execute(
+        self._execute(
             f"UPDATE runs SET state = ?, status = json_patch(status, ?), last_seen = ?"
             f" WHERE key = ? AND state IN ({marks})",
             (state.value, json.dumps(fields), now, run.key, *before),
@@ -176,19 +203,19 @@ class Registry:
 
     def see(self, run: Run, status: dict[str, Any], now: float) -> Run:
         """Correct `run` by what its host says; the corrected run."""
-        self._db.execute(
+        self._execute(
             "UPDATE runs SET state = ?, status = ?, last_seen = ? WHERE key = ?",
             (status["state"], json.dumps(status), now, run.key),
         )
         return run.with_status(status, now)
 
     def remove_run(self, run: Run) -> None:
-        self._db.execute("DELETE FROM runs WHERE key = ?", (run.key,))
+        self._execute("DELETE FROM runs WHERE key = ?", (run.key,))
 
     # -- uploads
 
     def record_upload(self, upload: Upload, machine: MachineType) -> None:
-        self._db.execute(
+        self._execute(
             "INSERT OR REPLACE INTO uploads (name, home_id, machine, version, digest, size, files, created, path)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -208,14 +235,14 @@ class Registry:
         """What is known of uploads, the newest of a name first; each with the machine that holds it."""
         query = "SELECT * FROM uploads" + (" WHERE name = ?" if name else "") + " ORDER BY name, created DESC"
         found = []
-        for row in self._db.execute(query, (name,) if name else ()):
+        for row in self._rows(query, (name,) if name else ()):
             machine = MachineType.of(json.loads(row["machine"]))
-            values = {key: row[key] for key in row.keys() if key != "machine"}  # noqa: SIM118
+            values = {key: _text(row[key]) for key in row.keys() if key != "machine"}  # noqa: SIM118
             found.append((Upload(machine=machine.name, **values), machine))
         return found
 
     def forget_upload(self, name: str, home_id: str) -> None:
-        self._db.execute("DELETE FROM uploads WHERE name = ? AND home_id = ?", (name, home_id))
+        self._execute("DELETE FROM uploads WHERE name = ? AND home_id = ?", (name, home_id))
 
 
 def _run(row: sqlite3.Row) -> Run:
@@ -224,9 +251,9 @@ def _run(row: sqlite3.Row) -> Run:
         key=row["key"],
         machine=MachineType.of(json.loads(row["machine"])),
         state=RunState(row["state"]),
-        command=row["command"],
+        command=_text(row["command"]) or "",
         created=row["created"],
-        description=row["description"],
+        description=_text(row["description"]),
         labels=tuple(json.loads(row["labels"])),
         last_seen=row["last_seen"],
         home_id=row["home_id"],
@@ -238,3 +265,17 @@ def _run(row: sqlite3.Row) -> Run:
     if status["reason"] is not None and status["reason"] not in {reason.value for reason in Reason}:
         status["reason"] = None
     return run.with_status(dict(status, state=row["state"]), row["last_seen"] or row["created"])
+
+
+def _stored(value: Any) -> Any:
+    """Text that is no UTF-8 (commands and paths may be anything) is stored as its bytes."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return os.fsencode(value)
+    return value
+
+
+def _text(value: Any) -> Any:
+    return os.fsdecode(value) if isinstance(value, bytes) else value

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from remoterun.agent.protocol import Cancelled, Link, LinkClosed, RemoteError, Stream
+from remoterun.agent.protocol import VERSION, Cancelled, Link, LinkClosed, RemoteError, Stream
 from remoterun.config import Config
 from remoterun.errors import AgentError, HostError, LinkLost, NotFound, RemoterunError, TransferError, UsageError
 from remoterun.hosts.base import Host
@@ -61,9 +61,19 @@ class Session:
         try:
             with self.errors():
                 self.hello = self._link.greeting(HELLO_TIMEOUT)
+            self._check_version()
         except BaseException:
             self.close()
             raise
+
+    def _check_version(self) -> None:
+        """The agent was started from our own bundle, named by its hash; this catches a bundle that was tampered with."""
+        spoken = self.hello.get("protocol")
+        if spoken != VERSION:
+            raise AgentError(
+                f"the agent on {self.machine.name} speaks version {spoken} of the protocol, and this client {VERSION}",
+                hint="delete the folder agent/ in its home, and try again",
+            )
 
     @property
     def home_id(self) -> str:

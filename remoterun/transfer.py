@@ -99,24 +99,28 @@ def read_tree(path: Path, progress: Progress) -> LocalTree:
     try:
         status = path.stat()
     except OSError as error:
-        raise UsageError(f"{show(str(path))} can't be read: {error.strerror}")
+        raise UsageError(f"`{show(str(path))}` can't be read: {error.strerror}")
     if stat.S_ISREG(status.st_mode):
         found = [(Entry("f", path.name, status.st_size, "", bool(status.st_mode & 0o100)), str(path))]
     elif stat.S_ISDIR(status.st_mode):
         try:
             walked = list(walk(str(path)))
         except SpecialFile as error:
-            raise UsageError(f"{error}: it can't be uploaded", hint="move it out of the folder")
+            raise UsageError(f"{error}: it can't be uploaded", hint="move it out of the folder, and try again")
         except OSError as error:
             raise UsageError(f"{show(str(error.filename))} can't be read: {error.strerror}")
         found = [(item.entry, os.path.join(path, item.entry.path)) for item in walked]
         found = [pair for pair in found if os.path.basename(pair[0].path) != ".DS_Store"]
     else:
-        raise UsageError(f"{show(str(path))} is neither a file nor a folder")
+        raise UsageError(
+            f"`{show(str(path))}` is neither a file nor a folder", hint="remoterun upload PATH --name NAME"
+        )
     if not any(entry.kind == "f" for entry, _ in found):
-        raise UsageError(f"{show(str(path))} holds no file: there is nothing to upload")
+        raise UsageError(
+            f"`{show(str(path))}` holds no file: there is nothing to upload", hint="remoterun upload PATH --name NAME"
+        )
     warnings = tuple(
-        f"{show(entry.path)} points outside the folder ({show(entry.target)}); it is sent as a link"
+        f"`{show(entry.path)}` points outside the folder (`{show(entry.target)}`); it is sent as a link"
         for entry, _ in found
         if entry.kind == "l" and not link_stays_inside(entry.path, entry.target)
     )
@@ -149,10 +153,10 @@ def _hash(path: str) -> tuple[str, os.stat_result]:
         except ChangedWhileRead:
             if last:
                 raise TransferError(
-                    f"{show(path)} changes while it is read", hint="wait until nothing writes it, and try again"
+                    f"`{show(path)}` changes while it is read", hint="wait until nothing writes it, and try again"
                 )
         except OSError as error:
-            raise TransferError(f"{show(path)} can't be read: {error.strerror}")
+            raise TransferError(f"`{show(path)}` can't be read: {error.strerror}")
     raise AssertionError
 
 
@@ -197,13 +201,13 @@ def _send_blob(stream: Stream, digest: str, size: int, offset: int, origin: str 
     try:
         with open(origin, "rb", buffering=0) as file:
             if os.fstat(file.fileno()).st_size != size:
-                raise TransferError(f"{show(origin)} changed after it was read", hint="try again")
+                raise TransferError(f"`{show(origin)}` changed after it was read", hint="try again")
             file.seek(offset)
             sent = _send_pieces(stream, header, iter(lambda: file.read(PIECE), b""), progress, size - offset)
     except OSError as error:
-        raise TransferError(f"{show(origin)} can't be read: {error.strerror}")
+        raise TransferError(f"`{show(origin)}` can't be read: {error.strerror}")
     if sent != size - offset:
-        raise TransferError(f"{show(origin)} changed while it was sent", hint="try again")
+        raise TransferError(f"`{show(origin)}` changed while it was sent", hint="try again")
 
 
 def _send_pieces(
@@ -253,7 +257,7 @@ Conflict = Callable[[str], bool]
 
 def refuse(path: str) -> bool:
     """The conflict policy without a person: never overwrite silently."""
-    raise AlreadyExists(f"{show(path)} exists already", hint="-f overwrites, -i keeps what is there")
+    raise AlreadyExists(f"`{show(path)}` exists already", hint="-f overwrites, -i keeps what is there")
 
 
 def fetch(session: Session, resource: dict[str, Any], target: Path, conflict: Conflict, progress: Progress) -> Fetched:
@@ -263,12 +267,14 @@ def fetch(session: Session, resource: dict[str, Any], target: Path, conflict: Co
     Raises `AlreadyExists`, `UnsafePath`, `TransferError`, `NotFound`.
     """
     manifest, _ = fetch_manifest(session, resource)
+    if os.path.exists(target) and not os.path.isdir(target):
+        raise AlreadyExists(f"`{show(str(target))}` is no folder", hint="name a folder: it is made if it isn't there")
     result = Fetched()
     plan = _plan(manifest, target, conflict, result)
     files = [entry for entry in plan if entry.kind == "f"]
     progress.start("copying", len(files), sum(entry.size for entry in files))
-    target.mkdir(parents=True, exist_ok=True)
     try:
+        target.mkdir(parents=True, exist_ok=True)
         with Landing(str(target)) as landing:
             for entry in plan:
                 if entry.kind == "d":
@@ -278,7 +284,7 @@ def fetch(session: Session, resource: dict[str, Any], target: Path, conflict: Co
             if again:  # these changed while they were read, in a run that goes on
                 once_more = _fetch_files(session, base, again, landing, result, progress)
                 for entry in once_more:
-                    result.warnings.append(f"{show(entry.path)} changes all the time; it was left out")
+                    result.warnings.append(f"`{show(entry.path)}` changes all the time; it was left out")
             for entry in plan:
                 if entry.kind == "l":
                     _place_link(landing, entry, result)
@@ -286,9 +292,15 @@ def fetch(session: Session, resource: dict[str, Any], target: Path, conflict: Co
         raise UnsafePath(f"refused: {error}")
     except OSError as error:
         if error.errno in DISK_FULL:
-            raise TransferError(f"the disk that holds {target} is full", hint="free some space and repeat the command")
-        where = f" ({show(str(error.filename))})" if error.filename else ""
-        raise TransferError(f"{target} can't be written: {error.strerror}{where}")
+            raise TransferError(
+                f"the disk that holds `{show(str(target))}` is full", hint="free some space, and repeat the command"
+            )
+        name = show(str(error.filename)) if error.filename else ""
+        where = f" (`{name}`)" if name not in ("", show(str(target))) else ""
+        raise TransferError(
+            f"`{show(str(target))}` can't be written: {error.strerror}{where}",
+            hint="name a folder that you may write, after the resource",
+        )
     return result
 
 
@@ -304,7 +316,7 @@ def _plan(manifest: Manifest, target: Path, conflict: Conflict, result: Fetched)
         if entry.kind == "d":
             continue
         if stat.S_ISDIR(status.st_mode):
-            result.warnings.append(f"{show(place)} is a folder here and a file there; it was left out")
+            result.warnings.append(f"`{show(place)}` is a folder here and a file there; it was left out")
             result.skipped.append(entry.path)
         elif _same(entry, place, status):
             result.unchanged += 1
@@ -344,7 +356,7 @@ def _fetch_files(
             names.ask(entry)
             frame = _next(stream, session)
             if "gone" in frame.header:
-                result.warnings.append(f"{show(entry.path)} is gone: {frame.header['gone']}")
+                result.warnings.append(f"`{show(entry.path)}` is gone: {frame.header['gone']}")
                 continue
             if _land_file(stream, session, entry, frame, landing, progress):
                 result.files += 1
@@ -441,7 +453,7 @@ def _next(stream: Stream, session: Session) -> Frame:
 
 def _place_link(landing: Landing, entry: Entry, result: Fetched) -> None:
     if not link_stays_inside(entry.path, entry.target):
-        result.warnings.append(f"{show(entry.path)} points outside ({show(entry.target)}); the link was left out")
+        result.warnings.append(f"`{show(entry.path)}` points outside (`{show(entry.target)}`); the link was left out")
         return
     folder, name = landing.place(entry.path)
     temporary = f".{secrets.token_hex(6)}.remoterun"
@@ -452,7 +464,7 @@ def _place_link(landing: Landing, entry: Entry, result: Fetched) -> None:
         os.unlink(temporary, dir_fd=folder)
         if error.errno not in (errno.EISDIR, errno.ENOTEMPTY):
             raise
-        result.warnings.append(f"{show(entry.path)} is a folder here; the link was left out")
+        result.warnings.append(f"`{show(entry.path)}` is a folder here; the link was left out")
 
 
 # -- from one host to another

@@ -10,18 +10,23 @@ import hashlib
 import io
 import os
 import signal
+import socket
 import textwrap
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from remoterun import environments
 from remoterun.agent.engines.environment import Environment
 from remoterun.agent.home import Home
+from remoterun.agent.protocol import Handler, Link
 from remoterun.agent.runs import FINAL, RunFolder, RunState
+from remoterun.agent.serve import Server
 from remoterun.agent.tree import Entry, Manifest
 from remoterun.client import Client
 from remoterun.config import Config
@@ -62,14 +67,17 @@ def tree_of(files: Files) -> tuple[Manifest, dict[str, bytes]]:
     return Manifest(entries), blobs
 
 
-def until(condition: Callable[[], Any], seconds: float = 15, what: str = "", pause: float = 0.01) -> Any:
+def until(
+    condition: Callable[[], Any], seconds: float = 15, what: str | Callable[[], str] = "", pause: float = 0.01
+) -> Any:
     """What `condition` returns once that is true; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         found = condition()
         if found:
             return found
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds} s: {what() if callable(what) else what or condition}")
         time.sleep(pause)
 
 
@@ -93,12 +101,13 @@ class Place:
             session.call("kill", key=key)
         for key in self.home.run_keys():
             self.until_final(key)
-            until(lambda run=self.run(key): not run.supervised(), what="the supervisor ends")
+            until(self.unsupervised(key), what="the supervisor ends")
         session.close()
 
     @property
     def session(self) -> Session:
         if self._session is None or not self._session.alive:
+            self.drop_session()
             self._session = self.new_session()
         return self._session
 
@@ -159,14 +168,14 @@ class Place:
 
     def until_state(self, key: str, *states: RunState, seconds: float = 20) -> dict[str, Any]:
         """The run's status once it is in one of the states."""
-        until(lambda: self.state(key) in states, seconds, f"{states}; events: {self.run(key).events()}")
+        until(lambda: self.state(key) in states, seconds, lambda: f"{states}; events: {self.run(key).events()}")
         return self.run(key).status()
 
     def until_final(self, key: str, seconds: float = 20) -> dict[str, Any]:
         return self.until_state(key, *FINAL, seconds=seconds)
 
     def until_says(self, key: str, text: bytes, seconds: float = 20) -> None:
-        until(lambda: text in self.log(key), seconds, f"{text!r} in the log; events: {self.run(key).events()}")
+        until(lambda: text in self.log(key), seconds, lambda: f"{text!r} in the log: {self.run(key).events()}")
 
     def log(self, key: str) -> bytes:
         try:
@@ -181,6 +190,9 @@ class Place:
         found = read_files(Path(stored.folder))
         assert tree_of(found)[0].encode() == stored.manifest().encode()
         return found
+
+    def unsupervised(self, key: str) -> Callable[[], bool]:
+        return lambda: not self.run(key).supervised()
 
     def supervisor(self, key: str) -> int | None:
         """The pid of the run's supervisor."""
@@ -309,6 +321,39 @@ def write_files(folder: Path, files: Files) -> Path:
             path.write_bytes(content.encode() if isinstance(content, str) else content)
             path.chmod(0o755 if name.endswith("*") else 0o644)
     return folder
+
+
+# -- an agent without a process
+
+
+@contextmanager
+def served(home: Home) -> Iterator[Link]:
+    """The client's end of a link to the agent's requests, both in this process, over a socket."""
+    with linked(Server(home).handle) as (link, _):
+        yield link
+
+
+@contextmanager
+def linked(handler: Handler) -> Iterator[tuple[Link, Callable[[], None]]]:
+    """(the client's end, a function that cuts the link), with `handler` at the other end."""
+    here, there = socket.socketpair()
+    client = Link(here.recv, here.sendall)
+    agent = Link(there.recv, there.sendall, handler)
+    threads = [client.start(), agent.start()]
+
+    def cut() -> None:
+        for end in (here, there):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    try:
+        yield client, cut
+    finally:
+        cut()
+        for thread in threads:
+            thread.join(10)
+        here.close()
+        there.close()
 
 
 # -- programs that play the agent

@@ -191,6 +191,8 @@ class Server:
         deadline = time.monotonic() + 15
         while run.supervised() and time.monotonic() < deadline:
             time.sleep(0.02)  # it gives back what the run held
+        if key in self.home.active_keys() and not supervisor.clean_up(self.home, run):
+            raise HomeError("engine_silent", "its container can't be removed: the engine does not answer")
         run.remove()
         self.home.unmark_active(key)
         return {"removed": True}

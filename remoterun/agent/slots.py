@@ -22,12 +22,15 @@ from .runs import FINAL
 
 
 class Turn(NamedTuple):
-    """Either a slot (`granted`, with the GPUs it holds) or why not (`waiting_for`, one line)."""
+    """Either a slot (`granted`, with the GPUs it holds) or why not (`waiting_for`, one line).
+
+    `behind`: the runs on which that depends, the next before it in the line or those that hold the slots.
+    """
 
     granted: bool
     gpus: List[str]
     waiting_for: str
-    ahead: List[str]
+    behind: List[str]
 
 
 def default_slots() -> int:
@@ -53,7 +56,7 @@ def ask(
         line = sorted((ticket["t"], other) for other, ticket in waiting.items() if bool(ticket["gpus"]) == bool(gpus))
         ahead = [other for _, other in line[: [other for _, other in line].index(key)]]
         if ahead:
-            return Turn(False, [], "%d runs before it" % len(ahead) if len(ahead) > 1 else "the run before it", ahead)
+            return Turn(False, [], "%d runs before it" % len(ahead) if len(ahead) > 1 else "the run before it", ahead[-1:])
         if gpus:
             chosen, why = _free_gpus(held, gpus, list_gpus(), busy())
         else:
@@ -62,7 +65,7 @@ def ask(
             room = default_slots() if slots is None else slots
             why = "" if taken < room else "one of %d slots" % room if room > 1 else "the run that has the slot"
         if why:
-            return Turn(False, [], why, [])
+            return Turn(False, [], why, sorted(held))
         write_whole(os.path.join(home.queue, key + ".slot"), json.dumps({"gpus": chosen}).encode())
         _drop(home, key, ".wait")
         return Turn(True, chosen, "", [])

@@ -84,6 +84,24 @@ def supervise(home: Home, key: str) -> int:
     return 0
 
 
+def clean_up(home: Home, run: RunFolder, engine: Any = None) -> bool:
+    """Give back all that an ended run holds; what is given back already is fine. Whether nothing is left.
+
+    What can't be, since the engine doesn't answer, keeps the run's mark, so that the next contact comes here again.
+    """
+    if engine is None and os.path.exists(run.engine_file):
+        engine = engine_of(home, read_json(run.engine_file)["engine"])
+    gone = engine is None or bool(engine.remove(run))
+    remove_tree(os.path.join(run.path, "mounts"))
+    remove_tree(os.path.join(run.io, "home"))
+    for name in ("env", "wrapper.sh"):
+        remove_tree(os.path.join(run.io, name))
+    slots.release(home, run.key)
+    if gone:
+        home.unmark_active(run.key)
+    return gone
+
+
 class _Ended(Exception):
     """The run has come to its end before there was anything to save."""
 
@@ -134,7 +152,7 @@ class Supervisor:
             except Exception as error:  # noqa: BLE001 - whatever goes wrong, the run gets its end and its reason
                 traceback.print_exc()
                 self._fail(state, Reason.START_FAILED, "%s: %s" % (type(error).__name__, error))
-        self._clean_up()
+        clean_up(self.home, self.run, self._engine)
 
     # -- steps
 
@@ -149,7 +167,7 @@ class Supervisor:
                 said = turn.waiting_for
                 self.run.note("waiting for " + said)
             if pause > 1:
-                self._revive_others(turn.ahead)
+                self._revive(turn.behind)
             time.sleep(pause)
             pause = min(pause * 1.5, 2.0)
         self.run.move(RunState.BUILDING)
@@ -181,6 +199,7 @@ class Supervisor:
         look = engine.look(self.run)
         while look.presence is Presence.UNKNOWN:
             self._check_asked()
+            self._say_silent(engine)
             time.sleep(1)
             look = engine.look(self.run)
         if look.presence is Presence.ABSENT:
@@ -189,6 +208,8 @@ class Supervisor:
             try:
                 engine.start(self.run, self.spec, self._gpus())
             except EngineError as error:
+                if engine.look(self.run).presence is Presence.UNKNOWN:
+                    return  # it went away meanwhile: we wait for it, and look again
                 self._discard_work()
                 raise _Ended(Reason.START_FAILED, error.message, evidence=error.evidence, hint=error.hint)
         self.run.move(RunState.RUNNING, boot=boot_id())
@@ -202,18 +223,20 @@ class Supervisor:
         pause, next_look = POLL_LEAST, time.monotonic() + LOOK_EVERY
         times = _LogTimes(self.run, self._clock)
         reason: Optional[Reason] = None
-        terminated_at = 0.0
+        terminated_at: Optional[float] = None
         grace = 0.0
         while True:
+            told = True
             times.record()
             if self.run.kill_asked():
-                engine.kill(self.run)
-                times.record()
-                self.run.move(RunState.KILLED, reason=Reason.KILLED.value, code=137)
-                return None
+                told = engine.kill(self.run)
+                if told or self.run.exit_code() is not None:
+                    times.record()
+                    self.run.move(RunState.KILLED, reason=Reason.KILLED.value, code=137)
+                    return None
             if self.run.exit_code() is not None:
                 times.record()
-                if reason is not None:
+                if terminated_at is not None:
                     patience = terminated_at + grace - time.monotonic()
                 else:
                     patience = AFTER_EXIT if engine.name != "process" else 0
@@ -223,13 +246,18 @@ class Supervisor:
             if reason is None and (asked is not None or (deadline is not None and now >= deadline)):
                 reason = Reason.STOPPED if asked is not None else Reason.TIMEOUT
                 grace = asked if asked is not None else 10.0
-                terminated_at = time.monotonic()
                 self.run.note("stopping" if asked is not None else "its time is up: stopping")
-                engine.terminate(self.run)
+            if reason is not None and told and terminated_at is None:
+                told = engine.terminate(self.run)
+                terminated_at = time.monotonic() if told else None
                 pause = POLL_LEAST
-            if reason is not None and time.monotonic() > terminated_at + grace:
-                engine.kill(self.run)
-                return self._exited(engine, reason, 0, 137)
+            if terminated_at is not None and time.monotonic() > terminated_at + grace:
+                told = engine.kill(self.run)
+                if told:
+                    return self._exited(engine, reason, 0, 137)
+            if not told:
+                self._say_silent(engine)
+                pause = 1.0
             if time.monotonic() >= next_look:
                 look = engine.look(self.run)
                 if look.presence in (Presence.ENDED, Presence.ABSENT) and self.run.exit_code() is None:
@@ -237,6 +265,12 @@ class Supervisor:
                 next_look = time.monotonic() + LOOK_EVERY
             time.sleep(pause)
             pause = min(pause * 1.1, POLL_MOST)
+
+    def _say_silent(self, engine: Any) -> None:
+        """Tell the user once why nothing moves."""
+        text = "waiting for %s, which does not answer" % engine.name
+        if self.run.status()["note"] != text:
+            self.run.note(text)
 
     def _exited(self, engine: Any, reason: Optional[Reason], patience: float, forced: Optional[int] = None) -> None:
         """The command has ended: see that all of it has, and go on to SAVING with the reason.
@@ -306,7 +340,10 @@ class Supervisor:
         needs_image = self.spec["environment"].get("image") or self.spec["environment"].get("apt")
         if needs_image:
             return ([], problem) if problem else (["docker"], None)
-        if problem or self._pull_failed_lately():
+        if problem:
+            self.run.note("%s: using the engine `process`" % problem)
+            return ["process"], None
+        if self._pull_failed_lately():
             return ["process"], None
         return ["docker", "process"], None
 
@@ -370,7 +407,8 @@ class Supervisor:
     def _discard_work(self) -> None:
         remove_tree(self.run.work)
 
-    def _revive_others(self, keys: List[str]) -> None:
+    def _revive(self, keys: List[str]) -> None:
+        """Those for whom we wait may have lost their supervisors, and nobody else would notice."""
         for key in keys:
             run = self.home.run(key)
             if run.exists() and not run.supervised():
@@ -399,18 +437,6 @@ class Supervisor:
 
     def _finish(self, reason: Reason, **fields: Any) -> None:
         self.run.move(ENDINGS[reason].state, reason=reason.value, **fields)
-
-    def _clean_up(self) -> None:
-        """Give everything back; what is given back already is fine."""
-        if os.path.exists(self.run.engine_file):
-            self._chosen_engine().remove(self.run)
-        mounts = os.path.join(self.run.path, "mounts")
-        remove_tree(mounts)
-        remove_tree(os.path.join(self.run.io, "home"))
-        for name in ("env", "wrapper.sh"):
-            remove_tree(os.path.join(self.run.io, name))
-        slots.release(self.home, self.run.key)
-        self.home.unmark_active(self.run.key)
 
 
 class _LogTimes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import posixpath
+import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,8 @@ import typer
 from remoterun import __version__
 from remoterun.cli import complete, render
 from remoterun.cli.connect import client as connect
-from remoterun.errors import NotFound, SourceError, UsageError
+from remoterun.cli.manual import Command
+from remoterun.errors import HostError, NotFound, RemoterunError, SourceError, UsageError
 from remoterun.model import (
     Mount,
     Resource,
@@ -74,6 +76,7 @@ def top(
 
 
 @app.command(
+    cls=Command,
     context_settings={"allow_interspersed_args": False},
     epilog=_example('remoterun run -m uploads/doom:data "python -m trainer.train --data_dir=./data"'),
 )
@@ -132,7 +135,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run and sent; do nothing.")] = False,
     json: Annotated[bool, typer.Option("--json", help="With -b: the run as JSON on stdout.")] = False,
 ) -> int:
-    """Run a command on a machine: its log comes here, and its files are kept.
+    """Run a command on a machine; see its log here, keep its files.
 
     The exit status is the command's own; 125 when remoterun itself failed.
     """
@@ -181,7 +184,7 @@ def _command(words: list[str]) -> str:
     if not text.strip():
         raise UsageError("the command is empty", hint='remoterun run "echo hello"')
     if "\0" in text:
-        raise UsageError("the command holds a zero byte")
+        raise UsageError("the command holds a zero byte", hint='remoterun run "echo hello"')
     return text
 
 
@@ -190,8 +193,12 @@ def _requirements(file: Path | None) -> str:
         return ""
     try:
         return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} can't be read: {error}", hint="--pip-req FILE takes a requirements file")
+    except UnicodeDecodeError:
+        raise UsageError(f"`{render.name(str(file))}` is no UTF-8 text", hint="--pip-req requirements.txt")
+    except OSError as error:
+        raise UsageError(
+            f"`{render.name(str(file))}` can't be read: {error.strerror}", hint="--pip-req requirements.txt"
+        )
 
 
 def _apt_name(name: str) -> str:
@@ -213,12 +220,11 @@ def _source(client: Client, commit_ref: str | None, untracked: bool, no_git: boo
     except NoRepository as error:
         if commit_ref:
             raise
+        if not yes and not render.person_there():
+            raise SourceError(error.message, hint="--no-git sends this folder; -y goes on without files")
         render.line("There is no git repository here: no files of yours will be available in this run.")
-        if not yes:
-            if not render.person_there():
-                raise SourceError(error.message, hint="--no-git sends this folder; -y goes on without files")
-            if not render.ask("Continue? (--no-git would send this folder)", default=True):
-                raise KeyboardInterrupt
+        if not yes and not render.ask("Continue? (--no-git would send this folder)", default=True):
+            raise KeyboardInterrupt
         return None
     for text in source.warnings:
         render.warning(text)
@@ -242,7 +248,8 @@ def _ask_about_untracked(source: Source, yes: bool) -> None:
 
 def _show_plan(client: Client, request: RunRequest, source: Source | None, machine: str | None) -> None:
     type_ = client.machine(machine)
-    render.out(f"command    {request.command}")
+    client.check(request, source, type_)
+    render.out(f"command    {render.clean(request.command)}")
     render.out(f"machine    {type_.name} ({type_.host or 'this machine'}), engine {type_.engine}, {type_.gpus} GPUs")
     if source is not None:
         where = f"{source.root}" + (f", starting in {source.workdir}" if source.workdir else "")
@@ -253,7 +260,12 @@ def _show_plan(client: Client, request: RunRequest, source: Source | None, machi
     else:
         render.out("source     none")
     for mount in request.mounts:
-        render.out(f"mount      {mount.resource} at {mount.path}")
+        try:
+            client.list_files(mount.resource)
+            unknown = ""
+        except HostError as error:
+            unknown = f" (not looked for: {error.message})"
+        render.out(f"mount      {mount.resource} at {render.name(mount.path)}{unknown}")
     extras = [*request.apt, *request.pip] + (["requirements"] if request.requirements else [])
     render.out(f"packages   {', '.join(extras) or 'those of the environment'}")
     render.out(f"image      {request.image or 'the bundled one on ' + type_.base_image}")
@@ -262,7 +274,7 @@ def _show_plan(client: Client, request: RunRequest, source: Source | None, machi
 # -- looking at runs
 
 
-@app.command(epilog=_example("remoterun logs 16 -n 20"))
+@app.command(cls=Command, epilog=_example("remoterun logs 16 -n 20"))
 def logs(
     run: RunNumber,
     follow: Annotated[
@@ -307,9 +319,9 @@ def _print_log(items: Any, timestamps: bool) -> None:
             render.out_bytes(stamp.apply(item) if timestamps else item.data)
 
 
-@app.command(epilog=_example("remoterun ps --label night"))
+@app.command(cls=Command, epilog=_example("remoterun ps --label night"))
 def ps(
-    number: Annotated[int, typer.Option("-n", "--number", help="How many.", min=1)] = 20,
+    number: Annotated[int, typer.Option("-n", "--number", metavar="N", help="How many.", min=1)] = 20,
     every: Annotated[bool, typer.Option("-a", "--all", help="All of them.")] = False,
     label: Annotated[list[str], typer.Option("--label", metavar="LABEL", help="Only with this label.")] = [],  # noqa: B006
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="More columns.")] = False,
@@ -322,11 +334,13 @@ def ps(
         render.out_json([run.record() for run in runs])
     elif runs:
         render.runs_table(runs, verbose)
+    elif label:
+        render.line(f"No run has the label {' or '.join(f'`{name}`' for name in label)}")
     else:
         render.line('There is no run yet. Start one: remoterun run "echo hello"')
 
 
-@app.command(epilog=_example("remoterun info last"))
+@app.command(cls=Command, epilog=_example("remoterun info last"))
 def info(run: RunNumber, json: Json = False) -> None:
     """Show all that is known of a run."""
     with connect() as client:
@@ -339,7 +353,7 @@ def info(run: RunNumber, json: Json = False) -> None:
         render.run_info(known, details)
 
 
-@app.command(epilog=_example("remoterun stop 16"))
+@app.command(cls=Command, epilog=_example("remoterun stop 16"))
 def stop(
     runs: RunNumbers,
     grace: Annotated[
@@ -352,7 +366,7 @@ def stop(
         return _end_each(client, runs, lambda number: client.stop(number, seconds), "stopping; its outputs are saved")
 
 
-@app.command(epilog=_example("remoterun kill 16"))
+@app.command(cls=Command, epilog=_example("remoterun kill 16"))
 def kill(runs: RunNumbers) -> int:
     """End runs at once; their outputs are not saved."""
     with connect() as client:
@@ -366,11 +380,11 @@ def _end_each(client: Client, runs: list[str], end: Any, words: str) -> int:
         try:
             before = client.registry.run(number)
             known, asked = end(number)
-        except NotFound as error:
+        except RemoterunError as error:
             if len(runs) == 1:
                 raise
             render.error(error)
-            status = 2
+            status = max(status, error.exit_status)
             continue
         if asked:
             again = " already" if before.stopping else ""
@@ -385,7 +399,7 @@ def _end_each(client: Client, runs: list[str], end: Any, words: str) -> int:
 # -- files
 
 
-@app.command(epilog=_example("remoterun upload data/input.txt --name doom"))
+@app.command(cls=Command, epilog=_example("remoterun upload data/input.txt --name doom"))
 def upload(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A file or a folder.")],
     name: Annotated[
@@ -403,9 +417,8 @@ def upload(
     json: Json = False,
 ) -> None:
     """Send a file or a folder as a named data set. What the machine has already is not sent again."""
-    if not path.exists():
-        raise NotFound(f"there is no {path}", hint="remoterun upload PATH --name NAME")
-    chosen = name or _upload_name(path)
+    _check_there(path)
+    chosen = _upload_name(path) if name is None else name
     check_upload_name(chosen)
     with connect() as client:
         try:
@@ -420,6 +433,12 @@ def upload(
     render.uploaded(done, json)
 
 
+def _check_there(path: Path) -> None:
+    if not os.path.exists(path):
+        what = "leads nowhere" if path.is_symlink() else "is not there"
+        raise NotFound(f"`{render.name(str(path))}` {what}", hint="a path of this machine is expected")
+
+
 def _upload_name(path: Path) -> str:
     """The name for what is uploaded: a folder's own; for a file a person is asked, as Spell did."""
     from remoterun.transfer import base_name
@@ -429,16 +448,17 @@ def _upload_name(path: Path) -> str:
     parent = base_name(path.resolve().parent)
     if not render.person_there():
         return parent
-    render.line(f"{path.name} will be at uploads/NAME/{path.name}.")
+    file = render.name(path.name)
+    render.line(f"{file} will be at uploads/NAME/{file}")
     return render.ask_text("Name of the upload?", parent)
 
 
-@app.command(epilog=_example("remoterun ls runs/15/models"))
+@app.command(cls=Command, epilog=_example("remoterun ls runs/15/models"))
 def ls(
     resource: Annotated[
         str,
         typer.Argument(
-            metavar="[RESOURCE]",
+            metavar="RESOURCE",
             help="uploads, runs, uploads/NAME[/path], runs/N[/path].",
             autocompletion=complete.resources,
         ),
@@ -459,13 +479,13 @@ def ls(
             render.manifest(str(parsed), manifest, about, recursive, json)
 
 
-@app.command(epilog=_example("remoterun cp runs/15/models\nremoterun cp more.txt uploads/doom/"))
+@app.command(cls=Command, epilog=_example("remoterun cp runs/15/models\nremoterun cp more.txt uploads/doom/"))
 def cp(
     source: Annotated[
         str,
         typer.Argument(metavar="SRC", help="A resource, or (upwards) a local path.", autocompletion=complete.resources),
     ],
-    target: Annotated[str, typer.Argument(metavar="[DST]", help="A local folder, or uploads/NAME/.")] = ".",
+    target: Annotated[str, typer.Argument(metavar="DST", help="A local folder, or uploads/NAME/.")] = ".",
     force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite what exists.")] = False,
     ignore: Annotated[bool, typer.Option("-i", "--ignore", help="Keep what exists.")] = False,
     to: Annotated[
@@ -475,7 +495,10 @@ def cp(
         ),
     ] = None,
 ) -> None:
-    """Copy from a run or an upload to here (a folder's contents land in DST), or from here into an upload."""
+    """Copy files of a run or an upload here, or files into an upload.
+
+    Of a folder the contents land in DST; of a file, the file. With uploads/NAME/ as DST it goes upwards.
+    """
     if force and ignore:
         raise UsageError("-f overwrites and -i keeps: choose one")
     with connect() as client:
@@ -489,8 +512,7 @@ def cp(
             render.fetched(fetched)
         elif Resource.is_one(target):
             path = Path(source)
-            if not path.exists():
-                raise NotFound(f"there is no {path}")
+            _check_there(path)
             with render.progress() as progress:
                 done = client.copy_up(path, Resource.parse(target), to, progress)
             render.uploaded(done, False)
@@ -508,10 +530,10 @@ def _conflict(force: bool, ignore: bool) -> Any:
         return lambda path: force
     if not render.person_there():
         return refuse
-    return lambda path: render.ask(f"{render.name(path)} exists. Overwrite it?", default=False)
+    return lambda path: render.ask(f"{render.name(path)} exists. Overwrite it? (-f overwrites all)", default=False)
 
 
-@app.command(epilog=_example("remoterun rm runs/12 uploads/old"))
+@app.command(cls=Command, epilog=_example("remoterun rm runs/12 uploads/old"))
 def rm(
     resources: Annotated[
         list[str],
@@ -527,11 +549,11 @@ def rm(
                 if not client.remove(resource):
                     raise NotFound(f"there is no {resource}", hint=f"remoterun ls {resource.kind}")
                 render.line(f"removed {resource}")
-            except UsageError as error:
+            except RemoterunError as error:
                 if len(parsed) == 1:
                     raise
                 render.error(error)
-                status = 2
+                status = max(status, error.exit_status)
     return status
 
 
@@ -545,7 +567,7 @@ def machines(context: typer.Context, json: Json = False) -> None:
         _list_machines(json)
 
 
-@machines_app.command("list", epilog=_example("remoterun machines list --json"))
+@machines_app.command("list", cls=Command, epilog=_example("remoterun machines list --json"))
 def machines_list(json: Json = False) -> None:
     """List the machines that can be named after -t."""
     _list_machines(json)
@@ -559,17 +581,21 @@ def _list_machines(json: bool) -> None:
     render.machines(listing(config), config.default, ssh_aliases(config), json)
 
 
-@machines_app.command("add", epilog=_example("remoterun machines add k80 me@gpu.example.org --gpus 1 --default"))
+@machines_app.command(
+    "add", cls=Command, epilog=_example("remoterun machines add k80 me@gpu.example.org --gpus 1 --default")
+)
 def machines_add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What -t will name.")],
     host: Annotated[
         str, typer.Argument(metavar="HOST", help="user@host[:port], an alias of ~/.ssh/config, or `local`.")
     ],
-    gpus: Annotated[int, typer.Option("--gpus", help="GPUs that a run on it gets.", min=0)] = 0,
-    engine: Annotated[str, typer.Option("--engine", help="auto, docker, podman or process.")] = "auto",
+    gpus: Annotated[int, typer.Option("--gpus", metavar="N", help="GPUs that a run on it gets.", min=0)] = 0,
+    engine: Annotated[str, typer.Option("--engine", metavar="NAME", help="auto, docker, podman or process.")] = "auto",
     slots: Annotated[
         int | None,
-        typer.Option("--slots", help="Runs without GPUs at once. Default: half the cores, at least 2.", min=1),
+        typer.Option(
+            "--slots", metavar="N", help="Runs without GPUs at once. Default: half the cores, at least 2.", min=1
+        ),
     ] = None,
     base_image: Annotated[
         str | None,
@@ -590,8 +616,15 @@ def machines_add(
     """Give a machine a name. It is tried with `remoterun doctor NAME`."""
     from remoterun import config as configuration
 
-    if not name or posixpath.basename(name) != name or name.startswith("-") or "@" in name:
-        raise UsageError(f"`{name}` is no name for a machine", hint="remoterun machines add box user@host")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UsageError(
+            f"`{name}` is no name for a machine: letters, digits, `.`, `_` and `-`",
+            hint="remoterun machines add box user@host",
+        )
+    if engine not in configuration.ENGINES:
+        raise UsageError(f"there is no engine `{engine}`", hint="--engine " + "|".join(configuration.ENGINES))
+    if connect_timeout is not None and not 0 < connect_timeout < 86400:
+        raise UsageError(f"`{connect_timeout:g}` seconds are no time to connect in", hint="--connect-timeout 10")
     settings: dict[str, Any] = {} if host == "local" else {"host": host}
     options = {
         "gpus": gpus or None,
@@ -609,9 +642,9 @@ def machines_add(
     render.line(f"  remoterun doctor {name}   tries it")
 
 
-@machines_app.command("remove", epilog=_example("remoterun machines remove k80"))
+@machines_app.command("remove", cls=Command, epilog=_example("remoterun machines remove k80"))
 def machines_remove(
-    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete.machine_types)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A machine.", autocompletion=complete.machine_types)],
 ) -> None:
     """Forget a machine. What it holds stays there."""
     from remoterun import config as configuration
@@ -620,9 +653,9 @@ def machines_remove(
     render.line(f"machine `{name}` is forgotten; what it holds stays there")
 
 
-@machines_app.command("default", epilog=_example("remoterun machines default k80"))
+@machines_app.command("default", cls=Command, epilog=_example("remoterun machines default k80"))
 def machines_default(
-    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete.machine_types)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A machine.", autocompletion=complete.machine_types)],
 ) -> None:
     """Make a machine the one that is used without -t."""
     from remoterun import config as configuration
@@ -634,12 +667,18 @@ def machines_default(
     render.line(f"the default machine is `{chosen.name}`")
 
 
-@app.command(epilog=_example("remoterun doctor k80"))
+@app.command(cls=Command, epilog=_example("remoterun doctor k80"))
 def doctor(
-    machine: Annotated[str | None, typer.Argument(metavar="[MACHINE]", autocompletion=complete.machine_types)] = None,
+    machine: Annotated[
+        str | None,
+        typer.Argument(metavar="MACHINE", help="Default: the default machine.", autocompletion=complete.machine_types),
+    ] = None,
     json: Json = False,
 ) -> int:
-    """Try a machine: link, host key, python3, Docker, GPU, disk, clock; each fault with the command that mends it."""
+    """Try a machine, and say how to mend what doesn't work.
+
+    Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. The exit status is 1 if there is a fault.
+    """
     from remoterun.cli.doctor import examine
 
     with connect() as client:

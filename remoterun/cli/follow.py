@@ -27,7 +27,7 @@ def follow(
     """
     steps = render.Steps()
     stamp = Stamp() if timestamps else None
-    ended = False
+    ended = hinted = False
     try:
         for item in items:
             if isinstance(item, LogBytes):
@@ -36,6 +36,7 @@ def follow(
                 run = item.run
                 if from_start or not item.past or run.final:
                     ended = _show_state(item, steps)
+                    hinted = bool(item.event.get("hint"))
             else:
                 _show_note(item, steps, run)
     except KeyboardInterrupt:
@@ -50,7 +51,7 @@ def follow(
     final = client.registry.run(run.number)
     if not final.final:
         return 0
-    if final.state is RunState.FAILED and final.code is None:
+    if final.state is RunState.FAILED and final.code is None and not hinted:
         render.hint(f"remoterun info {final.number}")
     return final.exit_status
 
@@ -65,7 +66,7 @@ def _show_state(change: StateChange, steps: render.Steps) -> bool:
             text = change.event.get(field)
             if text and field == "evidence":
                 for part in str(text).splitlines():
-                    render.line(f"    {part}")
+                    render.line(f"    {render.clean(part)}")
             elif text:
                 render.hint(str(text))
         return True

@@ -13,6 +13,7 @@ from remoterun import __version__
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. Everything that is raised on purpose becomes one line and a hint."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _have_standard_streams()
     if words == ["--version"]:  # asked by scripts; needs nothing
         print(f"remoterun {__version__}")
         return 0
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         status = _dispatch(words)
-        sys.stdout.flush()
+        render.finish()
         return status
     except RemoterunError as error:
         render.error(error)
@@ -30,8 +31,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         render.line("")
         return 130
     except BrokenPipeError:  # `remoterun logs 16 | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        render.drop_stdout()
         return 141
+    except Exception as error:  # noqa: BLE001 - nobody shall see a traceback who didn't ask for it
+        if os.environ.get("REMOTERUN_DEBUG"):
+            raise
+        render.fault(error)
+        return 125
+
+
+def _have_standard_streams() -> None:
+    """A closed stdin, stdout or stderr reads and writes nothing, instead of what is opened next."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def _dispatch(words: list[str]) -> int:
@@ -56,7 +74,7 @@ def _dispatch(words: list[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             render.out(error.format_message())
             return 2
-        render.usage(error)
+        render.usage(error, words)
         return 2
 
 

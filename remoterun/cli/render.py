@@ -6,8 +6,10 @@ import contextlib
 import datetime
 import json
 import os
+import re
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -68,32 +70,52 @@ def line(text: str) -> None:
 
 
 def warning(text: str) -> None:
-    line(f"{paint('warning:', '33')} {text}")
+    line(f"{paint('warning:', '33')} {clean(text)}")
 
 
 def error(problem: RemoterunError) -> None:
     """An error of ours: one line, its evidence, its hint."""
-    line(f"{paint('error:', '31;1')} {problem.message}")
+    line(f"{paint('error:', '31;1')} {clean(problem.message)}")
     if problem.evidence:
         for text in problem.evidence.splitlines():
-            line(f"  {paint(text, '2')}")
+            line(f"  {paint(clean(text), '2')}")
     hint(problem.hint)
+
+
+def fault(problem: BaseException) -> None:
+    """An error that nobody raised on purpose."""
+    line(f"{paint('error:', '31;1')} remoterun has a fault: {type(problem).__name__}: {clean(str(problem))}")
+    hint("REMOTERUN_DEBUG=1 before the command shows where")
 
 
 def hint(text: str | None) -> None:
     if text:
         line("")
         for number, part in enumerate(text.splitlines()):
-            line(f"{paint('hint:', '36') if number == 0 else '     '} {part}")
+            line(f"{paint('hint:', '36') if number == 0 else '     '} {clean(part)}")
 
 
-def usage(problem: Any) -> None:
-    """An error in what was typed, from the parser."""
-    message = problem.format_message()
-    line(f"{paint('error:', '31;1')} {message[:1].lower() + message[1:].rstrip('.')}")
+def usage(problem: Any, words: Sequence[str]) -> None:
+    """An error in what was typed, from the parser, in our form."""
+    message, meant = problem.format_message(), ""
+    for pattern in (r"\.? Did you mean (.*)\?$", r" \(Possible options: (.*)\)$"):
+        found = re.search(pattern, message, re.DOTALL)
+        if found:
+            message, meant = message[: found.start()], found[1].replace("'", "`")
+    message = re.sub(r"'([^']*)'", r"`\1`", message.rstrip("."))
+    message = re.sub(r"^(No such option: )(.*)", r"\1`\2`", message)
+    message = re.sub(r": Input should be a valid (\w+).*", r": it is no \1", message)
+    message = re.sub(r": Input should be", r": it should be", message)
+    message = message.replace("extra argument(s) (", "argument (")
+    line(f"{paint('error:', '31;1')} {clean(message[:1].lower() + message[1:])}")
     context = getattr(problem, "ctx", None)
-    if context is not None:
-        hint(f"{context.command_path} --help")
+    command = " ".join(["remoterun", *(word for word in words[:1] if not word.startswith("-"))])
+    manual = f"{context.command_path if context is not None else command} --help"
+    if meant:
+        meant = meant if "`" in meant else ", ".join(f"`{option}`" for option in meant.split(", "))
+        hint(f"did you mean {meant}? {manual} lists them all")
+    else:
+        hint(manual)
 
 
 def ask(question: str, default: bool) -> bool:
@@ -122,55 +144,109 @@ def ask_text(question: str, default: str) -> str:
     return answer.strip() or default
 
 
+def clean(text: str) -> str:
+    """`text` as one line that does nothing to a terminal: what can't be seen is escaped. Names, commands and logs'
+    tails come from elsewhere."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _seen(char) for char in text)
+
+
+def _seen(char: str) -> str:
+    return {"\n": "⏎ ", "\t": "    "}.get(char) or char.encode("unicode_escape").decode()
+
+
 # -- data
 
 
 def out(text: str) -> None:
     """One line of data."""
-    print(text)
+    with _writing():
+        print(text)
 
 
 def out_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
+    out(json.dumps(value, indent=2))
 
 
 def out_bytes(data: bytes) -> None:
     """Bytes of data, at once."""
-    sys.stdout.flush()
-    view = memoryview(data)
-    while view:
-        view = view[os.write(1, view) :]
+    with _writing():
+        sys.stdout.flush()
+        view = memoryview(data)
+        while view:
+            view = view[os.write(1, view) :]
+
+
+def finish() -> None:
+    """Write what is still buffered."""
+    with _writing():
+        sys.stdout.flush()
+
+
+def drop_stdout() -> None:
+    """From now on stdout is written nowhere: what is buffered must not raise once more when we end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_stdout()
+        raise RemoterunError(f"stdout can't be written: {error.strerror}")
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), colours: Any = None) -> None:
     """A table: aligned; the last column may be cut to the terminal's width, never elsewhere."""
     if not rows:
         return
-    width = _terminal_width()
-    cells = [list(heads), *[list(row) for row in rows]]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
+    width = _terminal_width(sys.stdout)
+    cells = [list(heads), *[[clean(text) for text in row] for row in rows]]
+    widths = [max(columns(row[column]) for row in cells) for column in range(len(heads))]
     room = width - sum(widths[:-1]) - 2 * (len(heads) - 1) if width else None
     for number, row in enumerate(cells):
         parts = []
         for column, text in enumerate(row):
             last = column == len(row) - 1
-            if last and room is not None and len(text) > max(room, 10):
-                text = text[: max(room, 10) - 1] + "…"
-            padded = text.rjust(widths[column]) if column in right else text if last else text.ljust(widths[column])
+            if last and room is not None:
+                text = shortened(text, max(room, 10))
+            space = " " * (widths[column] - columns(text))
+            padded = space + text if column in right else text if last else text + space
             if number == 0:
                 padded = paint(padded, "1", sys.stdout)
             elif colours is not None:
                 code = colours(number - 1, column)
                 padded = paint(padded, code, sys.stdout) if code else padded
             parts.append(padded)
-        print("  ".join(parts).rstrip())
+        out("  ".join(parts).rstrip())
 
 
-def _terminal_width() -> int | None:
-    if not is_terminal(sys.stdout):
+def columns(text: str) -> int:
+    """How many columns of a terminal `text` takes."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
+    return len(text) + wide - sum(unicodedata.category(char) in ("Mn", "Me") for char in text)
+
+
+def shortened(text: str, room: int) -> str:
+    """`text`, cut with an ellipsis where it takes more than `room` columns."""
+    if columns(text) <= room:
+        return text
+    while columns(text) > room - 1:
+        text = text[: len(text) - max((columns(text) - room) // 2, 1)]
+    return text + "…"
+
+
+def _terminal_width(stream: Any) -> int | None:
+    if not is_terminal(stream):
         return None
     with contextlib.suppress(OSError, ValueError):
-        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+        return os.get_terminal_size(stream.fileno()).columns or None
     return None
 
 
@@ -231,7 +307,7 @@ def runs_table(runs: Sequence[Run], verbose: bool) -> None:
         row = [str(run.number), state_text(run), run.machine.name, _times(run)]
         if verbose:
             row += [run.engine or "", ", ".join(run.labels), (run.description or "")[:40]]
-        rows.append([*row, run.command.replace("\n", "⏎ ")])
+        rows.append([*row, run.command])
     heads = ["RUN", "STATE", "MACHINE", "WHEN"] + (["ENGINE", "LABELS", "DESCRIPTION"] if verbose else []) + ["COMMAND"]
 
     def colours(row: int, column: int) -> str | None:
@@ -267,7 +343,7 @@ def ending(run: Run) -> None:
     why = "" if run.state is RunState.COMPLETE or run.words is None else f": {run.words}"
     line(f"{mark} run {run.number} {run.state.value}{lasted}{status}{why}")
     if run.message:
-        line(f"  {run.message}")
+        line(f"  {clean(run.message)}")
     if run.outputs and run.outputs.get("files"):
         saved = f"{files(run.outputs['files'])} saved ({size(run.outputs['size'])})"
         line(f"  {saved}: remoterun ls runs/{run.number} · remoterun cp runs/{run.number}")
@@ -314,13 +390,14 @@ class Steps:
     def detail(self, text: str) -> None:
         """What this step is doing; shown on a terminal only."""
         if self._lively and self._status is not None:
-            self._status.update(f"{self._text} [dim]{_escape(text[:90])}[/dim]")
+            room = (_terminal_width(sys.stderr) or 80) - columns(self._text) - 4
+            self._status.update(f"{self._text} [dim]{_escape(shortened(clean(text), max(room, 10)))}[/dim]")
 
     def say(self, text: str) -> None:
         """A line that stays."""
         spinning = self._status is not None
         self._halt()
-        line(f"  {text}")
+        line(f"  {clean(text)}")
         if spinning:
             self._spin(self._text)
 
@@ -482,7 +559,7 @@ def run_resources(runs: Sequence[Run], as_json: bool) -> None:
     for run in runs:
         saved = run.outputs or {}
         kept = f"{files(saved.get('files', 0))}, {size(saved.get('size', 0))}" if run.final else "in work"
-        rows.append([f"runs/{run.number}", state_text(run), kept, run.command.replace("\n", "⏎ ")])
+        rows.append([f"runs/{run.number}", state_text(run), kept, run.command])
     if rows:
         table(["RESOURCE", "STATE", "OUTPUTS", "COMMAND"], rows)
     else:
@@ -530,6 +607,7 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("run", f"{run.number} ({run.key})"),
         ("state", state_text(run).partition(" (")[0] + code + why),
         ("message", run.message),
+        ("note", run.note if not run.final else None),
         ("command", run.command),
         ("description", run.description),
         ("labels", ", ".join(run.labels)),
@@ -555,10 +633,10 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
     ]
     for head, text in rows:
         if text:
-            first, *rest = str(text).splitlines() or [""]
-            out(f"{head:<14}{first}")
+            first, *rest = str(text).split("\n")
+            out(f"{head:<14}{clean(first)}")
             for part in rest:
-                out(f"{'':<14}{part}")
+                out(f"{'':<14}{clean(part)}")
 
 
 def _moment(then: float | None) -> str | None:
@@ -602,7 +680,7 @@ def checks(machine: Any, found: Sequence[dict[str, Any]], as_json: bool) -> None
             if ok is None
             else paint("✗", "31", sys.stdout)
         )
-        out(f"{mark} {check['name']:<{width}}  {check['detail']}".rstrip())
+        out(f"{mark} {check['name']:<{width}}  {clean(check['detail'])}".rstrip())
         if ok is False and check.get("fix"):
             for number, part in enumerate(str(check["fix"]).splitlines()):
                 out(f"  {'':<{width}}  {'fix: ' if number == 0 else '     '}{part}")

@@ -122,21 +122,32 @@ def bundled_image(base: str, variant: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def prepared_host(lab: Lab, host_a: LabHost, shared: Place) -> LabHost:
-    """host_a with the bundled image, as the product builds it there in its first run."""
-    shared.env["REMOTERUN_SSH_CONFIG"] = str(lab.ssh_config())
-    shared.run("machines", "add", "first", "host-a", "--base-image", BASE_IMAGE, "--force")
-    done = shared.run("run", "-y", "-t", "first", "python -c 'import trainer; print(\"built\")'")
-    assert "built" in done.stdout
-    assert host_a.image_id(bundled_image(BASE_IMAGE, "cpu"))
-    return host_a
+def image_key() -> str:
+    """The lab's name for a disk that has the bundled image."""
+    return "tensorflow@" + bundled_image(BASE_IMAGE, "cpu").partition(":")[2]
 
 
 @pytest.fixture(scope="session")
-def second_host(lab: Lab, prepared_host: LabHost, host_b: LabHost) -> LabHost:
-    """host_b, with the image that was built on host_a."""
-    lab.share_image(prepared_host, host_b, bundled_image(BASE_IMAGE, "cpu"))
-    return host_b
+def prepared_host(lab: Lab, shared: Place, image_key: str) -> LabHost:
+    """A host with the bundled image: as the product builds it in its first run there, or kept from then on."""
+    shared.env["REMOTERUN_SSH_CONFIG"] = str(lab.ssh_config())
+    kept = lab.has_image(image_key)
+    host = lab.host("trained-a", image=image_key if kept else None).up()
+    shared.run("machines", "add", "first", "trained-a", "--base-image", BASE_IMAGE, "--force")
+    done = shared.run("run", "-y", "-t", "first", "python -c 'import trainer; print(\"built\")'")
+    assert "built" in done.stdout
+    assert ("building the environment" in done.stderr) is not kept
+    reference = bundled_image(BASE_IMAGE, "cpu")
+    assert host.image_id(reference)
+    if not kept:
+        lab.cache_image(host, reference, image_key)
+    return host
+
+
+@pytest.fixture(scope="session")
+def second_host(lab: Lab, prepared_host: LabHost, image_key: str) -> LabHost:
+    """Another one, with the image that was built on the first."""
+    return lab.host("trained-b", image=image_key).up()
 
 
 @pytest.fixture(scope="session")

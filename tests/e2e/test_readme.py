@@ -11,7 +11,6 @@ import pytest
 
 from tests.e2e.conftest import REMOTERUN, Place, bundled_image, make_place
 from tests.lab import BASE_IMAGE, Gpu, Lab, LabHost
-from tests.lab.host import LabHost as _Host
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -25,11 +24,10 @@ def shown() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def gpu_box(lab: Lab, prepared_host: _Host) -> LabHost:
+def gpu_box(lab: Lab, prepared_host: LabHost, image_key: str) -> LabHost:
     """`gpu.example.org`: a box with a GPU, whose image has been built. No GPU is here: the image is the one for CPUs,
     under the name of the one for GPUs, and NVIDIA's hook is a stand-in."""
-    host = lab.host("gpu.example.org", gpus=[Gpu()]).up()
-    lab.share_image(prepared_host, host, bundled_image(BASE_IMAGE, "cpu"))
+    host = lab.host("gpu.example.org", gpus=[Gpu()], image=image_key).up()
     host.exec(["docker", "tag", bundled_image(BASE_IMAGE, "cpu"), bundled_image("python:3.12-slim", "gpu")])
     return host
 

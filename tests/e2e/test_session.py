@@ -214,7 +214,7 @@ class TestHostA(OverSsh):
     @pytest.fixture(autouse=True)
     def _prepare(self, shared: Place, prepared_host: LabHost) -> None:
         self.place, self.host = shared, prepared_host
-        shared.run("machines", "add", "k80", "host-a", "--base-image", BASE_IMAGE, "--force")
+        shared.run("machines", "add", "k80", "trained-a", "--base-image", BASE_IMAGE, "--force")
 
 
 @pytest.mark.lab
@@ -227,7 +227,7 @@ class TestHostB(OverSsh):
     @pytest.fixture(autouse=True)
     def _prepare(self, shared: Place, second_host: LabHost) -> None:
         self.place, self.host = shared, second_host
-        shared.run("machines", "add", "other", "host-b", "--base-image", BASE_IMAGE, "--force")
+        shared.run("machines", "add", "other", "trained-b", "--base-image", BASE_IMAGE, "--force")
 
 
 def processes_naming(text: str) -> list[str]:

@@ -8,9 +8,11 @@ An engine's contract, which `tests/contract/test_engines.py` holds both to:
     start(run, spec, gpus)  start the wrapper, once: if it was started before, nothing happens. Raises `EngineError`.
     look(run)               what has become of it: a `Look`. Never raises for an engine that doesn't answer: UNKNOWN.
     alive(run)              whether any process of the command lives, background ones too.
-    terminate(run)          SIGTERM to every process of the command. Gone is fine.
-    kill(run)               SIGKILL to every process, and wait until none is left or a deadline passes.
-    remove(run)             delete what `start` left, except files. May be repeated.
+    terminate(run)          SIGTERM to every process of the command; whether they were told. Gone is fine.
+    kill(run)               SIGKILL to every process, and wait; whether none is left.
+    remove(run)             delete what `start` left, except files; whether nothing is left. May be repeated.
+
+An engine that doesn't answer makes the last three False: then they are tried again, and nothing is taken for ended.
 
 The command's output and its exit code never pass through the engine: `wrapper.sh` writes them to `run.io`.
 Standard library only; Python >= 3.8.

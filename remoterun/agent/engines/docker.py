@@ -91,7 +91,13 @@ class Docker:
                 self._build_packages(environment, job)
 
     def start(self, run: RunFolder, spec: Dict[str, Any], gpus: List[str]) -> None:
-        if self.look(run).presence not in (Presence.ABSENT, Presence.UNKNOWN):
+        state = self._state(run)
+        if state is not None and state.get("Status") == "created":  # whoever made it died before it was started
+            status, _, said = self._call("start", container(run), timeout=300)
+            if status != 0:
+                raise EngineError("%s could not start the container" % self._tool, said, _start_hint(said))
+            return
+        if state:
             return
         variables = dict(spec["env"], REMOTERUN_IN_CONTAINER="1")
         prepare_io(run, spec["command"], variables)
@@ -105,52 +111,65 @@ class Docker:
         raise EngineError("%s could not start the container" % self._tool, said, _start_hint(said))
 
     def look(self, run: RunFolder) -> Look:
-        try:
-            status, out, said = self._call(
-                "inspect", "--type", "container", "--format", "{{json .State}}", container(run)
-            )
-        except subprocess.TimeoutExpired:
+        state = self._state(run)
+        if state is None:
             return Look(Presence.UNKNOWN)
-        if status != 0:
-            absent = "no such" in said.lower()
-            return Look(Presence.ABSENT if absent else Presence.UNKNOWN)
-        try:
-            state = json.loads(out)
-        except ValueError:
-            return Look(Presence.UNKNOWN)
+        if not state:
+            return Look(Presence.ABSENT)
         if state.get("Status") in ("exited", "dead"):
             return Look(Presence.ENDED, int(state.get("ExitCode", 255)), bool(state.get("OOMKilled")))
         if state.get("Status") == "created":
             return Look(Presence.ABSENT)
         return Look(Presence.RUNNING, out_of_memory=bool(state.get("OOMKilled")))
 
+    def _state(self, run: RunFolder) -> Optional[Dict[str, Any]]:
+        """What the engine says of the container; {} if there is none, None if it doesn't say."""
+        try:
+            status, out, said = self._call(
+                "inspect", "--type", "container", "--format", "{{json .State}}", container(run)
+            )
+        except subprocess.TimeoutExpired:
+            return None
+        if status != 0:
+            return {} if "no such" in said.lower() else None
+        try:
+            state: Dict[str, Any] = json.loads(out)
+        except ValueError:
+            return None
+        return state
+
     def alive(self, run: RunFolder) -> bool:
         return self.look(run).presence is Presence.RUNNING
 
-    def terminate(self, run: RunFolder) -> None:
+    def terminate(self, run: RunFolder) -> bool:
         try:
             status, _, _ = self._call(
                 "exec", "--user", self._user(), container(run), "/bin/sh", "-c", "kill -s TERM -- -1"
             )
             if status != 0:
-                self._call("kill", "--signal", "TERM", container(run))
+                status, _, _ = self._call("kill", "--signal", "TERM", container(run))
         except subprocess.TimeoutExpired:
-            pass  # the grace runs on, and SIGKILL follows
+            return False
+        return status == 0 or self.look(run).presence in (Presence.ENDED, Presence.ABSENT)
 
-    def kill(self, run: RunFolder) -> None:
+    def kill(self, run: RunFolder) -> bool:
         try:
             self._call("kill", "--signal", "KILL", container(run))
-            deadline = time.monotonic() + 10
-            while self.look(run).presence is Presence.RUNNING and time.monotonic() < deadline:
-                time.sleep(0.05)
         except subprocess.TimeoutExpired:
-            pass
+            return False
+        deadline = time.monotonic() + 10
+        while True:
+            presence = self.look(run).presence
+            if presence is not Presence.RUNNING or time.monotonic() > deadline:
+                return presence in (Presence.ENDED, Presence.ABSENT)
+            time.sleep(0.05)
 
-    def remove(self, run: RunFolder) -> None:
+    def remove(self, run: RunFolder) -> bool:
         try:
-            self._call("rm", "--force", "--volumes", container(run))
+            status, _, said = self._call("rm", "--force", "--volumes", container(run))
         except subprocess.TimeoutExpired:
-            pass
+            return False
+        return status == 0 or "no such container" in said.lower()
 
     # -- images
 

@@ -110,23 +110,25 @@ class ProcessEngine:
     def alive(self, run: RunFolder) -> bool:
         return bool(self._pids(run))
 
-    def terminate(self, run: RunFolder) -> None:
+    def terminate(self, run: RunFolder) -> bool:
         processes.send(self._pids(run), signal.SIGTERM)
+        return True
 
-    def kill(self, run: RunFolder) -> None:
+    def kill(self, run: RunFolder) -> bool:
         deadline = time.monotonic() + KILL_DEADLINE
         while time.monotonic() < deadline:
             pids = self._pids(run)
             if not pids:
-                return
+                return True
             processes.send(pids, signal.SIGKILL)
             child = self._children.get(run.key)
             if child is not None:
                 child.poll()
             time.sleep(0.01)
+        return False
 
-    def remove(self, run: RunFolder) -> None:
-        self.kill(run)  # what the command left behind ends with it, as in a container
+    def remove(self, run: RunFolder) -> bool:
+        return self.kill(run)  # what the command left behind ends with it, as in a container
 
     # -- the environment
 

@@ -1,0 +1,420 @@
+"""Frames in any pieces, streams side by side, a slow reader, a link that goes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from remoterun.agent import protocol
+from remoterun.agent.protocol import (
+    CANCEL,
+    CREDIT,
+    DATA,
+    END,
+    ERROR,
+    MAX_BODY,
+    OPEN,
+    PIECE,
+    WINDOW,
+    Cancelled,
+    Decoder,
+    Link,
+    LinkClosed,
+    ProtocolError,
+    RemoteError,
+    Stream,
+    encode,
+)
+from tests.workshop import linked, until
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+FRAMES = st.lists(
+    st.tuples(
+        st.integers(0, 2**32 - 1),
+        st.sampled_from([OPEN, DATA, END, ERROR, CREDIT, CANCEL]),
+        st.dictionaries(st.text(), JSON, max_size=4),
+        st.binary(max_size=300),
+    ),
+    max_size=8,
+)
+
+
+class TestFrames:
+    @given(FRAMES, st.data())
+    def test_any_split_gives_the_same_frames(self, frames: list[Any], data: st.DataObject) -> None:
+        wire = b"".join(encode(*frame) for frame in frames)
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=20)))
+        decoder = Decoder()
+        found = []
+        for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True):
+            found += decoder.feed(wire[start:end])
+        assert found == frames
+        decoder = Decoder()
+        assert [frame for byte in wire for frame in decoder.feed(bytes([byte]))] == frames
+
+    @given(st.binary(max_size=400))
+    def test_any_bytes_give_frames_or_an_error(self, data: bytes) -> None:
+        decoder = Decoder()
+        try:
+            list(decoder.feed(data))
+        except ProtocolError:
+            return
+        assert len(decoder._buffer) <= len(data)
+
+    @pytest.mark.parametrize(
+        "head",
+        [
+            b"\0\0\0\1\2\xff\xff\xff\xff\0\0\0\0",
+            b"\0\0\0\1\2\0\0\0\0\xff\xff\xff\xff",
+            b"\0\0\0\1\2\0\x10\0\1\0\0\0\0",
+            b"\0\0\0\1\0\0\0\0\0\0\0\0\0",
+            b"\0\0\0\1\7\0\0\0\0\0\0\0\0",
+        ],
+    )
+    def test_absurd_heads_are_refused_at_once(self, head: bytes) -> None:
+        with pytest.raises(ProtocolError):
+            list(Decoder().feed(head))
+
+    @pytest.mark.parametrize("header", [b"[]", b"1", b"null", b"{", b"\xff", b"[" * 100_000, b'"x"'])
+    def test_headers_that_are_no_objects(self, header: bytes) -> None:
+        head = protocol._HEAD.pack(1, DATA, len(header), 0)
+        with pytest.raises(ProtocolError):
+            list(Decoder().feed(head + header))
+
+    def test_what_came_before_a_bad_frame_counts(self) -> None:
+        found = []
+        with pytest.raises(ProtocolError):
+            for frame in Decoder().feed(encode(1, DATA, {}, b"good") + b"\xff" * 13):
+                found.append(frame)
+        assert found == [(1, DATA, {}, b"good")]
+
+    def test_too_long_to_send(self) -> None:
+        with pytest.raises(ProtocolError):
+            encode(1, DATA, {}, bytes(MAX_BODY + 1))
+
+    @given(st.dictionaries(st.text(), JSON, max_size=6), st.binary(max_size=50))
+    def test_both_sides_count_the_same(self, header: dict[str, Any], body: bytes) -> None:
+        frame = encode(1, DATA, header, body)
+        ((_, _, header, body),) = Decoder().feed(frame)
+        assert protocol._cost(protocol.Frame(header, body)) == len(frame) + protocol._FRAME_COST
+
+
+def echo(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+    size = 0
+    for frame in stream:
+        size += len(frame.body)
+        stream.send(frame.body, **frame.header)
+    stream.end(size=size, op=op, arguments=arguments)
+
+
+def flood(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+    if op == "small":
+        stream.end(fine=True)
+        return
+    try:
+        for number in range(arguments["frames"]):
+            stream.send(bytes([number % 256]) * PIECE)
+        stream.end()
+    except (Cancelled, LinkClosed):
+        pass
+
+
+class TestStreams:
+    def test_there_and_back(self) -> None:
+        with linked(echo) as (link, _):
+            stream = link.open("op", a=1, b="é")
+            for number in range(5):
+                stream.send(b"x" * number, n=number)
+            stream.end()
+            assert [(frame.header, frame.body) for frame in stream] == [({"n": n}, b"x" * n) for n in range(5)]
+            assert stream.result == {"size": 10, "op": "op", "arguments": {"a": 1, "b": "é"}}
+            assert not link._streams
+
+    @settings(max_examples=20, deadline=None)
+    @given(st.lists(st.lists(st.binary(max_size=5000), max_size=6), max_size=5))
+    def test_many_at_once(self, requests: list[list[bytes]]) -> None:
+        with linked(echo) as (link, _):
+            streams = [link.open("op", number=number) for number in range(len(requests))]
+            for stream, pieces in zip(streams, requests, strict=True):
+                for piece in pieces:
+                    stream.send(piece)
+            for stream in reversed(streams):
+                stream.end()
+            for number, (stream, pieces) in enumerate(zip(streams, requests, strict=True)):
+                assert [frame.body for frame in stream] == pieces
+                assert stream.result["arguments"] == {"number": number}
+
+    def test_threads(self) -> None:
+        wrong: list[object] = []
+
+        def work(link: Link, number: int) -> None:
+            stream = link.open("op", number=number)
+            sender = threading.Thread(target=lambda: ([stream.send(bytes([number]) * 50_000) for _ in range(60)], stream.end()))  # fmt: skip
+            sender.start()
+            got = b"".join(frame.body for frame in stream)
+            sender.join()
+            if got != bytes([number]) * 3_000_000:
+                wrong.append(number)
+
+        with linked(echo) as (link, _):
+            threads = [threading.Thread(target=work, args=(link, number)) for number in range(12)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(30)
+            assert not wrong and not link._streams
+
+    def test_an_error(self) -> None:
+        def fails(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+            stream.fail("not_found", "there is no x", "try y", "z" * 100_000)
+
+        with linked(fails) as (link, _), pytest.raises(RemoteError) as caught:
+            link.call("op")
+        error = caught.value
+        assert (error.code, error.message, error.hint, len(error.evidence or "")) == (
+            "not_found", "there is no x", "try y", 65536,
+        )  # fmt: skip
+
+    def test_an_error_wakes_the_sender(self) -> None:
+        def fails(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+            stream.receive()
+            stream.fail("disk_full", "full")
+
+        with linked(fails) as (link, _):
+            stream = link.open("op")
+            with pytest.raises(RemoteError):
+                for _ in range(1000):
+                    stream.send(bytes(PIECE))
+
+    def test_an_early_answer_wakes_the_sender(self) -> None:
+        """An agent that has said all it has to say wants no more: the sender doesn't wait for a window for ever."""
+
+        def answers(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+            stream.receive()
+            stream.end(enough=True)
+
+        with linked(answers) as (link, _):
+            stream = link.open("op")
+            for _ in range(1000):
+                stream.send(bytes(PIECE))
+            stream.end()
+            assert stream.finish() == {"enough": True}
+
+    def test_cancel(self) -> None:
+        ended = threading.Event()
+
+        def waits(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+            if op == "send":
+                try:
+                    while True:
+                        stream.send(bytes(PIECE))
+                except Cancelled:
+                    ended.set()
+            elif op == "receive":
+                try:
+                    stream.receive()
+                except Cancelled:
+                    ended.set()
+            elif stream.wait_cancelled(20):
+                ended.set()
+
+        with linked(waits) as (link, _):
+            for op in ("send", "receive", "wait"):
+                ended.clear()
+                stream = link.open(op)
+                stream.cancel()
+                stream.cancel()
+                assert ended.wait(10), op
+                with pytest.raises(Cancelled):
+                    stream.receive()
+            assert not link._streams
+
+    def test_receive_with_a_deadline(self) -> None:
+        with linked(lambda stream, op, arguments: stream.wait_cancelled(20) or None) as (link, _):
+            stream = link.open("op")
+            with pytest.raises(TimeoutError):
+                stream.receive(0.02)
+            stream.cancel()
+
+
+class TestFlow:
+    def test_a_slow_reader_bounds_memory_and_blocks_nobody(self) -> None:
+        sent = 0
+
+        def handler(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+            nonlocal sent
+            if op == "small":
+                stream.end(fine=True)
+                return
+            for _ in range(arguments["frames"]):
+                stream.send(bytes(PIECE))
+                sent += PIECE
+            stream.end()
+
+        with linked(handler) as (link, _):
+            stream = link.open("flood", frames=800)  # 100 MB
+            stream.end()
+            until(lambda: sent > WINDOW - 3 * PIECE)
+            for _ in range(20):
+                assert link.call("small") == {"fine": True}
+            assert sent <= WINDOW
+            got, most = 0, 0
+            for frame in stream:
+                got += len(frame.body)
+                most = max(most, stream._inbox_cost)
+                if got % (20 << 20) == 0:
+                    assert link.call("small") == {"fine": True}
+            assert got == 800 * PIECE and most <= WINDOW
+
+    def test_small_frames_do_not_make_credit(self) -> None:
+        seen: list[Stream] = []
+
+        def handler(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+            seen.append(stream)
+            for number in range(60_000):
+                stream.send(b"line\n", log=number, t=number / 7, more={"a": [1, 2, 3], "b": {"c": 1}})
+            stream.end()
+
+        with linked(handler) as (link, _):
+            stream = link.open("op")
+            for _ in stream:
+                assert seen[0]._credit <= WINDOW
+            stream.end()
+
+    def test_one_that_overruns_its_window_ends_the_link(self) -> None:
+        def silent(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+            stream.wait_cancelled(20)
+
+        with linked(silent) as (link, _):
+            stream = link.open("op")
+            frame = encode(stream.number, DATA, {}, bytes(MAX_BODY))
+            with pytest.raises(LinkClosed):
+                for _ in range(40):
+                    link.write(frame)
+                until(lambda: link.closed)
+                link.write(frame)
+
+
+class TestLoss:
+    @pytest.mark.parametrize("what", ["receive", "send", "finish", "iterate", "wait", "greeting"])
+    def test_everyone_wakes(self, what: str) -> None:
+        there: list[Stream] = []
+
+        def handler(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+            there.append(stream)
+            stream.wait_cancelled(30)
+
+        with linked(handler) as (link, cut):
+            stream = link.open("op")
+
+            def send() -> None:
+                while True:
+                    stream.send(bytes(PIECE))
+
+            def wait() -> None:
+                if stream.wait_cancelled(30):
+                    raise LinkClosed
+
+            actions: dict[str, Callable[[], object]] = {
+                "receive": stream.receive, "send": send, "finish": stream.finish, "iterate": lambda: list(stream),
+                "wait": wait, "greeting": lambda: link.greeting(30),
+            }  # fmt: skip
+            caught: list[Exception] = []
+
+            def act() -> None:
+                try:
+                    actions[what]()
+                except Exception as error:  # noqa: BLE001
+                    caught.append(error)
+
+            thread = threading.Thread(target=act)
+            thread.start()
+            until(lambda: there)
+            time.sleep(0.02)  # now it waits, most likely; if not, the result is the same
+            cut()
+            thread.join(10)
+            assert len(caught) == 1 and isinstance(caught[0], LinkClosed)
+            until(lambda: there[0].cancelled)
+            with pytest.raises(LinkClosed):
+                link.open("op")
+            with pytest.raises(LinkClosed):
+                link.call("op")
+
+    def test_what_had_arrived_is_read_first(self) -> None:
+        """Also when the pipe's own kind of error meets the reader's credit."""
+
+        class Broken(Exception):
+            pass
+
+        wire = b"".join(encode(1, DATA, {}, bytes(PIECE)) for _ in range(40))
+        pieces = [wire, b""]
+        opened = threading.Event()
+
+        def read(limit: int) -> bytes:
+            opened.wait(10)
+            return pieces.pop(0)
+
+        def write(data: bytes) -> None:
+            if opened.is_set():
+                raise Broken("gone")
+
+        link = Link(read, write)
+        link.start()
+        stream = link.open("op")
+        opened.set()
+        until(lambda: link.closed)
+        assert sum(len(stream.receive().body) for _ in range(40)) == 40 * PIECE  # type: ignore[union-attr]
+        with pytest.raises(LinkClosed):
+            stream.receive()
+        with pytest.raises(LinkClosed):
+            stream.send(b"x")
+        stream.cancel()
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            b"garbage that is no frame at all",
+            encode(1, OPEN, {"op": "x", "args": {}}),
+            encode(1, CREDIT, {"n": -1}),
+            encode(1, CREDIT, {"n": "many"}),
+            encode(1, DATA, {}, b"x")[:-1] + b"",
+        ],
+    )
+    def test_an_agent_that_speaks_nonsense(self, said: bytes) -> None:
+        opened = threading.Event()
+        pieces = [said, b""]
+
+        def read(limit: int) -> bytes:
+            opened.wait(10)
+            return pieces.pop(0) if pieces else b""
+
+        link = Link(read, lambda data: None)
+        link.start()
+        stream = link.open("op")
+        opened.set()
+        with pytest.raises(LinkClosed):
+            stream.receive(10)
+
+    @pytest.mark.parametrize("header", [{}, {"op": 1, "args": {}}, {"op": "x"}, {"op": "x", "args": []}])
+    def test_a_client_that_speaks_nonsense(self, header: dict[str, Any]) -> None:
+        with linked(echo) as (link, _):
+            link.write(encode(7, OPEN, header))
+            until(lambda: link.closed)
+
+    def test_too_many_streams(self) -> None:
+        with linked(lambda stream, op, arguments: stream.wait_cancelled(20) or None) as (link, _):
+            with pytest.raises(LinkClosed):
+                for _ in range(protocol.MAX_STREAMS + 1):
+                    link.open("op")
+                until(lambda: link.closed)
+                link.open("op")
