@@ -260,6 +260,7 @@ class Client:
             key, type_, session.home_id, request.command, time.time(), description, request.labels
         )
         cast(run)
+        asked = False
         try:
             spec = _spec(run, request, source, tree, mounts)
             build, blobs = context()
@@ -268,11 +269,14 @@ class Client:
                 extra[_sha256(source.diff)] = source.diff
             run = self.registry.move(run, RunState.UPLOADING, time.time())
             self._send(session, tree, extra, progress)
+            asked = True
             result, _ = session.request("submit", tree.manifest.encode(), spec=spec)
         except LinkLost:
             raise  # it may have been handed over; whoever looks next learns it from the machine
         except BaseException as error:
-            message = error.message if isinstance(error, RemoterunError) else type(error).__name__
+            if asked and not isinstance(error, RemoterunError):
+                raise  # interrupted while the machine answered: likewise
+            message = error.message if isinstance(error, RemoterunError) else "interrupted before it was handed over"
             self.registry.move(run, RunState.FAILED, time.time(), reason=Reason.START_FAILED.value, message=message)
             raise
         return self.registry.see(run, result["status"], time.time())
@@ -374,9 +378,15 @@ class Client:
         )
 
     def details(self, number: int | str) -> tuple[Run, dict[str, Any]]:
-        """(run, {"spec", "folder", "events"} as its machine has them). Raises `HostError`, `NotFound`."""
+        """(run, {"spec", "folder", "events"} as its machine has them; None each if it never got the run).
+
+        Raises `HostError`, `NotFound`.
+        """
         run = self.registry.run(number)
-        answer = self.session(run.machine).call("run", key=run.key)
+        try:
+            answer = self.session(run.machine).call("run", key=run.key)
+        except NotFound:
+            return self.run(number), {"spec": None, "folder": None, "events": None}
         return self.registry.see(run, answer["status"], time.time()), answer
 
     def follow(
@@ -397,10 +407,11 @@ class Client:
         run = self.registry.run(number)
         if run.state in HAND_OVER:
             run = self.run(number)
-            if run.final or not run.reachable:
-                if run.final:
-                    yield StateChange(run.state, {"state": run.state.value, "message": run.message}, run)
+            if not run.reachable:
                 return
+        if run.final and run.started is None and run.ended is None:  # its machine never got it
+            yield StateChange(run.state, {"state": run.state.value, "message": run.message}, run)
+            return
         offset = events = 0
         started = False
         pause = RECONNECT_LEAST

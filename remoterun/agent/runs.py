@@ -136,6 +136,7 @@ class RunFolder:
         self.lock_file = os.path.join(path, "supervisor.lock")
         self.supervisor_log = os.path.join(path, "supervisor.log")
         self.engine_file = os.path.join(path, "engine.json")
+        self.supervision: Optional[int] = None
 
     def exists(self) -> bool:
         return os.path.exists(self.spec_file)
@@ -238,6 +239,7 @@ class RunFolder:
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.supervision = descriptor
                 return descriptor
             except OSError:
                 if time.monotonic() > deadline:

@@ -56,7 +56,9 @@ def ask(
         line = sorted((ticket["t"], other) for other, ticket in waiting.items() if bool(ticket["gpus"]) == bool(gpus))
         ahead = [other for _, other in line[: [other for _, other in line].index(key)]]
         if ahead:
-            return Turn(False, [], "%d runs before it" % len(ahead) if len(ahead) > 1 else "the run before it", ahead[-1:])
+            return Turn(
+                False, [], "%d runs before it" % len(ahead) if len(ahead) > 1 else "the run before it", ahead[-1:]
+            )
         if gpus:
             chosen, why = _free_gpus(held, gpus, list_gpus(), busy())
         else:

@@ -249,6 +249,7 @@ def _ask_about_untracked(source: Source, yes: bool) -> None:
 def _show_plan(client: Client, request: RunRequest, source: Source | None, machine: str | None) -> None:
     type_ = client.machine(machine)
     client.check(request, source, type_)
+    mounts = [_mount_plan(client, mount) for mount in request.mounts]
     render.out(f"command    {render.clean(request.command)}")
     render.out(f"machine    {type_.name} ({type_.host or 'this machine'}), engine {type_.engine}, {type_.gpus} GPUs")
     if source is not None:
@@ -259,16 +260,20 @@ def _show_plan(client: Client, request: RunRequest, source: Source | None, machi
             render.out(f"commit     {source.commit[:12]} ({source.branch or 'no branch'}){dirty}")
     else:
         render.out("source     none")
-    for mount in request.mounts:
-        try:
-            client.list_files(mount.resource)
-            unknown = ""
-        except HostError as error:
-            unknown = f" (not looked for: {error.message})"
-        render.out(f"mount      {mount.resource} at {render.name(mount.path)}{unknown}")
+    for text in mounts:
+        render.out(f"mount      {text}")
     extras = [*request.apt, *request.pip] + (["requirements"] if request.requirements else [])
     render.out(f"packages   {', '.join(extras) or 'those of the environment'}")
     render.out(f"image      {request.image or 'the bundled one on ' + type_.base_image}")
+
+
+def _mount_plan(client: Client, mount: Mount) -> str:
+    plan = f"{render.name(str(mount.resource))} at {render.name(mount.path)}"
+    try:
+        client.list_files(mount.resource)
+    except HostError as error:
+        plan += f" (not looked for: {error.message})"
+    return plan
 
 
 # -- looking at runs

@@ -13,10 +13,17 @@ from remoterun import __version__
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. Everything that is raised on purpose becomes one line and a hint."""
     words = list(sys.argv[1:] if argv is None else argv)
-    _have_standard_streams()
     if words == ["--version"]:  # asked by scripts; needs nothing
         print(f"remoterun {__version__}")
         return 0
+    try:
+        _have_standard_streams()
+        return _guarded(words)
+    except KeyboardInterrupt:  # while modules are imported, or a second one
+        return 130
+
+
+def _guarded(words: list[str]) -> int:
     from remoterun.cli import render
     from remoterun.errors import RemoterunError
 
@@ -30,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         render.line("")
         return 130
-    except BrokenPipeError:  # `remoterun logs 16 | head`
-        render.drop_stdout()
+    except render.ReaderGone:
         return 141
     except Exception as error:  # noqa: BLE001 - nobody shall see a traceback who didn't ask for it
         if os.environ.get("REMOTERUN_DEBUG"):
@@ -66,7 +72,7 @@ def _dispatch(words: list[str]) -> int:
         status = command.main(args=words, prog_name="remoterun", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except typer.Exit as end:
-        return int(end.exit_code)
+        return _exit_status(end.exit_code)
     except typer.Abort:
         render.line("")
         return 130

@@ -106,7 +106,7 @@ def usage(problem: Any, words: Sequence[str]) -> None:
     message = re.sub(r"^(No such option: )(.*)", r"\1`\2`", message)
     message = re.sub(r": Input should be a valid (\w+).*", r": it is no \1", message)
     message = re.sub(r": Input should be", r": it should be", message)
-    message = message.replace("extra argument(s) (", "argument (")
+    message = re.sub(r"^Got unexpected extra argument\(?s?\)? \((.*)\)$", r"too many arguments: `\1`", message)
     line(f"{paint('error:', '31;1')} {clean(message[:1].lower() + message[1:])}")
     context = getattr(problem, "ctx", None)
     command = " ".join(["remoterun", *(word for word in words[:1] if not word.startswith("-"))])
@@ -122,26 +122,24 @@ def ask(question: str, default: bool) -> bool:
     """Ask a person; Enter means `default`."""
     choices = "[Y/n]" if default else "[y/N]"
     while True:
-        sys.stderr.write(f"{question} {choices} ")
-        sys.stderr.flush()
-        answer = sys.stdin.readline()
-        if not answer:
-            line("")
-            raise KeyboardInterrupt
-        word = answer.strip().lower()
+        word = _answer(f"{question} {choices} ").lower()
         if word in ("", "y", "yes", "n", "no"):
             return default if not word else word[0] == "y"
 
 
 def ask_text(question: str, default: str) -> str:
     """Ask a person for a word; Enter means `default`."""
-    sys.stderr.write(f"{question} [{default}] ")
+    return _answer(f"{question} [{default}] ") or default
+
+
+def _answer(prompt: str) -> str:
+    """What a person types; the end of stdin is as good as ^C."""
+    sys.stderr.write(prompt)
     sys.stderr.flush()
     answer = sys.stdin.readline()
     if not answer:
-        line("")
         raise KeyboardInterrupt
-    return answer.strip() or default
+    return answer.strip()
 
 
 def clean(text: str) -> str:
@@ -157,6 +155,10 @@ def _seen(char: str) -> str:
 
 
 # -- data
+
+
+class ReaderGone(Exception):
+    """Nobody reads stdout any more: `remoterun logs 16 | head`."""
 
 
 def out(text: str) -> None:
@@ -194,7 +196,8 @@ def _writing() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        raise
+        drop_stdout()
+        raise ReaderGone
     except OSError as error:
         drop_stdout()
         raise RemoterunError(f"stdout can't be written: {error.strerror}")
@@ -597,9 +600,9 @@ def manifest(resource: str, tree: Any, about: dict[str, Any], recursive: bool, a
 
 def run_info(run: Run, details: dict[str, Any]) -> None:
     """All that is known of a run, a line each."""
-    spec = details["spec"]
+    spec = details["spec"] or {}
     git = spec.get("git") or {}
-    environment = spec["environment"]
+    environment = spec.get("environment", {})
     code = "" if run.code is None else f", exit status {run.code}"
     why = f": {run.words}" if run.words and run.state is not RunState.COMPLETE else ""
     dirty = ", with uncommitted changes" if git.get("dirty") else ""
@@ -617,7 +620,7 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("commit", f"{git['commit'][:12]} ({git.get('branch') or 'no branch'}{dirty})" if git.get("commit") else None),
         ("remote", git.get("remote")),
         ("started in", spec.get("workdir") or None),
-        ("mounts", "\n".join(f"{mount['typed']} at {mount['path']}" for mount in spec["mounts"])),
+        ("mounts", "\n".join(f"{mount['typed']} at {mount['path']}" for mount in spec.get("mounts", []))),
         ("variables", ", ".join(spec.get("asked_env", []))),
         ("image", environment.get("image")),
         ("apt", ", ".join(environment.get("apt", []))),

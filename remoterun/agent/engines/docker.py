@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ..files import remove_tree, write_whole
 from ..home import Home
@@ -104,7 +104,9 @@ class Docker:
         os.makedirs(os.path.join(run.io, "home"), exist_ok=True)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         words = self.run_command(run, spec, gpus, self._user(), memory)
-        status, _, said = self._call(*words[1:], timeout=300)
+        # It holds the run's lock: if we die meanwhile, nobody makes the work tree anew under a container that starts.
+        keep = [run.supervision] if run.supervision is not None else []
+        status, _, said = self._call(*words[1:], timeout=300, keep=keep)
         if status == 0 or "is already in use" in said:
             return
         self.remove(run)
@@ -235,7 +237,7 @@ class Docker:
         status, out, _ = self._call("info", "--format", "{{json .SecurityOptions}}")
         return status == 0 and "rootless" in out
 
-    def _call(self, *words: str, timeout: float = TIMEOUT) -> Tuple[int, str, str]:
+    def _call(self, *words: str, timeout: float = TIMEOUT, keep: Sequence[int] = ()) -> Tuple[int, str, str]:
         try:
             done = subprocess.run(
                 [self._tool, *words],
@@ -243,6 +245,7 @@ class Docker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 timeout=timeout,
+                pass_fds=keep,
             )
         except OSError as error:
             return 127, "", str(error)
