@@ -69,8 +69,8 @@ class LogBytes:
 
 @dataclass(frozen=True)
 class StateChange:
-    """A state the run has passed; `event` as the run folder holds it, `run` as it was then, `past` whether that was
-    before `follow` was called."""
+    """A state the run has reached; `event` as the run folder holds it, `run` as it was then, `past` whether a later
+    state had followed when `follow` was called."""
 
     state: RunState
     event: dict[str, Any]
@@ -271,11 +271,10 @@ class Client:
             self._send(session, tree, extra, progress)
             asked = True
             result, _ = session.request("submit", tree.manifest.encode(), spec=spec)
-        except LinkLost:
-            raise  # it may have been handed over; whoever looks next learns it from the machine
         except BaseException as error:
-            if asked and not isinstance(error, RemoterunError):
-                raise  # interrupted while the machine answered: likewise
+            if asked and (isinstance(error, LinkLost) or not isinstance(error, RemoterunError)):
+                self.registry.give_up(run)
+                raise  # it may have been handed over; whoever looks next learns it from the machine
             message = error.message if isinstance(error, RemoterunError) else "interrupted before it was handed over"
             self.registry.move(run, RunState.FAILED, time.time(), reason=Reason.START_FAILED.value, message=message)
             raise

@@ -55,9 +55,9 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     except NotADirectoryError:
         raise ConfigError(f"the home `{home}` is no folder", hint=f"set {HOME_VARIABLE} to a folder that you may write")
     except UnicodeDecodeError:
-        raise ConfigError(f"`{settings.file}` is no UTF-8 text")
+        raise ConfigError(f"`{settings.file}` is no UTF-8 text", hint="mend it, or move it away")
     except OSError as error:
-        raise ConfigError(f"`{settings.file}` can't be read: {error.strerror}")
+        raise ConfigError(f"`{settings.file}` can't be read: {error.strerror}", hint="mend it, or move it away")
     return parse(text, settings)
 
 
@@ -75,7 +75,10 @@ def parse(text: str, base: Config) -> Config:
     default = data.get("default", base.default)
     tables = data.get("machines", {})
     if not isinstance(default, str) or not isinstance(tables, dict):
-        raise ConfigError(f"{base.file}: `default` is a name in quotes, `machines` a table")
+        raise ConfigError(
+            f"{base.file}: `default` is a name in quotes, `machines` a table",
+            hint='default = "box", and [machines.box] with host = "user@host"',
+        )
     machines = {name: _machine(base.file, name, table) for name, table in tables.items()}
     return Config(base.home, default, machines, base.ssh_config)
 
@@ -88,11 +91,12 @@ def _machine(file: Path, name: str, table: Any) -> MachineType:
         if key not in _MACHINE_KEYS:
             raise ConfigError(f"{where}: unknown key `{key}`", hint="known are " + ", ".join(sorted(_MACHINE_KEYS)))
         if not isinstance(value, _MACHINE_KEYS[key]) or isinstance(value, bool):
-            raise ConfigError(f"{where}.{key}: {value!r} is of the wrong type")
+            kind = "text in quotes" if _MACHINE_KEYS[key] == (str,) else "a number"
+            raise ConfigError(f"{where}.{key}: {value!r} is not {kind}", hint="mend it there")
     if table.get("engine", "auto") not in ENGINES:
         raise ConfigError(f"{where}.engine: unknown engine `{table['engine']}`", hint="known are " + ", ".join(ENGINES))
     if table.get("gpus", 0) < 0 or table.get("slots", 1) < 1 or table.get("connect_timeout", 1) <= 0:
-        raise ConfigError(f"{where}: a number is too small")
+        raise ConfigError(f"{where}: a number is too small", hint="gpus 0, slots 1, connect_timeout 1 at the least")
     return MachineType(name, **table)
 
 

@@ -39,6 +39,10 @@ def resolve(name: str | None, config: Config) -> MachineType:
     aliases = ssh_aliases(config)
     if word in aliases:
         return MachineType(word, host=word)
+    if name is None:
+        raise NotFound(
+            f"the default machine `{word}` of {config.file} is not there", hint="remoterun machines default local"
+        )
     close = did_you_mean(word, [*config.machines, "local", "cpu", *aliases])
     meant = f"did you mean `{close}`? " if close else ""
     raise NotFound(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from remoterun.agent.files import locked
 from remoterun.agent.runs import MOVES, Reason, RunState
 from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import LAST, MachineType, Run, Upload
@@ -55,6 +56,9 @@ def _first(connection: sqlite3.Connection) -> None:
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_first]
 """Each brings the schema one step on; `PRAGMA user_version` counts those done. Append only."""
 
+GIVEN_UP = 0
+"""In place of the pid of the client that was to hand a run over."""
+
 
 class Registry:
     """One user's runs and uploads, in `registry.db` of the home. Safe for several processes; not for several threads
@@ -88,7 +92,8 @@ class Registry:
             raise RemoterunError(
                 f"the registry `{self._file}` was made by a newer remoterun", hint="pip install --upgrade remoterun"
             )
-        self._db.execute("PRAGMA journal_mode=WAL")
+        with locked(f"{self._file}.lock"):  # to change the journal's mode, SQLite waits for nobody
+            self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("BEGIN IMMEDIATE")
         try:
             done = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -176,11 +181,17 @@ class Registry:
                 break
         return found[::-1]
 
+    def give_up(self, run: Run) -> None:
+        """Record that this client hands the run over no more."""
+        self._execute("UPDATE runs SET client_pid = ? WHERE key = ?", (GIVEN_UP, run.key))
+
     def abandoned(self, run: Run) -> bool:
-        """Whether the client that was to hand this run over is gone."""
+        """Whether the client that was to hand this run over is gone, or has given up."""
         row = self._execute("SELECT client_pid FROM runs WHERE key = ?", (run.key,)).fetchone()
         if row is None or row["client_pid"] in (None, os.getpid()):
             return False
+        if row["client_pid"] == GIVEN_UP:
+            return True
         try:
             os.kill(row["client_pid"], 0)
         except ProcessLookupError:

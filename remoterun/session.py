@@ -42,7 +42,7 @@ def host_of(machine: MachineType, config: Config, prompts: Prompts) -> Host:
         machine.host,
         home=machine.home or ".remoterun",
         python=machine.python or "python3",
-        deadlines=Deadlines(connect=machine.connect_timeout),
+        deadlines=Deadlines(connect=machine.connect_timeout, banner=machine.connect_timeout),
         config_file=config.ssh_config,
         confirm=prompts.confirm_host_key,
         ask_passphrase=prompts.ask_passphrase,
@@ -67,7 +67,7 @@ class Session:
             raise
 
     def _check_version(self) -> None:
-        """The agent was started from our own bundle, named by its hash; this catches a bundle that was tampered with."""
+        """The agent was started from our own bundle, named by its hash; this catches a damaged one."""
         spoken = self.hello.get("protocol")
         if spoken != VERSION:
             raise AgentError(

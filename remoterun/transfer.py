@@ -135,10 +135,10 @@ def hash_entries(found: Iterable[tuple[Entry, str]], progress: Progress, warning
     origins: dict[str, str | bytes] = {}
     for entry, path in pairs:
         if entry.kind == "f":
-            digest, status = _hash(path)
+            digest, status = _hash(path, progress)
             entry = entry._replace(digest=digest, size=status.st_size)
             origins[digest] = path
-            progress.add(entry.size, 1)
+            progress.add(0, 1)
         entries.append(entry)
     try:
         return LocalTree(Manifest(entries), origins, warnings)
@@ -146,10 +146,10 @@ def hash_entries(found: Iterable[tuple[Entry, str]], progress: Progress, warning
         raise TransferError(str(error))
 
 
-def _hash(path: str) -> tuple[str, os.stat_result]:
+def _hash(path: str, progress: Progress) -> tuple[str, os.stat_result]:
     for last in (False, True):
         try:
-            return hash_file(path)
+            return hash_file(path, progress.add)
         except ChangedWhileRead:
             if last:
                 raise TransferError(

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import textwrap
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ import pytest
 from remoterun import environments
 from remoterun.agent.engines.environment import Environment
 from remoterun.agent.home import Home
-from remoterun.agent.protocol import Handler, Link
+from remoterun.agent.protocol import DATA, Handler, Link, encode
 from remoterun.agent.runs import FINAL, RunFolder, RunState
 from remoterun.agent.serve import Server
 from remoterun.agent.tree import Entry, Manifest
@@ -339,13 +340,20 @@ def linked(handler: Handler) -> Iterator[tuple[Link, Callable[[], None]]]:
     here, there = socket.socketpair()
     client = Link(here.recv, here.sendall)
     agent = Link(there.recv, there.sendall, handler)
-    threads = [client.start(), agent.start()]
 
     def cut() -> None:
         for end in (here, there):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
+    def serve() -> None:
+        agent.run()
+        cut()  # as the end of the process does
+
+    agent.write(encode(0, DATA, {"home_id": "linked"}))
+    threads = [client.start(), threading.Thread(target=serve)]
+    threads[1].start()
+    client.greeting(10)
     try:
         yield client, cut
     finally:

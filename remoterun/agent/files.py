@@ -31,14 +31,17 @@ def write_whole(path: str, data: bytes, mode: int = 0o600) -> None:
 
 
 def append_line(path: str, record: Dict[str, Any]) -> None:
-    """Append one JSON line and flush it to the disk. A line cut by an earlier crash is ended first."""
+    """Append one JSON line and flush it to the disk: all of it, or `OSError`. A line cut by an earlier crash is ended
+    first."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         size = os.fstat(descriptor).st_size
         line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             line = b"\n" + line
-        os.write(descriptor, line)
+        if os.write(descriptor, line) < len(line):
+            os.ftruncate(descriptor, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -384,26 +384,28 @@ class Home:
     def save_outputs(self, run: RunFolder, skip: Iterable[str]) -> Tuple[Manifest, List[str]]:
         """Turn new and changed files of the work tree into the tree of outputs: (manifest, names of special files).
 
-        Files become blobs by hard links: no data is copied. May be repeated after a crash at any point.
+        Files become blobs by hard links: no data is copied. May be repeated after a crash at any point. What can't be
+        read, since it belongs to another user, counts as special too, and the work tree stays, for it is there only.
         """
         source = {entry.path: entry for entry in Manifest.decode(_read(run.source_file)).entries}
         _open_up(run.work)
         special: List[str] = []
+        unreadable: List[str] = []
         entries = []
-        for found in walk(run.work, skip, special):
+        for found in walk(run.work, skip, special, unreadable):
             entry = found.entry
             known = source.get(entry.path)
             if entry.kind == "f":
                 path = os.path.join(run.work, entry.path)
                 try:
-                    digest, _ = hash_file(path)
+                    digest = _hash_ours(path)
                 except PermissionError:
-                    os.chmod(path, 0o600)
-                    digest, _ = hash_file(path)
+                    unreadable.append(entry.path)
+                    continue
                 entry = entry._replace(digest=digest)
                 if known == entry:
                     continue
-                self._adopt_output(path, entry)
+                self._adopt_output(path, entry, found.status.st_uid == os.geteuid())
             elif known == entry:
                 continue
             entries.append(entry)
@@ -414,14 +416,16 @@ class Home:
             remove_tree(run.out)
             os.rename(tree, run.out)
         write_whole(run.outputs_file, manifest.encode())
-        remove_tree(run.work)
-        return manifest, special
+        if not unreadable:
+            remove_tree(run.work)
+        return manifest, special + unreadable
 
-    def _adopt_output(self, path: str, entry: Entry) -> None:
-        if not entry.executable:
+    def _adopt_output(self, path: str, entry: Entry, ours: bool) -> None:
+        if ours and not entry.executable:
             self.adopt(path, entry.digest)
         elif not self.has_blob(entry.digest):
             # A blob is not executable and a hard link shares its mode: a repetition after a crash would lose the bit.
+            # And what belongs to another user, such as root, can't be made read-only.
             with self.temporary("out") as folder:
                 copy = os.path.join(folder, "x")
                 private_copy(path, copy)
@@ -447,6 +451,21 @@ class Stored:
             return Manifest.decode(_read(self._manifest_file))
         except TreeError as error:
             raise HomeError("damaged", "%s is damaged: %s" % (self._manifest_file, error))
+
+
+def all_readable(root: str) -> bool:
+    """Whether we may read every file and folder below `root`."""
+    paths = (os.path.join(folder, name) for folder, names, files in os.walk(root) for name in names + files)
+    return all(os.path.islink(path) or os.access(path, os.R_OK) for path in paths)
+
+
+def _hash_ours(path: str) -> str:
+    """The digest of a file that we may read, or may allow ourselves to. Raises `PermissionError`."""
+    try:
+        return hash_file(path)[0]
+    except PermissionError:
+        os.chmod(path, 0o600)
+        return hash_file(path)[0]
 
 
 def _open_up(root: str) -> None:

@@ -208,7 +208,7 @@ class Server:
         since: Optional[float] = None,
         timed: bool = False,
     ) -> Dict[str, Any]:
-        """Out: {"event": …, "n": number, "past": was it there before}, {"log": offset, "t": time} with bytes,
+        """Out: {"event": …, "n": number, "past": had a later state followed}, {"log": offset, "t": time} with bytes,
         {"build": last line}.
 
         The bytes of the log come whole and once, from `offset` on; all of them before the event that ends the run.
@@ -329,6 +329,7 @@ class Server:
 
 
 _FINAL_WORDS = frozenset(state.value for state in FINAL)
+_STARTED_WORDS = _FINAL_WORDS | {RunState.RUNNING.value, RunState.SAVING.value}
 
 
 class _Follower:
@@ -339,32 +340,35 @@ class _Follower:
         self.run = run
         self.reader = reader
         self.events = events
-        self.done = any(event.get("state") in _FINAL_WORDS for event in run.events()[:events])
+        seen = [event["state"] for event in run.events()[:events] if "state" in event]
+        self.done = any(state in _FINAL_WORDS for state in seen)
+        self._started = any(state in _STARTED_WORDS for state in seen)
         self._build = ""
-        self._building = True
         self._past = True
 
     def pump(self) -> bool:
         """Whether anything was new."""
         moved = False
-        for event in self.run.events(self.events):
+        found = self.run.events(self.events)
+        now = max((number for number, event in enumerate(found) if "state" in event), default=0)
+        for number, event in enumerate(found):
             state = RunState(event["state"]) if "state" in event else None
             if state is RunState.SAVING or state in FINAL:
                 moved = self._log(ended=True) or moved
-            self.stream.send(event=event, n=self.events, past=int(self._past))
+            self.stream.send(event=event, n=self.events, past=int(self._past and number < now))
             self.events += 1
-            self._building = self._building and state is not RunState.RUNNING
+            self._started = self._started or (state is not None and state.value in _STARTED_WORDS)
             self.done = self.done or state in FINAL
             moved = True
         self._past = False
         if not self.run.exists():
             raise HomeError("not_found", "the run was removed")
-        if self._building:
+        if not self._started:
             line = tail(self.run.build_log, 1).strip()
             if line and line != self._build:
                 self._build = line
                 self.stream.send(build=line[:200])
-        if not self.done:
+        if self._started and not self.done:  # "running" comes before the first byte
             moved = self._log() or moved
         return moved
 
@@ -392,7 +396,13 @@ class _Incoming:
         self._hash = hashlib.sha256()
         self._have = offset
         self._path = os.path.join(home.partial, self._digest)
-        self._file: Any = _take_partial(self._path)
+        self._shared = True
+        self._file: Any = None
+        self._known = home.has_blob(self._digest)
+        if self._known:  # by somebody who sent it at the same time, or a crash came before the partial file was deleted
+            self._discard()
+            return
+        self._file = _take_partial(self._path)
         self._shared = self._file is not None
         try:
             if self._file is not None:
@@ -406,7 +416,9 @@ class _Incoming:
                         self._read_begun(reader, offset, copy=True)
         except BaseException:
             self.suspend()
-            raise
+            self._known = home.has_blob(self._digest)  # the other one has just finished
+            if not self._known:
+                raise
 
     def _read_begun(self, reader: Any, size: int, copy: bool = False) -> None:
         """Hash the first `size` bytes, which an earlier transfer left."""
@@ -425,6 +437,8 @@ class _Incoming:
         if self._have > self._size:
             self._discard()
             raise HomeError("bad_stream", "more bytes of %s than were said" % self._digest[:12])
+        if self._known:
+            return self._have == self._size
         self._hash.update(data)
         _append(self._file, data)
         if self._have < self._size:
@@ -449,7 +463,8 @@ class _Incoming:
     def _discard(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def _take_partial(path: str) -> Optional[Any]:

@@ -21,13 +21,14 @@ from .engines.docker import Docker
 from .engines.environment import Environment
 from .engines.process import ProcessEngine
 from .files import DISK_FULL, read_json, remove_tree, write_whole
-from .home import Home, HomeError
+from .home import Home, HomeError, all_readable
 from .runs import ENDINGS, FINAL, Reason, RunFolder, RunState
-from .tree import TreeError
+from .tree import TreeError, show
 
 POLL_LEAST, POLL_MOST = 0.02, 0.25
 LOOK_EVERY = 3.0
 """Seconds between questions to the engine while the exit file isn't there."""
+FULL_PAUSE = 3.0
 PULL_AGAIN_AFTER = 3600.0
 AFTER_EXIT = 5.0
 """Seconds that a container may take to end after the command has."""
@@ -35,7 +36,7 @@ AFTER_EXIT = 5.0
 
 def engine_of(home: Home, name: str) -> Any:
     if name == "process":
-        return ProcessEngine(home)
+        return ProcessEngine(home, os.getpid())
     return Docker(home, name)
 
 
@@ -133,26 +134,35 @@ class Supervisor:
             if state in FINAL:
                 break
             try:
-                steps[state]()
-            except _Ended as end:
-                self._finish(end.reason, **end.fields)
-            except HomeError as error:
-                reason = Reason.DISK_FULL if error.code == "disk_full" else Reason.MOUNT_FAILED
-                self._fail(state, reason, error.message)
-            except TreeError as error:
-                self._fail(state, Reason.MOUNT_FAILED, str(error))
+                self._take(state, steps[state])
             except OSError as error:
-                if error.errno in DISK_FULL:
-                    self._fail(state, Reason.DISK_FULL, "the disk that holds %s is full" % self.home.path)
-                elif error.errno in (errno.EMFILE, errno.ENOMEM, errno.EAGAIN):
-                    time.sleep(1)
-                else:
-                    traceback.print_exc()
-                    self._fail(state, Reason.START_FAILED, str(error))
-            except Exception as error:  # noqa: BLE001 - whatever goes wrong, the run gets its end and its reason
-                traceback.print_exc()
-                self._fail(state, Reason.START_FAILED, "%s: %s" % (type(error).__name__, error))
+                if error.errno not in DISK_FULL:
+                    raise
+                time.sleep(FULL_PAUSE)  # not even the end could be written down; once there is room, it can
         clean_up(self.home, self.run, self._engine)
+
+    def _take(self, state: RunState, step: Callable[[], None]) -> None:
+        """One step; what goes wrong in it is the run's end, with its reason."""
+        try:
+            step()
+        except _Ended as end:
+            self._finish(end.reason, **end.fields)
+        except HomeError as error:
+            reason = Reason.DISK_FULL if error.code == "disk_full" else Reason.MOUNT_FAILED
+            self._fail(state, reason, error.message)
+        except TreeError as error:
+            self._fail(state, Reason.MOUNT_FAILED, str(error))
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                self._fail(state, Reason.DISK_FULL, "the disk that holds %s is full" % self.home.path)
+            elif error.errno in (errno.EMFILE, errno.ENOMEM, errno.EAGAIN):
+                time.sleep(1)
+            else:
+                traceback.print_exc()
+                self._fail(state, Reason.START_FAILED, str(error))
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong, the run gets its end and its reason
+            traceback.print_exc()
+            self._fail(state, Reason.START_FAILED, "%s: %s" % (type(error).__name__, error))
 
     # -- steps
 
@@ -192,7 +202,7 @@ class Supervisor:
             write_whole(self.run.engine_file, b'{"engine": "%s"}' % name.encode())
             self.run.move(RunState.MOUNTING, engine=name)
             return
-        raise _Ended(Reason.BUILD_FAILED, why, hint="`remoterun doctor` says how to mend it")
+        raise _Ended(Reason.BUILD_FAILED, why, hint="remoterun doctor %s" % self.spec["machine"])
 
     def _mount_and_start(self) -> None:
         engine = self._chosen_engine()
@@ -319,8 +329,10 @@ class Supervisor:
             self._unmount()
             _, special = self.home.save_outputs(self.run, self._places())
             if special:
-                self.run.note("not saved, since these are sockets, pipes or devices: %s" % ", ".join(special[:5]))
-        self._discard_work()
+                named = ", ".join(show(path) for path in special[:5]) + (", …" if len(special) > 5 else "")
+                self.run.note("not saved, since no file that this user can read: %s" % named)
+        elif all_readable(self.run.work):  # a crash came before it was discarded
+            self._discard_work()
         saved = self.home.outputs(self.run)
         manifest = saved.manifest() if saved else None
         fields = {"code": event.get("code")}

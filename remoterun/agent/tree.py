@@ -20,7 +20,7 @@ import json
 import os
 import posixpath
 import stat
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 HEADER = b"remoterun-tree 1\n"
 READ_SIZE = 1 << 20
@@ -197,8 +197,11 @@ def is_digest(text: str) -> bool:
     return len(text) == 64 and not set(text) - set("0123456789abcdef")
 
 
-def hash_file(path: str) -> Tuple[str, os.stat_result]:
-    """SHA-256 in hex of a file, and its status; raises `ChangedWhileRead` when it changed meanwhile."""
+def hash_file(path: str, read: Callable[[int], None] = lambda count: None) -> Tuple[str, os.stat_result]:
+    """SHA-256 in hex of a file, and its status; raises `ChangedWhileRead` when it changed meanwhile.
+
+    `read` is told of each piece that was read: its bytes.
+    """
     digest = hashlib.sha256()
     buffer = bytearray(READ_SIZE)
     view = memoryview(buffer)
@@ -211,6 +214,7 @@ def hash_file(path: str) -> Tuple[str, os.stat_result]:
                 break
             total += count
             digest.update(view[:count])
+            read(count)
         after = os.fstat(file.fileno())
     if total != before.st_size or (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
         raise ChangedWhileRead("%s changed while it was read" % show(path))
@@ -224,11 +228,17 @@ class Found(NamedTuple):
     status: os.stat_result
 
 
-def walk(root: str, skip: Iterable[str] = (), special: Optional[List[str]] = None) -> Iterator[Found]:
+def walk(
+    root: str,
+    skip: Iterable[str] = (),
+    special: Optional[List[str]] = None,
+    unreadable: Optional[List[str]] = None,
+) -> Iterator[Found]:
     """Every file, link and empty folder below `root`, unhashed, in no order; links are not followed.
 
     Paths in `skip` are left out with all below them. Sockets, pipes and devices are appended to `special`; without
-    that list they raise `SpecialFile`. What vanishes during the walk is left out.
+    that list they raise `SpecialFile`. Folders that can't be read are appended to `unreadable`; without that list they
+    raise `PermissionError`. What vanishes during the walk is left out.
     """
     left_out = frozenset(skip)
     folders = [""]
@@ -238,6 +248,11 @@ def walk(root: str, skip: Iterable[str] = (), special: Optional[List[str]] = Non
         try:
             listing = list(os.scandir(os.path.join(root, folder) if folder else root))
         except FileNotFoundError:
+            continue
+        except PermissionError:
+            if unreadable is None:
+                raise
+            unreadable.append(folder)
             continue
         for item in listing:
             path = folder + "/" + item.name if folder else item.name

@@ -14,7 +14,7 @@ from remoterun import __version__
 from remoterun.cli import complete, render
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
-from remoterun.errors import HostError, NotFound, RemoterunError, SourceError, UsageError
+from remoterun.errors import HostError, NotFound, RemoterunError, UsageError
 from remoterun.model import (
     Mount,
     Resource,
@@ -27,6 +27,7 @@ from remoterun.model import (
 
 if TYPE_CHECKING:
     from remoterun.client import Client
+    from remoterun.model import Run
     from remoterun.source import Source
 
 app = typer.Typer(
@@ -162,10 +163,7 @@ def run(
             if dry_run:
                 _show_plan(client, request, source, machine)
                 return 0
-            with render.progress() as progress:
-                submitted = client.submit(
-                    request, source, machine, progress, lambda cast: render.line(f"Casting run {cast.number}…")
-                )
+            submitted = _submit(client, request, source, machine)
         finally:
             if source is not None:
                 source.close()
@@ -177,6 +175,26 @@ def run(
                 render.line(f"  remoterun logs {submitted.number}   shows its log, live")
             return 0
         return follow(client, submitted, client.follow(submitted.number), from_start=True)
+
+
+def _submit(client: Client, request: RunRequest, source: Source | None, machine: str | None) -> Run:
+    number = None
+
+    def cast(run: Run) -> None:
+        nonlocal number
+        number = run.number
+        render.line(f"Casting run {number}…")
+
+    try:
+        with render.progress() as progress:
+            return client.submit(request, source, machine, progress, cast)
+    except KeyboardInterrupt:
+        if number is not None:
+            known = client.registry.run(number)
+            render.line("")
+            render.line(f"run {number} {'was not' if known.final else 'may not have been'} handed over")
+            render.line(f"  remoterun info {number}   shows what became of it")
+        raise
 
 
 def _command(words: list[str]) -> str:
@@ -214,14 +232,16 @@ def _source(client: Client, commit_ref: str | None, untracked: bool, no_git: boo
     from remoterun.source import NoRepository
 
     if no_git and (commit_ref or untracked):
-        raise UsageError("--no-git sends the folder as it is: it does not go with -c or --include-untracked")
+        raise UsageError(
+            "--no-git does not go with -c or --include-untracked", hint="--no-git sends the folder as it is"
+        )
     try:
         source = client.source(commit_ref=commit_ref, include_untracked=untracked, no_git=no_git)
     except NoRepository as error:
         if commit_ref:
             raise
         if not yes and not render.person_there():
-            raise SourceError(error.message, hint="--no-git sends this folder; -y goes on without files")
+            raise UsageError(error.message, hint="--no-git sends this folder; -y goes on without files")
         render.line("There is no git repository here: no files of yours will be available in this run.")
         if not yes and not render.ask("Continue? (--no-git would send this folder)", default=True):
             raise KeyboardInterrupt
@@ -299,29 +319,38 @@ def logs(
     """
     from remoterun.cli.follow import follow as show
 
+    begin = time.time() - parse_duration(since) if since is not None else None
     with connect() as client:
         known = client.registry.run(_number(run))
         items = client.follow(
             known.number,
             live=follow,
             tail=tail,
-            since=time.time() - parse_duration(since) if since else None,
+            since=begin,
             timed=timestamps,
         )
         if follow:
             return show(client, known, items, timestamps=timestamps)
-        _print_log(items, timestamps)
+        if not _print_log(items, timestamps):
+            known = client.registry.run(known.number)
+            render.line(
+                f"run {known.number} has written nothing{'' if known.final else ' yet'}: it is {known.state.value}"
+            )
         return 0
 
 
-def _print_log(items: Any, timestamps: bool) -> None:
+def _print_log(items: Any, timestamps: bool) -> bool:
+    """Whether there was anything to print."""
     from remoterun.cli.follow import Stamp
     from remoterun.client import LogBytes
 
     stamp = Stamp()
+    anything = False
     for item in items:
         if isinstance(item, LogBytes):
+            anything = True
             render.out_bytes(stamp.apply(item) if timestamps else item.data)
+    return anything
 
 
 @app.command(cls=Command, epilog=_example("remoterun ps --label night"))
@@ -505,7 +534,7 @@ def cp(
     Of a folder the contents land in DST; of a file, the file. With uploads/NAME/ as DST it goes upwards.
     """
     if force and ignore:
-        raise UsageError("-f overwrites and -i keeps: choose one")
+        raise UsageError("-f overwrites and -i keeps: choose one", hint="remoterun cp --help")
     with connect() as client:
         if Resource.is_one(source):
             if Resource.is_one(target) and not target.startswith("./"):
@@ -620,6 +649,7 @@ def machines_add(
 ) -> None:
     """Give a machine a name. It is tried with `remoterun doctor NAME`."""
     from remoterun import config as configuration
+    from remoterun.hosts.ssh_config import SSHTarget
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UsageError(
@@ -630,6 +660,8 @@ def machines_add(
         raise UsageError(f"there is no engine `{engine}`", hint="--engine " + "|".join(configuration.ENGINES))
     if connect_timeout is not None and not 0 < connect_timeout < 86400:
         raise UsageError(f"`{connect_timeout:g}` seconds are no time to connect in", hint="--connect-timeout 10")
+    if host != "local":
+        SSHTarget.parse(host)
     settings: dict[str, Any] = {} if host == "local" else {"host": host}
     options = {
         "gpus": gpus or None,

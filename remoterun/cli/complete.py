@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from remoterun import config as configuration
 from remoterun import machines
+from remoterun.cli.render import clean
 from remoterun.errors import RemoterunError
 from remoterun.registry import Registry
 
@@ -11,7 +12,7 @@ _RUNS = 50
 
 
 def run_numbers(incomplete: str) -> list[tuple[str, str]]:
-    found = [(str(run.number), run.command[:40]) for run in reversed(_registry_runs())]
+    found = [(str(run.number), clean(run.command[:40])) for run in reversed(_registry_runs())]
     return [pair for pair in [*found, ("last", "the newest run")] if pair[0].startswith(incomplete)]
 
 

@@ -42,7 +42,14 @@ def _guarded(words: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - nobody shall see a traceback who didn't ask for it
         if os.environ.get("REMOTERUN_DEBUG"):
             raise
-        render.fault(error)
+        try:
+            render.finish()
+        except RemoterunError as unwritten:  # by the parser, which prints its help itself
+            render.error(unwritten)
+        except render.ReaderGone:
+            return 141
+        else:
+            render.fault(error)
         return 125
 
 
@@ -69,13 +76,13 @@ def _dispatch(words: list[str]) -> int:
     terminate_as_interrupt()
     command = get_command(app)
     try:
-        status = command.main(args=words, prog_name="remoterun", standalone_mode=False)
+        if "_REMOTERUN_COMPLETE" in os.environ:  # the shell asks what could come next
+            command.main(args=words, prog_name="remoterun")
+        with command.make_context("remoterun", words) as context:  # `main` would take ^C and broken pipes from us
+            status = command.invoke(context)
         return status if isinstance(status, int) else 0
     except typer.Exit as end:
-        return _exit_status(end.exit_code)
-    except typer.Abort:
-        render.line("")
-        return 130
+        return int(end.exit_code)
     except _parser_error() as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             render.out(error.format_message())

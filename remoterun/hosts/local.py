@@ -37,15 +37,19 @@ class LocalHost:
             pipe = ProcessPipe([sys.executable, "-I", str(program), "serve", "--home", str(self._home)])
         except OSError as error:
             raise AgentError(
-                f"the home {self._home} can't be used: {error.strerror}",
-                hint="set REMOTERUN_HOME to a folder you may write",
+                f"the home `{self._home}` can't be used: {error.strerror}",
+                hint="set REMOTERUN_HOME to a folder that you may write",
             )
         try:
             await_agent(pipe)
         except AgentSilent as silent:
             pipe.close()
             said = pipe.diagnosis() or silent.heard
-            raise AgentError("the agent does not start on this machine", evidence=said)
+            raise AgentError(
+                "the agent does not start on this machine",
+                evidence=said,
+                hint="set REMOTERUN_HOME to a folder that you may write",
+            )
         return pipe
 
     def close(self) -> None:

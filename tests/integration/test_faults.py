@@ -5,14 +5,20 @@ Each test has a home of its own on the host. When it ends, no container and no p
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
+import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any, TypeVar
 
 import pytest
@@ -20,9 +26,12 @@ import pytest
 from remoterun.agent.runs import Reason, RunState
 from remoterun.client import Client, Item, LogBytes, Note, StateChange
 from remoterun.config import Config
-from remoterun.errors import RemoterunError
+from remoterun.errors import AgentError, HostUnreachable, LinkLost, RemoterunError
 from remoterun.model import MachineType, Resource, Run, RunRequest
-from tests.lab import BASE_IMAGE, Lab, LabHost, Process
+from remoterun.transfer import Progress
+from tests.lab import BASE_IMAGE, Docker, Gpu, GpuProcess, Lab, LabHost, Process
+
+REPOSITORY = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -35,6 +44,9 @@ for number in range({lines}):
     time.sleep({pause})
 sys.exit({code})
 '"""
+
+
+WAIT_FOR_GO = "until [ -e go ]; do sleep 0.05; done"
 
 
 def counting(lines: int, seconds: float, code: int = 0) -> str:
@@ -84,8 +96,12 @@ class Box:
         self.follows[-1].start()
         return self.follows[-1]
 
+    @property
+    def home(self) -> Path:
+        return self.host.path(f"/home/{self.host.user}/{self.there}")
+
     def folder(self, run: Run) -> Path:
-        return self.host.path(f"/home/{self.host.user}/{self.there}/runs/{run.key}")
+        return self.home / "runs" / run.key
 
     def log(self, run: Run) -> bytes:
         """What is in the log's file on the host."""
@@ -107,6 +123,18 @@ class Box:
         found = until(lambda: self.processes(*words))
         self.host.exec(["kill", f"-{number.value}", *(str(process.pid) for process in found)])
 
+    def fill(self, leave: int = 0) -> None:
+        """Fill the disk of the host's homes, to the last block."""
+        self.host.fill_home()
+        ballast = ["of=/home/ballast", "bs=1k", "oflag=append", "conv=notrunc", "status=none"]
+        self.host.exec(["dd", "if=/dev/zero", *ballast])
+        if leave:
+            self.host.exec(["truncate", f"--size=-{leave}", "/home/ballast"], check=True)
+
+    def go(self, run: Run) -> None:
+        """What `WAIT_FOR_GO` waits for."""
+        self.host.exec_user(["touch", str(Path("/home", self.host.user, self.there, "runs", run.key, "work/go"))])
+
     def containers(self) -> str:
         return self.host.exec(["docker", "ps", "--all", "--quiet"]).stdout
 
@@ -115,7 +143,7 @@ class Box:
             client.close()
         for follow in self.follows:
             follow.join(20)
-        if not self.host.is_up():
+        if not self.host.is_up() or not self.home.exists():
             return
         self.host.mend()
         left: list[str] = []
@@ -220,6 +248,18 @@ def ended(client: Client, run: Run, seconds: float = 30) -> Run:
     return found
 
 
+def raised(action: Callable[[], object]) -> RemoterunError:
+    """The error that `action` must end with; every one of them says what is wrong in one line."""
+    with pytest.raises(RemoterunError) as caught:
+        action()
+    assert caught.value.message and "\n" not in caught.value.message
+    return caught.value
+
+
+def resource(run: Run) -> Resource:
+    return Resource("runs", str(run.number))
+
+
 def cut_for_a_while(box: Box) -> None:
     box.host.cut()
     time.sleep(4)  # the fault itself, not a wait
@@ -277,20 +317,21 @@ def docker_box(request: pytest.FixtureRequest, box_of: Boxes, new_host: Callable
 
 
 class TestDockerdDies:
-    def test_killed_and_the_run_ends_meanwhile(self, docker_box: Box) -> None:
+    def test_killed_and_the_run_ends_meanwhile(self, box: Box) -> None:
         """The exit file is the truth: nobody needs dockerd to learn how it ended."""
-        client = docker_box.client()
-        run = submit(client, "echo 1 >result; " + counting(1000, 3, 7))
-        follow = docker_box.follow(run.number)
+        client = box.client()
+        run = submit(client, "echo 1 >result; " + counting(1000, 2, 7))
+        follow = box.follow(run.number)
         follow.lines(200)
-        docker_box.host.kill_dockerd()
+        box.host.kill_dockerd()
         end = follow.result()
-        assert follow.text == counted(1000) == docker_box.log(run)
+        assert follow.text == counted(1000) == box.log(run)
         assert (end.state, end.reason, end.code) == (RunState.FAILED, Reason.EXIT_NONZERO, 7)
-        assert (docker_box.folder(run) / "out" / "result").read_text() == "1\n"
-        docker_box.host.start_dockerd()
-        docker_box.client().uploads()  # any contact removes what could not be removed
-        until(lambda: not docker_box.containers())
+        assert (box.folder(run) / "out" / "result").read_text() == "1\n"
+        assert "can't be removed" in str(raised(lambda: client.remove(resource(run))))
+        box.host.start_dockerd()
+        box.client().uploads()  # any contact removes what could not be removed
+        until(lambda: not box.containers())
 
     @pytest.mark.parametrize("end", ["kill", "stop"])
     def test_while_the_run_goes_on(self, docker_box: Box, end: str) -> None:
@@ -298,7 +339,7 @@ class TestDockerdDies:
         host = docker_box.host
         client = docker_box.client()
         lines = 1000
-        run = submit(client, "echo 1 >result; " + counting(lines, 4))
+        run = submit(client, "echo 1 >result; " + counting(lines, 3))
         follow = docker_box.follow(run.number)
         follow.lines(200)
         host.kill_dockerd() if end == "kill" else host.stop_dockerd()
@@ -315,24 +356,24 @@ class TestDockerdDies:
             assert follow.text == counted(lines)
 
     @pytest.mark.parametrize("how", ["stop", "kill"])
-    def test_stop_and_kill_wait_for_it(self, box: Box, how: str) -> None:
+    def test_stop_and_kill_wait_for_it(self, box_of: Boxes, new_host: Callable[..., LabHost], how: str) -> None:
         """What can't be told to the engine is told later: a run isn't called ended while its command goes on."""
+        box = box_of(new_host(live_restore=True))
         client = box.client()
         run = submit(client, SAVES_ON_TERM)
         box.lines(run, 1)
         box.host.kill_dockerd()
-        try:
-            if how == "stop":
-                client.stop(run.number, grace=0.2)
-            else:
-                client.kill(run.number)
-            until(lambda: client.run(run.number).note, 10)
-            assert not client.run(run.number).final
-            assert box.processes("saved.txt")
-        finally:
-            box.host.start_dockerd()
-        # without live-restore dockerd kills it as it comes back, before we can
-        assert ended(client, run).state in (RunState.STOPPED, RunState.KILLED, RunState.INTERRUPTED)
+        if how == "stop":
+            client.stop(run.number, grace=5)
+        else:
+            client.kill(run.number)
+        until(lambda: client.run(run.number).note == "waiting for docker, which does not answer", 10)
+        assert not client.run(run.number).final
+        assert box.processes("saved.txt")
+        box.host.start_dockerd()
+        end = ended(client, run)
+        assert end.state is (RunState.STOPPED if how == "stop" else RunState.KILLED)
+        assert (box.folder(run) / "out" / "saved.txt").exists() == (how == "stop")
         assert not box.processes("saved.txt")
 
 
@@ -402,5 +443,498 @@ class TestStopAndKill:
         assert not (box.folder(run) / "out").exists()
         assert (box.folder(run) / "work" / "saved.txt").read_text() == "saved"
         until(lambda: not box.containers())
-        assert client.remove(Resource.parse(f"runs/{run.number}"))
+        assert client.remove(resource(run))
         assert not box.folder(run).exists()
+
+
+class TestPowerCut:
+    def test_in_the_middle_of_a_run(self, box: Box) -> None:
+        client = box.client(slots=1)
+        run = submit(client, "echo 1 >result; " + counting(60_000, 60))
+        waiting = submit(client, "echo second")
+        follow = box.follow(run.number)
+        follow.lines(50)
+        until(lambda: client.run(waiting.number).note)
+        box.host.down()
+        box.host.up()
+        end = follow.result()
+        assert (end.state, end.reason, end.code) == (RunState.INTERRUPTED, Reason.HOST_REBOOTED, None)
+        assert follow.text == box.log(run)
+        assert counted(60_000).startswith(follow.text)
+        assert follow.text.count(b"\n") >= 50
+        assert (box.folder(run) / "out" / "result").read_text() == "1\n"
+        assert ended(client, waiting).code == 0
+
+    @pytest.mark.parametrize("moment", [RunState.QUEUED, RunState.MOUNTING, RunState.RUNNING])
+    def test_at_other_moments(self, box: Box, moment: RunState) -> None:
+        """Whatever was under way is begun anew, or the run says that it was interrupted; it is never left standing."""
+        client = box.client()
+        run = submit(client, "echo 1; sleep 0.3; echo 2")
+        if moment is not RunState.QUEUED:
+            until(lambda: moment.value in (box.folder(run) / "events").read_text(), pause=0.001)
+        box.host.down()
+        box.host.up()
+        end = ended(client, run)
+        if end.state is not RunState.INTERRUPTED:
+            assert (end.state, box.log(run)) == (RunState.COMPLETE, b"1\n2\n")
+
+
+def make_tree(folder: Path, seed: int) -> Path:
+    """About 20 MB of incompressible files, small and large."""
+    random = Random(seed)
+    for number in range(200):
+        path = folder / f"part-{number % 7}" / f"{number}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(random.randbytes(random.randrange(20_000)))
+    for number in range(3):
+        (folder / f"large-{number}.bin").write_bytes(random.randbytes(6 << 20))
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below, by its relative path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+KILLED_UPLOAD = """
+import os, pickle, signal, sys
+from pathlib import Path
+from remoterun.client import Client
+from remoterun.transfer import Progress
+config, path, share = pickle.loads(bytes.fromhex(sys.argv[1]))
+def report(progress):
+    if progress.phase == "sending" and progress.bytes_done >= share * progress.bytes_total:
+        os.kill(os.getpid(), signal.SIGKILL)
+Client(config).upload(path, "tree", progress=Progress(report))
+"""
+
+
+class TestTransfersAreCut:
+    def test_uploads_at_random_points(self, box: Box, tmp_path: Path) -> None:
+        random = Random(16)
+        tree = make_tree(tmp_path / "tree", 1)
+        client = box.client()
+        for attempt in range(20):
+            share = random.random() / 2
+            if attempt % 5 == 4:
+                words = pickle.dumps((box.config(), tree, share)).hex()
+                killed = subprocess.run([sys.executable, "-c", KILLED_UPLOAD, words], cwd=REPOSITORY)
+                assert killed.returncode == -signal.SIGKILL
+            else:
+                error = raised(lambda share=share: client.upload(tree, "tree", progress=self.cutting(box, share)))
+                assert isinstance(error, LinkLost | HostUnreachable)
+        done = client.upload(tree, "tree")
+        assert done.created
+        assert done.sent.already > 1 << 20, "nothing of what had arrived was used"
+        folder = box.home / "uploads" / "tree"
+        assert contents(folder / "1") == contents(tree)
+        assert not list((box.home / "partial").iterdir())
+        assert not list((box.home / "tmp").iterdir())
+
+    def test_copies_at_random_points(self, box: Box, tmp_path: Path) -> None:
+        random = Random(15)
+        tree = make_tree(tmp_path / "tree", 2)
+        client = box.client()
+        client.upload(tree, "tree")
+        whole = contents(tree)
+        cuts = 0
+        target = tmp_path / "copy"
+        for attempt in range(14):
+            try:
+                client.copy("uploads/tree", target, progress=self.cutting(box, random.random() / 2, "copying"))
+            except (LinkLost, HostUnreachable):
+                cuts += 1
+                for name, data in contents(target).items():
+                    assert data == whole[name], f"{name} stands there in part"
+            else:  # what was still missing had arrived
+                target = tmp_path / f"copy-{attempt}"
+        assert cuts >= 7
+        client.copy("uploads/tree", target)
+        assert contents(target) == whole
+
+    def cutting(self, box: Box, share: float, phase: str = "sending") -> Progress:
+        """Cut the link once this share of the bytes has passed."""
+        cut = False
+
+        def report(progress: Progress) -> None:
+            nonlocal cut
+            if progress.phase == phase and progress.bytes_done >= share * progress.bytes_total and not cut:
+                cut = True
+                box.host.sever()
+
+        return Progress(report)
+
+
+class TestDiskFull:
+    def test_upload(self, box_of: Boxes, new_host: Callable[..., LabHost], tmp_path: Path) -> None:
+        box = box_of(new_host(home_size="96m", docker=Docker.ABSENT))
+        tree = make_tree(tmp_path / "tree", 3)
+        client = box.client()
+        client.uploads()
+        box.host.fill_home(leave=8 << 20)
+        error = raised(lambda: client.upload(tree, "tree"))
+        assert "full" in error.message and "box" in error.message and error.hint
+        assert client.uploads() == []
+        assert "full" in raised(lambda: client.upload(tree, "tree")).message
+        box.host.free_home()
+        done = client.upload(tree, "tree")
+        assert done.sent.already > 1 << 20
+        assert contents(box.home / "uploads" / "tree" / "1") == contents(tree)
+        assert not list((box.home / "partial").iterdir())
+
+    def test_submit(self, box_of: Boxes, new_host: Callable[..., LabHost]) -> None:
+        box = box_of(new_host(home_size="64m"))
+        client = box.client()
+        assert ended(client, submit(client, "true")).code == 0
+        box.fill()
+        error = raised(lambda: submit(client, "echo never", env=(("PADDING", "x" * 20_000),)))
+        assert "full" in error.message
+        (run,) = [run for run in client.runs() if run.command == "echo never"]
+        assert (run.state, run.message) == (RunState.FAILED, error.message)
+        box.host.free_home()
+        box.client().uploads()
+        assert not box.folder(run).exists()
+        assert not list((box.home / "active").iterdir())
+        assert ended(client, submit(client, "echo again")).code == 0
+
+    def test_nearly(self, box_of: Boxes, new_host: Callable[..., LabHost]) -> None:
+        """However little there is: either it is refused, or it comes to an end that says why."""
+        box = box_of(new_host(home_size="64m"))
+        client = box.client()
+        client.uploads()
+        refused = 0
+        for leave in range(4, 90, 12):
+            box.fill(leave << 10)
+            try:
+                run = submit(client, "echo 1; head -c 20000 /dev/zero >result && echo 2")
+            except RemoterunError as error:
+                assert "full" in error.message
+                refused += 1
+                continue
+            end = ended(client, run)
+            if end.reason is Reason.DISK_FULL:
+                assert "full" in (end.message or "")
+            elif end.reason is Reason.EXIT_NONZERO:
+                assert b"No space left" in box.log(run) or box.log(run) == b"1\n"
+            else:
+                assert (end.reason, end.outputs) == (Reason.EXITED, {"files": 1, "size": 20000})
+        assert 1 < refused < 7
+
+    def test_by_the_run_itself(self, box_of: Boxes, new_host: Callable[..., LabHost], tmp_path: Path) -> None:
+        box = box_of(new_host(home_size="64m"))
+        client = box.client()
+        run = submit(client, "echo mine >kept; sync; dd if=/dev/zero of=big bs=64k")
+        end = ended(client, run)
+        assert end.state is RunState.FAILED
+        if end.reason is Reason.DISK_FULL:
+            assert end.message and str(box.folder(run).name) in end.message
+        else:
+            assert end.reason is Reason.EXIT_NONZERO
+        client.copy(f"runs/{run.number}/kept", tmp_path / "copy")
+        assert (tmp_path / "copy" / "kept").read_text() == "mine\n"
+        assert b"No space left" in box.log(run) or box.log(run) == b""
+        assert client.remove(resource(run))
+        assert ended(client, submit(client, "echo again >result")).outputs == {"files": 1, "size": 6}
+
+    def test_its_end_is_recorded_once_there_is_room(
+        self, box_of: Boxes, new_host: Callable[..., LabHost], tmp_path: Path
+    ) -> None:
+        """A log that has filled the disk to the last byte leaves no room for a line of our own either."""
+        box = box_of(new_host(home_size="64m"))
+        client = box.client()
+        run = submit(client, f"{WAIT_FOR_GO}; exit 3")
+        until(lambda: client.run(run.number).state is RunState.RUNNING)
+        events = box.folder(run) / "events"
+        with events.open("a") as file:  # to the end of its last block
+            file.write(json.dumps({"t": 0, "note": "x" * (4096 - events.stat().st_size - 21)}) + "\n")
+        assert events.stat().st_size == 4096
+        box.go(run)
+        box.fill()
+        until(lambda: not box.host.exec(["docker", "ps", "--quiet"]).stdout)
+        time.sleep(4)  # the fault goes on for longer than the supervisor takes to notice the end
+        assert client.run(run.number).state is RunState.RUNNING
+        box.host.free_home()
+        end = ended(client, run)
+        assert (end.state, end.reason, end.code) == (RunState.FAILED, Reason.EXIT_NONZERO, 3)
+
+
+class TestGpus:
+    def test_two_runs_get_different_ones_and_a_third_waits(
+        self, box_of: Boxes, new_host: Callable[..., LabHost]
+    ) -> None:
+        host = new_host(gpus=[Gpu(), Gpu()])
+        box = box_of(host)
+        client = box.client(gpus=1)
+        show = 'echo "$NVIDIA_VISIBLE_DEVICES"; ' + WAIT_FOR_GO
+        first, second = submit(client, show), submit(client, show)
+        box.lines(first, 1)
+        box.lines(second, 1)
+        taken = {box.log(run).decode().strip() for run in (first, second)}
+        assert taken == {Gpu.uuid(0), Gpu.uuid(1)}
+        third = submit(client, show)
+        until(lambda: client.run(third.number).note)
+        seen = client.run(third.number)
+        assert (seen.state, seen.note) == (RunState.QUEUED, "waiting for a GPU; all 2 are taken by other runs")
+        without = submit(box.client(), 'echo "[$NVIDIA_VISIBLE_DEVICES]"')
+        ended(client, without)  # one that needs none doesn't wait for one, and sees none
+        assert Gpu.uuid(0) not in box.log(without).decode()
+        box.go(first)
+        assert ended(client, first).code == 0
+        box.lines(third, 1)
+        assert box.log(third) == box.log(first), "the GPU that was given back"
+        box.go(second)
+        box.go(third)
+        assert ended(client, second).code == ended(client, third).code == 0
+
+    def test_other_peoples_processes_are_left_alone(self, box_of: Boxes, new_host: Callable[..., LabHost]) -> None:
+        host = new_host(gpus=[Gpu(), Gpu()])
+        box = box_of(host)
+        client = box.client(gpus=1)
+        host.set_gpu_processes([GpuProcess(4242, gpu=0, name="someone")])
+        run = submit(client, 'echo "$NVIDIA_VISIBLE_DEVICES"; ' + WAIT_FOR_GO)
+        box.lines(run, 1)
+        assert box.log(run).decode().strip() == Gpu.uuid(1)
+        waiting = submit(client, 'echo "$NVIDIA_VISIBLE_DEVICES"')
+        until(lambda: "GPU 0 is used by process 4242 (someone)" in (client.run(waiting.number).note or ""))
+        host.set_gpu_processes([])
+        assert ended(client, waiting).code == 0
+        assert box.log(waiting).decode().strip() == Gpu.uuid(0)
+        box.go(run)
+        ended(client, run)
+        both = submit(box.client(gpus=2), 'echo "$NVIDIA_VISIBLE_DEVICES"')
+        assert ended(client, both).code == 0
+        assert set(box.log(both).decode().strip().split(",")) == {Gpu.uuid(0), Gpu.uuid(1)}
+        three = submit(box.client(gpus=3), "true")
+        until(lambda: "this machine has 2" in (client.run(three.number).note or ""))
+        client.kill(three.number)
+        assert ended(client, three).state is RunState.KILLED
+        assert not list((box.home / "queue").iterdir())
+
+
+def memory(process: Path) -> int:
+    """Bytes of a process that are in memory."""
+    return int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class TestFollowing:
+    def test_a_paused_reader_blocks_nothing_else(self, box: Box) -> None:
+        size = 50_000_000
+        client = box.client()
+        run = submit(client, f"head -c {size} /dev/zero | tr '\\0' x | fold -w 99; exec sleep 60")
+        items = client.follow(run.number)
+        pieces = []
+        while not pieces:
+            pieces += [item for item in [next(items)] if isinstance(item, LogBytes)]
+        (agent,) = box.processes(".pyz serve")
+        before = memory(Path("/proc/self")), memory(box.host.path(f"/proc/{agent.pid}"))
+        until(lambda: len(box.log(run)) > size, 40, 0.1)
+        while_paused = memory(Path("/proc/self")), memory(box.host.path(f"/proc/{agent.pid}"))
+        assert client.run(run.number).state is RunState.RUNNING
+        assert client.stop(run.number)[1]
+        assert ended(client, run).state is RunState.STOPPED
+        for here, there in zip(while_paused, before, strict=True):
+            assert here - there < 48 << 20
+        pieces += [item for item in items if isinstance(item, LogBytes)]
+        assert b"".join(piece.data for piece in pieces) == box.log(run)
+
+    def test_ps_while_the_host_is_cut_off(self, box: Box) -> None:
+        client = box.client()
+        run = submit(client, WAIT_FOR_GO)
+        until(lambda: client.run(run.number).state is RunState.RUNNING)
+        box.host.cut()
+        fresh = box.client(connect_timeout=3)
+        for asking, deadline in ((client, 15.0), (client, 10.5), (fresh, 10.5)):
+            asked_at = time.monotonic()
+            (seen,) = asking.runs()
+            assert time.monotonic() - asked_at < deadline
+            assert (seen.state, seen.reachable) == (RunState.RUNNING, False)
+            assert seen.last_seen is not None and seen.last_seen < time.time() - 1
+        box.host.heal()
+        (seen,) = client.runs()
+        assert (seen.state, seen.reachable) == (RunState.RUNNING, True)
+        box.go(run)
+        assert ended(client, run).code == 0
+
+
+class TestFilesOfAnotherUser:
+    def test_are_saved_too_or_stay_where_they_are(self, box: Box) -> None:
+        """A command may have had help from root, by `sudo` or a set-uid program."""
+        client = box.client()
+        run = submit(client, f"echo 1 >mine; {WAIT_FOR_GO}")
+        until(lambda: client.run(run.number).state is RunState.RUNNING)
+        work = box.folder(run) / "work"
+        (work / "closed").mkdir(mode=0o700)
+        (work / "closed" / "inside").write_text("2")
+        (work / "secret").write_text("3")
+        (work / "secret").chmod(0o600)
+        (work / "open").mkdir()
+        (work / "open" / "inside").write_text("4")
+        (work / "go").touch()
+        end = ended(client, run)
+        assert (end.state, end.code) == (RunState.COMPLETE, 0)
+        assert contents(box.folder(run) / "out") == {"mine": b"1\n", "open/inside": b"4", "go": b""}
+        assert (work / "closed" / "inside").read_text() == "2"
+        assert (work / "secret").read_text() == "3"
+        notes = [event["note"] for event in client.details(run.number)[1]["events"] if "note" in event]
+        assert len(notes) == 1 and "closed" in notes[0] and "secret" in notes[0]
+
+    def test_nothing_is_left_of_what_can_be_read(self, box: Box) -> None:
+        client = box.client()
+        run = submit(client, WAIT_FOR_GO)
+        until(lambda: client.run(run.number).state is RunState.RUNNING)
+        work = box.folder(run) / "work"
+        (work / "open").mkdir()
+        (work / "open" / "inside").write_text("4")
+        (work / "go").touch()
+        assert ended(client, run).code == 0
+        assert contents(box.folder(run) / "out") == {"open/inside": b"4", "go": b""}
+
+
+class TestOutOfMemory:
+    def test_says_so(self, box: Box) -> None:
+        client = box.client()
+        run = submit(client, f"echo 1 >result; {WAIT_FOR_GO}; python3 -c 'print(len(b\"x\" * (300 << 20)))'")
+        until(lambda: client.run(run.number).state is RunState.RUNNING)
+        limit = ["--memory", "60m", "--memory-swap", "60m"]
+        box.host.exec(["docker", "update", *limit, f"remoterun-{run.key}"], check=True)
+        box.go(run)
+        end = ended(client, run)
+        assert (end.state, end.reason, end.code) == (RunState.FAILED, Reason.OUT_OF_MEMORY, 137)
+        assert (box.folder(run) / "out" / "result").read_text() == "1\n"
+
+
+class TestWithoutDocker:
+    @pytest.mark.parametrize(
+        ("docker", "words"),
+        [
+            (Docker.ABSENT, "docker is not installed"),
+            (Docker.STOPPED, "docker is installed, but its engine isn't running"),
+            (Docker.FORBIDDEN, "docker is running, but this user may not use it"),
+        ],
+    )
+    def test_auto_takes_process_and_says_why(
+        self, box_of: Boxes, new_host: Callable[..., LabHost], docker: Docker, words: str
+    ) -> None:
+        box = box_of(new_host(docker=docker))
+        client = box.client(engine="auto")
+        run = client.submit(RunRequest("true"))
+        said = f"{words}: using the engine `process`"
+        until(lambda: said in (box.folder(run) / "events").read_text())
+        client.kill(run.number)
+        assert ended(client, run).state is RunState.KILLED
+        asked_for = ended(client, client.submit(RunRequest("true", image=BASE_IMAGE)))
+        assert (asked_for.state, asked_for.reason) == (RunState.FAILED, Reason.BUILD_FAILED)
+        assert asked_for.message == words
+        refused = box.client(engine="docker").submit(RunRequest("true"))
+        (end,) = [item for item in client.follow(refused.number) if isinstance(item, StateChange) and item.run.final]
+        assert (end.run.reason, end.run.message) == (Reason.BUILD_FAILED, words)
+        assert "doctor" in end.event["hint"]
+
+
+class TestUnusualHosts:
+    def test_without_python(self, box_of: Boxes, new_host: Callable[..., LabHost]) -> None:
+        box = box_of(new_host(python=False, docker=Docker.ABSENT))
+        error = raised(box.client().uploads)
+        assert isinstance(error, AgentError)
+        assert "python3" in error.message and "apt install python3" in (error.hint or "")
+        assert not box.home.exists()
+
+    def test_a_noisy_login_shell(self, box_of: Boxes, new_host: Callable[..., LabHost]) -> None:
+        box = box_of(new_host(noisy=True))
+        client = box.client()
+        run = submit(client, counting(100, 0.1, 3))
+        follow = box.follow(run.number)
+        assert follow.result().code == 3
+        assert follow.text == counted(100)
+
+
+GOES_AWAY = """
+import os, pickle, signal, sys
+from remoterun.client import Client
+from remoterun.model import RunRequest
+Client(pickle.loads(bytes.fromhex(sys.argv[1]))).submit(
+    RunRequest("echo never"), cast=lambda run: os.kill(os.getpid(), signal.SIGKILL)
+)
+"""
+
+SUBMITS = """
+import pickle, sys, time
+from remoterun.client import Client
+from remoterun.model import RunRequest
+config, image, names = pickle.loads(bytes.fromhex(sys.argv[1]))
+client = Client(config)
+client.uploads()
+print("ready", flush=True)
+sys.stdin.readline()
+for name in names:
+    asked_at = time.time()
+    run = client.submit(RunRequest("sleep 0.2", image=image, description=name))
+    print(run.number, asked_at, time.time(), flush=True)
+"""
+
+
+class TestHandingOver:
+    def test_the_client_dies_before_it(self, box: Box) -> None:
+        words = pickle.dumps(box.config()).hex()
+        killed = subprocess.run([sys.executable, "-c", GOES_AWAY, words], cwd=REPOSITORY)
+        assert killed.returncode == -signal.SIGKILL
+        (run,) = box.client().runs()
+        assert (run.state, run.reason) == (RunState.FAILED, Reason.START_FAILED)
+        assert run.message == "remoterun was ended before the run was handed over"
+        assert box.follow(run.number).result().state is RunState.FAILED
+
+    def test_the_link_breaks_under_it(self, box: Box) -> None:
+        client = box.client()
+        client.uploads()
+        error = raised(lambda: client.submit(RunRequest("echo never"), cast=lambda run: box.host.sever()))
+        assert isinstance(error, LinkLost)
+        (run,) = client.runs()
+        assert (run.state, run.reason) == (RunState.FAILED, Reason.START_FAILED)
+        assert ended(client, submit(client, "true")).code == 0
+
+    def test_two_clients_at_once(self, box: Box) -> None:
+        """One slot: served in the order in which they were handed over, one after the other."""
+        config = box.config(slots=1)
+        clients = [
+            subprocess.Popen(
+                [sys.executable, "-c", SUBMITS, pickle.dumps((config, BASE_IMAGE, [name] * 4)).hex()],
+                cwd=REPOSITORY,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for name in ("one", "two")
+        ]
+        try:
+            ready = [process.stdout.readline() for process in clients if process.stdout]
+            answers = [process.communicate("go\n", timeout=60)[0] for process in clients]
+        finally:
+            for process in clients:
+                process.kill()
+                process.communicate()
+        assert ready == ["ready\n"] * 2
+        assert [process.returncode for process in clients] == [0, 0]
+        handed = {}
+        for line in "".join(answers).splitlines():
+            number, asked_at, answered_at = line.split()
+            handed[int(number)] = (float(asked_at), float(answered_at))
+        assert len(handed) == 8
+        client = box.client()
+        runs = {number: ended(client, client.run(number), 60) for number in handed}
+        assert {run.code for run in runs.values()} == {0}
+        order = sorted(runs.values(), key=lambda run: run.started or 0)
+        for before, after in itertools.pairwise(order):
+            assert before.ended and after.started and before.ended <= after.started
+        for earlier, later in itertools.combinations(order, 2):
+            assert handed[earlier.number][0] < handed[later.number][1], "served before one that was there first"
+
+    def test_a_dead_supervisor_of_the_slots_holder(self, box: Box) -> None:
+        """Nobody comes by; the next in the line sees to it."""
+        client = box.client(slots=1)
+        first, second = submit(client, "sleep 1"), submit(client, "echo second")
+        until(lambda: client.run(first.number).state is RunState.RUNNING)
+        client.close()
+        box.kill(".pyz supervise", first.key)
+        until(lambda: box.log(second) == b"second\n", 15)
+        until(lambda: not box.processes(".pyz supervise"))
+        assert [run.code for run in client.runs()] == [0, 0]

@@ -18,7 +18,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import remoterun.source as source_module
 from remoterun.agent.tree import Entry, Manifest
 from remoterun.errors import SourceError, UsageError
 from remoterun.source import NoRepository, Source, no_files, snapshot, without_credentials
@@ -503,7 +502,7 @@ def test_a_diff_that_would_be_too_large_leaves_files_out_whole(
     commit(repo, "big")
     clean = tmp_path / "clean"
     git(tmp_path, "clone", "-q", str(repo), str(clean))
-    monkeypatch.setattr(source_module, "DIFF_LIMIT", 1000)
+    monkeypatch.setattr("remoterun.source.changes.DIFF_LIMIT", 1000)
     write(repo / "big.bin", b"small now")
     write(repo / "small.py", "b\n")
     write(repo / "*", os.urandom(2000))
@@ -514,7 +513,7 @@ def test_a_diff_that_would_be_too_large_leaves_files_out_whole(
     assert "the recorded diff leaves out `*`, `big.bin`" in source.warnings[0]
     apply(source.diff, clean)
     assert on_disk(clean)["small.py"] == ("file", b"b\n")
-    monkeypatch.setattr(source_module, "_MOST_EXCLUDED", 1)
+    monkeypatch.setattr("remoterun.source.changes._MOST_EXCLUDED", 1)
     assert (snapshot(repo).diff, snapshot(repo).dirty) == (b"", True)
 
 
@@ -912,7 +911,7 @@ def test_a_call_of_git_that_hangs_is_ended(repo: Path, monkeypatch: pytest.Monke
     write(repo / ".gitattributes", "*.py filter=slow\n")
     commit(repo, "slow")
     git(repo, "config", "filter.slow.smudge", "sleep 60")
-    monkeypatch.setattr(source_module, "GIT_DEADLINE", 0.5)
+    monkeypatch.setattr("remoterun.source.git.GIT_DEADLINE", 0.5)
     with pytest.raises(SourceError, match="took longer than 0.5 s"):
         snapshot(repo, commit_ref="HEAD")
 

@@ -195,7 +195,7 @@ class Docker:
         if self.has_image(environment.bundled_image):
             return
         self._pull(environment.base, job)
-        job.say("building the environment with TensorFlow, once for this machine; this takes some minutes")
+        job.say("building the environment, once for this machine: TensorFlow takes minutes")
         with self.home.temporary("image") as folder:
             context = self._context(environment, folder)
             self._build(

@@ -27,8 +27,10 @@ class ProcessEngine:
 
     name = "process"
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, reaper: Optional[int] = None) -> None:
+        """`reaper`: this process, if all its descendants belong to the run: orphans that came to it are found, too."""
         self.home = home
+        self._reaper = reaper
         self._children: Dict[str, "subprocess.Popen[bytes]"] = {}
 
     def problem(self) -> Optional[str]:
@@ -151,7 +153,7 @@ class ProcessEngine:
 
     def _make(self, environment: Environment, folder: str, job: BuildJob, lock: int) -> None:
         """The programs that build hold the lock, too: should we die, the next one waits until they have ended."""
-        job.say("building the environment with TensorFlow, once for this machine; this takes some minutes")
+        job.say("building the environment, once for this machine: TensorFlow takes minutes")
         remove_tree(folder)  # what an interrupted build left
         os.makedirs(folder, 0o700)
         python = _newest_python()
@@ -197,8 +199,9 @@ class ProcessEngine:
     def _pids(self, run: RunFolder) -> List[int]:
         child = self._children.get(run.key)
         leader = child.pid if child is not None else self._leader(run)
-        processes.reap(child.pid for child in self._children.values())
-        return sorted(processes.of_run(run.key, leader, os.getpid()))
+        if self._reaper is not None:
+            processes.reap(child.pid for child in self._children.values())
+        return sorted(processes.of_run(run.key, leader, self._reaper))
 
 
 def _newest_python() -> str:

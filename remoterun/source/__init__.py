@@ -1,0 +1,70 @@
+"""What is sent with a run: the user's git work tree, one of its commits, or a plain folder.
+
+Three ways to get a `Source`:
+
+    snapshot(start)                    tracked files as they are on disk, staged and unstaged changes included
+    snapshot(start, commit_ref="v1")   exactly that commit, from a checkout of our own in a temporary folder
+    snapshot(start, no_git=True)       the folder itself, without what `.remoterunignore` names
+
+and `no_files()` for going on without any. The user's repository (index, HEAD, work tree) is never written, and the
+user's git settings change nothing in what is sent.
+
+Bottom up: `wording`, `tree`, `disk`; `git` (the calls), `repository` and `settings` (what git answers); `changes`; and
+the three ways, `work_tree`, `commit` and `folder`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from remoterun.errors import UsageError
+from remoterun.source.changes import DIFF_LIMIT
+from remoterun.source.commit import commit_source
+from remoterun.source.folder import IGNORE_FILE, folder_source
+from remoterun.source.git import GIT_DEADLINE
+from remoterun.source.repository import NoRepository, find_repository
+from remoterun.source.settings import without_credentials
+from remoterun.source.tree import Source, SourceFile, no_files
+from remoterun.source.wording import named
+from remoterun.source.work_tree import work_tree_source
+
+__all__ = [
+    "DIFF_LIMIT",
+    "GIT_DEADLINE",
+    "IGNORE_FILE",
+    "NoRepository",
+    "Source",
+    "SourceFile",
+    "no_files",
+    "snapshot",
+    "without_credentials",
+]
+
+
+def snapshot(
+    start: Path, *, commit_ref: str | None = None, include_untracked: bool = False, no_git: bool = False
+) -> Source:
+    """What a command typed in the folder `start` is sent with. Reads, and never changes, the user's files.
+
+    `include_untracked` adds the untracked files to `files`; `commit_ref` takes the commit's content and nothing of
+    the work tree. Raises `NoRepository` when `start` lies in no repository; `SourceError` when what lies there can't
+    be sent, when git is missing, or when one of its calls takes longer than `GIT_DEADLINE`; `UsageError` when
+    `start`, `commit_ref` or the combination makes no sense.
+    """
+    folder = os.path.realpath(start)
+    if not os.path.isdir(folder):
+        raise UsageError(f"there is no folder {named(folder)}")
+    if commit_ref is not None and no_git:
+        raise UsageError("`--commit-ref` and `--no-git` exclude each other", hint="leave out one of them")
+    if commit_ref is not None and include_untracked:
+        raise UsageError(
+            "`--commit-ref` sends that commit alone, so `--include-untracked` can't add to it",
+            hint="leave out one of them",
+        )
+    if no_git:
+        return folder_source(folder)
+    root, workdir = find_repository(folder)
+    if commit_ref is not None:
+        return commit_source(root, workdir, commit_ref)
+    return work_tree_source(root, workdir, include_untracked)

@@ -1,0 +1,150 @@
+"""Calls of git. The only room of its SDK, imported on use: that takes longer than `remoterun --version` may."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, NoReturn
+
+from remoterun.errors import SourceError
+from remoterun.source.wording import git_line, named
+
+GIT_DEADLINE = 600.0  # seconds for one call of git; the longest checks out a commit, perhaps through Git LFS
+
+# Left out of git's environment: hooks and aliases set them for the repository *they* run in, or they bend the output.
+_FOREIGN_VARIABLES = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_COMMON_DIR",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_PREFIX",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+    "GIT_NAMESPACE",
+    "GIT_SHALLOW_FILE",
+    "GIT_GRAFT_FILE",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_CONFIG",
+    "GIT_ATTR_SOURCE",
+    "GIT_EXTERNAL_DIFF",
+    "GIT_DIFF_OPTS",
+    "GIT_LITERAL_PATHSPECS",
+    "GIT_GLOB_PATHSPECS",
+    "GIT_NOGLOB_PATHSPECS",
+    "GIT_ICASE_PATHSPECS",
+)
+_ENVIRONMENT = {
+    "GIT_OPTIONAL_LOCKS": "0",  # looking at the work tree must not rewrite the user's index
+    "GIT_TERMINAL_PROMPT": "0",
+}
+_SETTINGS = {
+    "core.fsmonitor": "false",  # would start a daemon
+    "core.hooksPath": os.devnull,
+    "core.safecrlf": "false",
+    "color.ui": "false",
+    "log.showSignature": "false",
+    "gc.auto": "0",
+}
+
+
+class Answer(NamedTuple):
+    """What one call of git gave."""
+
+    status: int
+    output: bytes
+    error: str
+
+
+@dataclass(frozen=True)
+class Git:
+    """Git in one folder. Each call blocks, for `GIT_DEADLINE` at most, and starts one process.
+
+    `options` stand before git's subcommand; `settings` and `environment` add to those that every call gets.
+    """
+
+    folder: str
+    options: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, *words: str, stdin: int | None = None) -> bytes:
+        """Standard output of a call of git that must succeed; `SourceError` with git's words if it doesn't."""
+        answer = self.attempt(*words, stdin=stdin)
+        if answer.status:
+            self.fail(answer)
+        return answer.output
+
+    def attempt(self, *words: str, stdin: int | None = None) -> Answer:
+        """Calls git, whatever its outcome; `SourceError` if it doesn't start, or not end in time."""
+        program = _program()
+        try:
+            from git import cmd
+            from git.exc import GitCommandNotFound
+        except ImportError as error:
+            raise SourceError("git doesn't start", hint="`git --version` shows why", evidence=str(error)) from error
+        environment = {**_ENVIRONMENT, **self.environment}
+        unset = [name for name in _FOREIGN_VARIABLES if name in os.environ and name not in environment]
+        command = ["env", *(word for name in unset for word in ("-u", name)), program] if unset else [program]
+        # The folder is given as `-C` and not to the SDK, which would expand a `$` or a `~` in its name.
+        command += ["--no-pager", "-C", self.folder, *self.options]
+        for key, value in {**_SETTINGS, **self.settings}.items():
+            command += ["-c", f"{key}={value}"]
+        try:
+            status, output, error_text = cmd.Git().execute(
+                [*command, *words],
+                istream=stdin,
+                env=environment,
+                kill_after_timeout=GIT_DEADLINE,
+                stdout_as_string=False,
+                strip_newline_in_stdout=False,
+                with_exceptions=False,
+                with_extended_output=True,
+            )
+        except GitCommandNotFound as error:
+            raise _missing() from error
+        if status < 0 and error_text.startswith("Timeout: "):
+            raise SourceError(
+                f"`git {words[0]}` in {named(self.folder)} took longer than {GIT_DEADLINE:g} s",
+                hint=f"see whether `{git_line(self.folder, 'status')}` ends",
+            )
+        return Answer(status, output, error_text)
+
+    def fail(self, answer: Answer) -> NoReturn:
+        """Raises what git's words mean."""
+        if "dubious ownership" in answer.error:
+            line = re.search(r"git config --global --add safe\.directory .*", answer.error)
+            raise SourceError(
+                f"git doesn't trust the repository that holds {named(self.folder)}, as someone else owns it",
+                hint=f"`{line.group(0)}`" if line else None,
+                evidence=answer.error,
+            )
+        reasons = [line for line in answer.error.splitlines() if line.startswith(("fatal: ", "error: "))]
+        reason = reasons[-1].partition(": ")[2].rstrip(".") if reasons else f"exit status {answer.status}"
+        raise SourceError(
+            f"git fails in {named(self.folder)}: {reason}",
+            hint=f"`{git_line(self.folder, 'status')}`",
+            evidence=answer.error or None,
+        )
+
+
+def one_line(output: bytes) -> str:
+    """One line of output; a name may itself hold a line's end."""
+    return os.fsdecode(output.removesuffix(b"\n"))
+
+
+def _program() -> str:
+    program = os.environ.get("GIT_PYTHON_GIT_EXECUTABLE") or "git"
+    if shutil.which(program) is None:
+        raise _missing()
+    return program
+
+
+def _missing() -> SourceError:
+    return SourceError(
+        "git is not installed, or not in PATH", hint="install git; or `--no-git` sends the folder as it is"
+    )

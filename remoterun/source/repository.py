@@ -1,0 +1,132 @@
+"""A repository: where it is, what its index lists, and where its HEAD stands. Each function is one question to git."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple, NoReturn
+
+from remoterun.errors import SourceError
+from remoterun.source.git import Git, one_line
+from remoterun.source.wording import git_line, named, shell
+
+# Modes of an index
+GITLINK = 0o160000  # a submodule
+LINK = 0o120000
+EXECUTABLE = 0o100755
+
+
+class NoRepository(SourceError):
+    """The folder lies in no git work tree: the user may go on without files, or send the folder itself."""
+
+
+class IndexEntry(NamedTuple):
+    """One path of an index."""
+
+    path: str
+    mode: int
+    id: str
+    skipped: bool  # not on disk, as the checkout is sparse
+
+
+def find_repository(folder: str) -> tuple[str, str]:
+    """(top folder of the work tree that holds `folder`, `folder` relative to it)."""
+    git = Git(folder)
+    answer = git.attempt("rev-parse", "--is-inside-work-tree", "--is-inside-git-dir", "--is-bare-repository")
+    if answer.status:
+        if "not a git repository (or any" in answer.error:
+            raise NoRepository(
+                f"{named(folder)} is in no git repository",
+                hint="`git init` makes one; `--no-git` sends the folder as it is",
+            )
+        if "cannot use bare repository" in answer.error:
+            _refuse_bare(folder)
+        git.fail(answer)
+    inside, in_git_dir, bare = answer.output.split()[:3]
+    if bare == b"true" and inside != b"true":
+        _refuse_bare(folder)
+    if in_git_dir == b"true" or inside != b"true":
+        raise SourceError(
+            f"{named(folder)} is a folder of git's own, not of a work tree", hint="`cd` into the work tree first"
+        )
+    root = one_line(git.run("rev-parse", "--show-toplevel"))
+    return root, one_line(git.run("rev-parse", "--show-prefix")).rstrip("/")
+
+
+def index(git: Git) -> Iterator[IndexEntry]:
+    """Each path of the index once: in the middle of a merge one has up to three stages."""
+    seen = b""
+    for line in git.run("ls-files", "--stage", "-t", "-z").split(b"\0"):
+        about, _, name = line.partition(b"\t")
+        if not name or name == seen:
+            continue
+        seen = name
+        tag, mode, identity, _ = about.split(b" ")
+        yield IndexEntry(os.fsdecode(name), int(mode, 8), identity.decode("ascii"), tag == b"S")
+
+
+def untracked(root: str) -> list[str]:
+    """Paths neither tracked nor ignored; one that ends in "/" is a repository of its own."""
+    listing = Git(root).run("ls-files", "-z", "--others", "--exclude-standard")
+    return [os.fsdecode(name) for name in listing.split(b"\0") if name]
+
+
+def is_ignored(root: str, folder: str) -> bool:
+    """Whether git ignores the `folder` below `root`."""
+    return Git(root).attempt("check-ignore", "--quiet", "--", f"./{folder}/").status == 0
+
+
+def is_top(folder: str) -> bool:
+    """Whether `folder` is the top of a work tree of its own."""
+    if not os.path.lexists(f"{folder}/.git"):
+        return False
+    git = Git(folder)
+    answer = git.attempt("rev-parse", "--show-prefix")
+    if answer.status and "not a git repository" not in answer.error:
+        git.fail(answer)
+    return answer.status == 0 and not answer.output.strip()
+
+
+def git_dir_of(root: str) -> str:
+    """The folder of git's own that belongs to the work tree."""
+    return one_line(Git(root).run("rev-parse", "--absolute-git-dir"))
+
+
+def common_dir_of(git_dir: str) -> str:
+    """The repository's folder that all its work trees share."""
+    try:
+        with open(f"{git_dir}/commondir", "rb") as file:
+            return os.path.join(git_dir, one_line(file.read()))
+    except OSError:
+        return git_dir
+
+
+def head(root: str) -> str | None:
+    """The commit checked out; None before the first one."""
+    answer = Git(root).attempt("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    return one_line(answer.output) if answer.status == 0 else None
+
+
+def current_branch(root: str) -> str | None:
+    """The branch checked out, with or without commits; None when HEAD is detached."""
+    answer = Git(root).attempt("symbolic-ref", "--quiet", "HEAD")
+    return one_line(answer.output).removeprefix("refs/heads/") if answer.status == 0 else None
+
+
+def subject(root: str, commit: str) -> str:
+    """First line of the commit's message."""
+    line = Git(root).run("log", "-1", "--no-patch", "--encoding=UTF-8", "--format=%s", commit, "--")
+    return line.decode("utf-8", "replace")[:-1]
+
+
+def submodule_warning(root: str, path: str, prefix: str) -> str:
+    """The line on a submodule at `path` of the work tree `root` that was never fetched."""
+    line = git_line(root, "submodule", "update", "--init", "--recursive", "--", path)
+    return f"the submodule {named(prefix + path)} isn't there, so nothing of it is sent: `{line}` fetches it"
+
+
+def _refuse_bare(folder: str) -> NoReturn:
+    raise SourceError(
+        f"{named(folder)} is a bare git repository, which has no work tree to send",
+        hint=f"`git clone {shell(folder)}` makes a work tree; start the command in it",
+    )

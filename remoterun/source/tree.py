@@ -1,0 +1,101 @@
+"""The tree to send: its files and links, and what is recorded of where they come from."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from remoterun.agent.tree import link_stays_inside
+from remoterun.source.wording import named, named_few
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One entry of the tree to send. Paths and link texts are as `os.fsdecode` gives them."""
+
+    path: str  # relative to the top of the tree, parts separated by "/"
+    kind: Literal["file", "link"]
+    executable: bool = False
+    origin: str = ""  # absolute path to read the content from; "" for links
+    target: str = ""  # text of a link; "" for files
+    size: int = 0  # bytes when it was looked at
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to send, and where it comes from. Use as a context manager, or call `close()`, when the files are sent."""
+
+    root: str | None  # top folder of the repository, or the folder sent without git; None: no files
+    workdir: str = ""  # where the command starts, relative to root; "" is root itself
+    files: tuple[SourceFile, ...] = ()  # sorted by path
+    empty_dirs: tuple[str, ...] = ()  # without git only: git knows no empty folders
+    commit: str | None = None
+    branch: str | None = None
+    remote: str | None = None  # URL without user name, password or token
+    subject: str | None = None  # first line of the commit's message
+    dirty: bool = False  # tracked files differ from the commit, in the repository or in a submodule
+    diff: bytes = b""  # `git apply` makes the changed files from the commit's; submodules' below their path
+    diff_omitted: tuple[str, ...] = ()  # changed files too large for `diff`; their content is sent all the same
+    untracked: tuple[str, ...] = ()  # neither tracked nor ignored; "name/" is a repository of its own
+    warnings: tuple[str, ...] = ()  # one line each
+    _checkout: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
+
+    def total_size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    def close(self) -> None:
+        """Removes the temporary checkout, if there is one: `origin`s are gone then. May be repeated."""
+        if self._checkout is not None:
+            self._checkout.cleanup()
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def no_files() -> Source:
+    """The source of a run that gets no files."""
+    return Source(root=None)
+
+
+def found_at(origin: str, status: os.stat_result, path: str, executable: bool) -> SourceFile | None:
+    """The file or link at `origin`, to be sent as `path`; None when it is neither.
+
+    Raises `FileNotFoundError` when a link has gone since `status` was taken.
+    """
+    if stat.S_ISLNK(status.st_mode):
+        return SourceFile(path, "link", target=os.readlink(origin))
+    if stat.S_ISREG(status.st_mode):
+        return SourceFile(path, "file", executable, origin, size=status.st_size)
+    return None
+
+
+def in_order(files: Iterable[SourceFile]) -> tuple[SourceFile, ...]:
+    """`files` as a `Source` holds them: sorted by the bytes of their paths."""
+    return tuple(sorted(files, key=lambda file: os.fsencode(file.path)))
+
+
+def link_warnings(files: Iterable[SourceFile]) -> list[str]:
+    """At most one line, on the links that will point at nothing on the host."""
+    outward = [file.path for file in files if file.kind == "link" and not link_stays_inside(file.path, file.target)]
+    if not outward:
+        return []
+    if len(outward) == 1:
+        return [f"the link {named_few(outward)} leads out of the tree: what it points at isn't sent"]
+    return [f"{len(outward)} links lead out of the tree, what they point at isn't sent: {named_few(outward)}"]
+
+
+def left_out_warning(path: str, mode: int) -> str:
+    """The line on a `path` that is no file, link or folder."""
+    if stat.S_ISSOCK(mode):
+        what = "a socket"
+    else:
+        what = "a named pipe" if stat.S_ISFIFO(mode) else "a device"
+    return f"{named(path)} left out, as it is {what}"

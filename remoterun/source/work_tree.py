@@ -1,0 +1,149 @@
+"""The work tree as it is on disk, its submodules included."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from remoterun.errors import SourceError
+from remoterun.source.changes import uncommitted
+from remoterun.source.disk import Disk
+from remoterun.source.git import Git
+from remoterun.source.repository import (
+    EXECUTABLE,
+    GITLINK,
+    LINK,
+    current_branch,
+    head,
+    index,
+    is_ignored,
+    is_top,
+    subject,
+    submodule_warning,
+    untracked,
+)
+from remoterun.source.settings import Settings
+from remoterun.source.tree import Source, SourceFile, found_at, in_order, left_out_warning, link_warnings
+from remoterun.source.wording import git_line, named, named_few
+
+
+def work_tree_source(root: str, workdir: str, include_untracked: bool) -> Source:
+    """The tracked files of the work tree at `root`; with `include_untracked` the untracked ones too."""
+    settings = Settings.read(root)
+    found = _Gathering(include_untracked)
+    found.gather(root, "", settings)
+    files = in_order(found.files)
+    warnings = [*found.warnings, *_workdir_warnings(root, workdir, files)]
+    repositories = [(top, prefix, head(top)) for top, prefix in found.repositories]
+    commit = repositories[0][2]
+    branch = current_branch(root)
+    changes = uncommitted(repositories)
+    if changes.omitted:
+        warnings.append(
+            f"the recorded diff leaves out {named_few(changes.omitted)}, as it would be too large; "
+            "the run gets all changes"
+        )
+    return Source(
+        root=root,
+        workdir=workdir,
+        files=files,
+        commit=commit,
+        branch=branch,
+        remote=settings.remote(branch),
+        subject=subject(root, commit) if commit else None,
+        dirty=changes.dirty,
+        diff=changes.diff,
+        diff_omitted=changes.omitted,
+        untracked=tuple(sorted(found.untracked, key=os.fsencode)),
+        warnings=(*warnings, *link_warnings(files)),
+    )
+
+
+class _Gathering:
+    """What the repositories of one work tree add up to."""
+
+    def __init__(self, include_untracked: bool) -> None:
+        self._include_untracked = include_untracked
+        self.files: list[SourceFile] = []
+        self.untracked: list[str] = []
+        self.warnings: list[str] = []
+        self.repositories: list[tuple[str, str]] = []  # (top folder, prefix) of the repository and its submodules
+
+    def gather(self, root: str, prefix: str, settings: Settings, *, nested: bool = False) -> None:
+        """Adds the files of the repository at `root`, and of its submodules, their paths after `prefix`.
+
+        `nested` marks a repository that the one above doesn't track.
+        """
+        if not nested:
+            self.repositories.append((root, prefix))
+        disk = Disk(root)
+        self._tracked(root, prefix, settings, disk, nested)
+        self._untracked(root, prefix, settings, disk)
+
+    def _tracked(self, root: str, prefix: str, settings: Settings, disk: Disk, nested: bool) -> None:
+        sparse = 0
+        for entry in index(Git(root)):
+            status = disk.status(entry.path)
+            path = prefix + entry.path
+            if entry.mode == GITLINK and (status is None or stat.S_ISDIR(status.st_mode)):
+                top = f"{root}/{entry.path}"
+                if status is not None and is_top(top):
+                    self.gather(top, f"{path}/", Settings.read(top), nested=nested)
+                else:
+                    self.warnings.append(submodule_warning(root, entry.path, prefix))
+            elif status is None:
+                sparse += entry.skipped
+            else:
+                executable = bool(status.st_mode & stat.S_IXUSR) if settings.file_mode else entry.mode == EXECUTABLE
+                as_text = entry.mode == LINK and not settings.symlinks
+                self._add(f"{root}/{entry.path}", status, path, executable, link_as_text=as_text)
+        if sparse:
+            self.warnings.append(
+                f"{sparse} tracked file{'' if sparse == 1 else 's'} left out, as this is a sparse checkout: "
+                f"`{git_line(root, 'sparse-checkout', 'disable')}` brings all"
+            )
+
+    def _untracked(self, root: str, prefix: str, settings: Settings, disk: Disk) -> None:
+        for path in untracked(root):
+            if os.path.basename(path) == ".DS_Store":
+                continue
+            self.untracked.append(prefix + path)
+            if not self._include_untracked:
+                continue
+            if path.endswith("/"):
+                top = f"{root}/{path[:-1]}"
+                if is_top(top):
+                    self.gather(top, prefix + path, Settings.read(top), nested=True)
+                continue
+            status = disk.status(path)
+            if status is not None:
+                executable = settings.file_mode and bool(status.st_mode & stat.S_IXUSR)
+                self._add(f"{root}/{path}", status, prefix + path, executable)
+
+    def _add(
+        self, origin: str, status: os.stat_result, path: str, executable: bool, *, link_as_text: bool = False
+    ) -> None:
+        """Adds the file or the link at `origin`. A folder in a file's place adds nothing: to git, the file is gone."""
+        mode = status.st_mode
+        try:
+            if link_as_text and stat.S_ISREG(mode) and 0 < status.st_size <= 4096:
+                with open(origin, "rb") as text:  # how git writes links where the disk knows none
+                    self.files.append(SourceFile(path, "link", target=os.fsdecode(text.read())))
+            elif file := found_at(origin, status, path, executable):
+                self.files.append(file)
+            elif not stat.S_ISDIR(mode):
+                self.warnings.append(left_out_warning(path, mode))
+        except FileNotFoundError:
+            pass
+
+
+def _workdir_warnings(root: str, workdir: str, files: tuple[SourceFile, ...]) -> list[str]:
+    """The command starts in `workdir`: refuses an ignored folder of which nothing is sent, warns about any other."""
+    if not workdir or any(file.path.startswith(workdir + "/") for file in files):
+        return []
+    if is_ignored(root, workdir):
+        raise SourceError(
+            f"git ignores the folder {named(workdir)} of the repository {named(root)}, so nothing in it would be sent",
+            hint="`git init` here makes it a repository of its own; `--no-git` sends the folder as it is",
+        )
+    return [f"the command starts in {named(workdir)}, of which no file is sent"]

@@ -1,0 +1,267 @@
+"""What `remoterun.agent.engines` promises, held against each engine."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remoterun.agent.engines import BuildJob, EngineError, Interrupted, Presence
+from remoterun.agent.engines.docker import Docker
+from remoterun.agent.engines.process import ProcessEngine
+from remoterun.agent.home import Home
+from remoterun.agent.runs import RunFolder
+from remoterun.model import new_key
+from tests.lab import BASE_IMAGE
+from tests.workshop import NO_PACKAGES, Files, Place, lend, read_files, running, tree_of, until
+
+
+class Bench:
+    """An engine and a home to try it in."""
+
+    def __init__(self, engine: Any, home: Home, again: Callable[[], Any]) -> None:
+        self.engine = engine
+        self.home = home
+        self.again = again
+        self.said: list[str] = []
+        self.made: list[RunFolder] = []
+        context, blobs = tree_of(NO_PACKAGES)
+        for data in (*blobs.values(), context.encode()):
+            home.put(data)
+        self.environment = {"image": None, "base": BASE_IMAGE, "variant": "cpu", "context": context.digest}
+
+    def spec(self, command: str, **changed: Any) -> dict[str, Any]:
+        spec = {
+            "key": new_key(),
+            "command": command,
+            "workdir": "",
+            "mounts": [],
+            "env": {},
+            "environment": self.environment,
+        }
+        return {**spec, **changed}
+
+    def job(self, run: RunFolder, interrupted: Callable[[], bool] = lambda: False) -> BuildJob:
+        return BuildJob(run.build_log, self.said.append, interrupted)
+
+    def ready(self, command: str, files: Files | None = None, **changed: Any) -> tuple[RunFolder, dict[str, Any]]:
+        """A run that is built and mounted."""
+        source, blobs = tree_of(files or {})
+        for data in blobs.values():
+            self.home.put(data)
+        spec = self.spec(command, **changed)
+        run = self.home.create_run(spec, source)
+        self.made.append(run)
+        self.engine.build(run, spec, self.job(run))
+        self.home.checkout(source, run.work, private=True)
+        if spec["workdir"]:
+            os.makedirs(os.path.join(run.work, spec["workdir"]), exist_ok=True)
+        self.engine.mount(run, spec)
+        return run, spec
+
+    def started(self, command: str, files: Files | None = None, **changed: Any) -> RunFolder:
+        run, spec = self.ready(command, files, **changed)
+        assert self.engine.look(run).presence is Presence.ABSENT
+        self.engine.start(run, spec, [])
+        return run
+
+    def mount(self, files: Files, place: str, file: str = "") -> dict[str, Any]:
+        manifest, blobs = tree_of(files)
+        for data in (*blobs.values(), manifest.encode()):
+            self.home.put(data)
+        return {"place": place, "tree": manifest.digest, "file": file, "typed": "uploads/x"}
+
+
+def log(run: RunFolder) -> bytes:
+    return Path(run.log).read_bytes() if os.path.exists(run.log) else b""
+
+
+def ended(run: RunFolder) -> int | None:
+    until(lambda: run.exit_code() is not None, 30, lambda: log(run).decode("utf-8", "replace"))
+    return run.exit_code()
+
+
+@pytest.fixture(params=["process", pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.timeout(600)])])
+def bench(request: pytest.FixtureRequest, tmp_path: Path, environment: Path) -> Iterator[Bench]:
+    home = Home.open(str(tmp_path / "home"))
+    if request.param == "docker":
+        request.getfixturevalue("local_docker")
+        bench = Bench(Docker(home), home, lambda: Docker(home))
+    else:
+        lend(environment, home)
+        bench = Bench(ProcessEngine(home), home, lambda: ProcessEngine(home))
+    yield bench
+    for run in bench.made:
+        bench.engine.kill(run)
+        bench.engine.remove(run)
+        assert bench.again().look(run).presence in (Presence.ABSENT, Presence.ENDED)
+    for child in getattr(bench.engine, "_children", {}).values():
+        child.wait(10)
+
+
+def test_it_can_be_used_here(bench: Bench) -> None:
+    assert bench.engine.problem() is None
+
+
+def test_a_life(bench: Bench) -> None:
+    run = bench.started("echo out; echo err >&2; pwd; cat a; echo new >b; exit 7", {"a": b"A\n"})
+    assert ended(run) == 7
+    lines = log(run).decode().splitlines()
+    assert lines[:2] == ["out", "err"] and lines[3:] == ["A"]
+    until(lambda: bench.engine.look(run).presence is Presence.ENDED, 10)
+    assert bench.engine.look(run).code == 7
+    assert not bench.engine.alive(run)
+    assert read_files(Path(run.work)) == {"a": b"A\n", "b": b"new\n"}
+    status = os.stat(os.path.join(run.work, "b"))
+    assert (status.st_uid, status.st_gid) == (os.getuid(), os.getgid())
+    bench.engine.remove(run)
+    bench.engine.remove(run)
+    assert read_files(Path(run.work)) == {"a": b"A\n", "b": b"new\n"} and ended(run) == 7
+
+
+def test_started_once(bench: Bench) -> None:
+    run, spec = bench.ready("echo started; sleep 1000")
+    bench.engine.start(run, spec, [])
+    until(lambda: log(run) == b"started\n")
+    bench.engine.start(run, spec, [])
+    other = bench.again()
+    assert other.look(run).presence is Presence.RUNNING and other.alive(run)
+    other.start(run, spec, [])
+    assert log(run) == b"started\n"
+    other.kill(run)
+    until(lambda: not bench.engine.alive(run), 10)
+
+
+def test_started_once_when_it_has_ended(bench: Bench) -> None:
+    run, spec = bench.ready("echo once")
+    bench.engine.start(run, spec, [])
+    assert ended(run) == 0
+    for engine in (bench.engine, bench.again()):
+        engine.start(run, spec, [])
+        until(lambda engine=engine: engine.look(run).presence is Presence.ENDED, 10)
+    assert log(run) == b"once\n"
+
+
+def test_built_once(bench: Bench) -> None:
+    run, spec = bench.ready("true")
+    bench.said.clear()
+    bench.engine.build(run, spec, bench.job(run))
+    bench.again().build(run, spec, bench.job(run, lambda: True))
+    assert bench.said == []
+
+
+def test_a_build_that_fails_and_one_that_is_interrupted(bench: Bench) -> None:
+    spec = bench.spec("true", environment={**bench.environment, "pip": ["no-such-package-of-remoterun==99.99 ; bad"]})
+    run = bench.home.create_run(spec, tree_of({})[0])
+    with pytest.raises(EngineError) as caught:
+        bench.engine.build(run, spec, bench.job(run))
+    assert caught.value.evidence
+    spec = bench.spec("true", environment={**bench.environment, "requirements": f"# {new_key()}\n"})
+    run = bench.home.create_run(spec, tree_of({})[0])
+    with pytest.raises(Interrupted):
+        bench.engine.build(run, spec, bench.job(run, lambda: True))
+
+
+def test_terminate_reaches_all(bench: Bench) -> None:
+    run = bench.started(
+        "(trap 'echo child' TERM; while :; do sleep 0.05; [ -e go ] || continue; done) & "
+        "trap 'echo parent; exit 3' TERM; echo up; while :; do sleep 0.05; done"
+    )
+    until(lambda: b"up" in log(run))
+    bench.engine.terminate(run)
+    until(lambda: b"parent" in log(run) and b"child" in log(run), 10, lambda: str(log(run)))
+    bench.engine.kill(run)
+    assert not bench.engine.alive(run)
+    bench.engine.terminate(run)
+    bench.engine.kill(run)
+
+
+def test_kill_leaves_nothing(bench: Bench) -> None:
+    run = bench.started(
+        "trap '' TERM INT HUP; setsid sleep 1004.5 & env -i setsid sleep 1004.5 & echo up; sleep 1004.5"
+    )
+    until(lambda: b"up" in log(run))
+    bench.engine.kill(run)
+    assert not bench.engine.alive(run)
+    until(lambda: not running("1004.5"), 10)
+
+
+def test_variables(bench: Bench) -> None:
+    value = "a'b\"c\n$d `e` \\ é!"
+    run = bench.started(
+        'printf "%s|" "$VALUE"; touch "$HOME/of-remoterun" && rm "$HOME/of-remoterun"', env={"VALUE": value}
+    )
+    assert ended(run) == 0
+    assert log(run).decode() == value + "|"
+    assert stat.S_IMODE(os.stat(os.path.join(run.io, "env")).st_mode) == 0o600
+
+
+def test_mounts(bench: Bench) -> None:
+    mounts = [
+        bench.mount({"in": b"in", "sub/run*": b"#!/bin/sh\necho ran\n"}, "w/data"),
+        bench.mount({"f.txt": b"file"}, "w/one/renamed.txt", "f.txt"),
+        bench.mount({"in": b"over"}, "tracked"),
+    ]
+    run = bench.started(
+        "cat data/in one/renamed.txt ../tracked/in; ./data/sub/run; ls ../tracked one",
+        {"tracked/old": b"x", "w/one/beside": b"y"},
+        mounts=mounts,
+        workdir="w",
+    )
+    assert ended(run) == 0, log(run)
+    assert log(run) == b"infileoverran\n../tracked:\nin\n\none:\nbeside\nrenamed.txt\n"
+
+
+def test_mounts_can_be_repeated_and_are_safe(bench: Bench) -> None:
+    run, spec = bench.ready("echo more >>data/in; cat data/in; true", mounts=[bench.mount({"in": b"in"}, "data")])
+    bench.engine.mount(run, spec)
+    bench.engine.start(run, spec, [])
+    assert ended(run) == 0
+    assert Path(bench.home.blob(tree_of({"in": b"in"})[0].entries[0].digest)).read_bytes() == b"in"
+
+
+def test_an_absolute_mount(bench: Bench) -> None:
+    mounts = [bench.mount({"in": b"in"}, "/abs/data")]
+    if bench.engine.name == "process":
+        with pytest.raises(EngineError, match="absolute"):
+            bench.ready("true", mounts=mounts)
+        return
+    run = bench.started("cat /abs/data/in", mounts=mounts)
+    assert (ended(run), log(run)) == (0, b"in")
+
+
+def test_what_process_cannot_do(tmp_path: Path, place: Place) -> None:
+    engine = ProcessEngine(place.home)
+    for changed in ({"image": "x"}, {"apt": ["git"]}):
+        spec = place.spec("true")
+        spec["environment"] = {**spec["environment"], **changed}
+        run = place.home.create_run(spec, tree_of({})[0])
+        with pytest.raises(EngineError) as caught:
+            engine.build(run, spec, BuildJob(run.build_log, lambda text: None, lambda: False))
+        assert caught.value.hint
+        run.remove()
+        place.home.unmark_active(run.key)
+
+
+def test_a_docker_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home.open(str(tmp_path / "home"))
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    monkeypatch.setenv("PATH", str(tools))
+    assert "not installed" in str(Docker(home).problem())
+    tool = tools / "docker"
+    for text, problem in (
+        ("echo permission denied >&2; exit 1", "may not use it"),
+        ("echo Cannot connect >&2; exit 1", "isn't running"),
+        ("exit 0", "None"),
+    ):
+        tool.write_text(f"#!/bin/sh\n{text}\n")
+        tool.chmod(0o755)
+        assert problem in str(Docker(home).problem())
+    tool.write_text("#!/bin/sh\necho Cannot connect to the Docker daemon >&2; exit 1\n")
+    run = home.run("abcdefgh")
+    assert Docker(home).look(run).presence is Presence.UNKNOWN

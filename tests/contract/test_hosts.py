@@ -1,0 +1,232 @@
+"""What `remoterun.hosts.base` promises, held against each kind of host: a pipe to the real agent."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import hashlib
+import io
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from remoterun.agent.protocol import PIECE, Link, LinkClosed, RemoteError
+from remoterun.agent.tree import Entry, Manifest
+from remoterun.errors import AgentError, HostError, LinkLost
+from remoterun.hosts.base import Host
+from remoterun.hosts.bundle import AgentBundle, agent_bundle
+from remoterun.hosts.local import LocalHost
+from remoterun.hosts.ssh import SSHHost
+from remoterun.model import MachineType
+from remoterun.session import Session
+from tests.conftest import require
+from tests.workshop import kill9, sha256, until
+
+MakeHost = Callable[..., Host]
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A client configuration with the alias `box` for an sshd of this user."""
+    program = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    require(None if program and shutil.which("ssh-keygen") else "OpenSSH's sshd is not installed")
+    folder = tmp_path_factory.mktemp("sshd")
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    (folder / "home").mkdir()
+    (folder / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\n"
+        "PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+        f"MaxStartups 100\nSetEnv HOME={folder}/home PATH={os.environ['PATH']}\n"
+    )
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    (folder / "config").write_text(
+        f"Host box\n  HostName 127.0.0.1\n  Port {port}\n  User {getpass.getuser()}\n  IdentityFile {folder}/user\n"
+        f"  IdentitiesOnly yes\n  IdentityAgent none\n  UserKnownHostsFile {folder}/known_hosts\n"
+        "  GlobalKnownHostsFile /dev/null\n"
+    )
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    log = folder / "log"
+    log.touch()
+    process = subprocess.Popen([str(program), "-D", "-f", str(folder / "sshd_config"), "-E", str(log)])
+    try:
+        until(lambda: "Server listening" in log.read_text(), 10, log.read_text)
+        yield folder / "config"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture(params=["local", "ssh"])
+def make_host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeHost]:
+    """`make_host(bundle=None)`: a host whose agent works in `tmp_path/home`; closed at the end."""
+    made: list[Host] = []
+    config = request.getfixturevalue("sshd") if request.param == "ssh" else None
+
+    def make(bundle: AgentBundle | None = None) -> Host:
+        if config is None:
+            made.append(LocalHost(tmp_path / "home", bundle=bundle))
+        else:
+            made.append(SSHHost("box", home=str(tmp_path / "home"), config_file=config, bundle=bundle))
+        return made[-1]
+
+    yield make
+    for host in made:
+        host.close()
+        host.close()
+
+
+@contextlib.contextmanager
+def talk(host: Host) -> Iterator[Link]:
+    pipe = host.open()
+    link = Link(pipe.read, pipe.write)
+    link.start()
+    try:
+        yield link
+    finally:
+        pipe.close()
+
+
+def test_the_pipe_stands_at_the_first_frame(make_host: MakeHost, tmp_path: Path) -> None:
+    with talk(make_host()) as link:
+        hello = link.greeting(20)
+        assert hello["home"] == str(tmp_path / "home") and hello["protocol"] == 1
+        assert link.call("uploads") == {"uploads": []}
+
+
+def test_the_agent_is_brought_once(make_host: MakeHost, tmp_path: Path) -> None:
+    with talk(make_host()) as link:
+        link.greeting(20)
+    program = tmp_path / "home" / "agent" / agent_bundle().file_name
+    before = os.stat(program)
+    assert program.read_bytes() == agent_bundle().data
+    with talk(make_host()) as link:
+        link.greeting(20)
+    assert (os.stat(program).st_ino, os.stat(program).st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_several_pipes_at_once(make_host: MakeHost) -> None:
+    host = make_host()
+    with talk(host) as one, talk(host) as two:
+        assert one.greeting(20)["pid"] != two.greeting(20)["pid"]
+        assert one.call("runs") == two.call("runs") == {"runs": []}
+
+
+def test_large_things_both_ways(make_host: MakeHost) -> None:
+    blob = os.urandom(20 << 20)
+    with talk(make_host()) as link:
+        link.greeting(20)
+        stream = link.open("put")
+        header = {"d": sha256(blob), "s": len(blob)}
+        for at in range(0, len(blob), PIECE):
+            stream.send(blob[at : at + PIECE], **(header if at == 0 else {}))
+        stream.end()
+        assert stream.finish(30) == {"blobs": 1}
+        stream = link.open("commit_upload", name="big")
+        stream.send(Manifest([Entry("f", "a", len(blob), sha256(blob))]).encode())
+        stream.end()
+        stream.finish(30)
+        stream = link.open("get", resource={"kind": "upload", "name": "big"})
+        stream.send(b"a\0")
+        stream.end()
+        assert b"".join(frame.body for frame in stream) == blob
+
+
+def test_close_ends_the_agent_and_wakes_the_reader(make_host: MakeHost) -> None:
+    pipe = make_host().open()
+    link = Link(pipe.read, pipe.write)
+    thread = link.start()
+    pid = link.greeting(20)["pid"]
+    began = time.monotonic()
+    pipe.close()
+    pipe.close()
+    thread.join(10)
+    assert not thread.is_alive() and time.monotonic() - began < 5
+    until(lambda: not os.path.exists(f"/proc/{pid}"), 10, "the agent ends")
+    assert pipe.read(10) == b""
+    with pytest.raises(LinkLost):
+        for _ in range(100):
+            pipe.write(b"x" * 100_000)
+    assert isinstance(pipe.diagnosis(), str)
+
+
+def test_an_agent_that_dies(make_host: MakeHost) -> None:
+    host = make_host()
+    with talk(host) as link:
+        pid = link.greeting(20)["pid"]
+        stream = link.open("follow", key="abcdefgh")
+        kill9(pid)
+        with pytest.raises((LinkClosed, RemoteError)):
+            stream.finish(20)
+        until(lambda: link.closed, 10)
+        with pytest.raises(LinkClosed):
+            link.call("runs")
+    with talk(host) as link:
+        assert link.greeting(20)["pid"] != pid
+
+
+def test_write_blocks_until_all_is_taken(make_host: MakeHost) -> None:
+    """Many threads share a link: their frames don't mix."""
+    with talk(make_host()) as link:
+        link.greeting(20)
+        wrong: list[object] = []
+
+        def work() -> None:
+            for _ in range(30):
+                if link.call("uploads") != {"uploads": []}:
+                    wrong.append(1)
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert not wrong
+
+
+@pytest.mark.parametrize(
+    "program", ["raise SystemExit('broken here')", "import time; print('no magic', flush=True)", "1/0", "syntax error"]
+)
+def test_a_program_that_is_no_agent(make_host: MakeHost, program: str) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("__main__.py"), program)
+    data = buffer.getvalue()
+    host = make_host(AgentBundle(hashlib.sha256(data).hexdigest()[:16], data))
+    with pytest.raises(AgentError) as caught:
+        host.open()
+    assert caught.value.evidence
+
+
+def test_a_home_that_cannot_be(make_host: MakeHost, tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file")
+    with pytest.raises(HostError) as caught:
+        make_host().open()
+    assert caught.value.hint or caught.value.evidence
+
+
+def test_it_is_cheap_to_make(make_host: MakeHost, tmp_path: Path) -> None:
+    host = make_host()
+    assert host.name and not (tmp_path / "home").exists()
+
+
+def test_a_session_over_it(make_host: MakeHost) -> None:
+    session = Session(MachineType("m"), make_host())
+    assert session.call("uploads") == {"uploads": []} and session.alive
+    kill9(int(session.hello["pid"]))
+    until(lambda: not session.alive, 10)
+    with pytest.raises(LinkLost, match="m was lost"):
+        session.call("uploads")
+    session.close()

@@ -1,0 +1,392 @@
+"""Whatever is typed wrong, or is wrong with a machine: one line that says what, a hint, the right exit status, and
+nothing half-done left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import require
+from tests.e2e.conftest import Place, make_place
+from tests.integration.test_ssh_host import SSHD, Keys, Server, _starter, free_port, make_key
+
+MESSAGE = re.compile(r"^error: (.*)$", re.MULTILINE)
+HINT = re.compile(r"^hint: (.*)$", re.MULTILINE)
+
+
+def refused(place: Place, status: int, message: str, hint: str | None, *words: str, **options: Any) -> str:
+    """Run a command that has to be refused so; what it said."""
+    done = place.run(*words, status=status, **options)
+    assert "Traceback" not in done.stderr and "has a fault" not in done.stderr, done.stderr
+    assert done.stdout == "", "an error is no data"
+    said = MESSAGE.search(done.stderr)
+    assert said and re.search(message, said[1]), done.stderr
+    assert not said[1].endswith("."), "no full stop"
+    hinted = HINT.search(done.stderr)
+    if hint is None:
+        assert hinted is None, done.stderr
+    else:
+        assert hinted and re.search(hint, hinted[1]), done.stderr
+    return str(done.stderr)
+
+
+def held(place: Place) -> dict[str, Any]:
+    """What a home holds that a refused command must not have added to."""
+    home = Path(place.env["REMOTERUN_HOME"])
+    with contextlib.closing(sqlite3.connect(home / "registry.db")) as database:
+        found: dict[str, Any] = {
+            "runs": database.execute("SELECT * FROM runs").fetchall(),
+            "numbers": database.execute("SELECT seq FROM sqlite_sequence WHERE name = 'runs'").fetchall(),
+            "uploads": database.execute("SELECT * FROM uploads").fetchall(),
+        }
+    for name in ("blobs", "partial", "uploads", "runs", "queue", "tmp"):
+        found[name] = sorted(str(path.relative_to(home)) for path in (home / name).rglob("*"))
+    found["config"] = (home / "config.toml").read_bytes()
+    return found
+
+
+@pytest.fixture(scope="module")
+def silent() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory: pytest.TempPathFactory, silent: int) -> Place:
+    """A place with one upload and a few machines, in which nothing may change."""
+    place = make_place(tmp_path_factory.mktemp("still"))
+    place.run("machines", "add", "plain", "local", "--engine", "process", "--default")
+    place.run("machines", "add", "closed", f"me@127.0.0.1:{free_port()}")
+    place.run("machines", "add", "silent", f"me@127.0.0.1:{silent}", "--connect-timeout", "0.5")
+    place.run("upload", "data/input.txt", "--name", "doom")
+    (place.folder / "empty").mkdir()
+    os.mkfifo(place.folder / "data" / "pipe")
+    return place
+
+
+RUN = ("run", "-y")
+LONG = "9" * 40
+TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
+    # mounts
+    ((*RUN, "-m", "uploads/dom", "true"), 2, "no upload `dom`", "did you mean uploads/doom?"),
+    ((*RUN, "-m", "uploads/zzzzzz", "true"), 2, "no upload `zzzzzz`", "remoterun upload PATH --name zzzzzz"),
+    ((*RUN, "-m", "uploads/doom/nope:x", "true"), 2, "no `uploads/doom/nope`", "remoterun ls uploads/doom"),
+    ((*RUN, "-m", "uploads/doom:../x", "true"), 2, r"nothing can be mounted at `\.\./x`", "-m uploads/doom:data"),
+    ((*RUN, "-m", "uploads/doom:/", "true"), 2, "nothing can be mounted at `/`", "-m uploads/doom:data"),
+    ((*RUN, "-m", "uploads/doom/../x:y", "true"), 2, "leaves its folder", "a resource is"),
+    ((*RUN, "-m", "uploads/doom:x", "-m", "uploads/doom:x/y", "true"), 2, "two mounts meet at `x/y`", "OTHER_PATH"),
+    ((*RUN, "-m", "uploads/doom:a:b", "true"), 2, "`uploads/doom:a:b` is no mount", r"RESOURCE\[:PATH\]"),
+    ((*RUN, "-m", "doom", "true"), 2, "`doom` is no resource", "uploads/NAME"),
+    ((*RUN, "-m", "/uploads/doom", "true"), 2, "starts with a slash", "uploads/NAME"),
+    ((*RUN, "-m", "runs/7", "true"), 2, "no run 7", "remoterun ps"),
+    ((*RUN, "-m", "runs/x", "true"), 2, "`x` is no run number", "remoterun ps"),
+    ((*RUN, "-m", "uploads/doom:/abs", "true"), 2, "can't mount at `/abs`", "-m uploads/doom:data"),
+    # machine types
+    ((*RUN, "-t", "lcal", "true"), 2, "no machine type `lcal`", "did you mean `local`?"),
+    ((*RUN, "-t", "k80", "true"), 2, "no machine is set up as `k80`", "remoterun machines add k80 user@host --gpus 1"),
+    ((*RUN, "-t", "", "true"), 2, "machine type is empty", "remoterun machines"),
+    ((*RUN, "-t", "me@host:99999", "true"), 2, "no usable port", "1 to 65535"),
+    ((*RUN, "-t", "me@-oProxyCommand=x", "true"), 2, "names no machine", "user@host"),
+    ((*RUN, "-t", "closed", "true"), 125, "refused the connection", "sshd"),
+    ((*RUN, "-t", "silent", "true"), 125, "says nothing", "overloaded or suspended"),
+    (("upload", "notes.txt", "--to", "closed"), 125, "refused the connection", "sshd"),
+    # other options of run
+    (("run",), 2, "missing argument `COMMAND", "remoterun run --help"),
+    ((*RUN, " "), 2, "the command is empty", "echo hello"),
+    ((*RUN, "--mont", "x", "true"), 2, "no such option: `--mont`", "did you mean .*`--mount`"),
+    ((*RUN, "--mount"), 2, "`--mount` requires an argument", "remoterun run --help"),
+    ((*RUN, "--apt", "ffmpeg", "true"), 2, "can't install apt packages", "leave out --apt"),
+    ((*RUN, "--apt", "a; b", "true"), 2, "`a; b` is no name of a Debian package", "--apt ffmpeg"),
+    ((*RUN, "--image", "python:3", "true"), 2, "has no images", "leave out --image"),
+    ((*RUN, "--pip-req", "nofile", "true"), 2, "`nofile` can't be read: No such file", "requirements.txt"),
+    ((*RUN, "-e", "1A=secret", "true"), 2, "`1A=…` is no environment variable", "-e A=VALUE"),
+    ((*RUN, "-e", "NAME", "true"), 2, "`NAME` is no environment variable", "-e NAME=VALUE"),
+    ((*RUN, "--timeout", "soon", "true"), 2, "`soon` is no duration", "90s, 10m"),
+    ((*RUN, "--timeout", "-5", "true"), 2, "`-5` is no duration", "90s, 10m"),
+    ((*RUN, "--json", "true"), 2, "--json goes with -b", "stdout is the command's own"),
+    ((*RUN, "-c", "nope", "true"), 2, "no commit is called `nope`", "git"),
+    ((*RUN, "--no-git", "-c", "HEAD", "true"), 2, "--no-git does not go with -c", "--no-git"),
+    # runs that aren't
+    (("logs", "7"), 2, "there is no run 7", "remoterun ps"),
+    (("info", "0"), 2, "there is no run 0", "remoterun ps"),
+    (("info", "last"), 2, "there is no run yet", "remoterun run"),
+    (("stop", LONG), 2, "there is no run 99999", "remoterun ps"),
+    (("kill", "x"), 2, "`x` is no run number", "remoterun ps"),
+    (("kill", "-1"), 2, "no such option: `-1`", "remoterun kill --help"),
+    (("stop", "7", "8"), 2, "there is no run 7", "remoterun ps"),
+    (("logs", "7", "--since", "0"), 2, "`0` is no duration", "90s, 10m"),
+    (("logs", "7", "-n", "few"), 2, "`--tail`: it is no integer", "remoterun logs --help"),
+    (("logs", "7", "8"), 2, "too many arguments: `8`", "remoterun logs --help"),
+    (("rm", "runs/7"), 2, "there is no run 7", "remoterun ps"),
+    (("rm", "uploads/doom/input.txt"), 2, "is inside one", "remoterun rm uploads/doom"),
+    # uploads
+    (("upload", "nofile"), 2, "`nofile` is not there", "a path of this machine"),
+    (("upload", "empty"), 2, "`empty` holds no file", "remoterun upload PATH"),
+    (("upload", "data"), 2, "pipe is a socket, a pipe or a device", "move it out"),
+    (("upload", "/dev/null", "--name", "x"), 2, "neither a file nor a folder", "remoterun upload PATH"),
+    (("upload", "notes.txt", "--name", "a/b"), 2, "`a/b` is no name for an upload", "--name a-b"),
+    (("upload", "notes.txt", "--name", ".."), 2, r"`\.\.` is no name for an upload", "--name NAME"),
+    (("upload", "notes.txt", "--name", ""), 2, "`` is no name for an upload", "--name NAME"),
+    (("ls", "uploads/dooom"), 2, "no upload `dooom`", "did you mean uploads/doom?"),
+    (("ls", "uplods"), 2, "`uplods` is no resource", "did you mean `uploads/…`?"),
+    (("ls", "uploads/doom/nope"), 2, "no `uploads/doom/nope`", "remoterun ls uploads/doom"),
+    (("cp", "a", "b"), 2, "neither side is a resource", "remoterun cp"),
+    (("cp", "uploads/doom", "uploads/x"), 2, "both sides are resources", "remoterun cp uploads/doom ."),
+    (("cp", "uploads/doom", "notes.txt"), 2, "`notes.txt` is no folder", "name a folder"),
+    (("cp", "uploads/doom/nope", "here"), 2, "no uploads/doom/nope", "remoterun ls uploads/doom"),
+    (("cp", "-f", "-i", "uploads/doom"), 2, "choose one", "remoterun cp --help"),
+    (("cp", "notes.txt", "runs/1"), 2, "outputs stay as they were", "remoterun cp PATH uploads/NAME/"),
+    (("cp", "nofile", "uploads/doom/"), 2, "`nofile` is not there", "a path of this machine"),
+    (("cp", "notes.txt", "uploads/doom/input.txt/"), 2, "lies below input.txt", "remoterun ls uploads/doom"),
+    # machines
+    (("machines", "add", "a/b", "me@host"), 2, "`a/b` is no name for a machine", "remoterun machines add"),
+    (("machines", "add", "box", "me@host:abc"), 2, "no usable port", "1 to 65535"),
+    (("machines", "add", "box", ""), 2, "names no machine", "user@host"),
+    (("machines", "add", "box", "me@host", "--engine", "x"), 2, "no engine `x`", r"auto\|docker"),
+    (("machines", "add", "box", "me@host", "--gpus", "many"), 2, "`--gpus`: it is no integer", "machines add --help"),
+    (("machines", "add", "plain", "me@host"), 2, "a machine `plain` already", "--force"),
+    (("machines", "remove", "box"), 2, "no machine `box`", "remoterun machines"),
+    (("machines", "default", "box"), 2, "no machine type `box`", "remoterun machines add box"),
+    (("machines", "lst"), 2, "no such command `lst`", "did you mean `list`"),
+    (("lgos",), 2, "no such command `lgos`", "did you mean `logs`"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "status", "message", "hint"), TABLE, ids=lambda value: None)
+def test_refused_with_nothing_left_behind(
+    still: Place, words: tuple[str, ...], status: int, message: str, hint: str
+) -> None:
+    before = held(still)
+    files = sorted(still.folder.rglob("*"))
+    said = refused(still, status, message, hint, *words)
+    assert held(still) == before
+    assert sorted(still.folder.rglob("*")) == files
+    assert "secret" not in said
+
+
+def test_two_hints_are_one_too_many(still: Place) -> None:
+    for words in ((*RUN, "-t", "k80", "true"), ("ls", "uploads/dooom")):
+        assert len(HINT.findall(still.run(*words, status=2).stderr)) == 1
+
+
+# -- machines with a fault
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[tuple[Server, Keys]]:
+    """A real sshd of this user; its host key is known, and the user's key is let in."""
+    require(None if SSHD and shutil.which("ssh-keygen") else "OpenSSH's sshd is not installed")
+    keys = Keys(*(make_key(tmp_path / name) for name in ("user", "other", "host", "second")))
+    (tmp_path / "sshd").mkdir()
+    with contextlib.ExitStack() as stack:
+        yield _starter(tmp_path / "sshd", keys, stack)(), keys
+
+
+def test_hosts_that_let_nobody_in(still: Place, sshd: tuple[Server, Keys]) -> None:
+    server, keys = sshd
+    before = held(still)
+
+    def try_it(**changed: str) -> dict[str, str]:
+        return {"REMOTERUN_SSH_CONFIG": str(server.config(**changed))}
+
+    run = (*RUN, "-t", "box", "true")
+    said = refused(still, 125, "host key", "ssh", *run, env=try_it(UserKnownHostsFile="/dev/null"))
+    assert "SHA256:" in said, "the fingerprint is there to be compared"
+    other = server.folder / "changed"
+    other.write_text(f"[127.0.0.1]:{server.port} {Path(f'{keys.other}.pub').read_text()}")
+    said = refused(still, 125, "host key .*changed", "ssh-keygen", *run, env=try_it(UserKnownHostsFile=str(other)))
+    assert str(other) in said
+    refused(still, 125, "(key|log)", ".", *run, env=try_it(IdentityFile=str(keys.other)))
+    assert held(still) == before
+    doctor = still.run("doctor", "box", status=1, env=try_it(IdentityFile=str(keys.other)))
+    assert "✗ login" in doctor.stdout and "fix: " in doctor.stdout
+
+
+def test_a_host_without_python(still: Place, sshd: tuple[Server, Keys]) -> None:
+    server, _ = sshd
+    env = {"REMOTERUN_SSH_CONFIG": str(server.config())}
+    still.run("machines", "add", "snake", "box", "--python", "no-such-python")
+    before = held(still)
+    refused(still, 125, "no-such-python", ".", *RUN, "-t", "snake", "true", env=env)
+    assert held(still) == before
+    doctor = still.run("doctor", "snake", status=1, env=env)
+    assert "✗ agent" in doctor.stdout and "no-such-python" in doctor.stdout
+    still.run("machines", "remove", "snake")
+
+
+# -- this machine
+
+
+CONFIGS = [
+    ("x = ", "is no TOML"),
+    ("x = 1", "unknown key `x`"),
+    ("default = 3", "`default` is a name"),
+    ("machines = 3", "`machines` a table"),
+    ("[machines]\nbox = 3", "machines.box is a table"),
+    ('[machines.box]\nhots = "a"', "machines.box: unknown key `hots`"),
+    ('[machines.box]\ngpus = "a"', "machines.box.gpus: 'a' is not a number"),
+    ("[machines.box]\ngpus = -1", "machines.box: a number is too small"),
+    ('[machines.box]\nengine = "x"', "unknown engine `x`"),
+    ("\udcff", "is no UTF-8 text"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), CONFIGS)
+def test_a_broken_configuration(place: Place, text: str, message: str) -> None:
+    home = Path(place.env["REMOTERUN_HOME"])
+    home.mkdir()
+    (home / "config.toml").write_bytes(os.fsencode(text))
+    refused(place, 2, re.escape(message), ".", "ps")
+    assert [path.name for path in home.iterdir()] == ["config.toml"]
+    assert (home / "config.toml").read_bytes() == os.fsencode(text)
+
+
+def test_a_default_that_is_gone(place: Place) -> None:
+    home = Path(place.env["REMOTERUN_HOME"])
+    home.mkdir()
+    (home / "config.toml").write_text('default = "gone"')
+    refused(place, 2, "the default machine `gone`", "remoterun machines default local", *RUN, "true")
+    place.run("machines", "default", "local")
+    place.run("run", "--dry-run", "true")
+
+
+def test_a_home_that_is_none(place: Place, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("precious")
+    for words in (("ps",), (*RUN, "true"), ("machines", "add", "x", "local"), ("ls",)):
+        refused(place, 2, "is no folder", "REMOTERUN_HOME", *words, env={"REMOTERUN_HOME": str(file)})
+    for words in (("ps",), ("upload", "notes.txt", "--name", "x")):
+        refused(place, 125, "home `?/proc/nope", "REMOTERUN_HOME", *words, env={"REMOTERUN_HOME": "/proc/nope"})
+    refused(place, 2, "can't be written", ".", "machines", "add", "x", "local", env={"REMOTERUN_HOME": "/proc/nope"})
+    assert file.read_text() == "precious"
+
+
+def test_a_registry_that_is_none(place: Place) -> None:
+    home = Path(place.env["REMOTERUN_HOME"])
+    home.mkdir()
+    registry = home / "registry.db"
+    registry.write_text("not a database, but precious")
+    for words in (("ps",), (*RUN, "true"), ("rm", "runs/1")):
+        refused(place, 125, "registry .* can't be used: file is not a database", "mv .*registry.db", *words)
+    assert registry.read_text() == "not a database, but precious"
+    registry.unlink()
+    registry.mkdir()
+    refused(place, 125, "registry .* can't be used: unable to open", "ls -l .*registry.db", "ps")
+    place.env["_REMOTERUN_COMPLETE"] = "complete_bash"
+    done = place.run(env={"COMP_WORDS": "remoterun logs ", "COMP_CWORD": "2"})
+    assert done.stderr == "", "completion never disturbs the line that is typed"
+
+
+def test_no_git(still: Place, tmp_path: Path) -> None:
+    empty = {"PATH": str(tmp_path)}
+    refused(still, 125, "git is not installed", "install git; .*--no-git", *RUN, "true", env=empty)
+    still.run("run", "--dry-run", "--no-git", "true", env=empty)
+
+
+def test_no_repository(still: Place, tmp_path: Path) -> None:
+    said = refused(still, 2, "is in no git repository", "--no-git.*-y", "run", "true", cwd=tmp_path)
+    assert len(said.splitlines()) == 3
+
+
+def test_repositories_in_a_bad_way(still: Place, tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", *words], cwd=tmp_path, env=still.env, check=True, capture_output=True)
+
+    before = held(still)
+    git("init", "-q", "--bare", "bare")
+    refused(still, 125, "is a bare git repository", "git clone", *RUN, "true", cwd=tmp_path / "bare")
+    git("init", "-q", "cut")
+    (tmp_path / "cut" / ".git" / "index").write_bytes(b"")
+    refused(still, 125, "index file smaller than expected", "git -C .* status", *RUN, "true", cwd=tmp_path / "cut")
+    assert held(still) == before
+    git("init", "-q", "locked")
+    (tmp_path / "locked" / ".git" / "index.lock").touch()
+    still.run("run", "--dry-run", "true", cwd=tmp_path / "locked")
+
+
+def test_a_full_or_closed_stdout(still: Place) -> None:
+    from tests.e2e.conftest import REMOTERUN
+
+    for words in ("machines", "machines --json", "--help"):
+        done = subprocess.run(
+            ["/bin/sh", "-c", f"'{REMOTERUN}' {words} >/dev/full"], env=still.env, capture_output=True, text=True
+        )
+        assert done.returncode == 125
+        assert done.stderr.endswith("error: stdout can't be written: No space left on device\n")
+        done = subprocess.run(
+            ["/bin/sh", "-c", f"'{REMOTERUN}' {words} >&- 2>&- <&-"], env=still.env, capture_output=True, text=True
+        )
+        assert done.returncode == 0
+
+
+# -- where copies can't land
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    require(None if os.geteuid() == 0 else "only root can mount a file system")
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True)
+    require(None if done.returncode == 0 else f"no file system can be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_copies_onto_a_full_disk_and_a_read_only_one(still: Place, tmp_path: Path) -> None:
+    with mounted(tmp_path / "small", "size=16k") as small:
+        hint = "free some space"
+        refused(still, 125, "the disk that holds `.*small/here` is full", hint, "cp", "uploads/doom", f"{small}/here")
+        assert list((small / "here").iterdir()) == [], "no half file, no temporary file"
+    with mounted(tmp_path / "fixed", "ro") as fixed:
+        refused(still, 125, "can't be written: Read-only", "name a folder", "cp", "uploads/doom", f"{fixed}/here")
+
+
+# -- runs, at the wrong time
+
+
+@pytest.mark.tensorflow
+def test_stop_kill_and_rm_at_the_wrong_time(shared: Place, until: Any) -> None:
+    shared.run("machines", "add", "plain", "local", "--engine", "process", "--force")
+    number = shared.run("run", "-y", "-b", "-t", "plain", "trap '' TERM; echo on; sleep 60").stdout.strip()
+    until(lambda: shared.run("logs", number, "--no-follow").stdout == "on\n", 120)
+    refused(shared, 2, f"run {number} can't be removed: the run is running", f"remoterun stop {number}", "rm",
+            f"runs/{number}")  # fmt: skip
+    refused(shared, 2, "its outputs are not saved", f"remoterun info {number}", *RUN, "-t", "plain", "-m",
+            f"runs/{number}:x", "true")  # fmt: skip
+    assert shared.newest()["number"] == int(number), "no number was given to what was refused"
+    assert "is stopping" in shared.run("stop", number).stderr
+    assert "is already stopping" in shared.run("stop", number).stderr
+    assert "is killed" in shared.run("kill", number).stderr
+    until(lambda: shared.json("info", number)["ended"], 20)
+    for word in ("stop", "kill"):
+        assert "has ended already: killed" in shared.run(word, number).stderr
+    shared.run("rm", f"runs/{number}")
+    refused(shared, 2, f"there is no run {number}", "remoterun ps", "rm", f"runs/{number}")
+
+
+def test_no_docker(place: Place) -> None:
+    """`--engine docker` where there is none: the run fails with the reason, and its exit status says whose fault."""
+    place.run("machines", "add", "dock", "local", "--engine", "docker")
+    path = {"PATH": os.path.dirname(shutil.which("git") or "/usr/bin")}
+    bare = Path(place.env["HOME"]) / "bin"
+    bare.mkdir()
+    for name in ("git", "sh", "mv", "cat"):
+        (bare / name).symlink_to(os.path.join(path["PATH"], name) if name == "git" else shutil.which(name) or name)
+    done = place.run(*RUN, "-t", "dock", "true", status=125, env={"PATH": str(bare)})
+    assert "docker is not installed" in done.stderr
+    assert HINT.findall(done.stderr) == ["remoterun doctor dock"]
+    doctor = place.run("doctor", "dock", status=1, env={"PATH": str(bare)})
+    assert "✗ docker" in doctor.stdout

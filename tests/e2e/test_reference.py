@@ -1,0 +1,109 @@
+"""The README is the reference: every command, option, exit status and public name of the library stands in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from remoterun import client, errors
+from remoterun.cli.app import app
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PARSERS_OWN = {"--help", "--install-completion", "--show-completion"}
+
+
+def commands(command: Any = None, name: str = "remoterun") -> dict[str, Any]:
+    """Every command by what is typed for it."""
+    command = command if command is not None else get_command(app)
+    found = {} if name == "remoterun" else {name: command}
+    for word, below in getattr(command, "commands", {}).items():
+        found.update(commands(below, f"{name} {word}"))
+    return found
+
+
+def options() -> list[tuple[str, str]]:
+    return [
+        (name, option)
+        for name, command in commands().items()
+        for parameter in command.params
+        for option in parameter.opts + parameter.secondary_opts
+        if option.startswith("-") and option not in PARSERS_OWN
+    ]
+
+
+def section(of: str) -> str:
+    """What the README says of a command: the rows that name it, the guide, and, of `run`, the table of its options."""
+    word = of.split()[1]
+    rows = [line for line in README.splitlines() if f"remoterun {word}" in line]
+    if word == "run":
+        rows.append(README.partition("### Options of `run`")[2].partition("###")[0])
+    return "\n".join(rows)
+
+
+def test_every_command() -> None:
+    for name in commands():
+        word = name.removeprefix("remoterun machines ")
+        assert name in README or re.search(rf"remoterun machines \[[^]]*\b{word}\b", README), name
+
+
+@pytest.mark.parametrize(("command", "option"), options(), ids=str)
+def test_every_option(command: str, option: str) -> None:
+    said = section(command) + ("Every listing takes `--json`" if option == "--json" else "")
+    assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", said), f"{command} {option}"
+
+
+def test_every_long_option_of_a_short_one() -> None:
+    for name, command in commands().items():
+        for parameter in command.params:
+            long = [option for option in parameter.opts if option.startswith("--")]
+            assert not parameter.opts[0].startswith("-") or long, f"{name}: {parameter.opts} has no long form"
+
+
+def test_every_command_has_help_and_an_example() -> None:
+    for name, command in commands().items():
+        assert command.help, name
+        if not hasattr(command, "commands"):
+            assert f"Example:\n  {name} " in (command.epilog or ""), name
+        assert len(command.get_short_help_str(200)) <= 64, f"{name}: cut in the list of commands at 80 columns"
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"{name}: {parameter.name} is not explained"
+
+
+def test_every_exit_status() -> None:
+    table = README.partition("### Exit statuses")[2].partition("###")[0]
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.RemoterunError)]
+    for status in {kind.exit_status for kind in kinds} | {1, 130, 137}:
+        assert re.search(rf"^\| {status} \|", table, re.MULTILINE), status
+
+
+def test_every_setting() -> None:
+    from remoterun.config import _MACHINE_KEYS
+
+    settings = README.partition("```toml")[2].partition("```")[0]
+    for key in _MACHINE_KEYS:
+        assert re.search(rf"^{key} = ", settings, re.MULTILINE), key
+
+
+def test_every_public_name_is_explained() -> None:
+    for name in client.__all__:
+        thing = getattr(client, name)
+        if inspect.isclass(thing):
+            own = thing.__doc__ or ""
+            assert own and not (dataclasses.is_dataclass(thing) and own.startswith(f"{name}(")), name
+    for name, method in inspect.getmembers(client.Client, inspect.isfunction):
+        if not name.startswith("_") and name != "close":
+            assert method.__doc__, f"Client.{name}"
+
+
+def test_every_public_name_is_in_the_readme() -> None:
+    library = README.partition("## As a library")[2].partition("\n## ")[0]
+    methods = [name for name, _ in inspect.getmembers(client.Client, inspect.isfunction) if not name.startswith("_")]
+    for name in [*client.__all__, *methods]:
+        assert re.search(rf"\b{name}\b", library), name

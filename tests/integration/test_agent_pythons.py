@@ -1,0 +1,80 @@
+"""The agent under every Python >= 3.8 of this machine: a run from submit to its outputs."""
+
+from __future__ import annotations
+
+import glob
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from remoterun.agent.protocol import Link
+from remoterun.hosts.base import await_agent
+from remoterun.hosts.bundle import agent_bundle
+from remoterun.hosts.local import ProcessPipe
+from tests.conftest import require
+from tests.workshop import Place, read_files, tree_of, until
+
+
+def pythons() -> dict[str, str]:
+    """By version "3.N", one interpreter each."""
+    found: dict[str, str] = {}
+    patterns = (
+        "~/.pyenv/versions/3.*/bin/python3",
+        "/usr/bin/python3.*",
+        "/usr/local/bin/python3.*",
+        "/opt/python/*/bin/python3",
+    )
+    for pattern in patterns:
+        for path in sorted(glob.glob(os.path.expanduser(pattern))):
+            done = subprocess.run(
+                [path, "-c", "import sys; print('3.%d' % sys.version_info[1])"], capture_output=True, text=True
+            )
+            if done.returncode == 0 and path.rpartition("/")[2].replace("python", "").replace(".", "").isdigit():
+                found.setdefault(done.stdout.strip(), path)
+    return {version: path for version, path in found.items() if int(version[2:]) >= 8}
+
+
+PYTHONS = pythons()
+
+
+@pytest.mark.parametrize("version", [f"3.{minor}" for minor in range(8, 15)])
+def test_a_run(version: str, tmp_path: Path, environment: Path) -> None:
+    require(None if version in PYTHONS else f"there is no Python {version} here")
+    place = Place(tmp_path / "home", environment)
+    program = tmp_path / agent_bundle().file_name
+    program.write_bytes(agent_bundle().data)
+    words = [PYTHONS[version], "-I", str(program), "serve", "--home", str(tmp_path / "home")]
+    pipe = ProcessPipe(words)
+    await_agent(pipe)
+    link = Link(pipe.read, pipe.write)
+    link.start()
+    try:
+        assert link.greeting(20)["python"].startswith(version + ".")
+        manifest, _ = tree_of({"in": b"in", "dir/run*": b"#!/bin/sh\necho ran\n"})
+        place.upload("doom", {"x": b"X"})
+        source = place.put({"in": b"in", "dir/run*": b"#!/bin/sh\necho ran\n"})
+        mount = {"typed": "uploads/doom", "place": "data", "resource": {"kind": "upload", "name": "doom", "sub": ""}}
+        spec = place.spec("cat in data/x; ./dir/run; echo out >dir/out; sleep 0.2; exit 3", source, mounts=[mount])
+        stream = link.open("submit", spec=spec)
+        stream.send(manifest.encode())
+        stream.end()
+        stream.finish(20)
+        key = spec["key"]
+        pid = until(lambda: place.supervisor(key))
+        assert os.path.realpath(f"/proc/{pid}/exe") == os.path.realpath(PYTHONS[version])
+        stream = link.open("follow", key=key)
+        stream.end()
+        log = b"".join(frame.body for frame in stream if "log" in frame.header)
+        assert log == b"inXran\n"
+        status = stream.result["status"]
+        assert (status["state"], status["code"]) == ("failed", 3), status
+        assert read_files(Path(place.run(key).out)) == {"dir/out": b"out\n"}
+        checks = link.call("doctor", engine="process")["checks"]
+        assert {check["name"]: check["ok"] for check in checks}["python3"]
+        assert Path(place.run(key).supervisor_log).read_bytes() == b"", "no warning, no traceback"
+    finally:
+        pipe.close()
+        place.close()
+    assert pipe.diagnosis() == ""

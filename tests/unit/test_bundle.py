@@ -1,0 +1,59 @@
+"""The agent as one file."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import remoterun.agent
+from remoterun.hosts.bundle import agent_bundle
+
+
+def test_the_same_sources_give_the_same_bytes() -> None:
+    first = agent_bundle()
+    again = agent_bundle.__wrapped__()
+    assert first == again and first.digest == hashlib.sha256(first.data).hexdigest()[:16]
+    assert first.file_name == f"{first.digest}.pyz"
+
+
+def test_it_holds_the_agent_and_nothing_else() -> None:
+    with zipfile.ZipFile(io.BytesIO(agent_bundle().data)) as archive:
+        names = archive.namelist()
+    root = Path(remoterun.agent.__file__).parent
+    assert sorted(names) == sorted(
+        ["__main__.py", *("agent/" + path.relative_to(root).as_posix() for path in root.rglob("*.py"))]
+    )
+
+
+def test_it_imports_the_standard_library_only() -> None:
+    for path in Path(remoterun.agent.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules = [node.module or ""]
+            else:
+                continue
+            for module in modules:
+                assert module.split(".")[0] in sys.stdlib_module_names, f"{path}: {module}"
+
+
+def test_its_command_line(tmp_path: Path) -> None:
+    program = tmp_path / agent_bundle().file_name
+    program.write_bytes(agent_bundle().data)
+
+    def run(*words: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run([sys.executable, "-I", str(program), *words], input=b"", capture_output=True, timeout=20)
+
+    for words in ((), ("serve",), ("serve", "home", "x"), ("what", "--home", str(tmp_path / "h"))):
+        done = run(*words)
+        assert done.returncode == 2 and b"usage" in done.stderr and not done.stdout
+    assert run("serve", "--home", str(tmp_path / "h")).returncode == 0
+    (tmp_path / "file").touch()
+    done = run("serve", "--home", str(tmp_path / "file"))
+    assert done.returncode == 3 and b"can't be made" in done.stderr and b"Traceback" not in done.stderr

@@ -1,0 +1,141 @@
+"""config.toml: what it may hold, and how it is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from remoterun import machines
+from remoterun.config import Config, add_machine, load, parse, remove_machine, set_default
+from remoterun.errors import AlreadyExists, ConfigError, NotFound
+from remoterun.model import MachineType
+
+TEXT = """# my machines
+default = "k80"
+
+[machines.k80]  # in the cellar
+host = "me@box:2222"
+gpus = 1
+slots = 3
+engine = "docker"
+connect_timeout = 2.5
+python = "python3.11"
+home = "/data/rr"
+base_image = "python:3.11-slim"
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    (tmp_path / "config.toml").write_text(TEXT)
+    return load({"REMOTERUN_HOME": str(tmp_path)})
+
+
+def test_all_of_it(config: Config) -> None:
+    machine = MachineType("k80", "me@box:2222", "docker", 1, 3, "python:3.11-slim", "/data/rr", "python3.11", 2.5)
+    assert config.machines == {"k80": machine} and config.default == "k80"
+    assert MachineType.of(machine.record()) == machine
+    assert MachineType.of({**machine.record(), "of a newer version": 1}) == machine
+
+
+def test_without_a_file(tmp_path: Path) -> None:
+    config = load({"REMOTERUN_HOME": str(tmp_path), "REMOTERUN_SSH_CONFIG": "/x"})
+    assert config == Config(tmp_path, ssh_config=Path("/x"))
+    assert load({}).home == Path("~/.remoterun").expanduser()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("nonsense", "TOML"),
+        ("x = 1", "`x`"),
+        ("default = 1", "default"),
+        ("machines = 1", "machines"),
+        ("[machines]\na = 1", "machines.a"),
+        ("[machines.a]\nhots = 'x'", "`hots`"),
+        ("[machines.a]\ngpus = '1'", "gpus"),
+        ("[machines.a]\ngpus = true", "gpus"),
+        ("[machines.a]\ngpus = 1.5", "gpus"),
+        ("[machines.a]\ngpus = -1", "small"),
+        ("[machines.a]\nslots = 0", "small"),
+        ("[machines.a]\nconnect_timeout = 0", "small"),
+        ("[machines.a]\nengine = 'rocket'", "rocket"),
+        ("[machines.a]\nhost = 1", "host"),
+    ],
+)
+def test_what_is_refused_by_name(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        parse(text, Config(tmp_path))
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError):
+        load({"REMOTERUN_HOME": str(tmp_path)})
+
+
+def test_written_with_comments_kept(config: Config) -> None:
+    add_machine(config, "t4", {"host": "t4.example", "gpus": 2}, replace=False, make_default=False)
+    text = config.file.read_text()
+    assert text.startswith(TEXT.rstrip()) and "# in the cellar" in text
+    again = load({"REMOTERUN_HOME": str(config.home)})
+    assert again.machines["t4"] == MachineType("t4", "t4.example", gpus=2) and again.default == "k80"
+    with pytest.raises(AlreadyExists):
+        add_machine(again, "t4", {"host": "x"}, replace=False, make_default=False)
+    add_machine(again, "t4", {"host": "x"}, replace=True, make_default=True)
+    again = load({"REMOTERUN_HOME": str(config.home)})
+    assert (again.machines["t4"], again.default) == (MachineType("t4", "x"), "t4")
+    remove_machine(again, "t4")
+    again = load({"REMOTERUN_HOME": str(config.home)})
+    assert list(again.machines) == ["k80"] and again.default == "local"
+    with pytest.raises(NotFound):
+        remove_machine(again, "t4")
+
+
+def test_the_first_machine_of_all(tmp_path: Path) -> None:
+    config = Config(tmp_path / "new")
+    add_machine(config, "a.b c", {"host": "x"}, replace=False, make_default=True)
+    set_default(config, "local")
+    again = load({"REMOTERUN_HOME": str(config.home)})
+    assert again.machines == {"a.b c": MachineType("a.b c", "x")} and again.default == "local"
+    assert config.file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_wrong_machine_is_not_written(config: Config) -> None:
+    for settings in ({"hots": "x"}, {"gpus": -1}, {"engine": "x"}):
+        with pytest.raises(ConfigError):
+            add_machine(config, "new", settings, replace=False, make_default=False)
+    assert config.file.read_text() == TEXT
+
+
+class TestMachines:
+    @pytest.mark.parametrize(
+        ("word", "found"),
+        [
+            (None, "me@box:2222"),
+            ("k80", "me@box:2222"),
+            ("K80", "me@box:2222"),
+            ("local", None),
+            ("CPU", None),
+            ("you@there:22", "you@there:22"),
+            ("ssh://x", "ssh://x"),
+            ("alias", "alias"),
+        ],
+    )
+    def test_words(self, config: Config, tmp_path: Path, word: str | None, found: str | None) -> None:
+        (tmp_path / "ssh").write_text("Host alias *.pattern\n  HostName 10.0.0.1\n")
+        settings = Config(config.home, config.default, config.machines, tmp_path / "ssh")
+        assert machines.resolve(word, settings).host == found
+
+    @pytest.mark.parametrize(
+        ("word", "hint"), [("t4", "machines add t4"), ("k81", "k80"), ("lokal", "local"), ("", "")]
+    )
+    def test_unknown_words(self, config: Config, tmp_path: Path, word: str, hint: str) -> None:
+        settings = Config(config.home, config.default, config.machines, tmp_path / "absent")
+        with pytest.raises(NotFound) as caught:
+            machines.resolve(word, settings)
+        assert hint in (caught.value.hint or "")
+
+    def test_listing(self, config: Config) -> None:
+        assert [machine.name for machine in machines.listing(config)] == ["k80", "local", "cpu"]

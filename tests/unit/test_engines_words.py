@@ -1,0 +1,200 @@
+"""What is said to the engines, word for word, and what the wrapper reads."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from remoterun.agent.engines import WRAPPER, make_mount_point, prepare_io, quote
+from remoterun.agent.engines.docker import Docker, _bind, mount_points
+from remoterun.agent.engines.environment import Environment
+from remoterun.agent.home import Home
+from remoterun.agent.runs import RunFolder
+from remoterun.agent.tree import TreeError
+
+SPEC: dict[str, Any] = {
+    "workdir": "",
+    "mounts": [],
+    "environment": {"image": None, "base": "python:3.12-slim", "variant": "cpu", "context": "ab" * 32},
+}
+
+
+def environment(**changed: Any) -> Environment:
+    return Environment.of({"environment": {**SPEC["environment"], **changed}})
+
+
+class TestDocker:
+    def words(self, home: Home, gpus: list[str], **changed: Any) -> list[str]:
+        return Docker(home).run_command(home.run("abcdefgh"), {**SPEC, **changed}, gpus, "1000:1000", 8 << 30)
+
+    @pytest.fixture
+    def home(self, tmp_path: Path) -> Home:
+        home = Home(str(tmp_path))
+        home.id = "0123456789abcdef"
+        return home
+
+    def test_a_plain_run(self, home: Home) -> None:
+        folder = f"{home.path}/runs/abcdefgh"
+        assert self.words(home, []) == [
+            "docker", "run", "--detach", "--init",
+            "--name", "remoterun-abcdefgh",
+            "--label", "remoterun.run=abcdefgh",
+            "--label", "remoterun.home=0123456789abcdef",
+            "--user", "1000:1000",
+            "--entrypoint", "/bin/sh",
+            "--security-opt", "label=disable",
+            "--shm-size", "4294967296",
+            "--env", "HOME=/.remoterun/home",
+            "--env", "USER=remoterun",
+            "--mount", f"type=bind,source={folder}/io,target=/.remoterun",
+            "--mount", f"type=bind,source={folder}/work,target=/remoterun",
+            environment().bundled_image, "/.remoterun/wrapper.sh", "/.remoterun", "/remoterun",
+        ]  # fmt: skip
+
+    def test_gpus_mounts_and_a_folder_to_start_in(self, home: Home) -> None:
+        mounts = [
+            {"place": "data", "file": ""},
+            {"place": "one/in.txt", "file": "input.txt"},
+            {"place": "/abs/with,comma", "file": ""},
+        ]
+        words = self.words(home, ["GPU-a", "GPU-b"], mounts=mounts, workdir="sub/dir")
+        folder = f"{home.path}/runs/abcdefgh/mounts"
+        at = words.index("--gpus")
+        assert words[at + 1] == '"device=GPU-a,GPU-b"'
+        assert words[-10:] == [
+            "--mount", f"type=bind,source={folder}/0,target=/remoterun/data,readonly",
+            "--mount", f"type=bind,source={folder}/1/input.txt,target=/remoterun/one/in.txt,readonly",
+            "--mount", f'type=bind,source={folder}/2,"target=/abs/with,comma",readonly',
+            environment().bundled_image, "/.remoterun/wrapper.sh", "/.remoterun", "/remoterun/sub/dir",
+        ]  # fmt: skip
+        assert mount_points(home.run("abcdefgh"), {"mounts": mounts})[0] == (f"{folder}/0", "/remoterun/data")
+
+    def test_no_value_of_a_variable_is_among_the_words(self, home: Home) -> None:
+        assert "secret" not in " ".join(self.words(home, [], env={"TOKEN": "secret"}, command="echo secret"))
+
+    @given(st.text(st.characters(exclude_characters="\0\r", exclude_categories=["Cs"]), min_size=1))
+    def test_bind_as_csv(self, path: str) -> None:
+        import csv
+
+        (row,) = csv.reader([_bind("/s" + path, "/t" + path, True)], strict=True) if "\n" not in path else [None]
+        assert row is None or row == ["type=bind", "source=/s" + path, "target=/t" + path, "readonly"]
+
+
+class TestEnvironments:
+    def test_hashes_stay_as_they_are(self) -> None:
+        """They name images and folders that exist on people's machines."""
+        assert environment().bundled_image == "remoterun-base:" + environment().bundled_hash
+        assert environment().final_image == environment().bundled_image
+        assert environment(image="me/mine:1").final_image == "me/mine:1"
+        assert environment(pip=["x"]).final_image == "remoterun-env:" + environment(pip=["x"]).hash
+
+    def test_each_part_counts(self) -> None:
+        parts: list[dict[str, Any]] = [
+            {}, {"image": "a"},
+            {"base": "b"}, {"variant": "gpu"}, {"context": "cd" * 32}, {"apt": ["x"]}, {"pip": ["x"]},
+            {"requirements": "x"}, {"pip": ["x"], "requirements": "x"},
+        ]  # fmt: skip
+        assert len({environment(**part).hash for part in parts}) == len(parts)
+        assert environment(context="ef" * 32).packages_hash("r") == environment().packages_hash("r")
+        assert environment(pip=["x"]).packages_hash("r") != environment().packages_hash("r")
+
+    def test_the_dockerfile(self) -> None:
+        both = environment(image="me/mine:1", apt=["git", "ffmpeg=7:5.1"], pip=["a==1", "b"], requirements="c\n")
+        assert both.dockerfile() == (
+            "FROM me/mine:1\n"
+            "USER root\n"
+            "RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends git "
+            "ffmpeg=7:5.1 && rm -rf /var/lib/apt/lists/*\n"
+            "COPY requirements.txt /tmp/remoterun-requirements.txt\n"
+            "RUN if command -v python >/dev/null; then p=python; else p=python3; fi; PIP_BREAK_SYSTEM_PACKAGES=1 "
+            'PIP_ROOT_USER_ACTION=ignore "$p" -m pip install --no-cache-dir --disable-pip-version-check '
+            "-r /tmp/remoterun-requirements.txt\n"
+        )
+        assert both.all_requirements == "a==1\nb\nc\n"
+        assert environment().dockerfile() == f"FROM {environment().bundled_image}\nUSER root\n"
+
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(TEXT, max_size=5))
+def test_quote(words: list[str]) -> None:
+    script = "printf '%s\\0' " + " ".join(map(quote, ["", *words]))
+    out = subprocess.run(["sh", "-c", script], capture_output=True, check=True).stdout
+    assert out.decode().split("\0")[:-1] == ["", *words]
+
+
+class TestWrapper:
+    def start(self, folder: Path, command: str, **variables: str) -> tuple[int, bytes]:
+        run = RunFolder(str(folder))
+        os.makedirs(run.io, exist_ok=True)
+        os.makedirs(run.work, exist_ok=True)
+        prepare_io(run, command, variables)
+        done = subprocess.run(["/bin/sh", f"{run.io}/wrapper.sh", run.io, run.work], timeout=20)
+        assert run.exit_code() == done.returncode
+        return done.returncode, Path(run.log).read_bytes()
+
+    def test_output_code_and_place(self, tmp_path: Path) -> None:
+        code, log = self.start(tmp_path, "echo out; echo err >&2; pwd; cat; exit 9")
+        assert (code, log.decode()) == (9, f"out\nerr\n{tmp_path}/work\n")
+        assert stat.S_IMODE(os.stat(tmp_path / "io/env").st_mode) == 0o600
+
+    @settings(max_examples=25, deadline=None)
+    @given(TEXT)
+    def test_variables_of_any_text(self, value: str) -> None:
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            code, log = self.start(Path(folder), 'printf %s "$VALUE"', VALUE=value)
+            assert (code, log.decode()) == (0, value)
+
+    def test_a_place_that_is_gone(self, tmp_path: Path) -> None:
+        run = RunFolder(str(tmp_path))
+        os.makedirs(run.io)
+        prepare_io(run, "echo never", {})
+        assert subprocess.run(["/bin/sh", f"{run.io}/wrapper.sh", run.io, run.work]).returncode == 126
+        assert run.exit_code() == 126 and b"never" not in Path(run.log).read_bytes()
+
+    def test_a_second_start_goes_on_in_the_log(self, tmp_path: Path) -> None:
+        self.start(tmp_path, "echo one")
+        assert self.start(tmp_path, "echo two")[1] == b"one\ntwo\n"
+
+    def test_it_is_plain_shell(self) -> None:
+        assert subprocess.run(["/bin/sh", "-n"], input=WRAPPER.encode(), check=True).returncode == 0
+
+
+class TestMountPoints:
+    @pytest.mark.parametrize("is_file", [True, False])
+    def test_it_hides_what_stood_there(self, tmp_path: Path, is_file: bool) -> None:
+        (tmp_path / "a/b/full").mkdir(parents=True)
+        (tmp_path / "a/b/full/f").touch()
+        for _ in range(2):
+            make_mount_point(str(tmp_path), "a/b", is_file)
+            assert (tmp_path / "a/b").is_file() == is_file
+            assert is_file or not list((tmp_path / "a/b").iterdir())
+
+    def test_a_link_at_the_place_itself_is_replaced(self, tmp_path: Path) -> None:
+        (tmp_path / "outside").mkdir()
+        (tmp_path / "outside/f").touch()
+        (tmp_path / "work").mkdir()
+        (tmp_path / "work/data").symlink_to(tmp_path / "outside")
+        make_mount_point(str(tmp_path / "work"), "data", False)
+        assert not (tmp_path / "work/data").is_symlink() and (tmp_path / "outside/f").exists()
+
+    @pytest.mark.parametrize("place", ["link/x", "../x", "/x", "file/x", "."])
+    def test_refused(self, tmp_path: Path, place: str) -> None:
+        (tmp_path / "outside").mkdir()
+        (tmp_path / "work").mkdir()
+        (tmp_path / "work/link").symlink_to("../outside")
+        (tmp_path / "work/file").touch()
+        with pytest.raises(TreeError):
+            make_mount_point(str(tmp_path / "work"), place, False)
+        assert not list((tmp_path / "outside").iterdir())

@@ -1,0 +1,535 @@
+"""A home: uploads and runs that survive a kill at any moment, blobs that are what their name says."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remoterun.agent.home import Home, HomeError
+from remoterun.agent.protocol import PIECE, Link, LinkClosed, RemoteError, Stream
+from remoterun.agent.serve import Server
+from remoterun.agent.tree import Entry, Manifest
+from remoterun.model import new_key
+from tests.workshop import Files, linked, read_files, served, sha256, tree_of, until
+
+FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "b/run*": b"#!/bin/sh\n", "link": "-> a", "empty": None, "zero": b""}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.open(str(tmp_path / "home"))
+
+
+def put(home: Home, files: Files) -> Manifest:
+    manifest, blobs = tree_of(files)
+    for data in blobs.values():
+        home.put(data)
+    return manifest
+
+
+def sound(home: Home) -> None:
+    """Every blob is what its name says, and every upload what its manifest says."""
+    for folder in Path(home.blobs).iterdir():
+        for path in folder.iterdir():
+            name = path.name.removesuffix(".x")
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == folder.name + name
+            assert stat.S_IMODE(path.stat().st_mode) == (0o555 if path.name.endswith(".x") else 0o444)
+    for upload in home.list_uploads():
+        for version in home.upload_versions(upload["name"]):
+            stored = home.upload_tree(upload["name"], version["version"])
+            assert stored.manifest().digest == version["digest"]
+            assert tree_of(read_files(Path(stored.folder)))[0].digest == version["digest"]
+
+
+class TestOpen:
+    def test_made_once(self, tmp_path: Path) -> None:
+        first = Home.open(str(tmp_path / "deep" / "home"))
+        assert Home.open(first.path).id == first.id and len(first.id) == 16
+        assert stat.S_IMODE(os.stat(first.path).st_mode) == 0o700
+
+    def test_by_many_at_once(self, tmp_path: Path) -> None:
+        body = f"from remoterun.agent.home import Home; print(Home.open({str(tmp_path / 'h')!r}).id)"
+        words = [sys.executable, "-c", body]
+        started = [subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(6)]
+        assert len({process.communicate(timeout=20)[0] for process in started}) == 1
+
+    def test_of_another_format_or_damaged(self, tmp_path: Path) -> None:
+        (tmp_path / "home.json").write_text('{"format": 2, "id": "x"}')
+        with pytest.raises(HomeError, match="format 2"):
+            Home.open(str(tmp_path))
+        (tmp_path / "home.json").write_text("{")
+        with pytest.raises(HomeError, match="damaged"):
+            Home.open(str(tmp_path))
+
+    def test_where_none_can_be(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(HomeError):
+            Home.open(str(tmp_path / "file" / "home"))
+        with pytest.raises(HomeError):
+            Home.open(str(tmp_path / "file"))
+
+
+class TestUploads:
+    def test_versions(self, home: Home) -> None:
+        first, created = home.commit_upload("doom", put(home, FILES))
+        assert created and (first["version"], first["files"], first["size"]) == (1, 4, 5011)
+        assert home.commit_upload("doom", put(home, FILES)) == (first, False)
+        second, created = home.commit_upload("doom", put(home, {"a": b"B"}))
+        assert created and second["version"] == 2
+        third, created = home.commit_upload("doom", put(home, FILES))
+        assert created and third["version"] == 3 and third["digest"] == first["digest"]
+        assert home.upload_tree("doom").about == third
+        assert home.upload_tree("doom", version=2).about == second
+        assert read_files(Path(home.upload_tree("doom", digest=first["digest"]).folder)) == FILES
+        assert [item["name"] for item in home.list_uploads()] == ["doom"]
+        sound(home)
+
+    def test_nothing_is_stored_twice(self, home: Home) -> None:
+        home.commit_upload("one", put(home, FILES))
+        home.commit_upload("two", put(home, {**FILES, "more": b"C" * 5000}))
+        blob = os.stat(home.blob(sha256(b"C" * 5000)))
+        for path in ("one/1/b/c", "two/1/b/c", "two/1/more"):
+            assert os.stat(os.path.join(home.uploads, path)).st_ino == blob.st_ino
+
+    def test_removed_and_made_again(self, home: Home) -> None:
+        home.commit_upload("doom", put(home, FILES))
+        assert home.remove_upload("doom") and not home.remove_upload("doom")
+        assert home.upload_versions("doom") == [] and not os.path.exists(os.path.join(home.uploads, "doom"))
+        with pytest.raises(HomeError, match="no upload"):
+            home.upload_tree("doom")
+        assert home.commit_upload("doom", put(home, FILES))[1]
+        sound(home)
+
+    def test_missing_blobs_are_named(self, home: Home) -> None:
+        manifest, _ = tree_of({"a/b": b"never sent"})
+        with pytest.raises(HomeError, match="a/b") as caught:
+            home.commit_upload("doom", manifest)
+        assert caught.value.code == "missing_blob"
+        assert home.list_uploads() == [] and os.listdir(home.tmp) == []
+
+    @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "-a", "a\n", "a" * 101, "é", "a\0"])
+    def test_names(self, home: Home, name: str) -> None:
+        for call in (home.upload_versions, home.remove_upload):
+            with pytest.raises(HomeError):
+                call(name)
+
+    def test_at_the_same_time(self, home: Home) -> None:
+        manifests = [put(home, {**FILES, "n": str(number)}) for number in range(8)]
+        threads = [threading.Thread(target=home.commit_upload, args=("doom", manifest)) for manifest in manifests]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        versions = home.upload_versions("doom")
+        assert [item["version"] for item in versions] == list(range(1, 9))
+        assert {item["digest"] for item in versions} == {manifest.digest for manifest in manifests}
+        sound(home)
+
+
+class TestBlobs:
+    def test_the_executable_twin(self, home: Home) -> None:
+        home.commit_upload("doom", put(home, {"plain": b"same", "run*": b"same"}))
+        plain, run = (os.stat(os.path.join(home.uploads, "doom/1", name)) for name in ("plain", "run"))
+        assert (stat.S_IMODE(plain.st_mode), stat.S_IMODE(run.st_mode)) == (0o444, 0o555)
+        assert plain.st_ino != run.st_ino
+        assert os.stat(home.executable_twin(sha256(b"same"))).st_ino == run.st_ino
+
+    @pytest.mark.parametrize("private", [True, False])
+    def test_checkout(self, home: Home, tmp_path: Path, private: bool) -> None:
+        home.checkout(put(home, FILES), str(tmp_path / "out"), private)
+        assert read_files(tmp_path / "out") == FILES
+        modes = {path: stat.S_IMODE((tmp_path / "out" / path).stat().st_mode) for path in ("a", "b/run", "b")}
+        assert modes == (
+            {"a": 0o644, "b/run": 0o755, "b": 0o755} if private else {"a": 0o444, "b/run": 0o555, "b": 0o555}
+        )
+        if private:
+            (tmp_path / "out" / "a").write_text("changed")
+            sound(home)
+
+    @pytest.mark.parametrize("left", [b"", b"C" * 10])
+    @pytest.mark.parametrize("private", [True, False])
+    def test_a_damaged_blob_is_refused(self, home: Home, tmp_path: Path, left: bytes, private: bool) -> None:
+        """As a power cut may leave it."""
+        manifest = put(home, FILES)
+        path = Path(home.blob(sha256(b"C" * 5000)))
+        path.chmod(0o644)
+        path.write_bytes(left)
+        with pytest.raises(HomeError, match="b/c") as caught:
+            home.checkout(manifest, str(tmp_path / "out"), private)
+        assert caught.value.code in ("damaged", "missing_blob")
+
+    def test_an_empty_husk_is_no_blob(self, home: Home, tmp_path: Path) -> None:
+        digest = home.put(b"content")
+        path = Path(home.blob(digest))
+        path.chmod(0o644)
+        path.write_bytes(b"")
+        assert not home.has_blob(digest)
+        assert home.put(b"content") == digest
+        assert path.read_bytes() == b"content" and home.has_blob(home.put(b""))
+
+    def test_adopting_keeps_the_content(self, home: Home, tmp_path: Path) -> None:
+        path = tmp_path / "file"
+        path.write_bytes(b"new")
+        for _ in range(2):
+            home.adopt(str(path), sha256(b"new"))
+        assert path.read_bytes() == b"new" and os.stat(path).st_ino == os.stat(home.blob(sha256(b"new"))).st_ino
+        sound(home)
+
+
+def missing(link: Link, *blobs: bytes) -> list[tuple[int, int]]:
+    import struct
+
+    stream = link.open("missing")
+    stream.send(b"".join(hashlib.sha256(blob).digest() for blob in blobs))
+    stream.end()
+    return list(struct.iter_unpack("!IQ", b"".join(frame.body for frame in stream)))
+
+
+def send(stream: Stream, blob: bytes, offset: int = 0, upto: int | None = None) -> None:
+    header: dict[str, Any] = {"d": sha256(blob), "s": len(blob), "o": offset}
+    for at in range(offset, len(blob) if upto is None else upto, PIECE):
+        stream.send(blob[at : min(at + PIECE, len(blob) if upto is None else upto)], **header)
+        header = {}
+    if header:
+        stream.send(b"", **header)
+
+
+class TestPut:
+    BLOB = os.urandom(3 * PIECE + 17)
+
+    def test_many(self, home: Home) -> None:
+        blobs = [b"", b"x", self.BLOB, *(str(number).encode() for number in range(200))]
+        with served(home) as link:
+            assert missing(link, *blobs) == [(number, 0) for number in range(len(blobs))]
+            stream = link.open("put")
+            for blob in blobs:
+                send(stream, blob)
+            stream.end()
+            assert stream.finish() == {"blobs": len(blobs)}
+            assert missing(link, *blobs) == []
+        assert os.listdir(home.partial) == []
+        sound(home)
+
+    def test_a_cut_one_goes_on_where_it_stopped(self, home: Home) -> None:
+        have = 0
+        for upto in (PIECE, PIECE, 2 * PIECE + 5, 3 * PIECE + 16):
+            with linked(Server(home).handle) as (link, cut):
+                stream = link.open("put")
+                send(stream, self.BLOB, have, upto)
+                until(lambda upto=upto: home.partial_size(sha256(self.BLOB)) == upto)
+                cut()
+            with served(home) as link:
+                ((_, have),) = missing(link, self.BLOB)
+                assert have == upto
+        with served(home) as link:
+            stream = link.open("put")
+            send(stream, self.BLOB, have)
+            stream.end()
+            stream.finish()
+        assert os.listdir(home.partial) == []
+        sound(home)
+
+    def test_whole_and_read_only_after_a_crash(self, home: Home) -> None:
+        """A crash between two lines of `adopt`."""
+        digest = sha256(self.BLOB)
+        path = Path(home.partial, digest)
+        for linked_already in (False, True):
+            path.write_bytes(self.BLOB)
+            path.chmod(0o444)
+            if linked_already:
+                os.makedirs(os.path.dirname(home.blob(digest)), exist_ok=True)
+                os.link(path, home.blob(digest))
+            with served(home) as link:
+                stream = link.open("put")
+                send(stream, self.BLOB, 0 if linked_already else len(self.BLOB))
+                stream.end()
+                assert stream.finish() == {"blobs": 1}
+            sound(home)
+            assert os.listdir(home.partial) == []
+            os.unlink(home.blob(digest))
+
+    @pytest.mark.parametrize(
+        "frames",
+        [
+            [({}, b"no blob")],
+            [({"d": "x", "s": 1}, b"x")],
+            [({"d": "../../../../etc/passwd", "s": 1}, b"x")],
+            [({"d": sha256(b"x"), "s": 1}, b"y")],
+            [({"d": sha256(b"x"), "s": 1}, b"xx")],
+            [({"d": sha256(b"x"), "s": 0}, b"")],
+            [({"d": sha256(b"xy"), "s": 2}, b"x"), ({"d": sha256(b"z"), "s": 1}, b"z")],
+            [({"d": sha256(b"xy"), "s": 2, "o": 1}, b"y")],
+            [({"d": sha256(b"x"), "s": -1}, b"x")],
+            [({"d": sha256(b"x"), "s": "many"}, b"x")],
+            [({"d": sha256(b"x")}, b"x")],
+            [({"d": sha256(b"x"), "s": 1, "o": -3}, b"x")],
+        ],
+        ids=range(12),
+    )
+    def test_what_is_refused(self, home: Home, frames: list[tuple[dict[str, Any], bytes]]) -> None:
+        with served(home) as link:
+            stream = link.open("put")
+            for header, body in frames:
+                stream.send(body, **header)
+            stream.end()
+            with pytest.raises(RemoteError):
+                stream.finish()
+            assert missing(link, b"x", b"xy", b"z")[:2] == [(0, 0), (1, home.partial_size(sha256(b"xy")))]
+            stream = link.open("put")
+            send(stream, b"x")
+            stream.end()
+            stream.finish()
+        sound(home)
+
+    @pytest.mark.parametrize("first_ends", ["first", "last", "never"])
+    def test_two_clients_send_the_same(self, home: Home, first_ends: str) -> None:
+        """Two terminals start a run of the same files at the same moment."""
+        blob = self.BLOB
+        with linked(Server(home).handle) as (one, cut), served(home) as two:
+            first = one.open("put")
+            send(first, blob, 0, 2 * PIECE)
+            until(lambda: home.partial_size(sha256(blob)) == 2 * PIECE)
+            ((_, have),) = missing(two, blob)
+            second = two.open("put")
+            for offset in (have, 0):
+                if first_ends == "first":
+                    rest(first, blob, 2 * PIECE)
+                    first_ends = "done"
+                if first_ends == "never":
+                    cut()
+                send(second, blob, offset)
+            second.end()
+            assert second.finish() == {"blobs": 2}
+            sound(home)
+            if first_ends == "last":
+                rest(first, blob, 2 * PIECE)
+        assert home.has_blob(sha256(blob)) and os.listdir(home.tmp) == []
+        sound(home)
+
+
+def rest(stream: Stream, blob: bytes, offset: int) -> None:
+    for at in range(offset, len(blob), PIECE):
+        stream.send(blob[at : at + PIECE])
+    stream.end()
+    assert stream.finish() == {"blobs": 1}
+
+
+class TestRuns:
+    def test_made_once(self, home: Home) -> None:
+        source = put(home, FILES)
+        spec = {"key": new_key(), "mounts": []}
+        run = home.create_run(spec, source)
+        events = run.events()
+        assert home.create_run({**spec, "more": 1}, source).spec() == spec
+        assert run.events() == events and [event["state"] for event in events] == ["queued"]
+        assert home.run_keys() == home.active_keys() == [spec["key"]]
+
+    @pytest.mark.parametrize("key", ["", "..", "a/b", "UPPER123", "short", "x" * 41, "abcdefgh\n"])
+    def test_keys(self, home: Home, key: str) -> None:
+        with pytest.raises(HomeError):
+            home.create_run({"key": key, "mounts": []}, Manifest([]))
+
+    def test_a_source_that_is_not_here(self, home: Home) -> None:
+        with pytest.raises(HomeError) as caught:
+            home.create_run({"key": new_key(), "mounts": []}, tree_of({"a": b"never sent"})[0])
+        assert caught.value.code == "missing_blob" and home.run_keys() == []
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from remoterun.agent.home import Home
+from remoterun.agent.runs import RunFolder
+from tests.workshop import tree_of
+home = Home.open(sys.argv[1])
+print(flush=True)
+%s
+"""
+MANY: Files = {f"d{n % 7}/f{n}{'*' if n % 3 == 0 else ''}": os.urandom(3000) for n in range(60)}
+
+
+class TestKilledAtAnyMoment:
+    @pytest.mark.parametrize("seed", range(3))
+    def test_commit_upload(self, home: Home, seed: int) -> None:
+        chance = random.Random(seed)
+        body = """
+while True:
+    for number in range(60):
+        home.commit_upload("doom", home.tree(sys.argv[2 + number % 2]))
+"""
+        digests = []
+        for files in (MANY, {**MANY, "one/more": b"x"}):
+            manifest = put(home, files)
+            digests.append(home.put(manifest.encode()))
+        for _ in range(5):
+            killed(body, chance.random() * 0.06, home.path, *digests)
+            sound(home)
+        versions = home.upload_versions("doom")
+        assert [item["version"] for item in versions] == list(range(1, len(versions) + 1))
+        home.commit_upload("doom", home.tree(digests[0]))
+        home.commit_upload("doom", home.tree(digests[1]))
+        assert home.upload_tree("doom").about["digest"] == digests[1]
+        sound(home)
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_save_outputs(self, home: Home, seed: int) -> None:
+        """Whatever the moment: nothing is lost, no mode changes, and in the end the outputs are there, once."""
+        chance = random.Random(seed)
+        source = put(home, {"same": b"same", "d0/old": b"old"})
+        run = home.create_run({"key": new_key(), "mounts": []}, source)
+        home.checkout(source, run.work, private=True)
+        wanted: Files = {**MANY, "empty/in": None, "link": "-> same"}
+        for path, content in wanted.items():
+            place = Path(run.work, path.rstrip("*"))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if content is None:
+                place.mkdir()
+            elif isinstance(content, str):
+                place.symlink_to(content[3:])
+            else:
+                place.write_bytes(content)
+                place.chmod(0o755 if path.endswith("*") else 0o644)
+        body = "run = home.run(sys.argv[2])\nhome.save_outputs(run, [])"
+        for _ in range(8):
+            killed(body, chance.random() * 0.03, home.path, run.key)
+            sound(home)
+            if os.path.exists(run.outputs_file):
+                break
+        else:
+            manifest, special = home.save_outputs(run, [])
+            assert special == []
+        stored = home.outputs(run)
+        assert stored is not None
+        assert stored.manifest().encode() == tree_of(wanted)[0].encode()
+        assert read_files(Path(run.out)) == wanted
+
+
+def killed(body: str, after: float, *arguments: str) -> None:
+    """Run `body` in a process and kill it `after` seconds from when it begins."""
+    process = subprocess.Popen([sys.executable, "-c", KILLED % body, *arguments], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(after)
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    process.stdout.close()
+
+
+class TestFullDisk:
+    @pytest.fixture
+    def small(self, small_disk: Callable[[str], Path]) -> Home:
+        return Home.open(str(small_disk("2m") / "home"))
+
+    def test_put(self, small: Home) -> None:
+        blob = os.urandom(3 << 20)
+        with served(small) as link:
+            stream = link.open("put")
+            with pytest.raises(RemoteError) as caught:
+                send(stream, blob)
+                stream.end()
+                stream.finish()
+            assert caught.value.code == "disk_full" and small.path in caught.value.message
+            sound(small)
+            os.unlink(os.path.join(small.partial, sha256(blob)))
+            stream = link.open("put")
+            send(stream, blob[: 1 << 20])
+            stream.end()
+            assert stream.finish() == {"blobs": 1}
+        sound(small)
+
+    def test_commit_with_executables(self, small: Home) -> None:
+        blob = os.urandom(1200 << 10)
+        manifest = put(small, {"a/run*": blob})
+        with served(small) as link:
+            stream = link.open("commit_upload", name="doom")
+            stream.send(manifest.encode())
+            stream.end()
+            with pytest.raises(RemoteError) as caught:
+                stream.finish()
+        assert caught.value.code == "disk_full"
+        assert small.list_uploads() == [] and os.listdir(small.tmp) == []
+        sound(small)
+        assert small.commit_upload("doom", put(small, {"a/run": blob}))[1]
+        sound(small)
+
+    def test_a_home_cannot_be_made(self, small: Home) -> None:
+        Path(small.path, "filler").write_bytes(bytes(1 << 20))
+        with pytest.raises(OSError), Path(small.path, "filler").open("ab") as file:
+            while True:
+                file.write(bytes(4096))
+        with pytest.raises(HomeError) as caught:
+            for number in range(2000):
+                Home.open(os.path.join(small.path, str(number)))
+        assert caught.value.code == "disk_full"
+
+
+@pytest.mark.parametrize(
+    ("op", "arguments"),
+    [
+        ("nonsense", {}), ("__init__", {}), ("put", {"x": 1}), ("run", {}), ("run", {"key": "../../etc"}),
+        ("run", {"key": 7}), ("runs", {"keys": 7}), ("runs", {"keys": ["../x"]}), ("runs", {"keys": [None]}),
+        ("submit", {"spec": {}}), ("submit", {"spec": 1}), ("submit", {"spec": {"key": "abcdefgh", "mounts": 1}}),
+        ("upload", {"name": "../x"}), ("remove_upload", {"name": "../../x"}), ("commit_upload", {"name": ".."}),
+        ("tree", {"resource": {}}), ("tree", {"resource": {"kind": "upload", "name": "../.."}}),
+        ("tree", {"resource": 1}),
+        ("get", {"resource": {"kind": "run", "key": "zzzzzzzz"}}), ("follow", {"key": "abcdefgh", "offset": "x"}),
+        ("kill", {"key": "abcdefgh"}), ("stop", {"key": "abcdefgh", "grace": "x"}), ("remove_run", {"key": ".."}),
+    ],
+)  # fmt: skip
+def test_requests_that_make_no_sense(home: Home, op: str, arguments: dict[str, Any]) -> None:
+    """Each has an error for an answer, and the next request is served."""
+    before = sorted(path for path in Path(home.path).rglob("*"))
+    with served(home) as link:
+        stream = link.open(op, **arguments)
+        stream.send(Manifest([]).encode())
+        stream.end()
+        with pytest.raises(RemoteError):
+            stream.finish(10)
+        assert link.call("uploads") == {"uploads": []}
+    assert [path for path in Path(home.path).rglob("*") if path not in before and path.parent.name != "locks"] == []
+
+
+def test_a_file_outside_is_not_sent(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    manifest = put(home, {"a": b"A", "link": f"-> {tmp_path}/secret"})
+    home.commit_upload("doom", manifest)
+    for name in ("../../../secret", "/etc/passwd", f"{tmp_path}/secret"):
+        with served(home) as link:
+            stream = link.open("get", resource={"kind": "upload", "name": "doom"})
+            stream.send(os.fsencode(name) + b"\0")
+            stream.end()
+            with pytest.raises(RemoteError):
+                stream.finish()
+    with served(home) as link:
+        stream = link.open("get", resource={"kind": "upload", "name": "doom"})
+        stream.send(b"link\0nothing\0a\0")
+        stream.end()
+        frames = list(stream)
+    assert ["gone" in frame.header for frame in frames] == [True, True, False] and frames[2].body == b"A"
+
+
+def test_entries_of_one_size_only(home: Home) -> None:
+    """A manifest that lies about a size makes no upload."""
+    digest = home.put(b"four")
+    with pytest.raises(HomeError):
+        home.commit_upload("doom", Manifest([Entry("f", "a", 5, digest)]))
+
+
+def test_links_that_end(home: Home) -> None:
+    with linked(Server(home).handle) as (link, cut):
+        stream = link.open("put")
+        cut()
+        with pytest.raises(LinkClosed):
+            stream.finish(10)

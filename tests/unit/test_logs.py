@@ -1,0 +1,114 @@
+"""The log from any byte on, its tail, its times."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remoterun.agent import logs
+from remoterun.agent.logs import LogReader, offset_of_tail, offset_since, read_times
+from remoterun.agent.runs import RunFolder
+
+LINES = st.lists(st.sampled_from([b"\n", b"a", b"bc\n", b"\xff", b"long " * 9, b"\r\n"]), max_size=40).map(b"".join)
+
+
+@contextmanager
+def run_with(log: bytes | None, times: str | None = None) -> Iterator[RunFolder]:
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder(folder)
+        Path(run.io).mkdir()
+        if log is not None:
+            Path(run.log).write_bytes(log)
+        if times is not None:
+            Path(run.times_file).write_text(times)
+        yield run
+
+
+@given(LINES, st.integers(0, 45))
+def test_the_tail_is_what_tail_says(log: bytes, lines: int) -> None:
+    with run_with(log) as run:
+        expected = b"".join(_lines(log)[-lines:] if lines else [])
+        assert log[offset_of_tail(run, lines) :] == expected
+
+
+def _lines(log: bytes) -> list[bytes]:
+    parts = log.split(b"\n")
+    return [part + b"\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+
+
+@pytest.mark.parametrize("lines", [1, 2, 3, 999, 1000, 1001, 40_000])
+def test_the_tail_of_a_large_log(lines: int) -> None:
+    log = b"".join(b"line %d\n" % number for number in range(40_000))
+    with run_with(log) as run:
+        assert log[offset_of_tail(run, lines) :] == b"".join(_lines(log)[-lines:])
+
+
+def test_one_line_longer_than_a_piece() -> None:
+    log = b"a\n" + b"x" * 300_000 + b"\n" + b"y" * 200_000
+    with run_with(log) as run:
+        assert [offset_of_tail(run, lines) for lines in (1, 2, 3, 4)] == [300_003, 2, 0, 0]
+
+
+def test_no_log() -> None:
+    with run_with(None) as run:
+        assert offset_of_tail(run, 3) == offset_since(run, 5.0) == 0
+        assert list(LogReader(run, 0, True).pieces(True)) == [] == read_times(run)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=30), max_size=12), st.booleans(), st.data())
+def test_read_while_it_grows(parts: list[bytes], timed: bool, data: st.DataObject) -> None:
+    """Each byte once, in order, with a time no earlier than the one before."""
+    whole = b"".join(parts)
+    start = data.draw(st.integers(0, len(whole)))
+    with run_with(b"", "") as run:
+        reader = LogReader(run, start, timed)
+        found = []
+        size = 0
+        for number, part in enumerate(parts):
+            with open(run.log, "ab") as file:
+                file.write(part)
+            size += len(part)
+            if data.draw(st.booleans()):
+                with open(run.times_file, "a") as text:
+                    text.write(f"{size} {number + 100}.000\n")
+            if data.draw(st.booleans()):
+                found += list(reader.pieces())
+        found += list(reader.pieces(ended=True))
+        assert b"".join(piece.data for piece in found) == whole[start:]
+        offset = start
+        for piece in found:
+            assert piece.offset == offset
+            offset += len(piece.data)
+        times = [piece.time for piece in found if piece.time is not None]
+        assert times == sorted(times) and (timed or not times)
+
+
+def test_pieces_have_the_time_when_their_end_was_seen() -> None:
+    with run_with(b"aabbbcc", "2 10.0\n5 20.0\n") as run:
+        reader = LogReader(run, 0, True)
+        assert [(piece.data, piece.time) for piece in reader.pieces()] == [(b"aa", 10.0), (b"bbb", 20.0)]
+        assert [(piece.data, piece.time) for piece in reader.pieces(True)] == [(b"cc", None)]
+        assert offset_since(run, 9) == offset_since(run, 10.0) == 0
+        assert offset_since(run, 15) == 2
+        assert offset_since(run, 21) == 7
+
+
+def test_half_a_line_of_times() -> None:
+    with run_with(b"aabb", "2 10.0\n4 2") as run:
+        assert read_times(run)[:1] == [(2, 10.0)]
+    with run_with(b"aabb", "2 10.0\n4") as run:
+        assert read_times(run) == [(2, 10.0)]
+        Path(run.times_file).write_text("2 10.0\n4 20.0\n")
+        assert read_times(run, 1) == [(4, 20.0)]
+
+
+def test_large_pieces_are_bounded() -> None:
+    with run_with(bytes(1_000_000), "1000000 5.0\n") as run:
+        for timed in (False, True):
+            assert max(len(piece.data) for piece in LogReader(run, 0, timed).pieces()) == logs.PIECE

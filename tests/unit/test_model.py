@@ -1,0 +1,188 @@
+"""What users type."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remoterun.agent.home import KEY
+from remoterun.agent.runs import Reason, RunState
+from remoterun.errors import UsageError
+from remoterun.model import (
+    MachineType,
+    Mount,
+    Resource,
+    Run,
+    command_text,
+    did_you_mean,
+    new_key,
+    parse_duration,
+    parse_variable,
+)
+
+
+class TestResources:
+    @pytest.mark.parametrize(
+        ("text", "parts"),
+        [
+            ("uploads/doom", ("uploads", "doom", "", False)),
+            ("uploads/doom/", ("uploads", "doom", "", True)),
+            ("uploads/doom/a/b", ("uploads", "doom", "a/b", False)),
+            ("runs/16", ("runs", "16", "", False)),
+            ("runs/last/models/", ("runs", "last", "models", True)),
+            ("uploads/a.b-c_D/ x", ("uploads", "a.b-c_D", " x", False)),
+        ],
+    )
+    def test_forms(self, text: str, parts: tuple[str, str, str, bool]) -> None:
+        resource = Resource.parse(text)
+        assert (resource.kind, resource.name, resource.sub, resource.trailing) == parts
+        assert Resource.parse(str(resource)) == resource and Resource.is_one(text)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "/uploads/doom",
+            "upload/doom",
+            "doom",
+            "uploads",
+            "uploads/",
+            "runs/x",
+            "runs/-1",
+            "runs/1.5",
+            "uploads/a b",
+            "uploads/../x",
+            "uploads/doom/../x",
+            "uploads/doom/a//b",
+            "uploads//x",
+            "runs/16/./x",
+            "runs//x",
+            "uploads/d/\0",
+        ],
+    )
+    def test_what_is_none(self, text: str) -> None:
+        with pytest.raises(UsageError) as caught:
+            Resource.parse(text)
+        assert caught.value.hint
+
+    def test_a_whole_kind(self) -> None:
+        assert Resource.parse("runs", whole_kind=True) == Resource("runs") == Resource.parse("runs/", whole_kind=True)
+
+    @given(st.text(max_size=30))
+    def test_any_text(self, text: str) -> None:
+        for prefix in ("", "uploads/", "runs/", "uploads/doom/", "runs/1/"):
+            try:
+                resource = Resource.parse(prefix + text)
+            except UsageError:
+                continue
+            assert not resource.sub.startswith("/") and ".." not in resource.sub.split("/")
+
+
+class TestMounts:
+    @pytest.mark.parametrize(
+        ("text", "workdir", "place"),
+        [
+            ("uploads/doom:data", "", "data"),
+            ("uploads/doom:data", "a/b", "a/b/data"),
+            ("uploads/doom", "", "doom"),
+            ("uploads/doom/x/in.txt", "w", "w/in.txt"),
+            ("runs/15/models", "", "models"),
+            ("runs/15", "", "15"),
+            ("uploads/doom:../data", "a", "data"),
+            ("uploads/doom:/data/", "a", "/data"),
+            ("uploads/doom:./d/", "", "d"),
+            ("uploads/doom:/remoterun/x", "", "/remoterun/x"),
+        ],
+    )
+    def test_places(self, text: str, workdir: str, place: str) -> None:
+        assert Mount.parse(text).place(workdir) == place
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "uploads/doom:",
+            "uploads/doom:a:b",
+            "uploads/doom:.",
+            "uploads/doom:..",
+            "uploads/doom:../x",
+            "uploads/doom:/",
+            "uploads/doom:/remoterun",
+            "uploads/doom:/.remoterun/io",
+            "uploads/doom://remoterun",
+            "uploads/doom:/x/../.remoterun",
+            "uploads/doom:a,b",
+            "x:y",
+            "uploads/doom:a/../../x",
+            "uploads/doom:\0",
+            ":data",
+        ],
+    )
+    def test_refused(self, text: str) -> None:
+        with pytest.raises(UsageError):
+            Mount.parse(text).place("")
+
+    @given(st.text(max_size=20), st.sampled_from(["", "a", "a/b"]))
+    def test_relative_ones_stay_in_the_work_tree(self, path: str, workdir: str) -> None:
+        try:
+            place = Mount.parse("uploads/doom:" + path).place(workdir)
+        except UsageError:
+            return
+        assert place.startswith("/") == path.startswith("/") and ".." not in place.split("/")
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("text", "seconds"), [("90s", 90), ("10m", 600), ("2h", 7200), ("1d", 86400), ("5", 300), (" 1.5h ", 5400)]
+    )
+    def test_durations(self, text: str, seconds: float) -> None:
+        assert parse_duration(text) == seconds
+
+    @pytest.mark.parametrize("text", ["", "0", "0s", "-1m", "1w", "h", "1 2", "1e3", "nan", "inf"])
+    def test_no_durations(self, text: str) -> None:
+        with pytest.raises(UsageError):
+            parse_duration(text)
+
+    def test_variables(self) -> None:
+        assert parse_variable("A=b=c") == ("A", "b=c") and parse_variable("_x1=") == ("_x1", "")
+        for text in ("A", "=x", "1A=x", "A-B=x", "A B=x", "A=\0", "é=1", "A\n=1"):
+            with pytest.raises(UsageError):
+                parse_variable(text)
+
+    @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=2, max_size=4))
+    def test_words_keep_their_borders(self, words: list[str]) -> None:
+        script = "for word; do printf '%s\\0' \"$word\"; done"
+        text = command_text(["set", "--", *words]) + "; " + script
+        out = subprocess.run(["sh", "-c", text], capture_output=True, check=True).stdout
+        assert out.decode().split("\0")[:-1] == words
+
+    def test_one_word_is_a_command_line(self) -> None:
+        assert command_text(["echo a | cat"]) == "echo a | cat"
+
+    def test_close_words(self) -> None:
+        assert did_you_mean("Dom", ["doom", "x"]) == "doom" and did_you_mean("my_data", ["my-data"]) == "my-data"
+        assert did_you_mean("q", ["doom"]) is None
+
+    def test_keys_sort_by_time_and_are_paths(self) -> None:
+        keys = [new_key(now / 1000) for now in range(1_700_000_000_000, 1_700_000_000_050)]
+        assert keys == sorted(keys) and len(set(keys)) == 50 and all(KEY.match(key) for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "status"),
+    [
+        (0, Reason.EXITED, 0),
+        (7, Reason.EXIT_NONZERO, 7),
+        (None, Reason.KILLED, 137),
+        (None, Reason.STOPPED, 143),
+        (5, Reason.STOPPED, 5),
+        (None, Reason.HOST_LOST, 125),
+        (None, Reason.BUILD_FAILED, 125),
+        (None, None, 125),
+    ],
+)
+def test_exit_status(code: int | None, reason: Reason | None, status: int) -> None:
+    run = Run(1, "k", MachineType("m"), RunState.FAILED, "c", 1.0, reason, code)
+    assert run.exit_status == status

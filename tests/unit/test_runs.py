@@ -1,0 +1,181 @@
+"""The run folder: states, events, requests, locks; the table of moves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remoterun.agent.files import append_line, read_json, remove_tree, write_whole
+from remoterun.agent.runs import ENDINGS, FINAL, MOVES, IllegalMove, Reason, RunFolder, RunState, check_move
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    folder = tmp_path / "abcdefgh"
+    (folder / "io").mkdir(parents=True)
+    write_whole(str(folder / "spec.json"), b'{"created": 1.5}')
+    return RunFolder(str(folder))
+
+
+class TestMoves:
+    @given(st.sampled_from(RunState), st.sampled_from(RunState))
+    def test_forward_only_and_never_out_of_an_end(self, before: RunState, after: RunState) -> None:
+        order = list(RunState)
+        legal = before not in FINAL and order.index(after) > order.index(before)
+        assert (after in MOVES[before]) == legal
+        if not legal:
+            with pytest.raises(IllegalMove):
+                check_move(before, after)
+
+    def test_each_reason_has_an_end_and_words(self) -> None:
+        assert set(ENDINGS) == set(Reason)
+        assert {ending.state for ending in ENDINGS.values()} == FINAL
+        assert all(ending.words and not ending.words.endswith(".") for ending in ENDINGS.values())
+
+
+class TestEvents:
+    def test_a_life(self, run: RunFolder) -> None:
+        assert run.state() == (RunState.QUEUED, {}) and run.events() == []
+        run.move(RunState.QUEUED)
+        run.note("waiting", n=1)
+        run.move(RunState.RUNNING, engine="process")
+        with pytest.raises(IllegalMove):
+            run.move(RunState.BUILDING)
+        with pytest.raises(IllegalMove):
+            run.move(RunState.RUNNING)
+        run.move(RunState.SAVING, reason="exited", code=0)
+        run.move(RunState.COMPLETE, reason="exited", code=0, outputs={"files": 1, "size": 2})
+        status = run.status()
+        assert (status["state"], status["code"], status["engine"], status["note"]) == ("complete", 0, "process", None)
+        assert status["started"] and status["ended"] and status["created"] == 1.5
+        with pytest.raises(IllegalMove):
+            run.move(RunState.KILLED)
+        assert [event.get("state", "note") for event in run.events(2)] == ["running", "saving", "complete"]
+
+    @given(st.integers(0, 200))
+    def test_a_line_that_a_crash_cut(self, keep: int) -> None:
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            run = RunFolder(folder)
+            write_whole(run.spec_file, b"{}")
+            run.move(RunState.QUEUED)
+            run.move(RunState.BUILDING)
+            whole = Path(run.events_file).read_bytes()
+            keep = min(keep, len(whole))
+            Path(run.events_file).write_bytes(whole[:keep])
+            state, _ = run.state()
+            assert state in (RunState.QUEUED, RunState.BUILDING)
+            if state is RunState.QUEUED:
+                run.move(RunState.BUILDING) if run.events() else run.move(RunState.QUEUED)
+            run.move(RunState.MOUNTING)
+            assert run.state()[0] is RunState.MOUNTING
+            assert run.status()["state"] == "mounting"
+
+    def test_many_writers_of_whole_lines(self, tmp_path: Path) -> None:
+        body = (
+            "from remoterun.agent.files import append_line\n"
+            "for n in range(100): append_line(%r, {'n': n, 'pad': 'x' * 500})"
+        )
+        path = str(tmp_path / "lines")
+        started = [subprocess.Popen([sys.executable, "-c", body % path]) for _ in range(3)]
+        assert [process.wait(30) for process in started] == [0, 0, 0]
+        lines = [json.loads(line) for line in Path(path).read_bytes().split(b"\n") if line]
+        assert sorted(line["n"] for line in lines) == sorted([*range(100)] * 3)
+
+
+class TestRequests:
+    def test_stop_and_kill(self, run: RunFolder) -> None:
+        assert run.stop_asked() is None and not run.kill_asked() and not run.status()["stopping"]
+        run.ask_stop(2.5)
+        run.ask_stop(99)
+        assert run.stop_asked() == 2.5 and run.status()["stopping"]
+        run.ask_kill()
+        run.ask_kill()
+        assert run.kill_asked()
+
+    @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"grace": null}', b'{"grace": "x"}'])
+    def test_a_damaged_request_still_stops(self, run: RunFolder, content: bytes) -> None:
+        Path(run.stop_file).write_bytes(content)
+        assert run.stop_asked() == 10.0
+
+    @pytest.mark.parametrize(("content", "code"), [("0\n", 0), ("137\n", 137), ("", None), ("x", None)])
+    def test_the_exit_code(self, run: RunFolder, content: str, code: int | None) -> None:
+        assert run.exit_code() is None
+        Path(run.exit_file).write_text(content)
+        assert run.exit_code() == code
+
+
+class TestSupervision:
+    def test_one_at_a_time_and_until_death(self, run: RunFolder) -> None:
+        assert not run.supervised()
+        body = (
+            "import sys, time; from remoterun.agent.runs import RunFolder;"
+            "lock = RunFolder(sys.argv[1]).take_supervision(); print(lock is not None, flush=True); time.sleep(60)"
+        )
+        first = subprocess.Popen([sys.executable, "-c", body, run.path], stdout=subprocess.PIPE)
+        assert first.stdout is not None and first.stdout.readline() == b"True\n"
+        assert run.supervised() and run.take_supervision() is None
+        first.send_signal(signal.SIGKILL)
+        first.wait(10)
+        first.stdout.close()
+        assert not run.supervised()
+        lock = run.take_supervision()
+        assert lock is not None
+        os.close(lock)
+
+
+class TestFiles:
+    def test_appears_whole_or_not_at_all(self, tmp_path: Path) -> None:
+        path = tmp_path / "file"
+        body = (
+            "import sys; from remoterun.agent.files import write_whole; print(flush=True)\n"
+            "while True:\n  for c in b'ab': write_whole(sys.argv[1], bytes([c]) * 300000)"
+        )
+        write_whole(str(path), b"a" * 300_000)
+        process = subprocess.Popen([sys.executable, "-c", body, str(path)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        for _ in range(50):
+            data = path.read_bytes()
+            assert len(data) == 300_000 and len(set(data)) == 1
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
+        assert len(set(path.read_bytes())) == 1
+
+    def test_remove_tree(self, tmp_path: Path) -> None:
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (outside / "kept").touch()
+        folder = tmp_path / "folder"
+        (folder / "a/b").mkdir(parents=True)
+        (folder / "a/b/f").touch()
+        (folder / "link").symlink_to(outside)
+        (folder / "a/b").chmod(0o555)
+        (folder / "a").chmod(0)
+        remove_tree(str(folder))
+        remove_tree(str(folder))
+        assert not folder.exists() and (outside / "kept").exists()
+        link = tmp_path / "link"
+        link.symlink_to(outside)
+        remove_tree(str(link))
+        assert not link.is_symlink() and (outside / "kept").exists()
+
+    def test_json_lines(self, tmp_path: Path) -> None:
+        path = str(tmp_path / "lines")
+        append_line(path, {"a": 1})
+        with open(path, "ab") as file:
+            file.write(b'{"cut')
+        append_line(path, {"b": "é"})
+        assert Path(path).read_bytes() == b'{"a":1}\n{"cut\n{"b":"\\u00e9"}\n'
+        write_whole(path, b"[1]")
+        assert read_json(path) == [1]

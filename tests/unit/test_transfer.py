@@ -1,0 +1,321 @@
+"""Trees on their way between this machine and homes; hosts that lie."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remoterun.agent.home import Home
+from remoterun.agent.protocol import PIECE, WINDOW
+from remoterun.agent.tree import Entry, Manifest
+from remoterun.errors import AlreadyExists, RemoterunError, TransferError, UnsafePath, UsageError
+from remoterun.hosts.local import LocalHost
+from remoterun.model import MachineType
+from remoterun.session import Session
+from remoterun.transfer import (
+    Progress,
+    fetch,
+    fetch_manifest,
+    missing_blobs,
+    read_tree,
+    refuse,
+    relay,
+    send_blobs,
+)
+from tests.workshop import Files, hostile_agent, read_files, tree_of, write_files
+
+FILES: Files = {
+    "a": b"A", "b/c": os.urandom(3 * PIECE + 5), "b/run*": b"#!", "link": "-> b/c", "empty": None, "zero": b"",
+    os.fsdecode(b"not\xffutf8"): b"x", "new\nline": b"y",
+}  # fmt: skip
+UPLOAD = {"kind": "upload", "name": "doom", "sub": ""}
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Any:
+    session = Session(MachineType("here"), LocalHost(tmp_path / "home"))
+    yield session
+    session.close()
+
+
+def upload(session: Session, folder: Path, files: Files) -> Manifest:
+    tree = read_tree(write_files(folder, files), Progress())
+    send_blobs(session, tree, {}, Progress())
+    session.request("commit_upload", tree.manifest.encode(), name="doom")
+    return tree.manifest
+
+
+class TestThereAndBack:
+    def test_a_folder(self, session: Session, tmp_path: Path) -> None:
+        manifest = upload(session, tmp_path / "source", FILES)
+        assert manifest.encode() == tree_of(FILES)[0].encode()
+        progress = Progress()
+        result = fetch(session, UPLOAD, tmp_path / "target", refuse, progress)
+        assert read_files(tmp_path / "target") == FILES
+        assert (result.files, result.size, result.warnings) == (6, manifest.size, [])
+        assert (progress.bytes_done, progress.files_done) == (progress.bytes_total, progress.files_total)
+        again = fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
+        assert (again.files, again.unchanged) == (0, 7)
+
+    def test_one_file(self, session: Session, tmp_path: Path) -> None:
+        upload(session, tmp_path / "source", FILES)
+        fetch(session, {**UPLOAD, "sub": "b/run"}, tmp_path / "target", refuse, Progress())
+        assert read_files(tmp_path / "target") == {"run*": b"#!"}
+
+    def test_what_is_there_is_not_sent(self, session: Session, tmp_path: Path) -> None:
+        upload(session, tmp_path / "source", FILES)
+        tree = read_tree(write_files(tmp_path / "other", {"same": FILES["b/c"], "new": b"new"}), Progress())
+        sent = send_blobs(session, tree, {}, Progress())
+        assert (sent.blobs, sent.size, sent.already) == (1, 3, 3 * PIECE + 5)
+
+    def test_hundreds_of_thousands_of_names(self, session: Session, tmp_path: Path) -> None:
+        """More bytes of names than one window, with answers that fill the other: neither side may wait for ever."""
+        home = Home.open(str(tmp_path / "home"))
+        blob = home.put(bytes(8000))
+        deep = "/".join(["d" * 200] * 18)
+        manifest = Manifest(Entry("f", f"{deep}/{number}/{'x' * 200}", 8000, blob) for number in range(2400))
+        assert sum(len(entry.path) for entry in manifest.entries) > WINDOW < manifest.size
+        home.commit_upload("doom", manifest)
+        result = fetch(session, UPLOAD, tmp_path / "t", refuse, Progress())
+        assert result.files == 2400
+
+    def test_relay(self, session: Session, tmp_path: Path) -> None:
+        manifest = upload(session, tmp_path / "source", FILES)
+        other = Session(MachineType("there"), LocalHost(tmp_path / "other"))
+        try:
+            sent = relay(session, UPLOAD, manifest, other, Progress())
+            assert sent.blobs == len({entry.digest for entry in manifest.files})
+            other.request("commit_upload", manifest.encode(), name="doom")
+            assert relay(session, UPLOAD, manifest, other, Progress()).blobs == 0
+            fetch(other, UPLOAD, tmp_path / "target", refuse, Progress())
+            assert read_files(tmp_path / "target") == FILES
+        finally:
+            other.close()
+
+    def test_relay_of_a_damaged_file(self, session: Session, tmp_path: Path) -> None:
+        manifest = upload(session, tmp_path / "source", {"a": b"content"})
+        path = tmp_path / "home/uploads/doom/1/a"
+        path.chmod(0o644)
+        path.write_bytes(b"CONTENT")
+        other = Session(MachineType("there"), LocalHost(tmp_path / "other"))
+        try:
+            with pytest.raises(TransferError):
+                relay(session, UPLOAD, manifest, other, Progress())
+            assert missing_blobs(other, [manifest.entries[0].digest])
+            with pytest.raises(TransferError):
+                fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
+            assert read_files(tmp_path / "target") == {}
+        finally:
+            other.close()
+
+
+class TestReading:
+    def test_what_cannot_be_an_upload(self, tmp_path: Path) -> None:
+        (tmp_path / "pipe").mkdir()
+        os.mkfifo(tmp_path / "pipe/p")
+        (tmp_path / "empty").mkdir()
+        for path in ("absent", "pipe", "empty", "pipe/p"):
+            with pytest.raises(UsageError):
+                read_tree(tmp_path / path, Progress())
+
+    def test_a_file_that_changed_after_it_was_read(self, session: Session, tmp_path: Path) -> None:
+        for change in (b"longer than it was", b"x", b"OLD"):
+            folder = write_files(tmp_path / f"s{len(change)}", {"a": b"old"})
+            tree = read_tree(folder, Progress())
+            (folder / "a").write_bytes(change)
+            with pytest.raises(TransferError):
+                send_blobs(session, tree, {}, Progress())
+        assert session.call("uploads") == {"uploads": []}
+
+    def test_links_out_are_told(self, tmp_path: Path) -> None:
+        tree = read_tree(write_files(tmp_path / "s", {"a": b"x", "out": "-> ../x", "in": "-> a"}), Progress())
+        assert len(tree.warnings) == 1 and "out" in tree.warnings[0]
+
+
+class TestConflicts:
+    @pytest.fixture
+    def ready(self, session: Session, tmp_path: Path) -> Path:
+        upload(session, tmp_path / "source", {"a": b"new", "b/c": b"new", "l": "-> a", "same": b"same"})
+        return write_files(tmp_path / "target", {"a": b"mine", "same": b"same"})
+
+    def test_refused_before_anything_is_written(self, session: Session, ready: Path) -> None:
+        with pytest.raises(AlreadyExists):
+            fetch(session, UPLOAD, ready, refuse, Progress())
+        assert read_files(ready) == {"a": b"mine", "same": b"same"}
+
+    @pytest.mark.parametrize(("answer", "kept"), [(True, b"new"), (False, b"mine")])
+    def test_asked_once_for_what_differs(self, session: Session, ready: Path, answer: bool, kept: bytes) -> None:
+        asked: list[str] = []
+        result = fetch(session, UPLOAD, ready, lambda path: asked.append(path) or answer, Progress())
+        assert asked == [str(ready / "a")]
+        assert read_files(ready) == {"a": kept, "b/c": b"new", "l": "-> a", "same": b"same"}
+        assert (result.unchanged, result.skipped) == (1, [] if answer else ["a"])
+
+    def test_a_folder_where_a_file_should_be(self, session: Session, ready: Path) -> None:
+        (ready / "a").unlink()
+        write_files(ready, {"a/mine": b"mine", "l/mine": b"mine"})
+        result = fetch(session, UPLOAD, ready, lambda path: True, Progress())
+        assert len(result.warnings) == 2
+        assert read_files(ready) == {"a/mine": b"mine", "l/mine": b"mine", "b/c": b"new", "same": b"same"}
+
+    def test_a_file_where_a_folder_should_be(self, session: Session, ready: Path) -> None:
+        (ready / "b").write_bytes(b"mine")
+        with pytest.raises(UnsafePath, match="b"):
+            fetch(session, UPLOAD, ready, lambda path: True, Progress())
+        assert (ready / "b").read_bytes() == b"mine"
+
+    def test_a_link_here_that_points_out_is_not_followed(self, session: Session, ready: Path, tmp_path: Path) -> None:
+        outside = write_files(tmp_path / "outside", {"c": b"mine"})
+        (ready / "b").symlink_to(outside)
+        with pytest.raises(UnsafePath):
+            fetch(session, UPLOAD, ready, lambda path: True, Progress())
+        (ready / "b").unlink()
+        (ready / "a").unlink()
+        (ready / "a").symlink_to(outside / "c")
+        fetch(session, UPLOAD, ready, lambda path: True, Progress())
+        assert read_files(outside) == {"c": b"mine"} and not (ready / "a").is_symlink()
+
+
+MANIFEST = '["f","a",3,"%s",0]' % tree_of({"a": b"abc"})[0].entries[0].digest  # noqa: UP031
+
+
+def lies(rows: str, get: str = "", result: str = "{}") -> str:
+    """A hostile agent's program: it answers `tree` with `rows`, and `get` with `get`."""
+    return f"""
+        stream, header, body = hear(OPEN)
+        hear(END)
+        say(stream, DATA, {{}}, HEADER + {rows!r}.encode() + b"\\n")
+        say(stream, END, {result})
+        stream, header, body = hear(OPEN)
+        hear(END)
+        good = hashlib.sha256(b"abc").hexdigest()
+        {get}
+        while hear(END): pass
+    """
+
+
+class TestHostileHosts:
+    @pytest.mark.parametrize(
+        "rows",
+        [
+            MANIFEST.replace('"a"', '"../out"'), MANIFEST.replace('"a"', '"/tmp/out"'),
+            MANIFEST.replace('"a"', '"a/../../out"'), MANIFEST.replace('"a"', '"\\ud800"'),
+            '["l","a","/"]\n' + MANIFEST.replace('"a"', '"a/out"'), '["l","a","\\ud800"]', MANIFEST + "\n" + MANIFEST,
+            "garbage", MANIFEST.replace("3", "-3", 1),
+        ],
+        ids=range(9),
+    )  # fmt: skip
+    def test_lists(self, tmp_path: Path, rows: str) -> None:
+        with hostile_agent(tmp_path, lies(rows)) as session, pytest.raises(UnsafePath):
+            fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
+        assert not (tmp_path / "out").exists() and not (tmp_path / "target").exists()
+
+    @pytest.mark.parametrize(
+        "get",
+        [
+            'say(stream, DATA, {"s": 3, "x": 0, "h": good, "c": 0}, b"abd")',
+            'say(stream, DATA, {"s": 3, "x": 0, "h": hashlib.sha256(b"abd").hexdigest(), "c": 0}, b"abd")',
+            'say(stream, DATA, {"s": 4, "x": 0, "h": good, "c": 0}, b"abc")',
+            'say(stream, DATA, {"s": 3, "x": 0}, b"abc" * 10)',
+            'say(stream, DATA, {"s": -1, "x": 0, "h": good}, b"")',
+            'say(stream, DATA, {"x": 0, "h": good, "c": 0}, b"abc")',
+            'say(stream, DATA, {"s": "3", "h": good}, b"abc")',
+            'say(stream, DATA, {"s": 3, "h": 5, "c": 0}, b"abc")',
+            'say(stream, DATA, {"s": 3, "h": good, "c": 0}, b"ab")',
+            "say(stream, END)",
+            'say(stream, ERROR, {"code": 5, "message": None})',
+            "send(b'nonsense' * 99)",
+            "sys.exit(1)",
+        ],
+        ids=range(13),
+    )
+    def test_contents(self, tmp_path: Path, get: str) -> None:
+        with hostile_agent(tmp_path, lies(MANIFEST, get)) as session, pytest.raises(RemoterunError):
+            fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
+        assert read_files(tmp_path / "target") == {}
+
+    def test_paths_as_long_as_they_may_be(self, tmp_path: Path) -> None:
+        rows = MANIFEST.replace('"a"', '"' + "/".join(["d" * 250] * 16) + '"')
+        answer = 'say(stream, DATA, {"s": 3, "h": good, "c": 0}, b"abc"); say(stream, END)'
+        with hostile_agent(tmp_path, lies(rows, answer)) as session:
+            result = fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
+        assert result.files == 1
+
+    def test_links_that_point_out_are_left_out(self, tmp_path: Path) -> None:
+        rows = '["l","abs","/etc/passwd"]\n["l","in","abs"]\n["l","up","../../x"]'
+        with hostile_agent(tmp_path, lies(rows)) as session:
+            result = fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
+        assert read_files(tmp_path / "target") == {"in": "-> abs"} and len(result.warnings) == 2
+
+    def test_a_list_without_an_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from remoterun import transfer
+
+        monkeypatch.setattr(transfer, "MAX_TREE", 4 << 20)
+        program = """
+            stream, header, body = hear(OPEN)
+            hear(END)
+            try:
+                while True:
+                    say(stream, DATA, {}, HEADER + b"x" * 100000)
+            except OSError:
+                pass
+        """
+        with hostile_agent(tmp_path, program) as session, pytest.raises(RemoterunError):
+            fetch_manifest(session, UPLOAD)
+
+    @pytest.mark.parametrize("answer", ["b'x'", "struct.pack('!IQ', 99, 0)", "b'\\xff' * 12", "b'\\xff' * 13"])
+    def test_what_it_says_it_lacks(self, tmp_path: Path, answer: str) -> None:
+        program = f"""
+            stream, header, body = hear(OPEN)
+            hear(END)
+            say(stream, DATA, {{}}, {answer})
+            say(stream, END)
+            hear(END)
+        """
+        tree = read_tree(write_files(tmp_path / "s", {"a": b"abc"}), Progress())
+        with hostile_agent(tmp_path, program) as session, pytest.raises(TransferError):
+            send_blobs(session, tree, {}, Progress())
+
+    def test_more_there_than_the_file_has(self, tmp_path: Path) -> None:
+        program = """
+            stream, header, body = hear(OPEN)
+            hear(END)
+            say(stream, DATA, {}, struct.pack("!IQ", 0, 1 << 60))
+            say(stream, END)
+            stream, header, body = hear(OPEN)
+            _, header, body = hear(DATA)
+            assert (header["o"], body) == (0, b"abc"), header
+            hear(END)
+            say(stream, END)
+            hear(END)
+        """
+        tree = read_tree(write_files(tmp_path / "s", {"a": b"abc"}), Progress())
+        with hostile_agent(tmp_path, program) as session:
+            send_blobs(session, tree, {}, Progress())
+
+    def test_one_that_ends_a_transfer_early(self, tmp_path: Path) -> None:
+        """It reads no more than a little of 30 MB: the sender doesn't wait for ever."""
+        program = """
+            stream, header, body = hear(OPEN)
+            hear(END)
+            say(stream, DATA, {}, struct.pack("!IQ", 0, 0))
+            say(stream, END)
+            stream, header, body = hear(OPEN)
+            say(stream, END, {"blobs": 1})
+            while hear(DATA): pass
+        """
+        tree = read_tree(write_files(tmp_path / "s", {"a": bytes(30 << 20)}), Progress())
+        with hostile_agent(tmp_path, program) as session:
+            send_blobs(session, tree, {}, Progress())
+
+
+def test_a_full_disk_here(session: Session, small_disk: Callable[[str], Path], tmp_path: Path) -> None:
+    upload(session, tmp_path / "source", {"a": os.urandom(3 << 20)})
+    target = small_disk("2m") / "target"
+    with pytest.raises(TransferError, match="full"):
+        fetch(session, UPLOAD, target, refuse, Progress())
+    assert read_files(target) == {}
