@@ -506,7 +506,7 @@ def _append(file: Any, data: bytes) -> None:
 
 def _without_values(spec: Dict[str, Any]) -> Dict[str, Any]:
     """A spec for people: of the variables that the user set, the names only, for a value may be a secret."""
-    hidden = {name: "***" for name in spec.get("asked_env", [])}
+    hidden = dict.fromkeys(spec.get("asked_env", []), "***")
     return dict(spec, env=dict(spec["env"], **hidden))
 
 
