@@ -417,7 +417,8 @@ class Home:
             os.rename(tree, run.out)
         write_whole(run.outputs_file, manifest.encode())
         if not unreadable:
-            remove_tree(run.work)
+            with contextlib.suppress(PermissionError):  # a folder of another user: what is in it stays beside its copy
+                remove_tree(run.work)
         return manifest, special + unreadable
 
     def _adopt_output(self, path: str, entry: Entry, ours: bool) -> None:

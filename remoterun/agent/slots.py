@@ -80,9 +80,14 @@ def come(home: Home, key: str, gpus: int) -> None:
 
 
 def release(home: Home, key: str) -> None:
-    """Give back what `key` holds, or its place in the line. Nothing held is fine."""
-    _drop(home, key, ".slot")
-    _drop(home, key, ".wait")
+    """Give back what `key` holds, or its place in the line, and what a killed supervisor was about to write there.
+
+    Nothing held is fine.
+    """
+    for name in os.listdir(home.queue):
+        if name.startswith(key + "."):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(home.queue, name))
 
 
 def _free_gpus(

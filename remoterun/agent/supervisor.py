@@ -7,6 +7,7 @@ Standard library only; Python >= 3.8.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -34,9 +35,9 @@ AFTER_EXIT = 5.0
 """Seconds that a container may take to end after the command has."""
 
 
-def engine_of(home: Home, name: str) -> Any:
+def engine_of(home: Home, name: str, reaper: Optional[int] = None) -> Any:
     if name == "process":
-        return ProcessEngine(home, os.getpid())
+        return ProcessEngine(home, reaper)
     return Docker(home, name)
 
 
@@ -185,7 +186,7 @@ class Supervisor:
     def _build(self) -> None:
         candidates, why = self._candidates()
         for name in candidates:
-            engine = engine_of(self.home, name)
+            engine = engine_of(self.home, name, os.getpid())
             job = BuildJob(self.run.build_log, self.run.note, self._asked)
             try:
                 engine.build(self.run, self.spec, job)
@@ -332,7 +333,8 @@ class Supervisor:
                 named = ", ".join(show(path) for path in special[:5]) + (", …" if len(special) > 5 else "")
                 self.run.note("not saved, since no file that this user can read: %s" % named)
         elif all_readable(self.run.work):  # a crash came before it was discarded
-            self._discard_work()
+            with contextlib.suppress(PermissionError):
+                self._discard_work()
         saved = self.home.outputs(self.run)
         manifest = saved.manifest() if saved else None
         fields = {"code": event.get("code")}
@@ -372,7 +374,7 @@ class Supervisor:
 
     def _chosen_engine(self) -> Any:
         if self._engine is None:
-            self._engine = engine_of(self.home, read_json(self.run.engine_file)["engine"])
+            self._engine = engine_of(self.home, read_json(self.run.engine_file)["engine"], os.getpid())
         return self._engine
 
     def _gpus(self) -> List[str]:

@@ -94,7 +94,9 @@ def test_every_setting() -> None:
 def test_every_public_name_is_explained() -> None:
     for name in client.__all__:
         thing = getattr(client, name)
-        if inspect.isclass(thing):
+        if inspect.isclass(thing) and issubclass(thing, Exception):
+            assert re.search(rf"\b{name} ", errors.__doc__ or ""), name
+        elif inspect.isclass(thing):
             own = thing.__doc__ or ""
             assert own and not (dataclasses.is_dataclass(thing) and own.startswith(f"{name}(")), name
     for name, method in inspect.getmembers(client.Client, inspect.isfunction):

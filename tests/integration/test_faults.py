@@ -778,7 +778,7 @@ class TestFilesOfAnotherUser:
         notes = [event["note"] for event in client.details(run.number)[1]["events"] if "note" in event]
         assert len(notes) == 1 and "closed" in notes[0] and "secret" in notes[0]
 
-    def test_nothing_is_left_of_what_can_be_read(self, box: Box) -> None:
+    def test_folders_that_we_may_only_read(self, box: Box) -> None:
         client = box.client()
         run = submit(client, WAIT_FOR_GO)
         until(lambda: client.run(run.number).state is RunState.RUNNING)
@@ -786,7 +786,8 @@ class TestFilesOfAnotherUser:
         (work / "open").mkdir()
         (work / "open" / "inside").write_text("4")
         (work / "go").touch()
-        assert ended(client, run).code == 0
+        end = ended(client, run)
+        assert (end.state, end.code, end.message) == (RunState.COMPLETE, 0, None)
         assert contents(box.folder(run) / "out") == {"open/inside": b"4", "go": b""}
 
 

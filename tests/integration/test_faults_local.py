@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import random
 import stat
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +17,13 @@ import pytest
 
 from remoterun.agent.engines.environment import Environment
 from remoterun.agent.files import locked
+from remoterun.agent.protocol import CANCEL, CREDIT, DATA, END, OPEN, encode
 from remoterun.agent.runs import RunState
-from remoterun.errors import LinkLost, NotFound, UsageError
-from remoterun.model import new_key
-from tests.workshop import NO_PACKAGES, Place, kill9, read_files, running, tree_of, until
+from remoterun.client import LogBytes, StateChange
+from remoterun.errors import AlreadyExists, HostError, LinkLost, NotFound, UsageError
+from remoterun.hosts.local import LocalHost
+from remoterun.model import Mount, Resource, Run, RunRequest, new_key
+from tests.workshop import NO_PACKAGES, Files, Place, User, kill9, read_files, running, tree_of, until, write_files
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks into /proc")
 
@@ -507,3 +513,266 @@ def test_variables_of_any_text(place: Place) -> None:
     key = place.submit('printf %s "$VALUE"', env={"VALUE": value})
     place.until_final(key)
     assert place.log(key).decode() == value
+
+
+def test_removing_one_run_leaves_the_others_alone(place: Place) -> None:
+    """Also when its supervisor died before it had given back what the run held."""
+    going = place.submit("echo up; sleep 1005.5")
+    ended = place.submit("true")
+    place.until_final(ended)
+    until(place.unsupervised(ended))
+    place.until_says(going, b"up")
+    supervisor = place.supervisor(going)
+    place.home.mark_active(ended)
+    assert place.session.call("remove_run", key=ended) == {"removed": True}
+    assert not os.path.exists(place.run(ended).path) and ended not in place.home.active_keys()
+    assert place.supervisor(going) == supervisor and running("1005.5")
+    with pytest.raises(UsageError):
+        place.session.call("remove_run", key=going)
+    assert place.session.call("remove_run", key=ended) == {"removed": False}
+
+
+class TestHostileClients:
+    """The agent ends, or answers with an error; it never hangs, and nothing of the home changes."""
+
+    @pytest.mark.parametrize("seed", range(12))
+    def test_bytes(self, place: Place, seed: int) -> None:
+        chance = random.Random(seed)
+        before = sorted(path for path in place.folder.rglob("*") if "agent" not in path.parts)
+        pipe = LocalHost(place.folder).open()
+        try:
+            frames = [
+                encode(1, OPEN, {"op": "uploads", "args": {}}), encode(3, DATA, {}, b"to nobody"), encode(1, END),
+                encode(5, OPEN, {"op": "put", "args": {}}), encode(5, DATA, {"d": "x"}, b"x"), encode(5, CREDIT, {"n": 5}),
+                encode(7, OPEN, {"op": "runs", "args": {"keys": None}}), encode(7, CANCEL), encode(7, END), encode(5, END),
+            ]  # fmt: skip
+            chance.shuffle(frames)
+            data = bytearray(b"".join(frames))
+            for _ in range(chance.randint(0, 3)):
+                data[chance.randrange(len(data))] = chance.randrange(256)
+            try:
+                pipe.write(bytes(data))
+                pipe.write(encode(9, OPEN, {"op": "uploads", "args": {}}) + encode(9, END))
+            except LinkLost:
+                pass
+            got = bytearray()
+            deadline = time.monotonic() + 5
+            killer = threading.Timer(1.0, pipe.close)  # some bytes only leave it waiting for the rest of a frame
+            killer.start()
+            while part := pipe.read(1 << 16):
+                got += part
+                if encode(9, END, {"uploads": []}) in got:
+                    break
+            killer.cancel()
+            assert time.monotonic() < deadline
+            assert "Traceback" not in pipe.diagnosis()
+        finally:
+            pipe.close()
+        assert sorted(path for path in place.folder.rglob("*") if "agent" not in path.parts) == before
+
+
+class TestClient:
+    def run(self, user: User, command: str, files: Files | None = None, machine: str | None = None, **more: Any) -> Run:
+        mounts = tuple(map(Mount.parse, more.pop("mounts", ())))
+        source = user.source(files) if files else None
+        return user.client.submit(RunRequest(command, mounts=mounts, **more), source, machine)
+
+    def finish(self, user: User, run: Run) -> tuple[bytes, Run]:
+        log = b""
+        for item in user.client.follow(run.number):
+            if isinstance(item, LogBytes):
+                assert item.offset == len(log)
+                log += item.data
+        return log, user.client.registry.run(run.number)
+
+    def test_numbers_and_the_whole_way(self, user: User, tmp_path: Path) -> None:
+        user.client.upload(write_files(tmp_path / "data", {"in.txt": b"text"}), "doom")
+        cast: list[int] = []
+        request = RunRequest("cat doom/in.txt a; mkdir -p out; echo o >out/o", mounts=(Mount.parse("uploads/doom"),))
+        run = user.client.submit(request, user.source({"a": b"A"}), cast=lambda run: cast.append(run.number))
+        assert cast == [run.number] == [1]
+        log, run = self.finish(user, run)
+        assert (log, run.state, run.exit_status) == (b"textA", RunState.COMPLETE, 0)
+        assert run.outputs == {"files": 1, "size": 2} and run.engine == "process"
+        assert self.run(user, "exit 3").number == 2
+        log, second = self.finish(user, user.client.run("last"))
+        assert (second.state, second.exit_status) == (RunState.FAILED, 3)
+        user.client.copy("runs/1/out", tmp_path / "here")
+        assert read_files(tmp_path / "here") == {"o": b"o\n"}
+        again = user.new_client()
+        assert [run.number for run in again.runs()] == [1, 2]
+        assert again.details(1)[1]["spec"]["command"] == request.command
+
+    def test_what_can_be_refused_takes_no_number(self, user: User) -> None:
+        for mounts in (("uploads/none",), ("runs/7",), ("uploads/a:x", "uploads/a:x/y")):
+            with pytest.raises(UsageError):
+                self.run(user, "true", mounts=mounts)
+        with pytest.raises(NotFound):
+            self.run(user, "true", machine="nowhere")
+        assert user.client.runs() == []
+
+    def test_a_run_that_its_machine_forgot(self, user: User) -> None:
+        run = self.run(user, "sleep 1000")
+        key = run.key
+        place = user.place("one")
+        place.session.call("kill", key=key)
+        place.until_final(key)
+        until(place.unsupervised(key))
+        place.session.call("remove_run", key=key)
+        (seen,) = user.client.runs()
+        assert (seen.state.value, seen.reason and seen.reason.value) == ("interrupted", "host_lost")
+
+    def test_one_that_was_never_handed_over(self, user: User) -> None:
+        """The client was killed between the number and the submission."""
+        body = (
+            "import os, sys; from remoterun.client import Client; from remoterun.config import Config\n"
+            "from remoterun.model import MachineType, RunRequest; from pathlib import Path\n"
+            "home, place = map(Path, sys.argv[1:])\n"
+            "client = Client(Config(home, 'one', {'one': MachineType('one', engine='process', home=str(place), slots=20)}))\n"
+            "client.submit(RunRequest('true'), cast=lambda run: os.kill(os.getpid(), 9))\n"
+        )
+        words = [sys.executable, "-c", body, str(user.config.home), str(user.place("one").folder)]
+        assert subprocess.run(words, timeout=30, check=False).returncode == -9
+        (seen,) = user.client.runs()
+        assert (seen.state.value, seen.reason and seen.reason.value) == ("failed", "start_failed")
+        assert user.client.kill(seen.number) == (seen, False)
+
+    def test_killed_while_it_submits(self, user: User) -> None:
+        """Whatever the moment, the run either goes its way or is known to have failed."""
+        body = (
+            "import sys; from remoterun.client import Client; from remoterun.config import Config\n"
+            "from remoterun.model import MachineType, RunRequest; from remoterun.source import snapshot\n"
+            "from pathlib import Path\n"
+            "home, place, source = map(Path, sys.argv[1:])\n"
+            "client = Client(Config(home, 'one', {'one': MachineType('one', engine='process', home=str(place), slots=20)}))\n"
+            "client.session(client.machine(None)); print(flush=True)\n"
+            "client.submit(RunRequest('cat f7'), snapshot(source, no_git=True))\n"
+        )
+        chance = random.Random(5)
+        for number in range(6):
+            files: Files = {f"f{each}": f"{number} {each}" * 500 for each in range(30)}
+            source = write_files(user.root / f"work{number}", files)
+            words = [sys.executable, "-c", body, str(user.config.home), str(user.place("one").folder), str(source)]
+            process = subprocess.Popen(words, stdout=subprocess.PIPE)
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(chance.random() * 0.12)
+            process.kill()
+            process.wait(10)
+            process.stdout.close()
+        until(lambda: all(run.final for run in user.client.runs()), 20)
+        for run in user.client.runs():
+            assert run.state in (RunState.COMPLETE, RunState.FAILED), run
+            assert run.state is RunState.COMPLETE or "handed over" in (run.message or "")
+
+    def test_an_upload_is_passed_on(self, user: User, tmp_path: Path) -> None:
+        files: Files = {"a": b"A", "sub/b*": b"#!/bin/sh\necho ran\n", "l": "-> a", "big": os.urandom(300_000)}
+        user.client.upload(write_files(tmp_path / "data", files), "doom", to="one")
+        log, run = self.finish(user, self.run(user, "cat doom/a; ./doom/sub/b", machine="two", mounts=["uploads/doom"]))
+        assert (log, run.exit_status) == (b"Aran\n", 0)
+        assert read_files(Path(user.place("two").home.uploads, "doom", "1")) == files
+        user.client.upload(write_files(tmp_path / "data", {"a": b"newer"}), "doom", to="one")
+        log, _ = self.finish(user, self.run(user, "cat doom/a", machine="two", mounts=["uploads/doom"]))
+        assert log == b"newer"
+        assert [upload.name for upload in user.client.uploads()] == ["doom"]
+
+    def test_outputs_are_passed_on(self, user: User) -> None:
+        log, first = self.finish(user, self.run(user, "mkdir -p models; echo m >models/m; echo o >o", machine="one"))
+        log, _ = self.finish(user, self.run(user, "cat m/m", machine="two", mounts=[f"runs/{first.number}/models:m"]))
+        assert log == b"m\n"
+        going = self.run(user, "sleep 1000", machine="one")
+        for machine in ("one", "two"):
+            with pytest.raises(UsageError):
+                self.run(user, "true", machine=machine, mounts=[f"runs/{going.number}"])
+
+    def test_copy_while_it_runs(self, user: User, tmp_path: Path) -> None:
+        run = self.run(user, "echo 1 >new; echo more >>old; echo up; sleep 1000", {"old": b"old\n", "same": b"s"})
+        user.place("one").until_says(run.key, b"up")
+        result = user.client.copy(f"runs/{run.number}", tmp_path / "here")
+        assert read_files(tmp_path / "here") == {"new": b"1\n", "old": b"old\nmore\n"} and result.files == 2
+        _, about = user.client.list_files(Resource.parse(f"runs/{run.number}"))
+        assert about["live"]
+        with pytest.raises(NotFound):
+            user.client.copy(f"runs/{run.number}/none", tmp_path / "there")
+
+    def test_copy_of_a_file_that_changes_all_the_time(self, user: User, tmp_path: Path) -> None:
+        run = self.run(user, "echo up; while :; do head -c 3000000 /dev/urandom >busy; echo x >calm; done")
+        user.place("one").until_says(run.key, b"up")
+        until(lambda: os.path.exists(os.path.join(user.place("one").run(run.key).work, "calm")))
+        for _ in range(5):
+            user.client.copy(f"runs/{run.number}", tmp_path / "here", lambda path: True)
+        assert {path.name for path in (tmp_path / "here").iterdir()} <= {"busy", "calm"}
+
+    def test_conflicts(self, user: User, tmp_path: Path) -> None:
+        _, run = self.finish(user, self.run(user, "echo new >a; echo b >b"))
+        here = write_files(tmp_path / "here", {"a": b"mine"})
+        with pytest.raises(AlreadyExists):
+            user.client.copy(f"runs/{run.number}", here)
+        assert read_files(here) == {"a": b"mine"}
+        assert user.client.copy(f"runs/{run.number}", here, lambda path: False).skipped == ["a"]
+        assert read_files(here) == {"a": b"mine", "b": b"b\n"}
+        user.client.copy(f"runs/{run.number}", here, lambda path: True)
+        assert read_files(here) == {"a": b"new\n", "b": b"b\n"}
+
+    def test_copying_up_merges(self, user: User, tmp_path: Path) -> None:
+        folder = write_files(tmp_path / "data", {"a": b"A", "sub/b": b"B", "empty": None})
+        up = user.client.copy_up
+        up(folder, Resource.parse("uploads/doom"))
+        up(write_files(tmp_path / "more", {"c": b"C", "sub/d": b"D", "empty/e": b"E"}), Resource.parse("uploads/doom"))
+        up(tmp_path / "more" / "c", Resource.parse("uploads/doom/sub/"))
+        up(tmp_path / "more" / "c", Resource.parse("uploads/doom/sub/renamed"))
+        up(tmp_path / "more" / "c", Resource.parse("uploads/doom/empty"))
+        stored = Path(user.place("one").home.uploads, "doom", "5")
+        assert read_files(stored) == {
+            "a": b"A", "c": b"C", "sub/b": b"B", "sub/c": b"C", "sub/d": b"D", "sub/renamed": b"C",
+            "empty/c": b"C", "empty/e": b"E",
+        }  # fmt: skip
+        with pytest.raises(UsageError):
+            up(tmp_path / "more" / "c", Resource.parse("uploads/doom/a/below/a/file"))
+        with pytest.raises(UsageError):
+            up(tmp_path / "more" / "c", Resource.parse("runs/1"))
+        assert not user.client.copy_up(tmp_path / "more" / "c", Resource.parse("uploads/doom/sub/c")).created
+
+    def test_removing(self, user: User, tmp_path: Path) -> None:
+        user.client.upload(write_files(tmp_path / "data", {"a": b"A"}), "doom")
+        run = self.run(user, "cat doom/a; sleep 1000", mounts=["uploads/doom"])
+        user.place("one").until_says(run.key, b"A")
+        with pytest.raises(UsageError):
+            user.client.remove(Resource.parse(f"runs/{run.number}"))
+        assert user.client.remove(Resource.parse("uploads/doom"))
+        assert not user.client.remove(Resource.parse("uploads/doom"))
+        user.client.stop(run.number, 5)
+        _, run = self.finish(user, run)
+        assert run.state is RunState.STOPPED
+        assert user.client.remove(Resource.parse(f"runs/{run.number}"))
+        assert user.client.runs() == [] and user.client.uploads() == []
+
+    def test_a_follower_gets_every_byte_through_dead_agents(self, user: User) -> None:
+        run = self.run(user, COUNT)
+        log, kills, events = b"", 0, []
+        for item in user.client.follow(run.number):
+            if isinstance(item, LogBytes):
+                assert item.offset == len(log)
+                log += item.data
+                if kills < 3 and len(log) > 60 * (kills + 1):
+                    kills += 1
+                    kill9(int(user.client.session(user.client.machine("one")).hello["pid"]))
+            elif isinstance(item, StateChange):
+                events.append(item.state.value)
+        assert (log, kills) == (COUNTED, 3)
+        assert events == ["queued", "building", "mounting", "running", "saving", "failed"]
+
+    def test_a_machine_that_cannot_be_reached(self, user: User) -> None:
+        run = self.run(user, "sleep 1000")
+        user.client.session(run.machine)
+        place = user.place("one")
+        marker = place.folder / "home.json"
+        kept = marker.read_text()
+        marker.write_text("{")
+        client = user.new_client()
+        (seen,) = client.runs()
+        assert not seen.reachable and not seen.final
+        with pytest.raises(HostError):
+            client.stop(run.number)
+        marker.write_text(kept)
+        assert client.run(run.number).reachable
