@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from remoterun.agent.runs import RunState
+from remoterun.agent.runs import FINAL, RunState
 from remoterun.errors import RemoterunError
 from remoterun.model import Run, Upload
 from remoterun.transfer import Progress
@@ -581,7 +581,8 @@ def manifest(resource: str, tree: Any, about: dict[str, Any], recursive: bool, a
         )
         return
     if not tree.entries:
-        line(f"{resource} holds no files{' yet' if about.get('live') else ''}")
+        goes_on = about.get("about", {}).get("state") not in (None, *(state.value for state in FINAL))
+        line(f"{resource} holds no files{' yet' if goes_on else ''}")
         return
     rows: dict[str, list[Any]] = {}
     for entry in tree.entries:

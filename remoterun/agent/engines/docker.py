@@ -188,7 +188,7 @@ class Docker:
             raise BaseImageUnavailable(
                 "the image %s is not on this machine and can't be pulled" % reference,
                 job.tail(3),
-                "check its name, and that this machine reaches the registry: docker pull %s" % reference,
+                "check its name, and that the machine reaches the registry: %s pull %s" % (self._tool, reference),
             )
 
     def _build_bundled(self, environment: Environment, job: BuildJob) -> None:
