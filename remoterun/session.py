@@ -69,7 +69,7 @@ class Session:
     def _check_version(self) -> None:
         """The agent was started from our own bundle, named by its hash; this catches a damaged one."""
         spoken = self.hello.get("protocol")
-        if spoken != VERSION:
+        if spoken != VERSION or not isinstance(self.hello.get("home_id"), str):
             raise AgentError(
                 f"the agent on {self.machine.name} speaks version {spoken} of the protocol, and this client {VERSION}",
                 hint="delete the folder agent/ in its home, and try again",

@@ -44,6 +44,8 @@ def engine_of(home: Home, name: str, reaper: Optional[int] = None) -> Any:
 def spawn(home: Home, key: str) -> None:
     """Start a supervisor for `key`, detached from us. If one lives, the new one ends at once."""
     run = home.run(key)
+    # Typed inside a run, `remoterun run` starts another: it must not count as one of the first one's processes.
+    variables = {name: value for name, value in os.environ.items() if name != "REMOTERUN_KEY"}
     with open(run.supervisor_log, "ab") as log:
         subprocess.Popen(
             [*agent_command(), "supervise", "--home", home.path, key],
@@ -51,13 +53,15 @@ def spawn(home: Home, key: str) -> None:
             stdout=log,
             stderr=log,
             cwd=home.path,
+            env=variables,
             start_new_session=True,
         )
 
 
 def agent_command() -> List[str]:
     """The words that start this very agent again."""
-    return [sys.executable, *(["-I"] if sys.flags.isolated else []), os.path.abspath(sys.argv[0])]
+    flags = (["-I"] if sys.flags.isolated else []) + (["-X", "utf8"] if sys.flags.utf8_mode else [])
+    return [sys.executable, *flags, os.path.abspath(sys.argv[0])]
 
 
 def revive(home: Home) -> List[str]:

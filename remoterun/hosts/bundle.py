@@ -11,6 +11,10 @@ from pathlib import Path
 
 import remoterun.agent as agent_package
 
+FLAGS = ("-I", "-X", "utf8")
+"""Of the Python that runs it: nothing of the user's in its way (PYTHONPATH, site-packages), and file names are bytes
+under every locale."""
+
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MAIN = b"import sys\nfrom agent.__main__ import main\nsys.exit(main())\n"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from remoterun.agent.files import write_whole
 from remoterun.errors import AgentError, LinkLost
 from remoterun.hosts.base import AgentSilent, Pipe, await_agent
-from remoterun.hosts.bundle import AgentBundle, agent_bundle
+from remoterun.hosts.bundle import FLAGS, AgentBundle, agent_bundle
 
 
 class LocalHost:
@@ -34,7 +34,7 @@ class LocalHost:
             if not program.exists():
                 program.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 write_whole(str(program), bundle.data, 0o700)
-            pipe = ProcessPipe([sys.executable, "-I", str(program), "serve", "--home", str(self._home)])
+            pipe = ProcessPipe([sys.executable, *FLAGS, str(program), "serve", "--home", str(self._home)])
         except OSError as error:
             raise AgentError(
                 f"the home `{self._home}` can't be used: {error.strerror}",

@@ -20,7 +20,7 @@ import paramiko
 
 from remoterun.errors import AgentError, HostError, HostUnreachable, LinkLost, UsageError
 from remoterun.hosts.base import AgentSilent, await_agent
-from remoterun.hosts.bundle import AgentBundle, agent_bundle
+from remoterun.hosts.bundle import FLAGS, AgentBundle, agent_bundle
 from remoterun.hosts.known_hosts import UnknownHostKey
 from remoterun.hosts.ssh_config import SSHTarget, resolve
 from remoterun.hosts.ssh_connection import Access, SessionRefused, SSHConnection, close_quietly, connect
@@ -168,7 +168,7 @@ class SSHHost:
             connection.close()
 
     def _start(self) -> SSHPipe:
-        words = [self._python, f"{self._home}/agent/{self.bundle.file_name}", "serve", "--home", self._home]
+        words = [self._python, *FLAGS, f"{self._home}/agent/{self.bundle.file_name}", "serve", "--home", self._home]
         pipe = self._pipe(f"cd; exec {command_line(words)}")
         pipe.give_up_at = time.monotonic() + self._deadlines.start
         try:

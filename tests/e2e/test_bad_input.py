@@ -17,17 +17,19 @@ from typing import Any
 import pytest
 
 from tests.conftest import require
-from tests.e2e.conftest import Place, make_place
+from tests.e2e.conftest import REMOTERUN, Place, make_place
 from tests.integration.test_ssh_host import SSHD, Keys, Server, _starter, free_port, make_key
+from tests.lab import Lab, LabHost
 
 MESSAGE = re.compile(r"^error: (.*)$", re.MULTILINE)
+TRACEBACK = re.compile("Traceback|has a fault")
 HINT = re.compile(r"^hint: (.*)$", re.MULTILINE)
 
 
 def refused(place: Place, status: int, message: str, hint: str | None, *words: str, **options: Any) -> str:
     """Run a command that has to be refused so; what it said."""
     done = place.run(*words, status=status, **options)
-    assert "Traceback" not in done.stderr and "has a fault" not in done.stderr, done.stderr
+    assert not TRACEBACK.search(done.stderr), done.stderr
     assert done.stdout == "", "an error is no data"
     said = MESSAGE.search(done.stderr)
     assert said and re.search(message, said[1]), done.stderr
@@ -316,7 +318,6 @@ def test_repositories_in_a_bad_way(still: Place, tmp_path: Path) -> None:
 
 
 def test_a_full_or_closed_stdout(still: Place) -> None:
-    from tests.e2e.conftest import REMOTERUN
 
     for words in ("machines", "machines --json", "--help"):
         done = subprocess.run(
@@ -390,3 +391,15 @@ def test_no_docker(place: Place) -> None:
     assert HINT.findall(done.stderr) == ["remoterun doctor dock"]
     doctor = place.run("doctor", "dock", status=1, env={"PATH": str(bare)})
     assert "✗ docker" in doctor.stdout
+
+
+@pytest.mark.lab
+def test_an_image_that_is_not_to_be_had(place: Place, lab: Lab, host_a: LabHost) -> None:
+    place.env["REMOTERUN_SSH_CONFIG"] = str(lab.ssh_config())
+    place.run("machines", "add", "box", "host-a", "--engine", "docker")
+    done = place.run(*RUN, "-t", "box", "--image", "no-such.invalid/image:1", "true", status=125)
+    assert "no-such.invalid/image:1" in done.stderr and "can't be pulled" in done.stderr
+    assert len(HINT.findall(done.stderr)) == 1 and "docker pull" in done.stderr
+    assert not TRACEBACK.search(done.stderr)
+    (run,) = place.json("ps")
+    assert (run["state"], run["reason"], run["exit_code"]) == ("failed", "build_failed", None)

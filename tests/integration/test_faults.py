@@ -549,7 +549,7 @@ class TestTransfersAreCut:
             else:  # what was still missing had arrived
                 target = tmp_path / f"copy-{attempt}"
         assert cuts >= 7
-        client.copy("uploads/tree", target)
+        box.client().copy("uploads/tree", target)
         assert contents(target) == whole
 
     def cutting(self, box: Box, share: float, phase: str = "sending") -> Progress:
@@ -603,7 +603,7 @@ class TestDiskFull:
         client = box.client()
         client.uploads()
         refused = 0
-        for leave in range(4, 90, 12):
+        for leave in range(4, 90, 20):
             box.fill(leave << 10)
             try:
                 run = submit(client, "echo 1; head -c 20000 /dev/zero >result && echo 2")
@@ -618,7 +618,7 @@ class TestDiskFull:
                 assert b"No space left" in box.log(run) or box.log(run) == b"1\n"
             else:
                 assert (end.reason, end.outputs) == (Reason.EXITED, {"files": 1, "size": 20000})
-        assert 1 < refused < 7
+        assert 0 < refused < 5
 
     def test_by_the_run_itself(self, box_of: Boxes, new_host: Callable[..., LabHost], tmp_path: Path) -> None:
         box = box_of(new_host(home_size="64m"))
@@ -738,12 +738,11 @@ class TestFollowing:
         assert b"".join(piece.data for piece in pieces) == box.log(run)
 
     def test_ps_while_the_host_is_cut_off(self, box: Box) -> None:
-        client = box.client()
+        client, fresh = box.client(connect_timeout=2), box.client(connect_timeout=2)
         run = submit(client, WAIT_FOR_GO)
         until(lambda: client.run(run.number).state is RunState.RUNNING)
         box.host.cut()
-        fresh = box.client(connect_timeout=3)
-        for asking, deadline in ((client, 15.0), (client, 10.5), (fresh, 10.5)):
+        for asking, deadline in ((client, 15.0), (client, 4.0), (fresh, 4.0)):
             asked_at = time.monotonic()
             (seen,) = asking.runs()
             assert time.monotonic() - asked_at < deadline
@@ -898,7 +897,7 @@ class TestHandingOver:
         config = box.config(slots=1)
         clients = [
             subprocess.Popen(
-                [sys.executable, "-c", SUBMITS, pickle.dumps((config, BASE_IMAGE, [name] * 4)).hex()],
+                [sys.executable, "-c", SUBMITS, pickle.dumps((config, BASE_IMAGE, [name] * 3)).hex()],
                 cwd=REPOSITORY,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -919,7 +918,7 @@ class TestHandingOver:
         for line in "".join(answers).splitlines():
             number, asked_at, answered_at = line.split()
             handed[int(number)] = (float(asked_at), float(answered_at))
-        assert len(handed) == 8
+        assert len(handed) == 6
         client = box.client()
         runs = {number: ended(client, client.run(number), 60) for number in handed}
         assert {run.code for run in runs.values()} == {0}

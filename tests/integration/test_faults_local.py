@@ -268,7 +268,9 @@ class TestStopAndKill:
         status = place.until_final(second)
         assert (status["state"], status["started"]) == ("stopped" if how == "stop" else "killed", None)
         assert place.log(second) == b""
-        assert not os.path.exists(os.path.join(place.home.queue, second + ".wait"))
+        until(
+            lambda: not os.path.exists(os.path.join(place.home.queue, second + ".wait")), 5, "its place is given back"
+        )
 
     def test_kill_while_another_builds_the_environment(self, place: Place) -> None:
         spec = place.spec("", environment={**place.spec("")["environment"], "requirements": "# other\n"})
@@ -543,8 +545,9 @@ class TestHostileClients:
         try:
             frames = [
                 encode(1, OPEN, {"op": "uploads", "args": {}}), encode(3, DATA, {}, b"to nobody"), encode(1, END),
-                encode(5, OPEN, {"op": "put", "args": {}}), encode(5, DATA, {"d": "x"}, b"x"), encode(5, CREDIT, {"n": 5}),
-                encode(7, OPEN, {"op": "runs", "args": {"keys": None}}), encode(7, CANCEL), encode(7, END), encode(5, END),
+                encode(5, OPEN, {"op": "put", "args": {}}), encode(5, DATA, {"d": "x"}, b"x"),
+                encode(5, CREDIT, {"n": 5}), encode(7, OPEN, {"op": "runs", "args": {"keys": None}}),
+                encode(7, CANCEL), encode(7, END), encode(5, END),
             ]  # fmt: skip
             chance.shuffle(frames)
             data = bytearray(b"".join(frames))
@@ -628,7 +631,8 @@ class TestClient:
             "import os, sys; from remoterun.client import Client; from remoterun.config import Config\n"
             "from remoterun.model import MachineType, RunRequest; from pathlib import Path\n"
             "home, place = map(Path, sys.argv[1:])\n"
-            "client = Client(Config(home, 'one', {'one': MachineType('one', engine='process', home=str(place), slots=20)}))\n"
+            "machine = MachineType('one', engine='process', home=str(place), slots=20)\n"
+            "client = Client(Config(home, 'one', {'one': machine}))\n"
             "client.submit(RunRequest('true'), cast=lambda run: os.kill(os.getpid(), 9))\n"
         )
         words = [sys.executable, "-c", body, str(user.config.home), str(user.place("one").folder)]
@@ -644,7 +648,8 @@ class TestClient:
             "from remoterun.model import MachineType, RunRequest; from remoterun.source import snapshot\n"
             "from pathlib import Path\n"
             "home, place, source = map(Path, sys.argv[1:])\n"
-            "client = Client(Config(home, 'one', {'one': MachineType('one', engine='process', home=str(place), slots=20)}))\n"
+            "machine = MachineType('one', engine='process', home=str(place), slots=20)\n"
+            "client = Client(Config(home, 'one', {'one': machine}))\n"
             "client.session(client.machine(None)); print(flush=True)\n"
             "client.submit(RunRequest('cat f7'), snapshot(source, no_git=True))\n"
         )

@@ -286,7 +286,7 @@ class TestFlow:
 
         def handler(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
             seen.append(stream)
-            for number in range(60_000):
+            for number in range(40_000):
                 stream.send(b"line\n", log=number, t=number / 7, more={"a": [1, 2, 3], "b": {"c": 1}})
             stream.end()
 

@@ -1,0 +1,416 @@
+"""What the commands print and ask, with a terminal and without: what a user has learned must stay so."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from remoterun.model import new_key
+from tests.e2e.conftest import REMOTERUN, Place, make_place
+
+ESCAPE = "\x1b"
+RUN = ("run", "-y", "-t", "plain")
+TRACEBACK = re.compile("Traceback|has a fault")
+
+
+@pytest.fixture(scope="module")
+def ready(shared: Place) -> Place:
+    """The shared place, whose machine `plain` has its environment; `runs` of these tests are labelled `cli`."""
+    shared.run("machines", "add", "plain", "local", "--engine", "process", "--force")
+    shared.run(*RUN, "true")
+    return shared
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A place of its own with uploads, and no run."""
+    place = make_place(tmp_path_factory.mktemp("data"))
+    place.run("machines", "add", "plain", "local", "--engine", "process", "--default")
+    odd = place.folder / "odd"
+    (odd / "sub" / "deep").mkdir(parents=True)
+    (odd / "empty").mkdir()
+    for name in ("plain.txt", "new\nline", f"esc{ESCAPE}[31mred", "ünï çödé", "sub/deep/f"):
+        (odd / name).write_text(name)
+    os.close(os.open(os.fsencode(odd) + b"/latin\xe9", os.O_CREAT | os.O_WRONLY))
+    (odd / "out").symlink_to("/etc/passwd")
+    place.run("upload", "odd")
+    return place
+
+
+def in_shell(place: Place, line: str) -> subprocess.CompletedProcess[str]:
+    line = re.sub(r"\bremoterun\b", REMOTERUN, line)
+    return subprocess.run(
+        ["/bin/sh", "-c", line], cwd=place.folder, env=place.env, capture_output=True, text=True, timeout=60
+    )
+
+
+def ended(terminal: pexpect.spawn) -> int:
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert not TRACEBACK.search(terminal.before)
+    assert terminal.exitstatus is not None
+    return int(terminal.exitstatus)
+
+
+# -- without a run
+
+
+def test_two_ways_to_call_it(data: Place) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    said = data.run("--version").stdout
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert re.fullmatch(r"remoterun \d+\.\d+\.\d+\n", said)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.15, "seconds of CPU time"
+    words = [sys.executable, "-m", "remoterun", "--version"]
+    assert subprocess.run(words, capture_output=True, text=True).stdout == said
+
+
+def test_listings_in_json(data: Place) -> None:
+    assert data.json("ps") == [] and data.json("ls", "runs") == []
+    assert [upload["name"] for upload in data.json("ls")] == ["odd"]
+    listed = data.json("ls", "uploads/odd")
+    assert {"new\nline", "sub/deep/f", "empty", "out"} < {entry["path"] for entry in listed["entries"]}
+    assert data.json("machines") == data.json("machines", "list")
+    assert {machine["name"]: machine["default"] for machine in data.json("machines")}["plain"] is True
+    checks = json.loads(data.run("doctor", "--json", status=None).stdout)
+    assert {"python3", "disk", "clock"} <= {check["name"] for check in checks}
+    again = data.json("upload", "odd")
+    assert (again["created"], again["bytes_sent"], again["version"]) == (False, 0, 1)
+
+
+def test_listings_never_write_to_the_terminal(data: Place) -> None:
+    """Names of files come from anywhere: no escape sequence of theirs is obeyed, no line of theirs is faked."""
+    flat = data.run("ls", "uploads/odd").stdout.splitlines()
+    assert [line.split(None, 2)[2] for line in flat] == [
+        "empty/  (0 files)", '"esc\\u001b[31mred"', '"latin\\udce9"', '"new\\nline"', "out -> /etc/passwd",
+        "plain.txt", "sub/  (1 file)", "ünï çödé",
+    ]  # fmt: skip
+    assert "sub/deep/f" in data.run("ls", "-r", "uploads/odd").stdout
+    assert data.run("ls", "uploads/odd/sub").stdout.split() == ["10", "bytes", "deep/", "(1", "file)"]
+    copied = data.run("cp", "uploads/odd", "copy")
+    assert "the link was left out" in copied.stderr and "Copied 6 files" in copied.stderr
+    assert (data.folder / "copy" / f"esc{ESCAPE}[31mred").exists()
+    for words in (("ls", "uploads/odd"), ("cp", "uploads/odd", "copy"), ("upload", "odd"), ("ls", f"x{ESCAPE}[31m")):
+        done = data.run(*words, status=None)
+        assert ESCAPE not in done.stdout + done.stderr, words
+
+
+def test_errors_never_write_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    from remoterun.cli import render
+    from remoterun.errors import RemoterunError
+
+    render.error(RemoterunError(f"a{ESCAPE}[31m\nb", evidence=f"1{ESCAPE}]0;x\a\n\t2", hint=f"c{ESCAPE}"))
+    render.warning(f"d\r{ESCAPE}[2J")
+    said = capsys.readouterr().err
+    assert said.splitlines() == [
+        r"error: a\x1b[31m⏎ b", r"  1\x1b]0;x\x07", "      2", "", r"hint: c\x1b", r"warning: d\r\x1b[2J",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("width", "text", "expected"),
+    [
+        (5, "abcde", "abcde"),
+        (5, "abcdef", "abcd…"),
+        (5, "日本語", "日本…"),
+        (6, "日本語", "日本語"),
+        (3, "é" * 9, "éé…"),
+    ],
+)
+def test_long_columns_are_cut_by_what_is_seen(width: int, text: str, expected: str) -> None:
+    from remoterun.cli import render
+
+    assert render.shortened(text, width) == expected
+
+
+def test_colour_only_where_it_is_wanted(data: Place) -> None:
+    assert ESCAPE not in data.run("machines").stdout
+    assert ESCAPE in data.run("machines", env={"CLICOLOR_FORCE": "1"}).stdout
+    assert ESCAPE not in data.run("machines", env={"CLICOLOR_FORCE": "1", "NO_COLOR": "1"}).stdout
+    for name, value, coloured in (("TERM", "xterm", True), ("TERM", "dumb", False), ("NO_COLOR", "1", False)):
+        terminal = pexpect.spawn(REMOTERUN, ["machines"], env={**data.env, name: value}, encoding="utf-8", timeout=30)
+        terminal.expect(pexpect.EOF)
+        assert (ESCAPE in terminal.before) is coloured, (name, value)
+
+
+def test_a_terminal_that_speaks_ascii(data: Place) -> None:
+    done = data.run("ls", "uploads/odd", env={"PYTHONIOENCODING": "ascii"})
+    assert r"\xfcn\xef" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("remoterun ls u", ["uploads/odd"]),
+        ("remoterun run -m ", ["uploads/odd"]),
+        ("remoterun run -t ", ["plain", "local", "cpu"]),
+        ("remoterun doctor pl", ["plain"]),
+        ("remoterun upload x --to l", ["local"]),
+        ("remoterun logs ", ["last"]),
+        ("remoterun machines rem", ["remove"]),
+        ("remoterun run --inc", ["--include-untracked"]),
+    ],
+)
+def test_completion(data: Place, typed: str, offered: list[str]) -> None:
+    env = {"_REMOTERUN_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    assert data.run(env=env).stdout.split() == offered
+
+
+def test_dry_run_shows_and_does_nothing(data: Place) -> None:
+    done = data.run("run", "--dry-run", "-m", "uploads/odd:data", "--pip", "numpy", "echo  'two  spaces'")
+    shown = dict(line.split(None, 1) for line in done.stdout.splitlines())
+    assert shown["command"] == "echo  'two  spaces'"
+    assert shown["mount"] == "uploads/odd at data" and shown["packages"] == "numpy"
+    assert shown["source"].startswith("1 file, 15 bytes") and "(main)" in shown["commit"]
+    assert data.json("ps") == []
+
+
+def test_copies_meet_what_is_there(data: Place, tmp_path: Path) -> None:
+    (tmp_path / "plain.txt").write_text("mine")
+    refused = data.run("cp", "uploads/odd", str(tmp_path), status=2)
+    assert "plain.txt` exists already" in refused.stderr and "hint: -f overwrites, -i keeps" in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["plain.txt"], "nothing is half done"
+    kept = data.run("cp", "-i", "uploads/odd", str(tmp_path))
+    assert "Kept 1 file" in kept.stderr and (tmp_path / "plain.txt").read_text() == "mine"
+    terminal = data.spawn("cp", "uploads/odd", str(tmp_path))
+    terminal.expect(r"plain.txt exists. Overwrite it\?.*\[y/N\] ")
+    terminal.sendline("what")
+    terminal.expect(r"Overwrite it\?.*\[y/N\] ")
+    terminal.sendline("")
+    assert ended(terminal) == 0 and (tmp_path / "plain.txt").read_text() == "mine"
+    terminal = data.spawn("cp", "uploads/odd", str(tmp_path))
+    terminal.expect(r"\[y/N\] ")
+    terminal.sendintr()
+    assert ended(terminal) == 130 and (tmp_path / "plain.txt").read_text() == "mine"
+    forced = data.run("cp", "-f", "uploads/odd", str(tmp_path))
+    assert "Copied 1 file" in forced.stderr and (tmp_path / "plain.txt").read_text() == "plain.txt"
+    assert "Copied 0 files" in data.run("cp", "uploads/odd", str(tmp_path)).stderr
+
+
+def test_the_name_of_an_upload_is_asked_for(data: Place) -> None:
+    terminal = data.spawn("upload", "notes.txt")
+    terminal.expect(r"notes.txt will be at uploads/NAME/notes.txt")
+    terminal.expect(r"Name of the upload\? \[song\] ")
+    terminal.sendline("verse")
+    terminal.expect("Uploaded 1 file, 15 bytes: uploads/verse")
+    assert ended(terminal) == 0
+    assert data.run("upload", "notes.txt").stdout == "uploads/song\n", "nobody is asked without a terminal"
+    assert data.run("cp", "odd/plain.txt", "uploads/verse/more/").stdout == "uploads/verse\n"
+    assert "more/" in data.run("ls", "uploads/verse").stdout
+    done = data.run("rm", "uploads/verse", "uploads/nix", "uploads/song", status=2)
+    assert "removed uploads/verse" in done.stderr and "removed uploads/song" in done.stderr
+    assert [upload["name"] for upload in data.json("ls")] == ["odd"]
+
+
+def test_a_file_that_changes_while_it_is_uploaded(data: Place) -> None:
+    moving = data.folder / "moving"
+    moving.write_bytes(bytes(20_000_000))
+    halt = threading.Event()
+
+    def write() -> None:
+        with moving.open("ab", buffering=0) as file:
+            while not halt.is_set():
+                file.write(b"x")
+                time.sleep(0.0005)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        done = data.run("upload", "moving", "--name", "moving", status=125)
+    finally:
+        halt.set()
+        writer.join()
+    assert re.search("error: `moving` change[sd]", done.stderr) and "try again" in done.stderr
+    assert [upload["name"] for upload in data.json("ls")] == ["odd"]
+    moving.unlink()
+
+
+def test_an_upload_that_is_interrupted_goes_on(data: Place) -> None:
+    big = data.folder / "big"
+    with big.open("wb") as file:
+        file.write(os.urandom(1 << 20))
+        file.truncate(600_000_000)
+    terminal = data.spawn("upload", "big", "--name", "big")
+    terminal.expect("sending.* MB/s")
+    terminal.sendintr()
+    terminal.expect("Not finished. What has arrived stays there; to go on:")
+    terminal.expect("remoterun upload big --name big")
+    assert ended(terminal) == 130
+    assert [upload["name"] for upload in data.json("ls")] == ["odd"]
+    again = data.run("upload", "big", "--name", "big").stderr
+    assert re.search(r"Uploaded 1 file, 600 MB, \d+ MB of it there already", again)
+    data.run("rm", "uploads/big")
+    big.unlink()
+
+
+def test_an_interrupt_at_any_moment_is_quiet(data: Place) -> None:
+    for delay in (0.04, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3):
+        process = subprocess.Popen(
+            [REMOTERUN, "ls"],
+            cwd=data.folder,
+            env=data.env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+        starting = process.returncode == -signal.SIGINT  # Python itself, before our first line
+        assert starting or (process.returncode in (0, 130) and said.strip() == ""), said
+
+
+# -- with runs
+
+
+@pytest.mark.tensorflow
+class TestRuns:
+    def test_words_arrive_as_they_were_typed(self, ready: Place) -> None:
+        show = "import sys; print(sys.argv[1:])"
+        for words, expected in (
+            (("python", "-c", show, "-v", "--help", "-t", "x"), "['-v', '--help', '-t', 'x']\n"),
+            (("--", "python", "-c", show, "--", "a  b", "$HOME", "é"), "['--', 'a  b', '$HOME', 'é']\n"),
+            (("echo 'a  b'\n# a comment\necho ${REMOTERUN_MACHINE}",), "a  b\nplain\n"),
+        ):
+            assert ready.run(*RUN, "--label", "cli", *words).stdout == expected
+        done = subprocess.run([REMOTERUN, *RUN, b"printf '\xe9'"], cwd=ready.folder, env=ready.env, capture_output=True)
+        assert (done.returncode, done.stdout) == (0, b"\xe9")
+
+    @pytest.mark.parametrize(("command", "status"), [("exit 7", 7), ("no-such-command-here", 127), ("kill -9 $$", 137)])
+    def test_exit_statuses(self, ready: Place, command: str, status: int) -> None:
+        done = ready.run(*RUN, command, status=status)
+        assert f"exit status {status}" in done.stderr and done.stderr.count("hint:") == 0
+
+    def test_the_state_comes_before_the_first_byte(self, ready: Place) -> None:
+        for _ in range(3):
+            done = in_shell(ready, "remoterun run -y -t plain echo first 2>&1")
+            lines = done.stdout.splitlines()
+            assert lines.index("first") > next(i for i, line in enumerate(lines) if "Running on plain" in line)
+
+    def test_what_others_wrote_is_not_obeyed(self, ready: Place) -> None:
+        command = f"echo '{ESCAPE}[31mred{ESCAPE}[0m'; exit 3"
+        done = ready.run(*RUN, "-d", f"d{ESCAPE}[5m", "--label", f"l{ESCAPE}[5m", command, status=3)
+        assert done.stdout == f"{ESCAPE}[31mred{ESCAPE}[0m\n", "the log, byte for byte"
+        assert ESCAPE not in done.stderr
+        for words in (("ps", "-v"), ("ps",), ("info", "last"), ("ls", "runs"), ("run", "--dry-run", command)):
+            assert ESCAPE not in ready.run(*words).stdout, words
+        assert ready.newest()["description"] == f"d{ESCAPE}[5m"
+
+    def test_a_long_command_is_cut_to_the_terminal(self, ready: Place) -> None:
+        ready.run(*RUN, "true # " + "long " * 100)
+        terminal = ready.spawn("ps", "-n", "1")
+        assert ended(terminal) == 0
+        assert all(len(re.sub(r"\x1b\[\d*m", "", line)) <= 160 for line in terminal.before.splitlines())
+        assert "long " * 99 in ready.run("ps", "-n", "1").stdout, "and left whole for programs"
+
+    def test_listings_and_labels(self, ready: Place) -> None:
+        number = ready.run(*RUN, "-b", "--label", "night", "echo made > file").stdout.strip()
+        assert ready.run("logs", number).stderr.count("complete") == 1
+        assert [str(run["number"]) for run in ready.json("ps", "--label", "night")] == [number]
+        assert ready.run("ps", "--label", "day").stderr == "No run has the label `day`\n"
+        assert len(ready.json("ps", "-n", "2")) == 2
+        assert len(ready.json("ps", "-a")) >= len(ready.json("ps"))
+        about = ready.json("info", "last")
+        assert about["spec"]["command"] == "echo made > file" and about["outputs"]["files"] == 1
+        assert json.loads(ready.run(*RUN, "-b", "--json", "true").stdout)["machine"] == "plain"
+        assert ready.run("ls", f"runs/{number}").stdout.split() == ["5", "bytes", "file"]
+        ready.run("rm", f"runs/{number}")
+        assert ready.json("ps", "--label", "night") == []
+
+    def test_parts_of_a_log(self, ready: Place) -> None:
+        ready.run(*RUN, "echo one; echo two; printf three")
+        number = str(ready.newest()["number"])
+        for words, expected in (
+            (("-n", "1"), "three"),
+            (("-n", "2"), "two\nthree"),
+            (("-n", "0"), ""),
+            (("--since", "1h"), "one\ntwo\nthree"),
+            (("--no-follow",), "one\ntwo\nthree"),
+        ):
+            assert ready.run("logs", number, *words).stdout == expected, words
+        stamped = ready.run("logs", f"runs/{number}", "--timestamps").stdout.splitlines()
+        assert [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", "", line) for line in stamped] == ["one", "two", "three"]
+        ready.run(*RUN, "true")
+        assert "has written nothing: it is complete" in ready.run("logs", "last", "--no-follow").stderr
+
+    def test_a_reader_that_has_enough(self, ready: Place) -> None:
+        done = in_shell(ready, "{ remoterun run -y -t plain 'seq 300000'; echo $? >&2; } | head -1")
+        assert done.stdout == "1\n" and done.stderr.endswith("141\n") and not TRACEBACK.search(done.stderr)
+
+    def test_files_that_git_does_not_track(self, ready: Place) -> None:
+        newest = ready.newest()["number"]
+        terminal = ready.spawn("run", "-t", "plain", "cat data/input.txt")
+        terminal.expect("1 untracked file will not be available in this run")
+        terminal.expect(r"Continue\? \(--include-untracked sends them\) \[Y/n\]")
+        terminal.sendline("n")
+        assert ended(terminal) == 130
+        assert ready.newest()["number"] == newest, "no number was given"
+        assert "ROMEO" in ready.run(*RUN, "--include-untracked", "cat data/input.txt").stdout
+
+    def test_where_there_is_no_git(self, ready: Place, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("here")
+        (tmp_path / "secret").write_text("no")
+        (tmp_path / ".remoterunignore").write_text("secret\n")
+        done = ready.run("run", "-t", "plain", "--no-git", "cat file; ls", cwd=tmp_path)
+        assert done.stdout == "herefile\n"
+        terminal = pexpect.spawn(
+            REMOTERUN, ["run", "-t", "plain", "ls"], cwd=str(tmp_path), env=ready.env, encoding="utf-8", timeout=60
+        )
+        terminal.expect("no git repository here")
+        terminal.expect(r"Continue\? \(--no-git would send this folder\) \[Y/n\]")
+        terminal.sendline("")
+        terminal.expect("complete")
+        assert ended(terminal) == 0
+
+    def test_a_run_that_waits_is_seen_to_wait(self, ready: Place, until: Callable[..., Any]) -> None:
+        ready.run("machines", "add", "narrow", "local", "--engine", "process", "--slots", "1", "--force")
+        first, second = (ready.run("run", "-y", "-b", "-t", "narrow", "sleep 60").stdout.strip() for _ in range(2))
+        until(lambda: ready.json("info", first)["state"] == "running")
+        assert f"run {second} has written nothing yet: it is queued" in ready.run("logs", second, "--no-follow").stderr
+        terminal = ready.spawn("logs", second)
+        terminal.expect("waiting for")
+        terminal.sendintr()
+        terminal.expect(f"run {second} goes on without this terminal")
+        assert ended(terminal) == 130
+        terminal = ready.spawn("logs", second)
+        terminal.expect("waiting for")
+        ready.run("stop", second)
+        terminal.expect(f"run {second} stopped: you stopped it")
+        assert ended(terminal) == 143
+        terminal = ready.spawn("logs", first)
+        terminal.expect("Running on narrow with process")
+        ready.run("kill", first)
+        terminal.expect(f"run {first} killed .*exit status 137: you killed it")
+        assert ended(terminal) == 137
+
+    def test_a_run_that_was_never_handed_over(self, ready: Place) -> None:
+        """Its number stands in the registry only; every command knows what became of it."""
+        ready.run(*RUN, "true")
+        number = str(ready.newest()["number"])
+        with sqlite3.connect(Path(ready.env["REMOTERUN_HOME"]) / "registry.db") as database:
+            database.execute(
+                "UPDATE runs SET key = ?, state = 'uploading', status = '{}', client_pid = 999999999 WHERE number = ?",
+                [new_key(), number],
+            )
+        database.close()
+        said = "remoterun was ended before the run was handed over"
+        assert said in ready.run("logs", number, status=125).stderr
+        assert said in ready.run("info", number).stdout
+        assert ready.json("info", number)["state"] == "failed"
+        assert "has ended already" in ready.run("stop", number).stderr
+        ready.run("rm", f"runs/{number}")
