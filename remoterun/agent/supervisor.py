@@ -172,19 +172,20 @@ class Supervisor:
     # -- steps
 
     def _queue(self) -> None:
-        pause, said = POLL_LEAST, ""
+        gpus = int(self.spec.get("gpus") or 0)
+        pause, most, said = POLL_LEAST, 2.0 if gpus else 0.4, ""  # the driver takes its time over each question
         while True:
             self._check_asked()
-            turn = slots.ask(self.home, self.run.key, int(self.spec.get("gpus") or 0), self.spec.get("slots"))
+            turn = slots.ask(self.home, self.run.key, gpus, self.spec.get("slots"))
             if turn.granted:
                 break
             if turn.waiting_for != said:
                 said = turn.waiting_for
                 self.run.note("waiting for " + said)
-            if pause > 1:
+            if pause == most:
                 self._revive(turn.behind)
             time.sleep(pause)
-            pause = min(pause * 1.5, 2.0)
+            pause = min(pause * 1.5, most)
         self.run.move(RunState.BUILDING)
 
     def _build(self) -> None:
