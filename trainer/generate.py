@@ -106,7 +106,7 @@ def _sigmoid(x: Floats) -> Floats:
 def _choose(logits: Floats, temperature: float, random: np.random.Generator) -> int:
     if temperature == 0:
         return int(np.argmax(logits))
-    scores = (logits.astype(np.float64) - logits.max()) / temperature
+    scores = (logits.astype(np.float64) - np.max(logits)) / temperature
     probabilities = np.exp(scores)
     return int(random.choice(len(logits), p=probabilities / probabilities.sum()))
 
