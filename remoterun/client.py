@@ -506,12 +506,18 @@ class Client:
         target: Path,
         conflict: Conflict = transfer.refuse,
         progress: Progress | None = None,
+        *,
+        into: bool = False,
     ) -> Fetched:
-        """Copy from a run or an upload to here, while the run goes on too. A folder's contents land in `target`."""
+        """Copy from a run or an upload to here, while the run goes on too.
+
+        A folder's contents land in `target`. One file gets that name, or keeps its own if `target` is a folder, or is
+        to be one (`into`).
+        """
         resource = Resource.parse(source)
         session, where = self._locate(resource)
         try:
-            return transfer.fetch(session, where, target, conflict, progress or Progress())
+            return transfer.fetch(session, where, target, conflict, progress or Progress(), into=into)
         except NotFound as error:
             if resource.sub and not error.hint:
                 error.hint = f"remoterun ls {resource.kind}/{resource.name}"

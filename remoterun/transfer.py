@@ -260,17 +260,29 @@ def refuse(path: str) -> bool:
     raise AlreadyExists(f"`{show(path)}` exists already", hint="-f overwrites, -i keeps what is there")
 
 
-def fetch(session: Session, resource: dict[str, Any], target: Path, conflict: Conflict, progress: Progress) -> Fetched:
-    """Copy a resource into the folder `target`, which is made; a folder's contents land in it, a file under its name.
+def fetch(
+    session: Session,
+    resource: dict[str, Any],
+    target: Path,
+    conflict: Conflict,
+    progress: Progress,
+    *,
+    into: bool = False,
+) -> Fetched:
+    """Copy a resource to `target`, as `cp` does: a folder's contents land in it, and it is made; one file gets that
+    name, or keeps its own if `target` is a folder (or is to be one: `into`).
 
     Every file appears whole, after its hash was checked. Conflicts are asked about before anything is written.
     Raises `AlreadyExists`, `UnsafePath`, `TransferError`, `NotFound`.
     """
-    manifest, _ = fetch_manifest(session, resource)
+    manifest, about = fetch_manifest(session, resource)
+    name = None
+    if about.get("single") and len(manifest.entries) == 1 and not into and not os.path.isdir(target):
+        target, name = target.parent, target.name
     if os.path.exists(target) and not os.path.isdir(target):
         raise AlreadyExists(f"`{show(str(target))}` is no folder", hint="name a folder: it is made if it isn't there")
     result = Fetched()
-    plan = _plan(manifest, target, conflict, result)
+    plan = _plan(manifest, target, name, conflict, result)
     files = [entry for entry in plan if entry.kind == "f"]
     progress.start("copying", len(files), sum(entry.size for entry in files))
     try:
@@ -279,12 +291,12 @@ def fetch(session: Session, resource: dict[str, Any], target: Path, conflict: Co
             for entry in plan:
                 if entry.kind == "d":
                     landing.folder(entry.path)
-            base = resource
-            again = _fetch_files(session, base, files, landing, result, progress)
+            landed = _Landed(landing, name, result, progress)
+            again = _fetch_files(session, resource, files, landed)
             if again:  # these changed while they were read, in a run that goes on
-                once_more = _fetch_files(session, base, again, landing, result, progress)
-                for entry in once_more:
-                    result.warnings.append(f"`{show(entry.path)}` changes all the time; it was left out")
+                landed.final = True
+                for entry in _fetch_files(session, resource, again, landed):
+                    result.warnings.append(f"`{show(entry.path)}` became shorter while it was read; it was left out")
             for entry in plan:
                 if entry.kind == "l":
                     _place_link(landing, entry, result)
@@ -295,8 +307,8 @@ def fetch(session: Session, resource: dict[str, Any], target: Path, conflict: Co
             raise TransferError(
                 f"the disk that holds `{show(str(target))}` is full", hint="free some space, and repeat the command"
             )
-        name = show(str(error.filename)) if error.filename else ""
-        where = f" (`{name}`)" if name not in ("", show(str(target))) else ""
+        shown = show(str(error.filename)) if error.filename else ""
+        where = f" (`{shown}`)" if shown not in ("", show(str(target))) else ""
         raise TransferError(
             f"`{show(str(target))}` can't be written: {error.strerror}{where}",
             hint="name a folder that you may write, after the resource",
@@ -304,10 +316,11 @@ def fetch(session: Session, resource: dict[str, Any], target: Path, conflict: Co
     return result
 
 
-def _plan(manifest: Manifest, target: Path, conflict: Conflict, result: Fetched) -> list[Entry]:
+def _plan(manifest: Manifest, target: Path, name: str | None, conflict: Conflict, result: Fetched) -> list[Entry]:
+    """What to fetch; `name` is that of the one file, if it gets another."""
     plan = []
     for entry in manifest.entries:
-        place = os.path.join(target, entry.path)
+        place = os.path.join(target, name or entry.path)
         try:
             status = os.lstat(place)
         except OSError:  # not there, or it can't be: that shows when it is written
@@ -338,15 +351,26 @@ def _same(entry: Entry, place: str, status: os.stat_result) -> bool:
         return False
 
 
-def _fetch_files(
-    session: Session,
-    resource: dict[str, Any],
-    files: list[Entry],
-    landing: Landing,
-    result: Fetched,
-    progress: Progress,
-) -> list[Entry]:
-    """Fetch in one flow; the entries that changed while they were read."""
+@dataclass
+class _Landed:
+    """Where fetched files go: below `landing`, the one file under `name` if that is set. `final`: a file that changes
+    while it is read is taken as it came, and named in a warning."""
+
+    landing: Landing
+    name: str | None
+    result: Fetched
+    progress: Progress
+    final: bool = False
+
+    def changed(self, entry: Entry) -> bool:
+        """Whether to take a file that changed."""
+        if self.final:
+            self.result.warnings.append(f"`{show(entry.path)}` changed while it was copied: here is what was read")
+        return self.final
+
+
+def _fetch_files(session: Session, resource: dict[str, Any], files: list[Entry], landed: _Landed) -> list[Entry]:
+    """Fetch in one flow; the entries that changed while they were read, and were not taken."""
     if not files:
         return []
     again = []
@@ -356,11 +380,11 @@ def _fetch_files(
             names.ask(entry)
             frame = _next(stream, session)
             if "gone" in frame.header:
-                result.warnings.append(f"`{show(entry.path)}` is gone: {frame.header['gone']}")
+                landed.result.warnings.append(f"`{show(entry.path)}` is gone: {frame.header['gone']}")
                 continue
-            if _land_file(stream, session, entry, frame, landing, progress):
-                result.files += 1
-                result.size += entry.size
+            if _land_file(stream, session, entry, frame, landed):
+                landed.result.files += 1
+                landed.result.size += entry.size
             else:
                 again.append(entry)
         stream.finish()
@@ -403,11 +427,10 @@ def _name(entry: Entry) -> bytes:
     return os.fsencode(entry.path) + b"\0"
 
 
-def _land_file(
-    stream: Stream, session: Session, entry: Entry, frame: Frame, landing: Landing, progress: Progress
-) -> bool:
-    """Receive one file into its place. False when it changed on the host meanwhile."""
-    folder, name = landing.place(entry.path)
+def _land_file(stream: Stream, session: Session, entry: Entry, frame: Frame, landed: _Landed) -> bool:
+    """Receive one file into its place. False when it changed on the host meanwhile, and is not taken so."""
+    folder, name = landed.landing.place(landed.name or entry.path)
+    progress = landed.progress
     temporary = f".{secrets.token_hex(6)}.remoterun"
     size = frame.header.get("s")
     mode = 0o777 if frame.header.get("x") else 0o666
@@ -432,7 +455,7 @@ def _land_file(
                 frame = _next(stream, session)
             if digest.hexdigest() != frame.header["h"] or (entry.digest and digest.hexdigest() != entry.digest):
                 raise TransferError(f"{show(entry.path)} arrived damaged from {session.machine.name}")
-            if have != size or frame.header.get("c"):
+            if have != size or (frame.header.get("c") and not landed.changed(entry)):
                 return False
             if size > PIECE:
                 os.fsync(file.fileno())

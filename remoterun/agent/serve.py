@@ -236,10 +236,14 @@ class Server:
     # -- files
 
     def op_tree(self, stream: Stream, resource: Dict[str, Any]) -> Dict[str, Any]:
-        """Out: the manifest of a resource; of a run that goes on (or was killed), its work tree, not hashed."""
+        """Out: the manifest of a resource; of a run that goes on (or was killed), its work tree, not hashed.
+
+        `single`: it is one file, under its base name.
+        """
         manifest, folder, live, about = self._tree(resource)
         _send_body(stream, manifest.encode())
-        return {"live": live, "folder": folder, "about": about}
+        single = bool(resource.get("sub")) and len(manifest.files) == 1 and not os.path.isdir(folder)
+        return {"live": live, "folder": folder, "about": about, "single": single}
 
     def op_get(self, stream: Stream, resource: Dict[str, Any]) -> Dict[str, Any]:
         """In: paths below the resource, each ended by a zero byte. Out: per file, in that order,
