@@ -708,6 +708,28 @@ class TestClient:
             user.client.copy(f"runs/{run.number}", tmp_path / "here", lambda path: True)
         assert {path.name for path in (tmp_path / "here").iterdir()} <= {"busy", "calm"}
 
+    def test_copy_of_a_file_that_grows(self, user: User, tmp_path: Path) -> None:
+        run = self.run(user, "echo up; while :; do head -c 300000 /dev/zero >>grows; done")
+        user.place("one").until_says(run.key, b"up")
+        until(lambda: os.path.exists(os.path.join(user.place("one").run(run.key).work, "grows")))
+        result = user.client.copy(f"runs/{run.number}", tmp_path)
+        assert (tmp_path / "grows").stat().st_size > 0 and result.files == 1
+
+    def test_one_file_gets_the_name_that_is_typed(self, user: User, tmp_path: Path) -> None:
+        here = tmp_path / "here"
+        _, run = self.finish(user, self.run(user, "mkdir sub; echo a >sub/a; echo b >b"))
+        user.client.copy(f"runs/{run.number}/sub/a", here / "new" / "name")
+        user.client.copy(f"runs/{run.number}/b", here / "new")
+        user.client.copy(f"runs/{run.number}/b", here / "folder", into=True)
+        user.client.copy(f"runs/{run.number}/sub", here / "contents")
+        expected = {"new/name": b"a\n", "new/b": b"b\n", "folder/b": b"b\n", "contents/a": b"a\n"}
+        assert read_files(here) == expected
+        with pytest.raises(AlreadyExists):
+            user.client.copy(f"runs/{run.number}/b", here / "new" / "name")
+        with pytest.raises(AlreadyExists):
+            user.client.copy(f"runs/{run.number}/sub", here / "new" / "name")
+        assert read_files(here) == expected
+
     def test_conflicts(self, user: User, tmp_path: Path) -> None:
         _, run = self.finish(user, self.run(user, "echo new >a; echo b >b"))
         here = write_files(tmp_path / "here", {"a": b"mine"})
