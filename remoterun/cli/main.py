@@ -70,7 +70,7 @@ def _dispatch(words: list[str]) -> int:
     from typer.main import get_command
 
     from remoterun.cli import render
-    from remoterun.cli.app import app
+    from remoterun.cli.commands import app
     from remoterun.cli.interrupt import terminate_as_interrupt
 
     terminate_as_interrupt()

@@ -132,9 +132,9 @@ def test_errors_never_write_to_the_terminal(capsys: pytest.CaptureFixture[str]) 
     ],
 )
 def test_long_columns_are_cut_by_what_is_seen(width: int, text: str, expected: str) -> None:
-    from remoterun.cli import render
+    from remoterun.cli.render import terminal
 
-    assert render.shortened(text, width) == expected
+    assert terminal.shortened(text, width) == expected
 
 
 def test_colour_only_where_it_is_wanted(data: Place) -> None:

@@ -12,7 +12,7 @@ import pytest
 from typer.main import get_command
 
 from remoterun import client, errors
-from remoterun.cli.app import app
+from remoterun.cli.commands import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -79,7 +79,7 @@ def test_every_command_has_help_and_an_example() -> None:
 def test_every_exit_status() -> None:
     table = README.partition("### Exit statuses")[2].partition("###")[0]
     kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.RemoterunError)]
-    for status in {kind.exit_status for kind in kinds} | {1, 130, 137}:
+    for status in {kind.exit_status for kind in kinds} | {1, 130, 137, 141, 143}:
         assert re.search(rf"^\| {status} \|", table, re.MULTILINE), status
 
 

@@ -63,8 +63,9 @@ class TestThereAndBack:
 
     def test_one_file(self, session: Session, tmp_path: Path) -> None:
         upload(session, tmp_path / "source", FILES)
-        fetch(session, {**UPLOAD, "sub": "b/run"}, tmp_path / "target", refuse, Progress())
-        assert read_files(tmp_path / "target") == {"run*": b"#!"}
+        fetch(session, {**UPLOAD, "sub": "b/run"}, tmp_path / "target", refuse, Progress(), into=True)
+        fetch(session, {**UPLOAD, "sub": "b/run"}, tmp_path / "target" / "named", refuse, Progress())
+        assert read_files(tmp_path / "target") == {"run*": b"#!", "named*": b"#!"}
 
     def test_what_is_there_is_not_sent(self, session: Session, tmp_path: Path) -> None:
         upload(session, tmp_path / "source", FILES)

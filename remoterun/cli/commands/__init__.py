@@ -1,0 +1,11 @@
+"""The commands. Each parses, makes one call of the client, and renders.
+
+`app` is the application with all of them: `--help` lists them in the order of the imports here.
+"""
+
+from remoterun.cli.app import app
+
+# isort: off
+from remoterun.cli.commands import run, runs, files, machines  # noqa: F401
+
+__all__ = ["app"]

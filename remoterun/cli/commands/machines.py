@@ -1,0 +1,145 @@
+"""Machines: `machines` with its own commands, and `doctor`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+import typer
+
+from remoterun.cli import complete, render
+from remoterun.cli.app import Json, app, example, machines_app
+from remoterun.cli.connect import client as connect
+from remoterun.cli.manual import Command
+from remoterun.errors import UsageError
+
+
+@machines_app.callback()
+def machines(context: typer.Context, json: Json = False) -> None:
+    """List the machines that can be named after -t."""
+    if context.invoked_subcommand is None:
+        _list_machines(json)
+
+
+@machines_app.command("list", cls=Command, epilog=example("remoterun machines list --json"))
+def machines_list(json: Json = False) -> None:
+    """List the machines that can be named after -t."""
+    _list_machines(json)
+
+
+def _list_machines(json: bool) -> None:
+    from remoterun import config as configuration
+    from remoterun.machines import listing, ssh_aliases
+
+    config = configuration.load()
+    render.machines(listing(config), config.default, ssh_aliases(config), json)
+
+
+@machines_app.command(
+    "add", cls=Command, epilog=example("remoterun machines add k80 me@gpu.example.org --gpus 1 --default")
+)
+def machines_add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What -t will name.")],
+    host: Annotated[
+        str, typer.Argument(metavar="HOST", help="user@host[:port], an alias of ~/.ssh/config, or `local`.")
+    ],
+    gpus: Annotated[int, typer.Option("--gpus", metavar="N", help="GPUs that a run on it gets.", min=0)] = 0,
+    engine: Annotated[str, typer.Option("--engine", metavar="NAME", help="auto, docker, podman or process.")] = "auto",
+    slots: Annotated[
+        int | None,
+        typer.Option(
+            "--slots", metavar="N", help="Runs without GPUs at once. Default: half the cores, at least 2.", min=1
+        ),
+    ] = None,
+    base_image: Annotated[
+        str | None,
+        typer.Option("--base-image", metavar="IMAGE", help="Under the bundled image. Default: python:3.12-slim."),
+    ] = None,
+    home: Annotated[
+        str | None, typer.Option("--home", metavar="FOLDER", help="Where it keeps its files. Default: ~/.remoterun.")
+    ] = None,
+    python: Annotated[
+        str | None, typer.Option("--python", metavar="PROGRAM", help="Python >= 3.8 there. Default: python3.")
+    ] = None,
+    connect_timeout: Annotated[
+        float | None, typer.Option("--connect-timeout", metavar="SECONDS", help="Default: 10.")
+    ] = None,
+    default: Annotated[bool, typer.Option("--default", help="Make it the default machine.")] = False,
+    force: Annotated[bool, typer.Option("-f", "--force", help="Replace a machine of that name.")] = False,
+) -> None:
+    """Give a machine a name. It is tried with `remoterun doctor NAME`."""
+    from remoterun import config as configuration
+    from remoterun.hosts.ssh_config import SSHTarget
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UsageError(
+            f"`{name}` is no name for a machine: letters, digits, `.`, `_` and `-`",
+            hint="remoterun machines add box user@host",
+        )
+    if engine not in configuration.ENGINES:
+        raise UsageError(f"there is no engine `{engine}`", hint="--engine " + "|".join(configuration.ENGINES))
+    if connect_timeout is not None and not 0 < connect_timeout < 86400:
+        raise UsageError(f"`{connect_timeout:g}` seconds are no time to connect in", hint="--connect-timeout 10")
+    if host != "local":
+        SSHTarget.parse(host)
+    settings: dict[str, Any] = {} if host == "local" else {"host": host}
+    options = {
+        "gpus": gpus or None,
+        "engine": engine if engine != "auto" else None,
+        "slots": slots,
+        "base_image": base_image,
+        "home": home,
+        "python": python,
+        "connect_timeout": connect_timeout,
+    }
+    settings.update({key: value for key, value in options.items() if value is not None})
+    config = configuration.load()
+    configuration.add_machine(config, name, settings, replace=force, make_default=default)
+    render.line(f"machine `{name}` is in {config.file}" + ("; it is the default" if default else ""))
+    render.line(f"  remoterun doctor {name}   tries it")
+
+
+@machines_app.command("remove", cls=Command, epilog=example("remoterun machines remove k80"))
+def machines_remove(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A machine.", autocompletion=complete.machine_types)],
+) -> None:
+    """Forget a machine. What it holds stays there."""
+    from remoterun import config as configuration
+
+    configuration.remove_machine(configuration.load(), name)
+    render.line(f"machine `{name}` is forgotten; what it holds stays there")
+
+
+@machines_app.command("default", cls=Command, epilog=example("remoterun machines default k80"))
+def machines_default(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A machine.", autocompletion=complete.machine_types)],
+) -> None:
+    """Make a machine the one that is used without -t."""
+    from remoterun import config as configuration
+    from remoterun.machines import resolve
+
+    config = configuration.load()
+    chosen = resolve(name, config)
+    configuration.set_default(config, chosen.name)
+    render.line(f"the default machine is `{chosen.name}`")
+
+
+@app.command(cls=Command, epilog=example("remoterun doctor k80"))
+def doctor(
+    machine: Annotated[
+        str | None,
+        typer.Argument(metavar="MACHINE", help="Default: the default machine.", autocompletion=complete.machine_types),
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Try a machine, and say how to mend what doesn't work.
+
+    Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. The exit status is 1 if there is a fault.
+    """
+    from remoterun.cli.doctor import examine
+
+    with connect() as client:
+        type_ = client.machine(machine)
+        checks = examine(client, type_)
+    render.checks(type_, checks, json)
+    return 0 if all(check["ok"] is not False for check in checks) else 1

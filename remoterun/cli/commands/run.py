@@ -1,0 +1,240 @@
+"""`run`: what is sent, the questions before it, and following it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from remoterun.cli import complete, render
+from remoterun.cli.app import Machine, app, example
+from remoterun.cli.connect import client as connect
+from remoterun.cli.manual import Command
+from remoterun.errors import HostError, UsageError
+from remoterun.model import Mount, RunRequest, command_text, parse_duration, parse_variable
+
+if TYPE_CHECKING:
+    from remoterun.client import Client
+    from remoterun.model import Run
+    from remoterun.source import Source
+
+
+@app.command(
+    cls=Command,
+    context_settings={"allow_interspersed_args": False},
+    epilog=example('remoterun run -m uploads/doom:data "python -m trainer.train --data_dir=./data"'),
+)
+def run(
+    command: Annotated[
+        list[str], typer.Argument(metavar="COMMAND", help="The command; all that follows its first word is its own.")
+    ],
+    machine: Machine = None,
+    mount: Annotated[
+        list[str],
+        typer.Option(
+            "-m",
+            "--mount",
+            metavar="RESOURCE[:PATH]",
+            help="Make an upload, or a run's outputs, readable at PATH. Repeat for more.",
+            autocompletion=complete.resources,
+        ),
+    ] = [],  # noqa: B006
+    env: Annotated[
+        list[str], typer.Option("-e", "--env", metavar="K=V", help="An environment variable. Repeat for more.")
+    ] = [],  # noqa: B006
+    pip: Annotated[
+        list[str], typer.Option("--pip", metavar="PACKAGE", help="A Python package to install. Repeat for more.")
+    ] = [],  # noqa: B006
+    pip_req: Annotated[
+        Path | None, typer.Option("--pip-req", metavar="FILE", help="A requirements file to install.")
+    ] = None,
+    apt: Annotated[
+        list[str], typer.Option("--apt", metavar="PACKAGE", help="A Debian package to install. Repeat for more.")
+    ] = [],  # noqa: B006
+    image: Annotated[
+        str | None,
+        typer.Option("--image", "--from", metavar="IMAGE", help="A Docker image instead of the bundled one."),
+    ] = None,
+    commit_ref: Annotated[
+        str | None, typer.Option("-c", "--commit-ref", metavar="REF", help="Run this commit, not the work tree.")
+    ] = None,
+    include_untracked: Annotated[
+        bool, typer.Option("--include-untracked", help="Send files that git does not track, too.")
+    ] = False,
+    no_git: Annotated[
+        bool, typer.Option("--no-git", help="Send the current folder, less .remoterunignore; git is not asked.")
+    ] = False,
+    description: Annotated[
+        str | None, typer.Option("-d", "--description", metavar="TEXT", help="Default: the commit's subject.")
+    ] = None,
+    label: Annotated[list[str], typer.Option("--label", metavar="LABEL", help="Repeat for more.")] = [],  # noqa: B006
+    timeout: Annotated[
+        str | None,
+        typer.Option("--timeout", metavar="TIME", help="Stop the run after 90s, 10m, 2h; a plain number is minutes."),
+    ] = None,
+    background: Annotated[
+        bool, typer.Option("-b", "--background", help="Hand the run over and return; no log.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", "-f", "--force", help="Ask nothing: go on.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run and sent; do nothing.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="With -b: the run as JSON on stdout.")] = False,
+) -> int:
+    """Run a command on a machine; see its log here, keep its files.
+
+    The exit status is the command's own; 125 when remoterun itself failed.
+    """
+    from remoterun.cli.follow import follow
+
+    if json and not background:
+        raise UsageError("--json goes with -b", hint="without -b, stdout is the command's own")
+    request = RunRequest(
+        command=_command(command),
+        mounts=tuple(Mount.parse(text) for text in mount),
+        env=tuple(parse_variable(text) for text in env),
+        pip=tuple(pip),
+        requirements=_requirements(pip_req),
+        apt=tuple(_apt_name(name) for name in apt),
+        image=image,
+        description=description,
+        labels=tuple(label),
+        timeout=parse_duration(timeout) if timeout is not None else None,
+    )
+    with connect() as client:
+        client.machine(machine)
+        source = _source(client, commit_ref, include_untracked, no_git, yes or dry_run)
+        try:
+            if dry_run:
+                _show_plan(client, request, source, machine)
+                return 0
+            submitted = _submit(client, request, source, machine)
+        finally:
+            if source is not None:
+                source.close()
+        if background:
+            if json:
+                render.out_json(submitted.record())
+            else:
+                render.out(str(submitted.number))
+                render.line(f"  remoterun logs {submitted.number}   shows its log, live")
+            return 0
+        return follow(client, submitted, client.follow(submitted.number), from_start=True)
+
+
+def _submit(client: Client, request: RunRequest, source: Source | None, machine: str | None) -> Run:
+    number = None
+
+    def cast(run: Run) -> None:
+        nonlocal number
+        number = run.number
+        render.line(f"Casting run {number}…")
+
+    try:
+        with render.progress() as progress:
+            return client.submit(request, source, machine, progress, cast)
+    except KeyboardInterrupt:
+        if number is not None:
+            known = client.registry.run(number)
+            render.line("")
+            render.line(f"run {number} {'was not' if known.final else 'may not have been'} handed over")
+            render.line(f"  remoterun info {number}   shows what became of it")
+        raise
+
+
+def _command(words: list[str]) -> str:
+    text = command_text(words)
+    if not text.strip():
+        raise UsageError("the command is empty", hint='remoterun run "echo hello"')
+    if "\0" in text:
+        raise UsageError("the command holds a zero byte", hint='remoterun run "echo hello"')
+    return text
+
+
+def _requirements(file: Path | None) -> str:
+    if file is None:
+        return ""
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"`{render.name(str(file))}` is no UTF-8 text", hint="--pip-req requirements.txt")
+    except OSError as error:
+        raise UsageError(
+            f"`{render.name(str(file))}` can't be read: {error.strerror}", hint="--pip-req requirements.txt"
+        )
+
+
+def _apt_name(name: str) -> str:
+    from remoterun.agent.engines.environment import APT_NAME
+
+    if not APT_NAME.match(name):
+        raise UsageError(f"`{name}` is no name of a Debian package", hint="--apt ffmpeg --apt libsndfile1")
+    return name
+
+
+def _source(client: Client, commit_ref: str | None, untracked: bool, no_git: bool, yes: bool) -> Source | None:
+    """What is sent, after the questions. None: no files."""
+    from remoterun.source import NoRepository
+
+    if no_git and (commit_ref or untracked):
+        raise UsageError(
+            "--no-git does not go with -c or --include-untracked", hint="--no-git sends the folder as it is"
+        )
+    try:
+        source = client.source(commit_ref=commit_ref, include_untracked=untracked, no_git=no_git)
+    except NoRepository as error:
+        if commit_ref:
+            raise
+        if not yes and not render.person_there():
+            raise UsageError(error.message, hint="--no-git sends this folder; -y goes on without files")
+        render.line("There is no git repository here: no files of yours will be available in this run.")
+        if not yes and not render.ask("Continue? (--no-git would send this folder)", default=True):
+            raise KeyboardInterrupt
+        return None
+    for text in source.warnings:
+        render.warning(text)
+    if source.dirty and not commit_ref:
+        render.line("Uncommitted changes are included.")
+    if source.untracked and not untracked and not no_git and not commit_ref:
+        _ask_about_untracked(source, yes)
+    return source
+
+
+def _ask_about_untracked(source: Source, yes: bool) -> None:
+    count = len(source.untracked)
+    render.line(f"{count} untracked file{'' if count == 1 else 's'} will not be available in this run:")
+    for name in source.untracked[:5]:
+        render.line(f"  {render.name(name)}")
+    if count > 5:
+        render.line(f"  … and {count - 5} more")
+    if not yes and render.person_there() and not render.ask("Continue? (--include-untracked sends them)", default=True):
+        raise KeyboardInterrupt
+
+
+def _show_plan(client: Client, request: RunRequest, source: Source | None, machine: str | None) -> None:
+    type_ = client.machine(machine)
+    client.check(request, source, type_)
+    mounts = [_mount_plan(client, mount) for mount in request.mounts]
+    render.out(f"command    {render.clean(request.command)}")
+    render.out(f"machine    {type_.name} ({type_.host or 'this machine'}), engine {type_.engine}, {type_.gpus} GPUs")
+    if source is not None:
+        where = f"{source.root}" + (f", starting in {source.workdir}" if source.workdir else "")
+        render.out(f"source     {render.files(len(source.files))}, {render.size(source.total_size())}, of {where}")
+        if source.commit:
+            dirty = " with uncommitted changes" if source.dirty else ""
+            render.out(f"commit     {source.commit[:12]} ({source.branch or 'no branch'}){dirty}")
+    else:
+        render.out("source     none")
+    for text in mounts:
+        render.out(f"mount      {text}")
+    extras = [*request.apt, *request.pip] + (["requirements"] if request.requirements else [])
+    render.out(f"packages   {', '.join(extras) or 'those of the environment'}")
+    render.out(f"image      {request.image or 'the bundled one on ' + type_.base_image}")
+
+
+def _mount_plan(client: Client, mount: Mount) -> str:
+    plan = f"{render.name(str(mount.resource))} at {render.name(mount.path)}"
+    try:
+        client.list_files(mount.resource)
+    except HostError as error:
+        plan += f" (not looked for: {error.message})"
+    return plan

@@ -1,0 +1,149 @@
+"""Looking at runs, and ending them: `logs`, `ps`, `info`, `stop`, `kill`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from remoterun.cli import render
+from remoterun.cli.app import Json, RunNumber, RunNumbers, app, example, run_number
+from remoterun.cli.connect import client as connect
+from remoterun.cli.manual import Command
+from remoterun.errors import RemoterunError
+from remoterun.model import parse_duration
+
+if TYPE_CHECKING:
+    from remoterun.client import Client
+
+
+@app.command(cls=Command, epilog=example("remoterun logs 16 -n 20"))
+def logs(
+    run: RunNumber,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", "-f", help="Go on live until the run ends; or show what is there.")
+    ] = True,
+    tail: Annotated[
+        int | None, typer.Option("-n", "--tail", metavar="LINES", help="Only the last lines.", min=0)
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="Only what was written in the last 90s, 10m, 2h.")
+    ] = None,
+    timestamps: Annotated[bool, typer.Option("--timestamps", help="The time before each line.")] = False,
+) -> int:
+    """Show a run's log, from the start, live until it ends.
+
+    Following, the exit status is the command's own.
+    """
+    from remoterun.cli.follow import follow as show
+
+    begin = time.time() - parse_duration(since) if since is not None else None
+    with connect() as client:
+        known = client.registry.run(run_number(run))
+        items = client.follow(
+            known.number,
+            live=follow,
+            tail=tail,
+            since=begin,
+            timed=timestamps,
+        )
+        if follow:
+            return show(client, known, items, timestamps=timestamps)
+        if not _print_log(items, timestamps):
+            known = client.registry.run(known.number)
+            render.line(
+                f"run {known.number} has written nothing{'' if known.final else ' yet'}: it is {known.state.value}"
+            )
+        return 0
+
+
+def _print_log(items: Any, timestamps: bool) -> bool:
+    """Whether there was anything to print."""
+    from remoterun.cli.follow import Stamp
+    from remoterun.client import LogBytes
+
+    stamp = Stamp()
+    anything = False
+    for item in items:
+        if isinstance(item, LogBytes):
+            anything = True
+            render.out_bytes(stamp.apply(item) if timestamps else item.data)
+    return anything
+
+
+@app.command(cls=Command, epilog=example("remoterun ps --label night"))
+def ps(
+    number: Annotated[int, typer.Option("-n", "--number", metavar="N", help="How many.", min=1)] = 20,
+    every: Annotated[bool, typer.Option("-a", "--all", help="All of them.")] = False,
+    label: Annotated[list[str], typer.Option("--label", metavar="LABEL", help="Only with this label.")] = [],  # noqa: B006
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="More columns.")] = False,
+    json: Json = False,
+) -> None:
+    """List runs, newest last, as their machines know them."""
+    with connect() as client:
+        runs = client.runs(None if every else number, label)
+    if json:
+        render.out_json([run.record() for run in runs])
+    elif runs:
+        render.runs_table(runs, verbose)
+    elif label:
+        render.line(f"No run has the label {' or '.join(f'`{name}`' for name in label)}")
+    else:
+        render.line('There is no run yet. Start one: remoterun run "echo hello"')
+
+
+@app.command(cls=Command, epilog=example("remoterun info last"))
+def info(run: RunNumber, json: Json = False) -> None:
+    """Show all that is known of a run."""
+    with connect() as client:
+        known, details = client.details(run_number(run))
+    if json:
+        render.out_json(
+            {**known.record(), "spec": details["spec"], "events": details["events"], "folder": details["folder"]}
+        )
+    else:
+        render.run_info(known, details)
+
+
+@app.command(cls=Command, epilog=example("remoterun stop 16"))
+def stop(
+    runs: RunNumbers,
+    grace: Annotated[
+        str, typer.Option("--grace", metavar="TIME", help="How long it may take before it is killed: 30s, 5m.")
+    ] = "10s",
+) -> int:
+    """End runs; their outputs are saved. SIGTERM, some time, then SIGKILL."""
+    seconds = parse_duration(grace)
+    with connect() as client:
+        return _end_each(client, runs, lambda number: client.stop(number, seconds), "stopping; its outputs are saved")
+
+
+@app.command(cls=Command, epilog=example("remoterun kill 16"))
+def kill(runs: RunNumbers) -> int:
+    """End runs at once; their outputs are not saved."""
+    with connect() as client:
+        return _end_each(client, runs, client.kill, "killed; its outputs are not saved")
+
+
+def _end_each(client: Client, runs: list[str], end: Any, words: str) -> int:
+    status = 0
+    for text in runs:
+        number = run_number(text)
+        try:
+            before = client.registry.run(number)
+            known, asked = end(number)
+        except RemoterunError as error:
+            if len(runs) == 1:
+                raise
+            render.error(error)
+            status = max(status, error.exit_status)
+            continue
+        if asked:
+            again = " already" if before.stopping else ""
+            render.line(
+                f"run {known.number} is{again} {words}" if "stopping" in words else f"run {known.number} is {words}"
+            )
+        else:
+            render.line(f"run {known.number} has ended already: {render.state_text(known)}")
+    return status

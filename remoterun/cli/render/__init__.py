@@ -1,0 +1,50 @@
+"""All that is printed. stdout is data; stderr is talk. Colours, bars and spinners only on a terminal."""
+
+from __future__ import annotations
+
+from remoterun.cli.render.bars import progress
+from remoterun.cli.render.data import ReaderGone, finish, out, out_bytes, out_json
+from remoterun.cli.render.listings import checks, machines, manifest, run_resources, uploads
+from remoterun.cli.render.runs import detached, ending, run_info, runs_table, state_text
+from remoterun.cli.render.steps import Steps
+from remoterun.cli.render.talk import ask, ask_text, error, fault, hint, line, usage, warning
+from remoterun.cli.render.terminal import clean, paint, person_there
+from remoterun.cli.render.transfers import fetched, uploaded
+from remoterun.cli.render.words import files, name, size, word
+
+__all__ = [
+    "ReaderGone",
+    "Steps",
+    "ask",
+    "ask_text",
+    "checks",
+    "clean",
+    "detached",
+    "ending",
+    "error",
+    "fault",
+    "fetched",
+    "files",
+    "finish",
+    "hint",
+    "line",
+    "machines",
+    "manifest",
+    "name",
+    "out",
+    "out_bytes",
+    "out_json",
+    "paint",
+    "person_there",
+    "progress",
+    "run_info",
+    "run_resources",
+    "runs_table",
+    "size",
+    "state_text",
+    "uploaded",
+    "uploads",
+    "usage",
+    "warning",
+    "word",
+]

@@ -1,0 +1,124 @@
+"""Runs: the table of them, all that is known of one, and how one ended or goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from remoterun.agent.runs import RunState
+from remoterun.cli.render.data import out, table
+from remoterun.cli.render.talk import line
+from remoterun.cli.render.terminal import clean, paint
+from remoterun.cli.render.words import ago, duration, files, moment, size
+from remoterun.model import Run
+
+_COLOURS = {
+    RunState.COMPLETE: "32",
+    RunState.FAILED: "31",
+    RunState.RUNNING: "36",
+    RunState.STOPPED: "33",
+    RunState.KILLED: "33",
+    RunState.INTERRUPTED: "33",
+}
+
+
+def runs_table(runs: Sequence[Run], verbose: bool) -> None:
+    rows = []
+    for run in runs:
+        row = [str(run.number), state_text(run), run.machine.name, _times(run)]
+        if verbose:
+            row += [run.engine or "", ", ".join(run.labels), (run.description or "")[:40]]
+        rows.append([*row, run.command])
+    heads = ["RUN", "STATE", "MACHINE", "WHEN"] + (["ENGINE", "LABELS", "DESCRIPTION"] if verbose else []) + ["COMMAND"]
+
+    def colours(row: int, column: int) -> str | None:
+        return _COLOURS.get(runs[row].state) if column == 1 else None
+
+    table(heads, rows, right=(0,), colours=colours)
+
+
+def state_text(run: Run) -> str:
+    """The state with what a reader wants to know of it."""
+    text = run.state.value
+    if run.final:
+        return f"{text} ({run.code})" if run.code not in (None, 0) else text
+    if not run.reachable:
+        return f"{text}, last seen {ago(run.last_seen or run.created)}"
+    return f"{text}, stopping" if run.stopping else text
+
+
+def _times(run: Run) -> str:
+    if run.ended is not None:
+        lasted = f", took {duration(run.ended - run.started)}" if run.started is not None else ""
+        return ago(run.ended) + lasted
+    if run.started is not None:
+        return f"for {duration(time.time() - run.started)}"
+    return ago(run.created)
+
+
+def ending(run: Run) -> None:
+    """How a run ended, in one line or two, and what to do with what it left."""
+    lasted = f" after {duration(run.ended - run.started)}" if run.ended and run.started else ""
+    status = f", exit status {run.code}" if run.code is not None else ""
+    mark = paint("✓", "32") if run.state is RunState.COMPLETE else paint("✗", "31")
+    why = "" if run.state is RunState.COMPLETE or run.words is None else f": {run.words}"
+    line(f"{mark} run {run.number} {run.state.value}{lasted}{status}{why}")
+    if run.message:
+        line(f"  {clean(run.message)}")
+    if run.outputs and run.outputs.get("files"):
+        saved = f"{files(run.outputs['files'])} saved ({size(run.outputs['size'])})"
+        line(f"  {saved}: remoterun ls runs/{run.number} · remoterun cp runs/{run.number}")
+
+
+def detached(run: Run) -> None:
+    """After ^C: what goes on, and the three lines."""
+    line("")
+    line(f"run {run.number} goes on without this terminal")
+    line(f"  remoterun logs {run.number}   shows its log again, live until it ends")
+    line(f"  remoterun stop {run.number}   ends it; its outputs are saved")
+    line(f"  remoterun kill {run.number}   ends it at once; its outputs are lost")
+
+
+def run_info(run: Run, details: dict[str, Any]) -> None:
+    """All that is known of a run, a line each."""
+    spec = details["spec"] or {}
+    git = spec.get("git") or {}
+    environment = spec.get("environment", {})
+    code = "" if run.code is None else f", exit status {run.code}"
+    why = f": {run.words}" if run.words and run.state is not RunState.COMPLETE else ""
+    dirty = ", with uncommitted changes" if git.get("dirty") else ""
+    rows = [
+        ("run", f"{run.number} ({run.key})"),
+        ("state", state_text(run).partition(" (")[0] + code + why),
+        ("message", run.message),
+        ("note", run.note if not run.final else None),
+        ("command", run.command),
+        ("description", run.description),
+        ("labels", ", ".join(run.labels)),
+        ("machine", f"{run.machine.name} ({run.machine.host or 'this machine'})"),
+        ("engine", run.engine),
+        ("gpus", str(spec["gpus"]) if spec.get("gpus") else None),
+        ("commit", f"{git['commit'][:12]} ({git.get('branch') or 'no branch'}{dirty})" if git.get("commit") else None),
+        ("remote", git.get("remote")),
+        ("started in", spec.get("workdir") or None),
+        ("mounts", "\n".join(f"{mount['typed']} at {mount['path']}" for mount in spec.get("mounts", []))),
+        ("variables", ", ".join(spec.get("asked_env", []))),
+        ("image", environment.get("image")),
+        ("apt", ", ".join(environment.get("apt", []))),
+        ("pip", ", ".join(environment.get("pip", []))),
+        ("requirements", environment.get("requirements")),
+        ("timeout", duration(spec["timeout"]) if spec.get("timeout") else None),
+        ("created", moment(run.created)),
+        ("started", moment(run.started)),
+        ("ended", moment(run.ended)),
+        ("duration", duration(run.ended - run.started) if run.ended and run.started else None),
+        ("outputs", f"{files(run.outputs['files'])}, {size(run.outputs['size'])}" if run.outputs else None),
+        ("folder", details.get("folder")),
+    ]
+    for head, text in rows:
+        if text:
+            first, *rest = str(text).split("\n")
+            out(f"{head:<14}{clean(first)}")
+            for part in rest:
+                out(f"{'':<14}{clean(part)}")

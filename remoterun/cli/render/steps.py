@@ -1,0 +1,71 @@
+"""The steps of a run, while it is on its way to running and after."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from remoterun.cli.render.talk import line
+from remoterun.cli.render.terminal import clean, coloured, columns, lively, paint, shortened, terminal_width
+from remoterun.cli.render.words import duration
+
+
+class Steps:
+    """The states of a run as they are passed: a spinner with the time on a terminal, a line each where it matters."""
+
+    def __init__(self) -> None:
+        self._status: Any = None
+        self._text = ""
+        self._since = 0.0
+        self._lively = lively(sys.stderr)
+
+    def at(self, text: str) -> None:
+        """Now at this step."""
+        self.clear()
+        self._text, self._since = text, time.monotonic()
+        if self._lively:
+            self._spin(text)
+        else:
+            line(f"- {text}")
+
+    def detail(self, text: str) -> None:
+        """What this step is doing; shown on a terminal only."""
+        if self._lively and self._status is not None:
+            room = (terminal_width(sys.stderr) or 80) - columns(self._text) - 4
+            self._status.update(f"{self._text} [dim]{_escape(shortened(clean(text), max(room, 10)))}[/dim]")
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        spinning = self._status is not None
+        self._halt()
+        line(f"  {clean(text)}")
+        if spinning:
+            self._spin(self._text)
+
+    def clear(self) -> None:
+        """End the step; on a terminal a line with the time it took stays."""
+        if self._status is not None:
+            self._halt()
+            line(f"{paint('✓', '32')} {self._text} {paint(duration(time.monotonic() - self._since), '2')}")
+        self._text = ""
+
+    def abandon(self) -> None:
+        """End without saying that the step was done."""
+        self._halt()
+
+    def _spin(self, text: str) -> None:
+        from rich.console import Console
+
+        console = Console(stderr=True, highlight=False, no_color=not coloured(sys.stderr))
+        self._status = console.status(text)
+        self._status.start()
+
+    def _halt(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
