@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -152,6 +153,13 @@ def _mended(request: pytest.FixtureRequest) -> Iterator[None]:
         host = lab.hosts.get(name.replace("_", "-"))
         if name in request.fixturenames and host is not None:
             host.mend()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A script that starts us in the background has us ignore ^C, and so would everything that we start."""
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
