@@ -36,12 +36,10 @@ from remoterun.errors import (
 )
 from remoterun.hosts.bundle import AgentBundle
 from remoterun.hosts.ssh import Deadlines, SSHHost, UnknownHostKey
+from tests.conftest import require
 
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-pytestmark = [
-    pytest.mark.skipif(SSHD is None or shutil.which("ssh-keygen") is None, reason="needs OpenSSH's sshd"),
-    pytest.mark.timeout(60),
-]
+pytestmark = pytest.mark.timeout(60)
 
 ME = getpass.getuser()
 PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -127,6 +125,11 @@ class Keys:
     other: Path
     host: Path
     host_rsa: Path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _openssh() -> None:
+    require(None if SSHD and shutil.which("ssh-keygen") else "OpenSSH's sshd is not installed")
 
 
 @pytest.fixture(scope="session")
