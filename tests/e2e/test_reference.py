@@ -109,3 +109,15 @@ def test_every_public_name_is_in_the_readme() -> None:
     methods = [name for name, _ in inspect.getmembers(client.Client, inspect.isfunction) if not name.startswith("_")]
     for name in [*client.__all__, *methods]:
         assert re.search(rf"\b{name}\b", library), name
+
+
+def test_what_troubleshooting_quotes_is_really_said() -> None:
+    sources = "\n".join(path.read_text() for path in (ROOT / "remoterun").rglob("*.py"))
+    table = README.partition("## Troubleshooting")[2].partition("\n## ")[0]
+    said = [row[2:].partition(" | ")[0] for row in table.splitlines() if row.startswith("| ")]
+    quoted = [text for cell in said for text in re.findall("`([^`]+)`", cell) if " " in text]
+    assert len(quoted) > 9
+    for text in quoted:
+        text = text.removeprefix("docker ")  # the engine's name stands before it
+        for part in filter(None, re.split(r"\s*…\s*", text)):
+            assert part in sources, part
