@@ -75,11 +75,17 @@ class Registry:
             )
         try:
             self._db = sqlite3.connect(file, timeout=15, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise self._unusable(error)
+        try:
             self._db.row_factory = sqlite3.Row
             self._migrate()
             os.chmod(file, 0o600)
-        except (sqlite3.Error, OSError) as error:
-            raise self._unusable(error)
+        except BaseException as error:
+            self._db.close()
+            if isinstance(error, (sqlite3.Error, OSError)):
+                raise self._unusable(error)
+            raise
 
     def close(self) -> None:
         self._db.close()

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from typing import TypeVar
+
 from remoterun import config as configuration
 from remoterun import machines
 from remoterun.cli.render import clean
 from remoterun.errors import RemoterunError
+from remoterun.model import Run
 from remoterun.registry import Registry
 
 _RUNS = 50
+
+T = TypeVar("T")
 
 
 def run_numbers(incomplete: str) -> list[tuple[str, str]]:
@@ -31,16 +38,22 @@ def machine_types(incomplete: str) -> list[tuple[str, str]]:
     return [pair for pair in known if pair[0].startswith(incomplete)]
 
 
-def _registry_runs() -> list:  # type: ignore[type-arg]
-    try:
-        return Registry(configuration.load().home / "registry.db").runs(_RUNS)
-    except RemoterunError:
-        return []
+def _registry_runs() -> list[Run]:
+    return _ask(lambda registry: registry.runs(_RUNS))
 
 
 def _uploads() -> list[str]:
+    found = _ask(lambda registry: registry.uploads())
+    return list(dict.fromkeys(f"uploads/{upload.name}" for upload, _ in found))
+
+
+def _ask(question: Callable[[Registry], list[T]]) -> list[T]:
+    """What the registry answers; nothing where there is none: a key pressed must not make one."""
     try:
-        found = Registry(configuration.load().home / "registry.db").uploads()
-        return list(dict.fromkeys(f"uploads/{upload.name}" for upload, _ in found))
+        file = configuration.load().home / "registry.db"
+        if not file.exists():
+            return []
+        with contextlib.closing(Registry(file)) as registry:
+            return question(registry)
     except RemoterunError:
         return []
