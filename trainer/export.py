@@ -31,19 +31,33 @@ LEARNING_RATE = "Variable"
 ML5_LAYERS = 2
 
 
-def kernel_name(layer: int) -> str:
-    """The key of a cell's kernel, [input + hidden, 4 * hidden], gates in the order i, j, f, o."""
-    return f"rnnlm/multi_rnn_cell/cell_{layer}/basic_lstm_cell/kernel"
+CELLS = ("lstm", "gru", "rnn")
 
 
-def bias_name(layer: int) -> str:
-    """The key of a cell's bias, [4 * hidden]; the forget gate's 1.0 is added by the cell, not stored."""
-    return f"rnnlm/multi_rnn_cell/cell_{layer}/basic_lstm_cell/bias"
+def names(cell: str, layer: int) -> tuple[str, ...]:
+    """The keys of one layer's weights, a kernel before its bias.
+
+    lstm    kernel [input + hidden, 4 * hidden], gates in the order i, j, f, o, and bias [4 * hidden]; the forget
+            gate's 1.0 is added by the cell, not stored
+    gru     the gates' kernel [input + hidden, 2 * hidden], reset before update, and bias [2 * hidden]; the
+            candidate's kernel [input + hidden, hidden] and bias [hidden]
+    rnn     kernel [input + hidden, hidden] and bias [hidden]
+    """
+    here = f"rnnlm/multi_rnn_cell/cell_{layer}"
+    if cell == "gru":
+        return tuple(f"{here}/gru_cell/{part}/{kind}" for part in ("gates", "candidate") for kind in ("kernel", "bias"))
+    own = {"lstm": "basic_lstm_cell", "rnn": "basic_rnn_cell"}[cell]
+    return f"{here}/{own}/kernel", f"{here}/{own}/bias"
+
+
+def cell_of(weights: Mapping[str, object]) -> str:
+    """Which of `CELLS` a network is made of; "" if it has no layer."""
+    return next((cell for cell in CELLS if names(cell, 0)[0] in weights), "")
 
 
 def count_layers(weights: Mapping[str, object]) -> int:
-    layer = 0
-    while kernel_name(layer) in weights:
+    cell, layer = cell_of(weights) or CELLS[0], 0
+    while names(cell, layer)[0] in weights:
         layer += 1
     return layer
 
@@ -97,7 +111,7 @@ def read_model(folder: Path) -> tuple[dict[str, Floats], list[str]]:
             for name, entry in manifest.items()
         }
         characters = sorted(vocab, key=vocab.__getitem__)
-        missing = {EMBEDDING, SOFTMAX_W, SOFTMAX_B, kernel_name(0), bias_name(0)} - weights.keys()
+        missing = {EMBEDDING, SOFTMAX_W, SOFTMAX_B, *names(cell_of(weights) or CELLS[0], 0)} - weights.keys()
         if missing:
             raise TrainerError(f"{folder} is not a whole model: manifest.json lacks {', '.join(sorted(missing))}")
         if len(characters) != len(weights[EMBEDDING]):

@@ -30,7 +30,7 @@ class Reader:
         """The logits of the character after this one, [vocab]."""
         output: Floats = self._weights[EMBEDDING][character]
         for layer in range(self._layers):
-            kernel, bias = self._weights[export.kernel_name(layer)], self._weights[export.bias_name(layer)]
+            kernel, bias = (self._weights[name] for name in export.names("lstm", layer))
             i, j, f, o = np.split(np.concatenate([output, self._h[layer]]) @ kernel + bias, 4)
             self._c[layer] = _sigmoid(f + 1) * self._c[layer] + _sigmoid(i) * np.tanh(j)
             self._h[layer] = output = _sigmoid(o) * np.tanh(self._c[layer])

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from trainer.export import EMBEDDING, SOFTMAX_B, SOFTMAX_W, Floats, bias_name, count_layers, kernel_name
+from trainer.export import EMBEDDING, SOFTMAX_B, SOFTMAX_W, Floats, count_layers, names
 
 Tensor = Any  # TensorFlow has no types of its own
 LayerState = tuple[Tensor, Tensor]  # c and h, each [batch, hidden]
@@ -46,8 +46,9 @@ def new_weights(vocab_size: int, rnn_size: int, num_layers: int, seed: int) -> d
 
     weights = {EMBEDDING: glorot(vocab_size, rnn_size)}
     for layer in range(num_layers):
-        weights[kernel_name(layer)] = glorot(2 * rnn_size, 4 * rnn_size)
-        weights[bias_name(layer)] = np.zeros(4 * rnn_size, np.float32)
+        kernel, bias = names("lstm", layer)
+        weights[kernel] = glorot(2 * rnn_size, 4 * rnn_size)
+        weights[bias] = np.zeros(4 * rnn_size, np.float32)
     weights[SOFTMAX_W] = glorot(rnn_size, vocab_size)
     weights[SOFTMAX_B] = np.zeros(vocab_size, np.float32)
     return weights
@@ -66,7 +67,7 @@ def forward(
     outputs: Tensor = None
     new_state = []
     for layer in range(count_layers(weights)):
-        kernel, bias = weights[kernel_name(layer)], weights[bias_name(layer)]
+        kernel, bias = (weights[name] for name in names("lstm", layer))
         width = kernel.shape[0] - kernel.shape[1] // 4
         # The input's share of the gates is one product for all time steps; only the hidden state's has to wait.
         if layer == 0 and dropout is None:

@@ -23,8 +23,9 @@ def some_weights(hidden: int = 3, vocab: int = 4, layers: int = 2) -> dict[str, 
     random = np.random.default_rng(0)
     shapes: dict[str, tuple[int, ...]] = {export.EMBEDDING: (vocab, hidden)}
     for layer in range(layers):
-        shapes[export.kernel_name(layer)] = (2 * hidden, 4 * hidden)
-        shapes[export.bias_name(layer)] = (4 * hidden,)
+        kernel, bias = export.names("lstm", layer)
+        shapes[kernel] = (2 * hidden, 4 * hidden)
+        shapes[bias] = (4 * hidden,)
     shapes |= {export.SOFTMAX_W: (hidden, vocab), export.SOFTMAX_B: (vocab,)}
     return {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
