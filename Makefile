@@ -28,7 +28,7 @@ lint: $(READY) ## ruff, mypy, who may import whom, and the agent's Python 3.8
 	@$(BIN)/lint-imports
 	@$(BIN)/vermin -t=3.8- --no-tips --violations remoterun/agent
 
-bench: $(READY) ## figures beside rsync, scp and plain ssh
+bench: $(READY) ## figures beside plain ssh, PyTorch, Keras and ml5.js; ARGS="trainer --quick" for some
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 clean: ## remove what make made here
@@ -66,6 +66,7 @@ $(READY): $(BASE)
 # an absent program are skipped.
 NEEDED := dockerd:docker.io docker:docker-cli iptables:iptables ip:iproute2 debootstrap:debootstrap \
     /usr/sbin/sshd:openssh-server ssh:openssh-client rsync:rsync tmux:tmux git:git mkfs.ext4:e2fsprogs pkill:procps \
+    chromium:chromium npm:npm \
     /usr/libexec/docker/cli-plugins/docker-buildx:docker-buildx
 APT := DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 FOLDER = TOP / "demo"
-TRAIN = "python -m trainer.train --data_dir=./data --steps 1200 --learning_rate 0.005 --decay_rate 0.9 --save_every 300"
+TRAIN = "python -m trainer.train --data_dir=./data --num_epochs 8"
 WRITE = "python -m trainer.generate models --seed 'ROMEO:' --length 400 --temperature 0.5"
 
 
@@ -40,6 +40,7 @@ def main() -> int:
     type_("remoterun", "run", "--yes", "--mount", f"runs/{number}/models:models", WRITE)
     type_("remoterun", "cp", "-f", f"runs/{number}/models", "models")
     say(f"The model is in {FOLDER / 'models'}, in the format that ml5.js loads. Next:")
+    say(f"  remoterun open runs/{number}   a page in your browser in which it writes")
     say(f"  remoterun logs {number}        the training's log again")
     say("  remoterun machines add box user@host --gpus 1     a machine of yours")
     say("  remoterun run -t box …    the same there")

@@ -42,6 +42,7 @@ from remoterun.transfer import Conflict, Fetched, Progress, Sent
 
 if TYPE_CHECKING:
     from remoterun.hosts.base import Host
+    from remoterun.page import Model, Page
     from remoterun.source import Source
 
 RECONNECT_LEAST, RECONNECT_MOST = 0.25, 5.0
@@ -522,6 +523,49 @@ class Client:
             if resource.sub and not error.hint:
                 error.hint = f"remoterun ls {resource.kind}/{resource.name}"
             raise
+
+    def page(
+        self,
+        source: str,
+        port: int = 0,
+        progress: Progress | None = None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> Page:
+        """The page in which a model writes, on this machine: `serve` it. `source`: a resource, or a folder here.
+
+        The model may stand in a folder below. One of a run or an upload is copied into the home, anew each time; a run
+        that goes on gives its newest export. `note` is called with what takes long. Raises `NotFound`, `UsageError`,
+        `HostError`, `TransferError`, and `RemoterunError` without npm.
+        """
+        from remoterun import page as pages
+
+        if Resource.is_one(source):
+            model = self._fetch_model(Resource.parse(source), progress or Progress())
+        else:
+            model = pages.local_model(Path(source))
+        return pages.Page(model, pages.libraries(self.config.home, note), port)
+
+    def _fetch_model(self, resource: Resource, progress: Progress) -> Model:
+        from remoterun import page as pages
+
+        session, where = self._locate(resource)
+        listed, about = self._manifest(session, where, resource)
+        live = bool(about.get("live"))
+        again = f"remoterun ls {resource}"
+        try:
+            sub = pages.find((entry.path for entry in listed.entries if entry.kind == "f"), str(resource), again)
+        except NotFound as error:
+            if live:
+                error.hint = f"run {resource.name} goes on and may write one yet: remoterun logs {resource.name}"
+            raise
+        where["sub"] = "/".join(part for part in (resource.sub, sub) if part)
+        name = str(Resource(resource.kind, str(where.get("number", resource.name)), where["sub"]))
+        folder = self.config.home / "page" / name
+
+        def fetch(names: frozenset[str]) -> None:
+            transfer.fetch(session, where, folder, lambda _: True, progress, only=names)
+
+        return pages.refresh(name, folder, fetch, live=live)
 
     def copy_up(
         self, path: Path, target: Resource, to: str | None = None, progress: Progress | None = None

@@ -14,7 +14,7 @@ import posixpath
 import secrets
 import stat
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -268,14 +268,17 @@ def fetch(
     progress: Progress,
     *,
     into: bool = False,
+    only: Collection[str] | None = None,
 ) -> Fetched:
     """Copy a resource to `target`, as `cp` does: a folder's contents land in it, and it is made; one file gets that
-    name, or keeps its own if `target` is a folder (or is to be one: `into`).
+    name, or keeps its own if `target` is a folder (or is to be one: `into`). `only`: no other paths than these.
 
     Every file appears whole, after its hash was checked. Conflicts are asked about before anything is written.
     Raises `AlreadyExists`, `UnsafePath`, `TransferError`, `NotFound`.
     """
     manifest, about = fetch_manifest(session, resource)
+    if only is not None:
+        manifest = Manifest([entry for entry in manifest.entries if entry.path in only])
     name = None
     if about.get("single") and len(manifest.entries) == 1 and not into and not os.path.isdir(target):
         target, name = target.parent, target.name

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import browser, tab  # noqa: F401
 from tests.lab import Lab, LabHost, LocalDocker
 from tests.lab import only_what_was_there as _only_what_was_there
 from tests.lab.local_docker import answers

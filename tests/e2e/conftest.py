@@ -86,6 +86,8 @@ def make_place(folder: Path, ssh_config: Path | None = None) -> Place:
         "PIP_INDEX_URL",
         "PIP_DEFAULT_TIMEOUT",
         "PIP_FIND_LINKS",
+        "NODE_EXTRA_CA_CERTS",
+        "NPM_CONFIG_USERCONFIG",
     ):
         if name in os.environ:
             env[name] = os.environ[name]

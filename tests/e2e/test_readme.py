@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
 
+from tests.browser import missing_npm
+from tests.conftest import require
 from tests.e2e.conftest import REMOTERUN, Place, bundled_image, make_place
 from tests.lab import BASE_IMAGE, Gpu, Lab, LabHost
 
@@ -58,6 +62,9 @@ def test_every_command_of_the_guide(reader: Place, lab: Lab) -> None:
         else:
             assert words[0] == "remoterun", command
             words[0] = REMOTERUN
+        if words[1] == "open":
+            look_at_the_page(words, reader)
+            continue
         done = subprocess.run(
             words,
             cwd=reader.folder,
@@ -75,6 +82,27 @@ def test_every_command_of_the_guide(reader: Place, lab: Lab) -> None:
     assert (reader.folder / "model" / "manifest.json").exists()
     last = reader.json("ps")[-1]
     assert (last["machine"], last["state"]) == ("k80", "complete")
+
+
+def look_at_the_page(words: list[str], reader: Place) -> None:
+    """It is served until ^C; what a browser shows of it is tested in test_browser.py."""
+    require(missing_npm())
+    with subprocess.Popen(
+        words,
+        cwd=reader.folder,
+        env=reader.env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        address = process.stdout.readline().strip()
+        assert address.startswith("http://127.0.0.1:"), process.stderr.read()
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            assert b"<title>" in answer.read()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0, process.stderr.read()
 
 
 @pytest.mark.lab

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from remoterun.page.files import PAGE, page_file
 from tests.e2e.conftest import Place
 
 TOP = Path(__file__).parents[2]
+PAGE_FOLDER = "remoterun/_bundle/examples/lstm-browser/"
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,8 @@ def test_it_carries_the_trainer_and_the_recipe(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in ("docker/Dockerfile", "docker/requirements-cpu.txt", "trainer/train.py", "trainer/generate.py"):
         assert f"remoterun/_bundle/{name}" in names
+    page = {name.removeprefix(PAGE_FOLDER) for name in names if name.startswith(PAGE_FOLDER)}
+    assert page == {*PAGE, "package.json", "package-lock.json"}, "nothing that npm brings"
     assert not any(name.startswith("tests/") for name in names)
 
 
@@ -41,6 +45,9 @@ def test_installed_it_has_the_environment_of_the_checkout(wheel: Path, tmp_path:
     install = [str(python), "-m", "pip", "install", "--quiet", "-c", str(TOP / "constraints.txt"), str(wheel)]
     done = subprocess.run(install, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    page = [str(python), "-I", "-c", "from remoterun.page.files import page_file; print(page_file('index.html'))"]
+    found = subprocess.run(page, cwd=tmp_path, capture_output=True, text=True, timeout=60).stdout.strip()
+    assert Path(found).is_relative_to(tmp_path) and Path(found).read_bytes() == page_file("index.html").read_bytes()
     code = (
         "from remoterun.environments import context; from remoterun.hosts.bundle import agent_bundle;"
         "print(context()[0].digest, agent_bundle().digest)"

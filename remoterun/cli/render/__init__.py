@@ -5,6 +5,7 @@ from __future__ import annotations
 from remoterun.cli.render.bars import progress
 from remoterun.cli.render.data import ReaderGone, finish, out, out_bytes, out_json
 from remoterun.cli.render.listings import checks, machines, manifest, run_resources, uploads
+from remoterun.cli.render.pages import page, page_shown
 from remoterun.cli.render.runs import detached, ending, run_info, runs_table, state_text
 from remoterun.cli.render.steps import Steps
 from remoterun.cli.render.talk import ask, ask_text, error, fault, hint, line, usage, warning
@@ -34,6 +35,8 @@ __all__ = [
     "out",
     "out_bytes",
     "out_json",
+    "page",
+    "page_shown",
     "paint",
     "person_there",
     "progress",
