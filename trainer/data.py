@@ -1,7 +1,7 @@
-"""The text: from files to characters, from characters to batches.
+"""The text: from files to tokens, from tokens to batches. A token is a character, or a word (tokens.py).
 
 The text is cut into `batch_size` streams of equal length that are read side by side, `seq_length`
-characters a step, so that the state at the end of one batch is the right start for the next:
+tokens a step, so that the state at the end of one batch is the right start for the next:
 
     stream 0   To be, or not | to be, that i | s the questio | …
     stream 1   Whether 'tis  | nobler in the |  mind to suff | …
@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer import TrainerError
+from trainer import TrainerError, tokens
 
 Ids = NDArray[np.int32]
+
+VALIDATION_STREAM = 1000  # tokens that a stream of the validation text has at least: each starts with an empty memory
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Batches:
-    """One epoch: `inputs` and `targets` are [num_batches, batch_size, seq_length] character ids."""
+    """One epoch: `inputs` and `targets` are [num_batches, batch_size, seq_length] ids of tokens."""
 
     inputs: Ids
     targets: Ids
@@ -50,11 +52,12 @@ class Batches:
 def read_text(source: Path) -> Text:
     """Read a file, or a folder's `input.txt`, or all `.txt` files of a folder in the order of their names.
 
-    Raises TrainerError for a missing path, a folder without text, bytes that are not UTF-8, and a text
-    from which nothing can be learned.
+    Each of several files ends a line. Raises TrainerError for a missing path, a folder without text, bytes that are
+    not UTF-8, and a text from which nothing can be learned.
     """
     files = _text_files(source)
-    text = "".join(_read_file(file) for file in files)
+    texts = [_read_file(file) for file in files]
+    text = "".join(_ends_a_line(each) for each in texts) if len(files) > 1 else texts[0]
     named = str(files[0]) if len(files) == 1 else f"{source} ({len(files)} files)"
     if not text:
         raise TrainerError(f"{named} is empty: put the text to learn from in it")
@@ -63,39 +66,78 @@ def read_text(source: Path) -> Text:
     return Text(text, files)
 
 
-def vocabulary(text: str) -> list[str]:
-    """The characters of `text`, the most frequent first; equally frequent ones in order of appearance.
+def vocabulary(text: str, level: str = "char") -> list[str]:
+    """The tokens of `text`, the most frequent first; equally frequent ones in order of appearance.
 
-    A character's place is its id.
+    A token's place is its id.
     """
+    if level == "word":
+        return tokens.words_and_letters(text)
     points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
     values, first_seen, counts = np.unique(points, return_index=True, return_counts=True)
     return [chr(values[i]) for i in np.lexsort((first_seen, -counts))]
 
 
-def encode(text: str, characters: list[str]) -> Ids:
-    """The ids of `text`'s characters. Raises TrainerError for a character that is not in `characters`."""
+def encode(text: str, vocabulary: list[str]) -> Ids:
+    """The ids of `text`'s tokens. Raises TrainerError for characters that are not in `vocabulary`."""
+    if tokens.level_of(vocabulary) == "word":
+        return _encode_words(text, vocabulary)
     points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
-    known = np.array([ord(character) for character in characters], dtype=np.uint32)
+    known = np.array([ord(character) for character in vocabulary], dtype=np.uint32)
     by_point = np.argsort(known)
     place = np.searchsorted(known, points, sorter=by_point)
     ids: Ids = by_point[np.minimum(place, len(known) - 1)].astype(np.int32)
     unknown = np.unique(points[known[ids] != points])
     if len(unknown):
-        shown = " ".join(repr(chr(point)) for point in unknown[:10])
-        raise TrainerError(f"the text has {len(unknown)} characters the model does not know: {shown}")
+        raise _unknown([chr(point) for point in unknown])
     return ids
 
 
-def make_batches(ids: Ids, batch_size: int, seq_length: int) -> Batches:
-    """Cut `ids` into batches; what is left over at the end is not used.
+@dataclass(frozen=True)
+class Material:
+    """A text as the network gets it. `validation` is None where none is wanted, or the text is too short for it.
+
+    The last two are how many characters a token has, on average: 1, or more if tokens are words.
+    """
+
+    batches: Batches
+    validation: Batches | None
+    characters_a_token: float
+    characters_a_validation_token: float
+
+
+def prepare(
+    text: str, vocabulary: list[str], *, batch_size: int, seq_length: int, val_fraction: float = 0.0,
+    reverse: bool = False,
+) -> Material:  # fmt: skip
+    """Cut `text` in what to learn from and the last `val_fraction` of it, to be tried on; and each into batches.
+
+    `reverse`: both are read from their end. Raises TrainerError as `encode` and `make_batches` do.
+    """
+    rest = len(text) - int(len(text) * val_fraction)
+    learned, tried = encode(text[:rest], vocabulary), encode(text[rest:], vocabulary)
+    if min(len(learned), len(tried)) <= seq_length:
+        learned, tried, rest = encode(text, vocabulary), learned[:0], len(text)
+    if reverse:
+        learned, tried = learned[::-1], tried[::-1]
+    unit = "characters" if tokens.level_of(vocabulary) == "char" else "words and characters"
+    return Material(
+        make_batches(learned, batch_size, seq_length, unit),
+        make_batches(tried, _validation_streams(tried, batch_size), seq_length) if len(tried) else None,
+        rest / len(learned),
+        (len(text) - rest) / max(1, len(tried)),
+    )
+
+
+def make_batches(ids: Ids, batch_size: int, seq_length: int, unit: str = "characters") -> Batches:
+    """Cut `ids` into batches; what is left over at the end is not used. `unit`: what they are of, for people.
 
     A text too short for `batch_size` streams gets as many as it has sequences. Raises TrainerError for a
     text shorter than one sequence and the character after it.
     """
     if len(ids) <= seq_length:
         raise TrainerError(
-            f"the text has {len(ids)} characters, one sequence needs {seq_length + 1}:"
+            f"the text has {len(ids)} {unit}, one sequence needs {seq_length + 1}:"
             f" give more text, or a smaller --seq_length"
         )
     batch_size = min(batch_size, len(ids) // seq_length)
@@ -108,6 +150,10 @@ def make_batches(ids: Ids, batch_size: int, seq_length: int) -> Batches:
         return np.ascontiguousarray(side_by_side.transpose(1, 0, 2))
 
     return Batches(streams(ids[:used]), streams(following))
+
+
+def _validation_streams(ids: Ids, batch_size: int) -> int:
+    return max(1, min(batch_size, len(ids) // VALIDATION_STREAM))
 
 
 def _text_files(source: Path) -> tuple[Path, ...]:
@@ -134,8 +180,27 @@ def _read_file(file: Path) -> str:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
+        charset = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "ISO-8859-1"
         raise TrainerError(
             f"{file} is not UTF-8: byte 0x{content[error.start]:02x} at offset {error.start} (line {line});"
-            f" save it as UTF-8, or convert it with `iconv -f ISO-8859-1 -t UTF-8`"
+            f" save it as UTF-8, or convert it with `iconv -f {charset} -t UTF-8`"
         ) from None
     return text.removeprefix("\ufeff").replace("\r\n", "\n")
+
+
+def _ends_a_line(text: str) -> str:
+    return text if not text or text.endswith("\n") else text + "\n"
+
+
+def _encode_words(text: str, vocabulary: list[str]) -> Ids:
+    places = {token: place for place, token in enumerate(vocabulary)}
+    spelt = list(tokens.spelt(tokens.split(text, "word"), places))
+    unknown = set(spelt) - places.keys()
+    if unknown:
+        raise _unknown(sorted(unknown))
+    return np.fromiter((places[token] for token in spelt), np.int32, len(spelt))
+
+
+def _unknown(characters: list[str]) -> TrainerError:
+    shown = " ".join(repr(character) for character in characters[:10])
+    return TrainerError(f"the text has {len(characters)} characters the model does not know: {shown}")

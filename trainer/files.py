@@ -7,14 +7,14 @@ from typing import BinaryIO
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Have `write` fill a temporary file beside `path`, then put it there in one move.
+    """Have `write` fill a temporary file beside `path` (it may read it, too), then put it there in one move.
 
     May be repeated. When `write` raises (a full disk), `path` is as it was and nothing is left beside it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "w+b") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

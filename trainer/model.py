@@ -1,10 +1,10 @@
 """The network and one step of its training.
 
-    characters → embedding → LSTM layers → a score (logit) for each next character
+    characters → embedding → recurrent layers → a score (logit) for each next character
 
-The LSTM is written out because it must be ml5.js's cell to the letter: one kernel for input and hidden
-state, gates in the order i, j, f, o, and 1.0 added to the forget gate. It costs nothing: compiled by XLA it
-is faster on a CPU than the ready-made layer, the more so as the batch is cut into one shard per core.
+Fast on a CPU by four things: XLA compiles a step; each batch is cut into one shard per core; the first layer's
+input is a table look-up; and the LSTM's gradient is written out (cells.py). On several GPUs each has its replica
+of the weights and its part of the batch (tf.distribute.MirroredStrategy).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,18 +15,19 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from trainer.export import EMBEDDING, SOFTMAX_B, SOFTMAX_W, Floats, count_layers, names
-
-Tensor = Any  # TensorFlow has no types of its own
-LayerState = tuple[Tensor, Tensor]  # c and h, each [batch, hidden]
+from trainer import cells
+from trainer.cells import LayerState, Tensor
+from trainer.export import EMBEDDING, SOFTMAX_B, SOFTMAX_W, Floats, cell_of, count_layers, names
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+LARGEST_TABLE = 1024  # characters; of a larger vocabulary a batch uses too few for the table to pay
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
     """What the network looks like and how it learns; see the flags of train.py."""
 
+    cell: str
     rnn_size: int
     num_layers: int
     batch_size: int
@@ -36,49 +37,71 @@ class Hyperparameters:
     seed: int
 
 
-def new_weights(vocab_size: int, rnn_size: int, num_layers: int, seed: int) -> dict[str, Floats]:
-    """Fresh weights under ml5's names: Glorot's uniform distribution, zero biases."""
-    random = np.random.default_rng(seed)
+def new_weights(vocab_size: int, hyper: Hyperparameters) -> dict[str, Floats]:
+    """Fresh weights under ml5's names: Glorot's uniform distribution, zero biases; a GRU's gates start half open."""
+    random = np.random.default_rng(hyper.seed)
+    size = hyper.rnn_size
 
     def glorot(rows: int, columns: int) -> Floats:
         limit = (6 / (rows + columns)) ** 0.5
         return random.uniform(-limit, limit, (rows, columns)).astype(np.float32)
 
-    weights = {EMBEDDING: glorot(vocab_size, rnn_size)}
-    for layer in range(num_layers):
-        kernel, bias = names("lstm", layer)
-        weights[kernel] = glorot(2 * rnn_size, 4 * rnn_size)
-        weights[bias] = np.zeros(4 * rnn_size, np.float32)
-    weights[SOFTMAX_W] = glorot(rnn_size, vocab_size)
+    columns = {"lstm": (4 * size,), "gru": (2 * size, size), "rnn": (size,)}[hyper.cell]
+    weights = {EMBEDDING: glorot(vocab_size, size)}
+    for layer in range(hyper.num_layers):
+        kernels_and_biases = names(hyper.cell, layer)
+        for kernel, bias, width in zip(kernels_and_biases[::2], kernels_and_biases[1::2], columns, strict=True):
+            weights[kernel] = glorot(2 * size, width)
+            weights[bias] = np.full(width, 1.0 if width == 2 * size else 0.0, np.float32)
+    weights[SOFTMAX_W] = glorot(size, vocab_size)
     weights[SOFTMAX_B] = np.zeros(vocab_size, np.float32)
     return weights
 
 
-def zero_state(batch_size: int, rnn_size: int, num_layers: int) -> list[LayerState]:
-    zeros = tf.zeros([batch_size, rnn_size])
-    return [(zeros, zeros) for _ in range(num_layers)]
+def zero_state(batch_size: int, hyper: Hyperparameters) -> list[LayerState]:
+    parts = 2 if hyper.cell == "lstm" else 1
+    return [(tf.zeros([batch_size, hyper.rnn_size]),) * parts for _ in range(hyper.num_layers)]
 
 
 def forward(
-    weights: Mapping[str, Tensor], ids: Tensor, state: Sequence[LayerState], dropout: "Dropout | None" = None
+    weights: Mapping[str, Tensor],
+    ids: Tensor,
+    state: Sequence[LayerState],
+    dropout: "Dropout | None" = None,
+    *,
+    way: str = "fast",
 ) -> tuple[Tensor, list[LayerState]]:
-    """Read `ids`, [batch, time]. Gives the logits, [time, batch, vocab], and the state after the last."""
+    """Read `ids`, [batch, time]. Gives the logits, [time, batch, vocab], and the state after the last.
+
+    `way`: of cells.WAYS, how an LSTM is computed.
+    """
+    cell = cell_of(weights)
     ids = tf.transpose(ids)  # time first, as the loop goes
     outputs: Tensor = None
     new_state = []
     for layer in range(count_layers(weights)):
-        kernel, bias = (weights[name] for name in names("lstm", layer))
-        width = kernel.shape[0] - kernel.shape[1] // 4
-        # The input's share of the gates is one product for all time steps; only the hidden state's has to wait.
-        if layer == 0 and dropout is None:
-            # A few dozen characters: their gates make a table, and a step is a look-up.
-            gates = tf.gather(weights[EMBEDDING] @ kernel[:width] + bias, ids)
+        inputs = tf.gather(weights[EMBEDDING], ids) if layer == 0 else outputs
+        if dropout:
+            inputs = dropout.input(dropout.output(inputs) if layer == 0 else inputs)
+        if way == "cudnn" and cell == "lstm":
+            kernel, bias = (weights[name] for name in names(cell, layer))
+            outputs, layer_state = cells.lstm_of_keras(inputs, kernel, bias, state[layer])
         else:
-            inputs = tf.gather(weights[EMBEDDING], ids) if layer == 0 else outputs
-            if dropout:
-                inputs = dropout.input(dropout.output(inputs) if layer == 0 else inputs)
-            gates = tf.tensordot(inputs, kernel[:width], axes=1) + bias
-        outputs, layer_state = _lstm(gates, kernel[width:], *state[layer])
+            table = layer == 0 and not dropout and weights[EMBEDDING].shape[0] <= LARGEST_TABLE
+            kernels = [weights[name] for name in names(cell, layer)[::2]]
+            bias = tf.concat([weights[name] for name in names(cell, layer)[1::2]], axis=0)
+            width = weights[EMBEDDING].shape[1] if layer == 0 else outputs.shape[2]
+            from_input = tf.concat([kernel[:width] for kernel in kernels], axis=1)
+            recurrent = [kernel[width:] for kernel in kernels]
+            # The input's share of the gates is one product for all time steps; only the hidden state's has to wait.
+            if table:  # a few dozen characters: their gates make a table, and a step is a look-up
+                gates = cells.look_up(weights[EMBEDDING] @ from_input + bias, ids)
+            else:
+                gates = tf.tensordot(inputs, from_input, axes=1) + bias
+            if cell == "lstm":
+                outputs, layer_state = cells.lstm(gates, recurrent, state[layer], way=way)
+            else:
+                outputs, layer_state = (cells.gru if cell == "gru" else cells.rnn)(gates, recurrent, state[layer])
         if dropout:
             outputs = dropout.output(outputs)
         new_state.append(layer_state)
@@ -102,38 +125,49 @@ class Dropout:
         self._calls += 1
         if keep_prob == 1.0:
             return values
-        seed = tf.random.experimental.stateless_fold_in(self._seed, self._calls)
-        return tf.nn.experimental.stateless_dropout(values, 1.0 - keep_prob, seed)
-
-
-def _lstm(gates: Tensor, recurrent: Tensor, c: Tensor, h: Tensor) -> tuple[Tensor, LayerState]:
-    """One layer over all time steps: `gates` [time, batch, 4 * hidden] → outputs [time, batch, hidden]."""
-    steps = gates.shape[0]
-
-    def step(time: Tensor, c: Tensor, h: Tensor, outputs: Tensor) -> tuple[Tensor, ...]:
-        i, j, f, o = tf.split(gates[time] + h @ recurrent, 4, axis=1)
-        c = tf.sigmoid(i) * tf.tanh(j) + tf.sigmoid(f + 1.0) * c
-        h = tf.tanh(c) * tf.sigmoid(o)
-        return time + 1, c, h, outputs.write(time, h)
-
-    outputs = tf.TensorArray(tf.float32, steps, element_shape=h.shape)
-    _, c, h, outputs = tf.while_loop(lambda time, *_: time < steps, step, (0, c, h, outputs), maximum_iterations=steps)
-    return outputs.stack(), (c, h)
+        # 16 random bits a value: TensorFlow's own stateless_dropout takes a hundred times as long on a CPU.
+        seed = tf.random.experimental.stateless_fold_in(self._seed, self._calls, alg="philox")
+        count = int(np.prod(values.shape))
+        bits = tf.random.stateless_uniform(
+            [(count + 1) // 2], seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
+        )
+        draws = tf.reshape(tf.reshape(tf.bitcast(bits, tf.uint16), [-1])[:count], values.shape)
+        kept = tf.cast(draws, tf.int32) < round(keep_prob * 2**16)
+        return tf.where(kept, values / keep_prob, 0.0)
 
 
 class Model:
     """The weights, Adam's averages and the state carried from batch to batch."""
 
-    def __init__(self, weights: Mapping[str, Floats], hyper: Hyperparameters, *, shards: int, jit: bool) -> None:
-        """`shards`: into how many parts each batch is cut, to be worked on at once; divides the batch."""
-        self._hyper = hyper
-        self._shards = shards
-        self._weights = {name: tf.Variable(array) for name, array in weights.items()}
-        self._m = {name: tf.Variable(tf.zeros_like(variable)) for name, variable in self._weights.items()}
-        self._v = {name: tf.Variable(tf.zeros_like(variable)) for name, variable in self._weights.items()}
-        self._largest_logits = tf.Variable([0.0, 0.0])
-        self._gradients = tf.function(self._shard_gradients, jit_compile=jit)
-        self._step = tf.function(self._update)
+    def __init__(
+        self,
+        weights: Mapping[str, Floats],
+        hyper: Hyperparameters,
+        *,
+        shards: int,
+        jit: bool,
+        way: str = "fast",
+        strategy: Any = None,
+    ) -> None:
+        """`shards`: into how many parts each replica's share of a batch is cut, to be worked on at once.
+
+        `strategy`: a tf.distribute.MirroredStrategy, or None for one device. Replicas times shards divide the batch.
+        `way`: of cells.WAYS; "cudnn" goes with a GPU, `shards` 1 and `jit` False.
+        """
+        self._hyper, self._shards, self._way = hyper, shards, way
+        self._strategy = strategy or tf.distribute.get_strategy()
+        self._replicas = self._strategy.num_replicas_in_sync
+        if way == "cudnn":
+            cells.keras_layer(hyper.rnn_size, hyper.rnn_size)
+        with self._strategy.scope():
+            self._weights = {name: tf.Variable(array) for name, array in weights.items()}
+            self._m = {name: tf.Variable(np.zeros_like(array)) for name, array in weights.items()}
+            self._v = {name: tf.Variable(np.zeros_like(array)) for name, array in weights.items()}
+            self._largest_logits = tf.Variable([0.0, 0.0])
+        self._gradients = tf.function(self._shard_gradients, jit_compile=jit, autograph=False)
+        self._state: Any = None
+        self._losses = tf.function(self._batch_loss, jit_compile=jit, autograph=False)
+        self._step = tf.function(self._on_all_replicas, autograph=False)
         self.reset_state()
 
     @property
@@ -142,8 +176,8 @@ class Model:
 
     def reset_state(self) -> None:
         """Forget what was read: at the start of an epoch."""
-        size = self._hyper.batch_size // self._shards
-        self._state = [zero_state(size, self._hyper.rnn_size, self._hyper.num_layers) for _ in range(self._shards)]
+        size = self._hyper.batch_size // (self._replicas * self._shards)
+        self._set_state([[zero_state(size, self._hyper) for _ in range(self._shards)] for _ in range(self._replicas)])
 
     def train_step(self, inputs: NDArray[np.int32], targets: NDArray[np.int32], *, rate: float, step: int) -> Tensor:
         """Learn from one batch, [batch, time]; `step` counts from 1. Gives the mean loss in nats a character.
@@ -151,12 +185,25 @@ class Model:
         Does not wait for the result: float() of it does.
         """
         loss, self._state = self._step(
-            tf.constant(inputs), tf.constant(targets), self._state, tf.constant(rate), tf.constant(step)
+            self._parts(inputs), self._parts(targets), self._state, tf.constant(rate), tf.constant(step)
         )
         return loss
 
+    def evaluate(self, inputs: NDArray[np.int32], targets: NDArray[np.int32]) -> float:
+        """The mean loss in nats over batches that follow each other, [n, batch, time], from a zero state.
+
+        The state carried from batch to batch in training stays as it was.
+        """
+        state = zero_state(inputs.shape[1], self._hyper)
+        weights = self._values()
+        losses = []
+        for batch_inputs, batch_targets in zip(inputs, targets, strict=True):
+            loss, state = self._losses(weights, tf.constant(batch_inputs), tf.constant(batch_targets), state)
+            losses.append(loss)
+        return float(np.mean([float(loss) for loss in losses]))
+
     def weights(self) -> dict[str, Floats]:
-        return {name: variable.numpy() for name, variable in self._weights.items()}
+        return {name: value.numpy() for name, value in self._values().items()}
 
     def largest_logits(self) -> tuple[float, float]:
         """Over the last batch's predictions, the smallest and the largest value of the winning logit."""
@@ -165,21 +212,20 @@ class Model:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All there is to save."""
-        state = [[np.concatenate([shard[layer][part] for shard in self._state]) for part in (0, 1)]
+        shards = [shard for replica in self._local(self._state) for shard in replica]
+        state = [[np.concatenate([shard[layer][part] for shard in shards]) for part in range(len(shards[0][layer]))]
                  for layer in range(self._hyper.num_layers)]  # fmt: skip
-        return {
-            **{name: variable.numpy() for name, variable in self._variables().items()},
-            "state": np.array(state),
-        }
+        return {**{name: variable.numpy() for name, variable in self._variables().items()}, "state": np.array(state)}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """The reverse of `arrays`; the number of shards may be another."""
+        """The reverse of `arrays`; the number of replicas and of shards may be another."""
         for name, variable in self._variables().items():
             variable.assign(arrays[name])
-        self._state = [
-            [(tf.constant(c), tf.constant(h)) for c, h in shard]
-            for shard in np.split(arrays["state"], self._shards, axis=2)
+        shards = [
+            [tuple(tf.constant(part) for part in layer) for layer in shard]
+            for shard in np.split(arrays["state"], self._replicas * self._shards, axis=2)
         ]
+        self._set_state([shards[i : i + self._shards] for i in range(0, len(shards), self._shards)])
 
     def _variables(self) -> dict[str, Tensor]:
         return {
@@ -189,16 +235,59 @@ class Model:
             "largest_logits": self._largest_logits,
         }
 
+    def _values(self) -> dict[str, Tensor]:
+        return {name: variable.read_value() for name, variable in self._weights.items()}
+
+    # Replicas. With one device all of this is the identity.
+
+    def _parts(self, batch: NDArray[np.int32]) -> Tensor:
+        """A batch cut into one part per replica."""
+        parts = np.split(batch, self._replicas)
+        return self._distributed([tf.constant(part) for part in parts])
+
+    def _set_state(self, state: list[list[list[LayerState]]]) -> None:
+        """[replica][shard][layer] → what `_step` takes."""
+        self._state = self._distributed(state)
+
+    def _distributed(self, parts: Sequence[Any]) -> Any:
+        if self._replicas == 1:
+            return parts[0]
+        return tf.nest.map_structure(
+            lambda *each: self._strategy.experimental_distribute_values_from_function(
+                lambda context: each[context.replica_id_in_sync_group]
+            ),
+            *parts,
+        )
+
+    def _local(self, distributed: Any) -> list[Any]:
+        if self._replicas == 1:
+            return [distributed]
+        return [
+            tf.nest.map_structure(
+                lambda values, replica=replica: self._strategy.experimental_local_results(values)[replica], distributed
+            )
+            for replica in range(self._replicas)
+        ]
+
+    def _on_all_replicas(self, inputs: Tensor, targets: Tensor, state: Tensor, rate: Tensor, step: Tensor) -> Tensor:
+        losses, new_state = self._strategy.run(self._update, args=(inputs, targets, state, rate, step))
+        return self._strategy.reduce(tf.distribute.ReduceOp.MEAN, losses, axis=None), new_state
+
+    # One replica.
+
     def _update(self, inputs: Tensor, targets: Tensor, state: Tensor, rate: Tensor, step: Tensor) -> Tensor:
-        weights = {name: variable.read_value() for name, variable in self._weights.items()}
+        replica = tf.distribute.get_replica_context()
+        weights = self._values()
         parts = [
-            self._gradients(weights, x, y, shard_state, tf.stack([step, self._hyper.seed * self._shards + shard]))
+            self._gradients(weights, x, y, shard_state, self._dropout_seed(step, replica, shard))
             for shard, (x, y, shard_state) in enumerate(
                 zip(tf.split(inputs, self._shards), tf.split(targets, self._shards), state, strict=True)
             )
         ]
         losses, gradients, new_state, largest = zip(*parts, strict=True)
         means = [tf.add_n([part[name] for part in gradients]) / self._shards for name in weights]
+        if self._replicas > 1:
+            means = replica.all_reduce(tf.distribute.ReduceOp.MEAN, means)
         clipped, _ = tf.clip_by_global_norm(means, self._hyper.grad_clip)
         power = tf.cast(step, tf.float32)
         for name, gradient in zip(weights, clipped, strict=True):
@@ -208,8 +297,16 @@ class Model:
                 lr=rate, beta1=BETA1, beta2=BETA2, epsilon=EPSILON, grad=gradient,
             )  # fmt: skip
         winners = tf.stack(largest)
-        self._largest_logits.assign([tf.reduce_min(winners), tf.reduce_max(winners)])
+        extremes = tf.stack([tf.reduce_min(winners), tf.reduce_max(winners)])
+        if self._replicas > 1:
+            extremes = replica.all_reduce(tf.distribute.ReduceOp.MEAN, extremes)
+        tf.raw_ops.AssignVariableOp(resource=self._largest_logits.handle, value=extremes)
         return tf.add_n(losses) / self._shards, list(new_state)
+
+    def _dropout_seed(self, step: Tensor, replica: Any, shard: int) -> Tensor:
+        """Another for each step and each part of the batch; a whole number for each (step, part)."""
+        part = replica.replica_id_in_sync_group * self._shards + shard
+        return tf.stack([step, self._hyper.seed * self._replicas * self._shards + part])
 
     def _shard_gradients(
         self, weights: Tensor, inputs: Tensor, targets: Tensor, state: Tensor, seed: Tensor
@@ -218,9 +315,16 @@ class Model:
         dropout = None if keep == (1.0, 1.0) else Dropout(*keep, seed)
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            logits, new_state = forward(weights, inputs, state, dropout)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.transpose(targets), logits)
-            loss = tf.reduce_mean(losses)
+            logits, new_state = forward(weights, inputs, state, dropout, way=self._way)
+            loss = _mean_loss(logits, targets)
         winners = tf.reduce_max(logits, axis=-1)
         extremes = tf.stack([tf.reduce_min(winners), tf.reduce_max(winners)])
         return loss, tape.gradient(loss, weights), new_state, extremes
+
+    def _batch_loss(self, weights: Tensor, inputs: Tensor, targets: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        logits, new_state = forward(weights, inputs, state, way=self._way)
+        return _mean_loss(logits, targets), new_state
+
+
+def _mean_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(tf.transpose(targets), logits))

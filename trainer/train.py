@@ -1,86 +1,41 @@
-"""Train a character LSTM on a text and keep it where ml5.js can load it.
+"""Train a character model on a text and keep it where ml5.js can load it.
 
     python -m trainer.train --data_dir=./data
 
 One story, top to bottom: settings → text → network → resume → loop → log → checkpoint → export.
-The flags are those of ml5's training script; `--help` lists them.
+The flags are those of ml5's training script, and some more; `--help` lists them.
 """
 
-import argparse
-import faulthandler
-import json
 import math
-import os
-import platform
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from trainer import TrainerError, checkpoint, data, export
-from trainer.files import write_whole
+from trainer import TrainerError, checkpoint, curve, data, log_folder, ml5, recipes
+from trainer.checkpoint import Checkpoint
+from trainer.devices import import_tensorflow, use_devices
+from trainer.keeper import Keeper
+from trainer.progress import Log, say
+from trainer.schedule import Schedule
+from trainer.settings import Settings, parse
 
-SECONDS_BETWEEN_LINES = 0.5
-MOST_SHARDS = 8
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The flags, under their own names. `print_every` None: whenever half a second has passed."""
-
-    data_dir: Path | None
-    data_path: Path
-    save_model: Path
-    save_checkpoints: Path
-    log_dir: Path
-    rnn_size: int
-    num_layers: int
-    model: str
-    batch_size: int
-    seq_length: int
-    num_epochs: int
-    steps: int | None
-    print_every: int | None
-    save_every: int
-    grad_clip: float
-    learning_rate: float
-    decay_rate: float
-    output_keep_prob: float
-    input_keep_prob: float
-    total_time: int
-    init_from: Path | None
-    resume: str
-    seed: int
-
-    def identity(self, text: data.Text) -> dict[str, Any]:
-        """What makes this training another than the next; a checkpoint fits if all of it is the same.
-
-        How long to train, and where to write what, can change from one start to the next.
-        """
-        names = (
-            "model rnn_size num_layers batch_size seq_length grad_clip learning_rate decay_rate"
-            " output_keep_prob input_keep_prob seed"
-        )
-        identity = {name: getattr(self, name) for name in names.split()}
-        return {**identity, "init_from": self.init_from and str(self.init_from), "text": text.digest}
+SECONDS_BETWEEN_CHECKPOINTS = 600  # at most, however many steps --save_every asks for
+SHAPE = ("model", "level", "reverse", "rnn_size", "num_layers")  # what weights to start from must have in common
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 trained, 2 the user can put it right, 1 anything else, 143 or 130 stopped and saved."""
-    settings = parse(arguments)
     try:
-        return train(settings)
+        return train(parse(arguments))
     except TrainerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:  # a full disk; a folder that can't be written to
+        print(f"error: {error}; what was saved is whole, and the same command goes on from there", file=sys.stderr)
         return 1
 
 
@@ -90,26 +45,29 @@ def train(settings: Settings) -> int:
 
     # Text. Before TensorFlow, so that a wrong path is answered at once.
     text = data.read_text(settings.data_dir or settings.data_path)
+    initial = checkpoint.newest(settings.init_from) if settings.init_from else None
+    settings = choose(settings, text, initial)
     identity = settings.identity(text)
-    found, remarks = checkpoint.find(settings.save_checkpoints, identity) if settings.resume == "auto" else (None, [])
-    first = found or (checkpoint.newest(settings.init_from) if settings.init_from else None)
-    if first and not found:
-        check_shape(first, settings)
-    characters = first.characters if first else data.vocabulary(text.text)
-    batches = data.make_batches(data.encode(text.text, characters), settings.batch_size, settings.seq_length)
+    found, remarks = find_checkpoint(settings, identity)
+    first = found or initial
+    vocabulary = first.vocabulary if first else data.vocabulary(text.text, settings.level)
+    material = data.prepare(
+        text.text, vocabulary, batch_size=settings.batch_size, seq_length=settings.seq_length,
+        val_fraction=settings.val_fraction, reverse=settings.reverse,
+    )  # fmt: skip
+    batches, validation = material.batches, material.validation
     total = settings.steps or settings.num_epochs * len(batches)
+    save_every = settings.save_every or recipes.save_every(len(batches))
+    schedule = Schedule(settings.schedule, settings.learning_rate, settings.decay_rate, len(batches), total)
+    describe_text(settings, text, vocabulary, material)
 
     # Network.
     tf = import_tensorflow()
-    gpus = use_devices(tf, batches.batch_size)
-    device = ", ".join(gpus) if gpus else f"{cores()} CPU cores, no GPU"
-    say(f"TensorFlow {tf.__version__}, Python {platform.python_version()}, on {device}")
-    if not gpus and Path("/dev/nvidia0").exists():
-        why = "driver, libraries or age of the GPU" if tf.test.is_built_with_cuda() else "it was built without CUDA"
-        say(f"warning: there is an NVIDIA GPU, but this TensorFlow cannot use it ({why})")
+    devices = use_devices(tf, batches.batch_size, settings.model)
     from trainer import model as network
 
     hyper = network.Hyperparameters(
+        cell=settings.model,
         rnn_size=settings.rnn_size,
         num_layers=settings.num_layers,
         batch_size=batches.batch_size,
@@ -118,83 +76,95 @@ def train(settings: Settings) -> int:
         output_keep_prob=settings.output_keep_prob,
         seed=settings.seed,
     )
-    weights = network.new_weights(len(characters), settings.rnn_size, settings.num_layers, settings.seed)
-    if first and not found:
-        weights = {name: first.arrays[f"weights/{name}"] for name in weights}
-    model = network.Model(weights, hyper, shards=1 if gpus else shards_for(batches.batch_size), jit=can_compile(tf))
-
-    file = str(text.files[0]) if len(text.files) == 1 else f"{len(text.files)} files"
-    say(
-        f"text: {file}, {len(text.text):,} characters, {len(characters)} different;"
-        f" an epoch is {len(batches)} batches of {batches.batch_size} x {settings.seq_length}"
+    weights = first.weights if first else network.new_weights(len(vocabulary), hyper)
+    model = network.Model(
+        weights, hyper, shards=devices.shards, jit=devices.jit, way=devices.way, strategy=devices.strategy
     )
-    if batches.batch_size < settings.batch_size:
-        say(f"the text is too short for --batch_size {settings.batch_size}: using {batches.batch_size}")
-    say(f"model: {settings.num_layers} LSTM layers of {settings.rnn_size}, {model.parameters:,} parameters")
-    if settings.num_layers != export.ML5_LAYERS:
-        say(f"warning: ml5.js is right for 2 layers only, not for {settings.num_layers}; trainer.generate reads any")
+    kind = f"{settings.model.upper()} layer{'s' if settings.num_layers > 1 else ''}"
+    layers = f"{settings.num_layers} {kind} of {settings.rnn_size}"
+    say(f"model: {layers}, {model.parameters:,} parameters; {total:,} steps, a checkpoint every {save_every:,}")
+    why_not_ml5 = ml5.why_not(settings.model, settings.num_layers, settings.level, len(vocabulary))
+    if why_not_ml5:
+        say(f"warning: ml5.js can't use this model: {why_not_ml5}; trainer.generate can")
 
-    # Resume.
-    for remark in remarks:
-        say(remark)
+    # Resume. The position in the text and the random numbers follow from the step.
     step = 0
+    keeper = Keeper(settings, identity, vocabulary, schedule, material.characters_a_validation_token)
     if found:
         step = found.step
         model.restore(found.arrays)
-        say(f"resuming at step {step} from {checkpoint.path_of(settings.save_checkpoints, step, identity)}")
-    elif first:
-        say(f"starting from the weights of {settings.init_from}, which had learned for {first.step} steps")
+        remarks += keeper.go_on(found)
+        if found.total != total and settings.schedule == "cosine" and step < total:
+            remarks.append(
+                f"planned for {found.total:,} steps then, {total:,} now: the learning rate follows the new plan"
+            )
+    elif initial:
+        remarks.append(f"starting from the weights of {settings.init_from}, which had learned for {initial.step} steps")
+    elif remarks:
+        remarks.append("starting anew")
+    for remark in remarks:
+        say(remark)
+    log_folder.take_over(settings.log_dir, identity)
+    log = Log(
+        settings.log_dir, tf, step=step, validated=keeper.validated, total=total, every=settings.print_every,
+        tokens_a_batch=batches.inputs[0].size, characters_a_token=material.characters_a_token,
+    )  # fmt: skip
 
-    def rate() -> float:
-        """Falls once an epoch."""
-        epoch = max(step - 1, 0) // len(batches)
-        return settings.learning_rate * float(settings.decay_rate**epoch)
+    def due_to_save() -> bool:
+        return step % save_every == 0 or step == total
 
     def save() -> None:
-        saved = checkpoint.save(
-            settings.save_checkpoints, checkpoint.Checkpoint(step, identity, characters, model.arrays())
-        )
-        export.write_model(
-            settings.save_model,
-            model.weights(),
-            characters,
-            learning_rate=rate(),
-            largest_logits=model.largest_logits(),
-        )
-        say(f"Model saved to {settings.save_model}, checkpoint to {saved}")
+        with log.pause():
+            arrays = model.arrays()
+            if validation and due_to_save() and keeper.validated < step:
+                keeper.secure(step, arrays)  # on a large text the next line takes minutes
+                loss = model.evaluate(validation.inputs, validation.targets)
+                best = keeper.validation(step, loss)
+                log.validation(step, loss, material.characters_a_validation_token, best=best)
+            say(keeper.save(step, arrays))
+
+    if found and due_to_save() and keeper.validated < step:
+        save()  # it was killed before it was tried on the validation text
 
     # Loop. Steps count from 1; epochs, as in ml5's script, from 0.
-    log = Log(settings.log_dir / "metrics.jsonl", step, total, settings.print_every)
-    began, saved, warm = step, step, time.monotonic()
+    began = saved = step
+    saved_at = time.monotonic()
     while step < total and not stop.requested:
         epoch, batch = divmod(step, len(batches))
         if batch == 0:
             model.reset_state()
         step += 1
-        loss = model.train_step(batches.inputs[batch], batches.targets[batch], rate=rate(), step=step)
+        loss = model.train_step(batches.inputs[batch], batches.targets[batch], rate=schedule.rate(step), step=step)
         if step == began + 1:
             float(loss)  # waits for the compiler
-            warm = time.monotonic()
-        due_to_save = step % settings.save_every == 0
-        if due_to_save or log.due(step):
-            log.write(step, epoch, finite(float(loss), step), rate())
-        if due_to_save:
+            log.warmed_up(step)
+        save_now = due_to_save() or time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS
+        if save_now or log.due(step):
+            log.train(step, epoch, finite(float(loss), step), schedule.rate(step))
+        if save_now:
             save()
-            saved = step
+            saved, saved_at = step, time.monotonic()
+        keeper.tick()
 
     # The end, whether it came by itself or was asked for.
     if step > saved:
-        log.write(step, epoch, finite(float(loss), step), rate())
-        save()
+        log.train(step, epoch, finite(float(loss), step), schedule.rate(step))
+    if step > saved or total <= step == began:
+        save()  # or again: the model may have been moved away since
+    keeper.close()
     if stop.requested:
         say(f"stopped by {stop.requested.name} at step {step} of {total}; the same command goes on from there")
         return 128 + stop.requested
     if step == began:
-        save()  # the model may have been moved away since
         say(f"nothing to do: step {step} was reached before; --num_epochs or --steps trains on, --resume never anew")
-    elif step > began + 1:
-        speed = (step - began - 1) * batches.inputs[0].size / (time.monotonic() - warm)
-        say(f"done: {step} steps, {speed:,.0f} characters/s, train_loss = {float(loss):.3f}")
+    else:
+        best = f", val_loss = {keeper.best.val_loss:.3f} at its best, step {keeper.best.step}" if keeper.best else ""
+        say(f"done: {step - began:,} steps, {log.speed:,.0f} characters/s, train_loss = {float(loss):.3f}{best}")
+    title = f"{layers}, {len(text.text):,} characters{', backwards' if settings.reverse else ''}"
+    unit = "character" if settings.level == "char" else "token"
+    say(curve.draw(settings.log_dir / "metrics.jsonl", settings.log_dir, title, unit))
+    usable = f"ml5.js can't use it ({why_not_ml5})" if why_not_ml5 else "ml5.js can load it"
+    say(f"{settings.save_model}: {usable}; `python -m trainer.generate {settings.save_model}` writes with it")
     if settings.total_time:
         say(f"total time = {time.monotonic() - started:.1f} s")
     return 0
@@ -214,56 +184,55 @@ class StopRequest:
             signal.signal(again, signal.SIG_DFL)
 
 
-class Log:
-    """Progress: a line on the terminal for people, a line of JSON in the log folder for programs."""
+def choose(settings: Settings, text: data.Text, initial: Checkpoint | None) -> Settings:
+    """Fill in what was not typed: from the checkpoint to start from, and from the recipe for this much text.
 
-    def __init__(self, path: Path, step: int, total: int, every: int | None) -> None:
-        """A training that resumes at `step` takes back what was logged after it; one that starts, everything."""
-        self._path, self._total, self._every = path, total, every
-        self._started = self._last_time = time.monotonic()
-        self._last_step = step
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = list(_lines_until(path, step)) if step and path.exists() else []
-        write_whole(path, lambda file: file.writelines(kept))
-
-    def due(self, step: int) -> bool:
-        if self._every:
-            return step % self._every == 0
-        return self._last_step == 0 or time.monotonic() - self._last_time >= SECONDS_BETWEEN_LINES
-
-    def write(self, step: int, epoch: int, loss: float, rate: float) -> None:
-        """May be called again for the same step, which changes nothing."""
-        if step == self._last_step:
-            return
-        now = time.monotonic()
-        each = (now - self._last_time) / (step - self._last_step)
-        self._last_time, self._last_step = now, step
-        say(f"{step}/{self._total} (epoch {epoch}), train_loss = {loss:.3f}, time/batch = {each:.3f}")
-        record = {
-            "step": step,
-            "total": self._total,
-            "epoch": epoch,
-            "train_loss": loss,
-            "learning_rate": rate,
-            "seconds_per_batch": each,
-            "seconds": now - self._started,
-        }
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+    Raises TrainerError where what was typed and that checkpoint can't go together.
+    """
+    recipe = recipes.recipe_for(len(text.text))
+    if settings.chooses:
+        settings = settings.with_unless_typed({**recipe.flags(), "save_every": None})
+    if initial:
+        settings = settings.with_unless_typed({name: initial.settings[name] for name in SHAPE})
+        for name in SHAPE:
+            theirs, ours = initial.settings[name], getattr(settings, name)
+            if theirs != ours:
+                raise TrainerError(
+                    f"{settings.init_from} has --{name} {theirs}, asked for is {ours}: they must be equal"
+                )
+    if settings.chooses:
+        chosen = " ".join(
+            f"--{name} {getattr(settings, name)}" for name in recipe.flags() if name not in settings.typed
+        )
+        say(f"auto, for a text of {recipe.size}: {chosen}; --no-auto: ml5's defaults")
+    return settings
 
 
-def _lines_until(path: Path, step: int) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        for line in file:
-            try:
-                if json.loads(line)["step"] <= step:
-                    yield line
-            except (ValueError, KeyError, TypeError):
-                continue  # half a line: the one written when the program was killed
+def find_checkpoint(settings: Settings, identity: Mapping[str, Any]) -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint to go on from, and what there is to say. Raises TrainerError if the folder named has none."""
+    folder = settings.resume not in ("auto", "never")
+    if folder and not Path(settings.resume).is_dir():
+        raise TrainerError(f"--resume {settings.resume}: there is no such folder; auto, never, or one with checkpoints")
+    found, remarks = checkpoint.find(settings.resume_folders, identity)
+    if folder and not found:
+        why = "; ".join(remarks) or "it is empty"
+        raise TrainerError(f"--resume {settings.resume}: there is no checkpoint of this training ({why})")
+    return found, remarks
 
 
-def say(line: str) -> None:
-    print(line, flush=True)
+def describe_text(settings: Settings, text: data.Text, vocabulary: list[str], material: data.Material) -> None:
+    batches, validation = material.batches, material.validation
+    file = str(text.files[0]) if len(text.files) == 1 else f"{len(text.files)} files"
+    kind = "different" if settings.level == "char" else "words and characters to read and write"
+    tried = f"; {validation.inputs.size:,} at the end are for validation" if validation else ""
+    say(
+        f"text: {file}, {len(text.text):,} characters, {len(vocabulary):,} {kind}{tried};"
+        f" an epoch is {len(batches)} batches of {batches.batch_size} x {settings.seq_length}"
+    )
+    if settings.val_fraction and not validation:
+        say(f"the text is too short for --val_fraction {settings.val_fraction}: going on without validation")
+    if batches.batch_size < settings.batch_size:
+        say(f"the text is too short for --batch_size {settings.batch_size}: using {batches.batch_size}")
 
 
 def finite(loss: float, step: int) -> float:
@@ -271,144 +240,6 @@ def finite(loss: float, step: int) -> float:
     if not math.isfinite(loss):
         raise TrainerError(f"train_loss is {loss} at step {step}, not saved: try a smaller --learning_rate")
     return loss
-
-
-def check_shape(first: checkpoint.Checkpoint, settings: Settings) -> None:
-    for name in ("model", "rnn_size", "num_layers"):
-        theirs, ours = first.settings[name], getattr(settings, name)
-        if theirs != ours:
-            raise TrainerError(f"{settings.init_from} has --{name} {theirs}, asked for is {ours}: they must be equal")
-
-
-def import_tensorflow() -> Any:
-    try:
-        with quiet_import():
-            import tensorflow
-    except ModuleNotFoundError as error:
-        raise TrainerError(f"TensorFlow is not installed ({error}): `pip install tensorflow`") from error
-    return tensorflow
-
-
-@contextmanager
-def quiet_import() -> Iterator[None]:
-    """Keep back what TensorFlow's libraries write to the terminal as they are loaded, unless the import fails.
-
-    The environment variable alone does not silence what they say before they have read it.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as kept:
-        os.dup2(kept.fileno(), 2)
-        faulthandler.enable(stderr)  # a processor TensorFlow was not built for ends the import by a signal
-        try:
-            yield
-        except BaseException:
-            kept.seek(0)
-            os.write(stderr, kept.read())
-            raise
-        finally:
-            faulthandler.disable()
-            os.dup2(stderr, 2)
-            os.close(stderr)
-
-
-def use_devices(tf: Any, batch_size: int) -> list[str]:
-    """Set TensorFlow up for the GPUs, or else the cores, of this machine. Gives the GPUs' names."""
-    tf.config.threading.set_inter_op_parallelism_threads(shards_for(batch_size) + 1)
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)  # leave memory to others on the machine
-    return [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
-
-
-def can_compile(tf: Any) -> bool:
-    """Whether XLA works here; on a GPU it needs parts of CUDA that not every installation has."""
-    try:
-        tf.function(lambda: tf.exp(tf.zeros([2])), jit_compile=True)()
-    except tf.errors.OpError as error:
-        say(f"warning: training without XLA, slower: {str(error).splitlines()[0]}")
-        return False
-    return True
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def shards_for(batch_size: int) -> int:
-    """Into how many equal parts to cut a batch so that every core has its own."""
-    return max(shards for shards in range(1, min(cores(), MOST_SHARDS) + 1) if batch_size % shards == 0)
-
-
-def parse(arguments: Sequence[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer.train",
-        description="Train a character LSTM on a text; the model can be loaded with ml5.js.",
-        formatter_class=_Help,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    text = parser.add_mutually_exclusive_group()
-    text.add_argument("--data_dir", type=Path, help="folder with input.txt, or else with .txt files")
-    text.add_argument("--data_path", type=Path, default=Path("data/input.txt"), help="text file to learn from")
-    add("--save_model", type=Path, default=Path("models"), help="folder for the model in ml5.js's format")
-    add("--save_checkpoints", type=Path, default=Path("checkpoints"), help="folder for checkpoints")
-    add("--log_dir", type=Path, default=Path("logs"), help="folder for metrics.jsonl")
-    add("--rnn_size", type=_positive, default=128, help="size of the hidden state")
-    add("--num_layers", type=_positive, default=2, help="LSTM layers; ml5.js needs 2")
-    add("--model", type=_lstm, default="lstm", help="only lstm")
-    add("--batch_size", type=_positive, default=50, help="sequences in a batch")
-    add("--seq_length", type=_positive, default=50, help="characters in a sequence")
-    add("--num_epochs", type=_positive, default=50, help="times to read the text")
-    add("--steps", type=_positive, help="end after this many batches, instead of --num_epochs")
-    add("--print_every", type=_positive, help="batches between progress lines (default: 1, but two lines a second)")
-    add("--save_every", type=_positive, default=1000, help="batches between checkpoints")
-    add("--grad_clip", type=_above_zero, default=5.0, help="largest norm of the gradients")
-    add("--learning_rate", type=_above_zero, default=0.002, help="Adam's learning rate in the first epoch")
-    add("--decay_rate", type=_above_zero, default=0.97, help="factor on the learning rate after each epoch")
-    add("--output_keep_prob", type=_share, default=1.0, help="share of outputs kept (1 - dropout)")
-    add("--input_keep_prob", type=_share, default=1.0, help="share of inputs kept (1 - dropout)")
-    add("--total_time", type=int, default=0, help="1: print the total time at the end")
-    add("--init_from", type=Path, help="checkpoint (or a folder of them) whose weights to start from")
-    add("--resume", choices=("auto", "never"), default="auto", help="go on from a checkpoint with the same settings")
-    add("--seed", type=int, default=1, help="for the first weights and dropout")
-    return Settings(**vars(parser.parse_args(arguments)))
-
-
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
-
-
-def _lstm(text: str) -> str:
-    if text != "lstm":
-        raise argparse.ArgumentTypeError(f"{text!r}: only lstm, the one kind of model ml5.js can load")
-    return text
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
-
-
-def _above_zero(text: str) -> float:
-    number = float(text)
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
-
-
-def _share(text: str) -> float:
-    number = float(text)
-    if not 0 < number <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return number
-
-
-_positive.__name__, _above_zero.__name__, _share.__name__ = "whole number", "number", "number"  # for argparse's errors
 
 
 if __name__ == "__main__":

