@@ -1,0 +1,378 @@
+"""The parts of examples/corpus: addresses, characters, HTML to text, books of Project Gutenberg, names, the report."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+CORPUS = Path(__file__).parents[2] / "examples" / "corpus"
+
+
+def load(name: str) -> ModuleType:
+    """A module of the package `corpus`, or a script beside it."""
+    sys.path.insert(0, str(CORPUS))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(CORPUS))
+
+
+corpus: Any = load("corpus")
+addresses: Any = load("corpus.addresses")
+cache: Any = load("corpus.cache")
+page: Any = load("corpus.page")
+pieces: Any = load("corpus.pieces")
+report: Any = load("corpus.report")
+text: Any = load("corpus.text")
+visitor: Any = load("corpus.visitor")
+gutenberg: Any = load("gutenberg")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count", "first", "last"),
+    [
+        ("http://a/b", 1, "http://a/b", "http://a/b"),
+        ("http://a/{1..40}", 40, "http://a/1", "http://a/40"),
+        ("http://a/{8..11}", 4, "http://a/8", "http://a/11"),
+        ("http://a/{08..11}.html", 4, "http://a/08.html", "http://a/11.html"),
+        ("http://a/{3..1}", 3, "http://a/3", "http://a/1"),
+        ("http://a/{a..z}", 26, "http://a/a", "http://a/z"),
+        ("http://{x,y}/{1..3}", 6, "http://x/1", "http://y/3"),
+        ("http://a/{,index}", 2, "http://a/", "http://a/index"),
+    ],
+)
+def test_expand(pattern: str, count: int, first: str, last: str) -> None:
+    found = addresses.expand(pattern)
+    assert (len(found), found[0], found[-1]) == (count, first, last)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["http://a/{1..}", "http://a/{1..b}", "http://a/{}", "http://a/{1..3", "http://a/1..3}", "{1..999}{1..999}"],
+)
+def test_expand_refuses(pattern: str) -> None:
+    with pytest.raises(corpus.CorpusError):
+        addresses.expand(pattern)
+
+
+@pytest.mark.parametrize(
+    ("written", "canonical"),
+    [
+        ("HTTP://Example.ORG:80", "http://example.org/"),
+        ("https://example.org:443/a/../b?q=1#top", "https://example.org/b?q=1"),
+        ("https://example.org:8443/ä b", "https://example.org:8443/%C3%A4%20b"),
+        ("https://bücher.example/%C3%A4", "https://xn--bcher-kva.example/%C3%A4"),
+        ("http://[::1]:8000/x", "http://[::1]:8000/x"),
+    ],
+)
+def test_canonical(written: str, canonical: str) -> None:
+    assert addresses.canonical(written) == canonical
+    assert addresses.canonical(canonical) == canonical
+
+
+@pytest.mark.parametrize(
+    ("pattern", "address", "expected"),
+    [
+        ("/songs/*.html", "http://a.org/songs/one.html", True),
+        ("/songs/*.html", "http://a.org/songs/x/one.html", False),
+        ("/songs/**.html", "http://a.org/songs/x/one.html", True),
+        ("*.html", "http://a.org/list/one.html", True),
+        ("*.html", "http://a.org/one.html", False),
+        ("/s?id=*", "http://a.org/s?id=3", True),
+        ("/s?id=*", "http://a.org/sxid=3", False),
+        ("https://a.org/*", "http://a.org/one", False),
+    ],
+)
+def test_pattern(pattern: str, address: str, expected: bool) -> None:
+    assert addresses.Pattern(pattern, "http://a.org/list/").matches(address) is expected
+
+
+def test_links_that_lead_nowhere() -> None:
+    for reference in ("mailto:me@a.org", "javascript:void(0)", "http://[", "tel:1", "data:text/plain,x", "http://a:x/"):
+        assert addresses.link("http://a.org/", reference) is None
+    assert addresses.site("http://a.org/x") == addresses.site("https://a.org/y") != addresses.site("http://b.a.org/x")
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "expected", "name"),
+    [
+        ("é".encode(), "", "é", "utf-8"),
+        ("é".encode("latin-1"), "", "é", "windows-1252"),
+        ("é’".encode("cp1252"), "text/html; charset=ISO-8859-1", "é’", "windows-1252"),
+        ("é".encode("latin-1"), "text/html; charset=utf-8", "é", "windows-1252"),
+        ("éàü".encode() + b"\xe9", "text/html; charset=utf-8", "éàü\ufffd", "utf-8"),
+        ("й".encode("koi8-r"), 'text/html; charset="KOI8-R"', "й", "koi8-r"),
+        ("é".encode(), "text/html; charset=nonsense", "é", "utf-8"),
+        ("\ufeffé".encode("utf-16-le"), "text/html; charset=utf-8", "é", "utf-16-le"),
+        ("\ufeffé".encode(), "text/html; charset=latin-1", "é", "utf-8"),
+        (b"\x81\x8d", "", "\ufffd\ufffd", "windows-1252"),
+    ],
+)
+def test_decoded(body: bytes, content_type: str, expected: str, name: str) -> None:
+    assert page.decoded(body, content_type) == (expected, name)
+
+
+def test_decoded_as_the_page_itself_says() -> None:
+    body = '<html><head><meta http-equiv="Content-Type" content="text/html; charset=windows-1251">й'.encode("cp1251")
+    assert page.decoded(body, "text/html")[0].endswith("й")
+
+
+@given(st.binary(max_size=60), st.sampled_from(["", "text/html; charset=utf-8", "x; charset=shift_jis", "charset=hex"]))
+def test_decoded_takes_any_bytes(body: bytes, content_type: str) -> None:
+    page.decoded(body, content_type)
+
+
+def lyrics(markup: str, **options: Any) -> str:
+    found: str = text.text_of(page.parsed(markup), "lyrics", **options)
+    return found
+
+
+def prose(markup: str) -> str:
+    found: str = text.text_of(page.parsed(markup), "prose")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("markup", "expected"),
+    [
+        ("one<br>two<br/>\n three", "one\ntwo\nthree"),
+        ("one<br><br>two", "one\n\ntwo"),
+        ("one<br>\n<br>\n<br>two", "one\n\ntwo"),
+        ("one\ntwo", "one two"),
+        ("<p>one<br>two</p><p>three</p>", "one\ntwo\n\nthree"),
+        ("<p>one<br>two<br></p>\n\n<p>three</p>", "one\ntwo\n\nthree"),
+        ("<p>one<p>two", "one\n\ntwo"),
+        ("<div>one</div><div>two</div>", "one\ntwo"),
+        ("<div>one<br></div><div>two</div>", "one\ntwo"),
+        ("<div>one</div><div><br></div><div>two</div>", "one\n\ntwo"),
+        ("<div><div>one</div></div><div>two</div>", "one\ntwo"),
+        ("one<br><i>two</i> <b>three</b>", "one\ntwo three"),
+        ("<pre>one\n  two\n\nthree</pre>", "one\ntwo\n\nthree"),
+        ("<div style='white-space: pre-line'>one\ntwo</div>", "one\ntwo"),
+        ("<ul><li>one<li>two</ul>", "one\ntwo"),
+        ("<table><tr><td>one</td><td>two</td></tr><tr><td>three</td></tr></table>", "one two\nthree"),
+        ("one&nbsp;&nbsp;two&shy;s &lt;3 &#8217;", "one twos <3 ’"),
+        ("e\u0301<br>\u2003x\u200b", "é\nx"),
+        ("<p>&nbsp;</p><p>one</p>", "one"),
+        ("one<!-- two --><script>three()</script><style>p{}</style><noscript>four</noscript>", "one"),
+        ("<nav>menu</nav>one<footer>end</footer><aside>see also</aside><form>buy<button>now</button></form>", "one"),
+        ("<div class='ad-slot'>buy</div><div id=comments>me</div><div class='x share-it'>like</div>one", "one"),
+        ("<div class='shadow advice readmore'>one</div>", "one"),
+        ("<div class='page-with-sidebar'>one two three</div>x", "one two three\nx"),
+        ("<div hidden>no</div><div style='display:none'>no</div><span aria-hidden='true'>no</span>one", "one"),
+        ("<div role=navigation>menu</div><header>site</header><main>one</main>two", "one"),
+        ("<article><header>one</header>two</article>three", "one\ntwo"),
+        ("<h1>Title</h1>one", "one"),
+        ("<h1>Title</h1>one<h1>Another</h1>", "Title\n\none\n\nAnother"),
+        ("", ""),
+        ("<div>" * 3000 + "deep", "deep"),
+    ],
+)  # fmt: skip
+def test_lyrics(markup: str, expected: str) -> None:
+    assert lyrics(markup) == expected
+
+
+def test_lyrics_of_chosen_elements() -> None:
+    markup = "<h1>T</h1><div class=l>one<div class=l>two</div></div>no<div class=l>three<p class=x>no</p></div>"
+    assert lyrics(markup, select=".l", drop=(".x",)) == "one\ntwo\n\nthree"
+    assert lyrics(markup, select=".none") == ""
+    assert lyrics("<footer>one<script>no</script></footer>", select="footer") == "one"
+
+
+@pytest.mark.parametrize(
+    ("markup", "expected"),
+    [
+        ("<p>one\ntwo<br>three</p><p>four</p>", "one two three\n\nfour"),
+        ("one<br><br>two", "one\n\ntwo"),
+        ("<div>one</div><div>two</div>", "one\n\ntwo"),
+        ("<h2>Chapter</h2>one<ul><li>two<li>three</ul>", "Chapter\n\none\n\ntwo\n\nthree"),
+        ("<pre>one\ntwo\n\nthree</pre>", "one two\n\nthree"),
+        ("one <i>two</i>, three", "one two, three"),
+    ],
+)
+def test_prose(markup: str, expected: str) -> None:
+    assert prose(markup) == expected
+
+
+@given(st.text(alphabet=st.sampled_from("ab <>/&;-!brpdivpreh1\n\xa0\u0301\ufdd0\u200b\u2028é\r\t"), max_size=80))
+def test_text_is_tidy_whatever_the_page(markup: str) -> None:
+    for shape in text.SHAPES:
+        found = text.text_of(page.parsed(markup), shape)
+        assert text.tidy(found) == found
+        assert "\n\n\n" not in found and not set(found) & set("\xa0\ufdd0\ufdd1\ufdd2\u200b\u2028\r\t")
+        if shape == "prose":
+            assert all(line == "" for line in found.split("\n")[1::2])
+
+
+@pytest.mark.parametrize(
+    ("markup", "select", "expected"),
+    [
+        ("<title>The site</title><h1> One\n song </h1>", "", "One song"),
+        ("<title>The site</title><h1>Logo</h1><article><h1>Song</h1></article>", "", "Song"),
+        ("<title>The\nsite</title><h1>A</h1><h1>B</h1>", "", "The site"),
+        ("<title>The site</title><b class=t>Song</b>", ".t", "Song"),
+        ("<title>The site</title>", ".t", ""),
+        ("x", "", ""),
+    ],
+)
+def test_title(markup: str, select: str, expected: str) -> None:
+    assert text.title_of(page.parsed(markup), select) == expected
+
+
+@pytest.mark.parametrize(
+    "mark",
+    ["[Chorus]", "[Verse 2: Somebody]", "(Chorus)", "Chorus:", "chorus x2", "Verse 1", "VERSE II:", "(x2)", "x 4", "2x",
+     "Pre-Chorus", "Repeat chorus", "* Refrain *", "[Instrumental]", "(Bridge)", "Outro"],
+)  # fmt: skip
+def test_marks_are_dropped(mark: str) -> None:
+    assert text.without_marks(f"one\n{mark}\ntwo\n\n{mark}\n\nthree") == "one\ntwo\n\nthree"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["The chorus sings", "Bridges burn", "Verses", "x", "(oh no)", "Repeat after me", "I'm [censored] out", "20"],
+)
+def test_lines_are_not_dropped(line: str) -> None:
+    assert text.without_marks(line) == line
+
+
+def test_straight() -> None:
+    assert text.straight("‘It’s’ “so” — 1–2… ﬁne") == "'It's' \"so\" -- 1-2... fine"
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("The Song", "the-song"),
+        ("Don't / Stop?", "dont-stop"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("…", "piece"),
+        (".hidden", "hidden"),
+        ("Ça va\N{COMBINING ACUTE ACCENT}", "ça-vá"),
+        ("日本の歌", "日本の歌"),
+        ("x" * 300, "x" * 80),
+        ("é" * 100, "é" * 40),
+    ],
+)
+def test_file_names(title: str, name: str) -> None:
+    assert pieces.file_stem(title) == name
+
+
+def test_no_two_files_have_one_name() -> None:
+    made = [pieces.Piece(title, "", "x") for title in ("A", "a", "a 2", "A!", "a-2")]
+    assert [each.name for each in pieces.filed(made)] == ["a.txt", "a-2.txt", "a-2-2.txt", "a-3.txt", "a-2-3.txt"]
+
+
+def test_pieces_take_the_place_of_older_ones(tmp_path: Path) -> None:
+    for titles in (("one", "two"), ("two", "three")):
+        pieces.write(tmp_path, pieces.filed(pieces.Piece(title, "http://a/", title) for title in titles))
+    assert sorted(path.name for path in (tmp_path / "pieces").iterdir()) == ["three.txt", "two.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pieces", "pieces.tsv"]
+
+
+def test_the_report_counts_and_shows_where_rare_characters_stand() -> None:
+    files = [("a.txt", "aab"), ("b.txt", "aa\nbé\u0301")]
+    lines = report.report(2, files, "aab\n\naa\nbé\u0301\n")
+    assert lines[:3] == [
+        "pieces                       2",
+        "characters                  12   (14 bytes)",
+        "distinct characters          5",
+    ]
+    assert [" ".join(line.split()) for line in lines[4:]] == [
+        "◌\u0301 U+0301 COMBINING ACUTE ACCENT 1 × b.txt, line 2",
+        "é U+00E9 LATIN SMALL LETTER E WITH ACUTE 1 × b.txt, line 2",
+        "b U+0062 LATIN SMALL LETTER B 2 × a.txt, line 1",
+        "a U+0061 LATIN SMALL LETTER A 4 × a.txt, line 1",
+        "'\\n' U+000A newline 4 × b.txt, line 1",
+    ]
+    assert len({line.index("×") - line.count("\u0301") for line in lines[4:]}) == 1, "they stand in columns"
+
+
+def test_a_damaged_answer_counts_as_none(tmp_path: Path) -> None:
+    kept = cache.Cache(tmp_path)
+    answer = cache.Answer("http://a/", 200, 1.5, "text/html", body=b"x\ny\x00")
+    kept.put(answer)
+    assert kept.get("http://a/") == answer
+    file = kept.path("http://a/")
+    whole = file.read_bytes()
+    for content in (whole[:-1], whole[:20], b"", b"[]\n", whole.replace(b'"format": 1', b'"format": 2')):
+        file.write_bytes(content)
+        assert kept.get("http://a/") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high"),
+    [("7", 7, 7), ("", 0, 0), ("soon", 0, 0), ("-3", 0, 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+     ("Fri, 31 Dec 9999 23:59:59 GMT", 1e9, 1e12)],
+)  # fmt: skip
+def test_retry_after(value: str, low: float, high: float) -> None:
+    assert low <= visitor._retry_after(value) <= high
+
+
+BODY = "CHAPTER I\n\nIt was the best of times."
+LICENCE = "This file is for the use of anyone anywhere."
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("*** START OF THE PROJECT GUTENBERG EBOOK A TALE ***", "*** END OF THE PROJECT GUTENBERG EBOOK A TALE ***"),
+        ("*** START OF THIS PROJECT GUTENBERG EBOOK A TALE ***", "*** END OF THIS PROJECT GUTENBERG EBOOK A TALE ***"),
+        ("***START OF THE PROJECT GUTENBERG EBOOK A TALE***", "***END OF THE PROJECT GUTENBERG EBOOK A TALE***"),
+        ("*** START OF THE PROJECT GUTENBERG EBOOK A TALE\nOF TWO CITIES ***", "End of Project Gutenberg's A Tale"),
+        ("*** START OF THE PROJECT GUTENBERG EBOOK 98 ***\n\n\nProduced by A. B.\n", "End of the Project Gutenberg"),
+        ("*** START OF THE PROJECT GUTENBERG EBOOK 98", "End of The Project Gutenberg Etext of A Tale"),
+        ("*END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.29.93*END*", "End of this Project Gutenberg Etext"),
+        ("*END THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.03.17.02*END*", "End of Project Gutenberg’s A Tale"),
+        ("***START OF THE PROJECT GUTENBERG EBOOK X***\n\n*END*THE SMALL PRINT*", "***START: FULL LICENSE***"),
+        ("*** START OF THE COPYRIGHTED PROJECT GUTENBERG EBOOK X ***", "*** END OF THE COPYRIGHTED PROJECT GUTENBERG"),
+        ("*** START OF THIS PROJECT GUTENBERG EBOOK X ***\nE-text prepared by A and B", "Fin de Project Gutenberg"),
+        ("*** START OF THIS PROJECT GUTENBERG EBOOK ***\n\nThis file was typed by A", "Ende dieses Projekts Gutenberg"),
+        ("*** START OF THE PROJECT GUTENBERG EBOOK X ***\n\n\nTranscribed from the 1867 edition by A,\nmail@x.org",
+         "End of the Project Gutenberg EBook\n\n*** END OF THE PROJECT GUTENBERG EBOOK X ***"),
+    ],
+)  # fmt: skip
+def test_a_book_stands_between_its_marks(start: str, end: str) -> None:
+    file = f"The Project Gutenberg EBook of A Tale\n\n{LICENCE}\n\n{start}\n\n\n{BODY}\n\n\n{end}\n\n{LICENCE}\n"
+    assert gutenberg.book_of(file) == BODY
+
+
+def test_notices_within_a_book_go() -> None:
+    file = f"*END*THE SMALL PRINT!\n\nI.\n<<THIS ELECTRONIC VERSION OF\n{LICENCE}>>\nII.\n\nEnd of Project Gutenberg\n"
+    assert gutenberg.book_of(file) == "I.\n\nII."
+
+
+@pytest.mark.parametrize(
+    ("file", "absent", "unmarked"),
+    [
+        ("mine", "start and the end", "mine"),
+        ("mine\n\n*** END OF THE PROJECT GUTENBERG EBOOK X ***\nx", "start", "mine"),
+        ("x\n*** START OF THE PROJECT GUTENBERG EBOOK X ***\n\nmine", "end", "mine"),
+    ],
+)
+def test_a_file_without_marks_is_refused(file: str, absent: str, unmarked: str) -> None:
+    with pytest.raises(corpus.CorpusError, match=f"mark at the {absent.replace(' and the ', ' and the ')} of the book"):
+        gutenberg.book_of(file)
+    assert gutenberg.book_of(file, unmarked=True) == unmarked
+
+
+@pytest.mark.parametrize(
+    ("header", "charset"),
+    [
+        ("Character set encoding: ISO-8859-1", "charset=iso-8859-1"),
+        ("Character set encoding: ISO Latin-1", "charset=iso-8859-1"),
+        ("Character set encoding: ISO-646-US (US-ASCII)", "charset=iso-646-us"),
+        ("Character set encoding: UTF-8", "charset=utf-8"),
+        ("Language: English", ""),
+    ],
+)
+def test_old_books_say_their_encoding(header: str, charset: str) -> None:
+    assert gutenberg._own_declaration(f"Title\r\n\r\n{header}\r\n\r\n".encode()) == charset
