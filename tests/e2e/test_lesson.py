@@ -1,0 +1,161 @@
+"""The lesson's second half: a training that is stopped in the middle and goes on in another run, its model in a page.
+
+With engine `process` and with Docker, on this machine, through the installed command; the page in a real Chromium.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from tests import browser
+from tests.conftest import require
+from tests.e2e.conftest import REMOTERUN, Place
+from tests.lab import BASE_IMAGE
+from trainer import export
+from trainer.generate import Reader
+
+TRAIN = (
+    "python -m trainer.train --data_dir=./data --rnn_size 32 --batch_size 16 --seq_length 32 --learning_rate 0.01"
+    " --steps 600 --save_every 50 --print_every 10 --val_fraction 0.1"
+)
+SEED = "ROMEO:\nThat I did love"
+STOP_AFTER = 100  # steps
+
+Engine = tuple[Place, str]
+
+
+@pytest.fixture(scope="module")
+def process_engine(shared: Place) -> Engine:
+    shared.run("machines", "add", "plain", "local", "--engine", "process", "--force")
+    return shared, "plain"
+
+
+@pytest.fixture(scope="module")
+def docker_engine(shared: Place, prepared_docker: object) -> Engine:
+    shared.run("machines", "add", "boxed", "local", "--engine", "docker", "--base-image", BASE_IMAGE, "--force")
+    return shared, "boxed"
+
+
+@pytest.fixture(scope="module")
+def ml5() -> Iterator[browser.Ml5]:
+    require(browser.missing() or browser.missing_npm())
+    with browser.Ml5() as ml5:
+        yield ml5
+
+
+@pytest.mark.tensorflow
+def test_on_this_machine(
+    process_engine: Engine, tmp_path: Path, until: Callable[..., Any], ml5: browser.Ml5, tab: browser.Tab
+) -> None:
+    second_half(process_engine, tmp_path, until, ml5, tab)
+
+
+@pytest.mark.docker
+@pytest.mark.tensorflow
+def test_in_docker(
+    docker_engine: Engine, tmp_path: Path, until: Callable[..., Any], ml5: browser.Ml5, tab: browser.Tab
+) -> None:
+    second_half(docker_engine, tmp_path, until, ml5, tab)
+
+
+def second_half(engine: Engine, folder: Path, until: Callable[..., Any], ml5: browser.Ml5, tab: browser.Tab) -> None:
+    place, machine = engine
+    place.run("upload", "data/input.txt", "--name", "doom")
+    run = ("run", "-y", "-t", machine, "-m", "uploads/doom:data")
+
+    place.run(*run, TRAIN)
+    whole = place.newest()["number"]
+
+    begun = place.run(*run, "-b", TRAIN).stdout.strip()
+    until(lambda: any(step >= STOP_AFTER for step in steps_of(place, begun)), 120)
+    place.run("stop", "--grace", "60s", begun)
+    ended = until(lambda: (found := place.json("info", begun))["ended"] and found, 90)
+    assert (ended["state"], ended["exit_code"]) == ("stopped", 143)
+
+    before = ("-m", f"runs/{begun}/checkpoints:before")
+    done = place.run(*run, *before, TRAIN + " --resume before")
+    resumed = place.newest()["number"]
+    assert "resuming at step " in done.stdout
+
+    # The losses, and the model, are those of the training that was never stopped.
+    for number in (whole, begun, resumed):
+        place.run("cp", f"runs/{number}", str(folder / str(number)))
+    expected = losses_of(folder / str(whole))
+    found = {**losses_of(folder / str(begun)), **losses_of(folder / str(resumed))}
+    assert len(expected) >= 60 and set(expected) <= set(found)
+    assert {step: found[step] for step in expected} == expected
+    model = folder / str(resumed) / "models"
+    expected_weights, characters = export.read_model(folder / str(whole) / "models")[:2]
+    weights = export.read_model(model)[0]
+    assert all(np.array_equal(weights[name], array) for name, array in expected_weights.items())
+
+    # The real ml5.js computes what was trained.
+    reader = Reader(weights)
+    logits = [reader.read(characters.index(character)) for character in SEED]
+    for backend in ("cpu", "webgl"):
+        apart = np.abs(ml5.probabilities(model, SEED, backend) - softmax(np.array(logits)))
+        assert np.max(apart) < 1e-5
+
+    # The page writes with it.
+    with opened(place, f"runs/{resumed}") as address:
+        page = tab.page
+        page.goto(address)
+        page.wait_for_selector("body[data-state=ready]")
+        page.fill("#seed", SEED)
+        page.fill("#length", "150")
+        page.click("#write")
+        page.wait_for_selector("body[data-state=ready]")
+        text = page.text_content("#plain")
+        assert text is not None and text.startswith(SEED)
+        assert len(text) == len(SEED) + 150
+        assert "undefined" not in text
+        shot = tab.screenshot(folder / "page.png")
+    assert colours(shot) > 50
+
+
+@contextlib.contextmanager
+def opened(place: Place, resource: str) -> Iterator[str]:
+    """The address of `remoterun open`, which is ended by ^C, with status 0."""
+    words = [REMOTERUN, "open", resource, "--no-browser"]
+    with subprocess.Popen(
+        words, cwd=place.folder, env=place.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout and process.stderr
+            address = process.stdout.readline().strip()
+            assert address.startswith("http://127.0.0.1:"), process.stderr.read()
+            yield address
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+
+
+def steps_of(place: Place, number: str) -> list[int]:
+    said = place.run("logs", number, "--no-follow").stdout
+    return [int(line.partition("/")[0]) for line in said.splitlines() if ", train_loss = " in line]
+
+
+def losses_of(run: Path) -> dict[int, float]:
+    records = [json.loads(line) for line in (run / "logs" / "metrics.jsonl").read_text().splitlines()]
+    return {record["step"]: record["value"] for record in records if record["name"] == "train_loss"}
+
+
+def softmax(logits: Any) -> Any:
+    scores = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return scores / scores.sum(axis=-1, keepdims=True)
+
+
+def colours(picture: Path) -> int:
+    """How many different ones there are in it: a blank page has one."""
+    pixels = matplotlib.image.imread(picture)
+    return len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0))
