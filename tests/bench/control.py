@@ -2,12 +2,12 @@
 
 On one lab host with sshd and Docker. Every figure is the median of some rounds, ours and the peer's in turns; bounds
 in seconds are the project's promises, the ratios tell what they cost beside plain ssh and docker. Writes
-`control.json` beside itself, or where the first argument says.
+`control.json` beside itself, or where `--out` says.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import os
 import resource
 import statistics
@@ -15,62 +15,43 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from remoterun.client import Client, LogBytes, StateChange
 from remoterun.config import Config
 from remoterun.model import MachineType, RunRequest
+from tests.bench import table
+from tests.bench.table import Row, at_most
 from tests.lab import BASE_IMAGE, Lab, LabHost
 
 REMOTERUN = str(Path(sys.executable).parent / "remoterun")
-ROUNDS = 7
+ROUNDS, QUICK_ROUNDS = 7, 3
 
 
-@dataclass
-class Row:
-    """`ours` and `peer` in seconds; `bound` is the most that `ours` may be."""
-
-    what: str
-    ours: float
-    peer_name: str
-    peer: float
-    bound: float
-
-    @property
-    def ok(self) -> bool:
-        return self.ours <= self.bound
-
-    def text(self) -> str:
-        verdict = "ok" if self.ok else "short"
-        return (
-            f"{self.what:<44} {self.ours * 1000:7.0f} ms  {self.peer_name:<32} {self.peer * 1000:7.0f} ms"
-            f"  {self.ours / self.peer:5.1f} x  at most {self.bound * 1000:5.0f} ms  {verdict}"
-        )
-
-
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, write the JSON; 1 if a bound is missed."""
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "control.json"
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.control", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"), help="where the JSON goes")
+    options = parser.parse_args(arguments)
+    rounds = QUICK_ROUNDS if options.quick else ROUNDS
     missing = Lab.missing()
     if missing:
         print(f"no lab here: {missing}", file=sys.stderr)
-        return 1
+        return table.SHORT
     with Lab() as lab, tempfile.TemporaryDirectory() as folder:
         host = lab.host("bench").up()
-        rows, steps = _measure(lab, host, Path(folder))
-    for row in rows:
-        print(row.text())
+        rows, steps = _measure(lab, host, Path(folder), rounds)
+    print(table.text(rows))
     print("\nwhere the time of `run echo hi` goes, from the open connection on:")
     for name, seconds in steps.items():
         print(f"  {name:<40} {seconds * 1000:7.0f} ms")
-    report = {"rows": [{**asdict(row), "ok": row.ok} for row in rows], "steps": steps, "rounds": ROUNDS}
-    target.write_text(json.dumps(report, indent=2) + "\n")
-    return 0 if all(row.ok for row in rows) else 1
+    table.write(options.out, rows, steps=steps, rounds=rounds)
+    return table.status(rows)
 
 
-def _measure(lab: Lab, host: LabHost, home: Path) -> tuple[list[Row], dict[str, float]]:
+def _measure(lab: Lab, host: LabHost, home: Path, rounds: int) -> tuple[list[Row], dict[str, float]]:
     machine = MachineType("bench", host="bench", engine="docker", base_image=BASE_IMAGE)
     config = Config(home, "bench", {"bench": machine}, lab.ssh_config())
     home.joinpath("config.toml").write_text('default = "bench"\n[machines.bench]\nhost = "bench"\nengine = "docker"\n')
@@ -80,10 +61,6 @@ def _measure(lab: Lab, host: LabHost, home: Path) -> tuple[list[Row], dict[str, 
     ssh = ["ssh", "-F", str(lab.ssh_config()), "bench"]
     submit = [REMOTERUN, "run", "-b", "-y", "--image", BASE_IMAGE, "true"]
 
-    version, bare = _in_turns(
-        lambda: _cpu([REMOTERUN, "--version"], env), lambda: _cpu([sys.executable, "-c", "pass"], env)
-    )
-    background, plain = _in_turns(lambda: _wall(submit, env, home), lambda: _wall([*ssh, "true"], env, home))
     laps: list[dict[str, float]] = []
 
     def first_line() -> float:
@@ -91,14 +68,27 @@ def _measure(lab: Lab, host: LabHost, home: Path) -> tuple[list[Row], dict[str, 
             laps.append(_first_line(client))
         return laps[-1]["total"]
 
-    line, docker = _in_turns(
-        first_line, lambda: _wall([*ssh, "docker", "run", "--rm", BASE_IMAGE, "echo", "hi"], env, home)
-    )
+    def beside(what: str, ours: Callable[[], float], bound: float, peer_name: str, peer: Callable[[], float]) -> Row:
+        figures = table.in_turns({"ours": ours, "peer": peer}, rounds)
+        mine, theirs = (statistics.median(figures[side]) for side in ("ours", "peer"))
+        ratio = table.median_ratio(figures["ours"], figures["peer"])
+        return Row(what, "s", at_most(bound), mine, peer_name, theirs, ratio)
+
     rows = [
-        Row("remoterun --version (CPU time)", version, "python -c pass", bare, 0.150),
-        Row("remoterun run -b true", background, "ssh HOST true", plain, 1.0),
-        Row("first log line of run echo hi, connected", line, "ssh HOST docker run --rm echo hi", docker, 1.0),
-    ]
+        beside(
+            "remoterun --version (CPU time)", lambda: _cpu([REMOTERUN, "--version"], env), 0.150,
+            "python -c pass", lambda: _cpu([sys.executable, "-c", "pass"], env),
+        ),
+        beside(
+            "remoterun run -b true", lambda: _wall(submit, env, home), 1.0,
+            "ssh HOST true", lambda: _wall([*ssh, "true"], env, home),
+        ),
+        beside(
+            "first log line of run echo hi, connected", first_line, 1.0,
+            "ssh HOST docker run --rm echo hi",
+            lambda: _wall([*ssh, "docker", "run", "--rm", BASE_IMAGE, "echo", "hi"], env, home),
+        ),
+    ]  # fmt: skip
     names = [name for name in laps[-1] if name != "total"]
     return rows, {name: statistics.median(lap.get(name, 0.0) for lap in laps) for name in names}
 
@@ -123,11 +113,6 @@ def _first_line(client: Client) -> dict[str, float]:
     for _ in client.follow(run.number):
         pass
     return laps
-
-
-def _in_turns(ours: Callable[[], float], peer: Callable[[], float]) -> tuple[float, float]:
-    pairs = [(ours(), peer()) for _ in range(ROUNDS)]
-    return statistics.median(pair[0] for pair in pairs), statistics.median(pair[1] for pair in pairs)
 
 
 def _wall(words: list[str], env: dict[str, str], folder: Path) -> float:

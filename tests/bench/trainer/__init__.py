@@ -1,0 +1,1 @@
+"""The trainer's figures: `python -m tests.bench.trainer`."""
