@@ -14,7 +14,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parents[1]
 ROOT = HERE.parents[1]
@@ -23,6 +25,7 @@ REQUIREMENTS = HERE / "requirements-torch.txt"
 
 TEXT_BYTES = 1_194_086
 PIP_VARIABLE = "REMOTERUN_BENCH_PIP"  # further words for pip, such as `--index-url …`
+REMEMBERED = 600.0  # seconds for which it is known that there is no PyTorch here: one run of the bench
 
 
 class Unavailable(Exception):
@@ -55,31 +58,54 @@ def text() -> Path:
 def torch_python() -> Path:
     """The Python of an environment with PyTorch, made on first use. Raises Unavailable if that can't be.
 
-    On Linux PyTorch's package brings some gigabytes of CUDA unless pip is led to a build for CPUs; those are not
-    fetched: the error says how to get the other.
+    On Linux PyTorch's package brings some gigabytes of CUDA unless pip is led to a build for CPUs, which it may be for
+    one Python of this machine and not for another: the first is taken for which pip would get no CUDA. If there is
+    none, nothing is fetched, and the error says how to get the other build.
     """
     extra = shlex.split(os.environ.get(PIP_VARIABLE, ""))
     made_of = [REQUIREMENTS.read_text(), *sys.version_info[:2], *extra]
     folder = cache() / f"torch-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:8]}"
-    python, ready = folder / "bin" / "python", folder / ".ready"
+    python, ready, no_torch = folder / "bin" / "python", folder / ".ready", folder / ".none"
     if ready.exists():
         return python
+    if no_torch.exists() and time.time() - no_torch.stat().st_mtime < REMEMBERED:
+        raise Unavailable(no_torch.read_text())
     print(f"making an environment with PyTorch: {folder}", file=sys.stderr)
-    shutil.rmtree(folder, ignore_errors=True)
-    _run([sys.executable, "-m", "venv", str(folder)])
     wanted = ["-r", str(REQUIREMENTS), *extra]
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    if not extra:
-        report = json.loads(_run([*pip, "--dry-run", "--report", "-", *wanted]))
-        cuda = [each["metadata"]["name"] for each in report["install"] if each["metadata"]["name"].startswith("nvidia")]
-        if cuda:
-            raise Unavailable(
-                f"PyTorch would come with CUDA here ({len(cuda)} packages, gigabytes): set"
-                f" {PIP_VARIABLE}='--index-url ADDRESS', the address for CPU on PyTorch's page of installation"
-            )
-    _run([*pip, *wanted])
-    ready.touch()
-    return python
+    whys = []
+    for base in _pythons():
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            _run([base, "-m", "venv", str(folder)])
+            if not extra:
+                _refuse_cuda(json.loads(_run([*pip, "--dry-run", "--report", "-", *wanted])))
+            _run([*pip, *wanted])
+        except Unavailable as error:
+            whys.append(str(error))
+            continue
+        ready.touch()
+        return python
+    folder.mkdir(exist_ok=True)
+    no_torch.write_text(whys[0])
+    raise Unavailable(whys[0])
+
+
+def _pythons() -> list[str]:
+    """This one, and the others of this machine that the bench's own code runs on."""
+    names = [f"python3.{minor}" for minor in range(11, 15)]
+    found = [path for name in names if (path := shutil.which(name))]
+    return [sys.executable, *found]
+
+
+def _refuse_cuda(report: Any) -> None:
+    """Raises Unavailable if pip would install CUDA. `report`: of its dry run."""
+    cuda = [each["metadata"]["name"] for each in report["install"] if each["metadata"]["name"].startswith("nvidia")]
+    if cuda:
+        raise Unavailable(
+            f"PyTorch would come with CUDA here ({len(cuda)} packages, gigabytes): set"
+            f" {PIP_VARIABLE}='--index-url ADDRESS', the address for CPU on PyTorch's page of installation"
+        )
 
 
 def _run(words: list[str]) -> str:

@@ -44,7 +44,7 @@ def measure(kills: int, seed: int) -> tuple[Row, dict[str, Any]]:
             whole, killed = (_folder(Path(folder) / name) for name in ("whole", "killed"))
             _finish(whole)
             chance = random.Random(seed)
-            at = [_kill(killed, chance, 2 * STEPS // kills) for _ in range(kills)]
+            at = [_kill(killed, chance, STEPS // kills) for _ in range(kills)]
             _finish(killed)
             found = differences(whole, killed)
     except Unavailable as error:

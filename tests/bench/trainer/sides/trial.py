@@ -1,0 +1,39 @@
+"""`trainer.train` with its first weights drawn in another way: `trial glorot|uniform|orthogonal FLAG…`."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from trainer import devices, train
+
+RANGE = 0.08
+
+
+def main() -> int:
+    kind, *flags = sys.argv[1:]
+    devices.import_tensorflow()
+    from trainer import model as network
+
+    glorot = network.new_weights
+
+    def drawn(vocab_size, hyper):
+        random = np.random.default_rng(hyper.seed)
+        weights = glorot(vocab_size, hyper)
+        for name, array in weights.items():
+            if kind == "uniform" and array.ndim == 2:
+                weights[name] = random.uniform(-RANGE, RANGE, array.shape).astype(np.float32)
+            elif kind == "orthogonal" and name.endswith("kernel"):
+                size = hyper.rnn_size
+                for gate in range(array.shape[1] // size):
+                    q, r = np.linalg.qr(random.standard_normal((size, size)))
+                    array[-size:, gate * size : (gate + 1) * size] = q * np.sign(np.diag(r))
+        return weights
+
+    network.new_weights = drawn
+    return train.main(flags)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
