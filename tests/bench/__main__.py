@@ -7,9 +7,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 from tests.bench import control
+from tests.bench.data import __main__ as data
 from tests.bench.trainer import __main__ as trainer
 
-BENCHES: dict[str, Callable[[Sequence[str]], int]] = {"control": control.main, "trainer": trainer.main}
+BENCHES: dict[str, Callable[[Sequence[str]], int]] = {
+    "control": control.main,
+    "data": data.main,
+    "trainer": trainer.main,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,9 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
 
 SHORT = 1  # exit status if a row falls short
 
@@ -21,6 +23,7 @@ _UNITS: dict[str, Callable[[float], str]] = {
     "nats": lambda value: f"{value:.3f} nats",
     "difference": lambda value: f"{value:.1e}",
     "count": lambda value: f"{value:.0f}",
+    "bytes": lambda value: f"{value / 1e6:.1f} MB",
 }
 
 
@@ -48,13 +51,19 @@ def at_most(limit: float) -> Bound:
 
 
 def at_least_times(limit: float) -> Bound:
-    """For a row whose figure is better the larger it is, and stands or falls beside the peer's."""
+    """For a row whose ratio is better the larger it is, and stands or falls beside the peer's."""
     return Bound("ratio", limit, most=False)
+
+
+def at_most_times(limit: float) -> Bound:
+    """The same for a ratio that is better the smaller it is."""
+    return Bound("ratio", limit, most=True)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. `unit` is a key of `_UNITS`; `ratio` the median of ours by the peer's, round by round.
+    """One figure. `unit` is a key of `_UNITS`; `ratio` the median of ours by the peer's, round by round, or the other
+    way round where it says how many times as fast ours is and the figures are seconds.
 
     A row that could not be measured has no `ours` and says `why`; one that was, but under conditions that make nothing
     of it, is `void`. Both count as short.
@@ -113,11 +122,17 @@ def status(rows: Sequence[Row]) -> int:
     return 0 if all(row.ok for row in rows) else SHORT
 
 
-def in_turns(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Measure every side once a round. Each round begins with another: what else the machine does meets all alike."""
+def in_turns(
+    sides: Mapping[str, Callable[[], T]], rounds: int, before: Callable[[], None] = lambda: None
+) -> dict[str, list[T]]:
+    """Measure every side once a round. Each round begins with another: what else the machine does meets all alike.
+
+    `before` is called once at the start of each round.
+    """
     names = list(sides)
-    figures: dict[str, list[float]] = {name: [] for name in names}
+    figures: dict[str, list[T]] = {name: [] for name in names}
     for number in range(rounds):
+        before()
         first = number % len(names)
         for name in names[first:] + names[:first]:
             figures[name].append(sides[name]())

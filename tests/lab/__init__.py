@@ -11,10 +11,11 @@ from tests.lab.error import LabError, LabUnavailable
 from tests.lab.gpu import Gpu, GpuProcess
 from tests.lab.host import Docker, LabHost
 from tests.lab.images import BASE_IMAGE
-from tests.lab.lab import Lab
+from tests.lab.lab import Lab, Slow
 from tests.lab.leaks import only_what_was_there
 from tests.lab.local_docker import LocalDocker
 from tests.lab.process import Process
+from tests.lab.relay import Relay
 
 __all__ = [
     "BASE_IMAGE",
@@ -27,5 +28,7 @@ __all__ = [
     "LabUnavailable",
     "LocalDocker",
     "Process",
+    "Relay",
+    "Slow",
     "only_what_was_there",
 ]

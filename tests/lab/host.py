@@ -49,6 +49,8 @@ class Setup:
     """Cards that a fake `nvidia-smi` lists; none, no `nvidia-smi`."""
     home_size: str | None = None
     """Such as "64m": /home is a file system of its own, of that size."""
+    home_in_memory: bool = False
+    """/home is a tmpfs, for figures without a disk in them; a power cut takes all that was written there."""
     image: str | None = None
     """The key of a kept image (`Lab.cache_image`) that its Docker has from the start, beside the base image."""
     live_restore: bool = False
@@ -60,7 +62,7 @@ class LabHost:
 
     It shares this machine's kernel and /usr; /etc, /home, /root, /run, /tmp, /usr/local, /var/lib/docker, /dev/shm
     and the boot id are its own, and the folder of this repository is empty there. What it writes to /home, /root,
-    /etc and /var/lib/docker outlives a power cut.
+    /etc and /var/lib/docker outlives a power cut, unless `home_in_memory`.
     """
 
     user = USER
@@ -438,7 +440,6 @@ class LabHost:
         mine = {name: shlex.quote(str(self._folder / name)) for name in os.listdir(self._folder)}
         init = shutil.which("docker-init") or shutil.which("tini")
         assert init is not None
-        small = self.setup.home_size is not None
         lines = ["set -eu", f"exec 3> {shlex.quote(str(self._folder / 'booted'))}", f"hostname {self.name}"]
         for index, folder in enumerate(self._hidden()):
             layers = f"lowerdir={folder},upperdir={mine[f'hide-{index}']},workdir={mine[f'hide-{index}-work']}"
@@ -448,7 +449,7 @@ class LabHost:
             f"mount --bind {mine['boot_id']} /proc/sys/kernel/random/boot_id",
             "mount -t tmpfs -o mode=755 run /run",
             "mkdir -p /run/sshd /run/lock /run/user /run/.home /run/.root",
-            f"mount -o loop {mine['home.ext4']} /run/.home" if small else f"mount --bind {mine['home']} /run/.home",
+            self._mount_home(mine),
             f"mount --bind {mine['root']} /run/.root",
             "mount -t tmpfs -o mode=1777 shm /dev/shm",
             f"mkdir -p /var/lib/docker && mount --bind {mine['docker']} /var/lib/docker",
@@ -462,6 +463,13 @@ class LabHost:
             f"echo booted >&3 && exec 3>&- && exec {os.path.realpath(init)} -s -- sleep infinity",
         ]
         return "\n".join(lines) + "\n"
+
+    def _mount_home(self, mine: Mapping[str, str]) -> str:
+        if self.setup.home_size is not None:
+            return f"mount -o loop {mine['home.ext4']} /run/.home"
+        if self.setup.home_in_memory:
+            return f"mount -t tmpfs -o mode=755 home /run/.home && cp -a {mine['home']}/. /run/.home"
+        return f"mount --bind {mine['home']} /run/.home"
 
     # --- what the rest stands on ---
 

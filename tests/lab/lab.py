@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +24,7 @@ from tests.lab.keys import ClientKeys
 from tests.lab.local_docker import LocalDocker, local_docker, sweep_local_docker
 from tests.lab.network import Network
 from tests.lab.process import run
+from tests.lab.relay import Relay
 
 TOOLS = (
     "apt-config containerd cp debootstrap docker dockerd ip iptables mkfs.ext4 nsenter setpriv ss ssh ssh-keygen tar",
@@ -31,6 +33,14 @@ TOOLS = (
 
 
 BASE = "base"  # the key of the disk that a host has unless told otherwise
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A slow way to a host: the name that SSH knows it by, and the relay in the middle."""
+
+    alias: str
+    relay: Relay
 
 
 class Lab:
@@ -43,6 +53,7 @@ class Lab:
         self.cache = cache or cache_folder()
         self.hosts: dict[str, LabHost] = {}
         self._known: dict[str, list[str]] = {}
+        self._slow: dict[str, tuple[LabHost, int]] = {}
 
     @staticmethod
     def missing() -> str | None:
@@ -150,6 +161,22 @@ class Lab:
         client = ["ssh", "-F", str(self.ssh_config()), *options, host.name, *words]
         return run(client, input=input, timeout=timeout, check=check)
 
+    @contextmanager
+    def slow(self, host: LabHost, *, rtt: float, rate: float | None = None) -> Iterator[Slow]:
+        """A second way to a host, a round trip of `rtt` seconds long and `rate` bits a second wide: see `Relay`.
+
+        `ssh_config` knows it as `host-a-80ms` meanwhile; the way without a relay stays as it is.
+        """
+        alias = f"{host.name}-{rtt * 1000:g}ms"
+        with Relay(host.address, host.port, rtt=rtt, rate=rate) as relay:
+            self._slow[alias] = host, relay.port
+            self._write_client_files()
+            try:
+                yield Slow(alias, relay)
+            finally:
+                del self._slow[alias]
+                self._write_client_files()
+
     # --- images ---
 
     def share_image(self, source: LabHost, target: LabHost, ref: str) -> None:
@@ -220,8 +247,13 @@ class Lab:
         return host
 
     def _write_client_files(self) -> None:
-        self.keys.write_config({host.name: (host.address, host.port, host.user) for host in self.hosts.values()})
-        self.keys.write_known_hosts({self.hosts[name].address: keys for name, keys in self._known.items()})
+        ways = {host.name: (host.address, host.port, host.user) for host in self.hosts.values()}
+        slow = {alias: ("127.0.0.1", port, host.user) for alias, (host, port) in self._slow.items()}
+        self.keys.write_config({**ways, **slow})
+        known = {self.hosts[name].address: keys for name, keys in self._known.items()}
+        for host, port in self._slow.values():
+            known[f"[127.0.0.1]:{port}"] = self._known[host.name]
+        self.keys.write_known_hosts(known)
 
     def _fill_disk(self, key: str | None, folder: Path) -> None:
         with self.images.locked():

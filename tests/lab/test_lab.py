@@ -247,6 +247,13 @@ class TestVariants:
         with pytest.raises(LabError, match="no home_size"):
             host_a.fill_home()
 
+    def test_home_in_memory(self, lab: Lab, new_host: NewHost) -> None:
+        host = new_host(home_in_memory=True, docker=Docker.ABSENT)
+        assert lab.ssh(host, "touch some && stat -f -c %T . && id -un", check=True).stdout == "tmpfs\nme\n"
+        host.down()
+        host.up()
+        assert lab.ssh(host, "ls").stdout == ""
+
     def test_no_docker(self, lab: Lab, new_host: NewHost) -> None:
         host = new_host(docker=Docker.ABSENT)
         assert lab.ssh(host, "docker ps").returncode == 127

@@ -10,7 +10,7 @@ import pytest
 
 from tests.bench import __main__ as bench
 from tests.bench import table
-from tests.bench.table import Row, at_least_times, at_most
+from tests.bench.table import Row, at_least_times, at_most, at_most_times
 
 
 def test_a_row_is_judged_by_what_its_bound_is_of() -> None:
@@ -18,6 +18,8 @@ def test_a_row_is_judged_by_what_its_bound_is_of() -> None:
     assert not Row("start", "s", at_most(0.4), ours=0.41, peer=9.0, ratio=0.05).ok
     assert Row("speed", "characters/s", at_least_times(1.4), ours=98_000, peer=70_000, ratio=1.4).ok
     assert not Row("speed", "characters/s", at_least_times(1.4), ours=98_000, peer=71_000, ratio=1.38).ok
+    assert Row("on the wire", "bytes", at_most_times(2), ours=4e6, peer=2e6, ratio=2.0).ok
+    assert not Row("on the wire", "bytes", at_most_times(2), ours=4.1e6, peer=2e6, ratio=2.05).ok
 
 
 def test_what_was_measured_on_a_loud_machine_is_short() -> None:
@@ -69,6 +71,13 @@ def test_each_round_begins_with_another_side() -> None:
     assert found == {"a": [1.0, 6.0, 8.0], "b": [2.0, 4.0, 9.0], "c": [3.0, 5.0, 7.0]}
 
 
+def test_something_before_each_round() -> None:
+    order: list[str] = []
+    found = table.in_turns({"a": lambda: order.append("a")}, 2, before=lambda: order.append("before"))
+    assert order == ["before", "a", "before", "a"]
+    assert found == {"a": [None, None]}
+
+
 def test_the_ratio_is_of_rounds_not_of_medians() -> None:
     ours, peer = [10.0, 20.0, 30.0], [10.0, 10.0, 30.0]  # a machine that gets faster
     assert table.median_ratio(ours, peer) == 1.0
@@ -80,7 +89,7 @@ def test_a_bench_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         bench.main(["speeed"])
     assert ended.value.code == 2
-    assert "no bench is called speeed: there are control, trainer" in capsys.readouterr().err
+    assert "no bench is called speeed: there are control, data, trainer" in capsys.readouterr().err
 
 
 def test_operations_of_a_character() -> None:

@@ -1,0 +1,1 @@
+"""The data plane beside rsync and scp, over the same sshd."""

@@ -1,0 +1,95 @@
+"""What is sent: random files and trees, JSON lines, and the changes made to them between two laps."""
+
+from __future__ import annotations
+
+import os
+import random
+import string
+from pathlib import Path
+
+PIECE = 1 << 22
+FOLDER = 100  # files
+WORDS = 5000
+LINE_WORDS = 24
+
+
+def random_file(path: Path, size: int) -> None:
+    """A new file, in place of the one that was there."""
+    path.unlink(missing_ok=True)
+    append(path, size)
+
+
+def random_tree(path: Path, files: int, size: int) -> None:
+    """So many files of `size` bytes, a hundred a folder."""
+    for number in range(files):
+        folder = path / f"{number // FOLDER:04d}"
+        if number % FOLDER == 0:
+            folder.mkdir(parents=True)
+        (folder / f"{number:06d}.bin").write_bytes(os.urandom(size))
+
+
+def sparse_file(path: Path, size: int, islands: int = 20, island: int = 1 << 20) -> None:
+    """A file of holes with some random data in it."""
+    with path.open("wb") as file:
+        file.truncate(size)
+        for number in range(islands):
+            file.seek(number * (size // islands))
+            file.write(os.urandom(island))
+
+
+def json_lines(path: Path, size: int, seed: int = 1) -> None:
+    """Records of an id, a time, a user, some words of 5,000, and a score: no two alike, and like most such files."""
+    chance = random.Random(seed)
+    words = ["".join(chance.choices(string.ascii_lowercase, k=chance.randint(2, 10))) for _ in range(WORDS)]
+    written = number = 0
+    with path.open("w") as file:
+        while written < size:
+            lines = []
+            for _ in range(1000):
+                number += 1
+                text = " ".join(chance.choices(words, k=LINE_WORDS))
+                lines.append(
+                    f'{{"id": {number}, "time": {1.7e9 + number * 0.37:.3f}, "user": "u{chance.randrange(100_000)}", '
+                    f'"text": "{text}", "score": {chance.random():.4f}}}\n'
+                )
+            written += file.write("".join(lines))
+
+
+# --- changes
+
+
+def append(path: Path, size: int) -> None:
+    """Add random bytes to the end of a file, or make it of them."""
+    with path.open("ab") as file:
+        for start in range(0, size, PIECE):
+            file.write(os.urandom(min(PIECE, size - start)))
+
+
+def overwrite(path: Path, start: int, size: int) -> None:
+    """Put random bytes in place of others, in the file itself."""
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(os.urandom(size))
+
+
+def insert(path: Path, start: int, size: int) -> None:
+    """Put random bytes between others: a new file, under the same name, as an editor does it."""
+    new = path.with_name(f".{path.name}.new")
+    with path.open("rb") as old, new.open("wb") as file:
+        file.write(old.read(start))
+        file.write(os.urandom(size))
+        while data := old.read(PIECE):
+            file.write(data)
+    new.replace(path)
+
+
+def change_some(folder: Path, number: int, seconds: float) -> None:
+    """Give `number` files of a tree, evenly spread, other content of the same size.
+
+    Their times are set on by `seconds`: `rsync -a` looks at whole seconds only, and laps may follow each other in less.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files[:: max(1, len(files) // number)][:number]:
+        status = path.stat()
+        path.write_bytes(os.urandom(status.st_size))
+        os.utime(path, (status.st_atime + seconds, status.st_mtime + seconds))
