@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remoterun import config as configuration
-from remoterun import machines, transfer
+from remoterun import machines, transfer, upkeep
 from remoterun.agent.runs import FINAL, Reason, RunState
 from remoterun.agent.tree import Entry, Manifest, TreeError, show
 from remoterun.environments import context
@@ -39,6 +39,7 @@ from remoterun.model import (
 from remoterun.registry import Registry
 from remoterun.session import Prompts, Session, host_of
 from remoterun.transfer import Conflict, Fetched, Progress, Sent
+from remoterun.upkeep import Checked, Collected, Usage
 
 if TYPE_CHECKING:
     from remoterun.hosts.base import Host
@@ -136,7 +137,9 @@ class Client:
             return known
         if known is not None:
             known.close()
-        session = Session(machine, host_of(machine, self.config, self._prompts))
+        session = Session(
+            machine, host_of(machine, self.config, self._prompts), lambda: host_of(machine, self.config, Prompts())
+        )
         self._sessions[machine] = session
         return session
 
@@ -150,18 +153,37 @@ class Client:
         check_upload_name(name)
         progress = progress or Progress()
         machine = self.machine(to)
-        tree = transfer.read_tree(path, progress)
-        session = self.session(machine)
-        sent = self._send(session, tree, {}, progress)
-        upload, created = self._commit(session, name, tree.manifest, str(path.resolve()))
-        return Uploaded(upload, created, sent, tree.warnings)
+        with ThreadPoolExecutor(1) as pool:  # listing and connecting take as long as the longer of the two
+            reading = pool.submit(transfer.read_tree, path, self.config.home / "digests")
+            try:
+                session = self.session(machine)
+            finally:
+                tree = reading.result()
+        source = str(path.resolve())
+        if tree.hashed:
+            same = self._unchanged(session, name, tree, source)
+            if same is not None:
+                return same
+        manifest, sent = transfer.send_tree(session, tree, {}, progress, name)
+        upload, created = self._commit(session, name, manifest, source)
+        return Uploaded(upload, created, sent, tuple(tree.warnings))
 
-    def _send(self, session: Session, tree: transfer.LocalTree, extra: dict[str, bytes], progress: Progress) -> Sent:
-        return transfer.send_blobs(session, tree, extra, progress)
+    def _unchanged(self, session: Session, name: str, tree: transfer.Reading, path: str) -> Uploaded | None:
+        """What is to be said if nothing needs to be read or sent: the newest version has this content."""
+        manifest = Manifest(tree.entries())
+        versions = session.call("upload", name=name, newest=True)["versions"]
+        if not versions or versions[-1]["digest"] != manifest.digest or versions[-1].get("damaged"):
+            return None
+        tree.close(complete=True)
+        return Uploaded(
+            self._record(session, name, versions[-1], path), False, Sent(0, 0, manifest.size), tuple(tree.warnings)
+        )
 
     def _commit(self, session: Session, name: str, manifest: Manifest, path: str | None) -> tuple[Upload, bool]:
         result, _ = session.request("commit_upload", manifest.encode(), name=name)
-        version = result["version"]
+        return self._record(session, name, result["version"], path), bool(result["created"])
+
+    def _record(self, session: Session, name: str, version: dict[str, Any], path: str | None) -> Upload:
         upload = Upload(
             name,
             version["version"],
@@ -174,7 +196,7 @@ class Client:
             path,
         )
         self.registry.record_upload(upload, session.machine)
-        return upload, bool(result["created"])
+        return upload
 
     def uploads(self) -> list[Upload]:
         """The newest of each upload that this client knows, or that the default machine has."""
@@ -214,7 +236,7 @@ class Client:
         source = self.session(machine)
         resource = {"kind": "upload", "name": name, "digest": upload.digest, "sub": ""}
         manifest, _ = transfer.fetch_manifest(source, resource)
-        transfer.relay(source, resource, manifest, target, progress)
+        transfer.relay(source, manifest, target, progress)
         result, _ = target.request("commit_upload", manifest.encode(), name=name)
         copied = _upload(dict(result["version"], name=name), target)
         self.registry.record_upload(replace(copied, created=upload.created, path=upload.path), target.machine)
@@ -250,7 +272,7 @@ class Client:
         progress = progress or Progress()
         type_ = self.machine(machine)
         places = self.check(request, source, type_)
-        tree = _source_tree(source, progress)
+        tree = _source_tree(source, self.config.home / "digests")
         session = self.session(type_)
         mounts = [
             self._mount(mount, place, session, progress) for mount, place in zip(request.mounts, places, strict=True)
@@ -263,15 +285,15 @@ class Client:
         cast(run)
         asked = False
         try:
-            spec = _spec(run, request, source, tree, mounts)
             build, blobs = context()
             extra = {**blobs, build.digest: build.encode()}
             if source is not None and source.diff:
                 extra[_sha256(source.diff)] = source.diff
             run = self.registry.move(run, RunState.UPLOADING, time.time())
-            self._send(session, tree, extra, progress)
+            manifest, _ = transfer.send_tree(session, tree, extra, progress)
+            spec = _spec(run, request, source, manifest, mounts)
             asked = True
-            result, _ = session.request("submit", tree.manifest.encode(), spec=spec)
+            result, _ = session.request("submit", manifest.encode(), spec=spec)
         except BaseException as error:
             if asked and (isinstance(error, LinkLost) or not isinstance(error, RemoterunError)):
                 self.registry.give_up(run)
@@ -318,7 +340,7 @@ class Client:
         manifest, about = transfer.fetch_manifest(source, where)
         if about.get("live"):
             raise _not_saved(resource, run)
-        transfer.relay(source, where, manifest, session, progress)
+        transfer.relay(source, manifest, session, progress)
         name = f"run-{run.number}-{run.key[-8:]}"
         session.request("commit_upload", manifest.encode(), name=name)
         return {"kind": "upload", "name": name, "sub": resource.sub}
@@ -580,27 +602,33 @@ class Client:
                 hint="remoterun cp PATH uploads/NAME/",
             )
         progress = progress or Progress()
-        added = transfer.read_tree(path, progress)
+        added = transfer.read_tree(path, self.config.home / "digests")
         single = path.is_file()
         known = self.registry.uploads(target.name)
         session = self.session(self.machine(to) if to or not known else known[0][1])
         entries = {}
-        versions = session.call("upload", name=target.name)["versions"]
+        versions = session.call("upload", name=target.name, newest=True)["versions"]
         if versions:
             base, _ = transfer.fetch_manifest(session, {"kind": "upload", "name": target.name, "sub": ""})
             entries = {entry.path: entry for entry in base.entries}
-        for entry in added.manifest.entries:
-            place = "/".join(part for part in (target.sub, entry.path) if part)
-            if single and target.sub and not target.trailing and not _is_folder(target.sub, entries):
-                place = target.sub
-            entries[place] = entry._replace(path=place)
-        try:
-            manifest = Manifest(_without_filled_folders(entries.values()))
-        except TreeError as error:
-            raise UsageError(f"{target} can't be written: {error}", hint=f"remoterun ls uploads/{target.name}")
-        sent = self._send(session, added, {}, progress)
+
+        def with_added(more: Iterable[Entry]) -> Manifest:
+            together = dict(entries)
+            for entry in more:
+                place = "/".join(part for part in (target.sub, entry.path) if part)
+                if single and target.sub and not target.trailing and not _is_folder(target.sub, entries):
+                    place = target.sub
+                together[place] = entry._replace(path=place)
+            try:
+                return Manifest(_without_filled_folders(together.values()))
+            except TreeError as error:
+                raise UsageError(f"{target} can't be written: {error}", hint=f"remoterun ls uploads/{target.name}")
+
+        with_added(added.entries())  # that it can be, before anything is sent
+        sent_tree, sent = transfer.send_tree(session, added, {}, progress, target.name)
+        manifest = with_added(sent_tree.entries)
         upload, created = self._commit(session, target.name, manifest, known[0][0].path if known else None)
-        return Uploaded(upload, created, sent, added.warnings)
+        return Uploaded(upload, created, sent, tuple(added.warnings))
 
     def remove(self, resource: Resource) -> bool:
         """Delete an upload or an ended run, there and from the registry; whether there was one.
@@ -675,6 +703,46 @@ class Client:
         checks: list[dict[str, Any]] = answer["checks"]
         return checks
 
+    # -- upkeep
+
+    def verify(
+        self,
+        machine: str | None = None,
+        *,
+        repair: bool = True,
+        progress: Progress | None = None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> Checked:
+        """Verify everything a machine's home holds; with `repair`, mend it: from its own copies, from the paths of this
+        machine that were uploaded, from other machines. `note` is called with what could not be asked. Blocks for as
+        long as it takes to read all of it. Raises `HostError`.
+        """
+        type_ = self.machine(machine)
+        known = [found for _, found in self.registry.uploads()] + [run.machine for run in self.registry.runs()]
+        others = upkeep.others([*machines.listing(self.config), *known], type_)
+        elsewhere = upkeep.Elsewhere(self.registry, others, self.session)
+        return upkeep.verify(self.session(type_), elsewhere, repair, progress or Progress(), note)
+
+    def collect(
+        self,
+        machine: str | None = None,
+        *,
+        keep: int | None = None,
+        envs: bool = False,
+        unused: float | None = None,
+        dry_run: bool = False,
+    ) -> Collected:
+        """Free what nothing of a machine's home needs: also versions of uploads but the newest `keep` (None: none), and
+        with `envs` environments that nothing has used for `unused` seconds (default: a week). Safe at any moment.
+        Raises `HostError`, `TransferError` for a home that is damaged, `UsageError` while another one is at work.
+        """
+        session = self.session(self.machine(machine))
+        return upkeep.collect(session, self.registry, keep, envs, unused, dry_run)
+
+    def usage(self, machine: str | None = None) -> Usage:
+        """Who uses how much of a machine's home. Raises `HostError`."""
+        return upkeep.usage(self.session(self.machine(machine)), self.registry)
+
 
 def _passing() -> tuple[type[HostError], ...]:
     from remoterun.errors import HostUnreachable
@@ -698,9 +766,10 @@ def _upload(item: dict[str, Any], session: Session) -> Upload:
     )
 
 
-def _source_tree(source: Source | None, progress: Progress) -> transfer.LocalTree:
+def _source_tree(source: Source | None, digests: Path) -> transfer.Reading:
+    """Raises `TransferError` for files that can't be read."""
     if source is None:
-        return transfer.LocalTree(Manifest([]), {})
+        return transfer.read_entries([])
     found = []
     for file in source.files:
         if file.kind == "link":
@@ -708,7 +777,9 @@ def _source_tree(source: Source | None, progress: Progress) -> transfer.LocalTre
         else:
             found.append((Entry("f", file.path, 0, "", file.executable), file.origin))
     found += [(Entry("d", path), "") for path in source.empty_dirs]
-    return transfer.hash_entries(found, progress)
+    root = str(source.root)
+    in_place = all(origin.startswith(root) for _, origin in found[:1] if origin)  # and not a commit's checkout
+    return transfer.read_entries(found, root, digests if in_place else None)
 
 
 def _check_places(places: list[str], request: RunRequest) -> None:
@@ -747,7 +818,7 @@ def _not_saved(resource: Resource, run: Run) -> UsageError:
 
 
 def _spec(
-    run: Run, request: RunRequest, source: Source | None, tree: transfer.LocalTree, mounts: list[dict[str, Any]]
+    run: Run, request: RunRequest, source: Source | None, tree: Manifest, mounts: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """The spec, frozen: what the host keeps as spec.json."""
     machine = run.machine
@@ -776,7 +847,7 @@ def _spec(
         "machine": machine.name,
         "command": request.command,
         "workdir": source.workdir if source is not None else "",
-        "source": tree.manifest.digest,
+        "source": tree.digest,
         "mounts": mounts,
         "env": variables,
         "asked_env": [name for name, _ in request.env],
@@ -820,7 +891,9 @@ def _without_filled_folders(entries: Iterable[Entry]) -> list[Entry]:
 
 
 __all__ = [
+    "Checked",
     "Client",
+    "Collected",
     "Fetched",
     "Item",
     "LogBytes",
@@ -828,4 +901,5 @@ __all__ = [
     "StateChange",
     "TransferError",
     "Uploaded",
+    "Usage",
 ]

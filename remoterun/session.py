@@ -52,8 +52,10 @@ def host_of(machine: MachineType, config: Config, prompts: Prompts) -> Host:
 class Session:
     """An agent that listens. Every request may raise `LinkLost` (the run, if there is one, goes on without us)."""
 
-    def __init__(self, machine: MachineType, host: Host) -> None:
+    def __init__(self, machine: MachineType, host: Host, again: Callable[[], Host] | None = None) -> None:
+        """`again` makes another host of the same kind, for `another`; it may ask nobody."""
         self.machine = machine
+        self._again = again
         self._host = host
         self._pipe = host.open()
         self._link = Link(self._pipe.read, self._pipe.write)
@@ -87,6 +89,11 @@ class Session:
         """A request without data: its result."""
         with self.errors():
             return self._link.call(op, **arguments)
+
+    @property
+    def round_trip(self) -> float:
+        """Seconds that the link takes there and back."""
+        return self._pipe.round_trip
 
     @contextlib.contextmanager
     def stream(self, op: str, **arguments: Any) -> Iterator[Stream]:
@@ -126,6 +133,12 @@ class Session:
                 hint="what runs there goes on: remoterun ps",
             )
 
+    def another(self) -> Session:
+        """A second conversation, over a connection of its own. Raises `HostError`."""
+        if self._again is None:
+            raise HostError(f"{self.machine.name} has one connection only")
+        return Session(self.machine, self._again(), self._again)
+
     def close(self) -> None:
         """May be called twice."""
         self._link.close()
@@ -149,5 +162,7 @@ def translate(error: RemoteError, machine: str) -> RemoterunError:
     message = error.message if issubclass(kind, UsageError) else f"{machine}: {error.message}"
     hint = error.hint
     if error.code == "disk_full" and hint is None:
-        hint = f"remoterun doctor {machine}; remoterun rm runs/N frees what a run kept"
+        hint = f"remoterun df {machine} shows who uses it; remoterun gc {machine} frees what nothing needs"
+    if error.code in ("damaged", "missing_blob") and hint is None:
+        hint = f"remoterun check {machine}"
     return kind(message, hint=hint, evidence=error.evidence)

@@ -386,7 +386,8 @@ def hostile_agent(folder: Path, program: str) -> Iterator[Session]:
 
 
 _HOSTILE = """
-import hashlib, json, os, struct, sys, time
+import hashlib, json, os, struct, sys, time, zlib
+from agent.packs import pack
 from agent.protocol import *
 from agent.tree import *
 

@@ -80,6 +80,23 @@ def remove_tree(path: str) -> None:
         shutil.rmtree(path)
 
 
+def own_bytes(path: str) -> int:
+    """What the disk gets back when a file, or a folder with all in it, is deleted: what is linked elsewhere is not."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return 0
+    if not stat.S_ISDIR(status.st_mode):
+        return status.st_size if status.st_nlink == 1 else 0
+    size = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(OSError):
+                status = os.lstat(os.path.join(folder, name))
+                size += status.st_size if status.st_nlink == 1 else 0
+    return size
+
+
 def private_copy(source: str, target: str) -> None:
     """Copy a file's content; shares the blocks where the file system can."""
     with open(source, "rb") as reader, open(target, "wb") as writer:

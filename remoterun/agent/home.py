@@ -9,6 +9,8 @@
         runs/KEY/       see runs.py
         active/KEY      a mark for each run that hasn't been cleaned up after its end
         envs/HASH/      environments of the engine `process`
+        leases/PID-…    digests that somebody is about to refer to: see leases.py
+        damaged/…       blobs that are not what their name says, and that nothing here could mend: see check.py
         queue/, locks/, tmp/
 
 Standard library only; Python >= 3.8.
@@ -27,8 +29,9 @@ import time
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from .files import DISK_FULL, locked, private_copy, read_json, remove_tree, write_whole
+from .leases import Lease
 from .runs import RunFolder
-from .tree import Entry, Landing, Manifest, TreeError, hash_file, show, walk
+from .tree import Entry, Landing, Manifest, TreeError, hash_file, is_digest, show, walk
 
 FORMAT = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
@@ -65,6 +68,8 @@ class Home:
         self.queue = self._at("queue")
         self.locks = self._at("locks")
         self.tmp = self._at("tmp")
+        self.leases = self._at("leases")
+        self.damaged = self._at("damaged")
         self.id = ""
 
     @classmethod
@@ -101,6 +106,7 @@ class Home:
                 self.queue,
                 self.locks,
                 self.tmp,
+                self.leases,
             ):
                 os.makedirs(folder, 0o700, exist_ok=True)
             with locked(self.lock("home")):
@@ -120,6 +126,10 @@ class Home:
 
     def lock(self, name: str) -> str:
         return os.path.join(self.locks, name)
+
+    def lease(self) -> Lease:
+        """To protect blobs from `gc` before something refers to them."""
+        return Lease(self.leases, self.lock("blobs"))
 
     @contextlib.contextmanager
     def temporary(self, label: str) -> Iterator[str]:
@@ -148,6 +158,15 @@ class Home:
             return os.stat(os.path.join(self.partial, digest)).st_size
         except OSError:
             return 0
+
+    def partials(self, most: int = 1000) -> Dict[str, int]:
+        """Sizes of the blobs that cut transfers have left, by the names they have meanwhile; `most` of them."""
+        found = {}
+        for name in sorted(os.listdir(self.partial))[:most]:
+            size = self.partial_size(name)
+            if size:
+                found[name] = size
+        return found
 
     def adopt(self, path: str, digest: str) -> None:
         """Make the file at `path` the blob `digest`, by a hard link, unless there is one. `path` becomes read-only."""
@@ -268,14 +287,16 @@ class Home:
     def commit_upload(self, name: str, manifest: Manifest) -> Tuple[Dict[str, Any], bool]:
         """Make `manifest` the newest version of the upload `name`; (version, whether it is new).
 
-        All blobs must be there. The same content as the newest version makes none. May be repeated.
+        All blobs must be there. The same content as the newest version makes none, unless that is damaged. May be
+        repeated.
         """
         folder = self.upload_folder(name)
         digest = manifest.digest
-        with locked(self.lock("upload-" + name)):
+        with locked(self.lock("upload-" + name)), self.lease() as lease:
             versions = self.upload_versions(name)
-            if versions and versions[-1]["digest"] == digest:
+            if versions and versions[-1]["digest"] == digest and not versions[-1].get("damaged"):
                 return versions[-1], False
+            lease.add(b"".join(bytes.fromhex(entry.digest) for entry in manifest.files))
             os.makedirs(folder, 0o700, exist_ok=True)
             number = versions[-1]["version"] + 1 if versions else 1
             with self.temporary("upload") as temporary:
@@ -292,8 +313,12 @@ class Home:
                 "files": len(manifest.files),
                 "created": round(time.time(), 3),
             }
-            write_whole(os.path.join(folder, "versions.json"), json.dumps(versions + [version]).encode())
+            self.write_versions(name, versions + [version])
         return version, True
+
+    def write_versions(self, name: str, versions: List[Dict[str, Any]]) -> None:
+        """To be called under the upload's lock. "damaged" marks a version that is not whole: see check.py."""
+        write_whole(os.path.join(self.upload_folder(name), "versions.json"), json.dumps(versions).encode())
 
     def upload_tree(self, name: str, version: Optional[int] = None, digest: Optional[str] = None) -> "Stored":
         """A version of an upload (the newest by default). Raises `HomeError("not_found")`."""
@@ -387,6 +412,10 @@ class Home:
         Files become blobs by hard links: no data is copied. May be repeated after a crash at any point. What can't be
         read, since it belongs to another user, counts as special too, and the work tree stays, for it is there only.
         """
+        with self.lease() as lease:
+            return self._save_outputs(run, skip, lease)
+
+    def _save_outputs(self, run: RunFolder, skip: Iterable[str], lease: Lease) -> Tuple[Manifest, List[str]]:
         source = {entry.path: entry for entry in Manifest.decode(_read(run.source_file)).entries}
         _open_up(run.work)
         special: List[str] = []
@@ -405,6 +434,7 @@ class Home:
                 entry = entry._replace(digest=digest)
                 if known == entry:
                     continue
+                lease.add(bytes.fromhex(digest))
                 self._adopt_output(path, entry, found.status.st_uid == os.geteuid())
             elif known == entry:
                 continue
@@ -452,6 +482,12 @@ class Stored:
             return Manifest.decode(_read(self._manifest_file))
         except TreeError as error:
             raise HomeError("damaged", "%s is damaged: %s" % (self._manifest_file, error))
+
+
+def blob_digest(first: int, name: str) -> Optional[bytes]:
+    """Of which blob a file of blobs/XX is the content, or the executable twin; `first` is XX. None for other files."""
+    text = "%02x" % first + (name[:-2] if name.endswith(".x") else name)
+    return bytes.fromhex(text) if is_digest(text) else None
 
 
 def all_readable(root: str) -> bool:

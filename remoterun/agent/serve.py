@@ -6,28 +6,32 @@ Standard library only; Python >= 3.8.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import getpass
 import hashlib
 import os
 import platform
-import secrets
 import socket
 import struct
 import time
 import traceback
 from typing import Any, Dict, List, Optional, Tuple
 
-from . import doctor, logs, slots, supervisor
+from . import doctor, leases, logs, parts, slots, supervisor
+from .digests import Digests, unpacked
 from .engines import tail
 from .files import DISK_FULL
 from .home import Home, HomeError
+from .incoming import Landing, Patch
+from .outgoing import Shipping
 from .protocol import DATA, MAGIC, PIECE, VERSION, Cancelled, Link, LinkClosed, ProtocolError, Stream, encode
 from .runs import FINAL, RunFolder, RunState
-from .tree import Entry, Manifest, TreeError, check_path, hash_file, show, walk
+from .tree import Entry, Manifest, TreeError, check_path, hash_file, is_digest, show, walk
 
-MAX_MANIFEST = 1 << 30
+MAX_MANIFEST = 1 << 29
+_MISSING = struct.Struct("!IQ")
+PATCHED = 4 << 20
+"""Bytes from which on it pays to look for the parts of a file in another."""
+MOST_LIKE, MOST_LARGE = 4, 5000
 POLL_LEAST, POLL_MOST = 0.005, 0.1
 CARE_EVERY = 2.0
 
@@ -76,6 +80,8 @@ class Server:
 
     def __init__(self, home: Home) -> None:
         self.home = home
+        self._lease = home.lease()
+        """What this client has asked for and not committed yet."""
 
     def handle(self, stream: Stream, op: str, arguments: Dict[str, Any]) -> None:
         """Answer one request, on a thread of its own."""
@@ -96,52 +102,94 @@ class Server:
     # -- blobs
 
     def op_missing(self, stream: Stream) -> Dict[str, Any]:
-        """In: digests, 32 bytes each. Out: (u32 index, u64 bytes already here in part) for each blob not here."""
-        raw = _read_body(stream)
-        record = struct.Struct("!IQ")
-        out = []
-        for index in range(len(raw) // 32):
-            digest = raw[index * 32 : index * 32 + 32].hex()
-            if not self.home.has_blob(digest):
-                out.append(record.pack(index, self.home.partial_size(digest)))
-        _send_body(stream, b"".join(out))
-        return {"missing": len(out)}
+        """In: digests, 32 bytes each, as many frames as one likes. Out: for each frame one: (u32 place in the frame,
+        u64 bytes that a cut transfer left here) for each digest of which there is no blob here."""
+        count = 0
+        for frame in stream:
+            self._lease.add(frame.body[: len(frame.body) // 32 * 32])  # before we look
+            out = []
+            for place in range(len(frame.body) // 32):
+                digest = frame.body[place * 32 : place * 32 + 32].hex()
+                if not self.home.has_blob(digest):
+                    out.append(_MISSING.pack(place, self.home.partial_size(digest)))
+            stream.send(b"".join(out))
+            count += len(out)
+        return {"missing": count}
 
     def op_put(self, stream: Stream) -> Dict[str, Any]:
-        """In: for each blob a frame {"d": digest, "s": size, "o": offset} with its first bytes, then more bytes.
+        """In: blobs, as `incoming.Landing` takes them. One whose bytes don't have its digest is refused by name."""
+        with Landing(self.home, self._lease) as landing:
+            for frame in stream:
+                landing.take(frame)
+            landing.end()
+            return {"blobs": landing.count}
 
-        `o` is where an earlier, cut transfer stopped; a blob whose bytes don't have the digest is refused by name.
-        """
-        count = 0
-        incoming: Optional[_Incoming] = None
+    def op_patch(self, stream: Stream, size: int, key: str, offset: int, like: List[str]) -> Dict[str, Any]:
+        """A large blob made of parts of others; what comes and goes is said at `incoming.Patch`."""
+        patch = Patch(self.home, self._lease, size, key, offset, like[:MOST_LIKE])
         try:
             for frame in stream:
-                if "d" in frame.header:
-                    if incoming is not None:
-                        raise HomeError("bad_stream", "a blob ended early")
-                    incoming = _Incoming(self.home, frame.header)
-                if incoming is None:
-                    raise HomeError("bad_stream", "bytes of no blob")
-                if incoming.take(frame.body):
-                    incoming = None
-                    count += 1
+                answer = patch.frame(frame)
+                if answer is not None:
+                    stream.send(answer)
+            if not patch.done:
+                raise HomeError("bad_stream", "a blob ended early")
         finally:
-            if incoming is not None:
-                incoming.suspend()
-        return {"blobs": count}
+            patch.close()
+        return {}
+
+    def op_begun(self, stream: Stream, name: str = "") -> Dict[str, Any]:
+        """What may help to send: {key: size} of large blobs that a cut transfer left here, {key: [[offset, length] …]}
+        of those that came in parts, and the large files of the upload `name` as it is, [path, size, digest] each."""
+        large = []
+        if name and self.home.upload_versions(name):
+            files = self.home.upload_tree(name).manifest().files
+            large = [[entry.path, entry.size, entry.digest] for entry in files if entry.size >= PATCHED]
+        partial = {key: size for key, size in self.home.partials().items() if is_digest(key)}
+        listed = {key: parts.listed(self.home, key) for key in partial}
+        return {
+            "partial": {key: size for key, size in partial.items() if not listed[key]},
+            "parts": {key: found for key, found in listed.items() if found},
+            "large": large[:MOST_LARGE],
+        }
+
+    def op_seal(self, stream: Stream, key: str, size: int, digest: str) -> Dict[str, Any]:
+        """Make a blob of parts that were sent, or are on their way on other connections: see parts.py."""
+        if not is_digest(key) or not is_digest(digest):
+            raise HomeError("bad_stream", "not a digest: %s" % show(key[:80]))
+        self._lease.add(bytes.fromhex(digest))
+        parts.seal(self.home, key, size, digest, lambda: not stream.cancelled)
+        return {}
+
+    def op_fetch_part(self, stream: Stream, digest: str, offset: int, length: int) -> Dict[str, Any]:
+        """Out: bytes of a blob."""
+        if not is_digest(digest):
+            raise HomeError("bad_stream", "not a digest: %s" % show(digest[:80]))
+        with open(self.home.blob(digest), "rb", buffering=0) as file:
+            file.seek(offset)
+            while length > 0:
+                data = file.read(min(length, PIECE))
+                if not data:
+                    break
+                length -= len(data)
+                stream.send(data)
+        return {}
 
     # -- uploads
 
     def op_commit_upload(self, stream: Stream, name: str) -> Dict[str, Any]:
         """In: a manifest whose blobs are all here."""
-        version, created = self.home.commit_upload(name, Manifest.decode(_read_body(stream)))
+        manifest = Manifest.decode(_read_body(stream))
+        version, created = self.home.commit_upload(name, manifest)
+        self._settle(manifest)
         return {"version": version, "created": created}
 
     def op_uploads(self, stream: Stream) -> Dict[str, Any]:
         return {"uploads": self.home.list_uploads()}
 
-    def op_upload(self, stream: Stream, name: str) -> Dict[str, Any]:
-        return {"versions": self.home.upload_versions(name)}
+    def op_upload(self, stream: Stream, name: str, newest: bool = False) -> Dict[str, Any]:
+        versions = self.home.upload_versions(name)
+        return {"versions": versions[-1:] if newest else versions}
 
     def op_remove_upload(self, stream: Stream, name: str) -> Dict[str, Any]:
         return {"removed": self.home.remove_upload(name)}
@@ -153,11 +201,13 @@ class Server:
         source = Manifest.decode(_read_body(stream))
         run = self.home.run(str(spec.get("key", "")))
         if not run.exists():
-            for mount in spec["mounts"]:
-                self._resolve(mount)
-            run = self.home.create_run(spec, source)
+            with leases.shared(self.home.lock("blobs")):  # what the mounts name stays until the run names it
+                for mount in spec["mounts"]:
+                    self._resolve(mount)
+                run = self.home.create_run(spec, source)
             slots.come(self.home, run.key, int(spec.get("gpus") or 0))
         self._care_for(run)
+        self._settle(source, run)
         return {"status": run.status()}
 
     def op_runs(self, stream: Stream, keys: Optional[List[str]] = None) -> Dict[str, Any]:
@@ -245,6 +295,15 @@ class Server:
         single = bool(resource.get("sub")) and len(manifest.files) == 1 and not os.path.isdir(folder)
         return {"live": live, "folder": folder, "about": about, "single": single}
 
+    def op_fetch(self, stream: Stream) -> Dict[str, Any]:
+        """In: digests, 32 bytes each. Out: their contents in that order, as `outgoing.Shipping` sends them."""
+        with Shipping(self.home, stream) as shipping:
+            for frame in stream:
+                for at in range(0, len(frame.body), 32):
+                    shipping.ship(frame.body[at : at + 32])
+                shipping.flush()
+            return {"blobs": shipping.count}
+
     def op_get(self, stream: Stream, resource: Dict[str, Any]) -> Dict[str, Any]:
         """In: paths below the resource, each ended by a zero byte. Out: per file, in that order,
         {"s": size, "x": executable} with its first bytes, more bytes, then {"h": SHA-256, "c": changed meanwhile}."""
@@ -264,7 +323,66 @@ class Server:
     def op_doctor(self, stream: Stream, engine: str = "auto", gpus: int = 0, base: str = "") -> Dict[str, Any]:
         return {"checks": doctor.examine(self.home, engine, gpus, base)}
 
+    # -- upkeep
+
+    def op_check(self, stream: Stream, repair: bool = True) -> Dict[str, Any]:
+        """Out: {"at": progress} now and then, {"finding": what is damaged} each. The result: totals. See check.py."""
+        from .check import Check
+
+        return Check(self.home, repair, stream.send).run()
+
+    def op_mend(self, stream: Stream) -> Dict[str, Any]:
+        """In: digests, 32 bytes each, of which blobs may be here by now. Out: {"mended": digest} for each that is whole
+        wherever it belongs, {"failed": digest, "why": …} for the others."""
+        from .check import mend
+
+        wanted = Digests()
+        wanted.add_packed(_read_body(stream))
+        mend(self.home, wanted, stream.send)
+        self._lease.settle(wanted)
+        return {}
+
+    def op_blobs(self, stream: Stream) -> Dict[str, Any]:
+        """In: digests, 32 bytes each. Out: {"d": digest, "s": size} and the bytes of each that is here and whole."""
+        from .check import send_blob
+
+        for digest in unpacked(_read_body(stream)):
+            send_blob(self.home, digest.hex(), stream)
+        return {}
+
+    def op_collect(
+        self,
+        stream: Stream,
+        keep: Optional[int] = None,
+        envs: bool = False,
+        unused: float = 7 * 86400.0,
+        dry_run: bool = False,
+    ) -> Dict[str, Any]:
+        """Out: {"part": …} for each kind of thing that was freed, {"kept": …}. The result: totals. See gc.py."""
+        from .gc import Collection
+
+        return Collection(self.home, keep, envs, unused, dry_run, stream.send).run()
+
+    def op_usage(self, stream: Stream) -> Dict[str, Any]:
+        """Out: {"row": …} for each user of the disk. The result: totals. See usage.py."""
+        from .usage import Usage
+
+        return Usage(self.home, stream.send).run()
+
     # -- parts
+
+    def _settle(self, manifest: Manifest, run: Optional[RunFolder] = None) -> None:
+        """What `manifest` (and `run`, by its spec) refers to needs our lease no more."""
+        if not self._lease.held:
+            return
+        digests = Digests()
+        for entry in manifest.files:
+            digests.add(bytes.fromhex(entry.digest))
+        if run is not None:
+            from .references import add_environment
+
+            add_environment(self.home, run, digests)
+        self._lease.settle(digests)
 
     def _care_for(self, run: RunFolder) -> None:
         """A run that goes on has a supervisor, whatever became of the last one."""
@@ -385,127 +503,6 @@ class _Follower:
                 self.stream.send(piece.data, log=piece.offset, t=piece.time)
             moved = True
         return moved
-
-
-class _Incoming:
-    """One blob on its way in: appended to a partial file, hashed, and adopted when whole."""
-
-    def __init__(self, home: Home, header: Dict[str, Any]) -> None:
-        self._home = home
-        self._digest = str(header["d"])
-        self._size = int(header["s"])
-        offset = int(header.get("o", 0))
-        if len(self._digest) != 64 or set(self._digest) - set("0123456789abcdef"):
-            raise HomeError("bad_stream", "not a digest: %s" % show(self._digest[:80]))
-        self._hash = hashlib.sha256()
-        self._have = offset
-        self._path = os.path.join(home.partial, self._digest)
-        self._shared = True
-        self._file: Any = None
-        self._known = home.has_blob(self._digest)
-        if self._known:  # by somebody who sent it at the same time, or a crash came before the partial file was deleted
-            self._discard()
-            return
-        self._file = _take_partial(self._path)
-        self._shared = self._file is not None
-        try:
-            if self._file is not None:
-                self._read_begun(self._file, offset)
-                self._file.truncate(offset)
-            else:  # somebody else is sending it, too
-                begun, self._path = self._path, os.path.join(home.tmp, "in-%d-%s" % (os.getpid(), secrets.token_hex(4)))
-                self._file = open(self._path, "x+b", buffering=0)
-                if offset:
-                    with _open_first(begun, home.blob(self._digest)) as reader:
-                        self._read_begun(reader, offset, copy=True)
-        except BaseException:
-            self.suspend()
-            self._known = home.has_blob(self._digest)  # the other one has just finished
-            if not self._known:
-                raise
-
-    def _read_begun(self, reader: Any, size: int, copy: bool = False) -> None:
-        """Hash the first `size` bytes, which an earlier transfer left."""
-        while size:
-            data = reader.read(min(size, 1 << 20))
-            if not data:
-                raise HomeError("bad_stream", "less of %s is here than was said" % self._digest[:12])
-            self._hash.update(data)
-            if copy:
-                _append(self._file, data)
-            size -= len(data)
-
-    def take(self, data: bytes) -> bool:
-        """Whether the blob is whole now."""
-        self._have += len(data)
-        if self._have > self._size:
-            self._discard()
-            raise HomeError("bad_stream", "more bytes of %s than were said" % self._digest[:12])
-        if self._known:
-            return self._have == self._size
-        self._hash.update(data)
-        _append(self._file, data)
-        if self._have < self._size:
-            return False
-        if self._hash.hexdigest() != self._digest:
-            self._discard()
-            raise HomeError("damaged", "the content of %s did not arrive as it was read" % self._digest[:12])
-        if self._size > PIECE:
-            os.fsync(self._file.fileno())
-        self._home.adopt(self._path, self._digest)
-        self._discard()
-        return True
-
-    def suspend(self) -> None:
-        """Keep what came, for the next try."""
-        if self._file is None or self._file.closed:
-            return
-        if not self._shared:
-            self._discard()
-        self._file.close()
-
-    def _discard(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
-        if self._file is not None:
-            self._file.close()
-
-
-def _take_partial(path: str) -> Optional[Any]:
-    """The partial file, open and locked until it is closed; None while somebody else has it."""
-    while True:
-        try:
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
-        except PermissionError:  # read-only: a crash came in the midst of `Home.adopt`
-            os.chmod(path, 0o600)
-            continue
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            return None
-        links = os.fstat(file.fileno()).st_nlink
-        if links == 1:
-            return file
-        if links > 1:  # a crash came just after `Home.adopt`: this is the blob itself
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-        file.close()
-
-
-def _open_first(*paths: str) -> Any:
-    for path in paths:
-        try:
-            return open(path, "rb", buffering=0)
-        except FileNotFoundError:
-            continue
-    raise HomeError("bad_stream", "less of a blob is here than was said")
-
-
-def _append(file: Any, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
 
 
 def _without_values(spec: Dict[str, Any]) -> Dict[str, Any]:

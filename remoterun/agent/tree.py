@@ -16,14 +16,22 @@ Standard library only; Python >= 3.8; used by both sides.
 from __future__ import annotations
 
 import hashlib
+import io
+import itertools
 import json
+import operator
 import os
 import posixpath
+import re
 import stat
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 HEADER = b"remoterun-tree 1\n"
 READ_SIZE = 1 << 20
+KEPT = 20000
+"""Entries that a manifest keeps parsed; of one with more they are parsed as they are read."""
+
+Bytes = Union[bytes, bytearray, memoryview]
 
 
 class Entry(NamedTuple):
@@ -50,69 +58,226 @@ class ChangedWhileRead(TreeError):
 
 
 class Manifest:
-    """An immutable, checked, sorted list of entries.
+    """An immutable, checked, sorted list of entries. It is kept as its canonical text, some 130 bytes an entry, and
+    parsed as it is read, so that a million entries have room.
 
     The constructor raises `TreeError` for paths that are unsafe or occur twice, and for entries below a file or a link.
     """
 
     def __init__(self, entries: Iterable[Entry]) -> None:
-        self.entries: Tuple[Entry, ...] = tuple(sorted(entries, key=lambda entry: _raw(entry.path)))
-        _check(self.entries)
+        build = ManifestBuilder()
+        for entry in sorted(entries, key=lambda entry: _raw(entry.path)):
+            build.add(entry)
+        self._take(build)
+
+    @classmethod
+    def built(cls, build: "ManifestBuilder") -> "Manifest":
+        """What was added to `build`, which is used up."""
+        manifest = cls.__new__(cls)
+        manifest._take(build)
+        return manifest
+
+    def _take(self, build: "ManifestBuilder") -> None:
+        self._text = build.text()
+        self._count, self._file_count, self.size = build.count, build.files, build.size
+        self._digest = ""
+        self._parsed: Optional[Tuple[Entry, ...]] = None
 
     @property
-    def files(self) -> List[Entry]:
+    def entries(self) -> Sequence[Entry]:
+        if self._count > KEPT:
+            return _Entries(self, self._count, files=False)
+        if self._parsed is None:
+            self._parsed = tuple(self._parse())
+        return self._parsed
+
+    @property
+    def files(self) -> Sequence[Entry]:
+        if self._count > KEPT:
+            return _Entries(self, self._file_count, files=True)
         return [entry for entry in self.entries if entry.kind == "f"]
 
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(entry.size for entry in self.entries)
+    # `size`: bytes of all files.
 
     def encode(self) -> bytes:
-        lines = [HEADER]
-        for entry in self.entries:
-            row: List[Any]
-            if entry.kind == "f":
-                row = ["f", entry.path, entry.size, entry.digest, int(entry.executable)]
-            elif entry.kind == "l":
-                row = ["l", entry.path, entry.target]
-            else:
-                row = ["d", entry.path]
-            lines.append(json.dumps(row, separators=(",", ":")).encode() + b"\n")
-        return b"".join(lines)
+        return self._text
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(self.encode()).hexdigest()
+        if not self._digest:
+            self._digest = hashlib.sha256(self._text).hexdigest()
+        return self._digest
 
     @classmethod
-    def decode(cls, data: bytes, hashed: bool = True) -> "Manifest":
+    def decode(cls, data: Bytes, hashed: bool = True) -> "Manifest":
         """The manifest in `data`, every field checked. `hashed=False` allows files without a digest."""
-        if not data.startswith(HEADER):
-            raise TreeError("not a manifest of this version: %.40r" % data[:40])
-        return cls(_decode_line(line, hashed) for line in data[len(HEADER) :].splitlines())
+        if not data[: len(HEADER)] == HEADER:
+            raise TreeError("not a manifest of this version: %.40r" % bytes(data[:40]))
+        build = ManifestBuilder()
+        lines = io.BytesIO(data)
+        lines.seek(len(HEADER))
+        for line in lines:
+            build.add_line(line, hashed)
+        return cls.built(build)
 
     def below(self, sub: str) -> "Manifest":
         """The part under `sub`, its paths relative to it; one file keeps its base name. Raises `KeyError` if absent."""
         if not sub:
             return self
-        found = []
+        build = ManifestBuilder()
         for entry in self.entries:
             if entry.path == sub:
-                if entry.kind == "d":
-                    return Manifest([])
-                return Manifest([entry._replace(path=posixpath.basename(sub))])
+                if entry.kind != "d":
+                    build.add(entry._replace(path=posixpath.basename(sub)))
+                return Manifest.built(build)
             if entry.path.startswith(sub + "/"):
-                found.append(entry._replace(path=entry.path[len(sub) + 1 :]))
-        if not found:
+                build.add(entry._replace(path=entry.path[len(sub) + 1 :]))
+        if not build.count:
             raise KeyError(sub)
-        return Manifest(found)
+        return Manifest.built(build)
 
     def find(self, path: str) -> Optional[Entry]:
         for entry in self.entries:
             if entry.path == path:
                 return entry
         return None
+
+    def _parse(self) -> Iterator[Entry]:
+        lines = io.BytesIO(self._text)
+        lines.seek(len(HEADER))
+        for line in lines:
+            match = _PLAIN_FILE.match(line)
+            if match:
+                path, size, digest, executable = match.groups()
+                yield Entry("f", str(path, "ascii"), int(size), str(digest, "ascii"), executable == b"1")
+            else:
+                yield _decode_line(line, hashed=False)
+
+
+class _Entries(Sequence[Entry]):
+    """The entries of a large manifest, or its files alone: parsed anew each time they are gone through."""
+
+    def __init__(self, manifest: Manifest, count: int, files: bool) -> None:
+        self._manifest, self._count, self._files = manifest, count, files
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Entry]:
+        parsed = self._manifest._parse()
+        return (entry for entry in parsed if entry.kind == "f") if self._files else parsed
+
+    def __getitem__(self, index: Any) -> Any:
+        """Slow: it reads all entries before it."""
+        if isinstance(index, slice):
+            return list(itertools.islice(self, *index.indices(self._count)))
+        wanted = operator.index(index)
+        for number, entry in enumerate(self):
+            if number == wanted + (self._count if wanted < 0 else 0):
+                return entry
+        raise IndexError(index)
+
+
+class ManifestBuilder:
+    """A manifest as it grows, entry by entry in the order of their paths (as bytes). Each is checked as it comes.
+
+    `add` and `add_line` raise `TreeError`, as the constructor of `Manifest` does, and for an entry out of order.
+    """
+
+    def __init__(self) -> None:
+        self.count = self.files = self.size = 0
+        self._text = io.BytesIO()
+        self._text.write(HEADER)
+        self._last = b""
+        self._last_parent = b""
+        # Files and links that are a string prefix of the last path, and so of each other: whatever lies below one of
+        # them follows while it is here.
+        self._leaves: List[bytes] = []
+        self._leaf_set: Set[bytes] = set()
+
+    def add(self, entry: Entry) -> None:
+        check_path(entry.path)
+        _raw(entry.target)
+        self._append(_raw(entry.path), entry.kind, entry.size, _line(entry))
+
+    def add_line(self, line: bytes, hashed: bool = True) -> None:
+        """A line of the canonical form, as it came from elsewhere."""
+        match = _PLAIN_FILE.match(line)
+        if match and len(match[1]) < 256 and not _ODD_PART.search(match[1]):
+            self._append(match[1], "f", int(match[2]), line)
+            return
+        entry = _decode_line(line, hashed)
+        check_path(entry.path)
+        _raw(entry.target)
+        self._append(_raw(entry.path), entry.kind, entry.size, _line(entry))
+
+    def text(self) -> bytes:
+        """The canonical form; nothing can be added any more."""
+        return self._text.getvalue()
+
+    def _append(self, path: bytes, kind: str, size: int, line: bytes) -> None:
+        if path <= self._last and self.count:
+            if path == self._last:
+                raise TreeError("%s occurs twice" % show(os.fsdecode(path)))
+            raise TreeError("%s is out of order" % show(os.fsdecode(path)))
+        leaves = self._leaves
+        while leaves and not path.startswith(leaves[-1]):
+            self._leaf_set.discard(leaves.pop())
+        parent = path.rpartition(b"/")[0]
+        if parent != self._last_parent and leaves:
+            self._check_parents(path, parent)
+        self._last, self._last_parent = path, parent
+        if kind != "d":
+            leaves.append(path)
+            self._leaf_set.add(path)
+        self._text.write(line)
+        self.count += 1
+        if kind == "f":
+            self.files += 1
+            self.size += size
+
+    def _check_parents(self, path: bytes, parent: bytes) -> None:
+        while parent:
+            if parent in self._leaf_set:
+                shown = show(os.fsdecode(path)), show(os.fsdecode(parent))
+                raise TreeError("%s lies below %s, which is no folder" % shown)
+            parent = parent.rpartition(b"/")[0]
+
+
+_quoted = json.encoder.encode_basestring_ascii
+
+# A file whose path needs no escape: what nearly every line is.
+_PLAIN_FILE = re.compile(rb'\["f","([ !#-\[\]-~]+)",(0|[1-9][0-9]{0,17}),"([0-9a-f]{64})",([01])\]\n\Z')
+_ODD_PART = re.compile(rb"(?:\A|/)\.{0,2}(?:/|\Z)")
+
+
+def _line(entry: Entry) -> bytes:
+    """One line of the canonical form: JSON without blanks, ASCII."""
+    kind, path = entry.kind, _quoted(entry.path)
+    if kind == "f":
+        text = '["f",%s,%d,%s,%d]\n' % (path, entry.size, _quoted(entry.digest), entry.executable)
+    elif kind == "l":
+        text = '["l",%s,%s]\n' % (path, _quoted(entry.target))
+    else:
+        text = '["d",%s]\n' % path
+    return text.encode("ascii")
+
+
+def read_entries(path: str) -> Iterator[Entry]:
+    """The entries of the manifest in a file, parsed as they are read: no more than one is in memory.
+
+    Raises `TreeError` for a line that is none, and `OSError`.
+    """
+    with open(path, "rb") as file:
+        if file.read(len(HEADER)) != HEADER:
+            raise TreeError("%s is no manifest of this version" % show(path))
+        for line in file:
+            match = _PLAIN_FILE.match(line)
+            if match:
+                name, size, digest, executable = match.groups()
+                yield Entry("f", str(name, "ascii"), int(size), str(digest, "ascii"), executable == b"1")
+            else:
+                yield _decode_line(line, hashed=True)
 
 
 def _decode_line(line: bytes, hashed: bool) -> Entry:
@@ -142,23 +307,6 @@ def _decode_line(line: bytes, hashed: bool) -> Entry:
     except (ValueError, TypeError, LookupError, RecursionError):
         pass
     raise TreeError("not a line of a manifest: %.120r" % line)
-
-
-def _check(entries: Tuple[Entry, ...]) -> None:
-    kinds: Dict[str, str] = {}
-    for entry in entries:
-        check_path(entry.path)
-        _raw(entry.target)
-        if entry.path in kinds:
-            raise TreeError("%s occurs twice" % show(entry.path))
-        kinds[entry.path] = entry.kind
-    for entry in entries:
-        parent = posixpath.dirname(entry.path)
-        while parent:
-            kind = kinds.get(parent)
-            if kind in ("f", "l"):
-                raise TreeError("%s lies below %s, which is no folder" % (show(entry.path), show(parent)))
-            parent = posixpath.dirname(parent)
 
 
 def check_path(path: str) -> str:
@@ -234,48 +382,71 @@ def walk(
     special: Optional[List[str]] = None,
     unreadable: Optional[List[str]] = None,
 ) -> Iterator[Found]:
-    """Every file, link and empty folder below `root`, unhashed, in no order; links are not followed.
+    """Every file, link and empty folder below `root`, unhashed, in the order of a manifest; links are not followed.
 
     Paths in `skip` are left out with all below them. Sockets, pipes and devices are appended to `special`; without
     that list they raise `SpecialFile`. Folders that can't be read are appended to `unreadable`; without that list they
-    raise `PermissionError`. What vanishes during the walk is left out.
+    raise `PermissionError`. What vanishes during the walk is left out. Of a folder, only the names are in memory.
     """
     left_out = frozenset(skip)
-    folders = [""]
-    while folders:
-        folder = folders.pop()
-        empty = True
+    levels = [iter(_listing(root, "", unreadable) or [])]
+    while levels:
+        item = next(levels[-1], None)
+        if item is None:
+            levels.pop()
+            continue
+        path = item.path[len(root) + 1 :] if item.path.startswith(root + "/") else os.path.relpath(item.path, root)
+        if path in left_out:
+            continue
         try:
-            listing = list(os.scandir(os.path.join(root, folder) if folder else root))
+            status = item.stat(follow_symlinks=False)
+            mode = status.st_mode
+            if stat.S_ISDIR(mode):
+                listing = _listing(item.path, path, unreadable)
+                if listing:
+                    levels.append(iter(listing))
+                elif listing is not None:
+                    yield Found(Entry("d", path), status)
+            elif stat.S_ISREG(mode):
+                yield Found(Entry("f", path, status.st_size, "", bool(mode & 0o100)), status)
+            elif stat.S_ISLNK(mode):
+                yield Found(Entry("l", path, target=os.readlink(item.path)), status)
+            elif special is None:
+                raise SpecialFile("%s is a socket, a pipe or a device" % show(path))
+            else:
+                special.append(path)
         except FileNotFoundError:
             continue
-        except PermissionError:
-            if unreadable is None:
-                raise
-            unreadable.append(folder)
-            continue
-        for item in listing:
-            path = folder + "/" + item.name if folder else item.name
-            empty = False
-            if path in left_out:
-                continue
-            try:
-                status = item.stat(follow_symlinks=False)
-                mode = status.st_mode
-                if stat.S_ISDIR(mode):
-                    folders.append(path)
-                elif stat.S_ISREG(mode):
-                    yield Found(Entry("f", path, status.st_size, "", bool(mode & 0o100)), status)
-                elif stat.S_ISLNK(mode):
-                    yield Found(Entry("l", path, target=os.readlink(item.path)), status)
-                elif special is None:
-                    raise SpecialFile("%s is a socket, a pipe or a device" % show(path))
-                else:
-                    special.append(path)
-            except FileNotFoundError:
-                continue
-        if empty and folder:
-            yield Found(Entry("d", folder), os.stat_result((0,) * 10))
+
+
+def _listing(folder: str, path: str, unreadable: Optional[List[str]]) -> "Optional[List[os.DirEntry[str]]]":
+    """What is in a folder, in the order in which a manifest has what lies there and below; None: it can't be read."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=_order)
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        if unreadable is None:
+            raise
+        unreadable.append(path)
+        return None
+
+
+def _order(item: "os.DirEntry[str]") -> bytes:
+    """An empty folder stands under its own name, what is in one under names that go on with a slash."""
+    name = os.fsencode(item.name)
+    try:
+        if item.is_dir(follow_symlinks=False) and not _is_empty(item.path):
+            return name + b"/"
+    except OSError:
+        pass
+    return name
+
+
+def _is_empty(folder: str) -> bool:
+    with os.scandir(folder) as found:
+        return next(found, None) is None
 
 
 class Landing:

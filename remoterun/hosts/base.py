@@ -26,6 +26,11 @@ class Pipe(Protocol):
         """End the agent's input and drop the link. May be called twice, from any thread; wakes a blocked `read`."""
         ...
 
+    @property
+    def round_trip(self) -> float:
+        """Seconds that the link takes there and back, as last measured; 0 for an agent on this machine."""
+        ...
+
     def diagnosis(self) -> str:
         """What the agent or the link said on its error channel, at most a few kB; "" if nothing."""
         ...

@@ -59,6 +59,8 @@ class LocalHost:
 class ProcessPipe:
     """The pipe to a child process."""
 
+    round_trip = 0.0
+
     def __init__(self, argv: list[str]) -> None:
         self._said = ""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the pipe

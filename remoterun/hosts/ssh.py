@@ -314,6 +314,10 @@ class SSHPipe:
         channel.settimeout(_POLL)
 
     @property
+    def round_trip(self) -> float:
+        return self._connection.round_trip
+
+    @property
     def lost(self) -> str:
         """Why the link broke; "" where it didn't, so that an end of the stream is the program's own."""
         if self._connection.alive or self._closed:

@@ -77,6 +77,8 @@ class SSHConnection:
         self._wire = wire
         self._via = via
         self._deadlines = deadlines
+        self.round_trip = 0.0
+        """Seconds that sshd's quickest answer took; 0 before the first."""
 
     @property
     def alive(self) -> bool:
@@ -97,8 +99,10 @@ class SSHConnection:
     def session(self, command: str) -> paramiko.Channel:
         """Start `command` in a new channel. Raises `SessionRefused`, or `HostUnreachable` when the link is
         gone."""
+        begun = time.monotonic()
         try:
             channel = self._transport.open_session(timeout=self._deadlines.channel)
+            self.round_trip = min(self.round_trip or float("inf"), time.monotonic() - begun)
         except paramiko.ChannelException as error:
             raise SessionRefused(str(error)) from error
         except (paramiko.SSHException, EOFError, OSError) as error:

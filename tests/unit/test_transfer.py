@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,15 +20,17 @@ from remoterun.model import MachineType
 from remoterun.session import Session
 from remoterun.transfer import (
     Progress,
+    Sent,
     fetch,
     fetch_manifest,
     missing_blobs,
     read_tree,
     refuse,
     relay,
-    send_blobs,
+    send_tree,
 )
-from tests.workshop import Files, hostile_agent, read_files, tree_of, write_files
+from remoterun.transfer.sending import WHOLE
+from tests.workshop import Files, hostile_agent, read_files, sha256, tree_of, until, write_files
 
 FILES: Files = {
     "a": b"A", "b/c": os.urandom(3 * PIECE + 5), "b/run*": b"#!", "link": "-> b/c", "empty": None, "zero": b"",
@@ -43,10 +47,13 @@ def session(tmp_path: Path) -> Any:
 
 
 def upload(session: Session, folder: Path, files: Files) -> Manifest:
-    tree = read_tree(write_files(folder, files), Progress())
-    send_blobs(session, tree, {}, Progress())
-    session.request("commit_upload", tree.manifest.encode(), name="doom")
-    return tree.manifest
+    manifest, _ = send(session, write_files(folder, files))
+    session.request("commit_upload", manifest.encode(), name="doom")
+    return manifest
+
+
+def send(session: Session, path: Path, progress: Progress | None = None) -> tuple[Manifest, Sent]:
+    return send_tree(session, read_tree(path), {}, progress or Progress(), "doom")
 
 
 class TestThereAndBack:
@@ -69,8 +76,7 @@ class TestThereAndBack:
 
     def test_what_is_there_is_not_sent(self, session: Session, tmp_path: Path) -> None:
         upload(session, tmp_path / "source", FILES)
-        tree = read_tree(write_files(tmp_path / "other", {"same": FILES["b/c"], "new": b"new"}), Progress())
-        sent = send_blobs(session, tree, {}, Progress())
+        _, sent = send(session, write_files(tmp_path / "other", {"same": FILES["b/c"], "new": b"new"}))
         assert (sent.blobs, sent.size, sent.already) == (1, 3, 3 * PIECE + 5)
 
     def test_hundreds_of_thousands_of_names(self, session: Session, tmp_path: Path) -> None:
@@ -88,10 +94,10 @@ class TestThereAndBack:
         manifest = upload(session, tmp_path / "source", FILES)
         other = Session(MachineType("there"), LocalHost(tmp_path / "other"))
         try:
-            sent = relay(session, UPLOAD, manifest, other, Progress())
+            sent = relay(session, manifest, other, Progress())
             assert sent.blobs == len({entry.digest for entry in manifest.files})
             other.request("commit_upload", manifest.encode(), name="doom")
-            assert relay(session, UPLOAD, manifest, other, Progress()).blobs == 0
+            assert relay(session, manifest, other, Progress()).blobs == 0
             fetch(other, UPLOAD, tmp_path / "target", refuse, Progress())
             assert read_files(tmp_path / "target") == FILES
         finally:
@@ -105,7 +111,7 @@ class TestThereAndBack:
         other = Session(MachineType("there"), LocalHost(tmp_path / "other"))
         try:
             with pytest.raises(TransferError):
-                relay(session, UPLOAD, manifest, other, Progress())
+                relay(session, manifest, other, Progress())
             assert missing_blobs(other, [manifest.entries[0].digest])
             with pytest.raises(TransferError):
                 fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
@@ -121,19 +127,43 @@ class TestReading:
         (tmp_path / "empty").mkdir()
         for path in ("absent", "pipe", "empty", "pipe/p"):
             with pytest.raises(UsageError):
-                read_tree(tmp_path / path, Progress())
+                read_tree(tmp_path / path)
 
-    def test_a_file_that_changed_after_it_was_read(self, session: Session, tmp_path: Path) -> None:
-        for change in (b"longer than it was", b"x", b"OLD"):
-            folder = write_files(tmp_path / f"s{len(change)}", {"a": b"old"})
-            tree = read_tree(folder, Progress())
-            (folder / "a").write_bytes(change)
-            with pytest.raises(TransferError):
-                send_blobs(session, tree, {}, Progress())
+    def test_a_file_that_changed_after_it_was_hashed(self, session: Session, tmp_path: Path) -> None:
+        """Its digest is known from before; it is another file by the time it is sent."""
+        cache = tmp_path / "digests"
+        for old in (b"old", os.urandom(WHOLE + 1)):
+            folder = write_files(tmp_path / f"s{len(old)}", {"a": old})
+            os.utime(folder / "a", ns=(10**18 + 7, 10**18 + 7))
+            until(lambda folder=folder: hashed(session, folder, cache))
+            session.call("remove_upload", name="doom")
+            os.unlink(Home.open(str(tmp_path / "home")).blob(sha256(old)))
+            for change in (old + b"longer than it was", b"x", old[:-1] + b"!"):
+                tree = read_tree(folder, cache)
+                assert tree.hashed
+                status = (folder / "a").stat()
+                (folder / "a").write_bytes(change)
+                with pytest.raises(TransferError, match="changed after it was read"):
+                    send_tree(session, tree, {}, Progress())
+                (folder / "a").write_bytes(old)
+                os.utime(folder / "a", ns=(status.st_atime_ns, status.st_mtime_ns))
+                until(lambda folder=folder: hashed(session, folder, cache))
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(Home.open(str(tmp_path / "home")).blob(sha256(old)))
         assert session.call("uploads") == {"uploads": []}
 
+    def test_a_file_that_changes_while_it_is_read(self, session: Session, tmp_path: Path) -> None:
+        """It is read once more, and refused by its name if it goes on changing."""
+        folder = write_files(tmp_path / "s", {"a": bytes(40 << 20)})
+        with Writer(folder / "a") as writer:
+            with pytest.raises(TransferError, match=r"s/a` changes while it is read"):
+                send(session, folder)
+            assert writer.writes > 1
+        manifest, _ = send(session, folder)
+        assert manifest.entries[0].digest == sha256((folder / "a").read_bytes())
+
     def test_links_out_are_told(self, tmp_path: Path) -> None:
-        tree = read_tree(write_files(tmp_path / "s", {"a": b"x", "out": "-> ../x", "in": "-> a"}), Progress())
+        tree = read_tree(write_files(tmp_path / "s", {"a": b"x", "out": "-> ../x", "in": "-> a"}))
         assert len(tree.warnings) == 1 and "out" in tree.warnings[0]
 
 
@@ -181,11 +211,44 @@ class TestConflicts:
         assert read_files(outside) == {"c": b"mine"} and not (ready / "a").is_symlink()
 
 
+class Writer:
+    """Changes one byte of a file again and again, until it is left."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.writes, self._over = path, 0, threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with open(self._path, "r+b", buffering=0) as file:
+            while not self._over.wait(0.001):
+                file.seek(0)
+                file.write(b"%d" % (self.writes % 10))
+                self.writes += 1
+
+
+def hashed(session: Session, folder: Path, cache: Path) -> bool:
+    """Whether all of it is known from before, at the latest the next time this is asked."""
+    tree = read_tree(folder, cache)
+    if tree.hashed:
+        tree.close(complete=False)
+        return True
+    send_tree(session, tree, {}, Progress())
+    return False
+
+
 MANIFEST = '["f","a",3,"%s",0]' % tree_of({"a": b"abc"})[0].entries[0].digest  # noqa: UP031
 
 
 def lies(rows: str, get: str = "", result: str = "{}") -> str:
-    """A hostile agent's program: it answers `tree` with `rows`, and `get` with `get`."""
+    """A hostile agent's program: it answers `tree` with `rows` and `result`, and `fetch` (or `get`) with `get`."""
     return f"""
         stream, header, body = hear(OPEN)
         hear(END)
@@ -194,6 +257,7 @@ def lies(rows: str, get: str = "", result: str = "{}") -> str:
         stream, header, body = hear(OPEN)
         hear(END)
         good = hashlib.sha256(b"abc").hexdigest()
+        raw = bytes.fromhex(good)
         {get}
         while hear(END): pass
     """
@@ -234,14 +298,60 @@ class TestHostileHosts:
         ],
         ids=range(13),
     )
-    def test_contents(self, tmp_path: Path, get: str) -> None:
-        with hostile_agent(tmp_path, lies(MANIFEST, get)) as session, pytest.raises(RemoterunError):
+    def test_contents_of_a_run_that_goes_on(self, tmp_path: Path, get: str) -> None:
+        program = lies(MANIFEST, get, '{"live": True}')
+        with hostile_agent(tmp_path, program) as session, pytest.raises(RemoterunError):
             fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
         assert read_files(tmp_path / "target") == {}
 
+    @pytest.mark.parametrize(
+        "get",
+        [
+            'say(stream, DATA, {"p": 1}, pack([(raw, b"abd")]))',
+            'say(stream, DATA, {"p": 1}, pack([(hashlib.sha256(b"abd").digest(), b"abd")]))',
+            'say(stream, DATA, {"p": 1}, pack([(raw, b"abcd")]))',
+            'say(stream, DATA, {"p": 2}, pack([(raw, b"abc"), (raw, b"abc")]))',
+            'say(stream, DATA, {"p": 2}, pack([(raw, b"abc")]))',
+            'say(stream, DATA, {"p": 1}, pack([(raw, b"abc")]) + b"more")',
+            'say(stream, DATA, {"p": -1}, pack([(raw, b"abc")]))',
+            'say(stream, DATA, {"p": "1"}, pack([(raw, b"abc")]))',
+            'say(stream, DATA, {"p": 1 << 40}, b"")',
+            'say(stream, DATA, {"p": 1, "z": 39}, pack([(raw, b"abc")]))',
+            'say(stream, DATA, {"p": 1, "z": 1 << 40}, zlib.compress(bytes(1 << 28)))',
+            'say(stream, DATA, {"p": 1, "z": 39}, zlib.compress(bytes(1 << 28)))',
+            'say(stream, DATA, {"d": good, "s": 3}, b"abd")',
+            'say(stream, DATA, {"d": good, "s": 4}, b"abcd")',
+            'say(stream, DATA, {"d": good, "s": "3"}, b"abc")',
+            'say(stream, DATA, {"d": good, "s": 3}, b"abc" * 10)',
+            'say(stream, DATA, {"d": good, "s": 3}, b""); say(stream, END)',
+            'say(stream, DATA, {"d": good, "s": 3}, b"a"); say(stream, DATA, {}, b"")',
+            'say(stream, DATA, {"d": good, "s": 3}, b"ab"); say(stream, END)',
+            'say(stream, DATA, {"d": "../../out", "s": 3}, b"abc")',
+            'say(stream, DATA, {}, b"abc")',
+            "say(stream, END)",
+            'say(stream, ERROR, {"code": 5, "message": None})',
+            "send(b'nonsense' * 99)",
+            "sys.exit(1)",
+        ],
+        ids=range(25),
+    )
+    def test_contents(self, tmp_path: Path, get: str) -> None:
+        with hostile_agent(tmp_path, lies(MANIFEST, get)) as session, pytest.raises(RemoterunError):
+            fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
+        assert read_files(tmp_path / "target") in ({}, {"a": b"abc"}), "nothing, or what was asked for"
+
+    def test_what_it_has_no_more_is_asked_for_by_name(self, tmp_path: Path) -> None:
+        get = """say(stream, DATA, {"gone": good}); say(stream, END)
+        stream, header, body = hear(OPEN)
+        hear(END)
+        say(stream, DATA, {"s": 3, "x": 0, "h": good, "c": 0}, b"abc"); say(stream, END)"""
+        with hostile_agent(tmp_path, lies(MANIFEST, get)) as session:
+            fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
+        assert read_files(tmp_path / "target") == {"a": b"abc"}
+
     def test_paths_as_long_as_they_may_be(self, tmp_path: Path) -> None:
         rows = MANIFEST.replace('"a"', '"' + "/".join(["d" * 250] * 16) + '"')
-        answer = 'say(stream, DATA, {"s": 3, "h": good, "c": 0}, b"abc"); say(stream, END)'
+        answer = 'say(stream, DATA, {"p": 1}, pack([(raw, b"abc")])); say(stream, END)'
         with hostile_agent(tmp_path, lies(rows, answer)) as session:
             result = fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
         assert result.files == 1
@@ -253,9 +363,9 @@ class TestHostileHosts:
         assert read_files(tmp_path / "target") == {"in": "-> abs"} and len(result.warnings) == 2
 
     def test_a_list_without_an_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from remoterun import transfer
+        from remoterun.transfer import fetching
 
-        monkeypatch.setattr(transfer, "MAX_TREE", 4 << 20)
+        monkeypatch.setattr(fetching, "MAX_TREE", 4 << 20)
         program = """
             stream, header, body = hear(OPEN)
             hear(END)
@@ -271,47 +381,68 @@ class TestHostileHosts:
     @pytest.mark.parametrize("answer", ["b'x'", "struct.pack('!IQ', 99, 0)", "b'\\xff' * 12", "b'\\xff' * 13"])
     def test_what_it_says_it_lacks(self, tmp_path: Path, answer: str) -> None:
         program = f"""
-            stream, header, body = hear(OPEN)
-            hear(END)
-            say(stream, DATA, {{}}, {answer})
-            say(stream, END)
-            hear(END)
+            missing, _, _ = hear(OPEN)
+            put, _, _ = hear(OPEN)
+            hear(DATA)
+            say(missing, DATA, {{}}, {answer})
+            while hear(DATA): pass
         """
-        tree = read_tree(write_files(tmp_path / "s", {"a": b"abc"}), Progress())
+        folder = write_files(tmp_path / "s", {"a": b"abc"})
         with hostile_agent(tmp_path, program) as session, pytest.raises(TransferError):
-            send_blobs(session, tree, {}, Progress())
+            send(session, folder)
 
     def test_more_there_than_the_file_has(self, tmp_path: Path) -> None:
         program = """
-            stream, header, body = hear(OPEN)
-            hear(END)
-            say(stream, DATA, {}, struct.pack("!IQ", 0, 1 << 60))
-            say(stream, END)
-            stream, header, body = hear(OPEN)
-            _, header, body = hear(DATA)
-            assert (header["o"], body) == (0, b"abc"), header
-            hear(END)
-            say(stream, END)
-            hear(END)
+            missing, _, _ = hear(OPEN)
+            put, _, _ = hear(OPEN)
+            hear(DATA)
+            say(missing, DATA, {}, struct.pack("!IQ", 0, 1 << 60))
+            number, header, body = hear(DATA)
+            assert (number, header["p"], body[-3:]) == (put, 1, b"abc"), header
+            say(missing, END)
+            say(put, END)
+            while hear(DATA): pass
         """
-        tree = read_tree(write_files(tmp_path / "s", {"a": b"abc"}), Progress())
+        folder = write_files(tmp_path / "s", {"a": b"abc"})
         with hostile_agent(tmp_path, program) as session:
-            send_blobs(session, tree, {}, Progress())
+            send(session, folder)
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            "{}", '{"partial": 5, "large": []}', '{"partial": {}, "large": [5]}', '{"partial": {}, "large": [["a"]]}',
+            '{"partial": {"a": "x"}, "large": []}',
+        ],
+    )  # fmt: skip
+    def test_what_it_says_has_begun(self, tmp_path: Path, answer: str) -> None:
+        program = f"""
+            hear(OPEN)
+            hear(OPEN)
+            while True:
+                stream, header, body = hear(OPEN)
+                say(stream, END, {answer} if header["op"] == "begun" else {{}})
+        """
+        folder = write_files(tmp_path / "s", {"a": bytes(WHOLE + 1)})
+        with hostile_agent(tmp_path, program) as session, pytest.raises(TransferError, match="makes no sense"):
+            send(session, folder)
 
     def test_one_that_ends_a_transfer_early(self, tmp_path: Path) -> None:
         """It reads no more than a little of 30 MB: the sender doesn't wait for ever."""
         program = """
-            stream, header, body = hear(OPEN)
-            hear(END)
-            say(stream, DATA, {}, struct.pack("!IQ", 0, 0))
-            say(stream, END)
-            stream, header, body = hear(OPEN)
-            say(stream, END, {"blobs": 1})
+            missing, _, _ = hear(OPEN)
+            put, _, _ = hear(OPEN)
+            while True:
+                stream, header, body = hear(OPEN)
+                say(stream, END, {"partial": {}, "parts": {}, "large": []})
+                if header["op"] == "begun":
+                    break
+            say(put, END, {"blobs": 1})
+            say(missing, END)
             while hear(DATA): pass
         """
-        tree = read_tree(write_files(tmp_path / "s", {"a": bytes(30 << 20)}), Progress())
+        folder = write_files(tmp_path / "s", {"a": bytes(30 << 20)})
         with hostile_agent(tmp_path, program) as session:
-            send_blobs(session, tree, {}, Progress())
+            send(session, folder)
 
 
 def test_a_full_disk_here(session: Session, small_disk: Callable[[str], Path], tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import calendar
 import json
 import os
 import shutil
 import subprocess
 import time
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..files import remove_tree, write_whole
 from ..home import Home
@@ -19,6 +20,21 @@ IO = "/.remoterun"
 WORK = "/remoterun"
 TIMEOUT = 60.0
 """Seconds for a command of the engine that isn't a build or a pull."""
+
+
+class Image(NamedTuple):
+    """`name` is its tag, or its id if it has none; `alone` the bytes of `size` that no other image shares with it;
+    `created` in seconds since 1970."""
+
+    name: str
+    id: str
+    size: int
+    alone: int
+    created: float
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:12]
 
 
 class Docker:
@@ -180,6 +196,46 @@ class Docker:
         status, _, _ = self._call("image", "inspect", "--format", "{{.Id}}", reference)
         return status == 0
 
+    def images(self, without: Sequence[str] = ()) -> List[Image]:
+        """The images that were built for this home; none when the engine doesn't answer.
+
+        `without`: ids of those that count as deleted: what they shared with another one is that one's alone.
+        """
+        label = "label=remoterun.home=" + self.home.id
+        try:
+            ours = set(self._ids("--filter", label))
+            if not ours:
+                return []
+            status, out, _ = self._call("image", "inspect", *sorted(ours | set(self._ids())))
+            every = json.loads(out) if status == 0 else []
+            known = {_bare(item["Id"]): item for item in every if _bare(item["Id"]) not in without}
+        except (subprocess.TimeoutExpired, ValueError, KeyError, TypeError):
+            return []
+        return [_image(known[id], known) for id in sorted(ours) if id in known]
+
+    def rename_image(self, image: Image, name: str) -> bool:
+        """Whether `image` is called `name` now, and nothing else of ours. What is in use keeps its name."""
+        try:
+            if self._call("image", "tag", image.id, name)[0] != 0:
+                return False
+            if image.name in (image.id, name) or self._call("image", "rm", image.name)[0] == 0:
+                return True
+            self._call("image", "rm", name)
+        except subprocess.TimeoutExpired:
+            pass
+        return False
+
+    def remove_image(self, name: str) -> bool:
+        """Whether it could be deleted; what a container uses, or another image stands on, can't."""
+        try:
+            return self._call("image", "rm", name, timeout=600)[0] == 0
+        except subprocess.TimeoutExpired:
+            return False
+
+    def _ids(self, *words: str) -> List[str]:
+        status, out, _ = self._call("image", "ls", "--quiet", "--no-trunc", *words)
+        return [_bare(word) for word in out.split()] if status == 0 else []
+
     def _pull(self, reference: str, job: BuildJob) -> None:
         if self.has_image(reference):
             return
@@ -270,6 +326,41 @@ def mount_source(run: RunFolder, number: int, mount: Dict[str, Any]) -> str:
     """Where a mount's files lie on the host: a folder, or one file in a folder of its own."""
     folder = os.path.join(run.path, "mounts", str(number))
     return os.path.join(folder, mount["file"]) if mount["file"] else folder
+
+
+def _bare(id: str) -> str:
+    return id.partition(":")[2] or id
+
+
+def _image(about: Dict[str, Any], known: Dict[str, Dict[str, Any]]) -> Image:
+    """From what `inspect` says. Layers that it has from another image, or another has from it, are not its alone."""
+    layers = _layers(about)
+    shared = 0
+    for other in known.values():
+        theirs = _layers(other)
+        if other is not about and theirs and layers[: len(theirs)] == theirs:
+            shared = max(shared, int(other["Size"]))
+        elif other is not about and layers and theirs[: len(layers)] == layers:
+            shared = int(about["Size"])
+    tags = [tag for tag in about.get("RepoTags") or [] if tag != "<none>:<none>"]
+    if len(tags) > 1:
+        shared = int(about["Size"])
+    ours = [tag.rpartition("localhost/")[2] for tag in tags]
+    name = next((tag for tag in ours if tag.startswith("remoterun-")), _bare(about["Id"]))
+    size = int(about["Size"])
+    return Image(name, _bare(about["Id"]), size, max(size - shared, 0), _seconds(about.get("Created")))
+
+
+def _layers(about: Dict[str, Any]) -> List[str]:
+    return list((about.get("RootFS") or {}).get("Layers") or [])
+
+
+def _seconds(text: Any) -> float:
+    """Of a time like 2026-01-02T03:04:05.678Z."""
+    try:
+        return float(calendar.timegm(time.strptime(str(text)[:19], "%Y-%m-%dT%H:%M:%S")))
+    except ValueError:
+        return 0.0
 
 
 def _bind(source: str, target: str, read_only: bool = False) -> str:

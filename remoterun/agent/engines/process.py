@@ -52,6 +52,7 @@ class ProcessEngine:
         folder = self._venv(environment)
         ready = os.path.join(folder, "ready")
         if os.path.exists(ready):
+            os.utime(ready)
             return
         with job.locked(self.home.lock(os.path.basename(folder))) as lock:
             if not os.path.exists(ready):
@@ -134,13 +135,31 @@ class ProcessEngine:
 
     # -- the environment
 
+    def folders(self, environment: Environment) -> List[str]:
+        """What a run of `environment` uses of the home's envs/. Raises `HomeError` when its context isn't there."""
+        return [self._library(environment), self._venv(environment)]
+
+    def is_whole(self, folder: str) -> bool:
+        """Whether a folder of envs/ is of use as it is: a virtual environment appears before all is in it."""
+        return not os.path.basename(folder).startswith("venv-") or os.path.exists(os.path.join(folder, "ready"))
+
+    def last_use(self, folder: str) -> float:
+        """When a run was last prepared with it, in seconds since 1970."""
+        ready = os.path.join(folder, "ready")
+        try:
+            return os.stat(ready if os.path.exists(ready) else folder).st_mtime
+        except OSError:
+            return 0.0
+
     def _library(self, environment: Environment) -> str:
         """The folder that holds the bundled trainer, and the requirements."""
         return os.path.join(self.home.envs, "lib-" + environment.context[:16])
 
     def _bring_library(self, environment: Environment) -> None:
         folder = self._library(environment)
-        if not os.path.exists(folder):
+        if os.path.exists(folder):
+            os.utime(folder)
+        else:
             with self.home.temporary("lib") as temporary:
                 staged = os.path.join(temporary, "lib")
                 self.home.checkout(self.home.tree(environment.context), staged, private=True)

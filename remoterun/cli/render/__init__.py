@@ -11,6 +11,7 @@ from remoterun.cli.render.steps import Steps
 from remoterun.cli.render.talk import ask, ask_text, error, fault, hint, line, usage, warning
 from remoterun.cli.render.terminal import clean, paint, person_there
 from remoterun.cli.render.transfers import fetched, uploaded
+from remoterun.cli.render.upkeep import checked, collected, usage_table
 from remoterun.cli.render.words import files, name, size, word
 
 __all__ = [
@@ -18,8 +19,10 @@ __all__ = [
     "Steps",
     "ask",
     "ask_text",
+    "checked",
     "checks",
     "clean",
+    "collected",
     "detached",
     "ending",
     "error",
@@ -48,6 +51,7 @@ __all__ = [
     "uploaded",
     "uploads",
     "usage",
+    "usage_table",
     "warning",
     "word",
 ]

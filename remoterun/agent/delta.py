@@ -1,0 +1,149 @@
+"""Parts of a new file that an old one has: so that of a large file that changed a little, little is sent.
+
+Who has the new file tells of each of its blocks a checksum and the first bytes (a record); who has the old one looks
+where in it such a block stands. Not at every place, as rsync does, which would want a program faster than Python:
+where the block before it was found, after what came or went in between; and if that fails, where its first bytes occur.
+A block that is not found is sent. What was put together so is verified by its SHA-256 like everything else, so a
+checksum that is the same by chance costs time, and nothing more.
+
+Used by both sides. Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import List, Optional, Sequence, Tuple, Union
+
+Bytes = Union[bytes, bytearray, memoryview]
+
+BLOCK = 64 << 10
+PROBE = 12
+"""Of a block's first bytes."""
+RECORD_SIZE = 4 + PROBE
+NEAR = 32 << 20
+"""Bytes before and after the place where a block is expected, among which it is looked for."""
+OCCURRENCES = 8
+"""Of a block's first bytes, that are looked at."""
+
+_RECORD = struct.Struct("!I%ds" % PROBE)
+
+Record = Tuple[int, bytes]
+Place = Tuple[int, int]
+"""Which of the old files, and where in it."""
+
+
+class DeltaError(Exception):
+    """Records that are none."""
+
+
+def records(data: Bytes) -> bytes:
+    """The records of the blocks of `data`, which starts at a block's start; the last block may be shorter."""
+    view = memoryview(data)
+    parts = []
+    for at in range(0, len(view), BLOCK):
+        block = view[at : at + BLOCK]
+        parts.append(_RECORD.pack(zlib.crc32(block), bytes(block[:PROBE])))
+    return b"".join(parts)
+
+
+def parsed(body: Bytes) -> List[Record]:
+    """Raises `DeltaError`."""
+    if len(body) % RECORD_SIZE:
+        raise DeltaError("%d bytes are no records of blocks" % len(body))
+    return list(_RECORD.iter_unpack(body))
+
+
+class Finder:
+    """Looks for the blocks of a new file of `size` bytes in old ones, in their order. `old`: their content."""
+
+    def __init__(self, old: Sequence[memoryview], size: int) -> None:
+        self._old = old
+        self._size = size
+        self._which = 0
+        self._shift = 0
+        """Where a block is expected: in the old file `_which`, so many bytes after its place in the new one."""
+        self._pause = self._patience = 0
+        """Calls without a search, after one that found nothing: twice as many each time."""
+
+    def find(self, start: int, blocks: Sequence[Record]) -> List[Optional[Place]]:
+        """Of each block, from `start` on in the new file, a place where it stands in an old one, or None."""
+        found: List[Optional[Place]] = [None] * len(blocks)
+        searched = self._pause > 0
+        self._pause = max(0, self._pause - 1)
+        number = 0
+        while number < len(blocks):
+            at = start + number * BLOCK
+            place = self._expected(at, blocks[number])
+            if place is None and not self._goes_on(start, number, blocks):
+                place = self._elsewhere(at, blocks[number])
+                if place is None and not searched:
+                    searched = True
+                    if self._search(start, number, blocks):
+                        self._patience = 0
+                        continue
+                    self._patience = 2 * self._patience or 1
+                    self._pause = self._patience
+            found[number] = place
+            number += 1
+        return found
+
+    def _expected(self, at: int, block: Record) -> Optional[Place]:
+        where = at + self._shift
+        return (self._which, where) if self._stands(self._which, where, at, block) else None
+
+    def _goes_on(self, start: int, number: int, blocks: Sequence[Record]) -> bool:
+        """Whether a later block is where it is expected: then this one was changed, and nothing has moved."""
+        old = self._old[self._which]
+        for later in range(number + 1, len(blocks)):
+            where = start + later * BLOCK + self._shift
+            if 0 <= where < len(old) and old[where : where + PROBE] == blocks[later][1]:
+                return True
+        return False
+
+    def _elsewhere(self, at: int, block: Record) -> Optional[Place]:
+        """At the same place of another old file, or as far from its end."""
+        for which, old in enumerate(self._old):
+            for shift in (0, len(old) - self._size):
+                if (which, shift) != (self._which, self._shift) and self._stands(which, at + shift, at, block):
+                    self._which, self._shift = which, shift
+                    return which, at + shift
+        return None
+
+    def _search(self, start: int, number: int, blocks: Sequence[Record]) -> bool:
+        """Look for some of the next blocks around where they are expected; sets what is expected from then on.
+
+        The first may have been changed in its midst, and the next may lie in what came in: so for the last one, too.
+        """
+        last = len(blocks) - 1
+        for later in sorted({number, min(number + 1, last), (number + last) // 2, last}):
+            probe = blocks[later][1]
+            if len(probe) < PROBE or len(set(probe)) < 4:
+                continue  # zeros are everywhere
+            at = start + later * BLOCK
+            for which, old in enumerate(self._old):
+                shift = self._shift if which == self._which else 0
+                low, high = max(0, at + shift - NEAR), min(len(old), at + shift + NEAR)
+                for _ in range(OCCURRENCES):
+                    where = _find(old, probe, low, high)
+                    if where < 0:
+                        break
+                    if self._stands(which, where, at, blocks[later]):
+                        self._which, self._shift = which, where - at
+                        return True
+                    low = where + 1
+        return False
+
+    def _stands(self, which: int, where: int, at: int, block: Record) -> bool:
+        old = self._old[which]
+        length = min(BLOCK, self._size - at)
+        if where < 0 or where + length > len(old) or old[where : where + len(block[1])] != block[1]:
+            return False
+        return zlib.crc32(old[where : where + length]) == block[0]
+
+
+def _find(old: memoryview, probe: bytes, low: int, high: int) -> int:
+    """As `bytes.find`, which a memoryview has not; of a mapped file nothing is copied."""
+    if low >= high:
+        return -1
+    return int(old.obj.find(probe, low, high))  # type: ignore[attr-defined]

@@ -1,0 +1,117 @@
+"""A large blob that comes over several connections at once: parts of it, each to its own place in the partial file.
+
+    partial/KEY          as long as the blob, with holes where nothing has come yet
+    partial/KEY.parts    (u64 offset, u64 length) of each part that is whole, appended when it is
+
+Who has sent the parts asks for the seal, which waits for those that are still on their way and makes the blob. Its
+SHA-256 is computed meanwhile, as far as there are no holes. A cut transfer goes on with the parts that are not listed.
+Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import struct
+import time
+from typing import Callable, List, Tuple
+
+from .home import Home, HomeError
+
+PATIENCE = 60.0
+"""Seconds without a new part after which the seal is given up."""
+PIECE = 1 << 20
+
+PARTS = ".parts"
+
+_PART = struct.Struct("!QQ")
+
+
+class Part:
+    """One part on its way in. The context keeps the file open; bytes come by `take`."""
+
+    def __init__(self, home: Home, key: str, size: int, offset: int, length: int) -> None:
+        if not 0 < length <= size - offset or offset < 0:
+            raise HomeError("bad_stream", "a part of %d bytes from %d on, of %d" % (length, offset, size))
+        self._path = os.path.join(home.partial, key)
+        self._offset, self._length = offset, length
+        self._have = 0
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def take(self, data: bytes) -> bool:
+        """Whether the part is whole now."""
+        if self._have + len(data) > self._length:
+            raise HomeError("bad_stream", "more bytes of a part than were said")
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._file, view, self._offset + self._have)
+            self._have += written
+            view = view[written:]
+        if self._have < self._length:
+            return False
+        with open(self._path + PARTS, "ab", buffering=0) as journal:
+            journal.write(_PART.pack(self._offset, self._length))
+        self.suspend()
+        return True
+
+    def suspend(self) -> None:
+        """What came of a part that is not whole comes again."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def listed(home: Home, key: str) -> List[Tuple[int, int]]:
+    """(offset, length) of the parts of `key` that are here, in no order."""
+    try:
+        with open(os.path.join(home.partial, key + PARTS), "rb") as journal:
+            data = journal.read()
+    except FileNotFoundError:
+        return []
+    return list(_PART.iter_unpack(data[: len(data) // _PART.size * _PART.size]))
+
+
+def seal(home: Home, key: str, size: int, digest: str, alive: Callable[[], bool]) -> None:
+    """Make the blob `digest` of the parts of `key`. Waits for those on their way. Raises `HomeError`."""
+    path = os.path.join(home.partial, key)
+    hashed = hashlib.sha256()
+    done, seen, since = 0, -1, time.monotonic()
+    with open(path, "rb", buffering=0) as file:
+        while done < size:
+            parts = listed(home, key)
+            whole = _without_holes(parts)
+            if len(parts) != seen:
+                seen, since = len(parts), time.monotonic()
+            while done < min(whole, size):
+                data = file.read(min(PIECE, min(whole, size) - done))
+                if not data:
+                    raise HomeError("bad_stream", "less of a blob is here than was said")
+                hashed.update(data)
+                done += len(data)
+            if done < size:
+                if time.monotonic() - since > PATIENCE or not alive():
+                    raise HomeError("bad_stream", "a part of a blob did not come")
+                time.sleep(0.005)
+        if hashed.hexdigest() != digest or os.fstat(file.fileno()).st_size != size:
+            discard(home, key)
+            raise HomeError("damaged", "the content of %s did not arrive as it was read" % digest[:12])
+        os.fsync(file.fileno())
+    home.adopt(path, digest)
+    discard(home, key)
+
+
+def discard(home: Home, key: str) -> None:
+    for name in (key, key + PARTS):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(home.partial, name))
+
+
+def _without_holes(parts: List[Tuple[int, int]]) -> int:
+    """Bytes from the start on that are here."""
+    end = 0
+    for offset, length in sorted(parts):
+        if offset > end:
+            break
+        end = max(end, offset + length)
+    return end

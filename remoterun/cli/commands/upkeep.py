@@ -1,0 +1,76 @@
+"""The upkeep of a machine's home: `check`, `gc`, `df`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from remoterun.cli import complete, render
+from remoterun.cli.app import Json, app, example
+from remoterun.cli.connect import client as connect
+from remoterun.cli.manual import Command
+from remoterun.errors import UsageError
+from remoterun.model import parse_duration
+
+Machine = Annotated[
+    str | None,
+    typer.Argument(metavar="MACHINE", help="Default: the default machine.", autocompletion=complete.machine_types),
+]
+
+
+@app.command(cls=Command, epilog=example("remoterun check k80"))
+def check(
+    machine: Machine = None,
+    no_repair: Annotated[bool, typer.Option("--no-repair", help="Only say what is damaged.")] = False,
+    json: Json = False,
+) -> int:
+    """Verify all that a machine keeps, by its SHA-256, and mend it.
+
+    What is damaged is mended from copies on the machine, from the files that were uploaded, if they are still here and
+    the same, and from other machines. The exit status is 1 if damage remains.
+    """
+    with connect() as client, render.progress() as progress:
+        done = client.verify(machine, repair=not no_repair, progress=progress, note=render.warning)
+    render.checked(done, not no_repair, json)
+    return 0 if done.sound else 1
+
+
+@app.command(cls=Command, epilog=example("remoterun gc k80 --keep 2 --dry-run"))
+def gc(
+    machine: Machine = None,
+    keep: Annotated[
+        int | None,
+        typer.Option("--keep", metavar="N", help="Of each upload only the newest N versions. Default: all.", min=1),
+    ] = None,
+    envs: Annotated[
+        bool, typer.Option("--envs", help="Environments and images too that nothing has used for a week.")
+    ] = False,
+    unused: Annotated[
+        str | None, typer.Option("--unused", metavar="TIME", help="With --envs: for how long. Default: 7d.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed.")] = False,
+    json: Json = False,
+) -> None:
+    """Free what nothing needs on a machine. Safe while runs go on.
+
+    That is content of no upload and no run, and what crashes and cut transfers left. What a run uses stays until it has
+    ended.
+    """
+    if unused is not None and not envs:
+        raise UsageError("--unused is about environments", hint=f"remoterun gc --envs --unused {unused}")
+    seconds = None if unused is None else parse_duration(unused)
+    with connect() as client:
+        done = client.collect(machine, keep=keep, envs=envs, unused=seconds, dry_run=dry_run)
+    render.collected(done, json)
+
+
+@app.command(cls=Command, epilog=example("remoterun df k80"))
+def df(machine: Machine = None, json: Json = False) -> None:
+    """Show who uses how much of a machine's disk.
+
+    SIZE is all that something refers to, ALONE what removing it would give back: data that two uploads share is in
+    both sizes, and in neither's ALONE.
+    """
+    with connect() as client:
+        render.usage_table(client.usage(machine), json)

@@ -1,0 +1,187 @@
+"""What `check`, `gc` and `df` found."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from remoterun.cli.render.data import out, out_json, table
+from remoterun.cli.render.talk import hint, line
+from remoterun.cli.render.terminal import clean, paint
+from remoterun.cli.render.words import ago, files, name, size, word
+from remoterun.upkeep import Checked, Collected, Damage, Part, Usage, Use
+
+_SHOWN = 20
+
+
+def checked(done: Checked, repaired: bool, as_json: bool) -> None:
+    """Each damage with where it belongs, and what became of it."""
+    if as_json:
+        out_json(done.record())
+        return
+    for damage in done.damage:
+        _damage(damage, repaired)
+    content = f"{_count(done.blobs, 'blob')}, {size(done.size)}"
+    if not done.damage:
+        line(f"{paint('✓', '32')} {done.machine} is sound: {content}")
+        return
+    left = sum(not damage.mended for damage in done.damage)
+    mended = len(done.damage) - left
+    if mended:
+        line(f"{paint('✓', '32')} {mended} of {_count(len(done.damage), 'damage')} mended; {content} on {done.machine}")
+    if done.more:
+        line(f"{paint('✗', '31')} {done.more} more were not looked into")
+        hint(f"remoterun check {word(done.machine)}")
+    if left:
+        line(f"{paint('✗', '31')} {_count(left, 'damage')} remain{'s' if left == 1 else ''} on {done.machine}")
+        hint(_way_out(done, repaired))
+
+
+def _damage(damage: Damage, repaired: bool) -> None:
+    what = f"{damage.what} {damage.digest[:12]}".strip() + (f", {size(damage.size)}" if damage.size else "")
+    if damage.mended:
+        mark = paint("✓", "32", sys.stdout)
+        became = damage.mended if damage.mended.startswith("nothing ") else f"mended from {damage.mended}"
+    else:
+        mark = paint("✗", "31", sys.stdout)
+        became = ": ".join(part for part in ("not mended" if repaired else "", damage.why) if part)
+    out(f"{mark} {damage.problem}: {what}{'; ' if became else ''}{clean(became)}")
+    for place in damage.places[:_SHOWN]:
+        out(f"    {_place(place)}")
+    more = max(len(damage.places) - _SHOWN, 0) + damage.more
+    if more:
+        out(f"    and {more} places more")
+
+
+def _place(place: dict[str, Any]) -> str:
+    if "upload" in place:
+        version = f" (version {place['version']})" if place["version"] else ""
+        path = f"/{name(place['path'])}" if place["path"] else ""
+        return f"uploads/{place['upload']}{path}{version}"
+    run = f"runs/{place['run']}" if place["run"] is not None else f"a run of somebody else ({place['key']})"
+    part = {"outputs": "", "source": " (its source)", "mount": " (mounted)"}.get(
+        place["part"], f" (its {place['part']})"
+    )
+    return f"{run}{'/' + name(place['path']) if place['path'] else ''}{part}"
+
+
+def _way_out(done: Checked, repaired: bool) -> str:
+    if not repaired:
+        return f"remoterun check {word(done.machine)}   mends what can be mended"
+    places = [place for damage in done.damage if not damage.mended for place in damage.places]
+    uploads = sorted({place["upload"] for place in places if "upload" in place})
+    if uploads:
+        return f"remoterun upload PATH --name {uploads[0]} --to {word(done.machine)}   sends it again, if you have it"
+    runs = sorted({place["run"] for place in places if place.get("run") is not None})
+    if runs:
+        return f"remoterun cp runs/{runs[0]} FOLDER   saves what is whole of it"
+    return f"remoterun df {word(done.machine)}"
+
+
+def collected(done: Collected, as_json: bool) -> None:
+    """What was freed, by kind, and what was kept for now."""
+    if as_json:
+        out_json(done.record())
+        return
+    rows = [[_KINDS[part.kind], str(part.count), size(part.size), _items(part)] for part in done.parts]
+    table(["WHAT", "COUNT", "WOULD FREE" if done.dry_run else "FREED", "WHICH"], rows, (1, 2))
+    for part in done.kept:
+        line(f"kept: {_KINDS[part.kind]}, {size(part.size)}: {part.why}")
+    free = f"{size(done.free)} are free there"
+    if not done.parts:
+        line(f"{paint('✓', '32')} There is nothing to free on {done.machine}; {free}")
+    elif done.dry_run:
+        line(f"{size(done.freed)} would be freed on {done.machine}; {free}")
+        line("  the same command without --dry-run frees it")
+    else:
+        line(f"{paint('✓', '32')} Freed {size(done.freed)} on {done.machine}; {free}")
+
+
+_KINDS = {
+    "versions": "old versions",
+    "remains": "remains of removals",
+    "temporary": "temporary files",
+    "partial": "cut transfers",
+    "blobs": "unused content",
+    "environments": "environments",
+    "images": "images",
+    "agents": "old agents",
+}
+
+
+def _items(part: Part) -> str:
+    if part.kind == "versions":
+        versions: dict[str, list[str]] = {}
+        for item in part.items:
+            versions.setdefault(item["upload"], []).append(str(item["version"]))
+        return "; ".join(f"uploads/{upload}: {', '.join(numbers)}" for upload, numbers in versions.items())
+    return ", ".join(str(item.get("name") or item.get("path", "")) for item in part.items).strip(", ")
+
+
+def usage_table(found: Usage, as_json: bool) -> None:
+    """Who uses what, the largest of a kind first, and the total."""
+    if as_json:
+        out_json(found.record())
+        return
+    order = list(_USES)
+    uses = sorted(found.uses, key=lambda use: (order.index(use.kind), -use.alone, -use.size, use.name))
+    rows = [
+        [_user(use), size(use.size), size(use.alone), _about(use)] for use in uses if use.size or use.kind == "upload"
+    ]
+    shared = found.blobs["shared"]
+    several = (
+        f"{_count(shared['count'], 'blob')}, {size(shared['bytes'])}, shared by several; " if shared["count"] else ""
+    )
+    free = f"{several}{size(found.free)} of {size(found.disk)} are free on its disk"
+    table(["USED BY", "SIZE", "ALONE", "WHAT"], [*rows, ["total", size(found.total), "", free]], (1, 2))
+    line(f"{clean(found.home)} on {found.machine}")
+    if any(use.kind == "unreferenced" for use in uses):
+        line(f"  remoterun gc {word(found.machine)}   frees what nothing refers to")
+
+
+_USES = {
+    "upload": "uploads/",
+    "run": "runs/",
+    "environment": "environment",
+    "image": "image",
+    "leased": "transfers going on",
+    "partial": "cut transfers",
+    "temporary": "temporary files",
+    "damaged": "damaged content",
+    "unreferenced": "nothing",
+    "other": "remoterun itself",
+}
+
+
+def _user(use: Use) -> str:
+    if use.kind == "upload":
+        return f"uploads/{use.name}"
+    if use.kind == "run":
+        return f"runs/{use.number}" if use.number is not None else f"run {use.name}"
+    return _USES[use.kind]
+
+
+def _about(use: Use) -> str:
+    about = use.about
+    if about.get("damaged"):
+        return "its lists of files are damaged: remoterun check"
+    if use.kind == "upload":
+        versions = about["versions"]
+        newest = f", the newest {files(versions[-1]['files'])}, {size(versions[-1]['size'])}" if versions else ""
+        return f"{_count(len(versions), 'version')}{newest}"
+    if use.kind == "run":
+        parts = [(key, about[key]) for key in ("outputs", "work", "log") if about.get(key)]
+        named = {"work": "work tree"}
+        return ", ".join([str(about["state"]), *(f"{named.get(key, key)} {size(count)}" for key, count in parts)])
+    if use.kind in ("environment", "image"):
+        verb = "used" if use.kind == "environment" else "made"
+        return f"{use.name}, {verb} {ago(about['used'])}"
+    if use.kind == "unreferenced":
+        return _count(about["count"], "blob") + " that nothing refers to"
+    if use.kind == "other":
+        return "agents, registry, settings"
+    return _count(about["count"], "file" if use.kind != "leased" else "blob")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,224 @@
+"""This machine's files, on their way into a manifest: listed in its order, hashed as they are read."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from remoterun.agent.tree import Entry, SpecialFile, link_stays_inside, show, walk
+from remoterun.errors import TransferError, UsageError
+from remoterun.stat_cache import StatCache
+
+AHEAD = 20_000
+"""Entries that are listed before the first one is sent: what a progress bar counts to, and what memory holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """`entry.digest` is "" while it is not known. `path` and `status` are of the file, on this machine."""
+
+    entry: Entry
+    path: str
+    status: os.stat_result | None = None
+
+
+@dataclass
+class Reading:
+    """A tree of this machine, to be gone through once, in the order of its manifest."""
+
+    source: Iterator[Listed]
+    cache: StatCache | None = None
+    warnings: list[str] = field(default_factory=list)
+    files: int = 0
+    size: int = 0
+    unknown: int = 0
+    """Of what was listed so far: files, their bytes, and those whose digest is not known."""
+    ended: bool = False
+    _ahead: deque[Listed] = field(default_factory=deque)
+
+    def look_ahead(self, count: int = AHEAD) -> None:
+        """List so many, or all. Repeatable. Raises `UsageError`, `TransferError`."""
+        while len(self._ahead) < count:
+            try:
+                item = next(self.source, None)
+            except SpecialFile as error:
+                raise UsageError(f"{error}: it can't be uploaded", hint="move it out of the folder, and try again")
+            except OSError as error:
+                raise UsageError(f"{show(str(error.filename))} can't be read: {error.strerror}")
+            if item is None:
+                self.ended = True
+                return
+            self._ahead.append(self._known(item))
+
+    @property
+    def hashed(self) -> bool:
+        """Whether all digests are known, and nothing needs to be read."""
+        return self.ended and not self.unknown
+
+    def entries(self) -> list[Entry]:
+        """Those that were listed, and are still to be gone through."""
+        return [item.entry for item in self._ahead]
+
+    def __iter__(self) -> Iterator[Listed]:
+        while True:
+            if not self._ahead:
+                self.look_ahead(min(AHEAD, 1000))
+            if not self._ahead:
+                return
+            yield self._ahead.popleft()
+
+    def close(self, complete: bool) -> None:
+        """Keep the digests that were found. `complete`: it was gone through to its end."""
+        if self.cache is not None:
+            self.cache.close(complete and self.ended and not self._ahead)
+            self.cache = None
+
+    def note(self, item: Listed, status: os.stat_result, digest: str, read_at: int) -> None:
+        if self.cache is not None:
+            self.cache.note(os.fsencode(item.entry.path), status, digest, read_at)
+
+    def _known(self, item: Listed) -> Listed:
+        entry = item.entry
+        if entry.kind == "f":
+            self.files += 1
+            self.size += entry.size
+            if self.cache is not None and item.status is not None:
+                digest = self.cache.known(os.fsencode(entry.path), item.status)
+                if digest is not None:
+                    return Listed(entry._replace(digest=digest), item.path, item.status)
+            self.unknown += not entry.digest
+        elif entry.kind == "l" and not link_stays_inside(entry.path, entry.target):
+            self.warnings.append(
+                f"`{show(entry.path)}` points outside the folder (`{show(entry.target)}`); it is sent as a link"
+            )
+        return item
+
+
+def read_tree(path: Path, digests: Path | None = None) -> Reading:
+    """The tree of a folder, or of one file (under its own name). `digests`: the folder of the stat cache.
+
+    Raises `UsageError`.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UsageError(f"`{show(str(path))}` can't be read: {error.strerror}")
+    if stat.S_ISREG(status.st_mode):
+        one = Listed(Entry("f", path.name, status.st_size, "", bool(status.st_mode & 0o100)), str(path), status)
+        found: Iterator[Listed] = iter([one])
+        root = path.parent
+    elif stat.S_ISDIR(status.st_mode):
+        found = _below(str(path))
+        root = path
+    else:
+        raise UsageError(
+            f"`{show(str(path))}` is neither a file nor a folder", hint="remoterun upload PATH --name NAME"
+        )
+    key = os.path.join(root.resolve(), path.name if root != path else "")
+    reading = Reading(found, StatCache(digests, key) if digests else None)
+    try:
+        reading.look_ahead()
+        if not reading.files and reading.ended:
+            raise UsageError(
+                f"`{show(str(path))}` holds no file: there is nothing to upload",
+                hint="remoterun upload PATH --name NAME",
+            )
+    except BaseException:
+        reading.close(complete=False)
+        raise
+    return reading
+
+
+def read_entries(found: Iterable[tuple[Entry, str]], root: str = "", digests: Path | None = None) -> Reading:
+    """The tree of these files; an entry's size may be another by now. `root`: the folder they are of.
+
+    Raises `TransferError` for one that can't be read.
+    """
+    pairs = sorted(found, key=lambda pair: os.fsencode(pair[0].path))
+    cache = StatCache(digests, root + "\0source") if digests and root else None
+    reading = Reading(iter(_with_status(entry, path) for entry, path in pairs), cache)
+    try:
+        reading.look_ahead()
+    except BaseException:
+        reading.close(complete=False)
+        raise
+    return reading
+
+
+def _with_status(entry: Entry, path: str) -> Listed:
+    if entry.kind != "f" or entry.digest:
+        return Listed(entry, path)
+    try:
+        status = os.stat(path)
+        if not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise TransferError(f"`{show(path)}` can't be read: {error.strerror}")
+    return Listed(entry._replace(size=status.st_size), path, status)
+
+
+def _below(root: str) -> Iterator[Listed]:
+    prefix = root.rstrip("/") + "/"
+    for entry, status in walk(root):
+        if entry.path.rpartition("/")[2] != ".DS_Store":
+            yield Listed(entry, prefix + entry.path, status)
+
+
+# -- reading one file
+
+
+class Changing(Exception):
+    """A file that changes while it is read."""
+
+
+def whole_content(item: Listed, most: int) -> tuple[bytes, str, os.stat_result, int]:
+    """(content, digest, status, when it was read) of a file; one that changes meanwhile is read once more.
+
+    Raises `TransferError` naming it.
+    """
+    for _ in range(2):
+        read_at = time.time_ns()
+        try:
+            descriptor = os.open(item.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                content = os.read(descriptor, item.entry.size + 1)
+                status = os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise TransferError(f"`{show(item.path)}` can't be read: {error.strerror}")
+        before = item.status or status
+        same = (before.st_mtime_ns, before.st_size) == (status.st_mtime_ns, status.st_size)
+        if len(content) == status.st_size and same:
+            return content, hashlib.sha256(content).hexdigest(), status, read_at
+        item = Listed(item.entry._replace(size=status.st_size), item.path, status)
+        if status.st_size > most:
+            break
+    raise changing(item.path)
+
+
+def pieces(path: str, offset: int, size: int, piece: int) -> Iterator[bytes]:
+    """The bytes of a file from `offset` up to `size`. Raises `Changing` if there are fewer."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(offset)
+            left = size - offset
+            while left:
+                data = file.read(min(piece, left))
+                if not data:
+                    raise Changing
+                left -= len(data)
+                yield data
+    except OSError as error:
+        raise TransferError(f"`{show(path)}` can't be read: {error.strerror}")
+
+
+def changing(path: str) -> TransferError:
+    return TransferError(f"`{show(path)}` changes while it is read", hint="wait until nothing writes it, and try again")

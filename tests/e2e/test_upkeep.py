@@ -1,0 +1,277 @@
+"""`check`, `gc` and `df`, by the installed command: on this machine with two homes, and on a host of the lab."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remoterun.environments import context
+from tests.e2e.conftest import REMOTERUN, TEXT, Place
+from tests.e2e.test_bad_input import HINT, TRACEBACK, refused
+from tests.lab import BASE_IMAGE, Lab, LabHost
+from tests.workshop import sha256
+
+CLOSED = "me@127.0.0.1:1"
+
+
+@pytest.fixture
+def homes(place: Place, tmp_path: Path) -> tuple[Place, Path, Path]:
+    """A place with two machines, `one` (the default) and `two`, and the folder of each one's home."""
+    place.run("machines", "add", "one", "local", "--engine", "process", "--default", "--home", str(tmp_path / "one"))
+    place.run("machines", "add", "two", "local", "--engine", "process", "--home", str(tmp_path / "two"))
+    return place, tmp_path / "one", tmp_path / "two"
+
+
+def blob(home: Path, data: bytes) -> Path:
+    return home / "blobs" / sha256(data)[:2] / sha256(data)[2:]
+
+
+def damage(path: Path) -> None:
+    """Another first byte, in the same file."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.write(b"\0")
+    path.chmod(mode)
+
+
+def check(place: Place, status: int, *words: str) -> list[dict[str, Any]]:
+    """What a check says is damaged."""
+    found = json.loads(place.run("check", *words, "--json", status=status).stdout)
+    assert found["sound"] is (status == 0) and found["more"] == 0
+    damages: list[dict[str, Any]] = found["damage"]
+    return damages
+
+
+def uses(place: Place, *words: str) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(use["kind"], use["name"]): use for use in place.json("df", *words)["uses"]}
+
+
+class TestCheck:
+    def test_from_the_path_that_was_uploaded(self, homes: tuple[Place, Path, Path]) -> None:
+        place, home, _ = homes
+        place.run("upload", "data", "--name", "doom")
+        place.run("upload", "data/input.txt", "--name", "single")
+        said = place.run("check")
+        assert "one is sound: 1 blob" in said.stderr and said.stdout == ""
+        damage(blob(home, TEXT.encode()))
+        done = place.run("check", "--no-repair", status=1)
+        assert "uploads/doom/input.txt (version 1)\n" in done.stdout and "uploads/single/input.txt" in done.stdout
+        assert HINT.findall(done.stderr) == ["remoterun check one   mends what can be mended"]
+        done = place.run("check")
+        assert f"mended from {place.folder}/data/input.txt" in done.stdout and "1 of 1 damage mended" in done.stderr
+        for name in ("doom", "single"):
+            assert (home / "uploads" / name / "1" / "input.txt").read_text() == TEXT
+        assert check(place, 0) == [] and place.json("check")["blobs"] == 1
+
+    def test_that_has_changed_since(self, homes: tuple[Place, Path, Path]) -> None:
+        """Then it is no help, until the content is uploaded again."""
+        place, home, _ = homes
+        file = place.folder / "data" / "input.txt"
+        place.run("upload", "data", "--name", "doom")
+        damage(blob(home, TEXT.encode()))
+        file.write_text(TEXT.upper())
+        for problem in ("damaged", "missing"):
+            (found,) = check(place, 1)
+            assert found["problem"] == problem and found["mended"] == ""
+            assert found["places"] == [{"upload": "doom", "version": 1, "path": "input.txt"}]
+        done = place.run("check", status=1)
+        assert "1 damage remains on one" in done.stderr and not TRACEBACK.search(done.stderr)
+        assert "remoterun upload PATH --name doom --to one" in HINT.findall(done.stderr)[0]
+        assert (home / "damaged" / sha256(TEXT.encode())).stat().st_size == len(TEXT), "nothing is thrown away"
+        file.write_text(TEXT)
+        assert place.json("upload", "data", "--name", "doom")["created"] is True
+        assert check(place, 0)[0]["mended"] == "its blob" and check(place, 0) == []
+        assert list((home / "damaged").iterdir()) == []
+
+    def test_from_another_machine(self, homes: tuple[Place, Path, Path]) -> None:
+        place, home, other = homes
+        place.run("machines", "add", "aaa", CLOSED)
+        for machine in ("one", "two"):
+            place.run("upload", "data", "--name", "doom", "--to", machine)
+        (place.folder / "data" / "input.txt").unlink()
+        damage(blob(home, TEXT.encode()))
+        done = place.run("check", "one")
+        assert "mended from two" in done.stdout and "aaa could not be asked" in done.stderr
+        assert check(place, 0, "one") == []
+        damage(blob(home, TEXT.encode()))
+        damage(blob(other, TEXT.encode()))
+        assert check(place, 1, "one")[0]["mended"] == "", "a damaged blob mends nothing"
+
+    def test_a_run(self, homes: tuple[Place, Path, Path]) -> None:
+        """Its source, its environment: named by its number, and mended from what this installation brings."""
+        place, home, _ = homes
+        place.run("machines", "add", "dock", "local", "--engine", "docker", "--home", str(home))
+        nowhere = {"DOCKER_HOST": "unix:///nonexistent"}
+        place.run("run", "-y", "-t", "dock", "true", status=125, env=nowhere)
+        assert check(place, 0) == []
+        ours = next(data for path, data in _context().items() if path == "trainer/train.py")
+        damage(blob(home, ours))
+        damage(blob(home, b"a tracked file\n"))
+        found = {damage["digest"]: damage for damage in check(place, 1)}
+        assert found[sha256(ours)]["mended"] == "this installation"
+        assert [place["run"] for place in found[sha256(b"a tracked file\n")]["places"]] == [1]
+        done = place.run("check", status=1)
+        assert "runs/1/notes.txt (its source)" in done.stdout and "remoterun cp runs/1" in HINT.findall(done.stderr)[0]
+
+    def test_a_machine_that_does_not_answer(self, place: Place) -> None:
+        for word in ("check", "gc", "df"):
+            refused(place, 125, "refused the connection", "sshd", word, CLOSED)
+            refused(place, 2, "no machine type `nope`", "remoterun machines", word, "nope")
+
+
+def _context() -> dict[str, bytes]:
+    manifest, blobs = context()
+    return {entry.path: blobs[entry.digest] for entry in manifest.files}
+
+
+class TestCollect:
+    def test_versions_and_what_was_removed(self, homes: tuple[Place, Path, Path]) -> None:
+        place, home, _ = homes
+        file = place.folder / "data" / "input.txt"
+        for text in ("1" * 1000, "2" * 2000, "3" * 3000):
+            file.write_text(text)
+            place.run("upload", "data", "--name", "doom")
+        place.run("upload", "notes.txt", "--name", "notes")
+        assert "There is nothing to free on one" in place.run("gc").stderr
+        place.run("rm", "uploads/notes")
+        told = place.json("gc", "--keep", "1", "--dry-run")
+        assert place.json("ls", "uploads/doom")["entries"][0]["size"] == 3000
+        said = place.run("gc", "--keep", "1", "--dry-run")
+        assert "uploads/doom: 1, 2" in said.stdout and "would be freed on one" in said.stderr
+        before = place.json("df")["total"]
+        done = place.json("gc", "--keep", "1")
+        assert done["freed"] == told["freed"] and {**done, "dry_run": True, "free": 0} == {**told, "free": 0}
+        assert before - done["freed"] - 400 <= place.json("df")["total"] <= before - done["freed"]
+        assert [part["kind"] for part in done["parts"]] == ["versions", "blobs"] and done["freed"] > 3000 + 15
+        assert not blob(home, b"1" * 1000).exists() and blob(home, b"3" * 3000).exists()
+        assert place.json("gc")["parts"] == [] and check(place, 0) == []
+        place.run("cp", "uploads/doom", "here")
+        assert (place.folder / "here" / "input.txt").read_text() == "3" * 3000
+
+    def test_what_this_client_knew_of_is_gone(self, homes: tuple[Place, Path, Path]) -> None:
+        """Somebody else has made a newer version: that is the one from now on."""
+        place, _, _ = homes
+        place.run("upload", "data", "--name", "doom")
+        elsewhere = {"REMOTERUN_HOME": str(place.folder.parent / "another")}
+        place.run("machines", "add", "one", "local", "--home", str(homes[1]), "--default", env=elsewhere)
+        place.run("upload", "notes.txt", "--name", "doom", env=elsewhere)
+        assert [entry["path"] for entry in place.json("ls", "uploads/doom")["entries"]] == ["input.txt"]
+        place.run("gc", "--keep", "1")
+        assert [entry["path"] for entry in place.json("ls", "uploads/doom")["entries"]] == ["notes.txt"]
+
+    def test_a_damaged_home(self, homes: tuple[Place, Path, Path]) -> None:
+        place, home, _ = homes
+        place.run("upload", "data", "--name", "doom")
+        place.run("upload", "notes.txt", "--name", "notes")
+        place.run("rm", "uploads/notes")
+        (home / "uploads" / "doom" / "1.tree").write_bytes(b"?")
+        refused(place, 125, "version 1 of the upload doom can't be read", "remoterun check one", "gc")
+        assert blob(home, b"a tracked file\n").exists()
+        assert check(place, 0)[0]["mended"] == "the files of the folder"
+        place.run("gc")
+        assert not blob(home, b"a tracked file\n").exists()
+
+    def test_wrong_options(self, homes: tuple[Place, Path, Path]) -> None:
+        place, _, _ = homes
+        refused(place, 2, "--unused is about environments", "remoterun gc --envs --unused 3d", "gc", "--unused", "3d")
+        refused(place, 2, "`x` is no duration", "a plain number is minutes", "gc", "--envs", "--unused", "x")
+        refused(place, 2, "invalid value for `--keep`", "remoterun gc --help", "gc", "--keep", "0")
+
+    def test_while_others_upload(self, homes: tuple[Place, Path, Path]) -> None:
+        """Clients that come and go, each its own process, beside one `gc` after the other."""
+        place, _, _ = homes
+        ended = threading.Event()
+        collected: list[int] = []
+
+        def always() -> None:
+            while not ended.is_set():
+                done = subprocess.run([REMOTERUN, "gc", "--keep", "1"], cwd=place.folder, env=place.env,
+                                      capture_output=True, text=True)  # fmt: skip
+                collected.append(done.returncode)
+
+        many = place.folder / "many"
+        many.mkdir()
+        collector = threading.Thread(target=always)
+        collector.start()
+        try:
+            for turn in range(8):
+                for number in range(300):
+                    (many / str(number)).write_text(f"{number % 7} {turn if number % 2 else turn % 2}" * 40)
+                place.run("upload", "many", "--name", "many")
+                if turn % 3 == 2:
+                    place.run("rm", "uploads/many")
+        finally:
+            ended.set()
+            collector.join()
+        assert len(collected) > 3 and set(collected) == {0}
+        assert check(place, 0) == []
+
+
+class TestUsage:
+    def test_who_uses_what(self, homes: tuple[Place, Path, Path]) -> None:
+        place, home, _ = homes
+        place.run("upload", "data", "--name", "one")
+        place.run("upload", "data/input.txt", "--name", "two")
+        place.run("machines", "add", "dock", "local", "--engine", "docker", "--home", str(home))
+        place.run("run", "-y", "-t", "dock", "true", status=125, env={"DOCKER_HOST": "unix:///nonexistent"})
+        found = place.json("df")
+        rows = uses(place)
+        assert found["home"] == str(home) and found["blobs"]["shared"] == {"count": 1, "bytes": len(TEXT)}
+        assert rows["upload", "one"]["size"] >= len(TEXT) > rows["upload", "one"]["alone"]
+        (run,) = [row for row in rows.values() if row["kind"] == "run"]
+        assert (run["number"], run["state"]) == (1, "failed")
+        elsewhere = {"REMOTERUN_HOME": str(place.folder.parent / "another")}
+        place.run("machines", "add", "one", "local", "--home", str(home), "--default", env=elsewhere)
+        said = place.run("df", env=elsewhere).stdout
+        assert f"run {run['name']}" in said, "a run of somebody else"
+        table = place.run("df")
+        lines = [line.split() for line in table.stdout.splitlines()]
+        assert lines[0] == ["USED", "BY", "SIZE", "ALONE", "WHAT"] and lines[-1][0] == "total"
+        assert sorted(line[0] for line in lines[1:4]) == ["runs/1", "uploads/one", "uploads/two"]
+
+    def test_of_an_empty_home(self, place: Place) -> None:
+        assert "remoterun itself" in place.run("df").stdout
+        assert "local is sound: 0 blobs" in place.run("check").stderr
+
+
+@pytest.mark.lab
+@pytest.mark.timeout(600)
+def test_over_ssh(place: Place, lab: Lab, host_a: LabHost, until: Any) -> None:
+    """The same on a host, with an image of ours in its Docker."""
+    place.env["REMOTERUN_SSH_CONFIG"] = str(lab.ssh_config())
+    place.run("machines", "add", "box", "host-a", "--home", "upkeep", "--default")
+    place.run("upload", "data", "--name", "doom")
+    place.run("upload", "notes.txt", "--name", "notes")
+    home = host_a.path(place.json("df")["home"])
+    try:
+        damage(blob(home, TEXT.encode()))
+        assert "mended from" in place.run("check").stdout and check(place, 0) == []
+        place.run("rm", "uploads/notes")
+        assert place.json("gc")["freed"] == len("a tracked file\n")
+        (home / "image").mkdir()
+        (home / "image" / "Dockerfile").write_text(f"FROM {BASE_IMAGE}\nRUN head -c 100000 /dev/zero >/zeros\n")
+        label = "remoterun.home=" + json.loads((home / "home.json").read_text())["id"]
+        name = "remoterun-env:0123456789abcdef"
+        folder = place.json("df")["home"] + "/image"
+        words = ["docker", "build", "--quiet", "--tag", name, "--label", label, folder]
+        host_a.exec(words, timeout=300, check=True, env={"DOCKER_BUILDKIT": "0"})
+        image = uses(place)["image", name]
+        assert 100_000 <= image["alone"] < 1_000_000 < image["size"]
+        assert place.json("gc")["parts"] == [] and host_a.image_id(name)
+        kept = place.json("gc", "--envs")["kept"]
+        assert [part["kind"] for part in kept] == ["images"] and host_a.image_id(name)
+        until(lambda: place.json("gc", "--envs", "--unused", "1s")["parts"], 10)  # an image's age is in seconds
+        assert host_a.image_id(name) is None and host_a.image_id(BASE_IMAGE)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+        host_a.exec(["docker", "image", "rm", "remoterun-env:0123456789abcdef"])
+    assert os.path.basename(home) == "upkeep"

@@ -1,0 +1,551 @@
+"""`gc`: frees what nothing refers to, and nothing else, at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remoterun.agent import leases
+from remoterun.agent.digests import Digests
+from remoterun.agent.engines.docker import _image
+from remoterun.agent.engines.environment import Environment
+from remoterun.agent.engines.process import ProcessEngine
+from remoterun.agent.gc import LEFT, OLD_AGENT, Collection
+from remoterun.agent.home import Home, HomeError
+from remoterun.agent.runs import Reason, RunFolder, RunState
+from remoterun.agent.tree import Manifest
+from remoterun.model import new_key
+from tests.unit.test_home import missing, put, send, sound
+from tests.workshop import NO_PACKAGES, Files, Place, read_files, served, sha256, tree_of, until, write_files
+
+DAY = 86400.0
+FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "b/run*": b"#!/bin/sh\n", "link": "-> a", "empty": None}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.open(str(tmp_path / "home"))
+
+
+@dataclass
+class Collected:
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    kept: dict[str, dict[str, Any]] = field(default_factory=dict)
+    freed: int = 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {kind: part["count"] for kind, part in self.parts.items()}
+
+
+def collect(home: Home, keep: int | None = None, dry_run: bool = False, after: float = 0.0, **more: Any) -> Collected:
+    """One clean-up, `after` seconds from now."""
+    found = Collected()
+
+    def take(part: dict[str, Any] | None = None, kept: dict[str, Any] | None = None) -> None:
+        if part is not None:
+            found.parts[part["kind"]] = part
+        if kept is not None:
+            found.kept[kept["kind"]] = kept
+
+    options = {"envs": False, "unused": 7 * DAY, **more}
+    done = Collection(home, keep, dry_run=dry_run, send=take, clock=lambda: time.time() + after, **options)
+    found.freed = done.run()["freed"]
+    return found
+
+
+def everything(home: Home) -> dict[str, bytes]:
+    """All files of a home by name, locks aside."""
+    top = Path(home.path)
+    paths = [path for path in top.rglob("*") if path.is_file() and path.parent.name != "locks"]
+    return {str(path.relative_to(top)): path.read_bytes() for path in paths}
+
+
+def blobs(home: Home) -> set[str]:
+    return {path.parent.name + path.name for path in Path(home.blobs).glob("*/*")}
+
+
+def make_run(home: Home, files: Files, mounts: list[dict[str, Any]] | None = None, **spec: Any) -> RunFolder:
+    """A run that is QUEUED."""
+    context, content = tree_of(NO_PACKAGES)
+    for data in (*content.values(), context.encode()):
+        home.put(data)
+    source = put(home, files)
+    environment = {"image": None, "base": "none", "variant": "cpu", "context": context.digest}
+    described = {"key": new_key(), "source": source.digest, "mounts": mounts or [], "environment": environment, **spec}
+    return home.create_run(described, source)
+
+
+def end(run: RunFolder, state: RunState = RunState.COMPLETE) -> None:
+    run.move(state, reason=Reason.EXITED.value)
+
+
+def mount(home: Home, name: str, sub: str = "", **resource: Any) -> dict[str, Any]:
+    """As `submit` pins it."""
+    tree = home.upload_tree(name).manifest().below(sub)
+    return {"resource": {"kind": "upload", "name": name, "sub": sub, **resource}, "tree": home.put(tree.encode())}
+
+
+class TestBlobs:
+    def test_what_nothing_refers_to(self, home: Home) -> None:
+        home.commit_upload("doom", put(home, FILES))
+        put(home, {"x": b"X" * 1000, "y": b"Y" * 10})
+        home.executable_twin(sha256(b"X" * 1000))
+        before = everything(home)
+        told = collect(home, dry_run=True)
+        assert everything(home) == before, "it was only asked"
+        assert told.counts == {"blobs": 3} and told.freed == 2010
+        done = collect(home)
+        assert (done.counts, done.freed) == (told.counts, told.freed)
+        assert set(before) - set(everything(home)) == {
+            os.path.relpath(home.blob(sha256(data), twin), home.path)
+            for data, twin in ((b"X" * 1000, False), (b"X" * 1000, True), (b"Y" * 10, False))
+        }
+        assert collect(home).parts == {}
+        sound(home)
+
+    def test_an_upload_that_was_removed(self, home: Home) -> None:
+        """At once: no age keeps what the user has just deleted."""
+        with served(home) as link:
+            upload(link, "doom", FILES)
+            upload(link, "other", {"a": b"A"})
+            assert os.listdir(home.leases) == []
+            home.remove_upload("doom")
+            assert collect(home).freed == 5000 + 2 * 10
+            home.remove_upload("other")
+            assert collect(home).freed == 1
+        assert blobs(home) == set()
+
+    def test_all_that_a_run_refers_to_stays(self, home: Home) -> None:
+        home.commit_upload("doom", put(home, FILES))
+        diff = home.put(b"diff")
+        pinned = mount(home, "doom")
+        run = make_run(home, {"main.py": b"print()", "run*": b"#!"}, [pinned], git={"diff": diff})
+        home.checkout(Manifest.decode(Path(run.source_file).read_bytes()), run.work, private=True)
+        write_files(Path(run.work), {"model": b"weights", "tool*": b"#!tool"})
+        home.remove_upload("doom")
+        before = blobs(home)
+        assert collect(home).parts == {} and blobs(home) == before
+        manifest, _ = home.save_outputs(run, [])
+        end(run)
+        collect(home)
+        context, content = tree_of(NO_PACKAGES)
+        kept = {sha256(data) for data in (b"print()", b"#!", b"weights", b"#!tool", b"diff", *content.values())}
+        assert blobs(home) == kept | {context.digest, pinned["tree"], sha256(b"#!tool") + ".x"}
+        assert read_files(Path(run.out)) == {"model": b"weights", "tool*": b"#!tool"}
+        run.remove()
+        assert collect(home).counts == {"blobs": len(kept) + 3} and blobs(home) == set()
+
+    @pytest.mark.parametrize("which", ["tree", "versions", "source", "outputs", "spec", "mount", "context"])
+    def test_a_list_that_cannot_be_read(self, home: Home, which: str) -> None:
+        """Nobody knows what it refers to: nothing is freed."""
+        home.commit_upload("doom", put(home, FILES))
+        pinned = mount(home, "doom")
+        run = make_run(home, {"main.py": b"x"}, [pinned])
+        write_files(Path(run.work), {"model": b"weights"})
+        home.save_outputs(run, [])
+        context = tree_of(NO_PACKAGES)[0].digest
+        path = {
+            "tree": os.path.join(home.uploads, "doom/1.tree"),
+            "versions": os.path.join(home.uploads, "doom/versions.json"),
+            "source": run.source_file,
+            "outputs": run.outputs_file,
+            "spec": run.spec_file,
+            "mount": home.blob(pinned["tree"]),
+            "context": home.blob(context),
+        }[which]
+        put(home, {"x": b"X"})
+        os.chmod(path, 0o600)
+        with open(path, "r+b") as file:
+            file.write(b"\0\0")
+        before = everything(home)
+        with pytest.raises(HomeError, match="can't be read") as caught:
+            collect(home, keep=1)
+        assert caught.value.code == "damaged" and ("doom" in caught.value.message or run.key in caught.value.message)
+        assert everything(home) == before
+
+    def test_linked_elsewhere(self, home: Home, tmp_path: Path) -> None:
+        """A file that somebody has linked out of the home gives nothing back."""
+        put(home, {"x": b"X" * 100})
+        os.link(home.blob(sha256(b"X" * 100)), tmp_path / "mine")
+        done = collect(home)
+        assert done.counts == {"blobs": 1} and done.freed == 0
+        assert (tmp_path / "mine").read_bytes() == b"X" * 100
+
+    def test_files_that_are_no_blobs_stay(self, home: Home) -> None:
+        folder = Path(home.blobs, "ab")
+        folder.mkdir(exist_ok=True)
+        (folder / "note").write_text("not ours")
+        assert collect(home).parts == {} and (folder / "note").exists()
+
+
+class TestVersions:
+    def versions(self, home: Home) -> list[int]:
+        return [version["version"] for version in home.upload_versions("doom")]
+
+    def fill(self, home: Home, count: int = 4) -> None:
+        for number in range(1, count + 1):
+            home.commit_upload("doom", put(home, {"same": b"same", "n": b"%d" % number * 100}))
+
+    def test_the_newest_stay(self, home: Home) -> None:
+        self.fill(home)
+        assert collect(home).parts == {} and self.versions(home) == [1, 2, 3, 4]
+        before = everything(home)
+        told = collect(home, keep=2, dry_run=True)
+        assert everything(home) == before
+        done = collect(home, keep=2)
+        assert (done.counts, done.freed) == (told.counts, told.freed) and done.counts == {"versions": 2, "blobs": 2}
+        assert [(item["upload"], item["version"]) for item in done.parts["versions"]["items"]] == [
+            ("doom", 1),
+            ("doom", 2),
+        ]
+        assert self.versions(home) == [3, 4]
+        assert sorted(os.listdir(os.path.join(home.uploads, "doom"))) == ["3", "3.tree", "4", "4.tree", "versions.json"]
+        sound(home)
+        assert home.commit_upload("doom", put(home, {"n": b"5"}))[0]["version"] == 5
+        assert os.listdir(home.tmp) == []
+
+    @pytest.mark.parametrize(
+        ("sub", "resource", "spared"),
+        [("", {"version": 1}, {1}), ("n", {"version": 1}, {1}), ("", {}, {1, 2, 3, 4}), ("n", {}, {1, 2, 3, 4})],
+    )
+    def test_one_that_a_run_mounts(self, home: Home, sub: str, resource: dict[str, Any], spared: set[int]) -> None:
+        """Which one is not always said: then none goes that it may be."""
+        self.fill(home, 1)
+        pinned = mount(home, "doom", sub, **resource)
+        if not resource and not sub:
+            pinned["tree"] = home.put(Manifest([]).encode())
+        self.fill(home)
+        run = make_run(home, {}, [pinned])
+        collect(home, keep=1)
+        assert set(self.versions(home)) == spared | {4}
+        end(run)
+        collect(home, keep=1)
+        assert self.versions(home) == [4]
+        sound(home)
+
+    def test_none_at_all_is_refused(self, home: Home) -> None:
+        with pytest.raises(HomeError, match="at least 1"):
+            collect(home, keep=0)
+
+
+class TestWhatWasCut:
+    def test_temporary(self, home: Home) -> None:
+        dead = subprocess.Popen(["true"])
+        dead.wait()
+        for pid in (dead.pid, os.getpid()):
+            write_files(Path(home.tmp, f"upload-{pid}-0a1b2c3d"), {"big": b"B" * 1000})
+            Path(home.tmp, f"in-{pid}-7").write_bytes(b"in")
+        assert collect(home).kept["temporary"]["count"] == 2
+        told = collect(home, after=LEFT + 5, dry_run=True)
+        done = collect(home, after=LEFT + 5)
+        assert done.freed == told.freed == 1002
+        assert sorted(os.listdir(home.tmp)) == [f"in-{os.getpid()}-7", f"upload-{os.getpid()}-0a1b2c3d"]
+
+    def test_partial(self, home: Home) -> None:
+        for name in ("a" * 64, "b" * 64):
+            Path(home.partial, name).write_bytes(b"half")
+        assert collect(home).kept["partial"]["bytes"] == 8 and len(os.listdir(home.partial)) == 2
+        with open(os.path.join(home.partial, "a" * 64), "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # as whoever sends it does
+            assert collect(home, after=leases.CUT + 5).counts == {"partial": 1}
+            assert os.listdir(home.partial) == ["a" * 64]
+        assert collect(home, after=leases.CUT + 5).freed == 4 and os.listdir(home.partial) == []
+
+    def test_remains(self, home: Home) -> None:
+        """Of a commit, of a removal, and of a run, each cut in its midst."""
+        home.commit_upload("doom", put(home, {"a": b"A"}))
+        write_files(Path(home.uploads, "doom"), {"2/new": b"new", "2.tree": b"tree"})
+        write_files(Path(home.uploads, "gone"), {"1/old": b"old"})
+        write_files(Path(home.runs, new_key()), {"work/x": b"x"})
+        told = collect(home, dry_run=True)
+        done = collect(home)
+        assert done.counts == told.counts == {"remains": 4} and done.freed == told.freed == 11
+        assert os.listdir(home.uploads) == ["doom"] and os.listdir(home.runs) == []
+        sound(home)
+
+    def test_old_agents(self, home: Home) -> None:
+        for name in ("old.pyz", "used.pyz", "new.pyz"):
+            Path(home.agents, name).write_bytes(b"zip")
+            os.utime(os.path.join(home.agents, name), (0, time.time() - (0 if name == "new.pyz" else OLD_AGENT + 9)))
+        words = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()", f"{home.agents}/used.pyz"]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None and process.stdout.readline()
+            assert collect(home).counts == {"agents": 1}
+            assert sorted(os.listdir(home.agents)) == ["new.pyz", "used.pyz"]
+            process.communicate()
+        assert collect(home).counts == {"agents": 1} and os.listdir(home.agents) == ["new.pyz"]
+
+
+class TestEnvironments:
+    @pytest.fixture
+    def names(self, home: Home) -> dict[str, str]:
+        """Folders of envs/: of the run of `make_run`, of another one, and of a build that was cut."""
+        run = make_run(home, {})
+        engine = ProcessEngine(home)
+        library, venv = (os.path.basename(path) for path in engine.folders(Environment.of(run.spec())))
+        names = {"venv": venv, "lib": library, "other": "venv-0123456789abcdef", "cut": "venv-cut"}
+        for kind, name in names.items():
+            files: Files = {"venv/bin/python*": b"P" * 100}
+            write_files(Path(home.envs, name), files if kind == "cut" else {**files, "ready": b""})
+        self.run = run
+        return names
+
+    def test_only_if_asked_and_unused(self, home: Home, names: dict[str, str]) -> None:
+        assert collect(home, after=8 * DAY).counts == {"environments": 1}
+        assert not os.path.exists(os.path.join(home.envs, names["cut"]))
+        assert collect(home, envs=True).kept["environments"]["count"] == 1
+        told = collect(home, after=8 * DAY, envs=True, dry_run=True)
+        done = collect(home, after=8 * DAY, envs=True)
+        assert done.freed == told.freed == 100
+        assert sorted(os.listdir(home.envs)) == sorted([names["lib"], names["venv"]]), "a run needs them that goes on"
+        end(self.run)
+        assert collect(home, envs=True).kept["environments"]["count"] == 2
+        assert collect(home, after=8 * DAY, envs=True).counts["environments"] == 2 and os.listdir(home.envs) == []
+
+    def test_one_that_is_being_built(self, home: Home, names: dict[str, str]) -> None:
+        with leases.exclusive(home.lock(names["cut"]), 0):
+            assert collect(home, dry_run=True).parts == {} and collect(home).parts == {}
+        assert collect(home).counts == {"environments": 1}
+
+    def test_what_an_image_has_alone(self) -> None:
+        def image(name: str, size: int, *layers: str) -> dict[str, Any]:
+            return {
+                "Id": "sha256:" + name, "RepoTags": [f"{name}:1"], "Size": size, "Created": "2026-01-02T03:04:05.6Z",
+                "RootFS": {"Layers": list(layers)},
+            }  # fmt: skip
+
+        base, bundled = image("python", 100, "1"), image("remoterun-base", 700, "1", "2")
+        top = image("remoterun-env", 750, "1", "2", "3")
+        known = {item["Id"]: item for item in (base, bundled, top)}
+        assert [_image(item, known).alone for item in (base, bundled, top)] == [0, 0, 50]
+        del known[top["Id"]]
+        found = _image(bundled, known)
+        assert (found.name, found.size, found.alone, found.created) == ("remoterun-base:1", 700, 600, 1767323045.0)
+
+
+# -- at the same time as others
+
+
+def upload(link: Any, name: str, files: Files) -> dict[str, Any]:
+    """As a client does it: ask, send, commit."""
+    manifest, contents = tree_of(files)
+    wanted = list(contents.values())
+    absent = missing(link, *wanted)
+    if absent:
+        stream = link.open("put")
+        for number, _ in absent:
+            send(stream, wanted[number])
+        stream.end()
+        stream.finish()
+    stream = link.open("commit_upload", name=name)
+    stream.send(manifest.encode())
+    stream.end()
+    result: dict[str, Any] = stream.finish()
+    return result
+
+
+GC = "from tests.unit.test_gc import *\nhome = Home.open(sys.argv[1])\nprint(flush=True)\n"
+
+
+@contextlib.contextmanager
+def beside(home: Home, body: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that runs `body`, with this module's names; it is killed in the end."""
+    words = [sys.executable, "-c", GC + textwrap.dedent(body), home.path]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+COLLECT_ALWAYS = """
+passes = freed = 0
+while True:
+    freed += collect(home, keep=1).counts.get("blobs", 0)
+    passes += 1
+    print(passes, freed, flush=True)
+"""
+
+
+def progress_of(process: subprocess.Popen[str]) -> tuple[int, int]:
+    """(passes, blobs freed) of a process that collects, once it has ended."""
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout is not None
+    lines = [line.split() for line in process.stdout.read().splitlines() if line.count(" ") == 1]
+    return int(lines[-1][0]), int(lines[-1][1])
+
+
+class TestRace:
+    def test_between_the_question_and_the_commit(self, home: Home) -> None:
+        """What a client was told to be there, or has sent, stays until it has committed, however old it is."""
+        here, new, other = b"here" * 100, b"new" * 100, b"other" * 100
+        for data in (here, other):
+            home.put(data)
+        with served(home) as link:
+            assert missing(link, here, new) == [(1, 0)]
+            stream = link.open("put")
+            send(stream, new)
+            stream.end()
+            stream.finish()
+            with beside(home, "print(json.dumps(collect(home, after=9 * DAY).kept))") as process:
+                (kept,) = process.communicate(timeout=30)[0].splitlines()
+            assert json.loads(kept)["blobs"]["bytes"] == 700
+            assert blobs(home) == {sha256(here), sha256(new)}
+            manifest = tree_of({"here": here, "new": new})[0]
+            stream = link.open("commit_upload", name="doom")
+            stream.send(manifest.encode())
+            stream.end()
+            assert stream.finish()["created"]
+            assert os.listdir(home.leases) == [], "it needs no protection any more"
+        sound(home)
+
+    def test_a_client_that_is_gone(self, home: Home) -> None:
+        """What it has sent stays a day for its next try."""
+        body = """
+        with served(home) as link:
+            data = b"x" * 1000
+            missing(link, data)
+            stream = link.open("put")
+            send(stream, data)
+            stream.end()
+            stream.finish()
+            print("sent", flush=True)
+            sys.stdin.read()
+        """
+        with beside(home, body) as process:
+            assert process.stdout is not None and process.stdout.readline() == "sent\n"
+            assert collect(home, after=9 * DAY).parts == {}
+            process.kill()
+            process.wait()
+        assert collect(home).kept["blobs"]["bytes"] == 1000
+        assert collect(home, after=leases.CUT + 5, dry_run=True).freed == 1000
+        assert collect(home, after=leases.CUT + 5).freed == 1000
+        assert os.listdir(home.leases) == []
+
+    def test_uploads_never_fail(self, home: Home) -> None:
+        """Two processes: one deletes its upload and makes it again, of blobs that come and go; one collects."""
+        chance = random.Random(7)
+        pool = [b"%d" % number * 50 for number in range(60)]
+        with beside(home, COLLECT_ALWAYS) as process, served(home) as link:
+            for _ in range(150):
+                files: Files = {f"f{number}{'*' if number % 5 == 0 else ''}": data
+                                for number, data in enumerate(chance.sample(pool, 20))}  # fmt: skip
+                upload(link, "doom", files)
+                assert read_files(Path(home.upload_tree("doom").folder)) == files
+                if chance.random() < 0.7:
+                    home.remove_upload("doom")
+            passes, freed = progress_of(process)
+        assert passes > 5 and freed > 50, "there was a race"
+        sound(home)
+
+    def test_runs_never_fail(self, place: Place) -> None:
+        """Real runs, with a mount whose upload is removed at once, and with outputs, while a process collects."""
+        home, turns = place.home, 12
+        context, contents = tree_of(NO_PACKAGES)
+        with beside(home, COLLECT_ALWAYS) as process, served(home) as link:
+            keys = []
+            for turn in range(turns):
+                version = upload(link, "data", {"text": b"text %d" % turn, "tool*": b"tool %d" % turn})["version"]
+                files: Files = {"main": b"main %d" % turn}
+                every = [*contents.values(), context.encode(), *tree_of(files)[1].values()]
+                place.session.request("missing", bytes.fromhex("".join(map(sha256, every))))
+                for data in every:
+                    home.put(data)
+                where = {"kind": "upload", "name": "data", "version": version["version"], "sub": ""}
+                pinned = {"typed": "uploads/data", "path": "data", "place": "data", "resource": where}
+                command = (
+                    f"cat data/text main > out; cp data/tool run{turn}; chmod +x run{turn}; seq {turn * 1000} > seq"
+                )
+                keys.append(place.submit(command, files, mounts=[pinned]))
+                home.remove_upload("data")
+            for turn, key in enumerate(keys):
+                assert place.until_final(key)["state"] == "complete", place.run(key).events()
+                made = place.outputs(key)
+                assert made["out"] == b"text %dmain %d" % (turn, turn) and made[f"run{turn}*"] == b"tool %d" % turn
+            passes, _ = progress_of(process)
+        assert passes > 5
+        collect(home)
+        assert not home.has_blob(sha256(b"text 0")), "the mounts of runs that have ended pin no files"
+        sound(home)
+
+    def test_one_at_a_time(self, home: Home) -> None:
+        with leases.exclusive(home.lock("gc"), 0), pytest.raises(HomeError, match="another `gc`") as caught:
+            collect(home)
+        assert caught.value.code == "busy"
+
+    def test_while_blobs_are_unlinked_nobody_is_told_that_they_are_there(self, home: Home) -> None:
+        home.put(b"x")
+        body = "with served(home) as link: print(missing(link, b'x'), flush=True)"
+        with contextlib.ExitStack() as batch:
+            batch.enter_context(leases.exclusive(home.lock("blobs"), 0))
+            with beside(home, body) as process:
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(0.5)
+                os.unlink(home.blob(sha256(b"x")))
+                batch.close()
+                assert process.communicate(timeout=20)[0] == "[(0, 0)]\n"
+
+
+class TestDigests:
+    def test_a_set(self) -> None:
+        chance = random.Random(1)
+        numbers = [chance.randrange(5000).to_bytes(32, "little") for _ in range(20000)]
+        digests = Digests()
+        digests.add_packed(b"".join(numbers) + b"cut")
+        assert {digest for first in range(256) for digest in digests.part(first)} == set(numbers)
+        others = Digests()
+        others.add_packed(b"".join(numbers[:9000]))
+        digests.remove_all(others)
+        rest = set(numbers) - set(numbers[:9000])
+        assert set(map(bytes, zip(*[iter(digests.packed())] * 32, strict=True))) == rest and bool(digests) is bool(rest)
+
+    def test_that_is_small(self) -> None:
+        tracemalloc.start()
+        try:
+            digests = Digests()
+            for _ in range(2):
+                for number in range(100_000):
+                    digests.add(_spread(number))
+            assert tracemalloc.get_traced_memory()[0] < 100_000 * 70
+        finally:
+            tracemalloc.stop()
+
+
+def _spread(number: int) -> bytes:
+    return (number * 0x9E3779B97F4A7C15 % (1 << 64)).to_bytes(8, "little") * 4
+
+
+def test_leases_on_a_full_disk(small_disk: Callable[[str], Path]) -> None:
+    """One that can't be written protects nothing, and says so; what it held before stays held."""
+    small = Home.open(str(small_disk("1m") / "home"))
+    lease = small.lease()
+    lease.add(bytes(32))
+    with pytest.raises(OSError, match="No space"), open(os.path.join(small.path, "filler"), "ab", 0) as file:
+        while file.write(bytes(4096)):
+            pass
+    with pytest.raises(OSError, match="No space"):
+        lease.add(os.urandom(32 * 40000))
+    found = Digests()
+    leases.read(small.leases, found, time.time(), sweep=True)
+    assert found.packed() == bytes(32)
+    lease.drop()
+    until(lambda: os.listdir(small.leases) == [], 1)

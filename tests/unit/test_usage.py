@@ -1,0 +1,161 @@
+"""`df`: sizes that add up to what the disk holds, and what removing something would give back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remoterun.agent.home import Home
+from remoterun.agent.usage import Usage
+from tests.unit.test_check import damage, run_with_outputs
+from tests.unit.test_gc import collect, make_run, mount, upload
+from tests.unit.test_home import missing, put
+from tests.workshop import Files, served, sha256, write_files
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.open(str(tmp_path / "home"))
+
+
+def usage(home: Home) -> tuple[dict[str, Any], dict[tuple[str, str], dict[str, Any]]]:
+    """(totals, rows by kind and name)."""
+    rows: list[dict[str, Any]] = []
+    totals = Usage(home, lambda row: rows.append(row)).run()
+    return totals, {(row["kind"], row["name"]): row for row in rows}
+
+
+def held(home: Home) -> int:
+    """Bytes of all files, each once."""
+    return sum({status.st_ino: status.st_size for status in map(os.lstat, files_of(home))}.values())
+
+
+def files_of(home: Home) -> list[Path]:
+    return [path for path in Path(home.path).rglob("*") if path.is_file() and not path.is_symlink()]
+
+
+def alone(home: Home, kind: str, name: str) -> int:
+    return int(usage(home)[1][kind, name]["alone"])
+
+
+def test_size_and_alone(home: Home) -> None:
+    shared, one, two = b"S" * 1000, b"1" * 100, b"2" * 10
+    home.commit_upload("one", put(home, {"shared": shared, "again": shared, "own": one}))
+    home.commit_upload("one", put(home, {"shared": shared, "own": two}))
+    home.commit_upload("two", put(home, {"shared": shared}))
+    lists = {name: sum(path.stat().st_size for path in Path(home.uploads, name).iterdir() if path.is_file())
+             for name in ("one", "two")}  # fmt: skip
+    totals, rows = usage(home)
+    assert rows["upload", "one"]["size"] - lists["one"] == 1110 and rows["upload", "one"]["alone"] - lists["one"] == 110
+    assert rows["upload", "two"]["size"] - lists["two"] == 1000 and rows["upload", "two"]["alone"] == lists["two"]
+    assert [version["version"] for version in rows["upload", "one"]["versions"]] == [1, 2]
+    assert totals["blobs"] == {"count": 3, "bytes": 1110, "shared": {"count": 1, "bytes": 1000}}
+    assert totals["total"] == held(home) and totals["disk"] > totals["free"] > 0
+
+
+@pytest.mark.parametrize("which", ["one", "two", "run"])
+def test_removing_gives_back_what_is_alone(home: Home, which: str) -> None:
+    files: Files = {"shared": b"S" * 1000, "deep/tool*": b"#!" * 50, "own": which.encode() * 100}
+    for name in ("one", "two"):
+        home.commit_upload(name, put(home, {**files, name: name.encode() * 77}))
+    run = run_with_outputs(home, {"shared": b"S" * 1000, "main": b"main"}, {"model": b"M" * 500, "tool*": b"#!x"})
+    Path(run.log).write_bytes(b"log" * 30)
+    Path(run.work).mkdir()
+    Path(run.work, "left").write_bytes(b"left")
+    row = usage(home)[1]["run", run.key]
+    assert (row["log"], row["work"], row["state"]) == (90, 4, "complete")
+    collect(home)
+    before = held(home)
+    kind, name = ("run", run.key) if which == "run" else ("upload", which)
+    expected = alone(home, kind, name)
+    if which == "run":
+        run.remove()
+        home.unmark_active(run.key)
+    else:
+        home.remove_upload(which)
+    collect(home)
+    locks = sum(path.stat().st_size for path in Path(home.locks).iterdir())
+    assert locks == 0 and before - held(home) == expected
+
+
+def test_everything_else(home: Home) -> None:
+    put(home, {"unused": b"U" * 70})
+    home.commit_upload("doom", put(home, {"a": b"A" * 30, "run*": b"#!"}))
+    make_run(home, {}, [mount(home, "doom")])
+    Path(home.partial, "f" * 64).write_bytes(b"half")
+    write_files(Path(home.tmp, "upload-99999999-0a"), {"x": b"tmp"})
+    write_files(Path(home.damaged), {"d" * 64: b"damaged"})
+    write_files(Path(home.envs, "venv-0"), {"ready": b"", "bin/python": b"python"})
+    home.put(b"leased")
+    with served(home) as link:
+        missing(link, b"leased")
+        totals, rows = usage(home)
+    assert {kind: rows[kind, ""]["size"] for kind in ("unreferenced", "leased", "partial", "temporary", "damaged")} == {
+        "unreferenced": 70, "leased": 6, "partial": 4, "temporary": 3, "damaged": 7,
+    }  # fmt: skip
+    assert rows["environment", "venv-0"]["alone"] == 6 and rows["environment", "venv-0"]["used"] > 0
+    assert totals["total"] == held(home)
+    assert collect(home, after=1e7).freed >= 70 + 4 + 3
+    assert ("unreferenced", "") not in usage(home)[1]
+
+
+def test_what_cannot_be_read_is_said(home: Home) -> None:
+    home.commit_upload("doom", put(home, {"a": b"A"}))
+    damage(os.path.join(home.uploads, "doom/1.tree"))
+    run = make_run(home, {"main": b"x"})
+    damage(run.spec_file)
+    totals, rows = usage(home)
+    assert rows["upload", "doom"]["damaged"] and ("run", run.key) in rows
+    assert totals["total"] == held(home)
+
+
+def test_a_removal_meanwhile(home: Home) -> None:
+    with served(home) as link:
+        upload(link, "doom", {"a": b"A"})
+    os.unlink(os.path.join(home.uploads, "doom/versions.json"))
+    assert usage(home)[1]["upload", "doom"]["versions"] == []
+
+
+MEMORY = """
+import resource, sys
+from remoterun.agent.home import Home
+from remoterun.agent.%s
+home = Home.open(sys.argv[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+%s
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        ("usage import Usage", "Usage(home, lambda **_: None).run()"),
+        ("gc import Collection", "Collection(home, 1, True, 1.0, True, lambda **_: None).run()"),
+        ("check import Check", "Check(home, True, lambda **_: None)._read_lists()"),
+    ],
+    ids=lambda body: body[0].split()[0],
+)
+def test_memory(home: Home, body: tuple[str, str]) -> None:
+    """By the lists of files alone: 200,000 digests twice, in KB: a set of hex strings would take 40 MB more."""
+    lines = [b"remoterun-tree 1\n"]
+    for number in range(200_000):
+        lines.append(b'["f","%06d",1,"%s",0]\n' % (number, sha256(b"%d" % number).encode()))
+    text = b"".join(lines)
+    for name in ("one", "two"):
+        folder = Path(home.uploads, name)
+        folder.mkdir()
+        (folder / "1.tree").write_bytes(text)
+        (folder / "versions.json").write_text(
+            json.dumps([{"version": 1, "digest": sha256(text), "size": 200000, "files": 200000, "created": 1.0}])
+        )
+        (folder / "1").mkdir()
+    done = subprocess.run([sys.executable, "-c", MEMORY % body, home.path], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 50_000
