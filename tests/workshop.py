@@ -338,8 +338,8 @@ def served(home: Home) -> Iterator[Link]:
 def linked(handler: Handler) -> Iterator[tuple[Link, Callable[[], None]]]:
     """(the client's end, a function that cuts the link), with `handler` at the other end."""
     here, there = socket.socketpair()
-    client = Link(here.recv, here.sendall)
-    agent = Link(there.recv, there.sendall, handler)
+    client = Link(here.recv, lambda *parts: here.sendall(b"".join(parts)))
+    agent = Link(there.recv, lambda *parts: there.sendall(b"".join(parts)), handler)
 
     def cut() -> None:
         for end in (here, there):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import List, Optional
 
@@ -21,10 +22,29 @@ def main(argv: Optional[List[str]] = None) -> int:
     if words[0] == "serve":
         from .serve import serve
 
-        return serve(home)
+        return serve(home, unpack)
     from .supervisor import supervise
 
     return supervise(home, words[3])
+
+
+def unpack() -> None:
+    """If this was read from the bundle: put its modules into a folder beside it, which later starts take, for there
+    Python keeps them compiled: an agent is there in 40 ms instead of 100. Repeatable; never fails."""
+    import shutil
+    import zipfile
+
+    bundle = os.path.abspath(sys.argv[0])
+    folder, kind = os.path.splitext(bundle)
+    if kind != ".pyz" or os.path.isdir(folder):
+        return
+    temporary = "%s.%d.tmp" % (folder, os.getpid())
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            archive.extractall(temporary)
+        os.rename(temporary, folder)
+    except (OSError, zipfile.BadZipFile):
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 if __name__ == "__main__":

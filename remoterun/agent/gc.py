@@ -388,7 +388,7 @@ class Collection:
         for name in sorted(os.listdir(self.home.agents)):
             path = os.path.join(self.home.agents, name)
             age = self._age(path)
-            wanted = OLD_AGENT if name.endswith(".pyz") else LEFT
+            wanted = LEFT if name.startswith(".") or name.endswith(".tmp") else OLD_AGENT
             if age is None or age <= wanted or name == own or name in running:
                 continue
             items.append({"path": self._short(path), "bytes": own_bytes(path)})

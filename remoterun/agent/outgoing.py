@@ -16,7 +16,7 @@ from typing import List, Tuple
 
 from .home import Home
 from .packs import PACK, SMALL, pack
-from .protocol import PIECE, Stream
+from .protocol import Stream
 
 
 class Shipping:
@@ -66,7 +66,7 @@ class Shipping:
     def _large(self, file: int, name: str, content: bytes) -> None:
         self._stream.send(content, d=name, s=os.fstat(file).st_size)
         while True:
-            content = os.read(file, PIECE)
+            content = os.read(file, PACK)
             if not content:
                 break
             self._stream.send(content)

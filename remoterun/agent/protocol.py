@@ -21,7 +21,7 @@ import json
 import struct
 import threading
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 MAGIC = b"\x00remoterun-agent/1\n"
 VERSION = 1
@@ -71,41 +71,71 @@ class RemoteError(Exception):
 
 def encode(stream: int, kind: int, header: Optional[Dict[str, Any]] = None, body: Bytes = b"") -> bytes:
     """One frame as bytes. Raises `ProtocolError` when a part is too long."""
+    return encode_head(stream, kind, header, len(body)) + body
+
+
+def encode_head(stream: int, kind: int, header: Optional[Dict[str, Any]], body_length: int) -> bytes:
+    """A frame up to its body. Raises `ProtocolError` when a part is too long."""
     head = json.dumps(header, separators=(",", ":")).encode() if header else b""
-    if len(head) > MAX_HEADER or len(body) > MAX_BODY:
-        raise ProtocolError("frame too long: header %d, body %d bytes" % (len(head), len(body)))
-    return b"".join((_HEAD.pack(stream, kind, len(head), len(body)), head, body))
+    if len(head) > MAX_HEADER or body_length > MAX_BODY:
+        raise ProtocolError("frame too long: header %d, body %d bytes" % (len(head), body_length))
+    return _HEAD.pack(stream, kind, len(head), body_length) + head
 
 
 class Decoder:
     """Bytes in, frames out. Holds at most one unfinished frame; refuses lengths beyond the limits at once."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._start = b""
+        """Of a frame whose header is not here yet."""
+        self._frame: Optional[Tuple[int, int, Dict[str, Any]]] = None
+        """Of which the body is on its way: `_left` bytes of it after `_chunks`."""
+        self._chunks: List[Bytes] = []
+        self._left = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes of the unfinished frame."""
+        return len(self._start) + sum(map(len, self._chunks))
 
     def feed(self, data: Bytes) -> Iterator[Tuple[int, int, Dict[str, Any], bytes]]:
         """Yield (stream, kind, header, body) for each frame that `data` completes."""
-        buffer = self._buffer
-        buffer += data
         at = 0
-        try:
-            while len(buffer) - at >= _HEAD.size:
-                stream, kind, header_length, body_length = _HEAD.unpack_from(buffer, at)
-                if header_length > MAX_HEADER or body_length > MAX_BODY or not OPEN <= kind <= CANCEL:
-                    raise ProtocolError(
-                        "not a frame: kind %d, header %d, body %d bytes" % (kind, header_length, body_length)
-                    )
-                start = at + _HEAD.size
-                end = start + header_length + body_length
-                if len(buffer) < end:
-                    break
-                with memoryview(buffer) as view:
-                    head = bytes(view[start : start + header_length])
-                    body = bytes(view[start + header_length : end])
+        while at < len(data):
+            if self._frame is None:
+                if self._start:
+                    data, at = self._start + bytes(data[at:]), 0
+                    self._start = b""
+                end = self._begin(data, at)
+                if not end:
+                    self._start = bytes(data[at:])
+                    return
                 at = end
-                yield stream, kind, _parse(head), body
-        finally:
-            del buffer[:at]
+            take = min(self._left, len(data) - at)
+            if take:
+                whole = take == len(data) and isinstance(data, bytes)
+                self._chunks.append(data if whole else bytes(memoryview(data)[at : at + take]))
+                at += take
+                self._left -= take
+            if not self._left:
+                assert self._frame is not None
+                (stream, kind, header), self._frame = self._frame, None
+                chunks, self._chunks = self._chunks, []
+                yield stream, kind, header, bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
+
+    def _begin(self, data: Bytes, at: int) -> int:
+        """Where the body of the frame at `at` starts; 0 if its header is not whole."""
+        if len(data) - at < _HEAD.size:
+            return 0
+        stream, kind, header_length, body_length = _HEAD.unpack_from(data, at)
+        if header_length > MAX_HEADER or body_length > MAX_BODY or not OPEN <= kind <= CANCEL:
+            raise ProtocolError("not a frame: kind %d, header %d, body %d bytes" % (kind, header_length, body_length))
+        start = at + _HEAD.size
+        if len(data) < start + header_length:
+            return 0
+        self._frame = stream, kind, _parse(bytes(data[start : start + header_length]))
+        self._left = body_length
+        return int(start + header_length)
 
 
 def _parse(head: bytes) -> Dict[str, Any]:
@@ -141,8 +171,8 @@ class Stream:
 
     def send(self, body: Bytes = b"", **header: Any) -> None:
         """One DATA frame. Blocks while the other side's window is full. Raises what ended the stream."""
-        frame = encode(self.number, DATA, header, body)
-        cost = len(frame) + _FRAME_COST
+        head = encode_head(self.number, DATA, header, len(body))
+        cost = len(head) + len(body) + _FRAME_COST
         with self._changed:
             while self._credit < cost and self._failure is None and not self._answered:
                 self._changed.wait()
@@ -151,7 +181,7 @@ class Stream:
             if self._answered:
                 return  # the result has come: what we still had to say is not wanted
             self._credit -= cost
-        self._link.write(frame)
+        self._link.write(head, body)
 
     def end(self, **result: Any) -> None:
         """Say that this side has sent all. `result` is what the other side finds in its `result`."""
@@ -289,7 +319,7 @@ Handler = Callable[[Stream, str, Dict[str, Any]], None]
 
 
 class Link:
-    """Both ends of a pipe, as streams. `read(n)` and `write(data)` are the pipe's; either may raise `OSError`.
+    """Both ends of a pipe, as streams. `read(n)` and `write(data, …)` are the pipe's; either may raise `OSError`.
 
     The client calls `open`; the agent passes `handler`, which is called on a thread of its own for each stream.
     """
@@ -297,7 +327,7 @@ class Link:
     def __init__(
         self,
         read: Callable[[int], bytes],
-        write: Callable[[bytes], Any],
+        write: Callable[..., Any],
         handler: Optional[Handler] = None,
     ) -> None:
         self._read = read
@@ -342,12 +372,13 @@ class Link:
         stream.end()
         return stream.finish()
 
-    def write(self, frame: bytes) -> None:
+    def write(self, *parts: Bytes) -> None:
+        """One frame."""
         with self._write_lock:
             if self._closed is not None:
                 raise self._closed
             try:
-                self._write(frame)
+                self._write(*parts)
             except Exception as error:  # noqa: BLE001 - a pipe has errors of its own
                 raise LinkClosed(str(error) or type(error).__name__)
 

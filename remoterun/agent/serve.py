@@ -14,7 +14,7 @@ import socket
 import struct
 import time
 import traceback
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import doctor, leases, logs, parts, slots, supervisor
 from .digests import Digests, unpacked
@@ -36,14 +36,15 @@ POLL_LEAST, POLL_MOST = 0.005, 0.1
 CARE_EVERY = 2.0
 
 
-def serve(home: Home) -> int:
-    """Answer requests on stdin and stdout until stdin ends. Exit status of the process."""
+def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
+    """Answer requests on stdin and stdout until stdin ends. Exit status of the process. `idle` is called then."""
     pipe_out = os.dup(1)
     os.dup2(2, 1)  # a stray print must not land among the frames
     _write_all(pipe_out, MAGIC + encode(0, DATA, hello(home)))
     server = Server(home)
     supervisor.revive(home)
-    Link(lambda limit: os.read(0, limit), lambda data: _write_all(pipe_out, data), server.handle).run()
+    Link(lambda limit: os.read(0, limit), lambda *parts: _write_all(pipe_out, *parts), server.handle).run()
+    idle()
     return 0
 
 
@@ -69,8 +70,12 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
+def _write_all(descriptor: int, *parts: Any) -> None:
+    left = sum(map(len, parts))
+    written = os.writev(descriptor, parts)
+    if written == left:
+        return
+    view = memoryview(b"".join(parts))[written:]
     while view:
         view = view[os.write(descriptor, view) :]
 

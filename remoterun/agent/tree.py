@@ -196,9 +196,12 @@ class ManifestBuilder:
         self._leaf_set: Set[bytes] = set()
 
     def add(self, entry: Entry) -> None:
-        check_path(entry.path)
-        _raw(entry.target)
-        self._append(_raw(entry.path), entry.kind, entry.size, _line(entry))
+        path = _raw(entry.path)
+        if not 0 < len(path) < 256 or b"\0" in path or _ODD_PART.search(path):
+            check_path(entry.path)  # it may be right all the same
+        if entry.target:
+            _raw(entry.target)
+        self._append(path, entry.kind, entry.size, _line(entry))
 
     def add_line(self, line: bytes, hashed: bool = True) -> None:
         """A line of the canonical form, as it came from elsewhere."""

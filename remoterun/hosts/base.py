@@ -18,8 +18,8 @@ class Pipe(Protocol):
         """Block until there is something; at most `limit` bytes. `b""` means that the other side is gone."""
         ...
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Block until all of `data` is handed to the link. Raises `LinkLost` (an `OSError` never escapes)."""
+    def write(self, *parts: bytes | bytearray | memoryview) -> None:
+        """Block until all of `parts` is handed to the link. Raises `LinkLost` (an `OSError` never escapes)."""
         ...
 
     def close(self) -> None:

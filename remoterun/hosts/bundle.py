@@ -16,7 +16,14 @@ FLAGS = ("-I", "-X", "utf8")
 under every locale."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_MAIN = b"import sys\nfrom agent.__main__ import main\nsys.exit(main())\n"
+_MAIN = b"""\
+import os, sys
+folder = os.path.splitext(os.path.abspath(sys.argv[0]))[0]
+if os.path.isdir(folder):
+    sys.path[0] = folder  # unpacked, and compiled, by an earlier start
+from agent.__main__ import main
+sys.exit(main())
+"""
 
 
 @dataclass(frozen=True)

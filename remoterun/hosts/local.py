@@ -81,11 +81,12 @@ class ProcessPipe:
         except (OSError, ValueError):
             return b""
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        view = memoryview(data)
+    def write(self, *parts: bytes | bytearray | memoryview) -> None:
         try:
-            while view:
-                view = view[os.write(self._stdin.fileno(), view) :]
+            for part in parts:
+                view = memoryview(part)
+                while view:
+                    view = view[os.write(self._stdin.fileno(), view) :]
         except (OSError, ValueError) as error:
             raise LinkLost(f"the agent on this machine has ended: {error}", evidence=self.diagnosis())
 

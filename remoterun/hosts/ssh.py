@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -331,22 +331,25 @@ class SSHPipe:
         self._kept = self._kept[limit:]
         return data
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        view = memoryview(data).cast("B")
-        start = 0
-        while start < len(view):
-            piece = bytes(view[start : start + _PIECE])
-            try:
-                sent = self._channel.send(piece)
-            except TimeoutError:
-                if self._connection.alive and not self._closed:
-                    continue
-                sent = 0
-            except (OSError, EOFError, paramiko.SSHException) as error:
-                raise self._broken() from error
-            if not sent or not self._connection.alive:
-                raise self._broken()
-            start += sent
+    def write(self, *parts: bytes | bytearray | memoryview) -> None:
+        for packet in _packets(parts):
+            start = 0
+            while start < len(packet):
+                start += self._send(packet[start:] if start else packet)
+
+    def _send(self, data: bytes) -> int:
+        """Bytes that were sent; 0 if there is no room yet."""
+        try:
+            sent = self._channel.send(data)
+        except TimeoutError:
+            if self._connection.alive and not self._closed:
+                return 0
+            sent = 0
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise self._broken() from error
+        if not sent or not self._connection.alive:
+            raise self._broken()
+        return int(sent)
 
     def end_input(self) -> None:
         """Nothing more will be written; what was read still comes."""
@@ -457,6 +460,21 @@ def _quoted(word: str) -> str:
     pieces = re.split(r"(['\\!])", word)  # these mean something even between quotes, in one shell or another
     quoted = [f"\\{piece}" if piece in ("'", "\\", "!") else f"'{piece}'" for piece in pieces if piece]
     return "".join(quoted) or "''"
+
+
+def _packets(parts: Iterable[bytes | bytearray | memoryview]) -> Iterator[bytes]:
+    """All of it, cut into pieces that fill one packet each."""
+    begun = b""
+    for part in parts:
+        view = memoryview(part).cast("B")
+        at = min(len(view), _PIECE - len(begun))
+        begun += view[:at]
+        while len(begun) == _PIECE:
+            yield begun
+            begun = bytes(view[at : at + _PIECE])
+            at += len(begun)
+    if begun:
+        yield begun
 
 
 def _feed(pipe: SSHPipe, data: bytes) -> None:

@@ -48,6 +48,8 @@ BLOCKS = 64
 """Of a file that is compared with another there: asked about at once, ..."""
 QUESTIONS = 4
 """... and so many times before the first answer is waited for."""
+BULK = 256 << 10
+"""Bytes of a frame of a large file."""
 EAGER = 4 << 20
 """Bytes of small files that go over the open connection before others are opened for them."""
 PART = 1 << 20
@@ -328,7 +330,7 @@ class _Sender:
         header: dict[str, Any] = {"s": size, "o": there, "k": key}
         self._count(0, 0, there=there)
         left = size - there
-        for piece in pieces(path, there, size, PIECE):
+        for piece in pieces(path, there, size, BULK):
             digest.update(piece)
             left -= len(piece)
             if not left:
@@ -467,7 +469,7 @@ class _Sender:
             if self._is_far(blob.size - offset) and not offset:
                 self._in_parts(blob.path, blob.size, blob.digest, blob.digest)
             else:
-                self._send_pieces(blob, offset, pieces(blob.path, offset, blob.size, PIECE))
+                self._send_pieces(blob, offset, pieces(blob.path, offset, blob.size, BULK))
         except (Changing, FileNotFoundError):
             raise TransferError(f"`{show(blob.path)}` changed after it was read", hint="try again")
 

@@ -57,3 +57,21 @@ def test_its_command_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = run("serve", "--home", str(tmp_path / "file"))
     assert done.returncode == 3 and b"can't be made" in done.stderr and b"Traceback" not in done.stderr
+
+
+def test_it_is_unpacked_once_and_started_from_there(tmp_path: Path) -> None:
+    program = tmp_path / agent_bundle().file_name
+    program.write_bytes(agent_bundle().data)
+    folder = tmp_path / agent_bundle().digest
+
+    def said() -> bytes:
+        words = [sys.executable, "-I", str(program), "serve", "--home", str(tmp_path / "h")]
+        return subprocess.run(words, input=b"", capture_output=True, timeout=20, check=True).stdout
+
+    first = said()
+    assert folder.is_dir() and not list(folder.rglob("*.pyc"))
+    assert said()[:20] == first[:20] and list(folder.rglob("serve.*.pyc")), "it was read from there, and compiled"
+    (folder / "agent" / "serve.py").write_text("raise SystemExit(7)")
+    words = [sys.executable, "-I", str(program), "serve", "--home", str(tmp_path / "h")]
+    assert subprocess.run(words, input=b"", capture_output=True, timeout=20).returncode == 7
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([program.name, folder.name, "h"])

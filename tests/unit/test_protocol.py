@@ -69,7 +69,7 @@ class TestFrames:
             list(decoder.feed(data))
         except ProtocolError:
             return
-        assert len(decoder._buffer) <= len(data)
+        assert decoder.held <= len(data)
 
     @pytest.mark.parametrize(
         "head",
@@ -360,7 +360,7 @@ class TestLoss:
                 link.call("op")
 
     def test_no_greeting(self) -> None:
-        link = Link(lambda limit: b"", lambda data: None)
+        link = Link(lambda limit: b"", lambda *parts: None)
         link.start()
         with pytest.raises(LinkClosed):
             link.greeting(10)
@@ -413,7 +413,7 @@ class TestLoss:
             opened.wait(10)
             return pieces.pop(0) if pieces else b""
 
-        link = Link(read, lambda data: None)
+        link = Link(read, lambda *parts: None)
         link.start()
         stream = link.open("op")
         opened.set()
