@@ -183,7 +183,7 @@ def _read_file(file: Path) -> str:
         charset = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "ISO-8859-1"
         raise TrainerError(
             f"{file} is not UTF-8: byte 0x{content[error.start]:02x} at offset {error.start} (line {line});"
-            f" save it as UTF-8, or convert it with `iconv -f {charset} -t UTF-8`"
+            f" save it as UTF-8, or convert it with `iconv -f {charset} -t UTF-8 {file} > new.txt`"
         ) from None
     return text.removeprefix("\ufeff").replace("\r\n", "\n")
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from trainer import TrainerError, export, tokens
 from trainer.export import EMBEDDING, SOFTMAX_B, SOFTMAX_W, Floats
+from trainer.flags import Parser
 
 UNITS = ("char", "word", "line", "sentence")
 PATIENCE = 1000  # characters to wait for the end of a unit
@@ -201,24 +202,30 @@ def _line_start(vocabulary: list[str]) -> str:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m trainer.generate",
+        usage="%(prog)s MODELS [--seed TEXT] [OPTION ...]",
         description="Write text with a trained model. The seed and what follows it go to stdout.",
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("models", type=Path, metavar="MODELS", help="folder with manifest.json")
-    add("--seed", help="text to go on from, or with --reverse the end to lead up to (default: the start of a line)")
-    add("--length", type=_count, default=400, help="characters to write (default: %(default)s)")
+    add(
+        "--seed",
+        metavar="TEXT",
+        help="text to go on from, or with --reverse the end to lead up to (default: the start of a line)",
+    )
+    add("--length", type=_count, metavar="N", default=400, help="characters to write (default: %(default)s)")
     add(
         "--temperature",
         type=_temperature,
+        metavar="T",
         default=0.5,
         help="higher: more random; 0: always the likeliest (default: %(default)s)",
     )
     add("--until", choices=UNITS, default="char", help="after --length, go on to the end of it (default: %(default)s)")
     add("--reverse", action="store_true", help="the model has learned backwards (known from its settings.json)")
-    add("--random-seed", type=_count, help="the same number writes the same text")
+    add("--random-seed", type=_count, metavar="N", help="the same number writes the same text")
     return parser.parse_args(arguments)
 
 

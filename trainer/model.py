@@ -37,8 +37,12 @@ class Hyperparameters:
     seed: int
 
 
-def new_weights(vocab_size: int, hyper: Hyperparameters) -> dict[str, Floats]:
-    """Fresh weights under ml5's names: Glorot's uniform distribution, zero biases; a GRU's gates start half open."""
+def new_weights(vocab_size: int, hyper: Hyperparameters, ids: NDArray[np.int32] | None = None) -> dict[str, Floats]:
+    """Fresh weights under ml5's names: Glorot's uniform distribution, zero biases; a GRU's gates start half open.
+
+    `ids`: the tokens to learn from. The first guess is then how often each comes (one more than that, so that none is
+    impossible): else the layers' first lesson is that some are rare, which they would unlearn later.
+    """
     random = np.random.default_rng(hyper.seed)
     size = hyper.rnn_size
 
@@ -55,6 +59,9 @@ def new_weights(vocab_size: int, hyper: Hyperparameters) -> dict[str, Floats]:
             weights[bias] = np.full(width, 1.0 if width == 2 * size else 0.0, np.float32)
     weights[SOFTMAX_W] = glorot(size, vocab_size)
     weights[SOFTMAX_B] = np.zeros(vocab_size, np.float32)
+    if ids is not None:
+        counts = np.bincount(ids.ravel(), minlength=vocab_size) + 1
+        weights[SOFTMAX_B] = np.log(counts / counts.sum()).astype(np.float32)
     return weights
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from trainer import data
 from trainer.export import CELLS
+from trainer.flags import Parser
 from trainer.schedule import SCHEDULES
 from trainer.tokens import LEVELS
 
@@ -90,7 +91,7 @@ def parse(arguments: Sequence[str] | None) -> Settings:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m trainer.train",
         usage="%(prog)s [--data_dir FOLDER] [OPTION ...]",
         description="Train a character model on a text; ml5.js can load it.",

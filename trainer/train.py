@@ -7,6 +7,7 @@ The flags are those of ml5's training script, and some more; `--help` lists them
 """
 
 import math
+import os
 import signal
 import sys
 import time
@@ -76,7 +77,7 @@ def train(settings: Settings) -> int:
         output_keep_prob=settings.output_keep_prob,
         seed=settings.seed,
     )
-    weights = first.weights if first else network.new_weights(len(vocabulary), hyper)
+    weights = first.weights if first else network.new_weights(len(vocabulary), hyper, batches.inputs)
     model = network.Model(
         weights, hyper, shards=devices.shards, jit=devices.jit, way=devices.way, strategy=devices.strategy
     )
@@ -153,7 +154,7 @@ def train(settings: Settings) -> int:
         save()  # or again: the model may have been moved away since
     keeper.close()
     if stop.requested:
-        say(f"stopped by {stop.requested.name} at step {step} of {total}; the same command goes on from there")
+        say(f"stopped by {stop.requested.name} at step {step} of {total}; {how_to_go_on(settings.save_checkpoints)}")
         return 128 + stop.requested
     if step == began:
         say(f"nothing to do: step {step} was reached before; --num_epochs or --steps trains on, --resume never anew")
@@ -184,6 +185,15 @@ class StopRequest:
             signal.signal(again, signal.SIG_DFL)
 
 
+def how_to_go_on(checkpoints: Path) -> str:
+    """In a run of remoterun the next one starts in a folder of its own, where these checkpoints are not."""
+    run = os.environ.get("REMOTERUN_RUN_ID")
+    if not run or checkpoints.is_absolute():
+        return "the same command goes on from there"
+    mount = f"-m runs/{run}/{checkpoints}:before"
+    return f"the same with {mount} for remoterun run, and --resume before, goes on from there"
+
+
 def choose(settings: Settings, text: data.Text, initial: Checkpoint | None) -> Settings:
     """Fill in what was not typed: from the checkpoint to start from, and from the recipe for this much text.
 
@@ -201,10 +211,12 @@ def choose(settings: Settings, text: data.Text, initial: Checkpoint | None) -> S
                     f"{settings.init_from} has --{name} {theirs}, asked for is {ours}: they must be equal"
                 )
     if settings.chooses:
-        chosen = " ".join(
-            f"--{name} {getattr(settings, name)}" for name in recipe.flags() if name not in settings.typed
-        )
+        unused = "num_epochs" if settings.steps else ""
+        names = [name for name in recipe.flags() if name not in settings.typed and name != unused]
+        chosen = " ".join(f"--{name} {getattr(settings, name)}" for name in names)
         say(f"auto, for a text of {recipe.size}: {chosen}; --no-auto: ml5's defaults")
+    elif settings.auto is None:
+        say("ml5's defaults for what was not typed; --auto chooses it by the size of the text")
     return settings
 
 

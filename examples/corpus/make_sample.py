@@ -76,7 +76,8 @@ def main() -> int:
     try:
         return make_sample(options.out, options.bytes)
     except (OSError, RuntimeError, zipfile.BadZipFile, KeyError) as error:
-        print(f"error: no sample corpus: {error}", file=sys.stderr)
+        why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.strerror else error
+        print(f"error: no sample corpus: {why}", file=sys.stderr)
         return 1
 
 

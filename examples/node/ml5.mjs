@@ -61,7 +61,8 @@ export async function readText(place) {
     const folder = (await fs.stat(place)).isDirectory();
     return await fs.readFile(folder ? path.join(place, "input.txt") : place, "utf8");
   } catch (error) {
-    throw new UserError(`no text at ${place}: ${error.code}; name a file, or a folder that holds input.txt`);
+    const why = error.code === "ENOENT" ? "nothing is there" : error.message;
+    throw new UserError(`no text at ${place}: ${why}; name a file, or a folder that holds input.txt`);
   }
 }
 

@@ -30,8 +30,12 @@ export class Network {
     this.forget = tf.scalar(1);
   }
 
-  /** A new one with two layers, since ml5.js takes the second one's output whatever there is. */
-  static random(vocabulary, size, seed) {
+  /**
+   * A new one with two layers, since ml5.js takes the second one's output whatever there is. `shares`: how much of the
+   * text is each character; before it has learned anything, that is what it expects.
+   */
+  static random(shares, size, seed) {
+    const vocabulary = shares.length;
     const shapes = { [EMBEDDING]: [vocabulary, size], [SOFTMAX_W]: [size, vocabulary], [SOFTMAX_B]: [vocabulary] };
     for (const layer of [0, 1]) {
       shapes[kernel(layer)] = [2 * size, 4 * size];
@@ -44,6 +48,7 @@ export class Network {
       weights[name] = { values: values.dataSync(), shape };
       values.dispose();
     });
+    weights[SOFTMAX_B].values = Float32Array.from(shares, Math.log);
     return new Network(weights);
   }
 

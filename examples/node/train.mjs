@@ -32,8 +32,8 @@ async function main(place, options) {
   await start();
   const before = options.from === undefined ? null : await readModel(options.from);
   const characters = before?.characters ?? vocabulary(text);
-  const network = before ? new Network(before.weights) : Network.random(characters.length, size, seed);
   const ids = known(text, characters);
+  const network = before ? new Network(before.weights) : Network.random(shares(ids, characters.length), size, seed);
   const streams = cut(ids, batch, length, place);
   console.log(
     `${ids.length} characters, ${characters.length} different ones; layers of ${network.sizes.join(" and ")} units;` +
@@ -97,6 +97,13 @@ function vocabulary(text) {
   const counts = new Map();
   for (const each of text) counts.set(each, (counts.get(each) ?? 0) + 1);
   return [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a));
+}
+
+/** How much of the text each character is. */
+function shares(ids, count) {
+  const found = new Array(count).fill(0);
+  for (const id of ids) found[id] += 1 / ids.length;
+  return found;
 }
 
 function known(text, characters) {

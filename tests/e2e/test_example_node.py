@@ -172,7 +172,10 @@ def test_a_text_learnt_backwards_is_turned_round(program: Path, tmp_path: Path) 
     ("words", "said"),
     [
         (["train.mjs"], "one thing is needed: node train.mjs TEXT"),
-        (["train.mjs", "nowhere"], "no text at nowhere: ENOENT; name a file, or a folder that holds input.txt"),
+        (
+            ["train.mjs", "nowhere"],
+            "no text at nowhere: nothing is there; name a file, or a folder that holds input.txt",
+        ),
         (["train.mjs", "package.json", "--batch", "500"], "package.json has less than 16001 characters; --batch 4"),
         (["train.mjs", "data", "--steps", "many"], "--steps many is no number from 1 up"),
         (["train.mjs", "data", "--speed", "2"], "Unknown option '--speed'; --help shows the options"),

@@ -114,6 +114,7 @@ def copy_of(trained: Path, to: Path) -> Path:
 
 def test_the_loss_falls_and_every_line_is_as_promised(trained: Path) -> None:
     said = (trained / "said").read_text().splitlines()
+    assert said.pop(0) == "ml5's defaults for what was not typed; --auto chooses it by the size of the text"
     different = len(set(TEXT))
     tried = len(TRIED) // 16 * 16
     epoch = len(LEARNED) // (8 * 16)

@@ -11,6 +11,7 @@ from trainer.data import Text
 from trainer.recipes import RECIPES
 from trainer.schedule import FLOOR, MOST_WARM_UP, Schedule
 from trainer.settings import SIZES, Settings, parse
+from trainer.train import how_to_go_on
 
 README = (Path(__file__).parents[2] / "trainer" / "README.md").read_text()
 
@@ -118,6 +119,14 @@ def test_resume_names_folders() -> None:
     assert parse(["--resume=before"]).resume_folders == [Path("checkpoints"), Path("before")]
 
 
+def test_a_run_of_remoterun_is_told_how_the_next_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REMOTERUN_RUN_ID", raising=False)
+    assert how_to_go_on(Path("checkpoints")) == "the same command goes on from there"
+    monkeypatch.setenv("REMOTERUN_RUN_ID", "16")
+    assert "-m runs/16/checkpoints:before" in how_to_go_on(Path("checkpoints"))
+    assert "--resume before" in how_to_go_on(Path("checkpoints"))
+
+
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
@@ -129,13 +138,16 @@ def test_resume_names_folders() -> None:
         ("--learning_rate=0", "0 is not above 0"),
         ("--level=line", "invalid choice: 'line'"),
         ("--batch=3", "unrecognized arguments: --batch=3"),
+        ("--rnn-size=3", "unrecognized arguments: --rnn-size=3 (did you mean --rnn_size?); --help shows all"),
+        ("--no-atuo", "unrecognized arguments: --no-atuo (did you mean --no-auto?)"),
     ],
 )
 def test_a_wrong_flag_is_said(argument: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         parse([argument])
     assert exit.value.code == 2
-    assert said in capsys.readouterr().err.splitlines()[-1]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and said in line
 
 
 def test_decay_falls_by_its_factor_each_epoch() -> None:

@@ -46,7 +46,7 @@ class Trial:
     schedule: str = "cosine"
     decay: float = 0.97
     keep: float = 1.0
-    weights: str = "glorot"
+    weights: str = "frequencies"
     seconds: float = SECONDS
 
     @property
@@ -71,11 +71,12 @@ class Trial:
 
 CHOSEN = Trial("chosen", LARGE, "the recipe")
 CHOSEN_SMALL = Trial("chosen-small", SMALL, "the recipe", rnn_size=128, rate=0.004, seconds=60.0)
-ML5 = replace(CHOSEN, rnn_size=128, batch_size=50, seq_length=50, rate=0.002, schedule="decay")
+ML5 = replace(CHOSEN, rnn_size=128, batch_size=50, seq_length=50, rate=0.002, schedule="decay", weights="zero")
 TRIALS = (
     replace(ML5, name="ml5", why="the defaults of ml5's script"),
     replace(CHOSEN, name="128", why="half the units", rnn_size=128, rate=0.004),
     CHOSEN,
+    replace(CHOSEN, name="zero", why="first guess: all characters alike", weights="zero"),
     replace(CHOSEN, name="384", why="more units, fewer steps", rnn_size=384, rate=0.0025),
     replace(CHOSEN, name="one-layer", why="one layer", num_layers=1),
     replace(CHOSEN, name="three-layers", why="three layers, which ml5.js can't use", num_layers=3),
@@ -88,6 +89,8 @@ TRIALS = (
     replace(CHOSEN, name="orthogonal", why="orthogonal recurrent weights, as in Keras", weights="orthogonal"),
     replace(ML5, name="ml5-small", text=SMALL, why="the defaults of ml5's script", seconds=60.0),
     CHOSEN_SMALL,
+    replace(CHOSEN_SMALL, name="zero-small", why="first guess: all characters alike", weights="zero"),
+    replace(CHOSEN_SMALL, name="half-small", why="half as long", seconds=34.0),
     replace(CHOSEN_SMALL, name="256-small", why="more units, fewer steps", rnn_size=256, rate=0.003),
     replace(CHOSEN_SMALL, name="dropout-small", why="dropout 0.1", keep=0.9),
     replace(CHOSEN_SMALL, name="long-small", why="three times as long", seconds=180.0),

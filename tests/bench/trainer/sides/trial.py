@@ -1,4 +1,10 @@
-"""`trainer.train` with its first weights drawn in another way: `trial glorot|uniform|orthogonal FLAG…`."""
+"""`trainer.train` with its first weights drawn in another way: `trial KIND FLAG…`.
+
+frequencies    as they are: Glorot's, and the characters' frequencies for the first guess
+zero           all characters are as likely at first
+uniform        from ± 0.08
+orthogonal     the recurrent ones
+"""
 
 from __future__ import annotations
 
@@ -7,6 +13,7 @@ import sys
 import numpy as np
 
 from trainer import devices, train
+from trainer.export import SOFTMAX_B
 
 RANGE = 0.08
 
@@ -18,11 +25,13 @@ def main() -> int:
 
     glorot = network.new_weights
 
-    def drawn(vocab_size, hyper):
+    def drawn(vocab_size, hyper, ids):
         random = np.random.default_rng(hyper.seed)
-        weights = glorot(vocab_size, hyper)
+        weights = glorot(vocab_size, hyper, ids)
         for name, array in weights.items():
-            if kind == "uniform" and array.ndim == 2:
+            if kind == "zero" and name == SOFTMAX_B:
+                array[:] = 0.0
+            elif kind == "uniform" and array.ndim == 2:
                 weights[name] = random.uniform(-RANGE, RANGE, array.shape).astype(np.float32)
             elif kind == "orthogonal" and name.endswith("kernel"):
                 size = hyper.rnn_size
