@@ -287,7 +287,7 @@ class Client:
         try:
             build, blobs = context()
             extra = {**blobs, build.digest: build.encode()}
-            if source is not None and source.diff:
+            if source is not None and source.commit is not None and source.diff:  # as `_spec` refers to it
                 extra[_sha256(source.diff)] = source.diff
             run = self.registry.move(run, RunState.UPLOADING, time.time())
             manifest, _ = transfer.send_tree(session, tree, extra, progress)

@@ -4,7 +4,8 @@
 
 A record holds if size, mtime, ctime and inode are the same, to the nanosecond. A file that was hashed within `RACY` of
 its last change gets none: another change in that time could leave all of them as they were (git calls it racy). So a
-rewrite of the same size in the same second is always noticed.
+rewrite of the same size in the same second is always noticed. A record that was damaged is none, nor are those after
+it.
 """
 
 from __future__ import annotations
@@ -13,36 +14,45 @@ import contextlib
 import hashlib
 import mmap
 import os
+import secrets
 import struct
+import time
+import zlib
+from array import array
 from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
 
-HEADER = b"remoterun-digests 1\n"
+HEADER = b"remoterun-digests 2\n"
 RACY = 100_000_000
 """Nanoseconds. File systems count time in steps of up to 10 ms, some in seconds: those are known by the zeros."""
 RACY_SECONDS = 2_500_000_000
 KEPT = 500
 """Folders whose digests are kept: the ones used last."""
+ABANDONED = 86400.0
+"""Seconds after which a file that somebody has begun to write is deleted: he was killed."""
 
-_RECORD = struct.Struct("<HqqqQ32s")  # length of the path, size, mtime, ctime, inode, SHA-256; then the path
+_RECORD = struct.Struct("<HqqqQ32sI")
+"""Length of the path, size, mtime, ctime, inode, SHA-256, and the CRC-32 of these and of the path, which follows."""
+_SUMMED = _RECORD.size - 4
 
 
 class StatCache:
-    """The digests of one folder. `known` and `note` are called for its files in the order of a manifest.
+    """The digests of one folder. `known` is called for its files in the order of a manifest, and so is `note`; the
+    former may be some way ahead of the latter.
 
     A context manager: what was noted is kept also when it is left by an error, and the rest of what was known.
     """
 
     def __init__(self, folder: Path, root: str) -> None:
         self._path = folder / hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
-        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
         self._old = _mapped(self._path)
         self._records = _records(self._old)
         self._next = next(self._records, None)
-        self._same = len(HEADER)
-        """Bytes at the start of the old file that stand in the new one as well; it is begun at the first difference."""
-        self._new: BinaryIO | None = None
+        self._gone = array("Q")
+        """Where the records of the old file end that hold no longer, in their order."""
+        self._noted: _Unnamed | None = None
+        """The new records alone."""
         self._failed = False
 
     def __enter__(self) -> StatCache:
@@ -54,71 +64,119 @@ class StatCache:
     def known(self, path: bytes, status: os.stat_result) -> str | None:
         """The digest in hex of the file `path`, if it is as it was when it was noted."""
         while self._next is not None and self._next[0] < path:
-            self._skip()
+            self._skip(self._next)
         if self._next is None or self._next[0] != path:
             return None
-        found, end, size, mtime, ctime, inode, digest = self._next
+        _, _, size, mtime, ctime, inode, digest = self._next
         if (size, mtime, ctime, inode) != (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino):
+            self._skip(self._next)
             return None
         self._next = next(self._records, None)
-        if self._new is None:
-            self._same = end
-        else:
-            self._new.write(_record(found, status, digest))
         return digest.hex()
 
     def note(self, path: bytes, status: os.stat_result, digest: str, read_at: int) -> None:
         """The file had that content and that status; it was read from `read_at` (nanoseconds since 1970) on."""
         coarse = status.st_mtime_ns % 1_000_000_000 == 0
         changed = max(status.st_mtime_ns, status.st_ctime_ns)
-        if read_at - changed <= (RACY_SECONDS if coarse else RACY) or len(path) > 0xFFFF:
+        if read_at - changed <= (RACY_SECONDS if coarse else RACY) or len(path) > 0xFFFF or self._failed:
             return
-        self._write(_record(path, status, bytes.fromhex(digest)))
+        try:
+            if self._noted is None:
+                self._noted = _Unnamed(self._path)
+            self._noted.file.write(_record(path, status, bytes.fromhex(digest)))
+        except OSError:  # a full disk costs the next time some reading
+            self._failed = True
 
     def close(self, complete: bool) -> None:
         """Write what is new, whole or not at all. `complete`: what was not asked for is gone from the folder."""
-        if self._next is not None and complete:
-            self._write(b"")
-        new, self._new = self._new, None
-        if new is not None and self._failed:
-            with contextlib.suppress(OSError):
-                new.close()
-            with contextlib.suppress(OSError):
-                os.unlink(self._temporary)
-        elif new is not None:
-            with contextlib.suppress(OSError), new:  # a full disk costs the next time some reading
-                if self._next is not None and not complete:
-                    new.write(self._old[self._next[1] - _RECORD.size - len(self._next[0]) :])
-                new.flush()
-                os.fsync(new.fileno())
-                os.replace(self._temporary, self._path)
-                _forget_old(self._path.parent)
-            with contextlib.suppress(OSError):
-                os.unlink(self._temporary)
-        elif self._old:
-            with contextlib.suppress(OSError):
-                os.utime(self._path)
+        while complete and self._next is not None:
+            self._skip(self._next)
+        noted, self._noted = self._noted, None
         self._records.close()
-        if isinstance(self._old, mmap.mmap):
-            self._old.close()
-        self._old = b""
+        try:
+            if self._failed:
+                pass
+            elif noted is not None and not self._old:
+                noted.become(self._path)
+            elif noted is not None or self._gone:
+                self._merge(noted)
+            elif self._old:
+                os.utime(self._path)
+        except OSError:
+            pass
+        finally:
+            if noted is not None:
+                noted.close()
+            if isinstance(self._old, mmap.mmap):
+                self._old.close()
+            self._old = b""
 
-    def _skip(self) -> None:
-        self._write(b"")
+    def _skip(self, record: _Known) -> None:
+        self._gone.append(record[1])
         self._next = next(self._records, None)
 
-    def _write(self, record: bytes) -> None:
-        """Of the new file, which is begun with the first call."""
-        if self._failed:
-            return
+    def _merge(self, noted: _Unnamed | None) -> None:
+        """Write the old records, without those that are gone, and the new ones among them."""
+        merged = _Unnamed(self._path)
         try:
-            if self._new is None:
-                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._new = open(self._temporary, "wb", buffering=1 << 18)
-                self._new.write(self._old[: self._same] or HEADER)
-            self._new.write(record)
-        except OSError:
-            self._failed = True
+            content = noted.content() if noted is not None else b""
+            new = _records(content)
+            following = next(new, None)
+            gone = iter(self._gone)
+            next_gone = next(gone, None)
+            start = end = len(HEADER)  # of old records that stay, and are written in one go
+            for path, after, *_ in _records(self._old):
+                stays = after != next_gone
+                first = following is not None and following[0] <= path
+                if first or not stays:
+                    merged.file.write(self._old[start:end])
+                    start = end
+                while following is not None and following[0] <= path:
+                    stays = stays and following[0] != path
+                    merged.file.write(_text(content, following))
+                    following = next(new, None)
+                end = after
+                if not stays:
+                    start = after
+                if after == next_gone:
+                    next_gone = next(gone, None)
+            merged.file.write(self._old[start:end])
+            while following is not None:
+                merged.file.write(_text(content, following))
+                following = next(new, None)
+            new.close()
+            if isinstance(content, mmap.mmap):
+                content.close()
+            merged.become(self._path)
+        finally:
+            merged.close()
+
+
+class _Unnamed:
+    """A file of records that has not got its name yet; gone when it is closed without. Raises `OSError`."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        self.file: BinaryIO = open(self._path, "wb", buffering=1 << 18)
+        self.file.write(HEADER)
+
+    def content(self) -> mmap.mmap | bytes:
+        self.file.flush()
+        return _mapped(self._path)
+
+    def become(self, path: Path) -> None:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        os.replace(self._path, path)
+        _forget_old(path.parent)
+
+    def close(self) -> None:
+        """May be called twice."""
+        with contextlib.suppress(OSError):
+            self.file.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
 
 
 _Known = tuple[bytes, int, int, int, int, int, bytes]  # path, the record's end in the file, then as in `_RECORD`
@@ -126,7 +184,12 @@ _Known = tuple[bytes, int, int, int, int, int, bytes]  # path, the record's end 
 
 def _record(path: bytes, status: os.stat_result, digest: bytes) -> bytes:
     stamp = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-    return _RECORD.pack(len(path), *stamp, digest) + path
+    head = _RECORD.pack(len(path), *stamp, digest, 0)[:_SUMMED]
+    return head + zlib.crc32(path, zlib.crc32(head)).to_bytes(4, "little") + path
+
+
+def _text(content: mmap.mmap | bytes, record: _Known) -> bytes:
+    return content[record[1] - _RECORD.size - len(record[0]) : record[1]]
 
 
 def _mapped(path: Path) -> mmap.mmap | bytes:
@@ -136,21 +199,28 @@ def _mapped(path: Path) -> mmap.mmap | bytes:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError):
         return b""
-    return content if content[: len(HEADER)] == HEADER else b""
+    if content[: len(HEADER)] == HEADER:
+        return content
+    content.close()
+    return b""
 
 
 def _records(content: mmap.mmap | bytes) -> Generator[_Known, None, None]:
     at, end, size = len(HEADER), len(content), _RECORD.size
-    unpack = _RECORD.unpack_from
+    unpack, crc32 = _RECORD.unpack_from, zlib.crc32
     while at + size <= end:
-        length, *stamp, digest = unpack(content, at)
-        at += size + length
-        if at > end:
+        length, *stamp, digest, checksum = unpack(content, at)
+        path = content[at + size : at + size + length]
+        if len(path) != length or crc32(path, crc32(content[at : at + _SUMMED])) != checksum:
             return
-        yield content[at - length : at], at, *stamp, digest
+        at += size + length
+        yield path, at, *stamp, digest
 
 
 def _forget_old(folder: Path) -> None:
     files = sorted(folder.glob("[0-9a-f]*"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in files[KEPT:]:
         path.unlink(missing_ok=True)
+    for path in folder.glob(".*.tmp"):
+        if path.stat().st_mtime < time.time() - ABANDONED:
+            path.unlink(missing_ok=True)

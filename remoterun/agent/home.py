@@ -26,7 +26,7 @@ import os
 import re
 import secrets
 import time
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 from .files import DISK_FULL, locked, private_copy, read_json, remove_tree, write_whole
 from .leases import Lease
@@ -166,6 +166,21 @@ class Home:
             size = self.partial_size(name)
             if size:
                 found[name] = size
+        return found
+
+    def sizes_of_blobs(self, sizes: Set[int], most: int = 50000) -> Set[int]:
+        """Those of `sizes` that a blob here has; all, if there are more than `most` blobs to look at."""
+        found: Set[int] = set()
+        count = 0
+        for folder in os.scandir(self.blobs):
+            for blob in os.scandir(folder.path) if folder.is_dir() else ():
+                count += 1
+                if count > most:
+                    return sizes
+                with contextlib.suppress(OSError):
+                    size = blob.stat(follow_symlinks=False).st_size
+                    if size in sizes:
+                        found.add(size)
         return found
 
     def adopt(self, path: str, digest: str) -> None:

@@ -13,7 +13,9 @@ import hashlib
 import itertools
 import mmap
 import os
+import queue
 import secrets
+import threading
 from typing import Any, Deque, Dict, List, Optional, Tuple
 
 from .delta import BLOCK, DeltaError, Finder, Place, parsed
@@ -22,7 +24,10 @@ from .leases import Lease
 from .packs import PackError, inflate, unpack
 from .parts import PARTS, Part
 from .protocol import Frame
-from .tree import is_digest, show
+from .tree import LARGEST, is_digest, show
+
+MOST_BLOCKS, MOST_WANTED = 1024, 1 << 14
+"""Of a file that is patched: whose records may come at once, and that may be waited for. Clients have a tenth of it."""
 
 _numbers = itertools.count()
 
@@ -158,12 +163,12 @@ class _Large:
         self._size = int(header["s"])
         offset = int(header.get("o", 0))
         key = str(header.get("k", "")) or self._digest
-        if self._size < 0 or not 0 <= offset <= self._size:
+        if not 0 <= offset <= self._size <= LARGEST:
             raise HomeError("bad_stream", "a blob of %d bytes from %d on" % (self._size, offset))
         for name in (self._digest, key):
             if name and not is_digest(name):
                 raise HomeError("bad_stream", "not a digest: %s" % show(name[:80]))
-        self._hash = hashlib.sha256()
+        self._hash: Any = hashlib.sha256()
         self._have = offset
         self._path = os.path.join(home.partial, key)
         self._shared = True
@@ -263,27 +268,30 @@ class Patch(_Large):
 
     def __init__(self, home: Home, lease: Lease, size: int, key: str, offset: int, like: List[str]) -> None:
         """`like`: digests of blobs that may have parts of it; those that are not here don't matter."""
+        like = [digest for digest in like if isinstance(digest, str) and is_digest(digest)]
         super().__init__(home, lease, {"s": size, "k": key, "o": offset})
         self._files: List[mmap.mmap] = []
         self._bases: List[Tuple[str, int]] = []
         for digest in like:
-            if is_digest(digest):
-                with contextlib.suppress(OSError, ValueError):  # absent, or empty
-                    with open(home.blob(digest), "rb") as file:
-                        self._files.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-                    self._bases.append((digest, len(self._files[-1])))
+            with contextlib.suppress(OSError, ValueError):  # absent, or empty
+                with open(home.blob(digest), "rb") as file:
+                    self._files.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                self._bases.append((digest, len(self._files[-1])))
         self._old = [memoryview(file) for file in self._files]
-        self._finder = Finder(self._old, size)
-        self._asked = offset
+        self._hash = _Hasher(self._hash)
+        self._finder = Finder(self._old, self._size)
+        self._asked = self._have
         """Bytes of the new file that records have come of."""
         self._parts: Deque[Tuple[Optional[Place], int]] = collections.deque()
         """What is to come next: a place in an old file, or None for bytes that are sent; and how many."""
-        self._unwritten = 0 if not offset and self._old else -1
+        self._unwritten = 0 if not self._have and self._old else -1
         """Bytes at the start that are those of the first old file, and not written; -1: everything is."""
 
     def frame(self, frame: Frame) -> Optional[bytes]:
         """The answer, if it gets one. Raises `HomeError`."""
         header, body = frame
+        if self.done:
+            raise HomeError("bad_stream", "more than a blob")
         try:
             if "w" in header:
                 return self._find(parsed(body))
@@ -303,22 +311,29 @@ class Patch(_Large):
             with contextlib.suppress(OSError):  # on a full disk
                 self._write_begun()
             self.suspend()
-        for view in self._old:
-            view.release()
-        for file in self._files:
-            file.close()
+        self._hash.close()
+        with contextlib.suppress(BufferError):  # a part of one may be held by an error's traceback
+            for view in self._old:
+                view.release()
+            for file in self._files:
+                file.close()
 
     done = False
 
     def _find(self, blocks: List[Any]) -> bytes:
         start = self._asked
-        if not blocks or start + (len(blocks) - 1) * BLOCK >= self._size:
+        if not blocks or len(blocks) > MOST_BLOCKS or start + (len(blocks) - 1) * BLOCK >= self._size:
             raise HomeError("bad_stream", "records of more blocks than there are")
+        if len(self._parts) > MOST_WANTED:
+            raise HomeError("bad_stream", "records, and none of the bytes that were asked for")
         places = self._finder.find(start, blocks)
         for number, place in enumerate(places):
             self._parts.append((place, min(BLOCK, self._size - start - number * BLOCK)))
         self._asked = min(self._size, start + len(blocks) * BLOCK)
         self._copy_found()
+        for file in self._files:  # what was looked at need not stay in our memory
+            if hasattr(file, "madvise"):
+                file.madvise(mmap.MADV_DONTNEED)
         return bytes(place is None for place in places)
 
     def _copy_found(self) -> None:
@@ -337,7 +352,6 @@ class Patch(_Large):
                 self._write_begun()
                 _append(self._file, data)
             self._have += length
-            data.release()
 
     def _fill(self, data: memoryview) -> None:
         while data:
@@ -375,6 +389,7 @@ class Patch(_Large):
     def _is_the_old(self, digest: str) -> bool:
         same = bool(self._bases) and self._unwritten == self._size and self._bases[0] == (digest, self._size)
         if same and self._hash.hexdigest() != digest:
+            self._unwritten = -1
             self._discard()
             raise _damaged(digest)
         if same:
@@ -383,15 +398,50 @@ class Patch(_Large):
         return same
 
 
+class _Hasher:
+    """SHA-256 on a thread of its own, beside who compares and writes."""
+
+    def __init__(self, begun: Any) -> None:
+        self._hash = begun
+        self._todo: "queue.Queue[Optional[memoryview]]" = queue.Queue(8)
+        self._thread = threading.Thread(target=self._run, name="remoterun hashes", daemon=True)
+        self._thread.start()
+
+    def update(self, data: memoryview) -> None:
+        """`data` must stay as it is until the digest is asked for."""
+        self._todo.put(data)
+
+    def hexdigest(self) -> str:
+        self.close()
+        return str(self._hash.hexdigest())
+
+    def close(self) -> None:
+        """Blocks until all is hashed. May be called twice."""
+        if self._thread.is_alive():
+            self._todo.put(None)
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            data = self._todo.get()
+            if data is None:
+                return
+            self._hash.update(data)
+            del data
+
+
 def _copy_range(source: mmap.mmap, path: str, target: Any, at: int, size: int) -> int:
     """Copy bytes from `at` on to the end of `target`, whose place that is; how many. By the kernel where it can."""
     size = min(size, 64 << 20)
     try:
         with open(path, "rb") as reader:
-            return os.copy_file_range(reader.fileno(), target.fileno(), size, at)  # type: ignore[attr-defined,unused-ignore]
+            copied = os.copy_file_range(reader.fileno(), target.fileno(), size, at)  # type: ignore[attr-defined,unused-ignore]
+            if copied:
+                return copied
     except (OSError, AttributeError):
-        _append(target, memoryview(source)[at : at + size])
-        return size
+        pass
+    _append(target, memoryview(source)[at : at + size])
+    return size
 
 
 def _take_partial(path: str) -> Optional[Any]:

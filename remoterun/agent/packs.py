@@ -38,7 +38,7 @@ def unpack(body: Bytes, count: int) -> Iterator[Tuple[bytes, memoryview]]:
     """(digest, content) of each of `count`. Raises `PackError` before the first if the lengths don't fit the body."""
     view = memoryview(body)
     start = count * _RECORD.size
-    if count < 0 or start > len(view):
+    if count < 1 or start > len(view):
         raise PackError("a pack of %d that has %d bytes" % (count, len(view)))
     records: List[Tuple[bytes, int]] = list(_RECORD.iter_unpack(view[:start]))
     if start + sum(size for _, size in records) != len(view):

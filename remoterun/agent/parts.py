@@ -18,6 +18,7 @@ import time
 from typing import Callable, List, Tuple
 
 from .home import Home, HomeError
+from .tree import LARGEST
 
 PATIENCE = 60.0
 """Seconds without a new part after which the seal is given up."""
@@ -32,18 +33,21 @@ class Part:
     """One part on its way in. The context keeps the file open; bytes come by `take`."""
 
     def __init__(self, home: Home, key: str, size: int, offset: int, length: int) -> None:
-        if not 0 < length <= size - offset or offset < 0:
+        if not 0 < length <= size - offset or offset < 0 or size > LARGEST:
             raise HomeError("bad_stream", "a part of %d bytes from %d on, of %d" % (length, offset, size))
         self._path = os.path.join(home.partial, key)
         self._offset, self._length = offset, length
         self._have = 0
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file = _open(self._path)
 
     def take(self, data: bytes) -> bool:
         """Whether the part is whole now."""
         if self._have + len(data) > self._length:
             raise HomeError("bad_stream", "more bytes of a part than were said")
         view = memoryview(data)
+        if not os.fstat(self._file).st_mode & 0o200:  # another client has sent the same meanwhile: it is the blob now
+            self._have += len(data)
+            return self._have == self._length
         while view:
             written = os.pwrite(self._file, view, self._offset + self._have)
             self._have += written
@@ -62,6 +66,18 @@ class Part:
             self._file = -1
 
 
+def ranges(home: Home, key: str) -> List[Tuple[int, int]]:
+    """(offset, length) of what is here of `key`, in order, adjacent parts as one."""
+    found: List[Tuple[int, int]] = []
+    for offset, length in sorted(listed(home, key)):
+        start, end = found[-1] if found else (0, -1)
+        if offset <= end:
+            found[-1] = (start, max(end, offset + length))
+        else:
+            found.append((offset, offset + length))
+    return [(start, end - start) for start, end in found]
+
+
 def listed(home: Home, key: str) -> List[Tuple[int, int]]:
     """(offset, length) of the parts of `key` that are here, in no order."""
     try:
@@ -77,8 +93,11 @@ def seal(home: Home, key: str, size: int, digest: str, alive: Callable[[], bool]
     path = os.path.join(home.partial, key)
     hashed = hashlib.sha256()
     done, seen, since = 0, -1, time.monotonic()
-    with open(path, "rb", buffering=0) as file:
+    with os.fdopen(_open(path), "rb", buffering=0) as file:  # it may be here before the first part
         while done < size:
+            if home.has_blob(digest):  # another client has sent the same meanwhile
+                discard(home, key)
+                return
             parts = listed(home, key)
             whole = _without_holes(parts)
             if len(parts) != seen:
@@ -91,6 +110,8 @@ def seal(home: Home, key: str, size: int, digest: str, alive: Callable[[], bool]
                 done += len(data)
             if done < size:
                 if time.monotonic() - since > PATIENCE or not alive():
+                    if not parts:
+                        discard(home, key)
                     raise HomeError("bad_stream", "a part of a blob did not come")
                 time.sleep(0.005)
         if hashed.hexdigest() != digest or os.fstat(file.fileno()).st_size != size:
@@ -99,6 +120,15 @@ def seal(home: Home, key: str, size: int, digest: str, alive: Callable[[], bool]
         os.fsync(file.fileno())
     home.adopt(path, digest)
     discard(home, key)
+
+
+def _open(path: str) -> int:
+    while True:
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except PermissionError:  # read-only: it is becoming a blob, or a crash came in the midst of that
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
 
 def discard(home: Home, key: str) -> None:

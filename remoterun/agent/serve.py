@@ -8,30 +8,46 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import json
 import os
 import platform
 import socket
 import struct
 import time
 import traceback
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from . import doctor, leases, logs, parts, slots, supervisor
+from .delta import BLOCK, records
 from .digests import Digests, unpacked
 from .engines import tail
 from .files import DISK_FULL
 from .home import Home, HomeError
 from .incoming import Landing, Patch
 from .outgoing import Shipping
-from .protocol import DATA, MAGIC, PIECE, VERSION, Cancelled, Link, LinkClosed, ProtocolError, Stream, encode
+from .packs import PACK
+from .protocol import (
+    DATA,
+    MAGIC,
+    MAX_HEADER,
+    PIECE,
+    VERSION,
+    Cancelled,
+    Link,
+    LinkClosed,
+    ProtocolError,
+    Stream,
+    encode,
+)
 from .runs import FINAL, RunFolder, RunState
 from .tree import Entry, Manifest, TreeError, check_path, hash_file, is_digest, show, walk
 
 MAX_MANIFEST = 1 << 29
 _MISSING = struct.Struct("!IQ")
+_RANGE = struct.Struct("!QQ")
 PATCHED = 4 << 20
 """Bytes from which on it pays to look for the parts of a file in another."""
-MOST_LIKE, MOST_LARGE = 4, 5000
+MOST_LIKE, MOST_LARGE, MOST_RANGES = 4, 5000, 5000
 POLL_LEAST, POLL_MOST = 0.005, 0.1
 CARE_EVERY = 2.0
 
@@ -116,7 +132,8 @@ class Server:
             for place in range(len(frame.body) // 32):
                 digest = frame.body[place * 32 : place * 32 + 32].hex()
                 if not self.home.has_blob(digest):
-                    out.append(_MISSING.pack(place, self.home.partial_size(digest)))
+                    have = self.home.partial_size(digest)
+                    out.append(_MISSING.pack(place, 0 if have and parts.listed(self.home, digest) else have))
             stream.send(b"".join(out))
             count += len(out)
         return {"missing": count}
@@ -143,19 +160,21 @@ class Server:
             patch.close()
         return {}
 
-    def op_begun(self, stream: Stream, name: str = "") -> Dict[str, Any]:
+    def op_begun(self, stream: Stream, name: str = "", sizes: Iterable[int] = ()) -> Dict[str, Any]:
         """What may help to send: {key: size} of large blobs that a cut transfer left here, {key: [[offset, length] …]}
-        of those that came in parts, and the large files of the upload `name` as it is, [path, size, digest] each."""
+        of what came in parts, the large files of the upload `name` as it is, [path, size, digest] each, and those of
+        `sizes` that a blob has here: it may be the same content. Where there are many blobs, all of them are."""
         large = []
         if name and self.home.upload_versions(name):
             files = self.home.upload_tree(name).manifest().files
-            large = [[entry.path, entry.size, entry.digest] for entry in files if entry.size >= PATCHED]
+            large = [[entry.path, entry.size, entry.digest] for entry in files if entry.size >= PATCHED][:MOST_LARGE]
         partial = {key: size for key, size in self.home.partials().items() if is_digest(key)}
-        listed = {key: parts.listed(self.home, key) for key in partial}
+        found = {key: parts.ranges(self.home, key)[:MOST_RANGES] for key in partial}
         return {
-            "partial": {key: size for key, size in partial.items() if not listed[key]},
-            "parts": {key: found for key, found in listed.items() if found},
-            "large": large[:MOST_LARGE],
+            "partial": {key: size for key, size in partial.items() if not found[key]},
+            "parts": dict(_fitting((key, ranges) for key, ranges in found.items() if ranges)),
+            "large": [row for row, _ in _fitting((row, row[0]) for row in large)],
+            "sizes": sorted(self.home.sizes_of_blobs(set(sizes))) if sizes else [],
         }
 
     def op_seal(self, stream: Stream, key: str, size: int, digest: str) -> Dict[str, Any]:
@@ -166,19 +185,40 @@ class Server:
         parts.seal(self.home, key, size, digest, lambda: not stream.cancelled)
         return {}
 
-    def op_fetch_part(self, stream: Stream, digest: str, offset: int, length: int) -> Dict[str, Any]:
-        """Out: bytes of a blob."""
+    def op_fetch_parts(self, stream: Stream, digest: str) -> Dict[str, Any]:
+        """In: (u64 offset, u64 length) of parts of a blob. Out: their bytes, one after the other."""
+        with self._open_blob(digest) as file:
+            for offset, length in _RANGE.iter_unpack(_read_body(stream)):
+                file.seek(offset)
+                while length > 0:
+                    data = file.read(min(length, PACK))
+                    if not data:
+                        raise HomeError("bad_stream", "a part that lies beyond the end of its blob")
+                    length -= len(data)
+                    stream.send(data)
+        return {}
+
+    def op_records(self, stream: Stream, digest: str, offset: int) -> Dict[str, Any]:
+        """Out: the records (see delta.py) of the blocks of a blob from `offset` on."""
+        with self._open_blob(digest) as file:
+            file.seek(offset)
+            data = b""
+            while True:
+                more = file.read(64 * BLOCK - len(data))
+                data += more
+                if len(data) == 64 * BLOCK or (data and not more):
+                    stream.send(records(data))
+                    data = b""
+                if not more:
+                    return {}
+
+    def _open_blob(self, digest: str) -> Any:
         if not is_digest(digest):
             raise HomeError("bad_stream", "not a digest: %s" % show(digest[:80]))
-        with open(self.home.blob(digest), "rb", buffering=0) as file:
-            file.seek(offset)
-            while length > 0:
-                data = file.read(min(length, PIECE))
-                if not data:
-                    break
-                length -= len(data)
-                stream.send(data)
-        return {}
+        try:
+            return open(self.home.blob(digest), "rb", buffering=0)
+        except FileNotFoundError:
+            raise HomeError("not_found", "there is no blob %s" % digest[:12])
 
     # -- uploads
 
@@ -561,6 +601,16 @@ def _send_file(stream: Stream, folder: str, path: str) -> None:
         changed = bool(left) or after.st_mtime_ns != before.st_mtime_ns
         header.update(h=digest.hexdigest(), c=int(changed), short=left)
         stream.send(data, **header)
+
+
+def _fitting(items: Iterable[Tuple[Any, Any]]) -> Iterator[Tuple[Any, Any]]:
+    """As many of them as fit into a third of a frame's header, by the length of the second of each pair."""
+    room = MAX_HEADER // 3
+    for item in items:
+        room -= len(json.dumps(item[1])) + 150
+        if room < 0:
+            return
+        yield item
 
 
 def _read_body(stream: Stream) -> bytes:

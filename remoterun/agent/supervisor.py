@@ -358,7 +358,8 @@ class Supervisor:
         problem = Docker(self.home).problem()
         needs_image = self.spec["environment"].get("image") or self.spec["environment"].get("apt")
         if needs_image:
-            return ([], problem) if problem else (["docker"], None)
+            what = "--image" if self.spec["environment"].get("image") else "--apt"
+            return ([], "%s needs Docker: %s" % (what, problem)) if problem else (["docker"], None)
         if problem:
             self.run.note("%s: using the engine `process`" % problem)
             return ["process"], None

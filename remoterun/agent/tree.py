@@ -31,6 +31,9 @@ READ_SIZE = 1 << 20
 KEPT = 20000
 """Entries that a manifest keeps parsed; of one with more they are parsed as they are read."""
 
+LARGEST = (1 << 63) - 1
+"""Bytes that a file may have."""
+
 Bytes = Union[bytes, bytearray, memoryview]
 
 
@@ -292,7 +295,7 @@ def _decode_line(line: bytes, hashed: bool) -> Entry:
             valid = (
                 isinstance(path, str)
                 and type(size) is int
-                and size >= 0
+                and 0 <= size <= LARGEST
                 and isinstance(digest, str)
                 and (is_digest(digest) or (not hashed and digest == ""))
                 and executable in (0, 1)
@@ -330,9 +333,15 @@ def _raw(name: str) -> bytes:
         raise TreeError("a name that is no file name: %s" % show(name[:80]))
 
 
+_UP_AGAIN = re.compile(r"(?:\A|/)(?!\.{1,2}(?:/|\Z))[^/]+/(?:.*/)?\.\.(?:/|\Z)", re.DOTALL)
+
+
 def link_stays_inside(path: str, target: str) -> bool:
-    """Whether the link `path`, by its text alone, points at something inside the tree that holds it."""
-    if target.startswith("/"):
+    """Whether the link `path`, by its text alone, points at something inside the tree that holds it.
+
+    One that goes up after it went down does not: where it went down there may be another link, to a place further up.
+    """
+    if target.startswith("/") or _UP_AGAIN.search(target):
         return False
     reached = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
     return reached != ".." and not reached.startswith("../")

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import itertools
+import mmap
 import os
 import stat
+import struct
 import threading
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from remoterun.agent.delta import BLOCK, DeltaError, Finder, parsed
 from remoterun.agent.files import DISK_FULL
 from remoterun.agent.packs import SMALL, PackError, inflate, unpack
 from remoterun.agent.protocol import PIECE, Cancelled, Frame, LinkClosed, RemoteError, Stream
@@ -32,17 +35,25 @@ from remoterun.agent.tree import (
     link_stays_inside,
     show,
 )
-from remoterun.errors import AlreadyExists, TransferError, UnsafePath
+from remoterun.errors import AlreadyExists, NotFound, TransferError, UnsafePath
 from remoterun.session import Session
 from remoterun.transfer.lanes import Lanes, lanes_for
 from remoterun.transfer.progress import Progress
 
+_RANGE = struct.Struct("!QQ")
+
 MAX_TREE = 1 << 29
 """Bytes of a manifest that a host may send."""
+KEPT = 1 << 20
+"""Bytes of a large file that are kept for the next try if this one is cut."""
 BATCH, BATCH_BYTES = 2000, 4 << 20
 """Small files that one of several connections is asked for at once."""
 PART = 4 << 20
-"""Bytes of a large file that are."""
+"""Bytes from which on a file is large: it comes by itself, and goes on where it was cut."""
+FAR_PART = 1 << 20
+"""Bytes of a large file that one of several connections is asked for."""
+MOST_AT_ONCE = 100_000
+"""Files that are asked for in one go: their names are in memory."""
 
 
 @dataclass
@@ -51,6 +62,8 @@ class Fetched:
 
     files: int = 0
     size: int = 0
+    there: int = 0
+    """Of these bytes, those that were here already: of a cut try, or of a file that was replaced."""
     skipped: list[str] = field(default_factory=list)
     unchanged: int = 0
     warnings: list[str] = field(default_factory=list)
@@ -62,7 +75,7 @@ def fetch_manifest(session: Session, resource: dict[str, Any]) -> tuple[Manifest
         stream.end()
         data = bytearray()
         for frame in stream:
-            data += frame.body
+            data += _some(frame, session).body
             if len(data) > MAX_TREE:
                 raise TransferError(f"{session.machine.name} sent a list without an end")
         about = stream.result
@@ -121,7 +134,7 @@ def fetch(
             for entry in plan():
                 if entry.kind == "d":
                     landing.folder(entry.path)
-            landed = _Landed(landing, name, result, progress)
+            landed = _Landed(landing, target, name, result, progress)
             if wanted:
                 files = (entry for entry in plan() if entry.kind == "f")
                 lanes = lanes_for(session, sum(wanted))
@@ -142,6 +155,7 @@ def fetch(
             for entry in plan():
                 if entry.kind == "l":
                     _place_link(landing, entry, result)
+        result.there = progress.bytes_there
     except TreeError as error:
         raise UnsafePath(f"refused: {error}")
     except OSError as error:
@@ -204,6 +218,7 @@ class _Landed:
     while it is read is taken as it came, and named in a warning."""
 
     landing: Landing
+    target: Path
     name: str | None
     result: Fetched
     progress: Progress
@@ -219,9 +234,20 @@ class _Landed:
             self.result.warnings.append(f"`{show(entry.path)}` changed while it was copied: here is what was read")
         return self.final
 
-    def came(self, size: int) -> None:
+    def old(self, entry: Entry) -> _Old | None:
+        """The file that is here and will be replaced, if it is large: it may have parts of the new one."""
+        path = self.path(entry)
+        try:
+            return _Old(path) if os.lstat(path).st_size >= PART else None
+        except (OSError, ValueError):
+            return None
+
+    def path(self, entry: Entry) -> str:
+        return os.path.join(self.target, self.name or entry.path)
+
+    def came(self, size: int, there: int = 0) -> None:
         with self.counting:
-            self.progress.add(size)
+            self.progress.add(size, there=there)
 
     def took(self, entry: Entry) -> None:
         with self.counting:
@@ -235,8 +261,25 @@ class _Landed:
 
 def _fetch_blobs(session: Session, files: Iterable[Entry], landed: _Landed) -> list[Entry]:
     """Fetch in one flow; those of which there is no blob."""
-    asking, expected = itertools.tee(files)
     gone: list[Entry] = []
+    small: list[Entry] = []
+    for entry in files:  # a large file comes by itself, after the small ones before it
+        if entry.size <= PART:
+            small.append(entry)
+            if len(small) < MOST_AT_ONCE:
+                continue
+        gone += _fetch_small(session, small, landed)
+        small = []
+        if entry.size > PART and not _fetch_large(session, entry, landed):
+            gone.append(entry)
+    return gone + _fetch_small(session, small, landed)
+
+
+def _fetch_small(session: Session, files: list[Entry], landed: _Landed) -> list[Entry]:
+    if not files:
+        return []
+    gone: list[Entry] = []
+    asking, expected = iter(files), iter(files)
     with session.stream("fetch") as stream:
         asker = _Asker(stream, asking)
         for frame in stream:
@@ -354,14 +397,14 @@ class _FarFetch:
         self._session, self._landed, self._target = session, landed, target
         self._files = iter(files)
         self._next: Entry | None = next(self._files, None)
-        self._parts: deque[tuple[_LargeFile, int, int]] = deque()
+        self._parts: Iterator[tuple[_LargeFile, int, int]] = iter(())
         self._choosing = threading.Lock()
         self._gone: list[Entry] = []
         self._large: list[_LargeFile] = []
 
     def run(self, lanes: int) -> list[Entry]:
         """The files of which there is no blob. Raises what a lane raised."""
-        running = Lanes(self._session, lanes, self._work, each=2)
+        running = Lanes(self._session, lanes, self._work, each=3)
         try:
             running.join()
         finally:
@@ -384,9 +427,10 @@ class _FarFetch:
                     self._fetch_part(session, *task)
 
     def _task(self, landed: _Landed) -> list[Entry] | tuple[_LargeFile, int, int] | None:
+        """Small files, or one that will be replaced, for it may have parts of the new one; or a part of a large one."""
         with self._choosing:
-            if self._parts:
-                return self._parts.popleft()
+            if (part := next(self._parts, None)) is not None:
+                return part
             batch: list[Entry] = []
             size = 0
             while self._next is not None and len(batch) < BATCH and size < BATCH_BYTES:
@@ -395,10 +439,13 @@ class _FarFetch:
                     if batch:
                         break
                     self._next = next(self._files, None)
+                    if os.path.lexists(landed.path(entry)):
+                        return [entry]
                     file = _LargeFile(entry, landed)
                     self._large.append(file)
-                    self._parts.extend((file, at, min(PART, entry.size - at)) for at in range(0, entry.size, PART))
-                    return self._parts.popleft()
+                    landed.came(file.start, there=file.start)
+                    self._parts = file.parts(FAR_PART)
+                    return next(self._parts)
                 batch.append(entry)
                 size += entry.size
                 self._next = next(self._files, None)
@@ -406,54 +453,228 @@ class _FarFetch:
 
     def _fetch_part(self, session: Session, file: _LargeFile, offset: int, length: int) -> None:
         at = offset
-        with session.stream("fetch_part", digest=file.entry.digest, offset=offset, length=length) as stream:
-            stream.end()
-            for frame in stream:
-                if at + len(frame.body) > offset + length:
-                    raise TransferError(f"{show(file.entry.path)}: {session.machine.name} sends more than it said")
-                file.write(frame.body, at)
-                at += len(frame.body)
-                self._landed.came(len(frame.body))
-        if at < offset + length:
-            raise TransferError(f"{show(file.entry.path)}: {session.machine.name} sends less than it said")
-        if file.is_last(length):
-            file.finish(session)
+        last = not length
+        try:
+            for data in _parts(session, file.entry, [(offset, offset + length)] if length else []):
+                file.write(data, at)
+                last = file.whole(at, len(data))
+                at += len(data)
+                self._landed.came(len(data))
+        except NotFound as error:
+            raise _damaged(file.entry, session) from error
+        if last:
+            hashed = hashlib.sha256()
+            for data in file.pieces(file.entry.size):
+                hashed.update(data)
+            file.finish(hashed.hexdigest(), session)
             self._landed.took(file.entry)
 
 
 class _LargeFile:
-    """A file that comes in parts, from several threads; it gets its name when all are there, and its hash is right."""
+    """A file that comes piece by piece, perhaps from several threads, under a name of its own; it gets its real one
+    when all is there, and its hash is right.
+
+    If that is cut, what is there from the start on without a hole stays, and the next try goes on from `start`.
+    """
 
     def __init__(self, entry: Entry, landed: _Landed) -> None:
         self.entry = entry
         folder, self._name = landed.place(entry)
         self._folder = os.dup(folder)
-        self._temporary = _Temporary(self._folder, entry.executable)
-        self._left = entry.size
+        self._own = f".{entry.digest[:24]}.remoterun"
+        mode = 0o777 if entry.executable else 0o666
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            self._file = os.open(self._own, flags, mode, dir_fd=self._folder)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # somebody else is at it
+            os.close(self._file)
+            self._own = f".{os.getpid()}-{next(_names)}.remoterun"
+            self._file = os.open(self._own, flags | os.O_EXCL, mode, dir_fd=self._folder)
+        except BaseException:
+            os.close(self._folder)
+            raise
+        self.start = os.fstat(self._file).st_size
+        if self.start > entry.size:
+            os.ftruncate(self._file, 0)
+            self.start = 0
+        self._there = {self.start: 0}
+        """Where each stretch that is here ends, and where it starts."""
+        self._left = entry.size - self.start
         self._counting = threading.Lock()
 
-    def write(self, data: bytes, at: int) -> None:
-        self._temporary.write_at(data, at)
+    def parts(self, size: int) -> Iterator[tuple[_LargeFile, int, int]]:
+        """(this file, offset, length) of each that is missing, or an empty one; a host may list any size."""
+        starts = range(self.start, self.entry.size, size) if self.start < self.entry.size else [self.start]
+        return ((self, at, min(size, self.entry.size - at)) for at in starts)
 
-    def is_last(self, length: int) -> bool:
-        """Note that a part is whole."""
+    def write(self, data: bytes | memoryview, at: int) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._file, view, at)
+            view, at = view[written:], at + written
+
+    def whole(self, offset: int, length: int) -> bool:
+        """Note that this much is here; whether it was the last."""
         with self._counting:
+            self._there[offset + length] = self._there.pop(offset, offset)
             self._left -= length
             return self._left == 0
 
-    def finish(self, session: Session) -> None:
-        if self._temporary.digest() != self.entry.digest:
+    def pieces(self, end: int) -> Iterator[bytes]:
+        """What is here, up to `end`."""
+        at = 0
+        while at < end and (data := os.pread(self._file, min(1 << 20, end - at), at)):
+            yield data
+            at += len(data)
+
+    def finish(self, digest: str, session: Session) -> None:
+        """`digest`: of what was written."""
+        if digest != self.entry.digest:
+            os.ftruncate(self._file, 0)
+            self._there = {}
             raise _damaged(self.entry, session)
-        self._temporary.sync()
-        self._temporary.rename(self._name)
+        os.fsync(self._file)
+        os.replace(self._own, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        self._own = ""
         self.close()
 
     def close(self) -> None:
         """May be called twice."""
-        if self._folder >= 0:
-            self._temporary.__exit__()
-            os.close(self._folder)
-            self._folder = -1
+        if self._folder < 0:
+            return
+        if self._own:
+            end = next((end for end, start in self._there.items() if not start), 0)
+            with contextlib.suppress(OSError):
+                if end < KEPT:
+                    os.unlink(self._own, dir_fd=self._folder)
+                else:
+                    os.ftruncate(self._file, end)
+        os.close(self._file)
+        os.close(self._folder)
+        self._folder = -1
+
+
+def _fetch_large(session: Session, entry: Entry, landed: _Landed) -> bool:
+    """One large file, in order; False if the host has no such blob."""
+    old = landed.old(entry)
+    file = _LargeFile(entry, landed)
+    try:
+        hashed = hashlib.sha256()
+        for data in file.pieces(file.start):
+            hashed.update(data)
+        landed.came(file.start, there=file.start)
+        if file.start < entry.size:
+            if old is not None:
+                with old:
+                    _fetch_different(session, file, old, hashed, landed)
+            else:
+                _fetch_rest(session, file, file.start, entry.size, hashed, landed)
+        file.finish(hashed.hexdigest(), session)
+        landed.took(entry)
+        return True
+    except NotFound:
+        return False
+    finally:
+        file.close()
+
+
+def _fetch_rest(session: Session, file: _LargeFile, start: int, end: int, hashed: Any, landed: _Landed) -> None:
+    """The bytes from `start` to `end`, which are written, and hashed."""
+    at = start
+    for data in _parts(session, file.entry, [(start, end)]):
+        hashed.update(data)
+        file.write(data, at)
+        file.whole(at, len(data))
+        at += len(data)
+        landed.came(len(data))
+
+
+def _fetch_different(session: Session, file: _LargeFile, old: _Old, hashed: Any, landed: _Landed) -> None:
+    """What the file that is here has already is taken from there: see `agent.delta`."""
+    size, at = file.entry.size, file.start
+    finder = Finder([old.view], size)
+    with session.stream("records", digest=file.entry.digest, offset=at) as stream:
+        stream.end()
+        for frame in stream:
+            try:
+                places = finder.find(at, parsed(frame.body))
+            except DeltaError as error:
+                raise TransferError(f"{session.machine.name} sent an answer that makes no sense: {error}")
+            if at + (len(places) - 1) * BLOCK >= size:
+                raise TransferError(f"{show(file.entry.path)}: {session.machine.name} sends more than it said")
+            blocks = [(at + n * BLOCK, min(size, at + (n + 1) * BLOCK)) for n in range(len(places))]
+            wanted = [block for block, place in zip(blocks, places, strict=True) if place is None]
+            sent = _Bytes(_parts(session, file.entry, wanted) if wanted else iter(()))
+            for (start, end), place in zip(blocks, places, strict=True):
+                data = sent.take(end - start) if place is None else old.view[place[1] : place[1] + end - start]
+                hashed.update(data)
+                file.write(data, start)
+                file.whole(start, end - start)
+                landed.came(end - start, there=0 if place is None else end - start)
+            sent.end()
+            at = blocks[-1][1]
+    if at < size:
+        raise TransferError(f"{show(file.entry.path)}: {session.machine.name} sends less than it said")
+
+
+def _parts(session: Session, entry: Entry, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
+    """The bytes of the blob from start to end of each, one after the other: as many as that."""
+    left = sum(end - start for start, end in ranges)
+    with session.stream("fetch_parts", digest=entry.digest) as stream:
+        stream.send(b"".join(_RANGE.pack(start, end - start) for start, end in ranges))
+        stream.end()
+        for frame in stream:
+            left -= len(_some(frame, session).body)
+            if left < 0:
+                raise TransferError(f"{show(entry.path)}: {session.machine.name} sends more than it said")
+            yield frame.body
+    if left:
+        raise TransferError(f"{show(entry.path)}: {session.machine.name} sends less than it said")
+
+
+class _Bytes:
+    """Pieces of any length, to be taken in others."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._held = pieces, b""
+
+    def take(self, size: int) -> bytes:
+        while len(self._held) < size:
+            self._held += next(self._pieces, b"") or _no_more()
+        data, self._held = self._held[:size], self._held[size:]
+        return data
+
+    def end(self) -> None:
+        for _ in self._pieces:  # what it raises at its end
+            pass
+
+
+def _no_more() -> bytes:
+    raise TransferError("the transfer ended early", hint="repeat the command")
+
+
+class _Old:
+    """The file that is here, and will be replaced: its content, not to be changed."""
+
+    def __init__(self, path: str) -> None:
+        """Raises `OSError`, `ValueError` for one that is no file, or empty."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ValueError(path)
+            self._map = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        finally:
+            os.close(descriptor)
+        self.view = memoryview(self._map)
+
+    def __enter__(self) -> _Old:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(BufferError):  # an error's traceback may hold a part
+            self.view.release()
+            self._map.close()
 
 
 _names = itertools.count()
@@ -485,21 +706,6 @@ class _Temporary:
         while view:
             view = view[os.write(self._file, view) :]
 
-    def write_at(self, data: bytes, at: int) -> None:
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self._file, view, at)
-            view, at = view[written:], at + written
-
-    def digest(self) -> str:
-        """Of all that was written."""
-        hashed = hashlib.sha256()
-        at = 0
-        while data := os.pread(self._file, 1 << 20, at):
-            hashed.update(data)
-            at += len(data)
-        return hashed.hexdigest()
-
     def sync(self) -> None:
         os.fsync(self._file)
 
@@ -522,7 +728,7 @@ def _fetch_files(session: Session, resource: dict[str, Any], files: list[Entry],
             names.ask(entry)
             frame = _next(stream, session)
             if "gone" in frame.header:
-                landed.result.warnings.append(f"`{show(entry.path)}` is gone: {frame.header['gone']}")
+                landed.result.warnings.append(f"`{show(entry.path)}` is gone: {show(str(frame.header['gone']))}")
                 continue
             if _land_file(stream, session, entry, frame, landed):
                 landed.took(entry)
@@ -584,6 +790,8 @@ def _land_file(stream: Stream, session: Session, entry: Entry, frame: Frame, lan
             if "h" in frame.header:
                 break
             frame = _next(stream, session)
+            if "h" not in frame.header:
+                _some(frame, session)
         if digest.hexdigest() != frame.header["h"] or (entry.digest and digest.hexdigest() != entry.digest):
             raise _damaged(entry, session)
         if have != size or (frame.header.get("c") and not landed.changed(entry)):
@@ -614,6 +822,13 @@ def _next(stream: Stream, session: Session) -> Frame:
     frame = stream.receive()
     if frame is None:
         raise _ended(session)
+    return frame
+
+
+def _some(frame: Frame, session: Session) -> Frame:
+    """A frame that brings something: others could come without an end."""
+    if not frame.body:
+        raise TransferError(f"{session.machine.name} sends what makes no sense")
     return frame
 
 

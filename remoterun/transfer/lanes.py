@@ -16,7 +16,7 @@ from remoterun.errors import RemoterunError
 from remoterun.session import Session
 
 FAR, FARTHER = 0.010, 0.040
-"""Seconds there and back from which on a second lane, or four, pay."""
+"""Seconds there and back from which on two lanes, or five, pay."""
 WORTH = 16 << 20
 """Bytes for which it pays to open them."""
 
@@ -25,7 +25,7 @@ def lanes_for(session: Session, size: int) -> int:
     """How many connections to use for so many bytes."""
     if size < WORTH or session.round_trip < FAR:
         return 1
-    return 4 if session.round_trip >= FARTHER else 2
+    return 5 if session.round_trip >= FARTHER else 2
 
 
 class Lanes:

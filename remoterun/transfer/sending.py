@@ -28,11 +28,11 @@ from typing import Any
 
 from remoterun.agent.delta import BLOCK, records
 from remoterun.agent.packs import PACK, SMALL, pack
-from remoterun.agent.protocol import PIECE, Stream
+from remoterun.agent.protocol import PIECE, RemoteError, Stream
 from remoterun.agent.tree import Manifest, ManifestBuilder, TreeError, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
-from remoterun.transfer.deflating import Deflating
+from remoterun.transfer.deflating import Deflating, crc32
 from remoterun.transfer.lanes import Lanes, lanes_for
 from remoterun.transfer.progress import Progress
 from remoterun.transfer.reading import Changing, Listed, Reading, changing, pieces, whole_content
@@ -42,16 +42,18 @@ BATCH = 1000
 BATCH_BYTES = 1 << 20
 WHOLE = 4 << 20
 """Bytes of the largest file that is read before anything of it is sent."""
-UNDER_WAY = 32 << 20
+UNDER_WAY = 16 << 20
 """Bytes that are read and not sent yet."""
 BLOCKS = 64
 """Of a file that is compared with another there: asked about at once, ..."""
-QUESTIONS = 4
+QUESTIONS = 3
 """... and so many times before the first answer is waited for."""
 BULK = 256 << 10
 """Bytes of a frame of a large file."""
 EAGER = 4 << 20
 """Bytes of small files that go over the open connection before others are opened for them."""
+MOST_SIZES = 10_000
+"""Of large files, that are asked about."""
 PART = 1 << 20
 """Bytes of a large file that go over one of several connections."""
 
@@ -151,7 +153,10 @@ class _Sender:
         self._partial: dict[str, int] = {}
         self._parts: dict[str, list[tuple[int, int]]] = {}
         self._likely = Likely([])
+        self._asked = False
+        self._sizes: set[int] = set()
         self._size = 0
+        self._opening = threading.Lock()
         self._shared: _Shared | None = None
         self._lanes: Lanes | None = None
 
@@ -209,7 +214,7 @@ class _Sender:
                 entry = item.entry
                 if entry.kind == "f":
                     if entry.digest:
-                        stamp = (item.status.st_size, item.status.st_mtime_ns) if item.status else (0, 0)
+                        stamp = _stamp(item.status) if item.status else (0, 0)
                         batch = self._take(batch, _Blob(entry.digest, entry.size, None, item.path, stamp))
                     elif entry.size <= WHOLE:
                         content, digest, status, read_at = whole_content(item, 2 * WHOLE)
@@ -246,10 +251,15 @@ class _Sender:
 
     def _look_what_is_there(self, name: str, tree: Reading) -> None:
         """Only if there are large files to read; it costs a round trip."""
-        if tree.ended and not any(entry.size > WHOLE and not entry.digest for entry in tree.entries()):
-            return
-        there = self._session.call("begun", name=name)
+        large = {entry.size for entry in tree.entries() if entry.size > WHOLE and not entry.digest}
+        if large or not tree.ended:
+            self._ask_what_is_there(name, large)
+
+    def _ask_what_is_there(self, name: str, sizes: set[int]) -> None:
+        there = self._session.call("begun", name=name, sizes=sorted(sizes)[:MOST_SIZES])
+        self._asked = True
         try:
+            self._sizes = {int(size) for size in there["sizes"]}
             self._partial = {str(key): int(size) for key, size in there["partial"].items()}
             self._parts = {
                 str(key): [(int(offset), int(length)) for offset, length in found]
@@ -271,8 +281,16 @@ class _Sender:
                 there = self._partial.get(key, 0)
                 there = there if there <= before.st_size else 0
                 like = self._likely.of(item.entry.path, before.st_size)
+                if not like and before.st_size in self._sizes:
+                    digest = self._hashed(item.path, before.st_size)
+                    after = os.stat(item.path)
+                    if _stamp(before) != _stamp(after):
+                        continue
+                    tree.note(item, after, digest, read_at)
+                    self._flush_one(_Blob(digest, before.st_size, None, item.path, _stamp(before)))
+                    return digest, before.st_size
                 if like:
-                    digest = self._compare(item.path, before.st_size, there, key, like)
+                    digest = self._compared(item.path, before.st_size, there, key, like)
                 elif self._is_far(before.st_size) and not there:
                     digest = self._in_parts(item.path, before.st_size, key)
                 else:
@@ -282,10 +300,31 @@ class _Sender:
                 continue
             except OSError as error:
                 raise TransferError(f"`{show(item.path)}` can't be read: {error.strerror}")
-            if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
+            if _stamp(before) == _stamp(after):
                 tree.note(item, after, digest, read_at)
                 return digest, after.st_size
         raise changing(item.path)
+
+    def _compared(self, path: str, size: int, there: int, key: str, like: list[str]) -> str:
+        try:
+            return self._compare(path, size, there, key, like)
+        except TransferError as error:
+            cause = error.__context__
+            if not (isinstance(cause, RemoteError) and cause.code == "damaged"):
+                raise
+        return self._read(path, size, 0, key)  # a block had another's checksum by chance: it would have so again
+
+    def _hashed(self, path: str, size: int) -> str:
+        """There is a blob of that size: it may be this one, so it is not sent before that is known."""
+        digest = hashlib.sha256()
+        for piece in pieces(path, 0, size, 1 << 20):
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def _flush_one(self, blob: _Blob) -> None:
+        batch = _Batch()
+        batch.add(blob)
+        self._flush(batch)
 
     def _compare(self, path: str, size: int, there: int, key: str, like: list[str]) -> str:
         """Send what others there don't have of it: see `agent.delta`. The digest."""
@@ -311,7 +350,7 @@ class _Sender:
 
             for data in pieces(path, there, size, BLOCKS * BLOCK):
                 digest.update(data)
-                stream.send(records(data), w=1)
+                stream.send(records(data, crc32), w=1)
                 asked.append(data)
                 if len(asked) > QUESTIONS:
                     answer()
@@ -347,14 +386,16 @@ class _Sender:
     def _in_parts(self, path: str, size: int, key: str, digest: str = "") -> str:
         """Send a file over all lanes; its digest, if that is not known. Blocks until it is there."""
         hashed = hashlib.sha256()
-        there = set(self._parts.get(key, ()))
+        there = deque(sorted(self._parts.get(key, ())))
         at = 0
         for data in pieces(path, 0, size, PART):
             if not digest:
                 hashed.update(data)
             part = (at, len(data))
             at += len(data)
-            if part in there:
+            while there and sum(there[0]) < at:
+                there.popleft()
+            if there and there[0][0] <= part[0]:
                 self._count(0, 0, there=len(data))
                 continue
             header: dict[str, Any] = {"k": key, "s": size, "o": part[0], "n": part[1]}
@@ -375,9 +416,10 @@ class _Sender:
 
     def _share(self, frames: list[tuple[bytes, dict[str, Any]]], size: int, blobs: int) -> None:
         """Give something to whichever lane is free; they are opened with the first."""
-        if self._shared is None:
-            self._shared = _Shared()
-            self._lanes = Lanes(self._session, lanes_for(self._session, self._size), self._work)
+        with self._opening:
+            if self._shared is None:
+                self._shared = _Shared()
+                self._lanes = Lanes(self._session, lanes_for(self._session, self._size), self._work)
         assert self._lanes is not None
         while not self._shared.put(_Task(frames, size, blobs), 0.2):
             if self._lanes.failure:
@@ -461,22 +503,29 @@ class _Sender:
 
     def _send_known(self, blob: _Blob, have: int) -> None:
         """A large file that was hashed before."""
-        offset = have if have <= blob.size else 0
+        offset, key = have if have <= blob.size else 0, blob.digest
         try:
             status = os.stat(blob.path)
-            if (status.st_size, status.st_mtime_ns) != blob.stamp:
+            if _stamp(status) != blob.stamp:
                 raise Changing
+            if not offset:  # it may have been begun when its digest was not known yet, or in parts
+                if not self._asked:
+                    self._ask_what_is_there("", set())
+                begun = _key(blob.path, status)
+                there = self._partial.get(begun, 0)
+                if begun in self._parts or 0 < there <= blob.size:
+                    offset, key = (0 if begun in self._parts else there), begun
             if self._is_far(blob.size - offset) and not offset:
-                self._in_parts(blob.path, blob.size, blob.digest, blob.digest)
+                self._in_parts(blob.path, blob.size, key, blob.digest)
             else:
-                self._send_pieces(blob, offset, pieces(blob.path, offset, blob.size, BULK))
+                self._send_pieces(blob, offset, pieces(blob.path, offset, blob.size, BULK), key)
         except (Changing, FileNotFoundError):
             raise TransferError(f"`{show(blob.path)}` changed after it was read", hint="try again")
 
-    def _send_pieces(self, blob: _Blob, offset: int, parts: Iterable[bytes]) -> None:
+    def _send_pieces(self, blob: _Blob, offset: int, parts: Iterable[bytes], key: str = "") -> None:
         if offset > blob.size:
             offset = 0
-        header: dict[str, Any] = {"d": blob.digest, "s": blob.size, "o": offset}
+        header: dict[str, Any] = {"d": blob.digest, "s": blob.size, "o": offset, "k": key}
         self._count(0, 0, there=offset)
         for part in parts:
             self._bulk.send(part, header)
@@ -613,6 +662,10 @@ def _runs(flags: bytes) -> Iterator[tuple[int, int]]:
 
 def _slices(content: bytes, start: int) -> Iterator[bytes]:
     return (content[at : at + PIECE] for at in range(start, len(content), PIECE))
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
 
 
 def _key(path: str, status: Any) -> str:

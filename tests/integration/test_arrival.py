@@ -161,3 +161,11 @@ def test_without_git_the_ignore_file_is_honoured(user: User, tmp_path: Path) -> 
     (folder / "code.py").write_text("x")
     (folder / ".remoterunignore").write_text("big/\n")
     assert set(arrived(user, folder, no_git=True)) == {"code.py", ".remoterunignore"}
+
+
+def test_before_the_first_commit_nothing_is_left_behind(user: User, git: Any) -> None:
+    """There is no commit to record a diff against: one that came all the same would belong to no run."""
+    (git.folder / "a").write_text("a\n")
+    git("add", "a")
+    assert list(arrived(user, git.folder)) == ["a"]
+    assert "leased" not in {use.kind for use in user.client.usage().uses}

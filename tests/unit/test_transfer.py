@@ -120,6 +120,127 @@ class TestThereAndBack:
             other.close()
 
 
+class Cut(Exception):
+    """Raised in the midst of a transfer, as ^C is."""
+
+
+def cut_at(size: int) -> Progress:
+    def report(progress: Progress) -> None:
+        if progress.bytes_done >= size:
+            raise Cut
+
+    return Progress(report)
+
+
+OLD = os.urandom(24 << 20)
+CHANGES = {
+    "the same": OLD,
+    "changed in the middle": OLD[: 10 << 20] + os.urandom(100_000) + OLD[(10 << 20) + 100_000 :],
+    "more in between": OLD[:70_000] + os.urandom(300_000) + OLD[70_000:],
+    "less": OLD[: 5 << 20] + OLD[6 << 20 :],
+    "appended": OLD + os.urandom(100_000),
+    "cut off": OLD[: 11 << 20],
+    "all new": os.urandom(20 << 20),
+}
+SENT = {"more in between": 600_000, "all new": 20 << 20}
+"""Bytes that may be sent: else a change of 100,000, and what of its blocks is not changed."""
+
+
+@pytest.fixture(params=["near", "far"])
+def any_link(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """A session as over a near link, and as over a far one, where several connections share the work."""
+    from remoterun.transfer import lanes
+
+    if request.param == "far":
+        monkeypatch.setattr(lanes, "FAR", -1.0)
+
+    def host() -> LocalHost:
+        return LocalHost(tmp_path / "home")
+
+    session = Session(MachineType("here"), host(), host)
+    yield session
+    session.close()
+
+
+class TestLargeFiles:
+    @pytest.mark.parametrize("change", CHANGES)
+    def test_one_that_is_like_another_there(self, any_link: Session, tmp_path: Path, change: str) -> None:
+        upload(any_link, tmp_path / "s", {"big": OLD, "small": b"x"})
+        write_files(tmp_path / "s", {"big": CHANGES[change]})
+        manifest, sent = send(any_link, tmp_path / "s")
+        assert manifest.entries[0].digest == sha256(CHANGES[change])
+        assert sent.size <= SENT.get(change, 300_000) and sent.size + sent.already == len(CHANGES[change]) + 1
+        any_link.request("commit_upload", manifest.encode(), name="doom")
+        progress = Progress()
+        target = write_files(tmp_path / "t", {"big": OLD})
+        fetch(any_link, UPLOAD, target, lambda path: True, progress)
+        assert read_files(target) == {"big": CHANGES[change], "small": b"x"}
+        if change != "the same":
+            assert progress.bytes_done - progress.bytes_there <= SENT.get(change, 300_000) + 1
+
+    def test_the_same_content_from_another_place(self, any_link: Session, tmp_path: Path) -> None:
+        upload(any_link, tmp_path / "s", {"big": OLD})
+        _, sent = send_tree(any_link, read_tree(write_files(tmp_path / "t", {"other": OLD})), {}, Progress(), "new")
+        assert (sent.size, sent.already) == (0, len(OLD))
+        other = OLD[:-1] + bytes([OLD[-1] ^ 1])  # of the same size
+        manifest, sent = send_tree(any_link, read_tree(write_files(tmp_path / "t", {"other": other})), {}, Progress())
+        assert (sent.size, manifest.entries[0].digest) == (len(OLD), sha256(other))
+
+    def test_a_cut_upload_goes_on(self, any_link: Session, tmp_path: Path) -> None:
+        folder = write_files(tmp_path / "s", {"big": OLD, "small": b"x"})
+        for size in (9 << 20, 15 << 20):
+            with pytest.raises(Cut):
+                send(any_link, folder, cut_at(size))
+            any_link.close()
+            any_link = any_link.another()
+        _, sent = send(any_link, folder)
+        assert sent.already > 6 << 20 and sent.size + sent.already == len(OLD) + 1
+        assert not os.listdir(Home.open(str(tmp_path / "home")).partial)
+        any_link.close()
+
+    def test_a_cut_copy_goes_on(self, any_link: Session, tmp_path: Path) -> None:
+        upload(any_link, tmp_path / "s", {"a": b"x", "big": OLD})
+        target = tmp_path / "t"
+        there = 0
+        for size in (18 << 20, 22 << 20):
+            with pytest.raises(Cut):
+                fetch(any_link, UPLOAD, target, refuse, cut_at(size))
+            (part,) = target.glob(".*.remoterun")
+            assert part.stat().st_size >= there
+            there = part.stat().st_size
+            any_link.close()
+            any_link = any_link.another()
+        assert there >= 1 << 20
+        progress = Progress()
+        fetch(any_link, UPLOAD, target, refuse, progress)
+        assert read_files(target) == {"a": b"x", "big": OLD} and progress.bytes_there == there
+        any_link.close()
+
+    def test_what_a_cut_copy_left_is_verified(self, any_link: Session, tmp_path: Path) -> None:
+        upload(any_link, tmp_path / "s", {"big": OLD})
+        target = tmp_path / "t"
+        with pytest.raises(Cut):
+            fetch(any_link, UPLOAD, target, refuse, cut_at(20 << 20))
+        (part,) = target.glob(".*.remoterun")
+        with part.open("r+b") as file:
+            file.write(b"damaged")
+        any_link.close()
+        any_link = any_link.another()
+        with pytest.raises(TransferError, match="damaged"):
+            fetch(any_link, UPLOAD, target, refuse, Progress())
+        assert read_files(target) == {}
+        fetch(any_link, UPLOAD, target, refuse, Progress())
+        assert read_files(target) == {"big": OLD}
+        any_link.close()
+
+    def test_many_files_over_several_connections(self, any_link: Session, tmp_path: Path) -> None:
+        files: Files = {f"{n % 7}/{n}": os.urandom(20_000 + n) for n in range(1500)}
+        manifest = upload(any_link, tmp_path / "s", files)
+        assert manifest.encode() == tree_of(files)[0].encode()
+        fetch(any_link, UPLOAD, tmp_path / "t", refuse, Progress())
+        assert read_files(tmp_path / "t") == files
+
+
 class TestReading:
     def test_what_cannot_be_an_upload(self, tmp_path: Path) -> None:
         (tmp_path / "pipe").mkdir()
@@ -433,7 +554,7 @@ class TestHostileHosts:
             put, _, _ = hear(OPEN)
             while True:
                 stream, header, body = hear(OPEN)
-                say(stream, END, {"partial": {}, "parts": {}, "large": []})
+                say(stream, END, {"partial": {}, "parts": {}, "large": [], "sizes": []})
                 if header["op"] == "begun":
                     break
             say(put, END, {"blobs": 1})

@@ -39,13 +39,11 @@ def upload(
     check_upload_name(chosen)
     with connect() as client:
         try:
-            with render.progress() as progress:
+            with render.progress(json) as progress:
                 done = client.upload(path, chosen, to, progress)
         except KeyboardInterrupt:
-            render.line("")
-            render.line("Not finished. What has arrived stays there; to go on:")
             where = f" --to {to}" if to else ""
-            render.line(f"  remoterun upload {render.word(str(path))} --name {chosen}{where}")
+            render.not_finished(f"remoterun upload {render.word(str(path))} --name {chosen}{where}")
             raise
     render.uploaded(done, json)
 
@@ -111,6 +109,7 @@ def cp(
             "--to", metavar="MACHINE", help="Where to make a new upload.", autocompletion=complete.machine_types
         ),
     ] = None,
+    json: Json = False,
 ) -> None:
     """Copy files of a run or an upload here, or files into an upload.
 
@@ -124,16 +123,20 @@ def cp(
                 raise UsageError(
                     "both sides are resources: one of them has to be here", hint=f"remoterun cp {source} ."
                 )
-            with render.progress() as progress:
-                into = target.endswith("/")
-                fetched = client.copy(source, Path(target), _conflict(force, ignore), progress, into=into)
-            render.fetched(fetched)
+            into = target.endswith("/")
+            try:
+                with render.progress(json) as progress:
+                    fetched = client.copy(source, Path(target), _conflict(force, ignore), progress, into=into)
+            except KeyboardInterrupt:
+                render.not_finished(f"remoterun cp {render.word(source)} {render.word(target)}", here=True)
+                raise
+            render.fetched(fetched, json)
         elif Resource.is_one(target):
             path = Path(source)
             _check_there(path)
-            with render.progress() as progress:
+            with render.progress(json) as progress:
                 done = client.copy_up(path, Resource.parse(target), to, progress)
-            render.uploaded(done, False)
+            render.uploaded(done, json)
         else:
             raise UsageError(
                 "neither side is a resource",

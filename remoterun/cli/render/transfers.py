@@ -16,23 +16,46 @@ def uploaded(done: Any, as_json: bool) -> None:
     for text in done.warnings:
         warning(text)
     if as_json:
-        out_json({**upload.record(), "created": done.created, "bytes_sent": done.sent.size})
+        record = {"created": done.created, "bytes_sent": done.sent.size, "bytes_there": done.sent.already}
+        out_json({**upload.record(), **record})
         return
     path = f"uploads/{upload.name}"
     content = f"{files(upload.files)}, {size(upload.size)}"
     if not done.created:
         line(f"Nothing to send: {path} has this content already (version {upload.version}, {content})")
     else:
-        already = f", {size(done.sent.already)} of it there already" if done.sent.already else ""
+        already = _already(done.sent.already, upload.size)
         line(f"Uploaded {content}{already}: {path} (version {upload.version}) on {upload.machine}")
     line(f"  remoterun run --mount {path}:data COMMAND   finds it in ./data")
     out(path)
 
 
-def fetched(result: Any) -> None:
+def _already(already: int, total: int) -> str:
+    """What was there already; where that looks like everything, what was not says more."""
+    if not already:
+        return ""
+    if size(already) != size(total):
+        return f", {size(already)} of it there already"
+    return f", all{f' but {size(total - already)}' if total > already else ''} of it there already"
+
+
+def not_finished(command: str, here: bool = False) -> None:
+    """After ^C: what came stays, and how to go on."""
+    line("")
+    line(f"Not finished. What has arrived stays {'here' if here else 'there'}; to go on:")
+    line(f"  {command}")
+
+
+def fetched(result: Any, as_json: bool = False) -> None:
     for text in result.warnings:
         warning(text)
-    line(f"{paint('✓', '32')} Copied {files(result.files)} ({size(result.size)})")
+    if as_json:
+        kept = sorted(result.skipped)
+        record = {"files": result.files, "bytes": result.size, "bytes_there": result.there}
+        out_json({**record, "unchanged": result.unchanged, "kept": kept})
+        return
+    already = f", {size(result.there)} of it here already" if result.there else ""
+    line(f"{paint('✓', '32')} Copied {files(result.files)} ({size(result.size)}{already})")
     if result.skipped:
         line(f"  Kept {files(len(result.skipped))} that existed")
     if result.unchanged:
