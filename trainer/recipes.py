@@ -41,7 +41,7 @@ class Recipe:
 # fmt: off
 RECIPES = (
     #      below     units layers batch  seq epochs   rate  schedule  keep  validation
-    Recipe(500_000,    128,    2,    32,  64,   20,  0.004, "cosine", 1.00, 0.05),
+    Recipe(500_000,    128,    2,    32,  64,   20,  0.004, "cosine", 0.90, 0.05),
     Recipe(4_000_000,  256,    2,    32,  64,    7,  0.003, "cosine", 1.00, 0.05),
     Recipe(10_000_000, 512,    2,    64, 128,    7,  0.002, "cosine", 0.75, 0.05),
     Recipe(20_000_000, 1024,   2,   128, 128,    7,  0.001, "cosine", 0.75, 0.05),

@@ -401,6 +401,7 @@ class _FarFetch:
         self._choosing = threading.Lock()
         self._gone: list[Entry] = []
         self._large: list[_LargeFile] = []
+        self._stopped = False
 
     def run(self, lanes: int) -> list[Entry]:
         """The files of which there is no blob. Raises what a lane raised."""
@@ -408,6 +409,7 @@ class _FarFetch:
         try:
             running.join()
         finally:
+            self._stopped = True
             running.close()
             for file in self._large:
                 file.close()
@@ -429,6 +431,8 @@ class _FarFetch:
     def _task(self, landed: _Landed) -> list[Entry] | tuple[_LargeFile, int, int] | None:
         """Small files, or one that will be replaced, for it may have parts of the new one; or a part of a large one."""
         with self._choosing:
+            if self._stopped:
+                return None
             if (part := next(self._parts, None)) is not None:
                 return part
             batch: list[Entry] = []
@@ -441,7 +445,7 @@ class _FarFetch:
                     self._next = next(self._files, None)
                     if os.path.lexists(landed.path(entry)):
                         return [entry]
-                    file = _LargeFile(entry, landed)
+                    file = _LargeFile(entry, landed, ordered=False)
                     self._large.append(file)
                     landed.came(file.start, there=file.start)
                     self._parts = file.parts(FAR_PART)
@@ -474,14 +478,16 @@ class _LargeFile:
     """A file that comes piece by piece, perhaps from several threads, under a name of its own; it gets its real one
     when all is there, and its hash is right.
 
-    If that is cut, what is there from the start on without a hole stays, and the next try goes on from `start`.
+    If that is cut, what is there from the start on without a hole stays, and the next try goes on from `start`. With
+    holes in it (`ordered` False: its parts come in any order) it has another name, that no next try takes: a SIGKILL
+    leaves that.
     """
 
-    def __init__(self, entry: Entry, landed: _Landed) -> None:
+    def __init__(self, entry: Entry, landed: _Landed, ordered: bool = True) -> None:
         self.entry = entry
         folder, self._name = landed.place(entry)
         self._folder = os.dup(folder)
-        self._own = f".{entry.digest[:24]}.remoterun"
+        self._kept = self._own = f".{entry.digest[:24]}.remoterun"
         mode = 0o777 if entry.executable else 0o666
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
@@ -489,7 +495,7 @@ class _LargeFile:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:  # somebody else is at it
             os.close(self._file)
-            self._own = f".{os.getpid()}-{next(_names)}.remoterun"
+            self._kept = self._own = f".{os.getpid()}-{next(_names)}.remoterun"
             self._file = os.open(self._own, flags | os.O_EXCL, mode, dir_fd=self._folder)
         except BaseException:
             os.close(self._folder)
@@ -502,6 +508,26 @@ class _LargeFile:
         """Where each stretch that is here ends, and where it starts."""
         self._left = entry.size - self.start
         self._counting = threading.Lock()
+        self._using = threading.Lock()
+        if not ordered:
+            self._remove_abandoned()
+            self._own = f".{entry.digest[:24]}.{os.getpid()}-{next(_names)}.remoterun"
+            os.rename(self._kept, self._own, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+
+    def _remove_abandoned(self) -> None:
+        """Files with holes, of processes that were killed."""
+        with os.scandir(self._folder) as found:
+            names = [item.name for item in found if item.name.startswith(f".{self.entry.digest[:24]}.")]
+        for name in names:
+            if name == self._kept or not name.endswith(".remoterun"):
+                continue
+            with contextlib.suppress(OSError):
+                file = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while somebody is at it
+                    os.unlink(name, dir_fd=self._folder)
+                finally:
+                    os.close(file)
 
     def parts(self, size: int) -> Iterator[tuple[_LargeFile, int, int]]:
         """(this file, offset, length) of each that is missing, or an empty one; a host may list any size."""
@@ -509,10 +535,14 @@ class _LargeFile:
         return ((self, at, min(size, self.entry.size - at)) for at in starts)
 
     def write(self, data: bytes | memoryview, at: int) -> None:
+        """Raises `TransferError` once it is closed: another thread may be late to hear of it."""
         view = memoryview(data)
-        while view:
-            written = os.pwrite(self._file, view, at)
-            view, at = view[written:], at + written
+        with self._using:
+            if self._folder < 0:
+                raise TransferError(f"the copy of {show(self.entry.path)} was given up")
+            while view:
+                written = os.pwrite(self._file, view, at)
+                view, at = view[written:], at + written
 
     def whole(self, offset: int, length: int) -> bool:
         """Note that this much is here; whether it was the last."""
@@ -541,18 +571,20 @@ class _LargeFile:
 
     def close(self) -> None:
         """May be called twice."""
-        if self._folder < 0:
-            return
-        if self._own:
-            end = next((end for end, start in self._there.items() if not start), 0)
-            with contextlib.suppress(OSError):
-                if end < KEPT:
-                    os.unlink(self._own, dir_fd=self._folder)
-                else:
-                    os.ftruncate(self._file, end)
-        os.close(self._file)
-        os.close(self._folder)
-        self._folder = -1
+        with self._using, self._counting:
+            if self._folder < 0:
+                return
+            if self._own:
+                end = next((end for end, start in self._there.items() if not start), 0)
+                with contextlib.suppress(OSError):
+                    if end < KEPT:
+                        os.unlink(self._own, dir_fd=self._folder)
+                    else:
+                        os.ftruncate(self._file, end)
+                        os.rename(self._own, self._kept, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            os.close(self._file)
+            os.close(self._folder)
+            self._folder = -1
 
 
 def _fetch_large(session: Session, entry: Entry, landed: _Landed) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import socket
@@ -10,23 +11,27 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from remoterun.agent import tree
 from remoterun.agent.tree import (
     HEADER,
     ChangedWhileRead,
     Entry,
     Landing,
     Manifest,
+    ManifestBuilder,
     SpecialFile,
     TreeError,
     check_path,
     hash_file,
     link_stays_inside,
+    read_entries,
     show,
     walk,
 )
+from tests.workshop import Files, read_files, tree_of, write_files
 
 PART = st.binary(min_size=1, max_size=20).filter(lambda raw: not set(raw) & set(b"/\0") and raw not in (b".", b".."))
 PATH = st.lists(PART, min_size=1, max_size=4).map(lambda parts: os.fsdecode(b"/".join(parts)))
@@ -69,6 +74,196 @@ def test_the_form_stays_as_it_is() -> None:
         b'["f","\\u00e9",0,"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",0]\n'
     )
     assert manifest.digest == "a16aae588263de6f39ffe550e5bf501de47ee9e3c3d7afe7b85491a938181cbc"
+
+
+NASTY = st.sampled_from(
+    ["a", "a-b", "a.b", "a b", "a\"b", "a\\b", "a\nb", "b", "A", ".a", "..a", "...", "é", "e\u0301", "\udcff",
+     "a\udcff", "\u00ff", "\ue000", "\U0001f600", "~", "\x01", "\x7f"]
+)  # fmt: skip
+NASTY_PATH = st.lists(NASTY, min_size=1, max_size=3).map("/".join)
+NASTY_ENTRY = st.builds(lambda p, k: Entry(k, p, target="x" * (k == "l")), NASTY_PATH, st.sampled_from("dl"))
+TREE = st.dictionaries(NASTY_PATH, st.sampled_from(["file", "tool", "link", "folder"]), max_size=14)
+_trees = itertools.count()
+
+
+def consistent(paths: dict[str, str]) -> dict[str, str]:
+    """Those that can be on a disk together: nothing lies below a file or a link, what holds something isn't empty."""
+    kept: dict[str, str] = {}
+    for path, kind in sorted(paths.items(), key=lambda pair: pair[0].count("/")):
+        parents = [path[:at] for at, char in enumerate(path) if char == "/"]
+        if all(kept.get(parent, "folder") == "folder" for parent in parents):
+            for parent in parents:
+                kept.pop(parent, None)
+            if not any(other.startswith(path + "/") for other in kept):
+                kept[path] = kind
+    return kept
+
+
+class TestOrder:
+    @settings(derandomize=True, deadline=None, max_examples=150)
+    @given(TREE)
+    def test_a_walk_has_the_order_of_a_manifest(
+        self, tmp_path_factory: pytest.TempPathFactory, paths: dict[str, str]
+    ) -> None:
+        files: Files = {}
+        for path, kind in consistent(paths).items():
+            content = {"file": path.encode(errors="surrogateescape"), "tool": b"#!", "link": "-> x", "folder": None}[
+                kind
+            ]
+            files[path + "*" * (kind == "tool")] = content
+        root = write_files(tmp_path_factory.getbasetemp() / f"tree{next(_trees)}", files)
+        build = ManifestBuilder()
+        for entry, _ in walk(str(root)):
+            build.add(entry)
+        found = Manifest.built(build)
+        assert Manifest(found.entries).encode() == found.encode()
+        assert [entry._replace(digest="") for entry in tree_of(files)[0].entries] == list(found.entries)
+        target = root.with_name(root.name + "-copy")
+        target.mkdir()
+        with Landing(str(target)) as landing:
+            for entry in found.entries:
+                if entry.kind == "d":
+                    landing.folder(entry.path)
+                else:
+                    folder, name = landing.place(entry.path)
+                    os.link(root / entry.path, name, dst_dir_fd=folder, follow_symlinks=False)
+        assert read_files(target) == files
+
+    @settings(derandomize=True, deadline=None, max_examples=300)
+    @given(st.lists(ENTRY | NASTY_ENTRY, max_size=10))
+    def test_what_is_refused_is_what_cannot_be(self, entries: list[Entry]) -> None:
+        """As a plain check of all pairs says."""
+        paths = [entry.path for entry in entries]
+        leaves = {entry.path for entry in entries if entry.kind != "d"}
+        parents = {path[:at] for path in paths for at, char in enumerate(path) if char == "/"}
+        wrong = len(set(paths)) < len(paths) or bool(leaves & parents)
+        try:
+            manifest = Manifest(entries)
+        except TreeError:
+            assert wrong
+            return
+        assert not wrong
+        assert [entry.path for entry in manifest.entries] == sorted(paths, key=os.fsencode)
+        assert manifest.size == sum(entry.size for entry in entries if entry.kind == "f")
+        assert manifest.files == [entry for entry in manifest.entries if entry.kind == "f"]
+
+    @settings(derandomize=True, deadline=None)
+    @given(st.lists(NASTY_PATH, unique=True, min_size=2, max_size=8), st.randoms(use_true_random=False))
+    def test_a_list_in_another_order_is_refused(self, paths: list[str], chance: object) -> None:
+        lines = [
+            json.dumps(["d", path], separators=(",", ":")).encode() + b"\n" for path in sorted(paths, key=os.fsencode)
+        ]
+        assert Manifest.decode(HEADER + b"".join(lines)).encode() == HEADER + b"".join(lines)
+        shuffled = list(lines)
+        chance.shuffle(shuffled)  # type: ignore[attr-defined]
+        if shuffled != lines:
+            with pytest.raises(TreeError, match="out of order"):
+                Manifest.decode(HEADER + b"".join(shuffled))
+        with pytest.raises(TreeError, match="occurs twice"):
+            Manifest.decode(HEADER + b"".join([*lines, lines[-1]]))
+
+    @pytest.mark.parametrize("kind", ["f", "l"])
+    def test_far_below_a_file(self, kind: str) -> None:
+        """With others in between, that are neither."""
+        between = [Entry("d", "a" + char) for char in '\x01 !"-.'] + [Entry("d", "a-/b"), Entry("l", "a.b", target="x")]
+        leaf = Entry(kind, "a", 0, "ab" * 32 if kind == "f" else "", target="x" if kind == "l" else "")
+        assert len(Manifest([leaf, *between, Entry("d", "a0/b/c/d")]).entries) == 10
+        for below in ("a/b", "a/b/c/d/e"):
+            with pytest.raises(TreeError, match="lies below a, which is no folder"):
+                Manifest([leaf, *between, Entry("d", below)])
+
+    def test_names_that_differ_by_case_or_form_are_two(self) -> None:
+        names = ["é", "e\u0301", "É", "ß", "ss", "K", "\u212a", "k"]
+        assert len(Manifest([Entry("d", name) for name in names]).entries) == len(names)
+
+
+class TestLargeOnes:
+    ENTRIES = [
+        Entry("f", f"x\udcff{number:02}", number, f"{number:064x}", number % 2 == 0) if number % 3
+        else Entry("l" if number % 2 else "d", f"x {number:02}", target="t" * (number % 2))
+        for number in range(40)
+    ]  # fmt: skip
+
+    def test_parsed_as_they_are_read(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """The same as of small ones, in every respect."""
+        small = Manifest(self.ENTRIES)
+        assert isinstance(small.entries, tuple)
+        monkeypatch.setattr(tree, "KEPT", 39)
+        large = Manifest(self.ENTRIES)
+        assert not isinstance(large.entries, tuple)
+        for ours, theirs in ((large.entries, small.entries), (large.files, small.files)):
+            assert len(ours) == len(theirs) and list(ours) == list(theirs) == list(ours)
+            for index in (0, 5, -1, -len(theirs)):
+                assert ours[index] == theirs[index]
+            for part in (slice(0, 3), slice(None), slice(5, 1000), slice(-3, None), slice(None, None, 7), slice(3, 3)):
+                assert list(ours[part]) == list(theirs[part])
+            for index in (len(theirs), -len(theirs) - 1):
+                with pytest.raises(IndexError):
+                    ours[index]
+            assert theirs[3] in ours and Entry("d", "absent") not in ours
+        assert (large.size, large.digest, large.encode()) == (small.size, small.digest, small.encode())
+        again = Manifest.decode(large.encode())
+        assert list(again.entries) == list(small.entries)
+        assert again.find("x 03") == small.find("x 03") and again.find("y") is None
+        assert list(again.below("x 00").entries) == [] and again.below("x 03").entries == small.below("x 03").entries
+        (tmp_path / "m").write_bytes(large.encode())
+        assert list(read_entries(str(tmp_path / "m"))) == list(small.entries)
+
+    def test_many(self) -> None:
+        """More than are kept, as they come; few bytes of memory each."""
+        count = tree.KEPT + 1
+        build = ManifestBuilder()
+        for number in range(count):
+            build.add(Entry("f", f"folder/{number:08}", 5, "ab" * 32))
+        manifest = Manifest.built(build)
+        assert len(manifest.entries) == len(manifest.files) == count and manifest.size == 5 * count
+        assert sum(1 for _ in manifest.entries) == count
+        assert len(manifest.encode()) < 110 * count
+
+
+class TestBuilder:
+    def test_one_out_of_order(self) -> None:
+        build = ManifestBuilder()
+        build.add(Entry("d", "b"))
+        for path, what in (("a", "out of order"), ("b", "twice"), ("A", "out of order")):
+            with pytest.raises(TreeError, match=what):
+                build.add(Entry("d", path))
+        build.add(Entry("d", "b/c"))
+        assert [entry.path for entry in Manifest.built(build).entries] == ["b", "b/c"]
+
+    @pytest.mark.parametrize("path", ["", "/a", "a/", "a//b", ".", "..", "a/../b", "a/.", "a\0b", "\ud800", "x" * 256,
+                                      "d/" + "x" * 256, "/".join(["d" * 200] * 30)])  # fmt: skip
+    def test_paths_that_are_refused(self, path: str) -> None:
+        with pytest.raises(TreeError):
+            ManifestBuilder().add(Entry("d", path))
+        with pytest.raises(TreeError):
+            ManifestBuilder().add_line(json.dumps(["f", path, 1, "ab" * 32, 0], separators=(",", ":")).encode() + b"\n")
+
+    def test_links_to_what_is_no_name(self) -> None:
+        with pytest.raises(TreeError):
+            ManifestBuilder().add(Entry("l", "a", target="\ud800"))
+
+    @settings(derandomize=True, deadline=None, max_examples=300)
+    @given(ENTRY)
+    def test_a_line_and_an_entry_are_the_same(self, entry: Entry) -> None:
+        one, two = ManifestBuilder(), ManifestBuilder()
+        one.add(entry)
+        line = one.text()[len(HEADER) :]
+        two.add_line(line)
+        assert one.text() == two.text() and (one.count, one.files, one.size) == (two.count, two.files, two.size)
+        loose = json.dumps(json.loads(line), ensure_ascii=False, indent=1) if line.isascii() else ""
+        three = ManifestBuilder()
+        three.add_line(loose.replace("\n", " ").encode("utf-8", "surrogatepass") + b"\n")
+        assert three.text() == one.text(), "there is one form only, whatever came"
+
+    @pytest.mark.parametrize("size", ["1" + "0" * 18, "9" * 4000, str(1 << 63)])
+    def test_sizes_that_no_file_has(self, size: str) -> None:
+        line = '["f","a",%s,"%s",0]\n' % (size, "ab" * 32)  # noqa: UP031
+        if int(size) < 1 << 63:
+            assert Manifest.decode(HEADER + line.encode()).size == int(size)
+        else:
+            with pytest.raises(TreeError):
+                Manifest.decode(HEADER + line.encode())
 
 
 ROW = '["f","%s",1,"' + "ab" * 32 + '",0]'
@@ -144,7 +339,33 @@ def test_a_path_that_passes_stays_inside(text: str) -> None:
 def test_links_by_their_text(path: str, target: str) -> None:
     inside = link_stays_inside(path, target)
     reached = os.path.normpath(os.path.join("/root", os.path.dirname(path), target))
-    assert inside == (not target.startswith("/") and (reached == "/root" or reached.startswith("/root/")))
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    up_again = any(part == ".." and set(parts[:number]) - {".."} for number, part in enumerate(parts))
+    assert inside == (
+        not up_again and not target.startswith("/") and (reached == "/root" or reached.startswith("/root/"))
+    )
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(st.dictionaries(
+    st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map("/".join),
+    st.lists(st.sampled_from(["a", "b", "c", "..", "..", ".", ""]), min_size=1, max_size=6).map("/".join).filter(bool),
+    max_size=5,
+))  # fmt: skip
+def test_links_that_stay_inside_do_so_together(tmp_path_factory: pytest.TempPathFactory, links: dict[str, str]) -> None:
+    """Also when one leads through another: as the file system itself sees it."""
+    root = tmp_path_factory.getbasetemp() / f"links{next(_trees)}" / "root"
+    root.mkdir(parents=True)
+    for path in consistent(dict.fromkeys(links, "link")):
+        if link_stays_inside(path, links[path]):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).symlink_to(links[path])
+    for path in root.rglob("*"):
+        try:
+            reached = path.resolve(strict=True)
+        except (OSError, RuntimeError):
+            continue  # nothing there, or a circle
+        assert reached == root or root in reached.parents
 
 
 @given(st.text())

@@ -1,0 +1,443 @@
+"""What a host may send, and what a client may: whatever it is, nothing lands where it should not, nothing grows without
+an end, and the answer is an error or what was asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import socket
+import threading
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from remoterun.agent.home import Home
+from remoterun.agent.packs import pack
+from remoterun.agent.protocol import (
+    DATA,
+    MAX_BODY,
+    MAX_HEADER,
+    OPEN,
+    PIECE,
+    Handler,
+    Link,
+    LinkClosed,
+    RemoteError,
+    Stream,
+    encode,
+)
+from remoterun.agent.serve import Server
+from remoterun.agent.tree import HEADER, Entry, Manifest
+from remoterun.errors import RemoterunError, TransferError, UnsafePath
+from remoterun.model import MachineType
+from remoterun.session import Session
+from remoterun.transfer import Progress, fetch, lanes, refuse
+from tests.unit.test_home import sound
+from tests.workshop import linked, read_files, sha256, tree_of, until, write_files
+
+ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, max_examples=120)
+UPLOAD = {"kind": "upload", "name": "doom", "sub": ""}
+_folders = itertools.count()
+
+
+class FakeHost:
+    """A host whose agent is `handler`, in this process."""
+
+    name = "evil"
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    def open(self) -> FakePipe:
+        return FakePipe(self._handler)
+
+    def close(self) -> None:
+        pass
+
+
+class FakePipe:
+    round_trip = 0.0
+
+    def __init__(self, handler: Handler) -> None:
+        self._here, self._there = socket.socketpair()
+        agent = Link(self._there.recv, lambda *parts: self._there.sendall(b"".join(parts)), handler)
+        agent.write(encode(0, DATA, {"protocol": 1, "home_id": "evil"}))
+        self._thread = threading.Thread(target=agent.run)
+        self._thread.start()
+
+    def read(self, limit: int) -> bytes:
+        return self._here.recv(limit)
+
+    def write(self, *parts: bytes | bytearray | memoryview) -> None:
+        self._here.sendall(b"".join(parts))
+
+    def close(self) -> None:
+        for end in (self._here, self._there):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self._thread.join(10)
+        self._here.close()
+        self._there.close()
+
+    def diagnosis(self) -> str:
+        return ""
+
+
+Frames = list[tuple[dict[str, Any], bytes]]
+
+
+@contextlib.contextmanager
+def lying(rows: bytes, frames: Frames, **result: Any) -> Iterator[Session]:
+    """A session with an agent that answers `tree` with `rows`, and whatever else with `frames`."""
+
+    def handler(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+        with contextlib.suppress(Exception):
+            if op == "tree":
+                stream.send(rows)
+                stream.end(**result)
+                return
+            for header, body in frames:
+                stream.send(body, **header)
+            stream.finish(5)
+            stream.end()
+
+    session = Session(MachineType("evil"), FakeHost(handler))
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def fetched(root: Path, session: Session) -> str:
+    """Fetch into root/target; the error's text, or the warnings, or "". Nothing may appear beside it."""
+    target = root / "target"
+    root.mkdir(exist_ok=True)
+    (root / "beside").mkdir(exist_ok=True)
+    error = ""
+    try:
+        error = "".join(fetch(session, UPLOAD, target, refuse, Progress()).warnings)
+    except RemoterunError as caught:
+        error = str(caught)
+        assert error
+    assert {path.name for path in root.iterdir()} <= {"target", "beside"} and not list((root / "beside").iterdir())
+    for path in target.rglob("*"):
+        assert root / "target" in path.resolve().parents or path.is_symlink()
+    return error
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    return lambda: tmp_path_factory.getbasetemp() / f"hostile{next(_folders)}"
+
+
+EVIL_PART = st.sampled_from(
+    ["..", ".", "", "a", "A", "b", "beside", "target", "é", "e\u0301", "\udcff", "a\0", "c" * 256]
+)
+EVIL_PATH = st.lists(EVIL_PART, min_size=1, max_size=4).map("/".join) | st.sampled_from(["/etc/passwd", "../beside/x"])
+EVIL_ROW = st.one_of(
+    st.tuples(st.just("f"), EVIL_PATH, st.just(3), st.just(sha256(b"abc")), st.integers(0, 1)),
+    st.tuples(st.just("l"), EVIL_PATH, EVIL_PATH),
+    st.tuples(st.just("d"), EVIL_PATH),
+    st.tuples(st.just("f"), EVIL_PATH, st.integers(-1, 1 << 65), st.text(max_size=5) | st.just("ab" * 32), st.just(0)),
+)
+GOOD = (bytes.fromhex(sha256(b"abc")), b"abc")
+
+
+class TestHosts:
+    @ALWAYS_THE_SAME
+    @given(rows=st.lists(EVIL_ROW, max_size=5), in_order=st.booleans())
+    def test_any_list(self, root: Any, rows: list[tuple[Any, ...]], in_order: bool) -> None:
+        if in_order:
+            rows = sorted(rows, key=lambda row: str(row[1]).encode(errors="surrogateescape"))
+        text = HEADER + b"".join(json.dumps(row, separators=(",", ":")).encode() + b"\n" for row in rows)
+        files = sum(row[0] == "f" for row in rows)
+        with lying(text, [({"p": files}, pack([GOOD] * files))] if files else []) as session:
+            error = fetched(root(), session)
+        if any(".." in str(row[1]).split("/") or str(row[1]).startswith("/") for row in rows):
+            assert error
+
+    @ALWAYS_THE_SAME
+    @given(
+        frames=st.lists(
+            st.tuples(
+                st.dictionaries(
+                    st.sampled_from(["p", "z", "d", "s", "gone", "h", "n", "x"]),
+                    st.sampled_from([0, 1, 2, 3, -1, 1 << 62, 1e308, "3", None, [], {}, True, sha256(b"abc"), "../x"]),
+                    max_size=3,
+                ),
+                st.sampled_from([b"", b"abc", b"abd", pack([GOOD]), pack([GOOD] * 2), zlib.compress(b"abc"), b"x" * 9]),
+            ),
+            max_size=5,
+        )
+    )  # fmt: skip
+    def test_any_frames(self, root: Any, frames: Frames) -> None:
+        """What was asked for, or an error, and nothing in part."""
+        manifest, _ = tree_of({"a": b"abc", "b/c": b"abc"})
+        folder = root()
+        with lying(manifest.encode(), frames) as session:
+            error = fetched(folder, session)
+        found = read_files(folder / "target") if (folder / "target").exists() else {}
+        assert all(content == b"abc" for content in found.values())
+        assert set(found) == {"a", "b/c"} or error
+
+    @pytest.mark.parametrize(
+        "names",
+        [("a", "A"), ("é", "e\u0301"), ("ß", "SS", "ss"), ("K", "\u212a", "k"), ("d/a", "D/a"), ("é/x", "e\u0301/x")],
+    )
+    def test_names_that_are_the_same_elsewhere(self, root: Any, names: tuple[str, ...]) -> None:
+        """Each of them lands, with its own content."""
+        files = {name: str(number).encode() for number, name in enumerate(names)}
+        manifest, blobs = tree_of(dict(files))
+        contents = [(bytes.fromhex(entry.digest), blobs[entry.digest]) for entry in manifest.files]
+        folder = root()
+        with lying(manifest.encode(), [({"p": len(contents)}, pack(contents))]) as session:
+            assert fetched(folder, session) == ""
+        assert read_files(folder / "target") == files
+
+    def test_links_that_lead_out_and_files_below_them(self, root: Any) -> None:
+        folder = root()
+        outside = write_files(folder / "beside2", {"x": b"mine"})
+        rows = [
+            Entry("l", "a", target=str(outside)), Entry("l", "b", target="../beside2"), Entry("l", "c", target="."),
+            Entry("l", "deep/er/d", target="../../.."), Entry("l", "e", target="deep/../../beside2"),
+            Entry("l", "f", target="c/../.."), Entry("d", "deep/x"),
+        ]  # fmt: skip
+        with lying(Manifest(rows).encode(), []) as session:
+            fetch(session, UPLOAD, folder / "target", refuse, Progress())
+        found = [path for path in (folder / "target").rglob("*") if path.is_symlink()]
+        assert [path.name for path in found] == ["c"]
+        for link in ("a", "b", "c"):  # now they are there, made by somebody else: nothing goes through them
+            with contextlib.suppress(FileExistsError):
+                (folder / "target" / link).symlink_to(outside)
+            manifest, _ = tree_of({f"{link}/x": b"abc"})
+            with lying(manifest.encode(), [({"p": 1}, pack([GOOD]))]) as session, pytest.raises(UnsafePath):
+                fetch(session, UPLOAD, folder / "target", lambda path: True, Progress())
+        assert read_files(outside) == {"x": b"mine"}
+
+    @pytest.mark.parametrize(
+        "frame",
+        [({}, b""), ({"p": 0}, b""), ({"p": 1}, pack([GOOD])), ({"gone": "x"}, b""),
+         ({"d": sha256(b"abc"), "s": 3}, b""), ({}, bytes(PIECE))],
+        ids=["empty", "packs of none", "the same", "gone", "empty beginnings", "more"],
+    )  # fmt: skip
+    @pytest.mark.parametrize("way", ["tree", "fetch", "get"])
+    def test_streams_without_an_end(self, root: Any, frame: tuple[dict[str, Any], bytes], way: str) -> None:
+        """They are left at the first frame that makes no sense, or when there are more than were asked for."""
+        stopped = threading.Event()
+
+        def handler(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+            try:
+                if op == "tree" != way:
+                    stream.send(tree_of({"a": b"abc"})[0].encode())
+                    stream.end(live=way == "get")
+                    return
+                while True:
+                    stream.send(frame[1], **frame[0])
+            except Exception:  # noqa: BLE001 - whatever it is, it is over
+                stopped.set()
+
+        if way == "tree" and frame[1] and not frame[0].get("p"):
+            return  # bytes of a list without an end: test_transfer.py has it
+        if way != "fetch" and frame[1]:
+            return
+        session = Session(MachineType("evil"), FakeHost(handler))
+        try:
+            if way == "get" and frame[0].get("gone"):
+                return  # it is told so, and there is no more to come
+            with pytest.raises((RemoterunError,)):
+                fetch(session, UPLOAD, root(), refuse, Progress())
+        finally:
+            session.close()
+        assert stopped.wait(10)
+
+    @pytest.mark.parametrize("size", [(1 << 63) - 1, 1 << 62, 1 << 45])
+    @pytest.mark.parametrize("far", [False, True])
+    def test_a_file_without_an_end(self, root: Any, monkeypatch: pytest.MonkeyPatch, size: int, far: bool) -> None:
+        """Listed with a size that no disk has; little comes. It takes neither memory nor the disk."""
+        monkeypatch.setattr(lanes, "FAR", -1.0 if far else 1.0)
+        manifest = Manifest([Entry("f", "a", size, sha256(b"abc"))])
+        folder = root()
+        tracemalloc.start()
+        try:
+            with lying(manifest.encode(), [({}, bytes(1000)), ({"d": sha256(b"abc"), "s": size}, b"x")]) as session:
+                assert fetched(folder, session)
+            assert tracemalloc.get_traced_memory()[1] < 16 << 20
+        finally:
+            tracemalloc.stop()
+        assert sum(path.stat().st_blocks * 512 for path in (folder / "target").rglob("*")) < 1 << 20
+        assert not (folder / "target" / "a").exists()
+
+    @pytest.mark.parametrize(
+        "head", [(1, DATA, MAX_HEADER + 1, 0), (1, DATA, 0, MAX_BODY + 1), (1, 9, 0, 0), (1, DATA, (1 << 32) - 1, 0)]
+    )
+    def test_frames_of_absurd_length(self, head: tuple[int, int, int, int]) -> None:
+        """Refused by their head: nobody waits for four gigabytes."""
+        import struct
+
+        pieces = [struct.pack("!IBII", *head), b"x" * 1000, b""]
+        opened = threading.Event()
+
+        def read(limit: int) -> bytes:
+            opened.wait(10)
+            return pieces.pop(0) if pieces else b""
+
+        link = Link(read, lambda *parts: None)
+        link.start()
+        stream = link.open("op")
+        opened.set()
+        with pytest.raises(LinkClosed, match="not a frame"):
+            stream.receive(10)
+        assert len(pieces) >= 1, "what follows is not even read"
+
+    def test_text_for_the_terminal(self, root: Any) -> None:
+        manifest, _ = tree_of({"a": b"abc"})
+        folder = root()
+        with lying(manifest.encode(), [({"gone": "\x1b[2Jboo"}, b"")], live=True) as session:
+            result = fetch(session, UPLOAD, folder, refuse, Progress())
+        assert result.warnings and "\x1b" not in "".join(result.warnings)
+
+
+KEY, BLOB = sha256(b"key"), b"some content" * 50
+NUMBER = st.sampled_from(
+    [0, 1, 5, len(BLOB), len(BLOB) + 1, -1, 1 << 20, 1 << 40, 1 << 62, 1 << 63, 1 << 70, 1e308, "5", "x"]
+)
+NAME = st.sampled_from(
+    [KEY, sha256(BLOB), "", "..", "../../x", "/etc/passwd", KEY + "x", KEY.upper(), 5, None, [], "a\0b"]
+)
+HEADERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "p": NUMBER, "z": NUMBER, "s": NUMBER, "o": NUMBER, "n": NUMBER, "d": NAME, "k": NAME, "h": NAME,
+        "w": st.just(1),
+    },
+)  # fmt: skip
+BODY = st.sampled_from([
+    b"", b"x", BLOB, BLOB[:5], BLOB + b"!", pack([(hashlib.sha256(BLOB).digest(), BLOB)]), pack([(bytes(32), BLOB)]),
+    zlib.compress(BLOB), zlib.compress(bytes(50 << 20)), bytes(16 * 20), bytes(31), hashlib.sha256(BLOB).digest(),
+    HEADER, HEADER + b'["f","../x",1,"' + b"ab" * 32 + b'",0]\n', HEADER + b'["d","a"]\n',
+    HEADER + b'["l","a","/etc"]\n["f","a/x",600,"' + sha256(BLOB).encode() + b'",0]\n',
+    HEADER + b'["f","a",5,"' + sha256(BLOB).encode() + b'",0]\n',
+])  # fmt: skip
+REQUEST = st.one_of(
+    st.tuples(st.sampled_from(["put", "missing", "fetch", "put", "fetch_parts", "begun", "nothing"]), st.just({})),
+    st.tuples(st.just("patch"), st.fixed_dictionaries({
+        "size": NUMBER, "key": NAME, "offset": NUMBER, "like": st.lists(NAME, max_size=6) | NAME})),
+    st.tuples(st.just("seal"), st.fixed_dictionaries({"key": NAME, "size": NUMBER, "digest": NAME})),
+    st.tuples(st.sampled_from(["fetch_part", "fetch_parts", "records"]), st.fixed_dictionaries(
+        {"digest": NAME}, optional={"offset": NUMBER, "length": NUMBER})),
+    st.tuples(st.sampled_from(["begun", "commit_upload", "upload", "remove_upload"]), st.fixed_dictionaries({
+        "name": st.sampled_from(["doom", "", "..", "../x", "a/b", 5, None])})),
+)  # fmt: skip
+
+
+class TestClients:
+    @settings(derandomize=True, deadline=None, max_examples=250)
+    @given(
+        requests=st.lists(st.tuples(REQUEST, st.lists(st.tuples(HEADERS, BODY), max_size=4)), min_size=1, max_size=5)
+    )
+    def test_any_requests(self, root: Any, requests: list[tuple[tuple[str, dict[str, Any]], Frames]]) -> None:
+        """Each is answered; afterwards the home is sound, works, and nothing lies beside it."""
+        folder = root()
+        home = Home.open(str(folder / "home"))
+        here = {path.name for path in Path(home.path).iterdir()}
+        with linked(Server(home).handle) as (link, _):
+            for (op, arguments), frames in requests:
+                stream = link.open(op, **arguments)
+                try:
+                    for header, body in frames:
+                        stream.send(body, **header)
+                    stream.end()
+                    if op == "seal":
+                        stream.finish(0.05)
+                    else:
+                        stream.finish(10)
+                except RemoteError as error:
+                    assert error.code and error.message
+                except TimeoutError:
+                    assert op == "seal", "a seal waits for what may still come"
+                    stream.cancel()
+            until(lambda: not any("seal" in thread.name for thread in threading.enumerate()))
+            stream = link.open("put")
+            stream.send(pack([(hashlib.sha256(b"fine").digest(), b"fine")]), p=1)
+            stream.end()
+            assert stream.finish(10) == {"blobs": 1}
+        sound(home)
+        assert {path.name for path in folder.iterdir()} == {"home"}
+        assert {path.name for path in Path(home.path).iterdir()} <= here | {"leases", "damaged"}
+        for name in os.listdir(home.partial):
+            assert len(name.partition(".")[0]) == 64
+            assert os.stat(os.path.join(home.partial, name)).st_blocks * 512 <= 2 << 20
+        assert os.listdir(home.tmp) == []
+
+    @pytest.mark.parametrize("op", ["put", "patch"])
+    @pytest.mark.parametrize("said", [1 << 20, (1 << 20) + 1, 1 << 40])
+    def test_bombs(self, tmp_path: Path, op: str, said: int) -> None:
+        home = Home.open(str(tmp_path / "home"))
+        bomb = zlib.compress(bytes(200 << 20))
+        arguments = {"size": 1 << 40, "key": KEY, "offset": 0, "like": []} if op == "patch" else {}
+        tracemalloc.start()
+        try:
+            with linked(Server(home).handle) as (link, _):
+                stream = link.open(op, **arguments)
+                with pytest.raises(RemoteError) as caught:
+                    for _ in range(5):
+                        stream.send(bomb, z=said, s=1 << 40, k=KEY)
+                    stream.end()
+                    stream.finish(10)
+                assert caught.value.code == "bad_stream"
+            assert tracemalloc.get_traced_memory()[1] < 24 << 20
+        finally:
+            tracemalloc.stop()
+        assert home.partial_size(KEY) == 0
+
+    def test_names_that_are_the_same_elsewhere(self, tmp_path: Path) -> None:
+        home = Home.open(str(tmp_path / "home"))
+        files = {name: name.encode() for name in ("a", "A", "é", "e\u0301", "ß", "ss", "D/x", "d/x")}
+        manifest, blobs = tree_of(dict(files))
+        for data in blobs.values():
+            home.put(data)
+        home.commit_upload("doom", manifest)
+        assert read_files(Path(home.upload_tree("doom").folder)) == files
+
+    @pytest.mark.parametrize(
+        ("op", "arguments"),
+        [("put", {"x": 1}), ("_settle", {}), ("", {}), ("missing.__class__", {}), ("put", {"stream": 1})],
+    )
+    def test_requests_that_are_none(self, tmp_path: Path, op: str, arguments: dict[str, Any]) -> None:
+        home = Home.open(str(tmp_path / "home"))
+        with linked(Server(home).handle) as (link, _):
+            stream = link.open(op, **arguments)
+            stream.end()
+            with pytest.raises(RemoteError):
+                stream.finish(10)
+            assert link.call("uploads") == {"uploads": []}
+
+    @ALWAYS_THE_SAME
+    @given(data=st.binary(max_size=200), first=st.sampled_from([b"", encode(1, OPEN, {"op": "put", "args": {}})]))
+    def test_any_bytes(self, root: Any, data: bytes, first: bytes) -> None:
+        """On the wire itself: the link ends, and the home stays as it was."""
+        home = Home.open(str(root() / "home"))
+        with linked(Server(home).handle) as (link, _), contextlib.suppress(LinkClosed):
+            link.write(first + data)
+        assert not any(path.is_file() for path in Path(home.blobs).rglob("*")) and os.listdir(home.partial) == []
+
+
+def test_an_error_names_what_was_wrong(tmp_path: Path) -> None:
+    manifest, _ = tree_of({"the/file": b"abc"})
+    for frames, word in (
+        ([({"p": 1}, pack([(GOOD[0], b"abd")]))], "the/file"),
+        ([({"p": 1}, pack([(GOOD[0], b"abcd")]))], "the/file"),
+        ([({"p": 5}, b"")], "evil"),
+        ([], "evil"),
+    ):
+        with lying(manifest.encode(), frames) as session, pytest.raises(TransferError, match=word):
+            fetch(session, UPLOAD, tmp_path / "t", refuse, Progress())

@@ -1,0 +1,140 @@
+"""Bodies with many contents in them, and deflated ones: what was packed comes out, and nothing else is let in."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import struct
+import tracemalloc
+import zlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from remoterun.agent.packs import MAX_RAW, PACK, RECORD_SIZE, SMALL, PackError, inflate, pack, unpack
+from remoterun.agent.protocol import MAX_BODY
+from remoterun.transfer.sending import BATCH
+
+ALWAYS_THE_SAME = settings(derandomize=True, deadline=None)
+CONTENTS = st.lists(st.binary(max_size=300), min_size=1, max_size=20)
+
+
+def packed(contents: list[bytes]) -> bytes:
+    return pack([(hashlib.sha256(content).digest(), content) for content in contents])
+
+
+@ALWAYS_THE_SAME
+@given(CONTENTS)
+def test_there_and_back(contents: list[bytes]) -> None:
+    body = packed(contents)
+    assert len(body) == sum(len(content) + RECORD_SIZE for content in contents)
+    found = [(digest, bytes(content)) for digest, content in unpack(body, len(contents))]
+    assert found == [(hashlib.sha256(content).digest(), content) for content in contents]
+
+
+def test_the_largest_pack_is_one_frame() -> None:
+    """A pack that is nearly full when the largest small content comes, of as many files as are asked for at once."""
+    assert PACK + SMALL + BATCH * RECORD_SIZE <= MAX_BODY
+    assert PACK + SMALL + 4096 * RECORD_SIZE <= MAX_BODY  # what an agent packs: see `outgoing.Shipping`
+    assert PACK + SMALL + BATCH * RECORD_SIZE <= MAX_RAW  # and deflated
+
+
+@ALWAYS_THE_SAME
+@given(CONTENTS, st.data())
+def test_what_is_no_pack(contents: list[bytes], data: st.DataObject) -> None:
+    """Another count, bytes more or less, another length in a record: refused before the first content."""
+    body = bytearray(packed(contents))
+    count = len(contents)
+    what = data.draw(st.sampled_from(["count", "more", "less", "length"]))
+    if what == "count":
+        count = data.draw(st.integers(-(1 << 70), 1 << 70).filter(lambda n: n != count))
+        # another count may be right by chance, if contents look like records
+        assert count != len(contents)
+    elif what == "more":
+        body += data.draw(st.binary(min_size=1, max_size=50))
+    elif what == "less":
+        del body[data.draw(st.integers(0, len(body) - 1)) :]
+    else:
+        at = data.draw(st.integers(0, count - 1)) * RECORD_SIZE + 32
+        (size,) = struct.unpack_from("!I", body, at)
+        struct.pack_into("!I", body, at, data.draw(st.integers(0, (1 << 32) - 1).filter(lambda n: n != size)))
+    with pytest.raises(PackError):
+        next(unpack(bytes(body), count))
+
+
+@ALWAYS_THE_SAME
+@given(st.binary(max_size=400), st.integers(-3, 12) | st.integers())
+def test_any_bytes(body: bytes, count: int) -> None:
+    """Either refused, or every byte is accounted for."""
+    try:
+        found = list(unpack(body, count))
+    except PackError:
+        return
+    assert len(found) == count
+    assert count * RECORD_SIZE + sum(len(content) for _, content in found) == len(body)
+
+
+def test_a_pack_of_none_is_refused() -> None:
+    """Whoever sends them without an end would keep the other side busy for ever."""
+    with pytest.raises(PackError):
+        list(unpack(b"", 0))
+
+
+@ALWAYS_THE_SAME
+@given(st.binary(max_size=5000), st.integers(0, 9))
+def test_inflate(raw: bytes, level: int) -> None:
+    assert inflate(zlib.compress(raw, level), len(raw)) == raw
+
+
+@ALWAYS_THE_SAME
+@given(st.binary(max_size=500), st.data())
+def test_what_does_not_inflate_to_what_was_said(raw: bytes, data: st.DataObject) -> None:
+    body = zlib.compress(raw)
+    what = data.draw(st.sampled_from(["size", "more", "less", "flip", "garbage"]))
+    size = len(raw)
+    if what == "size":
+        size = data.draw(st.integers(-5, 2 * len(raw) + 5).filter(lambda n: n != size))
+    elif what == "more":
+        body += data.draw(st.binary(min_size=1, max_size=9))
+    elif what == "less":
+        body = body[: data.draw(st.integers(0, len(body) - 1))]
+    elif what == "flip":
+        at = data.draw(st.integers(2, len(body) - 1))
+        body = body[:at] + bytes([body[at] ^ data.draw(st.integers(1, 255))]) + body[at + 1 :]
+    else:
+        body = data.draw(st.binary(max_size=50).filter(lambda garbage: garbage[:1] != b"x"))
+    try:
+        assert inflate(body, size) == raw  # a flipped bit that changes nothing is no damage
+        assert what == "flip"
+    except PackError:
+        pass
+
+
+@pytest.mark.parametrize("size", [-1, MAX_RAW + 1, 1 << 40, 1 << 70])
+def test_sizes_that_are_refused_at_once(size: int) -> None:
+    with pytest.raises(PackError):
+        inflate(zlib.compress(b"x"), size)
+
+
+@functools.cache
+def bomb() -> bytes:
+    return zlib.compress(bytes(1 << 28))
+
+
+@pytest.mark.parametrize("said", [1, 1000, MAX_RAW])
+def test_a_bomb(said: int) -> None:
+    """A frame that would become a gigabyte makes no more than was said."""
+    assert len(bomb()) < MAX_BODY
+    tracemalloc.start()
+    try:
+        with pytest.raises(PackError):
+            inflate(bomb(), said)
+        assert tracemalloc.get_traced_memory()[1] < 4 * MAX_RAW
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_bomb_in_a_bomb() -> None:
+    """Inflated once, and not again: what comes out is a body like any other."""
+    assert inflate(zlib.compress(bomb()), len(bomb())) == bomb()
