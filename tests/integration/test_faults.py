@@ -827,7 +827,7 @@ class TestWithoutDocker:
         assert ended(client, run).state is RunState.KILLED
         asked_for = ended(client, client.submit(RunRequest("true", image=BASE_IMAGE)))
         assert (asked_for.state, asked_for.reason) == (RunState.FAILED, Reason.BUILD_FAILED)
-        assert asked_for.message == words
+        assert asked_for.message == f"--image needs Docker: {words}"
         refused = box.client(engine="docker").submit(RunRequest("true"))
         (end,) = [item for item in client.follow(refused.number) if isinstance(item, StateChange) and item.run.final]
         assert (end.run.reason, end.run.message) == (Reason.BUILD_FAILED, words)
