@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from remoterun.transfer.fetching import Conflict, Fetched, fetch, fetch_manifest, refuse
+from remoterun.transfer.fetching import Conflict, fetch, fetch_manifest, refuse
+from remoterun.transfer.landing import Fetched
 from remoterun.transfer.progress import Progress
 from remoterun.transfer.reading import Reading, read_entries, read_tree
 from remoterun.transfer.relaying import relay

@@ -1,0 +1,154 @@
+"""Files at rest on a host, by their digests, in one flow: small ones packed together, large ones by themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import threading
+from collections.abc import Iterable, Iterator
+
+from remoterun.agent.packs import PackError, inflate, unpack
+from remoterun.agent.protocol import Cancelled, Frame, LinkClosed, RemoteError, Stream
+from remoterun.agent.tree import Entry, show
+from remoterun.errors import TransferError
+from remoterun.session import Session
+from remoterun.transfer.landing import Landed, Temporary, damaged, ended, next_frame, number
+from remoterun.transfer.large_file import LARGE, fetch_large
+
+MOST_AT_ONCE = 100_000
+"""Files that are asked for in one go: their names are in memory."""
+
+
+def fetch_blobs(session: Session, files: Iterable[Entry], landed: Landed) -> list[Entry]:
+    """Fetch in one flow; those of which there is no blob."""
+    gone: list[Entry] = []
+    small: list[Entry] = []
+    for entry in files:  # a large file comes by itself, after the small ones before it
+        if entry.size <= LARGE:
+            small.append(entry)
+            if len(small) < MOST_AT_ONCE:
+                continue
+        gone += _fetch_small(session, small, landed)
+        small = []
+        if entry.size > LARGE and not fetch_large(session, entry, landed):
+            gone.append(entry)
+    return gone + _fetch_small(session, small, landed)
+
+
+def _fetch_small(session: Session, files: list[Entry], landed: Landed) -> list[Entry]:
+    if not files:
+        return []
+    gone: list[Entry] = []
+    asking, expected = iter(files), iter(files)
+    with session.stream("fetch") as stream:
+        asker = _Asker(stream, asking)
+        for frame in stream:
+            try:
+                body = frame.body
+                if "z" in frame.header:
+                    body = inflate(body, number(frame, "z"))
+                if "p" in frame.header:
+                    for digest, content in unpack(body, number(frame, "p")):
+                        _land_small(next_of(expected, session), digest, content, landed, session)
+                        asker.answered()
+                    continue
+            except PackError as error:
+                raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
+            entry = next_of(expected, session)
+            asker.answered()
+            if "gone" in frame.header:
+                gone.append(entry)
+                continue
+            _land_large(entry, Frame(frame.header, body), stream, landed, session)
+        if next(expected, None) is not None:
+            raise ended(session)
+        asker.join()
+    return gone
+
+
+class _Asker:
+    """Names what is wanted, on a thread of its own, some way ahead of the answers: all at once could fill one
+    direction's window, while the answers that nobody reads yet fill the other's."""
+
+    LARGE, PARTS = 4000, 8
+
+    def __init__(self, stream: Stream, entries: Iterable[Entry]) -> None:
+        self._stream = stream
+        self._entries = entries
+        self._ahead = threading.Semaphore(self.PARTS)
+        self._answered = 0
+        self._thread = threading.Thread(target=self._run, name="remoterun asks", daemon=True)
+        self._thread.start()
+
+    def answered(self) -> None:
+        self._answered += 1
+        if self._answered % self.LARGE == 0:
+            self._ahead.release()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            entries = iter(self._entries)
+            while part := [bytes.fromhex(entry.digest) for entry in itertools.islice(entries, self.LARGE)]:
+                while not self._ahead.acquire(timeout=1.0):
+                    if self._stream.cancelled:
+                        return
+                self._stream.send(b"".join(part))
+            self._stream.end()
+        except (Cancelled, LinkClosed, RemoteError):
+            pass  # the one who reads the answers is told
+
+
+def _land_small(entry: Entry, digest: bytes, content: memoryview, landed: Landed, session: Session) -> None:
+    if len(content) != entry.size:
+        raise TransferError(f"{show(entry.path)}: {session.machine.name} sends another size than it listed")
+    if hashlib.sha256(content).hexdigest() != entry.digest or digest.hex() != entry.digest:
+        raise damaged(entry, session)
+    folder, name = landed.place(entry)
+    with Temporary(folder, entry.executable) as temporary:
+        temporary.write(content)
+        temporary.rename(name)
+    landed.came(entry.size)
+    landed.took(entry)
+
+
+def _land_large(entry: Entry, frame: Frame, stream: Stream, landed: Landed, session: Session) -> None:
+    if frame.header.get("s") != entry.size or frame.header.get("d") != entry.digest:
+        raise TransferError(f"{show(entry.path)}: {session.machine.name} sends another size than it listed")
+    folder, name = landed.place(entry)
+    hashed = hashlib.sha256()
+    have = 0
+    with Temporary(folder, entry.executable) as temporary:
+        body: bytes = frame.body
+        while True:
+            have += len(body)
+            if have > entry.size:
+                raise TransferError(f"{show(entry.path)}: {session.machine.name} sends more than it said")
+            hashed.update(body)
+            temporary.write(body)
+            landed.came(len(body))
+            if have == entry.size:
+                break
+            following = next_frame(stream, session)
+            body = following.body
+            if "z" in following.header:
+                try:
+                    body = inflate(body, number(following, "z"))
+                except PackError as error:
+                    raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
+            if not body:
+                raise TransferError(f"{show(entry.path)}: {session.machine.name} sends less than it said")
+        if hashed.hexdigest() != entry.digest:
+            raise damaged(entry, session)
+        temporary.sync()
+        temporary.rename(name)
+    landed.took(entry)
+
+
+def next_of(expected: Iterator[Entry], session: Session) -> Entry:
+    entry = next(expected, None)
+    if entry is None:
+        raise TransferError(f"{session.machine.name} sends more files than were asked for")
+    return entry

@@ -1,0 +1,107 @@
+"""Files at rest on a host, over several connections: see lanes.py."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from remoterun.agent.tree import Entry, Landing
+from remoterun.errors import NotFound
+from remoterun.session import Session
+from remoterun.transfer.blobs import fetch_blobs
+from remoterun.transfer.landing import Landed, damaged
+from remoterun.transfer.lanes import Lanes
+from remoterun.transfer.large_file import LARGE, LargeFile, parts_of
+
+BATCH, BATCH_BYTES = 2000, 4 << 20
+"""Small files that one connection is asked for at once."""
+PART = 1 << 20
+"""Bytes of a large file that are."""
+
+
+class FarFetch:
+    """Small files go in batches, large ones in parts, to whichever lane is free."""
+
+    def __init__(self, session: Session, files: Iterable[Entry], landed: Landed, target: Path) -> None:
+        self._session, self._landed, self._target = session, landed, target
+        self._files = iter(files)
+        self._next: Entry | None = next(self._files, None)
+        self._parts: Iterator[tuple[LargeFile, int, int]] = iter(())
+        self._choosing = threading.Lock()
+        self._gone: list[Entry] = []
+        self._large: list[LargeFile] = []
+        self._stopped = False
+
+    def run(self, lanes: int) -> list[Entry]:
+        """The files of which there is no blob. Raises what a lane raised."""
+        running = Lanes(self._session, lanes, self._work, each=3)
+        try:
+            running.join()
+        finally:
+            self._stopped = True
+            running.close()
+            for file in self._large:
+                file.close()
+        if running.failure is not None:
+            raise running.failure
+        return self._gone
+
+    def _work(self, session: Session) -> None:
+        with Landing(str(self._target)) as landing:
+            own = replace(self._landed, landing=landing)
+            while (task := self._task(own)) is not None:
+                if isinstance(task, list):
+                    gone = fetch_blobs(session, task, own)
+                    with self._choosing:
+                        self._gone += gone
+                else:
+                    self._fetch_part(session, *task)
+
+    def _task(self, landed: Landed) -> list[Entry] | tuple[LargeFile, int, int] | None:
+        """Small files, or one that will be replaced, for it may have parts of the new one; or a part of a large one."""
+        with self._choosing:
+            if self._stopped:
+                return None
+            if (part := next(self._parts, None)) is not None:
+                return part
+            batch: list[Entry] = []
+            size = 0
+            while self._next is not None and len(batch) < BATCH and size < BATCH_BYTES:
+                entry = self._next
+                if entry.size > LARGE:
+                    if batch:
+                        break
+                    self._next = next(self._files, None)
+                    if os.path.lexists(landed.path(entry)):
+                        return [entry]
+                    file = LargeFile(entry, landed, ordered=False)
+                    self._large.append(file)
+                    landed.came(file.start, there=file.start)
+                    self._parts = file.parts(PART)
+                    return next(self._parts)
+                batch.append(entry)
+                size += entry.size
+                self._next = next(self._files, None)
+            return batch or None
+
+    def _fetch_part(self, session: Session, file: LargeFile, offset: int, length: int) -> None:
+        at = offset
+        last = not length
+        try:
+            for data in parts_of(session, file.entry, [(offset, offset + length)] if length else []):
+                file.write(data, at)
+                last = file.whole(at, len(data))
+                at += len(data)
+                self._landed.came(len(data))
+        except NotFound as error:
+            raise damaged(file.entry, session) from error
+        if last:
+            hashed = hashlib.sha256()
+            for data in file.pieces(file.entry.size):
+                hashed.update(data)
+            file.finish(hashed.hexdigest(), session)
+            self._landed.took(file.entry)

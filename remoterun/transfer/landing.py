@@ -1,0 +1,139 @@
+"""Where fetched files go: below one folder, each under a temporary name until it is whole and verified."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from remoterun.agent.packs import PackError
+from remoterun.agent.protocol import Frame, Stream
+from remoterun.agent.tree import Entry, Landing, show
+from remoterun.errors import TransferError
+from remoterun.session import Session
+from remoterun.transfer.progress import Progress
+
+
+@dataclass
+class Fetched:
+    """What a transfer from a host did."""
+
+    files: int = 0
+    size: int = 0
+    there: int = 0
+    """Of these bytes, those that were here already: of a cut try, or of a file that was replaced."""
+    skipped: list[str] = field(default_factory=list)
+    unchanged: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Landed:
+    """Where fetched files go: below `landing`, the one file under `name` if that is set. `final`: a file that changes
+    while it is read is taken as it came, and named in a warning."""
+
+    landing: Landing
+    target: Path
+    name: str | None
+    result: Fetched
+    progress: Progress
+    final: bool = False
+    counting: threading.Lock = field(default_factory=threading.Lock)
+
+    def place(self, entry: Entry) -> tuple[int, str]:
+        return self.landing.place(self.name or entry.path)
+
+    def changed(self, entry: Entry) -> bool:
+        """Whether to take a file that changed."""
+        if self.final:
+            self.result.warnings.append(f"`{show(entry.path)}` changed while it was copied: here is what was read")
+        return self.final
+
+    def path(self, entry: Entry) -> str:
+        return os.path.join(self.target, self.name or entry.path)
+
+    def came(self, size: int, there: int = 0) -> None:
+        with self.counting:
+            self.progress.add(size, there=there)
+
+    def took(self, entry: Entry) -> None:
+        with self.counting:
+            self.result.files += 1
+            self.result.size += entry.size
+            self.progress.add(0, 1)
+
+
+class Temporary:
+    """A file that has no name yet that anybody knows; gone afterwards if it got none."""
+
+    def __init__(self, folder: int, executable: bool) -> None:
+        self._folder = folder
+        self._name = temporary_name()
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._file = os.open(self._name, flags, 0o777 if executable else 0o666, dir_fd=folder)
+        self._there = True
+
+    def __enter__(self) -> Temporary:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        if self._there:
+            with contextlib.suppress(OSError):
+                os.unlink(self._name, dir_fd=self._folder)
+
+    def write(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file, view) :]
+
+    def sync(self) -> None:
+        os.fsync(self._file)
+
+    def rename(self, name: str) -> None:
+        os.close(self._file)
+        self._file = -1
+        os.replace(self._name, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        self._there = False
+
+
+def next_frame(stream: Stream, session: Session) -> Frame:
+    frame = stream.receive()
+    if frame is None:
+        raise ended(session)
+    return frame
+
+
+def not_empty(frame: Frame, session: Session) -> Frame:
+    """A frame that brings something: others could come without an end."""
+    if not frame.body:
+        raise TransferError(f"{session.machine.name} sends what makes no sense")
+    return frame
+
+
+def number(frame: Frame, name: str) -> int:
+    value = frame.header.get(name)
+    if type(value) is not int:
+        raise PackError(f"{name} is {value!r:.40}")
+    return value
+
+
+def ended(session: Session) -> TransferError:
+    return TransferError(f"{session.machine.name} ended the transfer early", hint="repeat the command")
+
+
+def damaged(entry: Entry, session: Session) -> TransferError:
+    name = session.machine.name
+    return TransferError(f"{show(entry.path)} arrived damaged from {name}", hint=f"remoterun check {name}")
+
+
+def temporary_name() -> str:
+    return f".{os.getpid()}-{next(_names)}.remoterun"
+
+
+_names = itertools.count()

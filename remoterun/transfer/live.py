@@ -1,0 +1,97 @@
+"""Files of a run that goes on, by their names, as they are at that moment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+from remoterun.agent.packs import SMALL
+from remoterun.agent.protocol import PIECE, Frame, Stream
+from remoterun.agent.tree import Entry, show
+from remoterun.errors import TransferError
+from remoterun.session import Session
+from remoterun.transfer.landing import Landed, Temporary, damaged, next_frame, not_empty
+
+
+def fetch_live(session: Session, resource: dict[str, Any], files: list[Entry], landed: Landed) -> list[Entry]:
+    """Fetch in one flow; the entries that changed while they were read, and were not taken."""
+    again = []
+    with session.stream("get", resource=resource) as stream:
+        names = Names(stream, files)
+        for entry in files:
+            names.ask(entry)
+            frame = next_frame(stream, session)
+            if "gone" in frame.header:
+                landed.result.warnings.append(f"`{show(entry.path)}` is gone: {show(str(frame.header['gone']))}")
+                continue
+            if _land_file(stream, session, entry, frame, landed):
+                landed.took(entry)
+            else:
+                again.append(entry)
+        stream.finish()
+    return again
+
+
+class Names:
+    """The names of the wanted files, sent a little ahead of their answers: see `_Asker`."""
+
+    def __init__(self, stream: Stream, files: list[Entry]) -> None:
+        self._stream = stream
+        self._left = iter(files)
+        self._ahead = 0
+        self._ended = False
+
+    def ask(self, entry: Entry) -> None:
+        """To be called before the answer for `entry` is read, in the order of the files."""
+        if self._ahead < PIECE and not self._ended:
+            self._send()
+        self._ahead -= len(_name(entry))
+
+    def _send(self) -> None:
+        body = bytearray()
+        for entry in self._left:
+            body += _name(entry)
+            if len(body) > 2 * PIECE:
+                break
+        else:
+            self._ended = True
+        self._ahead += len(body)
+        self._stream.send(bytes(body))
+        if self._ended:
+            self._stream.end()
+
+
+def _name(entry: Entry) -> bytes:
+    return os.fsencode(entry.path) + b"\0"
+
+
+def _land_file(stream: Stream, session: Session, entry: Entry, frame: Frame, landed: Landed) -> bool:
+    """Receive one file into its place. False when it changed on the host meanwhile, and is not taken so."""
+    size = frame.header.get("s")
+    if not isinstance(size, int) or size < 0 or (entry.digest and size != entry.size):
+        raise TransferError(f"{show(entry.path)}: {session.machine.name} sends another size than it listed")
+    folder, name = landed.place(entry)
+    with Temporary(folder, bool(frame.header.get("x"))) as temporary:
+        digest = hashlib.sha256()
+        have = 0
+        while True:
+            have += len(frame.body)
+            if have > size:
+                raise TransferError(f"{show(entry.path)}: {session.machine.name} sends more than it said")
+            digest.update(frame.body)
+            temporary.write(frame.body)
+            landed.came(len(frame.body))
+            if "h" in frame.header:
+                break
+            frame = next_frame(stream, session)
+            if "h" not in frame.header:
+                not_empty(frame, session)
+        if digest.hexdigest() != frame.header["h"] or (entry.digest and digest.hexdigest() != entry.digest):
+            raise damaged(entry, session)
+        if have != size or (frame.header.get("c") and not landed.changed(entry)):
+            return False
+        if size > SMALL:
+            temporary.sync()
+        temporary.rename(name)
+        return True
