@@ -52,6 +52,8 @@ BULK = 256 << 10
 """Bytes of a frame of a large file."""
 EAGER = 4 << 20
 """Bytes of small files that go over the open connection before others are opened for them."""
+WORTH_NOTING, MOST_MET = 4096, 200_000
+"""Bytes from which on, and how many, contents are noted, so that none is sent twice."""
 MOST_SIZES = 10_000
 """Of large files, that are asked about."""
 PART = 1 << 20
@@ -155,6 +157,8 @@ class _Sender:
         self._likely = Likely([])
         self._asked = False
         self._sizes: set[int] = set()
+        """Of large files that are there: one of that size is hashed before it is sent."""
+        self._met: set[str] = set()
         self._size = 0
         self._opening = threading.Lock()
         self._shared: _Shared | None = None
@@ -233,7 +237,18 @@ class _Sender:
         return Manifest.built(build)
 
     def _take(self, batch: _Batch, blob: _Blob) -> _Batch:
+        if self._is_again(blob.digest, blob.size):
+            return batch
         return self._flush(batch) if batch.add(blob) else batch
+
+    def _is_again(self, digest: str, size: int) -> bool:
+        """Whether this content was met before, and is there or on its way: then it is done. Notes it if not."""
+        if digest in self._met:
+            self._count(0, 1, there=size)
+            return True
+        if size >= WORTH_NOTING and len(self._met) < MOST_MET:
+            self._met.add(digest)
+        return False
 
     def _flush(self, batch: _Batch) -> _Batch:
         if batch.blobs:
@@ -287,7 +302,7 @@ class _Sender:
                     if _stamp(before) != _stamp(after):
                         continue
                     tree.note(item, after, digest, read_at)
-                    self._flush_one(_Blob(digest, before.st_size, None, item.path, _stamp(before)))
+                    self._flush(self._take(_Batch(), _Blob(digest, before.st_size, None, item.path, _stamp(before))))
                     return digest, before.st_size
                 if like:
                     digest = self._compared(item.path, before.st_size, there, key, like)
@@ -302,6 +317,8 @@ class _Sender:
                 raise TransferError(f"`{show(item.path)}` can't be read: {error.strerror}")
             if _stamp(before) == _stamp(after):
                 tree.note(item, after, digest, read_at)
+                self._met.add(digest)
+                self._sizes.add(after.st_size)
                 return digest, after.st_size
         raise changing(item.path)
 
@@ -320,11 +337,6 @@ class _Sender:
         for piece in pieces(path, 0, size, 1 << 20):
             digest.update(piece)
         return digest.hexdigest()
-
-    def _flush_one(self, blob: _Blob) -> None:
-        batch = _Batch()
-        batch.add(blob)
-        self._flush(batch)
 
     def _compare(self, path: str, size: int, there: int, key: str, like: list[str]) -> str:
         """Send what others there don't have of it: see `agent.delta`. The digest."""

@@ -186,6 +186,18 @@ class TestLargeFiles:
         manifest, sent = send_tree(any_link, read_tree(write_files(tmp_path / "t", {"other": other})), {}, Progress())
         assert (sent.size, manifest.entries[0].digest) == (len(OLD), sha256(other))
 
+    def test_the_same_content_twice_is_sent_once(self, any_link: Session, tmp_path: Path) -> None:
+        small, other = os.urandom(10_000), os.urandom(200_000)
+        files: Files = {"a": small, "b": OLD, "c": small, "d/a": OLD, "d/b": other, "d/c": small, "e": other}
+        manifest, sent = send(any_link, write_files(tmp_path / "s", files))
+        once = len(small) + len(other) + len(OLD)
+        every = sum(len(data or b"") for data in files.values())
+        assert (sent.size, sent.already) == (once, every - once)
+        assert manifest.encode() == tree_of(files)[0].encode()
+        any_link.request("commit_upload", manifest.encode(), name="doom")
+        fetch(any_link, UPLOAD, tmp_path / "t", refuse, Progress())
+        assert read_files(tmp_path / "t") == files
+
     def test_a_cut_upload_goes_on(self, any_link: Session, tmp_path: Path) -> None:
         folder = write_files(tmp_path / "s", {"big": OLD, "small": b"x"})
         for size in (9 << 20, 15 << 20):
