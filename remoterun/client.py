@@ -452,7 +452,7 @@ class Client:
                         if "log" in header:
                             started = True
                             offset = header["log"] + len(frame.body)
-                            yield LogBytes(header["log"], frame.body, header.get("t"))
+                            yield LogBytes(header["log"], bytes(frame.body), header.get("t"))
                         elif "event" in header:
                             events = header["n"] + 1
                             yield from self._event(run, header["event"], bool(header.get("past")))

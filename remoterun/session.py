@@ -58,7 +58,7 @@ class Session:
         self._again = again
         self._host = host
         self._pipe = host.open()
-        self._link = Link(self._pipe.read, self._pipe.write)
+        self._link = Link(self._pipe.pump, self._pipe.write)
         self._link.start()
         try:
             with self.errors():

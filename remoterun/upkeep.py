@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from remoterun.agent.protocol import PIECE, Stream
+from remoterun.agent.protocol import PIECE, Body, Stream
 from remoterun.agent.tree import TreeError, hash_file, is_digest, show
 from remoterun.environments import context
 from remoterun.errors import AgentError, HostError, RemoterunError, TransferError
@@ -288,7 +288,7 @@ def _pass_on(source: Session, target: Session, digests: list[str], progress: Pro
                 yield digest
 
 
-def _body(first: bytes, size: int, stream: Stream, source: Session) -> Iterator[bytes]:
+def _body(first: Body, size: int, stream: Stream, source: Session) -> Iterator[Body]:
     left = size - len(first)
     yield first
     while left > 0:
@@ -301,7 +301,7 @@ def _body(first: bytes, size: int, stream: Stream, source: Session) -> Iterator[
         raise TransferError(f"{source.machine.name} sends more than it said")
 
 
-def _put(session: Session, digest: str, size: int, pieces: Iterable[bytes], progress: Progress) -> bool:
+def _put(session: Session, digest: str, size: int, pieces: Iterable[Body], progress: Progress) -> bool:
     """Whether the home took it: it refuses what has another hash, such as a file that has changed just now."""
     progress.start("mending", 1, size)
     header: dict[str, Any] = {"d": digest, "s": size, "o": 0, "k": digest}

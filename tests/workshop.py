@@ -334,12 +334,22 @@ def served(home: Home) -> Iterator[Link]:
         yield link
 
 
+def pumped(read: Callable[[int], bytes]) -> Callable[[Callable[[memoryview], None]], None]:
+    """As `Link` reads: all that `read` gives until that is nothing."""
+
+    def pump(taker: Callable[[memoryview], None]) -> None:
+        while data := read(1 << 16):
+            taker(memoryview(data))
+
+    return pump
+
+
 @contextmanager
 def linked(handler: Handler) -> Iterator[tuple[Link, Callable[[], None]]]:
     """(the client's end, a function that cuts the link), with `handler` at the other end."""
     here, there = socket.socketpair()
-    client = Link(here.recv, lambda *parts: here.sendall(b"".join(parts)))
-    agent = Link(there.recv, lambda *parts: there.sendall(b"".join(parts)), handler)
+    client = Link(pumped(here.recv), lambda *parts: here.sendall(b"".join(parts)))
+    agent = Link(pumped(there.recv), lambda *parts: there.sendall(b"".join(parts)), handler)
 
     def cut() -> None:
         for end in (here, there):

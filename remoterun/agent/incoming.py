@@ -23,7 +23,7 @@ from .home import Home, HomeError
 from .leases import Lease
 from .packs import PackError, inflate, unpack
 from .parts import PARTS, Part
-from .protocol import Frame
+from .protocol import Body, Frame
 from .tree import LARGEST, is_digest, show
 
 MOST_BLOCKS, MOST_WANTED = 1024, 1 << 14
@@ -209,7 +209,7 @@ class _Large:
                 _append(self._file, data)
             size -= len(data)
 
-    def take(self, data: bytes, digest: str) -> bool:
+    def take(self, data: Body, digest: str) -> bool:
         """Whether the blob is whole now. `digest`: its own, if it is told only now."""
         self._have += len(data)
         if self._have > self._size:

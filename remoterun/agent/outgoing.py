@@ -15,7 +15,7 @@ import os
 from typing import List, Tuple
 
 from .home import Home
-from .packs import PACK, SMALL, pack
+from .packs import PACK, SMALL, Pace, pack
 from .protocol import Stream
 
 
@@ -65,8 +65,9 @@ class Shipping:
 
     def _large(self, file: int, name: str, content: bytes) -> None:
         self._stream.send(content, d=name, s=os.fstat(file).st_size)
+        pace = Pace()
         while True:
-            content = os.read(file, PACK)
+            content = os.read(file, pace.next())
             if not content:
                 break
             self._stream.send(content)

@@ -7,8 +7,9 @@ Used by both sides. Standard library only; Python >= 3.8.
 from __future__ import annotations
 
 import struct
+import time
 import zlib
-from typing import Iterable, Iterator, List, Tuple, Union
+from typing import Callable, Iterable, Iterator, List, Tuple, Union
 
 Bytes = Union[bytes, bytearray, memoryview]
 
@@ -16,6 +17,8 @@ SMALL = 128 << 10
 """Bytes of the largest content that travels in a pack."""
 PACK = 256 << 10
 """Bytes of a pack that is full."""
+BULK = 1 << 20
+"""Bytes of a large content that are sent at once where they go fast."""
 MAX_RAW = 1 << 20
 """Bytes that a deflated body may have when it is inflated."""
 
@@ -46,6 +49,29 @@ def unpack(body: Bytes, count: int) -> Iterator[Tuple[bytes, memoryview]]:
     for digest, size in records:
         yield digest, view[start : start + size]
         start += size
+
+
+class Pace:
+    """How much of a large content to send at once: much costs less, but as long as it goes nothing else does, and
+    nobody sees it going."""
+
+    QUICK, SLOW = 0.02, 0.1
+    """Seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._at = clock()
+        self.size = PACK
+
+    def next(self) -> int:
+        """Bytes to send now. Called before each: by how long ago it was the last time."""
+        now = self._clock()
+        took, self._at = now - self._at, now
+        if took < self.QUICK:
+            self.size = min(BULK, self.size * 2)
+        elif took > self.SLOW:
+            self.size = PACK
+        return self.size
 
 
 def inflate(body: Bytes, size: int) -> bytes:

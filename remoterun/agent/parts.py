@@ -18,6 +18,7 @@ import time
 from typing import Callable, List, Tuple
 
 from .home import Home, HomeError
+from .protocol import Body
 from .tree import LARGEST
 
 PATIENCE = 60.0
@@ -40,7 +41,7 @@ class Part:
         self._have = 0
         self._file = _open(self._path)
 
-    def take(self, data: bytes) -> bool:
+    def take(self, data: Body) -> bool:
         """Whether the part is whole now."""
         if self._have + len(data) > self._length:
             raise HomeError("bad_stream", "more bytes of a part than were said")

@@ -21,7 +21,7 @@ import json
 import struct
 import threading
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Deque, Dict, Iterator, NamedTuple, Optional, Tuple, Union
 
 MAGIC = b"\x00remoterun-agent/1\n"
 VERSION = 1
@@ -39,11 +39,13 @@ _HEAD = struct.Struct("!IBII")
 _FRAME_COST = 64
 
 Bytes = Union[bytes, bytearray, memoryview]
+Body = Union[bytes, bytearray]
+"""As it was put together of what came: nobody changes it."""
 
 
 class Frame(NamedTuple):
     header: Dict[str, Any]
-    body: bytes
+    body: Body
 
 
 class ProtocolError(Exception):
@@ -89,53 +91,51 @@ class Decoder:
         self._start = b""
         """Of a frame whose header is not here yet."""
         self._frame: Optional[Tuple[int, int, Dict[str, Any]]] = None
-        """Of which the body is on its way: `_left` bytes of it after `_chunks`."""
-        self._chunks: List[Bytes] = []
-        self._left = 0
+        """Of which the body is on its way: `_have` bytes of it are here."""
+        self._body = bytearray()
+        self._have = 0
 
     @property
     def held(self) -> int:
         """Bytes of the unfinished frame."""
-        return len(self._start) + sum(map(len, self._chunks))
+        return len(self._start) + self._have
 
-    def feed(self, data: Bytes) -> Iterator[Tuple[int, int, Dict[str, Any], bytes]]:
-        """Yield (stream, kind, header, body) for each frame that `data` completes."""
-        at = 0
-        while at < len(data):
+    def feed(self, data: Bytes) -> Iterator[Tuple[int, int, Dict[str, Any], bytearray]]:
+        """Yield (stream, kind, header, body) for each frame that `data` completes. Keeps nothing of `data`."""
+        view = memoryview(data)
+        while view:
             if self._frame is None:
                 if self._start:
-                    data, at = self._start + bytes(data[at:]), 0
+                    view = memoryview(self._start + bytes(view))
                     self._start = b""
-                end = self._begin(data, at)
+                end = self._begin(view)
                 if not end:
-                    self._start = bytes(data[at:])
+                    self._start = bytes(view)
                     return
-                at = end
-            take = min(self._left, len(data) - at)
-            if take:
-                whole = take == len(data) and isinstance(data, bytes)
-                self._chunks.append(data if whole else bytes(memoryview(data)[at : at + take]))
-                at += take
-                self._left -= take
-            if not self._left:
+                view = view[end:]
+            have, take = self._have, min(len(self._body) - self._have, len(view))
+            memoryview(self._body)[have : have + take] = view[:take]
+            self._have += take
+            view = view[take:]
+            if self._have == len(self._body):
                 assert self._frame is not None
                 (stream, kind, header), self._frame = self._frame, None
-                chunks, self._chunks = self._chunks, []
-                yield stream, kind, header, bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
+                body, self._body, self._have = self._body, bytearray(), 0
+                yield stream, kind, header, body
 
-    def _begin(self, data: Bytes, at: int) -> int:
-        """Where the body of the frame at `at` starts; 0 if its header is not whole."""
-        if len(data) - at < _HEAD.size:
+    def _begin(self, data: memoryview) -> int:
+        """Where the body of the frame at the start of `data` starts; 0 if its header is not whole."""
+        if len(data) < _HEAD.size:
             return 0
-        stream, kind, header_length, body_length = _HEAD.unpack_from(data, at)
+        stream, kind, header_length, body_length = _HEAD.unpack_from(data)
         if header_length > MAX_HEADER or body_length > MAX_BODY or not OPEN <= kind <= CANCEL:
             raise ProtocolError("not a frame: kind %d, header %d, body %d bytes" % (kind, header_length, body_length))
-        start = at + _HEAD.size
-        if len(data) < start + header_length:
+        start = _HEAD.size + header_length
+        if len(data) < start:
             return 0
-        self._frame = stream, kind, _parse(bytes(data[start : start + header_length]))
-        self._left = body_length
-        return int(start + header_length)
+        self._frame = stream, kind, _parse(bytes(data[_HEAD.size : start]))
+        self._body = bytearray(body_length)
+        return int(start)
 
 
 def _parse(head: bytes) -> Dict[str, Any]:
@@ -319,18 +319,20 @@ Handler = Callable[[Stream, str, Dict[str, Any]], None]
 
 
 class Link:
-    """Both ends of a pipe, as streams. `read(n)` and `write(data, …)` are the pipe's; either may raise `OSError`.
+    """Both ends of a pipe, as streams. `pump(taker)` and `write(data, …)` are the pipe's; either may raise `OSError`.
+
+    `pump` gives all that comes to `taker`, which doesn't block, until the pipe ends.
 
     The client calls `open`; the agent passes `handler`, which is called on a thread of its own for each stream.
     """
 
     def __init__(
         self,
-        read: Callable[[int], bytes],
+        pump: Callable[[Callable[[memoryview], None]], None],
         write: Callable[..., Any],
         handler: Optional[Handler] = None,
     ) -> None:
-        self._read = read
+        self._pump = pump
         self._write = write
         self._handler = handler
         self.asks = handler is None
@@ -390,13 +392,13 @@ class Link:
         """Read and dispatch until the pipe ends; then every open stream fails with `LinkClosed`."""
         decoder = Decoder()
         reason: Exception = LinkClosed("the link was closed")
+
+        def take(data: memoryview) -> None:
+            for stream, kind, header, body in decoder.feed(data):
+                self._dispatch(stream, kind, header, body)
+
         try:
-            while True:
-                data = self._read(1 << 20)
-                if not data:
-                    break
-                for stream, kind, header, body in decoder.feed(data):
-                    self._dispatch(stream, kind, header, body)
+            self._pump(take)
         except ProtocolError as error:
             reason = LinkClosed("protocol error: %s" % error)
         except LinkClosed as error:
@@ -418,7 +420,7 @@ class Link:
     def closed(self) -> bool:
         return self._closed is not None
 
-    def _dispatch(self, number: int, kind: int, header: Dict[str, Any], body: bytes) -> None:
+    def _dispatch(self, number: int, kind: int, header: Dict[str, Any], body: bytearray) -> None:
         if kind == OPEN:
             self._accept(number, header)
             return

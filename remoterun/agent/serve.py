@@ -6,6 +6,8 @@ Standard library only; Python >= 3.8.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import getpass
 import hashlib
 import json
@@ -25,7 +27,7 @@ from .files import DISK_FULL
 from .home import Home, HomeError
 from .incoming import Landing, Patch
 from .outgoing import Shipping
-from .packs import PACK
+from .packs import Pace
 from .protocol import (
     DATA,
     MAGIC,
@@ -50,6 +52,10 @@ PATCHED = 4 << 20
 MOST_LIKE, MOST_LARGE, MOST_RANGES = 4, 5000, 5000
 POLL_LEAST, POLL_MOST = 0.005, 0.1
 CARE_EVERY = 2.0
+READ = 256 << 10
+PIPE = 1 << 20
+"""Bytes that wait in the pipes to and from sshd: with the usual 64 kB, we and it take turns."""
+_F_SETPIPE_SZ = 1031
 
 
 def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
@@ -57,9 +63,12 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
     pipe_out = os.dup(1)
     os.dup2(2, 1)  # a stray print must not land among the frames
     _write_all(pipe_out, MAGIC + encode(0, DATA, hello(home)))
+    for end in (0, pipe_out):
+        with contextlib.suppress(OSError):  # no pipe, or no Linux
+            fcntl.fcntl(end, _F_SETPIPE_SZ, PIPE)
     server = Server(home)
     supervisor.revive(home)
-    Link(lambda limit: os.read(0, limit), lambda *parts: _write_all(pipe_out, *parts), server.handle).run()
+    Link(_read_all, lambda *parts: _write_all(pipe_out, *parts), server.handle).run()
     idle()
     return 0
 
@@ -84,6 +93,15 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
         return str(os.getuid())
+
+
+def _read_all(taker: Callable[[memoryview], None]) -> None:
+    room = memoryview(bytearray(READ))
+    while True:
+        count = os.readv(0, [room])
+        if not count:
+            return
+        taker(room[:count])
 
 
 def _write_all(descriptor: int, *parts: Any) -> None:
@@ -127,7 +145,7 @@ class Server:
         u64 bytes that a cut transfer left here) for each digest of which there is no blob here."""
         count = 0
         for frame in stream:
-            self._lease.add(frame.body[: len(frame.body) // 32 * 32])  # before we look
+            self._lease.add(bytes(frame.body[: len(frame.body) // 32 * 32]))  # before we look
             out = []
             for place in range(len(frame.body) // 32):
                 digest = frame.body[place * 32 : place * 32 + 32].hex()
@@ -187,11 +205,12 @@ class Server:
 
     def op_fetch_parts(self, stream: Stream, digest: str) -> Dict[str, Any]:
         """In: (u64 offset, u64 length) of parts of a blob. Out: their bytes, one after the other."""
+        pace = Pace()
         with self._open_blob(digest) as file:
             for offset, length in _RANGE.iter_unpack(_read_body(stream)):
                 file.seek(offset)
                 while length > 0:
-                    data = file.read(min(length, PACK))
+                    data = file.read(min(length, pace.next()))
                     if not data:
                         raise HomeError("bad_stream", "a part that lies beyond the end of its blob")
                     length -= len(data)
@@ -345,7 +364,7 @@ class Server:
         with Shipping(self.home, stream) as shipping:
             for frame in stream:
                 for at in range(0, len(frame.body), 32):
-                    shipping.ship(frame.body[at : at + 32])
+                    shipping.ship(bytes(frame.body[at : at + 32]))
                 shipping.flush()
             return {"blobs": shipping.count}
 

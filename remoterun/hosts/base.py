@@ -6,6 +6,7 @@ A `Host` opens `Pipe`s. A pipe is a byte stream to and from one `agent serve` pr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from remoterun.agent.protocol import MAGIC
@@ -16,6 +17,14 @@ class Pipe(Protocol):
 
     def read(self, limit: int) -> bytes:
         """Block until there is something; at most `limit` bytes. `b""` means that the other side is gone."""
+        ...
+
+    def pump(self, taker: Callable[[memoryview], None]) -> None:
+        """Give `taker` all that comes, as it comes, until the other side is gone; blocks. Nobody reads beside it.
+
+        `taker` may be called on another thread, one call after the other; it doesn't block, and keeps nothing of what
+        it is given. What it raises ends this, and is raised.
+        """
         ...
 
     def write(self, *parts: bytes | bytearray | memoryview) -> None:

@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from remoterun.agent.files import write_whole
 from remoterun.errors import AgentError, LinkLost
 from remoterun.hosts.base import AgentSilent, Pipe, await_agent
 from remoterun.hosts.bundle import FLAGS, AgentBundle, agent_bundle
+
+_READ = 256 << 10
 
 
 class LocalHost:
@@ -80,6 +83,12 @@ class ProcessPipe:
             return os.read(self._stdout.fileno(), limit)
         except (OSError, ValueError):
             return b""
+
+    def pump(self, taker: Callable[[memoryview], None]) -> None:
+        room = memoryview(bytearray(_READ))
+        with contextlib.suppress(OSError, ValueError):
+            while count := os.readv(self._stdout.fileno(), [room]):
+                taker(room[:count])
 
     def write(self, *parts: bytes | bytearray | memoryview) -> None:
         try:

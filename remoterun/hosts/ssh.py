@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,9 @@ from remoterun.hosts.bundle import FLAGS, AgentBundle, agent_bundle
 from remoterun.hosts.known_hosts import UnknownHostKey
 from remoterun.hosts.ssh_config import SSHTarget, resolve
 from remoterun.hosts.ssh_connection import Access, SessionRefused, SSHConnection, close_quietly, connect
+from remoterun.hosts.ssh_inbox import Inbox
 from remoterun.hosts.ssh_keys import AskPassphrase
+from remoterun.hosts.ssh_packets import DATA, ChannelData, Packetizer
 from remoterun.hosts.ssh_wire import Deadlines
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Deadlines", "ProbeResult", "SSHHost", "SSHPipe", "UnknownHostKey"]
 
-_PIECE = 32_704  # one packet: 32,768 less its header
+_SHORT = 4096
 _READ = 1 << 20
 _POLL = 0.5
 _TAIL = 4096
@@ -311,6 +313,7 @@ class SSHPipe:
         self._closed = False
         self.give_up_at: float | None = None
         self.late = False
+        self._packetizer: Packetizer = channel.transport.packetizer
         channel.settimeout(_POLL)
 
     @property
@@ -331,25 +334,71 @@ class SSHPipe:
         self._kept = self._kept[limit:]
         return data
 
-    def write(self, *parts: bytes | bytearray | memoryview) -> None:
-        for packet in _packets(parts):
-            start = 0
-            while start < len(packet):
-                start += self._send(packet[start:] if start else packet)
+    def pump(self, taker: Callable[[memoryview], None]) -> None:
+        inbox: Inbox = self._channel.in_buffer
 
-    def _send(self, data: bytes) -> int:
+        def take(data: memoryview) -> None:
+            taker(data)
+            self._was_read(len(data))
+
+        kept, self._kept = self._kept, memoryview(b"")
+        if kept:
+            taker(kept)
+        self._packetizer.give_data(self._channel.chanid, inbox.feed)
+        try:
+            inbox.give(take)
+            while not inbox.wait(_POLL):
+                self._collect_errors()
+        finally:
+            self._packetizer.give_data(self._channel.chanid, None)
+        if inbox.failure is not None:
+            raise inbox.failure
+
+    def _was_read(self, size: int) -> None:
+        """So much of the window is free again."""
+        grant = self._channel._check_add_window(size)
+        if grant:
+            self._packetizer.grant(self._channel.remote_chanid, grant)
+
+    def write(self, *parts: bytes | bytearray | memoryview) -> None:
+        views = [memoryview(part).cast("B") for part in parts]
+        if len(views) > 1 and len(views[0]) < _SHORT:  # a frame's head, in one packet with what follows
+            views = [memoryview(b"".join(views))]
+        for view in views:
+            while view:
+                view = view[self._send(view) :]
+
+    def _send(self, data: memoryview) -> int:
         """Bytes that were sent; 0 if there is no room yet."""
         try:
-            sent = self._channel.send(data)
+            sizes = self._window(len(data))
+            if sizes:
+                self._channel.transport._send_user_message(ChannelData(self._channel.remote_chanid, data, sizes))
         except TimeoutError:
             if self._connection.alive and not self._closed:
                 return 0
-            sent = 0
+            sizes = []
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise self._broken() from error
-        if not sent or not self._connection.alive:
+        if not sizes or not self._connection.alive:
             raise self._broken()
-        return int(sent)
+        return sum(sizes)
+
+    def _window(self, size: int) -> list[int]:
+        """Packets' sizes, together `size` or what the other side lets us send now; none when it takes no more.
+
+        Blocks while there is no room at all, `TimeoutError` after half a second.
+        """
+        channel = self._channel
+        sizes: list[int] = []
+        with channel.lock:
+            while size and (channel.out_window_size or not sizes):
+                granted = channel._wait_for_send_window(min(size, DATA))
+                if not granted:
+                    break
+                sizes.append(granted)
+                size -= granted
+        return sizes
 
     def end_input(self) -> None:
         """Nothing more will be written; what was read still comes."""
@@ -460,21 +509,6 @@ def _quoted(word: str) -> str:
     pieces = re.split(r"(['\\!])", word)  # these mean something even between quotes, in one shell or another
     quoted = [f"\\{piece}" if piece in ("'", "\\", "!") else f"'{piece}'" for piece in pieces if piece]
     return "".join(quoted) or "''"
-
-
-def _packets(parts: Iterable[bytes | bytearray | memoryview]) -> Iterator[bytes]:
-    """All of it, cut into pieces that fill one packet each."""
-    begun = b""
-    for part in parts:
-        view = memoryview(part).cast("B")
-        at = min(len(view), _PIECE - len(begun))
-        begun += view[:at]
-        while len(begun) == _PIECE:
-            yield begun
-            begun = bytes(view[at : at + _PIECE])
-            at += len(begun)
-    if begun:
-        yield begun
 
 
 def _feed(pipe: SSHPipe, data: bytes) -> None:

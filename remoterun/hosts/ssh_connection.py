@@ -20,7 +20,9 @@ from paramiko.common import cMSG_GLOBAL_REQUEST
 from remoterun.errors import AuthenticationError, HostError, HostKeyError, HostUnreachable, UsageError
 from remoterun.hosts.known_hosts import HostKey, KnownHosts, Standing, UnknownHostKey, Verdict, remember
 from remoterun.hosts.ssh_config import HostKeyCheck, SSHSettings, SSHTarget, resolve
+from remoterun.hosts.ssh_inbox import Inbox
 from remoterun.hosts.ssh_keys import AskPassphrase, KeyRing
+from remoterun.hosts.ssh_packets import Packetizer
 from remoterun.hosts.ssh_wire import Deadlines, Wire, dial, dial_by_command
 
 _CIPHERS = (
@@ -107,6 +109,7 @@ class SSHConnection:
             raise SessionRefused(str(error)) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise self._gone(error) from error
+        channel.in_buffer = Inbox()  # nothing comes before there is a command
         deadline = threading.Timer(self._deadlines.channel, close_quietly, (channel,))  # paramiko waits without one
         deadline.daemon = True
         deadline.start()
@@ -224,22 +227,6 @@ def _log_in(
     return SSHConnection(settings, transport, wire, address, via, access.deadlines)
 
 
-class _Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no types
-    """paramiko times the handshake with a thread that outlives a refused one by 15 s and keeps the program
-    up."""
-
-    _until: float | None = None
-
-    def start_handshake(self, timeout: float) -> None:
-        self._until = time.monotonic() + timeout
-
-    def handshake_timed_out(self) -> bool:
-        return self._until is not None and time.monotonic() > self._until
-
-    def complete_handshake(self) -> None:
-        self._until = None
-
-
 class _Journal(logging.Handler):
     """paramiko's last words about one connection: sshd's reason for a disconnect stands nowhere else."""
 
@@ -257,7 +244,8 @@ _loggers = itertools.count()
 
 
 def _transport(wire: Wire, deadlines: Deadlines, journal: _Journal, known_kinds: Sequence[str]) -> paramiko.Transport:
-    transport = paramiko.Transport(wire, packetizer_class=_Packetizer)
+    transport = paramiko.Transport(wire, packetizer_class=Packetizer)
+    transport.packetizer.grant_while(transport.clear_to_send.is_set)
     own = logging.Logger(f"paramiko.connection.{next(_loggers)}", logging.INFO)  # of no tree, so it goes with us
     own.addHandler(journal)
     transport.logger = own

@@ -25,7 +25,9 @@ from remoterun.hosts.ssh_config import SSHSettings, local_environment
 
 _POLL = 0.5  # seconds between looks at the clock while nothing comes
 _STAGGER = 0.25  # seconds before the next address of a name is tried beside the one that is slow
-_BUFFER = 256 * 1024
+LARGEST_PACKET = 256 << 10
+"""Bytes; OpenSSH sends none that is larger, and 32 kB of data at most if we don't ask for more."""
+_BUFFER = 2 * LARGEST_PACKET
 _PING_SIZE = 1024  # what is longer than this, on its way out, is data: a ping's answer may have to wait behind it
 
 
@@ -48,7 +50,7 @@ class Stream(Protocol):
     """What `Wire` needs: a socket, or a paramiko channel through another host."""
 
     def recv(self, size: int, /) -> bytes: ...
-    def send(self, data: bytes, /) -> int: ...
+    def send(self, data: bytes | memoryview, /) -> int: ...
     def settimeout(self, seconds: float | None, /) -> None: ...
     def close(self) -> None: ...
 
@@ -85,12 +87,28 @@ class Wire:
         self._start = stop
         return data
 
-    def send(self, data: bytes) -> int:
+    @property
+    def held(self) -> int:
+        """Bytes that were read ahead."""
+        return self._end - self._start
+
+    def peek(self, size: int) -> memoryview:
+        """The next bytes, `LARGEST_PACKET` at most, which stay; good until the next call. `TimeoutError` when they
+        aren't all here yet: call again."""
+        while self._end - self._start < size:
+            self._fill()
+        return self._view[self._start : self._start + size]
+
+    def skip(self, size: int) -> None:
+        """These are read now."""
+        self._start += size
+
+    def send(self, data: bytes | memoryview) -> int:
         if len(data) > _PING_SIZE:
             self._bulk_at = time.monotonic()
         self._sending = True
         try:
-            sent = self._stream.send(data)
+            sent = self._stream.send(data if self._socket is not None else bytes(data))
         except TimeoutError as error:
             if error.errno is not None:  # TCP_USER_TIMEOUT
                 raise self._end_of_link(f"no answer for {self._silence:g} s") from error
@@ -130,13 +148,21 @@ class Wire:
             self._close_more()
 
     def _fill(self) -> None:
+        """More, behind what is held."""
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif len(self._view) - self._start < LARGEST_PACKET:
+            held = self.held
+            self._view[:held] = bytes(self._view[self._start : self._end])
+            self._start, self._end = 0, held
+        room = self._view[self._end :]
         try:
             if self._socket is not None:
-                count = self._socket.recv_into(self._view)
+                count = self._socket.recv_into(room)
             else:
-                data = self._stream.recv(_BUFFER)
+                data = self._stream.recv(len(room))
                 count = len(data)
-                self._view[:count] = data
+                room[:count] = data
         except TimeoutError as error:
             if error.errno is not None:
                 raise self._end_of_link(f"no answer for {self._silence:g} s") from error
@@ -146,11 +172,11 @@ class Wire:
             raise self._end_of_link(error.strerror or str(error)) from error
         if not count:
             raise self._end_of_link("closed by the other end")
-        self._start, self._end = 0, count
+        self._end += count
         self._heard_at = time.monotonic()
         self._asked_at = None
         if len(self.opening) < 256:
-            self.opening += bytes(self._view[: min(count, 256)])
+            self.opening += bytes(room[: min(count, 256)])
 
     def _look_at_the_clock(self) -> None:
         now = time.monotonic()

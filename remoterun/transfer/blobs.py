@@ -121,7 +121,7 @@ def _land_large(entry: Entry, frame: Frame, stream: Stream, landed: Landed, sess
     hashed = hashlib.sha256()
     have = 0
     with Temporary(folder, entry.executable) as temporary:
-        body: bytes = frame.body
+        body = frame.body
         while True:
             have += len(body)
             if have > entry.size:

@@ -87,7 +87,7 @@ class Temporary:
             with contextlib.suppress(OSError):
                 os.unlink(self._name, dir_fd=self._folder)
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(self._file, view) :]

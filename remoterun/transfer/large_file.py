@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from remoterun.agent.delta import BLOCK, DeltaError, Finder, parsed
+from remoterun.agent.protocol import Body
 from remoterun.agent.tree import Entry, show
 from remoterun.errors import NotFound, TransferError
 from remoterun.session import Session
@@ -87,7 +88,7 @@ class LargeFile:
         starts = range(self.start, self.entry.size, size) if self.start < self.entry.size else [self.start]
         return ((self, at, min(size, self.entry.size - at)) for at in starts)
 
-    def write(self, data: bytes | memoryview, at: int) -> None:
+    def write(self, data: Body | memoryview, at: int) -> None:
         """Raises `TransferError` once it is closed: another thread may be late to hear of it."""
         view = memoryview(data)
         with self._using:
@@ -203,7 +204,7 @@ def _fetch_different(session: Session, file: LargeFile, old: Old, hashed: Any, l
         raise TransferError(f"{show(file.entry.path)}: {session.machine.name} sends less than it said")
 
 
-def parts_of(session: Session, entry: Entry, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
+def parts_of(session: Session, entry: Entry, ranges: list[tuple[int, int]]) -> Iterator[Body]:
     """The bytes of the blob from start to end of each, one after the other: as many as that."""
     left = sum(end - start for start, end in ranges)
     with session.stream("fetch_parts", digest=entry.digest) as stream:
@@ -221,7 +222,7 @@ def parts_of(session: Session, entry: Entry, ranges: list[tuple[int, int]]) -> I
 class _Bytes:
     """Pieces of any length, to be taken in others."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
+    def __init__(self, pieces: Iterator[Body]) -> None:
         self._pieces, self._held = pieces, b""
 
     def take(self, size: int) -> bytes:

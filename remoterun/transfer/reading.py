@@ -8,7 +8,7 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -204,14 +204,15 @@ def whole_content(item: Listed, most: int) -> tuple[bytes, str, os.stat_result, 
     raise changing(item.path)
 
 
-def pieces(path: str, offset: int, size: int, piece: int) -> Iterator[bytes]:
-    """The bytes of a file from `offset` up to `size`. Raises `Changing` if there are fewer."""
+def pieces(path: str, offset: int, size: int, piece: int | Callable[[], int]) -> Iterator[bytes]:
+    """The bytes of a file from `offset` up to `size`, `piece` of them at a time. Raises `Changing` if there are
+    fewer."""
     try:
         with open(path, "rb", buffering=0) as file:
             file.seek(offset)
             left = size - offset
             while left:
-                data = file.read(min(piece, left))
+                data = file.read(min(piece if isinstance(piece, int) else piece(), left))
                 if not data:
                     raise Changing
                 left -= len(data)

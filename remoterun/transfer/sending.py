@@ -27,8 +27,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remoterun.agent.delta import BLOCK, records
-from remoterun.agent.packs import PACK, SMALL, pack
-from remoterun.agent.protocol import PIECE, RemoteError, Stream
+from remoterun.agent.packs import PACK, SMALL, Pace, pack
+from remoterun.agent.protocol import PIECE, Body, RemoteError, Stream
 from remoterun.agent.tree import Manifest, ManifestBuilder, TreeError, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
@@ -48,8 +48,6 @@ BLOCKS = 64
 """Of a file that is compared with another there: asked about at once, ..."""
 QUESTIONS = 3
 """... and so many times before the first answer is waited for."""
-BULK = 256 << 10
-"""Bytes of a frame of a large file."""
 EAGER = 4 << 20
 """Bytes of small files that go over the open connection before others are opened for them."""
 WORTH_NOTING, MOST_MET = 4096, 200_000
@@ -152,6 +150,8 @@ class _Sender:
         self._stack = ExitStack()
         self._blobs = self._moved = self._already = 0
         self._counting = threading.Lock()
+        self._pace = Pace()
+        """Of large files; kept by the thread that sends."""
         self._partial: dict[str, int] = {}
         self._parts: dict[str, list[tuple[int, int]]] = {}
         self._likely = Likely([])
@@ -381,7 +381,7 @@ class _Sender:
         header: dict[str, Any] = {"s": size, "o": there, "k": key}
         self._count(0, 0, there=there)
         left = size - there
-        for piece in pieces(path, there, size, BULK):
+        for piece in pieces(path, there, size, lambda: self._pace.size):
             digest.update(piece)
             left -= len(piece)
             if not left:
@@ -478,6 +478,7 @@ class _Sender:
             self._failure = error
 
     def _send_piece(self, piece: _Piece) -> None:
+        self._pace.next()
         self._bulk.send(piece.data, piece.header)
         self._count(len(piece.data), int(piece.ends))
 
@@ -530,7 +531,7 @@ class _Sender:
             if self._is_far(blob.size - offset) and not offset:
                 self._in_parts(blob.path, blob.size, key, blob.digest)
             else:
-                self._send_pieces(blob, offset, pieces(blob.path, offset, blob.size, BULK), key)
+                self._send_pieces(blob, offset, pieces(blob.path, offset, blob.size, self._pace.next), key)
         except (Changing, FileNotFoundError):
             raise TransferError(f"`{show(blob.path)}` changed after it was read", hint="try again")
 
@@ -662,7 +663,7 @@ def _reread(blob: _Blob) -> bytes:
     return content
 
 
-def _runs(flags: bytes) -> Iterator[tuple[int, int]]:
+def _runs(flags: Body) -> Iterator[tuple[int, int]]:
     """(start, end) of each run of ones."""
     at = 0
     for flag, run in itertools.groupby(flags):

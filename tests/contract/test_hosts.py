@@ -91,7 +91,7 @@ def make_host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeHo
 @contextlib.contextmanager
 def talk(host: Host) -> Iterator[Link]:
     pipe = host.open()
-    link = Link(pipe.read, pipe.write)
+    link = Link(pipe.pump, pipe.write)
     link.start()
     try:
         yield link
@@ -146,7 +146,7 @@ def test_large_things_both_ways(make_host: MakeHost) -> None:
 
 def test_close_ends_the_agent_and_wakes_the_reader(make_host: MakeHost) -> None:
     pipe = make_host().open()
-    link = Link(pipe.read, pipe.write)
+    link = Link(pipe.pump, pipe.write)
     thread = link.start()
     pid = link.greeting(20)["pid"]
     began = time.monotonic()

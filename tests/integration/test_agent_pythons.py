@@ -50,7 +50,7 @@ def test_a_run(version: str, tmp_path: Path, environment: Path) -> None:
     words = [PYTHONS[version], "-I", str(program), "serve", "--home", str(tmp_path / "home")]
     pipe = ProcessPipe(words)
     await_agent(pipe)
-    link = Link(pipe.read, pipe.write)
+    link = Link(pipe.pump, pipe.write)
     link.start()
     try:
         assert link.greeting(20)["python"].startswith(version + ".")

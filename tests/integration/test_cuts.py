@@ -92,6 +92,15 @@ class CutPipe:
             self._budget.end()
         return data[:size]
 
+    def pump(self, taker: Callable[[memoryview], None]) -> None:
+        def take(data: memoryview) -> None:
+            size = self._budget.take("read", len(data))
+            taker(data[:size])
+            if size < len(data):
+                self._budget.end()
+
+        self._pipe.pump(take)
+
     def write(self, *parts: bytes | bytearray | memoryview) -> None:
         for part in parts:
             size = self._budget.take("written", len(part))

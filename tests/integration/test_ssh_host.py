@@ -462,6 +462,48 @@ class TestPipe:
         writer.join()
         assert hashlib.sha256(back).digest() == hashlib.sha256(data).digest()
 
+    @pytest.mark.parametrize(
+        "options", [(), ("RekeyLimit 3M",), ("Ciphers aes128-ctr",), ("Ciphers aes256-ctr", "RekeyLimit 3M")]
+    )
+    @pytest.mark.parametrize("ours", [1 << 36, 5 << 20])
+    def test_pumped_both_ways(self, start: Start, reach: Open, options: tuple[str, ...], ours: int) -> None:
+        """With keys that sshd, or we, exchange again in the midst; and with a cipher that is paramiko's matter."""
+        data = os.urandom(40_000_000)
+        host = reach(start(*options))
+        pipe = host.open()
+        connection = host._connection
+        assert connection is not None
+        connection.transport.packetizer.REKEY_BYTES = ours
+        back = bytearray()
+        done = threading.Event()
+
+        def take(piece: memoryview) -> None:
+            back.extend(piece)
+            if len(back) >= len(data):
+                done.set()
+
+        reader = threading.Thread(target=pipe.pump, args=(take,))
+        reader.start()
+        for at in range(0, len(data), 1_000_000):
+            pipe.write(b"", data[at : at + 10], data[at + 10 : at + 1_000_000])
+        assert done.wait(30)
+        assert hashlib.sha256(back).digest() == hashlib.sha256(data).digest()
+        pipe.close()
+        reader.join(10)
+        assert not reader.is_alive()
+
+    def test_a_taker_that_refuses(self, server: Server, reach: Open) -> None:
+        pipe = reach(server).open()
+        pipe.write(b"something")
+
+        def take(piece: memoryview) -> None:
+            raise ValueError("not this")
+
+        with pytest.raises(ValueError, match="not this"):
+            pipe.pump(take)
+        assert says(reach(server)) == b"ping"
+        pipe.close()
+
     def test_what_the_agent_says_on_its_error_channel_blocks_nothing(self, server: Server, reach: Open) -> None:
         program = f"{ECHO.split('while')[0]}\nos.read(0, 1)\nsys.stderr.write('e' * 5_000_000 + 'last words')\n"
         pipe = reach(server, bundle=bundle_of(program + "os.write(1, b'done')")).open()

@@ -42,7 +42,7 @@ from remoterun.model import MachineType
 from remoterun.session import Session
 from remoterun.transfer import Progress, fetch, lanes, refuse
 from tests.unit.test_home import sound
-from tests.workshop import linked, read_files, sha256, tree_of, until, write_files
+from tests.workshop import linked, pumped, read_files, sha256, tree_of, until, write_files
 
 ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, max_examples=120)
 UPLOAD = {"kind": "upload", "name": "doom", "sub": ""}
@@ -69,13 +69,16 @@ class FakePipe:
 
     def __init__(self, handler: Handler) -> None:
         self._here, self._there = socket.socketpair()
-        agent = Link(self._there.recv, lambda *parts: self._there.sendall(b"".join(parts)), handler)
+        agent = Link(pumped(self._there.recv), lambda *parts: self._there.sendall(b"".join(parts)), handler)
         agent.write(encode(0, DATA, {"protocol": 1, "home_id": "evil"}))
         self._thread = threading.Thread(target=agent.run)
         self._thread.start()
 
     def read(self, limit: int) -> bytes:
         return self._here.recv(limit)
+
+    def pump(self, taker: Callable[[memoryview], None]) -> None:
+        pumped(self.read)(taker)
 
     def write(self, *parts: bytes | bytearray | memoryview) -> None:
         self._here.sendall(b"".join(parts))
@@ -290,7 +293,7 @@ class TestHosts:
             opened.wait(10)
             return pieces.pop(0) if pieces else b""
 
-        link = Link(read, lambda *parts: None)
+        link = Link(pumped(read), lambda *parts: None)
         link.start()
         stream = link.open("op")
         opened.set()

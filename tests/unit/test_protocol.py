@@ -31,7 +31,7 @@ from remoterun.agent.protocol import (
     Stream,
     encode,
 )
-from tests.workshop import linked, until
+from tests.workshop import linked, pumped, until
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(),
@@ -360,7 +360,7 @@ class TestLoss:
                 link.call("op")
 
     def test_no_greeting(self) -> None:
-        link = Link(lambda limit: b"", lambda *parts: None)
+        link = Link(pumped(lambda limit: b""), lambda *parts: None)
         link.start()
         with pytest.raises(LinkClosed):
             link.greeting(10)
@@ -383,7 +383,7 @@ class TestLoss:
             if opened.is_set():
                 raise Broken("gone")
 
-        link = Link(read, write)
+        link = Link(pumped(read), write)
         link.start()
         stream = link.open("op")
         opened.set()
@@ -413,7 +413,7 @@ class TestLoss:
             opened.wait(10)
             return pieces.pop(0) if pieces else b""
 
-        link = Link(read, lambda *parts: None)
+        link = Link(pumped(read), lambda *parts: None)
         link.start()
         stream = link.open("op")
         opened.set()
