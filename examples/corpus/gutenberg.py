@@ -161,9 +161,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--unmarked", action="store_true", help="take a file in which the marks are not found")
     parser.add_argument("--contact", default="", metavar="MAIL_OR_PAGE", help="told to the site, to reach you")
     parser.add_argument(
-        "--out", type=Path, default=Path("corpus/input.txt"), metavar="FILE", help="the text (default: %(default)s)"
+        "--out", type=Path, default=Path("gutenberg/input.txt"), metavar="FILE", help="the text (default: %(default)s)"
     )
-    parser.add_argument("--cache", type=Path, default=Path("corpus/cache"), metavar="FOLDER",
+    parser.add_argument("--cache", type=Path, default=Path("gutenberg/cache"), metavar="FOLDER",
         help="where pages are kept as they came (default: %(default)s)")  # fmt: skip
     return parser.parse_args(arguments)
 

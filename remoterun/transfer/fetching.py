@@ -22,7 +22,7 @@ from remoterun.errors import AlreadyExists, TransferError, UnsafePath
 from remoterun.session import Session
 from remoterun.transfer.blobs import fetch_blobs
 from remoterun.transfer.far import FarFetch
-from remoterun.transfer.landing import Fetched, Landed, not_empty, temporary_name
+from remoterun.transfer.landing import Fetched, Landed, not_empty, refuse_twins, temporary_name
 from remoterun.transfer.lanes import lanes_for
 from remoterun.transfer.live import fetch_live
 from remoterun.transfer.progress import Progress
@@ -92,6 +92,7 @@ def fetch(
     progress.start("copying", len(wanted), sum(wanted))
     try:
         target.mkdir(parents=True, exist_ok=True)
+        refuse_twins(manifest.entries, target)
         with Landing(str(target)) as landing:
             for entry in plan():
                 if entry.kind == "d":

@@ -6,13 +6,15 @@ import contextlib
 import itertools
 import os
 import threading
+import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from remoterun.agent.packs import PackError
 from remoterun.agent.protocol import Frame, Stream
 from remoterun.agent.tree import Entry, Landing, show
-from remoterun.errors import TransferError
+from remoterun.errors import TransferError, UnsafePath
 from remoterun.session import Session
 from remoterun.transfer.progress import Progress
 
@@ -64,6 +66,49 @@ class Landed:
             self.result.files += 1
             self.result.size += entry.size
             self.progress.add(0, 1)
+
+
+def refuse_twins(entries: Iterable[Entry], target: Path) -> None:
+    """Names that are one name on the disk of the folder `target`, as Macs' and USB sticks' take no notice of case, and
+    some of how an accent is written: one file would silently take the other's place. Raises `UnsafePath`."""
+    fold = _folding(target)
+    if fold is None:
+        return
+    seen: set[int] = set()
+    twins: set[int] = set()
+    for entry in entries:
+        key = hash(fold(entry.path))
+        (twins if key in seen else seen).add(key)
+    if not twins:
+        return
+    paths: dict[str, str] = {}
+    for entry in entries:
+        key_text = fold(entry.path)
+        if hash(key_text) in twins and (other := paths.setdefault(key_text, entry.path)) != entry.path:
+            raise UnsafePath(
+                f"`{show(other)}` and `{show(entry.path)}` are one name on the disk that holds `{show(str(target))}`",
+                hint="copy into a folder on another disk, or each of them by itself, under another name",
+            )
+
+
+def _folding(target: Path) -> Callable[[str], str] | None:
+    """What makes names of one that are one to the disk; None where no names are. Looked up by making a file."""
+    name = f".aA\N{LATIN SMALL LETTER E WITH ACUTE}-{temporary_name()[1:]}"
+    swapped, decomposed = name.swapcase(), unicodedata.normalize("NFD", name)
+    probe = target / name
+    try:
+        probe.touch()
+        case, form = os.path.lexists(target / swapped), os.path.lexists(target / decomposed)
+    except (OSError, UnicodeError):
+        return None
+    finally:
+        with contextlib.suppress(OSError, UnicodeError):
+            probe.unlink()
+    if not case and not form:
+        return None
+    if not case:
+        return lambda path: unicodedata.normalize("NFC", path)
+    return lambda path: unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
 
 
 class Temporary:

@@ -466,6 +466,11 @@ def test_books_of_project_gutenberg(site: Site, user: User) -> None:
     assert len(site.asked) == 2
 
 
+def test_marks_are_of_lyrics(user: User) -> None:
+    done = user.type("fetch.py", "https://example.org/{1..3}", "--as", "prose", "--drop-marks", status=2)
+    assert "--drop-marks goes with --as lyrics" in done.stderr
+
+
 def test_no_book_of_project_gutenberg(user: User) -> None:
     (user.folder / "own.txt").write_text("My own words\n")
     done = user.type("gutenberg.py", "own.txt", status=2)

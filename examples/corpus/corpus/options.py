@@ -66,7 +66,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("corpus"), metavar="FOLDER", help="where it all goes (default: %(default)s)"
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.drop_marks and options.shape != "lyrics":
+        parser.error("--drop-marks goes with --as lyrics: of prose no line is left to be one")
+    return options
 
 
 def _positive(text: str) -> int:

@@ -144,7 +144,7 @@ _USES = {
     "run": "runs/",
     "environment": "environment",
     "image": "image",
-    "leased": "transfers going on",
+    "leased": "transfers, begun or cut",
     "partial": "cut transfers",
     "temporary": "temporary files",
     "damaged": "damaged content",
