@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,9 @@ class Session:
         self._again = again
         self._host = host
         self._pipe = host.open()
+        self._asking = threading.Lock()
+        self._codecs: tuple[str, ...] | None = None
+        self._codecs_asked: Stream | None = None
         self._link = Link(self._pipe.pump, self._pipe.write)
         self._link.start()
         try:
@@ -94,6 +98,21 @@ class Session:
     def round_trip(self) -> float:
         """Seconds that the link takes there and back."""
         return self._pipe.round_trip
+
+    def codecs(self) -> tuple[str, ...]:
+        """How bodies that it gets may be compressed. Does not block: as long as the agent has not said, the one that
+        all know."""
+        with self._asking:
+            if self._codecs is None and self._codecs_asked is None:
+                self._codecs_asked = self._link.open("codecs")
+                self._codecs_asked.end()
+            if self._codecs is None and self._codecs_asked is not None:
+                try:
+                    said = self._codecs_asked.finish(0).get("codecs")
+                except TimeoutError:
+                    return ("z",)
+                self._codecs = tuple(map(str, said)) if isinstance(said, list) else ()
+            return self._codecs or ("z",)
 
     @contextlib.contextmanager
     def stream(self, op: str, **arguments: Any) -> Iterator[Stream]:

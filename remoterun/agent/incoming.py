@@ -18,10 +18,11 @@ import secrets
 import threading
 from typing import Any, Deque, Dict, List, Optional, Tuple
 
+from .codecs import CodecError, expand
 from .delta import BLOCK, DeltaError, Finder, Place, parsed
 from .home import Home, HomeError
 from .leases import Lease
-from .packs import PackError, inflate, unpack
+from .packs import PackError, unpack
 from .parts import PARTS, Part
 from .protocol import Body, Frame
 from .tree import LARGEST, is_digest, show
@@ -43,7 +44,7 @@ class Landing:
     {"h": digest}               the last ones, of one whose digest was not known
     {"k": key, "s": size, "o": offset, "n": length}
                                 the first bytes of a part of a large content; see parts.py
-    … with "z": size            the body is deflated, from so many bytes
+    … with "z" or "zstd": size  the body is compressed, from so many bytes; see codecs.py
     """
 
     def __init__(self, home: Home, lease: Lease) -> None:
@@ -74,14 +75,13 @@ class Landing:
         transfer."""
         header, body = frame
         try:
-            if "z" in header:
-                body = inflate(body, int(header["z"]))
+            body = expand(header, body)
             if "p" in header:
                 self.end()
                 for digest, content in unpack(body, int(header["p"])):
                     self._land(digest.hex(), content)
                 return
-        except PackError as error:
+        except (PackError, CodecError) as error:
             raise HomeError("bad_stream", str(error))
         if "n" in header:
             self.end()
@@ -259,7 +259,7 @@ class Patch(_Large):
     Takes frames, in their order, and answers some:
 
     {"w": 1}        records (see delta.py) of the next blocks. Answer: a byte for each, 1 if it shall be sent
-    {}, {"z": …}    bytes of the blocks that were to be sent, all of them one after the other
+    {}              bytes of the blocks that were to be sent, all of them one after the other
     {"h": digest}   that was all
 
     What is put together goes to the partial file, as with any large blob; but as long as it is the start of an old
@@ -295,9 +295,8 @@ class Patch(_Large):
         try:
             if "w" in header:
                 return self._find(parsed(body))
-            if "z" in header:
-                body = inflate(body, int(header["z"]))
-        except (DeltaError, PackError) as error:
+            body = expand(header, body)
+        except (DeltaError, CodecError) as error:
             raise HomeError("bad_stream", str(error))
         if "h" in header:
             self._end(str(header["h"]))

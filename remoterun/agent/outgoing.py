@@ -17,13 +17,16 @@ from typing import List, Tuple
 from .home import Home
 from .packs import PACK, SMALL, Pace, pack
 from .protocol import Stream
+from .squeezing import Squeezing
 
 
 class Shipping:
     """One transfer."""
 
-    def __init__(self, home: Home, stream: Stream) -> None:
+    def __init__(self, home: Home, stream: Stream, out: Squeezing) -> None:
+        """`out` sends on `stream`."""
         self._stream = stream
+        self._out = out
         self._blobs = os.open(home.blobs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._small: List[Tuple[bytes, bytes]] = []
         self._held = 0
@@ -59,16 +62,16 @@ class Shipping:
     def flush(self) -> None:
         """Send what was held back to be packed."""
         if self._small:
-            self._stream.send(pack(self._small), p=len(self._small))
+            self._out.send(pack(self._small), {"p": len(self._small)})
             self.count += len(self._small)
             self._small, self._held = [], 0
 
     def _large(self, file: int, name: str, content: bytes) -> None:
-        self._stream.send(content, d=name, s=os.fstat(file).st_size)
+        self._out.send(content, {"d": name, "s": os.fstat(file).st_size})
         pace = Pace()
         while True:
             content = os.read(file, pace.next())
             if not content:
                 break
-            self._stream.send(content)
+            self._out.send(content, {})
         self.count += 1

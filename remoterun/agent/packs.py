@@ -1,4 +1,5 @@
-"""How contents travel: small ones packed together, large ones in pieces, either of them deflated where it pays.
+"""How contents travel: small ones packed together, large ones in pieces, either of them compressed where it
+pays (codecs.py).
 
 A pack is one frame's body: for each of its files a record (SHA-256, size), then their contents in the same order.
 Used by both sides. Standard library only; Python >= 3.8.
@@ -8,7 +9,6 @@ from __future__ import annotations
 
 import struct
 import time
-import zlib
 from typing import Callable, Iterable, Iterator, List, Tuple, Union
 
 Bytes = Union[bytes, bytearray, memoryview]
@@ -19,15 +19,13 @@ PACK = 256 << 10
 """Bytes of a pack that is full."""
 BULK = 1 << 20
 """Bytes of a large content that are sent at once where they go fast."""
-MAX_RAW = 1 << 20
-"""Bytes that a deflated body may have when it is inflated."""
 
 _RECORD = struct.Struct("!32sI")
 RECORD_SIZE = _RECORD.size
 
 
 class PackError(Exception):
-    """A body that is no pack, or that does not inflate to what was said."""
+    """A body that is no pack."""
 
 
 def pack(contents: Iterable[Tuple[bytes, Bytes]]) -> bytes:
@@ -72,17 +70,3 @@ class Pace:
         elif took > self.SLOW:
             self.size = PACK
         return self.size
-
-
-def inflate(body: Bytes, size: int) -> bytes:
-    """What was deflated, `size` bytes. Raises `PackError` if it is not that; never makes more than that."""
-    if not 0 <= size <= MAX_RAW:
-        raise PackError("a body of %d bytes" % size)
-    inflating = zlib.decompressobj()
-    try:
-        raw = inflating.decompress(body, size + 1)
-    except zlib.error as error:
-        raise PackError("a body that can't be inflated: %s" % error)
-    if len(raw) != size or not inflating.eof or inflating.unused_data:
-        raise PackError("a body that inflates to another length than was said")
-    return raw

@@ -35,6 +35,9 @@ WINDOW = 8 << 20
 PIECE = 128 << 10
 """A good body size for bulk data: few frames, and no long wait for those of other streams."""
 
+MOST_DROPPED = 1000
+"""Frames that may still come of an answer whose end is all that is wanted."""
+
 _HEAD = struct.Struct("!IBII")
 _FRAME_COST = 64
 
@@ -249,9 +252,12 @@ class Stream:
             yield frame
 
     def finish(self, timeout: Optional[float] = None) -> Dict[str, Any]:
-        """Drop what still comes and return the result."""
+        """Drop what still comes, which isn't much, and return the result."""
+        dropped = 0
         while self.receive(timeout) is not None:
-            pass
+            dropped += 1
+            if dropped > MOST_DROPPED:
+                raise RemoteError("bad_stream", "there is no end to an answer that nobody wants")
         return self.result
 
     @property

@@ -20,6 +20,7 @@ import traceback
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from . import doctor, leases, logs, parts, slots, supervisor
+from .codecs import Codec, codecs
 from .delta import BLOCK, records
 from .digests import Digests, unpacked
 from .engines import tail
@@ -42,6 +43,7 @@ from .protocol import (
     encode,
 )
 from .runs import FINAL, RunFolder, RunState
+from .squeezing import Squeezing
 from .tree import Entry, Manifest, TreeError, check_path, hash_file, is_digest, show, walk
 
 MAX_MANIFEST = 1 << 29
@@ -93,6 +95,11 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
         return str(os.getuid())
+
+
+def _best(accept: Iterable[str]) -> Optional[Codec]:
+    """The best codec that is known here and there."""
+    return next((codec for key, codec in codecs().items() if key in accept), None)
 
 
 def _read_all(taker: Callable[[memoryview], None]) -> None:
@@ -156,6 +163,10 @@ class Server:
             count += len(out)
         return {"missing": count}
 
+    def op_codecs(self, stream: Stream) -> Dict[str, Any]:
+        """How bodies may be compressed that come here."""
+        return {"codecs": list(codecs())}
+
     def op_put(self, stream: Stream) -> Dict[str, Any]:
         """In: blobs, as `incoming.Landing` takes them. One whose bytes don't have its digest is refused by name."""
         with Landing(self.home, self._lease) as landing:
@@ -203,9 +214,13 @@ class Server:
         parts.seal(self.home, key, size, digest, lambda: not stream.cancelled)
         return {}
 
-    def op_fetch_parts(self, stream: Stream, digest: str) -> Dict[str, Any]:
-        """In: (u64 offset, u64 length) of parts of a blob. Out: their bytes, one after the other."""
+    def op_fetch_parts(
+        self, stream: Stream, digest: str, accept: Iterable[str] = (), round_trip: float = 0.0
+    ) -> Dict[str, Any]:
+        """In: (u64 offset, u64 length) of parts of a blob. Out: their bytes, one after the other; compressed as the
+        client accepts it, if that pays over a link that takes so many seconds there and back."""
         pace = Pace()
+        out = Squeezing(stream, round_trip, lambda: _best(accept))
         with self._open_blob(digest) as file:
             for offset, length in _RANGE.iter_unpack(_read_body(stream)):
                 file.seek(offset)
@@ -214,7 +229,7 @@ class Server:
                     if not data:
                         raise HomeError("bad_stream", "a part that lies beyond the end of its blob")
                     length -= len(data)
-                    stream.send(data)
+                    out.send(data, {})
         return {}
 
     def op_records(self, stream: Stream, digest: str, offset: int) -> Dict[str, Any]:
@@ -359,9 +374,10 @@ class Server:
         single = bool(resource.get("sub")) and len(manifest.files) == 1 and not os.path.isdir(folder)
         return {"live": live, "folder": folder, "about": about, "single": single}
 
-    def op_fetch(self, stream: Stream) -> Dict[str, Any]:
-        """In: digests, 32 bytes each. Out: their contents in that order, as `outgoing.Shipping` sends them."""
-        with Shipping(self.home, stream) as shipping:
+    def op_fetch(self, stream: Stream, accept: Iterable[str] = (), round_trip: float = 0.0) -> Dict[str, Any]:
+        """In: digests, 32 bytes each. Out: their contents in that order, as `outgoing.Shipping` sends them; compressed
+        as in `op_fetch_parts`."""
+        with Shipping(self.home, stream, Squeezing(stream, round_trip, lambda: _best(accept))) as shipping:
             for frame in stream:
                 for at in range(0, len(frame.body), 32):
                     shipping.ship(bytes(frame.body[at : at + 32]))

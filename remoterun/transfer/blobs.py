@@ -7,11 +7,13 @@ import itertools
 import threading
 from collections.abc import Iterable, Iterator
 
-from remoterun.agent.packs import PackError, inflate, unpack
+from remoterun.agent.codecs import CodecError, expand
+from remoterun.agent.packs import PackError, unpack
 from remoterun.agent.protocol import Cancelled, Frame, LinkClosed, RemoteError, Stream
 from remoterun.agent.tree import Entry, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
+from remoterun.transfer.codecs import own
 from remoterun.transfer.landing import Landed, Temporary, damaged, ended, next_frame, number
 from remoterun.transfer.large_file import LARGE, fetch_large
 
@@ -40,19 +42,17 @@ def _fetch_small(session: Session, files: list[Entry], landed: Landed) -> list[E
         return []
     gone: list[Entry] = []
     asking, expected = iter(files), iter(files)
-    with session.stream("fetch") as stream:
+    with session.stream("fetch", accept=list(own()), round_trip=session.round_trip) as stream:
         asker = _Asker(stream, asking)
         for frame in stream:
             try:
-                body = frame.body
-                if "z" in frame.header:
-                    body = inflate(body, number(frame, "z"))
+                body = expand(frame.header, frame.body)
                 if "p" in frame.header:
                     for digest, content in unpack(body, number(frame, "p")):
                         _land_small(next_of(expected, session), digest, content, landed, session)
                         asker.answered()
                     continue
-            except PackError as error:
+            except (PackError, CodecError) as error:
                 raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
             entry = next_of(expected, session)
             asker.answered()
@@ -132,12 +132,10 @@ def _land_large(entry: Entry, frame: Frame, stream: Stream, landed: Landed, sess
             if have == entry.size:
                 break
             following = next_frame(stream, session)
-            body = following.body
-            if "z" in following.header:
-                try:
-                    body = inflate(body, number(following, "z"))
-                except PackError as error:
-                    raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
+            try:
+                body = expand(following.header, following.body)
+            except CodecError as error:
+                raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
             if not body:
                 raise TransferError(f"{show(entry.path)}: {session.machine.name} sends less than it said")
         if hashed.hexdigest() != entry.digest:

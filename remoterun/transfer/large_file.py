@@ -13,11 +13,13 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from remoterun.agent.codecs import CodecError, expand
 from remoterun.agent.delta import BLOCK, DeltaError, Finder, parsed
 from remoterun.agent.protocol import Body
 from remoterun.agent.tree import Entry, show
 from remoterun.errors import NotFound, TransferError
 from remoterun.session import Session
+from remoterun.transfer.codecs import own
 from remoterun.transfer.landing import Landed, damaged, not_empty, temporary_name
 
 _RANGE = struct.Struct("!QQ")
@@ -207,14 +209,19 @@ def _fetch_different(session: Session, file: LargeFile, old: Old, hashed: Any, l
 def parts_of(session: Session, entry: Entry, ranges: list[tuple[int, int]]) -> Iterator[Body]:
     """The bytes of the blob from start to end of each, one after the other: as many as that."""
     left = sum(end - start for start, end in ranges)
-    with session.stream("fetch_parts", digest=entry.digest) as stream:
+    accept = {"accept": list(own()), "round_trip": session.round_trip}
+    with session.stream("fetch_parts", digest=entry.digest, **accept) as stream:
         stream.send(b"".join(_RANGE.pack(start, end - start) for start, end in ranges))
         stream.end()
         for frame in stream:
-            left -= len(not_empty(frame, session).body)
+            try:
+                body = expand(frame.header, not_empty(frame, session).body)
+            except CodecError as error:
+                raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
+            left -= len(body)
             if left < 0:
                 raise TransferError(f"{show(entry.path)}: {session.machine.name} sends more than it said")
-            yield frame.body
+            yield body
     if left:
         raise TransferError(f"{show(entry.path)}: {session.machine.name} sends less than it said")
 

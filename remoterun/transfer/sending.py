@@ -29,11 +29,12 @@ from typing import Any
 from remoterun.agent.delta import BLOCK, records
 from remoterun.agent.packs import PACK, SMALL, Pace, pack
 from remoterun.agent.protocol import PIECE, Body, RemoteError, Stream
+from remoterun.agent.squeezing import Squeezing
 from remoterun.agent.tree import Manifest, ManifestBuilder, TreeError, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
-from remoterun.transfer.deflating import Deflating, crc32
-from remoterun.transfer.lanes import Lanes, lanes_for
+from remoterun.transfer.codecs import best, crc32
+from remoterun.transfer.lanes import FAR, Lanes, lanes_for
 from remoterun.transfer.progress import Progress
 from remoterun.transfer.reading import Changing, Listed, Reading, changing, pieces, whole_content
 
@@ -167,7 +168,9 @@ class _Sender:
     def __enter__(self) -> _Sender:
         self._asking = self._stack.enter_context(self._session.stream("missing"))
         self._putting = self._stack.enter_context(self._session.stream("put"))
-        self._bulk = Deflating(self._putting, self._session.round_trip)
+        self._bulk = self._squeezing(self._putting)
+        if self._session.round_trip > FAR:
+            self._session.codecs()  # asks
         self._thread.start()
         return self
 
@@ -204,6 +207,8 @@ class _Sender:
 
     def send(self, tree: Reading, extra: dict[str, bytes], name: str) -> Manifest:
         self._size = tree.size
+        if tree.ended and self._is_far(sum(entry.size for entry in tree.entries() if not entry.digest)):
+            self._open_lanes()  # it will be wanted, most likely
         self._look_what_is_there(name, tree)
         build = ManifestBuilder()
         batch = _Batch()
@@ -346,7 +351,7 @@ class _Sender:
         self._count(0, 0, there=there)
         asked: deque[bytes] = deque()
         with self._session.stream("patch", size=size, key=key, offset=there, like=like) as stream:
-            bulk = Deflating(stream, self._session.round_trip)
+            bulk = self._squeezing(stream)
 
             def answer() -> None:
                 frame = stream.receive()
@@ -411,8 +416,7 @@ class _Sender:
                 self._count(0, 0, there=len(data))
                 continue
             header: dict[str, Any] = {"k": key, "s": size, "o": part[0], "n": part[1]}
-            cuts = [(data[start : start + PIECE], header if not start else {}) for start in range(0, len(data), PIECE)]
-            self._share(cuts, len(data), 0)
+            self._share([(data, header)], len(data), 0)
         digest = digest or hashed.hexdigest()
         with self._session.stream("seal", key=key, size=size, digest=digest) as stream:
             stream.end()
@@ -428,26 +432,32 @@ class _Sender:
 
     def _share(self, frames: list[tuple[bytes, dict[str, Any]]], size: int, blobs: int) -> None:
         """Give something to whichever lane is free; they are opened with the first."""
+        self._open_lanes()
+        assert self._shared is not None and self._lanes is not None
+        while not self._shared.put(_Task(frames, size, blobs), 0.2):
+            if self._lanes.failure:
+                raise _Failed
+
+    def _open_lanes(self) -> None:
         with self._opening:
             if self._shared is None:
                 self._shared = _Shared()
                 self._lanes = Lanes(self._session, lanes_for(self._session, self._size), self._work)
-        assert self._lanes is not None
-        while not self._shared.put(_Task(frames, size, blobs), 0.2):
-            if self._lanes.failure:
-                raise _Failed
 
     def _work(self, session: Session) -> None:
         """One lane."""
         assert self._shared is not None
         with session.stream("put") as stream:
-            bulk = Deflating(stream, session.round_trip)
+            bulk = self._squeezing(stream)
             while (task := self._shared.get()) is not None:
                 for data, header in task.frames:
                     bulk.send(data, header)
                 self._count(task.size, task.blobs)
             stream.end()
             stream.finish()
+
+    def _squeezing(self, stream: Stream) -> Squeezing:
+        return Squeezing(stream, self._session.round_trip, lambda: best(self._session.codecs()))
 
     def _count(self, moved: int, blobs: int, there: int = 0) -> None:
         with self._counting:
