@@ -144,7 +144,7 @@ class Home:
     # -- blobs
 
     def blob(self, digest: str, executable: bool = False) -> str:
-        return os.path.join(self.blobs, digest[:2], digest[2:] + (".x" if executable else ""))
+        return "%s/%s/%s%s" % (self.blobs, digest[:2], digest[2:], ".x" if executable else "")
 
     def has_blob(self, digest: str) -> bool:
         """A file without content counts only if that is its content: after a power cut it may be an empty husk."""
@@ -249,14 +249,14 @@ class Home:
                         folders.add(entry.path)
                         continue
                     descriptor, name = landing.place(entry.path)
-                    parent = os.path.dirname(entry.path)
+                    parent = entry.path.rpartition("/")[0]
                     while parent and parent not in folders:
                         folders.add(parent)
-                        parent = os.path.dirname(parent)
+                        parent = parent.rpartition("/")[0]
                     if entry.kind == "l":
                         os.symlink(entry.target, name, dir_fd=descriptor)
                     else:
-                        self._place_file(entry, os.path.join(target, entry.path), descriptor, name, private)
+                        self._place_file(entry, target, descriptor, name, private)
             if not private:
                 for folder in sorted(folders, reverse=True):
                     os.chmod(os.path.join(target, folder), 0o555)
@@ -265,20 +265,23 @@ class Home:
                 raise disk_full(self.path)
             raise
 
-    def _place_file(self, entry: Entry, path: str, descriptor: int, name: str, private: bool) -> None:
+    def _place_file(self, entry: Entry, target: str, descriptor: int, name: str, private: bool) -> None:
+        blob = self.blob(entry.digest)
         try:
-            if os.stat(self.blob(entry.digest)).st_size != entry.size:
+            if os.stat(blob).st_size != entry.size:
                 raise HomeError("damaged", "the content of %s is damaged in %s" % (show(entry.path), self.path))
             if private:
-                private_copy(self.blob(entry.digest), path)
+                path = os.path.join(target, entry.path)
+                private_copy(blob, path)
                 os.chmod(path, 0o755 if entry.executable else 0o644)
                 return
-            source = self.executable_twin(entry.digest) if entry.executable else self.blob(entry.digest)
+            source = self.executable_twin(entry.digest) if entry.executable else blob
             try:
                 os.link(source, name, dst_dir_fd=descriptor)
             except OSError as error:
                 if error.errno not in (errno.EMLINK, errno.EXDEV, errno.EPERM):
                     raise
+                path = os.path.join(target, entry.path)
                 private_copy(source, path)  # out of links to one file (65,000 on ext4), or a file system without
                 os.chmod(path, 0o555 if entry.executable else 0o444)
         except FileNotFoundError:

@@ -79,7 +79,7 @@ class Landing:
             if "p" in header:
                 self.end()
                 for digest, content in unpack(body, int(header["p"])):
-                    self._land(digest.hex(), content)
+                    self._land(digest, content)
                 return
         except (PackError, CodecError) as error:
             raise HomeError("bad_stream", str(error))
@@ -107,11 +107,11 @@ class Landing:
         if self._open is not None or self._part is not None:
             raise HomeError("bad_stream", "a blob ended early")
 
-    def _land(self, digest: str, content: memoryview) -> None:
+    def _land(self, digest: bytes, content: memoryview) -> None:
         """A small blob: one file, written and renamed. Not flushed one by one: a file that a power cut has emptied is
         known by its size (`Home.has_blob`), and sent again."""
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise _damaged(digest)
+        if hashlib.sha256(content).digest() != digest:
+            raise _damaged(digest.hex())
         temporary = "in-%d-%d" % (os.getpid(), next(_numbers))
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         descriptor = os.open(temporary, flags, 0o444, dir_fd=self._tmp)
@@ -124,7 +124,7 @@ class Landing:
                     left = left[os.write(descriptor, left) :]
             finally:
                 os.close(descriptor)
-            self._place(temporary, digest)
+            self._place(temporary, digest.hex())
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=self._tmp)

@@ -154,10 +154,11 @@ class Server:
         for frame in stream:
             self._lease.add(bytes(frame.body[: len(frame.body) // 32 * 32]))  # before we look
             out = []
+            begun = frozenset(os.listdir(self.home.partial))
             for place in range(len(frame.body) // 32):
                 digest = frame.body[place * 32 : place * 32 + 32].hex()
                 if not self.home.has_blob(digest):
-                    have = self.home.partial_size(digest)
+                    have = self.home.partial_size(digest) if digest in begun else 0
                     out.append(_MISSING.pack(place, 0 if have and parts.listed(self.home, digest) else have))
             stream.send(b"".join(out))
             count += len(out)
