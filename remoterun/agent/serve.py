@@ -26,9 +26,10 @@ from .digests import Digests, unpacked
 from .engines import tail
 from .files import DISK_FULL
 from .home import Home, HomeError
-from .incoming import Landing, Patch
+from .incoming import Landing
 from .outgoing import Shipping
 from .packs import Pace
+from .patching import Patch
 from .protocol import (
     DATA,
     MAGIC,
@@ -177,7 +178,7 @@ class Server:
             return {"blobs": landing.count}
 
     def op_patch(self, stream: Stream, size: int, key: str, offset: int, like: List[str]) -> Dict[str, Any]:
-        """A large blob made of parts of others; what comes and goes is said at `incoming.Patch`."""
+        """A large blob made of parts of others; what comes and goes is said at `patching.Patch`."""
         patch = Patch(self.home, self._lease, size, key, offset, like[:MOST_LIKE])
         try:
             for frame in stream:
