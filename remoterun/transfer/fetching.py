@@ -26,6 +26,7 @@ from remoterun.transfer.landing import Fetched, Landed, not_empty, refuse_twins,
 from remoterun.transfer.lanes import lanes_for
 from remoterun.transfer.live import fetch_live
 from remoterun.transfer.progress import Progress
+from remoterun.transfer.repeats import Repeats
 
 MAX_TREE = 1 << 29
 """Bytes of a manifest that a host may send."""
@@ -99,7 +100,8 @@ def fetch(
                     landing.folder(entry.path)
             landed = Landed(landing, target, name, result, progress)
             if wanted:
-                files = (entry for entry in plan() if entry.kind == "f")
+                repeats = Repeats()
+                files = repeats.without(entry for entry in plan() if entry.kind == "f")
                 lanes = lanes_for(session, sum(wanted))
                 if live:
                     again = list(files)
@@ -107,6 +109,7 @@ def fetch(
                     again = FarFetch(session, files, landed, target).run(lanes)
                 else:
                     again = fetch_blobs(session, files, landed)
+                again += fetch_blobs(session, repeats.copy(landed), landed)
                 if again:
                     again = fetch_live(session, resource, again, landed)
                 if again:  # these changed while they were read, in a run that goes on

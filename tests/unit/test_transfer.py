@@ -82,9 +82,9 @@ class TestThereAndBack:
     def test_hundreds_of_thousands_of_names(self, session: Session, tmp_path: Path) -> None:
         """More bytes of names than one window, with answers that fill the other: neither side may wait for ever."""
         home = Home.open(str(tmp_path / "home"))
-        blob = home.put(bytes(8000))
+        blob = home.put(bytes(3600))  # as small as that is fetched each time
         deep = "/".join(["d" * 200] * 18)
-        manifest = Manifest(Entry("f", f"{deep}/{number}/{'x' * 200}", 8000, blob) for number in range(2400))
+        manifest = Manifest(Entry("f", f"{deep}/{number}/{'x' * 200}", 3600, blob) for number in range(2400))
         assert sum(len(entry.path) for entry in manifest.entries) > WINDOW < manifest.size
         home.commit_upload("doom", manifest)
         result = fetch(session, UPLOAD, tmp_path / "t", refuse, Progress())
@@ -195,8 +195,28 @@ class TestLargeFiles:
         assert (sent.size, sent.already) == (once, every - once)
         assert manifest.encode() == tree_of(files)[0].encode()
         any_link.request("commit_upload", manifest.encode(), name="doom")
-        fetch(any_link, UPLOAD, tmp_path / "t", refuse, Progress())
+        progress = Progress()
+        result = fetch(any_link, UPLOAD, tmp_path / "t", refuse, progress)
         assert read_files(tmp_path / "t") == files
+        assert (result.files, result.size, result.there) == (len(files), every, every - once)
+        assert (progress.bytes_done, progress.files_done) == (progress.bytes_total, progress.files_total)
+
+    def test_the_first_of_the_same_is_changed_meanwhile(self, any_link: Session, tmp_path: Path) -> None:
+        """Nothing is copied here from a file that is another by now; it comes from the host."""
+        files: Files = {"a": OLD, "b": b"x" * 10_000, "c": OLD, "d": b"x" * 10_000, "e": b"x" * 10_000}
+        upload(any_link, tmp_path / "s", files)
+
+        class Meddling(Progress):
+            def add(self, size: int, files: int = 0, there: int = 0) -> None:
+                super().add(size, files, there)
+                if self.files_done == 2 and not there:
+                    (tmp_path / "t/a").write_bytes(b"y" * len(OLD))
+                    (tmp_path / "t/b").unlink()
+                    (tmp_path / "t/b").symlink_to("/etc/passwd")
+
+        fetch(any_link, UPLOAD, tmp_path / "t", refuse, Meddling())
+        found = read_files(tmp_path / "t")
+        assert {name: found[name] for name in "cde"} == {name: files[name] for name in "cde"}
 
     def test_a_cut_upload_goes_on(self, any_link: Session, tmp_path: Path) -> None:
         folder = write_files(tmp_path / "s", {"big": OLD, "small": b"x"})

@@ -1,0 +1,65 @@
+"""Files of a tree that have the same content: it comes once, and is copied here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+
+from remoterun.agent.tree import Entry
+from remoterun.transfer.landing import Landed, Temporary
+
+WORTH = 4096
+"""Bytes from which on it pays."""
+MOST = 200_000
+"""Contents that are remembered."""
+PIECE = 1 << 20
+
+
+class Repeats:
+    """Those of one copy."""
+
+    def __init__(self) -> None:
+        self._first: dict[bytes, Entry] = {}
+        self._repeats: list[tuple[Entry, Entry]] = []
+
+    def without(self, files: Iterable[Entry]) -> Iterator[Entry]:
+        """The files, but for repetitions: these are noted."""
+        for entry in files:
+            if entry.size >= WORTH and entry.digest:
+                digest = bytes.fromhex(entry.digest)
+                first = self._first.get(digest)
+                if first is not None and first.size == entry.size:
+                    self._repeats.append((entry, first))
+                    continue
+                if len(self._first) < MOST:
+                    self._first[digest] = entry
+            yield entry
+
+    def copy(self, landed: Landed) -> list[Entry]:
+        """Copy the repetitions. Those that can't be, as their first has not come, or was changed meanwhile."""
+        return [entry for entry, first in self._repeats if not _copy(entry, first, landed)]
+
+
+def _copy(entry: Entry, first: Entry, landed: Landed) -> bool:
+    folder, name = landed.place(first)
+    try:
+        source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return False
+    try:
+        hashed, left = hashlib.sha256(), entry.size
+        folder, name = landed.place(entry)
+        with Temporary(folder, entry.executable) as temporary:
+            while left and (data := os.read(source, min(PIECE, left))):
+                hashed.update(data)
+                temporary.write(data)
+                left -= len(data)
+            if left or hashed.hexdigest() != entry.digest:
+                return False
+            temporary.rename(name)
+    finally:
+        os.close(source)
+    landed.came(entry.size, there=entry.size)
+    landed.took(entry)
+    return True
