@@ -70,45 +70,68 @@ class Landed:
 
 def refuse_twins(entries: Iterable[Entry], target: Path) -> None:
     """Names that are one name on the disk of the folder `target`, as Macs' and USB sticks' take no notice of case, and
-    some of how an accent is written: one file would silently take the other's place. Raises `UnsafePath`."""
+    some of how an accent is written: one file would silently take the other's place, or stand where a folder is to be.
+    Two folders are no such names: what is in them comes into one. Raises `UnsafePath`."""
     fold = _folding(target)
     if fold is None:
         return
-    seen: set[int] = set()
+    files: set[int] = set()
+    folders: set[int] = set()
     twins: set[int] = set()
     for entry in entries:
-        key = hash(fold(entry.path))
-        (twins if key in seen else seen).add(key)
+        name = fold(entry.path)
+        if entry.kind != "d":
+            key = hash(name)
+            (twins if key in files else files).add(key)
+            name = name.rpartition("/")[0]
+        while name and (key := hash(name)) not in folders:
+            folders.add(key)
+            name = name.rpartition("/")[0]
+    twins |= files & folders
     if not twins:
         return
     paths: dict[str, str] = {}
     for entry in entries:
-        key_text = fold(entry.path)
-        if hash(key_text) in twins and (other := paths.setdefault(key_text, entry.path)) != entry.path:
-            raise UnsafePath(
-                f"`{show(other)}` and `{show(entry.path)}` are one name on the disk that holds `{show(str(target))}`",
-                hint="copy into a folder on another disk, or each of them by itself, under another name",
-            )
+        path = entry.path
+        while path:
+            name = fold(path)
+            if hash(name) in twins and (other := paths.setdefault(name, path)) != path:
+                alike = unicodedata.normalize("NFC", path) == unicodedata.normalize("NFC", other)
+                one, two = (ascii(other), ascii(path)) if alike else (f"`{show(other)}`", f"`{show(path)}`")
+                raise UnsafePath(
+                    f"{one} and {two} are one name on the disk that holds `{show(str(target))}`",
+                    hint="copy into a folder on another disk, or each of them by itself, under another name",
+                )
+            path = path.rpartition("/")[0]
 
 
 def _folding(target: Path) -> Callable[[str], str] | None:
-    """What makes names of one that are one to the disk; None where no names are. Looked up by making a file."""
-    name = f".aA\N{LATIN SMALL LETTER E WITH ACUTE}-{temporary_name()[1:]}"
-    swapped, decomposed = name.swapcase(), unicodedata.normalize("NFD", name)
-    probe = target / name
-    try:
-        probe.touch()
-        case, form = os.path.lexists(target / swapped), os.path.lexists(target / decomposed)
-    except (OSError, UnicodeError):
-        return None
-    finally:
-        with contextlib.suppress(OSError, UnicodeError):
-            probe.unlink()
-    if not case and not form:
-        return None
-    if not case:
+    """What makes names of one that are one to the disk; None where no names are."""
+    accented = "\N{LATIN SMALL LETTER E WITH ACUTE}"
+    case = _one_name(target, "a", "A")  # not of an accented letter, which Linux heeds on a USB stick
+    form = _one_name(target, accented, unicodedata.normalize("NFD", accented))
+    if case and form:
+        return lambda path: unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
+    if case:
+        return str.casefold
+    if form:
         return lambda path: unicodedata.normalize("NFC", path)
-    return lambda path: unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
+    return None
+
+
+def _one_name(target: Path, one: str, other: str) -> bool:
+    """Whether two spellings are one name to the disk of a folder. Looked up by making a file; False if none can be."""
+    rest = temporary_name()[1:]
+    probe = target / f".{one}-{rest}"
+    try:
+        probe.touch(exist_ok=False)
+    except (OSError, UnicodeError):
+        return False
+    try:
+        return os.path.lexists(target / f".{other}-{rest}")
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
 
 class Temporary:
