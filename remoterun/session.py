@@ -102,7 +102,7 @@ class Session:
     def codecs(self) -> tuple[str, ...]:
         """How bodies that it gets may be compressed. Does not block: as long as the agent has not said, the one that
         all know."""
-        with self._asking:
+        with self._asking, self.errors():
             if self._codecs is None and self._codecs_asked is None:
                 self._codecs_asked = self._link.open("codecs")
                 self._codecs_asked.end()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import sys
 import zlib
 from typing import Any, Callable, Dict, NamedTuple, Optional, Union
@@ -78,6 +79,9 @@ def inflate(body: Bytes, size: int) -> bytes:
     return raw
 
 
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
 def zstd() -> Optional[Codec]:
     """None where there is no zstd."""
     if sys.version_info >= (3, 14):
@@ -101,7 +105,7 @@ def _python_zstd() -> Optional[Codec]:
         return None
 
     def undo(body: Bytes, size: int) -> bytes:
-        expanding = own.ZstdDecompressor()
+        expanding = own.ZstdDecompressor(options={own.DecompressionParameter.window_log_max: 20})  # MAX_RAW
         try:
             raw = bytes(expanding.decompress(body, size + 1))
         except own.ZstdError as error:
@@ -117,8 +121,16 @@ def _system_zstd() -> Codec:
     """Raises `OSError` where there is no such library."""
     import ctypes
 
-    library = ctypes.CDLL("libzstd.1.dylib" if sys.platform == "darwin" else "libzstd.so.1")
+    name = "libzstd.so.1"
+    if sys.platform == "darwin":  # by its path: there a bare name is looked for in the current folder, too
+        places = ["%s/lib/libzstd.1.dylib" % at for at in ("/opt/homebrew", "/usr/local", "/opt/local")]
+        name = next(filter(os.path.exists, places), "")
+        if not name:
+            raise OSError("there is no libzstd")
+    library = ctypes.CDLL(name)
     size_t, pointer = ctypes.c_size_t, ctypes.c_void_p
+    length = library.ZSTD_findFrameCompressedSize
+    length.argtypes, length.restype = [pointer, size_t], size_t
     bound, error = library.ZSTD_compressBound, library.ZSTD_isError
     bound.argtypes, bound.restype = [size_t], size_t
     error.argtypes, error.restype = [size_t], ctypes.c_uint
@@ -142,6 +154,9 @@ def _system_zstd() -> Codec:
         return memoryview(made)[:size].tobytes()
 
     def expand_(body: Bytes, size: int) -> Body:
+        whole = body[:4] == _ZSTD_MAGIC and length(source(body), len(body)) == len(body)
+        if not whole:  # the library would also take several frames, and those of its first versions
+            raise CodecError("a body that is no zstd frame")
         made = bytearray(max(1, size))
         if undo(place(made), size, source(body), len(body)) != size:
             raise CodecError("a body that does not expand to what was said")

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import secrets
 from typing import Optional
 
 from .codecs import CodecError, expand
@@ -23,6 +24,8 @@ from .protocol import Frame
 from .tree import is_digest, show
 
 _numbers = itertools.count()
+_OURS = secrets.token_hex(4)
+"""A process in another container, or after a power cut, may have our number."""
 
 
 class Landing:
@@ -104,7 +107,7 @@ class Landing:
         known by its size (`Home.has_blob`), and sent again."""
         if hashlib.sha256(content).digest() != digest:
             raise damaged(digest.hex())
-        temporary = "in-%d-%d" % (os.getpid(), next(_numbers))
+        temporary = "in-%d-%s%x" % (os.getpid(), _OURS, next(_numbers))
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         descriptor = os.open(temporary, flags, 0o444, dir_fd=self._tmp)
         try:

@@ -86,11 +86,9 @@ class Patch(LargeBlob):
         self._assembly.close()
         if not self.done:
             self.suspend()
-        with contextlib.suppress(BufferError):  # a part of one may be held by an error's traceback
-            for view in self._old:
-                view.release()
-            for file in self._files:
-                file.close()
+        for let_go in [view.release for view in self._old] + [file.close for file in self._files]:
+            with contextlib.suppress(BufferError):  # a part of one may be in an error's traceback
+                let_go()
 
     done = False
 

@@ -20,8 +20,9 @@ from __future__ import annotations
 import json
 import struct
 import threading
+import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 MAGIC = b"\x00remoterun-agent/1\n"
 VERSION = 1
@@ -346,6 +347,7 @@ class Link:
         self._streams: Dict[int, Stream] = {}
         self._streams_lock = threading.Lock()
         self._next = 1
+        self._handlers: List[threading.Thread] = []
         self._closed: Optional[Exception] = None
         self._greeting = Stream(self, 0)
         if handler is None:
@@ -389,6 +391,9 @@ class Link:
                 self._write(*parts)
             except Exception as error:  # noqa: BLE001 - a pipe has errors of its own
                 raise LinkClosed(str(error) or type(error).__name__)
+            except BaseException:  # ^C: half a frame may be on its way, and nothing can follow that
+                self._closed = LinkClosed("it was interrupted while something was sent")
+                raise
 
     def forget(self, number: int) -> None:
         with self._streams_lock:
@@ -421,6 +426,13 @@ class Link:
             streams, self._streams = list(self._streams.values()), {}
         for stream in streams:
             stream._on_failure(self._closed)
+
+    def join(self, timeout: float) -> None:
+        """Let the handlers end, once the pipe has: they may have something to put away. Blocks, so many seconds at
+        most."""
+        until = time.monotonic() + timeout
+        for thread in self._handlers:
+            thread.join(max(0.0, until - time.monotonic()))
 
     @property
     def closed(self) -> bool:
@@ -465,9 +477,11 @@ class Link:
             if number in self._streams or len(self._streams) >= MAX_STREAMS:
                 raise ProtocolError("too many requests at once, or one number twice")
             stream = self._streams[number] = Stream(self, number)
-        threading.Thread(
+        thread = threading.Thread(
             target=self._handler, args=(stream, op, arguments), name="remoterun " + op, daemon=True
-        ).start()
+        )
+        self._handlers = [one for one in self._handlers if one.is_alive()] + [thread]
+        thread.start()
 
 
 def _optional_text(value: Any) -> Optional[str]:

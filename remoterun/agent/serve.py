@@ -59,6 +59,8 @@ READ = 256 << 10
 PIPE = 1 << 20
 """Bytes that wait in the pipes to and from sshd: with the usual 64 kB, we and it take turns."""
 _F_SETPIPE_SZ = 1031
+PATIENCE = 10.0
+"""Seconds for requests to put away what has come, after a cut."""
 
 
 def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
@@ -71,7 +73,9 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
             fcntl.fcntl(end, _F_SETPIPE_SZ, PIPE)
     server = Server(home)
     supervisor.revive(home)
-    Link(_read_all, lambda *parts: _write_all(pipe_out, *parts), server.handle).run()
+    link = Link(_read_all, lambda *parts: _write_all(pipe_out, *parts), server.handle)
+    link.run()
+    link.join(PATIENCE)
     idle()
     return 0
 

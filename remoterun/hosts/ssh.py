@@ -8,6 +8,7 @@ for the reason and brings the agent; then the first is tried again.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
@@ -358,7 +359,8 @@ class SSHPipe:
         """So much of the window is free again."""
         grant = self._channel._check_add_window(size)
         if grant:
-            self._packetizer.grant(self._channel.remote_chanid, grant)
+            with contextlib.suppress(OSError, EOFError):  # the end of the link shows itself
+                self._packetizer.grant(self._channel.remote_chanid, grant)
 
     def write(self, *parts: bytes | bytearray | memoryview) -> None:
         views = [memoryview(part).cast("B") for part in parts]

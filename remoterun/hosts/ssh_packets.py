@@ -71,6 +71,7 @@ class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no 
         self._grants: dict[int, int] = {}
         """Window that channels are to get: by their number there, bytes."""
         self._granting = threading.Lock()
+        self._reader = threading.get_ident()
         self._clear: Callable[[], bool] = lambda: True
         self._until: float | None = None
 
@@ -87,11 +88,13 @@ class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no 
         self._clear = clear
 
     def grant(self, channel: int, size: int) -> None:
-        """Let a channel (its number there) send so many bytes more; at once, or when keys have been exchanged and
-        nobody writes. For the thread that reads."""
+        """Let a channel (its number there) send so many bytes more: at once, or when keys have been exchanged and
+        nobody writes. What another thread than the one that reads grants goes with the next packet that comes, or
+        goes."""
         with self._granting:
             self._grants[channel] = self._grants.get(channel, 0) + size
-        self._send_grants()
+        if self._reader == threading.get_ident():  # it alone knows that no keys are about to be exchanged
+            self._send_grants()
 
     # -- out
 
@@ -122,7 +125,11 @@ class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no 
             self._write(self._sealing.message(message.asbytes()))
 
     def _write(self, packets: memoryview) -> None:
-        self.write_all(packets)
+        try:
+            self.write_all(packets)
+        except KeyboardInterrupt:  # half a packet may be on its way
+            self.close()
+            raise
         assert self._sealing is not None
         if self._sealing.bytes >= self.REKEY_BYTES and not self.need_rekey():
             self._trigger_rekey()
@@ -153,6 +160,7 @@ class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no 
 
     def read_message(self) -> tuple[int, paramiko.Message]:
         """The next packet that is no data of a channel with a taker."""
+        self._reader = threading.get_ident()
         self._send_grants()
         if self._opening is None:
             kind, message = super().read_message()

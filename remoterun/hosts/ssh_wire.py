@@ -23,6 +23,7 @@ from typing import IO, Any, Protocol
 from remoterun.errors import HostUnreachable
 from remoterun.hosts.ssh_config import SSHSettings, local_environment
 
+_CHANNEL_TAKES = 1 << 15  # bytes, at once
 _POLL = 0.5  # seconds between looks at the clock while nothing comes
 _STAGGER = 0.25  # seconds before the next address of a name is tried beside the one that is slow
 LARGEST_PACKET = 256 << 10
@@ -108,7 +109,7 @@ class Wire:
             self._bulk_at = time.monotonic()
         self._sending = True
         try:
-            sent = self._stream.send(data if self._socket is not None else bytes(data))
+            sent = self._stream.send(data if self._socket is not None else bytes(data[:_CHANNEL_TAKES]))
         except TimeoutError as error:
             if error.errno is not None:  # TCP_USER_TIMEOUT
                 raise self._end_of_link(f"no answer for {self._silence:g} s") from error

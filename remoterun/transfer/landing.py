@@ -97,9 +97,9 @@ def refuse_twins(entries: Iterable[Entry], target: Path) -> None:
             name = fold(path)
             if hash(name) in twins and (other := paths.setdefault(name, path)) != path:
                 alike = unicodedata.normalize("NFC", path) == unicodedata.normalize("NFC", other)
-                one, two = (ascii(other), ascii(path)) if alike else (f"`{show(other)}`", f"`{show(path)}`")
+                one, two = (ascii(other)[1:-1], ascii(path)[1:-1]) if alike else (show(other), show(path))
                 raise UnsafePath(
-                    f"{one} and {two} are one name on the disk that holds `{show(str(target))}`",
+                    f"`{one}` and `{two}` are one name on the disk that holds `{show(str(target))}`",
                     hint="copy into a folder on another disk, or each of them by itself, under another name",
                 )
             path = path.rpartition("/")[0]
@@ -110,17 +110,25 @@ def _folding(target: Path) -> Callable[[str], str] | None:
     accented = "\N{LATIN SMALL LETTER E WITH ACUTE}"
     case = _one_name(target, "a", "A")  # not of an accented letter, which Linux heeds on a USB stick
     form = _one_name(target, accented, unicodedata.normalize("NFD", accented))
-    if case and form:
-        return lambda path: unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
-    if case:
-        return str.casefold
-    if form:
-        return lambda path: unicodedata.normalize("NFC", path)
-    return None
+    dots = _one_name(target, "a", "a", end=".")  # USB sticks' names lose theirs
+    if not (case or form or dots):
+        return None
+
+    def fold(path: str) -> str:
+        if dots:
+            path = "/".join(part.rstrip(".") or part for part in path.split("/"))
+        if form:
+            path = unicodedata.normalize("NFD", path)
+        if case:
+            path = path.casefold()
+        return unicodedata.normalize("NFC", path) if form else path
+
+    return fold
 
 
-def _one_name(target: Path, one: str, other: str) -> bool:
-    """Whether two spellings are one name to the disk of a folder. Looked up by making a file; False if none can be."""
+def _one_name(target: Path, one: str, other: str, end: str = "") -> bool:
+    """Whether two spellings are one name to the disk of a folder, the other one with `end` behind it. Looked up by
+    making a file; False if none can be."""
     rest = temporary_name()[1:]
     probe = target / f".{one}-{rest}"
     try:
@@ -128,7 +136,7 @@ def _one_name(target: Path, one: str, other: str) -> bool:
     except (OSError, UnicodeError):
         return False
     try:
-        return os.path.lexists(target / f".{other}-{rest}")
+        return os.path.lexists(target / f".{other}-{rest}{end}")
     finally:
         with contextlib.suppress(OSError):
             probe.unlink()

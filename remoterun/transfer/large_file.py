@@ -24,6 +24,8 @@ from remoterun.transfer.landing import Landed, damaged, not_empty, temporary_nam
 
 _RANGE = struct.Struct("!QQ")
 
+MOST_BLOCKS = 1024
+"""Whose records a host may send at once."""
 KEPT = 1 << 20
 """Bytes of a large file that are kept for the next try if this one is cut."""
 LARGE = 4 << 20
@@ -186,11 +188,12 @@ def _fetch_different(session: Session, file: LargeFile, old: Old, hashed: Any, l
         stream.end()
         for frame in stream:
             try:
-                places = finder.find(at, parsed(frame.body))
+                told = parsed(frame.body)
             except DeltaError as error:
                 raise TransferError(f"{session.machine.name} sent an answer that makes no sense: {error}")
-            if at + (len(places) - 1) * BLOCK >= size:
+            if not 0 < len(told) <= MOST_BLOCKS or at + (len(told) - 1) * BLOCK >= size:
                 raise TransferError(f"{show(file.entry.path)}: {session.machine.name} sends more than it said")
+            places = finder.find(at, told)
             blocks = [(at + n * BLOCK, min(size, at + (n + 1) * BLOCK)) for n in range(len(places))]
             wanted = [block for block, place in zip(blocks, places, strict=True) if place is None]
             sent = _Bytes(parts_of(session, file.entry, wanted) if wanted else iter(()))

@@ -169,8 +169,6 @@ class _Sender:
         self._asking = self._stack.enter_context(self._session.stream("missing"))
         self._putting = self._stack.enter_context(self._session.stream("put"))
         self._bulk = self._squeezing(self._putting)
-        if self._session.round_trip > FAR:
-            self._session.codecs()  # asks
         self._thread.start()
         return self
 
@@ -474,6 +472,8 @@ class _Sender:
 
     def _run(self) -> None:
         try:
+            if self._session.round_trip > FAR:
+                self._session.codecs()  # asks
             while (task := self._todo.get()) is not None:
                 if isinstance(task, _Piece):
                     self._send_piece(task)

@@ -22,9 +22,10 @@ from typing import Any
 
 import pytest
 
+from remoterun.agent.delta import BLOCK, records
 from remoterun.agent.home import Home
 from remoterun.agent.parts import listed
-from remoterun.agent.protocol import MAX_BODY, WINDOW
+from remoterun.agent.protocol import MAX_BODY, WINDOW, Link
 from remoterun.client import Client
 from remoterun.config import Config
 from remoterun.errors import LinkLost, RemoterunError
@@ -194,6 +195,25 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 CUTS = {"near": 60, "far": 40}
 UNDER_WAY = WINDOW + 4 * MAX_BODY
 """Bytes of one connection that were sent and had not been read, or not been written down, when it was cut."""
+
+
+@pytest.mark.parametrize("more", [0, BLOCK])
+def test_what_was_put_together_is_kept(tmp_path: Path, more: int) -> None:
+    """The agent's input ends while much of what it has answered for is still to be written."""
+    home = Home.open(str(tmp_path / "home"))
+    old = random.Random(5).randbytes(64 << 20)
+    digest = home.put(old)
+    link = Link((pipe := LocalHost(Path(home.path)).open()).pump, pipe.write)
+    link.start()
+    key = hashlib.sha256(b"key").hexdigest()
+    stream = link.open("patch", size=len(old) + more, key=key, offset=0, like=[digest])
+    asked = 60 << 20
+    for at in range(0, asked, 512 * BLOCK):
+        stream.send(records(old[at : min(asked, at + 512 * BLOCK)]), w=1)
+    for _ in range(0, asked, 512 * BLOCK):
+        assert (frame := stream.receive(20)) is not None and not any(frame.body)
+    pipe.close()
+    assert os.path.getsize(os.path.join(home.partial, key)) == asked
 
 
 class TestCutsOfThePipe:

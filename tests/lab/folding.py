@@ -42,7 +42,7 @@ class Disk(Enum):
     EXFAT = "exfat"
     """Whatever the case; an accent written in another way makes another name."""
     VFAT = "vfat"
-    """As Linux mounts a USB stick: only the case of A to Z makes no difference."""
+    """As Linux mounts a USB stick: the case of A to Z makes no difference, and dots at the end don't."""
     HFSX = "hfsx"
     """However an accent is written; the case makes a difference."""
 
@@ -53,7 +53,7 @@ class Disk(Enum):
         if self is Disk.EXFAT:
             return name.casefold()
         if self is Disk.VFAT:
-            return os.fsencode(name).lower()
+            return os.fsencode(name).lower().rstrip(b".")
         return unicodedata.normalize("NFD", name)
 
 

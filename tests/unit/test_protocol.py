@@ -359,6 +359,28 @@ class TestLoss:
             with pytest.raises(LinkClosed):
                 link.call("op")
 
+    def test_an_interrupt_while_something_is_sent(self) -> None:
+        """Half a frame may be out, and nothing can follow that."""
+        sent: list[bytes] = []
+
+        def write(*parts: Any) -> None:
+            sent.append(b"".join(parts))
+            if len(sent) == 2:
+                raise KeyboardInterrupt
+
+        over = threading.Event()
+        link = Link(lambda taker: over.wait(10) and None, write)  # type: ignore[arg-type, return-value]
+        reader = link.start()
+        stream = link.open("op")
+        with pytest.raises(KeyboardInterrupt):
+            stream.send(b"x")
+        stream.cancel()
+        with pytest.raises(LinkClosed, match="interrupted"):
+            link.open("op")
+        assert len(sent) == 2
+        over.set()
+        reader.join(10)
+
     def test_no_greeting(self) -> None:
         link = Link(pumped(lambda limit: b""), lambda *parts: None)
         link.start()
