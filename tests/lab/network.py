@@ -58,6 +58,8 @@ class Network:
             ["route", "add", "default", "via", f"{self.prefix}.1"],
         ):
             run(["ip", "-n", namespace, *words])
+        # Whoever looked for the host before it was there may be about to learn that there is no route: not the next.
+        run(["ip", "neigh", "del", self.address(index), "dev", self.name], check=False)
 
     def unplug(self, namespace: str, index: int) -> None:
         """Take the link away first, so that nothing of the host's end is heard, then all that lives there."""

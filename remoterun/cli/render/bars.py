@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from remoterun.cli.interrupt import interrupts_held
 from remoterun.cli.render.talk import line
 from remoterun.cli.render.terminal import lively
 from remoterun.cli.render.words import duration, files, size
@@ -102,7 +103,7 @@ class _Display:
             from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
             from rich.progress import Progress as RichProgress
 
-            self._bars = RichProgress(
+            bars = RichProgress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
                 DownloadColumn(),
@@ -112,17 +113,20 @@ class _Display:
                 console=Console(stderr=True),
                 transient=True,
             )
-            self._bars.start()
-            self._task = self._bars.add_task(state.phase, total=state.bytes_total, details="")
+            with interrupts_held():
+                self._task = bars.add_task(state.phase, total=state.bytes_total, details="")
+                bars.start()
+                self._bars = bars
         if now - self._said > 0.05 or state.bytes_done == state.bytes_total:
             self._said = now
             details = _details(state).removeprefix(", ")
             self._bars.update(self._task, completed=state.bytes_done, total=state.bytes_total, details=details)
 
     def stop(self) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-            self._bars = None
+        with interrupts_held():
+            if self._bars is not None:
+                self._bars.stop()
+                self._bars = None
         self._phase = ""
 
 

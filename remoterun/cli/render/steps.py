@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+from remoterun.cli.interrupt import interrupts_held
 from remoterun.cli.render.talk import line
 from remoterun.cli.render.terminal import clean, coloured, columns, lively, paint, shortened, terminal_width
 from remoterun.cli.render.words import duration
@@ -58,13 +59,15 @@ class Steps:
         from rich.console import Console
 
         console = Console(stderr=True, highlight=False, no_color=not coloured(sys.stderr))
-        self._status = console.status(text)
-        self._status.start()
+        with interrupts_held():  # rich, interrupted in these, loses count of its displays, or leaves no cursor
+            self._status = console.status(text)
+            self._status.start()
 
     def _halt(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        with interrupts_held():
+            if self._status is not None:
+                self._status.stop()
+                self._status = None
 
 
 def _escape(text: str) -> str:

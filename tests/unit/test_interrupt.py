@@ -1,0 +1,63 @@
+"""^C, and what must not be left half-done by it."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import rich.console
+
+from remoterun.cli import render
+from remoterun.cli.interrupt import interrupts_held, terminate_as_interrupt
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_it_comes_at_the_end(number: int) -> None:
+    terminate_as_interrupt()
+    done = []
+    with pytest.raises(KeyboardInterrupt), interrupts_held():
+        os.kill(os.getpid(), number)
+        done.append("all")
+    assert done == ["all"]
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), number)
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    with interrupts_held():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize("when", ["set_live", "push_render_hook", "clear_live", "pop_render_hook"])
+def test_whenever_the_spinner_is_interrupted_the_terminal_is_given_back(
+    when: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    consoles = []
+    of_rich = getattr(rich.console.Console, when)
+
+    def interrupted(console, *arguments):
+        consoles.append(console)
+        os.kill(os.getpid(), signal.SIGINT)
+        return of_rich(console, *arguments)
+
+    monkeypatch.setattr(rich.console.Console, when, interrupted)
+    monkeypatch.setattr("remoterun.cli.render.steps.lively", lambda stream: True)
+    steps = render.Steps()
+    with pytest.raises(KeyboardInterrupt):
+        steps.at("Waiting for its turn")
+        steps.say("behind run 3")
+    monkeypatch.setattr(rich.console.Console, when, of_rich)
+    steps.abandon()
+    assert consoles[0]._live_stack == []
+    assert consoles[0]._render_hooks == []
