@@ -104,62 +104,57 @@ def _lstm_plain(gates: Tensor, recurrent: Tensor, c: Tensor, h: Tensor) -> tuple
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
 def _lstm_fast(gates: Tensor, recurrent: Tensor, first_c: Tensor, first_h: Tensor) -> tuple[Any, Callable[..., Any]]:
-    """As `_lstm_plain`. What the way back needs of the way there is kept: the gates' values, c and h of each step."""
+    """As `_lstm_plain`. The way there leaves the slopes that the way back multiplies by, in the place of the gates."""
     steps, size = gates.shape[0], recurrent.shape[0]
 
     # sigmoid(x) = 1/2 + 1/2 tanh(x/2), so all four gates are one tanh; the halves are multiplied in before the loop.
     scale, forget = _by_gate(size, 0.5, 1.0, 0.5, 0.5), _by_gate(size, 0.0, 0.0, 1.0, 0.0)
     scaled_gates, scaled_recurrent = (gates + forget) * scale, recurrent * scale
 
-    def array(of: Tensor) -> Tensor:
-        return tf.TensorArray(tf.float32, steps, element_shape=of.shape)
-
-    def step(time: Tensor, c: Tensor, h: Tensor, values: Tensor, cs: Tensor, hs: Tensor) -> tuple[Tensor, ...]:
-        now = scale * tf.tanh(scaled_gates[time] + h @ scaled_recurrent) + (1.0 - scale)
+    def step(time: Tensor, c: Tensor, h: Tensor, rows: Tensor, hs: Tensor, by_hs: Tensor, fs: Tensor) -> Any:
+        now = scale * tf.tanh(rows.read(time) + h @ scaled_recurrent) + (1.0 - scale)
         i, j, f, o = tf.split(now, 4, axis=1)
-        c = i * j + f * c
-        h = tf.tanh(c) * o
-        return time + 1, c, h, values.write(time, now), cs.write(time, c), hs.write(time, h)
+        c_before, c = c, i * j + f * c
+        squashed_c = tf.tanh(c)
+        h = squashed_c * o
+        # Of c by the gates i, j and f, and of h by the gate o, before they are squashed; and of h by c.
+        slopes = tf.concat([j * i * (1.0 - i), i * (1.0 - j * j), c_before * f * (1.0 - f), h * (1.0 - o)], axis=1)
+        by_h = o - h * squashed_c
+        return time + 1, c, h, rows.write(time, slopes), hs.write(time, h), by_hs.write(time, by_h), fs.write(time, f)
 
-    start = (0, first_c, first_h, array(gates[0]), array(first_c), array(first_h))
-    _, last_c, last_h, values, cs, hs = tf.while_loop(
-        lambda time, *_: time < steps, step, start, maximum_iterations=steps
-    )
-    values, cs, hs = values.stack(), cs.stack(), hs.stack()
+    arrays = [tf.TensorArray(tf.float32, steps, element_shape=first_c.shape) for _ in range(3)]
+    start = (0, first_c, first_h, _rows(scaled_gates), *arrays)
+    _, last_c, last_h, *kept = tf.while_loop(lambda time, *_: time < steps, step, start, maximum_iterations=steps)
+    slopes, hs, by_hs, fs = (array.stack() for array in kept)
 
     def gradient(d_hs: Tensor, d_last_c: Tensor, d_last_h: Tensor) -> tuple[Tensor, ...]:
         """From the loss's derivatives by the outputs to those by the inputs; d_x is the derivative by x."""
         recurrent_transposed = tf.transpose(recurrent)
-        cs_before = tf.concat([first_c[None], cs[:-1]], axis=0)
         hs_before = tf.concat([first_h[None], hs[:-1]], axis=0)
 
-        def step_back(time: Tensor, d_c: Tensor, d_h: Tensor, d_gates: Tensor) -> tuple[Tensor, ...]:
-            i, j, f, o = tf.split(values[time], 4, axis=1)
-            squashed_c = tf.tanh(cs[time])
+        def step_back(time: Tensor, d_c: Tensor, d_h: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+            by_i, by_j, by_f, by_o = tf.split(rows.read(time), 4, axis=1)
             d_h += d_hs[time]
-            d_c += d_h * o * (1.0 - squashed_c * squashed_c)
-            d_now = tf.concat(
-                [
-                    d_c * j * i * (1.0 - i),
-                    d_c * i * (1.0 - j * j),
-                    d_c * cs_before[time] * f * (1.0 - f),
-                    d_h * squashed_c * o * (1.0 - o),
-                ],
-                axis=1,
-            )
-            return time - 1, d_c * f, d_now @ recurrent_transposed, d_gates.write(time, d_now)
+            d_c += d_h * by_hs[time]
+            d_now = tf.concat([d_c * by_i, d_c * by_j, d_c * by_f, d_h * by_o], axis=1)
+            return time - 1, d_c * fs[time], d_now @ recurrent_transposed, rows.write(time, d_now)
 
-        _, d_first_c, d_first_h, d_gates = tf.while_loop(
-            lambda time, *_: time >= 0, step_back, (steps - 1, d_last_c, d_last_h, array(gates[0])),
+        _, d_first_c, d_first_h, rows = tf.while_loop(
+            lambda time, *_: time >= 0, step_back, (steps - 1, d_last_c, d_last_h, _rows(slopes)),
             maximum_iterations=steps,
         )  # fmt: skip
-        d_gates = d_gates.stack()
+        d_gates = rows.stack()
         d_recurrent = tf.matmul(
             tf.reshape(hs_before, [-1, size]), tf.reshape(d_gates, [-1, 4 * size]), transpose_a=True
         )
         return d_gates, d_recurrent, d_first_c, d_first_h
 
     return (hs, last_c, last_h), gradient
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """A TensorArray of its rows, to be read and then written over: XLA needs no other memory for the new ones."""
+    return tf.TensorArray(tf.float32, tensor.shape[0], element_shape=tensor.shape[1:]).unstack(tensor)
 
 
 def _by_gate(size: int, i: float, j: float, f: float, o: float) -> Tensor:
