@@ -64,7 +64,7 @@ def train(settings: Settings) -> int:
 
     # Network.
     tf = import_tensorflow()
-    devices = use_devices(tf, batches.batch_size, settings.model)
+    devices = use_devices(tf, batches.batch_size, settings.rnn_size, settings.model)
     from trainer import model as network
 
     hyper = network.Hyperparameters(

@@ -113,6 +113,8 @@ def test_kinds_of_code() -> None:
         "   118\tlibc.so.6                  \t[.] __memmove_avx512_unaligned_erms",
         "    49\tlibtensorflow_cc.so.2      \t[.] ynn::transpose_x32_avx2",
         "    15\tlibtensorflow_cc.so.2      \t[.] Eigen::internal::gemm_pack_colmajor_block<float, long>",
+        "    13\t[JIT] tid 14103            \t[.] jit_avx512_common_gemm_f32_xbyak_gemm.9",
+        "     2\t[JIT] tid 14103            \t[.] jit_avx512_core_f32_copy_an_kern.0",
         "    14\t[JIT] tid 14103            \t[.] 0x00007fabd1e6d23c",
         "     5\tlibtensorflow_cc.so.2      \t[.] tensorflow::functor::ApplyAdamNonCuda<ThreadPoolDevice, float>",
         "     7\t[kernel.kallsyms]          \t[k] finish_task_switch.isra.0",
@@ -120,9 +122,9 @@ def test_kinds_of_code() -> None:
         "",
     ]
     assert kinds(report) == {
-        "matrix products": 160,
+        "matrix products": 173,
         "copies in memory": 118,
-        "operands of products packed, transposed": 64,
+        "operands of products packed, transposed": 66,
         "XLA's compiled code: gates, sums, losses": 14,
         "Adam": 5,
         "the kernel": 7,

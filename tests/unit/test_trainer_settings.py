@@ -180,4 +180,5 @@ def test_cosine_fits_any_length(total: int) -> None:
 def test_a_batch_is_dealt_out_to_as_many_gpus_as_have_equal_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [devices.replicas_for(batch, 4) for batch in (64, 50, 9, 7)] == [4, 2, 3, 1]
     monkeypatch.setattr(devices, "cores", lambda: 16)
-    assert [devices.shards_for(batch) for batch in (64, 50, 7, 11)] == [8, 5, 7, 1]
+    assert [devices.shards_for(batch, 128) for batch in (64, 50, 7, 11)] == [8, 5, 7, 1]
+    assert [devices.shards_for(batch, 512) for batch in (32, 64)] == [8, 1]

@@ -31,7 +31,7 @@ PERF_START_SECONDS = 10.0
 # By where the sample fell: the library, then the function. The first that matches counts.
 KINDS = (
     ("matrix products", r"", r"dot_fp32|dot_.*avx|gebp|gemm(?!_pack)|sgemm|EvalGemm|dnnl.*kernel"),
-    ("operands of products packed, transposed", r"", r"gemm_pack|pack_[lr]hs|transpose|pack_"),
+    ("operands of products packed, transposed", r"", r"gemm_pack|pack_[lr]hs|transpose|pack_|_copy_[ab][nt]_kern"),
     ("copies in memory", r"", r"memmove|memcpy|memset|clear_page|copy_page"),
     ("XLA's compiled code: gates, sums, losses", r"\[JIT\]|perf-\d+\.map|//anon|\[unknown\]|memfd", r""),
     ("Adam", r"", r"ApplyAdam"),
@@ -149,7 +149,10 @@ def sample(task: Task) -> dict[str, float]:
     perf = shutil.which("perf")
     if perf is None:
         raise NoSamples("perf is not installed (Debian: apt install linux-perf)")
-    with Side("the trainer", "ours", task) as side, tempfile.TemporaryDirectory() as folder:
+    # oneDNN, which has the largest products, writes its machine code itself, as XLA does; it can name it for perf.
+    named = {"ONEDNN_JIT_PROFILE": "2"}
+    with Side("the trainer", "ours", task, variables=named) as side, tempfile.TemporaryDirectory() as folder:
+        names = Path(f"/tmp/perf-{side.pid}.map")  # where perf looks for them
         data = Path(folder) / "perf.data"
         words = [perf, "record", "-e", "cpu-clock", "-F", str(SAMPLES_A_SECOND), "-p", str(side.pid), "-o", str(data)]
         recording = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -165,6 +168,7 @@ def sample(task: Task) -> dict[str, float]:
             [perf, "report", "-i", str(data), "--stdio", "-F", "sample,dso,sym", "-t", "\t", "--percent-limit", "0"],
             check=False, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
+        names.unlink(missing_ok=True)
     counts = kinds(report.stdout.splitlines())
     if not counts:
         raise NoSamples(f"perf report: {(report.stderr.strip().splitlines() or ['it said nothing'])[-1]}")

@@ -39,8 +39,16 @@ SIDES = "tests.bench.trainer.sides"
 class Side:
     """A process that answers a number of steps by the seconds they took: see `sides/lap.py`."""
 
-    def __init__(self, name: str, module: str, task: Task, python: Path = Path(sys.executable)) -> None:
-        self.name, self.task = name, task
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        task: Task,
+        python: Path = Path(sys.executable),
+        *,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name, self.task, self._variables = name, task, dict(variables or {})
         self._words = [str(python), "-m", f"{SIDES}.{module}", task.argument()]
         self.about = ""
         self.steps = LEAST_STEPS
@@ -48,7 +56,7 @@ class Side:
     def __enter__(self) -> Self:
         self._said = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
-            self._words, cwd=ROOT, env=environment(),
+            self._words, cwd=ROOT, env={**environment(), **self._variables},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
         )  # fmt: skip
         try:

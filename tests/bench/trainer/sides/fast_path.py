@@ -20,7 +20,7 @@ def main() -> None:
     vocabulary = data.vocabulary(text)
     ids = data.encode(text, vocabulary)
     tf = devices.import_tensorflow()
-    used = devices.use_devices(tf, max(case["batch_size"] for case in cases))
+    used = devices.use_devices(tf, max(case["batch_size"] for case in cases), 1)
     from trainer import model as network
 
     def losses(case: dict[str, Any], way: str) -> list[float]:
@@ -35,7 +35,7 @@ def main() -> None:
             seed=1,
         )
         batches = data.make_batches(ids, case["batch_size"], case["seq_length"])
-        shards = devices.shards_for(case["batch_size"])
+        shards = devices.shards_for(case["batch_size"], case["rnn_size"])
         model = network.Model(network.new_weights(len(vocabulary), hyper), hyper, shards=shards, jit=used.jit, way=way)
         return [
             float(model.train_step(batches.inputs[at], batches.targets[at], rate=LEARNING_RATE, step=at + 1))

@@ -12,7 +12,7 @@ TASK = task()
 
 def main() -> None:
     tf = devices.import_tensorflow()
-    used = devices.use_devices(tf, TASK.batch_size)
+    used = devices.use_devices(tf, TASK.batch_size, TASK.rnn_size)
     from trainer import model as network
 
     inputs, targets = TASK.load()

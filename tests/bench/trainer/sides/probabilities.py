@@ -17,7 +17,7 @@ def main() -> None:
     folder, text, out = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     weights, characters = export.read_model(folder)
     tf = devices.import_tensorflow()
-    devices.use_devices(tf, 1)
+    devices.use_devices(tf, 1, 1)
     from trainer import model as network
 
     hyper = network.Hyperparameters(

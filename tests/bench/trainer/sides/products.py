@@ -14,7 +14,7 @@ TASK = task()
 
 def main() -> None:
     tf = devices.import_tensorflow()
-    used = devices.use_devices(tf, TASK.batch_size)
+    used = devices.use_devices(tf, TASK.batch_size, TASK.rnn_size)
     size, vocab, steps_in_time = TASK.rnn_size, TASK.vocab_size, TASK.seq_length
     batch = TASK.batch_size // used.shards
     rows = batch * steps_in_time
