@@ -8,35 +8,36 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-_ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_holders = 0
+_came = False
 
 
 def terminate_as_interrupt() -> None:
     """From now on, for this process."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP, and that stays
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # nohup ignores SIGHUP: that stays
             signal.signal(number, _interrupt)
 
 
 def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
+    global _came
+    if not _holders:
+        raise KeyboardInterrupt
+    _came = True
 
 
 @contextlib.contextmanager
 def interrupts_held() -> Iterator[None]:
-    """A ^C in the middle of this comes at its end: for what must not be left half-done, such as taking the terminal."""
+    """An interrupt in here comes at the end: for what must not be left half-done, such as taking the terminal."""
+    global _holders, _came
     if threading.current_thread() is not threading.main_thread():  # only the main thread is interrupted
         yield
         return
-    came: list[int] = []
-    before = {number: signal.getsignal(number) for number in _ALL}
-    held = [number for number in _ALL if callable(before[number])]
-    for number in held:
-        signal.signal(number, lambda number, frame: came.append(number))
+    _holders += 1
     try:
         yield
     finally:
-        for number in held:
-            signal.signal(number, before[number])
-    if came:
+        _holders -= 1
+    if _came and not _holders:
+        _came = False
         raise KeyboardInterrupt

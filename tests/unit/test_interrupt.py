@@ -15,6 +15,7 @@ from remoterun.cli.interrupt import interrupts_held, terminate_as_interrupt
 @pytest.fixture(autouse=True)
 def handlers():
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -28,12 +29,25 @@ def test_it_comes_at_the_end(number: int) -> None:
         os.kill(os.getpid(), number)
         done.append("all")
     assert done == ["all"]
+    with interrupts_held():  # what came once does not come again
+        pass
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), number)
 
 
+def test_one_within_another_ends_with_the_outer() -> None:
+    terminate_as_interrupt()
+    done = []
+    with pytest.raises(KeyboardInterrupt), interrupts_held():
+        with interrupts_held():
+            os.kill(os.getpid(), signal.SIGINT)
+        done.append("outer")
+    assert done == ["outer"]
+
+
 def test_an_ignored_signal_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    terminate_as_interrupt()
     with interrupts_held():
         os.kill(os.getpid(), signal.SIGHUP)
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
@@ -43,6 +57,7 @@ def test_an_ignored_signal_stays_ignored() -> None:
 def test_whenever_the_spinner_is_interrupted_the_terminal_is_given_back(
     when: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    terminate_as_interrupt()
     consoles = []
     of_rich = getattr(rich.console.Console, when)
 
