@@ -97,13 +97,15 @@ class Place:
         self.context = context.digest
 
     def close(self) -> None:
-        session = self.session
-        for key in self.home.run_keys():
-            session.call("kill", key=key)
-        for key in self.home.run_keys():
-            self.until_final(key)
-            until(self.unsupervised(key), what="the supervisor ends")
-        session.close()
+        self.drop_session()  # its agent may have been killed a moment ago, of which the session may not know yet
+        try:
+            for key in self.home.run_keys():
+                self.session.call("kill", key=key)
+            for key in self.home.run_keys():
+                self.until_final(key)
+                until(self.unsupervised(key), what="the supervisor ends")
+        finally:
+            self.drop_session()
 
     @property
     def session(self) -> Session:

@@ -167,16 +167,17 @@ def prepared_docker(
 
 @pytest.fixture
 def until() -> Iterator[Callable[..., Any]]:
-    """`until(condition, seconds)`: poll until it is true; fails with what it last was."""
+    """`until(condition, seconds)`: poll until it is true; fails with what it last was, or with the `evidence`."""
     import time
 
-    def wait(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    def wait(condition: Callable[[], Any], seconds: float = 30.0, evidence: Callable[[], Any] | None = None) -> Any:
         deadline = time.monotonic() + seconds
         while True:
             value = condition()
             if value:
                 return value
-            assert time.monotonic() < deadline, f"not within {seconds} s: {value!r}"
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {seconds} s: {evidence() if evidence else value!r}")
             time.sleep(0.1)
 
     yield wait

@@ -120,7 +120,7 @@ class Session:
         assert done.stdout == "to stdout\n"
 
     def test_nothing_of_remoterun_remains(self, until: Callable[..., Any]) -> None:
-        until(lambda: not self.leftovers(), 20)
+        until(lambda: not self.leftovers(), 20, self.leftovers)
 
     def leftovers(self) -> list[str]:
         raise NotImplementedError
@@ -184,10 +184,15 @@ class TestLocalDocker(Session):
         shared.run("machines", "add", "boxed", "local", "--engine", "docker", "--base-image", BASE_IMAGE, "--force")
 
     def leftovers(self) -> list[str]:
+        home = Path(self.place.env["REMOTERUN_HOME"])
+        label = "label=remoterun.home=" + json.loads((home / "home.json").read_text())["id"]  # others' may go on
         listed = subprocess.run(
-            ["docker", "ps", "--all", "--quiet", "--filter", "label=remoterun.run"], stdout=subprocess.PIPE, text=True
-        ).stdout.split()
-        return listed + processes_naming(self.place.env["REMOTERUN_HOME"])
+            ["docker", "ps", "--all", "--filter", label, "--format", "{{.ID}} {{.State}} {{.Names}}"],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        return listed.stdout.splitlines() + processes_naming(str(home))
 
 
 class OverSsh(Session):
