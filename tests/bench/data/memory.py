@@ -1,13 +1,15 @@
 """How much memory the client and the agent had resident at the most, by the kernel's own high-water mark.
 
-The client is this process, whose mark is set back before each lap; the agent is a process of each lap. Processes of
-theirs are counted with them as long as they live.
+The client is this process, whose mark is set back before each lap, with the processes that it starts in the lap; the
+agent is a process of each lap. The lab's hosts and relays are children of this process too, and not counted: they are
+there before the lap.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,26 +36,29 @@ class Memory:
 
     client: Peak = field(default_factory=Peak)
     agent: Peak = field(default_factory=Peak)
+    _before: set[int] = field(default_factory=set)
 
     def begin(self) -> None:
         """Forget what this process had before."""
         gc.collect()
+        self._before = _children()
         Path("/proc/self/clear_refs").write_text(RESET_PEAK)
 
     def note(self, host: LabHost, case: str) -> None:
         """Look, while the connection is open and the work is done."""
-        me = os.getpid()
-        children = [int(pid) for task in os.listdir("/proc/self/task") for pid in _children(me, task)]
-        self.client.see(sum(_peak(Path("/proc", str(pid))) for pid in [me, *children]), case)
+        ours = {os.getpid(), *_children() - self._before}
+        self.client.see(sum(_peak(Path("/proc", str(pid))) for pid in ours), case)
         agents = [process.pid for process in host.processes() if ".pyz" in process.command]
         self.agent.see(sum(_peak(host.path(f"/proc/{pid}")) for pid in agents), case)
 
 
-def _children(pid: int, task: str) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/task/{task}/children").read_text().split()
-    except OSError:  # the thread has ended
-        return []
+def _children() -> set[int]:
+    """The processes that threads of this one have started, and that are there."""
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # the thread has ended
+            found.update(map(int, (task / "children").read_text().split()))
+    return found
 
 
 def _peak(process: Path) -> int:
