@@ -195,7 +195,7 @@ class Client:
             session.home_id,
             path,
         )
-        self.registry.record_upload(upload, session.machine)
+        self.registry.record_upload(upload, session.machine, time.time())
         return upload
 
     def uploads(self) -> list[Upload]:
@@ -208,7 +208,7 @@ class Client:
             session = self.session(machine)
             for item in session.call("uploads")["uploads"]:
                 known = found.get(item["name"])
-                if known is None or known.created < item["created"]:
+                if known is None or known.home_id == session.home_id or known.digest == item["digest"]:
                     found[item["name"]] = _upload(item, session)
         except HostError:
             if not found:
@@ -221,6 +221,8 @@ class Client:
         here = session.call("upload", name=name)["versions"]
         if known:
             newest, machine = known[0]
+            if newest.home_id == session.home_id and here:  # somebody else may have made a newer one there
+                return _upload(dict(here[-1], name=name), session)
             for version in here:
                 if version["digest"] == newest.digest:
                     return _upload(dict(version, name=name), session)
@@ -239,7 +241,7 @@ class Client:
         transfer.relay(source, manifest, target, progress)
         result, _ = target.request("commit_upload", manifest.encode(), name=name)
         copied = _upload(dict(result["version"], name=name), target)
-        self.registry.record_upload(replace(copied, created=upload.created, path=upload.path), target.machine)
+        self.registry.record_upload(replace(copied, path=upload.path), target.machine, time.time())
         return copied
 
     # -- runs
@@ -370,17 +372,25 @@ class Client:
     def _statuses(self, machine: MachineType, runs: list[Run]) -> dict[str, dict[str, Any]] | None:
         """By key; None when the machine can't be asked."""
         try:
-            answer = self.session(machine).call("runs", keys=[run.key for run in runs])
+            session = self.session(machine)
+            answer = session.call("runs", keys=[run.key for run in runs])
         except HostError:
             return None
-        return {status["key"]: status for status in answer["runs"]}
+        statuses = {status["key"]: status for status in answer["runs"]}
+        for run in runs:  # of another home than the one that answers now: its disk may not be mounted
+            if run.home_id not in (None, session.home_id):
+                statuses.setdefault(run.key, {})
+        return statuses
 
     def _corrected(self, run: Run, answer: dict[str, dict[str, Any]] | None) -> Run:
         if answer is None:
             return replace(run, reachable=False)
         status = answer.get(run.key)
         if status is not None:
-            return self.registry.see(run, status, time.time())
+            try:
+                return self.registry.see(run, status, time.time())
+            except HostError:
+                return replace(run, reachable=False)
         if run.state in HAND_OVER:
             if self.registry.abandoned(run):
                 return self.registry.move(
@@ -430,7 +440,8 @@ class Client:
         if run.state in HAND_OVER:
             run = self.run(number)
             if not run.reachable:
-                return
+                self.session(run.machine)  # says why
+                raise HostError(f"{run.machine.name} does not say what became of run {run.number}", hint="try again")
         if run.final and run.started is None and run.ended is None:  # its machine never got it
             yield StateChange(run.state, {"state": run.state.value, "message": run.message}, run)
             return
@@ -439,10 +450,11 @@ class Client:
         pause = RECONNECT_LEAST
         while True:
             arguments: dict[str, Any] = {"offset": offset, "events": events, "follow": live, "timed": timed}
-            if not started:
-                arguments.update(tail=tail, since=since)
             try:
-                with self.session(run.machine).stream("follow", key=run.key, **arguments) as stream:
+                session = self.session(run.machine)
+                if not started:
+                    arguments.update(tail=tail, since=None if since is None else since + session.ahead)
+                with session.stream("follow", key=run.key, **arguments) as stream:
                     stream.end()
                     for frame in stream:
                         if pause > RECONNECT_LEAST:
@@ -497,7 +509,7 @@ class Client:
 
     def _request_end(self, op: str, number: int | str, **arguments: Any) -> tuple[Run, bool]:
         run = self.registry.run(number)
-        if run.final:
+        if run.final and run.reason is not Reason.HOST_LOST:  # a host that had lost it may have found it again
             return run, False
         try:
             answer = self.session(run.machine).call(op, key=run.key, **arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import posixpath
 import re
 import secrets
@@ -201,15 +202,17 @@ class Run:
 
     @property
     def exit_status(self) -> int:
-        """What `remoterun run` returns for it: the command's own code; 137 if killed; 125 if there is no code."""
-        if self.code is not None:
+        """What `remoterun run` returns for it: the command's own code; 137 if killed; 125 if there is no code, or if
+        the command did well and what it made could not be saved."""
+        if self.code is not None and not (self.code == 0 and self.state is RunState.FAILED):
             return self.code
         if self.reason in (Reason.KILLED, Reason.STOPPED):
             return 137 if self.reason is Reason.KILLED else 143
         return 125
 
     def with_status(self, status: dict[str, Any], now: float) -> Run:
-        """This run as its host says it is."""
+        """This run as its host says it is. Raises `ValueError` for what makes no sense."""
+        _check_status(status)
         return replace(
             self,
             state=RunState(status["state"]),
@@ -292,10 +295,43 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+_STATUS_TYPES: dict[str, tuple[type, ...]] = {
+    "code": (int,),
+    "started": (int, float),
+    "ended": (int, float),
+    "message": (str,),
+    "note": (str,),
+    "engine": (str,),
+}
+
+
+def _check_status(status: dict[str, Any]) -> None:
+    """A host may say anything."""
+    RunState(status.get("state"))
+    if status.get("reason"):
+        Reason(status["reason"])
+    for name, types in _STATUS_TYPES.items():
+        value = status.get(name)
+        if value is not None and (not isinstance(value, types) or isinstance(value, bool)):
+            raise ValueError(f"{name}: {value!r}")
+    outputs = status.get("outputs")
+    if outputs is not None:
+        if not isinstance(outputs, dict):
+            raise ValueError(f"outputs: {outputs!r}")
+        for name in ("files", "size"):
+            if not isinstance(outputs.get(name), int):
+                raise ValueError(f"outputs: {name}: {outputs.get(name)!r}")
+
+
 def parse_variable(text: str) -> tuple[str, str]:
-    """(name, value) of `K=V`. Raises `UsageError`."""
+    """(name, value) of `K=V`; of `K` alone, with the value that it has here. Raises `UsageError`."""
     name, equals, value = text.partition("=")
-    if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\0" in value:
+    named = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
+    if not equals and named:
+        if name not in os.environ:
+            raise UsageError(f"`{name}` is not set here", hint=f"-e {name}=VALUE, or: export {name}")
+        return name, os.environ[name]
+    if not named or "\0" in value:
         fixed = re.sub(r"[^A-Za-z0-9_]", "_", name).lstrip("0123456789")
         shown = show(name) + ("=…" if equals else "")  # its value may be a secret
         raise UsageError(f"`{shown}` is no environment variable", hint=f"-e {fixed or 'NAME'}=VALUE")

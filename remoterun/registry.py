@@ -16,7 +16,7 @@ from typing import Any
 
 from remoterun.agent.files import locked
 from remoterun.agent.runs import MOVES, Reason, RunState
-from remoterun.errors import NotFound, RemoterunError
+from remoterun.errors import HostError, NotFound, RemoterunError
 from remoterun.model import LAST, MachineType, Run, Upload
 
 
@@ -53,7 +53,13 @@ def _first(connection: sqlite3.Connection) -> None:
     )
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_first]
+def _recorded(connection: sqlite3.Connection) -> None:
+    """`created` is by the clock of the machine that holds an upload; which one is the newest is for ours to say."""
+    connection.execute("ALTER TABLE uploads ADD COLUMN recorded REAL NOT NULL DEFAULT 0")
+    connection.execute("UPDATE uploads SET recorded = created")
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_first, _recorded]
 """Each brings the schema one step on; `PRAGMA user_version` counts those done. Append only."""
 
 GIVEN_UP = 0
@@ -219,22 +225,29 @@ class Registry:
         return self.run(run.number)
 
     def see(self, run: Run, status: dict[str, Any], now: float) -> Run:
-        """Correct `run` by what its host says; the corrected run."""
+        """Correct `run` by what its host says; the corrected run. Raises `HostError` for what makes no sense."""
+        try:
+            corrected = run.with_status(status, now)
+        except (ValueError, TypeError) as error:
+            raise HostError(f"{run.machine.name} says of run {run.number} what makes no sense: {error}"[:300])
         self._execute(
             "UPDATE runs SET state = ?, status = ?, last_seen = ? WHERE key = ?",
             (status["state"], json.dumps(status), now, run.key),
         )
-        return run.with_status(status, now)
+        return corrected
 
     def remove_run(self, run: Run) -> None:
         self._execute("DELETE FROM runs WHERE key = ?", (run.key,))
 
     # -- uploads
 
-    def record_upload(self, upload: Upload, machine: MachineType) -> None:
+    def record_upload(self, upload: Upload, machine: MachineType, now: float | None) -> None:
+        """`now`, in seconds since 1970: the newest of a name is the one recorded last. None: as it was."""
         self._execute(
-            "INSERT OR REPLACE INTO uploads (name, home_id, machine, version, digest, size, files, created, path)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO uploads"
+            " (name, home_id, machine, version, digest, size, files, created, path, recorded)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?,"
+            " coalesce(?, (SELECT recorded FROM uploads WHERE name = ? AND home_id = ?), 0))",
             (
                 upload.name,
                 upload.home_id,
@@ -245,16 +258,19 @@ class Registry:
                 upload.files,
                 upload.created,
                 upload.path,
+                now,
+                upload.name,
+                upload.home_id,
             ),
         )
 
     def uploads(self, name: str | None = None) -> list[tuple[Upload, MachineType]]:
         """What is known of uploads, the newest of a name first; each with the machine that holds it."""
-        query = "SELECT * FROM uploads" + (" WHERE name = ?" if name else "") + " ORDER BY name, created DESC"
+        query = "SELECT * FROM uploads" + (" WHERE name = ?" if name else "") + " ORDER BY name, recorded DESC"
         found = []
         for row in self._rows(query, (name,) if name else ()):
             machine = MachineType.of(json.loads(row["machine"]))
-            values = {key: _text(row[key]) for key in row.keys() if key != "machine"}  # noqa: SIM118
+            values = {key: _text(row[key]) for key in row.keys() if key not in ("machine", "recorded")}  # noqa: SIM118
             found.append((Upload(machine=machine.name, **values), machine))
         return found
 
@@ -281,7 +297,10 @@ def _run(row: sqlite3.Row) -> Run:
     status.setdefault("reason", None)
     if status["reason"] is not None and status["reason"] not in {reason.value for reason in Reason}:
         status["reason"] = None
-    return run.with_status(dict(status, state=row["state"]), row["last_seen"] or row["created"])
+    try:
+        return run.with_status(dict(status, state=row["state"]), row["last_seen"] or row["created"])
+    except (ValueError, TypeError):  # of an earlier remoterun, which believed everything
+        return run
 
 
 def _stored(value: Any) -> Any:

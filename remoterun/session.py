@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ class Prompts:
 
     confirm_host_key: Callable[[UnknownHostKey], bool] | None = None
     ask_passphrase: Callable[[str], str | None] | None = None
+    ask_password: Callable[[str], str | None] | None = None
 
 
 def host_of(machine: MachineType, config: Config, prompts: Prompts) -> Host:
@@ -47,6 +49,7 @@ def host_of(machine: MachineType, config: Config, prompts: Prompts) -> Host:
         config_file=config.ssh_config,
         confirm=prompts.confirm_host_key,
         ask_passphrase=prompts.ask_passphrase,
+        ask_password=prompts.ask_password,
     )
 
 
@@ -67,6 +70,7 @@ class Session:
         try:
             with self.errors():
                 self.hello = self._link.greeting(HELLO_TIMEOUT)
+            self._greeted = time.time()
             self._check_version()
         except BaseException:
             self.close()
@@ -84,6 +88,12 @@ class Session:
     @property
     def home_id(self) -> str:
         return str(self.hello["home_id"])
+
+    @property
+    def ahead(self) -> float:
+        """Seconds by which its machine's clock is ahead of ours, to the round trip's precision."""
+        told = self.hello.get("time")
+        return told - self._greeted if isinstance(told, (int, float)) else 0.0
 
     @property
     def alive(self) -> bool:

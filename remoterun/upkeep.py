@@ -387,7 +387,7 @@ def _forget_versions(session: Session, registry: Registry, parts: list[Part]) ->
             continue
         newest = session.call("upload", name=known.name)["versions"][-1]
         fields = {name: newest[name] for name in ("version", "digest", "size", "files", "created")}
-        registry.record_upload(replace(known, **fields), session.machine)
+        registry.record_upload(replace(known, **fields), session.machine, None)
 
 
 # -- usage

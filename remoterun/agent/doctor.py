@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
 import shutil
 import subprocess
@@ -18,7 +20,7 @@ LITTLE_SPACE = 10 << 30
 
 def examine(home: Home, engine: str, wanted_gpus: int, base: str) -> List[Dict[str, Any]]:
     """One dictionary a check: name, ok (True, False, or None for "not needed"), detail, fix (a command) if not ok."""
-    checks = [_python(), _disk(home), *_docker(home, engine, base), *_gpu(home, engine, wanted_gpus)]
+    checks = [_python(), _disk(home), *_logout(), *_docker(home, engine, base), *_gpu(home, engine, wanted_gpus)]
     checks.append({"name": "clock", "ok": True, "detail": "", "time": time.time(), "fix": None})
     return checks
 
@@ -35,6 +37,35 @@ def _disk(home: Home) -> Dict[str, Any]:
     usage = shutil.disk_usage(home.path)
     detail = "%.0f GB free of %.0f GB at %s" % (usage.free / 1e9, usage.total / 1e9, home.path)
     return _check("disk", usage.free > LITTLE_SPACE, detail, "docker system prune, or give the machine another `home`")
+
+
+def _logout() -> List[Dict[str, Any]]:
+    """Nothing, unless systemd ends what a user leaves behind when he logs out: then runs end with the connection."""
+    if os.getuid() == 0 or not kills_user_processes():
+        return []
+    detail = "systemd ends your processes, and so your runs, when you log out (KillUserProcesses=yes)"
+    file = "/etc/systemd/logind.conf.d/remoterun.conf"
+    fix = "sudo mkdir -p %s && printf '[Login]\\nKillUserProcesses=no\\n' | sudo tee %s" % (os.path.dirname(file), file)
+    return [_check("logout", False, detail, fix + " && sudo systemctl restart systemd-logind")]
+
+
+def kills_user_processes(root: str = "/") -> bool:
+    """What logind's configuration below `root` says; where it says nothing, distributions have it as no."""
+    files = [os.path.join(root, folder, "systemd/logind.conf") for folder in ("usr/lib", "etc")]
+    parts: Dict[str, str] = {}
+    for folder in ("usr/lib", "run", "etc"):  # of those with one name the last counts; then, by name
+        folder = os.path.join(root, folder, "systemd/logind.conf.d")
+        with contextlib.suppress(OSError):
+            parts.update((name, os.path.join(folder, name)) for name in os.listdir(folder) if name.endswith(".conf"))
+    files += [parts[name] for name in sorted(parts)]
+    kills = False
+    for file in files:
+        with contextlib.suppress(OSError, ValueError), open(file) as lines:
+            for line in lines:
+                name, _, value = line.partition("=")
+                if name.strip() == "KillUserProcesses":
+                    kills = value.strip().lower() in ("yes", "true", "on", "1")
+    return kills
 
 
 def _docker(home: Home, engine: str, base: str) -> List[Dict[str, Any]]:
@@ -63,12 +94,14 @@ def _gpu(home: Home, engine: str, wanted: int) -> List[Dict[str, Any]]:
         if wanted:
             return [_check("gpu", False, "no NVIDIA driver (nvidia-smi)", "sudo apt install nvidia-driver")]
         return [_check("gpu", None, "none; none asked for")]
-    every = gpus.list_gpus()
+    try:
+        every, busy = gpus.list_gpus(), gpus.busy()
+    except gpus.GpuError as error:
+        return [_check("gpu", False, str(error), "nvidia-smi")]
     if not every:
         return [_check("gpu", False, "nvidia-smi finds no GPU", "nvidia-smi")]
     detail = ", ".join("%s (%.0f GB)" % (gpu.name, gpu.memory / 1024) for gpu in every)
     checks = [_check("gpu", len(every) >= wanted, detail, "ask for at most %d GPUs" % len(every))]
-    busy = gpus.busy()
     if busy:
         checks.append(_check("gpu use", True, "; ".join("process %d (%s)" % (p.pid, p.name) for p in busy.values())))
     if engine != "process" and Docker(home).problem() is None:

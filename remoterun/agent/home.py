@@ -29,6 +29,7 @@ import time
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 from .files import DISK_FULL, locked, private_copy, read_json, remove_tree, write_whole
+from .here import Machine
 from .leases import Lease
 from .runs import RunFolder
 from .tree import Entry, Landing, Manifest, TreeError, hash_file, is_digest, show, walk
@@ -418,6 +419,7 @@ class Home:
             os.mkdir(staged.io, 0o700)
             write_whole(staged.source_file, source.encode())
             write_whole(staged.events_file, _event("queued"))
+            write_whole(staged.machine_file, json.dumps(Machine.this().record()).encode())
             write_whole(staged.spec_file, json.dumps(spec).encode())
             self.mark_active(run.key)
             remove_tree(run.path)
@@ -453,7 +455,7 @@ class Home:
                 if known == entry:
                     continue
                 lease.add(bytes.fromhex(digest))
-                self._adopt_output(path, entry, found.status.st_uid == os.geteuid())
+                self._adopt_output(path, entry, found.status)
             elif known == entry:
                 continue
             entries.append(entry)
@@ -469,12 +471,13 @@ class Home:
                 remove_tree(run.work)
         return manifest, special + unreadable
 
-    def _adopt_output(self, path: str, entry: Entry, ours: bool) -> None:
-        if ours and not entry.executable:
+    def _adopt_output(self, path: str, entry: Entry, status: os.stat_result) -> None:
+        if status.st_uid == os.geteuid() and status.st_nlink == 1 and not entry.executable:
             self.adopt(path, entry.digest)
         elif not self.has_blob(entry.digest):
             # A blob is not executable and a hard link shares its mode: a repetition after a crash would lose the bit.
-            # And what belongs to another user, such as root, can't be made read-only.
+            # What belongs to another user, such as root, can't be made read-only; and what has a name elsewhere, too,
+            # must not be: there somebody writes to it.
             with self.temporary("out") as folder:
                 copy = os.path.join(folder, "x")
                 private_copy(path, copy)

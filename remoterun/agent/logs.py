@@ -26,7 +26,8 @@ class LogReader:
         self.offset = offset
         self._timed = timed
         self._times: List[Tuple[int, float]] = []
-        self._times_read = 0
+        self._times_end = 0
+        """Bytes of the file of times that were read."""
 
     def pieces(self, ended: bool = False) -> Iterator[Piece]:
         """All that is there now, in pieces of at most `PIECE` bytes; with times, no piece spans two of them, and what
@@ -51,8 +52,7 @@ class LogReader:
         """(bytes from here on that have one time, that time)."""
         at = bisect.bisect_right(self._times, (self.offset, float("inf")))
         if at == len(self._times):
-            self._times += read_times(self._run, self._times_read)
-            self._times_read = len(self._times)
+            self._times, self._times_end = _times(self._run, self._times_end)
             at = bisect.bisect_right(self._times, (self.offset, float("inf")))
         if at == len(self._times):
             return PIECE, None
@@ -60,22 +60,29 @@ class LogReader:
         return size - self.offset, time
 
 
-def read_times(run: RunFolder, skip: int = 0) -> List[Tuple[int, float]]:
-    """(size of the log, when it was seen to have it), growing; from the `skip`-th on."""
+def read_times(run: RunFolder) -> List[Tuple[int, float]]:
+    """(size of the log, when it was seen to have it), growing."""
+    return _times(run, 0)[0]
+
+
+def _times(run: RunFolder, start: int) -> Tuple[List[Tuple[int, float]], int]:
+    """Those that stand from byte `start` of the file on, and where the next one will stand."""
     found = []
     try:
-        with open(run.times_file) as file:
-            for number, line in enumerate(file):
-                if number < skip:
-                    continue
+        with open(run.times_file, "rb") as file:
+            file.seek(start)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # half a line: it is being written
+                start += len(line)
                 try:
                     size, time = line.split()
                     found.append((int(size), float(time)))
                 except ValueError:
-                    break  # half a line: it is being written
+                    continue  # of a crash, or a full disk
     except FileNotFoundError:
         pass
-    return found
+    return found, start
 
 
 def offset_of_tail(run: RunFolder, lines: int) -> int:

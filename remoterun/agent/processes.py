@@ -14,6 +14,9 @@ import subprocess
 import sys
 from typing import Dict, Iterable, NamedTuple, Optional, Set
 
+SUPERVISOR = "REMOTERUN_SUPERVISOR"
+"""The variable that names the run of a supervisor; all that descends from it has it, too."""
+
 
 class Process(NamedTuple):
     pid: int
@@ -35,14 +38,17 @@ def become_subreaper() -> None:
 def of_run(key: str, leader: Optional[int], reaper: Optional[int] = None) -> Set[int]:
     """Pids of every living process of the run, without this one. `leader` is the wrapper, `reaper` its supervisor."""
     table = _table()
-    found = {pid for pid in table if _marked(pid, key)}
+    marks = {pid: _marks(pid) for pid in table}
+    found = {pid for pid, mark in marks.items() if mark.key == key}
     if leader is not None:
         found |= {process.pid for process in table.values() if process.session == leader}
-    roots = set(found)
+    # A supervisor may start another run's: that one, and what descends from it, is none of ours.
+    others = {pid for pid, mark in marks.items() if mark.supervisor not in ("", key)}
+    roots = found - others
     if reaper is not None:
         roots.add(reaper)
     while True:
-        more = {p.pid for p in table.values() if p.parent in roots and p.pid not in roots}
+        more = {p.pid for p in table.values() if p.parent in roots and p.pid not in roots and p.pid not in others}
         if not more:
             break
         roots |= more
@@ -106,9 +112,22 @@ def _table_by_ps() -> Dict[int, Process]:
     return found
 
 
-def _marked(pid: int, key: str) -> bool:
+class _Marks(NamedTuple):
+    key: str
+    supervisor: str
+
+
+def _marks(pid: int) -> _Marks:
+    """Of which run a process is, by its environment, and of which run's supervisor it descends; "" each: of none."""
     try:
         with open("/proc/%d/environ" % pid, "rb") as file:
-            return b"REMOTERUN_KEY=" + key.encode() + b"\0" in b"\0" + file.read()
+            variables = file.read().split(b"\0")
     except OSError:
-        return False
+        return _Marks("", "")
+    values = {}
+    for name in ("REMOTERUN_KEY", SUPERVISOR):
+        start = name.encode() + b"="
+        values[name] = next(
+            (text[len(start) :].decode("ascii", "replace") for text in variables if text.startswith(start)), ""
+        )
+    return _Marks(values["REMOTERUN_KEY"], values[SUPERVISOR])

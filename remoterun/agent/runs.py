@@ -3,6 +3,7 @@
     runs/KEY/
         spec.json       what was asked, frozen
         source          manifest of the source tree
+        machine         which machine took it, and looks after it (see here.py)
         events          one JSON object a line: every state passed, with its time
         ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
         io/             the only folder that the command's wrapper writes: log, exit, env, wrapper.sh
@@ -26,7 +27,8 @@ import shutil
 import time
 from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
-from .files import append_line, read_json, remove_tree, write_whole
+from .files import DISK_FULL, append_line, read_json, remove_tree, write_whole
+from .here import Machine
 
 
 class RunState(str, enum.Enum):
@@ -121,6 +123,7 @@ class RunFolder:
         self.key = os.path.basename(path)
         self.spec_file = os.path.join(path, "spec.json")
         self.source_file = os.path.join(path, "source")
+        self.machine_file = os.path.join(path, "machine")
         self.events_file = os.path.join(path, "events")
         self.io = os.path.join(path, "io")
         self.log = os.path.join(self.io, "log")
@@ -188,11 +191,18 @@ class RunFolder:
     # -- requests
 
     def ask_stop(self, grace: float) -> None:
-        if not os.path.exists(self.stop_file):
+        """On a full disk the grace is the usual one: a file without content still finds its place."""
+        if os.path.exists(self.stop_file):
+            return
+        try:
             write_whole(self.stop_file, json.dumps({"grace": grace}).encode())
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            _touch(self.stop_file)
 
     def ask_kill(self) -> None:
-        write_whole(self.kill_file, b"{}")
+        _touch(self.kill_file)
 
     def stop_asked(self) -> Optional[float]:
         """The grace in seconds when a stop was asked for, else None."""
@@ -217,6 +227,13 @@ class RunFolder:
             return None
 
     # -- supervisor
+
+    def is_of_this_machine(self) -> bool:
+        """False where another one, which shares the home, looks after it: its processes can't be seen from here."""
+        try:
+            return Machine.of(read_json(self.machine_file)).is_same(Machine.this())
+        except (OSError, ValueError, AttributeError):
+            return True
 
     def supervised(self) -> bool:
         """Whether a supervisor lives for this run."""
@@ -291,6 +308,10 @@ class RunFolder:
 
 def free_space(path: str) -> int:
     return shutil.disk_usage(path).free
+
+
+def _touch(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def _size(path: str) -> int:

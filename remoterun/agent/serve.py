@@ -25,6 +25,7 @@ from .delta import BLOCK, records
 from .digests import Digests, unpacked
 from .engines import tail
 from .files import DISK_FULL
+from .here import boot_id
 from .home import Home, HomeError
 from .incoming import Landing
 from .outgoing import Shipping
@@ -89,7 +90,7 @@ def hello(home: Home) -> Dict[str, Any]:
         "home_id": home.id,
         "host": socket.gethostname(),
         "user": _user(),
-        "boot": supervisor.boot_id(),
+        "boot": boot_id(),
         "time": time.time(),
         "pid": os.getpid(),
     }
@@ -301,8 +302,11 @@ class Server:
         for key in self.home.run_keys() if keys is None else keys:
             run = self.home.run(key)
             if run.exists():
-                self._care_for(run)
-                found.append(run.status())
+                try:
+                    self._care_for(run)
+                    found.append(run.status())
+                except (OSError, ValueError, AttributeError) as error:  # one that can't be read hides no other
+                    found.append({"key": key, "unreadable": str(error)})
         return {"runs": found}
 
     def op_run(self, stream: Stream, key: str) -> Dict[str, Any]:
@@ -472,8 +476,8 @@ class Server:
 
     def _care_for(self, run: RunFolder) -> None:
         """A run that goes on has a supervisor, whatever became of the last one."""
-        if run.state()[0] not in FINAL and not run.supervised():
-            supervisor.spawn(self.home, run.key)
+        if run.state()[0] not in FINAL:
+            supervisor.look_after(self.home, run)
 
     def _ask(self, key: str, ask: Any) -> Dict[str, Any]:
         run = self.home.existing_run(key)

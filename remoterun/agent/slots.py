@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from . import gpus as gpu_tool
 from .files import locked, read_json, write_whole
@@ -24,13 +24,15 @@ from .runs import FINAL
 class Turn(NamedTuple):
     """Either a slot (`granted`, with the GPUs it holds) or why not (`waiting_for`, one line).
 
-    `behind`: the runs on which that depends, the next before it in the line or those that hold the slots.
+    `ahead`: how many runs are before it in the line. `behind`: those on which it depends, the next before it in the
+    line or those that hold the slots.
     """
 
     granted: bool
     gpus: List[str]
     waiting_for: str
     behind: List[str]
+    ahead: int = 0
 
 
 def default_slots() -> int:
@@ -47,6 +49,21 @@ def ask(
     busy: Callable[[], Dict[str, gpu_tool.GpuProcess]] = gpu_tool.busy,
 ) -> Turn:
     """Take a slot for `key` if it's its turn. Repeat until granted; a granted one is granted again."""
+    turn = _ask(home, key, gpus, slots, None)
+    if turn is None:  # it is the first in the line: only it asks the driver, and nobody waits for the answer but it
+        try:
+            turn = _ask(home, key, gpus, slots, (list_gpus(), busy()))
+        except gpu_tool.GpuError as error:
+            return Turn(False, [], "a GPU; %s" % error, [])
+    assert turn is not None
+    return turn
+
+
+_Gpus = Tuple[List[gpu_tool.Gpu], Dict[str, gpu_tool.GpuProcess]]
+
+
+def _ask(home: Home, key: str, gpus: int, slots: Optional[int], known: Optional[_Gpus]) -> Optional[Turn]:
+    """As `ask`; None if it depends on GPUs of which nothing is `known`."""
     with locked(home.lock("slots")):
         held = _entries(home, ".slot")
         if key in held:
@@ -56,11 +73,12 @@ def ask(
         line = sorted((ticket["t"], other) for other, ticket in waiting.items() if bool(ticket["gpus"]) == bool(gpus))
         ahead = [other for _, other in line[: [other for _, other in line].index(key)]]
         if ahead:
-            return Turn(
-                False, [], "%d runs before it" % len(ahead) if len(ahead) > 1 else "the run before it", ahead[-1:]
-            )
+            why = "%d runs before it" % len(ahead) if len(ahead) > 1 else "the run before it"
+            return Turn(False, [], why, ahead[-1:], len(ahead))
         if gpus:
-            chosen, why = _free_gpus(held, gpus, list_gpus(), busy())
+            if known is None:
+                return None
+            chosen, why = _free_gpus(held, gpus, *known)
         else:
             chosen = []
             taken = sum(1 for slot in held.values() if not slot.get("gpus"))
@@ -121,7 +139,9 @@ def _entries(home: Home, suffix: str) -> Dict[str, Dict[str, Any]]:
         try:
             run = home.run(key)
             if run.exists() and run.state()[0] not in FINAL:
-                found[key] = read_json(os.path.join(home.queue, name))
+                entry = read_json(os.path.join(home.queue, name))
+                if run.is_of_this_machine():
+                    found[key] = entry
                 continue
         except Exception:  # noqa: BLE001 - a damaged entry must not stop the queue; it is dropped
             pass

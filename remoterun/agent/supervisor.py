@@ -22,11 +22,13 @@ from .engines.docker import Docker
 from .engines.environment import Environment
 from .engines.process import ProcessEngine
 from .files import DISK_FULL, read_json, remove_tree, write_whole
+from .here import boot_id
 from .home import Home, HomeError, all_readable
 from .runs import ENDINGS, FINAL, Reason, RunFolder, RunState
 from .tree import TreeError, show
 
 POLL_LEAST, POLL_MOST = 0.02, 0.25
+QUEUE_POLL_MOST = 5.0
 LOOK_EVERY = 3.0
 """Seconds between questions to the engine while the exit file isn't there."""
 FULL_PAUSE = 3.0
@@ -44,8 +46,10 @@ def engine_of(home: Home, name: str, reaper: Optional[int] = None) -> Any:
 def spawn(home: Home, key: str) -> None:
     """Start a supervisor for `key`, detached from us. If one lives, the new one ends at once."""
     run = home.run(key)
-    # Typed inside a run, `remoterun run` starts another: it must not count as one of the first one's processes.
+    # Typed inside a run, `remoterun run` starts another: it must not count as one of the first one's processes. Nor
+    # must one that is started by another run's supervisor, which waits behind it.
     variables = {name: value for name, value in os.environ.items() if name != "REMOTERUN_KEY"}
+    variables[processes.SUPERVISOR] = key
     with open(run.supervisor_log, "ab") as log:
         subprocess.Popen(
             [*agent_command(), "supervise", "--home", home.path, key],
@@ -70,12 +74,23 @@ def revive(home: Home) -> List[str]:
     for key in home.active_keys():
         run = home.run(key)
         if not run.exists():
-            home.unmark_active(key)
-            slots.release(home, key)
-        elif not run.supervised():
-            spawn(home, key)
+            with contextlib.suppress(OSError):
+                home.unmark_active(key)
+                slots.release(home, key)
+        elif look_after(home, run):
             revived.append(key)
     return revived
+
+
+def look_after(home: Home, run: RunFolder) -> bool:
+    """Start a supervisor for an active run that has none; whether it was. Where none can be started, as in a home that
+    is read-only, what is there can still be read."""
+    if run.supervised() or not run.is_of_this_machine():
+        return False
+    with contextlib.suppress(OSError):
+        spawn(home, run.key)
+        return True
+    return False
 
 
 def supervise(home: Home, key: str) -> int:
@@ -157,6 +172,9 @@ class Supervisor:
             self._fail(state, reason, error.message)
         except TreeError as error:
             self._fail(state, Reason.MOUNT_FAILED, str(error))
+        except subprocess.TimeoutExpired as error:  # an engine that stalls; the step looks what was done, and goes on
+            self._say_silent(os.path.basename(str(error.cmd[0])))
+            time.sleep(1)
         except OSError as error:
             if error.errno in DISK_FULL:
                 self._fail(state, Reason.DISK_FULL, "the disk that holds %s is full" % self.home.path)
@@ -173,7 +191,7 @@ class Supervisor:
 
     def _queue(self) -> None:
         gpus = int(self.spec.get("gpus") or 0)
-        pause, most, said = POLL_LEAST, 2.0 if gpus else 0.4, ""  # the driver takes its time over each question
+        pause, least, said = POLL_LEAST, 2.0 if gpus else 0.4, ""  # the driver takes its time over each question
         while True:
             self._check_asked()
             turn = slots.ask(self.home, self.run.key, gpus, self.spec.get("slots"))
@@ -182,13 +200,16 @@ class Supervisor:
             if turn.waiting_for != said:
                 said = turn.waiting_for
                 self.run.note("waiting for " + said)
-            if pause == most:
+            most = min(least * (1 + turn.ahead), QUEUE_POLL_MOST)  # a long line must not take the time of those who run
+            if pause >= most:
                 self._revive(turn.behind)
+            pause = min(pause, most)
             time.sleep(pause)
             pause = min(pause * 1.5, most)
         self.run.move(RunState.BUILDING)
 
     def _build(self) -> None:
+        self._check_asked()
         candidates, why = self._candidates()
         for name in candidates:
             engine = engine_of(self.home, name, os.getpid())
@@ -215,7 +236,7 @@ class Supervisor:
         look = engine.look(self.run)
         while look.presence is Presence.UNKNOWN:
             self._check_asked()
-            self._say_silent(engine)
+            self._say_silent(engine.name)
             time.sleep(1)
             look = engine.look(self.run)
         if look.presence is Presence.ABSENT:
@@ -262,17 +283,18 @@ class Supervisor:
             if reason is None and (asked is not None or (deadline is not None and now >= deadline)):
                 reason = Reason.STOPPED if asked is not None else Reason.TIMEOUT
                 grace = asked if asked is not None else 10.0
-                self.run.note("stopping" if asked is not None else "its time is up: stopping")
             if reason is not None and told and terminated_at is None:
                 told = engine.terminate(self.run)
                 terminated_at = time.monotonic() if told else None
                 pause = POLL_LEAST
+                if told:
+                    self._tell("stopping" if reason is Reason.STOPPED else "its time is up: stopping")
             if terminated_at is not None and time.monotonic() > terminated_at + grace:
                 told = engine.kill(self.run)
                 if told:
                     return self._exited(engine, reason, 0, 137)
             if not told:
-                self._say_silent(engine)
+                self._say_silent(engine.name)
                 pause = 1.0
             if time.monotonic() >= next_look:
                 look = engine.look(self.run)
@@ -282,11 +304,19 @@ class Supervisor:
             time.sleep(pause)
             pause = min(pause * 1.1, POLL_MOST)
 
-    def _say_silent(self, engine: Any) -> None:
+    def _say_silent(self, engine: str) -> None:
         """Tell the user once why nothing moves."""
-        text = "waiting for %s, which does not answer" % engine.name
+        text = "waiting for %s, which does not answer" % engine
         if self.run.status()["note"] != text:
+            self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        """A note, unless the disk is full: nothing of what is done may depend on it."""
+        try:
             self.run.note(text)
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
 
     def _exited(self, engine: Any, reason: Optional[Reason], patience: float, forced: Optional[int] = None) -> None:
         """The command has ended: see that all of it has, and go on to SAVING with the reason.
@@ -431,8 +461,8 @@ class Supervisor:
         """Those for whom we wait may have lost their supervisors, and nobody else would notice."""
         for key in keys:
             run = self.home.run(key)
-            if run.exists() and not run.supervised():
-                spawn(self.home, key)
+            if run.exists():
+                look_after(self.home, run)
 
     def _asked(self) -> bool:
         return self.run.kill_asked() or self.run.stop_asked() is not None
@@ -480,15 +510,6 @@ class _LogTimes:
                 file.write("%d %.3f\n" % (size, self._clock()))
         except OSError:
             pass  # a full disk must not end the run
-
-
-def boot_id() -> str:
-    """Names this boot of the machine; "" where the system has no such name."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
 
 
 def _source(run: RunFolder) -> Any:

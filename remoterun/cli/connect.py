@@ -17,7 +17,7 @@ def client() -> Client:
     """For one command; use it as a context manager."""
     if not render.person_there():
         return Client()
-    return Client(prompts=Prompts(_confirm_host_key, _ask_passphrase))
+    return Client(prompts=Prompts(_confirm_host_key, _ask_passphrase, _ask_password))
 
 
 def _confirm_host_key(key: UnknownHostKey) -> bool:
@@ -27,7 +27,16 @@ def _confirm_host_key(key: UnknownHostKey) -> bool:
 
 
 def _ask_passphrase(prompt: str) -> str | None:
+    return _ask_secret(f"{prompt}: ")
+
+
+def _ask_password(prompt: str) -> str | None:
+    """Or whatever else a host asks: the prompt is its own, with its colon."""
+    return _ask_secret(f"{render.clean(prompt)} ")
+
+
+def _ask_secret(prompt: str) -> str | None:
     try:
-        return getpass.getpass(f"{prompt}: ") or None
+        return getpass.getpass(prompt) or None
     except EOFError:
         return None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import stat
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +20,7 @@ import pytest
 
 from remoterun.agent.engines.environment import Environment
 from remoterun.agent.files import locked
+from remoterun.agent.here import Machine
 from remoterun.agent.protocol import CANCEL, CREDIT, DATA, END, OPEN, encode
 from remoterun.agent.runs import RunState
 from remoterun.client import LogBytes, StateChange
@@ -424,6 +428,90 @@ class TestSupervisorDies:
         assert place.home.active_keys() == [key]
         assert place.until_final(key)["state"] == "complete"
 
+    def test_one_that_another_run_started_again_outlives_that(self, place: Place) -> None:
+        """A run that waits starts the supervisor of the one before it, which makes it its child."""
+        until_told = "while [ ! -e go ]; do sleep 0.05; done"
+        first, second = (place.submit(until_told, slots=2) for _ in range(2))
+        for key in (first, second):
+            place.until_state(key, RunState.RUNNING)
+        long = place.submit(f"echo up; {until_told}; echo done", slots=2)
+        short = place.submit("true", slots=2)
+        until(lambda: place.supervisor(long) and place.supervisor(short))
+        place.drop_session()
+        kill9(place.supervisor(long))
+        until(lambda: place.supervisor(long), what="it is started again")
+        for key in (first, second):
+            Path(place.run(key).work, "go").touch()
+        assert place.until_final(short)["state"] == "complete"
+        until(place.unsupervised(short))
+        place.until_says(long, b"up")
+        assert place.supervisor(long) and place.state(long) is RunState.RUNNING
+        Path(place.run(long).work, "go").touch()
+        assert place.until_final(long)["state"] == "complete" and place.log(long) == b"up\ndone\n"
+
+    def test_one_that_was_made_inside_another_outlives_that(self, place: Place) -> None:
+        """As by `remoterun run -b` in a run's command."""
+        inner = place.spec("while [ ! -e go ]; do sleep 0.05; done; echo done")
+        Path(place.folder, "inner.json").write_text(json.dumps(inner))
+        make = f"""
+            import json, sys
+            from pathlib import Path
+            from remoterun.agent.tree import Manifest
+            from tests.workshop import Place
+            place = Place(Path({str(place.folder)!r}))
+            spec = json.loads((place.folder / "inner.json").read_text())
+            place.session.request("submit", Manifest([]).encode(), spec=spec)
+            place.until_says(spec["key"], b"")
+            place.drop_session()
+        """
+        Path(place.folder, "make.py").write_text(textwrap.dedent(make))
+        top = Path(__file__).parents[2]
+        outer = place.submit(f"PYTHONPATH={top} {sys.executable} {place.folder}/make.py")
+        assert place.until_final(outer)["state"] == "complete", place.log(outer)
+        key = str(inner["key"])
+        until(place.unsupervised(outer))
+        place.until_state(key, RunState.RUNNING)
+        Path(place.run(key).work, "go").touch()
+        assert place.until_final(key)["state"] == "complete" and place.log(key) == b"done\n"
+
+    def test_those_of_another_machine_are_left_to_it(self, place: Place) -> None:
+        """It shares the home: what runs there can't be seen here, and counts for no slot."""
+        key = place.submit("echo up; sleep 1004.5", slots=1)
+        place.until_says(key, b"up")
+        elsewhere = dict(Machine.this().record(), name="elsewhere", boot="another", processes="")
+        Path(place.run(key).machine_file).write_text(json.dumps(elsewhere))
+        kill9(place.supervisor(key))
+        until(place.unsupervised(key))
+        place.drop_session()
+        assert place.session.call("runs", keys=[key])["runs"][0]["state"] == "running"
+        assert place.until_final(place.submit("true", slots=1))["state"] == "complete"
+        assert place.supervisor(key) is None and place.state(key) is RunState.RUNNING and running("1004.5")
+        Path(place.run(key).machine_file).write_text(json.dumps(Machine.this().record()))
+
+    def test_what_can_be_read_is_read_though_none_can_be_started(self, place: Place) -> None:
+        key, ended = place.submit("echo up; sleep 1005.5"), place.submit("echo over")
+        place.until_says(key, b"up")
+        place.until_final(ended)
+        kill9(place.supervisor(key))
+        until(place.unsupervised(key))
+        place.drop_session()
+        log = Path(place.run(key).supervisor_log)
+        log.unlink()
+        log.mkdir()  # as where the home is read-only: it can't be opened
+        assert follow(place, ended, follow=False)[0] == b"over\n"
+        assert follow(place, key, follow=False)[0] == b"up\n"
+        log.rmdir()
+
+    def test_a_run_that_cannot_be_read_hides_no_other(self, place: Place) -> None:
+        keys = [place.submit("true") for _ in range(2)]
+        for key in keys:
+            place.until_final(key)
+        Path(place.run(keys[0]).spec_file).write_text("{")
+        bad, good = place.session.call("runs", keys=keys)["runs"]
+        assert bad["key"] == keys[0] and "unreadable" in bad and "state" not in bad
+        assert good["state"] == "complete"
+        shutil.rmtree(place.run(keys[0]).path)
+
     def test_the_command_does_not_notice(self, place: Place) -> None:
         key = place.submit("echo $$; sleep 0.6; echo $$")
         until(lambda: place.log(key).count(b"\n") == 1)
@@ -446,7 +534,7 @@ class TestFollow:
                 assert (rest if skip < len(events) else whole[offset:], later) == (whole[offset:], events[skip:])
 
     def test_through_cut_links(self, place: Place) -> None:
-        key = place.submit(COUNT)
+        key = place.submit("i=0; while [ ! -e enough ]; do i=$((i+1)); echo line $i; sleep 0.02; done; exit 7")
         log, seen, cuts = b"", 0, 0
         while True:
             try:
@@ -456,16 +544,20 @@ class TestFollow:
                         if "log" in frame.header:
                             assert frame.header["log"] == len(log)
                             log += frame.body
-                            if cuts < 5 and len(log) > 40 * (cuts + 1):
-                                cuts += 1
+                            cuts += 1
+                            if cuts <= 5:
                                 kill9(int(place.session.hello["pid"]))
+                            elif cuts == 8:
+                                Path(place.run(key).work, "enough").touch()
                         elif "event" in frame.header:
                             assert frame.header["n"] == seen
                             seen += 1
                     break
             except LinkLost:
                 continue
-        assert (log, cuts) == (COUNTED, 5)
+        lines = log.count(b"\n")
+        assert log == b"".join(b"line %d\n" % number for number in range(1, lines + 1)) and cuts >= 8
+        assert place.until_final(key)["code"] == 7
 
     def test_tail_since_and_times(self, place: Place) -> None:
         key = place.submit("echo a; echo b; sleep 0.8; echo c; printf d")

@@ -56,6 +56,7 @@ class TestDocker:
             "--mount", f"type=bind,source={folder}/io,target=/.remoterun",
             "--mount", f"type=bind,source={folder}/work,target=/remoterun",
             environment().bundled_image, "/.remoterun/wrapper.sh", "/.remoterun", "/remoterun",
+            "container",
         ]  # fmt: skip
 
     def test_gpus_mounts_and_a_folder_to_start_in(self, home: Home) -> None:
@@ -68,11 +69,12 @@ class TestDocker:
         folder = f"{home.path}/runs/abcdefgh/mounts"
         at = words.index("--gpus")
         assert words[at + 1] == '"device=GPU-a,GPU-b"'
-        assert words[-10:] == [
+        assert words[-11:] == [
             "--mount", f"type=bind,source={folder}/0,target=/remoterun/data,readonly",
             "--mount", f"type=bind,source={folder}/1/input.txt,target=/remoterun/one/in.txt,readonly",
             "--mount", f'type=bind,source={folder}/2,"target=/abs/with,comma",readonly',
             environment().bundled_image, "/.remoterun/wrapper.sh", "/.remoterun", "/remoterun/sub/dir",
+            "container",
         ]  # fmt: skip
         assert mount_points(home.run("abcdefgh"), {"mounts": mounts})[0] == (f"{folder}/0", "/remoterun/data")
 
@@ -155,6 +157,12 @@ class TestWrapper:
         with tempfile.TemporaryDirectory() as folder:
             code, log = self.start(Path(folder), 'printf %s "$VALUE"', VALUE=value)
             assert (code, log.decode()) == (0, value)
+
+    @pytest.mark.parametrize("name", ["io", "code", "stopping", "PATH", "remoterun_command", "HOME"])
+    def test_variables_are_the_commands_alone(self, tmp_path: Path, name: str) -> None:
+        code, log = self.start(tmp_path, f'printf "%s." "${name}"; exit 4', **{name: "/nowhere"})
+        assert code == 4 and log.decode().endswith("/nowhere.") == (name != "remoterun_command")
+        assert log.count(b"\n") == 0
 
     def test_a_place_that_is_gone(self, tmp_path: Path) -> None:
         run = RunFolder(str(tmp_path))

@@ -90,17 +90,21 @@ class TestRuns:
 
 class TestUploads:
     def test_the_newest_first(self, registry: Registry) -> None:
+        """By our clock: that of `h2` is wrong."""
+
         def upload(name: str, home: str, created: float) -> Upload:
             return Upload(name, 1, "ab" * 32, 10, 1, created, "k80", home, "/x")
 
-        for item in (upload("doom", "h1", 1.0), upload("doom", "h2", 5.0), upload("a", "h1", 3.0)):
-            registry.record_upload(item, MACHINE)
+        for now, item in enumerate((upload("doom", "h1", 7.0), upload("doom", "h2", 5.0), upload("a", "h1", 3.0))):
+            registry.record_upload(item, MACHINE, now)
         assert [(item.name, item.home_id) for item, _ in registry.uploads()] == [
             ("a", "h1"),
             ("doom", "h2"),
             ("doom", "h1"),
         ]
-        registry.record_upload(upload("doom", "h1", 9.0), MACHINE)
+        registry.record_upload(upload("doom", "h1", 9.0), MACHINE, None)
+        assert [item.home_id for item, _ in registry.uploads("doom")] == ["h2", "h1"]
+        registry.record_upload(upload("doom", "h1", 4.0), MACHINE, 9.0)
         assert [(item.home_id, machine) for item, machine in registry.uploads("doom")] == [
             ("h1", MACHINE),
             ("h2", MACHINE),

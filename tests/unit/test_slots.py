@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from remoterun.agent import gpus, slots
-from remoterun.agent.gpus import Gpu, GpuProcess
+from remoterun.agent.gpus import Gpu, GpuError, GpuProcess
 from remoterun.agent.home import Home
 from remoterun.agent.runs import RunState
 from remoterun.agent.tree import Manifest
@@ -134,7 +135,30 @@ class TestTool:
         assert gpus.list_gpus() == [Gpu(0, "GPU-a", "Tesla K80", 11441, 12)]
         assert gpus.busy() == {"GPU-a": GpuProcess("GPU-a", 77, "/usr/bin/python3", 0)}
 
-    @pytest.mark.parametrize("text", ["exit 9", "echo No devices were found", "echo", "echo 'a, b'", "printf '\\377'"])
+    @pytest.mark.parametrize("text", ["exit 9", "kill -9 $$"])
+    def test_fails(self, tool: Path, text: str) -> None:
+        self.write(tool, text)
+        for ask in (gpus.list_gpus, gpus.busy):
+            with pytest.raises(GpuError, match="nvidia-smi fails"):
+                ask()
+
+    def test_hangs(self, tool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is not waited for, and no second one is started beside it."""
+        self.write(tool, f"echo started >>{tool}.log; exec sleep 1000")
+        monkeypatch.setattr(gpus, "TIMEOUT", 0.3)
+        monkeypatch.setattr(subprocess.Popen, "kill", lambda process: None)  # as in an uninterruptible sleep
+        with pytest.raises(GpuError, match="does not answer"):
+            gpus.busy()
+        (hanging,) = gpus._hanging
+        with pytest.raises(GpuError, match="does not answer"):
+            gpus.list_gpus()
+        assert Path(f"{tool}.log").read_text() == "started\n"
+        hanging.terminate()
+        hanging.wait(10)
+        self.write(tool, "echo 'GPU-a, 77, /usr/bin/python3, 12'")
+        assert list(gpus.busy()) == ["GPU-a"]
+
+    @pytest.mark.parametrize("text", ["echo No devices were found", "echo", "echo 'a, b'", "printf '\\377'"])
     def test_nonsense(self, tool: Path, text: str) -> None:
         self.write(tool, text)
         assert gpus.list_gpus() == [] and gpus.busy() == {}

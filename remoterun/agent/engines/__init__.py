@@ -33,22 +33,22 @@ from ..runs import RunFolder
 from ..tree import Landing
 
 WRAPPER = r"""#!/bin/sh
-# remoterun: runs the command; its output goes to a file, its exit code to another. $1: the io folder, $2: the start
+# remoterun: runs the command; its output goes to a file, its exit code to another. $1: the io folder, $2: the start,
+# $3: something, in a container. The command's variables are its own: not even PATH is ours.
 io=$1
 echo $$ >"$io/pid"
 exec >>"$io/log" 2>&1 </dev/null
 stopping=
 trap 'stopping=1' TERM
 trap : HUP INT
-. "$io/env"
 if cd -- "$2"; then
-    /bin/sh -c "$remoterun_command"
+    (. "$io/env" && exec /bin/sh -c "$remoterun_command")
     code=$?
 else
     code=126
 fi
 # After a stop, others of the container may still be saving their work when the first process has gone.
-while [ -n "$stopping" ] && [ -n "$REMOTERUN_IN_CONTAINER" ]; do
+while [ -n "$stopping" ] && [ -n "$3" ]; do
     others=
     for process in /proc/[0-9]*; do
         case ${process#/proc/} in 1 | $$) ;; *) [ -e "$process/exe" ] && others=1 ;; esac
@@ -154,8 +154,8 @@ def tail(path: str, lines: int) -> str:
 
 def prepare_io(run: RunFolder, command: str, variables: Dict[str, str]) -> None:
     """Write what the wrapper reads. Values go through a file of mode 0600: none stands in a process list."""
-    lines = ["remoterun_command=" + quote(command)]
-    lines += ["export %s=%s" % (name, quote(value)) for name, value in sorted(variables.items())]
+    lines = ["export %s=%s" % (name, quote(value)) for name, value in sorted(variables.items())]
+    lines += ["remoterun_command=" + quote(command)]
     _write(os.path.join(run.io, "env"), "\n".join(lines) + "\n", 0o600)
     _write(os.path.join(run.io, "wrapper.sh"), WRAPPER, 0o700)
     with open(run.log, "ab"):

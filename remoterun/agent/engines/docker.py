@@ -67,7 +67,7 @@ class Docker:
         for source, target in mount_points(run, spec):
             words += ["--mount", _bind(source, target, read_only=True)]
         start = WORK + ("/" + spec["workdir"] if spec["workdir"] else "")
-        return words + [Environment.of(spec).final_image, IO + "/wrapper.sh", IO, start]
+        return words + [Environment.of(spec).final_image, IO + "/wrapper.sh", IO, start, "container"]
 
     # -- the contract
 
@@ -115,8 +115,7 @@ class Docker:
             return
         if state:
             return
-        variables = dict(spec["env"], REMOTERUN_IN_CONTAINER="1")
-        prepare_io(run, spec["command"], variables)
+        prepare_io(run, spec["command"], dict(spec["env"]))
         os.makedirs(os.path.join(run.io, "home"), exist_ok=True)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         words = self.run_command(run, spec, gpus, self._user(), memory)

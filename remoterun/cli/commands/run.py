@@ -41,7 +41,8 @@ def run(
         ),
     ] = [],  # noqa: B006
     env: Annotated[
-        list[str], typer.Option("-e", "--env", metavar="K=V", help="An environment variable. Repeat for more.")
+        list[str],
+        typer.Option("-e", "--env", metavar="K[=V]", help="An environment variable; K alone: as it is here. Repeat."),
     ] = [],  # noqa: B006
     pip: Annotated[
         list[str], typer.Option("--pip", metavar="PACKAGE", help="A Python package to install. Repeat for more.")

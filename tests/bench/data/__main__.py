@@ -33,6 +33,7 @@ HERE = Path(__file__).parents[1]
 NEAR, MIDDLE, FAR = 0.0, 0.020, 0.080  # round trips of the ways, in seconds
 REWRITES = 10
 SECOND = 1.1
+COPIES = 8  # of the large file, that are in memory at once, at the most
 SETTLED = 3.0  # seconds after which a file counts as not being written any more
 MOST_MEMORY, MOST_MEMORY_AT_LIMITS = 200e6, 300e6
 MB = 1_000_000
@@ -410,7 +411,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = QUICK if options.quick else FULL
     with ExitStack() as stack:
         lab = stack.enter_context(Lab())
-        place = stack.enter_context(Place(lab))
+        place = stack.enter_context(Place(lab, memory=COPIES * sizes.big))
         bench = Bench(place, sizes, lambda: stack.enter_context(Place(lab, on_disk=True)))
         for name, part in PARTS.items():
             if name not in wanted:

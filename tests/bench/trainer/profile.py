@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,8 +152,10 @@ def sample(task: Task) -> dict[str, float]:
         raise NoSamples("perf is not installed (Debian: apt install linux-perf)")
     # oneDNN, which has the largest products, writes its machine code itself, as XLA does; it can name it for perf.
     named = {"ONEDNN_JIT_PROFILE": "2"}
-    with Side("the trainer", "ours", task, variables=named) as side, tempfile.TemporaryDirectory() as folder:
-        names = Path(f"/tmp/perf-{side.pid}.map")  # where perf looks for them
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        side = stack.enter_context(Side("the trainer", "ours", task, variables=named))
+        stack.callback(Path(f"/tmp/perf-{side.pid}.map").unlink, missing_ok=True)  # where perf looks for the names
         data = Path(folder) / "perf.data"
         words = [perf, "record", "-e", "cpu-clock", "-F", str(SAMPLES_A_SECOND), "-p", str(side.pid), "-o", str(data)]
         recording = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -168,7 +171,6 @@ def sample(task: Task) -> dict[str, float]:
             [perf, "report", "-i", str(data), "--stdio", "-F", "sample,dso,sym", "-t", "\t", "--percent-limit", "0"],
             check=False, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
-        names.unlink(missing_ok=True)
     counts = kinds(report.stdout.splitlines())
     if not counts:
         raise NoSamples(f"perf report: {(report.stderr.strip().splitlines() or ['it said nothing'])[-1]}")

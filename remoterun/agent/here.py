@@ -1,0 +1,56 @@
+"""Which machine this is: several may share one home, as those of a lab do whose home folders come over the network.
+
+A run is looked after by the machine that took it. Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Dict, NamedTuple
+
+
+class Machine(NamedTuple):
+    """`id`: the system's own, "" without one; `boot` and `processes` name a table of processes: the same in both means
+    the same machine, whatever its name is by now."""
+
+    id: str
+    name: str
+    boot: str
+    processes: str
+
+    @classmethod
+    def this(cls) -> "Machine":
+        return cls(_first_line("/etc/machine-id"), socket.gethostname(), boot_id(), _link("/proc/self/ns/pid"))
+
+    @classmethod
+    def of(cls, record: Dict[str, str]) -> "Machine":
+        return cls(*(str(record.get(field, "")) for field in cls._fields))
+
+    def record(self) -> Dict[str, str]:
+        return dict(self._asdict())
+
+    def is_same(self, other: "Machine") -> bool:
+        if self.boot and self.processes and (self.boot, self.processes) == (other.boot, other.processes):
+            return True
+        return (self.id, self.name) == (other.id, other.name)  # images of a cluster may all have one id
+
+
+def boot_id() -> str:
+    """Names this boot of the machine; "" where the system has no such name."""
+    return _first_line("/proc/sys/kernel/random/boot_id")
+
+
+def _first_line(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.readline().strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
