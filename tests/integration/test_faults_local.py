@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from remoterun.agent.engines.environment import Environment
 from remoterun.agent.files import locked
 from remoterun.agent.here import Machine
 from remoterun.agent.protocol import CANCEL, CREDIT, DATA, END, OPEN, encode
-from remoterun.agent.runs import RunState
+from remoterun.agent.runs import Reason, RunState
 from remoterun.client import LogBytes, StateChange
 from remoterun.errors import AlreadyExists, HostError, LinkLost, NotFound, UsageError
 from remoterun.hosts.local import LocalHost
@@ -716,6 +717,41 @@ class TestClient:
         place.session.call("remove_run", key=key)
         (seen,) = user.client.runs()
         assert (seen.state.value, seen.reason and seen.reason.value) == ("interrupted", "host_lost")
+
+    def test_a_home_that_is_away_loses_no_run(self, user: User) -> None:
+        """Its disk isn't mounted yet, say, and the agent makes another home in its place."""
+        run = self.run(user, "echo up; sleep 1006.5")
+        place = user.place("one")
+        place.until_says(run.key, b"up")
+        user.client.close()
+        place.drop_session()
+        away = place.folder.with_name("away")
+        place.folder.rename(away)
+        (seen,) = user.client.runs()
+        assert (seen.final, seen.reachable) == (False, False)
+        user.client.close()
+        shutil.rmtree(place.folder)
+        away.rename(place.folder)
+        (seen,) = user.client.runs()
+        assert (seen.state, seen.reachable) == (RunState.RUNNING, True)
+        user.client.registry.move(seen, RunState.INTERRUPTED, time.time(), reason=Reason.HOST_LOST.value)
+        assert user.client.kill(run.number)[1], "it is asked, though it counts as lost"
+        assert user.client.run(run.number).state in (RunState.RUNNING, RunState.KILLED)
+        assert place.until_final(run.key)["state"] == "killed"
+
+    def test_the_newest_upload_is_the_last_one_whatever_the_clocks_say(self, user: User) -> None:
+        for text, machine in (("old", "one"), ("new", "two")):
+            file = write_files(user.root / text, {"f": text}) / "f"
+            uploaded = user.client.upload(file, "doom", machine).upload
+            if machine == "one":  # whose clock is ahead by an hour
+                user.client.registry.record_upload(
+                    replace(uploaded, created=uploaded.created + 3600), user.client.machine("one"), None
+                )
+        for machine in ("two", "one"):
+            run = self.run(user, "cat doom/f", mounts=("uploads/doom",), machine=machine)
+            place = user.place(machine)
+            place.until_final(run.key)
+            assert place.log(run.key) == b"new"
 
     def test_one_that_was_never_handed_over(self, user: User) -> None:
         """The client was killed between the number and the submission."""

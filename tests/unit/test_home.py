@@ -415,6 +415,19 @@ while True:
         assert stored.manifest().encode() == tree_of(wanted)[0].encode()
         assert read_files(Path(run.out)) == wanted
 
+    def test_outputs_with_a_name_elsewhere(self, home: Home, tmp_path: Path) -> None:
+        """Somebody writes to it there: it is copied."""
+        run = home.create_run({"key": new_key(), "mounts": []}, put(home, {}))
+        (tmp_path / "mine").write_bytes(b"mine")
+        os.makedirs(run.work)
+        for number in range(2):
+            os.link(tmp_path / "mine", os.path.join(run.work, str(number)))
+        home.save_outputs(run, [])
+        (tmp_path / "mine").write_bytes(b"other")
+        assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o644
+        assert read_files(Path(run.out)) == {"0": b"mine", "1": b"mine"}
+        sound(home)
+
 
 def killed(body: str, after: float, *arguments: str) -> None:
     """Run `body` in a process and kill it `after` seconds from when it begins."""
@@ -463,6 +476,16 @@ class TestFullDisk:
         sound(small)
         assert small.commit_upload("doom", put(small, {"a/run": blob}))[1]
         sound(small)
+
+    def test_stop_and_kill_need_no_room(self, small: Home) -> None:
+        run = small.create_run({"key": new_key(), "mounts": []}, put(small, {}))
+        with pytest.raises(OSError), Path(small.path, "filler").open("ab", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        assert run.stop_asked() is None and not run.kill_asked()
+        run.ask_stop(7.0)
+        run.ask_kill()
+        assert run.stop_asked() == 10.0 and run.kill_asked()
 
     def test_a_home_cannot_be_made(self, small: Home) -> None:
         Path(small.path, "filler").write_bytes(bytes(1 << 20))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.home import KEY
-from remoterun.agent.runs import Reason, RunState
+from remoterun.agent.runs import ENDINGS, Reason, RunState
 from remoterun.errors import UsageError
 from remoterun.model import (
     MachineType,
@@ -147,9 +147,17 @@ class TestWords:
 
     def test_variables(self) -> None:
         assert parse_variable("A=b=c") == ("A", "b=c") and parse_variable("_x1=") == ("_x1", "")
-        for text in ("A", "=x", "1A=x", "A-B=x", "A B=x", "A=\0", "é=1", "A\n=1"):
+        for text in ("", "=x", "1A=x", "A-B=x", "A B=x", "A=\0", "é=1", "A\n=1"):
             with pytest.raises(UsageError):
                 parse_variable(text)
+
+    def test_a_variable_as_it_is_here(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """So that a secret stands in no list of processes."""
+        monkeypatch.setenv("TOKEN", "a=b c")
+        assert parse_variable("TOKEN") == ("TOKEN", "a=b c")
+        monkeypatch.delenv("TOKEN")
+        with pytest.raises(UsageError, match="not set here"):
+            parse_variable("TOKEN")
 
     @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=2, max_size=4))
     def test_words_keep_their_borders(self, words: list[str]) -> None:
@@ -181,8 +189,11 @@ class TestWords:
         (None, Reason.HOST_LOST, 125),
         (None, Reason.BUILD_FAILED, 125),
         (None, None, 125),
+        (0, Reason.DISK_FULL, 125),
+        (3, Reason.DISK_FULL, 3),
     ],
 )
 def test_exit_status(code: int | None, reason: Reason | None, status: int) -> None:
-    run = Run(1, "k", MachineType("m"), RunState.FAILED, "c", 1.0, reason, code)
+    state = ENDINGS[reason].state if reason else RunState.FAILED
+    run = Run(1, "k", MachineType("m"), state, "c", 1.0, reason, code)
     assert run.exit_status == status

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.runs import Reason, RunState
-from remoterun.errors import NotFound, RemoterunError
+from remoterun.errors import HostError, NotFound, RemoterunError
 from remoterun.model import MachineType, Run, Upload, new_key
 from remoterun.registry import Registry
 
@@ -86,6 +86,28 @@ class TestRuns:
         )
         subprocess.run([sys.executable, "-c", body, str(tmp_path / "home/registry.db")], check=True)
         assert registry.abandoned(registry.run("last"))
+
+
+class TestWhatAHostSays:
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"state": "on fire"}, {"state": None}, {"state": []}, {"reason": "bad luck"}, {"started": "yesterday"},
+            {"code": "0"}, {"code": True}, {"outputs": 3}, {"outputs": {"files": "3", "size": 1}}, {"message": {}},
+        ],
+    )  # fmt: skip
+    def test_nonsense_is_not_believed(self, registry: Registry, wrong: dict[str, object]) -> None:
+        run = add(registry)
+        status = {"key": run.key, "state": "running", "started": 1.0}
+        assert registry.see(run, status, 2.0).state is RunState.RUNNING
+        with pytest.raises(HostError, match="makes no sense"):
+            registry.see(run, {**status, **wrong}, 3.0)
+        assert registry.run(run.number).last_seen == 2.0
+
+    def test_what_an_earlier_version_believed(self, registry: Registry) -> None:
+        run = add(registry)
+        registry._execute("UPDATE runs SET status = ?", ['{"key": "x", "state": "running", "started": "yesterday"}'])
+        assert [each.key for each in registry.runs()] == [run.key]
 
 
 class TestUploads:

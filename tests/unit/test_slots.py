@@ -50,6 +50,32 @@ def test_in_the_order_of_arrival(home: Home) -> None:
     assert ask(home, second, room=2).granted
 
 
+def test_nobody_waits_for_the_driver_but_the_first_in_the_line(home: Home) -> None:
+    first, second, other = (new(home) for _ in range(3))
+    turns: list[Any] = []
+
+    def slow() -> list[Gpu]:
+        turns.append(ask(home, other))
+        turns.append(slots.ask(home, second, 1, None, pytest.fail, pytest.fail))
+        return CARDS
+
+    thread = threading.Thread(target=lambda: turns.append(slots.ask(home, first, 1, None, slow, dict)), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert [turn.granted for turn in turns] == [True, False, True] and turns[1].ahead == 1
+
+
+def test_a_driver_that_does_not_tell_gives_no_gpu(home: Home) -> None:
+    def silent() -> Any:
+        raise GpuError("nvidia-smi does not answer")
+
+    key = new(home)
+    for asked in ((silent, dict), (lambda: CARDS, silent)):
+        turn = slots.ask(home, key, 1, None, *asked)
+        assert (turn.granted, turn.waiting_for) == (False, "a GPU; nvidia-smi does not answer")
+    assert ask(home, key, 1).granted
+
+
 @pytest.mark.parametrize("how", ["ended", "removed", "damaged"])
 def test_what_is_dead_does_not_count(home: Home, how: str) -> None:
     holder, waiting, mine = (new(home) for _ in range(3))
