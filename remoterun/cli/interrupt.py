@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
+AT_ONCE = 0.1
+"""Seconds in which several interrupts are one: a terminal sends it to all, and some of them hand it on to others."""
+
 _holders = 0
 _came = False
+_last = -AT_ONCE
 
 
 def terminate_as_interrupt() -> None:
@@ -17,13 +24,33 @@ def terminate_as_interrupt() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # nohup ignores SIGHUP: that stays
             signal.signal(number, _interrupt)
+    sys.unraisablehook = _unraisable
 
 
 def _interrupt(number: int, frame: Any) -> None:
-    global _came
-    if not _holders:
+    global _came, _last
+    if _holders:
+        _came = True
+        return
+    now = time.monotonic()
+    if now - _last >= AT_ONCE:
+        _last = now
         raise KeyboardInterrupt
-    _came = True
+
+
+def _unraisable(raised: Any) -> None:
+    """An interrupt that met a finalizer, where nobody can catch it, comes once more."""
+    if not issubclass(raised.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(raised)
+        return
+
+    def again() -> None:
+        global _last
+        time.sleep(AT_ONCE / 10)
+        _last = -AT_ONCE
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=again, daemon=True).start()
 
 
 @contextlib.contextmanager

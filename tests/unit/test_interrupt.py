@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
 
 import pytest
 import rich.console
 
-from remoterun.cli import render
+from remoterun.cli import interrupt, render
 from remoterun.cli.interrupt import interrupts_held, terminate_as_interrupt
 
 
 @pytest.fixture(autouse=True)
-def handlers():
+def handlers(monkeypatch):
+    monkeypatch.setattr(interrupt, "_last", -interrupt.AT_ONCE)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
@@ -43,6 +47,30 @@ def test_one_within_another_ends_with_the_outer() -> None:
             os.kill(os.getpid(), signal.SIGINT)
         done.append("outer")
     assert done == ["outer"]
+
+
+def test_several_at_once_are_one() -> None:
+    terminate_as_interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    interrupt._last -= interrupt.AT_ONCE  # later
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_one_that_meets_a_finalizer_comes_all_the_same(capfd: pytest.CaptureFixture[str]) -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    terminate_as_interrupt()
+    item = Finalized()
+    with pytest.raises(KeyboardInterrupt):
+        del item
+        time.sleep(20)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
