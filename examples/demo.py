@@ -20,6 +20,7 @@ WRITE = "python -m trainer.generate models --seed 'ROMEO:' --length 400 --temper
 
 
 def main() -> int:
+    program = "remoterun" if shutil.which("remoterun") else str(Path(sys.executable).parent / "remoterun")
     os.environ["PATH"] = str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]
     say("remoterun's demo: the main job on the machine in front of you (`local`)")
     data = FOLDER / "data" / "input.txt"
@@ -40,10 +41,10 @@ def main() -> int:
     type_("remoterun", "run", "--yes", "--mount", f"runs/{number}/models:models", WRITE)
     type_("remoterun", "cp", "-f", f"runs/{number}/models", "models")
     say(f"The model is in {FOLDER / 'models'}, in the format that ml5.js loads. Next:")
-    say(f"  remoterun open runs/{number}   a page in your browser in which it writes")
-    say(f"  remoterun logs {number}        the training's log again")
-    say("  remoterun machines add box user@host --gpus 1     a machine of yours")
-    say("  remoterun run -t box …    the same there")
+    say(f"  {program} open runs/{number}   a page in your browser in which it writes")
+    say(f"  {program} logs {number}        the training's log again")
+    say(f"  {program} machines add box user@host --gpus 1     a machine of yours")
+    say(f"  {program} run -t box …    the same there")
     return 0
 
 

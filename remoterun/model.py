@@ -46,9 +46,13 @@ class Resource:
         kind, _, rest = text.partition("/")
         if kind not in ("uploads", "runs"):
             close = difflib.get_close_matches(kind, ["uploads", "runs"], 1, 0.6)
-            raise UsageError(
-                f"`{show(text)}` is no resource", hint=f"did you mean `{close[0]}/…`? " + form if close else form
-            )
+            meant = f"{close[0]}/…" if close else ""
+            if not close and (kind == LAST or kind.isdecimal()):
+                meant = f"runs/{text}"
+            elif not close and UPLOAD_NAME.match(kind):
+                meant = f"uploads/{text}"
+            hint = f"did you mean `{meant}`? {form}" if meant else form
+            raise UsageError(f"`{show(text)}` is no resource", hint=hint)
         name, _, sub = rest.partition("/")
         trailing = rest.endswith("/")
         sub = sub.rstrip("/")

@@ -26,7 +26,7 @@ RunNumber = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's number, or `last`.", autocompletion=complete.run_numbers)
 ]
 RunNumbers = Annotated[
-    list[str], typer.Argument(metavar="RUN", help="Run numbers, or `last`.", autocompletion=complete.run_numbers)
+    list[str], typer.Argument(metavar="RUN", help="Run numbers, or `last`.", autocompletion=complete.active_runs)
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Machine = Annotated[

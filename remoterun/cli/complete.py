@@ -23,6 +23,12 @@ def run_numbers(incomplete: str) -> list[tuple[str, str]]:
     return [pair for pair in [*found, ("last", "the newest run")] if pair[0].startswith(incomplete)]
 
 
+def active_runs(incomplete: str) -> list[tuple[str, str]]:
+    """Those that may be ended."""
+    found = [(str(run.number), clean(run.command[:40])) for run in reversed(_registry_runs()) if not run.final]
+    return [pair for pair in found if pair[0].startswith(incomplete)]
+
+
 def resources(incomplete: str) -> list[str]:
     found = [f"runs/{run.number}" for run in reversed(_registry_runs())] + _uploads()
     return [name for name in found if name.startswith(incomplete)]
@@ -33,6 +39,15 @@ def machine_types(incomplete: str) -> list[tuple[str, str]]:
         config = configuration.load()
         known = [(machine.name, machine.host or "this machine") for machine in machines.listing(config)]
         known += [(alias, "ssh") for alias in machines.ssh_aliases(config)]
+    except RemoterunError:
+        return []
+    return [pair for pair in known if pair[0].startswith(incomplete)]
+
+
+def configured(incomplete: str) -> list[tuple[str, str]]:
+    """Those of the configuration."""
+    try:
+        known = [(machine.name, machine.host or "this machine") for machine in configuration.load().machines.values()]
     except RemoterunError:
         return []
     return [pair for pair in known if pair[0].startswith(incomplete)]

@@ -113,7 +113,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*RUN, "--image", "python:3", "true"), 2, "has no images", "leave out --image"),
     ((*RUN, "--pip-req", "nofile", "true"), 2, "`nofile` can't be read: No such file", "requirements.txt"),
     ((*RUN, "-e", "1A=secret", "true"), 2, "`1A=…` is no environment variable", "-e A=VALUE"),
-    ((*RUN, "-e", "NAME", "true"), 2, "`NAME` is no environment variable", "-e NAME=VALUE"),
+    ((*RUN, "-e", "NAME", "true"), 2, "`NAME` is not set here", "-e NAME=VALUE"),
     ((*RUN, "--timeout", "soon", "true"), 2, "`soon` is no duration", "90s, 10m"),
     ((*RUN, "--timeout", "-5", "true"), 2, "`-5` is no duration", "90s, 10m"),
     ((*RUN, "--json", "true"), 2, "--json goes with -b", "stdout is the command's own"),

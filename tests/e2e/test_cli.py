@@ -372,8 +372,8 @@ class TestRuns:
             REMOTERUN, ["run", "-t", "plain", "ls"], cwd=str(tmp_path), env=ready.env, encoding="utf-8", timeout=60
         )
         terminal.expect("no git repository here")
-        terminal.expect(r"Continue\? \(--no-git would send this folder\) \[Y/n\]")
-        terminal.sendline("")
+        terminal.expect(r"Continue without\? \(--no-git would send this folder\) \[y/N\]")
+        terminal.sendline("y")
         terminal.expect("complete")
         assert ended(terminal) == 0
 
@@ -381,6 +381,7 @@ class TestRuns:
         ready.run("machines", "add", "narrow", "local", "--engine", "process", "--slots", "1", "--force")
         first, second = (ready.run("run", "-y", "-b", "-t", "narrow", "sleep 60").stdout.strip() for _ in range(2))
         until(lambda: ready.json("info", first)["state"] == "running")
+        assert re.search(rf" {second}  queued .*, waiting for the run ", ready.run("ps").stdout)
         assert f"run {second} has written nothing yet: it is queued" in ready.run("logs", second, "--no-follow").stderr
         terminal = ready.spawn("logs", second)
         terminal.expect("waiting for")

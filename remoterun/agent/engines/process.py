@@ -172,7 +172,8 @@ class ProcessEngine:
 
     def _make(self, environment: Environment, folder: str, job: BuildJob, lock: int) -> None:
         """The programs that build hold the lock, too: should we die, the next one waits until they have ended."""
-        job.say("building the environment, once for this machine: TensorFlow takes minutes")
+        once = "this machine" if environment.plain else "these packages"
+        job.say("building the environment, once for %s: TensorFlow takes minutes" % once)
         remove_tree(folder)  # what an interrupted build left
         os.makedirs(folder, 0o700)
         python = _newest_python()

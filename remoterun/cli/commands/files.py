@@ -51,7 +51,7 @@ def upload(
 def _check_there(path: Path) -> None:
     if not os.path.exists(path):
         what = "leads nowhere" if path.is_symlink() else "is not there"
-        raise NotFound(f"`{render.name(str(path))}` {what}", hint="a path of this machine is expected")
+        raise NotFound(f"`{render.name(str(path))}` {what}", hint=f"in {render.name(os.getcwd())}: ls")
 
 
 def _upload_name(path: Path) -> str:
@@ -136,7 +136,7 @@ def cp(
             _check_there(path)
             with render.progress(json) as progress:
                 done = client.copy_up(path, Resource.parse(target), to, progress)
-            render.uploaded(done, json)
+            render.added(done, json)
         else:
             raise UsageError(
                 "neither side is a resource",
@@ -163,16 +163,19 @@ def rm(
 ) -> int:
     """Delete uploads, and runs that have ended, with all they hold."""
     parsed = [Resource.parse(text) for text in resources]
-    status = 0
+    status, removed = 0, False
     with connect() as client:
         for resource in parsed:
             try:
                 if not client.remove(resource):
                     raise NotFound(f"there is no {resource}", hint=f"remoterun ls {resource.kind}")
                 render.line(f"removed {resource}")
+                removed = True
             except RemoterunError as error:
                 if len(parsed) == 1:
                     raise
                 render.error(error)
                 status = max(status, error.exit_status)
+        if removed:
+            render.line("  remoterun gc   frees the space that nothing else uses")
     return status

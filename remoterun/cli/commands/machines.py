@@ -101,7 +101,7 @@ def machines_add(
 
 @machines_app.command("remove", cls=Command, epilog=example("remoterun machines remove k80"))
 def machines_remove(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A machine.", autocompletion=complete.machine_types)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A machine.", autocompletion=complete.configured)],
 ) -> None:
     """Forget a machine. What it holds stays there."""
     from remoterun import config as configuration

@@ -102,9 +102,12 @@ def run(
         timeout=parse_duration(timeout) if timeout is not None else None,
     )
     with connect() as client:
-        client.machine(machine)
+        type_ = client.machine(machine)
         source = _source(client, commit_ref, include_untracked, no_git, yes or dry_run)
         try:
+            places = client.check(request, source, type_)
+            if source is not None and not (include_untracked or no_git or commit_ref):
+                _ask_about_untracked(source, places, yes or dry_run)
             if dry_run:
                 _show_plan(client, request, source, machine)
                 return 0
@@ -188,22 +191,25 @@ def _source(client: Client, commit_ref: str | None, untracked: bool, no_git: boo
         if not yes and not render.person_there():
             raise UsageError(error.message, hint="--no-git sends this folder; -y goes on without files")
         render.line("There is no git repository here: no files of yours will be available in this run.")
-        if not yes and not render.ask("Continue? (--no-git would send this folder)", default=True):
+        if not yes and not render.ask("Continue without? (--no-git would send this folder)", default=False):
             raise KeyboardInterrupt
         return None
     for text in source.warnings:
         render.warning(text)
     if source.dirty and not commit_ref:
         render.line("Uncommitted changes are included.")
-    if source.untracked and not untracked and not no_git and not commit_ref:
-        _ask_about_untracked(source, yes)
     return source
 
 
-def _ask_about_untracked(source: Source, yes: bool) -> None:
-    count = len(source.untracked)
+def _ask_about_untracked(source: Source, places: list[str], yes: bool) -> None:
+    """`places`: of the mounts, which stand in the place of what is there."""
+    hidden = tuple(f"{place}/" for place in places)
+    absent = [name for name in source.untracked if name not in places and not name.startswith(hidden)]
+    count = len(absent)
+    if not count:
+        return
     render.line(f"{count} untracked file{'' if count == 1 else 's'} will not be available in this run:")
-    for name in source.untracked[:5]:
+    for name in absent[:5]:
         render.line(f"  {render.name(name)}")
     if count > 5:
         render.line(f"  … and {count - 5} more")
@@ -213,7 +219,6 @@ def _ask_about_untracked(source: Source, yes: bool) -> None:
 
 def _show_plan(client: Client, request: RunRequest, source: Source | None, machine: str | None) -> None:
     type_ = client.machine(machine)
-    client.check(request, source, type_)
     mounts = [_mount_plan(client, mount) for mount in request.mounts]
     render.out(f"command    {render.clean(request.command)}")
     render.out(f"machine    {type_.name} ({type_.host or 'this machine'}), engine {type_.engine}, {type_.gpus} GPUs")
@@ -229,7 +234,8 @@ def _show_plan(client: Client, request: RunRequest, source: Source | None, machi
         render.out(f"mount      {text}")
     extras = [*request.apt, *request.pip] + (["requirements"] if request.requirements else [])
     render.out(f"packages   {', '.join(extras) or 'those of the environment'}")
-    render.out(f"image      {request.image or 'the bundled one on ' + type_.base_image}")
+    bundled = "none: a virtual environment" if type_.engine == "process" else f"the bundled one on {type_.base_image}"
+    render.out(f"image      {request.image or bundled}")
 
 
 def _mount_plan(client: Client, mount: Mount) -> str:

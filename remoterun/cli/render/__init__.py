@@ -10,11 +10,12 @@ from remoterun.cli.render.runs import detached, ending, run_info, runs_table, st
 from remoterun.cli.render.steps import Steps
 from remoterun.cli.render.talk import ask, ask_text, error, fault, hint, line, usage, warning
 from remoterun.cli.render.terminal import clean, paint, person_there
-from remoterun.cli.render.transfers import fetched, not_finished, uploaded
+from remoterun.cli.render.transfers import added, fetched, not_finished, uploaded
 from remoterun.cli.render.upkeep import checked, collected, usage_table
 from remoterun.cli.render.words import files, name, size, word
 
 __all__ = [
+    "added",
     "ReaderGone",
     "Steps",
     "ask",

@@ -9,9 +9,12 @@ from typing import Any
 from remoterun.agent.runs import RunState
 from remoterun.cli.render.data import out, table
 from remoterun.cli.render.talk import line
-from remoterun.cli.render.terminal import clean, paint
+from remoterun.cli.render.terminal import clean, paint, shortened
 from remoterun.cli.render.words import ago, duration, files, moment, size
 from remoterun.model import Run
+
+NOTE = 40
+"""Columns of what a run waits for, in the table."""
 
 _COLOURS = {
     RunState.COMPLETE: "32",
@@ -54,6 +57,8 @@ def _times(run: Run) -> str:
         return ago(run.ended) + lasted
     if run.started is not None:
         return f"for {duration(time.time() - run.started)}"
+    if run.note is not None and not run.final:
+        return f"{ago(run.created)}, {shortened(clean(run.note), NOTE)}"
     return ago(run.created)
 
 
@@ -77,7 +82,12 @@ def detached(run: Run) -> None:
     line(f"run {run.number} goes on without this terminal")
     line(f"  remoterun logs {run.number}   shows its log again, live until it ends")
     line(f"  remoterun stop {run.number}   ends it; its outputs are saved")
-    line(f"  remoterun kill {run.number}   ends it at once; its outputs are lost")
+    line(f"  remoterun kill {run.number}   ends it at once; no outputs are saved")
+
+
+def _mounted(mount: dict[str, Any]) -> str:
+    version = mount.get("resource", {}).get("version")
+    return f"{mount['typed']}{f' (version {version})' if version else ''} at {mount['path']}"
 
 
 def run_info(run: Run, details: dict[str, Any]) -> None:
@@ -102,7 +112,7 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("commit", f"{git['commit'][:12]} ({git.get('branch') or 'no branch'}{dirty})" if git.get("commit") else None),
         ("remote", git.get("remote")),
         ("started in", spec.get("workdir") or None),
-        ("mounts", "\n".join(f"{mount['typed']} at {mount['path']}" for mount in spec.get("mounts", []))),
+        ("mounts", "\n".join(map(_mounted, spec.get("mounts", [])))),
         ("variables", ", ".join(spec.get("asked_env", []))),
         ("image", environment.get("image")),
         ("apt", ", ".join(environment.get("apt", []))),

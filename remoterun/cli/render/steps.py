@@ -11,30 +11,31 @@ from remoterun.cli.render.talk import line
 from remoterun.cli.render.terminal import clean, coloured, columns, lively, paint, shortened, terminal_width
 from remoterun.cli.render.words import duration
 
+CLOCK_AFTER = 3.0
+"""Seconds from which on a step shows its time."""
+
 
 class Steps:
     """The states of a run as they are passed: a spinner with the time on a terminal, a line each where it matters."""
 
     def __init__(self) -> None:
         self._status: Any = None
-        self._text = ""
+        self._text = self._detail = ""
         self._since = 0.0
         self._lively = lively(sys.stderr)
 
     def at(self, text: str) -> None:
         """Now at this step."""
         self.clear()
-        self._text, self._since = text, time.monotonic()
+        self._text, self._detail, self._since = text, "", time.monotonic()
         if self._lively:
-            self._spin(text)
+            self._spin()
         else:
             line(f"- {text}")
 
     def detail(self, text: str) -> None:
         """What this step is doing; shown on a terminal only."""
-        if self._lively and self._status is not None:
-            room = (terminal_width(sys.stderr) or 80) - columns(self._text) - 4
-            self._status.update(f"{self._text} [dim]{_escape(shortened(clean(text), max(room, 10)))}[/dim]")
+        self._detail = clean(text)
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -42,7 +43,7 @@ class Steps:
         self._halt()
         line(f"  {clean(text)}")
         if spinning:
-            self._spin(self._text)
+            self._spin()
 
     def clear(self) -> None:
         """End the step; on a terminal a line with the time it took stays."""
@@ -55,12 +56,22 @@ class Steps:
         """End without saying that the step was done."""
         self._halt()
 
-    def _spin(self, text: str) -> None:
+    def __rich__(self) -> Any:
+        """What stands beside the spinner now."""
+        from rich.text import Text
+
+        gone = time.monotonic() - self._since
+        clock = f" {duration(gone)}" if gone >= CLOCK_AFTER else ""
+        room = (terminal_width(sys.stderr) or 80) - columns(self._text + clock) - 4
+        detail = f" {shortened(self._detail, room)}" if self._detail and room > 10 else ""
+        return Text.assemble(self._text, (clock + detail, "dim"), no_wrap=True, overflow="ellipsis")
+
+    def _spin(self) -> None:
         from rich.console import Console
 
         console = Console(stderr=True, highlight=False, no_color=not coloured(sys.stderr))
         with interrupts_held():  # rich, interrupted in these, loses count of its displays, or leaves no cursor
-            self._status = console.status(text)
+            self._status = console.status(self)
             self._status.start()
 
     def _halt(self) -> None:
@@ -68,7 +79,3 @@ class Steps:
             if self._status is not None:
                 self._status.stop()
                 self._status = None
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

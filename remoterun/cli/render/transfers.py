@@ -30,6 +30,25 @@ def uploaded(done: Any, as_json: bool) -> None:
     out(path)
 
 
+def added(done: Any, as_json: bool) -> None:
+    """As `uploaded`, for files that were added to an upload."""
+    if as_json:
+        uploaded(done, as_json)
+        return
+    for text in done.warnings:
+        warning(text)
+    upload = done.upload
+    content = f"{files(upload.files)}, {size(upload.size)}"
+    if not done.created:
+        line(f"Nothing to add: uploads/{upload.name} has this content already (version {upload.version}, {content})")
+    else:
+        line(
+            f"Added {size(done.sent.size + done.sent.already)}: uploads/{upload.name} (version {upload.version}) on"
+            f" {upload.machine} has {content}"
+        )
+    out(f"uploads/{upload.name}")
+
+
 def _already(already: int, total: int) -> str:
     """What was there already; where that looks like everything, what was not says more."""
     if not already:
