@@ -51,7 +51,8 @@ def upload(
 def _check_there(path: Path) -> None:
     if not os.path.exists(path):
         what = "leads nowhere" if path.is_symlink() else "is not there"
-        raise NotFound(f"`{render.name(str(path))}` {what}", hint=f"in {render.name(os.getcwd())}: ls")
+        hint = f"a path of this machine is expected, from {render.name(os.getcwd())} on"
+        raise NotFound(f"`{render.name(str(path))}` {what}", hint=hint)
 
 
 def _upload_name(path: Path) -> str:
