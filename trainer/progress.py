@@ -85,7 +85,7 @@ class Log:
         self._last_time, self._last_step = now, step
         say(
             f"{step}/{self._total} (epoch {epoch}), train_loss = {loss:.3f}, time/batch = {each:.3f},"
-            f" bpc = {bpc:.3f}, chars/s = {speed:.0f}, left = {self._left(step, now)}"
+            f" left = {self._left(step, now)}, bpc = {bpc:.3f}, chars/s = {speed:.0f}"
         )
         self._write(
             step,
