@@ -166,7 +166,7 @@ class Client:
                 return same
         manifest, sent = transfer.send_tree(session, tree, {}, progress, name)
         upload, created = self._commit(session, name, manifest, source)
-        return Uploaded(upload, created, sent, tuple(tree.warnings))
+        return Uploaded(upload, created, sent, (*tree.warnings, *_of_git(manifest)))
 
     def _unchanged(self, session: Session, name: str, tree: transfer.Reading, path: str) -> Uploaded | None:
         """What is to be said if nothing needs to be read or sent: the newest version has this content."""
@@ -763,6 +763,12 @@ def _passing() -> tuple[type[HostError], ...]:
 
 
 _PASSING = _passing()
+
+
+def _of_git(tree: Manifest) -> list[str]:
+    """What most people do not mean to upload; a data set may be a repository, though."""
+    count = sum(1 for entry in tree.files if entry.path.startswith(".git/"))
+    return [f"{count:,} of its files are git's own, in .git"] if count else []
 
 
 def _upload(item: dict[str, Any], session: Session) -> Upload:

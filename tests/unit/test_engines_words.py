@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remoterun.agent.engines import WRAPPER, make_mount_point, prepare_io, quote
+from remoterun.agent.engines import WRAPPER, docker, make_mount_point, prepare_io, quote
 from remoterun.agent.engines.docker import Docker, _bind, mount_points
 from remoterun.agent.engines.environment import Environment
 from remoterun.agent.home import Home
-from remoterun.agent.runs import RunFolder
-from remoterun.agent.tree import TreeError
+from remoterun.agent.runs import RunFolder, RunState
+from remoterun.agent.supervisor import Supervisor
+from remoterun.agent.tree import Manifest, TreeError
+from remoterun.model import new_key
 
 SPEC: dict[str, Any] = {
     "workdir": "",
@@ -132,6 +134,27 @@ def test_quote(words: list[str]) -> None:
     script = "printf '%s\\0' " + " ".join(map(quote, ["", *words]))
     out = subprocess.run(["sh", "-c", script], capture_output=True, check=True).stdout
     assert out.decode().split("\0")[:-1] == ["", *words]
+
+
+def test_a_docker_that_stalls_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that it kept too long is taken again; that it was silent is told once."""
+    home = Home.open(str(tmp_path / "home"))
+    key = new_key()
+    run = home.create_run({"key": key, "machine": "box", "engine": "docker", **SPEC}, Manifest([]))
+    (tmp_path / "bin").mkdir()
+    tool = tmp_path / "bin" / "docker"
+    tool.write_text(f"#!/bin/sh\n[ $1 = version ] || [ -e {tmp_path}/answers ] || exec sleep 1000\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    monkeypatch.setattr(docker, "TIMEOUT", 0.3)
+    supervisor = Supervisor(home, run)
+    for _ in range(2):
+        supervisor._take(RunState.BUILDING, supervisor._build)
+        assert run.state()[0] is RunState.QUEUED
+    assert [event["note"] for event in run.events() if "note" in event] == ["waiting for docker, which does not answer"]
+    (tmp_path / "answers").touch()
+    supervisor._take(RunState.BUILDING, supervisor._build)
+    assert run.state()[0] is RunState.MOUNTING
 
 
 class TestWrapper:

@@ -292,14 +292,14 @@ class Docker:
         status, out, _ = self._call("info", "--format", "{{json .SecurityOptions}}")
         return status == 0 and "rootless" in out
 
-    def _call(self, *words: str, timeout: float = TIMEOUT, keep: Sequence[int] = ()) -> Tuple[int, str, str]:
+    def _call(self, *words: str, timeout: Optional[float] = None, keep: Sequence[int] = ()) -> Tuple[int, str, str]:
         try:
             done = subprocess.run(
                 [self._tool, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                timeout=timeout,
+                timeout=TIMEOUT if timeout is None else timeout,
                 pass_fds=keep,
             )
         except OSError as error:

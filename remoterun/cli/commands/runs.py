@@ -133,6 +133,11 @@ def _end_each(client: Client, runs: list[str], end: Any, words: str) -> int:
         try:
             before = client.registry.run(number)
             known, asked = end(number)
+        except KeyboardInterrupt:
+            render.line("")
+            render.line(f"run {number} may not have been asked to end")
+            render.line(f"  remoterun info {number}   shows what became of it")
+            raise
         except RemoterunError as error:
             if len(runs) == 1:
                 raise
