@@ -90,25 +90,19 @@ class Home:
                 "%s is a home of format %s, and this version knows %d" % (home.path, about.get("format"), FORMAT),
                 "upgrade remoterun, or give that machine another home",
             )
+        if not all(map(os.path.isdir, home._folders())):  # somebody made room by hand
+            home._make(marker)
         home.id = about["id"]
         return home
 
+    def _folders(self) -> List[str]:
+        """Those that are always there."""
+        kept = [self.agents, self.blobs, self.partial, self.uploads, self.runs, self.envs]
+        return [self.path, *kept, self.active, self.queue, self.locks, self.tmp, self.leases]
+
     def _make(self, marker: str) -> Dict[str, Any]:
         try:
-            os.makedirs(self.path, 0o700, exist_ok=True)
-            for folder in (
-                self.agents,
-                self.blobs,
-                self.partial,
-                self.uploads,
-                self.runs,
-                self.active,
-                self.envs,
-                self.queue,
-                self.locks,
-                self.tmp,
-                self.leases,
-            ):
+            for folder in self._folders():
                 os.makedirs(folder, 0o700, exist_ok=True)
             with locked(self.lock("home")):
                 if not os.path.exists(marker):

@@ -65,6 +65,12 @@ class TestOpen:
         started = [subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(6)]
         assert len({process.communicate(timeout=20)[0] for process in started}) == 1
 
+    def test_after_somebody_made_room_by_hand(self, home: Home) -> None:
+        for folder in (home.envs, home.tmp, home.queue):
+            os.rmdir(folder)
+        assert Home.open(home.path).id == home.id
+        assert all(map(os.path.isdir, (home.envs, home.tmp, home.queue)))
+
     def test_of_another_format_or_damaged(self, tmp_path: Path) -> None:
         (tmp_path / "home.json").write_text('{"format": 2, "id": "x"}')
         with pytest.raises(HomeError, match="format 2"):
