@@ -241,7 +241,7 @@ class Client:
         transfer.relay(source, manifest, target, progress)
         result, _ = target.request("commit_upload", manifest.encode(), name=name)
         copied = _upload(dict(result["version"], name=name), target)
-        self.registry.record_upload(replace(copied, path=upload.path), target.machine, time.time())
+        self.registry.record_upload(replace(copied, path=upload.path), target.machine, None)  # the original comes first
         return copied
 
     # -- runs

@@ -31,9 +31,11 @@ class Machine(NamedTuple):
         return dict(self._asdict())
 
     def is_same(self, other: "Machine") -> bool:
+        if not (self.boot and other.boot):
+            return True  # no Linux: its name changes with the network, and nothing else is known
         if self.boot and self.processes and (self.boot, self.processes) == (other.boot, other.processes):
             return True
-        return (self.id, self.name) == (other.id, other.name)  # images of a cluster may all have one id
+        return (self.id, self.name) == (other.id, other.name)  # the machines of a cluster may all have one id
 
 
 def boot_id() -> str:
