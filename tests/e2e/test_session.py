@@ -40,13 +40,13 @@ class Session:
 
     def test_run_and_detach(self) -> None:
         """What is not tracked is asked about, but for what a mount takes the place of."""
-        notes = self.place.folder / "notes.txt"
+        notes = self.place.folder / "draft.txt"
         notes.write_text("not tracked\n")
         terminal = self.place.spawn(
             "run", "-t", self.machine, "--mount", "uploads/doom:data", TRAIN.format(steps=120) + " --print_every 1"
         )
         terminal.expect("1 untracked file will not be available in this run")
-        terminal.expect_exact("  notes.txt\r\nContinue? (--include-untracked sends them) [Y/n]")
+        terminal.expect_exact("  draft.txt\r\nContinue? (--include-untracked sends them) [Y/n]")
         notes.unlink()
         terminal.sendline("")
         terminal.expect(r"Casting run (\d+)…")

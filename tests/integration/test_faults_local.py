@@ -477,9 +477,9 @@ class TestSupervisorDies:
 
     def test_those_of_another_machine_are_left_to_it(self, place: Place) -> None:
         """It shares the home: what runs there can't be seen here, and counts for no slot."""
-        key = place.submit("sleep 1004.5", slots=1)
+        key = place.submit("sleep 1017.5", slots=1)
         place.until_state(key, RunState.RUNNING)
-        until(lambda: running("1004.5"))
+        until(lambda: running("1017.5"))
         elsewhere = dict(Machine.this().record(), name="elsewhere", boot="another", processes="")
         Path(place.run(key).machine_file).write_text(json.dumps(elsewhere))
         kill9(place.supervisor(key))
@@ -487,11 +487,11 @@ class TestSupervisorDies:
         place.drop_session()
         assert place.session.call("runs", keys=[key])["runs"][0]["state"] == "running"
         assert place.until_final(place.submit("true", slots=1))["state"] == "complete"
-        assert place.supervisor(key) is None and place.state(key) is RunState.RUNNING and running("1004.5")
+        assert place.supervisor(key) is None and place.state(key) is RunState.RUNNING and running("1017.5")
         Path(place.run(key).machine_file).write_text(json.dumps(Machine.this().record()))
 
     def test_what_can_be_read_is_read_though_none_can_be_started(self, place: Place) -> None:
-        key, ended = place.submit("echo up; sleep 1005.5"), place.submit("echo over")
+        key, ended = place.submit("echo up; sleep 1018.5"), place.submit("echo over")
         place.until_says(key, b"up")
         place.until_final(ended)
         kill9(place.supervisor(key))
@@ -613,7 +613,7 @@ def test_variables_of_any_text(place: Place) -> None:
 
 def test_removing_one_run_leaves_the_others_alone(place: Place) -> None:
     """Also when its supervisor died before it had given back what the run held."""
-    going = place.submit("echo up; sleep 1005.5")
+    going = place.submit("echo up; sleep 1018.5")
     ended = place.submit("true")
     place.until_final(ended)
     until(place.unsupervised(ended))
@@ -622,7 +622,7 @@ def test_removing_one_run_leaves_the_others_alone(place: Place) -> None:
     place.home.mark_active(ended)
     assert place.session.call("remove_run", key=ended) == {"removed": True}
     assert not os.path.exists(place.run(ended).path) and ended not in place.home.active_keys()
-    assert place.supervisor(going) == supervisor and running("1005.5")
+    assert place.supervisor(going) == supervisor and running("1018.5")
     with pytest.raises(UsageError):
         place.session.call("remove_run", key=going)
     assert place.session.call("remove_run", key=ended) == {"removed": False}
@@ -721,7 +721,7 @@ class TestClient:
 
     def test_a_home_that_is_away_loses_no_run(self, user: User) -> None:
         """Its disk isn't mounted yet, say, and the agent makes another home in its place."""
-        run = self.run(user, "sleep 1006.5")
+        run = self.run(user, "sleep 1019.5")
         place = user.place("one")
         place.until_state(run.key, RunState.RUNNING)
         user.client.close()
