@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.browser import browser, tab  # noqa: F401
@@ -20,6 +21,9 @@ from tests.lab import Lab, LabHost, LocalDocker
 from tests.lab import only_what_was_there as _only_what_was_there
 from tests.lab.local_docker import answers
 from tests.workshop import Place, User, build_environment
+
+hypothesis.settings.register_profile("no deadlines", deadline=None)  # how long a test takes is the machine's affair
+hypothesis.settings.load_profile("no deadlines")
 
 HERE = Path(__file__).parent
 
