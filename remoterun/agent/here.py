@@ -33,7 +33,7 @@ class Machine(NamedTuple):
     def is_same(self, other: "Machine") -> bool:
         if not (self.boot and other.boot):
             return True  # no Linux: its name changes with the network, and nothing else is known
-        if self.boot and self.processes and (self.boot, self.processes) == (other.boot, other.processes):
+        if self.processes and (self.boot, self.processes) == (other.boot, other.processes):
             return True
         return (self.id, self.name) == (other.id, other.name)  # the machines of a cluster may all have one id
 
