@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from remoterun.agent.runs import ENDINGS, FINAL, Reason, RunState
-from remoterun.agent.tree import TreeError, check_path, show
+from remoterun.agent.tree import TreeError, check_path, is_digest, show
 from remoterun.errors import UsageError
 
 UPLOAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
@@ -232,6 +232,23 @@ class Run:
             last_seen=now,
         )
 
+    def with_event(self, event: dict[str, Any]) -> tuple[Run, dict[str, Any]]:
+        """(this run as it was at an event of its folder, what of its status that event tells).
+
+        Raises `ValueError` or `TypeError` for what makes no sense.
+        """
+        told: dict[str, Any] = {
+            name: event[name] for name in ("reason", "code", "message", "outputs", "engine") if name in event
+        }
+        state = RunState(event.get("state"))
+        if state is RunState.RUNNING:
+            told["started"] = event.get("t")
+        if state in FINAL:
+            told["ended"] = event.get("t")
+        _check_status({**told, "state": state})
+        reason = Reason(told["reason"]) if told.get("reason") else None
+        return replace(self, **{**told, "state": state, "reason": reason}), told
+
     def record(self) -> dict[str, Any]:
         """For `--json`."""
         return {
@@ -270,9 +287,21 @@ class Upload:
     machine: str
     home_id: str
     path: str | None = None
+    damaged: bool = field(default=False, compare=False)
+
+    @classmethod
+    def told(cls, name: str, item: dict[str, Any], machine: str, home_id: str) -> Upload:
+        """The version that a host describes. Raises `ValueError` for what makes no sense."""
+        for number in ("version", "size", "files"):
+            if type(item.get(number)) is not int or not 0 <= item[number] < 1 << 63:
+                raise ValueError(f"{number}: {item.get(number)!r}")
+        if not is_digest(str(item.get("digest"))):
+            raise ValueError(f"digest: {item.get('digest')!r}")
+        told = (item["version"], item["digest"], item["size"], item["files"], check_time(item.get("created")))
+        return cls(name, *told, machine, home_id, damaged=bool(item.get("damaged")))
 
     def record(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "home_id"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("home_id", "damaged")}
 
 
 def new_key(now: float | None = None) -> str:
@@ -299,25 +328,26 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-_STATUS_TYPES: dict[str, tuple[type, ...]] = {
-    "code": (int,),
-    "started": (int, float),
-    "ended": (int, float),
-    "message": (str,),
-    "note": (str,),
-    "engine": (str,),
-}
+_STATUS_TYPES: dict[str, type] = {"code": int, "message": str, "note": str, "engine": str}
+_YEAR_10000 = 253_402_300_800  # seconds since 1970; Python's dates end there
 
 
 def _check_status(status: dict[str, Any]) -> None:
-    """A host may say anything."""
+    """A host may say anything. Raises `ValueError`."""
+    if not isinstance(status, dict):
+        raise ValueError(f"{status!r} is no status")
     RunState(status.get("state"))
     if status.get("reason"):
         Reason(status["reason"])
-    for name, types in _STATUS_TYPES.items():
+    for name, type_ in _STATUS_TYPES.items():
         value = status.get(name)
-        if value is not None and (not isinstance(value, types) or isinstance(value, bool)):
+        if value is not None and (not isinstance(value, type_) or isinstance(value, bool)):
             raise ValueError(f"{name}: {value!r}")
+    if status.get("code") is not None and not 0 <= status["code"] <= 255:
+        raise ValueError(f"code: {status['code']!r}")
+    for name in ("started", "ended"):
+        if status.get(name) is not None:
+            check_time(status[name])
     outputs = status.get("outputs")
     if outputs is not None:
         if not isinstance(outputs, dict):
@@ -325,6 +355,13 @@ def _check_status(status: dict[str, Any]) -> None:
         for name in ("files", "size"):
             if not isinstance(outputs.get(name), int):
                 raise ValueError(f"outputs: {name}: {outputs.get(name)!r}")
+
+
+def check_time(value: Any) -> float:
+    """`value` if it can be a moment, in seconds since 1970. Raises `ValueError`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _YEAR_10000:
+        raise ValueError(f"{value!r} is no time")
+    return value
 
 
 def parse_variable(text: str) -> tuple[str, str]:

@@ -224,7 +224,7 @@ class Registry:
         )
         return self.run(run.number)
 
-    def see(self, run: Run, status: dict[str, Any], now: float) -> Run:
+    def see(self, run: Run, status: Any, now: float) -> Run:
         """Correct `run` by what its host says; the corrected run. Raises `HostError` for what makes no sense."""
         try:
             corrected = run.with_status(status, now)

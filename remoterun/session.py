@@ -13,7 +13,7 @@ from remoterun.agent.protocol import VERSION, Cancelled, Link, LinkClosed, Remot
 from remoterun.config import Config
 from remoterun.errors import AgentError, HostError, LinkLost, NotFound, RemoterunError, TransferError, UsageError
 from remoterun.hosts.base import Host
-from remoterun.model import MachineType
+from remoterun.model import MachineType, Upload
 
 if TYPE_CHECKING:
     from remoterun.hosts.known_hosts import UnknownHostKey
@@ -145,6 +145,26 @@ class Session:
             stream.end()
             parts = [frame.body for frame in stream]
             return stream.result, b"".join(parts)
+
+    def versions(self, name: str, newest: bool = False) -> list[Upload]:
+        """The versions of an upload that its home has, oldest first; none without one."""
+        answer = self.call("upload", name=name, newest=newest)
+        with self.understood():
+            return [self.upload(name, item) for item in answer["versions"]]
+
+    def upload(self, name: str, item: Any) -> Upload:
+        """A version as the agent tells it. Raises `AgentError` for what makes no sense."""
+        with self.understood():
+            return Upload.told(name, dict(item), self.machine.name, self.home_id)
+
+    @contextlib.contextmanager
+    def understood(self) -> Iterator[None]:
+        """For making sense of an answer: a host may say anything, and what makes none is its error."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+            said = f"{self.machine.name} sent an answer that makes no sense: {error}"
+            raise AgentError(said[:300], hint=f"remoterun doctor {self.machine.name}")
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:

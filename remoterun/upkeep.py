@@ -6,6 +6,7 @@ Nothing that comes from a host is trusted: the home that gets a blob verifies it
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from remoterun.agent.protocol import PIECE, Body, Stream
-from remoterun.agent.tree import TreeError, hash_file, is_digest, show
+from remoterun.agent.tree import TreeError, check_path, hash_file, is_digest, show
 from remoterun.environments import context
 from remoterun.errors import AgentError, HostError, RemoterunError, TransferError
 from remoterun.model import MachineType
@@ -171,26 +172,41 @@ def verify(
         findings = [finding for finding in findings if finding["mended"]] + more
     numbers = _numbers(elsewhere.registry)
     damage = tuple(_damage(finding, numbers) for finding in findings)
-    return Checked(session.machine.name, int(totals["blobs"]), int(totals["bytes"]), damage, int(totals["more"]))
+    return Checked(session.machine.name, totals["blobs"], totals["bytes"], damage, totals["more"])
 
 
-def _check(session: Session, repair: bool, progress: Progress) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _check(session: Session, repair: bool, progress: Progress) -> tuple[dict[str, int], list[dict[str, Any]]]:
     findings = []
     phase = ""
     with session.stream("check", repair=repair) as stream:
         stream.end()
         for frame in stream:
-            if "finding" in frame.header:
-                findings.append(frame.header["finding"])
-                continue
-            at = frame.header["at"]
-            if at["phase"] != "blobs":
-                continue  # the others take no time beside it
-            if phase != "blobs":
-                phase = "blobs"
-                progress.start("checking", at["files_total"], at["bytes_total"])
-            progress.add(at["bytes"] - progress.bytes_done, at["files"] - progress.files_done)
-        return stream.result, findings
+            with session.understood():
+                if "finding" in frame.header:
+                    findings.append(_finding(frame.header["finding"]))
+                    continue
+                at = dict(frame.header["at"])
+                if at["phase"] != "blobs":
+                    continue  # the others take no time beside it
+                if phase != "blobs":
+                    phase = "blobs"
+                    progress.start("checking", int(at["files_total"]), int(at["bytes_total"]))
+                progress.add(int(at["bytes"]) - progress.bytes_done, int(at["files"]) - progress.files_done)
+        with session.understood():
+            return {name: int(stream.result[name]) for name in ("blobs", "bytes", "more")}, findings
+
+
+def _finding(told: dict[str, Any]) -> dict[str, Any]:
+    """As `agent.check` tells it. Raises `ValueError`, `TypeError`, `LookupError` for what makes no sense."""
+    finding: dict[str, Any] = {name: str(told[name]) for name in ("what", "problem", "digest", "mended", "why")}
+    users = [dict(user) for user in told["users"]]
+    for user in users:
+        for name in ("upload", "run", "path"):
+            if not isinstance(user.get(name, ""), str):
+                raise ValueError(f"{name}: {user[name]!r}")
+        if "upload" in user:
+            user.setdefault("path", "")
+    return {**finding, "size": int(told["size"]), "more": int(told["more"]), "users": users}
 
 
 def _bring(
@@ -224,7 +240,7 @@ def _bring(
         stream.send(bytes.fromhex("".join(brought)))
         stream.end()
         for frame in stream:
-            if "mended" in frame.header:
+            if frame.header.get("mended") in brought:
                 left[frame.header["mended"]]["mended"] = brought[frame.header["mended"]]
             elif frame.header.get("failed") in left:
                 left[frame.header["failed"]]["why"] = str(frame.header.get("why", ""))
@@ -254,7 +270,10 @@ def _uploaded_from(finding: dict[str, Any], registry: Registry) -> Iterator[str]
         for upload, _ in registry.uploads(user["upload"]) if "upload" in user else ():
             if upload.path is None:
                 continue
-            for path in (os.path.join(upload.path, user["path"]), upload.path):
+            paths = [upload.path]
+            with contextlib.suppress(TreeError):  # a path that leaves the folder is a lie
+                paths.insert(0, os.path.join(upload.path, check_path(user["path"])))
+            for path in paths:
                 if path not in seen:
                     seen.add(path)
                     yield path
@@ -363,31 +382,34 @@ def collect(
     with session.stream("collect", **arguments) as stream:
         stream.end()
         for frame in stream:
-            if "part" in frame.header:
-                parts.append(_part(frame.header["part"]))
-            elif "kept" in frame.header:
-                kept.append(_part(frame.header["kept"]))
-        result = stream.result
+            with session.understood():
+                if "part" in frame.header:
+                    parts.append(_part(frame.header["part"]))
+                elif "kept" in frame.header:
+                    kept.append(_part(frame.header["kept"]))
+        with session.understood():
+            freed, free = int(stream.result["freed"]), int(stream.result["free"])
     if not dry_run:
         _forget_versions(session, registry, parts)
-    return Collected(
-        session.machine.name, dry_run, int(result["freed"]), int(result["free"]), tuple(parts), tuple(kept)
-    )
+    return Collected(session.machine.name, dry_run, freed, free, tuple(parts), tuple(kept))
 
 
 def _part(told: dict[str, Any]) -> Part:
-    return Part(told["kind"], told["count"], told["bytes"], tuple(told["items"]), told.get("why", ""))
+    items = tuple(dict(item) for item in told["items"])
+    return Part(str(told["kind"]), int(told["count"]), int(told["bytes"]), items, str(told.get("why", "")))
 
 
 def _forget_versions(session: Session, registry: Registry, parts: list[Part]) -> None:
     """The registry names the newest version, unless somebody else has made newer ones, and ours is gone by now."""
-    removed = {(item["upload"], item["version"]) for part in parts if part.kind == "versions" for item in part.items}
+    with session.understood():
+        versions = [item for part in parts if part.kind == "versions" for item in part.items]
+        removed = {(str(item["upload"]), int(item["version"])) for item in versions}
     for known, _ in registry.uploads():
         if known.home_id != session.home_id or (known.name, known.version) not in removed:
             continue
-        newest = session.call("upload", name=known.name)["versions"][-1]
-        fields = {name: newest[name] for name in ("version", "digest", "size", "files", "created")}
-        registry.record_upload(replace(known, **fields), session.machine, None)
+        newest = session.versions(known.name, newest=True)[-1:]
+        for version in newest:
+            registry.record_upload(replace(version, path=known.path), session.machine, None)
 
 
 # -- usage
@@ -400,19 +422,15 @@ def usage(session: Session, registry: Registry) -> Usage:
     with session.stream("usage") as stream:
         stream.end()
         for frame in stream:
-            row = dict(frame.header["row"])
-            kind, name, size, alone = (row.pop(field) for field in ("kind", "name", "size", "alone"))
-            uses.append(Use(kind, name, size, alone, numbers.get(name) if kind == "run" else None, row))
-        totals = stream.result
-    return Usage(
-        session.machine.name,
-        str(session.hello["home"]),
-        totals["total"],
-        totals["free"],
-        totals["disk"],
-        totals["blobs"],
-        tuple(uses),
-    )
+            with session.understood():
+                row = dict(frame.header["row"])
+                kind, name, size, alone = (row.pop(field) for field in ("kind", "name", "size", "alone"))
+                number = numbers.get(name) if kind == "run" else None
+                uses.append(Use(str(kind), str(name), int(size), int(alone), number, row))
+        with session.understood():
+            total, free, disk = (int(stream.result[field]) for field in ("total", "free", "disk"))
+            home, blobs = str(session.hello["home"]), dict(stream.result["blobs"])
+    return Usage(session.machine.name, home, total, free, disk, blobs, tuple(uses))
 
 
 def others(machines: Iterable[MachineType], than: MachineType) -> tuple[MachineType, ...]:

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
 import socket
 import threading
@@ -20,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from remoterun import config
 from remoterun.agent.home import Home
 from remoterun.agent.packs import pack
 from remoterun.agent.protocol import (
@@ -28,6 +30,7 @@ from remoterun.agent.protocol import (
     MAX_HEADER,
     OPEN,
     PIECE,
+    Cancelled,
     Handler,
     Link,
     LinkClosed,
@@ -35,8 +38,12 @@ from remoterun.agent.protocol import (
     Stream,
     encode,
 )
+from remoterun.agent.runs import RunState
 from remoterun.agent.serve import Server
 from remoterun.agent.tree import HEADER, Entry, Manifest
+from remoterun.cli import render
+from remoterun.cli.follow import Stamp
+from remoterun.client import Client, LogBytes, StateChange
 from remoterun.errors import RemoterunError, TransferError, UnsafePath
 from remoterun.model import MachineType
 from remoterun.session import Session
@@ -307,6 +314,102 @@ class TestHosts:
         with lying(manifest.encode(), [({"gone": "\x1b[2Jboo"}, b"")], live=True) as session:
             result = fetch(session, UPLOAD, folder, refuse, Progress())
         assert result.warnings and "\x1b" not in "".join(result.warnings)
+
+
+WORD = st.sampled_from(
+    ["running", "failed", "complete", "on fire", "exited", "clock", "versions", "uploads", "", "a", None]
+)
+AMOUNT = st.sampled_from([0, 1, 1.5, -1, 1 << 62, 1 << 70, 1e308, math.inf, math.nan, True, "5", None])
+ANYTHING = st.recursive(
+    WORD | AMOUNT, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.just("x"), inner), max_leaves=4
+)
+FIELDS = {
+    **dict.fromkeys(("state", "reason", "message", "note", "engine", "name", "what", "problem", "fix", "ok"), WORD),
+    **dict.fromkeys(("code", "started", "ended", "t", "version", "size", "files", "created", "alone", "time"), AMOUNT),
+    **dict.fromkeys(("count", "bytes", "number"), AMOUNT),
+    **dict.fromkeys(("outputs", "hint", "evidence", "items", "users", "detail", "kind", "digest", "path"), ANYTHING),
+}
+RECORD = st.fixed_dictionaries({}, optional=FIELDS) | ANYTHING
+
+
+@st.composite
+def answers(draw: st.DrawFn, key: str) -> tuple[Frames, dict[str, Any]]:
+    """(frames, result) of a request about anything: most of what they hold is of a shape that could be."""
+    frame = st.fixed_dictionaries(
+        {}, optional={"event": RECORD, "log": AMOUNT, "build": WORD, "part": RECORD, "kept": RECORD, "row": RECORD,
+                      "finding": RECORD, "at": RECORD, "mended": WORD, "failed": WORD, "past": AMOUNT},
+    )  # fmt: skip
+    record = draw(RECORD)
+    about = dict(record, key=key) if isinstance(record, dict) else record
+    several = [about] if draw(st.booleans()) else draw(ANYTHING)
+    result = dict.fromkeys(("runs", "uploads", "versions", "checks"), several)
+    result.update(
+        {name: draw(AMOUNT) for name in ("freed", "free", "total", "disk", "blobs", "bytes", "more", "asked")}
+    )
+    return [(header, b"x") for header in draw(st.lists(frame, max_size=3))], dict(
+        result, status=about, blobs=draw(ANYTHING)
+    )
+
+
+REQUESTS = ("runs", "run", "details", "follow", "stop", "uploads", "upload", "examine", "collect", "usage", "verify")
+
+
+class TestWhatIsNotData:
+    """States, versions, sizes: whatever a host says of them, a client ends with one of its own errors, or believes it
+    and can show it."""
+
+    @settings(ALWAYS_THE_SAME, max_examples=150)
+    @given(
+        data=st.data(),
+        op=st.sampled_from(
+            ["runs", "run", "details", "follow", "stop", "uploads", "upload", "examine", "collect", "usage", "verify"]
+        ),
+    )
+    def test_any_answer(self, root: Any, data: st.DataObject, op: str) -> None:
+        machine = MachineType("evil")
+        folder = root()
+        folder.mkdir(exist_ok=True)
+        write_files(folder, {"data": b"abc"})
+        with Client(config.Config(folder / "home", "evil", {"evil": machine})) as client:
+            run = client.registry.add_run("k" * 26, machine, "evil", "true", 1.0)
+            run = client.registry.move(run, RunState.QUEUED, 2.0)
+            frames, result = data.draw(answers(run.key))
+
+            def handler(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+                with contextlib.suppress(LinkClosed, Cancelled):
+                    for header, body in frames:
+                        stream.send(body, **header)
+                    stream.finish(5)
+                    stream.end(**result)
+
+            client._sessions[machine] = Session(machine, FakeHost(handler))
+            try:
+                self.ask(client, op, folder / "data")
+            except RemoterunError as error:
+                assert error.message
+            for known in client.registry.runs():
+                json.dumps(known.record(), allow_nan=False)
+                render.state_text(known)
+
+    def ask(self, client: Client, op: str, path: Path) -> None:
+        match op:
+            case "runs" | "uploads":
+                found: Any = getattr(client, op)()
+                json.dumps([each.record() for each in found], allow_nan=False)
+            case "run" | "details" | "stop":
+                getattr(client, op)(1)
+            case "follow":
+                for item in client.follow(1, patient=False):
+                    if isinstance(item, StateChange):
+                        render.state_text(item.run)
+                    elif isinstance(item, LogBytes):
+                        Stamp().apply(item)
+            case "upload":
+                client.upload(path, "doom")
+            case "examine":
+                client.examine(client.machine("evil"))
+            case _:
+                json.dumps(getattr(client, op)().record())
 
 
 KEY, BLOB = sha256(b"key"), b"some content" * 50

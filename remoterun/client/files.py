@@ -1,0 +1,151 @@
+"""The files of uploads and runs: listed, copied here, shown in the browser, removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from remoterun import transfer
+from remoterun.agent.tree import Manifest, show
+from remoterun.client.connections import Connections
+from remoterun.errors import NotFound, UsageError
+from remoterun.model import Resource, did_you_mean
+from remoterun.session import Session
+from remoterun.transfer import Conflict, Fetched, Progress
+
+if TYPE_CHECKING:
+    from remoterun.page import Model, Page
+
+
+class Files(Connections):
+    """What a client does with the files of a resource."""
+
+    def list_files(self, resource: Resource) -> tuple[Manifest, dict[str, Any]]:
+        """(what is below a resource, {"live", "folder", "about"}). Raises `NotFound`."""
+        session, where = self._locate(resource)
+        return self._manifest(session, where, resource)
+
+    def _manifest(self, session: Session, where: dict[str, Any], resource: Resource) -> tuple[Manifest, dict[str, Any]]:
+        """As `transfer.fetch_manifest`; what is missing is named as it was typed."""
+        try:
+            return transfer.fetch_manifest(session, where)
+        except NotFound as error:
+            if not resource.sub or error.hint:
+                raise
+            raise NotFound(f"there is no `{show(str(resource))}`", hint=f"remoterun ls {resource.kind}/{resource.name}")
+
+    def copy(
+        self,
+        source: str,
+        target: Path,
+        conflict: Conflict = transfer.refuse,
+        progress: Progress | None = None,
+        *,
+        into: bool = False,
+    ) -> Fetched:
+        """Copy from a run or an upload to here, while the run goes on too.
+
+        A folder's contents land in `target`. One file gets that name, or keeps its own if `target` is a folder, or is
+        to be one (`into`).
+        """
+        resource = Resource.parse(source)
+        session, where = self._locate(resource)
+        try:
+            return transfer.fetch(session, where, target, conflict, progress or Progress(), into=into)
+        except NotFound as error:
+            if resource.sub and not error.hint:
+                error.hint = f"remoterun ls {resource.kind}/{resource.name}"
+            raise
+
+    def page(
+        self,
+        source: str,
+        port: int = 0,
+        progress: Progress | None = None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> Page:
+        """The page in which a model writes, on this machine: `serve` it. `source`: a resource, or a folder here.
+
+        The model may stand in a folder below. One of a run or an upload is copied into the home, anew each time; a run
+        that goes on gives its newest export. `note` is called with what takes long. Raises `NotFound`, `UsageError`,
+        `HostError`, `TransferError`, and `RemoterunError` without npm.
+        """
+        from remoterun import page as pages
+
+        if Resource.is_one(source):
+            model = self._fetch_model(Resource.parse(source), progress or Progress())
+        else:
+            model = pages.local_model(Path(source))
+        return pages.Page(model, pages.libraries(self.config.home, note), port)
+
+    def _fetch_model(self, resource: Resource, progress: Progress) -> Model:
+        from remoterun import page as pages
+
+        session, where = self._locate(resource)
+        listed, about = self._manifest(session, where, resource)
+        live = bool(about.get("live"))
+        again = f"remoterun ls {resource}"
+        try:
+            sub = pages.find((entry.path for entry in listed.entries if entry.kind == "f"), str(resource), again)
+        except NotFound as error:
+            if live:
+                error.hint = f"run {resource.name} goes on and may write one yet: remoterun logs {resource.name}"
+            raise
+        where["sub"] = "/".join(part for part in (resource.sub, sub) if part)
+        name = str(Resource(resource.kind, str(where.get("number", resource.name)), where["sub"]))
+        folder = self.config.home / "page" / name
+
+        def fetch(names: frozenset[str]) -> None:
+            transfer.fetch(session, where, folder, lambda _: True, progress, only=names)
+
+        return pages.refresh(name, folder, fetch, live=live)
+
+    def remove(self, resource: Resource) -> bool:
+        """Delete an upload or an ended run, there and from the registry; whether there was one.
+
+        Raises `UsageError` for a path inside one, or a run that has not ended.
+        """
+        if resource.sub:
+            raise UsageError(
+                f"{show(str(resource))} is inside one: only a whole upload or run can be removed",
+                hint=f"remoterun rm {resource.kind}/{resource.name}",
+            )
+        if resource.kind == "runs":
+            run = self.registry.run(resource.name)
+            try:
+                self.session(run.machine).call("remove_run", key=run.key)
+            except UsageError as error:
+                raise UsageError(
+                    f"run {run.number} can't be removed: {error.message}",
+                    hint=f"remoterun stop {run.number} or remoterun kill {run.number} first",
+                )
+            self.registry.remove_run(run)
+            return True
+        known = self.registry.uploads(resource.name)
+        where = [machine for _, machine in known] or [self.machine(None)]
+        removed = False
+        for machine in where:
+            session = self.session(machine)
+            removed = bool(session.call("remove_upload", name=resource.name).get("removed")) or removed
+            self.registry.forget_upload(resource.name, session.home_id)
+        return removed or bool(known)
+
+    def _locate(self, resource: Resource) -> tuple[Session, dict[str, Any]]:
+        """The session of the machine that holds a resource, and how the agent calls it."""
+        if resource.kind == "runs":
+            run = self.registry.run(resource.name)
+            where = {"kind": "run", "key": run.key, "number": run.number, "sub": resource.sub}
+            return self.session(run.machine), where
+        known = self.registry.uploads(resource.name)
+        machine = known[0][1] if known else self.machine(None)
+        session = self.session(machine)
+        if not known and not session.versions(resource.name, newest=True):
+            names = {upload.name for upload, _ in self.registry.uploads()}
+            close = did_you_mean(resource.name, names)
+            hint = f"did you mean uploads/{close}?" if close else "remoterun ls uploads"
+            raise NotFound(f"there is no upload `{resource.name}`", hint=hint)
+        where = {"kind": "upload", "name": resource.name, "sub": resource.sub}
+        if known:
+            where["digest"] = known[0][0].digest
+        return session, where

@@ -1,0 +1,229 @@
+"""Runs that have been handed over: as their machines know them, their logs, their ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from remoterun.agent.protocol import Frame
+from remoterun.agent.runs import Reason, RunState
+from remoterun.client.connections import Connections
+from remoterun.errors import HostError, HostUnreachable, LinkLost, NotFound, UsageError
+from remoterun.model import MachineType, Run, check_time
+
+RECONNECT_LEAST, RECONNECT_MOST = 0.25, 5.0
+HAND_OVER = (RunState.REQUESTED, RunState.PROVISIONING, RunState.UPLOADING)
+
+
+@dataclass(frozen=True)
+class LogBytes:
+    """A piece of a run's log, from byte `offset` on; `time` (seconds since 1970) only when times were asked for."""
+
+    offset: int
+    data: bytes
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class StateChange:
+    """A state the run has reached; `event` as the run folder holds it, `run` as it was then, `past` whether a later
+    state had followed when `follow` was called."""
+
+    state: RunState
+    event: dict[str, Any]
+    run: Run
+    past: bool = False
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something worth reading that is no change of state. `kind`: "note" from the supervisor, "build" for the last
+    line of the environment's build, "lost" and "back" for the link."""
+
+    kind: str
+    text: str
+
+
+Item = LogBytes | StateChange | Note
+
+
+class Runs(Connections):
+    """What a client does with runs."""
+
+    def run(self, number: int | str) -> Run:
+        """A run as its machine knows it; if that can't be reached, as it was last seen (`reachable` is False)."""
+        return self._ask([self.registry.run(number)])[0]
+
+    def runs(self, limit: int | None = 50, labels: Iterable[str] = ()) -> list[Run]:
+        """The newest runs, oldest first; those that may have moved are asked for, machine by machine, all at once."""
+        return self._ask(self.registry.runs(limit, labels))
+
+    def _ask(self, runs: list[Run]) -> list[Run]:
+        moving: dict[MachineType, list[Run]] = {}
+        for run in runs:
+            if not run.final:
+                moving.setdefault(run.machine, []).append(run)
+        if not moving:
+            return runs
+        seen: dict[str, Run] = {}
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            for machine, answer in zip(moving, pool.map(self._statuses, moving, moving.values()), strict=True):
+                for run in moving[machine]:
+                    seen[run.key] = self._corrected(run, answer)
+        return [seen.get(run.key, run) for run in runs]
+
+    def _statuses(self, machine: MachineType, runs: list[Run]) -> dict[str, dict[str, Any]] | None:
+        """By key; None when the machine can't be asked."""
+        try:
+            session = self.session(machine)
+            answer = session.call("runs", keys=[run.key for run in runs])
+            with session.understood():
+                statuses = {str(status["key"]): dict(status) for status in answer["runs"]}
+        except HostError:
+            return None
+        for run in runs:  # of another home than the one that answers now: its disk may not be mounted
+            if run.home_id not in (None, session.home_id):
+                statuses.setdefault(run.key, {})
+        return statuses
+
+    def _corrected(self, run: Run, answer: dict[str, dict[str, Any]] | None) -> Run:
+        if answer is None:
+            return replace(run, reachable=False)
+        status = answer.get(run.key)
+        if status is not None:
+            try:
+                return self.registry.see(run, status, time.time())
+            except HostError:
+                return replace(run, reachable=False)
+        if run.state in HAND_OVER:
+            if self.registry.abandoned(run):
+                return self.registry.move(
+                    run,
+                    RunState.FAILED,
+                    time.time(),
+                    reason=Reason.START_FAILED.value,
+                    message="remoterun was ended before the run was handed over",
+                )
+            return run
+        return self.registry.move(
+            run,
+            RunState.INTERRUPTED,
+            time.time(),
+            reason=Reason.HOST_LOST.value,
+            message=f"{run.machine.name} knows this run no more",
+        )
+
+    def details(self, number: int | str) -> tuple[Run, dict[str, Any]]:
+        """(run, {"spec", "folder", "events"} as its machine has them; None each if it never got the run).
+
+        Raises `HostError`, `NotFound`.
+        """
+        run = self.registry.run(number)
+        try:
+            answer = self.session(run.machine).call("run", key=run.key)
+        except NotFound:
+            return self.run(number), {"spec": None, "folder": None, "events": None}
+        return self.registry.see(run, answer.get("status"), time.time()), answer
+
+    def follow(
+        self,
+        number: int | str,
+        *,
+        live: bool = True,
+        tail: int | None = None,
+        since: float | None = None,
+        timed: bool = False,
+        patient: bool = True,
+    ) -> Iterator[Item]:
+        """The run's log and states, from the start; `live` waits for more until the run has ended.
+
+        Each byte of the log comes once, in order, whatever happens to the link: with `patient`, a lost connection is
+        made again, for as long as it takes, and the log goes on where it stopped.
+        """
+        run = self.registry.run(number)
+        if run.state in HAND_OVER:
+            run = self.run(number)
+            if not run.reachable:
+                self.session(run.machine)  # says why
+                raise HostError(f"{run.machine.name} does not say what became of run {run.number}", hint="try again")
+        if run.final and run.started is None and run.ended is None:  # its machine never got it
+            yield StateChange(run.state, {"state": run.state.value, "message": run.message}, run)
+            return
+        offset = events = 0
+        started = False
+        pause = RECONNECT_LEAST
+        while True:
+            arguments: dict[str, Any] = {"offset": offset, "events": events, "follow": live, "timed": timed}
+            try:
+                session = self.session(run.machine)
+                if not started:
+                    arguments.update(tail=tail, since=None if since is None else since + session.ahead)
+                with session.stream("follow", key=run.key, **arguments) as stream:
+                    stream.end()
+                    for frame in stream:
+                        if pause > RECONNECT_LEAST:
+                            pause = RECONNECT_LEAST
+                            yield Note("back", "")
+                        item = self._item(run, frame)
+                        if isinstance(item, LogBytes):
+                            started = True
+                            offset = item.offset + len(item.data)
+                        if "event" in frame.header:
+                            events += 1
+                        if item is not None:
+                            yield item
+                    run = self.registry.see(run, stream.result.get("status"), time.time())
+                    return
+            except HostError as error:
+                if not live or not patient or not isinstance(error, (LinkLost, HostUnreachable)):
+                    raise
+                if pause == RECONNECT_LEAST:
+                    yield Note("lost", error.message)
+                time.sleep(pause)
+                pause = min(pause * 2, RECONNECT_MOST)
+
+    def _item(self, run: Run, frame: Frame) -> Item | None:
+        """What a frame of `follow` says. Raises `HostError` for what makes no sense."""
+        said = frame.header
+        try:
+            if "log" in said:
+                moment = said.get("t")
+                return LogBytes(int(said["log"]), bytes(frame.body), None if moment is None else check_time(moment))
+            if "build" in said:
+                return Note("build", str(said["build"]))
+            if "event" not in said:
+                return None
+            event, past = dict(said["event"]), bool(said.get("past"))
+            if "state" not in event:
+                return None if past else Note("note", str(event.get("note", "")))
+            _, told = run.with_event(event)
+        except (ValueError, TypeError) as error:
+            raise HostError(f"{run.machine.name} says of run {run.number} what makes no sense: {error}"[:300])
+        known = self.registry.move(run, RunState(event["state"]), time.time(), **told)
+        return StateChange(RunState(event["state"]), event, known.with_event(event)[0], past)
+
+    def stop(self, number: int | str, grace: float = 10.0) -> tuple[Run, bool]:
+        """Ask a run to end: SIGTERM, `grace` seconds, SIGKILL; its outputs are saved. (run, whether it could be asked).
+
+        Returns at once; a run that has ended is left as it is.
+        """
+        return self._request_end("stop", number, grace=grace)
+
+    def kill(self, number: int | str) -> tuple[Run, bool]:
+        """End a run now; its outputs are not saved. As `stop`."""
+        return self._request_end("kill", number)
+
+    def _request_end(self, op: str, number: int | str, **arguments: Any) -> tuple[Run, bool]:
+        run = self.registry.run(number)
+        if run.final and run.reason is not Reason.HOST_LOST:  # a host that had lost it may have found it again
+            return run, False
+        try:
+            answer = self.session(run.machine).call(op, key=run.key, **arguments)
+        except NotFound:
+            if run.state in HAND_OVER and not self.registry.abandoned(run):
+                raise UsageError(f"run {run.number} is still being handed over to {run.machine.name}", hint="try again")
+            return self.run(number), False
+        return self.registry.see(run, answer.get("status"), time.time()), bool(answer.get("asked"))

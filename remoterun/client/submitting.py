@@ -1,0 +1,236 @@
+"""A run on its way to its machine: what is checked, brought and written down before the machine has it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from remoterun import transfer
+from remoterun.agent.runs import Reason, RunState
+from remoterun.agent.tree import Entry, Manifest, show
+from remoterun.client.files import Files
+from remoterun.client.uploads import Uploads
+from remoterun.environments import context
+from remoterun.errors import LinkLost, RemoterunError, UsageError
+from remoterun.model import MachineType, Mount, Resource, Run, RunRequest, new_key
+from remoterun.session import Session
+from remoterun.transfer import Progress
+
+if TYPE_CHECKING:
+    from remoterun.source import Source
+
+
+class Submitting(Uploads, Files):
+    """How a client makes a run."""
+
+    def source(
+        self,
+        folder: Path | None = None,
+        *,
+        commit_ref: str | None = None,
+        include_untracked: bool = False,
+        no_git: bool = False,
+    ) -> Source:
+        """The snapshot of the work tree around `folder` (default: the current one). Raises `SourceError`."""
+        from remoterun.source import snapshot
+
+        return snapshot(folder or Path.cwd(), commit_ref=commit_ref, include_untracked=include_untracked, no_git=no_git)
+
+    def submit(
+        self,
+        request: RunRequest,
+        source: Source | None = None,
+        machine: str | None = None,
+        progress: Progress | None = None,
+        cast: Callable[[Run], None] = lambda _: None,
+    ) -> Run:
+        """Hand a run over to its machine: it then needs us no more. `cast` is called once it has its number.
+
+        What can be refused is refused before a number is given. Raises `UsageError`, `HostError`, `TransferError`.
+        """
+        progress = progress or Progress()
+        type_ = self.machine(machine)
+        places = self.check(request, source, type_)
+        tree = _source_tree(source, self.config.home / "digests")
+        session = self.session(type_)
+        mounts = [
+            self._mount(mount, place, session, progress) for mount, place in zip(request.mounts, places, strict=True)
+        ]
+        key = new_key()
+        description = request.description or (source.subject if source is not None else None)
+        run = self.registry.add_run(
+            key, type_, session.home_id, request.command, time.time(), description, request.labels
+        )
+        cast(run)
+        asked = False
+        try:
+            build, blobs = context()
+            extra = {**blobs, build.digest: build.encode()}
+            if source is not None and source.commit is not None and source.diff:  # as `_spec` refers to it
+                extra[_sha256(source.diff)] = source.diff
+            run = self.registry.move(run, RunState.UPLOADING, time.time())
+            manifest, _ = transfer.send_tree(session, tree, extra, progress)
+            spec = _spec(run, request, source, manifest, mounts)
+            asked = True
+            result, _ = session.request("submit", manifest.encode(), spec=spec)
+        except BaseException as error:
+            if asked and (isinstance(error, LinkLost) or not isinstance(error, RemoterunError)):
+                self.registry.give_up(run)
+                raise  # it may have been handed over; whoever looks next learns it from the machine
+            message = error.message if isinstance(error, RemoterunError) else "interrupted before it was handed over"
+            self.registry.move(run, RunState.FAILED, time.time(), reason=Reason.START_FAILED.value, message=message)
+            raise
+        return self.registry.see(run, result.get("status"), time.time())
+
+    def check(self, request: RunRequest, source: Source | None, machine: MachineType) -> list[str]:
+        """Where each mount goes. Raises `UsageError` for what is refused without asking the machine."""
+        places = [mount.place(source.workdir if source is not None else "") for mount in request.mounts]
+        _check_places(places, request)
+        for mount in request.mounts:
+            if mount.resource.kind == "runs":
+                self.registry.run(mount.resource.name)
+        if machine.engine == "process":
+            _check_for_process(request, places, machine)
+        return places
+
+    def _mount(self, mount: Mount, place: str, session: Session, progress: Progress) -> dict[str, Any]:
+        """A mount as the agent resolves it; its upload is brought to the machine first."""
+        resource: Resource = mount.resource
+        described = {"typed": str(resource), "path": mount.path, "place": place}
+        if resource.kind == "uploads":
+            upload = self._bring(resource.name, session, progress)
+            where = {"kind": "upload", "name": upload.name, "version": upload.version, "sub": resource.sub}
+            if resource.sub:
+                self._manifest(session, where, resource)  # that it is there, before the run has a number
+            return {**described, "resource": where}
+        run = self.registry.run(resource.name)
+        if run.home_id == session.home_id:
+            where = {"kind": "run", "key": run.key, "number": run.number, "sub": resource.sub}
+            _, about = self._manifest(session, where, resource)
+            if about.get("live"):
+                raise _not_saved(resource, run)
+            return {**described, "resource": where}
+        return {**described, "resource": self._bring_outputs(run, resource, session, progress)}
+
+    def _bring_outputs(self, run: Run, resource: Resource, session: Session, progress: Progress) -> dict[str, Any]:
+        """Outputs that lie on another machine, as an upload of this one named after the run."""
+        source = self.session(run.machine)
+        where = {"kind": "run", "key": run.key, "number": run.number, "sub": ""}
+        manifest, about = transfer.fetch_manifest(source, where)
+        if about.get("live"):
+            raise _not_saved(resource, run)
+        transfer.relay(source, manifest, session, progress)
+        name = f"run-{run.number}-{run.key[-8:]}"
+        session.request("commit_upload", manifest.encode(), name=name)
+        return {"kind": "upload", "name": name, "sub": resource.sub}
+
+
+def _source_tree(source: Source | None, digests: Path) -> transfer.Reading:
+    """Raises `TransferError` for files that can't be read."""
+    if source is None:
+        return transfer.read_entries([])
+    found = []
+    for file in source.files:
+        if file.kind == "link":
+            found.append((Entry("l", file.path, target=file.target), ""))
+        else:
+            found.append((Entry("f", file.path, 0, "", file.executable), file.origin))
+    found += [(Entry("d", path), "") for path in source.empty_dirs]
+    root = str(source.root)
+    in_place = all(origin.startswith(root) for _, origin in found[:1] if origin)  # and not a commit's checkout
+    return transfer.read_entries(found, root, digests if in_place else None)
+
+
+def _check_places(places: list[str], request: RunRequest) -> None:
+    for number, place in enumerate(places):
+        for other in places[:number]:
+            if place == other or place.startswith(other + "/") or other.startswith(place + "/"):
+                raise UsageError(
+                    f"two mounts meet at `{show(place)}`", hint=f"-m {request.mounts[number].resource}:OTHER_PATH"
+                )
+
+
+def _check_for_process(request: RunRequest, places: list[str], machine: MachineType) -> None:
+    """Refuse what needs a container, where the engine is known to be `process`."""
+    elsewhere = "or use a machine with Docker: -t NAME"
+    if request.image:
+        raise UsageError(
+            f"`{machine.name}` has no images: its engine is `process`", hint=f"leave out --image, {elsewhere}"
+        )
+    if request.apt:
+        raise UsageError(
+            f"`{machine.name}` can't install apt packages: its engine is `process`",
+            hint=f"leave out --apt and install them there, {elsewhere}",
+        )
+    for mount, place in zip(request.mounts, places, strict=True):
+        if place.startswith("/"):
+            raise UsageError(
+                f"`{machine.name}` can't mount at `{show(place)}`: its engine is `process`",
+                hint=f"-m {mount.resource}:data, {elsewhere}",
+            )
+
+
+def _not_saved(resource: Resource, run: Run) -> UsageError:
+    return UsageError(
+        f"{show(str(resource))} can't be mounted: its outputs are not saved", hint=f"remoterun info {run.number}"
+    )
+
+
+def _spec(
+    run: Run, request: RunRequest, source: Source | None, tree: Manifest, mounts: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The spec, frozen: what the host keeps as spec.json."""
+    machine = run.machine
+    variables = {
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "REMOTERUN_RUN_ID": str(run.number),
+        "REMOTERUN_RUN_KEY": run.key,
+        "REMOTERUN_MACHINE": machine.name,
+    }
+    variables.update(request.env)
+    git = None
+    if source is not None and source.commit is not None:
+        git = {
+            "commit": source.commit,
+            "branch": source.branch,
+            "remote": source.remote,
+            "dirty": source.dirty,
+            "diff": _sha256(source.diff) if source.diff else None,
+        }
+    return {
+        "format": 1,
+        "key": run.key,
+        "number": run.number,
+        "created": run.created,
+        "machine": machine.name,
+        "command": request.command,
+        "workdir": source.workdir if source is not None else "",
+        "source": tree.digest,
+        "mounts": mounts,
+        "env": variables,
+        "asked_env": [name for name, _ in request.env],
+        "environment": {
+            "image": request.image,
+            "base": machine.base_image,
+            "variant": "gpu" if machine.gpus else "cpu",
+            "context": context()[0].digest,
+            "apt": list(request.apt),
+            "pip": list(request.pip),
+            "requirements": request.requirements,
+        },
+        "engine": machine.engine,
+        "gpus": machine.gpus,
+        "slots": machine.slots,
+        "timeout": request.timeout,
+        "description": run.description,
+        "labels": list(run.labels),
+        "git": git,
+    }
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,185 @@
+"""Data sets: sent, listed, added to, and brought to the machine that needs them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from remoterun import transfer
+from remoterun.agent.tree import Entry, Manifest, TreeError
+from remoterun.client.connections import Connections
+from remoterun.errors import HostError, NotFound, UsageError
+from remoterun.model import MachineType, Resource, Upload, check_upload_name, did_you_mean
+from remoterun.session import Session
+from remoterun.transfer import Progress, Sent
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """What `upload` did. `created` is False when the newest version had this content already."""
+
+    upload: Upload
+    created: bool
+    sent: Sent
+    warnings: tuple[str, ...] = ()
+
+
+class Uploads(Connections):
+    """What a client does with uploads."""
+
+    def upload(self, path: Path, name: str, to: str | None = None, progress: Progress | None = None) -> Uploaded:
+        """Make the content of `path` the newest version of the upload `name` on a machine (default: the default one).
+
+        Repeat it after a cut: what has arrived is not sent again. Raises `UsageError`, `TransferError`, `HostError`.
+        """
+        check_upload_name(name)
+        progress = progress or Progress()
+        machine = self.machine(to)
+        with ThreadPoolExecutor(1) as pool:  # listing and connecting take as long as the longer of the two
+            reading = pool.submit(transfer.read_tree, path, self.config.home / "digests")
+            try:
+                session = self.session(machine)
+            finally:
+                tree = reading.result()
+        source = str(path.resolve())
+        if tree.hashed:
+            same = self._unchanged(session, name, tree, source)
+            if same is not None:
+                return same
+        manifest, sent = transfer.send_tree(session, tree, {}, progress, name)
+        upload, created = self._commit(session, name, manifest, source)
+        return Uploaded(upload, created, sent, (*tree.warnings, *_of_git(manifest)))
+
+    def _unchanged(self, session: Session, name: str, tree: transfer.Reading, path: str) -> Uploaded | None:
+        """What is to be said if nothing needs to be read or sent: the newest version has this content."""
+        manifest = Manifest(tree.entries())
+        versions = session.versions(name, newest=True)
+        if not versions or versions[-1].digest != manifest.digest or versions[-1].damaged:
+            return None
+        tree.close(complete=True)
+        upload = self._record(session, versions[-1], path)
+        return Uploaded(upload, False, Sent(0, 0, manifest.size), tuple(tree.warnings))
+
+    def _commit(self, session: Session, name: str, manifest: Manifest, path: str | None) -> tuple[Upload, bool]:
+        result, _ = session.request("commit_upload", manifest.encode(), name=name)
+        with session.understood():
+            upload, created = session.upload(name, result["version"]), bool(result["created"])
+        return self._record(session, upload, path), created
+
+    def _record(self, session: Session, upload: Upload, path: str | None) -> Upload:
+        upload = replace(upload, path=path)
+        self.registry.record_upload(upload, session.machine, time.time())
+        return upload
+
+    def uploads(self) -> list[Upload]:
+        """The newest of each upload that this client knows, or that the default machine has."""
+        found: dict[str, Upload] = {}
+        for upload, _ in self.registry.uploads():
+            found.setdefault(upload.name, upload)
+        machine = self.machine(None)
+        try:
+            session = self.session(machine)
+            answer = session.call("uploads")
+            with session.understood():
+                listed = [session.upload(str(item["name"]), item) for item in answer["uploads"]]
+            for upload in listed:
+                known = found.get(upload.name)
+                if known is None or known.home_id == session.home_id or known.digest == upload.digest:
+                    found[upload.name] = upload
+        except HostError:
+            if not found:
+                raise
+        return sorted(found.values(), key=lambda upload: upload.name)
+
+    def copy_up(
+        self, path: Path, target: Resource, to: str | None = None, progress: Progress | None = None
+    ) -> Uploaded:
+        """Add a file or a folder's contents to an upload, below `target.sub`: a new version of it.
+
+        The upload stays where it is; a new one is made on `to`. Raises `UsageError` for a run.
+        """
+        if target.kind != "uploads":
+            raise UsageError(
+                f"{target} can't be written: a run's outputs stay as they were",
+                hint="remoterun cp PATH uploads/NAME/",
+            )
+        progress = progress or Progress()
+        added = transfer.read_tree(path, self.config.home / "digests")
+        single = path.is_file()
+        known = self.registry.uploads(target.name)
+        session = self.session(self.machine(to) if to or not known else known[0][1])
+        entries = {}
+        if session.versions(target.name, newest=True):
+            base, _ = transfer.fetch_manifest(session, {"kind": "upload", "name": target.name, "sub": ""})
+            entries = {entry.path: entry for entry in base.entries}
+
+        def with_added(more: Iterable[Entry]) -> Manifest:
+            together = dict(entries)
+            for entry in more:
+                place = "/".join(part for part in (target.sub, entry.path) if part)
+                if single and target.sub and not target.trailing and not _is_folder(target.sub, entries):
+                    place = target.sub
+                together[place] = entry._replace(path=place)
+            try:
+                return Manifest(_without_filled_folders(together.values()))
+            except TreeError as error:
+                raise UsageError(f"{target} can't be written: {error}", hint=f"remoterun ls uploads/{target.name}")
+
+        with_added(added.entries())  # that it can be, before anything is sent
+        sent_tree, sent = transfer.send_tree(session, added, {}, progress, target.name)
+        manifest = with_added(sent_tree.entries)
+        upload, created = self._commit(session, target.name, manifest, known[0][0].path if known else None)
+        return Uploaded(upload, created, sent, tuple(added.warnings))
+
+    def _bring(self, name: str, session: Session, progress: Progress) -> Upload:
+        """The newest version of an upload, on the machine of `session`: there already, or passed on to it."""
+        known = self.registry.uploads(name)
+        here = session.versions(name)
+        if known:
+            newest, machine = known[0]
+            if newest.home_id == session.home_id and here:  # somebody else may have made a newer one there
+                return here[-1]
+            for version in here:
+                if version.digest == newest.digest:
+                    return version
+            if newest.home_id != session.home_id:
+                return self._pass_on(name, newest, machine, session, progress)
+        if here:
+            return here[-1]
+        close = did_you_mean(name, {upload.name for upload, _ in self.registry.uploads()})
+        hint = f"did you mean uploads/{close}?" if close else f"remoterun upload PATH --name {name}"
+        raise NotFound(f"there is no upload `{name}`", hint=hint)
+
+    def _pass_on(self, name: str, upload: Upload, machine: MachineType, target: Session, progress: Progress) -> Upload:
+        source = self.session(machine)
+        resource = {"kind": "upload", "name": name, "digest": upload.digest, "sub": ""}
+        manifest, _ = transfer.fetch_manifest(source, resource)
+        transfer.relay(source, manifest, target, progress)
+        result, _ = target.request("commit_upload", manifest.encode(), name=name)
+        with target.understood():
+            copied = target.upload(name, result["version"])
+        self.registry.record_upload(replace(copied, path=upload.path), target.machine, None)  # the original comes first
+        return copied
+
+
+def _of_git(tree: Manifest) -> list[str]:
+    """What most people do not mean to upload; a data set may be a repository, though."""
+    count = sum(1 for entry in tree.files if entry.path.startswith(".git/"))
+    return [f"{count:,} of its files are git's own, in .git"] if count else []
+
+
+def _is_folder(path: str, entries: dict[str, Entry]) -> bool:
+    return any(known.startswith(path + "/") for known in entries)
+
+
+def _without_filled_folders(entries: Iterable[Entry]) -> list[Entry]:
+    """Entries without "empty" folders that have something in them by now."""
+    listed = list(entries)
+    return [
+        entry
+        for entry in listed
+        if entry.kind != "d" or not any(other.path.startswith(entry.path + "/") for other in listed)
+    ]
