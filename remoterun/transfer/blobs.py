@@ -14,7 +14,7 @@ from remoterun.agent.tree import Entry, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
 from remoterun.transfer.codecs import own
-from remoterun.transfer.landing import Landed, Temporary, damaged, ended, next_frame, number
+from remoterun.transfer.landing import Landed, Temporary, ended, next_frame, number
 from remoterun.transfer.large_file import LARGE, fetch_large
 
 MOST_AT_ONCE = 100_000
@@ -104,8 +104,11 @@ class _Asker:
 def _land_small(entry: Entry, digest: bytes, content: memoryview, landed: Landed, session: Session) -> None:
     if len(content) != entry.size:
         raise TransferError(f"{show(entry.path)}: {session.machine.name} sends another size than it listed")
-    if hashlib.sha256(content).hexdigest() != entry.digest or digest.hex() != entry.digest:
-        raise damaged(entry, session)
+    if digest.hex() != entry.digest:
+        raise TransferError(f"{session.machine.name} sends other files than were asked for")
+    if hashlib.sha256(content).hexdigest() != entry.digest:
+        landed.damaged(entry)
+        return
     folder, name = landed.place(entry)
     with Temporary(folder, entry.executable) as temporary:
         temporary.write(content)
@@ -139,7 +142,8 @@ def _land_large(entry: Entry, frame: Frame, stream: Stream, landed: Landed, sess
             if not body:
                 raise TransferError(f"{show(entry.path)}: {session.machine.name} sends less than it said")
         if hashed.hexdigest() != entry.digest:
-            raise damaged(entry, session)
+            landed.damaged(entry)
+            return
         temporary.sync()
         temporary.rename(name)
     landed.took(entry)

@@ -13,7 +13,7 @@ from remoterun.agent.tree import Entry, Landing
 from remoterun.errors import NotFound
 from remoterun.session import Session
 from remoterun.transfer.blobs import fetch_blobs
-from remoterun.transfer.landing import Landed, damaged
+from remoterun.transfer.landing import Damaged, Landed
 from remoterun.transfer.lanes import Lanes
 from remoterun.transfer.large_file import LARGE, LargeFile, parts_of
 
@@ -89,6 +89,9 @@ class FarFetch:
             return batch or None
 
     def _fetch_part(self, session: Session, file: LargeFile, offset: int, length: int) -> None:
+        with self._choosing:
+            if file.entry in self._gone:  # as another part of it was
+                return
         at = offset
         last = not length
         try:
@@ -97,11 +100,23 @@ class FarFetch:
                 last = file.whole(at, len(data))
                 at += len(data)
                 self._landed.came(len(data))
-        except NotFound as error:
-            raise damaged(file.entry, session) from error
-        if last:
-            hashed = hashlib.sha256()
-            for data in file.pieces(file.entry.size):
-                hashed.update(data)
+        except NotFound:
+            with self._choosing:
+                if file.entry not in self._gone:
+                    self._gone.append(file.entry)
+            return
+        if not last:
+            return
+        hashed = hashlib.sha256()
+        for data in file.pieces(file.entry.size):
+            hashed.update(data)
+        try:
             file.finish(hashed.hexdigest(), session)
+        except Damaged:
+            if not file.start:
+                self._landed.damaged(file.entry)
+                return
+            with self._choosing:  # what a cut try left here may be what is not sound
+                self._gone.append(file.entry)
+        else:
             self._landed.took(file.entry)

@@ -98,7 +98,7 @@ def fetch(
             for entry in plan():
                 if entry.kind == "d":
                     landing.folder(entry.path)
-            landed = Landed(landing, target, name, result, progress)
+            landed = Landed(landing, target, name, result, progress, at_rest=not live)
             if wanted:
                 repeats = Repeats()
                 files = repeats.without(entry for entry in plan() if entry.kind == "f")
@@ -122,6 +122,8 @@ def fetch(
                 if entry.kind == "l":
                     _place_link(landing, entry, result)
         result.there = progress.bytes_there
+        if result.damaged:
+            raise _damaged(result, session.machine.name)
     except TreeError as error:
         raise UnsafePath(f"refused: {error}")
     except OSError as error:
@@ -136,6 +138,19 @@ def fetch(
             hint="name a folder that you may write, after the resource",
         )
     return result
+
+
+def _damaged(result: Fetched, machine: str) -> TransferError:
+    several = len(result.damaged) > 1
+    named = "".join(f"\n{show(path)}" for path in sorted(result.damaged)[1:10])
+    more = f"\nand {len(result.damaged) - 10:,} more" if len(result.damaged) > 10 else ""
+    first = f"`{show(min(result.damaged))}`" + (f" and {len(result.damaged) - 1:,} more" if several else "")
+    rest = f"; all else is here ({result.files:,} files copied)" if result.files or result.unchanged else ""
+    return TransferError(
+        f"{first} {'are' if several else 'is'} damaged on {machine}, and left out{rest}",
+        evidence=(named + more).strip() or None,
+        hint=f"remoterun check {machine} mends what is whole anywhere; then repeat the command",
+    )
 
 
 def _left_out(

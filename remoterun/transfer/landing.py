@@ -30,18 +30,22 @@ class Fetched:
     skipped: list[str] = field(default_factory=list)
     unchanged: int = 0
     warnings: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    """Paths of files that are not what they were when they were saved; the others were copied."""
 
 
 @dataclass
 class Landed:
-    """Where fetched files go: below `landing`, the one file under `name` if that is set. `final`: a file that changes
-    while it is read is taken as it came, and named in a warning."""
+    """Where fetched files go: below `landing`, the one file under `name` if that is set. `at_rest`: nothing of it may
+    have changed since it was listed. `final`: a file that changes while it is read is taken as it came, and named in a
+    warning."""
 
     landing: Landing
     target: Path
     name: str | None
     result: Fetched
     progress: Progress
+    at_rest: bool = True
     final: bool = False
     counting: threading.Lock = field(default_factory=threading.Lock)
 
@@ -60,6 +64,11 @@ class Landed:
     def came(self, size: int, there: int = 0) -> None:
         with self.counting:
             self.progress.add(size, there=there)
+
+    def damaged(self, entry: Entry) -> None:
+        """Note a file that is left out: the others are as good as they were."""
+        with self.counting:
+            self.result.damaged.append(entry.path)
 
     def took(self, entry: Entry) -> None:
         with self.counting:
@@ -203,9 +212,8 @@ def ended(session: Session) -> TransferError:
     return TransferError(f"{session.machine.name} ended the transfer early", hint="repeat the command")
 
 
-def damaged(entry: Entry, session: Session) -> TransferError:
-    name = session.machine.name
-    return TransferError(f"{show(entry.path)} arrived damaged from {name}", hint=f"remoterun check {name}")
+class Damaged(TransferError):
+    """A whole file has come, and is not what its digest says."""
 
 
 def temporary_name() -> str:

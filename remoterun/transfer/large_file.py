@@ -20,7 +20,7 @@ from remoterun.agent.tree import Entry, show
 from remoterun.errors import NotFound, TransferError
 from remoterun.session import Session
 from remoterun.transfer.codecs import own
-from remoterun.transfer.landing import Landed, damaged, not_empty, temporary_name
+from remoterun.transfer.landing import Damaged, Landed, not_empty, temporary_name
 
 _RANGE = struct.Struct("!QQ")
 
@@ -121,7 +121,7 @@ class LargeFile:
         if digest != self.entry.digest:
             os.ftruncate(self._file, 0)
             self._there = {}
-            raise damaged(self.entry, session)
+            raise Damaged(f"{show(self.entry.path)} arrived damaged from {session.machine.name}")
         os.fsync(self._file)
         os.replace(self._own, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         self._own = ""
@@ -146,7 +146,7 @@ class LargeFile:
 
 
 def fetch_large(session: Session, entry: Entry, landed: Landed) -> bool:
-    """One large file, in order; False if the host has no such blob."""
+    """One large file, in order; False if the host has no such blob, or not all of it was that."""
     old = _old_file(landed.path(entry))
     file = LargeFile(entry, landed)
     try:
@@ -165,6 +165,11 @@ def fetch_large(session: Session, entry: Entry, landed: Landed) -> bool:
         return True
     except NotFound:
         return False
+    except Damaged:
+        if file.start:  # what a cut try left here may be what is not sound
+            return False
+        landed.damaged(entry)
+        return True
     finally:
         file.close()
 

@@ -1,4 +1,4 @@
-"""Files of a run that goes on, by their names, as they are at that moment."""
+"""Files by their names, as they are at that moment: of a run that goes on, or of which there is no blob."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from remoterun.agent.protocol import PIECE, Frame, Stream
 from remoterun.agent.tree import Entry, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
-from remoterun.transfer.landing import Landed, Temporary, damaged, next_frame, not_empty
+from remoterun.transfer.landing import Landed, Temporary, next_frame, not_empty
 
 
 def fetch_live(session: Session, resource: dict[str, Any], files: list[Entry], landed: Landed) -> list[Entry]:
@@ -22,12 +22,13 @@ def fetch_live(session: Session, resource: dict[str, Any], files: list[Entry], l
         for entry in files:
             names.ask(entry)
             frame = next_frame(stream, session)
+            if "gone" in frame.header and landed.at_rest:
+                landed.damaged(entry)
+                continue
             if "gone" in frame.header:
                 landed.result.warnings.append(f"`{show(entry.path)}` is gone: {show(str(frame.header['gone']))}")
                 continue
-            if _land_file(stream, session, entry, frame, landed):
-                landed.took(entry)
-            else:
+            if not _land_file(stream, session, entry, frame, landed):
                 again.append(entry)
         stream.finish()
     return again
@@ -87,11 +88,18 @@ def _land_file(stream: Stream, session: Session, entry: Entry, frame: Frame, lan
             frame = next_frame(stream, session)
             if "h" not in frame.header:
                 not_empty(frame, session)
-        if digest.hexdigest() != frame.header["h"] or (entry.digest and digest.hexdigest() != entry.digest):
-            raise damaged(entry, session)
-        if have != size or (frame.header.get("c") and not landed.changed(entry)):
+        if digest.hexdigest() != frame.header["h"]:
+            raise TransferError(
+                f"{show(entry.path)}: {session.machine.name} says another hash than that of what it sent"
+            )
+        other = bool(entry.digest) and digest.hexdigest() != entry.digest
+        if other and landed.at_rest:
+            landed.damaged(entry)
+            return True
+        if have != size or ((other or frame.header.get("c")) and not landed.changed(entry)):
             return False
         if size > SMALL:
             temporary.sync()
         temporary.rename(name)
+        landed.took(entry)
         return True

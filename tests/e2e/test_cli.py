@@ -162,6 +162,7 @@ def test_a_terminal_that_speaks_ascii(data: Place) -> None:
         ("remoterun upload x --to l", ["local"]),
         ("remoterun logs ", ["last"]),
         ("remoterun machines rem", ["remove"]),
+        ("remoterun machines remove ", ["plain"]),
         ("remoterun run --inc", ["--include-untracked"]),
     ],
 )
@@ -209,11 +210,19 @@ def test_the_name_of_an_upload_is_asked_for(data: Place) -> None:
     terminal.expect("Uploaded 1 file, 15 bytes: uploads/verse")
     assert ended(terminal) == 0
     assert data.run("upload", "notes.txt").stdout == "uploads/song\n", "nobody is asked without a terminal"
-    assert data.run("cp", "odd/plain.txt", "uploads/verse/more/").stdout == "uploads/verse\n"
+    added = data.run("cp", "odd/plain.txt", "uploads/verse/more/")
+    assert added.stdout == "uploads/verse\n" and "Added 9 bytes: uploads/verse (version 2) on plain" in added.stderr
     assert "more/" in data.run("ls", "uploads/verse").stdout
     done = data.run("rm", "uploads/verse", "uploads/nix", "uploads/song", status=2)
     assert "removed uploads/verse" in done.stderr and "removed uploads/song" in done.stderr
     assert [upload["name"] for upload in data.json("ls")] == ["odd"]
+
+
+def test_what_git_keeps_for_itself_is_named(data: Place, tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path / "cloned")], check=True)
+    done = data.run("upload", str(tmp_path / "cloned"))
+    assert re.search(r"warning: \d+ of its files are git's own, in \.git", done.stderr)
+    data.run("rm", "uploads/cloned")
 
 
 def test_a_file_that_changes_while_it_is_uploaded(data: Place) -> None:
@@ -330,6 +339,23 @@ class TestRuns:
         assert json.loads(ready.run(*RUN, "-b", "--json", "true").stdout)["machine"] == "plain"
         assert ready.run("ls", f"runs/{number}").stdout.split() == ["5", "bytes", "file"]
         ready.run("rm", f"runs/{number}")
+
+    def test_a_run_whose_machine_went_away_while_it_was_handed_over(self, ready: Place) -> None:
+        """Nobody knows whether it has the run: its log is not empty, it can't be asked for."""
+        ready.run(*RUN, "true")
+        number = str(ready.newest()["number"])
+        away = json.dumps({"name": "away", "host": "nobody@127.0.0.1:1", "connect_timeout": 2.0})
+        with sqlite3.connect(Path(ready.env["REMOTERUN_HOME"]) / "registry.db") as database:
+            database.execute(
+                "UPDATE runs SET machine = ?, state = 'uploading', status = '{}', client_pid = ? WHERE number = ?",
+                [away, os.getpid(), number],
+            )
+        database.close()
+        assert "127.0.0.1:1` refused the connection" in ready.run("logs", number, status=125).stderr
+        assert re.search(rf" {number}  uploading", ready.run("ps").stdout)
+        with sqlite3.connect(Path(ready.env["REMOTERUN_HOME"]) / "registry.db") as database:
+            database.execute("DELETE FROM runs WHERE number = ?", [number])
+        database.close()
         assert ready.json("ps", "--label", "night") == []
 
     def test_parts_of_a_log(self, ready: Place) -> None:
@@ -390,6 +416,8 @@ class TestRuns:
         assert ended(terminal) == 130
         terminal = ready.spawn("logs", second)
         terminal.expect("waiting for")
+        env = {"_REMOTERUN_COMPLETE": "complete_bash", "COMP_WORDS": "remoterun stop ", "COMP_CWORD": "2"}
+        assert {first, second} == set(ready.run(env=env).stdout.split()), "what may be stopped is offered"
         ready.run("stop", second)
         terminal.expect(f"run {second} stopped: you stopped it")
         assert ended(terminal) == 143

@@ -258,12 +258,45 @@ class TestLargeFiles:
             file.write(b"damaged")
         any_link.close()
         any_link = any_link.another()
-        with pytest.raises(TransferError, match="damaged"):
-            fetch(any_link, UPLOAD, target, refuse, Progress())
-        assert read_files(target) == {}
         fetch(any_link, UPLOAD, target, refuse, Progress())
-        assert read_files(target) == {"big": OLD}
+        assert read_files(target) == {"big": OLD}, "what was wrong was here, and came anew"
         any_link.close()
+
+    @pytest.mark.parametrize("problem", ["damaged", "missing", "missing everywhere"])
+    def test_damaged_files_are_left_out(self, any_link: Session, tmp_path: Path, problem: str) -> None:
+        """They keep nobody from the others, and from nothing else."""
+        files: Files = {
+            "a": b"x" * 5000,
+            "b": OLD,
+            "c": b"z" * 300_000,
+            "d/a": b"x" * 5000,
+            "e": b"whole",
+            "f": OLD + b"!",
+        }
+        upload(any_link, tmp_path / "s", files)
+        home = Home.open(str(tmp_path / "home"))
+        for name in "abc":
+            content = files[name]
+            assert content is not None
+            blob = Path(home.blob(sha256(content)))
+            copies = [path for path in (tmp_path / "home").rglob("*") if path.is_file() and path.samefile(blob)]
+            assert len(copies) > 1
+            if problem == "damaged":
+                blob.chmod(0o600)
+                blob.write_bytes(content[:-1] + b"?")
+                continue
+            for path in copies if problem == "missing everywhere" else [blob]:
+                path.parent.chmod(0o755)
+                path.unlink()
+        target = tmp_path / "t"
+        if problem == "missing":
+            fetch(any_link, UPLOAD, target, refuse, Progress())
+            assert read_files(target) == files, "the upload's own files are as good"
+            return
+        with pytest.raises(TransferError, match=r"`a` and 3 more are damaged on here.*2 files copied") as caught:
+            fetch(any_link, UPLOAD, target, refuse, Progress())
+        assert caught.value.evidence == "b\nc\nd/a" and "remoterun check here" in str(caught.value.hint)
+        assert read_files(target) == {"e": b"whole", "f": OLD + b"!"}
 
     def test_many_files_over_several_connections(self, any_link: Session, tmp_path: Path) -> None:
         files: Files = {f"{n % 7}/{n}": os.urandom(20_000 + n) for n in range(1500)}
@@ -436,7 +469,8 @@ class TestHostileHosts:
         "get",
         [
             'say(stream, DATA, {"s": 3, "x": 0, "h": good, "c": 0}, b"abd")',
-            'say(stream, DATA, {"s": 3, "x": 0, "h": hashlib.sha256(b"abd").hexdigest(), "c": 0}, b"abd")',
+            'say(stream, DATA, {"s": 3, "x": 0, "h": hashlib.sha256(b"abd").hexdigest(), "c": 0}, b"abd")'
+            "; say(stream, END); sys.exit(1)",
             'say(stream, DATA, {"s": 4, "x": 0, "h": good, "c": 0}, b"abc")',
             'say(stream, DATA, {"s": 3, "x": 0}, b"abc" * 10)',
             'say(stream, DATA, {"s": -1, "x": 0, "h": good}, b"")',
@@ -460,7 +494,7 @@ class TestHostileHosts:
     @pytest.mark.parametrize(
         "get",
         [
-            'say(stream, DATA, {"p": 1}, pack([(raw, b"abd")]))',
+            'say(stream, DATA, {"p": 1}, pack([(raw, b"abd")])); say(stream, END)',
             'say(stream, DATA, {"p": 1}, pack([(hashlib.sha256(b"abd").digest(), b"abd")]))',
             'say(stream, DATA, {"p": 1}, pack([(raw, b"abcd")]))',
             'say(stream, DATA, {"p": 2}, pack([(raw, b"abc"), (raw, b"abc")]))',
@@ -472,7 +506,7 @@ class TestHostileHosts:
             'say(stream, DATA, {"p": 1, "z": 39}, pack([(raw, b"abc")]))',
             'say(stream, DATA, {"p": 1, "z": 1 << 40}, zlib.compress(bytes(1 << 28)))',
             'say(stream, DATA, {"p": 1, "z": 39}, zlib.compress(bytes(1 << 28)))',
-            'say(stream, DATA, {"d": good, "s": 3}, b"abd")',
+            'say(stream, DATA, {"d": good, "s": 3}, b"abd"); say(stream, END)',
             'say(stream, DATA, {"d": good, "s": 4}, b"abcd")',
             'say(stream, DATA, {"d": good, "s": "3"}, b"abc")',
             'say(stream, DATA, {"d": good, "s": 3}, b"abc" * 10)',
