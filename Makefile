@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 BASE := $(VENV)/.ready-base
 READY := $(VENV)/.ready
 ARGS ?=
+WORKERS ?= 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(wildcard constraints.txt),-c constraints.txt)
 
 .PHONY: help demo test lint unit bench clean system
@@ -16,7 +17,7 @@ demo: $(BASE) ## see a run from start to end, on this machine
 	@$(BIN)/python examples/demo.py $(ARGS)
 
 test: system lint ## lint, then every test; as root on Debian or Ubuntu it installs what they need
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 unit: $(READY) ## the tests that need nothing but Python
 	@$(BIN)/pytest tests/unit $(ARGS)

@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 
 # What is quick and tells most comes first; tests/bench is run by `python -m tests.bench`, never by pytest.
 ORDER = ("unit", "contract", "lab", "integration", "e2e")
+GROUPS = ("lab", "places")
 collect_ignore = ["bench"]
 
 LAB = pytest.StashKey[Lab]()
@@ -167,9 +168,27 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def place(item: pytest.Item) -> int:
-        folder = item.path.relative_to(HERE).parts[0] if item.path.is_relative_to(HERE) else ""
-        return ORDER.index(folder) if folder in ORDER else -1
+    items.sort(key=_rank)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
 
-    items.sort(key=place)
+
+def _rank(item: pytest.Item) -> tuple[int, int]:
+    """The groups of several files come early, so that no process is left with one of them at the end."""
+    folder, group = _folder(item), _group(item)
+    place = ORDER.index(folder) if folder in ORDER else -1
+    return (0 if place < 1 else 1 + GROUPS.index(group) if group in GROUPS else 1 + len(GROUPS), place)
+
+
+def _group(item: pytest.Item) -> str:
+    """What one process runs in order: a file, or all that share a lab, or a user's place, which take long to make."""
+    asked: set[str] = set(getattr(item, "fixturenames", ()))
+    if _folder(item) == "e2e" and asked & {"shared", "lab"}:
+        return "places"
+    return "lab" if "lab" in asked else str(item.path.relative_to(HERE))
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(HERE).parts[0] if item.path.is_relative_to(HERE) else ""

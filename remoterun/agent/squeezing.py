@@ -17,6 +17,8 @@ WORTH = 0.9
 """What a sample must shrink to for the link to be looked at."""
 PASS_OVER = 16
 """Bodies that are sent as they are after one that did not shrink."""
+MOST_WORK = 0.5
+"""Of the time, that must be spent waiting for the link before it pays to compress thoroughly."""
 WINDOW = 2 << 20
 """Bytes that SSH takes in before the other side must have answered; until then nothing is known of the link."""
 
@@ -36,6 +38,8 @@ class Squeezing:
         self._link = WINDOW / round_trip if round_trip > 0.002 else float("inf")
         self._speed, self._shrunk = 300e6, 0.5
         self._sent = self._since = 0
+        self._waits = 1.0
+        """Of the time, that goes by in waiting for the link."""
         self._seconds = self._blocked = 0.0
         self._pass_over = 0
 
@@ -58,7 +62,7 @@ class Squeezing:
         codec = self._codec()
         if codec is None or self._link > codec.speed:
             return data, {}
-        thorough = self._link < codec.slow_link
+        thorough = self._link < codec.slow_link and self._waits > MOST_WORK
         begun = time.perf_counter()
         made = codec.compress(data, codec.thorough if thorough else codec.quick)
         took = time.perf_counter() - begun
@@ -81,6 +85,6 @@ class Squeezing:
         self._seconds += seconds
         self._blocked += blocked
         if self._since >= WINDOW:
-            waits = self._blocked > self._seconds / 10
-            self._link = self._since / max(self._seconds if waits else self._blocked, 1e-9)
+            self._waits = self._blocked / max(self._seconds, 1e-9)
+            self._link = self._since / max(self._seconds if self._waits > 0.1 else self._blocked, 1e-9)
             self._since, self._seconds, self._blocked = 0, 0.0, 0.0

@@ -158,7 +158,7 @@ class Box:
             pytest.fail(", ".join(left))
         if self.host.exec(["which", "docker"]).returncode == 0:
             until(lambda: not self.containers())
-        until(lambda: not self.processes(".pyz"))
+        until(lambda: not self.processes(".pyz"), 60)  # the end of a connection that was cut comes when TCP tries again
 
 
 class Follow(threading.Thread):
