@@ -3,8 +3,8 @@
     partial/KEY          as long as the blob, with holes where nothing has come yet
     partial/KEY.parts    (u64 offset, u64 length) of each part that is whole, appended when it is
 
-Who has sent the parts asks for the seal, which waits for those that are still on their way and makes the blob. Its
-SHA-256 is computed meanwhile, as far as there are no holes. A cut transfer goes on with the parts that are not listed.
+Who sends the parts asks for the seal when he begins: its SHA-256 is computed as far as there are no holes, and when he
+has said which it must be, the last part makes the blob. A cut transfer goes on with the parts that are not listed.
 Standard library only; Python >= 3.8.
 """
 
@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import heapq
 import os
 import struct
 import time
-from typing import Callable, List, Tuple
+from typing import BinaryIO, Callable, List, Tuple
 
 from .home import Home, HomeError
 from .protocol import Body
@@ -89,38 +90,85 @@ def listed(home: Home, key: str) -> List[Tuple[int, int]]:
     return list(_PART.iter_unpack(data[: len(data) // _PART.size * _PART.size]))
 
 
-def seal(home: Home, key: str, size: int, digest: str, alive: Callable[[], bool]) -> None:
-    """Make the blob `digest` of the parts of `key`. Waits for those on their way. Raises `HomeError`."""
+def seal(home: Home, key: str, size: int, said: Callable[[], str], alive: Callable[[], bool]) -> None:
+    """Make a blob of the parts of `key`, which may still be on their way. `said` gives its digest, "" as long as nobody
+    knows that; it is waited for. Raises `HomeError`."""
     path = os.path.join(home.partial, key)
-    hashed = hashlib.sha256()
-    done, seen, since = 0, -1, time.monotonic()
     with os.fdopen(_open(path), "rb", buffering=0) as file:  # it may be here before the first part
-        while done < size:
-            if home.has_blob(digest):  # another client has sent the same meanwhile
+        try:
+            found, digest = _hash(home, key, size, file, said, alive)
+        except BaseException:
+            if not os.fstat(file.fileno()).st_size:
                 discard(home, key)
-                return
-            parts = listed(home, key)
-            whole = _without_holes(parts)
-            if len(parts) != seen:
-                seen, since = len(parts), time.monotonic()
-            while done < min(whole, size):
-                data = file.read(min(PIECE, min(whole, size) - done))
-                if not data:
-                    raise HomeError("bad_stream", "less of a blob is here than was said")
-                hashed.update(data)
-                done += len(data)
-            if done < size:
-                if time.monotonic() - since > PATIENCE or not alive():
-                    if not parts:
-                        discard(home, key)
-                    raise HomeError("bad_stream", "a part of a blob did not come")
-                time.sleep(0.005)
-        if hashed.hexdigest() != digest or os.fstat(file.fileno()).st_size != size:
+            raise
+        if found and (found != digest or os.fstat(file.fileno()).st_size != size):
             discard(home, key)
             raise HomeError("damaged", "the content of %s did not arrive as it was read" % digest[:12])
         os.fsync(file.fileno())
-    home.adopt(path, digest)
+    if found:
+        home.adopt(path, digest)
     discard(home, key)
+
+
+def _hash(
+    home: Home, key: str, size: int, file: BinaryIO, said: Callable[[], str], alive: Callable[[], bool]
+) -> Tuple[str, str]:
+    """(what the parts together are, what was said). The former is "" if the blob has come otherwise."""
+    hashed = hashlib.sha256()
+    done, since = 0, time.monotonic()
+    digest = ""
+    journal = _Journal(os.path.join(home.partial, key + PARTS))
+    while done < size or not digest:
+        digest = digest or said()
+        if digest and home.has_blob(digest):  # another client has sent the same meanwhile
+            return "", digest
+        first = journal.read()
+        if first < LARGEST or not digest:
+            since = time.monotonic()
+        if first < done:  # it came once more, and may be another
+            hashed, done = hashlib.sha256(), 0
+            file.seek(0)
+        whole = min(journal.whole, size)
+        if done < whole:
+            data = file.read(min(PIECE, whole - done))
+            if not data:
+                raise HomeError("bad_stream", "less of a blob is here than was said")
+            hashed.update(data)
+            done += len(data)
+        elif done < size or not digest:
+            if time.monotonic() - since > PATIENCE or not alive():
+                raise HomeError("bad_stream", "a part of a blob did not come")
+            time.sleep(0.005)
+    return hashed.hexdigest(), digest
+
+
+class _Journal:
+    """What parts are here, read as they come: `whole` bytes from the start on have no hole."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._at = 0
+        self._after: List[Tuple[int, int]] = []
+        """(start, end) of those after a hole, as a heap."""
+        self.whole = 0
+
+    def read(self) -> int:
+        """Where the first of the new ones starts; more than any blob has if there are none."""
+        try:
+            with open(self._path, "rb", buffering=0) as file:
+                file.seek(self._at)
+                data = file.read()
+        except FileNotFoundError:
+            return LARGEST
+        data = data[: len(data) // _PART.size * _PART.size]
+        self._at += len(data)
+        first = LARGEST
+        for offset, length in _PART.iter_unpack(data):
+            first = min(first, offset)
+            heapq.heappush(self._after, (offset, offset + length))
+        while self._after and self._after[0][0] <= self.whole:
+            self.whole = max(self.whole, heapq.heappop(self._after)[1])
+        return first
 
 
 def _open(path: str) -> int:
@@ -136,13 +184,3 @@ def discard(home: Home, key: str) -> None:
     for name in (key, key + PARTS):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(home.partial, name))
-
-
-def _without_holes(parts: List[Tuple[int, int]]) -> int:
-    """Bytes from the start on that are here."""
-    end = 0
-    for offset, length in sorted(parts):
-        if offset > end:
-            break
-        end = max(end, offset + length)
-    return end

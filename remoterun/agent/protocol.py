@@ -17,6 +17,7 @@ Standard library only; Python >= 3.8.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 import threading
@@ -349,6 +350,7 @@ class Link:
         self._next = 1
         self._handlers: List[threading.Thread] = []
         self._closed: Optional[Exception] = None
+        self._ended = threading.Event()
         self._greeting = Stream(self, 0)
         if handler is None:
             self._streams[0] = self._greeting
@@ -364,6 +366,17 @@ class Link:
         thread = threading.Thread(target=self.run, name="remoterun link", daemon=True)
         thread.start()
         return thread
+
+    def keep(self, every: float) -> None:
+        """Until the link ends, write something every so many seconds, which the other side drops: of a connection whose
+        other end is gone without a word, only who sends learns that."""
+
+        def beat() -> None:
+            with contextlib.suppress(LinkClosed):
+                while not self._ended.wait(every):
+                    self.write(encode(0, DATA, {}))
+
+        threading.Thread(target=beat, name="remoterun keeps", daemon=True).start()
 
     def open(self, op: str, **arguments: Any) -> Stream:
         """Start a request. Raises `LinkClosed` when the link is gone."""
@@ -424,6 +437,7 @@ class Link:
             if self._closed is None:
                 self._closed = reason or LinkClosed("the link was closed")
             streams, self._streams = list(self._streams.values()), {}
+        self._ended.set()
         for stream in streams:
             stream._on_failure(self._closed)
 

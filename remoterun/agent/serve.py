@@ -60,6 +60,9 @@ READ = 256 << 10
 PIPE = 1 << 20
 """Bytes that wait in the pipes to and from sshd: with the usual 64 kB, we and it take turns."""
 _F_SETPIPE_SZ = 1031
+SIGN_OF_LIFE = 60.0
+"""Seconds between frames that nobody needs: where a laptop went to sleep, sshd gives its connection up a quarter of an
+hour after the first of them, and we end; without them both would wait for hours."""
 PATIENCE = 10.0
 """Seconds for requests to put away what has come, after a cut."""
 
@@ -75,6 +78,7 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
     server = Server(home)
     supervisor.revive(home)
     link = Link(_read_all, lambda *parts: _write_all(pipe_out, *parts), server.handle)
+    link.keep(SIGN_OF_LIFE)
     link.run()
     link.join(PATIENCE)
     idle()
@@ -213,13 +217,30 @@ class Server:
             "sizes": sorted(self.home.sizes_of_blobs(set(sizes))) if sizes else [],
         }
 
-    def op_seal(self, stream: Stream, key: str, size: int, digest: str) -> Dict[str, Any]:
-        """Make a blob of parts that were sent, or are on their way on other connections: see parts.py."""
-        if not is_digest(key) or not is_digest(digest):
+    def op_seal(self, stream: Stream, key: str, size: int) -> Dict[str, Any]:
+        """Make a blob of parts that are on their way on this and other connections: see parts.py. In: {"h": digest}, as
+        soon as that is known."""
+        if not is_digest(key):
             raise HomeError("bad_stream", "not a digest: %s" % show(key[:80]))
-        self._lease.add(bytes.fromhex(digest))
-        parts.seal(self.home, key, size, digest, lambda: not stream.cancelled)
+        told: List[str] = []
+
+        def said() -> str:
+            if not told:
+                with contextlib.suppress(TimeoutError):
+                    told.append(self._digest_of(stream))
+            return "".join(told)
+
+        parts.seal(self.home, key, size, said, lambda: not stream.cancelled)
         return {}
+
+    def _digest_of(self, stream: Stream) -> str:
+        """What is sent as one; raises `TimeoutError` as long as it is not. The blob is referred to from then on."""
+        frame = stream.receive(0)
+        digest = str(frame.header.get("h")) if frame is not None else ""
+        if not is_digest(digest):
+            raise HomeError("bad_stream", "not a digest: %s" % show(digest[:80]))
+        self._lease.add(bytes.fromhex(digest))
+        return digest
 
     def op_fetch_parts(
         self, stream: Stream, digest: str, accept: Iterable[str] = (), round_trip: float = 0.0

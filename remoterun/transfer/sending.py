@@ -400,23 +400,24 @@ class _Sender:
 
     def _in_parts(self, path: str, size: int, key: str, digest: str = "") -> str:
         """Send a file over all lanes; its digest, if that is not known. Blocks until it is there."""
-        hashed = hashlib.sha256()
-        there = deque(sorted(self._parts.get(key, ())))
-        at = 0
-        for data in pieces(path, 0, size, PART):
-            if not digest:
-                hashed.update(data)
-            part = (at, len(data))
-            at += len(data)
-            while there and sum(there[0]) < at:
-                there.popleft()
-            if there and there[0][0] <= part[0]:
-                self._count(0, 0, there=len(data))
-                continue
-            header: dict[str, Any] = {"k": key, "s": size, "o": part[0], "n": part[1]}
-            self._share([(data, header)], len(data), 0)
-        digest = digest or hashed.hexdigest()
-        with self._session.stream("seal", key=key, size=size, digest=digest) as stream:
+        with self._session.stream("seal", key=key, size=size) as stream:  # hashes there what has come
+            hashed = hashlib.sha256()
+            there = deque(sorted(self._parts.get(key, ())))
+            at = 0
+            for data in pieces(path, 0, size, PART):
+                if not digest:
+                    hashed.update(data)
+                part = (at, len(data))
+                at += len(data)
+                while there and sum(there[0]) < at:
+                    there.popleft()
+                if there and there[0][0] <= part[0]:
+                    self._count(0, 0, there=len(data))
+                    continue
+                header: dict[str, Any] = {"k": key, "s": size, "o": part[0], "n": part[1]}
+                self._share([(data, header)], len(data), 0)
+            digest = digest or hashed.hexdigest()
+            stream.send(b"", h=digest)
             stream.end()
             while True:
                 try:

@@ -437,7 +437,7 @@ REQUEST = st.one_of(
     st.tuples(st.sampled_from(["put", "missing", "fetch", "put", "fetch_parts", "begun", "nothing"]), st.just({})),
     st.tuples(st.just("patch"), st.fixed_dictionaries({
         "size": NUMBER, "key": NAME, "offset": NUMBER, "like": st.lists(NAME, max_size=6) | NAME})),
-    st.tuples(st.just("seal"), st.fixed_dictionaries({"key": NAME, "size": NUMBER, "digest": NAME})),
+    st.tuples(st.just("seal"), st.fixed_dictionaries({"key": NAME, "size": NUMBER})),
     st.tuples(st.sampled_from(["fetch_part", "fetch_parts", "records"]), st.fixed_dictionaries(
         {"digest": NAME}, optional={"offset": NUMBER, "length": NUMBER})),
     st.tuples(st.sampled_from(["begun", "commit_upload", "upload", "remove_upload"]), st.fixed_dictionaries({

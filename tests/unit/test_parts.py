@@ -74,7 +74,7 @@ def test_in_any_order_and_some_twice(
     for offset, length in todo:
         put(home, offset, length, piece=piece)
     assert sorted(listed(home, KEY)) == sorted(todo)
-    seal(home, KEY, SIZE, sha256(BLOB), lambda: True)
+    seal(home, KEY, SIZE, lambda: sha256(BLOB), lambda: True)
     sound(home, sha256(BLOB), BLOB)
 
 
@@ -88,20 +88,20 @@ class TestSeal:
             if length:
                 put(home, offset, length)
         with pytest.raises(HomeError, match="did not come"):
-            seal(home, KEY, SIZE, sha256(BLOB), lambda: True)
+            seal(home, KEY, SIZE, lambda: sha256(BLOB), lambda: True)
         put(home, start, end - start)
-        seal(home, KEY, SIZE, sha256(BLOB), lambda: True)
+        seal(home, KEY, SIZE, lambda: sha256(BLOB), lambda: True)
         sound(home, sha256(BLOB), BLOB)
 
     def test_nothing_at_all(self, home: Home, impatient: None) -> None:
         with pytest.raises(HomeError, match="did not come"):
-            seal(home, KEY, SIZE, sha256(BLOB), lambda: True)
+            seal(home, KEY, SIZE, lambda: sha256(BLOB), lambda: True)
         assert os.listdir(home.partial) == []
 
     def test_it_waits_for_what_is_on_its_way(self, home: Home) -> None:
         done: list[object] = []
         put(home, 0, 10_000)
-        thread = threading.Thread(target=lambda: done.append(seal(home, KEY, SIZE, sha256(BLOB), lambda: True)))
+        thread = threading.Thread(target=lambda: done.append(seal(home, KEY, SIZE, lambda: sha256(BLOB), lambda: True)))
         thread.start()
         for offset, length in reversed(cuts(SIZE, [10_000, 60_000, 110_000, 160_000])[1:]):
             assert not done and not home.has_blob(sha256(BLOB))
@@ -113,14 +113,14 @@ class TestSeal:
     def test_nobody_wants_it_any_more(self, home: Home) -> None:
         put(home, 0, 10_000)
         with pytest.raises(HomeError):
-            seal(home, KEY, SIZE, sha256(BLOB), lambda: False)
+            seal(home, KEY, SIZE, lambda: sha256(BLOB), lambda: False)
         assert listed(home, KEY) == [(0, 10_000)]
 
     @pytest.mark.parametrize("size", [SIZE - 1, SIZE + 1, 0, 1])
     def test_another_size(self, home: Home, impatient: None, size: int) -> None:
         put(home, 0, SIZE)
         with pytest.raises(HomeError):
-            seal(home, KEY, size, sha256(BLOB[:size]), lambda: True)
+            seal(home, KEY, size, lambda: sha256(BLOB[:size]), lambda: True)
         assert not home.has_blob(sha256(BLOB[:size]))
 
     def test_another_content(self, home: Home) -> None:
@@ -128,22 +128,45 @@ class TestSeal:
         put(home, 0, SIZE)
         put(home, 5, 1, blob=b"?" * SIZE)
         with pytest.raises(HomeError) as caught:
-            seal(home, KEY, SIZE, sha256(BLOB), lambda: True)
+            seal(home, KEY, SIZE, lambda: sha256(BLOB), lambda: True)
         assert caught.value.code == "damaged"
         assert not home.has_blob(sha256(BLOB)) and os.listdir(home.partial) == []
+
+    def test_a_part_comes_again_and_is_another(self, home: Home) -> None:
+        """After it was hashed."""
+        put(home, 0, 100_000)
+        asked = iter(["", "", ""])
+
+        def said() -> str:
+            if next(asked, None) is None and not listed(home, KEY)[1:]:
+                put(home, 5, 1, blob=b"?" * SIZE)
+                put(home, 100_000, SIZE - 100_000)
+            return sha256(BLOB) if listed(home, KEY)[1:] else ""
+
+        with pytest.raises(HomeError) as caught:
+            seal(home, KEY, SIZE, said, lambda: True)
+        assert caught.value.code == "damaged" and not home.has_blob(sha256(BLOB))
+
+    @pytest.mark.parametrize("sent", [False, True])
+    def test_its_client_leaves_before_all_is_sent(self, home: Home, sent: bool) -> None:
+        if sent:
+            put(home, 0, 10_000)
+        with pytest.raises(HomeError):
+            seal(home, KEY, SIZE, lambda: "", lambda: False)
+        assert bool(os.listdir(home.partial)) is sent and listed(home, KEY) == [(0, 10_000)] * sent
 
     def test_the_blob_has_come_otherwise(self, home: Home) -> None:
         """Two terminals send the same: the parts of one were swept up with the blob that the other made."""
         home.put(BLOB)
         put(home, SIZE - 10, 10)
-        seal(home, KEY, SIZE, sha256(BLOB), lambda: True)
+        seal(home, KEY, SIZE, lambda: sha256(BLOB), lambda: True)
         sound(home, sha256(BLOB), BLOB)
 
     def test_a_part_that_comes_after_it(self, home: Home) -> None:
         """Whoever had begun to send one can't change the blob with it."""
         late = Part(home, KEY, SIZE, 0, 10)
         put(home, 0, SIZE)
-        seal(home, KEY, SIZE, sha256(BLOB), lambda: True)
+        seal(home, KEY, SIZE, lambda: sha256(BLOB), lambda: True)
         try:
             late.take(b"?" * 10)
         except (HomeError, OSError):
@@ -182,7 +205,7 @@ class TestPart:
         assert listed(home, KEY) == []
         for offset, length in cuts(SIZE, [100_000]):
             put(home, offset, length)
-        seal(home, KEY, SIZE, sha256(BLOB), lambda: True)
+        seal(home, KEY, SIZE, lambda: sha256(BLOB), lambda: True)
         sound(home, sha256(BLOB), BLOB)
 
     def test_a_journal_that_was_cut(self, home: Home) -> None:
@@ -223,6 +246,13 @@ def begun(link: Link) -> set[tuple[int, int]]:
     return {(offset, length) for offset, length in link.call("begun")["parts"].get(KEY, [])}
 
 
+def sealed(link: Link, h: Any, **arguments: Any) -> None:
+    stream = link.open("seal", **{"key": KEY, "size": SIZE, **arguments})
+    stream.send(b"", h=h)
+    stream.end()
+    stream.finish(20)
+
+
 class TestOverLinks:
     def test_several_lanes(self, home: Home) -> None:
         todo = cuts(SIZE, list(range(0, SIZE, 7_000)))
@@ -231,12 +261,15 @@ class TestOverLinks:
                 threading.Thread(target=send_parts, args=(one, todo[::2])),
                 threading.Thread(target=send_parts, args=(two, todo[1::2])),
             ]
-            stream = one.open("seal", key=KEY, size=SIZE, digest=sha256(BLOB))
+            stream = one.open("seal", key=KEY, size=SIZE)
             until(lambda: os.listdir(home.partial), what="it is asked for before the first part comes")
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join(20)
+            with pytest.raises(TimeoutError):
+                stream.finish(0.05)  # nobody has said what it must be
+            stream.send(b"", h=sha256(BLOB))
             stream.end()
             stream.finish(20)
         sound(home, sha256(BLOB), BLOB)
@@ -257,7 +290,7 @@ class TestOverLinks:
                     stream.send(BLOB[at : at + size // 2], k=KEY, s=SIZE, o=at, n=size)
                 cut()
         with served(home) as link:
-            link.call("seal", key=KEY, size=SIZE, digest=sha256(BLOB))
+            sealed(link, h=sha256(BLOB))
         sound(home, sha256(BLOB), BLOB)
 
     def test_a_blob_that_was_begun_in_parts_is_not_begun_from_the_start(self, home: Home) -> None:
@@ -308,7 +341,7 @@ class TestOverLinks:
                 send_parts(link, [(0, 10)], **header)
             assert begun(link) == set()
             send_parts(link, [(0, SIZE)])
-            link.call("seal", key=KEY, size=SIZE, digest=sha256(BLOB))
+            sealed(link, h=sha256(BLOB))
         sound(home, sha256(BLOB), BLOB)
 
     @pytest.mark.parametrize("offset", [1 << 40, 1 << 62, (1 << 63) - 11])
@@ -325,7 +358,8 @@ class TestOverLinks:
             path = Path(home.partial, KEY)
             assert not path.exists() or path.stat().st_blocks * 512 <= 1 << 16
             link.call("begun")
-            stream = link.open("seal", key=KEY, size=offset + 10, digest=sha256(b"x"))
+            stream = link.open("seal", key=KEY, size=offset + 10)
+            stream.send(b"", h=sha256(b"x"))
             stream.end()
             with pytest.raises((TimeoutError, RemoteError)):
                 stream.finish(0.2)
@@ -336,7 +370,7 @@ class TestOverLinks:
     @pytest.mark.parametrize(
         "arguments",
         [
-            {"key": "x"}, {"key": "../x"}, {"key": 5}, {"digest": "x"}, {"digest": None}, {"size": "x"}, {"size": None},
+            {"key": "x"}, {"key": "../x"}, {"key": 5}, {"h": "x"}, {"h": None}, {"h": 5}, {"size": "x"}, {"size": None},
             {"size": -1}, {"size": 0}, {"more": 1},
         ],
         ids=str,
@@ -345,5 +379,5 @@ class TestOverLinks:
         with served(home) as link:
             send_parts(link, [(0, SIZE)])
             with pytest.raises(RemoteError):
-                link.call("seal", **{"key": KEY, "size": SIZE, "digest": sha256(BLOB), **arguments})
+                sealed(link, **{"h": sha256(BLOB), **arguments})
         assert not home.has_blob(hashlib.sha256(BLOB).hexdigest())

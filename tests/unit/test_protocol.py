@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -380,6 +381,30 @@ class TestLoss:
         assert len(sent) == 2
         over.set()
         reader.join(10)
+
+    def test_a_link_on_which_nothing_happens_is_written_to(self) -> None:
+        """And nothing comes of it at the other end."""
+        here, there = socket.socketpair()
+        client = Link(pumped(here.recv), lambda *parts: here.sendall(b"".join(parts)))
+        written: list[bytes] = []
+
+        def write(*parts: Any) -> None:
+            written.append(b"".join(parts))
+            there.sendall(written[-1])
+
+        agent = Link(pumped(there.recv), write, lambda stream, op, arguments: stream.end(op=op))
+        threads = [client.start(), agent.start()]
+        agent.write(encode(0, DATA, {"home_id": "x"}))
+        assert client.greeting(10) == {"home_id": "x"}
+        agent.keep(0.01)
+        until(lambda: len(written) >= 5)
+        assert client.call("hello") == {"op": "hello"} and not client.closed
+        here.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join(10)
+        until(lambda: not any(thread.name == "remoterun keeps" for thread in threading.enumerate()))
+        here.close()
+        there.close()
 
     def test_no_greeting(self) -> None:
         link = Link(pumped(lambda limit: b""), lambda *parts: None)
