@@ -17,7 +17,7 @@ demo: $(BASE) ## see a run from start to end, on this machine
 	@$(BIN)/python examples/demo.py $(ARGS)
 
 test: system lint ## lint, then every test; as root on Debian or Ubuntu it installs what they need
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder $(ARGS)
 
 unit: $(READY) ## the tests that need nothing but Python
 	@$(BIN)/pytest tests/unit $(ARGS)

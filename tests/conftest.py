@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -29,7 +30,15 @@ HERE = Path(__file__).parent
 
 # What is quick and tells most comes first; tests/bench is run by `python -m tests.bench`, never by pytest.
 ORDER = ("unit", "contract", "lab", "integration", "e2e")
-GROUPS = ("lab", "places")
+# Files that share what takes long to make: hosts with Docker; a user's place, whose environment has TensorFlow.
+TOGETHER = {
+    **dict.fromkeys(("contract/test_engines.py", "lab/test_lab.py"), "lab"),
+    **dict.fromkeys(("integration/test_cuts.py", "integration/test_faults.py"), "lab"),
+    **{
+        f"e2e/test_{name}.py": "places"
+        for name in ("bad_input", "cli", "example_node", "lesson", "readme", "rhymes_page", "session", "upkeep")
+    },
+}
 collect_ignore = ["bench"]
 
 LAB = pytest.StashKey[Lab]()
@@ -168,27 +177,26 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_rank)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
 
 
 def _rank(item: pytest.Item) -> tuple[int, int]:
     """The groups of several files come early, so that no process is left with one of them at the end."""
-    folder, group = _folder(item), _group(item)
-    place = ORDER.index(folder) if folder in ORDER else -1
-    return (0 if place < 1 else 1 + GROUPS.index(group) if group in GROUPS else 1 + len(GROUPS), place)
+    inside = item.path.is_relative_to(HERE)
+    name = item.path.relative_to(HERE).as_posix() if inside else ""
+    place = ORDER.index(name.partition("/")[0]) if name.partition("/")[0] in ORDER else -1
+    return (0 if place < 1 else 1 if name in TOGETHER else 2, place)
 
 
-def _group(item: pytest.Item) -> str:
-    """What one process runs in order: a file, or all that share a lab, or a user's place, which take long to make."""
-    asked: set[str] = set(getattr(item, "fixturenames", ()))
-    if _folder(item) == "e2e" and asked & {"shared", "lab"}:
-        return "places"
-    return "lab" if "lab" in asked else str(item.path.relative_to(HERE))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What one of several processes (`make test` takes two) runs in order: a file, or those that stand together."""
+    from xdist.scheduler import LoadScopeScheduling
 
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return TOGETHER.get(file.removeprefix("tests/"), file)
 
-def _folder(item: pytest.Item) -> str:
-    return item.path.relative_to(HERE).parts[0] if item.path.is_relative_to(HERE) else ""
+    return ByFile(config, log)
