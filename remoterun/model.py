@@ -156,7 +156,8 @@ class MachineType:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a user asks for, before it becomes a run. `command` is text for `sh -c`."""
+    """What a user asks for, before it becomes a run. `command` is text for `sh -c`; `options`, those of `remoterun run`
+    that ask for the same again, are told to it."""
 
     command: str
     mounts: tuple[Mount, ...] = ()
@@ -168,6 +169,7 @@ class RunRequest:
     description: str | None = None
     labels: tuple[str, ...] = ()
     timeout: float | None = None
+    options: str = ""
 
 
 @dataclass(frozen=True)

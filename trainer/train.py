@@ -8,6 +8,7 @@ The flags are those of ml5's training script, and some more; `--help` lists them
 
 import math
 import os
+import shlex
 import signal
 import sys
 import time
@@ -154,7 +155,8 @@ def train(settings: Settings) -> int:
         save()  # or again: the model may have been moved away since
     keeper.close()
     if stop.requested:
-        say(f"stopped by {stop.requested.name} at step {step} of {total}; {how_to_go_on(settings.save_checkpoints)}")
+        goes_on = how_to_go_on(settings.save_checkpoints, sys.argv[1:])
+        say(f"stopped by {stop.requested.name} at step {step} of {total}; {goes_on}")
         return 128 + stop.requested
     if step == began:
         say(f"nothing to do: step {step} was reached before; --num_epochs or --steps trains on, --resume never anew")
@@ -185,13 +187,29 @@ class StopRequest:
             signal.signal(again, signal.SIG_DFL)
 
 
-def how_to_go_on(checkpoints: Path) -> str:
+def how_to_go_on(checkpoints: Path, arguments: Sequence[str]) -> str:
     """In a run of remoterun the next one starts in a folder of its own, where these checkpoints are not."""
-    run = os.environ.get("REMOTERUN_RUN_ID")
-    if not run or checkpoints.is_absolute():
+    outputs, options = os.environ.get("REMOTERUN_OUTPUTS"), os.environ.get("REMOTERUN_OPTIONS")
+    if not outputs or checkpoints.is_absolute():
         return "the same command goes on from there"
-    mount = f"-m runs/{run}/{checkpoints}:before"
-    return f"the same with {mount} for remoterun run, and --resume before, goes on from there"
+    mount = ["-m", f"{outputs}/{checkpoints}:before"]
+    command = without(["python", "-m", "trainer.train", *arguments], "--resume") + ["--resume", "before"]
+    if options is None:
+        return f"the same with {' '.join(mount)} for remoterun run, and --resume before, goes on from there"
+    given = shlex.split(options)
+    ours = [at for at in range(1, len(given)) if given[at - 1] == "-m" and given[at].endswith(":before")]
+    kept = [word for at, word in enumerate(given) if at not in ours and at + 1 not in ours]
+    return f"to go on from there:\n  {shlex.join(['remoterun', 'run', *kept, *mount, shlex.join(command)])}"
+
+
+def without(words: Sequence[str], option: str) -> list[str]:
+    """The words but for an option and its value."""
+    kept, skip = [], False
+    for word in words:
+        if not skip and word != option and not word.startswith(f"{option}="):
+            kept.append(word)
+        skip = word == option
+    return kept
 
 
 def choose(settings: Settings, text: data.Text, initial: Checkpoint | None) -> Settings:

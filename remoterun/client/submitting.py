@@ -190,7 +190,10 @@ def _spec(
         "REMOTERUN_RUN_ID": str(run.number),
         "REMOTERUN_RUN_KEY": run.key,
         "REMOTERUN_MACHINE": machine.name,
+        "REMOTERUN_OUTPUTS": str(Resource("runs", str(run.number), source.workdir if source is not None else "")),
     }
+    if request.options:
+        variables["REMOTERUN_OPTIONS"] = request.options
     variables.update(request.env)
     git = None
     if source is not None and source.commit is not None:

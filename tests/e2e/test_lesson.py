@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -82,8 +83,9 @@ def second_half(engine: Engine, folder: Path, until: Callable[..., Any], ml5: br
     ended = until(lambda: (found := place.json("info", begun))["ended"] and found, 90)
     assert (ended["state"], ended["exit_code"]) == ("stopped", 143)
 
-    before = ("-m", f"runs/{begun}/checkpoints:before")
-    done = place.run(*run, *before, TRAIN + " --resume before")
+    ours, *again = shlex.split(place.run("logs", begun, status=143).stdout.splitlines()[-1])
+    assert ours == "remoterun" and f"runs/{begun}/checkpoints:before" in again
+    done = place.run(*again)  # as the last line says
     resumed = place.newest()["number"]
     assert "resuming at step " in done.stdout
 

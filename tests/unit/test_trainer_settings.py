@@ -120,11 +120,18 @@ def test_resume_names_folders() -> None:
 
 
 def test_a_run_of_remoterun_is_told_how_the_next_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("REMOTERUN_RUN_ID", raising=False)
-    assert how_to_go_on(Path("checkpoints")) == "the same command goes on from there"
-    monkeypatch.setenv("REMOTERUN_RUN_ID", "16")
-    assert "-m runs/16/checkpoints:before" in how_to_go_on(Path("checkpoints"))
-    assert "--resume before" in how_to_go_on(Path("checkpoints"))
+    for name in ("REMOTERUN_OUTPUTS", "REMOTERUN_OPTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    arguments = ["--data_dir=./data", "--resume", "before", "--steps", "9"]
+    assert how_to_go_on(Path("checkpoints"), arguments) == "the same command goes on from there"
+    monkeypatch.setenv("REMOTERUN_OUTPUTS", "runs/16/sub")
+    said = how_to_go_on(Path("checkpoints"), arguments)
+    assert "-m runs/16/sub/checkpoints:before" in said and "--resume before" in said
+    monkeypatch.setenv("REMOTERUN_OPTIONS", "-t k80 -m runs/15/checkpoints:before -m 'uploads/doom:my data'")
+    assert how_to_go_on(Path("checkpoints"), arguments).splitlines()[1].strip() == (
+        "remoterun run -t k80 -m 'uploads/doom:my data' -m runs/16/sub/checkpoints:before"
+        " 'python -m trainer.train --data_dir=./data --steps 9 --resume before'"
+    )
 
 
 @pytest.mark.parametrize(

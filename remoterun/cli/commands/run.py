@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,6 +102,11 @@ def run(
         description=description,
         labels=tuple(label),
         timeout=parse_duration(timeout) if timeout is not None else None,
+        options=_options(
+            {"-t": machine, "--pip-req": pip_req, "--image": image, "-c": commit_ref, "--timeout": timeout},
+            {"-m": mount, "-e": [text.partition("=")[0] for text in env], "--pip": pip, "--apt": apt},
+            {"--include-untracked": include_untracked, "--no-git": no_git, "-y": yes},
+        ),
     )
     with connect() as client:
         type_ = client.machine(machine)
@@ -143,6 +150,13 @@ def _submit(client: Client, request: RunRequest, source: Source | None, machine:
             render.line(f"run {number} {'was not' if known.final else 'may not have been'} handed over")
             render.line(f"  remoterun info {number}   shows what became of it")
         raise
+
+
+def _options(single: Mapping[str, object], repeated: Mapping[str, list[str]], flags: Mapping[str, bool]) -> str:
+    """As they were typed, but for the values of variables, which may be secrets."""
+    words = [word for name, value in single.items() if value is not None for word in (name, str(value))]
+    words += [word for name, values in repeated.items() for value in values for word in (name, value)]
+    return shlex.join(words + [name for name, given in flags.items() if given])
 
 
 def _command(words: list[str]) -> str:
