@@ -13,6 +13,7 @@
     │   ├── AgentError          the agent can't start there (python3, versions, disk)
     │   └── LinkLost            the connection broke under a request; the run goes on
     ├── TransferError         data arrived damaged, or changed while it was read
+    │   ├── SomeDamaged         some files are damaged on their machine; the others were copied
     │   └── UnsafePath          a path from a host that would leave the target
     └── RunFailed             the run ended without its command's exit code
 
@@ -21,6 +22,8 @@ log's tail) and the `hint`: the next command to type. One place, `cli.render`, t
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class RemoterunError(Exception):
@@ -85,6 +88,14 @@ class TransferError(RemoterunError):
 
 class UnsafePath(TransferError):
     pass
+
+
+class SomeDamaged(TransferError):
+    """`fetched`: what was copied, a `client.Fetched`."""
+
+    def __init__(self, message: str, fetched: Any, *, hint: str | None = None, evidence: str | None = None) -> None:
+        super().__init__(message, hint=hint, evidence=evidence)
+        self.fetched = fetched
 
 
 class RunFailed(RemoterunError):

@@ -345,7 +345,7 @@ def _check_status(status: dict[str, Any]) -> None:
         value = status.get(name)
         if value is not None and (not isinstance(value, type_) or isinstance(value, bool)):
             raise ValueError(f"{name}: {value!r}")
-    if status.get("code") is not None and not 0 <= status["code"] <= 255:
+    if status.get("code") is not None and not -256 < status["code"] < 256:
         raise ValueError(f"code: {status['code']!r}")
     for name in ("started", "ended"):
         if status.get(name) is not None:

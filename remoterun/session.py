@@ -159,12 +159,9 @@ class Session:
 
     @contextlib.contextmanager
     def understood(self) -> Iterator[None]:
-        """For making sense of an answer: a host may say anything, and what makes none is its error."""
-        try:
+        """As the function of this name."""
+        with understood(self.machine.name):
             yield
-        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-            said = f"{self.machine.name} sent an answer that makes no sense: {error}"
-            raise AgentError(said[:300], hint=f"remoterun doctor {self.machine.name}")
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
@@ -193,6 +190,16 @@ class Session:
         self._link.close()
         self._pipe.close()
         self._host.close()
+
+
+@contextlib.contextmanager
+def understood(machine: str) -> Iterator[None]:
+    """For making sense of an answer: a host may say anything, and what makes none is its error."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        said = f"{machine} sent an answer that makes no sense: {error}"
+        raise AgentError(said[:300], hint=f"remoterun doctor {machine}")
 
 
 def translate(error: RemoteError, machine: str) -> RemoterunError:

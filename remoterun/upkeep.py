@@ -240,10 +240,11 @@ def _bring(
         stream.send(bytes.fromhex("".join(brought)))
         stream.end()
         for frame in stream:
-            if frame.header.get("mended") in brought:
-                left[frame.header["mended"]]["mended"] = brought[frame.header["mended"]]
-            elif frame.header.get("failed") in left:
-                left[frame.header["failed"]]["why"] = str(frame.header.get("why", ""))
+            mended, failed = str(frame.header.get("mended")), str(frame.header.get("failed"))
+            if mended in brought:
+                left[mended]["mended"] = brought[mended]
+            elif failed in left:
+                left[failed]["why"] = str(frame.header.get("why", ""))
     return any(left[digest]["what"] == "list" and left[digest]["mended"] for digest in brought)
 
 

@@ -47,7 +47,12 @@ class Shipping:
             self._stream.send(gone=name)
             return
         try:
-            content = os.read(file, SMALL + 1)
+            try:
+                content = os.read(file, SMALL + 1)
+            except OSError:  # the disk can't read it
+                self.flush()
+                self._stream.send(gone=name)
+                return
             if len(content) > SMALL:
                 self.flush()
                 self._large(file, name, content)

@@ -24,6 +24,8 @@ from .tree import LARGEST
 
 PATIENCE = 60.0
 """Seconds without a new part after which the seal is given up."""
+SHORT, LONG = 0.005, 0.1
+"""Seconds between looks at what has come."""
 PIECE = 1 << 20
 
 PARTS = ".parts"
@@ -94,7 +96,11 @@ def seal(home: Home, key: str, size: int, said: Callable[[], str], alive: Callab
     """Make a blob of the parts of `key`, which may still be on their way. `said` gives its digest, "" as long as nobody
     knows that; it is waited for. Raises `HomeError`."""
     path = os.path.join(home.partial, key)
+    stale = os.path.exists(path + PARTS)
     with os.fdopen(_open(path), "rb", buffering=0) as file:  # it may be here before the first part
+        if stale and not os.fstat(file.fileno()).st_size:  # a power cut has kept the list, and no part
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path + PARTS)
         try:
             found, digest = _hash(home, key, size, file, said, alive)
         except BaseException:
@@ -115,30 +121,34 @@ def _hash(
 ) -> Tuple[str, str]:
     """(what the parts together are, what was said). The former is "" if the blob has come otherwise."""
     hashed = hashlib.sha256()
-    done, since = 0, time.monotonic()
+    done, since, pause = 0, time.monotonic(), SHORT
     digest = ""
+    again = False
     journal = _Journal(os.path.join(home.partial, key + PARTS))
-    while done < size or not digest:
+    while done < size or not digest or again:
         digest = digest or said()
         if digest and home.has_blob(digest):  # another client has sent the same meanwhile
             return "", digest
         first = journal.read()
         if first < LARGEST or not digest:
             since = time.monotonic()
-        if first < done:  # it came once more, and may be another
-            hashed, done = hashlib.sha256(), 0
+        pause = SHORT if first < LARGEST else min(1.2 * pause, LONG)
+        again = again or first < done  # a part came once more, and may be another
+        if again and done >= size and digest:
+            hashed, done, again = hashlib.sha256(), 0, False
             file.seek(0)
         whole = min(journal.whole, size)
         if done < whole:
             data = file.read(min(PIECE, whole - done))
             if not data:
+                discard(home, key)  # a power cut has kept the list, and not all parts
                 raise HomeError("bad_stream", "less of a blob is here than was said")
             hashed.update(data)
             done += len(data)
         elif done < size or not digest:
             if time.monotonic() - since > PATIENCE or not alive():
                 raise HomeError("bad_stream", "a part of a blob did not come")
-            time.sleep(0.005)
+            time.sleep(pause)
     return hashed.hexdigest(), digest
 
 

@@ -218,8 +218,8 @@ class Server:
         }
 
     def op_seal(self, stream: Stream, key: str, size: int) -> Dict[str, Any]:
-        """Make a blob of parts that are on their way on this and other connections: see parts.py. In: {"h": digest}, as
-        soon as that is known."""
+        """Make a blob of parts that are sent here and on other connections: see parts.py. In: {"h": digest}, after all
+        of them."""
         if not is_digest(key):
             raise HomeError("bad_stream", "not a digest: %s" % show(key[:80]))
         told: List[str] = []
@@ -255,7 +255,7 @@ class Server:
                 while length > 0:
                     data = file.read(min(length, pace.next()))
                     if not data:
-                        raise HomeError("bad_stream", "a part that lies beyond the end of its blob")
+                        raise HomeError("not_found", "the blob %s is shorter than it was" % digest[:12])
                     length -= len(data)
                     out.send(data, {})
         return {}
@@ -654,7 +654,10 @@ def _send_file(stream: Stream, folder: str, path: str) -> None:
         left = before.st_size
         header: Dict[str, Any] = {"s": before.st_size, "x": int(bool(before.st_mode & 0o100))}
         while True:
-            data = file.read(min(left, PIECE)) if left else b""
+            try:
+                data = file.read(min(left, PIECE)) if left else b""
+            except OSError:  # the disk can't read it
+                data = b""
             if left and not data:
                 break  # it became shorter
             left -= len(data)

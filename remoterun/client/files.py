@@ -47,7 +47,7 @@ class Files(Connections):
         """Copy from a run or an upload to here, while the run goes on too.
 
         A folder's contents land in `target`. One file gets that name, or keeps its own if `target` is a folder, or is
-        to be one (`into`).
+        to be one (`into`). Raises `SomeDamaged`, with what was copied, where some files are damaged there.
         """
         resource = Resource.parse(source)
         session, where = self._locate(resource)

@@ -126,7 +126,8 @@ class Runs(Connections):
             answer = self.session(run.machine).call("run", key=run.key)
         except NotFound:
             return self.run(number), {"spec": None, "folder": None, "events": None}
-        return self.registry.see(run, answer.get("status"), time.time()), answer
+        details = {name: answer.get(name) for name in ("spec", "folder", "events")}
+        return self.registry.see(run, answer.get("status"), time.time()), details
 
     def follow(
         self,
@@ -190,8 +191,10 @@ class Runs(Connections):
         said = frame.header
         try:
             if "log" in said:
-                moment = said.get("t")
-                return LogBytes(int(said["log"]), bytes(frame.body), None if moment is None else check_time(moment))
+                moment, offset = said.get("t"), int(said["log"])
+                if offset < 0:
+                    raise ValueError(f"log: {offset}")
+                return LogBytes(offset, bytes(frame.body), None if moment is None else check_time(moment))
             if "build" in said:
                 return Note("build", str(said["build"]))
             if "event" not in said:
@@ -200,7 +203,7 @@ class Runs(Connections):
             if "state" not in event:
                 return None if past else Note("note", str(event.get("note", "")))
             _, told = run.with_event(event)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ArithmeticError) as error:
             raise HostError(f"{run.machine.name} says of run {run.number} what makes no sense: {error}"[:300])
         known = self.registry.move(run, RunState(event["state"]), time.time(), **told)
         return StateChange(RunState(event["state"]), event, known.with_event(event)[0], past)

@@ -102,11 +102,9 @@ class _Asker:
 
 
 def _land_small(entry: Entry, digest: bytes, content: memoryview, landed: Landed, session: Session) -> None:
-    if len(content) != entry.size:
-        raise TransferError(f"{show(entry.path)}: {session.machine.name} sends another size than it listed")
     if digest.hex() != entry.digest:
         raise TransferError(f"{session.machine.name} sends other files than were asked for")
-    if hashlib.sha256(content).hexdigest() != entry.digest:
+    if len(content) != entry.size or hashlib.sha256(content).hexdigest() != entry.digest:
         landed.damaged(entry)
         return
     folder, name = landed.place(entry)
@@ -118,7 +116,8 @@ def _land_small(entry: Entry, digest: bytes, content: memoryview, landed: Landed
 
 
 def _land_large(entry: Entry, frame: Frame, stream: Stream, landed: Landed, session: Session) -> None:
-    if frame.header.get("s") != entry.size or frame.header.get("d") != entry.digest:
+    size = frame.header.get("s")
+    if type(size) is not int or not 0 <= size <= entry.size or frame.header.get("d") != entry.digest:
         raise TransferError(f"{show(entry.path)}: {session.machine.name} sends another size than it listed")
     folder, name = landed.place(entry)
     hashed = hashlib.sha256()
@@ -127,12 +126,12 @@ def _land_large(entry: Entry, frame: Frame, stream: Stream, landed: Landed, sess
         body = frame.body
         while True:
             have += len(body)
-            if have > entry.size:
+            if have > size:
                 raise TransferError(f"{show(entry.path)}: {session.machine.name} sends more than it said")
             hashed.update(body)
             temporary.write(body)
             landed.came(len(body))
-            if have == entry.size:
+            if have == size:
                 break
             following = next_frame(stream, session)
             try:

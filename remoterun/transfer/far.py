@@ -89,9 +89,8 @@ class FarFetch:
             return batch or None
 
     def _fetch_part(self, session: Session, file: LargeFile, offset: int, length: int) -> None:
-        with self._choosing:
-            if file.entry in self._gone:  # as another part of it was
-                return
+        if file.given_up:
+            return
         at = offset
         last = not length
         try:
@@ -101,11 +100,9 @@ class FarFetch:
                 at += len(data)
                 self._landed.came(len(data))
         except NotFound:
-            with self._choosing:
-                if file.entry not in self._gone:
-                    self._gone.append(file.entry)
+            self._give_up(file)
             return
-        if not last:
+        if not last or file.given_up:
             return
         hashed = hashlib.sha256()
         for data in file.pieces(file.entry.size):
@@ -113,10 +110,18 @@ class FarFetch:
         try:
             file.finish(hashed.hexdigest(), session)
         except Damaged:
-            if not file.start:
+            if file.start:  # what a cut try left here may be what is not sound
+                self._give_up(file)
+            else:
                 self._landed.damaged(file.entry)
-                return
-            with self._choosing:  # what a cut try left here may be what is not sound
-                self._gone.append(file.entry)
+                file.close()
         else:
             self._landed.took(file.entry)
+
+    def _give_up(self, file: LargeFile) -> None:
+        """It is asked for by its name, later."""
+        with self._choosing:
+            if file.given_up:
+                return
+            file.give_up()
+            self._gone.append(file.entry)

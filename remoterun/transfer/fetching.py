@@ -18,7 +18,7 @@ from typing import Any
 
 from remoterun.agent.files import DISK_FULL
 from remoterun.agent.tree import Entry, Landing, Manifest, TreeError, hash_file, link_stays_inside, show
-from remoterun.errors import AlreadyExists, TransferError, UnsafePath
+from remoterun.errors import AlreadyExists, SomeDamaged, TransferError, UnsafePath
 from remoterun.session import Session
 from remoterun.transfer.blobs import fetch_blobs
 from remoterun.transfer.far import FarFetch
@@ -72,7 +72,7 @@ def fetch(
     name, or keeps its own if `target` is a folder (or is to be one: `into`). `only`: no other paths than these.
 
     Every file appears whole, after its hash was checked. Conflicts are asked about before anything is written.
-    Raises `AlreadyExists`, `UnsafePath`, `TransferError`, `NotFound`.
+    Raises `AlreadyExists`, `UnsafePath`, `TransferError`, `NotFound`; `SomeDamaged` when all that is whole was copied.
     """
     manifest, about = fetch_manifest(session, resource)
     if only is not None:
@@ -140,14 +140,14 @@ def fetch(
     return result
 
 
-def _damaged(result: Fetched, machine: str) -> TransferError:
+def _damaged(result: Fetched, machine: str) -> SomeDamaged:
     several = len(result.damaged) > 1
     named = "".join(f"\n{show(path)}" for path in sorted(result.damaged)[1:10])
     more = f"\nand {len(result.damaged) - 10:,} more" if len(result.damaged) > 10 else ""
     first = f"`{show(min(result.damaged))}`" + (f" and {len(result.damaged) - 1:,} more" if several else "")
-    rest = f"; all else is here ({result.files:,} files copied)" if result.files or result.unchanged else ""
-    return TransferError(
-        f"{first} {'are' if several else 'is'} damaged on {machine}, and left out{rest}",
+    return SomeDamaged(
+        f"{first} {'are' if several else 'is'} damaged on {machine}, and left out",
+        result,
         evidence=(named + more).strip() or None,
         hint=f"remoterun check {machine} mends what is whole anywhere; then repeat the command",
     )

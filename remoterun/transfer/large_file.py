@@ -65,6 +65,8 @@ class LargeFile:
         self._there = {self.start: 0}
         """Where each stretch that is here ends, and where it starts."""
         self._left = entry.size - self.start
+        self.given_up = False
+        """No part of it is worth fetching any more."""
         self._counting = threading.Lock()
         self._using = threading.Lock()
         if not ordered:
@@ -96,6 +98,8 @@ class LargeFile:
         """Raises `TransferError` once it is closed: another thread may be late to hear of it."""
         view = memoryview(data)
         with self._using:
+            if self.given_up:
+                return
             if self._folder < 0:
                 raise TransferError(f"the copy of {show(self.entry.path)} was given up")
             while view:
@@ -105,6 +109,8 @@ class LargeFile:
     def whole(self, offset: int, length: int) -> bool:
         """Note that this much is here; whether it was the last."""
         with self._counting:
+            if self.given_up:
+                return False
             self._there[offset + length] = self._there.pop(offset, offset)
             self._left -= length
             return self._left == 0
@@ -125,6 +131,13 @@ class LargeFile:
         os.fsync(self._file)
         os.replace(self._own, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         self._own = ""
+        self.close()
+
+    def give_up(self) -> None:
+        """Nothing of it is worth keeping: the host has not all of it."""
+        with self._counting:
+            self.given_up = True
+            self._there = {}
         self.close()
 
     def close(self) -> None:
@@ -164,9 +177,10 @@ def fetch_large(session: Session, entry: Entry, landed: Landed) -> bool:
         landed.took(entry)
         return True
     except NotFound:
+        file.give_up()
         return False
     except Damaged:
-        if file.start:  # what a cut try left here may be what is not sound
+        if file.start or old is not None:  # what is here may be what is not sound, or its checksum another's by chance
             return False
         landed.damaged(entry)
         return True
@@ -211,7 +225,7 @@ def _fetch_different(session: Session, file: LargeFile, old: Old, hashed: Any, l
             sent.end()
             at = blocks[-1][1]
     if at < size:
-        raise TransferError(f"{show(file.entry.path)}: {session.machine.name} sends less than it said")
+        raise NotFound(f"the blob of {show(file.entry.path)} on {session.machine.name} is shorter than it was")
 
 
 def parts_of(session: Session, entry: Entry, ranges: list[tuple[int, int]]) -> Iterator[Body]:

@@ -70,7 +70,7 @@ def _name(entry: Entry) -> bytes:
 def _land_file(stream: Stream, session: Session, entry: Entry, frame: Frame, landed: Landed) -> bool:
     """Receive one file into its place. False when it changed on the host meanwhile, and is not taken so."""
     size = frame.header.get("s")
-    if not isinstance(size, int) or size < 0 or (entry.digest and size != entry.size):
+    if not isinstance(size, int) or size < 0 or (landed.at_rest and size > entry.size):
         raise TransferError(f"{show(entry.path)}: {session.machine.name} sends another size than it listed")
     folder, name = landed.place(entry)
     with Temporary(folder, bool(frame.header.get("x"))) as temporary:

@@ -197,7 +197,8 @@ class _Sender:
             raise error
 
     def _cause(self) -> BaseException | None:
-        return self._failure or (self._lanes.failure if self._lanes is not None else None)
+        lanes = self._lanes.failure if self._lanes is not None else None
+        return lanes if isinstance(self._failure, _Failed) else self._failure or lanes
 
     @property
     def sent(self) -> Sent:
@@ -414,6 +415,8 @@ class _Sender:
                 if there and there[0][0] <= part[0]:
                     self._count(0, 0, there=len(data))
                     continue
+                if stream.cancelled:  # `finish` tells why
+                    break
                 header: dict[str, Any] = {"k": key, "s": size, "o": part[0], "n": part[1]}
                 self._share([(data, header)], len(data), 0)
             digest = digest or hashed.hexdigest()

@@ -21,6 +21,7 @@ import pytest
 
 from remoterun.model import new_key
 from tests.e2e.conftest import REMOTERUN, Place, make_place
+from tests.workshop import sha256
 
 ESCAPE = "\x1b"
 RUN = ("run", "-y", "-t", "plain")
@@ -200,6 +201,21 @@ def test_copies_meet_what_is_there(data: Place, tmp_path: Path) -> None:
     forced = data.run("cp", "-f", "uploads/odd", str(tmp_path))
     assert "Copied 1 file" in forced.stderr and (tmp_path / "plain.txt").read_text() == "plain.txt"
     assert "Copied 0 files" in data.run("cp", "uploads/odd", str(tmp_path)).stderr
+
+
+def test_what_is_damaged_keeps_nobody_from_the_rest(data: Place, tmp_path: Path) -> None:
+    digest = sha256(b"plain.txt")
+    blob = Path(data.env["REMOTERUN_HOME"], "blobs", digest[:2], digest[2:])
+    blob.chmod(0o600)
+    os.truncate(blob, 3)
+    done = data.run("cp", "uploads/odd", str(tmp_path / "copy"), status=125)
+    assert "Copied 5 files" in done.stderr and "the link was left out" in done.stderr
+    assert "error: `plain.txt` is damaged on plain, and left out" in done.stderr
+    assert "hint: remoterun check plain" in done.stderr
+    found = json.loads(data.run("cp", "--json", "uploads/odd", str(tmp_path / "json"), status=125).stdout)
+    assert (found["files"], found["damaged"]) == (5, ["plain.txt"])
+    assert "mended from" in data.run("check", "plain").stdout
+    assert "Copied 1 file" in data.run("cp", "uploads/odd", str(tmp_path / "copy")).stderr
 
 
 def test_the_name_of_an_upload_is_asked_for(data: Place) -> None:

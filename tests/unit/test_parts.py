@@ -147,6 +147,25 @@ class TestSeal:
             seal(home, KEY, SIZE, said, lambda: True)
         assert caught.value.code == "damaged" and not home.has_blob(sha256(BLOB))
 
+    @pytest.mark.parametrize("kept", [0, 50_000])
+    def test_a_list_that_outlived_its_parts(self, home: Home, kept: int) -> None:
+        """As a power cut leaves it. What is short is found out, and the next try begins anew."""
+        put(home, 0, 100_000)
+        os.truncate(Path(home.partial, KEY), kept)
+
+        def said() -> str:
+            if not kept and not listed(home, KEY):
+                put(home, 0, SIZE)
+            return sha256(BLOB)
+
+        if kept:
+            with pytest.raises(HomeError, match="less of a blob"):
+                seal(home, KEY, SIZE, said, lambda: True)
+            assert os.listdir(home.partial) == []
+            put(home, 0, SIZE)
+        seal(home, KEY, SIZE, said, lambda: True)
+        sound(home, sha256(BLOB), BLOB)
+
     @pytest.mark.parametrize("sent", [False, True])
     def test_its_client_leaves_before_all_is_sent(self, home: Home, sent: bool) -> None:
         if sent:

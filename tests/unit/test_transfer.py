@@ -14,7 +14,7 @@ import pytest
 from remoterun.agent.home import Home
 from remoterun.agent.protocol import PIECE, WINDOW
 from remoterun.agent.tree import Entry, Manifest
-from remoterun.errors import AlreadyExists, RemoterunError, TransferError, UnsafePath, UsageError
+from remoterun.errors import AlreadyExists, LinkLost, RemoterunError, SomeDamaged, TransferError, UnsafePath, UsageError
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType
 from remoterun.session import Session
@@ -23,6 +23,7 @@ from remoterun.transfer import (
     Sent,
     fetch,
     fetch_manifest,
+    lanes,
     missing_blobs,
     read_tree,
     refuse,
@@ -149,8 +150,6 @@ SENT = {"more in between": 600_000, "all new": 20 << 20}
 @pytest.fixture(params=["near", "far"])
 def any_link(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """A session as over a near link, and as over a far one, where several connections share the work."""
-    from remoterun.transfer import lanes
-
     if request.param == "far":
         monkeypatch.setattr(lanes, "FAR", -1.0)
 
@@ -262,7 +261,7 @@ class TestLargeFiles:
         assert read_files(target) == {"big": OLD}, "what was wrong was here, and came anew"
         any_link.close()
 
-    @pytest.mark.parametrize("problem", ["damaged", "missing", "missing everywhere"])
+    @pytest.mark.parametrize("problem", ["damaged", "shorter", "empty", "missing", "missing everywhere"])
     def test_damaged_files_are_left_out(self, any_link: Session, tmp_path: Path, problem: str) -> None:
         """They keep nobody from the others, and from nothing else."""
         files: Files = {
@@ -281,9 +280,9 @@ class TestLargeFiles:
             blob = Path(home.blob(sha256(content)))
             copies = [path for path in (tmp_path / "home").rglob("*") if path.is_file() and path.samefile(blob)]
             assert len(copies) > 1
-            if problem == "damaged":
+            if problem in ("damaged", "shorter", "empty"):
                 blob.chmod(0o600)
-                blob.write_bytes(content[:-1] + b"?")
+                blob.write_bytes({"damaged": content[:-1] + b"?", "shorter": content[:-1], "empty": b""}[problem])
                 continue
             for path in copies if problem == "missing everywhere" else [blob]:
                 path.parent.chmod(0o755)
@@ -293,8 +292,9 @@ class TestLargeFiles:
             fetch(any_link, UPLOAD, target, refuse, Progress())
             assert read_files(target) == files, "the upload's own files are as good"
             return
-        with pytest.raises(TransferError, match=r"`a` and 3 more are damaged on here.*2 files copied") as caught:
+        with pytest.raises(SomeDamaged, match=r"`a` and 3 more are damaged on here, and left out") as caught:
             fetch(any_link, UPLOAD, target, refuse, Progress())
+        assert caught.value.fetched.files == 2
         assert caught.value.evidence == "b\nc\nd/a" and "remoterun check here" in str(caught.value.hint)
         assert read_files(target) == {"e": b"whole", "f": OLD + b"!"}
 
@@ -304,6 +304,49 @@ class TestLargeFiles:
         assert manifest.encode() == tree_of(files)[0].encode()
         fetch(any_link, UPLOAD, tmp_path / "t", refuse, Progress())
         assert read_files(tmp_path / "t") == files
+
+    @pytest.mark.parametrize("large", [False, True])
+    @pytest.mark.parametrize("both", [False, True])
+    def test_a_connection_of_several_that_breaks(
+        self, any_link: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool, both: bool
+    ) -> None:
+        """It is said to have been lost, whoever notices; the next try goes on."""
+        if any_link.round_trip < lanes.FAR:
+            return  # there is one only
+        from remoterun.transfer import sending
+
+        opened: list[Session] = []
+        another = Session.another
+
+        def noted(session: Session) -> Session:
+            opened.append(another(session))
+            return opened[-1]
+
+        class Breaking(Progress):
+            def add(self, size: int, files: int = 0, there: int = 0) -> None:
+                super().add(size, files, there)
+                while opened and self.bytes_done > 8 << 20:
+                    opened.pop()._link.close()
+                    if both:
+                        any_link._link.close()
+
+        files: Files = {"big": os.urandom(60 << 20)} if large else {str(n): os.urandom(30_000) for n in range(2000)}
+        folder = write_files(tmp_path / "s", files)
+        cache = tmp_path / "digests"
+        until(lambda: hashed(any_link, folder, cache))  # so that the thread that sends is the one that shares it out
+        any_link.call("remove_upload", name="doom")
+        for path in Path(Home.open(str(tmp_path / "home")).blobs).glob("*/*"):
+            path.unlink()
+        monkeypatch.setattr(Session, "another", noted)
+        monkeypatch.setattr(sending, "EAGER", 0)
+        tree = read_tree(folder, cache)
+        assert tree.hashed
+        with pytest.raises(LinkLost):
+            send_tree(any_link, tree, {}, Breaking())
+        again = any_link.another()
+        _, sent = send_tree(again, read_tree(folder, cache), {}, Progress())
+        assert sent.already > 0
+        again.close()
 
 
 class TestReading:
@@ -471,7 +514,7 @@ class TestHostileHosts:
             'say(stream, DATA, {"s": 3, "x": 0, "h": good, "c": 0}, b"abd")',
             'say(stream, DATA, {"s": 3, "x": 0, "h": hashlib.sha256(b"abd").hexdigest(), "c": 0}, b"abd")'
             "; say(stream, END); sys.exit(1)",
-            'say(stream, DATA, {"s": 4, "x": 0, "h": good, "c": 0}, b"abc")',
+            'say(stream, DATA, {"s": 4, "x": 0, "h": good, "c": 0}, b"abc"); say(stream, END); sys.exit(1)',
             'say(stream, DATA, {"s": 3, "x": 0}, b"abc" * 10)',
             'say(stream, DATA, {"s": -1, "x": 0, "h": good}, b"")',
             'say(stream, DATA, {"x": 0, "h": good, "c": 0}, b"abc")',
@@ -496,7 +539,7 @@ class TestHostileHosts:
         [
             'say(stream, DATA, {"p": 1}, pack([(raw, b"abd")])); say(stream, END)',
             'say(stream, DATA, {"p": 1}, pack([(hashlib.sha256(b"abd").digest(), b"abd")]))',
-            'say(stream, DATA, {"p": 1}, pack([(raw, b"abcd")]))',
+            'say(stream, DATA, {"p": 1}, pack([(raw, b"abcd")])); say(stream, END)',
             'say(stream, DATA, {"p": 2}, pack([(raw, b"abc"), (raw, b"abc")]))',
             'say(stream, DATA, {"p": 2}, pack([(raw, b"abc")]))',
             'say(stream, DATA, {"p": 1}, pack([(raw, b"abc")]) + b"more")',

@@ -134,7 +134,8 @@ class Docker:
         if not state:
             return Look(Presence.ABSENT)
         if state.get("Status") in ("exited", "dead"):
-            return Look(Presence.ENDED, int(state.get("ExitCode", 255)), bool(state.get("OOMKilled")))
+            code = int(state.get("ExitCode", 255))  # podman's is -1 where it doesn't know
+            return Look(Presence.ENDED, code if 0 <= code <= 255 else 255, bool(state.get("OOMKilled")))
         if state.get("Status") == "created":
             return Look(Presence.ABSENT)
         return Look(Presence.RUNNING, out_of_memory=bool(state.get("OOMKilled")))

@@ -12,7 +12,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Json, app, example
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
-from remoterun.errors import NotFound, RemoterunError, UsageError
+from remoterun.errors import NotFound, RemoterunError, SomeDamaged, UsageError
 from remoterun.model import Resource, check_upload_name
 
 
@@ -128,6 +128,9 @@ def cp(
             try:
                 with render.progress(json) as progress:
                     fetched = client.copy(source, Path(target), _conflict(force, ignore), progress, into=into)
+            except SomeDamaged as error:
+                render.fetched(error.fetched, json)
+                raise
             except KeyboardInterrupt:
                 render.not_finished(f"remoterun cp {render.word(source)} {render.word(target)}", here=True)
                 raise

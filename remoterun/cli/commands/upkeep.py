@@ -12,6 +12,7 @@ from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
 from remoterun.errors import UsageError
 from remoterun.model import parse_duration
+from remoterun.session import understood
 
 Machine = Annotated[
     str | None,
@@ -32,7 +33,8 @@ def check(
     """
     with connect() as client, render.progress() as progress:
         done = client.verify(machine, repair=not no_repair, progress=progress, note=render.warning)
-    render.checked(done, not no_repair, json)
+    with understood(done.machine):
+        render.checked(done, not no_repair, json)
     return 0 if done.sound else 1
 
 
@@ -62,7 +64,8 @@ def gc(
     seconds = None if unused is None else parse_duration(unused)
     with connect() as client:
         done = client.collect(machine, keep=keep, envs=envs, unused=seconds, dry_run=dry_run)
-    render.collected(done, json)
+    with understood(done.machine):
+        render.collected(done, json)
 
 
 @app.command(cls=Command, epilog=example("remoterun df k80"))
@@ -73,4 +76,6 @@ def df(machine: Machine = None, json: Json = False) -> None:
     both sizes, and in neither's ALONE.
     """
     with connect() as client:
-        render.usage_table(client.usage(machine), json)
+        found = client.usage(machine)
+    with understood(found.machine):
+        render.usage_table(found, json)

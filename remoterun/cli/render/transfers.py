@@ -71,7 +71,7 @@ def fetched(result: Any, as_json: bool = False) -> None:
     if as_json:
         kept = sorted(result.skipped)
         record = {"files": result.files, "bytes": result.size, "bytes_there": result.there}
-        out_json({**record, "unchanged": result.unchanged, "kept": kept})
+        out_json({**record, "unchanged": result.unchanged, "kept": kept, "damaged": sorted(result.damaged)})
         return
     already = f", {size(result.there)} of it here already" if result.there else ""
     line(f"{paint('✓', '32')} Copied {files(result.files)} ({size(result.size)}{already})")
