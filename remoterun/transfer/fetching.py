@@ -149,7 +149,7 @@ def _damaged(result: Fetched, machine: str) -> SomeDamaged:
         f"{first} {'are' if several else 'is'} damaged on {machine}, and left out",
         result,
         evidence=(named + more).strip() or None,
-        hint=f"remoterun check {machine} mends what is whole anywhere; then repeat the command",
+        hint=f"remoterun check {machine}   mends what is whole anywhere; then repeat the command",
     )
 
 
