@@ -182,16 +182,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _rank(item: pytest.Item) -> tuple[int, int]:
-    """The groups of several files come early, so that no process is left with one of them at the end."""
+    """With several processes, the groups of files come early, so that none is left with one of them at the end."""
     inside = item.path.is_relative_to(HERE)
     name = item.path.relative_to(HERE).as_posix() if inside else ""
     place = ORDER.index(name.partition("/")[0]) if name.partition("/")[0] in ORDER else -1
-    return (0 if place < 1 else 1 if name in TOGETHER else 2, place)
+    early = name in TOGETHER and "PYTEST_XDIST_WORKER" in os.environ
+    return (0 if place < 1 else 1 if early else 2, place)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """What one of several processes (`make test` takes two) runs in order: a file, or those that stand together."""
+    """What one of several processes (`make test WORKERS=2`) runs in order: a file, or those that stand together."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):  # type: ignore[misc]

@@ -563,8 +563,8 @@ class TestLostLink:
 
     def test_a_peer_that_falls_silent_is_noticed_by_a_reader(self, server: Server, reach: Open, relay: Relay) -> None:
         config = server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
-        pipe = reach(server, config, deadlines=Deadlines(silence=1)).open()
-        time.sleep(1.8)  # a quiet link is not a dead one: the host answers the pings
+        pipe = reach(server, config, deadlines=Deadlines(silence=2)).open()
+        time.sleep(3.2)  # a quiet link is not a dead one: the host answers the pings
         pipe.write(b"still here")
         assert pipe.read(10) == b"still here"
         relay.stall()
@@ -575,7 +575,7 @@ class TestLostLink:
 
     def test_a_peer_that_falls_silent_is_noticed_by_a_writer(self, server: Server, reach: Open, relay: Relay) -> None:
         config = server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
-        pipe = reach(server, config, deadlines=Deadlines(silence=1)).open()
+        pipe = reach(server, config, deadlines=Deadlines(silence=2)).open()
         relay.stall()
         began = time.monotonic()
         with pytest.raises(LinkLost):
@@ -587,7 +587,7 @@ class TestLostLink:
         self, server: Server, reach: Open, relay: Relay
     ) -> None:
         config = server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
-        host = reach(server, config, deadlines=Deadlines(silence=1, banner=0.5))
+        host = reach(server, config, deadlines=Deadlines(silence=2, banner=1.5))
         pipe = host.open()
         relay.stall()
         began = time.monotonic()
@@ -603,7 +603,7 @@ class TestLostLink:
         config = server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
         threading.Timer(0.5, relay.stall).start()
         with pytest.raises(HostUnreachable, match="lost while the agent started: no answer"):
-            reach(server, config, deadlines=Deadlines(silence=1)).open()
+            reach(server, config, deadlines=Deadlines(silence=2)).open()
         relay.close()
 
     def test_the_program_ends_at_once_and_quietly(self, server: Server, relay: Relay) -> None:
@@ -1022,7 +1022,7 @@ def test_a_host_that_falls_silent_in_the_middle(
         config = server.config(port=port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
         began = time.monotonic()
         with pytest.raises(HostError, match=expected):
-            reach(server, config, deadlines=Deadlines(auth=0.5, channel=0.5)).open()
+            reach(server, config, deadlines=Deadlines(auth=2, channel=2)).open()
         assert time.monotonic() - began < 10
         mute.go_on.set()
         transports[0].close()
@@ -1094,7 +1094,7 @@ class TestUnreachable:
         with listener(greeting, hang_up=hang_up) as port:
             began = time.monotonic()
             with pytest.raises(HostUnreachable, match=expected) as caught:
-                deadlines = Deadlines(banner=0.5, handshake=0.8)
+                deadlines = Deadlines(banner=1.5, handshake=2)
                 reach(server, server.config(port=port), deadlines=deadlines).open()
             assert time.monotonic() - began < 10
             assert str(port) in caught.value.message and caught.value.hint
