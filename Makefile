@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 BASE := $(VENV)/.ready-base
 READY := $(VENV)/.ready
 ARGS ?=
-# Processes that run tests. Two take two thirds of the time of one; who measures time has less of it to spare then.
+# Processes that run tests. Two take two thirds of the time of one; tests of short times may fail beside each other.
 WORKERS ?= 0
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(wildcard constraints.txt),-c constraints.txt)
 

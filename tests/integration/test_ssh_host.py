@@ -381,7 +381,7 @@ class TestStart:
         began = time.monotonic()
         with pytest.raises(AgentError, match="did not speak within 1 s") as caught:
             reach(server, deadlines=Deadlines(start=1)).open()
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 5
         assert "godot" in (caught.value.evidence or "")
 
     def test_a_damaged_agent_is_replaced(self, start: Start, reach: Open) -> None:
@@ -518,7 +518,7 @@ class TestPipe:
         threading.Timer(0.2, pipe.close).start()
         began = time.monotonic()
         assert pipe.read(10) == b""
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 1
         pipe.close()
         with pytest.raises(LinkLost):
             pipe.write(b"too late")
@@ -529,7 +529,7 @@ class TestPipe:
         threading.Timer(0.2, host.close).start()
         began = time.monotonic()
         assert pipe.read(10) == b""
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 1
         host.close()
         assert says(host) == b"ping"
 
@@ -563,37 +563,37 @@ class TestLostLink:
 
     def test_a_peer_that_falls_silent_is_noticed_by_a_reader(self, server: Server, reach: Open, relay: Relay) -> None:
         config = server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
-        pipe = reach(server, config, deadlines=Deadlines(silence=2)).open()
-        time.sleep(3.2)  # a quiet link is not a dead one: the host answers the pings
+        pipe = reach(server, config, deadlines=Deadlines(silence=1)).open()
+        time.sleep(1.8)  # a quiet link is not a dead one: the host answers the pings
         pipe.write(b"still here")
         assert pipe.read(10) == b"still here"
         relay.stall()
         began = time.monotonic()
         assert pipe.read(10) == b""
-        assert 0.5 < time.monotonic() - began < 15
+        assert 0.5 < time.monotonic() - began < 5
         assert "no answer" in pipe.diagnosis()
 
     def test_a_peer_that_falls_silent_is_noticed_by_a_writer(self, server: Server, reach: Open, relay: Relay) -> None:
         config = server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
-        pipe = reach(server, config, deadlines=Deadlines(silence=2)).open()
+        pipe = reach(server, config, deadlines=Deadlines(silence=1)).open()
         relay.stall()
         began = time.monotonic()
         with pytest.raises(LinkLost):
             for _ in range(1000):
                 pipe.write(bytes(1 << 20))
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 6
 
     def test_a_peer_that_falls_silent_is_replaced_by_the_next_open(
         self, server: Server, reach: Open, relay: Relay
     ) -> None:
         config = server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
-        host = reach(server, config, deadlines=Deadlines(silence=2, banner=1.5))
+        host = reach(server, config, deadlines=Deadlines(silence=1, banner=0.5))
         pipe = host.open()
         relay.stall()
         began = time.monotonic()
         with pytest.raises(HostUnreachable, match="says nothing"):
             host.open()  # the old connection is given up; the new one meets the same silence
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 5
         assert pipe.read(1) == b""
 
     def test_a_peer_that_falls_silent_while_the_agent_starts(self, start: Start, reach: Open) -> None:
@@ -603,7 +603,7 @@ class TestLostLink:
         config = server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
         threading.Timer(0.5, relay.stall).start()
         with pytest.raises(HostUnreachable, match="lost while the agent started: no answer"):
-            reach(server, config, deadlines=Deadlines(silence=2)).open()
+            reach(server, config, deadlines=Deadlines(silence=1)).open()
         relay.close()
 
     def test_the_program_ends_at_once_and_quietly(self, server: Server, relay: Relay) -> None:
@@ -627,7 +627,7 @@ class TestLostLink:
                 relay.cut()
             rest, errors = process.communicate(timeout=10)
             assert (process.returncode, errors) == (0, b"")
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 2
 
 
 class TestSessions:
@@ -1022,8 +1022,8 @@ def test_a_host_that_falls_silent_in_the_middle(
         config = server.config(port=port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
         began = time.monotonic()
         with pytest.raises(HostError, match=expected):
-            reach(server, config, deadlines=Deadlines(auth=2, channel=2)).open()
-        assert time.monotonic() - began < 10
+            reach(server, config, deadlines=Deadlines(auth=0.5, channel=0.5)).open()
+        assert time.monotonic() - began < 2
         mute.go_on.set()
         transports[0].close()
         transports[0].join(5)
@@ -1070,11 +1070,11 @@ class TestUnreachable:
                 filler.setblocking(False)
                 filler.connect_ex(("127.0.0.1", port))
             began = time.monotonic()
-            with pytest.raises(HostUnreachable, match=rf"does not answer \(127.0.0.1 port {port}, after \d\.\d s"):
+            with pytest.raises(HostUnreachable, match=rf"does not answer \(127.0.0.1 port {port}, after 0.5 s"):
                 reach(server, server.config(port=port), deadlines=Deadlines(connect=0.5)).open()
-            with pytest.raises(HostUnreachable, match=r"after [1-9]\.\d s"):
+            with pytest.raises(HostUnreachable, match="after 1.0 s"):
                 reach(server, server.config(port=port, ConnectTimeout="1")).open()
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 3
 
     @pytest.mark.parametrize(
         ("greeting", "hang_up", "expected"),
@@ -1094,9 +1094,9 @@ class TestUnreachable:
         with listener(greeting, hang_up=hang_up) as port:
             began = time.monotonic()
             with pytest.raises(HostUnreachable, match=expected) as caught:
-                deadlines = Deadlines(banner=1.5, handshake=2)
+                deadlines = Deadlines(banner=0.5, handshake=0.8)
                 reach(server, server.config(port=port), deadlines=deadlines).open()
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 4
             assert str(port) in caught.value.message and caught.value.hint
         assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
 

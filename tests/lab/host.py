@@ -81,6 +81,8 @@ class LabHost:
     ) -> None:
         """`fill_disk` is called before the first start of dockerd, with the folder of its images."""
         self.name = name
+        self.cuts = 0
+        """How often `cut` was called."""
         self.address = network.address(index)
         self.setup = setup
         self.logs = folder / "log"
@@ -139,6 +141,7 @@ class LabHost:
 
     def cut(self) -> None:
         """Lose every packet from now on, silently, in both directions."""
+        self.cuts += 1
         self._network.set_link(self.index, "down")
 
     def heal(self) -> None:

@@ -107,24 +107,16 @@ def test_round_trips(relay: Relay) -> None:
 
 
 def test_connecting_takes_a_round_trip(relay: Relay) -> None:
-    def seconds() -> float:
-        begun = time.perf_counter()
-        with dial(relay) as link:
-            ping(link)
-            return time.perf_counter() - begun
-
-    tries = [seconds() for _ in range(8)]  # the machine may have other work: it makes some longer, none shorter
-    assert 2 * RTT * 0.99 < min(tries) < 2 * RTT + 0.008
+    begun = time.perf_counter()
+    with dial(relay) as link:
+        ping(link)
+        assert 2 * RTT * 0.99 < time.perf_counter() - begun < 2 * RTT + 0.008
 
 
 def test_window_and_rate(relay: Relay) -> None:
-    bounds = {(1, 5_000_000): (35, 52), (6, 3_000_000): (120, 195)}
-    """Of one link, 125 kB a round trip, after a slow start; of several, 200 Mbit/s less the headers."""
-    for (links, size), (least, most) in bounds.items():
-        tries: list[float] = []
-        while not tries or (max(tries) <= least and len(tries) < 8):  # as above
-            tries.append(mbit_a_second(relay, links, size))
-        assert least < max(tries) < most
+    one, six = mbit_a_second(relay, 1, 5_000_000), mbit_a_second(relay, 6, 3_000_000)
+    assert 35 < one < 52  # 125 kB a round trip, after a slow start
+    assert 120 < six < 195  # 200 Mbit/s less the headers
 
 
 def test_everything_arrives_as_it_was(relay: Relay) -> None:

@@ -46,7 +46,7 @@ from remoterun.cli.follow import Stamp
 from remoterun.client import Client, LogBytes, StateChange
 from remoterun.errors import RemoterunError, TransferError, UnsafePath
 from remoterun.model import MachineType
-from remoterun.session import Session
+from remoterun.session import Session, understood
 from remoterun.transfer import Progress, fetch, lanes, refuse
 from tests.unit.test_home import sound
 from tests.workshop import linked, pumped, read_files, sha256, tree_of, until, write_files
@@ -359,12 +359,7 @@ class TestWhatIsNotData:
     and can show it."""
 
     @settings(ALWAYS_THE_SAME, max_examples=150)
-    @given(
-        data=st.data(),
-        op=st.sampled_from(
-            ["runs", "run", "details", "follow", "stop", "uploads", "upload", "examine", "collect", "usage", "verify"]
-        ),
-    )
+    @given(data=st.data(), op=st.sampled_from(REQUESTS))
     def test_any_answer(self, root: Any, data: st.DataObject, op: str) -> None:
         machine = MachineType("evil")
         folder = root()
@@ -408,8 +403,19 @@ class TestWhatIsNotData:
                 client.upload(path, "doom")
             case "examine":
                 client.examine(client.machine("evil"))
-            case _:
-                json.dumps(getattr(client, op)().record())
+            case "collect":
+                shown(client.collect(), lambda found: render.collected(found, False))
+            case "usage":
+                shown(client.usage(), lambda found: render.usage_table(found, False))
+            case "verify":
+                shown(client.verify(), lambda found: render.checked(found, True, False))
+
+
+def shown(found: Any, show: Callable[[Any], None]) -> None:
+    """As its command does."""
+    json.dumps(found.record())
+    with understood(found.machine):
+        show(found)
 
 
 KEY, BLOB = sha256(b"key"), b"some content" * 50

@@ -104,7 +104,7 @@ def run(
         timeout=parse_duration(timeout) if timeout is not None else None,
         options=_options(
             {"-t": machine, "--pip-req": pip_req, "--image": image, "-c": commit_ref, "--timeout": timeout},
-            {"-m": mount, "-e": [text.partition("=")[0] for text in env], "--pip": pip, "--apt": apt},
+            {"-m": mount, "-e": [text.partition("=")[0] for text in env], "--pip": pip, "--apt": apt, "--label": label},
             {"--include-untracked": include_untracked, "--no-git": no_git, "-y": yes},
         ),
     )
