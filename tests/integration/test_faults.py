@@ -162,9 +162,7 @@ class Box:
             pytest.fail(", ".join(left))
         if self.host.exec(["which", "docker"]).returncode == 0:
             until(lambda: not self.containers())
-        if (
-            self.host.cuts > self.cuts
-        ):  # what our kernel gave up without a word, the host's has not yet
+        if self.host.cuts > self.cuts:  # what our kernel gave up without a word, the host's has not yet
             self.host.sever()
         until(lambda: not self.processes(".pyz"))
 
