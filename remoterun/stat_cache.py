@@ -19,6 +19,7 @@ import struct
 import time
 import zlib
 from array import array
+from collections import deque
 from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
@@ -34,7 +35,8 @@ ABANDONED = 86400.0
 
 _RECORD = struct.Struct("<HqqqQ32sI")
 """Length of the path, size, mtime, ctime, inode, SHA-256, and the CRC-32 of these and of the path, which follows."""
-_SUMMED = _RECORD.size - 4
+_HEAD = struct.Struct("<HqqqQ32s")
+_SUMMED = _HEAD.size
 
 
 class StatCache:
@@ -49,10 +51,16 @@ class StatCache:
         self._old = _mapped(self._path)
         self._records = _records(self._old)
         self._next = next(self._records, None)
+        self._at = len(HEADER)
+        """Where the records of the old file end that were looked at."""
         self._gone = array("Q")
-        """Where the records of the old file end that hold no longer, in their order."""
+        """Where those begin and end that hold no longer, in their order."""
+        self._missed: deque[tuple[bytes, int]] = deque()
+        """Files that had no record, or one that holds no longer; and where in the old file one would stand."""
         self._noted: _Unnamed | None = None
-        """The new records alone."""
+        """The new records alone, ..."""
+        self._places = array("Q")
+        """... and where in the old file each would stand."""
         self._failed = False
 
     def __enter__(self) -> StatCache:
@@ -65,14 +73,16 @@ class StatCache:
         """The digest in hex of the file `path`, if it is as it was when it was noted."""
         while self._next is not None and self._next[0] < path:
             self._skip(self._next)
-        if self._next is None or self._next[0] != path:
-            return None
-        _, _, size, mtime, ctime, inode, digest = self._next
-        if (size, mtime, ctime, inode) != (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino):
+        if self._next is not None and self._next[0] == path:
+            _, end, size, mtime, ctime, inode, digest = self._next
+            if (size, mtime, ctime, inode) == (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino):
+                self._at = end
+                self._next = next(self._records, None)
+                return digest.hex()
             self._skip(self._next)
-            return None
-        self._next = next(self._records, None)
-        return digest.hex()
+        if self._old:
+            self._missed.append((path, self._at))
+        return None
 
     def note(self, path: bytes, status: os.stat_result, digest: str, read_at: int) -> None:
         """The file had that content and that status; it was read from `read_at` (nanoseconds since 1970) on."""
@@ -80,10 +90,21 @@ class StatCache:
         changed = max(status.st_mtime_ns, status.st_ctime_ns)
         if read_at - changed <= (RACY_SECONDS if coarse else RACY) or len(path) > 0xFFFF or self._failed:
             return
+        place = self._at
+        if self._old:
+            while self._missed and self._missed[0][0] < path:
+                self._missed.popleft()
+            if not self._missed or self._missed[0][0] != path:
+                return
+            place = self._missed.popleft()[1]
         try:
             if self._noted is None:
                 self._noted = _Unnamed(self._path)
-            self._noted.file.write(_record(path, status, bytes.fromhex(digest)))
+            stamp = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+            head = _HEAD.pack(len(path), *stamp, bytes.fromhex(digest))
+            checksum = zlib.crc32(path, zlib.crc32(head))
+            self._noted.file.write(b"".join((head, checksum.to_bytes(4, "little"), path)))
+            self._places.append(place)
         except OSError:  # a full disk costs the next time some reading
             self._failed = True
 
@@ -112,43 +133,38 @@ class StatCache:
             self._old = b""
 
     def _skip(self, record: _Known) -> None:
-        self._gone.append(record[1])
+        self._gone.append(self._at)
+        self._at = record[1]
+        self._gone.append(self._at)
         self._next = next(self._records, None)
 
     def _merge(self, noted: _Unnamed | None) -> None:
         """Write the old records, without those that are gone, and the new ones among them."""
         merged = _Unnamed(self._path)
+        content = noted.content() if noted is not None else b""
         try:
-            content = noted.content() if noted is not None else b""
-            new = _records(content)
-            following = next(new, None)
-            gone = iter(self._gone)
-            next_gone = next(gone, None)
-            start = end = len(HEADER)  # of old records that stay, and are written in one go
-            for path, after, *_ in _records(self._old):
-                stays = after != next_gone
-                first = following is not None and following[0] <= path
-                if first or not stays:
-                    merged.file.write(self._old[start:end])
-                    start = end
-                while following is not None and following[0] <= path:
-                    stays = stays and following[0] != path
-                    merged.file.write(_text(content, following))
-                    following = next(new, None)
-                end = after
-                if not stays:
-                    start = after
-                if after == next_gone:
-                    next_gone = next(gone, None)
-            merged.file.write(self._old[start:end])
-            while following is not None:
-                merged.file.write(_text(content, following))
-                following = next(new, None)
-            new.close()
-            if isinstance(content, mmap.mmap):
-                content.close()
+            written = start = len(HEADER)
+            gone = 0  # of `_gone`, done
+
+            def copy_to(place: int) -> None:
+                nonlocal written, gone
+                while gone < len(self._gone) and self._gone[gone] < place:
+                    merged.file.write(self._old[written : self._gone[gone]])
+                    written = self._gone[gone + 1]
+                    gone += 2
+                if written < place:
+                    merged.file.write(self._old[written:place])
+                    written = place
+
+            for place, record in zip(self._places, _records(content), strict=False):
+                copy_to(place)
+                merged.file.write(content[start : record[1]])
+                start = record[1]
+            copy_to(self._at if self._next is None else len(self._old))
             merged.become(self._path)
         finally:
+            if isinstance(content, mmap.mmap):
+                content.close()
             merged.close()
 
 
@@ -180,16 +196,6 @@ class _Unnamed:
 
 
 _Known = tuple[bytes, int, int, int, int, int, bytes]  # path, the record's end in the file, then as in `_RECORD`
-
-
-def _record(path: bytes, status: os.stat_result, digest: bytes) -> bytes:
-    stamp = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-    head = _RECORD.pack(len(path), *stamp, digest, 0)[:_SUMMED]
-    return head + zlib.crc32(path, zlib.crc32(head)).to_bytes(4, "little") + path
-
-
-def _text(content: mmap.mmap | bytes, record: _Known) -> bytes:
-    return content[record[1] - _RECORD.size - len(record[0]) : record[1]]
 
 
 def _mapped(path: Path) -> mmap.mmap | bytes:

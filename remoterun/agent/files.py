@@ -7,11 +7,15 @@ import errno
 import fcntl
 import json
 import os
-import shutil
 import stat
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, Optional
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def token(size: int = 4) -> str:
+    """So many random bytes, in hex, for a name that nobody else has."""
+    return os.urandom(size).hex()
 
 
 def write_whole(path: str, data: bytes, mode: int = 0o600) -> None:
@@ -70,6 +74,8 @@ def remove_tree(path: str) -> None:
     if os.path.islink(path) or not os.path.isdir(path):
         os.unlink(path)
         return
+    import shutil
+
     for folder, _, _ in os.walk(path):
         try:
             os.chmod(folder, stat.S_IRWXU)
@@ -97,10 +103,41 @@ def own_bytes(path: str) -> int:
     return size
 
 
-def private_copy(source: str, target: str) -> None:
-    """Copy a file's content; shares the blocks where the file system can."""
-    with open(source, "rb") as reader, open(target, "wb") as writer:
+def private_copy(
+    source: str,
+    target: str,
+    mode: Optional[int] = None,
+    source_folder: Optional[int] = None,
+    target_folder: Optional[int] = None,
+) -> None:
+    """Copy a file's content; shares the blocks where the file system can. The folders are descriptors, if paths are
+    relative to them."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    reader = os.open(source, os.O_RDONLY | os.O_CLOEXEC, dir_fd=source_folder)
+    try:
+        writer = os.open(target, flags, 0o666, dir_fd=target_folder)
         try:
-            fcntl.ioctl(writer.fileno(), 0x40049409, reader.fileno())  # FICLONE: btrfs, XFS
-        except OSError:
-            shutil.copyfileobj(reader, writer, 1 << 20)
+            if mode is not None:
+                os.fchmod(writer, mode)
+            try:
+                fcntl.ioctl(writer, _FICLONE, reader)
+            except OSError:
+                _copy(reader, writer)
+        finally:
+            os.close(writer)
+    finally:
+        os.close(reader)
+
+
+_FICLONE = 0x40049409
+"""Share a file's blocks: btrfs, XFS."""
+
+
+def _copy(reader: int, writer: int) -> None:
+    piece = min(os.fstat(reader).st_size + 1, 1 << 20)
+    while True:
+        data = memoryview(os.read(reader, piece))
+        if not data:
+            return
+        while data:
+            data = data[os.write(writer, data) :]

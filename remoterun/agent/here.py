@@ -6,7 +6,6 @@ A run is looked after by the machine that took it. Standard library only; Python
 from __future__ import annotations
 
 import os
-import socket
 from typing import Dict, NamedTuple
 
 
@@ -21,7 +20,7 @@ class Machine(NamedTuple):
 
     @classmethod
     def this(cls) -> "Machine":
-        return cls(_first_line("/etc/machine-id"), socket.gethostname(), boot_id(), _link("/proc/self/ns/pid"))
+        return cls(_first_line("/etc/machine-id"), os.uname().nodename, boot_id(), _link("/proc/self/ns/pid"))
 
     @classmethod
     def of(cls, record: Dict[str, str]) -> "Machine":

@@ -24,11 +24,10 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import time
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Set, Tuple
 
-from .files import DISK_FULL, locked, private_copy, read_json, remove_tree, write_whole
+from .files import DISK_FULL, locked, private_copy, read_json, remove_tree, token, write_whole
 from .here import Machine
 from .leases import Lease
 from .runs import RunFolder
@@ -106,7 +105,7 @@ class Home:
                 os.makedirs(folder, 0o700, exist_ok=True)
             with locked(self.lock("home")):
                 if not os.path.exists(marker):
-                    write_whole(marker, json.dumps({"format": FORMAT, "id": secrets.token_hex(8)}).encode())
+                    write_whole(marker, json.dumps({"format": FORMAT, "id": token(8)}).encode())
         except OSError as error:
             if error.errno in DISK_FULL:
                 raise disk_full(self.path)
@@ -129,7 +128,7 @@ class Home:
     @contextlib.contextmanager
     def temporary(self, label: str) -> Iterator[str]:
         """A new folder under tmp/, gone afterwards."""
-        path = os.path.join(self.tmp, "%s-%d-%s" % (label, os.getpid(), secrets.token_hex(4)))
+        path = os.path.join(self.tmp, "%s-%d-%s" % (label, os.getpid(), token()))
         os.mkdir(path, 0o700)
         try:
             yield path
@@ -141,12 +140,17 @@ class Home:
     def blob(self, digest: str, executable: bool = False) -> str:
         return "%s/%s/%s%s" % (self.blobs, digest[:2], digest[2:], ".x" if executable else "")
 
-    def has_blob(self, digest: str) -> bool:
-        """A file without content counts only if that is its content: after a power cut it may be an empty husk."""
+    def blob_size(self, digest: str) -> Optional[int]:
+        """Bytes of a blob; None if it isn't here. A file without content counts only if that is its content: after a
+        power cut it may be an empty husk."""
         try:
-            return os.stat(self.blob(digest)).st_size > 0 or digest == EMPTY
+            size = os.stat(self.blob(digest)).st_size
         except OSError:
-            return False
+            return None
+        return size if size or digest == EMPTY else None
+
+    def has_blob(self, digest: str) -> bool:
+        return self.blob_size(digest) is not None
 
     def partial_size(self, digest: str) -> int:
         try:
@@ -228,57 +232,63 @@ class Home:
         """The files of which this home holds no blob."""
         return [entry for entry in manifest.files if not self.has_blob(entry.digest)]
 
-    def checkout(self, manifest: Manifest, target: str, private: bool) -> None:
+    def checkout(
+        self, manifest: Manifest, target: str, private: bool, sizes: Optional[Mapping[str, int]] = None
+    ) -> None:
         """Write a tree into the folder `target`, which is made.
 
-        `private`: copies that may be written. Otherwise hard links to blobs, read-only, folders too.
+        `private`: copies that may be written. Otherwise hard links to blobs, read-only, folders too. `sizes`: those of
+        blobs that were looked at a moment ago, by their digests; the others' are looked up.
         Raises `HomeError` for a missing blob or a full disk.
         """
-        os.makedirs(target, 0o755, exist_ok=True)
-        folders = set()
+        folders: Set[str] = {""}
+        sizes = sizes or {}
         try:
-            with Landing(target) as landing:
+            os.makedirs(target, 0o755, exist_ok=True)
+            with _opened(self.blobs) as blobs, Landing(target) as landing:
                 for entry in manifest.entries:
                     if entry.kind == "d":
                         landing.folder(entry.path)
                         folders.add(entry.path)
                         continue
-                    descriptor, name = landing.place(entry.path)
-                    parent = entry.path.rpartition("/")[0]
-                    while parent and parent not in folders:
+                    parent, _, name = entry.path.rpartition("/")
+                    folder = landing.folder(parent)
+                    while parent not in folders:
                         folders.add(parent)
                         parent = parent.rpartition("/")[0]
                     if entry.kind == "l":
-                        os.symlink(entry.target, name, dir_fd=descriptor)
+                        os.symlink(entry.target, name, dir_fd=folder)
                     else:
-                        self._place_file(entry, target, descriptor, name, private)
+                        self._place_file(entry, blobs, folder, name, private, sizes.get(entry.digest))
             if not private:
-                for folder in sorted(folders, reverse=True):
-                    os.chmod(os.path.join(target, folder), 0o555)
+                for path in sorted(folders, reverse=True)[:-1]:
+                    os.chmod(os.path.join(target, path), 0o555)
         except OSError as error:
             if error.errno in DISK_FULL:
                 raise disk_full(self.path)
             raise
 
-    def _place_file(self, entry: Entry, target: str, descriptor: int, name: str, private: bool) -> None:
-        blob = self.blob(entry.digest)
+    def _place_file(self, entry: Entry, blobs: int, folder: int, name: str, private: bool, size: Optional[int]) -> None:
+        """`blobs`, `folder`: descriptors of blobs/, and of where the file gets its `name`; `size`: the blob's, if it is
+        known."""
+        digest = entry.digest
+        blob = digest[:2] + "/" + digest[2:]
         try:
-            if os.stat(blob).st_size != entry.size:
+            if (os.stat(blob, dir_fd=blobs).st_size if size is None else size) != entry.size:
                 raise HomeError("damaged", "the content of %s is damaged in %s" % (show(entry.path), self.path))
             if private:
-                path = os.path.join(target, entry.path)
-                private_copy(blob, path)
-                os.chmod(path, 0o755 if entry.executable else 0o644)
+                private_copy(blob, name, 0o755 if entry.executable else 0o644, blobs, folder)
                 return
-            source = self.executable_twin(entry.digest) if entry.executable else blob
+            if entry.executable:
+                self.executable_twin(digest)
+                blob += ".x"
             try:
-                os.link(source, name, dst_dir_fd=descriptor)
+                os.link(blob, name, src_dir_fd=blobs, dst_dir_fd=folder)
             except OSError as error:
                 if error.errno not in (errno.EMLINK, errno.EXDEV, errno.EPERM):
                     raise
-                path = os.path.join(target, entry.path)
-                private_copy(source, path)  # out of links to one file (65,000 on ext4), or a file system without
-                os.chmod(path, 0o555 if entry.executable else 0o444)
+                # out of links to one file (65,000 on ext4), or a file system without
+                private_copy(blob, name, 0o555 if entry.executable else 0o444, blobs, folder)
         except FileNotFoundError:
             raise HomeError("missing_blob", "the content of %s is not in %s" % (show(entry.path), self.path))
 
@@ -297,11 +307,13 @@ class Home:
         except FileNotFoundError:
             return []
 
-    def commit_upload(self, name: str, manifest: Manifest) -> Tuple[Dict[str, Any], bool]:
+    def commit_upload(
+        self, name: str, manifest: Manifest, sizes: Optional[Mapping[str, int]] = None
+    ) -> Tuple[Dict[str, Any], bool]:
         """Make `manifest` the newest version of the upload `name`; (version, whether it is new).
 
-        All blobs must be there. The same content as the newest version makes none, unless that is damaged. May be
-        repeated.
+        All blobs must be there; `sizes` as in `checkout`. The same content as the newest version makes none, unless
+        that is damaged. May be repeated.
         """
         folder = self.upload_folder(name)
         digest = manifest.digest
@@ -309,12 +321,12 @@ class Home:
             versions = self.upload_versions(name)
             if versions and versions[-1]["digest"] == digest and not versions[-1].get("damaged"):
                 return versions[-1], False
-            lease.add(b"".join(bytes.fromhex(entry.digest) for entry in manifest.files))
+            lease.add(packed(manifest))
             os.makedirs(folder, 0o700, exist_ok=True)
             number = versions[-1]["version"] + 1 if versions else 1
             with self.temporary("upload") as temporary:
                 tree = os.path.join(temporary, "tree")
-                self.checkout(manifest, tree, private=False)
+                self.checkout(manifest, tree, False, sizes)
                 target = os.path.join(folder, str(number))
                 remove_tree(target)  # left by a crash before versions.json named it
                 os.rename(tree, target)
@@ -499,6 +511,11 @@ class Stored:
             raise HomeError("damaged", "%s is damaged: %s" % (self._manifest_file, error))
 
 
+def packed(manifest: Manifest) -> bytes:
+    """The digests of its files, 32 bytes each."""
+    return bytes.fromhex("".join([entry.digest for entry in manifest.files]))
+
+
 def blob_digest(first: int, name: str) -> Optional[bytes]:
     """Of which blob a file of blobs/XX is the content, or the executable twin; `first` is XX. None for other files."""
     text = "%02x" % first + (name[:-2] if name.endswith(".x") else name)
@@ -532,6 +549,15 @@ def _open_up(root: str) -> None:
 
 def _event(state: str) -> bytes:
     return json.dumps({"t": round(time.time(), 3), "state": state}).encode() + b"\n"
+
+
+@contextlib.contextmanager
+def _opened(folder: str) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _read(path: str) -> bytes:

@@ -11,10 +11,10 @@ import contextlib
 import hashlib
 import itertools
 import os
-import secrets
-from typing import Optional
+from typing import Callable, Optional
 
 from .codecs import CodecError, expand
+from .files import token
 from .home import Home, HomeError
 from .large_blob import LargeBlob, damaged
 from .leases import Lease
@@ -24,7 +24,7 @@ from .protocol import Frame
 from .tree import is_digest, show
 
 _numbers = itertools.count()
-_OURS = secrets.token_hex(4)
+_OURS = token()
 """A process in another container, or after a power cut, may have our number."""
 
 
@@ -42,10 +42,14 @@ class Landing:
     … with "z" or "zstd": size  the body is compressed, from so many bytes; see codecs.py
     """
 
-    def __init__(self, home: Home, lease: Lease) -> None:
-        """`lease` gets the digests that nobody has asked about before."""
+    def __init__(
+        self, home: Home, lease: Lease, landed: Callable[[str, int], None] = lambda digest, size: None
+    ) -> None:
+        """`lease` gets the digests that nobody has asked about before. `landed` is told of each small blob: its digest,
+        its bytes."""
         self._home = home
         self._lease = lease
+        self._landed = landed
         self._open: Optional[LargeBlob] = None
         self._part: Optional[Part] = None
         self._blobs = os.open(home.blobs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -119,11 +123,13 @@ class Landing:
                     left = left[os.write(descriptor, left) :]
             finally:
                 os.close(descriptor)
-            self._place(temporary, digest.hex())
+            name = digest.hex()
+            self._place(temporary, name)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=self._tmp)
             raise
+        self._landed(name, len(content))
         self.count += 1
 
     def _place(self, temporary: str, digest: str) -> None:

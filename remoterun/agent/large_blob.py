@@ -9,9 +9,9 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import secrets
 from typing import Any, Dict, Optional
 
+from .files import token
 from .home import Home, HomeError
 from .leases import Lease
 from .parts import PARTS
@@ -52,7 +52,7 @@ class LargeBlob:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self._path + PARTS)  # of a try that sent it in parts
             else:  # somebody else is sending it, too
-                begun, self._path = self._path, os.path.join(home.tmp, "in-%d-%s" % (os.getpid(), secrets.token_hex(4)))
+                begun, self._path = self._path, os.path.join(home.tmp, "in-%d-%s" % (os.getpid(), token()))
                 self.file = open(self._path, "x+b", buffering=0)
                 if offset:
                     with open_first(begun, home.blob(self.digest)) as reader:

@@ -32,12 +32,12 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 import threading
 import time
 from typing import Any, Iterator, Optional
 
 from .digests import Digests
+from .files import token
 
 CUT = 86400.0
 """Seconds for which what a cut transfer has brought, or was about to use, is kept for the next try."""
@@ -113,7 +113,7 @@ class Lease:
 
     def _open(self) -> None:
         os.makedirs(self._folder, 0o700, exist_ok=True)
-        self._path = os.path.join(self._folder, "%d-%s" % (os.getpid(), secrets.token_hex(6)))
+        self._path = os.path.join(self._folder, "%d-%s" % (os.getpid(), token(6)))
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
 

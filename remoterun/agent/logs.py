@@ -128,3 +128,14 @@ def _size(run: RunFolder) -> int:
         return os.stat(run.log).st_size
     except OSError:
         return 0
+
+
+def last_lines(path: str, lines: int) -> str:
+    """The last lines of a file as text; "" when it isn't there."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 16384))
+            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+    except OSError:
+        return ""

@@ -7,15 +7,13 @@ Standard library only; Python >= 3.8.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 from typing import Dict, Iterable, NamedTuple, Optional, Set
 
-SUPERVISOR = "REMOTERUN_SUPERVISOR"
-"""The variable that names the run of a supervisor; all that descends from it has it, too."""
+from .runs import SUPERVISOR
 
 
 class Process(NamedTuple):
@@ -29,6 +27,8 @@ class Process(NamedTuple):
 def become_subreaper() -> None:
     """Let orphans of our children become our children, so that they stay our descendants. Linux only."""
     if sys.platform.startswith("linux"):
+        import ctypes
+
         try:
             ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
         except (OSError, AttributeError):

@@ -23,12 +23,14 @@ import enum
 import fcntl
 import json
 import os
-import shutil
 import time
 from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 from .files import DISK_FULL, append_line, read_json, remove_tree, write_whole
 from .here import Machine
+
+SUPERVISOR = "REMOTERUN_SUPERVISOR"
+"""The variable that names the run of a supervisor; all that descends from it has it, too."""
 
 
 class RunState(str, enum.Enum):
@@ -307,7 +309,8 @@ class RunFolder:
 
 
 def free_space(path: str) -> int:
-    return shutil.disk_usage(path).free
+    about = os.statvfs(path)
+    return about.f_bavail * about.f_frsize
 
 
 def _touch(path: str) -> None:

@@ -12,21 +12,18 @@ import getpass
 import hashlib
 import json
 import os
-import platform
-import socket
 import struct
+import sys
 import time
-import traceback
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
-from . import doctor, leases, logs, parts, slots, supervisor
+from . import care, leases, logs, parts
 from .codecs import Codec, codecs
 from .delta import BLOCK, records
 from .digests import Digests, unpacked
-from .engines import tail
 from .files import DISK_FULL
 from .here import boot_id
-from .home import Home, HomeError
+from .home import Home, HomeError, packed
 from .incoming import Landing
 from .outgoing import Shipping
 from .packs import Pace
@@ -54,6 +51,7 @@ _RANGE = struct.Struct("!QQ")
 PATCHED = 4 << 20
 """Bytes from which on it pays to look for the parts of a file in another."""
 MOST_LIKE, MOST_LARGE, MOST_RANGES = 4, 5000, 5000
+MOST_SIZES = 50_000
 POLL_LEAST, POLL_MOST = 0.005, 0.1
 CARE_EVERY = 2.0
 READ = 256 << 10
@@ -76,7 +74,7 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
         with contextlib.suppress(OSError):  # no pipe, or no Linux
             fcntl.fcntl(end, _F_SETPIPE_SZ, PIPE)
     server = Server(home)
-    supervisor.revive(home)
+    care.revive(home)
     link = Link(_read_all, lambda *parts: _write_all(pipe_out, *parts), server.handle)
     link.keep(SIGN_OF_LIFE)
     link.run()
@@ -89,10 +87,10 @@ def hello(home: Home) -> Dict[str, Any]:
     """What the client learns before it asks."""
     return {
         "protocol": VERSION,
-        "python": platform.python_version(),
+        "python": sys.version.split()[0],
         "home": home.path,
         "home_id": home.id,
-        "host": socket.gethostname(),
+        "host": os.uname().nodename,
         "user": _user(),
         "boot": boot_id(),
         "time": time.time(),
@@ -137,7 +135,9 @@ class Server:
     def __init__(self, home: Home) -> None:
         self.home = home
         self._lease = home.lease()
-        """What this client has asked for and not committed yet."""
+        """What this client has asked for and not committed yet, ..."""
+        self._sizes: Dict[str, int] = {}
+        """... and the sizes of blobs of it that were seen here."""
 
     def handle(self, stream: Stream, op: str, arguments: Dict[str, Any]) -> None:
         """Answer one request, on a thread of its own."""
@@ -167,7 +167,10 @@ class Server:
             begun = frozenset(os.listdir(self.home.partial))
             for place in range(len(frame.body) // 32):
                 digest = frame.body[place * 32 : place * 32 + 32].hex()
-                if not self.home.has_blob(digest):
+                size = self.home.blob_size(digest)
+                if size is not None:
+                    self._seen(digest, size)
+                else:
                     have = self.home.partial_size(digest) if digest in begun else 0
                     out.append(_MISSING.pack(place, 0 if have and parts.listed(self.home, digest) else have))
             stream.send(b"".join(out))
@@ -180,7 +183,7 @@ class Server:
 
     def op_put(self, stream: Stream) -> Dict[str, Any]:
         """In: blobs, as `incoming.Landing` takes them. One whose bytes don't have its digest is refused by name."""
-        with Landing(self.home, self._lease) as landing:
+        with Landing(self.home, self._lease, self._seen) as landing:
             for frame in stream:
                 landing.take(frame)
             landing.end()
@@ -287,7 +290,8 @@ class Server:
     def op_commit_upload(self, stream: Stream, name: str) -> Dict[str, Any]:
         """In: a manifest whose blobs are all here."""
         manifest = Manifest.decode(_read_body(stream))
-        version, created = self.home.commit_upload(name, manifest)
+        sizes, self._sizes = self._sizes, {}
+        version, created = self.home.commit_upload(name, manifest, sizes)
         self._settle(manifest)
         return {"version": version, "created": created}
 
@@ -312,6 +316,8 @@ class Server:
                 for mount in spec["mounts"]:
                     self._resolve(mount)
                 run = self.home.create_run(spec, source)
+            from . import slots
+
             slots.come(self.home, run.key, int(spec.get("gpus") or 0))
         self._care_for(run)
         self._settle(source, run)
@@ -348,6 +354,8 @@ class Server:
         state = run.state()[0]
         if state not in FINAL:
             raise HomeError("busy", "the run is %s" % state.value)
+        from . import supervisor
+
         deadline = time.monotonic() + 15
         while run.supervised() and time.monotonic() < deadline:
             time.sleep(0.02)  # it gives back what the run held
@@ -432,6 +440,8 @@ class Server:
     # -- the machine
 
     def op_doctor(self, stream: Stream, engine: str = "auto", gpus: int = 0, base: str = "") -> Dict[str, Any]:
+        from . import doctor
+
         return {"checks": doctor.examine(self.home, engine, gpus, base)}
 
     # -- upkeep
@@ -482,13 +492,17 @@ class Server:
 
     # -- parts
 
+    def _seen(self, digest: str, size: int) -> None:
+        """A commit need not look up that size again."""
+        if len(self._sizes) < MOST_SIZES:
+            self._sizes[digest] = size
+
     def _settle(self, manifest: Manifest, run: Optional[RunFolder] = None) -> None:
         """What `manifest` (and `run`, by its spec) refers to needs our lease no more."""
         if not self._lease.held:
             return
         digests = Digests()
-        for entry in manifest.files:
-            digests.add(bytes.fromhex(entry.digest))
+        digests.add_packed(packed(manifest))
         if run is not None:
             from .references import add_environment
 
@@ -498,7 +512,7 @@ class Server:
     def _care_for(self, run: RunFolder) -> None:
         """A run that goes on has a supervisor, whatever became of the last one."""
         if run.state()[0] not in FINAL:
-            supervisor.look_after(self.home, run)
+            care.look_after(self.home, run)
 
     def _ask(self, key: str, ask: Any) -> Dict[str, Any]:
         run = self.home.existing_run(key)
@@ -597,7 +611,7 @@ class _Follower:
         if not self.run.exists():
             raise HomeError("not_found", "the run was removed")
         if not self._started:
-            line = tail(self.run.build_log, 1).strip()
+            line = logs.last_lines(self.run.build_log, 1).strip()
             if line and line != self._build:
                 self._build = line
                 self.stream.send(build=line[:200])
@@ -716,6 +730,8 @@ def describe(error: Exception, home: Home) -> Dict[str, Any]:
     if isinstance(error, OSError):
         where = " (%s)" % error.filename if error.filename else ""
         return {"code": "os_error", "message": "%s%s" % (error.strerror or error, where)}
+    import traceback
+
     if isinstance(error, (TypeError, KeyError)):
         return {"code": "bad_request", "message": "a request it can't read", "evidence": traceback.format_exc()}
     return {"code": "internal", "message": "the agent failed: %s" % error, "evidence": traceback.format_exc()}

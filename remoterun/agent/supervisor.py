@@ -1,7 +1,7 @@
 """One run, from QUEUED to its end, with nobody else: a detached process per run.
 
-All its state is files. If it dies, the next contact with the home starts it again (`revive`), and each step looks
-before it acts: the slot may be held, the image built, the work tree made, the container running or gone.
+All its state is files. If it dies, the next contact with the home starts it again (care.py), and each step looks before
+it acts: the slot may be held, the image built, the work tree made, the container running or gone.
 Standard library only; Python >= 3.8.
 """
 
@@ -11,12 +11,12 @@ import contextlib
 import errno
 import os
 import subprocess
-import sys
 import time
 import traceback
 from typing import Any, Callable, Dict, List, Optional
 
 from . import processes, slots
+from .care import look_after
 from .engines import BaseImageUnavailable, BuildJob, EngineError, Interrupted, Look, Presence
 from .engines.docker import Docker
 from .engines.environment import Environment
@@ -41,56 +41,6 @@ def engine_of(home: Home, name: str, reaper: Optional[int] = None) -> Any:
     if name == "process":
         return ProcessEngine(home, reaper)
     return Docker(home, name)
-
-
-def spawn(home: Home, key: str) -> None:
-    """Start a supervisor for `key`, detached from us. If one lives, the new one ends at once."""
-    run = home.run(key)
-    # Typed inside a run, `remoterun run` starts another: it must not count as one of the first one's processes. Nor
-    # must one that is started by another run's supervisor, which waits behind it.
-    variables = {name: value for name, value in os.environ.items() if name != "REMOTERUN_KEY"}
-    variables[processes.SUPERVISOR] = key
-    with open(run.supervisor_log, "ab") as log:
-        subprocess.Popen(
-            [*agent_command(), "supervise", "--home", home.path, key],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=home.path,
-            env=variables,
-            start_new_session=True,
-        )
-
-
-def agent_command() -> List[str]:
-    """The words that start this very agent again."""
-    flags = (["-I"] if sys.flags.isolated else []) + (["-X", "utf8"] if sys.flags.utf8_mode else [])
-    return [sys.executable, *flags, os.path.abspath(sys.argv[0])]
-
-
-def revive(home: Home) -> List[str]:
-    """Start supervisors for active runs that have none; their keys."""
-    revived = []
-    for key in home.active_keys():
-        run = home.run(key)
-        if not run.exists():
-            with contextlib.suppress(OSError):
-                home.unmark_active(key)
-                slots.release(home, key)
-        elif look_after(home, run):
-            revived.append(key)
-    return revived
-
-
-def look_after(home: Home, run: RunFolder) -> bool:
-    """Start a supervisor for an active run that has none; whether it was. Where none can be started, as in a home that
-    is read-only, what is there can still be read."""
-    if run.supervised() or not run.is_of_this_machine():
-        return False
-    with contextlib.suppress(OSError):
-        spawn(home, run.key)
-        return True
-    return False
 
 
 def supervise(home: Home, key: str) -> int:

@@ -199,12 +199,13 @@ class ManifestBuilder:
         self._leaf_set: Set[bytes] = set()
 
     def add(self, entry: Entry) -> None:
-        path = _raw(entry.path)
+        kind, name, size, digest, executable, target = entry
+        path = _raw(name)
         if not 0 < len(path) < 256 or b"\0" in path or _ODD_PART.search(path):
-            check_path(entry.path)  # it may be right all the same
-        if entry.target:
-            _raw(entry.target)
-        self._append(path, entry.kind, entry.size, _line(entry))
+            check_path(name)  # it may be right all the same
+        if target:
+            _raw(target)
+        self._append(path, kind, size, _line(kind, name, size, digest, executable, target))
 
     def add_line(self, line: bytes, hashed: bool = True) -> None:
         """A line of the canonical form, as it came from elsewhere."""
@@ -215,7 +216,7 @@ class ManifestBuilder:
         entry = _decode_line(line, hashed)
         check_path(entry.path)
         _raw(entry.target)
-        self._append(_raw(entry.path), entry.kind, entry.size, _line(entry))
+        self._append(_raw(entry.path), entry.kind, entry.size, _line(*entry))
 
     def text(self) -> bytes:
         """The canonical form; nothing can be added any more."""
@@ -257,15 +258,14 @@ _PLAIN_FILE = re.compile(rb'\["f","([ !#-\[\]-~]+)",(0|[1-9][0-9]{0,17}),"([0-9a
 _ODD_PART = re.compile(rb"(?:\A|/)\.{0,2}(?:/|\Z)")
 
 
-def _line(entry: Entry) -> bytes:
+def _line(kind: str, path: str, size: int, digest: str, executable: bool, target: str) -> bytes:
     """One line of the canonical form: JSON without blanks, ASCII."""
-    kind, path = entry.kind, _quoted(entry.path)
     if kind == "f":
-        text = '["f",%s,%d,%s,%d]\n' % (path, entry.size, _quoted(entry.digest), entry.executable)
+        text = '["f",%s,%d,%s,%d]\n' % (_quoted(path), size, _quoted(digest), executable)
     elif kind == "l":
-        text = '["l",%s,%s]\n' % (path, _quoted(entry.target))
+        text = '["l",%s,%s]\n' % (_quoted(path), _quoted(target))
     else:
-        text = '["d",%s]\n' % path
+        text = '["d",%s]\n' % _quoted(path)
     return text.encode("ascii")
 
 

@@ -167,7 +167,7 @@ class Uploads(Connections):
 
 def _of_git(tree: Manifest) -> list[str]:
     """What most people do not mean to upload; a data set may be a repository, though."""
-    count = sum(1 for entry in tree.files if entry.path.startswith(".git/"))
+    count = tree.encode().count(b'\n["f",".git/')  # what each of their lines begins with
     return [f"{count:,} of its files are git's own, in .git"] if count else []
 
 

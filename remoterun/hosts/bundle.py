@@ -11,9 +11,9 @@ from pathlib import Path
 
 import remoterun.agent as agent_package
 
-FLAGS = ("-I", "-X", "utf8")
-"""Of the Python that runs it: nothing of the user's in its way (PYTHONPATH, site-packages), and file names are bytes
-under every locale."""
+FLAGS = ("-I", "-S", "-X", "utf8")
+"""Of the Python that runs it: nothing of the user's in its way (PYTHONPATH, site-packages, what these start by
+themselves), and file names are bytes under every locale."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MAIN = b"""\

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from remoterun.agent.tree import Entry, SpecialFile, link_stays_inside, show, walk
 from remoterun.errors import TransferError, UsageError
@@ -20,8 +21,7 @@ AHEAD = 20_000
 """Entries that are listed before the first one is sent: what a progress bar counts to, and what memory holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(NamedTuple):
     """`entry.digest` is "" while it is not known. `path` and `status` are of the file, on this machine."""
 
     entry: Entry
@@ -85,14 +85,14 @@ class Reading:
             self.cache.note(os.fsencode(item.entry.path), status, digest, read_at)
 
     def _known(self, item: Listed) -> Listed:
-        entry = item.entry
+        entry, path, status = item
         if entry.kind == "f":
             self.files += 1
             self.size += entry.size
-            if self.cache is not None and item.status is not None:
-                digest = self.cache.known(os.fsencode(entry.path), item.status)
+            if self.cache is not None and status is not None:
+                digest = self.cache.known(os.fsencode(entry.path), status)
                 if digest is not None:
-                    return Listed(entry._replace(digest=digest), item.path, item.status)
+                    return Listed(Entry("f", entry.path, entry.size, digest, entry.executable), path, status)
             self.unknown += not entry.digest
         elif entry.kind == "l" and not link_stays_inside(entry.path, entry.target):
             self.warnings.append(

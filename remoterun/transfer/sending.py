@@ -30,7 +30,7 @@ from remoterun.agent.delta import BLOCK, records
 from remoterun.agent.packs import PACK, SMALL, Pace, pack
 from remoterun.agent.protocol import PIECE, Body, RemoteError, Stream
 from remoterun.agent.squeezing import Squeezing
-from remoterun.agent.tree import Manifest, ManifestBuilder, TreeError, show
+from remoterun.agent.tree import Entry, Manifest, ManifestBuilder, TreeError, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
 from remoterun.transfer.codecs import best, crc32
@@ -227,7 +227,7 @@ class _Sender:
                     elif entry.size <= WHOLE:
                         content, digest, status, read_at = whole_content(item, 2 * WHOLE)
                         tree.note(item, status, digest, read_at)
-                        entry = entry._replace(digest=digest, size=len(content))
+                        entry = Entry("f", entry.path, len(content), digest, entry.executable)
                         batch = self._take(batch, _Blob(digest, len(content), content))
                     else:
                         batch = self._flush(batch)

@@ -29,6 +29,7 @@ import time
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from ..files import remove_tree
+from ..logs import last_lines
 from ..runs import RunFolder
 from ..tree import Landing
 
@@ -138,18 +139,7 @@ class BuildJob(NamedTuple):
             return process.returncode
 
     def tail(self, lines: int = 15) -> str:
-        return tail(self.log, lines)
-
-
-def tail(path: str, lines: int) -> str:
-    """The last lines of a file as text; "" when it isn't there."""
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 16384))
-            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
-    except OSError:
-        return ""
+        return last_lines(self.log, lines)
 
 
 def prepare_io(run: RunFolder, command: str, variables: Dict[str, str]) -> None:
