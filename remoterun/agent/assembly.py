@@ -1,36 +1,34 @@
-"""What is put together of parts: hashed and written on a thread of its own, beside who looks for the next ones.
+"""What is put together of parts: written on a thread of its own, beside who looks for the next ones and hashes them.
 
-Used by both sides. Standard library only; Python >= 3.8.
+Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from typing import Any, Callable, Optional
+from typing import Callable, Optional
 
 Job = Callable[[], None]
 
 
 class Assembly:
-    """`hashed` and what `write` does are the thread's alone until it is closed."""
+    """What `write` does is the thread's alone until it is closed."""
 
     AHEAD = 16
     """Jobs that may wait."""
 
-    def __init__(self, hashed: Any, write: Callable[[memoryview], None]) -> None:
-        self._hashed, self._write = hashed, write
+    def __init__(self, write: Callable[[memoryview], None]) -> None:
+        self._write = write
         self._jobs: "queue.Queue[Optional[Job]]" = queue.Queue(self.AHEAD)
         self._failure: Optional[BaseException] = None
         self._thread = threading.Thread(target=self._run, name="remoterun assembles", daemon=True)
         self._thread.start()
 
     def add(self, data: memoryview, write: bool = True, done: Optional[Job] = None) -> None:
-        """Hash `data`, which must stay as it is, and write it, then call `done`. Raises what a write before it
-        raised."""
+        """Write `data`, which must stay as it is, then call `done`. Raises what a write before it raised."""
 
         def job() -> None:
-            self._hashed.update(data)
             if write:
                 self._write(data)
             if done is not None:

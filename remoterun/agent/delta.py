@@ -93,6 +93,17 @@ class Finder:
             number += 1
         return found
 
+    def expected(self, start: int, blocks: Sequence[Record]) -> List[Place]:
+        """Where the blocks, from `start` on in the new file, are expected, if the first bytes of each stand there;
+        otherwise none."""
+        at, old = start + self._shift, self._old[self._which] if self._old else memoryview(b"")
+        if at < 0 or at + min(len(blocks) * BLOCK, self._size - start) > len(old):
+            return []
+        for number, (_, first) in enumerate(blocks):
+            if old[at + number * BLOCK : at + number * BLOCK + len(first)] != first:
+                return []
+        return [(self._which, at + number * BLOCK) for number in range(len(blocks))]
+
     def _expected(self, at: int, block: Record) -> Optional[Place]:
         where = at + self._shift
         return (self._which, where) if self._stands(self._which, where, at, block) else None

@@ -23,6 +23,7 @@ from .tree import is_digest
 
 MOST_BLOCKS, MOST_WANTED = 1024, 1 << 14
 """Of a file that is patched: whose records may come at once, and that may be waited for. Clients have a tenth of it."""
+MOST_DOUBTS = 64
 LET_GO = 16
 """Calls after which all that was looked at of the old files leaves our memory; most of it does so sooner."""
 
@@ -30,7 +31,8 @@ LET_GO = 16
 class Patch(LargeBlob):
     """Takes frames, in their order, and answers some:
 
-    {"w": 1}                    records (see delta.py) of the next blocks. Answer: a byte for each, 1: to be sent
+    {"w": 1, "u": digest}       records (see delta.py) of the next blocks, and the digest of all up to their end.
+                                Answer: a byte for each, 1: to be sent
     {}, {"z": …}, {"zstd": …}   bytes of the blocks that were to be sent, all of them one after the other
     {"h": digest}               that was all
 
@@ -50,8 +52,12 @@ class Patch(LargeBlob):
                     self._files.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
                 self._bases.append((digest, len(self._files[-1])))
         self._old = [memoryview(file) for file in self._files]
-        self._assembly = Assembly(self.hashed, lambda data: append(self.file, data))
+        self._assembly = Assembly(lambda data: append(self.file, data))
         self._finder = Finder(self._old, self.size)
+        self._hashed_to = self.have
+        """Bytes of the new file that are hashed: some way ahead of `have`, where they were hashed to look at them."""
+        self._doubt = self._doubts = 0
+        """Calls in which blocks are looked at one by one, after a digest was another: twice as many each time."""
         self._asked = self.have
         """Bytes of the new file that records have come of."""
         self._calls = 0
@@ -68,7 +74,7 @@ class Patch(LargeBlob):
             raise HomeError("bad_stream", "more than a blob")
         try:
             if "w" in header:
-                return self._find(parsed(body))
+                return self._find(parsed(body), str(header.get("u", "")))
             body = expand(header, body)
         except (DeltaError, CodecError) as error:
             raise HomeError("bad_stream", str(error))
@@ -92,13 +98,15 @@ class Patch(LargeBlob):
 
     done = False
 
-    def _find(self, blocks: List[Any]) -> bytes:
+    def _find(self, blocks: List[Any], up_to: str) -> bytes:
         start = self._asked
         if not blocks or len(blocks) > MOST_BLOCKS or start + (len(blocks) - 1) * BLOCK >= self.size:
             raise HomeError("bad_stream", "records of more blocks than there are")
         if len(self._parts) > MOST_WANTED:
             raise HomeError("bad_stream", "records, and none of the bytes that were asked for")
-        places = self._finder.find(start, blocks)
+        places: List[Optional[Place]] = list(self._all_as_expected(start, blocks, up_to))
+        if not places:
+            places = self._finder.find(start, blocks)
         for number, place in enumerate(places):
             self._parts.append((place, min(BLOCK, self.size - start - number * BLOCK)))
         self._asked = min(self.size, start + len(blocks) * BLOCK)
@@ -108,6 +116,35 @@ class Patch(LargeBlob):
             for file in self._files:
                 _let_go(file, 0, len(file))
         return bytes(place is None for place in places)
+
+    def _all_as_expected(self, start: int, blocks: List[Any], up_to: str) -> List[Place]:
+        """Where the blocks stand, if all of them do where they are expected: none of them needs a look of its own then,
+        as it costs no more than the hash that is due anyway. Otherwise none."""
+        if self._parts or not up_to:  # what comes before is not all here
+            return []
+        if self._doubt:
+            self._doubt -= 1
+            return []
+        places = self._finder.expected(start, blocks)
+        if not places:
+            return []
+        which, at = places[0]
+        hashed = self.hashed.copy()
+        hashed.update(self._old[which][at : at + min(len(blocks) * BLOCK, self.size - start)])
+        if hashed.hexdigest() != up_to:
+            self._doubts = min(2 * self._doubts or 1, MOST_DOUBTS)
+            self._doubt = self._doubts
+            return []
+        self._doubts = 0
+        self.hashed, self._hashed_to = hashed, min(self.size, start + len(blocks) * BLOCK)
+        return places
+
+    def _hash(self, data: memoryview) -> None:
+        """The next bytes of the new file."""
+        end = self.have + len(data)
+        if end > self._hashed_to:
+            self.hashed.update(data[max(0, self._hashed_to - self.have) :])
+            self._hashed_to = end
 
     def _copy_found(self) -> None:
         """All that comes next and is here."""
@@ -123,7 +160,9 @@ class Patch(LargeBlob):
             else:
                 self._write_begun()
             let_go = functools.partial(_let_go, self._files[which], at, length)
-            self._assembly.add(self._old[which][at : at + length], write=not same, done=let_go)
+            data = self._old[which][at : at + length]
+            self._hash(data)
+            self._assembly.add(data, write=not same, done=let_go)
             self.have += length
 
     def _fill(self, data: memoryview) -> None:
@@ -133,6 +172,7 @@ class Patch(LargeBlob):
             _, wanted = self._parts.popleft()
             part = data[:wanted]
             self._write_begun()
+            self._hash(part)
             self._assembly.add(part)
             self.have += len(part)
             if len(part) < wanted:

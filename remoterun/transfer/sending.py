@@ -366,7 +366,7 @@ class _Sender:
 
             for data in pieces(path, there, size, BLOCKS * BLOCK):
                 digest.update(data)
-                stream.send(records(data, crc32), w=1)
+                stream.send(records(data, crc32), w=1, u=digest.copy().hexdigest())
                 asked.append(data)
                 if len(asked) > QUESTIONS:
                     answer()

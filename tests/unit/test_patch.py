@@ -7,7 +7,7 @@ import itertools
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,16 @@ def home(tmp_path: Path) -> Home:
     return home
 
 
-def patch(link: Link, new: bytes, offset: int = 0, like: list[str] | None = None, upto: int | None = None) -> int:
-    """Send as the client does: how many bytes were sent. `upto`: no more of the file than that, and no end."""
+def patch(
+    link: Link,
+    new: bytes,
+    offset: int = 0,
+    like: list[str] | None = None,
+    upto: int | None = None,
+    digest: Callable[[bytes], str] = lambda content: sha256(content),
+) -> int:
+    """Send as the client does: how many bytes were sent. `upto`: no more of the file than that, and no end. `digest`:
+    what is told to be that of all that was told of."""
     asked, sent = [], 0
     stream = link.open("patch", size=len(new), key=KEY, offset=offset, like=[sha256(OLD)] if like is None else like)
 
@@ -57,7 +65,7 @@ def patch(link: Link, new: bytes, offset: int = 0, like: list[str] | None = None
     end = len(new) if upto is None else upto
     for start in range(offset, end, BLOCKS * BLOCK):
         data = new[start : start + BLOCKS * BLOCK]
-        stream.send(records(data), w=1)
+        stream.send(records(data), w=1, u=digest(new[: start + len(data)]))
         asked.append(data)
         if len(asked) > 2:
             sent += answer()
@@ -81,6 +89,14 @@ def arrived(home: Home, new: bytes) -> None:
     assert os.listdir(home.partial) == [] == os.listdir(home.tmp)
 
 
+def edited(content: bytes, distance: int) -> bytes:
+    """A byte is another each so many, but never a block's first ones."""
+    changed = bytearray(content)
+    for at in range(distance // 2, len(content), distance):
+        changed[at] ^= 1
+    return bytes(changed)
+
+
 NOISE = random.Random(2).randbytes(3 * BLOCK)
 NEW = {
     "identical": (OLD, 0),
@@ -91,6 +107,9 @@ NEW = {
     "inserted": (OLD[:900_001] + NOISE[:77_777] + OLD[900_001:], 4),
     "deleted": (OLD[:900_001] + OLD[1_000_777:], 3),
     "edited": (OLD[:900_001] + NOISE[:9] + OLD[900_010:], 1),
+    "edited all over": (b"".join(b"!" + OLD[at + 1 : at + BLOCK] for at in range(0, len(OLD), BLOCK)), 41),
+    "edited in some midsts": (edited(OLD, 300_000), 9),
+    "inserted, and edited later": (OLD[:900_001] + NOISE[:77_777] + edited(OLD[900_001:], 800_000), 7),
     "the first block": (NOISE[:BLOCK] + OLD[BLOCK:], 1),
     "the last byte": (OLD[:-1] + b"!", 1),
     "twice": (OLD + OLD, 20),
@@ -101,10 +120,18 @@ NEW = {
 
 
 @pytest.mark.parametrize("what", NEW)
-def test_it_arrives(home: Home, what: str) -> None:
+@pytest.mark.parametrize("told", ["the digests", "no digests", "wrong digests", "some wrong digests"])
+def test_it_arrives(home: Home, what: str, told: str) -> None:
+    """That of all so far spares a look at each block, where it is right; and where it is not, nothing else changes."""
     new, most = NEW[what]
+    digest: dict[str, Callable[[bytes], str]] = {
+        "the digests": sha256,
+        "no digests": lambda content: "",
+        "wrong digests": lambda content: sha256(content + b"?"),
+        "some wrong digests": lambda content: sha256(content)[len(content) // BLOCK // BLOCKS % 2 :],
+    }
     with served(home) as link:
-        sent = patch(link, new)
+        sent = patch(link, new, digest=digest[told])
         assert -(-sent // BLOCK) <= most
     arrived(home, new)
 
