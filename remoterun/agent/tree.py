@@ -318,6 +318,8 @@ def _decode_line(line: bytes, hashed: bool) -> Entry:
 def check_path(path: str) -> str:
     """`path` itself if it is relative, normal and stays inside its folder; raises `TreeError` otherwise."""
     raw = _raw(path)
+    if 0 < len(raw) < 256 and b"\0" not in raw and not _ODD_PART.search(raw):
+        return path  # as nearly all are
     if not raw or b"\0" in raw or len(raw) > 4096:
         raise TreeError("a path that is empty, too long, or holds a zero byte: %s" % show(path[:80]))
     for part in raw.split(b"/"):

@@ -14,7 +14,7 @@ from remoterun.agent.tree import Entry, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
 from remoterun.transfer.codecs import own
-from remoterun.transfer.landing import Landed, Temporary, ended, next_frame, number
+from remoterun.transfer.landing import Landed, Temporary, ended, next_frame, number, write_file
 from remoterun.transfer.large_file import LARGE, fetch_large
 
 MOST_AT_ONCE = 100_000
@@ -108,11 +108,8 @@ def _land_small(entry: Entry, digest: bytes, content: memoryview, landed: Landed
         landed.damaged(entry)
         return
     folder, name = landed.place(entry)
-    with Temporary(folder, entry.executable) as temporary:
-        temporary.write(content)
-        temporary.rename(name)
-    landed.came(entry.size)
-    landed.took(entry)
+    write_file(folder, name, content, entry.executable)
+    landed.took(entry, entry.size)
 
 
 def _land_large(entry: Entry, frame: Frame, stream: Stream, landed: Landed, session: Session) -> None:

@@ -70,11 +70,12 @@ class Landed:
         with self.counting:
             self.result.damaged.append(entry.path)
 
-    def took(self, entry: Entry) -> None:
+    def took(self, entry: Entry, came: int = 0) -> None:
+        """A file is whole; so many bytes of it had not been told of by `came`."""
         with self.counting:
             self.result.files += 1
             self.result.size += entry.size
-            self.progress.add(0, 1)
+            self.progress.add(came, 1)
 
 
 def refuse_twins(entries: Iterable[Entry], target: Path) -> None:
@@ -151,14 +152,34 @@ def _one_name(target: Path, one: str, other: str, end: str = "") -> bool:
             probe.unlink()
 
 
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+
+def write_file(folder: int, name: str, content: memoryview, executable: bool) -> None:
+    """Make a file that is whole as soon as it has its name; `folder`: a descriptor. Raises `OSError`."""
+    temporary = temporary_name()
+    file = os.open(temporary, _FLAGS, 0o777 if executable else 0o666, dir_fd=folder)
+    try:
+        try:
+            while content:
+                content = content[os.write(file, content) :]
+        finally:
+            os.close(file)
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+
+
 class Temporary:
-    """A file that has no name yet that anybody knows; gone afterwards if it got none."""
+    """As `write_file`, for what comes piece by piece. It has no name yet that anybody knows, and is gone afterwards if
+    it got none."""
 
     def __init__(self, folder: int, executable: bool) -> None:
         self._folder = folder
         self._name = temporary_name()
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._file = os.open(self._name, flags, 0o777 if executable else 0o666, dir_fd=folder)
+        self._file = os.open(self._name, _FLAGS, 0o777 if executable else 0o666, dir_fd=folder)
         self._there = True
 
     def __enter__(self) -> Temporary:

@@ -184,10 +184,12 @@ class ProcessEngine:
                 "install it on that machine: sudo apt install python3-venv",
             )
         own = os.path.join(folder, "requirements.txt")
+        # Not compiled: the first run compiles what it imports, which takes a third of the time that all of it would.
         write_whole(own, environment.all_requirements.encode())
         words = [
             os.path.join(folder, "venv", "bin", "python"), "-m", "pip", "install", "--disable-pip-version-check",
-            "--no-input", "-r", os.path.join(self._library(environment), environment.requirements_file), "-r", own,
+            "--no-input", "--no-compile",
+            "-r", os.path.join(self._library(environment), environment.requirements_file), "-r", own,
         ]  # fmt: skip
         if job.run(words, [lock]) != 0:
             raise EngineError("building the environment failed", job.tail())
