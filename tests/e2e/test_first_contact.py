@@ -1,0 +1,83 @@
+"""The first contact with a machine, at a terminal: its key is unknown, and it wants a password."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from tests.e2e.conftest import Place, make_place
+from tests.lab import Lab, LabHost
+
+PASSWORD = "correct horse"
+
+
+@pytest.fixture
+def place(lab: Lab, new_host: Callable[..., LabHost], tmp_path: Path) -> Place:
+    """The user of a host that takes passwords only and was never seen before, its machine `box`."""
+    host = new_host()
+    host.exec(["chpasswd"], input=f"me:{PASSWORD}\n")
+    settings = host.path("/etc/ssh/sshd_config")
+    settings.write_text(settings.read_text().replace("PasswordAuthentication no", "PasswordAuthentication yes"))
+    host.stop_sshd()
+    host.start_sshd()
+    config = tmp_path / "ssh_config"
+    config.write_text(
+        f"Host box\n  HostName {host.address}\n  Port {host.port}\n  User me\n"
+        f"  UserKnownHostsFile {tmp_path / 'known_hosts'}\n  IdentityFile none\n  IdentityAgent none\n"
+    )
+    place = make_place(tmp_path, config)
+    place.run("machines", "add", "box", "box", "--engine", "process", "--default")
+    return place
+
+
+def ended(terminal: pexpect.spawn) -> int:
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    return int(terminal.exitstatus)
+
+
+def test_the_key_and_the_password_are_asked_for(place: Place) -> None:
+    terminal = place.spawn("upload", "notes.txt", "--name", "notes")
+    terminal.expect("has not been seen before")
+    terminal.expect("SHA256:")
+    terminal.expect("the machine you mean")
+    terminal.sendline("y")
+    terminal.expect("password:")
+    terminal.sendline(PASSWORD)
+    terminal.expect("uploads/notes")
+    assert ended(terminal) == 0
+    assert PASSWORD not in terminal.before
+
+    terminal = place.spawn("ls", "uploads/notes")
+    terminal.expect("password:")  # its key is known now
+    assert "seen before" not in terminal.before
+    terminal.sendline(PASSWORD)
+    terminal.expect("notes.txt")
+    assert ended(terminal) == 0
+
+
+def test_a_key_that_is_not_the_machines_is_not_remembered(place: Place) -> None:
+    terminal = place.spawn("upload", "notes.txt", "--name", "notes")
+    terminal.expect("the machine you mean")
+    terminal.sendline("n")
+    assert ended(terminal) != 0
+    assert "password" not in terminal.before
+    terminal = place.spawn("upload", "notes.txt", "--name", "notes")
+    terminal.expect("has not been seen before")
+    terminal.sendintr()
+    assert ended(terminal) == 130
+
+
+def test_a_wrong_password_and_nobody_to_ask(place: Place) -> None:
+    terminal = place.spawn("upload", "notes.txt", "--name", "notes")
+    terminal.expect("the machine you mean")
+    terminal.sendline("y")
+    terminal.expect("password:")
+    terminal.sendline("wrong")
+    assert ended(terminal) == 125
+    assert "wrong" not in terminal.before and "password" in terminal.before
+    done = place.run("upload", "notes.txt", "--name", "notes", status=125)  # without a terminal
+    assert "password" in done.stderr and "Traceback" not in done.stderr
