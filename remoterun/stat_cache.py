@@ -86,17 +86,17 @@ class StatCache:
 
     def note(self, path: bytes, status: os.stat_result, digest: str, read_at: int) -> None:
         """The file had that content and that status; it was read from `read_at` (nanoseconds since 1970) on."""
-        coarse = status.st_mtime_ns % 1_000_000_000 == 0
-        changed = max(status.st_mtime_ns, status.st_ctime_ns)
-        if read_at - changed <= (RACY_SECONDS if coarse else RACY) or len(path) > 0xFFFF or self._failed:
-            return
-        place = self._at
+        place: int | None = self._at
         if self._old:
             while self._missed and self._missed[0][0] < path:
                 self._missed.popleft()
-            if not self._missed or self._missed[0][0] != path:
-                return
-            place = self._missed.popleft()[1]
+            known = bool(self._missed) and self._missed[0][0] == path
+            place = self._missed.popleft()[1] if known else None
+        coarse = status.st_mtime_ns % 1_000_000_000 == 0
+        changed = max(status.st_mtime_ns, status.st_ctime_ns)
+        racy = read_at - changed <= (RACY_SECONDS if coarse else RACY)
+        if racy or place is None or len(path) > 0xFFFF or self._failed:
+            return
         try:
             if self._noted is None:
                 self._noted = _Unnamed(self._path)
@@ -141,8 +141,10 @@ class StatCache:
     def _merge(self, noted: _Unnamed | None) -> None:
         """Write the old records, without those that are gone, and the new ones among them."""
         merged = _Unnamed(self._path)
-        content = noted.content() if noted is not None else b""
+        content: mmap.mmap | bytes = b""
         try:
+            if noted is not None:
+                content = noted.content()
             written = start = len(HEADER)
             gone = 0  # of `_gone`, done
 

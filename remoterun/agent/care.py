@@ -48,7 +48,7 @@ def revive(home: Home) -> List[str]:
     for key in home.active_keys():
         run = home.run(key)
         if not run.exists():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ImportError):  # of a program that was deleted
                 from . import slots
 
                 home.unmark_active(key)
@@ -63,7 +63,7 @@ def look_after(home: Home, run: RunFolder) -> bool:
     is read-only, what is there can still be read."""
     if run.supervised() or not run.is_of_this_machine():
         return False
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ImportError):
         spawn(home, run.key)
         return True
     return False

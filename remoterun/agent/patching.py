@@ -55,7 +55,7 @@ class Patch(LargeBlob):
         self._assembly = Assembly(lambda data: append(self.file, data))
         self._finder = Finder(self._old, self.size)
         self._hashed_to = self.have
-        """Bytes of the new file that are hashed: some way ahead of `have`, where they were hashed to look at them."""
+        """Bytes of the new file that are hashed: `have`, or more, where they were hashed to look at them."""
         self._doubt = self._doubts = 0
         """Calls in which blocks are looked at one by one, after a digest was another: twice as many each time."""
         self._asked = self.have
@@ -141,10 +141,9 @@ class Patch(LargeBlob):
 
     def _hash(self, data: memoryview) -> None:
         """The next bytes of the new file."""
-        end = self.have + len(data)
-        if end > self._hashed_to:
-            self.hashed.update(data[max(0, self._hashed_to - self.have) :])
-            self._hashed_to = end
+        if self.have == self._hashed_to:
+            self.hashed.update(data)
+            self._hashed_to += len(data)
 
     def _copy_found(self) -> None:
         """All that comes next and is here."""

@@ -23,7 +23,7 @@ from .delta import BLOCK, records
 from .digests import Digests, unpacked
 from .files import DISK_FULL
 from .here import boot_id
-from .home import Home, HomeError, packed
+from .home import Home, HomeError
 from .incoming import Landing
 from .outgoing import Shipping
 from .packs import Pace
@@ -290,8 +290,7 @@ class Server:
     def op_commit_upload(self, stream: Stream, name: str) -> Dict[str, Any]:
         """In: a manifest whose blobs are all here."""
         manifest = Manifest.decode(_read_body(stream))
-        sizes, self._sizes = self._sizes, {}
-        version, created = self.home.commit_upload(name, manifest, sizes)
+        version, created = self.home.commit_upload(name, manifest, self._sizes)
         self._settle(manifest)
         return {"version": version, "created": created}
 
@@ -309,6 +308,8 @@ class Server:
 
     def op_submit(self, stream: Stream, spec: Dict[str, Any]) -> Dict[str, Any]:
         """In: the manifest of the source. Mounts are resolved, and refused, before anything is made. Repeatable."""
+        from . import slots  # before anything is made: it may be gone with the agent's folder
+
         source = Manifest.decode(_read_body(stream))
         run = self.home.run(str(spec.get("key", "")))
         if not run.exists():
@@ -316,8 +317,6 @@ class Server:
                 for mount in spec["mounts"]:
                     self._resolve(mount)
                 run = self.home.create_run(spec, source)
-            from . import slots
-
             slots.come(self.home, run.key, int(spec.get("gpus") or 0))
         self._care_for(run)
         self._settle(source, run)
@@ -494,15 +493,17 @@ class Server:
 
     def _seen(self, digest: str, size: int) -> None:
         """A commit need not look up that size again."""
-        if len(self._sizes) < MOST_SIZES:
+        if len(self._sizes) < MOST_SIZES or digest in self._sizes:
             self._sizes[digest] = size
 
     def _settle(self, manifest: Manifest, run: Optional[RunFolder] = None) -> None:
         """What `manifest` (and `run`, by its spec) refers to needs our lease no more."""
+        self._sizes = {}
         if not self._lease.held:
             return
         digests = Digests()
-        digests.add_packed(packed(manifest))
+        for entry in manifest.files:
+            digests.add(bytes.fromhex(entry.digest))
         if run is not None:
             from .references import add_environment
 
@@ -730,6 +731,8 @@ def describe(error: Exception, home: Home) -> Dict[str, Any]:
     if isinstance(error, OSError):
         where = " (%s)" % error.filename if error.filename else ""
         return {"code": "os_error", "message": "%s%s" % (error.strerror or error, where)}
+    if isinstance(error, ImportError):  # of what is imported when it is first asked for
+        return {"code": "internal", "message": "the agent's program was deleted while it ran", "hint": "try again"}
     import traceback
 
     if isinstance(error, (TypeError, KeyError)):

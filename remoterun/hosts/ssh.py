@@ -49,6 +49,7 @@ _INSTALL = (
     'command -v "$4" >/dev/null 2>&1 || exit 71; '
     '"$4" -c "import sys; sys.exit(72 if sys.version_info < (3, 8) else 0)" </dev/null; s=$?; '
     'if [ $s -eq 72 ]; then "$4" -V </dev/null; exit 72; fi; [ $s -eq 0 ] || exit 73; '
+    f'"$4" {" ".join(FLAGS)} -c "import hashlib, json" </dev/null || exit 73; '
     'mkdir -p "$1" && [ -w "$1" ] || exit 74; '
     't="$1/.$2.$$"; c() { rm -f "$t"; }; trap c EXIT; trap "exit 76" HUP INT TERM; '
     'cat >"$t" || exit 75; '

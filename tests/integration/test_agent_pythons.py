@@ -11,7 +11,7 @@ import pytest
 
 from remoterun.agent.protocol import Link
 from remoterun.hosts.base import await_agent
-from remoterun.hosts.bundle import agent_bundle
+from remoterun.hosts.bundle import FLAGS, agent_bundle
 from remoterun.hosts.local import ProcessPipe
 from tests.workshop import Place, read_files, tree_of, until
 
@@ -47,7 +47,7 @@ def test_a_run(version: str, tmp_path: Path, environment: Path) -> None:
     place = Place(tmp_path / "home", environment)
     program = tmp_path / agent_bundle().file_name
     program.write_bytes(agent_bundle().data)
-    words = [PYTHONS[version], "-I", str(program), "serve", "--home", str(tmp_path / "home")]
+    words = [PYTHONS[version], *FLAGS, str(program), "serve", "--home", str(tmp_path / "home")]
     pipe = ProcessPipe(words)
     await_agent(pipe)
     link = Link(pipe.pump, pipe.write)

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import remoterun.agent
-from remoterun.hosts.bundle import agent_bundle
+from remoterun.hosts.bundle import FLAGS, agent_bundle
 
 
 def test_the_same_sources_give_the_same_bytes() -> None:
@@ -48,7 +48,9 @@ def test_its_command_line(tmp_path: Path) -> None:
     program.write_bytes(agent_bundle().data)
 
     def run(*words: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run([sys.executable, "-I", str(program), *words], input=b"", capture_output=True, timeout=20)
+        return subprocess.run(
+            [sys.executable, *FLAGS, str(program), *words], input=b"", capture_output=True, timeout=20
+        )
 
     for words in ((), ("serve",), ("serve", "home", "x"), ("what", "--home", str(tmp_path / "h"))):
         done = run(*words)
@@ -65,13 +67,25 @@ def test_it_is_unpacked_once_and_started_from_there(tmp_path: Path) -> None:
     folder = tmp_path / agent_bundle().digest
 
     def said() -> bytes:
-        words = [sys.executable, "-I", str(program), "serve", "--home", str(tmp_path / "h")]
+        words = [sys.executable, *FLAGS, str(program), "serve", "--home", str(tmp_path / "h")]
         return subprocess.run(words, input=b"", capture_output=True, timeout=20, check=True).stdout
 
     first = said()
     assert folder.is_dir() and not list(folder.rglob("*.pyc"))
     assert said()[:20] == first[:20] and list(folder.rglob("serve.*.pyc")), "it was read from there, and compiled"
     (folder / "agent" / "serve.py").write_text("raise SystemExit(7)")
-    words = [sys.executable, "-I", str(program), "serve", "--home", str(tmp_path / "h")]
+    words = [sys.executable, *FLAGS, str(program), "serve", "--home", str(tmp_path / "h")]
     assert subprocess.run(words, input=b"", capture_output=True, timeout=20).returncode == 7
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([program.name, folder.name, "h"])
+
+
+def test_it_starts_itself_as_it_was_started(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    top = str(Path(remoterun.__file__).parents[1])
+    program.write_text(
+        f"import sys\nsys.path.insert(0, {top!r})\n"
+        "from remoterun.agent.care import agent_command\nprint(agent_command())"
+    )
+    words = [sys.executable, *FLAGS, str(program)]
+    said = subprocess.run(words, capture_output=True, timeout=20, check=True, text=True).stdout
+    assert ast.literal_eval(said) == words

@@ -164,6 +164,42 @@ class TestBlobs:
             (tmp_path / "out" / "a").write_text("changed")
             sound(home)
 
+    def test_checkout_onto_another_disk(self, home: Home, small_disk: Callable[[str], Path]) -> None:
+        """Where no hard link leads, nor one more: a copy."""
+        out = small_disk("1m") / "out"
+        home.checkout(put(home, FILES), str(out), private=False)
+        assert read_files(out) == FILES
+        modes = {path: stat.S_IMODE((out / path).stat().st_mode) for path in ("a", "b/run", "b")}
+        assert modes == {"a": 0o444, "b/run": 0o555, "b": 0o555}
+        assert (out / "a").stat().st_nlink == 1
+
+    @pytest.mark.parametrize("mended", [False, True])
+    def test_of_another_size_when_it_was_asked_for(self, home: Home, mended: bool) -> None:
+        """What an answer to a client said of a blob is no more than that."""
+        manifest = put(home, FILES)
+        digest = sha256(b"C" * 5000)
+        path = Path(home.blob(digest))
+        path.chmod(0o644)
+        path.write_bytes(b"C" * 10)
+        with served(home) as link:
+            asking = link.open("missing")
+            asking.send(b"".join(bytes.fromhex(entry.digest) for entry in manifest.files))
+            answer = asking.receive(20)
+            assert answer is not None and not answer.body
+            if mended:
+                path.unlink()
+                home.put(b"C" * 5000)
+            stream = link.open("commit_upload", name="doom")
+            stream.send(manifest.encode())
+            stream.end()
+            if mended:
+                stream.finish(20)
+                sound(home)
+            else:
+                with pytest.raises(RemoteError) as caught:
+                    stream.finish(20)
+                assert caught.value.code == "damaged" and home.upload_versions("doom") == []
+
     @pytest.mark.parametrize("left", [b"", b"C" * 10])
     @pytest.mark.parametrize("private", [True, False])
     def test_a_damaged_blob_is_refused(self, home: Home, tmp_path: Path, left: bytes, private: bool) -> None:

@@ -7,7 +7,7 @@ import itertools
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remoterun.agent.delta import BLOCK, PROBE, RECORD_SIZE, records
+from remoterun.agent.delta import BLOCK, PROBE, RECORD_SIZE, Finder, Place, Record, records
 from remoterun.agent.home import Home
 from remoterun.agent.protocol import Link, LinkClosed, RemoteError, Stream
 from remoterun.agent.serve import Server
@@ -134,6 +134,24 @@ def test_it_arrives(home: Home, what: str, told: str) -> None:
         sent = patch(link, new, digest=digest[told])
         assert -(-sent // BLOCK) <= most
     arrived(home, new)
+
+
+@pytest.mark.parametrize(("what", "most"), [("identical", 0), ("appended", 1), ("edited", 4), ("inserted", 9)])
+def test_what_did_not_change_is_not_looked_at_block_by_block(
+    home: Home, what: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    find = Finder.find
+
+    def counted(self: Finder, start: int, blocks: Sequence[Record]) -> list[Place | None]:
+        looked.append(start)
+        return find(self, start, blocks)
+
+    monkeypatch.setattr(Finder, "find", counted)
+    with served(home) as link:
+        patch(link, NEW[what][0])
+    arrived(home, NEW[what][0])
+    assert len(looked) <= most
 
 
 def test_empty(home: Home) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -348,6 +349,19 @@ class TestTheFile:
         assert self.said(disk / "digests") == self.NAMES
         assert len(list((disk / "digests").iterdir())) == 1, "nothing unfinished is left"
 
+    def test_a_full_disk_at_the_end(self, small_disk: Callable[[str], Path]) -> None:
+        """When what was noted is written, not when it is noted."""
+        disk = small_disk("1m")
+        with StatCache(disk / "digests", "/data") as cache:
+            look(cache, self.NAMES)
+        with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as filler:
+            while filler.write(bytes(4096)):
+                pass
+        with StatCache(disk / "digests", "/data") as cache:
+            assert look(cache, [*self.NAMES, b"zz"]) == [b"zz"]
+        assert self.said(disk / "digests") == self.NAMES
+        assert len(list((disk / "digests").iterdir())) == 1, "nothing unfinished is left"
+
     def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with StatCache(tmp_path / "file" / "digests", "/data") as cache:
@@ -373,6 +387,21 @@ class TestTheFile:
             with StatCache(tmp_path, "/data0") as cache:  # used, though it was made first
                 assert look(cache, self.NAMES) == []
         assert len(list(tmp_path.iterdir())) == 3
+
+    def test_little_memory_for_files_that_get_no_record(self, tmp_path: Path) -> None:
+        """As those whose times lie in the future, by this machine's clock."""
+        with StatCache(tmp_path, "/data") as cache:
+            look(cache, self.NAMES)
+        tracemalloc.start()
+        try:
+            with StatCache(tmp_path, "/data") as cache:
+                for number in range(20_000):
+                    name = b"file/%08d" % number
+                    assert cache.known(name, stamp()) is None
+                    cache.note(name, stamp(), DIGEST, 0)
+            assert tracemalloc.get_traced_memory()[1] < 300_000
+        finally:
+            tracemalloc.stop()
 
     def test_little_memory(self, tmp_path: Path) -> None:
         names = [b"folder/%08d" % number for number in range(20_000)]
