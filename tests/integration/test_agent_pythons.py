@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from remoterun.agent.protocol import Link
+from remoterun.agent.protocol import Link, RemoteError
 from remoterun.hosts.base import await_agent
 from remoterun.hosts.bundle import FLAGS, agent_bundle
 from remoterun.hosts.local import ProcessPipe
@@ -80,3 +82,32 @@ def test_a_run(version: str, tmp_path: Path, environment: Path) -> None:
         pipe.close()
         place.close()
     assert pipe.diagnosis() == ""
+
+
+def test_its_program_is_deleted_while_it_runs(tmp_path: Path, environment: Path) -> None:
+    """As by somebody who makes room: what it has not imported yet can't be done, and nothing is half done."""
+    place = Place(tmp_path / "home", environment)
+    program = tmp_path / "agent" / agent_bundle().file_name
+    program.parent.mkdir()
+    program.write_bytes(agent_bundle().data)
+    words = [sys.executable, *FLAGS, str(program), "serve", "--home", str(tmp_path / "home")]
+    subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=20, check=True)  # unpacks it
+    pipe = ProcessPipe(words)
+    await_agent(pipe)
+    link = Link(pipe.pump, pipe.write)
+    link.start()
+    try:
+        link.greeting(20)
+        shutil.rmtree(program.parent)
+        spec = place.spec("true", place.put({}))
+        stream = link.open("submit", spec=spec)
+        stream.send(tree_of({})[0].encode())
+        stream.end()
+        with pytest.raises(RemoteError) as caught:
+            stream.finish(20)
+        assert "deleted" in str(caught.value) and caught.value.hint and not caught.value.evidence
+        assert not place.run(spec["key"]).exists() and place.home.active_keys() == []
+        assert link.call("runs")["runs"] == []
+    finally:
+        pipe.close()
+        place.close()
