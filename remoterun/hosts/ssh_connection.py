@@ -34,6 +34,8 @@ _CIPHERS = (
 )
 _JUMPS_AT_MOST = 8
 _PROMPT_SECONDS = 120.0
+_ATTEMPTS = 3
+"""So often a password may be typed, as with ssh."""
 
 _paramiko_log = logging.getLogger("paramiko")
 if not _paramiko_log.handlers:  # paramiko tells of every lost connection on stderr; we raise instead
@@ -427,7 +429,7 @@ def _authenticate(
 ) -> None:
     notes: list[str] = []
     allowed: list[str] = []
-    tried = 0
+    tried, typed = 0, False
     offers = access.keys.offers(settings, notes)
     try:
         for identity in offers:
@@ -449,8 +451,11 @@ def _authenticate(
                 return
             notes.append(f"{identity.label}: accepted, but the host wants {' or '.join(allowed)} as well")
             break
-        if transport.is_active() and _ask_a_person(transport, settings, access, allowed, notes):
-            return
+        if transport.is_active():
+            let_in = _ask_a_person(transport, settings, access, allowed, notes)
+            if let_in:
+                return
+            typed = let_in is not None
     except (paramiko.SSHException, EOFError, OSError) as error:
         notes.append(str(error) or type(error).__name__)
     finally:
@@ -459,7 +464,7 @@ def _authenticate(
         raise _hung_up(settings, address, wire.lost or "hung up", notes)
     if journal.disconnect:
         notes.append(f"the host hung up: {journal.disconnect}")
-    raise _refused(settings, address, notes, tried, "Too many authentication" in journal.disconnect)
+    raise _refused(settings, address, notes, tried, typed, "Too many authentication" in journal.disconnect)
 
 
 def _hung_up(settings: SSHSettings, address: str, why: str, notes: Sequence[str]) -> HostUnreachable:
@@ -476,8 +481,9 @@ def _ask_a_person(
     access: Access,
     allowed: Sequence[str],
     notes: list[str],
-) -> bool:
-    """Password or the host's own questions, where the host takes them and there is somebody to ask."""
+) -> bool | None:
+    """Password or the host's own questions, where the host takes them and there is somebody to ask. Whether what was
+    typed lets us in; None if nothing was."""
     methods = list(allowed)
     if not methods:
         try:
@@ -487,29 +493,47 @@ def _ask_a_person(
             methods = error.allowed_types
     wanted = [name for name in methods if name in ("keyboard-interactive", "password")]
     if not wanted:
-        return False
+        return None
     if access.ask_password is None or settings.batch_mode:
         notes.append(f"{' and '.join(wanted)}: there is no terminal to ask on")
-        return False
+        return None
     ask, transport.auth_timeout = access.ask_password, _PROMPT_SECONDS
     label = f"{settings.user}@{settings.hostname}"
 
+    typed = 0  # answers
+    refused = ""
+
+    def asked(question: str) -> str:
+        nonlocal typed
+        said = ask(f"that was refused; {question}" if refused else question) or ""
+        typed += bool(said)
+        return said
+
     def answer(title: str, instructions: str, questions: Sequence[tuple[str, bool]]) -> list[str]:
-        return [ask(f"({label}) {text.strip()}") or "" for text, _ in questions]
+        return [asked(f"({label}) {text.strip()}") for text, _ in questions]
 
     for method in wanted:
-        try:
-            if method == "password":
-                password = ask(f"{label}'s password:")
-                rest = transport.auth_password(settings.user, password, fallback=False) if password else ["-"]
-            else:
-                rest = transport.auth_interactive(settings.user, answer)
-        except paramiko.AuthenticationException as error:
-            notes.append(f"{method}: {error}")
-            continue
-        if not rest:
-            return True
-    return False
+        refused = ""
+        for _ in range(_ATTEMPTS):
+            before = typed
+            try:
+                if method == "password":
+                    password = asked(f"{label}'s password:")
+                    rest = transport.auth_password(settings.user, password, fallback=False) if password else ["-"]
+                else:
+                    rest = transport.auth_interactive(settings.user, answer)
+            except paramiko.AuthenticationException as error:
+                refused = str(error)
+                if typed > before and transport.is_active():
+                    continue
+                break
+            if not rest:
+                return True
+            refused = ""
+            break
+        if refused:
+            notes.append(f"{method}: {refused}")
+    return False if typed else None
 
 
 def _why_refused(error: Exception, journal: _Journal) -> str:
@@ -520,10 +544,12 @@ def _why_refused(error: Exception, journal: _Journal) -> str:
 
 
 def _refused(
-    settings: SSHSettings, address: str, notes: Sequence[str], tried: int, too_many: bool
+    settings: SSHSettings, address: str, notes: Sequence[str], tried: int, typed: bool, too_many: bool
 ) -> AuthenticationError:
     who = f"`{settings.user}` on `{settings.target}` ({address} port {settings.port})"
-    if not tried:
+    if typed:
+        message = f"{who} refuses what was typed"
+    elif not tried:
         message = f"there is no key to log in with as {who}"
     else:
         message = f"{who} accepts none of the {tried} keys tried" if tried > 1 else f"{who} refuses the key"

@@ -961,9 +961,14 @@ class TestAuthentication:
             asked.append(what)
             return "wrong"
 
-        with pytest.raises(AuthenticationError):
+        with pytest.raises(AuthenticationError, match="refuses what was typed"):
             reach(server, ask_password=ask).open()
-        assert asked == [f"{ME}@127.0.0.1's password:"]
+        question = f"{ME}@127.0.0.1's password:"
+        assert asked == [question, f"that was refused; {question}", f"that was refused; {question}"]
+        asked.clear()
+        with pytest.raises(AuthenticationError, match="refuses the key"):
+            reach(server, ask_password=lambda what: asked.append(what)).open()  # type: ignore[func-returns-value]
+        assert asked == [question], "who types nothing has given up"
         with pytest.raises(AuthenticationError) as caught:
             reach(server).open()
         assert "password: there is no terminal to ask on" in (caught.value.evidence or "")
