@@ -519,7 +519,9 @@ def _ask_a_person(
             try:
                 if method == "password":
                     password = asked(f"{label}'s password:")
-                    rest = transport.auth_password(settings.user, password, fallback=False) if password else ["-"]
+                    if not password:
+                        break
+                    rest = transport.auth_password(settings.user, password, fallback=False)
                 else:
                     rest = transport.auth_interactive(settings.user, answer)
             except paramiko.AuthenticationException as error:

@@ -969,6 +969,10 @@ class TestAuthentication:
         with pytest.raises(AuthenticationError, match="refuses the key"):
             reach(server, ask_password=lambda what: asked.append(what)).open()  # type: ignore[func-returns-value]
         assert asked == [question], "who types nothing has given up"
+        said = iter(["wrong", ""])
+        with pytest.raises(AuthenticationError, match="refuses what was typed") as caught:
+            reach(server, ask_password=lambda what: next(said)).open()
+        assert "password: Authentication failed" in (caught.value.evidence or "")
         with pytest.raises(AuthenticationError) as caught:
             reach(server).open()
         assert "password: there is no terminal to ask on" in (caught.value.evidence or "")
