@@ -33,10 +33,10 @@ KEPT = 500
 ABANDONED = 86400.0
 """Seconds after which a file that somebody has begun to write is deleted: he was killed."""
 
-_RECORD = struct.Struct("<HqqqQ32sI")
-"""Length of the path, size, mtime, ctime, inode, SHA-256, and the CRC-32 of these and of the path, which follows."""
 _HEAD = struct.Struct("<HqqqQ32s")
-_SUMMED = _HEAD.size
+"""Length of the path, size, mtime, ctime, inode, SHA-256."""
+_RECORD = struct.Struct(_HEAD.format + "I")
+"""That, and the CRC-32 of it and of the path, which follows."""
 
 
 class StatCache:
@@ -219,7 +219,7 @@ def _records(content: mmap.mmap | bytes) -> Generator[_Known, None, None]:
     while at + size <= end:
         length, *stamp, digest, checksum = unpack(content, at)
         path = content[at + size : at + size + length]
-        if len(path) != length or crc32(path, crc32(content[at : at + _SUMMED])) != checksum:
+        if len(path) != length or crc32(path, crc32(content[at : at + _HEAD.size])) != checksum:
             return
         at += size + length
         yield path, at, *stamp, digest

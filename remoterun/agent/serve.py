@@ -731,7 +731,7 @@ def describe(error: Exception, home: Home) -> Dict[str, Any]:
     if isinstance(error, OSError):
         where = " (%s)" % error.filename if error.filename else ""
         return {"code": "os_error", "message": "%s%s" % (error.strerror or error, where)}
-    if isinstance(error, ImportError):  # of what is imported when it is first asked for
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
         return {"code": "internal", "message": "the agent's program was deleted while it ran", "hint": "try again"}
     import traceback
 

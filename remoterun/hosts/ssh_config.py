@@ -284,3 +284,9 @@ def _password_home() -> str:
         return pwd.getpwuid(os.getuid()).pw_dir
     except KeyError:
         return str(Path.home())
+
+
+def words_of(target: SSHTarget) -> str:
+    """The target as ssh's command line takes it."""
+    host = f"{target.user}@{target.host}" if target.user else target.host
+    return f"-p {target.port} {host}" if target.port else host

@@ -17,11 +17,12 @@ from pathlib import Path
 import paramiko
 from paramiko.common import cMSG_GLOBAL_REQUEST
 
-from remoterun.errors import AuthenticationError, HostError, HostKeyError, HostUnreachable, UsageError
+from remoterun.errors import HostError, HostKeyError, HostUnreachable, UsageError
 from remoterun.hosts.known_hosts import HostKey, KnownHosts, Standing, UnknownHostKey, Verdict, remember
-from remoterun.hosts.ssh_config import HostKeyCheck, SSHSettings, SSHTarget, resolve
+from remoterun.hosts.ssh_config import HostKeyCheck, SSHSettings, SSHTarget, resolve, words_of
 from remoterun.hosts.ssh_inbox import Inbox
 from remoterun.hosts.ssh_keys import AskPassphrase, KeyRing
+from remoterun.hosts.ssh_login import AskPassword, Journal, authenticate
 from remoterun.hosts.ssh_packets import Packetizer
 from remoterun.hosts.ssh_wire import Deadlines, Wire, dial, dial_by_command
 
@@ -33,9 +34,6 @@ _CIPHERS = (
     "aes256-ctr",
 )
 _JUMPS_AT_MOST = 8
-_PROMPT_SECONDS = 120.0
-_ATTEMPTS = 3
-"""So often a password may be typed, as with ssh."""
 
 _paramiko_log = logging.getLogger("paramiko")
 if not _paramiko_log.handlers:  # paramiko tells of every lost connection on stderr; we raise instead
@@ -50,7 +48,7 @@ class Access:
     deadlines: Deadlines = field(default_factory=Deadlines)
     config_file: Path | None = None
     confirm: Callable[[UnknownHostKey], bool] | None = None
-    ask_password: Callable[[str], str | None] | None = None
+    ask_password: AskPassword | None = None
     ask_passphrase: AskPassphrase | None = None
     keys: KeyRing = field(init=False)
     accepted: set[tuple[str, HostKey]] = field(default_factory=set)
@@ -138,7 +136,7 @@ class SSHConnection:
         why = self.lost or str(error) or type(error).__name__
         return HostUnreachable(
             f"the connection to `{self.settings.target}` ({self.address}) is lost: {why}",
-            hint=f"`ssh {_words(self.settings.target)} true` tells whether the machine answers",
+            hint=f"`ssh {words_of(self.settings.target)} true` tells whether the machine answers",
         )
 
 
@@ -199,7 +197,7 @@ def _tunnel(via: SSHConnection, settings: SSHSettings, deadlines: Deadlines) -> 
             evidence=str(error),
             hint=f"its sshd forbids it (AllowTcpForwarding) on `{via.settings.target}`"
             if forbidden
-            else f"`ssh {_words(via.settings.target)} nc -vz {settings.hostname} {settings.port}` shows more",
+            else f"`ssh {words_of(via.settings.target)} nc -vz {settings.hostname} {settings.port}` shows more",
         ) from error
     except (paramiko.SSHException, EOFError, OSError) as error:
         raise via._gone(error) from error
@@ -215,13 +213,13 @@ def _log_in(
     said: Callable[[], str] | None,
     began: float,
 ) -> SSHConnection:
-    journal = _Journal()
+    journal = Journal()
     known = KnownHosts.read(settings.user_known_hosts + settings.global_known_hosts)
     transport = _transport(wire, access.deadlines, journal, known.kinds(settings.known_as))
     try:
         _handshake(transport, settings, access.deadlines, wire, address, said, began)
         _check_host_key(transport, settings, access, known, address)
-        _authenticate(transport, settings, access, wire, address, journal)
+        authenticate(transport, settings, access.keys, access.ask_password, wire, address, journal)
     except BaseException:
         transport.close()
         raise
@@ -229,23 +227,10 @@ def _log_in(
     return SSHConnection(settings, transport, wire, address, via, access.deadlines)
 
 
-class _Journal(logging.Handler):
-    """paramiko's last words about one connection: sshd's reason for a disconnect stands nowhere else."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.disconnect = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if text.startswith("Disconnect ("):
-            self.disconnect = text.partition("): ")[2].strip()
-
-
 _loggers = itertools.count()
 
 
-def _transport(wire: Wire, deadlines: Deadlines, journal: _Journal, known_kinds: Sequence[str]) -> paramiko.Transport:
+def _transport(wire: Wire, deadlines: Deadlines, journal: Journal, known_kinds: Sequence[str]) -> paramiko.Transport:
     transport = paramiko.Transport(wire, packetizer_class=Packetizer)
     transport.packetizer.grant_while(transport.clear_to_send.is_set)
     own = logging.Logger(f"paramiko.connection.{next(_loggers)}", logging.INFO)  # of no tree, so it goes with us
@@ -345,7 +330,7 @@ def _handshake(
     raise HostUnreachable(
         f"{name} did not finish the SSH handshake ({place}, {took})",
         evidence=lost or (str(trouble) if trouble else None),
-        hint=f"`ssh -v {_words(settings.target)}` shows where it stops",
+        hint=f"`ssh -v {words_of(settings.target)}` shows where it stops",
     )
 
 
@@ -407,7 +392,7 @@ def _unknown_key(settings: SSHSettings, question: UnknownHostKey, notes: Sequenc
     evidence = [f"it shows {question.key.short_kind} {question.fingerprint}"]
     evidence += [f"another kind of key is known at {place}" for place in question.others]
     evidence += [note for note in notes if "cert-authority" in note]
-    command = f"ssh {_words(settings.target)}"
+    command = f"ssh {words_of(settings.target)}"
     if settings.host_key_check is HostKeyCheck.REFUSE:
         port = f"-p {settings.port} " if settings.port != 22 else ""
         kind = question.key.short_kind.lower()
@@ -417,156 +402,3 @@ def _unknown_key(settings: SSHSettings, question: UnknownHostKey, notes: Sequenc
         evidence="\n".join(evidence),
         hint=f"{command}   # compare the fingerprint with the machine's own before you say yes",
     )
-
-
-def _authenticate(
-    transport: paramiko.Transport,
-    settings: SSHSettings,
-    access: Access,
-    wire: Wire,
-    address: str,
-    journal: _Journal,
-) -> None:
-    notes: list[str] = []
-    allowed: list[str] = []
-    tried, typed = 0, False
-    offers = access.keys.offers(settings, notes)
-    try:
-        for identity in offers:
-            if not transport.is_active():
-                break
-            tried += 1
-            try:
-                allowed = transport.auth_publickey(settings.user, identity.key)
-            except paramiko.BadAuthenticationType as error:
-                allowed = error.allowed_types
-                notes.append("the host takes no keys at all")
-                break
-            except paramiko.AuthenticationException as error:
-                if "timeout" in str(error).lower():
-                    raise _hung_up(settings, address, "no answer in time", notes) from error
-                notes.append(f"{identity.label}: {_why_refused(error, journal)}")
-                continue
-            if not allowed:
-                return
-            notes.append(f"{identity.label}: accepted, but the host wants {' or '.join(allowed)} as well")
-            break
-        if transport.is_active():
-            let_in = _ask_a_person(transport, settings, access, allowed, notes)
-            if let_in:
-                return
-            typed = let_in is not None
-    except (paramiko.SSHException, EOFError, OSError) as error:
-        notes.append(str(error) or type(error).__name__)
-    finally:
-        offers.close()
-    if not transport.is_active() and not journal.disconnect:
-        raise _hung_up(settings, address, wire.lost or "hung up", notes)
-    if journal.disconnect:
-        notes.append(f"the host hung up: {journal.disconnect}")
-    raise _refused(settings, address, notes, tried, typed, "Too many authentication" in journal.disconnect)
-
-
-def _hung_up(settings: SSHSettings, address: str, why: str, notes: Sequence[str]) -> HostUnreachable:
-    return HostUnreachable(
-        f"the connection to `{settings.target}` ({address} port {settings.port}) broke while logging in: {why}",
-        evidence="\n".join(notes) or None,
-        hint=f"ssh -v {_words(settings.target)}",
-    )
-
-
-def _ask_a_person(
-    transport: paramiko.Transport,
-    settings: SSHSettings,
-    access: Access,
-    allowed: Sequence[str],
-    notes: list[str],
-) -> bool | None:
-    """Password or the host's own questions, where the host takes them and there is somebody to ask. Whether what was
-    typed lets us in; None if nothing was."""
-    methods = list(allowed)
-    if not methods:
-        try:
-            transport.auth_none(settings.user)
-            return True
-        except paramiko.BadAuthenticationType as error:
-            methods = error.allowed_types
-    wanted = [name for name in methods if name in ("keyboard-interactive", "password")]
-    if not wanted:
-        return None
-    if access.ask_password is None or settings.batch_mode:
-        notes.append(f"{' and '.join(wanted)}: there is no terminal to ask on")
-        return None
-    ask, transport.auth_timeout = access.ask_password, _PROMPT_SECONDS
-    label = f"{settings.user}@{settings.hostname}"
-
-    typed = 0  # answers
-    refused = ""
-
-    def asked(question: str) -> str:
-        nonlocal typed
-        said = ask(f"that was refused; {question}" if refused else question) or ""
-        typed += bool(said)
-        return said
-
-    def answer(title: str, instructions: str, questions: Sequence[tuple[str, bool]]) -> list[str]:
-        return [asked(f"({label}) {text.strip()}") for text, _ in questions]
-
-    for method in wanted:
-        refused = ""
-        for _ in range(_ATTEMPTS):
-            before = typed
-            try:
-                if method == "password":
-                    password = asked(f"{label}'s password:")
-                    if not password:
-                        break
-                    rest = transport.auth_password(settings.user, password, fallback=False)
-                else:
-                    rest = transport.auth_interactive(settings.user, answer)
-            except paramiko.AuthenticationException as error:
-                refused = str(error)
-                if typed > before and transport.is_active():
-                    continue
-                break
-            if not rest:
-                return True
-            refused = ""
-            break
-        if refused:
-            notes.append(f"{method}: {refused}")
-    return False if typed else None
-
-
-def _why_refused(error: Exception, journal: _Journal) -> str:
-    text = str(error)
-    if journal.disconnect:
-        return f"refused ({journal.disconnect})"
-    return "refused" if text in ("Authentication failed.", "") else f"refused ({text})"
-
-
-def _refused(
-    settings: SSHSettings, address: str, notes: Sequence[str], tried: int, typed: bool, too_many: bool
-) -> AuthenticationError:
-    who = f"`{settings.user}` on `{settings.target}` ({address} port {settings.port})"
-    if typed:
-        message = f"{who} refuses what was typed"
-    elif not tried:
-        message = f"there is no key to log in with as {who}"
-    else:
-        message = f"{who} accepts none of the {tried} keys tried" if tried > 1 else f"{who} refuses the key"
-    port = f"-p {settings.port} " if settings.port != 22 else ""
-    copy = f"ssh-copy-id {port}{settings.user}@{settings.hostname}"
-    hint = f"{copy}   # or see what ssh says: ssh -v {_words(settings.target)}"
-    if too_many:
-        host = settings.target.host
-        hint = f"name the key that fits: IdentityFile and `IdentitiesOnly yes` for {host} in ~/.ssh/config"
-    elif not tried and not any("passphrase" in note for note in notes):
-        hint = f"ssh-keygen -t ed25519; {copy}"
-    return AuthenticationError(message, evidence="\n".join(notes) or None, hint=hint)
-
-
-def _words(target: SSHTarget) -> str:
-    """The target as ssh's command line takes it."""
-    host = f"{target.user}@{target.host}" if target.user else target.host
-    return f"-p {target.port} {host}" if target.port else host

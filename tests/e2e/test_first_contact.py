@@ -18,7 +18,7 @@ PASSWORD = "correct horse"
 def place(lab: Lab, new_host: Callable[..., LabHost], tmp_path: Path) -> Place:
     """The user of a host that takes passwords only and was never seen before, its machine `box`."""
     host = new_host()
-    host.exec(["chpasswd"], input=f"me:{PASSWORD}\n")
+    host.exec(["chpasswd"], input=f"me:{PASSWORD}\n", check=True)
     settings = host.path("/etc/ssh/sshd_config")
     settings.write_text(settings.read_text().replace("PasswordAuthentication no", "PasswordAuthentication yes"))
     host.stop_sshd()
@@ -48,8 +48,8 @@ def test_the_key_and_the_password_are_asked_for(place: Place) -> None:
     terminal.expect("password:")
     terminal.sendline(PASSWORD)
     terminal.expect("uploads/notes")
+    assert PASSWORD not in terminal.before, "it is not shown"
     assert ended(terminal) == 0
-    assert PASSWORD not in terminal.before
 
     terminal = place.spawn("ls", "uploads/notes")
     terminal.expect("password:")  # its key is known now
@@ -63,7 +63,7 @@ def test_a_key_that_is_not_the_machines_is_not_remembered(place: Place) -> None:
     terminal = place.spawn("upload", "notes.txt", "--name", "notes")
     terminal.expect("the machine you mean")
     terminal.sendline("n")
-    assert ended(terminal) != 0
+    assert ended(terminal) == 125
     assert "password" not in terminal.before
     terminal = place.spawn("upload", "notes.txt", "--name", "notes")
     terminal.expect("has not been seen before")

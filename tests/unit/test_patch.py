@@ -136,9 +136,17 @@ def test_it_arrives(home: Home, what: str, told: str) -> None:
     arrived(home, new)
 
 
-@pytest.mark.parametrize(("what", "most"), [("identical", 0), ("appended", 1), ("edited", 4), ("inserted", 9)])
+LONG = random.Random(4).randbytes(320 * BLOCK)
+"""Of which the records come in twenty frames."""
+
+
+@pytest.mark.parametrize(
+    ("new", "most"),
+    [(LONG, 0), (LONG + NOISE, 1), (NOISE[:77_777] + LONG, 6), (edited(LONG, len(LONG)), 6)],
+    ids=["identical", "appended", "inserted at the start", "edited in the middle"],
+)
 def test_what_did_not_change_is_not_looked_at_block_by_block(
-    home: Home, what: str, most: int, monkeypatch: pytest.MonkeyPatch
+    home: Home, new: bytes, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[int] = []
     find = Finder.find
@@ -148,9 +156,10 @@ def test_what_did_not_change_is_not_looked_at_block_by_block(
         return find(self, start, blocks)
 
     monkeypatch.setattr(Finder, "find", counted)
+    digest = home.put(LONG)
     with served(home) as link:
-        patch(link, NEW[what][0])
-    arrived(home, NEW[what][0])
+        patch(link, new, like=[digest])
+    assert Path(home.blob(sha256(new))).read_bytes() == new
     assert len(looked) <= most
 
 

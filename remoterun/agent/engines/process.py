@@ -184,8 +184,8 @@ class ProcessEngine:
                 "install it on that machine: sudo apt install python3-venv",
             )
         own = os.path.join(folder, "requirements.txt")
-        # Not compiled: the first run compiles what it imports, which takes a third of the time that all of it would.
         write_whole(own, environment.all_requirements.encode())
+        # Not compiled: the first run compiles what it imports, which takes a third of the time that all of it would.
         words = [
             os.path.join(folder, "venv", "bin", "python"), "-m", "pip", "install", "--disable-pip-version-check",
             "--no-input", "--no-compile",
