@@ -25,10 +25,16 @@ LayerState = tuple[Tensor, ...]  # what a layer carries from step to step, each 
 WAYS = ("fast", "plain", "cudnn")
 
 
-def lstm(gates: Tensor, recurrent: Sequence[Tensor], state: LayerState, *, way: str) -> tuple[Tensor, LayerState]:
-    """`gates` i, j, f, o [time, batch, 4 * hidden] → outputs [time, batch, hidden], the state after the last."""
+def lstm(
+    gates: Tensor, bias: Tensor, recurrent: Sequence[Tensor], state: LayerState, *, way: str
+) -> tuple[Tensor, LayerState]:
+    """`gates` i, j, f, o [time, batch, 4 * hidden] → outputs [time, batch, hidden], the state after the last.
+
+    `bias` [4 * hidden] is added step by step, while a step's gates are at hand: to add it to all of them beforehand
+    would cost a way through memory.
+    """
     layer = _lstm_fast if way == "fast" else _lstm_plain
-    outputs, c, h = layer(gates, recurrent[0], *state)
+    outputs, c, h = layer(gates, bias, recurrent[0], *state)
     return outputs, (c, h)
 
 
@@ -88,11 +94,11 @@ def look_up(table: Tensor, ids: Tensor) -> tuple[Tensor, Callable[[Tensor], tupl
     return tf.gather(table, ids), gradient
 
 
-def _lstm_plain(gates: Tensor, recurrent: Tensor, c: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _lstm_plain(gates: Tensor, bias: Tensor, recurrent: Tensor, c: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     steps = gates.shape[0]
 
     def step(time: Tensor, c: Tensor, h: Tensor, outputs: Tensor) -> tuple[Tensor, ...]:
-        i, j, f, o = tf.split(gates[time] + h @ recurrent, 4, axis=1)
+        i, j, f, o = tf.split(gates[time] + bias + h @ recurrent, 4, axis=1)
         c = tf.sigmoid(i) * tf.tanh(j) + tf.sigmoid(f + 1.0) * c
         h = tf.tanh(c) * tf.sigmoid(o)
         return time + 1, c, h, outputs.write(time, h)
@@ -103,16 +109,18 @@ def _lstm_plain(gates: Tensor, recurrent: Tensor, c: Tensor, h: Tensor) -> tuple
 
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
-def _lstm_fast(gates: Tensor, recurrent: Tensor, first_c: Tensor, first_h: Tensor) -> tuple[Any, Callable[..., Any]]:
+def _lstm_fast(
+    gates: Tensor, bias: Tensor, recurrent: Tensor, first_c: Tensor, first_h: Tensor
+) -> tuple[Any, Callable[..., Any]]:
     """As `_lstm_plain`. The way there leaves the slopes that the way back multiplies by, in the place of the gates."""
     steps, size = gates.shape[0], recurrent.shape[0]
 
     # sigmoid(x) = 1/2 + 1/2 tanh(x/2), so all four gates are one tanh; the halves are multiplied in before the loop.
     scale, forget = _by_gate(size, 0.5, 1.0, 0.5, 0.5), _by_gate(size, 0.0, 0.0, 1.0, 0.0)
-    scaled_gates, scaled_recurrent = (gates + forget) * scale, recurrent * scale
+    scaled_bias, scaled_recurrent = (bias + forget) * scale, recurrent * scale
 
     def step(time: Tensor, c: Tensor, h: Tensor, rows: Tensor, hs: Tensor, by_hs: Tensor, fs: Tensor) -> Any:
-        now = scale * tf.tanh(rows.read(time) + h @ scaled_recurrent) + (1.0 - scale)
+        now = scale * tf.tanh(scale * rows.read(time) + scaled_bias + h @ scaled_recurrent) + (1.0 - scale)
         i, j, f, o = tf.split(now, 4, axis=1)
         c_before, c = c, i * j + f * c
         squashed_c = tf.tanh(c)
@@ -123,7 +131,7 @@ def _lstm_fast(gates: Tensor, recurrent: Tensor, first_c: Tensor, first_h: Tenso
         return time + 1, c, h, rows.write(time, slopes), hs.write(time, h), by_hs.write(time, by_h), fs.write(time, f)
 
     arrays = [tf.TensorArray(tf.float32, steps, element_shape=first_c.shape) for _ in range(3)]
-    start = (0, first_c, first_h, _rows(scaled_gates), *arrays)
+    start = (0, first_c, first_h, _rows(gates), *arrays)
     _, last_c, last_h, *kept = tf.while_loop(lambda time, *_: time < steps, step, start, maximum_iterations=steps)
     slopes, hs, by_hs, fs = (array.stack() for array in kept)
 
@@ -147,7 +155,7 @@ def _lstm_fast(gates: Tensor, recurrent: Tensor, first_c: Tensor, first_h: Tenso
         d_recurrent = tf.matmul(
             tf.reshape(hs_before, [-1, size]), tf.reshape(d_gates, [-1, 4 * size]), transpose_a=True
         )
-        return d_gates, d_recurrent, d_first_c, d_first_h
+        return d_gates, tf.reduce_sum(d_gates, [0, 1]), d_recurrent, d_first_c, d_first_h
 
     return (hs, last_c, last_h), gradient
 

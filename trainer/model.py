@@ -103,12 +103,14 @@ def forward(
             # The input's share of the gates is one product for all time steps; only the hidden state's has to wait.
             if table:  # a few dozen characters: their gates make a table, and a step is a look-up
                 gates = cells.look_up(weights[EMBEDDING] @ from_input + bias, ids)
+                bias = tf.zeros_like(bias)
             else:
-                gates = tf.tensordot(inputs, from_input, axes=1) + bias
+                gates = tf.tensordot(inputs, from_input, axes=1)
             if cell == "lstm":
-                outputs, layer_state = cells.lstm(gates, recurrent, state[layer], way=way)
+                outputs, layer_state = cells.lstm(gates, bias, recurrent, state[layer], way=way)
             else:
-                outputs, layer_state = (cells.gru if cell == "gru" else cells.rnn)(gates, recurrent, state[layer])
+                layer_of = cells.gru if cell == "gru" else cells.rnn
+                outputs, layer_state = layer_of(gates + bias, recurrent, state[layer])
         if dropout:
             outputs = dropout.output(outputs)
         new_state.append(layer_state)
