@@ -232,66 +232,16 @@ class Home:
         """The files of which this home holds no blob."""
         return [entry for entry in manifest.files if not self.has_blob(entry.digest)]
 
-    def checkout(
-        self, manifest: Manifest, target: str, private: bool, sizes: Optional[Mapping[str, int]] = None
-    ) -> None:
+    def checkout(self, manifest: Manifest, target: str, private: bool) -> None:
         """Write a tree into the folder `target`, which is made.
 
-        `private`: copies that may be written. Otherwise hard links to blobs, read-only, folders too. `sizes`: those of
-        blobs that were looked at a moment ago, by their digests; the others' are looked up.
-        Raises `HomeError` for a missing blob or a full disk.
+        `private`: copies that may be written. Otherwise hard links to blobs, read-only, folders too. Raises `HomeError`
+        for a missing blob or a full disk.
         """
-        folders: Set[str] = {""}
-        sizes = sizes or {}
-        try:
-            os.makedirs(target, 0o755, exist_ok=True)
-            with _opened(self.blobs) as blobs, Landing(target) as landing:
-                for entry in manifest.entries:
-                    if entry.kind == "d":
-                        landing.folder(entry.path)
-                        folders.add(entry.path)
-                        continue
-                    parent, _, name = entry.path.rpartition("/")
-                    folder = landing.folder(parent)
-                    while parent not in folders:
-                        folders.add(parent)
-                        parent = parent.rpartition("/")[0]
-                    if entry.kind == "l":
-                        os.symlink(entry.target, name, dir_fd=folder)
-                    else:
-                        self._place_file(entry, blobs, folder, name, private, sizes.get(entry.digest))
-            if not private:
-                for path in sorted(folders, reverse=True)[:-1]:
-                    os.chmod(os.path.join(target, path), 0o555)
-        except OSError as error:
-            if error.errno in DISK_FULL:
-                raise disk_full(self.path)
-            raise
-
-    def _place_file(self, entry: Entry, blobs: int, folder: int, name: str, private: bool, size: Optional[int]) -> None:
-        """`blobs`, `folder`: descriptors of blobs/, and of where the file gets its `name`; `size`: the blob's, if it is
-        known."""
-        digest = entry.digest
-        blob = digest[:2] + "/" + digest[2:]
-        try:
-            # What was seen of another size may have been mended since.
-            if size != entry.size and os.stat(blob, dir_fd=blobs).st_size != entry.size:
-                raise HomeError("damaged", "the content of %s is damaged in %s" % (show(entry.path), self.path))
-            if private:
-                private_copy(blob, name, 0o755 if entry.executable else 0o644, blobs, folder)
-                return
-            if entry.executable:
-                self.executable_twin(digest)
-                blob += ".x"
-            try:
-                os.link(blob, name, src_dir_fd=blobs, dst_dir_fd=folder)
-            except OSError as error:
-                if error.errno not in (errno.EMLINK, errno.EXDEV, errno.EPERM):
-                    raise
-                # out of links to one file (65,000 on ext4), or a file system without
-                private_copy(blob, name, 0o555 if entry.executable else 0o444, blobs, folder)
-        except FileNotFoundError:
-            raise HomeError("missing_blob", "the content of %s is not in %s" % (show(entry.path), self.path))
+        with Checkout(self, target, private, {}) as checkout:
+            for entry in manifest.entries:
+                checkout.place(entry)
+            checkout.finish()
 
     # -- uploads
 
@@ -308,35 +258,49 @@ class Home:
         except FileNotFoundError:
             return []
 
+    def is_newest(self, name: str, digest: str) -> bool:
+        """Whether the newest version of an upload is the tree `digest`, and whole."""
+        versions = self.upload_versions(name)
+        return bool(versions) and versions[-1]["digest"] == digest and not versions[-1].get("damaged")
+
     def commit_upload(
-        self, name: str, manifest: Manifest, sizes: Optional[Mapping[str, int]] = None
+        self,
+        name: str,
+        manifest: Manifest,
+        sizes: Optional[Mapping[str, int]] = None,
+        placed: Optional["Checkout"] = None,
     ) -> Tuple[Dict[str, Any], bool]:
         """Make `manifest` the newest version of the upload `name`; (version, whether it is new).
 
-        All blobs must be there; `sizes` as in `checkout`. The same content as the newest version makes none, unless
+        All blobs must be there; `sizes`: those of blobs that were looked at a moment ago, by their digests. `placed`: a
+        checkout of all of it, whose blobs a lease protects. The same content as the newest version makes none, unless
         that is damaged. May be repeated.
         """
         folder = self.upload_folder(name)
         digest = manifest.digest
-        with locked(self.lock("upload-" + name)), self.lease() as lease:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(locked(self.lock("upload-" + name)))
             versions = self.upload_versions(name)
-            if versions and versions[-1]["digest"] == digest and not versions[-1].get("damaged"):
+            if self.is_newest(name, digest):
                 return versions[-1], False
-            lease.add(packed(manifest))
             os.makedirs(folder, 0o700, exist_ok=True)
             number = versions[-1]["version"] + 1 if versions else 1
-            with self.temporary("upload") as temporary:
-                tree = os.path.join(temporary, "tree")
-                self.checkout(manifest, tree, False, sizes)
-                target = os.path.join(folder, str(number))
-                remove_tree(target)  # left by a crash before versions.json named it
-                os.rename(tree, target)
+            if placed is None:
+                stack.enter_context(self.lease()).add(packed(manifest))
+                tree = os.path.join(stack.enter_context(self.temporary("upload")), "tree")
+                placed = stack.enter_context(Checkout(self, tree, False, sizes or {}))
+                for entry in manifest.entries:
+                    placed.place(entry)
+            placed.finish()
+            target = os.path.join(folder, str(number))
+            remove_tree(target)  # left by a crash before versions.json named it
+            os.rename(placed.target, target)
             write_whole(os.path.join(folder, "%d.tree" % number), manifest.encode())
             version = {
                 "version": number,
                 "digest": digest,
                 "size": manifest.size,
-                "files": len(manifest.files),
+                "files": manifest.file_count,
                 "created": round(time.time(), 3),
             }
             self.write_versions(name, versions + [version])
@@ -497,6 +461,86 @@ class Home:
         return Stored(run.outputs_file, run.out, {})
 
 
+class Checkout:
+    """A tree that is written into the folder `target`, entry by entry, in their order. A context manager.
+
+    As `Home.checkout`. `sizes`: those of blobs that were looked at a moment ago; others are looked up.
+    """
+
+    def __init__(self, home: Home, target: str, private: bool, sizes: Mapping[str, int]) -> None:
+        self.target = target
+        self._home, self._private, self._sizes = home, private, sizes
+        self._folders: Set[str] = {""}
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "Checkout":
+        with contextlib.ExitStack() as stack:
+            try:
+                os.makedirs(self.target, 0o755, exist_ok=True)
+                self._blobs = stack.enter_context(_opened(self._home.blobs))
+                self._landing = stack.enter_context(Landing(self.target))
+            except OSError as error:
+                self._say_if_full(error)
+                raise
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._stack.close()
+
+    def place(self, entry: Entry) -> None:
+        """Raises `HomeError` for a blob that is missing or damaged, which may be tried again, and for a full disk."""
+        try:
+            parent, _, name = entry.path.rpartition("/")
+            within = entry.path if entry.kind == "d" else parent
+            folder = self._landing.folder(within)
+            while within not in self._folders:
+                self._folders.add(within)
+                within = within.rpartition("/")[0]
+            if entry.kind == "l":
+                os.symlink(entry.target, name, dir_fd=folder)
+            elif entry.kind == "f":
+                self._place_file(entry, folder, name)
+        except OSError as error:
+            self._say_if_full(error)
+            raise
+
+    def finish(self) -> None:
+        """All are in place: folders become read-only, too."""
+        if not self._private:
+            for path in sorted(self._folders, reverse=True)[:-1]:
+                os.chmod(os.path.join(self.target, path), 0o555)
+
+    def _place_file(self, entry: Entry, folder: int, name: str) -> None:
+        """`folder`: a descriptor of where the file gets its `name`."""
+        digest = entry.digest
+        blob = digest[:2] + "/" + digest[2:]
+        try:
+            # What was seen of another size may have been mended since.
+            size = self._sizes.get(digest)
+            if size != entry.size and os.stat(blob, dir_fd=self._blobs).st_size != entry.size:
+                raise HomeError("damaged", "the content of %s is damaged in %s" % (show(entry.path), self._home.path))
+            if self._private:
+                private_copy(blob, name, 0o755 if entry.executable else 0o644, self._blobs, folder)
+                return
+            if entry.executable:
+                self._home.executable_twin(digest)
+                blob += ".x"
+            try:
+                os.link(blob, name, src_dir_fd=self._blobs, dst_dir_fd=folder)
+            except OSError as error:
+                if error.errno not in (errno.EMLINK, errno.EXDEV, errno.EPERM):
+                    raise
+                # out of links to one file (65,000 on ext4), or a file system without
+                private_copy(blob, name, 0o555 if entry.executable else 0o444, self._blobs, folder)
+        except FileNotFoundError:
+            raise HomeError("missing_blob", "the content of %s is not in %s" % (show(entry.path), self._home.path))
+
+    def _say_if_full(self, error: OSError) -> None:
+        if error.errno in DISK_FULL:
+            raise disk_full(self._home.path)
+
+
 class Stored:
     """A tree that is at rest in a home: its manifest and the folder that holds it as plain files."""
 
@@ -506,8 +550,11 @@ class Stored:
         self.about = about
 
     def manifest(self) -> Manifest:
+        data = _read(self._manifest_file)
+        if hashlib.sha256(data).hexdigest() == self.about.get("digest"):
+            return Manifest.checked_before(data, self.about["files"], self.about["size"])
         try:
-            return Manifest.decode(_read(self._manifest_file))
+            return Manifest.decode(data)
         except TreeError as error:
             raise HomeError("damaged", "%s is damaged: %s" % (self._manifest_file, error))
 

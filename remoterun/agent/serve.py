@@ -14,6 +14,7 @@ import json
 import os
 import struct
 import sys
+import threading
 import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
@@ -22,6 +23,7 @@ from .codecs import Codec, codecs
 from .delta import BLOCK, records
 from .digests import Digests, unpacked
 from .files import DISK_FULL
+from .growing import Growing
 from .here import boot_id
 from .home import Home, HomeError
 from .incoming import Landing
@@ -34,7 +36,9 @@ from .protocol import (
     MAX_HEADER,
     PIECE,
     VERSION,
+    Body,
     Cancelled,
+    Frame,
     Link,
     LinkClosed,
     ProtocolError,
@@ -46,6 +50,8 @@ from .squeezing import Squeezing
 from .tree import Entry, Manifest, TreeError, check_path, hash_file, is_digest, show, walk
 
 MAX_MANIFEST = 1 << 29
+START = 4096
+"""Bytes of a manifest that come before the others, with what the client wants to know soon."""
 _MISSING = struct.Struct("!IQ")
 _RANGE = struct.Struct("!QQ")
 PATCHED = 4 << 20
@@ -54,6 +60,10 @@ MOST_LIKE, MOST_LARGE, MOST_RANGES = 4, 5000, 5000
 MOST_SIZES = 50_000
 POLL_LEAST, POLL_MOST = 0.005, 0.1
 CARE_EVERY = 2.0
+LOOK_AGAIN, SOON = 0.05, 0.005
+"""Seconds between looks whether a blob has come on another connection; the latter when nothing else is missing."""
+MOST_BEHIND = 4 << 20
+"""Bytes of a manifest that wait for their blobs, until no more of it is taken."""
 READ = 256 << 10
 PIPE = 1 << 20
 """Bytes that wait in the pipes to and from sshd: with the usual 64 kB, we and it take turns."""
@@ -138,6 +148,12 @@ class Server:
         """What this client has asked for and not committed yet, ..."""
         self._sizes: Dict[str, int] = {}
         """... and the sizes of blobs of it that were seen here."""
+        self._lacked = False
+        """Whether any that it has asked for was not here: then what it commits is new."""
+        self._looking = threading.Lock()
+        """Held by whoever looks what is missing: the client waits for that."""
+        self._growing: Optional[Growing] = None
+        """What it commits, while that comes."""
 
     def handle(self, stream: Stream, op: str, arguments: Dict[str, Any]) -> None:
         """Answer one request, on a thread of its own."""
@@ -163,19 +179,25 @@ class Server:
         count = 0
         for frame in stream:
             self._lease.add(bytes(frame.body[: len(frame.body) // 32 * 32]))  # before we look
-            out = []
-            begun = frozenset(os.listdir(self.home.partial))
-            for place in range(len(frame.body) // 32):
-                digest = frame.body[place * 32 : place * 32 + 32].hex()
-                size = self.home.blob_size(digest)
-                if size is not None:
-                    self._seen(digest, size)
-                else:
-                    have = self.home.partial_size(digest) if digest in begun else 0
-                    out.append(_MISSING.pack(place, 0 if have and parts.listed(self.home, digest) else have))
+            with self._looking:
+                out = self._missing_of(frame.body)
+            self._lacked = self._lacked or bool(out)
             stream.send(b"".join(out))
             count += len(out)
         return {"missing": count}
+
+    def _missing_of(self, digests: Body) -> List[bytes]:
+        out = []
+        begun = frozenset(os.listdir(self.home.partial))
+        for place in range(len(digests) // 32):
+            digest = digests[place * 32 : place * 32 + 32].hex()
+            size = self.home.blob_size(digest)
+            if size is not None:
+                self._seen(digest, size)
+            else:
+                have = self.home.partial_size(digest) if digest in begun else 0
+                out.append(_MISSING.pack(place, 0 if have and parts.listed(self.home, digest) else have))
+        return out
 
     def op_codecs(self, stream: Stream) -> Dict[str, Any]:
         """How bodies may be compressed that come here."""
@@ -186,6 +208,9 @@ class Server:
         with Landing(self.home, self._lease, self._seen) as landing:
             for frame in stream:
                 landing.take(frame)
+                growing = self._growing
+                if growing is not None:
+                    growing.place(self._looking.locked)
             landing.end()
             return {"blobs": landing.count}
 
@@ -288,10 +313,38 @@ class Server:
     # -- uploads
 
     def op_commit_upload(self, stream: Stream, name: str) -> Dict[str, Any]:
-        """In: a manifest whose blobs are all here."""
-        manifest = Manifest.decode(_read_body(stream))
-        version, created = self.home.commit_upload(name, manifest, self._sizes)
-        self._settle(manifest)
+        """In: a manifest, with its last frame {"last": 1}, and the end once all its blobs are here. It may come while
+        they still do: see growing.py. The answer need not wait for the end if all are here sooner."""
+        self.home.upload_folder(name)  # that it is a name
+        whole = False
+        size = 0
+        with Growing(self.home, self._sizes) as growing:
+            self._growing = growing
+            try:
+                while not (whole and self._lacked and growing.place(self._looking.locked)):
+                    if self._lacked and growing.behind > MOST_BEHIND:
+                        if stream.wait_cancelled(LOOK_AGAIN):
+                            raise Cancelled
+                        growing.place(self._looking.locked)
+                        continue
+                    try:
+                        frame = stream.receive(SOON if whole else LOOK_AGAIN)
+                    except TimeoutError:
+                        if self._lacked:
+                            growing.place(self._looking.locked)
+                        continue
+                    if frame is None:
+                        break
+                    size += len(frame.body)
+                    if size > MAX_MANIFEST:
+                        raise HomeError("too_large", "a list of more than %d bytes" % MAX_MANIFEST)
+                    growing.take(frame.body)
+                    whole = "last" in frame.header
+            finally:
+                self._growing = None
+            version, created = growing.commit(name)
+        self._sizes, self._lacked = {}, False
+        self._lease.settle(growing.digests)
         return {"version": version, "created": created}
 
     def op_uploads(self, stream: Stream) -> Dict[str, Any]:
@@ -403,12 +456,15 @@ class Server:
     # -- files
 
     def op_tree(self, stream: Stream, resource: Dict[str, Any]) -> Dict[str, Any]:
-        """Out: the manifest of a resource; of a run that goes on (or was killed), its work tree, not hashed.
+        """Out: {"size": bytes of its files, "live": whether they may still change} with the start of the manifest of a
+        resource, and the rest of it; of a run that goes on (or was killed), its work tree, not hashed.
 
         `single`: it is one file, under its base name.
         """
         manifest, folder, live, about = self._tree(resource)
-        _send_body(stream, manifest.encode())
+        text = manifest.encode()
+        stream.send(text[:START], size=manifest.size, live=live)
+        _send_body(stream, text[START:])
         single = bool(resource.get("sub")) and len(manifest.files) == 1 and not os.path.isdir(folder)
         return {"live": live, "folder": folder, "about": about, "single": single}
 

@@ -28,6 +28,8 @@ from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional
 
 HEADER = b"remoterun-tree 1\n"
 READ_SIZE = 1 << 20
+LONGEST_LINE = 1 << 16
+"""Bytes of one whose end has not come yet: a path and a target of 4096 bytes each, all of them escaped, are 49,152."""
 KEPT = 20000
 """Entries that a manifest keeps parsed; of one with more they are parsed as they are read."""
 
@@ -80,9 +82,19 @@ class Manifest:
         manifest._take(build)
         return manifest
 
+    @classmethod
+    def checked_before(cls, text: bytes, files: int, size: int) -> "Manifest":
+        """What `text` was when a manifest was made of it: its digest tells that it is the same."""
+        manifest = cls.__new__(cls)
+        manifest._set(text, text.count(b"\n") - 1, files, size)
+        return manifest
+
     def _take(self, build: "ManifestBuilder") -> None:
-        self._text = build.text()
-        self._count, self._file_count, self.size = build.count, build.files, build.size
+        self._set(build.text(), build.count, build.files, build.size)
+
+    def _set(self, text: bytes, count: int, files: int, size: int) -> None:
+        self._text = text
+        self._count, self._file_count, self.size = count, files, size
         self._digest = ""
         self._parsed: Optional[Tuple[Entry, ...]] = None
 
@@ -102,6 +114,10 @@ class Manifest:
 
     # `size`: bytes of all files.
 
+    @property
+    def file_count(self) -> int:
+        return self._file_count
+
     def encode(self) -> bytes:
         return self._text
 
@@ -114,14 +130,11 @@ class Manifest:
     @classmethod
     def decode(cls, data: Bytes, hashed: bool = True) -> "Manifest":
         """The manifest in `data`, every field checked. `hashed=False` allows files without a digest."""
-        if not data[: len(HEADER)] == HEADER:
-            raise TreeError("not a manifest of this version: %.40r" % bytes(data[:40]))
-        build = ManifestBuilder()
-        lines = io.BytesIO(data)
-        lines.seek(len(HEADER))
-        for line in lines:
-            build.add_line(line, hashed)
-        return cls.built(build)
+        reader = ManifestReader(hashed)
+        view = memoryview(data)
+        for at in range(0, len(view), READ_SIZE):
+            reader.feed(view[at : at + READ_SIZE])
+        return reader.end()
 
     def below(self, sub: str) -> "Manifest":
         """The part under `sub`, its paths relative to it; one file keeps its base name. Raises `KeyError` if absent."""
@@ -149,12 +162,7 @@ class Manifest:
         lines = io.BytesIO(self._text)
         lines.seek(len(HEADER))
         for line in lines:
-            match = _PLAIN_FILE.match(line)
-            if match:
-                path, size, digest, executable = match.groups()
-                yield Entry("f", str(path, "ascii"), int(size), str(digest, "ascii"), executable == b"1")
-            else:
-                yield _decode_line(line, hashed=False)
+            yield parse_line(line)
 
 
 class _Entries(Sequence[Entry]):
@@ -222,6 +230,16 @@ class ManifestBuilder:
         """The canonical form; nothing can be added any more."""
         return self._text.getvalue()
 
+    @property
+    def length(self) -> int:
+        """Bytes of the canonical form so far."""
+        return self._text.tell()
+
+    def part(self, start: int, most: int) -> bytes:
+        """So many bytes of it, or all there are yet."""
+        with self._text.getbuffer() as text:
+            return bytes(text[start : start + most])
+
     def _append(self, path: bytes, kind: str, size: int, line: bytes) -> None:
         if path <= self._last and self.count:
             if path == self._last:
@@ -251,6 +269,42 @@ class ManifestBuilder:
             parent = parent.rpartition(b"/")[0]
 
 
+class ManifestReader:
+    """A manifest that comes piece by piece, in its canonical form; every field is checked as it comes.
+
+    `feed` and `end` raise `TreeError`. `build` holds what has come.
+    """
+
+    def __init__(self, hashed: bool = True) -> None:
+        self.build = ManifestBuilder()
+        self._hashed = hashed
+        self._begun = False
+        self._rest = b""
+
+    def feed(self, data: Bytes) -> None:
+        lines = io.BytesIO(self._rest + bytes(data)).readlines()
+        self._rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
+        if not self._begun and lines:
+            self._begin(lines.pop(0))
+        for line in lines:
+            self.build.add_line(line, self._hashed)
+        if len(self._rest) > LONGEST_LINE:
+            raise TreeError("not a line of a manifest: %.120r" % self._rest[:120])
+
+    def end(self) -> Manifest:
+        """The whole; nothing more may come."""
+        if not self._begun:
+            self._begin(self._rest)
+        elif self._rest:
+            self.build.add_line(self._rest, self._hashed)
+        return Manifest.built(self.build)
+
+    def _begin(self, line: bytes) -> None:
+        if line != HEADER:
+            raise TreeError("not a manifest of this version: %.40r" % line[:40])
+        self._begun = True
+
+
 _quoted = json.encoder.encode_basestring_ascii
 
 # A file whose path needs no escape: what nearly every line is.
@@ -278,12 +332,17 @@ def read_entries(path: str) -> Iterator[Entry]:
         if file.read(len(HEADER)) != HEADER:
             raise TreeError("%s is no manifest of this version" % show(path))
         for line in file:
-            match = _PLAIN_FILE.match(line)
-            if match:
-                name, size, digest, executable = match.groups()
-                yield Entry("f", str(name, "ascii"), int(size), str(digest, "ascii"), executable == b"1")
-            else:
-                yield _decode_line(line, hashed=True)
+            yield parse_line(line, hashed=True)
+
+
+def parse_line(line: bytes, hashed: bool = False) -> Entry:
+    """An entry of a manifest; its path is not looked at. Raises `TreeError` for what is none. `hashed`: it must have a
+    digest if it is a file."""
+    match = _PLAIN_FILE.match(line)
+    if match:
+        name, size, digest, executable = match.groups()
+        return Entry("f", str(name, "ascii"), int(size), str(digest, "ascii"), executable == b"1")
+    return _decode_line(line, hashed)
 
 
 def _decode_line(line: bytes, hashed: bool) -> Entry:

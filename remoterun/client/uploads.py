@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from remoterun import transfer
 from remoterun.agent.tree import Entry, Manifest, TreeError
@@ -49,8 +50,11 @@ class Uploads(Connections):
             same = self._unchanged(session, name, tree, source)
             if same is not None:
                 return same
-        manifest, sent = transfer.send_tree(session, tree, {}, progress, name)
-        upload, created = self._commit(session, name, manifest, source)
+        with session.stream("commit_upload", name=name) as commit:
+            manifest, sent = transfer.send_tree(session, tree, {}, progress, name, commit)
+            commit.end()
+            result = commit.finish()
+        upload, created = self._committed(session, name, result, source)
         return Uploaded(upload, created, sent, (*tree.warnings, *_of_git(manifest)))
 
     def _unchanged(self, session: Session, name: str, tree: transfer.Reading, path: str) -> Uploaded | None:
@@ -65,6 +69,9 @@ class Uploads(Connections):
 
     def _commit(self, session: Session, name: str, manifest: Manifest, path: str | None) -> tuple[Upload, bool]:
         result, _ = session.request("commit_upload", manifest.encode(), name=name)
+        return self._committed(session, name, result, path)
+
+    def _committed(self, session: Session, name: str, result: dict[str, Any], path: str | None) -> tuple[Upload, bool]:
         with session.understood():
             upload, created = session.upload(name, result["version"]), bool(result["created"])
         return self._record(session, upload, path), created

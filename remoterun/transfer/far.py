@@ -26,8 +26,11 @@ PART = 1 << 20
 class FarFetch:
     """Small files go in batches, large ones in parts, to whichever lane is free."""
 
-    def __init__(self, session: Session, files: Iterable[Entry], landed: Landed, target: Path) -> None:
-        self._session, self._landed, self._target = session, landed, target
+    THREADS = 3
+    """That ask and answer on each lane."""
+
+    def __init__(self, files: Iterable[Entry], landed: Landed, target: Path) -> None:
+        self._landed, self._target = landed, target
         self._files = iter(files)
         self._next: Entry | None = next(self._files, None)
         self._parts: Iterator[tuple[LargeFile, int, int]] = iter(())
@@ -36,18 +39,18 @@ class FarFetch:
         self._large: list[LargeFile] = []
         self._stopped = False
 
-    def run(self, lanes: int) -> list[Entry]:
+    def run(self, lanes: Lanes) -> list[Entry]:
         """The files of which there is no blob. Raises what a lane raised."""
-        running = Lanes(self._session, lanes, self._work, each=3)
+        lanes.start(self._work)
         try:
-            running.join()
+            lanes.join()
         finally:
             self._stopped = True
-            running.close()
+            lanes.close()
             for file in self._large:
                 file.close()
-        if running.failure is not None:
-            raise running.failure
+        if lanes.failure is not None:
+            raise lanes.failure
         return self._gone
 
     def _work(self, session: Session) -> None:

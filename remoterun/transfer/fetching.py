@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from remoterun.agent.files import DISK_FULL
-from remoterun.agent.tree import Entry, Landing, Manifest, TreeError, hash_file, link_stays_inside, show
+from remoterun.agent.tree import Entry, Landing, Manifest, ManifestReader, TreeError, hash_file, link_stays_inside, show
 from remoterun.errors import AlreadyExists, SomeDamaged, TransferError, UnsafePath
 from remoterun.session import Session
 from remoterun.transfer.blobs import fetch_blobs
 from remoterun.transfer.far import FarFetch
 from remoterun.transfer.landing import Fetched, Landed, not_empty, refuse_twins, temporary_name
-from remoterun.transfer.lanes import lanes_for
+from remoterun.transfer.lanes import Lanes, lanes_for
 from remoterun.transfer.live import fetch_live
 from remoterun.transfer.progress import Progress
 from remoterun.transfer.repeats import Repeats
@@ -32,21 +32,32 @@ MAX_TREE = 1 << 29
 """Bytes of a manifest that a host may send."""
 
 
-def fetch_manifest(session: Session, resource: dict[str, Any]) -> tuple[Manifest, dict[str, Any]]:
-    """(manifest, about) of a resource on a host. Raises `UnsafePath` when the host names a path that leads out."""
-    with session.stream("tree", resource=resource) as stream:
-        stream.end()
-        data = bytearray()
-        for frame in stream:
-            data += not_empty(frame, session).body
-            if len(data) > MAX_TREE:
-                raise TransferError(f"{session.machine.name} sent a list without an end")
-        about = stream.result
+def fetch_manifest(
+    session: Session, resource: dict[str, Any], expect: Callable[[int], None] = lambda size: None
+) -> tuple[Manifest, dict[str, Any]]:
+    """(manifest, about) of a resource on a host. Raises `UnsafePath` when the host names a path that leads out.
+
+    `expect` is told, before the manifest has come, how many bytes its files have by the host's account; not of a run
+    that goes on.
+    """
+    size = 0
+    reader: ManifestReader | None = None
     try:
-        manifest = Manifest.decode(data, hashed=not about.get("live"))
+        with session.stream("tree", resource=resource) as stream:
+            stream.end()
+            for frame in stream:
+                if reader is None:
+                    reader = ManifestReader(hashed=not frame.header.get("live"))
+                    if not frame.header.get("live") and isinstance(frame.header.get("size"), int):
+                        expect(frame.header["size"])
+                reader.feed(not_empty(frame, session).body)
+                size += len(frame.body)
+                if size > MAX_TREE:
+                    raise TransferError(f"{session.machine.name} sent a list without an end")
+            about = stream.result
+        return (reader or ManifestReader()).end(), about
     except TreeError as error:
         raise UnsafePath(f"{session.machine.name} sent a list of files that is refused: {error}")
-    return manifest, about
 
 
 Conflict = Callable[[str], bool]
@@ -74,9 +85,35 @@ def fetch(
     Every file appears whole, after its hash was checked. Conflicts are asked about before anything is written.
     Raises `AlreadyExists`, `UnsafePath`, `TransferError`, `NotFound`; `SomeDamaged` when all that is whole was copied.
     """
-    manifest, about = fetch_manifest(session, resource)
-    if only is not None:
-        manifest = Manifest([entry for entry in manifest.entries if entry.path in only])
+    early: list[Lanes] = []
+
+    def expect(size: int) -> None:
+        """All of it will be wanted: other connections can be opened while the manifest comes."""
+        if only is None and not os.path.lexists(target) and (count := lanes_for(session, size)) > 1:
+            early.append(Lanes(session, count, FarFetch.THREADS))
+
+    try:
+        manifest, about = fetch_manifest(session, resource, expect)
+        if only is not None:
+            manifest = Manifest([entry for entry in manifest.entries if entry.path in only])
+        return _copy(session, resource, manifest, about, target, conflict, progress, into, early)
+    finally:
+        for lanes in early:
+            lanes.close()
+
+
+def _copy(
+    session: Session,
+    resource: dict[str, Any],
+    manifest: Manifest,
+    about: dict[str, Any],
+    target: Path,
+    conflict: Conflict,
+    progress: Progress,
+    into: bool,
+    early: list[Lanes],
+) -> Fetched:
+    """As `fetch`. `early`: lanes that are being opened."""
     name = None
     if about.get("single") and len(manifest.entries) == 1 and not into and not os.path.isdir(target):
         target, name = target.parent, target.name
@@ -102,11 +139,12 @@ def fetch(
             if wanted:
                 repeats = Repeats()
                 files = repeats.without(entry for entry in plan() if entry.kind == "f")
-                lanes = lanes_for(session, sum(wanted))
+                count = lanes_for(session, sum(wanted))
                 if live:
                     again = list(files)
-                elif lanes > 1:
-                    again = FarFetch(session, files, landed, target).run(lanes)
+                elif count > 1:
+                    lanes = early[0] if early else Lanes(session, count, FarFetch.THREADS)
+                    again = FarFetch(files, landed, target).run(lanes)
                 else:
                     again = fetch_blobs(session, files, landed)
                 again += fetch_blobs(session, repeats.copy(landed), landed)

@@ -1,8 +1,8 @@
 """Several connections to one host. One carries at most SSH's window of 2 MB a round trip: 25 MB/s at 80 ms, whatever
 the link could do.
 
-The first lane is the open session itself; the others are opened meanwhile, each with an agent of its own, and take part
-as soon as they are there. One that can't be opened is done without.
+The first lane is the open session itself; the others are opened as soon as it is known how much there is, each with an
+agent of its own, and take part when they are there. One that can't be opened is done without.
 """
 
 from __future__ import annotations
@@ -29,20 +29,31 @@ def lanes_for(session: Session, size: int) -> int:
 
 
 class Lanes:
-    """`work(session)` is run on a thread for each lane, until all of them return. It takes its tasks from something
-    that all share, and returns when there are none, or when there is a `failure`: the first that one of them raised."""
+    """Connections that are opened at once, each on a thread, and work when there is something for them to do.
 
-    def __init__(self, session: Session, count: int, work: Callable[[Session], None], each: int = 1) -> None:
+    `start(work)`: `work(session)` is run on each, until all of them return. It takes its tasks from something that all
+    share, and returns when there are none, or when there is a `failure`: the first that one of them raised.
+    """
+
+    def __init__(self, session: Session, count: int, each: int = 1) -> None:
         """`each`: on how many threads a lane works, so that there is something on its way while one asks for more."""
-        self._session, self._work, self._each = session, work, each
+        self._session, self._each = session, each
+        self._work: Callable[[Session], None] | None = None
+        self._started = threading.Event()
         self.failure: BaseException | None = None
         self._opened: list[Session] = []
+        self._opening = threading.Lock()
+        self._closed = False
         self._threads = [
             threading.Thread(target=self._run, args=(number,), name=f"remoterun lane {number}", daemon=True)
             for number in range(count)
         ]
         for thread in self._threads:
             thread.start()
+
+    def start(self, work: Callable[[Session], None]) -> None:
+        self._work = work
+        self._started.set()
 
     def join(self) -> None:
         """Blocks until all lanes have ended."""
@@ -53,6 +64,9 @@ class Lanes:
 
     def close(self) -> None:
         """Drop the connections that were opened for this; whoever works on one fails. May be called twice."""
+        with self._opening:
+            self._closed = True
+        self._started.set()
         for session in self._opened:
             session.close()
 
@@ -68,6 +82,9 @@ class Lanes:
             self.failure = self.failure or error
 
     def _work_on(self, session: Session) -> None:
+        self._started.wait()
+        if self._work is None:  # nothing was to be done
+            return
         with ThreadPoolExecutor(self._each) as pool:
             for done in [pool.submit(self._work, session) for _ in range(self._each)]:
                 done.result()
@@ -79,8 +96,10 @@ class Lanes:
         except (RemoterunError, OSError):  # sshd takes no more; the others do it
             yield None
             return
-        self._opened.append(session)
+        with self._opening:
+            self._opened.append(session)
+            closed = self._closed
         try:
-            yield session
+            yield None if closed else session
         finally:
             session.close()

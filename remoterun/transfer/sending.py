@@ -53,6 +53,8 @@ EAGER = 4 << 20
 """Bytes of small files that go over the open connection before others are opened for them."""
 WORTH_NOTING, MOST_MET = 4096, 200_000
 """Bytes from which on, and how many, contents are noted, so that none is sent twice."""
+TOLD = 64 << 10
+"""Bytes of the manifest that are sent at once, while it grows."""
 MOST_SIZES = 10_000
 """Of large files, that are asked about."""
 PART = 1 << 20
@@ -105,11 +107,17 @@ class _Piece:
 
 
 def send_tree(
-    session: Session, tree: Reading, extra: dict[str, bytes], progress: Progress, name: str = ""
+    session: Session,
+    tree: Reading,
+    extra: dict[str, bytes],
+    progress: Progress,
+    name: str = "",
+    commit: Stream | None = None,
 ) -> tuple[Manifest, Sent]:
     """Send what of `tree` and of `extra` (digest to content) the host lacks; the tree's manifest. `tree` is used up.
 
-    `name`: of an upload there whose large files it may share parts with.
+    `name`: of an upload there whose large files it may share parts with. `commit`: where the manifest goes as it grows,
+    for the host to put files in place meanwhile; the caller ends it.
 
     A transfer that was cut goes on when it is repeated. Raises `TransferError`, `UsageError`, `HostError`.
     """
@@ -118,7 +126,7 @@ def send_tree(
         progress.start("sending", tree.files, tree.size)
         sender = _Sender(session, progress)
         with sender:
-            manifest = sender.send(tree, extra, name)
+            manifest = sender.send(tree, extra, name, commit)
         complete = True
         return manifest, sender.sent
     finally:
@@ -204,12 +212,13 @@ class _Sender:
     def sent(self) -> Sent:
         return Sent(self._blobs, self._moved, self._already)
 
-    def send(self, tree: Reading, extra: dict[str, bytes], name: str) -> Manifest:
+    def send(self, tree: Reading, extra: dict[str, bytes], name: str, commit: Stream | None) -> Manifest:
         self._size = tree.size
         if tree.ended and self._is_far(sum(entry.size for entry in tree.entries() if not entry.digest)):
             self._open_lanes()  # it will be wanted, most likely
         self._look_what_is_there(name, tree)
         build = ManifestBuilder()
+        told = 0
         batch = _Batch()
         for digest, content in extra.items():
             batch = self._take(batch, _Blob(digest, len(content), content))
@@ -234,10 +243,15 @@ class _Sender:
                         digest, size = self._large(item, tree)
                         entry = entry._replace(digest=digest, size=size)
                 build.add(entry)
+                # Never of a file whose batch is held back here: the host waits for it before it takes more.
+                if commit is not None and not batch.blobs and build.length - told >= TOLD:
+                    told = _tell(commit, build, told)
         except TreeError as error:
             raise TransferError(str(error), hint="wait until nothing writes there, and try again")
         self._flush(batch)
         self._asking.end()
+        if commit is not None:
+            _tell(commit, build, told, last=1)
         return Manifest.built(build)
 
     def _take(self, batch: _Batch, blob: _Blob) -> _Batch:
@@ -444,7 +458,8 @@ class _Sender:
         with self._opening:
             if self._shared is None:
                 self._shared = _Shared()
-                self._lanes = Lanes(self._session, lanes_for(self._session, self._size), self._work)
+                self._lanes = Lanes(self._session, lanes_for(self._session, self._size))
+                self._lanes.start(self._work)
 
     def _work(self, session: Session) -> None:
         """One lane."""
@@ -646,6 +661,15 @@ class Likely:
 
 class _Failed(Exception):
     """The thread that sends has failed: its error is the one to tell."""
+
+
+def _tell(commit: Stream, build: ManifestBuilder, told: int, **header: Any) -> int:
+    """Send what of the manifest was not `told` yet; how much is now."""
+    while build.length - told > PIECE:
+        commit.send(build.part(told, PIECE))
+        told += PIECE
+    commit.send(build.part(told, PIECE), **header)
+    return build.length
 
 
 _MISSING = struct.Struct("!IQ")

@@ -249,8 +249,10 @@ class TestCutsOfThePipe:
         """None: it was cut."""
         try:
             with session(Path(home.path), budget) as here:
-                manifest, sent = send_tree(here, read_tree(folder, digests), {}, Progress(), "doom")
-                here.request("commit_upload", manifest.encode(), name="doom")
+                with here.stream("commit_upload", name="doom") as commit:
+                    _, sent = send_tree(here, read_tree(folder, digests), {}, Progress(), "doom", commit)
+                    commit.end()
+                    commit.finish()
                 return sent
         except RemoterunError:
             if budget is None or not budget.cut:
@@ -336,8 +338,10 @@ def report(progress):
         os.kill(os.getpid(), signal.SIGKILL)
 session = Session(MachineType("here"), LocalHost(Path(home)))
 if up:
-    manifest, _ = send_tree(session, read_tree(Path(path), Path(digests)), {}, Progress(report), "doom")
-    session.request("commit_upload", manifest.encode(), name="doom")
+    with session.stream("commit_upload", name="doom") as commit:
+        send_tree(session, read_tree(Path(path), Path(digests)), {}, Progress(report), "doom", commit)
+        commit.end()
+        commit.finish()
 else:
     fetch(session, {"kind": "upload", "name": "doom", "sub": ""}, Path(path), lambda path: True, Progress(report))
 session.close()

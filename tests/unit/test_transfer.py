@@ -57,6 +57,24 @@ def send(session: Session, path: Path, progress: Progress | None = None) -> tupl
     return send_tree(session, read_tree(path), {}, progress or Progress(), "doom")
 
 
+class TestUploading:
+    def test_files_are_in_place_before_the_last_one_is_sent(self, session: Session, tmp_path: Path) -> None:
+        files: Files = {f"{n:05}": os.urandom(20_000) for n in range(1200)}
+        seen: list[int] = []
+
+        def look(progress: Progress) -> None:
+            for tree in (tmp_path / "home" / "tmp").glob("upload-*/tree"):
+                seen.append(len(os.listdir(tree)))
+
+        with session.stream("commit_upload", name="doom") as commit:
+            tree = read_tree(write_files(tmp_path / "source", files))
+            manifest, _ = send_tree(session, tree, {}, Progress(look), "doom", commit)
+            commit.end()
+            assert commit.finish()["version"]["digest"] == manifest.digest
+        assert any(0 < count < len(files) for count in seen)
+        assert read_files(tmp_path / "home" / "uploads" / "doom" / "1") == files
+
+
 class TestThereAndBack:
     def test_a_folder(self, session: Session, tmp_path: Path) -> None:
         manifest = upload(session, tmp_path / "source", FILES)
@@ -304,6 +322,27 @@ class TestLargeFiles:
         assert manifest.encode() == tree_of(files)[0].encode()
         fetch(any_link, UPLOAD, tmp_path / "t", refuse, Progress())
         assert read_files(tmp_path / "t") == files
+
+    def test_connections_for_which_there_is_nothing_to_do_are_dropped(
+        self, any_link: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A first copy opens them while the list of files comes; then it may be refused."""
+        if any_link.round_trip < lanes.FAR:
+            return  # there is one only
+        opened: list[Session] = []
+        another = Session.another
+
+        def noted(session: Session) -> Session:
+            opened.append(another(session))
+            return opened[-1]
+
+        monkeypatch.setattr(Session, "another", noted)
+        upload(any_link, tmp_path / "s", {str(n): os.urandom(1 << 20) for n in range(20)})
+        opened.clear()
+        (tmp_path / "file").touch()
+        with pytest.raises(TransferError, match="can't be written"):
+            fetch(any_link, UPLOAD, tmp_path / "file" / "below", refuse, Progress())
+        until(lambda: opened and not any(session.alive for session in opened))
 
     @pytest.mark.parametrize("large", [False, True])
     @pytest.mark.parametrize("both", [False, True])

@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from remoterun.agent import tree
 from remoterun.agent.tree import (
     HEADER,
+    LONGEST_LINE,
     ChangedWhileRead,
     Entry,
     Landing,
     Manifest,
     ManifestBuilder,
+    ManifestReader,
     SpecialFile,
     TreeError,
     check_path,
@@ -490,3 +492,32 @@ class TestLanding:
             stop.set()
             thread.join()
         assert [path for path in outside.rglob("*") if path != outside / "b"] == []
+
+
+@given(st.lists(ENTRY, max_size=12), st.lists(st.integers(1, 60), min_size=1))
+def test_a_manifest_that_comes_in_parts_is_the_same(entries: list[Entry], sizes: list[int]) -> None:
+    try:
+        text = Manifest(entries).encode()
+    except TreeError:
+        return
+    reader = ManifestReader()
+    at = 0
+    for size in itertools.cycle(sizes):
+        if at >= len(text):
+            break
+        reader.feed(text[at : at + size])
+        at += size
+        so_far = text[:at]
+        whole_lines = so_far[: so_far.rfind(b"\n") + 1]
+        assert reader.build.part(0, len(text)) == (whole_lines or HEADER)
+    assert reader.end().encode() == text
+
+
+def test_a_manifest_without_an_end_of_line_is_refused_early() -> None:
+    reader = ManifestReader()
+    reader.feed(HEADER)
+    with pytest.raises(TreeError, match="not a line of a manifest"):
+        for _ in range(LONGEST_LINE // 1000 + 1):
+            reader.feed(b"x" * 1000)
+    with pytest.raises(TreeError, match="not a manifest"):
+        ManifestReader().end()

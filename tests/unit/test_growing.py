@@ -1,0 +1,235 @@
+"""A version of an upload that takes shape while its blobs still come."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remoterun.agent import serve
+from remoterun.agent.growing import Growing
+from remoterun.agent.home import Home, HomeError
+from remoterun.agent.packs import pack
+from remoterun.agent.protocol import PIECE, WINDOW, Link, RemoteError, Stream
+from remoterun.agent.tree import Entry, Manifest, TreeError
+from tests.workshop import Files, read_files, served, tree_of, until
+
+FILES: Files = {
+    "a": b"A", "b/c": os.urandom(200_000), "b/run*": b"#!", "e/empty": None, "link": "-> b/c", "z": b"", "zz": b"A",
+}  # fmt: skip
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.open(str(tmp_path / "home"))
+
+
+def in_place(home: Home) -> Files:
+    """What stands in tmp/, as it grows."""
+    (tree,) = Path(home.tmp).glob("upload-*/tree")
+    return read_files(tree)
+
+
+def nothing_is_left(home: Home) -> None:
+    assert os.listdir(home.tmp) == [] and os.listdir(home.leases) == []
+
+
+@pytest.mark.parametrize("order", range(4))
+def test_it_grows_in_whatever_order_blobs_and_manifest_come(home: Home, order: int) -> None:
+    chance = random.Random(order)
+    manifest, blobs = tree_of(FILES)
+    text = manifest.encode()
+    cuts = sorted(chance.sample(range(1, len(text)), 5))
+    parts: list[Any] = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    contents: list[Any] = list(blobs.values())
+    chance.shuffle(contents)
+    with Growing(home, {}) as growing:
+        while parts or contents:
+            which = parts if not contents or (parts and chance.random() < 0.5) else contents
+            item = which.pop(0)
+            growing.take(item) if which is parts else home.put(item)
+            whole = growing.place()
+            assert not whole or not contents or parts
+            assert in_place(home).items() <= {**FILES, "b": None, "e": None}.items()
+            assert home.upload_versions("doom") == [], "nobody sees it before it is whole"
+        assert growing.place()
+        assert in_place(home) == FILES
+        version, created = growing.commit("doom")
+    assert created and version["digest"] == manifest.digest and version["files"] == len(manifest.files)
+    stored = home.upload_tree("doom")
+    assert read_files(Path(stored.folder)) == FILES and stored.manifest().encode() == text
+    for folder in ("b", "e", "e/empty"):
+        assert stat.S_IMODE(os.stat(os.path.join(stored.folder, folder)).st_mode) == 0o555
+    nothing_is_left(home)
+
+
+def test_it_stops_at_the_first_blob_that_is_not_here(home: Home) -> None:
+    manifest, blobs = tree_of({"1": b"one", "2": b"two", "3": b"three"})
+    with Growing(home, {}) as growing:
+        growing.take(manifest.encode())
+        home.put(b"one"), home.put(b"three")
+        assert not growing.place()
+        assert in_place(home) == {"1": b"one"} and growing.behind > 0
+        with pytest.raises(HomeError, match="the content of 2 is not in"):
+            growing.commit("doom")
+    assert home.upload_versions("doom") == []
+    nothing_is_left(home)
+
+
+def test_a_damaged_blob_may_still_be_mended(home: Home) -> None:
+    manifest, _ = tree_of({"1": b"one"})
+    home.put(b"one")
+    blob = Path(home.blob(hashlib.sha256(b"one").hexdigest()))
+    blob.chmod(0o600)
+    blob.write_bytes(b"")  # as a power cut leaves it
+    with Growing(home, {}) as growing:
+        growing.take(manifest.encode())
+        assert not growing.place()
+        home.put(b"one")
+        assert growing.place()
+        growing.commit("doom")
+    assert read_files(Path(home.upload_tree("doom").folder)) == {"1": b"one"}
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_same_again_makes_no_version(home: Home, begun: bool) -> None:
+    manifest, blobs = tree_of(FILES)
+    for content in blobs.values():
+        home.put(content)
+    first, _ = home.commit_upload("doom", manifest)
+    with Growing(home, {}) as growing:
+        growing.take(manifest.encode())
+        if begun:
+            assert growing.place()
+        assert growing.commit("doom") == (first, False)
+        assert {digest.hex() for first in range(256) for digest in growing.digests.part(first)} == set(blobs)
+    nothing_is_left(home)
+
+
+def test_gc_leaves_what_it_needs(home: Home) -> None:
+    from remoterun.agent.gc import Collection
+
+    manifest, blobs = tree_of({"1": b"one", "2": b"two"})
+    with Growing(home, {}) as growing:
+        growing.take(manifest.encode())
+        home.put(b"one")
+        assert not growing.place()
+        home.put(b"two")
+        Collection(home, None, False, 0.0, False, lambda **_: None).run()
+        assert growing.place(), "gc took a blob that a lease protects, or the folder of a process that lives"
+        growing.commit("doom")
+    assert read_files(Path(home.upload_tree("doom").folder)) == {"1": b"one", "2": b"two"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"remoterun-tree 2\n", "not a manifest of this version"),
+        (b'remoterun-tree 1\n["f","../out",1,"%s",0]\n' % (b"0" * 64), "leaves its folder"),
+        (b'remoterun-tree 1\n["l","a","/tmp"]\n["f","a/b",1,"%s",0]\n' % (b"0" * 64), "lies below a"),
+        (b'remoterun-tree 1\n["f","' + b"a" * 70_000, "not a line of a manifest"),
+    ],
+)
+def test_a_bad_manifest_is_refused_and_nothing_is_left(home: Home, text: bytes, said: str) -> None:
+    with Growing(home, {}) as growing, pytest.raises(TreeError, match=said):
+        for at in range(0, len(text), 1000):
+            growing.take(text[at : at + 1000])
+            growing.place()
+    nothing_is_left(home)
+
+
+# -- the request
+
+
+def ask(link: Link, contents: list[bytes]) -> int:
+    """How many of them are missing there."""
+    stream = link.open("missing")
+    stream.send(b"".join(hashlib.sha256(content).digest() for content in contents))
+    stream.end()
+    return int(stream.finish(10)["missing"])
+
+
+def put(stream: Stream, content: bytes) -> None:
+    stream.send(pack([(hashlib.sha256(content).digest(), content)]), p=1)
+
+
+def test_the_answer_comes_with_the_last_blob(home: Home) -> None:
+    files: Files = {f"{n:03}": b"%d" % n for n in range(100)}
+    manifest, blobs = tree_of(files)
+    with served(home) as link:
+        assert ask(link, list(blobs.values())) == 100
+        commit, coming = link.open("commit_upload", name="doom"), link.open("put")
+        commit.send(manifest.encode(), last=1)
+        for content in sorted(blobs.values(), key=int)[:-1]:
+            put(coming, content)
+        until(lambda: len(os.listdir(home.tmp)) == 1 and len(in_place(home)) == 99, 10)
+        assert home.upload_versions("doom") == []
+        put(coming, b"99")
+        assert commit.finish(10)["created"], "though neither stream has been ended"
+        coming.end()
+        coming.finish(10)
+    assert read_files(Path(home.upload_tree("doom").folder)) == files
+    nothing_is_left(home)
+
+
+def test_what_comes_to_another_process_is_found(home: Home) -> None:
+    manifest, blobs = tree_of({"1": b"one"})
+    with served(home) as link:
+        assert ask(link, [b"one"]) == 1
+        commit = link.open("commit_upload", name="doom")
+        commit.send(manifest.encode(), last=1)
+        until(lambda: len(os.listdir(home.tmp)) == 1, 10)
+        home.put(b"one")
+        assert commit.finish(10)["created"]
+
+
+@pytest.mark.parametrize("lacking", [False, True])
+def test_a_long_list_blocks_nothing(home: Home, monkeypatch: pytest.MonkeyPatch, lacking: bool) -> None:
+    """More of it than the window and than what is taken ahead, whether or not its first file is still to come."""
+    monkeypatch.setattr(serve, "MOST_BEHIND", WINDOW // 8)
+    first = b"first"
+    entries = [Entry("f", "0", len(first), hashlib.sha256(first).hexdigest())]
+    entries += [Entry("l", f"1/{n:07}", target="x" * 3000) for n in range(4 * WINDOW // 3000)]
+    manifest = Manifest(entries)
+    text = manifest.encode()
+    assert len(text) > 3 * WINDOW
+    if not lacking:
+        home.put(first)
+        home.commit_upload("doom", manifest)
+    with served(home) as link:
+        assert ask(link, [first]) == int(lacking)
+        commit, coming = link.open("commit_upload", name="doom"), link.open("put")
+        for at in range(0, len(text), PIECE):
+            if lacking and at == WINDOW // PIECE * PIECE // 2:
+                put(coming, first)
+            commit.send(text[at : at + PIECE], **({"last": 1} if at + PIECE >= len(text) else {}))
+        commit.end()
+        assert commit.finish(60)["created"] == lacking
+        coming.end()
+        coming.finish(10)
+    nothing_is_left(home)
+
+
+def test_a_cut_leaves_nothing(home: Home) -> None:
+    manifest, _ = tree_of({"1": b"one", "2": b"two"})
+    home.put(b"one")
+    with served(home) as link:
+        assert ask(link, [b"one", b"two"]) == 1
+        commit = link.open("commit_upload", name="doom")
+        commit.send(manifest.encode())
+        until(lambda: len(os.listdir(home.tmp)) == 1 and in_place(home) == {"1": b"one"}, 10)
+        commit.cancel()
+        until(lambda: os.listdir(home.tmp) == [], 10)
+    assert home.upload_versions("doom") == []
+
+
+def test_a_name_that_is_none_is_refused_at_once(home: Home) -> None:
+    with served(home) as link:
+        commit = link.open("commit_upload", name="../x")
+        with pytest.raises(RemoteError, match="is no name for an upload"):
+            commit.finish(10)
