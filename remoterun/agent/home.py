@@ -534,6 +534,8 @@ class Checkout:
                 # out of links to one file (65,000 on ext4), or a file system without
                 private_copy(blob, name, 0o555 if entry.executable else 0o444, self._blobs, folder)
         except FileNotFoundError:
+            if not os.fstat(folder).st_nlink:  # it is our folder that is gone
+                raise
             raise HomeError("missing_blob", "the content of %s is not in %s" % (show(entry.path), self._home.path))
 
     def _say_if_full(self, error: OSError) -> None:

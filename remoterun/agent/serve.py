@@ -38,7 +38,6 @@ from .protocol import (
     VERSION,
     Body,
     Cancelled,
-    Frame,
     Link,
     LinkClosed,
     ProtocolError,
@@ -62,8 +61,6 @@ POLL_LEAST, POLL_MOST = 0.005, 0.1
 CARE_EVERY = 2.0
 LOOK_AGAIN, SOON = 0.05, 0.005
 """Seconds between looks whether a blob has come on another connection; the latter when nothing else is missing."""
-MOST_BEHIND = 4 << 20
-"""Bytes of a manifest that wait for their blobs, until no more of it is taken."""
 READ = 256 << 10
 PIPE = 1 << 20
 """Bytes that wait in the pipes to and from sshd: with the usual 64 kB, we and it take turns."""
@@ -322,11 +319,6 @@ class Server:
             self._growing = growing
             try:
                 while not (whole and self._lacked and growing.place(self._looking.locked)):
-                    if self._lacked and growing.behind > MOST_BEHIND:
-                        if stream.wait_cancelled(LOOK_AGAIN):
-                            raise Cancelled
-                        growing.place(self._looking.locked)
-                        continue
                     try:
                         frame = stream.receive(SOON if whole else LOOK_AGAIN)
                     except TimeoutError:

@@ -41,20 +41,24 @@ def fetch_manifest(
     that goes on.
     """
     size = 0
+    live = False
     reader: ManifestReader | None = None
     try:
         with session.stream("tree", resource=resource) as stream:
             stream.end()
             for frame in stream:
                 if reader is None:
-                    reader = ManifestReader(hashed=not frame.header.get("live"))
-                    if not frame.header.get("live") and isinstance(frame.header.get("size"), int):
+                    live = bool(frame.header.get("live"))
+                    reader = ManifestReader(hashed=not live)
+                    if not live and isinstance(frame.header.get("size"), int):
                         expect(frame.header["size"])
                 reader.feed(not_empty(frame, session).body)
                 size += len(frame.body)
                 if size > MAX_TREE:
                     raise TransferError(f"{session.machine.name} sent a list without an end")
             about = stream.result
+        if bool(about.get("live")) != live:
+            raise TransferError(f"{session.machine.name} sends what makes no sense")
         return (reader or ManifestReader()).end(), about
     except TreeError as error:
         raise UnsafePath(f"{session.machine.name} sent a list of files that is refused: {error}")

@@ -169,6 +169,7 @@ class _Sender:
         """Of large files that are there: one of that size is hashed before it is sent."""
         self._met: set[str] = set()
         self._size = 0
+        self._commit: Stream | None = None
         self._opening = threading.Lock()
         self._shared: _Shared | None = None
         self._lanes: Lanes | None = None
@@ -213,7 +214,7 @@ class _Sender:
         return Sent(self._blobs, self._moved, self._already)
 
     def send(self, tree: Reading, extra: dict[str, bytes], name: str, commit: Stream | None) -> Manifest:
-        self._size = tree.size
+        self._size, self._commit = tree.size, commit
         if tree.ended and self._is_far(sum(entry.size for entry in tree.entries() if not entry.digest)):
             self._open_lanes()  # it will be wanted, most likely
         self._look_what_is_there(name, tree)
@@ -243,7 +244,7 @@ class _Sender:
                         digest, size = self._large(item, tree)
                         entry = entry._replace(digest=digest, size=size)
                 build.add(entry)
-                # Never of a file whose batch is held back here: the host waits for it before it takes more.
+                # Of files that are asked about: the host need not look for others yet.
                 if commit is not None and not batch.blobs and build.length - told >= TOLD:
                     told = _tell(commit, build, told)
         except TreeError as error:
@@ -281,6 +282,8 @@ class _Sender:
                 raise _Failed
         if self._failure is not None:
             raise _Failed
+        if self._commit is not None and self._commit.cancelled:
+            self._commit.send()  # raises why
 
     def _look_what_is_there(self, name: str, tree: Reading) -> None:
         """Only if there are large files to read; it costs a round trip."""

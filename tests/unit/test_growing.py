@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from remoterun.agent import serve
+from remoterun.agent import growing as growing_module
 from remoterun.agent.growing import Growing
 from remoterun.agent.home import Home, HomeError
 from remoterun.agent.packs import pack
@@ -31,8 +32,9 @@ def home(tmp_path: Path) -> Home:
 
 def in_place(home: Home) -> Files:
     """What stands in tmp/, as it grows."""
-    (tree,) = Path(home.tmp).glob("upload-*/tree")
-    return read_files(tree)
+    return {
+        name: content for tree in Path(home.tmp).glob("upload-*/tree") for name, content in read_files(tree).items()
+    }
 
 
 def nothing_is_left(home: Home) -> None:
@@ -66,6 +68,45 @@ def test_it_grows_in_whatever_order_blobs_and_manifest_come(home: Home, order: i
     for folder in ("b", "e", "e/empty"):
         assert stat.S_IMODE(os.stat(os.path.join(stored.folder, folder)).st_mode) == 0o555
     nothing_is_left(home)
+
+
+def test_the_longest_lines(home: Home) -> None:
+    """Each is longer than what is gone through at once."""
+    far = os.fsdecode(b"\xe9" * 3000)
+    manifest = Manifest([Entry("l", name, target=far) for name in ("a", "b", "d")] + [Entry("d", "c"), Entry("d", "e")])
+    assert len(manifest.encode()) > 3 * growing_module.AT_ONCE
+    with Growing(home, {}) as growing:
+        growing.take(manifest.encode())
+        assert growing.place()
+        growing.commit("doom")
+    folder = Path(home.upload_tree("doom").folder)
+    assert sorted(os.listdir(folder)) == ["a", "b", "c", "d", "e"] and os.readlink(folder / "d") == far
+
+
+def test_a_folder_that_somebody_took_away_is_no_missing_blob(home: Home) -> None:
+    manifest, _ = tree_of({"1": b"one", "2": b"two"})
+    home.put(b"one")
+    with Growing(home, {}) as growing:
+        growing.take(manifest.encode())
+        assert not growing.place()
+        for tree in Path(home.tmp).glob("upload-*/tree"):
+            shutil.rmtree(tree)
+        home.put(b"two")
+        with pytest.raises(FileNotFoundError):
+            growing.place()
+
+
+def test_it_says_that_it_lives(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the gc of a machine that shares the home, and can't see our process."""
+    monkeypatch.setattr(growing_module, "ALIVE_EVERY", 0.0)
+    manifest, _ = tree_of({"1": b"one"})
+    with Growing(home, {}) as growing:
+        growing.take(manifest.encode())
+        growing.place()
+        (folder,) = Path(home.tmp).iterdir()
+        os.utime(folder, (1.0, 1.0))
+        growing.place()
+        assert folder.stat().st_mtime > 1e9
 
 
 def test_it_stops_at_the_first_blob_that_is_not_here(home: Home) -> None:
@@ -188,31 +229,40 @@ def test_what_comes_to_another_process_is_found(home: Home) -> None:
         assert commit.finish(10)["created"]
 
 
-@pytest.mark.parametrize("lacking", [False, True])
-def test_a_long_list_blocks_nothing(home: Home, monkeypatch: pytest.MonkeyPatch, lacking: bool) -> None:
-    """More of it than the window and than what is taken ahead, whether or not its first file is still to come."""
-    monkeypatch.setattr(serve, "MOST_BEHIND", WINDOW // 8)
+@pytest.mark.parametrize("state", ["there", "lacking", "damaged"])
+def test_a_long_list_blocks_nothing(home: Home, state: str) -> None:
+    """More of it than the window, whether its first file is there, still to come, or never will be."""
     first = b"first"
     entries = [Entry("f", "0", len(first), hashlib.sha256(first).hexdigest())]
     entries += [Entry("l", f"1/{n:07}", target="x" * 3000) for n in range(4 * WINDOW // 3000)]
     manifest = Manifest(entries)
     text = manifest.encode()
     assert len(text) > 3 * WINDOW
-    if not lacking:
+    if state != "lacking":
         home.put(first)
+    if state == "there":
         home.commit_upload("doom", manifest)
+    if state == "damaged":
+        blob = Path(home.blob(hashlib.sha256(first).hexdigest()))
+        blob.chmod(0o600)
+        blob.write_bytes(b"other")
+        blob.write_bytes(b"longer than that")
     with served(home) as link:
-        assert ask(link, [first]) == int(lacking)
+        assert ask(link, [first, b"another"]) == 1 + (state == "lacking")
         commit, coming = link.open("commit_upload", name="doom"), link.open("put")
         for at in range(0, len(text), PIECE):
-            if lacking and at == WINDOW // PIECE * PIECE // 2:
+            if state == "lacking" and at == WINDOW // PIECE * PIECE // 2:
                 put(coming, first)
             commit.send(text[at : at + PIECE], **({"last": 1} if at + PIECE >= len(text) else {}))
         commit.end()
-        assert commit.finish(60)["created"] == lacking
+        if state == "damaged":
+            with pytest.raises(RemoteError, match="the content of 0 is damaged"):
+                commit.finish(60)
+        else:
+            assert commit.finish(60)["created"] == (state == "lacking")
         coming.end()
         coming.finish(10)
-    nothing_is_left(home)
+    assert os.listdir(home.tmp) == []
 
 
 def test_a_cut_leaves_nothing(home: Home) -> None:

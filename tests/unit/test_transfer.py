@@ -516,11 +516,12 @@ MANIFEST = '["f","a",3,"%s",0]' % tree_of({"a": b"abc"})[0].entries[0].digest  #
 
 
 def lies(rows: str, get: str = "", result: str = "{}") -> str:
-    """A hostile agent's program: it answers `tree` with `rows` and `result`, and `fetch` (or `get`) with `get`."""
+    """A hostile agent's program: it answers `tree` with `rows` and `result` (at both of its ends), `fetch` (or `get`)
+    with `get`."""
     return f"""
         stream, header, body = hear(OPEN)
         hear(END)
-        say(stream, DATA, {{}}, HEADER + {rows!r}.encode() + b"\\n")
+        say(stream, DATA, {result}, HEADER + {rows!r}.encode() + b"\\n")
         say(stream, END, {result})
         stream, header, body = hear(OPEN)
         hear(END)
@@ -532,6 +533,12 @@ def lies(rows: str, get: str = "", result: str = "{}") -> str:
 
 
 class TestHostileHosts:
+    def test_two_minds_about_whether_it_may_change(self, tmp_path: Path) -> None:
+        program = lies(MANIFEST).replace("say(stream, END, {})", 'say(stream, END, {"live": True})')
+        with hostile_agent(tmp_path, program) as session, pytest.raises(TransferError, match="makes no sense"):
+            fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
+        assert not (tmp_path / "target").exists()
+
     @pytest.mark.parametrize(
         "rows",
         [
