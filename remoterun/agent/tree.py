@@ -98,6 +98,19 @@ class Manifest:
         self._digest = ""
         self._parsed: Optional[Tuple[Entry, ...]] = None
 
+    def __iter__(self) -> Iterator[Entry]:
+        """The entries, each parsed when it is wanted."""
+        if self._parsed is not None:
+            yield from self._parsed
+            return
+        kept: List[Entry] = []
+        for entry in self._parse():
+            if self._count <= KEPT:
+                kept.append(entry)
+            yield entry
+        if self._count <= KEPT:
+            self._parsed = tuple(kept)
+
     @property
     def entries(self) -> Sequence[Entry]:
         if self._count > KEPT:

@@ -127,23 +127,23 @@ def _copy(
     left_out = _left_out(manifest, target, name, conflict, result)
 
     def plan() -> Iterator[Entry]:
-        return (entry for entry in manifest.entries if entry.path not in left_out)
+        return (entry for entry in manifest if entry.path not in left_out)
 
     live = bool(about.get("live"))
-    wanted = [entry.size for entry in plan() if entry.kind == "f"]
-    progress.start("copying", len(wanted), sum(wanted))
+    wanted, size = manifest.file_count, manifest.size
+    if left_out:
+        sizes = [entry.size for entry in plan() if entry.kind == "f"]
+        wanted, size = len(sizes), sum(sizes)
+    progress.start("copying", wanted, size)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        refuse_twins(manifest.entries, target)
+        refuse_twins(manifest, target)
         with Landing(str(target)) as landing:
-            for entry in plan():
-                if entry.kind == "d":
-                    landing.folder(entry.path)
             landed = Landed(landing, target, name, result, progress, at_rest=not live)
             if wanted:
                 repeats = Repeats()
                 files = repeats.without(entry for entry in plan() if entry.kind == "f")
-                count = lanes_for(session, sum(wanted))
+                count = lanes_for(session, size)
                 if live:
                     again = list(files)
                 elif count > 1:
@@ -163,6 +163,8 @@ def _copy(
             for entry in plan():
                 if entry.kind == "l":
                     _place_link(landing, entry, result)
+                elif entry.kind == "d":
+                    landing.folder(entry.path)
         result.there = progress.bytes_there
         if result.damaged:
             raise _damaged(result, session.machine.name)
