@@ -188,13 +188,15 @@ class Home:
             return
         target = self.blob(digest)
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(target)
         os.chmod(path, 0o444)
         try:
             os.link(path, target)
         except FileExistsError:
-            pass
+            if not self.has_blob(digest):  # a husk, which is replaced in one move: another may put the blob there now
+                with self.temporary("adopt") as folder:
+                    whole = os.path.join(folder, "blob")
+                    os.link(path, whole)
+                    os.replace(whole, target)
 
     def executable_twin(self, digest: str) -> str:
         """The path of the blob's executable twin, made where missing (a hard link shares its mode, so it's a copy)."""

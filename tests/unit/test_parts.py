@@ -400,3 +400,26 @@ class TestOverLinks:
             with pytest.raises(RemoteError):
                 sealed(link, **{"h": sha256(BLOB), **arguments})
         assert not home.has_blob(hashlib.sha256(BLOB).hexdigest())
+
+
+def test_two_who_seal_the_same_at_once(tmp_path: Path) -> None:
+    """As when a try is repeated while the agent of the cut one still lives: both see the last part come."""
+    for number in range(30):
+        home = Home.open(str(tmp_path / str(number)))
+        put(home, 0, SIZE - 1)
+        errors: list[BaseException] = []
+
+        def one(home: Home = home, errors: list[BaseException] = errors) -> None:
+            try:
+                seal(home, KEY, SIZE, lambda: sha256(BLOB), lambda: True)
+            except BaseException as error:  # noqa: BLE001 - shown below
+                errors.append(error)
+
+        threads = [threading.Thread(target=one) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        put(home, SIZE - 1, 1)
+        for thread in threads:
+            thread.join(20)
+        assert not errors
+        assert Path(home.blob(sha256(BLOB))).read_bytes() == BLOB
