@@ -91,7 +91,7 @@ class Growing:
                     raise HomeError("internal", "a version is not whole: %d bytes of its list are left" % self.behind)
             else:
                 self.digests.add_packed(packed(manifest))
-            return self._home.commit_upload(name, manifest, self._sizes, self._checkout)
+            return self._home.commit_upload(name, manifest, self._checkout)
 
     def _place(self, give_way: Callable[[], bool] = lambda: False) -> None:
         if self._checkout is None:

@@ -266,17 +266,12 @@ class Home:
         return bool(versions) and versions[-1]["digest"] == digest and not versions[-1].get("damaged")
 
     def commit_upload(
-        self,
-        name: str,
-        manifest: Manifest,
-        sizes: Optional[Mapping[str, int]] = None,
-        placed: Optional["Checkout"] = None,
+        self, name: str, manifest: Manifest, placed: Optional["Checkout"] = None
     ) -> Tuple[Dict[str, Any], bool]:
         """Make `manifest` the newest version of the upload `name`; (version, whether it is new).
 
-        All blobs must be there; `sizes`: those of blobs that were looked at a moment ago, by their digests. `placed`: a
-        checkout of all of it, whose blobs a lease protects. The same content as the newest version makes none, unless
-        that is damaged. May be repeated.
+        All blobs must be there. `placed`: a checkout of all of it, whose blobs a lease protects. The same content as
+        the newest version makes none, unless that is damaged. May be repeated.
         """
         folder = self.upload_folder(name)
         digest = manifest.digest
@@ -290,13 +285,13 @@ class Home:
             if placed is None:
                 stack.enter_context(self.lease()).add(packed(manifest))
                 tree = os.path.join(stack.enter_context(self.temporary("upload")), "tree")
-                placed = stack.enter_context(Checkout(self, tree, False, sizes or {}))
-                for entry in manifest.entries:
-                    placed.place(entry)
-            placed.finish()
+                self.checkout(manifest, tree, private=False)
+            else:
+                placed.finish()
+                tree = placed.target
             target = os.path.join(folder, str(number))
             remove_tree(target)  # left by a crash before versions.json named it
-            os.rename(placed.target, target)
+            os.rename(tree, target)
             write_whole(os.path.join(folder, "%d.tree" % number), manifest.encode())
             version = {
                 "version": number,

@@ -329,16 +329,8 @@ class TestLargeFiles:
         """A first copy opens them while the list of files comes; then it may be refused."""
         if any_link.round_trip < lanes.FAR:
             return  # there is one only
-        opened: list[Session] = []
-        another = Session.another
-
-        def noted(session: Session) -> Session:
-            opened.append(another(session))
-            return opened[-1]
-
-        monkeypatch.setattr(Session, "another", noted)
         upload(any_link, tmp_path / "s", {str(n): os.urandom(1 << 20) for n in range(20)})
-        opened.clear()
+        opened = connections(monkeypatch)
         (tmp_path / "file").touch()
         with pytest.raises(TransferError, match="can't be written"):
             fetch(any_link, UPLOAD, tmp_path / "file" / "below", refuse, Progress())
@@ -355,11 +347,6 @@ class TestLargeFiles:
         from remoterun.transfer import sending
 
         opened: list[Session] = []
-        another = Session.another
-
-        def noted(session: Session) -> Session:
-            opened.append(another(session))
-            return opened[-1]
 
         class Breaking(Progress):
             def add(self, size: int, files: int = 0, there: int = 0) -> None:
@@ -376,7 +363,7 @@ class TestLargeFiles:
         any_link.call("remove_upload", name="doom")
         for path in Path(Home.open(str(tmp_path / "home")).blobs).glob("*/*"):
             path.unlink()
-        monkeypatch.setattr(Session, "another", noted)
+        opened = connections(monkeypatch)
         monkeypatch.setattr(sending, "EAGER", 0)
         tree = read_tree(folder, cache)
         assert tree.hashed
@@ -500,6 +487,19 @@ class Writer:
                 file.seek(0)
                 file.write(b"%d" % (self.writes % 10))
                 self.writes += 1
+
+
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
+    """Those that are opened from now on, beside the first."""
+    opened: list[Session] = []
+    another = Session.another
+
+    def noted(session: Session) -> Session:
+        opened.append(another(session))
+        return opened[-1]
+
+    monkeypatch.setattr(Session, "another", noted)
+    return opened
 
 
 def hashed(session: Session, folder: Path, cache: Path) -> bool:
