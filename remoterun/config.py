@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remoterun.agent.files import write_whole
+from remoterun.agent.shared.files import write_whole
 from remoterun.errors import AlreadyExists, ConfigError, NotFound
 from remoterun.model import MachineType
 

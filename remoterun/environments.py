@@ -6,7 +6,7 @@ import functools
 import hashlib
 from pathlib import Path
 
-from remoterun.agent.tree import Entry, Manifest
+from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.errors import RemoterunError
 
 _WANTED = ("docker/Dockerfile", "docker/requirements-*.txt", "trainer/**/*.py")

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from remoterun.agent.runs import ENDINGS, FINAL, Reason, RunState
-from remoterun.agent.tree import TreeError, check_path, is_digest, show
+from remoterun.agent.shared.states import ENDINGS, FINAL, Reason, RunState
+from remoterun.agent.shared.tree import TreeError, check_path, is_digest, show
 from remoterun.errors import UsageError
 
 UPLOAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")

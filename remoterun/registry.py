@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from remoterun.agent.files import locked
-from remoterun.agent.runs import MOVES, Reason, RunState
+from remoterun.agent.shared.files import locked
+from remoterun.agent.shared.states import MOVES, Reason, RunState
 from remoterun.errors import HostError, NotFound, RemoterunError
 from remoterun.model import LAST, MachineType, Run, Upload
 

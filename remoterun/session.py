@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from remoterun.agent.protocol import VERSION, Cancelled, Link, LinkClosed, RemoteError, Stream
+from remoterun.agent.shared.protocol import VERSION, Cancelled, Link, LinkClosed, RemoteError, Stream
 from remoterun.config import Config
 from remoterun.errors import AgentError, HostError, LinkLost, NotFound, RemoterunError, TransferError, UsageError
 from remoterun.hosts.base import Host
 from remoterun.model import MachineType, Upload
 
 if TYPE_CHECKING:
-    from remoterun.hosts.known_hosts import UnknownHostKey
+    from remoterun.hosts.ssh.known_hosts import UnknownHostKey
 
 HELLO_TIMEOUT = 30.0
 
@@ -39,7 +39,7 @@ def host_of(machine: MachineType, config: Config, prompts: Prompts) -> Host:
 
         home = Path(machine.home).expanduser().absolute() if machine.home else config.home
         return LocalHost(home, machine.name)
-    from remoterun.hosts.ssh import Deadlines, SSHHost
+    from remoterun.hosts.ssh.host import Deadlines, SSHHost
 
     return SSHHost(
         machine.host,
@@ -137,7 +137,7 @@ class Session:
 
     def request(self, op: str, body: bytes, **arguments: Any) -> tuple[dict[str, Any], bytes]:
         """A request with one body each way: (result, body)."""
-        from remoterun.agent.protocol import PIECE
+        from remoterun.agent.shared.protocol import PIECE
 
         with self.stream(op, **arguments) as stream:
             for start in range(0, len(body), PIECE):

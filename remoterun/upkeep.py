@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from remoterun.agent.protocol import PIECE, Body, Stream
-from remoterun.agent.tree import TreeError, check_path, hash_file, is_digest, show
+from remoterun.agent.shared.protocol import PIECE, Body, Stream
+from remoterun.agent.shared.tree import TreeError, check_path, hash_file, is_digest, show
 from remoterun.environments import context
 from remoterun.errors import AgentError, HostError, RemoterunError, TransferError
 from remoterun.model import MachineType

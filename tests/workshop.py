@@ -23,12 +23,13 @@ from typing import Any
 import pytest
 
 from remoterun import environments
-from remoterun.agent.engines.environment import Environment
-from remoterun.agent.home import Home
-from remoterun.agent.protocol import DATA, Handler, Link, encode
-from remoterun.agent.runs import FINAL, RunFolder, RunState
+from remoterun.agent.running.engines.environment import Environment
 from remoterun.agent.serve import Server
-from remoterun.agent.tree import Entry, Manifest
+from remoterun.agent.shared.protocol import DATA, Handler, Link, encode
+from remoterun.agent.shared.states import FINAL, RunState
+from remoterun.agent.shared.tree import Entry, Manifest
+from remoterun.agent.store.home import Home
+from remoterun.agent.store.run_folder import RunFolder
 from remoterun.client import Client
 from remoterun.config import Config
 from remoterun.hosts.bundle import AgentBundle, agent_bundle
@@ -399,9 +400,9 @@ def hostile_agent(folder: Path, program: str) -> Iterator[Session]:
 
 _HOSTILE = """
 import hashlib, json, os, struct, sys, time, zlib
-from agent.packs import pack
-from agent.protocol import *
-from agent.tree import *
+from agent.shared.packs import pack
+from agent.shared.protocol import *
+from agent.shared.tree import *
 
 def send(data):
     view = memoryview(data)

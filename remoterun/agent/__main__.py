@@ -12,7 +12,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     if len(words) < 3 or words[0] not in ("serve", "supervise") or words[1] != "--home":
         sys.stderr.write("usage: agent serve --home HOME | supervise --home HOME KEY\n")
         return 2
-    from .home import Home, HomeError
+    from .store.home import Home, HomeError
 
     try:
         home = Home.open(words[2])
@@ -23,7 +23,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         from .serve import serve
 
         return serve(home, unpack)
-    from .supervisor import supervise
+    from .running.supervisor import supervise
 
     return supervise(home, words[3])
 

@@ -18,19 +18,13 @@ import threading
 import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
-from . import care, leases, logs, parts
-from .codecs import Codec, codecs
-from .delta import BLOCK, records
-from .digests import Digests, unpacked
-from .files import DISK_FULL
-from .growing import Growing
-from .here import boot_id
-from .home import Home, HomeError
-from .incoming import Landing
-from .outgoing import Shipping
-from .packs import Pace
-from .patching import Patch
-from .protocol import (
+from .running import logs, supervision
+from .shared.codecs import Codec, codecs
+from .shared.delta import BLOCK, records
+from .shared.digests import Digests, unpacked
+from .shared.files import DISK_FULL
+from .shared.packs import Pace
+from .shared.protocol import (
     DATA,
     MAGIC,
     MAX_HEADER,
@@ -44,9 +38,17 @@ from .protocol import (
     Stream,
     encode,
 )
-from .runs import FINAL, RunFolder, RunState
-from .squeezing import Squeezing
-from .tree import Entry, Manifest, TreeError, check_path, hash_file, is_digest, show, walk
+from .shared.squeezing import Squeezing
+from .shared.states import FINAL, RunState
+from .shared.tree import Entry, Manifest, TreeError, check_path, hash_file, is_digest, show, walk
+from .store import leases, parts
+from .store.growing import Growing
+from .store.home import Home, HomeError
+from .store.incoming import Landing
+from .store.outgoing import Shipping
+from .store.patching import Patch
+from .store.run_folder import RunFolder
+from .store.this_machine import boot_id
 
 MAX_MANIFEST = 1 << 29
 START = 4096
@@ -81,7 +83,7 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
         with contextlib.suppress(OSError):  # no pipe, or no Linux
             fcntl.fcntl(end, _F_SETPIPE_SZ, PIPE)
     server = Server(home)
-    care.revive(home)
+    supervision.revive(home)
     link = Link(_read_all, lambda *parts: _write_all(pipe_out, *parts), server.handle)
     link.keep(SIGN_OF_LIFE)
     link.run()
@@ -353,7 +355,7 @@ class Server:
 
     def op_submit(self, stream: Stream, spec: Dict[str, Any]) -> Dict[str, Any]:
         """In: the manifest of the source. Mounts are resolved, and refused, before anything is made. Repeatable."""
-        from . import slots  # before anything is made: it may be gone with the agent's folder
+        from .running import queue  # before anything is made: it may be gone with the agent's folder
 
         source = Manifest.decode(_read_body(stream))
         run = self.home.run(str(spec.get("key", "")))
@@ -362,7 +364,7 @@ class Server:
                 for mount in spec["mounts"]:
                     self._resolve(mount)
                 run = self.home.create_run(spec, source)
-            slots.come(self.home, run.key, int(spec.get("gpus") or 0))
+            queue.come(self.home, run.key, int(spec.get("gpus") or 0))
         self._care_for(run)
         self._settle(source, run)
         return {"status": run.status()}
@@ -398,7 +400,7 @@ class Server:
         state = run.state()[0]
         if state not in FINAL:
             raise HomeError("busy", "the run is %s" % state.value)
-        from . import supervisor
+        from .running import supervisor
 
         deadline = time.monotonic() + 15
         while run.supervised() and time.monotonic() < deadline:
@@ -487,7 +489,7 @@ class Server:
     # -- the machine
 
     def op_doctor(self, stream: Stream, engine: str = "auto", gpus: int = 0, base: str = "") -> Dict[str, Any]:
-        from . import doctor
+        from .upkeep import doctor
 
         return {"checks": doctor.examine(self.home, engine, gpus, base)}
 
@@ -495,14 +497,14 @@ class Server:
 
     def op_check(self, stream: Stream, repair: bool = True) -> Dict[str, Any]:
         """Out: {"at": progress} now and then, {"finding": what is damaged} each. The result: totals. See check.py."""
-        from .check import Check
+        from .upkeep.check import Check
 
         return Check(self.home, repair, stream.send).run()
 
     def op_mend(self, stream: Stream) -> Dict[str, Any]:
         """In: digests, 32 bytes each, of which blobs may be here by now. Out: {"mended": digest} for each that is whole
         wherever it belongs, {"failed": digest, "why": …} for the others."""
-        from .check import mend
+        from .upkeep.check import mend
 
         wanted = Digests()
         wanted.add_packed(_read_body(stream))
@@ -512,7 +514,7 @@ class Server:
 
     def op_blobs(self, stream: Stream) -> Dict[str, Any]:
         """In: digests, 32 bytes each. Out: {"d": digest, "s": size} and the bytes of each that is here and whole."""
-        from .check import send_blob
+        from .upkeep.check import send_blob
 
         for digest in unpacked(_read_body(stream)):
             send_blob(self.home, digest.hex(), stream)
@@ -527,13 +529,13 @@ class Server:
         dry_run: bool = False,
     ) -> Dict[str, Any]:
         """Out: {"part": …} for each kind of thing that was freed, {"kept": …}. The result: totals. See gc.py."""
-        from .gc import Collection
+        from .upkeep.gc import Collection
 
         return Collection(self.home, keep, envs, unused, dry_run, stream.send).run()
 
     def op_usage(self, stream: Stream) -> Dict[str, Any]:
         """Out: {"row": …} for each user of the disk. The result: totals. See usage.py."""
-        from .usage import Usage
+        from .upkeep.usage import Usage
 
         return Usage(self.home, stream.send).run()
 
@@ -553,7 +555,7 @@ class Server:
         for entry in manifest.files:
             digests.add(bytes.fromhex(entry.digest))
         if run is not None:
-            from .references import add_environment
+            from .upkeep.references import add_environment
 
             add_environment(self.home, run, digests)
         self._lease.settle(digests)
@@ -561,7 +563,7 @@ class Server:
     def _care_for(self, run: RunFolder) -> None:
         """A run that goes on has a supervisor, whatever became of the last one."""
         if run.state()[0] not in FINAL:
-            care.look_after(self.home, run)
+            supervision.look_after(self.home, run)
 
     def _ask(self, key: str, ask: Any) -> Dict[str, Any]:
         run = self.home.existing_run(key)

@@ -10,7 +10,7 @@ from remoterun.client import Client
 from remoterun.session import Prompts
 
 if TYPE_CHECKING:
-    from remoterun.hosts.known_hosts import UnknownHostKey
+    from remoterun.hosts.ssh.known_hosts import UnknownHostKey
 
 
 def client() -> Client:

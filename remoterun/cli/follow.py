@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable
 
-from remoterun.agent.runs import RunState
+from remoterun.agent.shared.states import RunState
 from remoterun.cli import render
 from remoterun.client import Client, Item, LogBytes, Note, StateChange
 from remoterun.model import Run

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remoterun import transfer
-from remoterun.agent.tree import Manifest, show
+from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client.connections import Connections
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import Resource, did_you_mean
@@ -15,7 +15,7 @@ from remoterun.session import Session
 from remoterun.transfer import Conflict, Fetched, Progress
 
 if TYPE_CHECKING:
-    from remoterun.page import Model, Page
+    from remoterun.model_page import Model, Page
 
 
 class Files(Connections):
@@ -71,7 +71,7 @@ class Files(Connections):
         that goes on gives its newest export. `note` is called with what takes long. Raises `NotFound`, `UsageError`,
         `HostError`, `TransferError`, and `RemoterunError` without npm.
         """
-        from remoterun import page as pages
+        from remoterun import model_page as pages
 
         if Resource.is_one(source):
             model = self._fetch_model(Resource.parse(source), progress or Progress())
@@ -80,7 +80,7 @@ class Files(Connections):
         return pages.Page(model, pages.libraries(self.config.home, note), port)
 
     def _fetch_model(self, resource: Resource, progress: Progress) -> Model:
-        from remoterun import page as pages
+        from remoterun import model_page as pages
 
         session, where = self._locate(resource)
         listed, about = self._manifest(session, where, resource)

@@ -23,7 +23,7 @@ class Machines(Connections):
 
         Raises `UsageError` for the machine in front of us, and `HostError`.
         """
-        from remoterun.hosts.ssh import SSHHost
+        from remoterun.hosts.ssh.host import SSHHost
 
         machine = self.machine(name)
         host = host_of(machine, self.config, self._prompts)

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from remoterun.agent.protocol import Frame
-from remoterun.agent.runs import Reason, RunState
+from remoterun.agent.shared.protocol import Frame
+from remoterun.agent.shared.states import Reason, RunState
 from remoterun.client.connections import Connections
 from remoterun.errors import HostError, HostUnreachable, LinkLost, NotFound, UsageError
 from remoterun.model import MachineType, Run, check_time

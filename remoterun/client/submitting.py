@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remoterun import transfer
-from remoterun.agent.runs import Reason, RunState
-from remoterun.agent.tree import Entry, Manifest, show
+from remoterun.agent.shared.states import Reason, RunState
+from remoterun.agent.shared.tree import Entry, Manifest, show
 from remoterun.client.files import Files
 from remoterun.client.uploads import Uploads
 from remoterun.environments import context

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from remoterun import transfer
-from remoterun.agent.tree import Entry, Manifest, TreeError
+from remoterun.agent.shared.tree import Entry, Manifest, TreeError
 from remoterun.client.connections import Connections
 from remoterun.errors import HostError, NotFound, UsageError
 from remoterun.model import MachineType, Resource, Upload, check_upload_name, did_you_mean

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from remoterun.agent.protocol import MAGIC
+from remoterun.agent.shared.protocol import MAGIC
 
 
 class Pipe(Protocol):

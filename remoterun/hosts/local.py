@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from remoterun.agent.files import write_whole
+from remoterun.agent.shared.files import write_whole
 from remoterun.errors import AgentError, LinkLost
 from remoterun.hosts.base import AgentSilent, Pipe, await_agent
 from remoterun.hosts.bundle import FLAGS, AgentBundle, agent_bundle

@@ -6,7 +6,7 @@ import difflib
 import os
 import tempfile
 
-from remoterun.agent.tree import show
+from remoterun.agent.shared.tree import show
 from remoterun.errors import SourceError, UsageError
 from remoterun.source.disk import Disk
 from remoterun.source.git import Git, one_line

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from remoterun.agent.tree import link_stays_inside
+from remoterun.agent.shared.tree import link_stays_inside
 from remoterun.source.wording import named, named_few
 
 

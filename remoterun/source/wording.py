@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Iterable
 
-from remoterun.agent.tree import show
+from remoterun.agent.shared.tree import show
 
 
 def named(path: str) -> str:

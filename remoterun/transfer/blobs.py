@@ -7,10 +7,10 @@ import itertools
 import threading
 from collections.abc import Iterable, Iterator
 
-from remoterun.agent.codecs import CodecError, expand
-from remoterun.agent.packs import PackError, unpack
-from remoterun.agent.protocol import Cancelled, Frame, LinkClosed, RemoteError, Stream
-from remoterun.agent.tree import Entry, show
+from remoterun.agent.shared.codecs import CodecError, expand
+from remoterun.agent.shared.packs import PackError, unpack
+from remoterun.agent.shared.protocol import Cancelled, Frame, LinkClosed, RemoteError, Stream
+from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
 from remoterun.transfer.codecs import own

@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from remoterun.agent import codecs
-from remoterun.agent.codecs import Codec, zlib_with
+from remoterun.agent.shared import codecs
+from remoterun.agent.shared.codecs import Codec, zlib_with
 
 _crc32: Any = zlib.crc32
 _zlib = codecs.codecs()["z"]

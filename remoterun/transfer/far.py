@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from remoterun.agent.tree import Entry, Landing
+from remoterun.agent.shared.tree import Entry, Landing
 from remoterun.errors import NotFound
 from remoterun.session import Session
 from remoterun.transfer.blobs import fetch_blobs

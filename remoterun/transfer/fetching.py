@@ -16,8 +16,17 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from remoterun.agent.files import DISK_FULL
-from remoterun.agent.tree import Entry, Landing, Manifest, ManifestReader, TreeError, hash_file, link_stays_inside, show
+from remoterun.agent.shared.files import DISK_FULL
+from remoterun.agent.shared.tree import (
+    Entry,
+    Landing,
+    Manifest,
+    ManifestReader,
+    TreeError,
+    hash_file,
+    link_stays_inside,
+    show,
+)
 from remoterun.errors import AlreadyExists, SomeDamaged, TransferError, UnsafePath
 from remoterun.session import Session
 from remoterun.transfer.blobs import fetch_blobs

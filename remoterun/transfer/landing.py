@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from remoterun.agent.packs import PackError
-from remoterun.agent.protocol import Frame, Stream
-from remoterun.agent.tree import Entry, Landing, show
+from remoterun.agent.shared.packs import PackError
+from remoterun.agent.shared.protocol import Frame, Stream
+from remoterun.agent.shared.tree import Entry, Landing, show
 from remoterun.errors import TransferError, UnsafePath
 from remoterun.session import Session
 from remoterun.transfer.progress import Progress

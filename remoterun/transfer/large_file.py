@@ -13,10 +13,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from remoterun.agent.codecs import CodecError, expand
-from remoterun.agent.delta import BLOCK, DeltaError, Finder, parsed
-from remoterun.agent.protocol import Body
-from remoterun.agent.tree import Entry, show
+from remoterun.agent.shared.codecs import CodecError, expand
+from remoterun.agent.shared.delta import BLOCK, DeltaError, Finder, parsed
+from remoterun.agent.shared.protocol import Body
+from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import NotFound, TransferError
 from remoterun.session import Session
 from remoterun.transfer.codecs import own

@@ -6,9 +6,9 @@ import hashlib
 import os
 from typing import Any
 
-from remoterun.agent.packs import SMALL
-from remoterun.agent.protocol import PIECE, Frame, Stream
-from remoterun.agent.tree import Entry, show
+from remoterun.agent.shared.packs import SMALL
+from remoterun.agent.shared.protocol import PIECE, Frame, Stream
+from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
 from remoterun.transfer.landing import Landed, Temporary, next_frame, not_empty

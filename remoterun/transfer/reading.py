@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from remoterun.agent.tree import Entry, SpecialFile, link_stays_inside, show, walk
+from remoterun.agent.shared.tree import Entry, SpecialFile, link_stays_inside, show, walk
 from remoterun.errors import TransferError, UsageError
 from remoterun.stat_cache import StatCache
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from remoterun.agent.protocol import Frame
-from remoterun.agent.tree import Manifest, show
+from remoterun.agent.shared.protocol import Frame
+from remoterun.agent.shared.tree import Manifest, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
 from remoterun.transfer.progress import Progress

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 
-from remoterun.agent.tree import Entry
+from remoterun.agent.shared.tree import Entry
 from remoterun.transfer.landing import Landed, Temporary
 
 WORTH = 4096

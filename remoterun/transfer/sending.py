@@ -26,11 +26,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from remoterun.agent.delta import BLOCK, records
-from remoterun.agent.packs import PACK, SMALL, Pace, pack
-from remoterun.agent.protocol import PIECE, Body, RemoteError, Stream
-from remoterun.agent.squeezing import Squeezing
-from remoterun.agent.tree import Entry, Manifest, ManifestBuilder, TreeError, show
+from remoterun.agent.shared.delta import BLOCK, records
+from remoterun.agent.shared.packs import PACK, SMALL, Pace, pack
+from remoterun.agent.shared.protocol import PIECE, Body, RemoteError, Stream
+from remoterun.agent.shared.squeezing import Squeezing
+from remoterun.agent.shared.tree import Entry, Manifest, ManifestBuilder, TreeError, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
 from remoterun.transfer.codecs import best, crc32

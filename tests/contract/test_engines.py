@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.engines import BuildJob, EngineError, Interrupted, Presence
-from remoterun.agent.engines.docker import Docker
-from remoterun.agent.engines.process import ProcessEngine
-from remoterun.agent.home import Home
-from remoterun.agent.runs import RunFolder
+from remoterun.agent.running.engines import BuildJob, EngineError, Interrupted, Presence
+from remoterun.agent.running.engines.docker import Docker
+from remoterun.agent.running.engines.process import ProcessEngine
+from remoterun.agent.store.home import Home
+from remoterun.agent.store.run_folder import RunFolder
 from remoterun.model import new_key
 from tests.lab import BASE_IMAGE
 from tests.workshop import NO_PACKAGES, Files, Place, lend, read_files, running, tree_of, until

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from remoterun.agent.protocol import PIECE, Link, LinkClosed, RemoteError
-from remoterun.agent.tree import Entry, Manifest
+from remoterun.agent.shared.protocol import PIECE, Link, LinkClosed, RemoteError
+from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.errors import AgentError, HostError, LinkLost
 from remoterun.hosts.base import Host
 from remoterun.hosts.bundle import AgentBundle, agent_bundle
 from remoterun.hosts.local import LocalHost
-from remoterun.hosts.ssh import SSHHost
+from remoterun.hosts.ssh.host import SSHHost
 from remoterun.model import MachineType
 from remoterun.session import Session
 from tests.conftest import require

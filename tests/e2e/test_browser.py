@@ -20,7 +20,7 @@ import numpy as np
 import pexpect
 import pytest
 
-from remoterun.page import libraries as product_libraries
+from remoterun.model_page import libraries as product_libraries
 from tests.browser import PAGE, Browser, Ml5, Tab, libraries, missing_npm, serve
 from tests.conftest import require
 from tests.e2e.conftest import REMOTERUN

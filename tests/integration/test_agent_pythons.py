@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from remoterun.agent.protocol import Link, RemoteError
+from remoterun.agent.shared.protocol import Link, RemoteError
 from remoterun.hosts.base import await_agent
 from remoterun.hosts.bundle import FLAGS, agent_bundle
 from remoterun.hosts.local import ProcessPipe

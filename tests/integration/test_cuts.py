@@ -22,10 +22,10 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.delta import BLOCK, records
-from remoterun.agent.home import Home
-from remoterun.agent.parts import listed
-from remoterun.agent.protocol import MAX_BODY, WINDOW, Link
+from remoterun.agent.shared.delta import BLOCK, records
+from remoterun.agent.shared.protocol import MAX_BODY, WINDOW, Link
+from remoterun.agent.store.home import Home
+from remoterun.agent.store.parts import listed
 from remoterun.client import Client
 from remoterun.config import Config
 from remoterun.errors import LinkLost, RemoterunError

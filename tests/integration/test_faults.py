@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from remoterun.agent.runs import Reason, RunState
+from remoterun.agent.shared.states import Reason, RunState
 from remoterun.client import Client, Item, LogBytes, Note, StateChange
 from remoterun.config import Config
 from remoterun.errors import AgentError, HostUnreachable, LinkLost, RemoterunError

@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.engines.environment import Environment
-from remoterun.agent.files import locked
-from remoterun.agent.here import Machine
-from remoterun.agent.protocol import CANCEL, CREDIT, DATA, END, OPEN, encode
-from remoterun.agent.runs import Reason, RunState
+from remoterun.agent.running.engines.environment import Environment
+from remoterun.agent.shared.files import locked
+from remoterun.agent.shared.protocol import CANCEL, CREDIT, DATA, END, OPEN, encode
+from remoterun.agent.shared.states import Reason, RunState
+from remoterun.agent.store.this_machine import Machine
 from remoterun.client import LogBytes, StateChange
 from remoterun.errors import AlreadyExists, HostError, LinkLost, NotFound, UsageError
 from remoterun.hosts.local import LocalHost
@@ -457,7 +457,7 @@ class TestSupervisorDies:
         make = f"""
             import json, sys
             from pathlib import Path
-            from remoterun.agent.tree import Manifest
+            from remoterun.agent.shared.tree import Manifest
             from tests.workshop import Place
             place = Place(Path({str(place.folder)!r}))
             spec = json.loads((place.folder / "inner.json").read_text())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from remoterun.agent.tree import Entry
+from remoterun.agent.shared.tree import Entry
 from remoterun.client import Client
 from remoterun.config import Config
 from remoterun.errors import AlreadyExists, UnsafePath

@@ -25,17 +25,10 @@ from pathlib import Path
 import paramiko
 import pytest
 
-from remoterun.agent.protocol import MAGIC
-from remoterun.errors import (
-    AgentError,
-    AuthenticationError,
-    HostError,
-    HostKeyError,
-    HostUnreachable,
-    LinkLost,
-)
+from remoterun.agent.shared.protocol import MAGIC
+from remoterun.errors import AgentError, AuthenticationError, HostError, HostKeyError, HostUnreachable, LinkLost
 from remoterun.hosts.bundle import AgentBundle
-from remoterun.hosts.ssh import Deadlines, SSHHost, UnknownHostKey
+from remoterun.hosts.ssh.host import Deadlines, SSHHost, UnknownHostKey
 from tests.conftest import require
 
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
@@ -611,7 +604,7 @@ class TestLostLink:
         config = server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
         program = (
             "import sys, time\nfrom pathlib import Path\n"
-            "from remoterun.hosts.bundle import AgentBundle\nfrom remoterun.hosts.ssh import SSHHost\n"
+            "from remoterun.hosts.bundle import AgentBundle\nfrom remoterun.hosts.ssh.host import SSHHost\n"
             f"bundle = AgentBundle({bundle_of(ECHO).digest!r}, {bundle_of(ECHO).data!r})\n"
             f"pipe = SSHHost('box', config_file=Path({str(config)!r}), bundle=bundle).open()\n"
             "print('open', flush=True)\n"
@@ -1151,7 +1144,7 @@ def test_without_the_ssh_program(server: Server, reach: Open, monkeypatch: pytes
 
 def test_the_key_is_written_as_ssh_writes_it(server: Server, keys: Keys) -> None:
     blob = base64.b64decode(public(keys.host).split()[1])
-    from remoterun.hosts.known_hosts import HostKey
+    from remoterun.hosts.ssh.known_hosts import HostKey
 
     assert HostKey("ssh-ed25519", blob).fingerprint == TestHostKeys().fingerprint(keys.host)
 

@@ -84,7 +84,7 @@ def test_it_starts_itself_as_it_was_started(tmp_path: Path) -> None:
     top = str(Path(remoterun.__file__).parents[1])
     program.write_text(
         f"import sys\nsys.path.insert(0, {top!r})\n"
-        "from remoterun.agent.care import agent_command\nprint(agent_command())"
+        "from remoterun.agent.running.supervision import agent_command\nprint(agent_command())"
     )
     words = [sys.executable, *FLAGS, str(program)]
     said = subprocess.run(words, capture_output=True, timeout=20, check=True, text=True).stdout

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.check import Check, mend
-from remoterun.agent.digests import Digests
-from remoterun.agent.home import Home, HomeError
-from remoterun.agent.runs import RunFolder
-from remoterun.agent.tree import Manifest
+from remoterun.agent.shared.digests import Digests
+from remoterun.agent.shared.tree import Manifest
+from remoterun.agent.store.home import Home, HomeError
+from remoterun.agent.store.run_folder import RunFolder
+from remoterun.agent.upkeep.check import Check, mend
 from remoterun.model import new_key
 from tests.unit.test_gc import beside, blobs, collect, end, everything, make_run, mount, upload
 from tests.unit.test_home import killed, missing, put, sound
@@ -266,7 +266,7 @@ def test_a_whole_folder(home: Home) -> None:
     home.commit_upload("doom", put(home, FILES))
     run = run_with_outputs(home, {"main": b"x"}, {"model": b"weights"})
     before = modes(home)
-    from remoterun.agent.files import remove_tree
+    from remoterun.agent.shared.files import remove_tree
 
     for path in (os.path.join(home.uploads, "doom/1"), run.out):
         remove_tree(path)
@@ -353,7 +353,7 @@ class TestAtTheSameTime:
         for data in tree_of(many)[1]:
             damage(home.blob(data))
         for turn in range(6):
-            killed("from remoterun.agent.check import Check\nCheck(home, True, lambda **_: None).run()",
+            killed("from remoterun.agent.upkeep.check import Check\nCheck(home, True, lambda **_: None).run()",
                    chance.random() * 0.1 + turn * 0.03, home.path)  # fmt: skip
         check(home)
         assert all(read_files(Path(home.uploads, name, "1")) == many for name in ("doom", "other"))
@@ -389,8 +389,8 @@ LOOK = """
 import os, sys
 if os.geteuid() == 0:
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
-from remoterun.agent.home import Home
-from remoterun.agent.check import Check
+from remoterun.agent.store.home import Home
+from remoterun.agent.upkeep.check import Check
 Check(Home.open(sys.argv[1]), False, lambda finding=None, at=None: finding and print(finding["problem"])).run()
 """
 
@@ -410,7 +410,7 @@ def test_a_file_that_cannot_be_read(home: Home) -> None:
 
 
 def test_too_many_for_one_look(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remoterun.agent.check.MOST", 5)
+    monkeypatch.setattr("remoterun.agent.upkeep.check.MOST", 5)
     many: Files = {str(number): b"%d" % number for number in range(12)}
     home.commit_upload("doom", put(home, many))
     for data in tree_of(many)[1]:

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remoterun.agent.codecs import MAX_RAW, Codec, CodecError, codecs, expand
-from remoterun.agent.protocol import MAX_BODY
-from remoterun.agent.squeezing import WINDOW, Squeezing
+from remoterun.agent.shared.codecs import MAX_RAW, Codec, CodecError, codecs, expand
+from remoterun.agent.shared.protocol import MAX_BODY
+from remoterun.agent.shared.squeezing import WINDOW, Squeezing
 from remoterun.transfer import codecs as ours
 from tests.conftest import require
 
@@ -55,7 +55,7 @@ def test_all_of_them_understand_each_other() -> None:
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="Python's own zstd comes with 3.14")
 def test_pythons_own_zstd_is_the_same() -> None:
     assert importlib.util.find_spec("compression.zstd")
-    from remoterun.agent.codecs import _python_zstd, _system_zstd
+    from remoterun.agent.shared.codecs import _python_zstd, _system_zstd
 
     own, system = _python_zstd(), _system_zstd()
     assert own is not None
@@ -127,7 +127,7 @@ def test_without_the_library(tmp_path: Path) -> None:
         "def absent(name): raise OSError(name)\n"
         "ctypes.CDLL = absent\n"
         "sys.modules['compression'] = sys.modules['compression.zstd'] = None\n"
-        "from remoterun.agent.codecs import codecs\n"
+        "from remoterun.agent.shared.codecs import codecs\n"
         "print(*codecs())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remoterun.agent import delta
-from remoterun.agent.delta import BLOCK, PROBE, RECORD_SIZE, DeltaError, Finder, parsed, records
+from remoterun.agent.shared import delta
+from remoterun.agent.shared.delta import BLOCK, PROBE, RECORD_SIZE, DeltaError, Finder, parsed, records
 
 ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, max_examples=60)
 SMALL_BLOCK = 64

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from remoterun.agent.doctor import kills_user_processes
+from remoterun.agent.upkeep.doctor import kills_user_processes
 from tests.workshop import Files, write_files
 
 YES, NO = "[Login]\nKillUserProcesses=yes\n", "[Login]\n# KillUserProcesses=yes\nKillUserProcesses = no\n"

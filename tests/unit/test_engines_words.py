@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remoterun.agent.engines import WRAPPER, docker, make_mount_point, prepare_io, quote
-from remoterun.agent.engines.docker import Docker, _bind, mount_points
-from remoterun.agent.engines.environment import Environment
-from remoterun.agent.home import Home
-from remoterun.agent.runs import RunFolder, RunState
-from remoterun.agent.supervisor import Supervisor
-from remoterun.agent.tree import Manifest, TreeError
+from remoterun.agent.running.engines import WRAPPER, docker, make_mount_point, prepare_io, quote
+from remoterun.agent.running.engines.docker import Docker, _bind, mount_points
+from remoterun.agent.running.engines.environment import Environment
+from remoterun.agent.running.supervisor import Supervisor
+from remoterun.agent.shared.states import RunState
+from remoterun.agent.shared.tree import Manifest, TreeError
+from remoterun.agent.store.home import Home
+from remoterun.agent.store.run_folder import RunFolder
 from remoterun.model import new_key
 
 SPEC: dict[str, Any] = {

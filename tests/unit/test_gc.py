@@ -20,15 +20,16 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent import leases
-from remoterun.agent.digests import Digests
-from remoterun.agent.engines.docker import _image
-from remoterun.agent.engines.environment import Environment
-from remoterun.agent.engines.process import ProcessEngine
-from remoterun.agent.gc import LEFT, OLD_AGENT, Collection
-from remoterun.agent.home import Home, HomeError
-from remoterun.agent.runs import Reason, RunFolder, RunState
-from remoterun.agent.tree import Manifest
+from remoterun.agent.running.engines.docker import _image
+from remoterun.agent.running.engines.environment import Environment
+from remoterun.agent.running.engines.process import ProcessEngine
+from remoterun.agent.shared.digests import Digests
+from remoterun.agent.shared.states import Reason, RunState
+from remoterun.agent.shared.tree import Manifest
+from remoterun.agent.store import leases
+from remoterun.agent.store.home import Home, HomeError
+from remoterun.agent.store.run_folder import RunFolder
+from remoterun.agent.upkeep.gc import LEFT, OLD_AGENT, Collection
 from remoterun.model import new_key
 from tests.unit.test_home import missing, put, send, sound
 from tests.workshop import NO_PACKAGES, Files, Place, read_files, served, sha256, tree_of, until, write_files

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent import growing as growing_module
-from remoterun.agent.growing import Growing
-from remoterun.agent.home import Home, HomeError
-from remoterun.agent.packs import pack
-from remoterun.agent.protocol import PIECE, WINDOW, Link, RemoteError, Stream
-from remoterun.agent.tree import Entry, Manifest, TreeError
+from remoterun.agent.shared.packs import pack
+from remoterun.agent.shared.protocol import PIECE, WINDOW, Link, RemoteError, Stream
+from remoterun.agent.shared.tree import Entry, Manifest, TreeError
+from remoterun.agent.store import growing as growing_module
+from remoterun.agent.store.growing import Growing
+from remoterun.agent.store.home import Home, HomeError
 from tests.workshop import Files, read_files, served, tree_of, until
 
 FILES: Files = {
@@ -153,7 +153,7 @@ def test_the_same_again_makes_no_version(home: Home, begun: bool) -> None:
 
 
 def test_gc_leaves_what_it_needs(home: Home) -> None:
-    from remoterun.agent.gc import Collection
+    from remoterun.agent.upkeep.gc import Collection
 
     manifest, blobs = tree_of({"1": b"one", "2": b"two"})
     with Growing(home, {}) as growing:

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.home import Home, HomeError
-from remoterun.agent.protocol import PIECE, Link, LinkClosed, RemoteError, Stream
 from remoterun.agent.serve import Server
-from remoterun.agent.tree import Entry, Manifest
+from remoterun.agent.shared.protocol import PIECE, Link, LinkClosed, RemoteError, Stream
+from remoterun.agent.shared.tree import Entry, Manifest
+from remoterun.agent.store.home import Home, HomeError
 from remoterun.model import new_key
 from tests.workshop import Files, linked, read_files, served, sha256, tree_of, until
 
@@ -60,7 +60,7 @@ class TestOpen:
         assert stat.S_IMODE(os.stat(first.path).st_mode) == 0o700
 
     def test_by_many_at_once(self, tmp_path: Path) -> None:
-        body = f"from remoterun.agent.home import Home; print(Home.open({str(tmp_path / 'h')!r}).id)"
+        body = f"from remoterun.agent.store.home import Home; print(Home.open({str(tmp_path / 'h')!r}).id)"
         words = [sys.executable, "-c", body]
         started = [subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(6)]
         assert len({process.communicate(timeout=20)[0] for process in started}) == 1
@@ -392,8 +392,8 @@ class TestRuns:
 KILLED = """
 import sys
 from pathlib import Path
-from remoterun.agent.home import Home
-from remoterun.agent.runs import RunFolder
+from remoterun.agent.store.home import Home
+from remoterun.agent.store.run_folder import RunFolder
 from tests.workshop import tree_of
 home = Home.open(sys.argv[1])
 print(flush=True)

@@ -22,9 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remoterun import config
-from remoterun.agent.home import Home
-from remoterun.agent.packs import pack
-from remoterun.agent.protocol import (
+from remoterun.agent.serve import Server
+from remoterun.agent.shared.packs import pack
+from remoterun.agent.shared.protocol import (
     DATA,
     MAX_BODY,
     MAX_HEADER,
@@ -38,9 +38,9 @@ from remoterun.agent.protocol import (
     Stream,
     encode,
 )
-from remoterun.agent.runs import RunState
-from remoterun.agent.serve import Server
-from remoterun.agent.tree import HEADER, Entry, Manifest
+from remoterun.agent.shared.states import RunState
+from remoterun.agent.shared.tree import HEADER, Entry, Manifest
+from remoterun.agent.store.home import Home
 from remoterun.cli import render
 from remoterun.cli.follow import Stamp
 from remoterun.client import Client, LogBytes, StateChange

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remoterun.agent import logs
-from remoterun.agent.logs import LogReader, offset_of_tail, offset_since, read_times
-from remoterun.agent.runs import RunFolder
+from remoterun.agent.running import logs
+from remoterun.agent.running.logs import LogReader, offset_of_tail, offset_since, read_times
+from remoterun.agent.store.run_folder import RunFolder
 
 LINES = st.lists(st.sampled_from([b"\n", b"a", b"bc\n", b"\xff", b"long " * 9, b"\r\n"]), max_size=40).map(b"".join)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remoterun.agent.home import KEY
-from remoterun.agent.runs import ENDINGS, Reason, RunState
+from remoterun.agent.shared.states import ENDINGS, Reason, RunState
+from remoterun.agent.store.home import KEY
 from remoterun.errors import UsageError
 from remoterun.model import (
     MachineType,

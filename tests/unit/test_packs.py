@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remoterun.agent.codecs import MAX_RAW
-from remoterun.agent.packs import PACK, RECORD_SIZE, SMALL, PackError, pack, unpack
-from remoterun.agent.protocol import MAX_BODY
+from remoterun.agent.shared.codecs import MAX_RAW
+from remoterun.agent.shared.packs import PACK, RECORD_SIZE, SMALL, PackError, pack, unpack
+from remoterun.agent.shared.protocol import MAX_BODY
 from remoterun.transfer.sending import BATCH
 
 ALWAYS_THE_SAME = settings(derandomize=True, deadline=None)

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remoterun.agent import parts
-from remoterun.agent.home import Home, HomeError
-from remoterun.agent.parts import PARTS, Part, listed, seal
-from remoterun.agent.protocol import PIECE, Link, RemoteError
 from remoterun.agent.serve import Server
+from remoterun.agent.shared.protocol import PIECE, Link, RemoteError
+from remoterun.agent.store import parts
+from remoterun.agent.store.home import Home, HomeError
+from remoterun.agent.store.parts import PARTS, Part, listed, seal
 from tests.workshop import linked, served, sha256, until
 
 SIZE = 200_000

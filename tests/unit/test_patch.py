@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remoterun.agent.delta import BLOCK, PROBE, RECORD_SIZE, Finder, Place, Record, records
-from remoterun.agent.home import Home
-from remoterun.agent.protocol import Link, LinkClosed, RemoteError, Stream
 from remoterun.agent.serve import Server
+from remoterun.agent.shared.delta import BLOCK, PROBE, RECORD_SIZE, Finder, Place, Record, records
+from remoterun.agent.shared.protocol import Link, LinkClosed, RemoteError, Stream
+from remoterun.agent.store.home import Home
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType
 from remoterun.session import Session

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remoterun.agent import protocol
-from remoterun.agent.protocol import (
+from remoterun.agent.shared import protocol
+from remoterun.agent.shared.protocol import (
     CANCEL,
     CREDIT,
     DATA,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from remoterun.agent.runs import Reason, RunState
+from remoterun.agent.shared.states import Reason, RunState
 from remoterun.errors import HostError, NotFound, RemoterunError
 from remoterun.model import MachineType, Run, Upload, new_key
 from remoterun.registry import Registry

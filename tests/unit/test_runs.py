@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remoterun.agent.files import append_line, read_json, remove_tree, write_whole
-from remoterun.agent.runs import ENDINGS, FINAL, MOVES, IllegalMove, Reason, RunFolder, RunState, check_move
+from remoterun.agent.shared.files import append_line, read_json, remove_tree, write_whole
+from remoterun.agent.shared.states import ENDINGS, FINAL, MOVES, IllegalMove, Reason, RunState, check_move
+from remoterun.agent.store.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ class TestEvents:
 
     def test_many_writers_of_whole_lines(self, tmp_path: Path) -> None:
         body = (
-            "from remoterun.agent.files import append_line\n"
+            "from remoterun.agent.shared.files import append_line\n"
             "for n in range(100): append_line(%r, {'n': n, 'pad': 'x' * 500})"
         )
         path = str(tmp_path / "lines")
@@ -119,7 +120,7 @@ class TestSupervision:
     def test_one_at_a_time_and_until_death(self, run: RunFolder) -> None:
         assert not run.supervised()
         body = (
-            "import sys, time; from remoterun.agent.runs import RunFolder;"
+            "import sys, time; from remoterun.agent.store.run_folder import RunFolder;"
             "lock = RunFolder(sys.argv[1]).take_supervision(); print(lock is not None, flush=True); time.sleep(60)"
         )
         first = subprocess.Popen([sys.executable, "-c", body, run.path], stdout=subprocess.PIPE)
@@ -138,7 +139,7 @@ class TestFiles:
     def test_appears_whole_or_not_at_all(self, tmp_path: Path) -> None:
         path = tmp_path / "file"
         body = (
-            "import sys; from remoterun.agent.files import write_whole; print(flush=True)\n"
+            "import sys; from remoterun.agent.shared.files import write_whole; print(flush=True)\n"
             "while True:\n  for c in b'ab': write_whole(sys.argv[1], bytes([c]) * 300000)"
         )
         write_whole(str(path), b"a" * 300_000)

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from remoterun.agent.tree import Entry, Manifest
+from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.errors import SourceError, UsageError
 from remoterun.source import NoRepository, Source, no_files, snapshot, without_credentials
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.errors import ConfigError, UsageError
-from remoterun.hosts.ssh_config import HostKeyCheck, SSHTarget, resolve
+from remoterun.hosts.ssh.config import HostKeyCheck, SSHTarget, resolve
 
 SSH = shutil.which("ssh")
 PARSERS = [pytest.param("ssh", marks=pytest.mark.skipif(SSH is None, reason="no ssh here")), None]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remoterun.hosts.known_hosts import HostKey, KnownHosts, Standing, remember
+from remoterun.hosts.ssh.known_hosts import HostKey, KnownHosts, Standing, remember
 
 
 def key(kind: str = "ssh-ed25519", body: bytes = b"one") -> HostKey:

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_WINDOW_ADJUST
 from paramiko.packet import NeedRekeyException
 
-from remoterun.hosts.ssh_inbox import Inbox
-from remoterun.hosts.ssh_packets import AT_ONCE, DATA, ChannelData, Packetizer
-from remoterun.hosts.ssh_wire import Wire
+from remoterun.hosts.ssh.inbox import Inbox
+from remoterun.hosts.ssh.packets import AT_ONCE, DATA, ChannelData, Packetizer
+from remoterun.hosts.ssh.wire import Wire
 from tests.workshop import until
 
 IGNORE = 2

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remoterun.errors import UsageError
-from remoterun.hosts import ssh
+from remoterun.hosts.ssh import host as ssh
 
 SHELLS = [name for name in ("sh", "bash", "dash", "zsh", "ksh", "busybox", "fish", "tcsh", "csh") if shutil.which(name)]
 WORDS = st.lists(

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remoterun import stat_cache
-from remoterun.agent.tree import walk
+from remoterun.agent.shared.tree import walk
 from remoterun.stat_cache import HEADER, RACY, StatCache
 from tests.workshop import until, write_files
 

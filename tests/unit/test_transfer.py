@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.home import Home
-from remoterun.agent.protocol import PIECE, WINDOW
-from remoterun.agent.tree import Entry, Manifest
+from remoterun.agent.shared.protocol import PIECE, WINDOW
+from remoterun.agent.shared.tree import Entry, Manifest
+from remoterun.agent.store.home import Home
 from remoterun.errors import AlreadyExists, LinkLost, RemoterunError, SomeDamaged, TransferError, UnsafePath, UsageError
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType

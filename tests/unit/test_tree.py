@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remoterun.agent import tree
-from remoterun.agent.tree import (
+from remoterun.agent.shared import tree
+from remoterun.agent.shared.tree import (
     HEADER,
     LONGEST_LINE,
     ChangedWhileRead,

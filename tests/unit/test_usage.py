@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.home import Home
-from remoterun.agent.usage import Usage
+from remoterun.agent.store.home import Home
+from remoterun.agent.upkeep.usage import Usage
 from tests.unit.test_check import damage, run_with_outputs
 from tests.unit.test_gc import collect, make_run, mount, upload
 from tests.unit.test_home import missing, put
@@ -124,7 +124,7 @@ def test_a_removal_meanwhile(home: Home) -> None:
 
 MEMORY = """
 import resource, sys
-from remoterun.agent.home import Home
+from remoterun.agent.store.home import Home
 from remoterun.agent.%s
 home = Home.open(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

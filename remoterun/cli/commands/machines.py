@@ -69,7 +69,7 @@ def machines_add(
 ) -> None:
     """Give a machine a name. It is tried with `remoterun doctor NAME`."""
     from remoterun import config as configuration
-    from remoterun.hosts.ssh_config import SSHTarget
+    from remoterun.hosts.ssh.config import SSHTarget
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UsageError(

@@ -182,7 +182,7 @@ def _requirements(file: Path | None) -> str:
 
 
 def _apt_name(name: str) -> str:
-    from remoterun.agent.engines.environment import APT_NAME
+    from remoterun.agent.shared.spec import APT_NAME
 
     if not APT_NAME.match(name):
         raise UsageError(f"`{name}` is no name of a Debian package", hint="--apt ffmpeg --apt libsndfile1")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from remoterun.agent.runs import FINAL
+from remoterun.agent.shared.states import FINAL
 from remoterun.cli.render.data import out, out_json, table
 from remoterun.cli.render.runs import state_text
 from remoterun.cli.render.talk import line

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from remoterun.agent.runs import RunState
+from remoterun.agent.shared.states import RunState
 from remoterun.cli.render.data import out, table
 from remoterun.cli.render.talk import line
 from remoterun.cli.render.terminal import clean, paint, shortened

@@ -63,7 +63,7 @@ def files(count: int) -> str:
 
 def name(path: str) -> str:
     """A path for people: quoted where a terminal would not show it as it is."""
-    from remoterun.agent.tree import show
+    from remoterun.agent.shared.tree import show
 
     return show(path)
 

@@ -1,0 +1,388 @@
+"""The engine `docker`, and `podman` by the same words. Standard library only; Python >= 3.8."""
+
+from __future__ import annotations
+
+import calendar
+import json
+import os
+import shutil
+import subprocess
+import time
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from ...shared.files import remove_tree, write_whole
+from ...store.home import Home
+from ...store.run_folder import RunFolder
+from . import BaseImageUnavailable, BuildJob, EngineError, Look, Presence, make_mount_point, prepare_io
+from .environment import Environment
+
+IO = "/.remoterun"
+WORK = "/remoterun"
+TIMEOUT = 60.0
+"""Seconds for a command of the engine that isn't a build or a pull."""
+
+
+class Image(NamedTuple):
+    """`name` is its tag, or its id if it has none; `alone` the bytes of `size` that no other image shares with it;
+    `created` in seconds since 1970."""
+
+    name: str
+    id: str
+    size: int
+    alone: int
+    created: float
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:12]
+
+
+class Docker:
+    """Containers named after their run, so that whoever comes next finds them."""
+
+    def __init__(self, home: Home, tool: str = "docker") -> None:
+        self.home = home
+        self.name = tool
+        self._tool = tool
+
+    # -- commands, as data
+
+    def run_command(self, run: RunFolder, spec: Dict[str, Any], gpus: List[str], user: str, memory: int) -> List[str]:
+        """The words that start a run. `user` is "uid:gid", `memory` the host's in bytes."""
+        words = [
+            self._tool, "run", "--detach", "--init",
+            "--name", container(run),
+            "--label", "remoterun.run=" + run.key,
+            "--label", "remoterun.home=" + self.home.id,
+            "--user", user,
+            "--entrypoint", "/bin/sh",
+            "--security-opt", "label=disable",
+            "--shm-size", str(max(memory // 2, 64 << 20)),
+            "--env", "HOME=%s/home" % IO,
+            "--env", "USER=remoterun",
+        ]  # fmt: skip
+        if gpus:
+            words += ["--gpus", '"device=%s"' % ",".join(gpus)]
+        words += ["--mount", _bind(run.io, IO), "--mount", _bind(run.work, WORK)]
+        for source, target in mount_points(run, spec):
+            words += ["--mount", _bind(source, target, read_only=True)]
+        start = WORK + ("/" + spec["workdir"] if spec["workdir"] else "")
+        return words + [Environment.of(spec).final_image, IO + "/wrapper.sh", IO, start, "container"]
+
+    # -- the contract
+
+    def mount(self, run: RunFolder, spec: Dict[str, Any]) -> None:
+        for number, mount in enumerate(spec["mounts"]):
+            folder = os.path.join(run.path, "mounts", str(number))
+            remove_tree(folder)
+            self.home.checkout(self.home.tree(mount["tree"]), folder, private=False)
+            if not mount["place"].startswith("/"):
+                make_mount_point(run.work, mount["place"], bool(mount["file"]))
+
+    def problem(self) -> Optional[str]:
+        if shutil.which(self._tool) is None:
+            return "%s is not installed" % self._tool
+        try:
+            status, _, said = self._call("version", "--format", "{{.Server.Version}}", timeout=20)
+        except subprocess.TimeoutExpired:
+            return "the %s engine doesn't answer" % self._tool
+        if status == 0:
+            return None
+        if "permission denied" in said.lower():
+            return "%s is running, but this user may not use it" % self._tool
+        return "%s is installed, but its engine isn't running" % self._tool
+
+    def build(self, run: RunFolder, spec: Dict[str, Any], job: BuildJob) -> None:
+        environment = Environment.of(spec)
+        if self.has_image(environment.final_image):
+            return
+        with job.locked(self.home.lock("image-" + environment.hash)):
+            if self.has_image(environment.final_image):
+                return
+            if environment.image:
+                self._pull(environment.image, job)
+            else:
+                self._build_bundled(environment, job)
+            if not environment.plain:
+                self._build_packages(environment, job)
+
+    def start(self, run: RunFolder, spec: Dict[str, Any], gpus: List[str]) -> None:
+        state = self._state(run)
+        if state is not None and state.get("Status") == "created":  # whoever made it died before it was started
+            status, _, said = self._call("start", container(run), timeout=300)
+            if status != 0:
+                raise EngineError("%s could not start the container" % self._tool, said, _start_hint(said))
+            return
+        if state:
+            return
+        prepare_io(run, spec["command"], dict(spec["env"]))
+        os.makedirs(os.path.join(run.io, "home"), exist_ok=True)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        words = self.run_command(run, spec, gpus, self._user(), memory)
+        # It holds the run's lock: if we die meanwhile, nobody makes the work tree anew under a container that starts.
+        keep = [run.supervision] if run.supervision is not None else []
+        status, _, said = self._call(*words[1:], timeout=300, keep=keep)
+        if status == 0 or "is already in use" in said:
+            return
+        self.remove(run)
+        raise EngineError("%s could not start the container" % self._tool, said, _start_hint(said))
+
+    def look(self, run: RunFolder) -> Look:
+        state = self._state(run)
+        if state is None:
+            return Look(Presence.UNKNOWN)
+        if not state:
+            return Look(Presence.ABSENT)
+        if state.get("Status") in ("exited", "dead"):
+            code = int(state.get("ExitCode", 255))  # podman's is -1 where it doesn't know
+            return Look(Presence.ENDED, code if 0 <= code <= 255 else 255, bool(state.get("OOMKilled")))
+        if state.get("Status") == "created":
+            return Look(Presence.ABSENT)
+        return Look(Presence.RUNNING, out_of_memory=bool(state.get("OOMKilled")))
+
+    def _state(self, run: RunFolder) -> Optional[Dict[str, Any]]:
+        """What the engine says of the container; {} if there is none, None if it doesn't say."""
+        try:
+            status, out, said = self._call(
+                "inspect", "--type", "container", "--format", "{{json .State}}", container(run)
+            )
+        except subprocess.TimeoutExpired:
+            return None
+        if status != 0:
+            return {} if "no such" in said.lower() else None
+        try:
+            state: Dict[str, Any] = json.loads(out)
+        except ValueError:
+            return None
+        return state
+
+    def alive(self, run: RunFolder) -> bool:
+        return self.look(run).presence is Presence.RUNNING
+
+    def terminate(self, run: RunFolder) -> bool:
+        try:
+            status, _, _ = self._call(
+                "exec", "--user", self._user(), container(run), "/bin/sh", "-c", "kill -s TERM -- -1"
+            )
+            if status != 0:
+                status, _, _ = self._call("kill", "--signal", "TERM", container(run))
+        except subprocess.TimeoutExpired:
+            return False
+        return status == 0 or self.look(run).presence in (Presence.ENDED, Presence.ABSENT)
+
+    def kill(self, run: RunFolder) -> bool:
+        try:
+            self._call("kill", "--signal", "KILL", container(run))
+        except subprocess.TimeoutExpired:
+            return False
+        deadline = time.monotonic() + 10
+        while True:
+            presence = self.look(run).presence
+            if presence is not Presence.RUNNING or time.monotonic() > deadline:
+                return presence in (Presence.ENDED, Presence.ABSENT)
+            time.sleep(0.05)
+
+    def remove(self, run: RunFolder) -> bool:
+        try:
+            status, _, said = self._call("rm", "--force", "--volumes", container(run))
+        except subprocess.TimeoutExpired:
+            return False
+        return status == 0 or "no such container" in said.lower()
+
+    # -- images
+
+    def has_image(self, reference: str) -> bool:
+        """Whether the engine has it; nothing is pulled."""
+        status, _, _ = self._call("image", "inspect", "--format", "{{.Id}}", reference)
+        return status == 0
+
+    def images(self, without: Sequence[str] = ()) -> List[Image]:
+        """The images that were built for this home; none when the engine doesn't answer.
+
+        `without`: ids of those that count as deleted: what they shared with another one is that one's alone.
+        """
+        label = "label=remoterun.home=" + self.home.id
+        try:
+            ours = set(self._ids("--filter", label))
+            if not ours:
+                return []
+            status, out, _ = self._call("image", "inspect", *sorted(ours | set(self._ids())))
+            every = json.loads(out) if status == 0 else []
+            known = {_bare(item["Id"]): item for item in every if _bare(item["Id"]) not in without}
+        except (subprocess.TimeoutExpired, ValueError, KeyError, TypeError):
+            return []
+        return [_image(known[id], known) for id in sorted(ours) if id in known]
+
+    def rename_image(self, image: Image, name: str) -> bool:
+        """Whether `image` is called `name` now, and nothing else of ours. What is in use keeps its name."""
+        try:
+            if self._call("image", "tag", image.id, name)[0] != 0:
+                return False
+            if image.name in (image.id, name) or self._call("image", "rm", image.name)[0] == 0:
+                return True
+            self._call("image", "rm", name)
+        except subprocess.TimeoutExpired:
+            pass
+        return False
+
+    def remove_image(self, name: str) -> bool:
+        """Whether it could be deleted; what a container uses, or another image stands on, can't."""
+        try:
+            return self._call("image", "rm", name, timeout=600)[0] == 0
+        except subprocess.TimeoutExpired:
+            return False
+
+    def _ids(self, *words: str) -> List[str]:
+        status, out, _ = self._call("image", "ls", "--quiet", "--no-trunc", *words)
+        return [_bare(word) for word in out.split()] if status == 0 else []
+
+    def _pull(self, reference: str, job: BuildJob) -> None:
+        if self.has_image(reference):
+            return
+        job.say("pulling the image %s" % reference)
+        if job.run([self._tool, "pull", "--quiet", reference]) != 0:
+            raise BaseImageUnavailable(
+                "the image %s is not on this machine and can't be pulled" % reference,
+                job.tail(3),
+                "check its name, and that the machine reaches the registry: %s pull %s" % (self._tool, reference),
+            )
+
+    def _build_bundled(self, environment: Environment, job: BuildJob) -> None:
+        if self.has_image(environment.bundled_image):
+            return
+        self._pull(environment.base, job)
+        job.say("building the environment, once for this machine: TensorFlow takes minutes")
+        with self.home.temporary("image") as folder:
+            context = self._context(environment, folder)
+            self._build(
+                environment.bundled_image,
+                ["--build-arg", "BASE=" + environment.base, "--build-arg", "VARIANT=" + environment.variant,
+                 "--file", os.path.join(context, "docker", "Dockerfile"), context],
+                job,
+            )  # fmt: skip
+
+    def _context(self, environment: Environment, folder: str) -> str:
+        context = os.path.join(folder, "context")
+        self.home.checkout(self.home.tree(environment.context), context, private=True)
+        return context
+
+    def _build_packages(self, environment: Environment, job: BuildJob) -> None:
+        job.say("installing packages: %s" % " ".join(environment.apt + environment.pip or ["requirements"]))
+        with self.home.temporary("image") as folder:
+            write_whole(os.path.join(folder, "Dockerfile"), environment.dockerfile().encode(), 0o644)
+            write_whole(os.path.join(folder, "requirements.txt"), environment.all_requirements.encode(), 0o644)
+            self._build(environment.final_image, [folder], job)
+
+    def _build(self, reference: str, words: List[str], job: BuildJob) -> None:
+        plain = ["--progress", "plain"] if self._tool == "docker" and _has_buildx() else []
+        label = ["--label", "remoterun.home=" + self.home.id]
+        if job.run([self._tool, "build", *plain, "--tag", reference, *label, *words]) != 0:
+            raise EngineError("building the environment failed", job.tail())
+
+    def _user(self) -> str:
+        """Outputs shall belong to the user. In a rootless engine that is the container's root."""
+        if self._tool == "podman" and os.getuid() != 0:
+            return "0:0"
+        if self._tool == "docker" and os.getuid() != 0 and self._rootless():
+            return "0:0"
+        return "%d:%d" % (os.getuid(), os.getgid())
+
+    def _rootless(self) -> bool:
+        if "DOCKER_HOST" not in os.environ and not os.path.exists("/run/user/%d/docker.sock" % os.getuid()):
+            return False  # saves 30 ms where the answer is plain
+        status, out, _ = self._call("info", "--format", "{{json .SecurityOptions}}")
+        return status == 0 and "rootless" in out
+
+    def _call(self, *words: str, timeout: Optional[float] = None, keep: Sequence[int] = ()) -> Tuple[int, str, str]:
+        try:
+            done = subprocess.run(
+                [self._tool, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                timeout=TIMEOUT if timeout is None else timeout,
+                pass_fds=keep,
+            )
+        except OSError as error:
+            return 127, "", str(error)
+        return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace").strip()
+
+
+def container(run: RunFolder) -> str:
+    return "remoterun-" + run.key
+
+
+def mount_points(run: RunFolder, spec: Dict[str, Any]) -> List[Tuple[str, str]]:
+    """(path on the host, path in the container) of each mount, in the order given."""
+    found = []
+    for number, mount in enumerate(spec["mounts"]):
+        place = mount["place"]
+        target = place if place.startswith("/") else WORK + "/" + place
+        found.append((mount_source(run, number, mount), target))
+    return found
+
+
+def mount_source(run: RunFolder, number: int, mount: Dict[str, Any]) -> str:
+    """Where a mount's files lie on the host: a folder, or one file in a folder of its own."""
+    folder = os.path.join(run.path, "mounts", str(number))
+    return os.path.join(folder, mount["file"]) if mount["file"] else folder
+
+
+def _bare(id: str) -> str:
+    return id.partition(":")[2] or id
+
+
+def _image(about: Dict[str, Any], known: Dict[str, Dict[str, Any]]) -> Image:
+    """From what `inspect` says. Layers that it has from another image, or another has from it, are not its alone."""
+    layers = _layers(about)
+    shared = 0
+    for other in known.values():
+        theirs = _layers(other)
+        if other is not about and theirs and layers[: len(theirs)] == theirs:
+            shared = max(shared, int(other["Size"]))
+        elif other is not about and layers and theirs[: len(layers)] == layers:
+            shared = int(about["Size"])
+    tags = [tag for tag in about.get("RepoTags") or [] if tag != "<none>:<none>"]
+    if len(tags) > 1:
+        shared = int(about["Size"])
+    ours = [tag.rpartition("localhost/")[2] for tag in tags]
+    name = next((tag for tag in ours if tag.startswith("remoterun-")), _bare(about["Id"]))
+    size = int(about["Size"])
+    return Image(name, _bare(about["Id"]), size, max(size - shared, 0), _seconds(about.get("Created")))
+
+
+def _layers(about: Dict[str, Any]) -> List[str]:
+    return list((about.get("RootFS") or {}).get("Layers") or [])
+
+
+def _seconds(text: Any) -> float:
+    """Of a time like 2026-01-02T03:04:05.678Z."""
+    try:
+        return float(calendar.timegm(time.strptime(str(text)[:19], "%Y-%m-%dT%H:%M:%S")))
+    except ValueError:
+        return 0.0
+
+
+def _bind(source: str, target: str, read_only: bool = False) -> str:
+    fields = ["type=bind", "source=" + source, "target=" + target] + (["readonly"] if read_only else [])
+    return ",".join('"%s"' % field.replace('"', '""') if set(field) & set(',"\n') else field for field in fields)
+
+
+def _start_hint(said: str) -> Optional[str]:
+    if "could not select device driver" in said or "nvidia" in said.lower():
+        return "install the NVIDIA container toolkit on that machine; `remoterun doctor` shows how"
+    if "/bin/sh" in said and ("no such file" in said or "not found" in said):
+        return "the image needs /bin/sh"
+    return None
+
+
+def _has_buildx() -> bool:
+    return any(
+        os.path.exists(os.path.join(folder, "docker-buildx"))
+        for folder in (
+            "/usr/libexec/docker/cli-plugins",
+            "/usr/lib/docker/cli-plugins",
+            "/usr/local/lib/docker/cli-plugins",
+            os.path.expanduser("~/.docker/cli-plugins"),
+        )
+    )

@@ -1,0 +1,103 @@
+"""A run's environment: what it is, its hash, and the Dockerfile that makes it. Executes nothing.
+
+    image           a base image the user named, or None for the bundled one
+    base            the image under the bundled one, such as python:3.12-slim
+    variant         "cpu" or "gpu": which requirements the bundled image installs
+    context         digest of the tree that holds docker/ and trainer/
+    apt, pip        packages; requirements: the text of a requirements file
+
+Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Dict, List, NamedTuple, Optional
+
+FORMAT = 1
+
+
+class Environment(NamedTuple):
+    image: Optional[str]
+    base: str
+    variant: str
+    context: str
+    apt: List[str]
+    pip: List[str]
+    requirements: str
+
+    @classmethod
+    def of(cls, spec: Dict[str, Any]) -> "Environment":
+        about = spec["environment"]
+        return cls(
+            about.get("image"),
+            about["base"],
+            about["variant"],
+            about["context"],
+            list(about.get("apt", [])),
+            list(about.get("pip", [])),
+            about.get("requirements") or "",
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Nothing is installed on top."""
+        return not (self.apt or self.pip or self.requirements)
+
+    @property
+    def bundled_hash(self) -> str:
+        return _hash([FORMAT, "bundled", self.base, self.variant, self.context])
+
+    @property
+    def hash(self) -> str:
+        """Two environments with one hash are the same."""
+        return _hash([FORMAT, self.image or self.bundled_hash, self.apt, self.pip, self.requirements])
+
+    def packages_hash(self, bundled_requirements: str) -> str:
+        """Of the Python packages alone; `bundled_requirements` is the digest of that file."""
+        return _hash([FORMAT, bundled_requirements, self.pip, self.requirements])
+
+    @property
+    def bundled_image(self) -> str:
+        return "remoterun-base:" + self.bundled_hash
+
+    @property
+    def final_image(self) -> str:
+        """What `docker run` gets."""
+        if self.plain:
+            return self.image or self.bundled_image
+        return "remoterun-env:" + self.hash
+
+    @property
+    def requirements_file(self) -> str:
+        """In the context."""
+        return "docker/requirements-%s.txt" % self.variant
+
+    @property
+    def all_requirements(self) -> str:
+        """A requirements file of what the user asked for."""
+        return "".join(line + "\n" for line in self.pip) + self.requirements
+
+    def dockerfile(self) -> str:
+        """Of the layer with the user's packages. Needs `requirements.txt` beside it. No syntax of BuildKit's."""
+        lines = ["FROM " + (self.image or self.bundled_image), "USER root"]
+        if self.apt:
+            lines.append(
+                "RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "
+                + " ".join(self.apt)
+                + " && rm -rf /var/lib/apt/lists/*"
+            )
+        if self.pip or self.requirements:
+            lines.append("COPY requirements.txt /tmp/remoterun-requirements.txt")
+            lines.append(
+                "RUN if command -v python >/dev/null; then p=python; else p=python3; fi;"
+                " PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore"
+                ' "$p" -m pip install --no-cache-dir --disable-pip-version-check'
+                " -r /tmp/remoterun-requirements.txt"
+            )
+        return "\n".join(lines) + "\n"
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,237 @@
+"""The engine `process`: no container, a virtual environment of the home. Standard library only; Python >= 3.8."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import Any, Dict, List, Optional
+
+from ...shared.files import locked, read_json, remove_tree, write_whole
+from ...shared.tree import Manifest
+from ...store.home import Home
+from ...store.run_folder import RunFolder
+from .. import processes
+from . import BuildJob, EngineError, Look, Presence, make_mount_point, prepare_io
+from .environment import Environment
+
+KILL_DEADLINE = 10.0
+
+
+class ProcessEngine:
+    """The wrapper runs as the user, in a session of its own; its processes are found by what `processes` follows."""
+
+    name = "process"
+
+    def __init__(self, home: Home, reaper: Optional[int] = None) -> None:
+        """`reaper`: this process, if all its descendants belong to the run: orphans that came to it are found, too."""
+        self.home = home
+        self._reaper = reaper
+        self._children: Dict[str, "subprocess.Popen[bytes]"] = {}
+
+    def problem(self) -> Optional[str]:
+        return None
+
+    def build(self, run: RunFolder, spec: Dict[str, Any], job: BuildJob) -> None:
+        environment = Environment.of(spec)
+        if environment.image:
+            raise EngineError(
+                "the engine `process` has no images", hint="leave out --image, or use a machine with Docker"
+            )
+        if environment.apt:
+            raise EngineError(
+                "the engine `process` can't install apt packages",
+                hint="leave out --apt and install them on the machine, or use a machine with Docker",
+            )
+        with locked(self.home.lock("env-lib")):
+            self._bring_library(environment)
+        folder = self._venv(environment)
+        ready = os.path.join(folder, "ready")
+        if os.path.exists(ready):
+            os.utime(ready)
+            return
+        with job.locked(self.home.lock(os.path.basename(folder))) as lock:
+            if not os.path.exists(ready):
+                self._make(environment, folder, job, lock)
+
+    def mount(self, run: RunFolder, spec: Dict[str, Any]) -> None:
+        writable = os.geteuid() == 0  # root may write what is read-only: that must not be a blob of the home
+        for mount in spec["mounts"]:
+            place = mount["place"]
+            if place.startswith("/"):
+                raise EngineError(
+                    "the engine `process` can't mount at an absolute path (%s)" % place,
+                    hint="mount it at a relative one, or use a machine with Docker",
+                )
+            make_mount_point(run.work, place, bool(mount["file"]))
+            target = os.path.join(run.work, place)
+            if mount["file"]:
+                os.unlink(target)
+                target = os.path.dirname(target)
+            manifest = self.home.tree(mount["tree"])
+            if mount["file"]:
+                entry = manifest.entries[0]
+                manifest = Manifest([entry._replace(path=os.path.basename(place))])
+            self.home.checkout(manifest, target, private=writable)
+
+    def start(self, run: RunFolder, spec: Dict[str, Any], gpus: List[str]) -> None:
+        if self.look(run).presence is not Presence.ABSENT:
+            return
+        prepare_io(run, spec["command"], dict(spec["env"]))
+        place = os.path.join(run.work, spec["workdir"]) if spec["workdir"] else run.work
+        process = subprocess.Popen(
+            ["/bin/sh", os.path.join(run.io, "wrapper.sh"), run.io, place],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=run.work,
+            env=self._variables(run, spec, gpus),
+            start_new_session=True,
+        )
+        self._children[run.key] = process
+        about = {"pid": process.pid, "started": processes.started(process.pid)}
+        write_whole(os.path.join(run.path, "process.json"), json.dumps(about).encode())
+
+    def look(self, run: RunFolder) -> Look:
+        child = self._children.get(run.key)
+        if child is not None:
+            code = child.poll()
+            if code is None:
+                return Look(Presence.RUNNING)
+            return Look(Presence.ENDED, code if code >= 0 else 128 - code)
+        leader = self._leader(run)
+        if leader is not None or processes.of_run(run.key, None):
+            return Look(Presence.RUNNING)
+        if os.path.exists(run.pid_file):
+            return Look(Presence.ENDED, None)
+        return Look(Presence.ABSENT)
+
+    def alive(self, run: RunFolder) -> bool:
+        return bool(self._pids(run))
+
+    def terminate(self, run: RunFolder) -> bool:
+        processes.send(self._pids(run), signal.SIGTERM)
+        return True
+
+    def kill(self, run: RunFolder) -> bool:
+        deadline = time.monotonic() + KILL_DEADLINE
+        while time.monotonic() < deadline:
+            pids = self._pids(run)
+            if not pids:
+                return True
+            processes.send(pids, signal.SIGKILL)
+            child = self._children.get(run.key)
+            if child is not None:
+                child.poll()
+            time.sleep(0.01)
+        return False
+
+    def remove(self, run: RunFolder) -> bool:
+        return self.kill(run)  # what the command left behind ends with it, as in a container
+
+    # -- the environment
+
+    def folders(self, environment: Environment) -> List[str]:
+        """What a run of `environment` uses of the home's envs/. Raises `HomeError` when its context isn't there."""
+        return [self._library(environment), self._venv(environment)]
+
+    def is_whole(self, folder: str) -> bool:
+        """Whether a folder of envs/ is of use as it is: a virtual environment appears before all is in it."""
+        return not os.path.basename(folder).startswith("venv-") or os.path.exists(os.path.join(folder, "ready"))
+
+    def last_use(self, folder: str) -> float:
+        """When a run was last prepared with it, in seconds since 1970."""
+        ready = os.path.join(folder, "ready")
+        try:
+            return os.stat(ready if os.path.exists(ready) else folder).st_mtime
+        except OSError:
+            return 0.0
+
+    def _library(self, environment: Environment) -> str:
+        """The folder that holds the bundled trainer, and the requirements."""
+        return os.path.join(self.home.envs, "lib-" + environment.context[:16])
+
+    def _bring_library(self, environment: Environment) -> None:
+        folder = self._library(environment)
+        if os.path.exists(folder):
+            os.utime(folder)
+        else:
+            with self.home.temporary("lib") as temporary:
+                staged = os.path.join(temporary, "lib")
+                self.home.checkout(self.home.tree(environment.context), staged, private=True)
+                os.rename(staged, folder)
+
+    def _venv(self, environment: Environment) -> str:
+        """Named by what is installed: a new trainer needs no new environment."""
+        entry = self.home.tree(environment.context).find(environment.requirements_file)
+        return os.path.join(self.home.envs, "venv-" + environment.packages_hash(entry.digest if entry else ""))
+
+    def _make(self, environment: Environment, folder: str, job: BuildJob, lock: int) -> None:
+        """The programs that build hold the lock, too: should we die, the next one waits until they have ended."""
+        once = "this machine" if environment.plain else "these packages"
+        job.say("building the environment, once for %s: TensorFlow takes minutes" % once)
+        remove_tree(folder)  # what an interrupted build left
+        os.makedirs(folder, 0o700)
+        python = _newest_python()
+        if job.run([python, "-m", "venv", os.path.join(folder, "venv")], [lock]) != 0:
+            raise EngineError(
+                "Python can't make a virtual environment here",
+                job.tail(),
+                "install it on that machine: sudo apt install python3-venv",
+            )
+        own = os.path.join(folder, "requirements.txt")
+        write_whole(own, environment.all_requirements.encode())
+        # Not compiled: the first run compiles what it imports, which takes a third of the time that all of it would.
+        words = [
+            os.path.join(folder, "venv", "bin", "python"), "-m", "pip", "install", "--disable-pip-version-check",
+            "--no-input", "--no-compile",
+            "-r", os.path.join(self._library(environment), environment.requirements_file), "-r", own,
+        ]  # fmt: skip
+        if job.run(words, [lock]) != 0:
+            raise EngineError("building the environment failed", job.tail())
+        write_whole(os.path.join(folder, "ready"), b"")
+
+    def _variables(self, run: RunFolder, spec: Dict[str, Any], gpus: List[str]) -> Dict[str, str]:
+        environment = Environment.of(spec)
+        venv = os.path.join(self._venv(environment), "venv")
+        variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        variables["PATH"] = os.path.join(venv, "bin") + os.pathsep + variables.get("PATH", os.defpath)
+        variables["VIRTUAL_ENV"] = venv
+        variables["PYTHONPATH"] = self._library(environment)
+        variables["PYTHONUNBUFFERED"] = "1"
+        variables["REMOTERUN_KEY"] = run.key
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        return variables
+
+    # -- processes
+
+    def _leader(self, run: RunFolder) -> Optional[int]:
+        """The wrapper's pid while it lives, also when an earlier supervisor started it."""
+        try:
+            about = read_json(os.path.join(run.path, "process.json"))
+        except (OSError, ValueError):
+            return None
+        started = processes.started(about["pid"])
+        return about["pid"] if started is not None and started == about["started"] else None
+
+    def _pids(self, run: RunFolder) -> List[int]:
+        child = self._children.get(run.key)
+        leader = child.pid if child is not None else self._leader(run)
+        if self._reaper is not None:
+            processes.reap(child.pid for child in self._children.values())
+        return sorted(processes.of_run(run.key, leader, self._reaper))
+
+
+def _newest_python() -> str:
+    """The agent's own interpreter, unless it is too old for TensorFlow and a newer one stands on PATH."""
+    if sys.version_info >= (3, 10):
+        return sys.executable
+    for minor in range(13, 9, -1):
+        found = shutil.which("python3.%d" % minor)
+        if found:
+            return found
+    return sys.executable

@@ -1,0 +1,141 @@
+"""The log of a run, from a byte on, with the times of its lines. Standard library only; Python >= 3.8."""
+
+from __future__ import annotations
+
+import bisect
+import os
+from typing import Iterator, List, NamedTuple, Optional, Tuple
+
+from ..shared.protocol import PIECE
+from ..store.run_folder import RunFolder
+
+
+class Piece(NamedTuple):
+    """Bytes of the log from `offset` on, and when they were written (seconds since 1970; None if unknown)."""
+
+    offset: int
+    data: bytes
+    time: Optional[float]
+
+
+class LogReader:
+    """Reads on from where it stopped. A log only grows; reading past its end gives nothing."""
+
+    def __init__(self, run: RunFolder, offset: int, timed: bool) -> None:
+        self._run = run
+        self.offset = offset
+        self._timed = timed
+        self._times: List[Tuple[int, float]] = []
+        self._times_end = 0
+        """Bytes of the file of times that were read."""
+
+    def pieces(self, ended: bool = False) -> Iterator[Piece]:
+        """All that is there now, in pieces of at most `PIECE` bytes; with times, no piece spans two of them, and what
+        has no time yet waits for it, unless the run has `ended`."""
+        try:
+            file = open(self._run.log, "rb")
+        except FileNotFoundError:
+            return
+        with file:
+            file.seek(self.offset)
+            while True:
+                limit, time = self._stretch() if self._timed else (PIECE, None)
+                if self._timed and time is None and not ended:
+                    return
+                data = file.read(min(limit, PIECE))
+                if not data:
+                    return
+                start, self.offset = self.offset, self.offset + len(data)
+                yield Piece(start, data, time)
+
+    def _stretch(self) -> Tuple[int, Optional[float]]:
+        """(bytes from here on that have one time, that time)."""
+        at = bisect.bisect_right(self._times, (self.offset, float("inf")))
+        if at == len(self._times):
+            self._times, self._times_end = _times(self._run, self._times_end)
+            at = bisect.bisect_right(self._times, (self.offset, float("inf")))
+        if at == len(self._times):
+            return PIECE, None
+        size, time = self._times[at]
+        return size - self.offset, time
+
+
+def read_times(run: RunFolder) -> List[Tuple[int, float]]:
+    """(size of the log, when it was seen to have it), growing."""
+    return _times(run, 0)[0]
+
+
+def _times(run: RunFolder, start: int) -> Tuple[List[Tuple[int, float]], int]:
+    """Those that stand from byte `start` of the file on, and where the next one will stand."""
+    found = []
+    try:
+        with open(run.times_file, "rb") as file:
+            file.seek(start)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # half a line: it is being written
+                start += len(line)
+                try:
+                    size, time = line.split()
+                    found.append((int(size), float(time)))
+                except ValueError:
+                    continue  # of a crash, or a full disk
+    except FileNotFoundError:
+        pass
+    return found, start
+
+
+def offset_of_tail(run: RunFolder, lines: int) -> int:
+    """Where the last `lines` lines begin; a last line without an end counts."""
+    if lines <= 0:
+        return _size(run)
+    try:
+        file = open(run.log, "rb")
+    except FileNotFoundError:
+        return 0
+    with file:
+        end = file.seek(0, os.SEEK_END)
+        at = end
+        wanted = lines
+        while at > 0:
+            start = max(0, at - PIECE)
+            file.seek(start)
+            block = file.read(at - start)
+            position = len(block) - 1 if at == end and block.endswith(b"\n") else len(block)
+            while True:
+                position = block.rfind(b"\n", 0, position)
+                if position < 0:
+                    break
+                wanted -= 1
+                if wanted == 0:
+                    return start + position + 1
+            at = start
+    return 0
+
+
+def offset_since(run: RunFolder, time: float) -> int:
+    """Where the first line that was written at `time` or later begins (to the poll's precision, 0.25 s)."""
+    before = 0
+    for size, when in read_times(run):
+        if when >= time:
+            return before
+        before = size
+    return _size(run)
+
+
+def _size(run: RunFolder) -> int:
+    try:
+        return os.stat(run.log).st_size
+    except OSError:
+        return 0
+
+
+def last_lines(path: str, lines: int) -> str:
+    """The last lines of a file as text; "" when it isn't there."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 16384))
+            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+    except OSError:
+        return ""

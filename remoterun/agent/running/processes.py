@@ -1,0 +1,133 @@
+"""The processes of a run of the engine `process`: found again and ended, all of them, also those that ran away.
+
+On Linux three marks are followed: the session that the wrapper leads, its descendants, and the variable
+REMOTERUN_KEY in a process's environment (which a daemon keeps). Elsewhere `ps` gives the first two.
+Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import Dict, Iterable, NamedTuple, Optional, Set
+
+from ..store.run_folder import SUPERVISOR
+
+
+class Process(NamedTuple):
+    pid: int
+    parent: int
+    session: int
+    started: str  # in the system's own unit; tells a reused pid
+    zombie: bool
+
+
+def become_subreaper() -> None:
+    """Let orphans of our children become our children, so that they stay our descendants. Linux only."""
+    if sys.platform.startswith("linux"):
+        import ctypes
+
+        try:
+            ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+        except (OSError, AttributeError):
+            pass
+
+
+def of_run(key: str, leader: Optional[int], reaper: Optional[int] = None) -> Set[int]:
+    """Pids of every living process of the run, without this one. `leader` is the wrapper, `reaper` its supervisor."""
+    table = _table()
+    marks = {pid: _marks(pid) for pid in table}
+    found = {pid for pid, mark in marks.items() if mark.key == key}
+    if leader is not None:
+        found |= {process.pid for process in table.values() if process.session == leader}
+    # A supervisor may start another run's: that one, and what descends from it, is none of ours.
+    others = {pid for pid, mark in marks.items() if mark.supervisor not in ("", key)}
+    roots = found - others
+    if reaper is not None:
+        roots.add(reaper)
+    while True:
+        more = {p.pid for p in table.values() if p.parent in roots and p.pid not in roots and p.pid not in others}
+        if not more:
+            break
+        roots |= more
+    if reaper is not None:
+        roots.discard(reaper)
+    return {pid for pid in roots if pid != os.getpid() and pid in table and not table[pid].zombie}
+
+
+def send(pids: Iterable[int], number: signal.Signals) -> None:
+    """Signal each; those gone meanwhile are fine."""
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+def started(pid: int) -> Optional[str]:
+    """When `pid` started, or None if it isn't alive: with the pid, a name that is never reused."""
+    process = _table([pid]).get(pid)
+    return None if process is None or process.zombie else process.started
+
+
+def reap(mine: Iterable[int]) -> None:
+    """Collect the exit statuses of orphans that came to us, but not those of `mine`, which have someone waiting."""
+    known = set(mine)
+    for process in _table().values():
+        if process.zombie and process.parent == os.getpid() and process.pid not in known:
+            try:
+                os.waitpid(process.pid, os.WNOHANG)
+            except ChildProcessError:
+                pass
+
+
+def _table(only: Optional[Iterable[int]] = None) -> Dict[int, Process]:
+    if not os.path.isdir("/proc/self"):
+        return _table_by_ps()
+    found = {}
+    for name in [str(pid) for pid in only] if only is not None else os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open("/proc/%s/stat" % name, "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        found[int(name)] = Process(int(name), int(fields[1]), int(fields[3]), fields[19].decode(), fields[0] in b"ZX")
+    return found
+
+
+def _table_by_ps() -> Dict[int, Process]:
+    text = subprocess.run(
+        ["ps", "-axo", "pid=,ppid=,pgid=,stat=,lstart="], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ).stdout.decode("utf-8", "replace")
+    found = {}
+    for line in text.splitlines():
+        fields = line.split(None, 4)
+        if len(fields) == 5:
+            pid = int(fields[0])
+            found[pid] = Process(pid, int(fields[1]), int(fields[2]), fields[4], fields[3].startswith("Z"))
+    return found
+
+
+class _Marks(NamedTuple):
+    key: str
+    supervisor: str
+
+
+def _marks(pid: int) -> _Marks:
+    """Of which run a process is, by its environment, and of which run's supervisor it descends; "" each: of none."""
+    try:
+        with open("/proc/%d/environ" % pid, "rb") as file:
+            variables = file.read().split(b"\0")
+    except OSError:
+        return _Marks("", "")
+    values = {}
+    for name in ("REMOTERUN_KEY", SUPERVISOR):
+        start = name.encode() + b"="
+        values[name] = next(
+            (text[len(start) :].decode("ascii", "replace") for text in variables if text.startswith(start)), ""
+        )
+    return _Marks(values["REMOTERUN_KEY"], values[SUPERVISOR])

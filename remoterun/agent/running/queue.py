@@ -1,0 +1,154 @@
+"""The queue of a host: who may run now. First come, first served; no daemon, only files under a lock.
+
+    queue/KEY.wait   {"t": when it came, "gpus": how many}
+    queue/KEY.slot   {"gpus": [uuid, …]}            what it holds until its end
+
+There are two lines: runs that need GPUs wait for GPUs, the others for one of `slots` places. An entry whose run has
+ended, or is gone, counts no more, whatever became of its supervisor. Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+from ..shared.files import locked, read_json, write_whole
+from ..shared.states import FINAL
+from ..store.home import Home
+from . import gpus as gpu_tool
+
+
+class Turn(NamedTuple):
+    """Either a slot (`granted`, with the GPUs it holds) or why not (`waiting_for`, one line).
+
+    `ahead`: how many runs are before it in the line. `behind`: those on which it depends, the next before it in the
+    line or those that hold the slots.
+    """
+
+    granted: bool
+    gpus: List[str]
+    waiting_for: str
+    behind: List[str]
+    ahead: int = 0
+
+
+def default_slots() -> int:
+    """Runs without GPUs that a host takes at once unless it is told otherwise."""
+    return max(2, (os.cpu_count() or 1) // 2)
+
+
+def ask(
+    home: Home,
+    key: str,
+    gpus: int,
+    slots: Optional[int],
+    list_gpus: Callable[[], List[gpu_tool.Gpu]] = gpu_tool.list_gpus,
+    busy: Callable[[], Dict[str, gpu_tool.GpuProcess]] = gpu_tool.busy,
+) -> Turn:
+    """Take a slot for `key` if it's its turn. Repeat until granted; a granted one is granted again."""
+    turn = _ask(home, key, gpus, slots, None)
+    if turn is None:  # it is the first in the line: only it asks the driver, and nobody waits for the answer but it
+        try:
+            turn = _ask(home, key, gpus, slots, (list_gpus(), busy()))
+        except gpu_tool.GpuError as error:
+            return Turn(False, [], "a GPU; %s" % error, [])
+    assert turn is not None
+    return turn
+
+
+_Gpus = Tuple[List[gpu_tool.Gpu], Dict[str, gpu_tool.GpuProcess]]
+
+
+def _ask(home: Home, key: str, gpus: int, slots: Optional[int], known: Optional[_Gpus]) -> Optional[Turn]:
+    """As `ask`; None if it depends on GPUs of which nothing is `known`."""
+    with locked(home.lock("slots")):
+        held = _entries(home, ".slot")
+        if key in held:
+            return Turn(True, list(held[key].get("gpus", [])), "", [])
+        _come(home, key, gpus)
+        waiting = _entries(home, ".wait")
+        line = sorted((ticket["t"], other) for other, ticket in waiting.items() if bool(ticket["gpus"]) == bool(gpus))
+        ahead = [other for _, other in line[: [other for _, other in line].index(key)]]
+        if ahead:
+            why = "%d runs before it" % len(ahead) if len(ahead) > 1 else "the run before it"
+            return Turn(False, [], why, ahead[-1:], len(ahead))
+        if gpus:
+            if known is None:
+                return None
+            chosen, why = _free_gpus(held, gpus, *known)
+        else:
+            chosen = []
+            taken = sum(1 for slot in held.values() if not slot.get("gpus"))
+            room = default_slots() if slots is None else slots
+            why = "" if taken < room else "one of %d slots" % room if room > 1 else "the run that has the slot"
+        if why:
+            return Turn(False, [], why, sorted(held))
+        write_whole(os.path.join(home.queue, key + ".slot"), json.dumps({"gpus": chosen}).encode())
+        _drop(home, key, ".wait")
+        return Turn(True, chosen, "", [])
+
+
+def come(home: Home, key: str, gpus: int) -> None:
+    """Take a place in the line. `ask` does it, too; who is to be served in the order of arrival comes here first."""
+    with locked(home.lock("slots")):
+        _come(home, key, gpus)
+
+
+def release(home: Home, key: str) -> None:
+    """Give back what `key` holds, or its place in the line, and what a killed supervisor was about to write there.
+
+    Nothing held is fine.
+    """
+    for name in os.listdir(home.queue):
+        if name.startswith(key + "."):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(home.queue, name))
+
+
+def _free_gpus(
+    held: Dict[str, Dict[str, Any]], wanted: int, every: List[gpu_tool.Gpu], busy: Dict[str, gpu_tool.GpuProcess]
+) -> Any:
+    if len(every) < wanted:
+        return [], "%d GPUs; this machine has %d" % (wanted, len(every))
+    ours = {uuid for slot in held.values() for uuid in slot.get("gpus", [])}
+    free = [gpu for gpu in every if gpu.uuid not in ours and gpu.uuid not in busy]
+    if len(free) >= wanted:
+        return [gpu.uuid for gpu in free[:wanted]], ""
+    for gpu in every:
+        if gpu.uuid not in ours and gpu.uuid in busy:
+            process = busy[gpu.uuid]
+            return [], "a GPU; GPU %d is used by process %d (%s)" % (gpu.number, process.pid, process.name)
+    return [], "a GPU; all %d are taken by other runs" % len(every)
+
+
+def _come(home: Home, key: str, gpus: int) -> None:
+    ticket = os.path.join(home.queue, key + ".wait")
+    if not os.path.exists(ticket):
+        write_whole(ticket, json.dumps({"t": time.time(), "gpus": gpus}).encode())
+
+
+def _entries(home: Home, suffix: str) -> Dict[str, Dict[str, Any]]:
+    found = {}
+    for name in os.listdir(home.queue):
+        if not name.endswith(suffix):
+            continue
+        key = name[: -len(suffix)]
+        try:
+            run = home.run(key)
+            if run.exists() and run.state()[0] not in FINAL:
+                entry = read_json(os.path.join(home.queue, name))
+                if run.is_of_this_machine():
+                    found[key] = entry
+                continue
+        except Exception:  # noqa: BLE001 - a damaged entry must not stop the queue; it is dropped
+            pass
+        _drop(home, key, suffix)
+    return found
+
+
+def _drop(home: Home, key: str, suffix: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(home.queue, key + suffix))

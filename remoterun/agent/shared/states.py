@@ -1,0 +1,93 @@
+"""The states of a run, the reasons for its end, and the table of legal moves between states; both sides use it.
+
+Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Dict, FrozenSet, NamedTuple
+
+
+class RunState(str, enum.Enum):
+    REQUESTED = "requested"
+    PROVISIONING = "provisioning"
+    UPLOADING = "uploading"
+    QUEUED = "queued"
+    BUILDING = "building"
+    MOUNTING = "mounting"
+    RUNNING = "running"
+    SAVING = "saving"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    KILLED = "killed"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def final(self) -> bool:
+        return self in FINAL
+
+
+FINAL: FrozenSet[RunState] = frozenset(
+    (RunState.COMPLETE, RunState.FAILED, RunState.STOPPED, RunState.KILLED, RunState.INTERRUPTED)
+)
+
+_ORDER = list(RunState)
+
+MOVES: Dict[RunState, FrozenSet[RunState]] = {
+    state: frozenset() if state in FINAL else frozenset(_ORDER[_ORDER.index(state) + 1 :]) for state in RunState
+}
+"""The legal moves: forward, never out of a final state. Steps may be skipped (a reader may have missed one)."""
+
+
+class Reason(str, enum.Enum):
+    """Why a run ended."""
+
+    EXITED = "exited"
+    EXIT_NONZERO = "exit_nonzero"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIMEOUT = "timeout"
+    STOPPED = "stopped"
+    KILLED = "killed"
+    BUILD_FAILED = "build_failed"
+    MOUNT_FAILED = "mount_failed"
+    START_FAILED = "start_failed"
+    NO_CAPACITY = "no_capacity"
+    HOST_LOST = "host_lost"
+    HOST_REBOOTED = "host_rebooted"
+    PREEMPTED = "preempted"
+    DISK_FULL = "disk_full"
+
+
+class Ending(NamedTuple):
+    state: RunState
+    retry: bool
+    words: str
+
+
+ENDINGS: Dict[Reason, Ending] = {
+    Reason.EXITED: Ending(RunState.COMPLETE, False, "the command ended"),
+    Reason.EXIT_NONZERO: Ending(RunState.FAILED, False, "the command failed"),
+    Reason.OUT_OF_MEMORY: Ending(RunState.FAILED, False, "the machine's memory ran out"),
+    Reason.TIMEOUT: Ending(RunState.STOPPED, False, "its time was up; outputs are saved"),
+    Reason.STOPPED: Ending(RunState.STOPPED, False, "you stopped it"),
+    Reason.KILLED: Ending(RunState.KILLED, False, "you killed it; outputs are not saved"),
+    Reason.BUILD_FAILED: Ending(RunState.FAILED, False, "the environment could not be built"),
+    Reason.MOUNT_FAILED: Ending(RunState.FAILED, False, "its files could not be put in place"),
+    Reason.START_FAILED: Ending(RunState.FAILED, False, "the command could not be started"),
+    Reason.NO_CAPACITY: Ending(RunState.FAILED, True, "no machine could be had"),
+    Reason.HOST_LOST: Ending(RunState.INTERRUPTED, True, "the engine lost it"),
+    Reason.HOST_REBOOTED: Ending(RunState.INTERRUPTED, True, "the machine went down under it"),
+    Reason.PREEMPTED: Ending(RunState.INTERRUPTED, True, "the machine was taken away"),
+    Reason.DISK_FULL: Ending(RunState.FAILED, True, "the machine's disk is full"),
+}
+
+
+class IllegalMove(Exception):
+    pass
+
+
+def check_move(before: RunState, after: RunState) -> None:
+    if after not in MOVES[before]:
+        raise IllegalMove("%s -> %s" % (before.value, after.value))

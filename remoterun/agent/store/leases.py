@@ -1,0 +1,197 @@
+"""Leases: digests that somebody is about to refer to, so that `gc` does not free their blobs under them.
+
+The race. A client asks which blobs are missing, sends those, and commits a manifest that names them all, hours later if
+the link is slow. Until then no manifest names what has arrived, nor what was there already and that nothing else
+refers to any more. An age limit would protect the former only, and would keep what was deleted a minute ago.
+
+So whoever is going to refer to blobs says so first. The order is the whole of it:
+
+    who refers          1 writes the digests into a lease, under the lock `blobs`, shared
+                        2 looks whether their blobs are there
+                        3 writes the manifest that names them
+                        4 drops the lease
+    `gc`, a batch       under the same lock, exclusively: A reads every lease, B reads every manifest that is new,
+                        C unlinks blobs that neither names
+
+The lock makes 1 come before A (then the batch spares the blobs) or after C (then step 2 finds them missing, and they
+are sent). Since A comes before B, whoever has dropped its lease by A has a manifest that B reads. The lock is held for
+the time of one write on one side, and for `gc.HOLD` seconds on the other: neither waits for the other's work.
+
+A lease is a file `leases/PID-…` of packed digests, under a lock of its process; it counts while that lives. One whose
+process is gone is a cut upload, which is likely to be tried again: it counts for a day more. A lease that is `settle`d
+as a whole, since manifests name its digests, leaves no file.
+
+`submit` pins what others have stored (an upload, outputs); it waits for nobody, and holds the lock itself, shared.
+
+Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import threading
+import time
+from typing import Any, Iterator, Optional
+
+from ..shared.digests import Digests
+from ..shared.files import token
+
+CUT = 86400.0
+"""Seconds for which what a cut transfer has brought, or was about to use, is kept for the next try."""
+
+
+class Lease:
+    """Digests that are about to be referred to. `folder` is the home's leases/, `lock` its lock `blobs`.
+
+    For several threads. Left as a context it is dropped; otherwise it lasts as long as the process, and `CUT` beyond.
+    """
+
+    def __init__(self, folder: str, lock: str) -> None:
+        self._folder = folder
+        self._lock = lock
+        self._path = ""
+        self._file: Optional[int] = None
+        self._digests = Digests()
+        self._mutex = threading.Lock()
+
+    def __enter__(self) -> "Lease":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.drop()
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+
+    def add(self, raw: bytes) -> None:
+        """Protect the packed digests from now on: whether their blobs are there is to be looked up after this.
+
+        Blocks while `gc` unlinks a batch. Raises `OSError` on a full disk.
+        """
+        with self._mutex, shared(self._lock):
+            if not raw:
+                return
+            if self._file is None:
+                self._open()
+            assert self._file is not None
+            end = os.lseek(self._file, 0, os.SEEK_END)
+            try:
+                _write(self._file, raw)
+            except OSError:
+                os.ftruncate(self._file, end)
+                raise
+            self._digests.add_packed(raw)
+
+    def settle(self, digests: Digests) -> None:
+        """Manifests name these now. When nothing else is left, the lease is dropped."""
+        with self._mutex:
+            if self._file is None:
+                return
+            self._digests.remove_all(digests)
+            if not self._digests:
+                self._drop()
+                return
+            with shared(self._lock):
+                rest = self._digests.packed()
+                os.lseek(self._file, 0, os.SEEK_SET)  # over what is there: that needs no room on a full disk
+                _write(self._file, rest)
+                os.ftruncate(self._file, len(rest))
+
+    def drop(self) -> None:
+        """Protect nothing any more. May be repeated."""
+        with self._mutex:
+            self._digests = Digests()
+            self._drop()
+
+    @property
+    def held(self) -> bool:
+        return self._file is not None
+
+    def _open(self) -> None:
+        os.makedirs(self._folder, 0o700, exist_ok=True)
+        self._path = os.path.join(self._folder, "%d-%s" % (os.getpid(), token(6)))
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def _drop(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+            os.close(self._file)
+            self._file = None
+
+
+def read(folder: str, into: Digests, now: float, sweep: bool) -> None:
+    """Add what every lease protects; with `sweep`, dead ones older than `CUT` are deleted. To be called under
+    `exclusive`."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:  # a home from before there were leases
+        return
+    for name in names:
+        path = os.path.join(folder, name)
+        try:
+            file = open(path, "rb")
+        except FileNotFoundError:
+            continue  # dropped: a manifest names its digests by now
+        with file:
+            if _dead(file) and now - os.fstat(file.fileno()).st_mtime > CUT:
+                if sweep:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(path)
+                continue
+            while True:
+                raw = file.read(1 << 20)
+                if not raw:
+                    break
+                into.add_packed(raw)
+
+
+def _dead(file: Any) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def shared(path: str) -> Iterator[None]:
+    """Hold the lock `path` together with others like us; blocks while somebody holds it exclusively."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def exclusive(path: str, patience: float) -> Iterator[None]:
+    """Hold the lock `path` alone. Raises `TimeoutError` when others held it for `patience` seconds."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+                time.sleep(0.005)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

@@ -1,0 +1,239 @@
+"""The run folder, which is the truth about a run.
+
+    runs/KEY/
+        spec.json       what was asked, frozen
+        source          manifest of the source tree
+        machine         which machine took it, and looks after it (see this_machine.py)
+        events          one JSON object a line: every state passed, with its time
+        ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
+        io/             the only folder that the command's wrapper writes: log, exit, env, wrapper.sh
+        log.times       "offset seconds" pairs, for timestamps
+        build.log       output of the environment's build
+        work/           the private work tree, until its outputs are saved
+        outputs         manifest of the saved outputs; out/ the files
+        supervisor.lock held by the run's supervisor while it lives; supervisor.log what it has to say
+
+Only the supervisor appends events (after the first one, which `create` writes). Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from typing import Any, Dict, List, Optional, Tuple
+
+from ..shared.files import DISK_FULL, append_line, read_json, remove_tree, write_whole
+from ..shared.states import FINAL, RunState, check_move
+from .this_machine import Machine
+
+SUPERVISOR = "REMOTERUN_SUPERVISOR"
+"""The variable that names the run of a supervisor; all that descends from it has it, too."""
+
+
+class RunFolder:
+    """The paths of one run in a home, its events, and its locks. Making one touches nothing."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.key = os.path.basename(path)
+        self.spec_file = os.path.join(path, "spec.json")
+        self.source_file = os.path.join(path, "source")
+        self.machine_file = os.path.join(path, "machine")
+        self.events_file = os.path.join(path, "events")
+        self.io = os.path.join(path, "io")
+        self.log = os.path.join(self.io, "log")
+        self.exit_file = os.path.join(self.io, "exit")
+        self.pid_file = os.path.join(self.io, "pid")
+        self.times_file = os.path.join(path, "log.times")
+        self.build_log = os.path.join(path, "build.log")
+        self.work = os.path.join(path, "work")
+        self.outputs_file = os.path.join(path, "outputs")
+        self.out = os.path.join(path, "out")
+        self.stop_file = os.path.join(path, "ask-stop")
+        self.kill_file = os.path.join(path, "ask-kill")
+        self.lock_file = os.path.join(path, "supervisor.lock")
+        self.supervisor_log = os.path.join(path, "supervisor.log")
+        self.engine_file = os.path.join(path, "engine.json")
+        self.supervision: Optional[int] = None
+
+    def exists(self) -> bool:
+        return os.path.exists(self.spec_file)
+
+    def spec(self) -> Dict[str, Any]:
+        spec: Dict[str, Any] = read_json(self.spec_file)
+        return spec
+
+    # -- events
+
+    def events(self, skip: int = 0) -> List[Dict[str, Any]]:
+        """Every whole event line from the `skip`-th on; a line cut by a crash is left out."""
+        try:
+            with open(self.events_file, "rb") as file:
+                lines = file.read().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in lines[skip:]:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                found.append({"note": "an unreadable event", "t": 0.0})
+        return found
+
+    def state(self) -> Tuple[RunState, Dict[str, Any]]:
+        """The last state event; a run folder without one is QUEUED."""
+        for event in reversed(self.events()):
+            if "state" in event:
+                return RunState(event["state"]), event
+        return RunState.QUEUED, {}
+
+    def move(self, after: RunState, **fields: Any) -> Dict[str, Any]:
+        """Append a state event, checked against the table. Supervisor only."""
+        before, event = self.state()
+        if event:
+            check_move(before, after)
+        event = {"t": round(time.time(), 3), "state": after.value}
+        event.update(fields)
+        append_line(self.events_file, event)
+        return event
+
+    def note(self, text: str, **fields: Any) -> None:
+        """Append something a user should read that is no change of state. Supervisor only."""
+        event = {"t": round(time.time(), 3), "note": text}
+        event.update(fields)
+        append_line(self.events_file, event)
+
+    # -- requests
+
+    def ask_stop(self, grace: float) -> None:
+        """On a full disk the grace is the usual one: a file without content still finds its place."""
+        if os.path.exists(self.stop_file):
+            return
+        try:
+            write_whole(self.stop_file, json.dumps({"grace": grace}).encode())
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            _touch(self.stop_file)
+
+    def ask_kill(self) -> None:
+        _touch(self.kill_file)
+
+    def stop_asked(self) -> Optional[float]:
+        """The grace in seconds when a stop was asked for, else None."""
+        try:
+            return float(read_json(self.stop_file)["grace"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            return 10.0
+
+    def kill_asked(self) -> bool:
+        return os.path.exists(self.kill_file)
+
+    # -- the command's end
+
+    def exit_code(self) -> Optional[int]:
+        """The code the wrapper wrote, or None."""
+        try:
+            with open(self.exit_file) as file:
+                return int(file.read())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    # -- supervisor
+
+    def is_of_this_machine(self) -> bool:
+        """False where another one, which shares the home, looks after it: its processes can't be seen from here."""
+        try:
+            return Machine.of(read_json(self.machine_file)).is_same(Machine.this())
+        except (OSError, ValueError, AttributeError):
+            return True
+
+    def supervised(self) -> bool:
+        """Whether a supervisor lives for this run."""
+        try:
+            descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+
+    def take_supervision(self) -> Optional[int]:
+        """The lock's descriptor, to be kept for life, or None when another supervisor holds it."""
+        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + 0.5  # `supervised` holds the lock for an instant
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.supervision = descriptor
+                return descriptor
+            except OSError:
+                if time.monotonic() > deadline:
+                    os.close(descriptor)
+                    return None
+                time.sleep(0.01)
+
+    def status(self) -> Dict[str, Any]:
+        """All that a listing shows, from the files alone."""
+        events = self.events()
+        spec = self.spec()
+        status: Dict[str, Any] = {
+            "key": self.key,
+            "state": RunState.QUEUED.value,
+            "reason": None,
+            "code": None,
+            "created": spec.get("created"),
+            "queued": None,
+            "started": None,
+            "ended": None,
+            "engine": None,
+            "message": None,
+            "outputs": None,
+            "stopping": os.path.exists(self.stop_file) or os.path.exists(self.kill_file),
+            "note": None,
+        }
+        for event in events:
+            if "state" in event:
+                status["state"] = event["state"]
+                status["note"] = None
+                if event["state"] == RunState.QUEUED.value:
+                    status["queued"] = event["t"]
+                if event["state"] == RunState.RUNNING.value:
+                    status["started"] = event["t"]
+                if RunState(event["state"]) in FINAL:
+                    status["ended"] = event["t"]
+            elif "note" in event:
+                status["note"] = event["note"]
+            for field in ("reason", "code", "engine", "message", "outputs"):
+                if field in event:
+                    status[field] = event[field]
+        status["log_size"] = _size(self.log)
+        return status
+
+    def remove(self) -> None:
+        """Delete the folder. Absent is fine."""
+        remove_tree(self.path)
+
+
+def free_space(path: str) -> int:
+    about = os.statvfs(path)
+    return about.f_bavail * about.f_frsize
+
+
+def _touch(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0

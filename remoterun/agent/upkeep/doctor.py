@@ -1,0 +1,133 @@
+"""What this machine has and lacks, from the inside. Standard library only; Python >= 3.8."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from typing import Any, Dict, List, Optional
+
+from ..running import gpus
+from ..running.engines.docker import Docker
+from ..store.home import Home
+
+LITTLE_SPACE = 10 << 30
+
+
+def examine(home: Home, engine: str, wanted_gpus: int, base: str) -> List[Dict[str, Any]]:
+    """One dictionary a check: name, ok (True, False, or None for "not needed"), detail, fix (a command) if not ok."""
+    checks = [_python(), _disk(home), *_logout(), *_docker(home, engine, base), *_gpu(home, engine, wanted_gpus)]
+    checks.append({"name": "clock", "ok": True, "detail": "", "time": time.time(), "fix": None})
+    return checks
+
+
+def _check(name: str, ok: Optional[bool], detail: str, fix: Optional[str] = None) -> Dict[str, Any]:
+    return {"name": name, "ok": ok, "detail": detail, "fix": None if ok else fix}
+
+
+def _python() -> Dict[str, Any]:
+    return _check("python3", True, "%s (%s)" % (platform.python_version(), sys.executable))
+
+
+def _disk(home: Home) -> Dict[str, Any]:
+    usage = shutil.disk_usage(home.path)
+    detail = "%.0f GB free of %.0f GB at %s" % (usage.free / 1e9, usage.total / 1e9, home.path)
+    return _check("disk", usage.free > LITTLE_SPACE, detail, "docker system prune, or give the machine another `home`")
+
+
+def _logout() -> List[Dict[str, Any]]:
+    """Nothing, unless systemd ends what a user leaves behind when he logs out: then runs end with the connection."""
+    if os.getuid() == 0 or not kills_user_processes():
+        return []
+    detail = "systemd ends your processes, and so your runs, when you log out (KillUserProcesses=yes)"
+    file = "/etc/systemd/logind.conf.d/remoterun.conf"
+    fix = "sudo mkdir -p %s && printf '[Login]\\nKillUserProcesses=no\\n' | sudo tee %s" % (os.path.dirname(file), file)
+    return [_check("logout", False, detail, fix + " && sudo systemctl restart systemd-logind")]
+
+
+def kills_user_processes(root: str = "/") -> bool:
+    """What logind's configuration below `root` says; where it says nothing, distributions have it as no."""
+    files = [os.path.join(root, folder, "systemd/logind.conf") for folder in ("usr/lib", "etc")]
+    parts: Dict[str, str] = {}
+    for folder in ("usr/lib", "run", "etc"):  # of those with one name the last counts; then, by name
+        folder = os.path.join(root, folder, "systemd/logind.conf.d")
+        with contextlib.suppress(OSError):
+            parts.update((name, os.path.join(folder, name)) for name in os.listdir(folder) if name.endswith(".conf"))
+    files += [parts[name] for name in sorted(parts)]
+    kills = False
+    for file in files:
+        with contextlib.suppress(OSError, ValueError), open(file) as lines:
+            for line in lines:
+                name, _, value = line.partition("=")
+                if name.strip() == "KillUserProcesses":
+                    kills = value.strip().lower() in ("yes", "true", "on", "1")
+    return kills
+
+
+def _docker(home: Home, engine: str, base: str) -> List[Dict[str, Any]]:
+    tool = engine if engine in ("docker", "podman") else "docker"
+    needed = engine != "process"
+    if not needed:
+        return [_check(tool, None, "not needed: the machine's engine is `process`")]
+    if shutil.which(tool) is None:
+        fix = "sudo apt install podman" if tool == "podman" else "curl -fsSL https://get.docker.com | sudo sh"
+        return [_check(tool, False, "not installed; runs use the engine `process`", fix)]
+    problem = Docker(home, tool).problem()
+    if problem is None:
+        checks = [_check(tool, True, _version(tool))]
+        if base:
+            here = _status([tool, "image", "inspect", base]) == 0
+            detail = "%s is here" % base if here else "%s is not here; the first run pulls it" % base
+            checks.append(_check("base image", True if here else None, detail))
+        return checks
+    if "may not use it" in problem:
+        return [_check(tool, False, problem, "sudo usermod -aG docker $USER, then log out and in")]
+    return [_check(tool, False, problem, "sudo systemctl enable --now docker")]
+
+
+def _gpu(home: Home, engine: str, wanted: int) -> List[Dict[str, Any]]:
+    if shutil.which("nvidia-smi") is None:
+        if wanted:
+            return [_check("gpu", False, "no NVIDIA driver (nvidia-smi)", "sudo apt install nvidia-driver")]
+        return [_check("gpu", None, "none; none asked for")]
+    try:
+        every, busy = gpus.list_gpus(), gpus.busy()
+    except gpus.GpuError as error:
+        return [_check("gpu", False, str(error), "nvidia-smi")]
+    if not every:
+        return [_check("gpu", False, "nvidia-smi finds no GPU", "nvidia-smi")]
+    detail = ", ".join("%s (%.0f GB)" % (gpu.name, gpu.memory / 1024) for gpu in every)
+    checks = [_check("gpu", len(every) >= wanted, detail, "ask for at most %d GPUs" % len(every))]
+    if busy:
+        checks.append(_check("gpu use", True, "; ".join("process %d (%s)" % (p.pid, p.name) for p in busy.values())))
+    if engine != "process" and Docker(home).problem() is None:
+        toolkit = shutil.which("nvidia-container-cli") or shutil.which("nvidia-ctk")
+        fix = "sudo apt install nvidia-container-toolkit && sudo nvidia-ctk runtime configure --runtime=docker"
+        checks.append(_check("nvidia container toolkit", bool(toolkit), toolkit or "not installed", fix))
+    return checks
+
+
+def _version(tool: str) -> str:
+    try:
+        done = subprocess.run(
+            [tool, "version", "--format", "{{.Server.Version}}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=20,
+        )
+        return done.stdout.decode("utf-8", "replace").strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _status(argv: List[str]) -> int:
+    try:
+        return subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20
+        ).returncode
+    except (OSError, subprocess.TimeoutExpired):
+        return 1

@@ -1,0 +1,232 @@
+"""Who refers to which blobs of a home. Whatever keeps a digest has its place here, or `gc` frees its blob.
+
+    an upload       of each version: the files of its manifest
+    a run           the files of its source, and of its saved outputs
+                    its environment: the tree that holds docker/ and trainer/, kept as a blob, and that tree's files
+                    the diff of its commit, kept as a blob
+                    each mount: the tree, kept as a blob (what the run has read); its files until the run has ended
+
+That an ended run's mounts pin no files is on purpose: `--keep` and `rm` would free nothing that was ever trained on.
+
+Manifests are read line by line. Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+
+from ..shared.digests import Digests
+from ..shared.states import FINAL
+from ..shared.tree import Entry, TreeError, is_digest, read_entries, show
+from ..store.home import NAME, Home, HomeError
+from ..store.run_folder import RunFolder
+
+
+class Holder(NamedTuple):
+    """One manifest that refers to blobs, or one blob that something refers to by its digest.
+
+    `manifest` is the file ("" for none), `digest` its SHA-256 ("" where none is recorded), `is_blob` whether that file
+    is a blob of the home, to which the holder refers, too. `folder` is where the files lie as links to blobs ("" for
+    nowhere); `whole` whether they are to stay there as they are.
+    """
+
+    kind: str  # "upload" or "run"
+    name: str  # of the upload; the run's key
+    version: int  # of the upload; 0 for a run
+    part: str  # "files" of an upload; of a run "source", "outputs", "mount", "environment" or "diff"
+    manifest: str
+    digest: str
+    is_blob: bool = False
+    folder: str = ""
+    whole: bool = False
+    created: float = 0.0  # of an upload's version
+
+    @property
+    def title(self) -> str:
+        if self.kind == "upload":
+            return "version %d of the upload %s" % (self.version, show(self.name))
+        return "the %s of the run %s" % (self.part, self.name)
+
+    def entries(self) -> Iterator[Entry]:
+        """What the manifest names. Raises `HomeError("damaged")` when it can't be read."""
+        if not self.manifest:
+            return
+        try:
+            for entry in read_entries(self.manifest):
+                yield entry
+        except (OSError, TreeError) as error:
+            raise HomeError("damaged", "the list of files of %s can't be read: %s" % (self.title, _why(error)))
+
+
+def of_upload(home: Home, name: str) -> List[Holder]:
+    """The versions of an upload, oldest first. Raises `HomeError("damaged")`."""
+    folder = home.upload_folder(name)
+    try:
+        return [
+            Holder(
+                "upload",
+                name,
+                version["version"],
+                "files",
+                os.path.join(folder, "%d.tree" % version["version"]),
+                version["digest"],
+                folder=os.path.join(folder, str(version["version"])),
+                whole=True,
+                created=float(version.get("created", 0.0)),
+            )
+            for version in home.upload_versions(name)
+        ]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise HomeError("damaged", "the versions of the upload %s can't be read: %s" % (show(name), _why(error)))
+
+
+def of_run(home: Home, run: RunFolder) -> List[Holder]:
+    """What a run refers to now. Raises `HomeError("damaged")`; `FileNotFoundError` for a run that is gone."""
+    try:
+        spec = run.spec()
+        ended = run.state()[0] in FINAL
+        found = [Holder("run", run.key, 0, "source", run.source_file, str(spec.get("source") or ""))]
+        found += _of_spec(home, run, spec, ended)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise HomeError("damaged", "what the run %s refers to can't be read: %s" % (run.key, _why(error)))
+    if os.path.exists(run.outputs_file):
+        found.append(Holder("run", run.key, 0, "outputs", run.outputs_file, "", folder=run.out, whole=True))
+    return found
+
+
+def _of_spec(home: Home, run: RunFolder, spec: Dict[str, Any], ended: bool) -> Iterator[Holder]:
+    for number, mount in enumerate(spec.get("mounts") or []):
+        tree = mount.get("tree") or ""
+        if not is_digest(tree):
+            continue
+        folder = os.path.join(run.path, "mounts", str(number))
+        listed = "" if ended else home.blob(tree)
+        yield Holder("run", run.key, 0, "mount", listed, tree, is_blob=True, folder="" if ended else folder)
+    context = (spec.get("environment") or {}).get("context")
+    if context and is_digest(context):
+        yield Holder("run", run.key, 0, "environment", home.blob(context), context, is_blob=True)
+    diff = (spec.get("git") or {}).get("diff")
+    if diff and is_digest(diff):
+        yield Holder("run", run.key, 0, "diff", "", diff, is_blob=True)
+
+
+def add_environment(home: Home, run: RunFolder, digests: Digests) -> None:
+    """Add what a run's environment and its diff refer to. Raises `HomeError("damaged")`."""
+    for holder in _of_spec(home, run, run.spec(), ended=True):
+        if holder.part != "mount":
+            digests.add(bytes.fromhex(holder.digest))
+            for entry in holder.entries():
+                if entry.kind == "f":
+                    digests.add(bytes.fromhex(entry.digest))
+
+
+def upload_names(home: Home) -> List[str]:
+    return sorted(name for name in os.listdir(home.uploads) if NAME.match(name))
+
+
+def unended(home: Home) -> List[Tuple[RunFolder, Dict[str, Any]]]:
+    """The runs that have not ended, with their specs. Raises `HomeError("damaged")`."""
+    found = []
+    for key in home.run_keys():
+        run = home.run(key)
+        try:
+            if run.exists() and run.state()[0] not in FINAL:
+                found.append((run, run.spec()))
+        except FileNotFoundError:
+            continue  # removed meanwhile
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise HomeError("damaged", "what the run %s refers to can't be read: %s" % (key, _why(error)))
+    return found
+
+
+def gone(home: Home, holder: Holder) -> bool:
+    """Whether it was removed since it was found."""
+    if holder.kind == "run":
+        return not home.run(holder.name).exists()
+    return (holder.version, holder.digest, holder.created) not in [
+        (version["version"], version["digest"], version.get("created", 0.0))
+        for version in home.upload_versions(holder.name)
+    ]
+
+
+class Reader:
+    """Adds to a set of digests what all holders refer to; called again, only what is new since.
+
+    `without`: versions of uploads (name, number) that count as removed.
+    """
+
+    def __init__(self, home: Home, without: Optional[Set[Tuple[str, int]]] = None) -> None:
+        self._home = home
+        self._without = set() if without is None else without
+        self._read: Set[Tuple[str, str, float, str, str]] = set()
+        self._uploads: Dict[str, Tuple[int, int]] = {}
+        self._settled: Set[str] = set()
+
+    def update(self, digests: Digests) -> None:
+        """Raises `HomeError("damaged")` when it can't tell what something refers to."""
+        for name in upload_names(self._home):
+            stamp = _stamp(os.path.join(self._home.upload_folder(name), "versions.json"))
+            if stamp != self._uploads.get(name):
+                for holder in of_upload(self._home, name):
+                    if (name, holder.version) not in self._without:
+                        self._take(holder, digests)
+                self._uploads[name] = stamp
+        for key in self._home.run_keys():
+            if key not in self._settled:
+                self._take_run(self._home.run(key), digests)
+
+    def spare(self, name: str, version: int) -> None:
+        """Count a version as there again."""
+        self._without.discard((name, version))
+        self._uploads.pop(name, None)
+
+    def _take_run(self, run: RunFolder, digests: Digests) -> None:
+        if not run.exists():
+            return
+        try:
+            ended = run.state()[0] in FINAL
+            holders = of_run(self._home, run)
+        except FileNotFoundError:
+            return  # removed meanwhile
+        except (ValueError, LookupError, TypeError) as error:
+            raise HomeError("damaged", "what the run %s refers to can't be read: %s" % (run.key, _why(error)))
+        for holder in holders:
+            self._take(holder, digests)
+        if ended:
+            self._settled.add(run.key)  # nothing of it is added any more
+
+    def _take(self, holder: Holder, digests: Digests) -> None:
+        mark = (holder.kind, holder.name, holder.created, holder.part, holder.digest)
+        if mark in self._read:
+            return
+        if holder.is_blob:
+            digests.add(bytes.fromhex(holder.digest))
+        try:
+            for entry in holder.entries():
+                if entry.kind == "f":
+                    digests.add(bytes.fromhex(entry.digest))
+        except HomeError:
+            if gone(self._home, holder):
+                return
+            raise
+        self._read.add(mark)
+
+
+def _stamp(path: str) -> Tuple[int, int]:
+    """Another one after each change of a file that is always replaced whole."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return (0, 0)
+    return (status.st_ino, status.st_mtime_ns)
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, TreeError):
+        return "it is damaged"
+    return "%s is not there" % error if isinstance(error, KeyError) else str(error)

@@ -1,0 +1,230 @@
+"""Who uses how much of a home: `Usage`.
+
+Two sizes of each user, in bytes of content: `size` is what it refers to, each blob once, and what lies in its own
+folder; `alone` is the part that nobody else refers to: what removing it, and `gc`, would give back. Data that two
+uploads share is in the `size` of both and in the `alone` of neither.
+
+Memory: about 41 bytes for each digest that is referred to. Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from typing import Any, Callable, Dict, Iterator, List, Tuple
+
+from ..shared.digests import Digests
+from ..shared.files import own_bytes
+from ..store import leases
+from ..store.home import Home, HomeError, blob_digest
+from ..store.run_folder import RunFolder
+from .references import Holder, of_run, of_upload, upload_names
+
+_SHARED = (1 << 64) - 1
+_KEY = 33
+_RECORD = _KEY + 8
+_LEAST = 256 * _RECORD
+_PARTS = ("blobs", "uploads", "runs", "envs", "partial", "tmp", "damaged")
+
+
+class _Table:
+    """From a blob's file (its digest, and a byte that tells its executable twin) to a number below 2**64.
+
+    Where a file gets two numbers, `merge` says which stays.
+    """
+
+    def __init__(self, merge: Callable[[int, int], int]) -> None:
+        self._merge = merge
+        self._parts = [bytearray() for _ in range(256)]
+        self._limits = [_LEAST] * 256
+
+    def add(self, key: bytes, value: int) -> None:
+        part = self._parts[key[0]]
+        part += key + value.to_bytes(8, "big")
+        if len(part) > self._limits[key[0]]:
+            merged = self.part(key[0])
+            part[:] = b"".join(known + number.to_bytes(8, "big") for known, number in merged.items())
+            self._limits[key[0]] = max(_LEAST, 2 * len(part))
+
+    def part(self, first: int) -> Dict[bytes, int]:
+        raw = bytes(self._parts[first])
+        found: Dict[bytes, int] = {}
+        for at in range(0, len(raw), _RECORD):
+            key = raw[at : at + _KEY]
+            value = int.from_bytes(raw[at + _KEY : at + _RECORD], "big")
+            found[key] = self._merge(found[key], value) if key in found else value
+        return found
+
+    def items(self) -> Iterator[Tuple[bytes, int]]:
+        for first in range(256):
+            yield from self.part(first).items()
+
+
+class Usage:
+    """One look. `send(row=…)` is called with {"kind", "name", "size", "alone", …} for each user of the disk:
+
+    "upload" with its "versions", "run" with its "state", "work", "outputs" and "log"; "environment" and "image" with
+    "used"; and, where there is any, "partial", "temporary", "damaged", "leased", "unreferenced" (what `gc` frees) and
+    "other", with "count".
+    """
+
+    def __init__(self, home: Home, send: Callable[..., Any]) -> None:
+        self.home = home
+        self._send = send
+        self._claims = _Table(lambda one, other: one if one == other else _SHARED)
+        self._rows: List[Dict[str, Any]] = []
+
+    def run(self) -> Dict[str, Any]:
+        """The totals: {"total", "free", "disk", "blobs": {"count", "bytes", "shared": {"count", "bytes"}}}."""
+        for name in upload_names(self.home):
+            self._upload(name)
+        for key in self.home.run_keys():
+            self._run(self.home.run(key))
+        users = len(self._rows)
+        blobs = self._blobs(users)
+        for row in self._rows[:users]:
+            row["size"], row["alone"] = row["size"] + row["own"], row["alone"] + row["own"]
+        self._environments()
+        self._folder("partial", self.home.partial)
+        self._folder("temporary", self.home.tmp)
+        self._folder("damaged", self.home.damaged)
+        self._other()
+        total = blobs["bytes"] + sum(row.pop("own", 0) for row in self._rows)
+        self._images()
+        for row in self._rows:
+            self._send(row=row)
+        disk = shutil.disk_usage(self.home.path)
+        return {"total": total, "free": disk.free, "disk": disk.total, "blobs": blobs}
+
+    def _row(self, kind: str, name: str, own: int = 0, **more: Any) -> Dict[str, Any]:
+        """`own`: bytes that are no blob."""
+        row: Dict[str, Any] = {"kind": kind, "name": name, "size": 0, "alone": 0, "own": own}
+        row.update(more)
+        self._rows.append(row)
+        return row
+
+    def _upload(self, name: str) -> None:
+        try:
+            versions = self.home.upload_versions(name)
+            holders = of_upload(self.home, name)
+        except (HomeError, ValueError):
+            versions, holders = [], []
+        if versions or os.listdir(self.home.upload_folder(name)):
+            row = self._row("upload", name, own_bytes(self.home.upload_folder(name)), versions=versions)
+            self._claim(row, holders)
+
+    def _run(self, run: RunFolder) -> None:
+        try:
+            status = run.status()
+            holders = of_run(self.home, run)
+        except FileNotFoundError:
+            return  # removed meanwhile, or its remains
+        except (HomeError, ValueError, LookupError, TypeError):
+            status, holders = {}, []
+        row = self._row(
+            "run",
+            run.key,
+            own_bytes(run.path),
+            state=status.get("state"),
+            created=status.get("created"),
+            work=own_bytes(run.work),
+            outputs=(status.get("outputs") or {}).get("size", 0),
+            log=own_bytes(run.log),
+        )
+        self._claim(row, holders)
+
+    def _claim(self, row: Dict[str, Any], holders: List[Holder]) -> None:
+        """Count what the holders refer to, each blob once, as this row's, which is the last one."""
+        owner = len(self._rows) - 1
+        sizes = _Table(max)
+        for holder in holders:
+            if holder.is_blob:
+                sizes.add(bytes.fromhex(holder.digest) + b"\0", _size(self.home.blob(holder.digest)))
+            try:
+                for entry in holder.entries():
+                    if entry.kind == "f":
+                        sizes.add(bytes.fromhex(entry.digest) + b"\0", entry.size)
+                        if entry.executable and holder.whole:
+                            sizes.add(bytes.fromhex(entry.digest) + b"\1", entry.size)
+            except HomeError:
+                row["damaged"] = True
+        for key, size in sizes.items():
+            row["size"] += size
+            self._claims.add(key, owner)
+
+    def _blobs(self, users: int) -> Dict[str, Any]:
+        count = size = shared = shared_size = 0
+        leased = {"count": 0, "bytes": 0}
+        free = {"count": 0, "bytes": 0}
+        promised = Digests()
+        leases.read(self.home.leases, promised, time.time(), sweep=False)
+        for first in range(256):
+            claims, promises = self._claims.part(first), promised.part(first)
+            for name, digest, bytes_ in self._listed(first):
+                count, size = count + 1, size + bytes_
+                owner = claims.get(digest + (b"\1" if name.endswith(".x") else b"\0"), claims.get(digest + b"\0"))
+                if owner is None:
+                    kind = leased if digest in promises else free
+                    kind["count"] += 1
+                    kind["bytes"] += bytes_
+                elif owner == _SHARED:
+                    shared, shared_size = shared + 1, shared_size + bytes_
+                else:
+                    self._rows[owner]["alone"] += bytes_
+        for name, found in (("leased", leased), ("unreferenced", free)):
+            if found["count"]:
+                self._row(name, "", size=found["bytes"], alone=found["bytes"], count=found["count"])
+        return {"count": count, "bytes": size, "shared": {"count": shared, "bytes": shared_size}}
+
+    def _listed(self, first: int) -> Iterator[Tuple[str, bytes, int]]:
+        try:
+            found = os.scandir(os.path.join(self.home.blobs, "%02x" % first))
+        except FileNotFoundError:
+            return
+        with found:
+            for item in found:
+                digest = blob_digest(first, item.name)
+                if digest is not None:
+                    try:
+                        yield item.name, digest, item.stat(follow_symlinks=False).st_size
+                    except FileNotFoundError:
+                        continue
+
+    def _environments(self) -> None:
+        from ..running.engines.process import ProcessEngine
+
+        engine = ProcessEngine(self.home)
+        for name in sorted(os.listdir(self.home.envs)):
+            path = os.path.join(self.home.envs, name)
+            own = own_bytes(path)
+            self._row("environment", name, own, size=own, alone=own, used=round(engine.last_use(path), 3))
+
+    def _images(self) -> None:
+        from .gc import engines
+
+        for engine in engines(self.home):
+            for image in engine.images():
+                self._row("image", image.name, size=image.size, alone=image.alone, used=image.created)
+                self._rows[-1].pop("own")
+
+    def _folder(self, kind: str, path: str) -> None:
+        try:
+            count = len(os.listdir(path))
+        except FileNotFoundError:
+            return
+        own = own_bytes(path)
+        if count:
+            self._row(kind, "", own, size=own, alone=own, count=count)
+
+    def _other(self) -> None:
+        names = [name for name in os.listdir(self.home.path) if name not in _PARTS]
+        own = sum(own_bytes(os.path.join(self.home.path, name)) for name in names)
+        self._row("other", "", own, size=own, alone=own, count=len(names))
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0

@@ -1,0 +1,242 @@
+"""What `remoterun open` stands on: the page's server, npm, and the model that is copied for it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from remoterun.agent.shared.states import RunState
+from remoterun.errors import NotFound, RemoterunError, UsageError
+from remoterun.model import RunRequest
+from remoterun.model_page import Page, libraries, local_model
+from remoterun.model_page.files import page_file
+from remoterun.model_page.libraries import FILES, _npm
+from tests.browser import missing_npm
+from tests.conftest import require
+from tests.unit.test_page import write_model
+from tests.workshop import User, until
+
+PRIVATE = "nobody's business"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with the libraries."""
+    require(missing_npm())
+    home = tmp_path_factory.mktemp("page")
+    said: list[str] = []
+    libraries(home, said.append)
+    assert said == ["Getting ml5.js and p5 from npm: once, about 8 MB"]
+    return home
+
+
+@pytest.fixture
+def page(home: Path, tmp_path: Path) -> Iterator[Page]:
+    model = write_model(tmp_path / "my models", "w")
+    (model / "notes.txt").write_text(PRIVATE)
+    (tmp_path / "secret").write_text(PRIVATE)
+    page = Page(local_model(model), libraries(home))
+    thread = threading.Thread(target=page.serve)
+    thread.start()
+    yield page
+    page.close()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def ask(page: Page, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=5)
+    try:
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "type_"),
+    [
+        ("/", "text/html; charset=utf-8"),
+        ("/?model=anything", "text/html; charset=utf-8"),
+        ("/page.js", "text/javascript; charset=utf-8"),
+        ("/style.css", "text/css; charset=utf-8"),
+        ("/node_modules/p5/lib/p5.min.js", "text/javascript; charset=utf-8"),
+        (f"/node_modules/{FILES[4]}", "font/woff2"),
+        ("/my%20models/manifest.json", "application/json"),
+        ("/my%20models/w", "application/octet-stream"),
+    ],
+)
+def test_what_is_served(page: Page, path: str, type_: str) -> None:
+    status, headers, body = ask(page, path)
+    assert (status, headers["content-type"], int(headers["content-length"])) == (200, type_, len(body))
+    assert body and headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == ("max-age=3600" if path.startswith("/node_modules/") else "no-store")
+    assert "default-src 'self'" in headers["content-security-policy"]
+    again, same, nothing = ask(page, path, "HEAD")
+    assert (again, same["content-length"], nothing) == (200, headers["content-length"], b"")
+
+
+def test_the_address_names_the_model(page: Page) -> None:
+    assert page.address == f"http://127.0.0.1:{page.port}/?model=my%20models"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/my%20models/notes.txt", "/my%20models/", "/my%20models", "/my%20models/../secret", "/../secret"),
+        *("/my%20models/%2e%2e/secret", "/my%20models/..%2fsecret", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd"),
+        *("/node_modules/", "/node_modules/ml5/", "/node_modules/../page.js", "/package.json", "/README.md"),
+        *("/my%20models/w/", "/my%20models/./w", "/my%20models/w%00", "/etc/passwd", "/%FF%FE", "/index.html/"),
+    ],
+)
+def test_nothing_else_is(page: Page, path: str) -> None:
+    status, _, body = ask(page, path)
+    assert status == 404 and body.startswith(b"there is no ") and PRIVATE.encode() not in body
+
+
+def test_requests_of_other_kinds_are_refused(page: Page) -> None:
+    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+        status, headers, _ = ask(page, "/page.js", method)
+        assert (status, headers["allow"]) == (405, "GET, HEAD"), method
+    for host, status in (("evil.example", 421), ("evil.example:80", 421), ("localhost:1", 200), ("127.0.0.1", 200)):
+        assert ask(page, "/", Host=host)[0] == status, host
+
+
+def test_one_connection_serves_many_requests_and_a_reader_may_go(page: Page, capfd: pytest.CaptureFixture[str]) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=5)
+    for path in ("/page.js", "/nothing", "/model.js"):
+        connection.request("GET", path)
+        connection.getresponse().read()
+    connection.close()
+    with socket.create_connection(("127.0.0.1", page.port)) as gone:
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # it closes with a reset
+        gone.sendall(b"GET /node_modules/ml5/dist/ml5.min.js HTTP/1.1\r\n\r\n")
+        gone.recv(1000)
+    assert ask(page, "/")[0] == 200
+    assert capfd.readouterr() == ("", ""), "its log is quiet"
+
+
+def test_a_model_that_is_replaced_or_removed_meanwhile(page: Page) -> None:
+    (page.model.folder / "w").write_bytes(b"12345678")
+    assert ask(page, "/my%20models/w")[2] == b"12345678"
+    (page.model.folder / "manifest.json").write_text("{")
+    assert ask(page, "/my%20models/w")[0] == 404
+    shutil.rmtree(page.model.folder)
+    assert ask(page, "/my%20models/manifest.json")[0] == 404
+
+
+def test_a_port_that_is_taken(page: Page, home: Path) -> None:
+    for port in (page.port, 70000):
+        with pytest.raises(UsageError, match=f"port {port} can't be had: ") as caught:
+            Page(page.model, libraries(home), port)
+        assert caught.value.hint == "leave --port out: a free one is taken"
+
+
+def test_a_model_with_the_name_of_something_of_the_page(home: Path, tmp_path: Path) -> None:
+    for name in ("node_modules", "index.html"):
+        with Page(local_model(write_model(tmp_path / name, "w")), libraries(home)) as page:
+            assert page.address.endswith("/?model=model")
+            assert page.find("/model/w") == page.model.folder / "w"
+
+
+# -- npm
+
+
+def test_the_libraries_are_kept(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Once there, they need neither npm nor a network; of the packages only what is served is kept."""
+    monkeypatch.setenv("PATH", "")
+    folder = libraries(home, lambda text: pytest.fail(text))
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == set(FILES)
+    assert [path.name for path in (home / "page").iterdir() if path.name.startswith("npm-")] == []
+    with pytest.raises(RemoterunError, match="npm is not installed") as caught:
+        libraries(tmp_path)
+    assert caught.value.hint and "sudo apt install npm" in caught.value.hint
+    assert [path.name for path in (tmp_path / "page").iterdir()] == ["lock"]
+
+
+def test_libraries_that_are_not_whole_are_fetched_again(home: Path, tmp_path: Path) -> None:
+    whole = libraries(home)
+    (tmp_path / "page").mkdir()
+    broken = tmp_path / "page" / whole.name
+    shutil.copytree(whole, broken)
+    (broken / FILES[0]).unlink()
+    said: list[str] = []
+    assert libraries(tmp_path, said.append) == broken
+    assert said and (broken / FILES[0]).read_bytes() == (whole / FILES[0]).read_bytes()
+
+
+def test_a_package_with_another_hash_is_refused(home: Path, tmp_path: Path) -> None:
+    lock = json.loads(page_file("package-lock.json").read_text())
+    entry = lock["packages"]["node_modules/p5"]
+    entry["integrity"] = entry["integrity"].replace("gfGo", "gfGp")
+    (tmp_path / "package-lock.json").write_text(json.dumps(lock))
+    shutil.copy(page_file("package.json"), tmp_path)
+    with pytest.raises(RemoterunError, match="npm could not bring ml5.js and p5") as caught:
+        _npm(str(tmp_path))
+    assert "EINTEGRITY" in (caught.value.evidence or "") and not (tmp_path / "node_modules" / "p5").exists()
+
+
+# -- the model of a run, and of an upload
+
+
+@pytest.fixture
+def artist(user: User, home: Path) -> User:
+    """A user who has the libraries already."""
+    lend_libraries(home, user.config.home)
+    return user
+
+
+def lend_libraries(home: Path, to: Path) -> None:
+    (to / "page").mkdir(parents=True)
+    (to / "page" / libraries(home).name).symlink_to(libraries(home))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_model_of_a_run_in_the_middle_and_at_its_end(artist: User) -> None:
+    client, place = artist.client, artist.place("one")
+    source = artist.source({"notes": b"x"})
+    run = client.submit(RunRequest("mkdir out; echo ready; while [ ! -e halt ]; do sleep 0.05; done"), source)
+    place.until_says(run.key, b"ready")
+    work = Path(place.run(run.key).work)
+    with pytest.raises(NotFound, match="`runs/1` holds no model") as caught:
+        client.page("runs/1")
+    assert caught.value.hint == "run 1 goes on and may write one yet: remoterun logs 1"
+
+    write_model(work / "out" / "models", "step-1-w", settings={"step": 1})
+    (work / "out" / "models" / "large").write_bytes(bytes(1_000_000))
+    with client.page("runs/last") as page:
+        assert page.address.endswith("/?model=runs/1/out/models")
+        assert (page.model.live, page.model.step, page.model.files) == (True, 1, 4)
+        kept = page.model.folder
+    assert kept.is_relative_to(artist.config.home) and "large" not in names(kept)
+
+    (work / "out" / "models" / "step-1-w").unlink()
+    write_model(work / "out" / "models", "step-2-w", settings={"step": 2})
+    with client.page("runs/1/out") as page:
+        assert (page.model.folder, page.model.step) == (kept, 2)
+    assert names(kept) == ["manifest.json", "settings.json", "step-2-w", "vocab.json"]
+
+    (work / "halt").touch()
+    until(lambda: client.run(1).state is RunState.COMPLETE)
+    with client.page("runs/1/out/models") as page:
+        assert (page.model.folder, page.model.live, page.model.step) == (kept, False, 2)
+        assert page.find("/runs/1/out/models/step-2-w") == kept / "step-2-w"
+
+
+def test_the_model_of_an_upload(artist: User, tmp_path: Path) -> None:
+    artist.client.upload(write_model(tmp_path / "model", "w"), "song")
+    with artist.client.page("uploads/song") as page:
+        assert page.model.name == "uploads/song" and names(page.model.folder) == ["manifest.json", "vocab.json", "w"]
+    with pytest.raises(NotFound, match="there is no upload `sing`"):
+        artist.client.page("uploads/sing")

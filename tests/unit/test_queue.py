@@ -1,0 +1,193 @@
+"""The queue: order, slots, GPUs of ours and of others, entries of the dead."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remoterun.agent.running import gpus, queue
+from remoterun.agent.running.gpus import Gpu, GpuError, GpuProcess
+from remoterun.agent.shared.states import RunState
+from remoterun.agent.shared.tree import Manifest
+from remoterun.agent.store.home import Home
+from remoterun.model import new_key
+
+CARDS = [Gpu(number, f"GPU-{number}", "Tesla K80", 11441, 0) for number in range(3)]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.open(str(tmp_path / "home"))
+
+
+def new(home: Home) -> str:
+    key = new_key()
+    home.create_run({"key": key, "mounts": []}, Manifest([]))
+    return key
+
+
+def ask(home: Home, key: str, gpus: int = 0, room: int | None = 1, busy: dict[str, GpuProcess] | None = None) -> Any:
+    return queue.ask(home, key, gpus, room, lambda: CARDS, lambda: busy or {})
+
+
+def test_in_the_order_of_arrival(home: Home) -> None:
+    first, second, third = (new(home) for _ in range(3))
+    queue.come(home, third, 0)
+    assert ask(home, first).waiting_for == "the run before it"
+    assert ask(home, second).behind == [first]
+    assert ask(home, third).granted and ask(home, third).granted
+    turn = ask(home, first)
+    assert (turn.waiting_for, turn.behind) == ("the run that has the slot", [third])
+    queue.release(home, third)
+    queue.release(home, third)
+    assert not ask(home, second).granted
+    assert ask(home, first).granted
+    assert ask(home, second, room=2).granted
+
+
+def test_nobody_waits_for_the_driver_but_the_first_in_the_line(home: Home) -> None:
+    first, second, other = (new(home) for _ in range(3))
+    turns: list[Any] = []
+
+    def slow() -> list[Gpu]:
+        turns.append(ask(home, other))
+        turns.append(queue.ask(home, second, 1, None, pytest.fail, pytest.fail))
+        return CARDS
+
+    thread = threading.Thread(target=lambda: turns.append(queue.ask(home, first, 1, None, slow, dict)), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert [turn.granted for turn in turns] == [True, False, True] and turns[1].ahead == 1
+
+
+def test_a_driver_that_does_not_tell_gives_no_gpu(home: Home) -> None:
+    def silent() -> Any:
+        raise GpuError("nvidia-smi does not answer")
+
+    key = new(home)
+    for asked in ((silent, dict), (lambda: CARDS, silent)):
+        turn = queue.ask(home, key, 1, None, *asked)
+        assert (turn.granted, turn.waiting_for) == (False, "a GPU; nvidia-smi does not answer")
+    assert ask(home, key, 1).granted
+
+
+@pytest.mark.parametrize("how", ["ended", "removed", "damaged"])
+def test_what_is_dead_does_not_count(home: Home, how: str) -> None:
+    holder, waiting, mine = (new(home) for _ in range(3))
+    assert ask(home, holder).granted
+    ask(home, waiting)
+    for key, suffix in ((holder, ".slot"), (waiting, ".wait")):
+        if how == "ended":
+            home.run(key).move(RunState.KILLED)
+        elif how == "removed":
+            home.run(key).remove()
+        else:
+            Path(home.queue, key + suffix).write_bytes(b"{")
+    assert ask(home, mine).granted
+    assert os.listdir(home.queue) == [mine + ".slot"]
+
+
+def test_names_that_are_none_of_ours(home: Home) -> None:
+    Path(home.queue, "x.slot").touch()
+    Path(home.queue, "README").touch()
+    assert ask(home, new(home)).granted
+
+
+def test_gpus_are_counted(home: Home) -> None:
+    first, second, third, plain = (new(home) for _ in range(4))
+    assert ask(home, first, 2).gpus == ["GPU-0", "GPU-1"]
+    assert ask(home, second, 2).waiting_for == "a GPU; all 3 are taken by other runs"
+    assert ask(home, third, 1).behind == [second]
+    assert ask(home, plain).granted, "who needs no GPU has a line of its own"
+    queue.release(home, first)
+    assert ask(home, second, 2).gpus == ["GPU-0", "GPU-1"]
+    assert ask(home, third, 1).gpus == ["GPU-2"]
+    assert ask(home, second, 2).gpus == ["GPU-0", "GPU-1"]
+
+
+def test_those_of_others_are_seen(home: Home) -> None:
+    busy = {"GPU-0": GpuProcess("GPU-0", 4242, "python", 100)}
+    first, second = new(home), new(home)
+    assert ask(home, first, 2, busy=busy).gpus == ["GPU-1", "GPU-2"]
+    assert ask(home, second, 1, busy=busy).waiting_for == "a GPU; GPU 0 is used by process 4242 (python)"
+    assert ask(home, second, 1).gpus == ["GPU-0"]
+
+
+def test_more_than_there_are(home: Home) -> None:
+    assert ask(home, new(home), 4).waiting_for == "4 GPUs; this machine has 3"
+
+
+def test_at_the_same_time(home: Home) -> None:
+    keys = [new(home) for _ in range(12)]
+    granted = []
+
+    def work(key: str) -> None:
+        if ask(home, key, room=100).granted:
+            granted.append(key)
+
+    for _ in range(12):
+        threads = [threading.Thread(target=work, args=(key,)) for key in keys if key not in granted]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(granted) == sorted(keys)
+    assert len(os.listdir(home.queue)) == 12
+
+
+class TestTool:
+    @pytest.fixture
+    def tool(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+        return folder / "nvidia-smi"
+
+    def write(self, tool: Path, text: str) -> None:
+        tool.write_text(f"#!/bin/sh\n{text}\n")
+        tool.chmod(0o755)
+
+    def test_its_words(self, tool: Path) -> None:
+        self.write(
+            tool,
+            "case $1 in --query-gpu=index,uuid,name,memory.total,memory.used) echo '0, GPU-a, Tesla K80, 11441, 12';;"
+            " --query-compute-apps=*) echo 'GPU-a, 77, /usr/bin/python3, [N/A]';; esac",
+        )
+        assert gpus.list_gpus() == [Gpu(0, "GPU-a", "Tesla K80", 11441, 12)]
+        assert gpus.busy() == {"GPU-a": GpuProcess("GPU-a", 77, "/usr/bin/python3", 0)}
+
+    @pytest.mark.parametrize("text", ["exit 9", "kill -9 $$"])
+    def test_fails(self, tool: Path, text: str) -> None:
+        self.write(tool, text)
+        for ask in (gpus.list_gpus, gpus.busy):
+            with pytest.raises(GpuError, match="nvidia-smi fails"):
+                ask()
+
+    def test_hangs(self, tool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is not waited for, and no second one is started beside it."""
+        self.write(tool, f"echo started >>{tool}.log; exec sleep 1000")
+        monkeypatch.setattr(gpus, "TIMEOUT", 0.3)
+        monkeypatch.setattr(subprocess.Popen, "kill", lambda process: None)  # as in an uninterruptible sleep
+        with pytest.raises(GpuError, match="does not answer"):
+            gpus.busy()
+        (hanging,) = gpus._hanging
+        with pytest.raises(GpuError, match="does not answer"):
+            gpus.list_gpus()
+        assert Path(f"{tool}.log").read_text() == "started\n"
+        hanging.terminate()
+        hanging.wait(10)
+        self.write(tool, "echo 'GPU-a, 77, /usr/bin/python3, 12'")
+        assert list(gpus.busy()) == ["GPU-a"]
+
+    @pytest.mark.parametrize("text", ["echo No devices were found", "echo", "echo 'a, b'", "printf '\\377'"])
+    def test_nonsense(self, tool: Path, text: str) -> None:
+        self.write(tool, text)
+        assert gpus.list_gpus() == [] and gpus.busy() == {}
+
+    def test_absent(self, tool: Path) -> None:
+        assert gpus.list_gpus() == [] and gpus.busy() == {}
