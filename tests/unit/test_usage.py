@@ -125,7 +125,7 @@ def test_a_removal_meanwhile(home: Home) -> None:
 MEMORY = """
 import resource, sys
 from remoterun.agent.store.home import Home
-from remoterun.agent.%s
+from remoterun.agent.upkeep.%s
 home = Home.open(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 %s
