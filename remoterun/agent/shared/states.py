@@ -1,4 +1,5 @@
-"""The states of a run, the reasons for its end, and the table of legal moves between states; both sides use it.
+"""The states of a run, the reasons for its end, the table of legal moves, and what a home tells of a run; both sides
+use it.
 
 Standard library only; Python >= 3.8.
 """
@@ -6,7 +7,7 @@ Standard library only; Python >= 3.8.
 from __future__ import annotations
 
 import enum
-from typing import Dict, FrozenSet, NamedTuple
+from typing import Dict, FrozenSet, NamedTuple, Optional
 
 
 class RunState(str, enum.Enum):
@@ -91,3 +92,49 @@ class IllegalMove(Exception):
 def check_move(before: RunState, after: RunState) -> None:
     if after not in MOVES[before]:
         raise IllegalMove("%s -> %s" % (before.value, after.value))
+
+
+class OutputsSize(NamedTuple):
+    """How much a run saved; `size` in bytes."""
+
+    files: int
+    size: int
+
+
+class RunEvent(NamedTuple):
+    """A line of a run's events: a state that it reached, or a note. `t` is in seconds since 1970, by its host's clock.
+
+    `code` is the command's exit status; `boot` names the boot of the machine in which the command was started.
+    """
+
+    t: float = 0.0
+    state: Optional[RunState] = None
+    note: Optional[str] = None
+    reason: Optional[Reason] = None
+    code: Optional[int] = None
+    message: Optional[str] = None
+    engine: Optional[str] = None
+    outputs: Optional[OutputsSize] = None
+    evidence: Optional[str] = None
+    hint: Optional[str] = None
+    boot: Optional[str] = None
+
+
+class RunStatus(NamedTuple):
+    """What a home says of a run, from its files alone. Times are in seconds since 1970, by its host's clock; `code` is
+    the command's exit status; `log_size` in bytes."""
+
+    key: str
+    state: RunState
+    reason: Optional[Reason] = None
+    code: Optional[int] = None
+    created: Optional[float] = None
+    queued: Optional[float] = None
+    started: Optional[float] = None
+    ended: Optional[float] = None
+    engine: Optional[str] = None
+    message: Optional[str] = None
+    note: Optional[str] = None
+    outputs: Optional[OutputsSize] = None
+    stopping: bool = False
+    log_size: int = 0

@@ -1,0 +1,416 @@
+"""AgentAPI: every request that a home answers, with the types of its arguments and of its result.
+
+A request is a stream of the protocol (protocol.py). Its arguments come with its OPEN and its result goes with its END,
+both as records (records.py). Most have no other data; where a request has, its comment says what goes in which
+direction. Every request may be repeated: whoever lost the answer asks again, and finds it done.
+
+A home may be the folder of a host, which an agent serves over a pipe, or anything else that keeps blobs, uploads and
+runs: a request of `STORE` needs no machine, and assumes no file system. `Tree.folder` is for people, and may be "".
+
+What is refused comes as an ERROR with a code: "not_found", "not_saved", "bad_name", "busy", "damaged", "missing_blob",
+"bad_tree", "bad_stream", "bad_request", "unknown_request", "too_large", "disk_full", "os_error", "internal".
+
+`agent/requests/` answers the requests, in a file for each noun; `session.Session` asks them.
+Standard library only; Python >= 3.8; used by both sides.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Generic, List, NamedTuple, Optional, Type, TypeVar
+
+from .states import RunEvent, RunStatus
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+class Request(Generic[A, R]):
+    """`noun` names the file of `agent/requests/` that answers it; `most` is how many bytes its result may have."""
+
+    def __init__(self, name: str, arguments: Type[A], result: Type[R], noun: str, most: int = 1 << 20) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.result = result
+        self.noun = noun
+        self.most = most
+
+    def __repr__(self) -> str:
+        return "<request %s>" % self.name
+
+
+class Nothing(NamedTuple):
+    """No arguments, or no result."""
+
+
+class Hello(NamedTuple):
+    """What a home says before it is asked. `time` in seconds since 1970 by its clock; `boot` names this boot of it."""
+
+    protocol: int
+    home: str
+    home_id: str
+    python: str = ""
+    host: str = ""
+    user: str = ""
+    boot: str = ""
+    time: float = 0.0
+    pid: int = 0
+
+
+# -- blobs
+
+
+class Count(NamedTuple):
+    """How many blobs were sent, or were missing."""
+
+    blobs: int
+
+
+class Codecs(NamedTuple):
+    codecs: List[str]
+
+
+class Beginnings(NamedTuple):
+    """What may help to send large files: of the upload `name`, and of files with any of `sizes` bytes."""
+
+    name: str = ""
+    sizes: List[int] = []
+
+
+class LargeFile(NamedTuple):
+    path: str
+    size: int
+    digest: str
+
+
+class Begun(NamedTuple):
+    """What is here of large blobs that a cut transfer left, by their keys: `partial`, bytes from the start on, or
+    `parts`, [offset, length] of each; the `large` files of the upload; and those of the sizes that a blob here has."""
+
+    partial: Dict[str, int]
+    parts: Dict[str, List[List[int]]]
+    large: List[LargeFile]
+    sizes: List[int]
+
+
+class PatchBlob(NamedTuple):
+    """A blob of `size` bytes, made of parts of the blobs `like`, from byte `offset` of what a cut transfer left on."""
+
+    size: int
+    key: str
+    offset: int
+    like: List[str]
+
+
+class SealBlob(NamedTuple):
+    key: str
+    size: int
+
+
+class Accept(NamedTuple):
+    """How the answer may be compressed, for a link that takes `round_trip` seconds there and back."""
+
+    accept: List[str] = []
+    round_trip: float = 0.0
+
+
+class BlobRanges(NamedTuple):
+    digest: str
+    accept: List[str] = []
+    round_trip: float = 0.0
+
+
+class BlobFrom(NamedTuple):
+    """A blob from byte `offset` on."""
+
+    digest: str
+    offset: int = 0
+
+
+# In: digests, 32 bytes each, in as many frames as one likes. Out, for each frame one: (u32 place in the frame, u64
+# bytes that a cut transfer left here) for each digest of which there is no blob here. Protects all of them from `gc`.
+missing = Request("missing", Nothing, Count, "blobs")
+codecs = Request("codecs", Nothing, Codecs, "blobs")
+# In: blobs, as store/incoming.py takes them. One whose bytes don't have its digest is refused by name.
+put = Request("put", Nothing, Count, "blobs")
+begun = Request("begun", Beginnings, Begun, "blobs")
+# In and out: as store/patching.py says.
+patch = Request("patch", PatchBlob, Nothing, "blobs")
+# Make a blob of parts that come here and on other connections (store/parts.py). In: {"h": digest}, after all of them.
+seal = Request("seal", SealBlob, Nothing, "blobs")
+# In: digests, 32 bytes each. Out: their contents in that order, as store/outgoing.py sends them.
+fetch = Request("fetch", Accept, Count, "blobs")
+# In: (u64 offset, u64 length) of parts of a blob. Out: their bytes, one after the other.
+fetch_parts = Request("fetch_parts", BlobRanges, Nothing, "blobs")
+# Out: the records (delta.py) of the blocks of a blob.
+records = Request("records", BlobFrom, Nothing, "blobs")
+
+
+# -- uploads and trees
+
+
+class UploadVersion(NamedTuple):
+    """A version of an upload; `size` in bytes, `created` in seconds since 1970 by the clock of its host."""
+
+    version: int
+    digest: str
+    size: int
+    files: int
+    created: float
+    damaged: bool = False
+
+
+class NamedUpload(NamedTuple):
+    name: str
+    newest: UploadVersion
+
+
+class Uploads(NamedTuple):
+    uploads: List[NamedUpload]
+
+
+class VersionsOf(NamedTuple):
+    """`newest`: of all versions only the newest one."""
+
+    name: str
+    newest: bool = False
+
+
+class Versions(NamedTuple):
+    """Oldest first; none without such an upload."""
+
+    versions: List[UploadVersion]
+
+
+class UploadName(NamedTuple):
+    name: str
+
+
+class Committed(NamedTuple):
+    """`created` is False where the newest version had this content already."""
+
+    version: UploadVersion
+    created: bool
+
+
+class Removed(NamedTuple):
+    removed: bool
+
+
+class OfResource(NamedTuple):
+    resource: Dict[str, Any]
+
+
+class Tree(NamedTuple):
+    """`live`: its files may still change, and are not hashed; `single`: it is one file, under its base name."""
+
+    live: bool
+    single: bool = False
+    folder: str = ""
+    about: Dict[str, Any] = {}
+
+
+class Files(NamedTuple):
+    files: int
+
+
+uploads = Request("uploads", Nothing, Uploads, "uploads", most=64 << 20)
+upload = Request("upload", VersionsOf, Versions, "uploads", most=64 << 20)
+# In: a manifest, with its last frame {"last": 1}, and the end once all its blobs are here. It may come while they still
+# do (store/growing.py). The answer need not wait for the end if all of them are here sooner.
+commit_upload = Request("commit_upload", UploadName, Committed, "uploads")
+remove_upload = Request("remove_upload", UploadName, Removed, "uploads")
+# Out: {"size": bytes of its files, "live": whether they may change} with the start of the manifest of a resource, and
+# the rest of it; of a run that goes on, or was killed, its work tree, not hashed.
+tree = Request("tree", OfResource, Tree, "uploads")
+# In: paths below the resource, each ended by a zero byte. Out, per file, in that order: {"s": size, "x": executable}
+# with its first bytes, more bytes, then {"h": SHA-256, "c": whether it changed meanwhile}; {"gone": why} without one.
+get = Request("get", OfResource, Files, "uploads")
+
+
+# -- runs
+
+
+class RunKey(NamedTuple):
+    key: str
+
+
+class RunKeys(NamedTuple):
+    """None: all runs of the home."""
+
+    keys: Optional[List[str]] = None
+
+
+class Submit(NamedTuple):
+    """The spec of the run: see spec.py."""
+
+    spec: Dict[str, Any]
+
+
+class Status(NamedTuple):
+    status: RunStatus
+
+
+class Statuses(NamedTuple):
+    """Of the runs that are here; why one can't be read, by its key."""
+
+    runs: List[RunStatus]
+    unreadable: Dict[str, str] = {}
+
+
+class RunDetails(NamedTuple):
+    """`spec` without the values of variables that the user set; `folder`: where it lies on its host."""
+
+    status: RunStatus
+    spec: Dict[str, Any]
+    folder: str
+    events: List[RunEvent]
+
+
+class EndRun(NamedTuple):
+    """`grace`: seconds between SIGTERM and SIGKILL."""
+
+    key: str
+    grace: float = 10.0
+
+
+class Asked(NamedTuple):
+    """`asked`: the run had not ended, and has been told to; `already`: it had been told before."""
+
+    asked: bool
+    status: RunStatus
+    already: bool = False
+
+
+class Follow(NamedTuple):
+    """From byte `offset` of the log and from event number `events` on; `follow`: until the run has ended, else what is
+    there now. `tail`: only the last lines; `since`: only what was written at that time or later, in seconds since 1970
+    by the host's clock; `timed`: pieces of the log come with their times."""
+
+    key: str
+    offset: int = 0
+    events: int = 0
+    follow: bool = True
+    tail: Optional[int] = None
+    since: Optional[float] = None
+    timed: bool = False
+
+
+class Followed(NamedTuple):
+    """Where the log and the events ended for now."""
+
+    status: RunStatus
+    offset: int
+    events: int
+
+
+# In: the manifest of the source. Mounts are resolved, and refused, before anything is made.
+submit = Request("submit", Submit, Status, "runs")
+runs = Request("runs", RunKeys, Statuses, "runs", most=64 << 20)
+run = Request("run", RunKey, RunDetails, "runs", most=128 << 20)
+stop = Request("stop", EndRun, Asked, "runs")
+kill = Request("kill", RunKey, Asked, "runs")
+remove_run = Request("remove_run", RunKey, Removed, "runs")
+# Out: {"event": …, "n": its number, "past": whether a later state had followed}, {"log": offset, "t": time} with bytes
+# of the log, {"build": the last line of the environment's build}. The bytes come whole and once; all of them come
+# before the event that ends the run.
+follow = Request("follow", Follow, Followed, "runs")
+
+
+# -- the machine, and the upkeep of the home
+
+
+class Examine(NamedTuple):
+    """With which settings of the machine."""
+
+    engine: str = "auto"
+    gpus: int = 0
+    base: str = ""
+
+
+class MachineCheck(NamedTuple):
+    """`ok` is None for what is not needed; `fix`: a command that mends it; `time`: the machine's clock."""
+
+    name: str
+    ok: Optional[bool]
+    detail: str = ""
+    fix: Optional[str] = None
+    time: Optional[float] = None
+
+
+class MachineChecks(NamedTuple):
+    checks: List[MachineCheck]
+
+
+class CheckHome(NamedTuple):
+    repair: bool = True
+
+
+class CheckTotals(NamedTuple):
+    """`size`: bytes of the blobs; `more`: things that were not looked into, since there were too many findings."""
+
+    blobs: int
+    size: int
+    files: int
+    findings: int
+    more: int
+
+
+class Collect(NamedTuple):
+    """`keep`: versions of each upload that stay (None: all); `unused`: seconds without use, for `envs`."""
+
+    keep: Optional[int] = None
+    envs: bool = False
+    unused: float = 7 * 86400.0
+    dry_run: bool = False
+
+
+class CollectTotals(NamedTuple):
+    """Bytes."""
+
+    freed: int
+    free: int
+
+
+class BlobTotals(NamedTuple):
+    """`size` in bytes."""
+
+    blobs: int
+    size: int
+
+
+class AllBlobs(NamedTuple):
+    """`shared`: those of them that have several users."""
+
+    blobs: int
+    size: int
+    shared: BlobTotals
+
+
+class UsageTotals(NamedTuple):
+    """`total`: bytes of the home, on a disk with `free` of `disk` bytes free."""
+
+    total: int
+    free: int
+    disk: int
+    blobs: AllBlobs
+
+
+doctor = Request("doctor", Examine, MachineChecks, "upkeep")
+# Out: {"at": progress} now and then, {"finding": what is damaged} for each.
+check = Request("check", CheckHome, CheckTotals, "upkeep")
+# In: digests, 32 bytes each, of which blobs may be here by now. Out: {"mended": digest} for each that is whole wherever
+# it belongs, {"failed": digest, "why": …} for the others.
+mend = Request("mend", Nothing, Nothing, "upkeep")
+# In: digests, 32 bytes each. Out: {"d": digest, "s": size} and the bytes of each that is here and whole.
+blobs = Request("blobs", Nothing, Nothing, "upkeep")
+# Out: {"part": …} for each kind of thing that was freed, {"kept": …}.
+collect = Request("collect", Collect, CollectTotals, "upkeep")
+# Out: {"row": …} for each user of the disk.
+usage = Request("usage", Nothing, UsageTotals, "upkeep")
+
+
+REQUESTS: Dict[str, "Request[Any, Any]"] = {
+    request.name: request for request in list(globals().values()) if isinstance(request, Request)
+}
+STORE = frozenset(name for name, request in REQUESTS.items() if request.noun in ("blobs", "uploads"))
+"""The requests that need no machine."""

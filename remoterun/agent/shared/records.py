@@ -1,0 +1,135 @@
+"""Typed records on the wire and in files: a `NamedTuple` to JSON and back, with every field checked on its way in.
+
+A record's fields may be `bool`, `int`, `float`, `str`, an `Enum` of strings, `Optional`, `List` and `Dict[str, …]` of
+these, another record, and `Any` for JSON that is handed on as it is. Fields that a record does not know are dropped:
+they are of a newer version, and nobody here would look at them. Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import math
+from typing import Any, Dict, Tuple, Type, TypeVar, Union, get_type_hints
+
+T = TypeVar("T")
+
+INTEGERS = 1 << 63
+"""What an integer stays below, with either sign: more fits into no database, and is a mistake or an attack."""
+NUMBERS = 1e18
+
+
+class BadRecord(ValueError):
+    """JSON that is not such a record; the message says in which field."""
+
+
+def to_json(value: Any) -> Any:
+    """The JSON of a record, or of what a record may hold."""
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return {name: to_json(getattr(value, name)) for name in value._fields}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, dict):
+        return {name: to_json(item) for name, item in value.items()}
+    return value
+
+
+def from_json(kind: Type[T], data: Any, where: str = "") -> T:
+    """The record of type `kind` in `data`. Raises `BadRecord`. Nothing of `data` is kept but through its fields."""
+    value: T = _read(kind, data, where or getattr(kind, "__name__", str(kind)))
+    return value
+
+
+def _read(kind: Any, data: Any, where: str) -> Any:
+    read = _PLAIN.get(kind)
+    if read is not None:
+        return read(data, where)
+    origin = getattr(kind, "__origin__", None)
+    if origin is not None:
+        return _read_generic(origin, kind.__args__, data, where)
+    if issubclass(kind, enum.Enum):
+        try:
+            return kind(data)
+        except ValueError:
+            raise _bad(where, data)
+    return _read_record(kind, data, where)
+
+
+def _read_record(kind: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise _bad(where, data)
+    fields, required = _fields(kind)
+    absent = [name for name in required if name not in data]
+    if absent:
+        raise BadRecord("%s lacks %s" % (where, ", ".join(absent)))
+    return kind(**{name: _read(type_, data[name], name) for name, type_ in fields if name in data})
+
+
+@functools.lru_cache(maxsize=None)
+def _fields(kind: Any) -> Tuple[Tuple[Tuple[str, Any], ...], Tuple[str, ...]]:
+    """(name and type of each field, the names of those without a default)."""
+    hints: Dict[str, Any] = get_type_hints(kind)
+    names = kind._fields
+    return tuple((name, hints[name]) for name in names), tuple(n for n in names if n not in kind._field_defaults)
+
+
+def _read_generic(origin: Any, arguments: Any, data: Any, where: str) -> Any:
+    if origin is Union:
+        if data is None and type(None) in arguments:
+            return None
+        return _read(arguments[0], data, where)
+    if origin is list:
+        if not isinstance(data, list):
+            raise _bad(where, data)
+        return [_read(arguments[0], item, where) for item in data]
+    if origin is dict:
+        if not isinstance(data, dict):
+            raise _bad(where, data)
+        return {_text(name, where): _read(arguments[1], item, where) for name, item in data.items()}
+    raise TypeError("a record can't hold %r" % (origin,))
+
+
+def _integer(data: Any, where: str) -> int:
+    if type(data) is not int or not -INTEGERS < data < INTEGERS:
+        raise _bad(where, data)
+    return data
+
+
+def _number(data: Any, where: str) -> float:
+    if type(data) not in (int, float) or not -NUMBERS < data < NUMBERS or math.isnan(data):
+        raise _bad(where, data)
+    return data  # type: ignore[no-any-return]
+
+
+def _text(data: Any, where: str) -> str:
+    """Text, or the bytes of a file's name, which `os.fsdecode` writes as surrogates from U+DC80 on; no others."""
+    if not isinstance(data, str):
+        raise _bad(where, data)
+    if not data.isascii():
+        try:
+            data.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise _bad(where, data)
+    return data
+
+
+def _boolean(data: Any, where: str) -> bool:
+    if not isinstance(data, bool):
+        raise _bad(where, data)
+    return data
+
+
+_PLAIN: Dict[Any, Any] = {
+    int: _integer,
+    float: _number,
+    str: _text,
+    bool: _boolean,
+    Any: lambda data, where: data,
+}
+
+
+def _bad(where: str, data: Any) -> BadRecord:
+    shown = repr(data) if not isinstance(data, int) or -INTEGERS < data < INTEGERS else "a number out of range"
+    return BadRecord("%s: %.80s" % (where, shown))
