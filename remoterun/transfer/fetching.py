@@ -30,6 +30,7 @@ from remoterun.agent.shared.tree import (
 from remoterun.errors import AlreadyExists, SomeDamaged, TransferError, UnsafePath
 from remoterun.session import Session
 from remoterun.transfer.blobs import fetch_blobs
+from remoterun.transfer.dot_git import without_git_folders
 from remoterun.transfer.far import FarFetch
 from remoterun.transfer.landing import Fetched, Landed, not_empty, refuse_twins, temporary_name
 from remoterun.transfer.lanes import Lanes, lanes_for
@@ -133,6 +134,10 @@ def _copy(
     if os.path.exists(target) and not os.path.isdir(target):
         raise AlreadyExists(f"`{show(str(target))}` is no folder", hint="name a folder: it is made if it isn't there")
     result = Fetched()
+    if name is None:  # otherwise the user chose the name
+        manifest, of_git = without_git_folders(manifest)
+        if of_git:
+            result.warnings.append(_of_git(of_git))
     left_out = _left_out(manifest, target, name, conflict, result)
 
     def plan() -> Iterator[Entry]:
@@ -191,6 +196,13 @@ def _copy(
             hint="name a folder that you may write, after the resource",
         )
     return result
+
+
+def _of_git(paths: list[str]) -> str:
+    if len(paths) == 1:
+        return f"`{show(paths[0])}` was left out: git may run what a folder `.git` holds"
+    more = f"`{show(paths[0])}` and {len(paths) - 1:,} more"
+    return f"{more} were left out: git may run what a folder `.git` holds"
 
 
 def _damaged(result: Fetched, machine: str) -> SomeDamaged:

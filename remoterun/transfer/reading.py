@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from remoterun.agent.shared.tree import Entry, SpecialFile, link_stays_inside, show, walk
+from remoterun.agent.shared.tree import Entry, link_stays_inside, show, walk
 from remoterun.errors import TransferError, UsageError
 from remoterun.stat_cache import StatCache
 
@@ -41,6 +41,8 @@ class Reading:
     unknown: int = 0
     """Of what was listed so far: files, their bytes, and those whose digest is not known."""
     ended: bool = False
+    may_lack_files: bool = True
+    """Whether a file that vanishes is left out with a warning; otherwise it is an error."""
     _ahead: deque[Listed] = field(default_factory=deque)
 
     def look_ahead(self, count: int = AHEAD) -> None:
@@ -48,8 +50,6 @@ class Reading:
         while len(self._ahead) < count:
             try:
                 item = next(self.source, None)
-            except SpecialFile as error:
-                raise UsageError(f"{error}: it can't be uploaded", hint="move it out of the folder, and try again")
             except OSError as error:
                 raise UsageError(f"{show(str(error.filename))} can't be read: {error.strerror}")
             if item is None:
@@ -84,6 +84,15 @@ class Reading:
         if self.cache is not None:
             self.cache.note(os.fsencode(item.entry.path), status, digest, read_at)
 
+    def leave_out_vanished(self, item: Listed) -> None:
+        """Warn that a file vanished between being listed and being read, as rsync does.
+
+        Raises `TransferError` where none may be left out.
+        """
+        if not self.may_lack_files:
+            raise TransferError(f"`{show(item.path)}` vanished before it was read", hint="try again")
+        self.warnings.append(f"`{show(item.entry.path)}` vanished before it was read; it was left out")
+
     def _known(self, item: Listed) -> Listed:
         entry, path, status = item
         if entry.kind == "f":
@@ -106,6 +115,7 @@ def read_tree(path: Path, digests: Path | None = None) -> Reading:
 
     Raises `UsageError`.
     """
+    warnings: list[str] = []
     try:
         status = path.stat()
     except OSError as error:
@@ -115,14 +125,14 @@ def read_tree(path: Path, digests: Path | None = None) -> Reading:
         found: Iterator[Listed] = iter([one])
         root = path.parent
     elif stat.S_ISDIR(status.st_mode):
-        found = _below(str(path))
+        found = _below(str(path), warnings)
         root = path
     else:
         raise UsageError(
             f"`{show(str(path))}` is neither a file nor a folder", hint="remoterun upload PATH --name NAME"
         )
     key = os.path.join(root.resolve(), path.name if root != path else "")
-    reading = Reading(found, StatCache(digests, key) if digests else None)
+    reading = Reading(found, StatCache(digests, key) if digests else None, warnings)
     try:
         reading.look_ahead()
         if not reading.files and reading.ended:
@@ -143,7 +153,7 @@ def read_entries(found: Iterable[tuple[Entry, str]], root: str = "", digests: Pa
     """
     pairs = sorted(found, key=lambda pair: os.fsencode(pair[0].path))
     cache = StatCache(digests, root + "\0source") if digests and root else None
-    reading = Reading(iter(_with_status(entry, path) for entry, path in pairs), cache)
+    reading = Reading(iter(_with_status(entry, path) for entry, path in pairs), cache, may_lack_files=False)
     try:
         reading.look_ahead()
     except BaseException:
@@ -164,11 +174,20 @@ def _with_status(entry: Entry, path: str) -> Listed:
     return Listed(entry._replace(size=status.st_size), path, status)
 
 
-def _below(root: str) -> Iterator[Listed]:
+def _below(root: str, warnings: list[str]) -> Iterator[Listed]:
+    """What a folder holds; what is neither a file nor a link gets a line in `warnings` instead."""
+    special: list[str] = []
+
+    def warn() -> None:
+        warnings.extend(f"`{show(path)}` is a socket, a pipe or a device; it was left out" for path in special)
+        special.clear()
+
     prefix = root.rstrip("/") + "/"
-    for entry, status in walk(root):
+    for entry, status in walk(root, special=special):
+        warn()
         if entry.path.rpartition("/")[2] != ".DS_Store":
             yield Listed(entry, prefix + entry.path, status)
+    warn()
 
 
 # -- reading one file
@@ -181,7 +200,7 @@ class Changing(Exception):
 def whole_content(item: Listed, most: int) -> tuple[bytes, str, os.stat_result, int]:
     """(content, digest, status, when it was read) of a file; one that changes meanwhile is read once more.
 
-    Raises `TransferError` naming it.
+    Raises `TransferError` naming it, and `FileNotFoundError` when it is gone.
     """
     for _ in range(2):
         read_at = time.time_ns()
@@ -192,6 +211,8 @@ def whole_content(item: Listed, most: int) -> tuple[bytes, str, os.stat_result, 
                 status = os.fstat(descriptor)
             finally:
                 os.close(descriptor)
+        except FileNotFoundError:
+            raise
         except OSError as error:
             raise TransferError(f"`{show(item.path)}` can't be read: {error.strerror}")
         before = item.status or status
@@ -205,8 +226,10 @@ def whole_content(item: Listed, most: int) -> tuple[bytes, str, os.stat_result, 
 
 
 def pieces(path: str, offset: int, size: int, piece: int | Callable[[], int]) -> Iterator[bytes]:
-    """The bytes of a file from `offset` up to `size`, `piece` of them at a time. Raises `Changing` if there are
-    fewer."""
+    """The bytes of a file from `offset` up to `size`, `piece` of them at a time.
+
+    Raises `Changing` if there are fewer, and `FileNotFoundError`.
+    """
     try:
         with open(path, "rb", buffering=0) as file:
             file.seek(offset)
@@ -217,6 +240,8 @@ def pieces(path: str, offset: int, size: int, piece: int | Callable[[], int]) ->
                     raise Changing
                 left -= len(data)
                 yield data
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise TransferError(f"`{show(path)}` can't be read: {error.strerror}")
 

@@ -235,13 +235,21 @@ class _Sender:
                         stamp = _stamp(item.status) if item.status else (0, 0)
                         batch = self._take(batch, _Blob(entry.digest, entry.size, None, item.path, stamp))
                     elif entry.size <= WHOLE:
-                        content, digest, status, read_at = whole_content(item, 2 * WHOLE)
+                        try:
+                            content, digest, status, read_at = whole_content(item, 2 * WHOLE)
+                        except FileNotFoundError:
+                            self._leave_out_vanished(item, tree)
+                            continue
                         tree.note(item, status, digest, read_at)
                         entry = Entry("f", entry.path, len(content), digest, entry.executable)
                         batch = self._take(batch, _Blob(digest, len(content), content))
                     else:
                         batch = self._flush(batch)
-                        digest, size = self._large(item, tree)
+                        try:
+                            digest, size = self._large(item, tree)
+                        except FileNotFoundError:
+                            self._leave_out_vanished(item, tree)
+                            continue
                         entry = entry._replace(digest=digest, size=size)
                 build.add(entry)
                 # Of files that are asked about: the host need not look for others yet.
@@ -254,6 +262,10 @@ class _Sender:
         if commit is not None:
             _tell(commit, build, told, last=1)
         return Manifest.built(build)
+
+    def _leave_out_vanished(self, item: Listed, tree: Reading) -> None:
+        tree.leave_out_vanished(item)
+        self._progress.expect(-1, -item.entry.size)
 
     def _take(self, batch: _Batch, blob: _Blob) -> _Batch:
         if self._is_again(blob.digest, blob.size):
@@ -308,7 +320,10 @@ class _Sender:
     # -- a large file, read and hashed here, piece by piece
 
     def _large(self, item: Listed, tree: Reading) -> tuple[str, int]:
-        """(digest, size). One that changes while it is read is sent once more. Raises `TransferError`."""
+        """(digest, size). One that changes while it is read is sent once more.
+
+        Raises `TransferError`, and `FileNotFoundError` when it is gone.
+        """
         for _ in range(2):
             read_at = time.time_ns()
             try:
@@ -334,6 +349,8 @@ class _Sender:
                 after = os.stat(item.path)
             except Changing:
                 continue
+            except FileNotFoundError:
+                raise
             except OSError as error:
                 raise TransferError(f"`{show(item.path)}` can't be read: {error.strerror}")
             if _stamp(before) == _stamp(after):

@@ -135,7 +135,6 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     # uploads
     (("upload", "nofile"), 2, "`nofile` is not there", "a path of this machine"),
     (("upload", "empty"), 2, "`empty` holds no file", "remoterun upload PATH"),
-    (("upload", "data"), 2, "pipe is a socket, a pipe or a device", "move it out"),
     (("upload", "/dev/null", "--name", "x"), 2, "neither a file nor a folder", "remoterun upload PATH"),
     (("upload", "notes.txt", "--name", "a/b"), 2, "`a/b` is no name for an upload", "--name a-b"),
     (("upload", "notes.txt", "--name", ".."), 2, r"`\.\.` is no name for an upload", "--name NAME"),

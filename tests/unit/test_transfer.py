@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -25,11 +26,13 @@ from remoterun.transfer import (
     fetch_manifest,
     lanes,
     missing_blobs,
+    read_entries,
     read_tree,
     refuse,
     relay,
     send_tree,
 )
+from remoterun.transfer.dot_git import in_git_folder
 from remoterun.transfer.sending import WHOLE
 from tests.workshop import Files, hostile_agent, read_files, sha256, tree_of, until, write_files
 
@@ -177,6 +180,55 @@ def any_link(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tm
     session = Session(MachineType("here"), host(), host)
     yield session
     session.close()
+
+
+class TestGitFolders:
+    """Git runs the hooks and reads the settings that it finds in `.git`: none of them may come from a host."""
+
+    HOOK: Files = {
+        ".git/hooks/post-checkout*": b"#!/bin/sh\ntouch /tmp/planted",
+        "a": b"A",
+        "sub/.GIT/config": b"[core]",
+    }
+
+    def test_they_are_left_out_by_name(self, session: Session, tmp_path: Path) -> None:
+        upload(session, tmp_path / "source", self.HOOK)
+        target = write_files(tmp_path / "mine", {".git/config": b"mine"})
+        progress = Progress()
+        result = fetch(session, UPLOAD, target, refuse, progress)
+        assert read_files(target) == {".git/config": b"mine", "a": b"A"}
+        assert len(result.warnings) == 1
+        assert "`.git/hooks/post-checkout` and 1 more were left out" in result.warnings[0]
+        assert (progress.bytes_done, progress.files_done) == (progress.bytes_total, progress.files_total)
+
+    def test_the_home_there_keeps_them(self, session: Session, tmp_path: Path) -> None:
+        manifest = upload(session, tmp_path / "source", self.HOOK)
+        assert manifest.encode() == tree_of(self.HOOK)[0].encode()
+
+    def test_a_file_of_that_name(self, session: Session, tmp_path: Path) -> None:
+        """`.git` may also be a file that says where the folder is; under another name it does no harm."""
+        upload(session, tmp_path / "source", {"sub/.git": b"gitdir: ../evil"})
+        one = {**UPLOAD, "sub": "sub/.git"}
+        result = fetch(session, one, tmp_path / "t", refuse, Progress(), into=True)
+        assert read_files(tmp_path / "t") == {} and "`.git` was left out" in result.warnings[0]
+        fetch(session, one, tmp_path / "t" / "harmless", refuse, Progress())
+        assert read_files(tmp_path / "t") == {"harmless": b"gitdir: ../evil"}
+
+    @pytest.mark.parametrize(
+        "part",
+        [".git", ".GIT", ".Git", ".git.", ".git ", ".git . .", "git~1", "GIT~1", "git~1.", ".git::$INDEX_ALLOCATION",
+         ".git:stream", ".g\u200cit", "\ufeff.git", ".gi\u200dT", ".git\\hooks", "a\\.git"],
+    )  # fmt: skip
+    def test_names_that_a_disk_takes_for_it(self, part: str) -> None:
+        for path in (part, f"{part}/hooks/pre-commit", f"a/b/{part}", f"a/{part}/c"):
+            assert in_git_folder(path), path
+
+    @pytest.mark.parametrize(
+        "path",
+        ["git", ".gitignore", ".github/workflows/x", "a.git", "a.git/b", ".gitx", "git~2", "é/.gitmodules", ".g/it"],
+    )
+    def test_other_names_are_not(self, path: str) -> None:
+        assert not in_git_folder(path)
 
 
 class TestLargeFiles:
@@ -376,6 +428,36 @@ class TestLargeFiles:
 
 
 class TestReading:
+    def test_what_is_neither_file_nor_link_is_left_out_with_a_warning(self, session: Session, tmp_path: Path) -> None:
+        folder = write_files(tmp_path / "s", {"a": b"A", "sub/b": b"B"})
+        os.mkfifo(folder / "pipe")
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(folder / "sub" / "zz"))
+            tree = read_tree(folder)
+            manifest, _ = send_tree(session, tree, {}, Progress())
+        assert [entry.path for entry in manifest.entries] == ["a", "sub/b"]
+        assert len(tree.warnings) == 2 and all("is a socket, a pipe or a device" in text for text in tree.warnings)
+        assert "`pipe`" in tree.warnings[0] and "`sub/zz`" in tree.warnings[1]
+
+    @pytest.mark.parametrize("size", [3, WHOLE + 1], ids=["small", "large"])
+    def test_one_that_vanishes_is_left_out_with_a_warning(self, session: Session, tmp_path: Path, size: int) -> None:
+        folder = write_files(tmp_path / "s", {"a": b"A", "b": os.urandom(size), "c": b"C"})
+        tree = read_tree(folder)
+        (folder / "b").unlink()
+        progress = Progress()
+        manifest, _ = send_tree(session, tree, {}, progress)
+        assert [entry.path for entry in manifest.entries] == ["a", "c"]
+        assert tree.warnings == ["`b` vanished before it was read; it was left out"]
+        assert (progress.bytes_done, progress.files_done) == (progress.bytes_total, progress.files_total)
+
+    def test_a_run_does_not_start_without_one_of_its_files(self, session: Session, tmp_path: Path) -> None:
+        folder = write_files(tmp_path / "s", {"a": b"A"})
+        tree = read_entries([(Entry("f", "a", 1), str(folder / "a"))])
+        (folder / "a").unlink()
+        with pytest.raises(TransferError, match="`.*a` vanished before it was read") as caught:
+            send_tree(session, tree, {}, Progress())
+        assert caught.value.hint == "try again"
+
     def test_what_cannot_be_an_upload(self, tmp_path: Path) -> None:
         (tmp_path / "pipe").mkdir()
         os.mkfifo(tmp_path / "pipe/p")
