@@ -2,8 +2,9 @@
 
 import json
 import os
+import random
 import shutil
-import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from tests.ml5 import Ml5
 from trainer import TrainerError, export, ml5
+from trainer.files import write_whole
 from trainer.generate import Reader
 
 TEXT = "abc\ncab"
@@ -125,44 +127,79 @@ def test_the_manifest_names_a_model_a_moment_after_its_files_are_there(tmp_path:
     assert export.read_model(tmp_path)
 
 
-@pytest.mark.parametrize("order", ["as listed", "manifest first", "manifest last"])
-def test_who_copies_while_it_is_replaced_gets_one_model(tmp_path: Path, order: str) -> None:
-    """All weights of a model are equal here, and no two models' are: a mixture would show."""
-    source, ended = tmp_path / "models", threading.Event()
+MODELS = 3
 
-    def replace_it_again_and_again() -> None:
-        models = export.ModelFolder(source)
-        for step in range(1, 21):
-            weights = {name: np.full_like(array, step) for name, array in some_weights().items()}
+
+@dataclass(frozen=True)
+class Moment:
+    """The files of a folder between two changes; the last model that was staged as a whole, and the one published."""
+
+    files: dict[str, bytes]
+    staged: int
+    published: int
+
+
+@pytest.fixture(scope="module")
+def moments(tmp_path_factory: pytest.TempPathFactory) -> list[Moment]:
+    folder, found = tmp_path_factory.mktemp("replaced"), []
+    models, staged, published = export.ModelFolder(folder), 0, 0
+
+    def record() -> None:
+        files = {name: (folder / name).read_bytes() for name in os.listdir(folder)}
+        found.append(Moment(files, staged, published))
+
+    def write_and_record(path: Path, fill: Any) -> None:
+        nonlocal published
+        write_whole(path, fill)
+        published += path.name == "manifest.json"
+        record()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "write_whole", write_and_record)
+        for step in range(1, MODELS + 1):
+            weights = some_weights(cell="rnn", layers=1)
+            weights = {name: np.full_like(array, step) for name, array in weights.items()}
             models.stage(weights, list("abc\n"), learning_rate=step, largest_logits=(0, 0), settings={"step": step})
-        models.close()
-        ended.set()
+            staged = step
+            record()
+        models.publish()
+        record()
+    return found
 
-    writer = threading.Thread(target=replace_it_again_and_again)
-    writer.start()
-    copies, whole = 0, set()
-    try:
-        while not ended.is_set() or not whole:
-            copies += 1
-            target = tmp_path / f"copy-{copies}"
-            target.mkdir()
-            names = os.listdir(source) if source.exists() else []
+
+class TestCopiedWhileReplaced:
+    """A copy lists the folder at one moment, and reads some files at that moment and the others at a later one.
+
+    The folder is recorded after each change that the writer makes, and every pair of moments has its turn. All weights
+    of a model are equal here, and no two models' are: a mixture would show.
+    """
+
+    @pytest.mark.parametrize("order", ["as listed", "manifest first", "manifest last"])
+    def test_a_copy_is_one_model_or_not_whole(self, moments: list[Moment], tmp_path: Path, order: str) -> None:
+        chance, whole = random.Random(order), set()
+        for number, listed in enumerate(moments):
+            names = sorted(listed.files)
             if order != "as listed":
                 names.sort(key=lambda name: (name == "manifest.json") == (order == "manifest last"))
-            try:
-                for name in names:
-                    shutil.copyfile(source / name, target / name)
-                weights, _ = export.read_model(target)
-            except (FileNotFoundError, TrainerError):
-                continue  # it took longer than two models: that shows, and a mixture would not
-            finally:
-                shutil.rmtree(target)
-            values = {float(value) for array in weights.values() for value in array.ravel()}
-            assert len(values) == 1
-            whole |= values
-    finally:
-        writer.join()
-    assert len(whole) >= 2 or copies < 3
+            for later in moments[number:]:
+                early = chance.randrange(len(names) + 1)
+                target = tmp_path / "copy"
+                target.mkdir()
+                for place, name in enumerate(names):
+                    if (content := (listed if place < early else later).files.get(name)) is not None:
+                        (target / name).write_bytes(content)
+                try:
+                    weights, _ = export.read_model(target)
+                except TrainerError:
+                    replaced = later.published - listed.published
+                    settled = listed.staged > listed.published
+                    assert not listed.published or replaced > (1 if settled else 0)
+                    continue
+                finally:
+                    shutil.rmtree(target)
+                (value,) = {float(value) for array in weights.values() for value in array.ravel()}
+                whole.add(value)
+        assert whole == set(range(1, MODELS + 1))
 
 
 def test_another_vocabulary_is_never_seen_with_the_old_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
