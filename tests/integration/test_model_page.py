@@ -20,7 +20,7 @@ from remoterun.model_page.files import page_file
 from remoterun.model_page.libraries import FILES, _npm
 from tests.browser import missing_npm
 from tests.conftest import require
-from tests.unit.test_page import write_model
+from tests.unit.test_model_page import write_model
 from tests.workshop import User, until
 
 PRIVATE = "nobody's business"

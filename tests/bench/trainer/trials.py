@@ -167,7 +167,7 @@ def _lowest_loss(trial: Trial, steps: int) -> float:
             raise SystemExit(f"{trial.name} ended with {done.returncode}: {done.stderr}")
         lines = (folder / "logs" / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    return min(record["value"] for record in records if record["name"] == "val_loss")
+    return min(float(record["value"]) for record in records if record["name"] == "val_loss")
 
 
 if __name__ == "__main__":

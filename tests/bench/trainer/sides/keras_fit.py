@@ -19,7 +19,7 @@ from tests.bench.trainer.sides.lap import FIRST_STEPS, GRAD_CLIP, LEARNING_RATE,
 TASK = task()
 
 
-class Clock(keras.callbacks.Callback):
+class Clock(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
     """Times a lap by its batches: what `fit` does before the first and after the last is not counted."""
 
     def __init__(self, last: int) -> None:
@@ -27,7 +27,7 @@ class Clock(keras.callbacks.Callback):
         self._last = last
         self.begun = self.ended = 0.0
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
         if batch == WARM_STEPS - 1:
             self.begun = time.perf_counter()
         if batch == self._last:

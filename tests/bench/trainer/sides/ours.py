@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from tests.bench.trainer.sides.lap import FIRST_STEPS, GRAD_CLIP, LEARNING_RATE, WARM_STEPS, places, serve, task
 from trainer import devices
@@ -31,7 +32,7 @@ def main() -> None:
     place = places(len(inputs))
     done = 0
 
-    def step():
+    def step() -> Any:
         nonlocal done
         done += 1
         at = next(place)

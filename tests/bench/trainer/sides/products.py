@@ -5,6 +5,7 @@ and cut into the same shards as in the trainer. What a step takes beyond this is
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from tests.bench.trainer.sides.lap import FIRST_STEPS, WARM_STEPS, serve, task
 from trainer import devices
@@ -19,7 +20,7 @@ def main() -> None:
     batch = TASK.batch_size // used.shards
     rows = batch * steps_in_time
 
-    def random(*shape: int):
+    def random(*shape: int) -> Any:
         return tf.random.stateless_uniform(shape, (1, 2), -0.05, 0.05)
 
     recurrent, embedding, softmax_w = random(size, 4 * size), random(vocab, size), random(size, vocab)
@@ -27,14 +28,23 @@ def main() -> None:
     which = tf.one_hot(tf.range(rows) % vocab, vocab)
     start = random(batch, size)
 
-    def over_time(product, value):
+    def over_time(product: Any, value: Any) -> Any:
         """As many products as steps in time, each waiting for the one before."""
         return tf.while_loop(
             lambda t, _: t < steps_in_time, lambda t, x: (t + 1, product(x)), (0, value),
             maximum_iterations=steps_in_time,
         )[1]  # fmt: skip
 
-    def all_products(recurrent, embedding, softmax_w, hidden, gates, logits, which, start):
+    def all_products(
+        recurrent: Any,
+        embedding: Any,
+        softmax_w: Any,
+        hidden: Any,
+        gates: Any,
+        logits: Any,
+        which: Any,
+        start: Any,
+    ) -> list[Any]:
         transposed = tf.transpose(recurrent)
         found = [
             embedding @ recurrent,  # the table, and its two gradients
@@ -65,8 +75,8 @@ def main() -> None:
     compiled = tf.function(all_products, jit_compile=used.jit, autograph=False)
     arguments = recurrent, embedding, softmax_w, hidden, gates, logits, which, start
 
-    @tf.function(autograph=False)
-    def step():
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+    def step() -> Any:
         shards = [compiled(*(argument + 0.001 * shard for argument in arguments)) for shard in range(used.shards)]
         return tf.add_n([tf.reduce_sum(found[0]) for found in shards])
 

@@ -15,15 +15,17 @@ from tests.bench.trainer.sides.lap import FIRST_STEPS, GRAD_CLIP, LEARNING_RATE,
 
 TASK = task()
 
+State = tuple[torch.Tensor, torch.Tensor]
 
-class Network(nn.Module):
+
+class Network(nn.Module):  # type: ignore[misc]  # PyTorch need not be installed where mypy runs
     def __init__(self) -> None:
         super().__init__()
         self.embedding = nn.Embedding(TASK.vocab_size, TASK.rnn_size)
         self.lstm = nn.LSTM(TASK.rnn_size, TASK.rnn_size, TASK.num_layers)
         self.output = nn.Linear(TASK.rnn_size, TASK.vocab_size)
 
-    def forward(self, ids, state):
+    def forward(self, ids: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         outputs, state = self.lstm(self.embedding(ids), state)
         return self.output(outputs), state
 

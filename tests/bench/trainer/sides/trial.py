@@ -9,11 +9,16 @@ orthogonal     the recurrent ones
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainer import devices, train
-from trainer.export import SOFTMAX_B
+from trainer.export import SOFTMAX_B, Floats
+
+if TYPE_CHECKING:
+    from trainer.model import Hyperparameters
 
 RANGE = 0.08
 
@@ -25,7 +30,7 @@ def main() -> int:
 
     glorot = network.new_weights
 
-    def drawn(vocab_size, hyper, ids):
+    def drawn(vocab_size: int, hyper: Hyperparameters, ids: NDArray[np.int32] | None = None) -> dict[str, Floats]:
         random = np.random.default_rng(hyper.seed)
         weights = glorot(vocab_size, hyper, ids)
         for name, array in weights.items():
