@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, NoReturn
@@ -13,6 +16,8 @@ from remoterun.errors import SourceError
 from remoterun.source.wording import git_line, named
 
 GIT_DEADLINE = 600.0  # seconds for one call of git; the longest checks out a commit, perhaps through Git LFS
+
+_GRACE = 0.5  # seconds that git has to remove its lock files after SIGTERM
 
 # Left out of git's environment: hooks and aliases set them for the repository *they* run in, or they bend the output.
 _FOREIGN_VARIABLES = (
@@ -80,7 +85,10 @@ class Git:
         return answer.output
 
     def attempt(self, *words: str, stdin: int | None = None) -> Answer:
-        """Calls git, whatever its outcome; `SourceError` if it doesn't start, or not end in time."""
+        """Calls git, whatever its outcome. Raises `SourceError` if git doesn't start, or doesn't end in time.
+
+        When it raises, an interrupt included, git has ended, and so has every filter that git started.
+        """
         program = _program()
         try:
             from git import cmd
@@ -95,24 +103,29 @@ class Git:
         for key, value in {**_SETTINGS, **self.settings}.items():
             command += ["-c", f"{key}={value}"]
         try:
-            status, output, error_text = cmd.Git().execute(
+            started = cmd.Git().execute(
                 [*command, *words],
                 istream=stdin,
                 env=environment,
-                kill_after_timeout=GIT_DEADLINE,
-                stdout_as_string=False,
-                strip_newline_in_stdout=False,
-                with_exceptions=False,
-                with_extended_output=True,
+                as_process=True,
+                start_new_session=True,  # git and its filters are one process group, which `_end` can signal
             )
         except GitCommandNotFound as error:
             raise _missing() from error
-        if status < 0 and error_text.startswith("Timeout: "):
+        process = started.proc  # `started` ends git when nothing refers to it any more
+        assert process is not None
+        try:
+            output, errors = process.communicate(timeout=GIT_DEADLINE)
+        except subprocess.TimeoutExpired:
+            _end(process)
             raise SourceError(
                 f"`git {words[0]}` in {named(self.folder)} took longer than {GIT_DEADLINE:g} s",
                 hint=f"see whether `{git_line(self.folder, 'status')}` ends",
             )
-        return Answer(status, output, error_text)
+        except BaseException:
+            _end(process)
+            raise
+        return Answer(process.returncode, output, errors.decode("utf-8", "replace").rstrip())
 
     def fail(self, answer: Answer) -> NoReturn:
         """Raises what git's words mean."""
@@ -135,6 +148,21 @@ class Git:
 def one_line(output: bytes) -> str:
     """One line of output; a name may itself hold a line's end."""
     return os.fsdecode(output.removesuffix(b"\n"))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends git and its filters, and closes their pipes. Blocks for `_GRACE` at most."""
+    _signal_all(process, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE)
+    _signal_all(process, signal.SIGKILL)
+    with process:  # closes its pipes and waits for it
+        pass
+
+
+def _signal_all(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # all have ended; macOS forbids to signal a zombie
+        os.killpg(process.pid, number)
 
 
 def _program() -> str:
