@@ -10,7 +10,8 @@ import json
 import os
 import shlex
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,11 @@ GIVEN_UP = 0
 
 
 class Registry:
-    """One user's runs and uploads, in `registry.db` of the home. Safe for several processes; not for several threads
-    at once."""
+    """One user's runs and uploads, in `registry.db` of the home. Several processes and threads may use it at once."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._lock = threading.Lock()  # held around each statement together with the reading of its rows
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -94,7 +95,9 @@ class Registry:
             raise
 
     def close(self) -> None:
-        self._db.close()
+        """May be called twice; whatever is called later raises."""
+        with self._lock:
+            self._db.close()
 
     def _migrate(self) -> None:
         done = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -117,17 +120,20 @@ class Registry:
             self._db.execute("ROLLBACK")
             raise
 
-    def _execute(self, query: str, values: Iterable[Any] = ()) -> sqlite3.Cursor:
-        try:
-            return self._db.execute(query, [_stored(value) for value in values])
-        except sqlite3.Error as error:
-            raise self._unusable(error)
+    def _rows(self, query: str, values: Iterable[Any] = ()) -> list[sqlite3.Row]:
+        with self._lock:
+            try:
+                return self._db.execute(query, [_stored(value) for value in values]).fetchall()
+            except sqlite3.Error as error:
+                raise self._unusable(error)
 
-    def _rows(self, query: str, values: Iterable[Any] = ()) -> Iterator[sqlite3.Row]:
-        try:
-            yield from self._execute(query, values)
-        except sqlite3.Error as error:
-            raise self._unusable(error)
+    def _change(self, query: str, values: Iterable[Any] = ()) -> int:
+        """The row that was inserted last."""
+        with self._lock:
+            try:
+                return self._db.execute(query, [_stored(value) for value in values]).lastrowid or 0
+            except sqlite3.Error as error:
+                raise self._unusable(error)
 
     def _unusable(self, error: Exception) -> RemoterunError:
         file = shlex.quote(str(self._file))
@@ -148,7 +154,7 @@ class Registry:
         labels: Iterable[str] = (),
     ) -> Run:
         """A new run, REQUESTED, with the next number."""
-        cursor = self._execute(
+        number = self._change(
             "INSERT INTO runs (key, machine, home_id, state, command, description, labels, created, client_pid)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -163,49 +169,45 @@ class Registry:
                 os.getpid(),
             ),
         )
-        return self.run(cursor.lastrowid or 0)
+        return self.run(number)
 
     def run(self, number: int | str) -> Run:
         """By number, or `last`. Raises `NotFound`."""
         if number == LAST:
-            row = self._execute("SELECT * FROM runs ORDER BY number DESC LIMIT 1").fetchone()
-            if row is None:
+            rows = self._rows("SELECT * FROM runs ORDER BY number DESC LIMIT 1")
+            if not rows:
                 raise NotFound("there is no run yet", hint='remoterun run "echo hello"')
         else:
             try:
-                row = self._execute("SELECT * FROM runs WHERE number = ?", (int(number),)).fetchone()
+                rows = self._rows("SELECT * FROM runs WHERE number = ?", (int(number),))
             except (OverflowError, ValueError):  # more digits than any run number has
-                row = None
-            if row is None:
+                rows = []
+            if not rows:
                 raise NotFound(f"there is no run {str(number)[:20]}", hint="remoterun ps")
-        return _run(row)
+        return _run(rows[0])
 
     def runs(self, limit: int | None = None, labels: Iterable[str] = ()) -> list[Run]:
         """The newest `limit` runs (None: all) that carry any of `labels`, oldest first."""
         wanted = set(labels)
-        found = []
-        for row in self._rows("SELECT * FROM runs ORDER BY number DESC"):
-            run = _run(row)
-            if wanted and not wanted & set(run.labels):
-                continue
-            found.append(run)
-            if limit is not None and len(found) >= limit:
-                break
-        return found[::-1]
+        enough = -1 if limit is None or wanted else limit
+        found = [_run(row) for row in self._rows("SELECT * FROM runs ORDER BY number DESC LIMIT ?", (enough,))]
+        chosen = [run for run in found if not wanted or wanted & set(run.labels)]
+        return chosen[:limit][::-1]
 
     def give_up(self, run: Run) -> None:
         """Record that this client hands the run over no more."""
-        self._execute("UPDATE runs SET client_pid = ? WHERE key = ?", (GIVEN_UP, run.key))
+        self._change("UPDATE runs SET client_pid = ? WHERE key = ?", (GIVEN_UP, run.key))
 
     def abandoned(self, run: Run) -> bool:
         """Whether the client that was to hand this run over is gone, or has given up."""
-        row = self._execute("SELECT client_pid FROM runs WHERE key = ?", (run.key,)).fetchone()
-        if row is None or row["client_pid"] in (None, os.getpid()):
+        rows = self._rows("SELECT client_pid FROM runs WHERE key = ?", (run.key,))
+        pid = rows[0]["client_pid"] if rows else None
+        if pid in (None, os.getpid()):
             return False
-        if row["client_pid"] == GIVEN_UP:
+        if pid == GIVEN_UP:
             return True
         try:
-            os.kill(row["client_pid"], 0)
+            os.kill(pid, 0)
         except ProcessLookupError:
             return True
         except PermissionError:
@@ -217,7 +219,7 @@ class Registry:
         before = [origin.value for origin, targets in MOVES.items() if state in targets or origin is state]
         marks = ",".join("?" * len(before))
         fields = dict(status, state=state.value)
-        self._execute(
+        self._change(
             f"UPDATE runs SET state = ?, status = json_patch(status, ?), last_seen = ?"
             f" WHERE key = ? AND state IN ({marks})",
             (state.value, json.dumps(fields), now, run.key, *before),
@@ -230,20 +232,20 @@ class Registry:
             corrected = run.with_status(status, now)
         except (ValueError, TypeError) as error:
             raise HostError(f"{run.machine.name} says of run {run.number} what makes no sense: {error}"[:300])
-        self._execute(
+        self._change(
             "UPDATE runs SET state = ?, status = ?, last_seen = ? WHERE key = ?",
             (status["state"], json.dumps(status), now, run.key),
         )
         return corrected
 
     def remove_run(self, run: Run) -> None:
-        self._execute("DELETE FROM runs WHERE key = ?", (run.key,))
+        self._change("DELETE FROM runs WHERE key = ?", (run.key,))
 
     # -- uploads
 
     def record_upload(self, upload: Upload, machine: MachineType, now: float | None) -> None:
         """`now`, in seconds since 1970: the newest of a name is the one recorded last. None: as it was."""
-        self._execute(
+        self._change(
             "INSERT OR REPLACE INTO uploads"
             " (name, home_id, machine, version, digest, size, files, created, path, recorded)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?,"
@@ -275,7 +277,7 @@ class Registry:
         return found
 
     def forget_upload(self, name: str, home_id: str) -> None:
-        self._execute("DELETE FROM uploads WHERE name = ? AND home_id = ?", (name, home_id))
+        self._change("DELETE FROM uploads WHERE name = ? AND home_id = ?", (name, home_id))
 
 
 def _run(row: sqlite3.Row) -> Run:

@@ -23,7 +23,7 @@ def examine(client: Client, machine: MachineType) -> list[dict[str, Any]]:
     """Checks with name, ok (None: not needed), detail, fix; those that a fault makes impossible are left out."""
     begun = time.monotonic()
     try:
-        client.session(machine)
+        client.machines.session(machine)
     except HostError as error:
         return _unreachable(error)
     took = time.monotonic() - begun
@@ -31,7 +31,7 @@ def examine(client: Client, machine: MachineType) -> list[dict[str, Any]]:
     if machine.host is not None:
         checks += [_good("link", f"{machine.host} answered in {took:.2f} s"), _good("host key", "known and the same")]
     asked = time.time()
-    found = client.examine(machine)
+    found = client.machines.doctor(machine)
     answered = time.time()
     for check in found:
         if check["name"] == "clock":

@@ -1,29 +1,62 @@
-"""The public API: what the command line calls, and a program may. Blocking; one `Client` per thread.
+"""The public API: what the command line calls, and a program may. Its words are those of the command line.
 
     with Client() as client:
-        client.upload(Path("data/input.txt"), name="doom")
-        run = client.submit(RunRequest("python -m trainer.train --data_dir=./data",
-                                       mounts=(Mount.parse("uploads/doom:data"),)), source=client.source())
-        for item in client.follow(run.number):
+        client.uploads.upload(Path("data/input.txt"), name="doom")
+        run = client.runs.submit(RunRequest("python -m trainer.train --data_dir=./data",
+                                            mounts=(Mount.parse("uploads/doom:data"),)), snapshot(Path(".")))
+        for item in client.runs.follow(run.number):
             ...
-        client.copy("runs/last/models", Path("."))
+        client.files.copy("runs/last/models", Path("."))
 
-Nothing here prints or asks; questions come as exceptions or through the callbacks that are passed in.
+Every call blocks. Several threads may use one `Client`. Nothing here prints or asks; questions come as exceptions or
+through the callbacks that are passed in.
 """
 
 from __future__ import annotations
 
+from typing import Self
+
+from remoterun.client.connections import Connections
+from remoterun.client.files import Files
 from remoterun.client.machines import Machines
 from remoterun.client.runs import Item, LogBytes, Note, Runs, StateChange
-from remoterun.client.submitting import Submitting
-from remoterun.client.uploads import Uploaded
+from remoterun.client.uploads import Uploaded, Uploads
+from remoterun.config import Config
 from remoterun.errors import TransferError
+from remoterun.registry import Registry
+from remoterun.session import Prompts
 from remoterun.transfer import Fetched
 from remoterun.upkeep import Checked, Collected, Usage
 
 
-class Client(Submitting, Runs, Machines):
-    """Everything a user can do. Sessions are opened when needed and kept until `close`."""
+class Client:
+    """Everything a user can do, by noun. Connections are opened when they are needed and kept until `close`."""
+
+    def __init__(self, config: Config | None = None, prompts: Prompts | None = None) -> None:
+        self.connections = Connections(config, prompts)
+        self.files = Files(self.connections)
+        self.uploads = Uploads(self.connections)
+        self.runs = Runs(self.connections)
+        self.machines = Machines(self.connections)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop every connection; runs go on. Calls in other threads end with an error. May be called twice."""
+        self.connections.close()
+
+    @property
+    def config(self) -> Config:
+        return self.connections.config
+
+    @property
+    def registry(self) -> Registry:
+        """What is known here of runs and uploads, without asking a machine."""
+        return self.connections.registry
 
 
 __all__ = [

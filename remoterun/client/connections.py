@@ -1,11 +1,14 @@
-"""The conversations that a client has open, and what it remembers."""
+"""What the parts of a client share: its configuration, its registry, and the conversations that it has open."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from remoterun import config as configuration
 from remoterun import machines
+from remoterun.errors import UsageError
 from remoterun.model import MachineType
 from remoterun.registry import Registry
 from remoterun.session import Prompts, Session, host_of
@@ -13,54 +16,105 @@ from remoterun.session import Prompts, Session, host_of
 if TYPE_CHECKING:
     from remoterun.hosts.base import Host
 
+A = TypeVar("A")
+B = TypeVar("B")
+
 
 class Connections:
-    """Sessions are opened when needed and kept until `close`."""
+    """Sessions are opened when they are needed, one for each machine, and kept until `close`.
+
+    Any thread may call any method. Questions to a person are asked one at a time.
+    """
 
     def __init__(self, config: configuration.Config | None = None, prompts: Prompts | None = None) -> None:
         self.config = config or configuration.load()
-        self._prompts = prompts or Prompts()
+        self.closed = threading.Event()
+        self._prompts = _one_at_a_time(prompts or Prompts())
+        self._lock = threading.Lock()  # guards what follows; never held while something blocks
         self._sessions: dict[MachineType, Session] = {}
-        self._registry: Registry | None = None
+        self._opening: dict[MachineType, threading.Lock] = {}
         self._hosts: list[Host] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._registry: Registry | None = None
 
     def close(self) -> None:
-        """Drop every connection. Runs go on. May be called twice."""
-        for session in self._sessions.values():
-            session.close()
-        self._sessions.clear()
-        for host in self._hosts:
-            host.close()
-        self._hosts.clear()
-        if self._registry is not None:
-            self._registry.close()
+        """Drop every connection; runs go on. What another thread is doing with them ends with an error. May be called
+        twice."""
+        with self._lock:
+            self.closed.set()
+            sessions, hosts, registry = list(self._sessions.values()), list(self._hosts), self._registry
+            self._sessions.clear()
+            self._hosts.clear()
             self._registry = None
+        for session in sessions:
+            session.close()
+        for host in hosts:
+            host.close()
+        if registry is not None:
+            registry.close()
 
     @property
     def registry(self) -> Registry:
-        if self._registry is None:
-            self._registry = Registry(self.config.home / "registry.db")
-        return self._registry
+        with self._lock:
+            self._check_open()
+            if self._registry is None:
+                self._registry = Registry(self.config.home / "registry.db")
+            return self._registry
 
     def machine(self, name: str | None) -> MachineType:
-        """Raises `NotFound`."""
+        """The machine type that a name stands for (None: the default one). Raises `NotFound`."""
         return machines.resolve(name, self.config)
 
     def session(self, machine: MachineType) -> Session:
         """The open session with a machine, or a new one. Raises `HostError`."""
-        known = self._sessions.get(machine)
-        if known is not None and known.alive:
-            return known
-        if known is not None:
-            known.close()
-        session = Session(
-            machine, host_of(machine, self.config, self._prompts), lambda: host_of(machine, self.config, Prompts())
-        )
-        self._sessions[machine] = session
-        return session
+        with self._lock:
+            self._check_open()
+            opening = self._opening.setdefault(machine, threading.Lock())
+        with opening:
+            with self._lock:
+                self._check_open()
+                known = self._sessions.get(machine)
+            if known is not None:
+                if known.alive:
+                    return known
+                known.close()
+            session = Session(
+                machine, host_of(machine, self.config, self._prompts), lambda: host_of(machine, self.config, Prompts())
+            )
+            with self._lock:
+                if not self.closed.is_set():
+                    self._sessions[machine] = session
+                    return session
+            session.close()
+            raise _closed()
+
+    def host(self, machine: MachineType) -> Host:
+        """Another host of a machine, which lives until this is closed."""
+        host = host_of(machine, self.config, self._prompts)
+        with self._lock:
+            self._check_open()
+            self._hosts.append(host)
+        return host
+
+    def _check_open(self) -> None:
+        if self.closed.is_set():
+            raise _closed()
+
+
+def _closed() -> UsageError:
+    return UsageError("this client is closed", hint="make another Client")
+
+
+def _one_at_a_time(prompts: Prompts) -> Prompts:
+    lock = threading.Lock()
+
+    def alone(ask: Callable[[A], B] | None) -> Callable[[A], B] | None:
+        if ask is None:
+            return None
+
+        def asked(about: A) -> B:
+            with lock:
+                return ask(about)
+
+        return asked
+
+    return Prompts(alone(prompts.confirm_host_key), alone(prompts.ask_passphrase), alone(prompts.ask_password))

@@ -1,4 +1,4 @@
-"""The files of uploads and runs: listed, copied here, shown in the browser, removed."""
+"""The files of uploads and runs: listed, copied here, shown in the browser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from remoterun import transfer
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client.connections import Connections
-from remoterun.errors import NotFound, UsageError
+from remoterun.errors import NotFound
 from remoterun.model import Resource, did_you_mean
 from remoterun.session import Session
 from remoterun.transfer import Conflict, Fetched, Progress
@@ -18,22 +18,16 @@ if TYPE_CHECKING:
     from remoterun.model_page import Model, Page
 
 
-class Files(Connections):
+class Files:
     """What a client does with the files of a resource."""
 
-    def list_files(self, resource: Resource) -> tuple[Manifest, dict[str, Any]]:
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def list(self, resource: Resource) -> tuple[Manifest, dict[str, Any]]:
         """(what is below a resource, {"live", "folder", "about"}). Raises `NotFound`."""
         session, where = self._locate(resource)
-        return self._manifest(session, where, resource)
-
-    def _manifest(self, session: Session, where: dict[str, Any], resource: Resource) -> tuple[Manifest, dict[str, Any]]:
-        """As `transfer.fetch_manifest`; what is missing is named as it was typed."""
-        try:
-            return transfer.fetch_manifest(session, where)
-        except NotFound as error:
-            if not resource.sub or error.hint:
-                raise
-            raise NotFound(f"there is no `{show(str(resource))}`", hint=f"remoterun ls {resource.kind}/{resource.name}")
+        return manifest_of(session, where, resource)
 
     def copy(
         self,
@@ -58,7 +52,7 @@ class Files(Connections):
                 error.hint = f"remoterun ls {resource.kind}/{resource.name}"
             raise
 
-    def page(
+    def open(
         self,
         source: str,
         port: int = 0,
@@ -77,13 +71,13 @@ class Files(Connections):
             model = self._fetch_model(Resource.parse(source), progress or Progress())
         else:
             model = pages.local_model(Path(source))
-        return pages.Page(model, pages.libraries(self.config.home, note), port)
+        return pages.Page(model, pages.libraries(self._connections.config.home, note), port)
 
     def _fetch_model(self, resource: Resource, progress: Progress) -> Model:
         from remoterun import model_page as pages
 
         session, where = self._locate(resource)
-        listed, about = self._manifest(session, where, resource)
+        listed, about = manifest_of(session, where, resource)
         live = bool(about.get("live"))
         again = f"remoterun ls {resource}"
         try:
@@ -94,54 +88,24 @@ class Files(Connections):
             raise
         where["sub"] = "/".join(part for part in (resource.sub, sub) if part)
         name = str(Resource(resource.kind, str(where.get("number", resource.name)), where["sub"]))
-        folder = self.config.home / "page" / name
+        folder = self._connections.config.home / "page" / name
 
         def fetch(names: frozenset[str]) -> None:
             transfer.fetch(session, where, folder, lambda _: True, progress, only=names)
 
         return pages.refresh(name, folder, fetch, live=live)
 
-    def remove(self, resource: Resource) -> bool:
-        """Delete an upload or an ended run, there and from the registry; whether there was one.
-
-        Raises `UsageError` for a path inside one, or a run that has not ended.
-        """
-        if resource.sub:
-            raise UsageError(
-                f"{show(str(resource))} is inside one: only a whole upload or run can be removed",
-                hint=f"remoterun rm {resource.kind}/{resource.name}",
-            )
-        if resource.kind == "runs":
-            run = self.registry.run(resource.name)
-            try:
-                self.session(run.machine).call("remove_run", key=run.key)
-            except UsageError as error:
-                raise UsageError(
-                    f"run {run.number} can't be removed: {error.message}",
-                    hint=f"remoterun stop {run.number} or remoterun kill {run.number} first",
-                )
-            self.registry.remove_run(run)
-            return True
-        known = self.registry.uploads(resource.name)
-        where = [machine for _, machine in known] or [self.machine(None)]
-        removed = False
-        for machine in where:
-            session = self.session(machine)
-            removed = bool(session.call("remove_upload", name=resource.name).get("removed")) or removed
-            self.registry.forget_upload(resource.name, session.home_id)
-        return removed or bool(known)
-
     def _locate(self, resource: Resource) -> tuple[Session, dict[str, Any]]:
         """The session of the machine that holds a resource, and how the agent calls it."""
         if resource.kind == "runs":
-            run = self.registry.run(resource.name)
+            run = self._connections.registry.run(resource.name)
             where = {"kind": "run", "key": run.key, "number": run.number, "sub": resource.sub}
-            return self.session(run.machine), where
-        known = self.registry.uploads(resource.name)
-        machine = known[0][1] if known else self.machine(None)
-        session = self.session(machine)
+            return self._connections.session(run.machine), where
+        known = self._connections.registry.uploads(resource.name)
+        machine = known[0][1] if known else self._connections.machine(None)
+        session = self._connections.session(machine)
         if not known and not session.versions(resource.name, newest=True):
-            names = {upload.name for upload, _ in self.registry.uploads()}
+            names = {upload.name for upload, _ in self._connections.registry.uploads()}
             close = did_you_mean(resource.name, names)
             hint = f"did you mean uploads/{close}?" if close else "remoterun ls uploads"
             raise NotFound(f"there is no upload `{resource.name}`", hint=hint)
@@ -149,3 +113,13 @@ class Files(Connections):
         if known:
             where["digest"] = known[0][0].digest
         return session, where
+
+
+def manifest_of(session: Session, where: dict[str, Any], resource: Resource) -> tuple[Manifest, dict[str, Any]]:
+    """What `transfer.fetch_manifest` returns; its error names what is missing as it was typed."""
+    try:
+        return transfer.fetch_manifest(session, where)
+    except NotFound as error:
+        if not resource.sub or error.hint:
+            raise
+        raise NotFound(f"there is no `{show(str(resource))}`", hint=f"remoterun ls {resource.kind}/{resource.name}")

@@ -9,13 +9,24 @@ from remoterun import machines, upkeep
 from remoterun.client.connections import Connections
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, check_time
-from remoterun.session import host_of
+from remoterun.session import Session
 from remoterun.transfer import Progress
 from remoterun.upkeep import Checked, Collected, Usage
 
 
-class Machines(Connections):
+class Machines:
     """What a client does with machines and their homes."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def get(self, name: str | None = None) -> MachineType:
+        """The machine type that a name stands for (None: the default one). Raises `NotFound`."""
+        return self._connections.machine(name)
+
+    def session(self, machine: MachineType) -> Session:
+        """An open conversation with the agent of a machine. Raises `HostError`."""
+        return self._connections.session(machine)
 
     def fabric(self, name: str) -> Any:
         """A `fabric.Connection` to a machine, for what remoterun has no command for; its host key is checked and the
@@ -25,14 +36,13 @@ class Machines(Connections):
         """
         from remoterun.hosts.ssh.host import SSHHost
 
-        machine = self.machine(name)
-        host = host_of(machine, self.config, self._prompts)
+        machine = self.get(name)
+        host = self._connections.host(machine)
         if not isinstance(host, SSHHost):
             raise UsageError(f"`{machine.name}` is the machine in front of us", hint="use subprocess")
-        self._hosts.append(host)
         return host.fabric()
 
-    def examine(self, machine: MachineType) -> list[dict[str, Any]]:
+    def doctor(self, machine: MachineType) -> list[dict[str, Any]]:
         """The agent's part of `doctor`: checks with name, ok, detail, fix."""
         session = self.session(machine)
         answer = session.call("doctor", engine=machine.engine, gpus=machine.gpus, base=machine.base_image)
@@ -44,9 +54,7 @@ class Machines(Connections):
                     check_time(check.get("time"))
         return checks
 
-    # -- upkeep
-
-    def verify(
+    def check(
         self,
         machine: str | None = None,
         *,
@@ -58,13 +66,15 @@ class Machines(Connections):
         machine that were uploaded, from other machines. `note` is called with what could not be asked. Blocks for as
         long as it takes to read all of it. Raises `HostError`.
         """
-        type_ = self.machine(machine)
-        known = [found for _, found in self.registry.uploads()] + [run.machine for run in self.registry.runs()]
-        others = upkeep.others([*machines.listing(self.config), *known], type_)
-        elsewhere = upkeep.Elsewhere(self.registry, others, self.session)
+        type_ = self.get(machine)
+        known = [found for _, found in self._connections.registry.uploads()] + [
+            run.machine for run in self._connections.registry.runs()
+        ]
+        others = upkeep.others([*machines.listing(self._connections.config), *known], type_)
+        elsewhere = upkeep.Elsewhere(self._connections.registry, others, self.session)
         return upkeep.verify(self.session(type_), elsewhere, repair, progress or Progress(), note)
 
-    def collect(
+    def gc(
         self,
         machine: str | None = None,
         *,
@@ -77,9 +87,9 @@ class Machines(Connections):
         with `envs` environments that nothing has used for `unused` seconds (default: a week). Safe at any moment.
         Raises `HostError`, `TransferError` for a home that is damaged, `UsageError` while another one is at work.
         """
-        session = self.session(self.machine(machine))
-        return upkeep.collect(session, self.registry, keep, envs, unused, dry_run)
+        session = self.session(self.get(machine))
+        return upkeep.collect(session, self._connections.registry, keep, envs, unused, dry_run)
 
-    def usage(self, machine: str | None = None) -> Usage:
+    def df(self, machine: str | None = None) -> Usage:
         """Who uses how much of a machine's home. Raises `HostError`."""
-        return upkeep.usage(self.session(self.machine(machine)), self.registry)
+        return upkeep.usage(self.session(self.get(machine)), self._connections.registry)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 from remoterun.agent.shared.protocol import Frame
 from remoterun.agent.shared.states import Reason, RunState
-from remoterun.client.connections import Connections
+from remoterun.client.submitting import Submitting
 from remoterun.errors import HostError, HostUnreachable, LinkLost, NotFound, UsageError
 from remoterun.model import MachineType, Run, check_time
 
@@ -50,18 +50,18 @@ class Note:
 Item = LogBytes | StateChange | Note
 
 
-class Runs(Connections):
+class Runs(Submitting):
     """What a client does with runs."""
 
-    def run(self, number: int | str) -> Run:
+    def get(self, number: int | str) -> Run:
         """A run as its machine knows it; if that can't be reached, as it was last seen (`reachable` is False)."""
-        return self._ask([self.registry.run(number)])[0]
+        return self._ask([self._connections.registry.run(number)])[0]
 
-    def runs(self, limit: int | None = 50, labels: Iterable[str] = ()) -> list[Run]:
+    def list(self, limit: int | None = 50, labels: Iterable[str] = ()) -> Sequence[Run]:
         """The newest runs, oldest first; those that may have moved are asked for, machine by machine, all at once."""
-        return self._ask(self.registry.runs(limit, labels))
+        return self._ask(self._connections.registry.runs(limit, labels))
 
-    def _ask(self, runs: list[Run]) -> list[Run]:
+    def _ask(self, runs: Sequence[Run]) -> Sequence[Run]:
         moving: dict[MachineType, list[Run]] = {}
         for run in runs:
             if not run.final:
@@ -75,10 +75,10 @@ class Runs(Connections):
                     seen[run.key] = self._corrected(run, answer)
         return [seen.get(run.key, run) for run in runs]
 
-    def _statuses(self, machine: MachineType, runs: list[Run]) -> dict[str, dict[str, Any]] | None:
+    def _statuses(self, machine: MachineType, runs: Sequence[Run]) -> dict[str, dict[str, Any]] | None:
         """By key; None when the machine can't be asked."""
         try:
-            session = self.session(machine)
+            session = self._connections.session(machine)
             answer = session.call("runs", keys=[run.key for run in runs])
             with session.understood():
                 statuses = {str(status["key"]): dict(status) for status in answer["runs"]}
@@ -95,12 +95,12 @@ class Runs(Connections):
         status = answer.get(run.key)
         if status is not None:
             try:
-                return self.registry.see(run, status, time.time())
+                return self._connections.registry.see(run, status, time.time())
             except HostError:
                 return replace(run, reachable=False)
         if run.state in HAND_OVER:
-            if self.registry.abandoned(run):
-                return self.registry.move(
+            if self._connections.registry.abandoned(run):
+                return self._connections.registry.move(
                     run,
                     RunState.FAILED,
                     time.time(),
@@ -108,7 +108,7 @@ class Runs(Connections):
                     message="remoterun was ended before the run was handed over",
                 )
             return run
-        return self.registry.move(
+        return self._connections.registry.move(
             run,
             RunState.INTERRUPTED,
             time.time(),
@@ -116,18 +116,18 @@ class Runs(Connections):
             message=f"{run.machine.name} knows this run no more",
         )
 
-    def details(self, number: int | str) -> tuple[Run, dict[str, Any]]:
+    def info(self, number: int | str) -> tuple[Run, dict[str, Any]]:
         """(run, {"spec", "folder", "events"} as its machine has them; None each if it never got the run).
 
         Raises `HostError`, `NotFound`.
         """
-        run = self.registry.run(number)
+        run = self._connections.registry.run(number)
         try:
-            answer = self.session(run.machine).call("run", key=run.key)
+            answer = self._connections.session(run.machine).call("run", key=run.key)
         except NotFound:
-            return self.run(number), {"spec": None, "folder": None, "events": None}
+            return self.get(number), {"spec": None, "folder": None, "events": None}
         details = {name: answer.get(name) for name in ("spec", "folder", "events")}
-        return self.registry.see(run, answer.get("status"), time.time()), details
+        return self._connections.registry.see(run, answer.get("status"), time.time()), details
 
     def follow(
         self,
@@ -144,11 +144,11 @@ class Runs(Connections):
         Each byte of the log comes once, in order, whatever happens to the link: with `patient`, a lost connection is
         made again, for as long as it takes, and the log goes on where it stopped.
         """
-        run = self.registry.run(number)
+        run = self._connections.registry.run(number)
         if run.state in HAND_OVER:
-            run = self.run(number)
+            run = self.get(number)
             if not run.reachable:
-                self.session(run.machine)  # says why
+                self._connections.session(run.machine)  # says why
                 raise HostError(f"{run.machine.name} does not say what became of run {run.number}", hint="try again")
         if run.final and run.started is None and run.ended is None:  # its machine never got it
             yield StateChange(run.state, {"state": run.state.value, "message": run.message}, run)
@@ -159,7 +159,7 @@ class Runs(Connections):
         while True:
             arguments: dict[str, Any] = {"offset": offset, "events": events, "follow": live, "timed": timed}
             try:
-                session = self.session(run.machine)
+                session = self._connections.session(run.machine)
                 if not started:
                     arguments.update(tail=tail, since=None if since is None else since + session.ahead)
                 with session.stream("follow", key=run.key, **arguments) as stream:
@@ -176,7 +176,7 @@ class Runs(Connections):
                             events += 1
                         if item is not None:
                             yield item
-                    run = self.registry.see(run, stream.result.get("status"), time.time())
+                    run = self._connections.registry.see(run, stream.result.get("status"), time.time())
                     return
             except HostError as error:
                 if not live or not patient or not isinstance(error, (LinkLost, HostUnreachable)):
@@ -205,7 +205,7 @@ class Runs(Connections):
             _, told = run.with_event(event)
         except (ValueError, TypeError, ArithmeticError) as error:
             raise HostError(f"{run.machine.name} says of run {run.number} what makes no sense: {error}"[:300])
-        known = self.registry.move(run, RunState(event["state"]), time.time(), **told)
+        known = self._connections.registry.move(run, RunState(event["state"]), time.time(), **told)
         return StateChange(RunState(event["state"]), event, known.with_event(event)[0], past)
 
     def stop(self, number: int | str, grace: float = 10.0) -> tuple[Run, bool]:
@@ -220,13 +220,25 @@ class Runs(Connections):
         return self._request_end("kill", number)
 
     def _request_end(self, op: str, number: int | str, **arguments: Any) -> tuple[Run, bool]:
-        run = self.registry.run(number)
+        run = self._connections.registry.run(number)
         if run.final and run.reason is not Reason.HOST_LOST:  # a host that had lost it may have found it again
             return run, False
         try:
-            answer = self.session(run.machine).call(op, key=run.key, **arguments)
+            answer = self._connections.session(run.machine).call(op, key=run.key, **arguments)
         except NotFound:
-            if run.state in HAND_OVER and not self.registry.abandoned(run):
+            if run.state in HAND_OVER and not self._connections.registry.abandoned(run):
                 raise UsageError(f"run {run.number} is still being handed over to {run.machine.name}", hint="try again")
-            return self.run(number), False
-        return self.registry.see(run, answer.get("status"), time.time()), bool(answer.get("asked"))
+            return self.get(number), False
+        return self._connections.registry.see(run, answer.get("status"), time.time()), bool(answer.get("asked"))
+
+    def remove(self, number: int | str) -> None:
+        """Delete an ended run, there and from the registry. Raises `UsageError` for one that has not ended."""
+        run = self._connections.registry.run(number)
+        try:
+            self._connections.session(run.machine).call("remove_run", key=run.key)
+        except UsageError as error:
+            raise UsageError(
+                f"run {run.number} can't be removed: {error.message}",
+                hint=f"remoterun stop {run.number} or remoterun kill {run.number} first",
+            )
+        self._connections.registry.remove_run(run)

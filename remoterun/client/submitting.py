@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from remoterun import transfer
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Entry, Manifest, show
-from remoterun.client.files import Files
-from remoterun.client.uploads import Uploads
+from remoterun.client.connections import Connections
+from remoterun.client.files import manifest_of
+from remoterun.client.uploads import bring
 from remoterun.environments import context
 from remoterun.errors import LinkLost, RemoterunError, UsageError
 from remoterun.model import MachineType, Mount, Resource, Run, RunRequest, new_key
@@ -23,21 +24,11 @@ if TYPE_CHECKING:
     from remoterun.source import Source
 
 
-class Submitting(Uploads, Files):
+class Submitting:
     """How a client makes a run."""
 
-    def source(
-        self,
-        folder: Path | None = None,
-        *,
-        commit_ref: str | None = None,
-        include_untracked: bool = False,
-        no_git: bool = False,
-    ) -> Source:
-        """The snapshot of the work tree around `folder` (default: the current one). Raises `SourceError`."""
-        from remoterun.source import snapshot
-
-        return snapshot(folder or Path.cwd(), commit_ref=commit_ref, include_untracked=include_untracked, no_git=no_git)
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
 
     def submit(
         self,
@@ -52,16 +43,16 @@ class Submitting(Uploads, Files):
         What can be refused is refused before a number is given. Raises `UsageError`, `HostError`, `TransferError`.
         """
         progress = progress or Progress()
-        type_ = self.machine(machine)
+        type_ = self._connections.machine(machine)
         places = self.check(request, source, type_)
-        tree = _source_tree(source, self.config.home / "digests")
-        session = self.session(type_)
+        tree = _source_tree(source, self._connections.config.home / "digests")
+        session = self._connections.session(type_)
         mounts = [
             self._mount(mount, place, session, progress) for mount, place in zip(request.mounts, places, strict=True)
         ]
         key = new_key()
         description = request.description or (source.subject if source is not None else None)
-        run = self.registry.add_run(
+        run = self._connections.registry.add_run(
             key, type_, session.home_id, request.command, time.time(), description, request.labels
         )
         cast(run)
@@ -71,19 +62,21 @@ class Submitting(Uploads, Files):
             extra = {**blobs, build.digest: build.encode()}
             if source is not None and source.commit is not None and source.diff:  # as `_spec` refers to it
                 extra[_sha256(source.diff)] = source.diff
-            run = self.registry.move(run, RunState.UPLOADING, time.time())
+            run = self._connections.registry.move(run, RunState.UPLOADING, time.time())
             manifest, _ = transfer.send_tree(session, tree, extra, progress)
             spec = _spec(run, request, source, manifest, mounts)
             asked = True
             result, _ = session.request("submit", manifest.encode(), spec=spec)
         except BaseException as error:
             if asked and (isinstance(error, LinkLost) or not isinstance(error, RemoterunError)):
-                self.registry.give_up(run)
+                self._connections.registry.give_up(run)
                 raise  # it may have been handed over; whoever looks next learns it from the machine
             message = error.message if isinstance(error, RemoterunError) else "interrupted before it was handed over"
-            self.registry.move(run, RunState.FAILED, time.time(), reason=Reason.START_FAILED.value, message=message)
+            self._connections.registry.move(
+                run, RunState.FAILED, time.time(), reason=Reason.START_FAILED.value, message=message
+            )
             raise
-        return self.registry.see(run, result.get("status"), time.time())
+        return self._connections.registry.see(run, result.get("status"), time.time())
 
     def check(self, request: RunRequest, source: Source | None, machine: MachineType) -> list[str]:
         """Where each mount goes. Raises `UsageError` for what is refused without asking the machine."""
@@ -91,7 +84,7 @@ class Submitting(Uploads, Files):
         _check_places(places, request)
         for mount in request.mounts:
             if mount.resource.kind == "runs":
-                self.registry.run(mount.resource.name)
+                self._connections.registry.run(mount.resource.name)
         if machine.engine == "process":
             _check_for_process(request, places, machine)
         return places
@@ -101,15 +94,15 @@ class Submitting(Uploads, Files):
         resource: Resource = mount.resource
         described = {"typed": str(resource), "path": mount.path, "place": place}
         if resource.kind == "uploads":
-            upload = self._bring(resource.name, session, progress)
+            upload = bring(self._connections, resource.name, session, progress)
             where = {"kind": "upload", "name": upload.name, "version": upload.version, "sub": resource.sub}
             if resource.sub:
-                self._manifest(session, where, resource)  # that it is there, before the run has a number
+                manifest_of(session, where, resource)  # that it is there, before the run has a number
             return {**described, "resource": where}
-        run = self.registry.run(resource.name)
+        run = self._connections.registry.run(resource.name)
         if run.home_id == session.home_id:
             where = {"kind": "run", "key": run.key, "number": run.number, "sub": resource.sub}
-            _, about = self._manifest(session, where, resource)
+            _, about = manifest_of(session, where, resource)
             if about.get("live"):
                 raise _not_saved(resource, run)
             return {**described, "resource": where}
@@ -117,7 +110,7 @@ class Submitting(Uploads, Files):
 
     def _bring_outputs(self, run: Run, resource: Resource, session: Session, progress: Progress) -> dict[str, Any]:
         """Outputs that lie on another machine, as an upload of this one named after the run."""
-        source = self.session(run.machine)
+        source = self._connections.session(run.machine)
         where = {"kind": "run", "key": run.key, "number": run.number, "sub": ""}
         manifest, about = transfer.fetch_manifest(source, where)
         if about.get("live"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,8 +28,11 @@ class Uploaded:
     warnings: tuple[str, ...] = ()
 
 
-class Uploads(Connections):
+class Uploads:
     """What a client does with uploads."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
 
     def upload(self, path: Path, name: str, to: str | None = None, progress: Progress | None = None) -> Uploaded:
         """Make the content of `path` the newest version of the upload `name` on a machine (default: the default one).
@@ -38,11 +41,11 @@ class Uploads(Connections):
         """
         check_upload_name(name)
         progress = progress or Progress()
-        machine = self.machine(to)
+        machine = self._connections.machine(to)
         with ThreadPoolExecutor(1) as pool:  # listing and connecting take as long as the longer of the two
-            reading = pool.submit(transfer.read_tree, path, self.config.home / "digests")
+            reading = pool.submit(transfer.read_tree, path, self._connections.config.home / "digests")
             try:
-                session = self.session(machine)
+                session = self._connections.session(machine)
             finally:
                 tree = reading.result()
         source = str(path.resolve())
@@ -78,17 +81,17 @@ class Uploads(Connections):
 
     def _record(self, session: Session, upload: Upload, path: str | None) -> Upload:
         upload = replace(upload, path=path)
-        self.registry.record_upload(upload, session.machine, time.time())
+        self._connections.registry.record_upload(upload, session.machine, time.time())
         return upload
 
-    def uploads(self) -> list[Upload]:
+    def list(self) -> Sequence[Upload]:
         """The newest of each upload that this client knows, or that the default machine has."""
         found: dict[str, Upload] = {}
-        for upload, _ in self.registry.uploads():
+        for upload, _ in self._connections.registry.uploads():
             found.setdefault(upload.name, upload)
-        machine = self.machine(None)
+        machine = self._connections.machine(None)
         try:
-            session = self.session(machine)
+            session = self._connections.session(machine)
             answer = session.call("uploads")
             with session.understood():
                 listed = [session.upload(str(item["name"]), item) for item in answer["uploads"]]
@@ -101,9 +104,7 @@ class Uploads(Connections):
                 raise
         return sorted(found.values(), key=lambda upload: upload.name)
 
-    def copy_up(
-        self, path: Path, target: Resource, to: str | None = None, progress: Progress | None = None
-    ) -> Uploaded:
+    def add(self, path: Path, target: Resource, to: str | None = None, progress: Progress | None = None) -> Uploaded:
         """Add a file or a folder's contents to an upload, below `target.sub`: a new version of it.
 
         The upload stays where it is; a new one is made on `to`. Raises `UsageError` for a run.
@@ -114,10 +115,10 @@ class Uploads(Connections):
                 hint="remoterun cp PATH uploads/NAME/",
             )
         progress = progress or Progress()
-        added = transfer.read_tree(path, self.config.home / "digests")
+        added = transfer.read_tree(path, self._connections.config.home / "digests")
         single = path.is_file()
-        known = self.registry.uploads(target.name)
-        session = self.session(self.machine(to) if to or not known else known[0][1])
+        known = self._connections.registry.uploads(target.name)
+        session = self._connections.session(self._connections.machine(to) if to or not known else known[0][1])
         entries = {}
         if session.versions(target.name, newest=True):
             base, _ = transfer.fetch_manifest(session, {"kind": "upload", "name": target.name, "sub": ""})
@@ -141,35 +142,52 @@ class Uploads(Connections):
         upload, created = self._commit(session, target.name, manifest, known[0][0].path if known else None)
         return Uploaded(upload, created, sent, tuple(added.warnings))
 
-    def _bring(self, name: str, session: Session, progress: Progress) -> Upload:
-        """The newest version of an upload, on the machine of `session`: there already, or passed on to it."""
-        known = self.registry.uploads(name)
-        here = session.versions(name)
-        if known:
-            newest, machine = known[0]
-            if newest.home_id == session.home_id and here:  # somebody else may have made a newer one there
-                return here[-1]
-            for version in here:
-                if version.digest == newest.digest:
-                    return version
-            if newest.home_id != session.home_id:
-                return self._pass_on(name, newest, machine, session, progress)
-        if here:
-            return here[-1]
-        close = did_you_mean(name, {upload.name for upload, _ in self.registry.uploads()})
-        hint = f"did you mean uploads/{close}?" if close else f"remoterun upload PATH --name {name}"
-        raise NotFound(f"there is no upload `{name}`", hint=hint)
+    def remove(self, name: str) -> bool:
+        """Delete an upload, on every machine that this client knows to have it; whether there was one."""
+        registry = self._connections.registry
+        known = registry.uploads(name)
+        removed = False
+        for machine in [machine for _, machine in known] or [self._connections.machine(None)]:
+            session = self._connections.session(machine)
+            removed = bool(session.call("remove_upload", name=name).get("removed")) or removed
+            registry.forget_upload(name, session.home_id)
+        return removed or bool(known)
 
-    def _pass_on(self, name: str, upload: Upload, machine: MachineType, target: Session, progress: Progress) -> Upload:
-        source = self.session(machine)
-        resource = {"kind": "upload", "name": name, "digest": upload.digest, "sub": ""}
-        manifest, _ = transfer.fetch_manifest(source, resource)
-        transfer.relay(source, manifest, target, progress)
-        result, _ = target.request("commit_upload", manifest.encode(), name=name)
-        with target.understood():
-            copied = target.upload(name, result["version"])
-        self.registry.record_upload(replace(copied, path=upload.path), target.machine, None)  # the original comes first
-        return copied
+
+def bring(connections: Connections, name: str, session: Session, progress: Progress) -> Upload:
+    """The newest version of an upload, on the machine of `session`: there already, or passed on to it."""
+    known = connections.registry.uploads(name)
+    here = session.versions(name)
+    if known:
+        newest, machine = known[0]
+        if newest.home_id == session.home_id and here:  # somebody else may have made a newer one there
+            return here[-1]
+        for version in here:
+            if version.digest == newest.digest:
+                return version
+        if newest.home_id != session.home_id:
+            return _pass_on(connections, name, newest, machine, session, progress)
+    if here:
+        return here[-1]
+    close = did_you_mean(name, {upload.name for upload, _ in connections.registry.uploads()})
+    hint = f"did you mean uploads/{close}?" if close else f"remoterun upload PATH --name {name}"
+    raise NotFound(f"there is no upload `{name}`", hint=hint)
+
+
+def _pass_on(
+    connections: Connections, name: str, upload: Upload, machine: MachineType, target: Session, progress: Progress
+) -> Upload:
+    source = connections.session(machine)
+    resource = {"kind": "upload", "name": name, "digest": upload.digest, "sub": ""}
+    manifest, _ = transfer.fetch_manifest(source, resource)
+    transfer.relay(source, manifest, target, progress)
+    result, _ = target.request("commit_upload", manifest.encode(), name=name)
+    with target.understood():
+        copied = target.upload(name, result["version"])
+    connections.registry.record_upload(
+        replace(copied, path=upload.path), target.machine, None
+    )  # the original comes first
+    return copied
 
 
 def _of_git(tree: Manifest) -> list[str]:

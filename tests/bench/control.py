@@ -95,12 +95,12 @@ def _measure(lab: Lab, host: LabHost, home: Path, rounds: int) -> tuple[list[Row
 
 def _first_line(client: Client) -> dict[str, float]:
     """Seconds from the open connection to the first byte of the log, by step."""
-    client.session(client.machine(None))
+    client.machines.session(client.machines.get(None))
     begun = before = time.perf_counter()
-    run = client.submit(RunRequest("echo hi", image=BASE_IMAGE))
+    run = client.runs.submit(RunRequest("echo hi", image=BASE_IMAGE))
     laps = {"submit": time.perf_counter() - before}
     before, name = time.perf_counter(), "queued"
-    for item in client.follow(run.number):
+    for item in client.runs.follow(run.number):
         if isinstance(item, LogBytes):
             now = time.perf_counter()
             laps[f"{name}, to the first line"] = now - before
@@ -110,7 +110,7 @@ def _first_line(client: Client) -> dict[str, float]:
             now = time.perf_counter()
             laps[name] = now - before
             before, name = now, item.state.value
-    for _ in client.follow(run.number):
+    for _ in client.runs.follow(run.number):
         pass
     return laps
 

@@ -523,7 +523,7 @@ def artist(user: User, home: Path, model: Path) -> User:
     source = user.source({f"made/{path.name}": path.read_bytes() for path in model.iterdir()})
     from remoterun.model import RunRequest
 
-    run = user.client.submit(RunRequest("cp -r made models; date > notes"), source)
+    run = user.client.runs.submit(RunRequest("cp -r made models; date > notes"), source)
     user.place("one").until_final(run.key)
     return user
 

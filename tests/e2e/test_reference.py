@@ -16,6 +16,7 @@ from remoterun.cli.commands import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+PARTS = (client.Files, client.Machines, client.Runs, client.Uploads)
 PARSERS_OWN = {"--help", "--install-completion", "--show-completion"}
 
 
@@ -99,16 +100,22 @@ def test_every_public_name_is_explained() -> None:
         elif inspect.isclass(thing):
             own = thing.__doc__ or ""
             assert own and not (dataclasses.is_dataclass(thing) and own.startswith(f"{name}(")), name
-    for name, method in inspect.getmembers(client.Client, inspect.isfunction):
-        if not name.startswith("_") and name != "close":
-            assert method.__doc__, f"Client.{name}"
+    for part in PARTS:
+        for name, method in inspect.getmembers(part, inspect.isfunction):
+            if not name.startswith("_"):
+                assert method.__doc__, f"{part.__name__}.{name}"
 
 
 def test_every_public_name_is_in_the_readme() -> None:
     library = README.partition("## As a library")[2].partition("\n## ")[0]
-    methods = [name for name, _ in inspect.getmembers(client.Client, inspect.isfunction) if not name.startswith("_")]
+    methods = [
+        f"{part.__name__.lower()}.{name}"
+        for part in PARTS
+        for name, _ in inspect.getmembers(part, inspect.isfunction)
+        if not name.startswith("_")
+    ]
     for name in [*client.__all__, *methods]:
-        assert re.search(rf"\b{name}\b", library), name
+        assert re.search(rf"\b{re.escape(name)}\b", library), name
 
 
 def test_what_troubleshooting_quotes_is_really_said() -> None:

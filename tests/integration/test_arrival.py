@@ -13,6 +13,7 @@ import pytest
 
 from remoterun.client import LogBytes
 from remoterun.model import RunRequest
+from remoterun.source import snapshot
 from tests.workshop import User, build_environment
 
 LIST = r"""
@@ -73,10 +74,10 @@ def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def arrived(user: User, folder: Path, command: str = 'python3 -c "$LIST"', **options: Any) -> Any:
     """What the command prints, as JSON, when run from `folder`."""
     request = RunRequest(command, env=(("LIST", LIST), ("LC_ALL", "C.UTF-8")))
-    with user.client.source(folder, **options) as source:
-        run = user.client.submit(request, source)
-    log = b"".join(item.data for item in user.client.follow(run.number) if isinstance(item, LogBytes))
-    assert user.client.run(run.number).code == 0, log.decode("utf-8", "replace")
+    with snapshot(folder, **options) as source:
+        run = user.client.runs.submit(request, source)
+    log = b"".join(item.data for item in user.client.runs.follow(run.number) if isinstance(item, LogBytes))
+    assert user.client.runs.get(run.number).code == 0, log.decode("utf-8", "replace")
     return json.loads(log)
 
 
@@ -168,4 +169,4 @@ def test_before_the_first_commit_nothing_is_left_behind(user: User, git: Any) ->
     (git.folder / "a").write_text("a\n")
     git("add", "a")
     assert list(arrived(user, git.folder)) == ["a"]
-    assert "leased" not in {use.kind for use in user.client.usage().uses}
+    assert "leased" not in {use.kind for use in user.client.machines.df().uses}

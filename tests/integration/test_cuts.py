@@ -390,17 +390,17 @@ class TestFarAway:
             with Client(Config(tmp_path / "here", "box", {"box": machine}, lab.ssh_config())) as client:
                 severed = Severing(slow.relay, "sending", 0.5)
                 with pytest.raises(RemoterunError):
-                    client.upload(tree.folder, "doom", progress=severed.progress)
+                    client.uploads.upload(tree.folder, "doom", progress=severed.progress)
                 assert severed.done
-                done = client.upload(tree.folder, "doom")
+                done = client.uploads.upload(tree.folder, "doom")
                 assert done.sent.already > 10 << 20
                 stored = host.path(f"/home/{host.user}/.cuts/uploads/doom/1")
                 assert read_files(stored) == read_files(tree.folder)
                 severed = Severing(slow.relay, "copying", 0.5)
                 with pytest.raises(RemoterunError):
-                    client.copy("uploads/doom", tmp_path / "copy", progress=severed.progress)
+                    client.files.copy("uploads/doom", tmp_path / "copy", progress=severed.progress)
                 assert severed.done
-                client.copy("uploads/doom", tmp_path / "copy", refuse)
+                client.files.copy("uploads/doom", tmp_path / "copy", refuse)
                 assert read_files(tmp_path / "copy") == read_files(tree.folder)
                 until(lambda: not list(host.path(f"/home/{host.user}/.cuts/partial").iterdir()))
 

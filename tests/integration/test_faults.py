@@ -27,7 +27,7 @@ from remoterun.agent.shared.states import Reason, RunState
 from remoterun.client import Client, Item, LogBytes, Note, StateChange
 from remoterun.config import Config
 from remoterun.errors import AgentError, HostUnreachable, LinkLost, RemoterunError
-from remoterun.model import MachineType, Resource, Run, RunRequest
+from remoterun.model import MachineType, Run, RunRequest
 from remoterun.transfer import Progress
 from tests.lab import BASE_IMAGE, Docker, Gpu, GpuProcess, Lab, LabHost, Process
 
@@ -152,12 +152,12 @@ class Box:
         self.host.mend()
         left: list[str] = []
         with Client(self.config()) as client:
-            client.uploads()  # any contact goes on with what a fault has left undone
-            for run in client.runs(None):
+            client.uploads.list()  # any contact goes on with what a fault has left undone
+            for run in client.runs.list(None):
                 if not run.final:
                     left.append(f"run {run.number} is {run.state.value}")
                     with suppress(RemoterunError):
-                        client.kill(run.number)
+                        client.runs.kill(run.number)
         if left:  # the test has failed already, or should have
             pytest.fail(", ".join(left))
         if self.host.exec(["which", "docker"]).returncode == 0:
@@ -168,7 +168,7 @@ class Box:
 
 
 class Follow(threading.Thread):
-    """`client.follow` in another terminal: what it yields, as it comes."""
+    """`client.runs.follow` in another terminal: what it yields, as it comes."""
 
     def __init__(self, client: Client, number: int, options: dict[str, Any]) -> None:
         super().__init__(daemon=True)
@@ -180,7 +180,7 @@ class Follow(threading.Thread):
 
     def run(self) -> None:
         try:
-            for item in self.client.follow(self.number, **self.options):
+            for item in self.client.runs.follow(self.number, **self.options):
                 self.items.append(item)
         except BaseException as error:  # noqa: BLE001 - shown by `result`
             self.error = error
@@ -239,14 +239,14 @@ def box(box_of: Boxes, host_a: LabHost) -> Box:
 
 
 def submit(client: Client, command: str, **more: Any) -> Run:
-    return client.submit(RunRequest(command, image=BASE_IMAGE, **more))
+    return client.runs.submit(RunRequest(command, image=BASE_IMAGE, **more))
 
 
 def ended(client: Client, run: Run, seconds: float = 30) -> Run:
     """The run once it has ended."""
 
     def look() -> Run | None:
-        seen = client.run(run.number)
+        seen = client.runs.get(run.number)
         return seen if seen.final else None
 
     found = until(look, seconds, 0.05)
@@ -260,10 +260,6 @@ def raised(action: Callable[[], object]) -> RemoterunError:
         action()
     assert caught.value.message and "\n" not in caught.value.message
     return caught.value
-
-
-def resource(run: Run) -> Resource:
-    return Resource("runs", str(run.number))
 
 
 def cut_for_a_while(box: Box) -> None:
@@ -334,9 +330,9 @@ class TestDockerdDies:
         assert follow.text == counted(1000) == box.log(run)
         assert (end.state, end.reason, end.code) == (RunState.FAILED, Reason.EXIT_NONZERO, 7)
         assert (box.folder(run) / "out" / "result").read_text() == "1\n"
-        assert "can't be removed" in str(raised(lambda: client.remove(resource(run))))
+        assert "can't be removed" in str(raised(lambda: client.runs.remove(run.number)))
         box.host.start_dockerd()
-        box.client().uploads()  # any contact removes what could not be removed
+        box.client().uploads.list()  # any contact removes what could not be removed
         until(lambda: not box.containers())
 
     @pytest.mark.parametrize("end", ["kill", "stop"])
@@ -370,11 +366,11 @@ class TestDockerdDies:
         box.lines(run, 1)
         box.host.kill_dockerd()
         if how == "stop":
-            client.stop(run.number, grace=5)
+            client.runs.stop(run.number, grace=5)
         else:
-            client.kill(run.number)
-        until(lambda: client.run(run.number).note == "waiting for docker, which does not answer", 10)
-        assert not client.run(run.number).final
+            client.runs.kill(run.number)
+        until(lambda: client.runs.get(run.number).note == "waiting for docker, which does not answer", 10)
+        assert not client.runs.get(run.number).final
         assert box.processes("saved.txt")
         box.host.start_dockerd()
         end = ended(client, run)
@@ -418,20 +414,20 @@ class TestStopAndKill:
         client = box.client()
         run = submit(client, command)
         box.lines(run, 1)
-        _, asked = client.stop(run.number)
+        _, asked = client.runs.stop(run.number)
         assert asked
         end = ended(client, run)
         assert (end.state, end.reason) == (RunState.STOPPED, Reason.STOPPED)
         assert (box.folder(run) / "out" / "saved.txt").read_text() == "saved"
         assert b"never" not in box.log(run)
-        assert client.stop(run.number)[1] is False
+        assert client.runs.stop(run.number)[1] is False
 
     def test_who_ignores_it_is_killed_after_the_grace(self, box: Box) -> None:
         client = box.client()
         run = submit(client, IGNORES_TERM)
         box.lines(run, 1)
         asked_at = time.monotonic()
-        client.stop(run.number, grace=1.5)
+        client.runs.stop(run.number, grace=1.5)
         end = ended(client, run)
         assert time.monotonic() - asked_at >= 1.5
         assert (end.state, end.code) == (RunState.STOPPED, 137)
@@ -442,14 +438,14 @@ class TestStopAndKill:
         client = box.client()
         run = submit(client, f"setsid {IGNORES_TERM.removeprefix('exec ')} & {IGNORES_TERM}")
         box.lines(run, 2)
-        client.kill(run.number)
+        client.runs.kill(run.number)
         end = ended(client, run, 5)
         assert (end.state, end.reason, end.code) == (RunState.KILLED, Reason.KILLED, 137)
         assert not box.processes("time.sleep(61)")
         assert not (box.folder(run) / "out").exists()
         assert (box.folder(run) / "work" / "saved.txt").read_text() == "saved"
         until(lambda: not box.containers())
-        assert client.remove(resource(run))
+        client.runs.remove(run.number)
         assert not box.folder(run).exists()
 
 
@@ -460,7 +456,7 @@ class TestPowerCut:
         waiting = submit(client, "echo second")
         follow = box.follow(run.number)
         follow.lines(50)
-        until(lambda: client.run(waiting.number).note)
+        until(lambda: client.runs.get(waiting.number).note)
         box.host.down()
         box.host.up()
         end = follow.result()
@@ -511,7 +507,7 @@ config, path, share = pickle.loads(bytes.fromhex(sys.argv[1]))
 def report(progress):
     if progress.phase == "sending" and progress.bytes_done >= share * progress.bytes_total:
         os.kill(os.getpid(), signal.SIGKILL)
-Client(config).upload(path, "tree", progress=Progress(report))
+Client(config).uploads.upload(path, "tree", progress=Progress(report))
 """
 
 
@@ -527,9 +523,11 @@ class TestTransfersAreCut:
                 killed = subprocess.run([sys.executable, "-c", KILLED_UPLOAD, words], cwd=REPOSITORY)
                 assert killed.returncode == -signal.SIGKILL
             else:
-                error = raised(lambda share=share: client.upload(tree, "tree", progress=self.cutting(box, share)))
+                error = raised(
+                    lambda share=share: client.uploads.upload(tree, "tree", progress=self.cutting(box, share))
+                )
                 assert isinstance(error, LinkLost | HostUnreachable)
-        done = client.upload(tree, "tree")
+        done = client.uploads.upload(tree, "tree")
         assert done.created
         assert done.sent.already > 1 << 20, "nothing of what had arrived was used"
         folder = box.home / "uploads" / "tree"
@@ -541,13 +539,13 @@ class TestTransfersAreCut:
         random = Random(15)
         tree = make_tree(tmp_path / "tree", 2)
         client = box.client()
-        client.upload(tree, "tree")
+        client.uploads.upload(tree, "tree")
         whole = contents(tree)
         cuts = 0
         target = tmp_path / "copy"
         for attempt in range(14):
             try:
-                client.copy("uploads/tree", target, progress=self.cutting(box, random.random() / 2, "copying"))
+                client.files.copy("uploads/tree", target, progress=self.cutting(box, random.random() / 2, "copying"))
             except (LinkLost, HostUnreachable):
                 cuts += 1
                 for name, data in contents(target).items():
@@ -558,7 +556,7 @@ class TestTransfersAreCut:
             else:  # what was still missing had arrived
                 target = tmp_path / f"copy-{attempt}"
         assert cuts >= 7
-        box.client().copy("uploads/tree", target)
+        box.client().files.copy("uploads/tree", target)
         assert contents(target) == whole
 
     def cutting(self, box: Box, share: float, phase: str = "sending") -> Progress:
@@ -579,14 +577,14 @@ class TestDiskFull:
         box = box_of(new_host(home_size="96m", docker=Docker.ABSENT))
         tree = make_tree(tmp_path / "tree", 3)
         client = box.client()
-        client.uploads()
+        client.uploads.list()
         box.host.fill_home(leave=8 << 20)
-        error = raised(lambda: client.upload(tree, "tree"))
+        error = raised(lambda: client.uploads.upload(tree, "tree"))
         assert "full" in error.message and "box" in error.message and error.hint
-        assert client.uploads() == []
-        assert "full" in raised(lambda: client.upload(tree, "tree")).message
+        assert client.uploads.list() == []
+        assert "full" in raised(lambda: client.uploads.upload(tree, "tree")).message
         box.host.free_home()
-        done = client.upload(tree, "tree")
+        done = client.uploads.upload(tree, "tree")
         assert done.sent.already > 1 << 20
         assert contents(box.home / "uploads" / "tree" / "1") == contents(tree)
         assert not list((box.home / "partial").iterdir())
@@ -598,10 +596,10 @@ class TestDiskFull:
         box.fill()
         error = raised(lambda: submit(client, "echo never", env=(("PADDING", "x" * 20_000),)))
         assert "full" in error.message
-        (run,) = [run for run in client.runs() if run.command == "echo never"]
+        (run,) = [run for run in client.runs.list() if run.command == "echo never"]
         assert (run.state, run.message) == (RunState.FAILED, error.message)
         box.host.free_home()
-        box.client().uploads()
+        box.client().uploads.list()
         assert not box.folder(run).exists()
         assert not list((box.home / "active").iterdir())
         assert ended(client, submit(client, "echo again")).code == 0
@@ -610,7 +608,7 @@ class TestDiskFull:
         """However little there is: either it is refused, or it comes to an end that says why."""
         box = box_of(new_host(home_size="64m"))
         client = box.client()
-        client.uploads()
+        client.uploads.list()
         refused = 0
         for leave in range(4, 90, 20):
             box.fill(leave << 10)
@@ -639,10 +637,10 @@ class TestDiskFull:
             assert end.message and str(box.folder(run).name) in end.message
         else:
             assert end.reason is Reason.EXIT_NONZERO
-        client.copy(f"runs/{run.number}/kept", tmp_path / "copy")
+        client.files.copy(f"runs/{run.number}/kept", tmp_path / "copy")
         assert (tmp_path / "copy").read_text() == "mine\n"
         assert b"No space left" in box.log(run) or box.log(run) == b""
-        assert client.remove(resource(run))
+        client.runs.remove(run.number)
         assert ended(client, submit(client, "echo again >result")).outputs == {"files": 1, "size": 6}
 
     def test_its_end_is_recorded_once_there_is_room(
@@ -652,7 +650,7 @@ class TestDiskFull:
         box = box_of(new_host(home_size="64m"))
         client = box.client()
         run = submit(client, f"{WAIT_FOR_GO}; exit 3")
-        until(lambda: client.run(run.number).state is RunState.RUNNING)
+        until(lambda: client.runs.get(run.number).state is RunState.RUNNING)
         events = box.folder(run) / "events"
         with events.open("a") as file:  # to the end of its last block
             file.write(json.dumps({"t": 0, "note": "x" * (4096 - events.stat().st_size - 21)}) + "\n")
@@ -661,7 +659,7 @@ class TestDiskFull:
         box.fill()
         until(lambda: not box.host.exec(["docker", "ps", "--quiet"]).stdout)
         time.sleep(4)  # the fault goes on for longer than the supervisor takes to notice the end
-        assert client.run(run.number).state is RunState.RUNNING
+        assert client.runs.get(run.number).state is RunState.RUNNING
         box.host.free_home()
         end = ended(client, run)
         assert (end.state, end.reason, end.code) == (RunState.FAILED, Reason.EXIT_NONZERO, 3)
@@ -681,8 +679,8 @@ class TestGpus:
         taken = {box.log(run).decode().strip() for run in (first, second)}
         assert taken == {Gpu.uuid(0), Gpu.uuid(1)}
         third = submit(client, show)
-        until(lambda: client.run(third.number).note)
-        seen = client.run(third.number)
+        until(lambda: client.runs.get(third.number).note)
+        seen = client.runs.get(third.number)
         assert (seen.state, seen.note) == (RunState.QUEUED, "waiting for a GPU; all 2 are taken by other runs")
         without = submit(box.client(), 'echo "[$NVIDIA_VISIBLE_DEVICES]"')
         ended(client, without)  # one that needs none doesn't wait for one, and sees none
@@ -704,7 +702,7 @@ class TestGpus:
         box.lines(run, 1)
         assert box.log(run).decode().strip() == Gpu.uuid(1)
         waiting = submit(client, 'echo "$NVIDIA_VISIBLE_DEVICES"')
-        until(lambda: "GPU 0 is used by process 4242 (someone)" in (client.run(waiting.number).note or ""))
+        until(lambda: "GPU 0 is used by process 4242 (someone)" in (client.runs.get(waiting.number).note or ""))
         host.set_gpu_processes([])
         assert ended(client, waiting).code == 0
         assert box.log(waiting).decode().strip() == Gpu.uuid(0)
@@ -714,8 +712,8 @@ class TestGpus:
         assert ended(client, both).code == 0
         assert set(box.log(both).decode().strip().split(",")) == {Gpu.uuid(0), Gpu.uuid(1)}
         three = submit(box.client(gpus=3), "true")
-        until(lambda: "this machine has 2" in (client.run(three.number).note or ""))
-        client.kill(three.number)
+        until(lambda: "this machine has 2" in (client.runs.get(three.number).note or ""))
+        client.runs.kill(three.number)
         assert ended(client, three).state is RunState.KILLED
         assert not list((box.home / "queue").iterdir())
 
@@ -730,7 +728,7 @@ class TestFollowing:
         size = 50_000_000
         client = box.client()
         run = submit(client, f"head -c {size} /dev/zero | tr '\\0' x | fold -w 99; exec sleep 60")
-        items = client.follow(run.number)
+        items = client.runs.follow(run.number)
         pieces = []
         while not pieces:
             pieces += [item for item in [next(items)] if isinstance(item, LogBytes)]
@@ -738,8 +736,8 @@ class TestFollowing:
         before = memory(Path("/proc/self")), memory(box.host.path(f"/proc/{agent.pid}"))
         until(lambda: len(box.log(run)) > size, 40, 0.1)
         while_paused = memory(Path("/proc/self")), memory(box.host.path(f"/proc/{agent.pid}"))
-        assert client.run(run.number).state is RunState.RUNNING
-        assert client.stop(run.number)[1]
+        assert client.runs.get(run.number).state is RunState.RUNNING
+        assert client.runs.stop(run.number)[1]
         assert ended(client, run).state is RunState.STOPPED
         for here, there in zip(while_paused, before, strict=True):
             assert here - there < 48 << 20
@@ -749,7 +747,7 @@ class TestFollowing:
     def test_ps_while_the_host_is_cut_off(self, box: Box) -> None:
         client, fresh = box.client(connect_timeout=2), box.client(connect_timeout=2)
         run = submit(client, WAIT_FOR_GO)
-        until(lambda: client.run(run.number).state is RunState.RUNNING)
+        until(lambda: client.runs.get(run.number).state is RunState.RUNNING)
         box.host.cut()
         for asking, deadline in ((client, 15.0), (client, 4.0), (fresh, 4.0)):
             asked_at = time.monotonic()
@@ -758,7 +756,7 @@ class TestFollowing:
             assert (seen.state, seen.reachable) == (RunState.RUNNING, False)
             assert seen.last_seen is not None and seen.last_seen < time.time() - 1
         box.host.heal()
-        (seen,) = client.runs()
+        (seen,) = client.runs.list()
         assert (seen.state, seen.reachable) == (RunState.RUNNING, True)
         box.go(run)
         assert ended(client, run).code == 0
@@ -769,7 +767,7 @@ class TestFilesOfAnotherUser:
         """A command may have had help from root, by `sudo` or a set-uid program."""
         client = box.client()
         run = submit(client, f"echo 1 >mine; {WAIT_FOR_GO}")
-        until(lambda: client.run(run.number).state is RunState.RUNNING)
+        until(lambda: client.runs.get(run.number).state is RunState.RUNNING)
         work = box.folder(run) / "work"
         (work / "closed").mkdir(mode=0o700)
         (work / "closed" / "inside").write_text("2")
@@ -783,13 +781,13 @@ class TestFilesOfAnotherUser:
         assert contents(box.folder(run) / "out") == {"mine": b"1\n", "open/inside": b"4", "go": b""}
         assert (work / "closed" / "inside").read_text() == "2"
         assert (work / "secret").read_text() == "3"
-        notes = [event["note"] for event in client.details(run.number)[1]["events"] if "note" in event]
+        notes = [event["note"] for event in client.runs.info(run.number)[1]["events"] if "note" in event]
         assert len(notes) == 1 and "closed" in notes[0] and "secret" in notes[0]
 
     def test_folders_that_we_may_only_read(self, box: Box) -> None:
         client = box.client()
         run = submit(client, WAIT_FOR_GO)
-        until(lambda: client.run(run.number).state is RunState.RUNNING)
+        until(lambda: client.runs.get(run.number).state is RunState.RUNNING)
         work = box.folder(run) / "work"
         (work / "open").mkdir()
         (work / "open" / "inside").write_text("4")
@@ -803,7 +801,7 @@ class TestOutOfMemory:
     def test_says_so(self, box: Box) -> None:
         client = box.client()
         run = submit(client, f"echo 1 >result; {WAIT_FOR_GO}; python3 -c 'print(len(b\"x\" * (300 << 20)))'")
-        until(lambda: client.run(run.number).state is RunState.RUNNING)
+        until(lambda: client.runs.get(run.number).state is RunState.RUNNING)
         limit = ["--memory", "60m", "--memory-swap", "60m"]
         box.host.exec(["docker", "update", *limit, f"remoterun-{run.key}"], check=True)
         box.go(run)
@@ -826,16 +824,18 @@ class TestWithoutDocker:
     ) -> None:
         box = box_of(new_host(docker=docker))
         client = box.client(engine="auto")
-        run = client.submit(RunRequest("true"))
+        run = client.runs.submit(RunRequest("true"))
         said = f"{words}: using the engine `process`"
         until(lambda: said in (box.folder(run) / "events").read_text())
-        client.kill(run.number)
+        client.runs.kill(run.number)
         assert ended(client, run).state is RunState.KILLED
-        asked_for = ended(client, client.submit(RunRequest("true", image=BASE_IMAGE)))
+        asked_for = ended(client, client.runs.submit(RunRequest("true", image=BASE_IMAGE)))
         assert (asked_for.state, asked_for.reason) == (RunState.FAILED, Reason.BUILD_FAILED)
         assert asked_for.message == f"--image needs Docker: {words}"
-        refused = box.client(engine="docker").submit(RunRequest("true"))
-        (end,) = [item for item in client.follow(refused.number) if isinstance(item, StateChange) and item.run.final]
+        refused = box.client(engine="docker").runs.submit(RunRequest("true"))
+        (end,) = [
+            item for item in client.runs.follow(refused.number) if isinstance(item, StateChange) and item.run.final
+        ]
         assert (end.run.reason, end.run.message) == (Reason.BUILD_FAILED, words)
         assert "doctor" in end.event["hint"]
 
@@ -843,7 +843,7 @@ class TestWithoutDocker:
 class TestUnusualHosts:
     def test_without_python(self, box_of: Boxes, new_host: Callable[..., LabHost]) -> None:
         box = box_of(new_host(python=False, docker=Docker.ABSENT))
-        error = raised(box.client().uploads)
+        error = raised(box.client().uploads.list)
         assert isinstance(error, AgentError)
         assert "python3" in error.message and "apt install python3" in (error.hint or "")
         assert not box.home.exists()
@@ -861,7 +861,7 @@ GOES_AWAY = """
 import os, pickle, signal, sys
 from remoterun.client import Client
 from remoterun.model import RunRequest
-Client(pickle.loads(bytes.fromhex(sys.argv[1]))).submit(
+Client(pickle.loads(bytes.fromhex(sys.argv[1]))).runs.submit(
     RunRequest("echo never"), cast=lambda run: os.kill(os.getpid(), signal.SIGKILL)
 )
 """
@@ -872,12 +872,12 @@ from remoterun.client import Client
 from remoterun.model import RunRequest
 config, image, names = pickle.loads(bytes.fromhex(sys.argv[1]))
 client = Client(config)
-client.uploads()
+client.uploads.list()
 print("ready", flush=True)
 sys.stdin.readline()
 for name in names:
     asked_at = time.time()
-    run = client.submit(RunRequest("sleep 0.2", image=image, description=name))
+    run = client.runs.submit(RunRequest("sleep 0.2", image=image, description=name))
     print(run.number, asked_at, time.time(), flush=True)
 """
 
@@ -887,17 +887,17 @@ class TestHandingOver:
         words = pickle.dumps(box.config()).hex()
         killed = subprocess.run([sys.executable, "-c", GOES_AWAY, words], cwd=REPOSITORY)
         assert killed.returncode == -signal.SIGKILL
-        (run,) = box.client().runs()
+        (run,) = box.client().runs.list()
         assert (run.state, run.reason) == (RunState.FAILED, Reason.START_FAILED)
         assert run.message == "remoterun was ended before the run was handed over"
         assert box.follow(run.number).result().state is RunState.FAILED
 
     def test_the_link_breaks_under_it(self, box: Box) -> None:
         client = box.client()
-        client.uploads()
-        error = raised(lambda: client.submit(RunRequest("echo never"), cast=lambda run: box.host.sever()))
+        client.uploads.list()
+        error = raised(lambda: client.runs.submit(RunRequest("echo never"), cast=lambda run: box.host.sever()))
         assert isinstance(error, LinkLost)
-        (run,) = client.runs()
+        (run,) = client.runs.list()
         assert (run.state, run.reason) == (RunState.FAILED, Reason.START_FAILED)
         assert ended(client, submit(client, "true")).code == 0
 
@@ -929,7 +929,7 @@ class TestHandingOver:
             handed[int(number)] = (float(asked_at), float(answered_at))
         assert len(handed) == 6
         client = box.client()
-        runs = {number: ended(client, client.run(number), 60) for number in handed}
+        runs = {number: ended(client, client.runs.get(number), 60) for number in handed}
         assert {run.code for run in runs.values()} == {0}
         order = sorted(runs.values(), key=lambda run: run.started or 0)
         for before, after in itertools.pairwise(order):
@@ -941,9 +941,9 @@ class TestHandingOver:
         """Nobody comes by; the next in the line sees to it."""
         client = box.client(slots=1)
         first, second = submit(client, "sleep 1"), submit(client, "echo second")
-        until(lambda: client.run(first.number).state is RunState.RUNNING)
+        until(lambda: client.runs.get(first.number).state is RunState.RUNNING)
         client.close()
         box.kill(".pyz supervise", first.key)
         until(lambda: box.log(second) == b"second\n", 15)
         until(lambda: not box.processes(".pyz supervise"))
-        assert [run.code for run in client.runs()] == [0, 0]
+        assert [run.code for run in box.client(slots=1).runs.list()] == [0, 0]

@@ -672,33 +672,33 @@ class TestClient:
     def run(self, user: User, command: str, files: Files | None = None, machine: str | None = None, **more: Any) -> Run:
         mounts = tuple(map(Mount.parse, more.pop("mounts", ())))
         source = user.source(files) if files else None
-        return user.client.submit(RunRequest(command, mounts=mounts, **more), source, machine)
+        return user.client.runs.submit(RunRequest(command, mounts=mounts, **more), source, machine)
 
     def finish(self, user: User, run: Run) -> tuple[bytes, Run]:
         log = b""
-        for item in user.client.follow(run.number):
+        for item in user.client.runs.follow(run.number):
             if isinstance(item, LogBytes):
                 assert item.offset == len(log)
                 log += item.data
         return log, user.client.registry.run(run.number)
 
     def test_numbers_and_the_whole_way(self, user: User, tmp_path: Path) -> None:
-        user.client.upload(write_files(tmp_path / "data", {"in.txt": b"text"}), "doom")
+        user.client.uploads.upload(write_files(tmp_path / "data", {"in.txt": b"text"}), "doom")
         cast: list[int] = []
         request = RunRequest("cat doom/in.txt a; mkdir -p out; echo o >out/o", mounts=(Mount.parse("uploads/doom"),))
-        run = user.client.submit(request, user.source({"a": b"A"}), cast=lambda run: cast.append(run.number))
+        run = user.client.runs.submit(request, user.source({"a": b"A"}), cast=lambda run: cast.append(run.number))
         assert cast == [run.number] == [1]
         log, run = self.finish(user, run)
         assert (log, run.state, run.exit_status) == (b"textA", RunState.COMPLETE, 0)
         assert run.outputs == {"files": 1, "size": 2} and run.engine == "process"
         assert self.run(user, "exit 3").number == 2
-        log, second = self.finish(user, user.client.run("last"))
+        log, second = self.finish(user, user.client.runs.get("last"))
         assert (second.state, second.exit_status) == (RunState.FAILED, 3)
-        user.client.copy("runs/1/out", tmp_path / "here")
+        user.client.files.copy("runs/1/out", tmp_path / "here")
         assert read_files(tmp_path / "here") == {"o": b"o\n"}
         again = user.new_client()
-        assert [run.number for run in again.runs()] == [1, 2]
-        assert again.details(1)[1]["spec"]["command"] == request.command
+        assert [run.number for run in again.runs.list()] == [1, 2]
+        assert again.runs.info(1)[1]["spec"]["command"] == request.command
 
     def test_what_can_be_refused_takes_no_number(self, user: User) -> None:
         for mounts in (("uploads/none",), ("runs/7",), ("uploads/a:x", "uploads/a:x/y")):
@@ -706,7 +706,7 @@ class TestClient:
                 self.run(user, "true", mounts=mounts)
         with pytest.raises(NotFound):
             self.run(user, "true", machine="nowhere")
-        assert user.client.runs() == []
+        assert user.client.runs.list() == []
 
     def test_a_run_that_its_machine_forgot(self, user: User) -> None:
         run = self.run(user, "sleep 1000")
@@ -716,7 +716,7 @@ class TestClient:
         place.until_final(key)
         until(place.unsupervised(key))
         place.session.call("remove_run", key=key)
-        (seen,) = user.client.runs()
+        (seen,) = user.client.runs.list()
         assert (seen.state.value, seen.reason and seen.reason.value) == ("interrupted", "host_lost")
 
     def test_a_home_that_is_away_loses_no_run(self, user: User) -> None:
@@ -724,29 +724,29 @@ class TestClient:
         run = self.run(user, "sleep 1019.5")
         place = user.place("one")
         place.until_state(run.key, RunState.RUNNING)
-        user.client.close()
+        user.new_client()
         place.drop_session()
         away = place.folder.with_name("away")
         place.folder.rename(away)
-        (seen,) = user.client.runs()
+        (seen,) = user.client.runs.list()
         assert (seen.final, seen.reachable) == (False, False)
-        user.client.close()
+        user.new_client()
         shutil.rmtree(place.folder)
         away.rename(place.folder)
-        (seen,) = user.client.runs()
+        (seen,) = user.client.runs.list()
         assert (seen.state, seen.reachable) == (RunState.RUNNING, True)
         user.client.registry.move(seen, RunState.INTERRUPTED, time.time(), reason=Reason.HOST_LOST.value)
-        assert user.client.kill(run.number)[1], "it is asked, though it counts as lost"
-        assert user.client.run(run.number).state in (RunState.RUNNING, RunState.KILLED)
+        assert user.client.runs.kill(run.number)[1], "it is asked, though it counts as lost"
+        assert user.client.runs.get(run.number).state in (RunState.RUNNING, RunState.KILLED)
         assert place.until_final(run.key)["state"] == "killed"
 
     def test_the_newest_upload_is_the_last_one_whatever_the_clocks_say(self, user: User) -> None:
         for text, machine in (("old", "one"), ("new", "two")):
             file = write_files(user.root / text, {"f": text}) / "f"
-            uploaded = user.client.upload(file, "doom", machine).upload
+            uploaded = user.client.uploads.upload(file, "doom", machine).upload
             if machine == "one":  # whose clock is ahead by an hour
                 user.client.registry.record_upload(
-                    replace(uploaded, created=uploaded.created + 3600), user.client.machine("one"), None
+                    replace(uploaded, created=uploaded.created + 3600), user.client.machines.get("one"), None
                 )
         for machine in ("two", "one"):
             run = self.run(user, "cat doom/f", mounts=("uploads/doom",), machine=machine)
@@ -762,13 +762,13 @@ class TestClient:
             "home, place = map(Path, sys.argv[1:])\n"
             "machine = MachineType('one', engine='process', home=str(place), slots=20)\n"
             "client = Client(Config(home, 'one', {'one': machine}))\n"
-            "client.submit(RunRequest('true'), cast=lambda run: os.kill(os.getpid(), 9))\n"
+            "client.runs.submit(RunRequest('true'), cast=lambda run: os.kill(os.getpid(), 9))\n"
         )
         words = [sys.executable, "-c", body, str(user.config.home), str(user.place("one").folder)]
         assert subprocess.run(words, timeout=30, check=False).returncode == -9
-        (seen,) = user.client.runs()
+        (seen,) = user.client.runs.list()
         assert (seen.state.value, seen.reason and seen.reason.value) == ("failed", "start_failed")
-        assert user.client.kill(seen.number) == (seen, False)
+        assert user.client.runs.kill(seen.number) == (seen, False)
 
     def test_killed_while_it_submits(self, user: User) -> None:
         """Whatever the moment, the run either goes its way or is known to have failed."""
@@ -779,8 +779,8 @@ class TestClient:
             "home, place, source = map(Path, sys.argv[1:])\n"
             "machine = MachineType('one', engine='process', home=str(place), slots=20)\n"
             "client = Client(Config(home, 'one', {'one': machine}))\n"
-            "client.session(client.machine(None)); print(flush=True)\n"
-            "client.submit(RunRequest('cat f7'), snapshot(source, no_git=True))\n"
+            "client.machines.session(client.machines.get(None)); print(flush=True)\n"
+            "client.runs.submit(RunRequest('cat f7'), snapshot(source, no_git=True))\n"
         )
         chance = random.Random(5)
         for number in range(6):
@@ -794,21 +794,21 @@ class TestClient:
             process.kill()
             process.wait(10)
             process.stdout.close()
-        until(lambda: all(run.final for run in user.client.runs()), 20)
-        for run in user.client.runs():
+        until(lambda: all(run.final for run in user.client.runs.list()), 20)
+        for run in user.client.runs.list():
             assert run.state in (RunState.COMPLETE, RunState.FAILED), run
             assert run.state is RunState.COMPLETE or "handed over" in (run.message or "")
 
     def test_an_upload_is_passed_on(self, user: User, tmp_path: Path) -> None:
         files: Files = {"a": b"A", "sub/b*": b"#!/bin/sh\necho ran\n", "l": "-> a", "big": os.urandom(300_000)}
-        user.client.upload(write_files(tmp_path / "data", files), "doom", to="one")
+        user.client.uploads.upload(write_files(tmp_path / "data", files), "doom", to="one")
         log, run = self.finish(user, self.run(user, "cat doom/a; ./doom/sub/b", machine="two", mounts=["uploads/doom"]))
         assert (log, run.exit_status) == (b"Aran\n", 0)
         assert read_files(Path(user.place("two").home.uploads, "doom", "1")) == files
-        user.client.upload(write_files(tmp_path / "data", {"a": b"newer"}), "doom", to="one")
+        user.client.uploads.upload(write_files(tmp_path / "data", {"a": b"newer"}), "doom", to="one")
         log, _ = self.finish(user, self.run(user, "cat doom/a", machine="two", mounts=["uploads/doom"]))
         assert log == b"newer"
-        assert [upload.name for upload in user.client.uploads()] == ["doom"]
+        assert [upload.name for upload in user.client.uploads.list()] == ["doom"]
 
     def test_outputs_are_passed_on(self, user: User) -> None:
         log, first = self.finish(user, self.run(user, "mkdir -p models; echo m >models/m; echo o >o", machine="one"))
@@ -822,57 +822,57 @@ class TestClient:
     def test_copy_while_it_runs(self, user: User, tmp_path: Path) -> None:
         run = self.run(user, "echo 1 >new; echo more >>old; echo up; sleep 1000", {"old": b"old\n", "same": b"s"})
         user.place("one").until_says(run.key, b"up")
-        result = user.client.copy(f"runs/{run.number}", tmp_path / "here")
+        result = user.client.files.copy(f"runs/{run.number}", tmp_path / "here")
         assert read_files(tmp_path / "here") == {"new": b"1\n", "old": b"old\nmore\n"} and result.files == 2
-        _, about = user.client.list_files(Resource.parse(f"runs/{run.number}"))
+        _, about = user.client.files.list(Resource.parse(f"runs/{run.number}"))
         assert about["live"]
         with pytest.raises(NotFound):
-            user.client.copy(f"runs/{run.number}/none", tmp_path / "there")
+            user.client.files.copy(f"runs/{run.number}/none", tmp_path / "there")
 
     def test_copy_of_a_file_that_changes_all_the_time(self, user: User, tmp_path: Path) -> None:
         run = self.run(user, "echo up; while :; do head -c 3000000 /dev/urandom >busy; echo x >calm; done")
         user.place("one").until_says(run.key, b"up")
         until(lambda: os.path.exists(os.path.join(user.place("one").run(run.key).work, "calm")))
         for _ in range(5):
-            user.client.copy(f"runs/{run.number}", tmp_path / "here", lambda path: True)
+            user.client.files.copy(f"runs/{run.number}", tmp_path / "here", lambda path: True)
         assert {path.name for path in (tmp_path / "here").iterdir()} <= {"busy", "calm"}
 
     def test_copy_of_a_file_that_grows(self, user: User, tmp_path: Path) -> None:
         run = self.run(user, "echo up; while :; do head -c 300000 /dev/zero >>grows; done")
         user.place("one").until_says(run.key, b"up")
         until(lambda: os.path.exists(os.path.join(user.place("one").run(run.key).work, "grows")))
-        result = user.client.copy(f"runs/{run.number}", tmp_path)
+        result = user.client.files.copy(f"runs/{run.number}", tmp_path)
         assert (tmp_path / "grows").stat().st_size > 0 and result.files == 1
 
     def test_one_file_gets_the_name_that_is_typed(self, user: User, tmp_path: Path) -> None:
         here = tmp_path / "here"
         _, run = self.finish(user, self.run(user, "mkdir sub; echo a >sub/a; echo b >b"))
-        user.client.copy(f"runs/{run.number}/sub/a", here / "new" / "name")
-        user.client.copy(f"runs/{run.number}/b", here / "new")
-        user.client.copy(f"runs/{run.number}/b", here / "folder", into=True)
-        user.client.copy(f"runs/{run.number}/sub", here / "contents")
+        user.client.files.copy(f"runs/{run.number}/sub/a", here / "new" / "name")
+        user.client.files.copy(f"runs/{run.number}/b", here / "new")
+        user.client.files.copy(f"runs/{run.number}/b", here / "folder", into=True)
+        user.client.files.copy(f"runs/{run.number}/sub", here / "contents")
         expected = {"new/name": b"a\n", "new/b": b"b\n", "folder/b": b"b\n", "contents/a": b"a\n"}
         assert read_files(here) == expected
         with pytest.raises(AlreadyExists):
-            user.client.copy(f"runs/{run.number}/b", here / "new" / "name")
+            user.client.files.copy(f"runs/{run.number}/b", here / "new" / "name")
         with pytest.raises(AlreadyExists):
-            user.client.copy(f"runs/{run.number}/sub", here / "new" / "name")
+            user.client.files.copy(f"runs/{run.number}/sub", here / "new" / "name")
         assert read_files(here) == expected
 
     def test_conflicts(self, user: User, tmp_path: Path) -> None:
         _, run = self.finish(user, self.run(user, "echo new >a; echo b >b"))
         here = write_files(tmp_path / "here", {"a": b"mine"})
         with pytest.raises(AlreadyExists):
-            user.client.copy(f"runs/{run.number}", here)
+            user.client.files.copy(f"runs/{run.number}", here)
         assert read_files(here) == {"a": b"mine"}
-        assert user.client.copy(f"runs/{run.number}", here, lambda path: False).skipped == ["a"]
+        assert user.client.files.copy(f"runs/{run.number}", here, lambda path: False).skipped == ["a"]
         assert read_files(here) == {"a": b"mine", "b": b"b\n"}
-        user.client.copy(f"runs/{run.number}", here, lambda path: True)
+        user.client.files.copy(f"runs/{run.number}", here, lambda path: True)
         assert read_files(here) == {"a": b"new\n", "b": b"b\n"}
 
     def test_copying_up_merges(self, user: User, tmp_path: Path) -> None:
         folder = write_files(tmp_path / "data", {"a": b"A", "sub/b": b"B", "empty": None})
-        up = user.client.copy_up
+        up = user.client.uploads.add
         up(folder, Resource.parse("uploads/doom"))
         up(write_files(tmp_path / "more", {"c": b"C", "sub/d": b"D", "empty/e": b"E"}), Resource.parse("uploads/doom"))
         up(tmp_path / "more" / "c", Resource.parse("uploads/doom/sub/"))
@@ -887,32 +887,32 @@ class TestClient:
             up(tmp_path / "more" / "c", Resource.parse("uploads/doom/a/below/a/file"))
         with pytest.raises(UsageError):
             up(tmp_path / "more" / "c", Resource.parse("runs/1"))
-        assert not user.client.copy_up(tmp_path / "more" / "c", Resource.parse("uploads/doom/sub/c")).created
+        assert not user.client.uploads.add(tmp_path / "more" / "c", Resource.parse("uploads/doom/sub/c")).created
 
     def test_removing(self, user: User, tmp_path: Path) -> None:
-        user.client.upload(write_files(tmp_path / "data", {"a": b"A"}), "doom")
+        user.client.uploads.upload(write_files(tmp_path / "data", {"a": b"A"}), "doom")
         run = self.run(user, "cat doom/a; sleep 1000", mounts=["uploads/doom"])
         user.place("one").until_says(run.key, b"A")
         with pytest.raises(UsageError):
-            user.client.remove(Resource.parse(f"runs/{run.number}"))
-        assert user.client.remove(Resource.parse("uploads/doom"))
-        assert not user.client.remove(Resource.parse("uploads/doom"))
-        user.client.stop(run.number, 5)
+            user.client.runs.remove(run.number)
+        assert user.client.uploads.remove("doom")
+        assert not user.client.uploads.remove("doom")
+        user.client.runs.stop(run.number, 5)
         _, run = self.finish(user, run)
         assert run.state is RunState.STOPPED
-        assert user.client.remove(Resource.parse(f"runs/{run.number}"))
-        assert user.client.runs() == [] and user.client.uploads() == []
+        user.client.runs.remove(run.number)
+        assert user.client.runs.list() == [] and user.client.uploads.list() == []
 
     def test_a_follower_gets_every_byte_through_dead_agents(self, user: User) -> None:
         run = self.run(user, COUNT)
         log, kills, events = b"", 0, []
-        for item in user.client.follow(run.number):
+        for item in user.client.runs.follow(run.number):
             if isinstance(item, LogBytes):
                 assert item.offset == len(log)
                 log += item.data
                 if kills < 3 and len(log) > 60 * (kills + 1):
                     kills += 1
-                    kill9(int(user.client.session(user.client.machine("one")).hello["pid"]))
+                    kill9(int(user.client.machines.session(user.client.machines.get("one")).hello["pid"]))
             elif isinstance(item, StateChange):
                 events.append(item.state.value)
         assert (log, kills) == (COUNTED, 3)
@@ -920,15 +920,15 @@ class TestClient:
 
     def test_a_machine_that_cannot_be_reached(self, user: User) -> None:
         run = self.run(user, "sleep 1000")
-        user.client.session(run.machine)
+        user.client.machines.session(run.machine)
         place = user.place("one")
         marker = place.folder / "home.json"
         kept = marker.read_text()
         marker.write_text("{")
         client = user.new_client()
-        (seen,) = client.runs()
+        (seen,) = client.runs.list()
         assert not seen.reachable and not seen.final
         with pytest.raises(HostError):
-            client.stop(run.number)
+            client.runs.stop(run.number)
         marker.write_text(kept)
-        assert client.run(run.number).reachable
+        assert client.runs.get(run.number).reachable

@@ -63,7 +63,7 @@ def client(tmp_path: Path) -> Iterator[Client]:
 @pytest.fixture
 def upload(client: Client, tmp_path: Path) -> Callable[[Files], None]:
     def upload(files: Files) -> None:
-        client.upload(write_files(tmp_path / "source", files), "doom")
+        client.uploads.upload(write_files(tmp_path / "source", files), "doom")
 
     return upload
 
@@ -86,7 +86,7 @@ class TestTwins:
         upload({"aa/first": b"1", twins[0]: b"one", twins[1]: b"other", "zz": b"2"})
         target = mount(Disk.APFS)
         with pytest.raises(UnsafePath) as refused:
-            client.copy("uploads/doom", target / "here")
+            client.files.copy("uploads/doom", target / "here")
         for name in twins:
             alike = len({unicodedata.normalize("NFC", twin) for twin in twins}) == 1
             assert f"`{ascii(name)[1:-1] if alike else name}`" in refused.value.message
@@ -94,14 +94,14 @@ class TestTwins:
         assert refused.value.hint
         assert os.listdir(target / "here") == []
         with pytest.raises(UnsafePath):
-            client.copy("uploads/doom", target, lambda path: True)
+            client.files.copy("uploads/doom", target, lambda path: True)
         assert os.listdir(target) == ["here"]
 
     def test_by_themselves_they_come(self, client: Client, upload: Callable[[Files], None], mount: Mount) -> None:
         upload({"A.txt": b"one", "a.txt": b"other"})
         target = mount(Disk.APFS)
-        client.copy("uploads/doom/A.txt", target / "one")
-        client.copy("uploads/doom/a.txt", target / "other")
+        client.files.copy("uploads/doom/A.txt", target / "one")
+        client.files.copy("uploads/doom/a.txt", target / "other")
         assert read_files(target) == {"one": b"one", "other": b"other"}
 
     def test_are_two_files_in_a_normal_folder(
@@ -109,7 +109,7 @@ class TestTwins:
     ) -> None:
         files: Files = {name: name.encode() for pair in TWINS for name in pair}
         upload(files)
-        client.copy("uploads/doom", tmp_path / "target")
+        client.files.copy("uploads/doom", tmp_path / "target")
         assert read_files(tmp_path / "target") == files
 
     @pytest.mark.parametrize("file, below", [("A", "a/x"), ("b", "B/x"), (f"c/{COMPOSED}", f"C/{DECOMPOSED}/x/y")])
@@ -121,20 +121,20 @@ class TestTwins:
         upload({file: content, below: b"below", "zz": b"2"})
         target = mount(Disk.APFS)
         with pytest.raises(UnsafePath, match="one name"):
-            client.copy("uploads/doom", target)
+            client.files.copy("uploads/doom", target)
         assert os.listdir(target) == []
 
     def test_dots_at_the_end(self, client: Client, upload: Callable[[Files], None], mount: Mount) -> None:
         upload({"notes": b"one", "notes.": b"other"})
         target = mount(Disk.VFAT)
         with pytest.raises(UnsafePath, match="one name"):
-            client.copy("uploads/doom", target)
+            client.files.copy("uploads/doom", target)
         assert os.listdir(target) == []
 
     def test_folders_become_one(self, client: Client, upload: Callable[[Files], None], mount: Mount) -> None:
         upload({"Dir/x": b"x", "dir/y": b"y"})
         target = mount(Disk.APFS)
-        client.copy("uploads/doom", target)
+        client.files.copy("uploads/doom", target)
         assert read_files(target) == {"Dir/x": b"x", "Dir/y": b"y"}
 
 
@@ -145,9 +145,9 @@ class TestWithoutTwins:
     ) -> None:
         upload(PLAIN)
         target = mount(disk) / "here"
-        client.copy("uploads/doom", target)
+        client.files.copy("uploads/doom", target)
         assert read_files(target) == PLAIN
-        again = client.copy("uploads/doom", target)
+        again = client.files.copy("uploads/doom", target)
         assert again.files == 0 and again.unchanged == sum(content is not None for content in PLAIN.values())
 
     def test_another_spelling_that_is_there_is_a_conflict(
@@ -157,9 +157,9 @@ class TestWithoutTwins:
         target = mount(Disk.APFS)
         (target / "a.txt").write_bytes(b"old")
         with pytest.raises(AlreadyExists):
-            client.copy("uploads/doom", target, into=True)
+            client.files.copy("uploads/doom", target, into=True)
         assert read_files(target) == {"a.txt": b"old"}
-        client.copy("uploads/doom", target, lambda path: True)
+        client.files.copy("uploads/doom", target, lambda path: True)
         assert read_files(target) == {"A.txt": b"new"}
 
 

@@ -206,16 +206,16 @@ def names(folder: Path) -> list[str]:
 def test_the_model_of_a_run_in_the_middle_and_at_its_end(artist: User) -> None:
     client, place = artist.client, artist.place("one")
     source = artist.source({"notes": b"x"})
-    run = client.submit(RunRequest("mkdir out; echo ready; while [ ! -e halt ]; do sleep 0.05; done"), source)
+    run = client.runs.submit(RunRequest("mkdir out; echo ready; while [ ! -e halt ]; do sleep 0.05; done"), source)
     place.until_says(run.key, b"ready")
     work = Path(place.run(run.key).work)
     with pytest.raises(NotFound, match="`runs/1` holds no model") as caught:
-        client.page("runs/1")
+        client.files.open("runs/1")
     assert caught.value.hint == "run 1 goes on and may write one yet: remoterun logs 1"
 
     write_model(work / "out" / "models", "step-1-w", settings={"step": 1})
     (work / "out" / "models" / "large").write_bytes(bytes(1_000_000))
-    with client.page("runs/last") as page:
+    with client.files.open("runs/last") as page:
         assert page.address.endswith("/?model=runs/1/out/models")
         assert (page.model.live, page.model.step, page.model.files) == (True, 1, 4)
         kept = page.model.folder
@@ -223,20 +223,20 @@ def test_the_model_of_a_run_in_the_middle_and_at_its_end(artist: User) -> None:
 
     (work / "out" / "models" / "step-1-w").unlink()
     write_model(work / "out" / "models", "step-2-w", settings={"step": 2})
-    with client.page("runs/1/out") as page:
+    with client.files.open("runs/1/out") as page:
         assert (page.model.folder, page.model.step) == (kept, 2)
     assert names(kept) == ["manifest.json", "settings.json", "step-2-w", "vocab.json"]
 
     (work / "halt").touch()
-    until(lambda: client.run(1).state is RunState.COMPLETE)
-    with client.page("runs/1/out/models") as page:
+    until(lambda: client.runs.get(1).state is RunState.COMPLETE)
+    with client.files.open("runs/1/out/models") as page:
         assert (page.model.folder, page.model.live, page.model.step) == (kept, False, 2)
         assert page.find("/runs/1/out/models/step-2-w") == kept / "step-2-w"
 
 
 def test_the_model_of_an_upload(artist: User, tmp_path: Path) -> None:
-    artist.client.upload(write_model(tmp_path / "model", "w"), "song")
-    with artist.client.page("uploads/song") as page:
+    artist.client.uploads.upload(write_model(tmp_path / "model", "w"), "song")
+    with artist.client.files.open("uploads/song") as page:
         assert page.model.name == "uploads/song" and names(page.model.folder) == ["manifest.json", "vocab.json", "w"]
     with pytest.raises(NotFound, match="there is no upload `sing`"):
-        artist.client.page("uploads/sing")
+        artist.client.files.open("uploads/sing")

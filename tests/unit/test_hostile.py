@@ -351,7 +351,7 @@ def answers(draw: st.DrawFn, key: str) -> tuple[Frames, dict[str, Any]]:
     )
 
 
-REQUESTS = ("runs", "run", "details", "follow", "stop", "uploads", "upload", "examine", "collect", "usage", "verify")
+REQUESTS = ("list", "get", "info", "follow", "stop", "uploads", "upload", "doctor", "gc", "df", "check")
 
 
 class TestWhatIsNotData:
@@ -377,7 +377,7 @@ class TestWhatIsNotData:
                     stream.finish(5)
                     stream.end(**result)
 
-            client._sessions[machine] = Session(machine, FakeHost(handler))
+            client.connections._sessions[machine] = Session(machine, FakeHost(handler))
             try:
                 self.ask(client, op, folder / "data")
             except RemoterunError as error:
@@ -388,27 +388,27 @@ class TestWhatIsNotData:
 
     def ask(self, client: Client, op: str, path: Path) -> None:
         match op:
-            case "runs" | "uploads":
-                found: Any = getattr(client, op)()
+            case "list" | "uploads":
+                found: Any = client.runs.list() if op == "list" else client.uploads.list()
                 json.dumps([each.record() for each in found], allow_nan=False)
-            case "run" | "details" | "stop":
-                getattr(client, op)(1)
+            case "get" | "info" | "stop":
+                getattr(client.runs, op)(1)
             case "follow":
-                for item in client.follow(1, patient=False):
+                for item in client.runs.follow(1, patient=False):
                     if isinstance(item, StateChange):
                         render.state_text(item.run)
                     elif isinstance(item, LogBytes):
                         Stamp().apply(item)
             case "upload":
-                client.upload(path, "doom")
-            case "examine":
-                client.examine(client.machine("evil"))
-            case "collect":
-                shown(client.collect(), lambda found: render.collected(found, False))
-            case "usage":
-                shown(client.usage(), lambda found: render.usage_table(found, False))
-            case "verify":
-                shown(client.verify(), lambda found: render.checked(found, True, False))
+                client.uploads.upload(path, "doom")
+            case "doctor":
+                client.machines.doctor(client.machines.get("evil"))
+            case "gc":
+                shown(client.machines.gc(), lambda found: render.collected(found, False))
+            case "df":
+                shown(client.machines.df(), lambda found: render.usage_table(found, False))
+            case "check":
+                shown(client.machines.check(), lambda found: render.checked(found, True, False))
 
 
 def shown(found: Any, show: Callable[[Any], None]) -> None:

@@ -106,7 +106,7 @@ class TestWhatAHostSays:
 
     def test_what_an_earlier_version_believed(self, registry: Registry) -> None:
         run = add(registry)
-        registry._execute("UPDATE runs SET status = ?", ['{"key": "x", "state": "running", "started": "yesterday"}'])
+        registry._change("UPDATE runs SET status = ?", ['{"key": "x", "state": "running", "started": "yesterday"}'])
         assert [each.key for each in registry.runs()] == [run.key]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
 from remoterun.errors import NotFound, RemoterunError, SomeDamaged, UsageError
 from remoterun.model import Resource, check_upload_name
+
+if TYPE_CHECKING:
+    from remoterun.client import Client
 
 
 @app.command(cls=Command, epilog=example("remoterun upload data/input.txt --name doom"))
@@ -40,7 +43,7 @@ def upload(
     with connect() as client:
         try:
             with render.progress(json) as progress:
-                done = client.upload(path, chosen, to, progress)
+                done = client.uploads.upload(path, chosen, to, progress)
         except KeyboardInterrupt:
             where = f" --to {to}" if to else ""
             render.not_finished(f"remoterun upload {render.word(str(path))} --name {chosen}{where}")
@@ -86,12 +89,12 @@ def ls(
     with connect() as client:
         parsed = Resource.parse(resource.rstrip("/"), whole_kind=True) if resource.strip("/") else Resource("uploads")
         if parsed.kind == "runs" and not parsed.name:
-            runs = [run for run in client.runs() if run.outputs or not run.final]
+            runs = [run for run in client.runs.list() if run.outputs or not run.final]
             render.run_resources(runs, json)
         elif not parsed.name:
-            render.uploads(client.uploads(), json)
+            render.uploads(client.uploads.list(), json)
         else:
-            manifest, about = client.list_files(parsed)
+            manifest, about = client.files.list(parsed)
             render.manifest(str(parsed), manifest, about, recursive, json)
 
 
@@ -127,7 +130,7 @@ def cp(
             into = target.endswith("/")
             try:
                 with render.progress(json) as progress:
-                    fetched = client.copy(source, Path(target), _conflict(force, ignore), progress, into=into)
+                    fetched = client.files.copy(source, Path(target), _conflict(force, ignore), progress, into=into)
             except SomeDamaged as error:
                 render.fetched(error.fetched, json)
                 raise
@@ -139,7 +142,7 @@ def cp(
             path = Path(source)
             _check_there(path)
             with render.progress(json) as progress:
-                done = client.copy_up(path, Resource.parse(target), to, progress)
+                done = client.uploads.add(path, Resource.parse(target), to, progress)
             render.added(done, json)
         else:
             raise UsageError(
@@ -171,8 +174,7 @@ def rm(
     with connect() as client:
         for resource in parsed:
             try:
-                if not client.remove(resource):
-                    raise NotFound(f"there is no {resource}", hint=f"remoterun ls {resource.kind}")
+                _remove(client, resource)
                 render.line(f"removed {resource}")
                 removed = True
             except RemoterunError as error:
@@ -183,3 +185,15 @@ def rm(
         if removed:
             render.line("  remoterun gc   frees the space that nothing else uses")
     return status
+
+
+def _remove(client: Client, resource: Resource) -> None:
+    if resource.sub:
+        raise UsageError(
+            f"{render.name(str(resource))} is inside one: only a whole upload or run can be removed",
+            hint=f"remoterun rm {resource.kind}/{resource.name}",
+        )
+    if resource.kind == "runs":
+        client.runs.remove(resource.name)
+    elif not client.uploads.remove(resource.name):
+        raise NotFound(f"there is no {resource}", hint="remoterun ls uploads")

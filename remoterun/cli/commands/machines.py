@@ -139,7 +139,7 @@ def doctor(
     from remoterun.cli.doctor import examine
 
     with connect() as client:
-        type_ = client.machine(machine)
+        type_ = client.machines.get(machine)
         checks = examine(client, type_)
     render.checks(type_, checks, json)
     return 0 if all(check["ok"] is not False for check in checks) else 1

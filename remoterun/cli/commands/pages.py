@@ -31,7 +31,7 @@ def open_page(
     The page is served on this machine and for it alone. A run that still trains shows its newest model.
     """
     with connect() as client, render.progress() as progress:
-        page = client.page(source, port, progress, render.line)
+        page = client.files.open(source, port, progress, render.line)
     with page:
         try:
             render.page(page, json)

@@ -109,10 +109,10 @@ def run(
         ),
     )
     with connect() as client:
-        type_ = client.machine(machine)
+        type_ = client.machines.get(machine)
         source = _source(client, commit_ref, include_untracked, no_git, yes or dry_run)
         try:
-            places = client.check(request, source, type_)
+            places = client.runs.check(request, source, type_)
             if source is not None and not (include_untracked or no_git or commit_ref):
                 _ask_about_untracked(source, places, yes or dry_run)
             if dry_run:
@@ -129,7 +129,7 @@ def run(
                 render.out(str(submitted.number))
                 render.line(f"  remoterun logs {submitted.number}   shows its log, live")
             return 0
-        return follow(client, submitted, client.follow(submitted.number), from_start=True)
+        return follow(client, submitted, client.runs.follow(submitted.number), from_start=True)
 
 
 def _submit(client: Client, request: RunRequest, source: Source | None, machine: str | None) -> Run:
@@ -142,7 +142,7 @@ def _submit(client: Client, request: RunRequest, source: Source | None, machine:
 
     try:
         with render.progress() as progress:
-            return client.submit(request, source, machine, progress, cast)
+            return client.runs.submit(request, source, machine, progress, cast)
     except KeyboardInterrupt:
         if number is not None:
             known = client.registry.run(number)
@@ -191,14 +191,14 @@ def _apt_name(name: str) -> str:
 
 def _source(client: Client, commit_ref: str | None, untracked: bool, no_git: bool, yes: bool) -> Source | None:
     """What is sent, after the questions. None: no files."""
-    from remoterun.source import NoRepository
+    from remoterun.source import NoRepository, snapshot
 
     if no_git and (commit_ref or untracked):
         raise UsageError(
             "--no-git does not go with -c or --include-untracked", hint="--no-git sends the folder as it is"
         )
     try:
-        source = client.source(commit_ref=commit_ref, include_untracked=untracked, no_git=no_git)
+        source = snapshot(Path.cwd(), commit_ref=commit_ref, include_untracked=untracked, no_git=no_git)
     except NoRepository as error:
         if commit_ref:
             raise
@@ -232,7 +232,7 @@ def _ask_about_untracked(source: Source, places: list[str], yes: bool) -> None:
 
 
 def _show_plan(client: Client, request: RunRequest, source: Source | None, machine: str | None) -> None:
-    type_ = client.machine(machine)
+    type_ = client.machines.get(machine)
     mounts = [_mount_plan(client, mount) for mount in request.mounts]
     render.out(f"command    {render.clean(request.command)}")
     render.out(f"machine    {type_.name} ({type_.host or 'this machine'}), engine {type_.engine}, {type_.gpus} GPUs")
@@ -255,7 +255,7 @@ def _show_plan(client: Client, request: RunRequest, source: Source | None, machi
 def _mount_plan(client: Client, mount: Mount) -> str:
     plan = f"{render.name(str(mount.resource))} at {render.name(mount.path)}"
     try:
-        client.list_files(mount.resource)
+        client.files.list(mount.resource)
     except HostError as error:
         plan += f" (not looked for: {error.message})"
     return plan

@@ -41,7 +41,7 @@ def logs(
     begin = time.time() - parse_duration(since) if since is not None else None
     with connect() as client:
         known = client.registry.run(run_number(run))
-        items = client.follow(
+        items = client.runs.follow(
             known.number,
             live=follow,
             tail=tail,
@@ -82,7 +82,7 @@ def ps(
 ) -> None:
     """List runs, newest last, as their machines know them."""
     with connect() as client:
-        runs = client.runs(None if every else number, label)
+        runs = client.runs.list(None if every else number, label)
     if json:
         render.out_json([run.record() for run in runs])
     elif runs:
@@ -97,7 +97,7 @@ def ps(
 def info(run: RunNumber, json: Json = False) -> None:
     """Show all that is known of a run."""
     with connect() as client:
-        known, details = client.details(run_number(run))
+        known, details = client.runs.info(run_number(run))
     if json:
         render.out_json(
             {**known.record(), "spec": details["spec"], "events": details["events"], "folder": details["folder"]}
@@ -116,14 +116,16 @@ def stop(
     """End runs; their outputs are saved. SIGTERM, some time, then SIGKILL."""
     seconds = parse_duration(grace)
     with connect() as client:
-        return _end_each(client, runs, lambda number: client.stop(number, seconds), "stopping; its outputs are saved")
+        return _end_each(
+            client, runs, lambda number: client.runs.stop(number, seconds), "stopping; its outputs are saved"
+        )
 
 
 @app.command(cls=Command, epilog=example("remoterun kill 16"))
 def kill(runs: RunNumbers) -> int:
     """End runs at once; their outputs are not saved."""
     with connect() as client:
-        return _end_each(client, runs, client.kill, "killed; its outputs are not saved")
+        return _end_each(client, runs, client.runs.kill, "killed; its outputs are not saved")
 
 
 def _end_each(client: Client, runs: list[str], end: Any, words: str) -> int:

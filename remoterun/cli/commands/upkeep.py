@@ -32,7 +32,7 @@ def check(
     the same, and from other machines. The exit status is 1 if damage remains.
     """
     with connect() as client, render.progress() as progress:
-        done = client.verify(machine, repair=not no_repair, progress=progress, note=render.warning)
+        done = client.machines.check(machine, repair=not no_repair, progress=progress, note=render.warning)
     with understood(done.machine):
         render.checked(done, not no_repair, json)
     return 0 if done.sound else 1
@@ -63,7 +63,7 @@ def gc(
         raise UsageError("--unused is about environments", hint=f"remoterun gc --envs --unused {unused}")
     seconds = None if unused is None else parse_duration(unused)
     with connect() as client:
-        done = client.collect(machine, keep=keep, envs=envs, unused=seconds, dry_run=dry_run)
+        done = client.machines.gc(machine, keep=keep, envs=envs, unused=seconds, dry_run=dry_run)
     with understood(done.machine):
         render.collected(done, json)
 
@@ -76,6 +76,6 @@ def df(machine: Machine = None, json: Json = False) -> None:
     both sizes, and in neither's ALONE.
     """
     with connect() as client:
-        found = client.usage(machine)
+        found = client.machines.df(machine)
     with understood(found.machine):
         render.usage_table(found, json)

@@ -87,11 +87,11 @@ class Ours:
         tiny = self._place.folder / "tiny"
         tiny.write_text("so that there is a home on both sides\n")
         with _explained(), Client(self._config) as client:
-            client.upload(tiny, "tiny")
+            client.uploads.upload(tiny, "tiny")
 
     def send(self, source: Path, case: str) -> Lap:
         def work(client: Client) -> None:
-            version = client.upload(source, NAME).upload.version
+            version = client.uploads.upload(source, NAME).upload.version
             self._folder = source.is_dir()
             self._sent = str(version) if self._folder else f"{version}/{source.name}"
 
@@ -99,7 +99,7 @@ class Ours:
 
     def fetch(self, target: Path, case: str) -> Lap:
         into = target if self._folder else target.parent  # what an upload contains lands in a folder
-        return self._lap(lambda client: client.copy(f"uploads/{NAME}", into), case)
+        return self._lap(lambda client: client.files.copy(f"uploads/{NAME}", into), case)
 
     def there(self) -> Path:
         return self._place.home / HOME / "uploads" / NAME / self._sent
