@@ -45,7 +45,7 @@ class Submitting:
         progress = progress or Progress()
         type_ = self._connections.machine(machine)
         places = self.check(request, source, type_)
-        tree = _source_tree(source, self._connections.config.home / "digests")
+        tree = _source_tree(source, self._connections.config.home / "stamps.db")
         session = self._connections.session(type_)
         mounts = [
             self._mount(mount, place, session, progress) for mount, place in zip(request.mounts, places, strict=True)
@@ -121,7 +121,7 @@ class Submitting:
         return {"kind": "upload", "name": name, "sub": resource.sub}
 
 
-def _source_tree(source: Source | None, digests: Path) -> transfer.Reading:
+def _source_tree(source: Source | None, stamps: Path) -> transfer.Reading:
     """Raises `TransferError` for files that can't be read."""
     if source is None:
         return transfer.read_entries([])
@@ -134,7 +134,7 @@ def _source_tree(source: Source | None, digests: Path) -> transfer.Reading:
     found += [(Entry("d", path), "") for path in source.empty_dirs]
     root = str(source.root)
     in_place = all(origin.startswith(root) for _, origin in found[:1] if origin)  # and not a commit's checkout
-    return transfer.read_entries(found, root, digests if in_place else None)
+    return transfer.read_entries(found, root, stamps if in_place else None)
 
 
 def _check_places(places: list[str], request: RunRequest) -> None:

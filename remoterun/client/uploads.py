@@ -43,7 +43,7 @@ class Uploads:
         progress = progress or Progress()
         machine = self._connections.machine(to)
         with ThreadPoolExecutor(1) as pool:  # listing and connecting take as long as the longer of the two
-            reading = pool.submit(transfer.read_tree, path, self._connections.config.home / "digests")
+            reading = pool.submit(transfer.read_tree, path, self._connections.config.home / "stamps.db")
             try:
                 session = self._connections.session(machine)
             finally:
@@ -115,7 +115,7 @@ class Uploads:
                 hint="remoterun cp PATH uploads/NAME/",
             )
         progress = progress or Progress()
-        added = transfer.read_tree(path, self._connections.config.home / "digests")
+        added = transfer.read_tree(path, self._connections.config.home / "stamps.db")
         single = path.is_file()
         known = self._connections.registry.uploads(target.name)
         session = self._connections.session(self._connections.machine(to) if to or not known else known[0][1])

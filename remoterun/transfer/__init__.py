@@ -1,6 +1,6 @@
 """Trees on their way: read here and sent as the blobs that are missing there, fetched into a folder, or passed on.
 
-reading.py    this machine's files in the order of a manifest; what they were hashed to before (stat_cache.py)
+reading.py    this machine's files in the order of a manifest; what they were hashed to before (stamps.py)
 sending.py    one flow to a host          codecs.py       how this machine compresses
 fetching.py   one flow from a host        relaying.py     from one host to another
 progress.py   how far it is

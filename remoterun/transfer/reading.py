@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from remoterun.agent.shared.tree import Entry, link_stays_inside, show, walk
 from remoterun.errors import TransferError, UsageError
-from remoterun.stat_cache import StatCache
+from remoterun.stamps import Stamps
 
 AHEAD = 20_000
 """Entries that are listed before the first one is sent: what a progress bar counts to, and what memory holds."""
@@ -34,7 +34,7 @@ class Reading:
     """A tree of this machine, to be gone through once, in the order of its manifest."""
 
     source: Iterator[Listed]
-    cache: StatCache | None = None
+    stamps: Stamps | None = None
     warnings: list[str] = field(default_factory=list)
     files: int = 0
     size: int = 0
@@ -76,13 +76,13 @@ class Reading:
 
     def close(self, complete: bool) -> None:
         """Keep the digests that were found. `complete`: it was gone through to its end."""
-        if self.cache is not None:
-            self.cache.close(complete and self.ended and not self._ahead)
-            self.cache = None
+        if self.stamps is not None:
+            self.stamps.close(complete and self.ended and not self._ahead)
+            self.stamps = None
 
     def note(self, item: Listed, status: os.stat_result, digest: str, read_at: int) -> None:
-        if self.cache is not None:
-            self.cache.note(os.fsencode(item.entry.path), status, digest, read_at)
+        if self.stamps is not None:
+            self.stamps.note(os.fsencode(item.entry.path), status, digest, read_at)
 
     def leave_out_vanished(self, item: Listed) -> None:
         """Warn that a file vanished between being listed and being read, as rsync does.
@@ -98,8 +98,8 @@ class Reading:
         if entry.kind == "f":
             self.files += 1
             self.size += entry.size
-            if self.cache is not None and status is not None:
-                digest = self.cache.known(os.fsencode(entry.path), status)
+            if self.stamps is not None and status is not None:
+                digest = self.stamps.known(os.fsencode(entry.path), status)
                 if digest is not None:
                     return Listed(Entry("f", entry.path, entry.size, digest, entry.executable), path, status)
             self.unknown += not entry.digest
@@ -110,8 +110,8 @@ class Reading:
         return item
 
 
-def read_tree(path: Path, digests: Path | None = None) -> Reading:
-    """The tree of a folder, or of one file (under its own name). `digests`: the folder of the stat cache.
+def read_tree(path: Path, stamps: Path | None = None) -> Reading:
+    """The tree of a folder, or of one file (under its own name). `stamps`: the database of what was hashed before.
 
     Raises `UsageError`.
     """
@@ -132,7 +132,7 @@ def read_tree(path: Path, digests: Path | None = None) -> Reading:
             f"`{show(str(path))}` is neither a file nor a folder", hint="remoterun upload PATH --name NAME"
         )
     key = os.path.join(root.resolve(), path.name if root != path else "")
-    reading = Reading(found, StatCache(digests, key) if digests else None, warnings)
+    reading = Reading(found, Stamps(stamps, key) if stamps else None, warnings)
     try:
         reading.look_ahead()
         if not reading.files and reading.ended:
@@ -146,14 +146,14 @@ def read_tree(path: Path, digests: Path | None = None) -> Reading:
     return reading
 
 
-def read_entries(found: Iterable[tuple[Entry, str]], root: str = "", digests: Path | None = None) -> Reading:
+def read_entries(found: Iterable[tuple[Entry, str]], root: str = "", stamps: Path | None = None) -> Reading:
     """The tree of these files; an entry's size may be another by now. `root`: the folder they are of.
 
     Raises `TransferError` for one that can't be read.
     """
     pairs = sorted(found, key=lambda pair: os.fsencode(pair[0].path))
-    cache = StatCache(digests, root + "\0source") if digests and root else None
-    reading = Reading(iter(_with_status(entry, path) for entry, path in pairs), cache, may_lack_files=False)
+    known = Stamps(stamps, root + "\0source") if stamps and root else None
+    reading = Reading(iter(_with_status(entry, path) for entry, path in pairs), known, may_lack_files=False)
     try:
         reading.look_ahead()
     except BaseException:

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import os
 import random
+import sqlite3
 import threading
 import time
 import tracemalloc
@@ -17,9 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remoterun import stat_cache
+from remoterun import stamps
 from remoterun.agent.shared.tree import walk
-from remoterun.stat_cache import HEADER, RACY, StatCache
+from remoterun.stamps import RACY, Stamps
 from tests.workshop import until, write_files
 
 NAME = st.binary(min_size=1, max_size=6).filter(lambda raw: not set(raw) & set(b"/\0") and raw not in (b".", b".."))
@@ -42,7 +43,7 @@ LATE = 2 * 10**18
 """Nanoseconds since 1970: long after the stamps."""
 
 
-def look(cache: StatCache, names: list[bytes]) -> list[bytes]:
+def look(cache: Stamps, names: list[bytes]) -> list[bytes]:
     """Ask for all of them, and note afterwards those that are not known: their names."""
     unknown = [name for name in names if cache.known(name, stamp(len(name))) is None]
     for name in unknown:
@@ -52,14 +53,15 @@ def look(cache: StatCache, names: list[bytes]) -> list[bytes]:
 
 class TestWhatIsNoted:
     def test_is_known_and_nothing_else(self, tmp_path: Path) -> None:
-        with StatCache(tmp_path, "/data") as cache:
+        with Stamps(tmp_path / "stamps.db", "/data") as cache:
             cache.note(b"a", stamp(), DIGEST, LATE)
         for other in (stamp(2), stamp(1, 5), stamp(1, 10**18 + 7, 5), stamp(1, 10**18 + 7, 10**18 + 7, 6)):
-            cache = StatCache(tmp_path, "/data")
+            cache = Stamps(tmp_path / "stamps.db", "/data")
             assert cache.known(b"a", other) is None
-        with StatCache(tmp_path, "/data") as cache:
+            cache.close(complete=False)
+        with Stamps(tmp_path / "stamps.db", "/data") as cache:
             assert cache.known(b"a", stamp()) == DIGEST
-        with StatCache(tmp_path, "/other") as cache:
+        with Stamps(tmp_path / "stamps.db", "/other") as cache:
             assert cache.known(b"a", stamp()) is None
 
     @settings(derandomize=True, deadline=None, max_examples=60)
@@ -68,12 +70,12 @@ class TestWhatIsNoted:
         self, tmp_path_factory: pytest.TempPathFactory, rounds: list[tuple[set[bytes], bool, int]]
     ) -> None:
         """Names come and go; some rounds are cut. What was known or noted is known the next time, if still there."""
-        folder = tmp_path_factory.getbasetemp() / f"digests{next(_folders)}"
+        file = tmp_path_factory.getbasetemp() / f"{next(_folders)}.db"
         expected: set[bytes] = set()
         for names, whole, after in rounds:
             listed = sorted(names)
             listed = listed if whole else listed[:after]
-            cache = StatCache(folder, "/data")
+            cache = Stamps(file, "/data")
             assert set(look(cache, listed)) == set(listed) - expected
             cache.close(complete=whole)
             passed = listed[-1] if listed else b""
@@ -82,11 +84,11 @@ class TestWhatIsNoted:
     def test_some_that_changed_are_known_the_time_after(self, tmp_path: Path) -> None:
         """All are asked for before the first is noted, as `Reading` does."""
         names = sorted(b"%d" % number for number in range(500))
-        with StatCache(tmp_path, "/data") as cache:
+        with Stamps(tmp_path / "stamps.db", "/data") as cache:
             assert look(cache, names) == names
         changed = {name: stamp(999) for name in names[::50]}
         for expected in (sorted(changed), []):
-            with StatCache(tmp_path, "/data") as cache:
+            with Stamps(tmp_path / "stamps.db", "/data") as cache:
                 unknown = [name for name in names if cache.known(name, changed.get(name, stamp(len(name)))) is None]
                 assert unknown == expected
                 for name in unknown:
@@ -95,43 +97,42 @@ class TestWhatIsNoted:
     @pytest.mark.parametrize("complete", [True, False])
     def test_cut_half_way(self, tmp_path: Path, complete: bool) -> None:
         names = [b"%03d" % number for number in range(100)]
-        with StatCache(tmp_path, "/data") as cache:
+        with Stamps(tmp_path / "stamps.db", "/data") as cache:
             look(cache, names)
-        cache = StatCache(tmp_path, "/data")
+        cache = Stamps(tmp_path / "stamps.db", "/data")
         assert look(cache, [b"000new", *names[1:50]]) == [b"000new"]
         cache.close(complete)
-        with StatCache(tmp_path, "/data") as cache:
+        with Stamps(tmp_path / "stamps.db", "/data") as cache:
             assert look(cache, [b"000new", *names]) == [names[0], *(names[50:] if complete else [])]
 
     def test_left_by_an_error(self, tmp_path: Path) -> None:
         names = [b"%03d" % number for number in range(100)]
         for upto in (30, 60, 100):
-            with pytest.raises(KeyboardInterrupt), StatCache(tmp_path, "/data") as cache:
+            with pytest.raises(KeyboardInterrupt), Stamps(tmp_path / "stamps.db", "/data") as cache:
                 look(cache, names[:upto])
                 raise KeyboardInterrupt
-        with StatCache(tmp_path, "/data") as cache:
+        with Stamps(tmp_path / "stamps.db", "/data") as cache:
             assert look(cache, names) == []
 
     def test_names_of_any_bytes(self, tmp_path: Path) -> None:
         names = sorted([b"a", b"a-b", b"a.b", b"a/b", b"\xff\xfe", "é".encode(), b"new\nline", b"x" * 4096, b"\x01"])
         for expected in (names, []):
-            with StatCache(tmp_path, "/da\udcffta\n") as cache:
+            with Stamps(tmp_path / "stamps.db", "/da\udcffta\n") as cache:
                 assert look(cache, names) == expected
 
     def test_the_same_time_by_two_threads(self, tmp_path: Path) -> None:
         names = sorted(b"%d" % number for number in range(20_000))
-        caches = [StatCache(tmp_path, "/data") for _ in range(4)]
+        caches = [Stamps(tmp_path / "stamps.db", "/data") for _ in range(4)]
         threads = [threading.Thread(target=look, args=(cache, names)) for cache in caches]
         for thread in threads:
             thread.start()
         for thread, cache in zip(threads, caches, strict=True):
             thread.join()
             cache.close(complete=True)
-        with StatCache(tmp_path, "/data") as cache:
+        with Stamps(tmp_path / "stamps.db", "/data") as cache:
             assert [cache.known(name, stamp(len(name))) for name in names] == [
                 hashlib.sha256(name).hexdigest() for name in names
             ]
-        assert len(list(tmp_path.iterdir())) == 1
 
     @pytest.mark.parametrize(
         ("mtime", "read_at", "noted"),
@@ -139,29 +140,29 @@ class TestWhatIsNoted:
          (10**18, 10**18 + 2 * 10**9, False), (10**18, 10**18 + 3 * 10**9, True), (10**18 + 7, 10**18 - 9**9, False)],
     )  # fmt: skip
     def test_not_soon_after_a_change(self, tmp_path: Path, mtime: int, read_at: int, noted: bool) -> None:
-        with StatCache(tmp_path, "/data") as cache:
+        with Stamps(tmp_path / "stamps.db", "/data") as cache:
             cache.note(b"a", stamp(1, mtime), DIGEST, read_at)
-        with StatCache(tmp_path, "/data") as cache:
+        with Stamps(tmp_path / "stamps.db", "/data") as cache:
             assert (cache.known(b"a", stamp(1, mtime)) is not None) == noted
 
     def test_a_change_of_its_owner_is_one(self, tmp_path: Path) -> None:
         """A time of change in the future tells nothing."""
-        with StatCache(tmp_path, "/data") as cache:
+        with Stamps(tmp_path / "stamps.db", "/data") as cache:
             cache.note(b"a", stamp(1, 5, LATE + 5), DIGEST, LATE)
-        with StatCache(tmp_path, "/data") as cache:
+        with Stamps(tmp_path / "stamps.db", "/data") as cache:
             assert cache.known(b"a", stamp(1, 5, LATE + 5)) is None
 
 
 class Folder:
     """A folder of real files, as `Reading` looks at it."""
 
-    def __init__(self, root: Path, digests: Path) -> None:
-        self.root, self.digests = root, digests
+    def __init__(self, root: Path, file: Path) -> None:
+        self.root, self.file = root, file
 
     def look(self) -> dict[str, bool]:
         """Whether each file was known; what was said of it is what it holds."""
         found = {}
-        with StatCache(self.digests, str(self.root)) as cache:
+        with Stamps(self.file, str(self.root)) as cache:
             listed = [(entry, status) for entry, status in walk(str(self.root)) if entry.kind == "f"]
             said = [cache.known(os.fsencode(entry.path), status) for entry, status in listed]
             for (entry, _), digest in zip(listed, said, strict=True):
@@ -181,7 +182,7 @@ class Folder:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    folder = Folder(write_files(tmp_path / "data", {"a": b"A", "b": b"B", "sub/c": b"C"}), tmp_path / "digests")
+    folder = Folder(write_files(tmp_path / "data", {"a": b"A", "b": b"B", "sub/c": b"C"}), tmp_path / "stamps.db")
     until(folder.known)
     return folder
 
@@ -208,7 +209,7 @@ class TestChanges:
         try:
             deadline = time.monotonic() + 0.8
             while time.monotonic() < deadline:
-                with StatCache(folder.digests, str(folder.root)) as cache:
+                with Stamps(folder.file, str(folder.root)) as cache:
                     path = folder.root / "b"
                     read_at = time.time_ns()
                     before = path.stat()
@@ -273,21 +274,23 @@ class TestChanges:
         assert not folder.look()["a"]
 
 
-class TestTheFile:
-    NAMES = [b"%03d" % number for number in range(60)]
-    RECORD = stat_cache._RECORD.size + 3
+class TestTheDatabase:
+    NAMES = [b"%04d" % number for number in range(1500)]
+    """More than are read in one go."""
 
     @pytest.fixture
     def file(self, tmp_path: Path) -> Path:
-        with StatCache(tmp_path, "/data") as cache:
+        return self.filled(tmp_path / "stamps.db")
+
+    def filled(self, file: Path) -> Path:
+        with Stamps(file, "/data") as cache:
             look(cache, self.NAMES)
-        (file,) = tmp_path.iterdir()
         return file
 
-    def said(self, folder: Path) -> list[bytes]:
+    def said(self, file: Path) -> list[bytes]:
         """Names that are known; of each, what is said is right."""
         found = []
-        cache = StatCache(folder, "/data")
+        cache = Stamps(file, "/data")
         for name in self.NAMES:
             digest = cache.known(name, stamp(len(name)))
             assert digest in (None, hashlib.sha256(name).hexdigest())
@@ -295,126 +298,114 @@ class TestTheFile:
         cache.close(complete=False)
         return found
 
+    def test_holds_them_all(self, file: Path) -> None:
+        assert self.said(file) == self.NAMES
+        assert file.stat().st_mode & 0o777 == 0o600
+
     def test_damaged_anywhere(self, file: Path) -> None:
-        """Nothing wrong is said: else a file would be refused as changed again and again, or taken for another."""
+        """Nothing wrong is said: else a file would be refused as changed again and again, or taken for another. And it
+        is used again after one look at all files, or two where it had to be made anew."""
         whole = file.read_bytes()
         chance = random.Random(1)
-        for _ in range(300):
+        for _ in range(60):
             data = bytearray(whole)
-            at = chance.randrange(len(data))
-            data[at] ^= 1 << chance.randrange(8)
+            for _ in range(chance.choice([1, 1, 300])):
+                data[chance.randrange(len(data) if chance.random() < 0.8 else 200)] ^= 1 << chance.randrange(8)
             file.write_bytes(data)
-            assert self.said(file.parent) == self.NAMES[: max(0, at - len(HEADER)) // self.RECORD]
+            self.said(file)
+            self.looked_at_till_known(file)
+
+    def looked_at_till_known(self, file: Path) -> None:
+        for _ in range(3):
+            with Stamps(file, "/data") as cache:
+                if not look(cache, self.NAMES):
+                    return
+        raise AssertionError("it never knows all of them")
 
     def test_cut_anywhere(self, file: Path) -> None:
         whole = file.read_bytes()
-        for length in range(0, len(whole), 13):
+        for length in range(0, len(whole), len(whole) // 25):
             file.write_bytes(whole[:length])
-            known = self.said(file.parent)
-            assert known == self.NAMES[: len(known)] and len(known) >= (length - len(HEADER)) // self.RECORD
+            self.said(file)
+            self.looked_at_till_known(file)
 
-    @pytest.mark.parametrize("data", [b"", b"\0" * 5000, b"remoterun-digests 1\n" + b"x" * 500, HEADER, HEADER + b"x"])
-    def test_another_one(self, file: Path, data: bytes) -> None:
+    @pytest.mark.parametrize("data", [b"", b"\0" * 5000, b"SQLite format 3\0", b"x" * 99])
+    def test_something_else_in_its_place(self, tmp_path: Path, data: bytes) -> None:
+        file = tmp_path / "stamps.db"
         file.write_bytes(data)
-        with StatCache(file.parent, "/data") as cache:
-            assert look(cache, self.NAMES) == self.NAMES
-        assert self.said(file.parent) == self.NAMES
+        self.filled(file)
+        assert self.said(file) == self.NAMES
 
-    @settings(derandomize=True, deadline=None, max_examples=100)
-    @given(data=st.binary(max_size=400))
-    def test_any_bytes(self, tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
-        folder = tmp_path_factory.getbasetemp() / f"digests{next(_folders)}"
-        with StatCache(folder, "/data") as cache:
-            look(cache, self.NAMES[:1])
-        (file,) = folder.iterdir()
-        file.write_bytes(HEADER + data)
-        assert self.said(folder) == []
+    @pytest.mark.parametrize("change", ["PRAGMA user_version = 99", "DROP TABLE stamps", "DROP TABLE folders"])
+    def test_of_another_version(self, file: Path, change: str) -> None:
+        with contextlib.closing(sqlite3.connect(file)) as db:
+            db.execute(change)
+        self.looked_at_till_known(file)
 
-    def test_mended_by_the_next_look(self, file: Path) -> None:
-        data = bytearray(file.read_bytes())
-        data[len(data) // 2] ^= 1
-        file.write_bytes(data)
-        with StatCache(file.parent, "/data") as cache:
-            assert 0 < len(look(cache, self.NAMES)) < len(self.NAMES)
-        assert self.said(file.parent) == self.NAMES
+    def test_what_earlier_versions_kept_is_removed(self, tmp_path: Path) -> None:
+        write_files(tmp_path, {"digests/0123": b"x", "other": b"y"})
+        self.filled(tmp_path / "stamps.db")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "stamps.db"]
 
     def test_a_full_disk(self, small_disk: Callable[[str], Path]) -> None:
-        """It costs reading, the next time: no error, and what was there stays."""
+        """It costs reading, the next time: no error, and nothing wrong."""
         disk = small_disk("1m")
         names = sorted(b"%d" % number for number in range(30_000))
-        with StatCache(disk / "digests", "/data") as cache:
-            look(cache, self.NAMES)
-        with StatCache(disk / "digests", "/data") as cache:
-            assert look(cache, names) == names
-        assert self.said(disk / "digests") == self.NAMES
-        assert len(list((disk / "digests").iterdir())) == 1, "nothing unfinished is left"
+        file = self.filled(disk / "stamps.db")
+        with Stamps(file, "/data") as cache:
+            look(cache, names)
+        self.said(file)
+        assert [path.name for path in disk.iterdir()] == ["stamps.db"], "nothing unfinished is left"
 
     def test_a_full_disk_at_the_end(self, small_disk: Callable[[str], Path]) -> None:
         """When what was noted is written, not when it is noted."""
         disk = small_disk("1m")
-        with StatCache(disk / "digests", "/data") as cache:
-            look(cache, self.NAMES)
+        file = self.filled(disk / "stamps.db")
         with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as filler:
             while filler.write(bytes(4096)):
                 pass
-        with StatCache(disk / "digests", "/data") as cache:
+        with Stamps(file, "/data") as cache:
             assert look(cache, [*self.NAMES, b"zz"]) == [b"zz"]
-        assert self.said(disk / "digests") == self.NAMES
-        assert len(list((disk / "digests").iterdir())) == 1, "nothing unfinished is left"
+        assert self.said(file) == self.NAMES
 
-    def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
+    def test_one_that_another_process_holds(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(stamps, "BUSY_SECONDS", 0.05)
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with Stamps(file, "/data") as cache:
+                assert look(cache, self.NAMES) == self.NAMES
+        assert self.said(file) == self.NAMES
+
+    def test_one_that_cannot_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with StatCache(tmp_path / "file" / "digests", "/data") as cache:
+        with Stamps(tmp_path / "file" / "stamps.db", "/data") as cache:
             look(cache, self.NAMES)
-
-    def test_what_a_killed_one_left(self, file: Path) -> None:
-        left = file.parent / f".{file.name}.1-2.tmp"
-        left.touch()
-        os.utime(left, (1, 1))
-        fresh = file.parent / f".{file.name}.3-4.tmp"
-        fresh.touch()
-        with StatCache(file.parent, "/data") as cache:
-            look(cache, [b"new"])
-        assert fresh.exists() and not left.exists()
 
     def test_the_folders_used_last_are_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(stat_cache, "KEPT", 3)
-        for number in range(6):
-            with StatCache(tmp_path, f"/data{number}") as cache:
-                look(cache, self.NAMES)
-            for age, path in enumerate(sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)):
-                os.utime(path, (1000 + age, 1000 + age))
-            with StatCache(tmp_path, "/data0") as cache:  # used, though it was made first
-                assert look(cache, self.NAMES) == []
-        assert len(list(tmp_path.iterdir())) == 3
-
-    def test_little_memory_for_files_that_get_no_record(self, tmp_path: Path) -> None:
-        """As those whose times lie in the future, by this machine's clock."""
-        with StatCache(tmp_path, "/data") as cache:
-            look(cache, self.NAMES)
-        tracemalloc.start()
-        try:
-            with StatCache(tmp_path, "/data") as cache:
-                for number in range(20_000):
-                    name = b"file/%08d" % number
-                    assert cache.known(name, stamp()) is None
-                    cache.note(name, stamp(), DIGEST, 0)
-            assert tracemalloc.get_traced_memory()[1] < 300_000
-        finally:
-            tracemalloc.stop()
+        monkeypatch.setattr(stamps, "KEPT", 3)
+        file = tmp_path / "stamps.db"
+        for number in range(1, 6):
+            for folder in (f"/data{number}", "/data0"):  # "/data0" is used each time, though it was made early
+                with Stamps(file, folder) as cache:
+                    assert bool(look(cache, self.NAMES)) == (folder != "/data0" or number == 1)
+        with contextlib.closing(sqlite3.connect(file)) as db:
+            kept = {path.decode() for (path,) in db.execute("SELECT path FROM folders")}
+            rows = db.execute("SELECT COUNT(*) FROM stamps").fetchone()[0]
+        assert kept == {"/data0", "/data4", "/data5"} and rows == 3 * len(self.NAMES)
 
     def test_little_memory(self, tmp_path: Path) -> None:
+        """Also for files that get no row, as those whose times lie in the future by this machine's clock."""
         names = [b"folder/%08d" % number for number in range(20_000)]
         tracemalloc.start()
         try:
-            for changed in (0, 7):
+            for changed, read_at in ((0, 0), (0, LATE), (7, LATE), (8, 0)):
                 tracemalloc.reset_peak()
                 before = tracemalloc.get_traced_memory()[0]
-                with StatCache(tmp_path, "/data") as cache:
+                with Stamps(tmp_path / "stamps.db", "/data") as cache:
                     for number, name in enumerate(names):
                         size = changed if number % 3 == 0 else 1
                         if cache.known(name, stamp(size)) is None:
-                            cache.note(name, stamp(size), DIGEST, LATE)
+                            cache.note(name, stamp(size), DIGEST, read_at)
                 assert tracemalloc.get_traced_memory()[1] - before < 50 * len(names)
         finally:
             tracemalloc.stop()
