@@ -28,6 +28,7 @@ from remoterun.agent.serve import Server
 from remoterun.agent.shared.protocol import DATA, Handler, Link, encode
 from remoterun.agent.shared.states import FINAL, RunState
 from remoterun.agent.shared.tree import Entry, Manifest
+from remoterun.agent.store import outputs
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from remoterun.client import Client
@@ -94,7 +95,7 @@ class Place:
             lend(environment, self.home)
         context, blobs = tree_of(NO_PACKAGES)
         for data in (*blobs.values(), context.encode()):
-            self.home.put(data)
+            self.home.blobs.put(data)
         self.context = context.digest
 
     def close(self) -> None:
@@ -129,11 +130,11 @@ class Place:
     def put(self, files: Files) -> Manifest:
         manifest, blobs = tree_of(files)
         for data in blobs.values():
-            self.home.put(data)
+            self.home.blobs.put(data)
         return manifest
 
     def upload(self, name: str, files: Files) -> dict[str, Any]:
-        return self.home.commit_upload(name, self.put(files))[0]
+        return self.home.uploads.commit(name, self.put(files))[0]
 
     # -- runs
 
@@ -189,7 +190,7 @@ class Place:
 
     def outputs(self, key: str) -> Files:
         """The saved outputs as their files are on the disk; what the manifest says is compared with it."""
-        stored = self.home.outputs(self.run(key))
+        stored = outputs.saved(self.run(key))
         assert stored is not None, self.run(key).events()
         found = read_files(Path(stored.folder))
         assert tree_of(found)[0].encode() == stored.manifest().encode()

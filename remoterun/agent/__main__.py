@@ -12,7 +12,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     if len(words) < 3 or words[0] not in ("serve", "supervise") or words[1] != "--home":
         sys.stderr.write("usage: agent serve --home HOME | supervise --home HOME KEY\n")
         return 2
-    from .store.home import Home, HomeError
+    from .store.errors import HomeError
+    from .store.home import Home
 
     try:
         home = Home.open(words[2])

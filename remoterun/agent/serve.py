@@ -41,9 +41,10 @@ from .shared.protocol import (
 from .shared.squeezing import Squeezing
 from .shared.states import FINAL, RunState
 from .shared.tree import Entry, Manifest, TreeError, check_path, hash_file, is_digest, show, walk
-from .store import leases, parts
+from .store import leases, outputs, parts
+from .store.errors import HomeError
 from .store.growing import Growing
-from .store.home import Home, HomeError
+from .store.home import Home
 from .store.incoming import Landing
 from .store.outgoing import Shipping
 from .store.patching import Patch
@@ -190,11 +191,11 @@ class Server:
         begun = frozenset(os.listdir(self.home.partial))
         for place in range(len(digests) // 32):
             digest = digests[place * 32 : place * 32 + 32].hex()
-            size = self.home.blob_size(digest)
+            size = self.home.blobs.size(digest)
             if size is not None:
                 self._seen(digest, size)
             else:
-                have = self.home.partial_size(digest) if digest in begun else 0
+                have = self.home.blobs.partial_size(digest) if digest in begun else 0
                 out.append(_MISSING.pack(place, 0 if have and parts.listed(self.home, digest) else have))
         return out
 
@@ -232,16 +233,16 @@ class Server:
         of what came in parts, the large files of the upload `name` as it is, [path, size, digest] each, and those of
         `sizes` that a blob has here: it may be the same content. Where there are many blobs, all of them are."""
         large = []
-        if name and self.home.upload_versions(name):
-            files = self.home.upload_tree(name).manifest().files
+        if name and self.home.uploads.versions(name):
+            files = self.home.uploads.stored(name).manifest().files
             large = [[entry.path, entry.size, entry.digest] for entry in files if entry.size >= PATCHED][:MOST_LARGE]
-        partial = {key: size for key, size in self.home.partials().items() if is_digest(key)}
+        partial = {key: size for key, size in self.home.blobs.partials().items() if is_digest(key)}
         found = {key: parts.ranges(self.home, key)[:MOST_RANGES] for key in partial}
         return {
             "partial": {key: size for key, size in partial.items() if not found[key]},
             "parts": dict(_fitting((key, ranges) for key, ranges in found.items() if ranges)),
             "large": [row for row, _ in _fitting((row, row[0]) for row in large)],
-            "sizes": sorted(self.home.sizes_of_blobs(set(sizes))) if sizes else [],
+            "sizes": sorted(self.home.blobs.sizes_among(set(sizes))) if sizes else [],
         }
 
     def op_seal(self, stream: Stream, key: str, size: int) -> Dict[str, Any]:
@@ -305,7 +306,7 @@ class Server:
         if not is_digest(digest):
             raise HomeError("bad_stream", "not a digest: %s" % show(digest[:80]))
         try:
-            return open(self.home.blob(digest), "rb", buffering=0)
+            return open(self.home.blobs.path(digest), "rb", buffering=0)
         except FileNotFoundError:
             raise HomeError("not_found", "there is no blob %s" % digest[:12])
 
@@ -314,7 +315,7 @@ class Server:
     def op_commit_upload(self, stream: Stream, name: str) -> Dict[str, Any]:
         """In: a manifest, with its last frame {"last": 1}, and the end once all its blobs are here. It may come while
         they still do: see growing.py. The answer need not wait for the end if all are here sooner."""
-        self.home.upload_folder(name)  # that it is a name
+        self.home.uploads.folder_of(name)  # that it is a name
         whole = False
         size = 0
         with Growing(self.home, self._sizes) as growing:
@@ -342,14 +343,14 @@ class Server:
         return {"version": version, "created": created}
 
     def op_uploads(self, stream: Stream) -> Dict[str, Any]:
-        return {"uploads": self.home.list_uploads()}
+        return {"uploads": self.home.uploads.newest()}
 
     def op_upload(self, stream: Stream, name: str, newest: bool = False) -> Dict[str, Any]:
-        versions = self.home.upload_versions(name)
+        versions = self.home.uploads.versions(name)
         return {"versions": versions[-1:] if newest else versions}
 
     def op_remove_upload(self, stream: Stream, name: str) -> Dict[str, Any]:
-        return {"removed": self.home.remove_upload(name)}
+        return {"removed": self.home.uploads.remove(name)}
 
     # -- runs
 
@@ -580,7 +581,7 @@ class Server:
         resource = mount["resource"]
         if resource["kind"] == "run":
             run = self.home.existing_run(resource["key"])
-            if self.home.outputs(run) is None:
+            if outputs.saved(run) is None:
                 state = run.state()[0]
                 raise HomeError(
                     "not_saved",
@@ -595,7 +596,7 @@ class Server:
         except KeyError:
             raise HomeError("not_found", "there is no %s" % show(mount["typed"]))
         mount["file"] = part.entries[0].path if entry is not None and entry.kind == "f" else ""
-        mount["tree"] = self.home.put(part.encode())
+        mount["tree"] = self.home.blobs.put(part.encode())
 
     def _tree(self, resource: Dict[str, Any]) -> Tuple[Manifest, str, bool, Dict[str, Any]]:
         """(manifest, folder on the host, whether it may still change, about) of a resource."""
@@ -603,12 +604,12 @@ class Server:
         if sub:
             check_path(sub)
         if resource["kind"] == "upload":
-            stored = self.home.upload_tree(resource["name"], resource.get("version"), resource.get("digest"))
+            stored = self.home.uploads.stored(resource["name"], resource.get("version"), resource.get("digest"))
             manifest, folder, live, about = stored.manifest(), stored.folder, False, stored.about
             typed = "uploads/" + resource["name"]
         else:
             run = self.home.existing_run(resource["key"])
-            saved = self.home.outputs(run)
+            saved = outputs.saved(run)
             about = {"state": run.state()[0].value}
             typed = "runs/%s" % resource.get("number", resource["key"])
             if saved is not None:

@@ -31,7 +31,7 @@ class Bench:
         self.made: list[RunFolder] = []
         context, blobs = tree_of(NO_PACKAGES)
         for data in (*blobs.values(), context.encode()):
-            home.put(data)
+            home.blobs.put(data)
         self.environment = {"image": None, "base": BASE_IMAGE, "variant": "cpu", "context": context.digest}
 
     def spec(self, command: str, **changed: Any) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Bench:
         """A run that is built and mounted."""
         source, blobs = tree_of(files or {})
         for data in blobs.values():
-            self.home.put(data)
+            self.home.blobs.put(data)
         spec = self.spec(command, **changed)
         run = self.home.create_run(spec, source)
         self.made.append(run)
@@ -72,7 +72,7 @@ class Bench:
     def mount(self, files: Files, place: str, file: str = "") -> dict[str, Any]:
         manifest, blobs = tree_of(files)
         for data in (*blobs.values(), manifest.encode()):
-            self.home.put(data)
+            self.home.blobs.put(data)
         return {"place": place, "tree": manifest.digest, "file": file, "typed": "uploads/x"}
 
 
@@ -221,7 +221,7 @@ def test_mounts_can_be_repeated_and_are_safe(bench: Bench) -> None:
     bench.engine.mount(run, spec)
     bench.engine.start(run, spec, [])
     assert ended(run) == 0
-    assert Path(bench.home.blob(tree_of({"in": b"in"})[0].entries[0].digest)).read_bytes() == b"in"
+    assert Path(bench.home.blobs.path(tree_of({"in": b"in"})[0].entries[0].digest)).read_bytes() == b"in"
 
 
 def test_an_absolute_mount(bench: Bench) -> None:

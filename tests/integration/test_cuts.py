@@ -146,12 +146,12 @@ def held(home: Home) -> int:
     for name in os.listdir(home.partial):
         if "." not in name:
             found = listed(home, name)
-            begun += sum(length for _, length in found) if found else home.partial_size(name)
-    return begun + sum(path.stat().st_size for path in Path(home.blobs).rglob("*") if path.is_file())
+            begun += sum(length for _, length in found) if found else home.blobs.partial_size(name)
+    return begun + sum(path.stat().st_size for path in Path(home.blobs.folder).rglob("*") if path.is_file())
 
 
 def sound(home: Home) -> None:
-    for path in Path(home.blobs).rglob("*"):
+    for path in Path(home.blobs.folder).rglob("*"):
         if path.is_file():
             assert hashlib.sha256(path.read_bytes()).hexdigest() == path.parent.name + path.name.removesuffix(".x")
 
@@ -202,7 +202,7 @@ def test_what_was_put_together_is_kept(tmp_path: Path, more: int) -> None:
     """The agent's input ends while much of what it has answered for is still to be written."""
     home = Home.open(str(tmp_path / "home"))
     old = random.Random(5).randbytes(64 << 20)
-    digest = home.put(old)
+    digest = home.blobs.put(old)
     link = Link((pipe := LocalHost(Path(home.path)).open()).pump, pipe.write)
     link.start()
     key = hashlib.sha256(b"key").hexdigest()
@@ -237,7 +237,7 @@ class TestCutsOfThePipe:
                 sent = self.upload(home, tree.folder, cache, None)
                 assert sent is not None
             versions += 1
-            stored = home.upload_tree("doom")
+            stored = home.uploads.stored("doom")
             assert stored.about["version"] == versions
             assert read_files(Path(stored.folder)) == read_files(tree.folder)
             assert sent.size + sent.already == tree.size
@@ -275,7 +275,7 @@ class TestCutsOfThePipe:
         assert there > 0
         sent = self.upload(home, tmp_path / "tree", tmp_path / "digests", None)
         assert sent is not None and sent.already == there and sent.size == (48 << 20) - there
-        assert read_files(Path(home.upload_tree("doom").folder)) == read_files(tmp_path / "tree")
+        assert read_files(Path(home.uploads.stored("doom").folder)) == read_files(tmp_path / "tree")
 
     def test_copies(self, tmp_path: Path, way: str) -> None:
         chance = random.Random(f"down {way}")
@@ -364,7 +364,7 @@ class TestKilledClients:
                 self.kill(Path(home.path), tree.folder, chance.randrange(tree.size), True)
             sent = cuts.upload(home, tree.folder, tmp_path / "digests", None)
             assert sent is not None and sent.size + sent.already == tree.size
-            assert read_files(Path(home.upload_tree("doom").folder)) == read_files(tree.folder)
+            assert read_files(Path(home.uploads.stored("doom").folder)) == read_files(tree.folder)
             for _ in range(3):
                 self.kill(Path(home.path), tmp_path / "target", chance.randrange(BIG // 2), False)
             assert cuts.copy(Path(home.path), tmp_path / "target", None)

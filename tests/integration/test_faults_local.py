@@ -23,6 +23,7 @@ from remoterun.agent.running.engines.environment import Environment
 from remoterun.agent.shared.files import locked
 from remoterun.agent.shared.protocol import CANCEL, CREDIT, DATA, END, OPEN, encode
 from remoterun.agent.shared.states import Reason, RunState
+from remoterun.agent.store import outputs
 from remoterun.agent.store.this_machine import Machine
 from remoterun.client import LogBytes, StateChange
 from remoterun.errors import AlreadyExists, HostError, LinkLost, NotFound, UsageError
@@ -98,7 +99,7 @@ class TestEnds:
         key = place.submit("echo start; sleep 1000")
         place.until_says(key, b"start")
         run = place.run(key)
-        assert place.home.outputs(run) is None and not os.path.exists(run.exit_file)
+        assert outputs.saved(run) is None and not os.path.exists(run.exit_file)
 
 
 class TestOutputs:
@@ -189,11 +190,11 @@ class TestMounts:
             mounts=[mount("uploads/doom", "data")],
         )
         place.until_final(key)
-        assert read_files(Path(place.home.uploads, "doom", "1")) == {"in.txt": b"text", "sub/run*": b"run"}
-        for path in Path(place.home.blobs).glob("*/*"):
+        assert read_files(Path(place.home.uploads.folder, "doom", "1")) == {"in.txt": b"text", "sub/run*": b"run"}
+        for path in Path(place.home.blobs.folder).glob("*/*"):
             if not path.name.endswith(".x"):
                 data = path.read_bytes()
-                assert place.home.blob(tree_of({"x": data})[0].entries[0].digest) == str(path)
+                assert place.home.blobs.path(tree_of({"x": data})[0].entries[0].digest) == str(path)
         assert place.outputs(key) == {}
 
     def test_outputs_of_a_run(self, place: Place) -> None:
@@ -804,7 +805,7 @@ class TestClient:
         user.client.uploads.upload(write_files(tmp_path / "data", files), "doom", to="one")
         log, run = self.finish(user, self.run(user, "cat doom/a; ./doom/sub/b", machine="two", mounts=["uploads/doom"]))
         assert (log, run.exit_status) == (b"Aran\n", 0)
-        assert read_files(Path(user.place("two").home.uploads, "doom", "1")) == files
+        assert read_files(Path(user.place("two").home.uploads.folder, "doom", "1")) == files
         user.client.uploads.upload(write_files(tmp_path / "data", {"a": b"newer"}), "doom", to="one")
         log, _ = self.finish(user, self.run(user, "cat doom/a", machine="two", mounts=["uploads/doom"]))
         assert log == b"newer"
@@ -878,7 +879,7 @@ class TestClient:
         up(tmp_path / "more" / "c", Resource.parse("uploads/doom/sub/"))
         up(tmp_path / "more" / "c", Resource.parse("uploads/doom/sub/renamed"))
         up(tmp_path / "more" / "c", Resource.parse("uploads/doom/empty"))
-        stored = Path(user.place("one").home.uploads, "doom", "5")
+        stored = Path(user.place("one").home.uploads.folder, "doom", "5")
         assert read_files(stored) == {
             "a": b"A", "c": b"C", "sub/b": b"B", "sub/c": b"C", "sub/d": b"D", "sub/renamed": b"C",
             "empty/c": b"C", "empty/e": b"E",

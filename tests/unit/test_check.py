@@ -14,7 +14,9 @@ import pytest
 
 from remoterun.agent.shared.digests import Digests
 from remoterun.agent.shared.tree import Manifest
-from remoterun.agent.store.home import Home, HomeError
+from remoterun.agent.store import outputs
+from remoterun.agent.store.errors import HomeError
+from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from remoterun.agent.upkeep.check import Check, mend
 from remoterun.model import new_key
@@ -66,7 +68,7 @@ def whole(home: Home) -> None:
 
 
 def modes(home: Home) -> dict[str, int]:
-    paths = [path for path in Path(home.uploads).rglob("*") if not path.is_symlink()]
+    paths = [path for path in Path(home.uploads.folder).rglob("*") if not path.is_symlink()]
     return {str(path): stat.S_IMODE(path.stat().st_mode) for path in paths}
 
 
@@ -74,7 +76,7 @@ def run_with_outputs(home: Home, files: Files, made: Files) -> RunFolder:
     run = make_run(home, files)
     home.checkout(Manifest.decode(Path(run.source_file).read_bytes()), run.work, private=True)
     write_files(Path(run.work), made)
-    home.save_outputs(run, [])
+    outputs.save(home, run, [])
     end(run)
     return run
 
@@ -85,11 +87,11 @@ def users(finding: dict[str, Any]) -> set[tuple[Any, ...]]:
 
 
 def test_a_sound_home(home: Home) -> None:
-    home.commit_upload("doom", put(home, FILES))
-    home.commit_upload("doom", put(home, {**FILES, "a": b"B"}))
+    home.uploads.commit("doom", put(home, FILES))
+    home.uploads.commit("doom", put(home, {**FILES, "a": b"B"}))
     pinned = mount(home, "doom")
     run_with_outputs(home, {"main": b"x"}, {"model": b"weights", "run*": RUN})
-    make_run(home, {"a": b"A"}, [pinned], git={"diff": home.put(b"diff")})
+    make_run(home, {"a": b"A"}, [pinned], git={"diff": home.blobs.put(b"diff")})
     before = everything(home)
     whole(home)
     assert everything(home) == before
@@ -97,10 +99,10 @@ def test_a_sound_home(home: Home) -> None:
 
 @pytest.mark.parametrize("keep_size", [True, False])
 def test_a_blob_that_nothing_can_mend(home: Home, keep_size: bool) -> None:
-    home.commit_upload("doom", put(home, FILES))
-    home.commit_upload("other", put(home, {"deep/er/same": CONTENT}))
+    home.uploads.commit("doom", put(home, FILES))
+    home.uploads.commit("other", put(home, {"deep/er/same": CONTENT}))
     run = run_with_outputs(home, {"data": CONTENT}, {"copy": CONTENT})
-    blob = home.blob(sha256(CONTENT))
+    blob = home.blobs.path(sha256(CONTENT))
     damage(blob, keep_size)
     broken = Path(blob).read_bytes()
     before = everything(home)
@@ -116,36 +118,36 @@ def test_a_blob_that_nothing_can_mend(home: Home, keep_size: bool) -> None:
     assert users(finding) == named and finding["mended"] == ""
 
     assert users(check(home)[0]) == named
-    assert not home.has_blob(sha256(CONTENT)), "the next upload sends it again"
+    assert not home.blobs.has(sha256(CONTENT)), "the next upload sends it again"
     assert Path(home.damaged, sha256(CONTENT)).read_bytes() == broken, "nothing is deleted"
-    assert Path(home.uploads, "doom/1/b/c").read_bytes() == broken
+    assert Path(home.uploads.folder, "doom/1/b/c").read_bytes() == broken
     (again,) = check(home)
     assert again["problem"] == "missing" and users(again) == named
-    assert [home.upload_versions(name)[-1].get("damaged") for name in ("doom", "other")] == [True, True]
+    assert [home.uploads.versions(name)[-1].get("damaged") for name in ("doom", "other")] == [True, True]
     with served(home) as link:
         assert missing(link, CONTENT) == [(0, 0)]
         assert upload(link, "doom", FILES)["version"]["version"] == 2, "the version that is there is not whole"
         assert not upload(link, "doom", FILES)["created"]
-    assert read_files(Path(home.uploads, "doom/2")) == FILES
+    assert read_files(Path(home.uploads.folder, "doom/2")) == FILES
     assert [finding["mended"] for finding in check(home)] == ["its blob"] * 3
-    assert read_files(Path(home.uploads, "doom/1")) == FILES
-    assert [version.get("damaged") for version in home.upload_versions("doom")] == [None, None]
+    assert read_files(Path(home.uploads.folder, "doom/1")) == FILES
+    assert [version.get("damaged") for version in home.uploads.versions("doom")] == [None, None]
     assert os.listdir(home.damaged) == []
     whole(home)
 
 
 def test_what_a_client_brings(home: Home) -> None:
-    home.commit_upload("doom", put(home, FILES))
+    home.uploads.commit("doom", put(home, FILES))
     run = run_with_outputs(home, {"main": b"x"}, {"deep/copy*": CONTENT, "more": b"A"})
     before = modes(home)
     for data in (CONTENT, b"A", RUN):
-        damage(home.blob(sha256(data)))
+        damage(home.blobs.path(sha256(data)))
     for data in (CONTENT, RUN):
-        damage(home.blob(sha256(data), True))
+        damage(home.blobs.path(sha256(data), True))
     assert len(check(home)) == 3
     said: list[dict[str, Any]] = []
-    home.put(CONTENT)
-    home.put(RUN)
+    home.blobs.put(CONTENT)
+    home.blobs.put(RUN)
     wanted = Digests()
     for data in (CONTENT, RUN, b"A"):
         wanted.add(bytes.fromhex(sha256(data)))
@@ -153,11 +155,11 @@ def test_what_a_client_brings(home: Home) -> None:
     assert {line["mended"] for line in said if "mended" in line} == {sha256(CONTENT), sha256(RUN)}
     assert [line["failed"] for line in said if "failed" in line] == [sha256(b"A")]
     assert os.listdir(home.damaged) == [sha256(b"A")], "that one is the only one left"
-    assert home.upload_versions("doom")[0]["damaged"]
-    home.put(b"A")
+    assert home.uploads.versions("doom")[0]["damaged"]
+    home.blobs.put(b"A")
     mend(home, wanted, lambda **header: said.append(header))
-    assert os.listdir(home.damaged) == [] and "damaged" not in home.upload_versions("doom")[0]
-    assert read_files(Path(home.uploads, "doom/1")) == FILES
+    assert os.listdir(home.damaged) == [] and "damaged" not in home.uploads.versions("doom")[0]
+    assert read_files(Path(home.uploads.folder, "doom/1")) == FILES
     assert read_files(Path(run.out)) == {"deep/copy*": CONTENT, "more": b"A"}
     assert modes(home) == before
     whole(home)
@@ -166,9 +168,9 @@ def test_what_a_client_brings(home: Home) -> None:
 @pytest.mark.parametrize("twin", [False, True])
 @pytest.mark.parametrize("gone", [False, True])
 def test_from_the_twin(home: Home, twin: bool, gone: bool) -> None:
-    home.commit_upload("doom", put(home, {"sub/run*": RUN, "sub/text": RUN}))
+    home.uploads.commit("doom", put(home, {"sub/run*": RUN, "sub/text": RUN}))
     before = modes(home)
-    path = home.blob(sha256(RUN), twin)
+    path = home.blobs.path(sha256(RUN), twin)
     if gone and not twin:
         os.unlink(path)
     else:
@@ -176,42 +178,42 @@ def test_from_the_twin(home: Home, twin: bool, gone: bool) -> None:
     (finding,) = check(home)
     assert finding["mended"] == ("the blob beside it" if twin else "its executable twin")
     assert finding["problem"] == ("missing" if gone and not twin else "damaged")
-    assert read_files(Path(home.uploads, "doom/1")) == {"sub/run*": RUN, "sub/text": RUN}
+    assert read_files(Path(home.uploads.folder, "doom/1")) == {"sub/run*": RUN, "sub/text": RUN}
     assert modes(home) == before
-    links = {os.stat(os.path.join(home.uploads, "doom/1/sub", name)).st_ino for name in ("run", "text")}
-    assert gone or links == {os.stat(home.blob(sha256(RUN), which)).st_ino for which in (False, True)}
+    links = {os.stat(os.path.join(home.uploads.folder, "doom/1/sub", name)).st_ino for name in ("run", "text")}
+    assert gone or links == {os.stat(home.blobs.path(sha256(RUN), which)).st_ino for which in (False, True)}
     whole(home)
 
 
 def test_from_a_copy(home: Home) -> None:
     """As an upload's file is one, where a blob has no more links to give."""
     for name in ("one", "two", "three"):
-        home.commit_upload(name, put(home, FILES))
-    copy = Path(home.uploads, "two/1/b/c")
+        home.uploads.commit(name, put(home, FILES))
+    copy = Path(home.uploads.folder, "two/1/b/c")
     copy.parent.chmod(0o755)
     copy.unlink()
     copy.write_bytes(CONTENT)
     copy.chmod(0o444)
     copy.parent.chmod(0o555)
-    damage(home.blob(sha256(CONTENT)))
+    damage(home.blobs.path(sha256(CONTENT)))
     (finding,) = check(home)
     assert finding["mended"] == "its copy in uploads/two/1/b/c"
-    assert all(read_files(Path(home.uploads, name, "1")) == FILES for name in ("one", "two", "three"))
+    assert all(read_files(Path(home.uploads.folder, name, "1")) == FILES for name in ("one", "two", "three"))
     whole(home)
 
 
 def test_a_blob_that_is_gone(home: Home) -> None:
     """Its link in an upload's folder has the content."""
-    home.commit_upload("doom", put(home, FILES))
-    os.unlink(home.blob(sha256(CONTENT)))
+    home.uploads.commit("doom", put(home, FILES))
+    os.unlink(home.blobs.path(sha256(CONTENT)))
     assert check(home)[0]["mended"] == "its copy in uploads/doom/1/b/c"
-    assert os.stat(home.blob(sha256(CONTENT))).st_nlink == 2, "it takes its space once"
+    assert os.stat(home.blobs.path(sha256(CONTENT))).st_nlink == 2, "it takes its space once"
     whole(home)
 
 
 def test_one_that_nothing_refers_to(home: Home) -> None:
-    digest = home.put(b"unused")
-    damage(home.blob(digest))
+    digest = home.blobs.put(b"unused")
+    damage(home.blobs.path(digest))
     assert check(home, repair=False)[0]["mended"] == ""
     (finding,) = check(home)
     assert finding["users"] == [] and "nothing refers to it" in finding["mended"]
@@ -220,10 +222,10 @@ def test_one_that_nothing_refers_to(home: Home) -> None:
 
 
 def test_files_of_folders(home: Home) -> None:
-    home.commit_upload("doom", put(home, FILES))
+    home.uploads.commit("doom", put(home, FILES))
     run = run_with_outputs(home, {"main": b"x"}, {"sub/model": b"weights"})
     before = modes(home)
-    top = Path(home.uploads, "doom/1")
+    top = Path(home.uploads.folder, "doom/1")
     (top / "b").chmod(0o755)
     (top / "b/c").unlink()
     (top / "b/run").unlink()
@@ -254,8 +256,8 @@ def test_files_of_folders(home: Home) -> None:
 
 def test_a_folder_in_place_of_a_file(home: Home) -> None:
     """It may hold what somebody has made: it stays, and it is said."""
-    home.commit_upload("doom", put(home, FILES))
-    path = Path(home.uploads, "doom/1/a")
+    home.uploads.commit("doom", put(home, FILES))
+    path = Path(home.uploads.folder, "doom/1/a")
     path.unlink()
     write_files(path, {"mine": b"mine"})
     (finding,) = check(home)
@@ -263,32 +265,32 @@ def test_a_folder_in_place_of_a_file(home: Home) -> None:
 
 
 def test_a_whole_folder(home: Home) -> None:
-    home.commit_upload("doom", put(home, FILES))
+    home.uploads.commit("doom", put(home, FILES))
     run = run_with_outputs(home, {"main": b"x"}, {"model": b"weights"})
     before = modes(home)
     from remoterun.agent.shared.files import remove_tree
 
-    for path in (os.path.join(home.uploads, "doom/1"), run.out):
+    for path in (os.path.join(home.uploads.folder, "doom/1"), run.out):
         remove_tree(path)
     assert {(finding["what"], finding["mended"]) for finding in check(home)} == {("folder", "its blob")}
-    assert read_files(Path(home.uploads, "doom/1")) == FILES and modes(home) == before
+    assert read_files(Path(home.uploads.folder, "doom/1")) == FILES and modes(home) == before
     whole(home)
 
 
 class TestLists:
     def test_from_the_folder(self, home: Home) -> None:
-        home.commit_upload("doom", put(home, FILES))
-        damage(os.path.join(home.uploads, "doom/1.tree"))
+        home.uploads.commit("doom", put(home, FILES))
+        damage(os.path.join(home.uploads.folder, "doom/1.tree"))
         assert check(home, repair=False)[0]["what"] == "list"
         (finding,) = check(home)
         assert finding["mended"] == "the files of the folder" and users(finding) == {("doom", 1, "")}
         whole(home)
 
     def test_from_its_blob(self, home: Home) -> None:
-        home.commit_upload("doom", put(home, FILES))
+        home.uploads.commit("doom", put(home, FILES))
         mount(home, "doom")
-        os.unlink(os.path.join(home.uploads, "doom/1.tree"))
-        os.unlink(os.path.join(home.uploads, "doom/1/a"))
+        os.unlink(os.path.join(home.uploads.folder, "doom/1.tree"))
+        os.unlink(os.path.join(home.uploads.folder, "doom/1/a"))
         findings = check(home)
         assert [(finding["what"], finding["mended"]) for finding in findings] == [
             ("list", "its blob"),
@@ -299,8 +301,8 @@ class TestLists:
     @pytest.mark.parametrize("which", ["tree", "versions", "source", "spec", "outputs"])
     def test_that_nothing_can_mend(self, home: Home, which: str) -> None:
         """Everything else is looked at all the same, and `gc` keeps off."""
-        home.commit_upload("doom", put(home, FILES))
-        home.commit_upload("other", put(home, {"x": b"X" * 100}))
+        home.uploads.commit("doom", put(home, FILES))
+        home.uploads.commit("other", put(home, {"x": b"X" * 100}))
         run = run_with_outputs(home, {"main": b"x"}, {"model": b"weights"})
         paths = {
             "tree": "uploads/doom/1.tree", "versions": "uploads/doom/versions.json", "source": f"runs/{run.key}/source",
@@ -308,8 +310,8 @@ class TestLists:
         }  # fmt: skip
         damage(os.path.join(home.path, paths[which]))
         if which == "tree":
-            os.unlink(os.path.join(home.uploads, "doom/1/a"))
-        damage(home.blob(sha256(b"X" * 100)))
+            os.unlink(os.path.join(home.uploads.folder, "doom/1/a"))
+        damage(home.blobs.path(sha256(b"X" * 100)))
         findings = {finding["what"]: finding for finding in check(home)}
         assert set(findings) == {"list", "blob"} and users(findings["blob"]) == {("other", 1, "x")}
         assert findings["list"]["mended"] == ""
@@ -334,7 +336,7 @@ class TestAtTheSameTime:
                 files: Files = {f"d{number}/f*": data for number, data in enumerate(chance.sample(pool, 15))}
                 upload(link, "doom", files)
                 if chance.random() < 0.5:
-                    home.remove_upload("doom")
+                    home.uploads.remove("doom")
                 if chance.random() < 0.3:
                     collect(home, keep=1)
             process.terminate()
@@ -348,16 +350,16 @@ class TestAtTheSameTime:
         """The next one ends what it began, and nothing whole is lost."""
         chance = random.Random(seed)
         many: Files = {f"d{number % 5}/f{number}*": b"%d" % number * 300 for number in range(40)}
-        home.commit_upload("doom", put(home, many))
-        home.commit_upload("other", put(home, many))
+        home.uploads.commit("doom", put(home, many))
+        home.uploads.commit("other", put(home, many))
         for data in tree_of(many)[1]:
-            damage(home.blob(data))
+            damage(home.blobs.path(data))
         for turn in range(6):
             killed("from remoterun.agent.upkeep.check import Check\nCheck(home, True, lambda **_: None).run()",
                    chance.random() * 0.1 + turn * 0.03, home.path)  # fmt: skip
         check(home)
-        assert all(read_files(Path(home.uploads, name, "1")) == many for name in ("doom", "other"))
-        for path in Path(home.uploads).rglob("*"):
+        assert all(read_files(Path(home.uploads.folder, name, "1")) == many for name in ("doom", "other"))
+        for path in Path(home.uploads.folder).rglob("*"):
             assert not path.name.endswith(".remoterun"), "no temporary name is left"
         collect(home, after=1e6)
         whole(home)
@@ -366,12 +368,12 @@ class TestAtTheSameTime:
 def test_blobs_for_another_home(home: Home) -> None:
     """Only those that are whole; a list of files counts as one."""
     manifest = put(home, FILES)
-    home.commit_upload("doom", manifest)
-    damage(home.blob(sha256(b"A")))
+    home.uploads.commit("doom", manifest)
+    damage(home.blobs.path(sha256(b"A")))
     with served(home) as link:
         stream = link.open("blobs")
         wanted = [sha256(b"A"), sha256(CONTENT), sha256(b"nothing"), manifest.digest, sha256(b"")]
-        home.put(b"")
+        home.blobs.put(b"")
         stream.send(bytes.fromhex("".join(wanted)))
         stream.end()
         found: dict[str, bytes | None] = {}
@@ -397,8 +399,8 @@ Check(Home.open(sys.argv[1]), False, lambda finding=None, at=None: finding and p
 
 def test_a_file_that_cannot_be_read(home: Home) -> None:
     """Not even by its owner: it is no sound blob."""
-    home.commit_upload("doom", put(home, {"a": b"A"}))
-    os.chmod(home.blob(sha256(b"A")), 0)
+    home.uploads.commit("doom", put(home, {"a": b"A"}))
+    os.chmod(home.blobs.path(sha256(b"A")), 0)
     if os.geteuid() == 0:  # who may read everything
         for path in [Path(home.path), *Path(home.path).rglob("*")]:
             os.chown(path, 65534, 65534)
@@ -412,9 +414,9 @@ def test_a_file_that_cannot_be_read(home: Home) -> None:
 def test_too_many_for_one_look(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("remoterun.agent.upkeep.check.MOST", 5)
     many: Files = {str(number): b"%d" % number for number in range(12)}
-    home.commit_upload("doom", put(home, many))
+    home.uploads.commit("doom", put(home, many))
     for data in tree_of(many)[1]:
-        os.unlink(home.blob(data))
+        os.unlink(home.blobs.path(data))
     for left in (7, 2, 0):
         totals = Check(home, True, lambda **_: None).run()
         assert totals["more"] == left

@@ -26,8 +26,9 @@ from remoterun.agent.running.engines.process import ProcessEngine
 from remoterun.agent.shared.digests import Digests
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Manifest
-from remoterun.agent.store import leases
-from remoterun.agent.store.home import Home, HomeError
+from remoterun.agent.store import leases, outputs
+from remoterun.agent.store.errors import HomeError
+from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from remoterun.agent.upkeep.gc import LEFT, OLD_AGENT, Collection
 from remoterun.model import new_key
@@ -78,14 +79,14 @@ def everything(home: Home) -> dict[str, bytes]:
 
 
 def blobs(home: Home) -> set[str]:
-    return {path.parent.name + path.name for path in Path(home.blobs).glob("*/*")}
+    return {path.parent.name + path.name for path in Path(home.blobs.folder).glob("*/*")}
 
 
 def make_run(home: Home, files: Files, mounts: list[dict[str, Any]] | None = None, **spec: Any) -> RunFolder:
     """A run that is QUEUED."""
     context, content = tree_of(NO_PACKAGES)
     for data in (*content.values(), context.encode()):
-        home.put(data)
+        home.blobs.put(data)
     source = put(home, files)
     environment = {"image": None, "base": "none", "variant": "cpu", "context": context.digest}
     described = {"key": new_key(), "source": source.digest, "mounts": mounts or [], "environment": environment, **spec}
@@ -98,15 +99,15 @@ def end(run: RunFolder, state: RunState = RunState.COMPLETE) -> None:
 
 def mount(home: Home, name: str, sub: str = "", **resource: Any) -> dict[str, Any]:
     """As `submit` pins it."""
-    tree = home.upload_tree(name).manifest().below(sub)
-    return {"resource": {"kind": "upload", "name": name, "sub": sub, **resource}, "tree": home.put(tree.encode())}
+    tree = home.uploads.stored(name).manifest().below(sub)
+    return {"resource": {"kind": "upload", "name": name, "sub": sub, **resource}, "tree": home.blobs.put(tree.encode())}
 
 
 class TestBlobs:
     def test_what_nothing_refers_to(self, home: Home) -> None:
-        home.commit_upload("doom", put(home, FILES))
+        home.uploads.commit("doom", put(home, FILES))
         put(home, {"x": b"X" * 1000, "y": b"Y" * 10})
-        home.executable_twin(sha256(b"X" * 1000))
+        home.blobs.executable_twin(sha256(b"X" * 1000))
         before = everything(home)
         told = collect(home, dry_run=True)
         assert everything(home) == before, "it was only asked"
@@ -114,7 +115,7 @@ class TestBlobs:
         done = collect(home)
         assert (done.counts, done.freed) == (told.counts, told.freed)
         assert set(before) - set(everything(home)) == {
-            os.path.relpath(home.blob(sha256(data), twin), home.path)
+            os.path.relpath(home.blobs.path(sha256(data), twin), home.path)
             for data, twin in ((b"X" * 1000, False), (b"X" * 1000, True), (b"Y" * 10, False))
         }
         assert collect(home).parts == {}
@@ -126,23 +127,23 @@ class TestBlobs:
             upload(link, "doom", FILES)
             upload(link, "other", {"a": b"A"})
             assert os.listdir(home.leases) == []
-            home.remove_upload("doom")
+            home.uploads.remove("doom")
             assert collect(home).freed == 5000 + 2 * 10
-            home.remove_upload("other")
+            home.uploads.remove("other")
             assert collect(home).freed == 1
         assert blobs(home) == set()
 
     def test_all_that_a_run_refers_to_stays(self, home: Home) -> None:
-        home.commit_upload("doom", put(home, FILES))
-        diff = home.put(b"diff")
+        home.uploads.commit("doom", put(home, FILES))
+        diff = home.blobs.put(b"diff")
         pinned = mount(home, "doom")
         run = make_run(home, {"main.py": b"print()", "run*": b"#!"}, [pinned], git={"diff": diff})
         home.checkout(Manifest.decode(Path(run.source_file).read_bytes()), run.work, private=True)
         write_files(Path(run.work), {"model": b"weights", "tool*": b"#!tool"})
-        home.remove_upload("doom")
+        home.uploads.remove("doom")
         before = blobs(home)
         assert collect(home).parts == {} and blobs(home) == before
-        manifest, _ = home.save_outputs(run, [])
+        manifest, _ = outputs.save(home, run, [])
         end(run)
         collect(home)
         context, content = tree_of(NO_PACKAGES)
@@ -155,20 +156,20 @@ class TestBlobs:
     @pytest.mark.parametrize("which", ["tree", "versions", "source", "outputs", "spec", "mount", "context"])
     def test_a_list_that_cannot_be_read(self, home: Home, which: str) -> None:
         """Nobody knows what it refers to: nothing is freed."""
-        home.commit_upload("doom", put(home, FILES))
+        home.uploads.commit("doom", put(home, FILES))
         pinned = mount(home, "doom")
         run = make_run(home, {"main.py": b"x"}, [pinned])
         write_files(Path(run.work), {"model": b"weights"})
-        home.save_outputs(run, [])
+        outputs.save(home, run, [])
         context = tree_of(NO_PACKAGES)[0].digest
         path = {
-            "tree": os.path.join(home.uploads, "doom/1.tree"),
-            "versions": os.path.join(home.uploads, "doom/versions.json"),
+            "tree": os.path.join(home.uploads.folder, "doom/1.tree"),
+            "versions": os.path.join(home.uploads.folder, "doom/versions.json"),
             "source": run.source_file,
             "outputs": run.outputs_file,
             "spec": run.spec_file,
-            "mount": home.blob(pinned["tree"]),
-            "context": home.blob(context),
+            "mount": home.blobs.path(pinned["tree"]),
+            "context": home.blobs.path(context),
         }[which]
         put(home, {"x": b"X"})
         os.chmod(path, 0o600)
@@ -183,13 +184,13 @@ class TestBlobs:
     def test_linked_elsewhere(self, home: Home, tmp_path: Path) -> None:
         """A file that somebody has linked out of the home gives nothing back."""
         put(home, {"x": b"X" * 100})
-        os.link(home.blob(sha256(b"X" * 100)), tmp_path / "mine")
+        os.link(home.blobs.path(sha256(b"X" * 100)), tmp_path / "mine")
         done = collect(home)
         assert done.counts == {"blobs": 1} and done.freed == 0
         assert (tmp_path / "mine").read_bytes() == b"X" * 100
 
     def test_files_that_are_no_blobs_stay(self, home: Home) -> None:
-        folder = Path(home.blobs, "ab")
+        folder = Path(home.blobs.folder, "ab")
         folder.mkdir(exist_ok=True)
         (folder / "note").write_text("not ours")
         assert collect(home).parts == {} and (folder / "note").exists()
@@ -197,11 +198,11 @@ class TestBlobs:
 
 class TestVersions:
     def versions(self, home: Home) -> list[int]:
-        return [version["version"] for version in home.upload_versions("doom")]
+        return [version["version"] for version in home.uploads.versions("doom")]
 
     def fill(self, home: Home, count: int = 4) -> None:
         for number in range(1, count + 1):
-            home.commit_upload("doom", put(home, {"same": b"same", "n": b"%d" % number * 100}))
+            home.uploads.commit("doom", put(home, {"same": b"same", "n": b"%d" % number * 100}))
 
     def test_the_newest_stay(self, home: Home) -> None:
         self.fill(home)
@@ -216,9 +217,15 @@ class TestVersions:
             ("doom", 2),
         ]
         assert self.versions(home) == [3, 4]
-        assert sorted(os.listdir(os.path.join(home.uploads, "doom"))) == ["3", "3.tree", "4", "4.tree", "versions.json"]
+        assert sorted(os.listdir(os.path.join(home.uploads.folder, "doom"))) == [
+            "3",
+            "3.tree",
+            "4",
+            "4.tree",
+            "versions.json",
+        ]
         sound(home)
-        assert home.commit_upload("doom", put(home, {"n": b"5"}))[0]["version"] == 5
+        assert home.uploads.commit("doom", put(home, {"n": b"5"}))[0]["version"] == 5
         assert os.listdir(home.tmp) == []
 
     @pytest.mark.parametrize(
@@ -230,7 +237,7 @@ class TestVersions:
         self.fill(home, 1)
         pinned = mount(home, "doom", sub, **resource)
         if not resource and not sub:
-            pinned["tree"] = home.put(Manifest([]).encode())
+            pinned["tree"] = home.blobs.put(Manifest([]).encode())
         self.fill(home)
         run = make_run(home, {}, [pinned])
         collect(home, keep=1)
@@ -270,14 +277,14 @@ class TestWhatWasCut:
 
     def test_remains(self, home: Home) -> None:
         """Of a commit, of a removal, and of a run, each cut in its midst."""
-        home.commit_upload("doom", put(home, {"a": b"A"}))
-        write_files(Path(home.uploads, "doom"), {"2/new": b"new", "2.tree": b"tree"})
-        write_files(Path(home.uploads, "gone"), {"1/old": b"old"})
+        home.uploads.commit("doom", put(home, {"a": b"A"}))
+        write_files(Path(home.uploads.folder, "doom"), {"2/new": b"new", "2.tree": b"tree"})
+        write_files(Path(home.uploads.folder, "gone"), {"1/old": b"old"})
         write_files(Path(home.runs, new_key()), {"work/x": b"x"})
         told = collect(home, dry_run=True)
         done = collect(home)
         assert done.counts == told.counts == {"remains": 4} and done.freed == told.freed == 11
-        assert os.listdir(home.uploads) == ["doom"] and os.listdir(home.runs) == []
+        assert os.listdir(home.uploads.folder) == ["doom"] and os.listdir(home.runs) == []
         sound(home)
 
     def test_old_agents(self, home: Home) -> None:
@@ -400,7 +407,7 @@ class TestRace:
         """What a client was told to be there, or has sent, stays until it has committed, however old it is."""
         here, new, other = b"here" * 100, b"new" * 100, b"other" * 100
         for data in (here, other):
-            home.put(data)
+            home.blobs.put(data)
         with served(home) as link:
             assert missing(link, here, new) == [(1, 0)]
             stream = link.open("put")
@@ -451,9 +458,9 @@ class TestRace:
                 files: Files = {f"f{number}{'*' if number % 5 == 0 else ''}": data
                                 for number, data in enumerate(chance.sample(pool, 20))}  # fmt: skip
                 upload(link, "doom", files)
-                assert read_files(Path(home.upload_tree("doom").folder)) == files
+                assert read_files(Path(home.uploads.stored("doom").folder)) == files
                 if chance.random() < 0.7:
-                    home.remove_upload("doom")
+                    home.uploads.remove("doom")
             passes, freed = progress_of(process)
         assert passes > 5 and freed > 50, "there was a race"
         sound(home)
@@ -470,14 +477,14 @@ class TestRace:
                 every = [*contents.values(), context.encode(), *tree_of(files)[1].values()]
                 place.session.request("missing", bytes.fromhex("".join(map(sha256, every))))
                 for data in every:
-                    home.put(data)
+                    home.blobs.put(data)
                 where = {"kind": "upload", "name": "data", "version": version["version"], "sub": ""}
                 pinned = {"typed": "uploads/data", "path": "data", "place": "data", "resource": where}
                 command = (
                     f"cat data/text main > out; cp data/tool run{turn}; chmod +x run{turn}; seq {turn * 1000} > seq"
                 )
                 keys.append(place.submit(command, files, mounts=[pinned]))
-                home.remove_upload("data")
+                home.uploads.remove("data")
             for turn, key in enumerate(keys):
                 assert place.until_final(key)["state"] == "complete", place.run(key).events()
                 made = place.outputs(key)
@@ -485,7 +492,7 @@ class TestRace:
             passes, _ = progress_of(process)
         assert passes > 5
         collect(home)
-        assert not home.has_blob(sha256(b"text 0")), "the mounts of runs that have ended pin no files"
+        assert not home.blobs.has(sha256(b"text 0")), "the mounts of runs that have ended pin no files"
         sound(home)
 
     def test_one_at_a_time(self, home: Home) -> None:
@@ -494,14 +501,14 @@ class TestRace:
         assert caught.value.code == "busy"
 
     def test_while_blobs_are_unlinked_nobody_is_told_that_they_are_there(self, home: Home) -> None:
-        home.put(b"x")
+        home.blobs.put(b"x")
         body = "with served(home) as link: print(missing(link, b'x'), flush=True)"
         with contextlib.ExitStack() as batch:
             batch.enter_context(leases.exclusive(home.lock("blobs"), 0))
             with beside(home, body) as process:
                 with pytest.raises(subprocess.TimeoutExpired):
                     process.wait(0.5)
-                os.unlink(home.blob(sha256(b"x")))
+                os.unlink(home.blobs.path(sha256(b"x")))
                 batch.close()
                 assert process.communicate(timeout=20)[0] == "[(0, 0)]\n"
 

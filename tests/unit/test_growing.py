@@ -16,8 +16,9 @@ from remoterun.agent.shared.packs import pack
 from remoterun.agent.shared.protocol import PIECE, WINDOW, Link, RemoteError, Stream
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError
 from remoterun.agent.store import growing as growing_module
+from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.growing import Growing
-from remoterun.agent.store.home import Home, HomeError
+from remoterun.agent.store.home import Home
 from tests.workshop import Files, read_files, served, tree_of, until
 
 FILES: Files = {
@@ -54,16 +55,16 @@ def test_it_grows_in_whatever_order_blobs_and_manifest_come(home: Home, order: i
         while parts or contents:
             which = parts if not contents or (parts and chance.random() < 0.5) else contents
             item = which.pop(0)
-            growing.take(item) if which is parts else home.put(item)
+            growing.take(item) if which is parts else home.blobs.put(item)
             whole = growing.place()
             assert not whole or not contents or parts
             assert in_place(home).items() <= {**FILES, "b": None, "e": None}.items()
-            assert home.upload_versions("doom") == [], "nobody sees it before it is whole"
+            assert home.uploads.versions("doom") == [], "nobody sees it before it is whole"
         assert growing.place()
         assert in_place(home) == FILES
         version, created = growing.commit("doom")
     assert created and version["digest"] == manifest.digest and version["files"] == len(manifest.files)
-    stored = home.upload_tree("doom")
+    stored = home.uploads.stored("doom")
     assert read_files(Path(stored.folder)) == FILES and stored.manifest().encode() == text
     for folder in ("b", "e", "e/empty"):
         assert stat.S_IMODE(os.stat(os.path.join(stored.folder, folder)).st_mode) == 0o555
@@ -79,19 +80,19 @@ def test_the_longest_lines(home: Home) -> None:
         growing.take(manifest.encode())
         assert growing.place()
         growing.commit("doom")
-    folder = Path(home.upload_tree("doom").folder)
+    folder = Path(home.uploads.stored("doom").folder)
     assert sorted(os.listdir(folder)) == ["a", "b", "c", "d", "e"] and os.readlink(folder / "d") == far
 
 
 def test_a_folder_that_somebody_took_away_is_no_missing_blob(home: Home) -> None:
     manifest, _ = tree_of({"1": b"one", "2": b"two"})
-    home.put(b"one")
+    home.blobs.put(b"one")
     with Growing(home, {}) as growing:
         growing.take(manifest.encode())
         assert not growing.place()
         for tree in Path(home.tmp).glob("upload-*/tree"):
             shutil.rmtree(tree)
-        home.put(b"two")
+        home.blobs.put(b"two")
         with pytest.raises(FileNotFoundError):
             growing.place()
 
@@ -113,36 +114,36 @@ def test_it_stops_at_the_first_blob_that_is_not_here(home: Home) -> None:
     manifest, blobs = tree_of({"1": b"one", "2": b"two", "3": b"three"})
     with Growing(home, {}) as growing:
         growing.take(manifest.encode())
-        home.put(b"one"), home.put(b"three")
+        home.blobs.put(b"one"), home.blobs.put(b"three")
         assert not growing.place()
         assert in_place(home) == {"1": b"one"} and growing.behind > 0
         with pytest.raises(HomeError, match="the content of 2 is not in"):
             growing.commit("doom")
-    assert home.upload_versions("doom") == []
+    assert home.uploads.versions("doom") == []
     nothing_is_left(home)
 
 
 def test_a_damaged_blob_may_still_be_mended(home: Home) -> None:
     manifest, _ = tree_of({"1": b"one"})
-    home.put(b"one")
-    blob = Path(home.blob(hashlib.sha256(b"one").hexdigest()))
+    home.blobs.put(b"one")
+    blob = Path(home.blobs.path(hashlib.sha256(b"one").hexdigest()))
     blob.chmod(0o600)
     blob.write_bytes(b"")  # as a power cut leaves it
     with Growing(home, {}) as growing:
         growing.take(manifest.encode())
         assert not growing.place()
-        home.put(b"one")
+        home.blobs.put(b"one")
         assert growing.place()
         growing.commit("doom")
-    assert read_files(Path(home.upload_tree("doom").folder)) == {"1": b"one"}
+    assert read_files(Path(home.uploads.stored("doom").folder)) == {"1": b"one"}
 
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_the_same_again_makes_no_version(home: Home, begun: bool) -> None:
     manifest, blobs = tree_of(FILES)
     for content in blobs.values():
-        home.put(content)
-    first, _ = home.commit_upload("doom", manifest)
+        home.blobs.put(content)
+    first, _ = home.uploads.commit("doom", manifest)
     with Growing(home, {}) as growing:
         growing.take(manifest.encode())
         if begun:
@@ -158,13 +159,13 @@ def test_gc_leaves_what_it_needs(home: Home) -> None:
     manifest, blobs = tree_of({"1": b"one", "2": b"two"})
     with Growing(home, {}) as growing:
         growing.take(manifest.encode())
-        home.put(b"one")
+        home.blobs.put(b"one")
         assert not growing.place()
-        home.put(b"two")
+        home.blobs.put(b"two")
         Collection(home, None, False, 0.0, False, lambda **_: None).run()
         assert growing.place(), "gc took a blob that a lease protects, or the folder of a process that lives"
         growing.commit("doom")
-    assert read_files(Path(home.upload_tree("doom").folder)) == {"1": b"one", "2": b"two"}
+    assert read_files(Path(home.uploads.stored("doom").folder)) == {"1": b"one", "2": b"two"}
 
 
 @pytest.mark.parametrize(
@@ -209,12 +210,12 @@ def test_the_answer_comes_with_the_last_blob(home: Home) -> None:
         for content in sorted(blobs.values(), key=int)[:-1]:
             put(coming, content)
         until(lambda: len(os.listdir(home.tmp)) == 1 and len(in_place(home)) == 99, 10)
-        assert home.upload_versions("doom") == []
+        assert home.uploads.versions("doom") == []
         put(coming, b"99")
         assert commit.finish(10)["created"], "though neither stream has been ended"
         coming.end()
         coming.finish(10)
-    assert read_files(Path(home.upload_tree("doom").folder)) == files
+    assert read_files(Path(home.uploads.stored("doom").folder)) == files
     nothing_is_left(home)
 
 
@@ -225,7 +226,7 @@ def test_what_comes_to_another_process_is_found(home: Home) -> None:
         commit = link.open("commit_upload", name="doom")
         commit.send(manifest.encode(), last=1)
         until(lambda: len(os.listdir(home.tmp)) == 1, 10)
-        home.put(b"one")
+        home.blobs.put(b"one")
         assert commit.finish(10)["created"]
 
 
@@ -239,11 +240,11 @@ def test_a_long_list_blocks_nothing(home: Home, state: str) -> None:
     text = manifest.encode()
     assert len(text) > 3 * WINDOW
     if state != "lacking":
-        home.put(first)
+        home.blobs.put(first)
     if state == "there":
-        home.commit_upload("doom", manifest)
+        home.uploads.commit("doom", manifest)
     if state == "damaged":
-        blob = Path(home.blob(hashlib.sha256(first).hexdigest()))
+        blob = Path(home.blobs.path(hashlib.sha256(first).hexdigest()))
         blob.chmod(0o600)
         blob.write_bytes(b"other")
         blob.write_bytes(b"longer than that")
@@ -267,7 +268,7 @@ def test_a_long_list_blocks_nothing(home: Home, state: str) -> None:
 
 def test_a_cut_leaves_nothing(home: Home) -> None:
     manifest, _ = tree_of({"1": b"one", "2": b"two"})
-    home.put(b"one")
+    home.blobs.put(b"one")
     with served(home) as link:
         assert ask(link, [b"one", b"two"]) == 1
         commit = link.open("commit_upload", name="doom")
@@ -275,11 +276,11 @@ def test_a_cut_leaves_nothing(home: Home) -> None:
         until(lambda: len(os.listdir(home.tmp)) == 1 and in_place(home) == {"1": b"one"}, 10)
         commit.cancel()
         until(lambda: os.listdir(home.tmp) == [], 10)
-    assert home.upload_versions("doom") == []
+    assert home.uploads.versions("doom") == []
 
 
 def test_a_name_that_is_none_is_refused_at_once(home: Home) -> None:
     with served(home) as link:
         commit = link.open("commit_upload", name="../x")
-        with pytest.raises(RemoteError, match="is no name for an upload"):
+        with pytest.raises(RemoteError, match="is not a name for an upload"):
             commit.finish(10)

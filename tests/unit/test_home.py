@@ -20,7 +20,9 @@ import pytest
 from remoterun.agent.serve import Server
 from remoterun.agent.shared.protocol import PIECE, Link, LinkClosed, RemoteError, Stream
 from remoterun.agent.shared.tree import Entry, Manifest
-from remoterun.agent.store.home import Home, HomeError
+from remoterun.agent.store import outputs
+from remoterun.agent.store.errors import HomeError
+from remoterun.agent.store.home import Home
 from remoterun.model import new_key
 from tests.workshop import Files, linked, read_files, served, sha256, tree_of, until
 
@@ -35,20 +37,20 @@ def home(tmp_path: Path) -> Home:
 def put(home: Home, files: Files) -> Manifest:
     manifest, blobs = tree_of(files)
     for data in blobs.values():
-        home.put(data)
+        home.blobs.put(data)
     return manifest
 
 
 def sound(home: Home) -> None:
     """Every blob is what its name says, and every upload what its manifest says."""
-    for folder in Path(home.blobs).iterdir():
+    for folder in Path(home.blobs.folder).iterdir():
         for path in folder.iterdir():
             name = path.name.removesuffix(".x")
             assert hashlib.sha256(path.read_bytes()).hexdigest() == folder.name + name
             assert stat.S_IMODE(path.stat().st_mode) == (0o555 if path.name.endswith(".x") else 0o444)
-    for upload in home.list_uploads():
-        for version in home.upload_versions(upload["name"]):
-            stored = home.upload_tree(upload["name"], version["version"])
+    for upload in home.uploads.newest():
+        for version in home.uploads.versions(upload["name"]):
+            stored = home.uploads.stored(upload["name"], version["version"])
             assert stored.manifest().digest == version["digest"]
             assert tree_of(read_files(Path(stored.folder)))[0].digest == version["digest"]
 
@@ -89,56 +91,56 @@ class TestOpen:
 
 class TestUploads:
     def test_versions(self, home: Home) -> None:
-        first, created = home.commit_upload("doom", put(home, FILES))
+        first, created = home.uploads.commit("doom", put(home, FILES))
         assert created and (first["version"], first["files"], first["size"]) == (1, 4, 5011)
-        assert home.commit_upload("doom", put(home, FILES)) == (first, False)
-        second, created = home.commit_upload("doom", put(home, {"a": b"B"}))
+        assert home.uploads.commit("doom", put(home, FILES)) == (first, False)
+        second, created = home.uploads.commit("doom", put(home, {"a": b"B"}))
         assert created and second["version"] == 2
-        third, created = home.commit_upload("doom", put(home, FILES))
+        third, created = home.uploads.commit("doom", put(home, FILES))
         assert created and third["version"] == 3 and third["digest"] == first["digest"]
-        assert home.upload_tree("doom").about == third
-        assert home.upload_tree("doom", version=2).about == second
-        assert read_files(Path(home.upload_tree("doom", digest=first["digest"]).folder)) == FILES
-        assert [item["name"] for item in home.list_uploads()] == ["doom"]
+        assert home.uploads.stored("doom").about == third
+        assert home.uploads.stored("doom", version=2).about == second
+        assert read_files(Path(home.uploads.stored("doom", digest=first["digest"]).folder)) == FILES
+        assert [item["name"] for item in home.uploads.newest()] == ["doom"]
         sound(home)
 
     def test_nothing_is_stored_twice(self, home: Home) -> None:
-        home.commit_upload("one", put(home, FILES))
-        home.commit_upload("two", put(home, {**FILES, "more": b"C" * 5000}))
-        blob = os.stat(home.blob(sha256(b"C" * 5000)))
+        home.uploads.commit("one", put(home, FILES))
+        home.uploads.commit("two", put(home, {**FILES, "more": b"C" * 5000}))
+        blob = os.stat(home.blobs.path(sha256(b"C" * 5000)))
         for path in ("one/1/b/c", "two/1/b/c", "two/1/more"):
-            assert os.stat(os.path.join(home.uploads, path)).st_ino == blob.st_ino
+            assert os.stat(os.path.join(home.uploads.folder, path)).st_ino == blob.st_ino
 
     def test_removed_and_made_again(self, home: Home) -> None:
-        home.commit_upload("doom", put(home, FILES))
-        assert home.remove_upload("doom") and not home.remove_upload("doom")
-        assert home.upload_versions("doom") == [] and not os.path.exists(os.path.join(home.uploads, "doom"))
+        home.uploads.commit("doom", put(home, FILES))
+        assert home.uploads.remove("doom") and not home.uploads.remove("doom")
+        assert home.uploads.versions("doom") == [] and not os.path.exists(os.path.join(home.uploads.folder, "doom"))
         with pytest.raises(HomeError, match="no upload"):
-            home.upload_tree("doom")
-        assert home.commit_upload("doom", put(home, FILES))[1]
+            home.uploads.stored("doom")
+        assert home.uploads.commit("doom", put(home, FILES))[1]
         sound(home)
 
     def test_missing_blobs_are_named(self, home: Home) -> None:
         manifest, _ = tree_of({"a/b": b"never sent"})
         with pytest.raises(HomeError, match="a/b") as caught:
-            home.commit_upload("doom", manifest)
+            home.uploads.commit("doom", manifest)
         assert caught.value.code == "missing_blob"
-        assert home.list_uploads() == [] and os.listdir(home.tmp) == []
+        assert home.uploads.newest() == [] and os.listdir(home.tmp) == []
 
     @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "-a", "a\n", "a" * 101, "é", "a\0"])
     def test_names(self, home: Home, name: str) -> None:
-        for call in (home.upload_versions, home.remove_upload):
+        for call in (home.uploads.versions, home.uploads.remove):
             with pytest.raises(HomeError):
                 call(name)
 
     def test_at_the_same_time(self, home: Home) -> None:
         manifests = [put(home, {**FILES, "n": str(number)}) for number in range(8)]
-        threads = [threading.Thread(target=home.commit_upload, args=("doom", manifest)) for manifest in manifests]
+        threads = [threading.Thread(target=home.uploads.commit, args=("doom", manifest)) for manifest in manifests]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        versions = home.upload_versions("doom")
+        versions = home.uploads.versions("doom")
         assert [item["version"] for item in versions] == list(range(1, 9))
         assert {item["digest"] for item in versions} == {manifest.digest for manifest in manifests}
         sound(home)
@@ -146,11 +148,11 @@ class TestUploads:
 
 class TestBlobs:
     def test_the_executable_twin(self, home: Home) -> None:
-        home.commit_upload("doom", put(home, {"plain": b"same", "run*": b"same"}))
-        plain, run = (os.stat(os.path.join(home.uploads, "doom/1", name)) for name in ("plain", "run"))
+        home.uploads.commit("doom", put(home, {"plain": b"same", "run*": b"same"}))
+        plain, run = (os.stat(os.path.join(home.uploads.folder, "doom/1", name)) for name in ("plain", "run"))
         assert (stat.S_IMODE(plain.st_mode), stat.S_IMODE(run.st_mode)) == (0o444, 0o555)
         assert plain.st_ino != run.st_ino
-        assert os.stat(home.executable_twin(sha256(b"same"))).st_ino == run.st_ino
+        assert os.stat(home.blobs.executable_twin(sha256(b"same"))).st_ino == run.st_ino
 
     @pytest.mark.parametrize("private", [True, False])
     def test_checkout(self, home: Home, tmp_path: Path, private: bool) -> None:
@@ -178,7 +180,7 @@ class TestBlobs:
         """What an answer to a client said of a blob is no more than that."""
         manifest = put(home, FILES)
         digest = sha256(b"C" * 5000)
-        path = Path(home.blob(digest))
+        path = Path(home.blobs.path(digest))
         path.chmod(0o644)
         path.write_bytes(b"C" * 10)
         with served(home) as link:
@@ -188,7 +190,7 @@ class TestBlobs:
             assert answer is not None and not answer.body
             if mended:
                 path.unlink()
-                home.put(b"C" * 5000)
+                home.blobs.put(b"C" * 5000)
             stream = link.open("commit_upload", name="doom")
             stream.send(manifest.encode())
             stream.end()
@@ -198,14 +200,14 @@ class TestBlobs:
             else:
                 with pytest.raises(RemoteError) as caught:
                     stream.finish(20)
-                assert caught.value.code == "damaged" and home.upload_versions("doom") == []
+                assert caught.value.code == "damaged" and home.uploads.versions("doom") == []
 
     @pytest.mark.parametrize("left", [b"", b"C" * 10])
     @pytest.mark.parametrize("private", [True, False])
     def test_a_damaged_blob_is_refused(self, home: Home, tmp_path: Path, left: bytes, private: bool) -> None:
         """As a power cut may leave it."""
         manifest = put(home, FILES)
-        path = Path(home.blob(sha256(b"C" * 5000)))
+        path = Path(home.blobs.path(sha256(b"C" * 5000)))
         path.chmod(0o644)
         path.write_bytes(left)
         with pytest.raises(HomeError, match="b/c") as caught:
@@ -213,20 +215,20 @@ class TestBlobs:
         assert caught.value.code in ("damaged", "missing_blob")
 
     def test_an_empty_husk_is_no_blob(self, home: Home, tmp_path: Path) -> None:
-        digest = home.put(b"content")
-        path = Path(home.blob(digest))
+        digest = home.blobs.put(b"content")
+        path = Path(home.blobs.path(digest))
         path.chmod(0o644)
         path.write_bytes(b"")
-        assert not home.has_blob(digest)
-        assert home.put(b"content") == digest
-        assert path.read_bytes() == b"content" and home.has_blob(home.put(b""))
+        assert not home.blobs.has(digest)
+        assert home.blobs.put(b"content") == digest
+        assert path.read_bytes() == b"content" and home.blobs.has(home.blobs.put(b""))
 
     def test_adopting_keeps_the_content(self, home: Home, tmp_path: Path) -> None:
         path = tmp_path / "file"
         path.write_bytes(b"new")
         for _ in range(2):
-            home.adopt(str(path), sha256(b"new"))
-        assert path.read_bytes() == b"new" and os.stat(path).st_ino == os.stat(home.blob(sha256(b"new"))).st_ino
+            home.blobs.adopt(str(path), sha256(b"new"))
+        assert path.read_bytes() == b"new" and os.stat(path).st_ino == os.stat(home.blobs.path(sha256(b"new"))).st_ino
         sound(home)
 
 
@@ -270,7 +272,7 @@ class TestPut:
             with linked(Server(home).handle) as (link, cut):
                 stream = link.open("put")
                 send(stream, self.BLOB, have, upto)
-                until(lambda upto=upto: home.partial_size(sha256(self.BLOB)) == upto)
+                until(lambda upto=upto: home.blobs.partial_size(sha256(self.BLOB)) == upto)
                 cut()
             with served(home) as link:
                 ((_, have),) = missing(link, self.BLOB)
@@ -291,8 +293,8 @@ class TestPut:
             path.write_bytes(self.BLOB)
             path.chmod(0o444)
             if linked_already:
-                os.makedirs(os.path.dirname(home.blob(digest)), exist_ok=True)
-                os.link(path, home.blob(digest))
+                os.makedirs(os.path.dirname(home.blobs.path(digest)), exist_ok=True)
+                os.link(path, home.blobs.path(digest))
             with served(home) as link:
                 stream = link.open("put")
                 send(stream, self.BLOB, 0 if linked_already else len(self.BLOB))
@@ -300,7 +302,7 @@ class TestPut:
                 assert stream.finish() == {"blobs": 1}
             sound(home)
             assert os.listdir(home.partial) == []
-            os.unlink(home.blob(digest))
+            os.unlink(home.blobs.path(digest))
 
     @pytest.mark.parametrize(
         "frames",
@@ -328,7 +330,7 @@ class TestPut:
                     stream.send(body, **header)
                 stream.end()
                 stream.finish()
-            assert missing(link, b"x", b"xy", b"z")[:2] == [(0, 0), (1, home.partial_size(sha256(b"xy")))]
+            assert missing(link, b"x", b"xy", b"z")[:2] == [(0, 0), (1, home.blobs.partial_size(sha256(b"xy")))]
             stream = link.open("put")
             send(stream, b"x")
             stream.end()
@@ -342,7 +344,7 @@ class TestPut:
         with linked(Server(home).handle) as (one, cut), served(home) as two:
             first = one.open("put")
             send(first, blob, 0, 2 * PIECE)
-            until(lambda: home.partial_size(sha256(blob)) == 2 * PIECE)
+            until(lambda: home.blobs.partial_size(sha256(blob)) == 2 * PIECE)
             ((_, have),) = missing(two, blob)
             second = two.open("put")
             for offset in (have, 0):
@@ -357,7 +359,7 @@ class TestPut:
             sound(home)
             if first_ends == "last":
                 rest(first, blob, 2 * PIECE)
-        assert home.has_blob(sha256(blob)) and os.listdir(home.tmp) == []
+        assert home.blobs.has(sha256(blob)) and os.listdir(home.tmp) == []
         sound(home)
 
 
@@ -409,20 +411,20 @@ class TestKilledAtAnyMoment:
         body = """
 while True:
     for number in range(60):
-        home.commit_upload("doom", home.tree(sys.argv[2 + number % 2]))
+        home.uploads.commit("doom", home.blobs.tree(sys.argv[2 + number % 2]))
 """
         digests = []
         for files in (MANY, {**MANY, "one/more": b"x"}):
             manifest = put(home, files)
-            digests.append(home.put(manifest.encode()))
+            digests.append(home.blobs.put(manifest.encode()))
         for _ in range(4):
             killed(body, chance.random() * 0.06, home.path, *digests)
             sound(home)
-        versions = home.upload_versions("doom")
+        versions = home.uploads.versions("doom")
         assert [item["version"] for item in versions] == list(range(1, len(versions) + 1))
-        home.commit_upload("doom", home.tree(digests[0]))
-        home.commit_upload("doom", home.tree(digests[1]))
-        assert home.upload_tree("doom").about["digest"] == digests[1]
+        home.uploads.commit("doom", home.blobs.tree(digests[0]))
+        home.uploads.commit("doom", home.blobs.tree(digests[1]))
+        assert home.uploads.stored("doom").about["digest"] == digests[1]
         sound(home)
 
     @pytest.mark.parametrize("seed", range(2))
@@ -443,16 +445,16 @@ while True:
             else:
                 place.write_bytes(content)
                 place.chmod(0o755 if path.endswith("*") else 0o644)
-        body = "run = home.run(sys.argv[2])\nhome.save_outputs(run, [])"
+        body = "from remoterun.agent.store import outputs\nrun = home.run(sys.argv[2])\noutputs.save(home, run, [])"
         for _ in range(8):
             killed(body, chance.random() * 0.03, home.path, run.key)
             sound(home)
             if os.path.exists(run.outputs_file):
                 break
         else:
-            manifest, special = home.save_outputs(run, [])
+            manifest, special = outputs.save(home, run, [])
             assert special == []
-        stored = home.outputs(run)
+        stored = outputs.saved(run)
         assert stored is not None
         assert stored.manifest().encode() == tree_of(wanted)[0].encode()
         assert read_files(Path(run.out)) == wanted
@@ -464,7 +466,7 @@ while True:
         os.makedirs(run.work)
         for number in range(2):
             os.link(tmp_path / "mine", os.path.join(run.work, str(number)))
-        home.save_outputs(run, [])
+        outputs.save(home, run, [])
         (tmp_path / "mine").write_bytes(b"other")
         assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o644
         assert read_files(Path(run.out)) == {"0": b"mine", "1": b"mine"}
@@ -514,9 +516,9 @@ class TestFullDisk:
             with pytest.raises(RemoteError) as caught:
                 stream.finish()
         assert caught.value.code == "disk_full"
-        assert small.list_uploads() == [] and os.listdir(small.tmp) == []
+        assert small.uploads.newest() == [] and os.listdir(small.tmp) == []
         sound(small)
-        assert small.commit_upload("doom", put(small, {"a/run": blob}))[1]
+        assert small.uploads.commit("doom", put(small, {"a/run": blob}))[1]
         sound(small)
 
     def test_stop_and_kill_need_no_room(self, small: Home) -> None:
@@ -569,7 +571,7 @@ def test_requests_that_make_no_sense(home: Home, op: str, arguments: dict[str, A
 def test_a_file_outside_is_not_sent(home: Home, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     manifest = put(home, {"a": b"A", "link": f"-> {tmp_path}/secret"})
-    home.commit_upload("doom", manifest)
+    home.uploads.commit("doom", manifest)
     for name in ("../../../secret", "/etc/passwd", f"{tmp_path}/secret"):
         with served(home) as link:
             stream = link.open("get", resource={"kind": "upload", "name": "doom"})
@@ -587,9 +589,9 @@ def test_a_file_outside_is_not_sent(home: Home, tmp_path: Path) -> None:
 
 def test_entries_of_one_size_only(home: Home) -> None:
     """A manifest that lies about a size makes no upload."""
-    digest = home.put(b"four")
+    digest = home.blobs.put(b"four")
     with pytest.raises(HomeError):
-        home.commit_upload("doom", Manifest([Entry("f", "a", 5, digest)]))
+        home.uploads.commit("doom", Manifest([Entry("f", "a", 5, digest)]))
 
 
 def test_links_that_end(home: Home) -> None:

@@ -509,16 +509,16 @@ class TestClients:
             assert tracemalloc.get_traced_memory()[1] < 24 << 20
         finally:
             tracemalloc.stop()
-        assert home.partial_size(KEY) == 0
+        assert home.blobs.partial_size(KEY) == 0
 
     def test_names_that_are_the_same_elsewhere(self, tmp_path: Path) -> None:
         home = Home.open(str(tmp_path / "home"))
         files = {name: name.encode() for name in ("a", "A", "é", "e\u0301", "ß", "ss", "D/x", "d/x")}
         manifest, blobs = tree_of(dict(files))
         for data in blobs.values():
-            home.put(data)
-        home.commit_upload("doom", manifest)
-        assert read_files(Path(home.upload_tree("doom").folder)) == files
+            home.blobs.put(data)
+        home.uploads.commit("doom", manifest)
+        assert read_files(Path(home.uploads.stored("doom").folder)) == files
 
     @pytest.mark.parametrize(
         ("op", "arguments"),
@@ -540,7 +540,7 @@ class TestClients:
         home = Home.open(str(root() / "home"))
         with linked(Server(home).handle) as (link, _), contextlib.suppress(LinkClosed):
             link.write(first + data)
-        assert not any(path.is_file() for path in Path(home.blobs).rglob("*")) and os.listdir(home.partial) == []
+        assert not any(path.is_file() for path in Path(home.blobs.folder).rglob("*")) and os.listdir(home.partial) == []
 
 
 def test_an_error_names_what_was_wrong(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from remoterun.agent.serve import Server
 from remoterun.agent.shared.protocol import PIECE, Link, RemoteError
 from remoterun.agent.store import parts
-from remoterun.agent.store.home import Home, HomeError
+from remoterun.agent.store.errors import HomeError
+from remoterun.agent.store.home import Home
 from remoterun.agent.store.parts import PARTS, Part, listed, seal
 from tests.workshop import linked, served, sha256, until
 
@@ -53,7 +54,7 @@ def put(home: Home, offset: int, length: int, blob: bytes = BLOB, piece: int = 5
 
 
 def sound(home: Home, digest: str, content: bytes) -> None:
-    assert Path(home.blob(digest)).read_bytes() == content
+    assert Path(home.blobs.path(digest)).read_bytes() == content
     assert os.listdir(home.partial) == [] == os.listdir(home.tmp)
 
 
@@ -104,7 +105,7 @@ class TestSeal:
         thread = threading.Thread(target=lambda: done.append(seal(home, KEY, SIZE, lambda: sha256(BLOB), lambda: True)))
         thread.start()
         for offset, length in reversed(cuts(SIZE, [10_000, 60_000, 110_000, 160_000])[1:]):
-            assert not done and not home.has_blob(sha256(BLOB))
+            assert not done and not home.blobs.has(sha256(BLOB))
             put(home, offset, length)
         thread.join(10)
         assert done == [None]
@@ -121,7 +122,7 @@ class TestSeal:
         put(home, 0, SIZE)
         with pytest.raises(HomeError):
             seal(home, KEY, size, lambda: sha256(BLOB[:size]), lambda: True)
-        assert not home.has_blob(sha256(BLOB[:size]))
+        assert not home.blobs.has(sha256(BLOB[:size]))
 
     def test_another_content(self, home: Home) -> None:
         """Nothing of it is kept: no part could be told to be the wrong one."""
@@ -130,7 +131,7 @@ class TestSeal:
         with pytest.raises(HomeError) as caught:
             seal(home, KEY, SIZE, lambda: sha256(BLOB), lambda: True)
         assert caught.value.code == "damaged"
-        assert not home.has_blob(sha256(BLOB)) and os.listdir(home.partial) == []
+        assert not home.blobs.has(sha256(BLOB)) and os.listdir(home.partial) == []
 
     def test_a_part_comes_again_and_is_another(self, home: Home) -> None:
         """After it was hashed."""
@@ -145,7 +146,7 @@ class TestSeal:
 
         with pytest.raises(HomeError) as caught:
             seal(home, KEY, SIZE, said, lambda: True)
-        assert caught.value.code == "damaged" and not home.has_blob(sha256(BLOB))
+        assert caught.value.code == "damaged" and not home.blobs.has(sha256(BLOB))
 
     @pytest.mark.parametrize("kept", [0, 50_000])
     def test_a_list_that_outlived_its_parts(self, home: Home, kept: int) -> None:
@@ -176,7 +177,7 @@ class TestSeal:
 
     def test_the_blob_has_come_otherwise(self, home: Home) -> None:
         """Two terminals send the same: the parts of one were swept up with the blob that the other made."""
-        home.put(BLOB)
+        home.blobs.put(BLOB)
         put(home, SIZE - 10, 10)
         seal(home, KEY, SIZE, lambda: sha256(BLOB), lambda: True)
         sound(home, sha256(BLOB), BLOB)
@@ -192,7 +193,7 @@ class TestSeal:
             pass
         finally:
             late.suspend()
-        assert Path(home.blob(sha256(BLOB))).read_bytes() == BLOB
+        assert Path(home.blobs.path(sha256(BLOB))).read_bytes() == BLOB
 
 
 class TestPart:
@@ -384,7 +385,7 @@ class TestOverLinks:
                 stream.finish(0.2)
             stream.cancel()
             until(lambda: not any("seal" in thread.name for thread in threading.enumerate()))
-        assert not any(Path(home.blobs).rglob("*"))
+        assert not any(Path(home.blobs.folder).rglob("*"))
 
     @pytest.mark.parametrize(
         "arguments",
@@ -399,7 +400,7 @@ class TestOverLinks:
             send_parts(link, [(0, SIZE)])
             with pytest.raises(RemoteError):
                 sealed(link, **{"h": sha256(BLOB), **arguments})
-        assert not home.has_blob(hashlib.sha256(BLOB).hexdigest())
+        assert not home.blobs.has(hashlib.sha256(BLOB).hexdigest())
 
 
 def test_two_who_seal_the_same_at_once(tmp_path: Path) -> None:
@@ -422,4 +423,4 @@ def test_two_who_seal_the_same_at_once(tmp_path: Path) -> None:
         for thread in threads:
             thread.join(20)
         assert not errors
-        assert Path(home.blob(sha256(BLOB))).read_bytes() == BLOB
+        assert Path(home.blobs.path(sha256(BLOB))).read_bytes() == BLOB

@@ -36,7 +36,7 @@ _homes = itertools.count()
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     home = Home.open(str(tmp_path / "home"))
-    home.put(OLD)
+    home.blobs.put(OLD)
     return home
 
 
@@ -84,8 +84,8 @@ def ended() -> bool:
 
 
 def arrived(home: Home, new: bytes) -> None:
-    assert Path(home.blob(sha256(new))).read_bytes() == new
-    assert Path(home.blob(sha256(OLD))).read_bytes() == OLD, "the old one stays as it is"
+    assert Path(home.blobs.path(sha256(new))).read_bytes() == new
+    assert Path(home.blobs.path(sha256(OLD))).read_bytes() == OLD, "the old one stays as it is"
     assert os.listdir(home.partial) == [] == os.listdir(home.tmp)
 
 
@@ -156,10 +156,10 @@ def test_what_did_not_change_is_not_looked_at_block_by_block(
         return find(self, start, blocks)
 
     monkeypatch.setattr(Finder, "find", counted)
-    digest = home.put(LONG)
+    digest = home.blobs.put(LONG)
     with served(home) as link:
         patch(link, new, like=[digest])
-    assert Path(home.blob(sha256(new))).read_bytes() == new
+    assert Path(home.blobs.path(sha256(new))).read_bytes() == new
     assert len(looked) <= most
 
 
@@ -174,7 +174,7 @@ def test_empty(home: Home) -> None:
 )
 def test_the_old_one_is_not_there(home: Home, like: list[str]) -> None:
     """Somebody has deleted it since the client looked, or the client says what can't be."""
-    home.put(b"")
+    home.blobs.put(b"")
     new = NEW["edited"][0]
     with served(home) as link:
         assert patch(link, new, like=like) == len(new)
@@ -187,7 +187,7 @@ def test_it_is_deleted_on_the_way(home: Home) -> None:
         stream = link.open("patch", size=len(new), key=KEY, offset=0, like=[sha256(OLD)])
         stream.send(records(new[: 32 * BLOCK]), w=1)
         assert stream.receive(20)
-        os.unlink(home.blob(sha256(OLD)))
+        os.unlink(home.blobs.path(sha256(OLD)))
         stream.send(records(new[32 * BLOCK :]), w=1)
         frame = stream.receive(20)
         assert frame is not None and sum(frame.body) == 4
@@ -195,7 +195,7 @@ def test_it_is_deleted_on_the_way(home: Home) -> None:
         stream.send(b"", h=sha256(new))
         stream.end()
         stream.finish(20)
-    assert Path(home.blob(sha256(new))).read_bytes() == new
+    assert Path(home.blobs.path(sha256(new))).read_bytes() == new
 
 
 def test_the_same_is_deleted_on_the_way(home: Home) -> None:
@@ -204,7 +204,7 @@ def test_the_same_is_deleted_on_the_way(home: Home) -> None:
         stream = link.open("patch", size=len(OLD), key=KEY, offset=0, like=[sha256(OLD)])
         stream.send(records(OLD), w=1)
         assert stream.receive(20)
-        os.unlink(home.blob(sha256(OLD)))
+        os.unlink(home.blobs.path(sha256(OLD)))
         stream.send(b"", h=sha256(OLD))
         stream.end()
         stream.finish(20)
@@ -212,7 +212,7 @@ def test_the_same_is_deleted_on_the_way(home: Home) -> None:
 
 
 def test_of_several(home: Home) -> None:
-    other = home.put(NOISE * 3)
+    other = home.blobs.put(NOISE * 3)
     new = OLD[: 20 * BLOCK] + NOISE * 3 + OLD[20 * BLOCK :]
     with served(home) as link:
         assert patch(link, new, like=[sha256(OLD), "ab" * 32, other]) <= 9 * BLOCK
@@ -230,7 +230,7 @@ class TestCuts:
         self, tmp_path_factory: pytest.TempPathFactory, what: str, shares: list[float], wait: bool
     ) -> None:
         home = Home.open(str(tmp_path_factory.getbasetemp() / f"patch{next(_homes)}"))
-        home.put(OLD)
+        home.blobs.put(OLD)
         new = NEW[what][0]
         have = 0
         for share in sorted(shares):
@@ -259,7 +259,7 @@ class TestCuts:
                 link.call("uploads")
                 cut()
             until(ended, what="the agent's end")
-            now = home.partial_size(KEY)
+            now = home.blobs.partial_size(KEY)
             assert now > have or now == len(new)
             assert Path(home.partial, KEY).read_bytes() == new[:now]
             have = now
@@ -274,7 +274,7 @@ class TestCuts:
             stream.send(records(new[: 4 * BLOCK]), w=1)
             assert stream.receive(20)
             patch(two, new)
-            assert Path(home.blob(sha256(new))).read_bytes() == new
+            assert Path(home.blobs.path(sha256(new))).read_bytes() == new
             stream.cancel()
             until(ended, what="the agent's end")
         with served(home) as link:
@@ -318,7 +318,7 @@ class TestHostile:
     @pytest.fixture(autouse=True)
     def _sound(self, home: Home) -> Iterator[None]:
         yield
-        blobs = [path for path in Path(home.blobs).rglob("*") if path.is_file()]
+        blobs = [path for path in Path(home.blobs.folder).rglob("*") if path.is_file()]
         assert [path.read_bytes() for path in blobs] == [OLD]
         with served(home) as link:
             patch(link, OLD + NOISE, link.call("begun")["partial"].get(KEY, 0) * 0)
@@ -349,7 +349,7 @@ class TestHostile:
 
     def test_the_old_one_is_damaged(self, home: Home) -> None:
         """And so that it can't be seen from the records."""
-        path = Path(home.blob(sha256(OLD)))
+        path = Path(home.blobs.path(sha256(OLD)))
         path.chmod(0o644)
         path.write_bytes(forged(OLD[:BLOCK]) + OLD[BLOCK:])
         with begun(home, OLD) as stream:

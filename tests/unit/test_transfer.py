@@ -104,11 +104,11 @@ class TestThereAndBack:
     def test_hundreds_of_thousands_of_names(self, session: Session, tmp_path: Path) -> None:
         """More bytes of names than one window, with answers that fill the other: neither side may wait for ever."""
         home = Home.open(str(tmp_path / "home"))
-        blob = home.put(bytes(3600))  # as small as that is fetched each time
+        blob = home.blobs.put(bytes(3600))  # as small as that is fetched each time
         deep = "/".join(["d" * 200] * 18)
         manifest = Manifest(Entry("f", f"{deep}/{number}/{'x' * 200}", 3600, blob) for number in range(2400))
         assert sum(len(entry.path) for entry in manifest.entries) > WINDOW < manifest.size
-        home.commit_upload("doom", manifest)
+        home.uploads.commit("doom", manifest)
         result = fetch(session, UPLOAD, tmp_path / "t", refuse, Progress())
         assert result.files == 2400
 
@@ -347,7 +347,7 @@ class TestLargeFiles:
         for name in "abc":
             content = files[name]
             assert content is not None
-            blob = Path(home.blob(sha256(content)))
+            blob = Path(home.blobs.path(sha256(content)))
             copies = [path for path in (tmp_path / "home").rglob("*") if path.is_file() and path.samefile(blob)]
             assert len(copies) > 1
             if problem in ("damaged", "shorter", "empty"):
@@ -413,7 +413,7 @@ class TestLargeFiles:
         cache = tmp_path / "digests"
         until(lambda: hashed(any_link, folder, cache))  # so that the thread that sends is the one that shares it out
         any_link.call("remove_upload", name="doom")
-        for path in Path(Home.open(str(tmp_path / "home")).blobs).glob("*/*"):
+        for path in Path(Home.open(str(tmp_path / "home")).blobs.folder).glob("*/*"):
             path.unlink()
         opened = connections(monkeypatch)
         monkeypatch.setattr(sending, "EAGER", 0)
@@ -474,7 +474,7 @@ class TestReading:
             os.utime(folder / "a", ns=(10**18 + 7, 10**18 + 7))
             until(lambda folder=folder: hashed(session, folder, cache))
             session.call("remove_upload", name="doom")
-            os.unlink(Home.open(str(tmp_path / "home")).blob(sha256(old)))
+            os.unlink(Home.open(str(tmp_path / "home")).blobs.path(sha256(old)))
             for change in (old + b"longer than it was", b"x", old[:-1] + b"!"):
                 tree = read_tree(folder, cache)
                 assert tree.hashed
@@ -486,7 +486,7 @@ class TestReading:
                 os.utime(folder / "a", ns=(status.st_atime_ns, status.st_mtime_ns))
                 until(lambda folder=folder: hashed(session, folder, cache))
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(Home.open(str(tmp_path / "home")).blob(sha256(old)))
+                    os.unlink(Home.open(str(tmp_path / "home")).blobs.path(sha256(old)))
         assert session.call("uploads") == {"uploads": []}
 
     def test_a_file_that_changes_while_it_is_read(self, session: Session, tmp_path: Path) -> None:

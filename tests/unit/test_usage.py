@@ -46,10 +46,10 @@ def alone(home: Home, kind: str, name: str) -> int:
 
 def test_size_and_alone(home: Home) -> None:
     shared, one, two = b"S" * 1000, b"1" * 100, b"2" * 10
-    home.commit_upload("one", put(home, {"shared": shared, "again": shared, "own": one}))
-    home.commit_upload("one", put(home, {"shared": shared, "own": two}))
-    home.commit_upload("two", put(home, {"shared": shared}))
-    lists = {name: sum(path.stat().st_size for path in Path(home.uploads, name).iterdir() if path.is_file())
+    home.uploads.commit("one", put(home, {"shared": shared, "again": shared, "own": one}))
+    home.uploads.commit("one", put(home, {"shared": shared, "own": two}))
+    home.uploads.commit("two", put(home, {"shared": shared}))
+    lists = {name: sum(path.stat().st_size for path in Path(home.uploads.folder, name).iterdir() if path.is_file())
              for name in ("one", "two")}  # fmt: skip
     totals, rows = usage(home)
     assert rows["upload", "one"]["size"] - lists["one"] == 1110 and rows["upload", "one"]["alone"] - lists["one"] == 110
@@ -63,7 +63,7 @@ def test_size_and_alone(home: Home) -> None:
 def test_removing_gives_back_what_is_alone(home: Home, which: str) -> None:
     files: Files = {"shared": b"S" * 1000, "deep/tool*": b"#!" * 50, "own": which.encode() * 100}
     for name in ("one", "two"):
-        home.commit_upload(name, put(home, {**files, name: name.encode() * 77}))
+        home.uploads.commit(name, put(home, {**files, name: name.encode() * 77}))
     run = run_with_outputs(home, {"shared": b"S" * 1000, "main": b"main"}, {"model": b"M" * 500, "tool*": b"#!x"})
     Path(run.log).write_bytes(b"log" * 30)
     Path(run.work).mkdir()
@@ -78,7 +78,7 @@ def test_removing_gives_back_what_is_alone(home: Home, which: str) -> None:
         run.remove()
         home.unmark_active(run.key)
     else:
-        home.remove_upload(which)
+        home.uploads.remove(which)
     collect(home)
     locks = sum(path.stat().st_size for path in Path(home.locks).iterdir())
     assert locks == 0 and before - held(home) == expected
@@ -86,13 +86,13 @@ def test_removing_gives_back_what_is_alone(home: Home, which: str) -> None:
 
 def test_everything_else(home: Home) -> None:
     put(home, {"unused": b"U" * 70})
-    home.commit_upload("doom", put(home, {"a": b"A" * 30, "run*": b"#!"}))
+    home.uploads.commit("doom", put(home, {"a": b"A" * 30, "run*": b"#!"}))
     make_run(home, {}, [mount(home, "doom")])
     Path(home.partial, "f" * 64).write_bytes(b"half")
     write_files(Path(home.tmp, "upload-99999999-0a"), {"x": b"tmp"})
     write_files(Path(home.damaged), {"d" * 64: b"damaged"})
     write_files(Path(home.envs, "venv-0"), {"ready": b"", "bin/python": b"python"})
-    home.put(b"leased")
+    home.blobs.put(b"leased")
     with served(home) as link:
         missing(link, b"leased")
         totals, rows = usage(home)
@@ -106,8 +106,8 @@ def test_everything_else(home: Home) -> None:
 
 
 def test_what_cannot_be_read_is_said(home: Home) -> None:
-    home.commit_upload("doom", put(home, {"a": b"A"}))
-    damage(os.path.join(home.uploads, "doom/1.tree"))
+    home.uploads.commit("doom", put(home, {"a": b"A"}))
+    damage(os.path.join(home.uploads.folder, "doom/1.tree"))
     run = make_run(home, {"main": b"x"})
     damage(run.spec_file)
     totals, rows = usage(home)
@@ -118,7 +118,7 @@ def test_what_cannot_be_read_is_said(home: Home) -> None:
 def test_a_removal_meanwhile(home: Home) -> None:
     with served(home) as link:
         upload(link, "doom", {"a": b"A"})
-    os.unlink(os.path.join(home.uploads, "doom/versions.json"))
+    os.unlink(os.path.join(home.uploads.folder, "doom/versions.json"))
     assert usage(home)[1]["upload", "doom"]["versions"] == []
 
 
@@ -149,7 +149,7 @@ def test_memory(home: Home, body: tuple[str, str]) -> None:
         lines.append(b'["f","%06d",1,"%s",0]\n' % (number, sha256(b"%d" % number).encode()))
     text = b"".join(lines)
     for name in ("one", "two"):
-        folder = Path(home.uploads, name)
+        folder = Path(home.uploads.folder, name)
         folder.mkdir()
         (folder / "1.tree").write_bytes(text)
         (folder / "versions.json").write_text(

@@ -18,7 +18,10 @@ from typing import Any, Callable, Dict, List, Optional
 from ..shared.files import DISK_FULL, read_json, remove_tree, write_whole
 from ..shared.states import ENDINGS, FINAL, Reason, RunState
 from ..shared.tree import TreeError, show
-from ..store.home import Home, HomeError, all_readable
+from ..store import outputs
+from ..store.errors import HomeError
+from ..store.home import Home
+from ..store.outputs import all_readable
 from ..store.run_folder import RunFolder
 from ..store.this_machine import boot_id
 from . import processes, queue
@@ -314,14 +317,14 @@ class Supervisor:
         reason = Reason(event["reason"])
         if not os.path.exists(self.run.outputs_file):
             self._unmount()
-            _, special = self.home.save_outputs(self.run, self._places())
+            _, special = outputs.save(self.home, self.run, self._places())
             if special:
                 named = ", ".join(show(path) for path in special[:5]) + (", …" if len(special) > 5 else "")
                 self.run.note("not saved, since no file that this user can read: %s" % named)
         elif all_readable(self.run.work):  # a crash came before it was discarded
             with contextlib.suppress(PermissionError):
                 self._discard_work()
-        saved = self.home.outputs(self.run)
+        saved = outputs.saved(self.run)
         manifest = saved.manifest() if saved else None
         fields = {"code": event.get("code")}
         if manifest is not None:

@@ -51,9 +51,24 @@ def append_line(path: str, record: Dict[str, Any]) -> None:
         os.close(descriptor)
 
 
-def read_json(path: str) -> Any:
+def read_bytes(path: str) -> bytes:
     with open(path, "rb") as file:
-        return json.loads(file.read())
+        return file.read()
+
+
+def read_json(path: str) -> Any:
+    return json.loads(read_bytes(path))
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: str, label: str) -> Iterator[str]:
+    """A new folder in `parent`, deleted at the end. Its name tells which process made it."""
+    path = os.path.join(parent, "%s-%d-%s" % (label, os.getpid(), token()))
+    os.mkdir(path, 0o700)
+    try:
+        yield path
+    finally:
+        remove_tree(path)
 
 
 @contextlib.contextmanager

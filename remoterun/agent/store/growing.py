@@ -17,7 +17,10 @@ from typing import Any, Callable, Deque, Dict, Mapping, Optional, Tuple
 
 from ..shared.digests import Digests
 from ..shared.tree import HEADER, Bytes, Entry, ManifestReader, parse_line
-from .home import Checkout, Home, HomeError, packed
+from .blobs import packed
+from .checkout import Checkout
+from .errors import HomeError
+from .home import Home
 
 AT_ONCE = 16 << 10
 """Bytes of a manifest that are gone through in one go."""
@@ -82,22 +85,22 @@ class Growing:
             return not self.behind
 
     def commit(self, name: str) -> Tuple[Dict[str, Any], bool]:
-        """As `Home.commit_upload`, once all has come. Raises `HomeError`, `TreeError`."""
+        """As `Uploads.commit`, once all has come. Raises `HomeError`, `TreeError`."""
         with self._mutex:
             manifest = self._reader.end()
-            if self._checkout is not None or not self._home.is_newest(name, manifest.digest):
+            if self._checkout is not None or not self._home.uploads.is_newest(name, manifest.digest):
                 self._place()
                 if self.behind:
                     raise HomeError("internal", "a version is not whole: %d bytes of its list are left" % self.behind)
             else:
                 self.digests.add_packed(packed(manifest))
-            return self._home.commit_upload(name, manifest, self._checkout)
+            return self._home.uploads.commit(name, manifest, self._checkout)
 
     def _place(self, give_way: Callable[[], bool] = lambda: False) -> None:
         if self._checkout is None:
             self._folder = self._stack.enter_context(self._home.temporary("upload"))
             tree = os.path.join(self._folder, "tree")
-            self._checkout = self._stack.enter_context(Checkout(self._home, tree, False, self._sizes))
+            self._checkout = self._stack.enter_context(Checkout(self._home.blobs, tree, False, self._sizes))
             self._said_alive = time.monotonic()
         if time.monotonic() - self._said_alive > ALIVE_EVERY:
             self._said_alive = time.monotonic()

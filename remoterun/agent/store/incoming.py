@@ -18,7 +18,8 @@ from ..shared.files import token
 from ..shared.packs import PackError, unpack
 from ..shared.protocol import Frame
 from ..shared.tree import is_digest, show
-from .home import Home, HomeError
+from .errors import HomeError
+from .home import Home
 from .large_blob import LargeBlob, damaged
 from .leases import Lease
 from .parts import Part
@@ -52,7 +53,7 @@ class Landing:
         self._landed = landed
         self._open: Optional[LargeBlob] = None
         self._part: Optional[Part] = None
-        self._blobs = os.open(home.blobs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._blobs = os.open(home.blobs.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._tmp = os.open(home.tmp, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.count = 0
 

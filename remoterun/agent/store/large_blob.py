@@ -14,7 +14,8 @@ from typing import Any, Dict, Optional
 from ..shared.files import token
 from ..shared.protocol import Body
 from ..shared.tree import LARGEST, is_digest, show
-from .home import Home, HomeError
+from .errors import HomeError
+from .home import Home
 from .leases import Lease
 from .parts import PARTS
 
@@ -38,7 +39,7 @@ class LargeBlob:
         self._path = os.path.join(home.partial, key)
         self._shared = True
         self.file: Any = None
-        self._known = bool(self.digest) and home.has_blob(self.digest)
+        self._known = bool(self.digest) and home.blobs.has(self.digest)
         if self._known:  # by somebody who sent it at the same time, or a crash came before the partial file was deleted
             self.discard()
             return
@@ -55,11 +56,11 @@ class LargeBlob:
                 begun, self._path = self._path, os.path.join(home.tmp, "in-%d-%s" % (os.getpid(), token()))
                 self.file = open(self._path, "x+b", buffering=0)
                 if offset:
-                    with open_first(begun, home.blob(self.digest)) as reader:
+                    with open_first(begun, home.blobs.path(self.digest)) as reader:
                         self._read_begun(reader, offset, copy=True)
         except BaseException:
             self.suspend()
-            self._known = bool(self.digest) and home.has_blob(self.digest)  # the other one has just finished
+            self._known = bool(self.digest) and home.blobs.has(self.digest)  # the other one has just finished
             if not self._known:
                 raise
 
@@ -100,7 +101,7 @@ class LargeBlob:
         if not self.digest:
             self.lease.add(bytes.fromhex(digest))
         os.fsync(self.file.fileno())
-        self.home.adopt(self._path, digest)
+        self.home.blobs.adopt(self._path, digest)
         self.discard()
 
     def suspend(self) -> None:

@@ -44,14 +44,14 @@ CUT = 86400.0
 
 
 class Lease:
-    """Digests that are about to be referred to. `folder` is the home's leases/, `lock` its lock `blobs`.
+    """Digests that are about to be referred to; `home` is the home's path.
 
     For several threads. Left as a context it is dropped; otherwise it lasts as long as the process, and `CUT` beyond.
     """
 
-    def __init__(self, folder: str, lock: str) -> None:
-        self._folder = folder
-        self._lock = lock
+    def __init__(self, home: str) -> None:
+        self._folder = os.path.join(home, "leases")
+        self._lock = os.path.join(home, "locks", "blobs")
         self._path = ""
         self._file: Optional[int] = None
         self._digests = Digests()

@@ -27,7 +27,7 @@ class Shipping:
         """`out` sends on `stream`."""
         self._stream = stream
         self._out = out
-        self._blobs = os.open(home.blobs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._blobs = os.open(home.blobs.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._small: List[Tuple[bytes, bytes]] = []
         self._held = 0
         self.count = 0

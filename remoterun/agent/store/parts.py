@@ -20,7 +20,8 @@ from typing import BinaryIO, Callable, List, Tuple
 
 from ..shared.protocol import Body
 from ..shared.tree import LARGEST
-from .home import Home, HomeError
+from .errors import HomeError
+from .home import Home
 
 PATIENCE = 60.0
 """Seconds without a new part after which the seal is given up."""
@@ -113,9 +114,9 @@ def seal(home: Home, key: str, size: int, said: Callable[[], str], alive: Callab
         os.fsync(file.fileno())
     if found:
         try:
-            home.adopt(path, digest)
+            home.blobs.adopt(path, digest)
         except FileNotFoundError:  # another did at the same moment: the agent of a cut try may live on for a while
-            if not home.has_blob(digest):
+            if not home.blobs.has(digest):
                 raise
     discard(home, key)
 
@@ -131,7 +132,7 @@ def _hash(
     journal = _Journal(os.path.join(home.partial, key + PARTS))
     while done < size or not digest or again:
         digest = digest or said()
-        if digest and home.has_blob(digest):  # another client has sent the same meanwhile
+        if digest and home.blobs.has(digest):  # another client has sent the same meanwhile
             return "", digest
         first = journal.read()
         if first < LARGEST or not digest:

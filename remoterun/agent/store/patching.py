@@ -17,7 +17,8 @@ from ..shared.delta import BLOCK, DeltaError, Finder, Place, parsed
 from ..shared.protocol import Frame
 from ..shared.tree import is_digest
 from .assembly import Assembly
-from .home import Home, HomeError
+from .errors import HomeError
+from .home import Home
 from .large_blob import LargeBlob, append, damaged
 from .leases import Lease
 
@@ -48,7 +49,7 @@ class Patch(LargeBlob):
         self._bases: List[Tuple[str, int]] = []
         for digest in like:
             with contextlib.suppress(OSError, ValueError):  # absent, or empty
-                with open(home.blob(digest), "rb") as file:
+                with open(home.blobs.path(digest), "rb") as file:
                     self._files.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
                 self._bases.append((digest, len(self._files[-1])))
         self._old = [memoryview(file) for file in self._files]
@@ -184,7 +185,7 @@ class Patch(LargeBlob):
         """What was not written so far."""
         size, self._unwritten = self._unwritten, -1
         if size > 0:
-            path = self.home.blob(self._bases[0][0])
+            path = self.home.blobs.path(self._bases[0][0])
             self._assembly.do(lambda: _copy_start(self._files[0], path, self.file, size))
 
     def _end(self, digest: str) -> None:
@@ -209,7 +210,7 @@ class Patch(LargeBlob):
             raise damaged(digest)
         if same:
             self.lease.add(bytes.fromhex(digest))
-            same = self.home.has_blob(digest)  # `gc` may have been quicker
+            same = self.home.blobs.has(digest)  # `gc` may have been quicker
         return same
 
 

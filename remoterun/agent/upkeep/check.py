@@ -42,8 +42,10 @@ from ..shared.digests import Digests
 from ..shared.files import DISK_FULL, locked, private_copy, write_whole
 from ..shared.protocol import PIECE, Stream
 from ..shared.tree import Entry, Manifest, TreeError, hash_file, is_digest, walk
-from ..store.home import Home, HomeError, blob_digest
-from .references import Holder, gone, of_run, of_upload, upload_names
+from ..store.blobs import blob_digest
+from ..store.errors import HomeError
+from ..store.home import Home
+from .references import Holder, gone, of_run, of_upload
 
 MOST = 10000
 USERS = 100
@@ -146,7 +148,7 @@ class Check:
 
     def _read_lists(self) -> None:
         self._begin("lists", 0, 0)
-        for name in upload_names(self.home):
+        for name in self.home.uploads.names():
             try:
                 holders = of_upload(self.home, name)
             except HomeError as error:
@@ -214,7 +216,7 @@ class Check:
     def _verify_blobs(self) -> None:
         for first in range(256):
             present = set()
-            for name in _listed(os.path.join(self.home.blobs, "%02x" % first)):
+            for name in _listed(os.path.join(self.home.blobs.folder, "%02x" % first)):
                 digest = blob_digest(first, name)
                 if digest is None:
                     continue
@@ -225,7 +227,7 @@ class Check:
                 self._fault(digest.hex())
 
     def _verify_blob(self, digest: str, twin: bool) -> str:
-        path = self.home.blob(digest, twin)
+        path = self.home.blobs.path(digest, twin)
         state = _state(path, digest, self._moved)
         self._moved(0, 1)
         if state == "damaged":
@@ -243,8 +245,8 @@ class Check:
                 self._more += 1
                 return None
             fault = _Fault(digest)
-            fault.plain = _state(self.home.blob(digest), digest)
-            fault.twin = _state(self.home.blob(digest, True), digest)
+            fault.plain = _state(self.home.blobs.path(digest), digest)
+            fault.twin = _state(self.home.blobs.path(digest, True), digest)
             self._faults[digest] = fault
         return self._faults[digest]
 
@@ -292,7 +294,9 @@ class Check:
         fault = self._faults.get(entry.digest)
         if fault is not None and status.st_ino in fault.inodes:
             return ""
-        if fault is None and _same_file(status, self.home.blob(entry.digest), self.home.blob(entry.digest, True)):
+        if fault is None and _same_file(
+            status, self.home.blobs.path(entry.digest), self.home.blobs.path(entry.digest, True)
+        ):
             return ""
         if _state(path, entry.digest, self._moved) == "whole":
             if fault is not None:
@@ -333,11 +337,11 @@ class Check:
         for finding in self._findings:
             if not finding["mended"]:
                 broken |= {(user["upload"], user["version"]) for user in finding["users"] if "upload" in user}
-        for name in upload_names(self.home):
+        for name in self.home.uploads.names():
             _mark_versions(self.home, name, lambda upload, version: (upload, version["version"]) in broken)
 
     def _mend_blob(self, fault: _Fault) -> str:
-        plain, twin = self.home.blob(fault.digest), self.home.blob(fault.digest, True)
+        plain, twin = self.home.blobs.path(fault.digest), self.home.blobs.path(fault.digest, True)
         words = ""
         if fault.plain != "whole":
             if fault.twin == "whole":
@@ -358,7 +362,7 @@ class Check:
             if state == "damaged":
                 try:
                     os.makedirs(self.home.damaged, 0o700, exist_ok=True)
-                    os.replace(self.home.blob(fault.digest, twin), _aside(self.home, fault.digest, twin))
+                    os.replace(self.home.blobs.path(fault.digest, twin), _aside(self.home, fault.digest, twin))
                 except OSError as error:
                     fault.why = _why(error)
                     return
@@ -395,7 +399,7 @@ def mend(home: Home, wanted: Digests, send: Callable[..., Any]) -> None:
     for first in range(256):
         for raw in wanted.part(first):
             digest = raw.hex()
-            if _is_whole(home.blob(digest), digest):
+            if _is_whole(home.blobs.path(digest), digest):
                 whole.add(digest)
             else:
                 failed[digest] = "it is not here"
@@ -407,7 +411,7 @@ def mend(home: Home, wanted: Digests, send: Callable[..., Any]) -> None:
                 for entry, why in _relink(home, holder, whole, set()):
                     if why:
                         failed[entry.digest] = why
-    for name in upload_names(home):
+    for name in home.uploads.names():
         _mark_versions(home, name, lambda upload, version: _is_broken(home, upload, version))
     _drop_mended(home, lambda digest: digest in whole and digest not in failed)
     for digest in sorted(whole - set(failed)):
@@ -438,8 +442,8 @@ def mend_list(home: Home, holder: Holder) -> str:
     if holder.kind != "upload":
         return ""
     try:
-        if _is_whole(home.blob(holder.digest), holder.digest):
-            with open(home.blob(holder.digest), "rb") as file:
+        if _is_whole(home.blobs.path(holder.digest), holder.digest):
+            with open(home.blobs.path(holder.digest), "rb") as file:
                 data, words = file.read(), "its blob"
         else:
             data, words = _list_of(holder.folder), "the files of the folder"
@@ -456,7 +460,7 @@ def mend_list(home: Home, holder: Holder) -> str:
 
 def _holders(home: Home) -> Iterator[Holder]:
     """All that can be read."""
-    for name in upload_names(home):
+    for name in home.uploads.names():
         with contextlib.suppress(HomeError):
             yield from of_upload(home, name)
     for key in home.run_keys():
@@ -468,7 +472,7 @@ def _drop_mended(home: Home, mended: Callable[[str], bool]) -> None:
     """Delete what was set aside, and of which there is a whole one again, wherever it belongs."""
     for name in _listed(home.damaged):
         digest = name[:-2] if name.endswith(".x") else name
-        if is_digest(digest) and mended(digest) and _is_whole(home.blob(digest), digest):
+        if is_digest(digest) and mended(digest) and _is_whole(home.blobs.path(digest), digest):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(home.damaged, name))
 
@@ -476,13 +480,13 @@ def _drop_mended(home: Home, mended: Callable[[str], bool]) -> None:
 def _mark_versions(home: Home, name: str, broken: Callable[[str, Dict[str, Any]], bool]) -> None:
     unreadable = contextlib.suppress(OSError, ValueError, LookupError, TypeError)  # that is a finding of its own
     with unreadable, locked(home.lock("upload-" + name)):
-        versions = home.upload_versions(name)
+        versions = home.uploads.versions(name)
         marked = []
         for version in versions:
             plain = {key: value for key, value in version.items() if key != "damaged"}
             marked.append(dict(plain, damaged=True) if broken(name, version) else plain)
         if marked != versions:
-            home.write_versions(name, marked)
+            home.uploads.write_versions(name, marked)
 
 
 def _is_broken(home: Home, name: str, version: Dict[str, Any]) -> bool:
@@ -491,14 +495,14 @@ def _is_broken(home: Home, name: str, version: Dict[str, Any]) -> bool:
         return False
     try:
         (holder,) = [holder for holder in of_upload(home, name) if holder.version == version["version"]]
-        return not all(entry.kind != "f" or home.has_blob(entry.digest) for entry in holder.entries())
+        return not all(entry.kind != "f" or home.blobs.has(entry.digest) for entry in holder.entries())
     except (HomeError, ValueError):
         return True
 
 
 def _contents(home: Home, digest: str) -> Iterator[str]:
-    yield home.blob(digest)
-    yield home.blob(digest, True)
+    yield home.blobs.path(digest)
+    yield home.blobs.path(digest, True)
     for holder in _holders(home):
         if holder.digest == digest and holder.manifest:
             yield holder.manifest
@@ -557,13 +561,13 @@ def _put_in_place(home: Home, holder: Holder, entry: Entry) -> None:
     if not there and not holder.whole:
         return  # mounts are there while a run needs them only
     if entry.kind == "f":
-        source = home.blob(entry.digest)
+        source = home.blobs.path(entry.digest)
         if not _is_whole(source, entry.digest):
             raise HomeError("missing_blob", "its blob is not here")
         if there and _state(path, entry.digest) == "whole" and not os.path.islink(path):
             return
         if entry.executable:
-            source = home.executable_twin(entry.digest)
+            source = home.blobs.executable_twin(entry.digest)
     with _writable(holder.folder, os.path.dirname(entry.path)) as folder:
         if entry.kind == "d":
             with contextlib.suppress(FileExistsError):
@@ -679,7 +683,7 @@ def _same_file(status: os.stat_result, *paths: str) -> bool:
 
 def _blobs(home: Home) -> Iterator[str]:
     for first in range(256):
-        folder = os.path.join(home.blobs, "%02x" % first)
+        folder = os.path.join(home.blobs.folder, "%02x" % first)
         for name in _listed(folder):
             if blob_digest(first, name) is not None:
                 yield os.path.join(folder, name)

@@ -36,9 +36,11 @@ from ..running.engines.process import ProcessEngine
 from ..shared.digests import Digests
 from ..shared.files import own_bytes, remove_tree
 from ..store import leases
-from ..store.home import Home, HomeError, blob_digest
+from ..store.blobs import blob_digest
+from ..store.errors import HomeError
+from ..store.home import Home
 from ..store.run_folder import free_space
-from .references import Reader, of_upload, unended, upload_names
+from .references import Reader, of_upload, unended
 
 HOLD = 0.3
 """Seconds for which a batch holds the lock `blobs`."""
@@ -90,7 +92,7 @@ class Collection:
         """Raises `HomeError`: "damaged" when a manifest can't be read, "busy" when another one is at work."""
         with _held(self.home.lock("gc"), 0, "another `gc` is at work in %s" % self.home.path):
             if self._keep is not None:
-                for name in upload_names(self.home):
+                for name in self.home.uploads.names():
                     self._doomed.update((name, number) for number in self._old_versions(name))
             self._reader.update(self._live)
             self._remove_versions()
@@ -158,14 +160,14 @@ class Collection:
         for name in sorted({name for name, _ in self._doomed}):
             own = {number: self._version_bytes(name, number) for upload, number in self._doomed if upload == name}
             with self._trash() as discard, self._upload(name), self._alone():
-                versions = self.home.upload_versions(name)
-                folder = self.home.upload_folder(name)
+                versions = self.home.uploads.versions(name)
+                folder = self.home.uploads.folder_of(name)
                 going = set(own) & set(self._old_versions(name))  # a run may have come to mount one
                 for number in set(own) - going:
                     self._reader.spare(name, number)
                 if going and not self._dry:
                     kept = [version for version in versions if version["version"] not in going]
-                    self.home.write_versions(name, kept)
+                    self.home.uploads.write_versions(name, kept)
                 for version in versions:
                     if version["version"] not in going:
                         continue
@@ -177,7 +179,7 @@ class Collection:
         self._tell("versions", items)
 
     def _version_bytes(self, name: str, number: int) -> int:
-        path = os.path.join(self.home.upload_folder(name), str(number))
+        path = os.path.join(self.home.uploads.folder_of(name), str(number))
         return own_bytes(path) + own_bytes(path + ".tree")
 
     # -- what crashes left
@@ -185,7 +187,7 @@ class Collection:
     def _remove_remains(self) -> None:
         items = []
         with self._trash() as discard:
-            for name in upload_names(self.home):
+            for name in self.home.uploads.names():
                 with self._upload(name):
                     for path in self._upload_remains(name):
                         items.append({"path": self._short(path), "bytes": own_bytes(path)})
@@ -193,7 +195,7 @@ class Collection:
                             discard(path)
                     if not self._dry:
                         with contextlib.suppress(OSError):
-                            os.rmdir(self.home.upload_folder(name))  # nothing is left of it
+                            os.rmdir(self.home.uploads.folder_of(name))  # nothing is left of it
             with self._alone():
                 for key in self.home.run_keys():
                     run = self.home.run(key)
@@ -204,8 +206,8 @@ class Collection:
         self._tell("remains", items)
 
     def _upload_remains(self, name: str) -> List[str]:
-        folder = self.home.upload_folder(name)
-        known = {str(version["version"]) for version in self.home.upload_versions(name)}
+        folder = self.home.uploads.folder_of(name)
+        known = {str(version["version"]) for version in self.home.uploads.versions(name)}
         found = []
         for item in sorted(_listed(folder)):
             match = _VERSION.match(item)
@@ -253,7 +255,7 @@ class Collection:
     def _remove_blobs(self) -> None:
         count = size = spared = spared_size = 0
         for first in range(256):
-            folder = os.path.join(self.home.blobs, "%02x" % first)
+            folder = os.path.join(self.home.blobs.folder, "%02x" % first)
             live = self._live.part(first)
             candidates = [name for name in _listed(folder) if _unused(first, name, live)]
             while candidates:

@@ -19,7 +19,8 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 from ..shared.digests import Digests
 from ..shared.states import FINAL
 from ..shared.tree import Entry, TreeError, is_digest, read_entries, show
-from ..store.home import NAME, Home, HomeError
+from ..store.errors import HomeError
+from ..store.home import Home
 from ..store.run_folder import RunFolder
 
 
@@ -61,7 +62,7 @@ class Holder(NamedTuple):
 
 def of_upload(home: Home, name: str) -> List[Holder]:
     """The versions of an upload, oldest first. Raises `HomeError("damaged")`."""
-    folder = home.upload_folder(name)
+    folder = home.uploads.folder_of(name)
     try:
         return [
             Holder(
@@ -75,7 +76,7 @@ def of_upload(home: Home, name: str) -> List[Holder]:
                 whole=True,
                 created=float(version.get("created", 0.0)),
             )
-            for version in home.upload_versions(name)
+            for version in home.uploads.versions(name)
         ]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise HomeError("damaged", "the versions of the upload %s can't be read: %s" % (show(name), _why(error)))
@@ -103,11 +104,11 @@ def _of_spec(home: Home, run: RunFolder, spec: Dict[str, Any], ended: bool) -> I
         if not is_digest(tree):
             continue
         folder = os.path.join(run.path, "mounts", str(number))
-        listed = "" if ended else home.blob(tree)
+        listed = "" if ended else home.blobs.path(tree)
         yield Holder("run", run.key, 0, "mount", listed, tree, is_blob=True, folder="" if ended else folder)
     context = (spec.get("environment") or {}).get("context")
     if context and is_digest(context):
-        yield Holder("run", run.key, 0, "environment", home.blob(context), context, is_blob=True)
+        yield Holder("run", run.key, 0, "environment", home.blobs.path(context), context, is_blob=True)
     diff = (spec.get("git") or {}).get("diff")
     if diff and is_digest(diff):
         yield Holder("run", run.key, 0, "diff", "", diff, is_blob=True)
@@ -121,10 +122,6 @@ def add_environment(home: Home, run: RunFolder, digests: Digests) -> None:
             for entry in holder.entries():
                 if entry.kind == "f":
                     digests.add(bytes.fromhex(entry.digest))
-
-
-def upload_names(home: Home) -> List[str]:
-    return sorted(name for name in os.listdir(home.uploads) if NAME.match(name))
 
 
 def unended(home: Home) -> List[Tuple[RunFolder, Dict[str, Any]]]:
@@ -148,7 +145,7 @@ def gone(home: Home, holder: Holder) -> bool:
         return not home.run(holder.name).exists()
     return (holder.version, holder.digest, holder.created) not in [
         (version["version"], version["digest"], version.get("created", 0.0))
-        for version in home.upload_versions(holder.name)
+        for version in home.uploads.versions(holder.name)
     ]
 
 
@@ -167,8 +164,8 @@ class Reader:
 
     def update(self, digests: Digests) -> None:
         """Raises `HomeError("damaged")` when it can't tell what something refers to."""
-        for name in upload_names(self._home):
-            stamp = _stamp(os.path.join(self._home.upload_folder(name), "versions.json"))
+        for name in self._home.uploads.names():
+            stamp = _stamp(os.path.join(self._home.uploads.folder_of(name), "versions.json"))
             if stamp != self._uploads.get(name):
                 for holder in of_upload(self._home, name):
                     if (name, holder.version) not in self._without:

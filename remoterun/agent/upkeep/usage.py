@@ -17,9 +17,11 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 from ..shared.digests import Digests
 from ..shared.files import own_bytes
 from ..store import leases
-from ..store.home import Home, HomeError, blob_digest
+from ..store.blobs import blob_digest
+from ..store.errors import HomeError
+from ..store.home import Home
 from ..store.run_folder import RunFolder
-from .references import Holder, of_run, of_upload, upload_names
+from .references import Holder, of_run, of_upload
 
 _SHARED = (1 << 64) - 1
 _KEY = 33
@@ -77,7 +79,7 @@ class Usage:
 
     def run(self) -> Dict[str, Any]:
         """The totals: {"total", "free", "disk", "blobs": {"count", "bytes", "shared": {"count", "bytes"}}}."""
-        for name in upload_names(self.home):
+        for name in self.home.uploads.names():
             self._upload(name)
         for key in self.home.run_keys():
             self._run(self.home.run(key))
@@ -106,12 +108,12 @@ class Usage:
 
     def _upload(self, name: str) -> None:
         try:
-            versions = self.home.upload_versions(name)
+            versions = self.home.uploads.versions(name)
             holders = of_upload(self.home, name)
         except (HomeError, ValueError):
             versions, holders = [], []
-        if versions or os.listdir(self.home.upload_folder(name)):
-            row = self._row("upload", name, own_bytes(self.home.upload_folder(name)), versions=versions)
+        if versions or os.listdir(self.home.uploads.folder_of(name)):
+            row = self._row("upload", name, own_bytes(self.home.uploads.folder_of(name)), versions=versions)
             self._claim(row, holders)
 
     def _run(self, run: RunFolder) -> None:
@@ -140,7 +142,7 @@ class Usage:
         sizes = _Table(max)
         for holder in holders:
             if holder.is_blob:
-                sizes.add(bytes.fromhex(holder.digest) + b"\0", _size(self.home.blob(holder.digest)))
+                sizes.add(bytes.fromhex(holder.digest) + b"\0", _size(self.home.blobs.path(holder.digest)))
             try:
                 for entry in holder.entries():
                     if entry.kind == "f":
@@ -179,7 +181,7 @@ class Usage:
 
     def _listed(self, first: int) -> Iterator[Tuple[str, bytes, int]]:
         try:
-            found = os.scandir(os.path.join(self.home.blobs, "%02x" % first))
+            found = os.scandir(os.path.join(self.home.blobs.folder, "%02x" % first))
         except FileNotFoundError:
             return
         with found:

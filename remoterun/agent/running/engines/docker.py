@@ -75,7 +75,7 @@ class Docker:
         for number, mount in enumerate(spec["mounts"]):
             folder = os.path.join(run.path, "mounts", str(number))
             remove_tree(folder)
-            self.home.checkout(self.home.tree(mount["tree"]), folder, private=False)
+            self.home.checkout(self.home.blobs.tree(mount["tree"]), folder, private=False)
             if not mount["place"].startswith("/"):
                 make_mount_point(run.work, mount["place"], bool(mount["file"]))
 
@@ -263,7 +263,7 @@ class Docker:
 
     def _context(self, environment: Environment, folder: str) -> str:
         context = os.path.join(folder, "context")
-        self.home.checkout(self.home.tree(environment.context), context, private=True)
+        self.home.checkout(self.home.blobs.tree(environment.context), context, private=True)
         return context
 
     def _build_packages(self, environment: Environment, job: BuildJob) -> None:

@@ -72,7 +72,7 @@ class ProcessEngine:
             if mount["file"]:
                 os.unlink(target)
                 target = os.path.dirname(target)
-            manifest = self.home.tree(mount["tree"])
+            manifest = self.home.blobs.tree(mount["tree"])
             if mount["file"]:
                 entry = manifest.entries[0]
                 manifest = Manifest([entry._replace(path=os.path.basename(place))])
@@ -162,12 +162,12 @@ class ProcessEngine:
         else:
             with self.home.temporary("lib") as temporary:
                 staged = os.path.join(temporary, "lib")
-                self.home.checkout(self.home.tree(environment.context), staged, private=True)
+                self.home.checkout(self.home.blobs.tree(environment.context), staged, private=True)
                 os.rename(staged, folder)
 
     def _venv(self, environment: Environment) -> str:
         """Named by what is installed: a new trainer needs no new environment."""
-        entry = self.home.tree(environment.context).find(environment.requirements_file)
+        entry = self.home.blobs.tree(environment.context).find(environment.requirements_file)
         return os.path.join(self.home.envs, "venv-" + environment.packages_hash(entry.digest if entry else ""))
 
     def _make(self, environment: Environment, folder: str, job: BuildJob, lock: int) -> None:

@@ -1,0 +1,137 @@
+"""The contents of a home's files, each named by its SHA-256. Standard library only; Python >= 3.8.
+
+blobs/ab/cdef…  a file's content, read-only; "….x" is its executable twin
+partial/…       blobs that are arriving
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from typing import Dict, List, Optional, Set
+
+from ..shared.files import private_copy, read_bytes, temporary_folder, write_whole
+from ..shared.tree import Entry, Manifest, TreeError, is_digest
+from .errors import HomeError
+
+EMPTY = hashlib.sha256(b"").hexdigest()
+
+
+class Blobs:
+    """The blobs of one home. Safe for several processes at once."""
+
+    def __init__(self, home: str) -> None:
+        self.home = home
+        self.folder = os.path.join(home, "blobs")
+        self._partial = os.path.join(home, "partial")
+        self._tmp = os.path.join(home, "tmp")
+
+    def path(self, digest: str, executable: bool = False) -> str:
+        return "%s/%s/%s%s" % (self.folder, digest[:2], digest[2:], ".x" if executable else "")
+
+    def size(self, digest: str) -> Optional[int]:
+        """Bytes of a blob; None if it isn't here. A file without content counts only if that is its content: after a
+        power cut it may be an empty husk."""
+        try:
+            size = os.stat(self.path(digest)).st_size
+        except OSError:
+            return None
+        return size if size or digest == EMPTY else None
+
+    def has(self, digest: str) -> bool:
+        return self.size(digest) is not None
+
+    def partial_size(self, digest: str) -> int:
+        try:
+            return os.stat(os.path.join(self._partial, digest)).st_size
+        except OSError:
+            return 0
+
+    def partials(self, most: int = 1000) -> Dict[str, int]:
+        """Sizes of the blobs that cut transfers have left, by the names they have meanwhile; `most` of them."""
+        found = {}
+        for name in sorted(os.listdir(self._partial))[:most]:
+            size = self.partial_size(name)
+            if size:
+                found[name] = size
+        return found
+
+    def sizes_among(self, sizes: Set[int], most: int = 50000) -> Set[int]:
+        """Those of `sizes` that a blob here has; all, if there are more than `most` blobs to look at."""
+        found: Set[int] = set()
+        count = 0
+        for folder in os.scandir(self.folder):
+            for blob in os.scandir(folder.path) if folder.is_dir() else ():
+                count += 1
+                if count > most:
+                    return sizes
+                with contextlib.suppress(OSError):
+                    size = blob.stat(follow_symlinks=False).st_size
+                    if size in sizes:
+                        found.add(size)
+        return found
+
+    def adopt(self, path: str, digest: str) -> None:
+        """Make the file at `path` the blob `digest`, by a hard link, unless there is one. `path` becomes read-only."""
+        if self.has(digest):
+            return
+        target = self.path(digest)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.chmod(path, 0o444)
+        try:
+            os.link(path, target)
+        except FileExistsError:
+            if not self.has(digest):  # a husk, which is replaced in one move: another may put the blob there now
+                with temporary_folder(self._tmp, "adopt") as folder:
+                    whole = os.path.join(folder, "blob")
+                    os.link(path, whole)
+                    os.replace(whole, target)
+
+    def executable_twin(self, digest: str) -> str:
+        """The path of the blob's executable twin, made where missing (a hard link shares its mode, so it's a copy)."""
+        target = self.path(digest, executable=True)
+        if not os.path.exists(target):
+            with temporary_folder(self._tmp, "twin") as folder:
+                copy = os.path.join(folder, "x")
+                private_copy(self.path(digest), copy)
+                os.chmod(copy, 0o555)
+                os.replace(copy, target)
+        return target
+
+    def put(self, data: bytes) -> str:
+        """Keep `data` as a blob; its digest."""
+        digest = hashlib.sha256(data).hexdigest()
+        if not self.has(digest):
+            with temporary_folder(self._tmp, "put") as folder:
+                whole = os.path.join(folder, "blob")
+                write_whole(whole, data)
+                self.adopt(whole, digest)
+        return digest
+
+    def tree(self, digest: str) -> Manifest:
+        """The manifest that is kept as a blob (a tree's digest is the SHA-256 of its canonical form)."""
+        try:
+            return Manifest.decode(read_bytes(self.path(digest)))
+        except FileNotFoundError:
+            raise HomeError("missing_blob", "the tree %s is not in %s" % (digest[:12], self.home))
+        except TreeError as error:
+            raise HomeError("damaged", "the tree %s is damaged: %s" % (digest[:12], error))
+
+    def missing(self, manifest: Manifest) -> List[Entry]:
+        """The files of which this home holds no blob."""
+        return [entry for entry in manifest.files if not self.has(entry.digest)]
+
+
+def packed(manifest: Manifest) -> bytes:
+    """The digests of its files, 32 bytes each."""
+    raw = bytearray()
+    for entry in manifest.files:
+        raw += bytes.fromhex(entry.digest)
+    return bytes(raw)
+
+
+def blob_digest(first: int, name: str) -> Optional[bytes]:
+    """Of which blob a file of blobs/XX is the content, or the executable twin; `first` is XX. None for other files."""
+    text = "%02x" % first + (name[:-2] if name.endswith(".x") else name)
+    return bytes.fromhex(text) if is_digest(text) else None

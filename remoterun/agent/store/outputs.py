@@ -1,0 +1,106 @@
+"""The outputs of a run: every new or changed file of its work tree. Standard library only; Python >= 3.8."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Iterable, List, Optional, Tuple
+
+from ..shared.files import private_copy, read_bytes, remove_tree, write_whole
+from ..shared.tree import Entry, Manifest, hash_file, walk
+from .checkout import Stored
+from .home import Home
+from .leases import Lease
+from .run_folder import RunFolder
+
+
+def save(home: Home, run: RunFolder, skip: Iterable[str]) -> Tuple[Manifest, List[str]]:
+    """Turn new and changed files of the work tree into the tree of outputs: (manifest, names of special files).
+
+    Files become blobs by hard links: no data is copied. May be repeated after a crash at any point. What can't be
+    read, since it belongs to another user, counts as special too, and the work tree stays, for it is there only.
+    """
+    with home.lease() as lease:
+        return _save(home, run, skip, lease)
+
+
+def saved(run: RunFolder) -> Optional[Stored]:
+    """The saved outputs, or None while the run hasn't saved any."""
+    if not os.path.exists(run.outputs_file):
+        return None
+    return Stored(run.outputs_file, run.out, {})
+
+
+def all_readable(root: str) -> bool:
+    """Whether we may read every file and folder below `root`."""
+    paths = (os.path.join(folder, name) for folder, names, files in os.walk(root) for name in names + files)
+    return all(os.path.islink(path) or os.access(path, os.R_OK) for path in paths)
+
+
+def _save(home: Home, run: RunFolder, skip: Iterable[str], lease: Lease) -> Tuple[Manifest, List[str]]:
+    source = {entry.path: entry for entry in Manifest.decode(read_bytes(run.source_file)).entries}
+    _open_up(run.work)
+    special: List[str] = []
+    unreadable: List[str] = []
+    entries = []
+    for found in walk(run.work, skip, special, unreadable):
+        entry = found.entry
+        known = source.get(entry.path)
+        if entry.kind == "f":
+            path = os.path.join(run.work, entry.path)
+            try:
+                digest = _hash_ours(path)
+            except PermissionError:
+                unreadable.append(entry.path)
+                continue
+            entry = entry._replace(digest=digest)
+            if known == entry:
+                continue
+            lease.add(bytes.fromhex(digest))
+            _adopt(home, path, entry, found.status)
+        elif known == entry:
+            continue
+        entries.append(entry)
+    manifest = Manifest(entries)
+    with home.temporary("outputs") as temporary:
+        tree = os.path.join(temporary, "out")
+        home.checkout(manifest, tree, private=False)
+        remove_tree(run.out)
+        os.rename(tree, run.out)
+    write_whole(run.outputs_file, manifest.encode())
+    if not unreadable:
+        with contextlib.suppress(PermissionError):  # a folder of another user: what is in it stays beside its copy
+            remove_tree(run.work)
+    return manifest, special + unreadable
+
+
+def _adopt(home: Home, path: str, entry: Entry, status: os.stat_result) -> None:
+    if status.st_uid == os.geteuid() and status.st_nlink == 1 and not entry.executable:
+        home.blobs.adopt(path, entry.digest)
+    elif not home.blobs.has(entry.digest):
+        # A blob is not executable and a hard link shares its mode: a repetition after a crash would lose the bit.
+        # What belongs to another user, such as root, can't be made read-only; and what has a name elsewhere, too,
+        # must not be: there somebody writes to it.
+        with home.temporary("out") as folder:
+            copy = os.path.join(folder, "x")
+            private_copy(path, copy)
+            home.blobs.adopt(copy, entry.digest)
+
+
+def _hash_ours(path: str) -> str:
+    """The digest of a file that we may read, or may allow ourselves to. Raises `PermissionError`."""
+    try:
+        return hash_file(path)[0]
+    except PermissionError:
+        os.chmod(path, 0o600)
+        return hash_file(path)[0]
+
+
+def _open_up(root: str) -> None:
+    """Let us read every folder below `root`, whatever a command has done to their modes."""
+    for folder, names, _ in os.walk(root):
+        for name in names:
+            path = os.path.join(folder, name)
+            if not os.path.islink(path) and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+                with contextlib.suppress(OSError):
+                    os.chmod(path, 0o700)

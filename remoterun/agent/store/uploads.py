@@ -1,0 +1,130 @@
+"""The uploads of a home. Standard library only; Python >= 3.8.
+
+uploads/NAME/   versions.json; N/ the files of version N (hard links to blobs); N.tree its manifest
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+from typing import Any, Dict, List, Optional, Tuple
+
+from ..shared.files import locked, read_json, remove_tree, temporary_folder, write_whole
+from ..shared.tree import Manifest, show
+from .blobs import Blobs, packed
+from .checkout import Checkout, Stored, checkout
+from .errors import HomeError
+from .leases import Lease
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+
+
+class Uploads:
+    """The uploads of one home. Safe for several processes at once."""
+
+    def __init__(self, home: str, blobs: Blobs) -> None:
+        self.folder = os.path.join(home, "uploads")
+        self._home = home
+        self._blobs = blobs
+
+    def names(self) -> List[str]:
+        return sorted(name for name in os.listdir(self.folder) if NAME.match(name))
+
+    def folder_of(self, name: str) -> str:
+        """Raises `HomeError` for what is not a name."""
+        if not NAME.match(name):
+            raise HomeError("bad_name", "%s is not a name for an upload" % show(name))
+        return os.path.join(self.folder, name)
+
+    def versions(self, name: str) -> List[Dict[str, Any]]:
+        """Versions of an upload, oldest first; empty when there is none of that name."""
+        try:
+            versions: List[Dict[str, Any]] = read_json(os.path.join(self.folder_of(name), "versions.json"))
+            return versions
+        except FileNotFoundError:
+            return []
+
+    def is_newest(self, name: str, digest: str) -> bool:
+        """Whether the newest version of an upload is the tree `digest`, and whole."""
+        versions = self.versions(name)
+        return bool(versions) and versions[-1]["digest"] == digest and not versions[-1].get("damaged")
+
+    def commit(self, name: str, manifest: Manifest, placed: Optional[Checkout] = None) -> Tuple[Dict[str, Any], bool]:
+        """Make `manifest` the newest version of the upload `name`; (version, whether it is new).
+
+        All blobs must be there. `placed`: a checkout of all of it, whose blobs a lease protects. The same content as
+        the newest version makes none, unless that is damaged. May be repeated.
+        """
+        folder = self.folder_of(name)
+        digest = manifest.digest
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(locked(self._lock(name)))
+            versions = self.versions(name)
+            if self.is_newest(name, digest):
+                return versions[-1], False
+            os.makedirs(folder, 0o700, exist_ok=True)
+            number = versions[-1]["version"] + 1 if versions else 1
+            if placed is None:
+                stack.enter_context(Lease(self._home)).add(packed(manifest))
+                temporary = temporary_folder(os.path.join(self._home, "tmp"), "upload")
+                tree = os.path.join(stack.enter_context(temporary), "tree")
+                checkout(self._blobs, manifest, tree, private=False)
+            else:
+                placed.finish()
+                tree = placed.target
+            target = os.path.join(folder, str(number))
+            remove_tree(target)  # left by a crash before versions.json named it
+            os.rename(tree, target)
+            write_whole(os.path.join(folder, "%d.tree" % number), manifest.encode())
+            version = {
+                "version": number,
+                "digest": digest,
+                "size": manifest.size,
+                "files": manifest.file_count,
+                "created": round(time.time(), 3),
+            }
+            self.write_versions(name, versions + [version])
+        return version, True
+
+    def write_versions(self, name: str, versions: List[Dict[str, Any]]) -> None:
+        """To be called under the upload's lock. "damaged" marks a version that is not whole: see check.py."""
+        write_whole(os.path.join(self.folder_of(name), "versions.json"), json.dumps(versions).encode())
+
+    def stored(self, name: str, version: Optional[int] = None, digest: Optional[str] = None) -> Stored:
+        """A version of an upload (the newest by default). Raises `HomeError("not_found")`."""
+        versions = self.versions(name)
+        chosen = [
+            item
+            for item in versions
+            if (version is None or item["version"] == version) and (digest is None or item["digest"] == digest)
+        ]
+        if not chosen:
+            what = "there is no upload %s" % show(name)
+            if versions:
+                what = "the upload %s has no such version" % show(name)
+            raise HomeError("not_found", what)
+        number = chosen[-1]["version"]
+        folder = self.folder_of(name)
+        return Stored(os.path.join(folder, "%d.tree" % number), os.path.join(folder, str(number)), chosen[-1])
+
+    def newest(self) -> List[Dict[str, Any]]:
+        """The newest version of each upload, with its "name"."""
+        versions = ((name, self.versions(name)[-1:]) for name in self.names())
+        return [dict(newest, name=name) for name, found in versions for newest in found]
+
+    def remove(self, name: str) -> bool:
+        """Whether there was one. Runs that mount it keep what they mounted."""
+        folder = self.folder_of(name)
+        with locked(self._lock(name)):
+            there = os.path.isdir(folder)
+            if there:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(folder, "versions.json"))
+                remove_tree(folder)
+        return there
+
+    def _lock(self, name: str) -> str:
+        return os.path.join(self._home, "locks", "upload-" + name)
