@@ -85,12 +85,22 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
             fcntl.fcntl(end, _F_SETPIPE_SZ, PIPE)
     server = Server(home)
     supervision.revive(home)
+    _make_room(home)
     link = Link(_read_all, lambda *parts: _write_all(pipe_out, *parts), server.handle)
     link.keep(SIGN_OF_LIFE)
     link.run()
     link.join(PATIENCE)
+    _make_room(home)
     idle()
     return 0
+
+
+def _make_room(home: Home) -> None:
+    """Where nothing more may arrive, delete what cut transfers have left, ours too."""
+    if not home.room():
+        from .upkeep.remains import make_room
+
+        make_room(home)
 
 
 def hello(home: Home) -> Dict[str, Any]:

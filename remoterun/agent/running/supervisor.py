@@ -54,6 +54,7 @@ def supervise(home: Home, key: str) -> int:
     if lock is None:
         return 0
     home.mark_active(key)  # an agent that started while the run was made may have taken the mark away
+    home.reserve.make()
     processes.become_subreaper()
     Supervisor(home, run).drive()
     return 0
@@ -74,6 +75,8 @@ def clean_up(home: Home, run: RunFolder, engine: Any = None) -> bool:
     queue.release(home, run.key)
     if gone:
         home.unmark_active(run.key)
+    if not home.active_keys():
+        home.reserve.release()
     return gone
 
 
@@ -112,7 +115,8 @@ class Supervisor:
             except OSError as error:
                 if error.errno not in DISK_FULL:
                     raise
-                time.sleep(FULL_PAUSE)  # not even the end could be written down; once there is room, it can
+                if not self.home.reserve.release():
+                    time.sleep(FULL_PAUSE)  # not even the end could be written down; once there is room, it can
         clean_up(self.home, self.run, self._engine)
 
     def _take(self, state: RunState, step: Callable[[], None]) -> None:
@@ -122,8 +126,10 @@ class Supervisor:
         except _Ended as end:
             self._finish(end.reason, **end.fields)
         except HomeError as error:
-            reason = Reason.DISK_FULL if error.code == "disk_full" else Reason.MOUNT_FAILED
-            self._fail(state, reason, error.message)
+            if error.code != "disk_full":
+                self._fail(state, Reason.MOUNT_FAILED, error.message)
+            elif not self._may_use_reserve(state):
+                self._fail(state, Reason.DISK_FULL, error.message)
         except TreeError as error:
             self._fail(state, Reason.MOUNT_FAILED, str(error))
         except subprocess.TimeoutExpired as error:  # an engine that stalls; the step looks what was done, and goes on
@@ -131,7 +137,8 @@ class Supervisor:
             time.sleep(1)
         except OSError as error:
             if error.errno in DISK_FULL:
-                self._fail(state, Reason.DISK_FULL, "the disk that holds %s is full" % self.home.path)
+                if not self._may_use_reserve(state):
+                    self._fail(state, Reason.DISK_FULL, "the disk that holds %s is full" % self.home.path)
             elif error.errno in (errno.EMFILE, errno.ENOMEM, errno.EAGAIN):
                 time.sleep(1)
             else:
@@ -140,6 +147,10 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - whatever goes wrong, the run gets its end and its reason
             traceback.print_exc()
             self._fail(state, Reason.START_FAILED, "%s: %s" % (type(error).__name__, error))
+
+    def _may_use_reserve(self, state: RunState) -> bool:
+        """Whether the disk has some room again, for the end of a run: then the step is tried once more."""
+        return state in (RunState.RUNNING, RunState.SAVING) and self.home.reserve.release()
 
     # -- steps
 

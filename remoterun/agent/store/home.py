@@ -11,6 +11,7 @@
         envs/HASH/      environments of the engine `process`
         leases/PID-…    digests that somebody is about to refer to: see leases.py
         damaged/…       blobs that are not what their name says, and that nothing here could mend: see check.py
+        reserve         room for the ends of runs: see reserve.py
         queue/, locks/, tmp/
 
 Standard library only; Python >= 3.8.
@@ -31,6 +32,7 @@ from .blobs import Blobs
 from .checkout import checkout
 from .errors import HomeError, disk_full
 from .leases import Lease
+from .reserve import Reserve
 from .run_folder import RunFolder
 from .this_machine import Machine
 from .uploads import Uploads
@@ -56,6 +58,7 @@ class Home:
         self.tmp = self._at("tmp")
         self.leases = self._at("leases")
         self.damaged = self._at("damaged")
+        self.reserve = Reserve(self.path)
         self.id = ""
 
     @classmethod
@@ -89,6 +92,8 @@ class Home:
         try:
             for folder in self._folders():
                 os.makedirs(folder, 0o700, exist_ok=True)
+            for name in ("blobs", "gc"):  # which must be there when no byte is free
+                os.close(os.open(self.lock(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             with locked(self.lock("home")):
                 if not os.path.exists(marker):
                     write_whole(marker, json.dumps({"format": FORMAT, "id": token(8)}).encode())
@@ -106,6 +111,10 @@ class Home:
 
     def lock(self, name: str) -> str:
         return os.path.join(self.locks, name)
+
+    def room(self) -> int:
+        """Bytes that may still arrive: see reserve.py."""
+        return self.reserve.room()
 
     def lease(self) -> Lease:
         """To protect blobs from `gc` before something refers to them."""

@@ -74,6 +74,7 @@ class Landing:
         """Raises `HomeError`: "damaged" for content that does not have its digest, "bad_stream" for what is no such
         transfer."""
         header, body = frame
+        self._home.reserve.check(len(body))
         try:
             body = expand(header, body)
             if "p" in header:

@@ -125,8 +125,8 @@ class Lease:
             self._file = None
 
 
-def read(folder: str, into: Digests, now: float, sweep: bool) -> None:
-    """Add what every lease protects; with `sweep`, dead ones older than `CUT` are deleted. To be called under
+def read(folder: str, into: Digests, now: float, sweep: bool, cut: float = CUT) -> None:
+    """Add what every lease protects: dead ones do for `cut` seconds, and `sweep` deletes older ones. To be called under
     `exclusive`."""
     try:
         names = os.listdir(folder)
@@ -139,7 +139,7 @@ def read(folder: str, into: Digests, now: float, sweep: bool) -> None:
         except FileNotFoundError:
             continue  # dropped: a manifest names its digests by now
         with file:
-            if _dead(file) and now - os.fstat(file.fileno()).st_mtime > CUT:
+            if _dead(file) and now - os.fstat(file.fileno()).st_mtime > cut:
                 if sweep:
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(path)

@@ -223,11 +223,6 @@ class RunFolder:
         remove_tree(self.path)
 
 
-def free_space(path: str) -> int:
-    about = os.statvfs(path)
-    return about.f_bavail * about.f_frsize
-
-
 def _touch(path: str) -> None:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 

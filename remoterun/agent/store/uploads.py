@@ -12,7 +12,7 @@ import re
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from ..shared.files import locked, read_json, remove_tree, temporary_folder, write_whole
+from ..shared.files import DISK_FULL, locked, read_json, remove_tree, temporary_folder, write_whole
 from ..shared.tree import Manifest, show
 from .blobs import Blobs, packed
 from .checkout import Checkout, Stored, checkout
@@ -91,7 +91,14 @@ class Uploads:
 
     def write_versions(self, name: str, versions: List[Dict[str, Any]]) -> None:
         """To be called under the upload's lock. "damaged" marks a version that is not whole: see check.py."""
-        write_whole(os.path.join(self.folder_of(name), "versions.json"), json.dumps(versions).encode())
+        path, data = os.path.join(self.folder_of(name), "versions.json"), json.dumps(versions).encode()
+        try:
+            write_whole(path, data)
+        except OSError as error:
+            if error.errno not in DISK_FULL or not os.path.exists(path) or len(data) > os.stat(path).st_size:
+                raise
+            with open(path, "r+b", buffering=0) as file:  # over what is there, in one go: that needs no room
+                file.write(data.ljust(os.stat(path).st_size))
 
     def stored(self, name: str, version: Optional[int] = None, digest: Optional[str] = None) -> Stored:
         """A version of an upload (the newest by default). Raises `HomeError("not_found")`."""

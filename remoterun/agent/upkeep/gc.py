@@ -2,13 +2,16 @@
 
     versions        of uploads, older than the newest `keep`; never one that a run which has not ended mounts
     remains         of uploads and runs whose removal, or making, was cut by a crash
-    temporary       in tmp/, of processes that are gone
-    partial         blobs that were cut on their way here more than `leases.CUT` ago, and that nobody sends now
+    temporary       in tmp/, of processes that are gone: see remains.py
+    partial         blobs that were cut on their way here, and that nobody sends now
     blobs           that nothing refers to: see references.py
     environments    virtual environments whose building was cut; with `envs` also those that no run needs which has not
                     ended, and that nothing has used for `unused` seconds
     images          the same of our own images, with `envs`
     agents          bundles of other versions of the agent that no process runs, a month old
+
+Where nothing more may arrive on the disk, what a cut transfer left goes at once instead of a day later. It
+works with no byte free.
 
 Safe at any moment. Blobs and versions go in batches under the lock `blobs`, each after a look at what has come to refer
 to them since: leases.py has the reasoning. What is big is renamed away under the lock, and deleted after.
@@ -21,36 +24,29 @@ Standard library only; Python >= 3.8.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
-import secrets
-import subprocess
-import sys
 import time
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 from ..running.engines.docker import Docker, Image
 from ..running.engines.environment import Environment
 from ..running.engines.process import ProcessEngine
 from ..shared.digests import Digests
-from ..shared.files import own_bytes, remove_tree
+from ..shared.files import own_bytes, remove_tree, token
 from ..store import leases
 from ..store.blobs import blob_digest
 from ..store.errors import HomeError
 from ..store.home import Home
-from ..store.run_folder import free_space
+from ..store.reserve import free_space
+from . import remains
 from .references import Reader, of_upload, unended
 
 HOLD = 0.3
 """Seconds for which a batch holds the lock `blobs`."""
 PATIENCE = 60.0
 UNUSED = 7 * 86400.0
-LEFT = 3600.0
-"""Seconds after which what a process that is gone left in tmp/ is deleted."""
-OLD_AGENT = 30 * 86400.0
 _ITEMS = 1000
-_TMP = re.compile(r"[a-z]+-(\d+)-[0-9a-f]+\Z")
 _VERSION = re.compile(r"(\d+)(\.tree)?\Z")
 
 Version = Tuple[str, int]
@@ -95,11 +91,12 @@ class Collection:
                 for name in self.home.uploads.names():
                     self._doomed.update((name, number) for number in self._old_versions(name))
             self._reader.update(self._live)
+            full = not self.home.room()
+            self._remove_temporary(full)
+            self._remove_partial(full)
             self._remove_versions()
             self._remove_remains()
-            self._remove_temporary()
-            self._remove_partial()
-            self._remove_blobs()
+            self._remove_blobs(0.0 if full else leases.CUT)
             self._remove_environments()
             self._remove_agents()
         return {"freed": self._freed, "dry_run": self._dry, "free": free_space(self.home.path)}
@@ -128,9 +125,24 @@ class Collection:
 
     @contextlib.contextmanager
     def _trash(self) -> Iterator[Callable[[str], None]]:
-        """A function that takes a path away at once; what it took is deleted at the end."""
-        with self.home.temporary("gc") as folder:
-            yield lambda path: _move_away(path, folder)
+        """A function that takes a path away at once; what it took is deleted at the end. Needs no room on the disk."""
+        taken: List[str] = []
+
+        def discard(path: str) -> None:
+            target = os.path.join(self.home.tmp, "gc-%d-%s" % (os.getpid(), token(6)))
+            try:
+                os.rename(path, target)
+                taken.append(target)
+            except FileNotFoundError:
+                pass
+            except OSError:  # a folder that we may not move
+                remove_tree(path)
+
+        try:
+            yield discard
+        finally:
+            for path in taken:
+                remove_tree(path)
 
     # -- versions
 
@@ -215,44 +227,37 @@ class Collection:
                 found.append(os.path.join(folder, item))
         return found
 
-    def _remove_temporary(self) -> None:
-        items, kept = [], []
-        for name in sorted(os.listdir(self.home.tmp)):
-            path = os.path.join(self.home.tmp, name)
-            match = _TMP.match(name)
-            if match and _lives(int(match.group(1))):
-                continue
-            age = self._age(path)
-            if age is None:
-                continue
-            item = {"path": self._short(path), "bytes": own_bytes(path)}
-            if age <= LEFT:
-                kept.append(item)
-                continue
-            items.append(item)
-            if not self._dry:
-                remove_tree(path)
-        self._tell("temporary", items)
-        self._tell("temporary", kept, why="less than an hour old")
+    def _remove_temporary(self, full: bool) -> None:
+        found = remains.temporary(self.home, self._clock(), full)
+        self._remove("temporary", found, "less than an hour old", remove_tree)
 
-    def _remove_partial(self) -> None:
-        items, kept = [], []
-        for name in sorted(os.listdir(self.home.partial)):
-            path = os.path.join(self.home.partial, name)
-            age = self._age(path)
-            if age is None:
-                continue
-            item = {"path": self._short(path), "bytes": own_bytes(path)}
-            if age <= leases.CUT:
-                kept.append(item)
-            elif self._dry or _remove_unless_locked(path):
-                items.append(item)
-        self._tell("partial", items)
-        self._tell("partial", kept, why="less than a day old: the next try goes on there")
+    def _remove_partial(self, full: bool) -> None:
+        found = remains.partial(self.home, self._clock(), full)
+        why = "less than a day old: the next try goes on there"
+        self._remove("partial", found, why, remains.remove_unless_locked)
+
+    def _remove_agents(self) -> None:
+        self._remove("agents", remains.agents(self.home, self._clock()), "", remove_tree)
+
+    def _remove(
+        self, kind: str, found: Iterable[remains.Remains], why_kept: str, remove: Callable[[str], Optional[bool]]
+    ) -> None:
+        """Remove what is due; `remove` returns False for what is in use."""
+        removed, kept = [], []
+        for item in found:
+            told = {"path": self._short(item.path), "bytes": item.size}
+            if not item.due:
+                kept.append(told)
+            elif self._dry or remove(item.path) is not False:
+                removed.append(told)
+        self._tell(kind, removed)
+        if why_kept:
+            self._tell(kind, kept, why=why_kept)
 
     # -- blobs
 
-    def _remove_blobs(self) -> None:
+    def _remove_blobs(self, cut: float) -> None:
+        """`cut`: for how many seconds the lease of a cut transfer counts."""
         count = size = spared = spared_size = 0
         for first in range(256):
             folder = os.path.join(self.home.blobs.folder, "%02x" % first)
@@ -262,7 +267,7 @@ class Collection:
                 self._reader.update(self._live)  # the most of it is done before the lock is taken
                 with self._alone():
                     promised = Digests()
-                    leases.read(self.home.leases, promised, self._clock(), sweep=not self._dry)
+                    leases.read(self.home.leases, promised, self._clock(), not self._dry, cut)
                     self._reader.update(self._live)
                     live, leased = self._live.part(first), promised.part(first)
                     deadline = time.monotonic() + HOLD
@@ -381,38 +386,10 @@ class Collection:
                 return False
         return docker.remove_image("remoterun-gc:" + image.short_id)
 
-    # -- agents
-
-    def _remove_agents(self) -> None:
-        items = []
-        running = _command_lines()
-        own = os.path.basename(sys.argv[0])
-        for name in sorted(os.listdir(self.home.agents)):
-            path = os.path.join(self.home.agents, name)
-            age = self._age(path)
-            wanted = LEFT if name.startswith(".") or name.endswith(".tmp") else OLD_AGENT
-            if age is None or age <= wanted or name == own or name in running:
-                continue
-            items.append({"path": self._short(path), "bytes": own_bytes(path)})
-            if not self._dry:
-                remove_tree(path)
-        self._tell("agents", items)
-
     # -- parts
 
     def _short(self, path: str) -> str:
         return os.path.relpath(path, self.home.path)
-
-    def _age(self, path: str) -> Optional[float]:
-        """Seconds since it was last written, or anything right in it was; None if it is gone."""
-        try:
-            newest = os.lstat(path).st_mtime
-            if os.path.isdir(path) and not os.path.islink(path):
-                with os.scandir(path) as found:
-                    newest = max([newest] + [item.stat(follow_symlinks=False).st_mtime for item in found])
-        except OSError:
-            return None
-        return self._clock() - newest
 
 
 def engines(home: Home) -> List[Docker]:
@@ -446,59 +423,3 @@ def _listed(folder: str) -> List[str]:
         return os.listdir(folder)
     except FileNotFoundError:
         return []
-
-
-def _move_away(path: str, folder: str) -> None:
-    target = os.path.join(folder, secrets.token_hex(6))
-    try:
-        os.rename(path, target)
-    except FileNotFoundError:
-        pass
-    except OSError:  # a folder that we may not move
-        remove_tree(path)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
-
-
-def _remove_unless_locked(path: str) -> bool:
-    if os.path.isdir(path):
-        remove_tree(path)
-        return True
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(path)  # whoever has just opened it sees that it has no name any more, and opens it again
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-
-
-def _command_lines() -> str:
-    """Of every process that we may see."""
-    if not os.path.isdir("/proc/self"):
-        done = subprocess.run(
-            ["ps", "-axww", "-o", "command="],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        return done.stdout.decode("utf-8", "replace")
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError), open("/proc/%s/cmdline" % name, "rb") as file:
-                found.append(file.read().decode("utf-8", "replace"))
-    return "\n".join(found)

@@ -38,6 +38,7 @@ WRAPPER = r"""#!/bin/sh
 # $3: something, in a container. The command's variables are its own: not even PATH is ours.
 io=$1
 echo $$ >"$io/pid"
+echo "   " >"$io/exit.tmp" # the exit code will be written over it: that needs no room on a full disk
 exec >>"$io/log" 2>&1 </dev/null
 stopping=
 trap 'stopping=1' TERM
@@ -57,7 +58,7 @@ while [ -n "$stopping" ] && [ -n "$3" ]; do
     [ -n "$others" ] || break
     sleep 0.1
 done
-echo "$code" >"$io/exit.tmp" && mv "$io/exit.tmp" "$io/exit"
+echo "$code" 1<>"$io/exit.tmp" && mv "$io/exit.tmp" "$io/exit"
 exit "$code"
 """
 

@@ -1,0 +1,137 @@
+"""What processes have left that are gone: in tmp/ and partial/, and bundles of the agent.
+
+Where nothing more may arrive on the disk (see store/reserve.py), it goes at once instead of after a while.
+Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import re
+import subprocess
+import sys
+import time
+from typing import Iterator, NamedTuple, Optional
+
+from ..shared.files import own_bytes, remove_tree
+from ..store import leases
+from ..store.home import Home
+from ..store.parts import PARTS
+
+LEFT = 3600.0
+"""Seconds after which what a process that is gone left in tmp/ is deleted."""
+OLD_AGENT = 30 * 86400.0
+STALLED = 60.0
+"""Seconds without a byte, after which parts of a blob no longer count as arriving where the disk is full."""
+_TMP = re.compile(r"[a-z]+-(\d+)-[0-9a-f]+\Z")
+
+
+class Remains(NamedTuple):
+    """`size` bytes at `path`; `due`: they may be deleted by now."""
+
+    path: str
+    size: int
+    due: bool
+
+
+def make_room(home: Home) -> None:
+    """Delete what cut transfers left, where nothing more may arrive on the disk."""
+    with contextlib.suppress(OSError):
+        now = time.time()
+        for remains in itertools.chain(temporary(home, now, full=True), partial(home, now, full=True)):
+            if remains.due:
+                remove_unless_locked(remains.path)
+
+
+def temporary(home: Home, now: float, full: bool) -> Iterator[Remains]:
+    """In tmp/, of processes that are gone. `full`: nothing more may arrive on the disk."""
+    wait = 0.0 if full else LEFT
+    for name in sorted(os.listdir(home.tmp)):
+        match = _TMP.match(name)
+        if not match or not _lives(int(match.group(1))):
+            yield from _remains(os.path.join(home.tmp, name), now, wait)
+
+
+def partial(home: Home, now: float, full: bool) -> Iterator[Remains]:
+    """Blobs that were cut on their way here. One that is still arriving is locked, or its parts were written lately."""
+    for name in sorted(os.listdir(home.partial)):
+        path = os.path.join(home.partial, name)
+        in_parts = name.endswith(PARTS) or os.path.exists(path + PARTS)
+        yield from _remains(path, now, leases.CUT if not full else STALLED if in_parts else 0.0)
+
+
+def agents(home: Home, now: float) -> Iterator[Remains]:
+    """Bundles of other versions of the agent that no process runs."""
+    running = _command_lines()
+    for name in sorted(os.listdir(home.agents)):
+        if name != os.path.basename(sys.argv[0]) and name not in running:
+            unfinished = name.startswith(".") or name.endswith(".tmp")
+            yield from _remains(os.path.join(home.agents, name), now, LEFT if unfinished else OLD_AGENT)
+
+
+def remove_unless_locked(path: str) -> bool:
+    """Whether it could be deleted."""
+    if os.path.isdir(path):
+        remove_tree(path)
+        return True
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(path)  # a process that has just opened it sees that it has no name any more, and opens it again
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _remains(path: str, now: float, wait: float) -> Iterator[Remains]:
+    age = _age(path, now)
+    if age is not None:
+        yield Remains(path, own_bytes(path), age >= wait)
+
+
+def _age(path: str, now: float) -> Optional[float]:
+    """Seconds since it was last written, or anything right in it was; None if it is gone."""
+    try:
+        newest = os.lstat(path).st_mtime
+        if os.path.isdir(path) and not os.path.islink(path):
+            with os.scandir(path) as found:
+                newest = max([newest] + [item.stat(follow_symlinks=False).st_mtime for item in found])
+    except OSError:
+        return None
+    return now - newest
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _command_lines() -> str:
+    """Of every process that we may see."""
+    if not os.path.isdir("/proc/self"):
+        done = subprocess.run(
+            ["ps", "-axww", "-o", "command="],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        return done.stdout.decode("utf-8", "replace")
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError), open("/proc/%s/cmdline" % name, "rb") as file:
+                found.append(file.read().decode("utf-8", "replace"))
+    return "\n".join(found)

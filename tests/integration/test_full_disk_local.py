@@ -1,0 +1,39 @@
+"""Runs on this machine whose disk is full: their ends use the reserve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from remoterun.agent.shared.states import RunState
+from tests.workshop import Place, until
+
+FILLS = "echo model >model; cat /dev/zero >../filler 2>/dev/null; true"
+"""A command that leaves no byte free, and ends with 0."""
+
+
+@pytest.fixture
+def small(small_disk: Callable[[str], Path], environment: Path) -> Iterator[Place]:
+    place = Place(small_disk("64m") / "home", environment)
+    yield place
+    place.close()
+
+
+def test_a_run_that_fills_the_disk_is_saved(small: Place) -> None:
+    key = small.submit(FILLS)
+    status = small.until_final(key)
+    assert (status["state"], status["code"], status["reason"]) == ("complete", 0, "exited")
+    assert small.outputs(key) == {"model": b"model\n"}
+    assert not Path(small.home.path, "reserve").exists()
+
+
+def test_the_reserve_is_there_while_runs_go_on(small: Place) -> None:
+    key = small.submit("while [ ! -e go ]; do sleep 0.05; done")
+    small.until_state(key, RunState.RUNNING)
+    reserve = Path(small.home.path, "reserve")
+    assert reserve.stat().st_size == 1 << 20
+    Path(small.run(key).work, "go").touch()
+    small.until_final(key)
+    until(lambda: not reserve.exists(), what="it is given back with the last run")

@@ -1,0 +1,149 @@
+"""A full disk: what arrives leaves a margin, cut transfers give way at once, and nothing that makes room needs room."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from remoterun.agent.shared.protocol import PIECE, RemoteError
+from remoterun.agent.shared.states import RunState
+from remoterun.agent.store.home import Home
+from remoterun.agent.store.reserve import free_space
+from tests.unit.test_gc import collect, end, make_run
+from tests.unit.test_home import missing, put, send, sound
+from tests.workshop import Files, served, sha256, until
+
+FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "run*": b"#!/bin/sh\n"}
+
+
+@pytest.fixture
+def small(small_disk: Callable[[str], Path]) -> Home:
+    return Home.open(str(small_disk("2m") / "home"))
+
+
+def fill(home: Home, left: int = 0) -> Path:
+    """Leave so many bytes free."""
+    filler = Path(home.path).parent / "filler"
+    with pytest.raises(OSError, match="No space"), filler.open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    os.truncate(filler, filler.stat().st_size - left)
+    return filler
+
+
+def send_all(home: Home, *blobs: bytes) -> None:
+    with served(home) as link:
+        missing(link, *blobs)
+        stream = link.open("put")
+        for blob in blobs:
+            send(stream, blob)
+        stream.end()
+        stream.finish()
+
+
+class TestReserve:
+    def test_an_upload_leaves_a_margin(self, small: Home) -> None:
+        before = small.room()
+        assert 0 < before < free_space(small.path)
+        with pytest.raises(RemoteError) as caught:
+            send_all(small, os.urandom(3 << 20))
+        assert caught.value.code == "disk_full"
+        assert free_space(small.path) >= 2 << 20 >> 6 and small.room() < PIECE
+
+    def test_what_fits_arrives(self, small: Home) -> None:
+        blob = os.urandom(PIECE)
+        send_all(small, blob)
+        assert small.blobs.has(sha256(blob))
+
+    def test_it_is_made_once_and_released_once(self, small: Home) -> None:
+        free, room = free_space(small.path), small.room()
+        small.reserve.make()
+        small.reserve.make()
+        assert free - free_space(small.path) == 2 << 20 >> 6 == room - small.room()
+        fill(small)
+        assert small.reserve.release() and not small.reserve.release()
+        assert free_space(small.path) == 2 << 20 >> 6
+        small.reserve.make()
+        assert free_space(small.path) == 2 << 20 >> 6, "there is no room for it"
+
+
+class TestCutTransfers:
+    def remain(self, home: Home) -> None:
+        """What a cut transfer left a moment ago."""
+        Path(home.partial, "a" * 64).write_bytes(bytes(100_000))
+        folder = Path(home.tmp, "upload-99999999-0a1b2c3d")
+        folder.mkdir()
+        (folder / "big").write_bytes(bytes(100_000))
+        home.blobs.put(bytes(100_000))
+        Path(home.leases, "99999999-0a").write_bytes(bytes.fromhex(sha256(bytes(100_000))))
+
+    @pytest.mark.parametrize("full", [False, True])
+    def test_gc(self, small: Home, full: bool) -> None:
+        """On a full disk they go at once."""
+        self.remain(small)
+        if full:
+            fill(small)
+        done = collect(small)
+        assert done.freed == (300_000 if full else 0) and bool(done.kept) is not full
+
+    def test_the_next_contact(self, small: Home) -> None:
+        self.remain(small)
+        self.contact(small)
+        assert os.listdir(small.partial) and os.listdir(small.tmp)
+        fill(small)
+        self.contact(small)
+        assert not os.listdir(small.partial) and not os.listdir(small.tmp)
+        assert free_space(small.path) >= 200_000
+
+    def contact(self, home: Home) -> None:
+        words = [sys.executable, "-m", "remoterun.agent", "serve", "--home", home.path]
+        subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=30, check=True)
+
+    def test_one_that_goes_on_stays(self, small: Home) -> None:
+        blob = os.urandom(300_000)
+        with served(small) as link:
+            stream = link.open("put")
+            stream.send(blob[:100_000], d=sha256(blob), s=len(blob), o=0, k=sha256(blob))
+            until(lambda: small.blobs.partial_size(sha256(blob)), what="its first bytes have come")
+            filler = fill(small)
+            assert collect(small).freed == 0 and small.blobs.partial_size(sha256(blob))
+            filler.unlink()
+            stream.send(blob[100_000:])
+            stream.end()
+            stream.finish()
+        sound(small)
+
+
+class TestNoByteFree:
+    def test_gc(self, small: Home) -> None:
+        for number in range(3):
+            small.uploads.commit("doom", put(small, {"n": b"%d" % number * 50_000}))
+        fill(small)
+        assert free_space(small.path) == 0
+        done = collect(small, keep=1)
+        assert done.counts == {"versions": 2, "blobs": 2} and done.freed > 100_000
+        assert [version["version"] for version in small.uploads.versions("doom")] == [3]
+        sound(small)
+
+    def test_an_upload_is_removed(self, small: Home) -> None:
+        small.uploads.commit("doom", put(small, FILES))
+        fill(small)
+        with served(small) as link:
+            assert link.call("remove_upload", name="doom") == {"removed": True}
+        assert small.uploads.newest() == []
+
+    def test_a_run_is_removed(self, small: Home) -> None:
+        run = make_run(small, FILES)
+        for state in (RunState.BUILDING, RunState.MOUNTING, RunState.RUNNING, RunState.SAVING):
+            run.move(state, reason="exited")
+        end(run)
+        small.unmark_active(run.key)
+        fill(small)
+        with served(small) as link:
+            assert link.call("remove_run", key=run.key) == {"removed": True}
+        assert not os.path.exists(run.path)
