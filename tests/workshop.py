@@ -26,6 +26,7 @@ from remoterun import environments
 from remoterun.agent.running.engines.environment import Environment
 from remoterun.agent.serve import Server
 from remoterun.agent.shared.protocol import DATA, Handler, Link, encode
+from remoterun.agent.shared.spec import EnvironmentSpec, RunSpec, Submission
 from remoterun.agent.shared.states import FINAL, RunState
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store import outputs
@@ -84,6 +85,12 @@ def until(
         time.sleep(pause)
 
 
+def spec_of(command: str = "true", **changed: Any) -> RunSpec:
+    """A spec with a key of its own; nothing of its environment exists."""
+    spec = RunSpec(new_key(), 1, time.time(), "local", command, EnvironmentSpec(None, "none", "cpu", "ab" * 32))
+    return spec._replace(**changed)
+
+
 class Place:
     """A home and sessions with its agent. `close` ends every run that still goes on."""
 
@@ -138,32 +145,23 @@ class Place:
 
     # -- runs
 
-    def spec(self, command: str, source: Manifest | None = None, **changed: Any) -> dict[str, Any]:
-        spec = {
-            "format": 1,
-            "key": new_key(),
-            "number": 1,
-            "created": time.time(),
-            "machine": "local",
-            "command": command,
-            "workdir": "",
-            "source": (source or Manifest([])).digest,
-            "mounts": [],
-            "env": {},
-            "environment": {"image": None, "base": "none", "variant": "cpu", "context": self.context},
-            "engine": "process",
-            "gpus": 0,
-            "slots": 50,
-            "timeout": None,
-        }
-        return {**spec, **changed}
+    def spec(self, command: str, source: Manifest | None = None, **changed: Any) -> RunSpec:
+        return spec_of(
+            command,
+            environment=EnvironmentSpec(None, "none", "cpu", self.context),
+            source=(source or Manifest([])).digest,
+            engine="process",
+            slots=50,
+        )._replace(**changed)
 
-    def submit(self, command: str, files: Files | None = None, **changed: Any) -> str:
-        """The key of a new run."""
+    def submit(
+        self, command: str, files: Files | None = None, values: dict[str, str] | None = None, **changed: Any
+    ) -> str:
+        """The key of a new run. `values`: variables of the user's."""
         source = self.put(files or {})
-        spec = self.spec(command, source, **changed)
-        self.session.request("submit", source.encode(), spec=spec)
-        return str(spec["key"])
+        spec = self.spec(command, source, asked_env=tuple(values or ()), **changed)
+        self.session.request("submit", Submission(spec, values or {}, source.encode()).encode())
+        return spec.key
 
     def run(self, key: str) -> RunFolder:
         return self.home.run(key)
@@ -267,7 +265,7 @@ def lend(seed: Path, home: Home) -> None:
     for variant in ("cpu", "gpu"):
         entry = real.find(f"docker/requirements-{variant}.txt")
         assert entry is not None
-        environment = Environment(None, "", variant, "", [], [], "")
+        environment = Environment(None, "", variant, "")
         names.add("venv-" + environment.packages_hash(entry.digest))
     for name in names:
         target = Path(home.envs, name)

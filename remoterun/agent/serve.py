@@ -38,6 +38,7 @@ from .shared.protocol import (
     Stream,
     encode,
 )
+from .shared.spec import MountSpec, ResolvedMount, ResourceRef, SpecError, Submission
 from .shared.squeezing import Squeezing
 from .shared.states import FINAL, RunState
 from .shared.tree import Entry, Manifest, TreeError, check_path, hash_file, is_digest, show, walk
@@ -364,18 +365,18 @@ class Server:
 
     # -- runs
 
-    def op_submit(self, stream: Stream, spec: Dict[str, Any]) -> Dict[str, Any]:
-        """In: the manifest of the source. Mounts are resolved, and refused, before anything is made. Repeatable."""
+    def op_submit(self, stream: Stream) -> Dict[str, Any]:
+        """In: a `Submission`. Mounts are resolved, and refused, before anything is made. Repeatable."""
         from .running import queue  # before anything is made: it may be gone with the agent's folder
 
-        source = Manifest.decode(_read_body(stream))
-        run = self.home.run(str(spec.get("key", "")))
+        asked = Submission.decode(_read_body(stream))
+        spec, source = asked.spec, Manifest.decode(asked.source)
+        run = self.home.run(spec.key)
         if not run.exists():
             with leases.shared(self.home.lock("blobs")):  # what the mounts name stays until the run names it
-                for mount in spec["mounts"]:
-                    self._resolve(mount)
-                run = self.home.create_run(spec, source)
-            queue.come(self.home, run.key, int(spec.get("gpus") or 0))
+                mounts = tuple(self._resolve(mount) for mount in spec.mounts)
+                run = self.home.create_run(spec, source, asked.values, mounts)
+            queue.come(self.home, run.key, spec.gpus)
         self._care_for(run)
         self._settle(source, run)
         return {"status": run.status()}
@@ -395,7 +396,7 @@ class Server:
 
     def op_run(self, stream: Stream, key: str) -> Dict[str, Any]:
         run = self.home.existing_run(key)
-        return {"status": run.status(), "spec": _without_values(run.spec()), "folder": run.path, "events": run.events()}
+        return {"status": run.status(), "spec": run.spec().to_record(), "folder": run.path, "events": run.events()}
 
     def op_stop(self, stream: Stream, key: str, grace: float = 10.0) -> Dict[str, Any]:
         return self._ask(key, lambda run: run.ask_stop(grace))
@@ -466,11 +467,12 @@ class Server:
 
         `single`: it is one file, under its base name.
         """
-        manifest, folder, live, about = self._tree(resource)
+        wanted = ResourceRef.from_record(resource)
+        manifest, folder, live, about = self._tree(wanted)
         text = manifest.encode()
         stream.send(text[:START], size=manifest.size, live=live)
         _send_body(stream, text[START:])
-        single = bool(resource.get("sub")) and len(manifest.files) == 1 and not os.path.isdir(folder)
+        single = bool(wanted.sub) and len(manifest.files) == 1 and not os.path.isdir(folder)
         return {"live": live, "folder": folder, "about": about, "single": single}
 
     def op_fetch(self, stream: Stream, accept: Iterable[str] = (), round_trip: float = 0.0) -> Dict[str, Any]:
@@ -486,7 +488,7 @@ class Server:
     def op_get(self, stream: Stream, resource: Dict[str, Any]) -> Dict[str, Any]:
         """In: paths below the resource, each ended by a zero byte. Out: per file, in that order,
         {"s": size, "x": executable} with its first bytes, more bytes, then {"h": SHA-256, "c": changed meanwhile}."""
-        folder = self._folder(resource)
+        folder = self._folder(ResourceRef.from_record(resource))
         count = 0
         rest = b""
         for frame in stream:
@@ -586,42 +588,37 @@ class Server:
         self._care_for(run)
         return {"asked": True, "already": already, "status": run.status()}
 
-    def _resolve(self, mount: Dict[str, Any]) -> None:
-        """Pin what a mount reads: the digest of its tree, kept as a blob of the home."""
-        resource = mount["resource"]
-        if resource["kind"] == "run":
-            run = self.home.existing_run(resource["key"])
+    def _resolve(self, mount: MountSpec) -> ResolvedMount:
+        """Pin what a mount reads: its tree becomes a blob of the home."""
+        resource = mount.resource
+        if resource.kind == "run":
+            run = self.home.existing_run(resource.key)
             if outputs.saved(run) is None:
                 state = run.state()[0]
                 raise HomeError(
                     "not_saved",
                     "%s can't be mounted: its run is %s, and outputs are mountable once they are saved"
-                    % (mount["typed"], state.value),
+                    % (show(mount.typed), state.value),
                 )
-        manifest, _, _, _ = self._tree(dict(resource, sub=""))
-        sub = resource.get("sub", "")
-        entry = manifest.find(sub) if sub else None
+        manifest, _, _, _ = self._tree(resource._replace(sub=""))
+        entry = manifest.find(resource.sub) if resource.sub else None
         try:
-            part = manifest.below(sub)
+            part = manifest.below(resource.sub)
         except KeyError:
-            raise HomeError("not_found", "there is no %s" % show(mount["typed"]))
-        mount["file"] = part.entries[0].path if entry is not None and entry.kind == "f" else ""
-        mount["tree"] = self.home.blobs.put(part.encode())
+            raise HomeError("not_found", "there is no %s" % show(mount.typed))
+        file = part.entries[0].path if entry is not None and entry.kind == "f" else ""
+        return ResolvedMount(mount.place, self.home.blobs.put(part.encode()), file)
 
-    def _tree(self, resource: Dict[str, Any]) -> Tuple[Manifest, str, bool, Dict[str, Any]]:
+    def _tree(self, resource: ResourceRef) -> Tuple[Manifest, str, bool, Dict[str, Any]]:
         """(manifest, folder on the host, whether it may still change, about) of a resource."""
-        sub = resource.get("sub", "")
-        if sub:
-            check_path(sub)
-        if resource["kind"] == "upload":
-            stored = self.home.uploads.stored(resource["name"], resource.get("version"), resource.get("digest"))
+        sub = resource.sub
+        if resource.kind == "upload":
+            stored = self.home.uploads.stored(resource.name, resource.version, resource.digest)
             manifest, folder, live, about = stored.manifest(), stored.folder, False, stored.about
-            typed = "uploads/" + resource["name"]
         else:
-            run = self.home.existing_run(resource["key"])
+            run = self.home.existing_run(resource.key)
             saved = outputs.saved(run)
             about = {"state": run.state()[0].value}
-            typed = "runs/%s" % resource.get("number", resource["key"])
             if saved is not None:
                 manifest, folder, live = saved.manifest(), saved.folder, False
             else:
@@ -629,9 +626,9 @@ class Server:
         try:
             return manifest.below(sub), os.path.join(folder, sub) if sub else folder, live, about
         except KeyError:
-            raise HomeError("not_found", "there is no %s" % show(typed + "/" + sub))
+            raise HomeError("not_found", "there is no %s" % show(resource.typed))
 
-    def _folder(self, resource: Dict[str, Any]) -> str:
+    def _folder(self, resource: ResourceRef) -> str:
         """Where the files of a resource lie; for one file, the folder that holds it."""
         _, path, _, _ = self._tree(resource)
         return path if os.path.isdir(path) and not os.path.islink(path) else os.path.dirname(path)
@@ -692,16 +689,10 @@ class _Follower:
         return moved
 
 
-def _without_values(spec: Dict[str, Any]) -> Dict[str, Any]:
-    """A spec for people: of the variables that the user set, the names only, for a value may be a secret."""
-    hidden = dict.fromkeys(spec.get("asked_env", []), "***")
-    return dict(spec, env=dict(spec["env"], **hidden))
-
-
 def _work_tree(run: RunFolder) -> Manifest:
     """New and changed files of a work tree that is in use: sizes as of now, no digests."""
     source = {entry.path: entry for entry in Manifest.decode(_read_file(run.source_file)).entries}
-    skip = [mount["place"] for mount in run.spec()["mounts"] if not mount["place"].startswith("/")]
+    skip = [mount.place for mount in run.spec().mounts if not mount.is_absolute]
     entries: List[Entry] = []
     if os.path.isdir(run.work):
         for found in walk(run.work, skip, []):
@@ -785,6 +776,8 @@ def describe(error: Exception, home: Home) -> Dict[str, Any]:
         return {"code": error.code, "message": error.message, "hint": error.hint}
     if isinstance(error, TreeError):
         return {"code": "bad_tree", "message": str(error)}
+    if isinstance(error, SpecError):
+        return {"code": "bad_spec", "message": str(error)}
     if isinstance(error, ProtocolError):
         return {"code": "bad_stream", "message": str(error)}
     if isinstance(error, OSError) and error.errno in DISK_FULL:

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remoterun import transfer
+from remoterun.agent.shared.spec import (
+    EnvironmentSpec,
+    GitState,
+    MountSpec,
+    ResourceRef,
+    RunSpec,
+    SpecError,
+    Submission,
+    check_variables,
+)
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Entry, Manifest, show
 from remoterun.client.connections import Connections
@@ -22,6 +33,10 @@ from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
     from remoterun.source import Source
+
+
+MOST_OPTIONS = 64 << 10
+"""Characters of REMOTERUN_OPTIONS: a command must start that has thousands of mounts, too."""
 
 
 class Submitting:
@@ -65,8 +80,9 @@ class Submitting:
             run = self._connections.registry.move(run, RunState.UPLOADING, time.time())
             manifest, _ = transfer.send_tree(session, tree, extra, progress)
             spec = _spec(run, request, source, manifest, mounts)
+            body = Submission(spec, dict(request.env), manifest.encode()).encode()
             asked = True
-            result, _ = session.request("submit", manifest.encode(), spec=spec)
+            result, _ = session.request("submit", body)
         except BaseException as error:
             if asked and (isinstance(error, LinkLost) or not isinstance(error, RemoterunError)):
                 self._connections.registry.give_up(run)
@@ -87,26 +103,31 @@ class Submitting:
                 self._connections.registry.run(mount.resource.name)
         if machine.engine == "process":
             _check_for_process(request, places, machine)
+        draft = Run(0, new_key(), machine, RunState.REQUESTED, request.command, 0.0)
+        _spec(replace(draft, description=request.description, labels=request.labels), request, source, Manifest([]))
         return places
 
-    def _mount(self, mount: Mount, place: str, session: Session, progress: Progress) -> dict[str, Any]:
-        """A mount as the agent resolves it; its upload is brought to the machine first."""
-        resource: Resource = mount.resource
-        described = {"typed": str(resource), "path": mount.path, "place": place}
+    def _mount(self, mount: Mount, place: str, session: Session, progress: Progress) -> MountSpec:
+        """A mount as the agent takes it; its upload is brought to the machine first."""
+        where = self._where(mount.resource, session, progress)
+        return MountSpec(str(mount.resource), mount.path, place, ResourceRef.from_record(where))
+
+    def _where(self, resource: Resource, session: Session, progress: Progress) -> dict[str, Any]:
+        """How the agent calls a resource that is on its machine, or was brought there just now."""
         if resource.kind == "uploads":
             upload = bring(self._connections, resource.name, session, progress)
             where = {"kind": "upload", "name": upload.name, "version": upload.version, "sub": resource.sub}
             if resource.sub:
                 manifest_of(session, where, resource)  # that it is there, before the run has a number
-            return {**described, "resource": where}
+            return where
         run = self._connections.registry.run(resource.name)
         if run.home_id == session.home_id:
             where = {"kind": "run", "key": run.key, "number": run.number, "sub": resource.sub}
             _, about = manifest_of(session, where, resource)
             if about.get("live"):
                 raise _not_saved(resource, run)
-            return {**described, "resource": where}
-        return {**described, "resource": self._bring_outputs(run, resource, session, progress)}
+            return where
+        return self._bring_outputs(run, resource, session, progress)
 
     def _bring_outputs(self, run: Run, resource: Resource, session: Session, progress: Progress) -> dict[str, Any]:
         """Outputs that lie on another machine, as an upload of this one named after the run."""
@@ -173,9 +194,9 @@ def _not_saved(resource: Resource, run: Run) -> UsageError:
 
 
 def _spec(
-    run: Run, request: RunRequest, source: Source | None, tree: Manifest, mounts: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """The spec, frozen: what the host keeps as spec.json."""
+    run: Run, request: RunRequest, source: Source | None, tree: Manifest, mounts: Sequence[MountSpec] = ()
+) -> RunSpec:
+    """What the host keeps as spec.json. Raises `UsageError` for a request that can't be one."""
     machine = run.machine
     variables = {
         "PYTHONUNBUFFERED": "1",
@@ -185,47 +206,47 @@ def _spec(
         "REMOTERUN_MACHINE": machine.name,
         "REMOTERUN_OUTPUTS": str(Resource("runs", str(run.number), source.workdir if source is not None else "")),
     }
-    if request.options:
+    if request.options and len(request.options) < MOST_OPTIONS:
         variables["REMOTERUN_OPTIONS"] = request.options
-    variables.update(request.env)
     git = None
     if source is not None and source.commit is not None:
-        git = {
-            "commit": source.commit,
-            "branch": source.branch,
-            "remote": source.remote,
-            "dirty": source.dirty,
-            "diff": _sha256(source.diff) if source.diff else None,
-        }
-    return {
-        "format": 1,
-        "key": run.key,
-        "number": run.number,
-        "created": run.created,
-        "machine": machine.name,
-        "command": request.command,
-        "workdir": source.workdir if source is not None else "",
-        "source": tree.digest,
-        "mounts": mounts,
-        "env": variables,
-        "asked_env": [name for name, _ in request.env],
-        "environment": {
-            "image": request.image,
-            "base": machine.base_image,
-            "variant": "gpu" if machine.gpus else "cpu",
-            "context": context()[0].digest,
-            "apt": list(request.apt),
-            "pip": list(request.pip),
-            "requirements": request.requirements,
-        },
-        "engine": machine.engine,
-        "gpus": machine.gpus,
-        "slots": machine.slots,
-        "timeout": request.timeout,
-        "description": run.description,
-        "labels": list(run.labels),
-        "git": git,
-    }
+        diff = _sha256(source.diff) if source.diff else None
+        git = GitState(source.commit, source.branch, source.remote, source.dirty, diff)
+    environment = EnvironmentSpec(
+        image=request.image,
+        base=machine.base_image,
+        variant="gpu" if machine.gpus else "cpu",
+        context=context()[0].digest,
+        apt=request.apt,
+        pip=request.pip,
+        requirements=request.requirements,
+    )
+    spec = RunSpec(
+        key=run.key,
+        number=run.number,
+        created=run.created,
+        machine=machine.name,
+        command=request.command,
+        environment=environment,
+        workdir=source.workdir if source is not None else "",
+        source=tree.digest,
+        mounts=tuple(mounts),
+        env=tuple(variables.items()),
+        asked_env=tuple(name for name, _ in request.env),
+        engine=machine.engine,
+        gpus=machine.gpus,
+        slots=machine.slots,
+        timeout=request.timeout,
+        description=run.description,
+        labels=run.labels,
+        git=git,
+    )
+    try:
+        check_variables(dict(request.env))
+        spec.encode()
+    except SpecError as error:
+        raise UsageError(f"it can't be run so: {error}")
+    return spec
 
 
 def _sha256(data: bytes) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ import pytest
 from remoterun.agent.running.engines import BuildJob, EngineError, Interrupted, Presence
 from remoterun.agent.running.engines.docker import Docker
 from remoterun.agent.running.engines.process import ProcessEngine
+from remoterun.agent.shared.spec import EnvironmentSpec, ResolvedMount, RunSpec
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from remoterun.model import new_key
 from tests.lab import BASE_IMAGE
-from tests.workshop import NO_PACKAGES, Files, Place, lend, read_files, running, tree_of, until
+from tests.workshop import NO_PACKAGES, Files, Place, lend, read_files, running, spec_of, tree_of, until
 
 
 class Bench:
@@ -32,34 +33,33 @@ class Bench:
         context, blobs = tree_of(NO_PACKAGES)
         for data in (*blobs.values(), context.encode()):
             home.blobs.put(data)
-        self.environment = {"image": None, "base": BASE_IMAGE, "variant": "cpu", "context": context.digest}
+        self.environment = EnvironmentSpec(None, BASE_IMAGE, "cpu", context.digest)
 
-    def spec(self, command: str, **changed: Any) -> dict[str, Any]:
-        spec = {
-            "key": new_key(),
-            "command": command,
-            "workdir": "",
-            "mounts": [],
-            "env": {},
-            "environment": self.environment,
-        }
-        return {**spec, **changed}
+    def spec(self, command: str, **changed: Any) -> RunSpec:
+        return spec_of(command, environment=self.environment)._replace(**changed)
 
     def job(self, run: RunFolder, interrupted: Callable[[], bool] = lambda: False) -> BuildJob:
         return BuildJob(run.build_log, self.said.append, interrupted)
 
-    def ready(self, command: str, files: Files | None = None, **changed: Any) -> tuple[RunFolder, dict[str, Any]]:
+    def ready(
+        self,
+        command: str,
+        files: Files | None = None,
+        values: dict[str, str] | None = None,
+        mounts: Sequence[ResolvedMount] = (),
+        **changed: Any,
+    ) -> tuple[RunFolder, RunSpec]:
         """A run that is built and mounted."""
         source, blobs = tree_of(files or {})
         for data in blobs.values():
             self.home.blobs.put(data)
         spec = self.spec(command, **changed)
-        run = self.home.create_run(spec, source)
+        run = self.home.create_run(spec, source, values or {}, tuple(mounts))
         self.made.append(run)
         self.engine.build(run, spec, self.job(run))
         self.home.checkout(source, run.work, private=True)
-        if spec["workdir"]:
-            os.makedirs(os.path.join(run.work, spec["workdir"]), exist_ok=True)
+        if spec.workdir:
+            os.makedirs(os.path.join(run.work, spec.workdir), exist_ok=True)
         self.engine.mount(run, spec)
         return run, spec
 
@@ -69,11 +69,11 @@ class Bench:
         self.engine.start(run, spec, [])
         return run
 
-    def mount(self, files: Files, place: str, file: str = "") -> dict[str, Any]:
+    def mount(self, files: Files, place: str, file: str = "") -> ResolvedMount:
         manifest, blobs = tree_of(files)
         for data in (*blobs.values(), manifest.encode()):
             self.home.blobs.put(data)
-        return {"place": place, "tree": manifest.digest, "file": file, "typed": "uploads/x"}
+        return ResolvedMount(place, manifest.digest, file)
 
 
 def log(run: RunFolder) -> bytes:
@@ -155,12 +155,14 @@ def test_built_once(bench: Bench) -> None:
 
 
 def test_a_build_that_fails_and_one_that_is_interrupted(bench: Bench) -> None:
-    spec = bench.spec("true", environment={**bench.environment, "pip": ["no-such-package-of-remoterun==99.99 ; bad"]})
+    spec = bench.spec(
+        "true", environment=bench.environment._replace(pip=("no-such-package-of-remoterun==99.99 ; bad",))
+    )
     run = bench.home.create_run(spec, tree_of({})[0])
     with pytest.raises(EngineError) as caught:
         bench.engine.build(run, spec, bench.job(run))
     assert caught.value.evidence
-    spec = bench.spec("true", environment={**bench.environment, "requirements": f"# {new_key()}\n"})
+    spec = bench.spec("true", environment=bench.environment._replace(requirements=f"# {new_key()}\n"))
     run = bench.home.create_run(spec, tree_of({})[0])
     with pytest.raises(Interrupted):
         bench.engine.build(run, spec, bench.job(run, lambda: True))
@@ -193,7 +195,7 @@ def test_kill_leaves_nothing(bench: Bench) -> None:
 def test_variables(bench: Bench) -> None:
     value = "a'b\"c\n$d `e` \\ é!"
     run = bench.started(
-        'printf "%s|" "$VALUE"; touch "$HOME/of-remoterun" && rm "$HOME/of-remoterun"', env={"VALUE": value}
+        'printf "%s|" "$VALUE"; touch "$HOME/of-remoterun" && rm "$HOME/of-remoterun"', values={"VALUE": value}
     )
     assert ended(run) == 0
     assert log(run).decode() == value + "|"
@@ -236,9 +238,9 @@ def test_an_absolute_mount(bench: Bench) -> None:
 
 def test_what_process_cannot_do(tmp_path: Path, place: Place) -> None:
     engine = ProcessEngine(place.home)
-    for changed in ({"image": "x"}, {"apt": ["git"]}):
+    for changed in ({"image": "x"}, {"apt": ("git",)}):
         spec = place.spec("true")
-        spec["environment"] = {**spec["environment"], **changed}
+        spec = spec._replace(environment=spec.environment._replace(**changed))
         run = place.home.create_run(spec, tree_of({})[0])
         with pytest.raises(EngineError) as caught:
             engine.build(run, spec, BuildJob(run.build_log, lambda text: None, lambda: False))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared.protocol import Link, RemoteError
+from remoterun.agent.shared.spec import MountSpec, ResourceRef, Submission
 from remoterun.hosts.base import await_agent
 from remoterun.hosts.bundle import FLAGS, agent_bundle
 from remoterun.hosts.local import ProcessPipe
@@ -59,13 +60,13 @@ def test_a_run(version: str, tmp_path: Path, environment: Path) -> None:
         manifest, _ = tree_of({"in": b"in", "dir/run*": b"#!/bin/sh\necho ran\n"})
         place.upload("doom", {"x": b"X"})
         source = place.put({"in": b"in", "dir/run*": b"#!/bin/sh\necho ran\n"})
-        mount = {"typed": "uploads/doom", "place": "data", "resource": {"kind": "upload", "name": "doom", "sub": ""}}
-        spec = place.spec("cat in data/x; ./dir/run; echo out >dir/out; sleep 0.2; exit 3", source, mounts=[mount])
-        stream = link.open("submit", spec=spec)
-        stream.send(manifest.encode())
+        mount = MountSpec("uploads/doom", "data", "data", ResourceRef("upload", "doom"))
+        spec = place.spec("cat in data/x; ./dir/run; echo out >dir/out; sleep 0.2; exit 3", source, mounts=(mount,))
+        stream = link.open("submit")
+        stream.send(Submission(spec, {}, manifest.encode()).encode())
         stream.end()
         stream.finish(20)
-        key = spec["key"]
+        key = spec.key
         pid = until(lambda: place.supervisor(key))
         assert os.path.realpath(f"/proc/{pid}/exe") == os.path.realpath(PYTHONS[version])
         stream = link.open("follow", key=key)
@@ -100,13 +101,13 @@ def test_its_program_is_deleted_while_it_runs(tmp_path: Path, environment: Path)
         link.greeting(20)
         shutil.rmtree(program.parent)
         spec = place.spec("true", place.put({}))
-        stream = link.open("submit", spec=spec)
-        stream.send(tree_of({})[0].encode())
+        stream = link.open("submit")
+        stream.send(Submission(spec, {}, tree_of({})[0].encode()).encode())
         stream.end()
         with pytest.raises(RemoteError) as caught:
             stream.finish(20)
         assert "deleted" in str(caught.value) and caught.value.hint and not caught.value.evidence
-        assert not place.run(spec["key"]).exists() and place.home.active_keys() == []
+        assert not place.run(spec.key).exists() and place.home.active_keys() == []
         assert link.call("runs")["runs"] == []
     finally:
         pipe.close()

@@ -22,6 +22,7 @@ import pytest
 from remoterun.agent.running.engines.environment import Environment
 from remoterun.agent.shared.files import locked
 from remoterun.agent.shared.protocol import CANCEL, CREDIT, DATA, END, OPEN, encode
+from remoterun.agent.shared.spec import MountSpec, ResourceRef, SpecError
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.store import outputs
 from remoterun.agent.store.this_machine import Machine
@@ -158,11 +159,10 @@ class TestOutputs:
         assert (precious / "empty").is_dir()
 
 
-def mount(typed: str, at: str, **more: Any) -> dict[str, Any]:
+def mount(typed: str, at: str) -> MountSpec:
     kind, name, *sub = typed.split("/")
-    resource: dict[str, Any] = {"kind": kind[:-1], "sub": "/".join(sub), **more}
-    resource["name" if kind == "uploads" else "key"] = name
-    return {"typed": typed, "path": at, "place": at, "resource": resource}
+    resource = ResourceRef(kind[:-1], sub="/".join(sub), **{"name" if kind == "uploads" else "key": name})
+    return MountSpec(typed, at, at, resource)
 
 
 class TestMounts:
@@ -212,7 +212,12 @@ class TestMounts:
                 place.submit("true", mounts=[mount(typed, "data")])
         assert place.home.run_keys() == [going]
 
-    @pytest.mark.parametrize("at", ["a/data", "../out", "a/../../out", "/abs", ".", "data/../../x"])
+    @pytest.mark.parametrize("at", ["../out", "a/../../out", ".", "data/../../x"])
+    def test_places_that_are_refused(self, place: Place, at: str) -> None:
+        with pytest.raises(SpecError):
+            place.submit("true", mounts=(mount("uploads/doom", at),))
+
+    @pytest.mark.parametrize("at", ["a/data", "/abs"])
     def test_places_that_lead_out(self, place: Place, tmp_path: Path, at: str) -> None:
         place.upload("doom", {"f": b"d"})
         out = tmp_path / "outside"
@@ -279,19 +284,19 @@ class TestStopAndKill:
         )
 
     def test_kill_while_another_builds_the_environment(self, place: Place) -> None:
-        spec = place.spec("", environment={**place.spec("")["environment"], "requirements": "# other\n"})
+        spec = place.spec("", environment=place.spec("").environment._replace(requirements="# other\n"))
         requirements = tree_of(NO_PACKAGES)[0].find("docker/requirements-cpu.txt")
         assert requirements is not None
         name = "venv-" + Environment.of(spec).packages_hash(requirements.digest)
         with locked(place.home.lock(name)):
-            key = place.submit("true", environment=spec["environment"])
+            key = place.submit("true", environment=spec.environment)
             place.until_state(key, RunState.BUILDING)
             place.session.call("kill", key=key)
             assert place.until_final(key, 5)["state"] == "killed"
 
     def test_kill_while_building_and_after_the_builder_died(self, place: Place) -> None:
         """The build that a dead supervisor left is not disturbed by the next one."""
-        changed = {"environment": {**place.spec("")["environment"], "requirements": "# yet another\n"}}
+        changed = {"environment": place.spec("").environment._replace(requirements="# yet another\n")}
         key = place.submit("echo ran", **changed)
         place.until_state(key, RunState.BUILDING)
         until(lambda: os.path.exists(place.run(key).build_log), what="it builds")
@@ -454,23 +459,23 @@ class TestSupervisorDies:
     def test_one_that_was_made_inside_another_outlives_that(self, place: Place) -> None:
         """As by `remoterun run -b` in a run's command."""
         inner = place.spec("while [ ! -e go ]; do sleep 0.05; done; echo done")
-        Path(place.folder, "inner.json").write_text(json.dumps(inner))
+        Path(place.folder, "inner.json").write_bytes(inner.encode())
         make = f"""
-            import json, sys
             from pathlib import Path
+            from remoterun.agent.shared.spec import RunSpec, Submission
             from remoterun.agent.shared.tree import Manifest
             from tests.workshop import Place
             place = Place(Path({str(place.folder)!r}))
-            spec = json.loads((place.folder / "inner.json").read_text())
-            place.session.request("submit", Manifest([]).encode(), spec=spec)
-            place.until_says(spec["key"], b"")
+            spec = RunSpec.decode((place.folder / "inner.json").read_bytes())
+            place.session.request("submit", Submission(spec, {{}}, Manifest([]).encode()).encode())
+            place.until_says(spec.key, b"")
             place.drop_session()
         """
         Path(place.folder, "make.py").write_text(textwrap.dedent(make))
         top = Path(__file__).parents[2]
         outer = place.submit(f"PYTHONPATH={top} {sys.executable} {place.folder}/make.py")
         assert place.until_final(outer)["state"] == "complete", place.log(outer)
-        key = str(inner["key"])
+        key = inner.key
         until(place.unsupervised(outer))
         place.until_state(key, RunState.RUNNING)
         Path(place.run(key).work, "go").touch()
@@ -594,7 +599,7 @@ class TestFollow:
 
 
 def test_every_private_thing_is_private(place: Place) -> None:
-    key = place.submit("echo $SECRET >/dev/null; sleep 1000", env={"SECRET": "x'y\n$z"})
+    key = place.submit("echo $SECRET >/dev/null; sleep 1000", values={"SECRET": "x'y\n$z"})
     place.until_state(key, RunState.RUNNING)
     run = place.run(key)
     for path in (os.path.join(run.io, "env"), run.log):
@@ -607,7 +612,7 @@ def test_every_private_thing_is_private(place: Place) -> None:
 
 def test_variables_of_any_text(place: Place) -> None:
     value = "a'b\"c\n$d `e` \\ é\t!"
-    key = place.submit('printf %s "$VALUE"', env={"VALUE": value})
+    key = place.submit('printf %s "$VALUE"', values={"VALUE": value})
     place.until_final(key)
     assert place.log(key).decode() == value
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from remoterun.agent.shared.digests import Digests
+from remoterun.agent.shared.spec import GitState
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store import outputs
 from remoterun.agent.store.errors import HomeError
@@ -91,7 +92,7 @@ def test_a_sound_home(home: Home) -> None:
     home.uploads.commit("doom", put(home, {**FILES, "a": b"B"}))
     pinned = mount(home, "doom")
     run_with_outputs(home, {"main": b"x"}, {"model": b"weights", "run*": RUN})
-    make_run(home, {"a": b"A"}, [pinned], git={"diff": home.blobs.put(b"diff")})
+    make_run(home, {"a": b"A"}, [pinned], git=GitState("c0ffee", diff=home.blobs.put(b"diff")))
     before = everything(home)
     whole(home)
     assert everything(home) == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +17,24 @@ from remoterun.agent.running.engines import WRAPPER, docker, make_mount_point, p
 from remoterun.agent.running.engines.docker import Docker, _bind, mount_points
 from remoterun.agent.running.engines.environment import Environment
 from remoterun.agent.running.supervisor import Supervisor
+from remoterun.agent.shared.spec import EnvironmentSpec, ResolvedMount
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import Manifest, TreeError
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
-from remoterun.model import new_key
+from tests.workshop import spec_of
 
-SPEC: dict[str, Any] = {
-    "workdir": "",
-    "mounts": [],
-    "environment": {"image": None, "base": "python:3.12-slim", "variant": "cpu", "context": "ab" * 32},
-}
+BUNDLED = EnvironmentSpec(None, "python:3.12-slim", "cpu", "ab" * 32)
 
 
 def environment(**changed: Any) -> Environment:
-    return Environment.of({"environment": {**SPEC["environment"], **changed}})
+    return Environment(*BUNDLED._replace(**changed))
 
 
 class TestDocker:
-    def words(self, home: Home, gpus: list[str], **changed: Any) -> list[str]:
-        return Docker(home).run_command(home.run("abcdefgh"), {**SPEC, **changed}, gpus, "1000:1000", 8 << 30)
+    def words(self, home: Home, gpus: list[str], mounts: Sequence[ResolvedMount] = (), **changed: Any) -> list[str]:
+        spec = spec_of(environment=BUNDLED, **changed)
+        return Docker(home).run_command(home.run("abcdefgh"), spec, mounts, gpus, "1000:1000", 8 << 30)
 
     @pytest.fixture
     def home(self, tmp_path: Path) -> Home:
@@ -64,9 +63,9 @@ class TestDocker:
 
     def test_gpus_mounts_and_a_folder_to_start_in(self, home: Home) -> None:
         mounts = [
-            {"place": "data", "file": ""},
-            {"place": "one/in.txt", "file": "input.txt"},
-            {"place": "/abs/with,comma", "file": ""},
+            ResolvedMount("data", "ab" * 32),
+            ResolvedMount("one/in.txt", "ab" * 32, "input.txt"),
+            ResolvedMount("/abs/with,comma", "ab" * 32),
         ]
         words = self.words(home, ["GPU-a", "GPU-b"], mounts=mounts, workdir="sub/dir")
         folder = f"{home.path}/runs/abcdefgh/mounts"
@@ -79,10 +78,10 @@ class TestDocker:
             environment().bundled_image, "/.remoterun/wrapper.sh", "/.remoterun", "/remoterun/sub/dir",
             "container",
         ]  # fmt: skip
-        assert mount_points(home.run("abcdefgh"), {"mounts": mounts})[0] == (f"{folder}/0", "/remoterun/data")
+        assert mount_points(home.run("abcdefgh"), mounts)[0] == (f"{folder}/0", "/remoterun/data")
 
     def test_no_value_of_a_variable_is_among_the_words(self, home: Home) -> None:
-        assert "secret" not in " ".join(self.words(home, [], env={"TOKEN": "secret"}, command="echo secret"))
+        assert "secret" not in " ".join(self.words(home, [], env=(("TOKEN", "secret"),), command="echo secret"))
 
     @given(st.text(st.characters(exclude_characters="\0\r", exclude_categories=["Cs"]), min_size=1))
     def test_bind_as_csv(self, path: str) -> None:
@@ -98,20 +97,20 @@ class TestEnvironments:
         assert environment().bundled_image == "remoterun-base:" + environment().bundled_hash
         assert environment().final_image == environment().bundled_image
         assert environment(image="me/mine:1").final_image == "me/mine:1"
-        assert environment(pip=["x"]).final_image == "remoterun-env:" + environment(pip=["x"]).hash
+        assert environment(pip=("x",)).final_image == "remoterun-env:" + environment(pip=("x",)).hash
 
     def test_each_part_counts(self) -> None:
         parts: list[dict[str, Any]] = [
             {}, {"image": "a"},
-            {"base": "b"}, {"variant": "gpu"}, {"context": "cd" * 32}, {"apt": ["x"]}, {"pip": ["x"]},
-            {"requirements": "x"}, {"pip": ["x"], "requirements": "x"},
+            {"base": "b"}, {"variant": "gpu"}, {"context": "cd" * 32}, {"apt": ("x",)}, {"pip": ("x",)},
+            {"requirements": "x"}, {"pip": ("x",), "requirements": "x"},
         ]  # fmt: skip
         assert len({environment(**part).hash for part in parts}) == len(parts)
         assert environment(context="ef" * 32).packages_hash("r") == environment().packages_hash("r")
-        assert environment(pip=["x"]).packages_hash("r") != environment().packages_hash("r")
+        assert environment(pip=("x",)).packages_hash("r") != environment().packages_hash("r")
 
     def test_the_dockerfile(self) -> None:
-        both = environment(image="me/mine:1", apt=["git", "ffmpeg=7:5.1"], pip=["a==1", "b"], requirements="c\n")
+        both = environment(image="me/mine:1", apt=("git", "ffmpeg=7:5.1"), pip=("a==1", "b"), requirements="c\n")
         assert both.dockerfile() == (
             "FROM me/mine:1\n"
             "USER root\n"
@@ -140,8 +139,7 @@ def test_quote(words: list[str]) -> None:
 def test_a_docker_that_stalls_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that it kept too long is taken again; that it was silent is told once."""
     home = Home.open(str(tmp_path / "home"))
-    key = new_key()
-    run = home.create_run({"key": key, "machine": "box", "engine": "docker", **SPEC}, Manifest([]))
+    run = home.create_run(spec_of(engine="docker"), Manifest([]))
     (tmp_path / "bin").mkdir()
     tool = tmp_path / "bin" / "docker"
     tool.write_text(f"#!/bin/sh\n[ $1 = version ] || [ -e {tmp_path}/answers ] || exec sleep 1000\n")
@@ -163,7 +161,7 @@ class TestWrapper:
         run = RunFolder(str(folder))
         os.makedirs(run.io, exist_ok=True)
         os.makedirs(run.work, exist_ok=True)
-        prepare_io(run, command, variables)
+        prepare_io(run, spec_of(command), variables)
         done = subprocess.run(["/bin/sh", f"{run.io}/wrapper.sh", run.io, run.work], timeout=20)
         assert run.exit_code() == done.returncode
         return done.returncode, Path(run.log).read_bytes()
@@ -191,7 +189,7 @@ class TestWrapper:
     def test_a_place_that_is_gone(self, tmp_path: Path) -> None:
         run = RunFolder(str(tmp_path))
         os.makedirs(run.io)
-        prepare_io(run, "echo never", {})
+        prepare_io(run, spec_of("echo never"), {})
         assert subprocess.run(["/bin/sh", f"{run.io}/wrapper.sh", run.io, run.work]).returncode == 126
         assert run.exit_code() == 126 and b"never" not in Path(run.log).read_bytes()
 

@@ -13,10 +13,10 @@ import sys
 import textwrap
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -24,6 +24,7 @@ from remoterun.agent.running.engines.docker import _image
 from remoterun.agent.running.engines.environment import Environment
 from remoterun.agent.running.engines.process import ProcessEngine
 from remoterun.agent.shared.digests import Digests
+from remoterun.agent.shared.spec import EnvironmentSpec, GitState, MountSpec, ResolvedMount, ResourceRef
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store import leases, outputs
@@ -34,7 +35,7 @@ from remoterun.agent.upkeep.gc import Collection
 from remoterun.agent.upkeep.remains import LEFT, OLD_AGENT
 from remoterun.model import new_key
 from tests.unit.test_home import missing, put, send, sound
-from tests.workshop import NO_PACKAGES, Files, Place, read_files, served, sha256, tree_of, until, write_files
+from tests.workshop import NO_PACKAGES, Files, Place, read_files, served, sha256, spec_of, tree_of, until, write_files
 
 DAY = 86400.0
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "b/run*": b"#!/bin/sh\n", "link": "-> a", "empty": None}
@@ -83,25 +84,38 @@ def blobs(home: Home) -> set[str]:
     return {path.parent.name + path.name for path in Path(home.blobs.folder).glob("*/*")}
 
 
-def make_run(home: Home, files: Files, mounts: list[dict[str, Any]] | None = None, **spec: Any) -> RunFolder:
+class Mounted(NamedTuple):
+    """A mount, and the tree that was found for it."""
+
+    spec: MountSpec
+    resolved: ResolvedMount
+
+    @property
+    def tree(self) -> str:
+        return self.resolved.tree
+
+
+def make_run(home: Home, files: Files, mounts: Sequence[Mounted] = (), **changed: Any) -> RunFolder:
     """A run that is QUEUED."""
     context, content = tree_of(NO_PACKAGES)
     for data in (*content.values(), context.encode()):
         home.blobs.put(data)
     source = put(home, files)
-    environment = {"image": None, "base": "none", "variant": "cpu", "context": context.digest}
-    described = {"key": new_key(), "source": source.digest, "mounts": mounts or [], "environment": environment, **spec}
-    return home.create_run(described, source)
+    environment = EnvironmentSpec(None, "none", "cpu", context.digest)
+    spec = spec_of(environment=environment, source=source.digest, mounts=tuple(mount.spec for mount in mounts))
+    spec = spec._replace(**changed)
+    return home.create_run(spec, source, {}, tuple(mount.resolved for mount in mounts))
 
 
 def end(run: RunFolder, state: RunState = RunState.COMPLETE) -> None:
     run.move(state, reason=Reason.EXITED.value)
 
 
-def mount(home: Home, name: str, sub: str = "", **resource: Any) -> dict[str, Any]:
+def mount(home: Home, name: str, sub: str = "", **resource: Any) -> Mounted:
     """As `submit` pins it."""
     tree = home.uploads.stored(name).manifest().below(sub)
-    return {"resource": {"kind": "upload", "name": name, "sub": sub, **resource}, "tree": home.blobs.put(tree.encode())}
+    spec = MountSpec("uploads/" + name, "data", "data", ResourceRef("upload", name, sub=sub, **resource))
+    return Mounted(spec, ResolvedMount("data", home.blobs.put(tree.encode())))
 
 
 class TestBlobs:
@@ -138,7 +152,7 @@ class TestBlobs:
         home.uploads.commit("doom", put(home, FILES))
         diff = home.blobs.put(b"diff")
         pinned = mount(home, "doom")
-        run = make_run(home, {"main.py": b"print()", "run*": b"#!"}, [pinned], git={"diff": diff})
+        run = make_run(home, {"main.py": b"print()", "run*": b"#!"}, [pinned], git=GitState("c0ffee", diff=diff))
         home.checkout(Manifest.decode(Path(run.source_file).read_bytes()), run.work, private=True)
         write_files(Path(run.work), {"model": b"weights", "tool*": b"#!tool"})
         home.uploads.remove("doom")
@@ -149,7 +163,7 @@ class TestBlobs:
         collect(home)
         context, content = tree_of(NO_PACKAGES)
         kept = {sha256(data) for data in (b"print()", b"#!", b"weights", b"#!tool", b"diff", *content.values())}
-        assert blobs(home) == kept | {context.digest, pinned["tree"], sha256(b"#!tool") + ".x"}
+        assert blobs(home) == kept | {context.digest, pinned.tree, sha256(b"#!tool") + ".x"}
         assert read_files(Path(run.out)) == {"model": b"weights", "tool*": b"#!tool"}
         run.remove()
         assert collect(home).counts == {"blobs": len(kept) + 3} and blobs(home) == set()
@@ -169,7 +183,7 @@ class TestBlobs:
             "source": run.source_file,
             "outputs": run.outputs_file,
             "spec": run.spec_file,
-            "mount": home.blobs.path(pinned["tree"]),
+            "mount": home.blobs.path(pinned.tree),
             "context": home.blobs.path(context),
         }[which]
         put(home, {"x": b"X"})
@@ -238,7 +252,7 @@ class TestVersions:
         self.fill(home, 1)
         pinned = mount(home, "doom", sub, **resource)
         if not resource and not sub:
-            pinned["tree"] = home.blobs.put(Manifest([]).encode())
+            pinned = Mounted(pinned.spec, ResolvedMount("data", home.blobs.put(Manifest([]).encode())))
         self.fill(home)
         run = make_run(home, {}, [pinned])
         collect(home, keep=1)
@@ -479,12 +493,12 @@ class TestRace:
                 place.session.request("missing", bytes.fromhex("".join(map(sha256, every))))
                 for data in every:
                     home.blobs.put(data)
-                where = {"kind": "upload", "name": "data", "version": version["version"], "sub": ""}
-                pinned = {"typed": "uploads/data", "path": "data", "place": "data", "resource": where}
+                where = ResourceRef("upload", "data", version=version["version"])
+                pinned = MountSpec("uploads/data", "data", "data", where)
                 command = (
                     f"cat data/text main > out; cp data/tool run{turn}; chmod +x run{turn}; seq {turn * 1000} > seq"
                 )
-                keys.append(place.submit(command, files, mounts=[pinned]))
+                keys.append(place.submit(command, files, mounts=(pinned,)))
                 home.uploads.remove("data")
             for turn, key in enumerate(keys):
                 assert place.until_final(key)["state"] == "complete", place.run(key).events()

@@ -23,8 +23,7 @@ from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store import outputs
 from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home
-from remoterun.model import new_key
-from tests.workshop import Files, linked, read_files, served, sha256, tree_of, until
+from tests.workshop import Files, linked, read_files, served, sha256, spec_of, tree_of, until
 
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "b/run*": b"#!/bin/sh\n", "link": "-> a", "empty": None, "zero": b""}
 
@@ -373,21 +372,21 @@ def rest(stream: Stream, blob: bytes, offset: int) -> None:
 class TestRuns:
     def test_made_once(self, home: Home) -> None:
         source = put(home, FILES)
-        spec = {"key": new_key(), "mounts": []}
-        run = home.create_run(spec, source)
+        spec = spec_of()
+        run = home.create_run(spec, source, {"TOKEN": "secret"})
         events = run.events()
-        assert home.create_run({**spec, "more": 1}, source).spec() == spec
+        assert home.create_run(spec._replace(number=2), source).spec() == spec
         assert run.events() == events and [event["state"] for event in events] == ["queued"]
-        assert home.run_keys() == home.active_keys() == [spec["key"]]
+        assert home.run_keys() == home.active_keys() == [spec.key]
 
     @pytest.mark.parametrize("key", ["", "..", "a/b", "UPPER123", "short", "x" * 41, "abcdefgh\n"])
     def test_keys(self, home: Home, key: str) -> None:
         with pytest.raises(HomeError):
-            home.create_run({"key": key, "mounts": []}, Manifest([]))
+            home.create_run(spec_of(key=key), Manifest([]))
 
     def test_a_source_that_is_not_here(self, home: Home) -> None:
         with pytest.raises(HomeError) as caught:
-            home.create_run({"key": new_key(), "mounts": []}, tree_of({"a": b"never sent"})[0])
+            home.create_run(spec_of(), tree_of({"a": b"never sent"})[0])
         assert caught.value.code == "missing_blob" and home.run_keys() == []
 
 
@@ -432,7 +431,7 @@ while True:
         """Whatever the moment: nothing is lost, no mode changes, and in the end the outputs are there, once."""
         chance = random.Random(seed)
         source = put(home, {"same": b"same", "d0/old": b"old"})
-        run = home.create_run({"key": new_key(), "mounts": []}, source)
+        run = home.create_run(spec_of(), source)
         home.checkout(source, run.work, private=True)
         wanted: Files = {**MANY, "empty/in": None, "link": "-> same"}
         for path, content in wanted.items():
@@ -461,7 +460,7 @@ while True:
 
     def test_outputs_with_a_name_elsewhere(self, home: Home, tmp_path: Path) -> None:
         """Somebody writes to it there: it is copied."""
-        run = home.create_run({"key": new_key(), "mounts": []}, put(home, {}))
+        run = home.create_run(spec_of(), put(home, {}))
         (tmp_path / "mine").write_bytes(b"mine")
         os.makedirs(run.work)
         for number in range(2):
@@ -522,7 +521,7 @@ class TestFullDisk:
         sound(small)
 
     def test_stop_and_kill_need_no_room(self, small: Home) -> None:
-        run = small.create_run({"key": new_key(), "mounts": []}, put(small, {}))
+        run = small.create_run(spec_of(), put(small, {}))
         with pytest.raises(OSError), Path(small.path, "filler").open("ab", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
@@ -547,7 +546,7 @@ class TestFullDisk:
     [
         ("nonsense", {}), ("__init__", {}), ("put", {"x": 1}), ("run", {}), ("run", {"key": "../../etc"}),
         ("run", {"key": 7}), ("runs", {"keys": 7}), ("runs", {"keys": ["../x"]}), ("runs", {"keys": [None]}),
-        ("submit", {"spec": {}}), ("submit", {"spec": 1}), ("submit", {"spec": {"key": "abcdefgh", "mounts": 1}}),
+        ("submit", {}), ("submit", {"spec": 1}),
         ("upload", {"name": "../x"}), ("remove_upload", {"name": "../../x"}), ("commit_upload", {"name": ".."}),
         ("tree", {"resource": {}}), ("tree", {"resource": {"kind": "upload", "name": "../.."}}),
         ("tree", {"resource": 1}),

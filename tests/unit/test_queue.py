@@ -15,7 +15,7 @@ from remoterun.agent.running.gpus import Gpu, GpuError, GpuProcess
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
-from remoterun.model import new_key
+from tests.workshop import spec_of
 
 CARDS = [Gpu(number, f"GPU-{number}", "Tesla K80", 11441, 0) for number in range(3)]
 
@@ -26,9 +26,7 @@ def home(tmp_path: Path) -> Home:
 
 
 def new(home: Home) -> str:
-    key = new_key()
-    home.create_run({"key": key, "mounts": []}, Manifest([]))
-    return key
+    return home.create_run(spec_of(), Manifest([])).key
 
 
 def ask(home: Home, key: str, gpus: int = 0, room: int | None = 1, busy: dict[str, GpuProcess] | None = None) -> Any:

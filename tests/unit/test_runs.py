@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from remoterun.agent.shared.files import append_line, read_json, remove_tree, write_whole
 from remoterun.agent.shared.states import ENDINGS, FINAL, MOVES, IllegalMove, Reason, RunState, check_move
 from remoterun.agent.store.run_folder import RunFolder
+from tests.workshop import spec_of
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     folder = tmp_path / "abcdefgh"
     (folder / "io").mkdir(parents=True)
-    write_whole(str(folder / "spec.json"), b'{"created": 1.5}')
+    write_whole(str(folder / "spec.json"), spec_of(created=1.5).encode())
     return RunFolder(str(folder))
 
 
@@ -68,7 +69,7 @@ class TestEvents:
 
         with tempfile.TemporaryDirectory() as folder:
             run = RunFolder(folder)
-            write_whole(run.spec_file, b"{}")
+            write_whole(run.spec_file, spec_of().encode())
             run.move(RunState.QUEUED)
             run.move(RunState.BUILDING)
             whole = Path(run.events_file).read_bytes()

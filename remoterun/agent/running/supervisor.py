@@ -70,8 +70,8 @@ def clean_up(home: Home, run: RunFolder, engine: Any = None) -> bool:
     gone = engine is None or bool(engine.remove(run))
     remove_tree(os.path.join(run.path, "mounts"))
     remove_tree(os.path.join(run.io, "home"))
-    for name in ("env", "wrapper.sh"):
-        remove_tree(os.path.join(run.io, name))
+    remove_tree(os.path.join(run.io, "wrapper.sh"))
+    run.forget_values()
     queue.release(home, run.key)
     if gone:
         home.unmark_active(run.key)
@@ -155,11 +155,11 @@ class Supervisor:
     # -- steps
 
     def _queue(self) -> None:
-        gpus = int(self.spec.get("gpus") or 0)
+        gpus = self.spec.gpus
         pause, least, said = POLL_LEAST, 2.0 if gpus else 0.4, ""  # the driver takes its time over each question
         while True:
             self._check_asked()
-            turn = queue.ask(self.home, self.run.key, gpus, self.spec.get("slots"))
+            turn = queue.ask(self.home, self.run.key, gpus, self.spec.slots)
             if turn.granted:
                 break
             if turn.waiting_for != said:
@@ -194,7 +194,7 @@ class Supervisor:
             write_whole(self.run.engine_file, b'{"engine": "%s"}' % name.encode())
             self.run.move(RunState.MOUNTING, engine=name)
             return
-        raise _Ended(Reason.BUILD_FAILED, why, hint="remoterun doctor %s" % self.spec["machine"])
+        raise _Ended(Reason.BUILD_FAILED, why, hint="remoterun doctor %s" % self.spec.machine)
 
     def _mount_and_start(self) -> None:
         engine = self._chosen_engine()
@@ -215,13 +215,14 @@ class Supervisor:
                 self._discard_work()
                 raise _Ended(Reason.START_FAILED, error.message, evidence=error.evidence, hint=error.hint)
         self.run.move(RunState.RUNNING, boot=boot_id())
+        with contextlib.suppress(OSError):  # it goes at the end at the latest
+            os.unlink(self.run.values_file)  # `start` has written them where the wrapper reads them
 
     def _watch(self) -> None:
         """Wait for the command's end, or bring it about."""
         engine = self._chosen_engine()
         event = self.run.state()[1]
-        timeout = self.spec.get("timeout")
-        deadline = event["t"] + float(timeout) if timeout else None
+        deadline = event["t"] + self.spec.timeout if self.spec.timeout is not None else None
         pause, next_look = POLL_LEAST, time.monotonic() + LOOK_EVERY
         times = _LogTimes(self.run, self._clock)
         reason: Optional[Reason] = None
@@ -234,8 +235,7 @@ class Supervisor:
                 told = engine.kill(self.run)
                 if told or self.run.exit_code() is not None:
                     times.record()
-                    self.run.move(RunState.KILLED, reason=Reason.KILLED.value, code=137)
-                    return None
+                    return self._finish(Reason.KILLED, code=137)
             if self.run.exit_code() is not None:
                 times.record()
                 if terminated_at is not None:
@@ -322,7 +322,7 @@ class Supervisor:
 
     def _save(self) -> None:
         if self.run.kill_asked():
-            self.run.move(RunState.KILLED, reason=Reason.KILLED.value)
+            self._finish(Reason.KILLED)
             return
         event = self.run.state()[1]
         reason = Reason(event["reason"])
@@ -346,14 +346,13 @@ class Supervisor:
 
     def _candidates(self) -> Any:
         """The engines to try, best first, and why there is none."""
-        wanted = self.spec.get("engine") or "auto"
+        wanted = self.spec.engine
         if wanted != "auto":
             problem = engine_of(self.home, wanted).problem()
             return ([], problem) if problem else ([wanted], None)
         problem = Docker(self.home).problem()
-        needs_image = self.spec["environment"].get("image") or self.spec["environment"].get("apt")
-        if needs_image:
-            what = "--image" if self.spec["environment"].get("image") else "--apt"
+        if self.spec.environment.image or self.spec.environment.apt:
+            what = "--image" if self.spec.environment.image else "--apt"
             return ([], "%s needs Docker: %s" % (what, problem)) if problem else (["docker"], None)
         if problem:
             self.run.note("%s: using the engine `process`" % problem)
@@ -371,7 +370,7 @@ class Supervisor:
             age = self._clock() - os.stat(self._pull_failed_mark()).st_mtime
         except OSError:
             return False
-        return 0 <= age < PULL_AGAIN_AFTER and not Docker(self.home).has_image(self.spec["environment"]["base"])
+        return 0 <= age < PULL_AGAIN_AFTER and not Docker(self.home).has_image(self.spec.environment.base)
 
     def _chosen_engine(self) -> Any:
         if self._engine is None:
@@ -379,14 +378,14 @@ class Supervisor:
         return self._engine
 
     def _gpus(self) -> List[str]:
-        turn = queue.ask(self.home, self.run.key, int(self.spec.get("gpus") or 0), self.spec.get("slots"))
+        turn = queue.ask(self.home, self.run.key, self.spec.gpus, self.spec.slots)
         return turn.gpus
 
     def _make_work_tree(self, engine: Any) -> None:
         remove_tree(self.run.work)
         self.home.checkout(_source(self.run), self.run.work, private=True)
-        if self.spec["workdir"]:
-            os.makedirs(os.path.join(self.run.work, self.spec["workdir"]), exist_ok=True)
+        if self.spec.workdir:
+            os.makedirs(os.path.join(self.run.work, self.spec.workdir), exist_ok=True)
         try:
             engine.mount(self.run, self.spec)
         except EngineError as error:
@@ -394,10 +393,10 @@ class Supervisor:
             raise _Ended(Reason.MOUNT_FAILED, error.message, hint=error.hint)
 
     def _places(self) -> List[str]:
-        return [mount["place"] for mount in self.spec["mounts"] if not mount["place"].startswith("/")]
+        return [mount.place for mount in self.spec.mounts if not mount.is_absolute]
 
     def _unmount(self) -> None:
-        folders = [self.spec["workdir"]]
+        folders = [self.spec.workdir]
         for place in self._places():
             if not self._leads_out(place):
                 remove_tree(os.path.join(self.run.work, place))
@@ -451,6 +450,7 @@ class Supervisor:
             self._finish(reason, message=message)
 
     def _finish(self, reason: Reason, **fields: Any) -> None:
+        self.run.forget_values()
         self.run.move(ENDINGS[reason].state, reason=reason.value, **fields)
 
 

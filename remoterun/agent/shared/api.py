@@ -240,12 +240,6 @@ class RunKeys(NamedTuple):
     keys: Optional[List[str]] = None
 
 
-class Submit(NamedTuple):
-    """The spec of the run: see spec.py."""
-
-    spec: Dict[str, Any]
-
-
 class Status(NamedTuple):
     status: RunStatus
 
@@ -303,8 +297,8 @@ class Followed(NamedTuple):
     events: int
 
 
-# In: the manifest of the source. Mounts are resolved, and refused, before anything is made.
-submit = Request("submit", Submit, Status, "runs")
+# In: a `Submission` (spec.py). Mounts are resolved, and refused, before anything is made.
+submit = Request("submit", Nothing, Status, "runs")
 runs = Request("runs", RunKeys, Statuses, "runs", most=64 << 20)
 run = Request("run", RunKey, RunDetails, "runs", most=128 << 20)
 stop = Request("stop", EndRun, Asked, "runs")

@@ -22,11 +22,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import time
-from typing import Any, ContextManager, Dict, List
+from types import MappingProxyType
+from typing import Any, ContextManager, Dict, List, Mapping, Tuple
 
 from ..shared.files import DISK_FULL, locked, read_json, remove_tree, temporary_folder, token, write_whole
+from ..shared.spec import KEY, ResolvedMount, RunSpec, encode_resolved, encode_values
 from ..shared.tree import Manifest, show
 from .blobs import Blobs
 from .checkout import checkout
@@ -38,7 +39,6 @@ from .this_machine import Machine
 from .uploads import Uploads
 
 FORMAT = 1
-KEY = re.compile(r"[0-9a-z]{8,40}\Z")
 
 
 class Home:
@@ -155,12 +155,19 @@ class Home:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self.active, key))
 
-    def create_run(self, spec: Dict[str, Any], source: Manifest) -> RunFolder:
-        """Make the run folder of `spec["key"]`, its first event QUEUED. Once made, a repetition changes nothing.
+    def create_run(
+        self,
+        spec: RunSpec,
+        source: Manifest,
+        values: Mapping[str, str] = MappingProxyType({}),
+        mounts: Tuple[ResolvedMount, ...] = (),
+    ) -> RunFolder:
+        """Make the run folder of `spec.key`, its first event QUEUED. Once made, a repetition changes nothing.
 
-        Raises `HomeError("missing_blob")` when a file of the source isn't here.
+        `values`: of the variables in `spec.asked_env`. `mounts`: what was found for each of `spec.mounts`. Raises
+        `HomeError("missing_blob")` when a file of the source isn't here, `SpecError` for a spec that is not right.
         """
-        run = self.run(str(spec.get("key", "")))
+        run = self.run(spec.key)
         if run.exists():
             return run
         absent = self.blobs.missing(source)
@@ -172,7 +179,9 @@ class Home:
             write_whole(staged.source_file, source.encode())
             write_whole(staged.events_file, _event("queued"))
             write_whole(staged.machine_file, json.dumps(Machine.this().record()).encode())
-            write_whole(staged.spec_file, json.dumps(spec).encode())
+            write_whole(staged.values_file, encode_values(values))
+            write_whole(staged.mounts_file, encode_resolved(mounts))
+            write_whole(staged.spec_file, spec.encode())
             self.mark_active(run.key)
             remove_tree(run.path)
             os.rename(temporary, run.path)

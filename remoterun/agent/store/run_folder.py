@@ -1,7 +1,9 @@
 """The run folder, which is the truth about a run.
 
     runs/KEY/
-        spec.json       what was asked, frozen
+        spec.json       what was asked, frozen (see shared/spec.py)
+        values.json     the values of the user's variables, which may be secrets: only until the command has started
+        mounts.json     what was found for each mount: the tree's digest
         source          manifest of the source tree
         machine         which machine took it, and looks after it (see this_machine.py)
         events          one JSON object a line: every state passed, with its time
@@ -18,6 +20,7 @@ Only the supervisor appends events (after the first one, which `create` writes).
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -25,6 +28,14 @@ import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from ..shared.files import DISK_FULL, append_line, read_json, remove_tree, write_whole
+from ..shared.spec import (
+    ResolvedMount,
+    RunSpec,
+    decode_resolved,
+    decode_values,
+    resolved_of_format_1,
+    values_of_format_1,
+)
 from ..shared.states import FINAL, RunState, check_move
 from .this_machine import Machine
 
@@ -39,11 +50,14 @@ class RunFolder:
         self.path = path
         self.key = os.path.basename(path)
         self.spec_file = os.path.join(path, "spec.json")
+        self.values_file = os.path.join(path, "values.json")
+        self.mounts_file = os.path.join(path, "mounts.json")
         self.source_file = os.path.join(path, "source")
         self.machine_file = os.path.join(path, "machine")
         self.events_file = os.path.join(path, "events")
         self.io = os.path.join(path, "io")
         self.log = os.path.join(self.io, "log")
+        self.env_file = os.path.join(self.io, "env")
         self.exit_file = os.path.join(self.io, "exit")
         self.pid_file = os.path.join(self.io, "pid")
         self.times_file = os.path.join(path, "log.times")
@@ -61,9 +75,29 @@ class RunFolder:
     def exists(self) -> bool:
         return os.path.exists(self.spec_file)
 
-    def spec(self) -> Dict[str, Any]:
-        spec: Dict[str, Any] = read_json(self.spec_file)
-        return spec
+    def spec(self) -> RunSpec:
+        """Raises `SpecError` for a damaged one."""
+        return RunSpec.decode(_read(self.spec_file))
+
+    def values(self) -> Dict[str, str]:
+        """The user's variables; none once the command has started. Raises `SpecError`."""
+        try:
+            return decode_values(_read(self.values_file))
+        except FileNotFoundError:
+            return values_of_format_1(_read(self.spec_file))
+
+    def forget_values(self) -> None:
+        """Delete the values of the user's variables, wherever they lie. May be repeated."""
+        for path in (self.values_file, self.env_file):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def mounts(self) -> Tuple[ResolvedMount, ...]:
+        """What is mounted, in the order of the spec. Raises `SpecError`."""
+        try:
+            return decode_resolved(_read(self.mounts_file))
+        except FileNotFoundError:
+            return resolved_of_format_1(_read(self.spec_file))
 
     # -- events
 
@@ -184,13 +218,12 @@ class RunFolder:
     def status(self) -> Dict[str, Any]:
         """All that a listing shows, from the files alone."""
         events = self.events()
-        spec = self.spec()
         status: Dict[str, Any] = {
             "key": self.key,
             "state": RunState.QUEUED.value,
             "reason": None,
             "code": None,
-            "created": spec.get("created"),
+            "created": self.spec().created,
             "queued": None,
             "started": None,
             "ended": None,
@@ -225,6 +258,11 @@ class RunFolder:
 
 def _touch(path: str) -> None:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _size(path: str) -> int:

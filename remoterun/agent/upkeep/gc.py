@@ -34,6 +34,7 @@ from ..running.engines.environment import Environment
 from ..running.engines.process import ProcessEngine
 from ..shared.digests import Digests
 from ..shared.files import own_bytes, remove_tree, token
+from ..shared.spec import RunSpec
 from ..store import leases
 from ..store.blobs import blob_digest
 from ..store.errors import HomeError
@@ -157,12 +158,12 @@ class Collection:
 
     def _used_versions(self, name: str, versions: List[Tuple[int, str]]) -> Set[int]:
         used: Set[int] = set()
-        for _, spec in unended(self.home):
-            for mount in spec.get("mounts") or []:
-                resource = mount.get("resource") or {}
-                if resource.get("kind") != "upload" or resource.get("name") != name:
+        for run in unended(self.home):
+            for number, resolved in enumerate(run.mounts):
+                resource = run.spec.mounts[number].resource
+                if resource.kind != "upload" or resource.name != name:
                     continue
-                wanted = (resource.get("version"), resource.get("digest"), mount.get("tree"))
+                wanted = (resource.version, resource.digest, resolved.tree)
                 same = {number for number, digest in versions if number == wanted[0] or digest in wanted[1:]}
                 used |= same or {number for number, _ in versions}
         return used
@@ -339,7 +340,7 @@ class Collection:
 
     def _needed(self) -> Set[str]:
         """Folders of envs/, and images, that runs need which have not ended."""
-        return {name for _, spec in unended(self.home) for name in self._names(spec)}
+        return {name for run in unended(self.home) for name in self._names(run.spec)}
 
     def _last_uses(self) -> Dict[str, float]:
         """When a run that is still known used what, as far as it can be told."""
@@ -355,7 +356,7 @@ class Collection:
                 found[name] = max(found.get(name, 0.0), at)
         return found
 
-    def _names(self, spec: Dict[str, Any]) -> List[str]:
+    def _names(self, spec: RunSpec) -> List[str]:
         environment = Environment.of(spec)
         folders = [] if environment.image else ProcessEngine(self.home).folders(environment)
         return [os.path.basename(path) for path in folders] + [environment.final_image, environment.bundled_image]

@@ -14,11 +14,12 @@ Manifests are read line by line. Standard library only; Python >= 3.8.
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from ..shared.digests import Digests
+from ..shared.spec import ResolvedMount, RunSpec
 from ..shared.states import FINAL
-from ..shared.tree import Entry, TreeError, is_digest, read_entries, show
+from ..shared.tree import Entry, TreeError, read_entries, show
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
@@ -87,7 +88,7 @@ def of_run(home: Home, run: RunFolder) -> List[Holder]:
     try:
         spec = run.spec()
         ended = run.state()[0] in FINAL
-        found = [Holder("run", run.key, 0, "source", run.source_file, str(spec.get("source") or ""))]
+        found = [Holder("run", run.key, 0, "source", run.source_file, spec.source)]
         found += _of_spec(home, run, spec, ended)
     except FileNotFoundError:
         raise
@@ -98,19 +99,15 @@ def of_run(home: Home, run: RunFolder) -> List[Holder]:
     return found
 
 
-def _of_spec(home: Home, run: RunFolder, spec: Dict[str, Any], ended: bool) -> Iterator[Holder]:
-    for number, mount in enumerate(spec.get("mounts") or []):
-        tree = mount.get("tree") or ""
-        if not is_digest(tree):
-            continue
+def _of_spec(home: Home, run: RunFolder, spec: RunSpec, ended: bool) -> Iterator[Holder]:
+    for number, mount in enumerate(run.mounts()):
         folder = os.path.join(run.path, "mounts", str(number))
-        listed = "" if ended else home.blobs.path(tree)
-        yield Holder("run", run.key, 0, "mount", listed, tree, is_blob=True, folder="" if ended else folder)
-    context = (spec.get("environment") or {}).get("context")
-    if context and is_digest(context):
-        yield Holder("run", run.key, 0, "environment", home.blobs.path(context), context, is_blob=True)
-    diff = (spec.get("git") or {}).get("diff")
-    if diff and is_digest(diff):
+        listed = "" if ended else home.blobs.path(mount.tree)
+        yield Holder("run", run.key, 0, "mount", listed, mount.tree, is_blob=True, folder="" if ended else folder)
+    context = spec.environment.context
+    yield Holder("run", run.key, 0, "environment", home.blobs.path(context), context, is_blob=True)
+    diff = spec.git.diff if spec.git is not None else None
+    if diff:
         yield Holder("run", run.key, 0, "diff", "", diff, is_blob=True)
 
 
@@ -124,14 +121,21 @@ def add_environment(home: Home, run: RunFolder, digests: Digests) -> None:
                     digests.add(bytes.fromhex(entry.digest))
 
 
-def unended(home: Home) -> List[Tuple[RunFolder, Dict[str, Any]]]:
-    """The runs that have not ended, with their specs. Raises `HomeError("damaged")`."""
+class Unended(NamedTuple):
+    """A run that has not ended: what it asked for, and what it mounts."""
+
+    spec: RunSpec
+    mounts: Tuple[ResolvedMount, ...]
+
+
+def unended(home: Home) -> List[Unended]:
+    """Every run that has not ended. Raises `HomeError("damaged")`."""
     found = []
     for key in home.run_keys():
         run = home.run(key)
         try:
             if run.exists() and run.state()[0] not in FINAL:
-                found.append((run, run.spec()))
+                found.append(Unended(run.spec(), run.mounts()))
         except FileNotFoundError:
             continue  # removed meanwhile
         except (OSError, ValueError, LookupError, TypeError) as error:

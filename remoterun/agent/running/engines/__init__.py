@@ -26,9 +26,10 @@ import fcntl
 import os
 import subprocess
 import time
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Callable, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 from ...shared.files import remove_tree
+from ...shared.spec import RunSpec
 from ...shared.tree import Landing
 from ...store.run_folder import RunFolder
 from ..logs import last_lines
@@ -143,11 +144,13 @@ class BuildJob(NamedTuple):
         return last_lines(self.log, lines)
 
 
-def prepare_io(run: RunFolder, command: str, variables: Dict[str, str]) -> None:
+def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str]) -> None:
     """Write what the wrapper reads. Values go through a file of mode 0600: none stands in a process list."""
+    variables = dict(spec.env)
+    variables.update(values)
     lines = ["export %s=%s" % (name, quote(value)) for name, value in sorted(variables.items())]
-    lines += ["remoterun_command=" + quote(command)]
-    _write(os.path.join(run.io, "env"), "\n".join(lines) + "\n", 0o600)
+    lines += ["remoterun_command=" + quote(spec.command)]
+    _write(run.env_file, "\n".join(lines) + "\n", 0o600)
     _write(os.path.join(run.io, "wrapper.sh"), WRAPPER, 0o700)
     with open(run.log, "ab"):
         pass

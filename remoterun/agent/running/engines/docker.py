@@ -11,6 +11,7 @@ import time
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ...shared.files import remove_tree, write_whole
+from ...shared.spec import ResolvedMount, RunSpec
 from ...store.home import Home
 from ...store.run_folder import RunFolder
 from . import BaseImageUnavailable, BuildJob, EngineError, Look, Presence, make_mount_point, prepare_io
@@ -47,7 +48,9 @@ class Docker:
 
     # -- commands, as data
 
-    def run_command(self, run: RunFolder, spec: Dict[str, Any], gpus: List[str], user: str, memory: int) -> List[str]:
+    def run_command(
+        self, run: RunFolder, spec: RunSpec, mounts: Sequence[ResolvedMount], gpus: List[str], user: str, memory: int
+    ) -> List[str]:
         """The words that start a run. `user` is "uid:gid", `memory` the host's in bytes."""
         words = [
             self._tool, "run", "--detach", "--init",
@@ -64,20 +67,20 @@ class Docker:
         if gpus:
             words += ["--gpus", '"device=%s"' % ",".join(gpus)]
         words += ["--mount", _bind(run.io, IO), "--mount", _bind(run.work, WORK)]
-        for source, target in mount_points(run, spec):
+        for source, target in mount_points(run, mounts):
             words += ["--mount", _bind(source, target, read_only=True)]
-        start = WORK + ("/" + spec["workdir"] if spec["workdir"] else "")
+        start = WORK + ("/" + spec.workdir if spec.workdir else "")
         return words + [Environment.of(spec).final_image, IO + "/wrapper.sh", IO, start, "container"]
 
     # -- the contract
 
-    def mount(self, run: RunFolder, spec: Dict[str, Any]) -> None:
-        for number, mount in enumerate(spec["mounts"]):
+    def mount(self, run: RunFolder, spec: RunSpec) -> None:
+        for number, mount in enumerate(run.mounts()):
             folder = os.path.join(run.path, "mounts", str(number))
             remove_tree(folder)
-            self.home.checkout(self.home.blobs.tree(mount["tree"]), folder, private=False)
-            if not mount["place"].startswith("/"):
-                make_mount_point(run.work, mount["place"], bool(mount["file"]))
+            self.home.checkout(self.home.blobs.tree(mount.tree), folder, private=False)
+            if not mount.is_absolute:
+                make_mount_point(run.work, mount.place, bool(mount.file))
 
     def problem(self) -> Optional[str]:
         if shutil.which(self._tool) is None:
@@ -92,7 +95,7 @@ class Docker:
             return "%s is running, but this user may not use it" % self._tool
         return "%s is installed, but its engine isn't running" % self._tool
 
-    def build(self, run: RunFolder, spec: Dict[str, Any], job: BuildJob) -> None:
+    def build(self, run: RunFolder, spec: RunSpec, job: BuildJob) -> None:
         environment = Environment.of(spec)
         if self.has_image(environment.final_image):
             return
@@ -106,7 +109,7 @@ class Docker:
             if not environment.plain:
                 self._build_packages(environment, job)
 
-    def start(self, run: RunFolder, spec: Dict[str, Any], gpus: List[str]) -> None:
+    def start(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> None:
         state = self._state(run)
         if state is not None and state.get("Status") == "created":  # whoever made it died before it was started
             status, _, said = self._call("start", container(run), timeout=300)
@@ -115,10 +118,10 @@ class Docker:
             return
         if state:
             return
-        prepare_io(run, spec["command"], dict(spec["env"]))
+        prepare_io(run, spec, run.values())
         os.makedirs(os.path.join(run.io, "home"), exist_ok=True)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        words = self.run_command(run, spec, gpus, self._user(), memory)
+        words = self.run_command(run, spec, run.mounts(), gpus, self._user(), memory)
         # It holds the run's lock: if we die meanwhile, nobody makes the work tree anew under a container that starts.
         keep = [run.supervision] if run.supervision is not None else []
         status, _, said = self._call(*words[1:], timeout=300, keep=keep)
@@ -267,7 +270,7 @@ class Docker:
         return context
 
     def _build_packages(self, environment: Environment, job: BuildJob) -> None:
-        job.say("installing packages: %s" % " ".join(environment.apt + environment.pip or ["requirements"]))
+        job.say("installing packages: %s" % " ".join(environment.apt + environment.pip or ("requirements",)))
         with self.home.temporary("image") as folder:
             write_whole(os.path.join(folder, "Dockerfile"), environment.dockerfile().encode(), 0o644)
             write_whole(os.path.join(folder, "requirements.txt"), environment.all_requirements.encode(), 0o644)
@@ -312,20 +315,19 @@ def container(run: RunFolder) -> str:
     return "remoterun-" + run.key
 
 
-def mount_points(run: RunFolder, spec: Dict[str, Any]) -> List[Tuple[str, str]]:
+def mount_points(run: RunFolder, mounts: Sequence[ResolvedMount]) -> List[Tuple[str, str]]:
     """(path on the host, path in the container) of each mount, in the order given."""
     found = []
-    for number, mount in enumerate(spec["mounts"]):
-        place = mount["place"]
-        target = place if place.startswith("/") else WORK + "/" + place
+    for number, mount in enumerate(mounts):
+        target = mount.place if mount.is_absolute else WORK + "/" + mount.place
         found.append((mount_source(run, number, mount), target))
     return found
 
 
-def mount_source(run: RunFolder, number: int, mount: Dict[str, Any]) -> str:
+def mount_source(run: RunFolder, number: int, mount: ResolvedMount) -> str:
     """Where a mount's files lie on the host: a folder, or one file in a folder of its own."""
     folder = os.path.join(run.path, "mounts", str(number))
-    return os.path.join(folder, mount["file"]) if mount["file"] else folder
+    return os.path.join(folder, mount.file) if mount.file else folder
 
 
 def _bare(id: str) -> str:

@@ -1,10 +1,4 @@
-"""A run's environment: what it is, its hash, and the Dockerfile that makes it. Executes nothing.
-
-    image           a base image the user named, or None for the bundled one
-    base            the image under the bundled one, such as python:3.12-slim
-    variant         "cpu" or "gpu": which requirements the bundled image installs
-    context         digest of the tree that holds docker/ and trainer/
-    apt, pip        packages; requirements: the text of a requirements file
+"""A run's environment: its hash, and the Dockerfile that makes it. Executes nothing.
 
 Standard library only; Python >= 3.8.
 """
@@ -13,32 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any
+
+from ...shared.spec import EnvironmentSpec, RunSpec
 
 FORMAT = 1
 
 
-class Environment(NamedTuple):
-    image: Optional[str]
-    base: str
-    variant: str
-    context: str
-    apt: List[str]
-    pip: List[str]
-    requirements: str
+class Environment(EnvironmentSpec):
+    """What was asked for, with the names that follow from it."""
 
     @classmethod
-    def of(cls, spec: Dict[str, Any]) -> "Environment":
-        about = spec["environment"]
-        return cls(
-            about.get("image"),
-            about["base"],
-            about["variant"],
-            about["context"],
-            list(about.get("apt", [])),
-            list(about.get("pip", [])),
-            about.get("requirements") or "",
-        )
+    def of(cls, spec: RunSpec) -> "Environment":
+        return cls(*spec.environment)
 
     @property
     def plain(self) -> bool:

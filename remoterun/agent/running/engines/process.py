@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Dict, List, Optional
+from typing import Dict, List, Optional
 
 from ...shared.files import locked, read_json, remove_tree, write_whole
+from ...shared.spec import RunSpec
 from ...shared.tree import Manifest
 from ...store.home import Home
 from ...store.run_folder import RunFolder
@@ -36,7 +37,7 @@ class ProcessEngine:
     def problem(self) -> Optional[str]:
         return None
 
-    def build(self, run: RunFolder, spec: Dict[str, Any], job: BuildJob) -> None:
+    def build(self, run: RunFolder, spec: RunSpec, job: BuildJob) -> None:
         environment = Environment.of(spec)
         if environment.image:
             raise EngineError(
@@ -58,31 +59,31 @@ class ProcessEngine:
             if not os.path.exists(ready):
                 self._make(environment, folder, job, lock)
 
-    def mount(self, run: RunFolder, spec: Dict[str, Any]) -> None:
+    def mount(self, run: RunFolder, spec: RunSpec) -> None:
         writable = os.geteuid() == 0  # root may write what is read-only: that must not be a blob of the home
-        for mount in spec["mounts"]:
-            place = mount["place"]
-            if place.startswith("/"):
+        for mount in run.mounts():
+            place = mount.place
+            if mount.is_absolute:
                 raise EngineError(
                     "the engine `process` can't mount at an absolute path (%s)" % place,
                     hint="mount it at a relative one, or use a machine with Docker",
                 )
-            make_mount_point(run.work, place, bool(mount["file"]))
+            make_mount_point(run.work, place, bool(mount.file))
             target = os.path.join(run.work, place)
-            if mount["file"]:
+            if mount.file:
                 os.unlink(target)
                 target = os.path.dirname(target)
-            manifest = self.home.blobs.tree(mount["tree"])
-            if mount["file"]:
+            manifest = self.home.blobs.tree(mount.tree)
+            if mount.file:
                 entry = manifest.entries[0]
                 manifest = Manifest([entry._replace(path=os.path.basename(place))])
             self.home.checkout(manifest, target, private=writable)
 
-    def start(self, run: RunFolder, spec: Dict[str, Any], gpus: List[str]) -> None:
+    def start(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> None:
         if self.look(run).presence is not Presence.ABSENT:
             return
-        prepare_io(run, spec["command"], dict(spec["env"]))
-        place = os.path.join(run.work, spec["workdir"]) if spec["workdir"] else run.work
+        prepare_io(run, spec, run.values())
+        place = os.path.join(run.work, spec.workdir) if spec.workdir else run.work
         process = subprocess.Popen(
             ["/bin/sh", os.path.join(run.io, "wrapper.sh"), run.io, place],
             stdin=subprocess.DEVNULL,
@@ -195,7 +196,7 @@ class ProcessEngine:
             raise EngineError("building the environment failed", job.tail())
         write_whole(os.path.join(folder, "ready"), b"")
 
-    def _variables(self, run: RunFolder, spec: Dict[str, Any], gpus: List[str]) -> Dict[str, str]:
+    def _variables(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> Dict[str, str]:
         environment = Environment.of(spec)
         venv = os.path.join(self._venv(environment), "venv")
         variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}

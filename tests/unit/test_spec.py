@@ -1,0 +1,158 @@
+"""A run's spec: what is written is read again, what can't be right is refused, and old ones stay readable."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from remoterun.agent.shared import spec as spec_module
+from remoterun.agent.shared.spec import (
+    FORMAT,
+    EnvironmentSpec,
+    GitState,
+    MountSpec,
+    ResolvedMount,
+    ResourceRef,
+    RunSpec,
+    SpecError,
+    Submission,
+    decode_resolved,
+    encode_resolved,
+    resolved_of_format_1,
+    values_of_format_1,
+)
+from tests.workshop import spec_of
+
+DIGEST = "ab" * 32
+FULL = RunSpec(
+    key="abcdefgh",
+    number=7,
+    created=1.5,
+    machine="box",
+    command="python train.py\n",
+    environment=EnvironmentSpec("me/mine:1", "python:3.12-slim", "gpu", DIGEST, ("git",), ("a==1",), "b\n"),
+    workdir="sub/dir",
+    source=DIGEST,
+    mounts=(
+        MountSpec("uploads/doom/x", "data", "sub/dir/data", ResourceRef("upload", "doom", sub="x", version=2)),
+        MountSpec("runs/3", "/abs", "/abs", ResourceRef("run", key="zyxwvuts", number=3)),
+    ),
+    env=(("PYTHONUNBUFFERED", "1"),),
+    asked_env=("TOKEN",),
+    engine="docker",
+    gpus=2,
+    slots=1,
+    timeout=90.0,
+    description="a run",
+    labels=("one", "two"),
+    git=GitState("c0ffee", "main", "git@example.org:x", True, DIGEST),
+)
+
+
+@pytest.mark.parametrize("spec", [FULL, spec_of()])
+def test_what_is_written_is_read_again(spec: RunSpec) -> None:
+    assert RunSpec.decode(spec.encode()) == spec
+    assert json.loads(spec.encode())["format"] == FORMAT
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The record of `FULL` with one field of it, such as "git.diff", replaced."""
+    record: dict[str, Any] = json.loads(FULL.encode())
+    *folders, name = path.split(".")
+    place: Any = record
+    for folder in folders:
+        place = place[int(folder) if folder.isdigit() else folder]
+    place[name] = value
+    return record
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("key", "../../etc"), ("key", None), ("number", -1), ("number", True), ("created", float("nan")),
+        ("created", 10**400), ("machine", 7), ("command", "a\0b"), ("command", None), ("workdir", "../x"),
+        ("workdir", "/abs"), ("source", "no digest"), ("mounts", {}), ("mounts", [7]), ("mounts.0.place", "../x"),
+        ("mounts.0.place", "/../x"), ("mounts.0.resource", None), ("mounts.0.resource.kind", "bucket"),
+        ("mounts.0.resource.sub", "a/../../b"), ("mounts.0.resource.version", "1"), ("env", []),
+        ("env", {"X;Y": "1"}), ("env", {"X": "a\0b"}), ("env", {"X": 1}), ("env", {"X": "x" * (128 << 10)}),
+        ("asked_env", ["X Y"]), ("asked_env", "TOKEN"), ("environment", None), ("environment.context", ""),
+        ("environment.variant", "tpu"), ("environment.apt", ["-o=x"]), ("environment.pip", ["a\0b"]),
+        ("engine", ""), ("engine", "a/b"), ("gpus", -1), ("gpus", 1.5), ("slots", 0), ("timeout", 0),
+        ("timeout", -5), ("timeout", float("inf")), ("timeout", "1h"), ("description", 7), ("labels", [1]),
+        ("labels", ["a\0b"]), ("git", []), ("git.commit", None), ("git.dirty", 1), ("git.diff", "x"),
+    ],
+)  # fmt: skip
+def test_a_field_that_cannot_be_right(path: str, value: Any) -> None:
+    with pytest.raises(SpecError):
+        RunSpec.from_record(changed(path, value))
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"7", b"\xff", b"[" * 100_000, b'{"format": 2}'])
+def test_what_is_no_spec(data: bytes) -> None:
+    with pytest.raises(SpecError):
+        RunSpec.decode(data)
+
+
+def test_a_spec_of_a_newer_remoterun() -> None:
+    with pytest.raises(SpecError, match="spec format 3 is of a newer remoterun"):
+        RunSpec.from_record(changed("format", 3))
+
+
+def test_a_spec_of_format_1() -> None:
+    """Runs made by an earlier version: the values and the resolved mounts stood in the spec."""
+    record = changed("format", 1)
+    record.update(env={"PYTHONUNBUFFERED": "1", "TOKEN": "secret", "X;Y": "odd"}, labels=[1, "two"], timeout=-5)
+    for mount in record["mounts"]:
+        mount.update(tree=DIGEST, file="")
+    spec = RunSpec.from_record(record)
+    assert spec == FULL._replace(labels=("1", "two"), timeout=None)
+    assert "secret" not in repr(spec)
+    data = json.dumps(record).encode()
+    assert values_of_format_1(data) == {"TOKEN": "secret"}
+    assert resolved_of_format_1(data) == (ResolvedMount("sub/dir/data", DIGEST), ResolvedMount("/abs", DIGEST))
+    assert values_of_format_1(FULL.encode()) == {}
+
+
+def test_no_error_names_a_value() -> None:
+    with pytest.raises(SpecError) as caught:
+        Submission(FULL, {"TOKEN": "secret\0"}, b"").encode()
+    assert "TOKEN" in str(caught.value) and "secret" not in str(caught.value)
+
+
+class TestSubmission:
+    def test_what_is_written_is_read_again(self) -> None:
+        asked = Submission(FULL, {"TOKEN": "s'ecret"}, b"a manifest")
+        assert Submission.decode(asked.encode()) == asked
+
+    @pytest.mark.parametrize("keep", range(0, 40, 3))
+    def test_one_that_is_cut(self, keep: int) -> None:
+        whole = Submission(FULL, {"TOKEN": "s'ecret"}, b"").encode()
+        for body in (whole[:keep], whole[: -keep - 1]):
+            with pytest.raises(SpecError):
+                Submission.decode(body)
+
+    def test_one_that_is_too_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(spec_module, "MOST_BYTES", 1 << 20)
+        with pytest.raises(SpecError, match="1 are allowed"):
+            Submission(FULL._replace(command="x" * (1 << 20)), {}, b"").encode()
+
+
+def test_resolved_mounts() -> None:
+    mounts = (ResolvedMount("data", DIGEST), ResolvedMount("/abs/f", DIGEST, "f"))
+    assert decode_resolved(encode_resolved(mounts)) == mounts
+    with pytest.raises(SpecError):
+        decode_resolved(b'[{"place": "../x", "tree": "%s"}]' % DIGEST.encode())
+
+
+@pytest.mark.parametrize(
+    ("resource", "typed"),
+    [
+        (ResourceRef("upload", "doom", sub="a/b"), "uploads/doom/a/b"),
+        (ResourceRef("run", key="abcdefgh", number=3), "runs/3"),
+        (ResourceRef("run", key="abcdefgh"), "runs/abcdefgh"),
+    ],
+)
+def test_a_resource(resource: ResourceRef, typed: str) -> None:
+    assert ResourceRef.from_record(resource.to_record()) == resource and resource.typed == typed
