@@ -144,6 +144,11 @@ class MachineType:
     python: str | None = None
     connect_timeout: float = 10.0
 
+    @property
+    def reached_by(self) -> str:
+        """The kind of host that it is, a key of `hosts.HOSTS`."""
+        return "local" if self.host is None else "ssh"
+
     def record(self) -> dict[str, Any]:
         """As JSON, for the registry: a run must be found again when the configuration has changed."""
         return {name: value for name, value in self.__dict__.items() if value is not None}

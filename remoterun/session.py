@@ -6,51 +6,14 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from remoterun.agent.shared.protocol import VERSION, Cancelled, Link, LinkClosed, RemoteError, Stream
-from remoterun.config import Config
 from remoterun.errors import AgentError, HostError, LinkLost, NotFound, RemoterunError, TransferError, UsageError
 from remoterun.hosts.base import Host
 from remoterun.model import MachineType, Upload
 
-if TYPE_CHECKING:
-    from remoterun.hosts.ssh.known_hosts import UnknownHostKey
-
 HELLO_TIMEOUT = 30.0
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """How to ask a person. None: nobody is there to ask."""
-
-    confirm_host_key: Callable[[UnknownHostKey], bool] | None = None
-    ask_passphrase: Callable[[str], str | None] | None = None
-    ask_password: Callable[[str], str | None] | None = None
-
-
-def host_of(machine: MachineType, config: Config, prompts: Prompts) -> Host:
-    """The host that a machine type stands for. Opens nothing."""
-    if machine.host is None:
-        from pathlib import Path
-
-        from remoterun.hosts.local import LocalHost
-
-        home = Path(machine.home).expanduser().absolute() if machine.home else config.home
-        return LocalHost(home, machine.name)
-    from remoterun.hosts.ssh.host import Deadlines, SSHHost
-
-    return SSHHost(
-        machine.host,
-        home=machine.home or ".remoterun",
-        python=machine.python or "python3",
-        deadlines=Deadlines(connect=machine.connect_timeout, banner=machine.connect_timeout),
-        config_file=config.ssh_config,
-        confirm=prompts.confirm_host_key,
-        ask_passphrase=prompts.ask_passphrase,
-        ask_password=prompts.ask_password,
-    )
 
 
 class Session:

@@ -1,4 +1,4 @@
-"""The names in a user's ssh configuration, for messages and completion; `ssh_config.resolve` knows what each means."""
+"""The names in a user's ssh configuration, for messages and completion. `hosts.ssh.config` resolves them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import re
 import shlex
 from pathlib import Path
 
-_DEPTH = 4
+_DEPTH = 4  # of files that include each other
 
 
 def aliases(config_file: Path | None = None) -> list[str]:
-    """Names of `Host` lines, in order, patterns left out; `Include` is followed. Empty when there is no file."""
+    """The names of `Host` lines, in order, without patterns; `Include` is followed. [] when there is no file."""
     found: list[str] = []
     _collect(config_file or Path.home() / ".ssh" / "config", found, _DEPTH)
     return list(dict.fromkeys(found))

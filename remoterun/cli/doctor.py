@@ -1,4 +1,4 @@
-"""The client's half of `doctor`: can the machine be reached, and does its clock agree; the agent knows the rest."""
+"""The client's half of `doctor`: whether the machine can be reached and its clock agrees. The agent checks the rest."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from remoterun.errors import AgentError, AuthenticationError, HostError, HostKey
 from remoterun.model import MachineType
 
 CLOCK_TOLERANCE = 5.0
+"""Seconds."""
 
 _FAULTS: dict[type[HostError], str] = {
     HostUnreachable: "link",
@@ -20,7 +21,10 @@ _FAULTS: dict[type[HostError], str] = {
 
 
 def examine(client: Client, machine: MachineType) -> list[dict[str, Any]]:
-    """Checks with name, ok (None: not needed), detail, fix; those that a fault makes impossible are left out."""
+    """Checks with name, ok (None: neither good nor a fault), detail, fix.
+
+    Those that a fault makes impossible are left out. Blocks for as long as the connection's deadlines allow.
+    """
     begun = time.monotonic()
     try:
         client.machines.session(machine)
@@ -30,6 +34,7 @@ def examine(client: Client, machine: MachineType) -> list[dict[str, Any]]:
     checks: list[dict[str, Any]] = []
     if machine.host is not None:
         checks += [_good("link", f"{machine.host} answered in {took:.2f} s"), _good("host key", "known and the same")]
+        checks += packets()
     asked = time.time()
     found = client.machines.doctor(machine)
     answered = time.time()
@@ -39,6 +44,17 @@ def examine(client: Client, machine: MachineType) -> list[dict[str, Any]]:
         else:
             checks.append(check)
     return checks
+
+
+def packets() -> list[dict[str, Any]]:
+    """A line where the quick packet path is off, which makes transfers slower and nothing else."""
+    from remoterun.hosts.ssh import internals
+
+    missing = internals.missing()
+    if not missing:
+        return []
+    detail = f"paramiko's own; the quick path needs paramiko 5 (this one has no {missing[0]})"
+    return [{"name": "packets", "ok": None, "detail": detail, "fix": None}]
 
 
 def _unreachable(error: HostError) -> list[dict[str, Any]]:

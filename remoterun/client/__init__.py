@@ -23,8 +23,8 @@ from remoterun.client.runs import Item, LogBytes, Note, Runs, StateChange
 from remoterun.client.uploads import Uploaded, Uploads
 from remoterun.config import Config
 from remoterun.errors import TransferError
+from remoterun.hosts.base import Prompts
 from remoterun.registry import Registry
-from remoterun.session import Prompts
 from remoterun.transfer import Fetched
 from remoterun.upkeep import Checked, Collected, Usage
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, TypeVar
 from remoterun import config as configuration
 from remoterun import machines
 from remoterun.errors import UsageError
+from remoterun.hosts import host_of
+from remoterun.hosts.base import Prompts
 from remoterun.model import MachineType
 from remoterun.registry import Registry
-from remoterun.session import Prompts, Session, host_of
+from remoterun.session import Session
 
 if TYPE_CHECKING:
     from remoterun.hosts.base import Host

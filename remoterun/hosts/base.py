@@ -7,9 +7,27 @@ A `Host` opens `Pipe`s. A pipe is a byte stream to and from one `agent serve` pr
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from remoterun.agent.shared.protocol import MAGIC
+
+if TYPE_CHECKING:
+    from remoterun.hosts.ssh.known_hosts import UnknownHostKey
+
+KEPT = 64 << 10
+"""Bytes that are kept of what a host prints beside the agent's frames: before the first one, and as errors."""
+TAIL = 4096
+"""Bytes of that which an error shows as evidence."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """How to ask a person. None: nobody is there to ask, and the answer is no."""
+
+    confirm_host_key: Callable[[UnknownHostKey], bool] | None = None
+    ask_passphrase: Callable[[str], str | None] | None = None
+    ask_password: Callable[[str], str | None] | None = None
 
 
 class Pipe(Protocol):
@@ -20,10 +38,10 @@ class Pipe(Protocol):
         ...
 
     def pump(self, taker: Callable[[memoryview], None]) -> None:
-        """Give `taker` all that comes, as it comes, until the other side is gone; blocks. Nobody reads beside it.
+        """Give `taker` all that comes, as it comes, until the other side is gone; blocks. Meanwhile nothing may `read`.
 
-        `taker` may be called on another thread, one call after the other; it doesn't block, and keeps nothing of what
-        it is given. What it raises ends this, and is raised.
+        `taker` may be called on another thread, one call after the other. It must not block, and must not keep the
+        memory that it is given. When it raises, `pump` ends and raises the same.
         """
         ...
 
@@ -62,30 +80,34 @@ class Host(Protocol):
         ...
 
     def close(self) -> None:
-        """Drop what `open` keeps for the next call. May be called twice."""
+        """Drop the connections that `open` keeps for its next call. May be called twice."""
         ...
 
 
 def await_agent(pipe: Pipe) -> None:
-    """Read until the agent's first bytes (`protocol.MAGIC`), past whatever a login shell's start-up files print.
+    """Read until the agent's first bytes (`protocol.MAGIC`), past what a login shell's start-up files print.
 
-    The pipe then stands at the first frame. Raises `AgentSilent` when the pipe ends, or 64 KiB come, without it; the
-    exception's `heard` holds the tail of what came instead.
+    The pipe then stands at the first frame. Raises `AgentSilent` when the pipe ends, or `KEPT` bytes come, without
+    them. Blocks as long as the pipe's `read` does: whoever opens the pipe sets a deadline for it.
     """
     heard = bytearray()
-    while len(heard) < 65536:
-        data = pipe.read(1)  # byte by byte, so that nothing of the first frame is taken; MAGIC comes first, normally
+    while len(heard) < KEPT:
+        data = pipe.read(1)  # byte by byte, so that nothing of the first frame is taken; normally MAGIC comes first
         if not data:
             break
         heard += data
         if heard.endswith(MAGIC):
             return
-    raise AgentSilent(bytes(heard[-4096:]))
+    raise AgentSilent(bytes(heard[-TAIL:]), endless=len(heard) >= KEPT)
 
 
 class AgentSilent(Exception):
-    """The program that was started isn't a running agent. Each host turns it into its own `HostError`."""
+    """The program that was started isn't a running agent. Each host turns it into its own `HostError`.
 
-    def __init__(self, heard: bytes) -> None:
+    `heard` is the end of what it wrote instead; `endless` means that it wrote `KEPT` bytes, and may still write.
+    """
+
+    def __init__(self, heard: bytes, *, endless: bool) -> None:
         super().__init__(heard)
         self.heard = heard.decode("utf-8", "replace").strip()
+        self.endless = endless

@@ -4,27 +4,51 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import subprocess
 import sys
-import tempfile
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from remoterun.agent.shared.files import write_whole
 from remoterun.errors import AgentError, LinkLost
-from remoterun.hosts.base import AgentSilent, Pipe, await_agent
+from remoterun.hosts.base import KEPT, TAIL, AgentSilent, Pipe, await_agent
 from remoterun.hosts.bundle import FLAGS, AgentBundle, agent_bundle
 
+if TYPE_CHECKING:
+    from remoterun.config import Config
+    from remoterun.hosts.base import Prompts
+    from remoterun.model import MachineType
+
+START_SECONDS = 30.0
+"""Until the agent's first bytes."""
 _READ = 256 << 10
+_CLOSE_SECONDS = 2.0  # for an agent whose input has ended, before it is killed
+
+
+def of_machine(machine: MachineType, config: Config, prompts: Prompts) -> LocalHost:
+    """The host that a machine type without a `host` stands for."""
+    home = Path(machine.home).expanduser().absolute() if machine.home else config.home
+    return LocalHost(home, machine.name)
 
 
 class LocalHost:
     """Starts the agent with this very Python. `home` is the folder the agent works in."""
 
-    def __init__(self, home: Path, name: str = "local", bundle: AgentBundle | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        name: str = "local",
+        bundle: AgentBundle | None = None,
+        start_seconds: float = START_SECONDS,
+    ) -> None:
         self._home = home
         self._name = name
         self._bundle = bundle
+        self._start_seconds = start_seconds
 
     @property
     def name(self) -> str:
@@ -33,26 +57,29 @@ class LocalHost:
     def open(self) -> Pipe:
         bundle = self._bundle or agent_bundle()
         program = self._home / "agent" / bundle.file_name
+        hint = "set REMOTERUN_HOME to a folder that you may write"
         try:
             if not program.exists():
                 program.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 write_whole(str(program), bundle.data, 0o700)
             pipe = ProcessPipe([sys.executable, *FLAGS, str(program), "serve", "--home", str(self._home)])
         except OSError as error:
-            raise AgentError(
-                f"the home `{self._home}` can't be used: {error.strerror}",
-                hint="set REMOTERUN_HOME to a folder that you may write",
-            )
+            raise AgentError(f"the home `{self._home}` can't be used: {error.strerror}", hint=hint)
+        pipe.give_up_at = time.monotonic() + self._start_seconds
         try:
             await_agent(pipe)
         except AgentSilent as silent:
             pipe.close()
-            said = pipe.diagnosis() or silent.heard
+            late = f" within {self._start_seconds:g} s" if pipe.late else ""
             raise AgentError(
-                "the agent does not start on this machine",
-                evidence=said,
-                hint="set REMOTERUN_HOME to a folder that you may write",
+                f"the agent does not start on this machine{late}",
+                evidence=pipe.diagnosis() or silent.heard or None,
+                hint=hint,
             )
+        except BaseException:
+            pipe.close()
+            raise
+        pipe.give_up_at = None
         return pipe
 
     def close(self) -> None:
@@ -60,26 +87,37 @@ class LocalHost:
 
 
 class ProcessPipe:
-    """The pipe to a child process."""
+    """The pipe to a child process. `give_up_at` (monotonic, None: never) ends a read after that time; `late` then is
+    True."""
 
     round_trip = 0.0
 
     def __init__(self, argv: list[str]) -> None:
-        self._said = ""
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the pipe
+        self.give_up_at: float | None = None
+        self.late = False
         self._process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._errors,
+            stderr=subprocess.PIPE,
             bufsize=0,
-            start_new_session=True,  # ^C is for us: the agent ends when its input does
+            start_new_session=True,  # ^C is for this process only: the agent ends when its input does
         )
         assert self._process.stdin is not None and self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._errors = bytearray()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def read(self, limit: int) -> bytes:
         try:
+            if self.give_up_at is not None:
+                patience = self.give_up_at - time.monotonic()
+                poll = select.poll()
+                poll.register(self._stdout, select.POLLIN)
+                if patience <= 0 or not poll.poll(patience * 1000):
+                    self.late = True
+                    return b""
             return os.read(self._stdout.fileno(), limit)
         except (OSError, ValueError):
             return b""
@@ -103,20 +141,22 @@ class ProcessPipe:
         with contextlib.suppress(OSError):
             self._stdin.close()
         try:
-            self._process.wait(timeout=2)
+            self._process.wait(timeout=_CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         with contextlib.suppress(OSError):
             self._stdout.close()
-        self._said = self.diagnosis()
-        self._errors.close()
 
     def diagnosis(self) -> str:
-        try:
-            with open(f"/proc/self/fd/{self._errors.fileno()}", "rb") as file:
-                return file.read()[-4096:].decode("utf-8", "replace").strip()
-        except (OSError, ValueError):
-            with contextlib.suppress(OSError, ValueError):
-                return os.pread(self._errors.fileno(), 4096, 0).decode("utf-8", "replace").strip()
-            return self._said
+        if self._process.poll() is not None:
+            self._listener.join(0.5)  # its last words may be on their way
+        return bytes(self._errors[-TAIL:]).decode("utf-8", "replace").strip()
+
+    def _listen(self) -> None:
+        """Keeps the end of what the process prints as errors, until the last process that could print has ended."""
+        assert self._process.stderr is not None
+        with self._process.stderr as errors:
+            while data := errors.read(KEPT):
+                self._errors += data
+                del self._errors[:-KEPT]

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,10 +21,13 @@ import pytest
 
 from remoterun.agent.shared.protocol import PIECE, Link, LinkClosed, RemoteError
 from remoterun.agent.shared.tree import Entry, Manifest
+from remoterun.config import Config
 from remoterun.errors import AgentError, HostError, LinkLost
-from remoterun.hosts.base import Host
+from remoterun.hosts import HOSTS, host_of
+from remoterun.hosts.base import Host, Prompts
 from remoterun.hosts.bundle import AgentBundle, agent_bundle
 from remoterun.hosts.local import LocalHost
+from remoterun.hosts.ssh.deadlines import Deadlines
 from remoterun.hosts.ssh.host import SSHHost
 from remoterun.model import MachineType
 from remoterun.session import Session
@@ -71,15 +75,19 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(params=["local", "ssh"])
 def make_host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeHost]:
-    """`make_host(bundle=None)`: a host whose agent works in `tmp_path/home`; closed at the end."""
+    """`make_host(bundle=None, seconds=30)`: a host whose agent works in `tmp_path/home`, and must speak in so many
+    seconds; closed at the end."""
     made: list[Host] = []
     config = request.getfixturevalue("sshd") if request.param == "ssh" else None
 
-    def make(bundle: AgentBundle | None = None) -> Host:
+    def make(bundle: AgentBundle | None = None, seconds: float = 30) -> Host:
         if config is None:
-            made.append(LocalHost(tmp_path / "home", bundle=bundle))
+            made.append(LocalHost(tmp_path / "home", bundle=bundle, start_seconds=seconds))
         else:
-            made.append(SSHHost("box", home=str(tmp_path / "home"), config_file=config, bundle=bundle))
+            deadlines = Deadlines(start=seconds)
+            made.append(
+                SSHHost("box", home=str(tmp_path / "home"), config_file=config, bundle=bundle, deadlines=deadlines)
+            )
         return made[-1]
 
     yield make
@@ -199,15 +207,48 @@ def test_write_blocks_until_all_is_taken(make_host: MakeHost) -> None:
 @pytest.mark.parametrize(
     "program", ["raise SystemExit('broken here')", "import time; print('no magic', flush=True)", "1/0", "syntax error"]
 )
-def test_a_program_that_is_no_agent(make_host: MakeHost, program: str) -> None:
+def test_a_program_that_is_not_an_agent(make_host: MakeHost, program: str) -> None:
+    with pytest.raises(AgentError) as caught:
+        make_host(bundle_of(program)).open()
+    assert caught.value.evidence
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import time; time.sleep(60)",
+        "import os\nwhile True: os.write(1, b'x' * 64000)",
+        "import os, time\nwhile True: os.write(1, b'x'); time.sleep(0.1)",
+        "import os, time\nwhile True: os.write(2, b'x' * 64000); time.sleep(0.01)",
+    ],
+    ids=["silent", "endless", "slow", "errors"],
+)
+def test_a_program_that_neither_speaks_nor_ends(make_host: MakeHost, program: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(AgentError) as caught:
+        make_host(bundle_of(program), seconds=1).open()
+    assert time.monotonic() - began < 10
+    assert len(caught.value.evidence or "") < 10_000
+
+
+def test_of_endless_errors_the_end_is_kept(make_host: MakeHost) -> None:
+    program = "import sys; sys.stderr.write('e' * 30_000_000 + 'last words'); sys.exit(1)"
+    tracemalloc.start()
+    try:
+        with pytest.raises(AgentError) as caught:
+            make_host(bundle_of(program)).open()
+        assert tracemalloc.get_traced_memory()[1] < 12_000_000
+    finally:
+        tracemalloc.stop()
+    assert caught.value.evidence and caught.value.evidence.endswith("last words")
+
+
+def bundle_of(program: str) -> AgentBundle:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(zipfile.ZipInfo("__main__.py"), program)
     data = buffer.getvalue()
-    host = make_host(AgentBundle(hashlib.sha256(data).hexdigest()[:16], data))
-    with pytest.raises(AgentError) as caught:
-        host.open()
-    assert caught.value.evidence
+    return AgentBundle(hashlib.sha256(data).hexdigest()[:16], data)
 
 
 def test_a_home_that_cannot_be(make_host: MakeHost, tmp_path: Path) -> None:
@@ -215,6 +256,13 @@ def test_a_home_that_cannot_be(make_host: MakeHost, tmp_path: Path) -> None:
     with pytest.raises(HostError) as caught:
         make_host().open()
     assert caught.value.hint or caught.value.evidence
+
+
+def test_a_machine_type_has_its_kind_of_host(make_host: MakeHost, tmp_path: Path) -> None:
+    host = make_host()
+    machine = MachineType("m", host="box" if isinstance(host, SSHHost) else None)
+    made = host_of(machine, Config(home=tmp_path), Prompts())
+    assert type(made) is type(host) and set(HOSTS) == {"local", "ssh"}
 
 
 def test_it_is_cheap_to_make(make_host: MakeHost, tmp_path: Path) -> None:

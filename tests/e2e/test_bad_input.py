@@ -18,8 +18,8 @@ import pytest
 
 from tests.conftest import require
 from tests.e2e.conftest import REMOTERUN, Place, make_place
-from tests.integration.test_ssh_host import SSHD, Keys, Server, _starter, free_port, make_key
 from tests.lab import Lab, LabHost
+from tests.sshd import SSHD, Keys, Server, free_port, make_key, starter
 
 MESSAGE = re.compile(r"^error: (.*)$", re.MULTILINE)
 TRACEBACK = re.compile("Traceback|has a fault")
@@ -191,7 +191,7 @@ def sshd(tmp_path: Path) -> Iterator[tuple[Server, Keys]]:
     keys = Keys(*(make_key(tmp_path / name) for name in ("user", "other", "host", "second")))
     (tmp_path / "sshd").mkdir()
     with contextlib.ExitStack() as stack:
-        yield _starter(tmp_path / "sshd", keys, stack)(), keys
+        yield starter(tmp_path / "sshd", keys, stack)(), keys
 
 
 def test_hosts_that_let_nobody_in(still: Place, sshd: tuple[Server, Keys]) -> None:

@@ -148,18 +148,31 @@ class TestResolve:
         found = resolve(SSHTarget("box"), config, ssh=ssh)
         assert found.proxy_command == "nc -x ada% 10.0.0.1 22"
 
-    @pytest.mark.parametrize("check", ["no", "off", "ask"])
-    def test_no_check_is_a_question(self, tmp_path: Path, ssh: str | None, check: str) -> None:
+    @pytest.mark.parametrize(
+        ("check", "expected"), [("no", HostKeyCheck.NO), ("off", HostKeyCheck.NO), ("ask", HostKeyCheck.ASK)]
+    )
+    def test_whether_the_host_key_is_checked(
+        self, tmp_path: Path, ssh: str | None, check: str, expected: HostKeyCheck
+    ) -> None:
         config = tmp_path / "config"
         config.write_text(f"StrictHostKeyChecking {check}\n")
-        assert resolve(SSHTarget("box"), config, ssh=ssh).host_key_check is HostKeyCheck.ASK
+        assert resolve(SSHTarget("box"), config, ssh=ssh).host_key_check is expected
+
+    @pytest.mark.parametrize("files", ["/dev/null", "none"])
+    def test_keys_that_ssh_writes_nowhere_are_kept_where_it_usually_does(
+        self, tmp_path: Path, ssh: str | None, files: str
+    ) -> None:
+        config = tmp_path / "config"
+        config.write_text(f"UserKnownHostsFile {files}\n")
+        found = resolve(SSHTarget("box"), config, ssh=ssh)
+        assert found.user_known_hosts == (Path.home() / ".ssh" / "known_hosts",) and found.writes_no_known_hosts
 
     def test_none_means_none(self, tmp_path: Path, ssh: str | None) -> None:
         config = tmp_path / "config"
-        config.write_text("IdentityAgent none\nProxyJump none\nProxyCommand none\nUserKnownHostsFile none\n")
+        config.write_text("IdentityAgent none\nProxyJump none\nProxyCommand none\nGlobalKnownHostsFile none\n")
         found = resolve(SSHTarget("box"), config, ssh=ssh)
         assert found.agent_socket is None and found.jumps == () and found.proxy_command is None
-        assert found.user_known_hosts == ()
+        assert found.global_known_hosts == ()
 
 
 @pytest.mark.skipif(SSH is None, reason="no ssh here")

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remoterun.errors import UsageError
-from remoterun.hosts.ssh import host as ssh
+from remoterun.hosts.ssh.command_line import command_line, login_relative
+from remoterun.hosts.ssh.installation import SCRIPT
 
 SHELLS = [name for name in ("sh", "bash", "dash", "zsh", "ksh", "busybox", "fish", "tcsh", "csh") if shutil.which(name)]
 WORDS = st.lists(
@@ -30,25 +31,25 @@ def taken_apart(shell: str, line: str) -> list[str]:
 @pytest.mark.parametrize("shell", SHELLS)
 @settings(max_examples=40, deadline=None)
 @given(words=WORDS)
-def test_every_shell_takes_them_apart_as_they_were(shell: str, words: list[str]) -> None:
+def test_every_shell_splits_them_into_the_same_words(shell: str, words: list[str]) -> None:
     program = shutil.which("printf")
     assert program is not None
-    assert taken_apart(shell, ssh.command_line([program, r"%s\0", *words])) == words
+    assert taken_apart(shell, command_line([program, r"%s\0", *words])) == words
 
 
 def test_plain_words_stay_readable() -> None:
-    line = ssh.command_line(["python3", ".remoterun/agent/0a.pyz", "serve", "--home", "a b"])
+    line = command_line(["python3", ".remoterun/agent/0a.pyz", "serve", "--home", "a b"])
     assert line == "python3 .remoterun/agent/0a.pyz serve --home 'a b'"
 
 
 @pytest.mark.parametrize("word", ["a\nb", "a\rb", "a\0b"])
 def test_a_line_break_is_refused(word: str) -> None:
     with pytest.raises(UsageError):
-        ssh.command_line(["echo", word])
+        command_line(["echo", word])
 
 
 def test_the_installer_needs_no_quoting_that_a_shell_may_not_know() -> None:
-    assert not set(ssh._INSTALL) & set("'\\!\n")
+    assert not set(SCRIPT) & set("'\\!\n")
 
 
 @pytest.mark.parametrize(
@@ -64,10 +65,10 @@ def test_the_installer_needs_no_quoting_that_a_shell_may_not_know() -> None:
     ],
 )
 def test_paths_from_the_login_folder(path: str, expected: str) -> None:
-    assert ssh.login_relative(path) == expected
+    assert login_relative(path) == expected
 
 
 @pytest.mark.parametrize("path", ["", "~", "~/", ".", "~bob/x"])
-def test_paths_that_are_none(path: str) -> None:
+def test_paths_that_are_refused(path: str) -> None:
     with pytest.raises(UsageError):
-        ssh.login_relative(path)
+        login_relative(path)

@@ -1,7 +1,7 @@
 """What `user@host` or an alias means: the target as typed, and OpenSSH's settings for it.
 
-The `ssh` program itself resolves them (`ssh -G`, 8 ms, every keyword of `ssh_config` incl. Include and
-Match); without it paramiko's parser does, which knows no Include. Nothing is connected here.
+The `ssh` program itself resolves them (`ssh -G`, 8 ms, every keyword of `ssh_config`, Include and Match too). Where
+there is no such program paramiko's parser does, which ignores Include. Nothing is connected here.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ DEFAULT_IDENTITIES = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_e
 
 @dataclass(frozen=True)
 class SSHTarget:
-    """`[user@]host[:port]` as typed. `host` may be an alias of `~/.ssh/config`; IPv6 stands without
-    brackets."""
+    """`[user@]host[:port]` as typed. `host` may be an alias of `~/.ssh/config`; an IPv6 address has no brackets."""
 
     host: str
     user: str | None = None
@@ -49,7 +48,9 @@ class SSHTarget:
             if has_port:
                 host, _, port = host.partition(":")
         if not host or host.startswith("-") or re.search(r"[\[\]\s\x00-\x1f\x7f'\"`$\\;&<>|(){}/]", host):
-            raise UsageError(f"`{text}` names no machine", hint="write `user@host`, `user@host:port` or an alias")
+            raise UsageError(
+                f"`{text}` is not the name of a machine", hint="write `user@host`, `user@host:port` or an alias"
+            )
         if at and (not user or user.startswith("-") or re.search(r"[\s\x00-\x1f\x7f'\"`$;&<>|(){}]", user)):
             raise UsageError(f"`{text}` has no usable user name before the `@`", hint="write `user@host`")
         if has_port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
@@ -67,12 +68,13 @@ class HostKeyCheck(enum.Enum):
     REFUSE = "yes"
     ASK = "ask"
     ACCEPT_NEW = "accept-new"
+    NO = "no"
+    """ssh would accept any key, of any machine that answers. It is treated as ASK."""
 
 
 @dataclass(frozen=True)
 class SSHSettings:
-    """Everything of `ssh_config` that this program acts on, for one target. Paths are absolute, tokens
-    expanded."""
+    """Everything of `ssh_config` that remoterun acts on, for one target. Paths are absolute, tokens expanded."""
 
     target: SSHTarget
     hostname: str
@@ -85,7 +87,8 @@ class SSHSettings:
     agent_socket: str | None = None
     jumps: tuple[SSHTarget, ...] = ()
     proxy_command: str | None = None
-    user_known_hosts: tuple[Path, ...] = ()
+    user_known_hosts: tuple[Path, ...] = ()  # `resolve` gives at least one
+    writes_no_known_hosts: bool = False  # the configuration says so, with `/dev/null` or `none`; remoterun does
     global_known_hosts: tuple[Path, ...] = ()
     host_key_alias: str | None = None
     host_key_check: HostKeyCheck = HostKeyCheck.ASK
@@ -104,12 +107,10 @@ class SSHSettings:
 
 
 def resolve(target: SSHTarget, config_file: Path | None = None, *, ssh: str | None = "ssh") -> SSHSettings:
-    """The settings that `ssh` would use. `config_file` stands in for the user's and the system's (as `ssh
-    -F`).
+    """The settings that `ssh` would use. `config_file` is read instead of the user's and the system's (as `ssh -F`).
 
     Blocks for some milliseconds (10 s at most). Raises `ConfigError` where the configuration can't be read.
-    `$HOME` decides where `~/.ssh` is, also where it differs from the password file, which ssh itself would
-    follow.
+    `$HOME` decides where `~/.ssh` is, even where it differs from the password file, which ssh itself follows.
     """
     program = shutil.which(ssh) if ssh else None
     if config_file is None and _home_is_elsewhere():
@@ -195,6 +196,8 @@ def _settings(target: SSHTarget, options: Mapping[str, Sequence[str]]) -> SSHSet
     proxy = one("proxycommand")
     timeout = one("connecttimeout")
     check = one("stricthostkeychecking", "ask").lower()
+    known_hosts = _files(one("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2"), tokens)
+    kept_known_hosts = tuple(file for file in known_hosts if file != Path(os.devnull))
     return SSHSettings(
         target=target,
         hostname=hostname,
@@ -207,13 +210,17 @@ def _settings(target: SSHTarget, options: Mapping[str, Sequence[str]]) -> SSHSet
         agent_socket=_agent_socket(one("identityagent"), tokens),
         jumps=() if jumps.lower() in ("", "none") else tuple(map(SSHTarget.parse, jumps.split(","))),
         proxy_command=None if proxy.lower() in ("", "none") else tokens.expand(proxy),
-        user_known_hosts=_files(one("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2"), tokens),
+        user_known_hosts=kept_known_hosts or (Path.home() / ".ssh" / "known_hosts",),
+        writes_no_known_hosts=not kept_known_hosts,
         global_known_hosts=_files(one("globalknownhostsfile", "/etc/ssh/ssh_known_hosts"), tokens),
         host_key_alias=None if alias.lower() in ("", "none") else alias,
         host_key_check={
             "yes": HostKeyCheck.REFUSE,
             "true": HostKeyCheck.REFUSE,
             "accept-new": HostKeyCheck.ACCEPT_NEW,
+            "no": HostKeyCheck.NO,
+            "off": HostKeyCheck.NO,
+            "false": HostKeyCheck.NO,
         }.get(check, HostKeyCheck.ASK),
         hash_known_hosts=flag("hashknownhosts"),
         batch_mode=flag("batchmode"),
@@ -226,7 +233,7 @@ def _settings(target: SSHTarget, options: Mapping[str, Sequence[str]]) -> SSHSet
 
 @dataclass(frozen=True)
 class _Tokens:
-    """ssh's `%h` and friends, `~` and `${NAME}`."""
+    """What replaces ssh's `%h` and the other tokens, `~` and `${NAME}`."""
 
     alias: str
     hostname: str
@@ -265,7 +272,8 @@ def _agent_socket(value: str, tokens: _Tokens) -> str | None:
 
 
 def _files(value: str, tokens: _Tokens) -> tuple[Path, ...]:
-    """`ssh -G` prints several names with a blank between, unquoted; a new name starts with `/` or `~`."""
+    """The files in a value of `ssh -G`, which separates names by a blank and quotes nothing: a name begins with `/` or
+    `~`."""
     if value.lower() == "none":
         return ()
     paths = [tokens.path(name) for name in re.split(r"\s+(?=[/~\"])", value)]

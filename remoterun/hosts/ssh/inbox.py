@@ -1,4 +1,4 @@
-"""What comes over one SSH channel: kept until it is read, or given to a taker as it comes."""
+"""The data that comes over one SSH channel: kept until it is read, or given to a taker as it comes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from paramiko.buffered_pipe import BufferedPipe
 
 
 class Inbox(BufferedPipe):  # type: ignore[misc]  # paramiko has no types
-    """Stands for `Channel.in_buffer`. Without a taker it is paramiko's; with one, nothing waits in it."""
+    """Replaces `Channel.in_buffer`. Without a taker it is paramiko's buffer; with one, it keeps nothing."""
 
     def __init__(self) -> None:
         super().__init__()
         self._taker: Callable[[memoryview], None] | None = None
         self._taking = threading.Lock()
         self.failure: BaseException | None = None
-        """What the taker raised; it is given nothing more then."""
+        """What the taker raised; after that it is given nothing more."""
 
     def give(self, taker: Callable[[memoryview], None]) -> None:
-        """Give `taker` what is kept, and from now on what comes, on the thread that brings it."""
+        """Give `taker` what is kept, and from now on what comes, on the thread that reads for all channels."""
         with self._taking:
             kept = self.empty()
             self._taker = taker
@@ -34,7 +34,7 @@ class Inbox(BufferedPipe):  # type: ignore[misc]  # paramiko has no types
                 self._give(memoryview(data))
 
     def wait(self, timeout: float) -> bool:
-        """Whether nothing more will come, or the taker failed, within `timeout` seconds."""
+        """Blocks until nothing more will come, or the taker has failed; False if neither within `timeout` s."""
         with self._cv:
             return bool(self._cv.wait_for(lambda: self._closed or self.failure is not None, timeout))
 
@@ -44,7 +44,7 @@ class Inbox(BufferedPipe):  # type: ignore[misc]  # paramiko has no types
             return
         try:
             self._taker(data)
-        except BaseException as error:  # noqa: BLE001 - it is the taker's, not of the thread that reads for all channels
+        except BaseException as error:  # noqa: BLE001 - it belongs to the taker, not to the thread that reads for all channels
             self.failure = error
             with self._cv:
                 self._cv.notify_all()

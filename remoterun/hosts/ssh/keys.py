@@ -1,4 +1,4 @@
-"""The keys to offer to a host, in the order that gets in before sshd has heard too many (MaxAuthTries, 6)."""
+"""The keys to offer to a host, those that most likely fit first: sshd hangs up after six (MaxAuthTries)."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class KeyRing:
     _declined: set[Path] = field(default_factory=set)
 
     def offers(self, settings: SSHSettings, notes: list[str]) -> Generator[Identity, None, None]:
-        """The identities, best first, each loaded when it is asked for. `notes` gets a line per key left out.
+        """The identities, best first, each loaded only when it is reached. What can't be used leaves a line in `notes`.
 
-        Configured files come first, each with the agent's help where the agent has it, then the agent's
-        others, then default files that need a passphrase: the agent's many keys can't use up the tries of the
-        one that fits.
+        Key files come first; where the agent holds a file's key, the agent signs. Then come the agent's other keys,
+        and at last default files that need a passphrase. So the agent's many keys don't use up sshd's limit of tries
+        before the configured key is offered.
         """
         agent = _agent(settings, notes)
         try:
@@ -98,7 +98,7 @@ class KeyRing:
                 notes.append(f"{file.path}: not a key that can be used here ({error})")
                 return None
         if self.ask is None or settings.batch_mode:
-            notes.append(f"{file.path}: needs a passphrase, and there is no terminal to ask for it")
+            notes.append(f"{file.path}: needs a passphrase, and there is no terminal to ask on")
             return None
         if file.path in self._declined:
             notes.append(f"{file.path}: no passphrase given")
@@ -119,6 +119,8 @@ class KeyRing:
 
 @dataclass(frozen=True)
 class _KeyFile:
+    """A file of the configuration, or of ssh's defaults. `private` is None where only the public half exists."""
+
     path: Path
     private: bytes | None
     encrypted: bool
@@ -146,7 +148,7 @@ class _KeyFile:
 
 
 class _Agent(AgentSSH):  # type: ignore[misc]  # paramiko has no types
-    """An agent at a socket of our choice; paramiko's own reads the environment only."""
+    """The agent at a given socket; paramiko's own class takes only the socket in the environment."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -165,8 +167,12 @@ class _Agent(AgentSSH):  # type: ignore[misc]  # paramiko has no types
 
 
 class _AgentIdentity(AgentKey):  # type: ignore[misc]
-    """An agent's key whose refusal to sign costs one try, not the connection: paramiko signs in its own
-    thread."""
+    """An agent's key. When the agent refuses to sign, an empty signature is sent, which costs one try.
+
+    An exception would end the connection, because paramiko signs in the thread that reads.
+    """
+
+    public_blob: paramiko.pkey.PublicBlob | None = None  # before 5.1, paramiko asks for it and doesn't set it
 
     def __init__(self, key: AgentKey) -> None:
         super().__init__(key.agent, key.blob, key.comment)
@@ -200,8 +206,8 @@ def _label(name: str, key: paramiko.PKey) -> str:
 
 
 def _load(data: bytes, passphrase: bytes | None) -> paramiko.PKey:
-    """Any private key that OpenSSH or OpenSSL writes; made into OpenSSH's form, which paramiko reads for all
-    kinds."""
+    """A private key in any form that OpenSSH or OpenSSL writes. It is converted to OpenSSH's form, the only one that
+    paramiko reads for all kinds."""
     if b"BEGIN OPENSSH PRIVATE KEY" in data:
         loaded = serialization.load_ssh_private_key(data, passphrase)
     else:
@@ -215,7 +221,7 @@ def _load(data: bytes, passphrase: bytes | None) -> paramiko.PKey:
 
 
 def _look_inside(data: bytes) -> tuple[bool, bytes | None]:
-    """Is this private key encrypted, and its public half where the file shows it openly."""
+    """(whether a private key's file is encrypted, the public half where the file holds it in the clear)."""
     if b"BEGIN OPENSSH PRIVATE KEY" not in data:
         return b"ENCRYPTED" in data, None
     body = b"".join(line for line in data.splitlines() if b"-----" not in line)
@@ -240,7 +246,7 @@ def _public_in(path: Path) -> bytes | None:
 
 
 def _is_of(blob: bytes, public: bytes) -> bool:
-    """Is `blob` this public key, or a certificate for it: its kind, a nonce, then the fields of the key."""
+    """Whether `blob` is this public key, or a certificate for it: its kind, a nonce, then the fields of the key."""
     if blob == public:
         return True
     message, plain = paramiko.Message(blob), paramiko.Message(public)
@@ -252,7 +258,7 @@ def _is_of(blob: bytes, public: bytes) -> bool:
 
 
 def _certified(key: paramiko.PKey, path: Path, settings: SSHSettings, notes: list[str]) -> Iterator[Identity]:
-    """`key` once more for each certificate for it, beside its file or configured."""
+    """`key` with each certificate for it that lies beside its file, or that the configuration names."""
     beside = Path(f"{path}-cert.pub")
     for file in dict.fromkeys((beside, *settings.certificate_files)):
         blob = _public_in(file)

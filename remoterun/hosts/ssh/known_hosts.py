@@ -1,7 +1,7 @@
 """OpenSSH's known_hosts files: is this the machine that answered last time?
 
-Read line by line, so that a broken line costs itself only. Host certificates (`@cert-authority`) are not
-understood: such a line is passed over with a note.
+They are read line by line, so that a broken line spoils no other. Host certificates (`@cert-authority`) are not
+understood: such a line is skipped with a note.
 """
 
 from __future__ import annotations
@@ -74,8 +74,7 @@ class Standing(enum.Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """`lines` say why: those that disagree with the key, or, for UNKNOWN, those with a key of another
-    kind."""
+    """`lines` say why: those that disagree with the key, or, for UNKNOWN, those with a key of another kind."""
 
     standing: Standing
     lines: tuple[KnownHost, ...] = ()
@@ -83,13 +82,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class UnknownHostKey:
-    """What a person is asked about. `file` is where the key is written down after a yes."""
+    """What a person is asked about. After a yes the key is written to `file`."""
 
     host: str
     known_as: str
     address: str
     key: HostKey
-    file: Path | None
+    file: Path
     others: tuple[str, ...] = ()  # places where a key of another kind is known for this host
 
     @property
@@ -99,13 +98,15 @@ class UnknownHostKey:
 
 @dataclass(frozen=True)
 class KnownHosts:
+    """The lines of several files, and notes on lines and files that could not be read."""
+
     lines: tuple[KnownHost, ...]
     notes: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, files: Iterable[Path]) -> KnownHosts:
-        """A file that isn't there is empty; one that can't be read, and each line passed over, leaves a
-        note."""
+        """A file that doesn't exist counts as empty. A file that can't be read leaves a note, and so does each line
+        that is not understood."""
         lines: list[KnownHost] = []
         notes: list[str] = []
         for file in files:
@@ -131,6 +132,7 @@ class KnownHosts:
         return tuple(dict.fromkeys(line.key.kind for line in hits))
 
     def judge(self, name: str, key: HostKey) -> Verdict:
+        """What the files say of the host `name` (`SSHSettings.known_as`) when it shows `key`."""
         revoked = [line for line in self.lines if line.marker == "@revoked" and line.key == key]
         if revoked:
             return Verdict(Standing.REVOKED, tuple(revoked))
@@ -142,7 +144,7 @@ class KnownHosts:
             return Verdict(Standing.CHANGED, tuple(same_kind))
         plain = _without_port(name)
         if plain is not None and any(line.key == key for line in self._about(plain)):
-            return Verdict(Standing.KNOWN)  # ssh too takes the same key, known without the port, for the same machine
+            return Verdict(Standing.KNOWN)  # as in ssh: the same key, known without the port, means the same machine
         return Verdict(Standing.UNKNOWN, tuple(about))
 
     def _about(self, name: str) -> list[KnownHost]:
@@ -165,23 +167,23 @@ def remember(file: Path, name: str, key: HostKey, *, hashed: bool) -> None:
 
 
 def _parse(file: Path, number: int, line: str) -> KnownHost | str | None:
-    """A line's meaning; or, as text, why it is passed over; or None where it says nothing."""
+    """A line's meaning; or, as text, why it is skipped; or None where the line is empty or a comment."""
     words = line.split()
     if not words or words[0].startswith("#"):
         return None
     marker = words.pop(0).lower() if words[0].startswith("@") else ""
     if marker == "@cert-authority":
-        return f"{file}:{number}: host certificates (@cert-authority) are not understood, line passed over"
+        return f"{file}:{number}: host certificates (@cert-authority) are not understood: line skipped"
     if marker not in ("", "@revoked") or len(words) < 3:
-        return f"{file}:{number}: not a known_hosts line, passed over"
+        return f"{file}:{number}: not a known_hosts line: line skipped"
     names, kind, encoded = words[:3]
     try:
         blob = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
-        return f"{file}:{number}: not base64, passed over"
+        return f"{file}:{number}: not base64: line skipped"
     length = int.from_bytes(blob[:4], "big")
     if blob[4 : 4 + length] != kind.encode("utf-8", "replace"):
-        return f"{file}:{number}: the key is not of kind {kind}, passed over"
+        return f"{file}:{number}: the key is not of kind {kind}: line skipped"
     return KnownHost(file, number, marker, names, HostKey(kind, blob))
 
 

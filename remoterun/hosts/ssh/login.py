@@ -1,4 +1,4 @@
-"""Logging in over a connection whose host key was checked: with keys, or with what a person types."""
+"""Logging in over a connection whose host key was checked, with keys or with what a person types."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from remoterun.hosts.ssh.keys import KeyRing
 from remoterun.hosts.ssh.wire import Wire
 
 AskPassword = Callable[[str], str | None]
-"""Asks a person what a host asks; None: nobody answers."""
+"""A function that asks a person the host's question and returns the answer; None: the person gives up."""
 
 _PROMPT_SECONDS = 120.0
 _ATTEMPTS = 3
-"""So often a password may be typed, as with ssh."""
+"""How often a person may type a password, as with ssh."""
 
 
 class Journal(logging.Handler):
-    """paramiko's last words about one connection: sshd's reason for a disconnect stands nowhere else."""
+    """Keeps sshd's reason for a disconnect, which paramiko writes to its log and nowhere else."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -42,7 +42,11 @@ def authenticate(
     address: str,
     journal: Journal,
 ) -> None:
-    """With each key, then with what a person types. Raises `AuthenticationError`, `HostUnreachable`."""
+    """Tries each key, then what a person types; returns when the host lets the user in.
+
+    Blocks for the transport's `auth_timeout` per key, and while a person is asked. Raises `AuthenticationError`, or
+    `HostUnreachable` when the connection ends.
+    """
     notes: list[str] = []
     allowed: list[str] = []
     tried, typed = 0, False
@@ -56,7 +60,7 @@ def authenticate(
                 allowed = transport.auth_publickey(settings.user, identity.key)
             except paramiko.BadAuthenticationType as error:
                 allowed = error.allowed_types
-                notes.append("the host takes no keys at all")
+                notes.append("the host accepts no keys at all")
                 break
             except paramiko.AuthenticationException as error:
                 if "timeout" in str(error).lower():
@@ -98,8 +102,10 @@ def _ask_a_person(
     allowed: Sequence[str],
     notes: list[str],
 ) -> bool | None:
-    """Password or the host's own questions, where the host takes them and there is somebody to ask. Whether what was
-    typed lets us in; None if nothing was."""
+    """Asks for a password, or the host's own questions, where the host takes answers and a person can be asked.
+
+    True when an answer lets the user in, False when none does, None when nothing was typed.
+    """
     methods = list(allowed)
     if not methods:
         try:
@@ -116,7 +122,7 @@ def _ask_a_person(
     transport.auth_timeout = _PROMPT_SECONDS
     label = f"{settings.user}@{settings.hostname}"
 
-    typed = 0  # answers
+    typed = 0  # how many answers
     refused = ""
 
     def asked(question: str) -> str:

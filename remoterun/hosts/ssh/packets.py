@@ -1,9 +1,10 @@
 """SSH's packets, many at a time: what paramiko does for each one costs more than enciphering it.
 
-    out    data of a channel is cut into packets, enciphered one after the other into one buffer, and sent in one go
-    in     packets are deciphered where the wire has read them, and data goes from there to who takes it
+    out    data of a channel is cut into packets, which are enciphered into one buffer and sent with one call
+    in     packets are deciphered in the wire's buffer, and data goes from there to the channel's taker
 
-Only for AES-GCM, which both sides agree on but for old ones; with another cipher everything takes paramiko's way.
+This is for AES-GCM, which all but old sshds offer; with another cipher everything takes paramiko's way. What it needs
+of paramiko stands in `internals`.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from typing import Any
 import paramiko
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from paramiko.common import MSG_CHANNEL_DATA, cMSG_CHANNEL_DATA, cMSG_CHANNEL_WINDOW_ADJUST
+from paramiko.common import MSG_CHANNEL_DATA, cMSG_CHANNEL_WINDOW_ADJUST
 from paramiko.packet import NeedRekeyException
 
 from remoterun.hosts.ssh.wire import LARGEST_PACKET, Wire
 
 DATA = 32_704
-"""Bytes of a channel's data in one packet: 32,768 with what paramiko allows for headers."""
+"""Bytes of a channel's data in one packet: 32,768 less what paramiko reserves for headers."""
 AT_ONCE = 32
-"""Packets that are sent in one go."""
+"""Packets that are sent with one call."""
 
 _BLOCK, _TAG, _LENGTH = 16, 16, 4
 _DATA_HEAD = struct.Struct(">IBBII")
@@ -38,28 +39,22 @@ _MOST_OF_ONE = _DATA_HEAD.size + DATA + 2 * _BLOCK + _TAG
 
 
 class ChannelData:
-    """Data of one channel, as `Transport._send_user_message` takes a message. `sizes`: of the packets, DATA at most
-    each; the window has room for all of them."""
+    """Data of one channel, to be given to `Transport._send_user_message` in place of a message, when `is_quick`.
+
+    `channel` is its number on the host; `sizes` are those of the packets, each at most `DATA`. The channel's window
+    must have room for all of them.
+    """
 
     def __init__(self, channel: int, data: memoryview, sizes: Sequence[int]) -> None:
         self.channel, self.data, self.sizes = channel, data, sizes
 
-    def messages(self) -> list[paramiko.Message]:
-        """The same for paramiko."""
-        made, at = [], 0
-        for size in self.sizes:
-            message = paramiko.Message()
-            message.add_byte(cMSG_CHANNEL_DATA)
-            message.add_int(self.channel)
-            message.add_string(bytes(self.data[at : at + size]))
-            made.append(message)
-            at += size
-        return made
-
 
 class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no types
-    """paramiko's, with a quicker way where the cipher allows it, and without its thread that times the handshake: that
-    one outlives a refused connection by 15 s and keeps the program up."""
+    """paramiko's packetizer with a quick way for AES-GCM.
+
+    It also replaces the thread with which paramiko times the handshake: that thread outlives a refused connection by
+    15 s, and the program can't end before it.
+    """
 
     def __init__(self, wire: Wire) -> None:
         super().__init__(wire)
@@ -69,31 +64,41 @@ class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no 
         self._writing = threading.RLock()
         self._takers: dict[int, Callable[[memoryview], None]] = {}
         self._grants: dict[int, int] = {}
-        """Window that channels are to get: by their number there, bytes."""
+        """Bytes of window still to be granted, by the channel's number on the host."""
         self._granting = threading.Lock()
-        self._reader = threading.get_ident()
+        self._reading_thread = threading.get_ident()
         self._clear: Callable[[], bool] = lambda: True
-        self._until: float | None = None
+        self._handshake_ends: float | None = None
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether packets of both directions take the quick way now."""
+        return self._sealing is not None and self._opening is not None
 
     def give_data(self, channel: int, taker: Callable[[memoryview], None] | None) -> None:
-        """Have the data of a channel (its number here) given to `taker`, by the thread that reads: it may not block,
-        nor keep what it gets. Some may take paramiko's way all the same. None ends that."""
+        """From now on the reading thread gives the data of a channel (its number here) to `taker`; None ends that.
+
+        `taker` must not block, and must not keep the memory that it is given. Data that has come already may still take
+        paramiko's way.
+        """
         if taker is None:
             self._takers.pop(channel, None)
         else:
             self._takers[channel] = taker
 
     def grant_while(self, clear: Callable[[], bool]) -> None:
-        """`clear`: whether no keys are being exchanged, so that anything may be sent."""
+        """`clear` returns whether no keys are being exchanged, so that window may be granted."""
         self._clear = clear
 
     def grant(self, channel: int, size: int) -> None:
-        """Let a channel (its number there) send so many bytes more: at once, or when keys have been exchanged and
-        nobody writes. What another thread than the one that reads grants goes with the next packet that comes, or
-        goes."""
+        """Let the host send `size` bytes more on a channel (its number on the host). Does not block.
+
+        The reading thread sends the grant at once, unless keys are being exchanged or another thread writes. A grant by
+        any other thread, or one that had to wait, goes out with the next packet that comes or goes.
+        """
         with self._granting:
             self._grants[channel] = self._grants.get(channel, 0) + size
-        if self._reader == threading.get_ident():  # it alone knows that no keys are about to be exchanged
+        if self._reading_thread == threading.get_ident():  # it alone knows that no keys are about to be exchanged
             self._send_grants()
 
     # -- out
@@ -110,10 +115,8 @@ class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no 
         with self._writing:
             if not isinstance(data, ChannelData):
                 self._send_one(data)
-            elif self._sealing is None:
-                for message in data.messages():
-                    self._send_one(message)
             else:
+                assert self._sealing is not None
                 for packets in self._sealing.data(data):
                     self._write(packets)
         self._send_grants()
@@ -135,7 +138,8 @@ class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no 
             self._trigger_rekey()
 
     def _send_grants(self) -> None:
-        """Who writes just now does it afterwards: the thread that reads must not wait for a link that stands still."""
+        """Sends the grants, unless another thread writes, which then sends them afterwards: the reading thread must not
+        wait for a link that stands still."""
         while self._grants and self._clear() and self._writing.acquire(blocking=False):
             try:
                 with self._granting:
@@ -159,8 +163,8 @@ class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no 
         self._opening = _Opening(cipher["block_engine"], cipher["iv_in"]) if quick else None
 
     def read_message(self) -> tuple[int, paramiko.Message]:
-        """The next packet that is no data of a channel with a taker."""
-        self._reader = threading.get_ident()
+        """The next message, once the data of channels with a taker has gone there. Blocks."""
+        self._reading_thread = threading.get_ident()
         self._send_grants()
         if self._opening is None:
             kind, message = super().read_message()
@@ -182,7 +186,7 @@ class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no 
         if taker is None:
             return False
         if size != len(payload) - _DATA_START:
-            raise paramiko.SSHException("a packet of data that has another length than it says")
+            raise paramiko.SSHException("a packet of data whose length is not the one that it states")
         taker(payload[_DATA_START:])
         return True
 
@@ -190,7 +194,7 @@ class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no 
         head = bytes(self._peek(_LENGTH))
         (size,) = _U32.unpack(head)
         if size % _BLOCK or not 0 < size <= LARGEST_PACKET - _LENGTH - _TAG:
-            raise paramiko.SSHException(f"a packet of {size} bytes")
+            raise paramiko.SSHException(f"a packet with the length {size}, which is not allowed")
         payload = opening.open(head, self._peek(_LENGTH + size + _TAG)[_LENGTH:])
         self._wire.skip(_LENGTH + size + _TAG)
         if opening.bytes >= self.REKEY_BYTES and not self.need_rekey():
@@ -212,13 +216,13 @@ class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no 
     # -- the time of the handshake
 
     def start_handshake(self, timeout: float) -> None:
-        self._until = time.monotonic() + timeout
+        self._handshake_ends = time.monotonic() + timeout
 
     def handshake_timed_out(self) -> bool:
-        return self._until is not None and time.monotonic() > self._until
+        return self._handshake_ends is not None and time.monotonic() > self._handshake_ends
 
     def complete_handshake(self) -> None:
-        self._until = None
+        self._handshake_ends = None
 
 
 class _Sealing:
@@ -231,7 +235,7 @@ class _Sealing:
         self.bytes = 0
 
     def data(self, data: ChannelData) -> Iterator[memoryview]:
-        """Some of its packets at a time, as they go over the wire; each to be used before the next."""
+        """Yields its packets as they go over the wire, `AT_ONCE` in one piece; a piece is valid until the next."""
         at = 0
         for first in range(0, len(data.sizes), AT_ONCE):
             end = 0
@@ -247,7 +251,7 @@ class _Sealing:
             yield self._out[:end]
 
     def message(self, payload: bytes) -> memoryview:
-        """A packet as it goes over the wire."""
+        """One packet as it goes over the wire."""
         padding = _padding(len(payload))
         plain = bytearray(_LENGTH + 1 + len(payload) + padding)
         _U32.pack_into(plain, 0, 1 + len(payload) + padding)
@@ -258,7 +262,8 @@ class _Sealing:
         return out
 
     def _seal(self, plain: memoryview, size: int, padding: int, out: memoryview, at: int) -> int:
-        """The packet in `plain`, whose padding begins after `size` bytes, into `out` at `at`; where it ends there."""
+        """Enciphers the packet in `plain`, whose padding begins after `size` bytes, into `out` at `at`. Returns its end
+        there."""
         end = _LENGTH + size + padding
         plain[_LENGTH + size : end] = os.urandom(padding)
         out[at : at + _LENGTH] = length = plain[:_LENGTH]
@@ -276,23 +281,23 @@ class _Opening:
         self.bytes = self.count = 0
 
     def open(self, length: bytes, sealed: memoryview) -> memoryview:
-        """The payload; good until the next. Raises `SSHException` for what isn't as it was sent."""
+        """The payload, valid until the next call. Raises `SSHException` when the packet is not what was sent."""
         size = len(sealed) - _TAG
         plain = self._plain[:size]
         try:
             self._engine.decrypt_into(self._nonces.next(), sealed, length, plain)
         except InvalidTag:
-            raise paramiko.SSHException("a packet that is not as it was sent") from None
+            raise paramiko.SSHException("a packet was changed on the way") from None
         padding = plain[0]
         if padding + 2 > size:
-            raise paramiko.SSHException("a packet of padding alone")
+            raise paramiko.SSHException("a packet that holds padding only")
         self.count += 1
         self.bytes += _LENGTH + len(sealed)
         return plain[1 : size - padding]
 
 
 class _Nonces:
-    """RFC 5647, section 7.1: four bytes that stay, eight that count."""
+    """RFC 5647, section 7.1: four fixed bytes, then a counter of eight."""
 
     def __init__(self, first: bytes) -> None:
         self._fixed, self._counter = first[:4], int.from_bytes(first[4:], "big")
@@ -304,14 +309,14 @@ class _Nonces:
 
 
 def _padding(payload: int) -> int:
-    """At least four bytes, so that the packet without its length is of whole blocks."""
+    """Bytes of padding, at least four, that make the packet without its length a multiple of the block."""
     rest = _BLOCK - (1 + payload) % _BLOCK
     return rest if rest >= 4 else rest + _BLOCK
 
 
 def _is_quick(cipher: dict[str, Any]) -> bool:
     engine = cipher["block_engine"]
-    return bool(cipher.get("aead")) and isinstance(engine, AESGCM) and hasattr(engine, "encrypt_into")
+    return bool(cipher.get("aead")) and isinstance(engine, AESGCM)
 
 
 def _other_cipher() -> paramiko.SSHException:

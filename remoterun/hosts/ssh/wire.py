@@ -1,50 +1,24 @@
-"""The bytes under an SSH connection: dialling, proxies, and noticing that the other end is gone.
+"""The bytes under an SSH connection, and noticing that the other end is gone.
 
-`Wire` is what paramiko gets as its socket. paramiko's own keepalive asks for no answer and so notices
-nothing; `Wire` asks (`ping`) when the line is quiet and ends the connection when nothing comes back.
+`Wire` is what paramiko gets as its socket. paramiko's own keepalive asks for no answer and so notices nothing; `Wire`
+asks (`ping`) when nothing has come for a while, and ends the connection when no answer comes.
 """
 
 from __future__ import annotations
 
-import errno
-import heapq
-import os
-import selectors
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import IO, Any, Protocol
-
-from remoterun.errors import HostUnreachable
-from remoterun.hosts.ssh.config import SSHSettings, local_environment
+from typing import Protocol
 
 _CHANNEL_TAKES = 1 << 15  # bytes, at once
 _POLL = 0.5  # seconds between looks at the clock while nothing comes
-_STAGGER = 0.25  # seconds before the next address of a name is tried beside the one that is slow
 LARGEST_PACKET = 256 << 10
-"""Bytes; OpenSSH sends none that is larger, and 32 kB of data at most if we don't ask for more."""
+"""Bytes; OpenSSH sends no packet that is larger, and 32 kB of data in one at most unless the client asks for more."""
 _BUFFER = 2 * LARGEST_PACKET
-_PING_SIZE = 1024  # what is longer than this, on its way out, is data: a ping's answer may have to wait behind it
-
-
-@dataclass(frozen=True)
-class Deadlines:
-    """Seconds. `silence` is how long the other end may say nothing to a question before the link counts as
-    dead."""
-
-    connect: float = 8.0  # name look-up and TCP, all addresses together
-    banner: float = 8.0  # until sshd says its first line
-    handshake: float = 15.0  # key exchange, the banner included
-    auth: float = 30.0  # each key
-    channel: float = 15.0  # a channel on an open connection
-    start: float = 30.0  # the host's shell, with its start-up files, and the agent's first bytes
-    install: float = 60.0  # copying the agent there
-    silence: float = 10.0
+_OPENING = 4096  # bytes that are kept of what came first
+_PING_SIZE = 1024  # bytes; a longer packet on its way out is data, and a ping's answer may have to wait behind it
 
 
 class Stream(Protocol):
@@ -57,10 +31,10 @@ class Stream(Protocol):
 
 
 class Wire:
-    """A socket as paramiko wants it, which reads ahead and dies when the peer does.
+    """A socket as paramiko wants it. It reads ahead, and ends when the other end does not answer any more.
 
-    `recv` and `send` raise `EOFError` once the link is lost; `lost` then says why, in words for the user.
-    `opening` keeps the first bytes that came: a refusal in plain text is in there.
+    `recv` and `send` raise `EOFError` once the link is lost; `lost` then says why, in words for the user. `opening`
+    keeps the first bytes that came: a server that is not an SSH server, or that refuses, writes plain text.
     """
 
     def __init__(self, stream: Stream, silence: float, close: Callable[[], None] | None = None) -> None:
@@ -94,14 +68,16 @@ class Wire:
         return self._end - self._start
 
     def peek(self, size: int) -> memoryview:
-        """The next bytes, `LARGEST_PACKET` at most, which stay; good until the next call. `TimeoutError` when they
-        aren't all here yet: call again."""
+        """The next `size` bytes (at most `LARGEST_PACKET`), which stay to be read; valid until the next call.
+
+        Raises `TimeoutError` when they haven't all come yet: call again.
+        """
         while self._end - self._start < size:
             self._fill()
         return self._view[self._start : self._start + size]
 
     def skip(self, size: int) -> None:
-        """These are read now."""
+        """Drop the next `size` bytes, which `peek` showed."""
         self._start += size
 
     def send(self, data: bytes | memoryview) -> int:
@@ -126,8 +102,7 @@ class Wire:
         return sent
 
     def settimeout(self, seconds: float | None) -> None:
-        """paramiko asks for 0.1 s, to look at its flags; `close` wakes a reader here, so the longer poll
-        stays."""
+        """Ignored: paramiko asks for 0.1 s to look at its flags, and here `close` wakes a reader."""
 
     @property
     def closed(self) -> bool:
@@ -149,7 +124,7 @@ class Wire:
             self._close_more()
 
     def _fill(self) -> None:
-        """More, behind what is held."""
+        """Reads more, behind what is held."""
         if self._start == self._end:
             self._start = self._end = 0
         elif len(self._view) - self._start < LARGEST_PACKET:
@@ -176,8 +151,8 @@ class Wire:
         self._end += count
         self._heard_at = time.monotonic()
         self._asked_at = None
-        if len(self.opening) < 256:
-            self.opening += bytes(room[: min(count, 256)])
+        if len(self.opening) < _OPENING:
+            self.opening += bytes(room[: min(count, _OPENING)])
 
     def _look_at_the_clock(self) -> None:
         now = time.monotonic()
@@ -195,215 +170,3 @@ class Wire:
     def _end_of_link(self, why: str) -> EOFError:
         self.lost = self.lost or ("closed" if self._closed else why)
         return EOFError(self.lost)
-
-
-def dial(settings: SSHSettings, deadlines: Deadlines) -> tuple[Wire, str]:
-    """Connect to the host's address, the several addresses of a name side by side. Returns the address too.
-
-    Raises `HostUnreachable`, within `deadlines.connect` (or the configuration's ConnectTimeout).
-    """
-    limit = settings.connect_timeout or deadlines.connect
-    began = time.monotonic()
-    addresses = _look_up(settings, limit)
-    sock, problems = _race(addresses, began + limit)
-    if sock is None:
-        raise _no_connection(settings, problems, time.monotonic() - began)
-    _tune(sock, deadlines.silence)
-    return Wire(sock, deadlines.silence), _plain(sock.getpeername())
-
-
-def dial_by_command(command: str, deadlines: Deadlines) -> tuple[Wire, Callable[[], str]]:
-    """A `ProxyCommand`: its standard input and output are the link. The second value gives its last words.
-
-    It keeps the terminal, so that it can ask, but not ^C, which is ours.
-    """
-    ours, theirs = socket.socketpair()
-    with theirs:
-        proxy = _Proxy(command, theirs.fileno())
-    return Wire(ours, deadlines.silence, proxy.end), proxy.last_words
-
-
-class _Proxy:
-    """The process of a `ProxyCommand`."""
-
-    def __init__(self, command: str, link: int) -> None:
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `_reap`)
-        self._words = ""
-        self._reading = threading.Lock()
-        self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f"trap '' INT; exec {command}"],
-            stdin=link,
-            stdout=link,
-            stderr=self._errors,
-            env=local_environment(),
-        )
-
-    def end(self) -> None:
-        """Does not block: it is waited for, and killed if need be, in the background."""
-        if self._process.poll() is None:
-            self._process.terminate()
-        threading.Thread(target=self._reap, daemon=True).start()
-
-    def last_words(self) -> str:
-        """The end of what it printed as errors; waits for half a second, as it may be about to."""
-        try:
-            self._process.wait(0.5)
-        except subprocess.TimeoutExpired:
-            pass
-        with self._reading:
-            if not self._errors.closed:
-                size = os.fstat(self._errors.fileno()).st_size
-                tail = os.pread(self._errors.fileno(), 2000, max(0, size - 2000))
-                self._words = tail.decode("utf-8", "replace").strip()
-            return self._words
-
-    def _reap(self) -> None:
-        try:
-            self._process.wait(3)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self.last_words()
-        with self._reading:
-            self._errors.close()
-
-
-_Address = tuple[socket.AddressFamily, Any]
-
-
-def _look_up(settings: SSHSettings, limit: float) -> list[_Address]:
-    """getaddrinfo knows no deadline, so it runs in a thread that may be left behind."""
-    found: list[Any] = []
-
-    def work() -> None:
-        try:
-            found.extend(
-                socket.getaddrinfo(settings.hostname, settings.port, settings.address_family, socket.SOCK_STREAM)
-            )
-        except (OSError, UnicodeError) as error:
-            found.append(error)
-
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    worker.join(limit)
-    label = _label(settings)
-    if not found:
-        raise HostUnreachable(
-            f"the name `{settings.hostname}` of {label} was not resolved within {limit:g} s",
-            hint=f"is the network up? try `getent hosts {settings.hostname}`",
-        )
-    if isinstance(found[0], Exception):
-        raise HostUnreachable(
-            f"the name `{settings.hostname}` of {label} is not known here",
-            evidence=str(found[0]),
-            hint=f"check the spelling, or give `{settings.target.host}` a HostName in ~/.ssh/config",
-        )
-    first = [(family, address) for family, _, _, _, address in found if family == found[0][0]]
-    other = [(family, address) for family, _, _, _, address in found if family != found[0][0]]
-    mixed: list[_Address] = []
-    for index in range(max(len(first), len(other))):
-        mixed += first[index : index + 1] + other[index : index + 1]
-    return mixed
-
-
-def _race(addresses: list[_Address], until: float) -> tuple[socket.socket | None, list[tuple[str, int]]]:
-    """The first socket that connects; and, per address, what went wrong with the others (errno, 0 for
-    time-out)."""
-    problems: list[tuple[str, int]] = []
-    waiting = [(time.monotonic() + index * _STAGGER, index) for index in range(len(addresses))]
-    heapq.heapify(waiting)
-    winner: socket.socket | None = None
-    with selectors.DefaultSelector() as selector:
-        while winner is None and (waiting or selector.get_map()):
-            now = time.monotonic()
-            if now >= until:
-                break
-            if waiting and (waiting[0][0] <= now or not selector.get_map()):
-                family, address = addresses[heapq.heappop(waiting)[1]]
-                problem = _begin(selector, family, address)
-                if problem:
-                    problems.append((_plain(address), problem))
-                continue
-            pause = min([until] + [at for at, _ in waiting[:1]]) - now
-            for key, _ in selector.select(max(0.0, pause)):
-                sock = key.fileobj
-                assert isinstance(sock, socket.socket)
-                selector.unregister(sock)
-                problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if problem or winner is not None:
-                    sock.close()
-                    if problem:
-                        problems.append((_plain(key.data), problem))
-                else:
-                    winner = sock
-        for key in list(selector.get_map().values()):
-            problems.append((_plain(key.data), 0))
-            assert isinstance(key.fileobj, socket.socket)
-            key.fileobj.close()
-    return winner, problems
-
-
-def _begin(selector: selectors.BaseSelector, family: socket.AddressFamily, address: Any) -> int:
-    try:
-        sock = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as error:
-        return error.errno or errno.EAFNOSUPPORT
-    sock.setblocking(False)
-    problem = sock.connect_ex(address)
-    if problem not in (0, errno.EINPROGRESS):
-        sock.close()
-        return problem
-    selector.register(sock, selectors.EVENT_WRITE, address)
-    return 0
-
-
-def _tune(sock: socket.socket, silence: float) -> None:
-    """No Nagle (40 ms per connect), and a kernel that gives up on a silent peer where it knows how."""
-    sock.setblocking(True)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    interval = max(1, round(silence / 4))
-    if sys.platform == "linux":
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence * 1000))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, interval)
-    elif hasattr(socket, "TCP_KEEPALIVE"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPALIVE, interval)
-    if hasattr(socket, "TCP_KEEPINTVL"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
-    if hasattr(socket, "TCP_KEEPCNT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-
-
-def _no_connection(settings: SSHSettings, problems: list[tuple[str, int]], took: float) -> HostUnreachable:
-    label = _label(settings)
-    codes = {code for _, code in problems}
-    places = ", ".join(dict.fromkeys(address for address, _ in problems)) or settings.hostname
-    where = f"{places} port {settings.port}, after {took:.1f} s"
-    evidence = "\n".join(
-        f"{address} port {settings.port}: {os.strerror(code) if code else 'no answer'}" for address, code in problems
-    )
-    if errno.ECONNREFUSED in codes:
-        return HostUnreachable(
-            f"{label} refused the connection ({where})",
-            evidence=evidence,
-            hint="is sshd running there, and is this its port? `sudo systemctl status ssh` on that machine",
-        )
-    if codes & {errno.EHOSTUNREACH, errno.ENETUNREACH}:
-        return HostUnreachable(
-            f"there is no route to {label} ({where})",
-            evidence=evidence,
-            hint="is the machine on, and are you on its network or VPN?",
-        )
-    return HostUnreachable(
-        f"{label} does not answer ({where})",
-        evidence=evidence,
-        hint=f"is the machine on? `ssh -v {settings.target.host}` shows more (a firewall may eat it)",
-    )
-
-
-def _label(settings: SSHSettings) -> str:
-    return f"`{settings.target}`"
-
-
-def _plain(address: Any) -> str:
-    return str(address[0]) if isinstance(address, tuple) else str(address)

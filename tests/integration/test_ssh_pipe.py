@@ -1,0 +1,235 @@
+"""What goes over an SSH pipe arrives whole; a link that is lost, or falls silent, is noticed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import paramiko
+import pytest
+
+from remoterun.errors import HostUnreachable, LinkLost
+from remoterun.hosts.ssh import internals
+from remoterun.hosts.ssh.deadlines import Deadlines
+from remoterun.hosts.ssh.pipe import SSHPipe
+from tests.sshd import (
+    ECHO,
+    Open,
+    Relay,
+    Server,
+    Start,
+    bundle_of,
+    says,
+)
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class TestPipe:
+    def test_50_megabytes_both_ways(self, server: Server, reach: Open) -> None:
+        data = os.urandom(50_000_000)
+        pipe = reach(server).open()
+        writer = threading.Thread(target=pipe.write, args=(data,))
+        writer.start()
+        back = bytearray()
+        while len(back) < len(data):
+            piece = pipe.read(1 << 20)
+            assert 0 < len(piece) <= 1 << 20
+            back += piece
+        writer.join()
+        assert hashlib.sha256(back).digest() == hashlib.sha256(data).digest()
+
+    @pytest.mark.parametrize(
+        "options", [(), ("RekeyLimit 3M",), ("Ciphers aes128-ctr",), ("Ciphers aes256-ctr", "RekeyLimit 3M")]
+    )
+    @pytest.mark.parametrize("ours", [1 << 36, 5 << 20])
+    def test_pumped_both_ways(self, start: Start, reach: Open, options: tuple[str, ...], ours: int) -> None:
+        """With keys that sshd, or we, exchange again in the midst; and with a cipher that is paramiko's matter."""
+        data = os.urandom(40_000_000)
+        host = reach(start(*options))
+        pipe = host.open()
+        connection = host._connection
+        assert connection is not None
+        connection.transport.packetizer.REKEY_BYTES = ours
+        back = bytearray()
+        done = threading.Event()
+
+        def take(piece: memoryview) -> None:
+            back.extend(piece)
+            if len(back) >= len(data):
+                done.set()
+
+        reader = threading.Thread(target=pipe.pump, args=(take,))
+        reader.start()
+        for at in range(0, len(data), 1_000_000):
+            pipe.write(b"", data[at : at + 10], data[at + 10 : at + 1_000_000])
+        assert done.wait(30)
+        assert hashlib.sha256(back).digest() == hashlib.sha256(data).digest()
+        pipe.close()
+        reader.join(10)
+        assert not reader.is_alive()
+
+    def test_without_what_the_quick_path_needs(
+        self, server: Server, reach: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As with a later paramiko: everything takes paramiko's way."""
+        monkeypatch.setattr(internals, "missing", lambda: ("paramiko.channel.Channel.lock",))
+        data = os.urandom(5_000_000)
+        host = reach(server)
+        pipe = host.open()
+        assert type(pipe) is SSHPipe and type(pipe._channel.transport.packetizer) is paramiko.Packetizer
+        back = bytearray()
+
+        def take(piece: memoryview) -> None:
+            back.extend(piece)
+            if len(back) >= len(data):
+                pipe.end_input()
+
+        reader = threading.Thread(target=pipe.pump, args=(take,))
+        reader.start()
+        pipe.write(b"", data[:10], data[10:])
+        reader.join(30)
+        assert back == data
+        pipe.close()
+
+    def test_a_taker_that_refuses(self, server: Server, reach: Open) -> None:
+        pipe = reach(server).open()
+        pipe.write(b"something")
+
+        def take(piece: memoryview) -> None:
+            raise ValueError("not this")
+
+        with pytest.raises(ValueError, match="not this"):
+            pipe.pump(take)
+        assert says(reach(server)) == b"ping"
+        pipe.close()
+
+    def test_what_the_agent_says_on_its_error_channel_blocks_nothing(self, server: Server, reach: Open) -> None:
+        program = f"{ECHO.split('while')[0]}\nos.read(0, 1)\nsys.stderr.write('e' * 5_000_000 + 'last words')\n"
+        pipe = reach(server, bundle=bundle_of(program + "os.write(1, b'done')")).open()
+        pipe.write(b"go")
+        assert pipe.read(10) == b"done"
+        assert pipe.read(10) == b""
+        assert pipe.diagnosis().endswith("elast words")
+        assert len(pipe.diagnosis()) <= 4096
+
+    def test_close_from_another_thread_wakes_a_reader(self, server: Server, reach: Open) -> None:
+        pipe = reach(server).open()
+        threading.Timer(0.2, pipe.close).start()
+        began = time.monotonic()
+        assert pipe.read(10) == b""
+        assert time.monotonic() - began < 1
+        pipe.close()
+        with pytest.raises(LinkLost):
+            pipe.write(b"too late")
+
+    def test_closing_the_host_wakes_a_reader(self, server: Server, reach: Open) -> None:
+        host = reach(server)
+        pipe = host.open()
+        threading.Timer(0.2, host.close).start()
+        began = time.monotonic()
+        assert pipe.read(10) == b""
+        assert time.monotonic() - began < 1
+        host.close()
+        assert says(host) == b"ping"
+
+    def test_close_ends_the_agent(self, server: Server, reach: Open, tmp_path: Path) -> None:
+        mark = tmp_path / "ended"
+        host = reach(server, bundle=bundle_of(f"{ECHO}\nopen({str(mark)!r}, 'w').close()"))
+        host.open().close()
+        until = time.monotonic() + 5
+        while not mark.exists():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+    def test_an_agent_that_ends(self, server: Server, reach: Open) -> None:
+        pipe = reach(server, bundle=bundle_of("import os; os.write(1, MAGIC)")).open()
+        assert pipe.read(10) == b""
+        with pytest.raises(LinkLost, match="has ended"):
+            for _ in range(100):
+                pipe.write(bytes(100_000))
+
+
+class TestLostLink:
+    def test_a_cut_ends_the_read_and_open_works_again(self, server: Server, reach: Open, relay: Relay) -> None:
+        host = reach(server, server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}"))
+        pipe = host.open()
+        threading.Timer(0.1, relay.cut).start()
+        assert pipe.read(10) == b""
+        assert "closed by the other end" in pipe.diagnosis()
+        with pytest.raises(LinkLost):
+            pipe.write(b"x")
+        assert says(host) == b"ping"
+
+    def test_a_peer_that_falls_silent_is_noticed_by_a_reader(self, server: Server, reach: Open, relay: Relay) -> None:
+        config = server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
+        pipe = reach(server, config, deadlines=Deadlines(silence=1)).open()
+        time.sleep(1.8)  # a quiet link is not a dead one: the host answers the pings
+        pipe.write(b"still here")
+        assert pipe.read(10) == b"still here"
+        relay.stall()
+        began = time.monotonic()
+        assert pipe.read(10) == b""
+        assert 0.5 < time.monotonic() - began < 5
+        assert "no answer" in pipe.diagnosis()
+
+    def test_a_peer_that_falls_silent_is_noticed_by_a_writer(self, server: Server, reach: Open, relay: Relay) -> None:
+        config = server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
+        pipe = reach(server, config, deadlines=Deadlines(silence=1)).open()
+        relay.stall()
+        began = time.monotonic()
+        with pytest.raises(LinkLost):
+            for _ in range(1000):
+                pipe.write(bytes(1 << 20))
+        assert time.monotonic() - began < 6
+
+    def test_a_peer_that_falls_silent_is_replaced_by_the_next_open(
+        self, server: Server, reach: Open, relay: Relay
+    ) -> None:
+        config = server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
+        host = reach(server, config, deadlines=Deadlines(silence=1, banner=0.5))
+        pipe = host.open()
+        relay.stall()
+        began = time.monotonic()
+        with pytest.raises(HostUnreachable, match="says nothing"):
+            host.open()  # the old connection is given up; the new one meets the same silence
+        assert time.monotonic() - began < 5
+        assert pipe.read(1) == b""
+
+    def test_a_peer_that_falls_silent_while_the_agent_starts(self, start: Start, reach: Open) -> None:
+        server = start()
+        (server.home / ".bashrc").write_text("sleep 10\n")
+        relay = Relay(server.port)
+        config = server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
+        threading.Timer(0.5, relay.stall).start()
+        with pytest.raises(HostUnreachable, match="lost while the agent started: no answer"):
+            reach(server, config, deadlines=Deadlines(silence=1)).open()
+        relay.close()
+
+    def test_the_program_ends_at_once_and_quietly(self, server: Server, relay: Relay) -> None:
+        """No thread keeps the interpreter, nothing is printed, with the pipe open and with the link lost."""
+        config = server.config(port=relay.port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
+        program = (
+            "import sys, time\nfrom pathlib import Path\n"
+            "from remoterun.hosts.bundle import AgentBundle\nfrom remoterun.hosts.ssh.host import SSHHost\n"
+            f"bundle = AgentBundle({bundle_of(ECHO).digest!r}, {bundle_of(ECHO).data!r})\n"
+            f"pipe = SSHHost('box', config_file=Path({str(config)!r}), bundle=bundle).open()\n"
+            "print('open', flush=True)\n"
+            "if sys.argv[1] == 'lost': print(pipe.read(1), flush=True)\n"
+        )
+        for how in ("open", "lost"):
+            process = subprocess.Popen(
+                [sys.executable, "-c", program, how], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            assert process.stdout is not None and process.stdout.readline() == b"open\n"
+            began = time.monotonic()
+            if how == "lost":
+                relay.cut()
+            rest, errors = process.communicate(timeout=10)
+            assert (process.returncode, errors) == (0, b"")
+            assert time.monotonic() - began < 2

@@ -1,0 +1,184 @@
+"""`SSHHost` brings the agent to a host and starts it, and says why where it can't."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from remoterun.errors import AgentError, HostError
+from remoterun.hosts.ssh.deadlines import Deadlines
+from tests.sshd import (
+    ECHO,
+    PATH,
+    Open,
+    Server,
+    Start,
+    bundle_of,
+    says,
+)
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class TestStart:
+    def test_the_agent_is_brought_once_and_then_started_with_one_command(self, start: Start, reach: Open) -> None:
+        server = start()
+        assert says(reach(server)) == b"ping"
+        first = server.count("Starting session: command")
+        installed = server.home / ".remoterun" / "agent" / bundle_of(ECHO).file_name
+        assert installed.read_bytes() == bundle_of(ECHO).data
+        assert stat.S_IMODE(installed.stat().st_mode) == 0o600
+        assert stat.S_IMODE((server.home / ".remoterun").stat().st_mode) == 0o700
+        assert [entry.name for entry in installed.parent.iterdir()] == [installed.name]
+        assert says(reach(server)) == b"ping"
+        assert (first, server.count("Starting session: command")) == (3, 4)
+
+    def test_a_second_pipe_takes_the_same_connection(self, server: Server, reach: Open) -> None:
+        host = reach(server)
+        one = host.open()
+        before = server.count("Accepted publickey")
+        two = host.open()
+        one.write(b"1")
+        two.write(b"2")
+        assert (two.read(10), one.read(10)) == (b"2", b"1")
+        assert server.count("Accepted publickey") == before
+
+    @pytest.mark.parametrize("home", ["~/other place/it's!", "deep/er", "ABSOLUTE"])
+    def test_the_home_is_where_it_was_asked_for(self, start: Start, reach: Open, home: str) -> None:
+        server = start()
+        given = home if home != "ABSOLUTE" else f"{server.home}/abs\\olute"
+        assert says(reach(server, home=given)) == b"ping"
+        place = Path(given.replace("~", str(server.home))) if given.startswith("~") else server.home / given
+        assert (place / "agent" / bundle_of(ECHO).file_name).exists()
+
+    def test_noise_of_start_up_files_and_another_working_folder(self, start: Start, reach: Open) -> None:
+        server = start()
+        (server.home / ".bashrc").write_text(
+            "echo welcome; printf 'no newline'; echo oops >&2; head -c 20000 /dev/zero; cd /\n"
+        )
+        assert says(reach(server)) == b"ping"
+        assert (server.home / ".remoterun" / "agent").is_dir()
+
+    def test_a_slow_start_is_waited_for(self, start: Start, reach: Open) -> None:
+        server = start()
+        (server.home / ".bashrc").write_text("sleep 0.6\n")
+        assert says(reach(server)) == b"ping"
+
+    def test_a_start_that_takes_too_long_is_an_error(self, start: Start, reach: Open) -> None:
+        server = start()
+        (server.home / ".bashrc").write_text("echo waiting for godot >&2; sleep 20\n")
+        began = time.monotonic()
+        with pytest.raises(AgentError, match="did not speak within 1 s") as caught:
+            reach(server, deadlines=Deadlines(start=1)).open()
+        assert time.monotonic() - began < 5
+        assert "godot" in (caught.value.evidence or "")
+
+    @pytest.mark.parametrize("noise", ["head -c 60000 /dev/zero", "printf x; sleep 0.1", "printf x >&2; sleep 0.1"])
+    def test_start_up_files_that_print_without_end(self, start: Start, reach: Open, noise: str) -> None:
+        server = start()
+        (server.home / ".bashrc").write_text(f"while :; do {noise}; done\n")
+        began = time.monotonic()
+        with pytest.raises(HostError) as caught:
+            reach(server, deadlines=Deadlines(start=1, install=1)).open()
+        assert time.monotonic() - began < 10
+        assert len(caught.value.evidence or "") < 10_000 and "start-up file" in (caught.value.hint or "")
+
+    def test_a_damaged_agent_is_replaced(self, start: Start, reach: Open) -> None:
+        server = start()
+        assert says(reach(server)) == b"ping"
+        installed = server.home / ".remoterun" / "agent" / bundle_of(ECHO).file_name
+        installed.write_bytes(b"")
+        assert says(reach(server)) == b"ping"
+
+    def test_an_agent_that_fails_shows_its_last_words(self, server: Server, reach: Open) -> None:
+        broken = bundle_of("raise SystemExit('the moon is wrong')")
+        with pytest.raises(AgentError, match="exit status 1") as caught:
+            reach(server, bundle=broken).open()
+        assert "the moon is wrong" in (caught.value.evidence or "")
+
+    def test_no_python(self, start: Start, reach: Open) -> None:
+        server = start(path=str(self._tools(start().folder)))
+        host = reach(server)
+        with pytest.raises(AgentError, match="has no `python3`") as caught:
+            host.open()
+        assert "apt install python3" in (caught.value.hint or "")
+        assert says(reach(server, python=sys.executable)) == b"ping"
+
+    def test_an_old_python(self, start: Start, reach: Open) -> None:
+        tools = self._tools(start().folder)
+        old = tools / "python3"
+        old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.6.9\n[ "$1" = -c ] && exit 72\nexit 1\n')
+        old.chmod(0o755)
+        with pytest.raises(AgentError, match="too old") as caught:
+            reach(start(path=str(tools))).open()
+        assert "Python 3.6.9" in (caught.value.evidence or "")
+
+    def test_a_home_that_cannot_be_written(self, server: Server, reach: Open) -> None:
+        with pytest.raises(AgentError, match="can't be written") as caught:
+            reach(server, home="/proc/remoterun").open()
+        assert "/proc/remoterun" in (caught.value.evidence or "")
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is made by root only")
+    def test_a_full_disk(self, server: Server, reach: Open, tmp_path: Path) -> None:
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "small", str(disk)], check=True)
+        try:
+            big = bundle_of(f"# {os.urandom(50_000).hex()}\n{ECHO}")
+            with pytest.raises(AgentError, match="disk of `box` is full") as caught:
+                reach(server, bundle=big, home=f"{disk}/home").open()
+            assert "No space left" in (caught.value.evidence or "")
+            assert list((disk / "home" / "agent").iterdir()) == []
+        finally:
+            subprocess.run(["umount", str(disk)], check=True)
+
+    def test_an_account_without_a_shell(self, start: Start, reach: Open) -> None:
+        with pytest.raises(AgentError, match="could not be copied") as caught:
+            reach(start("ForceCommand echo This service allows sftp connections only.; exit 1")).open()
+        assert "sftp connections only" in (caught.value.evidence or "")
+
+    @staticmethod
+    def _tools(folder: Path) -> Path:
+        tools = folder / "tools"
+        tools.mkdir()
+        for name in ("sh", "mkdir", "cat", "wc", "mv", "rm", "uname"):
+            (tools / name).symlink_to(str(shutil.which(name, path=PATH)))
+        return tools
+
+
+class TestSessions:
+    def test_more_pipes_than_the_host_gives_sessions(self, start: Start, reach: Open) -> None:
+        server = start("MaxSessions 1")
+        host = reach(server)
+        pipes = [host.open() for _ in range(3)]
+        for number, pipe in enumerate(pipes):
+            pipe.write(b"%d" % number)
+            assert pipe.read(10) == b"%d" % number
+
+    def test_a_host_that_gives_none(self, start: Start, reach: Open) -> None:
+        with pytest.raises(HostError, match="runs no command") as caught:
+            reach(start("MaxSessions 0")).open()
+        assert "MaxSessions" in (caught.value.hint or "")
+
+
+def test_without_the_ssh_program(server: Server, reach: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = server.config()
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert says(reach(server, config)) == b"ping"
+
+
+def test_fabric_goes_over_the_same_connection(server: Server, reach: Open) -> None:
+    host = reach(server)
+    assert says(host) == b"ping"
+    before = server.count("Accepted publickey")
+    shell = host.fabric()
+    assert shell.run("echo over fabric", hide=True, in_stream=False).stdout == "over fabric\n"
+    assert says(host) == b"ping"
+    assert server.count("Accepted publickey") == before

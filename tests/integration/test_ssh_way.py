@@ -1,0 +1,267 @@
+"""The way to a host: addresses, jump hosts, proxy commands, and everything that may answer in place of an sshd."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import paramiko
+import pytest
+
+from remoterun.errors import AuthenticationError, HostError, HostUnreachable
+from remoterun.hosts.ssh.deadlines import Deadlines
+from tests.sshd import (
+    ME,
+    Keys,
+    Open,
+    Server,
+    Start,
+    free_port,
+    has_penalties,
+    public,
+    says,
+)
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class TestOnTheWay:
+    def test_through_another_host(self, server: Server, start: Start, reach: Open, keys: Keys) -> None:
+        bastion = start()
+        server_line, bastion_line = server.known_hosts.read_text(), bastion.known_hosts.read_text()
+        both = bastion.folder / "both"
+        both.write_text(server_line + bastion_line)
+        jump = [f"Host jump\n HostName 127.0.0.1\n Port {bastion.port}\n User {ME}", "Host *"]
+        jump += [f" {key} {value}" for key, value in server.client.items() if key not in ("HostName", "User")]
+        config = server.config(*jump, ProxyJump="jump", UserKnownHostsFile=str(both))
+        config.write_text(config.read_text().replace(str(server.known_hosts), str(both)))
+        data = os.urandom(3_000_000)
+        assert says(reach(server, config), data[:100]) == data[:100]
+        assert bastion.count("Accepted publickey") == 1
+        twice = server.config(*jump, ProxyJump=f"jump,{ME}@127.0.0.1:{bastion.port}")
+        twice.write_text(twice.read_text().replace(str(server.known_hosts), str(both)))
+        assert says(reach(server, twice)) == b"ping"
+        assert bastion.count("Accepted publickey") == 3
+
+    def test_the_other_host_cannot_get_there(self, server: Server, reach: Open) -> None:
+        jump = [f"Host jump\n Port {server.port}"]
+        jump += [f" {key} {value}" for key, value in server.client.items()]
+        config = server.config(*jump, ProxyJump="jump", port=free_port())
+        with pytest.raises(HostUnreachable, match="`jump` can't reach `box`"):
+            reach(server, config).open()
+
+    def test_the_other_host_forbids_it(self, server: Server, start: Start, reach: Open) -> None:
+        bastion = start("AllowTcpForwarding no")
+        jump = [f"Host jump\n Port {bastion.port}"]
+        jump += [f" {key} {value}" for key, value in bastion.client.items()]
+        with pytest.raises(HostUnreachable) as caught:
+            reach(server, server.config(*jump, ProxyJump="jump")).open()
+        assert "AllowTcpForwarding" in (caught.value.hint or "")
+
+    def test_a_circle(self, server: Server, reach: Open) -> None:
+        config = server.config("Host a\n ProxyJump b", "Host b\n ProxyJump a", ProxyJump="a")
+        with pytest.raises(Exception, match="circle"):
+            reach(server, config).open()
+
+    def test_a_proxy_command(self, server: Server, reach: Open, tmp_path: Path) -> None:
+        script = tmp_path / "proxy.py"
+        script.write_text(
+            "import os, socket, sys, threading\n"
+            "s = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
+            "def up():\n"
+            "    while d := os.read(0, 65536): s.sendall(d)\n"
+            "    s.shutdown(socket.SHUT_WR)\n"
+            "threading.Thread(target=up, daemon=True).start()\n"
+            "while d := s.recv(65536): os.write(1, d)\n"
+        )
+        host = reach(server, server.config(ProxyCommand=f"{sys.executable} {script} %h %p"))
+        assert says(host) == b"ping"
+
+    def test_a_proxy_command_that_fails(self, server: Server, reach: Open) -> None:
+        config = server.config(ProxyCommand="echo the tunnel is closed today >&2; exit 1")
+        with pytest.raises(HostUnreachable, match="ProxyCommand") as caught:
+            reach(server, config).open()
+        assert "closed today" in (caught.value.evidence or "")
+
+
+class Mute(paramiko.ServerInterface):  # type: ignore[misc]
+    """A server that stops talking at one point."""
+
+    def __init__(self, at: str) -> None:
+        self._at = at
+        self.go_on = threading.Event()
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        self._stop("auth")
+        return int(paramiko.AUTH_SUCCESSFUL)
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        self._stop("channel")
+        return int(paramiko.OPEN_SUCCEEDED)
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        self._stop("exec")
+        return True
+
+    def _stop(self, here: str) -> None:
+        if here == self._at:
+            self.go_on.wait(10)
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        ("auth", "broke while logging in: no answer in time"),
+        ("channel", "is lost: Timeout opening channel"),
+        ("exec", "runs no command"),
+    ],
+)
+def test_a_host_that_falls_silent_in_the_middle(
+    server: Server, reach: Open, keys: Keys, at: str, expected: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = int(listening.getsockname()[1])
+        transports: list[paramiko.Transport] = []
+        mute = Mute(at)
+
+        def serve() -> None:
+            transport = paramiko.Transport(listening.accept()[0])
+            transports.append(transport)
+            transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(str(keys.host)))
+            transport.start_server(server=mute)
+
+        threading.Thread(target=serve, daemon=True).start()
+        config = server.config(port=port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
+        began = time.monotonic()
+        with pytest.raises(HostError, match=expected):
+            reach(server, config, deadlines=Deadlines(auth=0.5, channel=0.5)).open()
+        assert time.monotonic() - began < 2
+        mute.go_on.set()
+        transports[0].close()
+        transports[0].join(5)
+
+
+@contextlib.contextmanager
+def listener(greeting: bytes | None, *, hang_up: bool) -> Iterator[int]:
+    """Something that listens and is no sshd."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                client, _ = sock.accept()
+                with client:
+                    client.sendall(greeting or b"")
+                    if not hang_up:
+                        while client.recv(1000):
+                            pass
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield int(sock.getsockname()[1])
+
+
+class TestUnreachable:
+    def test_refused(self, server: Server, reach: Open) -> None:
+        port = free_port()
+        with pytest.raises(HostUnreachable) as caught:
+            reach(server, server.config(port=port)).open()
+        assert re.fullmatch(
+            rf"`box` refused the connection \(127\.0\.0\.1 port {port}, after 0\.\d s\)", caught.value.message
+        )
+
+    def test_no_such_name(self, server: Server, reach: Open) -> None:
+        with pytest.raises(HostUnreachable, match="`no-such-host.invalid`"):
+            reach(server, server.config(HostName="no-such-host.invalid")).open()
+
+    def test_no_answer(self, server: Server, reach: Open) -> None:
+        with socket.socket() as sock, contextlib.ExitStack() as stack:
+            sock.bind(("127.0.0.1", 0))
+            sock.listen(0)
+            port = int(sock.getsockname()[1])
+            for _ in range(3):  # its queue is full then, and Linux drops what comes
+                filler = stack.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex(("127.0.0.1", port))
+            began = time.monotonic()
+            with pytest.raises(HostUnreachable, match=rf"does not answer \(127.0.0.1 port {port}, after 0.5 s"):
+                reach(server, server.config(port=port), deadlines=Deadlines(connect=0.5)).open()
+            with pytest.raises(HostUnreachable, match="after 1.0 s"):
+                reach(server, server.config(port=port, ConnectTimeout="1")).open()
+            assert time.monotonic() - began < 3
+
+    @pytest.mark.parametrize(
+        ("greeting", "hang_up", "expected"),
+        [
+            (None, False, "says nothing"),
+            (None, True, "closed the connection before it said anything"),
+            (b"220 mail.example ESMTP\r\n", False, "not an SSH server"),
+            (b"Not allowed at this time\r\n", True, "Not allowed at this time"),
+            (b"Exceeded MaxStartups\r\n", True, "too many logins"),
+            (b"SSH-2.0-Sleepy\r\n", False, "did not finish the SSH handshake"),
+            (b"SSH-2.0-Rude\r\n", True, "did not finish the SSH handshake"),
+        ],
+    )
+    def test_what_answers_is_no_sshd(
+        self, server: Server, reach: Open, greeting: bytes | None, hang_up: bool, expected: str
+    ) -> None:
+        with listener(greeting, hang_up=hang_up) as port:
+            began = time.monotonic()
+            with pytest.raises(HostUnreachable, match=expected) as caught:
+                deadlines = Deadlines(banner=0.5, handshake=0.8)
+                reach(server, server.config(port=port), deadlines=deadlines).open()
+            assert time.monotonic() - began < 4
+            assert str(port) in caught.value.message and caught.value.hint
+        assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+
+    @pytest.mark.skipif(not has_penalties(), reason="needs OpenSSH 9.8")
+    def test_an_address_that_is_kept_out(self, start: Start, reach: Open, keys: Keys) -> None:
+        server = start("PerSourcePenalties authfail:60s min:0s")
+        with pytest.raises(AuthenticationError):
+            reach(server, server.config(IdentityFile=str(keys.other))).open()
+        time.sleep(0.1)
+        with pytest.raises(HostUnreachable, match="Not allowed at this time") as caught:
+            reach(server).open()
+        assert "PerSourcePenalties" in (caught.value.hint or "")
+
+    @pytest.mark.parametrize(
+        ("option", "theirs", "ours"),
+        [
+            ("Ciphers chacha20-poly1305@openssh.com", "chacha20-poly1305@openssh.com", "aes128-gcm@openssh.com"),
+            ("Ciphers aes128-cbc,3des-cbc", "aes128-cbc, 3des-cbc", "aes256-ctr"),
+            ("KexAlgorithms sntrup761x25519-sha512@openssh.com", "sntrup761x25519", "curve25519-sha256"),
+            ("MACs umac-64@openssh.com\nCiphers aes128-ctr", "umac-64@openssh.com", "hmac-sha2-256"),
+        ],
+    )
+    def test_no_common_algorithm(self, start: Start, reach: Open, option: str, theirs: str, ours: str) -> None:
+        with pytest.raises(HostError, match="have no .* in common") as caught:
+            reach(start(option)).open()
+        offers, has = (caught.value.evidence or "").splitlines()
+        assert offers.startswith("the host offers: ") and theirs in offers and ours not in offers
+        assert has.startswith("this client has: ") and ours in has and theirs not in has
+        assert f"`{option.split()[0]}`" in (caught.value.hint or "")
+
+    def test_one_of_several_addresses(self, server: Server, reach: Open) -> None:
+        """`localhost` is 127.0.0.1 and ::1; sshd listens at the first only."""
+        config = server.config(HostName="localhost", HostKeyAlias=f"[127.0.0.1]:{server.port}")
+        assert says(reach(server, config)) == b"ping"
+
+    def test_ipv6(self, start: Start, reach: Open, keys: Keys) -> None:
+        try:
+            socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+        except OSError:
+            pytest.skip("no IPv6 here")
+        server = start(address="::1")
+        server.known_hosts.write_text(f"[::1]:{server.port} {public(keys.host)}")
+        config = server.config(HostName="")
+        config.write_text(config.read_text().replace("Host box", "Host *"))
+        assert says(reach(server, config, target=f"{ME}@[::1]:{server.port}")) == b"ping"
+        assert says(reach(server, config, target=f"ssh://{ME}@[::1]:{server.port}")) == b"ping"

@@ -1,0 +1,311 @@
+"""Real sshds of this user on 127.0.0.1, with keys made here, and `SSHHost`s that reach them; fixtures for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import hashlib
+import io
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from remoterun.agent.shared.protocol import MAGIC
+from remoterun.hosts.bundle import AgentBundle
+from remoterun.hosts.ssh.host import SSHHost
+from tests.conftest import require
+from tests.workshop import until
+
+SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+ME = getpass.getuser()
+PATH = "/usr/local/bin:/usr/bin:/bin"
+ECHO = """
+import os, sys
+assert sys.argv[1:3] == ["serve", "--home"], sys.argv
+os.write(1, MAGIC)
+while True:
+    data = os.read(0, 1 << 16)
+    if not data:
+        break
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view):]
+"""
+
+
+def bundle_of(program: str) -> AgentBundle:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("__main__.py"), f"MAGIC = {MAGIC!r}\n{program}")
+    data = buffer.getvalue()
+    return AgentBundle(hashlib.sha256(data).hexdigest()[:16], data)
+
+
+def make_key(path: Path, kind: str = "ed25519", *more: str, passphrase: str = "") -> Path:
+    words = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", path.name, "-f", str(path), *more]
+    subprocess.run(words, check=True, capture_output=True)
+    return path
+
+
+def public(path: Path) -> str:
+    return Path(f"{path}.pub").read_text()
+
+
+def has_penalties() -> bool:
+    """OpenSSH 9.8 and later keep an address out after failed logins, and these tests fail a lot."""
+    said = subprocess.run(["ssh", "-V"], capture_output=True, text=True).stderr
+    found = re.match(r"OpenSSH_(\d+)\.(\d+)", said)
+    return found is not None and (int(found[1]), int(found[2])) >= (9, 8)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@dataclass
+class Server:
+    """One sshd. Its users' home, its log, and the client's configuration for it stand in `folder`."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+    client: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.folder / "known_hosts"
+
+    def count(self, text: str) -> int:
+        return self.log.read_text().count(text)
+
+    def config(self, *more: str, port: int | None = None, **changed: str) -> Path:
+        """A client configuration with the alias `box` for this server."""
+        options = {**self.client, **changed}
+        lines = ["Host box", f"Port {port or self.port}"]
+        lines += [f"{key} {value}" for key, value in options.items() if value]
+        file = self.folder / f"config{len(list(self.folder.glob('config*')))}"
+        file.write_text("\n  ".join(lines) + "\n" + "\n".join(more) + "\n")
+        return file
+
+
+@dataclass
+class Keys:
+    user: Path
+    other: Path
+    host: Path
+    host_rsa: Path
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    require(None if SSHD and shutil.which("ssh-keygen") else "OpenSSH's sshd is not installed")
+    folder = tmp_path_factory.mktemp("keys")
+    return Keys(
+        make_key(folder / "user"),
+        make_key(folder / "other"),
+        make_key(folder / "host"),
+        make_key(folder / "host_rsa", "rsa", "-b", "2048"),
+    )
+
+
+Start = Callable[..., Server]
+
+
+def starter(root: Path, keys: Keys, stack: contextlib.ExitStack) -> Start:
+    """A function that starts an sshd with folders in `root`; `stack` ends it."""
+
+    def start(
+        *options: str,
+        host_keys: tuple[Path, ...] = (),
+        authorized: str = "",
+        env: str = "",
+        path: str = PATH,
+        address: str = "127.0.0.1",
+    ) -> Server:
+        folder = root / f"sshd{len(list(root.iterdir()))}"
+        (folder / "home").mkdir(parents=True)
+        (folder / "authorized_keys").write_text(authorized or public(keys.user))
+        port = free_port()
+        shown = host_keys or (keys.host,)
+        lines = [
+            *options,
+            f"Port {port}",
+            f"ListenAddress {address}",
+            *(f"HostKey {key}" for key in shown),
+            f"AuthorizedKeysFile {folder}/authorized_keys",
+            "PidFile none",
+            "StrictModes no",
+            "UsePAM no",
+            "PasswordAuthentication no",
+            "KbdInteractiveAuthentication no",
+            "LogLevel VERBOSE",
+            *(["PerSourcePenalties no"] if has_penalties() else []),
+            f"SetEnv HOME={folder}/home PATH={path} {env}",
+        ]
+        (folder / "sshd_config").write_text("\n".join(lines) + "\n")
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)
+        log = folder / "log"
+        log.touch()
+        process = subprocess.Popen([str(SSHD), "-D", "-f", f"{folder}/sshd_config", "-E", str(log)])
+        stack.callback(process.wait, 10)
+        stack.callback(process.terminate)
+        until(lambda: process.poll() is not None or "Server listening" in log.read_text(), 10, log.read_text)
+        assert process.poll() is None, log.read_text()
+        server = Server(folder, port, process, log)
+        server.known_hosts.write_text(f"[127.0.0.1]:{port} {public(shown[0])}")
+        server.client = {
+            "HostName": "127.0.0.1",
+            "User": ME,
+            "IdentityFile": str(keys.user),
+            "IdentitiesOnly": "yes",
+            "IdentityAgent": "none",
+            "UserKnownHostsFile": str(server.known_hosts),
+            "GlobalKnownHostsFile": "/dev/null",
+        }
+        return server
+
+    return start
+
+
+@pytest.fixture
+def start(tmp_path: Path, keys: Keys) -> Iterator[Start]:
+    with contextlib.ExitStack() as stack:
+        yield starter(tmp_path, keys, stack)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Iterator[Server]:
+    with contextlib.ExitStack() as stack:
+        yield starter(tmp_path_factory.mktemp("shared"), keys, stack)()
+
+
+Open = Callable[..., SSHHost]
+
+
+@pytest.fixture
+def reach() -> Iterator[Open]:
+    """A host for a server; closed at the end."""
+    hosts: list[SSHHost] = []
+
+    def make(server: Server, config: Path | None = None, **options: object) -> SSHHost:
+        options.setdefault("bundle", bundle_of(ECHO))
+        target = str(options.pop("target", "box"))
+        host = SSHHost(target, config_file=config or server.config(), **options)  # type: ignore[arg-type]
+        hosts.append(host)
+        return host
+
+    yield make
+    for host in hosts:
+        host.close()
+
+
+def says(host: SSHHost, text: bytes = b"ping") -> bytes:
+    """Open, send, read the same back."""
+    pipe = host.open()
+    pipe.write(text)
+    back = b""
+    while len(back) < len(text):
+        data = pipe.read(1 << 20)
+        if not data:
+            break
+        back += data
+    pipe.close()
+    return back
+
+
+class Relay:
+    """A TCP relay that can stop forwarding, with its connections open, or cut them."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._flow = threading.Event()
+        self._flow.set()
+        self._sockets: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._closed = False
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def stall(self) -> None:
+        self._flow.clear()
+
+    def cut(self) -> None:
+        for sock in self._sockets:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        self._flow.set()
+
+    def close(self) -> None:
+        self._closed = True
+        self._listener.close()
+        self.cut()
+        for sock in self._sockets:
+            sock.close()
+
+    def _accept(self) -> None:
+        while not self._closed:
+            try:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                return
+            self._sockets += [near, far]
+            for pair in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=pair, daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self._flow.wait()
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def relay(server: Server) -> Iterator[Relay]:
+    made = Relay(server.port)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """`agent(key, …)` starts an ssh-agent that holds these keys and gives its socket."""
+    started: list[int] = []
+
+    def start(*held: Path) -> str:
+        path = tmp_path / f"agent{len(started)}"
+        said = subprocess.run(["ssh-agent", "-s", "-a", str(path)], check=True, capture_output=True, text=True)
+        found = re.search(r"SSH_AGENT_PID=(\d+)", said.stdout)
+        assert found
+        started.append(int(found[1]))
+        for key in held:
+            subprocess.run(
+                ["ssh-add", "-q", str(key)],
+                check=True,
+                capture_output=True,
+                env={**os.environ, "SSH_AUTH_SOCK": str(path)},
+            )
+        return str(path)
+
+    yield start
+    for pid in started:
+        os.kill(pid, signal.SIGTERM)
