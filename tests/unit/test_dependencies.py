@@ -1,0 +1,46 @@
+"""What the code imports is what pyproject.toml declares."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[2]
+PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+DISTRIBUTION = {"git": "gitpython"}
+"""Of imports whose distribution has another name."""
+LATER_STANDARD_LIBRARY = {"compression"}
+"""Modules of a Python newer than the oldest supported one, imported where they are."""
+
+
+def imported(package: str) -> set[str]:
+    """Names of the distributions that any module of a package imports, at its top or on use."""
+    found: set[str] = set()
+    for file in (TOP / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                found.add(node.module.partition(".")[0])
+    foreign = found - set(sys.stdlib_module_names) - LATER_STANDARD_LIBRARY - {"remoterun", "trainer"}
+    return {DISTRIBUTION.get(name, name) for name in foreign}
+
+
+def declared(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^A-Za-z0-9._-]", requirement)[0].lower() for requirement in requirements}
+
+
+@pytest.mark.parametrize(
+    ("package", "requirements"),
+    [
+        ("remoterun", PROJECT["dependencies"]),
+        ("trainer", PROJECT["optional-dependencies"]["trainer"]),
+    ],
+)
+def test_what_is_imported_is_declared(package: str, requirements: list[str]) -> None:
+    assert imported(package) == declared(requirements)
