@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared.protocol import MAGIC
+from remoterun.hosts.base import Prompts
 from remoterun.hosts.bundle import AgentBundle
 from remoterun.hosts.ssh.host import SSHHost
 from tests.conftest import require
@@ -202,11 +203,13 @@ Open = Callable[..., SSHHost]
 
 @pytest.fixture
 def reach() -> Iterator[Open]:
-    """A host for a server; closed at the end."""
+    """`reach(server, config)`: a host for a server, with the options of `SSHHost` and `Prompts`; closed at the end."""
     hosts: list[SSHHost] = []
 
     def make(server: Server, config: Path | None = None, **options: object) -> SSHHost:
         options.setdefault("bundle", bundle_of(ECHO))
+        asked = ("confirm_host_key", "ask_passphrase", "ask_password")
+        options["prompts"] = Prompts(**{name: options.pop(name) for name in asked if name in options})
         target = str(options.pop("target", "box"))
         host = SSHHost(target, config_file=config or server.config(), **options)  # type: ignore[arg-type]
         hosts.append(host)

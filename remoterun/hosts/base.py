@@ -26,8 +26,14 @@ class Prompts:
     """How to ask a person. None: nobody is there to ask, and the answer is no."""
 
     confirm_host_key: Callable[[UnknownHostKey], bool] | None = None
+    """Asked about a host key seen for the first time."""
     ask_passphrase: Callable[[str], str | None] | None = None
+    """The argument is the file."""
     ask_password: Callable[[str], str | None] | None = None
+    """For whatever else the host asks: the argument is its question."""
+
+
+NOBODY = Prompts()
 
 
 class Pipe(Protocol):

@@ -46,7 +46,7 @@ class TestHostKeys:
             asked.append(key)
             return True
 
-        assert says(reach(server, config, confirm=confirm)) == b"ping"
+        assert says(reach(server, config, confirm_host_key=confirm)) == b"ping"
         assert [key.fingerprint for key in asked] == [self.fingerprint(keys.host)]
         assert asked[0].host == "box" and asked[0].address == "127.0.0.1" and asked[0].file == file
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -58,13 +58,13 @@ class TestHostKeys:
     def test_unknown_and_declined(self, server: Server, reach: Open, tmp_path: Path) -> None:
         config = server.config(UserKnownHostsFile=str(tmp_path / "none"))
         with pytest.raises(HostKeyError, match="was not accepted"):
-            reach(server, config, confirm=lambda key: False).open()
+            reach(server, config, confirm_host_key=lambda key: False).open()
         assert not (tmp_path / "none").exists()
 
     def test_strict_asks_nobody(self, server: Server, reach: Open, tmp_path: Path) -> None:
         config = server.config(UserKnownHostsFile=str(tmp_path / "none"), StrictHostKeyChecking="yes")
         with pytest.raises(HostKeyError) as caught:
-            reach(server, config, confirm=lambda key: pytest.fail("asked")).open()
+            reach(server, config, confirm_host_key=lambda key: pytest.fail("asked")).open()
         assert "ssh-keyscan" in (caught.value.hint or "")
 
     def test_accept_new(self, server: Server, reach: Open, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ class TestHostKeys:
         file.write_text(f"# a comment\n\n[127.0.0.1]:{server.port} {public(keys.other)}")
         config = server.config(UserKnownHostsFile=str(file), StrictHostKeyChecking=check)
         with pytest.raises(HostKeyError) as caught:
-            reach(server, config, confirm=lambda key: True).open()
+            reach(server, config, confirm_host_key=lambda key: True).open()
         assert f"{file}:3" in caught.value.message
         assert self.fingerprint(keys.host) in (caught.value.evidence or "")
         assert self.fingerprint(keys.other) in (caught.value.evidence or "")
@@ -108,7 +108,7 @@ class TestHostKeys:
     ) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))
         config = server.config(UserKnownHostsFile="/dev/null")
-        assert says(reach(server, config, confirm=lambda key: True)) == b"ping"
+        assert says(reach(server, config, confirm_host_key=lambda key: True)) == b"ping"
         assert str(server.port) in (tmp_path / ".ssh" / "known_hosts").read_text()
         assert says(reach(server, config)) == b"ping"
 
@@ -116,7 +116,7 @@ class TestHostKeys:
         file = server.folder / "revoked"
         file.write_text(server.known_hosts.read_text() + f"@revoked * {public(keys.host)}")
         with pytest.raises(HostKeyError, match="revoked"):
-            reach(server, server.config(UserKnownHostsFile=str(file)), confirm=lambda key: True).open()
+            reach(server, server.config(UserKnownHostsFile=str(file)), confirm_host_key=lambda key: True).open()
 
     def test_an_authority_and_broken_lines_do_no_harm(self, server: Server, reach: Open, keys: Keys) -> None:
         file = server.folder / "odd"

@@ -80,10 +80,10 @@ class TestStart:
         assert time.monotonic() - began < 5
         assert "godot" in (caught.value.evidence or "")
 
-    @pytest.mark.parametrize("noise", ["head -c 60000 /dev/zero", "printf x; sleep 0.1", "printf x >&2; sleep 0.1"])
+    @pytest.mark.parametrize("noise", ["head -c 60000 /dev/zero", "printf x && sleep 0.1", "printf x >&2 && sleep 0.1"])
     def test_start_up_files_that_print_without_end(self, start: Start, reach: Open, noise: str) -> None:
         server = start()
-        (server.home / ".bashrc").write_text(f"while :; do {noise}; done\n")
+        (server.home / ".bashrc").write_text(f"while {noise}; do :; done\n")  # ends with the connection
         began = time.monotonic()
         with pytest.raises(HostError) as caught:
             reach(server, deadlines=Deadlines(start=1, install=1)).open()

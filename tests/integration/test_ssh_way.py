@@ -246,7 +246,9 @@ class TestUnreachable:
             reach(start(option)).open()
         offers, has = (caught.value.evidence or "").splitlines()
         assert offers.startswith("the host offers: ") and theirs in offers and ours not in offers
-        assert has.startswith("this client has: ") and ours in has and theirs not in has
+        assert (
+            has.startswith(f"this client (paramiko {paramiko.__version__}) has: ") and ours in has and theirs not in has
+        )
         assert f"`{option.split()[0]}`" in (caught.value.hint or "")
 
     def test_one_of_several_addresses(self, server: Server, reach: Open) -> None:

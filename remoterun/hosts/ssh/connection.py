@@ -8,22 +8,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import paramiko
 from paramiko.common import cMSG_GLOBAL_REQUEST
 
 from remoterun.errors import HostUnreachable, UsageError
+from remoterun.hosts.base import Prompts
 from remoterun.hosts.ssh import internals
 from remoterun.hosts.ssh.config import SSHSettings, SSHTarget, resolve, words_of
 from remoterun.hosts.ssh.deadlines import Deadlines
 from remoterun.hosts.ssh.dial import dial
 from remoterun.hosts.ssh.handshake import make_transport, shake_hands
 from remoterun.hosts.ssh.host_key import check_host_key
-from remoterun.hosts.ssh.keys import AskPassphrase, KeyRing
-from remoterun.hosts.ssh.known_hosts import HostKey, KnownHosts, UnknownHostKey
-from remoterun.hosts.ssh.login import AskPassword, Journal, authenticate
+from remoterun.hosts.ssh.keys import KeyRing
+from remoterun.hosts.ssh.known_hosts import HostKey, KnownHosts
+from remoterun.hosts.ssh.login import Journal, authenticate
 from remoterun.hosts.ssh.pipe import SSHPipe, close_quietly
 from remoterun.hosts.ssh.proxy import dial_by_command
 from remoterun.hosts.ssh.wire import Wire
@@ -31,19 +32,14 @@ from remoterun.hosts.ssh.wire import Wire
 _JUMPS_AT_MOST = 8
 
 
-@dataclass
+@dataclass(frozen=True)
 class Access:
     """How connections are made and who is asked; the same for a host and for the jump hosts on the way to it."""
 
-    deadlines: Deadlines = field(default_factory=Deadlines)
-    config_file: Path | None = None
-    confirm: Callable[[UnknownHostKey], bool] | None = None
-    ask_password: AskPassword | None = None
-    ask_passphrase: AskPassphrase | None = None
-    keys: KeyRing = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.keys = KeyRing(self.ask_passphrase)
+    deadlines: Deadlines
+    config_file: Path | None
+    prompts: Prompts
+    keys: KeyRing
 
 
 class SessionRefused(Exception):
@@ -64,7 +60,8 @@ class SSHConnection:
     ) -> None:
         self.settings = settings
         self.address = address
-        self._transport = transport
+        self.transport = transport
+        """For libraries that open their own channels; closed with the connection."""
         self._wire = wire
         self._via = via
         self._deadlines = deadlines
@@ -73,12 +70,7 @@ class SSHConnection:
 
     @property
     def alive(self) -> bool:
-        return bool(self._transport.is_active()) and not self._wire.closed
-
-    @property
-    def transport(self) -> paramiko.Transport:
-        """For libraries that bring their own channels; closed with the connection."""
-        return self._transport
+        return bool(self.transport.is_active()) and not self._wire.closed
 
     @property
     def lost(self) -> str:
@@ -91,7 +83,7 @@ class SSHConnection:
         """Run `command` in a new channel. Raises `SessionRefused`, or `HostUnreachable` when the link is gone."""
         begun = time.monotonic()
         try:
-            channel = self._transport.open_session(timeout=self._deadlines.channel)
+            channel = self.transport.open_session(timeout=self._deadlines.channel)
             self.round_trip = min(self.round_trip or float("inf"), time.monotonic() - begun)
         except paramiko.ChannelException as error:
             raise SessionRefused(str(error)) from error
@@ -113,14 +105,14 @@ class SSHConnection:
         return pipe
 
     def close(self) -> None:
-        """May be called twice, from any thread. Wakes every reader; drops the hosts on the way too."""
+        """May be called twice, from any thread. Wakes every reader, and closes the connections to jump hosts too."""
         self._wire.close()
-        self._transport.close()
+        self.transport.close()
         if self._via is not None:
             self._via.close()
 
     def _pipe(self, channel: paramiko.Channel) -> SSHPipe:
-        if internals.missing() or not self._transport.packetizer.is_quick:
+        if internals.missing() or not self.transport.packetizer.is_quick:
             return SSHPipe(channel, self)
         from remoterun.hosts.ssh.quick_pipe import QuickPipe
 
@@ -173,7 +165,7 @@ def _connect_through(settings: SSHSettings, access: Access, passed: tuple[SSHTar
 def _tunnel(via: SSHConnection, settings: SSHSettings, deadlines: Deadlines) -> tuple[Wire, str]:
     place = (settings.hostname, settings.port)
     try:
-        channel = via._transport.open_channel(
+        channel = via.transport.open_channel(
             "direct-tcpip", place, ("127.0.0.1", 0), timeout=settings.connect_timeout or deadlines.connect
         )
     except paramiko.ChannelException as error:
@@ -207,8 +199,8 @@ def _log_in(
         shake_hands(transport, settings, access.deadlines, wire, address, proxy_errors, began)
         shown = transport.get_remote_server_key()
         key = HostKey(shown.get_name(), shown.asbytes())
-        check_host_key(key, settings, known, address, access.confirm)
-        authenticate(transport, settings, access.keys, access.ask_password, wire, address, journal)
+        check_host_key(key, settings, known, address, access.prompts.confirm_host_key)
+        authenticate(transport, settings, access.keys, access.prompts.ask_password, wire, address, journal)
     except BaseException:
         transport.close()
         raise

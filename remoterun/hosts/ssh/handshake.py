@@ -160,9 +160,10 @@ def shake_hands(
 def _nothing_in_common(choice: _Choice, transport: paramiko.Transport, opening: bytes, host: str) -> HostError:
     theirs = offered(opening)[choice.place]
     ours = list(getattr(transport.get_security_options(), choice.ours))
+    client = f"this client (paramiko {paramiko.__version__})"
     return HostError(
         f"{host} and this client have no {choice.noun} in common",
-        evidence=f"the host offers: {', '.join(theirs)}\nthis client has: {', '.join(ours)}",
+        evidence=f"the host offers: {', '.join(theirs)}\n{client} has: {', '.join(ours)}",
         hint=f"add one of this client's to `{choice.keyword}` in the sshd_config of that machine, or update its sshd",
     )
 

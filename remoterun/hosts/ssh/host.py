@@ -10,29 +10,26 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import paramiko
 
 from remoterun.errors import AgentError, HostError, HostUnreachable, LinkLost
-from remoterun.hosts.base import KEPT, TAIL, AgentSilent, await_agent
+from remoterun.hosts.base import KEPT, NOBODY, TAIL, AgentSilent, Prompts, await_agent
 from remoterun.hosts.bundle import FLAGS, AgentBundle, agent_bundle
 from remoterun.hosts.ssh.command_line import command_line, login_relative
 from remoterun.hosts.ssh.config import SSHTarget, resolve
 from remoterun.hosts.ssh.connection import Access, SessionRefused, SSHConnection, connect
 from remoterun.hosts.ssh.deadlines import Deadlines
 from remoterun.hosts.ssh.installation import ending, install_command, install_error
-from remoterun.hosts.ssh.keys import AskPassphrase
-from remoterun.hosts.ssh.known_hosts import UnknownHostKey
+from remoterun.hosts.ssh.keys import KeyRing
 from remoterun.hosts.ssh.pipe import SSHPipe
 
 if TYPE_CHECKING:
     import fabric
 
     from remoterun.config import Config
-    from remoterun.hosts.base import Prompts
     from remoterun.model import MachineType
 
 _READ = 1 << 20
@@ -48,9 +45,7 @@ def of_machine(machine: MachineType, config: Config, prompts: Prompts) -> SSHHos
         python=machine.python or "python3",
         deadlines=Deadlines(connect=machine.connect_timeout, banner=machine.connect_timeout),
         config_file=config.ssh_config,
-        confirm=prompts.confirm_host_key,
-        ask_passphrase=prompts.ask_passphrase,
-        ask_password=prompts.ask_password,
+        prompts=prompts,
     )
 
 
@@ -58,8 +53,6 @@ class SSHHost:
     """`target` is `[user@]host[:port]`, `ssh://…` or an alias of `~/.ssh/config`.
 
     `home` is relative to the login folder, or absolute; `python` is the name of a program there, or a path.
-    `confirm` is asked about a host key seen for the first time, `ask_passphrase` for the passphrase of a key file,
-    `ask_password` for whatever else the host asks; None means that nobody can be asked, and the answer is no.
     `config_file` is read instead of `~/.ssh/config`.
     """
 
@@ -72,9 +65,7 @@ class SSHHost:
         bundle: AgentBundle | None = None,
         config_file: Path | None = None,
         deadlines: Deadlines | None = None,
-        confirm: Callable[[UnknownHostKey], bool] | None = None,
-        ask_passphrase: AskPassphrase | None = None,
-        ask_password: Callable[[str], str | None] | None = None,
+        prompts: Prompts = NOBODY,
     ) -> None:
         self._typed = target
         self._target = SSHTarget.parse(target)
@@ -82,13 +73,7 @@ class SSHHost:
         self._python = python if "/" not in python else login_relative(python)
         self._bundle = bundle
         self._deadlines = deadlines or Deadlines()
-        self._access = Access(
-            deadlines=self._deadlines,
-            config_file=config_file,
-            confirm=confirm,
-            ask_password=ask_password,
-            ask_passphrase=ask_passphrase,
-        )
+        self._access = Access(self._deadlines, config_file, prompts, KeyRing(prompts.ask_passphrase))
         self._lock = threading.Lock()
         self._connection: SSHConnection | None = None
         self._full: list[SSHConnection] = []

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-_CHANNEL_TAKES = 1 << 15  # bytes, at once
+_CHANNEL_TAKES = 1 << 15  # bytes that are given to a channel of another connection at once
 _POLL = 0.5  # seconds between looks at the clock while nothing comes
 LARGEST_PACKET = 256 << 10
 """Bytes; OpenSSH sends no packet that is larger, and 32 kB of data in one at most unless the client asks for more."""
@@ -21,7 +21,7 @@ _OPENING = 4096  # bytes that are kept of what came first
 _PING_SIZE = 1024  # bytes; a longer packet on its way out is data, and a ping's answer may have to wait behind it
 
 
-class Stream(Protocol):
+class SocketLike(Protocol):
     """What `Wire` needs: a socket, or a paramiko channel through another host."""
 
     def recv(self, size: int, /) -> bytes: ...
@@ -37,7 +37,7 @@ class Wire:
     keeps the first bytes that came: a server that is not an SSH server, or that refuses, writes plain text.
     """
 
-    def __init__(self, stream: Stream, silence: float, close: Callable[[], None] | None = None) -> None:
+    def __init__(self, stream: SocketLike, silence: float, close: Callable[[], None] | None = None) -> None:
         self._stream = stream
         self._silence = silence
         self._close_more = close
