@@ -25,7 +25,6 @@ _CIPHERS = (
     "aes192-ctr",
     "aes256-ctr",
 )
-_NEVER = 1 << 60
 _KEXINIT = 20  # the type of the message in which each side lists its algorithms (RFC 4253, section 7.1)
 _COOKIE = 16
 
@@ -58,13 +57,15 @@ def make_transport(
     wire: Wire, deadlines: Deadlines, journal: Journal, known_kinds: Sequence[str]
 ) -> paramiko.Transport:
     """A transport before its handshake. `known_kinds` are the kinds of host key that are known for the host."""
-    transport = quick_transport(wire) if not internals.missing() else paramiko.Transport(wire)
+    transport = _quick_transport(wire) if not internals.missing() else paramiko.Transport(wire)
     own = logging.Logger(f"paramiko.connection.{next(_loggers)}", logging.INFO)  # in no tree, so it is freed with us
     own.addHandler(journal)
     transport.logger = own
     transport.packetizer.set_log(own)
-    # New keys that paramiko asks for can stall the connection for 30 s and end it (paramiko #822). sshd asks in time.
-    transport.packetizer.REKEY_BYTES = transport.packetizer.REKEY_PACKETS = _NEVER
+    # When paramiko asks for new keys, the connection can stall for 30 s and end (paramiko #822). sshd asks in time, and
+    # here only the limit of AES-GCM remains.
+    transport.packetizer.REKEY_BYTES = 1 << 36
+    transport.packetizer.REKEY_PACKETS = 1 << 40
     transport.banner_timeout = deadlines.banner
     transport.handshake_timeout = deadlines.handshake
     transport.auth_timeout = deadlines.auth
@@ -74,8 +75,8 @@ def make_transport(
     return transport
 
 
-def quick_transport(wire: Wire) -> paramiko.Transport:
-    """One whose packets take the quick way where the cipher allows it."""
+def _quick_transport(wire: Wire) -> paramiko.Transport:
+    """A transport whose packets take the quick way where the cipher allows it."""
     from remoterun.hosts.ssh.packets import Packetizer
 
     transport = paramiko.Transport(wire, packetizer_class=Packetizer)
