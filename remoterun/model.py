@@ -13,7 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from remoterun.agent.shared.states import ENDINGS, FINAL, Reason, RunState
+from remoterun.agent.shared.api import UploadVersion
+from remoterun.agent.shared.records import from_json
+from remoterun.agent.shared.states import ENDINGS, FINAL, Reason, RunState, RunStatus
 from remoterun.agent.shared.tree import TreeError, check_path, is_digest, show
 from remoterun.errors import UsageError
 
@@ -221,21 +223,21 @@ class Run:
             return 137 if self.reason is Reason.KILLED else 143
         return 125
 
-    def with_status(self, status: dict[str, Any], now: float) -> Run:
+    def with_status(self, status: RunStatus, now: float) -> Run:
         """This run as its host says it is. Raises `ValueError` for what makes no sense."""
         _check_status(status)
         return replace(
             self,
-            state=RunState(status["state"]),
-            reason=Reason(status["reason"]) if status.get("reason") else None,
-            code=status.get("code"),
-            message=status.get("message"),
-            note=status.get("note"),
-            started=status.get("started"),
-            ended=status.get("ended"),
-            engine=status.get("engine"),
-            outputs=status.get("outputs"),
-            stopping=bool(status.get("stopping")),
+            state=status.state,
+            reason=status.reason,
+            code=status.code,
+            message=status.message,
+            note=status.note,
+            started=status.started,
+            ended=status.ended,
+            engine=status.engine,
+            outputs=status.outputs._asdict() if status.outputs else None,
+            stopping=status.stopping,
             last_seen=now,
         )
 
@@ -252,7 +254,7 @@ class Run:
             told["started"] = event.get("t")
         if state in FINAL:
             told["ended"] = event.get("t")
-        _check_status({**told, "state": state})
+        _check_status(from_json(RunStatus, {**told, "key": self.key, "state": state.value}))
         reason = Reason(told["reason"]) if told.get("reason") else None
         return replace(self, **{**told, "state": state, "reason": reason}), told
 
@@ -297,15 +299,15 @@ class Upload:
     damaged: bool = field(default=False, compare=False)
 
     @classmethod
-    def told(cls, name: str, item: dict[str, Any], machine: str, home_id: str) -> Upload:
+    def told(cls, name: str, item: UploadVersion, machine: str, home_id: str) -> Upload:
         """The version that a host describes. Raises `ValueError` for what makes no sense."""
         for number in ("version", "size", "files"):
-            if type(item.get(number)) is not int or not 0 <= item[number] < 1 << 63:
-                raise ValueError(f"{number}: {item.get(number)!r}")
-        if not is_digest(str(item.get("digest"))):
-            raise ValueError(f"digest: {item.get('digest')!r}")
-        told = (item["version"], item["digest"], item["size"], item["files"], check_time(item.get("created")))
-        return cls(name, *told, machine, home_id, damaged=bool(item.get("damaged")))
+            if getattr(item, number) < 0:
+                raise ValueError(f"{number}: {getattr(item, number)}")
+        if not is_digest(item.digest):
+            raise ValueError(f"digest: {item.digest[:80]!r}")
+        told = (item.version, item.digest, item.size, item.files, check_time(item.created))
+        return cls(name, *told, machine, home_id, damaged=item.damaged)
 
     def record(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("home_id", "damaged")}
@@ -335,33 +337,16 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-_STATUS_TYPES: dict[str, type] = {"code": int, "message": str, "note": str, "engine": str}
 _YEAR_10000 = 253_402_300_800  # seconds since 1970; Python's dates end there
 
 
-def _check_status(status: dict[str, Any]) -> None:
-    """A host may say anything. Raises `ValueError`."""
-    if not isinstance(status, dict):
-        raise ValueError(f"{status!r} is no status")
-    RunState(status.get("state"))
-    if status.get("reason"):
-        Reason(status["reason"])
-    for name, type_ in _STATUS_TYPES.items():
-        value = status.get(name)
-        if value is not None and (not isinstance(value, type_) or isinstance(value, bool)):
-            raise ValueError(f"{name}: {value!r}")
-    if status.get("code") is not None and not -256 < status["code"] < 256:
-        raise ValueError(f"code: {status['code']!r}")
-    for name in ("started", "ended"):
-        if status.get(name) is not None:
-            check_time(status[name])
-    outputs = status.get("outputs")
-    if outputs is not None:
-        if not isinstance(outputs, dict):
-            raise ValueError(f"outputs: {outputs!r}")
-        for name in ("files", "size"):
-            if not isinstance(outputs.get(name), int):
-                raise ValueError(f"outputs: {name}: {outputs.get(name)!r}")
+def _check_status(status: RunStatus) -> None:
+    """A host may say anything. Raises `ValueError` for what no run can have."""
+    if status.code is not None and not -256 < status.code < 256:
+        raise ValueError(f"code: {status.code}")
+    for moment in (status.started, status.ended):
+        if moment is not None:
+            check_time(moment)
 
 
 def check_time(value: Any) -> float:

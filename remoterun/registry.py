@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from remoterun.agent.shared.files import locked
-from remoterun.agent.shared.states import MOVES, Reason, RunState
+from remoterun.agent.shared.records import from_json, to_json
+from remoterun.agent.shared.states import MOVES, Reason, RunState, RunStatus
 from remoterun.errors import HostError, NotFound, RemoterunError
 from remoterun.model import LAST, MachineType, Run, Upload
 
@@ -226,7 +227,7 @@ class Registry:
         )
         return self.run(run.number)
 
-    def see(self, run: Run, status: Any, now: float) -> Run:
+    def see(self, run: Run, status: RunStatus, now: float) -> Run:
         """Correct `run` by what its host says; the corrected run. Raises `HostError` for what makes no sense."""
         try:
             corrected = run.with_status(status, now)
@@ -234,7 +235,7 @@ class Registry:
             raise HostError(f"{run.machine.name} says of run {run.number} what makes no sense: {error}"[:300])
         self._change(
             "UPDATE runs SET state = ?, status = ?, last_seen = ? WHERE key = ?",
-            (status["state"], json.dumps(status), now, run.key),
+            (status.state.value, json.dumps(to_json(status)), now, run.key),
         )
         return corrected
 
@@ -296,11 +297,11 @@ def _run(row: sqlite3.Row) -> Run:
     status = json.loads(row["status"])
     if not status:
         return run
-    status.setdefault("reason", None)
-    if status["reason"] is not None and status["reason"] not in {reason.value for reason in Reason}:
+    if status.get("reason") not in {reason.value for reason in Reason}:
         status["reason"] = None
     try:
-        return run.with_status(dict(status, state=row["state"]), row["last_seen"] or row["created"])
+        told = from_json(RunStatus, dict(status, key=run.key, state=row["state"]))
+        return run.with_status(told, row["last_seen"] or row["created"])
     except (ValueError, TypeError):  # of an earlier remoterun, which believed everything
         return run
 

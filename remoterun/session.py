@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
-from remoterun.agent.shared.protocol import VERSION, Cancelled, Link, LinkClosed, RemoteError, Stream
+from remoterun.agent.shared import api
+from remoterun.agent.shared.api import Hello, Request
+from remoterun.agent.shared.protocol import PIECE, VERSION, Cancelled, Link, LinkClosed, RemoteError, Stream
+from remoterun.agent.shared.records import from_json, to_json
+from remoterun.agent.shared.tree import show
 from remoterun.errors import AgentError, HostError, LinkLost, NotFound, RemoterunError, TransferError, UsageError
 from remoterun.hosts.base import Host
-from remoterun.model import MachineType, Upload
+from remoterun.model import MachineType, Upload, check_time
 
 HELLO_TIMEOUT = 30.0
+HOME_ID = re.compile(r"[0-9A-Za-z._-]{1,100}")
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 
 class Session:
@@ -32,40 +41,62 @@ class Session:
         self._link.start()
         try:
             with self.errors():
-                self.hello = self._link.greeting(HELLO_TIMEOUT)
+                said = self._link.greeting(HELLO_TIMEOUT)
             self._greeted = time.time()
-            self._check_version()
+            self._check_version(said)
+            with self.understood():
+                self.hello = _hello(said)
         except BaseException:
             self.close()
             raise
 
-    def _check_version(self) -> None:
+    def _check_version(self, said: dict[str, Any]) -> None:
         """The agent was started from our own bundle, named by its hash; this catches a damaged one."""
-        spoken = self.hello.get("protocol")
-        if spoken != VERSION or not isinstance(self.hello.get("home_id"), str):
+        spoken = said.get("protocol")
+        if spoken != VERSION:
             raise AgentError(
-                f"the agent on {self.machine.name} speaks version {spoken} of the protocol, and this client {VERSION}",
+                f"the agent on {self.machine.name} speaks version {show(str(spoken)[:20])} of the protocol, and this"
+                f" client {VERSION}",
                 hint="delete the folder agent/ in its home, and try again",
             )
 
     @property
     def home_id(self) -> str:
-        return str(self.hello["home_id"])
+        return self.hello.home_id
 
     @property
-    def ahead(self) -> float:
+    def clock_skew(self) -> float:
         """Seconds by which its machine's clock is ahead of ours, to the round trip's precision."""
-        told = self.hello.get("time")
-        return told - self._greeted if isinstance(told, (int, float)) else 0.0
+        return self.hello.time - self._greeted if self.hello.time else 0.0
 
     @property
     def alive(self) -> bool:
         return not self._link.closed
 
-    def call(self, op: str, **arguments: Any) -> dict[str, Any]:
-        """A request without data: its result."""
+    def ask(self, request: Request[A, R], arguments: A, body: bytes = b"") -> R:
+        """The result of a request; `body` is what it sends besides its arguments. Answers with data: see `stream`."""
+        with self.stream(request, arguments) as stream:
+            for start in range(0, len(body), PIECE):
+                stream.send(body[start : start + PIECE])
+            stream.end()
+            stream.finish()
+            return self.result(request, stream)
+
+    @contextlib.contextmanager
+    def stream(self, request: Request[A, R], arguments: A) -> Iterator[Stream]:
+        """A request with data. Left early, it is cancelled."""
         with self.errors():
-            return self._link.call(op, **arguments)
+            stream = self._link.open(request.name, result_limit=request.most, **to_json(arguments))
+            try:
+                yield stream
+            except BaseException:
+                stream.cancel()
+                raise
+
+    def result(self, request: Request[A, R], stream: Stream) -> R:
+        """What a stream that has ended gave. Raises `AgentError` for a result that makes no sense."""
+        with self.understood():
+            return from_json(request.result, stream.result)
 
     @property
     def round_trip(self) -> float:
@@ -77,7 +108,7 @@ class Session:
         all know."""
         with self._asking, self.errors():
             if self._codecs is None and self._codecs_asked is None:
-                self._codecs_asked = self._link.open("codecs")
+                self._codecs_asked = self._link.open(api.codecs.name)
                 self._codecs_asked.end()
             if self._codecs is None and self._codecs_asked is not None:
                 try:
@@ -87,42 +118,19 @@ class Session:
                 self._codecs = tuple(map(str, said)) if isinstance(said, list) else ()
             return self._codecs or ("z",)
 
-    @contextlib.contextmanager
-    def stream(self, op: str, **arguments: Any) -> Iterator[Stream]:
-        """A request with data. Left early, it is cancelled."""
-        with self.errors():
-            stream = self._link.open(op, **arguments)
-            try:
-                yield stream
-            except BaseException:
-                stream.cancel()
-                raise
-
-    def request(self, op: str, body: bytes, **arguments: Any) -> tuple[dict[str, Any], bytes]:
-        """A request with one body each way: (result, body)."""
-        from remoterun.agent.shared.protocol import PIECE
-
-        with self.stream(op, **arguments) as stream:
-            for start in range(0, len(body), PIECE):
-                stream.send(body[start : start + PIECE])
-            stream.end()
-            parts = [frame.body for frame in stream]
-            return stream.result, b"".join(parts)
-
     def versions(self, name: str, newest: bool = False) -> list[Upload]:
         """The versions of an upload that its home has, oldest first; none without one."""
-        answer = self.call("upload", name=name, newest=newest)
-        with self.understood():
-            return [self.upload(name, item) for item in answer["versions"]]
+        answer = self.ask(api.upload, api.VersionsOf(name, newest))
+        return [self.upload(name, version) for version in answer.versions]
 
-    def upload(self, name: str, item: Any) -> Upload:
+    def upload(self, name: str, version: api.UploadVersion) -> Upload:
         """A version as the agent tells it. Raises `AgentError` for what makes no sense."""
         with self.understood():
-            return Upload.told(name, dict(item), self.machine.name, self.home_id)
+            return Upload.told(name, version, self.machine.name, self.home_id)
 
     @contextlib.contextmanager
     def understood(self) -> Iterator[None]:
-        """As the function of this name."""
+        """Raises `AgentError` where the block finds that an answer makes no sense: see the function `understood`."""
         with understood(self.machine.name):
             yield
 
@@ -163,6 +171,16 @@ def understood(machine: str) -> Iterator[None]:
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         said = f"{machine} sent an answer that makes no sense: {error}"
         raise AgentError(said[:300], hint=f"remoterun doctor {machine}")
+
+
+def _hello(said: dict[str, Any]) -> Hello:
+    """Raises `ValueError` for what makes no sense."""
+    hello = from_json(Hello, said)
+    if not HOME_ID.fullmatch(hello.home_id):
+        raise ValueError(f"home_id: {hello.home_id[:40]!r}")
+    if hello.time:
+        check_time(hello.time)
+    return hello
 
 
 def translate(error: RemoteError, machine: str) -> RemoterunError:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from remoterun.agent.shared import api
+from remoterun.agent.shared.api import Nothing
 from remoterun.agent.shared.protocol import PIECE, Body, Stream
 from remoterun.agent.shared.tree import TreeError, check_path, hash_file, is_digest, show
 from remoterun.environments import context
@@ -172,13 +174,13 @@ def verify(
         findings = [finding for finding in findings if finding["mended"]] + more
     numbers = _numbers(elsewhere.registry)
     damage = tuple(_damage(finding, numbers) for finding in findings)
-    return Checked(session.machine.name, totals["blobs"], totals["bytes"], damage, totals["more"])
+    return Checked(session.machine.name, totals.blobs, totals.size, damage, totals.more)
 
 
-def _check(session: Session, repair: bool, progress: Progress) -> tuple[dict[str, int], list[dict[str, Any]]]:
+def _check(session: Session, repair: bool, progress: Progress) -> tuple[api.CheckTotals, list[dict[str, Any]]]:
     findings = []
     phase = ""
-    with session.stream("check", repair=repair) as stream:
+    with session.stream(api.check, api.CheckHome(repair)) as stream:
         stream.end()
         for frame in stream:
             with session.understood():
@@ -192,8 +194,7 @@ def _check(session: Session, repair: bool, progress: Progress) -> tuple[dict[str
                     phase = "blobs"
                     progress.start("checking", int(at["files_total"]), int(at["bytes_total"]))
                 progress.add(int(at["bytes"]) - progress.bytes_done, int(at["files"]) - progress.files_done)
-        with session.understood():
-            return {name: int(stream.result[name]) for name in ("blobs", "bytes", "more")}, findings
+        return session.result(api.check, stream), findings
 
 
 def _finding(told: dict[str, Any]) -> dict[str, Any]:
@@ -236,7 +237,7 @@ def _bring(
         absent = [digest for digest in absent if digest not in brought]
     if not brought:
         return False
-    with session.stream("mend") as stream:
+    with session.stream(api.mend, Nothing()) as stream:
         stream.send(bytes.fromhex("".join(brought)))
         stream.end()
         for frame in stream:
@@ -292,7 +293,7 @@ def _pieces(path: str) -> Iterator[bytes]:
 def _pass_on(source: Session, target: Session, digests: list[str], progress: Progress) -> Iterator[str]:
     """Pass blobs on that `source` has; the digest of each that arrived whole."""
     wanted = iter(digests)
-    with source.stream("blobs") as stream:
+    with source.stream(api.blobs, Nothing()) as stream:
         stream.send(bytes.fromhex("".join(digests)))
         stream.end()
         for digest in wanted:
@@ -327,7 +328,7 @@ def _put(session: Session, digest: str, size: int, pieces: Iterable[Body], progr
     header: dict[str, Any] = {"d": digest, "s": size, "o": 0, "k": digest}
     rest = iter(pieces)
     try:
-        with session.stream("put") as stream:
+        with session.stream(api.put, Nothing()) as stream:
             for piece in rest:
                 stream.send(piece, **header)
                 header = {}
@@ -376,11 +377,11 @@ def collect(
     session: Session, registry: Registry, keep: int | None, envs: bool, unused: float | None, dry_run: bool
 ) -> Collected:
     """Free what nothing of a home needs. `unused`: seconds. May be repeated. Raises `HostError`, `TransferError`."""
-    arguments: dict[str, Any] = {"keep": keep, "envs": envs, "dry_run": dry_run}
+    asked = api.Collect(keep, envs, dry_run=dry_run)
     if unused is not None:
-        arguments["unused"] = unused
+        asked = asked._replace(unused=unused)
     parts, kept = [], []
-    with session.stream("collect", **arguments) as stream:
+    with session.stream(api.collect, asked) as stream:
         stream.end()
         for frame in stream:
             with session.understood():
@@ -388,11 +389,10 @@ def collect(
                     parts.append(_part(frame.header["part"]))
                 elif "kept" in frame.header:
                     kept.append(_part(frame.header["kept"]))
-        with session.understood():
-            freed, free = int(stream.result["freed"]), int(stream.result["free"])
+        totals = session.result(api.collect, stream)
     if not dry_run:
         _forget_versions(session, registry, parts)
-    return Collected(session.machine.name, dry_run, freed, free, tuple(parts), tuple(kept))
+    return Collected(session.machine.name, dry_run, totals.freed, totals.free, tuple(parts), tuple(kept))
 
 
 def _part(told: dict[str, Any]) -> Part:
@@ -420,7 +420,7 @@ def usage(session: Session, registry: Registry) -> Usage:
     """Who uses how much of a home. Raises `HostError`."""
     numbers = _numbers(registry)
     uses = []
-    with session.stream("usage") as stream:
+    with session.stream(api.usage, Nothing()) as stream:
         stream.end()
         for frame in stream:
             with session.understood():
@@ -428,10 +428,11 @@ def usage(session: Session, registry: Registry) -> Usage:
                 kind, name, size, alone = (row.pop(field) for field in ("kind", "name", "size", "alone"))
                 number = numbers.get(name) if kind == "run" else None
                 uses.append(Use(str(kind), str(name), int(size), int(alone), number, row))
-        with session.understood():
-            total, free, disk = (int(stream.result[field]) for field in ("total", "free", "disk"))
-            home, blobs = str(session.hello["home"]), dict(stream.result["blobs"])
-    return Usage(session.machine.name, home, total, free, disk, blobs, tuple(uses))
+        totals = session.result(api.usage, stream)
+    shared = {"count": totals.blobs.shared.blobs, "bytes": totals.blobs.shared.size}
+    blobs = {"count": totals.blobs.blobs, "bytes": totals.blobs.size, "shared": shared}
+    home = session.hello.home
+    return Usage(session.machine.name, home, totals.total, totals.free, totals.disk, blobs, tuple(uses))
 
 
 def others(machines: Iterable[MachineType], than: MachineType) -> tuple[MachineType, ...]:

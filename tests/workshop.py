@@ -25,7 +25,9 @@ import pytest
 from remoterun import environments
 from remoterun.agent.running.engines.environment import Environment
 from remoterun.agent.serve import Server
+from remoterun.agent.shared import api
 from remoterun.agent.shared.protocol import DATA, Handler, Link, encode
+from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import EnvironmentSpec, RunSpec, Submission
 from remoterun.agent.shared.states import FINAL, RunState
 from remoterun.agent.shared.tree import Entry, Manifest
@@ -109,7 +111,7 @@ class Place:
         self.drop_session()  # its agent may have been killed a moment ago, of which the session may not know yet
         try:
             for key in self.home.run_keys():
-                self.session.call("kill", key=key)
+                self.session.ask(api.kill, api.RunKey(key))
             for key in self.home.run_keys():
                 self.until_final(key)
                 until(self.unsupervised(key), what="the supervisor ends")
@@ -160,7 +162,7 @@ class Place:
         """The key of a new run. `values`: variables of the user's."""
         source = self.put(files or {})
         spec = self.spec(command, source, asked_env=tuple(values or ()), **changed)
-        self.session.request("submit", Submission(spec, values or {}, source.encode()).encode())
+        self.session.ask(api.submit, api.Nothing(), Submission(spec, values or {}, source.encode()).encode())
         return spec.key
 
     def run(self, key: str) -> RunFolder:
@@ -172,7 +174,8 @@ class Place:
     def until_state(self, key: str, *states: RunState, seconds: float = 20) -> dict[str, Any]:
         """The run's status once it is in one of the states."""
         until(lambda: self.state(key) in states, seconds, lambda: f"{states}; events: {self.run(key).events()}")
-        return self.run(key).status()
+        status: dict[str, Any] = to_json(self.run(key).status())
+        return status
 
     def until_final(self, key: str, seconds: float = 20) -> dict[str, Any]:
         return self.until_state(key, *FINAL, seconds=seconds)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remoterun import transfer
+from remoterun.agent.shared import api
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client.connections import Connections
 from remoterun.errors import NotFound
@@ -24,8 +25,8 @@ class Files:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
-    def list(self, resource: Resource) -> tuple[Manifest, dict[str, Any]]:
-        """(what is below a resource, {"live", "folder", "about"}). Raises `NotFound`."""
+    def list(self, resource: Resource) -> tuple[Manifest, api.Tree]:
+        """(what is below a resource, what else is known of it). Raises `NotFound`."""
         session, where = self._locate(resource)
         return manifest_of(session, where, resource)
 
@@ -78,7 +79,7 @@ class Files:
 
         session, where = self._locate(resource)
         listed, about = manifest_of(session, where, resource)
-        live = bool(about.get("live"))
+        live = about.live
         again = f"remoterun ls {resource}"
         try:
             sub = pages.find((entry.path for entry in listed.entries if entry.kind == "f"), str(resource), again)
@@ -115,7 +116,7 @@ class Files:
         return session, where
 
 
-def manifest_of(session: Session, where: dict[str, Any], resource: Resource) -> tuple[Manifest, dict[str, Any]]:
+def manifest_of(session: Session, where: dict[str, Any], resource: Resource) -> tuple[Manifest, api.Tree]:
     """What `transfer.fetch_manifest` returns; its error names what is missing as it was typed."""
     try:
         return transfer.fetch_manifest(session, where)

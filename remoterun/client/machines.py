@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from remoterun import machines, upkeep
+from remoterun.agent.shared import api
+from remoterun.agent.shared.records import to_json
 from remoterun.client.connections import Connections
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, check_time
@@ -43,16 +45,14 @@ class Machines:
         return host.fabric()
 
     def doctor(self, machine: MachineType) -> list[dict[str, Any]]:
-        """The agent's part of `doctor`: checks with name, ok, detail, fix."""
+        """The agent's part of `doctor`: the fields of `api.MachineCheck` for each check."""
         session = self.session(machine)
-        answer = session.call("doctor", engine=machine.engine, gpus=machine.gpus, base=machine.base_image)
+        checks = session.ask(api.doctor, api.Examine(machine.engine, machine.gpus, machine.base_image)).checks
         with session.understood():
-            checks = [dict(check) for check in answer["checks"]]
             for check in checks:
-                check.update(name=str(check["name"]), ok=check["ok"], detail=str(check["detail"]), fix=check["fix"])
-                if check["name"] == "clock":
-                    check_time(check.get("time"))
-        return checks
+                if check.name == "clock":
+                    check_time(check.time)
+        return [to_json(check) for check in checks]
 
     def check(
         self,

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
+from remoterun.agent.shared import api
 from remoterun.agent.shared.protocol import Frame
-from remoterun.agent.shared.states import Reason, RunState
+from remoterun.agent.shared.records import from_json, to_json
+from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
 from remoterun.client.submitting import Submitting
 from remoterun.errors import HostError, HostUnreachable, LinkLost, NotFound, UsageError
 from remoterun.model import MachineType, Run, check_time
 
 RECONNECT_LEAST, RECONNECT_MOST = 0.25, 5.0
+AT_ONCE = 1000
+"""Runs that one request asks about."""
+A = TypeVar("A")
 HAND_OVER = (RunState.REQUESTED, RunState.PROVISIONING, RunState.UPLOADING)
 
 
@@ -75,22 +80,24 @@ class Runs(Submitting):
                     seen[run.key] = self._corrected(run, answer)
         return [seen.get(run.key, run) for run in runs]
 
-    def _statuses(self, machine: MachineType, runs: Sequence[Run]) -> dict[str, dict[str, Any]] | None:
-        """By key; None when the machine can't be asked."""
+    def _statuses(self, machine: MachineType, runs: Sequence[Run]) -> dict[str, RunStatus | None] | None:
+        """By key, None for a run that can't be read there; None when the machine can't be asked."""
         try:
             session = self._connections.session(machine)
-            answer = session.call("runs", keys=[run.key for run in runs])
-            with session.understood():
-                statuses = {str(status["key"]): dict(status) for status in answer["runs"]}
+            statuses: dict[str, RunStatus | None] = {}
+            for start in range(0, len(runs), AT_ONCE):
+                answer = session.ask(api.runs, api.RunKeys([run.key for run in runs[start : start + AT_ONCE]]))
+                statuses.update((status.key, status) for status in answer.runs)
+                statuses.update(dict.fromkeys(answer.unreadable))
         except HostError:
             return None
         for run in runs:  # of another home than the one that answers now: its disk may not be mounted
             if run.home_id not in (None, session.home_id):
-                statuses.setdefault(run.key, {})
+                statuses.setdefault(run.key)
         return statuses
 
-    def _corrected(self, run: Run, answer: dict[str, dict[str, Any]] | None) -> Run:
-        if answer is None:
+    def _corrected(self, run: Run, answer: dict[str, RunStatus | None] | None) -> Run:
+        if answer is None or answer.get(run.key, ...) is None:
             return replace(run, reachable=False)
         status = answer.get(run.key)
         if status is not None:
@@ -123,11 +130,12 @@ class Runs(Submitting):
         """
         run = self._connections.registry.run(number)
         try:
-            answer = self._connections.session(run.machine).call("run", key=run.key)
+            answer = self._connections.session(run.machine).ask(api.run, api.RunKey(run.key))
         except NotFound:
             return self.get(number), {"spec": None, "folder": None, "events": None}
-        details = {name: answer.get(name) for name in ("spec", "folder", "events")}
-        return self._connections.registry.see(run, answer.get("status"), time.time()), details
+        events = [_told(event) for event in answer.events]
+        details = {"spec": answer.spec, "folder": answer.folder, "events": events}
+        return self._connections.registry.see(run, answer.status, time.time()), details
 
     def follow(
         self,
@@ -157,12 +165,12 @@ class Runs(Submitting):
         started = False
         pause = RECONNECT_LEAST
         while True:
-            arguments: dict[str, Any] = {"offset": offset, "events": events, "follow": live, "timed": timed}
+            asked = api.Follow(run.key, offset, events, live, timed=timed)
             try:
                 session = self._connections.session(run.machine)
                 if not started:
-                    arguments.update(tail=tail, since=None if since is None else since + session.ahead)
-                with session.stream("follow", key=run.key, **arguments) as stream:
+                    asked = asked._replace(tail=tail, since=None if since is None else since + session.clock_skew)
+                with session.stream(api.follow, asked) as stream:
                     stream.end()
                     for frame in stream:
                         if pause > RECONNECT_LEAST:
@@ -176,7 +184,8 @@ class Runs(Submitting):
                             events += 1
                         if item is not None:
                             yield item
-                    run = self._connections.registry.see(run, stream.result.get("status"), time.time())
+                    status = session.result(api.follow, stream).status
+                    run = self._connections.registry.see(run, status, time.time())
                     return
             except HostError as error:
                 if not live or not patient or not isinstance(error, (LinkLost, HostUnreachable)):
@@ -199,7 +208,7 @@ class Runs(Submitting):
                 return Note("build", str(said["build"]))
             if "event" not in said:
                 return None
-            event, past = dict(said["event"]), bool(said.get("past"))
+            event, past = _told(from_json(RunEvent, said["event"])), bool(said.get("past"))
             if "state" not in event:
                 return None if past else Note("note", str(event.get("note", "")))
             _, told = run.with_event(event)
@@ -213,32 +222,39 @@ class Runs(Submitting):
 
         Returns at once; a run that has ended is left as it is.
         """
-        return self._request_end("stop", number, grace=grace)
+        return self._request_end(number, api.stop, lambda key: api.EndRun(key, grace))
 
     def kill(self, number: int | str) -> tuple[Run, bool]:
         """End a run now; its outputs are not saved. As `stop`."""
-        return self._request_end("kill", number)
+        return self._request_end(number, api.kill, api.RunKey)
 
-    def _request_end(self, op: str, number: int | str, **arguments: Any) -> tuple[Run, bool]:
+    def _request_end(
+        self, number: int | str, request: api.Request[A, api.Asked], asked: Callable[[str], A]
+    ) -> tuple[Run, bool]:
         run = self._connections.registry.run(number)
         if run.final and run.reason is not Reason.HOST_LOST:  # a host that had lost it may have found it again
             return run, False
         try:
-            answer = self._connections.session(run.machine).call(op, key=run.key, **arguments)
+            answer = self._connections.session(run.machine).ask(request, asked(run.key))
         except NotFound:
             if run.state in HAND_OVER and not self._connections.registry.abandoned(run):
                 raise UsageError(f"run {run.number} is still being handed over to {run.machine.name}", hint="try again")
             return self.get(number), False
-        return self._connections.registry.see(run, answer.get("status"), time.time()), bool(answer.get("asked"))
+        return self._connections.registry.see(run, answer.status, time.time()), answer.asked
 
     def remove(self, number: int | str) -> None:
         """Delete an ended run, there and from the registry. Raises `UsageError` for one that has not ended."""
         run = self._connections.registry.run(number)
         try:
-            self._connections.session(run.machine).call("remove_run", key=run.key)
+            self._connections.session(run.machine).ask(api.remove_run, api.RunKey(run.key))
         except UsageError as error:
             raise UsageError(
                 f"run {run.number} can't be removed: {error.message}",
                 hint=f"remoterun stop {run.number} or remoterun kill {run.number} first",
             )
         self._connections.registry.remove_run(run)
+
+
+def _told(event: RunEvent) -> dict[str, Any]:
+    """What an event says, without the fields that it does not have."""
+    return {name: value for name, value in to_json(event).items() if value is not None}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remoterun import transfer
+from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import (
     EnvironmentSpec,
     GitState,
@@ -82,7 +83,7 @@ class Submitting:
             spec = _spec(run, request, source, manifest, mounts)
             body = Submission(spec, dict(request.env), manifest.encode()).encode()
             asked = True
-            result, _ = session.request("submit", body)
+            result = session.ask(api.submit, api.Nothing(), body)
         except BaseException as error:
             if asked and (isinstance(error, LinkLost) or not isinstance(error, RemoterunError)):
                 self._connections.registry.give_up(run)
@@ -92,7 +93,7 @@ class Submitting:
                 run, RunState.FAILED, time.time(), reason=Reason.START_FAILED.value, message=message
             )
             raise
-        return self._connections.registry.see(run, result.get("status"), time.time())
+        return self._connections.registry.see(run, result.status, time.time())
 
     def check(self, request: RunRequest, source: Source | None, machine: MachineType) -> list[str]:
         """Where each mount goes. Raises `UsageError` for what is refused without asking the machine."""
@@ -124,7 +125,7 @@ class Submitting:
         if run.home_id == session.home_id:
             where = {"kind": "run", "key": run.key, "number": run.number, "sub": resource.sub}
             _, about = manifest_of(session, where, resource)
-            if about.get("live"):
+            if about.live:
                 raise _not_saved(resource, run)
             return where
         return self._bring_outputs(run, resource, session, progress)
@@ -134,11 +135,11 @@ class Submitting:
         source = self._connections.session(run.machine)
         where = {"kind": "run", "key": run.key, "number": run.number, "sub": ""}
         manifest, about = transfer.fetch_manifest(source, where)
-        if about.get("live"):
+        if about.live:
             raise _not_saved(resource, run)
         transfer.relay(source, manifest, session, progress)
         name = f"run-{run.number}-{run.key[-8:]}"
-        session.request("commit_upload", manifest.encode(), name=name)
+        session.ask(api.commit_upload, api.UploadName(name), manifest.encode())
         return {"kind": "upload", "name": name, "sub": resource.sub}
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from remoterun import transfer
+from remoterun.agent.shared import api
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError
 from remoterun.client.connections import Connections
 from remoterun.errors import HostError, NotFound, UsageError
@@ -53,10 +53,11 @@ class Uploads:
             same = self._unchanged(session, name, tree, source)
             if same is not None:
                 return same
-        with session.stream("commit_upload", name=name) as commit:
+        with session.stream(api.commit_upload, api.UploadName(name)) as commit:
             manifest, sent = transfer.send_tree(session, tree, {}, progress, name, commit)
             commit.end()
-            result = commit.finish()
+            commit.finish()
+            result = session.result(api.commit_upload, commit)
         upload, created = self._committed(session, name, result, source)
         return Uploaded(upload, created, sent, (*tree.warnings, *_of_git(manifest)))
 
@@ -71,13 +72,11 @@ class Uploads:
         return Uploaded(upload, False, Sent(0, 0, manifest.size), tuple(tree.warnings))
 
     def _commit(self, session: Session, name: str, manifest: Manifest, path: str | None) -> tuple[Upload, bool]:
-        result, _ = session.request("commit_upload", manifest.encode(), name=name)
+        result = session.ask(api.commit_upload, api.UploadName(name), manifest.encode())
         return self._committed(session, name, result, path)
 
-    def _committed(self, session: Session, name: str, result: dict[str, Any], path: str | None) -> tuple[Upload, bool]:
-        with session.understood():
-            upload, created = session.upload(name, result["version"]), bool(result["created"])
-        return self._record(session, upload, path), created
+    def _committed(self, session: Session, name: str, result: api.Committed, path: str | None) -> tuple[Upload, bool]:
+        return self._record(session, session.upload(name, result.version), path), result.created
 
     def _record(self, session: Session, upload: Upload, path: str | None) -> Upload:
         upload = replace(upload, path=path)
@@ -92,10 +91,8 @@ class Uploads:
         machine = self._connections.machine(None)
         try:
             session = self._connections.session(machine)
-            answer = session.call("uploads")
-            with session.understood():
-                listed = [session.upload(str(item["name"]), item) for item in answer["uploads"]]
-            for upload in listed:
+            answer = session.ask(api.uploads, api.Nothing())
+            for upload in [session.upload(item.name, item.newest) for item in answer.uploads]:
                 known = found.get(upload.name)
                 if known is None or known.home_id == session.home_id or known.digest == upload.digest:
                     found[upload.name] = upload
@@ -149,7 +146,7 @@ class Uploads:
         removed = False
         for machine in [machine for _, machine in known] or [self._connections.machine(None)]:
             session = self._connections.session(machine)
-            removed = bool(session.call("remove_upload", name=name).get("removed")) or removed
+            removed = session.ask(api.remove_upload, api.UploadName(name)).removed or removed
             registry.forget_upload(name, session.home_id)
         return removed or bool(known)
 
@@ -181,9 +178,8 @@ def _pass_on(
     resource = {"kind": "upload", "name": name, "digest": upload.digest, "sub": ""}
     manifest, _ = transfer.fetch_manifest(source, resource)
     transfer.relay(source, manifest, target, progress)
-    result, _ = target.request("commit_upload", manifest.encode(), name=name)
-    with target.understood():
-        copied = target.upload(name, result["version"])
+    result = target.ask(api.commit_upload, api.UploadName(name), manifest.encode())
+    copied = target.upload(name, result.version)
     connections.registry.record_upload(
         replace(copied, path=upload.path), target.machine, None
     )  # the original comes first

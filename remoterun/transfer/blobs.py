@@ -7,6 +7,7 @@ import itertools
 import threading
 from collections.abc import Iterable, Iterator
 
+from remoterun.agent.shared import api
 from remoterun.agent.shared.codecs import CodecError, expand
 from remoterun.agent.shared.packs import PackError, unpack
 from remoterun.agent.shared.protocol import Cancelled, Frame, LinkClosed, RemoteError, Stream
@@ -42,7 +43,7 @@ def _fetch_small(session: Session, files: list[Entry], landed: Landed) -> list[E
         return []
     gone: list[Entry] = []
     asking, expected = iter(files), iter(files)
-    with session.stream("fetch", accept=list(own()), round_trip=session.round_trip) as stream:
+    with session.stream(api.fetch, api.Accept(list(own()), session.round_trip)) as stream:
         asker = _Asker(stream, asking)
         for frame in stream:
             try:

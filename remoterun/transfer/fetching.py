@@ -16,6 +16,8 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from remoterun.agent.shared import api
+from remoterun.agent.shared.api import Tree
 from remoterun.agent.shared.files import DISK_FULL
 from remoterun.agent.shared.tree import (
     Entry,
@@ -44,8 +46,8 @@ MAX_TREE = 1 << 29
 
 def fetch_manifest(
     session: Session, resource: dict[str, Any], expect: Callable[[int], None] = lambda size: None
-) -> tuple[Manifest, dict[str, Any]]:
-    """(manifest, about) of a resource on a host. Raises `UnsafePath` when the host names a path that leads out.
+) -> tuple[Manifest, Tree]:
+    """(manifest, what else is known) of a resource on a host. Raises `UnsafePath` where a path leads out.
 
     `expect` is told, before the manifest has come, how many bytes its files have by the host's account; not of a run
     that goes on.
@@ -54,7 +56,7 @@ def fetch_manifest(
     live = False
     reader: ManifestReader | None = None
     try:
-        with session.stream("tree", resource=resource) as stream:
+        with session.stream(api.tree, api.OfResource(resource)) as stream:
             stream.end()
             for frame in stream:
                 if reader is None:
@@ -66,8 +68,8 @@ def fetch_manifest(
                 size += len(frame.body)
                 if size > MAX_TREE:
                     raise TransferError(f"{session.machine.name} sent a list without an end")
-            about = stream.result
-        if bool(about.get("live")) != live:
+            about = session.result(api.tree, stream)
+        if about.live != live:
             raise TransferError(f"{session.machine.name} sends what makes no sense")
         return (reader or ManifestReader()).end(), about
     except TreeError as error:
@@ -120,7 +122,7 @@ def _copy(
     session: Session,
     resource: dict[str, Any],
     manifest: Manifest,
-    about: dict[str, Any],
+    about: Tree,
     target: Path,
     conflict: Conflict,
     progress: Progress,
@@ -129,7 +131,7 @@ def _copy(
 ) -> Fetched:
     """As `fetch`. `early`: lanes that are being opened."""
     name = None
-    if about.get("single") and len(manifest.entries) == 1 and not into and not os.path.isdir(target):
+    if about.single and len(manifest.entries) == 1 and not into and not os.path.isdir(target):
         target, name = target.parent, target.name
     if os.path.exists(target) and not os.path.isdir(target):
         raise AlreadyExists(f"`{show(str(target))}` is no folder", hint="name a folder: it is made if it isn't there")
@@ -143,7 +145,7 @@ def _copy(
     def plan() -> Iterator[Entry]:
         return (entry for entry in manifest if entry.path not in left_out)
 
-    live = bool(about.get("live"))
+    live = about.live
     wanted, size = manifest.file_count, manifest.size
     if left_out:
         sizes = [entry.size for entry in plan() if entry.kind == "f"]

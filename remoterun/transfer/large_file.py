@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from remoterun.agent.shared import api
 from remoterun.agent.shared.codecs import CodecError, expand
 from remoterun.agent.shared.delta import BLOCK, DeltaError, Finder, parsed
 from remoterun.agent.shared.protocol import Body
@@ -203,7 +204,7 @@ def _fetch_different(session: Session, file: LargeFile, old: Old, hashed: Any, l
     """What the file that is here has already is taken from there: see `agent.delta`."""
     size, at = file.entry.size, file.start
     finder = Finder([old.view], size)
-    with session.stream("records", digest=file.entry.digest, offset=at) as stream:
+    with session.stream(api.records, api.BlobFrom(file.entry.digest, at)) as stream:
         stream.end()
         for frame in stream:
             try:
@@ -231,8 +232,8 @@ def _fetch_different(session: Session, file: LargeFile, old: Old, hashed: Any, l
 def parts_of(session: Session, entry: Entry, ranges: list[tuple[int, int]]) -> Iterator[Body]:
     """The bytes of the blob from start to end of each, one after the other: as many as that."""
     left = sum(end - start for start, end in ranges)
-    accept = {"accept": list(own()), "round_trip": session.round_trip}
-    with session.stream("fetch_parts", digest=entry.digest, **accept) as stream:
+    asked = api.BlobRanges(entry.digest, list(own()), session.round_trip)
+    with session.stream(api.fetch_parts, asked) as stream:
         stream.send(b"".join(_RANGE.pack(start, end - start) for start, end in ranges))
         stream.end()
         for frame in stream:

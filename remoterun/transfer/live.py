@@ -6,6 +6,7 @@ import hashlib
 import os
 from typing import Any
 
+from remoterun.agent.shared import api
 from remoterun.agent.shared.packs import SMALL
 from remoterun.agent.shared.protocol import PIECE, Frame, Stream
 from remoterun.agent.shared.tree import Entry, show
@@ -17,7 +18,7 @@ from remoterun.transfer.landing import Landed, Temporary, next_frame, not_empty
 def fetch_live(session: Session, resource: dict[str, Any], files: list[Entry], landed: Landed) -> list[Entry]:
     """Fetch in one flow; the entries that changed while they were read, and were not taken."""
     again = []
-    with session.stream("get", resource=resource) as stream:
+    with session.stream(api.get, api.OfResource(resource)) as stream:
         names = Names(stream, files)
         for entry in files:
             names.ask(entry)

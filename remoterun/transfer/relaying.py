@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from remoterun.agent.shared import api
 from remoterun.agent.shared.protocol import Frame
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.errors import TransferError
@@ -20,7 +21,7 @@ def relay(source: Session, manifest: Manifest, target: Session, progress: Progre
     size = sum(sizes[digest] for digest in wanted)
     progress.start("passing on", len(wanted), size)
     if wanted:
-        with source.stream("fetch") as incoming, target.stream("put") as outgoing:
+        with source.stream(api.fetch, api.Accept()) as incoming, target.stream(api.put, api.Nothing()) as outgoing:
             at = 0
             for start in range(0, len(wanted), 1000):
                 part = wanted[start : start + 1000]

@@ -26,6 +26,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from remoterun.agent.shared import api
+from remoterun.agent.shared.api import Nothing
 from remoterun.agent.shared.delta import BLOCK, records
 from remoterun.agent.shared.packs import PACK, SMALL, Pace, pack
 from remoterun.agent.shared.protocol import PIECE, Body, RemoteError, Stream
@@ -136,7 +138,7 @@ def send_tree(
 def missing_blobs(session: Session, digests: list[str]) -> list[tuple[str, int]]:
     """(digest, bytes that a cut transfer left there) of each blob the host lacks."""
     found = []
-    with session.stream("missing") as stream:
+    with session.stream(api.missing, Nothing()) as stream:
         for start in range(0, len(digests), BATCH):
             part = digests[start : start + BATCH]
             stream.send(b"".join(map(bytes.fromhex, part)))
@@ -175,8 +177,8 @@ class _Sender:
         self._lanes: Lanes | None = None
 
     def __enter__(self) -> _Sender:
-        self._asking = self._stack.enter_context(self._session.stream("missing"))
-        self._putting = self._stack.enter_context(self._session.stream("put"))
+        self._asking = self._stack.enter_context(self._session.stream(api.missing, Nothing()))
+        self._putting = self._stack.enter_context(self._session.stream(api.put, Nothing()))
         self._bulk = self._squeezing(self._putting)
         self._thread.start()
         return self
@@ -304,18 +306,13 @@ class _Sender:
             self._ask_what_is_there(name, large)
 
     def _ask_what_is_there(self, name: str, sizes: set[int]) -> None:
-        there = self._session.call("begun", name=name, sizes=sorted(sizes)[:MOST_SIZES])
+        there = self._session.ask(api.begun, api.Beginnings(name, sorted(sizes)[:MOST_SIZES]))
         self._asked = True
-        try:
-            self._sizes = {int(size) for size in there["sizes"]}
-            self._partial = {str(key): int(size) for key, size in there["partial"].items()}
-            self._parts = {
-                str(key): [(int(offset), int(length)) for offset, length in found]
-                for key, found in there["parts"].items()
-            }
-            self._likely = Likely([(str(path), int(size), str(digest)) for path, size, digest in there["large"]])
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise TransferError(f"{self._session.machine.name} sent an answer that makes no sense")
+        self._sizes = set(there.sizes)
+        self._partial = there.partial
+        with self._session.understood():
+            self._parts = {key: [(offset, length) for offset, length in found] for key, found in there.parts.items()}
+        self._likely = Likely([(file.path, file.size, file.digest) for file in there.large])
 
     # -- a large file, read and hashed here, piece by piece
 
@@ -383,7 +380,7 @@ class _Sender:
             digest.update(piece)
         self._count(0, 0, there=there)
         asked: deque[bytes] = deque()
-        with self._session.stream("patch", size=size, key=key, offset=there, like=like) as stream:
+        with self._session.stream(api.patch, api.PatchBlob(size, key, there, like)) as stream:
             bulk = self._squeezing(stream)
 
             def answer() -> None:
@@ -435,7 +432,7 @@ class _Sender:
 
     def _in_parts(self, path: str, size: int, key: str, digest: str = "") -> str:
         """Send a file over all lanes; its digest, if that is not known. Blocks until it is there."""
-        with self._session.stream("seal", key=key, size=size) as stream:  # hashes there what has come
+        with self._session.stream(api.seal, api.SealBlob(key, size)) as stream:  # hashes there what has come
             hashed = hashlib.sha256()
             there = deque(sorted(self._parts.get(key, ())))
             at = 0
@@ -484,7 +481,7 @@ class _Sender:
     def _work(self, session: Session) -> None:
         """One lane."""
         assert self._shared is not None
-        with session.stream("put") as stream:
+        with session.stream(api.put, Nothing()) as stream:
             bulk = self._squeezing(stream)
             while (task := self._shared.get()) is not None:
                 for data, header in task.frames:

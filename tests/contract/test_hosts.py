@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from remoterun.agent.shared import api
 from remoterun.agent.shared.protocol import PIECE, Link, LinkClosed, RemoteError
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.config import Config
@@ -272,9 +273,9 @@ def test_it_is_cheap_to_make(make_host: MakeHost, tmp_path: Path) -> None:
 
 def test_a_session_over_it(make_host: MakeHost) -> None:
     session = Session(MachineType("m"), make_host())
-    assert session.call("uploads") == {"uploads": []} and session.alive
-    kill9(int(session.hello["pid"]))
+    assert session.ask(api.uploads, api.Nothing()).uploads == [] and session.alive
+    kill9(int(session.hello.pid))
     until(lambda: not session.alive, 10)
     with pytest.raises(LinkLost, match="m was lost"):
-        session.call("uploads")
+        session.ask(api.uploads, api.Nothing())
     session.close()

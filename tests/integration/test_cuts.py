@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from remoterun.agent.shared import api
 from remoterun.agent.shared.delta import BLOCK, records
 from remoterun.agent.shared.protocol import MAX_BODY, WINDOW, Link
 from remoterun.agent.store.home import Home
@@ -249,7 +250,7 @@ class TestCutsOfThePipe:
         """None: it was cut."""
         try:
             with session(Path(home.path), budget) as here:
-                with here.stream("commit_upload", name="doom") as commit:
+                with here.stream(api.commit_upload, api.UploadName("doom")) as commit:
                     _, sent = send_tree(here, read_tree(folder, digests), {}, Progress(), "doom", commit)
                     commit.end()
                     commit.finish()
@@ -304,7 +305,7 @@ class TestCutsOfThePipe:
     def store(self, home: Path, tree: Tree) -> None:
         with session(home) as here:
             manifest, _ = send_tree(here, read_tree(tree.folder), {}, Progress())
-            here.request("commit_upload", manifest.encode(), name="doom")
+            here.ask(api.commit_upload, api.UploadName("doom"), manifest.encode())
         self.versions = [*getattr(self, "versions", [])[-1:], read_files(tree.folder)]
 
     def copy(self, home: Path, target: Path, budget: Budget | None) -> bool:
@@ -338,7 +339,7 @@ def report(progress):
         os.kill(os.getpid(), signal.SIGKILL)
 session = Session(MachineType("here"), LocalHost(Path(home)))
 if up:
-    with session.stream("commit_upload", name="doom") as commit:
+    with session.stream(api.commit_upload, api.UploadName("doom")) as commit:
         send_tree(session, read_tree(Path(path), Path(digests)), {}, Progress(report), "doom", commit)
         commit.end()
         commit.finish()

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from remoterun.agent.running.engines.environment import Environment
+from remoterun.agent.shared import api
 from remoterun.agent.shared.files import locked
 from remoterun.agent.shared.protocol import CANCEL, CREDIT, DATA, END, OPEN, encode
 from remoterun.agent.shared.spec import MountSpec, ResourceRef, SpecError
@@ -46,7 +47,7 @@ COUNTED = b"".join(b"line %d\n" % number for number in range(1, 41))
 def follow(place: Place, key: str, **arguments: Any) -> tuple[bytes, list[dict[str, Any]]]:
     """(log, events), with every offset checked."""
     log, events = b"", []
-    with place.session.stream("follow", key=key, **arguments) as stream:
+    with place.session.stream(api.follow, api.Follow(key, **arguments)) as stream:
         stream.end()
         for frame in stream:
             if "log" in frame.header:
@@ -234,7 +235,7 @@ class TestStopAndKill:
             "trap 'echo saving; sleep 0.3; echo saved >model; exit 5' TERM; echo up; while :; do sleep 0.05; done"
         )
         place.until_says(key, b"up")
-        place.session.call("stop", key=key, grace=20)
+        place.session.ask(api.stop, api.EndRun(key, 20))
         status = place.until_final(key)
         assert (status["state"], status["reason"], status["code"]) == ("stopped", "stopped", 5)
         assert place.outputs(key) == {"model": b"saved\n"}
@@ -243,7 +244,7 @@ class TestStopAndKill:
         key = place.submit("trap '' TERM; echo x >out; echo up; while :; do sleep 1000.25 & wait; done")
         place.until_says(key, b"up")
         began = time.monotonic()
-        place.session.call("stop", key=key, grace=0.5)
+        place.session.ask(api.stop, api.EndRun(key, 0.5))
         status = place.until_final(key)
         assert 0.5 <= time.monotonic() - began < 8
         assert (status["state"], status["code"]) == ("stopped", 137)
@@ -258,7 +259,7 @@ class TestStopAndKill:
         )
         place.until_says(key, b"up")
         until(lambda: len(running("1001.5")) >= 7, what="all of them run")
-        place.session.call("kill", key=key)
+        place.session.ask(api.kill, api.RunKey(key))
         status = place.until_final(key)
         assert (status["state"], status["reason"], status["code"]) == ("killed", "killed", 137)
         until(lambda: not running("1001.5"), 3, "all of them ended")
@@ -291,7 +292,7 @@ class TestStopAndKill:
         with locked(place.home.lock(name)):
             key = place.submit("true", environment=spec.environment)
             place.until_state(key, RunState.BUILDING)
-            place.session.call("kill", key=key)
+            place.session.ask(api.kill, api.RunKey(key))
             assert place.until_final(key, 5)["state"] == "killed"
 
     def test_kill_while_building_and_after_the_builder_died(self, place: Place) -> None:
@@ -405,7 +406,7 @@ class TestSupervisorDies:
     def test_under_a_follower(self, place: Place) -> None:
         """Who follows needs not ask again: the agent sees that nobody drives the run."""
         key = place.submit("echo one; sleep 1; echo two; exit 3")
-        with place.session.stream("follow", key=key) as stream:
+        with place.session.stream(api.follow, api.Follow(key)) as stream:
             stream.end()
             log = b""
             for frame in stream:
@@ -430,7 +431,7 @@ class TestSupervisorDies:
         key = place.submit("echo up; sleep 0.5")
         place.home.unmark_active(key)
         kill9(until(lambda: place.supervisor(key)))
-        assert place.session.call("runs", keys=[key])["runs"]
+        assert place.session.ask(api.runs, api.RunKeys([key])).runs
         place.until_says(key, b"up")
         assert place.home.active_keys() == [key]
         assert place.until_final(key)["state"] == "complete"
@@ -462,12 +463,13 @@ class TestSupervisorDies:
         Path(place.folder, "inner.json").write_bytes(inner.encode())
         make = f"""
             from pathlib import Path
+            from remoterun.agent.shared import api
             from remoterun.agent.shared.spec import RunSpec, Submission
             from remoterun.agent.shared.tree import Manifest
             from tests.workshop import Place
             place = Place(Path({str(place.folder)!r}))
             spec = RunSpec.decode((place.folder / "inner.json").read_bytes())
-            place.session.request("submit", Submission(spec, {{}}, Manifest([]).encode()).encode())
+            place.session.ask(api.submit, api.Nothing(), Submission(spec, {{}}, Manifest([]).encode()).encode())
             place.until_says(spec.key, b"")
             place.drop_session()
         """
@@ -491,7 +493,7 @@ class TestSupervisorDies:
         kill9(place.supervisor(key))
         until(place.unsupervised(key))
         place.drop_session()
-        assert place.session.call("runs", keys=[key])["runs"][0]["state"] == "running"
+        assert place.session.ask(api.runs, api.RunKeys([key])).runs[0].state is RunState.RUNNING
         assert place.until_final(place.submit("true", slots=1))["state"] == "complete"
         assert place.supervisor(key) is None and place.state(key) is RunState.RUNNING and running("1017.5")
         Path(place.run(key).machine_file).write_text(json.dumps(Machine.this().record()))
@@ -515,9 +517,9 @@ class TestSupervisorDies:
         for key in keys:
             place.until_final(key)
         Path(place.run(keys[0]).spec_file).write_text("{")
-        bad, good = place.session.call("runs", keys=keys)["runs"]
-        assert bad["key"] == keys[0] and "unreadable" in bad and "state" not in bad
-        assert good["state"] == "complete"
+        answer = place.session.ask(api.runs, api.RunKeys(keys))
+        assert list(answer.unreadable) == keys[:1]
+        assert [(status.key, status.state) for status in answer.runs] == [(keys[1], RunState.COMPLETE)]
         shutil.rmtree(place.run(keys[0]).path)
 
     def test_the_command_does_not_notice(self, place: Place) -> None:
@@ -546,7 +548,7 @@ class TestFollow:
         log, seen, cuts = b"", 0, 0
         while True:
             try:
-                with place.session.stream("follow", key=key, offset=len(log), events=seen) as stream:
+                with place.session.stream(api.follow, api.Follow(key, len(log), seen)) as stream:
                     stream.end()
                     for frame in stream:
                         if "log" in frame.header:
@@ -554,7 +556,7 @@ class TestFollow:
                             log += frame.body
                             cuts += 1
                             if cuts <= 5:
-                                kill9(int(place.session.hello["pid"]))
+                                kill9(int(place.session.hello.pid))
                             elif cuts == 8:
                                 Path(place.run(key).work, "enough").touch()
                         elif "event" in frame.header:
@@ -572,16 +574,16 @@ class TestFollow:
         place.until_final(key)
 
         def bytes_of(**arguments: Any) -> bytes:
-            with place.session.stream("follow", key=key, **arguments) as stream:
+            with place.session.stream(api.follow, api.Follow(key, **arguments)) as stream:
                 stream.end()
                 return b"".join(frame.body for frame in stream if "log" in frame.header)
 
         assert [bytes_of(tail=lines) for lines in (0, 1, 2, 3, 9)] == [b"", b"d", b"c\nd", b"b\nc\nd", b"a\nb\nc\nd"]
-        started = place.run(key).status()["started"]
+        started = place.run(key).status().started
         assert bytes_of(since=started + 0.6) == b"c\nd"
         assert bytes_of(since=started - 60) == b"a\nb\nc\nd"
         assert bytes_of(since=started + 60) == b""
-        with place.session.stream("follow", key=key, timed=True) as stream:
+        with place.session.stream(api.follow, api.Follow(key, timed=True)) as stream:
             stream.end()
             pieces = [(frame.body, frame.header["t"]) for frame in stream if "log" in frame.header]
         assert b"".join(data for data, _ in pieces) == b"a\nb\nc\nd"
@@ -605,7 +607,7 @@ def test_every_private_thing_is_private(place: Place) -> None:
     for path in (os.path.join(run.io, "env"), run.log):
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     assert stat.S_IMODE(os.stat(place.home.path).st_mode) == 0o700
-    place.session.call("kill", key=key)
+    place.session.ask(api.kill, api.RunKey(key))
     place.until_final(key)
     until(lambda: not os.path.exists(os.path.join(run.io, "env")), 5, "the values are deleted at the end")
 
@@ -626,12 +628,12 @@ def test_removing_one_run_leaves_the_others_alone(place: Place) -> None:
     place.until_says(going, b"up")
     supervisor = place.supervisor(going)
     place.home.mark_active(ended)
-    assert place.session.call("remove_run", key=ended) == {"removed": True}
+    assert place.session.ask(api.remove_run, api.RunKey(ended)) == api.Removed(True)
     assert not os.path.exists(place.run(ended).path) and ended not in place.home.active_keys()
     assert place.supervisor(going) == supervisor and running("1018.5")
     with pytest.raises(UsageError):
-        place.session.call("remove_run", key=going)
-    assert place.session.call("remove_run", key=ended) == {"removed": False}
+        place.session.ask(api.remove_run, api.RunKey(going))
+    assert place.session.ask(api.remove_run, api.RunKey(ended)) == api.Removed(False)
 
 
 class TestHostileClients:
@@ -718,10 +720,10 @@ class TestClient:
         run = self.run(user, "sleep 1000")
         key = run.key
         place = user.place("one")
-        place.session.call("kill", key=key)
+        place.session.ask(api.kill, api.RunKey(key))
         place.until_final(key)
         until(place.unsupervised(key))
-        place.session.call("remove_run", key=key)
+        place.session.ask(api.remove_run, api.RunKey(key))
         (seen,) = user.client.runs.list()
         assert (seen.state.value, seen.reason and seen.reason.value) == ("interrupted", "host_lost")
 
@@ -918,7 +920,7 @@ class TestClient:
                 log += item.data
                 if kills < 3 and len(log) > 60 * (kills + 1):
                     kills += 1
-                    kill9(int(user.client.machines.session(user.client.machines.get("one")).hello["pid"]))
+                    kill9(int(user.client.machines.session(user.client.machines.get("one")).hello.pid))
             elif isinstance(item, StateChange):
                 events.append(item.state.value)
         assert (log, kills) == (COUNTED, 3)

@@ -23,6 +23,7 @@ import pytest
 from remoterun.agent.running.engines.docker import _image
 from remoterun.agent.running.engines.environment import Environment
 from remoterun.agent.running.engines.process import ProcessEngine
+from remoterun.agent.shared import api
 from remoterun.agent.shared.digests import Digests
 from remoterun.agent.shared.spec import EnvironmentSpec, GitState, MountSpec, ResolvedMount, ResourceRef
 from remoterun.agent.shared.states import Reason, RunState
@@ -490,7 +491,10 @@ class TestRace:
                 version = upload(link, "data", {"text": b"text %d" % turn, "tool*": b"tool %d" % turn})["version"]
                 files: Files = {"main": b"main %d" % turn}
                 every = [*contents.values(), context.encode(), *tree_of(files)[1].values()]
-                place.session.request("missing", bytes.fromhex("".join(map(sha256, every))))
+                with place.session.stream(api.missing, api.Nothing()) as asking:
+                    asking.send(bytes.fromhex("".join(map(sha256, every))))
+                    asking.end()
+                    asking.finish()
                 for data in every:
                     home.blobs.put(data)
                 where = ResourceRef("upload", "data", version=version["version"])

@@ -193,7 +193,7 @@ def ask(link: Link, contents: list[bytes]) -> int:
     stream = link.open("missing")
     stream.send(b"".join(hashlib.sha256(content).digest() for content in contents))
     stream.end()
-    return int(stream.finish(10)["missing"])
+    return int(stream.finish(10)["blobs"])
 
 
 def put(stream: Stream, content: bytes) -> None:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remoterun.agent.serve import Server
+from remoterun.agent.shared import api
 from remoterun.agent.shared.delta import BLOCK, PROBE, RECORD_SIZE, Finder, Place, Record, records
 from remoterun.agent.shared.protocol import Link, LinkClosed, RemoteError, Stream
 from remoterun.agent.store.home import Home
@@ -307,7 +308,7 @@ def test_a_block_that_has_the_checksum_of_another(tmp_path: Path, large: int) ->
         for content in (old, new):
             folder = write_files(tmp_path / "s", {"a": content})
             manifest, _ = send_tree(session, read_tree(folder), {}, Progress(), "doom")
-            session.request("commit_upload", manifest.encode(), name="doom")
+            session.ask(api.commit_upload, api.UploadName("doom"), manifest.encode())
             version = "2" if content == new else "1"
             assert (tmp_path / "home/uploads/doom" / version / "a").read_bytes() == content
     finally:

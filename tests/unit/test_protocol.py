@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -79,7 +80,7 @@ class TestFrames:
             b"\0\0\0\1\2\0\0\0\0\xff\xff\xff\xff",
             b"\0\0\0\1\2\0\x10\0\1\0\0\0\0",
             b"\0\0\0\1\0\0\0\0\0\0\0\0\0",
-            b"\0\0\0\1\7\0\0\0\0\0\0\0\0",
+            b"\0\0\0\1\x08\0\0\0\0\0\0\0\0",
         ],
     )
     def test_absurd_heads_are_refused_at_once(self, head: bytes) -> None:
@@ -140,6 +141,21 @@ class TestStreams:
             assert [(frame.header, frame.body) for frame in stream] == [({"n": n}, b"x" * n) for n in range(5)]
             assert stream.result == {"size": 10, "op": "op", "arguments": {"a": 1, "b": "é"}}
             assert not link._streams
+
+    def test_a_long_result(self) -> None:
+        rows = list(range(300_000))
+
+        def answer(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+            with contextlib.suppress(LinkClosed):  # the client may have seen enough
+                stream.end(rows=rows)
+
+        with linked(answer) as (link, _):
+            stream = link.open("op", result_limit=4 << 20)
+            stream.end()
+            assert stream.finish(10) == {"rows": rows}
+            with pytest.raises(RemoteError, match="an answer of more than 1048576 bytes"):
+                link.call("op")
+            assert not link._streams and not link.closed
 
     @settings(max_examples=20, deadline=None)
     @given(st.lists(st.lists(st.binary(max_size=5000), max_size=6), max_size=5))

@@ -8,10 +8,11 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from remoterun.agent.shared.states import Reason, RunState
+from remoterun.agent.shared.states import OutputsSize, Reason, RunState, RunStatus
 from remoterun.errors import HostError, NotFound, RemoterunError
 from remoterun.model import MachineType, Run, Upload, new_key
 from remoterun.registry import Registry
@@ -68,7 +69,8 @@ class TestRuns:
 
     def test_corrected_by_its_host(self, registry: Registry) -> None:
         run = add(registry)
-        status = {"state": "complete", "reason": "exited", "code": 0, "ended": 9.0, "outputs": {"files": 1, "size": 2}}
+        outputs = OutputsSize(1, 2)
+        status = RunStatus(run.key, RunState.COMPLETE, Reason.EXITED, 0, ended=9.0, outputs=outputs)
         seen = registry.see(run, status, 10.0)
         assert registry.run(run.number) == seen and seen.final and seen.last_seen == 10.0
 
@@ -92,16 +94,15 @@ class TestWhatAHostSays:
     @pytest.mark.parametrize(
         "wrong",
         [
-            {"state": "on fire"}, {"state": None}, {"state": []}, {"reason": "bad luck"}, {"started": "yesterday"},
-            {"code": "0"}, {"code": True}, {"outputs": 3}, {"outputs": {"files": "3", "size": 1}}, {"message": {}},
+            {"code": 256}, {"code": -256}, {"started": -1.0}, {"ended": 1e12},
         ],
     )  # fmt: skip
-    def test_nonsense_is_not_believed(self, registry: Registry, wrong: dict[str, object]) -> None:
+    def test_nonsense_is_not_believed(self, registry: Registry, wrong: dict[str, Any]) -> None:
         run = add(registry)
-        status = {"key": run.key, "state": "running", "started": 1.0}
+        status = RunStatus(run.key, RunState.RUNNING, started=1.0)
         assert registry.see(run, status, 2.0).state is RunState.RUNNING
         with pytest.raises(HostError, match="makes no sense"):
-            registry.see(run, {**status, **wrong}, 3.0)
+            registry.see(run, status._replace(**wrong), 3.0)
         assert registry.run(run.number).last_seen == 2.0
 
     def test_what_an_earlier_version_believed(self, registry: Registry) -> None:

@@ -56,8 +56,9 @@ class TestEvents:
         run.move(RunState.SAVING, reason="exited", code=0)
         run.move(RunState.COMPLETE, reason="exited", code=0, outputs={"files": 1, "size": 2})
         status = run.status()
-        assert (status["state"], status["code"], status["engine"], status["note"]) == ("complete", 0, "process", None)
-        assert status["started"] and status["ended"] and status["created"] == 1.5
+        assert status[1:4] == (RunState.COMPLETE, Reason.EXITED, 0)
+        assert (status.engine, status.note, status.outputs) == ("process", None, (1, 2))
+        assert status.started and status.ended and status.created == 1.5
         with pytest.raises(IllegalMove):
             run.move(RunState.KILLED)
         assert [event.get("state", "note") for event in run.events(2)] == ["running", "saving", "complete"]
@@ -81,7 +82,7 @@ class TestEvents:
                 run.move(RunState.BUILDING) if run.events() else run.move(RunState.QUEUED)
             run.move(RunState.MOUNTING)
             assert run.state()[0] is RunState.MOUNTING
-            assert run.status()["state"] == "mounting"
+            assert run.status().state is RunState.MOUNTING
 
     def test_many_writers_of_whole_lines(self, tmp_path: Path) -> None:
         body = (
@@ -97,10 +98,10 @@ class TestEvents:
 
 class TestRequests:
     def test_stop_and_kill(self, run: RunFolder) -> None:
-        assert run.stop_asked() is None and not run.kill_asked() and not run.status()["stopping"]
+        assert run.stop_asked() is None and not run.kill_asked() and not run.status().stopping
         run.ask_stop(2.5)
         run.ask_stop(99)
-        assert run.stop_asked() == 2.5 and run.status()["stopping"]
+        assert run.stop_asked() == 2.5 and run.status().stopping
         run.ask_kill()
         run.ask_kill()
         assert run.kill_asked()

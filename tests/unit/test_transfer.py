@@ -12,10 +12,20 @@ from typing import Any
 
 import pytest
 
+from remoterun.agent.shared import api
 from remoterun.agent.shared.protocol import PIECE, WINDOW
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store.home import Home
-from remoterun.errors import AlreadyExists, LinkLost, RemoterunError, SomeDamaged, TransferError, UnsafePath, UsageError
+from remoterun.errors import (
+    AgentError,
+    AlreadyExists,
+    LinkLost,
+    RemoterunError,
+    SomeDamaged,
+    TransferError,
+    UnsafePath,
+    UsageError,
+)
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType
 from remoterun.session import Session
@@ -52,7 +62,7 @@ def session(tmp_path: Path) -> Any:
 
 def upload(session: Session, folder: Path, files: Files) -> Manifest:
     manifest, _ = send(session, write_files(folder, files))
-    session.request("commit_upload", manifest.encode(), name="doom")
+    session.ask(api.commit_upload, api.UploadName("doom"), manifest.encode())
     return manifest
 
 
@@ -69,7 +79,7 @@ class TestUploading:
             for tree in (tmp_path / "home" / "tmp").glob("upload-*/tree"):
                 seen.append(len(os.listdir(tree)))
 
-        with session.stream("commit_upload", name="doom") as commit:
+        with session.stream(api.commit_upload, api.UploadName("doom")) as commit:
             tree = read_tree(write_files(tmp_path / "source", files))
             manifest, _ = send_tree(session, tree, {}, Progress(look), "doom", commit)
             commit.end()
@@ -118,7 +128,7 @@ class TestThereAndBack:
         try:
             sent = relay(session, manifest, other, Progress())
             assert sent.blobs == len({entry.digest for entry in manifest.files})
-            other.request("commit_upload", manifest.encode(), name="doom")
+            other.ask(api.commit_upload, api.UploadName("doom"), manifest.encode())
             assert relay(session, manifest, other, Progress()).blobs == 0
             fetch(other, UPLOAD, tmp_path / "target", refuse, Progress())
             assert read_files(tmp_path / "target") == FILES
@@ -239,7 +249,7 @@ class TestLargeFiles:
         manifest, sent = send(any_link, tmp_path / "s")
         assert manifest.entries[0].digest == sha256(CHANGES[change])
         assert sent.size <= SENT.get(change, 300_000) and sent.size + sent.already == len(CHANGES[change]) + 1
-        any_link.request("commit_upload", manifest.encode(), name="doom")
+        any_link.ask(api.commit_upload, api.UploadName("doom"), manifest.encode())
         progress = Progress()
         target = write_files(tmp_path / "t", {"big": OLD})
         fetch(any_link, UPLOAD, target, lambda path: True, progress)
@@ -263,7 +273,7 @@ class TestLargeFiles:
         every = sum(len(data or b"") for data in files.values())
         assert (sent.size, sent.already) == (once, every - once)
         assert manifest.encode() == tree_of(files)[0].encode()
-        any_link.request("commit_upload", manifest.encode(), name="doom")
+        any_link.ask(api.commit_upload, api.UploadName("doom"), manifest.encode())
         progress = Progress()
         result = fetch(any_link, UPLOAD, tmp_path / "t", refuse, progress)
         assert read_files(tmp_path / "t") == files
@@ -412,7 +422,7 @@ class TestLargeFiles:
         folder = write_files(tmp_path / "s", files)
         cache = tmp_path / "digests"
         until(lambda: hashed(any_link, folder, cache))  # so that the thread that sends is the one that shares it out
-        any_link.call("remove_upload", name="doom")
+        any_link.ask(api.remove_upload, api.UploadName("doom"))
         for path in Path(Home.open(str(tmp_path / "home")).blobs.folder).glob("*/*"):
             path.unlink()
         opened = connections(monkeypatch)
@@ -473,7 +483,7 @@ class TestReading:
             folder = write_files(tmp_path / f"s{len(old)}", {"a": old})
             os.utime(folder / "a", ns=(10**18 + 7, 10**18 + 7))
             until(lambda folder=folder: hashed(session, folder, cache))
-            session.call("remove_upload", name="doom")
+            session.ask(api.remove_upload, api.UploadName("doom"))
             os.unlink(Home.open(str(tmp_path / "home")).blobs.path(sha256(old)))
             for change in (old + b"longer than it was", b"x", old[:-1] + b"!"):
                 tree = read_tree(folder, cache)
@@ -487,7 +497,7 @@ class TestReading:
                 until(lambda folder=folder: hashed(session, folder, cache))
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(Home.open(str(tmp_path / "home")).blobs.path(sha256(old)))
-        assert session.call("uploads") == {"uploads": []}
+        assert session.ask(api.uploads, api.Nothing()).uploads == []
 
     def test_a_file_that_changes_while_it_is_read(self, session: Session, tmp_path: Path) -> None:
         """It is read once more, and refused by its name if it goes on changing."""
@@ -781,7 +791,7 @@ class TestHostileHosts:
                 say(stream, END, {answer} if header["op"] == "begun" else {{}})
         """
         folder = write_files(tmp_path / "s", {"a": bytes(WHOLE + 1)})
-        with hostile_agent(tmp_path, program) as session, pytest.raises(TransferError, match="makes no sense"):
+        with hostile_agent(tmp_path, program) as session, pytest.raises(AgentError, match="makes no sense"):
             send(session, folder)
 
     def test_one_that_ends_a_transfer_early(self, tmp_path: Path) -> None:

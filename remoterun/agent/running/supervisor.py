@@ -272,7 +272,7 @@ class Supervisor:
     def _say_silent(self, engine: str) -> None:
         """Tell the user once why nothing moves."""
         text = "waiting for %s, which does not answer" % engine
-        if self.run.status()["note"] != text:
+        if self.run.status().note != text:
             self._tell(text)
 
     def _tell(self, text: str) -> None:

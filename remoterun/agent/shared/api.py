@@ -8,7 +8,8 @@ A home may be the folder of a host, which an agent serves over a pipe, or anythi
 runs: a request of `STORE` needs no machine, and assumes no file system. `Tree.folder` is for people, and may be "".
 
 What is refused comes as an ERROR with a code: "not_found", "not_saved", "bad_name", "busy", "damaged", "missing_blob",
-"bad_tree", "bad_stream", "bad_request", "unknown_request", "too_large", "disk_full", "os_error", "internal".
+"bad_tree", "bad_spec", "bad_stream", "bad_request", "unknown_request", "too_large", "disk_full", "os_error", or
+"internal".
 
 `agent/requests/` answers the requests, in a file for each noun; `session.Session` asks them.
 Standard library only; Python >= 3.8; used by both sides.
@@ -46,8 +47,8 @@ class Hello(NamedTuple):
     """What a home says before it is asked. `time` in seconds since 1970 by its clock; `boot` names this boot of it."""
 
     protocol: int
-    home: str
     home_id: str
+    home: str = ""
     python: str = ""
     host: str = ""
     user: str = ""
@@ -203,7 +204,7 @@ class OfResource(NamedTuple):
 class Tree(NamedTuple):
     """`live`: its files may still change, and are not hashed; `single`: it is one file, under its base name."""
 
-    live: bool
+    live: bool = False
     single: bool = False
     folder: str = ""
     about: Dict[str, Any] = {}

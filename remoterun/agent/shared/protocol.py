@@ -4,10 +4,11 @@ On the wire, after the agent's `MAGIC`:
 
     frame   = stream (u32) · kind (u8) · header length (u32) · body length (u32) · header · body      (big endian)
     header  = a JSON object, UTF-8, or nothing
-    kind    = OPEN | DATA | END | ERROR | CREDIT | CANCEL
+    kind    = OPEN | DATA | END | ERROR | CREDIT | CANCEL | RESULT
 
 A request is a stream: OPEN carries its name and arguments; then each side sends DATA until its own END. The agent's
-END carries the result; ERROR ends the stream with a reason instead. Streams are independent: answers come in any order.
+END carries the result; one that is too long for a header comes before it, in the bodies of RESULT frames. ERROR ends
+the stream with a reason instead. Streams are independent: answers come in any order.
 
 Flow control: each direction of a stream may have `WINDOW` unread bytes under way; the reader hands out CREDIT as it
 reads. So a slow reader of one stream (a paused terminal) blocks neither the link nor the memory of either side.
@@ -28,11 +29,13 @@ from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optio
 MAGIC = b"\x00remoterun-agent/1\n"
 VERSION = 1
 
-OPEN, DATA, END, ERROR, CREDIT, CANCEL = 1, 2, 3, 4, 5, 6
+OPEN, DATA, END, ERROR, CREDIT, CANCEL, RESULT = 1, 2, 3, 4, 5, 6, 7
 
 MAX_HEADER = 1 << 20
 MAX_BODY = 1 << 20
 MAX_STREAMS = 256
+LONG_RESULT = 64 << 10
+"""Bytes of the longest result that goes in the header of END."""
 WINDOW = 8 << 20
 PIECE = 128 << 10
 """A good body size for bulk data: few frames, and no long wait for those of other streams."""
@@ -133,7 +136,7 @@ class Decoder:
         if len(data) < _HEAD.size:
             return 0
         stream, kind, header_length, body_length = _HEAD.unpack_from(data)
-        if header_length > MAX_HEADER or body_length > MAX_BODY or not OPEN <= kind <= CANCEL:
+        if header_length > MAX_HEADER or body_length > MAX_BODY or not OPEN <= kind <= RESULT:
             raise ProtocolError("not a frame: kind %d, header %d, body %d bytes" % (kind, header_length, body_length))
         start = _HEAD.size + header_length
         if len(data) < start:
@@ -170,7 +173,10 @@ class Stream:
         self._ended_there = False
         self._failure: Optional[Exception] = None
         self.result: Dict[str, Any] = {}
-        """The header of the other side's END, once `receive` returned None."""
+        """What the other side ended with, once `receive` returned None."""
+        self.most_result = MAX_HEADER
+        """Bytes that the other side's result may have."""
+        self._long_result = bytearray()
 
     # -- sending
 
@@ -191,7 +197,13 @@ class Stream:
     def end(self, **result: Any) -> None:
         """Say that this side has sent all. `result` is what the other side finds in its `result`."""
         self._ended_here = True
-        self._link.write(encode(self.number, END, result))
+        head = json.dumps(result, separators=(",", ":")).encode() if result else b""
+        if len(head) <= LONG_RESULT:
+            self._link.write(encode(self.number, END, result))
+        else:
+            for start in range(0, len(head), PIECE):
+                self._link.write(encode(self.number, RESULT, None, head[start : start + PIECE]))
+            self._link.write(encode(self.number, END))
         self._forget_when_done()
 
     def fail(self, code: str, message: str, hint: Optional[str] = None, evidence: Optional[str] = None) -> None:
@@ -290,9 +302,19 @@ class Stream:
             self._inbox.append(frame)
             self._changed.notify_all()
 
+    def _on_result(self, part: bytearray) -> None:
+        """A part of a result that is too long for a header."""
+        if len(self._long_result) + len(part) <= self.most_result:
+            self._long_result += part
+            return
+        self._long_result = bytearray()
+        self._link.forget(self.number)
+        self._on_failure(RemoteError("bad_stream", "an answer of more than %d bytes" % self.most_result))
+
     def _on_end(self, result: Dict[str, Any]) -> None:
+        long_result, self._long_result = self._long_result, bytearray()
         with self._changed:
-            self.result = result
+            self.result = _parse(bytes(long_result)) if long_result else result
             self._ended_there = True
             self._changed.notify_all()
         self._forget_when_done()
@@ -378,14 +400,15 @@ class Link:
 
         threading.Thread(target=beat, name="remoterun keeps", daemon=True).start()
 
-    def open(self, op: str, **arguments: Any) -> Stream:
-        """Start a request. Raises `LinkClosed` when the link is gone."""
+    def open(self, op: str, *, result_limit: int = MAX_HEADER, **arguments: Any) -> Stream:
+        """Start a request. Its result may have `result_limit` bytes. Raises `LinkClosed` when the link is gone."""
         with self._streams_lock:
             if self._closed is not None:
                 raise self._closed
             number = self._next
             self._next += 1
             stream = self._streams[number] = Stream(self, number)
+            stream.most_result = result_limit
         self.write(encode(number, OPEN, {"op": op, "args": arguments}))
         return stream
 
@@ -464,6 +487,8 @@ class Link:
             stream._on_data(Frame(header, body))
         elif kind == END:
             stream._on_end(header)
+        elif kind == RESULT:
+            stream._on_result(body)
         elif kind == CREDIT:
             amount = header.get("n")
             if not isinstance(amount, int) or amount < 0:

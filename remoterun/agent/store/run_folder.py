@@ -28,6 +28,7 @@ import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from ..shared.files import DISK_FULL, append_line, read_json, remove_tree, write_whole
+from ..shared.records import from_json
 from ..shared.spec import (
     ResolvedMount,
     RunSpec,
@@ -36,9 +37,11 @@ from ..shared.spec import (
     resolved_of_format_1,
     values_of_format_1,
 )
-from ..shared.states import FINAL, RunState, check_move
+from ..shared.states import FINAL, RunState, RunStatus, check_move
 from .this_machine import Machine
 
+_KEPT = ("reason", "code", "engine", "message", "outputs")
+"""Fields of events that a status keeps."""
 SUPERVISOR = "REMOTERUN_SUPERVISOR"
 """The variable that names the run of a supervisor; all that descends from it has it, too."""
 
@@ -215,41 +218,28 @@ class RunFolder:
                     return None
                 time.sleep(0.01)
 
-    def status(self) -> Dict[str, Any]:
-        """All that a listing shows, from the files alone."""
-        events = self.events()
-        status: Dict[str, Any] = {
+    def status(self) -> RunStatus:
+        """All that a listing shows, from the files alone. Raises `ValueError` for files that make no sense."""
+        told: Dict[str, Any] = {
             "key": self.key,
             "state": RunState.QUEUED.value,
-            "reason": None,
-            "code": None,
             "created": self.spec().created,
-            "queued": None,
-            "started": None,
-            "ended": None,
-            "engine": None,
-            "message": None,
-            "outputs": None,
             "stopping": os.path.exists(self.stop_file) or os.path.exists(self.kill_file),
-            "note": None,
+            "log_size": _size(self.log),
         }
-        for event in events:
+        for event in self.events():
             if "state" in event:
-                status["state"] = event["state"]
-                status["note"] = None
+                told.update(state=event["state"], note=None)
                 if event["state"] == RunState.QUEUED.value:
-                    status["queued"] = event["t"]
+                    told["queued"] = event["t"]
                 if event["state"] == RunState.RUNNING.value:
-                    status["started"] = event["t"]
+                    told["started"] = event["t"]
                 if RunState(event["state"]) in FINAL:
-                    status["ended"] = event["t"]
+                    told["ended"] = event["t"]
             elif "note" in event:
-                status["note"] = event["note"]
-            for field in ("reason", "code", "engine", "message", "outputs"):
-                if field in event:
-                    status[field] = event[field]
-        status["log_size"] = _size(self.log)
-        return status
+                told["note"] = event["note"]
+            told.update((field, event[field]) for field in _KEPT if field in event)
+        return from_json(RunStatus, told)
 
     def remove(self) -> None:
         """Delete the folder. Absent is fine."""

@@ -12,10 +12,11 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from ..shared.digests import Digests
 from ..shared.files import own_bytes
+from ..shared.states import RunStatus
 from ..store import leases
 from ..store.blobs import blob_digest
 from ..store.errors import HomeError
@@ -117,21 +118,23 @@ class Usage:
             self._claim(row, holders)
 
     def _run(self, run: RunFolder) -> None:
+        status: Optional[RunStatus] = None
+        holders: List[Holder] = []
         try:
             status = run.status()
             holders = of_run(self.home, run)
         except FileNotFoundError:
             return  # removed meanwhile, or its remains
         except (HomeError, ValueError, LookupError, TypeError):
-            status, holders = {}, []
+            status, holders = None, []
         row = self._row(
             "run",
             run.key,
             own_bytes(run.path),
-            state=status.get("state"),
-            created=status.get("created"),
+            state=status.state.value if status else None,
+            created=status.created if status else None,
             work=own_bytes(run.work),
-            outputs=(status.get("outputs") or {}).get("size", 0),
+            outputs=status.outputs.size if status and status.outputs else 0,
             log=own_bytes(run.log),
         )
         self._claim(row, holders)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from remoterun.agent.shared.api import Tree
 from remoterun.agent.shared.states import FINAL
 from remoterun.cli.render.data import out, out_json, table
 from remoterun.cli.render.runs import state_text
@@ -52,19 +53,17 @@ def run_resources(runs: Sequence[Run], as_json: bool) -> None:
         line('There is no run with files yet. Start one: remoterun run "echo hello > file"')
 
 
-def manifest(resource: str, tree: Any, about: dict[str, Any], recursive: bool, as_json: bool) -> None:
+def manifest(resource: str, tree: Any, about: Tree, recursive: bool, as_json: bool) -> None:
     """The files below a resource: one level, folders with what is in them, or every one."""
     if as_json:
         entries = [
             {"path": e.path, "kind": e.kind, "size": e.size, "sha256": e.digest or None, "target": e.target or None}
             for e in tree.entries
         ]
-        out_json(
-            {"resource": resource, "live": bool(about.get("live")), "folder": about.get("folder"), "entries": entries}
-        )
+        out_json({"resource": resource, "live": about.live, "folder": about.folder, "entries": entries})
         return
     if not tree.entries:
-        goes_on = about.get("about", {}).get("state") not in (None, *(state.value for state in FINAL))
+        goes_on = about.about.get("state") not in (None, *(state.value for state in FINAL))
         line(f"{resource} holds no files{' yet' if goes_on else ''}")
         return
     rows: dict[str, list[Any]] = {}

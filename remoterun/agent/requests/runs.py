@@ -1,0 +1,237 @@
+"""Requests about runs: handing one over, looking at it, following its log, ending and removing it.
+
+Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Callable, Dict, List
+
+from ..running import logs, supervision
+from ..shared import api
+from ..shared.digests import Digests
+from ..shared.protocol import Cancelled, Stream
+from ..shared.records import from_json
+from ..shared.spec import MountSpec, ResolvedMount, Submission
+from ..shared.states import FINAL, RunEvent, RunState, RunStatus
+from ..shared.tree import Manifest, show
+from ..store import leases, outputs
+from ..store.errors import HomeError
+from ..store.home import Home
+from ..store.run_folder import RunFolder
+from . import Call, Handler, read_body
+from .uploads import find
+
+POLL_LEAST, POLL_MOST = 0.005, 0.1
+CARE_EVERY = 2.0
+"""Seconds between looks whether a run that is followed still has its supervisor."""
+REMOVAL_PATIENCE = 15.0
+"""Seconds that a supervisor may take to give back what its run held."""
+
+
+def submit(call: Call, _: api.Nothing) -> api.Status:
+    from ..running import queue  # before anything is made: it may be gone with the agent's folder
+
+    asked = Submission.decode(read_body(call.stream))
+    spec, source = asked.spec, Manifest.decode(asked.source)
+    run = call.home.run(spec.key)
+    if not run.exists():
+        with leases.shared(call.home.lock("blobs")):  # what the mounts name stays until the run names it
+            mounts = tuple(_resolve(call.home, mount) for mount in spec.mounts)
+            run = call.home.create_run(spec, source, asked.values, mounts)
+        queue.come(call.home, run.key, spec.gpus)
+    _care_for(call.home, run)
+    _settle(call, source, run)
+    return api.Status(run.status())
+
+
+def runs(call: Call, asked: api.RunKeys) -> api.Statuses:
+    found: List[RunStatus] = []
+    unreadable: Dict[str, str] = {}
+    for key in call.home.run_keys() if asked.keys is None else asked.keys:
+        run = call.home.run(key)
+        if run.exists():
+            try:
+                _care_for(call.home, run)
+                found.append(run.status())
+            except (OSError, ValueError, AttributeError) as error:  # one that can't be read hides no other
+                unreadable[key] = str(error)
+    return api.Statuses(found, unreadable)
+
+
+def run(call: Call, asked: api.RunKey) -> api.RunDetails:
+    run = call.home.existing_run(asked.key)
+    events = [from_json(RunEvent, event) for event in run.events()]
+    return api.RunDetails(run.status(), run.spec().to_record(), run.path, events)
+
+
+def stop(call: Call, asked: api.EndRun) -> api.Asked:
+    return _ask(call.home, asked.key, lambda run: run.ask_stop(asked.grace))
+
+
+def kill(call: Call, asked: api.RunKey) -> api.Asked:
+    return _ask(call.home, asked.key, lambda run: run.ask_kill())
+
+
+def remove_run(call: Call, asked: api.RunKey) -> api.Removed:
+    run = call.home.run(asked.key)
+    if not run.exists():
+        run.remove()
+        return api.Removed(False)
+    state = run.state()[0]
+    if state not in FINAL:
+        raise HomeError("busy", "the run is %s" % state.value)
+    from ..running import supervisor
+
+    deadline = time.monotonic() + REMOVAL_PATIENCE
+    while run.supervised() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if asked.key in call.home.active_keys() and not supervisor.clean_up(call.home, run):
+        raise HomeError("engine_silent", "its container can't be removed: the engine does not answer")
+    run.remove()
+    call.home.unmark_active(asked.key)
+    return api.Removed(True)
+
+
+def follow(call: Call, asked: api.Follow) -> api.Followed:
+    run = call.home.existing_run(asked.key)
+    offset = asked.offset
+    if asked.tail is not None:
+        offset = logs.offset_of_tail(run, asked.tail)
+    if asked.since is not None:
+        offset = max(offset, logs.offset_since(run, asked.since))
+    follower = _Follower(call.stream, run, logs.LogReader(run, offset, asked.timed), asked.events)
+    pause = POLL_LEAST
+    next_care = 0.0
+    while True:
+        if time.monotonic() >= next_care:
+            _care_for(call.home, run)
+            next_care = time.monotonic() + CARE_EVERY
+        moved = follower.send_news()
+        if follower.done or not asked.follow:
+            break
+        pause = POLL_LEAST if moved else min(pause * 1.2, POLL_MOST)
+        if call.stream.wait_cancelled(pause):
+            raise Cancelled
+    return api.Followed(run.status(), follower.reader.offset, follower.events)
+
+
+HANDLERS: Dict[str, Handler] = {
+    "submit": submit,
+    "runs": runs,
+    "run": run,
+    "stop": stop,
+    "kill": kill,
+    "remove_run": remove_run,
+    "follow": follow,
+}
+
+
+def _care_for(home: Home, run: RunFolder) -> None:
+    """A run that goes on has a supervisor, whatever became of the last one."""
+    if run.state()[0] not in FINAL:
+        supervision.look_after(home, run)
+
+
+def _ask(home: Home, key: str, ask: Callable[[RunFolder], None]) -> api.Asked:
+    run = home.existing_run(key)
+    if run.state()[0] in FINAL:
+        return api.Asked(False, run.status())
+    already = run.status().stopping
+    ask(run)
+    _care_for(home, run)
+    return api.Asked(True, run.status(), already)
+
+
+def _resolve(home: Home, mount: MountSpec) -> ResolvedMount:
+    """Pin what a mount reads: its tree becomes a blob of the home."""
+    resource = mount.resource
+    if resource.kind == "run":
+        run = home.existing_run(resource.key)
+        if outputs.saved(run) is None:
+            raise HomeError(
+                "not_saved",
+                "%s can't be mounted: its run is %s, and outputs are mountable once they are saved"
+                % (show(mount.typed), run.state()[0].value),
+            )
+    manifest = find(home, resource._replace(sub="")).manifest
+    entry = manifest.find(resource.sub) if resource.sub else None
+    try:
+        part = manifest.below(resource.sub)
+    except KeyError:
+        raise HomeError("not_found", "there is no %s" % show(mount.typed))
+    file = part.entries[0].path if entry is not None and entry.kind == "f" else ""
+    return ResolvedMount(mount.place, home.blobs.put(part.encode()), file)
+
+
+def _settle(call: Call, source: Manifest, run: RunFolder) -> None:
+    """What the source and the spec of a run refer to is named by its folder now."""
+    if not call.delivery.lease.held:
+        return
+    from ..upkeep.references import add_environment
+
+    digests = Digests()
+    for entry in source.files:
+        digests.add(bytes.fromhex(entry.digest))
+    add_environment(call.home, run, digests)
+    call.delivery.settle(digests)
+
+
+_FINAL_WORDS = frozenset(state.value for state in FINAL)
+_STARTED_WORDS = _FINAL_WORDS | {RunState.RUNNING.value, RunState.SAVING.value}
+
+
+class _Follower:
+    """Sends what is new of one run."""
+
+    def __init__(self, stream: Stream, run: RunFolder, reader: logs.LogReader, events: int) -> None:
+        self.stream = stream
+        self.run = run
+        self.reader = reader
+        self.events = events
+        seen = [event["state"] for event in run.events()[:events] if "state" in event]
+        self.done = any(state in _FINAL_WORDS for state in seen)
+        self._started = any(state in _STARTED_WORDS for state in seen)
+        self._build_line = ""
+        self._past = True
+        """Whether what is sent now was there when the client asked."""
+
+    def send_news(self) -> bool:
+        """Whether anything was new."""
+        moved = False
+        found = self.run.events(self.events)
+        latest = max((number for number, event in enumerate(found) if "state" in event), default=0)
+        for number, event in enumerate(found):
+            state = RunState(event["state"]) if "state" in event else None
+            if state is RunState.SAVING or state in FINAL:
+                moved = self._send_log(ended=True) or moved
+            self.stream.send(event=event, n=self.events, past=int(self._past and number < latest))
+            self.events += 1
+            self._started = self._started or (state is not None and state.value in _STARTED_WORDS)
+            self.done = self.done or state in FINAL
+            moved = True
+        self._past = False
+        if not self.run.exists():
+            raise HomeError("not_found", "the run was removed")
+        if not self._started:
+            self._send_build_line()
+        if self._started and not self.done:  # "running" comes before the first byte
+            moved = self._send_log() or moved
+        return moved
+
+    def _send_build_line(self) -> None:
+        line = logs.last_lines(self.run.build_log, 1).strip()
+        if line and line != self._build_line:
+            self._build_line = line
+            self.stream.send(build=line[:200])
+
+    def _send_log(self, ended: bool = False) -> bool:
+        moved = False
+        for piece in self.reader.pieces(ended):
+            if piece.time is None:
+                self.stream.send(piece.data, log=piece.offset)
+            else:
+                self.stream.send(piece.data, log=piece.offset, t=piece.time)
+            moved = True
+        return moved

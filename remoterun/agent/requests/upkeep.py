@@ -1,0 +1,61 @@
+"""Requests about the machine and the upkeep of its home. Standard library only; Python >= 3.8."""
+
+from __future__ import annotations
+
+from typing import Dict
+
+from ..shared import api
+from ..shared.digests import Digests, unpacked
+from ..shared.records import from_json
+from ..upkeep import check as checking
+from ..upkeep import doctor as examining
+from ..upkeep import gc
+from ..upkeep import usage as using
+from . import Call, Handler, read_body
+
+
+def doctor(call: Call, asked: api.Examine) -> api.MachineChecks:
+    found = examining.examine(call.home, asked.engine, asked.gpus, asked.base)
+    return api.MachineChecks([from_json(api.MachineCheck, item) for item in found])
+
+
+def check(call: Call, asked: api.CheckHome) -> api.CheckTotals:
+    totals = checking.Check(call.home, asked.repair, call.stream.send).run()
+    return api.CheckTotals(totals["blobs"], totals["bytes"], totals["files"], totals["findings"], totals["more"])
+
+
+def mend(call: Call, _: api.Nothing) -> api.Nothing:
+    wanted = Digests()
+    wanted.add_packed(read_body(call.stream))
+    checking.mend(call.home, wanted, call.stream.send)
+    call.delivery.lease.settle(wanted)
+    return api.Nothing()
+
+
+def blobs(call: Call, _: api.Nothing) -> api.Nothing:
+    for digest in unpacked(read_body(call.stream)):
+        checking.send_blob(call.home, digest.hex(), call.stream)
+    return api.Nothing()
+
+
+def collect(call: Call, asked: api.Collect) -> api.CollectTotals:
+    collection = gc.Collection(call.home, asked.keep, asked.envs, asked.unused, asked.dry_run, call.stream.send)
+    totals = collection.run()
+    return api.CollectTotals(totals["freed"], totals["free"])
+
+
+def usage(call: Call, _: api.Nothing) -> api.UsageTotals:
+    totals = using.Usage(call.home, call.stream.send).run()
+    held, shared = totals["blobs"], totals["blobs"]["shared"]
+    blobs_held = api.AllBlobs(held["count"], held["bytes"], api.BlobTotals(shared["count"], shared["bytes"]))
+    return api.UsageTotals(totals["total"], totals["free"], totals["disk"], blobs_held)
+
+
+HANDLERS: Dict[str, Handler] = {
+    "doctor": doctor,
+    "check": check,
+    "mend": mend,
+    "blobs": blobs,
+    "collect": collect,
+    "usage": usage,
+}

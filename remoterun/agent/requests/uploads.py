@@ -1,0 +1,159 @@
+"""Requests about uploads, and about the files of a resource: an upload, or the outputs of a run.
+
+Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any, Dict, List, NamedTuple
+
+from ..shared import api
+from ..shared.protocol import PIECE, Stream
+from ..shared.records import from_json
+from ..shared.spec import ResourceRef
+from ..shared.tree import Entry, Manifest, TreeError, check_path, hash_file, show, walk
+from ..store import outputs
+from ..store.errors import HomeError
+from ..store.home import Home
+from ..store.run_folder import RunFolder
+from . import Call, Handler, send_body
+
+START = 4096
+"""Bytes of a manifest that come before the others, with what the client wants to know soon."""
+
+
+class Found(NamedTuple):
+    """The files of a resource: their manifest, the folder that holds them, whether they may still change, and what is
+    known of the upload's version or the run."""
+
+    manifest: Manifest
+    folder: str
+    live: bool
+    about: Dict[str, Any]
+
+
+def uploads(call: Call, _: api.Nothing) -> api.Uploads:
+    listed = call.home.uploads.newest()
+    return api.Uploads([api.NamedUpload(item["name"], from_json(api.UploadVersion, item)) for item in listed])
+
+
+def upload(call: Call, asked: api.VersionsOf) -> api.Versions:
+    versions = call.home.uploads.versions(asked.name)
+    return api.Versions([from_json(api.UploadVersion, item) for item in versions[-1 if asked.newest else 0 :]])
+
+
+def commit_upload(call: Call, asked: api.UploadName) -> api.Committed:
+    version, created = call.delivery.commit(asked.name, call.stream)
+    return api.Committed(from_json(api.UploadVersion, version), created)
+
+
+def remove_upload(call: Call, asked: api.UploadName) -> api.Removed:
+    return api.Removed(call.home.uploads.remove(asked.name))
+
+
+def tree(call: Call, asked: api.OfResource) -> api.Tree:
+    resource = ResourceRef.from_record(asked.resource)
+    found = find(call.home, resource)
+    text = found.manifest.encode()
+    call.stream.send(text[:START], size=found.manifest.size, live=found.live)
+    send_body(call.stream, text[START:])
+    single = bool(resource.sub) and len(found.manifest.files) == 1 and not os.path.isdir(found.folder)
+    return api.Tree(found.live, single, found.folder, found.about)
+
+
+def get(call: Call, asked: api.OfResource) -> api.Files:
+    path = find(call.home, ResourceRef.from_record(asked.resource)).folder
+    folder = path if os.path.isdir(path) and not os.path.islink(path) else os.path.dirname(path)
+    count = 0
+    rest = b""
+    for frame in call.stream:
+        names = (rest + frame.body).split(b"\0")
+        rest = names.pop()
+        for name in names:
+            _send_file(call.stream, folder, os.fsdecode(name))
+            count += 1
+    return api.Files(count)
+
+
+HANDLERS: Dict[str, Handler] = {
+    "uploads": uploads,
+    "upload": upload,
+    "commit_upload": commit_upload,
+    "remove_upload": remove_upload,
+    "tree": tree,
+    "get": get,
+}
+
+
+def find(home: Home, resource: ResourceRef) -> Found:
+    """What a resource names. Raises `HomeError("not_found")`."""
+    sub = resource.sub
+    if resource.kind == "upload":
+        stored = home.uploads.stored(resource.name, resource.version, resource.digest)
+        whole = Found(stored.manifest(), stored.folder, False, stored.about)
+    else:
+        run = home.existing_run(resource.key)
+        saved = outputs.saved(run)
+        about = {"state": run.state()[0].value}
+        if saved is not None:
+            whole = Found(saved.manifest(), saved.folder, False, about)
+        else:
+            whole = Found(_work_tree(run), run.work, True, about)
+    try:
+        part = whole.manifest.below(sub)
+    except KeyError:
+        raise HomeError("not_found", "there is no %s" % show(resource.typed))
+    return whole._replace(manifest=part, folder=os.path.join(whole.folder, sub) if sub else whole.folder)
+
+
+def _work_tree(run: RunFolder) -> Manifest:
+    """New and changed files of a work tree that is in use: sizes as of now, no digests."""
+    with open(run.source_file, "rb") as file:
+        source = {entry.path: entry for entry in Manifest.decode(file.read()).entries}
+    skip = [mount.place for mount in run.spec().mounts if not mount.is_absolute]
+    entries: List[Entry] = []
+    if os.path.isdir(run.work):
+        for found in walk(run.work, skip, []):
+            entry = found.entry
+            known = source.get(entry.path)
+            if known is not None and known.kind == entry.kind == "f" and known.size == entry.size:
+                try:
+                    entry = entry._replace(digest=hash_file(os.path.join(run.work, entry.path))[0])
+                except (OSError, TreeError):
+                    pass
+            if known != entry:
+                entries.append(entry._replace(digest=""))
+    return Manifest(entries)
+
+
+def _send_file(stream: Stream, folder: str, path: str) -> None:
+    check_path(path)
+    try:
+        descriptor = os.open(os.path.join(folder, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        stream.send(gone=error.strerror or "gone")
+        return
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        before = os.fstat(descriptor)
+        digest = hashlib.sha256()
+        left = before.st_size
+        header: Dict[str, Any] = {"s": before.st_size, "x": int(bool(before.st_mode & 0o100))}
+        while True:
+            try:
+                data = file.read(min(left, PIECE)) if left else b""
+            except OSError:  # the disk can't read it
+                data = b""
+            if left and not data:
+                break  # it became shorter
+            left -= len(data)
+            digest.update(data)
+            if not left:
+                break
+            stream.send(data, **header)
+            header = {}
+        after = os.fstat(descriptor)
+        changed = bool(left) or after.st_mtime_ns != before.st_mtime_ns
+        header.update(h=digest.hexdigest(), c=int(changed), short=left)
+        stream.send(data, **header)

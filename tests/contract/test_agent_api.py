@@ -1,0 +1,240 @@
+"""The page of requests, `remoterun.agent.shared.api`, held against whoever answers it.
+
+`HOMES` names the implementations: each gives a link to an empty home. What needs no machine (`api.STORE`) is for all of
+them; a run only for those that have one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remoterun.agent.requests import handler_of
+from remoterun.agent.shared import api
+from remoterun.agent.shared.packs import pack, unpack
+from remoterun.agent.shared.protocol import PIECE, Link, RemoteError
+from remoterun.agent.shared.records import from_json, to_json
+from remoterun.agent.shared.tree import Manifest
+from remoterun.agent.store.home import Home
+from remoterun.hosts.local import LocalHost
+from remoterun.model import MachineType
+from remoterun.session import Session
+from tests.workshop import Files, served, tree_of
+
+
+@contextmanager
+def in_this_process(folder: Path) -> Iterator[Link]:
+    with served(Home.open(str(folder))) as link:
+        yield link
+
+
+@contextmanager
+def over_a_pipe(folder: Path) -> Iterator[Link]:
+    session = Session(MachineType("box"), LocalHost(folder))
+    try:
+        yield session._link
+    finally:
+        session.close()
+
+
+HOMES: dict[str, Callable[[Path], AbstractContextManager[Link]]] = {
+    "in this process": in_this_process,
+    "over a pipe": over_a_pipe,
+}
+NOTHING = api.Nothing()
+FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "tool*": b"#!/bin/sh\n", "empty": b"", "large": b"x" * (PIECE + 7)}
+
+
+@pytest.fixture(params=HOMES)
+def link(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Link]:
+    with HOMES[request.param](tmp_path / "home") as link:
+        yield link
+
+
+def ask(link: Link, request: api.Request[Any, Any], arguments: Any = NOTHING, *bodies: bytes) -> Any:
+    """(its result, what came besides): the bodies of the frames, one after the other."""
+    stream = link.open(request.name, result_limit=request.most, **to_json(arguments))
+    for body in bodies:
+        stream.send(body)
+    stream.end()
+    came = [bytes(frame.body) for frame in stream]
+    return from_json(request.result, stream.result), came
+
+
+def digests(*contents: bytes) -> bytes:
+    return b"".join(hashlib.sha256(content).digest() for content in contents)
+
+
+def put(link: Link, *contents: bytes) -> api.Count:
+    stream = link.open("put")
+    for content in contents:
+        if len(content) <= PIECE:
+            stream.send(pack([(digests(content), content)]), p=1)
+        else:
+            name = digests(content).hex()
+            stream.send(content[:PIECE], d=name, s=len(content), o=0, k=name)
+            stream.send(content[PIECE:])
+    stream.end()
+    return from_json(api.Count, stream.finish(20))
+
+
+def upload(link: Link, name: str, files: Files) -> tuple[Manifest, api.Committed]:
+    manifest, blobs = tree_of(files)
+    put(link, *blobs.values())
+    stream = link.open("commit_upload", name=name)
+    stream.send(manifest.encode(), last=1)
+    stream.end()
+    return manifest, from_json(api.Committed, stream.finish(20))
+
+
+def read_tree(link: Link, resource: dict[str, Any]) -> tuple[Manifest, api.Tree]:
+    result, came = ask(link, api.tree, api.OfResource(resource))
+    return Manifest.decode(b"".join(came)), result
+
+
+class TestThePage:
+    def test_every_request_has_its_handler(self) -> None:
+        for request in api.REQUESTS.values():
+            assert callable(handler_of(request))
+
+    def test_no_handler_without_its_request(self) -> None:
+        for noun in {request.noun for request in api.REQUESTS.values()}:
+            handlers = importlib.import_module(f"remoterun.agent.requests.{noun}").HANDLERS
+            assert {name for name, request in api.REQUESTS.items() if request.noun == noun} == set(handlers)
+
+    def test_an_unknown_request(self, link: Link) -> None:
+        with pytest.raises(RemoteError) as caught:
+            link.call("paint")
+        assert caught.value.code == "unknown_request" and "paint" in caught.value.message
+
+    @pytest.mark.parametrize("arguments", [{}, {"name": 5}, {"name": "doom", "newest": "yes"}, {"name": "d", "x": 1}])
+    def test_arguments_that_are_none(self, link: Link, arguments: dict[str, Any]) -> None:
+        with pytest.raises(RemoteError) as caught:
+            link.call("upload", **arguments)
+        assert caught.value.code == "bad_request"
+
+
+class TestBlobs:
+    def test_what_is_missing_is_named_and_then_not_any_more(self, link: Link) -> None:
+        contents = [b"one", b"two", b"y" * (PIECE + 1)]
+        count, came = ask(link, api.missing, api.Nothing(), digests(*contents))
+        assert count.blobs == 3 and [body[3] for body in (came[0][:12], came[0][12:24], came[0][24:])] == [0, 1, 2]
+        assert put(link, *contents).blobs == 3
+        assert ask(link, api.missing, api.Nothing(), digests(*contents), digests(b"four"))[0].blobs == 1
+
+    def test_put_may_be_repeated(self, link: Link) -> None:
+        assert put(link, b"same").blobs == put(link, b"same").blobs == 1
+
+    def test_another_content_is_refused(self, link: Link) -> None:
+        stream = link.open("put")
+        stream.send(pack([(digests(b"good"), b"evil")]), p=1)
+        stream.end()
+        with pytest.raises(RemoteError) as caught:
+            stream.finish(20)
+        assert caught.value.code == "damaged"
+        assert ask(link, api.missing, api.Nothing(), digests(b"good", b"evil"))[0].blobs == 2
+
+    def test_contents_come_back_in_the_order_of_the_question(self, link: Link) -> None:
+        contents = [b"one", b"two", b"three"]
+        put(link, *contents)
+        stream = link.open("fetch", accept=[])
+        stream.send(digests(*reversed(contents)))
+        stream.end()
+        found = [content for frame in stream for _, content in unpack(frame.body, frame.header["p"])]
+        assert [bytes(content) for content in found] == contents[::-1]
+
+    def test_a_blob_that_is_not_here(self, link: Link) -> None:
+        stream = link.open("fetch")
+        stream.send(digests(b"nowhere"))
+        stream.end()
+        assert [frame.header for frame in stream] == [{"gone": digests(b"nowhere").hex()}]
+
+    def test_parts_of_a_blob(self, link: Link) -> None:
+        content = bytes(range(256)) * 100
+        put(link, content)
+        ranges = b"".join(n.to_bytes(8, "big") for n in (10, 5, 20_000, 7))
+        _, came = ask(link, api.fetch_parts, api.BlobRanges(digests(content).hex()), ranges)
+        assert b"".join(came) == content[10:15] + content[20_000:20_007]
+
+
+class TestUploads:
+    def test_a_version_is_made_listed_and_read(self, link: Link) -> None:
+        manifest, made = upload(link, "doom", FILES)
+        assert made.created and made.version.version == 1
+        assert (made.version.digest, made.version.size, made.version.files) == (manifest.digest, manifest.size, 5)
+        assert ask(link, api.uploads)[0].uploads == [api.NamedUpload("doom", made.version)]
+        read, about = read_tree(link, {"kind": "upload", "name": "doom", "sub": ""})
+        assert read.digest == manifest.digest and not about.live and not about.single
+
+    def test_the_same_content_makes_no_version(self, link: Link) -> None:
+        assert upload(link, "doom", FILES)[1].created
+        again = upload(link, "doom", FILES)[1]
+        assert not again.created and again.version.version == 1
+        assert upload(link, "doom", {"a": b"B"})[1].version.version == 2
+        versions = ask(link, api.upload, api.VersionsOf("doom"))[0].versions
+        assert [version.version for version in versions] == [1, 2]
+        assert ask(link, api.upload, api.VersionsOf("doom", newest=True))[0].versions == versions[1:]
+
+    def test_without_a_blob_there_is_no_version(self, link: Link) -> None:
+        manifest, _ = tree_of({"a": b"never sent"})
+        with pytest.raises(RemoteError) as caught:
+            ask(link, api.commit_upload, api.UploadName("doom"), manifest.encode())
+        assert caught.value.code == "missing_blob"
+        assert ask(link, api.upload, api.VersionsOf("doom"))[0].versions == []
+
+    @pytest.mark.parametrize("name", ["", "a/b", "../x", ".hidden", "x" * 101])
+    def test_names_that_are_none(self, link: Link, name: str) -> None:
+        with pytest.raises(RemoteError) as caught:
+            ask(link, api.upload, api.VersionsOf(name))
+        assert caught.value.code == "bad_name"
+
+    def test_a_part_of_one_and_one_file(self, link: Link) -> None:
+        upload(link, "doom", FILES)
+        part, _ = read_tree(link, {"kind": "upload", "name": "doom", "sub": "b"})
+        assert [entry.path for entry in part.entries] == ["c"]
+        single, about = read_tree(link, {"kind": "upload", "name": "doom", "sub": "b/c"})
+        assert [entry.path for entry in single.entries] == ["c"] and about.single
+        with pytest.raises(RemoteError) as caught:
+            read_tree(link, {"kind": "upload", "name": "doom", "sub": "b/d"})
+        assert caught.value.code == "not_found"
+
+    def test_removal_may_be_repeated(self, link: Link) -> None:
+        upload(link, "doom", FILES)
+        assert ask(link, api.remove_upload, api.UploadName("doom"))[0].removed
+        assert not ask(link, api.remove_upload, api.UploadName("doom"))[0].removed
+        assert ask(link, api.uploads)[0].uploads == []
+
+    def test_many_uploads_are_all_listed(self, link: Link, tmp_path: Path) -> None:
+        """More than go into the header of a frame."""
+        manifest, made = upload(link, "u0000", {"a": b"A"})
+        names = [f"{number:0100}" for number in range(7000)]
+        home = Home(str(tmp_path / "home"))
+        versions = Path(home.uploads.folder_of("u0000"), "versions.json").read_bytes()
+        for name in names:
+            folder = Path(home.uploads.folder_of(name))
+            folder.mkdir()
+            (folder / "versions.json").write_bytes(versions)
+        listed = ask(link, api.uploads)[0].uploads
+        assert [item.name for item in listed] == [*names, "u0000"]
+        assert all(item.newest == made.version for item in listed)
+
+
+class TestRunsThatAreNotHere:
+    @pytest.mark.parametrize("request_", [api.run, api.stop, api.kill, api.follow], ids=lambda request: request.name)
+    def test_not_found(self, link: Link, request_: api.Request[Any, Any]) -> None:
+        with pytest.raises(RemoteError) as caught:
+            ask(link, request_, request_.arguments(key="01234567"))
+        assert caught.value.code == "not_found"
+
+    def test_a_listing_has_only_those_that_are(self, link: Link) -> None:
+        assert ask(link, api.runs, api.RunKeys(["01234567"]))[0] == api.Statuses([])
+        assert ask(link, api.runs, api.RunKeys())[0] == api.Statuses([])
+
+    def test_removing_one_is_done(self, link: Link) -> None:
+        assert not ask(link, api.remove_run, api.RunKey("01234567"))[0].removed

@@ -1,0 +1,91 @@
+"""Records: typed on both sides, and nothing comes in that a field can't hold."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remoterun.agent.shared.api import REQUESTS
+from remoterun.agent.shared.records import BadRecord, from_json, to_json
+from remoterun.agent.shared.states import OutputsSize, Reason, RunState, RunStatus
+
+
+class Inner(NamedTuple):
+    number: int
+    words: list[str] = []
+
+
+class Outer(NamedTuple):
+    inner: Inner
+    share: float = 0.5
+    state: RunState | None = None
+    table: dict[str, Inner] = {}
+    whole: bool = False
+
+
+STATUS = RunStatus("k", RunState.FAILED, Reason.DISK_FULL, 3, 1.5, outputs=OutputsSize(1, 2))
+
+
+@pytest.mark.parametrize("record", [Inner(1, ["a"]), STATUS, STATUS._replace(reason=None, outputs=None)])
+def test_there_and_back(record: Any) -> None:
+    assert from_json(type(record), json.loads(json.dumps(to_json(record)))) == record
+
+
+def test_what_a_newer_version_adds_is_dropped() -> None:
+    assert from_json(Inner, {"number": 1, "colour": "red"}) == Inner(1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"number": "1"}, {"number": True}, {"number": 1.0}, {"number": 1 << 63}, {"number": -(10**400)}, {}, [], None,
+        {"number": 1, "words": "ab"}, {"number": 1, "words": [1]}, {"number": 1, "words": ["\ud800"]},
+    ],
+)  # fmt: skip
+def test_what_a_field_cannot_hold(wrong: Any) -> None:
+    with pytest.raises(BadRecord):
+        from_json(Inner, wrong)
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("key", 1), ("state", "on fire"), ("state", None), ("state", []), ("reason", "bad luck"),
+        ("started", "yesterday"), ("started", float("nan")), ("started", 1e300), ("code", "0"), ("code", True),
+        ("outputs", 3), ("outputs", {"files": "3", "size": 1}), ("outputs", {"files": 1, "size": 10**400}),
+        ("message", {}), ("stopping", 1),
+    ],
+)  # fmt: skip
+def test_a_status_that_makes_no_sense(field: str, wrong: Any) -> None:
+    with pytest.raises(BadRecord):
+        from_json(RunStatus, {**to_json(STATUS), field: wrong})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(said=st.dictionaries(st.sampled_from([*RunStatus._fields]), JSON, max_size=4))
+def test_any_json_is_a_record_or_refused(said: dict[str, Any]) -> None:
+    try:
+        record = from_json(RunStatus, {"key": "k", "state": "running", **said})
+    except BadRecord:
+        return
+    assert from_json(RunStatus, json.loads(json.dumps(to_json(record)))) == record
+
+
+def test_every_type_of_the_page_can_be_read() -> None:
+    """A type that `from_json` does not know would show only when it is first used."""
+    for request in REQUESTS.values():
+        for type_ in (request.arguments, request.result):
+            with pytest.raises(BadRecord):
+                from_json(type_, 5)
+            if not [name for name in type_._fields if name not in type_._field_defaults]:
+                assert from_json(type_, {}) == type_()
