@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -206,12 +207,12 @@ def reach() -> Iterator[Open]:
     """`reach(server, config)`: a host for a server, with the options of `SSHHost` and `Prompts`; closed at the end."""
     hosts: list[SSHHost] = []
 
-    def make(server: Server, config: Path | None = None, **options: object) -> SSHHost:
+    def make(server: Server, config: Path | None = None, **options: Any) -> SSHHost:
         options.setdefault("bundle", bundle_of(ECHO))
         asked = ("confirm_host_key", "ask_passphrase", "ask_password")
         options["prompts"] = Prompts(**{name: options.pop(name) for name in asked if name in options})
         target = str(options.pop("target", "box"))
-        host = SSHHost(target, config_file=config or server.config(), **options)  # type: ignore[arg-type]
+        host = SSHHost(target, config_file=config or server.config(), **options)
         hosts.append(host)
         return host
 

@@ -159,7 +159,7 @@ class TestAuthentication:
         assert asked == [question, f"that was refused; {question}", f"that was refused; {question}"]
         asked.clear()
         with pytest.raises(AuthenticationError, match="refuses the key"):
-            reach(server, ask_password=lambda what: asked.append(what)).open()  # type: ignore[func-returns-value]
+            reach(server, ask_password=lambda what: asked.append(what)).open()
         assert asked == [question], "who types nothing has given up"
         said = iter(["wrong", ""])
         with pytest.raises(AuthenticationError, match="refuses what was typed") as caught:
