@@ -115,16 +115,20 @@ class Keys:
     host_rsa: Path
 
 
-@pytest.fixture(scope="session")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+def make_keys(folder: Path) -> Keys:
+    """Skips the test where OpenSSH is not installed."""
     require(None if SSHD and shutil.which("ssh-keygen") else "OpenSSH's sshd is not installed")
-    folder = tmp_path_factory.mktemp("keys")
     return Keys(
         make_key(folder / "user"),
         make_key(folder / "other"),
         make_key(folder / "host"),
         make_key(folder / "host_rsa", "rsa", "-b", "2048"),
     )
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return make_keys(tmp_path_factory.mktemp("keys"))
 
 
 Start = Callable[..., Server]

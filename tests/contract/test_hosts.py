@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
-import hashlib
-import io
 import os
-import shutil
-import socket
-import subprocess
 import threading
 import time
 import tracemalloc
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,7 +25,7 @@ from remoterun.hosts.ssh.deadlines import Deadlines
 from remoterun.hosts.ssh.host import SSHHost
 from remoterun.model import MachineType
 from remoterun.session import Session
-from tests.conftest import require
+from tests.sshd import bundle_of, make_keys, starter
 from tests.workshop import kill9, sha256, until
 
 MakeHost = Callable[..., Host]
@@ -41,37 +34,9 @@ MakeHost = Callable[..., Host]
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A client configuration with the alias `box` for an sshd of this user."""
-    program = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    require(None if program and shutil.which("ssh-keygen") else "OpenSSH's sshd is not installed")
-    folder = tmp_path_factory.mktemp("sshd")
-    for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    (folder / "home").mkdir()
-    (folder / "sshd_config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\n"
-        "PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-        f"MaxStartups 100\nSetEnv HOME={folder}/home PATH={os.environ['PATH']}\n"
-    )
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
-    (folder / "config").write_text(
-        f"Host box\n  HostName 127.0.0.1\n  Port {port}\n  User {getpass.getuser()}\n  IdentityFile {folder}/user\n"
-        f"  IdentitiesOnly yes\n  IdentityAgent none\n  UserKnownHostsFile {folder}/known_hosts\n"
-        "  GlobalKnownHostsFile /dev/null\n"
-    )
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)
-    log = folder / "log"
-    log.touch()
-    process = subprocess.Popen([str(program), "-D", "-f", str(folder / "sshd_config"), "-E", str(log)])
-    try:
-        until(lambda: "Server listening" in log.read_text(), 10, log.read_text)
-        yield folder / "config"
-    finally:
-        process.terminate()
-        process.wait(10)
+    with contextlib.ExitStack() as stack:
+        start = starter(tmp_path_factory.mktemp("sshd"), make_keys(tmp_path_factory.mktemp("keys")), stack)
+        yield start("MaxStartups 100", path=os.environ["PATH"]).config()
 
 
 @pytest.fixture(params=["local", "ssh"])
@@ -242,14 +207,6 @@ def test_of_endless_errors_the_end_is_kept(make_host: MakeHost) -> None:
     finally:
         tracemalloc.stop()
     assert caught.value.evidence and caught.value.evidence.endswith("last words")
-
-
-def bundle_of(program: str) -> AgentBundle:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(zipfile.ZipInfo("__main__.py"), program)
-    data = buffer.getvalue()
-    return AgentBundle(hashlib.sha256(data).hexdigest()[:16], data)
 
 
 def test_a_home_that_cannot_be(make_host: MakeHost, tmp_path: Path) -> None:

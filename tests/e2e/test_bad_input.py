@@ -19,7 +19,7 @@ import pytest
 from tests.conftest import require
 from tests.e2e.conftest import REMOTERUN, Place, make_place
 from tests.lab import Lab, LabHost
-from tests.sshd import SSHD, Keys, Server, free_port, make_key, starter
+from tests.sshd import Keys, Server, free_port, make_keys, starter
 
 MESSAGE = re.compile(r"^error: (.*)$", re.MULTILINE)
 TRACEBACK = re.compile("Traceback|has a fault")
@@ -187,8 +187,7 @@ def test_two_hints_are_one_too_many(still: Place) -> None:
 @pytest.fixture
 def sshd(tmp_path: Path) -> Iterator[tuple[Server, Keys]]:
     """A real sshd of this user; its host key is known, and the user's key is let in."""
-    require(None if SSHD and shutil.which("ssh-keygen") else "OpenSSH's sshd is not installed")
-    keys = Keys(*(make_key(tmp_path / name) for name in ("user", "other", "host", "second")))
+    keys = make_keys(tmp_path)
     (tmp_path / "sshd").mkdir()
     with contextlib.ExitStack() as stack:
         yield starter(tmp_path / "sshd", keys, stack)(), keys
