@@ -413,7 +413,7 @@ def test_a_file_that_cannot_be_read(home: Home) -> None:
 
 
 def test_too_many_for_one_look(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remoterun.agent.upkeep.check.MOST", 5)
+    monkeypatch.setattr("remoterun.agent.upkeep.detection.MOST", 5)
     many: Files = {str(number): b"%d" % number for number in range(12)}
     home.uploads.commit("doom", put(home, many))
     for data in tree_of(many)[1]:

@@ -1,0 +1,259 @@
+"""What is not as it should be in a home: see check.py. Standard library only; Python >= 3.8."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set
+
+from ..shared.digests import Digests
+from ..store.blobs import blob_digest
+from ..store.errors import HomeError
+from ..store.home import Home
+from .findings import Fault, Finding
+from .placing import ABSENT, DAMAGED, WHOLE, is_whole, restore_list, state_of
+from .references import Holder, gone, of_run, of_upload
+
+MOST = 10000
+SAY_EVERY = 0.2
+
+
+class Progress:
+    """What `check` has gone through so far; `send(at=…)` is called now and then."""
+
+    def __init__(self, send: Callable[..., Any], clock: Callable[[], float] = time.monotonic) -> None:
+        self._send = send
+        self._clock = clock
+        self._said = 0.0
+        self._phase = ""
+        self.files = self._files_total = self._bytes = self._bytes_total = 0
+
+    def begin(self, phase: str, files: int = 0, size: int = 0) -> None:
+        self._phase, self.files, self._bytes = phase, 0, 0
+        self._files_total, self._bytes_total = files, size
+        self._say()
+
+    def add(self, size: int, files: int = 0) -> None:
+        self._bytes += size
+        self.files += files
+        if self._clock() - self._said > SAY_EVERY:
+            self._say()
+
+    def _say(self) -> None:
+        self._said = self._clock()
+        at = {"phase": self._phase, "files": self.files, "bytes": self._bytes}
+        self._send(at=dict(at, files_total=self._files_total, bytes_total=self._bytes_total))
+
+
+class Detection:
+    """Reads all of a home. Changes nothing but, with `repair`, lists of files that can be written anew: without them
+    nobody knows which files belong to a version.
+
+    `faults` are the findings about blobs, by digest; `findings` those about lists; `in_folders` those about files, and
+    whole folders, by their holders. `more` were not looked into, since there were too many.
+    """
+
+    def __init__(self, home: Home, repair: bool, progress: Progress) -> None:
+        self.home = home
+        self.holders: List[Holder] = []
+        self.faults: Dict[str, Fault] = {}
+        self.findings: List[Finding] = []
+        self.in_folders: Dict[Holder, List[Finding]] = {}
+        self.more = 0
+        self.blobs = self.size = 0
+        self._repair = repair
+        self._progress = progress
+        self._needed = Digests()
+        self._count = 0
+
+    def run(self) -> None:
+        self._progress.begin("lists")
+        self._read_lists()
+        self._count_blobs()
+        self._progress.begin("blobs", self.blobs, self.size)
+        self._verify_blobs()
+        self._progress.begin("files")
+        for holder in self.holders:
+            self._verify_folder(holder)
+
+    def all(self) -> List[Finding]:
+        files = [finding for found in self.in_folders.values() for finding in found]
+        return self.findings + files + [fault for fault in self.faults.values() if fault.counts]
+
+    def _may_add(self) -> bool:
+        """Whether there may be one finding more, which is counted."""
+        if self._count >= MOST:
+            self.more += 1
+            return False
+        self._count += 1
+        return True
+
+    # -- lists of files
+
+    def _read_lists(self) -> None:
+        for name in self.home.uploads.names():
+            try:
+                holders = of_upload(self.home, name)
+            except HomeError as error:
+                self._add_list(Holder("upload", name, 0, "files", "", ""), error.message)
+                continue
+            for holder in holders:
+                self._read_list(holder)
+        for key in self.home.run_keys():
+            run = self.home.run(key)
+            if not run.exists():
+                continue
+            try:
+                holders = of_run(self.home, run)
+            except FileNotFoundError:
+                continue
+            except HomeError as error:
+                self._add_list(Holder("run", key, 0, "spec", "", ""), error.message)
+                continue
+            for holder in holders:
+                self._read_list(holder)
+
+    def _read_list(self, holder: Holder) -> None:
+        if holder.is_blob:
+            self._needed.add(bytes.fromhex(holder.digest))
+        elif holder.digest and not is_whole(holder.manifest, holder.digest) and not gone(self.home, holder):
+            mended = restore_list(self.home, holder) if self._repair else ""
+            self._add_list(holder, "", mended)
+            if not mended:
+                return
+        try:
+            for entry in holder.entries():
+                if entry.kind == "f":
+                    self._needed.add(bytes.fromhex(entry.digest))
+                self._progress.add(0, 1)
+        except HomeError as error:
+            if not holder.is_blob and not gone(self.home, holder):  # a blob shows itself
+                self._add_list(holder, error.message)
+            return
+        self.holders.append(holder)
+
+    def _add_list(self, holder: Holder, why: str, mended: str = "") -> None:
+        if self._may_add():
+            finding = Finding("list", DAMAGED, holder.digest).used_by(holder)
+            finding.mended, finding.why = mended, why
+            self.findings.append(finding)
+
+    # -- blobs
+
+    def _count_blobs(self) -> None:
+        self._progress.begin("counting")
+        for first in range(256):
+            for name in self._listed(first):
+                try:
+                    self.size += os.stat(os.path.join(self._folder(first), name)).st_size
+                except FileNotFoundError:
+                    continue
+                self.blobs += 1
+
+    def _verify_blobs(self) -> None:
+        for first in range(256):
+            present: Set[bytes] = set()
+            for name in self._listed(first):
+                digest = blob_digest(first, name)
+                assert digest is not None
+                state = self._verify_blob(digest.hex(), name.endswith(".x"))
+                if not name.endswith(".x") and state != ABSENT:
+                    present.add(digest)
+            for digest in self._needed.part(first) - present:
+                self._fault(digest.hex())
+
+    def _verify_blob(self, digest: str, twin: bool) -> str:
+        path = self.home.blobs.path(digest, twin)
+        state = state_of(path, digest, self._progress.add)
+        self._progress.add(0, 1)
+        if state == DAMAGED:
+            fault = self._fault(digest)
+            if fault is not None:
+                status = os.stat(path)
+                fault.inodes.add(status.st_ino)
+                fault.size = status.st_size
+        return state
+
+    def _fault(self, digest: str) -> Optional[Fault]:
+        """Of that digest; None when there are too many."""
+        if digest not in self.faults:
+            if not self._may_add():
+                return None
+            self.faults[digest] = Fault(self.home, digest)
+        return self.faults[digest]
+
+    def _folder(self, first: int) -> str:
+        return os.path.join(self.home.blobs.folder, "%02x" % first)
+
+    def _listed(self, first: int) -> Iterator[str]:
+        """The blobs' files whose digests begin with the byte `first`."""
+        try:
+            names = os.listdir(self._folder(first))
+        except FileNotFoundError:
+            return
+        for name in names:
+            if blob_digest(first, name) is not None:
+                yield name
+
+    # -- folders
+
+    def _verify_folder(self, holder: Holder) -> None:
+        found: List[Finding] = []
+        if holder.is_blob and holder.digest in self.faults:
+            self.faults[holder.digest].used_by(holder)
+        look = holder.whole
+        try:
+            for number, entry in enumerate(holder.entries()):
+                if number == 0 and look and not os.path.isdir(holder.folder):
+                    found.append(Finding("folder", "missing").used_by(holder))
+                    look = False
+                problem = self._verify_file(holder, entry) if look else ""
+                fault = self.faults.get(entry.digest) if entry.kind == "f" else None
+                if fault is not None:
+                    fault.size = entry.size
+                    if fault.plain != WHOLE or entry.executable or problem:
+                        fault.used_by(holder, entry.path)
+                elif problem and len(found) < MOST:
+                    found.append(Finding("file", problem, entry.digest, entry.size).used_by(holder, entry.path))
+        except HomeError:
+            pass  # removed meanwhile: it could be read before
+        if found and not gone(self.home, holder):
+            self.in_folders[holder] = [finding for finding in found if self._may_add()]
+
+    def _verify_file(self, holder: Holder, entry: Any) -> str:
+        """ "missing", "changed", or "" for what is as it should be, or the fault of its blob."""
+        path = os.path.join(holder.folder, entry.path)
+        self._progress.add(0, 1)
+        try:
+            status = os.lstat(path)
+        except OSError:
+            return "missing"
+        if entry.kind == "d":
+            return "" if stat.S_ISDIR(status.st_mode) else "changed"
+        if entry.kind == "l":
+            return "" if stat.S_ISLNK(status.st_mode) and os.readlink(path) == entry.target else "changed"
+        if not stat.S_ISREG(status.st_mode):
+            return "changed"
+        fault = self.faults.get(entry.digest)
+        if fault is not None and status.st_ino in fault.inodes:
+            return ""
+        blobs = (self.home.blobs.path(entry.digest), self.home.blobs.path(entry.digest, True))
+        if fault is None and _same_file(status, *blobs):
+            return ""
+        if state_of(path, entry.digest, self._progress.add) == WHOLE:
+            if fault is not None:
+                fault.copies.append(path)
+            return ""
+        return "changed"
+
+
+def _same_file(status: os.stat_result, *paths: str) -> bool:
+    for path in paths:
+        try:
+            other = os.stat(path)
+        except OSError:
+            continue
+        if (other.st_ino, other.st_dev) == (status.st_ino, status.st_dev):
+            return True
+    return False
