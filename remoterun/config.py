@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from remoterun.agent.shared.engine_names import AUTO, CAPABILITIES
 from remoterun.agent.shared.files import write_whole
 from remoterun.errors import AlreadyExists, ConfigError, NotFound
 from remoterun.model import MachineType
@@ -25,7 +26,7 @@ _MACHINE_KEYS: dict[str, tuple[type, ...]] = {
     "python": (str,),
     "connect_timeout": (int, float),
 }
-ENGINES = ("auto", "docker", "podman", "process")
+ENGINES = (AUTO, *CAPABILITIES)
 
 
 @dataclass(frozen=True)

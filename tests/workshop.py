@@ -180,6 +180,11 @@ class Place:
     def until_final(self, key: str, seconds: float = 20) -> dict[str, Any]:
         return self.until_state(key, *FINAL, seconds=seconds)
 
+    def until_status(self, key: str) -> dict[str, Any]:
+        """The status at the end of a run that was put into the home by hand: this contact starts its supervisor."""
+        self.session.call("runs", keys=[key])
+        return self.until_final(key)
+
     def until_says(self, key: str, text: bytes, seconds: float = 20) -> None:
         until(lambda: text in self.log(key), seconds, lambda: f"{text!r} in the log: {self.run(key).events()}")
 
@@ -223,6 +228,18 @@ def read_files(root: Path) -> Files:
                     found[short] = None
             else:
                 found[short + ("*" if path.stat().st_mode & 0o100 else "")] = path.read_bytes()
+    return found
+
+
+def holding(home: Home, text: bytes) -> set[str]:
+    """The files of a home that hold `text`, or have it in their names."""
+    found = set()
+    for folder, _, names in os.walk(home.path):
+        for name in names:
+            path = os.path.join(folder, name)
+            with suppress(OSError):
+                if text in path.encode() or text in Path(path).read_bytes():
+                    found.add(path)
     return found
 
 

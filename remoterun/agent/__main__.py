@@ -12,6 +12,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     if len(words) < 3 or words[0] not in ("serve", "supervise") or words[1] != "--home":
         sys.stderr.write("usage: agent serve --home HOME | supervise --home HOME KEY\n")
         return 2
+    os.umask(0o077)  # what lies in a home is its user's alone; a command gets the usual one from its wrapper
     from .store.errors import HomeError
     from .store.home import Home
 
@@ -43,6 +44,7 @@ def unpack() -> None:
     try:
         with zipfile.ZipFile(bundle) as archive:
             archive.extractall(temporary)
+        os.makedirs(os.path.join(temporary, "agent", "__pycache__"))  # Python makes it before our umask is set
         os.rename(temporary, folder)
     except (OSError, zipfile.BadZipFile):
         shutil.rmtree(temporary, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable
 
+from remoterun.agent.shared.engine_names import CAPABILITIES
 from remoterun.agent.shared.states import RunState
 from remoterun.cli import render
 from remoterun.client import Client, Item, LogBytes, Note, StateChange
@@ -72,8 +73,8 @@ def _show_state(change: StateChange, steps: render.Steps) -> bool:
         return True
     if change.state is RunState.RUNNING:
         steps.clear()
-        engine = f" with {run.engine}" if run.engine else ""
-        render.line(f"{render.paint('✓', '32')} Running on {run.machine.name}{engine}; ^C leaves it running")
+        place = f" {CAPABILITIES[run.engine].place}" if run.engine in CAPABILITIES else ""
+        render.line(f"{render.paint('✓', '32')} Running on {run.machine.name}{place}; ^C leaves it running")
     elif change.state in _STEPS:
         steps.at(_STEPS[change.state])
     return False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun import transfer
 from remoterun.agent.shared import api
+from remoterun.agent.shared.engine_names import CAPABILITIES, lacks
 from remoterun.agent.shared.spec import (
     EnvironmentSpec,
     GitState,
@@ -102,8 +103,7 @@ class Submitting:
         for mount in request.mounts:
             if mount.resource.kind == "runs":
                 self._connections.registry.run(mount.resource.name)
-        if machine.engine == "process":
-            _check_for_process(request, places, machine)
+        _check_engine(request, places, machine)
         draft = Run(0, new_key(), machine, RunState.REQUESTED, request.command, 0.0)
         _spec(replace(draft, description=request.description, labels=request.labels), request, source, Manifest([]))
         return places
@@ -168,24 +168,23 @@ def _check_places(places: list[str], request: RunRequest) -> None:
                 )
 
 
-def _check_for_process(request: RunRequest, places: list[str], machine: MachineType) -> None:
-    """Refuse what needs a container, where the engine is known to be `process`."""
-    elsewhere = "or use a machine with Docker: -t NAME"
-    if request.image:
-        raise UsageError(
-            f"`{machine.name}` has no images: its engine is `process`", hint=f"leave out --image, {elsewhere}"
-        )
-    if request.apt:
-        raise UsageError(
-            f"`{machine.name}` can't install apt packages: its engine is `process`",
-            hint=f"leave out --apt and install them there, {elsewhere}",
-        )
-    for mount, place in zip(request.mounts, places, strict=True):
-        if place.startswith("/"):
-            raise UsageError(
-                f"`{machine.name}` can't mount at `{show(place)}`: its engine is `process`",
-                hint=f"-m {mount.resource}:data, {elsewhere}",
-            )
+def _check_engine(request: RunRequest, places: list[str], machine: MachineType) -> None:
+    """Refuse what the machine's engine does not have. Where the machine chooses its engine, it refuses by itself."""
+    absolute = [number for number, place in enumerate(places) if place.startswith("/")]
+    lacking = lacks(machine.engine, request.image is not None, bool(request.apt), bool(absolute))
+    if not lacking:
+        return
+    if lacking == "image":
+        what, hint = "has no images", "leave out --image"
+    elif lacking == "apt":
+        what, hint = "can't install apt packages", "leave out --apt and install them there"
+    else:
+        first = absolute[0]
+        what, hint = f"can't mount at `{show(places[first])}`", f"-m {request.mounts[first].resource}:data"
+    raise UsageError(
+        f"`{machine.name}` {what}: its runs use {CAPABILITIES[machine.engine].title}",
+        hint=f"{hint}, or use a machine with Docker: -t NAME",
+    )
 
 
 def _not_saved(resource: Resource, run: Run) -> UsageError:

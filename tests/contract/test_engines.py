@@ -10,21 +10,24 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.running.engines import BuildJob, EngineError, Interrupted, Presence
+from remoterun.agent.running.ending import clean_up, finish
+from remoterun.agent.running.engines import Engine, EngineError, Interrupted, Presence
 from remoterun.agent.running.engines.docker import Docker
+from remoterun.agent.running.engines.job import BuildJob
 from remoterun.agent.running.engines.process import ProcessEngine
 from remoterun.agent.shared.spec import EnvironmentSpec, ResolvedMount, RunSpec
+from remoterun.agent.shared.states import Reason
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from remoterun.model import new_key
 from tests.lab import BASE_IMAGE
-from tests.workshop import NO_PACKAGES, Files, Place, lend, read_files, running, spec_of, tree_of, until
+from tests.workshop import NO_PACKAGES, Files, Place, holding, lend, read_files, running, spec_of, tree_of, until
 
 
 class Bench:
     """An engine and a home to try it in."""
 
-    def __init__(self, engine: Any, home: Home, again: Callable[[], Any]) -> None:
+    def __init__(self, engine: Engine, home: Home, again: Callable[[], Engine]) -> None:
         self.engine = engine
         self.home = home
         self.again = again
@@ -182,6 +185,55 @@ def test_terminate_reaches_all(bench: Bench) -> None:
     bench.engine.kill(run)
 
 
+SAVES = """
+import signal, sys, time
+def end(*_):
+    time.sleep(0.3)
+    print("saved", flush=True)
+    sys.exit(int(sys.argv[1]))
+signal.signal(signal.SIGTERM, end)
+print("up", flush=True)
+while True:
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("python3 saves.py 9", 9, b"up\nsaved\n"),
+        ("python3 saves.py 0 && echo next", 0, b"up\nsaved\n"),
+        ("cd . && A=1 python3 saves.py 9; echo next", 9, b"up\nsaved\n"),
+        ("python3 saves.py 9 || echo next", 9, b"up\nsaved\n"),
+        ("sh -c 'echo up; exec sleep 1000.75'", 143, b"up\n"),
+    ],
+)
+def test_a_stop_leaves_status_and_log_to_the_command(bench: Bench, command: str, code: int, said: bytes) -> None:
+    """No shell of ours ends before the program that it waits for, and none says `Terminated`."""
+    run = bench.started(command, {"saves.py": SAVES.encode()})
+    until(lambda: b"up" in log(run), 20)
+    assert bench.engine.terminate(run)
+    assert ended(run) == code
+    assert log(run) == said
+
+
+def test_what_was_asked_for_goes_with_the_run(bench: Bench) -> None:
+    """A value lies in the home only where the wrapper reads it, and nowhere once the run has ended."""
+    run = bench.started('[ "$TOKEN" ] && echo up; sleep 1000', values={"TOKEN": "s3cr3t-value"})
+    until(lambda: b"up" in log(run), 20)
+    assert holding(bench.home, b"s3cr3t-value") == {run.values_file, run.env_file}
+    bench.engine.kill(run)
+    finish(run, Reason.KILLED)
+    assert clean_up(bench.home, run, bench.engine)
+    assert holding(bench.home, b"s3cr3t-value") == set()
+
+
+def test_the_commands_umask_and_a_long_command(bench: Bench) -> None:
+    run = bench.started("umask; echo " + "x" * 300_000 + " | wc -c")
+    assert ended(run) == 0
+    assert log(run).split() == [b"0022", b"300001"]
+
+
 def test_kill_leaves_nothing(bench: Bench) -> None:
     run = bench.started(
         "trap '' TERM INT HUP; setsid sleep 1004.5 & env -i setsid sleep 1004.5 & echo up; sleep 1004.5"
@@ -257,8 +309,8 @@ def test_a_docker_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "not installed" in str(Docker(home).problem())
     tool = tools / "docker"
     for text, problem in (
-        ("echo permission denied >&2; exit 1", "may not use it"),
-        ("echo Cannot connect >&2; exit 1", "isn't running"),
+        ("echo permission denied >&2; exit 1", "this user may not use Docker here"),
+        ("echo Cannot connect >&2; exit 1", "Docker is not running here"),
         ("exit 0", "None"),
     ):
         tool.write_text(f"#!/bin/sh\n{text}\n")

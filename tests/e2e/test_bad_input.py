@@ -385,7 +385,7 @@ def test_no_docker(place: Place) -> None:
     for name in ("git", "sh", "mv", "cat"):
         (bare / name).symlink_to(os.path.join(path["PATH"], name) if name == "git" else shutil.which(name) or name)
     done = place.run(*RUN, "-t", "dock", "true", status=125, env={"PATH": str(bare)})
-    assert "docker is not installed" in done.stderr
+    assert "Docker is not installed here" in done.stderr
     assert HINT.findall(done.stderr) == ["remoterun doctor dock"]
     doctor = place.run("doctor", "dock", status=1, env={"PATH": str(bare)})
     assert "✗ docker" in doctor.stdout

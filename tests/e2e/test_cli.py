@@ -438,7 +438,7 @@ class TestRuns:
         terminal.expect(f"run {second} stopped: you stopped it")
         assert ended(terminal) == 143
         terminal = ready.spawn("logs", first)
-        terminal.expect("Running on narrow with process")
+        terminal.expect("Running on narrow in a virtual environment")
         ready.run("kill", first)
         terminal.expect(f"run {first} killed .*exit status 137: you killed it")
         assert ended(terminal) == 137

@@ -25,6 +25,7 @@ from remoterun.agent.shared.files import locked
 from remoterun.agent.shared.protocol import CANCEL, CREDIT, DATA, END, OPEN, encode
 from remoterun.agent.shared.spec import MountSpec, ResourceRef, SpecError
 from remoterun.agent.shared.states import Reason, RunState
+from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store import outputs
 from remoterun.agent.store.this_machine import Machine
 from remoterun.client import LogBytes, StateChange
@@ -358,11 +359,42 @@ class TestQueue:
         until(lambda: "4242" in str(place.run(third).events()), what="it says who has the GPU")
         Path(place.run(first).work, "go").touch()
         place.until_says(third, b"GPU-a\n")
-        too_many = place.submit("true", gpus=4)
-        until(lambda: "this machine has 3" in str(place.run(too_many).events()) or place.run(too_many).events()[-1])
+        with pytest.raises(UsageError, match="the run asks for 4 GPUs, and its machine has 3"):
+            place.submit("true", gpus=4)
+        assert sorted(place.home.run_keys()) == sorted([first, second, third])
+        late = place.home.create_run(place.spec("true", gpus=4), Manifest([])).key
+        status = place.until_status(late)
+        assert (status["state"], status["reason"]) == ("failed", "no_capacity") and "has 3" in status["message"]
         for key in (second, third):
             Path(place.run(key).work, "go").touch()
             assert place.until_final(key)["state"] == "complete"
+
+
+def test_without_docker_it_is_said_once(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again when the reason is another one."""
+    tool = tmp_path / "tools" / "docker"
+    write_files(tool.parent, {"docker*": "#!/bin/sh\necho Cannot connect >&2; exit 1\n"})
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+
+    def notes() -> list[str]:
+        key = place.submit("true", engine="auto")
+        assert place.until_final(key)["state"] == "complete"
+        return [event["note"] for event in place.run(key).events() if "so runs" in event.get("note", "")]
+
+    assert notes() == ["Docker is not running here, so runs use a virtual environment"]
+    assert notes() == []
+    tool.write_text("#!/bin/sh\necho permission denied >&2; exit 1\n")
+    assert notes() == ["this user may not use Docker here, so runs use a virtual environment"]
+    assert notes() == []
+
+
+def test_large_requests(place: Place) -> None:
+    """More than a frame's header holds, and than a program could be given."""
+    place.upload("doom", {"f": b"d"})
+    mounts = tuple(mount("uploads/doom/f", f"m/{number}") for number in range(3000))
+    key = place.submit("cat m/2999; : " + "x" * (2 << 20), mounts=mounts)
+    assert place.until_final(key, 60)["state"] == "complete", place.run(key).events()
+    assert place.log(key) == b"d" and place.outputs(key) == {}
 
 
 class TestSupervisorDies:

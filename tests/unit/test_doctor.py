@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from remoterun.agent.upkeep.doctor import kills_user_processes
+from remoterun.agent.store.home import Home
+from remoterun.agent.upkeep.doctor import examine, kills_user_processes
 from tests.workshop import Files, write_files
 
 YES, NO = "[Login]\nKillUserProcesses=yes\n", "[Login]\n# KillUserProcesses=yes\nKillUserProcesses = no\n"
@@ -29,3 +30,27 @@ YES, NO = "[Login]\nKillUserProcesses=yes\n", "[Login]\n# KillUserProcesses=yes\
 def test_systemd_that_ends_what_a_user_leaves_behind(tmp_path: Path, files: Files, kills: bool) -> None:
     write_files(tmp_path, files)
     assert kills_user_processes(str(tmp_path)) is kills
+
+
+@pytest.mark.parametrize(
+    ("engine", "ok", "said"),
+    [
+        ("auto", None, "Docker is not running here, so runs use a virtual environment"),
+        ("docker", False, "Docker is not running here"),
+        ("podman", False, "Podman is not installed here"),
+        ("process", None, "not needed: runs use a virtual environment"),
+    ],
+)
+def test_where_docker_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, ok: bool | None, said: str
+) -> None:
+    """It is a fault only where the machine was given that engine: elsewhere every run works."""
+    tool = tmp_path / "tools" / "docker"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho Cannot connect to the Docker daemon >&2; exit 1\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tool.parent))
+    checks = {check["name"]: check for check in examine(Home.open(str(tmp_path / "home")), engine, 0, "")}
+    check = checks[engine if engine == "podman" else "docker"]
+    assert (check["ok"], check["detail"]) == (ok, said)
+    assert bool(check["fix"]) == (ok is False)

@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remoterun.agent.running.engines import WRAPPER, docker, make_mount_point, prepare_io, quote
+from remoterun.agent.running.engines import docker
 from remoterun.agent.running.engines.docker import Docker, _bind, mount_points
 from remoterun.agent.running.engines.environment import Environment
+from remoterun.agent.running.engines.mount_points import make_mount_point
+from remoterun.agent.running.engines.wrapper import MOST_WORD, WRAPPER, command_text, prepare_io, quote
 from remoterun.agent.running.supervisor import Supervisor
 from remoterun.agent.shared.spec import EnvironmentSpec, ResolvedMount
 from remoterun.agent.shared.states import RunState
@@ -193,12 +195,44 @@ class TestWrapper:
         assert subprocess.run(["/bin/sh", f"{run.io}/wrapper.sh", run.io, run.work]).returncode == 126
         assert run.exit_code() == 126 and b"never" not in Path(run.log).read_bytes()
 
+    def test_the_commands_umask_is_the_usual_one(self, tmp_path: Path) -> None:
+        mask = os.umask(0)
+        try:
+            assert self.start(tmp_path, "umask; : >made") == (0, b"0022\n")
+        finally:
+            os.umask(mask)
+        assert stat.S_IMODE(os.stat(tmp_path / "work/made").st_mode) == 0o644
+        assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in (tmp_path / "io").iterdir()} == {0}
+
+    def test_a_command_that_no_program_could_be_given(self, tmp_path: Path) -> None:
+        """The kernel takes 128 KiB as one word."""
+        command = "echo " + "x" * 300_000 + " >made; printf '%s %s' \"$0\" $#; exit 3"
+        code, log = self.start(tmp_path, command)
+        assert (code, log) == (3, b"/bin/sh 0") and len((tmp_path / "work/made").read_bytes()) == 300_001
+        assert len(command) > MOST_WORD
+
     def test_a_second_start_goes_on_in_the_log(self, tmp_path: Path) -> None:
         self.start(tmp_path, "echo one")
         assert self.start(tmp_path, "echo two")[1] == b"one\ntwo\n"
 
     def test_it_is_plain_shell(self) -> None:
         assert subprocess.run(["/bin/sh", "-n"], input=WRAPPER.encode(), check=True).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "one_program"),
+    [
+        ("python train.py", True), ("./run.sh 'a; b' > out 2>&1", True), ("python -c 'import x; print(1)'", True),
+        ("env A=1 python train.py\n", True), ("sh -c 'a && b'", True), ('python "a;b" < in', True),
+        ("python train.py && next", False), ("cd sub && python x", False), ("python x &", False), ("(a)", False),
+        ("a\nb", False), ("A=1 python x", False), ("$PYTHON x", False), (". ./x", False), ("eval x", False),
+        ("echo x", False), ("! a", False), ("", False), ('python "unended', False), ("python $(ls; ls)", False),
+        ('p "a\\"" ; q "b\\""', False), ("p $'\\'' ; q $'\\''", False), ("p #'\nq #'", False), ("'my prog'", False),
+        ("python `ls; ls`", False), ("if true", False), ("a | b", False), ("python " + "x" * 20_000, False),
+    ],
+)  # fmt: skip
+def test_a_command_that_is_one_program_takes_the_shells_place(command: str, one_program: bool) -> None:
+    assert command_text(command) == ("exec " if one_program else "trap 'exit $?' TERM; ") + command
 
 
 class TestMountPoints:

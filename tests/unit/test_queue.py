@@ -37,10 +37,10 @@ def test_in_the_order_of_arrival(home: Home) -> None:
     first, second, third = (new(home) for _ in range(3))
     queue.come(home, third, 0)
     assert ask(home, first).waiting_for == "the run before it"
-    assert ask(home, second).behind == [first]
+    assert ask(home, second).blocked_by == [first]
     assert ask(home, third).granted and ask(home, third).granted
     turn = ask(home, first)
-    assert (turn.waiting_for, turn.behind) == ("the run that has the slot", [third])
+    assert (turn.waiting_for, turn.blocked_by) == ("the run that has the slot", [third])
     queue.release(home, third)
     queue.release(home, third)
     assert not ask(home, second).granted
@@ -60,7 +60,7 @@ def test_nobody_waits_for_the_driver_but_the_first_in_the_line(home: Home) -> No
     thread = threading.Thread(target=lambda: turns.append(queue.ask(home, first, 1, None, slow, dict)), daemon=True)
     thread.start()
     thread.join(20)
-    assert [turn.granted for turn in turns] == [True, False, True] and turns[1].ahead == 1
+    assert [turn.granted for turn in turns] == [True, False, True] and turns[1].runs_before == 1
 
 
 def test_a_driver_that_does_not_tell_gives_no_gpu(home: Home) -> None:
@@ -100,7 +100,7 @@ def test_gpus_are_counted(home: Home) -> None:
     first, second, third, plain = (new(home) for _ in range(4))
     assert ask(home, first, 2).gpus == ["GPU-0", "GPU-1"]
     assert ask(home, second, 2).waiting_for == "a GPU; all 3 are taken by other runs"
-    assert ask(home, third, 1).behind == [second]
+    assert ask(home, third, 1).blocked_by == [second]
     assert ask(home, plain).granted, "who needs no GPU has a line of its own"
     queue.release(home, first)
     assert ask(home, second, 2).gpus == ["GPU-0", "GPU-1"]
@@ -117,7 +117,9 @@ def test_those_of_others_are_seen(home: Home) -> None:
 
 
 def test_more_than_there_are(home: Home) -> None:
-    assert ask(home, new(home), 4).waiting_for == "4 GPUs; this machine has 3"
+    """Whoever ends, it never gets them."""
+    turn = ask(home, new(home), 4)
+    assert (turn.never, turn.waiting_for) == (True, "the run asks for 4 GPUs, and its machine has 3")
 
 
 def test_at_the_same_time(home: Home) -> None:

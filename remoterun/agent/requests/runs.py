@@ -31,16 +31,20 @@ REMOVAL_PATIENCE = 15.0
 
 
 def submit(call: Call, _: api.Nothing) -> api.Status:
-    from ..running import queue  # before anything is made: it may be gone with the agent's folder
+    from ..running.engines import capacity_of  # before anything is made: it may be gone with the agent's folder
 
     asked = Submission.decode(read_body(call.stream))
     spec, source = asked.spec, Manifest.decode(asked.source)
     run = call.home.run(spec.key)
     if not run.exists():
+        capacity = capacity_of(call.home, spec.engine)
+        lacking = capacity.lacks(spec)
+        if lacking is not None:
+            raise HomeError("no_capacity", lacking, "remoterun doctor %s shows what it has" % spec.machine)
         with leases.shared(call.home.lock("blobs")):  # what the mounts name stays until the run names it
             mounts = tuple(_resolve(call.home, mount) for mount in spec.mounts)
             run = call.home.create_run(spec, source, asked.values, mounts)
-        queue.come(call.home, run.key, spec.gpus)
+        capacity.come(spec)
     _care_for(call.home, run)
     _settle(call, source, run)
     return api.Status(run.status())
@@ -82,12 +86,12 @@ def remove_run(call: Call, asked: api.RunKey) -> api.Removed:
     state = run.state()[0]
     if state not in FINAL:
         raise HomeError("busy", "the run is %s" % state.value)
-    from ..running import supervisor
+    from ..running.ending import clean_up
 
     deadline = time.monotonic() + REMOVAL_PATIENCE
     while run.supervised() and time.monotonic() < deadline:
         time.sleep(0.02)
-    if asked.key in call.home.active_keys() and not supervisor.clean_up(call.home, run):
+    if asked.key in call.home.active_keys() and not clean_up(call.home, run):
         raise HomeError("engine_silent", "its container can't be removed: the engine does not answer")
     run.remove()
     call.home.unmark_active(asked.key)

@@ -22,17 +22,18 @@ from . import gpus as gpu_tool
 
 
 class Turn(NamedTuple):
-    """Either a slot (`granted`, with the GPUs it holds) or why not (`waiting_for`, one line).
+    """Either a slot (`granted`, with the GPUs it holds) or why there is none yet (`waiting_for`, one line).
 
-    `ahead`: how many runs are before it in the line. `behind`: those on which it depends, the next before it in the
-    line or those that hold the slots.
+    `never`: there will be none, whoever ends. `blocked_by`: the runs on which it depends, which are the next one before
+    it in the line or those that hold the slots. `runs_before`: how many runs are before it in the line.
     """
 
     granted: bool
     gpus: List[str]
     waiting_for: str
-    behind: List[str]
-    ahead: int = 0
+    blocked_by: List[str]
+    runs_before: int = 0
+    never: bool = False
 
 
 def default_slots() -> int:
@@ -70,15 +71,19 @@ def _ask(home: Home, key: str, gpus: int, slots: Optional[int], known: Optional[
             return Turn(True, list(held[key].get("gpus", [])), "", [])
         _come(home, key, gpus)
         waiting = _entries(home, ".wait")
-        line = sorted((ticket["t"], other) for other, ticket in waiting.items() if bool(ticket["gpus"]) == bool(gpus))
-        ahead = [other for _, other in line[: [other for _, other in line].index(key)]]
-        if ahead:
-            why = "%d runs before it" % len(ahead) if len(ahead) > 1 else "the run before it"
-            return Turn(False, [], why, ahead[-1:], len(ahead))
+        arrivals = sorted((ticket["t"], run) for run, ticket in waiting.items() if bool(ticket["gpus"]) == bool(gpus))
+        line = [run for _, run in arrivals]
+        before = line[: line.index(key)]
+        if before:
+            why = "%d runs before it" % len(before) if len(before) > 1 else "the run before it"
+            return Turn(False, [], why, before[-1:], len(before))
         if gpus:
             if known is None:
                 return None
-            chosen, why = _free_gpus(held, gpus, *known)
+            every, busy = known
+            if len(every) < gpus:
+                return Turn(False, [], too_few(gpus, len(every)), [], never=True)
+            chosen, why = _free_gpus(held, gpus, every, busy)
         else:
             chosen = []
             taken = sum(1 for slot in held.values() if not slot.get("gpus"))
@@ -108,11 +113,19 @@ def release(home: Home, key: str) -> None:
                 os.unlink(os.path.join(home.queue, name))
 
 
+def too_few(wanted: int, there: int) -> str:
+    """Why a run can never start."""
+    return "the run asks for %s, and its machine has %s" % (_count(wanted), there or "none")
+
+
+def _count(gpus: int) -> str:
+    return "%d GPUs" % gpus if gpus != 1 else "a GPU"
+
+
 def _free_gpus(
     held: Dict[str, Dict[str, Any]], wanted: int, every: List[gpu_tool.Gpu], busy: Dict[str, gpu_tool.GpuProcess]
-) -> Any:
-    if len(every) < wanted:
-        return [], "%d GPUs; this machine has %d" % (wanted, len(every))
+) -> Tuple[List[str], str]:
+    """(the GPUs to take, "") or ([], why there are too few)."""
     ours = {uuid for slot in held.values() for uuid in slot.get("gpus", [])}
     free = [gpu for gpu in every if gpu.uuid not in ours and gpu.uuid not in busy]
     if len(free) >= wanted:

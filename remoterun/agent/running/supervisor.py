@@ -7,44 +7,33 @@ Standard library only; Python >= 3.8.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import subprocess
 import time
 import traceback
-from typing import Any, Callable, Dict, List, Optional
+from typing import Callable, List, Optional, Sequence
 
+from ..shared.engine_names import AUTO, CAPABILITIES, candidates, lacks
 from ..shared.files import DISK_FULL, read_json, remove_tree, write_whole
-from ..shared.states import ENDINGS, FINAL, Reason, RunState
-from ..shared.tree import TreeError, show
-from ..store import outputs
+from ..shared.states import FINAL, Reason, RunState
+from ..shared.tree import Manifest, TreeError
 from ..store.errors import HomeError
 from ..store.home import Home
-from ..store.outputs import all_readable
 from ..store.run_folder import RunFolder
-from ..store.this_machine import boot_id
-from . import processes, queue
-from .engines import BaseImageUnavailable, BuildJob, EngineError, Interrupted, Look, Presence
-from .engines.docker import Docker
-from .engines.environment import Environment
-from .engines.process import ProcessEngine
+from ..store.this_machine import Machine
+from . import processes
+from .ending import Ended, clean_up, finish, silent, tell
+from .engines import BaseImageUnavailable, Engine, EngineError, Interrupted, Presence, capacity_of, engine_of
+from .engines.job import BuildJob
+from .engines.mount_points import make_folders
+from .saving import save
 from .supervision import look_after
+from .watching import Watch
 
-POLL_LEAST, POLL_MOST = 0.02, 0.25
-QUEUE_POLL_MOST = 5.0
-LOOK_EVERY = 3.0
-"""Seconds between questions to the engine while the exit file isn't there."""
+POLL_LEAST, QUEUE_POLL_MOST = 0.02, 5.0
 FULL_PAUSE = 3.0
-PULL_AGAIN_AFTER = 3600.0
-AFTER_EXIT = 5.0
-"""Seconds that a container may take to end after the command has."""
-
-
-def engine_of(home: Home, name: str, reaper: Optional[int] = None) -> Any:
-    if name == "process":
-        return ProcessEngine(home, reaper)
-    return Docker(home, name)
+_ASKED = {"image": "--image", "apt": "--apt", "mount": "a mount at an absolute path"}
 
 
 def supervise(home: Home, key: str) -> int:
@@ -60,42 +49,13 @@ def supervise(home: Home, key: str) -> int:
     return 0
 
 
-def clean_up(home: Home, run: RunFolder, engine: Any = None) -> bool:
-    """Give back all that an ended run holds; what is given back already is fine. Whether nothing is left.
-
-    What can't be, since the engine doesn't answer, keeps the run's mark, so that the next contact comes here again.
-    """
-    if engine is None and os.path.exists(run.engine_file):
-        engine = engine_of(home, read_json(run.engine_file)["engine"])
-    gone = engine is None or bool(engine.remove(run))
-    remove_tree(os.path.join(run.path, "mounts"))
-    remove_tree(os.path.join(run.io, "home"))
-    remove_tree(os.path.join(run.io, "wrapper.sh"))
-    run.forget_values()
-    queue.release(home, run.key)
-    if gone:
-        home.unmark_active(run.key)
-    if not home.active_keys():
-        home.reserve.release()
-    return gone
-
-
-class _Ended(Exception):
-    """The run has come to its end before there was anything to save."""
-
-    def __init__(self, reason: Reason, message: Optional[str] = None, **fields: Any) -> None:
-        super().__init__(reason.value)
-        self.reason = reason
-        self.fields = {name: value for name, value in dict(fields, message=message).items() if value is not None}
-
-
 class Supervisor:
     def __init__(self, home: Home, run: RunFolder, clock: Callable[[], float] = time.time) -> None:
         self.home = home
         self.run = run
         self.spec = run.spec()
         self._clock = clock
-        self._engine: Any = None
+        self._engine: Optional[Engine] = None
 
     def drive(self) -> None:
         """Step after step until the end is recorded and all is given back."""
@@ -123,8 +83,8 @@ class Supervisor:
         """One step; what goes wrong in it is the run's end, with its reason."""
         try:
             step()
-        except _Ended as end:
-            self._finish(end.reason, **end.fields)
+        except Ended as end:
+            finish(self.run, end.reason, **end.fields)
         except HomeError as error:
             if error.code != "disk_full":
                 self._fail(state, Reason.MOUNT_FAILED, error.message)
@@ -133,7 +93,7 @@ class Supervisor:
         except TreeError as error:
             self._fail(state, Reason.MOUNT_FAILED, str(error))
         except subprocess.TimeoutExpired as error:  # an engine that stalls; the step looks what was done, and goes on
-            self._say_silent(os.path.basename(str(error.cmd[0])))
+            tell(self.run, silent(os.path.basename(str(error.cmd[0]))))
             time.sleep(1)
         except OSError as error:
             if error.errno in DISK_FULL:
@@ -155,19 +115,24 @@ class Supervisor:
     # -- steps
 
     def _queue(self) -> None:
-        gpus = self.spec.gpus
-        pause, least, said = POLL_LEAST, 2.0 if gpus else 0.4, ""  # the driver takes its time over each question
+        capacity = capacity_of(self.home, self.spec.engine)
+        least = 2.0 if self.spec.gpus else 0.4  # the driver takes its time over each question
+        pause, said = POLL_LEAST, ""
         while True:
             self._check_asked()
-            turn = queue.ask(self.home, self.run.key, gpus, self.spec.slots)
+            turn = capacity.ask(self.spec)
             if turn.granted:
                 break
+            if turn.never:
+                hint = "remoterun doctor %s shows what it has" % self.spec.machine
+                raise Ended(Reason.NO_CAPACITY, turn.waiting_for, hint=hint)
             if turn.waiting_for != said:
                 said = turn.waiting_for
                 self.run.note("waiting for " + said)
-            most = min(least * (1 + turn.ahead), QUEUE_POLL_MOST)  # a long line must not take the time of those who run
+            # A long line must not take the time of those who run.
+            most = min(least * (1 + turn.runs_before), QUEUE_POLL_MOST)
             if pause >= most:
-                self._revive(turn.behind)
+                self._revive(turn.blocked_by)
             pause = min(pause, most)
             time.sleep(pause)
             pause = min(pause * 1.5, most)
@@ -175,8 +140,8 @@ class Supervisor:
 
     def _build(self) -> None:
         self._check_asked()
-        candidates, why = self._candidates()
-        for name in candidates:
+        names = self._usable()
+        for name in names:
             engine = engine_of(self.home, name, os.getpid())
             job = BuildJob(self.run.build_log, self.run.note, self._asked)
             try:
@@ -184,239 +149,107 @@ class Supervisor:
             except Interrupted:
                 self._check_asked()
             except BaseImageUnavailable as error:
-                if name == candidates[-1]:
-                    raise _Ended(Reason.BUILD_FAILED, error.message, evidence=error.evidence, hint=error.hint)
-                write_whole(self._pull_failed_mark(), b"")
-                self.run.note("%s: using the engine `%s`" % (error.message, candidates[-1]))
+                if name == names[-1]:
+                    raise Ended(Reason.BUILD_FAILED, error.message, evidence=error.evidence, hint=error.hint)
+                self.run.note("%s, so it runs %s" % (error.message, CAPABILITIES[names[-1]].place))
                 continue
             except EngineError as error:
-                raise _Ended(Reason.BUILD_FAILED, error.message, evidence=error.evidence, hint=error.hint)
+                raise Ended(Reason.BUILD_FAILED, error.message, evidence=error.evidence, hint=error.hint)
             write_whole(self.run.engine_file, b'{"engine": "%s"}' % name.encode())
             self.run.move(RunState.MOUNTING, engine=name)
             return
-        raise _Ended(Reason.BUILD_FAILED, why, hint="remoterun doctor %s" % self.spec.machine)
 
     def _mount_and_start(self) -> None:
         engine = self._chosen_engine()
         look = engine.look(self.run)
         while look.presence is Presence.UNKNOWN:
             self._check_asked()
-            self._say_silent(engine.name)
+            tell(self.run, silent(engine.name))
             time.sleep(1)
             look = engine.look(self.run)
         if look.presence is Presence.ABSENT:
             self._check_asked()
             self._make_work_tree(engine)
             try:
-                engine.start(self.run, self.spec, self._gpus())
+                engine.start(self.run, self.spec, engine.capacity.ask(self.spec).gpus)
             except EngineError as error:
                 if engine.look(self.run).presence is Presence.UNKNOWN:
                     return  # it went away meanwhile: we wait for it, and look again
                 self._discard_work()
-                raise _Ended(Reason.START_FAILED, error.message, evidence=error.evidence, hint=error.hint)
-        self.run.move(RunState.RUNNING, boot=boot_id())
-        with contextlib.suppress(OSError):  # it goes at the end at the latest
-            os.unlink(self.run.values_file)  # `start` has written them where the wrapper reads them
+                raise Ended(Reason.START_FAILED, error.message, evidence=error.evidence, hint=error.hint)
+        self.run.move(RunState.RUNNING, boot=engine.capacity.boot())
+        remove_tree(self.run.values_file)  # `start` has written them where the wrapper reads them
 
     def _watch(self) -> None:
-        """Wait for the command's end, or bring it about."""
-        engine = self._chosen_engine()
-        event = self.run.state()[1]
-        deadline = event["t"] + self.spec.timeout if self.spec.timeout is not None else None
-        pause, next_look = POLL_LEAST, time.monotonic() + LOOK_EVERY
-        times = _LogTimes(self.run, self._clock)
-        reason: Optional[Reason] = None
-        terminated_at: Optional[float] = None
-        grace = 0.0
-        while True:
-            told = True
-            times.record()
-            if self.run.kill_asked():
-                told = engine.kill(self.run)
-                if told or self.run.exit_code() is not None:
-                    times.record()
-                    return self._finish(Reason.KILLED, code=137)
-            if self.run.exit_code() is not None:
-                times.record()
-                if terminated_at is not None:
-                    patience = terminated_at + grace - time.monotonic()
-                else:
-                    patience = AFTER_EXIT if engine.name != "process" else 0
-                return self._exited(engine, reason, patience)
-            now = self._clock()
-            asked = self.run.stop_asked()
-            if reason is None and (asked is not None or (deadline is not None and now >= deadline)):
-                reason = Reason.STOPPED if asked is not None else Reason.TIMEOUT
-                grace = asked if asked is not None else 10.0
-            if reason is not None and told and terminated_at is None:
-                told = engine.terminate(self.run)
-                terminated_at = time.monotonic() if told else None
-                pause = POLL_LEAST
-                if told:
-                    self._tell("stopping" if reason is Reason.STOPPED else "its time is up: stopping")
-            if terminated_at is not None and time.monotonic() > terminated_at + grace:
-                told = engine.kill(self.run)
-                if told:
-                    return self._exited(engine, reason, 0, 137)
-            if not told:
-                self._say_silent(engine.name)
-                pause = 1.0
-            if time.monotonic() >= next_look:
-                look = engine.look(self.run)
-                if look.presence in (Presence.ENDED, Presence.ABSENT) and self.run.exit_code() is None:
-                    return self._lost(engine, look, reason, event)
-                next_look = time.monotonic() + LOOK_EVERY
-            time.sleep(pause)
-            pause = min(pause * 1.1, POLL_MOST)
-
-    def _say_silent(self, engine: str) -> None:
-        """Tell the user once why nothing moves."""
-        text = "waiting for %s, which does not answer" % engine
-        if self.run.status().note != text:
-            self._tell(text)
-
-    def _tell(self, text: str) -> None:
-        """A note, unless the disk is full: nothing of what is done may depend on it."""
-        try:
-            self.run.note(text)
-        except OSError as error:
-            if error.errno not in DISK_FULL:
-                raise
-
-    def _exited(self, engine: Any, reason: Optional[Reason], patience: float, forced: Optional[int] = None) -> None:
-        """The command has ended: see that all of it has, and go on to SAVING with the reason.
-
-        `patience`: seconds that what it left behind may take to end by itself.
-        """
-        deadline = time.monotonic() + patience
-        pause = 0.01
-        while engine.alive(self.run) and time.monotonic() < deadline:
-            if self.run.kill_asked():
-                return  # `_watch` comes back and kills
-            time.sleep(pause)
-            pause = min(pause * 1.5, 0.2)
-        engine.kill(self.run)
-        code = self.run.exit_code()
-        if code is None:
-            code = forced
-        if reason is None:
-            reason = Reason.EXITED if code == 0 else Reason.EXIT_NONZERO
-            if code != 0 and engine.look(self.run).out_of_memory:
-                reason = Reason.OUT_OF_MEMORY
-        self.run.move(RunState.SAVING, reason=reason.value, code=code)
-
-    def _lost(self, engine: Any, look: Look, reason: Optional[Reason], event: Dict[str, Any]) -> None:
-        """The command is gone and left no exit code."""
-        code = look.code
-        if reason is None:
-            if event.get("boot") != boot_id():
-                reason, code = Reason.HOST_REBOOTED, None
-            elif look.out_of_memory:
-                reason = Reason.OUT_OF_MEMORY
-            elif look.presence is Presence.ENDED and code is not None and code not in (137, 143, 255):
-                reason = Reason.EXITED if code == 0 else Reason.EXIT_NONZERO
-            else:
-                reason, code = Reason.HOST_LOST, None
-        engine.kill(self.run)
-        self.run.move(RunState.SAVING, reason=reason.value, code=code)
+        Watch(self.run, self.spec, self._chosen_engine(), self._clock).until_end()
 
     def _save(self) -> None:
-        if self.run.kill_asked():
-            self._finish(Reason.KILLED)
-            return
-        event = self.run.state()[1]
-        reason = Reason(event["reason"])
-        if not os.path.exists(self.run.outputs_file):
-            self._unmount()
-            _, special = outputs.save(self.home, self.run, self._places())
-            if special:
-                named = ", ".join(show(path) for path in special[:5]) + (", …" if len(special) > 5 else "")
-                self.run.note("not saved, since no file that this user can read: %s" % named)
-        elif all_readable(self.run.work):  # a crash came before it was discarded
-            with contextlib.suppress(PermissionError):
-                self._discard_work()
-        saved = outputs.saved(self.run)
-        manifest = saved.manifest() if saved else None
-        fields = {"code": event.get("code")}
-        if manifest is not None:
-            fields["outputs"] = {"files": len(manifest.files), "size": manifest.size}
-        self._finish(reason, **fields)
+        save(self.home, self.run, self.spec)
 
     # -- parts of steps
 
-    def _candidates(self) -> Any:
-        """The engines to try, best first, and why there is none."""
-        wanted = self.spec.engine
-        if wanted != "auto":
-            problem = engine_of(self.home, wanted).problem()
-            return ([], problem) if problem else ([wanted], None)
-        problem = Docker(self.home).problem()
-        if self.spec.environment.image or self.spec.environment.apt:
-            what = "--image" if self.spec.environment.image else "--apt"
-            return ([], "%s needs Docker: %s" % (what, problem)) if problem else (["docker"], None)
-        if problem:
-            self.run.note("%s: using the engine `process`" % problem)
-            return ["process"], None
-        if self._pull_failed_lately():
-            return ["process"], None
-        return ["docker", "process"], None
+    def _usable(self) -> Sequence[str]:
+        """The engines to try, best first. Raises `Ended` where there is none."""
+        names: Sequence[str] = candidates(self.spec.engine)
+        lacking = ""
+        if len(names) > 1:
+            lacking = self._lacking(names[-1])
+            names = [name for name in names if not self._lacking(name)]
+        problems = {}
+        for name in names:
+            problem = engine_of(self.home, name).problem()
+            if problem is None:
+                break
+            problems[name] = problem
+        usable = names[len(problems) :]
+        if not usable:
+            why = problems[names[0]]
+            if lacking:
+                why = "%s needs %s: %s" % (_ASKED[lacking], CAPABILITIES[names[0]].title, why)
+            raise Ended(Reason.BUILD_FAILED, why, hint="remoterun doctor %s" % self.spec.machine)
+        if self.spec.engine == AUTO:
+            self._say_once(problems.get(names[0]), usable[0])
+        if len(usable) > 1 and engine_of(self.home, usable[0]).failed_lately(self.spec):
+            return usable[1:]
+        return usable
 
-    def _pull_failed_mark(self) -> str:
-        return self.home.lock("pull-failed-" + Environment.of(self.spec).bundled_hash)
+    def _lacking(self, name: str) -> str:
+        """What this run asks for that the engine `name` does not have; "" for nothing."""
+        environment = self.spec.environment
+        absolute = any(mount.is_absolute for mount in self.spec.mounts)
+        return lacks(name, environment.image is not None, bool(environment.apt), absolute)
 
-    def _pull_failed_lately(self) -> bool:
-        """Whether the base image could not be had an hour ago or less: asking again costs every run some seconds."""
+    def _say_once(self, problem: Optional[str], used: str) -> None:
+        """Tell the first run on this machine why it does not get the best engine; again when the reason is another."""
+        mark = self.home.lock("said-" + Machine.this().name)
+        if problem is None:
+            remove_tree(mark)
+            return
         try:
-            age = self._clock() - os.stat(self._pull_failed_mark()).st_mtime
+            with open(mark) as file:
+                if file.read() == problem:
+                    return
         except OSError:
-            return False
-        return 0 <= age < PULL_AGAIN_AFTER and not Docker(self.home).has_image(self.spec.environment.base)
+            pass
+        write_whole(mark, problem.encode())
+        self.run.note("%s, so runs use %s" % (problem, CAPABILITIES[used].title))
 
-    def _chosen_engine(self) -> Any:
+    def _chosen_engine(self) -> Engine:
         if self._engine is None:
             self._engine = engine_of(self.home, read_json(self.run.engine_file)["engine"], os.getpid())
         return self._engine
 
-    def _gpus(self) -> List[str]:
-        turn = queue.ask(self.home, self.run.key, self.spec.gpus, self.spec.slots)
-        return turn.gpus
-
-    def _make_work_tree(self, engine: Any) -> None:
+    def _make_work_tree(self, engine: Engine) -> None:
         remove_tree(self.run.work)
-        self.home.checkout(_source(self.run), self.run.work, private=True)
-        if self.spec.workdir:
-            os.makedirs(os.path.join(self.run.work, self.spec.workdir), exist_ok=True)
+        with open(self.run.source_file, "rb") as file:
+            source = Manifest.decode(file.read())
+        self.home.checkout(source, self.run.work, private=True)
+        make_folders(self.run.work, self.spec.workdir)
         try:
             engine.mount(self.run, self.spec)
         except EngineError as error:
             self._discard_work()
-            raise _Ended(Reason.MOUNT_FAILED, error.message, hint=error.hint)
-
-    def _places(self) -> List[str]:
-        return [mount.place for mount in self.spec.mounts if not mount.is_absolute]
-
-    def _unmount(self) -> None:
-        folders = [self.spec.workdir]
-        for place in self._places():
-            if not self._leads_out(place):
-                remove_tree(os.path.join(self.run.work, place))
-                folders.append(os.path.dirname(place))
-        for folder in folders:
-            while folder and not self._leads_out(folder):  # ours, if the command left it empty
-                try:
-                    os.rmdir(os.path.join(self.run.work, folder))
-                except OSError:
-                    break
-                folder = os.path.dirname(folder)
-
-    def _leads_out(self, path: str) -> bool:
-        """Whether the command has put a link where `path` has a folder: what lies behind it is not ours to delete."""
-        folder = os.path.dirname(path)
-        while folder:
-            if os.path.islink(os.path.join(self.run.work, folder)):
-                return True
-            folder = os.path.dirname(folder)
-        return False
+            raise Ended(Reason.MOUNT_FAILED, error.message, hint=error.hint)
 
     def _discard_work(self) -> None:
         remove_tree(self.run.work)
@@ -434,9 +267,9 @@ class Supervisor:
     def _check_asked(self) -> None:
         """Before the command has started, a stop and a kill are one: there is nothing to save."""
         if self.run.kill_asked():
-            raise _Ended(Reason.KILLED)
+            raise Ended(Reason.KILLED)
         if self.run.stop_asked() is not None:
-            raise _Ended(Reason.STOPPED)
+            raise Ended(Reason.STOPPED)
 
     # -- the end
 
@@ -444,41 +277,8 @@ class Supervisor:
         """Something of ours failed in `state`. Work that may hold outputs is left where it is."""
         if state in (RunState.RUNNING, RunState.SAVING):
             event = self.run.state()[1]
-            self._finish(reason, message="%s; its files are in %s" % (message, self.run.work), code=event.get("code"))
+            message = "%s; its files are in %s" % (message, self.run.work)
+            finish(self.run, reason, message=message, code=event.get("code"))
         else:
             self._discard_work()
-            self._finish(reason, message=message)
-
-    def _finish(self, reason: Reason, **fields: Any) -> None:
-        self.run.forget_values()
-        self.run.move(ENDINGS[reason].state, reason=reason.value, **fields)
-
-
-class _LogTimes:
-    """Notes when the log had which size, so that its lines can be given times though the command writes it itself."""
-
-    def __init__(self, run: RunFolder, clock: Callable[[], float]) -> None:
-        self._run = run
-        self._clock = clock
-        self._size = 0
-
-    def record(self) -> None:
-        try:
-            size = os.stat(self._run.log).st_size
-        except OSError:
-            return
-        if size == self._size:
-            return
-        self._size = size
-        try:
-            with open(self._run.times_file, "a") as file:
-                file.write("%d %.3f\n" % (size, self._clock()))
-        except OSError:
-            pass  # a full disk must not end the run
-
-
-def _source(run: RunFolder) -> Any:
-    from ..shared.tree import Manifest
-
-    with open(run.source_file, "rb") as file:
-        return Manifest.decode(file.read())
+            finish(self.run, reason, message=message)

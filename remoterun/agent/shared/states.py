@@ -77,7 +77,7 @@ ENDINGS: Dict[Reason, Ending] = {
     Reason.BUILD_FAILED: Ending(RunState.FAILED, False, "the environment could not be built"),
     Reason.MOUNT_FAILED: Ending(RunState.FAILED, False, "its files could not be put in place"),
     Reason.START_FAILED: Ending(RunState.FAILED, False, "the command could not be started"),
-    Reason.NO_CAPACITY: Ending(RunState.FAILED, True, "no machine could be had"),
+    Reason.NO_CAPACITY: Ending(RunState.FAILED, True, "no machine has what it asks for"),
     Reason.HOST_LOST: Ending(RunState.INTERRUPTED, True, "the engine lost it"),
     Reason.HOST_REBOOTED: Ending(RunState.INTERRUPTED, True, "the machine went down under it"),
     Reason.PREEMPTED: Ending(RunState.INTERRUPTED, True, "the machine was taken away"),

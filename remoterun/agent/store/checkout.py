@@ -70,10 +70,10 @@ class Checkout:
             raise
 
     def finish(self) -> None:
-        """All are in place: folders become read-only, too."""
-        if not self._private:
-            for path in sorted(self._folders, reverse=True)[:-1]:
-                os.chmod(os.path.join(self.target, path), 0o555)
+        """All are in place: folders get their modes, whatever our umask is; beside links to blobs, read-only ones."""
+        os.chmod(self.target, 0o755)
+        for path in sorted(self._folders, reverse=True)[:-1]:
+            os.chmod(os.path.join(self.target, path), 0o755 if self._private else 0o555)
 
     def _place_file(self, entry: Entry, folder: int, name: str) -> None:
         """`folder`: a descriptor of where the file gets its `name`."""

@@ -8,7 +8,7 @@
         machine         which machine took it, and looks after it (see this_machine.py)
         events          one JSON object a line: every state passed, with its time
         ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
-        io/             the only folder that the command's wrapper writes: log, exit, env, wrapper.sh
+        io/             the only folder that the command's wrapper writes: log, exit, pid; it reads env and command
         log.times       "offset seconds" pairs, for timestamps
         build.log       output of the environment's build
         work/           the private work tree, until its outputs are saved
@@ -61,6 +61,7 @@ class RunFolder:
         self.io = os.path.join(path, "io")
         self.log = os.path.join(self.io, "log")
         self.env_file = os.path.join(self.io, "env")
+        self.command_file = os.path.join(self.io, "command")
         self.exit_file = os.path.join(self.io, "exit")
         self.pid_file = os.path.join(self.io, "pid")
         self.times_file = os.path.join(path, "log.times")

@@ -12,7 +12,8 @@ import time
 from typing import Any, Dict, List, Optional
 
 from ..running import gpus
-from ..running.engines.docker import Docker
+from ..running.engines import engine_of
+from ..shared.engine_names import CAPABILITIES, PREFERRED, candidates
 from ..store.home import Home
 
 LITTLE_SPACE = 10 << 30
@@ -69,14 +70,10 @@ def kills_user_processes(root: str = "/") -> bool:
 
 
 def _docker(home: Home, engine: str, base: str) -> List[Dict[str, Any]]:
-    tool = engine if engine in ("docker", "podman") else "docker"
-    needed = engine != "process"
-    if not needed:
-        return [_check(tool, None, "not needed: the machine's engine is `process`")]
-    if shutil.which(tool) is None:
-        fix = "sudo apt install podman" if tool == "podman" else "curl -fsSL https://get.docker.com | sudo sh"
-        return [_check(tool, False, "not installed; runs use the engine `process`", fix)]
-    problem = Docker(home, tool).problem()
+    tool, *others = candidates(engine)
+    if not CAPABILITIES[tool].images:
+        return [_check(PREFERRED[0], None, "not needed: runs use %s" % CAPABILITIES[tool].title)]
+    problem = engine_of(home, tool).problem()
     if problem is None:
         checks = [_check(tool, True, _version(tool))]
         if base:
@@ -84,9 +81,15 @@ def _docker(home: Home, engine: str, base: str) -> List[Dict[str, Any]]:
             detail = "%s is here" % base if here else "%s is not here; the first run pulls it" % base
             checks.append(_check("base image", True if here else None, detail))
         return checks
-    if "may not use it" in problem:
-        return [_check(tool, False, problem, "sudo usermod -aG docker $USER, then log out and in")]
-    return [_check(tool, False, problem, "sudo systemctl enable --now docker")]
+    if others:  # not a fault: every run works without it
+        return [_check(tool, None, "%s, so runs use %s" % (problem, CAPABILITIES[others[-1]].title))]
+    if shutil.which(tool) is None:
+        fix = "sudo apt install podman" if tool == "podman" else "curl -fsSL https://get.docker.com | sudo sh"
+    elif "may not use" in problem:
+        fix = "sudo usermod -aG docker $USER, then log out and in"
+    else:
+        fix = "sudo systemctl enable --now docker"
+    return [_check(tool, False, problem, fix)]
 
 
 def _gpu(home: Home, engine: str, wanted: int) -> List[Dict[str, Any]]:
@@ -104,7 +107,8 @@ def _gpu(home: Home, engine: str, wanted: int) -> List[Dict[str, Any]]:
     checks = [_check("gpu", len(every) >= wanted, detail, "ask for at most %d GPUs" % len(every))]
     if busy:
         checks.append(_check("gpu use", True, "; ".join("process %d (%s)" % (p.pid, p.name) for p in busy.values())))
-    if engine != "process" and Docker(home).problem() is None:
+    tool = candidates(engine)[0]
+    if CAPABILITIES[tool].images and engine_of(home, tool).problem() is None:
         toolkit = shutil.which("nvidia-container-cli") or shutil.which("nvidia-ctk")
         fix = "sudo apt install nvidia-container-toolkit && sudo nvidia-ctk runtime configure --runtime=docker"
         checks.append(_check("nvidia container toolkit", bool(toolkit), toolkit or "not installed", fix))

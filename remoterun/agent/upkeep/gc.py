@@ -33,6 +33,7 @@ from ..running.engines.docker import Docker, Image
 from ..running.engines.environment import Environment
 from ..running.engines.process import ProcessEngine
 from ..shared.digests import Digests
+from ..shared.engine_names import CAPABILITIES
 from ..shared.files import own_bytes, remove_tree, token
 from ..shared.spec import RunSpec
 from ..store import leases
@@ -396,7 +397,7 @@ class Collection:
 def engines(home: Home) -> List[Docker]:
     """The engines with images that can be used here."""
     found = []
-    for tool in ("docker", "podman"):
+    for tool in (name for name, known in CAPABILITIES.items() if known.images):
         docker = Docker(home, tool)
         if docker.problem() is None:
             found.append(docker)

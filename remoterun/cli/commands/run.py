@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from remoterun.agent.shared.engine_names import CAPABILITIES
 from remoterun.cli import complete, render
 from remoterun.cli.app import Machine, app, example
 from remoterun.cli.connect import client as connect
@@ -248,7 +249,8 @@ def _show_plan(client: Client, request: RunRequest, source: Source | None, machi
         render.out(f"mount      {text}")
     extras = [*request.apt, *request.pip] + (["requirements"] if request.requirements else [])
     render.out(f"packages   {', '.join(extras) or 'those of the environment'}")
-    bundled = "none: a virtual environment" if type_.engine == "process" else f"the bundled one on {type_.base_image}"
+    known = CAPABILITIES.get(type_.engine)
+    bundled = f"the bundled one on {type_.base_image}" if known is None or known.images else f"none: {known.title}"
     render.out(f"image      {request.image or bundled}")
 
 

@@ -1,67 +1,54 @@
-"""How a host executes a command. `docker` (and podman, by the same words) and `process`.
+"""How a host executes a command: the contract of every engine, and the table of those that there are.
 
-An engine's contract, which `tests/contract/test_engines.py` holds both to:
-
-    problem()               why it can't be used here, or None. Fast; changes nothing.
-    build(run, spec, job)   make what `start` needs, or find it made. Blocks; raises `EngineError`, `Interrupted`.
-    mount(run, spec)        put the mounts' files in place; the work tree is there. May be repeated before `start`.
-    start(run, spec, gpus)  start the wrapper, once: if it was started before, nothing happens. Raises `EngineError`.
-    look(run)               what has become of it: a `Look`. Never raises for an engine that doesn't answer: UNKNOWN.
-    alive(run)              whether any process of the command lives, background ones too.
-    terminate(run)          SIGTERM to every process of the command; whether they were told. Gone is fine.
-    kill(run)               SIGKILL to every process, and wait; whether none is left.
-    remove(run)             delete what `start` left, except files; whether nothing is left. May be repeated.
-
-An engine that doesn't answer makes the last three False: then they are tried again, and nothing is taken for ended.
-
-The command's output and its exit code never pass through the engine: `wrapper.sh` writes them to `run.io`.
-Standard library only; Python >= 3.8.
+`tests/contract/test_engines.py` holds each engine to `Engine`. To add one: its file here, its line in `ENGINES`, and
+what a run can ask of it in `shared/engine_names.py`. Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations
 
-import contextlib
 import enum
-import fcntl
-import os
-import subprocess
-import time
-from typing import Callable, Iterator, List, Mapping, NamedTuple, Optional, Sequence
+import importlib
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional
 
-from ...shared.files import remove_tree
+from ...shared.engine_names import candidates
 from ...shared.spec import RunSpec
-from ...shared.tree import Landing
+from ...store.errors import HomeError
+from ...store.home import Home
 from ...store.run_folder import RunFolder
-from ..logs import last_lines
 
-WRAPPER = r"""#!/bin/sh
-# remoterun: runs the command; its output goes to a file, its exit code to another. $1: the io folder, $2: the start,
-# $3: something, in a container. The command's variables are its own: not even PATH is ours.
-io=$1
-echo $$ >"$io/pid"
-echo "   " >"$io/exit.tmp" # the exit code will be written over it: that needs no room on a full disk
-exec >>"$io/log" 2>&1 </dev/null
-stopping=
-trap 'stopping=1' TERM
-trap : HUP INT
-if cd -- "$2"; then
-    (. "$io/env" && exec /bin/sh -c "$remoterun_command")
-    code=$?
-else
-    code=126
-fi
-# After a stop, others of the container may still be saving their work when the first process has gone.
-while [ -n "$stopping" ] && [ -n "$3" ]; do
-    others=
-    for process in /proc/[0-9]*; do
-        case ${process#/proc/} in 1 | $$) ;; *) [ -e "$process/exe" ] && others=1 ;; esac
-    done
-    [ -n "$others" ] || break
-    sleep 0.1
-done
-echo "$code" 1<>"$io/exit.tmp" && mv "$io/exit.tmp" "$io/exit"
-exit "$code"
-"""
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from ..capacity import Capacity
+    from .job import BuildJob
+else:
+    Protocol = object
+
+ENGINES: Dict[str, str] = {
+    "docker": "docker:engine",
+    "podman": "docker:engine",
+    "process": "process:engine",
+}
+"""By name, the module of this folder and its function `(home, name, supervisor) -> Engine`; imported on use."""
+
+
+def engine_of(home: Home, name: str, supervisor: Optional[int] = None) -> "Engine":
+    """The engine `name`. `supervisor` is this process, if it supervises one run and all its descendants belong to it.
+
+    Raises `HomeError("unknown_engine")`.
+    """
+    if name not in ENGINES:
+        raise HomeError(
+            "unknown_engine", "there is no engine `%s` here" % name, "known are " + ", ".join(sorted(ENGINES))
+        )
+    module, _, function = ENGINES[name].partition(":")
+    engine: "Engine" = getattr(importlib.import_module("." + module, __name__), function)(home, name, supervisor)
+    return engine
+
+
+def capacity_of(home: Home, setting: str) -> "Capacity":
+    """The capacity of what a machine's setting `engine` prefers. Raises `HomeError("unknown_engine")`."""
+    return engine_of(home, candidates(setting)[0]).capacity
 
 
 class EngineError(Exception):
@@ -95,111 +82,46 @@ class Look(NamedTuple):
     out_of_memory: bool = False
 
 
-class BuildJob(NamedTuple):
-    """What a build may use: a log to write, a way to say something to the user, and to learn that it shall end."""
+class Engine(Protocol):
+    """One way to run the wrapper of a run (wrapper.py), which writes the command's output and exit code to `run.io`:
+    neither passes through the engine.
 
-    log: str
-    say: Callable[[str], None]
-    interrupted: Callable[[], bool]
-
-    @contextlib.contextmanager
-    def locked(self, path: str) -> Iterator[int]:
-        """Hold an exclusive lock on the file `path`, as its descriptor. Raises `Interrupted` while it waits."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            pause = 0.01
-            while not _lock(descriptor):
-                if self.interrupted():
-                    raise Interrupted
-                time.sleep(pause)
-                pause = min(pause * 1.3, 0.5)
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-    def run(self, argv: List[str], keep: Sequence[int] = ()) -> int:
-        """Run a program with its output appended to the log; its exit status. Raises `Interrupted`.
-
-        `keep`: descriptors that it holds open, such as a lock that shall not end before it does.
-        """
-        with open(self.log, "ab") as log:
-            log.write(b"$ " + " ".join(argv).encode("utf-8", "surrogateescape") + b"\n")
-            log.flush()
-            try:
-                process = subprocess.Popen(
-                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=keep, start_new_session=True
-                )
-            except OSError as error:
-                raise EngineError("%s can't be started: %s" % (argv[0], error.strerror))
-            pause = 0.01
-            while process.poll() is None:
-                if self.interrupted():
-                    _end(process)
-                    raise Interrupted
-                time.sleep(pause)
-                pause = min(pause * 1.3, 0.2)
-            return process.returncode
-
-    def tail(self, lines: int = 15) -> str:
-        return last_lines(self.log, lines)
-
-
-def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str]) -> None:
-    """Write what the wrapper reads. Values go through a file of mode 0600: none stands in a process list."""
-    variables = dict(spec.env)
-    variables.update(values)
-    lines = ["export %s=%s" % (name, quote(value)) for name, value in sorted(variables.items())]
-    lines += ["remoterun_command=" + quote(spec.command)]
-    _write(run.env_file, "\n".join(lines) + "\n", 0o600)
-    _write(os.path.join(run.io, "wrapper.sh"), WRAPPER, 0o700)
-    with open(run.log, "ab"):
-        pass
-    os.chmod(run.log, 0o600)
-
-
-def make_mount_point(work: str, place: str, is_file: bool) -> None:
-    """Make `place` in the work tree an empty folder (or file): a mount hides what stood there.
-
-    Made by us, or the engine would make it, as root. Raises `TreeError` when a link of the work tree would lead out.
+    An engine that does not answer makes `terminate`, `kill` and `remove` False: they are tried again later, and nothing
+    is taken for ended.
     """
-    with Landing(work) as landing:
-        descriptor, name = landing.place(place)
-        target = os.path.join(work, place)
-        if os.path.lexists(target):
-            remove_tree(target)
-        if is_file:
-            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=descriptor))
-        else:
-            os.mkdir(name, 0o755, dir_fd=descriptor)
 
+    name: str
+    capacity: "Capacity"
+    """Who may run now, on which GPUs, and since when its machine has been up."""
+    patience: float
+    """Seconds that what a command left behind may take to end after the command has."""
 
-def quote(text: str) -> str:
-    """`text` as one word of a POSIX shell, whatever it holds."""
-    return "'" + text.replace("'", "'\\''") + "'"
+    def problem(self) -> Optional[str]:
+        """Why it can't be used here, in one line, or None. Fast; changes nothing."""
 
+    def failed_lately(self, spec: RunSpec) -> bool:
+        """Whether what `build` needs from elsewhere could not be had a moment ago: to ask again costs some seconds."""
 
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except OSError:
-        return False
+    def build(self, run: RunFolder, spec: RunSpec, job: "BuildJob") -> None:
+        """Make what `start` needs, or find it made. Blocks; raises `EngineError`, `Interrupted`."""
 
+    def mount(self, run: RunFolder, spec: RunSpec) -> None:
+        """Put the mounts' files in place; the work tree is there. May be repeated before `start`."""
 
-def _write(path: str, text: str, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        file.write(text)
+    def start(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> None:
+        """Start the wrapper, once: if it was started before, nothing happens. Raises `EngineError`."""
 
+    def look(self, run: RunFolder) -> Look:
+        """What has become of it. Never raises for an engine that does not answer: its presence is UNKNOWN."""
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    for number in (15, 9):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            pass
-        try:
-            process.wait(timeout=5)
-            return
-        except subprocess.TimeoutExpired:
-            continue
+    def alive(self, run: RunFolder) -> bool:
+        """Whether any process of the command lives, background ones too."""
+
+    def terminate(self, run: RunFolder) -> bool:
+        """Send SIGTERM to every process of the command; whether they were told. Gone is fine."""
+
+    def kill(self, run: RunFolder) -> bool:
+        """Send SIGKILL to every process, and wait; whether none is left."""
+
+    def remove(self, run: RunFolder) -> bool:
+        """Delete what `start` left, except files; whether nothing is left. May be repeated."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import hashlib
 import json
 import os
 import shutil
@@ -10,15 +11,21 @@ import subprocess
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+from ...shared.engine_names import CAPABILITIES
 from ...shared.files import remove_tree, write_whole
 from ...shared.spec import ResolvedMount, RunSpec
 from ...store.home import Home
 from ...store.run_folder import RunFolder
-from . import BaseImageUnavailable, BuildJob, EngineError, Look, Presence, make_mount_point, prepare_io
+from ..capacity import ThisMachine
+from . import BaseImageUnavailable, EngineError, Look, Presence
 from .environment import Environment
+from .job import BuildJob
+from .mount_points import make_mount_point
+from .wrapper import prepare_io
 
 IO = "/.remoterun"
 WORK = "/remoterun"
+PULL_AGAIN_AFTER = 3600.0
 TIMEOUT = 60.0
 """Seconds for a command of the engine that isn't a build or a pull."""
 
@@ -38,11 +45,18 @@ class Image(NamedTuple):
         return self.id[:12]
 
 
+def engine(home: Home, name: str, supervisor: Optional[int]) -> "Docker":
+    return Docker(home, name)
+
+
 class Docker:
     """Containers named after their run, so that whoever comes next finds them."""
 
+    patience = 5.0
+
     def __init__(self, home: Home, tool: str = "docker") -> None:
         self.home = home
+        self.capacity = ThisMachine(home)
         self.name = tool
         self._tool = tool
 
@@ -83,17 +97,25 @@ class Docker:
                 make_mount_point(run.work, mount.place, bool(mount.file))
 
     def problem(self) -> Optional[str]:
+        title = CAPABILITIES[self.name].title
         if shutil.which(self._tool) is None:
-            return "%s is not installed" % self._tool
+            return "%s is not installed here" % title
         try:
             status, _, said = self._call("version", "--format", "{{.Server.Version}}", timeout=20)
         except subprocess.TimeoutExpired:
-            return "the %s engine doesn't answer" % self._tool
+            return "%s does not answer here" % title
         if status == 0:
             return None
         if "permission denied" in said.lower():
-            return "%s is running, but this user may not use it" % self._tool
-        return "%s is installed, but its engine isn't running" % self._tool
+            return "this user may not use %s here" % title
+        return "%s is not running here" % title
+
+    def failed_lately(self, spec: RunSpec) -> bool:
+        try:
+            age = time.time() - os.stat(self._pull_failed(spec.environment.base)).st_mtime
+        except OSError:
+            return False
+        return 0 <= age < PULL_AGAIN_AFTER and not self.has_image(spec.environment.base)
 
     def build(self, run: RunFolder, spec: RunSpec, job: BuildJob) -> None:
         environment = Environment.of(spec)
@@ -244,11 +266,16 @@ class Docker:
             return
         job.say("pulling the image %s" % reference)
         if job.run([self._tool, "pull", "--quiet", reference]) != 0:
+            write_whole(self._pull_failed(reference), b"")
             raise BaseImageUnavailable(
                 "the image %s is not on this machine and can't be pulled" % reference,
                 job.tail(3),
                 "check its name, and that the machine reaches the registry: %s pull %s" % (self._tool, reference),
             )
+
+    def _pull_failed(self, reference: str) -> str:
+        """A file that was written when this image could not be pulled."""
+        return self.home.lock("pull-failed-" + hashlib.sha256(reference.encode()).hexdigest()[:16])
 
     def _build_bundled(self, environment: Environment, job: BuildJob) -> None:
         if self.has_image(environment.bundled_image):

@@ -13,39 +13,53 @@ from typing import Dict, List, Optional
 
 from ...shared.files import locked, read_json, remove_tree, write_whole
 from ...shared.spec import RunSpec
-from ...shared.tree import Manifest
+from ...shared.tree import Manifest, show
 from ...store.home import Home
 from ...store.run_folder import RunFolder
 from .. import processes
-from . import BuildJob, EngineError, Look, Presence, make_mount_point, prepare_io
+from ..capacity import ThisMachine
+from . import EngineError, Look, Presence
 from .environment import Environment
+from .job import BuildJob
+from .mount_points import make_mount_point
+from .wrapper import prepare_io
 
 KILL_DEADLINE = 10.0
+
+
+def engine(home: Home, name: str, supervisor: Optional[int]) -> "ProcessEngine":
+    return ProcessEngine(home, supervisor)
 
 
 class ProcessEngine:
     """The wrapper runs as the user, in a session of its own; its processes are found by what `processes` follows."""
 
     name = "process"
+    patience = 0.0
 
     def __init__(self, home: Home, reaper: Optional[int] = None) -> None:
         """`reaper`: this process, if all its descendants belong to the run: orphans that came to it are found, too."""
         self.home = home
+        self.capacity = ThisMachine(home)
         self._reaper = reaper
         self._children: Dict[str, "subprocess.Popen[bytes]"] = {}
 
     def problem(self) -> Optional[str]:
         return None
 
+    def failed_lately(self, spec: RunSpec) -> bool:
+        return False
+
     def build(self, run: RunFolder, spec: RunSpec, job: BuildJob) -> None:
         environment = Environment.of(spec)
         if environment.image:
             raise EngineError(
-                "the engine `process` has no images", hint="leave out --image, or use a machine with Docker"
+                "runs have no images here: they use a virtual environment",
+                hint="leave out --image, or use a machine with Docker",
             )
         if environment.apt:
             raise EngineError(
-                "the engine `process` can't install apt packages",
+                "runs can't install apt packages here: they use a virtual environment",
                 hint="leave out --apt and install them on the machine, or use a machine with Docker",
             )
         with locked(self.home.lock("env-lib")):
@@ -65,7 +79,7 @@ class ProcessEngine:
             place = mount.place
             if mount.is_absolute:
                 raise EngineError(
-                    "the engine `process` can't mount at an absolute path (%s)" % place,
+                    "runs can't mount at an absolute path here (%s): they use a virtual environment" % show(place),
                     hint="mount it at a relative one, or use a machine with Docker",
                 )
             make_mount_point(run.work, place, bool(mount.file))

@@ -1,0 +1,65 @@
+"""The end of a run: one way for all of them. Standard library only; Python >= 3.8."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Optional
+
+from ..shared.files import DISK_FULL, read_json, remove_tree
+from ..shared.states import ENDINGS, Reason
+from ..store.home import Home
+from ..store.run_folder import RunFolder
+from . import queue
+from .engines import Engine, engine_of
+
+
+class Ended(Exception):
+    """The run has come to its end before there was anything to save."""
+
+    def __init__(self, reason: Reason, message: Optional[str] = None, **fields: Any) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+        self.fields = {name: value for name, value in dict(fields, message=message).items() if value is not None}
+
+
+def finish(run: RunFolder, reason: Reason, **fields: Any) -> None:
+    """Record the end. The values of the user's variables go first: they may be secrets."""
+    run.forget_values()
+    run.move(ENDINGS[reason].state, reason=reason.value, **fields)
+
+
+def clean_up(home: Home, run: RunFolder, engine: Optional[Engine] = None) -> bool:
+    """Give back all that an ended run holds; what is given back already is fine. Whether nothing is left.
+
+    What can't be, since the engine doesn't answer, keeps the run's mark, so that the next contact comes here again.
+    """
+    if engine is None and os.path.exists(run.engine_file):
+        engine = engine_of(home, read_json(run.engine_file)["engine"])
+    gone = engine is None or engine.remove(run)
+    remove_tree(os.path.join(run.path, "mounts"))
+    remove_tree(os.path.join(run.io, "home"))
+    for path in (os.path.join(run.io, "wrapper.sh"), run.command_file):
+        remove_tree(path)
+    run.forget_values()
+    queue.release(home, run.key)
+    if gone:
+        home.unmark_active(run.key)
+    if not home.active_keys():
+        home.reserve.release()
+    return gone
+
+
+def tell(run: RunFolder, text: str) -> None:
+    """A note for the user, once, unless the disk is full: nothing of what is done may depend on it."""
+    if run.status().note == text:
+        return
+    try:
+        run.note(text)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+
+
+def silent(engine: str) -> str:
+    """What the user is told while an engine does not answer."""
+    return "waiting for %s, which does not answer" % engine

@@ -1,0 +1,83 @@
+"""A build: the programs that it runs, its log, and how a stop reaches it. Standard library only; Python >= 3.8."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import time
+from typing import Callable, Iterator, List, NamedTuple, Sequence
+
+from ..logs import last_lines
+from . import EngineError, Interrupted
+
+
+class BuildJob(NamedTuple):
+    """What a build may use: a log to write, a way to say something to the user, and to learn that it shall end."""
+
+    log: str
+    say: Callable[[str], None]
+    interrupted: Callable[[], bool]
+
+    @contextlib.contextmanager
+    def locked(self, path: str) -> Iterator[int]:
+        """Hold an exclusive lock on the file `path`, as its descriptor. Raises `Interrupted` while it waits."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            pause = 0.01
+            while not _lock(descriptor):
+                if self.interrupted():
+                    raise Interrupted
+                time.sleep(pause)
+                pause = min(pause * 1.3, 0.5)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def run(self, argv: List[str], keep: Sequence[int] = ()) -> int:
+        """Run a program with its output appended to the log; its exit status. Raises `Interrupted`.
+
+        `keep`: descriptors that it holds open, such as a lock that shall not end before it does.
+        """
+        with open(self.log, "ab") as log:
+            log.write(b"$ " + " ".join(argv).encode("utf-8", "surrogateescape") + b"\n")
+            log.flush()
+            try:
+                process = subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=keep, start_new_session=True
+                )
+            except OSError as error:
+                raise EngineError("%s can't be started: %s" % (argv[0], error.strerror))
+            pause = 0.01
+            while process.poll() is None:
+                if self.interrupted():
+                    _end(process)
+                    raise Interrupted
+                time.sleep(pause)
+                pause = min(pause * 1.3, 0.2)
+            return process.returncode
+
+    def tail(self, lines: int = 15) -> str:
+        return last_lines(self.log, lines)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    for number in (15, 9):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            pass
+        try:
+            process.wait(timeout=5)
+            return
+        except subprocess.TimeoutExpired:
+            continue

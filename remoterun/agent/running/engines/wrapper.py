@@ -1,0 +1,116 @@
+"""The shell program that runs a command, and what it reads: in a container or out of one, with any /bin/sh.
+
+Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from typing import Mapping
+
+from ...shared.spec import RunSpec
+from ...store.run_folder import RunFolder
+
+WRAPPER = r"""#!/bin/sh
+# remoterun: runs the command; its output goes to a file, its exit code to another. $1: the io folder, $2: the start,
+# $3: something, in a container. The command's variables are its own: not even PATH is ours.
+umask 077
+io=$1
+echo $$ >"$io/pid"
+echo "   " >"$io/exit.tmp" # the exit code will be written over it: that needs no room on a full disk
+exec </dev/null >/dev/null 2>&1
+stopping=
+trap 'stopping=1' TERM
+trap : HUP INT
+(
+    exec >>"$io/log" 2>&1
+    cd -- "$2" || exit 126
+    umask 022
+    . "$io/env" && exec /bin/sh -c "$remoterun_command"
+)
+code=$?
+# After a stop, others of the container may still be saving their work when the first process has gone.
+while [ -n "$stopping" ] && [ -n "$3" ]; do
+    others=
+    for process in /proc/[0-9]*; do
+        case ${process#/proc/} in 1 | $$) ;; *) [ -e "$process/exe" ] && others=1 ;; esac
+    done
+    [ -n "$others" ] || break
+    sleep 0.1
+done
+echo "$code" 1<>"$io/exit.tmp" && mv "$io/exit.tmp" "$io/exit"
+exit "$code"
+"""
+
+
+MOST_WORD = 100_000
+"""Characters of a command that the wrapper hands to the shell as one word; the kernel takes 128 KiB."""
+
+
+def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str]) -> None:
+    """Write what the wrapper reads. Values go through a file of mode 0600: none stands in a process list."""
+    variables = dict(spec.env)
+    variables.update(values)
+    lines = ["export %s=%s" % (name, quote(value)) for name, value in sorted(variables.items())]
+    command = command_text(spec.command)
+    if len(command) < MOST_WORD:
+        lines += ["remoterun_command=" + quote(command)]
+    else:
+        _write(run.command_file, command, 0o600)
+        lines += ['export REMOTERUN_COMMAND="$io/command"', "remoterun_command='. \"$REMOTERUN_COMMAND\"'"]
+    _write(run.env_file, "\n".join(lines) + "\n", 0o600)
+    _write(os.path.join(run.io, "wrapper.sh"), WRAPPER, 0o700)
+    with open(run.log, "ab"):
+        pass
+    os.chmod(run.log, 0o600)
+
+
+def command_text(command: str) -> str:
+    """`command` so that a SIGTERM to all of its processes leaves the exit status to them.
+
+    A stop reaches the shell of the command, too. Where the command is one program, that takes the shell's place.
+    Elsewhere the shell goes on until the program has ended that it waits for, and ends with its exit status. A handler
+    of ours does that, and not an ignored signal, which the programs would inherit.
+    """
+    return ("exec " if _is_program(command) else "trap 'exit $?' TERM; ") + command
+
+
+def _is_program(command: str) -> bool:
+    """Whether the shell has nothing to do but start one program; False where that is not plain."""
+    command = command.strip()
+    if len(command) > 10_000 or any(mark in command for mark in ("\n", "$(", "${", "$'", "`")):
+        return False
+    words = shlex.shlex(command, posix=True, punctuation_chars=";&|()<>")
+    words.commenters, words.whitespace_split = "", True
+    try:
+        operators = {word for word in words if set(word) <= set(";&|()<>")}
+    except ValueError:  # a quotation that does not end
+        return False
+    name = command.split(None, 1)[0] if command else ""
+    return operators <= _REDIRECTIONS and bool(_PROGRAM.match(name)) and name not in _OF_THE_SHELL
+
+
+_REDIRECTIONS = {"<", ">", ">>", "<>", ">|", ">&", "<&", ""}
+"""The operators that a plain command may have; "" is a word in quotes without content."""
+_PROGRAM = re.compile(r"[A-Za-z0-9_./+-]*[A-Za-z0-9_+-]\Z")
+_OF_THE_SHELL = frozenset(
+    """
+    alias bg break builtin case cd command continue declare do done dot echo elif else esac eval exec exit export false
+    fc fg fi for function getopts hash if in jobs kill let local printf pwd read readonly return select set shift source
+    test then time times trap true type typeset ulimit umask unalias unset until wait while
+    """.split()  # noqa: SIM905 - they are read more easily so
+)
+"""Words that a shell understands itself. Some of them are programs, too, and would do as such."""
+
+
+def quote(text: str) -> str:
+    """`text` as one word of a POSIX shell, whatever it holds."""
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _write(path: str, text: str, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        file.write(text)

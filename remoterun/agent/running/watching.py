@@ -1,0 +1,141 @@
+"""A command while it runs: its log's times, a stop, a kill, its time limit, its end, and its loss.
+
+Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Callable, Dict, Optional
+
+from ..shared.spec import RunSpec
+from ..shared.states import Reason, RunState
+from ..store.run_folder import RunFolder
+from .ending import finish, silent, tell
+from .engines import Engine, Look, Presence
+
+POLL_LEAST, POLL_MOST = 0.02, 0.25
+LOOK_EVERY = 3.0
+"""Seconds between questions to the engine while the exit file isn't there."""
+
+
+class Watch:
+    """Looks after a run that is RUNNING."""
+
+    def __init__(self, run: RunFolder, spec: RunSpec, engine: Engine, clock: Callable[[], float] = time.time) -> None:
+        self.run = run
+        self.spec = spec
+        self._engine = engine
+        self._clock = clock
+
+    def until_end(self) -> None:
+        """Wait for the command's end, or bring it about; then the run is SAVING, or killed."""
+        engine = self._engine
+        event = self.run.state()[1]
+        deadline = event["t"] + self.spec.timeout if self.spec.timeout is not None else None
+        pause, next_look = POLL_LEAST, time.monotonic() + LOOK_EVERY
+        times = LogTimes(self.run, self._clock)
+        reason: Optional[Reason] = None
+        terminated_at: Optional[float] = None
+        grace = 0.0
+        while True:
+            told = True
+            times.record()
+            if self.run.kill_asked():
+                told = engine.kill(self.run)
+                if told or self.run.exit_code() is not None:
+                    times.record()
+                    return finish(self.run, Reason.KILLED, code=137)
+            if self.run.exit_code() is not None:
+                times.record()
+                if terminated_at is not None:
+                    patience = terminated_at + grace - time.monotonic()
+                else:
+                    patience = engine.patience
+                return self._exited(reason, patience)
+            now = self._clock()
+            asked = self.run.stop_asked()
+            if reason is None and (asked is not None or (deadline is not None and now >= deadline)):
+                reason = Reason.STOPPED if asked is not None else Reason.TIMEOUT
+                grace = asked if asked is not None else 10.0
+            if reason is not None and told and terminated_at is None:
+                told = engine.terminate(self.run)
+                terminated_at = time.monotonic() if told else None
+                pause = POLL_LEAST
+                if told:
+                    tell(self.run, "stopping" if reason is Reason.STOPPED else "its time is up: stopping")
+            if terminated_at is not None and time.monotonic() > terminated_at + grace:
+                told = engine.kill(self.run)
+                if told:
+                    return self._exited(reason, 0, 137)
+            if not told:
+                tell(self.run, silent(engine.name))
+                pause = 1.0
+            if time.monotonic() >= next_look:
+                look = engine.look(self.run)
+                if look.presence in (Presence.ENDED, Presence.ABSENT) and self.run.exit_code() is None:
+                    return self._lost(look, reason, event)
+                next_look = time.monotonic() + LOOK_EVERY
+            time.sleep(pause)
+            pause = min(pause * 1.1, POLL_MOST)
+
+    def _exited(self, reason: Optional[Reason], patience: float, forced: Optional[int] = None) -> None:
+        """The command has ended: see that all of it has, and go on to SAVING with the reason.
+
+        `patience`: seconds that what it left behind may take to end by itself.
+        """
+        deadline = time.monotonic() + patience
+        pause = 0.01
+        while self._engine.alive(self.run) and time.monotonic() < deadline:
+            if self.run.kill_asked():
+                return  # `until_end` is called again, and kills
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.2)
+        self._engine.kill(self.run)
+        code = self.run.exit_code()
+        if code is None:
+            code = forced
+        if reason is None:
+            reason = Reason.EXITED if code == 0 else Reason.EXIT_NONZERO
+            if code != 0 and self._engine.look(self.run).out_of_memory:
+                reason = Reason.OUT_OF_MEMORY
+        self.run.move(RunState.SAVING, reason=reason.value, code=code)
+
+    def _lost(self, look: Look, reason: Optional[Reason], event: Dict[str, Any]) -> None:
+        """The command is gone and left no exit code."""
+        code = look.code
+        if reason is None:
+            if event.get("boot") != self._engine.capacity.boot():
+                reason, code = Reason.HOST_REBOOTED, None
+            elif look.out_of_memory:
+                reason = Reason.OUT_OF_MEMORY
+            elif look.presence is Presence.ENDED and code is not None and code not in (137, 143, 255):
+                reason = Reason.EXITED if code == 0 else Reason.EXIT_NONZERO
+            else:
+                reason, code = Reason.HOST_LOST, None
+        self._engine.kill(self.run)
+        self.run.move(RunState.SAVING, reason=reason.value, code=code)
+
+
+class LogTimes:
+    """Notes when the log had which size, so that its lines can be given times though the command writes it itself."""
+
+    def __init__(self, run: RunFolder, clock: Callable[[], float]) -> None:
+        self._run = run
+        self._clock = clock
+        self._size = 0
+
+    def record(self) -> None:
+        try:
+            size = os.stat(self._run.log).st_size
+        except OSError:
+            return
+        if size == self._size:
+            return
+        self._size = size
+        try:
+            with open(self._run.times_file, "a") as file:
+                file.write("%d %.3f\n" % (size, self._clock()))
+        except OSError:
+            pass  # a full disk must not end the run
