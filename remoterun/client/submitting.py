@@ -231,7 +231,7 @@ def _spec(
         workdir=source.workdir if source is not None else "",
         source=tree.digest,
         mounts=tuple(mounts),
-        env=tuple(variables.items()),
+        env=variables,
         asked_env=tuple(name for name, _ in request.env),
         engine=machine.engine,
         gpus=machine.gpus,

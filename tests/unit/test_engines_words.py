@@ -83,7 +83,7 @@ class TestDocker:
         assert mount_points(home.run("abcdefgh"), mounts)[0] == (f"{folder}/0", "/remoterun/data")
 
     def test_no_value_of_a_variable_is_among_the_words(self, home: Home) -> None:
-        assert "secret" not in " ".join(self.words(home, [], env=(("TOKEN", "secret"),), command="echo secret"))
+        assert "secret" not in " ".join(self.words(home, [], env={"TOKEN": "secret"}, command="echo secret"))
 
     @given(st.text(st.characters(exclude_characters="\0\r", exclude_categories=["Cs"]), min_size=1))
     def test_bind_as_csv(self, path: str) -> None:

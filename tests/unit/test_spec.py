@@ -39,7 +39,7 @@ FULL = RunSpec(
         MountSpec("uploads/doom/x", "data", "sub/dir/data", ResourceRef("upload", "doom", sub="x", version=2)),
         MountSpec("runs/3", "/abs", "/abs", ResourceRef("run", key="zyxwvuts", number=3)),
     ),
-    env=(("PYTHONUNBUFFERED", "1"),),
+    env={"PYTHONUNBUFFERED": "1"},
     asked_env=("TOKEN",),
     engine="docker",
     gpus=2,

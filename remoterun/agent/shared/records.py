@@ -1,8 +1,8 @@
 """Typed records on the wire and in files: a `NamedTuple` to JSON and back, with every field checked on its way in.
 
-A record's fields may be `bool`, `int`, `float`, `str`, an `Enum` of strings, `Optional`, `List` and `Dict[str, …]` of
-these, another record, and `Any` for JSON that is handed on as it is. Fields that a record does not know are dropped:
-they are of a newer version, and nobody here would look at them. Standard library only; Python >= 3.8.
+A record's fields may be `bool`, `int`, `float`, `str`, an `Enum` of strings, `Optional`, `List`, `Tuple[…, ...]` and
+`Dict[str, …]` of these, another record, and `Any` for JSON that is handed on as it is. Fields that a record does not
+know are dropped: they are of a newer version, and nobody here would look at them. Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ def _read_generic(origin: Any, arguments: Any, data: Any, where: str) -> Any:
         if data is None and type(None) in arguments:
             return None
         return _read(arguments[0], data, where)
-    if origin is list:
+    if origin in (list, tuple):
         if not isinstance(data, list):
             raise _bad(where, data)
-        return [_read(arguments[0], item, where) for item in data]
+        return origin(_read(arguments[0], item, where) for item in data)
     if origin is dict:
         if not isinstance(data, dict):
             raise _bad(where, data)

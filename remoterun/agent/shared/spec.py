@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import re
 import struct
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, TypeVar
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, Type, TypeVar
 
+from .records import BadRecord, from_json, to_json
 from .tree import TreeError, check_path, is_digest, show
 
 FORMAT = 2
@@ -28,6 +29,9 @@ KEY = re.compile(r"[0-9a-z]{8,40}\Z")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 """The name of an environment variable."""
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,40}\Z")
+
+
+T = TypeVar("T")
 
 
 class SpecError(ValueError):
@@ -61,19 +65,16 @@ class ResourceRef(NamedTuple):
     @classmethod
     def from_record(cls, record: Any) -> "ResourceRef":
         """Raises `SpecError`."""
-        fields = _Fields(record, "resource")
-        kind = fields.text("kind")
-        if kind not in ("upload", "run"):
-            raise SpecError("resource.kind is neither upload nor run: %s" % show(kind[:80]))
-        return cls(
-            kind,
-            fields.text("name", "" if kind == "run" else None),
-            fields.text("key", "" if kind == "upload" else None),
-            fields.whole("number", 0),
-            fields.path("sub"),
-            fields.optional("version", fields.whole),
-            fields.optional("digest", fields.digest),
-        )
+        return _read(cls, record).check()
+
+    def check(self) -> "ResourceRef":
+        """Itself. Raises `SpecError`."""
+        _require(self.kind in ("upload", "run"), "a resource is an upload or a run, and not %s" % show(self.kind[:80]))
+        _require(bool(self.name if self.kind == "upload" else self.key), "a resource without a name")
+        _require(self.version is None or self.version > 0, "the version of a resource is a number from 1 on")
+        _require(self.digest is None or is_digest(self.digest), "a resource with something else than a digest")
+        _check_path(self.sub)
+        return self
 
 
 class MountSpec(NamedTuple):
@@ -89,22 +90,6 @@ class MountSpec(NamedTuple):
     def is_absolute(self) -> bool:
         return self.place.startswith("/")
 
-    def to_record(self) -> Dict[str, Any]:
-        return dict(self._asdict(), resource=self.resource.to_record())
-
-    @classmethod
-    def from_record(cls, record: Any) -> "MountSpec":
-        """Raises `SpecError`."""
-        fields = _Fields(record, "mount")
-        place = fields.text("place")
-        _check_place(place)
-        return cls(
-            fields.text("typed", ""),
-            fields.text("path", place),
-            place,
-            ResourceRef.from_record(fields.record.get("resource")),
-        )
-
 
 class ResolvedMount(NamedTuple):
     """What the agent found for a mount: the tree that is mounted, kept as a blob, and `file`, the name of the one file
@@ -117,14 +102,6 @@ class ResolvedMount(NamedTuple):
     @property
     def is_absolute(self) -> bool:
         return self.place.startswith("/")
-
-    @classmethod
-    def from_record(cls, record: Any) -> "ResolvedMount":
-        """Raises `SpecError`."""
-        fields = _Fields(record, "mount")
-        place = fields.text("place")
-        _check_place(place)
-        return cls(place, fields.digest("tree"), fields.text("file", ""))
 
 
 class EnvironmentSpec(NamedTuple):
@@ -140,30 +117,6 @@ class EnvironmentSpec(NamedTuple):
     pip: Tuple[str, ...] = ()
     requirements: str = ""
 
-    def to_record(self) -> Dict[str, Any]:
-        return dict(self._asdict(), apt=list(self.apt), pip=list(self.pip))
-
-    @classmethod
-    def from_record(cls, record: Any) -> "EnvironmentSpec":
-        """Raises `SpecError`."""
-        fields = _Fields(record, "environment")
-        variant = fields.text("variant")
-        if variant not in ("cpu", "gpu"):
-            raise SpecError("environment.variant is neither cpu nor gpu: %s" % show(variant[:80]))
-        apt = fields.texts("apt")
-        for name in apt:
-            if not APT_NAME.match(name):
-                raise SpecError("%s is not the name of a Debian package" % show(name[:80]))
-        return cls(
-            fields.optional("image", fields.text),
-            fields.text("base"),
-            variant,
-            fields.digest("context"),
-            apt,
-            fields.texts("pip"),
-            fields.text("requirements", ""),
-        )
-
 
 class GitState(NamedTuple):
     """The commit that was checked out. `dirty`: there were uncommitted changes; `diff` is the digest of the blob that
@@ -174,21 +127,6 @@ class GitState(NamedTuple):
     remote: Optional[str] = None
     dirty: bool = False
     diff: Optional[str] = None
-
-    def to_record(self) -> Dict[str, Any]:
-        return dict(self._asdict())
-
-    @classmethod
-    def from_record(cls, record: Any) -> "GitState":
-        """Raises `SpecError`."""
-        fields = _Fields(record, "git")
-        return cls(
-            fields.text("commit"),
-            fields.optional("branch", fields.text),
-            fields.optional("remote", fields.text),
-            fields.flag("dirty"),
-            fields.optional("diff", fields.digest),
-        )
 
 
 class RunSpec(NamedTuple):
@@ -205,7 +143,7 @@ class RunSpec(NamedTuple):
     workdir: str = ""
     source: str = ""
     mounts: Tuple[MountSpec, ...] = ()
-    env: Tuple[Tuple[str, str], ...] = ()
+    env: Dict[str, str] = {}
     asked_env: Tuple[str, ...] = ()
     engine: str = "auto"
     gpus: int = 0
@@ -217,65 +155,46 @@ class RunSpec(NamedTuple):
 
     def to_record(self) -> Dict[str, Any]:
         """As JSON, for spec.json, the wire and `info --json`."""
-        record: Dict[str, Any] = {"format": FORMAT}
-        record.update(self._asdict())
-        record.update(
-            environment=self.environment.to_record(),
-            mounts=[mount.to_record() for mount in self.mounts],
-            env=dict(self.env),
-            asked_env=list(self.asked_env),
-            labels=list(self.labels),
-            git=self.git.to_record() if self.git is not None else None,
-        )
-        return record
+        return dict(to_json(self), format=FORMAT)
 
     @classmethod
     def from_record(cls, record: Any) -> "RunSpec":
-        """The spec that `to_record` made, also one of an older format. Every field is checked. Raises `SpecError`."""
-        fields = _Fields(record, "spec")
-        format = fields.whole("format", 1)
-        if format > FORMAT:
-            raise SpecError("spec format %d is of a newer remoterun: upgrade this one" % format)
-        if format == 1:
-            fields = _Fields(_accepted_in_format_1(fields.record), "spec")
-        key = fields.text("key")
-        if not KEY.match(key):
-            raise SpecError("%s is not the key of a run" % show(key[:80]))
-        asked = fields.texts("asked_env")
-        env = check_variables(fields.mapping("env"))
-        engine = fields.text("engine", "auto")
-        if not _WORD.match(engine):
-            raise SpecError("%s is not the name of an engine" % show(engine[:80]))
-        for name in asked:
+        """The spec that `to_record` made, also one of format 1. Raises `SpecError`."""
+        format = record.get("format", 1) if isinstance(record, dict) else 0
+        if not isinstance(format, int) or format > FORMAT:
+            raise SpecError("spec format %s is of a newer remoterun: upgrade this one" % show(str(format)[:20]))
+        return _read(cls, _as_format_2(record) if format == 1 else record).check()
+
+    def check(self) -> "RunSpec":
+        """Itself, if every field can be right. Raises `SpecError`."""
+        _require(bool(KEY.match(self.key)), "%s is not the key of a run" % show(self.key[:80]))
+        _require(self.number >= 0 and self.created >= 0, "the number and the time of a run are not below 0")
+        _check_path(self.workdir)
+        _require(not self.source or is_digest(self.source), "the source is not a digest")
+        check_variables(self.env)
+        for name in self.asked_env:
             _check_name(name)
-        return cls(
-            key,
-            fields.whole("number", 0),
-            fields.number("created", 0.0),
-            fields.text("machine", ""),
-            fields.text("command"),
-            EnvironmentSpec.from_record(fields.record.get("environment")),
-            fields.path("workdir"),
-            fields.digest("source") if fields.record.get("source") else "",
-            tuple(MountSpec.from_record(mount) for mount in fields.items("mounts")),
-            tuple((name, value) for name, value in sorted(env.items()) if name not in asked),
-            asked,
-            engine,
-            fields.whole("gpus", 0),
-            fields.optional("slots", fields.positive),
-            fields.optional("timeout", fields.duration),
-            fields.optional("description", fields.text),
-            fields.texts("labels"),
-            fields.optional_record("git", GitState.from_record),
-        )
+        _require(bool(_WORD.match(self.engine)), "%s is not the name of an engine" % show(self.engine[:80]))
+        _require(self.gpus >= 0, "the GPUs of a run are not below 0")
+        _require(self.slots is None or self.slots > 0, "a machine has a slot at least")
+        _require(self.timeout is None or self.timeout > 0, "the time limit is not above 0 s")
+        for mount in self.mounts:
+            _check_place(mount.place)
+            mount.resource.check()
+        about = self.environment
+        _require(about.variant in ("cpu", "gpu"), "%s is neither cpu nor gpu" % show(about.variant[:80]))
+        _require(is_digest(about.context), "the environment's context is not a digest")
+        for name in about.apt:
+            _require(bool(APT_NAME.match(name)), "%s is not the name of a Debian package" % show(name[:80]))
+        _require(self.git is None or self.git.diff is None or is_digest(self.git.diff), "the diff is not a digest")
+        return self
 
     def encode(self) -> bytes:
         """Raises `SpecError` for a spec that is too large, or that `decode` would refuse."""
-        record = self.to_record()
-        RunSpec.from_record(record)
-        data = json.dumps(record).encode()
+        data = json.dumps(self.to_record()).encode()
         if len(data) > MOST_BYTES:
             raise SpecError("the run's spec has %d MiB, and %d are allowed" % (len(data) >> 20, MOST_BYTES >> 20))
+        RunSpec.decode(data)
         return data
 
     @classmethod
@@ -327,39 +246,48 @@ def decode_values(data: bytes) -> Dict[str, str]:
 
 
 def encode_resolved(mounts: Tuple[ResolvedMount, ...]) -> bytes:
-    return json.dumps([dict(mount._asdict()) for mount in mounts]).encode()
+    return json.dumps(to_json(mounts)).encode()
 
 
 def decode_resolved(data: bytes) -> Tuple[ResolvedMount, ...]:
     """Raises `SpecError`."""
-    return tuple(ResolvedMount.from_record(mount) for mount in _list(_json(data), "mounts"))
+    return _resolved(_json(data))
 
 
-def _accepted_in_format_1(record: Dict[str, Any]) -> Dict[str, Any]:
-    """`record` without what format 1 accepted and later ones refuse: runs of that time must stay readable."""
-    timeout, labels, env = record.get("timeout"), record.get("labels"), record.get("env")
-    if isinstance(timeout, (int, float)) and timeout <= 0:
-        timeout = None
-    if isinstance(labels, list):
-        labels = [str(label) for label in labels]
-    if isinstance(env, dict):
-        env = {name: value for name, value in env.items() if VARIABLE.match(name) and isinstance(value, str)}
-    return dict(record, timeout=timeout, labels=labels, env=env)
+def _resolved(records: Any) -> Tuple[ResolvedMount, ...]:
+    _require(isinstance(records, list), "the mounts are not a list")
+    mounts = tuple(_read(ResolvedMount, record) for record in records)
+    for mount in mounts:
+        _check_place(mount.place)
+        _require(is_digest(mount.tree), "what is mounted is not a digest")
+    return mounts
 
 
 def values_of_format_1(data: bytes) -> Dict[str, str]:
     """The user's variables that a spec.json of format 1 holds; none in one of another format. Raises `SpecError`."""
-    fields = _Fields(_json(data), "spec")
-    if fields.whole("format", 1) != 1:
+    record = _json(data)
+    if not isinstance(record, dict) or record.get("format", 1) != 1:
         return {}
-    asked = fields.texts("asked_env")
-    return {name: value for name, value in fields.mapping("env").items() if name in asked}
+    asked = record.get("asked_env") or []
+    return check_variables({name: value for name, value in (record.get("env") or {}).items() if name in asked})
 
 
 def resolved_of_format_1(data: bytes) -> Tuple[ResolvedMount, ...]:
     """The mounts that a spec.json of format 1 holds as the agent resolved them. Raises `SpecError`."""
-    fields = _Fields(_json(data), "spec")
-    return tuple(ResolvedMount.from_record(mount) for mount in fields.items("mounts"))
+    record = _json(data)
+    return _resolved(record.get("mounts") or [] if isinstance(record, dict) else None)
+
+
+def _as_format_2(record: Dict[str, Any]) -> Dict[str, Any]:
+    """A record of format 1 without the user's values, and without what that format accepted and later ones refuse."""
+    timeout, labels, env = record.get("timeout"), record.get("labels"), record.get("env")
+    asked = record.get("asked_env") or []
+    if isinstance(timeout, (int, float)) and timeout <= 0:
+        timeout = None
+    labels = [str(label) for label in labels] if isinstance(labels, list) else []
+    env = env if isinstance(env, dict) else {}
+    env = {name: value for name, value in env.items() if VARIABLE.match(name) and name not in asked}
+    return dict(record, timeout=timeout, labels=labels, env=env, asked_env=asked)
 
 
 def check_variables(variables: Any) -> Dict[str, str]:
@@ -381,10 +309,39 @@ def _check_name(name: Any) -> None:
 
 
 def _check_place(place: str) -> None:
+    _require(bool(place), "a mount without a place")
+    _check_path(place[1:] if place.startswith("/") else place)
+
+
+def _check_path(path: str) -> None:
     try:
-        check_path(place[1:] if place.startswith("/") else place)
+        if path:
+            check_path(path)
     except TreeError as error:
-        raise SpecError("mount.place: %s" % error)
+        raise SpecError(str(error))
+
+
+def _require(right: bool, message: str) -> None:
+    if not right:
+        raise SpecError(message)
+
+
+def _read(kind: Type[T], record: Any) -> T:
+    """The record of type `kind`, without zero bytes in any text. Raises `SpecError`."""
+    try:
+        value = from_json(kind, record)
+    except BadRecord as error:
+        raise SpecError(str(error))
+    _require(not _has_zero_byte(value), "a text with a zero byte")
+    return value
+
+
+def _has_zero_byte(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(map(_has_zero_byte, value)) or any(map(_has_zero_byte, value.values()))
+    return isinstance(value, tuple) and any(map(_has_zero_byte, value))
 
 
 def _json(data: bytes) -> Any:
@@ -392,102 +349,3 @@ def _json(data: bytes) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise SpecError("it is not JSON: %s" % error)
-
-
-def _list(value: Any, what: str) -> List[Any]:
-    if not isinstance(value, (list, tuple)):
-        raise SpecError("%s is not a list" % what)
-    return list(value)
-
-
-_T = TypeVar("_T")
-
-
-class _Fields:
-    """The fields of a JSON object that nobody has checked yet. Each method returns one, or raises `SpecError`."""
-
-    def __init__(self, record: Any, what: str) -> None:
-        if not isinstance(record, dict):
-            raise SpecError("%s is not an object" % what)
-        self.record: Dict[str, Any] = record
-        self._what = what
-
-    def text(self, name: str, default: Optional[str] = None) -> str:
-        value = self.record.get(name)
-        if value is None and default is not None:
-            return default
-        if not isinstance(value, str) or "\0" in value:
-            raise self._wrong(name, "a text without zero bytes")
-        return value
-
-    def texts(self, name: str) -> Tuple[str, ...]:
-        values = self.items(name)
-        if not all(isinstance(value, str) and "\0" not in value for value in values):
-            raise self._wrong(name, "a list of texts without zero bytes")
-        return tuple(values)
-
-    def whole(self, name: str, default: Optional[int] = None) -> int:
-        value = self.record.get(name)
-        if value is None and default is not None:
-            return default
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 31:
-            raise self._wrong(name, "a whole number from 0 on")
-        return value
-
-    def positive(self, name: str) -> int:
-        value = self.whole(name)
-        if not value:
-            raise self._wrong(name, "a whole number from 1 on")
-        return value
-
-    def number(self, name: str, default: Optional[float] = None) -> float:
-        value = self.record.get(name)
-        if value is None and default is not None:
-            return default
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1 << 40:
-            raise self._wrong(name, "a number from 0 on")
-        return float(value)
-
-    def duration(self, name: str) -> float:
-        value = self.number(name)
-        if not value:
-            raise self._wrong(name, "a time above 0 s")
-        return value
-
-    def flag(self, name: str) -> bool:
-        value = self.record.get(name, False)
-        if not isinstance(value, bool):
-            raise self._wrong(name, "true or false")
-        return value
-
-    def digest(self, name: str) -> str:
-        value = self.text(name)
-        if not is_digest(value):
-            raise self._wrong(name, "a digest")
-        return value
-
-    def path(self, name: str) -> str:
-        """A path inside a tree; "" is its top."""
-        value = self.text(name, "")
-        try:
-            return check_path(value) if value else ""
-        except TreeError as error:
-            raise SpecError("%s.%s: %s" % (self._what, name, error))
-
-    def items(self, name: str) -> List[Any]:
-        value = self.record.get(name)
-        return [] if value is None else _list(value, "%s.%s" % (self._what, name))
-
-    def mapping(self, name: str) -> Any:
-        value = self.record.get(name)
-        return {} if value is None else value
-
-    def optional(self, name: str, read: Callable[[str], _T]) -> Optional[_T]:
-        return None if self.record.get(name) is None else read(name)
-
-    def optional_record(self, name: str, read: Callable[[Any], _T]) -> Optional[_T]:
-        value = self.record.get(name)
-        return None if value is None else read(value)
-
-    def _wrong(self, name: str, wanted: str) -> SpecError:
-        return SpecError("%s.%s is not %s" % (self._what, name, wanted))
