@@ -53,6 +53,20 @@ NO_PACKAGES: Files = {
 }
 
 
+SAVES = """
+import signal, sys, time
+def end(*_):
+    time.sleep(0.3)
+    print("saved", flush=True)
+    sys.exit(int(sys.argv[1]))
+signal.signal(signal.SIGTERM, end)
+print("up", flush=True)
+while True:
+    time.sleep(0.05)
+"""
+"""A program that takes a while to save when it is told to end, and then ends with the status that it was given."""
+
+
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -182,7 +196,7 @@ class Place:
 
     def until_status(self, key: str) -> dict[str, Any]:
         """The status at the end of a run that was put into the home by hand: this contact starts its supervisor."""
-        self.session.call("runs", keys=[key])
+        self.session.ask(api.runs, api.RunKeys([key]))
         return self.until_final(key)
 
     def until_says(self, key: str, text: bytes, seconds: float = 20) -> None:

@@ -21,7 +21,7 @@ from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from remoterun.model import new_key
 from tests.lab import BASE_IMAGE
-from tests.workshop import NO_PACKAGES, Files, Place, holding, lend, read_files, running, spec_of, tree_of, until
+from tests.workshop import NO_PACKAGES, SAVES, Files, Place, holding, lend, read_files, running, spec_of, tree_of, until
 
 
 class Bench:
@@ -183,19 +183,6 @@ def test_terminate_reaches_all(bench: Bench) -> None:
     assert not bench.engine.alive(run)
     bench.engine.terminate(run)
     bench.engine.kill(run)
-
-
-SAVES = """
-import signal, sys, time
-def end(*_):
-    time.sleep(0.3)
-    print("saved", flush=True)
-    sys.exit(int(sys.argv[1]))
-signal.signal(signal.SIGTERM, end)
-print("up", flush=True)
-while True:
-    time.sleep(0.05)
-"""
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from remoterun.agent.shared import api
 from remoterun.agent.shared.files import locked
 from remoterun.agent.shared.states import RunState
 from tests.workshop import Files, Place, holding, kill9, read_files, until
@@ -29,14 +30,14 @@ def is_stopped(place: Place) -> str:
     key = place.submit("echo up; sleep 1000", values={"TOKEN": SECRET})
     place.until_says(key, b"up")
     assert holding(place.home, PATTERN) == {place.run(key).env_file}
-    place.session.call("stop", key=key)
+    place.session.ask(api.stop, api.EndRun(key))
     return key
 
 
 def is_killed(place: Place) -> str:
     key = place.submit("echo up; sleep 1000", values={"TOKEN": SECRET})
     place.until_says(key, b"up")
-    place.session.call("kill", key=key)
+    place.session.ask(api.kill, api.RunKey(key))
     return key
 
 
@@ -45,9 +46,9 @@ def is_stopped_while_it_waits(place: Place) -> str:
     place.until_says(first, b"up")
     key = place.submit("true", values={"TOKEN": SECRET}, slots=1)
     assert holding(place.home, PATTERN) == {place.run(key).values_file}
-    place.session.call("stop", key=key)
+    place.session.ask(api.stop, api.EndRun(key))
     place.until_final(key)
-    place.session.call("kill", key=first)
+    place.session.ask(api.kill, api.RunKey(first))
     return key
 
 
@@ -81,7 +82,7 @@ def loses_its_supervisor_while_it_waits(place: Place) -> str:
     Path(place.run(first).work, "go").touch()
     place.until_final(first)
     place.drop_session()
-    place.session.call("runs", keys=[key])
+    place.session.ask(api.runs, api.RunKeys([key]))
     return key
 
 
@@ -116,8 +117,8 @@ def test_no_value_outlives_its_run(place: Place, ends: Callable[[Place], str], s
     status = place.until_final(key)
     assert status["state"] == state, place.run(key).events()
     assert holding(place.home, PATTERN) == set()
-    details = place.session.call("run", key=key)
-    assert details["spec"]["asked_env"] == ["TOKEN"] and "s3cr3t" not in str(details)
+    details = place.session.ask(api.run, api.RunKey(key))
+    assert details.spec["asked_env"] == ["TOKEN"] and "s3cr3t" not in str(details)
 
 
 def test_a_home_is_its_users_alone(tmp_path: Path, environment: Path) -> None:
@@ -139,7 +140,7 @@ def test_a_home_is_its_users_alone(tmp_path: Path, environment: Path) -> None:
         ".": 0o755, "in": 0o644, "sub": 0o755, "sub/run": 0o755, "sub/out": 0o644,
         "made": 0o755, "made/file": 0o644,
     }  # fmt: skip
-    place.session.call("stop", key=key)
+    place.session.ask(api.stop, api.EndRun(key))
     place.until_final(key)
     place.close()
     home = Path(place.home.path)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +28,7 @@ from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import Manifest, TreeError
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
-from tests.workshop import spec_of
+from tests.workshop import SAVES, spec_of, until
 
 BUNDLED = EnvironmentSpec(None, "python:3.12-slim", "cpu", "ab" * 32)
 
@@ -233,6 +237,49 @@ class TestWrapper:
 )  # fmt: skip
 def test_a_command_that_is_one_program_takes_the_shells_place(command: str, one_program: bool) -> None:
     assert command_text(command) == ("exec " if one_program else "trap 'exit $?' TERM; ") + command
+
+
+SHELLS = {name: path for name in ("dash", "bash", "busybox") if (path := shutil.which(name))}
+
+
+class TestStop:
+    """A SIGTERM to every process of a run, the shells among them, in each shell that may be /bin/sh."""
+
+    @pytest.mark.parametrize("shell", sorted(SHELLS))
+    @pytest.mark.parametrize(
+        ("command", "code", "said"),
+        [
+            ("./saves9", 9, "up\nsaved\n"),
+            ("./saves0 && echo next", 0, "up\nsaved\n"),
+            ("cd . && A=1 ./saves9; echo next", 9, "up\nsaved\n"),
+            ("./saves9 || echo next", 9, "up\nsaved\n"),
+            ("./plain", 143, "up\n"),
+        ],
+    )
+    def test_status_and_log_are_the_commands(
+        self, tmp_path: Path, shell: str, command: str, code: int, said: str
+    ) -> None:
+        run = RunFolder(str(tmp_path))
+        os.makedirs(run.io)
+        os.makedirs(run.work)
+        (tmp_path / "saves.py").write_text(SAVES)
+        programs = {f"saves{status}": f"exec {sys.executable} ../saves.py {status}" for status in (0, 9)}
+        for name, text in {**programs, "plain": "echo up; exec sleep 1000"}.items():
+            (tmp_path / "work" / name).write_text(f"#!/bin/sh\n{text}\n")
+            (tmp_path / "work" / name).chmod(0o755)
+        prepare_io(run, spec_of(command), {})
+        wrapper = Path(run.io, "wrapper.sh")
+        words = [SHELLS[shell], "sh"] if shell == "busybox" else [SHELLS[shell]]
+        wrapper.write_text(wrapper.read_text().replace("/bin/sh -c", " ".join(words) + " -c"))
+        process = subprocess.Popen([*words, str(wrapper), run.io, run.work], start_new_session=True)
+        try:
+            until(lambda: os.path.exists(run.log) and Path(run.log).read_text() == "up\n")
+            os.killpg(process.pid, signal.SIGTERM)
+            assert process.wait(20) == code == run.exit_code()
+            assert Path(run.log).read_text() == said
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 class TestMountPoints:
