@@ -20,13 +20,13 @@ from remoterun.client.connections import Connections
 from remoterun.client.files import Files
 from remoterun.client.machines import Machines
 from remoterun.client.runs import Item, LogBytes, Note, Runs, StateChange
+from remoterun.client.upkeep import Checked, Collected, Usage
 from remoterun.client.uploads import Uploaded, Uploads
 from remoterun.config import Config
 from remoterun.errors import TransferError
 from remoterun.hosts.base import Prompts
 from remoterun.registry import Registry
 from remoterun.transfer import Fetched
-from remoterun.upkeep import Checked, Collected, Usage
 
 
 class Client:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from remoterun import machines, upkeep
+from remoterun import machines
 from remoterun.agent.shared import api
 from remoterun.agent.shared.records import to_json
+from remoterun.client import mending, upkeep
 from remoterun.client.connections import Connections
+from remoterun.client.upkeep import Checked, Collected, Usage
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, check_time
 from remoterun.session import Session
 from remoterun.transfer import Progress
-from remoterun.upkeep import Checked, Collected, Usage
 
 
 class Machines:
@@ -62,17 +63,17 @@ class Machines:
         progress: Progress | None = None,
         note: Callable[[str], None] = lambda _: None,
     ) -> Checked:
-        """Verify everything a machine's home holds; with `repair`, mend it: from its own copies, from the paths of this
-        machine that were uploaded, from other machines. `note` is called with what could not be asked. Blocks for as
-        long as it takes to read all of it. Raises `HostError`.
+        """Verify everything a machine's home holds; with `repair`, mend it: from its own copies, and what this client
+        has uploaded to it also from the paths of this machine and from other machines. `note` is called with what could
+        not be asked. Blocks for as long as it takes to read all of it. Raises `HostError`.
         """
         type_ = self.get(machine)
         known = [found for _, found in self._connections.registry.uploads()] + [
             run.machine for run in self._connections.registry.runs()
         ]
-        others = upkeep.others([*machines.listing(self._connections.config), *known], type_)
-        elsewhere = upkeep.Elsewhere(self._connections.registry, others, self.session)
-        return upkeep.verify(self.session(type_), elsewhere, repair, progress or Progress(), note)
+        others = mending.others([*machines.listing(self._connections.config), *known], type_)
+        elsewhere = mending.Elsewhere(self._connections.registry, others, self.session, note)
+        return mending.check(self.session(type_), elsewhere, repair, progress or Progress())
 
     def gc(
         self,

@@ -12,7 +12,7 @@ from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError
 from remoterun.client.connections import Connections
-from remoterun.errors import HostError, NotFound, UsageError
+from remoterun.errors import AgentError, HostError, NotFound, UsageError
 from remoterun.model import MachineType, Resource, Upload, check_upload_name, did_you_mean
 from remoterun.session import Session
 from remoterun.transfer import Progress, Sent
@@ -58,7 +58,7 @@ class Uploads:
             commit.end()
             commit.finish()
             result = session.result(api.commit_upload, commit)
-        upload, created = self._committed(session, name, result, source)
+        upload, created = self._committed(session, name, result, manifest, source)
         return Uploaded(upload, created, sent, (*tree.warnings, *_of_git(manifest)))
 
     def _unchanged(self, session: Session, name: str, tree: transfer.Reading, path: str) -> Uploaded | None:
@@ -73,10 +73,12 @@ class Uploads:
 
     def _commit(self, session: Session, name: str, manifest: Manifest, path: str | None) -> tuple[Upload, bool]:
         result = session.ask(api.commit_upload, api.UploadName(name), manifest.encode())
-        return self._committed(session, name, result, path)
+        return self._committed(session, name, result, manifest, path)
 
-    def _committed(self, session: Session, name: str, result: api.Committed, path: str | None) -> tuple[Upload, bool]:
-        return self._record(session, session.upload(name, result.version), path), result.created
+    def _committed(
+        self, session: Session, name: str, result: api.Committed, sent: Manifest, path: str | None
+    ) -> tuple[Upload, bool]:
+        return self._record(session, _made_of(sent, session.upload(name, result.version)), path), result.created
 
     def _record(self, session: Session, upload: Upload, path: str | None) -> Upload:
         upload = replace(upload, path=path)
@@ -179,11 +181,18 @@ def _pass_on(
     manifest, _ = transfer.fetch_manifest(source, resource)
     transfer.relay(source, manifest, target, progress)
     result = target.ask(api.commit_upload, api.UploadName(name), manifest.encode())
-    copied = target.upload(name, result.version)
+    copied = _made_of(manifest, target.upload(name, result.version))
     connections.registry.record_upload(
         replace(copied, path=upload.path), target.machine, None
     )  # the original comes first
     return copied
+
+
+def _made_of(sent: Manifest, upload: Upload) -> Upload:
+    """The version, if it has the content that was sent: what is recorded of a home must not be its word alone."""
+    if upload.digest != sent.digest:
+        raise AgentError(f"{upload.machine} answers with another version of `{upload.name}` than was sent")
+    return upload
 
 
 def _of_git(tree: Manifest) -> list[str]:

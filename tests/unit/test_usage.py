@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from remoterun.agent.store.home import Home
-from remoterun.agent.upkeep.usage import Usage
+from remoterun.agent.upkeep.usage import UsageReport
 from tests.unit.test_check import damage, run_with_outputs
 from tests.unit.test_gc import collect, make_run, mount, upload
 from tests.unit.test_home import missing, put
@@ -27,7 +27,7 @@ def home(tmp_path: Path) -> Home:
 def usage(home: Home) -> tuple[dict[str, Any], dict[tuple[str, str], dict[str, Any]]]:
     """(totals, rows by kind and name)."""
     rows: list[dict[str, Any]] = []
-    totals = Usage(home, lambda row: rows.append(row)).run()
+    totals = UsageReport(home, lambda row: rows.append(row)).run()
     return totals, {(row["kind"], row["name"]): row for row in rows}
 
 
@@ -142,7 +142,7 @@ print(most() - before)
 @pytest.mark.parametrize(
     "body",
     [
-        ("usage import Usage", "Usage(home, lambda **_: None).run()"),
+        ("usage import UsageReport", "UsageReport(home, lambda **_: None).run()"),
         ("gc import Collection", "Collection(home, 1, True, 1.0, True, lambda **_: None).run()"),
         ("check import Check", "Check(home, True, lambda **_: None)._found._read_lists()"),
     ],

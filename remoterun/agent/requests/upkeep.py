@@ -45,7 +45,7 @@ def collect(call: Call, asked: api.Collect) -> api.CollectTotals:
 
 
 def usage(call: Call, _: api.Nothing) -> api.UsageTotals:
-    totals = using.Usage(call.home, call.stream.send).run()
+    totals = using.UsageReport(call.home, call.stream.send).run()
     held, shared = totals["blobs"], totals["blobs"]["shared"]
     blobs_held = api.AllBlobs(held["count"], held["bytes"], api.BlobTotals(shared["count"], shared["bytes"]))
     return api.UsageTotals(totals["total"], totals["free"], totals["disk"], blobs_held)

@@ -42,7 +42,7 @@ from ..shared.protocol import PIECE, Stream
 from ..shared.tree import is_digest
 from ..store.errors import HomeError
 from ..store.home import Home
-from .detection import Detection, Progress
+from .detection import CheckProgress, Detection
 from .findings import Fault
 from .placing import DAMAGED, WHOLE, is_whole, place, reason, restore, restore_list
 from .references import Holder, of_run, of_upload
@@ -57,7 +57,7 @@ class Check:
         self.home = home
         self._repair = repair
         self._send = send
-        self._progress = Progress(send, clock)
+        self._progress = CheckProgress(send, clock)
         self._found = Detection(home, repair, self._progress)
 
     def run(self) -> Dict[str, Any]:

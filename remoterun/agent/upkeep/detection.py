@@ -19,7 +19,7 @@ MOST = 10000
 SAY_EVERY = 0.2
 
 
-class Progress:
+class CheckProgress:
     """What `check` has gone through so far; `send(at=…)` is called now and then."""
 
     def __init__(self, send: Callable[..., Any], clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,7 +54,7 @@ class Detection:
     whole folders, by their holders. `more` were not looked into, since there were too many.
     """
 
-    def __init__(self, home: Home, repair: bool, progress: Progress) -> None:
+    def __init__(self, home: Home, repair: bool, progress: CheckProgress) -> None:
         self.home = home
         self.holders: List[Holder] = []
         self.faults: Dict[str, Fault] = {}

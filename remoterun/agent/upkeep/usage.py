@@ -1,4 +1,4 @@
-"""Who uses how much of a home: `Usage`.
+"""Who uses how much of a home: `UsageReport`.
 
 Two sizes of each user, in bytes of content: `size` is what it refers to, each blob once, and what lies in its own
 folder; `alone` is the part that nobody else refers to: what removing it, and `gc`, would give back. Data that two
@@ -64,7 +64,7 @@ class _Table:
             yield from self.part(first).items()
 
 
-class Usage:
+class UsageReport:
     """One look. `send(row=…)` is called with {"kind", "name", "size", "alone", …} for each user of the disk:
 
     "upload" with its "versions", "run" with its "state", "work", "outputs" and "log"; "environment" and "image" with

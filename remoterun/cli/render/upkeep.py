@@ -9,7 +9,7 @@ from remoterun.cli.render.data import out, out_json, table
 from remoterun.cli.render.talk import hint, line
 from remoterun.cli.render.terminal import clean, paint
 from remoterun.cli.render.words import ago, files, name, size, word
-from remoterun.upkeep import Checked, Collected, Damage, Part, Usage, Use
+from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
 
 _SHOWN = 20
 
@@ -109,7 +109,7 @@ _KINDS = {
 }
 
 
-def _items(part: Part) -> str:
+def _items(part: Freed) -> str:
     if part.kind == "versions":
         versions: dict[str, list[str]] = {}
         for item in part.items:

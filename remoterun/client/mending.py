@@ -1,0 +1,303 @@
+"""`check` of a machine's home: the agent verifies it, and what it can't mend is brought from wherever it is whole.
+
+A host may name any digest as damaged. If that were enough, a guess would get it content that it never held. So a home
+gets only what is recorded for it: the files of uploads that this client has made in that very home, by lists of files
+that have the recorded digest; and what every home gets, the files of this installation. Anything else is reported.
+What is sent is verified by the home that gets it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared.api import Nothing
+from remoterun.agent.shared.protocol import PIECE, Body, Frame, Stream
+from remoterun.agent.shared.tree import Manifest, TreeError, hash_file, is_digest, show
+from remoterun.client.upkeep import Checked, Damage, rows, run_numbers
+from remoterun.environments import context
+from remoterun.errors import AgentError, HostError, RemoterunError, TransferError
+from remoterun.model import MachineType
+from remoterun.registry import Registry
+from remoterun.session import Session
+from remoterun.transfer import Progress
+
+MOST_FINDINGS = 20_000
+MOST_MANIFEST = 1 << 29
+NOT_RECORDED = "this client has not sent it to that home"
+
+
+class Elsewhere:
+    """Where else a content may be: what the registry remembers, and other machines.
+
+    `open` opens a machine; `note` is called with a line for each one that can't be asked, once.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        machines: Iterable[MachineType],
+        open: Callable[[MachineType], Session],
+        note: Callable[[str], None],
+    ) -> None:
+        self.registry = registry
+        self._machines = list(machines)
+        self._open = open
+        self._note = note
+
+    def sessions(self, home_id: str) -> Iterator[Session]:
+        """With other homes than this one, opened when they are needed."""
+        for machine in tuple(self._machines):
+            try:
+                session = self._open(machine)
+            except RemoterunError as error:
+                self.give_up(machine, error)
+                continue
+            if session.home_id != home_id:
+                yield session
+
+    def give_up(self, machine: MachineType, error: RemoterunError) -> None:
+        """Ask that machine no more."""
+        self._machines = [known for known in self._machines if known != machine]
+        self._note(f"{machine.name} could not be asked: {error.message}")
+
+
+@dataclass
+class Recorded:
+    """A content that belongs in a home. `paths`: where it may be on this machine; `content`, if it is known."""
+
+    size: int = 0
+    paths: list[str] = field(default_factory=list)
+    content: bytes | None = None
+
+
+def check(session: Session, elsewhere: Elsewhere, repair: bool, progress: Progress) -> Checked:
+    """Verify a home; with `repair`, mend it. Blocks for as long as it takes to read the whole home. May be repeated.
+    Raises `HostError`.
+    """
+    totals, findings = _detect(session, repair, progress)
+    if repair and _bring(session, findings, elsewhere, progress):
+        totals, more = _detect(session, repair, progress)  # a list of files is there again: are its files?
+        _bring(session, more, elsewhere, progress)
+        findings = [finding for finding in findings if finding["mended"]] + more
+    numbers = run_numbers(elsewhere.registry)
+    damage = tuple(_damage(finding, numbers) for finding in findings)
+    return Checked(session.machine.name, totals.blobs, totals.size, damage, totals.more)
+
+
+def others(machines: Iterable[MachineType], than: MachineType) -> tuple[MachineType, ...]:
+    """Each other machine once."""
+    found: dict[tuple[str | None, str | None], MachineType] = {}
+    for machine in machines:
+        if (machine.host, machine.home) != (than.host, than.home):
+            found.setdefault((machine.host, machine.home), machine)
+    return tuple(found.values())
+
+
+def _detect(session: Session, repair: bool, progress: Progress) -> tuple[api.CheckTotals, list[dict[str, Any]]]:
+    findings = []
+    with session.stream(api.check, api.CheckHome(repair)) as stream:
+        stream.end()
+        for row in rows(session, _after_progress(session, stream, progress), MOST_FINDINGS):
+            with session.understood():
+                findings.append(_finding(row["finding"]))
+        return session.result(api.check, stream), findings
+
+
+def _after_progress(session: Session, stream: Stream, progress: Progress) -> Iterator[Frame]:
+    """The frames that are findings; the others say how far it is."""
+    phase = ""
+    for frame in stream:
+        if "at" not in frame.header:
+            yield frame
+            continue
+        with session.understood():
+            at = dict(frame.header["at"])
+            if at["phase"] != "blobs":
+                continue  # the others take no time beside it
+            if phase != "blobs":
+                phase = "blobs"
+                progress.start("checking", int(at["files_total"]), int(at["bytes_total"]))
+            progress.add(int(at["bytes"]) - progress.bytes_done, int(at["files"]) - progress.files_done)
+
+
+def _finding(told: dict[str, Any]) -> dict[str, Any]:
+    """As `agent.check` tells it. Raises `ValueError`, `TypeError`, `LookupError` for what makes no sense."""
+    finding: dict[str, Any] = {name: str(told[name]) for name in ("what", "problem", "digest", "mended", "why")}
+    users = [dict(user) for user in told["users"]]
+    for user in users:
+        for name in ("upload", "run", "path"):
+            if not isinstance(user.get(name, ""), str):
+                raise ValueError(f"{name}: {user[name]!r}")
+        if "upload" in user:
+            user.setdefault("path", "")
+    return {**finding, "size": int(told["size"]), "more": int(told["more"]), "users": users}
+
+
+def _damage(finding: dict[str, Any], numbers: dict[str, int]) -> Damage:
+    places = tuple(
+        {**user, "run": numbers.get(user["run"]), "key": user["run"]} if "run" in user else user
+        for user in finding["users"]
+    )
+    what, problem, digest, size = (finding[name] for name in ("what", "problem", "digest", "size"))
+    return Damage(what, problem, digest, size, places, finding["more"], finding["mended"], finding["why"])
+
+
+def _bring(session: Session, findings: list[dict[str, Any]], elsewhere: Elsewhere, progress: Progress) -> bool:
+    """Bring what is damaged from wherever it is whole; whether a list of files came back."""
+    left = {f["digest"]: f for f in findings if not f["mended"] and is_digest(f["digest"]) and f["users"]}
+    recorded = _recorded(session, set(left), elsewhere)
+    brought: dict[str, str] = {}
+    for digest, content in recorded.items():
+        found = _from_here(digest, content)
+        if found is not None and _put(session, digest, *found[1:], progress):
+            brought[digest] = found[0]
+    others = elsewhere.sessions(session.home_id)
+    while (absent := [digest for digest in recorded if digest not in brought]) and (other := next(others, None)):
+        try:
+            for digest in _pass_on(other, session, absent, progress):
+                brought[digest] = other.machine.name
+        except RemoterunError as error:
+            elsewhere.give_up(other.machine, error)
+    for digest in left.keys() - recorded.keys():
+        left[digest]["why"] = left[digest]["why"] or NOT_RECORDED
+    if not brought:
+        return False
+    with session.stream(api.mend, Nothing()) as stream:
+        stream.send(bytes.fromhex("".join(brought)))
+        stream.end()
+        for frame in stream:
+            mended, failed = str(frame.header.get("mended")), str(frame.header.get("failed"))
+            if mended in brought:
+                left[mended]["mended"], left[mended]["why"] = brought[mended], ""
+            elif failed in left:
+                left[failed]["why"] = str(frame.header.get("why", ""))
+    return any(left[digest]["what"] == "list" and left[digest]["mended"] for digest in brought)
+
+
+def _recorded(session: Session, digests: set[str], elsewhere: Elsewhere) -> dict[str, Recorded]:
+    """Those of the digests that belong in the home of `session`, by this client's own records."""
+    ours = context()[1]
+    found = {digest: Recorded(len(ours[digest]), content=ours[digest]) for digest in digests if digest in ours}
+    for upload, _ in elsewhere.registry.uploads():
+        if not digests - found.keys():
+            break
+        if upload.home_id != session.home_id or upload.path is None:
+            continue
+        manifest = _manifest(session, upload.digest, elsewhere)
+        if manifest is None:
+            continue
+        if upload.digest in digests:
+            data = manifest.encode()
+            found[upload.digest] = Recorded(len(data), content=data)
+        for entry in manifest.files:
+            if entry.digest in digests:
+                content = found.setdefault(entry.digest, Recorded(entry.size))
+                content.paths += [os.path.join(upload.path, entry.path), upload.path]
+    return found
+
+
+def _manifest(session: Session, digest: str, elsewhere: Elsewhere) -> Manifest | None:
+    """The list of files of that digest, from the home itself or from another one; verified."""
+    for source in itertools.chain([session], elsewhere.sessions(session.home_id)):
+        with contextlib.suppress(RemoterunError, TreeError):
+            for _, size, pieces in _contents(source, [digest]):
+                text = b"".join(pieces) if size <= MOST_MANIFEST else b""
+                if hashlib.sha256(text).hexdigest() == digest:
+                    return Manifest.decode(text)
+    return None
+
+
+def _from_here(digest: str, recorded: Recorded) -> tuple[str, int, Iterator[bytes]] | None:
+    """(where it is, size, content) of what this machine has: our own, or the file that was uploaded."""
+    if recorded.content is not None:
+        return "this installation", recorded.size, iter([recorded.content])
+    for path in dict.fromkeys(recorded.paths):
+        try:
+            status = os.lstat(path)
+            same_size = stat.S_ISREG(status.st_mode) and status.st_size == recorded.size
+            if same_size and hash_file(path)[0] == digest:
+                return show(path), status.st_size, _pieces(path)
+        except (OSError, TreeError):
+            continue
+    return None
+
+
+def _pieces(path: str) -> Iterator[bytes]:
+    try:
+        with open(path, "rb") as file:
+            while data := file.read(PIECE):
+                yield data
+    except OSError as error:
+        raise TransferError(f"`{show(path)}` can't be read: {error.strerror}")
+
+
+def _pass_on(source: Session, target: Session, digests: list[str], progress: Progress) -> Iterator[str]:
+    """Pass blobs on that `source` has; the digest of each that arrived whole."""
+    for digest, size, pieces in _contents(source, digests):
+        if _put(target, digest, size, pieces, progress):
+            yield digest
+
+
+def _contents(source: Session, digests: list[str]) -> Iterator[tuple[str, int, Iterator[Body]]]:
+    """(digest, size, pieces) of the blobs and lists of files that `source` has; each is to be read before the next."""
+    with source.stream(api.blobs, Nothing()) as stream:
+        stream.send(bytes.fromhex("".join(digests)))
+        stream.end()
+        for digest in digests:
+            frame = stream.receive()
+            if frame is None or frame.header.get("d") != digest:
+                raise TransferError(f"{source.machine.name} sent an answer that makes no sense")
+            size = frame.header.get("s")
+            if frame.header.get("gone"):
+                continue
+            if type(size) is not int or size < 0:
+                raise TransferError(f"{source.machine.name} sent an answer that makes no sense")
+            yield digest, size, _body(frame.body, size, stream, source)
+
+
+def _body(first: Body, size: int, stream: Stream, source: Session) -> Iterator[Body]:
+    left = size - len(first)
+    yield first
+    while left > 0:
+        frame = stream.receive()
+        if frame is None:
+            raise TransferError(f"{source.machine.name} ended the transfer early", hint="repeat the command")
+        left -= len(frame.body)
+        yield frame.body
+    if left:
+        raise TransferError(f"{source.machine.name} sends more than it said")
+
+
+def _put(session: Session, digest: str, size: int, pieces: Iterable[Body], progress: Progress) -> bool:
+    """Whether the home took it: it refuses what has another hash, such as a file that has changed just now."""
+    progress.start("mending", 1, size)
+    header: dict[str, Any] = {"d": digest, "s": size, "o": 0, "k": digest}
+    rest = iter(pieces)
+    try:
+        with session.stream(api.put, Nothing()) as stream:
+            for piece in rest:
+                stream.send(piece, **header)
+                header = {}
+                progress.add(len(piece))
+            if header:
+                stream.send(b"", **header)
+            stream.end()
+            stream.finish()
+    except HostError as error:
+        if not isinstance(error, AgentError):
+            raise
+        return False
+    except RemoterunError:
+        for _ in rest:  # what still comes of it is not the next one's
+            pass
+        return False
+    progress.add(0, 1)
+    return True

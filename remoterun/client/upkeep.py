@@ -1,0 +1,225 @@
+"""The upkeep of a home as the client sees it: the records of `check`, `gc` and `df`, and the latter two. The agent does
+the work (agent/upkeep/); the client says which run is which. What a home needs from elsewhere: see mending.py.
+
+An answer has a bound: a host that goes on and on must not take all of our memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared.api import Nothing
+from remoterun.agent.shared.protocol import Frame
+from remoterun.errors import AgentError
+from remoterun.registry import Registry
+from remoterun.session import Session
+
+MOST_ROWS = 200_000
+MOST_TEXT = 64 << 20
+"""Characters of all rows of an answer."""
+MOST_PARTS = 100
+MOST_ITEMS = 1000
+"""Items that are named of a part; the rest is counted."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that was not as it should be. `what`: "blob", "file", "folder" or "list"; `problem`: "damaged",
+    "missing" or "changed"; `places`: where it belongs, as the agent names it, runs with their number where it is known,
+    and `more` places than those. `mended`: from what, "" if it is not; then `why`, if that is known."""
+
+    what: str
+    problem: str
+    digest: str
+    size: int
+    places: tuple[dict[str, Any], ...]
+    more: int
+    mended: str
+    why: str
+
+    def record(self) -> dict[str, Any]:
+        return {**self.__dict__, "places": list(self.places)}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `verify` found in a home, of `blobs` blobs with `size` bytes. `more`: what was not looked into, for there
+    were too many damages."""
+
+    machine: str
+    blobs: int
+    size: int
+    damage: tuple[Damage, ...]
+    more: int = 0
+
+    @property
+    def sound(self) -> bool:
+        """Nothing is damaged any more."""
+        return not self.more and all(damage.mended for damage in self.damage)
+
+    def record(self) -> dict[str, Any]:
+        """For `--json`."""
+        damage = [damage.record() for damage in self.damage]
+        return {
+            "machine": self.machine,
+            "blobs": self.blobs,
+            "bytes": self.size,
+            "sound": self.sound,
+            "damage": damage,
+            "more": self.more,
+        }
+
+
+@dataclass(frozen=True)
+class Freed:
+    """A kind of thing that was freed, or (`why`) was kept: how many, the bytes they take, and the first of them."""
+
+    kind: str
+    count: int
+    size: int
+    items: tuple[dict[str, Any], ...]
+    why: str = ""
+
+    def record(self) -> dict[str, Any]:
+        record = {"kind": self.kind, "count": self.count, "bytes": self.size, "items": list(self.items)}
+        return {**record, "why": self.why} if self.why else record
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What `collect` freed, or would free (`dry_run`); `free` bytes are free on that disk now."""
+
+    machine: str
+    dry_run: bool
+    freed: int
+    free: int
+    parts: tuple[Freed, ...]
+    kept: tuple[Freed, ...]
+
+    def record(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "machine": self.machine,
+            "dry_run": self.dry_run,
+            "freed": self.freed,
+            "free": self.free,
+            "parts": [part.record() for part in self.parts],
+            "kept": [part.record() for part in self.kept],
+        }
+
+
+@dataclass(frozen=True)
+class Use:
+    """One user of a home's disk: `size` bytes are what it refers to, `alone` what removing it gives back. `kind` and
+    `about` are in agent/usage.py; `number` is a run's."""
+
+    kind: str
+    name: str
+    size: int
+    alone: int
+    number: int | None
+    about: dict[str, Any]
+
+    def record(self) -> dict[str, Any]:
+        record: dict[str, Any] = {"kind": self.kind, "name": self.name, "size": self.size, "alone": self.alone}
+        if self.kind == "run":
+            record["number"] = self.number
+        return {**record, **self.about}
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a home takes: `total` bytes, on a disk with `free` of `disk` bytes free. `blobs`: how many, their bytes, and
+    the same of those that have several users."""
+
+    machine: str
+    home: str
+    total: int
+    free: int
+    disk: int
+    blobs: dict[str, Any]
+    uses: tuple[Use, ...]
+
+    def record(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {**self.__dict__, "uses": [use.record() for use in self.uses]}
+
+
+def collect(
+    session: Session, registry: Registry, keep: int | None, envs: bool, unused: float | None, dry_run: bool
+) -> Collected:
+    """Free what nothing of a home needs. `unused`: seconds. May be repeated. Raises `HostError`, `TransferError`."""
+    asked = api.Collect(keep, envs, dry_run=dry_run)
+    if unused is not None:
+        asked = asked._replace(unused=unused)
+    parts, kept = [], []
+    with session.stream(api.collect, asked) as stream:
+        stream.end()
+        for row in rows(session, stream, MOST_PARTS):
+            with session.understood():
+                if "part" in row:
+                    parts.append(_part(row["part"]))
+                elif "kept" in row:
+                    kept.append(_part(row["kept"]))
+        totals = session.result(api.collect, stream)
+    if not dry_run:
+        _forget_versions(session, registry, parts)
+    return Collected(session.machine.name, dry_run, totals.freed, totals.free, tuple(parts), tuple(kept))
+
+
+def _part(told: dict[str, Any]) -> Freed:
+    items = tuple(dict(item) for item in told["items"][:MOST_ITEMS])
+    return Freed(str(told["kind"]), int(told["count"]), int(told["bytes"]), items, str(told.get("why", "")))
+
+
+def _forget_versions(session: Session, registry: Registry, parts: list[Freed]) -> None:
+    """The registry names the newest version, unless somebody else has made newer ones, and ours is gone by now.
+
+    What is recorded then is what the host says; without a path, for `check` must not take it for what we sent.
+    """
+    with session.understood():
+        versions = [item for part in parts if part.kind == "versions" for item in part.items]
+        removed = {(str(item["upload"]), int(item["version"])) for item in versions}
+    for known, _ in registry.uploads():
+        if known.home_id != session.home_id or (known.name, known.version) not in removed:
+            continue
+        for version in session.versions(known.name, newest=True)[-1:]:
+            registry.record_upload(version, session.machine, None)
+
+
+def usage(session: Session, registry: Registry) -> Usage:
+    """Who uses how much of a home. Raises `HostError`."""
+    numbers = run_numbers(registry)
+    uses = []
+    with session.stream(api.usage, Nothing()) as stream:
+        stream.end()
+        for told in rows(session, stream):
+            with session.understood():
+                row = dict(told["row"])
+                kind, name, size, alone = (row.pop(field) for field in ("kind", "name", "size", "alone"))
+                number = numbers.get(name) if kind == "run" else None
+                uses.append(Use(str(kind), str(name), int(size), int(alone), number, row))
+        totals = session.result(api.usage, stream)
+    shared = {"count": totals.blobs.shared.blobs, "bytes": totals.blobs.shared.size}
+    blobs = {"count": totals.blobs.blobs, "bytes": totals.blobs.size, "shared": shared}
+    home = session.hello.home
+    return Usage(session.machine.name, home, totals.total, totals.free, totals.disk, blobs, tuple(uses))
+
+
+def rows(session: Session, frames: Iterable[Frame], most: int = MOST_ROWS) -> Iterator[dict[str, Any]]:
+    """The rows of an answer, as JSON. Raises `AgentError` for more of them, or for more text, than any home has."""
+    text = 0
+    for number, frame in enumerate(frames):
+        text += len(repr(frame.header))
+        if number >= most or text > MOST_TEXT:
+            name = session.machine.name
+            raise AgentError(f"{name} answers with more than any home holds", hint=f"remoterun doctor {name}")
+        yield frame.header
+
+
+def run_numbers(registry: Registry) -> dict[str, int]:
+    """The numbers of the runs that this client knows, by their keys."""
+    return {run.key: run.number for run in registry.runs()}
