@@ -23,8 +23,10 @@ from tests.lab import only_what_was_there as _only_what_was_there
 from tests.lab.local_docker import answers
 from tests.workshop import Place, User, build_environment
 
-hypothesis.settings.register_profile("no deadlines", deadline=None)  # how long a test takes is the machine's affair
-hypothesis.settings.load_profile("no deadlines")
+# `quick` draws the same few examples each time; HYPOTHESIS_PROFILE=thorough draws many, and others each time.
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=40, derandomize=True, database=None)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 HERE = Path(__file__).parent
 

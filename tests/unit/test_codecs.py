@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.shared.codecs import MAX_RAW, Codec, CodecError, codecs, expand
@@ -22,7 +22,6 @@ from remoterun.agent.shared.squeezing import WINDOW, Squeezing
 from remoterun.transfer import codecs as ours
 from tests.conftest import require
 
-ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, max_examples=150)
 KEYS = ["z", "zstd"]
 
 
@@ -32,7 +31,6 @@ def codec_of(key: str) -> Codec:
 
 
 @pytest.mark.parametrize("key", KEYS)
-@ALWAYS_THE_SAME
 @given(raw=st.binary(max_size=5000), level=st.integers(1, 5))
 def test_there_and_back(key: str, raw: bytes, level: int) -> None:
     codec = codec_of(key)
@@ -63,7 +61,6 @@ def test_pythons_own_zstd_is_the_same() -> None:
 
 
 @pytest.mark.parametrize("key", KEYS)
-@ALWAYS_THE_SAME
 @given(raw=st.binary(min_size=1, max_size=500), data=st.data())
 def test_what_is_not_what_was_said(key: str, raw: bytes, data: st.DataObject) -> None:
     body = bytes(codec_of(key).compress(raw, 1))

@@ -8,13 +8,12 @@ import zlib
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.shared import delta
 from remoterun.agent.shared.delta import BLOCK, PROBE, RECORD_SIZE, DeltaError, Finder, parsed, records
 
-ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, max_examples=60)
 SMALL_BLOCK = 64
 AT_ONCE = 64
 
@@ -72,7 +71,6 @@ def edits(draw: st.DrawFn, old: list[bytes]) -> bytes:
     return b"".join(parts)
 
 
-@ALWAYS_THE_SAME
 @given(st.data())
 def test_it_is_the_new_file(data: st.DataObject) -> None:
     old = data.draw(st.lists(CONTENT, max_size=3))
@@ -82,7 +80,6 @@ def test_it_is_the_new_file(data: st.DataObject) -> None:
     assert in_small_blocks(old, new, at_once, offset)[0] == new
 
 
-@ALWAYS_THE_SAME
 @given(st.data())
 def test_a_single_edit_of_random_bytes(data: st.DataObject) -> None:
     """Sent are the blocks that were touched, and what lies between an insertion's end and the next block that is
@@ -196,7 +193,6 @@ def forged(block: bytes) -> bytes:
     return new
 
 
-@ALWAYS_THE_SAME
 @given(st.binary(max_size=200))
 def test_records_that_are_none(body: bytes) -> None:
     if len(body) % RECORD_SIZE:
@@ -206,7 +202,6 @@ def test_records_that_are_none(body: bytes) -> None:
         assert len(parsed(body)) == len(body) // RECORD_SIZE
 
 
-@ALWAYS_THE_SAME
 @given(
     st.lists(st.binary(max_size=300), max_size=3),
     st.integers(0, 1 << 62),

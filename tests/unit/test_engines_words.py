@@ -134,7 +134,6 @@ class TestEnvironments:
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(TEXT, max_size=5))
 def test_quote(words: list[str]) -> None:
     script = "printf '%s\\0' " + " ".join(map(quote, ["", *words]))
@@ -177,7 +176,7 @@ class TestWrapper:
         assert (code, log.decode()) == (9, f"out\nerr\n{tmp_path}/work\n")
         assert stat.S_IMODE(os.stat(tmp_path / "io/env").st_mode) == 0o600
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(TEXT)
     def test_variables_of_any_text(self, value: str) -> None:
         import tempfile

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun import config
@@ -51,7 +51,6 @@ from remoterun.transfer import Progress, fetch, lanes, refuse
 from tests.unit.test_home import sound
 from tests.workshop import linked, pumped, read_files, sha256, tree_of, until, write_files
 
-ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, max_examples=120)
 UPLOAD = {"kind": "upload", "name": "doom", "sub": ""}
 _folders = itertools.count()
 
@@ -163,7 +162,6 @@ GOOD = (bytes.fromhex(sha256(b"abc")), b"abc")
 
 
 class TestHosts:
-    @ALWAYS_THE_SAME
     @given(rows=st.lists(EVIL_ROW, max_size=5), in_order=st.booleans())
     def test_any_list(self, root: Any, rows: list[tuple[Any, ...]], in_order: bool) -> None:
         if in_order:
@@ -175,7 +173,6 @@ class TestHosts:
         if any(".." in str(row[1]).split("/") or str(row[1]).startswith("/") for row in rows):
             assert error
 
-    @ALWAYS_THE_SAME
     @given(
         frames=st.lists(
             st.tuples(
@@ -358,7 +355,6 @@ class TestWhatIsNotData:
     """States, versions, sizes: whatever a host says of them, a client ends with one of its own errors, or believes it
     and can show it."""
 
-    @settings(ALWAYS_THE_SAME, max_examples=150)
     @given(data=st.data(), op=st.sampled_from(REQUESTS))
     def test_any_answer(self, root: Any, data: st.DataObject, op: str) -> None:
         machine = MachineType("evil")
@@ -452,7 +448,6 @@ REQUEST = st.one_of(
 
 
 class TestClients:
-    @settings(derandomize=True, deadline=None, max_examples=250)
     @given(
         requests=st.lists(st.tuples(REQUEST, st.lists(st.tuples(HEADERS, BODY), max_size=4)), min_size=1, max_size=5)
     )
@@ -533,7 +528,6 @@ class TestClients:
                 stream.finish(10)
             assert link.call("uploads") == {"uploads": []}
 
-    @ALWAYS_THE_SAME
     @given(data=st.binary(max_size=200), first=st.sampled_from([b"", encode(1, OPEN, {"op": "put", "args": {}})]))
     def test_any_bytes(self, root: Any, data: bytes, first: bytes) -> None:
         """On the wire itself: the link ends, and the home stays as it was."""

@@ -6,7 +6,7 @@ import hashlib
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.shared.codecs import MAX_RAW
@@ -14,7 +14,6 @@ from remoterun.agent.shared.packs import PACK, RECORD_SIZE, SMALL, PackError, pa
 from remoterun.agent.shared.protocol import MAX_BODY
 from remoterun.transfer.sending import BATCH
 
-ALWAYS_THE_SAME = settings(derandomize=True, deadline=None)
 CONTENTS = st.lists(st.binary(max_size=300), min_size=1, max_size=20)
 
 
@@ -22,7 +21,6 @@ def packed(contents: list[bytes]) -> bytes:
     return pack([(hashlib.sha256(content).digest(), content) for content in contents])
 
 
-@ALWAYS_THE_SAME
 @given(CONTENTS)
 def test_there_and_back(contents: list[bytes]) -> None:
     body = packed(contents)
@@ -38,7 +36,6 @@ def test_the_largest_pack_is_one_frame() -> None:
     assert PACK + SMALL + BATCH * RECORD_SIZE <= MAX_RAW  # and compressed
 
 
-@ALWAYS_THE_SAME
 @given(CONTENTS, st.data())
 def test_what_is_no_pack(contents: list[bytes], data: st.DataObject) -> None:
     """Another count, bytes more or less, another length in a record: refused before the first content."""
@@ -61,7 +58,6 @@ def test_what_is_no_pack(contents: list[bytes], data: st.DataObject) -> None:
         next(unpack(bytes(body), count))
 
 
-@ALWAYS_THE_SAME
 @given(st.binary(max_size=400), st.integers(-3, 12) | st.integers())
 def test_any_bytes(body: bytes, count: int) -> None:
     """Either refused, or every byte is accounted for."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.serve import Server
@@ -58,7 +58,6 @@ def sound(home: Home, digest: str, content: bytes) -> None:
     assert os.listdir(home.partial) == [] == os.listdir(home.tmp)
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
 @given(
     points=st.lists(st.integers(0, SIZE), max_size=12),
     again=st.lists(st.tuples(st.integers(0, SIZE - 1), st.integers(1, SIZE)), max_size=3),

@@ -221,7 +221,7 @@ def test_of_several(home: Home) -> None:
 
 
 class TestCuts:
-    @settings(derandomize=True, deadline=None, max_examples=12)
+    @settings(max_examples=12)
     @given(
         what=st.sampled_from(sorted(NEW)),
         shares=st.lists(st.floats(0, 1), min_size=1, max_size=4),

@@ -157,7 +157,7 @@ class TestStreams:
                 link.call("op")
             assert not link._streams and not link.closed
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     @given(st.lists(st.lists(st.binary(max_size=5000), max_size=6), max_size=5))
     def test_many_at_once(self, requests: list[list[bytes]]) -> None:
         with linked(echo) as (link, _):

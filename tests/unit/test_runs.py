@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.shared.files import append_line, read_json, remove_tree, write_whole
@@ -63,7 +63,6 @@ class TestEvents:
             run.move(RunState.KILLED)
         assert [event.get("state", "note") for event in run.events(2)] == ["running", "saving", "complete"]
 
-    @settings(deadline=None)  # it waits for the disk
     @given(st.integers(0, 200))
     def test_a_line_that_a_crash_cut(self, keep: int) -> None:
         import tempfile

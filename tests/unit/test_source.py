@@ -1010,7 +1010,7 @@ def place() -> Iterator[Callable[[], Path]]:
         yield lambda: Path(folder) / str(next(count))
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(committed=STEPS, staged=STEPS, unstaged=STEPS)
 def test_random_trees(
     place: Callable[[], Path],

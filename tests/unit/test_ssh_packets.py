@@ -15,7 +15,7 @@ from typing import Any
 import paramiko
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_WINDOW_ADJUST
 from paramiko.packet import NeedRekeyException
@@ -97,7 +97,6 @@ class TestOut:
             assert got == data
 
     @given(st.lists(st.binary(min_size=1, max_size=70), min_size=1, max_size=20))
-    @settings(max_examples=50, deadline=None)
     def test_other_messages_and_data_in_turns(self, payloads: list[bytes]) -> None:
         with pair() as both:
             for payload in payloads:
@@ -150,7 +149,6 @@ class TestIn:
             assert both.ours.read_message()[0] == MSG_CHANNEL_DATA
 
     @given(st.integers(1, 40), st.integers(0, 1 << 32))
-    @settings(max_examples=30, deadline=None)
     def test_packets_cut_anywhere(self, most: int, seed: int) -> None:
         """They arrive in pieces of any size; the wire's buffer is gone through several times."""
         random = Random(seed)

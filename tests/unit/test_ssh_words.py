@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.errors import UsageError
@@ -29,7 +29,6 @@ def taken_apart(shell: str, line: str) -> list[str]:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-@settings(max_examples=40, deadline=None)
 @given(words=WORDS)
 def test_every_shell_splits_them_into_the_same_words(shell: str, words: list[str]) -> None:
     program = shutil.which("printf")

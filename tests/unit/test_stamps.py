@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun import stamps
@@ -64,7 +64,6 @@ class TestWhatIsNoted:
         with Stamps(tmp_path / "stamps.db", "/other") as cache:
             assert cache.known(b"a", stamp()) is None
 
-    @settings(derandomize=True, deadline=None, max_examples=60)
     @given(st.lists(st.tuples(st.sets(NAME, max_size=8), st.booleans(), st.integers(0, 8)), min_size=1, max_size=6))
     def test_what_was_there_the_last_time(
         self, tmp_path_factory: pytest.TempPathFactory, rounds: list[tuple[set[bytes], bool, int]]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from trainer import TrainerError, data, tokens
@@ -124,7 +124,6 @@ def test_a_vocabulary_of_words_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     assert [token for token in vocabulary if len(token) > 1] == ["cc", "bb"]
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.text(min_size=1))
 def test_nothing_is_lost_at_either_level(text: str) -> None:
     try:

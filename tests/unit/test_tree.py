@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.shared import tree
@@ -102,7 +102,6 @@ def consistent(paths: dict[str, str]) -> dict[str, str]:
 
 
 class TestOrder:
-    @settings(derandomize=True, deadline=None, max_examples=150)
     @given(TREE)
     def test_a_walk_has_the_order_of_a_manifest(
         self, tmp_path_factory: pytest.TempPathFactory, paths: dict[str, str]
@@ -131,7 +130,6 @@ class TestOrder:
                     os.link(root / entry.path, name, dst_dir_fd=folder, follow_symlinks=False)
         assert read_files(target) == files
 
-    @settings(derandomize=True, deadline=None, max_examples=300)
     @given(st.lists(ENTRY | NASTY_ENTRY, max_size=10))
     def test_what_is_refused_is_what_cannot_be(self, entries: list[Entry]) -> None:
         """As a plain check of all pairs says."""
@@ -149,7 +147,6 @@ class TestOrder:
         assert manifest.size == sum(entry.size for entry in entries if entry.kind == "f")
         assert manifest.files == [entry for entry in manifest.entries if entry.kind == "f"]
 
-    @settings(derandomize=True, deadline=None)
     @given(st.lists(NASTY_PATH, unique=True, min_size=2, max_size=8), st.randoms(use_true_random=False))
     def test_a_list_in_another_order_is_refused(self, paths: list[str], chance: object) -> None:
         lines = [
@@ -245,7 +242,6 @@ class TestBuilder:
         with pytest.raises(TreeError):
             ManifestBuilder().add(Entry("l", "a", target="\ud800"))
 
-    @settings(derandomize=True, deadline=None, max_examples=300)
     @given(ENTRY)
     def test_a_line_and_an_entry_are_the_same(self, entry: Entry) -> None:
         one, two = ManifestBuilder(), ManifestBuilder()
@@ -348,7 +344,6 @@ def test_links_by_their_text(path: str, target: str) -> None:
     )
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
 @given(st.dictionaries(
     st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map("/".join),
     st.lists(st.sampled_from(["a", "b", "c", "..", "..", ".", ""]), min_size=1, max_size=6).map("/".join).filter(bool),
