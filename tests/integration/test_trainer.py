@@ -1,4 +1,4 @@
-"""The trainer as a user starts it: real TensorFlow, one process a training."""
+"""Trainings with the real TensorFlow, one process each."""
 
 import importlib.util
 import json
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from tests.conftest import require
 from tests.ml5 import Ml5
+from tests.nursery import Child
+from tests.workshop import until
 from trainer import checkpoint, data, export
 from trainer.generate import Reader
 
@@ -46,13 +48,7 @@ def run(folder: Path, *arguments: str, module: str = "trainer.train") -> subproc
 
 
 def run_words(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment(), capture_output=True, text=True, timeout=120
-    )
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+    return Child(folder, words).wait(200)
 
 
 def folder_with_text(folder: Path, text: str = TEXT) -> Path:
@@ -100,9 +96,11 @@ def tensorflow_is_here() -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which one training ran from start to end; what it said is in `said`."""
+    """A folder in which one training ran from start to end, as a user starts it; what it said is in `said`."""
     folder = folder_with_text(tmp_path_factory.mktemp("trained") / "work")
-    result = run(folder, "--data_dir=./data", *SMALL, "--total_time", "1")
+    words = [sys.executable, "-m", "trainer.train", "--data_dir=./data", *SMALL, "--total_time", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
     assert (result.returncode, result.stderr) == (0, "")
     (folder / "said").write_text(result.stdout)
     return folder
@@ -265,18 +263,12 @@ def test_a_training_that_is_stopped_and_killed_ends_as_one_that_was_not(tmp_path
     arguments = ["--data_dir=./data", *SMALL]
 
     def stop(number: signal.Signals) -> int:
-        process = subprocess.Popen(
-            [sys.executable, "-c", KILLED_AT, "-1", "nothing", "0", *arguments],
-            cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert process.stdout
-        for line in process.stdout:
-            if LINE.fullmatch(line.strip()):
-                process.send_signal(number)
-                break
-        rest = process.stdout.read().splitlines()
-        process.stdout.close()
-        assert process.wait(60) == 128 + number
+        child = Child(folder, ["-c", KILLED_AT, "-1", "nothing", "0", *arguments])
+        until(lambda: not child.alive or any(map(LINE.fullmatch, child.so_far().splitlines())), 120)
+        child.send_signal(number)
+        done = child.wait(100)
+        assert done.returncode == 128 + number, done.stderr
+        rest = done.stdout.splitlines()
         at = last_checkpoint(folder).step
         assert rest[-1] == f"stopped by {number.name} at step {at} of 400; the same command goes on from there"
         export.read_model(folder / "models")  # is there, and whole
