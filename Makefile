@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 BASE := $(VENV)/.ready-base
 READY := $(VENV)/.ready
 ARGS ?=
-# Processes that run tests. Two take two thirds of the time of one; tests of short times may fail beside each other.
-WORKERS ?= 0
+# Processes that run tests; 0: none but pytest's own, as a debugger needs it.
+WORKERS ?= 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(wildcard constraints.txt),-c constraints.txt)
 
 .PHONY: help demo test lint unit bench clean system
@@ -21,7 +21,7 @@ test: system lint ## lint, then every test; as root on Debian or Ubuntu it insta
 	@$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder $(ARGS)
 
 unit: $(READY) ## the tests that need nothing but Python
-	@$(BIN)/pytest tests/unit $(ARGS)
+	@$(BIN)/pytest tests/unit -n $(WORKERS) $(ARGS)
 
 lint: $(READY) ## ruff, mypy, who may import whom, and the agent's Python 3.8
 	@$(BIN)/ruff check .

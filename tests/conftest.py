@@ -32,15 +32,26 @@ HERE = Path(__file__).parent
 
 # What is quick and tells most comes first; tests/bench is run by `python -m tests.bench`, never by pytest.
 ORDER = ("unit", "contract", "lab", "integration", "e2e")
-# Files that share what takes long to make: hosts with Docker; a user's place, whose environment has TensorFlow.
-TOGETHER = {
-    **dict.fromkeys(("contract/test_engines.py", "lab/test_lab.py"), "lab"),
-    **dict.fromkeys(("integration/test_cuts.py", "integration/test_faults.py"), "lab"),
-    **{
-        f"e2e/test_{name}.py": "places"
-        for name in ("bad_input", "cli", "example_node", "lesson", "readme", "rhymes_page", "session", "upkeep")
-    },
-}
+# Files for one process: they share the image with TensorFlow.
+TOGETHER = {f"e2e/test_{name}.py": "image" for name in ("example_node", "lesson", "readme", "rhymes_page", "session")}
+# With several processes, these come right after the unit tests, so that none is left with a long one at the end.
+LONGEST = (
+    "e2e/test_lesson.py",
+    "e2e/test_session.py",
+    "e2e/test_readme.py",
+    "e2e/test_example_node.py",
+    "e2e/test_rhymes_page.py",
+    "integration/test_faults.py",
+    "e2e/test_browser.py",
+    "integration/test_trainer.py",
+    "e2e/test_bad_input.py",
+    "integration/test_faults_local.py",
+    "lab/test_lab.py",
+    "e2e/test_cli.py",
+    "integration/test_cuts.py",
+    "integration/test_trainer_model.py",
+    "e2e/test_upkeep.py",
+)
 collect_ignore = ["bench"]
 
 LAB = pytest.StashKey[Lab]()
@@ -184,12 +195,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _rank(item: pytest.Item) -> tuple[int, int]:
-    """With several processes, the groups of files come early, so that none is left with one of them at the end."""
+    """Where a test's file stands in the order of all files."""
     inside = item.path.is_relative_to(HERE)
     name = item.path.relative_to(HERE).as_posix() if inside else ""
-    place = ORDER.index(name.partition("/")[0]) if name.partition("/")[0] in ORDER else -1
-    early = name in TOGETHER and "PYTEST_XDIST_WORKER" in os.environ
-    return (0 if place < 1 else 1 if early else 2, place)
+    folder = ORDER.index(name.partition("/")[0]) if name.partition("/")[0] in ORDER else -1
+    if name in LONGEST and "PYTEST_XDIST_WORKER" in os.environ:
+        return 1, LONGEST.index(name)
+    return 0 if folder < 1 else 2, folder
 
 
 @pytest.hookimpl(optionalhook=True)

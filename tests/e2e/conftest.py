@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -105,9 +106,33 @@ def make_place(folder: Path, ssh_config: Path | None = None) -> Place:
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """The place whose home is kept for the session, so that the environment of `process` is built once."""
-    return make_place(tmp_path_factory.mktemp("e2e"))
+def tensorflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The environment of engine `process`, as the product builds it: once for all processes that run tests."""
+    together = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        together = together.parent
+    folder = together / "tensorflow"
+    with (together / "tensorflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "built").exists():
+            folder.mkdir()
+            builder = make_place(folder)
+            builder.run("machines", "add", "plain", "local", "--engine", "process")
+            done = builder.run("run", "-y", "-t", "plain", "python -c 'import tensorflow; print(\"built\")'")
+            assert done.stdout == "built\n" and "building the environment" in done.stderr
+            (folder / "built").touch()
+    (environment,) = (folder / "home" / "envs").glob("venv-*")
+    return environment
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, tensorflow: Path) -> Place:
+    """A place that is kept for the session, with the environment of engine `process`."""
+    place = make_place(tmp_path_factory.mktemp("e2e"))
+    environments = Path(place.env["REMOTERUN_HOME"], "envs")
+    environments.mkdir(parents=True)
+    (environments / tensorflow.name).symlink_to(tensorflow)
+    return place
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -100,23 +100,37 @@ def mbit_a_second(relay: Relay, streams: int, size: int) -> float:
     return streams * size * 8e-6 / (time.perf_counter() - begun)
 
 
+def at_best(measure: Callable[[], float], least: float, most: float) -> None:
+    """It never takes less than `least`; it takes `most` or less when nothing else keeps this machine busy, for which
+    there is a minute's time."""
+    deadline = time.monotonic() + 60
+    while True:
+        seconds = measure()
+        assert seconds > 0.99 * least
+        if seconds < most:
+            return
+        assert time.monotonic() < deadline, f"at best {most}, not {seconds}"
+
+
 def test_round_trips(relay: Relay) -> None:
     with dial(relay) as link:
         ping(link)
-        assert RTT * 0.99 < min(ping(link) for _ in range(5)) < RTT + 0.004
+        at_best(lambda: ping(link), RTT, RTT + 0.004)
 
 
 def test_connecting_takes_a_round_trip(relay: Relay) -> None:
-    begun = time.perf_counter()
-    with dial(relay) as link:
-        ping(link)
-        assert 2 * RTT * 0.99 < time.perf_counter() - begun < 2 * RTT + 0.008
+    def dial_and_ping() -> float:
+        begun = time.perf_counter()
+        with dial(relay) as link:
+            ping(link)
+            return time.perf_counter() - begun
+
+    at_best(dial_and_ping, 2 * RTT, 2 * RTT + 0.008)
 
 
 def test_window_and_rate(relay: Relay) -> None:
-    one, six = mbit_a_second(relay, 1, 5_000_000), mbit_a_second(relay, 6, 3_000_000)
-    assert 35 < one < 52  # 125 kB a round trip, after a slow start
-    assert 120 < six < 195  # 200 Mbit/s less the headers
+    at_best(lambda: 1 / mbit_a_second(relay, 1, 5_000_000), 1 / 52, 1 / 35)  # 125 kB a round trip, after a slow start
+    at_best(lambda: 1 / mbit_a_second(relay, 6, 3_000_000), 1 / 195, 1 / 120)  # 200 Mbit/s less the headers
 
 
 def test_everything_arrives_as_it_was(relay: Relay) -> None:
