@@ -170,7 +170,7 @@ class Browser:
     def tab(self, width: int = 1280, height: int = 800, **options: Any) -> Tab:
         """A new page with a profile of its own. `options` are those of Playwright's `new_context`."""
         context = self._browser.new_context(viewport={"width": width, "height": height}, **options)
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(90_000)
         tab = Tab(context.new_page())
         tab._listen()
         return tab

@@ -264,26 +264,12 @@ class LabHost:
         """Run a program inside, as root, on a file of this machine. Raises `LabError` when it fails."""
         run(self._enter("/root", "root", words, {}), stdin=stdin, timeout=600)
 
-    def load_image(self, archive: Path) -> None:
-        """Load what `docker save` wrote."""
-        with archive.open("rb") as stdin:
-            self.exec_on(["docker", "load", "--quiet"], stdin)
-
     def save_image(self, ref: str, archive: Path) -> None:
         """Write an image to a file, which appears whole."""
         new = archive.with_name(f".{archive.name}.{os.getpid()}")
         with new.open("wb") as stdout:
             run(self._enter("/root", "root", ["docker", "save", ref], {}), stdout=stdout, timeout=600)
         new.replace(archive)
-
-    def send_image(self, ref: str, target: LabHost) -> None:
-        """Copy an image to another host's Docker."""
-        words = self._enter("/root", "root", ["docker", "save", ref], {})
-        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as saving:
-            assert saving.stdout is not None
-            target.exec_on(["docker", "load", "--quiet"], saving.stdout)
-        if saving.returncode:
-            raise LabError(f"{self.name} can't save {ref}: {saving.returncode}")
 
     def docker_folder(self) -> Path:
         """Where this machine has the host's /var/lib/docker."""
@@ -307,10 +293,6 @@ class LabHost:
         self.path("/home/ballast").unlink(missing_ok=True)
 
     # --- cards ---
-
-    def set_gpus(self, gpus: Sequence[gpu.Gpu]) -> None:
-        """Change what `nvidia-smi` says of its cards."""
-        gpu.write_gpus(self._folder / "usr-local", gpus)
 
     def set_gpu_processes(self, processes: Sequence[gpu.GpuProcess]) -> None:
         """Change what `nvidia-smi` says of the processes on its cards."""

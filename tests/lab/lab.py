@@ -179,11 +179,6 @@ class Lab:
 
     # --- images ---
 
-    def share_image(self, source: LabHost, target: LabHost, ref: str) -> None:
-        """Copy an image from one host's Docker to another's, unless it is there already."""
-        if source.image_id(ref) != target.image_id(ref):
-            source.send_image(ref, target)
-
     def cache_image(self, host: LabHost, ref: str, key: str) -> None:
         """Keep an image of a host's Docker for this session and later ones: about 2 s, for which dockerd is stopped.
 
@@ -204,20 +199,6 @@ class Lab:
     def has_image(self, key: str) -> bool:
         """Whether `cache_image` kept an image under this key (and neither Docker nor the base image changed)."""
         return self._disks.find(*_disk_name(key)) is not None
-
-    def restore_image(self, host: LabHost, ref: str, key: str) -> bool:
-        """Load a kept image into the Docker of a host that runs; False if none was kept.
-
-        This takes as long as `docker save` and `docker load` do; a host made with `image=key` has it at once.
-        """
-        if not self.has_image(key):
-            return False
-        source = self.host("restore", image=key).up()
-        try:
-            self.share_image(source, host, ref)
-        finally:
-            self.discard(source)
-        return True
 
     def forget_image(self, key: str) -> None:
         """Undo `cache_image`."""

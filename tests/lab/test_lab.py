@@ -162,8 +162,8 @@ class TestPower:
         state = "docker inspect --format '{{.State.Status}} {{.State.ExitCode}}' worker"
         assert lab.ssh(host_a, f"cat file; {state}; docker rm worker").stdout == "kept\nexited 255\nworker\n"
 
-    def test_ten_power_cuts(self, lab: Lab, host_b: LabHost) -> None:
-        for _ in range(10):
+    def test_power_cuts_in_a_row(self, lab: Lab, host_b: LabHost) -> None:
+        for _ in range(3):
             host_b.down()
             host_b.up()
             assert lab.ssh(host_b, "docker ps", timeout=10).returncode == 0
@@ -180,9 +180,9 @@ class TestDockerd:
 
     def test_live_restore(self, lab: Lab, new_host: NewHost) -> None:
         host = new_host(live_restore=True)
-        lab.ssh(host, f"docker run -d --name worker {BASE_IMAGE} sh -c 'sleep 1; exit 7'", check=True)
+        lab.ssh(host, f"docker run -d --name worker {BASE_IMAGE} sh -c 'sleep 2.71; exit 7'", check=True)
         host.stop_dockerd()
-        time.sleep(1)
+        until(lambda: not any("sleep 2.71" in each.command for each in host.processes()), 30, "the container ends")
         host.start_dockerd()
         state = "docker inspect --format '{{.State.Status}} {{.State.ExitCode}}' worker"
         until(
@@ -192,28 +192,19 @@ class TestDockerd:
             lambda: lab.ssh(host, state).stdout,
         )
 
-    def test_image_of_another_host(self, lab: Lab, host_a: LabHost, host_b: LabHost) -> None:
-        dockerfile = f"FROM {BASE_IMAGE}\nRUN echo built > /built\n"
-        host_a.exec(["docker", "build", "-q", "-t", "built:1", "-"], input=dockerfile, check=True)
-        assert host_b.image_id("built:1") is None
-        lab.share_image(host_a, host_b, "built:1")
-        assert lab.ssh(host_b, "docker run --rm built:1 cat /built").stdout == "built\n"
-
     def test_kept_image(self, lab: Lab, new_host: NewHost) -> None:
         source, key = new_host(), "test-of-the-lab@1"
         source.exec(["docker", "build", "-q", "-t", "kept:1", "-"], input=f"FROM {BASE_IMAGE}\nRUN echo kept > /kept\n")
         lab.forget_image(key)
-        assert not lab.restore_image(source, "kept:1", key)
+        assert not lab.has_image(key)
         with pytest.raises(LabError, match="no image was kept"):
             new_host(image=key)
         lab.cache_image(source, "kept:1", key)
         try:
             assert lab.has_image(key)
             assert not lab.has_image("test-of-the-lab@2")
-            made_with_it, running = new_host(image=key), new_host()
-            assert running.image_id("kept:1") is None
-            assert lab.restore_image(running, "kept:1", key)
-            for host in (source, made_with_it, running):
+            made_with_it = new_host(image=key)
+            for host in (source, made_with_it):
                 assert lab.ssh(host, "docker run --rm kept:1 cat /kept").stdout == "kept\n"
                 assert host.image_id("kept:1") == source.image_id("kept:1")
             made_with_it.exec(["docker", "image", "rm", "--force", "kept:1", BASE_IMAGE], check=True)
