@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -115,10 +116,11 @@ def tensorflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (together / "tensorflow.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "built").exists():
+            shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             builder = make_place(folder)
             builder.run("machines", "add", "plain", "local", "--engine", "process")
-            done = builder.run("run", "-y", "-t", "plain", "python -c 'import tensorflow; print(\"built\")'")
+            done = builder.run("run", "-y", "-t", "plain", "python -c 'import trainer; print(\"built\")'")
             assert done.stdout == "built\n" and "building the environment" in done.stderr
             (folder / "built").touch()
     (environment,) = (folder / "home" / "envs").glob("venv-*")
@@ -181,12 +183,13 @@ def second_host(lab: Lab, prepared_host: LabHost, image_key: str) -> LabHost:
 def prepared_docker(
     local_docker: LocalDocker, prepared_host: LabHost, tmp_path_factory: pytest.TempPathFactory
 ) -> LocalDocker:
-    """This machine's Docker, with that image too."""
+    """This machine's Docker, with that image too; what another session brought there is still there."""
     reference = bundled_image(BASE_IMAGE, "cpu")
-    archive = tmp_path_factory.mktemp("image") / "image.tar"
-    prepared_host.save_image(reference, archive)
-    subprocess.run(["docker", "load", "-q", "-i", str(archive)], check=True, stdout=subprocess.DEVNULL)
-    archive.unlink()
+    if local_docker.image_id(reference) != prepared_host.image_id(reference):
+        archive = tmp_path_factory.mktemp("image") / "image.tar"
+        prepared_host.save_image(reference, archive)
+        local_docker.load_image(archive)
+        archive.unlink()
     return local_docker
 
 
