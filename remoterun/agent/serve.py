@@ -78,7 +78,6 @@ def hello(home: Home) -> Hello:
         boot=boot_id(),
         time=time.time(),
         pid=os.getpid(),
-        room=home.room(),
     )
 
 

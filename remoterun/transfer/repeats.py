@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 
 from remoterun.agent.shared.tree import Entry
-from remoterun.transfer.landing import Landed, NewFile
+from remoterun.transfer.landing import Landed, Temporary
 
 WORTH = 4096
 """Bytes from which on it pays."""
@@ -47,13 +48,16 @@ def _copy(entry: Entry, first: Entry, landed: Landed) -> bool:
     except OSError:
         return False
     try:
+        hashed, left = hashlib.sha256(), entry.size
         folder, name = landed.place(entry)
-        with NewFile(folder, entry.executable) as file:
-            while file.size < entry.size and (data := os.read(source, min(PIECE, entry.size - file.size))):
-                file.write(data)
-            if file.digest != entry.digest:
+        with Temporary(folder, entry.executable) as temporary:
+            while left and (data := os.read(source, min(PIECE, left))):
+                hashed.update(data)
+                temporary.write(data)
+                left -= len(data)
+            if left or hashed.hexdigest() != entry.digest:
                 return False
-            file.keep(name, sync=False)
+            temporary.rename(name)
     finally:
         os.close(source)
     landed.came(entry.size, there=entry.size)

@@ -19,7 +19,7 @@ from ..shared.tree import is_digest, show
 from ..store import parts
 from ..store.errors import HomeError
 from ..store.home import Home
-from ..store.incoming import BlobReceiver
+from ..store.incoming import Landing
 from ..store.outgoing import Shipping
 from ..store.patching import Patch
 from . import Call, Handler, read_body
@@ -45,12 +45,12 @@ def codecs_of_home(call: Call, _: api.Nothing) -> api.Codecs:
 
 
 def put(call: Call, _: api.Nothing) -> api.Count:
-    with BlobReceiver(call.home, call.delivery.lease, call.delivery.seen) as receiver:
+    with Landing(call.home, call.delivery.lease, call.delivery.seen) as landing:
         for frame in call.stream:
-            receiver.take(frame)
+            landing.take(frame)
             call.delivery.put_in_place()
-        receiver.end()
-        return api.Count(receiver.count)
+        landing.end()
+        return api.Count(landing.count)
 
 
 def patch(call: Call, asked: api.PatchBlob) -> api.Nothing:
@@ -81,7 +81,6 @@ def begun(call: Call, asked: api.Beginnings) -> api.Begun:
         dict(_fitting((key, [list(part) for part in ranges]) for key, ranges in found.items() if ranges)),
         [file for file, _ in _fitting((file, file.path) for file in large)],
         sorted(home.blobs.sizes_among(set(asked.sizes))) if asked.sizes else [],
-        home.room(),
     )
 
 

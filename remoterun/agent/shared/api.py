@@ -20,7 +20,6 @@ from __future__ import annotations
 from typing import Any, Dict, Generic, List, NamedTuple, Optional, Type, TypeVar
 
 from .states import RunEvent, RunStatus
-from .tree import LARGEST
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -45,8 +44,7 @@ class Nothing(NamedTuple):
 
 
 class Hello(NamedTuple):
-    """What a home says before it is asked. `time` in seconds since 1970 by its clock; `boot` names this boot of it;
-    `room`: bytes that may arrive."""
+    """What a home says before it is asked. `time` in seconds since 1970 by its clock; `boot` names this boot of it."""
 
     protocol: int
     home_id: str
@@ -57,7 +55,6 @@ class Hello(NamedTuple):
     boot: str = ""
     time: float = 0.0
     pid: int = 0
-    room: int = LARGEST
 
 
 # -- blobs
@@ -88,14 +85,12 @@ class LargeFile(NamedTuple):
 
 class Begun(NamedTuple):
     """What is here of large blobs that a cut transfer left, by their keys: `partial`, bytes from the start on, or
-    `parts`, [offset, length] of each; the `large` files of the upload; and those of the sizes that a blob here has.
-    `room`: bytes that may still arrive."""
+    `parts`, [offset, length] of each; the `large` files of the upload; and those of the sizes that a blob here has."""
 
     partial: Dict[str, int]
     parts: Dict[str, List[List[int]]]
     large: List[LargeFile]
     sizes: List[int]
-    room: int
 
 
 class PatchBlob(NamedTuple):

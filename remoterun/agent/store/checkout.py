@@ -9,8 +9,7 @@ import os
 from typing import Any, Dict, Iterator, Mapping, Set
 
 from ..shared.files import DISK_FULL, private_copy, read_bytes
-from ..shared.paths import SafeFolder, TreeError, show
-from ..shared.tree import Entry, Manifest
+from ..shared.tree import Entry, Landing, Manifest, TreeError, show
 from .blobs import Blobs
 from .errors import HomeError, disk_full
 
@@ -43,7 +42,7 @@ class Checkout:
             try:
                 os.makedirs(self.target, 0o755, exist_ok=True)
                 self._folder = stack.enter_context(_opened(self._blobs.folder))
-                self._landing = stack.enter_context(SafeFolder(self.target))
+                self._landing = stack.enter_context(Landing(self.target))
             except OSError as error:
                 self._say_if_full(error)
                 raise

@@ -1,0 +1,43 @@
+"""The documents: what they point to is there, and the picture of the code fits two screens."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ARCHITECTURE = (ROOT / "remoterun" / "ARCHITECTURE.md").read_text()
+ELSEWHERE = ("providers/", "io/", "damaged/", "out/", "tests/", "docker/", "trainer/", "train.py")
+"""What ARCHITECTURE names that is no file of remoterun/."""
+
+
+def documents() -> list[str]:
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True)
+    return listed.stdout.split() or [str(path.relative_to(ROOT)) for path in ROOT.glob("*.md")]
+
+
+@pytest.mark.parametrize("name", documents())
+def test_what_a_document_links_to_is_there(name: str) -> None:
+    text = (ROOT / name).read_text()
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        if "://" not in target:
+            assert (ROOT / name).parent.joinpath(target).exists(), target
+
+
+def test_architecture_fits_two_screens() -> None:
+    lines = ARCHITECTURE.splitlines()
+    assert len(lines) <= 130
+    assert max(map(len, lines)) <= 120
+
+
+def test_every_file_that_architecture_names_is_there() -> None:
+    files = [str(path) for path in (ROOT / "remoterun", *(ROOT / "remoterun").rglob("*"), *ROOT.glob("*.md"))]
+    named = set(re.findall(r"[A-Za-z_][\w./]*(?:\.py|\.md|/)(?![\w/])", ARCHITECTURE))
+    assert len(named) > 40
+    for name in named:
+        if "NOUN" not in name and not name.startswith(ELSEWHERE):
+            assert any(file.endswith("/" + name.rstrip("/")) for file in files), name
