@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import TYPE_CHECKING
 
 from remoterun.cli import render
@@ -27,16 +26,9 @@ def _confirm_host_key(key: UnknownHostKey) -> bool:
 
 
 def _ask_passphrase(key_file: str) -> str | None:
-    return _ask_secret(f"Passphrase of the key {key_file}: ")
+    return render.ask_secret(f"Passphrase of the key {key_file}: ")
 
 
 def _ask_password(prompt: str) -> str | None:
     """Asks for a password, or for whatever else the host wants; the prompt is the host's own, with its colon."""
-    return _ask_secret(f"{render.clean(prompt)} ")
-
-
-def _ask_secret(prompt: str) -> str | None:
-    try:
-        return getpass.getpass(prompt) or None
-    except EOFError:
-        return None
+    return render.ask_secret(f"{prompt} ")

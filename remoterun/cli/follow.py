@@ -32,7 +32,7 @@ def follow(
     try:
         for item in items:
             if isinstance(item, LogBytes):
-                render.out_bytes(stamp.apply(item) if stamp else item.data)
+                steps.output(stamp.apply(item) if stamp else item.data)
             elif isinstance(item, StateChange):
                 run = item.run
                 if from_start or not item.past or run.final:
@@ -67,14 +67,14 @@ def _show_state(change: StateChange, steps: render.Steps) -> bool:
             text = change.event.get(field)
             if text and field == "evidence":
                 for part in str(text).splitlines():
-                    render.line(f"    {render.clean(part)}")
+                    render.line(f"    {part}")
             elif text:
                 render.hint(str(text))
         return True
     if change.state is RunState.RUNNING:
         steps.clear()
         place = f" {CAPABILITIES[run.engine].place}" if run.engine in CAPABILITIES else ""
-        render.line(f"{render.paint('✓', '32')} Running on {run.machine.name}{place}; ^C leaves it running")
+        render.line(render.DONE, f"Running on {run.machine.name}{place}; ^C leaves it running")
     elif change.state in _STEPS:
         steps.at(_STEPS[change.state])
     return False

@@ -85,7 +85,8 @@ def _dispatch(words: list[str]) -> int:
         return int(end.exit_code)
     except _parser_error() as error:
         if type(error).__name__ == "NoArgsIsHelpError":
-            render.out(error.format_message())
+            for text in error.format_message().splitlines():
+                render.out(text)
             return 2
         render.usage(error, words)
         return 2

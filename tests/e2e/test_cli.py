@@ -181,6 +181,19 @@ def test_dry_run_shows_and_does_nothing(data: Place) -> None:
     assert data.json("ps") == []
 
 
+def test_a_dry_run_never_writes_to_the_terminal(data: Place, tmp_path: Path) -> None:
+    """The branch, the folder and the words that were typed are shown, and not obeyed."""
+    evil = "a\x9b31m\u202eb"
+    folder = tmp_path / f"f{ESCAPE}[2J{evil}"
+    folder.mkdir()
+    git = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org"]
+    for words in (["init", "-q", "-b", evil], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run([*git, *words], cwd=folder, env=data.env, check=True)
+    shown = data.run("run", "--dry-run", "--pip", f"p{ESCAPE}[2J{evil}", f"echo {evil}", cwd=folder).stdout
+    assert "\x9b" not in shown and ESCAPE not in shown and "\u202e" not in shown
+    assert shown.count(r"\x9b31m") == 4, shown
+
+
 def test_copies_meet_what_is_there(data: Place, tmp_path: Path) -> None:
     (tmp_path / "plain.txt").write_text("mine")
     refused = data.run("cp", "uploads/odd", str(tmp_path), status=2)
@@ -327,6 +340,18 @@ class TestRuns:
             done = in_shell(ready, "remoterun run -y -t plain echo first 2>&1")
             lines = done.stdout.splitlines()
             assert lines.index("first") > next(i for i, line in enumerate(lines) if "Running on plain" in line)
+
+    def test_a_last_line_without_its_end_stays_on_the_terminal(self, ready: Place) -> None:
+        """What we say next begins a new line; without a terminal not a byte is added."""
+        terminal = ready.spawn(*RUN, "printf abc")
+        terminal.expect(r"\^C leaves it running\r\n")
+        assert ended(terminal) == 0
+        assert re.match(r"abc\r\n", terminal.before), terminal.before
+        terminal = ready.spawn("logs", "last")
+        assert ended(terminal) == 0
+        assert re.search(r"(^|\n)abc\r\n.*complete", terminal.before), terminal.before
+        done = ready.run("logs", "last")
+        assert done.stdout == "abc" and "\n\n" not in done.stderr
 
     def test_what_others_wrote_is_not_obeyed(self, ready: Place) -> None:
         command = f"echo '{ESCAPE}[31mred{ESCAPE}[0m'; exit 3"

@@ -235,7 +235,7 @@ def _ask_about_untracked(source: Source, places: list[str], yes: bool) -> None:
 def _show_plan(client: Client, request: RunRequest, source: Source | None, machine: str | None) -> None:
     type_ = client.machines.get(machine)
     mounts = [_mount_plan(client, mount) for mount in request.mounts]
-    render.out(f"command    {render.clean(request.command)}")
+    render.out(f"command    {request.command}")
     render.out(f"machine    {type_.name} ({type_.host or 'this machine'}), engine {type_.engine}, {type_.gpus} GPUs")
     if source is not None:
         where = f"{source.root}" + (f", starting in {source.workdir}" if source.workdir else "")

@@ -1,4 +1,7 @@
-"""All that is printed. stdout is data; stderr is talk. Colours, bars and spinners only on a terminal."""
+"""All that is printed. stdout is data; stderr is talk. Colours, bars and spinners only on a terminal.
+
+`out`, `line` and `table` clean what they are given, so that no text from elsewhere reaches a terminal as a command.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,23 @@ from remoterun.cli.render.listings import checks, machines, manifest, run_resour
 from remoterun.cli.render.pages import page, page_shown
 from remoterun.cli.render.runs import detached, ending, run_info, runs_table, state_text
 from remoterun.cli.render.steps import Steps
-from remoterun.cli.render.talk import ask, ask_text, error, fault, hint, line, usage, warning
-from remoterun.cli.render.terminal import clean, paint, person_there
+from remoterun.cli.render.talk import ask, ask_secret, ask_text, choose, error, fault, hint, line, usage, warning
+from remoterun.cli.render.terminal import DONE, clean, person_there
 from remoterun.cli.render.transfers import added, fetched, not_finished, uploaded
 from remoterun.cli.render.upkeep import checked, collected, usage_table
-from remoterun.cli.render.words import files, name, size, word
+from remoterun.cli.render.words import files, inside, name, size, word
 
 __all__ = [
-    "added",
+    "DONE",
     "ReaderGone",
+    "added",
     "Steps",
     "ask",
+    "ask_secret",
     "ask_text",
     "checked",
     "checks",
+    "choose",
     "clean",
     "collected",
     "detached",
@@ -32,6 +38,7 @@ __all__ = [
     "files",
     "finish",
     "hint",
+    "inside",
     "line",
     "machines",
     "manifest",
@@ -42,7 +49,6 @@ __all__ = [
     "out_json",
     "page",
     "page_shown",
-    "paint",
     "person_there",
     "progress",
     "run_info",

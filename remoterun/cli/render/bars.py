@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun.cli.interrupt import interrupts_held
 from remoterun.cli.render.talk import line
-from remoterun.cli.render.terminal import lively
+from remoterun.cli.render.terminal import cursor, lively
 from remoterun.cli.render.words import duration, files, size
 from remoterun.transfer import Progress
 
@@ -113,6 +113,7 @@ class _Display:
                 console=Console(stderr=True),
                 transient=True,
             )
+            cursor.begin_line()
             with interrupts_held():
                 self._task = bars.add_task(state.phase, total=state.bytes_total, details="")
                 bars.start()

@@ -1,4 +1,4 @@
-"""Data, on stdout: lines, JSON, bytes, tables; and what happens when nobody reads it."""
+"""Data, on stdout: lines, JSON, bytes; and what happens when nobody reads it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from remoterun.cli.render.terminal import clean, columns, paint, shortened, terminal_width
+from remoterun.cli.render.terminal import Text, cursor, shown
 from remoterun.errors import RemoterunError
 
 
@@ -17,48 +17,28 @@ class ReaderGone(Exception):
     """Nobody reads stdout any more: `remoterun logs 16 | head`."""
 
 
-def out(text: str) -> None:
-    """One line of data."""
-    with _writing():
-        print(text)
+def out(*parts: Text) -> None:
+    """One line of data, its parts with a space between them."""
+    _write(" ".join(shown(part, sys.stdout) for part in parts))
 
 
 def out_json(value: Any) -> None:
-    out(json.dumps(value, indent=2))
+    _write(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
 
 
 def out_bytes(data: bytes) -> None:
-    """Bytes of data, at once."""
+    """Bytes of a command, at once and as they are."""
     with _writing():
         sys.stdout.flush()
         view = memoryview(data)
         while view:
             view = view[os.write(1, view) :]
+    cursor.wrote(data)
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), colours: Any = None) -> None:
-    """A table: aligned; the last column may be cut to the terminal's width, never elsewhere."""
-    if not rows:
-        return
-    width = terminal_width(sys.stdout)
-    cells = [list(heads), *[[clean(text) for text in row] for row in rows]]
-    widths = [max(columns(row[column]) for row in cells) for column in range(len(heads))]
-    room = width - sum(widths[:-1]) - 2 * (len(heads) - 1) if width else None
-    for number, row in enumerate(cells):
-        parts = []
-        for column, text in enumerate(row):
-            last = column == len(row) - 1
-            if last and room is not None:
-                text = shortened(text, max(room, 10))
-            space = " " * (widths[column] - columns(text))
-            padded = space + text if column in right else text if last else text + space
-            if number == 0:
-                padded = paint(padded, "1", sys.stdout)
-            elif colours is not None:
-                code = colours(number - 1, column)
-                padded = paint(padded, code, sys.stdout) if code else padded
-            parts.append(padded)
-        out("  ".join(parts).rstrip())
+def _write(line: str) -> None:
+    with _writing():
+        print(line)
 
 
 def finish() -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from remoterun.agent.shared.api import Tree
 from remoterun.agent.shared.states import FINAL
-from remoterun.cli.render.data import out, out_json, table
+from remoterun.cli.render.data import out, out_json
 from remoterun.cli.render.runs import state_text
+from remoterun.cli.render.table import Column, table
 from remoterun.cli.render.talk import line
-from remoterun.cli.render.terminal import clean, paint
+from remoterun.cli.render.terminal import DONE, FAILED, NOT_NEEDED
 from remoterun.cli.render.words import ago, files, name, size
 from remoterun.model import Run, Upload
 
@@ -20,9 +20,15 @@ def uploads(found: Sequence[Upload], as_json: bool) -> None:
     if as_json:
         out_json([upload.record() for upload in found])
     elif found:
-        table(
-            ["UPLOAD", "VERSION", "SIZE", "FILES", "WHEN", "MACHINE"], [_upload_row(upload) for upload in found], (2,)
-        )
+        heads = [
+            Column("UPLOAD", least=16),
+            Column("VERSION"),
+            Column("SIZE", right=True),
+            Column("FILES", drop=1),
+            Column("WHEN", drop=2),
+            Column("MACHINE", least=10, drop=3),
+        ]
+        table(heads, [_upload_row(upload) for upload in found])
     else:
         line("There is no upload yet. Make one: remoterun upload PATH --name NAME")
 
@@ -48,7 +54,8 @@ def run_resources(runs: Sequence[Run], as_json: bool) -> None:
         kept = f"{files(saved.get('files', 0))}, {size(saved.get('size', 0))}" if run.final else "in work"
         rows.append([f"runs/{run.number}", state_text(run), kept, run.command])
     if rows:
-        table(["RESOURCE", "STATE", "OUTPUTS", "COMMAND"], rows)
+        heads = [Column("RESOURCE"), Column("STATE", least=11), Column("OUTPUTS", drop=1), Column("COMMAND", least=14)]
+        table(heads, rows)
     else:
         line('There is no run with files yet. Start one: remoterun run "echo hello > file"')
 
@@ -94,7 +101,13 @@ def machines(found: Sequence[Any], default: str, aliases: Sequence[str], as_json
         ]
         for machine in found
     ]
-    table(["  MACHINE", "HOST", "ENGINE", "GPUS"], rows, (3,))
+    heads = [
+        Column("  MACHINE", least=12),
+        Column("HOST", least=12),
+        Column("ENGINE", drop=1),
+        Column("GPUS", right=True, drop=2),
+    ]
+    table(heads, rows)
     others = [alias for alias in aliases if alias not in {machine.name for machine in found}]
     if others:
         line(f"also, from your ssh configuration: {', '.join(others[:12])}")
@@ -109,14 +122,8 @@ def checks(machine: Any, found: Sequence[dict[str, Any]], as_json: bool) -> None
     width = max(len(check["name"]) for check in found)
     for check in found:
         ok = check["ok"]
-        mark = (
-            paint("✓", "32", sys.stdout)
-            if ok
-            else paint("–", "2", sys.stdout)
-            if ok is None
-            else paint("✗", "31", sys.stdout)
-        )
-        out(f"{mark} {check['name']:<{width}}  {clean(check['detail'])}".rstrip())
+        mark = DONE if ok else NOT_NEEDED if ok is None else FAILED
+        out(mark, f"{check['name']:<{width}}  {check['detail']}".rstrip())
         if ok is False and check.get("fix"):
             for number, part in enumerate(str(check["fix"]).splitlines()):
                 out(f"  {'':<{width}}  {'fix: ' if number == 0 else '     '}{part}")

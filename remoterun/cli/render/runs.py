@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from remoterun.agent.shared.states import RunState
-from remoterun.cli.render.data import out, table
+from remoterun.cli.render.data import out
+from remoterun.cli.render.table import Column, table
 from remoterun.cli.render.talk import line
-from remoterun.cli.render.terminal import clean, paint, shortened
+from remoterun.cli.render.terminal import DONE, FAILED, Text, paint, shortened
 from remoterun.cli.render.words import ago, duration, files, moment, size
 from remoterun.model import Run
 
@@ -29,16 +30,25 @@ _COLOURS = {
 def runs_table(runs: Sequence[Run], verbose: bool) -> None:
     rows = []
     for run in runs:
-        row = [str(run.number), state_text(run), run.machine.name, _times(run)]
+        state, colour = state_text(run), _COLOURS.get(run.state)
+        row: list[Text] = [str(run.number), paint(state, colour) if colour else state, run.machine.name, _times(run)]
         if verbose:
-            row += [run.engine or "", ", ".join(run.labels), (run.description or "")[:40]]
+            row += [run.engine or "", ", ".join(run.labels), run.description or ""]
         rows.append([*row, run.command])
-    heads = ["RUN", "STATE", "MACHINE", "WHEN"] + (["ENGINE", "LABELS", "DESCRIPTION"] if verbose else []) + ["COMMAND"]
-
-    def colours(row: int, column: int) -> str | None:
-        return _COLOURS.get(runs[row].state) if column == 1 else None
-
-    table(heads, rows, right=(0,), colours=colours)
+    more = [
+        Column("ENGINE", drop=1),
+        Column("LABELS", least=10, drop=2),
+        Column("DESCRIPTION", least=14, drop=3),
+    ]
+    heads = [
+        Column("RUN", right=True),
+        Column("STATE", least=11),
+        Column("MACHINE", least=10, drop=5),
+        Column("WHEN", least=14, drop=4),
+        *(more if verbose else []),
+        Column("COMMAND", least=16),
+    ]
+    table(heads, rows)
 
 
 def state_text(run: Run) -> str:
@@ -58,7 +68,7 @@ def _times(run: Run) -> str:
     if run.started is not None:
         return f"for {duration(time.time() - run.started)}"
     if run.note is not None and not run.final:
-        return f"{ago(run.created)}, {shortened(clean(run.note), NOTE)}"
+        return f"{ago(run.created)}, {shortened(run.note, NOTE)}"
     return ago(run.created)
 
 
@@ -66,11 +76,11 @@ def ending(run: Run) -> None:
     """How a run ended, in one line or two, and what to do with what it left."""
     lasted = f" after {duration(run.ended - run.started)}" if run.ended and run.started else ""
     status = f", exit status {run.code}" if run.code is not None else ""
-    mark = paint("✓", "32") if run.state is RunState.COMPLETE else paint("✗", "31")
+    mark = DONE if run.state is RunState.COMPLETE else FAILED
     why = "" if run.state is RunState.COMPLETE or run.words is None else f": {run.words}"
-    line(f"{mark} run {run.number} {run.state.value}{lasted}{status}{why}")
+    line(mark, f"run {run.number} {run.state.value}{lasted}{status}{why}")
     if run.message:
-        line(f"  {clean(run.message)}")
+        line(f"  {run.message}")
     if run.outputs and run.outputs.get("files"):
         saved = f"{files(run.outputs['files'])} saved ({size(run.outputs['size'])})"
         line(f"  {saved}: remoterun ls runs/{run.number} · remoterun cp runs/{run.number}")
@@ -129,6 +139,6 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
     for head, text in rows:
         if text:
             first, *rest = str(text).split("\n")
-            out(f"{head:<14}{clean(first)}")
+            out(f"{head:<14}{first}")
             for part in rest:
-                out(f"{'':<14}{clean(part)}")
+                out(f"{'':<14}{part}")

@@ -7,8 +7,19 @@ import time
 from typing import Any
 
 from remoterun.cli.interrupt import interrupts_held
+from remoterun.cli.render.data import out_bytes
 from remoterun.cli.render.talk import line
-from remoterun.cli.render.terminal import clean, coloured, columns, lively, paint, shortened, terminal_width
+from remoterun.cli.render.terminal import (
+    DONE,
+    coloured,
+    columns,
+    cursor,
+    lively,
+    paint,
+    plain,
+    shortened,
+    terminal_width,
+)
 from remoterun.cli.render.words import duration
 
 CLOCK_AFTER = 3.0
@@ -35,13 +46,18 @@ class Steps:
 
     def detail(self, text: str) -> None:
         """What this step is doing; shown on a terminal only."""
-        self._detail = clean(text)
+        self._detail = plain(text)
+
+    def output(self, data: bytes) -> None:
+        """Bytes of the command, which no spinner may erase."""
+        self._halt()
+        out_bytes(data)
 
     def say(self, text: str) -> None:
         """A line that stays."""
         spinning = self._status is not None
         self._halt()
-        line(f"  {clean(text)}")
+        line(f"  {text}")
         if spinning:
             self._spin()
 
@@ -49,7 +65,7 @@ class Steps:
         """End the step; on a terminal a line with the time it took stays."""
         if self._status is not None:
             self._halt()
-            line(f"{paint('✓', '32')} {self._text} {paint(duration(time.monotonic() - self._since), '2')}")
+            line(DONE, self._text, paint(duration(time.monotonic() - self._since), "2"))
         self._text = ""
 
     def abandon(self) -> None:
@@ -69,6 +85,7 @@ class Steps:
     def _spin(self) -> None:
         from rich.console import Console
 
+        cursor.begin_line()
         console = Console(stderr=True, highlight=False, no_color=not coloured(sys.stderr))
         with interrupts_held():  # rich, interrupted in these, loses count of its displays, or leaves no cursor
             self._status = console.status(self)

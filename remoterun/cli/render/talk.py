@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from remoterun.cli.render.terminal import clean, paint
+from remoterun.cli.render.terminal import Text, clean, cursor, paint, shown
 from remoterun.errors import RemoterunError
 
 
-def line(text: str) -> None:
-    """One line of talk."""
+def line(*parts: Text) -> None:
+    """One line of talk, its parts with a space between them. `line("")` ends the line that `^C` stands in."""
+    newline = cursor.begin_line()
+    if newline and parts == ("",):
+        return
     with contextlib.suppress(BrokenPipeError):
-        print(text, file=sys.stderr, flush=True)
+        print(" ".join(shown(part, sys.stderr) for part in parts), file=sys.stderr, flush=True)
 
 
 def warning(text: str) -> None:
-    line(f"{paint('warning:', '33')} {clean(text)}")
+    line(paint("warning:", "33"), text)
 
 
 def error(problem: RemoterunError) -> None:
     """An error of ours: one line, its evidence, its hint."""
-    line(f"{paint('error:', '31;1')} {clean(problem.message)}")
+    line(paint("error:", "31;1"), problem.message)
     if problem.evidence:
         for text in problem.evidence.splitlines():
-            line(f"  {paint(clean(text), '2')}")
+            line(" ", paint(text, "2"))
     hint(problem.hint)
 
 
 def fault(problem: BaseException) -> None:
     """An error that nobody raised on purpose."""
-    line(f"{paint('error:', '31;1')} remoterun has a fault: {type(problem).__name__}: {clean(str(problem))}")
+    line(paint("error:", "31;1"), f"remoterun has a fault: {type(problem).__name__}: {problem}")
     hint("REMOTERUN_DEBUG=1 before the command shows where")
 
 
@@ -41,7 +45,7 @@ def hint(text: str | None) -> None:
     if text:
         line("")
         for number, part in enumerate(text.splitlines()):
-            line(f"{paint('hint:', '36') if number == 0 else '     '} {clean(part)}")
+            line(paint("hint:", "36") if number == 0 else "     ", part)
 
 
 def usage(problem: Any, words: Sequence[str]) -> None:
@@ -53,10 +57,10 @@ def usage(problem: Any, words: Sequence[str]) -> None:
             message, meant = message[: found.start()], found[1].replace("'", "`")
     message = re.sub(r"'([^']*)'", r"`\1`", message.rstrip("."))
     message = re.sub(r"^(No such option: )(.*)", r"\1`\2`", message)
-    message = re.sub(r": Input should be a valid (\w+).*", r": it is no \1", message)
+    message = re.sub(r": Input should be a valid (\w+).*", r": it is not a valid \1", message)
     message = re.sub(r": Input should be", r": it should be", message)
     message = re.sub(r"^Got unexpected extra argument\(?s?\)? \((.*)\)$", r"too many arguments: `\1`", message)
-    line(f"{paint('error:', '31;1')} {clean(message[:1].lower() + message[1:])}")
+    line(paint("error:", "31;1"), message[:1].lower() + message[1:])
     context = getattr(problem, "ctx", None)
     command = " ".join(["remoterun", *(word for word in words[:1] if not word.startswith("-"))])
     manual = f"{context.command_path if context is not None else command} --help"
@@ -68,12 +72,18 @@ def usage(problem: Any, words: Sequence[str]) -> None:
 
 
 def ask(question: str, default: bool) -> bool:
-    """Ask a person; Enter means `default`."""
-    choices = "[Y/n]" if default else "[y/N]"
+    """Ask a person yes or no; Enter means `default`."""
+    return choose(question, "yn", "y" if default else "n") == "y"
+
+
+def choose(question: str, letters: str, default: str) -> str:
+    """Ask a person for one of `letters`, or the word that it begins: y(es), n(o), q(uit). Enter means `default`."""
+    choices = "/".join(letter.upper() if letter == default else letter for letter in letters)
+    words = {"y": "yes", "n": "no", "q": "quit"}
     while True:
-        word = _answer(f"{question} {choices} ").lower()
-        if word in ("", "y", "yes", "n", "no"):
-            return default if not word else word[0] == "y"
+        word = _answer(f"{question} [{choices}] ").lower() or default
+        if any(word in (letter, words[letter]) for letter in letters):
+            return word[0]
 
 
 def ask_text(question: str, default: str) -> str:
@@ -81,9 +91,19 @@ def ask_text(question: str, default: str) -> str:
     return _answer(f"{question} [{default}] ") or default
 
 
+def ask_secret(prompt: str) -> str | None:
+    """Ask a person for a word that is not shown; None for nothing."""
+    cursor.begin_line()
+    try:
+        return getpass.getpass(clean(prompt)) or None
+    except EOFError:
+        return None
+
+
 def _answer(prompt: str) -> str:
     """What a person types; the end of stdin is as good as ^C."""
-    sys.stderr.write(prompt)
+    cursor.begin_line()
+    sys.stderr.write(clean(prompt))
     sys.stderr.flush()
     answer = sys.stdin.readline()
     if not answer:

@@ -1,12 +1,60 @@
-"""What a terminal is, and how text fits it: colours, columns, and nothing that it would obey."""
+"""What a terminal is, and how text is made ready for it: colours, columns, and nothing that it would obey."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import unicodedata
+from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Styled:
+    """Text in a colour; `code` as terminals number them. It becomes an escape sequence only on its way out."""
+
+    text: str
+    code: str
+
+
+Text = str | Styled
+"""What `line`, `out` and `table` take. A `str` holds no style: what a terminal would obey in it is made visible."""
+
+
+def paint(text: str, code: str) -> Styled:
+    return Styled(text, code)
+
+
+DONE, FAILED, NOT_NEEDED = paint("✓", "32"), paint("✗", "31"), paint("–", "2")
+
+
+def shown(text: Text, stream: Any) -> str:
+    """`text` as it is written to `stream`: the one place where an escape sequence is made."""
+    if isinstance(text, str):
+        return clean(text)
+    return f"\x1b[{text.code}m{clean(text.text)}\x1b[0m" if coloured(stream) else clean(text.text)
+
+
+def plain(text: Text) -> str:
+    """`text` without its style, cleaned: what its columns are counted by."""
+    return clean(text if isinstance(text, str) else text.text)
+
+
+def clean(text: str) -> str:
+    """`text` as one line that does nothing to a terminal: what can't be seen is escaped.
+
+    That is every control character (C0, DEL, C1), every character that changes the direction of text or has no width,
+    and half a surrogate pair. Names, commands, a host's answers and logs' tails come from elsewhere.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _visible(char) for char in text)
+
+
+def _visible(char: str) -> str:
+    return {"\n": "⏎ ", "\t": "    "}.get(char) or char.encode("unicode_escape").decode()
 
 
 def is_terminal(stream: Any) -> bool:
@@ -34,23 +82,8 @@ def coloured(stream: Any) -> bool:
     return lively(stream)
 
 
-def paint(text: str, code: str, stream: Any = None) -> str:
-    return f"\x1b[{code}m{text}\x1b[0m" if coloured(stream or sys.stderr) else text
-
-
-def clean(text: str) -> str:
-    """`text` as one line that does nothing to a terminal: what can't be seen is escaped. Names, commands and logs'
-    tails come from elsewhere."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _seen(char) for char in text)
-
-
-def _seen(char: str) -> str:
-    return {"\n": "⏎ ", "\t": "    "}.get(char) or char.encode("unicode_escape").decode()
-
-
 def terminal_width(stream: Any) -> int | None:
+    """Columns of the terminal; None where `stream` is not a terminal, or does not tell."""
     if not is_terminal(stream):
         return None
     with contextlib.suppress(OSError, ValueError):
@@ -73,3 +106,42 @@ def shortened(text: str, room: int) -> str:
     while columns(text) > room - 1:
         text = text[: len(text) - max((columns(text) - room) // 2, 1)]
     return text + "…"
+
+
+class Cursor:
+    """Whether the cursor stands at the start of an empty line, by the bytes of a command that were written.
+
+    A command may end without a newline; where stdout and stderr are one terminal, what we say next would be glued to
+    its last line, and a spinner would erase it.
+    """
+
+    _ESCAPE = re.compile(rb"\x1b(\[[0-?]*[ -/]*[@-~]?|\][^\x07\x1b]*(\x07|\x1b\\)?|[ -/]*[0-~]?)")
+    _ERASED = re.compile(rb".*(\r\x1b\[[02]?K|\x1b\[2K\r)")
+    _LONGEST = 4096
+
+    def __init__(self) -> None:
+        self._tail = b""
+
+    def wrote(self, data: bytes) -> None:
+        """`data`, of a command, has been written to stdout."""
+        _, newline, last = data.rpartition(b"\n")
+        self._tail = last[-self._LONGEST :] if newline else (self._tail + last)[-self._LONGEST :]
+
+    @property
+    def at_start(self) -> bool:
+        seen = self._ESCAPE.sub(b"", self._ERASED.sub(b"", self._tail))
+        before, _, last = seen.rpartition(b"\r")
+        return not last and not before.rpartition(b"\r")[2].strip(b" ")
+
+    def begin_line(self) -> bool:
+        """Go to the start of a line, if it is not there; whether that took a newline. Only where both are terminals:
+        anywhere else the command's bytes stay as they are."""
+        midway = not self.at_start and is_terminal(sys.stdout) and is_terminal(sys.stderr)
+        self._tail = b""
+        if midway:
+            with contextlib.suppress(BrokenPipeError):
+                print(file=sys.stderr, flush=True)
+        return midway
+
+
+cursor = Cursor()

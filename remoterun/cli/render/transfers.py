@@ -6,7 +6,7 @@ from typing import Any
 
 from remoterun.cli.render.data import out, out_json
 from remoterun.cli.render.talk import line, warning
-from remoterun.cli.render.terminal import paint
+from remoterun.cli.render.terminal import DONE
 from remoterun.cli.render.words import files, size
 
 
@@ -74,7 +74,7 @@ def fetched(result: Any, as_json: bool = False) -> None:
         out_json({**record, "unchanged": result.unchanged, "kept": kept, "damaged": sorted(result.damaged)})
         return
     already = f", {size(result.there)} of it here already" if result.there else ""
-    line(f"{paint('✓', '32')} Copied {files(result.files)} ({size(result.size)}{already})")
+    line(DONE, f"Copied {files(result.files)} ({size(result.size)}{already})")
     if result.skipped:
         line(f"  Kept {files(len(result.skipped))} that existed")
     if result.unchanged:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-from remoterun.cli.render.data import out, out_json, table
+from remoterun.cli.render.data import out, out_json
+from remoterun.cli.render.table import Column, table
 from remoterun.cli.render.talk import hint, line
-from remoterun.cli.render.terminal import clean, paint
+from remoterun.cli.render.terminal import DONE, FAILED
 from remoterun.cli.render.words import ago, files, name, size, word
 from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
 
@@ -23,29 +23,29 @@ def checked(done: Checked, repaired: bool, as_json: bool) -> None:
         _damage(damage, repaired)
     content = f"{_count(done.blobs, 'blob')}, {size(done.size)}"
     if not done.damage:
-        line(f"{paint('✓', '32')} {done.machine} is sound: {content}")
+        line(DONE, f"{done.machine} is sound: {content}")
         return
     left = sum(not damage.mended for damage in done.damage)
     mended = len(done.damage) - left
     if mended:
-        line(f"{paint('✓', '32')} {mended} of {_count(len(done.damage), 'damage')} mended; {content} on {done.machine}")
+        line(DONE, f"{mended} of {_count(len(done.damage), 'damage')} mended; {content} on {done.machine}")
     if done.more:
-        line(f"{paint('✗', '31')} {done.more} more were not looked into")
+        line(FAILED, f"{done.more} more were not looked into")
         hint(f"remoterun check {word(done.machine)}")
     if left:
-        line(f"{paint('✗', '31')} {_count(left, 'damage')} remain{'s' if left == 1 else ''} on {done.machine}")
+        line(FAILED, f"{_count(left, 'damage')} remain{'s' if left == 1 else ''} on {done.machine}")
         hint(_way_out(done, repaired))
 
 
 def _damage(damage: Damage, repaired: bool) -> None:
     what = f"{damage.what} {damage.digest[:12]}".strip() + (f", {size(damage.size)}" if damage.size else "")
     if damage.mended:
-        mark = paint("✓", "32", sys.stdout)
+        mark = DONE
         became = damage.mended if damage.mended.startswith("nothing ") else f"mended from {damage.mended}"
     else:
-        mark = paint("✗", "31", sys.stdout)
+        mark = FAILED
         became = ": ".join(part for part in ("not mended" if repaired else "", damage.why) if part)
-    out(f"{mark} {damage.problem}: {what}{'; ' if became else ''}{clean(became)}")
+    out(mark, f"{damage.problem}: {what}{'; ' if became else ''}{became}")
     for place in damage.places[:_SHOWN]:
         out(f"    {_place(place)}")
     more = max(len(damage.places) - _SHOWN, 0) + damage.more
@@ -84,17 +84,23 @@ def collected(done: Collected, as_json: bool) -> None:
         out_json(done.record())
         return
     rows = [[_KINDS[part.kind], str(part.count), size(part.size), _items(part)] for part in done.parts]
-    table(["WHAT", "COUNT", "WOULD FREE" if done.dry_run else "FREED", "WHICH"], rows, (1, 2))
+    heads = [
+        Column("WHAT"),
+        Column("COUNT", right=True, drop=2),
+        Column("WOULD FREE" if done.dry_run else "FREED", right=True),
+        Column("WHICH", least=12, drop=1),
+    ]
+    table(heads, rows)
     for part in done.kept:
         line(f"kept: {_KINDS[part.kind]}, {size(part.size)}: {part.why}")
     free = f"{size(done.free)} are free there"
     if not done.parts:
-        line(f"{paint('✓', '32')} There is nothing to free on {done.machine}; {free}")
+        line(DONE, f"There is nothing to free on {done.machine}; {free}")
     elif done.dry_run:
         line(f"{size(done.freed)} would be freed on {done.machine}; {free}")
         line("  the same command without --dry-run frees it")
     else:
-        line(f"{paint('✓', '32')} Freed {size(done.freed)} on {done.machine}; {free}")
+        line(DONE, f"Freed {size(done.freed)} on {done.machine}; {free}")
 
 
 _KINDS = {
@@ -133,8 +139,14 @@ def usage_table(found: Usage, as_json: bool) -> None:
         f"{_count(shared['count'], 'blob')}, {size(shared['bytes'])}, shared by several; " if shared["count"] else ""
     )
     free = f"{several}{size(found.free)} of {size(found.disk)} are free on its disk"
-    table(["USED BY", "SIZE", "ALONE", "WHAT"], [*rows, ["total", size(found.total), "", free]], (1, 2))
-    line(f"{clean(found.home)} on {found.machine}")
+    heads = [
+        Column("USED BY", least=16),
+        Column("SIZE", right=True),
+        Column("ALONE", right=True),
+        Column("WHAT", least=12, drop=1),
+    ]
+    table(heads, [*rows, ["total", size(found.total), "", ""]])
+    line(f"{found.home} on {found.machine}: {free}")
     if any(use.kind == "unreferenced" for use in uses):
         line(f"  remoterun gc {word(found.machine)}   frees what nothing refers to")
 

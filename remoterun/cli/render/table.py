@@ -1,0 +1,78 @@
+"""Tables, on stdout: aligned, and on a terminal no wider than that."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from remoterun.cli.render.data import out
+from remoterun.cli.render.terminal import Styled, Text, columns, paint, plain, shortened, terminal_width
+
+_GAP = 2
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table, and what may happen to it where the terminal is too narrow."""
+
+    head: str
+    right: bool = False
+    least: int | None = None
+    """The width to which it may be cut; None: it is never cut."""
+    drop: int = 0
+    """Columns are left out in this order, 1 first; 0: never."""
+
+
+def table(heads: Sequence[Column], rows: Sequence[Sequence[Text]]) -> None:
+    """A line for the heads and one for each row; nothing without a row. Nothing is cut where stdout is no terminal."""
+    if not rows:
+        return
+    lines: list[Sequence[Text]] = [[paint(column.head, "1") for column in heads], *rows]
+    natural = [max(columns(plain(line[index])) for line in lines) for index in range(len(heads))]
+    widths = fitted(heads, natural, terminal_width(sys.stdout))
+    for line in lines:
+        cells = [
+            _cell(text, width, column.right)
+            for text, width, column in zip(line, widths, heads, strict=True)
+            if width is not None
+        ]
+        while cells and not plain(cells[-1]).strip():
+            cells.pop()
+        if cells and isinstance(cells[-1], str):
+            cells[-1] = cells[-1].rstrip()
+        out(*[part for cell in cells for part in (cell, "")][:-1])
+
+
+def fitted(heads: Sequence[Column], natural: Sequence[int], room: int | None) -> list[int | None]:
+    """The width of each column in `room` columns of a terminal; None for one that is left out.
+
+    Columns are left out until the others can be cut to what is left; then those that stand first get most.
+    """
+    if room is None:
+        return list(natural)
+    least = [
+        width if head.least is None else min(width, head.least) for head, width in zip(heads, natural, strict=True)
+    ]
+    kept = list(range(len(heads)))
+    while _total(least, kept) > room and any(heads[index].drop for index in kept):
+        kept.remove(min((index for index in kept if heads[index].drop), key=lambda index: heads[index].drop))
+    spare = max(room - _total(least, kept), 0)
+    widths: list[int | None] = [None] * len(heads)
+    for index in kept:
+        more = min(natural[index] - least[index], spare)
+        spare -= more
+        widths[index] = least[index] + more
+    return widths
+
+
+def _total(widths: Sequence[int], kept: Sequence[int]) -> int:
+    return sum(widths[index] for index in kept) + _GAP * (len(kept) - 1)
+
+
+def _cell(text: Text, width: int, right: bool) -> Text:
+    """`text` in exactly `width` columns, in its colour."""
+    cut = shortened(plain(text), width)
+    space = " " * (width - columns(cut))
+    padded = space + cut if right else cut + space
+    return Styled(padded, text.code) if isinstance(text, Styled) else padded

@@ -1,0 +1,222 @@
+"""What reaches a terminal: nothing that it would obey, tables no wider than it is, and no line glued to a command's."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remoterun.agent.shared.states import RunState
+from remoterun.cli import render
+from remoterun.cli.follow import follow
+from remoterun.cli.render.table import Column, fitted
+from remoterun.cli.render.terminal import Cursor
+from remoterun.client import Client, Note, StateChange
+from remoterun.config import Config
+from remoterun.errors import RemoterunError
+from remoterun.model import MachineType, Run, Upload
+from remoterun.upkeep import Checked, Collected, Damage, Part, Usage, Use
+
+EVIL = "\x1b[2J\x9b31m\x07\x7f\x85\u202e\u2066\u200b\r\n\ud800x"
+"""Clears the screen, colours by the one-character CSI of C1, rings, turns the direction of text, goes back."""
+COLOUR = re.compile(r"\x1b\[[\d;]+m")
+MACHINE = MachineType(EVIL, host=EVIL, engine=EVIL)
+RUN = Run(1, EVIL, MACHINE, RunState.RUNNING, EVIL, 1.0, engine=EVIL, description=EVIL, labels=(EVIL,), message=EVIL)
+ENDED = replace(RUN, state=RunState.FAILED, outputs={"files": 1, "size": 1})
+PLACES = ({"upload": EVIL, "path": EVIL, "version": EVIL}, {"run": None, "key": EVIL, "path": EVIL, "part": EVIL})
+DAMAGE = Damage(EVIL, EVIL, EVIL, 5, PLACES, 0, "", EVIL)
+DETAILS: dict[str, Any] = {
+    "folder": EVIL,
+    "spec": {
+        "workdir": EVIL,
+        "mounts": [{"typed": EVIL, "path": EVIL, "resource": {"version": EVIL}}],
+        "asked_env": [EVIL],
+        "git": {"commit": EVIL, "branch": EVIL, "remote": EVIL},
+        "environment": dict.fromkeys(("image", "requirements"), EVIL) | dict.fromkeys(("apt", "pip"), [EVIL]),
+    },
+}
+CHECKS = [{"name": EVIL, "ok": ok, "detail": EVIL, "fix": f"{EVIL}\n{EVIL}"} for ok in (True, False, None)]
+USES = [Use(kind, EVIL, 5, 5, None, about) for kind, about in {
+    "upload": {"versions": [{"files": 1, "size": 1}]}, "run": {"state": EVIL, "log": 3},
+    "environment": {"used": 1.0}, "leased": {"count": 1},
+}.items()]  # fmt: skip
+PARTS = (
+    Part("versions", 1, 5, ({"upload": EVIL, "version": EVIL},), EVIL),
+    Part("environments", 1, 5, ({"name": EVIL}, {"path": EVIL}), EVIL),
+)
+
+WAYS: dict[str, Callable[[bool], None]] = {
+    "check": lambda json: render.checked(Checked(EVIL, 1, 5, (DAMAGE, replace(DAMAGE, mended=EVIL)), 3), True, json),
+    "gc": lambda json: render.collected(Collected(EVIL, False, 5, 5, PARTS, PARTS), json),
+    "df": lambda json: render.usage_table(
+        Usage(EVIL, EVIL, 5, 5, 5, {"shared": {"count": 1, "bytes": 1}}, tuple(USES)), json
+    ),
+    "doctor": lambda json: render.checks(MACHINE, CHECKS, json),
+    "ps": lambda json: render.runs_table([RUN, ENDED], verbose=True),
+    "info": lambda json: render.run_info(ENDED, DETAILS),
+    "ending": lambda json: render.ending(ENDED),
+    "uploads": lambda json: render.uploads([Upload(EVIL, 1, "", 3, 3, 1.0, EVIL, EVIL)], json),
+    "runs": lambda json: render.run_resources([RUN, ENDED], json),
+    "machines": lambda json: render.machines([MACHINE], EVIL, [EVIL], json),
+    "error": lambda json: render.error(RemoterunError(EVIL, evidence=f"{EVIL}\n{EVIL}", hint=EVIL)),
+    "warning": lambda json: render.warning(EVIL),
+    "fault": lambda json: render.fault(ValueError(EVIL)),
+    "line": lambda json: render.line(EVIL),
+    "out": lambda json: render.out(EVIL),
+}  # fmt: skip
+
+
+def obeyed(text: str) -> list[str]:
+    """What a terminal would obey in it, apart from colours of ours and the ends of lines."""
+    return [char for char in COLOUR.sub("", text) if char != "\n" and not char.isprintable()]
+
+
+@pytest.mark.parametrize("coloured", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_terminal_obeys_nobody_but_us(
+    way: str, coloured: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each field that another machine, a repository or a name of a file fills."""
+    monkeypatch.setenv("CLICOLOR_FORCE" if coloured else "NO_COLOR", "1")
+    for as_json in (False, True):
+        WAYS[way](as_json)
+        captured = capsys.readouterr()
+        said = captured.out + captured.err
+        assert r"\x1b[2J" in said or r"\u001b[2J" in said
+        assert obeyed(said) == [] and (coloured or "\x1b" not in said)
+        assert "31m" not in COLOUR.findall(said), "no colour but ours"
+
+
+def test_a_terminal_obeys_no_event_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    event = {"evidence": f"{EVIL}\n{EVIL}", "hint": EVIL, "engine": EVIL}
+    with Client(Config(tmp_path)) as client:
+        client.registry.add_run("k" * 26, MachineType("evil"), "evil", "true", 1.0)
+        items = [
+            StateChange(RunState.RUNNING, event, RUN),
+            *(Note(kind, EVIL) for kind in ("build", "lost", "back", "note")),
+            StateChange(RunState.FAILED, event, ENDED),
+        ]
+        follow(client, RUN, items, from_start=True)
+    captured = capsys.readouterr()
+    assert obeyed(captured.out + captured.err) == [] and captured.err.count(r"\x1b[2J") >= 8
+
+
+def test_what_is_asked_is_cleaned(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [b"what\n", b"\n", b"Q\n"]
+    read, write = os.pipe()
+    os.write(write, b"".join(answers))
+    os.close(write)
+    with os.fdopen(read) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert render.ask(f"{EVIL}?", default=True) is True
+        assert render.choose(f"{EVIL}?", "ynq", "y") == "q"
+    said = capsys.readouterr().err
+    assert said.count("[Y/n] ") == 2 and "[Y/n/q] " in said and obeyed(said) == []
+
+
+def test_json_is_exact(capsys: pytest.CaptureFixture[str]) -> None:
+    render.out_json({"x": EVIL})
+    said = capsys.readouterr().out
+    assert json.loads(said) == {"x": EVIL} and obeyed(said) == []
+
+
+# -- tables
+
+HEADS = [
+    Column("RUN", right=True),
+    Column("STATE", least=8),
+    Column("MACHINE", drop=2),
+    Column("WHEN", least=6, drop=1),
+    Column("COMMAND", least=10),
+]
+NATURAL = [3, 12, 10, 20, 100]
+
+
+@pytest.mark.parametrize(
+    ("room", "widths"),
+    [
+        (None, NATURAL),
+        (200, NATURAL),
+        (80, [3, 12, 10, 20, 27]),
+        (60, [3, 12, 10, 17, 10]),
+        (45, [3, 8, 10, 6, 10]),
+        (44, [3, 12, 10, None, 13]),
+        (37, [3, 8, 10, None, 10]),
+        (30, [3, 12, None, None, 11]),
+        (5, [3, 8, None, None, 10]),
+    ],
+)
+def test_a_table_fits_its_terminal(room: int | None, widths: list[int | None]) -> None:
+    """Columns are cut first, then left out; without a terminal everything is whole."""
+    assert fitted(HEADS, NATURAL, room) == widths
+
+
+@pytest.mark.parametrize("width", [40, 80])
+@pytest.mark.parametrize("way", ["ps", "ps -v", "uploads", "runs", "machines", "df", "gc"])
+def test_tables_fit_narrow_terminals(
+    way: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr("remoterun.cli.render.table.terminal_width", lambda stream: width)
+    machine = MachineType("a-machine-in-the-cellar", host="somebody@gpu-box.example.org")
+    run = Run(123, "k", machine, RunState.INTERRUPTED, "python -m trainer.train --data_dir=./data --rnn_size=256", 1.0)
+    run = replace(run, engine="docker", description="The first song of the second night", labels=("night", "verse"))
+    run = replace(run, started=2.0, ended=10000.0, outputs={"files": 12, "size": 1234567})
+    match way:
+        case "ps" | "ps -v":
+            render.runs_table([run], verbose=way == "ps -v")
+        case "uploads":
+            found = Upload("the-collected-works-of-shakespeare", 12, "", 123456, 1234, 1e9, machine.name, "home")
+            render.uploads([found], False)
+        case "runs":
+            render.run_resources([run], False)
+        case "machines":
+            render.machines([machine], "", [], False)
+        case "df":
+            about = {"state": "complete", "outputs": 10_000_000, "work": 20_000_000, "log": 3000}
+            render.usage_table(
+                Usage("m", "/h", 5, 5, 5, {"shared": {"count": 0}}, (Use("run", "k", 5, 5, 7, about),)), False
+            )
+        case "gc":
+            part = Part("environments", 3, 1_000_000, ({"name": "venv-" + "0" * 40},))
+            render.collected(Collected("m", True, 5, 5, (part,), ()), False)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) >= 2 and max(map(len, lines)) <= width, lines
+
+
+# -- the cursor
+
+
+@pytest.mark.parametrize(
+    ("written", "at_start"),
+    [
+        ([], True),
+        ([b"abc\n"], True),
+        ([b"abc"], False),
+        ([b"abc", b"def\n"], True),
+        ([b"abc\n", b"def"], False),
+        ([b"abc", b""], False),
+        ([b"\xc3"], False),
+        ([b"red\n\x1b[0m"], True),
+        ([b"red\n\x1b", b"[0m"], True),
+        ([b"title\n\x1b]0;x\x07"], True),
+        ([b"\x1b[31mred"], False),
+        ([b" 10%\r 20%"], False),
+        ([b"\r 10%\r"], False),
+        ([b" 10%\r    \r"], True),
+        ([b" 10%", b"\r\x1b[K"], True),
+        ([b" 10%\x1b[2K\r"], True),
+        ([b"x" * 10000], False),
+    ],
+)  # fmt: skip
+def test_where_the_cursor_stands_after_a_command(written: list[bytes], at_start: bool) -> None:
+    cursor = Cursor()
+    for data in written:
+        cursor.wrote(data)
+    assert cursor.at_start is at_start
