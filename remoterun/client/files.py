@@ -16,7 +16,7 @@ from remoterun.session import Session
 from remoterun.transfer import Conflict, Fetched, Progress
 
 if TYPE_CHECKING:
-    from remoterun.model_page import Model, Page
+    from remoterun.model_page import Page, PageModel
 
 
 class Files:
@@ -74,7 +74,7 @@ class Files:
             model = pages.local_model(Path(source))
         return pages.Page(model, pages.libraries(self._connections.config.home, note), port)
 
-    def _fetch_model(self, resource: Resource, progress: Progress) -> Model:
+    def _fetch_model(self, resource: Resource, progress: Progress) -> PageModel:
         from remoterun import model_page as pages
 
         session, where = self._locate(resource)

@@ -3,11 +3,11 @@
 files.py        the page itself, of this installation
 models.py       which files make a model that ml5.js can load, and where one is
 libraries.py    ml5.js, p5 and the page's typeface, brought by npm once and kept in the home
-server.py       what answers on 127.0.0.1: those files, and nothing else
+server.py       what answers on 127.0.0.1, to those who have its address: those files, and nothing else
 """
 
 from remoterun.model_page.libraries import libraries
-from remoterun.model_page.models import Model, find, local_model, refresh
+from remoterun.model_page.models import PageModel, find, local_model, refresh
 from remoterun.model_page.server import Page
 
-__all__ = ["Model", "Page", "find", "libraries", "local_model", "refresh"]
+__all__ = ["Page", "PageModel", "find", "libraries", "local_model", "refresh"]

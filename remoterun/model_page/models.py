@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import posixpath
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from remoterun.agent.shared.tree import show
 from remoterun.errors import NotFound, TransferError, UsageError
@@ -16,10 +19,12 @@ MANIFEST, VOCABULARY, SETTINGS = "manifest.json", "vocab.json", "settings.json"
 _SMALL = frozenset({MANIFEST, VOCABULARY, SETTINGS})
 _DEPTH = 3
 _TRIES = 4
+_LARGEST_LIST = 16 << 20
+"""Bytes of a manifest or of settings that are read."""
 
 
 @dataclass(frozen=True)
-class Model:
+class PageModel:
     """A folder with a model. `name` is what the page calls it: the resource's path, or a local folder's own name;
     `live` tells that its run goes on, and `step` how far the training was, if the model says."""
 
@@ -49,7 +54,7 @@ def find(paths: Iterable[str], shown: str, again: str, there: Iterable[str] | No
         raise UsageError(f"`{show(shown)}` holds {len(found)} models", hint=choices)
     for folder in sorted(folders):
         place = posixpath.join(shown, folder).rstrip("/")
-        raise NotFound(f"`{show(place)}` holds half a model: {MANIFEST}, and no {VOCABULARY}", hint=again)
+        raise NotFound(f"`{show(place)}` holds half a model: {MANIFEST} without {VOCABULARY}", hint=again)
     if there is None:
         there = {first + slash for first, slash, _ in (path.partition("/") for path in listed)}
     first = sorted(there)
@@ -61,23 +66,45 @@ def find(paths: Iterable[str], shown: str, again: str, there: Iterable[str] | No
     )
 
 
-def wanted(folder: Path) -> frozenset[str]:
-    """The names of the files that make up the model in `folder`, by its manifest. Raises `UsageError`."""
-    place = folder / MANIFEST
+def open_file(folder: Path, name: str) -> BinaryIO:
+    """The file `name` of `folder`, to be read. Raises `OSError` unless it is a regular file: a symbolic link may lead
+    to what is nobody's business, and a pipe would be waited for."""
+    parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        value = json.loads(place.read_bytes())
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, f"{show(name)} is a symbolic link")
+        raise
+    finally:
+        os.close(parent)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f"{show(name)} is not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def _read(folder: Path, name: str) -> bytes:
+    with open_file(folder, name) as file:
+        return file.read(_LARGEST_LIST)
+
+
+def wanted(folder: Path) -> frozenset[str]:
+    """The names of the files that make up the model in `folder`, by its manifest. Raises `UsageError`, `OSError`."""
+    try:
+        value = json.loads(_read(folder, MANIFEST))
         names = {str(entry["filename"]) for entry in value.values()}
         if not names or any(not name or name.startswith(".") or "/" in name for name in names):
             raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UsageError(
-            f"`{show(str(place))}` lists no weights: this is no model for ml5.js",
+            f"`{show(str(folder / MANIFEST))}` lists no weights: this is not a model for ml5.js",
             hint="`python -m trainer.train` writes one into models/",
         )
     return frozenset(names | _SMALL)
 
 
-def refresh(name: str, folder: Path, fetch: Callable[[frozenset[str]], None], *, live: bool = False) -> Model:
+def refresh(name: str, folder: Path, fetch: Callable[[frozenset[str]], None], *, live: bool = False) -> PageModel:
     """Bring `folder` up to date: `fetch` copies files of these names into it, those that are there.
 
     A training replaces its manifest after the files that this names, and keeps the files of the one before; so a model
@@ -87,10 +114,10 @@ def refresh(name: str, folder: Path, fetch: Callable[[frozenset[str]], None], *,
         fetch(_SMALL)
         names = wanted(folder)
         fetch(names - _SMALL)
-        if all((folder / file).is_file() for file in names - _SMALL):
+        if all(_size(folder, file) is not None for file in names - _SMALL):
             break
     else:
-        lost = next(file for file in sorted(names - _SMALL) if not (folder / file).is_file())
+        lost = next(file for file in sorted(names - _SMALL) if _size(folder, file) is None)
         raise TransferError(f"the model of {name} is not whole: {show(lost)} is missing", hint="repeat the command")
     for path in folder.iterdir():
         if path.name not in names and not path.is_dir():
@@ -98,14 +125,14 @@ def refresh(name: str, folder: Path, fetch: Callable[[frozenset[str]], None], *,
     return read_model(name, folder, live=live)
 
 
-def read_model(name: str, folder: Path, *, live: bool = False) -> Model:
-    """The model in `folder`. Raises `UsageError`."""
-    sizes = [(folder / file).stat().st_size for file in wanted(folder) if (folder / file).is_file()]
+def read_model(name: str, folder: Path, *, live: bool = False) -> PageModel:
+    """The model in `folder`. Raises `UsageError`, `OSError`."""
+    sizes = [size for file in wanted(folder) if (size := _size(folder, file)) is not None]
     step = _settings(folder).get("step")
-    return Model(name, folder, len(sizes), sum(sizes), live, step if isinstance(step, int) else None)
+    return PageModel(name, folder, len(sizes), sum(sizes), live, step if isinstance(step, int) else None)
 
 
-def local_model(path: Path) -> Model:
+def local_model(path: Path) -> PageModel:
     """The model in a folder of this machine, or in the one folder below it that holds one; it stays where it is.
 
     Raises `NotFound`, `UsageError`.
@@ -131,6 +158,15 @@ def local_model(path: Path) -> Model:
         raise UsageError(f"`{shown}` can't be read: {error.strerror}")
 
 
+def _size(folder: Path, name: str) -> int | None:
+    """Bytes of a regular file; None if there is none of that name."""
+    try:
+        status = os.lstat(folder / name)
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
 def _holds(outer: str, inner: str) -> bool:
     return outer != inner and (outer == "" or inner.startswith(outer + "/"))
 
@@ -138,7 +174,7 @@ def _holds(outer: str, inner: str) -> bool:
 def _settings(folder: Path) -> dict[str, Any]:
     """What the trainer says of its model; {} for a model that another one made."""
     try:
-        value = json.loads((folder / SETTINGS).read_bytes())
-    except (OSError, ValueError):
+        value = json.loads(_read(folder, SETTINGS))
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

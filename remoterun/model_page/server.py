@@ -1,20 +1,26 @@
-"""What answers on 127.0.0.1: the page, its libraries and one model, each by its exact name, and nothing else."""
+"""What answers on 127.0.0.1: the page, its libraries and one model, each by its exact name, and nothing else.
+
+Every user of this machine can reach the port. So all of it stands below a random word, which is in the address that
+`remoterun open` prints; a request without it gets nothing.
+"""
 
 from __future__ import annotations
 
+import hmac
 import os
+import posixpath
+import secrets
 import socketserver
-import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, unquote, urlsplit
 
 from remoterun.agent.shared.tree import show
 from remoterun.errors import UsageError
 from remoterun.model_page.files import PAGE, page_file
 from remoterun.model_page.libraries import FILES
-from remoterun.model_page.models import Model, wanted
+from remoterun.model_page.models import PageModel, open_file, wanted
 
 ADDRESS = "127.0.0.1"
 _NAMES = (ADDRESS, "localhost", "[::1]")
@@ -36,17 +42,17 @@ class Page:
     `port` 0 takes a free one. Raises `UsageError` when the port can't be had.
     """
 
-    def __init__(self, model: Model, libraries: Path, port: int = 0) -> None:
+    def __init__(self, model: PageModel, libraries: Path, port: int = 0) -> None:
         self.model = model
+        self._token = secrets.token_urlsafe(16)
         self._prefix = _prefix(model.name)
         fixed = {"/" + name: page_file(name) for name in PAGE}
-        fixed["/"] = fixed["/index.html"]
         fixed.update({"/node_modules/" + name: libraries / name for name in FILES})
         self._fixed = fixed
         try:
             self._server = _Server(port, self)
         except (OSError, OverflowError) as error:
-            why = getattr(error, "strerror", None) or "it is no port"
+            why = getattr(error, "strerror", None) or "a port is a number from 0 to 65535"
             raise UsageError(f"port {port} can't be had: {why}", hint="leave --port out: a free one is taken")
         self._serving = False
 
@@ -58,8 +64,8 @@ class Page:
 
     @property
     def address(self) -> str:
-        """Where the page is, with its model."""
-        return f"http://{ADDRESS}:{self.port}/?model={quote(self._prefix[1:-1], safe='/')}"
+        """Where the page is, with its token and its model."""
+        return f"http://{ADDRESS}:{self.port}/{self._token}/?model={quote(self._prefix[1:-1], safe='/')}"
 
     @property
     def port(self) -> int:
@@ -77,17 +83,23 @@ class Page:
             self._server.shutdown()
         self._server.server_close()
 
-    def find(self, path: str) -> Path | None:
-        """The file that a decoded path of an address names. Only whole names count: there is no way to climb."""
+    def below_token(self, path: str) -> str | None:
+        """What stands after the token in a decoded path of an address; None for a path without it."""
+        token, slash, rest = path.removeprefix("/").partition("/")
+        known = hmac.compare_digest(token.encode(errors="replace"), self._token.encode())
+        return slash + rest if known else None
+
+    def open(self, path: str) -> BinaryIO:
+        """The file that `path`, below the token, names. Only whole names count: there is no way to climb.
+
+        Raises `OSError` when there is none, `UsageError` when the model's manifest no longer is one.
+        """
         if path in self._fixed:
-            return self._fixed[path]
-        if path.startswith(self._prefix):
-            name = path[len(self._prefix) :]
-            try:
-                return self.model.folder / name if name in wanted(self.model.folder) else None
-            except (OSError, UsageError):  # of a local folder, that somebody changes
-                return None
-        return None
+            return open(self._fixed[path], "rb")
+        name = path.removeprefix(self._prefix)
+        if name == path or name not in wanted(self.model.folder):
+            raise FileNotFoundError
+        return open_file(self.model.folder, name)
 
     def lasting(self, path: str) -> bool:
         """Whether what stands there never changes."""
@@ -111,8 +123,7 @@ class _Server(ThreadingHTTPServer):
         socketserver.TCPServer.server_bind(self)  # HTTPServer's asks the name server who we are, which can take long
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), OSError):  # a reader that has gone is none
-            super().handle_error(request, client_address)
+        """A request that fails, such as one whose reader has gone, is no concern of the terminal's."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -136,25 +147,32 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._meant_here():
             self._say(421, "this page answers to 127.0.0.1 and localhost only\n")
             return
-        path = unquote(urlsplit(self.path).path)
-        found = self.server.page.find(path)
         try:
-            if found is None:
-                raise FileNotFoundError
-            with open(found, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                self.send_response(200)
-                self.send_header("Content-Type", _TYPES.get(found.suffix, "application/octet-stream"))
-                lasting = self.server.page.lasting(path)
-                self._end_headers(size, "max-age=3600" if lasting else "no-store")
-                while body and size and (piece := file.read(min(size, 1 << 18))):
-                    self.wfile.write(piece)
-                    size -= len(piece)
-        except (FileNotFoundError, IsADirectoryError, PermissionError):
+            path = self.server.page.below_token(unquote(urlsplit(self.path).path))
+        except ValueError:
+            self._say(400, "this is not an address\n")
+            return
+        if path is None:
+            self._say(403, "the whole address is needed that `remoterun open` printed\n")
+            return
+        path = "/index.html" if path == "/" else path
+        try:
+            file = self.server.page.open(path)
+        except (OSError, UsageError):  # somebody may change a folder of this machine meanwhile
             self._say(404, f"there is no {show(path)}\n")
+            return
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            self.send_response(200)
+            self.send_header("Content-Type", _TYPES.get(posixpath.splitext(path)[1], "application/octet-stream"))
+            self._end_headers(size, "max-age=3600" if self.server.page.lasting(path) else "no-store")
+            while body and size and (piece := file.read(min(size, 1 << 18))):
+                self.wfile.write(piece)
+                size -= len(piece)
 
     def _meant_here(self) -> bool:
-        """A page of another name, that its owner lets point here, shall not read this one."""
+        """Whether the request names this machine. A page of another name, whose owner lets that name point here, must
+        not read this one."""
         host = self.headers.get("Host")
         return host is None or host.rpartition(":")[0] in _NAMES or host in _NAMES
 

@@ -566,14 +566,18 @@ def fetch(address: str) -> bytes:
 class TestOpen:
     def test_the_model_of_a_run_writes_in_the_browser(self, artist: User, model: Path, tab: Tab) -> None:
         with opened(artist, "runs/1") as (address, process):
-            assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?model=runs/1/models", address)
+            assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{22}/\?model=runs/1/models", address)
             assert process.stderr is not None
             assert process.stderr.readline() == "The model in runs/1/models: 11 files, 43 KB, step 300\n"
             assert process.stderr.readline() == "  open it in a browser; ^C ends it\n"
             root = address.partition("?")[0]
             assert fetch(root + "runs/1/models/vocab.json") == (model / "vocab.json").read_bytes()
-            for path in ("runs/1/models/../notes", "runs/1/notes", "../config.toml", "runs/1/models/"):
-                with pytest.raises(urllib.error.HTTPError, match="404") as caught:
+            refused = dict.fromkeys(
+                ("runs/1/models/../notes", "runs/1/notes", "x/config.toml", "runs/1/models/"), "404"
+            )
+            refused["../config.toml"] = refused["../runs/1/models/vocab.json"] = "403"
+            for path, status in refused.items():
+                with pytest.raises(urllib.error.HTTPError, match=status) as caught:
                     fetch(root + path)
                 caught.value.close()
             page = visit(tab, address)
@@ -599,7 +603,7 @@ class TestOpen:
         env = environment(artist, BROWSER=f"{program} {tmp_path}/said", SSH_CONNECTION="a 1 b 2")
         for option, shown in (("--no-browser", False), ("--port=0", True)):
             terminal = pexpect.spawn(REMOTERUN, ["open", str(model), option], env=env, encoding="utf-8", timeout=30)
-            terminal.expect(r"(http://127\.0\.0\.1:\d+/\?model=models)\r\n")
+            terminal.expect(r"(http://127\.0\.0\.1:\d+/[\w-]{22}/\?model=models)\r\n")
             address = terminal.match[1]
             terminal.expect(f"{'your browser shows it' if shown else 'open it in a browser'}; \\^C ends it")
             if shown:
@@ -625,7 +629,7 @@ class TestOpen:
             (["runs/7"], 2, "there is no run 7", "remoterun ps"),
             (["1"], 2, "there is no folder `1`", "remoterun open runs/1"),
             (["runs/1", "--port", "1x"], 2, "--port", "remoterun open --help"),
-            (["runs/1", "--port", "77777"], 2, "port 77777 can't be had: it is no port", "leave --port out"),
+            (["runs/1", "--port", "77777"], 2, "port 77777 can't be had: a port is a number", "leave --port out"),
             ([], 2, "missing argument", "remoterun open --help"),
         ],
     )

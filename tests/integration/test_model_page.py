@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import re
 import shutil
 import socket
 import threading
@@ -51,7 +53,17 @@ def page(home: Path, tmp_path: Path) -> Iterator[Page]:
     assert not thread.is_alive()
 
 
+def token(page: Page) -> str:
+    """The random word that all addresses of the page begin with."""
+    return page.address.split("/")[3]
+
+
 def ask(page: Page, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    """What the page answers; `path`: below its token."""
+    return request(page, f"/{token(page)}{path}", method, **headers)
+
+
+def request(page: Page, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=5)
     try:
         connection.request(method, path, headers=headers)
@@ -85,7 +97,29 @@ def test_what_is_served(page: Page, path: str, type_: str) -> None:
 
 
 def test_the_address_names_the_model(page: Page) -> None:
-    assert page.address == f"http://127.0.0.1:{page.port}/?model=my%20models"
+    assert page.address == f"http://127.0.0.1:{page.port}/{token(page)}/?model=my%20models"
+
+
+def test_nobody_gets_anything_without_the_token(page: Page, home: Path) -> None:
+    """Any user of this machine reaches the port; the word is in the address that its owner was shown."""
+    word = token(page)
+    assert len(word) >= 22
+    with Page(page.model, libraries(home)) as other:
+        assert token(other) != word
+    for path in (
+        *(
+            "/",
+            "/index.html",
+            "/my%20models/w",
+            "/my%20models/manifest.json",
+            "/x/my%20models/w",
+            f"/{word[:-1]}/page.js",
+        ),
+        *(f"/{word}x/page.js", f"/?{word}/page.js", f"/x/../{word}x/", "/%FF/", "/favicon.ico"),
+    ):
+        status, _, body = request(page, path)
+        assert (status, body) == (403, b"the whole address is needed that `remoterun open` printed\n"), path
+        assert request(page, path, "HEAD")[0] == 403
 
 
 @pytest.mark.parametrize(
@@ -102,6 +136,30 @@ def test_nothing_else_is(page: Page, path: str) -> None:
     assert status == 404 and body.startswith(b"there is no ") and PRIVATE.encode() not in body
 
 
+def test_links_out_of_the_folder_are_not_followed(page: Page) -> None:
+    """Whatever the manifest names: neither a link to a file of somebody else's, nor a pipe that nobody writes."""
+    folder = page.model.folder
+    (folder / "w").unlink()
+    (folder / "w").symlink_to("../secret")
+    assert ask(page, "/my%20models/w")[0] == 404
+    (folder / "w").unlink()
+    os.mkfifo(folder / "w")
+    assert ask(page, "/my%20models/w")[0] == 404
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"GET http://[ HTTP/1.1", b"GET //[/page.js HTTP/1.1", b"GET", b"\0\0\0", b"GET / HTTP/9.9", b"GET /%5B HTTP/1.1"],
+)
+def test_a_bad_request_is_refused_quietly(page: Page, line: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_connection(("127.0.0.1", page.port), timeout=5) as connection:
+        connection.sendall(line + b"\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert re.search(rb"\b(400|403|505)\b", answer), answer
+    assert ask(page, "/")[0] == 200
+    assert capfd.readouterr() == ("", "")
+
+
 def test_requests_of_other_kinds_are_refused(page: Page) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
         status, headers, _ = ask(page, "/page.js", method)
@@ -113,12 +171,12 @@ def test_requests_of_other_kinds_are_refused(page: Page) -> None:
 def test_one_connection_serves_many_requests_and_a_reader_may_go(page: Page, capfd: pytest.CaptureFixture[str]) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=5)
     for path in ("/page.js", "/nothing", "/model.js"):
-        connection.request("GET", path)
+        connection.request("GET", f"/{token(page)}{path}")
         connection.getresponse().read()
     connection.close()
     with socket.create_connection(("127.0.0.1", page.port)) as gone:
         gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # it closes with a reset
-        gone.sendall(b"GET /node_modules/ml5/dist/ml5.min.js HTTP/1.1\r\n\r\n")
+        gone.sendall(f"GET /{token(page)}/node_modules/ml5/dist/ml5.min.js HTTP/1.1\r\n\r\n".encode())
         gone.recv(1000)
     assert ask(page, "/")[0] == 200
     assert capfd.readouterr() == ("", ""), "its log is quiet"
@@ -144,7 +202,8 @@ def test_a_model_with_the_name_of_something_of_the_page(home: Path, tmp_path: Pa
     for name in ("node_modules", "index.html"):
         with Page(local_model(write_model(tmp_path / name, "w")), libraries(home)) as page:
             assert page.address.endswith("/?model=model")
-            assert page.find("/model/w") == page.model.folder / "w"
+            with page.open("/model/w") as file:
+                assert file.read() == b"1234"
 
 
 # -- npm
@@ -231,7 +290,8 @@ def test_the_model_of_a_run_in_the_middle_and_at_its_end(artist: User) -> None:
     until(lambda: client.runs.get(1).state is RunState.COMPLETE)
     with client.files.open("runs/1/out/models") as page:
         assert (page.model.folder, page.model.live, page.model.step) == (kept, False, 2)
-        assert page.find("/runs/1/out/models/step-2-w") == kept / "step-2-w"
+        with page.open("/runs/1/out/models/step-2-w") as file:
+            assert file.read() == b"1234"
 
 
 def test_the_model_of_an_upload(artist: User, tmp_path: Path) -> None:

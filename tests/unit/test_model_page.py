@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from remoterun.errors import NotFound, TransferError, UsageError
 from remoterun.model_page import find, local_model, refresh
 from remoterun.model_page.files import PAGE, page_file
 from remoterun.model_page.libraries import FILES
+from remoterun.model_page.models import open_file
 
 MODEL = ("manifest.json", "vocab.json")
 
@@ -58,7 +60,7 @@ def test_several_models_are_offered() -> None:
         ([], "`runs/1` holds no model: there is no manifest.json", "there is nothing in it"),
         (["b/c", "b/d", "a"], "`runs/1` holds no model: there is no manifest.json", "there is a, b/"),
         ([str(n) for n in range(9)], "holds no model", "there is 0, 1, 2, 3, 4, 5, 6, 7, …"),
-        (["models/manifest.json"], "`runs/1/models` holds half a model: manifest.json, and no vocab.json", None),
+        (["models/manifest.json"], "`runs/1/models` holds half a model: manifest.json without vocab.json", None),
     ],
 )
 def test_where_no_model_is_it_is_said_what_there_is(paths: list[str], message: str, evidence: str | None) -> None:
@@ -98,8 +100,29 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
 def test_another_manifest_is_no_model(tmp_path: Path, manifest: str) -> None:
     write_model(tmp_path)
     (tmp_path / "manifest.json").write_text(manifest)
-    with pytest.raises(UsageError, match="lists no weights: this is no model for ml5.js"):
+    with pytest.raises(UsageError, match="lists no weights: this is not a model for ml5.js"):
         local_model(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+@pytest.mark.parametrize("name", ["manifest.json", "settings.json", "w"])
+def test_what_is_not_a_regular_file_is_not_read(tmp_path: Path, name: str, kind: str) -> None:
+    """A link may lead to what only its owner can read; a pipe would be waited for."""
+    folder = write_model(tmp_path / "models", "w", settings={"step": 3})
+    (folder / name).rename(tmp_path / "aside")
+    if kind == "link":
+        (folder / name).symlink_to(tmp_path / "aside")
+    elif kind == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).mkdir()
+    with pytest.raises(OSError, match=f"{name} is "):
+        open_file(folder, name)
+    if name == "manifest.json":
+        with pytest.raises(UsageError, match="can't be read: manifest.json is "):
+            local_model(folder)
+    else:
+        assert local_model(folder).files == 3 and (local_model(folder).step == 3) is (name == "w")
 
 
 class Training:
