@@ -10,7 +10,8 @@ and `no_files()` for going on without any. The user's repository (index, HEAD, w
 user's git settings change nothing in what is sent.
 
 Bottom up: `wording`, `tree`, `disk`; `git` (the calls), `repository` and `settings` (what git answers); `changes`; and
-the three ways, `work_tree`, `commit` and `folder`.
+the three ways, `work_tree`, `commit` and `folder`. `lfs` warns of files that are only
+pointers; `mentioned` finds paths in a command.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from remoterun.source.changes import DIFF_LIMIT
 from remoterun.source.commit import commit_source
 from remoterun.source.folder import IGNORE_FILE, folder_source
 from remoterun.source.git import GIT_DEADLINE
+from remoterun.source.mentioned import mentioned
 from remoterun.source.repository import NoRepository, find_repository
 from remoterun.source.settings import without_credentials
 from remoterun.source.tree import Source, SourceFile, no_files
@@ -36,6 +38,7 @@ __all__ = [
     "NoRepository",
     "Source",
     "SourceFile",
+    "mentioned",
     "no_files",
     "snapshot",
     "without_credentials",

@@ -10,6 +10,7 @@ from remoterun.agent.shared.tree import show
 from remoterun.errors import SourceError, UsageError
 from remoterun.source.disk import Disk
 from remoterun.source.git import Git, one_line
+from remoterun.source.lfs import pointer_warnings
 from remoterun.source.repository import (
     EXECUTABLE,
     GITLINK,
@@ -22,7 +23,7 @@ from remoterun.source.repository import (
     subject,
     submodule_warning,
 )
-from remoterun.source.settings import Settings, pairs
+from remoterun.source.settings import RepositorySettings, pairs
 from remoterun.source.tree import Source, SourceFile, in_order, link_warnings
 from remoterun.source.wording import named, shell
 
@@ -57,9 +58,9 @@ def commit_source(root: str, workdir: str, ref: str) -> Source:
             files=files,
             commit=commit,
             branch=branch,
-            remote=Settings.read(root).remote(branch),
+            remote=RepositorySettings.read(root).remote(branch),
             subject=subject(root, commit),
-            warnings=(*into.warnings, *link_warnings(files)),
+            warnings=(*into.warnings, *pointer_warnings(root, files), *link_warnings(files)),
             _checkout=checkout,
         )
     except BaseException:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from remoterun.source.git import Git
 
 
-class Settings(NamedTuple):
+class RepositorySettings(NamedTuple):
     """The repository's own settings that say what its disk can hold, and where it comes from."""
 
     file_mode: bool
@@ -19,7 +19,7 @@ class Settings(NamedTuple):
     upstreams: Mapping[str, str]  # branch → remote
 
     @classmethod
-    def read(cls, root: str) -> Settings:
+    def read(cls, root: str) -> RepositorySettings:
         """Asks git, once."""
         wanted = r"^(core\.(filemode|symlinks)|remote\..*\.url|branch\..*\.remote)$"
         flags = {"core.filemode": True, "core.symlinks": True}

@@ -9,6 +9,7 @@ from remoterun.errors import SourceError
 from remoterun.source.changes import uncommitted
 from remoterun.source.disk import Disk
 from remoterun.source.git import Git
+from remoterun.source.lfs import pointer_warnings
 from remoterun.source.repository import (
     EXECUTABLE,
     GITLINK,
@@ -22,14 +23,14 @@ from remoterun.source.repository import (
     submodule_warning,
     untracked,
 )
-from remoterun.source.settings import Settings
+from remoterun.source.settings import RepositorySettings
 from remoterun.source.tree import Source, SourceFile, found_at, in_order, left_out_warning, link_warnings
 from remoterun.source.wording import git_line, named, named_few
 
 
 def work_tree_source(root: str, workdir: str, include_untracked: bool) -> Source:
     """The tracked files of the work tree at `root`; with `include_untracked` the untracked ones too."""
-    settings = Settings.read(root)
+    settings = RepositorySettings.read(root)
     found = _Gathering(include_untracked)
     found.gather(root, "", settings)
     files = in_order(found.files)
@@ -55,7 +56,7 @@ def work_tree_source(root: str, workdir: str, include_untracked: bool) -> Source
         diff=changes.diff,
         diff_omitted=changes.omitted,
         untracked=tuple(sorted(found.untracked, key=os.fsencode)),
-        warnings=(*warnings, *link_warnings(files)),
+        warnings=(*warnings, *pointer_warnings(root, files), *link_warnings(files)),
     )
 
 
@@ -69,7 +70,7 @@ class _Gathering:
         self.warnings: list[str] = []
         self.repositories: list[tuple[str, str]] = []  # (top folder, prefix) of the repository and its submodules
 
-    def gather(self, root: str, prefix: str, settings: Settings, *, nested: bool = False) -> None:
+    def gather(self, root: str, prefix: str, settings: RepositorySettings, *, nested: bool = False) -> None:
         """Adds the files of the repository at `root`, and of its submodules, their paths after `prefix`.
 
         `nested` marks a repository that the one above doesn't track.
@@ -80,7 +81,7 @@ class _Gathering:
         self._tracked(root, prefix, settings, disk, nested)
         self._untracked(root, prefix, settings, disk)
 
-    def _tracked(self, root: str, prefix: str, settings: Settings, disk: Disk, nested: bool) -> None:
+    def _tracked(self, root: str, prefix: str, settings: RepositorySettings, disk: Disk, nested: bool) -> None:
         sparse = 0
         for entry in index(Git(root)):
             status = disk.status(entry.path)
@@ -88,7 +89,7 @@ class _Gathering:
             if entry.mode == GITLINK and (status is None or stat.S_ISDIR(status.st_mode)):
                 top = f"{root}/{entry.path}"
                 if status is not None and is_top(top):
-                    self.gather(top, f"{path}/", Settings.read(top), nested=nested)
+                    self.gather(top, f"{path}/", RepositorySettings.read(top), nested=nested)
                 else:
                     self.warnings.append(submodule_warning(root, entry.path, prefix))
             elif status is None:
@@ -103,7 +104,7 @@ class _Gathering:
                 f"`{git_line(root, 'sparse-checkout', 'disable')}` brings all"
             )
 
-    def _untracked(self, root: str, prefix: str, settings: Settings, disk: Disk) -> None:
+    def _untracked(self, root: str, prefix: str, settings: RepositorySettings, disk: Disk) -> None:
         for path in untracked(root):
             if os.path.basename(path) == ".DS_Store":
                 continue
@@ -113,7 +114,7 @@ class _Gathering:
             if path.endswith("/"):
                 top = f"{root}/{path[:-1]}"
                 if is_top(top):
-                    self.gather(top, prefix + path, Settings.read(top), nested=True)
+                    self.gather(top, prefix + path, RepositorySettings.read(top), nested=True)
                 continue
             status = disk.status(path)
             if status is not None:

@@ -422,13 +422,44 @@ class TestRuns:
 
     def test_files_that_git_does_not_track(self, ready: Place) -> None:
         newest = ready.newest()["number"]
-        terminal = ready.spawn("run", "-t", "plain", "cat data/input.txt")
-        terminal.expect("1 untracked file will not be available in this run")
-        terminal.expect(r"Continue\? \(--include-untracked sends them\) \[Y/n\]")
-        terminal.sendline("n")
+        terminal = ready.spawn("run", "-t", "plain", "echo done")
+        terminal.expect("1 file is not tracked by git:\r\n  data/input.txt\r\n")
+        terminal.expect_exact("Send it, too? (n: run without it, q: quit) [y/N/q] ")
+        terminal.sendline("q")
         assert ended(terminal) == 130
         assert ready.newest()["number"] == newest, "no number was given"
         assert "ROMEO" in ready.run(*RUN, "--include-untracked", "cat data/input.txt").stdout
+
+    def test_a_file_that_the_command_names_is_offered(self, ready: Place) -> None:
+        """A newcomer's first script: Enter sends it; without a terminal nothing runs without it unless asked."""
+        newest = ready.newest()["number"]
+        command = "head -1 ./data/input.txt"
+        refused = ready.run("run", "-t", "plain", command, status=2)
+        assert "error: `data/input.txt`, which the command names, is not tracked by git" in refused.stderr
+        assert "hint: --include-untracked sends it, and so does -y" in refused.stderr
+        assert ready.newest()["number"] == newest
+        terminal = ready.spawn("run", "-t", "plain", command)
+        terminal.expect_exact("  data/input.txt   (the command names it)\r\n")
+        terminal.expect_exact("Send it, too? (n: run without it, q: quit) [Y/n/q] ")
+        terminal.sendline("")
+        terminal.expect("ROMEO:")
+        assert ended(terminal) == 0
+        terminal = ready.spawn("run", "-t", "plain", command)
+        terminal.expect_exact("[Y/n/q] ")
+        terminal.sendline("n")
+        terminal.expect("It will not be available in this run")
+        assert ended(terminal) == 1
+        assert ready.run(*RUN, command).stdout == "ROMEO:\n"
+
+    def test_without_git_the_folder_is_offered(self, ready: Place, tmp_path: Path) -> None:
+        (tmp_path / "hello.py").write_text("print('hello')")
+        words = ("python", "hello.py")
+        refused = ready.run("run", "-t", "plain", *words, cwd=tmp_path, status=2)
+        assert "the command names `hello.py`" in refused.stderr
+        assert "hint: --no-git sends this folder; -y sends it, too" in refused.stderr
+        assert ready.run(*RUN, *words, cwd=tmp_path).stdout == "hello\n"
+        other = ready.run(*RUN, "ls", cwd=tmp_path)
+        assert other.stdout == "" and "No files of yours will be available" in other.stderr
 
     def test_where_there_is_no_git(self, ready: Place, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("here")
@@ -440,8 +471,8 @@ class TestRuns:
             REMOTERUN, ["run", "-t", "plain", "ls"], cwd=str(tmp_path), env=ready.env, encoding="utf-8", timeout=60
         )
         terminal.expect("no git repository here")
-        terminal.expect(r"Continue without\? \(--no-git would send this folder\) \[y/N\]")
-        terminal.sendline("y")
+        terminal.expect_exact("Send this folder? (n: run without files, q: quit) [y/n/Q] ")
+        terminal.sendline("n")
         terminal.expect("complete")
         assert ended(terminal) == 0
 

@@ -45,8 +45,8 @@ class Session:
         terminal = self.place.spawn(
             "run", "-t", self.machine, "--mount", "uploads/doom:data", TRAIN.format(steps=120) + " --print_every 1"
         )
-        terminal.expect("1 untracked file will not be available in this run")
-        terminal.expect_exact("  draft.txt\r\nContinue? (--include-untracked sends them) [Y/n]")
+        terminal.expect("1 file is not tracked by git:")
+        terminal.expect_exact("  draft.txt\r\nSend it, too? (n: run without it, q: quit) [y/N/q]")
         notes.unlink()
         terminal.sendline("")
         terminal.expect(r"Casting run (\d+)…")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.errors import SourceError, UsageError
-from remoterun.source import NoRepository, Source, no_files, snapshot, without_credentials
+from remoterun.source import NoRepository, Source, mentioned, no_files, snapshot, without_credentials
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -1050,6 +1050,52 @@ def test_random_trees(
         path: as_blob(*what) for path, what in sent(source).items()
     }
     assert source.dirty == bool(git(top, "diff", "--cached", "--raw", head, env=environment))
+
+
+# -- Git LFS
+
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123456789\n"
+
+
+def test_pointers_of_git_lfs_are_named(repo: Path) -> None:
+    """What would be sent is 131 bytes in the place of a data set; nothing is read that can't be one."""
+    write(repo / "data" / ".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n")
+    for name, content in (("a.bin", POINTER), ("b.bin", POINTER), ("real.bin", b"\0" * 200), ("big.bin", POINTER * 20)):
+        write(repo / "data" / name, content)
+    head = commit(repo, "with pointers")
+    for source in (snapshot(repo), snapshot(repo, commit_ref=head)):
+        with source:
+            (warning,) = source.warnings
+            assert warning == (
+                "`data/a.bin`, `data/b.bin` are pointers of Git LFS, and the content isn't here:"
+                f" `git -C {repo} lfs pull` brings it"
+            )
+    write(repo / "data" / "a.bin", "content\n" * 30)
+    assert snapshot(repo).warnings[0].startswith("`data/b.bin` is a pointer of Git LFS")
+    (repo / "data" / ".gitattributes").write_text("*.bin binary\n")
+    assert snapshot(repo).warnings == (), "a file that only looks like one"
+
+
+# -- what a command names
+
+
+@pytest.mark.parametrize(
+    ("command", "workdir", "paths"),
+    [
+        ("python hello.py", "", ["python", "hello.py"]),
+        ("python ./hello.py -v --rate 3", "", ["python", "hello.py", "3"]),
+        ("python -u src/train.py --config=conf/a.json", "", ["python", "src/train.py", "conf/a.json"]),
+        ("cd src && python 'my file.py'; cat notes", "", ["cd", "src", "python", "my file.py", "cat", "notes"]),
+        ("python ../train.py x.txt", "pkg", ["pkg/python", "train.py", "pkg/x.txt"]),
+        ("python ../../out.py /etc/passwd ..", "pkg", ["pkg/python"]),
+        ("sort <in.txt >out.txt 2>> err.txt", "", ["sort", "in.txt", "2"]),
+        ("sh -c 'echo", "", ["sh"]),
+        ("# not a comment", "", ["#", "not", "a", "comment"]),
+        ("echo . '' a a", "", ["echo", "a"]),
+    ],
+)
+def test_words_of_a_command_that_may_be_files(command: str, workdir: str, paths: list[str]) -> None:
+    assert mentioned(command, workdir) == paths
 
 
 def lay(top: Path, steps: list[tuple[str, tuple[str, bytes | str]]]) -> None:

@@ -14,6 +14,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Machine, app, example
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
+from remoterun.cli.sending import Sending, find, with_untracked
 from remoterun.errors import HostError, UsageError
 from remoterun.model import Mount, RunRequest, command_text, parse_duration, parse_variable
 
@@ -80,7 +81,9 @@ def run(
     background: Annotated[
         bool, typer.Option("-b", "--background", help="Hand the run over and return; no log.")
     ] = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", "-f", "--force", help="Ask nothing: go on.")] = False,
+    yes: Annotated[
+        bool, typer.Option("-y", "--yes", "-f", "--force", help="Ask nothing: send what the command names, and go on.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run and sent; do nothing.")] = False,
     json: Annotated[bool, typer.Option("--json", help="With -b: the run as JSON on stdout.")] = False,
 ) -> int:
@@ -111,11 +114,12 @@ def run(
     )
     with connect() as client:
         type_ = client.machines.get(machine)
-        source = _source(client, commit_ref, include_untracked, no_git, yes or dry_run)
+        sending = Sending(commit_ref, include_untracked, no_git, yes or dry_run)
+        source = find(request.command, sending)
         try:
             places = client.runs.check(request, source, type_)
-            if source is not None and not (include_untracked or no_git or commit_ref):
-                _ask_about_untracked(source, places, yes or dry_run)
+            if source is not None and not commit_ref:
+                source = with_untracked(source, request.command, places, sending)
             if dry_run:
                 _show_plan(client, request, source, machine)
                 return 0
@@ -175,7 +179,7 @@ def _requirements(file: Path | None) -> str:
     try:
         return file.read_text("utf-8")
     except UnicodeDecodeError:
-        raise UsageError(f"`{render.name(str(file))}` is no UTF-8 text", hint="--pip-req requirements.txt")
+        raise UsageError(f"`{render.name(str(file))}` is not UTF-8 text", hint="--pip-req requirements.txt")
     except OSError as error:
         raise UsageError(
             f"`{render.name(str(file))}` can't be read: {error.strerror}", hint="--pip-req requirements.txt"
@@ -186,50 +190,8 @@ def _apt_name(name: str) -> str:
     from remoterun.agent.shared.spec import APT_NAME
 
     if not APT_NAME.match(name):
-        raise UsageError(f"`{name}` is no name of a Debian package", hint="--apt ffmpeg --apt libsndfile1")
+        raise UsageError(f"`{name}` is not a valid name of a Debian package", hint="--apt ffmpeg --apt libsndfile1")
     return name
-
-
-def _source(client: Client, commit_ref: str | None, untracked: bool, no_git: bool, yes: bool) -> Source | None:
-    """What is sent, after the questions. None: no files."""
-    from remoterun.source import NoRepository, snapshot
-
-    if no_git and (commit_ref or untracked):
-        raise UsageError(
-            "--no-git does not go with -c or --include-untracked", hint="--no-git sends the folder as it is"
-        )
-    try:
-        source = snapshot(Path.cwd(), commit_ref=commit_ref, include_untracked=untracked, no_git=no_git)
-    except NoRepository as error:
-        if commit_ref:
-            raise
-        if not yes and not render.person_there():
-            raise UsageError(error.message, hint="--no-git sends this folder; -y goes on without files")
-        render.line("There is no git repository here: no files of yours will be available in this run.")
-        if not yes and not render.ask("Continue without? (--no-git would send this folder)", default=False):
-            raise KeyboardInterrupt
-        return None
-    for text in source.warnings:
-        render.warning(text)
-    if source.dirty and not commit_ref:
-        render.line("Uncommitted changes are included.")
-    return source
-
-
-def _ask_about_untracked(source: Source, places: list[str], yes: bool) -> None:
-    """`places`: of the mounts, which stand in the place of what is there."""
-    hidden = tuple(f"{place}/" for place in places)
-    absent = [name for name in source.untracked if name not in places and not name.startswith(hidden)]
-    count = len(absent)
-    if not count:
-        return
-    render.line(f"{count} untracked file{'' if count == 1 else 's'} will not be available in this run:")
-    for name in absent[:5]:
-        render.line(f"  {render.name(name)}")
-    if count > 5:
-        render.line(f"  … and {count - 5} more")
-    if not yes and render.person_there() and not render.ask("Continue? (--include-untracked sends them)", default=True):
-        raise KeyboardInterrupt
 
 
 def _show_plan(client: Client, request: RunRequest, source: Source | None, machine: str | None) -> None:

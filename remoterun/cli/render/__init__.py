@@ -15,7 +15,7 @@ from remoterun.cli.render.talk import ask, ask_secret, ask_text, choose, error, 
 from remoterun.cli.render.terminal import DONE, clean, person_there
 from remoterun.cli.render.transfers import added, fetched, not_finished, uploaded
 from remoterun.cli.render.upkeep import checked, collected, usage_table
-from remoterun.cli.render.words import files, inside, name, size, word
+from remoterun.cli.render.words import files, name, size, word
 
 __all__ = [
     "DONE",
@@ -38,7 +38,6 @@ __all__ = [
     "files",
     "finish",
     "hint",
-    "inside",
     "line",
     "machines",
     "manifest",

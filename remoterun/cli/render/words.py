@@ -61,12 +61,6 @@ def files(count: int) -> str:
     return f"{count} file{'' if count == 1 else 's'}"
 
 
-def inside(engine: str) -> str:
-    """Where the command runs, for people: `in Docker`."""
-    words = {"process": "in a virtual environment", "docker": "in Docker", "podman": "in Podman"}
-    return words.get(engine, f"with {engine}")
-
-
 def name(path: str) -> str:
     """A path for people: quoted where a terminal would not show it as it is."""
     from remoterun.agent.shared.tree import show
