@@ -61,7 +61,7 @@ class Keeper:
     def save(self, step: int, arrays: Mapping[str, NDArray[Any]]) -> str:
         """Save a checkpoint and export; gives what was done, for people. May be repeated."""
         current, path = self.secure(step, arrays)
-        return f"Model saved to {self._settings.save_model} ({self._export(current)}), checkpoint to {path}"
+        return f"Saved {self._settings.save_model} ({self._export(current)}), {path}"
 
     def tick(self) -> None:
         """To be called often: the export's last move is made a little later."""

@@ -1,4 +1,6 @@
-"""What a training reports: a line on the terminal for people, and the same numbers for programs.
+"""What a training reports: a line on the terminal for people, and all numbers for programs.
+
+A line takes 79 columns at most, so that it does not wrap on the narrowest of usual terminals.
 
 logs/metrics.jsonl            a line of JSON for each number: {"step", "name", "value", "time"}
 logs/events.out.tfevents.…    for TensorBoard
@@ -31,6 +33,20 @@ def duration(seconds: float) -> str:
     """As 0:04:59."""
     minutes, whole_seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{whole_seconds:02}"
+
+
+def train_line(step: int, total: int, epoch: int, loss: float, seconds: float, left: str) -> str:
+    """As ml5's script begins it: tools that read its log can read ours."""
+    return f"{step}/{total} (epoch {epoch}), train_loss = {loss:.3f}, time/batch = {seconds:.3f}, {left} left"
+
+
+def validation_line(step: int, total: int, loss: float, perplexity: float, bpc: float, best: bool) -> str:
+    """`best`: no validation before had a lower loss."""
+    shown = (
+        f"{perplexity:.3f}" if perplexity < 100 else f"{perplexity:.0f}" if perplexity < 1e6 else f"{perplexity:.1g}"
+    )
+    end = ", best" if best else ""
+    return f"{step}/{total}, val_loss = {loss:.3f}, val_perplexity = {shown}, val_bpc = {bpc:.3f}{end}"
 
 
 class Log:
@@ -75,7 +91,8 @@ class Log:
         self._last_time += time.monotonic() - began
 
     def train(self, step: int, epoch: int, loss: float, rate: float) -> None:
-        """`loss`: of the last batch, in nats a token. May be called again for the same step, which changes nothing."""
+        """Say and log a step. `loss`: of the last batch, in nats a token. Called again for the same step, it does
+        nothing."""
         if step == self._last_step:
             return
         now = time.monotonic()
@@ -83,10 +100,7 @@ class Log:
         speed = self._characters(1) / max(1e-9, each)
         bpc = bits(loss, self._characters_a_token)
         self._last_time, self._last_step = now, step
-        say(
-            f"{step}/{self._total} (epoch {epoch}), train_loss = {loss:.3f}, time/batch = {each:.3f},"
-            f" left = {self._left(step, now)}, bpc = {bpc:.3f}, chars/s = {speed:.0f}"
-        )
+        say(train_line(step, self._total, epoch, loss, each, self._left(step, now)))
         self._write(
             step,
             {
@@ -100,12 +114,9 @@ class Log:
         )
 
     def validation(self, step: int, loss: float, characters_a_token: float, *, best: bool) -> None:
-        """`loss`: of the validation text, in nats a token."""
+        """Say and log a validation. `loss`: of the validation text, in nats a token; `best`: the lowest so far."""
         perplexity, bpc = math.exp(min(loss, 700.0)), bits(loss, characters_a_token)
-        say(
-            f"{step}/{self._total}, val_loss = {loss:.3f}, val_perplexity = {perplexity:.3f},"
-            f" val_bpc = {bpc:.3f}{', the best so far' if best else ''}"
-        )
+        say(validation_line(step, self._total, loss, perplexity, bpc, best))
         self._write(step, {"val_loss": loss, "val_perplexity": perplexity, "val_bpc": bpc})
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:

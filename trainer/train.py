@@ -161,8 +161,9 @@ def train(settings: Settings) -> int:
     if step == began:
         say(f"nothing to do: step {step} was reached before; --num_epochs or --steps trains on, --resume never anew")
     else:
-        best = f", val_loss = {keeper.best.val_loss:.3f} at its best, step {keeper.best.step}" if keeper.best else ""
-        say(f"done: {step - began:,} steps, {log.speed:,.0f} characters/s, train_loss = {float(loss):.3f}{best}")
+        say(f"done: {step - began:,} steps, {log.speed:,.0f} characters/s, train_loss = {float(loss):.3f}")
+        if keeper.best:
+            say(f"best: step {keeper.best.step}, val_loss = {keeper.best.val_loss:.3f}")
     title = f"{layers}, {len(text.text):,} characters{', backwards' if settings.reverse else ''}"
     unit = "character" if settings.level == "char" else "token"
     say(curve.draw(settings.log_dir / "metrics.jsonl", settings.log_dir, title, unit))

@@ -34,10 +34,10 @@ TEXT = "".join(f"{n} green bottles hanging on the wall,\nand if one falls: {n - 
 LEARNED, TRIED = TEXT[: len(TEXT) - len(TEXT) // 10], TEXT[len(TEXT) - len(TEXT) // 10 :]
 LINE = re.compile(
     r"(\d+)/(\d+) \(epoch (\d+)\), train_loss = (\d+\.\d{3}), time/batch = (\d+\.\d{3}),"
-    r" left = (\?|\d+:\d\d:\d\d), bpc = (\d+\.\d{3}), chars/s = (\d+)"
+    r" (\?|\d+:\d\d:\d\d) left"
 )
 VALIDATION = re.compile(
-    r"(\d+)/(\d+), val_loss = (\d+\.\d{3}), val_perplexity = (\d+\.\d{3}), val_bpc = (\d+\.\d{3})(, the best so far)?"
+    r"(\d+)/(\d+), val_loss = (\d+\.\d{3}), val_perplexity = (\d+\.\d{3}), val_bpc = (\d+\.\d{3})(, best)?"
 )
 
 Array = NDArray[Any]
@@ -129,8 +129,9 @@ def test_the_loss_falls_and_every_line_is_as_promised(trained: Path) -> None:
     assert [int(match[3]) for match in progress] == [(step - 1) // epoch for step in range(20, 401, 20)]
     first, last = float(progress[0][4]), float(progress[-1][4])
     assert first > 2 and last < 1.2
-    assert float(progress[-1][7]) == pytest.approx(last / np.log(2), abs=2e-3)
+    assert metrics(trained, ["bpc"])[400, "bpc"] == pytest.approx(last / np.log(2), abs=2e-3)
     assert progress[-1][6] == "0:00:00"
+    assert max(len(line) for line in said[3:-3]) <= 79
 
     validation = [match for line in said if (match := VALIDATION.fullmatch(line))]
     assert [int(match[1]) for match in validation] == [100, 200, 300, 400]
@@ -141,13 +142,13 @@ def test_the_loss_falls_and_every_line_is_as_promised(trained: Path) -> None:
     ]
 
     other = [line for line in said[3:] if not LINE.fullmatch(line) and not VALIDATION.fullmatch(line)]
-    assert [line.split()[0] for line in other] == ["Model"] * 4 + ["done:", "loss", "models:", "total"]
+    assert [line.split()[0] for line in other] == ["Saved"] * 4 + ["done:", "best:", "loss", "models:", "total"]
     assert re.fullmatch(
-        r"Model saved to models \(step 100, the best\), checkpoint to checkpoints/step-00000100-[0-9a-f]{8}.npz",
+        r"Saved models \(step 100, the best\), checkpoints/step-00000100-[0-9a-f]{8}.npz",
         other[0],
     )
-    assert f"val_loss = {min(losses):.3f} at its best, step" in other[4]
-    assert other[6] == "models: ml5.js can load it; `python -m trainer.generate models` writes with it"
+    assert re.fullmatch(rf"best: step \d+, val_loss = {min(losses):.3f}", other[5])
+    assert other[7] == "models: ml5.js can load it; `python -m trainer.generate models` writes with it"
 
 
 def test_the_best_is_exported_and_kept_apart_from_the_newest_two(trained: Path) -> None:

@@ -43,9 +43,7 @@ def exported(folder: Path) -> int:
 
 def test_without_validation_the_newest_is_exported(here: Path) -> None:
     one = keeper()
-    assert one.save(100, arrays(100)).startswith(
-        "Model saved to models (step 100, the newest), checkpoint to checkpoints/"
-    )
+    assert one.save(100, arrays(100)).startswith("Saved models (step 100, the newest), checkpoints/")
     one.save(200, arrays(200))
     one.close()
     assert exported(here) == 200
