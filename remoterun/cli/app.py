@@ -59,5 +59,5 @@ def run_number(text: str) -> str:
     """What was typed for a run as the client takes it: a number, or `last`. UsageError if it is neither."""
     number = text.removeprefix("runs/").rstrip("/")
     if number != LAST and not number.isdecimal():
-        raise UsageError(f"`{text}` is no run number", hint="remoterun ps")
+        raise UsageError(f"`{text}` is not a run number", hint="remoterun ps")
     return number

@@ -140,7 +140,11 @@ def local_model(path: Path) -> PageModel:
     shown = show(str(path))
     if not path.exists():
         number = str(path).strip("/")
-        hint = f"remoterun open runs/{number}" if number.isdecimal() else "remoterun open runs/N, or a folder of yours"
+        hint = (
+            f"remoterun open runs/{number}"
+            if number.isdecimal()
+            else "remoterun open runs/N, or a folder of this machine"
+        )
         raise NotFound(f"there is no folder `{shown}`", hint=hint)
     if not path.is_dir():
         raise UsageError(f"`{shown}` is a file", hint=f"remoterun open {show(str(path.parent))}")

@@ -39,7 +39,7 @@ _POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' 
 class Page:
     """The page with a model in it, on a port of this machine only. `serve` blocks; use it as a context manager.
 
-    `port` 0 takes a free one. Raises `UsageError` when the port can't be had.
+    `port` 0 takes a free one. Raises `UsageError` when the port can't be used.
     """
 
     def __init__(self, model: PageModel, libraries: Path, port: int = 0) -> None:
@@ -53,7 +53,7 @@ class Page:
             self._server = _Server(port, self)
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or "a port is a number from 0 to 65535"
-            raise UsageError(f"port {port} can't be had: {why}", hint="leave --port out: a free one is taken")
+            raise UsageError(f"port {port} can't be used: {why}", hint="leave --port out, and a free one is taken")
         self._serving = False
 
     def __enter__(self) -> Page:
@@ -123,7 +123,7 @@ class _Server(ThreadingHTTPServer):
         socketserver.TCPServer.server_bind(self)  # HTTPServer's asks the name server who we are, which can take long
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A request that fails, such as one whose reader has gone, is no concern of the terminal's."""
+        """A request that fails, such as one whose reader has gone, is not worth a word on the terminal."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -21,7 +21,7 @@ _DIFF_SETTINGS = {
     "diff.algorithm": "myers",
     "diff.context": "3",
     "core.splitIndex": "false",
-    "diff.autoRefreshIndex": "true",  # a file merely touched is no change
+    "diff.autoRefreshIndex": "true",  # a file that was merely touched has not changed
     "diff.indentHeuristic": "true",
     "diff.interHunkContext": "0",
     "diff.mnemonicPrefix": "false",

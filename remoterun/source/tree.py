@@ -93,7 +93,7 @@ def link_warnings(files: Iterable[SourceFile]) -> list[str]:
 
 
 def left_out_warning(path: str, mode: int) -> str:
-    """The line on a `path` that is no file, link or folder."""
+    """The line on a `path` that is not a file, a link or a folder."""
     if stat.S_ISSOCK(mode):
         what = "a socket"
     else:

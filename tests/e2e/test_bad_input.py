@@ -30,7 +30,7 @@ def refused(place: Place, status: int, message: str, hint: str | None, *words: s
     """Run a command that has to be refused so; what it said."""
     done = place.run(*words, status=status, **options)
     assert not TRACEBACK.search(done.stderr), done.stderr
-    assert done.stdout == "", "an error is no data"
+    assert done.stdout == "", "an error is not data"
     said = MESSAGE.search(done.stderr)
     assert said and re.search(message, said[1]), done.stderr
     assert not said[1].endswith("."), "no full stop"
@@ -92,7 +92,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*RUN, "-m", "doom", "true"), 2, "`doom` is no resource", "uploads/NAME"),
     ((*RUN, "-m", "/uploads/doom", "true"), 2, "starts with a slash", "uploads/NAME"),
     ((*RUN, "-m", "runs/7", "true"), 2, "no run 7", "remoterun ps"),
-    ((*RUN, "-m", "runs/x", "true"), 2, "`x` is no run number", "remoterun ps"),
+    ((*RUN, "-m", "runs/x", "true"), 2, "`x` is not a run number", "remoterun ps"),
     ((*RUN, "-m", "uploads/doom:/abs", "true"), 2, "can't mount at `/abs`", "-m uploads/doom:data"),
     # machine types
     ((*RUN, "-t", "lcal", "true"), 2, "no machine type `lcal`", "did you mean `local`?"),
@@ -109,7 +109,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*RUN, "--mont", "x", "true"), 2, "no such option: `--mont`", "did you mean .*`--mount`"),
     ((*RUN, "--mount"), 2, "`--mount` requires an argument", "remoterun run --help"),
     ((*RUN, "--apt", "ffmpeg", "true"), 2, "can't install apt packages", "leave out --apt"),
-    ((*RUN, "--apt", "a; b", "true"), 2, "`a; b` is no name of a Debian package", "--apt ffmpeg"),
+    ((*RUN, "--apt", "a; b", "true"), 2, "`a; b` is not a valid name of a Debian package", "--apt ffmpeg"),
     ((*RUN, "--image", "python:3", "true"), 2, "has no images", "leave out --image"),
     ((*RUN, "--pip-req", "nofile", "true"), 2, "`nofile` can't be read: No such file", "requirements.txt"),
     ((*RUN, "-e", "1A=secret", "true"), 2, "`1A=…` is no environment variable", "-e A=VALUE"),
@@ -124,16 +124,16 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     (("info", "0"), 2, "there is no run 0", "remoterun ps"),
     (("info", "last"), 2, "there is no run yet", "remoterun run"),
     (("stop", LONG), 2, "there is no run 99999", "remoterun ps"),
-    (("kill", "x"), 2, "`x` is no run number", "remoterun ps"),
+    (("kill", "x"), 2, "`x` is not a run number", "remoterun ps"),
     (("kill", "-1"), 2, "no such option: `-1`", "remoterun kill --help"),
     (("stop", "7", "8"), 2, "there is no run 7", "remoterun ps"),
     (("logs", "7", "--since", "0"), 2, "`0` is no duration", "90s, 10m"),
-    (("logs", "7", "-n", "few"), 2, "`--tail`: it is no integer", "remoterun logs --help"),
+    (("logs", "7", "-n", "few"), 2, "`--tail`: it is not a valid integer", "remoterun logs --help"),
     (("logs", "7", "8"), 2, "too many arguments: `8`", "remoterun logs --help"),
     (("rm", "runs/7"), 2, "there is no run 7", "remoterun ps"),
     (("rm", "uploads/doom/input.txt"), 2, "is inside one", "remoterun rm uploads/doom"),
     # uploads
-    (("upload", "nofile"), 2, "`nofile` is not there", "a path of this machine"),
+    (("upload", "nofile"), 2, "there is no `nofile`", "ls "),
     (("upload", "empty"), 2, "`empty` holds no file", "remoterun upload PATH"),
     (("upload", "/dev/null", "--name", "x"), 2, "neither a file nor a folder", "remoterun upload PATH"),
     (("upload", "notes.txt", "--name", "a/b"), 2, "`a/b` is no name for an upload", "--name a-b"),
@@ -148,14 +148,14 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     (("cp", "uploads/doom/nope", "here"), 2, "no uploads/doom/nope", "remoterun ls uploads/doom"),
     (("cp", "-f", "-i", "uploads/doom"), 2, "choose one", "remoterun cp --help"),
     (("cp", "notes.txt", "runs/1"), 2, "outputs stay as they were", "remoterun cp PATH uploads/NAME/"),
-    (("cp", "nofile", "uploads/doom/"), 2, "`nofile` is not there", "a path of this machine"),
+    (("cp", "nofile", "uploads/doom/"), 2, "there is no `nofile`", "ls "),
     (("cp", "notes.txt", "uploads/doom/input.txt/"), 2, "lies below input.txt", "remoterun ls uploads/doom"),
     # machines
-    (("machines", "add", "a/b", "me@host"), 2, "`a/b` is no name for a machine", "remoterun machines add"),
+    (("machines", "add", "a/b", "me@host"), 2, "`a/b` is not a valid name for a machine", "remoterun machines add"),
     (("machines", "add", "box", "me@host:abc"), 2, "no usable port", "1 to 65535"),
     (("machines", "add", "box", ""), 2, "names no machine", "user@host"),
     (("machines", "add", "box", "me@host", "--engine", "x"), 2, "no engine `x`", r"auto\|docker"),
-    (("machines", "add", "box", "me@host", "--gpus", "many"), 2, "`--gpus`: it is no integer", "machines add --help"),
+    (("machines", "add", "box", "me@host", "--gpus", "many"), 2, "not a valid integer", "machines add --help"),
     (("machines", "add", "plain", "me@host"), 2, "a machine `plain` already", "--force"),
     (("machines", "remove", "box"), 2, "no machine `box`", "remoterun machines"),
     (("machines", "default", "box"), 2, "no machine type `box`", "remoterun machines add box"),

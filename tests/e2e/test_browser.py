@@ -629,7 +629,7 @@ class TestOpen:
             (["runs/7"], 2, "there is no run 7", "remoterun ps"),
             (["1"], 2, "there is no folder `1`", "remoterun open runs/1"),
             (["runs/1", "--port", "1x"], 2, "--port", "remoterun open --help"),
-            (["runs/1", "--port", "77777"], 2, "port 77777 can't be had: a port is a number", "leave --port out"),
+            (["runs/1", "--port", "77777"], 2, "port 77777 can't be used: a port is a number", "leave --port out"),
             ([], 2, "missing argument", "remoterun open --help"),
         ],
     )

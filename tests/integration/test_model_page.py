@@ -193,9 +193,9 @@ def test_a_model_that_is_replaced_or_removed_meanwhile(page: Page) -> None:
 
 def test_a_port_that_is_taken(page: Page, home: Path) -> None:
     for port in (page.port, 70000):
-        with pytest.raises(UsageError, match=f"port {port} can't be had: ") as caught:
+        with pytest.raises(UsageError, match=f"port {port} can't be used: ") as caught:
             Page(page.model, libraries(home), port)
-        assert caught.value.hint == "leave --port out: a free one is taken"
+        assert caught.value.hint == "leave --port out, and a free one is taken"
 
 
 def test_a_model_with_the_name_of_something_of_the_page(home: Path, tmp_path: Path) -> None:

@@ -154,7 +154,10 @@ NATURAL = [3, 12, 10, 20, 100]
 )
 def test_a_table_fits_its_terminal(room: int | None, widths: list[int | None]) -> None:
     """Columns are cut first, then left out; without a terminal everything is whole."""
-    assert fitted(HEADS, NATURAL, room) == widths
+    assert fitted(HEADS, NATURAL, room, [False] * 5) == widths
+    blank = [False, False, True, False, False]
+    narrow = room is not None and room < sum(NATURAL)
+    assert (fitted(HEADS, NATURAL, room, blank)[2] is None) is narrow, "what holds nothing goes first"
 
 
 @pytest.mark.parametrize("width", [40, 80])

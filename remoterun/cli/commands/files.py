@@ -53,9 +53,9 @@ def upload(
 
 def _check_there(path: Path) -> None:
     if not os.path.exists(path):
-        what = "leads nowhere" if path.is_symlink() else "is not there"
-        hint = f"a path of this machine is expected, from {render.name(os.getcwd())} on"
-        raise NotFound(f"`{render.name(str(path))}` {what}", hint=hint)
+        shown = render.name(str(path))
+        message = f"the link `{shown}` leads to no file" if path.is_symlink() else f"there is no `{shown}` here"
+        raise NotFound(message, hint=f"ls {render.word(os.getcwd())}   shows what there is")
 
 
 def _upload_name(path: Path) -> str:

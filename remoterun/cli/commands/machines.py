@@ -73,13 +73,15 @@ def machines_add(
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UsageError(
-            f"`{name}` is no name for a machine: letters, digits, `.`, `_` and `-`",
+            f"`{name}` is not a valid name for a machine: letters, digits, `.`, `_` and `-` are",
             hint="remoterun machines add box user@host",
         )
     if engine not in configuration.ENGINES:
         raise UsageError(f"there is no engine `{engine}`", hint="--engine " + "|".join(configuration.ENGINES))
     if connect_timeout is not None and not 0 < connect_timeout < 86400:
-        raise UsageError(f"`{connect_timeout:g}` seconds are no time to connect in", hint="--connect-timeout 10")
+        raise UsageError(
+            f"`{connect_timeout:g}` is not a valid number of seconds to connect in", hint="--connect-timeout 10"
+        )
     if host != "local":
         SSHTarget.parse(host)
     settings: dict[str, Any] = {} if host == "local" else {"host": host}

@@ -117,7 +117,7 @@ def stop(
     seconds = parse_duration(grace)
     with connect() as client:
         return _end_each(
-            client, runs, lambda number: client.runs.stop(number, seconds), "stopping; its outputs are saved"
+            client, runs, lambda number: client.runs.stop(number, seconds), "stopping; its outputs will be saved"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from remoterun.cli.render.data import out
@@ -25,12 +25,13 @@ class Column:
 
 
 def table(heads: Sequence[Column], rows: Sequence[Sequence[Text]]) -> None:
-    """A line for the heads and one for each row; nothing without a row. Nothing is cut where stdout is no terminal."""
+    """A line for the heads and one for each row; nothing without a row. Nothing is cut unless stdout is a terminal."""
     if not rows:
         return
     lines: list[Sequence[Text]] = [[paint(column.head, "1") for column in heads], *rows]
     natural = [max(columns(plain(line[index])) for line in lines) for index in range(len(heads))]
-    widths = fitted(heads, natural, terminal_width(sys.stdout))
+    blank = [not any(plain(row[index]) for row in rows) for index in range(len(heads))]
+    widths = fitted(heads, natural, terminal_width(sys.stdout), blank)
     for line in lines:
         cells = [
             _cell(text, width, column.right)
@@ -44,17 +45,20 @@ def table(heads: Sequence[Column], rows: Sequence[Sequence[Text]]) -> None:
         out(*[part for cell in cells for part in (cell, "")][:-1])
 
 
-def fitted(heads: Sequence[Column], natural: Sequence[int], room: int | None) -> list[int | None]:
+def fitted(
+    heads: Sequence[Column], natural: Sequence[int], room: int | None, blank: Sequence[bool]
+) -> list[int | None]:
     """The width of each column in `room` columns of a terminal; None for one that is left out.
 
-    Columns are left out until the others can be cut to what is left; then those that stand first get most.
+    Where not all is whole, columns that hold nothing are left out, and then others, until what is kept can be cut to
+    the room; those that stand first get most of it.
     """
-    if room is None:
+    if room is None or _total(natural, range(len(heads))) <= room:
         return list(natural)
     least = [
         width if head.least is None else min(width, head.least) for head, width in zip(heads, natural, strict=True)
     ]
-    kept = list(range(len(heads)))
+    kept = [index for index, head in enumerate(heads) if not (blank[index] and head.drop)]
     while _total(least, kept) > room and any(heads[index].drop for index in kept):
         kept.remove(min((index for index in kept if heads[index].drop), key=lambda index: heads[index].drop))
     spare = max(room - _total(least, kept), 0)
@@ -66,7 +70,7 @@ def fitted(heads: Sequence[Column], natural: Sequence[int], room: int | None) ->
     return widths
 
 
-def _total(widths: Sequence[int], kept: Sequence[int]) -> int:
+def _total(widths: Sequence[int], kept: Collection[int]) -> int:
     return sum(widths[index] for index in kept) + _GAP * (len(kept) - 1)
 
 
