@@ -56,10 +56,10 @@ class Log:
         self, folder: Path, tf: Any, *, step: int, validated: int, total: int, every: int | None, tokens_a_batch: int,
         characters_a_token: float,
     ) -> None:  # fmt: skip
-        """A training that goes on from `step`, and was last validated at `validated`, takes back what was logged after
-        them; one that starts, everything.
+        """For a training that goes on from `step` and was last validated at step `validated`: what was logged of later
+        steps is removed. `step` 0 is a new training, which removes everything.
 
-        `every`: steps between lines; None: as time passes. `tf`: TensorFlow.
+        `every`: steps between lines; None: lines come as time passes. `tf`: TensorFlow.
         """
         self._metrics, self._events = Metrics(folder / "metrics.jsonl", step, validated), Events(folder, tf, step)
         self._total, self._every = total, every
@@ -68,12 +68,12 @@ class Log:
         self._last_step = self._warm_step = step
 
     def warmed_up(self, step: int) -> None:
-        """The first step is done, in which the compiler was at work: what is left is reckoned from here."""
+        """Called after the first step, which includes the compiler's work: the time left is estimated from here on."""
         self._warm, self._warm_step = time.monotonic(), step
 
     @property
     def speed(self) -> float:
-        """Characters a second, all in all, since it was warm; 0 if that was just now."""
+        """Mean characters a second since `warmed_up`."""
         return self._characters(self._last_step - self._warm_step) / max(1e-9, time.monotonic() - self._warm)
 
     def due(self, step: int) -> bool:
@@ -85,7 +85,7 @@ class Log:
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """What is done meanwhile does not count in the time of a batch."""
+        """The time spent inside does not count as time of a batch."""
         began = time.monotonic()
         yield
         self._last_time += time.monotonic() - began
@@ -133,10 +133,10 @@ class Log:
 
 
 class Metrics:
-    """metrics.jsonl: whole lines, each on the disk's way before the next is written."""
+    """metrics.jsonl. Each `write` appends whole lines and closes the file."""
 
     def __init__(self, path: Path, step: int, validated: int) -> None:
-        """Keeps what is there of steps up to `step`, and of validation up to `validated`."""
+        """Keeps records of steps up to `step`, and of validations up to step `validated`; removes the others."""
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = list(_lines_until(path, step, validated)) if step and path.exists() else []

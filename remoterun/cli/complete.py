@@ -24,7 +24,7 @@ def run_numbers(incomplete: str) -> list[tuple[str, str]]:
 
 
 def active_runs(incomplete: str) -> list[tuple[str, str]]:
-    """Those that may be ended."""
+    """Runs that have not ended."""
     found = [(str(run.number), clean(run.command[:40])) for run in reversed(_registry_runs()) if not run.final]
     return [pair for pair in found if pair[0].startswith(incomplete)]
 
@@ -45,7 +45,7 @@ def machine_types(incomplete: str) -> list[tuple[str, str]]:
 
 
 def configured(incomplete: str) -> list[tuple[str, str]]:
-    """Those of the configuration."""
+    """Machines that the configuration names."""
     try:
         known = [(machine.name, machine.host or "this machine") for machine in configuration.load().machines.values()]
     except RemoterunError:
@@ -63,7 +63,7 @@ def _uploads() -> list[str]:
 
 
 def _ask(question: Callable[[Registry], list[T]]) -> list[T]:
-    """What the registry answers; nothing where there is none: a key pressed must not make one."""
+    """What the registry answers; nothing if there is no registry: pressing a key must not make one."""
     try:
         file = configuration.load().home / "registry.db"
         if not file.exists():

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 AT_ONCE = 0.1
-"""Seconds in which several interrupts are one: a terminal sends it to all, and some of them hand it on to others."""
+"""Interrupts within so many seconds count as one: a terminal sends it to every process, and some pass it on."""
 
 _holders = 0
 _came = False
@@ -20,7 +20,7 @@ _last = -AT_ONCE
 
 
 def terminate_as_interrupt() -> None:
-    """From now on, for this process."""
+    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in this process from now on."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # nohup ignores SIGHUP: that stays
             signal.signal(number, _interrupt)
@@ -39,7 +39,7 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def _unraisable(raised: Any) -> None:
-    """An interrupt that met a finalizer, where nobody can catch it, comes once more."""
+    """An interrupt that was raised in a finalizer, where nobody can catch it, is sent once more."""
     if not issubclass(raised.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(raised)
         return
@@ -55,7 +55,8 @@ def _unraisable(raised: Any) -> None:
 
 @contextlib.contextmanager
 def interrupts_held() -> Iterator[None]:
-    """An interrupt in here comes at the end: for what must not be left half-done, such as taking the terminal."""
+    """An interrupt that comes inside is raised at the end: for what must not be left half-done, such as the start of a
+    spinner."""
     global _holders, _came
     if threading.current_thread() is not threading.main_thread():  # only the main thread is interrupted
         yield

@@ -35,7 +35,8 @@ _DEADLINE = 600
 def libraries(home: Path, note: Callable[[str], None] = lambda _: None) -> Path:
     """The folder below `home` that holds `FILES`; made if it is not there, which needs npm and the network.
 
-    `note` is called before anything is fetched. May be repeated, and by two at once. Raises `RemoterunError`.
+    `note` is called before anything is fetched. May be repeated, and called by two processes at once.
+    Raises `RemoterunError`.
     """
     digest = hashlib.sha256(b"".join(page_file(name).read_bytes() for name in _LISTS)).hexdigest()[:16]
     room = home / "page"

@@ -107,8 +107,9 @@ def wanted(folder: Path) -> frozenset[str]:
 def refresh(name: str, folder: Path, fetch: Callable[[frozenset[str]], None], *, live: bool = False) -> PageModel:
     """Bring `folder` up to date: `fetch` copies files of these names into it, those that are there.
 
-    A training replaces its manifest after the files that this names, and keeps the files of the one before; so a model
-    is whole whose weights are all there. Raises `UsageError`, `TransferError`.
+    A training writes new weights first and then the manifest that names them, and keeps the weights of the manifest
+    before. So the copy is whole when it has all the weights that its manifest names. Raises `UsageError`,
+    `TransferError`.
     """
     for _ in range(_TRIES):
         fetch(_SMALL)

@@ -31,7 +31,7 @@ def uploaded(done: Any, as_json: bool) -> None:
 
 
 def added(done: Any, as_json: bool) -> None:
-    """As `uploaded`, for files that were added to an upload."""
+    """What adding files to an upload did, and its path."""
     if as_json:
         uploaded(done, as_json)
         return
@@ -50,7 +50,7 @@ def added(done: Any, as_json: bool) -> None:
 
 
 def _already(already: int, total: int) -> str:
-    """What was there already; where that looks like everything, what was not says more."""
+    """How much the machine had already; where the rounded sizes are equal, how much it did not have."""
     if not already:
         return ""
     if size(already) != size(total):
@@ -59,7 +59,7 @@ def _already(already: int, total: int) -> str:
 
 
 def not_finished(command: str, here: bool = False) -> None:
-    """After ^C: what came stays, and how to go on."""
+    """After ^C: says that what has arrived stays, and how to go on."""
     line("")
     line(f"Not finished. What has arrived stays {'here' if here else 'there'}; to go on:")
     line(f"  {command}")

@@ -51,7 +51,7 @@ def ago(then: float | None, now: float | None = None) -> str:
 
 
 def moment(then: float | None) -> str | None:
-    """A moment to the second, in local time and with its zone."""
+    """A moment for people, to the second, in local time and with the name of its zone."""
     if then is None:
         return None
     return datetime.datetime.fromtimestamp(then).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
