@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remoterun.cli import render
 from remoterun.errors import UsageError
+from remoterun.model import RunRequest
 
 if TYPE_CHECKING:
     from remoterun.source import Source
@@ -30,7 +32,7 @@ class Sending:
         return not self.yes and render.person_there()
 
 
-def find(command: str, how: Sending) -> Source | None:
+def find(request: RunRequest, how: Sending) -> Source | None:
     """What is sent from the current folder. None: no files."""
     from remoterun.source import NoRepository, snapshot
 
@@ -43,7 +45,7 @@ def find(command: str, how: Sending) -> Source | None:
     except NoRepository as error:
         if how.commit_ref:
             raise
-        if not _folder_is_meant(command, how, error.message):
+        if not _folder_is_meant(request, how, error.message):
             return None
         source = snapshot(Path.cwd(), no_git=True)
     for text in source.warnings:
@@ -53,11 +55,10 @@ def find(command: str, how: Sending) -> Source | None:
     return source
 
 
-def _folder_is_meant(command: str, how: Sending, problem: str) -> bool:
+def _folder_is_meant(request: RunRequest, how: Sending, problem: str) -> bool:
     """Without git: whether the folder is sent. What the command names here decides what Enter and `-y` mean."""
-    from remoterun.source import mentioned
-
-    named = [path for path in mentioned(command, "") if os.path.isfile(path)]
+    places = [mount.place("") for mount in request.mounts]
+    named = [path for path in _words(request.command, "", places) if os.path.isfile(path)]
     because = f"; the command names `{render.name(named[0])}`" if named else ""
     if not how.yes and not render.person_there():
         means = "sends it, too" if named else "goes on without files"
@@ -79,19 +80,19 @@ def with_untracked(source: Source, command: str, places: list[str], how: Sending
 
     `places`: of the mounts, which stand in the place of what is there. The source that is not returned is closed.
     """
-    from remoterun.source import mentioned, snapshot
+    from remoterun.source import snapshot
 
-    hidden = tuple(f"{place}/" for place in places)
-    words = [path for path in mentioned(command, source.workdir) if path not in places and not path.startswith(hidden)]
+    words = _words(command, source.workdir, places)
     _warn_of_ignored(source, words)
-    absent = [path for path in source.untracked if path not in places and not path.startswith(hidden)]
+    absent = _outside(source.untracked, places)
     if not absent or how.untracked:
         return source
     named = [path for path in absent if path in words]
     if named and not how.yes and not render.person_there():
+        typed = render.word(os.path.relpath(named[0], source.workdir or "."))
         raise UsageError(
             f"`{render.name(named[0])}`, which the command names, is not tracked by git, so it would not be sent",
-            hint=f"--include-untracked sends it, and so does -y\ngit add {render.word(named[0])}   tracks it",
+            hint=f"--include-untracked sends it, and so does -y\ngit add {typed}   tracks it",
         )
     count = len(absent)
     will = "is not tracked by git" if count == 1 else "are not tracked by git"
@@ -111,6 +112,18 @@ def with_untracked(source: Source, command: str, places: list[str], how: Sending
         return source
     source.close()
     return snapshot(Path.cwd(), include_untracked=True)
+
+
+def _words(command: str, workdir: str, places: list[str]) -> list[str]:
+    """Paths that the command names, but for those that a mount will provide."""
+    from remoterun.source import mentioned
+
+    return _outside(mentioned(command, workdir), places)
+
+
+def _outside(paths: Iterable[str], places: list[str]) -> list[str]:
+    hidden = tuple(f"{place}/" for place in places)
+    return [path for path in paths if path not in places and not path.startswith(hidden)]
 
 
 def _warn_of_ignored(source: Source, words: list[str]) -> None:

@@ -458,6 +458,14 @@ class TestRuns:
         assert "the command names `hello.py`" in refused.stderr
         assert "hint: --no-git sends this folder; -y sends it, too" in refused.stderr
         assert ready.run(*RUN, *words, cwd=tmp_path).stdout == "hello\n"
+        ready.run("upload", "hello.py", "--name", "greeting", cwd=tmp_path)
+        mounted = ready.run(*RUN, "-m", "uploads/greeting:in", "cat in/hello.py; ls", cwd=tmp_path)
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "hello.py").write_text("what the mount takes the place of")
+        assert (
+            ready.run(*RUN, "-m", "uploads/greeting:in", "cat in/hello.py; ls", cwd=tmp_path).stdout == mounted.stdout
+        )
+        assert mounted.stdout == "print('hello')in\n"
         other = ready.run(*RUN, "ls", cwd=tmp_path)
         assert other.stdout == "" and "No files of yours will be available" in other.stderr
 

@@ -115,7 +115,7 @@ def run(
     with connect() as client:
         type_ = client.machines.get(machine)
         sending = Sending(commit_ref, include_untracked, no_git, yes or dry_run)
-        source = find(request.command, sending)
+        source = find(request, sending)
         try:
             places = client.runs.check(request, source, type_)
             if source is not None and not commit_ref:
