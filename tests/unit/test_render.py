@@ -18,10 +18,10 @@ from remoterun.cli.follow import follow
 from remoterun.cli.render.table import Column, fitted
 from remoterun.cli.render.terminal import Cursor
 from remoterun.client import Client, Note, StateChange
+from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
 from remoterun.config import Config
 from remoterun.errors import RemoterunError
 from remoterun.model import MachineType, Run, Upload
-from remoterun.upkeep import Checked, Collected, Damage, Part, Usage, Use
 
 EVIL = "\x1b[2J\x9b31m\x07\x7f\x85\u202e\u2066\u200b\r\n\ud800x"
 """Clears the screen, colours by the one-character CSI of C1, rings, turns the direction of text, goes back."""
@@ -47,8 +47,8 @@ USES = [Use(kind, EVIL, 5, 5, None, about) for kind, about in {
     "environment": {"used": 1.0}, "leased": {"count": 1},
 }.items()]  # fmt: skip
 PARTS = (
-    Part("versions", 1, 5, ({"upload": EVIL, "version": EVIL},), EVIL),
-    Part("environments", 1, 5, ({"name": EVIL}, {"path": EVIL}), EVIL),
+    Freed("versions", 1, 5, ({"upload": EVIL, "version": EVIL},), EVIL),
+    Freed("environments", 1, 5, ({"name": EVIL}, {"path": EVIL}), EVIL),
 )
 
 WAYS: dict[str, Callable[[bool], None]] = {
@@ -187,7 +187,7 @@ def test_tables_fit_narrow_terminals(
                 Usage("m", "/h", 5, 5, 5, {"shared": {"count": 0}}, (Use("run", "k", 5, 5, 7, about),)), False
             )
         case "gc":
-            part = Part("environments", 3, 1_000_000, ({"name": "venv-" + "0" * 40},))
+            part = Freed("environments", 3, 1_000_000, ({"name": "venv-" + "0" * 40},))
             render.collected(Collected("m", True, 5, 5, (part,), ()), False)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) >= 2 and max(map(len, lines)) <= width, lines
