@@ -19,6 +19,8 @@ class Capabilities(NamedTuple):
     """It can install Debian packages for a run."""
     mounts_anywhere: bool
     """Mounts may have absolute paths."""
+    own_queue: bool = False
+    """It decides itself who may run when, and on which machine; our queue is not asked."""
 
 
 _CONTAINERS = {"images": True, "apt": True, "mounts_anywhere": True}

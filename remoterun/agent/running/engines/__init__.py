@@ -10,7 +10,7 @@ import enum
 import importlib
 from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional
 
-from ...shared.engine_names import candidates
+from ...shared.engine_names import CAPABILITIES, candidates
 from ...shared.spec import RunSpec
 from ...store.errors import HomeError
 from ...store.home import Home
@@ -48,7 +48,12 @@ def engine_of(home: Home, name: str, supervisor: Optional[int] = None) -> "Engin
 
 def capacity_of(home: Home, setting: str) -> "Capacity":
     """The capacity of what a machine's setting `engine` prefers. Raises `HomeError("unknown_engine")`."""
-    return engine_of(home, candidates(setting)[0]).capacity
+    name = candidates(setting)[0]
+    if name not in CAPABILITIES or CAPABILITIES[name].own_queue:
+        return engine_of(home, name).capacity
+    from ..capacity import ThisMachine  # and no engine: `submit` has no need of one
+
+    return ThisMachine(home)
 
 
 class EngineError(Exception):

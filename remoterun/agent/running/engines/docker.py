@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import calendar
 import hashlib
 import json
 import os
@@ -386,6 +385,8 @@ def _layers(about: Dict[str, Any]) -> List[str]:
 
 def _seconds(text: Any) -> float:
     """Of a time like 2026-01-02T03:04:05.678Z."""
+    import calendar
+
     try:
         return float(calendar.timegm(time.strptime(str(text)[:19], "%Y-%m-%dT%H:%M:%S")))
     except ValueError:
