@@ -65,6 +65,11 @@ class Session:
         return self.hello.home_id
 
     @property
+    def room(self) -> int:
+        """Bytes that could arrive there when the conversation began; as many as a file may have if it did not say."""
+        return self.hello.room
+
+    @property
     def clock_skew(self) -> float:
         """Seconds by which its machine's clock is ahead of ours, to the round trip's precision."""
         return self.hello.time - self._greeted if self.hello.time else 0.0

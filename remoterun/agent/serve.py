@@ -78,6 +78,7 @@ def hello(home: Home) -> Hello:
         boot=boot_id(),
         time=time.time(),
         pid=os.getpid(),
+        room=home.room(),
     )
 
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from remoterun.transfer.fetching import Conflict, fetch, fetch_manifest, refuse
+from remoterun.transfer.holdings import missing_blobs
 from remoterun.transfer.landing import Fetched
 from remoterun.transfer.progress import Progress
 from remoterun.transfer.reading import Reading, read_entries, read_tree
 from remoterun.transfer.relaying import relay
-from remoterun.transfer.sending import Sent, missing_blobs, send_tree
+from remoterun.transfer.sending import Sent, send_tree
 
 
 def base_name(path: Path) -> str:

@@ -15,7 +15,7 @@ from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
 from remoterun.transfer.codecs import own
-from remoterun.transfer.landing import Landed, Temporary, ended, next_frame, number, write_file
+from remoterun.transfer.landing import Landed, NewFile, ended, next_frame, number, write_file
 from remoterun.transfer.large_file import LARGE, fetch_large
 
 MOST_AT_ONCE = 100_000
@@ -23,7 +23,7 @@ MOST_AT_ONCE = 100_000
 
 
 def fetch_blobs(session: Session, files: Iterable[Entry], landed: Landed) -> list[Entry]:
-    """Fetch in one flow; those of which there is no blob."""
+    """Fetch files in one flow; the entries of which the host has no blob."""
     gone: list[Entry] = []
     small: list[Entry] = []
     for entry in files:  # a large file comes by itself, after the small ones before it
@@ -68,15 +68,15 @@ def _fetch_small(session: Session, files: list[Entry], landed: Landed) -> list[E
 
 
 class _Asker:
-    """Names what is wanted, on a thread of its own, some way ahead of the answers: all at once could fill one
-    direction's window, while the answers that nobody reads yet fill the other's."""
+    """Names what is wanted, on a thread of its own, some way before the answers. All names at once could fill
+    one direction's window while the unread answers fill the other's."""
 
     LARGE, PARTS = 4000, 8
 
     def __init__(self, stream: Stream, entries: Iterable[Entry]) -> None:
         self._stream = stream
         self._entries = entries
-        self._ahead = threading.Semaphore(self.PARTS)
+        self._may_send = threading.Semaphore(self.PARTS)
         self._answered = 0
         self._thread = threading.Thread(target=self._run, name="remoterun asks", daemon=True)
         self._thread.start()
@@ -84,7 +84,7 @@ class _Asker:
     def answered(self) -> None:
         self._answered += 1
         if self._answered % self.LARGE == 0:
-            self._ahead.release()
+            self._may_send.release()
 
     def join(self) -> None:
         self._thread.join()
@@ -93,13 +93,13 @@ class _Asker:
         try:
             entries = iter(self._entries)
             while part := [bytes.fromhex(entry.digest) for entry in itertools.islice(entries, self.LARGE)]:
-                while not self._ahead.acquire(timeout=1.0):
+                while not self._may_send.acquire(timeout=1.0):
                     if self._stream.cancelled:
                         return
                 self._stream.send(b"".join(part))
             self._stream.end()
         except (Cancelled, LinkClosed, RemoteError):
-            pass  # the one who reads the answers is told
+            pass  # the thread that reads the answers is told
 
 
 def _land_small(entry: Entry, digest: bytes, content: memoryview, landed: Landed, session: Session) -> None:
@@ -118,18 +118,14 @@ def _land_large(entry: Entry, frame: Frame, stream: Stream, landed: Landed, sess
     if type(size) is not int or not 0 <= size <= entry.size or frame.header.get("d") != entry.digest:
         raise TransferError(f"{show(entry.path)}: {session.machine.name} sends another size than it listed")
     folder, name = landed.place(entry)
-    hashed = hashlib.sha256()
-    have = 0
-    with Temporary(folder, entry.executable) as temporary:
+    with NewFile(folder, entry.executable) as file:
         body = frame.body
         while True:
-            have += len(body)
-            if have > size:
+            if file.size + len(body) > size:
                 raise TransferError(f"{show(entry.path)}: {session.machine.name} sends more than it said")
-            hashed.update(body)
-            temporary.write(body)
+            file.write(body)
             landed.came(len(body))
-            if have == size:
+            if file.size == size:
                 break
             following = next_frame(stream, session)
             try:
@@ -138,11 +134,10 @@ def _land_large(entry: Entry, frame: Frame, stream: Stream, landed: Landed, sess
                 raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
             if not body:
                 raise TransferError(f"{show(entry.path)}: {session.machine.name} sends less than it said")
-        if hashed.hexdigest() != entry.digest:
+        if file.digest != entry.digest:
             landed.damaged(entry)
             return
-        temporary.sync()
-        temporary.rename(name)
+        file.keep(name)
     landed.took(entry)
 
 

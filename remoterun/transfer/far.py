@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from remoterun.agent.shared.tree import Entry, Landing
+from remoterun.agent.shared.paths import SafeFolder
+from remoterun.agent.shared.tree import Entry
 from remoterun.errors import NotFound
 from remoterun.session import Session
 from remoterun.transfer.blobs import fetch_blobs
@@ -54,7 +55,7 @@ class FarFetch:
         return self._gone
 
     def _work(self, session: Session) -> None:
-        with Landing(str(self._target)) as landing:
+        with SafeFolder(str(self._target)) as landing:
             own = replace(self._landed, landing=landing)
             while (task := self._task(own)) is not None:
                 if isinstance(task, list):

@@ -4,7 +4,7 @@ name.
 What lies at rest there comes by its digests (blobs.py; over several connections: far.py), large files each by itself
 (large_file.py); the files of a run that goes on by their names (live.py).
 
-Nothing that comes from a host is trusted: see `agent.tree.Landing` and `check_path`.
+Nothing that comes from a host is trusted: see `SafeFolder` and `check_path`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,8 @@ from typing import Any
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Tree
 from remoterun.agent.shared.files import DISK_FULL
-from remoterun.agent.shared.tree import (
-    Entry,
-    Landing,
-    Manifest,
-    ManifestReader,
-    TreeError,
-    hash_file,
-    link_stays_inside,
-    show,
-)
+from remoterun.agent.shared.paths import SafeFolder, TreeError, link_stays_inside, show
+from remoterun.agent.shared.tree import Entry, Manifest, ManifestReader, hash_file
 from remoterun.errors import AlreadyExists, SomeDamaged, TransferError, UnsafePath
 from remoterun.session import Session
 from remoterun.transfer.blobs import fetch_blobs
@@ -129,7 +121,7 @@ def _copy(
     into: bool,
     early: list[Lanes],
 ) -> Fetched:
-    """As `fetch`. `early`: lanes that are being opened."""
+    """What `fetch` does once the manifest is here. `early`: lanes that are being opened."""
     name = None
     if about.single and len(manifest.entries) == 1 and not into and not os.path.isdir(target):
         target, name = target.parent, target.name
@@ -154,7 +146,7 @@ def _copy(
     try:
         target.mkdir(parents=True, exist_ok=True)
         refuse_twins(manifest, target)
-        with Landing(str(target)) as landing:
+        with SafeFolder(str(target)) as landing:
             landed = Landed(landing, target, name, result, progress, at_rest=not live)
             if wanted:
                 repeats = Repeats()
@@ -260,7 +252,7 @@ def _same(entry: Entry, place: str, status: os.stat_result) -> bool:
         return False
 
 
-def _place_link(landing: Landing, entry: Entry, result: Fetched) -> None:
+def _place_link(landing: SafeFolder, entry: Entry, result: Fetched) -> None:
     if not link_stays_inside(entry.path, entry.target):
         result.warnings.append(f"`{show(entry.path)}` points outside (`{show(entry.target)}`); the link was left out")
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
 import threading
@@ -12,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from remoterun.agent.shared.packs import PackError
+from remoterun.agent.shared.paths import SafeFolder, show
 from remoterun.agent.shared.protocol import Frame, Stream
-from remoterun.agent.shared.tree import Entry, Landing, show
+from remoterun.agent.shared.tree import Entry
 from remoterun.errors import TransferError, UnsafePath
 from remoterun.session import Session
 from remoterun.transfer.progress import Progress
@@ -40,7 +42,7 @@ class Landed:
     have changed since it was listed. `final`: a file that changes while it is read is taken as it came, and named in a
     warning."""
 
-    landing: Landing
+    landing: SafeFolder
     target: Path
     name: str | None
     result: Fetched
@@ -156,7 +158,10 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 def write_file(folder: int, name: str, content: memoryview, executable: bool) -> None:
-    """Make a file that is whole as soon as it has its name; `folder`: a descriptor. Raises `OSError`."""
+    """Make a file whose whole content is at hand and verified; `folder`: a descriptor. Raises `OSError`.
+
+    As `NewFile`, but for small files, of which there may be very many: without its hash and its object.
+    """
     temporary = temporary_name()
     file = os.open(temporary, _FLAGS, 0o777 if executable else 0o666, dir_fd=folder)
     try:
@@ -172,40 +177,46 @@ def write_file(folder: int, name: str, content: memoryview, executable: bool) ->
         raise
 
 
-class Temporary:
-    """As `write_file`, for what comes piece by piece. It has no name yet that anybody knows, and is gone afterwards if
-    it got none."""
+class NewFile:
+    """A file that comes piece by piece, and is hashed as it comes. Nobody knows its name until it gets its own by
+    `keep`; if it gets none it is gone when the context is left."""
 
     def __init__(self, folder: int, executable: bool) -> None:
+        """`folder`: a descriptor."""
         self._folder = folder
         self._name = temporary_name()
         self._file = os.open(self._name, _FLAGS, 0o777 if executable else 0o666, dir_fd=folder)
-        self._there = True
+        self._hashed = hashlib.sha256()
+        self._kept = False
+        self.size = 0
 
-    def __enter__(self) -> Temporary:
+    def __enter__(self) -> NewFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-        if self._there:
+        os.close(self._file)
+        if not self._kept:
             with contextlib.suppress(OSError):
                 os.unlink(self._name, dir_fd=self._folder)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._hashed.update(data)
+        self.size += len(data)
         view = memoryview(data)
         while view:
             view = view[os.write(self._file, view) :]
 
-    def sync(self) -> None:
-        os.fsync(self._file)
+    @property
+    def digest(self) -> str:
+        """SHA-256 in hex of what was written."""
+        return self._hashed.hexdigest()
 
-    def rename(self, name: str) -> None:
-        os.close(self._file)
-        self._file = -1
+    def keep(self, name: str, sync: bool = True) -> None:
+        """Give it its name; `sync`: it is on the disk before."""
+        if sync:
+            os.fsync(self._file)
         os.replace(self._name, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-        self._there = False
+        self._kept = True
 
 
 def next_frame(stream: Stream, session: Session) -> Frame:

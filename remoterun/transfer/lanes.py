@@ -63,7 +63,7 @@ class Lanes:
         self.close()
 
     def close(self) -> None:
-        """Drop the connections that were opened for this; whoever works on one fails. May be called twice."""
+        """Drop the connections that were opened for this; what works on one of them fails. May be called twice."""
         with self._opening:
             self._closed = True
         self._started.set()

@@ -52,7 +52,7 @@ class LargeFile:
         try:
             self._file = os.open(self._own, flags, mode, dir_fd=self._folder)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # somebody else is at it
+        except BlockingIOError:  # another copy is writing it
             os.close(self._file)
             self._kept = self._own = temporary_name()
             self._file = os.open(self._own, flags | os.O_EXCL, mode, dir_fd=self._folder)
@@ -85,7 +85,7 @@ class LargeFile:
             with contextlib.suppress(OSError):
                 file = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder)
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while somebody is at it
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while another copy is writing it
                     os.unlink(name, dir_fd=self._folder)
                 finally:
                     os.close(file)
@@ -274,7 +274,7 @@ class Old:
     """The file that is here, and will be replaced: its content, not to be changed."""
 
     def __init__(self, path: str) -> None:
-        """Raises `OSError`, `ValueError` for one that is no file, or empty."""
+        """Raises `OSError`, `ValueError` for what is not a file, and for an empty one."""
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import Any
 
@@ -12,7 +11,7 @@ from remoterun.agent.shared.protocol import PIECE, Frame, Stream
 from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
-from remoterun.transfer.landing import Landed, Temporary, next_frame, not_empty
+from remoterun.transfer.landing import Landed, NewFile, next_frame, not_empty
 
 
 def fetch_live(session: Session, resource: dict[str, Any], files: list[Entry], landed: Landed) -> list[Entry]:
@@ -36,19 +35,19 @@ def fetch_live(session: Session, resource: dict[str, Any], files: list[Entry], l
 
 
 class Names:
-    """The names of the wanted files, sent a little ahead of their answers: see `_Asker`."""
+    """The names of the wanted files, each sent a little before its answer is read: see `_Asker`."""
 
     def __init__(self, stream: Stream, files: list[Entry]) -> None:
         self._stream = stream
         self._left = iter(files)
-        self._ahead = 0
+        self._unanswered = 0
         self._ended = False
 
     def ask(self, entry: Entry) -> None:
         """To be called before the answer for `entry` is read, in the order of the files."""
-        if self._ahead < PIECE and not self._ended:
+        if self._unanswered < PIECE and not self._ended:
             self._send()
-        self._ahead -= len(_name(entry))
+        self._unanswered -= len(_name(entry))
 
     def _send(self) -> None:
         body = bytearray()
@@ -58,7 +57,7 @@ class Names:
                 break
         else:
             self._ended = True
-        self._ahead += len(body)
+        self._unanswered += len(body)
         self._stream.send(bytes(body))
         if self._ended:
             self._stream.end()
@@ -74,33 +73,27 @@ def _land_file(stream: Stream, session: Session, entry: Entry, frame: Frame, lan
     if not isinstance(size, int) or size < 0 or (landed.at_rest and size > entry.size):
         raise TransferError(f"{show(entry.path)}: {session.machine.name} sends another size than it listed")
     folder, name = landed.place(entry)
-    with Temporary(folder, bool(frame.header.get("x"))) as temporary:
-        digest = hashlib.sha256()
-        have = 0
+    with NewFile(folder, bool(frame.header.get("x"))) as file:
         while True:
-            have += len(frame.body)
-            if have > size:
+            if file.size + len(frame.body) > size:
                 raise TransferError(f"{show(entry.path)}: {session.machine.name} sends more than it said")
-            digest.update(frame.body)
-            temporary.write(frame.body)
+            file.write(frame.body)
             landed.came(len(frame.body))
             if "h" in frame.header:
                 break
             frame = next_frame(stream, session)
             if "h" not in frame.header:
                 not_empty(frame, session)
-        if digest.hexdigest() != frame.header["h"]:
+        if file.digest != frame.header["h"]:
             raise TransferError(
                 f"{show(entry.path)}: {session.machine.name} says another hash than that of what it sent"
             )
-        other = bool(entry.digest) and digest.hexdigest() != entry.digest
+        other = bool(entry.digest) and file.digest != entry.digest
         if other and landed.at_rest:
             landed.damaged(entry)
             return True
-        if have != size or ((other or frame.header.get("c")) and not landed.changed(entry)):
+        if file.size != size or ((other or frame.header.get("c")) and not landed.changed(entry)):
             return False
-        if size > SMALL:
-            temporary.sync()
-        temporary.rename(name)
+        file.keep(name, sync=size > SMALL)
         landed.took(entry)
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -13,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from remoterun.agent.shared.tree import Entry, link_stays_inside, show, walk
+from remoterun.agent.shared.tree import ChangedWhileRead, Entry, hash_file, link_stays_inside, show, walk
 from remoterun.errors import TransferError, UsageError
 from remoterun.stamps import Stamps
 
-AHEAD = 20_000
+MOST_LISTED = 20_000
 """Entries that are listed before the first one is sent: what a progress bar counts to, and what memory holds."""
 
 
@@ -43,11 +44,11 @@ class Reading:
     ended: bool = False
     may_lack_files: bool = True
     """Whether a file that vanishes is left out with a warning; otherwise it is an error."""
-    _ahead: deque[Listed] = field(default_factory=deque)
+    _listed: deque[Listed] = field(default_factory=deque)
 
-    def look_ahead(self, count: int = AHEAD) -> None:
-        """List so many, or all. Repeatable. Raises `UsageError`, `TransferError`."""
-        while len(self._ahead) < count:
+    def list_more(self, count: int = MOST_LISTED) -> None:
+        """List more entries until `count` wait, or all are listed. Raises `UsageError`, `TransferError`."""
+        while len(self._listed) < count:
             try:
                 item = next(self.source, None)
             except OSError as error:
@@ -55,29 +56,44 @@ class Reading:
             if item is None:
                 self.ended = True
                 return
-            self._ahead.append(self._known(item))
+            self._listed.append(self._known(item))
 
     @property
     def hashed(self) -> bool:
         """Whether all digests are known, and nothing needs to be read."""
         return self.ended and not self.unknown
 
+    def listed(self) -> list[Listed]:
+        """What was listed, and is still to be gone through."""
+        return list(self._listed)
+
     def entries(self) -> list[Entry]:
         """Those that were listed, and are still to be gone through."""
-        return [item.entry for item in self._ahead]
+        return [item.entry for item in self._listed]
+
+    def hash_listed(self) -> None:
+        """Hash what was listed and is not known yet. A file that changes or vanishes meanwhile stays unknown."""
+        for number, item in enumerate(self._listed):
+            if item.entry.kind == "f" and not item.entry.digest:
+                read_at = time.time_ns()
+                with contextlib.suppress(OSError, ChangedWhileRead):
+                    digest, status = hash_file(item.path)
+                    self.note(item, status, digest, read_at)
+                    entry = item.entry._replace(size=status.st_size, digest=digest)
+                    self._listed[number] = Listed(entry, item.path, status)
 
     def __iter__(self) -> Iterator[Listed]:
         while True:
-            if not self._ahead:
-                self.look_ahead(min(AHEAD, 1000))
-            if not self._ahead:
+            if not self._listed:
+                self.list_more(min(MOST_LISTED, 1000))
+            if not self._listed:
                 return
-            yield self._ahead.popleft()
+            yield self._listed.popleft()
 
     def close(self, complete: bool) -> None:
         """Keep the digests that were found. `complete`: it was gone through to its end."""
         if self.stamps is not None:
-            self.stamps.close(complete and self.ended and not self._ahead)
+            self.stamps.close(complete and self.ended and not self._listed)
             self.stamps = None
 
     def note(self, item: Listed, status: os.stat_result, digest: str, read_at: int) -> None:
@@ -134,7 +150,7 @@ def read_tree(path: Path, stamps: Path | None = None) -> Reading:
     key = os.path.join(root.resolve(), path.name if root != path else "")
     reading = Reading(found, Stamps(stamps, key) if stamps else None, warnings)
     try:
-        reading.look_ahead()
+        reading.list_more()
         if not reading.files and reading.ended:
             raise UsageError(
                 f"`{show(str(path))}` holds no file: there is nothing to upload",
@@ -155,7 +171,7 @@ def read_entries(found: Iterable[tuple[Entry, str]], root: str = "", stamps: Pat
     known = Stamps(stamps, root + "\0source") if stamps and root else None
     reading = Reading(iter(_with_status(entry, path) for entry, path in pairs), known, may_lack_files=False)
     try:
-        reading.look_ahead()
+        reading.list_more()
     except BaseException:
         reading.close(complete=False)
         raise
@@ -248,3 +264,8 @@ def pieces(path: str, offset: int, size: int, piece: int | Callable[[], int]) ->
 
 def changing(path: str) -> TransferError:
     return TransferError(f"`{show(path)}` changes while it is read", hint="wait until nothing writes it, and try again")
+
+
+def size_and_time(status: os.stat_result) -> tuple[int, int]:
+    """What is compared to see whether a file changed while it was read."""
+    return status.st_size, status.st_mtime_ns

@@ -9,8 +9,10 @@ from remoterun.agent.shared.protocol import Frame
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
+from remoterun.transfer.holdings import missing_blobs
 from remoterun.transfer.progress import Progress
-from remoterun.transfer.sending import Sent, missing_blobs
+from remoterun.transfer.room import may_not_fit, require_room, room_on
+from remoterun.transfer.sending import Sent
 
 
 def relay(source: Session, manifest: Manifest, target: Session, progress: Progress) -> Sent:
@@ -19,6 +21,8 @@ def relay(source: Session, manifest: Manifest, target: Session, progress: Progre
     paths = {entry.digest: entry.path for entry in manifest.files}
     wanted = [digest for digest, _ in missing_blobs(target, list(sizes))]
     size = sum(sizes[digest] for digest in wanted)
+    if may_not_fit(target, size):
+        require_room(target, size, room_on(target))
     progress.start("passing on", len(wanted), size)
     if wanted:
         with source.stream(api.fetch, api.Accept()) as incoming, target.stream(api.put, api.Nothing()) as outgoing:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 
 from remoterun.agent.shared.tree import Entry
-from remoterun.transfer.landing import Landed, Temporary
+from remoterun.transfer.landing import Landed, NewFile
 
 WORTH = 4096
 """Bytes from which on it pays."""
@@ -48,16 +47,13 @@ def _copy(entry: Entry, first: Entry, landed: Landed) -> bool:
     except OSError:
         return False
     try:
-        hashed, left = hashlib.sha256(), entry.size
         folder, name = landed.place(entry)
-        with Temporary(folder, entry.executable) as temporary:
-            while left and (data := os.read(source, min(PIECE, left))):
-                hashed.update(data)
-                temporary.write(data)
-                left -= len(data)
-            if left or hashed.hexdigest() != entry.digest:
+        with NewFile(folder, entry.executable) as file:
+            while file.size < entry.size and (data := os.read(source, min(PIECE, entry.size - file.size))):
+                file.write(data)
+            if file.digest != entry.digest:
                 return False
-            temporary.rename(name)
+            file.keep(name, sync=False)
     finally:
         os.close(source)
     landed.came(entry.size, there=entry.size)

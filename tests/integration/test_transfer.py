@@ -19,6 +19,7 @@ from remoterun.agent.store.home import Home
 from remoterun.errors import (
     AgentError,
     AlreadyExists,
+    HostError,
     LinkLost,
     RemoterunError,
     SomeDamaged,
@@ -150,6 +151,49 @@ class TestThereAndBack:
             assert read_files(tmp_path / "target") == {}
         finally:
             other.close()
+
+
+class TestRoom:
+    """What does not fit on the disk of the host is refused before anything is sent."""
+
+    @pytest.fixture
+    def small(self, small_disk: Callable[[str], Path]) -> Any:
+        session = Session(MachineType("there"), LocalHost(small_disk("40m") / "home"))
+        yield session
+        session.close()
+
+    @pytest.mark.parametrize("size", [6 << 20, 1 << 20], ids=["large files", "small files"])
+    def test_more_than_fits(self, small: Session, tmp_path: Path, size: int) -> None:
+        folder = write_files(tmp_path / "s", {str(n): os.urandom(size) for n in range((60 << 20) // size)})
+        with pytest.raises(HostError, match=r"63 MB of it are missing on there, and 4\d MB fit there") as caught:
+            send(small, folder)
+        assert "remoterun df there" in str(caught.value.hint) and "remoterun gc there" in str(caught.value.hint)
+        home = Path(small.hello.home)
+        assert not any(path.is_file() for name in ("blobs", "partial") for path in (home / name).rglob("*"))
+
+    def test_what_is_there_is_not_counted(self, small: Session, tmp_path: Path) -> None:
+        files: Files = {str(n): os.urandom(6 << 20) for n in range(5)}
+        upload(small, tmp_path / "s", files)
+        files = {**files, "again": files["1"], "new": b"new"}
+        manifest, sent = send(small, write_files(tmp_path / "s", files))
+        assert manifest.encode() == tree_of(files)[0].encode() and sent.size == 3
+
+    def test_what_a_cut_try_left_is_not_counted(self, small: Session, tmp_path: Path) -> None:
+        folder = write_files(tmp_path / "s", {"a": os.urandom(30 << 20)})
+        with pytest.raises(Cut):
+            send(small, folder, cut_at(26 << 20))
+        again = Session(MachineType("there"), LocalHost(Path(small.hello.home)))
+        try:
+            _, sent = send(again, folder)
+            assert sent.already > 10 << 20
+        finally:
+            again.close()
+
+    def test_passed_on(self, session: Session, small: Session, tmp_path: Path) -> None:
+        manifest = upload(session, tmp_path / "s", {str(n): os.urandom(5 << 20) for n in range(10)})
+        with pytest.raises(HostError, match="52 MB of it are missing on there"):
+            relay(session, manifest, small, Progress())
+        assert len(missing_blobs(small, [entry.digest for entry in manifest.files])) == 10
 
 
 class Cut(Exception):
@@ -749,8 +793,8 @@ class TestHostileHosts:
     @pytest.mark.parametrize("answer", ["b'x'", "struct.pack('!IQ', 99, 0)", "b'\\xff' * 12", "b'\\xff' * 13"])
     def test_what_it_says_it_lacks(self, tmp_path: Path, answer: str) -> None:
         program = f"""
-            missing, _, _ = hear(OPEN)
             put, _, _ = hear(OPEN)
+            missing, _, _ = hear(OPEN)
             hear(DATA)
             say(missing, DATA, {{}}, {answer})
             while hear(DATA): pass
@@ -761,8 +805,8 @@ class TestHostileHosts:
 
     def test_more_there_than_the_file_has(self, tmp_path: Path) -> None:
         program = """
-            missing, _, _ = hear(OPEN)
             put, _, _ = hear(OPEN)
+            missing, _, _ = hear(OPEN)
             hear(DATA)
             say(missing, DATA, {}, struct.pack("!IQ", 0, 1 << 60))
             number, header, body = hear(DATA)
@@ -797,11 +841,11 @@ class TestHostileHosts:
     def test_one_that_ends_a_transfer_early(self, tmp_path: Path) -> None:
         """It reads no more than a little of 30 MB: the sender doesn't wait for ever."""
         program = """
-            missing, _, _ = hear(OPEN)
             put, _, _ = hear(OPEN)
+            missing, _, _ = hear(OPEN)
             while True:
                 stream, header, body = hear(OPEN)
-                say(stream, END, {"partial": {}, "parts": {}, "large": [], "sizes": []})
+                say(stream, END, {"partial": {}, "parts": {}, "large": [], "sizes": [], "room": 1 << 40})
                 if header["op"] == "begun":
                     break
             say(put, END, {"blobs": 1})

@@ -116,7 +116,7 @@ def test_it_stops_at_the_first_blob_that_is_not_here(home: Home) -> None:
         growing.take(manifest.encode())
         home.blobs.put(b"one"), home.blobs.put(b"three")
         assert not growing.place()
-        assert in_place(home) == {"1": b"one"} and growing.behind > 0
+        assert in_place(home) == {"1": b"one"} and growing.unplaced > 0
         with pytest.raises(HomeError, match="the content of 2 is not in"):
             growing.commit("doom")
     assert home.uploads.versions("doom") == []

@@ -23,7 +23,9 @@ from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store import outputs
 from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home
-from tests.workshop import Files, linked, read_files, served, sha256, spec_of, tree_of, until
+from remoterun.client import Client
+from remoterun.config import Config
+from tests.workshop import Files, linked, read_files, served, sha256, spec_of, tree_of, until, write_files
 
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "b/run*": b"#!/bin/sh\n", "link": "-> a", "empty": None, "zero": b""}
 
@@ -599,3 +601,22 @@ def test_links_that_end(home: Home) -> None:
         cut()
         with pytest.raises(LinkClosed):
             stream.finish(10)
+
+
+def test_nobody_else_may_write(tmp_path: Path) -> None:
+    """Whatever the umask: an upload, a check and a clean-up by a client that has none."""
+    folder = write_files(tmp_path / "data", {"a": b"A", "b/run*": b"#!/bin/sh\n", "large": os.urandom(3 * PIECE)})
+    old = os.umask(0)
+    try:
+        with Client(Config(tmp_path / "home", "local", {})) as client:
+            client.uploads.upload(folder, "doom")
+            client.machines.check()
+            client.machines.gc(keep=1)
+    finally:
+        os.umask(old)
+    home = Home.open(str(tmp_path / "home"))
+    paths = [Path(home.path), *Path(home.path).rglob("*")]
+    assert len([path for path in paths if path.parent.name == "1"]) == 3
+    assert [str(path) for path in paths if not path.is_symlink() and path.stat().st_mode & 0o022] == []
+    kept = [Path(home.blobs.folder), *Path(home.blobs.folder).iterdir(), Path(home.uploads.folder), Path(home.runs)]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o700}

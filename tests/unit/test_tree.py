@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.shared import tree
+from remoterun.agent.shared.paths import SafeFolder
 from remoterun.agent.shared.tree import (
     HEADER,
     LONGEST_LINE,
     ChangedWhileRead,
     Entry,
-    Landing,
     Manifest,
     ManifestBuilder,
     ManifestReader,
@@ -121,7 +121,7 @@ class TestOrder:
         assert [entry._replace(digest="") for entry in tree_of(files)[0].entries] == list(found.entries)
         target = root.with_name(root.name + "-copy")
         target.mkdir()
-        with Landing(str(target)) as landing:
+        with SafeFolder(str(target)) as landing:
             for entry in found.entries:
                 if entry.kind == "d":
                     landing.folder(entry.path)
@@ -417,7 +417,7 @@ class TestWalk:
 
 class TestLanding:
     def test_folders_and_places(self, tmp_path: Path) -> None:
-        with Landing(str(tmp_path)) as landing:
+        with SafeFolder(str(tmp_path)) as landing:
             for path in ("a/b/c", "a/b/d", "e", "a/f", "a/b/g"):
                 folder, name = landing.place(path)
                 os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, dir_fd=folder))
@@ -430,13 +430,13 @@ class TestLanding:
 
     @pytest.mark.parametrize("path", ["", "../x", "/x", "a/../../x", "a//b", "."])
     def test_paths_that_lead_out(self, tmp_path: Path, path: str) -> None:
-        with Landing(str(tmp_path)) as landing, pytest.raises(TreeError):
+        with SafeFolder(str(tmp_path)) as landing, pytest.raises(TreeError):
             landing.place(path)
 
     def test_no_descriptor_leaks(self, tmp_path: Path) -> None:
         before = len(os.listdir("/proc/self/fd"))
         (tmp_path / "file").touch()
-        with Landing(str(tmp_path)) as landing:
+        with SafeFolder(str(tmp_path)) as landing:
             for number in range(50):
                 landing.place(f"a/{number}/b/c")
                 with pytest.raises(TreeError):
@@ -450,7 +450,7 @@ class TestLanding:
         root.mkdir()
         outside.mkdir()
         (root / "a").symlink_to(outside if target == "outside" else target)
-        with Landing(str(root)) as landing:
+        with SafeFolder(str(root)) as landing:
             for path in ("a/x", "a/b/x"):
                 with pytest.raises(TreeError):
                     landing.place(path)
@@ -477,7 +477,7 @@ class TestLanding:
         thread.start()
         try:
             for number in range(1500):
-                with Landing(str(root)) as landing:
+                with SafeFolder(str(root)) as landing:
                     try:
                         folder, name = landing.place(f"a/b/{number}")
                         os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=folder))

@@ -19,7 +19,7 @@ from ..shared.tree import is_digest, show
 from ..store import parts
 from ..store.errors import HomeError
 from ..store.home import Home
-from ..store.incoming import Landing
+from ..store.incoming import BlobReceiver
 from ..store.outgoing import Shipping
 from ..store.patching import Patch
 from . import Call, Handler, read_body
@@ -45,12 +45,12 @@ def codecs_of_home(call: Call, _: api.Nothing) -> api.Codecs:
 
 
 def put(call: Call, _: api.Nothing) -> api.Count:
-    with Landing(call.home, call.delivery.lease, call.delivery.seen) as landing:
+    with BlobReceiver(call.home, call.delivery.lease, call.delivery.seen) as receiver:
         for frame in call.stream:
-            landing.take(frame)
+            receiver.take(frame)
             call.delivery.put_in_place()
-        landing.end()
-        return api.Count(landing.count)
+        receiver.end()
+        return api.Count(receiver.count)
 
 
 def patch(call: Call, asked: api.PatchBlob) -> api.Nothing:
@@ -81,6 +81,7 @@ def begun(call: Call, asked: api.Beginnings) -> api.Begun:
         dict(_fitting((key, [list(part) for part in ranges]) for key, ranges in found.items() if ranges)),
         [file for file, _ in _fitting((file, file.path) for file in large)],
         sorted(home.blobs.sizes_among(set(asked.sizes))) if asked.sizes else [],
+        home.room(),
     )
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import Any, Dict, Generic, List, NamedTuple, Optional, Type, TypeVar
 
 from .states import RunEvent, RunStatus
+from .tree import LARGEST
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -44,7 +45,8 @@ class Nothing(NamedTuple):
 
 
 class Hello(NamedTuple):
-    """What a home says before it is asked. `time` in seconds since 1970 by its clock; `boot` names this boot of it."""
+    """What a home says before it is asked. `time` in seconds since 1970 by its clock; `boot` names this boot of it;
+    `room`: bytes that may arrive."""
 
     protocol: int
     home_id: str
@@ -55,6 +57,7 @@ class Hello(NamedTuple):
     boot: str = ""
     time: float = 0.0
     pid: int = 0
+    room: int = LARGEST
 
 
 # -- blobs
@@ -85,12 +88,14 @@ class LargeFile(NamedTuple):
 
 class Begun(NamedTuple):
     """What is here of large blobs that a cut transfer left, by their keys: `partial`, bytes from the start on, or
-    `parts`, [offset, length] of each; the `large` files of the upload; and those of the sizes that a blob here has."""
+    `parts`, [offset, length] of each; the `large` files of the upload; and those of the sizes that a blob here has.
+    `room`: bytes that may still arrive."""
 
     partial: Dict[str, int]
     parts: Dict[str, List[List[int]]]
     large: List[LargeFile]
     sizes: List[int]
+    room: int
 
 
 class PatchBlob(NamedTuple):

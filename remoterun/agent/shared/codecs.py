@@ -65,7 +65,7 @@ def codecs() -> Dict[str, Codec]:
 
 
 def zlib_with(compress: Callable[[Bytes, int], Body], speed: float) -> Codec:
-    """zlib's format, whoever makes it."""
+    """The codec of zlib's format, with any function that makes it."""
     return Codec("z", compress, inflate, 1, 1 if speed > 200e6 else 6, speed, 6e6)
 
 
@@ -178,7 +178,7 @@ def _system_zstd() -> Codec:
     def expand_(body: Bytes, size: int) -> Body:
         whole = body[:4] == _ZSTD_MAGIC and length(source(body), len(body)) == len(body)
         if not whole:  # the library would also take several frames, and those of its first versions
-            raise CodecError("a body that is no zstd frame")
+            raise CodecError("a body that is not one zstd frame")
         made = bytearray(max(1, size))
         if undo(place(made), size, source(body), len(body)) != size:
             raise CodecError("a body that does not expand to what was said")

@@ -1,9 +1,9 @@
 """Parts of a new file that an old one has: so that of a large file that changed a little, little is sent.
 
-Who has the new file tells of each of its blocks a checksum and the first bytes (a record); who has the old one looks
-where in it such a block stands. Not at every place, as rsync does, which would want a program faster than Python:
-where the block before it was found, after what came or went in between; and if that fails, where its first bytes occur.
-A block that is not found is sent. What was put together so is verified by its SHA-256 like everything else, so a
+The side with the new file sends a record of each of its blocks: a checksum and the first bytes. The side with the old
+file looks where in it such a block stands. It does not look at every place, as rsync does: Python is too slow for that.
+It looks where the block before was found, after what came or went in between; and if that fails, where the block's
+first bytes occur. A block that is not found is sent. The whole is verified by its SHA-256 like everything else, so a
 checksum that is the same by chance costs time, and nothing more.
 
 Used by both sides. Standard library only; Python >= 3.8.
@@ -34,7 +34,7 @@ Place = Tuple[int, int]
 
 
 class DeltaError(Exception):
-    """Records that are none."""
+    """Bytes that are not records."""
 
 
 def records(data: Bytes, crc32: Callable[[Bytes], int] = zlib.crc32) -> bytes:
@@ -159,7 +159,7 @@ class Finder:
 
 
 def _find(old: memoryview, probe: bytes, low: int, high: int) -> int:
-    """As `bytes.find`, which a memoryview has not; of a mapped file nothing is copied."""
+    """Where `probe` occurs first between `low` and `high`, or -1. Nothing is copied of a mapped file."""
     if low >= high:
         return -1
     return int(old.obj.find(probe, low, high))  # type: ignore[attr-defined]

@@ -25,7 +25,7 @@ RECORD_SIZE = _RECORD.size
 
 
 class PackError(Exception):
-    """A body that is no pack."""
+    """A body that is not a pack."""
 
 
 def pack(contents: Iterable[Tuple[bytes, Bytes]]) -> bytes:

@@ -76,8 +76,8 @@ class Squeezing:
         return made, {codec.key: len(data)}
 
     def _learn(self, size: int, seconds: float, blocked: float) -> None:
-        """The link's speed, once it is full. Who has to wait for it keeps it busy also while he compresses; who hardly
-        has to doesn't know how fast it is, only that it takes what he has."""
+        """Learn the link's speed, once it is full. A sender that has to wait for the link keeps it busy also while it
+        compresses. One that hardly waits does not learn how fast the link is, only that it takes what there is."""
         self._sent += size
         if self._sent <= 2 * WINDOW:
             return

@@ -1,4 +1,4 @@
-"""Trees: the manifest of a folder, its canonical form and digest, and paths that can't leave a folder.
+"""Trees: the manifest of a folder, its canonical form and digest, and how a folder is walked (paths: see paths.py).
 
 A manifest lists files, symbolic links and empty folders, sorted by path. Its canonical form is
 
@@ -26,6 +26,12 @@ import re
 import stat
 from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
+from .paths import ODD_PART, raw_path
+from .paths import TreeError as TreeError
+from .paths import check_path as check_path
+from .paths import link_stays_inside as link_stays_inside
+from .paths import show as show
+
 HEADER = b"remoterun-tree 1\n"
 READ_SIZE = 1 << 20
 LONGEST_LINE = 1 << 16
@@ -50,10 +56,6 @@ class Entry(NamedTuple):
     target: str = ""
 
 
-class TreeError(Exception):
-    """A manifest, a path or a folder that can't be a tree. The message names the path."""
-
-
 class SpecialFile(TreeError):
     """A socket, a pipe or a device: no tree holds it."""
 
@@ -71,7 +73,7 @@ class Manifest:
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         build = ManifestBuilder()
-        for entry in sorted(entries, key=lambda entry: _raw(entry.path)):
+        for entry in sorted(entries, key=lambda entry: raw_path(entry.path)):
             build.add(entry)
         self._take(build)
 
@@ -221,23 +223,23 @@ class ManifestBuilder:
 
     def add(self, entry: Entry) -> None:
         kind, name, size, digest, executable, target = entry
-        path = _raw(name)
-        if not 0 < len(path) < 256 or b"\0" in path or _ODD_PART.search(path):
+        path = raw_path(name)
+        if not 0 < len(path) < 256 or b"\0" in path or ODD_PART.search(path):
             check_path(name)  # it may be right all the same
         if target:
-            _raw(target)
+            raw_path(target)
         self._append(path, kind, size, _line(kind, name, size, digest, executable, target))
 
     def add_line(self, line: bytes, hashed: bool = True) -> None:
         """A line of the canonical form, as it came from elsewhere."""
         match = _PLAIN_FILE.match(line)
-        if match and len(match[1]) < 256 and not _ODD_PART.search(match[1]):
+        if match and len(match[1]) < 256 and not ODD_PART.search(match[1]):
             self._append(match[1], "f", int(match[2]), line)
             return
         entry = _decode_line(line, hashed)
         check_path(entry.path)
-        _raw(entry.target)
-        self._append(_raw(entry.path), entry.kind, entry.size, _line(*entry))
+        raw_path(entry.target)
+        self._append(raw_path(entry.path), entry.kind, entry.size, _line(*entry))
 
     def text(self) -> bytes:
         """The canonical form; nothing can be added any more."""
@@ -322,7 +324,6 @@ _quoted = json.encoder.encode_basestring_ascii
 
 # A file whose path needs no escape: what nearly every line is.
 _PLAIN_FILE = re.compile(rb'\["f","([ !#-\[\]-~]+)",(0|[1-9][0-9]{0,17}),"([0-9a-f]{64})",([01])\]\n\Z')
-_ODD_PART = re.compile(rb"(?:\A|/)\.{0,2}(?:/|\Z)")
 
 
 def _line(kind: str, path: str, size: int, digest: str, executable: bool, target: str) -> bytes:
@@ -385,46 +386,6 @@ def _decode_line(line: bytes, hashed: bool) -> Entry:
     except (ValueError, TypeError, LookupError, RecursionError):
         pass
     raise TreeError("not a line of a manifest: %.120r" % line)
-
-
-def check_path(path: str) -> str:
-    """`path` itself if it is relative, normal and stays inside its folder; raises `TreeError` otherwise."""
-    raw = _raw(path)
-    if 0 < len(raw) < 256 and b"\0" not in raw and not _ODD_PART.search(raw):
-        return path  # as nearly all are
-    if not raw or b"\0" in raw or len(raw) > 4096:
-        raise TreeError("a path that is empty, too long, or holds a zero byte: %s" % show(path[:80]))
-    for part in raw.split(b"/"):
-        if part in (b"", b".", b"..") or len(part) > 255:
-            raise TreeError("a path that leaves its folder or is not normal: %s" % show(path))
-    return path
-
-
-def _raw(name: str) -> bytes:
-    try:
-        return os.fsencode(name)
-    except UnicodeEncodeError:
-        raise TreeError("a name that is no file name: %s" % show(name[:80]))
-
-
-_UP_AGAIN = re.compile(r"(?:\A|/)(?!\.{1,2}(?:/|\Z))[^/]+/(?:.*/)?\.\.(?:/|\Z)", re.DOTALL)
-
-
-def link_stays_inside(path: str, target: str) -> bool:
-    """Whether the link `path`, by its text alone, points at something inside the tree that holds it.
-
-    One that goes up after it went down does not: where it went down there may be another link, to a place further up.
-    """
-    if target.startswith("/") or _UP_AGAIN.search(target):
-        return False
-    reached = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
-    return reached != ".." and not reached.startswith("../")
-
-
-def show(path: str) -> str:
-    """`path` for a message: quoted where it holds something that a terminal would not show as it is."""
-    printable = path.isprintable() and not any("\ud800" <= char <= "\udfff" for char in path)
-    return path if printable else json.dumps(path)
 
 
 def is_digest(text: str) -> bool:
@@ -533,57 +494,3 @@ def _order(item: "os.DirEntry[str]") -> bytes:
 def _is_empty(folder: str) -> bool:
     with os.scandir(folder) as found:
         return next(found, None) is None
-
-
-class Landing:
-    """A folder into which untrusted paths are written: nothing ever lands outside it.
-
-    Each step into a sub-folder is opened with O_NOFOLLOW relative to the one before, so neither a path nor a link that
-    stands (or appears) below the folder leads out. Use as a context manager; not for several threads.
-    """
-
-    def __init__(self, root: str) -> None:
-        self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-        self._last: Tuple[str, int] = ("", self._root)
-
-    def __enter__(self) -> "Landing":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._drop()
-        os.close(self._root)
-
-    def folder(self, path: str) -> int:
-        """A descriptor of the sub-folder `path` ("" is the root), made where missing; valid until the next call."""
-        if path == self._last[0]:
-            return self._last[1]
-        current = os.dup(self._root)
-        try:
-            for part in check_path(path).split("/") if path else ():
-                try:
-                    os.mkdir(part, 0o777, dir_fd=current)
-                except FileExistsError:
-                    pass
-                try:
-                    below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
-                except OSError:
-                    raise TreeError("%s is in the way: %s is no folder" % (show(path), show(part)))
-                os.close(current)
-                current = below
-        except BaseException:
-            os.close(current)
-            raise
-        self._drop()
-        self._last = (path, current)
-        return current
-
-    def place(self, path: str) -> Tuple[int, str]:
-        """(descriptor of the parent folder, base name) for `path`; parents are made."""
-        check_path(path)
-        parent, _, name = path.rpartition("/")
-        return self.folder(parent), name
-
-    def _drop(self) -> None:
-        if self._last[1] != self._root:
-            os.close(self._last[1])
-        self._last = ("", self._root)

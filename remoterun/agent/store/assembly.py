@@ -1,4 +1,5 @@
-"""What is put together of parts: written on a thread of its own, beside who looks for the next ones and hashes them.
+"""Writes on a thread of its own what is put together of parts, while another thread looks for the next ones and hashes
+them.
 
 Standard library only; Python >= 3.8.
 """
@@ -15,12 +16,12 @@ Job = Callable[[], None]
 class Assembly:
     """What `write` does is the thread's alone until it is closed."""
 
-    AHEAD = 16
+    MOST_WAITING = 16
     """Jobs that may wait."""
 
     def __init__(self, write: Callable[[memoryview], None]) -> None:
         self._write = write
-        self._jobs: "queue.Queue[Optional[Job]]" = queue.Queue(self.AHEAD)
+        self._jobs: "queue.Queue[Optional[Job]]" = queue.Queue(self.MOST_WAITING)
         self._failure: Optional[BaseException] = None
         self._thread = threading.Thread(target=self._run, name="remoterun assembles", daemon=True)
         self._thread.start()

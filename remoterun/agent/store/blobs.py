@@ -77,7 +77,7 @@ class Blobs:
         if self.has(digest):
             return
         target = self.path(digest)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.makedirs(os.path.dirname(target), 0o700, exist_ok=True)
         os.chmod(path, 0o444)
         try:
             os.link(path, target)

@@ -9,7 +9,8 @@ import os
 from typing import Any, Dict, Iterator, Mapping, Set
 
 from ..shared.files import DISK_FULL, private_copy, read_bytes
-from ..shared.tree import Entry, Landing, Manifest, TreeError, show
+from ..shared.paths import SafeFolder, TreeError, show
+from ..shared.tree import Entry, Manifest
 from .blobs import Blobs
 from .errors import HomeError, disk_full
 
@@ -42,7 +43,7 @@ class Checkout:
             try:
                 os.makedirs(self.target, 0o755, exist_ok=True)
                 self._folder = stack.enter_context(_opened(self._blobs.folder))
-                self._landing = stack.enter_context(Landing(self.target))
+                self._landing = stack.enter_context(SafeFolder(self.target))
             except OSError as error:
                 self._say_if_full(error)
                 raise

@@ -31,7 +31,7 @@ ALIVE_EVERY = 60.0
 
 class Growing:
     """Feed it with `take`; a context manager, which leaves nothing behind but a committed version. For several threads:
-    whoever brings blobs calls `place` himself, which costs less than to take turns with another who does.
+    the `put` thread that brings blobs calls `place` itself, which is cheaper than waking another thread.
 
     `sizes`: those of blobs that were seen here, by their digests. It may grow meanwhile.
     """
@@ -41,9 +41,9 @@ class Growing:
         self._reader = ManifestReader()
         self._checkout: Optional[Checkout] = None
         self._parsed = self._placed = len(HEADER)
-        """Bytes of the manifest that have been gone through, and whose entries are in place; ..."""
+        """Bytes of the manifest that were parsed, and bytes whose entries are in place."""
         self._next: Deque[Tuple[Entry, int]] = deque()
-        """... those between, with the bytes of each. A lease protects their blobs."""
+        """The entries that were parsed and are not in place, with the bytes of each. A lease protects their blobs."""
         self._stack = contextlib.ExitStack()
         self._mutex = threading.Lock()
         self._closed = False
@@ -57,7 +57,7 @@ class Growing:
     def __exit__(self, *_: Any) -> None:
         with self._mutex:
             self._closed = True
-        self._stack.close()  # takes its time; nobody waits for it
+        self._stack.close()  # takes long; the client does not wait for it
 
     def take(self, data: Bytes) -> None:
         """The next part of the manifest. Raises `TreeError`."""
@@ -65,7 +65,7 @@ class Growing:
             self._reader.feed(data)
 
     @property
-    def behind(self) -> int:
+    def unplaced(self) -> int:
         """Bytes of the manifest that has come, whose entries are not in place."""
         return max(0, self._reader.build.length - self._placed)
 
@@ -82,16 +82,19 @@ class Growing:
             except HomeError as error:
                 if error.code not in NOT_YET:
                     raise
-            return not self.behind
+            return not self.unplaced
 
     def commit(self, name: str) -> Tuple[Dict[str, Any], bool]:
-        """As `Uploads.commit`, once all has come. Raises `HomeError`, `TreeError`."""
+        """Make it the newest version of the upload `name`, once all has come; (version, whether it is new).
+
+        Raises `HomeError`, `TreeError`.
+        """
         with self._mutex:
             manifest = self._reader.end()
             if self._checkout is not None or not self._home.uploads.is_newest(name, manifest.digest):
                 self._place()
-                if self.behind:
-                    raise HomeError("internal", "a version is not whole: %d bytes of its list are left" % self.behind)
+                if self.unplaced:
+                    raise HomeError("internal", "a version is not whole: %d bytes of its list are left" % self.unplaced)
             else:
                 self.digests.add_packed(packed(manifest))
             return self._home.uploads.commit(name, manifest, self._checkout)

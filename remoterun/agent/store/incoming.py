@@ -29,7 +29,7 @@ _OURS = token()
 """A process in another container, or after a power cut, may have our number."""
 
 
-class Landing:
+class BlobReceiver:
     """Takes the frames of one transfer, in their order:
 
     {"p": number}               a pack of so many small contents
@@ -57,7 +57,7 @@ class Landing:
         self._tmp = os.open(home.tmp, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.count = 0
 
-    def __enter__(self) -> "Landing":
+    def __enter__(self) -> "BlobReceiver":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,7 +5,7 @@
 {}                                      more bytes of it
 {"gone": digest}                        there is no such blob here
 
-Who receives them knows their digests, and verifies them.
+The receiver knows their digests, and verifies them.
 Standard library only; Python >= 3.8.
 """
 

@@ -3,8 +3,9 @@
     partial/KEY          as long as the blob, with holes where nothing has come yet
     partial/KEY.parts    (u64 offset, u64 length) of each part that is whole, appended when it is
 
-Who sends the parts asks for the seal when he begins: its SHA-256 is computed as far as there are no holes, and when he
-has said which it must be, the last part makes the blob. A cut transfer goes on with the parts that are not listed.
+The client asks for the seal before it sends the first part. The SHA-256 is then computed as far as there are no holes;
+when the client has said which digest it must be, the last part makes the blob. A cut transfer goes on with the parts
+that are not listed.
 Standard library only; Python >= 3.8.
 """
 
@@ -94,8 +95,8 @@ def listed(home: Home, key: str) -> List[Tuple[int, int]]:
 
 
 def seal(home: Home, key: str, size: int, said: Callable[[], str], alive: Callable[[], bool]) -> None:
-    """Make a blob of the parts of `key`, which may still be on their way. `said` gives its digest, "" as long as nobody
-    knows that; it is waited for. Raises `HomeError`."""
+    """Make a blob of the parts of `key`, which may still be on their way. `said` gives its digest, "" as long as the
+    client does not know it; it is waited for. Raises `HomeError`."""
     path = os.path.join(home.partial, key)
     stale = os.path.exists(path + PARTS)
     with os.fdopen(_open(path), "rb", buffering=0) as file:  # it may be here before the first part

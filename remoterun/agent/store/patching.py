@@ -1,5 +1,8 @@
 """A large content that is like one that is here: put together of that one's parts, and of what is sent.
 
+It is hashed as it is put together, which also verifies the blocks that stand where they are expected, and as long as it
+may be the old file nothing is written. Parts and a seal (parts.py) would read and write all of it once more.
+
 Standard library only; Python >= 3.8.
 """
 
@@ -24,7 +27,7 @@ from .leases import Lease
 
 MOST_BLOCKS, MOST_WANTED = 1024, 1 << 14
 """Of a file that is patched: whose records may come at once, and that may be waited for. Clients have a tenth of it."""
-MOST_DOUBTS = 64
+LONGEST_BACKOFF = 64
 LET_GO = 16
 """Calls after which all that was looked at of the old files leaves our memory; most of it does so sooner."""
 
@@ -57,7 +60,7 @@ class Patch(LargeBlob):
         self._finder = Finder(self._old, self.size)
         self._hashed_to = self.have
         """Bytes of the new file that are hashed: `have`, or more, where they were hashed to look at them."""
-        self._doubt = self._doubts = 0
+        self._backoff = self._next_backoff = 0
         """Calls in which blocks are looked at one by one, after a digest was another: twice as many each time."""
         self._asked = self.have
         """Bytes of the new file that records have come of."""
@@ -123,8 +126,8 @@ class Patch(LargeBlob):
         as it costs no more than the hash that is due anyway. Otherwise none."""
         if self._parts or not up_to:  # what comes before is not all here
             return []
-        if self._doubt:
-            self._doubt -= 1
+        if self._backoff:
+            self._backoff -= 1
             return []
         places = self._finder.expected(start, blocks)
         if not places:
@@ -133,10 +136,10 @@ class Patch(LargeBlob):
         hashed = self.hashed.copy()
         hashed.update(self._old[which][at : at + min(len(blocks) * BLOCK, self.size - start)])
         if hashed.hexdigest() != up_to:
-            self._doubts = min(2 * self._doubts or 1, MOST_DOUBTS)
-            self._doubt = self._doubts
+            self._next_backoff = min(2 * self._next_backoff or 1, LONGEST_BACKOFF)
+            self._backoff = self._next_backoff
             return []
-        self._doubts = 0
+        self._next_backoff = 0
         self.hashed, self._hashed_to = hashed, min(self.size, start + len(blocks) * BLOCK)
         return places
 

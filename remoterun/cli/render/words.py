@@ -5,16 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 
-
-def size(count: float) -> str:
-    """Bytes for people: 308 KB, 1.2 GB (powers of 1000)."""
-    for unit in ("bytes", "KB", "MB", "GB", "TB"):
-        if count < 999.5 or unit == "TB":
-            break
-        count /= 1000
-    if unit == "bytes":
-        return f"{int(count)} byte{'' if count == 1 else 's'}"
-    return f"{count:.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"
+from remoterun.sizes import size as size
 
 
 def duration(seconds: float) -> str:

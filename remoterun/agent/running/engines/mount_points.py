@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ...shared.files import remove_tree
-from ...shared.tree import Landing
+from ...shared.paths import SafeFolder
 
 
 def make_folders(work: str, path: str) -> None:
@@ -23,8 +23,8 @@ def make_mount_point(work: str, place: str, is_file: bool) -> None:
 
     Made by us, or the engine would make it, as root. Raises `TreeError` when a link of the work tree would lead out.
     """
-    with Landing(work) as landing:
-        descriptor, name = landing.place(place)
+    with SafeFolder(work) as folder:
+        descriptor, name = folder.place(place)
         target = os.path.join(work, place)
         if os.path.lexists(target):
             remove_tree(target)

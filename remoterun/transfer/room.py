@@ -1,0 +1,28 @@
+"""Whether what is to be sent fits on the disk of the host: found out before anything is sent."""
+
+from __future__ import annotations
+
+from remoterun.agent.shared import api
+from remoterun.errors import HostError
+from remoterun.session import Session
+from remoterun.sizes import size as readable
+
+
+def may_not_fit(session: Session, size: int) -> bool:
+    """Whether it pays to ask how much fits there now; what was said when the conversation began is known without."""
+    return size > session.room // 2
+
+
+def room_on(session: Session) -> int:
+    """Bytes that may arrive there now. A round trip."""
+    return session.ask(api.begun, api.Beginnings("", [])).room
+
+
+def require_room(session: Session, missing: int, room: int) -> None:
+    """Raises `HostError` when `missing` bytes don't fit into `room`."""
+    if missing > room:
+        machine = session.machine.name
+        raise HostError(
+            f"{readable(missing)} of it are missing on {machine}, and {readable(room)} fit there: nothing was sent",
+            hint=f"remoterun df {machine} shows who uses it; remoterun gc {machine} frees what nothing needs",
+        )
