@@ -198,7 +198,7 @@ def _made_of(sent: Manifest, upload: Upload) -> Upload:
 def _of_git(tree: Manifest) -> list[str]:
     """What most people do not mean to upload; a data set may be a repository, though."""
     count = tree.encode().count(b'\n["f",".git/')  # what each of their lines begins with
-    return [f"{count:,} of its files are git's own, in .git"] if count else []
+    return [f"{count:,} of its files are git's own, in .git: `cp` will leave them out"] if count else []
 
 
 def _is_folder(path: str, entries: dict[str, Entry]) -> bool:

@@ -1,9 +1,12 @@
-"""Trees on their way: read here and sent as the blobs that are missing there, fetched into a folder, or passed on.
+"""Trees on their way: sent to a host, fetched from one, or passed on from one to another.
 
-reading.py    this machine's files in the order of a manifest; what they were hashed to before (stamps.py)
-sending.py    one flow to a host          codecs.py       how this machine compresses
-fetching.py   one flow from a host        relaying.py     from one host to another
-progress.py   how far it is
+To a host      reading.py lists and hashes this machine's files (known ones: stamps.py); sending.py is the flow;
+               large_upload.py sends large files; outlet.py holds the thread that sends; holdings.py and room.py ask
+               what the host has, and what fits
+From a host    fetching.py is the flow; blobs.py, large_file.py, live.py and far.py bring files; repeats.py copies what
+               came already; landing.py writes; dot_git.py says what is never written
+Across         relaying.py
+All of them    lanes.py, several connections; codecs.py, compression; progress.py, how far it is
 """
 
 from __future__ import annotations
