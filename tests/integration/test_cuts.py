@@ -329,6 +329,7 @@ class TestCutsOfThePipe:
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
+from remoterun.agent.shared import api
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType
 from remoterun.session import Session
