@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ class Config:
     default: str = "local"
     machines: Mapping[str, MachineType] = field(default_factory=dict)
     ssh_config: Path | None = None
+    keep_logs: int = 256_000_000
+    """Bytes that the logs may take which are kept here."""
 
     @property
     def file(self) -> Path:
@@ -70,9 +73,10 @@ def parse(text: str, base: Config) -> Config:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"`{base.file}` is no TOML: {error}", hint="mend it, or move it away")
-    unknown = sorted(set(data) - {"default", "machines"})
+    unknown = sorted(set(data) - {"default", "machines", "logs"})
     if unknown:
-        raise ConfigError(f"{base.file}: unknown key `{unknown[0]}`", hint="known are `default` and `[machines.NAME]`")
+        known = "known are `default`, `[machines.NAME]` and `[logs]`"
+        raise ConfigError(f"{base.file}: unknown key `{unknown[0]}`", hint=known)
     default = data.get("default", base.default)
     tables = data.get("machines", {})
     if not isinstance(default, str) or not isinstance(tables, dict):
@@ -81,7 +85,23 @@ def parse(text: str, base: Config) -> Config:
             hint='default = "box", and [machines.box] with host = "user@host"',
         )
     machines = {name: _machine(base.file, name, table) for name, table in tables.items()}
-    return Config(base.home, default, machines, base.ssh_config)
+    return replace(base, default=default, machines=machines, keep_logs=_keep_logs(base, data.get("logs", {})))
+
+
+def _keep_logs(base: Config, table: Any) -> int:
+    """How many bytes `[logs] keep` allows."""
+    if not isinstance(table, dict):
+        raise ConfigError(f"{base.file}: logs is a table", hint='[logs] with keep = "256MB"')
+    unknown = sorted(set(table) - {"keep"})
+    if unknown:
+        raise ConfigError(f"{base.file}: logs: unknown key `{unknown[0]}`", hint="known is `keep`")
+    text = table.get("keep")
+    if text is None:
+        return base.keep_logs
+    match = re.fullmatch(r"(\d{1,9}) ?([KMG]?)B?", text) if isinstance(text, str) else None
+    if match is None:
+        raise ConfigError(f"{base.file}: logs.keep: {text!r} is not a size", hint='keep = "256MB"; "0" keeps none')
+    return int(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[match[2]]
 
 
 def _machine(file: Path, name: str, table: Any) -> MachineType:
@@ -101,9 +121,9 @@ def _machine(file: Path, name: str, table: Any) -> MachineType:
     return MachineType(name, **table)
 
 
-def add_machine(config: Config, name: str, settings: dict[str, Any], *, replace: bool, make_default: bool) -> None:
+def add_machine(config: Config, name: str, settings: dict[str, Any], *, overwrite: bool, make_default: bool) -> None:
     """Write a machine into config.toml, comments and order kept. Raises `AlreadyExists`, `ConfigError`."""
-    if name in config.machines and not replace:
+    if name in config.machines and not overwrite:
         raise AlreadyExists(f"there is a machine `{name}` already", hint=f"remoterun machines add {name} … --force")
     _machine(config.file, name, settings)
     document = _document(config)

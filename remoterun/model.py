@@ -11,16 +11,16 @@ import shlex
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from remoterun.agent.shared.api import UploadVersion
-from remoterun.agent.shared.records import from_json
-from remoterun.agent.shared.states import ENDINGS, FINAL, Reason, RunState, RunStatus
+from remoterun.agent.shared.states import ENDINGS, FINAL, Reason, RunEvent, RunState, RunStatus
 from remoterun.agent.shared.tree import TreeError, check_path, is_digest, show
 from remoterun.errors import UsageError
 
 UPLOAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 LAST = "last"
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEY_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -162,9 +162,18 @@ class MachineType:
 
 
 @dataclass(frozen=True)
+class Placement:
+    """A host that was got for a run: the machine to open, and the home on it that has the run."""
+
+    machine: MachineType
+    home_id: str
+
+
+@dataclass(frozen=True)
 class RunRequest:
     """What a user asks for, before it becomes a run. `command` is text for `sh -c`; `options`, those of `remoterun run`
-    that ask for the same again, are told to it."""
+    that ask for the same again, are told to it; `timeout` in seconds. `Runs.prepare` refuses what can't be
+    asked for."""
 
     command: str
     mounts: tuple[Mount, ...] = ()
@@ -181,7 +190,11 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class Run:
-    """One run as the registry knows it, corrected by its host when that was asked. Times in seconds since 1970."""
+    """One run as the registry knows it, corrected by its host when that was asked. Times in seconds since 1970.
+
+    `machine` is what was asked for, `placement` the host that was got, None before that. `steps`: when this client
+    began what it does for the run (PROVISIONING, UPLOADING).
+    """
 
     number: int
     key: str
@@ -201,12 +214,27 @@ class Run:
     outputs: dict[str, int] | None = None
     stopping: bool = False
     last_seen: float | None = None
-    home_id: str | None = None
-    reachable: bool = field(default=True, compare=False)
+    placement: Placement | None = None
+    steps: tuple[tuple[RunState, float], ...] = ()
+    unreached: str | None = field(default=None, compare=False)
+    """Why its machine could not be asked just now; the rest is what was known before."""
 
     @property
     def final(self) -> bool:
         return self.state in FINAL
+
+    @property
+    def reachable(self) -> bool:
+        return self.unreached is None
+
+    @property
+    def host(self) -> MachineType:
+        """The machine to ask about it."""
+        return self.placement.machine if self.placement is not None else self.machine
+
+    @property
+    def home_id(self) -> str | None:
+        return self.placement.home_id if self.placement is not None else None
 
     @property
     def words(self) -> str | None:
@@ -224,8 +252,7 @@ class Run:
         return 125
 
     def with_status(self, status: RunStatus, now: float) -> Run:
-        """This run as its host says it is. Raises `ValueError` for what makes no sense."""
-        _check_status(status)
+        """This run as its host says it is."""
         return replace(
             self,
             state=status.state,
@@ -236,27 +263,14 @@ class Run:
             started=status.started,
             ended=status.ended,
             engine=status.engine,
-            outputs=status.outputs._asdict() if status.outputs else None,
+            outputs=None if status.outputs is None else status.outputs._asdict(),
             stopping=status.stopping,
             last_seen=now,
         )
 
-    def with_event(self, event: dict[str, Any]) -> tuple[Run, dict[str, Any]]:
-        """(this run as it was at an event of its folder, what of its status that event tells).
-
-        Raises `ValueError` or `TypeError` for what makes no sense.
-        """
-        told: dict[str, Any] = {
-            name: event[name] for name in ("reason", "code", "message", "outputs", "engine") if name in event
-        }
-        state = RunState(event.get("state"))
-        if state is RunState.RUNNING:
-            told["started"] = event.get("t")
-        if state in FINAL:
-            told["ended"] = event.get("t")
-        _check_status(from_json(RunStatus, {**told, "key": self.key, "state": state.value}))
-        reason = Reason(told["reason"]) if told.get("reason") else None
-        return replace(self, **{**told, "state": state, "reason": reason}), told
+    def with_event(self, event: RunEvent) -> Run:
+        """This run as it was at an event of its folder, which has a state."""
+        return replace(self, **{**event_fields(event), "state": event.state, "reason": event.reason})
 
     def record(self) -> dict[str, Any]:
         """For `--json`."""
@@ -272,6 +286,7 @@ class Run:
             "labels": list(self.labels),
             "engine": self.engine,
             "created": self.created,
+            **{step.value: moment for step, moment in self.steps},
             "started": self.started,
             "ended": self.ended,
             "message": self.message,
@@ -299,14 +314,18 @@ class Upload:
     damaged: bool = field(default=False, compare=False)
 
     @classmethod
-    def told(cls, name: str, item: UploadVersion, machine: str, home_id: str) -> Upload:
-        """The version that a host describes. Raises `ValueError` for what makes no sense."""
+    def told(cls, name: str, item: UploadVersion, machine: str, home_id: str, clock_skew: float = 0.0) -> Upload:
+        """The version that a host describes, whose clock is ahead of ours by `clock_skew` seconds.
+
+        Raises `ValueError` for what makes no sense.
+        """
         for number in ("version", "size", "files"):
             if getattr(item, number) < 0:
                 raise ValueError(f"{number}: {getattr(item, number)}")
         if not is_digest(item.digest):
             raise ValueError(f"digest: {item.digest[:80]!r}")
-        told = (item.version, item.digest, item.size, item.files, check_time(item.created))
+        created = max(check_time(item.created) - clock_skew, 0.0)
+        told = (item.version, item.digest, item.size, item.files, created)
         return cls(name, *told, machine, home_id, damaged=item.damaged)
 
     def record(self) -> dict[str, Any]:
@@ -338,15 +357,48 @@ def parse_duration(text: str) -> float:
 
 
 _YEAR_10000 = 253_402_300_800  # seconds since 1970; Python's dates end there
+_MOMENTS = ("t", "created", "queued", "started", "ended")
+_TEXTS = ("message", "note", "engine", "evidence", "hint")
+_TEXT = 10_000  # characters of a text that are kept
+
+Told = TypeVar("Told", RunStatus, RunEvent)
 
 
-def _check_status(status: RunStatus) -> None:
-    """A host may say anything. Raises `ValueError` for what no run can have."""
-    if status.code is not None and not -256 < status.code < 256:
-        raise ValueError(f"code: {status.code}")
-    for moment in (status.started, status.ended):
+def by_our_clock(record: Told, clock_skew: float = 0.0) -> Told:
+    """A status or an event of a host whose clock is ahead of ours by `clock_skew` seconds, with its times by our clock.
+
+    Raises `ValueError` for what no run can have. Of texts the beginning is kept, in characters that UTF-8 has.
+    """
+    if record.code is not None and not -256 < record.code < 256:
+        raise ValueError(f"code: {record.code}")
+    if record.outputs is not None and min(record.outputs) < 0:
+        raise ValueError(f"outputs: {record.outputs}")
+    changed: dict[str, Any] = {}
+    for name in _MOMENTS:
+        moment = getattr(record, name, None)
         if moment is not None:
-            check_time(moment)
+            changed[name] = max(check_time(moment) - clock_skew, 0.0)
+    for name in _TEXTS:
+        text = getattr(record, name, None)
+        if text is not None:
+            changed[name] = text[:_TEXT].encode("utf-8", "replace").decode()
+    return record._replace(**changed)
+
+
+def event_fields(event: RunEvent) -> dict[str, Any]:
+    """What of a run's status an event with a state tells."""
+    found: dict[str, Any] = {
+        name: getattr(event, name)
+        for name in ("reason", "code", "message", "engine")
+        if getattr(event, name) is not None
+    }
+    if event.outputs is not None:
+        found["outputs"] = event.outputs._asdict()
+    if event.state is RunState.RUNNING:
+        found["started"] = event.t
+    if event.state in FINAL:
+        found["ended"] = event.t
+    return found
 
 
 def check_time(value: Any) -> float:
@@ -359,7 +411,7 @@ def check_time(value: Any) -> float:
 def parse_variable(text: str) -> tuple[str, str]:
     """(name, value) of `K=V`; of `K` alone, with the value that it has here. Raises `UsageError`."""
     name, equals, value = text.partition("=")
-    named = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
+    named = VARIABLE.fullmatch(name)
     if not equals and named:
         if name not in os.environ:
             raise UsageError(f"`{name}` is not set here", hint=f"-e {name}=VALUE, or: export {name}")

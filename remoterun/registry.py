@@ -6,20 +6,24 @@ before the effect it describes. Moves are guarded: only along `agent.runs.MOVES`
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import shlex
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from remoterun.agent.shared.files import locked
 from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.states import MOVES, Reason, RunState, RunStatus
-from remoterun.errors import HostError, NotFound, RemoterunError
-from remoterun.model import LAST, MachineType, Run, Upload
+from remoterun.errors import NotFound, RemoterunError
+from remoterun.model import LAST, MachineType, Placement, Run, Upload, by_our_clock
 
 
 def _first(connection: sqlite3.Connection) -> None:
@@ -61,64 +65,119 @@ def _recorded(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE uploads SET recorded = created")
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_first, _recorded]
+def _placed(connection: sqlite3.Connection) -> None:
+    """The machine that was got for a run stands beside the one that was asked for, and the times of its first steps."""
+    connection.execute("ALTER TABLE runs ADD COLUMN host TEXT")
+    connection.execute("ALTER TABLE runs ADD COLUMN steps TEXT NOT NULL DEFAULT '{}'")
+    connection.execute("UPDATE runs SET host = machine WHERE home_id IS NOT NULL")
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_first, _recorded, _placed]
 """Each brings the schema one step on; `PRAGMA user_version` counts those done. Append only."""
+
+STEPS = (RunState.PROVISIONING, RunState.UPLOADING)
+"""The states that this side drives a run through, whose times stand here only."""
+
+ROOM = 1 << 20
+"""Bytes that a disk has free at the least on which SQLite's errors are not about room."""
+_DISK = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
 
 GIVEN_UP = 0
 """In place of the pid of the client that was to hand a run over."""
 
 
+class Unwritable(RemoterunError):
+    """The registry's disk is full or read-only; what is there can be read."""
+
+
 class Registry:
     """One user's runs and uploads, in `registry.db` of the home. Several processes and threads may use it at once."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, warn: Callable[[str], None] = lambda _: None) -> None:
+        """`warn` is called once, with a line, when the file can be read but not written: then what is learned of runs
+        is not kept, and only what needs a record raises."""
         self._file = file
+        self._warn = warn
         self._lock = threading.Lock()  # held around each statement together with the reading of its rows
+        self._unwritable: RemoterunError | None = None
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_not_emptied()
         except OSError as error:
             raise RemoterunError(
                 f"the home `{file.parent}` can't be made: {error.strerror}",
                 hint="set REMOTERUN_HOME to a folder that you may write",
             )
         try:
-            self._db = sqlite3.connect(file, timeout=15, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as error:
-            raise self._unusable(error)
+            self._db = self._opened("rwc")
+        except (sqlite3.Error, OSError) as error:
+            self._db = self._opened_to_read(error)
+
+    def _opened(self, mode: str) -> sqlite3.Connection:
+        name = f"file:{quote(os.fsencode(self._file))}?{mode if '=' in mode else f'mode={mode}'}"
+        database = sqlite3.connect(name, uri=True, timeout=15, isolation_level=None, check_same_thread=False)
         try:
-            self._db.row_factory = sqlite3.Row
-            self._migrate()
-            os.chmod(file, 0o600)
-        except BaseException as error:
-            self._db.close()
-            if isinstance(error, (sqlite3.Error, OSError)):
-                raise self._unusable(error)
+            database.row_factory = sqlite3.Row
+            self._migrate(database, may_write=mode == "rwc")
+            if mode == "rwc":
+                os.chmod(self._file, 0o600)
+                self._made.touch(mode=0o600)
+        except BaseException:
+            database.close()
             raise
+        return database
+
+    def _opened_to_read(self, error: Exception) -> sqlite3.Connection:
+        """Where the disk is full or read-only. `immutable` needs none of the files that SQLite puts beside it."""
+        for mode in ("ro", "immutable=1"):
+            with contextlib.suppress(sqlite3.Error, OSError):
+                database = self._opened(mode)
+                self._go_on_without_writing(self._unusable(error))
+                return database
+        raise self._unusable(error)
+
+    @property
+    def _made(self) -> Path:
+        """A file that stands beside the registry once it was made."""
+        return self._file.with_name("registry.made")
+
+    def _check_not_emptied(self) -> None:
+        """An empty file would pass for a registry without runs."""
+        if not self._file.exists():
+            self._made.unlink(missing_ok=True)
+        elif self._made.exists() and not self._file.stat().st_size:
+            raise RemoterunError(
+                f"the registry `{self._file}` is empty, and it was not: the numbers of your runs are lost",
+                hint=f"bring it back from a copy, or let a new one begin: rm {shlex.quote(str(self._file))}",
+            )
 
     def close(self) -> None:
         """May be called twice; whatever is called later raises."""
         with self._lock:
             self._db.close()
 
-    def _migrate(self) -> None:
-        done = self._db.execute("PRAGMA user_version").fetchone()[0]
+    def _migrate(self, database: sqlite3.Connection, may_write: bool) -> None:
+        done = database.execute("PRAGMA user_version").fetchone()[0]
         if done == len(MIGRATIONS):
             return
         if done > len(MIGRATIONS):
             raise RemoterunError(
                 f"the registry `{self._file}` was made by a newer remoterun", hint="pip install --upgrade remoterun"
             )
+        if not may_write:
+            raise sqlite3.OperationalError("an older registry, which has to be written first")
         with locked(f"{self._file}.lock"):  # to change the journal's mode, SQLite waits for nobody
-            self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("BEGIN IMMEDIATE")
+            database.execute("PRAGMA journal_mode=WAL")
+        database.execute("BEGIN IMMEDIATE")
         try:
-            done = self._db.execute("PRAGMA user_version").fetchone()[0]
+            done = database.execute("PRAGMA user_version").fetchone()[0]
             for number in range(done, len(MIGRATIONS)):
-                MIGRATIONS[number](self._db)
-            self._db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
-            self._db.execute("COMMIT")
+                MIGRATIONS[number](database)
+            database.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
+            database.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):
+                database.execute("ROLLBACK")
             raise
 
     def _rows(self, query: str, values: Iterable[Any] = ()) -> list[sqlite3.Row]:
@@ -131,14 +190,39 @@ class Registry:
     def _change(self, query: str, values: Iterable[Any] = ()) -> int:
         """The row that was inserted last."""
         with self._lock:
+            if self._unwritable is not None:
+                raise self._unwritable
             try:
                 return self._db.execute(query, [_stored(value) for value in values]).lastrowid or 0
             except sqlite3.Error as error:
                 raise self._unusable(error)
 
+    def _note(self, query: str, values: Iterable[Any] = ()) -> bool:
+        """Change what is only an index of what the machines know; whether that could be written."""
+        try:
+            self._change(query, values)
+        except Unwritable as error:
+            self._go_on_without_writing(error)
+        return self._unwritable is None
+
+    def _go_on_without_writing(self, error: RemoterunError) -> None:
+        if self._unwritable is None:
+            self._unwritable = error
+            self._warn(f"{error.message}; what is learned of runs now is not kept")
+
     def _unusable(self, error: Exception) -> RemoterunError:
         file = shlex.quote(str(self._file))
-        passing = isinstance(error, (sqlite3.OperationalError, OSError))  # locked, read-only, no space
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        full = code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) == errno.ENOSPC
+        if full or (code in _DISK and _bytes_free(self._file.parent) < ROOM):
+            return Unwritable(
+                f"the disk that holds `{self._file}` is full",
+                hint="remoterun df local shows who uses it; remoterun gc local frees what nothing needs",
+            )
+        if code in _DISK or isinstance(error, OSError):
+            reason = "the file system is read-only" if _read_only(self._file.parent) else str(error)
+            return Unwritable(f"the registry `{self._file}` can't be written: {reason}", hint=f"ls -l {file}")
+        passing = isinstance(error, sqlite3.OperationalError)  # locked
         hint = f"ls -l {file}; then try again" if passing else f"mv {file} {file}.broken lets a new one begin"
         return RemoterunError(f"the registry `{self._file}` can't be used: {error}", hint=hint)
 
@@ -148,20 +232,18 @@ class Registry:
         self,
         key: str,
         machine: MachineType,
-        home_id: str,
         command: str,
         created: float,
         description: str | None = None,
         labels: Iterable[str] = (),
     ) -> Run:
-        """A new run, REQUESTED, with the next number."""
+        """A new run, REQUESTED, with the next number. It has no host yet."""
         number = self._change(
-            "INSERT INTO runs (key, machine, home_id, state, command, description, labels, created, client_pid)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO runs (key, machine, state, command, description, labels, created, client_pid)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 key,
                 json.dumps(machine.record()),
-                home_id,
                 RunState.REQUESTED.value,
                 command,
                 description,
@@ -197,7 +279,7 @@ class Registry:
 
     def give_up(self, run: Run) -> None:
         """Record that this client hands the run over no more."""
-        self._change("UPDATE runs SET client_pid = ? WHERE key = ?", (GIVEN_UP, run.key))
+        self._note("UPDATE runs SET client_pid = ? WHERE key = ?", (GIVEN_UP, run.key))
 
     def abandoned(self, run: Run) -> bool:
         """Whether the client that was to hand this run over is gone, or has given up."""
@@ -220,24 +302,33 @@ class Registry:
         before = [origin.value for origin, targets in MOVES.items() if state in targets or origin is state]
         marks = ",".join("?" * len(before))
         fields = dict(status, state=state.value)
-        self._change(
-            f"UPDATE runs SET state = ?, status = json_patch(status, ?), last_seen = ?"
+        steps = {state.value: now} if state in STEPS else {}
+        written = self._note(
+            "UPDATE runs SET state = ?, steps = json_patch(steps, ?), last_seen = ?,"
+            " status = json_patch(CASE WHEN json_valid(status) THEN status ELSE '{}' END, ?)"
             f" WHERE key = ? AND state IN ({marks})",
-            (state.value, json.dumps(fields), now, run.key, *before),
+            (state.value, json.dumps(steps), now, json.dumps(fields), run.key, *before),
+        )
+        if written or run.state.value not in before:
+            return self.run(run.number)
+        reason = Reason(status["reason"]) if status.get("reason") else None
+        return replace(run, **{**status, "state": state, "reason": reason, "last_seen": now})
+
+    def place(self, run: Run, placement: Placement) -> Run:
+        """Record the host that was got for a run."""
+        self._change(
+            "UPDATE runs SET host = ?, home_id = ? WHERE key = ?",
+            (json.dumps(placement.machine.record()), placement.home_id, run.key),
         )
         return self.run(run.number)
 
     def see(self, run: Run, status: RunStatus, now: float) -> Run:
-        """Correct `run` by what its host says; the corrected run. Raises `HostError` for what makes no sense."""
-        try:
-            corrected = run.with_status(status, now)
-        except (ValueError, TypeError) as error:
-            raise HostError(f"{run.machine.name} says of run {run.number} what makes no sense: {error}"[:300])
-        self._change(
+        """Correct `run` by what its host says, with its times by our clock; the corrected run."""
+        self._note(
             "UPDATE runs SET state = ?, status = ?, last_seen = ? WHERE key = ?",
             (status.state.value, json.dumps(to_json(status)), now, run.key),
         )
-        return corrected
+        return run.with_status(status, now)
 
     def remove_run(self, run: Run) -> None:
         self._change("DELETE FROM runs WHERE key = ?", (run.key,))
@@ -281,6 +372,21 @@ class Registry:
         self._change("DELETE FROM uploads WHERE name = ? AND home_id = ?", (name, home_id))
 
 
+def _bytes_free(folder: Path) -> int:
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return ROOM
+    return status.f_bavail * status.f_frsize
+
+
+def _read_only(folder: Path) -> bool:
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
 def _run(row: sqlite3.Row) -> Run:
     run = Run(
         number=row["number"],
@@ -292,28 +398,39 @@ def _run(row: sqlite3.Row) -> Run:
         description=_text(row["description"]),
         labels=tuple(json.loads(row["labels"])),
         last_seen=row["last_seen"],
-        home_id=row["home_id"],
+        placement=Placement(MachineType.of(json.loads(row["host"])), row["home_id"]) if row["host"] else None,
+        steps=tuple((RunState(state), moment) for state, moment in json.loads(row["steps"]).items()),
     )
-    status = json.loads(row["status"])
-    if not status:
-        return run
-    if status.get("reason") not in {reason.value for reason in Reason}:
-        status["reason"] = None
     try:
-        told = from_json(RunStatus, dict(status, key=run.key, state=row["state"]))
-        return run.with_status(told, row["last_seen"] or row["created"])
-    except (ValueError, TypeError):  # of an earlier remoterun, which believed everything
-        return run
+        status = json.loads(row["status"])
+        if not status:
+            return run
+        if status.get("reason") not in {reason.value for reason in Reason}:  # one of a newer remoterun
+            status["reason"] = None
+        known = by_our_clock(from_json(RunStatus, dict(status, key=row["key"], state=row["state"])))
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ):
+        return run  # an earlier remoterun believed everything
+    return run.with_status(known, row["last_seen"] or row["created"])
 
 
 def _stored(value: Any) -> Any:
-    """Text that is no UTF-8 (commands and paths may be anything) is stored as its bytes."""
-    if isinstance(value, str):
+    """Text that is not UTF-8 (commands and paths may be anything) is stored as its bytes."""
+    if isinstance(value, str) and not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            return os.fsencode(value)
+            return value.encode("utf-8", "surrogateescape" if _is_of_bytes(value) else "replace")
     return value
+
+
+def _is_of_bytes(text: str) -> bool:
+    """Whether each of its surrogates stands for a byte, as in the names of files."""
+    return all(not "\ud800" <= char <= "\udfff" or "\udc80" <= char <= "\udcff" for char in text)
 
 
 def _text(value: Any) -> Any:

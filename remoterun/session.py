@@ -16,9 +16,13 @@ from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.tree import show
 from remoterun.errors import AgentError, HostError, LinkLost, NotFound, RemoterunError, TransferError, UsageError
 from remoterun.hosts.base import Host
-from remoterun.model import MachineType, Upload, check_time
+from remoterun.model import MachineType, Told, Upload, by_our_clock, check_time
 
 HELLO_TIMEOUT = 30.0
+CLOCKS_AGREE = 2.0
+"""Seconds: a smaller difference may be the way of the greeting, and would make the times of a run jump."""
+CLOCKS_AT_ALL = 1e10
+"""Seconds: a larger difference is not a clock's."""
 HOME_ID = re.compile(r"[0-9A-Za-z._-]{1,100}")
 
 A = TypeVar("A")
@@ -71,8 +75,14 @@ class Session:
 
     @property
     def clock_skew(self) -> float:
-        """Seconds by which its machine's clock is ahead of ours, to the round trip's precision."""
-        return self.hello.time - self._greeted if self.hello.time else 0.0
+        """Seconds by which its machine's clock is ahead of ours; 0 where they agree, as far as a greeting can tell."""
+        skew = self.hello.time - self._greeted if self.hello.time else 0.0
+        return skew if CLOCKS_AGREE < abs(skew) < CLOCKS_AT_ALL else 0.0
+
+    def told(self, record: Told) -> Told:
+        """A status or an event that the agent told, by our clock. Raises `AgentError` for what makes no sense."""
+        with self.understood():
+            return by_our_clock(record, self.clock_skew)
 
     @property
     def alive(self) -> bool:
@@ -131,7 +141,7 @@ class Session:
     def upload(self, name: str, version: api.UploadVersion) -> Upload:
         """A version as the agent tells it. Raises `AgentError` for what makes no sense."""
         with self.understood():
-            return Upload.told(name, version, self.machine.name, self.home_id)
+            return Upload.told(name, version, self.machine.name, self.home_id, self.clock_skew)
 
     @contextlib.contextmanager
     def understood(self) -> Iterator[None]:

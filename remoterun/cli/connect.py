@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def client() -> Client:
     """A client for one command, to be used as a context manager."""
     if not render.person_there():
-        return Client()
-    return Client(prompts=Prompts(_confirm_host_key, _ask_passphrase, _ask_password))
+        return Client(warn=render.warning)
+    return Client(prompts=Prompts(_confirm_host_key, _ask_passphrase, _ask_password), warn=render.warning)
 
 
 def _confirm_host_key(key: UnknownHostKey) -> bool:

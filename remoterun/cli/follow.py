@@ -37,12 +37,15 @@ def follow(
                 run = item.run
                 if from_start or not item.past or run.final:
                     ended = _show_state(item, steps)
-                    hinted = bool(item.event.get("hint"))
+                    hinted = bool(item.event.hint)
             else:
                 _show_note(item, steps, run)
     except KeyboardInterrupt:
         steps.abandon()
-        if not ended:
+        if run.final and not ended:
+            render.line("")
+            render.line(f"run {run.number} has ended: {render.state_text(run)}")
+        elif not ended:
             render.detached(run)
         return 130
     except BaseException:
@@ -63,13 +66,10 @@ def _show_state(change: StateChange, steps: render.Steps) -> bool:
     if run.final:
         steps.clear()
         render.ending(run)
-        for field in ("evidence", "hint"):
-            text = change.event.get(field)
-            if text and field == "evidence":
-                for part in str(text).splitlines():
-                    render.line(f"    {part}")
-            elif text:
-                render.hint(str(text))
+        for part in (change.event.evidence or "").splitlines():
+            render.line(f"    {part}")
+        if change.event.hint:
+            render.hint(change.event.hint)
         return True
     if change.state is RunState.RUNNING:
         steps.clear()
@@ -86,6 +86,8 @@ def _show_note(note: Note, steps: render.Steps, run: Run) -> None:
     elif note.kind == "lost":
         steps.abandon()
         render.warning(f"{note.text}; trying again")
+    elif note.kind == "kept":
+        render.kept(run, note.text)
     elif note.kind == "back":
         render.line(f"  connected to {run.machine.name} again")
     else:

@@ -14,12 +14,15 @@ through the callbacks that are passed in.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Self
 
 from remoterun.client.connections import Connections
 from remoterun.client.files import Files
+from remoterun.client.following import Item, LogBytes, Note, StateChange
 from remoterun.client.machines import Machines
-from remoterun.client.runs import Item, LogBytes, Note, Runs, StateChange
+from remoterun.client.runs import Runs
+from remoterun.client.submitting import Prepared
 from remoterun.client.upkeep import Checked, Collected, Usage
 from remoterun.client.uploads import Uploaded, Uploads
 from remoterun.config import Config
@@ -30,10 +33,19 @@ from remoterun.transfer import Fetched
 
 
 class Client:
-    """Everything a user can do, by noun. Connections are opened when they are needed and kept until `close`."""
+    """Everything a user can do, by noun. Connections are opened when they are needed and kept until `close`.
 
-    def __init__(self, config: Config | None = None, prompts: Prompts | None = None) -> None:
-        self.connections = Connections(config, prompts)
+    `prompts`: how to ask a person. `warn` is called with a line when the disk of this machine's home can't be written:
+    then only what needs no record here goes on.
+    """
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        prompts: Prompts | None = None,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.connections = Connections(config, prompts, warn)
         self.files = Files(self.connections)
         self.uploads = Uploads(self.connections)
         self.runs = Runs(self.connections)
@@ -67,6 +79,7 @@ __all__ = [
     "Item",
     "LogBytes",
     "Note",
+    "Prepared",
     "StateChange",
     "TransferError",
     "Uploaded",

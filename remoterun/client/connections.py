@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from remoterun import config as configuration
 from remoterun import machines
-from remoterun.errors import UsageError
+from remoterun.errors import HostError, HostUnreachable, UsageError
 from remoterun.hosts import host_of
 from remoterun.hosts.base import Prompts
 from remoterun.model import MachineType
@@ -28,10 +29,17 @@ class Connections:
     Any thread may call any method. Questions to a person are asked one at a time.
     """
 
-    def __init__(self, config: configuration.Config | None = None, prompts: Prompts | None = None) -> None:
+    def __init__(
+        self,
+        config: configuration.Config | None = None,
+        prompts: Prompts | None = None,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.config = config or configuration.load()
         self.closed = threading.Event()
-        self._prompts = _one_at_a_time(prompts or Prompts())
+        self._warn = warn
+        self._question = threading.Lock()  # held while a person is asked something
+        self._prompts = _one_at_a_time(prompts or Prompts(), self._question)
         self._lock = threading.Lock()  # guards what follows; never held while something blocks
         self._sessions: dict[MachineType, Session] = {}
         self._opening: dict[MachineType, threading.Lock] = {}
@@ -59,12 +67,17 @@ class Connections:
         with self._lock:
             self._check_open()
             if self._registry is None:
-                self._registry = Registry(self.config.home / "registry.db")
+                self._registry = Registry(self.config.home / "registry.db", self._warn)
             return self._registry
 
     def machine(self, name: str | None) -> MachineType:
-        """The machine type that a name stands for (None: the default one). Raises `NotFound`."""
-        return machines.resolve(name, self.config)
+        """The machine type that a name stands for (None: the default one). Opens nothing.
+
+        Raises `NotFound`, and `UsageError` for an address that is not one.
+        """
+        machine = machines.resolve(name, self.config)
+        host_of(machine, self.config, Prompts())
+        return machine
 
     def session(self, machine: MachineType) -> Session:
         """The open session with a machine, or a new one. Raises `HostError`."""
@@ -89,6 +102,50 @@ class Connections:
             session.close()
             raise _closed()
 
+    def at_once(
+        self, questions: Mapping[MachineType, Callable[[], A]], wait: float | None
+    ) -> dict[MachineType, A | HostError]:
+        """What each question returned, or the `HostError` that it raised. All are asked at once, on threads.
+
+        Of a machine that takes longer than `wait` seconds (None: as long as it takes), not counting those in which a
+        person was asked something, it is `HostUnreachable`; its thread keeps no process from ending.
+        """
+        results: dict[MachineType, A | BaseException] = {}
+        ended = {machine: threading.Event() for machine in questions}
+
+        def ask(machine: MachineType) -> None:
+            try:
+                results[machine] = questions[machine]()
+            except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+                results[machine] = error
+            ended[machine].set()
+
+        if len(questions) == 1 and wait is None:
+            ask(*questions)
+        else:
+            for machine in questions:
+                threading.Thread(target=ask, args=(machine,), daemon=True).start()
+        self._await(ended.values(), wait)
+        answers: dict[MachineType, A | HostError] = {}
+        for machine in questions:
+            if not ended[machine].is_set():
+                answers[machine] = HostUnreachable(f"{machine.name} does not answer within {wait:g} s")
+                continue
+            answer = results[machine]
+            if isinstance(answer, BaseException) and not isinstance(answer, HostError):
+                raise answer
+            answers[machine] = answer
+        return answers
+
+    def _await(self, events: Iterable[threading.Event], wait: float | None) -> None:
+        until = None if wait is None else time.monotonic() + wait
+        for event in events:
+            while not event.wait(None if until is None else max(until - time.monotonic(), 0)):
+                if not self._question.locked():
+                    break
+                with self._question:  # until the person has answered
+                    until = time.monotonic() + (wait or 0)
+
     def host(self, machine: MachineType) -> Host:
         """Another host of a machine, which lives until this is closed."""
         host = host_of(machine, self.config, self._prompts)
@@ -106,9 +163,7 @@ def _closed() -> UsageError:
     return UsageError("this client is closed", hint="make another Client")
 
 
-def _one_at_a_time(prompts: Prompts) -> Prompts:
-    lock = threading.Lock()
-
+def _one_at_a_time(prompts: Prompts, lock: threading.Lock) -> Prompts:
     def alone(ask: Callable[[A], B] | None) -> Callable[[A], B] | None:
         if ask is None:
             return None

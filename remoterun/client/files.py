@@ -101,7 +101,7 @@ class Files:
         if resource.kind == "runs":
             run = self._connections.registry.run(resource.name)
             where = {"kind": "run", "key": run.key, "number": run.number, "sub": resource.sub}
-            return self._connections.session(run.machine), where
+            return self._connections.session(run.host), where
         known = self._connections.registry.uploads(resource.name)
         machine = known[0][1] if known else self._connections.machine(None)
         session = self._connections.session(machine)

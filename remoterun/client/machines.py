@@ -69,7 +69,7 @@ class Machines:
         """
         type_ = self.get(machine)
         known = [found for _, found in self._connections.registry.uploads()] + [
-            run.machine for run in self._connections.registry.runs()
+            run.host for run in self._connections.registry.runs()
         ]
         others = mending.others([*machines.listing(self._connections.config), *known], type_)
         elsewhere = mending.Elsewhere(self._connections.registry, others, self.session, note)

@@ -1,11 +1,13 @@
-"""A run on its way to its machine: what is checked, brought and written down before the machine has it."""
+"""A run on its way to its machine: what is checked before it has a number, and what is brought once it has one."""
 
 from __future__ import annotations
 
 import hashlib
+import re
+import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,7 @@ from remoterun.client.files import manifest_of
 from remoterun.client.uploads import bring
 from remoterun.environments import context
 from remoterun.errors import LinkLost, RemoterunError, UsageError
-from remoterun.model import MachineType, Mount, Resource, Run, RunRequest, new_key
+from remoterun.model import MachineType, Mount, Placement, Resource, Run, RunRequest, new_key
 from remoterun.session import Session
 from remoterun.transfer import Progress
 
@@ -37,116 +39,164 @@ if TYPE_CHECKING:
     from remoterun.source import Source
 
 
+NO_CHARACTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Surrogates that stand for no byte of a file's name."""
 MOST_OPTIONS = 64 << 10
 """Characters of REMOTERUN_OPTIONS: a command must start that has thousands of mounts, too."""
 
 
-class Submitting:
-    """How a client makes a run."""
+@dataclass(frozen=True)
+class Prepared:
+    """A run that may be launched, any number of times: its request was checked and its files were listed.
 
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
+    `places`: where each mount goes. The source must stay open until the last launch.
+    """
 
-    def submit(
-        self,
-        request: RunRequest,
-        source: Source | None = None,
-        machine: str | None = None,
-        progress: Progress | None = None,
-        cast: Callable[[Run], None] = lambda _: None,
-    ) -> Run:
-        """Hand a run over to its machine: it then needs us no more. `cast` is called once it has its number.
+    request: RunRequest
+    source: Source | None
+    machine: MachineType
+    places: tuple[str, ...]
+    tree: SourceTree
 
-        What can be refused is refused before a number is given. Raises `UsageError`, `HostError`, `TransferError`.
-        """
-        progress = progress or Progress()
-        type_ = self._connections.machine(machine)
-        places = self.check(request, source, type_)
-        tree = _source_tree(source, self._connections.config.home / "stamps.db")
-        session = self._connections.session(type_)
-        mounts = [
-            self._mount(mount, place, session, progress) for mount, place in zip(request.mounts, places, strict=True)
-        ]
-        key = new_key()
-        description = request.description or (source.subject if source is not None else None)
-        run = self._connections.registry.add_run(
-            key, type_, session.home_id, request.command, time.time(), description, request.labels
+
+class SourceTree:
+    """The files of a source, which are read once: the first launch hashes what it reads, and the others know it."""
+
+    def __init__(self, source: Source | None, stamps: Path) -> None:
+        """Lists the files. Raises `TransferError` for one that can't be read."""
+        self._files, self._root = _listed(source)
+        self._stamps: Path | None = stamps
+        self._lock = threading.Lock()
+        self._first: transfer.Reading | None = self._read()
+
+    def reading(self) -> transfer.Reading:
+        with self._lock:
+            first, self._first = self._first, None
+            return first or self._read()
+
+    def was_read(self, manifest: Manifest) -> None:
+        """The files have these digests."""
+        known = {entry.path: entry for entry in manifest.entries}
+        with self._lock:
+            self._files = [(known.get(entry.path, entry), path) for entry, path in self._files]
+            self._stamps = None
+
+    def _read(self) -> transfer.Reading:
+        return transfer.read_entries(self._files, self._root, self._stamps)
+
+
+def prepare(connections: Connections, request: RunRequest, source: Source | None, machine: MachineType) -> Prepared:
+    """See `Runs.prepare`."""
+    places = tuple(mount.place(source.workdir if source is not None else "") for mount in request.mounts)
+    _check_places(places, request)
+    for mount in request.mounts:
+        if mount.resource.kind == "runs":
+            connections.registry.run(mount.resource.name)
+    _check_engine(request, places, machine)
+    if request.command == "" or str(request.command).isspace():
+        raise UsageError("the command is empty", hint='remoterun run "echo hello"')
+    draft = Run(0, new_key(), machine, RunState.REQUESTED, request.command, 0.0)
+    description = request.description
+    _spec(replace(draft, description=description, labels=request.labels), request, source, Manifest([]))
+    values = (value for _, value in request.env)
+    if any(NO_CHARACTER.search(text) for text in (request.command, description or "", *request.labels, *values)):
+        raise UsageError(
+            "the command, its description, a label or a variable holds what is neither a character nor a byte"
         )
+    return Prepared(request, source, machine, places, SourceTree(source, connections.config.home / "stamps.db"))
+
+
+def launch(
+    connections: Connections,
+    prepared: Prepared,
+    machine: MachineType,
+    progress: Progress,
+    cast: Callable[[Run], None],
+) -> Run:
+    """See `Runs.launch`. The row of the run exists before its host is opened, and before anything is sent."""
+    request, source, registry = prepared.request, prepared.source, connections.registry
+    _check_engine(request, prepared.places, machine)
+    description = request.description or (source.subject if source is not None else None)
+    run = registry.add_run(new_key(), machine, request.command, time.time(), description, request.labels)
+    asked = False
+    try:
         cast(run)
-        asked = False
-        try:
-            build, blobs = context()
-            extra = {**blobs, build.digest: build.encode()}
-            if source is not None and source.commit is not None and source.diff:  # as `_spec` refers to it
-                extra[_sha256(source.diff)] = source.diff
-            run = self._connections.registry.move(run, RunState.UPLOADING, time.time())
-            manifest, _ = transfer.send_tree(session, tree, extra, progress)
-            spec = _spec(run, request, source, manifest, mounts)
-            body = Submission(spec, dict(request.env), manifest.encode()).encode()
-            asked = True
-            result = session.ask(api.submit, api.Nothing(), body)
-        except BaseException as error:
-            if asked and (isinstance(error, LinkLost) or not isinstance(error, RemoterunError)):
-                self._connections.registry.give_up(run)
-                raise  # it may have been handed over; whoever looks next learns it from the machine
-            message = error.message if isinstance(error, RemoterunError) else "interrupted before it was handed over"
-            self._connections.registry.move(
-                run, RunState.FAILED, time.time(), reason=Reason.START_FAILED.value, message=message
-            )
-            raise
-        return self._connections.registry.see(run, result.status, time.time())
+        run = registry.move(run, RunState.PROVISIONING, time.time())
+        session = connections.session(machine)
+        run = registry.place(run, Placement(session.machine, session.home_id))
+        mounts = [
+            _mount(connections, mount, place, session, progress)
+            for mount, place in zip(request.mounts, prepared.places, strict=True)
+        ]
+        run = registry.move(run, RunState.UPLOADING, time.time())
+        manifest, _ = transfer.send_tree(session, prepared.tree.reading(), _extra_blobs(source), progress)
+        prepared.tree.was_read(manifest)
+        spec = _spec(run, request, source, manifest, mounts)
+        body = Submission(spec, dict(request.env), manifest.encode()).encode()
+        asked = True
+        result = session.ask(api.submit, api.Nothing(), body)
+    except BaseException as error:
+        if asked and (isinstance(error, LinkLost) or not isinstance(error, RemoterunError)):
+            registry.give_up(run)
+            raise  # it may have been handed over; whoever looks next learns it from the machine
+        message = error.message if isinstance(error, RemoterunError) else "interrupted before it was handed over"
+        registry.move(run, RunState.FAILED, time.time(), reason=Reason.START_FAILED.value, message=message)
+        raise
+    return registry.see(run, session.told(result.status), time.time())
 
-    def check(self, request: RunRequest, source: Source | None, machine: MachineType) -> list[str]:
-        """Where each mount goes. Raises `UsageError` for what is refused without asking the machine."""
-        places = [mount.place(source.workdir if source is not None else "") for mount in request.mounts]
-        _check_places(places, request)
-        for mount in request.mounts:
-            if mount.resource.kind == "runs":
-                self._connections.registry.run(mount.resource.name)
-        _check_engine(request, places, machine)
-        draft = Run(0, new_key(), machine, RunState.REQUESTED, request.command, 0.0)
-        _spec(replace(draft, description=request.description, labels=request.labels), request, source, Manifest([]))
-        return places
 
-    def _mount(self, mount: Mount, place: str, session: Session, progress: Progress) -> MountSpec:
-        """A mount as the agent takes it; its upload is brought to the machine first."""
-        where = self._where(mount.resource, session, progress)
-        return MountSpec(str(mount.resource), mount.path, place, ResourceRef.from_record(where))
+def _extra_blobs(source: Source | None) -> dict[str, bytes]:
+    """By digest: what is sent beside the source."""
+    build, blobs = context()
+    extra = {**blobs, build.digest: build.encode()}
+    if source is not None and source.commit is not None and source.diff:  # `_spec` names it
+        extra[_sha256(source.diff)] = source.diff
+    return extra
 
-    def _where(self, resource: Resource, session: Session, progress: Progress) -> dict[str, Any]:
-        """How the agent calls a resource that is on its machine, or was brought there just now."""
-        if resource.kind == "uploads":
-            upload = bring(self._connections, resource.name, session, progress)
-            where = {"kind": "upload", "name": upload.name, "version": upload.version, "sub": resource.sub}
-            if resource.sub:
-                manifest_of(session, where, resource)  # that it is there, before the run has a number
-            return where
-        run = self._connections.registry.run(resource.name)
-        if run.home_id == session.home_id:
-            where = {"kind": "run", "key": run.key, "number": run.number, "sub": resource.sub}
-            _, about = manifest_of(session, where, resource)
-            if about.live:
-                raise _not_saved(resource, run)
-            return where
-        return self._bring_outputs(run, resource, session, progress)
 
-    def _bring_outputs(self, run: Run, resource: Resource, session: Session, progress: Progress) -> dict[str, Any]:
-        """Outputs that lie on another machine, as an upload of this one named after the run."""
-        source = self._connections.session(run.machine)
-        where = {"kind": "run", "key": run.key, "number": run.number, "sub": ""}
-        manifest, about = transfer.fetch_manifest(source, where)
+def _mount(connections: Connections, mount: Mount, place: str, session: Session, progress: Progress) -> MountSpec:
+    """A mount as the agent takes it; its upload is brought to the machine first."""
+    where = _where(connections, mount.resource, session, progress)
+    return MountSpec(str(mount.resource), mount.path, place, ResourceRef.from_record(where))
+
+
+def _where(connections: Connections, resource: Resource, session: Session, progress: Progress) -> dict[str, Any]:
+    """How the agent calls a resource that is on its machine, or was brought there just now."""
+    if resource.kind == "uploads":
+        upload = bring(connections, resource.name, session, progress)
+        where = {"kind": "upload", "name": upload.name, "version": upload.version, "sub": resource.sub}
+        if resource.sub:
+            manifest_of(session, where, resource)  # that it is there
+        return where
+    run = connections.registry.run(resource.name)
+    if run.home_id == session.home_id:
+        where = {"kind": "run", "key": run.key, "number": run.number, "sub": resource.sub}
+        _, about = manifest_of(session, where, resource)
         if about.live:
             raise _not_saved(resource, run)
-        transfer.relay(source, manifest, session, progress)
-        name = f"run-{run.number}-{run.key[-8:]}"
-        session.ask(api.commit_upload, api.UploadName(name), manifest.encode())
-        return {"kind": "upload", "name": name, "sub": resource.sub}
+        return where
+    return _bring_outputs(connections, run, resource, session, progress)
 
 
-def _source_tree(source: Source | None, stamps: Path) -> transfer.Reading:
-    """Raises `TransferError` for files that can't be read."""
+def _bring_outputs(
+    connections: Connections, run: Run, resource: Resource, session: Session, progress: Progress
+) -> dict[str, Any]:
+    """Outputs that lie on another machine, as an upload of this one named after the run."""
+    source = connections.session(run.host)
+    where = {"kind": "run", "key": run.key, "number": run.number, "sub": ""}
+    manifest, about = transfer.fetch_manifest(source, where)
+    if about.live:
+        raise _not_saved(resource, run)
+    transfer.relay(source, manifest, session, progress)
+    name = f"run-{run.number}-{run.key[-8:]}"
+    session.ask(api.commit_upload, api.UploadName(name), manifest.encode())
+    return {"kind": "upload", "name": name, "sub": resource.sub}
+
+
+def _listed(source: Source | None) -> tuple[list[tuple[Entry, str]], str]:
+    """(the entries of a source with the paths to read them from, the folder that they are of; "" for a checkout)."""
     if source is None:
-        return transfer.read_entries([])
+        return [], ""
     found = []
     for file in source.files:
         if file.kind == "link":
@@ -155,11 +205,11 @@ def _source_tree(source: Source | None, stamps: Path) -> transfer.Reading:
             found.append((Entry("f", file.path, 0, "", file.executable), file.origin))
     found += [(Entry("d", path), "") for path in source.empty_dirs]
     root = str(source.root)
-    in_place = all(origin.startswith(root) for _, origin in found[:1] if origin)  # and not a commit's checkout
-    return transfer.read_entries(found, root, stamps if in_place else None)
+    in_place = all(origin.startswith(root) for _, origin in found[:1] if origin)
+    return found, root if in_place else ""
 
 
-def _check_places(places: list[str], request: RunRequest) -> None:
+def _check_places(places: Sequence[str], request: RunRequest) -> None:
     for number, place in enumerate(places):
         for other in places[:number]:
             if place == other or place.startswith(other + "/") or other.startswith(place + "/"):
@@ -168,7 +218,7 @@ def _check_places(places: list[str], request: RunRequest) -> None:
                 )
 
 
-def _check_engine(request: RunRequest, places: list[str], machine: MachineType) -> None:
+def _check_engine(request: RunRequest, places: Sequence[str], machine: MachineType) -> None:
     """Refuse what the machine's engine does not have. Where the machine chooses its engine, it refuses by itself."""
     absolute = [number for number, place in enumerate(places) if place.startswith("/")]
     lacking = lacks(machine.engine, request.image is not None, bool(request.apt), bool(absolute))

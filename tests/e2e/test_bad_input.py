@@ -67,7 +67,17 @@ def silent() -> Iterator[int]:
 @pytest.fixture(scope="module")
 def still(tmp_path_factory: pytest.TempPathFactory, silent: int) -> Place:
     """A place with one upload and a few machines, in which nothing may change."""
-    place = make_place(tmp_path_factory.mktemp("still"))
+    return place_with_machines(tmp_path_factory.mktemp("still"), silent)
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory, silent: int) -> Place:
+    """Such a place in which runs fail before a machine has them: they are listed, and nothing else changes."""
+    return place_with_machines(tmp_path_factory.mktemp("failing"), silent)
+
+
+def place_with_machines(folder: Path, silent: int) -> Place:
+    place = make_place(folder)
     place.run("machines", "add", "plain", "local", "--engine", "process", "--default")
     place.run("machines", "add", "closed", f"me@127.0.0.1:{free_port()}")
     place.run("machines", "add", "silent", f"me@127.0.0.1:{silent}", "--connect-timeout", "0.5")
@@ -81,9 +91,6 @@ RUN = ("run", "-y")
 LONG = "9" * 40
 TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     # mounts
-    ((*RUN, "-m", "uploads/dom", "true"), 2, "no upload `dom`", "did you mean uploads/doom?"),
-    ((*RUN, "-m", "uploads/zzzzzz", "true"), 2, "no upload `zzzzzz`", "remoterun upload PATH --name zzzzzz"),
-    ((*RUN, "-m", "uploads/doom/nope:x", "true"), 2, "no `uploads/doom/nope`", "remoterun ls uploads/doom"),
     ((*RUN, "-m", "uploads/doom:../x", "true"), 2, r"nothing can be mounted at `\.\./x`", "-m uploads/doom:data"),
     ((*RUN, "-m", "uploads/doom:/", "true"), 2, "nothing can be mounted at `/`", "-m uploads/doom:data"),
     ((*RUN, "-m", "uploads/doom/../x:y", "true"), 2, "leaves its folder", "a resource is"),
@@ -100,8 +107,6 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*RUN, "-t", "", "true"), 2, "machine type is empty", "remoterun machines"),
     ((*RUN, "-t", "me@host:99999", "true"), 2, "no usable port", "1 to 65535"),
     ((*RUN, "-t", "me@-oProxyCommand=x", "true"), 2, "names no machine", "user@host"),
-    ((*RUN, "-t", "closed", "true"), 125, "refused the connection", "sshd"),
-    ((*RUN, "-t", "silent", "true"), 125, "says nothing", "overloaded or suspended"),
     (("upload", "notes.txt", "--to", "closed"), 125, "refused the connection", "sshd"),
     # other options of run
     (("run",), 2, "missing argument `COMMAND", "remoterun run --help"),
@@ -176,6 +181,32 @@ def test_refused_with_nothing_left_behind(
     assert "secret" not in said
 
 
+ONLY_THE_MACHINE_KNOWS: list[tuple[tuple[str, ...], int, str, str]] = [
+    (("-m", "uploads/dom"), 2, "no upload `dom`", "did you mean uploads/doom?"),
+    (("-m", "uploads/zzzzzz"), 2, "no upload `zzzzzz`", "remoterun upload PATH --name zzzzzz"),
+    (("-m", "uploads/doom/nope:x"), 2, "no `uploads/doom/nope`", "remoterun ls uploads/doom"),
+    (("-t", "closed"), 125, "refused the connection", "sshd"),
+    (("-t", "silent"), 125, "says nothing", "overloaded or suspended"),
+]
+
+
+@pytest.mark.parametrize(("options", "status", "message", "hint"), ONLY_THE_MACHINE_KNOWS, ids=lambda value: None)
+def test_a_run_that_never_gets_a_machine_is_recorded_as_failed(
+    failing: Place, options: tuple[str, ...], status: int, message: str, hint: str
+) -> None:
+    before = made(failing)
+    said = refused(failing, status, message, hint, *RUN, *options, "true")
+    assert made(failing) == before
+    run = failing.newest()
+    assert (run["state"], run["ended"]) == ("failed", None) and re.search(message, run["message"])
+    assert said.startswith(f"Casting run {run['number']}…") or "untracked" in said
+
+
+def made(place: Place) -> dict[str, Any]:
+    """What a home holds but for the list of runs, in which those that failed before they had a machine stand too."""
+    return {name: found for name, found in held(place).items() if name not in ("runs", "numbers")}
+
+
 def test_two_hints_are_one_too_many(still: Place) -> None:
     for words in ((*RUN, "-t", "k80", "true"), ("ls", "uploads/dooom")):
         assert len(HINT.findall(still.run(*words, status=2).stderr)) == 1
@@ -193,36 +224,36 @@ def sshd(tmp_path: Path) -> Iterator[tuple[Server, Keys]]:
         yield starter(tmp_path / "sshd", keys, stack)(), keys
 
 
-def test_hosts_that_let_nobody_in(still: Place, sshd: tuple[Server, Keys]) -> None:
+def test_hosts_that_let_nobody_in(failing: Place, sshd: tuple[Server, Keys]) -> None:
     server, keys = sshd
-    before = held(still)
+    before = made(failing)
 
     def try_it(**changed: str) -> dict[str, str]:
         return {"REMOTERUN_SSH_CONFIG": str(server.config(**changed))}
 
     run = (*RUN, "-t", "box", "true")
-    said = refused(still, 125, "host key", "ssh", *run, env=try_it(UserKnownHostsFile="/dev/null"))
+    said = refused(failing, 125, "host key", "ssh", *run, env=try_it(UserKnownHostsFile="/dev/null"))
     assert "SHA256:" in said, "the fingerprint is there to be compared"
     other = server.folder / "changed"
     other.write_text(f"[127.0.0.1]:{server.port} {Path(f'{keys.other}.pub').read_text()}")
-    said = refused(still, 125, "host key .*changed", "ssh-keygen", *run, env=try_it(UserKnownHostsFile=str(other)))
+    said = refused(failing, 125, "host key .*changed", "ssh-keygen", *run, env=try_it(UserKnownHostsFile=str(other)))
     assert str(other) in said
-    refused(still, 125, "(key|log)", ".", *run, env=try_it(IdentityFile=str(keys.other)))
-    assert held(still) == before
-    doctor = still.run("doctor", "box", status=1, env=try_it(IdentityFile=str(keys.other)))
+    refused(failing, 125, "(key|log)", ".", *run, env=try_it(IdentityFile=str(keys.other)))
+    assert made(failing) == before
+    doctor = failing.run("doctor", "box", status=1, env=try_it(IdentityFile=str(keys.other)))
     assert "✗ login" in doctor.stdout and "fix: " in doctor.stdout
 
 
-def test_a_host_without_python(still: Place, sshd: tuple[Server, Keys]) -> None:
+def test_a_host_without_python(failing: Place, sshd: tuple[Server, Keys]) -> None:
     server, _ = sshd
     env = {"REMOTERUN_SSH_CONFIG": str(server.config())}
-    still.run("machines", "add", "snake", "box", "--python", "no-such-python")
-    before = held(still)
-    refused(still, 125, "no-such-python", ".", *RUN, "-t", "snake", "true", env=env)
-    assert held(still) == before
-    doctor = still.run("doctor", "snake", status=1, env=env)
+    failing.run("machines", "add", "snake", "box", "--python", "no-such-python")
+    before = made(failing)
+    refused(failing, 125, "no-such-python", ".", *RUN, "-t", "snake", "true", env=env)
+    assert made(failing) == before
+    doctor = failing.run("doctor", "snake", status=1, env=env)
     assert "✗ agent" in doctor.stdout and "no-such-python" in doctor.stdout
-    still.run("machines", "remove", "snake")
+    failing.run("machines", "remove", "snake")
 
 
 # -- this machine
@@ -365,7 +396,7 @@ def test_stop_kill_and_rm_at_the_wrong_time(shared: Place, until: Any) -> None:
             f"runs/{number}")  # fmt: skip
     refused(shared, 2, "its outputs are not saved", f"remoterun info {number}", *RUN, "-t", "plain", "-m",
             f"runs/{number}:x", "true")  # fmt: skip
-    assert shared.newest()["number"] == int(number), "no number was given to what was refused"
+    assert shared.newest()["state"] == "failed"
     assert "is stopping" in shared.run("stop", number).stderr
     assert "is already stopping" in shared.run("stop", number).stderr
     assert "is killed" in shared.run("kill", number).stderr

@@ -88,7 +88,7 @@ def test_every_setting() -> None:
     from remoterun.config import _MACHINE_KEYS
 
     settings = README.partition("```toml")[2].partition("```")[0]
-    for key in _MACHINE_KEYS:
+    for key in (*_MACHINE_KEYS, "default", "keep"):
         assert re.search(rf"^{key} = ", settings, re.MULTILINE), key
 
 

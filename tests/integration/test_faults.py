@@ -835,7 +835,7 @@ class TestWithoutDocker:
             item for item in client.runs.follow(refused.number) if isinstance(item, StateChange) and item.run.final
         ]
         assert (end.run.reason, end.run.message) == (Reason.BUILD_FAILED, words)
-        assert "doctor" in end.event["hint"]
+        assert "doctor" in end.event.hint
 
 
 class TestUnusualHosts:

@@ -740,14 +740,6 @@ class TestClient:
         assert [run.number for run in again.runs.list()] == [1, 2]
         assert again.runs.info(1)[1]["spec"]["command"] == request.command
 
-    def test_what_can_be_refused_takes_no_number(self, user: User) -> None:
-        for mounts in (("uploads/none",), ("runs/7",), ("uploads/a:x", "uploads/a:x/y")):
-            with pytest.raises(UsageError):
-                self.run(user, "true", mounts=mounts)
-        with pytest.raises(NotFound):
-            self.run(user, "true", machine="nowhere")
-        assert user.client.runs.list() == []
-
     def test_a_run_that_its_machine_forgot(self, user: User) -> None:
         run = self.run(user, "sleep 1000")
         key = run.key

@@ -76,14 +76,14 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
 
 
 def test_written_with_comments_kept(config: Config) -> None:
-    add_machine(config, "t4", {"host": "t4.example", "gpus": 2}, replace=False, make_default=False)
+    add_machine(config, "t4", {"host": "t4.example", "gpus": 2}, overwrite=False, make_default=False)
     text = config.file.read_text()
     assert text.startswith(TEXT.rstrip()) and "# in the cellar" in text
     again = load({"REMOTERUN_HOME": str(config.home)})
     assert again.machines["t4"] == MachineType("t4", "t4.example", gpus=2) and again.default == "k80"
     with pytest.raises(AlreadyExists):
-        add_machine(again, "t4", {"host": "x"}, replace=False, make_default=False)
-    add_machine(again, "t4", {"host": "x"}, replace=True, make_default=True)
+        add_machine(again, "t4", {"host": "x"}, overwrite=False, make_default=False)
+    add_machine(again, "t4", {"host": "x"}, overwrite=True, make_default=True)
     again = load({"REMOTERUN_HOME": str(config.home)})
     assert (again.machines["t4"], again.default) == (MachineType("t4", "x"), "t4")
     remove_machine(again, "t4")
@@ -95,7 +95,7 @@ def test_written_with_comments_kept(config: Config) -> None:
 
 def test_the_first_machine_of_all(tmp_path: Path) -> None:
     config = Config(tmp_path / "new")
-    add_machine(config, "a.b c", {"host": "x"}, replace=False, make_default=True)
+    add_machine(config, "a.b c", {"host": "x"}, overwrite=False, make_default=True)
     set_default(config, "local")
     again = load({"REMOTERUN_HOME": str(config.home)})
     assert again.machines == {"a.b c": MachineType("a.b c", "x")} and again.default == "local"
@@ -105,7 +105,7 @@ def test_the_first_machine_of_all(tmp_path: Path) -> None:
 def test_a_wrong_machine_is_not_written(config: Config) -> None:
     for settings in ({"hots": "x"}, {"gpus": -1}, {"engine": "x"}):
         with pytest.raises(ConfigError):
-            add_machine(config, "new", settings, replace=False, make_default=False)
+            add_machine(config, "new", settings, overwrite=False, make_default=False)
     assert config.file.read_text() == TEXT
 
 

@@ -11,6 +11,7 @@ import math
 import os
 import socket
 import threading
+import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -45,7 +46,7 @@ from remoterun.cli import render
 from remoterun.cli.follow import Stamp
 from remoterun.client import Client, LogBytes, StateChange
 from remoterun.errors import RemoterunError, TransferError, UnsafePath
-from remoterun.model import MachineType
+from remoterun.model import MachineType, Placement
 from remoterun.session import Session, understood
 from remoterun.transfer import Progress, fetch, lanes, refuse
 from tests.unit.test_home import sound
@@ -60,11 +61,12 @@ class FakeHost:
 
     name = "evil"
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, clock: float | None = None) -> None:
         self._handler = handler
+        self._clock = clock
 
     def open(self) -> FakePipe:
-        return FakePipe(self._handler)
+        return FakePipe(self._handler, self._clock)
 
     def close(self) -> None:
         pass
@@ -73,10 +75,10 @@ class FakeHost:
 class FakePipe:
     round_trip = 0.0
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, clock: float | None = None) -> None:
         self._here, self._there = socket.socketpair()
         agent = Link(pumped(self._there.recv), lambda *parts: self._there.sendall(b"".join(parts)), handler)
-        agent.write(encode(0, DATA, {"protocol": 1, "home_id": "evil"}))
+        agent.write(encode(0, DATA, {"protocol": 1, "home_id": "evil", "time": clock or time.time()}))
         self._thread = threading.Thread(target=agent.run)
         self._thread.start()
 
@@ -362,7 +364,8 @@ class TestWhatIsNotData:
         folder.mkdir(exist_ok=True)
         write_files(folder, {"data": b"abc"})
         with Client(config.Config(folder / "home", "evil", {"evil": machine})) as client:
-            run = client.registry.add_run("k" * 26, machine, "evil", "true", 1.0)
+            run = client.registry.add_run("k" * 26, machine, "true", 1.0)
+            run = client.registry.place(run, Placement(machine, "evil"))
             run = client.registry.move(run, RunState.QUEUED, 2.0)
             frames, result = data.draw(answers(run.key))
 
@@ -405,6 +408,41 @@ class TestWhatIsNotData:
                 shown(client.machines.df(), lambda found: render.usage_table(found, False))
             case "check":
                 shown(client.machines.check(), lambda found: render.checked(found, True, False))
+
+
+class TestAnotherClock:
+    """Its host's clock is two days behind; the person's own counts."""
+
+    def test_times_are_shown_by_ours(self, root: Any) -> None:
+        machine, folder, now = MachineType("evil"), root(), time.time()
+        skew = -2 * 86400.0
+        states = [("queued", 30.0), ("running", 20.0), ("complete", 10.0)]
+        status = {"state": "complete", "started": now - 20 + skew, "ended": now - 10 + skew, "code": 0}
+        version = {"version": 1, "digest": "ab" * 32, "size": 1, "files": 1, "created": now - 50 + skew}
+
+        def handler(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+            if op == "follow":
+                for state, before in states:
+                    stream.send(b"", event={"state": state, "t": now - before + skew})
+                stream.send(b"x", log=0, t=now - 15 + skew)
+            stream.finish(5)
+            told = {"key": "k" * 26, **status}
+            stream.end(status=told, runs=[told], uploads=[{"name": "doom", **version}])
+
+        with Client(config.Config(folder / "home", "evil", {"evil": machine})) as client:
+            run = client.registry.add_run("k" * 26, machine, "true", now - 40)
+            client.registry.place(run, Placement(machine, "evil"))
+            client.connections._sessions[machine] = Session(machine, FakeHost(handler, now + skew))
+            assert abs(client.connections._sessions[machine].clock_skew - skew) < 60
+            for seen in (*client.runs.list(), client.runs.get(1), client.registry.run(1)):
+                assert seen.started and seen.ended and run.created < seen.started < seen.ended < time.time() + 60
+                assert seen.ended - seen.started == pytest.approx(10, abs=0.01)
+            (upload,) = client.uploads.list()
+            assert abs(upload.created - (now - 50)) < 60
+            moments = [item.event.t for item in client.runs.follow(1) if isinstance(item, StateChange)]
+            assert [abs(moment - (now - before)) < 60 for moment, (_, before) in zip(moments, states, strict=True)]
+            (log,) = (item for item in client.runs.follow(1) if isinstance(item, LogBytes))
+            assert log.time is not None and abs(log.time - (now - 15)) < 60
 
 
 def shown(found: Any, show: Callable[[Any], None]) -> None:

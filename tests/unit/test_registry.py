@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
 import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from remoterun.agent.shared.states import OutputsSize, Reason, RunState, RunStatus
-from remoterun.errors import HostError, NotFound, RemoterunError
-from remoterun.model import MachineType, Run, Upload, new_key
-from remoterun.registry import Registry
+from remoterun.agent.shared.records import from_json
+from remoterun.agent.shared.states import Reason, RunState, RunStatus
+from remoterun.errors import NotFound, RemoterunError
+from remoterun.model import MachineType, Placement, Run, Upload, by_our_clock, new_key
+from remoterun.registry import MIGRATIONS, Registry
 
 MACHINE = MachineType("k80", host="me@box", gpus=1, connect_timeout=3.5)
 
@@ -28,7 +33,11 @@ def registry(tmp_path: Path) -> object:
 
 
 def add(registry: Registry, command: str = "true", labels: tuple[str, ...] = ()) -> Run:
-    return registry.add_run(new_key(), MACHINE, "home1", command, 100.0, "what", labels)
+    return registry.add_run(new_key(), MACHINE, command, 100.0, "what", labels)
+
+
+def said(run: Run, **status: Any) -> RunStatus:
+    return by_our_clock(from_json(RunStatus, {"key": run.key, **status}))
 
 
 class TestRuns:
@@ -69,9 +78,8 @@ class TestRuns:
 
     def test_corrected_by_its_host(self, registry: Registry) -> None:
         run = add(registry)
-        outputs = OutputsSize(1, 2)
-        status = RunStatus(run.key, RunState.COMPLETE, Reason.EXITED, 0, ended=9.0, outputs=outputs)
-        seen = registry.see(run, status, 10.0)
+        status = {"state": "complete", "reason": "exited", "code": 0, "ended": 9.0, "outputs": {"files": 1, "size": 2}}
+        seen = registry.see(run, said(run, **status), 10.0)
         assert registry.run(run.number) == seen and seen.final and seen.last_seen == 10.0
 
     def test_reasons_of_a_newer_version(self, registry: Registry) -> None:
@@ -79,12 +87,27 @@ class TestRuns:
         registry.move(run, RunState.FAILED, 1.0, reason="invented later")
         assert registry.run(run.number).reason is None
 
+    def test_the_host_that_was_got_stands_beside_what_was_asked_for(self, registry: Registry) -> None:
+        run = add(registry)
+        assert (run.placement, run.host, run.home_id) == (None, MACHINE, None)
+        got = Placement(MachineType("k80-7", host="me@10.0.0.7"), "home1")
+        placed = registry.place(run, got)
+        assert (placed.machine, placed.placement, placed.host) == (MACHINE, got, got.machine)
+        assert registry.run(run.number) == placed
+
+    def test_the_times_of_the_first_steps(self, registry: Registry) -> None:
+        run = registry.move(add(registry), RunState.PROVISIONING, 5.0)
+        run = registry.move(run, RunState.UPLOADING, 6.0)
+        run = registry.see(run, said(run, state="running", started=9.0), 9.5)
+        assert registry.run(run.number).steps == ((RunState.PROVISIONING, 5.0), (RunState.UPLOADING, 6.0))
+        assert (run.record()["provisioning"], run.record()["uploading"]) == (5.0, 6.0)
+
     def test_abandoned(self, registry: Registry, tmp_path: Path) -> None:
         assert not registry.abandoned(add(registry))
         body = (
             "import sys; from pathlib import Path; from remoterun.registry import Registry;"
             "from remoterun.model import MachineType, new_key;"
-            "Registry(Path(sys.argv[1])).add_run(new_key(), MachineType('m'), 'h', 'c', 1.0)"
+            "Registry(Path(sys.argv[1])).add_run(new_key(), MachineType('m'), 'c', 1.0)"
         )
         subprocess.run([sys.executable, "-c", body, str(tmp_path / "home/registry.db")], check=True)
         assert registry.abandoned(registry.run("last"))
@@ -94,21 +117,49 @@ class TestWhatAHostSays:
     @pytest.mark.parametrize(
         "wrong",
         [
-            {"code": 256}, {"code": -256}, {"started": -1.0}, {"ended": 1e12},
+            {"state": "on fire"}, {"state": None}, {"state": []}, {"reason": "bad luck"}, {"started": "yesterday"},
+            {"code": "0"}, {"code": True}, {"code": 256}, {"outputs": 3}, {"outputs": {"files": "3", "size": 1}},
+            {"message": {}}, {"outputs": {"files": 1, "size": 10**400}}, {"outputs": {"files": 1, "size": -1}},
+            {"ended": 1e17}, {"started": float("nan")},
         ],
     )  # fmt: skip
-    def test_nonsense_is_not_believed(self, registry: Registry, wrong: dict[str, Any]) -> None:
-        run = add(registry)
-        status = RunStatus(run.key, RunState.RUNNING, started=1.0)
-        assert registry.see(run, status, 2.0).state is RunState.RUNNING
-        with pytest.raises(HostError, match="makes no sense"):
-            registry.see(run, status._replace(**wrong), 3.0)
-        assert registry.run(run.number).last_seen == 2.0
+    def test_nonsense_is_not_believed(self, wrong: dict[str, object]) -> None:
+        status = {"key": "k", "state": "running", "started": 1.0}
+        assert by_our_clock(from_json(RunStatus, status)).state is RunState.RUNNING
+        with pytest.raises(ValueError):
+            by_our_clock(from_json(RunStatus, {**status, **wrong}))
 
-    def test_what_an_earlier_version_believed(self, registry: Registry) -> None:
+    def test_only_what_is_known_is_kept(self, registry: Registry) -> None:
+        """SQLite would make nothing any more of a status that is nested too deep, or of half a character."""
+        deep: dict[str, Any] = {}
+        for _ in range(2000):
+            deep = {"deeper": deep}
         run = add(registry)
-        registry._change("UPDATE runs SET status = ?", ['{"key": "x", "state": "running", "started": "yesterday"}'])
+        status = {"state": "running", "more": deep, "message": "\udcff" * 3 + "x" * 100_000}
+        seen = registry.see(run, said(run, **status), 2.0)
+        assert registry.run(run.number) == seen and seen.message is not None
+        assert seen.message.startswith("???x") and len(seen.message) == 10_000
+        assert registry.move(run, RunState.COMPLETE, 3.0, code=0).final
+
+    def test_by_our_clock(self) -> None:
+        """Its own is two days behind."""
+        status = {"key": "k", "state": "complete", "started": 1000.0, "ended": 1010.0}
+        seen = by_our_clock(from_json(RunStatus, status), -172_800.0)
+        assert (seen.started, seen.ended, seen.created) == (173_800.0, 173_810.0, None)
+
+    @pytest.mark.parametrize(
+        "status", ['{"state": "running", "started": "yesterday"}', '{"a":' * 2000 + "1" + "}" * 2000]
+    )
+    def test_what_an_earlier_version_believed(self, registry: Registry, status: str) -> None:
+        run = add(registry)
+        registry._change("UPDATE runs SET status = ?", [status])
         assert [each.key for each in registry.runs()] == [run.key]
+        assert registry.move(run, RunState.FAILED, 3.0, reason="killed").final
+
+    @pytest.mark.parametrize("home_id", ["\ud800", "\udcff", "a\x00b"])
+    def test_any_name_of_a_home(self, registry: Registry, home_id: str) -> None:
+        placed = registry.place(add(registry), Placement(MACHINE, home_id))
+        assert placed.placement is not None and registry.runs() == [placed]
 
 
 class TestUploads:
@@ -137,6 +188,34 @@ class TestUploads:
         assert [item.home_id for item, _ in registry.uploads("doom")] == ["h2"]
 
 
+class TestOldFiles:
+    @pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+    def test_one_of_every_earlier_schema(self, tmp_path: Path, version: int) -> None:
+        file = tmp_path / "registry.db"
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            for migrate in MIGRATIONS[:version]:
+                migrate(database)
+            machine = json.dumps(MACHINE.record())
+            for number, home in ((1, "home1"), (2, None)):
+                row = (number, f"k{number}", machine, home, "complete", "true", 1.0)
+                database.execute(
+                    "INSERT INTO runs (number, key, machine, home_id, state, command, created) VALUES (?,?,?,?,?,?,?)",
+                    row,
+                )
+            database.execute(
+                "INSERT INTO uploads (name, home_id, machine, version, digest, size, files, created)"
+                " VALUES ('doom', 'home1', ?, 3, 'ab', 7, 1, 5.0)",
+                (machine,),
+            )
+            database.execute(f"PRAGMA user_version={version}")
+            database.commit()
+        with contextlib.closing(Registry(file)) as registry:
+            one, two = registry.runs()
+            assert (one.placement, two.placement) == (Placement(MACHINE, "home1"), None)
+            assert [(upload.name, upload.version) for upload, _ in registry.uploads()] == [("doom", 3)]
+            assert add(registry).number == 3
+
+
 class TestFile:
     def test_private_and_of_this_version(self, registry: Registry, tmp_path: Path) -> None:
         file = tmp_path / "home" / "registry.db"
@@ -159,10 +238,72 @@ class TestFile:
             "from remoterun.model import MachineType, new_key\n"
             "registry = Registry(Path(sys.argv[1]))\n"
             "for _ in range(15):\n"
-            "    run = registry.add_run(new_key(), MachineType('m'), 'h', 'c', 1.0)\n"
+            "    run = registry.add_run(new_key(), MachineType('m'), 'c', 1.0)\n"
             "    print(run.number)\n"
         )
         file = str(tmp_path / "registry.db")
         started = [subprocess.Popen([sys.executable, "-c", body, file], stdout=subprocess.PIPE) for _ in range(8)]
         numbers = [int(line) for process in started for line in process.communicate(timeout=30)[0].split()]
         assert sorted(numbers) == list(range(1, 121)) and [process.returncode for process in started] == [0] * 8
+
+
+class TestLostFiles:
+    def test_one_that_was_emptied_is_not_a_new_one(self, tmp_path: Path) -> None:
+        file = tmp_path / "registry.db"
+        with contextlib.closing(Registry(file)) as registry:
+            add(registry)
+        file.write_bytes(b"")
+        with pytest.raises(RemoterunError, match="is empty, and it was not") as caught:
+            Registry(file)
+        assert caught.value.hint is not None and caught.value.hint.endswith(f"rm {file}")
+        file.unlink()
+        with contextlib.closing(Registry(file)) as registry:
+            assert registry.runs() == [], "what the hint says lets a new one begin"
+
+    def test_one_whose_making_was_cut(self, tmp_path: Path) -> None:
+        (tmp_path / "registry.db").touch()
+        with contextlib.closing(Registry(tmp_path / "registry.db")) as registry:
+            assert add(registry).number == 1
+
+
+class TestADiskThatCannotBeWritten:
+    """What is there is read, what is learned is not kept, and one line says so."""
+
+    def looked_at(self, file: Path, full: str) -> None:
+        warnings: list[str] = []
+        with contextlib.closing(Registry(file, warnings.append)) as registry:
+            (run,) = registry.runs()
+            assert (run.command, run.state) == ("true", RunState.QUEUED)
+            running = registry.see(run, said(run, state="running", started=5.0), 6.0)
+            assert running.state is RunState.RUNNING
+            ended = registry.move(running, RunState.FAILED, 7.0, reason="killed", code=9)
+            assert (ended.state, ended.reason, ended.code, ended.started) == (RunState.FAILED, Reason.KILLED, 9, 5.0)
+            registry.give_up(run)
+            assert registry.run(1).state is RunState.QUEUED
+            with pytest.raises(RemoterunError, match=full) as caught:
+                add(registry)
+            assert caught.value.hint is not None
+        assert len(warnings) == 1 and re.search(full, warnings[0])
+
+    def test_read_only(self, small_disk: Callable[[str], Path]) -> None:
+        folder = small_disk("2m")
+        with contextlib.closing(Registry(folder / "registry.db")) as registry:
+            registry.move(add(registry), RunState.QUEUED, 2.0)
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        self.looked_at(folder / "registry.db", "the file system is read-only")
+
+    @pytest.mark.parametrize("open_before", [False, True])
+    def test_full(self, small_disk: Callable[[str], Path], open_before: bool) -> None:
+        folder = small_disk("2m")
+        with contextlib.closing(Registry(folder / "registry.db")) as registry:
+            registry.move(add(registry), RunState.QUEUED, 2.0)
+            with contextlib.ExitStack() as stack:
+                if open_before:
+                    other = stack.enter_context(contextlib.closing(Registry(folder / "registry.db")))
+                    assert len(other.runs()) == 1
+                else:
+                    registry.close()
+                with pytest.raises(OSError), open(folder / "filler", "wb", buffering=0) as filler:
+                    while True:
+                        filler.write(b"x" * 4096)
+                self.looked_at(folder / "registry.db", "the disk that holds .* is full")

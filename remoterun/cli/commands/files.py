@@ -89,7 +89,8 @@ def ls(
     with connect() as client:
         parsed = Resource.parse(resource.rstrip("/"), whole_kind=True) if resource.strip("/") else Resource("uploads")
         if parsed.kind == "runs" and not parsed.name:
-            runs = [run for run in client.runs.list() if run.outputs or not run.final]
+            runs = [run for run in client.runs.list(wait=2.0) if run.outputs or not run.final]
+            render.not_reached(runs)
             render.run_resources(runs, json)
         elif not parsed.name:
             render.uploads(client.uploads.list(), json)

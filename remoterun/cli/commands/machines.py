@@ -96,7 +96,7 @@ def machines_add(
     }
     settings.update({key: value for key, value in options.items() if value is not None})
     config = configuration.load()
-    configuration.add_machine(config, name, settings, replace=force, make_default=default)
+    configuration.add_machine(config, name, settings, overwrite=force, make_default=default)
     render.line(f"machine `{name}` is in {config.file}" + ("; it is the default" if default else ""))
     render.line(f"  remoterun doctor {name}   tries it")
 

@@ -19,7 +19,7 @@ from remoterun.errors import HostError, UsageError
 from remoterun.model import Mount, RunRequest, command_text, parse_duration, parse_variable
 
 if TYPE_CHECKING:
-    from remoterun.client import Client
+    from remoterun.client import Client, Prepared
     from remoterun.model import Run
     from remoterun.source import Source
 
@@ -113,17 +113,19 @@ def run(
         ),
     )
     with connect() as client:
-        type_ = client.machines.get(machine)
+        client.machines.get(machine)  # refuse a wrong name before anything is asked
         sending = Sending(commit_ref, include_untracked, no_git, yes or dry_run)
         source = find(request, sending)
         try:
-            places = client.runs.check(request, source, type_)
+            prepared = client.runs.prepare(request, source, machine)
             if source is not None and not commit_ref:
-                source = with_untracked(source, request.command, places, sending)
+                found, source = source, with_untracked(source, request.command, list(prepared.places), sending)
+                if source is not found:
+                    prepared = client.runs.prepare(request, source, machine)
             if dry_run:
                 _show_plan(client, request, source, machine)
                 return 0
-            submitted = _submit(client, request, source, machine)
+            submitted = _submit(client, prepared)
         finally:
             if source is not None:
                 source.close()
@@ -137,7 +139,7 @@ def run(
         return follow(client, submitted, client.runs.follow(submitted.number), from_start=True)
 
 
-def _submit(client: Client, request: RunRequest, source: Source | None, machine: str | None) -> Run:
+def _submit(client: Client, prepared: Prepared) -> Run:
     number = None
 
     def cast(run: Run) -> None:
@@ -147,7 +149,7 @@ def _submit(client: Client, request: RunRequest, source: Source | None, machine:
 
     try:
         with render.progress() as progress:
-            return client.runs.submit(request, source, machine, progress, cast)
+            return client.runs.launch(prepared, None, progress, cast)
     except KeyboardInterrupt:
         if number is not None:
             known = client.registry.run(number)

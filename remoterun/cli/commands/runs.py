@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +17,19 @@ from remoterun.errors import RemoterunError
 from remoterun.model import parse_duration
 
 if TYPE_CHECKING:
-    from remoterun.client import Client
+    from remoterun.client import Client, Item
+    from remoterun.model import Run
+
+
+Wait = Annotated[
+    str,
+    typer.Option(
+        "--wait",
+        metavar="TIME",
+        help="How long a machine may take to answer: 10s, 1m. Default: 2s.",
+        show_default=False,
+    ),
+]
 
 
 @app.command(cls=Command, epilog=example("remoterun logs 16 -n 20"))
@@ -31,6 +45,7 @@ def logs(
         str | None, typer.Option("--since", metavar="TIME", help="Only what was written in the last 90s, 10m, 2h.")
     ] = None,
     timestamps: Annotated[bool, typer.Option("--timestamps", help="The time before each line.")] = False,
+    wait: Wait = "2s",
 ) -> int:
     """Show a run's log, from the start, live until it ends.
 
@@ -38,6 +53,7 @@ def logs(
     """
     from remoterun.cli.follow import follow as show
 
+    seconds = parse_duration(wait)
     begin = time.time() - parse_duration(since) if since is not None else None
     with connect() as client:
         known = client.registry.run(run_number(run))
@@ -47,10 +63,11 @@ def logs(
             tail=tail,
             since=begin,
             timed=timestamps,
+            wait=seconds,
         )
         if follow:
             return show(client, known, items, timestamps=timestamps)
-        if not _print_log(items, timestamps):
+        if not _print_log(known, items, timestamps):
             known = client.registry.run(known.number)
             render.line(
                 f"run {known.number} has written nothing{'' if known.final else ' yet'}: it is {known.state.value}"
@@ -58,17 +75,24 @@ def logs(
         return 0
 
 
-def _print_log(items: Any, timestamps: bool) -> bool:
+def _print_log(run: Run, items: Iterable[Item], timestamps: bool) -> bool:
     """Whether there was anything to print."""
     from remoterun.cli.follow import Stamp
-    from remoterun.client import LogBytes
+    from remoterun.client import LogBytes, Note
+    from remoterun.errors import HostUnreachable
 
     stamp = Stamp()
     anything = False
-    for item in items:
-        if isinstance(item, LogBytes):
-            anything = True
-            render.out_bytes(stamp.apply(item) if timestamps else item.data)
+    try:
+        for item in items:
+            if isinstance(item, LogBytes):
+                anything = True
+                render.out_bytes(stamp.apply(item) if timestamps else item.data)
+            elif isinstance(item, Note) and item.kind == "kept":
+                render.kept(run, item.text)
+    except HostUnreachable as error:
+        known = render.state_text(replace(run, unreached=error.message))
+        raise HostUnreachable(f"{error.message}; run {run.number} is {known}", hint=error.hint, evidence=error.evidence)
     return anything
 
 
@@ -78,11 +102,17 @@ def ps(
     every: Annotated[bool, typer.Option("-a", "--all", help="All of them.")] = False,
     label: Annotated[list[str], typer.Option("--label", metavar="LABEL", help="Only with this label.")] = [],  # noqa: B006
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="More columns.")] = False,
+    wait: Wait = "2s",
     json: Json = False,
 ) -> None:
-    """List runs, newest last, as their machines know them."""
+    """List runs, newest last, as their machines know them.
+
+    Runs of a machine that does not answer in time are shown as they were last seen.
+    """
+    seconds = parse_duration(wait)
     with connect() as client:
-        runs = client.runs.list(None if every else number, label)
+        runs = client.runs.list(None if every else number, label, seconds)
+    render.not_reached(runs)
     if json:
         render.out_json([run.record() for run in runs])
     elif runs:
@@ -94,10 +124,12 @@ def ps(
 
 
 @app.command(cls=Command, epilog=example("remoterun info last"))
-def info(run: RunNumber, json: Json = False) -> None:
+def info(run: RunNumber, wait: Wait = "2s", json: Json = False) -> None:
     """Show all that is known of a run."""
+    seconds = parse_duration(wait)
     with connect() as client:
-        known, details = client.runs.info(run_number(run))
+        known, details = client.runs.info(run_number(run), seconds)
+    render.not_reached([known])
     if json:
         render.out_json(
             {**known.record(), "spec": details["spec"], "events": details["events"], "folder": details["folder"]}

@@ -9,7 +9,7 @@ from remoterun.cli.render.bars import progress
 from remoterun.cli.render.data import ReaderGone, finish, out, out_bytes, out_json
 from remoterun.cli.render.listings import checks, machines, manifest, run_resources, uploads
 from remoterun.cli.render.pages import page, page_shown
-from remoterun.cli.render.runs import detached, ending, run_info, runs_table, state_text
+from remoterun.cli.render.runs import detached, ending, kept, not_reached, run_info, runs_table, state_text
 from remoterun.cli.render.steps import Steps
 from remoterun.cli.render.talk import ask, ask_secret, ask_text, choose, error, fault, hint, line, usage, warning
 from remoterun.cli.render.terminal import DONE, clean, person_there
@@ -38,11 +38,13 @@ __all__ = [
     "files",
     "finish",
     "hint",
+    "kept",
     "line",
     "machines",
     "manifest",
     "name",
     "not_finished",
+    "not_reached",
     "out",
     "out_bytes",
     "out_json",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from remoterun.agent.shared.states import RunState
 from remoterun.cli.render.data import out
 from remoterun.cli.render.table import Column, table
-from remoterun.cli.render.talk import line
+from remoterun.cli.render.talk import line, warning
 from remoterun.cli.render.terminal import DONE, FAILED, Text, paint, shortened
 from remoterun.cli.render.words import ago, duration, files, moment, size
 from remoterun.model import Run
@@ -70,6 +70,20 @@ def _times(run: Run) -> str:
     if run.note is not None and not run.final:
         return f"{ago(run.created)}, {shortened(run.note, NOTE)}"
     return ago(run.created)
+
+
+def not_reached(runs: Iterable[Run]) -> None:
+    """Which machines could not be asked, and why."""
+    reasons = {run.host.name: run.unreached for run in runs if run.unreached}
+    for machine, reason in reasons.items():
+        late = reason.startswith(f"{machine} does not answer within")
+        more = " (--wait 30s waits longer)" if late else ""
+        warning(f"{reason}{more}; what is shown was known before")
+
+
+def kept(run: Run, reason: str) -> None:
+    """Before a log that is read from this machine."""
+    warning(f"{reason}; this is the log of run {run.number} as it was kept here")
 
 
 def ending(run: Run) -> None:

@@ -1,0 +1,175 @@
+"""Following a run: its log and its states, as they come, or as they were kept here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared.protocol import Frame
+from remoterun.agent.shared.records import from_json
+from remoterun.agent.shared.states import RunEvent, RunState
+from remoterun.client.connections import Connections
+from remoterun.client.kept_logs import KeptLogs, LogWriter, content
+from remoterun.errors import HostError, HostUnreachable, LinkLost
+from remoterun.model import Run, check_time, event_fields
+from remoterun.session import Session
+
+RECONNECT_LEAST, RECONNECT_MOST = 0.25, 5.0
+KEPT_WAIT = 2.0
+"""Seconds that a machine has to answer where the log is kept here, too."""
+
+
+@dataclass(frozen=True)
+class LogBytes:
+    """A piece of a run's log, from byte `offset` on; `time` (seconds since 1970) only when times were asked for."""
+
+    offset: int
+    data: bytes
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class StateChange:
+    """A state the run has reached; `event` as the run folder holds it, `run` as it was then, `past` whether a later
+    state had followed when `follow` was called."""
+
+    state: RunState
+    event: RunEvent
+    run: Run
+    past: bool = False
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something worth reading that is not a change of state. `kind`: "note" from the supervisor, "build" for the last
+    line of the environment's build, "lost" and "back" for the link, "kept" for a log that is read from this machine."""
+
+    kind: str
+    text: str
+
+
+Item = LogBytes | StateChange | Note
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of a run is followed; see `Runs.follow`."""
+
+    live: bool
+    tail: int | None
+    since: float | None
+    timed: bool
+    patient: bool
+    wait: float | None
+
+
+def follow(connections: Connections, run: Run, wanted: Wanted) -> Iterator[Item]:
+    """See `Runs.follow`."""
+    logs = KeptLogs(connections.config.home, connections.config.keep_logs)
+    kept = logs.find(run.key) if run.final and wanted.since is None else None
+    wait = wanted.wait if run.final or not wanted.live else None
+    try:
+        session = _opened(connections, run, KEPT_WAIT if kept is not None and wait is None else wait)
+    except HostUnreachable as error:
+        if kept is not None:
+            yield from _from_here(run, kept, wanted, error)
+            return
+        if run.final or not wanted.live or not wanted.patient:
+            raise
+        yield Note("lost", error.message)
+        session = None
+    whole = wanted.tail is None and wanted.since is None
+    if whole and kept is None:
+        with logs.writer(run.key) as writer:
+            yield from _live(connections, run, wanted, session, writer)
+    else:
+        yield from _live(connections, run, wanted, session, None)
+
+
+def _opened(connections: Connections, run: Run, wait: float | None) -> Session:
+    answer = connections.at_once({run.host: lambda: connections.session(run.host)}, wait)[run.host]
+    if isinstance(answer, HostError):
+        raise answer
+    return answer
+
+
+def _from_here(run: Run, kept: Path, wanted: Wanted, error: HostError) -> Iterator[Item]:
+    yield Note("kept", error.message)
+    try:
+        data = content(kept, wanted.tail)
+    except OSError:
+        raise error from None
+    if data:
+        yield LogBytes(0, data)
+    yield StateChange(run.state, RunEvent(t=run.ended or 0.0, state=run.state, message=run.message), run)
+
+
+def _live(
+    connections: Connections, run: Run, wanted: Wanted, session: Session | None, writer: LogWriter | None
+) -> Iterator[Item]:
+    """From the machine. A connection that is lost is made again for as long as it takes."""
+    offset = events = 0
+    started, lost = False, session is None
+    pause = RECONNECT_LEAST
+    while True:
+        asked = api.Follow(run.key, offset, events, wanted.live, timed=wanted.timed)
+        try:
+            if lost:
+                connections.closed.wait(pause)
+                pause = min(pause * 2, RECONNECT_MOST)
+            session = connections.session(run.host)
+            if not started:
+                since = None if wanted.since is None else wanted.since + session.clock_skew
+                asked = asked._replace(tail=wanted.tail, since=since)
+            with session.stream(api.follow, asked) as stream:
+                stream.end()
+                for frame in stream:
+                    if lost:
+                        lost, pause = False, RECONNECT_LEAST
+                        yield Note("back", "")
+                    item = _item(connections, run, frame, session)
+                    if isinstance(item, LogBytes):
+                        started = True
+                        offset = item.offset + len(item.data)
+                        if writer is not None:
+                            writer.add(item.offset, item.data)
+                    if "event" in frame.header:
+                        events += 1
+                    if item is not None:
+                        yield item
+                status = session.told(session.result(api.follow, stream).status)
+            run = connections.registry.see(run, status, time.time())
+            if writer is not None and run.final:
+                writer.finish()
+            return
+        except HostError as error:
+            if not wanted.live or not wanted.patient or not isinstance(error, (LinkLost, HostUnreachable)):
+                raise
+            if not lost:
+                yield Note("lost", error.message)
+            lost = True
+
+
+def _item(connections: Connections, run: Run, frame: Frame, session: Session) -> Item | None:
+    """What a frame of `follow` says. Raises `HostError` for what makes no sense."""
+    said = frame.header
+    with session.understood():
+        if "log" in said:
+            moment, offset = said.get("t"), int(said["log"])
+            if offset < 0:
+                raise ValueError(f"log: {offset}")
+            return LogBytes(
+                offset, bytes(frame.body), None if moment is None else check_time(moment) - session.clock_skew
+            )
+        if "build" in said:
+            return Note("build", str(said["build"]))
+        if "event" not in said:
+            return None
+        event, past = session.told(from_json(RunEvent, said["event"])), bool(said.get("past"))
+    if event.state is None:
+        return None if past else Note("note", event.note or "")
+    known = connections.registry.move(run, event.state, time.time(), **event_fields(event))
+    return StateChange(event.state, event, known.with_event(event), past)

@@ -1,0 +1,92 @@
+"""What the commands show of a run whose machine does not answer."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from remoterun.agent.shared.states import RunState
+from remoterun.model import MachineType, Placement, Run, new_key
+from remoterun.registry import Registry
+from tests.e2e.conftest import REMOTERUN, Place
+
+LIMIT = 30.0
+"""Seconds that a command may take here, on a busy machine; connecting may take 500."""
+
+
+@pytest.fixture
+def silent() -> Iterator[MachineType]:
+    """A machine that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        yield MachineType("box", host=f"me@127.0.0.1:{port}", connect_timeout=500)
+
+
+def recorded(place: Place, machine: MachineType, state: RunState) -> Run:
+    """A run that was seen three minutes ago."""
+    now = time.time()
+    home = Path(place.env["REMOTERUN_HOME"])
+    with contextlib.closing(Registry(home / "registry.db")) as registry:
+        run = registry.add_run(new_key(), machine, "python train.py", now - 300)
+        registry.place(run, Placement(machine, "home"))
+        registry.move(run, RunState.RUNNING, now - 180, started=now - 200)
+        if state.final:
+            registry.move(run, state, now - 180, reason="exit_nonzero", code=3, ended=now - 190)
+        (home / "logs").mkdir(exist_ok=True)
+        if state.final:
+            (home / "logs" / f"{run.key}.log").write_bytes(b"a\nlast\xff")
+        return registry.run(run.number)
+
+
+def quickly(place: Place, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    begun = time.monotonic()
+    done: subprocess.CompletedProcess[str] = place.run(*words, status=status)
+    assert time.monotonic() - begun < LIMIT
+    return done
+
+
+def test_a_run_that_goes_on(place: Place, silent: MachineType) -> None:
+    recorded(place, silent, RunState.RUNNING)
+    done = quickly(place, "ps")
+    assert re.search(r"^ *1  running, last seen 3 minutes ago  box ", done.stdout, re.MULTILINE)
+    assert re.search(r"^warning: box does not answer within 2 s \(--wait 30s waits longer\)", done.stderr)
+    assert len(done.stderr.splitlines()) == 1
+    done = quickly(place, "info", "1", "--wait", "1s")
+    assert "running, last seen 3 minutes ago" in done.stdout and "python train.py" in done.stdout
+    assert "box does not answer within 1 s" in done.stderr
+    done = quickly(place, "logs", "1", "--no-follow", status=125)
+    assert "box does not answer within 2 s; run 1 is running, last seen 3 minutes ago" in done.stderr
+
+
+def test_a_run_that_has_ended(place: Place, silent: MachineType) -> None:
+    recorded(place, silent, RunState.FAILED)
+    done = quickly(place, "logs", "1", status=3)
+    assert done.stdout == "a\nlast\udcff"
+    assert "box does not answer within 2 s; this is the log of run 1 as it was kept here" in done.stderr
+    assert "run 1 failed after 10 s, exit status 3" in done.stderr
+    done = quickly(place, "logs", "1", "--no-follow", "-n", "1")
+    assert done.stdout == "last\udcff" and "as it was kept here" in done.stderr
+    done = quickly(place, "info", "1")
+    assert re.search(r"^state +failed, exit status 3", done.stdout, re.MULTILINE) and "box does not" in done.stderr
+
+
+def test_an_ended_run_does_not_go_on(place: Place, silent: MachineType) -> None:
+    """Its log is not kept, and whoever waits for the machine is told so by no SIGTERM."""
+    run = recorded(place, silent, RunState.FAILED)
+    (Path(place.env["REMOTERUN_HOME"]) / "logs" / f"{run.key}.log").unlink()
+    logs = subprocess.Popen([REMOTERUN, "logs", "1", "--wait", "10m"], env=place.env, stderr=subprocess.PIPE, text=True)
+    connected = time.monotonic() + LIMIT
+    while not Path(f"/proc/{logs.pid}/task").is_dir() or len(list(Path(f"/proc/{logs.pid}/task").iterdir())) < 2:
+        assert time.monotonic() < connected and logs.poll() is None
+        time.sleep(0.05)
+    logs.send_signal(signal.SIGTERM)
+    _, said = logs.communicate(timeout=LIMIT)
+    assert logs.returncode == 130 and "goes on" not in said and "run 1 has ended: failed (3)" in said

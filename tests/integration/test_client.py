@@ -1,0 +1,409 @@
+"""The client as a library: the record comes first, one source for many runs, several threads."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remoterun.agent.shared.states import Reason, RunState
+from remoterun.client import Client, LogBytes, Note, StateChange
+from remoterun.config import Config
+from remoterun.errors import HostUnreachable, NotFound, RemoterunError, UsageError
+from remoterun.hosts.base import Prompts
+from remoterun.model import MachineType, Mount, Run, RunRequest
+from tests.workshop import User, until
+
+NOBODY = MachineType("gone", host="me@127.0.0.1:1", connect_timeout=2)
+"""A machine that refuses connections."""
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Client]:
+    """A client whose machines were never contacted: `fresh`, and one that nobody answers for."""
+    fresh = MachineType("fresh", engine="process", home=str(tmp_path / "fresh"))
+    with Client(Config(tmp_path / "laptop", "fresh", {"fresh": fresh, "gone": NOBODY})) as client:
+        yield client
+
+
+def log_of(client: Client, run: Run) -> bytes:
+    return b"".join(item.data for item in client.runs.follow(run.number) if isinstance(item, LogBytes))
+
+
+class TestRecordFirst:
+    def test_the_number_comes_before_the_host_is_opened(self, alone: Client, tmp_path: Path) -> None:
+        seen: list[Run] = []
+
+        def cast(run: Run) -> None:
+            seen.append(run)
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            alone.runs.submit(RunRequest("true"), cast=cast)
+        assert seen[0].state is RunState.REQUESTED and not (tmp_path / "fresh").exists()
+        run = alone.registry.run(seen[0].number)
+        assert (run.state, run.reason, run.placement) == (RunState.FAILED, Reason.START_FAILED, None)
+        assert run.message == "interrupted before it was handed over"
+
+    def test_a_host_that_is_gone_ends_the_run_with_the_reason(self, alone: Client) -> None:
+        with pytest.raises(HostUnreachable) as caught:
+            alone.runs.submit(RunRequest("true"), machine="gone")
+        run = alone.registry.run("last")
+        assert (run.number, run.state, run.message) == (1, RunState.FAILED, caught.value.message)
+        assert [state for state, _ in run.steps] == [RunState.PROVISIONING]
+        assert [type(item).__name__ for item in alone.runs.follow(1)] == ["StateChange"], "nobody needs to be asked"
+
+    def test_a_mount_that_is_not_there(self, user: User) -> None:
+        request = RunRequest("true", mounts=(Mount.parse("uploads/none:data"),))
+        with pytest.raises(NotFound) as caught:
+            user.client.runs.submit(request)
+        run = user.client.registry.run("last")
+        assert (run.state, run.message) == (RunState.FAILED, caught.value.message)
+
+    def test_what_can_be_refused_gets_no_number(self, alone: Client, tmp_path: Path) -> None:
+        for request in (
+            RunRequest("true", image="x"),
+            RunRequest("true", mounts=(Mount.parse("runs/7:data"),)),
+            RunRequest("true", mounts=(Mount.parse("uploads/a:data"), Mount.parse("uploads/b:data/c"))),
+        ):
+            with pytest.raises(UsageError):
+                alone.runs.submit(request)
+        with pytest.raises(NotFound):
+            alone.runs.submit(RunRequest("true"), machine="nowhere")
+        assert alone.registry.runs() == [] and not (tmp_path / "fresh").exists()
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"command": ""}, {"command": " "}, {"command": "echo \0"}, {"command": "\ud800"}, {"command": 7},
+            {"env": (("X;Y", "1"),)}, {"env": (("", "1"),)}, {"env": (("X", "\0"),)}, {"env": (("X", 1),)},
+            {"env": (("X\n", "1"),)}, {"labels": (1,)}, {"pip": (None,)}, {"apt": ("a\0b",)}, {"image": 3},
+            {"description": "\ud800"}, {"timeout": -1}, {"timeout": 0}, {"timeout": True},
+            {"timeout": float("nan")}, {"timeout": float("inf")},
+        ],
+    )  # fmt: skip
+    def test_what_cannot_be_asked_for(self, alone: Client, wrong: dict[str, Any]) -> None:
+        with pytest.raises(UsageError):
+            alone.runs.submit(RunRequest(**{"command": "true", **wrong}))
+        assert alone.registry.runs() == []
+
+    def test_its_steps_have_their_times(self, user: User) -> None:
+        run = user.client.runs.submit(RunRequest("true"), user.source({"a": b"A"}))
+        assert [state for state, _ in run.steps] == [RunState.PROVISIONING, RunState.UPLOADING]
+        moments = [run.created, *(moment for _, moment in run.steps)]
+        assert moments == sorted(moments)
+        assert run.placement is not None and run.placement.machine == user.client.machines.get("one")
+
+    def test_a_client_that_was_killed_before_a_host_was_got(self, alone: Client, tmp_path: Path) -> None:
+        """Nobody needs to be asked, and nobody could be."""
+        body = (
+            "import os, sys; from pathlib import Path; from remoterun.client import Client\n"
+            "from remoterun.config import Config; from remoterun.model import *\n"
+            "machine = MachineType('gone', host='me@127.0.0.1:1')\n"
+            "client = Client(Config(Path(sys.argv[1]), 'gone', {'gone': machine}))\n"
+            "client.runs.submit(RunRequest('true'), cast=lambda run: os.kill(os.getpid(), 9))\n"
+        )
+        done = subprocess.run([sys.executable, "-c", body, str(tmp_path / "laptop")], check=False)
+        assert done.returncode == -signal.SIGKILL
+        assert alone.runs.stop(1)[1] is False
+        (run,) = alone.runs.list()
+        assert (run.state, run.reachable) == (RunState.FAILED, True)
+
+
+class TestPrepared:
+    def test_one_source_is_read_once_for_three_runs(self, user: User) -> None:
+        """After the first, its files are gone from the disk."""
+        source = user.source({"a": b"A", "sub/b": b"B" * 100_000})
+        prepared = user.client.runs.prepare(RunRequest("cat a; wc -c < sub/b"), source)
+        assert user.client.registry.runs() == []
+        first = user.client.runs.launch(prepared)
+        assert source.root is not None
+        shutil.rmtree(source.root)
+        others = [user.client.runs.launch(prepared) for _ in range(2)]
+        assert [run.number for run in (first, *others)] == [1, 2, 3]
+        assert {log_of(user.client, run) for run in (first, *others)} == {b"A100000\n"}
+
+    def test_another_machine_than_it_was_prepared_for(self, user: User) -> None:
+        prepared = user.client.runs.prepare(RunRequest("cat a"), user.source({"a": b"A"}))
+        runs = [user.client.runs.launch(prepared, machine) for machine in ("one", "two")]
+        assert [run.machine.name for run in runs] == ["one", "two"]
+        assert [log_of(user.client, run) for run in runs] == [b"A", b"A"]
+
+    def test_it_is_checked_for_that_machine(self, alone: Client) -> None:
+        prepared = alone.runs.prepare(RunRequest("true", image="x"), machine="gone")
+        with pytest.raises(UsageError, match="has no images"):
+            alone.runs.launch(prepared, "fresh")
+        assert alone.registry.runs() == []
+
+
+def all_at_once(count: int, act: Callable[[int], Any]) -> list[Any]:
+    """What `count` threads return that begin together; what one raises is raised."""
+    begin = threading.Barrier(count, timeout=30)
+
+    def one(number: int) -> Any:
+        begin.wait()
+        return act(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count), timeout=120))
+
+
+class TestThreads:
+    def test_runs_uploads_and_listings_from_eight_threads(self, user: User, tmp_path: Path) -> None:
+        client = user.client
+        for number in range(8):
+            (tmp_path / f"data{number}").write_text(str(number))
+
+        def act(number: int) -> tuple[int, bytes]:
+            client.uploads.upload(tmp_path / f"data{number}", f"data{number}")
+            mount = Mount.parse(f"uploads/data{number}:in")
+            run = client.runs.submit(
+                RunRequest(f"cat in/data{number}", mounts=(mount,)), machine=("one", "two")[number % 2]
+            )
+            for _ in range(10):
+                assert client.runs.get(run.number).key == run.key
+                assert run.number in {each.number for each in client.runs.list(None)}
+                client.uploads.list()
+            return run.number, log_of(client, run)
+
+        done = all_at_once(8, act)
+        assert sorted(number for number, _ in done) == list(range(1, 9))
+        assert [log for _, log in done] == [b"%d" % number for number in range(8)]
+        assert len(client.uploads.list()) == 8
+
+    def test_one_conversation_for_each_machine(self, user: User) -> None:
+        one = user.client.machines.get("one")
+        assert len({id(session) for session in all_at_once(8, lambda _: user.client.machines.session(one))}) == 1
+
+    def test_closing_ends_a_follow_in_another_thread(self, user: User) -> None:
+        run = user.client.runs.submit(RunRequest("echo up; sleep 1000"))
+        seen = threading.Event()
+        errors: list[BaseException] = []
+
+        def follow() -> None:
+            try:
+                for item in user.client.runs.follow(run.number):
+                    if isinstance(item, LogBytes):
+                        seen.set()
+            except RemoterunError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=follow)
+        thread.start()
+        assert seen.wait(60)
+        user.client.close()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert [error.message for error in map(as_ours, errors)] == ["this client is closed"]
+        user.new_client().runs.kill(run.number)
+
+    def test_closing_ends_a_follow_that_waits_for_a_lost_host(self, user: User, monkeypatch: Any) -> None:
+        monkeypatch.setattr("remoterun.client.following.RECONNECT_LEAST", 300.0)
+        client = user.client
+        run = client.runs.submit(RunRequest("echo up; sleep 1000"))
+        place = client.registry.run(run.number).placement
+        assert place is not None
+        client.registry.place(run, replace(place, machine=NOBODY))
+        waiting = threading.Event()
+
+        def follow() -> str:
+            with pytest.raises(RemoterunError) as caught:
+                for _ in client.runs.follow(run.number):
+                    waiting.set()
+            return as_ours(caught.value).message
+
+        with ThreadPoolExecutor(1) as pool:
+            ended = pool.submit(follow)
+            assert waiting.wait(30)
+            client.close()
+            assert ended.result(10) == "this client is closed"
+        other = user.new_client()
+        other.registry.place(run, place)
+        other.runs.kill(run.number)
+
+    def test_a_closed_client_opens_nothing(self, user: User) -> None:
+        user.client.close()
+        with pytest.raises(UsageError, match="closed"):
+            user.client.machines.session(user.client.config.machines["one"])
+        with pytest.raises(UsageError, match="closed"):
+            user.client.runs.list()
+
+    def test_a_person_is_asked_one_question_at_a_time(self, tmp_path: Path) -> None:
+        asked: list[str] = []
+        together = threading.Semaphore(1)
+        release = threading.Event()
+
+        def ask(prompt: str) -> str | None:
+            assert together.acquire(blocking=False), "two questions at once"
+            asked.append(prompt)
+            release.wait(0.01)
+            together.release()
+            return None
+
+        with Client(Config(tmp_path), Prompts(ask_password=ask, ask_passphrase=ask)) as client:
+            prompts = client.connections._prompts
+            assert prompts.ask_password is not None and prompts.ask_passphrase is not None
+            both = (prompts.ask_password, prompts.ask_passphrase)
+            all_at_once(8, lambda number: both[number % 2](str(number)))
+        assert sorted(asked) == list("01234567") and prompts.confirm_host_key is None
+
+
+def as_ours(error: BaseException) -> RemoterunError:
+    assert isinstance(error, RemoterunError)
+    return error
+
+
+@pytest.fixture
+def silent() -> Iterator[MachineType]:
+    """A machine that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        yield MachineType("silent", host=f"me@127.0.0.1:{port}", connect_timeout=60)
+
+
+def away(client: Client, number: int, machine: MachineType) -> None:
+    """From now on the machine that has the run is `machine`."""
+    placement = client.registry.run(number).placement
+    assert placement is not None
+    client.registry.place(client.registry.run(number), replace(placement, machine=machine))
+
+
+class TestAHostThatDoesNotAnswer:
+    """What is known here is shown after `wait`, though connecting may take a minute."""
+
+    def test_its_runs_and_those_of_others(self, user: User, silent: MachineType) -> None:
+        runs = [user.client.runs.submit(RunRequest("sleep 1000"), machine=name) for name in ("one", "one", "two")]
+        for run in runs:
+            until(lambda run=run: user.client.runs.get(run.number).state is RunState.RUNNING, 60)
+        here = [user.client.registry.run(run.number).placement for run in runs]
+        for number in (1, 2):
+            away(user.client, number, replace(silent, name=f"silent{number}"))
+        begun = time.monotonic()
+        first, second, third = user.client.runs.list(wait=1.0)
+        assert time.monotonic() - begun < 20, "one wait for all of them, and not as long as connecting may take"
+        assert third.reachable and third.state is RunState.RUNNING
+        for number, run in ((1, first), (2, second)):
+            assert run.state is RunState.RUNNING and run.last_seen is not None
+            assert run.unreached == f"silent{number} does not answer within 1 s"
+        known, details = user.client.runs.info(1, wait=0.1)
+        assert (known.state, known.unreached) == (RunState.RUNNING, "silent1 does not answer within 0.1 s")
+        assert details["spec"] is None
+        with pytest.raises(HostUnreachable, match="silent2 does not answer within 0.1 s"):
+            list(user.client.runs.follow(2, live=False, wait=0.1))
+        for run, placement in zip(runs, here, strict=True):
+            assert placement is not None
+            user.client.registry.place(run, placement)
+            user.client.runs.kill(run.number)
+
+    def test_a_process_ends_while_threads_still_connect(self, tmp_path: Path, silent: MachineType) -> None:
+        body = (
+            "import sys; from pathlib import Path; from remoterun.client import Client\n"
+            "from remoterun.agent.shared.states import RunState; from remoterun.config import Config\n"
+            "from remoterun.model import *\n"
+            "machine = MachineType('silent', host=sys.argv[2], connect_timeout=500)\n"
+            "with Client(Config(Path(sys.argv[1]), 'silent', {'silent': machine})) as client:\n"
+            "    run = client.registry.add_run(new_key(), machine, 'true', 1.0)\n"
+            "    run = client.registry.place(run, Placement(machine, 'home'))\n"
+            "    client.registry.move(run, RunState.RUNNING, 2.0)\n"
+            "    print(client.runs.list(wait=0.1)[0].reachable)\n"
+        )
+        words = [sys.executable, "-c", body, str(tmp_path / "laptop"), str(silent.host)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=100)
+        assert (done.stdout, done.stderr) == ("False\n", "")
+
+    def test_the_person_who_is_asked_has_time(self, tmp_path: Path) -> None:
+        def ask(prompt: str) -> str:
+            assert not slow.wait(0.5)
+            return "secret"
+
+        slow = threading.Event()
+        machine = MachineType("box")
+        with Client(Config(tmp_path), Prompts(ask_password=ask)) as client:
+            asked = client.connections._prompts.ask_password
+            assert asked is not None
+            answer = client.connections.at_once({machine: lambda: asked("?")}, wait=0.1)
+        assert answer == {machine: "secret"}
+
+
+class TestKeptLogs:
+    """A log that was followed to its end is shown when its machine is gone."""
+
+    def test_byte_for_byte(self, user: User) -> None:
+        run = user.client.runs.submit(RunRequest("printf 'a\\r\\n\\000\\377'; printf 'b\\nlast'; exit 3"))
+        log = log_of(user.client, run)
+        assert log == b"a\r\n\x00\xffb\nlast"
+        away(user.client, run.number, NOBODY)
+        for live in (True, False):
+            note, content, end = user.client.runs.follow(run.number, live=live)
+            assert isinstance(note, Note) and note.kind == "kept" and "refused" in note.text
+            assert content == LogBytes(0, log)
+            assert isinstance(end, StateChange) and end.run.code == 3 and end.run.final
+        _, content, _ = user.client.runs.follow(run.number, tail=1)
+        assert content == LogBytes(6, b"last") or content == LogBytes(0, b"last")
+        known, details = user.client.runs.info(run.number)
+        assert (known.code, known.reachable, details["spec"]) == (3, False, None)
+
+    def test_one_that_was_not_followed_is_an_error_at_once(self, user: User) -> None:
+        run = user.client.runs.submit(RunRequest("echo a"))
+        until(lambda: user.client.runs.get(run.number).final, 60)
+        away(user.client, run.number, NOBODY)
+        with pytest.raises(HostUnreachable):
+            list(user.client.runs.follow(run.number))
+
+    def test_one_that_was_left_early_is_not_kept(self, user: User) -> None:
+        run = user.client.runs.submit(RunRequest("echo a; sleep 1000"))
+        for item in user.client.runs.follow(run.number):
+            if isinstance(item, LogBytes):
+                break
+        assert not list((user.config.home / "logs").iterdir())
+        user.client.runs.kill(run.number)
+
+    def test_the_oldest_go_first(self, user: User) -> None:
+        client = Client(replace(user.config, keep_logs=25))
+        numbers = []
+        for count in (9, 9, 9, 30):
+            run = client.runs.submit(RunRequest(f"printf %0{count}d 0"))
+            assert len(log_of(client, run)) == count
+            numbers.append(run)
+        kept = {path.name for path in (user.config.home / "logs").iterdir()}
+        assert kept == {f"{run.key}.log" for run in numbers[1:3]}, "the last one is larger than all may be"
+        client.close()
+
+
+class TestAFullDiskHere:
+    def test_what_needs_no_record_goes_on(self, user: User, small_disk: Callable[[str], Path], tmp_path: Path) -> None:
+        disk = small_disk("4m")
+        warnings: list[str] = []
+        config = replace(user.config, home=disk / "home")
+        with Client(config) as client:
+            runs = [client.runs.submit(RunRequest("echo up >out; echo up; sleep 1000")) for _ in range(2)]
+            for run in runs:
+                until(lambda run=run: client.runs.get(run.number).state is RunState.RUNNING, 60)
+        with pytest.raises(OSError), open(disk / "filler", "wb", buffering=0) as filler:
+            while True:
+                filler.write(b"x" * 4096)
+        with Client(config, warn=warnings.append) as client:
+            assert [run.state for run in client.runs.list()] == [RunState.RUNNING] * 2
+            assert client.runs.stop(1, 5)[1] and client.runs.kill(2)[1]
+            assert log_of(client, runs[0]).startswith(b"up\n")
+            assert client.runs.info(1)[0].state is RunState.STOPPED
+            client.files.copy("runs/1", tmp_path / "copy")
+            assert (tmp_path / "copy" / "out").read_text() == "up\n"
+            with pytest.raises(RemoterunError, match="is full") as caught:
+                client.runs.submit(RunRequest("true"))
+            assert caught.value.hint is not None and "remoterun df local" in caught.value.hint
+        assert len(warnings) == 1 and "is full" in warnings[0]
+        (disk / "filler").unlink()
+        with Client(config) as client:
+            assert [run.state for run in client.runs.list()] == [RunState.STOPPED, RunState.KILLED]
