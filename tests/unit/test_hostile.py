@@ -427,7 +427,7 @@ class TestAnotherClock:
                 stream.send(b"x", log=0, t=now - 15 + skew)
             stream.finish(5)
             told = {"key": "k" * 26, **status}
-            stream.end(status=told, runs=[told], uploads=[{"name": "doom", **version}])
+            stream.end(status=told, offset=1, events=3, runs=[told], uploads=[{"name": "doom", "newest": version}])
 
         with Client(config.Config(folder / "home", "evil", {"evil": machine})) as client:
             run = client.registry.add_run("k" * 26, machine, "true", now - 40)
