@@ -40,7 +40,7 @@ class Connections:
         self._warn = warn
         self._question = threading.Lock()  # held while a person is asked something
         self._prompts = _one_at_a_time(prompts or Prompts(), self._question)
-        self._lock = threading.Lock()  # guards what follows; never held while something blocks
+        self._lock = threading.Lock()  # guards what follows; not held while a host is opened
         self._sessions: dict[MachineType, Session] = {}
         self._opening: dict[MachineType, threading.Lock] = {}
         self._hosts: list[Host] = []

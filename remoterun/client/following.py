@@ -71,32 +71,34 @@ def follow(connections: Connections, run: Run, wanted: Wanted) -> Iterator[Item]
     logs = KeptLogs(connections.config.home, connections.config.keep_logs)
     kept = logs.find(run.key) if run.final and wanted.since is None else None
     wait = wanted.wait if run.final or not wanted.live else None
+    lost = False
     try:
-        session = _opened(connections, run, KEPT_WAIT if kept is not None and wait is None else wait)
-    except HostUnreachable as error:
+        _open(connections, run, KEPT_WAIT if kept is not None and wait is None else wait)
+    except HostError as error:
         if kept is not None:
             yield from _from_here(run, kept, wanted, error)
             return
-        if run.final or not wanted.live or not wanted.patient:
+        if run.final or not wanted.live or not wanted.patient or not isinstance(error, HostUnreachable):
             raise
         yield Note("lost", error.message)
-        session = None
+        lost = True
     whole = wanted.tail is None and wanted.since is None
     if whole and kept is None:
         with logs.writer(run.key) as writer:
-            yield from _live(connections, run, wanted, session, writer)
+            yield from _live(connections, run, wanted, lost, writer)
     else:
-        yield from _live(connections, run, wanted, session, None)
+        yield from _live(connections, run, wanted, lost, None)
 
 
-def _opened(connections: Connections, run: Run, wait: float | None) -> Session:
+def _open(connections: Connections, run: Run, wait: float | None) -> None:
+    """Connect to the machine of a run. Raises `HostError`."""
     answer = connections.at_once({run.host: lambda: connections.session(run.host)}, wait)[run.host]
     if isinstance(answer, HostError):
         raise answer
-    return answer
 
 
 def _from_here(run: Run, kept: Path, wanted: Wanted, error: HostError) -> Iterator[Item]:
+    """The log that was kept here, and the end of the run as it is recorded. Raises `error` if it can't be read."""
     yield Note("kept", error.message)
     try:
         data = content(kept, wanted.tail)
@@ -107,12 +109,10 @@ def _from_here(run: Run, kept: Path, wanted: Wanted, error: HostError) -> Iterat
     yield StateChange(run.state, RunEvent(t=run.ended or 0.0, state=run.state, message=run.message), run)
 
 
-def _live(
-    connections: Connections, run: Run, wanted: Wanted, session: Session | None, writer: LogWriter | None
-) -> Iterator[Item]:
-    """From the machine. A connection that is lost is made again for as long as it takes."""
+def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer: LogWriter | None) -> Iterator[Item]:
+    """The run as its machine tells it. A connection that is `lost` is made again, for as long as it takes."""
     offset = events = 0
-    started, lost = False, session is None
+    started = False
     pause = RECONNECT_LEAST
     while True:
         asked = api.Follow(run.key, offset, events, wanted.live, timed=wanted.timed)

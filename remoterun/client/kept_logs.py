@@ -10,8 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import time
 from pathlib import Path
 from typing import BinaryIO
+
+ABANDONED = 86400.0
+"""Seconds after which a log on its way here is deleted: its client was killed."""
 
 
 class KeptLogs:
@@ -30,16 +34,23 @@ class KeptLogs:
         """For a log that comes from its first byte on."""
         return LogWriter(self, self._folder, f"{key}.log", self._limit)
 
-    def drop_oldest(self) -> None:
-        """Delete logs until the rest is within the limit."""
+    def remove(self, key: str) -> None:
+        """Delete the log of a run, if it is kept."""
         with contextlib.suppress(OSError):
-            found = sorted(
-                ((status.st_mtime_ns, status.st_size, entry.path) for entry in os.scandir(self._folder)
-                 if entry.name.endswith(".log") and (status := entry.stat(follow_symlinks=False))),
-                reverse=True,
-            )  # fmt: skip
+            (self._folder / f"{key}.log").unlink()
+
+    def drop_oldest(self) -> None:
+        """Delete logs until the rest is within the limit, and what clients left that were killed."""
+        with contextlib.suppress(OSError):
+            entries = [(entry, entry.stat(follow_symlinks=False)) for entry in os.scandir(self._folder)]
+            for entry, status in entries:
+                if entry.name.startswith(".") and status.st_mtime < time.time() - ABANDONED:
+                    os.unlink(entry.path)
+            logs = [
+                (status.st_mtime_ns, status.st_size, entry.path) for entry, status in entries if entry.name[0] != "."
+            ]
             total = 0
-            for _, size, path in found:
+            for _, size, path in sorted(logs, reverse=True):
                 total += size
                 if total > self._limit:
                     os.unlink(path)

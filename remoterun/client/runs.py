@@ -13,6 +13,7 @@ from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
 from remoterun.client.connections import Connections
 from remoterun.client.following import Item, StateChange, Wanted, follow
+from remoterun.client.kept_logs import KeptLogs
 from remoterun.client.submitting import Prepared, launch, prepare
 from remoterun.errors import HostError, NotFound, UsageError
 from remoterun.model import MachineType, Run, RunRequest
@@ -233,6 +234,7 @@ class Runs:
                 hint=f"remoterun stop {run.number} or remoterun kill {run.number} first",
             )
         self._connections.registry.remove_run(run)
+        KeptLogs(self._connections.config.home, 0).remove(run.key)
 
 
 def _still_handed_over(run: Run) -> UsageError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -369,9 +370,20 @@ class TestKeptLogs:
         assert not list((user.config.home / "logs").iterdir())
         user.client.runs.kill(run.number)
 
+    def test_a_removed_run_takes_its_log_along(self, user: User) -> None:
+        run = user.client.runs.submit(RunRequest("echo a"))
+        log_of(user.client, run)
+        assert [path.name for path in (user.config.home / "logs").iterdir()] == [f"{run.key}.log"]
+        user.client.runs.remove(run.number)
+        assert list((user.config.home / "logs").iterdir()) == []
+
     def test_the_oldest_go_first(self, user: User) -> None:
         client = Client(replace(user.config, keep_logs=25))
         numbers = []
+        left = user.config.home / "logs" / ".killed"
+        left.parent.mkdir(parents=True)
+        left.touch()
+        os.utime(left, (1.0, 1.0))
         for count in (9, 9, 9, 30):
             run = client.runs.submit(RunRequest(f"printf %0{count}d 0"))
             assert len(log_of(client, run)) == count
