@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.shared.digests import Digests
 from remoterun.agent.shared.spec import GitState
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store import outputs
@@ -149,9 +148,7 @@ def test_what_a_client_brings(home: Home) -> None:
     said: list[dict[str, Any]] = []
     home.blobs.put(CONTENT)
     home.blobs.put(RUN)
-    wanted = Digests()
-    for data in (CONTENT, RUN, b"A"):
-        wanted.add(bytes.fromhex(sha256(data)))
+    wanted = {bytes.fromhex(sha256(data)) for data in (CONTENT, RUN, b"A")}
     mend(home, wanted, lambda **header: said.append(header))
     assert {line["mended"] for line in said if "mended" in line} == {sha256(CONTENT), sha256(RUN)}
     assert [line["failed"] for line in said if "failed" in line] == [sha256(b"A")]

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import textwrap
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,6 @@ from remoterun.agent.running.engines.docker import _image
 from remoterun.agent.running.engines.environment import Environment
 from remoterun.agent.running.engines.process import ProcessEngine
 from remoterun.agent.shared import api
-from remoterun.agent.shared.digests import Digests
 from remoterun.agent.shared.spec import EnvironmentSpec, GitState, MountSpec, ResolvedMount, ResourceRef
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Manifest
@@ -532,35 +530,6 @@ class TestRace:
                 assert process.communicate(timeout=20)[0] == "[(0, 0)]\n"
 
 
-class TestDigests:
-    def test_a_set(self) -> None:
-        chance = random.Random(1)
-        numbers = [chance.randrange(5000).to_bytes(32, "little") for _ in range(20000)]
-        digests = Digests()
-        digests.add_packed(b"".join(numbers) + b"cut")
-        assert {digest for first in range(256) for digest in digests.part(first)} == set(numbers)
-        others = Digests()
-        others.add_packed(b"".join(numbers[:9000]))
-        digests.remove_all(others)
-        rest = set(numbers) - set(numbers[:9000])
-        assert set(map(bytes, zip(*[iter(digests.packed())] * 32, strict=True))) == rest and bool(digests) is bool(rest)
-
-    def test_that_is_small(self) -> None:
-        tracemalloc.start()
-        try:
-            digests = Digests()
-            for _ in range(2):
-                for number in range(100_000):
-                    digests.add(_spread(number))
-            assert tracemalloc.get_traced_memory()[0] < 100_000 * 70
-        finally:
-            tracemalloc.stop()
-
-
-def _spread(number: int) -> bytes:
-    return (number * 0x9E3779B97F4A7C15 % (1 << 64)).to_bytes(8, "little") * 4
-
-
 def test_leases_on_a_full_disk(small_disk: Callable[[str], Path]) -> None:
     """One that can't be written protects nothing, and says so; what it held before stays held."""
     small = Home.open(str(small_disk("1m") / "home"))
@@ -571,8 +540,8 @@ def test_leases_on_a_full_disk(small_disk: Callable[[str], Path]) -> None:
             pass
     with pytest.raises(OSError, match="No space"):
         lease.add(os.urandom(32 * 40000))
-    found = Digests()
+    found: set[bytes] = set()
     leases.read(small.leases, found, time.time(), sweep=True)
-    assert found.packed() == bytes(32)
+    assert found == {bytes(32)}
     lease.drop()
     until(lambda: os.listdir(small.leases) == [], 1)

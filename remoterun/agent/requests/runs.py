@@ -6,11 +6,10 @@ Standard library only; Python >= 3.8.
 from __future__ import annotations
 
 import time
-from typing import Callable, Dict, List
+from typing import Callable, Dict, List, Set
 
 from ..running import logs, supervision
 from ..shared import api
-from ..shared.digests import Digests
 from ..shared.protocol import Cancelled, Stream
 from ..shared.records import from_json
 from ..shared.spec import MountSpec, ResolvedMount, Submission
@@ -175,7 +174,7 @@ def _settle(call: Call, source: Manifest, run: RunFolder) -> None:
         return
     from ..upkeep.references import add_environment
 
-    digests = Digests()
+    digests: Set[bytes] = set()
     for entry in source.files:
         digests.add(bytes.fromhex(entry.digest))
     add_environment(call.home, run, digests)

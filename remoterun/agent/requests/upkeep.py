@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Dict
+from typing import Dict, Set
 
 from ..shared import api
-from ..shared.digests import Digests, unpacked
+from ..shared.digests import unpacked
 from ..shared.records import from_json
 from ..upkeep import check as checking
 from ..upkeep import doctor as examining
@@ -25,8 +25,8 @@ def check(call: Call, asked: api.CheckHome) -> api.CheckTotals:
 
 
 def mend(call: Call, _: api.Nothing) -> api.Nothing:
-    wanted = Digests()
-    wanted.add_packed(read_body(call.stream))
+    wanted: Set[bytes] = set()
+    wanted.update(unpacked(read_body(call.stream)))
     checking.mend(call.home, wanted, call.stream.send)
     call.delivery.lease.settle(wanted)
     return api.Nothing()

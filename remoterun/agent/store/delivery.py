@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import struct
 import threading
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
-from ..shared.digests import Digests
 from ..shared.protocol import Body, Stream
 from . import parts
 from .errors import HomeError
@@ -82,7 +81,7 @@ class Delivery:
         self.lease.settle(version.digests)
         return committed
 
-    def settle(self, digests: Digests) -> None:
+    def settle(self, digests: Set[bytes]) -> None:
         """Manifests name these by now: nothing else need protect them."""
         self._sizes = {}
         self.lease.settle(digests)

@@ -13,9 +13,9 @@ import os
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, Mapping, Optional, Set, Tuple
 
-from ..shared.digests import Digests
+from ..shared.digests import unpacked
 from ..shared.tree import HEADER, Bytes, Entry, ManifestReader, parse_line
 from .blobs import packed
 from .checkout import Checkout
@@ -47,7 +47,7 @@ class Growing:
         self._stack = contextlib.ExitStack()
         self._mutex = threading.Lock()
         self._closed = False
-        self.digests = Digests()
+        self.digests: Set[bytes] = set()
         """Of its files, once it is committed."""
 
     def __enter__(self) -> "Growing":
@@ -96,7 +96,7 @@ class Growing:
                 if self.unplaced:
                     raise HomeError("internal", "a version is not whole: %d bytes of its list are left" % self.unplaced)
             else:
-                self.digests.add_packed(packed(manifest))
+                self.digests.update(unpacked(packed(manifest)))
             return self._home.uploads.commit(name, manifest, self._checkout)
 
     def _place(self, give_way: Callable[[], bool] = lambda: False) -> None:
@@ -132,4 +132,4 @@ class Growing:
         """Before we look whether their blobs are here."""
         if digests:
             self._lease.add(digests)
-            self.digests.add_packed(digests)
+            self.digests.update(unpacked(digests))

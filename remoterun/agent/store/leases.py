@@ -34,9 +34,9 @@ import fcntl
 import os
 import threading
 import time
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Set
 
-from ..shared.digests import Digests
+from ..shared.digests import unpacked
 from ..shared.files import token
 
 CUT = 86400.0
@@ -54,7 +54,7 @@ class Lease:
         self._lock = os.path.join(home, "locks", "blobs")
         self._path = ""
         self._file: Optional[int] = None
-        self._digests = Digests()
+        self._digests: Set[bytes] = set()
         self._mutex = threading.Lock()
 
     def __enter__(self) -> "Lease":
@@ -84,19 +84,19 @@ class Lease:
             except OSError:
                 os.ftruncate(self._file, end)
                 raise
-            self._digests.add_packed(raw)
+            self._digests.update(unpacked(raw))
 
-    def settle(self, digests: Digests) -> None:
+    def settle(self, digests: Set[bytes]) -> None:
         """Manifests name these now. When nothing else is left, the lease is dropped."""
         with self._mutex:
             if self._file is None:
                 return
-            self._digests.remove_all(digests)
+            self._digests -= digests
             if not self._digests:
                 self._drop()
                 return
             with shared(self._lock):
-                rest = self._digests.packed()
+                rest = b"".join(self._digests)
                 os.lseek(self._file, 0, os.SEEK_SET)  # over what is there: that needs no room on a full disk
                 _write(self._file, rest)
                 os.ftruncate(self._file, len(rest))
@@ -104,7 +104,7 @@ class Lease:
     def drop(self) -> None:
         """Protect nothing any more. May be repeated."""
         with self._mutex:
-            self._digests = Digests()
+            self._digests = set()
             self._drop()
 
     @property
@@ -125,7 +125,7 @@ class Lease:
             self._file = None
 
 
-def read(folder: str, into: Digests, now: float, sweep: bool, cut: float = CUT) -> None:
+def read(folder: str, into: Set[bytes], now: float, sweep: bool, cut: float = CUT) -> None:
     """Add what every lease protects: dead ones do for `cut` seconds, and `sweep` deletes older ones. To be called under
     `exclusive`."""
     try:
@@ -148,7 +148,7 @@ def read(folder: str, into: Digests, now: float, sweep: bool, cut: float = CUT) 
                 raw = file.read(1 << 20)
                 if not raw:
                     break
-                into.add_packed(raw)
+                into.update(unpacked(raw))
 
 
 def _dead(file: Any) -> bool:

@@ -25,7 +25,7 @@ Nothing damaged is deleted before there is a whole one in its place. Until then 
 they are, and the version is marked as damaged in versions.json: a repeated upload of the same content does not count it
 as there, and makes a new one. A damaged blob that nothing refers to is set aside, and that is all it needs.
 
-Memory: see digests.py for the digests that are referred to, and at most `MOST` findings; the rest is counted, for a
+Memory: about 120 bytes for each digest that is referred to, and at most `MOST` findings; the rest is counted, for a
 next check. What is removed during a check is not a finding. Standard library only; Python >= 3.8.
 """
 
@@ -36,7 +36,6 @@ import os
 import time
 from typing import Any, Callable, Dict, Iterator, Set
 
-from ..shared.digests import Digests
 from ..shared.files import locked
 from ..shared.protocol import PIECE, Stream
 from ..shared.tree import is_digest
@@ -107,20 +106,19 @@ class Check:
                     found.faults[digest].settle("", why)
 
 
-def mend(home: Home, wanted: Digests, send: Callable[..., Any]) -> None:
+def mend(home: Home, wanted: Set[bytes], send: Callable[..., Any]) -> None:
     """Put the blobs of `wanted`, which the client may have brought, wherever they belong. May be repeated.
 
     `send(mended=digest)`, or `send(failed=digest, why=…)`: the blob is not here, or not whole, or has no way there.
     """
     whole: Set[str] = set()
     failed: Dict[str, str] = {}
-    for first in range(256):
-        for raw in wanted.part(first):
-            digest = raw.hex()
-            if is_whole(home.blobs.path(digest), digest):
-                whole.add(digest)
-            else:
-                failed[digest] = "it is not here"
+    for raw in wanted:
+        digest = raw.hex()
+        if is_whole(home.blobs.path(digest), digest):
+            whole.add(digest)
+        else:
+            failed[digest] = "it is not here"
     for holder in _holders(home):
         if holder.digest in whole and not holder.is_blob and not is_whole(holder.manifest, holder.digest):
             restore_list(home, holder)

@@ -7,7 +7,6 @@ import stat
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 
-from ..shared.digests import Digests
 from ..store.blobs import blob_digest
 from ..store.errors import HomeError
 from ..store.home import Home
@@ -64,7 +63,7 @@ class Detection:
         self.blobs = self.size = 0
         self._repair = repair
         self._progress = progress
-        self._needed = Digests()
+        self._needed: Set[bytes] = set()
         self._count = 0
 
     def run(self) -> None:
@@ -153,15 +152,14 @@ class Detection:
 
     def _verify_blobs(self) -> None:
         for first in range(256):
-            present: Set[bytes] = set()
             for name in self._listed(first):
                 digest = blob_digest(first, name)
                 assert digest is not None
                 state = self._verify_blob(digest.hex(), name.endswith(".x"))
                 if not name.endswith(".x") and state != ABSENT:
-                    present.add(digest)
-            for digest in self._needed.part(first) - present:
-                self._fault(digest.hex())
+                    self._needed.discard(digest)
+        for digest in self._needed:  # those that are left are missing
+            self._fault(digest.hex())
 
     def _verify_blob(self, digest: str, twin: bool) -> str:
         path = self.home.blobs.path(digest, twin)

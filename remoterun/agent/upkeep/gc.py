@@ -32,7 +32,6 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set,
 from ..running.engines.docker import Docker, Image
 from ..running.engines.environment import Environment
 from ..running.engines.process import ProcessEngine
-from ..shared.digests import Digests
 from ..shared.engine_names import CAPABILITIES
 from ..shared.files import own_bytes, remove_tree, token
 from ..shared.spec import RunSpec
@@ -83,7 +82,7 @@ class Collection:
         self._clock = clock
         self._doomed: Set[Version] = set()
         self._reader = Reader(home, self._doomed)
-        self._live = Digests()
+        self._live: Set[bytes] = set()
         self._freed = 0
 
     def run(self) -> Dict[str, Any]:
@@ -263,21 +262,19 @@ class Collection:
         count = size = spared = spared_size = 0
         for first in range(256):
             folder = os.path.join(self.home.blobs.folder, "%02x" % first)
-            live = self._live.part(first)
-            candidates = [name for name in _listed(folder) if _unused(first, name, live)]
+            candidates = [name for name in _listed(folder) if _unused(first, name, self._live)]
             while candidates:
                 self._reader.update(self._live)  # the most of it is done before the lock is taken
                 with self._alone():
-                    promised = Digests()
-                    leases.read(self.home.leases, promised, self._clock(), not self._dry, cut)
+                    leased: Set[bytes] = set()
+                    leases.read(self.home.leases, leased, self._clock(), not self._dry, cut)
                     self._reader.update(self._live)
-                    live, leased = self._live.part(first), promised.part(first)
                     deadline = time.monotonic() + HOLD
                     while candidates and time.monotonic() < deadline:
                         name = candidates.pop()
                         digest = blob_digest(first, name)
                         assert digest is not None
-                        if digest in live:
+                        if digest in self._live:
                             continue
                         freed = self._free(os.path.join(folder, name), keep=digest in leased)
                         if freed is None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-from ..shared.digests import Digests
 from ..shared.spec import ResolvedMount, RunSpec
 from ..shared.states import FINAL
 from ..shared.tree import Entry, TreeError, read_entries, show
@@ -111,7 +110,7 @@ def _of_spec(home: Home, run: RunFolder, spec: RunSpec, ended: bool) -> Iterator
         yield Holder("run", run.key, 0, "diff", "", diff, is_blob=True)
 
 
-def add_environment(home: Home, run: RunFolder, digests: Digests) -> None:
+def add_environment(home: Home, run: RunFolder, digests: Set[bytes]) -> None:
     """Add what a run's environment and its diff refer to. Raises `HomeError("damaged")`."""
     for holder in _of_spec(home, run, run.spec(), ended=True):
         if holder.part != "mount":
@@ -166,7 +165,7 @@ class Reader:
         self._uploads: Dict[str, Tuple[int, int]] = {}
         self._settled: Set[str] = set()
 
-    def update(self, digests: Digests) -> None:
+    def update(self, digests: Set[bytes]) -> None:
         """Raises `HomeError("damaged")` when it can't tell what something refers to."""
         for name in self._home.uploads.names():
             stamp = _stamp(os.path.join(self._home.uploads.folder_of(name), "versions.json"))
@@ -184,7 +183,7 @@ class Reader:
         self._without.discard((name, version))
         self._uploads.pop(name, None)
 
-    def _take_run(self, run: RunFolder, digests: Digests) -> None:
+    def _take_run(self, run: RunFolder, digests: Set[bytes]) -> None:
         if not run.exists():
             return
         try:
@@ -199,7 +198,7 @@ class Reader:
         if ended:
             self._settled.add(run.key)  # nothing of it is added any more
 
-    def _take(self, holder: Holder, digests: Digests) -> None:
+    def _take(self, holder: Holder, digests: Set[bytes]) -> None:
         mark = (holder.kind, holder.name, holder.created, holder.part, holder.digest)
         if mark in self._read:
             return

@@ -4,7 +4,7 @@ Two sizes of each user, in bytes of content: `size` is what it refers to, each b
 folder; `alone` is the part that nobody else refers to: what removing it, and `gc`, would give back. Data that two
 uploads share is in the `size` of both and in the `alone` of neither.
 
-Memory: about 41 bytes for each digest that is referred to. Standard library only; Python >= 3.8.
+Memory: see `_Table`. Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
-from ..shared.digests import Digests
 from ..shared.files import own_bytes
 from ..shared.states import RunStatus
 from ..store import leases
@@ -34,7 +33,8 @@ _PARTS = ("blobs", "uploads", "runs", "envs", "partial", "tmp", "damaged")
 class _Table:
     """From a blob's file (its digest, and a byte that tells its executable twin) to a number below 2**64.
 
-    Where a file gets two numbers, `merge` says which stays.
+    Where a file gets two numbers, `merge` says which stays. A dictionary takes 150 bytes for each instead of 41,
+    and there are two at a time.
     """
 
     def __init__(self, merge: Callable[[int, int], int]) -> None:
@@ -162,15 +162,15 @@ class UsageReport:
         count = size = shared = shared_size = 0
         leased = {"count": 0, "bytes": 0}
         free = {"count": 0, "bytes": 0}
-        promised = Digests()
+        promised: Set[bytes] = set()
         leases.read(self.home.leases, promised, time.time(), sweep=False)
         for first in range(256):
-            claims, promises = self._claims.part(first), promised.part(first)
+            claims = self._claims.part(first)
             for name, digest, bytes_ in self._listed(first):
                 count, size = count + 1, size + bytes_
                 owner = claims.get(digest + (b"\1" if name.endswith(".x") else b"\0"), claims.get(digest + b"\0"))
                 if owner is None:
-                    kind = leased if digest in promises else free
+                    kind = leased if digest in promised else free
                     kind["count"] += 1
                     kind["bytes"] += bytes_
                 elif owner == _SHARED:
