@@ -114,7 +114,7 @@ class Collected:
 @dataclass(frozen=True)
 class Use:
     """One user of a home's disk: `size` bytes are what it refers to, `alone` what removing it gives back. `kind` and
-    `about` are in agent/usage.py; `number` is a run's."""
+    `about` are in agent/upkeep/usage.py; `number` is a run's."""
 
     kind: str
     name: str

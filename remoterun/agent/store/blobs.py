@@ -31,8 +31,8 @@ class Blobs:
         return "%s/%s/%s%s" % (self.folder, digest[:2], digest[2:], ".x" if executable else "")
 
     def size(self, digest: str) -> Optional[int]:
-        """Bytes of a blob; None if it isn't here. A file without content counts only if that is its content: after a
-        power cut it may be an empty husk."""
+        """Bytes of a blob; None if it isn't here. An empty file counts only if its content is empty: a power loss may
+        have truncated it."""
         try:
             size = os.stat(self.path(digest)).st_size
         except OSError:

@@ -9,7 +9,7 @@
         runs/KEY/       see run_folder.py
         active/KEY      a mark for each run that hasn't been cleaned up after its end
         envs/HASH/      environments of the engine `process`
-        leases/PID-…    digests that somebody is about to refer to: see leases.py
+        leases/PID-…    digests that a manifest will soon refer to: see leases.py
         damaged/…       blobs that are not what their name says, and that nothing here could mend: see check.py
         reserve         room for the ends of runs: see reserve.py
         queue/, locks/, tmp/
@@ -78,7 +78,7 @@ class Home:
                 "%s is a home of format %s, and this version knows %d" % (home.path, about.get("format"), FORMAT),
                 "upgrade remoterun, or give that machine another home",
             )
-        if not all(map(os.path.isdir, home._folders())):  # somebody made room by hand
+        if not all(map(os.path.isdir, home._folders())):  # a person has made room by hand
             home._make(marker)
         home.id = about["id"]
         return home

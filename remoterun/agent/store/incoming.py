@@ -110,7 +110,7 @@ class BlobReceiver:
 
     def _land(self, digest: bytes, content: memoryview) -> None:
         """A small blob: one file, written and renamed. Not flushed one by one: a file that a power cut has emptied is
-        known by its size (`Home.has_blob`), and sent again."""
+        known by its size (`Blobs.has`), and sent again."""
         if hashlib.sha256(content).digest() != digest:
             raise damaged(digest.hex())
         temporary = "in-%d-%s%x" % (os.getpid(), _OURS, next(_numbers))

@@ -127,7 +127,7 @@ def take_partial(path: str) -> Optional[Any]:
     while True:
         try:
             file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
-        except PermissionError:  # read-only: a crash came in the midst of `Home.adopt`
+        except PermissionError:  # read-only: a crash came in the midst of `Blobs.adopt`
             os.chmod(path, 0o600)
             continue
         try:
@@ -138,7 +138,7 @@ def take_partial(path: str) -> Optional[Any]:
         links = os.fstat(file.fileno()).st_nlink
         if links == 1:
             return file
-        if links > 1:  # a crash came just after `Home.adopt`: this is the blob itself
+        if links > 1:  # a crash came just after `Blobs.adopt`: this is the blob itself
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
         file.close()

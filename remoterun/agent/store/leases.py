@@ -1,12 +1,12 @@
-"""Leases: digests that somebody is about to refer to, so that `gc` does not free their blobs under them.
+"""Leases: digests that a manifest will soon refer to, so that `gc` does not free their blobs before.
 
 The race. A client asks which blobs are missing, sends those, and commits a manifest that names them all, hours later if
 the link is slow. Until then no manifest names what has arrived, nor what was there already and that nothing else
 refers to any more. An age limit would protect the former only, and would keep what was deleted a minute ago.
 
-So whoever is going to refer to blobs says so first. The order is the whole of it:
+So a process that is going to refer to blobs says so first. The order is the whole of it:
 
-    who refers          1 writes the digests into a lease, under the lock `blobs`, shared
+    the process         1 writes the digests into a lease, under the lock `blobs`, shared
                         2 looks whether their blobs are there
                         3 writes the manifest that names them
                         4 drops the lease
@@ -14,8 +14,8 @@ So whoever is going to refer to blobs says so first. The order is the whole of i
                         C unlinks blobs that neither names
 
 The lock makes 1 come before A (then the batch spares the blobs) or after C (then step 2 finds them missing, and they
-are sent). Since A comes before B, whoever has dropped its lease by A has a manifest that B reads. The lock is held for
-the time of one write on one side, and for `gc.HOLD` seconds on the other: neither waits for the other's work.
+are sent). Since A comes before B, a process that has dropped its lease by A has a manifest that B reads. The lock is
+held for the time of one write on one side, and for `gc.HOLD` seconds on the other: neither waits for the other's work.
 
 A lease is a file `leases/PID-…` of packed digests, under a lock of its process; it counts while that lives. One whose
 process is gone is a cut upload, which is likely to be tried again: it counts for a day more. A lease that is `settle`d
@@ -161,7 +161,7 @@ def _dead(file: Any) -> bool:
 
 @contextlib.contextmanager
 def shared(path: str) -> Iterator[None]:
-    """Hold the lock `path` together with others like us; blocks while somebody holds it exclusively."""
+    """Hold the lock `path` together with other shared holders; blocks while a process holds it exclusively."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)

@@ -80,7 +80,7 @@ def _adopt(home: Home, path: str, entry: Entry, status: os.stat_result) -> None:
     elif not home.blobs.has(entry.digest):
         # A blob is not executable and a hard link shares its mode: a repetition after a crash would lose the bit.
         # What belongs to another user, such as root, can't be made read-only; and what has a name elsewhere, too,
-        # must not be: there somebody writes to it.
+        # must not be: it may be written by that name.
         with home.temporary("out") as folder:
             copy = os.path.join(folder, "x")
             private_copy(path, copy)

@@ -115,7 +115,7 @@ class Collection:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """While nobody says what he is going to refer to."""
+        """While no process can say what it is going to refer to."""
         with _held(self.home.lock("blobs"), PATIENCE, "the blobs of %s are in use" % self.home.path):
             yield
 
