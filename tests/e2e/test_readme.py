@@ -16,7 +16,9 @@ from tests.conftest import require
 from tests.e2e.conftest import REMOTERUN, Place, bundled_image, make_place
 from tests.lab import BASE_IMAGE, Gpu, Lab, LabHost
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+REFERENCE = (ROOT / "remoterun" / "cli" / "REFERENCE.md").read_text()
 
 
 def shown() -> list[str]:
@@ -80,8 +82,9 @@ def test_every_command_of_the_guide(reader: Place, lab: Lab) -> None:
             assert done.stdout.count("✗") <= 1
         assert done.returncode == expected, f"$ {command}\n{done.stdout}\n{done.stderr}"
     assert (reader.folder / "model" / "manifest.json").exists()
+    assert (reader.folder / "results" / "answer.txt").read_text() == "42\n"
     last = reader.json("ps")[-1]
-    assert (last["machine"], last["state"]) == ("k80", "complete")
+    assert (last["machine"], last["state"]) == ("box", "complete")
 
 
 def look_at_the_page(words: list[str], reader: Place) -> None:
@@ -113,8 +116,6 @@ def test_the_library_example(reader: Place) -> None:
     code = re.search(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert code is not None
     (reader.folder / "example.py").write_text(code[1])
-    config = Path(reader.env["REMOTERUN_HOME"]) / "config.toml"
-    config.write_text(config.read_text().replace('default = "box"', 'default = "local"'))
     done = subprocess.run(
         [sys.executable, "example.py"], cwd=reader.folder, env=reader.env, capture_output=True, text=True, timeout=120
     )
@@ -123,7 +124,7 @@ def test_the_library_example(reader: Place) -> None:
 
 
 def test_the_two_commands_are_real() -> None:
-    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^    make (\w+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
@@ -131,7 +132,7 @@ def test_the_two_commands_are_real() -> None:
 def test_the_example_configuration_is_valid(tmp_path: Path) -> None:
     from remoterun.config import Config, parse
 
-    text = re.search(r"^```toml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    text = re.search(r"^```toml\n(.*?)^```", REFERENCE, re.MULTILINE | re.DOTALL)
     assert text is not None
     config = parse(text[1], Config(tmp_path))
     assert config.default == "box" and config.machines["box"].gpus == 1

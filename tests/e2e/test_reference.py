@@ -1,4 +1,4 @@
-"""The README is the reference: every command, option, exit status and public name of the library stands in it."""
+"""The reference has every command, option, exit status, setting and public name of the library."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from remoterun.cli.commands import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+REFERENCE = (ROOT / "remoterun" / "cli" / "REFERENCE.md").read_text()
 PARTS = (client.Files, client.Machines, client.Runs, client.Uploads)
 PARSERS_OWN = {"--help", "--install-completion", "--show-completion"}
 
@@ -40,18 +41,18 @@ def options() -> list[tuple[str, str]]:
 
 
 def section(of: str) -> str:
-    """What the README says of a command: the rows that name it, the guide, and, of `run`, the table of its options."""
+    """What the reference says of a command: the rows that name it, and, of `run`, the table of its options."""
     word = of.split()[1]
-    rows = [line for line in README.splitlines() if f"remoterun {word}" in line]
+    rows = [line for line in REFERENCE.splitlines() if f"remoterun {word}" in line]
     if word == "run":
-        rows.append(README.partition("### Options of `run`")[2].partition("###")[0])
+        rows.append(REFERENCE.partition("## Options of `run`")[2].partition("\n## ")[0])
     return "\n".join(rows)
 
 
 def test_every_command() -> None:
     for name in commands():
         word = name.removeprefix("remoterun machines ")
-        assert name in README or re.search(rf"remoterun machines \[[^]]*\b{word}\b", README), name
+        assert name in REFERENCE or re.search(rf"remoterun machines \[[^]]*\b{word}\b", REFERENCE), name
 
 
 @pytest.mark.parametrize(("command", "option"), options(), ids=str)
@@ -78,7 +79,7 @@ def test_every_command_has_help_and_an_example() -> None:
 
 
 def test_every_exit_status() -> None:
-    table = README.partition("### Exit statuses")[2].partition("###")[0]
+    table = REFERENCE.partition("## Exit statuses")[2].partition("\n## ")[0]
     kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.RemoterunError)]
     for status in {kind.exit_status for kind in kinds} | {1, 130, 137, 141, 143}:
         assert re.search(rf"^\| {status} \|", table, re.MULTILINE), status
@@ -87,7 +88,7 @@ def test_every_exit_status() -> None:
 def test_every_setting() -> None:
     from remoterun.config import _MACHINE_KEYS
 
-    settings = README.partition("```toml")[2].partition("```")[0]
+    settings = REFERENCE.partition("```toml")[2].partition("```")[0]
     for key in (*_MACHINE_KEYS, "default", "keep"):
         assert re.search(rf"^{key} = ", settings, re.MULTILINE), key
 
@@ -106,8 +107,8 @@ def test_every_public_name_is_explained() -> None:
                 assert method.__doc__, f"{part.__name__}.{name}"
 
 
-def test_every_public_name_is_in_the_readme() -> None:
-    library = README.partition("## As a library")[2].partition("\n## ")[0]
+def test_every_public_name_is_in_the_reference() -> None:
+    library = REFERENCE.partition("## The library")[2]
     methods = [
         f"{part.__name__.lower()}.{name}"
         for part in PARTS
