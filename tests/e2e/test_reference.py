@@ -126,6 +126,5 @@ def test_what_troubleshooting_quotes_is_really_said() -> None:
     quoted = [text for cell in said for text in re.findall("`([^`]+)`", cell) if " " in text]
     assert len(quoted) > 9
     for text in quoted:
-        text = text.removeprefix("docker ")  # the engine's name stands before it
         for part in filter(None, re.split(r"\s*…\s*", text)):
             assert part in sources, part
