@@ -64,7 +64,7 @@ class Resource:
             raise UsageError(f"`{show(text)}` names no {kind[:-1]}", hint=form)
         if kind == "runs":
             if name != LAST and not name.isdecimal():
-                raise UsageError(f"`{show(name)}` is no run number", hint="remoterun ps")
+                raise UsageError(f"`{show(name)}` is not a run number", hint="remoterun ps")
         else:
             check_upload_name(name, "remoterun ls uploads")
         if sub:
