@@ -131,7 +131,7 @@ def _copy(
     if name is None:  # otherwise the user chose the name
         manifest, of_git = without_git_folders(manifest)
         if of_git:
-            result.warnings.append(_of_git(of_git))
+            result.warn(_of_git(of_git))
     left_out = _left_out(manifest, target, name, conflict, result)
 
     def plan() -> Iterator[Entry]:
@@ -165,9 +165,7 @@ def _copy(
                 if again:  # these changed while they were read, in a run that goes on
                     landed.final = True
                     for entry in fetch_live(session, resource, again, landed):
-                        result.warnings.append(
-                            f"`{show(entry.path)}` became shorter while it was read; it was left out"
-                        )
+                        result.warn(f"`{show(entry.path)}` became shorter while it was read; it was left out")
             for entry in plan():
                 if entry.kind == "l":
                     _place_link(landing, entry, result)
@@ -229,7 +227,7 @@ def _left_out(
         if entry.kind == "d":
             found.add(entry.path)
         elif stat.S_ISDIR(status.st_mode):
-            result.warnings.append(f"`{show(place)}` is a folder here and a file there; it was left out")
+            result.warn(f"`{show(place)}` is a folder here and a file there; it was left out")
             result.skipped.append(entry.path)
             found.add(entry.path)
         elif _same(entry, place, status):
@@ -254,7 +252,7 @@ def _same(entry: Entry, place: str, status: os.stat_result) -> bool:
 
 def _place_link(landing: SafeFolder, entry: Entry, result: Fetched) -> None:
     if not link_stays_inside(entry.path, entry.target):
-        result.warnings.append(f"`{show(entry.path)}` points outside (`{show(entry.target)}`); the link was left out")
+        result.warn(f"`{show(entry.path)}` points outside (`{show(entry.target)}`); the link was left out")
         return
     folder, name = landing.place(entry.path)
     temporary = temporary_name()
@@ -265,4 +263,4 @@ def _place_link(landing: SafeFolder, entry: Entry, result: Fetched) -> None:
         os.unlink(temporary, dir_fd=folder)
         if error.errno not in (errno.EISDIR, errno.ENOTEMPTY):
             raise
-        result.warnings.append(f"`{show(entry.path)}` is a folder here; the link was left out")
+        result.warn(f"`{show(entry.path)}` is a folder here; the link was left out")

@@ -20,6 +20,8 @@ from remoterun.errors import TransferError, UnsafePath
 from remoterun.session import Session
 from remoterun.transfer.progress import Progress
 
+MOST_WARNINGS = 100
+
 
 @dataclass
 class Fetched:
@@ -34,6 +36,15 @@ class Fetched:
     warnings: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     """Paths of files that are not what they were when they were saved; the others were copied."""
+    more_warnings: int = 0
+    """Warnings that are counted only: a host could name a million links that point outside."""
+
+    def warn(self, text: str) -> None:
+        """Keep a line for people."""
+        if len(self.warnings) < MOST_WARNINGS:
+            self.warnings.append(text)
+        else:
+            self.more_warnings += 1
 
 
 @dataclass
@@ -57,7 +68,7 @@ class Landed:
     def changed(self, entry: Entry) -> bool:
         """Whether to take a file that changed."""
         if self.final:
-            self.result.warnings.append(f"`{show(entry.path)}` changed while it was copied: here is what was read")
+            self.result.warn(f"`{show(entry.path)}` changed while it was copied: here is what was read")
         return self.final
 
     def path(self, entry: Entry) -> str:

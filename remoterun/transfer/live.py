@@ -26,7 +26,7 @@ def fetch_live(session: Session, resource: dict[str, Any], files: list[Entry], l
                 landed.damaged(entry)
                 continue
             if "gone" in frame.header:
-                landed.result.warnings.append(f"`{show(entry.path)}` is gone: {show(str(frame.header['gone']))}")
+                landed.result.warn(f"`{show(entry.path)}` is gone: {show(str(frame.header['gone']))}")
                 continue
             if not _land_file(stream, session, entry, frame, landed):
                 again.append(entry)

@@ -774,6 +774,12 @@ class TestHostileHosts:
             result = fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
         assert read_files(tmp_path / "target") == {"in": "-> abs"} and len(result.warnings) == 2
 
+    def test_a_list_of_nothing_but_bad_links(self, tmp_path: Path) -> None:
+        rows = "\n".join(f'["l","{number:05}","/etc/passwd"]' for number in range(3000))
+        with hostile_agent(tmp_path, lies(rows)) as session:
+            result = fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
+        assert (len(result.warnings), result.more_warnings) == (100, 2900)
+
     def test_a_list_without_an_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from remoterun.transfer import fetching
 

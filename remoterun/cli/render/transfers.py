@@ -68,6 +68,8 @@ def not_finished(command: str, here: bool = False) -> None:
 def fetched(result: Any, as_json: bool = False) -> None:
     for text in result.warnings:
         warning(text)
+    if result.more_warnings:
+        warning(f"and {result.more_warnings:,} more like these")
     if as_json:
         kept = sorted(result.skipped)
         record = {"files": result.files, "bytes": result.size, "bytes_there": result.there}
