@@ -194,6 +194,12 @@ class Place:
     def until_final(self, key: str, seconds: float = 20) -> dict[str, Any]:
         return self.until_state(key, *FINAL, seconds=seconds)
 
+    def end(self, key: str, how: str) -> api.Asked:
+        """`how`: "stop" or "kill"."""
+        if how == "stop":
+            return self.session.ask(api.stop, api.EndRun(key))
+        return self.session.ask(api.kill, api.RunKey(key))
+
     def until_status(self, key: str) -> dict[str, Any]:
         """The status at the end of a run that was put into the home by hand: this contact starts its supervisor."""
         self.session.ask(api.runs, api.RunKeys([key]))

@@ -99,6 +99,7 @@ def test_its_program_is_deleted_while_it_runs(tmp_path: Path, environment: Path)
     link.start()
     try:
         link.greeting(20)
+        assert link.call("runs")["runs"] == []
         shutil.rmtree(program.parent)
         spec = place.spec("true", place.put({}))
         stream = link.open("submit")

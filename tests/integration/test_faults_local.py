@@ -277,7 +277,7 @@ class TestStopAndKill:
         first = place.submit("sleep 1000", slots=1)
         place.until_state(first, RunState.RUNNING)
         second = place.submit("echo never", slots=1)
-        place.session.call(how, key=second)
+        place.end(second, how)
         status = place.until_final(second)
         assert (status["state"], status["started"]) == ("stopped" if how == "stop" else "killed", None)
         assert place.log(second) == b""
@@ -314,7 +314,7 @@ class TestStopAndKill:
         place.until_final(key)
         events = place.run(key).events()
         for how in ("stop", "kill"):
-            assert not place.session.call(how, key=key)["asked"]
+            assert not place.end(key, how).asked
         assert place.run(key).events() == events
 
 
@@ -454,7 +454,7 @@ class TestSupervisorDies:
             place.until_says(key, b"up")
             kill9(place.supervisor(key))
             until(lambda key=key: not place.run(key).supervised())
-            place.session.call(how, key=key)
+            place.end(key, how)
             assert place.until_final(key)["state"] == state
             assert not running("1003.5")
 
@@ -857,7 +857,7 @@ class TestClient:
         result = user.client.files.copy(f"runs/{run.number}", tmp_path / "here")
         assert read_files(tmp_path / "here") == {"new": b"1\n", "old": b"old\nmore\n"} and result.files == 2
         _, about = user.client.files.list(Resource.parse(f"runs/{run.number}"))
-        assert about["live"]
+        assert about.live
         with pytest.raises(NotFound):
             user.client.files.copy(f"runs/{run.number}/none", tmp_path / "there")
 

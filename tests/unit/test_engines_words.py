@@ -21,7 +21,7 @@ from remoterun.agent.running.engines import docker
 from remoterun.agent.running.engines.docker import Docker, _bind, mount_points
 from remoterun.agent.running.engines.environment import Environment
 from remoterun.agent.running.engines.mount_points import make_mount_point
-from remoterun.agent.running.engines.wrapper import MOST_WORD, WRAPPER, command_text, prepare_io, quote
+from remoterun.agent.running.engines.wrapper import MOST_WORD, WRAPPER, command_text, prepare_io, quote, say_stopping
 from remoterun.agent.running.supervisor import Supervisor
 from remoterun.agent.shared.spec import EnvironmentSpec, ResolvedMount
 from remoterun.agent.shared.states import RunState
@@ -235,7 +235,9 @@ class TestWrapper:
     ],
 )  # fmt: skip
 def test_a_command_that_is_one_program_takes_the_shells_place(command: str, one_program: bool) -> None:
-    assert command_text(command) == ("exec " if one_program else "trap 'exit $?' TERM; ") + command
+    text = command_text(command, "/io")
+    assert text.endswith(command) and text.startswith("exec " if one_program else 'trap \'c=$?; [ -e "/io/stopping" ]')
+    assert command_text(command, "/it's") == ("exec " if one_program else "") + command
 
 
 SHELLS = {name: path for name in ("dash", "bash", "busybox") if (path := shutil.which(name))}
@@ -273,12 +275,20 @@ class TestStop:
         process = subprocess.Popen([*words, str(wrapper), run.io, run.work], start_new_session=True)
         try:
             until(lambda: os.path.exists(run.log) and Path(run.log).read_text() == "up\n")
+            say_stopping(run)
             os.killpg(process.pid, signal.SIGTERM)
             assert process.wait(20) == code == run.exit_code()
             assert Path(run.log).read_text() == said
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+    @pytest.mark.parametrize("shell", sorted(SHELLS))
+    def test_a_signal_that_is_no_stop(self, tmp_path: Path, shell: str) -> None:
+        """It ends the shell of a command as it does elsewhere."""
+        words = [SHELLS[shell], "sh"] if shell == "busybox" else [SHELLS[shell]]
+        done = subprocess.run([*words, "-c", command_text("true; kill -s TERM $$; exit 3", str(tmp_path))])
+        assert done.returncode == -signal.SIGTERM
 
 
 class TestMountPoints:

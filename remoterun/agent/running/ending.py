@@ -38,7 +38,7 @@ def clean_up(home: Home, run: RunFolder, engine: Optional[Engine] = None) -> boo
     gone = engine is None or engine.remove(run)
     remove_tree(os.path.join(run.path, "mounts"))
     remove_tree(os.path.join(run.io, "home"))
-    for path in (os.path.join(run.io, "wrapper.sh"), run.command_file):
+    for path in (os.path.join(run.io, "wrapper.sh"), run.command_file, run.stopping_file):
         remove_tree(path)
     run.forget_values()
     queue.release(home, run.key)

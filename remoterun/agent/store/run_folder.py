@@ -61,6 +61,7 @@ class RunFolder:
         self.io = os.path.join(path, "io")
         self.log = os.path.join(self.io, "log")
         self.env_file = os.path.join(self.io, "env")
+        self.stopping_file = os.path.join(self.io, "stopping")
         self.command_file = os.path.join(self.io, "command")
         self.exit_file = os.path.join(self.io, "exit")
         self.pid_file = os.path.join(self.io, "pid")

@@ -20,7 +20,7 @@ from . import BaseImageUnavailable, EngineError, Look, Presence
 from .environment import Environment
 from .job import BuildJob
 from .mount_points import make_mount_point
-from .wrapper import prepare_io
+from .wrapper import prepare_io, say_stopping
 
 IO = "/.remoterun"
 WORK = "/remoterun"
@@ -139,7 +139,7 @@ class Docker:
             return
         if state:
             return
-        prepare_io(run, spec, run.values())
+        prepare_io(run, spec, run.values(), IO)
         os.makedirs(os.path.join(run.io, "home"), exist_ok=True)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         words = self.run_command(run, spec, run.mounts(), gpus, self._user(), memory)
@@ -184,6 +184,7 @@ class Docker:
         return self.look(run).presence is Presence.RUNNING
 
     def terminate(self, run: RunFolder) -> bool:
+        say_stopping(run)
         try:
             status, _, _ = self._call(
                 "exec", "--user", self._user(), container(run), "/bin/sh", "-c", "kill -s TERM -- -1"

@@ -22,7 +22,7 @@ from . import EngineError, Look, Presence
 from .environment import Environment
 from .job import BuildJob
 from .mount_points import make_mount_point
-from .wrapper import prepare_io
+from .wrapper import prepare_io, say_stopping
 
 KILL_DEADLINE = 10.0
 
@@ -129,6 +129,7 @@ class ProcessEngine:
         return bool(self._pids(run))
 
     def terminate(self, run: RunFolder) -> bool:
+        say_stopping(run)
         processes.send(self._pids(run), signal.SIGTERM)
         return True
 

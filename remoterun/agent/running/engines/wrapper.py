@@ -5,6 +5,7 @@ Standard library only; Python >= 3.8.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -49,12 +50,15 @@ MOST_WORD = 100_000
 """Characters of a command that the wrapper hands to the shell as one word; the kernel takes 128 KiB."""
 
 
-def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str]) -> None:
-    """Write what the wrapper reads. Values go through a file of mode 0600: none stands in a process list."""
+def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str], io: str = "") -> None:
+    """Write what the wrapper reads. Values go through a file of mode 0600: none stands in a process list.
+
+    `io`: the path of the io folder as the command sees it, where that is another one.
+    """
     variables = dict(spec.env)
     variables.update(values)
     lines = ["export %s=%s" % (name, quote(value)) for name, value in sorted(variables.items())]
-    command = command_text(spec.command)
+    command = command_text(spec.command, io or run.io)
     if len(command) < MOST_WORD:
         lines += ["remoterun_command=" + quote(command)]
     else:
@@ -67,14 +71,27 @@ def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str]) -> None
     os.chmod(run.log, 0o600)
 
 
-def command_text(command: str) -> str:
-    """`command` so that a SIGTERM to all of its processes leaves the exit status to them.
+def say_stopping(run: RunFolder) -> None:
+    """To be called before a stop sends SIGTERM: the command's shell then lets its program end."""
+    with contextlib.suppress(OSError):  # a full disk: then the shell ends at once
+        _write(run.stopping_file, "", 0o600)
 
-    A stop reaches the shell of the command, too. Where the command is one program, that takes the shell's place.
-    Elsewhere the shell goes on until the program has ended that it waits for, and ends with its exit status. A handler
-    of ours does that, and not an ignored signal, which the programs would inherit.
+
+def command_text(command: str, io: str) -> str:
+    """`command` so that a stop, which sends SIGTERM to all of its processes, leaves the exit status to them.
+
+    Where the command is one program, that takes the shell's place. Elsewhere the shell goes on until the program has
+    ended that it waits for, and ends with its exit status; a SIGTERM that is not our stop ends it as usual. That is a
+    handler, and not an ignored signal, which the programs would inherit. `io`: the path of the io folder.
     """
-    return ("exec " if _is_program(command) else "trap 'exit $?' TERM; ") + command
+    if _is_program(command):
+        return "exec " + command
+    return _HANDLER % io + command if _PLAIN_PATH.match(io) else command
+
+
+_HANDLER = "trap 'c=$?; [ -e \"%s/stopping\" ] || { trap - TERM; kill -s TERM $$; }; exit $c' TERM; "
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+@:, -]+\Z")
+"""A path that stands in quotes as it is. Below another one, a stop ends the command's shell at once."""
 
 
 def _is_program(command: str) -> bool:
