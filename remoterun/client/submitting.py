@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -66,23 +65,17 @@ class SourceTree:
         """Lists the files. Raises `TransferError` for one that can't be read."""
         self._files, self._root = _listed(source)
         self._stamps: Path | None = stamps
-        self._lock = threading.Lock()
-        self._first: transfer.Reading | None = self._read()
+        transfer.read_entries(self._files)
 
     def reading(self) -> transfer.Reading:
-        with self._lock:
-            first, self._first = self._first, None
-            return first or self._read()
+        """To be gone through once, and closed."""
+        return transfer.read_entries(self._files, self._root, self._stamps)
 
     def was_read(self, manifest: Manifest) -> None:
         """The files have these digests."""
         known = {entry.path: entry for entry in manifest.entries}
-        with self._lock:
-            self._files = [(known.get(entry.path, entry), path) for entry, path in self._files]
-            self._stamps = None
-
-    def _read(self) -> transfer.Reading:
-        return transfer.read_entries(self._files, self._root, self._stamps)
+        self._stamps = None  # its rows would be taken for those of files that are gone
+        self._files = [(known.get(entry.path, entry), path) for entry, path in self._files]
 
 
 def prepare(connections: Connections, request: RunRequest, source: Source | None, machine: MachineType) -> Prepared:
