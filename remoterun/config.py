@@ -57,7 +57,9 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     except FileNotFoundError:
         return settings
     except NotADirectoryError:
-        raise ConfigError(f"the home `{home}` is no folder", hint=f"set {HOME_VARIABLE} to a folder that you may write")
+        raise ConfigError(
+            f"the home `{home}` is not a folder", hint=f"set {HOME_VARIABLE} to a folder that you may write"
+        )
     except UnicodeDecodeError:
         raise ConfigError(f"`{settings.file}` is no UTF-8 text", hint="mend it, or move it away")
     except OSError as error:
@@ -72,7 +74,7 @@ def parse(text: str, base: Config) -> Config:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"`{base.file}` is no TOML: {error}", hint="mend it, or move it away")
+        raise ConfigError(f"`{base.file}` is not TOML: {error}", hint="mend it, or move it away")
     unknown = sorted(set(data) - {"default", "machines", "logs"})
     if unknown:
         known = "known are `default`, `[machines.NAME]` and `[logs]`"

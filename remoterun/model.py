@@ -44,7 +44,7 @@ class Resource:
         """The resource in `text`; `whole_kind` allows a bare `uploads` or `runs`. Raises `UsageError`."""
         form = "a resource is uploads/NAME[/path] or runs/N[/path]"
         if text.startswith("/"):
-            raise UsageError(f"`{show(text)}` is no resource: it starts with a slash", hint=form)
+            raise UsageError(f"`{show(text)}` is not a resource: it starts with a slash", hint=form)
         kind, _, rest = text.partition("/")
         if kind not in ("uploads", "runs"):
             close = difflib.get_close_matches(kind, ["uploads", "runs"], 1, 0.6)
@@ -54,7 +54,7 @@ class Resource:
             elif not close and UPLOAD_NAME.match(kind):
                 meant = f"uploads/{text}"
             hint = f"did you mean `{meant}`? {form}" if meant else form
-            raise UsageError(f"`{show(text)}` is no resource", hint=hint)
+            raise UsageError(f"`{show(text)}` is not a resource", hint=hint)
         name, _, sub = rest.partition("/")
         trailing = rest.endswith("/")
         sub = sub.rstrip("/")
@@ -85,7 +85,7 @@ def check_upload_name(name: str, hint: str | None = None) -> str:
     if not UPLOAD_NAME.match(name):
         fixed = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")
         raise UsageError(
-            f"`{show(name)}` is no name for an upload: letters, digits, `.`, `_` and `-`, 100 at the most",
+            f"`{show(name)}` is not a name for an upload: letters, digits, `.`, `_` and `-`, 100 at the most",
             hint=hint or f"--name {fixed[:100] or 'NAME'}",
         )
     return name
@@ -105,7 +105,7 @@ class Mount:
         resource = Resource.parse(typed)
         if colon and (not path or ":" in path):
             raise UsageError(
-                f"`{show(text)}` is no mount", hint="a mount is RESOURCE[:PATH], such as uploads/doom:data"
+                f"`{show(text)}` is not a mount", hint="a mount is RESOURCE[:PATH], such as uploads/doom:data"
             )
         if not path:
             path = posixpath.basename(str(resource))
@@ -352,7 +352,9 @@ def parse_duration(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
     seconds = float(match[1]) * {"s": 1, "m": 60, "": 60, "h": 3600, "d": 86400}[match[2]] if match else 0
     if not seconds:
-        raise UsageError(f"`{show(text)}` is no duration", hint="write 90s, 10m, 2h or 1d; a plain number is minutes")
+        raise UsageError(
+            f"`{show(text)}` is not a duration", hint="write 90s, 10m, 2h or 1d; a plain number is minutes"
+        )
     return seconds
 
 
@@ -404,7 +406,7 @@ def event_fields(event: RunEvent) -> dict[str, Any]:
 def check_time(value: Any) -> float:
     """`value` if it can be a moment, in seconds since 1970. Raises `ValueError`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _YEAR_10000:
-        raise ValueError(f"{value!r} is no time")
+        raise ValueError(f"{value!r} is not a time")
     return value
 
 
@@ -419,7 +421,7 @@ def parse_variable(text: str) -> tuple[str, str]:
     if not named or "\0" in value:
         fixed = re.sub(r"[^A-Za-z0-9_]", "_", name).lstrip("0123456789")
         shown = show(name) + ("=…" if equals else "")  # its value may be a secret
-        raise UsageError(f"`{shown}` is no environment variable", hint=f"-e {fixed or 'NAME'}=VALUE")
+        raise UsageError(f"`{shown}` is not the name of an environment variable", hint=f"-e {fixed or 'NAME'}=VALUE")
     return name, value
 
 

@@ -26,7 +26,7 @@ def draw(metrics: Path, folder: Path, title: str, unit: str) -> str:
         from matplotlib import rc_context
     except ModuleNotFoundError:
         return "no loss curve: matplotlib is not installed; `pip install matplotlib`, then the same command draws it"
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home that can't be written to is no matter here
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home that can't be written to does not matter here
     train, validation = _points(metrics, "train_loss"), _points(metrics, "val_loss")
     if not train[0]:
         return f"no loss curve: {metrics} is empty"

@@ -2,7 +2,7 @@
 
 ml5.js's charRNN computes LSTM cells, takes the output of the second one whatever there is, and looks characters up in
 the vocabulary. So it reads two layers of LSTM cells as they stand; one layer gets a first cell that does nothing
-(`one_hot_cell`); for the rest it is no good, and `why_not` says so.
+(`one_hot_cell`); the rest it can't use, and `why_not` says so.
 NumPy only.
 """
 

@@ -35,7 +35,7 @@ class Model {
   static address(name) {
     const path = name.trim().split("/").filter(Boolean).map(encodeURIComponent).join("/");
     if (!path || /^[a-z]+:/i.test(name.trim())) {
-      throw new Trouble(`“${name}” is no folder beside this page.`, "Type the name of one, such as `models`");
+      throw new Trouble(`“${name}” is not a folder beside this page.`, "Type the name of one, such as `models`");
     }
     return path;
   }

@@ -35,7 +35,7 @@ export async function run(main, usage, known) {
 export function toNumber(name, text, least) {
   const value = Number(text);
   if (text.trim() === "" || !(value >= least && value < Infinity)) {
-    throw new UserError(`--${name} ${text} is no number from ${least} up`);
+    throw new UserError(`--${name} ${text} is not a number from ${least} up`);
   }
   return value;
 }
@@ -43,7 +43,7 @@ export function toNumber(name, text, least) {
 /** The same of a whole number. */
 export function toCount(name, text, least) {
   const value = toNumber(name, text, least);
-  if (!Number.isInteger(value)) throw new UserError(`--${name} ${text} is no whole number`);
+  if (!Number.isInteger(value)) throw new UserError(`--${name} ${text} is not a whole number`);
   return value;
 }
 

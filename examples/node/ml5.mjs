@@ -32,7 +32,7 @@ export async function readModel(folder) {
     weights[name] = { values, shape };
   }
   for (const name of [EMBEDDING, SOFTMAX_W, SOFTMAX_B, kernel(0), bias(0)]) {
-    if (!(name in weights)) throw new UserError(`${folder} is no model of LSTM cells: it has no ${name}`);
+    if (!(name in weights)) throw new UserError(`${folder} is not a model of LSTM cells: it has no ${name}`);
   }
   if (characters.some((each) => [...each].length !== 1)) {
     throw new UserError(`${folder} is a model of words; python -m trainer.generate ${folder} can write with it`);

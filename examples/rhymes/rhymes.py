@@ -124,7 +124,7 @@ def rhymes(lines: list[str]) -> dict[str, list[Entry]]:
     """The words at the ends of `lines` that have a partner to rhyme with, by the sound they share.
 
     Only the commonest `MOST_RHYMES` that have a known sound; in each group the commonest first. Where most lines end
-    with a mark, a line without one breaks off in the middle of a phrase, and is no example of an end.
+    with a mark, a line without one breaks off in the middle of a phrase, and is not an example of an end.
     """
     ends: dict[str, Counter[str]] = {}
     for line in usual(lines, lambda line: not line[-1].isalnum()):

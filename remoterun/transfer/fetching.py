@@ -126,7 +126,9 @@ def _copy(
     if about.single and len(manifest.entries) == 1 and not into and not os.path.isdir(target):
         target, name = target.parent, target.name
     if os.path.exists(target) and not os.path.isdir(target):
-        raise AlreadyExists(f"`{show(str(target))}` is no folder", hint="name a folder: it is made if it isn't there")
+        raise AlreadyExists(
+            f"`{show(str(target))}` is not a folder", hint="name a folder: it is made if it isn't there"
+        )
     result = Fetched()
     if name is None:  # otherwise the user chose the name
         manifest, of_git = without_git_folders(manifest)

@@ -94,7 +94,7 @@ class Landed:
 def refuse_twins(entries: Iterable[Entry], target: Path) -> None:
     """Names that are one name on the disk of the folder `target`, as Macs' and USB sticks' take no notice of case, and
     some of how an accent is written: one file would silently take the other's place, or stand where a folder is to be.
-    Two folders are no such names: what is in them comes into one. Raises `UnsafePath`."""
+    Two folders are not such names: what is in them comes into one. Raises `UnsafePath`."""
     fold = _folding(target)
     if fold is None:
         return

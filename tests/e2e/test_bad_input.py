@@ -95,8 +95,8 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*RUN, "-m", "uploads/doom:/", "true"), 2, "nothing can be mounted at `/`", "-m uploads/doom:data"),
     ((*RUN, "-m", "uploads/doom/../x:y", "true"), 2, "leaves its folder", "a resource is"),
     ((*RUN, "-m", "uploads/doom:x", "-m", "uploads/doom:x/y", "true"), 2, "two mounts meet at `x/y`", "OTHER_PATH"),
-    ((*RUN, "-m", "uploads/doom:a:b", "true"), 2, "`uploads/doom:a:b` is no mount", r"RESOURCE\[:PATH\]"),
-    ((*RUN, "-m", "doom", "true"), 2, "`doom` is no resource", "uploads/NAME"),
+    ((*RUN, "-m", "uploads/doom:a:b", "true"), 2, "`uploads/doom:a:b` is not a mount", r"RESOURCE\[:PATH\]"),
+    ((*RUN, "-m", "doom", "true"), 2, "`doom` is not a resource", "uploads/NAME"),
     ((*RUN, "-m", "/uploads/doom", "true"), 2, "starts with a slash", "uploads/NAME"),
     ((*RUN, "-m", "runs/7", "true"), 2, "no run 7", "remoterun ps"),
     ((*RUN, "-m", "runs/x", "true"), 2, "`x` is not a run number", "remoterun ps"),
@@ -117,10 +117,10 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*RUN, "--apt", "a; b", "true"), 2, "`a; b` is not a valid name of a Debian package", "--apt ffmpeg"),
     ((*RUN, "--image", "python:3", "true"), 2, "has no images", "leave out --image"),
     ((*RUN, "--pip-req", "nofile", "true"), 2, "`nofile` can't be read: No such file", "requirements.txt"),
-    ((*RUN, "-e", "1A=secret", "true"), 2, "`1A=…` is no environment variable", "-e A=VALUE"),
+    ((*RUN, "-e", "1A=secret", "true"), 2, "`1A=…` is not the name of an environment variable", "-e A=VALUE"),
     ((*RUN, "-e", "NAME", "true"), 2, "`NAME` is not set here", "-e NAME=VALUE"),
-    ((*RUN, "--timeout", "soon", "true"), 2, "`soon` is no duration", "90s, 10m"),
-    ((*RUN, "--timeout", "-5", "true"), 2, "`-5` is no duration", "90s, 10m"),
+    ((*RUN, "--timeout", "soon", "true"), 2, "`soon` is not a duration", "90s, 10m"),
+    ((*RUN, "--timeout", "-5", "true"), 2, "`-5` is not a duration", "90s, 10m"),
     ((*RUN, "--json", "true"), 2, "--json goes with -b", "stdout is the command's own"),
     ((*RUN, "-c", "nope", "true"), 2, "no commit is called `nope`", "git"),
     ((*RUN, "--no-git", "-c", "HEAD", "true"), 2, "--no-git does not go with -c", "--no-git"),
@@ -132,7 +132,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     (("kill", "x"), 2, "`x` is not a run number", "remoterun ps"),
     (("kill", "-1"), 2, "no such option: `-1`", "remoterun kill --help"),
     (("stop", "7", "8"), 2, "there is no run 7", "remoterun ps"),
-    (("logs", "7", "--since", "0"), 2, "`0` is no duration", "90s, 10m"),
+    (("logs", "7", "--since", "0"), 2, "`0` is not a duration", "90s, 10m"),
     (("logs", "7", "-n", "few"), 2, "`--tail`: it is not a valid integer", "remoterun logs --help"),
     (("logs", "7", "8"), 2, "too many arguments: `8`", "remoterun logs --help"),
     (("rm", "runs/7"), 2, "there is no run 7", "remoterun ps"),
@@ -141,15 +141,15 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     (("upload", "nofile"), 2, "there is no `nofile`", "ls "),
     (("upload", "empty"), 2, "`empty` holds no file", "remoterun upload PATH"),
     (("upload", "/dev/null", "--name", "x"), 2, "neither a file nor a folder", "remoterun upload PATH"),
-    (("upload", "notes.txt", "--name", "a/b"), 2, "`a/b` is no name for an upload", "--name a-b"),
-    (("upload", "notes.txt", "--name", ".."), 2, r"`\.\.` is no name for an upload", "--name NAME"),
-    (("upload", "notes.txt", "--name", ""), 2, "`` is no name for an upload", "--name NAME"),
+    (("upload", "notes.txt", "--name", "a/b"), 2, "`a/b` is not a name for an upload", "--name a-b"),
+    (("upload", "notes.txt", "--name", ".."), 2, r"`\.\.` is not a name for an upload", "--name NAME"),
+    (("upload", "notes.txt", "--name", ""), 2, "`` is not a name for an upload", "--name NAME"),
     (("ls", "uploads/dooom"), 2, "no upload `dooom`", "did you mean uploads/doom?"),
-    (("ls", "uplods"), 2, "`uplods` is no resource", "did you mean `uploads/…`?"),
+    (("ls", "uplods"), 2, "`uplods` is not a resource", "did you mean `uploads/…`?"),
     (("ls", "uploads/doom/nope"), 2, "no `uploads/doom/nope`", "remoterun ls uploads/doom"),
     (("cp", "a", "b"), 2, "neither side is a resource", "remoterun cp"),
     (("cp", "uploads/doom", "uploads/x"), 2, "both sides are resources", "remoterun cp uploads/doom ."),
-    (("cp", "uploads/doom", "notes.txt"), 2, "`notes.txt` is no folder", "name a folder"),
+    (("cp", "uploads/doom", "notes.txt"), 2, "`notes.txt` is not a folder", "name a folder"),
     (("cp", "uploads/doom/nope", "here"), 2, "no uploads/doom/nope", "remoterun ls uploads/doom"),
     (("cp", "-f", "-i", "uploads/doom"), 2, "choose one", "remoterun cp --help"),
     (("cp", "notes.txt", "runs/1"), 2, "outputs stay as they were", "remoterun cp PATH uploads/NAME/"),
@@ -260,7 +260,7 @@ def test_a_host_without_python(failing: Place, sshd: tuple[Server, Keys]) -> Non
 
 
 CONFIGS = [
-    ("x = ", "is no TOML"),
+    ("x = ", "is not TOML"),
     ("x = 1", "unknown key `x`"),
     ("default = 3", "`default` is a name"),
     ("machines = 3", "`machines` a table"),
@@ -296,7 +296,7 @@ def test_a_home_that_is_none(place: Place, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("precious")
     for words in (("ps",), (*RUN, "true"), ("machines", "add", "x", "local"), ("ls",)):
-        refused(place, 2, "is no folder", "REMOTERUN_HOME", *words, env={"REMOTERUN_HOME": str(file)})
+        refused(place, 2, "is not a folder", "REMOTERUN_HOME", *words, env={"REMOTERUN_HOME": str(file)})
     for words in (("ps",), ("upload", "notes.txt", "--name", "x")):
         refused(place, 125, "home `?/proc/nope", "REMOTERUN_HOME", *words, env={"REMOTERUN_HOME": "/proc/nope"})
     refused(place, 2, "can't be written", ".", "machines", "add", "x", "local", env={"REMOTERUN_HOME": "/proc/nope"})

@@ -362,8 +362,8 @@ class TestModels:
             page.get_by_label("Model").fill(name)
             page.get_by_role("button", name="Open").click()
             page.wait_for_function("document.body.dataset.state !== 'loading'")
-            opened = page.locator("#trouble p").first.inner_text() if name.strip() else "it is no folder"
-            assert "is no folder" in opened
+            opened = page.locator("#trouble p").first.inner_text() if name.strip() else "it is not a folder"
+            assert "is not a folder" in opened
 
     def test_a_model_of_somebody_else(self, folder: Path, tab: Tab, tmp_path: Path) -> None:
         """Files as ml5's own training script names them, without settings.json."""

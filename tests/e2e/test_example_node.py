@@ -177,7 +177,7 @@ def test_a_text_learnt_backwards_is_turned_round(program: Path, tmp_path: Path) 
             "no text at nowhere: nothing is there; name a file, or a folder that holds input.txt",
         ),
         (["train.mjs", "package.json", "--batch", "500"], "package.json has less than 16001 characters; --batch 4"),
-        (["train.mjs", "data", "--steps", "many"], "--steps many is no number from 1 up"),
+        (["train.mjs", "data", "--steps", "many"], "--steps many is not a number from 1 up"),
         (["train.mjs", "data", "--speed", "2"], "Unknown option '--speed'; --help shows the options"),
         (["write.mjs", "data"], "data holds no model (no manifest.json); train one: node train.mjs TEXT"),
         (["write.mjs", "words"], "words is a model of words; python -m trainer.generate words can write with it"),

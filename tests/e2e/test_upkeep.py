@@ -184,7 +184,7 @@ class TestCollect:
     def test_wrong_options(self, homes: tuple[Place, Path, Path]) -> None:
         place, _, _ = homes
         refused(place, 2, "--unused is about environments", "remoterun gc --envs --unused 3d", "gc", "--unused", "3d")
-        refused(place, 2, "`x` is no duration", "a plain number is minutes", "gc", "--envs", "--unused", "x")
+        refused(place, 2, "`x` is not a duration", "a plain number is minutes", "gc", "--envs", "--unused", "x")
         refused(place, 2, "invalid value for `--keep`", "remoterun gc --help", "gc", "--keep", "0")
 
     def test_while_others_upload(self, homes: tuple[Place, Path, Path]) -> None:

@@ -208,7 +208,7 @@ def test_a_site_becomes_a_text(site: Site, user: User) -> None:
         "away.html": f"it leads to another site, {site.address('/songs/one.html', 'localhost')}",
         "huge.html": "it is larger than 200,000 bytes (--largest N takes larger pages)",
         "gone.html": "there is no such page (404)",
-        "picture.html": "it is no text but image/png",
+        "picture.html": "it is not text but image/png",
     }.items():
         assert re.search(rf"/songs/{re.escape(path)}: {re.escape(why)}", talk), f"{path}\n{talk}"
     copy, busy = (site.address(f"/songs/{name}.html") for name in ("copy", "busy"))
@@ -377,9 +377,9 @@ def test_robots_txt_that_allows_nothing(site: Site, user: User, robots: Reply, w
 def errors(site: Site) -> list[tuple[list[str], str, str]]:
     first = site.address("/1.html")
     return [
-        (["ftp://example.org/1"], "`ftp://example.org/1` is no address of a web page", "such as https://"),
+        (["ftp://example.org/1"], "`ftp://example.org/1` is not the address of a web page", "such as https://"),
         (["https://me:secret@example.org/"], "the address of example.org holds a password", ""),
-        ([site.address("/{1..}.html")], "is no range", "such as {1..40}"),
+        ([site.address("/{1..}.html")], "is not a range", "such as {1..40}"),
         ([site.address("/{1..4.html")], "a brace of", "such as https://example.org/{1..40}.html"),
         ([first, "--select", "div..x"], "`div..x` is no CSS selector", "such as 'div.lyrics'"),
         ([site.address("/{1..3}.html"), "--select", "div.words"], "there is no text in the first 3 pages", "--select"),

@@ -153,7 +153,7 @@ def test_a_host_that_falls_silent_in_the_middle(
 
 @contextlib.contextmanager
 def listener(greeting: bytes | None, *, hang_up: bool) -> Iterator[int]:
-    """Something that listens and is no sshd."""
+    """Something that listens and is not an sshd."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
 
         def answer() -> None:

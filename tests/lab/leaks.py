@@ -14,7 +14,7 @@ from tests.lab.process import Process, until
 def only_what_was_there(host: LabHost, grace: float = 5) -> Iterator[None]:
     """Afterwards only what ran before may run on the host, and at most `grace` seconds later.
 
-    Compared by command and count: a dockerd that was started again is no leak, a second agent is one.
+    Compared by command and count: a dockerd that was started again is not a leak, a second agent is one.
     """
     before = _commands(host.processes())
     yield

@@ -321,7 +321,7 @@ class TestLists:
 
 class TestAtTheSameTime:
     def test_uploads_that_come_and_go(self, home: Home) -> None:
-        """What is removed while it is looked at is no damage."""
+        """What is removed while it is looked at is not damage."""
         chance = random.Random(3)
         body = """
         from tests.unit.test_check import check
@@ -396,7 +396,7 @@ Check(Home.open(sys.argv[1]), False, lambda finding=None, at=None: finding and p
 
 
 def test_a_file_that_cannot_be_read(home: Home) -> None:
-    """Not even by its owner: it is no sound blob."""
+    """Not even by its owner: it is not a sound blob."""
     home.uploads.commit("doom", put(home, {"a": b"A"}))
     os.chmod(home.blobs.path(sha256(b"A")), 0)
     if os.geteuid() == 0:  # who may read everything

@@ -215,7 +215,7 @@ class TestBlobs:
             home.checkout(manifest, str(tmp_path / "out"), private)
         assert caught.value.code in ("damaged", "missing_blob")
 
-    def test_an_empty_husk_is_no_blob(self, home: Home, tmp_path: Path) -> None:
+    def test_a_truncated_file_is_not_a_blob(self, home: Home, tmp_path: Path) -> None:
         digest = home.blobs.put(b"content")
         path = Path(home.blobs.path(digest))
         path.chmod(0o644)

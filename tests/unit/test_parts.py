@@ -365,7 +365,7 @@ class TestOverLinks:
 
     @pytest.mark.parametrize("offset", [1 << 40, 1 << 62, (1 << 63) - 11])
     def test_a_part_at_an_absurd_place(self, home: Home, offset: int) -> None:
-        """Refused, or a file of holes that takes no room and is no blob."""
+        """Refused, or a file of holes that takes no room and is not a blob."""
         with served(home) as link:
             stream = link.open("put")
             try:

@@ -461,7 +461,7 @@ class TestLoss:
     @pytest.mark.parametrize(
         "said",
         [
-            b"garbage that is no frame at all",
+            b"garbage that is not a frame at all",
             encode(1, OPEN, {"op": "x", "args": {}}),
             encode(1, CREDIT, {"n": -1}),
             encode(1, CREDIT, {"n": "many"}),

@@ -168,7 +168,7 @@ class TestOrder:
         leaf = Entry(kind, "a", 0, "ab" * 32 if kind == "f" else "", target="x" if kind == "l" else "")
         assert len(Manifest([leaf, *between, Entry("d", "a0/b/c/d")]).entries) == 10
         for below in ("a/b", "a/b/c/d/e"):
-            with pytest.raises(TreeError, match="lies below a, which is no folder"):
+            with pytest.raises(TreeError, match="lies below a, which is not a folder"):
                 Manifest([leaf, *between, Entry("d", below)])
 
     def test_names_that_differ_by_case_or_form_are_two(self) -> None:

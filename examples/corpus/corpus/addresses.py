@@ -36,7 +36,7 @@ def expand(text: str) -> list[str]:
 def canonical(address: str) -> str:
     """One spelling per page: no fragment, host in lower case, no default port, percent signs where they belong.
 
-    Raises CorpusError if it is no address of a web page.
+    Raises CorpusError if it is not the address of a web page.
     """
     text = urldefrag(address.strip())[0]
     try:
@@ -44,9 +44,9 @@ def canonical(address: str) -> str:
         scheme, host, port = parts.scheme.lower(), (parts.hostname or "").lower(), parts.port
         host = host.encode("idna").decode("ascii") if host and not host.isascii() else host
     except ValueError as error:
-        raise CorpusError(f"`{address}` is no address: {error}") from error
+        raise CorpusError(f"`{address}` is not an address: {error}") from error
     if scheme not in PORTS or not host:
-        raise CorpusError(f"`{address}` is no address of a web page", "such as https://example.org/songs.html")
+        raise CorpusError(f"`{address}` is not the address of a web page", "such as https://example.org/songs.html")
     if parts.username or parts.password:
         raise CorpusError(f"the address of {host} holds a password; this fetches public pages only")
     place = f"[{host}]" if ":" in host else host
@@ -97,7 +97,7 @@ def _choices(inside: str, text: str) -> list[str]:
     span = re.fullmatch(r"(-?\d+|[A-Za-z])\.\.(-?\d+|[A-Za-z])", inside)
     if span is None:
         if ".." in inside or not inside:
-            raise CorpusError(f"`{{{inside}}}` in `{text}` is no range", "such as {1..40}, {001..040} or {a..z}")
+            raise CorpusError(f"`{{{inside}}}` in `{text}` is not a range", "such as {1..40}, {001..040} or {a..z}")
         return inside.split(",")
     first, last = span[1], span[2]
     if first.isalpha() != last.isalpha():

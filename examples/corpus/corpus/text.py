@@ -76,7 +76,7 @@ def title_of(soup: BeautifulSoup, select: str = "") -> str:
 def text_of(soup: BeautifulSoup, shape: str, select: str = "", drop: tuple[str, ...] = ()) -> str:
     """The text of a page, tidy; "" if nothing of it is text or nothing matches `select`. Changes `soup`.
 
-    Without `select`: of <main>, or of the only <article>, or of the whole body, less what is no text by its tag, role,
+    Without `select`: of <main>, or of the only <article>, or of the whole body, less what is not text by its tag, role,
     name or style, and less a heading that is the page's title. With it: of all that matches, in the page's order, less
     scripts and the like. `drop`: further selectors of what is left out. Raises CorpusError for a wrong selector.
     """

@@ -278,7 +278,7 @@ def _checked(answer: Answer) -> Answer:
     if answer.larger_than:
         raise PageError(f"it is larger than {answer.larger_than:,} bytes", "--largest N takes larger pages", ours=True)
     if not _is_text(answer.content_type):
-        raise PageError(f"it is no text but {answer.content_type}", ours=True)
+        raise PageError(f"it is not text but {answer.content_type}", ours=True)
     return answer
 
 
@@ -290,7 +290,7 @@ def _target(here: str, location: str) -> str:
     try:
         return canonical(urljoin(here, location))
     except (CorpusError, ValueError) as error:
-        raise PageError(f"it redirects to `{location}`, which is no address") from error
+        raise PageError(f"it redirects to `{location}`, which is not an address") from error
 
 
 def _retry_after(value: str) -> float:

@@ -53,7 +53,7 @@ def records(data: Bytes, crc32: Callable[[Bytes], int] = zlib.crc32) -> bytes:
 def parsed(body: Bytes) -> List[Record]:
     """Raises `DeltaError`."""
     if len(body) % RECORD_SIZE:
-        raise DeltaError("%d bytes are no records of blocks" % len(body))
+        raise DeltaError("%d bytes are not records of blocks" % len(body))
     return list(_RECORD.iter_unpack(body))
 
 

@@ -36,7 +36,7 @@ def raw_path(name: str) -> bytes:
     try:
         return os.fsencode(name)
     except UnicodeEncodeError:
-        raise TreeError("a name that is no file name: %s" % show(name[:80]))
+        raise TreeError("a name that is not a file name: %s" % show(name[:80]))
 
 
 _UP_AGAIN = re.compile(r"(?:\A|/)(?!\.{1,2}(?:/|\Z))[^/]+/(?:.*/)?\.\.(?:/|\Z)", re.DOTALL)
@@ -91,7 +91,7 @@ class SafeFolder:
                 try:
                     below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
                 except OSError:
-                    raise TreeError("%s is in the way: %s is no folder" % (show(path), show(part)))
+                    raise TreeError("%s is in the way: %s is not a folder" % (show(path), show(part)))
                 os.close(current)
                 current = below
         except BaseException:

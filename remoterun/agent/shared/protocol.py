@@ -154,7 +154,7 @@ def _parse(head: bytes) -> Dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ProtocolError("a header that is no JSON: %s" % error)
     if not isinstance(header, dict):
-        raise ProtocolError("a header that is no object: %.80r" % (header,))
+        raise ProtocolError("a header that is not an object: %.80r" % (header,))
     return header
 
 

@@ -8,7 +8,7 @@ A manifest lists files, symbolic links and empty folders, sorted by path. Its ca
     ["d","path/of/empty/folder"]\\n
 
 in JSON with every non-ASCII character escaped; names that are no UTF-8 travel as surrogates (`os.fsdecode`). The
-SHA-256 of that text names the tree. Owner and times are no part of it.
+SHA-256 of that text names the tree. Owner and times are not part of it.
 
 Standard library only; Python >= 3.8; used by both sides.
 """
@@ -280,7 +280,7 @@ class ManifestBuilder:
         while parent:
             if parent in self._leaf_set:
                 shown = show(os.fsdecode(path)), show(os.fsdecode(parent))
-                raise TreeError("%s lies below %s, which is no folder" % shown)
+                raise TreeError("%s lies below %s, which is not a folder" % shown)
             parent = parent.rpartition(b"/")[0]
 
 
@@ -344,7 +344,7 @@ def read_entries(path: str) -> Iterator[Entry]:
     """
     with open(path, "rb") as file:
         if file.read(len(HEADER)) != HEADER:
-            raise TreeError("%s is no manifest of this version" % show(path))
+            raise TreeError("%s is not a manifest of this version" % show(path))
         for line in file:
             yield parse_line(line, hashed=True)
 

@@ -82,7 +82,7 @@ class Blobs:
         try:
             os.link(path, target)
         except FileExistsError:
-            if not self.has(digest):  # a husk, which is replaced in one move: another may put the blob there now
+            if not self.has(digest):  # a file truncated by a power loss: replaced in one move, for others may put it
                 with temporary_folder(self._tmp, "adopt") as folder:
                     whole = os.path.join(folder, "blob")
                     os.link(path, whole)

@@ -131,9 +131,9 @@ class Home:
     # -- runs
 
     def run(self, key: str) -> RunFolder:
-        """The run folder of `key`, there or not. Raises `HomeError` for what is no key."""
+        """The run folder of `key`, there or not. Raises `HomeError` for what is not a key."""
         if not KEY.match(key):
-            raise HomeError("bad_name", "%s is no key of a run" % show(key))
+            raise HomeError("bad_name", "%s is not the key of a run" % show(key))
         return RunFolder(os.path.join(self.runs, key))
 
     def existing_run(self, key: str) -> RunFolder:

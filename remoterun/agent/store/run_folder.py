@@ -139,7 +139,7 @@ class RunFolder:
         return event
 
     def note(self, text: str, **fields: Any) -> None:
-        """Append something a user should read that is no change of state. Supervisor only."""
+        """Append something a user should read that is not a change of state. Supervisor only."""
         event = {"t": round(time.time(), 3), "note": text}
         event.update(fields)
         append_line(self.events_file, event)

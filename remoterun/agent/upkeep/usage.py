@@ -101,7 +101,7 @@ class UsageReport:
         return {"total": total, "free": disk.free, "disk": disk.total, "blobs": blobs}
 
     def _row(self, kind: str, name: str, own: int = 0, **more: Any) -> Dict[str, Any]:
-        """`own`: bytes that are no blob."""
+        """`own`: bytes that are not blobs."""
         row: Dict[str, Any] = {"kind": kind, "name": name, "size": 0, "alone": 0, "own": own}
         row.update(more)
         self._rows.append(row)

@@ -439,7 +439,7 @@ def _missing() -> str | None:
     absent = [program for program in ("rsync", "scp") if shutil.which(program) is None]
     if absent:
         return f"{' and '.join(absent)} are not installed"
-    return None if os.path.ismount("/dev/shm") else "/dev/shm is no tmpfs"
+    return None if os.path.ismount("/dev/shm") else "/dev/shm is not a tmpfs"
 
 
 def _seconds(laps: Sequence[Lap]) -> list[float]:

@@ -27,7 +27,7 @@ from tests.bench.data.place import Place, Way
 NAME = "bench"  # of our upload
 LAP_DEADLINE = 900.0
 HOME = ".remoterun"
-AGENT = "agent"  # the folder of a home that `forget` leaves: an installed agent is no content
+AGENT = "agent"  # the folder of a home that `forget` leaves: an installed agent is not content
 
 
 class Failed(Exception):
