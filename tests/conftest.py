@@ -5,6 +5,7 @@ Where this machine can't have them the test is skipped, or fails if REMOTERUN_NO
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -91,6 +92,22 @@ def new_host(lab: Lab) -> Iterator[Callable[..., LabHost]]:
     yield make
     for host in made:
         lab.discard(host)
+
+
+@pytest.fixture
+def kept_host(lab: Lab) -> Iterator[Callable[..., LabHost]]:
+    """`kept_host(**options)`: as `new_host`, but one for all tests of the session that ask for the same options.
+    Whatever a test breaks of it is mended before the next test."""
+    used: list[LabHost] = []
+
+    def get(**options: object) -> LabHost:
+        name = "kept-" + hashlib.sha256(repr(sorted(options.items())).encode()).hexdigest()[:6]
+        used.append(lab.hosts.get(name) or lab.host(name, **options))
+        return used[-1].up()
+
+    yield get
+    for host in used:
+        host.mend()
 
 
 @pytest.fixture(scope="session")

@@ -165,6 +165,7 @@ class Box:
         if self.host.cuts > self.cuts:  # what our kernel gave up without a word, the host's has not yet
             self.host.sever()
         until(lambda: not self.processes(".pyz"))
+        self.host.exec(["rm", "-rf", f"/home/{self.host.user}/{self.there}"], check=True)  # it may be a small disk
 
 
 class Follow(threading.Thread):
@@ -219,9 +220,11 @@ Boxes = Callable[..., Box]
 
 
 @pytest.fixture
-def box_of(lab: Lab, tmp_path: Path, new_host: Callable[..., LabHost]) -> Iterator[Boxes]:
+def box_of(
+    lab: Lab, tmp_path: Path, new_host: Callable[..., LabHost], kept_host: Callable[..., LabHost]
+) -> Iterator[Boxes]:
     """`box_of(host)`: the host with a fresh home."""
-    del new_host  # named here so that such hosts are discarded after they were looked through
+    del new_host, kept_host  # named here so that such hosts are discarded or mended after they were looked through
     made: list[Box] = []
 
     def make(host: LabHost) -> Box:
@@ -314,8 +317,8 @@ class TestNoLineOfALogIsLostOrDoubled:
 
 
 @pytest.fixture(params=[True, False], ids=["live-restore", "no live-restore"])
-def docker_box(request: pytest.FixtureRequest, box_of: Boxes, new_host: Callable[..., LabHost]) -> Box:
-    return box_of(new_host(live_restore=request.param))
+def docker_box(request: pytest.FixtureRequest, box_of: Boxes, kept_host: Callable[..., LabHost]) -> Box:
+    return box_of(kept_host(live_restore=request.param))
 
 
 class TestDockerdDies:
@@ -358,9 +361,9 @@ class TestDockerdDies:
             assert follow.text == counted(lines)
 
     @pytest.mark.parametrize("how", ["stop", "kill"])
-    def test_stop_and_kill_wait_for_it(self, box_of: Boxes, new_host: Callable[..., LabHost], how: str) -> None:
+    def test_stop_and_kill_wait_for_it(self, box_of: Boxes, kept_host: Callable[..., LabHost], how: str) -> None:
         """What can't be told to the engine is told later: a run isn't called ended while its command goes on."""
-        box = box_of(new_host(live_restore=True))
+        box = box_of(kept_host(live_restore=True))
         client = box.client()
         run = submit(client, SAVES_ON_TERM)
         box.lines(run, 1)
@@ -589,8 +592,8 @@ class TestDiskFull:
         assert contents(box.home / "uploads" / "tree" / "1") == contents(tree)
         assert not list((box.home / "partial").iterdir())
 
-    def test_submit(self, box_of: Boxes, new_host: Callable[..., LabHost]) -> None:
-        box = box_of(new_host(home_size="64m"))
+    def test_submit(self, box_of: Boxes, kept_host: Callable[..., LabHost]) -> None:
+        box = box_of(kept_host(home_size="64m"))
         client = box.client()
         assert ended(client, submit(client, "true")).code == 0
         box.fill()
@@ -604,9 +607,9 @@ class TestDiskFull:
         assert not list((box.home / "active").iterdir())
         assert ended(client, submit(client, "echo again")).code == 0
 
-    def test_nearly(self, box_of: Boxes, new_host: Callable[..., LabHost]) -> None:
+    def test_nearly(self, box_of: Boxes, kept_host: Callable[..., LabHost]) -> None:
         """However little there is: either it is refused, or it comes to an end that says why."""
-        box = box_of(new_host(home_size="64m"))
+        box = box_of(kept_host(home_size="64m"))
         client = box.client()
         client.uploads.list()
         refused = 0
@@ -627,8 +630,8 @@ class TestDiskFull:
                 assert (end.reason, end.outputs) == (Reason.EXITED, {"files": 1, "size": 20000})
         assert 0 < refused < 5
 
-    def test_by_the_run_itself(self, box_of: Boxes, new_host: Callable[..., LabHost], tmp_path: Path) -> None:
-        box = box_of(new_host(home_size="64m"))
+    def test_by_the_run_itself(self, box_of: Boxes, kept_host: Callable[..., LabHost], tmp_path: Path) -> None:
+        box = box_of(kept_host(home_size="64m"))
         client = box.client()
         run = submit(client, "echo mine >kept; sync; dd if=/dev/zero of=big bs=64k")
         end = ended(client, run)
@@ -644,10 +647,10 @@ class TestDiskFull:
         assert ended(client, submit(client, "echo again >result")).outputs == {"files": 1, "size": 6}
 
     def test_its_end_is_recorded_once_there_is_room(
-        self, box_of: Boxes, new_host: Callable[..., LabHost], tmp_path: Path
+        self, box_of: Boxes, kept_host: Callable[..., LabHost], tmp_path: Path
     ) -> None:
         """A log that has filled the disk to the last byte leaves no room for a line of our own either."""
-        box = box_of(new_host(home_size="64m"))
+        box = box_of(kept_host(home_size="64m"))
         client = box.client()
         run = submit(client, f"{WAIT_FOR_GO}; exit 3")
         until(lambda: client.runs.get(run.number).state is RunState.RUNNING)
