@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from remoterun import transfer
 from remoterun.agent.shared import api
+from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client.connections import Connections
 from remoterun.errors import NotFound
@@ -87,8 +88,8 @@ class Files:
             if live:
                 error.hint = f"run {resource.name} goes on and may write one yet: remoterun logs {resource.name}"
             raise
-        where["sub"] = "/".join(part for part in (resource.sub, sub) if part)
-        name = str(Resource(resource.kind, str(where.get("number", resource.name)), where["sub"]))
+        where = where._replace(sub="/".join(part for part in (resource.sub, sub) if part))
+        name = where.typed
         folder = self._connections.config.home / "page" / name
 
         def fetch(names: frozenset[str]) -> None:
@@ -96,11 +97,11 @@ class Files:
 
         return pages.refresh(name, folder, fetch, live=live)
 
-    def _locate(self, resource: Resource) -> tuple[Session, dict[str, Any]]:
+    def _locate(self, resource: Resource) -> tuple[Session, ResourceRef]:
         """The session of the machine that holds a resource, and how the agent calls it."""
         if resource.kind == "runs":
             run = self._connections.registry.run(resource.name)
-            where = {"kind": "run", "key": run.key, "number": run.number, "sub": resource.sub}
+            where = ResourceRef("run", key=run.key, number=run.number, sub=resource.sub)
             return self._connections.session(run.host), where
         known = self._connections.registry.uploads(resource.name)
         machine = known[0][1] if known else self._connections.machine(None)
@@ -110,13 +111,11 @@ class Files:
             close = did_you_mean(resource.name, names)
             hint = f"did you mean uploads/{close}?" if close else "remoterun ls uploads"
             raise NotFound(f"there is no upload `{resource.name}`", hint=hint)
-        where = {"kind": "upload", "name": resource.name, "sub": resource.sub}
-        if known:
-            where["digest"] = known[0][0].digest
-        return session, where
+        digest = known[0][0].digest if known else None
+        return session, ResourceRef("upload", resource.name, sub=resource.sub, digest=digest)
 
 
-def manifest_of(session: Session, where: dict[str, Any], resource: Resource) -> tuple[Manifest, api.Tree]:
+def manifest_of(session: Session, where: ResourceRef, resource: Resource) -> tuple[Manifest, api.Tree]:
     """What `transfer.fetch_manifest` returns; its error names what is missing as it was typed."""
     try:
         return transfer.fetch_manifest(session, where)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from remoterun import transfer
 from remoterun.agent.shared import api
@@ -150,20 +150,20 @@ def _extra_blobs(source: Source | None) -> dict[str, bytes]:
 def _mount(connections: Connections, mount: Mount, place: str, session: Session, progress: Progress) -> MountSpec:
     """A mount as the agent takes it; its upload is brought to the machine first."""
     where = _where(connections, mount.resource, session, progress)
-    return MountSpec(str(mount.resource), mount.path, place, ResourceRef.from_record(where))
+    return MountSpec(str(mount.resource), mount.path, place, where)
 
 
-def _where(connections: Connections, resource: Resource, session: Session, progress: Progress) -> dict[str, Any]:
+def _where(connections: Connections, resource: Resource, session: Session, progress: Progress) -> ResourceRef:
     """How the agent calls a resource that is on its machine, or was brought there just now."""
     if resource.kind == "uploads":
         upload = bring(connections, resource.name, session, progress)
-        where = {"kind": "upload", "name": upload.name, "version": upload.version, "sub": resource.sub}
+        where = ResourceRef("upload", upload.name, sub=resource.sub, version=upload.version)
         if resource.sub:
             manifest_of(session, where, resource)  # that it is there
         return where
     run = connections.registry.run(resource.name)
     if run.home_id == session.home_id:
-        where = {"kind": "run", "key": run.key, "number": run.number, "sub": resource.sub}
+        where = ResourceRef("run", key=run.key, number=run.number, sub=resource.sub)
         _, about = manifest_of(session, where, resource)
         if about.live:
             raise _not_saved(resource, run)
@@ -173,17 +173,17 @@ def _where(connections: Connections, resource: Resource, session: Session, progr
 
 def _bring_outputs(
     connections: Connections, run: Run, resource: Resource, session: Session, progress: Progress
-) -> dict[str, Any]:
+) -> ResourceRef:
     """Outputs that lie on another machine, as an upload of this one named after the run."""
     source = connections.session(run.host)
-    where = {"kind": "run", "key": run.key, "number": run.number, "sub": ""}
+    where = ResourceRef("run", key=run.key, number=run.number)
     manifest, about = transfer.fetch_manifest(source, where)
     if about.live:
         raise _not_saved(resource, run)
     transfer.relay(source, manifest, session, progress)
     name = f"run-{run.number}-{run.key[-8:]}"
     session.ask(api.commit_upload, api.UploadName(name), manifest.encode())
-    return {"kind": "upload", "name": name, "sub": resource.sub}
+    return ResourceRef("upload", name, sub=resource.sub)
 
 
 def _listed(source: Source | None) -> tuple[list[tuple[Entry, str]], str]:

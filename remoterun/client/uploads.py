@@ -10,6 +10,7 @@ from pathlib import Path
 
 from remoterun import transfer
 from remoterun.agent.shared import api
+from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError
 from remoterun.client.connections import Connections
 from remoterun.errors import AgentError, HostError, NotFound, UsageError
@@ -120,7 +121,7 @@ class Uploads:
         session = self._connections.session(self._connections.machine(to) if to or not known else known[0][1])
         entries = {}
         if session.versions(target.name, newest=True):
-            base, _ = transfer.fetch_manifest(session, {"kind": "upload", "name": target.name, "sub": ""})
+            base, _ = transfer.fetch_manifest(session, ResourceRef("upload", target.name))
             entries = {entry.path: entry for entry in base.entries}
 
         def with_added(more: Iterable[Entry]) -> Manifest:
@@ -177,7 +178,7 @@ def _pass_on(
     connections: Connections, name: str, upload: Upload, machine: MachineType, target: Session, progress: Progress
 ) -> Upload:
     source = connections.session(machine)
-    resource = {"kind": "upload", "name": name, "digest": upload.digest, "sub": ""}
+    resource = ResourceRef("upload", name, digest=upload.digest)
     manifest, _ = transfer.fetch_manifest(source, resource)
     transfer.relay(source, manifest, target, progress)
     result = target.ask(api.commit_upload, api.UploadName(name), manifest.encode())

@@ -14,12 +14,12 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Tree
 from remoterun.agent.shared.files import DISK_FULL
 from remoterun.agent.shared.paths import SafeFolder, TreeError, link_stays_inside, show
+from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, ManifestReader, hash_file
 from remoterun.errors import AlreadyExists, SomeDamaged, TransferError, UnsafePath
 from remoterun.session import Session
@@ -37,7 +37,7 @@ MAX_TREE = 1 << 29
 
 
 def fetch_manifest(
-    session: Session, resource: dict[str, Any], expect: Callable[[int], None] = lambda size: None
+    session: Session, resource: ResourceRef, expect: Callable[[int], None] = lambda size: None
 ) -> tuple[Manifest, Tree]:
     """(manifest, what else is known) of a resource on a host. Raises `UnsafePath` where a path leads out.
 
@@ -79,7 +79,7 @@ def refuse(path: str) -> bool:
 
 def fetch(
     session: Session,
-    resource: dict[str, Any],
+    resource: ResourceRef,
     target: Path,
     conflict: Conflict,
     progress: Progress,
@@ -112,7 +112,7 @@ def fetch(
 
 def _copy(
     session: Session,
-    resource: dict[str, Any],
+    resource: ResourceRef,
     manifest: Manifest,
     about: Tree,
     target: Path,

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.packs import SMALL
 from remoterun.agent.shared.protocol import PIECE, Frame, Stream
+from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
 from remoterun.transfer.landing import Landed, NewFile, next_frame, not_empty
 
 
-def fetch_live(session: Session, resource: dict[str, Any], files: list[Entry], landed: Landed) -> list[Entry]:
+def fetch_live(session: Session, resource: ResourceRef, files: list[Entry], landed: Landed) -> list[Entry]:
     """Fetch in one flow; the entries that changed while they were read, and were not taken."""
     again = []
     with session.stream(api.get, api.OfResource(resource)) as stream:

@@ -20,6 +20,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.packs import pack, unpack
 from remoterun.agent.shared.protocol import PIECE, Link, RemoteError
 from remoterun.agent.shared.records import from_json, to_json
+from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
 from remoterun.hosts.local import LocalHost
@@ -93,7 +94,7 @@ def upload(link: Link, name: str, files: Files) -> tuple[Manifest, api.Committed
     return manifest, from_json(api.Committed, stream.finish(20))
 
 
-def read_tree(link: Link, resource: dict[str, Any]) -> tuple[Manifest, api.Tree]:
+def read_tree(link: Link, resource: ResourceRef) -> tuple[Manifest, api.Tree]:
     result, came = ask(link, api.tree, api.OfResource(resource))
     return Manifest.decode(b"".join(came)), result
 
@@ -169,7 +170,7 @@ class TestUploads:
         assert made.created and made.version.version == 1
         assert (made.version.digest, made.version.size, made.version.files) == (manifest.digest, manifest.size, 5)
         assert ask(link, api.uploads)[0].uploads == [api.NamedUpload("doom", made.version)]
-        read, about = read_tree(link, {"kind": "upload", "name": "doom", "sub": ""})
+        read, about = read_tree(link, ResourceRef("upload", "doom"))
         assert read.digest == manifest.digest and not about.live and not about.single
 
     def test_the_same_content_makes_no_version(self, link: Link) -> None:
@@ -196,12 +197,12 @@ class TestUploads:
 
     def test_a_part_of_one_and_one_file(self, link: Link) -> None:
         upload(link, "doom", FILES)
-        part, _ = read_tree(link, {"kind": "upload", "name": "doom", "sub": "b"})
+        part, _ = read_tree(link, ResourceRef("upload", "doom", sub="b"))
         assert [entry.path for entry in part.entries] == ["c"]
-        single, about = read_tree(link, {"kind": "upload", "name": "doom", "sub": "b/c"})
+        single, about = read_tree(link, ResourceRef("upload", "doom", sub="b/c"))
         assert [entry.path for entry in single.entries] == ["c"] and about.single
         with pytest.raises(RemoteError) as caught:
-            read_tree(link, {"kind": "upload", "name": "doom", "sub": "b/d"})
+            read_tree(link, ResourceRef("upload", "doom", sub="b/d"))
         assert caught.value.code == "not_found"
 
     def test_removal_may_be_repeated(self, link: Link) -> None:

@@ -25,6 +25,7 @@ import pytest
 from remoterun.agent.shared import api
 from remoterun.agent.shared.delta import BLOCK, records
 from remoterun.agent.shared.protocol import MAX_BODY, WINDOW, Link
+from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.parts import listed
 from remoterun.client import Client
@@ -39,7 +40,7 @@ from tests.lab import Docker, Lab, LabHost
 from tests.workshop import read_files, until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-UPLOAD = {"kind": "upload", "name": "doom", "sub": ""}
+UPLOAD = ResourceRef("upload", "doom")
 BIG = 7 << 20
 
 
@@ -345,7 +346,7 @@ if up:
         commit.end()
         commit.finish()
 else:
-    fetch(session, {"kind": "upload", "name": "doom", "sub": ""}, Path(path), lambda path: True, Progress(report))
+    fetch(session, ResourceRef("upload", "doom"), Path(path), lambda path: True, Progress(report))
 session.close()
 """
 

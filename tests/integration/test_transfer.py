@@ -14,6 +14,7 @@ import pytest
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.protocol import PIECE, WINDOW
+from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store.home import Home
 from remoterun.errors import (
@@ -51,7 +52,7 @@ FILES: Files = {
     "a": b"A", "b/c": os.urandom(3 * PIECE + 5), "b/run*": b"#!", "link": "-> b/c", "empty": None, "zero": b"",
     os.fsdecode(b"not\xffutf8"): b"x", "new\nline": b"y",
 }  # fmt: skip
-UPLOAD = {"kind": "upload", "name": "doom", "sub": ""}
+UPLOAD = ResourceRef("upload", "doom")
 
 
 @pytest.fixture
@@ -103,8 +104,8 @@ class TestThereAndBack:
 
     def test_one_file(self, session: Session, tmp_path: Path) -> None:
         upload(session, tmp_path / "source", FILES)
-        fetch(session, {**UPLOAD, "sub": "b/run"}, tmp_path / "target", refuse, Progress(), into=True)
-        fetch(session, {**UPLOAD, "sub": "b/run"}, tmp_path / "target" / "named", refuse, Progress())
+        fetch(session, UPLOAD._replace(sub="b/run"), tmp_path / "target", refuse, Progress(), into=True)
+        fetch(session, UPLOAD._replace(sub="b/run"), tmp_path / "target" / "named", refuse, Progress())
         assert read_files(tmp_path / "target") == {"run*": b"#!", "named*": b"#!"}
 
     def test_what_is_there_is_not_sent(self, session: Session, tmp_path: Path) -> None:
@@ -262,7 +263,7 @@ class TestGitFolders:
     def test_a_file_of_that_name(self, session: Session, tmp_path: Path) -> None:
         """`.git` may also be a file that says where the folder is; under another name it does no harm."""
         upload(session, tmp_path / "source", {"sub/.git": b"gitdir: ../evil"})
-        one = {**UPLOAD, "sub": "sub/.git"}
+        one = UPLOAD._replace(sub="sub/.git")
         result = fetch(session, one, tmp_path / "t", refuse, Progress(), into=True)
         assert read_files(tmp_path / "t") == {} and "`.git` was left out" in result.warnings[0]
         fetch(session, one, tmp_path / "t" / "harmless", refuse, Progress())

@@ -39,6 +39,7 @@ from remoterun.agent.shared.protocol import (
     Stream,
     encode,
 )
+from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import HEADER, Entry, Manifest
 from remoterun.agent.store.home import Home
@@ -52,7 +53,7 @@ from remoterun.transfer import Progress, fetch, lanes, refuse
 from tests.unit.test_home import sound
 from tests.workshop import linked, pumped, read_files, sha256, tree_of, until, write_files
 
-UPLOAD = {"kind": "upload", "name": "doom", "sub": ""}
+UPLOAD = ResourceRef("upload", "doom")
 _folders = itertools.count()
 
 

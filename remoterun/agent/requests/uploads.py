@@ -54,7 +54,7 @@ def remove_upload(call: Call, asked: api.UploadName) -> api.Removed:
 
 
 def tree(call: Call, asked: api.OfResource) -> api.Tree:
-    resource = ResourceRef.from_record(asked.resource)
+    resource = asked.resource.check()
     found = find(call.home, resource)
     text = found.manifest.encode()
     call.stream.send(text[:START], size=found.manifest.size, live=found.live)
@@ -64,7 +64,7 @@ def tree(call: Call, asked: api.OfResource) -> api.Tree:
 
 
 def get(call: Call, asked: api.OfResource) -> api.Files:
-    path = find(call.home, ResourceRef.from_record(asked.resource)).folder
+    path = find(call.home, asked.resource.check()).folder
     folder = path if os.path.isdir(path) and not os.path.islink(path) else os.path.dirname(path)
     count = 0
     rest = b""

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Generic, List, NamedTuple, Optional, Type, TypeVar
 
+from .spec import ResourceRef
 from .states import RunEvent, RunStatus
 from .tree import LARGEST
 
@@ -203,7 +204,7 @@ class Removed(NamedTuple):
 
 
 class OfResource(NamedTuple):
-    resource: Dict[str, Any]
+    resource: ResourceRef
 
 
 class Tree(NamedTuple):
