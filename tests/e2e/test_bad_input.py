@@ -106,7 +106,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*RUN, "-t", "k80", "true"), 2, "no machine is set up as `k80`", "remoterun machines add k80 user@host --gpus 1"),
     ((*RUN, "-t", "", "true"), 2, "machine type is empty", "remoterun machines"),
     ((*RUN, "-t", "me@host:99999", "true"), 2, "no usable port", "1 to 65535"),
-    ((*RUN, "-t", "me@-oProxyCommand=x", "true"), 2, "names no machine", "user@host"),
+    ((*RUN, "-t", "me@-oProxyCommand=x", "true"), 2, "is not the name of a machine", "user@host"),
     (("upload", "notes.txt", "--to", "closed"), 125, "refused the connection", "sshd"),
     # other options of run
     (("run",), 2, "missing argument `COMMAND", "remoterun run --help"),
@@ -158,7 +158,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     # machines
     (("machines", "add", "a/b", "me@host"), 2, "`a/b` is not a valid name for a machine", "remoterun machines add"),
     (("machines", "add", "box", "me@host:abc"), 2, "no usable port", "1 to 65535"),
-    (("machines", "add", "box", ""), 2, "names no machine", "user@host"),
+    (("machines", "add", "box", ""), 2, "is not the name of a machine", "user@host"),
     (("machines", "add", "box", "me@host", "--engine", "x"), 2, "no engine `x`", r"auto\|docker"),
     (("machines", "add", "box", "me@host", "--gpus", "many"), 2, "not a valid integer", "machines add --help"),
     (("machines", "add", "plain", "me@host"), 2, "a machine `plain` already", "--force"),
@@ -199,7 +199,7 @@ def test_a_run_that_never_gets_a_machine_is_recorded_as_failed(
     assert made(failing) == before
     run = failing.newest()
     assert (run["state"], run["ended"]) == ("failed", None) and re.search(message, run["message"])
-    assert said.startswith(f"Casting run {run['number']}…") or "untracked" in said
+    assert f"Casting run {run['number']}…" in said
 
 
 def made(place: Place) -> dict[str, Any]:
