@@ -41,7 +41,7 @@ export async function readModel(folder) {
   return { weights, characters, backwards: Boolean(settings.reverse) };
 }
 
-/** Write or replace a model. The manifest comes last: whoever finds it finds all that it names. */
+/** Write or replace a model. The manifest is written last, when all that it names is there. */
 export async function writeModel(folder, { weights, characters }) {
   await fs.mkdir(folder, { recursive: true });
   const manifest = {};

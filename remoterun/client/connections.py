@@ -116,7 +116,7 @@ class Connections:
         def ask(machine: MachineType) -> None:
             try:
                 results[machine] = questions[machine]()
-            except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+            except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
                 results[machine] = error
             ended[machine].set()
 

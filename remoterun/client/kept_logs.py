@@ -2,7 +2,7 @@
 
     home/logs/KEY.log    byte for byte; the oldest are deleted once all together take more than the setting allows
 
-What can't be kept costs nothing but that: a full disk is not an error of whoever follows a log.
+A log that can't be kept is only that: on a full disk, following it goes on.
 """
 
 from __future__ import annotations

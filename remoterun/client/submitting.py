@@ -131,7 +131,7 @@ def launch(
     except BaseException as error:
         if asked and (isinstance(error, LinkLost) or not isinstance(error, RemoterunError)):
             registry.give_up(run)
-            raise  # it may have been handed over; whoever looks next learns it from the machine
+            raise  # it may have been handed over; the next command that asks its machine learns it
         message = error.message if isinstance(error, RemoterunError) else "interrupted before it was handed over"
         registry.move(run, RunState.FAILED, time.time(), reason=Reason.START_FAILED.value, message=message)
         raise

@@ -94,7 +94,7 @@ def await_agent(pipe: Pipe) -> None:
     """Read until the agent's first bytes (`protocol.MAGIC`), past what a login shell's start-up files print.
 
     The pipe then stands at the first frame. Raises `AgentSilent` when the pipe ends, or `KEPT` bytes come, without
-    them. Blocks as long as the pipe's `read` does: whoever opens the pipe sets a deadline for it.
+    them. Blocks as long as the pipe's `read` does: the caller sets a deadline for it.
     """
     heard = bytearray()
     while len(heard) < KEPT:

@@ -34,5 +34,5 @@ def _start(file: SourceFile, count: int) -> bytes:
     try:
         with open(file.origin, "rb") as content:
             return content.read(count)
-    except OSError:  # gone, or not to be read: whoever sends it says so
+    except OSError:  # gone, or unreadable: sending it says so
         return b""

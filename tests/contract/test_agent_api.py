@@ -1,4 +1,4 @@
-"""The page of requests, `remoterun.agent.shared.api`, held against whoever answers it.
+"""The page of requests, `remoterun.agent.shared.api`, held against each implementation.
 
 `HOMES` names the implementations: each gives a link to an empty home. What needs no machine (`api.STORE`) is for all of
 them; a run only for those that have one.

@@ -79,7 +79,7 @@ def test_a_run_that_has_ended(place: Place, silent: MachineType) -> None:
 
 
 def test_an_ended_run_does_not_go_on(place: Place, silent: MachineType) -> None:
-    """Its log is not kept, and whoever waits for the machine is told so by no SIGTERM."""
+    """Its log is not kept, and a SIGTERM while we wait for the machine does not say that it goes on."""
     run = recorded(place, silent, RunState.FAILED)
     (Path(place.env["REMOTERUN_HOME"]) / "logs" / f"{run.key}.log").unlink()
     logs = subprocess.Popen([REMOTERUN, "logs", "1", "--wait", "10m"], env=place.env, stderr=subprocess.PIPE, text=True)

@@ -448,7 +448,7 @@ class TestLargeFiles:
     def test_a_connection_of_several_that_breaks(
         self, any_link: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool, both: bool
     ) -> None:
-        """It is said to have been lost, whoever notices; the next try goes on."""
+        """The error says that the link was lost, whichever lane notices it; the next try goes on."""
         if any_link.round_trip < lanes.FAR:
             return  # there is one only
         from remoterun.transfer import sending

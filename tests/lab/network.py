@@ -58,7 +58,7 @@ class Network:
             ["route", "add", "default", "via", f"{self.prefix}.1"],
         ):
             run(["ip", "-n", namespace, *words])
-        # Whoever looked for the host before it was there may be about to learn that there is no route: not the next.
+        # A process that looked for the host too early may still learn that there is no route; the next one must not.
         run(["ip", "neigh", "del", self.address(index), "dev", self.name], check=False)
 
     def unplug(self, namespace: str, index: int) -> None:

@@ -1,6 +1,6 @@
 """Who owns which lab: one small file per lab, written before anything else exists and removed after all is gone.
 
-Everything that a lab makes carries the record's name (`rrlab7`), so that whoever finds a record whose owner is dead
+Everything that a lab makes carries the record's name (`rrlab7`), so that a process that finds one whose owner is dead
 can remove all of it; the next lab does so first, and so does the watcher of each lab (`python -m tests.lab`).
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -41,3 +42,13 @@ def test_every_file_that_architecture_names_is_there() -> None:
     for name in named:
         if "NOUN" not in name and not name.startswith(ELSEWHERE):
             assert any(file.endswith("/" + name.rstrip("/")) for file in files), name
+
+
+def test_the_recording_is_small_and_tells_nothing_of_the_machine_that_made_it() -> None:
+    text = (ROOT / "examples" / "recording.svg").read_text()
+    assert len(text.encode()) < 60_000
+    lines = ElementTree.fromstring(text).findall("{http://www.w3.org/2000/svg}text")
+    said = "\n".join("".join(line.itertext()) for line in lines)
+    assert said.count("$ remoterun ") == 4 and "exit status 0" in said
+    assert not re.search(r"/(root|home|tmp|Users|var)/", said)
+    assert all(len(line) <= 80 for line in said.splitlines())

@@ -284,7 +284,7 @@ class TestWhatWasCut:
             Path(home.partial, name).write_bytes(b"half")
         assert collect(home).kept["partial"]["bytes"] == 8 and len(os.listdir(home.partial)) == 2
         with open(os.path.join(home.partial, "a" * 64), "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # as whoever sends it does
+            fcntl.flock(file, fcntl.LOCK_EX)  # as its sender does
             assert collect(home, after=leases.CUT + 5).counts == {"partial": 1}
             assert os.listdir(home.partial) == ["a" * 64]
         assert collect(home, after=leases.CUT + 5).freed == 4 and os.listdir(home.partial) == []

@@ -70,6 +70,6 @@ def test_any_bytes(body: bytes, count: int) -> None:
 
 
 def test_a_pack_of_none_is_refused() -> None:
-    """Whoever sends them without an end would keep the other side busy for ever."""
+    """A peer that sends them without an end would keep the other side busy for ever."""
     with pytest.raises(PackError):
         list(unpack(b"", 0))

@@ -182,7 +182,7 @@ class TestSeal:
         sound(home, sha256(BLOB), BLOB)
 
     def test_a_part_that_comes_after_it(self, home: Home) -> None:
-        """Whoever had begun to send one can't change the blob with it."""
+        """A part whose sending had begun can't change the blob."""
         late = Part(home, KEY, SIZE, 0, 10)
         put(home, 0, SIZE)
         seal(home, KEY, SIZE, lambda: sha256(BLOB), lambda: True)

@@ -117,7 +117,7 @@ def test_those_of_others_are_seen(home: Home) -> None:
 
 
 def test_more_than_there_are(home: Home) -> None:
-    """Whoever ends, it never gets them."""
+    """Whichever runs end, it never gets them."""
     turn = ask(home, new(home), 4)
     assert (turn.never, turn.waiting_for) == (True, "the run asks for 4 GPUs, and its machine has 3")
 

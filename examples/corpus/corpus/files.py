@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write or replace a file in one move; its folder is made. Whoever reads it finds the old content or the new."""
+    """Write or replace a file in one move; its folder is made. A reader finds the old content or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".new", dir=path.parent)
     try:

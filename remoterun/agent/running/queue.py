@@ -24,8 +24,8 @@ from . import gpus as gpu_tool
 class Turn(NamedTuple):
     """Either a slot (`granted`, with the GPUs it holds) or why there is none yet (`waiting_for`, one line).
 
-    `never`: there will be none, whoever ends. `blocked_by`: the runs on which it depends, which are the next one before
-    it in the line or those that hold the slots. `runs_before`: how many runs are before it in the line.
+    `never`: none will come, whichever runs end. `blocked_by`: the runs that it depends on, which are the next one
+    before it in the line or those that hold the slots. `runs_before`: how many runs are before it in the line.
     """
 
     granted: bool

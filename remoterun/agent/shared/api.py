@@ -2,7 +2,7 @@
 
 A request is a stream of the protocol (protocol.py). Its arguments come with its OPEN and its result goes with its END,
 both as records (records.py). Most have no other data; where a request has, its comment says what goes in which
-direction. Every request may be repeated: whoever lost the answer asks again, and finds it done.
+direction. Every request may be repeated: a client that lost the answer asks again, and it is done.
 
 A home may be the folder of a host, which an agent serves over a pipe, or anything else that keeps blobs, uploads and
 runs: a request of `STORE` needs no machine, and assumes no file system. `Tree.folder` is for people, and may be "".

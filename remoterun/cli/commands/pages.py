@@ -28,8 +28,8 @@ def open_page(
 ) -> None:
     """Let a model write in a page of your browser, until ^C.
 
-    The page is served on this machine, to whoever has its whole address. Of a run that still trains it shows the newest
-    model.
+    The page is served on this machine, to everybody who has its whole address. Of a run that still trains it shows the
+    newest model.
     """
     with connect() as client, render.progress() as progress:
         page = client.files.open(source, port, progress, render.line)

@@ -56,7 +56,7 @@ def _wrong_key(settings: SSHSettings, key: HostKey, verdict: Verdict) -> HostKey
         return HostKeyError(
             f"`{settings.target}` shows a host key that is revoked at {line.place}",
             evidence=f"it shows {key.short_kind} {key.fingerprint}",
-            hint="do not connect; ask whoever runs that machine",
+            hint="do not connect; ask the administrator of that machine",
         )
     was = "\n".join(f"{line.place} holds {line.key.short_kind} {line.key.fingerprint}" for line in verdict.lines)
     return HostKeyError(

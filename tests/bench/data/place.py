@@ -31,7 +31,7 @@ class Place:
 
     So many bytes of `memory` are written once before anything is measured: a virtual machine gets its memory from the
     one below when it first writes to it, which takes several times as long as the copying that is measured here, and
-    would be counted for whoever comes first.
+    would be counted for the side that comes first.
     """
 
     def __init__(self, lab: Lab, *, on_disk: bool = False, memory: int = 0) -> None:

@@ -49,7 +49,7 @@ def engine(home: Home, name: str, supervisor: Optional[int]) -> "Docker":
 
 
 class Docker:
-    """Containers named after their run, so that whoever comes next finds them."""
+    """Containers are named after their run, so that a new supervisor finds them."""
 
     patience = 5.0
 
@@ -132,7 +132,7 @@ class Docker:
 
     def start(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> None:
         state = self._state(run)
-        if state is not None and state.get("Status") == "created":  # whoever made it died before it was started
+        if state is not None and state.get("Status") == "created":  # made by a supervisor that died then
             status, _, said = self._call("start", container(run), timeout=300)
             if status != 0:
                 raise EngineError("%s could not start the container" % self._tool, said, _start_hint(said))
