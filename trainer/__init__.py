@@ -2,4 +2,4 @@
 
 
 class TrainerError(Exception):
-    """Something the user can put right: said in one line, with no traceback, exit status 2."""
+    """A fault that the user can mend: one line, no traceback, exit status 2."""

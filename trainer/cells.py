@@ -112,7 +112,7 @@ def _lstm_plain(gates: Tensor, bias: Tensor, recurrent: Tensor, c: Tensor, h: Te
 def _lstm_fast(
     gates: Tensor, bias: Tensor, recurrent: Tensor, first_c: Tensor, first_h: Tensor
 ) -> tuple[Any, Callable[..., Any]]:
-    """As `_lstm_plain`. The way there leaves the slopes that the way back multiplies by, in the place of the gates."""
+    """As `_lstm_plain`, but the forward pass writes the slopes that the backward pass needs over the gates."""
     steps, size = gates.shape[0], recurrent.shape[0]
 
     # sigmoid(x) = 1/2 + 1/2 tanh(x/2), so all four gates are one tanh; the halves are multiplied in before the loop.
@@ -161,17 +161,17 @@ def _lstm_fast(
 
 
 def _rows(tensor: Tensor) -> Tensor:
-    """A TensorArray of its rows, to be read and then written over: XLA needs no other memory for the new ones."""
+    """The rows as a TensorArray. Each is read, then overwritten, so that XLA needs no second array."""
     return tf.TensorArray(tf.float32, tensor.shape[0], element_shape=tensor.shape[1:]).unstack(tensor)
 
 
 def _by_gate(size: int, i: float, j: float, f: float, o: float) -> Tensor:
-    """A number for each column of the gates."""
+    """One number for each column of the gates."""
     return tf.repeat(tf.constant([i, j, f, o]), size)
 
 
 def _over_time(gates: Tensor, h: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, LayerState]:
-    """A cell that carries nothing but its output."""
+    """Runs a cell whose whole state is its output over all time steps."""
     steps = gates.shape[0]
     outputs = tf.TensorArray(tf.float32, steps, element_shape=h.shape)
 

@@ -59,7 +59,7 @@ class Checkpoint:
 
 
 def digest_of(settings: Mapping[str, Any]) -> str:
-    """What makes a training another than the next, in eight digits."""
+    """Eight digits that differ where the settings or the text of a training differ."""
     return hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -175,7 +175,7 @@ def _write(file: BinaryIO, checkpoint: Checkpoint) -> None:
 
 
 def _is_whole(file: BinaryIO, size: int) -> bool:
-    """Whether the first `size` bytes are what the checksum behind them is of. Leaves the file at its start."""
+    """Whether the checksum that follows the first `size` bytes is theirs. Leaves the file at its start."""
     if size < 0:
         return False
     checksum = _sha256(file, size)
@@ -185,7 +185,7 @@ def _is_whole(file: BinaryIO, size: int) -> bool:
 
 
 def _sha256(file: BinaryIO, size: int = -1) -> bytes:
-    """Of the next `size` bytes, or of all that come."""
+    """The SHA-256 of the next `size` bytes, or of the rest of the file."""
     digest = hashlib.sha256()
     while size and (piece := file.read(min(PIECE, size) if size > 0 else PIECE)):
         digest.update(piece)

@@ -18,7 +18,7 @@ Points = tuple[list[int], list[float]]
 
 
 def draw(metrics: Path, folder: Path, title: str, unit: str) -> str:
-    """Write loss.png and loss.svg to `folder`; gives what there is to say. The same metrics give the same pictures.
+    """Write loss.png and loss.svg to `folder`. Returns a line for the user. The same metrics give the same pictures.
 
     `unit`: what the loss is in nats of, a "character" or a "token".
     """
@@ -70,7 +70,7 @@ def _figure(train: Points, validation: Points, title: str, unit: str) -> Any:
 
 
 def _points(metrics: Path, name: str) -> Points:
-    """(steps, values) of one name."""
+    """The (steps, values) of one name."""
     with open(metrics, encoding="utf-8") as file:
         records = [record for record in map(json.loads, file) if record["name"] == name]
     return [record["step"] for record in records], [record["value"] for record in records]

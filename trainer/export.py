@@ -240,7 +240,7 @@ _WEIGHTS_FILE = re.compile(r"\.?(step-\d{8,}-[0-9a-f]{8})-")
 
 
 def _model_of(manifest: Mapping[str, Any]) -> str:
-    """The part that the names of a model's files have in common; "" where there is no model of this trainer."""
+    """The prefix that a model's file names share; "" where there is no model of this trainer."""
     try:
         match = _WEIGHTS_FILE.match(manifest[EMBEDDING]["filename"])
     except (KeyError, TypeError):

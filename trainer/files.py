@@ -1,4 +1,4 @@
-"""Files that appear whole: whoever reads one while it is written sees the old content or the new."""
+"""Files that appear whole: a reader sees the old content or the new, at any moment."""
 
 import os
 from collections.abc import Callable

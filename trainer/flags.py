@@ -7,14 +7,14 @@ from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """As argparse's, which shows how it is used as well. Ends the program with status 2."""
+    """argparse's parser with errors of one line. A wrong flag ends the program with status 2."""
 
     def error(self, message: str) -> NoReturn:
         print(f"error: {message}{self._meant(message)}; --help shows all", file=sys.stderr)
         sys.exit(2)
 
     def _meant(self, message: str) -> str:
-        """Of the first unknown flag in argparse's message, however its words are joined."""
+        """Words that name the flag which the first unknown one resembles; "" if none is near."""
         unknown = [word.split("=")[0] for word in message.split() if word.startswith("--")]
         if not message.startswith("unrecognized") or not unknown:
             return ""

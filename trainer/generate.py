@@ -87,7 +87,7 @@ def until(written: Iterable[str], length: int, unit: str, *, seed: str = "", rev
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0, 2 the user can put it right, 130 ^C."""
+    """Exit status: 0; 2 for what the user can mend; 130 after ^C."""
     options = _parse(arguments)
     try:
         weights, vocabulary = export.read_model(options.models)
@@ -197,7 +197,7 @@ def _known(seed: str, vocabulary: list[str]) -> list[str]:
 
 
 def _line_start(vocabulary: list[str]) -> str:
-    """What to go on from without a seed; it is not shown."""
+    """The seed where none was given; it is not printed."""
     return "\n" if "\n" in vocabulary else vocabulary[0]
 
 

@@ -31,7 +31,7 @@ class Keeper:
         self.best: Best | None = None
 
     def go_on(self, found: Checkpoint) -> list[str]:
-        """Know what `found` knew; gives what there is to say. The best checkpoint may be in the folder of --resume."""
+        """Go on from the checkpoint `found`. Returns lines for the user. The best may be in the folder of --resume."""
         self.validated, self.best = found.validated, found.best
         if found.best is None:
             return []
@@ -44,7 +44,7 @@ class Keeper:
         return []
 
     def validation(self, step: int, loss: float) -> bool:
-        """Note a loss on the validation text; gives whether it is the best."""
+        """Note a loss on the validation text. Returns whether it is the best so far."""
         self.validated = step
         better = math.isfinite(loss) and (self.best is None or loss < self.best.val_loss)
         if better:
@@ -52,19 +52,19 @@ class Keeper:
         return better
 
     def secure(self, step: int, arrays: Mapping[str, NDArray[Any]]) -> tuple[Checkpoint, Path]:
-        """Save a checkpoint of the model's `arrays`, and no more than that."""
+        """Save a checkpoint of the model's `arrays` without exporting it."""
         current = Checkpoint(
             step, self._schedule.total, self._identity, self._vocabulary, arrays, self.validated, self.best
         )
         return current, checkpoint.save(self._folder, current)
 
     def save(self, step: int, arrays: Mapping[str, NDArray[Any]]) -> str:
-        """Save a checkpoint and export; gives what was done, for people. May be repeated."""
+        """Save a checkpoint and export the model. Returns a line that says what was done. May be repeated."""
         current, path = self.secure(step, arrays)
         return f"Saved {self._settings.save_model} ({self._export(current)}), {path}"
 
     def tick(self) -> None:
-        """To be called often: the export's last move is made a little later."""
+        """Call it often: the last step of an export is made a second after the others."""
         self._models.tick()
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class Keeper:
         return self._settings.save_checkpoints
 
     def _export(self, current: Checkpoint) -> str:
-        """Export the best model, or the newest if there is no best; gives which. Once is enough for each step."""
+        """Export the best model, or the newest if there is no best; returns which. The same step is exported once."""
         wanted = self.best.step if self.best else current.step
         if wanted != self._exported:
             chosen = current if wanted == current.step else checkpoint.find_best([self._folder], current) or current

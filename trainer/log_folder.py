@@ -1,4 +1,4 @@
-"""Whose log it is: trainings that share a folder leave each other's logs whole, as they do with checkpoints.
+"""Trainings that share a log folder leave each other's logs whole, as they do with checkpoints.
 
     logs/training.json    the settings of the training that the files beside it are of
     logs/1f0c9a3e/        the same files of another training, set aside when this one began

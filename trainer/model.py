@@ -313,7 +313,7 @@ class Model:
         return tf.add_n(losses) / self._shards, list(new_state)
 
     def _dropout_seed(self, step: Tensor, replica: Any, shard: int) -> Tensor:
-        """Another for each step and each part of the batch; a whole number for each (step, part)."""
+        """The seed of dropout: a whole number that differs for each step and each part of the batch."""
         part = replica.replica_id_in_sync_group * self._shards + shard
         return tf.stack([step, self._hyper.seed * self._replicas * self._shards + part])
 

@@ -30,13 +30,13 @@ def bits(nats: float, characters_a_token: float) -> float:
 
 
 def duration(seconds: float) -> str:
-    """As 0:04:59."""
+    """Seconds as text, such as 0:04:59."""
     minutes, whole_seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{whole_seconds:02}"
 
 
 def train_line(step: int, total: int, epoch: int, loss: float, seconds: float, left: str) -> str:
-    """As ml5's script begins it: tools that read its log can read ours."""
+    """It begins as the line of ml5's script does, so that tools that read that log can read ours."""
     return f"{step}/{total} (epoch {epoch}), train_loss = {loss:.3f}, time/batch = {seconds:.3f}, {left} left"
 
 

@@ -24,7 +24,7 @@ class Schedule:
     total: int
 
     def rate(self, step: int) -> float:
-        """Of `step`, which counts from 1."""
+        """The learning rate of `step`; the first step is 1."""
         if self.kind == "decay":
             return self.peak * float(self.decay_rate ** ((step - 1) // self.epoch))
         warm_up = min(MOST_WARM_UP, int(self.total * WARM_UP))

@@ -55,7 +55,7 @@ class Settings:
 
     @property
     def chooses(self) -> bool:
-        """Whether `--auto` holds."""
+        """Whether sizes are chosen by the text, as `--auto` asks."""
         return self.auto if self.auto is not None else not self.typed.intersection(SIZES)
 
     @property
@@ -65,14 +65,14 @@ class Settings:
         return [] if self.resume == "never" else [self.save_checkpoints, *others]
 
     def with_unless_typed(self, values: Mapping[str, Any]) -> "Settings":
-        """These flags, where the user has typed no others. A typed decay rate is a wish for that schedule."""
+        """These settings with `values` for what was not typed. A typed decay rate asks for the schedule `decay`."""
         wanted = {name: value for name, value in values.items() if name not in self.typed}
         if "decay_rate" in self.typed and "schedule" in wanted:
             wanted["schedule"] = "decay"
         return replace(self, **wanted)
 
     def identity(self, text: data.Text) -> dict[str, Any]:
-        """What makes this training another than the next; a checkpoint fits if all of it is the same.
+        """The settings by which trainings differ: a checkpoint fits if all of them are the same.
 
         How long to train, how often to save and where to write what can change from one start to the next.
         """
@@ -85,7 +85,7 @@ class Settings:
 
 
 def parse(arguments: Sequence[str] | None) -> Settings:
-    """Ends the program with status 2 for flags that are none, or wrong."""
+    """Unknown flags and wrong values end the program with status 2."""
     typed = vars(_parser().parse_args(arguments))
     return Settings(typed=frozenset(typed), **typed)
 

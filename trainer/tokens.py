@@ -1,7 +1,7 @@
-"""What the network reads and writes one of at a time: characters, or words.
+"""Tokens: the network reads and writes one at a time. A token is a character or a word.
 
     char    every character
-    word    words; and every character that is in none, blanks too, by itself
+    word    words; every character outside a word, such as a blank, is a token of its own
 
 Joined, tokens are the text again: nothing is lost. Words seen less than `RARE` times are spelt, letter by letter, so
 that no word is unknown and the vocabulary stays small. A word is letters and digits, with apostrophes inside it.

@@ -30,7 +30,7 @@ SHAPE = ("model", "level", "reverse", "rnn_size", "num_layers")  # what weights 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 trained, 2 the user can put it right, 1 anything else, 143 or 130 stopped and saved."""
+    """Exit status: 0 trained; 2 for what the user can mend; 1 for any other failure; 143 or 130 stopped and saved."""
     try:
         return train(parse(arguments))
     except TrainerError as error:
@@ -189,7 +189,7 @@ class StopRequest:
 
 
 def how_to_go_on(checkpoints: Path, arguments: Sequence[str]) -> str:
-    """In a run of remoterun the next one starts in a folder of its own, where these checkpoints are not."""
+    """How the user goes on from here. The next run of remoterun starts in its own folder, without these checkpoints."""
     outputs, options = os.environ.get("REMOTERUN_OUTPUTS"), os.environ.get("REMOTERUN_OPTIONS")
     if not outputs or checkpoints.is_absolute():
         return "the same command goes on from there"
@@ -204,7 +204,7 @@ def how_to_go_on(checkpoints: Path, arguments: Sequence[str]) -> str:
 
 
 def without(words: Sequence[str], option: str) -> list[str]:
-    """The words but for an option and its value."""
+    """`words` without an option and its value."""
     kept, skip = [], False
     for word in words:
         if not skip and word != option and not word.startswith(f"{option}="):
@@ -267,7 +267,7 @@ def describe_text(settings: Settings, text: data.Text, vocabulary: list[str], ma
 
 
 def finite(loss: float, step: int) -> float:
-    """Stops a training that has run away, before it is saved over a good one."""
+    """Raises TrainerError for a loss that is not finite, before the model is saved over a good one."""
     if not math.isfinite(loss):
         raise TrainerError(f"train_loss is {loss} at step {step}, not saved: try a smaller --learning_rate")
     return loss
