@@ -57,6 +57,9 @@ def find(request: RunRequest, how: Sending) -> Source | None:
 
 def _folder_is_meant(request: RunRequest, how: Sending, problem: str) -> bool:
     """Without git: whether the folder is sent. What the command names here decides what Enter and `-y` mean."""
+    if not any(os.scandir(".")):
+        render.line("This folder is empty: no files of yours will be available in this run.")
+        return False
     places = [mount.place("") for mount in request.mounts]
     named = [path for path in _words(request.command, "", places) if os.path.isfile(path)]
     because = f"; the command names `{render.name(named[0])}`" if named else ""
@@ -66,7 +69,7 @@ def _folder_is_meant(request: RunRequest, how: Sending, problem: str) -> bool:
     render.line(f"There is no git repository here{because}.")
     answer = "y" if named else "n"
     if how.asks:
-        answer = render.choose("Send this folder? (n: run without files, q: quit)", "ynq", "y" if named else "q")
+        answer = render.choose("Send this folder? (n: run without files, q: quit)", "ynq", answer)
     if answer == "q":
         raise KeyboardInterrupt
     render.line(

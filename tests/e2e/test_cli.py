@@ -479,10 +479,12 @@ class TestRuns:
             REMOTERUN, ["run", "-t", "plain", "ls"], cwd=str(tmp_path), env=ready.env, encoding="utf-8", timeout=60
         )
         terminal.expect("no git repository here")
-        terminal.expect_exact("Send this folder? (n: run without files, q: quit) [y/n/Q] ")
-        terminal.sendline("n")
+        terminal.expect_exact("Send this folder? (n: run without files, q: quit) [y/N/q] ")
+        terminal.sendline("")
         terminal.expect("complete")
         assert ended(terminal) == 0
+        (empty := tmp_path / "empty").mkdir()
+        assert ready.run("run", "-t", "plain", "echo hello", cwd=empty).stdout == "hello\n"
 
     def test_a_run_that_waits_is_seen_to_wait(self, ready: Place, until: Callable[..., Any]) -> None:
         ready.run("machines", "add", "narrow", "local", "--engine", "process", "--slots", "1", "--force")
