@@ -1,7 +1,7 @@
 """The client's index: it numbers runs and remembers where they and the uploads live. SQLite has its room here.
 
 The truth about a run is its folder on its host; what stands here is corrected each time that is read. A row exists
-before the effect it describes. Moves are guarded: only along `agent.runs.MOVES`, and only if nobody moved it meanwhile.
+before the effect it describes. Moves are guarded: only along `states.MOVES`, and only if nobody moved it meanwhile.
 """
 
 from __future__ import annotations

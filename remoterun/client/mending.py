@@ -129,7 +129,7 @@ def _after_progress(session: Session, stream: Stream, progress: Progress) -> Ite
 
 
 def _finding(told: dict[str, Any]) -> dict[str, Any]:
-    """As `agent.check` tells it. Raises `ValueError`, `TypeError`, `LookupError` for what makes no sense."""
+    """A finding as the agent tells it. Raises `ValueError`, `TypeError`, `LookupError` for what makes no sense."""
     finding: dict[str, Any] = {name: str(told[name]) for name in ("what", "problem", "digest", "mended", "why")}
     users = [dict(user) for user in told["users"]]
     for user in users:

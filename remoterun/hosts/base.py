@@ -1,7 +1,7 @@
 """What a host is to the rest of the client: a way to open a pipe to an agent.
 
 A `Host` opens `Pipe`s. A pipe is a byte stream to and from one `agent serve` process; what is said over it is
-`agent.protocol`'s business. Each implementation passes `tests/contract/test_hosts.py`.
+the business of `agent.shared.protocol`. Each implementation passes `tests/contract/test_hosts.py`.
 """
 
 from __future__ import annotations

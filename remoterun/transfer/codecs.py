@@ -1,5 +1,5 @@
-"""How this machine compresses: as an agent does (agent/codecs.py), but zlib's format by Intel's library, which is three
-times as fast."""
+"""How this machine compresses: as an agent does (agent/shared/codecs.py), but with zlib's format from Intel's library,
+which is three times as fast."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ def _fetch_rest(session: Session, file: LargeFile, start: int, end: int, hashed:
 
 
 def _fetch_different(session: Session, file: LargeFile, old: Old, hashed: Any, landed: Landed) -> None:
-    """What the file that is here has already is taken from there: see `agent.delta`."""
+    """What the file that is here has already is taken from there: see `agent.shared.delta`."""
     size, at = file.entry.size, file.start
     finder = Finder([old.view], size)
     with session.stream(api.records, api.BlobFrom(file.entry.digest, at)) as stream:

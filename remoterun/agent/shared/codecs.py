@@ -3,7 +3,7 @@
 A frame whose body was made smaller says so, and how long it was: {"z": bytes} or {"zstd": bytes}.
 
 zstd is Python's own from 3.14 on, and otherwise the system's library, which nearly every Linux has (dpkg, rpm, curl and
-btrfs need it), called by ctypes. Against zlib it makes text a quarter smaller still, and is thrice as fast to undo.
+btrfs need it), called by ctypes. Against zlib it makes text a quarter smaller still, and is undone three times as fast.
 Used by both sides. Standard library only; Python >= 3.8.
 """
 
