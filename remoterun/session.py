@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Hello, Request
-from remoterun.agent.shared.protocol import PIECE, VERSION, Cancelled, Link, LinkClosed, RemoteError, Stream
+from remoterun.agent.shared.frames import PIECE
+from remoterun.agent.shared.protocol import VERSION, Cancelled, Link, LinkClosed, RemoteError, Stream
 from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.tree import show
 from remoterun.errors import AgentError, HostError, LinkLost, NotFound, RemoterunError, TransferError, UsageError

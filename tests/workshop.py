@@ -26,7 +26,8 @@ from remoterun import environments
 from remoterun.agent.running.engines.environment import Environment
 from remoterun.agent.serve import Server
 from remoterun.agent.shared import api
-from remoterun.agent.shared.protocol import DATA, Handler, Link, encode
+from remoterun.agent.shared.frames import DATA, encode
+from remoterun.agent.shared.protocol import Handler, Link
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import EnvironmentSpec, RunSpec, Submission
 from remoterun.agent.shared.states import FINAL, RunState
@@ -440,6 +441,7 @@ def hostile_agent(folder: Path, program: str) -> Iterator[Session]:
 _HOSTILE = """
 import hashlib, json, os, struct, sys, time, zlib
 from agent.shared.packs import pack
+from agent.shared.frames import *
 from agent.shared.protocol import *
 from agent.shared.tree import *
 

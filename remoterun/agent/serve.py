@@ -18,7 +18,8 @@ from .requests import Call, handler_of, request_named
 from .running import supervision
 from .shared.api import Hello
 from .shared.files import DISK_FULL
-from .shared.protocol import DATA, MAGIC, VERSION, Cancelled, Link, LinkClosed, ProtocolError, Stream, encode
+from .shared.frames import DATA, ProtocolError, encode
+from .shared.protocol import MAGIC, VERSION, Cancelled, Link, LinkClosed, Stream
 from .shared.records import BadRecord, from_json, to_json
 from .shared.spec import SpecError
 from .shared.tree import TreeError, show

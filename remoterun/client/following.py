@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.protocol import Frame
+from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.records import from_json
 from remoterun.agent.shared.states import RunEvent, RunState
 from remoterun.client.connections import Connections

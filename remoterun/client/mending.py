@@ -19,7 +19,8 @@ from typing import Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Nothing
-from remoterun.agent.shared.protocol import PIECE, Body, Frame, Stream
+from remoterun.agent.shared.frames import PIECE, Body, Frame
+from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.tree import Manifest, TreeError, hash_file, is_digest, show
 from remoterun.client.upkeep import Checked, Damage, rows, run_numbers
 from remoterun.environments import context

@@ -12,7 +12,7 @@ from typing import Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Nothing
-from remoterun.agent.shared.protocol import Frame
+from remoterun.agent.shared.frames import Frame
 from remoterun.errors import AgentError
 from remoterun.registry import Registry
 from remoterun.session import Session

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.codecs import CodecError, expand
+from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.packs import PackError, unpack
-from remoterun.agent.shared.protocol import Cancelled, Frame, LinkClosed, RemoteError, Stream
+from remoterun.agent.shared.protocol import Cancelled, LinkClosed, RemoteError, Stream
 from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import TransferError
 from remoterun.session import Session

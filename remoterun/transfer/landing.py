@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.packs import PackError
 from remoterun.agent.shared.paths import SafeFolder, show
-from remoterun.agent.shared.protocol import Frame, Stream
+from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.tree import Entry
 from remoterun.errors import TransferError, UnsafePath
 from remoterun.session import Session

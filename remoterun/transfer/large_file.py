@@ -16,7 +16,7 @@ from typing import Any
 from remoterun.agent.shared import api
 from remoterun.agent.shared.codecs import CodecError, expand
 from remoterun.agent.shared.delta import BLOCK, DeltaError, Finder, parsed
-from remoterun.agent.shared.protocol import Body
+from remoterun.agent.shared.frames import Body
 from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import NotFound, TransferError
 from remoterun.session import Session

@@ -21,7 +21,8 @@ from typing import Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.delta import BLOCK, records
-from remoterun.agent.shared.protocol import PIECE, Body, RemoteError
+from remoterun.agent.shared.frames import PIECE, Body
+from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.tree import show
 from remoterun.errors import TransferError
 from remoterun.transfer.codecs import crc32

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from remoterun.agent.shared import api
+from remoterun.agent.shared.frames import PIECE, Frame
 from remoterun.agent.shared.packs import SMALL
-from remoterun.agent.shared.protocol import PIECE, Frame, Stream
+from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import TransferError

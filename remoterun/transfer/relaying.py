@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.protocol import Frame
+from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.errors import TransferError
 from remoterun.session import Session

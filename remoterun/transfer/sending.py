@@ -19,8 +19,9 @@ from typing import Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Nothing
+from remoterun.agent.shared.frames import PIECE
 from remoterun.agent.shared.packs import PACK, SMALL, pack
-from remoterun.agent.shared.protocol import PIECE, Stream
+from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.tree import Entry, Manifest, ManifestBuilder, TreeError, show
 from remoterun.errors import TransferError
 from remoterun.session import Session

@@ -17,8 +17,9 @@ import pytest
 
 from remoterun.agent.requests import handler_of
 from remoterun.agent.shared import api
+from remoterun.agent.shared.frames import PIECE
 from remoterun.agent.shared.packs import pack, unpack
-from remoterun.agent.shared.protocol import PIECE, Link, RemoteError
+from remoterun.agent.shared.protocol import Link, RemoteError
 from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest

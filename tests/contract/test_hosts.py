@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.protocol import PIECE, Link, LinkClosed, RemoteError
+from remoterun.agent.shared.frames import PIECE
+from remoterun.agent.shared.protocol import Link, LinkClosed, RemoteError
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.config import Config
 from remoterun.errors import AgentError, HostError, LinkLost

@@ -24,7 +24,8 @@ import pytest
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.delta import BLOCK, records
-from remoterun.agent.shared.protocol import MAX_BODY, WINDOW, Link
+from remoterun.agent.shared.frames import MAX_BODY
+from remoterun.agent.shared.protocol import WINDOW, Link
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.parts import listed

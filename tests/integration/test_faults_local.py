@@ -22,7 +22,7 @@ import pytest
 from remoterun.agent.running.engines.environment import Environment
 from remoterun.agent.shared import api
 from remoterun.agent.shared.files import locked
-from remoterun.agent.shared.protocol import CANCEL, CREDIT, DATA, END, OPEN, encode
+from remoterun.agent.shared.frames import CANCEL, CREDIT, DATA, END, OPEN, encode
 from remoterun.agent.shared.spec import MountSpec, ResourceRef, SpecError
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Manifest

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.protocol import PIECE, WINDOW
+from remoterun.agent.shared.frames import PIECE
+from remoterun.agent.shared.protocol import WINDOW
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store.home import Home

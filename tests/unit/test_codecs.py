@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.shared.codecs import MAX_RAW, Codec, CodecError, codecs, expand
-from remoterun.agent.shared.protocol import MAX_BODY
+from remoterun.agent.shared.frames import MAX_BODY
 from remoterun.agent.shared.squeezing import WINDOW, Squeezing
 from remoterun.transfer import codecs as ours
 from tests.conftest import require

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from remoterun.agent.shared.protocol import PIECE, RemoteError
+from remoterun.agent.shared.frames import PIECE
+from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.reserve import free_space

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from remoterun.agent.shared.frames import PIECE
 from remoterun.agent.shared.packs import pack
-from remoterun.agent.shared.protocol import PIECE, WINDOW, Link, RemoteError, Stream
+from remoterun.agent.shared.protocol import WINDOW, Link, RemoteError, Stream
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError
 from remoterun.agent.store import growing as growing_module
 from remoterun.agent.store.errors import HomeError

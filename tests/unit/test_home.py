@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from remoterun.agent.serve import Server
-from remoterun.agent.shared.protocol import PIECE, Link, LinkClosed, RemoteError, Stream
+from remoterun.agent.shared.frames import PIECE
+from remoterun.agent.shared.protocol import Link, LinkClosed, RemoteError, Stream
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store import outputs
 from remoterun.agent.store.errors import HomeError

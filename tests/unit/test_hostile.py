@@ -24,21 +24,9 @@ from hypothesis import strategies as st
 
 from remoterun import config
 from remoterun.agent.serve import Server
+from remoterun.agent.shared.frames import DATA, MAX_BODY, MAX_HEADER, OPEN, PIECE, encode
 from remoterun.agent.shared.packs import pack
-from remoterun.agent.shared.protocol import (
-    DATA,
-    MAX_BODY,
-    MAX_HEADER,
-    OPEN,
-    PIECE,
-    Cancelled,
-    Handler,
-    Link,
-    LinkClosed,
-    RemoteError,
-    Stream,
-    encode,
-)
+from remoterun.agent.shared.protocol import Cancelled, Handler, Link, LinkClosed, RemoteError, Stream
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import HEADER, Entry, Manifest

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.shared.codecs import MAX_RAW
+from remoterun.agent.shared.frames import MAX_BODY
 from remoterun.agent.shared.packs import PACK, RECORD_SIZE, SMALL, PackError, pack, unpack
-from remoterun.agent.shared.protocol import MAX_BODY
 from remoterun.transfer.sending import BATCH
 
 CONTENTS = st.lists(st.binary(max_size=300), min_size=1, max_size=20)

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.serve import Server
-from remoterun.agent.shared.protocol import PIECE, Link, RemoteError
+from remoterun.agent.shared.frames import PIECE
+from remoterun.agent.shared.protocol import Link, RemoteError
 from remoterun.agent.store import parts
 from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remoterun.agent.shared import protocol
-from remoterun.agent.shared.protocol import (
+from remoterun.agent.shared import frames, protocol
+from remoterun.agent.shared.frames import (
     CANCEL,
     CREDIT,
     DATA,
@@ -23,16 +23,11 @@ from remoterun.agent.shared.protocol import (
     MAX_BODY,
     OPEN,
     PIECE,
-    WINDOW,
-    Cancelled,
     Decoder,
-    Link,
-    LinkClosed,
     ProtocolError,
-    RemoteError,
-    Stream,
     encode,
 )
+from remoterun.agent.shared.protocol import WINDOW, Cancelled, Link, LinkClosed, RemoteError, Stream
 from tests.workshop import linked, pumped, until
 
 JSON = st.recursive(
@@ -89,7 +84,7 @@ class TestFrames:
 
     @pytest.mark.parametrize("header", [b"[]", b"1", b"null", b"{", b"\xff", b"[" * 100_000, b'"x"'])
     def test_headers_that_are_no_objects(self, header: bytes) -> None:
-        head = protocol._HEAD.pack(1, DATA, len(header), 0)
+        head = frames.HEAD.pack(1, DATA, len(header), 0)
         with pytest.raises(ProtocolError):
             list(Decoder().feed(head + header))
 
@@ -108,7 +103,7 @@ class TestFrames:
     def test_both_sides_count_the_same(self, header: dict[str, Any], body: bytes) -> None:
         frame = encode(1, DATA, header, body)
         ((_, _, header, body),) = Decoder().feed(frame)
-        assert protocol._cost(protocol.Frame(header, body)) == len(frame) + protocol._FRAME_COST
+        assert protocol._cost(frames.Frame(header, body)) == len(frame) + protocol._FRAME_COST
 
 
 def echo(stream: Stream, op: str, arguments: dict[str, Any]) -> None:

@@ -13,7 +13,8 @@ import importlib
 from typing import Any, Callable, NamedTuple
 
 from ..shared.api import REQUESTS, Request
-from ..shared.protocol import PIECE, Stream
+from ..shared.frames import PIECE
+from ..shared.protocol import Stream
 from ..shared.tree import show
 from ..store.delivery import MAX_MANIFEST, Delivery
 from ..store.errors import HomeError

@@ -12,8 +12,9 @@ from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from ..shared import api, codecs
 from ..shared.delta import BLOCK, records
+from ..shared.frames import MAX_HEADER
 from ..shared.packs import Pace
-from ..shared.protocol import MAX_HEADER, Stream
+from ..shared.protocol import Stream
 from ..shared.squeezing import Squeezing
 from ..shared.tree import is_digest, show
 from ..store import parts

@@ -10,7 +10,8 @@ import os
 from typing import Any, Dict, List, NamedTuple
 
 from ..shared import api
-from ..shared.protocol import PIECE, Stream
+from ..shared.frames import PIECE
+from ..shared.protocol import Stream
 from ..shared.records import from_json
 from ..shared.spec import ResourceRef
 from ..shared.tree import Entry, Manifest, TreeError, check_path, hash_file, show, walk

@@ -6,7 +6,7 @@ import bisect
 import os
 from typing import Iterator, List, NamedTuple, Optional, Tuple
 
-from ..shared.protocol import PIECE
+from ..shared.frames import PIECE
 from ..store.run_folder import RunFolder
 
 

@@ -1,14 +1,9 @@
 """The framed protocol between client and agent, both sides of it.
 
-On the wire, after the agent's `MAGIC`:
-
-    frame   = stream (u32) · kind (u8) · header length (u32) · body length (u32) · header · body      (big endian)
-    header  = a JSON object, UTF-8, or nothing
-    kind    = OPEN | DATA | END | ERROR | CREDIT | CANCEL | RESULT
-
-A request is a stream: OPEN carries its name and arguments; then each side sends DATA until its own END. The agent's
-END carries the result; one that is too long for a header comes before it, in the bodies of RESULT frames. ERROR ends
-the stream with a reason instead. Streams are independent: answers come in any order.
+On the wire, after the agent's `MAGIC`, are frames (frames.py). A request is a stream of them: OPEN carries its name and
+arguments; then each side sends DATA until its own END. The agent's END carries the result; one that is too long for a
+header comes before it, in the bodies of RESULT frames. ERROR ends the stream with a reason instead. Streams are
+independent: answers come in any order.
 
 Flow control: each direction of a stream may have `WINDOW` unread bytes under way; the reader hands out CREDIT as it
 reads. So a slow reader of one stream (a paused terminal) blocks neither the link nor the memory of either side.
@@ -20,44 +15,42 @@ from __future__ import annotations
 
 import contextlib
 import json
-import struct
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional
+
+from .frames import (
+    CANCEL,
+    CREDIT,
+    DATA,
+    END,
+    ERROR,
+    HEAD,
+    MAX_HEADER,
+    OPEN,
+    PIECE,
+    RESULT,
+    Bytes,
+    Decoder,
+    Frame,
+    ProtocolError,
+    encode,
+    encode_head,
+    parse_header,
+)
 
 MAGIC = b"\x00remoterun-agent/1\n"
 VERSION = 1
 
-OPEN, DATA, END, ERROR, CREDIT, CANCEL, RESULT = 1, 2, 3, 4, 5, 6, 7
-
-MAX_HEADER = 1 << 20
-MAX_BODY = 1 << 20
 MAX_STREAMS = 256
 LONG_RESULT = 64 << 10
 """Bytes of the longest result that goes in the header of END."""
 WINDOW = 8 << 20
-PIECE = 128 << 10
-"""A good body size for bulk data: few frames, and no long wait for those of other streams."""
-
 MOST_DROPPED = 1000
 """Frames that may still come of an answer whose end is all that is wanted."""
 
-_HEAD = struct.Struct("!IBII")
 _FRAME_COST = 64
-
-Bytes = Union[bytes, bytearray, memoryview]
-Body = Union[bytes, bytearray]
-"""As it was put together of what came: nobody changes it."""
-
-
-class Frame(NamedTuple):
-    header: Dict[str, Any]
-    body: Body
-
-
-class ProtocolError(Exception):
-    """The other side said what no agent or client of this version says; the link is closed."""
 
 
 class LinkClosed(Exception):
@@ -77,85 +70,6 @@ class RemoteError(Exception):
         self.message = message
         self.hint = hint
         self.evidence = evidence
-
-
-def encode(stream: int, kind: int, header: Optional[Dict[str, Any]] = None, body: Bytes = b"") -> bytes:
-    """One frame as bytes. Raises `ProtocolError` when a part is too long."""
-    return encode_head(stream, kind, header, len(body)) + body
-
-
-def encode_head(stream: int, kind: int, header: Optional[Dict[str, Any]], body_length: int) -> bytes:
-    """A frame up to its body. Raises `ProtocolError` when a part is too long."""
-    head = json.dumps(header, separators=(",", ":")).encode() if header else b""
-    if len(head) > MAX_HEADER or body_length > MAX_BODY:
-        raise ProtocolError("frame too long: header %d, body %d bytes" % (len(head), body_length))
-    return _HEAD.pack(stream, kind, len(head), body_length) + head
-
-
-class Decoder:
-    """Bytes in, frames out. Holds at most one unfinished frame; refuses lengths beyond the limits at once."""
-
-    def __init__(self) -> None:
-        self._start = b""
-        """Of a frame whose header is not here yet."""
-        self._frame: Optional[Tuple[int, int, Dict[str, Any]]] = None
-        """Of which the body is on its way: `_have` bytes of it are here."""
-        self._body = bytearray()
-        self._have = 0
-
-    @property
-    def held(self) -> int:
-        """Bytes of the unfinished frame."""
-        return len(self._start) + self._have
-
-    def feed(self, data: Bytes) -> Iterator[Tuple[int, int, Dict[str, Any], bytearray]]:
-        """Yield (stream, kind, header, body) for each frame that `data` completes. Keeps nothing of `data`."""
-        view = memoryview(data)
-        while view:
-            if self._frame is None:
-                if self._start:
-                    view = memoryview(self._start + bytes(view))
-                    self._start = b""
-                end = self._begin(view)
-                if not end:
-                    self._start = bytes(view)
-                    return
-                view = view[end:]
-            have, take = self._have, min(len(self._body) - self._have, len(view))
-            memoryview(self._body)[have : have + take] = view[:take]
-            self._have += take
-            view = view[take:]
-            if self._have == len(self._body):
-                assert self._frame is not None
-                (stream, kind, header), self._frame = self._frame, None
-                body, self._body, self._have = self._body, bytearray(), 0
-                yield stream, kind, header, body
-
-    def _begin(self, data: memoryview) -> int:
-        """Where the body of the frame at the start of `data` starts; 0 if its header is not whole."""
-        if len(data) < _HEAD.size:
-            return 0
-        stream, kind, header_length, body_length = _HEAD.unpack_from(data)
-        if header_length > MAX_HEADER or body_length > MAX_BODY or not OPEN <= kind <= RESULT:
-            raise ProtocolError("not a frame: kind %d, header %d, body %d bytes" % (kind, header_length, body_length))
-        start = _HEAD.size + header_length
-        if len(data) < start:
-            return 0
-        self._frame = stream, kind, _parse(bytes(data[_HEAD.size : start]))
-        self._body = bytearray(body_length)
-        return int(start)
-
-
-def _parse(head: bytes) -> Dict[str, Any]:
-    if not head:
-        return {}
-    try:
-        header = json.loads(head)
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError("a header that is no JSON: %s" % error)
-    if not isinstance(header, dict):
-        raise ProtocolError("a header that is not an object: %.80r" % (header,))
-    return header
 
 
 class Stream:
@@ -314,7 +228,7 @@ class Stream:
     def _on_end(self, result: Dict[str, Any]) -> None:
         long_result, self._long_result = self._long_result, bytearray()
         with self._changed:
-            self.result = _parse(bytes(long_result)) if long_result else result
+            self.result = parse_header(bytes(long_result)) if long_result else result
             self._ended_there = True
             self._changed.notify_all()
         self._forget_when_done()
@@ -337,7 +251,7 @@ class Stream:
 
 
 def _cost(frame: Frame) -> int:
-    return _FRAME_COST + _HEAD.size + len(frame.body) + _header_length(frame.header)
+    return _FRAME_COST + HEAD.size + len(frame.body) + _header_length(frame.header)
 
 
 def _header_length(header: Dict[str, Any]) -> int:

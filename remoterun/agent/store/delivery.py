@@ -12,7 +12,8 @@ import struct
 import threading
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
-from ..shared.protocol import Body, Stream
+from ..shared.frames import Body
+from ..shared.protocol import Stream
 from . import parts
 from .errors import HomeError
 from .growing import Growing

@@ -15,8 +15,8 @@ from typing import Callable, Optional
 
 from ..shared.codecs import CodecError, expand
 from ..shared.files import token
+from ..shared.frames import Frame
 from ..shared.packs import PackError, unpack
-from ..shared.protocol import Frame
 from ..shared.tree import is_digest, show
 from .errors import HomeError
 from .home import Home

@@ -15,7 +15,7 @@ import os
 from typing import Any, Dict, Optional
 
 from ..shared.files import token
-from ..shared.protocol import Body
+from ..shared.frames import Body
 from ..shared.tree import LARGEST, is_digest, show
 from .errors import HomeError
 from .home import Home

@@ -19,7 +19,7 @@ import struct
 import time
 from typing import BinaryIO, Callable, List, Tuple
 
-from ..shared.protocol import Body
+from ..shared.frames import Body
 from ..shared.tree import LARGEST
 from .errors import HomeError
 from .home import Home

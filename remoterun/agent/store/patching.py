@@ -17,7 +17,7 @@ from typing import Any, Deque, List, Optional, Tuple
 
 from ..shared.codecs import CodecError, expand
 from ..shared.delta import BLOCK, DeltaError, Finder, Place, parsed
-from ..shared.protocol import Frame
+from ..shared.frames import Frame
 from ..shared.tree import is_digest
 from .assembly import Assembly
 from .errors import HomeError

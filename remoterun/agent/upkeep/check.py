@@ -37,7 +37,8 @@ import time
 from typing import Any, Callable, Dict, Iterator, Set
 
 from ..shared.files import locked
-from ..shared.protocol import PIECE, Stream
+from ..shared.frames import PIECE
+from ..shared.protocol import Stream
 from ..shared.tree import is_digest
 from ..store.errors import HomeError
 from ..store.home import Home
