@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.shared.states import RunState
+from remoterun.agent.shared.states import RunEvent, RunState
 from remoterun.cli import render
 from remoterun.cli.follow import follow
 from remoterun.cli.render.table import Column, fitted
@@ -94,7 +94,7 @@ def test_a_terminal_obeys_nobody_but_us(
 
 
 def test_a_terminal_obeys_no_event_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    event = {"evidence": f"{EVIL}\n{EVIL}", "hint": EVIL, "engine": EVIL}
+    event = RunEvent(evidence=f"{EVIL}\n{EVIL}", hint=EVIL, engine=EVIL)
     with Client(Config(tmp_path)) as client:
         client.registry.add_run("k" * 26, MachineType("evil"), "evil", "true", 1.0)
         items = [
