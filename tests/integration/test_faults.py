@@ -749,7 +749,7 @@ class TestFollowing:
         box.host.cut()
         for asking, deadline in ((client, 15.0), (client, 4.0), (fresh, 4.0)):
             asked_at = time.monotonic()
-            (seen,) = asking.runs()
+            (seen,) = asking.runs.list()
             assert time.monotonic() - asked_at < deadline
             assert (seen.state, seen.reachable) == (RunState.RUNNING, False)
             assert seen.last_seen is not None and seen.last_seen < time.time() - 1
@@ -892,8 +892,8 @@ class TestHandingOver:
 
     def test_the_link_breaks_under_it(self, box: Box) -> None:
         client = box.client()
-        client.uploads.list()
-        error = raised(lambda: client.runs.submit(RunRequest("echo never"), cast=lambda run: box.host.sever()))
+        progress = Progress(lambda progress: box.host.sever() if progress.phase == "sending" else None)
+        error = raised(lambda: client.runs.submit(RunRequest("echo never"), progress=progress))
         assert isinstance(error, LinkLost)
         (run,) = client.runs.list()
         assert (run.state, run.reason) == (RunState.FAILED, Reason.START_FAILED)
