@@ -134,7 +134,7 @@ class Registry:
                 database = self._opened(mode)
                 self._go_on_without_writing(self._unusable(error))
                 return database
-        raise self._unusable(error)
+        raise self._unusable(error, "used")
 
     @property
     def _made(self) -> Path:
@@ -210,7 +210,8 @@ class Registry:
             self._unwritable = error
             self._warn(f"{error.message}; what is learned of runs now is not kept")
 
-    def _unusable(self, error: Exception) -> RemoterunError:
+    def _unusable(self, error: Exception, done: str = "written") -> RemoterunError:
+        """`done`: what can't be done with the file."""
         file = shlex.quote(str(self._file))
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         full = code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) == errno.ENOSPC
@@ -221,7 +222,7 @@ class Registry:
             )
         if code in _DISK or isinstance(error, OSError):
             reason = "the file system is read-only" if _read_only(self._file.parent) else str(error)
-            return Unwritable(f"the registry `{self._file}` can't be written: {reason}", hint=f"ls -l {file}")
+            return Unwritable(f"the registry `{self._file}` can't be {done}: {reason}", hint=f"ls -l {file}")
         passing = isinstance(error, sqlite3.OperationalError)  # locked
         hint = f"ls -l {file}; then try again" if passing else f"mv {file} {file}.broken lets a new one begin"
         return RemoterunError(f"the registry `{self._file}` can't be used: {error}", hint=hint)

@@ -326,6 +326,7 @@ def test_no_git(still: Place, tmp_path: Path) -> None:
 
 
 def test_no_repository(still: Place, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("one's own")
     said = refused(still, 2, "is in no git repository", "--no-git.*-y", "run", "true", cwd=tmp_path)
     assert len(said.splitlines()) == 3
 
