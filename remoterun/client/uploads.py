@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,22 +44,24 @@ class Uploads:
         check_upload_name(name)
         progress = progress or Progress()
         machine = self._connections.machine(to)
-        with ThreadPoolExecutor(1) as pool:  # listing and connecting take as long as the longer of the two
-            reading = pool.submit(transfer.read_tree, path, self._connections.config.home / "stamps.db")
-            try:
-                session = self._connections.session(machine)
-            finally:
-                tree = reading.result()
-        source = str(path.resolve())
-        if tree.hashed:
-            same = self._unchanged(session, name, tree, source)
-            if same is not None:
-                return same
-        with session.stream(api.commit_upload, api.UploadName(name)) as commit:
-            manifest, sent = transfer.send_tree(session, tree, {}, progress, name, commit)
-            commit.end()
-            commit.finish()
-            result = session.result(api.commit_upload, commit)
+        with contextlib.ExitStack() as stack:
+            with ThreadPoolExecutor(1) as pool:  # listing and connecting take as long as the longer of the two
+                reading = pool.submit(transfer.read_tree, path, self._connections.config.home / "stamps.db")
+                try:
+                    session = self._connections.session(machine)
+                finally:
+                    tree = reading.result()
+                    stack.enter_context(tree)
+            source = str(path.resolve())
+            if tree.hashed:
+                same = self._unchanged(session, name, tree, source)
+                if same is not None:
+                    return same
+            with session.stream(api.commit_upload, api.UploadName(name)) as commit:
+                manifest, sent = transfer.send_tree(session, tree, {}, progress, name, commit)
+                commit.end()
+                commit.finish()
+                result = session.result(api.commit_upload, commit)
         upload, created = self._committed(session, name, result, manifest, source)
         return Uploaded(upload, created, sent, (*tree.warnings, *_of_git(manifest)))
 
@@ -115,32 +118,32 @@ class Uploads:
                 hint="remoterun cp PATH uploads/NAME/",
             )
         progress = progress or Progress()
-        added = transfer.read_tree(path, self._connections.config.home / "stamps.db")
-        single = path.is_file()
-        known = self._connections.registry.uploads(target.name)
-        session = self._connections.session(self._connections.machine(to) if to or not known else known[0][1])
-        entries = {}
-        if session.versions(target.name, newest=True):
-            base, _ = transfer.fetch_manifest(session, ResourceRef("upload", target.name))
-            entries = {entry.path: entry for entry in base.entries}
+        with transfer.read_tree(path, self._connections.config.home / "stamps.db") as added:
+            single = path.is_file()
+            known = self._connections.registry.uploads(target.name)
+            session = self._connections.session(self._connections.machine(to) if to or not known else known[0][1])
+            entries = {}
+            if session.versions(target.name, newest=True):
+                base, _ = transfer.fetch_manifest(session, ResourceRef("upload", target.name))
+                entries = {entry.path: entry for entry in base.entries}
 
-        def with_added(more: Iterable[Entry]) -> Manifest:
-            together = dict(entries)
-            for entry in more:
-                place = "/".join(part for part in (target.sub, entry.path) if part)
-                if single and target.sub and not target.trailing and not _is_folder(target.sub, entries):
-                    place = target.sub
-                together[place] = entry._replace(path=place)
-            try:
-                return Manifest(_without_filled_folders(together.values()))
-            except TreeError as error:
-                raise UsageError(f"{target} can't be written: {error}", hint=f"remoterun ls uploads/{target.name}")
+            def with_added(more: Iterable[Entry]) -> Manifest:
+                together = dict(entries)
+                for entry in more:
+                    place = "/".join(part for part in (target.sub, entry.path) if part)
+                    if single and target.sub and not target.trailing and not _is_folder(target.sub, entries):
+                        place = target.sub
+                    together[place] = entry._replace(path=place)
+                try:
+                    return Manifest(_without_filled_folders(together.values()))
+                except TreeError as error:
+                    raise UsageError(f"{target} can't be written: {error}", hint=f"remoterun ls uploads/{target.name}")
 
-        with_added(added.entries())  # that it can be, before anything is sent
-        sent_tree, sent = transfer.send_tree(session, added, {}, progress, target.name)
-        manifest = with_added(sent_tree.entries)
-        upload, created = self._commit(session, target.name, manifest, known[0][0].path if known else None)
-        return Uploaded(upload, created, sent, tuple(added.warnings))
+            with_added(added.entries())  # that it can be, before anything is sent
+            sent_tree, sent = transfer.send_tree(session, added, {}, progress, target.name)
+            manifest = with_added(sent_tree.entries)
+            upload, created = self._commit(session, target.name, manifest, known[0][0].path if known else None)
+            return Uploaded(upload, created, sent, tuple(added.warnings))
 
     def remove(self, name: str) -> bool:
         """Delete an upload, on every machine that this client knows to have it; whether there was one."""

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from remoterun.agent.shared.tree import ChangedWhileRead, Entry, hash_file, link_stays_inside, show, walk
 from remoterun.errors import TransferError, UsageError
@@ -90,8 +90,14 @@ class Reading:
                 return
             yield self._listed.popleft()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close(complete=False)
+
     def close(self, complete: bool) -> None:
-        """Keep the digests that were found. `complete`: it was gone through to its end."""
+        """Keep the digests that were found. `complete`: it was gone through to its end. May be called twice."""
         if self.stamps is not None:
             self.stamps.close(complete and self.ended and not self._listed)
             self.stamps = None

@@ -23,6 +23,6 @@ def require_room(session: Session, missing: int, room: int) -> None:
     if missing > room:
         machine = session.machine.name
         raise HostError(
-            f"{readable(missing)} of it are missing on {machine}, and {readable(room)} fit there",
+            f"the disk of {machine} is too full: {readable(missing)} are to be sent, and {readable(room)} fit there",
             hint=f"remoterun df {machine} shows who uses it; remoterun gc {machine} frees what nothing needs",
         )

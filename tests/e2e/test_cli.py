@@ -389,7 +389,8 @@ class TestRuns:
         away = json.dumps({"name": "away", "host": "nobody@127.0.0.1:1", "connect_timeout": 2.0})
         with sqlite3.connect(Path(ready.env["REMOTERUN_HOME"]) / "registry.db") as database:
             database.execute(
-                "UPDATE runs SET machine = ?, state = 'uploading', status = '{}', client_pid = ? WHERE number = ?",
+                "UPDATE runs SET machine = ?, host = NULL, state = 'uploading', status = '{}', client_pid = ?"
+                " WHERE number = ?",
                 [away, os.getpid(), number],
             )
         database.close()

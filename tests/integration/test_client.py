@@ -38,6 +38,11 @@ def alone(tmp_path: Path) -> Iterator[Client]:
         yield client
 
 
+def _is_open(number: str) -> bool:
+    """The descriptor that listed them is closed by now."""
+    return os.path.lexists(f"/proc/self/fd/{number}")
+
+
 def log_of(client: Client, run: Run) -> bytes:
     return b"".join(item.data for item in client.runs.follow(run.number) if isinstance(item, LogBytes))
 
@@ -56,6 +61,14 @@ class TestRecordFirst:
         run = alone.registry.run(seen[0].number)
         assert (run.state, run.reason, run.placement) == (RunState.FAILED, Reason.START_FAILED, None)
         assert run.message == "interrupted before it was handed over"
+
+    def test_an_upload_to_a_host_that_is_gone_leaves_no_file_open(self, alone: Client, tmp_path: Path) -> None:
+        (tmp_path / "data").write_text("abc")
+        for _ in range(2):
+            with pytest.raises(HostUnreachable):
+                alone.uploads.upload(tmp_path / "data", "doom", to="gone")
+        held = [os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd") if _is_open(number)]
+        assert not [path for path in held if "stamps.db" in path]
 
     def test_a_host_that_is_gone_ends_the_run_with_the_reason(self, alone: Client) -> None:
         with pytest.raises(HostUnreachable) as caught:

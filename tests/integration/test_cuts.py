@@ -332,6 +332,7 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 from remoterun.agent.shared import api
+from remoterun.agent.shared.spec import ResourceRef
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType
 from remoterun.session import Session

@@ -167,7 +167,7 @@ class TestRoom:
     @pytest.mark.parametrize("size", [6 << 20, 1 << 20], ids=["large files", "small files"])
     def test_more_than_fits(self, small: Session, tmp_path: Path, size: int) -> None:
         folder = write_files(tmp_path / "s", {str(n): os.urandom(size) for n in range((60 << 20) // size)})
-        with pytest.raises(HostError, match=r"63 MB of it are missing on there, and 4\d MB fit there") as caught:
+        with pytest.raises(HostError, match=r"too full: 63 MB are to be sent, and 4\d MB fit there") as caught:
             send(small, folder)
         assert "remoterun df there" in str(caught.value.hint) and "remoterun gc there" in str(caught.value.hint)
         home = Path(small.hello.home)
