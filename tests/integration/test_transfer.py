@@ -193,7 +193,7 @@ class TestRoom:
 
     def test_passed_on(self, session: Session, small: Session, tmp_path: Path) -> None:
         manifest = upload(session, tmp_path / "s", {str(n): os.urandom(5 << 20) for n in range(10)})
-        with pytest.raises(HostError, match="52 MB of it are missing on there"):
+        with pytest.raises(HostError, match="the disk of there is too full: 52 MB are to be sent"):
             relay(session, manifest, small, Progress())
         assert len(missing_blobs(small, [entry.digest for entry in manifest.files])) == 10
 
