@@ -133,8 +133,33 @@ class Mount:
 
 
 @dataclass(frozen=True)
+class Rental:
+    """What is asked of a provider, for a machine type whose host is rented for a run. `types` are tried in their order.
+
+    `disk` in GB, `idle` in seconds, `max_hours` in hours, `max_cost` in US dollars; None: what the provider's defaults
+    say. `instead_of` is the type that was asked for where the provider has no such machine any more ("k80").
+    """
+
+    provider: str
+    types: tuple[str, ...]
+    region: str | None = None
+    spot: bool = False
+    disk: int | None = None
+    idle: float | None = None
+    max_hours: float | None = None
+    max_cost: float | None = None
+    image: str | None = None
+    instead_of: str | None = None
+
+
+@dataclass(frozen=True)
 class MachineType:
-    """What `-t` names, resolved. `host` is None for the machine in front of us, else what ssh would be given."""
+    """What `-t` names, resolved. `host` is None for the machine in front of us, else what ssh would be given.
+
+    One with a `rental` has no host before a provider gave one for a run; that host is another `MachineType`, whose
+    `rented` is the token by which its provider knows it, and whose `ssh_config` is read instead of the user's. One with
+    a `bucket` ("s3://NAME") is a home without a machine.
+    """
 
     name: str
     host: str | None = None
@@ -145,19 +170,32 @@ class MachineType:
     home: str | None = None
     python: str | None = None
     connect_timeout: float = 10.0
+    rental: Rental | None = None
+    rented: str | None = None
+    ssh_config: str | None = None
+    bucket: str | None = None
 
     @property
     def reached_by(self) -> str:
-        """The kind of host that it is, a key of `hosts.HOSTS`."""
+        """The kind of host that it is, a key of `hosts.HOSTS`. Not of one that has yet to be rented."""
+        if self.bucket is not None:
+            return "bucket"
         return "local" if self.host is None else "ssh"
 
     def record(self) -> dict[str, Any]:
         """As JSON, for the registry: a run must be found again when the configuration has changed."""
-        return {name: value for name, value in self.__dict__.items() if value is not None}
+        known = {name: value for name, value in self.__dict__.items() if value is not None}
+        if self.rental is not None:
+            known["rental"] = {name: value for name, value in self.rental.__dict__.items() if value is not None}
+        return known
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> MachineType:
         known = {name: value for name, value in record.items() if name in cls.__dataclass_fields__}
+        rental = known.get("rental")
+        if isinstance(rental, dict):
+            fields = {name: value for name, value in rental.items() if name in Rental.__dataclass_fields__}
+            known["rental"] = Rental(**{**fields, "types": tuple(fields.get("types", ()))})
         return cls(**known)
 
 

@@ -44,7 +44,7 @@ def of_machine(machine: MachineType, config: Config, prompts: Prompts) -> SSHHos
         home=machine.home or ".remoterun",
         python=machine.python or "python3",
         deadlines=Deadlines(connect=machine.connect_timeout, banner=machine.connect_timeout),
-        config_file=config.ssh_config,
+        config_file=Path(machine.ssh_config) if machine.ssh_config else config.ssh_config,
         prompts=prompts,
     )
 

@@ -1,0 +1,174 @@
+"""What a provider is to the rest of the client: it gives hosts and takes them back.
+
+A host that was given is an SSH host like any other; what a provider adds is how it begins and ends, and what it costs.
+Every implementation passes `tests/contract/test_providers.py`. What a provider's own library raises is translated in
+the provider's folder, to the errors named here.
+
+The order in which things happen is the same everywhere: the run has its row, the `Intent` is on disk, then comes the
+first call that costs something. An intent may be acquired any number of times, and stands for one host at the most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from remoterun.errors import HostError, RemoterunError
+from remoterun.model import MachineType
+
+
+class ProviderError(RemoterunError):
+    """The provider refuses, or can't be asked. Final: the same call would be refused again. The hint says what mends
+    it."""
+
+
+class NoCapacity(ProviderError):
+    """None of the offers can be had now. `tried` says what each was refused with. May be tried again later."""
+
+    def __init__(self, message: str, tried: Sequence[str], *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint, evidence="\n".join(tried) or None)
+
+
+class HostNeverCame(HostError):
+    """A host was given and did not become usable in time. It was released."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A type of machine at one place. `memory` and `gpu_memory` (of each GPU) in GiB; `price` in US dollars an hour, of
+    the day `priced` ("2026-07-20", or "now"); None where it is not known."""
+
+    type: str
+    region: str = ""
+    zone: str = ""
+    vcpus: int = 0
+    memory: float = 0.0
+    gpus: int = 0
+    gpu: str = ""
+    gpu_memory: float = 0.0
+    spot: bool = False
+    price: float | None = None
+    priced: str = ""
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A host that is about to be acquired, as it stands on disk before the first call that costs something.
+
+    `token` names the host for ever: it is made from the run and the attempt. `deadline` (seconds since 1970) is when
+    the host ends itself, whatever happens; `idle` (seconds) is how long it stays without a run.
+    """
+
+    token: str
+    run: str
+    number: int
+    attempt: int
+    machine: MachineType
+    created: float
+    deadline: float
+    idle: float
+
+
+@dataclass(frozen=True)
+class Rented:
+    """A host that a provider gave, as the provider tells it: from its own tags, without any record of ours.
+
+    `machine` is how it is reached, None where this client has no key for it. `state` is "pending", "running", "ending"
+    or "gone". `began` and `deadline` in seconds since 1970; `ended` once it is gone, if that is known. `owner` is who
+    rented it, on which machine. `why`: the provider's words for its end.
+    """
+
+    id: str
+    token: str
+    state: str
+    offer: Offer
+    began: float
+    deadline: float
+    machine: MachineType | None = None
+    run: str = ""
+    number: int = 0
+    attempt: int = 1
+    owner: str = ""
+    ended: float | None = None
+    why: str = ""
+    preempted: bool = False
+
+    @property
+    def alive(self) -> bool:
+        return self.state in ("pending", "running")
+
+    def cost(self, now: float) -> float | None:
+        """US dollars so far, as far as the price is known: of the machine, without its disk and its traffic."""
+        if self.offer.price is None:
+            return None
+        return max((self.ended or now) - self.began, 60.0) / 3600 * self.offer.price
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something of ours that a provider still has, and nobody needs. `cost` in US dollars a month, 0 for none."""
+
+    kind: str
+    id: str
+    why: str
+    cost: float = 0.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """A line of `doctor`. `ok` is None for what is not needed; `fix` is what to type, or a text to paste."""
+
+    name: str
+    ok: bool | None
+    detail: str = ""
+    fix: str | None = None
+
+
+class Provider(Protocol):
+    """Any thread may call any method. All of them may be repeated, and none may wait without a deadline."""
+
+    @property
+    def name(self) -> str:
+        """A key of `PROVIDERS`."""
+        ...
+
+    def offers(self, machine: MachineType, live: bool = False) -> list[Offer]:
+        """What may be had for a machine type, in the order in which it would be tried.
+
+        Costs nothing. Without `live` it asks nobody where a table will do. Raises `NotFound` for a type that is not
+        known, `ProviderError`.
+        """
+        ...
+
+    def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> Rented:
+        """The host of an intent, which answers on its SSH port: a new one, or the one that an earlier call got.
+
+        Blocks for minutes. `say` is told in a few words what is waited for ("capacity in us-east-1a", "its boot"). Ends
+        what it began where it fails. Raises `NoCapacity`, `ProviderError`, `HostNeverCame`.
+        """
+        ...
+
+    def find(self, token: str) -> Rented | None:
+        """The host of a token; one that is gone, too, for as long as the provider remembers it. None without one."""
+        ...
+
+    def hosts(self) -> list[Rented]:
+        """All hosts of ours that are not gone, also those that another client rented."""
+        ...
+
+    def release(self, id: str) -> None:
+        """End a host. Returns once the provider has agreed to. One that is gone, or unknown, is fine."""
+        ...
+
+    def leftovers(self) -> list[Leftover]:
+        """What is left of hosts that are gone, or are kept by nobody: for `gc --cloud`."""
+        ...
+
+    def clear(self, leftover: Leftover) -> None:
+        """Remove one. What is gone already is fine; what is in use again raises `ProviderError`."""
+        ...
+
+    def checks(self) -> list[Check]:
+        """For `doctor`. Asks the provider everything that a run will ask, and changes nothing."""
+        ...
