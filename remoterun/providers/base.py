@@ -116,7 +116,7 @@ class Leftover:
 
 
 @dataclass(frozen=True)
-class Check:
+class ProviderCheck:
     """A line of `doctor`. `ok` is None for what is not needed; `fix` is what to type, or a text to paste."""
 
     name: str
@@ -169,6 +169,6 @@ class Provider(Protocol):
         """Remove one. What is gone already is fine; what is in use again raises `ProviderError`."""
         ...
 
-    def checks(self) -> list[Check]:
+    def checks(self) -> list[ProviderCheck]:
         """For `doctor`. Asks the provider everything that a run will ask, and changes nothing."""
         ...

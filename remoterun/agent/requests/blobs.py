@@ -71,10 +71,10 @@ def patch(call: Call, asked: api.PatchBlob) -> api.Nothing:
 def begun(call: Call, asked: api.Beginnings) -> api.Begun:
     """Where there are too many blobs to look at all, every size that was asked about counts as one of a blob here."""
     home = call.home
-    large: List[api.LargeFile] = []
+    large: List[api.LargeEntry] = []
     if asked.name and home.uploads.versions(asked.name):
         files = home.uploads.stored(asked.name).manifest().files
-        large = [api.LargeFile(f.path, f.size, f.digest) for f in files if f.size >= PATCHED][:MOST_LARGE]
+        large = [api.LargeEntry(f.path, f.size, f.digest) for f in files if f.size >= PATCHED][:MOST_LARGE]
     partial = {key: size for key, size in home.blobs.partials().items() if is_digest(key)}
     found = {key: parts.ranges(home, key)[:MOST_RANGES] for key in partial}
     return api.Begun(

@@ -25,7 +25,7 @@ START = 4096
 """Bytes of a manifest that come before the others, with what the client wants to know soon."""
 
 
-class Found(NamedTuple):
+class Located(NamedTuple):
     """The files of a resource: their manifest, the folder that holds them, whether they may still change, and what is
     known of the upload's version or the run."""
 
@@ -35,9 +35,9 @@ class Found(NamedTuple):
     about: Dict[str, Any]
 
 
-def uploads(call: Call, _: api.Nothing) -> api.Uploads:
+def uploads(call: Call, _: api.Nothing) -> api.UploadList:
     listed = call.home.uploads.newest()
-    return api.Uploads([api.NamedUpload(item["name"], from_json(api.UploadVersion, item)) for item in listed])
+    return api.UploadList([api.NamedUpload(item["name"], from_json(api.UploadVersion, item)) for item in listed])
 
 
 def upload(call: Call, asked: api.VersionsOf) -> api.Versions:
@@ -64,7 +64,7 @@ def tree(call: Call, asked: api.OfResource) -> api.Tree:
     return api.Tree(found.live, single, found.folder, found.about)
 
 
-def get(call: Call, asked: api.OfResource) -> api.Files:
+def get(call: Call, asked: api.OfResource) -> api.FileCount:
     path = find(call.home, asked.resource.check()).folder
     folder = path if os.path.isdir(path) and not os.path.islink(path) else os.path.dirname(path)
     count = 0
@@ -75,7 +75,7 @@ def get(call: Call, asked: api.OfResource) -> api.Files:
         for name in names:
             _send_file(call.stream, folder, os.fsdecode(name))
             count += 1
-    return api.Files(count)
+    return api.FileCount(count)
 
 
 HANDLERS: Dict[str, Handler] = {
@@ -88,20 +88,20 @@ HANDLERS: Dict[str, Handler] = {
 }
 
 
-def find(home: Home, resource: ResourceRef) -> Found:
+def find(home: Home, resource: ResourceRef) -> Located:
     """What a resource names. Raises `HomeError("not_found")`."""
     sub = resource.sub
     if resource.kind == "upload":
         stored = home.uploads.stored(resource.name, resource.version, resource.digest)
-        whole = Found(stored.manifest(), stored.folder, False, stored.about)
+        whole = Located(stored.manifest(), stored.folder, False, stored.about)
     else:
         run = home.existing_run(resource.key)
         saved = outputs.saved(run)
         about = {"state": run.state()[0].value}
         if saved is not None:
-            whole = Found(saved.manifest(), saved.folder, False, about)
+            whole = Located(saved.manifest(), saved.folder, False, about)
         else:
-            whole = Found(_work_tree(run), run.work, True, about)
+            whole = Located(_work_tree(run), run.work, True, about)
     try:
         part = whole.manifest.below(sub)
     except KeyError:

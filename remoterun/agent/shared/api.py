@@ -81,7 +81,7 @@ class Beginnings(NamedTuple):
     sizes: List[int] = []
 
 
-class LargeFile(NamedTuple):
+class LargeEntry(NamedTuple):
     path: str
     size: int
     digest: str
@@ -94,7 +94,7 @@ class Begun(NamedTuple):
 
     partial: Dict[str, int]
     parts: Dict[str, List[List[int]]]
-    large: List[LargeFile]
+    large: List[LargeEntry]
     sizes: List[int]
     room: int
 
@@ -171,7 +171,7 @@ class NamedUpload(NamedTuple):
     newest: UploadVersion
 
 
-class Uploads(NamedTuple):
+class UploadList(NamedTuple):
     uploads: List[NamedUpload]
 
 
@@ -216,11 +216,11 @@ class Tree(NamedTuple):
     about: Dict[str, Any] = {}
 
 
-class Files(NamedTuple):
+class FileCount(NamedTuple):
     files: int
 
 
-uploads = Request("uploads", Nothing, Uploads, "uploads", most=64 << 20)
+uploads = Request("uploads", Nothing, UploadList, "uploads", most=64 << 20)
 upload = Request("upload", VersionsOf, Versions, "uploads", most=64 << 20)
 # In: a manifest, with its last frame {"last": 1}, and the end once all its blobs are here. It may come while they still
 # do (store/growing.py). The answer need not wait for the end if all of them are here sooner.
@@ -231,7 +231,7 @@ remove_upload = Request("remove_upload", UploadName, Removed, "uploads")
 tree = Request("tree", OfResource, Tree, "uploads")
 # In: paths below the resource, each ended by a zero byte. Out, per file, in that order: {"s": size, "x": executable}
 # with its first bytes, more bytes, then {"h": SHA-256, "c": whether it changed meanwhile}; {"gone": why} without one.
-get = Request("get", OfResource, Files, "uploads")
+get = Request("get", OfResource, FileCount, "uploads")
 
 
 # -- runs

@@ -66,7 +66,7 @@ class ChunkList(NamedTuple):
     chunks: List[Chunk]
 
 
-class Assembly(NamedTuple):
+class LargeContent(NamedTuple):
     """A large content to be put together: the digest of the whole, and a parcel with one take for each chunk."""
 
     digest: str
@@ -78,7 +78,7 @@ class Bringing(NamedTuple):
     """A line of what `bring` sends: one of the two."""
 
     parcel: List[Parcel] = []
-    assembly: List[Assembly] = []
+    large: List[LargeContent] = []
 
 
 class Grant(NamedTuple):

@@ -36,7 +36,7 @@ from .leases import Lease
 from .reserve import Reserve
 from .run_folder import RunFolder
 from .this_machine import Machine
-from .uploads import Uploads
+from .uploads import UploadFolders
 
 FORMAT = 1
 
@@ -49,7 +49,7 @@ class Home:
         self.agents = self._at("agent")
         self.blobs = Blobs(self.path)
         self.partial = self._at("partial")
-        self.uploads = Uploads(self.path, self.blobs)
+        self.uploads = UploadFolders(self.path, self.blobs)
         self.runs = self._at("runs")
         self.active = self._at("active")
         self.envs = self._at("envs")

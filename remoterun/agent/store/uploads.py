@@ -22,7 +22,7 @@ from .leases import Lease
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 
 
-class Uploads:
+class UploadFolders:
     """The uploads of one home. Safe for several processes at once."""
 
     def __init__(self, home: str, blobs: Blobs) -> None:
