@@ -13,7 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from remoterun.agent.running.ending import finish
+from remoterun.agent.shared.bucket import Grant
 from remoterun.agent.shared.files import append_line, read_json, remove_tree, write_whole
+from remoterun.agent.shared.spec import SpecError
 from remoterun.agent.shared.states import ENDINGS, FINAL, MOVES, IllegalMove, Reason, RunState, check_move
 from remoterun.agent.store.run_folder import RunFolder
 from tests.workshop import spec_of
@@ -41,6 +44,26 @@ class TestMoves:
         assert set(ENDINGS) == set(Reason)
         assert {ending.state for ending in ENDINGS.values()} == FINAL
         assert all(ending.words and not ending.words.endswith(".") for ending in ENDINGS.values())
+
+
+class TestGrant:
+    GRANT = Grant("https://mine.example.org/", {"policy": "eyJ9"}, "runs/abcdefgh/", 2e9)
+
+    def test_it_is_kept_for_us_alone_until_the_run_has_ended(self, run: RunFolder) -> None:
+        assert run.grant() is None
+        run.renew(self.GRANT)
+        run.renew(self.GRANT._replace(expires=3e9))
+        assert run.grant() == self.GRANT._replace(expires=3e9)
+        assert os.stat(run.grant_file).st_mode & 0o777 == 0o600
+        run.move(RunState.RUNNING)
+        finish(run, Reason.KILLED)
+        run.renew(self.GRANT)
+        assert run.grant() is None and not os.path.exists(run.grant_file)
+
+    def test_one_that_can_not_be_is_refused(self, run: RunFolder) -> None:
+        with pytest.raises(SpecError):
+            run.renew(self.GRANT._replace(url="file:///etc/passwd"))
+        assert run.grant() is None
 
 
 class TestEvents:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from remoterun.agent.shared import spec as spec_module
+from remoterun.agent.shared.bucket import Grant
 from remoterun.agent.shared.spec import (
     FORMAT,
     EnvironmentSpec,
@@ -49,6 +50,7 @@ FULL = RunSpec(
     labels=("one", "two"),
     git=GitState("c0ffee", "main", "git@example.org:x", True, DIGEST),
 )
+GRANT = Grant("https://mine.s3.example.org/", {"policy": "eyJ9", "x-amz-signature": "00ff"}, "runs/abcdefgh/", 2e9)
 
 
 @pytest.mark.parametrize("spec", [FULL, spec_of()])
@@ -81,7 +83,9 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("environment.variant", "tpu"), ("environment.apt", ["-o=x"]), ("environment.pip", ["a\0b"]),
         ("engine", ""), ("engine", "a/b"), ("gpus", -1), ("gpus", 1.5), ("slots", 0), ("timeout", 0),
         ("timeout", -5), ("timeout", float("inf")), ("timeout", "1h"), ("description", 7), ("labels", [1]),
-        ("labels", ["a\0b"]), ("git", []), ("git.commit", None), ("git.dirty", 1), ("git.diff", "x"),
+        ("labels", ["a\0b"]), ("bucket", "mine"), ("bucket", "s3://"),
+        ("bucket", "s3://mine/x"), ("until", "soon"), ("attempt", 0), ("attempt", 1.5),
+        ("git", []), ("git.commit", None), ("git.dirty", 1), ("git.diff", "x"),
     ],
 )  # fmt: skip
 def test_a_field_that_cannot_be_right(path: str, value: Any) -> None:
@@ -125,6 +129,28 @@ class TestSubmission:
     def test_what_is_written_is_read_again(self) -> None:
         asked = Submission(FULL, {"TOKEN": "s'ecret"}, b"a manifest")
         assert Submission.decode(asked.encode()) == asked
+
+    def test_a_grant_comes_with_a_bucket_and_only_so(self) -> None:
+        spec = FULL._replace(bucket="s3://mine", until=2e9, attempt=2)
+        for grant in (GRANT, None):
+            asked = Submission(spec, {"TOKEN": "s'ecret"}, b"a manifest", grant)
+            assert Submission.decode(asked.encode()) == asked
+        with pytest.raises(SpecError, match="without a bucket"):
+            Submission(FULL, {}, b"", GRANT).encode()
+
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            GRANT._replace(url="file:///etc/passwd"),
+            GRANT._replace(prefix=""),
+            GRANT._replace(fields={"policy": "a\r\nb"}),
+            GRANT._replace(fields=["hidden"]),  # type: ignore[arg-type]
+        ],
+    )
+    def test_a_grant_that_is_none(self, bad: Grant) -> None:
+        with pytest.raises(SpecError) as caught:
+            Submission.decode(Submission(FULL._replace(bucket="s3://mine"), {}, b"", bad).encode())
+        assert "hidden" not in str(caught.value)
 
     @pytest.mark.parametrize("keep", range(0, 40, 3))
     def test_one_that_is_cut(self, keep: int) -> None:

@@ -42,8 +42,10 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
             raise HomeError("no_capacity", lacking, "remoterun doctor %s shows what it has" % spec.machine)
         with leases.shared(call.home.lock("blobs")):  # what the mounts name stays until the run names it
             mounts = tuple(_resolve(call.home, mount) for mount in spec.mounts)
-            run = call.home.create_run(spec, source, asked.values, mounts)
+            run = call.home.create_run(spec, source, asked.values, mounts, asked.grant)
         capacity.come(spec)
+    elif asked.grant is not None:
+        run.renew(asked.grant)
     _care_for(call.home, run)
     _settle(call, source, run)
     return api.Status(run.status())
@@ -75,6 +77,15 @@ def stop(call: Call, asked: api.EndRun) -> api.Asked:
 
 def kill(call: Call, asked: api.RunKey) -> api.Asked:
     return _ask(call.home, asked.key, lambda run: run.ask_kill())
+
+
+def renew(call: Call, asked: api.Renewal) -> api.Nothing:
+    run = call.home.existing_run(asked.key)
+    if not run.spec().bucket:
+        raise HomeError("bad_request", "the run %s has no bucket" % asked.key)
+    run.renew(asked.grant)
+    _care_for(call.home, run)
+    return api.Nothing()
 
 
 def remove_run(call: Call, asked: api.RunKey) -> api.Removed:
@@ -126,6 +137,7 @@ HANDLERS: Dict[str, Handler] = {
     "run": run,
     "stop": stop,
     "kill": kill,
+    "renew": renew,
     "remove_run": remove_run,
     "follow": follow,
 }

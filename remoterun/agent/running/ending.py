@@ -26,6 +26,7 @@ def finish(run: RunFolder, reason: Reason, **fields: Any) -> None:
     """Record the end. The values of the user's variables go first: they may be secrets."""
     run.forget_values()
     run.move(ENDINGS[reason].state, reason=reason.value, **fields)
+    run.forget_grant()
 
 
 def clean_up(home: Home, run: RunFolder, engine: Optional[Engine] = None) -> bool:
@@ -41,6 +42,7 @@ def clean_up(home: Home, run: RunFolder, engine: Optional[Engine] = None) -> boo
     for path in (os.path.join(run.io, "wrapper.sh"), run.command_file, run.stopping_file):
         remove_tree(path)
     run.forget_values()
+    run.forget_grant()
     queue.release(home, run.key)
     if gone:
         home.unmark_active(run.key)

@@ -262,14 +262,25 @@ class Supervisor:
                 look_after(self.home, run)
 
     def _asked(self) -> bool:
-        return self.run.kill_asked() or self.run.stop_asked() is not None
+        return self._asked_end() is not None
 
     def _check_asked(self) -> None:
-        """Before the command has started, a stop and a kill are one: there is nothing to save."""
+        end = self._asked_end()
+        if end is not None:
+            raise end
+
+    def _asked_end(self) -> Optional[Ended]:
+        """The end that a run shall come to before its command has started; None if it shall go on.
+
+        A stop and a kill are one then: there is nothing to save.
+        """
         if self.run.kill_asked():
-            raise Ended(Reason.KILLED)
+            return Ended(Reason.KILLED)
         if self.run.stop_asked() is not None:
-            raise Ended(Reason.STOPPED)
+            return Ended(Reason.STOPPED)
+        if self.spec.until is not None and self._clock() >= self.spec.until:
+            return Ended(Reason.TIMEOUT, "its time was up before the command had started")
+        return None
 
     # -- the end
 

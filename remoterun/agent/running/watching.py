@@ -16,6 +16,7 @@ from .ending import finish, silent, tell
 from .engines import Engine, Look, Presence
 
 POLL_LEAST, POLL_MOST = 0.02, 0.25
+_NEVER = float("inf")
 LOOK_EVERY = 3.0
 """Seconds between questions to the engine while the exit file isn't there."""
 
@@ -33,7 +34,7 @@ class Watch:
         """Wait for the command's end, or bring it about; then the run is SAVING, or killed."""
         engine = self._engine
         event = self.run.state()[1]
-        deadline = event["t"] + self.spec.timeout if self.spec.timeout is not None else None
+        deadline = min(self.spec.until or _NEVER, event["t"] + (self.spec.timeout or _NEVER))
         pause, next_look = POLL_LEAST, time.monotonic() + LOOK_EVERY
         times = LogTimes(self.run, self._clock)
         reason: Optional[Reason] = None
@@ -56,7 +57,7 @@ class Watch:
                 return self._exited(reason, patience)
             now = self._clock()
             asked = self.run.stop_asked()
-            if reason is None and (asked is not None or (deadline is not None and now >= deadline)):
+            if reason is None and (asked is not None or now >= deadline):
                 reason = Reason.STOPPED if asked is not None else Reason.TIMEOUT
                 grace = asked if asked is not None else 10.0
             if reason is not None and told and terminated_at is None:

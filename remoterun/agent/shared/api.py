@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Generic, List, NamedTuple, Optional, Type, TypeVar
 
+from .bucket import Grant
 from .spec import ResourceRef
 from .states import RunEvent, RunStatus
 from .tree import LARGEST
@@ -282,6 +283,13 @@ class Asked(NamedTuple):
     already: bool = False
 
 
+class Renewal(NamedTuple):
+    """A grant in the place of one that has expired, or will."""
+
+    key: str
+    grant: Grant
+
+
 class Follow(NamedTuple):
     """From byte `offset` of the log and from event number `events` on; `follow`: until the run has ended, else what is
     there now. `tail`: only the last lines; `since`: only what was written at that time or later, in seconds since 1970
@@ -310,6 +318,8 @@ runs = Request("runs", RunKeys, Statuses, "runs", most=64 << 20)
 run = Request("run", RunKey, RunDetails, "runs", most=128 << 20)
 stop = Request("stop", EndRun, Asked, "runs")
 kill = Request("kill", RunKey, Asked, "runs")
+# A run that waits for its bucket goes on at once. Of one that has ended nothing is kept.
+renew = Request("renew", Renewal, Nothing, "runs")
 remove_run = Request("remove_run", RunKey, Removed, "runs")
 # Out: {"event": …, "n": its number, "past": whether a later state had followed}, {"log": offset, "t": time} with bytes
 # of the log, {"build": the last line of the environment's build}. The bytes come whole and once; all of them come

@@ -12,6 +12,7 @@ import re
 import struct
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, Type, TypeVar
 
+from .bucket import Grant
 from .records import BadRecord, from_json, to_json
 from .tree import TreeError, check_path, is_digest, show
 
@@ -28,7 +29,9 @@ KEY = re.compile(r"[0-9a-z]{8,40}\Z")
 """A run's key."""
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 """The name of an environment variable."""
+BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,40}\Z")
+_PRINTABLE = re.compile(r"[ -~]*\Z")
 
 
 T = TypeVar("T")
@@ -132,7 +135,11 @@ class GitState(NamedTuple):
 class RunSpec(NamedTuple):
     """One run as it was asked for. `source` is the digest of the source tree, `workdir` the folder of it in which the
     command starts ("" is its top). `env` holds the variables that remoterun sets; of those that the user set,
-    `asked_env` holds the names only. `timeout` is in seconds, `created` in seconds since 1970."""
+    `asked_env` holds the names only. `timeout` is in seconds, `created` in seconds since 1970.
+
+    `bucket` ("s3://NAME", or "") gets the outputs, the log and the records of the run before it is final. At `until`
+    (seconds since 1970) the command is ended as by `timeout`: its host goes away a while later. `attempt` counts the
+    hosts that the run was given to, from 1 on."""
 
     key: str
     number: int
@@ -152,6 +159,9 @@ class RunSpec(NamedTuple):
     description: Optional[str] = None
     labels: Tuple[str, ...] = ()
     git: Optional[GitState] = None
+    bucket: str = ""
+    until: Optional[float] = None
+    attempt: int = 1
 
     def to_record(self) -> Dict[str, Any]:
         """As JSON, for spec.json, the wire and `info --json`."""
@@ -178,6 +188,8 @@ class RunSpec(NamedTuple):
         _require(self.gpus >= 0, "the GPUs of a run are not below 0")
         _require(self.slots is None or self.slots > 0, "a machine has a slot at least")
         _require(self.timeout is None or self.timeout > 0, "the time limit is not above 0 s")
+        _require(not self.bucket or bool(BUCKET.match(self.bucket)), "%s is not a bucket" % show(self.bucket[:80]))
+        _require(self.attempt > 0, "the attempts of a run count from 1 on")
         for mount in self.mounts:
             _check_place(mount.place)
             mount.resource.check()
@@ -204,24 +216,34 @@ class RunSpec(NamedTuple):
 
 
 class Submission(NamedTuple):
-    """The body of the request `submit`: the spec, the values of the user's variables, and the source's manifest, each
-    but the last with its length before it (u32)."""
+    """The body of the request `submit`: the spec, the values of the user's variables, for a spec with a bucket the
+    grant, and the source's manifest, each but the last with its length before it (u32). Without a grant the run waits
+    for one before it ends."""
 
     spec: RunSpec
     values: Mapping[str, str]
     source: bytes
+    grant: Optional[Grant] = None
 
     def encode(self) -> bytes:
         """Raises `SpecError`."""
-        spec, values = self.spec.encode(), encode_values(self.values)
-        return _LENGTH.pack(len(spec)) + spec + _LENGTH.pack(len(values)) + values + self.source
+        parts = [self.spec.encode(), encode_values(self.values)]
+        _require(self.grant is None or bool(self.spec.bucket), "a grant without a bucket")
+        if self.spec.bucket:
+            parts.append(encode_grant(self.grant))
+        return b"".join(_LENGTH.pack(len(part)) + part for part in parts) + self.source
 
     @classmethod
     def decode(cls, body: bytes) -> "Submission":
         """Raises `SpecError`."""
-        spec, rest = _part(body)
+        part, rest = _part(body)
+        spec = RunSpec.decode(part)
         values, source = _part(rest)
-        return cls(RunSpec.decode(spec), decode_values(values), source)
+        grant = None
+        if spec.bucket:
+            part, source = _part(source)
+            grant = decode_grant(part)
+        return cls(spec, decode_values(values), source, grant)
 
 
 _LENGTH = struct.Struct("!I")
@@ -243,6 +265,28 @@ def encode_values(values: Mapping[str, str]) -> bytes:
 def decode_values(data: bytes) -> Dict[str, str]:
     """Raises `SpecError`."""
     return check_variables(_json(data))
+
+
+def encode_grant(grant: Optional[Grant]) -> bytes:
+    return json.dumps(to_json(grant)).encode()
+
+
+def decode_grant(data: bytes) -> Optional[Grant]:
+    """Raises `SpecError`."""
+    record = _json(data)
+    try:
+        return None if record is None else check_grant(from_json(Grant, record))
+    except BadRecord:
+        raise SpecError("a grant that can't be read")
+
+
+def check_grant(grant: Grant) -> Grant:
+    """Itself. Raises `SpecError`, which names no field's value: all of them are secrets."""
+    _require(grant.url.startswith(("https://", "http://")), "the address of a grant is not one of HTTP")
+    _require(bool(grant.prefix), "a grant without a prefix")
+    texts = [grant.url, grant.prefix, *grant.fields, *grant.fields.values()]
+    _require(all(map(_PRINTABLE.match, texts)), "a grant with a character that can't be")
+    return grant
 
 
 def encode_resolved(mounts: Tuple[ResolvedMount, ...]) -> bytes:

@@ -104,7 +104,8 @@ class OutputsSize(NamedTuple):
 class RunEvent(NamedTuple):
     """A line of a run's events: a state that it reached, or a note. `t` is in seconds since 1970, by its host's clock.
 
-    `code` is the command's exit status; `boot` names the boot of the machine in which the command was started.
+    `code` is the command's exit status; `boot` names the boot of the machine in which the command was started; `kept`:
+    the bucket has all of the run.
     """
 
     t: float = 0.0
@@ -118,11 +119,12 @@ class RunEvent(NamedTuple):
     evidence: Optional[str] = None
     hint: Optional[str] = None
     boot: Optional[str] = None
+    kept: bool = False
 
 
 class RunStatus(NamedTuple):
     """What a home says of a run, from its files alone. Times are in seconds since 1970, by its host's clock; `code` is
-    the command's exit status; `log_size` in bytes."""
+    the command's exit status; `log_size` in bytes; `kept`: the bucket of its spec has all of it."""
 
     key: str
     state: RunState
@@ -138,3 +140,4 @@ class RunStatus(NamedTuple):
     outputs: Optional[OutputsSize] = None
     stopping: bool = False
     log_size: int = 0
+    kept: bool = False

@@ -3,6 +3,7 @@
     runs/KEY/
         spec.json       what was asked, frozen (see shared/spec.py)
         values.json     the values of the user's variables, which may be secrets: only until the command has started
+        grant.json      what may be done in the run's bucket, a secret: only until the run has ended
         mounts.json     what was found for each mount: the tree's digest
         source          manifest of the source tree
         machine         which machine took it, and looks after it (see this_machine.py)
@@ -27,20 +28,24 @@ import os
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
+from ..shared.bucket import Grant
 from ..shared.files import DISK_FULL, append_line, read_json, remove_tree, write_whole
 from ..shared.records import from_json
 from ..shared.spec import (
     ResolvedMount,
     RunSpec,
+    check_grant,
+    decode_grant,
     decode_resolved,
     decode_values,
+    encode_grant,
     resolved_of_format_1,
     values_of_format_1,
 )
 from ..shared.states import FINAL, RunState, RunStatus, check_move
 from .this_machine import Machine
 
-_KEPT = ("reason", "code", "engine", "message", "outputs")
+_KEPT = ("reason", "code", "engine", "message", "outputs", "kept")
 """Fields of events that a status keeps."""
 SUPERVISOR = "REMOTERUN_SUPERVISOR"
 """The variable that names the run of a supervisor; all that descends from it has it, too."""
@@ -54,6 +59,7 @@ class RunFolder:
         self.key = os.path.basename(path)
         self.spec_file = os.path.join(path, "spec.json")
         self.values_file = os.path.join(path, "values.json")
+        self.grant_file = os.path.join(path, "grant.json")
         self.mounts_file = os.path.join(path, "mounts.json")
         self.source_file = os.path.join(path, "source")
         self.machine_file = os.path.join(path, "machine")
@@ -96,6 +102,23 @@ class RunFolder:
         for path in (self.values_file, self.env_file):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
+
+    def grant(self) -> Optional[Grant]:
+        """None while there is none, and once the run has ended. Raises `SpecError`."""
+        try:
+            return decode_grant(_read(self.grant_file))
+        except FileNotFoundError:
+            return None
+
+    def renew(self, grant: Grant) -> None:
+        """Keep a newer grant, unless the run has ended. Raises `SpecError`."""
+        if self.state()[0] not in FINAL:
+            write_whole(self.grant_file, encode_grant(check_grant(grant)))
+        if self.state()[0] in FINAL:
+            self.forget_grant()
+
+    def forget_grant(self) -> None:
+        remove_tree(self.grant_file)
 
     def mounts(self) -> Tuple[ResolvedMount, ...]:
         """What is mounted, in the order of the spec. Raises `SpecError`."""
