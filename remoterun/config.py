@@ -11,8 +11,8 @@ from typing import Any
 
 from remoterun.agent.shared.engine_names import AUTO, CAPABILITIES
 from remoterun.agent.shared.files import write_whole
-from remoterun.errors import AlreadyExists, ConfigError, NotFound
-from remoterun.model import MachineType
+from remoterun.errors import AlreadyExists, ConfigError, NotFound, UsageError
+from remoterun.model import MachineType, Rental, parse_duration
 
 HOME_VARIABLE = "REMOTERUN_HOME"
 SSH_CONFIG_VARIABLE = "REMOTERUN_SSH_CONFIG"
@@ -27,7 +27,37 @@ _MACHINE_KEYS: dict[str, tuple[type, ...]] = {
     "python": (str,),
     "connect_timeout": (int, float),
 }
+_RENTAL_KEYS: dict[str, tuple[type, ...]] = {
+    "aws": (str, list),
+    "region": (str,),
+    "spot": (bool,),
+    "disk": (int,),
+    "idle": (str,),
+    "max_hours": (int, float),
+    "max_cost": (int, float),
+    "image": (str,),
+}
+"""Of a machine whose host is rented for each run. `aws` makes it one; it has no `host`."""
+_RENTED_TOO = ("gpus", "base_image", "engine")
+"""Of `_MACHINE_KEYS`, those that a rented machine may have."""
 ENGINES = (AUTO, *CAPABILITIES)
+INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
+"""The name of a type of machine at AWS."""
+
+
+@dataclass(frozen=True)
+class AWS:
+    """The table `[aws]`. None: what AWS's own variables and files say.
+
+    `bucket`: where uploads and what runs leave are kept; `endpoint`: of another store that speaks S3; `address`: from
+    which hosts are reached over SSH, such as "203.0.113.7/32", where it is not the one that this machine is seen with.
+    """
+
+    bucket: str | None = None
+    region: str | None = None
+    endpoint: str | None = None
+    profile: str | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +70,7 @@ class Config:
     ssh_config: Path | None = None
     keep_logs: int = 256_000_000
     """Bytes that the logs may take which are kept here."""
+    aws: AWS = AWS()
 
     @property
     def file(self) -> Path:
@@ -75,9 +106,9 @@ def parse(text: str, base: Config) -> Config:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"`{base.file}` is not TOML: {error}", hint="mend it, or move it away")
-    unknown = sorted(set(data) - {"default", "machines", "logs"})
+    unknown = sorted(set(data) - {"default", "machines", "logs", "aws"})
     if unknown:
-        known = "known are `default`, `[machines.NAME]` and `[logs]`"
+        known = "known are `default`, `[machines.NAME]`, `[aws]` and `[logs]`"
         raise ConfigError(f"{base.file}: unknown key `{unknown[0]}`", hint=known)
     default = data.get("default", base.default)
     tables = data.get("machines", {})
@@ -87,7 +118,20 @@ def parse(text: str, base: Config) -> Config:
             hint='default = "box", and [machines.box] with host = "user@host"',
         )
     machines = {name: _machine(base.file, name, table) for name, table in tables.items()}
-    return replace(base, default=default, machines=machines, keep_logs=_keep_logs(base, data.get("logs", {})))
+    logs, aws = _keep_logs(base, data.get("logs", {})), _aws(base, data.get("aws", {}))
+    return replace(base, default=default, machines=machines, keep_logs=logs, aws=aws)
+
+
+def _aws(base: Config, table: Any) -> AWS:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{base.file}: aws is a table", hint='[aws] with bucket = "NAME"')
+    for key, value in table.items():
+        if key not in AWS.__dataclass_fields__:
+            known = ", ".join(sorted(AWS.__dataclass_fields__))
+            raise ConfigError(f"{base.file}: aws: unknown key `{key}`", hint=f"known are {known}")
+        if not isinstance(value, str) or not value:
+            raise ConfigError(f"{base.file}: aws.{key}: {value!r} is not text in quotes", hint="mend it there")
+    return AWS(**table)
 
 
 def _keep_logs(base: Config, table: Any) -> int:
@@ -110,17 +154,45 @@ def _machine(file: Path, name: str, table: Any) -> MachineType:
     where = f"{file}: machines.{name}"
     if not isinstance(table, dict):
         raise ConfigError(f"{where} is a table", hint=f"[machines.{name}]")
+    known = _MACHINE_KEYS
+    if "aws" in table:
+        known = {**{key: _MACHINE_KEYS[key] for key in _RENTED_TOO}, **_RENTAL_KEYS}
     for key, value in table.items():
-        if key not in _MACHINE_KEYS:
-            raise ConfigError(f"{where}: unknown key `{key}`", hint="known are " + ", ".join(sorted(_MACHINE_KEYS)))
-        if not isinstance(value, _MACHINE_KEYS[key]) or isinstance(value, bool):
-            kind = "text in quotes" if _MACHINE_KEYS[key] == (str,) else "a number"
-            raise ConfigError(f"{where}.{key}: {value!r} is not {kind}", hint="mend it there")
+        if key not in known:
+            if key in _MACHINE_KEYS or key in _RENTAL_KEYS:
+                goes = "does not go with `aws`" if "aws" in table else "needs `aws`"
+                raise ConfigError(f"{where}: `{key}` {goes}", hint="known are " + ", ".join(sorted(known)))
+            raise ConfigError(f"{where}: unknown key `{key}`", hint="known are " + ", ".join(sorted(known)))
+        if not isinstance(value, known[key]) or isinstance(value, bool) != (known[key] == (bool,)):
+            kind = {(str,): "text in quotes", (bool,): "true or false", (str, list): "a type, or a list of them"}
+            raise ConfigError(
+                f"{where}.{key}: {value!r} is not {kind.get(known[key], 'a number')}", hint="mend it there"
+            )
     if table.get("engine", "auto") not in ENGINES:
         raise ConfigError(f"{where}.engine: unknown engine `{table['engine']}`", hint="known are " + ", ".join(ENGINES))
     if table.get("gpus", 0) < 0 or table.get("slots", 1) < 1 or table.get("connect_timeout", 1) <= 0:
         raise ConfigError(f"{where}: a number is too small", hint="gpus 0, slots 1, connect_timeout 1 at the least")
-    return MachineType(name, **table)
+    if "aws" not in table:
+        return MachineType(name, **table)
+    own = {key: value for key, value in table.items() if key in _RENTED_TOO}
+    return MachineType(name, rental=_rental(where, table), **own)
+
+
+def _rental(where: str, table: dict[str, Any]) -> Rental:
+    listed = table["aws"].split(",") if isinstance(table["aws"], str) else table["aws"]
+    types = tuple(word.strip() if isinstance(word, str) else word for word in listed)
+    for word in types or ("",):
+        if not isinstance(word, str) or not INSTANCE_TYPE.fullmatch(word):
+            raise ConfigError(f"{where}.aws: {word!r} is not the name of a type", hint='aws = "g4dn.xlarge,g5.xlarge"')
+    for key, least in (("disk", 8), ("max_hours", 0.1), ("max_cost", 0.01)):
+        if not least <= table.get(key, least) < 1e6:
+            raise ConfigError(f"{where}.{key}: {table[key]} is not possible", hint=f"{key} {least} at the least")
+    try:
+        idle = parse_duration(table["idle"]) if "idle" in table else None
+    except UsageError as error:
+        raise ConfigError(f"{where}.idle: {error.message}", hint=error.hint)
+    rest = {key: value for key, value in table.items() if key in _RENTAL_KEYS and key not in ("aws", "idle")}
+    return Rental("aws", types, idle=idle, **rest)
 
 
 def add_machine(config: Config, name: str, settings: dict[str, Any], *, overwrite: bool, make_default: bool) -> None:
@@ -156,6 +228,18 @@ def set_default(config: Config, name: str) -> None:
     document = _document(config)
     _set_default(document, name)
     _write(config, document)
+
+
+def set_aws(config: Config, **settings: str) -> Config:
+    """Write settings of `[aws]` into config.toml; the configuration with them. Raises `ConfigError`."""
+    document = _document(config)
+    import tomlkit
+
+    table = document.setdefault("aws", tomlkit.table())
+    for key, value in settings.items():
+        table[key] = value
+    _write(config, document)
+    return replace(config, aws=replace(config.aws, **settings))
 
 
 def _set_default(document: Any, name: str) -> None:

@@ -86,10 +86,10 @@ def test_every_exit_status() -> None:
 
 
 def test_every_setting() -> None:
-    from remoterun.config import _MACHINE_KEYS
+    from remoterun.config import _MACHINE_KEYS, _RENTAL_KEYS, AWS
 
     settings = REFERENCE.partition("```toml")[2].partition("```")[0]
-    for key in (*_MACHINE_KEYS, "default", "keep"):
+    for key in (*_MACHINE_KEYS, *_RENTAL_KEYS, *AWS.__dataclass_fields__, "default", "keep"):
         assert re.search(rf"^{key} = ", settings, re.MULTILINE), key
 
 

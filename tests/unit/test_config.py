@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from remoterun import machines
-from remoterun.config import Config, add_machine, load, parse, remove_machine, set_default
+from remoterun.config import AWS, Config, add_machine, load, parse, remove_machine, set_aws, set_default
 from remoterun.errors import AlreadyExists, ConfigError, NotFound
-from remoterun.model import MachineType
+from remoterun.model import MachineType, Rental
 
 TEXT = """# my machines
 default = "k80"
@@ -62,11 +62,61 @@ def test_without_a_file(tmp_path: Path) -> None:
         ("[machines.a]\nconnect_timeout = 0", "small"),
         ("[machines.a]\nengine = 'rocket'", "rocket"),
         ("[machines.a]\nhost = 1", "host"),
+        ("[machines.a]\naws = 'g4dn.xlarge'\nhost = 'x'", "`host` does not go"),
+        ("[machines.a]\nspot = true", "`spot` needs `aws`"),
+        ("[machines.a]\naws = 'g4dn.xlarge'\nspott = true", "unknown key `spott`"),
+        ("[machines.a]\naws = 'g4dn.xlarge'\nspot = 1", "true or false"),
+        ("[machines.a]\naws = ''", "not the name of a type"),
+        ("[machines.a]\naws = []", "not the name of a type"),
+        ("[machines.a]\naws = ['g4dn.xlarge', 1]", "not the name of a type"),
+        ("[machines.a]\naws = 'g4dn.xlarge'\nidle = 'soon'", "machines.a.idle: `soon` is not a duration"),
+        ("[machines.a]\naws = 'g4dn.xlarge'\ndisk = 1", "disk: 1 is not possible"),
+        ("[machines.a]\naws = 'g4dn.xlarge'\nmax_cost = -1.5", "max_cost: -1.5 is not possible"),
+        ("aws = 1", "aws is a table"),
+        ("[aws]\nbuckets = 'x'", "aws: unknown key `buckets`"),
+        ("[aws]\nbucket = 1", "aws.bucket: 1 is not text"),
     ],
 )
 def test_what_is_refused_by_name(tmp_path: Path, text: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         parse(text, Config(tmp_path))
+
+
+def test_a_machine_that_is_rented(tmp_path: Path) -> None:
+    text = """
+[aws]
+bucket = "remoterun-me"
+region = "eu-central-1"
+
+[machines.gpu]
+aws = "g4dn.xlarge, g5.xlarge"
+gpus = 1
+region = "eu-west-1"
+spot = true
+disk = 200
+idle = "10m"
+max_hours = 2
+max_cost = 1.5
+image = "ami-1"
+
+[machines.cheap]
+aws = ["m7i.large"]
+"""
+    config = parse(text, Config(tmp_path))
+    assert config.aws == AWS(bucket="remoterun-me", region="eu-central-1")
+    rental = Rental("aws", ("g4dn.xlarge", "g5.xlarge"), "eu-west-1", True, 200, 600.0, 2, 1.5, "ami-1")
+    assert config.machines["gpu"] == MachineType("gpu", gpus=1, rental=rental)
+    assert config.machines["cheap"] == MachineType("cheap", rental=Rental("aws", ("m7i.large",)))
+    assert MachineType.of(config.machines["gpu"].record()) == config.machines["gpu"]
+
+
+def test_settings_of_aws_are_written_beside_what_is_there(config: Config) -> None:
+    changed = set_aws(config, bucket="remoterun-me", region="eu-central-1")
+    assert changed.aws == AWS(bucket="remoterun-me", region="eu-central-1")
+    set_aws(changed, bucket="another")
+    again = load({"REMOTERUN_HOME": str(config.home)})
+    assert again.aws == AWS(bucket="another", region="eu-central-1")
+    assert again.machines == config.machines and "# in the cellar" in config.file.read_text()
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
