@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from remoterun.config import Config
 from remoterun.errors import NotFound
-from remoterun.model import MachineType, did_you_mean
+from remoterun.model import MachineType, Rental, did_you_mean
 
 LOCAL = MachineType("local")
 CPU = MachineType("cpu")
-
-ACCELERATORS = ("k80", "p100", "t4", "v100", "a10g", "a100", "l4", "l40s", "h100")
-"""Words that people know as machine types; each means a machine of that name once one is set up."""
+BUCKET = "aws"
+"""The word for the bucket of `[aws]`, where a machine is asked for that keeps files."""
+CATALOGUES = {"aws": "remoterun.providers.aws.catalogue"}
+"""Provider → the module with its tables `NAMES`, the types that the name of a machine type stands for, and `GONE`, the
+name of what is nearest where there is no such machine any more."""
+HOW_TO_SET_UP_AWS = "with an AWS account: export AWS_PROFILE=NAME, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
+"""Variables of which each means that AWS's own library will look for credentials."""
+CREDENTIAL_FILES = {
+    "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
+    "AWS_CONFIG_FILE": "~/.aws/config",
+}
 
 
 def resolve(name: str | None, config: Config) -> MachineType:
     """The machine type that `name` (None: the default) stands for. Raises `NotFound` with what to type.
 
-    In this order: a machine of config.toml; `local`; `cpu`; `user@host[:port]` or `ssh://…`; an alias of the user's
-    ssh configuration. Case doesn't matter for the first three.
+    In this order: a machine of config.toml; `local`; `cpu`; `user@host[:port]` or `ssh://…`; an alias of the user's ssh
+    configuration; where AWS is set up, `aws` and the names of the catalogue. Case matters in an alias only.
     """
     word = config.default if name is None else name
     if not word.strip():
@@ -31,24 +53,60 @@ def resolve(name: str | None, config: Config) -> MachineType:
         return CPU
     if "@" in word or word.startswith("ssh://"):
         return MachineType(word, host=word)
-    if word.lower() in ACCELERATORS:
-        raise NotFound(
-            f"no machine is set up as `{word}`",
-            hint=f"remoterun machines add {word.lower()} user@host --gpus 1",
-        )
     aliases = ssh_aliases(config)
     if word in aliases:
         return MachineType(word, host=word)
+    rented = {BUCKET: bucket_of(config), **rented_types()}
+    if word.lower() in rented:
+        if aws_is_set_up(config):
+            return rented[word.lower()]
+        own = f"remoterun machines add {word.lower()} user@host --gpus 1\n" if word.lower() != BUCKET else ""
+        raise NotFound(f"no machine is set up as `{word}`", hint=own + HOW_TO_SET_UP_AWS)
     if name is None:
         raise NotFound(
             f"the default machine `{word}` of {config.file} is not there", hint="remoterun machines default local"
         )
-    close = did_you_mean(word, [*config.machines, "local", "cpu", *aliases])
+    close = did_you_mean(word, [*config.machines, "local", "cpu", *rented, *aliases])
     meant = f"did you mean `{close}`? " if close else ""
     raise NotFound(
         f"there is no machine type `{word}`",
         hint=meant + f"remoterun machines lists them; remoterun machines add {word} user@host makes one",
     )
+
+
+def bucket_of(config: Config) -> MachineType:
+    """The bucket of `[aws]` as a machine that keeps files. Without a name yet its `bucket` is "s3://"."""
+    return MachineType(BUCKET, bucket=f"s3://{config.aws.bucket or ''}")
+
+
+def aws_is_set_up(config: Config, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether AWS's library would find something that looks like credentials. Looks at names only, so it is quick; an
+    instance's own role is used only where `[aws]` says something."""
+    variables = os.environ if environ is None else environ
+    if any(variables.get(name) for name in CREDENTIALS) or config.aws != type(config.aws)():
+        return True
+    files = (variables.get(name) or default for name, default in CREDENTIAL_FILES.items())
+    return any(Path(file).expanduser().is_file() for file in files)
+
+
+def rented_types() -> dict[str, MachineType]:
+    """The machine types that providers have, by name, also those that stand for what is gone."""
+    found = {}
+    for provider, name in CATALOGUES.items():
+        catalogue: Any = importlib.import_module(name)
+        for word, types in catalogue.NAMES.items():
+            found[word] = MachineType(word, rental=Rental(provider, tuple(types)))
+        for word, (nearest, _) in catalogue.GONE.items():
+            found[word] = MachineType(word, rental=Rental(provider, tuple(catalogue.NAMES[nearest]), instead_of=word))
+    return found
+
+
+def why_instead(rental: Rental) -> str | None:
+    """Why another type stands in for the one that was asked for; None where none does."""
+    if rental.instead_of is None:
+        return None
+    words: str = importlib.import_module(CATALOGUES[rental.provider]).GONE[rental.instead_of][1]
+    return words
 
 
 def listing(config: Config) -> list[MachineType]:

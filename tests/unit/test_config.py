@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -179,13 +180,50 @@ class TestMachines:
         assert machines.resolve(word, settings).host == found
 
     @pytest.mark.parametrize(
-        ("word", "hint"), [("t4", "machines add t4"), ("k81", "k80"), ("lokal", "local"), ("", "")]
+        ("word", "hint"),
+        [
+            ("t4", "machines add t4"),
+            ("l4", "AWS_PROFILE"),
+            ("aws", "AWS_"),
+            ("k81", "k80"),
+            ("lokal", "local"),
+            ("", ""),
+        ],
     )
-    def test_unknown_words(self, config: Config, tmp_path: Path, word: str, hint: str) -> None:
+    def test_unknown_words(
+        self, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, hint: str
+    ) -> None:
+        for name in machines.CREDENTIALS:
+            monkeypatch.delenv(name, raising=False)
+        for name in machines.CREDENTIAL_FILES:
+            monkeypatch.setenv(name, str(tmp_path / "absent"))
         settings = Config(config.home, config.default, config.machines, tmp_path / "absent")
         with pytest.raises(NotFound) as caught:
             machines.resolve(word, settings)
         assert hint in (caught.value.hint or "")
+
+    def test_where_aws_is_set_up(self, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "ssh").write_text("Host l4\n  HostName 10.0.0.1\n")
+        settings = replace(config, ssh_config=tmp_path / "ssh")
+        monkeypatch.setenv("AWS_PROFILE", "work")
+        assert machines.resolve("K80", settings).host == "me@box:2222"  # one's own wins
+        assert machines.resolve("l4", settings).host == "l4"
+        assert machines.resolve("cpu", settings) == machines.CPU
+        assert machines.resolve("T4", settings).rental == Rental("aws", ("g4dn.xlarge",))
+        v100 = machines.resolve("v100", settings).rental
+        assert v100 == Rental("aws", ("g5.xlarge",), instead_of="v100")
+        assert "V100s are gone from AWS" in (machines.why_instead(v100) or "")
+        assert machines.resolve("aws", settings) == MachineType("aws", bucket="s3://")
+        named = replace(settings, aws=AWS(bucket="remoterun-me"))
+        assert machines.resolve("aws", named) == MachineType("aws", bucket="s3://remoterun-me")
+
+    def test_what_counts_as_credentials(self, config: Config, tmp_path: Path) -> None:
+        nowhere = {"AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "no"), "AWS_CONFIG_FILE": str(tmp_path / "no")}
+        assert not machines.aws_is_set_up(config, nowhere)
+        assert machines.aws_is_set_up(config, {**nowhere, "AWS_ACCESS_KEY_ID": "x"})
+        assert machines.aws_is_set_up(replace(config, aws=AWS(profile="work")), nowhere)
+        (tmp_path / "credentials").write_text("[default]\n")
+        assert machines.aws_is_set_up(config, {**nowhere, "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials")})
 
     def test_listing(self, config: Config) -> None:
         assert [machine.name for machine in machines.listing(config)] == ["k80", "local", "cpu"]
