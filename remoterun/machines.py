@@ -17,8 +17,8 @@ CPU = MachineType("cpu")
 BUCKET = "aws"
 """The word for the bucket of `[aws]`, where a machine is asked for that keeps files."""
 CATALOGUES = {"aws": "remoterun.providers.aws.catalogue"}
-"""Provider → the module with its tables `NAMES`, the types that the name of a machine type stands for, and `GONE`, the
-name of what is nearest where there is no such machine any more."""
+"""Provider → the module with its tables `NAMES`, of built-in machine types, and `GONE`, of those that others stand in for,
+and the function `rental` of a name in either."""
 HOW_TO_SET_UP_AWS = "with an AWS account: export AWS_PROFILE=NAME, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 CREDENTIALS = (
     "AWS_ACCESS_KEY_ID",
@@ -92,21 +92,11 @@ def aws_is_set_up(config: Config, environ: Mapping[str, str] | None = None) -> b
 def rented_types() -> dict[str, MachineType]:
     """The machine types that providers have, by name, also those that stand for what is gone."""
     found = {}
-    for provider, name in CATALOGUES.items():
+    for name in CATALOGUES.values():
         catalogue: Any = importlib.import_module(name)
-        for word, types in catalogue.NAMES.items():
-            found[word] = MachineType(word, rental=Rental(provider, tuple(types)))
-        for word, (nearest, _) in catalogue.GONE.items():
-            found[word] = MachineType(word, rental=Rental(provider, tuple(catalogue.NAMES[nearest]), instead_of=word))
+        for word in (*catalogue.NAMES, *catalogue.GONE):
+            found[word] = MachineType(word, rental=catalogue.rental(word))
     return found
-
-
-def why_instead(rental: Rental) -> str | None:
-    """Why another type stands in for the one that was asked for; None where none does."""
-    if rental.instead_of is None:
-        return None
-    words: str = importlib.import_module(CATALOGUES[rental.provider]).GONE[rental.instead_of][1]
-    return words
 
 
 def listing(config: Config) -> list[MachineType]:
