@@ -36,6 +36,19 @@ NAMES: dict[str, str] = {
 """A machine type → the type of EC2 that it is."""
 
 _GONE = "{}s are gone from AWS"
+_NEVER = "AWS has no {}s"
+GONE: dict[str, tuple[str, str]] = {
+    "k80": ("g4dn.xlarge", _GONE),
+    "k80x4": ("g4dn.12xlarge", _GONE),
+    "k80x8": ("g4dn.metal", _GONE),
+    "p100": ("g4dn.xlarge", _NEVER),
+    "p100x4": ("g4dn.12xlarge", _NEVER),
+    "v100": ("g5.xlarge", _GONE),
+    "v100x4": ("g5.12xlarge", _GONE),
+    "v100x8": ("g5.48xlarge", _GONE),
+    "a100": ("g6e.xlarge", "AWS has {}s by eights only"),
+}
+"""A machine type that can't be had → the nearest type that can, and why, with a place for the GPU's name."""
 
 
 def rental(word: str) -> Rental | None:
