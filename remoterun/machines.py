@@ -10,15 +10,15 @@ from typing import Any
 
 from remoterun.config import Config
 from remoterun.errors import NotFound
-from remoterun.model import MachineType, Rental, did_you_mean
+from remoterun.model import MachineType, did_you_mean
 
 LOCAL = MachineType("local")
 CPU = MachineType("cpu")
 BUCKET = "aws"
 """The word for the bucket of `[aws]`, where a machine is asked for that keeps files."""
 CATALOGUES = {"aws": "remoterun.providers.aws.catalogue"}
-"""Provider → the module with its tables `NAMES`, of built-in machine types, and `GONE`, of those that others stand in for,
-and the function `rental` of a name in either."""
+"""Provider → the module with its tables `NAMES`, of built-in machine types, and `GONE`, of those for which others stand
+in, and the function `rental` of a name in either."""
 HOW_TO_SET_UP_AWS = "with an AWS account: export AWS_PROFILE=NAME, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 CREDENTIALS = (
     "AWS_ACCESS_KEY_ID",
