@@ -68,11 +68,26 @@ def lstm_of_keras(inputs: Tensor, kernel: Tensor, bias: Tensor, state: LayerStat
     width = inputs.shape[2]
     layer = keras_layer(kernel.shape[1] // 4, width)
     c, h = state
+    if not hasattr(layer, "stateless_call"):
+        return _lstm_of_keras_2(inputs, kernel[:width], kernel[width:], bias, c, h)
     (outputs, h, c), _ = layer.stateless_call(
         [kernel[:width], kernel[width:], bias], layer.non_trainable_variables,
         tf.transpose(inputs, [1, 0, 2]), initial_state=[h, c],
     )  # fmt: skip
     return tf.transpose(outputs, [1, 0, 2]), (c, h)
+
+
+def _lstm_of_keras_2(
+    inputs: Tensor, kernel: Tensor, recurrent: Tensor, bias: Tensor, c: Tensor, h: Tensor
+) -> tuple[Tensor, LayerState]:
+    """What the layer of Keras 2 (TensorFlow 2.14, the last one for old GPUs) calls: it has no `stateless_call`."""
+    from keras.src.layers.rnn.lstm import lstm_with_backend_selection
+
+    _, outputs, h, c, _ = lstm_with_backend_selection(
+        inputs, h, c, kernel, recurrent, bias, mask=None, time_major=True, go_backwards=False, sequence_lengths=None,
+        zero_output_for_mask=False, return_sequences=True,
+    )  # fmt: skip
+    return outputs, (c, h)
 
 
 @cache
