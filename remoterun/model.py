@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from remoterun.agent.shared.api import UploadVersion
+from remoterun.agent.shared.spec import BASE_IMAGE
 from remoterun.agent.shared.states import ENDINGS, FINAL, Reason, RunEvent, RunState, RunStatus
 from remoterun.agent.shared.tree import TreeError, check_path, is_digest, show
 from remoterun.errors import UsageError
@@ -166,7 +167,7 @@ class MachineType:
     engine: str = "auto"
     gpus: int = 0
     slots: int | None = None
-    base_image: str = "python:3.12-slim"
+    base_image: str = BASE_IMAGE
     home: str | None = None
     python: str | None = None
     connect_timeout: float = 10.0

@@ -24,6 +24,7 @@ import pytest
 
 from remoterun import environments
 from remoterun.agent.running.engines.environment import Environment
+from remoterun.agent.running.variants import VARIANTS
 from remoterun.agent.serve import Server
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import DATA, encode
@@ -50,6 +51,7 @@ NO_PACKAGES: Files = {
     "docker/Dockerfile": b"ARG BASE\nFROM ${BASE}\n",
     "docker/requirements-cpu.txt": b"\n",
     "docker/requirements-gpu.txt": b"\n",
+    "docker/requirements-gpu-cuda11.txt": b"\n",
     "trainer/__init__.py": b"",
 }
 
@@ -303,7 +305,7 @@ def lend(seed: Path, home: Home) -> None:
     (venv,) = (seed / "envs").glob("venv-*")
     names = {venv.name}
     real = environments.context()[0]
-    for variant in ("cpu", "gpu"):
+    for variant in VARIANTS:
         entry = real.find(f"docker/requirements-{variant}.txt")
         assert entry is not None
         environment = Environment(None, "", variant, "")

@@ -31,10 +31,10 @@ def shown() -> list[str]:
 
 @pytest.fixture(scope="module")
 def gpu_box(lab: Lab, prepared_host: LabHost, image_key: str) -> LabHost:
-    """`gpu.example.org`: a box with a GPU, whose image has been built. No GPU is here: the image is the one for CPUs,
-    under the name of the one for GPUs, and NVIDIA's hook is a stand-in."""
+    """`gpu.example.org`: a box with a K80, whose image has been built. No GPU is here: the image is the one for CPUs,
+    under the name of the one for old GPUs, and NVIDIA's hook is a stand-in."""
     host = lab.host("gpu.example.org", gpus=[Gpu()], image=image_key).up()
-    host.exec(["docker", "tag", bundled_image(BASE_IMAGE, "cpu"), bundled_image("python:3.12-slim", "gpu")])
+    host.exec(["docker", "tag", bundled_image(BASE_IMAGE, "cpu"), bundled_image("python:3.11-slim", "gpu-cuda11")])
     return host
 
 

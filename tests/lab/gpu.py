@@ -9,6 +9,8 @@ from pathlib import Path
 TABLES = "/usr/local/share/lab-gpus"
 
 DRIVER = "550.54.15"
+OLD_DRIVER = "470.256.02"
+"""The last driver for the K80; its nvidia-smi does not know the field `compute_cap`."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,18 @@ class GpuProcess:
     name: str = "python3"
 
 
-def install(local: Path, gpus: Sequence[Gpu]) -> None:
-    """Put the program and its tables under a host's /usr/local.
+def install(local: Path, gpus: Sequence[Gpu], tables: str = TABLES) -> None:
+    """Put the program and its tables under a host's /usr/local; `tables` is where that host finds them.
 
     Docker's `--gpus` asks only that `nvidia-container-runtime-hook` be on dockerd's PATH when it starts, so that is
     there too: the container gets NVIDIA_VISIBLE_DEVICES, and no device.
     """
-    for name, text in (("nvidia-smi", NVIDIA_SMI), ("nvidia-container-runtime-hook", "#!/bin/sh\nexit 0\n")):
+    for name, text in (
+        ("nvidia-smi", NVIDIA_SMI.replace(TABLES, tables)),
+        ("nvidia-container-runtime-hook", "#!/bin/sh\nexit 0\n"),
+    ):
         program = local / "bin" / name
+        program.parent.mkdir(exist_ok=True)
         program.write_text(text)
         program.chmod(0o755)
     write_gpus(local, gpus)
@@ -51,11 +57,13 @@ def install(local: Path, gpus: Sequence[Gpu]) -> None:
 
 
 def write_gpus(local: Path, gpus: Sequence[Gpu]) -> None:
-    """Replace the table of cards."""
-    names = "index,name,uuid,driver_version,memory.total,memory.used,memory.free,utilization.gpu,compute_cap"
-    rows = [names] + [
-        f"{index},{gpu.name},{Gpu.uuid(index)},{DRIVER},{gpu.memory_mib},{gpu.used_mib},"
-        f"{gpu.memory_mib - gpu.used_mib},{gpu.utilization},{gpu.compute_cap}"
+    """Replace the table of cards. A card of compute capability 3.x has the old driver, and so have those beside it."""
+    old = any(gpu.compute_cap.startswith("3.") for gpu in gpus)
+    driver = OLD_DRIVER if old else DRIVER
+    names = "index,name,uuid,driver_version,memory.total,memory.used,memory.free,utilization.gpu"
+    rows = [names if old else names + ",compute_cap"] + [
+        f"{index},{gpu.name},{Gpu.uuid(index)},{driver},{gpu.memory_mib},{gpu.used_mib},"
+        f"{gpu.memory_mib - gpu.used_mib},{gpu.utilization}" + ("" if old else f",{gpu.compute_cap}")
         for index, gpu in enumerate(gpus)
     ]
     _write(local, "gpu", rows)
@@ -96,7 +104,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 if [ -z "$query" ]; then
-    echo "NVIDIA-SMI {DRIVER}    Driver Version: {DRIVER}    CUDA Version: 12.4"
+    echo "NVIDIA-SMI $(awk -F, 'NR == 2 {{ print $4 }}' {TABLES}/gpu.csv)"
     exit 0
 fi
 exec awk -F, -v query="$query" -v header=$header -v units=$units -v only="$only" '

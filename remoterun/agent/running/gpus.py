@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import shutil
 import subprocess
-from typing import Dict, List, NamedTuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 TIMEOUT = 15.0
+
+Capability = Tuple[int, int]
+"""NVIDIA's number for what a GPU can do, its compute capability: 3.7 is (3, 7)."""
+
+_BY_NAME = (
+    (re.compile(r"\bTesla K80"), (3, 7)),
+    (re.compile(r"\bTesla K[24]0|\bQuadro K(5200|6000)|\bGTX (780|TITAN(?! X))"), (3, 5)),
+    (re.compile(r"\bTesla M\d|\bQuadro M\d|\bGTX (9\d\d|TITAN X)"), (5, 2)),
+    (re.compile(r"\bGTX 75\d"), (5, 0)),
+)
+"""The compute capability of GPUs of before 2016, for the drivers that can only name them."""
 
 
 class GpuError(Exception):
@@ -23,6 +37,15 @@ class Gpu(NamedTuple):
     memory_used: int
 
 
+class Generation(NamedTuple):
+    """What decides on the software for a GPU; `capability` is None where it could not be found out."""
+
+    uuid: str
+    name: str
+    capability: Optional[Capability]
+    driver: str
+
+
 class GpuProcess(NamedTuple):
     gpu: str  # uuid
     pid: int
@@ -37,6 +60,27 @@ def list_gpus() -> List[Gpu]:
         if len(row) == 5:
             found.append(Gpu(_number(row[0]), row[1], row[2], _number(row[3]), _number(row[4])))
     return found
+
+
+def generations() -> List[Generation]:
+    """Every GPU. Raises `GpuError`."""
+    fields = "--query-gpu=uuid,name,driver_version"
+    try:
+        rows = _query(fields + ",compute_cap")
+    except GpuError:  # a driver of the 470 series, which is the last for the K80, does not know that field
+        rows = [row + [""] for row in _query(fields)]
+    return [Generation(row[0], row[1], _capability(row[3], row[1]), row[2]) for row in rows if len(row) == 4]
+
+
+def has_old_tesla(root: str = "/") -> bool:
+    """Whether a K20, K40 or K80 is in this machine, as the PCI bus says: nvidia-smi does not show it where the driver
+    is newer than the 470 series."""
+    folder = os.path.join(root, "sys/bus/pci/devices")
+    found = []
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            found.append([_text(os.path.join(folder, name, file)) for file in ("vendor", "device")])
+    return any(vendor == "0x10de" and re.match(r"0x102[0-9a-f]\Z", device) for vendor, device in found)
 
 
 def compute_processes() -> List[GpuProcess]:
@@ -84,6 +128,21 @@ def _query(what: str) -> List[List[str]]:
     if process.returncode != 0:
         raise GpuError("nvidia-smi fails, with %d" % process.returncode)
     return [[cell.strip() for cell in line.split(",")] for line in said.decode("utf-8", "replace").splitlines()]
+
+
+def _capability(said: str, name: str) -> Optional[Capability]:
+    numbers = re.match(r"(\d+)\.(\d+)\Z", said)
+    if numbers:
+        return int(numbers.group(1)), int(numbers.group(2))
+    return next((capability for pattern, capability in _BY_NAME if pattern.search(name)), None)
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _number(text: str) -> int:

@@ -22,13 +22,14 @@ from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
 from ..store.this_machine import Machine
-from . import processes
+from . import gpus, processes
 from .ending import Ended, clean_up, finish, silent, tell
 from .engines import BaseImageUnavailable, Engine, EngineError, Interrupted, Presence, capacity_of, engine_of
 from .engines.job import BuildJob
 from .engines.mount_points import make_folders
 from .saving import save
 from .supervision import look_after
+from .variants import VARIANTS, describe, is_old, resolve
 from .watching import Watch
 
 POLL_LEAST, QUEUE_POLL_MOST = 0.02, 5.0
@@ -53,7 +54,7 @@ class Supervisor:
     def __init__(self, home: Home, run: RunFolder, clock: Callable[[], float] = time.time) -> None:
         self.home = home
         self.run = run
-        self.spec = run.spec()
+        self.spec = run.resolved_spec()
         self._clock = clock
         self._engine: Optional[Engine] = None
 
@@ -140,6 +141,8 @@ class Supervisor:
 
     def _build(self) -> None:
         self._check_asked()
+        if not self._resolve():
+            return
         names = self._usable()
         for name in names:
             engine = engine_of(self.home, name, os.getpid())
@@ -187,6 +190,24 @@ class Supervisor:
         save(self.home, self.run, self.spec)
 
     # -- parts of steps
+
+    def _resolve(self) -> bool:
+        """Whether it is recorded which TensorFlow the run's GPUs need: this machine knows them, the client does not."""
+        environment = self.spec.environment
+        if environment.image or environment.variant != "gpu" or os.path.exists(self.run.environment_file):
+            return True
+        granted = capacity_of(self.home, self.spec.engine).ask(self.spec).gpus
+        try:
+            cards = [card for card in gpus.generations() if card.uuid in granted]
+        except gpus.GpuError as error:
+            tell(self.run, "waiting for a GPU; %s" % error)
+            time.sleep(1)
+            return False
+        self.spec = self.run.resolve_environment(resolve(environment, [card.capability for card in cards]))
+        old = [card for card in cards if is_old(card.capability)]
+        if old:
+            self.run.note("%s, so it runs with %s" % (describe(old), VARIANTS[self.spec.environment.variant].title))
+        return True
 
     def _usable(self) -> Sequence[str]:
         """The engines to try, best first. Raises `Ended` where there is none."""

@@ -18,6 +18,8 @@ from .tree import TreeError, check_path, is_digest, show
 
 FORMAT = 2
 """Format 1 held the values of the user's variables, and the resolved mounts, in the spec itself."""
+BASE_IMAGE = "python:3.12-slim"
+"""The image under the bundled one, unless the machine has another."""
 MOST_BYTES = 64 << 20
 """Bytes of a spec's JSON."""
 MOST_VALUE = 128 << 10
@@ -109,8 +111,9 @@ class ResolvedMount(NamedTuple):
 
 class EnvironmentSpec(NamedTuple):
     """`image` is a base image that the user named, or None for the bundled one; `base` the image under the bundled one,
-    such as python:3.12-slim; `variant` "cpu" or "gpu": which requirements the bundled image installs; `context` the
-    digest of the tree that holds docker/ and trainer/; `requirements` the text of a requirements file."""
+    such as python:3.12-slim; `variant` "cpu" or "gpu": which requirements the bundled image installs, unless the GPUs
+    need others (see `ResolvedEnvironment`); `context` the digest of the tree that holds docker/ and trainer/;
+    `requirements` the text of a requirements file."""
 
     image: Optional[str]
     base: str
@@ -119,6 +122,14 @@ class EnvironmentSpec(NamedTuple):
     apt: Tuple[str, ...] = ()
     pip: Tuple[str, ...] = ()
     requirements: str = ""
+
+
+class ResolvedEnvironment(NamedTuple):
+    """What the agent found for the bundled environment that was asked for: the `variant` whose requirements fit the
+    run's GPUs, and the image `base` under it."""
+
+    variant: str
+    base: str
 
 
 class GitState(NamedTuple):
@@ -305,6 +316,17 @@ def _resolved(records: Any) -> Tuple[ResolvedMount, ...]:
         _check_place(mount.place)
         _require(is_digest(mount.tree), "what is mounted is not a digest")
     return mounts
+
+
+def encode_environment(environment: ResolvedEnvironment) -> bytes:
+    return json.dumps(to_json(environment)).encode()
+
+
+def decode_environment(data: bytes) -> ResolvedEnvironment:
+    """Raises `SpecError`."""
+    environment = _read(ResolvedEnvironment, _json(data))
+    _require(bool(_WORD.match(environment.variant)), "%s is not a variant" % show(environment.variant[:80]))
+    return environment
 
 
 def values_of_format_1(data: bytes) -> Dict[str, str]:

@@ -5,6 +5,7 @@
         values.json     the values of the user's variables, which may be secrets: only until the command has started
         grant.json      what may be done in the run's bucket, a secret: only until the run has ended
         mounts.json     what was found for each mount: the tree's digest
+        environment.json  what was found for the environment, where the run's GPUs decide it
         source          manifest of the source tree
         machine         which machine took it, and looks after it (see this_machine.py)
         events          one JSON object a line: every state passed, with its time
@@ -32,12 +33,15 @@ from ..shared.bucket import Grant
 from ..shared.files import DISK_FULL, append_line, read_json, remove_tree, write_whole
 from ..shared.records import from_json
 from ..shared.spec import (
+    ResolvedEnvironment,
     ResolvedMount,
     RunSpec,
     check_grant,
+    decode_environment,
     decode_grant,
     decode_resolved,
     decode_values,
+    encode_environment,
     encode_grant,
     resolved_of_format_1,
     values_of_format_1,
@@ -61,6 +65,7 @@ class RunFolder:
         self.values_file = os.path.join(path, "values.json")
         self.grant_file = os.path.join(path, "grant.json")
         self.mounts_file = os.path.join(path, "mounts.json")
+        self.environment_file = os.path.join(path, "environment.json")
         self.source_file = os.path.join(path, "source")
         self.machine_file = os.path.join(path, "machine")
         self.events_file = os.path.join(path, "events")
@@ -89,6 +94,20 @@ class RunFolder:
     def spec(self) -> RunSpec:
         """Raises `SpecError` for a damaged one."""
         return RunSpec.decode(_read(self.spec_file))
+
+    def resolved_spec(self) -> RunSpec:
+        """The spec with the environment that the run gets, as far as that was found. Raises `SpecError`."""
+        spec = self.spec()
+        try:
+            found = decode_environment(_read(self.environment_file))
+        except FileNotFoundError:
+            return spec
+        return spec._replace(environment=spec.environment._replace(variant=found.variant, base=found.base))
+
+    def resolve_environment(self, found: ResolvedEnvironment) -> RunSpec:
+        """Record it, and give the spec with it. Supervisor only."""
+        write_whole(self.environment_file, encode_environment(found))
+        return self.resolved_spec()
 
     def values(self) -> Dict[str, str]:
         """The user's variables; none once the command has started. Raises `SpecError`."""

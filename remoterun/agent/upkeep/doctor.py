@@ -11,17 +11,22 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
-from ..running import gpus
+from ..running import gpus, variants
 from ..running.engines import engine_of
 from ..shared.engine_names import CAPABILITIES, PREFERRED, candidates
 from ..store.home import Home
 
 LITTLE_SPACE = 10 << 30
+OLD_DRIVER = "sudo apt install nvidia-driver-470-server"
+"""Brings the last driver for GPUs of compute capability 3.x."""
 
 
 def examine(home: Home, engine: str, wanted_gpus: int, base: str) -> List[Dict[str, Any]]:
     """One dictionary a check: name, ok (True, False, or None for "not needed"), detail, fix (a command) if not ok."""
-    checks = [_python(), _disk(home), *_logout(), *_docker(home, engine, base), *_gpu(home, engine, wanted_gpus)]
+    old = _old_gpus() if wanted_gpus else []
+    if old:
+        base = variants.base_for(base, variants.CUDA11)
+    checks = [_python(), _disk(home), *_logout(), *_docker(home, engine, base), *_gpu(home, engine, wanted_gpus, old)]
     checks.append({"name": "clock", "ok": True, "detail": "", "time": time.time(), "fix": None})
     return checks
 
@@ -92,26 +97,62 @@ def _docker(home: Home, engine: str, base: str) -> List[Dict[str, Any]]:
     return [_check(tool, False, problem, fix)]
 
 
-def _gpu(home: Home, engine: str, wanted: int) -> List[Dict[str, Any]]:
+def _old_gpus() -> List[gpus.Generation]:
+    try:
+        return [card for card in gpus.generations() if variants.is_old(card.capability)]
+    except gpus.GpuError:
+        return []  # `_gpu` says why
+
+
+def _gpu(home: Home, engine: str, wanted: int, old: List[gpus.Generation]) -> List[Dict[str, Any]]:
     if shutil.which("nvidia-smi") is None:
         if wanted:
-            return [_check("gpu", False, "no NVIDIA driver (nvidia-smi)", "sudo apt install nvidia-driver")]
+            return [_no_gpu("no NVIDIA driver (nvidia-smi)", "sudo apt install nvidia-driver")]
         return [_check("gpu", None, "none; none asked for")]
     try:
         every, busy = gpus.list_gpus(), gpus.busy()
     except gpus.GpuError as error:
-        return [_check("gpu", False, str(error), "nvidia-smi")]
+        return [_no_gpu(str(error), "nvidia-smi")]
     if not every:
-        return [_check("gpu", False, "nvidia-smi finds no GPU", "nvidia-smi")]
+        return [_no_gpu("nvidia-smi finds no GPU", "nvidia-smi")]
     detail = ", ".join("%s (%.0f GB)" % (gpu.name, gpu.memory / 1024) for gpu in every)
     checks = [_check("gpu", len(every) >= wanted, detail, "ask for at most %d GPUs" % len(every))]
     if busy:
         checks.append(_check("gpu use", True, "; ".join("process %d (%s)" % (p.pid, p.name) for p in busy.values())))
     tool = candidates(engine)[0]
-    if CAPABILITIES[tool].images and engine_of(home, tool).problem() is None:
+    containers = CAPABILITIES[tool].images and engine_of(home, tool).problem() is None
+    checks += _for_old(old, containers)
+    if containers:
         toolkit = shutil.which("nvidia-container-cli") or shutil.which("nvidia-ctk")
         fix = "sudo apt install nvidia-container-toolkit && sudo nvidia-ctk runtime configure --runtime=docker"
         checks.append(_check("nvidia container toolkit", bool(toolkit), toolkit or "not installed", fix))
+    return checks
+
+
+def _no_gpu(detail: str, fix: str) -> Dict[str, Any]:
+    if gpus.has_old_tesla():
+        detail += "; the Tesla K20, K40 or K80 in this machine needs a driver of the 470 series, and not a newer one"
+        fix = OLD_DRIVER
+    return _check("gpu", False, detail, fix)
+
+
+def _for_old(old: List[gpus.Generation], containers: bool) -> List[Dict[str, Any]]:
+    """What is used for GPUs that TensorFlow's present packages have no code for, and what that needs."""
+    if not old:
+        return []
+    driver = old[0].driver
+    kepler = any(card.capability is not None and card.capability < (5, 0) for card in old)
+    detail = "%s: %s will be used; driver %s is needed, %s is there" % (
+        variants.describe(old),
+        variants.VARIANTS[variants.CUDA11].title,
+        "470.x" if kepler else "450.80 or newer",
+        driver,
+    )
+    numbers = [int(part) for part in driver.split(".")[:2] if part.isdigit()]
+    checks = [_check("gpu software", numbers >= [450, 80], detail, OLD_DRIVER)]  # what any CUDA 11 runs with
+    if not containers and variants.python_for(variants.CUDA11) is None:
+        detail = variants.lacking_python(variants.CUDA11)
+        checks.append(_check("gpu python", False, detail, variants.INSTALL_PYTHON))
     return checks
 
 

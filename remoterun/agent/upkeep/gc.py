@@ -347,7 +347,7 @@ class Collection:
             try:
                 run = self.home.run(key)
                 at = float(run.state()[1].get("t", 0.0))
-                names = self._names(run.spec())
+                names = self._names(run.resolved_spec())
             except (OSError, ValueError, LookupError, TypeError, HomeError):
                 continue
             for name in names:

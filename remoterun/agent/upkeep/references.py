@@ -134,7 +134,7 @@ def unended(home: Home) -> List[Unended]:
         run = home.run(key)
         try:
             if run.exists() and run.state()[0] not in FINAL:
-                found.append(Unended(run.spec(), run.mounts()))
+                found.append(Unended(run.resolved_spec(), run.mounts()))
         except FileNotFoundError:
             continue  # removed meanwhile
         except (OSError, ValueError, LookupError, TypeError) as error:

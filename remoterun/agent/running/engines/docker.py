@@ -16,6 +16,7 @@ from ...shared.spec import ResolvedMount, RunSpec
 from ...store.home import Home
 from ...store.run_folder import RunFolder
 from ..capacity import ThisMachine
+from ..variants import VARIANTS
 from . import BaseImageUnavailable, EngineError, Look, Presence
 from .environment import Environment
 from .job import BuildJob
@@ -281,6 +282,7 @@ class Docker:
         if self.has_image(environment.bundled_image):
             return
         self._pull(environment.base, job)
+        pythons = "Python 3.%d to 3.%d" % VARIANTS[environment.variant].pythons
         job.say("building the environment, once for this machine: TensorFlow takes minutes")
         with self.home.temporary("image") as folder:
             context = self._context(environment, folder)
@@ -289,6 +291,7 @@ class Docker:
                 ["--build-arg", "BASE=" + environment.base, "--build-arg", "VARIANT=" + environment.variant,
                  "--file", os.path.join(context, "docker", "Dockerfile"), context],
                 job,
+                "look at that machine's `base_image`: the environment needs %s" % pythons,
             )  # fmt: skip
 
     def _context(self, environment: Environment, folder: str) -> str:
@@ -303,11 +306,14 @@ class Docker:
             write_whole(os.path.join(folder, "requirements.txt"), environment.all_requirements.encode(), 0o644)
             self._build(environment.final_image, [folder], job)
 
-    def _build(self, reference: str, words: List[str], job: BuildJob) -> None:
+    def _build(self, reference: str, words: List[str], job: BuildJob, hint: Optional[str] = None) -> None:
         plain = ["--progress", "plain"] if self._tool == "docker" and _has_buildx() else []
         label = ["--label", "remoterun.home=" + self.home.id]
         if job.run([self._tool, "build", *plain, "--tag", reference, *label, *words]) != 0:
-            raise EngineError("building the environment failed", job.tail())
+            said = job.tail()
+            raise EngineError(
+                "building the environment failed", said, hint if "No matching distribution" in said else None
+            )
 
     def _user(self) -> str:
         """Outputs shall belong to the user. In a rootless engine that is the container's root."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from typing import Dict, List, Optional
 
@@ -18,6 +16,7 @@ from ...store.home import Home
 from ...store.run_folder import RunFolder
 from .. import processes
 from ..capacity import ThisMachine
+from ..variants import INSTALL_PYTHON, lacking_python, python_for
 from . import EngineError, Look, Presence
 from .environment import Environment
 from .job import BuildJob
@@ -192,7 +191,9 @@ class ProcessEngine:
         job.say("building the environment, once for %s: TensorFlow takes minutes" % once)
         remove_tree(folder)  # what an interrupted build left
         os.makedirs(folder, 0o700)
-        python = _newest_python()
+        python = python_for(environment.variant)
+        if python is None:
+            raise EngineError(lacking_python(environment.variant), hint=INSTALL_PYTHON)
         if job.run([python, "-m", "venv", os.path.join(folder, "venv")], [lock]) != 0:
             raise EngineError(
                 "Python can't make a virtual environment here",
@@ -240,14 +241,3 @@ class ProcessEngine:
         if self._reaper is not None:
             processes.reap(child.pid for child in self._children.values())
         return sorted(processes.of_run(run.key, leader, self._reaper))
-
-
-def _newest_python() -> str:
-    """The agent's own interpreter, unless it is too old for TensorFlow and a newer one stands on PATH."""
-    if sys.version_info >= (3, 10):
-        return sys.executable
-    for minor in range(13, 9, -1):
-        found = shutil.which("python3.%d" % minor)
-        if found:
-            return found
-    return sys.executable

@@ -1,0 +1,262 @@
+"""Which TensorFlow the GPUs of a machine need, and what `doctor` says of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from remoterun.agent.running import gpus
+from remoterun.agent.running.engines.environment import Environment
+from remoterun.agent.running.variants import CUDA11, VARIANTS, describe, python_for, resolve
+from remoterun.agent.shared.spec import BASE_IMAGE, EnvironmentSpec, ResolvedEnvironment, SpecError
+from remoterun.agent.store.home import Home
+from remoterun.agent.upkeep.doctor import examine
+from tests.lab import gpu
+from tests.lab.gpu import Gpu
+from tests.workshop import spec_of, tree_of, write_files
+
+ROOT = Path(__file__).parents[2]
+K80, T4 = Gpu(), Gpu("Tesla T4", 15360, compute_cap="7.5")
+M60 = Gpu("Tesla M60", 8129, compute_cap="5.2")
+ASKED = EnvironmentSpec(None, BASE_IMAGE, "gpu", "ab" * 32)
+
+
+class Machine:
+    """This machine, as far as its tools are concerned: `nvidia-smi` shows the cards that a test gives it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tools = folder / "bin"
+        self.tools.mkdir()
+        self._folder = folder
+
+    def has(self, *cards: Gpu) -> None:
+        gpu.install(self._folder, cards, str(self._folder / "share/lab-gpus"))
+
+    def runs(self, program: str, text: str) -> None:
+        (self.tools / program).write_text(f"#!/bin/sh\n{text}\n")
+        (self.tools / program).chmod(0o755)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    machine = Machine(tmp_path)
+    monkeypatch.setenv("PATH", f"{machine.tools}:/usr/bin:/bin")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return machine
+
+
+class TestGenerations:
+    def test_a_present_driver_tells_the_capability(self, machine: Machine) -> None:
+        machine.has(T4, M60)
+        assert gpus.generations() == [
+            gpus.Generation(Gpu.uuid(0), "Tesla T4", (7, 5), gpu.DRIVER),
+            gpus.Generation(Gpu.uuid(1), "Tesla M60", (5, 2), gpu.DRIVER),
+        ]
+
+    def test_the_driver_of_a_k80_tells_the_name_only(self, machine: Machine) -> None:
+        machine.has(K80, T4)
+        with pytest.raises(gpus.GpuError):
+            gpus._query("--query-gpu=compute_cap")
+        assert [(card.name, card.capability, card.driver) for card in gpus.generations()] == [
+            ("Tesla K80", (3, 7), gpu.OLD_DRIVER),
+            ("Tesla T4", None, gpu.OLD_DRIVER),
+        ]
+
+    @pytest.mark.parametrize(
+        ("name", "capability"),
+        [
+            ("Tesla K80", (3, 7)),
+            ("Tesla K40m", (3, 5)),
+            ("Tesla K20Xm", (3, 5)),
+            ("Quadro K6000", (3, 5)),
+            ("NVIDIA GeForce GTX 780 Ti", (3, 5)),
+            ("GeForce GTX TITAN Black", (3, 5)),
+            ("GeForce GTX TITAN X", (5, 2)),
+            ("Tesla M40 24GB", (5, 2)),
+            ("NVIDIA GeForce GTX 980", (5, 2)),
+            ("GeForce GTX 750 Ti", (5, 0)),
+            ("NVIDIA TITAN X (Pascal)", None),
+            ("NVIDIA TITAN Xp", None),
+            ("Tesla T4", None),
+            ("Tesla K10.G1.8GB", None),
+            ("NVIDIA GeForce GTX 1080 Ti", None),
+            ("NVIDIA GeForce MX450", None),
+        ],
+    )
+    def test_names(self, machine: Machine, name: str, capability: gpus.Capability | None) -> None:
+        machine.has(Gpu(name, compute_cap="3.0"))  # an old driver
+        assert [card.capability for card in gpus.generations()] == [capability]
+
+    @pytest.mark.parametrize("text", ["exit 9", "kill -9 $$"])
+    def test_a_driver_that_tells_nothing(self, machine: Machine, text: str) -> None:
+        machine.runs("nvidia-smi", text)
+        with pytest.raises(gpus.GpuError, match="nvidia-smi fails"):
+            gpus.generations()
+
+
+class TestResolve:
+    @pytest.mark.parametrize(
+        ("variant", "capabilities", "resolved"),
+        [
+            ("gpu", [(3, 7)], CUDA11),
+            ("gpu", [(3, 5)], CUDA11),
+            ("gpu", [(5, 2)], CUDA11),
+            ("gpu", [(8, 6), (3, 7)], CUDA11),
+            ("gpu", [None, (3, 7)], CUDA11),
+            ("gpu", [(3, 0)], "gpu"),
+            ("gpu", [(6, 0)], "gpu"),
+            ("gpu", [(12, 0)], "gpu"),
+            ("gpu", [None], "gpu"),
+            ("gpu", [], "gpu"),
+            ("cpu", [(3, 7)], "cpu"),
+        ],
+    )
+    def test_variants(self, variant: str, capabilities: list[gpus.Capability | None], resolved: str) -> None:
+        assert resolve(ASKED._replace(variant=variant), capabilities).variant == resolved
+
+    def test_the_base_image_has_the_python_unless_the_machine_has_its_own(self) -> None:
+        assert resolve(ASKED, [(3, 7)]) == ResolvedEnvironment(CUDA11, "python:3.11-slim")
+        assert resolve(ASKED, [(7, 5)]) == ResolvedEnvironment("gpu", BASE_IMAGE)
+        assert resolve(ASKED._replace(base="me/base:1"), [(3, 7)]) == ResolvedEnvironment(CUDA11, "me/base:1")
+
+    def test_it_lies_beside_the_spec_which_stays_as_asked(self, tmp_path: Path) -> None:
+        home = Home.open(str(tmp_path))
+        asked = spec_of(environment=ASKED)
+        run = home.create_run(asked, tree_of({})[0], {}, ())
+        assert run.resolved_spec() == asked
+        found = run.resolve_environment(ResolvedEnvironment(CUDA11, "python:3.11-slim"))
+        assert found == run.resolved_spec() and run.spec() == asked
+        assert found == asked._replace(environment=ASKED._replace(variant=CUDA11, base="python:3.11-slim"))
+        Path(run.environment_file).write_text('{"variant": "../x", "base": ""}')
+        with pytest.raises(SpecError, match="not a variant"):
+            run.resolved_spec()
+
+    def test_each_variant_has_its_requirements_and_an_image_of_its_own(self) -> None:
+        files = {path.name for path in (ROOT / "docker").glob("requirements-*.txt")}
+        environments = [Environment(*ASKED._replace(variant=name)) for name in VARIANTS]
+        assert {os.path.basename(each.requirements_file) for each in environments} == files
+        assert len({each.bundled_image for each in environments}) == len(VARIANTS)
+
+    @pytest.mark.parametrize("name", VARIANTS)
+    def test_titles_are_of_the_version_that_is_installed(self, name: str) -> None:
+        text = (ROOT / "docker" / f"requirements-{name}.txt").read_text()
+        (title,) = re.findall(r"^TensorFlow (\S+)", VARIANTS[name].title)
+        assert set(re.findall(r"^tensorflow\S*?==(\d+\.\d+)", text, re.MULTILINE)) == {title}
+
+
+class TestPython:
+    def test_the_agents_own_if_it_fits(self) -> None:
+        assert sys.version_info >= (3, 11)
+        if sys.version_info < (3, 12):
+            assert python_for(CUDA11) == sys.executable
+        if sys.version_info < (3, 14):
+            assert python_for("gpu") == sys.executable
+
+    def test_else_the_newest_that_fits_on_the_path_or_where_uv_puts_it(
+        self, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PATH", str(machine.tools))
+        monkeypatch.setattr(sys, "version_info", (3, 13, 1))
+        assert python_for("gpu") == sys.executable
+        assert python_for(CUDA11) is None
+        machine.runs("python3.12", "exit")
+        machine.runs("python3.9", "exit")
+        assert python_for(CUDA11) is None
+        machine.runs("python3.10", "exit 1")
+        assert python_for(CUDA11) is None, "a stand-in of pyenv's, or Debian's without venv"
+        machine.runs("python3.10", "exit")
+        assert python_for(CUDA11) == str(machine.tools / "python3.10")
+        uv = write_files(Path(os.environ["HOME"]), {".local/bin/python3.11*": "#!/bin/sh\n"}) / ".local/bin/python3.11"
+        assert python_for(CUDA11) == str(uv)
+
+
+class TestDoctor:
+    def checks(self, tmp_path: Path, wanted: int = 1, engine: str = "process") -> dict[str, dict[str, object]]:
+        home = Home.open(str(tmp_path / "home"))
+        return {str(check["name"]): check for check in examine(home, engine, wanted, BASE_IMAGE)}
+
+    def test_a_k80(self, tmp_path: Path, machine: Machine) -> None:
+        machine.has(K80, K80)
+        check = self.checks(tmp_path)["gpu software"]
+        assert (check["ok"], check["fix"]) == (True, None)
+        assert check["detail"] == (
+            "2 x Tesla K80 (compute capability 3.7): TensorFlow 2.14 with CUDA 11.8 will be used;"
+            " driver 470.x is needed, 470.256.02 is there"
+        )
+
+    @pytest.mark.parametrize(
+        ("driver", "ok"), [("450.80.02", True), ("450.51.06", False), ("418.87", False), ("[N/A]", False)]
+    )
+    def test_a_driver_that_is_too_old(self, tmp_path: Path, machine: Machine, driver: str, ok: bool) -> None:
+        machine.runs(
+            "nvidia-smi",
+            "case $1 in *compute_cap*) exit 2;; *compute-apps*) ;; *driver*)"
+            f" echo 'GPU-a, Tesla K80, {driver}';; *) echo '0, GPU-a, Tesla K80, 11441, 0';; esac",
+        )
+        check = self.checks(tmp_path)["gpu software"]
+        assert check["ok"] is ok and f"{driver} is there" in str(check["detail"])
+        assert check["fix"] == (None if ok else "sudo apt install nvidia-driver-470-server")
+
+    def test_maxwell_works_with_present_drivers(self, tmp_path: Path, machine: Machine) -> None:
+        machine.has(M60, T4)
+        assert self.checks(tmp_path)["gpu software"]["detail"] == (
+            "Tesla M60 (compute capability 5.2): TensorFlow 2.14 with CUDA 11.8 will be used;"
+            " driver 450.80 or newer is needed, 550.54.15 is there"
+        )
+
+    def test_nothing_is_said_where_the_present_tensorflow_works_or_no_gpu_is_used(
+        self, tmp_path: Path, machine: Machine
+    ) -> None:
+        machine.has(T4)
+        assert "gpu software" not in self.checks(tmp_path)
+        machine.has(K80)
+        assert "gpu software" not in self.checks(tmp_path, wanted=0)
+
+    def test_without_a_python_that_fits(
+        self, tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        machine.has(K80)
+        monkeypatch.setattr(sys, "version_info", (3, 13, 1))
+        monkeypatch.setenv("PATH", str(machine.tools))
+        for tool in ("sh", "awk"):
+            (machine.tools / tool).symlink_to(f"/usr/bin/{tool}")
+        check = self.checks(tmp_path)["gpu python"]
+        detail = (
+            "TensorFlow 2.14 with CUDA 11.8 needs Python 3.10 to 3.11 with its venv module, and this machine has none"
+        )
+        assert (check["ok"], check["detail"]) == (False, detail)
+        assert "uv python install 3.11" in str(check["fix"])
+
+    def test_the_image_that_will_be_pulled(self, tmp_path: Path, machine: Machine) -> None:
+        machine.has(K80)
+        machine.runs("docker", 'test "$1" = version && echo 27')
+        checks = self.checks(tmp_path, engine="docker")
+        assert checks["base image"]["detail"] == "python:3.11-slim is not here; the first run pulls it"
+        assert "gpu python" not in checks, "the image has one"
+
+    @pytest.mark.parametrize("text", ["exit 6", "exit 0", None])
+    def test_a_k80_that_the_driver_does_not_know(
+        self, tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, text: str | None
+    ) -> None:
+        monkeypatch.setenv("PATH", str(machine.tools))
+        if text is not None:
+            machine.runs("nvidia-smi", text)
+        real = gpus.has_old_tesla
+        root = write_files(
+            tmp_path / "root", {"sys/bus/pci/devices/0000:00:1e.0/vendor": "0x10de\n", "sys/bus/pci/devices/x/y": ""}
+        )
+        monkeypatch.setattr(gpus, "has_old_tesla", lambda: real(str(root)))
+        assert "470" not in str(self.checks(tmp_path)["gpu"])
+        write_files(root, {"sys/bus/pci/devices/0000:00:1e.0/device": "0x102d\n"})
+        check = self.checks(tmp_path)["gpu"]
+        assert (check["ok"], check["fix"]) == (False, "sudo apt install nvidia-driver-470-server")
+        assert "the Tesla K20, K40 or K80 in this machine needs a driver of the 470 series" in str(check["detail"])
+
+
+def test_words_for_several_cards(machine: Machine) -> None:
+    machine.has(K80, K80, T4)
+    assert describe(gpus.generations()) == "2 x Tesla K80 (compute capability 3.7), Tesla T4"
