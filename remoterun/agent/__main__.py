@@ -33,13 +33,13 @@ def main(argv: Optional[List[str]] = None) -> int:
 def unpack() -> None:
     """If this was read from the bundle: put its modules into a folder beside it, which later starts take, for there
     Python keeps them compiled: an agent is there in 40 ms instead of 100. Repeatable; never fails."""
-    import shutil
-    import zipfile
-
     bundle = os.path.abspath(sys.argv[0])
     folder, kind = os.path.splitext(bundle)
     if kind != ".pyz" or os.path.isdir(folder):
         return
+    import shutil
+    import zipfile
+
     temporary = "%s.%d.tmp" % (folder, os.getpid())
     try:
         with zipfile.ZipFile(bundle) as archive:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import getpass
 import os
+import pwd
 import sys
 import time
 from typing import Any, Callable, Dict
@@ -85,8 +85,8 @@ def hello(home: Home) -> Hello:
 
 def _user() -> str:
     try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         return str(os.getuid())
 
 

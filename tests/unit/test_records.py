@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from typing import Any, NamedTuple
+import pickle
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.shared.api import REQUESTS
-from remoterun.agent.shared.records import BadRecord, from_json, to_json
+from remoterun.agent.shared.records import BadRecord, Record, from_json, to_json
 from remoterun.agent.shared.states import OutputsSize, Reason, RunState, RunStatus
 
 
-class Inner(NamedTuple):
+class Inner(Record):
     number: int
     words: list[str] = []
 
 
-class Outer(NamedTuple):
+class Outer(Record):
     inner: Inner
     share: float = 0.5
     state: RunState | None = None
     table: dict[str, Inner] = {}
     whole: bool = False
+
+
+class Shown(Inner):
+    """Another name for the same fields, with a method."""
+
+    def show(self) -> str:
+        return f"{self.number}: {self.words}"
 
 
 STATUS = RunStatus("k", RunState.FAILED, Reason.DISK_FULL, 3, 1.5, outputs=OutputsSize(1, 2))
@@ -33,6 +42,25 @@ STATUS = RunStatus("k", RunState.FAILED, Reason.DISK_FULL, 3, 1.5, outputs=Outpu
 @pytest.mark.parametrize("record", [Inner(1, ["a"]), STATUS, STATUS._replace(reason=None, outputs=None)])
 def test_there_and_back(record: Any) -> None:
     assert from_json(type(record), json.loads(json.dumps(to_json(record)))) == record
+
+
+def test_a_record_is_made_and_read_as_a_named_tuple() -> None:
+    outer = Outer(Inner(1), whole=True)
+    assert outer == (Inner(number=1, words=[]), 0.5, None, {}, True)
+    assert (outer.inner.number, outer.whole) == (1, True)
+    assert outer._replace(share=1.0)._asdict() == {**outer._asdict(), "share": 1.0}
+    assert repr(Inner(1, ["a"])) == "Inner(number=1, words=['a'])"
+    assert Shown(*Inner(1, ["a"]))._replace(number=2).show() == "2: ['a']"
+    assert copy.deepcopy(outer) == pickle.loads(pickle.dumps(outer)) == outer
+    with pytest.raises(AttributeError):
+        outer.share = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("wrong", [((), {}), ((1, [], 2), {}), ((1,), {"number": 2}), ((1,), {"colour": "red"})])
+def test_a_record_has_its_fields_and_no_others(wrong: Any) -> None:
+    values, named = wrong
+    with pytest.raises(TypeError, match="Inner has the fields number, words"):
+        Inner(*values, **named)
 
 
 def test_what_a_newer_version_adds_is_dropped() -> None:
@@ -82,9 +110,11 @@ def test_any_json_is_a_record_or_refused(said: dict[str, Any]) -> None:
 
 
 def test_every_type_of_the_page_can_be_read() -> None:
-    """A type that `from_json` does not know would show only when it is first used."""
+    """A type that `from_json` does not know would show only when it is first used; and whoever starts an agent waits
+    for the making of them all."""
     for request in REQUESTS.values():
         for type_ in (request.arguments, request.result):
+            assert issubclass(type_, Record)
             with pytest.raises(BadRecord):
                 from_json(type_, 5)
             if not [name for name in type_._fields if name not in type_._field_defaults]:

@@ -17,9 +17,10 @@ Standard library only; Python >= 3.8; used by both sides.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Generic, List, NamedTuple, Optional, Type, TypeVar
+from typing import Any, Dict, Generic, List, Optional, Type, TypeVar
 
 from .bucket import Grant
+from .records import Record
 from .spec import ResourceRef
 from .states import RunEvent, RunStatus
 from .tree import LARGEST
@@ -42,11 +43,11 @@ class Request(Generic[A, R]):
         return "<request %s>" % self.name
 
 
-class Nothing(NamedTuple):
+class Nothing(Record):
     """No arguments, or no result."""
 
 
-class Hello(NamedTuple):
+class Hello(Record):
     """What a home says before it is asked. `time` in seconds since 1970 by its clock; `boot` names this boot of it;
     `room`: bytes that may arrive."""
 
@@ -65,30 +66,30 @@ class Hello(NamedTuple):
 # -- blobs
 
 
-class Count(NamedTuple):
+class Count(Record):
     """How many blobs were sent, or were missing."""
 
     blobs: int
 
 
-class Codecs(NamedTuple):
+class Codecs(Record):
     codecs: List[str]
 
 
-class Beginnings(NamedTuple):
+class Beginnings(Record):
     """What may help to send large files: of the upload `name`, and of files with any of `sizes` bytes."""
 
     name: str = ""
     sizes: List[int] = []
 
 
-class LargeEntry(NamedTuple):
+class LargeEntry(Record):
     path: str
     size: int
     digest: str
 
 
-class Begun(NamedTuple):
+class Begun(Record):
     """What is here of large blobs that a cut transfer left, by their keys: `partial`, bytes from the start on, or
     `parts`, [offset, length] of each; the `large` files of the upload; and those of the sizes that a blob here has.
     `room`: bytes that may still arrive."""
@@ -100,7 +101,7 @@ class Begun(NamedTuple):
     room: int
 
 
-class PatchBlob(NamedTuple):
+class PatchBlob(Record):
     """A blob of `size` bytes, made of parts of the blobs `like`, from byte `offset` of what a cut transfer left on."""
 
     size: int
@@ -109,25 +110,25 @@ class PatchBlob(NamedTuple):
     like: List[str]
 
 
-class SealBlob(NamedTuple):
+class SealBlob(Record):
     key: str
     size: int
 
 
-class Accept(NamedTuple):
+class Accept(Record):
     """How the answer may be compressed, for a link that takes `round_trip` seconds there and back."""
 
     accept: List[str] = []
     round_trip: float = 0.0
 
 
-class BlobRanges(NamedTuple):
+class BlobRanges(Record):
     digest: str
     accept: List[str] = []
     round_trip: float = 0.0
 
 
-class BlobFrom(NamedTuple):
+class BlobFrom(Record):
     """A blob from byte `offset` on."""
 
     digest: str
@@ -156,7 +157,7 @@ records = Request("records", BlobFrom, Nothing, "blobs")
 # -- uploads and trees
 
 
-class UploadVersion(NamedTuple):
+class UploadVersion(Record):
     """A version of an upload; `size` in bytes, `created` in seconds since 1970 by the clock of its host."""
 
     version: int
@@ -167,48 +168,48 @@ class UploadVersion(NamedTuple):
     damaged: bool = False
 
 
-class NamedUpload(NamedTuple):
+class NamedUpload(Record):
     name: str
     newest: UploadVersion
 
 
-class UploadList(NamedTuple):
+class UploadList(Record):
     uploads: List[NamedUpload]
 
 
-class VersionsOf(NamedTuple):
+class VersionsOf(Record):
     """`newest`: of all versions only the newest one."""
 
     name: str
     newest: bool = False
 
 
-class Versions(NamedTuple):
+class Versions(Record):
     """Oldest first; none without such an upload."""
 
     versions: List[UploadVersion]
 
 
-class UploadName(NamedTuple):
+class UploadName(Record):
     name: str
 
 
-class Committed(NamedTuple):
+class Committed(Record):
     """`created` is False where the newest version had this content already."""
 
     version: UploadVersion
     created: bool
 
 
-class Removed(NamedTuple):
+class Removed(Record):
     removed: bool
 
 
-class OfResource(NamedTuple):
+class OfResource(Record):
     resource: ResourceRef
 
 
-class Tree(NamedTuple):
+class Tree(Record):
     """`live`: its files may still change, and are not hashed; `single`: it is one file, under its base name."""
 
     live: bool = False
@@ -217,7 +218,7 @@ class Tree(NamedTuple):
     about: Dict[str, Any] = {}
 
 
-class FileCount(NamedTuple):
+class FileCount(Record):
     files: int
 
 
@@ -238,28 +239,28 @@ get = Request("get", OfResource, FileCount, "uploads")
 # -- runs
 
 
-class RunKey(NamedTuple):
+class RunKey(Record):
     key: str
 
 
-class RunKeys(NamedTuple):
+class RunKeys(Record):
     """None: all runs of the home."""
 
     keys: Optional[List[str]] = None
 
 
-class Status(NamedTuple):
+class Status(Record):
     status: RunStatus
 
 
-class Statuses(NamedTuple):
+class Statuses(Record):
     """Of the runs that are here; why one can't be read, by its key."""
 
     runs: List[RunStatus]
     unreadable: Dict[str, str] = {}
 
 
-class RunDetails(NamedTuple):
+class RunDetails(Record):
     """`spec` without the values of variables that the user set; `folder`: where it lies on its host."""
 
     status: RunStatus
@@ -268,14 +269,14 @@ class RunDetails(NamedTuple):
     events: List[RunEvent]
 
 
-class EndRun(NamedTuple):
+class EndRun(Record):
     """`grace`: seconds between SIGTERM and SIGKILL."""
 
     key: str
     grace: float = 10.0
 
 
-class Asked(NamedTuple):
+class Asked(Record):
     """`asked`: the run had not ended, and has been told to; `already`: it had been told before."""
 
     asked: bool
@@ -283,14 +284,14 @@ class Asked(NamedTuple):
     already: bool = False
 
 
-class Renewal(NamedTuple):
+class Renewal(Record):
     """A grant in the place of one that has expired, or will."""
 
     key: str
     grant: Grant
 
 
-class Follow(NamedTuple):
+class Follow(Record):
     """From byte `offset` of the log and from event number `events` on; `follow`: until the run has ended, else what is
     there now. `tail`: only the last lines; `since`: only what was written at that time or later, in seconds since 1970
     by the host's clock; `timed`: pieces of the log come with their times."""
@@ -304,7 +305,7 @@ class Follow(NamedTuple):
     timed: bool = False
 
 
-class Followed(NamedTuple):
+class Followed(Record):
     """Where the log and the events ended for now."""
 
     status: RunStatus
@@ -330,7 +331,7 @@ follow = Request("follow", Follow, Followed, "runs")
 # -- the machine, and the upkeep of the home
 
 
-class Examine(NamedTuple):
+class Examine(Record):
     """With which settings of the machine."""
 
     engine: str = "auto"
@@ -338,7 +339,7 @@ class Examine(NamedTuple):
     base: str = ""
 
 
-class MachineCheck(NamedTuple):
+class MachineCheck(Record):
     """`ok` is None for what is not needed; `fix`: a command that mends it; `time`: the machine's clock."""
 
     name: str
@@ -348,15 +349,15 @@ class MachineCheck(NamedTuple):
     time: Optional[float] = None
 
 
-class MachineChecks(NamedTuple):
+class MachineChecks(Record):
     checks: List[MachineCheck]
 
 
-class CheckHome(NamedTuple):
+class CheckHome(Record):
     repair: bool = True
 
 
-class CheckTotals(NamedTuple):
+class CheckTotals(Record):
     """`size`: bytes of the blobs; `more`: things that were not looked into, since there were too many findings."""
 
     blobs: int
@@ -366,7 +367,7 @@ class CheckTotals(NamedTuple):
     more: int
 
 
-class Collect(NamedTuple):
+class Collect(Record):
     """`keep`: versions of each upload that stay (None: all); `unused`: seconds without use, for `envs`."""
 
     keep: Optional[int] = None
@@ -375,21 +376,21 @@ class Collect(NamedTuple):
     dry_run: bool = False
 
 
-class CollectTotals(NamedTuple):
+class CollectTotals(Record):
     """Bytes."""
 
     freed: int
     free: int
 
 
-class BlobTotals(NamedTuple):
+class BlobTotals(Record):
     """`size` in bytes."""
 
     blobs: int
     size: int
 
 
-class AllBlobs(NamedTuple):
+class AllBlobs(Record):
     """`shared`: those of them that have several users."""
 
     blobs: int
@@ -397,7 +398,7 @@ class AllBlobs(NamedTuple):
     shared: BlobTotals
 
 
-class UsageTotals(NamedTuple):
+class UsageTotals(Record):
     """`total`: bytes of the home, on a disk with `free` of `disk` bytes free."""
 
     total: int

@@ -24,8 +24,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Tuple
+from typing import Dict, Iterable, Iterator, List, Tuple
 
+from .records import Record
 from .states import RunEvent, RunStatus
 
 FORMAT = 1
@@ -39,7 +40,7 @@ CHUNK = 64 << 20
 _RECORD = struct.Struct("!32sI")
 
 
-class Take(NamedTuple):
+class Take(Record):
     """A content that lies in an object: its digest, and where."""
 
     digest: str
@@ -47,26 +48,26 @@ class Take(NamedTuple):
     length: int
 
 
-class Parcel(NamedTuple):
+class Parcel(Record):
     """Contents to take out of one object, which `url` gives to whoever asks."""
 
     url: str
     takes: List[Take]
 
 
-class Chunk(NamedTuple):
+class Chunk(Record):
     digest: str
     length: int
 
 
-class ChunkList(NamedTuple):
+class ChunkList(Record):
     """A content of `size` bytes, one chunk after the other."""
 
     size: int
     chunks: List[Chunk]
 
 
-class LargeContent(NamedTuple):
+class LargeContent(Record):
     """A large content to be put together: the digest of the whole, and a parcel with one take for each chunk."""
 
     digest: str
@@ -74,14 +75,14 @@ class LargeContent(NamedTuple):
     parcels: List[Parcel]
 
 
-class Bringing(NamedTuple):
+class Bringing(Record):
     """A line of what `bring` sends: one of the two."""
 
     parcel: List[Parcel] = []
     large: List[LargeContent] = []
 
 
-class Grant(NamedTuple):
+class Grant(Record):
     """What a host may do in a bucket for one run, without credentials of its own: post a form of `fields` to `url` with
     a key that starts with `prefix`, until `expires` (seconds since 1970, by the client's clock). A secret."""
 
@@ -91,7 +92,7 @@ class Grant(NamedTuple):
     expires: float
 
 
-class RunRecord(NamedTuple):
+class RunRecord(Record):
     """A run as its host last told the bucket. `time` by the host's clock; `number` is what its client calls it."""
 
     status: RunStatus
@@ -133,7 +134,7 @@ def log_key(offset: int) -> str:
     return "log/%016d" % offset
 
 
-class Packed(NamedTuple):
+class Packed(Record):
     """A pack ready to be stored: its name (the SHA-256 of `data`), its bytes, and its index."""
 
     name: str

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import re
 import struct
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, Type, TypeVar
+from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
 from .bucket import Grant
-from .records import BadRecord, from_json, to_json
+from .records import BadRecord, Record, from_json, to_json
 from .tree import TreeError, check_path, is_digest, show
 
 FORMAT = 2
@@ -43,7 +43,7 @@ class SpecError(ValueError):
     """A spec, or a part of one, that can't be right. The message is one line without a full stop."""
 
 
-class ResourceRef(NamedTuple):
+class ResourceRef(Record):
     """An upload or a run's outputs as the agent finds them; `sub` is a path below it.
 
     An upload has a name, and optionally the version or the digest that is meant; a run has a key, and the number by
@@ -82,7 +82,7 @@ class ResourceRef(NamedTuple):
         return self
 
 
-class MountSpec(NamedTuple):
+class MountSpec(Record):
     """A mount as the user asked for it. `place` is absolute, or relative to the top of the work tree; `path` is the
     same as typed."""
 
@@ -96,7 +96,7 @@ class MountSpec(NamedTuple):
         return self.place.startswith("/")
 
 
-class ResolvedMount(NamedTuple):
+class ResolvedMount(Record):
     """What the agent found for a mount: the tree that is mounted, kept as a blob, and `file`, the name of the one file
     that the tree holds when a file is mounted ("" for a folder)."""
 
@@ -109,7 +109,7 @@ class ResolvedMount(NamedTuple):
         return self.place.startswith("/")
 
 
-class EnvironmentSpec(NamedTuple):
+class EnvironmentSpec(Record):
     """`image` is a base image that the user named, or None for the bundled one; `base` the image under the bundled one,
     such as python:3.12-slim; `variant` "cpu" or "gpu": which requirements the bundled image installs, unless the GPUs
     need others (see `ResolvedEnvironment`); `context` the digest of the tree that holds docker/ and trainer/;
@@ -124,7 +124,7 @@ class EnvironmentSpec(NamedTuple):
     requirements: str = ""
 
 
-class ResolvedEnvironment(NamedTuple):
+class ResolvedEnvironment(Record):
     """What the agent found for the bundled environment that was asked for: the `variant` whose requirements fit the
     run's GPUs, and the image `base` under it."""
 
@@ -132,7 +132,7 @@ class ResolvedEnvironment(NamedTuple):
     base: str
 
 
-class GitState(NamedTuple):
+class GitState(Record):
     """The commit that was checked out. `dirty`: there were uncommitted changes; `diff` is the digest of the blob that
     holds them."""
 
@@ -143,7 +143,7 @@ class GitState(NamedTuple):
     diff: Optional[str] = None
 
 
-class RunSpec(NamedTuple):
+class RunSpec(Record):
     """One run as it was asked for. `source` is the digest of the source tree, `workdir` the folder of it in which the
     command starts ("" is its top). `env` holds the variables that remoterun sets; of those that the user set,
     `asked_env` holds the names only. `timeout` is in seconds, `created` in seconds since 1970.
@@ -226,7 +226,7 @@ class RunSpec(NamedTuple):
         return cls.from_record(_json(data))
 
 
-class Submission(NamedTuple):
+class Submission(Record):
     """The body of the request `submit`: the spec, the values of the user's variables, for a spec with a bucket the
     grant, and the source's manifest, each but the last with its length before it (u32). Without a grant the run waits
     for one before it ends."""

@@ -7,7 +7,9 @@ Standard library only; Python >= 3.8.
 from __future__ import annotations
 
 import enum
-from typing import Dict, FrozenSet, NamedTuple, Optional
+from typing import Dict, FrozenSet, Optional
+
+from .records import Record
 
 
 class RunState(str, enum.Enum):
@@ -61,7 +63,7 @@ class Reason(str, enum.Enum):
     DISK_FULL = "disk_full"
 
 
-class Ending(NamedTuple):
+class Ending(Record):
     state: RunState
     retry: bool
     words: str
@@ -94,14 +96,14 @@ def check_move(before: RunState, after: RunState) -> None:
         raise IllegalMove("%s -> %s" % (before.value, after.value))
 
 
-class OutputsSize(NamedTuple):
+class OutputsSize(Record):
     """How much a run saved; `size` in bytes."""
 
     files: int
     size: int
 
 
-class RunEvent(NamedTuple):
+class RunEvent(Record):
     """A line of a run's events: a state that it reached, or a note. `t` is in seconds since 1970, by its host's clock.
 
     `code` is the command's exit status; `boot` names the boot of the machine in which the command was started; `kept`:
@@ -122,7 +124,7 @@ class RunEvent(NamedTuple):
     kept: bool = False
 
 
-class RunStatus(NamedTuple):
+class RunStatus(Record):
     """What a home says of a run, from its files alone. Times are in seconds since 1970, by its host's clock; `code` is
     the command's exit status; `log_size` in bytes; `kept`: the bucket of its spec has all of it."""
 
