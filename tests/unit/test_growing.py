@@ -235,8 +235,9 @@ def test_what_comes_to_another_process_is_found(home: Home) -> None:
 def test_a_long_list_blocks_nothing(home: Home, state: str) -> None:
     """More of it than the window, whether its first file is there, still to come, or never will be."""
     first = b"first"
+    far = os.fsdecode(b"\xe9" * 4000)  # in a list, six times as long
     entries = [Entry("f", "0", len(first), hashlib.sha256(first).hexdigest())]
-    entries += [Entry("l", f"1/{n:07}", target="x" * 3000) for n in range(4 * WINDOW // 3000)]
+    entries += [Entry("l", f"1/{n:07}", target=far) for n in range(4 * WINDOW // 24_000)]
     manifest = Manifest(entries)
     text = manifest.encode()
     assert len(text) > 3 * WINDOW

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
-import signal
 import stat
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,9 +19,7 @@ from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store import outputs
 from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home
-from remoterun.client import Client
-from remoterun.config import Config
-from tests.workshop import Files, linked, read_files, served, sha256, spec_of, tree_of, until, write_files
+from tests.workshop import Files, linked, read_files, served, sha256, spec_of, tree_of, until
 
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "b/run*": b"#!/bin/sh\n", "link": "-> a", "empty": None, "zero": b""}
 
@@ -62,12 +55,6 @@ class TestOpen:
         first = Home.open(str(tmp_path / "deep" / "home"))
         assert Home.open(first.path).id == first.id and len(first.id) == 16
         assert stat.S_IMODE(os.stat(first.path).st_mode) == 0o700
-
-    def test_by_many_at_once(self, tmp_path: Path) -> None:
-        body = f"from remoterun.agent.store.home import Home; print(Home.open({str(tmp_path / 'h')!r}).id)"
-        words = [sys.executable, "-c", body]
-        started = [subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(6)]
-        assert len({process.communicate(timeout=20)[0] for process in started}) == 1
 
     def test_after_somebody_made_room_by_hand(self, home: Home) -> None:
         for folder in (home.envs, home.tmp, home.queue):
@@ -393,97 +380,18 @@ class TestRuns:
         assert caught.value.code == "missing_blob" and home.run_keys() == []
 
 
-KILLED = """
-import sys
-from pathlib import Path
-from remoterun.agent.store.home import Home
-from remoterun.agent.store.run_folder import RunFolder
-from tests.workshop import tree_of
-home = Home.open(sys.argv[1])
-print(flush=True)
-%s
-"""
-MANY: Files = {f"d{n % 7}/f{n}{'*' if n % 3 == 0 else ''}": os.urandom(3000) for n in range(60)}
-
-
-class TestKilledAtAnyMoment:
-    @pytest.mark.parametrize("seed", range(2))
-    def test_commit_upload(self, home: Home, seed: int) -> None:
-        chance = random.Random(seed)
-        body = """
-while True:
-    for number in range(60):
-        home.uploads.commit("doom", home.blobs.tree(sys.argv[2 + number % 2]))
-"""
-        digests = []
-        for files in (MANY, {**MANY, "one/more": b"x"}):
-            manifest = put(home, files)
-            digests.append(home.blobs.put(manifest.encode()))
-        for _ in range(4):
-            killed(body, chance.random() * 0.06, home.path, *digests)
-            sound(home)
-        versions = home.uploads.versions("doom")
-        assert [item["version"] for item in versions] == list(range(1, len(versions) + 1))
-        home.uploads.commit("doom", home.blobs.tree(digests[0]))
-        home.uploads.commit("doom", home.blobs.tree(digests[1]))
-        assert home.uploads.stored("doom").about["digest"] == digests[1]
-        sound(home)
-
-    @pytest.mark.parametrize("seed", range(2))
-    def test_save_outputs(self, home: Home, seed: int) -> None:
-        """Whatever the moment: nothing is lost, no mode changes, and in the end the outputs are there, once."""
-        chance = random.Random(seed)
-        source = put(home, {"same": b"same", "d0/old": b"old"})
-        run = home.create_run(spec_of(), source)
-        home.checkout(source, run.work, private=True)
-        wanted: Files = {**MANY, "empty/in": None, "link": "-> same"}
-        for path, content in wanted.items():
-            place = Path(run.work, path.rstrip("*"))
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if content is None:
-                place.mkdir()
-            elif isinstance(content, str):
-                place.symlink_to(content[3:])
-            else:
-                place.write_bytes(content)
-                place.chmod(0o755 if path.endswith("*") else 0o644)
-        body = "from remoterun.agent.store import outputs\nrun = home.run(sys.argv[2])\noutputs.save(home, run, [])"
-        for _ in range(8):
-            killed(body, chance.random() * 0.03, home.path, run.key)
-            sound(home)
-            if os.path.exists(run.outputs_file):
-                break
-        else:
-            manifest, special = outputs.save(home, run, [])
-            assert special == []
-        stored = outputs.saved(run)
-        assert stored is not None
-        assert stored.manifest().encode() == tree_of(wanted)[0].encode()
-        assert read_files(Path(run.out)) == wanted
-
-    def test_outputs_with_a_name_elsewhere(self, home: Home, tmp_path: Path) -> None:
-        """Somebody writes to it there: it is copied."""
-        run = home.create_run(spec_of(), put(home, {}))
-        (tmp_path / "mine").write_bytes(b"mine")
-        os.makedirs(run.work)
-        for number in range(2):
-            os.link(tmp_path / "mine", os.path.join(run.work, str(number)))
-        outputs.save(home, run, [])
-        (tmp_path / "mine").write_bytes(b"other")
-        assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o644
-        assert read_files(Path(run.out)) == {"0": b"mine", "1": b"mine"}
-        sound(home)
-
-
-def killed(body: str, after: float, *arguments: str) -> None:
-    """Run `body` in a process and kill it `after` seconds from when it begins."""
-    process = subprocess.Popen([sys.executable, "-c", KILLED % body, *arguments], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(after)
-    process.send_signal(signal.SIGKILL)
-    process.wait(10)
-    process.stdout.close()
+def test_outputs_with_a_name_elsewhere(home: Home, tmp_path: Path) -> None:
+    """Somebody writes to it there: it is copied."""
+    run = home.create_run(spec_of(), put(home, {}))
+    (tmp_path / "mine").write_bytes(b"mine")
+    os.makedirs(run.work)
+    for number in range(2):
+        os.link(tmp_path / "mine", os.path.join(run.work, str(number)))
+    outputs.save(home, run, [])
+    (tmp_path / "mine").write_bytes(b"other")
+    assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o644
+    assert read_files(Path(run.out)) == {"0": b"mine", "1": b"mine"}
+    sound(home)
 
 
 class TestFullDisk:
@@ -602,22 +510,3 @@ def test_links_that_end(home: Home) -> None:
         cut()
         with pytest.raises(LinkClosed):
             stream.finish(10)
-
-
-def test_nobody_else_may_write(tmp_path: Path) -> None:
-    """Whatever the umask: an upload, a check and a clean-up by a client that has none."""
-    folder = write_files(tmp_path / "data", {"a": b"A", "b/run*": b"#!/bin/sh\n", "large": os.urandom(3 * PIECE)})
-    old = os.umask(0)
-    try:
-        with Client(Config(tmp_path / "home", "local", {})) as client:
-            client.uploads.upload(folder, "doom")
-            client.machines.check()
-            client.machines.gc(keep=1)
-    finally:
-        os.umask(old)
-    home = Home.open(str(tmp_path / "home"))
-    paths = [Path(home.path), *Path(home.path).rglob("*")]
-    assert len([path for path in paths if path.parent.name == "1"]) == 3
-    assert [str(path) for path in paths if not path.is_symlink() and path.stat().st_mode & 0o022] == []
-    kept = [Path(home.blobs.folder), *Path(home.blobs.folder).iterdir(), Path(home.uploads.folder), Path(home.runs)]
-    assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o700}

@@ -4,6 +4,7 @@ an end, and the answer is an error or what was asked for."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -43,6 +44,12 @@ from tests.workshop import linked, pumped, read_files, sha256, tree_of, until, w
 
 UPLOAD = ResourceRef("upload", "doom")
 _folders = itertools.count()
+
+
+@functools.cache
+def zeros() -> bytes:
+    """200 MiB of them, compressed."""
+    return zlib.compress(bytes(200 << 20))
 
 
 class FakeHost:
@@ -516,7 +523,7 @@ class TestClients:
     @pytest.mark.parametrize("said", [1 << 20, (1 << 20) + 1, 1 << 40])
     def test_bombs(self, tmp_path: Path, op: str, said: int) -> None:
         home = Home.open(str(tmp_path / "home"))
-        bomb = zlib.compress(bytes(200 << 20))
+        bomb = zeros()
         arguments = {"size": 1 << 40, "key": KEY, "offset": 0, "like": []} if op == "patch" else {}
         tracemalloc.start()
         try:

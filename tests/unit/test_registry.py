@@ -232,20 +232,6 @@ class TestFile:
         with pytest.raises(RemoterunError, match="can't be used"):
             Registry(tmp_path / "registry.db")
 
-    def test_many_at_once_from_nothing(self, tmp_path: Path) -> None:
-        body = (
-            "import sys; from pathlib import Path; from remoterun.registry import Registry;"
-            "from remoterun.model import MachineType, new_key\n"
-            "registry = Registry(Path(sys.argv[1]))\n"
-            "for _ in range(15):\n"
-            "    run = registry.add_run(new_key(), MachineType('m'), 'c', 1.0)\n"
-            "    print(run.number)\n"
-        )
-        file = str(tmp_path / "registry.db")
-        started = [subprocess.Popen([sys.executable, "-c", body, file], stdout=subprocess.PIPE) for _ in range(8)]
-        numbers = [int(line) for process in started for line in process.communicate(timeout=30)[0].split()]
-        assert sorted(numbers) == list(range(1, 121)) and [process.returncode for process in started] == [0] * 8
-
 
 class TestLostFiles:
     def test_one_that_was_emptied_is_not_a_new_one(self, tmp_path: Path) -> None:

@@ -1,0 +1,93 @@
+"""A Docker that stalls, and a stop in the midst of a command, in each shell."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from remoterun.agent.running.engines import docker
+from remoterun.agent.running.engines.wrapper import command_text, prepare_io, say_stopping
+from remoterun.agent.running.supervisor import Supervisor
+from remoterun.agent.shared.states import RunState
+from remoterun.agent.shared.tree import Manifest
+from remoterun.agent.store.home import Home
+from remoterun.agent.store.run_folder import RunFolder
+from tests.workshop import SAVES, spec_of, until
+
+SHELLS = {name: path for name in ("dash", "bash", "busybox") if (path := shutil.which(name))}
+
+
+def test_a_docker_that_stalls_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that it kept too long is taken again; that it was silent is told once."""
+    home = Home.open(str(tmp_path / "home"))
+    run = home.create_run(spec_of(engine="docker"), Manifest([]))
+    (tmp_path / "bin").mkdir()
+    tool = tmp_path / "bin" / "docker"
+    tool.write_text(f"#!/bin/sh\n[ $1 = version ] || [ -e {tmp_path}/answers ] || exec sleep 1000\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    monkeypatch.setattr(docker, "TIMEOUT", 0.1)
+    supervisor = Supervisor(home, run)
+    for _ in range(2):
+        supervisor._take(RunState.BUILDING, supervisor._build)
+        assert run.state()[0] is RunState.QUEUED
+    assert [event["note"] for event in run.events() if "note" in event] == ["waiting for docker, which does not answer"]
+    (tmp_path / "answers").touch()
+    monkeypatch.setattr(docker, "TIMEOUT", 20.0)
+    supervisor._take(RunState.BUILDING, supervisor._build)
+    assert run.state()[0] is RunState.MOUNTING
+
+
+class TestStop:
+    """A SIGTERM to every process of a run, the shells among them, in each shell that may be /bin/sh."""
+
+    @pytest.mark.parametrize("shell", sorted(SHELLS))
+    @pytest.mark.parametrize(
+        ("command", "code", "said"),
+        [
+            ("./saves9", 9, "up\nsaved\n"),
+            ("./saves0 && echo next", 0, "up\nsaved\n"),
+            ("cd . && A=1 ./saves9; echo next", 9, "up\nsaved\n"),
+            ("./saves9 || echo next", 9, "up\nsaved\n"),
+            ("./plain", 143, "up\n"),
+        ],
+    )
+    def test_status_and_log_are_the_commands(
+        self, tmp_path: Path, shell: str, command: str, code: int, said: str
+    ) -> None:
+        run = RunFolder(str(tmp_path))
+        os.makedirs(run.io)
+        os.makedirs(run.work)
+        (tmp_path / "saves.py").write_text(SAVES)
+        programs = {f"saves{status}": f"exec {sys.executable} ../saves.py {status}" for status in (0, 9)}
+        for name, text in {**programs, "plain": "echo up; exec sleep 1000"}.items():
+            (tmp_path / "work" / name).write_text(f"#!/bin/sh\n{text}\n")
+            (tmp_path / "work" / name).chmod(0o755)
+        prepare_io(run, spec_of(command), {})
+        wrapper = Path(run.io, "wrapper.sh")
+        words = [SHELLS[shell], "sh"] if shell == "busybox" else [SHELLS[shell]]
+        wrapper.write_text(wrapper.read_text().replace("/bin/sh -c", " ".join(words) + " -c"))
+        process = subprocess.Popen([*words, str(wrapper), run.io, run.work], start_new_session=True)
+        try:
+            until(lambda: os.path.exists(run.log) and Path(run.log).read_text() == "up\n")
+            say_stopping(run)
+            os.killpg(process.pid, signal.SIGTERM)
+            assert process.wait(20) == code == run.exit_code()
+            assert Path(run.log).read_text() == said
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+    @pytest.mark.parametrize("shell", sorted(SHELLS))
+    def test_a_signal_that_is_no_stop(self, tmp_path: Path, shell: str) -> None:
+        """It ends the shell of a command as it does elsewhere."""
+        words = [SHELLS[shell], "sh"] if shell == "busybox" else [SHELLS[shell]]
+        done = subprocess.run([*words, "-c", command_text("true; kill -s TERM $$; exit 3", str(tmp_path))])
+        assert done.returncode == -signal.SIGTERM
