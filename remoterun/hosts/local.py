@@ -60,7 +60,8 @@ class LocalHost:
         hint = "set REMOTERUN_HOME to a folder that you may write"
         try:
             if not program.exists():
-                program.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._home.mkdir(mode=0o700, parents=True, exist_ok=True)  # on the way to another folder, it would get
+                program.parent.mkdir(mode=0o700, exist_ok=True)  # the mode that the umask leaves
                 write_whole(str(program), bundle.data, 0o700)
             pipe = ProcessPipe([sys.executable, *FLAGS, str(program), "serve", "--home", str(self._home)])
         except OSError as error:

@@ -11,8 +11,13 @@ import pytest
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.files import locked
+from remoterun.agent.shared.frames import PIECE
 from remoterun.agent.shared.states import RunState
-from tests.workshop import Files, Place, holding, kill9, read_files, until
+from remoterun.agent.store.home import Home
+from remoterun.client import Client
+from remoterun.config import Config
+from remoterun.model import MachineType
+from tests.workshop import Files, Place, holding, kill9, read_files, until, write_files
 
 SECRET = "s3cr3t'value"
 PATTERN = b"s3cr3t"  # a quotation may stand between
@@ -162,3 +167,25 @@ def test_a_run_that_waits_for_a_build_keeps_its_values(place: Place) -> None:
         place.until_state(key, RunState.BUILDING)
         assert holding(place.home, PATTERN) == {place.run(key).values_file}
     assert place.until_final(key)["state"] == "complete"
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_nobody_else_may_write(tmp_path: Path, elsewhere: bool) -> None:
+    """Whatever the umask: an upload, a check and a clean-up by a client that has none."""
+    laptop = tmp_path / "laptop" if elsewhere else tmp_path / "home"
+    config = Config(laptop, "box", {"box": MachineType("box", home=str(tmp_path / "home"))})
+    folder = write_files(tmp_path / "data", {"a": b"A", "b/run*": b"#!/bin/sh\n", "large": os.urandom(3 * PIECE)})
+    old = os.umask(0)
+    try:
+        with Client(config) as client:
+            client.uploads.upload(folder, "doom")
+            client.machines.check()
+            client.machines.gc(keep=1)
+    finally:
+        os.umask(old)
+    home = Home.open(str(tmp_path / "home"))
+    paths = [Path(home.path), *Path(home.path).rglob("*")]
+    assert len([path for path in paths if path.parent.name == "1"]) == 3
+    assert [str(path) for path in paths if not path.is_symlink() and path.stat().st_mode & 0o022] == []
+    kept = [Path(home.blobs.folder), *Path(home.blobs.folder).iterdir(), Path(home.uploads.folder), Path(home.runs)]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o700}
