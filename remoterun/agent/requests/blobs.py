@@ -8,13 +8,15 @@ from __future__ import annotations
 import contextlib
 import json
 import struct
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from ..shared import api, codecs
+from ..shared.bucket import Bringing
 from ..shared.delta import BLOCK, records
 from ..shared.frames import MAX_HEADER
 from ..shared.packs import Pace
 from ..shared.protocol import Stream
+from ..shared.records import from_json
 from ..shared.squeezing import Squeezing
 from ..shared.tree import is_digest, show
 from ..store import parts
@@ -28,6 +30,7 @@ from . import Call, Handler, read_body
 PATCHED = 4 << 20
 """Bytes from which on it pays to look for the parts of a file in another."""
 MOST_LIKE, MOST_LARGE, MOST_RANGES = 4, 5000, 5000
+MOST_LINE = 64 << 20
 _RANGE = struct.Struct("!QQ")
 
 
@@ -52,6 +55,19 @@ def put(call: Call, _: api.Nothing) -> api.Count:
             call.delivery.put_in_place()
         receiver.end()
         return api.Count(receiver.count)
+
+
+def bring(call: Call, _: api.Nothing) -> api.Count:
+    from ..store.bringing import TICK, Bringer
+
+    with Bringer(call.home, call.delivery, lambda: call.stream.send(at=bringer.got)) as bringer:
+        for line in _lines(call.stream, TICK, bringer.look):
+            try:
+                bringer.add(from_json(Bringing, json.loads(line)))
+            except (ValueError, RecursionError) as error:
+                raise HomeError("bad_stream", "a line of what to bring that can't be read: %s" % error)
+        bringer.finish()
+        return api.Count(bringer.count)
 
 
 def patch(call: Call, asked: api.PatchBlob) -> api.Nothing:
@@ -143,6 +159,7 @@ HANDLERS: Dict[str, Handler] = {
     "missing": missing,
     "codecs": codecs_of_home,
     "put": put,
+    "bring": bring,
     "patch": patch,
     "begun": begun,
     "seal": seal,
@@ -150,6 +167,28 @@ HANDLERS: Dict[str, Handler] = {
     "fetch_parts": fetch_parts,
     "records": records_of,
 }
+
+
+def _lines(stream: Stream, tick: float, idle: Callable[[], None]) -> Iterator[bytes]:
+    """What the client sends, line by line; `idle` is called while nothing comes, every `tick` seconds."""
+    begun: List[bytes] = []
+    while True:
+        try:
+            frame = stream.receive(tick)
+        except TimeoutError:
+            idle()
+            continue
+        if frame is None:
+            break
+        first, *others = bytes(frame.body).split(b"\n")
+        begun.append(first)
+        for line in others:
+            yield b"".join(begun)
+            begun = [line]
+        if sum(map(len, begun)) > MOST_LINE:
+            raise HomeError("too_large", "a line of more than %d bytes" % MOST_LINE)
+    if any(begun):
+        yield b"".join(begun)
 
 
 def _received_digest(call: Call) -> str:

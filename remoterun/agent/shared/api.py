@@ -8,8 +8,8 @@ A home may be the folder of a host, which an agent serves over a pipe, or anythi
 runs: a request of `STORE` needs no machine, and assumes no file system. `Tree.folder` is for people, and may be "".
 
 What is refused comes as an ERROR with a code: "not_found", "not_saved", "bad_name", "busy", "damaged", "missing_blob",
-"bad_tree", "bad_spec", "bad_stream", "bad_request", "unknown_request", "too_large", "disk_full", "os_error", or
-"internal".
+"bad_tree", "bad_spec", "bad_stream", "bad_request", "unknown_request", "too_large", "disk_full", "os_error",
+"expired", "unreachable", "refused", or "internal".
 
 `agent/requests/` answers the requests, in a file for each noun; `session.Session` asks them.
 Standard library only; Python >= 3.8; used by both sides.
@@ -144,6 +144,9 @@ put = Request("put", Nothing, Count, "blobs")
 begun = Request("begun", Beginnings, Begun, "blobs")
 # In and out: as store/patching.py says.
 patch = Request("patch", PatchBlob, Nothing, "blobs")
+# In: a `Bringing` (bucket.py) as JSON on each line: contents that the host fetches by itself. Out: {"at": bytes so far}
+# now and then. Refused with "expired" where an address must be signed anew, else "unreachable", "not_found", "refused".
+bring = Request("bring", Nothing, Count, "blobs")
 # Make a blob of parts that come here and on other connections (store/parts.py). In: {"h": digest}, after all of them.
 seal = Request("seal", SealBlob, Nothing, "blobs")
 # In: digests, 32 bytes each. Out: their contents in that order, as store/outgoing.py sends them.
@@ -424,5 +427,7 @@ usage = Request("usage", Nothing, UsageTotals, "upkeep")
 REQUESTS: Dict[str, "Request[Any, Any]"] = {
     request.name: request for request in list(globals().values()) if isinstance(request, Request)
 }
-STORE = frozenset(name for name, request in REQUESTS.items() if request.noun in ("blobs", "uploads"))
+STORE = frozenset(
+    name for name, request in REQUESTS.items() if request.noun in ("blobs", "uploads") and request is not bring
+)
 """The requests that need no machine."""

@@ -80,7 +80,7 @@ class BlobReceiver:
             if "p" in header:
                 self.end()
                 for digest, content in unpack(body, int(header["p"])):
-                    self._land(digest, content)
+                    self.land(bytes(digest), content)
                 return
         except (PackError, CodecError) as error:
             raise HomeError("bad_stream", str(error))
@@ -108,7 +108,7 @@ class BlobReceiver:
         if self._open is not None or self._part is not None:
             raise HomeError("bad_stream", "a blob ended early")
 
-    def _land(self, digest: bytes, content: memoryview) -> None:
+    def land(self, digest: bytes, content: memoryview) -> None:
         """A small blob: one file, written and renamed. Not flushed one by one: a file that a power cut has emptied is
         known by its size (`Blobs.has`), and sent again."""
         if hashlib.sha256(content).digest() != digest:

@@ -15,7 +15,7 @@ import os
 from typing import Any, Dict, Optional
 
 from ..shared.files import token
-from ..shared.frames import Body
+from ..shared.frames import Bytes
 from ..shared.tree import LARGEST, is_digest, show
 from .errors import HomeError
 from .home import Home
@@ -78,7 +78,7 @@ class LargeBlob:
                 append(self.file, data)
             size -= len(data)
 
-    def take(self, data: Body, digest: str) -> bool:
+    def take(self, data: Bytes, digest: str) -> bool:
         """Whether the blob is whole now. `digest`: its own, if it is told only now."""
         self.have += len(data)
         if self.have > self.size:

@@ -17,7 +17,7 @@ import heapq
 import os
 import struct
 import time
-from typing import BinaryIO, Callable, List, Tuple
+from typing import BinaryIO, Callable, List, Optional, Tuple
 
 from ..shared.frames import Body
 from ..shared.tree import LARGEST
@@ -94,9 +94,17 @@ def listed(home: Home, key: str) -> List[Tuple[int, int]]:
     return list(_PART.iter_unpack(data[: len(data) // _PART.size * _PART.size]))
 
 
-def seal(home: Home, key: str, size: int, said: Callable[[], str], alive: Callable[[], bool]) -> None:
+def seal(
+    home: Home,
+    key: str,
+    size: int,
+    said: Callable[[], str],
+    alive: Callable[[], bool],
+    patience: Optional[float] = None,
+) -> None:
     """Make a blob of the parts of `key`, which may still be on their way. `said` gives its digest, "" as long as the
-    client does not know it; it is waited for. Raises `HomeError`."""
+    client does not know it; it is waited for. Given up when nothing new has come for `patience` (None: `PATIENCE`)
+    seconds, or once it is not `alive`. Raises `HomeError`."""
     path = os.path.join(home.partial, key)
     stale = os.path.exists(path + PARTS)
     with os.fdopen(_open(path), "rb", buffering=0) as file:  # it may be here before the first part
@@ -104,7 +112,7 @@ def seal(home: Home, key: str, size: int, said: Callable[[], str], alive: Callab
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path + PARTS)
         try:
-            found, digest = _hash(home, key, size, file, said, alive)
+            found, digest = _hash(home, key, size, file, said, alive, PATIENCE if patience is None else patience)
         except BaseException:
             if not os.fstat(file.fileno()).st_size:
                 discard(home, key)
@@ -123,7 +131,13 @@ def seal(home: Home, key: str, size: int, said: Callable[[], str], alive: Callab
 
 
 def _hash(
-    home: Home, key: str, size: int, file: BinaryIO, said: Callable[[], str], alive: Callable[[], bool]
+    home: Home,
+    key: str,
+    size: int,
+    file: BinaryIO,
+    said: Callable[[], str],
+    alive: Callable[[], bool],
+    patience: float,
 ) -> Tuple[str, str]:
     """(what the parts together are, what was said). The former is "" if the blob has come otherwise."""
     hashed = hashlib.sha256()
@@ -152,7 +166,7 @@ def _hash(
             hashed.update(data)
             done += len(data)
         elif done < size or not digest:
-            if time.monotonic() - since > PATIENCE or not alive():
+            if time.monotonic() - since > patience or not alive():
                 raise HomeError("bad_stream", "a part of a blob did not come")
             time.sleep(pause)
     return hashed.hexdigest(), digest

@@ -1,0 +1,236 @@
+"""HTTP as an agent needs it: it fetches contents from a bucket and posts others to it.
+
+Nothing that a server says is trusted: an exchange that takes too long is cut, no answer is read beyond what was asked
+for, and no redirect is followed. An address may hold a signature, which is a secret: no error names more of it than its
+host and its path. Proxies are taken from the environment, as everywhere. Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import re
+import socket
+import ssl
+import threading
+from typing import Any, Callable, Dict, Iterable, Iterator, NamedTuple, Optional, Tuple
+from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from ..shared.tree import show
+
+SILENCE = 20.0
+"""Seconds without a byte after which an exchange is given up."""
+LEAST_SPEED = 16 << 10
+"""Bytes a second that a server must give or take, after `SILENCE`."""
+MOST_OF_AN_ERROR = 16 << 10
+CODES_OF_EXPIRY = ("ExpiredToken", "RequestExpired", "TokenRefreshRequired")
+
+Pieces = Callable[[], Iterable[bytes]]
+"""A body: may be called again, if it has to be sent again."""
+
+
+class WebError(Exception):
+    """What was asked for did not happen. `status` is the server's, 0 where none came; `code` is S3's word for it."""
+
+    def __init__(self, message: str, status: int = 0, code: str = "", expired: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.code = code
+        self.expired = expired
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same may succeed when it is tried again."""
+        return self.status in (0, 408, 429) or self.status >= 500
+
+
+class Address(NamedTuple):
+    """`target` is what follows the host; `shown` may be told to people."""
+
+    scheme: str
+    host: str
+    port: Optional[int]
+    target: str
+
+    @classmethod
+    def of(cls, url: str) -> "Address":
+        """Raises `WebError` for what is not an address of HTTP."""
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port
+        except ValueError:
+            raise WebError("an address that can't be read", 400)
+        if parts.scheme not in ("http", "https") or not host or re.search(r"[^!-~]", url):
+            raise WebError("an address that is not one of HTTP: %s" % show(parts.scheme[:20]), 400)
+        return cls(parts.scheme, host, port, (parts.path or "/") + ("?" + parts.query if parts.query else ""))
+
+    @property
+    def place(self) -> str:
+        return self.host if self.port is None else "%s:%d" % (self.host, self.port)
+
+    @property
+    def shown(self) -> str:
+        return show(self.host + unquote(self.target.partition("?")[0])[:200])
+
+
+class Web:
+    """The open connections of one thread, which are used again. A context manager."""
+
+    def __init__(self, proxies: bool = True) -> None:
+        self._proxies = proxies
+        self._kept: Dict[Tuple[str, str, Optional[int]], http.client.HTTPConnection] = {}
+
+    def __enter__(self) -> "Web":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for connection in self._kept.values():
+            connection.close()
+        self._kept = {}
+
+    @contextlib.contextmanager
+    def ask(
+        self,
+        method: str,
+        url: str,
+        headers: Optional[Dict[str, str]] = None,
+        body: Optional[Pieces] = None,
+        size: int = 0,
+    ) -> Iterator[http.client.HTTPResponse]:
+        """The answer, of a status below 300, to be read within. `size`: bytes that are sent, or that will be read.
+
+        Raises `WebError`, also for what goes wrong while the answer is read. One that was not read to its end costs its
+        connection.
+        """
+        address = Address.of(url)
+        connection, target, login = self._connection(address)
+        headers = dict(headers or {}, **login)
+        answer: Optional[http.client.HTTPResponse] = None
+        whole = False
+        try:
+            with _cut_after(SILENCE + size / LEAST_SPEED, connection):
+                answer = _exchange(connection, method, target, headers, body)
+                if answer.status >= 300:
+                    raise refusal(address, answer)
+                yield answer
+                whole = answer.isclosed()
+        except (OSError, http.client.HTTPException) as error:
+            raise WebError("%s: %s" % (address.host, _words(error)))
+        finally:
+            if not whole:
+                if answer is not None:
+                    answer.close()
+                connection.close()
+                self._kept.pop(address[:3], None)
+
+    def _connection(self, address: Address) -> Tuple[http.client.HTTPConnection, str, Dict[str, str]]:
+        """(a connection that leads to the host, the target to ask it for, headers for who is between)."""
+        proxy = _proxy(address) if self._proxies else None
+        kept = self._kept.get(address[:3])
+        if kept is None:
+            kept = self._kept[address[:3]] = _connection(address, proxy)
+        if proxy is None or address.scheme == "https":
+            return kept, address.target, {}
+        return kept, "http://%s%s" % (address.place, address.target), _login(proxy)
+
+
+def refusal(address: Address, answer: http.client.HTTPResponse) -> WebError:
+    """What an answer of status 300 or more says."""
+    told = answer.read(MOST_OF_AN_ERROR).decode("utf-8", "replace")
+    code, message = _element(told, "Code"), _element(told, "Message")
+    if answer.status < 400:
+        message = "an address elsewhere, which is not followed"
+    words = ": ".join(filter(None, (code, message.rstrip("."))))
+    expired = code in CODES_OF_EXPIRY or (answer.status in (400, 401, 403) and "expired" in message.lower())
+    said = "%s answers %d" % (address.host, answer.status) + (" (%s)" % show(words[:200]) if words else "")
+    return WebError(said, answer.status, code, expired)
+
+
+def _exchange(
+    connection: http.client.HTTPConnection, method: str, target: str, headers: Dict[str, str], body: Optional[Pieces]
+) -> http.client.HTTPResponse:
+    used_before = connection.sock is not None
+    try:
+        return _send(connection, method, target, headers, body)
+    except (http.client.BadStatusLine, ConnectionError):
+        if not used_before:
+            raise
+        connection.close()  # the server had given it up meanwhile
+        return _send(connection, method, target, headers, body)
+
+
+def _send(
+    connection: http.client.HTTPConnection, method: str, target: str, headers: Dict[str, str], body: Optional[Pieces]
+) -> http.client.HTTPResponse:
+    cut: Optional[OSError] = None
+    try:
+        connection.request(method, target, None if body is None else body(), headers)
+    except (BrokenPipeError, ConnectionResetError) as error:
+        if connection.sock is None:
+            raise
+        cut = error  # it may have been refused before it was read to its end
+    answer = connection.getresponse()
+    if cut is not None and answer.status < 300:
+        raise cut
+    return answer
+
+
+@contextlib.contextmanager
+def _cut_after(seconds: float, connection: http.client.HTTPConnection) -> Iterator[None]:
+    """A server that gives a byte now and then keeps nobody for ever."""
+
+    def cut() -> None:
+        with contextlib.suppress(OSError):
+            if connection.sock is not None:
+                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)  # also where TLS lies over it
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _connection(address: Address, proxy: Optional[SplitResult]) -> http.client.HTTPConnection:
+    if proxy is None:
+        host, port = address.host, address.port
+    else:
+        host, port = proxy.hostname or "", proxy.port
+    if address.scheme == "http":
+        return http.client.HTTPConnection(host, port, timeout=SILENCE)
+    connection = http.client.HTTPSConnection(host, port, timeout=SILENCE, context=ssl.create_default_context())
+    if proxy is not None:
+        connection.set_tunnel(address.host, address.port or 443, _login(proxy))
+    return connection
+
+
+def _proxy(address: Address) -> Optional[SplitResult]:
+    url = getproxies().get(address.scheme)
+    if not url or proxy_bypass(address.place):
+        return None
+    return urlsplit(url if "://" in url else "http://" + url)
+
+
+def _login(proxy: SplitResult) -> Dict[str, str]:
+    if proxy.username is None:
+        return {}
+    words = "%s:%s" % (unquote(proxy.username), unquote(proxy.password or ""))
+    return {"Proxy-Authorization": "Basic " + base64.b64encode(words.encode()).decode()}
+
+
+def _element(document: str, name: str) -> str:
+    found = re.search("<%s>([^<]*)</%s>" % (name, name), document)
+    return found.group(1).strip() if found else ""
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, socket.timeout):
+        return "no answer in time"
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    return str(error) or type(error).__name__
