@@ -10,7 +10,7 @@ from typing import Any
 
 from remoterun.config import Config
 from remoterun.errors import NotFound
-from remoterun.model import MachineType, did_you_mean
+from remoterun.model import MachineType, Rental, did_you_mean
 
 LOCAL = MachineType("local")
 CPU = MachineType("cpu")
@@ -18,7 +18,7 @@ BUCKET = "aws"
 """The word for the bucket of `[aws]`, where a machine is asked for that keeps files."""
 CATALOGUES = {"aws": "remoterun.providers.aws.catalogue"}
 """Provider → the module with its tables `NAMES`, of built-in machine types, and `GONE`, of those for which others stand
-in, and the function `rental` of a name in either."""
+in, and the functions `rental`, of a name in either, and `instead`, which says why another type stands in."""
 HOW_TO_SET_UP_AWS = "with an AWS account: export AWS_PROFILE=NAME, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 CREDENTIALS = (
     "AWS_ACCESS_KEY_ID",
@@ -97,6 +97,15 @@ def rented_types() -> dict[str, MachineType]:
         for word in (*catalogue.NAMES, *catalogue.GONE):
             found[word] = MachineType(word, rental=catalogue.rental(word))
     return found
+
+
+def instead(rental: Rental, offer: Any) -> str | None:
+    """A line that says why another type stands in for the one that was asked for, with the price of the offer; None
+    where none does."""
+    if rental.instead_of is None:
+        return None
+    text: str = importlib.import_module(CATALOGUES[rental.provider]).instead(rental.instead_of, offer)
+    return text
 
 
 def listing(config: Config) -> list[MachineType]:

@@ -138,7 +138,8 @@ class Rental:
     """What is asked of a provider, for a machine type whose host is rented for a run. `types` are tried in their order.
 
     `disk` in GB, `idle` in seconds, `max_hours` in hours, `max_cost` in US dollars; None: what the provider's defaults
-    say. `instead_of` is the type that was asked for where the provider has no such machine any more ("k80").
+    say. `attempts`: hosts that one run may be given, one after the other. `instead_of` is the type that was asked for
+    where the provider has no such machine any more ("k80").
     """
 
     provider: str
@@ -150,6 +151,7 @@ class Rental:
     max_hours: float | None = None
     max_cost: float | None = None
     image: str | None = None
+    attempts: int | None = None
     instead_of: str | None = None
 
 
@@ -209,10 +211,61 @@ class Placement:
 
 
 @dataclass(frozen=True)
+class HostUse:
+    """A rented host as one run had it. `token` is that of the host, which may have been rented for an earlier run;
+    `id`, `type` and `zone` are its provider's words; `price` in US dollars an hour. Times in seconds since 1970;
+    `ended` is None while the run has it."""
+
+    token: str
+    id: str
+    type: str
+    zone: str
+    price: float | None
+    began: float
+    ended: float | None = None
+
+    def cost(self, now: float) -> float | None:
+        """US dollars so far, without the host's disk and its traffic."""
+        return None if self.price is None else max((self.ended or now) - self.began, 0.0) / 3600 * self.price
+
+
+@dataclass(frozen=True)
+class Renting:
+    """What is known of the hosts that a run has had, newest last. `deadline` (seconds since 1970) is for all of its
+    `attempts` together. `bucket` ("s3://NAME") keeps what it leaves, in the home `bucket_home`. `log_before`: bytes of
+    the log that earlier attempts wrote."""
+
+    deadline: float
+    attempts: int = 1
+    attempt: int = 1
+    bucket: str = ""
+    bucket_home: str = ""
+    log_before: int = 0
+    hosts: tuple[HostUse, ...] = ()
+
+    def cost(self, now: float) -> float | None:
+        """US dollars so far; None where the price of a host is not known."""
+        costs = [host.cost(now) for host in self.hosts]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known) if len(known) == len(costs) else None
+
+    def record(self) -> dict[str, Any]:
+        """As JSON, for the registry."""
+        return {**self.__dict__, "hosts": [host.__dict__ for host in self.hosts]}
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Renting:
+        known = {name: value for name, value in record.items() if name in cls.__dataclass_fields__}
+        fields = HostUse.__dataclass_fields__
+        hosts = [HostUse(**{name: host[name] for name in host if name in fields}) for host in known.get("hosts", ())]
+        return cls(**{**known, "hosts": tuple(hosts)})
+
+
+@dataclass(frozen=True)
 class RunRequest:
     """What a user asks for, before it becomes a run. `command` is text for `sh -c`; `options`, those of `remoterun run`
-    that ask for the same again, are told to it; `timeout` in seconds. `Runs.prepare` refuses what can't be
-    asked for."""
+    that ask for the same again, are told to it; `timeout` in seconds. `spot`, `attempts`, `max_hours` and `max_cost`
+    stand in the place of those of a `Rental`. `Runs.prepare` refuses what can't be asked for."""
 
     command: str
     mounts: tuple[Mount, ...] = ()
@@ -225,6 +278,10 @@ class RunRequest:
     labels: tuple[str, ...] = ()
     timeout: float | None = None
     options: str = ""
+    spot: bool = False
+    attempts: int | None = None
+    max_hours: float | None = None
+    max_cost: float | None = None
 
 
 @dataclass(frozen=True)
@@ -232,7 +289,7 @@ class Run:
     """One run as the registry knows it, corrected by its host when that was asked. Times in seconds since 1970.
 
     `machine` is what was asked for, `placement` the host that was got, None before that. `steps`: when this client
-    began what it does for the run (PROVISIONING, UPLOADING).
+    began what it does for the run (PROVISIONING, UPLOADING). `renting`: of a run on rented hosts.
     """
 
     number: int
@@ -255,6 +312,7 @@ class Run:
     last_seen: float | None = None
     placement: Placement | None = None
     steps: tuple[tuple[RunState, float], ...] = ()
+    renting: Renting | None = None
     unreached: str | None = field(default=None, compare=False)
     """Why its machine could not be asked just now; the rest is what was known before."""
 
@@ -274,6 +332,11 @@ class Run:
     @property
     def home_id(self) -> str | None:
         return self.placement.home_id if self.placement is not None else None
+
+    def cost(self, now: float) -> float | None:
+        """US dollars that its hosts have cost while it had them; None for a run that rents none, or if that is not
+        known."""
+        return None if self.renting is None else self.renting.cost(self.ended if self.final and self.ended else now)
 
     @property
     def words(self) -> str | None:
@@ -334,6 +397,7 @@ class Run:
             "stopping": self.stopping,
             "reachable": self.reachable,
             "last_seen": self.last_seen,
+            **({} if self.renting is None else {"renting": self.renting.record(), "cost": self.cost(time.time())}),
         }
 
 

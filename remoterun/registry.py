@@ -23,7 +23,7 @@ from remoterun.agent.shared.files import locked
 from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.states import MOVES, Reason, RunState, RunStatus
 from remoterun.errors import NotFound, RemoterunError
-from remoterun.model import LAST, MachineType, Placement, Run, Upload, by_our_clock
+from remoterun.model import LAST, MachineType, Placement, Renting, Run, Upload, by_our_clock
 
 
 def _first(connection: sqlite3.Connection) -> None:
@@ -72,7 +72,12 @@ def _placed(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE runs SET host = machine WHERE home_id IS NOT NULL")
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_first, _recorded, _placed]
+def _rented(connection: sqlite3.Connection) -> None:
+    """What is known of the hosts that were rented for a run."""
+    connection.execute("ALTER TABLE runs ADD COLUMN renting TEXT")
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_first, _recorded, _placed, _rented]
 """Each brings the schema one step on; `PRAGMA user_version` counts those done. Append only."""
 
 STEPS = (RunState.PROVISIONING, RunState.UPLOADING)
@@ -81,6 +86,9 @@ STEPS = (RunState.PROVISIONING, RunState.UPLOADING)
 ROOM = 1 << 20
 """Bytes that a disk has free at the least on which SQLite's errors are not about room."""
 _DISK = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
+
+_SAME_ATTEMPT = "coalesce(json_extract(renting, '$.attempt'), 1) = ?"
+"""With `_attempt`: the run has no newer host than the one that is spoken of."""
 
 GIVEN_UP = 0
 """In place of the pid of the client that was to hand a run over."""
@@ -189,11 +197,18 @@ class Registry:
 
     def _change(self, query: str, values: Iterable[Any] = ()) -> int:
         """The row that was inserted last."""
+        return self._executed(query, values).lastrowid or 0
+
+    def _changed_rows(self, query: str, values: Iterable[Any] = ()) -> int:
+        """How many rows were changed."""
+        return self._executed(query, values).rowcount
+
+    def _executed(self, query: str, values: Iterable[Any]) -> sqlite3.Cursor:
         with self._lock:
             if self._unwritable is not None:
                 raise self._unwritable
             try:
-                return self._db.execute(query, [_stored(value) for value in values]).lastrowid or 0
+                return self._db.execute(query, [_stored(value) for value in values])
             except sqlite3.Error as error:
                 raise self._unusable(error)
 
@@ -307,8 +322,8 @@ class Registry:
         written = self._note(
             "UPDATE runs SET state = ?, steps = json_patch(steps, ?), last_seen = ?,"
             " status = json_patch(CASE WHEN json_valid(status) THEN status ELSE '{}' END, ?)"
-            f" WHERE key = ? AND state IN ({marks})",
-            (state.value, json.dumps(steps), now, json.dumps(fields), run.key, *before),
+            f" WHERE key = ? AND state IN ({marks}) AND {_SAME_ATTEMPT}",
+            (state.value, json.dumps(steps), now, json.dumps(fields), run.key, *before, _attempt(run)),
         )
         if written or run.state.value not in before:
             return self.run(run.number)
@@ -323,11 +338,38 @@ class Registry:
         )
         return self.run(run.number)
 
+    def rent(self, run: Run, renting: Renting) -> Run:
+        """Record what is known of a run's rented hosts."""
+        self._change("UPDATE runs SET renting = ? WHERE key = ?", (json.dumps(renting.record()), run.key))
+        return self.run(run.number)
+
+    def next_attempt(self, run: Run, renting: Renting, now: float) -> Run | None:
+        """Take an interrupted run up again, PROVISIONING, with this client to hand it over; None where another client
+        has done so, or the run is not as `run` says it is."""
+        status = json.dumps({"state": RunState.PROVISIONING.value})
+        taken = self._changed_rows(
+            "UPDATE runs SET state = ?, steps = json_patch(steps, ?), status = ?, last_seen = ?, renting = ?,"
+            f" host = NULL, home_id = NULL, client_pid = ? WHERE key = ? AND state = ? AND {_SAME_ATTEMPT}",
+            (
+                RunState.PROVISIONING.value,
+                json.dumps({RunState.PROVISIONING.value: now}),
+                status,
+                now,
+                json.dumps(renting.record()),
+                os.getpid(),
+                run.key,
+                RunState.INTERRUPTED.value,
+                _attempt(run),
+            ),
+        )
+        return self.run(run.number) if taken else None
+
     def see(self, run: Run, status: RunStatus, now: float) -> Run:
-        """Correct `run` by what its host says, with its times by our clock; the corrected run."""
+        """Correct `run` by what its host says, with its times by our clock; the corrected run. What an earlier host of
+        it says changes nothing."""
         self._note(
-            "UPDATE runs SET state = ?, status = ?, last_seen = ? WHERE key = ?",
-            (status.state.value, json.dumps(to_json(status)), now, run.key),
+            f"UPDATE runs SET state = ?, status = ?, last_seen = ? WHERE key = ? AND {_SAME_ATTEMPT}",
+            (status.state.value, json.dumps(to_json(status)), now, run.key, _attempt(run)),
         )
         return run.with_status(status, now)
 
@@ -373,6 +415,10 @@ class Registry:
         self._change("DELETE FROM uploads WHERE name = ? AND home_id = ?", (name, home_id))
 
 
+def _attempt(run: Run) -> int:
+    return run.renting.attempt if run.renting is not None else 1
+
+
 def _bytes_free(folder: Path) -> int:
     try:
         status = os.statvfs(folder)
@@ -401,6 +447,7 @@ def _run(row: sqlite3.Row) -> Run:
         last_seen=row["last_seen"],
         placement=Placement(MachineType.of(json.loads(row["host"])), row["home_id"]) if row["host"] else None,
         steps=tuple((RunState(state), moment) for state, moment in json.loads(row["steps"]).items()),
+        renting=Renting.of(json.loads(row["renting"])) if row["renting"] else None,
     )
     try:
         status = json.loads(row["status"])

@@ -21,6 +21,8 @@ app = typer.Typer(
 )
 machines_app = typer.Typer(help="List, add and remove machines.", rich_markup_mode=None, invoke_without_command=True)
 app.add_typer(machines_app, name="machines")
+hosts_app = typer.Typer(help="List and end rented hosts.", rich_markup_mode=None, invoke_without_command=True)
+app.add_typer(hosts_app, name="hosts")
 
 RunNumber = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's number, or `last`.", autocompletion=complete.run_numbers)
@@ -35,7 +37,7 @@ Machine = Annotated[
         "-t",
         "--machine-type",
         metavar="NAME",
-        help="Where: local, a machine of `remoterun machines`, an alias of ~/.ssh/config, or user@host.",
+        help="Where: local, a name of `remoterun machines`, an alias of ~/.ssh/config, or user@host.",
         autocompletion=complete.machine_types,
     ),
 ]

@@ -21,6 +21,8 @@ from remoterun.client.connections import Connections
 from remoterun.client.files import Files
 from remoterun.client.following import Item, LogBytes, Note, StateChange
 from remoterun.client.machines import Machines
+from remoterun.client.rented_hosts import Orphan, RentedHosts
+from remoterun.client.renting import Plan
 from remoterun.client.runs import Runs
 from remoterun.client.submitting import Prepared
 from remoterun.client.upkeep import Checked, Collected, Usage
@@ -50,6 +52,7 @@ class Client:
         self.uploads = Uploads(self.connections)
         self.runs = Runs(self.connections)
         self.machines = Machines(self.connections)
+        self.hosts = RentedHosts(self.connections)
 
     def __enter__(self) -> Self:
         return self
@@ -79,6 +82,8 @@ __all__ = [
     "Item",
     "LogBytes",
     "Note",
+    "Orphan",
+    "Plan",
     "Prepared",
     "StateChange",
     "TransferError",

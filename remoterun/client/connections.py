@@ -5,19 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from remoterun import config as configuration
 from remoterun import machines
-from remoterun.errors import HostError, HostUnreachable, UsageError
+from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
 from remoterun.hosts import host_of
 from remoterun.hosts.base import Prompts
 from remoterun.model import MachineType
+from remoterun.providers import provider_named
 from remoterun.registry import Registry
 from remoterun.session import Session
 
 if TYPE_CHECKING:
     from remoterun.hosts.base import Host
+    from remoterun.providers.base import Provider
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -45,6 +48,7 @@ class Connections:
         self._opening: dict[MachineType, threading.Lock] = {}
         self._hosts: list[Host] = []
         self._registry: Registry | None = None
+        self._providers: dict[str, Provider] = {}
 
     def close(self) -> None:
         """Drop every connection; runs go on. What another thread is doing with them ends with an error. May be called
@@ -76,11 +80,37 @@ class Connections:
         Raises `NotFound`, and `UsageError` for an address that is not one.
         """
         machine = machines.resolve(name, self.config)
-        host_of(machine, self.config, Prompts())
+        if machine.rental is None:
+            host_of(machine, self.config, Prompts())
+        elif not machine.gpus:
+            offers = self.provider(machine.rental.provider).offers(machine)
+            machine = replace(machine, gpus=offers[0].gpus if offers else 0)
         return machine
 
+    def home(self, name: str | None) -> MachineType:
+        """The machine that keeps files for a name: of a machine type that is rented, the bucket."""
+        machine = self.machine(name)
+        return machine if machine.rental is None else self.bucket()
+
+    def bucket(self) -> MachineType:
+        """The bucket of `[aws]`. Raises `NotFound` where none is named."""
+        if self.config.aws.bucket is None:
+            raise NotFound("no bucket is set up yet", hint="remoterun upload PATH --to aws makes one, after a question")
+        return machines.bucket_of(self.config)
+
+    def provider(self, name: str) -> Provider:
+        """A provider, made at its first use. Raises `ConfigError`."""
+        with self._lock:
+            self._check_open()
+            if name not in self._providers:
+                self._providers[name] = provider_named(name, self.config)
+            return self._providers[name]
+
     def session(self, machine: MachineType) -> Session:
-        """The open session with a machine, or a new one. Raises `HostError`."""
+        """The open session with a machine, or a new one. Raises `HostError`, `UsageError` for one that has yet to be
+        rented."""
+        if machine.rental is not None and machine.host is None:
+            raise UsageError(f"`{machine.name}` is rented for a run, and there is none", hint="remoterun hosts")
         with self._lock:
             self._check_open()
             opening = self._opening.setdefault(machine, threading.Lock())

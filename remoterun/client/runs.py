@@ -14,6 +14,7 @@ from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
 from remoterun.client.connections import Connections
 from remoterun.client.following import Item, StateChange, Wanted, follow
 from remoterun.client.kept_logs import KeptLogs
+from remoterun.client.renting import Plan
 from remoterun.client.submitting import Prepared, launch, prepare
 from remoterun.errors import HostError, NotFound, UsageError
 from remoterun.model import MachineType, Run, RunRequest
@@ -47,14 +48,18 @@ class Runs:
         machine: str | None = None,
         progress: Progress | None = None,
         cast: Callable[[Run], None] = lambda _: None,
+        plan: Plan | None = None,
+        waiting: Callable[[str], None] = lambda _: None,
     ) -> Run:
         """Make a run and hand it over to `machine` (None: the one it was prepared for); it then needs us no more.
 
-        `cast` is called as soon as the run has its number. What goes wrong after that ends the run: it is FAILED, with
-        the reason. Each call makes another run. Raises `UsageError`, `HostError`, `TransferError`.
+        `cast` is called as soon as the run has its number. For a machine that is rented, `plan` is what `hosts.plan`
+        said (None: it is made now), and `waiting` is told in a few words what is waited for, and "" at the end of that.
+        What goes wrong once the run has its number ends it: it is FAILED, with the reason. Each call makes another run.
+        Raises `UsageError`, `HostError`, `TransferError`, `ProviderError`.
         """
         where = prepared.machine if machine is None else self._connections.machine(machine)
-        return launch(self._connections, prepared, where, progress or Progress(), cast)
+        return launch(self._connections, prepared, where, progress or Progress(), cast, plan, waiting)
 
     def submit(
         self,

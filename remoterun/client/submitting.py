@@ -25,6 +25,7 @@ from remoterun.agent.shared.spec import (
 )
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Entry, Manifest, show
+from remoterun.client import renting
 from remoterun.client.connections import Connections
 from remoterun.client.files import manifest_of
 from remoterun.client.uploads import bring
@@ -80,6 +81,7 @@ class SourceTree:
 
 def prepare(connections: Connections, request: RunRequest, source: Source | None, machine: MachineType) -> Prepared:
     """See `Runs.prepare`."""
+    machine = renting.asked(machine, request)
     places = tuple(mount.place(source.workdir if source is not None else "") for mount in request.mounts)
     _check_places(places, request)
     for mount in request.mounts:
@@ -105,6 +107,8 @@ def launch(
     machine: MachineType,
     progress: Progress,
     cast: Callable[[Run], None],
+    plan: renting.Plan | None = None,
+    waiting: Callable[[str], None] = lambda _: None,
 ) -> Run:
     """See `Runs.launch`. The row of the run exists before its host is opened, and before anything is sent."""
     request, source, registry = prepared.request, prepared.source, connections.registry

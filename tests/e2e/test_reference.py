@@ -17,7 +17,13 @@ from remoterun.cli.commands import app
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 REFERENCE = (ROOT / "remoterun" / "cli" / "REFERENCE.md").read_text()
-PARTS = (client.Files, client.Machines, client.Runs, client.Uploads)
+PARTS = {
+    "files": client.Files,
+    "hosts": client.RentedHosts,
+    "machines": client.Machines,
+    "runs": client.Runs,
+    "uploads": client.Uploads,
+}
 PARSERS_OWN = {"--help", "--install-completion", "--show-completion"}
 
 
@@ -101,7 +107,7 @@ def test_every_public_name_is_explained() -> None:
         elif inspect.isclass(thing):
             own = thing.__doc__ or ""
             assert own and not (dataclasses.is_dataclass(thing) and own.startswith(f"{name}(")), name
-    for part in PARTS:
+    for part in PARTS.values():
         for name, method in inspect.getmembers(part, inspect.isfunction):
             if not name.startswith("_"):
                 assert method.__doc__, f"{part.__name__}.{name}"
@@ -110,8 +116,8 @@ def test_every_public_name_is_explained() -> None:
 def test_every_public_name_is_in_the_reference() -> None:
     library = REFERENCE.partition("## The library")[2]
     methods = [
-        f"{part.__name__.lower()}.{name}"
-        for part in PARTS
+        f"{noun}.{name}"
+        for noun, part in PARTS.items()
         for name, _ in inspect.getmembers(part, inspect.isfunction)
         if not name.startswith("_")
     ]

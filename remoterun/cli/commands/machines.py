@@ -36,13 +36,19 @@ def _list_machines(json: bool) -> None:
 
 
 @machines_app.command(
-    "add", cls=Command, epilog=example("remoterun machines add k80 me@gpu.example.org --gpus 1 --default")
+    "add",
+    cls=Command,
+    epilog=example(
+        "remoterun machines add k80 me@gpu.example.org --gpus 1 --default\n"
+        "remoterun machines add gpu --aws g4dn.xlarge,g5.xlarge --spot --max-cost 5"
+    ),
 )
 def machines_add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What -t will name.")],
     host: Annotated[
-        str, typer.Argument(metavar="HOST", help="user@host[:port], an alias of ~/.ssh/config, or `local`.")
-    ],
+        str | None,
+        typer.Argument(metavar="HOST", help="user@host[:port], an alias of ~/.ssh/config, or `local`; or --aws."),
+    ] = None,
     gpus: Annotated[int, typer.Option("--gpus", metavar="N", help="GPUs that a run on it gets.", min=0)] = 0,
     engine: Annotated[str, typer.Option("--engine", metavar="NAME", help="auto, docker, podman or process.")] = "auto",
     slots: Annotated[
@@ -64,6 +70,27 @@ def machines_add(
     connect_timeout: Annotated[
         float | None, typer.Option("--connect-timeout", metavar="SECONDS", help="Default: 10.")
     ] = None,
+    aws: Annotated[
+        str | None,
+        typer.Option("--aws", metavar="TYPE[,TYPE…]", help="Rent a host of these types at AWS for each run."),
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option("--region", metavar="R", help="With --aws. Default: that of your AWS settings.")
+    ] = None,
+    spot: Annotated[bool, typer.Option("--spot", help="With --aws: cheaper hosts, which may be taken away.")] = False,
+    disk: Annotated[int | None, typer.Option("--disk", metavar="GB", help="With --aws: the size of its disk.")] = None,
+    idle: Annotated[
+        str | None, typer.Option("--idle", metavar="TIME", help="With --aws: how long a host is kept. Default: 10m.")
+    ] = None,
+    max_hours: Annotated[
+        float | None, typer.Option("--max-hours", metavar="H", help="With --aws: of a run. Default: 24.")
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option("--max-cost", metavar="$", help="With --aws: of a run, in US dollars.")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="AMI", help="With --aws: another image than AWS's own.")
+    ] = None,
     default: Annotated[bool, typer.Option("--default", help="Make it the default machine.")] = False,
     force: Annotated[bool, typer.Option("-f", "--force", help="Replace a machine of that name.")] = False,
 ) -> None:
@@ -82,10 +109,16 @@ def machines_add(
         raise UsageError(
             f"`{connect_timeout:g}` is not a valid number of seconds to connect in", hint="--connect-timeout 10"
         )
-    if host != "local":
+    if (host is None) == (aws is None):
+        raise UsageError(
+            "a machine has a host, or it is rented" + (": both were given" if host else ""),
+            hint=f"remoterun machines add {name} user@host, or: remoterun machines add {name} --aws g4dn.xlarge",
+        )
+    if host not in (None, "local"):
         SSHTarget.parse(host)
-    settings: dict[str, Any] = {} if host == "local" else {"host": host}
     options = {
+        "host": host if host != "local" else None,
+        "aws": aws,
         "gpus": gpus or None,
         "engine": engine if engine != "auto" else None,
         "slots": slots,
@@ -93,12 +126,22 @@ def machines_add(
         "home": home,
         "python": python,
         "connect_timeout": connect_timeout,
+        "region": region,
+        "spot": spot or None,
+        "disk": disk,
+        "idle": idle,
+        "max_hours": max_hours,
+        "max_cost": max_cost,
+        "image": image,
     }
-    settings.update({key: value for key, value in options.items() if value is not None})
+    settings: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     config = configuration.load()
     configuration.add_machine(config, name, settings, overwrite=force, make_default=default)
     render.line(f"machine `{name}` is in {config.file}" + ("; it is the default" if default else ""))
-    render.line(f"  remoterun doctor {name}   tries it")
+    if aws is None:
+        render.line(f"  remoterun doctor {name}   tries it")
+    else:
+        render.line(f"  remoterun run -t {name} --dry-run COMMAND   shows what a run would rent, and its price")
 
 
 @machines_app.command("remove", cls=Command, epilog=example("remoterun machines remove k80"))

@@ -14,14 +14,14 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Machine, app, example
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
+from remoterun.cli.renting import agree
 from remoterun.cli.sending import Sending, find, with_untracked
 from remoterun.errors import HostError, UsageError
 from remoterun.model import Mount, RunRequest, command_text, parse_duration, parse_variable
 
 if TYPE_CHECKING:
-    from remoterun.client import Client, Prepared
+    from remoterun.client import Client, Plan, Prepared
     from remoterun.model import Run
-    from remoterun.source import Source
 
 
 @app.command(
@@ -78,6 +78,20 @@ def run(
         str | None,
         typer.Option("--timeout", metavar="TIME", help="Stop the run after 90s, 10m, 2h; a plain number is minutes."),
     ] = None,
+    spot: Annotated[
+        bool, typer.Option("--spot", help="Rent a cheaper host, which may be taken away; see --attempts.")
+    ] = False,
+    attempts: Annotated[
+        int | None,
+        typer.Option("--attempts", metavar="N", help="Rented hosts it may have, one after the other.", min=1),
+    ] = None,
+    max_hours: Annotated[
+        float | None,
+        typer.Option("--max-hours", metavar="H", help="On rented hosts, with all attempts. Default: 24."),
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option("--max-cost", metavar="$", help="The same limit, in US dollars.")
+    ] = None,
     background: Annotated[
         bool, typer.Option("-b", "--background", help="Hand the run over and return; no log.")
     ] = False,
@@ -107,10 +121,23 @@ def run(
         labels=tuple(label),
         timeout=parse_duration(timeout) if timeout is not None else None,
         options=_options(
-            {"-t": machine, "--pip-req": pip_req, "--image": image, "-c": commit_ref, "--timeout": timeout},
+            {
+                "-t": machine,
+                "--pip-req": pip_req,
+                "--image": image,
+                "-c": commit_ref,
+                "--timeout": timeout,
+                "--attempts": attempts,
+                "--max-hours": max_hours,
+                "--max-cost": max_cost,
+            },
             {"-m": mount, "-e": [text.partition("=")[0] for text in env], "--pip": pip, "--apt": apt, "--label": label},
-            {"--include-untracked": include_untracked, "--no-git": no_git, "-y": yes},
+            {"--include-untracked": include_untracked, "--no-git": no_git, "-y": yes, "--spot": spot},
         ),
+        spot=spot,
+        attempts=attempts,
+        max_hours=_above_zero("--max-hours", max_hours),
+        max_cost=_above_zero("--max-cost", max_cost),
     )
     with connect() as client:
         client.machines.get(machine)  # refuse a wrong name before anything is asked
@@ -122,10 +149,13 @@ def run(
                 found, source = source, with_untracked(source, request.command, list(prepared.places), sending)
                 if source is not found:
                     prepared = client.runs.prepare(request, source, machine)
+            plan = client.hosts.plan(prepared.machine)
             if dry_run:
-                _show_plan(client, request, source, machine)
+                _show_plan(client, prepared, plan)
                 return 0
-            submitted = _submit(client, prepared)
+            if plan is not None:
+                agree(plan, yes)
+            submitted = _submit(client, prepared, plan)
         finally:
             if source is not None:
                 source.close()
@@ -139,8 +169,15 @@ def run(
         return follow(client, submitted, client.runs.follow(submitted.number), from_start=True)
 
 
-def _submit(client: Client, prepared: Prepared) -> Run:
+def _submit(client: Client, prepared: Prepared, plan: Plan | None) -> Run:
     number = None
+    steps = render.Steps()
+
+    def waiting(text: str) -> None:
+        if text:
+            steps.at(f"Waiting for {text}")
+        else:
+            steps.clear()
 
     def cast(run: Run) -> None:
         nonlocal number
@@ -149,14 +186,21 @@ def _submit(client: Client, prepared: Prepared) -> Run:
 
     try:
         with render.progress() as progress:
-            return client.runs.launch(prepared, None, progress, cast)
-    except KeyboardInterrupt:
-        if number is not None:
+            return client.runs.launch(prepared, None, progress, cast, plan, waiting)
+    except BaseException as error:
+        steps.abandon()
+        if isinstance(error, KeyboardInterrupt) and number is not None:
             known = client.registry.run(number)
             render.line("")
             render.line(f"run {number} {'was not' if known.final else 'may not have been'} handed over")
             render.line(f"  remoterun info {number}   shows what became of it")
         raise
+
+
+def _above_zero(option: str, number: float | None) -> float | None:
+    if number is not None and not 0 < number < 1e6:
+        raise UsageError(f"`{number:g}` is not possible for {option}", hint=f"{option} 2.5")
+    return number
 
 
 def _options(single: Mapping[str, object], repeated: Mapping[str, list[str]], flags: Mapping[str, bool]) -> str:
@@ -196,11 +240,15 @@ def _apt_name(name: str) -> str:
     return name
 
 
-def _show_plan(client: Client, request: RunRequest, source: Source | None, machine: str | None) -> None:
-    type_ = client.machines.get(machine)
+def _show_plan(client: Client, prepared: Prepared, plan: Plan | None) -> None:
+    request, source, type_ = prepared.request, prepared.source, prepared.machine
     mounts = [_mount_plan(client, mount) for mount in request.mounts]
     render.out(f"command    {request.command}")
-    render.out(f"machine    {type_.name} ({type_.host or 'this machine'}), engine {type_.engine}, {type_.gpus} GPUs")
+    where = "rented" if plan is not None else type_.host or "this machine"
+    render.out(f"machine    {type_.name} ({where}), engine {type_.engine}, {type_.gpus} GPUs")
+    if plan is not None:
+        for head, text in render.plan_lines(plan):
+            render.out(f"{head:<11}{text}")
     if source is not None:
         where = f"{source.root}" + (f", starting in {source.workdir}" if source.workdir else "")
         render.out(f"source     {render.files(len(source.files))}, {render.size(source.total_size())}, of {where}")

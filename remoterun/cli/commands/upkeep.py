@@ -51,6 +51,11 @@ def gc(
     unused: Annotated[
         str | None, typer.Option("--unused", metavar="TIME", help="With --envs: for how long. Default: 7d.")
     ] = None,
+    cloud: Annotated[
+        bool,
+        typer.Option("--cloud", help="Instead: end rented hosts that no run needs, and clear what is left of others."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="With --cloud: ask nothing.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed.")] = False,
     json: Json = False,
 ) -> None:
@@ -59,6 +64,13 @@ def gc(
     That is content of no upload and no run, and what crashes and cut transfers left. What a run uses stays until it has
     ended.
     """
+    if cloud:
+        if machine or keep is not None or envs:
+            raise UsageError("--cloud goes with --dry-run, -y and --json only", hint="remoterun gc --cloud --dry-run")
+        _clear_cloud(yes, dry_run, json)
+        return
+    if yes:
+        raise UsageError("-y goes with --cloud: without it nothing is asked", hint="remoterun gc --cloud -y")
     if unused is not None and not envs:
         raise UsageError("--unused is about environments", hint=f"remoterun gc --envs --unused {unused}")
     seconds = None if unused is None else parse_duration(unused)
@@ -66,6 +78,20 @@ def gc(
         done = client.machines.gc(machine, keep=keep, envs=envs, unused=seconds, dry_run=dry_run)
     with understood(done.machine):
         render.collected(done, json)
+
+
+def _clear_cloud(yes: bool, dry_run: bool, json: bool) -> None:
+    with connect() as client:
+        found = client.hosts.orphans()
+        render.orphans(found, json)
+        if dry_run or not found:
+            return
+        if not yes and not render.person_there():
+            raise UsageError("nobody is here to agree", hint="remoterun gc --cloud -y, or: --dry-run")
+        if yes or render.ask("End and remove these?", default=False):
+            for orphan in found:
+                client.hosts.clear(orphan)
+            render.line(f"{len(found)} ended or removed")
 
 
 @app.command(cls=Command, epilog=example("remoterun df k80"))

@@ -9,6 +9,7 @@ from remoterun.cli.render.bars import progress
 from remoterun.cli.render.data import ReaderGone, finish, out, out_bytes, out_json
 from remoterun.cli.render.listings import checks, machines, manifest, run_resources, uploads
 from remoterun.cli.render.pages import page, page_shown
+from remoterun.cli.render.rented import dollars, hosts_table, hourly, orphans, plan_lines, renting, renting_goes_on
 from remoterun.cli.render.runs import detached, ending, kept, not_reached, run_info, runs_table, state_text
 from remoterun.cli.render.steps import Steps
 from remoterun.cli.render.talk import ask, ask_secret, ask_text, choose, error, fault, hint, line, usage, warning
@@ -31,6 +32,7 @@ __all__ = [
     "clean",
     "collected",
     "detached",
+    "dollars",
     "ending",
     "error",
     "fault",
@@ -38,6 +40,8 @@ __all__ = [
     "files",
     "finish",
     "hint",
+    "hosts_table",
+    "hourly",
     "kept",
     "line",
     "machines",
@@ -45,13 +49,17 @@ __all__ = [
     "name",
     "not_finished",
     "not_reached",
+    "orphans",
     "out",
     "out_bytes",
     "out_json",
     "page",
     "page_shown",
     "person_there",
+    "plan_lines",
     "progress",
+    "renting",
+    "renting_goes_on",
     "run_info",
     "run_resources",
     "runs_table",

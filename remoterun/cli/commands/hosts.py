@@ -1,0 +1,45 @@
+"""Rented hosts: `hosts`, and `hosts end`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from remoterun.cli import render
+from remoterun.cli.app import Json, example, hosts_app
+from remoterun.cli.connect import client as connect
+from remoterun.cli.manual import Command
+from remoterun.errors import RemoterunError
+
+
+@hosts_app.callback()
+def hosts(context: typer.Context, json: Json = False) -> None:
+    """List the hosts that are rented now, and what they have cost so far.
+
+    What is listed is what their provider says, from any machine with the same account.
+    """
+    if context.invoked_subcommand is None:
+        with connect() as client:
+            found = client.hosts.list()
+        render.hosts_table(found, json)
+
+
+@hosts_app.command("end", cls=Command, epilog=example("remoterun hosts end i-0123456789abcdef0"))
+def hosts_end(
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Hosts as `remoterun hosts` lists them.")],
+) -> int:
+    """End rented hosts now. What of their runs is not saved is lost."""
+    status = 0
+    with connect() as client:
+        for id in ids:
+            try:
+                client.hosts.end(id)
+            except RemoterunError as error:
+                if len(ids) == 1:
+                    raise
+                render.error(error)
+                status = max(status, error.exit_status)
+                continue
+            render.line(f"host {id} is ending")
+    return status

@@ -1,0 +1,178 @@
+"""Rented hosts: what one will cost, which there are, and what they have cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from remoterun.cli.render.data import out_json
+from remoterun.cli.render.table import Column, table
+from remoterun.cli.render.talk import line
+from remoterun.cli.render.words import ago, duration, moment
+
+if TYPE_CHECKING:
+    from remoterun.client import Orphan, Plan
+    from remoterun.providers.base import Offer, Rented
+
+WITHOUT = "without disk and traffic"
+
+
+def dollars(amount: float | None) -> str:
+    """An amount for people: $12.62, $0.004; "" for one that is not known."""
+    if amount is None:
+        return ""
+    return f"${amount:,.2f}" if amount >= 0.1 or not amount else f"${amount:.2g}"
+
+
+def hourly(price: float | None) -> str:
+    """A price for people, with all of its digits: $0.526/h."""
+    return "price not known" if price is None else f"${price:.4f}".rstrip("0").rstrip(".") + "/h"
+
+
+def hours(count: float) -> str:
+    """`24 h`, `90 min`."""
+    return f"{count:g} h" if count == round(count, 1) else duration(count * 3600)
+
+
+def plan_lines(plan: Plan) -> list[tuple[str, str]]:
+    """What a run on a rented host will be given, each line with its head."""
+    if plan.kept is not None:
+        host = plan.kept
+        listed = [
+            ("host", f"{host.id} is free: {host.offer.type}: {described(host.offer)}"),
+            ("", f"{hourly(host.offer.price)} in {host.offer.zone or host.offer.region}; the run begins at once"),
+        ]
+    else:
+        listed = []
+        for offers in _by_type(plan.offers):
+            first = offers[0]
+            listed.append(("rents", f"{first.type}: {described(first)}"))
+            zones = ", ".join(dict.fromkeys(offer.zone for offer in offers if offer.zone)) or first.region
+            spot = ", spot" if first.spot else ""
+            listed.append(("", f"{hourly(first.price)}{_priced(first)}{spot}, in {zones}"))
+    if plan.most is not None:
+        listed.append(("at most", f"{dollars(plan.most)}: {hours(plan.hours)} at {hourly(plan.price)}, {WITHOUT}"))
+    else:
+        listed.append(("at most", f"{hours(plan.hours)}, at a price that is not known"))
+    if plan.attempts > 1:
+        listed.append(("", f"for all of {plan.attempts} attempts, if the host is taken away"))
+    latest = moment(time.time() + plan.hours * 3600)
+    listed.append(("ends", "by itself, whatever happens to this machine:"))
+    listed.append(("", f"{duration(plan.idle)} after its last run, in which the next one begins at once,"))
+    listed.append(("", f"and at {latest} at the latest"))
+    return listed
+
+
+def renting(plan: Plan) -> None:
+    """The plan, before a person is asked about it."""
+    if plan.instead is not None:
+        line(plan.instead)
+    for head, text in plan_lines(plan):
+        line(f"  {head:<9}{text}")
+
+
+def renting_goes_on(plan: Plan) -> None:
+    """The plan in a line, where nobody is asked."""
+    if plan.instead is not None:
+        line(plan.instead)
+    offer = plan.kept.offer if plan.kept is not None else plan.offers[0]
+    most = (
+        f"at most {dollars(plan.most)} ({hours(plan.hours)})" if plan.most is not None else f"for {hours(plan.hours)}"
+    )
+    spot = " spot" if offer.spot else ""
+    line(f"Renting {offer.type}{spot} in {offer.region}, {hourly(offer.price)}, {most}")
+
+
+def described(offer: Offer) -> str:
+    """What a type of machine has: `4 vCPUs, 16 GiB, T4 with 16 GiB`."""
+    gpus = f"{offer.gpus} × {offer.gpu}" if offer.gpus > 1 else offer.gpu
+    each = f"{gpus} with {offer.gpu_memory:g} GiB" if offer.gpus and offer.gpu_memory else gpus
+    parts = [f"{offer.vcpus} vCPUs" if offer.vcpus else "", f"{offer.memory:g} GiB" if offer.memory else "", each]
+    return ", ".join(part for part in parts if part)
+
+
+def hosts_table(found: Sequence[Rented], as_json: bool) -> None:
+    now = time.time()
+    if as_json:
+        out_json([_record(host, now) for host in found])
+        return
+    if not found:
+        line("No host is rented")
+        return
+    rows = [
+        [
+            host.id,
+            host.offer.type + (" spot" if host.offer.spot else ""),
+            host.offer.zone or host.offer.region,
+            host.state,
+            str(host.number) if host.number else "",
+            host.owner,
+            ago(host.began),
+            dollars(host.cost(now)),
+            f"in {duration(max(host.deadline - now, 0))}",
+        ]
+        for host in found
+    ]
+    heads = [
+        Column("HOST"),
+        Column("TYPE", least=10),
+        Column("ZONE", drop=3),
+        Column("STATE", drop=4),
+        Column("RUN", right=True, drop=5),
+        Column("OWNER", least=8, drop=1),
+        Column("SINCE", drop=2),
+        Column("COST", right=True),
+        Column("ENDS", least=6),
+    ]
+    table(heads, rows)
+    costs = [cost for host in found if (cost := host.cost(now)) is not None]
+    hourly_sum = sum(host.offer.price or 0.0 for host in found)
+    line(f"{dollars(sum(costs))} so far, {hourly(hourly_sum)} now; remoterun hosts end HOST ends one")
+
+
+def orphans(found: Sequence[Orphan], as_json: bool) -> None:
+    """What `gc --cloud` would end or remove, and what that saves."""
+    if as_json:
+        out_json([{name: getattr(orphan, name) for name in ("kind", "id", "why", "saves", "per")} for orphan in found])
+        return
+    if not found:
+        line("Nothing is left over: no host, disk, rule or group that no run needs")
+        return
+    heads = [Column("KIND"), Column("ID", least=12), Column("SAVES", right=True), Column("WHY", least=16)]
+    rows = [
+        [orphan.kind, orphan.id, f"{dollars(orphan.saves)}/{orphan.per}" if orphan.saves else "", orphan.why]
+        for orphan in found
+    ]
+    table(heads, rows)
+    sums = {per: sum(orphan.saves or 0.0 for orphan in found if orphan.per == per) for per in ("h", "month")}
+    saved = " and ".join(f"{dollars(amount)}/{per}" for per, amount in sums.items() if amount)
+    if saved:
+        line(f"Without them you save {saved}")
+
+
+def _record(host: Rented, now: float) -> dict[str, object]:
+    return {
+        "id": host.id,
+        "token": host.token,
+        "state": host.state,
+        **{name: getattr(host.offer, name) for name in ("type", "region", "zone", "spot", "price")},
+        "run": host.run,
+        "number": host.number,
+        "attempt": host.attempt,
+        "owner": host.owner,
+        "began": host.began,
+        "ends_at": host.deadline,
+        "cost": host.cost(now),
+    }
+
+
+def _by_type(offers: Sequence[Offer]) -> list[list[Offer]]:
+    groups: dict[tuple[str, str, bool, float | None], list[Offer]] = {}
+    for offer in offers:
+        groups.setdefault((offer.type, offer.region, offer.spot, offer.price), []).append(offer)
+    return list(groups.values())
+
+
+def _priced(offer: Offer) -> str:
+    return {"": "", "now": " now"}.get(offer.priced, f" (as of {offer.priced})")

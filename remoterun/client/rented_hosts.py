@@ -1,0 +1,107 @@
+"""Hosts that are rented: what a run on one will cost, which there are, and their ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from remoterun.client import renting
+from remoterun.client.connections import Connections
+from remoterun.client.renting import Plan
+from remoterun.client.runs import Runs
+from remoterun.errors import NotFound
+from remoterun.model import MachineType
+from remoterun.providers.base import Leftover, ProviderCheck, Rented
+
+PROVIDERS = ("aws",)
+"""Those that rent."""
+LOOK = 10.0
+"""Seconds that a machine has to say how its runs are."""
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """What `clear` ends or removes: a host that no run needs, or a leftover."""
+
+    provider: str
+    what: Rented | Leftover
+    why: str
+
+    @property
+    def id(self) -> str:
+        return self.what.id
+
+    @property
+    def kind(self) -> str:
+        return self.what.kind if isinstance(self.what, Leftover) else "host"
+
+    @property
+    def saves(self) -> float | None:
+        """US dollars `per` hour ("h") or month; None where that is not known."""
+        return self.what.cost if isinstance(self.what, Leftover) else self.what.offer.price
+
+    @property
+    def per(self) -> str:
+        return "month" if isinstance(self.what, Leftover) else "h"
+
+
+class RentedHosts:
+    """What a client does with rented hosts."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def plan(self, machine: MachineType) -> Plan | None:
+        """What a run on a machine type will be given, and what it costs at the most; None for one that is not rented.
+        Asks the provider, and costs nothing. Raises `ProviderError`, `HostUnreachable`."""
+        return None if machine.rental is None else renting.plan(self._connections, machine)
+
+    def list(self) -> Sequence[Rented]:
+        """All hosts of ours that are not gone, oldest first, from their tags alone: also those that another client
+        rented. Raises `ProviderError`, `HostUnreachable`."""
+        found = [host for name in PROVIDERS for host in self._connections.provider(name).hosts()]
+        return sorted(found, key=lambda host: host.began)
+
+    def end(self, id: str) -> Rented | None:
+        """End a host, by its provider's id or the number of a run that has one; None if it is gone already.
+
+        What of its run is not saved is lost. Raises `NotFound`, `ProviderError`, `HostUnreachable`.
+        """
+        for name in PROVIDERS:
+            provider = self._connections.provider(name)
+            for host in provider.hosts():
+                if id == host.id:
+                    provider.release(host.id)
+                    return host
+        raise NotFound(f"there is no rented host `{id}`", hint="remoterun hosts")
+
+    def orphans(self) -> Sequence[Orphan]:
+        """What `gc --cloud` would end or remove: hosts of this client that no run of it needs, hosts of anybody that
+        should have ended by themselves, and what hosts that are gone left behind. Raises as `list`."""
+        runs = Runs(self._connections).list(None, wait=LOOK)
+        needed = {token for run in runs if not run.final for token in renting.tokens(run)}
+        known = {run.key for run in runs}
+        found = []
+        for name in PROVIDERS:
+            provider = self._connections.provider(name)
+            for host in provider.hosts():
+                ours = host.run in known or host.machine is not None
+                if host.alive and host.deadline < time.time():
+                    found.append(Orphan(name, host, "it should have ended by itself"))
+                elif host.alive and ours and host.token not in needed:
+                    found.append(Orphan(name, host, "no run needs it"))
+            found += [Orphan(name, left, left.why) for left in provider.leftovers()]
+        return found
+
+    def clear(self, orphan: Orphan) -> None:
+        """End or remove it. One that is gone already is fine. Raises as `list`."""
+        provider = self._connections.provider(orphan.provider)
+        if isinstance(orphan.what, Rented):
+            provider.release(orphan.what.id)
+        else:
+            provider.clear(orphan.what)
+
+    def checks(self, name: str) -> Sequence[ProviderCheck]:
+        """What `doctor` finds out about a provider. Changes nothing."""
+        return self._connections.provider(name).checks()

@@ -1,0 +1,142 @@
+"""What a run on a rented host costs at the most, how that is said, and whose attempt it is."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from remoterun.agent.shared.states import Reason, RunState, RunStatus
+from remoterun.cli.render.rented import dollars, hourly, hours, plan_lines
+from remoterun.client import renting
+from remoterun.client.renting import Plan
+from remoterun.errors import UsageError
+from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
+from remoterun.providers.base import Offer, Rented
+from remoterun.registry import Registry
+
+T4 = MachineType("t4", gpus=1, rental=Rental("aws", ("g4dn.xlarge",)))
+OFFERS = tuple(
+    Offer("g4dn.xlarge", "us-east-1", zone, 4, 16.0, 1, "T4", 16.0, price=0.526, priced="2026-07-20")
+    for zone in ("us-east-1a", "us-east-1b")
+)
+DEAREST = (*OFFERS, Offer("g5.xlarge", "us-east-1", "us-east-1a", 4, 16.0, 1, "A10G", 24.0, price=1.006))
+
+
+def text(plan: Plan) -> str:
+    return "\n".join(f"{head:<8} {line}".rstrip() for head, line in plan_lines(plan))
+
+
+def test_the_plan_in_words() -> None:
+    said = text(Plan(T4, OFFERS, 24.0, 600.0, 1))
+    assert "rents    g4dn.xlarge: 4 vCPUs, 16 GiB, T4 with 16 GiB\n" in said
+    assert "$0.526/h (as of 2026-07-20), in us-east-1a, us-east-1b\n" in said
+    assert "at most  $12.62: 24 h at $0.526/h, without disk and traffic\n" in said
+    assert "10 min 0 s after its last run" in said
+    assert all(len(line) <= 78 for line in said.splitlines())
+
+
+def test_the_most_is_that_of_the_dearest_type() -> None:
+    plan = Plan(T4, DEAREST, 10.0, 600.0, 1)
+    assert plan.most == pytest.approx(10.06)
+    unknown = Plan(T4, (*OFFERS, Offer("g9.xlarge")), 10.0, 600.0, 1)
+    assert unknown.most is None and "at a price that is not known" in text(unknown)
+
+
+def test_a_host_that_is_kept_is_named_with_its_price() -> None:
+    host = Rented("i-0abc", "rr-x-1", "running", OFFERS[0], began=1.0, deadline=2.0)
+    said = text(Plan(T4, OFFERS, 20.0, 600.0, 1, kept=host))
+    assert "i-0abc is free" in said and "begins at once" in said and "at most  $10.52" in said
+    assert "rents" not in said
+
+
+@pytest.mark.parametrize(
+    ("rental", "expected"),
+    [
+        ({}, 24.0),
+        ({"max_hours": 2.0}, 2.0),
+        ({"max_cost": 1.006}, 1.0),
+        ({"max_hours": 0.5, "max_cost": 1.006}, 0.5),
+        ({"max_hours": 3.0, "max_cost": 1.006}, 1.0),
+    ],
+)
+def test_the_tighter_limit_counts(rental: dict[str, float], expected: float) -> None:
+    machine = replace(T4, rental=Rental("aws", ("g4dn.xlarge", "g5.xlarge"), **rental))  # type: ignore[arg-type]
+    assert renting.hours(machine, DEAREST) == pytest.approx(expected)
+
+
+def test_a_limit_in_dollars_needs_a_price() -> None:
+    machine = replace(T4, rental=Rental("aws", ("g9.xlarge",), max_cost=1.0))
+    with pytest.raises(UsageError, match=r"g9\.xlarge is not known"):
+        renting.hours(machine, (Offer("g9.xlarge"),))
+
+
+def test_options_of_the_run_win_and_are_refused_for_machines_of_ones_own() -> None:
+    request = RunRequest("true", spot=True, max_hours=2.0)
+    assert renting.asked(
+        replace(T4, rental=Rental("aws", ("x.y",), max_hours=9.0, disk=100)), request
+    ).rental == Rental("aws", ("x.y",), spot=True, max_hours=2.0, disk=100)
+    with pytest.raises(UsageError, match="`--spot` is for machines that are rented, and `box` is not"):
+        renting.asked(MachineType("box", host="me@box"), request)
+    assert renting.asked(T4, RunRequest("true")) is T4
+
+
+def test_amounts_for_people() -> None:
+    assert [dollars(amount) for amount in (None, 0.0, 0.0042, 0.5, 1234.5)] == [
+        "",
+        "$0.00",
+        "$0.0042",
+        "$0.50",
+        "$1,234.50",
+    ]
+    assert [hourly(price) for price in (None, 0.526, 55.04, 1.0)] == ["price not known", "$0.526/h", "$55.04/h", "$1/h"]
+    assert [hours(count) for count in (24.0, 0.5, 1.26)] == ["24 h", "0.5 h", "1 h 15 min"]
+
+
+class TestRecords:
+    @pytest.fixture
+    def registry(self, tmp_path: Path) -> Iterator[Registry]:
+        with contextlib.closing(Registry(tmp_path / "registry.db")) as registry:
+            yield registry
+
+    def a_run(self, registry: Registry) -> Run:
+        run = registry.add_run("k" * 26, T4, "true", 100.0)
+        host = HostUse("rr-k-1", "i-1", "g4dn.xlarge", "us-east-1a", 0.5, began=100.0)
+        return registry.rent(run, Renting(deadline=1000.0, attempts=3, bucket="s3://b", hosts=(host,)))
+
+    def test_what_is_known_of_hosts_comes_back(self, registry: Registry) -> None:
+        run = self.a_run(registry)
+        assert registry.run(run.number) == run and run.renting is not None
+        assert run.renting.hosts[0].zone == "us-east-1a"
+        assert run.cost(100.0 + 3600) == pytest.approx(0.5)
+        assert run.record()["cost"] > 0
+        ended = replace(run, state=RunState.COMPLETE, ended=100.0 + 1800)
+        assert ended.cost(time.time()) == pytest.approx(0.25)
+
+    def test_one_client_only_takes_a_run_up_again(self, registry: Registry) -> None:
+        run = registry.move(
+            self.a_run(registry), RunState.INTERRUPTED, 200.0, reason=Reason.PREEMPTED.value, message="taken away"
+        )
+        assert run.renting is not None
+        second = replace(run.renting, attempt=2)
+        taken = registry.next_attempt(run, second, 300.0)
+        assert taken is not None and taken.state is RunState.PROVISIONING and taken.reason is None
+        assert (taken.message, taken.placement, taken.renting) == (None, None, second)
+        assert registry.next_attempt(run, second, 301.0) is None
+
+    def test_what_an_earlier_host_says_changes_nothing(self, registry: Registry) -> None:
+        first = registry.move(self.a_run(registry), RunState.INTERRUPTED, 200.0)
+        assert first.renting is not None
+        registry.next_attempt(first, replace(first.renting, attempt=2), 300.0)
+        registry.see(first, RunStatus(first.key, RunState.INTERRUPTED), 301.0)
+        registry.move(first, RunState.INTERRUPTED, 302.0)
+        assert registry.run(first.number).state is RunState.PROVISIONING
+
+    def test_a_run_that_has_not_been_interrupted_is_not_taken_up(self, registry: Registry) -> None:
+        run = registry.move(self.a_run(registry), RunState.RUNNING, 200.0)
+        assert run.renting is not None
+        assert registry.next_attempt(run, replace(run.renting, attempt=2), 300.0) is None
