@@ -202,6 +202,8 @@ class TestOldFiles:
                     "INSERT INTO runs (number, key, machine, home_id, state, command, created) VALUES (?,?,?,?,?,?,?)",
                     row,
                 )
+            if version >= 3:
+                database.execute("UPDATE runs SET host = machine WHERE home_id IS NOT NULL")
             database.execute(
                 "INSERT INTO uploads (name, home_id, machine, version, digest, size, files, created)"
                 " VALUES ('doom', 'home1', ?, 3, 'ab', 7, 1, 5.0)",
