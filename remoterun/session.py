@@ -15,7 +15,17 @@ from remoterun.agent.shared.frames import PIECE
 from remoterun.agent.shared.protocol import VERSION, Cancelled, Link, LinkClosed, RemoteError, Stream
 from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.tree import show
-from remoterun.errors import AgentError, HostError, LinkLost, NotFound, RemoterunError, TransferError, UsageError
+from remoterun.errors import (
+    AgentError,
+    AuthenticationError,
+    HostError,
+    HostUnreachable,
+    LinkLost,
+    NotFound,
+    RemoterunError,
+    TransferError,
+    UsageError,
+)
 from remoterun.hosts.base import Host
 from remoterun.model import MachineType, Told, Upload, by_our_clock, check_time
 
@@ -132,7 +142,7 @@ class Session:
                 except TimeoutError:
                     return ("z",)
                 self._codecs = tuple(map(str, said)) if isinstance(said, list) else ()
-            return self._codecs or ("z",)
+            return ("z",) if self._codecs is None else self._codecs
 
     def versions(self, name: str, newest: bool = False) -> list[Upload]:
         """The versions of an upload that its home has, oldest first; none without one."""
@@ -209,6 +219,9 @@ def translate(error: RemoteError, machine: str) -> RemoterunError:
         "no_capacity": UsageError,
         "unknown_engine": UsageError,
         "busy": UsageError,
+        "no_machine": UsageError,
+        "unreachable": HostUnreachable,
+        "no_access": AuthenticationError,
         "damaged": TransferError,
         "bad_tree": TransferError,
         "disk_full": HostError,

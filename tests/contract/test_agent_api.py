@@ -24,9 +24,12 @@ from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
+from remoterun.buckets.host import BucketHost
+from remoterun.buckets.place import BucketPlace
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType
 from remoterun.session import Session
+from tests.seaweed import Store, credentials, program, seaweed
 from tests.workshop import Files, served, tree_of
 
 
@@ -45,17 +48,42 @@ def over_a_pipe(folder: Path) -> Iterator[Link]:
         session.close()
 
 
+@contextmanager
+def in_a_bucket(folder: Path) -> Iterator[Link]:
+    place = BucketPlace.of((folder / "address").read_text(), "us-east-1", (folder / "endpoint").read_text())
+    session = Session(MachineType("aws", bucket=place.address), BucketHost(place, cache=folder / "cache"))
+    try:
+        yield session._link
+    finally:
+        session.close()
+
+
 HOMES: dict[str, Callable[[Path], AbstractContextManager[Link]]] = {
     "in this process": in_this_process,
     "over a pipe": over_a_pipe,
+    "in a bucket": in_a_bucket,
 }
 NOTHING = api.Nothing()
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "tool*": b"#!/bin/sh\n", "empty": b"", "large": b"x" * (PIECE + 7)}
 
 
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    if program() is None:
+        pytest.skip("SeaweedFS is not installed: there is no package of it for this system")
+    with credentials(), seaweed(tmp_path_factory.mktemp("seaweed") / "store") as store:
+        yield store
+
+
 @pytest.fixture(params=HOMES)
 def link(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Link]:
-    with HOMES[request.param](tmp_path / "home") as link:
+    home = tmp_path / "home"
+    if request.param == "in a bucket":
+        place = request.getfixturevalue("store").new_bucket()
+        home.mkdir()
+        (home / "address").write_text(place.address)
+        (home / "endpoint").write_text(str(place.endpoint))
+    with HOMES[request.param](home) as link:
         yield link
 
 
@@ -214,6 +242,8 @@ class TestUploads:
 
     def test_many_uploads_are_all_listed(self, link: Link, tmp_path: Path) -> None:
         """More than go into the header of a frame."""
+        if (tmp_path / "home/address").exists():
+            pytest.skip("a bucket has no folder in which so many could be made at once")
         manifest, made = upload(link, "u0000", {"a": b"A"})
         names = [f"{number:0100}" for number in range(7000)]
         home = Home(str(tmp_path / "home"))

@@ -23,21 +23,29 @@ Used by both sides. Standard library only; Python >= 3.8.
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
-from typing import Dict, Iterable, Iterator, List, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Tuple
 
-from .records import Record
+from .records import Record, from_json
 from .states import RunEvent, RunStatus
+from .tree import is_digest
 
 FORMAT = 1
 SMALL = 1 << 20
 """Bytes of the largest content that lies in a pack."""
 PACK = 32 << 20
 """Bytes of a pack that is full."""
+MOST_IN_PACK = 50_000
+"""Contents of a pack that is full, if they are so small: its index is read as a whole."""
 CHUNK = 64 << 20
 """Bytes of the largest content that is one object."""
+MOST_LIST = 32 << 20
+"""Bytes of the JSON of a `ChunkList`."""
 
 _RECORD = struct.Struct("!32sI")
+MOST_INDEX = MOST_IN_PACK * _RECORD.size
+"""Bytes of an index."""
 
 
 class Take(Record):
@@ -151,10 +159,43 @@ def packed(contents: Iterable[Tuple[str, bytes]]) -> Packed:
 
 
 def takes(listing: bytes) -> Iterator[Take]:
-    """What an index lists. Raises `ValueError` for bytes that are no index."""
-    if len(listing) % _RECORD.size:
+    """What an index lists. Raises `ValueError` for bytes that are not an index."""
+    if len(listing) % _RECORD.size or len(listing) > MOST_INDEX:
         raise ValueError("an index of %d bytes" % len(listing))
     offset = 0
     for digest, length in _RECORD.iter_unpack(listing):
+        if length > SMALL or offset + length > PACK + SMALL:
+            raise ValueError("an index of contents that no pack can hold")
         yield Take(digest.hex(), offset, length)
         offset += length
+
+
+def chunk_list(data: bytes) -> ChunkList:
+    """The list that an object holds. Raises `ValueError` for what is not one."""
+    found = from_json(ChunkList, json.loads(data))
+    if any(not is_digest(chunk.digest) or not 0 < chunk.length <= CHUNK for chunk in found.chunks):
+        raise ValueError("a chunk that can't be one")
+    if sum(chunk.length for chunk in found.chunks) != found.size:
+        raise ValueError("chunks that are not as long as the whole")
+    return found
+
+
+class Packing:
+    """Contents on their way into packs: each is full before the next one begins."""
+
+    def __init__(self) -> None:
+        self._contents: List[Tuple[str, bytes]] = []
+        self.size = 0
+        """Bytes of the contents that wait for the pack to be full."""
+
+    def add(self, digest: str, content: bytes) -> Optional[Packed]:
+        """A pack that is full by now. `content` has `SMALL` bytes at the most."""
+        self._contents.append((digest, content))
+        self.size += len(content)
+        full = self.size >= PACK or len(self._contents) >= MOST_IN_PACK
+        return self.end() if full else None
+
+    def end(self) -> Optional[Packed]:
+        """The last pack, if something is left for it."""
+        contents, self._contents, self.size = self._contents, [], 0
+        return packed(contents) if contents else None

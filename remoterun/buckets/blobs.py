@@ -1,0 +1,112 @@
+"""Requests about blobs: which are missing, and their contents in both directions."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared.protocol import RemoteError, Stream
+from remoterun.agent.shared.tree import LARGEST, is_digest, show
+from remoterun.buckets.arriving import Arrivals
+from remoterun.buckets.contents import Place, Stretch
+from remoterun.buckets.leaving import Shipping, send_piece
+from remoterun.buckets.serving import Call, Handler
+
+_MISSING = struct.Struct("!IQ")
+_RANGE = struct.Struct("!QQ")
+MOST_BODY = 1 << 29
+
+
+def missing(call: Call, _: api.Nothing) -> api.Count:
+    """Of what a cut transfer left, nothing is said: the chunks that were written count when the rest is sent."""
+    home = call.bucket.contents.home
+    count = 0
+    for frame in call.stream:
+        digests = split(frame.body)
+        home.look(digests)
+        absent = [_MISSING.pack(place, 0) for place, digest in enumerate(digests) if not home.has(digest)]
+        call.stream.send(b"".join(absent))
+        count += len(absent)
+    return api.Count(count)
+
+
+def codecs(call: Call, _: api.Nothing) -> api.Codecs:
+    """None: what is sent here does not go over a link yet."""
+    return api.Codecs([])
+
+
+def put(call: Call, _: api.Nothing) -> api.Count:
+    bucket = call.bucket
+    arrivals = Arrivals(bucket.s3, bucket.workers, bucket.contents.home)
+    bucket.contents.home.read_indexes()
+    for frame in call.stream:
+        arrivals.take(frame)
+    arrivals.end()
+    return api.Count(arrivals.count)
+
+
+def begun(call: Call, asked: api.Beginnings) -> api.Begun:
+    """Nothing that a content could be patched from, or go on from: see `missing`."""
+    return api.Begun({}, {}, [], [], LARGEST)
+
+
+def fetch(call: Call, asked: api.Accept) -> api.Count:
+    shipping = Shipping(call.bucket.contents, call.bucket.reader, call.stream)
+    for frame in call.stream:
+        shipping.ship(split(frame.body))
+    return api.Count(shipping.count)
+
+
+def fetch_parts(call: Call, asked: api.BlobRanges) -> api.Nothing:
+    if not is_digest(asked.digest):
+        raise RemoteError("bad_stream", f"not a digest: {show(asked.digest[:80])}")
+    place = call.bucket.contents.place(bytes.fromhex(asked.digest))
+    if place is None:
+        raise RemoteError("not_found", f"there is no blob {asked.digest[:12]}")
+    for offset, length in _RANGE.iter_unpack(read_body(call.stream)):
+        for piece in call.bucket.reader.pieces(part_of(place, offset, length)):
+            send_piece(call.stream, piece)
+            length -= len(piece)
+        if length > 0:
+            raise RemoteError("not_found", f"the blob {asked.digest[:12]} is shorter than it was")
+    return api.Nothing()
+
+
+HANDLERS: dict[str, Handler] = {
+    "missing": missing,
+    "codecs": codecs,
+    "put": put,
+    "begun": begun,
+    "fetch": fetch,
+    "fetch_parts": fetch_parts,
+}
+
+
+def split(body: Any) -> list[bytes]:
+    """The digests of a frame, 32 bytes each."""
+    return [bytes(body[at : at + 32]) for at in range(0, len(body) // 32 * 32, 32)]
+
+
+def part_of(place: Place, offset: int, length: int) -> list[Stretch]:
+    """Where the bytes of a content from `offset` on lie."""
+    found = []
+    for stretch in place.stretches:
+        if length > 0 and offset < stretch.length:
+            take = min(length, stretch.length - offset)
+            found.append(Stretch(stretch.key, stretch.offset + offset, take))
+            length -= take
+        offset = max(0, offset - stretch.length)
+    return found
+
+
+def read_body(stream: Stream, most: int = MOST_BODY) -> bytes:
+    """All that the client sends, to its end."""
+    parts = []
+    size = 0
+    for frame in stream:
+        size += len(frame.body)
+        if size > most:
+            raise RemoteError("too_large", f"a list of more than {most} bytes")
+        parts.append(frame.body)
+    return b"".join(parts)

@@ -1,0 +1,244 @@
+"""Requests about uploads, and about the files of a resource: an upload, or the outputs of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared import bucket as layout
+from remoterun.agent.shared.frames import PIECE
+from remoterun.agent.shared.protocol import RemoteError
+from remoterun.agent.shared.records import from_json, to_json
+from remoterun.agent.shared.spec import ResourceRef
+from remoterun.agent.shared.tree import Entry, Manifest, ManifestReader, TreeError, is_digest, show
+from remoterun.buckets.blobs import MOST_BODY
+from remoterun.buckets.leaving import send_piece
+from remoterun.buckets.s3 import S3, Absent, Stored
+from remoterun.buckets.serving import Bucket, Call, Handler
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+_KEY = re.compile(r"uploads/([A-Za-z0-9][A-Za-z0-9._-]{0,99})/([0-9]{8})\.json\Z")
+MOST_VERSION = 64 << 10
+"""Bytes of the JSON of a version."""
+START = 4096
+"""Bytes of a manifest that come before the others, with what the client wants to know soon."""
+
+
+def uploads(call: Call, _: api.Nothing) -> api.UploadList:
+    newest: dict[str, int] = {}
+    for stored in call.bucket.s3.list("uploads/"):
+        name, version = _named(stored)
+        if name:
+            newest[name] = max(version, newest.get(name, 0))
+    listed = sorted(newest.items())
+    found = call.bucket.workers.each(lambda item: read_version(call.bucket.s3, *item), listed)
+    return api.UploadList(
+        [
+            api.NamedUpload(name, version)
+            for (name, _), version in zip(listed, found, strict=True)
+            if version is not None
+        ]
+    )
+
+
+def upload(call: Call, asked: api.VersionsOf) -> api.Versions:
+    numbers = version_numbers(call.bucket.s3, asked.name)
+    return api.Versions(_versions(call.bucket, asked.name, numbers[-1 if asked.newest else 0 :]))
+
+
+def commit_upload(call: Call, asked: api.UploadName) -> api.Committed:
+    check_name(asked.name)
+    reader = ManifestReader()
+    size = 0
+    for frame in call.stream:
+        size += len(frame.body)
+        if size > MOST_BODY:
+            raise RemoteError("too_large", f"a list of more than {MOST_BODY} bytes")
+        reader.feed(frame.body)
+    return commit(call.bucket, asked.name, reader.end())
+
+
+def remove_upload(call: Call, asked: api.UploadName) -> api.Removed:
+    keys = [stored.key for stored in _listed(call.bucket.s3, asked.name)]
+    call.bucket.s3.delete(keys)
+    return api.Removed(bool(keys))
+
+
+def tree(call: Call, asked: api.OfResource) -> api.Tree:
+    resource = asked.resource.check()
+    manifest, single, about = find(call.bucket, resource)
+    text = manifest.encode()
+    call.stream.send(text[:START], size=manifest.size, live=False)
+    if len(text) > START:
+        send_piece(call.stream, text[START:])
+    return api.Tree(False, single, "", about)
+
+
+def get(call: Call, asked: api.OfResource) -> api.FileCount:
+    """Files by their names: asked for where a content was not there a moment ago."""
+    manifest, _, _ = find(call.bucket, asked.resource.check())
+    entries = {entry.path: entry for entry in manifest.files}
+    count = 0
+    rest = b""
+    for frame in call.stream:
+        names = (rest + frame.body).split(b"\0")
+        rest = names.pop()
+        for name in names:
+            _send_file(call, entries.get(os.fsdecode(name)))
+            count += 1
+    return api.FileCount(count)
+
+
+HANDLERS: dict[str, Handler] = {
+    "uploads": uploads,
+    "upload": upload,
+    "commit_upload": commit_upload,
+    "remove_upload": remove_upload,
+    "tree": tree,
+    "get": get,
+}
+
+
+def commit(bucket: Bucket, name: str, manifest: Manifest) -> api.Committed:
+    """Make `manifest` the newest version of an upload. The newest one with that content is it already."""
+    digest = manifest.digest
+    text = manifest.encode()
+    kept = False
+    while True:
+        numbers = version_numbers(bucket.s3, name)
+        newest = read_version(bucket.s3, name, numbers[-1]) if numbers else None
+        if newest is not None and newest.digest == digest:
+            return api.Committed(newest, False)
+        if not kept:
+            _check_contents(bucket, manifest)
+            bucket.s3.put(layout.tree_key(digest), [text], digest)
+            kept = True
+        number = numbers[-1] + 1 if numbers else 1
+        version = api.UploadVersion(number, digest, manifest.size, manifest.file_count, round(time.time(), 3))
+        data = json.dumps(to_json(version)).encode()
+        if bucket.s3.put_new(layout.version_key(name, number), data, hashlib.sha256(data).hexdigest()):
+            return api.Committed(version, True)
+
+
+def check_name(name: str) -> None:
+    if not NAME.match(name):
+        raise RemoteError("bad_name", f"{show(name)} is not a name for an upload")
+
+
+def version_numbers(s3: S3, name: str) -> list[int]:
+    """The numbers of an upload's versions, oldest first."""
+    return [_named(stored)[1] for stored in _listed(s3, name)]
+
+
+def read_version(s3: S3, name: str, number: int) -> api.UploadVersion | None:
+    """None if it is gone. Raises `HostError` for one that makes no sense."""
+    key = layout.version_key(name, number)
+    try:
+        version = from_json(api.UploadVersion, json.loads(s3.get(key, MOST_VERSION)))
+    except Absent:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise s3.bad(key, str(error)[:200])
+    if version.version != number or not is_digest(version.digest) or min(version.size, version.files) < 0:
+        raise s3.bad(key, "it does not describe a version of that number")
+    return version
+
+
+def read_tree(s3: S3, key: str, digest: str | None = None) -> Manifest:
+    """The manifest that an object holds, whose digest is known or not. Raises `HostError`, `Absent`."""
+    data = s3.get(key, MOST_BODY)
+    try:
+        manifest = Manifest.decode(data)
+    except TreeError as error:
+        raise s3.bad(key, str(error)[:200])
+    if digest is not None and hashlib.sha256(data).hexdigest() != digest:
+        raise s3.bad(key, "it is not the list of files that it was")
+    return manifest
+
+
+def find(bucket: Bucket, resource: ResourceRef) -> tuple[Manifest, bool, dict[str, Any]]:
+    """(the files that a resource names, whether it is one file, what else is known of it)."""
+    if resource.kind == "upload":
+        whole, about = _tree_of_upload(bucket, resource)
+    else:
+        from remoterun.buckets.runs import outputs_of
+
+        whole, about = outputs_of(bucket, resource)
+    named = whole.find(resource.sub) if resource.sub else None
+    try:
+        return whole.below(resource.sub), named is not None and named.kind == "f", about
+    except KeyError:
+        raise RemoteError("not_found", f"there is no {show(resource.typed)}")
+
+
+def _tree_of_upload(bucket: Bucket, resource: ResourceRef) -> tuple[Manifest, dict[str, Any]]:
+    numbers = version_numbers(bucket.s3, resource.name)
+    if resource.version is not None:
+        chosen = [number for number in numbers if number == resource.version]
+    else:
+        chosen = numbers if resource.digest is not None else numbers[-1:]
+    versions = _versions(bucket, resource.name, chosen)
+    fitting = [version for version in versions if resource.digest in (None, version.digest)]
+    if not fitting:
+        what = f"the upload {show(resource.name)} has no such version" if numbers else ""
+        raise RemoteError("not_found", what or f"there is no upload {show(resource.name)}")
+    digest = fitting[-1].digest
+    try:
+        return read_tree(bucket.s3, layout.tree_key(digest), digest), to_json(fitting[-1])
+    except Absent:
+        raise bucket.s3.bad(layout.tree_key(digest), "it is gone")
+
+
+def _versions(bucket: Bucket, name: str, numbers: Iterable[int]) -> list[api.UploadVersion]:
+    found = bucket.workers.each(lambda number: read_version(bucket.s3, name, number), numbers)
+    return [version for version in found if version is not None]
+
+
+def _listed(s3: S3, name: str) -> list[Stored]:
+    check_name(name)
+    return [stored for stored in s3.list(f"uploads/{name}/") if _named(stored)[0]]
+
+
+def _named(stored: Stored) -> tuple[str, int]:
+    """(name, version) of the upload that an object is of; ("", 0) for an object that is not ours."""
+    match = _KEY.match(stored.key)
+    return (match[1], int(match[2])) if match and int(match[2]) else ("", 0)
+
+
+def _check_contents(bucket: Bucket, manifest: Manifest) -> None:
+    """That all contents are there which the files have."""
+    home = bucket.contents.home
+    digests = list({bytes.fromhex(entry.digest) for entry in manifest.files})
+    home.look([digest for digest in digests if not home.has(digest)])
+    absent = next((digest for digest in digests if not home.has(digest)), None)
+    if absent is not None:
+        paths = [entry.path for entry in manifest.files if entry.digest == absent.hex()]
+        raise RemoteError(
+            "missing_blob", f"the content of {show(paths[0])} is not in {bucket.s3.place.address}", "try again"
+        )
+
+
+def _send_file(call: Call, entry: Entry | None) -> None:
+    place = None if entry is None else call.bucket.contents.place(bytes.fromhex(entry.digest))
+    if entry is None or place is None or place.size != entry.size:
+        call.stream.send(gone="it is not there")
+        return
+    hashed = hashlib.sha256()
+    header: dict[str, Any] = {"s": entry.size, "x": int(entry.executable)}
+    held = b""
+    left = entry.size
+    for piece in call.bucket.reader.pieces(place.stretches):
+        for at in range(0, len(piece), PIECE):
+            if held:
+                call.stream.send(held, **header)
+                header = {}
+            held = piece[at : at + PIECE]
+            hashed.update(held)
+            left -= len(held)
+    call.stream.send(held, **header, h=hashed.hexdigest(), c=int(bool(left)), short=left)
