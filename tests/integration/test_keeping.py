@@ -12,7 +12,7 @@ from remoterun.agent.shared.bucket import Grant, run_prefix
 from remoterun.agent.shared.spec import Submission
 from remoterun.agent.shared.tree import Manifest
 from remoterun.errors import RemoterunError
-from tests.workshop import Place, holding
+from tests.workshop import Place, holding, tree_of
 
 SECRET = b"f00df00d" * 4
 NO_FILES = Manifest([]).encode()
@@ -60,3 +60,23 @@ class TestItsTime:
         status = place.until_final(place.submit("echo never", until=time.time() - 1))
         assert (status["state"], status["reason"], status["started"]) == ("stopped", "timeout", None)
         assert "before the command had started" in status["message"]
+
+
+class TestALaterAttempt:
+    def test_what_earlier_ones_left_lies_over_the_source(self, place: Place) -> None:
+        source = place.put({"train.py": b"old", "data/a": b"1"})
+        left = place.put({"checkpoint": b"epoch 3", "train.py": b"changed", "log/m": b"x"})
+        spec = place.spec("cat checkpoint train.py data/a; echo epoch 4 >checkpoint", source, attempt=2, log_before=9)
+        place.session.ask(
+            api.submit, api.Nothing(), Submission(spec, {}, source.encode(), None, left.encode()).encode()
+        )
+        assert place.until_final(spec.key)["state"] == "complete"
+        assert place.log(spec.key) == b"epoch 3changed1"
+        assert place.outputs(spec.key) == {"checkpoint": b"epoch 4\n", "train.py": b"changed", "log/m": b"x"}
+
+    def test_what_was_left_must_be_here(self, place: Place) -> None:
+        source, missing = place.put({}), tree_of({"checkpoint": b"not sent"})[0]
+        spec = place.spec("true", source, attempt=2)
+        body = Submission(spec, {}, source.encode(), None, missing.encode()).encode()
+        with pytest.raises(RemoterunError, match="are missing here"):
+            place.session.ask(api.submit, api.Nothing(), body)

@@ -129,6 +129,10 @@ class TestSubmission:
     def test_what_is_written_is_read_again(self) -> None:
         asked = Submission(FULL, {"TOKEN": "s'ecret"}, b"a manifest")
         assert Submission.decode(asked.encode()) == asked
+        again = Submission(FULL._replace(attempt=2, log_before=7), {}, b"a manifest", None, b"another")
+        assert Submission.decode(again.encode()) == again
+        with pytest.raises(SpecError, match="of which there are none"):
+            asked._replace(left=b"another").encode()
 
     def test_a_grant_comes_with_a_bucket_and_only_so(self) -> None:
         spec = FULL._replace(bucket="s3://mine", until=2e9, attempt=2)

@@ -28,6 +28,7 @@ from remoterun.agent.shared.tree import (
     TreeError,
     check_path,
     hash_file,
+    laid_over,
     link_stays_inside,
     read_entries,
     show,
@@ -516,3 +517,10 @@ def test_a_manifest_without_an_end_of_line_is_refused_early() -> None:
             reader.feed(b"x" * 1000)
     with pytest.raises(TreeError, match="not a manifest"):
         ManifestReader().end()
+
+
+def test_one_tree_laid_over_another() -> None:
+    below, _ = tree_of({"a": b"1", "b/c": b"2", "b/d": b"3", "e": b"4", "g/h/i": b"5", "keep": None})
+    above, _ = tree_of({"a": "-> x", "b": b"6", "e/f": b"7", "g/j": b"8"})
+    together, _ = tree_of({"a": "-> x", "b": b"6", "e/f": b"7", "g/j": b"8", "g/h/i": b"5", "keep": None})
+    assert laid_over(below, above).digest == together.digest

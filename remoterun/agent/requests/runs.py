@@ -34,6 +34,7 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
 
     asked = Submission.decode(read_body(call.stream))
     spec, source = asked.spec, Manifest.decode(asked.source)
+    left = Manifest.decode(asked.left) if asked.left else None
     run = call.home.run(spec.key)
     if not run.exists():
         capacity = capacity_of(call.home, spec.engine)
@@ -42,12 +43,12 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
             raise HomeError("no_capacity", lacking, "remoterun doctor %s shows what it has" % spec.machine)
         with leases.shared(call.home.lock("blobs")):  # what the mounts name stays until the run names it
             mounts = tuple(_resolve(call.home, mount) for mount in spec.mounts)
-            run = call.home.create_run(spec, source, asked.values, mounts, asked.grant)
+            run = call.home.create_run(spec, source, asked.values, mounts, asked.grant, left)
         capacity.come(spec)
     elif asked.grant is not None:
         run.renew(asked.grant)
     _care_for(call.home, run)
-    _settle(call, source, run)
+    _settle(call, [source] if left is None else [source, left], run)
     return api.Status(run.status())
 
 
@@ -180,15 +181,16 @@ def _resolve(home: Home, mount: MountSpec) -> ResolvedMount:
     return ResolvedMount(mount.place, home.blobs.put(part.encode()), file)
 
 
-def _settle(call: Call, source: Manifest, run: RunFolder) -> None:
+def _settle(call: Call, trees: List[Manifest], run: RunFolder) -> None:
     """What the source and the spec of a run refer to is named by its folder now."""
     if not call.delivery.lease.held:
         return
     from ..upkeep.references import add_environment
 
     digests: Set[bytes] = set()
-    for entry in source.files:
-        digests.add(bytes.fromhex(entry.digest))
+    for tree in trees:
+        for entry in tree.files:
+            digests.add(bytes.fromhex(entry.digest))
     add_environment(call.home, run, digests)
     call.delivery.settle(digests)
 

@@ -7,6 +7,7 @@ Standard library only; Python >= 3.8.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -17,7 +18,7 @@ from typing import Callable, List, Optional, Sequence
 from ..shared.engine_names import AUTO, CAPABILITIES, candidates, lacks
 from ..shared.files import DISK_FULL, read_json, remove_tree, write_whole
 from ..shared.states import FINAL, Reason, RunState
-from ..shared.tree import Manifest, TreeError
+from ..shared.tree import Manifest, TreeError, laid_over
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
@@ -263,8 +264,10 @@ class Supervisor:
     def _make_work_tree(self, engine: Engine) -> None:
         remove_tree(self.run.work)
         with open(self.run.source_file, "rb") as file:
-            source = Manifest.decode(file.read())
-        self.home.checkout(source, self.run.work, private=True)
+            tree = Manifest.decode(file.read())
+        with contextlib.suppress(FileNotFoundError), open(self.run.left_file, "rb") as file:
+            tree = laid_over(tree, Manifest.decode(file.read()))
+        self.home.checkout(tree, self.run.work, private=True)
         make_folders(self.run.work, self.spec.workdir)
         try:
             engine.mount(self.run, self.spec)

@@ -150,7 +150,8 @@ class RunSpec(Record):
 
     `bucket` ("s3://NAME", or "") gets the outputs, the log and the records of the run before it is final. At `until`
     (seconds since 1970) the command is ended as by `timeout`: its host goes away a while later. `attempt` counts the
-    hosts that the run was given to, from 1 on."""
+    hosts that the run was given to, from 1 on; earlier ones wrote `log_before` bytes of its log, which the bucket has:
+    what this host adds to the log there comes after them."""
 
     key: str
     number: int
@@ -173,6 +174,7 @@ class RunSpec(Record):
     bucket: str = ""
     until: Optional[float] = None
     attempt: int = 1
+    log_before: int = 0
 
     def to_record(self) -> Dict[str, Any]:
         """As JSON, for spec.json, the wire and `info --json`."""
@@ -201,6 +203,7 @@ class RunSpec(Record):
         _require(self.timeout is None or self.timeout > 0, "the time limit is not above 0 s")
         _require(not self.bucket or bool(BUCKET.match(self.bucket)), "%s is not a bucket" % show(self.bucket[:80]))
         _require(self.attempt > 0, "the attempts of a run count from 1 on")
+        _require(self.log_before >= 0, "no log has less than 0 bytes")
         for mount in self.mounts:
             _check_place(mount.place)
             mount.resource.check()
@@ -228,20 +231,25 @@ class RunSpec(Record):
 
 class Submission(Record):
     """The body of the request `submit`: the spec, the values of the user's variables, for a spec with a bucket the
-    grant, and the source's manifest, each but the last with its length before it (u32). Without a grant the run waits
-    for one before it ends."""
+    grant, for a later attempt the manifest of what the earlier ones `left`, and the source's manifest, each but the
+    last with its length before it (u32). Without a grant the run waits for one before it ends. What was left lies over
+    the source in the work tree, and counts as new like all that is not in the source."""
 
     spec: RunSpec
     values: Mapping[str, str]
     source: bytes
     grant: Optional[Grant] = None
+    left: bytes = b""
 
     def encode(self) -> bytes:
         """Raises `SpecError`."""
         parts = [self.spec.encode(), encode_values(self.values)]
         _require(self.grant is None or bool(self.spec.bucket), "a grant without a bucket")
+        _require(not self.left or self.spec.attempt > 1, "what was left by earlier attempts, of which there are none")
         if self.spec.bucket:
             parts.append(encode_grant(self.grant))
+        if self.spec.attempt > 1:
+            parts.append(self.left)
         return b"".join(_LENGTH.pack(len(part)) + part for part in parts) + self.source
 
     @classmethod
@@ -250,11 +258,13 @@ class Submission(Record):
         part, rest = _part(body)
         spec = RunSpec.decode(part)
         values, source = _part(rest)
-        grant = None
+        grant, left = None, b""
         if spec.bucket:
             part, source = _part(source)
             grant = decode_grant(part)
-        return cls(spec, decode_values(values), source, grant)
+        if spec.attempt > 1:
+            left, source = _part(source)
+        return cls(spec, decode_values(values), source, grant, left)
 
 
 _LENGTH = struct.Struct("!I")

@@ -204,6 +204,19 @@ class _Entries(Sequence[Entry]):
         raise IndexError(index)
 
 
+def laid_over(below: Manifest, above: Manifest) -> Manifest:
+    """Both trees as one: what is in `above` stands in the place of what is at its path in `below`."""
+    kinds = {entry.path: entry.kind for entry in above.entries}
+    folders = {path[:at] for path in kinds for at, letter in enumerate(path) if letter == "/"}
+    entries = list(above.entries)
+    for entry in below.entries:
+        parents = [entry.path[:at] for at, letter in enumerate(entry.path) if letter == "/"]
+        hidden = entry.path in kinds or entry.path in folders
+        if not hidden and all(kinds.get(parent, "d") == "d" for parent in parents):
+            entries.append(entry)
+    return Manifest(entries)
+
+
 class ManifestBuilder:
     """A manifest as it grows, entry by entry in the order of their paths (as bytes). Each is checked as it comes.
 

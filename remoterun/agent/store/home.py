@@ -163,23 +163,26 @@ class Home:
         values: Mapping[str, str] = MappingProxyType({}),
         mounts: Tuple[ResolvedMount, ...] = (),
         grant: Optional[Grant] = None,
+        left: Optional[Manifest] = None,
     ) -> RunFolder:
         """Make the run folder of `spec.key`, its first event QUEUED. Once made, a repetition changes nothing.
 
         `values`: of the variables in `spec.asked_env`. `mounts`: what was found for each of `spec.mounts`. `grant`: for
-        `spec.bucket`. Raises `HomeError("missing_blob")` when a file of the source isn't here, `SpecError` for a spec
-        that is not right.
+        `spec.bucket`. `left`: by earlier attempts. Raises `HomeError("missing_blob")` when a file of the source isn't
+        here, `SpecError` for a spec that is not right.
         """
         run = self.run(spec.key)
         if run.exists():
             return run
-        absent = self.blobs.missing(source)
+        absent = self.blobs.missing(source) or (left is not None and self.blobs.missing(left))
         if absent:
             raise HomeError("missing_blob", "%d files of the source are missing here" % len(absent))
         with self.temporary("run") as temporary:
             staged = RunFolder(temporary)
             os.mkdir(staged.io, 0o700)
             write_whole(staged.source_file, source.encode())
+            if left is not None:
+                write_whole(staged.left_file, left.encode())
             write_whole(staged.events_file, _event("queued"))
             write_whole(staged.machine_file, json.dumps(Machine.this().record()).encode())
             write_whole(staged.values_file, encode_values(values))

@@ -7,6 +7,7 @@
         mounts.json     what was found for each mount: the tree's digest
         environment.json  what was found for the environment, where the run's GPUs decide it
         source          manifest of the source tree
+        left            manifest of what earlier attempts left, which lies over the source in the work tree
         machine         which machine took it, and looks after it (see this_machine.py)
         events          one JSON object a line: every state passed, with its time
         ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
@@ -67,6 +68,7 @@ class RunFolder:
         self.mounts_file = os.path.join(path, "mounts.json")
         self.environment_file = os.path.join(path, "environment.json")
         self.source_file = os.path.join(path, "source")
+        self.left_file = os.path.join(path, "left")
         self.machine_file = os.path.join(path, "machine")
         self.events_file = os.path.join(path, "events")
         self.io = os.path.join(path, "io")

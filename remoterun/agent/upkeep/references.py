@@ -2,6 +2,7 @@
 
     an upload       of each version: the files of its manifest
     a run           the files of its source, and of its saved outputs
+                    the files that earlier attempts of it left, until it has ended
                     its environment: the tree that holds docker/ and trainer/, kept as a blob, and that tree's files
                     the diff of its commit, kept as a blob
                     each mount: the tree, kept as a blob (what the run has read); its files until the run has ended
@@ -35,7 +36,7 @@ class Holder(NamedTuple):
     kind: str  # "upload" or "run"
     name: str  # of the upload; the run's key
     version: int  # of the upload; 0 for a run
-    part: str  # "files" of an upload; of a run "source", "outputs", "mount", "environment" or "diff"
+    part: str  # "files" of an upload; of a run "source", "left", "outputs", "mount", "environment" or "diff"
     manifest: str
     digest: str
     is_blob: bool = False
@@ -88,6 +89,8 @@ def of_run(home: Home, run: RunFolder) -> List[Holder]:
         spec = run.spec()
         ended = run.state()[0] in FINAL
         found = [Holder("run", run.key, 0, "source", run.source_file, spec.source)]
+        if not ended and os.path.exists(run.left_file):
+            found.append(Holder("run", run.key, 0, "left", run.left_file, ""))
         found += _of_spec(home, run, spec, ended)
     except FileNotFoundError:
         raise
