@@ -1,6 +1,7 @@
 """The lesson's second half: a training that is stopped in the middle and goes on in another run, its model in a page.
 
-With engine `process` and with Docker, on this machine, through the installed command; the page in a real Chromium.
+With engine `process` and with Docker, on this machine, through the installed command; the page in a real Chromium, with
+the model of `process`.
 """
 
 from __future__ import annotations
@@ -58,18 +59,20 @@ def ml5() -> Iterator[browser.Ml5]:
 def test_on_this_machine(
     process_engine: Engine, tmp_path: Path, until: Callable[..., Any], ml5: browser.Ml5, tab: browser.Tab
 ) -> None:
-    second_half(process_engine, tmp_path, until, ml5, tab)
+    place, _ = process_engine
+    resumed, model = stopped_and_resumed(process_engine, tmp_path, until)
+    in_the_page(place, resumed, model, ml5, tab)
 
 
 @pytest.mark.docker
 @pytest.mark.tensorflow
-def test_in_docker(
-    docker_engine: Engine, tmp_path: Path, until: Callable[..., Any], ml5: browser.Ml5, tab: browser.Tab
-) -> None:
-    second_half(docker_engine, tmp_path, until, ml5, tab)
+def test_in_docker(docker_engine: Engine, tmp_path: Path, until: Callable[..., Any]) -> None:
+    """The page knows nothing of engines: one model in it is enough."""
+    stopped_and_resumed(docker_engine, tmp_path, until)
 
 
-def second_half(engine: Engine, folder: Path, until: Callable[..., Any], ml5: browser.Ml5, tab: browser.Tab) -> None:
+def stopped_and_resumed(engine: Engine, folder: Path, until: Callable[..., Any]) -> tuple[int, Path]:
+    """(number, model) of the run that went on."""
     place, machine = engine
     place.run("upload", "data/input.txt", "--name", "doom")
     run = ("run", "-y", "-t", machine, "-m", "uploads/doom:data")
@@ -97,11 +100,15 @@ def second_half(engine: Engine, folder: Path, until: Callable[..., Any], ml5: br
     assert len(expected) >= 60 and set(expected) <= set(found)
     assert {step: found[step] for step in expected} == expected
     model = folder / str(resumed) / "models"
-    expected_weights, characters = export.read_model(folder / str(whole) / "models")[:2]
+    expected_weights = export.read_model(folder / str(whole) / "models")[0]
     weights = export.read_model(model)[0]
     assert all(np.array_equal(weights[name], array) for name, array in expected_weights.items())
+    return resumed, model
 
+
+def in_the_page(place: Place, run: int, model: Path, ml5: browser.Ml5, tab: browser.Tab) -> None:
     # The real ml5.js computes what was trained.
+    weights, characters = export.read_model(model)[:2]
     reader = Reader(weights)
     logits = [reader.read(characters.index(character)) for character in SEED]
     for backend in ("cpu", "webgl"):
@@ -109,7 +116,7 @@ def second_half(engine: Engine, folder: Path, until: Callable[..., Any], ml5: br
         assert np.max(apart) < 1e-5
 
     # The page writes with it.
-    with opened(place, f"runs/{resumed}") as address:
+    with opened(place, f"runs/{run}") as address:
         page = tab.page
         page.goto(address)
         page.wait_for_selector("body[data-state=ready]")
@@ -121,7 +128,7 @@ def second_half(engine: Engine, folder: Path, until: Callable[..., Any], ml5: br
         assert text is not None and text.startswith(SEED)
         assert len(text) == len(SEED) + 150
         assert "undefined" not in text
-        shot = tab.screenshot(folder / "page.png")
+        shot = tab.screenshot(model / "page.png")
     assert colours(shot) > 50
 
 
