@@ -48,8 +48,8 @@ _folders = itertools.count()
 
 @functools.cache
 def zeros() -> bytes:
-    """200 MiB of them, compressed."""
-    return zlib.compress(bytes(200 << 20))
+    """64 MiB of them, compressed."""
+    return zlib.compress(bytes(64 << 20))
 
 
 class FakeHost:
