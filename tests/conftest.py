@@ -47,6 +47,7 @@ LONGEST = (
     "integration/test_trainer.py",
     "e2e/test_bad_input.py",
     "integration/test_faults_local.py",
+    "integration/test_transfer.py",
     "lab/test_lab.py",
     "e2e/test_cli.py",
     "integration/test_cuts.py",

@@ -390,14 +390,16 @@ class TestLargeFiles:
     @pytest.mark.parametrize("problem", ["damaged", "shorter", "empty", "missing", "missing everywhere"])
     def test_damaged_files_are_left_out(self, any_link: Session, tmp_path: Path, problem: str) -> None:
         """They keep nobody from the others, and from nothing else."""
+        large = OLD[: 9 << 20]
         files: Files = {
             "a": b"x" * 5000,
-            "b": OLD,
+            "b": large,
             "c": b"z" * 300_000,
             "d/a": b"x" * 5000,
             "e": b"whole",
-            "f": OLD + b"!",
+            "f": large + b"!",
         }
+        assert 2 * len(large) > lanes.WORTH, "or there is one connection only"
         upload(any_link, tmp_path / "s", files)
         home = Home.open(str(tmp_path / "home"))
         for name in "abc":
@@ -422,7 +424,7 @@ class TestLargeFiles:
             fetch(any_link, UPLOAD, target, refuse, Progress())
         assert caught.value.fetched.files == 2
         assert caught.value.evidence == "b\nc\nd/a" and "remoterun check here" in str(caught.value.hint)
-        assert read_files(target) == {"e": b"whole", "f": OLD + b"!"}
+        assert read_files(target) == {"e": b"whole", "f": large + b"!"}
 
     def test_many_files_over_several_connections(self, any_link: Session, tmp_path: Path) -> None:
         files: Files = {f"{n % 7}/{n}": os.urandom(20_000 + n) for n in range(1500)}
