@@ -243,7 +243,6 @@ class S3:
     def presigned_post(self, prefix: str, seconds: float, most: int) -> tuple[str, dict[str, str]]:
         """(address, fields) of a form by which whoever has them writes objects of up to `most` bytes below `prefix`."""
         conditions: list[Any] = [
-            ["starts-with", "$key", prefix],
             ["starts-with", "$x-amz-checksum-sha256", ""],
             ["content-length-range", 0, most],
         ]

@@ -1,0 +1,122 @@
+"""What a host without credentials of its own may do in a bucket: fetch contents, and write what one run leaves.
+
+Both are signed with the credentials of this machine, and end with them at the latest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import groupby, islice
+from typing import TYPE_CHECKING
+
+from remoterun.agent.shared import bucket as layout
+from remoterun.agent.shared.bucket import Bringing, Grant, LargeContent, Parcel, RunRecord, Take
+from remoterun.agent.shared.spec import KEY
+from remoterun.agent.shared.states import RunEvent
+from remoterun.agent.shared.tree import is_digest, show
+from remoterun.buckets.contents import EMPTY, Place, takes_of
+from remoterun.buckets.host import BucketHost, of_machine
+from remoterun.buckets.runs import settle
+from remoterun.buckets.serving import Bucket
+from remoterun.errors import HostError, TransferError
+from remoterun.hosts.base import NOBODY
+
+if TYPE_CHECKING:
+    from remoterun.config import Config
+    from remoterun.model import MachineType
+
+LONGEST = 7 * 86400.0
+"""Seconds for which a signature holds, at the longest."""
+UNKNOWN = 3600.0
+"""Seconds for which credentials are trusted to last that end some time, and don't say when."""
+MOST_OBJECT = 5 << 30
+"""Bytes of an object that a host may write: S3 takes no more at once."""
+AT_ONCE = 10_000
+"""Contents that are looked up together."""
+MOST_TAKES = 2000
+"""Contents of a line of `bring`."""
+
+
+@contextmanager
+def signing(machine: MachineType, config: Config) -> Iterator[Signer]:
+    """For a machine type with a `bucket`. Raises as `BucketHost.open`."""
+    host: BucketHost = of_machine(machine, config, NOBODY)
+    bucket = host.bucket()
+    try:
+        yield Signer(bucket)
+    finally:
+        bucket.close()
+
+
+class Signer:
+    """For one bucket. Signing asks nothing of the store; looking up where contents lie does."""
+
+    def __init__(self, bucket: Bucket, clock: Callable[[], float] = time.time) -> None:
+        self._bucket = bucket
+        self._clock = clock
+
+    def expires(self, seconds: float) -> float:
+        """Until when something surely holds that is signed now for so many seconds, in seconds since 1970."""
+        now = self._clock()
+        moments = [now + min(seconds, LONGEST)]
+        end = self._bucket.s3.credentials_end()
+        if end is not None:
+            moments.append(end)
+        elif not self._bucket.s3.lasting_credentials:
+            moments.append(now + UNKNOWN)
+        return min(moments)
+
+    def parcels(self, digests: Iterable[str], seconds: float, run: str | None = None) -> Iterator[Bringing]:
+        """The lines by which a host is told to `bring` contents; each object is signed once, for so many seconds.
+
+        `run`: the key of a run, where they are those of its outputs. Raises `TransferError` for one that is not there.
+        """
+        if run is not None:
+            self._bucket.contents.of_run(run)
+        signed: dict[str, str] = {}
+
+        def url(key: str) -> str:
+            if key not in signed:
+                signed[key] = self._bucket.s3.presigned_get(key, min(seconds, LONGEST))
+            return signed[key]
+
+        left = iter(dict.fromkeys(digests))
+        while part := list(islice(left, AT_ONCE)):
+            if any(not is_digest(digest) for digest in part):
+                raise TransferError("a content without a digest can't be fetched")
+            places = self._bucket.contents.places([bytes.fromhex(digest) for digest in part])
+            small: list[tuple[str, Take]] = []
+            for digest, place in zip(part, places, strict=True):
+                if place is None:
+                    address = self._bucket.s3.place.address
+                    raise TransferError(f"the content {digest[:12]} is not in {address}", hint="upload it again")
+                takes = takes_of(bytes.fromhex(digest), place)
+                if place.chunks or bytes.fromhex(digest) == EMPTY:
+                    parcels = [
+                        Parcel(url(stretch.key), [take]) for stretch, take in zip(place.stretches, takes, strict=True)
+                    ]
+                    yield Bringing(large=[LargeContent(digest, place.size, parcels)])
+                else:
+                    small.append((_key(place), takes[0]))
+            for key, found in groupby(sorted(small, key=lambda item: (item[0], item[1].offset)), lambda item: item[0]):
+                together = [take for _, take in found]
+                for start in range(0, len(together), MOST_TAKES):
+                    yield Bringing(parcel=[Parcel(url(key), together[start : start + MOST_TAKES])])
+
+    def grant(self, key: str, seconds: float) -> Grant:
+        """What a host may write of the run of that key, for so many seconds, or until the credentials end."""
+        if not KEY.match(key):
+            raise HostError(f"{show(key[:80])} is not the key of a run")
+        prefix = layout.run_prefix(key)
+        url, fields = self._bucket.s3.presigned_post(prefix, min(seconds, LONGEST), MOST_OBJECT)
+        return Grant(url, fields, prefix, self.expires(seconds))
+
+    def settle(self, key: str, event: RunEvent) -> RunRecord:
+        """Write the end of a run whose host is gone, unless its host wrote one. Raises `s3.Absent` without the run."""
+        return settle(self._bucket.s3, key, event)
+
+
+def _key(place: Place) -> str:
+    return place.stretches[0].key
