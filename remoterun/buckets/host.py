@@ -122,4 +122,5 @@ def identity(s3: S3) -> str:
 
 def hello(bucket: Bucket) -> Hello:
     """What the client learns before it asks."""
-    return Hello(protocol=VERSION, home_id=bucket.home_id, home=bucket.s3.place.address, host=bucket.s3.place.name)
+    place = bucket.s3.place
+    return Hello(VERSION, bucket.home_id, place.address, host=place.name, compares=False)

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from remoterun.agent.shared.frames import Bytes
 from remoterun.agent.shared.tree import show
 from remoterun.buckets.place import BucketPlace
-from remoterun.errors import AuthenticationError, HostError, HostUnreachable, TransferError
+from remoterun.errors import AlreadyExists, AuthenticationError, HostError, HostUnreachable, TransferError
 
 CONNECT, READ = 10.0, 60.0
 """Seconds until a connection stands, and until the next bytes come."""
@@ -45,6 +46,10 @@ class NoBucket(HostError):
 
 class Absent(Exception):
     """There is no object of that key."""
+
+
+class Unsupported(HostError):
+    """The store does not know such a request."""
 
 
 class Denied(AuthenticationError):
@@ -226,6 +231,8 @@ class S3:
                 ),
             )
             for failed in answer.get("Errors", ()):
+                if failed.get("Code") == "AccessDenied":
+                    raise _denied("DeleteObject", self.place)
                 raise HostError(
                     f"`{show(str(failed.get('Key'))[:200])}` can't be removed from {self.place.address}:"
                     f" {show(str(failed.get('Message'))[:200])}"
@@ -264,9 +271,35 @@ class S3:
         """Whether they are those of a user, without a session."""
         return self._client._request_signer._credentials.get_frozen_credentials().token is None
 
+    @property
+    def is_amazon(self) -> bool:
+        """Whether it is Amazon's own store."""
+        return ".amazonaws." in str(self._client.meta.endpoint_url)
+
+    @property
+    def region(self) -> str:
+        """The region that is asked; "" where none was named."""
+        return self._client.meta.region_name or ""
+
+    def create(self, region: str) -> None:
+        """Make the bucket; one of ours that is there is fine. Raises `AlreadyExists` for a name that is taken."""
+        where = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        more = {} if region in ("", "us-east-1", "aws-global") else where
+        with suppress(_Exists):
+            self._ask("CreateBucket", "", lambda: self._client.create_bucket(Bucket=self.place.name, **more))
+
+    def clock(self) -> float | None:
+        """The store's time, in seconds since 1970, as far as it tells."""
+        answer = self._ask("ListBucket", "", lambda: self._client.head_bucket(Bucket=self.place.name))
+        said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        with suppress(TypeError, ValueError):
+            return parsedate_to_datetime(said).timestamp()
+        return None
+
     def call(self, operation: str, **arguments: Any) -> Any:
         """Another request about the bucket, by the name of its method. Raises `Absent` for what is not set."""
-        return self._ask(operation, "", lambda: getattr(self._client, operation)(Bucket=self.place.name, **arguments))
+        action = _ACTIONS.get(operation, operation)
+        return self._ask(action, "", lambda: getattr(self._client, operation)(Bucket=self.place.name, **arguments))
 
     def bad(self, key: str, why: str) -> HostError:
         """The error for an object that is not what it should be."""
@@ -387,6 +420,16 @@ _DENIED = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "403", "Forbid
 _ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"}
 _LATER = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling", "RequestLimitExceeded"}
 _DIGEST = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "InvalidDigest"}
+_ACTIONS = {
+    "get_public_access_block": "GetBucketPublicAccessBlock",
+    "put_public_access_block": "PutBucketPublicAccessBlock",
+    "get_bucket_encryption": "GetEncryptionConfiguration",
+    "get_bucket_lifecycle_configuration": "GetLifecycleConfiguration",
+    "put_bucket_lifecycle_configuration": "PutLifecycleConfiguration",
+    "get_bucket_location": "GetBucketLocation",
+}
+"""The permissions that requests need, where they have other names."""
+_UNSUPPORTED = {"NotImplemented", "XNotImplemented", "MethodNotAllowed", "UnsupportedOperation"}
 _UNSET = {"NoSuchKey", "NoSuchLifecycleConfiguration", "NoSuchPublicAccessBlockConfiguration", "NotFound", "404"}
 _UNSET |= {"ServerSideEncryptionConfigurationNotFoundError"}
 
@@ -401,7 +444,11 @@ def _told(response: Any, place: BucketPlace, action: str, key: str) -> Exception
         return Absent(key)
     if code == "NoSuchBucket":
         return NoBucket(f"there is no bucket {where}", hint="remoterun doctor aws")
-    if code == "PreconditionFailed" or status == 412:
+    if code == "BucketAlreadyExists":
+        return AlreadyExists(f"somebody else has a bucket of the name `{place.name}`", hint="choose another name")
+    if code in _UNSUPPORTED:
+        return Unsupported(f"{where} does not know {action or 'such a request'}")
+    if code in ("PreconditionFailed", "BucketAlreadyOwnedByYou") or status == 412:
         return _Exists(key)
     if code in ("ConditionalRequestConflict", "OperationAborted") or status == 409:
         return _Conflict(key)
@@ -423,13 +470,17 @@ def _told(response: Any, place: BucketPlace, action: str, key: str) -> Exception
             f"{where} is in another region than was said{named}", hint="set `region` in [aws] of config.toml"
         )
     if code in _DENIED or status == 403:
-        allowed = f"s3:{action}" if action else "it"
-        return Denied(f"these AWS credentials do not allow {allowed} in {where}", hint="remoterun doctor aws")
+        return _denied(action, place)
     if code in _DIGEST:
         return TransferError(f"`{show(key)}` did not arrive in {where} as it was read", hint="try again")
     if status >= 500 or status == 429 or code in _LATER:
         return HostUnreachable(f"{where} does not work just now: {code or status}", hint="try again in a while")
     return HostError(f"{where} refuses {action or 'a request'}: {message or code or status}")
+
+
+def _denied(action: str, place: BucketPlace) -> Denied:
+    allowed = f"s3:{action}" if action else "it"
+    return Denied(f"these AWS credentials do not allow {allowed} in {place.address}", hint="remoterun doctor aws")
 
 
 def _failed(error: Exception, place: BucketPlace) -> Exception:

@@ -161,7 +161,7 @@ class LargeFile:
 
 def fetch_large(session: Session, entry: Entry, landed: Landed) -> bool:
     """One large file, in order; False if the host has no such blob, or not all of it was that."""
-    old = _old_file(landed.path(entry))
+    old = _old_file(landed.path(entry)) if session.hello.compares else None
     file = LargeFile(entry, landed)
     try:
         hashed = hashlib.sha256()

@@ -50,7 +50,7 @@ class Nothing(Record):
 
 class Hello(Record):
     """What a home says before it is asked. `time` in seconds since 1970 by its clock; `boot` names this boot of it;
-    `room`: bytes that may arrive."""
+    `room`: bytes that may arrive. `compares`: it answers `records`, so that only what differs of a file need come."""
 
     protocol: int
     home_id: str
@@ -62,6 +62,7 @@ class Hello(Record):
     time: float = 0.0
     pid: int = 0
     room: int = LARGEST
+    compares: bool = True
 
 
 # -- blobs
