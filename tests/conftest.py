@@ -19,6 +19,7 @@ import hypothesis
 import pytest
 
 from tests.browser import browser, tab  # noqa: F401
+from tests.cloud.fixtures import cloud, cloud_of_session, shared_cloud  # noqa: F401
 from tests.lab import Lab, LabHost, LocalDocker
 from tests.lab import only_what_was_there as _only_what_was_there
 from tests.lab.local_docker import answers
@@ -32,7 +33,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 HERE = Path(__file__).parent
 
 # What is quick and tells most comes first; tests/bench is run by `python -m tests.bench`, never by pytest.
-ORDER = ("unit", "contract", "lab", "integration", "e2e")
+ORDER = ("unit", "contract", "lab", "cloud", "integration", "e2e")
 # Files for one process: they share the image with TensorFlow.
 TOGETHER = {f"e2e/test_{name}.py": "image" for name in ("example_node", "lesson", "readme", "rhymes_page", "session")}
 # With several processes, these come right after the unit tests, so that none is left with a long one at the end.
@@ -85,7 +86,7 @@ def new_host(lab: Lab) -> Iterator[Callable[..., LabHost]]:
     """`new_host(**options)`: a host for this test alone, up, made with the options of `tests.lab.host.Setup`."""
     made: list[LabHost] = []
 
-    def make(**options: object) -> LabHost:
+    def make(**options: Any) -> LabHost:
         number = next(number for number in range(1, 200) if f"extra-{number}" not in lab.hosts)
         made.append(lab.host(f"extra-{number}", **options))
         return made[-1].up()
@@ -101,7 +102,7 @@ def kept_host(lab: Lab) -> Iterator[Callable[..., LabHost]]:
     Whatever a test breaks of it is mended before the next test."""
     used: list[LabHost] = []
 
-    def get(**options: object) -> LabHost:
+    def get(**options: Any) -> LabHost:
         name = "kept-" + hashlib.sha256(repr(sorted(options.items())).encode()).hexdigest()[:6]
         used.append(lab.hosts.get(name) or lab.host(name, **options))
         return used[-1].up()

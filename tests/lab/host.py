@@ -55,6 +55,8 @@ class Setup:
     """The key of a kept image (`Lab.cache_image`) that its Docker has from the start, beside the base image."""
     live_restore: bool = False
     """Whether containers live on while dockerd is stopped."""
+    user: str = USER
+    """Who comes in by SSH; as well as root, unless its keys are taken away."""
 
 
 class LabHost:
@@ -65,7 +67,6 @@ class LabHost:
     /etc and /var/lib/docker outlives a power cut, unless `home_in_memory`.
     """
 
-    user = USER
     uid = UID
     port = 22
 
@@ -81,6 +82,7 @@ class LabHost:
     ) -> None:
         """`fill_disk` is called before the first start of dockerd, with the folder of its images."""
         self.name = name
+        self.user = setup.user
         self.cuts = 0
         """How often `cut` was called."""
         self.address = network.address(index)
@@ -109,10 +111,7 @@ class LabHost:
             self._fill_disk(self.docker_folder())
         self._network.plug(self._namespace, self.index)
         self._boot()
-        self.start_sshd(wait=False)
-        if self._has_dockerd():
-            self.start_dockerd()
-        self.start_sshd()
+        self._start_services()
         return self
 
     def down(self) -> None:
@@ -242,7 +241,8 @@ class LabHost:
     ) -> subprocess.CompletedProcess[str]:
         """Run a program inside as the SSH user, without SSH and without a shell."""
         user = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--init-groups", *words]
-        return run(self._enter(f"/home/{USER}", USER, user, env or {}), input=input, timeout=timeout, check=check)
+        inside = self._enter(f"/home/{self.user}", self.user, user, env or {})
+        return run(inside, input=input, timeout=timeout, check=check)
 
     def path(self, inside: str) -> Path:
         """A path on this machine to the same file as `inside` on the host, to read and write. Only while it is up."""
@@ -321,12 +321,12 @@ class LabHost:
         etc.chmod(0o755)
         group = Path("/etc/group").read_text().splitlines()
         gid = next((line.split(":")[2] for line in group if line.startswith("docker:")), "1499")
-        group = [line for line in group if line.split(":")[0] not in ("docker", USER)]
-        members = "" if self.setup.docker is Docker.FORBIDDEN else USER
-        group += [f"docker:x:{gid}:{members}", f"{USER}:x:{UID}:"]
-        home = f"/home/{USER}"
-        self._account("passwd", f"{USER}:x:{UID}:{UID}:A person:{home}:/bin/bash", 0o644)
-        self._account("shadow", f"{USER}:*:20000:0:99999:7:::", 0o640)
+        group = [line for line in group if line.split(":")[0] not in ("docker", self.user)]
+        members = "" if self.setup.docker is Docker.FORBIDDEN else self.user
+        group += [f"docker:x:{gid}:{members}", f"{self.user}:x:{UID}:"]
+        home = f"/home/{self.user}"
+        self._account("passwd", f"{self.user}:x:{UID}:{UID}:A person:{home}:/bin/bash", 0o644)
+        self._account("shadow", f"{self.user}:*:20000:0:99999:7:::", 0o640)
         (etc / "group").write_text("\n".join(group) + "\n")
         (etc / "hostname").write_text(f"{self.name}\n")
         (etc / "hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
@@ -339,12 +339,12 @@ class LabHost:
 
     def _account(self, name: str, line: str, mode: int) -> None:
         path = self._folder / "etc" / name
-        others = [each for each in Path("/etc", name).read_text().splitlines() if not each.startswith(f"{USER}:")]
+        others = [each for each in Path("/etc", name).read_text().splitlines() if not each.startswith(f"{self.user}:")]
         path.write_text("\n".join([*others, line]) + "\n")
         path.chmod(mode)
 
     def _make_home(self, public_key: str) -> None:
-        home = self._folder / "home" / USER
+        home = self._folder / "home" / self.user
         shutil.copytree("/etc/skel", home)
         (home / ".ssh").mkdir(mode=0o700)
         (home / ".ssh/authorized_keys").write_text(public_key)
@@ -411,6 +411,12 @@ class LabHost:
             )
         until(self._booted, 10, f"{self.name} boots", lambda: tail(log))
 
+    def _start_services(self) -> None:
+        self.start_sshd(wait=False)
+        if self._has_dockerd():
+            self.start_dockerd()
+        self.start_sshd()
+
     def _booted(self) -> bool:
         assert self._machine is not None
         if self._machine.poll() is not None:
@@ -434,6 +440,7 @@ class LabHost:
             f"mount --bind {mine['boot_id']} /proc/sys/kernel/random/boot_id",
             "mount -t tmpfs -o mode=755 run /run",
             "mkdir -p /run/sshd /run/lock /run/user /run/.home /run/.root",
+            *self._more_mounts(mine),
             self._mount_home(mine),
             f"mount --bind {mine['root']} /run/.root",
             "mount -t tmpfs -o mode=1777 shm /dev/shm",
@@ -448,6 +455,10 @@ class LabHost:
             f"echo booted >&3 && exec 3>&- && exec {os.path.realpath(init)} -s -- sleep infinity",
         ]
         return "\n".join(lines) + "\n"
+
+    def _more_mounts(self, mine: Mapping[str, str]) -> list[str]:
+        """Lines of the boot script for a kind of host that has more of its own; `mine` are quoted paths by name."""
+        return []
 
     def _mount_home(self, mine: Mapping[str, str]) -> str:
         if self.setup.home_size is not None:

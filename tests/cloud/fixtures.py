@@ -1,0 +1,51 @@
+"""What a test may ask for: `cloud`, made on first use. moto is imported no earlier, as it takes a second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab import Lab
+
+if TYPE_CHECKING:
+    from tests.cloud.cloud import Cloud
+
+
+def why_missing() -> str | None:
+    """Why this machine can't have a cloud; None if it can."""
+    try:
+        from tests.cloud.cloud import Cloud
+    except ImportError as error:
+        return f"{error.name} is not installed"
+    return Cloud.missing()
+
+
+@pytest.fixture(scope="session")
+def cloud_of_session(request: pytest.FixtureRequest) -> Iterator[Cloud]:
+    """The servers behind `cloud` and `shared_cloud`: 2 s, and 4 s until the bucket takes objects, in the background."""
+    from tests.conftest import require
+
+    require(Lab.missing())
+    require(why_missing())
+    from tests.cloud.cloud import Cloud
+
+    with Cloud(request.getfixturevalue("lab")) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def cloud(cloud_of_session: Cloud) -> Iterator[Cloud]:
+    """A cloud for this test alone: no machine, no bucket, no fault; whatever the test leaves ends with it."""
+    yield cloud_of_session
+    cloud_of_session.reset()
+    cloud_of_session.s3.wipe()
+
+
+@pytest.fixture(scope="module")
+def shared_cloud(cloud_of_session: Cloud) -> Iterator[Cloud]:
+    """As `cloud`, for all tests of a file, none of which may ask for `cloud`."""
+    yield cloud_of_session
+    cloud_of_session.reset()
+    cloud_of_session.s3.wipe()

