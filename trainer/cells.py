@@ -13,6 +13,7 @@ Shapes: time first. `gates` is the input's share of the gates, [time, batch, n *
 at once; what has to wait for the step before is the hidden state's share, `hidden @ recurrent`.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -69,25 +70,17 @@ def lstm_of_keras(inputs: Tensor, kernel: Tensor, bias: Tensor, state: LayerStat
     layer = keras_layer(kernel.shape[1] // 4, width)
     c, h = state
     if not hasattr(layer, "stateless_call"):
-        return _lstm_of_keras_2(inputs, kernel[:width], kernel[width:], bias, c, h)
+        keras_2 = sys.modules[layer.__module__]  # of TensorFlow 2.14, the last one for old GPUs
+        _, outputs, h, c, _ = keras_2.lstm_with_backend_selection(  # what the layer calls, with weights of its own
+            inputs, h, c, kernel[:width], kernel[width:], bias, mask=None, time_major=True, go_backwards=False,
+            sequence_lengths=None, zero_output_for_mask=False, return_sequences=True,
+        )  # fmt: skip
+        return outputs, (c, h)
     (outputs, h, c), _ = layer.stateless_call(
         [kernel[:width], kernel[width:], bias], layer.non_trainable_variables,
         tf.transpose(inputs, [1, 0, 2]), initial_state=[h, c],
     )  # fmt: skip
     return tf.transpose(outputs, [1, 0, 2]), (c, h)
-
-
-def _lstm_of_keras_2(
-    inputs: Tensor, kernel: Tensor, recurrent: Tensor, bias: Tensor, c: Tensor, h: Tensor
-) -> tuple[Tensor, LayerState]:
-    """What the layer of Keras 2 (TensorFlow 2.14, the last one for old GPUs) calls: it has no `stateless_call`."""
-    from keras.src.layers.rnn.lstm import lstm_with_backend_selection
-
-    _, outputs, h, c, _ = lstm_with_backend_selection(
-        inputs, h, c, kernel, recurrent, bias, mask=None, time_major=True, go_backwards=False, sequence_lengths=None,
-        zero_output_for_mask=False, return_sequences=True,
-    )  # fmt: skip
-    return outputs, (c, h)
 
 
 @cache
