@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from remoterun.errors import HostError, RemoterunError
+from remoterun.errors import HostError, HostUnreachable, RemoterunError
 from remoterun.model import MachineType
 
 
@@ -28,6 +28,10 @@ class NoCapacity(ProviderError):
 
     def __init__(self, message: str, tried: Sequence[str], *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint, evidence="\n".join(tried) or None)
+
+
+class ProviderUnreachable(HostUnreachable):
+    """The provider does not answer, or can't now. Says nothing about its hosts; may be tried again."""
 
 
 class HostNeverCame(HostError):
@@ -145,12 +149,17 @@ class Provider(Protocol):
         """The host of an intent, which answers on its SSH port: a new one, or the one that an earlier call got.
 
         Blocks for minutes. `say` is told in a few words what is waited for ("capacity in us-east-1a", "its boot"). Ends
-        what it began where it fails. Raises `NoCapacity`, `ProviderError`, `HostNeverCame`.
+        what it began where it fails. Raises `NoCapacity`, `ProviderError`, `HostNeverCame`, `ProviderUnreachable`.
         """
         ...
 
     def find(self, token: str) -> Rented | None:
         """The host of a token; one that is gone, too, for as long as the provider remembers it. None without one."""
+        ...
+
+    def admit(self, rented: Rented) -> None:
+        """See to it that this machine, from where it is now, may reach a host: for one that is alive and doesn't answer
+        because the laptop has moved."""
         ...
 
     def hosts(self) -> list[Rented]:

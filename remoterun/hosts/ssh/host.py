@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import paramiko
 
@@ -47,6 +48,15 @@ def of_machine(machine: MachineType, config: Config, prompts: Prompts) -> SSHHos
         config_file=Path(machine.ssh_config) if machine.ssh_config else config.ssh_config,
         prompts=prompts,
     )
+
+
+class Ran(NamedTuple):
+    """A command that has ended. `status` is None where a signal ended it; of `output` the end is kept, without white
+    space around it."""
+
+    status: int | None
+    output: str
+    errors: str
 
 
 class SSHHost:
@@ -101,6 +111,11 @@ class SSHHost:
                 evidence=silent.evidence or None,
                 hint=f"`remoterun doctor {self.name}` looks for the reason",
             ) from silent
+
+    def run(self, words: Sequence[str], seconds: float) -> Ran:
+        """Run a command in the login folder there, without input, and wait until it ends. Raises what `open` raises, and
+        `HostUnreachable` where it takes longer than `seconds`."""
+        return self._run(f"cd; exec {command_line(words)}", seconds)
 
     def fabric(self) -> fabric.Connection:
         """A `fabric.Connection` over the connection that is kept here, for scripts.
@@ -173,20 +188,27 @@ class SSHHost:
 
     def _install(self) -> None:
         """Copy the agent there. Raises `AgentError` with the reason where that fails, or `HostUnreachable`."""
-        seconds = self._deadlines.install
-        pipe = self._pipe(install_command(self.bundle, self._home, self._python))
+        command = install_command(self.bundle, self._home, self._python)
+        done = self._run(command, self._deadlines.install, self.bundle.data)
+        if done.status != 0:
+            said = "\n".join(part for part in (done.errors, done.output) if part)
+            raise install_error(self.name, self._home, self._python, done.status, said[-TAIL:])
+
+    def _run(self, command: str, seconds: float, data: bytes = b"") -> Ran:
+        pipe = self._pipe(command)
         pipe.give_up_at = time.monotonic() + seconds
-        threading.Thread(target=_feed, args=(pipe, self.bundle.data), daemon=True).start()
+        threading.Thread(target=_feed, args=(pipe, data), daemon=True).start()
         output = bytearray()
         try:
-            while data := pipe.read(_READ):
-                output += data
+            while heard := pipe.read(_READ):
+                output += heard
                 del output[:-KEPT]
             status = None if pipe.late else pipe.exit_status(_EXIT_SECONDS)
-            said = "\n".join(part for part in (pipe.diagnosis(), output.decode("utf-8", "replace").strip()) if part)
+            done = Ran(status, output.decode("utf-8", "replace").strip(), pipe.diagnosis())
             if pipe.lost:
                 raise HostUnreachable(f"the connection to `{self.name}` was lost: {pipe.lost}", hint="try again")
             if pipe.late:
+                said = "\n".join(part for part in (done.errors, done.output) if part)
                 raise HostUnreachable(
                     f"`{self.name}` did not finish a command within {seconds:g} s",
                     evidence=said[-TAIL:] or None,
@@ -194,8 +216,7 @@ class SSHHost:
                 )
         finally:
             pipe.close()
-        if status != 0:
-            raise install_error(self.name, self._home, self._python, status, said[-TAIL:])
+        return done
 
     def _pipe(self, command: str) -> SSHPipe:
         """Start a command on the kept connection; on a new one where that is dead, or opens no further session."""

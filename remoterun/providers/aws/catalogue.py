@@ -1,8 +1,14 @@
-"""The names of machine types that stand for types of EC2."""
+"""The names of machine types that stand for types of EC2, and what is known of those without asking anybody."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from remoterun.model import Rental
+from remoterun.providers.aws.prices import TypeFacts, table
+from remoterun.providers.base import Offer
 
 NAMES: dict[str, str] = {
     "cpu-big": "c7i.4xlarge",
@@ -51,6 +57,26 @@ GONE: dict[str, tuple[str, str]] = {
 """A machine type that can't be had → the nearest type that can, and why, with a place for the GPU's name."""
 
 
+@dataclass(frozen=True)
+class Quota:
+    """A limit of an account, in vCPUs that run at a time."""
+
+    code: str
+    name: str
+
+
+_STANDARD = "Standard (A, C, D, H, I, M, R, T, Z)"
+QUOTAS: dict[tuple[str, bool], Quota] = {
+    ("g", False): Quota("L-DB2E81BA", "Running On-Demand G and VT instances"),
+    ("g", True): Quota("L-3819A6DF", "All G and VT Spot Instance Requests"),
+    ("p", False): Quota("L-417A185B", "Running On-Demand P instances"),
+    ("p", True): Quota("L-7212CCBC", "All P4, P3 and P2 Spot Instance Requests"),
+    ("standard", False): Quota("L-1216C47A", f"Running On-Demand {_STANDARD} instances"),
+    ("standard", True): Quota("L-34B43A08", f"All {_STANDARD} Spot Instance Requests"),
+}
+"""(kind of type, whether spot) → the limit that counts for it."""
+
+
 def rental(word: str) -> Rental | None:
     """What is rented for a built-in name, in any case of its letters; None for a word that is not one."""
     name = word.lower()
@@ -59,3 +85,70 @@ def rental(word: str) -> Rental | None:
     if name in GONE:
         return Rental("aws", (GONE[name][0],), instead_of=name)
     return None
+
+
+def facts(type: str) -> TypeFacts | None:
+    """What the table says of a type of EC2."""
+    return table().types.get(type)
+
+
+def instead(asked_for: str, offer: Offer) -> str:
+    """A line for people: why they get another GPU than they named."""
+    why = GONE[asked_for.lower()][1].format(re.sub(r"x\d+$", "", asked_for.lower()).upper())
+    number = f"{offer.gpus} {offer.gpu}s are" if offer.gpus > 1 else f"{_article(offer.gpu)} {offer.gpu} is"
+    price = f", {dollars(offer.price)}/h" if offer.price is not None else ""
+    return f"{why}; {number} the nearest: {offer.type}{price}"
+
+
+def dollars(amount: float) -> str:
+    """`$0.53`; with as many digits as it takes to tell a small price from nothing."""
+    return f"${amount:.2f}" if amount >= 0.1 or not amount else f"${amount:.2g}"
+
+
+def quota_of(type: str, spot: bool) -> Quota | None:
+    """The limit that counts for a type; None for kinds of machine that remoterun has no name for."""
+    family = re.match(r"[a-z]+", type)
+    kind = family[0] if family else ""
+    if kind in ("g", "gr", "vt"):
+        return QUOTAS["g", spot]
+    if kind == "p":
+        return QUOTAS["p", spot]
+    if kind and kind[0] in "acdhimrtz" and not kind.startswith(("trn", "inf", "dl", "mac", "hpc")):
+        return QUOTAS["standard", spot]
+    return None
+
+
+def architecture(type: str) -> str:
+    """`x86_64` or `arm64`, as AWS's names of types tell it: Graviton has a `g` behind the number (m7g, c7gn, g5g)."""
+    return "arm64" if re.match(r"a1\.|[a-z]+\d+[a-z]*g", type) else "x86_64"
+
+
+def offer(type: str, region: str, zone: str = "", *, spot: bool = False, price: float | None = None) -> Offer:
+    """What may be had, as far as the table knows it. `price` is one that was asked for just now: without it, that of
+    the table, and none for spot, whose price changes by the hour."""
+    known = facts(type) or TypeFacts()
+    listed = None if spot else table().price(type, region)
+    return Offer(
+        type=type,
+        region=region,
+        zone=zone,
+        vcpus=known.vcpus,
+        memory=known.memory,
+        gpus=int(known.gpus) or (1 if known.gpus else 0),
+        gpu=known.gpu,
+        gpu_memory=known.gpu_memory,
+        spot=spot,
+        price=listed if price is None else price,
+        priced="now" if price is not None else table().date if listed is not None else "",
+    )
+
+
+def nearest(type: str) -> Sequence[str]:
+    """Types of the table with a name like `type`, for a hint."""
+    import difflib
+
+    return difflib.get_close_matches(type, list(table().types), 3, 0.6)
+
+
+def _article(word: str) -> str:
+    return "an" if word[:1] in "AEFHILMNORSX" else "a"

@@ -1,0 +1,401 @@
+"""From an intent to a host that answers: the offers one after the other, and the wait for the one that was given.
+
+Before each call that may make a host, the call stands on disk word for word (`request.json`). Whoever comes after a
+crash repeats it: AWS gives the same host for the same `ClientToken`. Only when a call was refused for good, so that it
+made nothing, comes the next offer; so an intent stands for one host at the most.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from remoterun.agent.shared.rented import Terms
+from remoterun.errors import HostUnreachable, RemoterunError
+from remoterun.model import MachineType, Rental
+from remoterun.providers.aws import network, tags
+from remoterun.providers.aws.calls import Calls
+from remoterun.providers.aws.catalogue import dollars
+from remoterun.providers.aws.image import USER, Image, disk_size, resolve
+from remoterun.providers.aws.refusals import NoCapacityHere, QuotaReached, Refused, is_gone, quota_error, said_of
+from remoterun.providers.aws.user_data import END, FirstBoot, user_data
+from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, Offer, ProviderUnreachable, Rented
+from remoterun.providers.folder import HostFolder
+
+BOOT_SECONDS = 900.0
+"""From the call to the first answer of sshd. Machines of bare metal take the most of it."""
+REPEATS = (2.0, 4.0, 8.0, 16.0)
+"""Seconds before a call without an answer is repeated."""
+ASK_SECONDS = (2.0, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0)
+"""Seconds between questions about an instance that boots; the last one for ever."""
+KNOCK_SECONDS = 0.25
+HIDDEN_SECONDS = 120.0
+"""AWS may say for so long that it doesn't know an instance which it has made just now."""
+NOTICES = "ec2"
+"""A key of the agent's `NOTICES`."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What an offer's host is started with, in its region."""
+
+    image: Image
+    subnet: str | None
+    group: str
+    address: str
+
+
+@dataclass
+class Request:
+    """A call that may have made a host, as it stands in `request.json`.
+
+    `number` counts the calls of an intent. `instance` is the host that it made, `refused` why it made none; without
+    either nobody knows.
+    """
+
+    offer: Offer
+    parameters: dict[str, Any]
+    number: int
+    instance: str | None = None
+    refused: str | None = None
+
+    def record(self) -> str:
+        return json.dumps({**self.__dict__, "offer": self.offer.__dict__}, indent=1)
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Request:
+        return cls(**{**record, "offer": Offer(**record["offer"])})
+
+
+class Acquisition:
+    """One try to get the host of an intent. `sleep` and `clock` (monotonic) are those of `time`."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        folder: HostFolder,
+        intent: Intent,
+        say: Callable[[str], None],
+        *,
+        address: str | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._calls = calls
+        self._folder = folder
+        self._intent = intent
+        self._say = say
+        self._address = address
+        self._sleep = sleep
+        self._clock = clock
+        self._images: dict[tuple[str, str], Image] = {}
+        self._networks: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {}
+
+    def host(self, offers: Sequence[Offer]) -> Rented:
+        """See `Provider.acquire`."""
+        self._folder.begin(self._intent)
+        with self._folder.locked(self._say):
+            request = self._given() or self._first_given(offers)
+            try:
+                return self._ready(request)
+            except BaseException as error:
+                self._end(request, error)
+                raise
+
+    # --- the call ---
+
+    def _given(self) -> Request | None:
+        """The request of an earlier try that was given a host; its call is repeated where nobody heard the answer."""
+        record = self._folder.read("request.json")
+        if record is None:
+            return None
+        request = Request.of(record)
+        if request.instance is not None:
+            return request
+        if request.refused is not None:
+            return None
+        self._say("the answer to an earlier call")
+        try:
+            self._send(request, again=True)
+        except (NoCapacityHere, QuotaReached):
+            request.instance = self._tagged(request.offer.region)
+            self._keep(request)
+        return request if request.instance is not None else None
+
+    def _first_given(self, offers: Sequence[Offer]) -> Request:
+        """The request for the first offer that can be had. Raises `NoCapacity`, or what is final."""
+        tried: list[str] = []
+        for offer in offers:
+            self._say(f"capacity in {offer.zone or offer.region} ({offer.type})")
+            try:
+                return self._requested(offer)
+            except NoCapacityHere as refused:
+                tried.append(f"{offer.type} in {offer.zone or offer.region}: {refused.message}")
+            except QuotaReached as refused:
+                raise quota_error(refused, offer.type, offer.region, offer.spot, offer.vcpus) from refused
+        hint = "try again later, another -t, or --region"
+        if offers and all(offer.spot for offer in offers):
+            hint = "try again later, without --spot, another -t, or --region"
+        types = ", ".join(dict.fromkeys(offer.type for offer in offers)) or "nothing"
+        raise NoCapacity(f"AWS has no capacity for {types} now", tried, hint=hint)
+
+    def _requested(self, offer: Offer) -> Request:
+        """The request for an offer, which was given a host."""
+        number = int((self._folder.read("request.json") or {}).get("number", 0)) + 1
+        request = Request(offer, self._parameters(offer, number), number)
+        try:
+            self._send(request)
+        except Refused as refused:
+            if not refused.code.startswith("InvalidGroup"):
+                raise
+            self._networks.clear()  # somebody's `gc` has removed our security group meanwhile
+            request = Request(offer, self._parameters(offer, number + 1), number + 1)
+            self._send(request)
+        return request
+
+    def _send(self, request: Request, *, again: bool = False) -> None:
+        """Put the call on disk, then make it, until there is an answer. Raises what it is refused with.
+
+        Once a call of it may have been heard (`again`), only an answer about capacity says that there is no host.
+        """
+        self._keep(request)
+        parameters = {**request.parameters, "UserData": base64.b64decode(request.parameters["UserData"])}
+        for pause in (*REPEATS, None):
+            try:
+                made = self._calls("ec2", "run_instances", request.offer.region, **parameters)
+                request.instance = made["Instances"][0]["InstanceId"]
+                self._keep(request)
+                return
+            except ProviderUnreachable:
+                if pause is None:
+                    raise
+                again = True
+                self._sleep(pause)
+            except Refused as refused:
+                if not again or isinstance(refused, (NoCapacityHere, QuotaReached)):
+                    request.refused = refused.code
+                    self._keep(request)
+                raise
+
+    def _keep(self, request: Request) -> None:
+        self._folder.write("request.json", request.record())
+
+    def _tagged(self, region: str) -> str | None:
+        """The host that carries our token, whoever made it."""
+        for instance in describe(self._calls, region, self._intent.token):
+            if tags.STATES.get(instance["State"]["Name"]) in ("pending", "running"):
+                return str(instance["InstanceId"])
+        return None
+
+    def _parameters(self, offer: Offer, number: int) -> dict[str, Any]:
+        rental = self._intent.machine.rental or Rental("aws", (offer.type,))
+        place = self._place(offer, rental)
+        data = user_data(
+            FirstBoot(
+                host_key=self._folder.text("host_key"),
+                host_key_public=self._folder.text("host_key.pub").strip(),
+                authorized=self._folder.text("key.pub").strip(),
+                terms=Terms(
+                    token=self._intent.token,
+                    deadline=self._intent.deadline + self._calls.clock_skew,
+                    idle=self._intent.idle,
+                    end=list(END),
+                    notices=NOTICES if offer.spot else "",
+                ),
+            )
+        )
+        return launch_parameters(self._intent, offer, place, rental, data, number, tags.home_mark(self._folder.home))
+
+    def _place(self, offer: Offer, rental: Rental) -> Place:
+        image = self._images.get((offer.region, offer.type))
+        if image is None:
+            image = resolve(self._calls, offer, rental.image)
+            self._images[offer.region, offer.type] = image
+        if offer.region not in self._networks:
+            subnets = network.subnets(self._calls, offer.region)
+            vpc = next(iter(subnets.values()))["VpcId"]
+            address = network.client_address(self._calls, offer.region, self._address)
+            group = network.admit(self._calls, offer.region, vpc, address)
+            self._networks[offer.region] = subnets, group, address
+        subnets, group, address = self._networks[offer.region]
+        subnet = subnets.get(offer.zone, {}).get("SubnetId") if offer.zone else None
+        return Place(image, subnet, group, address)
+
+    # --- the wait ---
+
+    def _ready(self, request: Request) -> Rented:
+        """The host of a request that was given one, once it can be used. Raises `HostNeverCame`."""
+        from remoterun.providers.aws.first_session import settle
+
+        assert request.instance is not None
+        give_up_at = self._clock() + BOOT_SECONDS
+        while True:
+            instance = self._answering(request.offer.region, request.instance)
+            machine = machine_of(self._folder, self._intent.machine, request.offer, instance["PublicIpAddress"])
+            assert machine.host is not None
+            try:
+                problems = settle(self._folder, machine.host, self._say)
+                break
+            except HostUnreachable:
+                if self._clock() >= give_up_at:
+                    raise
+                self._sleep(ASK_SECONDS[0])
+        rented = tags.rented_of(instance, request.offer.region)
+        if rented is None:
+            raise HostNeverCame(f"`{request.instance}` has lost its tags", hint="remoterun hosts")
+        record = {
+            "id": rented.id,
+            "region": request.offer.region,
+            "image": request.parameters.get("ImageId"),
+            "problems": problems,
+        }
+        self._folder.write("host.json", json.dumps(record, indent=1))
+        return replace(rented, machine=machine, state="running")
+
+    def _answering(self, region: str, identity: str) -> dict[str, Any]:
+        """The instance, once sshd answers there. Raises `HostNeverCame`."""
+        from remoterun.hosts.ssh.banner import answers
+
+        began = self._clock()
+        pauses = iter(ASK_SECONDS)
+        pause = 0.0
+        ask_at = began
+        instance: dict[str, Any] | None = None
+        self._say("its boot")
+        running = False
+        while True:
+            now = self._clock()
+            if now >= ask_at:
+                pause = next(pauses, pause)
+                ask_at = now + pause
+                instance = self._described(region, identity, hidden=now - began < HIDDEN_SECONDS) or instance
+                if instance is not None and instance["State"]["Name"] == "running" and not running:
+                    running = True
+                    self._say("sshd")
+            address = (instance or {}).get("PublicIpAddress")
+            if instance is not None and address and answers(address):
+                return instance
+            if now - began > BOOT_SECONDS:
+                raise HostNeverCame(
+                    f"the host {identity} did not answer on port 22 within {BOOT_SECONDS / 60:.0f} minutes",
+                    evidence=f"its address is {address}" if address else "it never got a public address",
+                    hint="is port 22 open from here? `remoterun doctor aws` tells",
+                )
+            self._sleep(KNOCK_SECONDS)
+
+    def _described(self, region: str, identity: str, *, hidden: bool) -> dict[str, Any] | None:
+        """The instance now; None where AWS can't be asked, or doesn't know it yet. Raises `HostNeverCame`."""
+        try:
+            answer = self._calls("ec2", "describe_instances", region, InstanceIds=[identity])
+        except ProviderUnreachable:
+            return None
+        except Refused as refused:
+            if is_gone(refused) and hidden:
+                return None
+            if is_gone(refused):
+                raise HostNeverCame(f"AWS does not know `{identity}` any more", evidence=refused.evidence)
+            raise
+        found = [each for reservation in answer["Reservations"] for each in reservation["Instances"]]
+        if not found:
+            return None
+        state = found[0]["State"]["Name"]
+        if tags.STATES.get(state) in ("ending", "gone"):
+            raise HostNeverCame(
+                f"the host {identity} ended while it was waited for ({state})",
+                evidence=said_of(found[0]) or None,
+                hint="try again",
+            )
+        instance: dict[str, Any] = found[0]
+        return instance
+
+    def _end(self, request: Request, error: BaseException) -> None:
+        """End a host that can't be used, or is not wanted any more."""
+        try:
+            self._calls("ec2", "terminate_instances", request.offer.region, InstanceIds=[request.instance])
+        except RemoterunError as again:
+            if is_gone(again) or not isinstance(error, RemoterunError):
+                return
+            price = request.offer.price
+            cost = f" ({dollars(price)}/h)" if price is not None else ""
+            error.evidence = "\n".join(
+                part
+                for part in (
+                    error.evidence,
+                    f"it could not be ended, either: {again.message}",
+                    f"{request.instance}{cost} ends by itself after half an hour without use",
+                )
+                if part
+            )
+            error.hint = "remoterun gc --cloud   # ends it now"
+
+
+def launch_parameters(
+    intent: Intent, offer: Offer, place: Place, rental: Rental, data: bytes, number: int, home: str = ""
+) -> dict[str, Any]:
+    """RunInstances for an offer: the `number`-th call for its intent. `UserData` is in base64 here, for JSON; `home`
+    is `tags.home_mark`."""
+    labels = tags.of_intent(intent, offer, place.address, home)
+    interface: dict[str, Any] = {
+        "DeviceIndex": 0,
+        "AssociatePublicIpAddress": True,
+        "DeleteOnTermination": True,
+        "Groups": [place.group],
+    }
+    if place.subnet is not None:
+        interface["SubnetId"] = place.subnet
+    disk = {
+        "VolumeType": "gp3",
+        "VolumeSize": disk_size(place.image, offer, rental.disk),
+        "DeleteOnTermination": True,
+    }
+    parameters: dict[str, Any] = {
+        "ClientToken": client_token(intent.token, offer, number),
+        "MinCount": 1,
+        "MaxCount": 1,
+        "ImageId": place.image.id,
+        "InstanceType": offer.type,
+        "NetworkInterfaces": [interface],
+        "BlockDeviceMappings": [{"DeviceName": place.image.root_device, "Ebs": disk}],
+        "InstanceInitiatedShutdownBehavior": "terminate",
+        "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1, "HttpEndpoint": "enabled"},
+        "UserData": base64.b64encode(data).decode(),
+        "TagSpecifications": [tags.specification(kind, labels) for kind in ("instance", "volume")],
+    }
+    if offer.spot:
+        parameters["InstanceMarketOptions"] = {
+            "MarketType": "spot",
+            "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
+        }
+    return parameters
+
+
+def client_token(token: str, offer: Offer, number: int) -> str:
+    """What makes AWS give the same host for the same call, and another one for another."""
+    text = f"{token} {offer.type} {offer.region} {offer.zone} {offer.spot} {number}"
+    return "rr-" + hashlib.sha256(text.encode()).hexdigest()[:48]
+
+
+def machine_of(folder: HostFolder, asked: MachineType, offer: Offer, address: str) -> MachineType:
+    """How a host is reached: by an alias of its own, in a configuration of its own."""
+    folder.reach(folder.token, address, USER)
+    return replace(
+        asked,
+        host=folder.token,
+        gpus=offer.gpus or asked.gpus,
+        rental=None,
+        rented=folder.token,
+        ssh_config=str(folder.ssh_config),
+    )
+
+
+def describe(calls: Calls, region: str, token: str | None = None) -> list[dict[str, Any]]:
+    """The instances in a region that carry a token, or any token of ours."""
+    key = tags.PREFIX + "token"
+    filters = [{"Name": f"tag:{key}", "Values": [token]} if token else {"Name": "tag-key", "Values": [key]}]
+    found = calls.pages("ec2", "describe_instances", region, "Reservations", Filters=filters)
+    return [instance for reservation in found for instance in reservation["Instances"]]

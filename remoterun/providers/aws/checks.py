@@ -1,0 +1,200 @@
+"""`doctor aws`: everything that a run will ask of AWS, asked without changing anything."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from remoterun.errors import RemoterunError
+from remoterun.providers.aws import image, network
+from remoterun.providers.aws.calls import Calls
+from remoterun.providers.aws.catalogue import QUOTAS, offer
+from remoterun.providers.aws.refusals import CLOCK_SECONDS, DENIED, Refused, clock_error
+from remoterun.providers.base import ProviderCheck
+
+ACTIONS = (
+    "ec2:AuthorizeSecurityGroupIngress",
+    "ec2:CreateSecurityGroup",
+    "ec2:CreateTags",
+    "ec2:DeleteSecurityGroup",
+    "ec2:DeleteVolume",
+    "ec2:DescribeImages",
+    "ec2:DescribeInstanceTypeOfferings",
+    "ec2:DescribeInstanceTypes",
+    "ec2:DescribeInstances",
+    "ec2:DescribeRegions",
+    "ec2:DescribeSecurityGroupRules",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSpotPriceHistory",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeVolumes",
+    "ec2:RevokeSecurityGroupIngress",
+    "ec2:RunInstances",
+    "ec2:TerminateInstances",
+    "ssm:GetParameter",
+)
+"""What remoterun does with hosts, as IAM writes it."""
+SMALL = "m7i.large"
+GPU = "g4dn.xlarge"
+_INSTANCE = "i-00000000000000000"
+_GROUP = "sg-00000000000000000"
+
+
+def checks(calls: Calls, address: str | None) -> list[ProviderCheck]:
+    """See `Provider.checks`."""
+    region = calls.region
+    try:
+        identity = calls("sts", "get_caller_identity", region)
+    except RemoterunError as error:
+        return [_failed("login", error)]
+    found = [
+        ProviderCheck("login", True, f"{identity['Arn']} of account {identity['Account']}"),
+        ProviderCheck("region", True, region),
+    ]
+    found.append(_clock(calls))
+    found.append(_attempt("network", lambda: _vpc(calls, region)))
+    found.append(_attempt("image", lambda: image.resolve(calls, offer(GPU, region), None).name))
+    found.append(
+        _attempt("address", lambda: f"hosts let in {network.client_address(calls, region, address)} on port 22")
+    )
+    found.append(_permissions(calls, region, identity["Arn"]))
+    found += _quotas(calls, region)
+    return found
+
+
+def policy(actions: list[str]) -> str:
+    """A policy that allows these, to paste into IAM."""
+    statement = {"Effect": "Allow", "Action": actions, "Resource": "*"}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]}, indent=2)
+
+
+def principal(arn: str) -> str | None:
+    """Whose policies count for a caller; None for the account itself, which may do everything."""
+    role = re.fullmatch(r"arn:([a-z-]+):sts::(\d+):assumed-role/([^/]+)/.*", arn)
+    if role:
+        return f"arn:{role[1]}:iam::{role[2]}:role/{role[3]}"
+    return None if arn.endswith(":root") else arn
+
+
+def _clock(calls: Calls) -> ProviderCheck:
+    if abs(calls.clock_skew) <= CLOCK_SECONDS:
+        return ProviderCheck("clock", True, f"{abs(calls.clock_skew):.0f} s from AWS's")
+    return _failed("clock", clock_error(calls.clock_skew))
+
+
+def _vpc(calls: Calls, region: str) -> str:
+    zones = network.subnets(calls, region)
+    return f"the default network has zones {', '.join(zones)}"
+
+
+def _permissions(calls: Calls, region: str, arn: str) -> ProviderCheck:
+    """What these credentials may not do: IAM tells, or trying does."""
+    source = principal(arn)
+    if source is None:
+        return ProviderCheck(
+            "permissions", True, "all: it is the account's root user", "an IAM user is safer for every day"
+        )
+    try:
+        missing = _simulated(calls, region, source)
+        how = "by simulation"
+    except RemoterunError:
+        missing = [action for action in ACTIONS if _is_denied(calls, region, action)]
+        how = "as far as trying without effect can tell"
+    if missing:
+        return ProviderCheck("permissions", False, f"missing: {', '.join(missing)}", policy(missing))
+    return ProviderCheck("permissions", True, f"all that hosts need, {how}")
+
+
+def _simulated(calls: Calls, region: str, source: str) -> list[str]:
+    answer = calls(
+        "iam", "simulate_principal_policy", region, PolicySourceArn=source, ActionNames=list(ACTIONS), MaxItems=100
+    )
+    results = answer["EvaluationResults"]
+    if len(results) < len(ACTIONS):
+        raise Refused("Incomplete", "the simulation left something out")
+    return [each["EvalActionName"] for each in results if each["EvalDecision"] != "allowed"]
+
+
+def _is_denied(calls: Calls, region: str, action: str) -> bool:
+    """Whether AWS refuses a call for want of a permission. Nothing is changed: calls that would are dry runs."""
+    service, _, name = action.partition(":")
+    operation = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+    tried = _TRIES.get(name, {"DryRun": True} if service == "ec2" else None)
+    if tried is None:
+        return False
+    try:
+        calls(service, operation, region, **tried)
+    except Refused as refused:
+        return refused.code in DENIED
+    except RemoterunError:
+        return False
+    return False
+
+
+_TRIES: dict[str, dict[str, Any] | None] = {
+    "AuthorizeSecurityGroupIngress": {
+        "DryRun": True,
+        "GroupId": _GROUP,
+        "IpProtocol": "tcp",
+        "FromPort": 22,
+        "ToPort": 22,
+        "CidrIp": "192.0.2.1/32",
+    },
+    "CreateSecurityGroup": {"DryRun": True, "GroupName": network.GROUP, "Description": "dry run"},
+    "CreateTags": {"DryRun": True, "Resources": [_INSTANCE], "Tags": [{"Key": "Name", "Value": "dry run"}]},
+    "DeleteSecurityGroup": {"DryRun": True, "GroupId": _GROUP},
+    "DeleteVolume": {"DryRun": True, "VolumeId": "vol-00000000000000000"},
+    "DescribeImages": {"DryRun": True, "Owners": ["self"]},
+    "GetParameter": {"Name": image.parameters(offer(SMALL, ""))[0]},
+    "RevokeSecurityGroupIngress": {
+        "DryRun": True,
+        "GroupId": _GROUP,
+        "IpProtocol": "tcp",
+        "FromPort": 22,
+        "ToPort": 22,
+        "CidrIp": "192.0.2.1/32",
+    },
+    "RunInstances": {
+        "DryRun": True,
+        "MinCount": 1,
+        "MaxCount": 1,
+        "InstanceType": SMALL,
+        "ImageId": "ami-00000000000000000",
+    },
+    "TerminateInstances": {"DryRun": True, "InstanceIds": [_INSTANCE]},
+}
+
+
+def _quotas(calls: Calls, region: str) -> list[ProviderCheck]:
+    """How much of each kind of machine the account may have at a time."""
+    found = []
+    for (kind, spot), quota in QUOTAS.items():
+        name = f"quota {kind.upper() if len(kind) == 1 else kind} {'spot' if spot else 'on demand'}"
+        try:
+            answer = calls("service-quotas", "get_service_quota", region, ServiceCode="ec2", QuotaCode=quota.code)
+        except RemoterunError as error:
+            found.append(ProviderCheck(name, None, f"can't be asked: {error.message}"))
+            continue
+        value = int(answer["Quota"]["Value"])
+        if value:
+            found.append(ProviderCheck(name, True, f"{value} vCPUs at a time ({quota.code})"))
+        else:
+            fix = (
+                f"aws service-quotas request-service-quota-increase --service-code ec2 --quota-code {quota.code} "
+                f"--desired-value 8 --region {region}"
+            )
+            found.append(ProviderCheck(name, None, f"none may run ({quota.code})", fix))
+    return found
+
+
+def _attempt(name: str, ask: Callable[[], str]) -> ProviderCheck:
+    try:
+        return ProviderCheck(name, True, ask())
+    except RemoterunError as error:
+        return _failed(name, error)
+
+
+def _failed(name: str, error: RemoterunError) -> ProviderCheck:
+    return ProviderCheck(name, False, error.message, error.hint)

@@ -1,0 +1,93 @@
+"""What a host starts from: Ubuntu, or for GPUs AWS's deep learning base image, which is Ubuntu with the driver and
+Docker. Its number changes with each of AWS's releases, so a parameter of theirs is asked for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from remoterun.providers.aws.calls import Calls
+from remoterun.providers.aws.catalogue import architecture
+from remoterun.providers.aws.refusals import Refused, is_gone
+from remoterun.providers.base import Offer
+
+USER = "ubuntu"
+"""The user of these images, as whom we log in."""
+_UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/{}/hvm/ebs-gp3/ami-id"
+_DEEP_LEARNING = "/aws/service/deeplearning/ami/{}/base-oss-nvidia-driver-gpu-ubuntu-{}/latest/ami-id"
+DISK = {"gpu": 100, "cpu": 50}
+"""GB of the root disk, where nobody says otherwise; and never less than the image has."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An AMI in a region. `size` is that of its root disk in GB, `parameter` where its number came from."""
+
+    id: str
+    name: str
+    root_device: str
+    size: int
+    parameter: str = ""
+
+
+def parameters(offer: Offer) -> list[str]:
+    """The names of the parameters that hold the image for an offer, the best one first."""
+    arch = architecture(offer.type)
+    if not offer.gpus:
+        return [_UBUNTU.format({"x86_64": "amd64"}.get(arch, arch))]
+    return [_DEEP_LEARNING.format(arch, version) for version in ("24.04", "22.04")]
+
+
+def resolve(calls: Calls, offer: Offer, asked_for: str | None) -> Image:
+    """The image for an offer; `asked_for` is the number of an AMI of the user's. Raises `Refused`."""
+    parameter = ""
+    image = asked_for
+    if image is None:
+        for parameter in parameters(offer):
+            image = _parameter(calls, parameter, offer.region)
+            if image is not None:
+                break
+        else:
+            raise Refused(
+                "ParameterNotFound",
+                f"{offer.region} has no image of AWS's for {offer.type}",
+                evidence="\n".join(parameters(offer)),
+                hint="--image ami-…, of an Ubuntu with Docker and, for GPUs, NVIDIA's driver",
+            )
+    try:
+        found = calls("ec2", "describe_images", offer.region, ImageIds=[image])["Images"]
+    except Refused as refused:
+        if not is_gone(refused):
+            raise
+        found = []
+    if not found:
+        raise Refused(
+            "InvalidAMIID.NotFound",
+            f"there is no image `{image}` in {offer.region}",
+            hint="an AMI belongs to a region, and must be public or yours",
+        )
+    return _image(found[0], parameter)
+
+
+def disk_size(image: Image, offer: Offer, asked_for: int | None) -> int:
+    """GB of the root disk."""
+    return max(asked_for or DISK["gpu" if offer.gpus else "cpu"], image.size)
+
+
+def _parameter(calls: Calls, name: str, region: str) -> str | None:
+    try:
+        return str(calls("ssm", "get_parameter", region, Name=name)["Parameter"]["Value"])
+    except Refused as refused:
+        if is_gone(refused):
+            return None
+        raise
+
+
+def _image(record: dict[str, object], parameter: str) -> Image:
+    root = str(record.get("RootDeviceName") or "/dev/sda1")
+    devices = record.get("BlockDeviceMappings")
+    sizes = [
+        int(device.get("Ebs", {}).get("VolumeSize") or 0)
+        for device in (devices if isinstance(devices, list) else [])
+        if device.get("DeviceName") == root
+    ]
+    return Image(str(record["ImageId"]), str(record.get("Name", "")), root, max(sizes, default=0), parameter)

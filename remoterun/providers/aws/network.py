@@ -1,0 +1,163 @@
+"""How hosts are reached: the default network of a region, one security group of ours in it, and one rule in that for
+each address that a client has been at."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+from urllib.parse import urlsplit
+
+from remoterun.errors import ConfigError
+from remoterun.providers.aws import tags
+from remoterun.providers.aws.calls import Calls
+from remoterun.providers.aws.refusals import Refused, no_default_vpc
+from remoterun.providers.base import ProviderUnreachable
+
+GROUP = "remoterun"
+ADDRESS_VARIABLE = "REMOTERUN_CLIENT_ADDRESS"
+WHO_AM_I = "https://checkip.amazonaws.com"
+
+
+def subnets(calls: Calls, region: str) -> dict[str, dict[str, Any]]:
+    """The default subnet of each zone of a region. Raises `Refused` where there is none."""
+    filters = [{"Name": "default-for-az", "Values": ["true"]}]
+    listed = calls("ec2", "describe_subnets", region, Filters=filters)["Subnets"]
+    if not listed:
+        raise no_default_vpc(region)
+    return {subnet["AvailabilityZone"]: subnet for subnet in sorted(listed, key=lambda each: each["AvailabilityZone"])}
+
+
+def client_address(calls: Calls, region: str, given: str | None) -> str:
+    """The address, as `203.0.113.7/32`, that hosts see this machine at. `given` is what the configuration says of it.
+
+    Blocks for some seconds. Raises `ProviderUnreachable`, `ConfigError`.
+    """
+    text = os.environ.get(ADDRESS_VARIABLE) or given
+    if text:
+        return checked_address(text)
+    endpoint = urlsplit(calls.endpoint("ec2", region))
+    local = _private_way(endpoint.hostname or "", endpoint.port or 443)
+    if local:
+        return f"{local}/32"
+    try:
+        with urllib.request.urlopen(WHO_AM_I, timeout=10) as answer:
+            return checked_address(answer.read(100).decode("ascii", "replace").strip())
+    except (OSError, urllib.error.URLError, ConfigError) as error:
+        raise ProviderUnreachable(
+            "the address of this machine can't be found out, so no host can be told to let it in",
+            evidence=f"{WHO_AM_I}: {error}",
+            hint=f'{ADDRESS_VARIABLE}=203.0.113.7, or address = "203.0.113.7" below [aws] in config.toml',
+        )
+
+
+def checked_address(text: str) -> str:
+    """`text` as an address, or a network of up to 65536, in CIDR. Raises `ConfigError`."""
+    try:
+        network = ipaddress.ip_network(text.strip())
+    except ValueError:
+        network = None
+    if network is None or network.version != 4 or network.prefixlen < 16:
+        raise ConfigError(f"`{text}` is not the address of a client", hint="203.0.113.7, or 203.0.113.0/24")
+    return str(network)
+
+
+def admit(calls: Calls, region: str, vpc: str, address: str) -> str:
+    """The id of our security group, which lets `address` in on port 22. Makes what is missing."""
+    group = find_group(calls, region, vpc)
+    if group is None:
+        group = _make_group(calls, region, vpc)
+    if not any(
+        rule.get("FromPort") == 22 and any(each["CidrIp"] == address for each in rule.get("IpRanges", []))
+        for rule in group.get("IpPermissions", [])
+    ):
+        _add_rule(calls, region, group["GroupId"], address)
+    found: str = group["GroupId"]
+    return found
+
+
+def find_group(calls: Calls, region: str, vpc: str) -> dict[str, Any] | None:
+    """Our security group in a network."""
+    filters = [{"Name": "group-name", "Values": [GROUP]}, {"Name": "vpc-id", "Values": [vpc]}]
+    groups = calls("ec2", "describe_security_groups", region, Filters=filters)["SecurityGroups"]
+    return groups[0] if groups else None
+
+
+def _make_group(calls: Calls, region: str, vpc: str) -> dict[str, Any]:
+    try:
+        made = calls(
+            "ec2",
+            "create_security_group",
+            region,
+            GroupName=GROUP,
+            Description="Hosts of remoterun: SSH from the addresses of their clients",
+            VpcId=vpc,
+            TagSpecifications=[tags.specification("security-group", _own())],
+        )
+        return {"GroupId": made["GroupId"]}
+    except Refused as refused:
+        if refused.code != "InvalidGroup.Duplicate":
+            raise
+    group = find_group(calls, region, vpc)  # another client made it just now
+    if group is None:
+        raise ProviderUnreachable(f"AWS does not agree with itself on `{GROUP}` in {region}", hint="try again")
+    return group
+
+
+def _add_rule(calls: Calls, region: str, group: str, address: str) -> None:
+    permission = {
+        "IpProtocol": "tcp",
+        "FromPort": 22,
+        "ToPort": 22,
+        "IpRanges": [{"CidrIp": address, "Description": f"remoterun {tags.owner()}"[:250]}],
+    }
+    try:
+        calls(
+            "ec2",
+            "authorize_security_group_ingress",
+            region,
+            GroupId=group,
+            IpPermissions=[permission],
+            TagSpecifications=[tags.specification("security-group-rule", _own())],
+        )
+    except Refused as refused:
+        if refused.code == "RulesPerSecurityGroupLimitExceeded":
+            raise Refused(
+                refused.code,
+                f"the security group `{GROUP}` in {region} has as many rules as AWS allows",
+                evidence=refused.evidence,
+                hint="remoterun gc --cloud",
+            )
+        if refused.code != "InvalidPermission.Duplicate":
+            raise
+
+
+def _own() -> dict[str, str]:
+    from remoterun import __version__
+
+    return {
+        "Name": "remoterun",
+        tags.PREFIX + "owner": tags.owner(),
+        tags.PREFIX + "since": tags.time_text(time.time()),
+        tags.PREFIX + "version": __version__,
+    }
+
+
+def _private_way(host: str, port: int) -> str | None:
+    """This machine's own address on the way to an endpoint that is in a private network; None for a public one."""
+    try:
+        address = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_DGRAM)[0][4][0]
+    except OSError:
+        return None
+    if not ipaddress.ip_address(address).is_private:
+        return None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect((address, port))
+        except OSError:
+            return None
+        return str(sock.getsockname()[0])

@@ -1,0 +1,247 @@
+"""What runs as root on a rented host: it is sent there by user-data, and knows nothing but `/etc/remoterun/host.json`.
+
+    on_host.py prepare           once, at the first boot: Docker, the instance store, the home with its terms
+    on_host.py watch             for ever: ends the host at its deadline, or when nobody has used it for long
+    on_host.py await             waits until `prepare` is done, and tells what it found
+    on_host.py fresh-key         makes a host key that nobody else has read; prints the present one and that one
+    on_host.py use-key PUBLIC    the host shows that key from now on; may be repeated
+
+Standard library only, Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+SETTINGS = "/etc/remoterun/host.json"
+STATE = "/run/remoterun"
+PREPARED = STATE + "/prepared.json"
+HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
+FRESH = "/etc/ssh/remoterun_fresh_key"
+DATA = "/var/lib/remoterun"
+DEEP_LEARNING_STORE = "/opt/dlami/nvme"
+DOCKER_SETTINGS = "/etc/docker/daemon.json"
+SHUTDOWN = ["shutdown", "-P", "now"]
+CHECK_SECONDS = 20.0
+PREPARE_SECONDS = 600.0
+
+
+def main(words: list[str]) -> None:
+    with open(SETTINGS) as file:
+        settings = json.load(file)
+    if words == ["prepare"]:
+        prepare(settings)
+    elif words == ["watch"]:
+        watch(settings)
+    elif words == ["await"]:
+        print(json.dumps(await_prepared()))
+    elif words == ["fresh-key"]:
+        print(json.dumps(fresh_key()))
+    elif len(words) == 3 and words[0] == "use-key":
+        use_key(" ".join(words[1:]))
+    else:
+        sys.exit("usage: on_host.py prepare | watch | await | fresh-key | use-key KIND BLOB")
+
+
+# --- at the first boot ---
+
+
+def prepare(settings: dict[str, Any]) -> None:
+    """Make the host ready for an agent. What fails is told in `prepared.json`, and stops nothing else."""
+    problems: list[str] = []
+    store = attempt(problems, "instance store", instance_store)
+    attempt(problems, "home", lambda: make_home(settings, store))
+    attempt(problems, "Docker", lambda: prepare_docker(settings["user"], store))
+    os.makedirs(STATE, 0o755, exist_ok=True)
+    write_whole(PREPARED, json.dumps({"problems": problems, "store": store}), 0o644)
+
+
+def attempt(problems: list[str], what: str, step: Callable[[], Any]) -> Any:
+    try:
+        return step()
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
+        said = getattr(error, "stderr", None) or b""
+        problems.append(f"{what}: {error} {said.decode('utf-8', 'replace')[-500:]}")
+        return None
+
+
+def instance_store() -> str | None:
+    """The folder of the fast disks that come with the machine, and go with it; None where it has none."""
+    if os.path.ismount(DEEP_LEARNING_STORE):
+        return DEEP_LEARNING_STORE
+    if os.path.ismount(DATA):
+        return DATA
+    devices = unused_disks()
+    if not devices:
+        return None
+    device = devices[0]
+    if len(devices) > 1 and shutil.which("mdadm"):
+        device = "/dev/md/remoterun"
+        run(["mdadm", "--create", device, "--run", "--level=0", f"--raid-devices={len(devices)}", *devices])
+    run(["mkfs.ext4", "-q", "-E", "nodiscard", device])
+    os.makedirs(DATA, exist_ok=True)
+    run(["mount", "-o", "noatime", device, DATA])
+    return DATA
+
+
+def unused_disks() -> list[str]:
+    """Disks of the instance store that hold nothing yet."""
+    if not shutil.which("lsblk"):
+        return []
+    listed = json.loads(run(["lsblk", "--json", "--output", "PATH,MODEL,TYPE,MOUNTPOINT,FSTYPE"]))["blockdevices"]
+    return sorted(
+        disk["path"]
+        for disk in listed
+        if disk.get("type") == "disk"
+        and "Instance Storage" in (disk.get("model") or "")
+        and not disk.get("mountpoint")
+        and not disk.get("fstype")
+        and not disk.get("children")
+    )
+
+
+def make_home(settings: dict[str, Any], store: str | None) -> None:
+    """The home, on the fast disks where there are any, with its terms."""
+    user, home = pwd.getpwnam(settings["user"]), settings["home"]
+    make_folder(home, user)
+    if store is not None and not os.path.ismount(home):
+        place = os.path.join(store, "remoterun-home")
+        make_folder(place, user)
+        run(["mount", "--bind", place, home])
+    path = os.path.join(home, "rented.json")
+    write_whole(path, json.dumps(settings["terms"]), 0o600)
+    os.chown(path, user.pw_uid, user.pw_gid)
+
+
+def make_folder(path: str, user: pwd.struct_passwd) -> None:
+    os.makedirs(path, 0o700, exist_ok=True)
+    os.chown(path, user.pw_uid, user.pw_gid)
+
+
+def prepare_docker(user: str, store: str | None) -> None:
+    """Docker is there, keeps its images on the fast disks, and our user may use it."""
+    if not shutil.which("dockerd"):
+        quiet = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+        run(["apt-get", "-q", "update"], env=quiet, seconds=300)
+        run(["apt-get", "-q", "-y", "install", "--no-install-recommends", "docker.io"], env=quiet, seconds=600)
+    run(["usermod", "-aG", "docker", user])
+    if store is not None:
+        settings: dict[str, Any] = {}
+        if os.path.exists(DOCKER_SETTINGS):
+            with open(DOCKER_SETTINGS) as file:
+                settings = json.load(file)
+        place = os.path.join(store, "docker")
+        if settings.get("data-root") != place:
+            settings["data-root"] = place
+            os.makedirs(os.path.dirname(DOCKER_SETTINGS), exist_ok=True)
+            write_whole(DOCKER_SETTINGS, json.dumps(settings, indent=1), 0o644)
+            run(["systemctl", "restart", "docker"], seconds=120)
+    else:
+        run(["systemctl", "start", "docker"], seconds=120)
+
+
+# --- as long as it lives ---
+
+
+def watch(settings: dict[str, Any]) -> None:
+    """End the host at its deadline, or when no process of its user was seen for long. Not by the clock, which may be
+    set, but by the time that the machine is up."""
+    user = pwd.getpwnam(settings["user"]).pw_uid
+    used = time.monotonic()
+    while True:
+        if in_use(user):
+            used = time.monotonic()
+        if time.time() >= settings["terms"]["deadline"] or time.monotonic() - used >= settings["unused"]:
+            subprocess.call(SHUTDOWN)
+        time.sleep(min(CHECK_SECONDS, settings["unused"] / 4))
+
+
+def in_use(user: int) -> bool:
+    """Whether any process runs as a user: an agent, a supervisor, a keeper, or somebody who has logged in."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                if os.stat("/proc/" + name).st_uid == user:
+                    return True
+            except OSError:
+                continue
+    return False
+
+
+# --- in the first session ---
+
+
+def await_prepared() -> Any:
+    """What `prepare` found, once it is done."""
+    give_up_at = time.monotonic() + PREPARE_SECONDS
+    while True:
+        try:
+            with open(PREPARED) as file:
+                return json.load(file)
+        except FileNotFoundError:
+            if time.monotonic() >= give_up_at:
+                return {"problems": [f"the first boot was not done after {PREPARE_SECONDS:g} s"]}
+        time.sleep(0.2)
+
+
+def fresh_key() -> dict[str, str]:
+    """The public line of the host key that is shown now, and of one that is to be shown; made where there is none."""
+    if not os.path.exists(FRESH + ".pub"):
+        for path in (FRESH, FRESH + ".pub"):
+            if os.path.exists(path):
+                os.unlink(path)
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", FRESH])
+    return {"current": public(HOST_KEY), "fresh": public(FRESH)}
+
+
+def use_key(wanted: str) -> None:
+    """Show the key whose public line is `wanted`: both halves are replaced, and sshd starts again. Sessions go on."""
+    if public(HOST_KEY) != wanted:
+        if not os.path.exists(FRESH + ".pub") or public(FRESH) != wanted:
+            sys.exit("the host has no such key")
+        for ending in ("", ".pub"):  # in this order: the public half tells that both are there
+            with open(FRESH + ending, "rb") as file:
+                write_whole(HOST_KEY + ending, file.read(), 0o644 if ending else 0o600)
+        os.sync()
+    for ending in ("", ".pub"):
+        if os.path.exists(FRESH + ending):
+            os.unlink(FRESH + ending)
+    run(["systemctl", "restart", "ssh"], seconds=30)
+
+
+def public(path: str) -> str:
+    with open(path + ".pub") as file:
+        return " ".join(file.read().split()[:2])
+
+
+# --- what all of it uses ---
+
+
+def run(words: list[str], env: dict[str, str] | None = None, seconds: float = 60) -> bytes:
+    """The output of a command. Raises `subprocess.SubprocessError`."""
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, env=env, timeout=seconds)
+    if done.returncode:
+        raise subprocess.CalledProcessError(done.returncode, words, done.stdout, done.stderr)
+    return done.stdout
+
+
+def write_whole(path: str, data: str | bytes, mode: int) -> None:
+    temporary = path + ".tmp"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data if isinstance(data, bytes) else data.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

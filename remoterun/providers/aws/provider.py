@@ -1,0 +1,204 @@
+"""`providers.base.Provider` for EC2: what each method promises stands there."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from remoterun.config import Config
+from remoterun.errors import NotFound
+from remoterun.model import MachineType, Rental
+from remoterun.providers.aws import catalogue, network, tags
+from remoterun.providers.aws.acquire import Acquisition, describe, machine_of
+from remoterun.providers.aws.calls import Calls
+from remoterun.providers.aws.refusals import DENIED, Refused, is_gone
+from remoterun.providers.base import Intent, Leftover, Offer, ProviderCheck, Rented
+from remoterun.providers.folder import HostFolder
+
+
+class AWS:
+    name = "aws"
+
+    def __init__(self, config: Config) -> None:
+        self._home = config.home
+        self._settings = config.aws
+        self.calls = Calls(config.aws)
+        self._region_of: dict[str, str] = {}
+        """Of instances that were seen."""
+
+    def region(self, machine: MachineType) -> str:
+        """Where a machine type would be rented."""
+        return (machine.rental.region if machine.rental else None) or self.calls.region
+
+    def offers(self, machine: MachineType, live: bool = False) -> list[Offer]:
+        rental = machine.rental
+        if rental is None:
+            raise NotFound(f"`{machine.name}` is not rented", hint="remoterun machines")
+        region = self.region(machine)
+        if live:
+            return self._live_offers(rental, region)
+        return [catalogue.offer(type, region, spot=rental.spot) for type in rental.types]
+
+    def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> Rented:
+        folder = HostFolder(self._home, intent.token)
+        rented = Acquisition(self.calls, folder, intent, say, address=self._settings.address).host(offers)
+        self._region_of[rented.id] = rented.offer.region
+        return rented
+
+    def find(self, token: str) -> Rented | None:
+        record = HostFolder(self._home, token).read("request.json")
+        regions = [record["offer"]["region"]] if record else self._regions()
+        found = self._rented(regions, token)
+        return min(found, key=lambda each: (not each.alive, each.state == "gone", -each.began), default=None)
+
+    def admit(self, rented: Rented) -> None:
+        region = rented.offer.region
+        answer = self.calls("ec2", "describe_instances", region, InstanceIds=[rented.id])
+        instance = answer["Reservations"][0]["Instances"][0]
+        if "VpcId" in instance:
+            address = network.client_address(self.calls, region, self._settings.address)
+            network.admit(self.calls, region, instance["VpcId"], address)
+
+    def hosts(self) -> list[Rented]:
+        found = self._rented(self._regions(), None)
+        return sorted((each for each in found if each.state != "gone"), key=lambda each: each.began)
+
+    def release(self, id: str) -> None:
+        region = self._where(id)
+        if region is None:
+            return
+        try:
+            self.calls("ec2", "terminate_instances", region, InstanceIds=[id])
+        except Refused as refused:
+            if not is_gone(refused):
+                raise
+
+    def leftovers(self) -> list[Leftover]:
+        from remoterun.providers.aws.leftovers import leftovers
+
+        return leftovers(self.calls, self._regions(), self._home, self._settings.address)
+
+    def clear(self, leftover: Leftover) -> None:
+        from remoterun.providers.aws.leftovers import clear
+
+        clear(self.calls, leftover)
+
+    def checks(self) -> list[ProviderCheck]:
+        from remoterun.providers.aws.checks import checks
+
+        return checks(self.calls, self._settings.address)
+
+    # --- what there is at AWS ---
+
+    def _regions(self) -> list[str]:
+        """The regions that this account uses, the usual one first: a host in any other one costs as much."""
+        own = self.calls.region
+        try:
+            listed = self.calls("ec2", "describe_regions", own)["Regions"]
+        except Refused as refused:
+            if refused.code not in DENIED:
+                raise
+            return [own]
+        return [own, *sorted({each["RegionName"] for each in listed} - {own})]
+
+    def _rented(self, regions: Sequence[str], token: str | None) -> list[Rented]:
+        def ask(region: str) -> list[Rented]:
+            try:
+                listed = describe(self.calls, region, token)
+            except Refused as refused:
+                if refused.code in DENIED and region != regions[0]:
+                    return []  # the account may forbid regions, and what may not be listed was not made by us
+                raise
+            return [rented for each in listed if (rented := self._as_rented(each, region)) is not None]
+
+        return self.calls.in_all(regions, ask)
+
+    def _as_rented(self, instance: dict[str, Any], region: str) -> Rented | None:
+        rented = tags.rented_of(instance, region)
+        if rented is None:
+            return None
+        self._region_of[rented.id] = region
+        folder = HostFolder(self._home, rented.token)
+        address = instance.get("PublicIpAddress")
+        intent = folder.intent()
+        if intent is None or not address or not rented.alive:
+            return rented
+        return replace(rented, machine=machine_of(folder, intent.machine, rented.offer, address))
+
+    def _where(self, id: str) -> str | None:
+        """The region of an instance; None where no region has it."""
+        if id not in self._region_of:
+            for folder in HostFolder.all(self._home):
+                record = folder.read("request.json") or {}
+                if record.get("instance") == id:
+                    self._region_of[id] = record["offer"]["region"]
+        if id not in self._region_of:
+            self._rented(self._regions(), None)
+        return self._region_of.get(id)
+
+    def _live_offers(self, rental: Rental, region: str) -> list[Offer]:
+        """An offer for each type and zone that there is, with the spot price of now."""
+        zones = network.subnets(self.calls, region)
+        filters = [{"Name": "instance-type", "Values": list(rental.types)}]
+        listed = self.calls.pages(
+            "ec2",
+            "describe_instance_type_offerings",
+            region,
+            "InstanceTypeOfferings",
+            LocationType="availability-zone",
+            Filters=filters,
+        )
+        there = {(each["InstanceType"], each["Location"]) for each in listed}
+        prices = self._spot_prices(rental.types, region) if rental.spot else {}
+        found: list[Offer] = []
+        for type in rental.types:
+            here = [
+                catalogue.offer(type, region, zone, spot=rental.spot, price=prices.get((type, zone)))
+                for zone in zones
+                if (type, zone) in there
+            ]
+            if here and not here[0].vcpus:
+                facts = self._facts(type, region)
+                here = [replace(each, **facts) for each in here]
+            found += sorted(here, key=lambda each: each.price if each.price is not None and each.spot else 0.0)
+        if not found:
+            raise self._not_offered(rental.types, region)
+        return found
+
+    def _not_offered(self, types: Sequence[str], region: str) -> NotFound:
+        known = [type for type in types if catalogue.facts(type)]
+        if known:
+            return NotFound(f"{region} has no {', '.join(known)}", hint="--region us-east-1 has most types")
+        meant = " or ".join(catalogue.nearest(types[0]))
+        hint = f"did you mean {meant}?" if meant else "remoterun machines lists types"
+        return NotFound(f"EC2 has no type `{', '.join(types)}` in {region}", hint=hint)
+
+    def _spot_prices(self, types: Sequence[str], region: str) -> dict[tuple[str, str], float]:
+        listed = self.calls.pages(
+            "ec2",
+            "describe_spot_price_history",
+            region,
+            "SpotPriceHistory",
+            InstanceTypes=list(types),
+            ProductDescriptions=["Linux/UNIX"],
+            StartTime=datetime.datetime.now(datetime.UTC),
+        )
+        latest: dict[tuple[str, str], tuple[Any, float]] = {}
+        for each in listed:
+            key = each["InstanceType"], each["AvailabilityZone"]
+            latest[key] = max(latest.get(key, (each["Timestamp"], 0.0)), (each["Timestamp"], float(each["SpotPrice"])))
+        return {key: price for key, (_, price) in latest.items()}
+
+    def _facts(self, type: str, region: str) -> dict[str, Any]:
+        """What AWS says of a type that the table doesn't know."""
+        told = self.calls("ec2", "describe_instance_types", region, InstanceTypes=[type])["InstanceTypes"][0]
+        gpus = told.get("GpuInfo", {}).get("Gpus", [])
+        return {
+            "vcpus": told["VCpuInfo"]["DefaultVCpus"],
+            "memory": told["MemoryInfo"]["SizeInMiB"] / 1024,
+            "gpus": sum(each.get("Count", 0) for each in gpus),
+            "gpu": gpus[0].get("Name", "") if gpus else "",
+            "gpu_memory": gpus[0].get("MemoryInfo", {}).get("SizeInMiB", 0) / 1024 if gpus else 0.0,
+        }

@@ -1,0 +1,142 @@
+"""The tags by which everything of ours is known at AWS, without any record of ours."""
+
+from __future__ import annotations
+
+import datetime
+import getpass
+import hashlib
+import re
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from remoterun import __version__
+from remoterun.providers.aws.catalogue import offer
+from remoterun.providers.aws.refusals import said_of
+from remoterun.providers.base import Intent, Offer, Rented
+
+PREFIX = "remoterun:"
+STATES = {
+    "pending": "pending",
+    "running": "running",
+    "shutting-down": "ending",
+    "stopping": "ending",
+    "stopped": "ending",
+    "terminated": "gone",
+}
+PREEMPTED = ("Server.SpotInstanceTermination", "Server.SpotInstanceShutdown")
+
+
+def owner() -> str:
+    """Who rents from this machine: `ada@laptop`."""
+    return _value(f"{getpass.getuser()}@{socket.gethostname()}")
+
+
+def home_mark(home: Path) -> str:
+    """What tells the hosts of one home from those of another home of the same owner."""
+    return hashlib.sha256(f"{owner()} {home}".encode()).hexdigest()[:12]
+
+
+def of_intent(intent: Intent, chosen: Offer, address: str, home: str) -> dict[str, str]:
+    """The tags of a host and its disk. `address` is where its client was, `home` the `home_mark` of its home."""
+    values = {
+        "token": intent.token,
+        "run": intent.run,
+        "number": str(intent.number),
+        "attempt": str(intent.attempt),
+        "machine": intent.machine.name,
+        "owner": owner(),
+        "home": home,
+        "deadline": time_text(intent.deadline),
+        "idle": f"{intent.idle:.0f}",
+        "client": address,
+        "version": __version__,
+    }
+    if chosen.price is not None:
+        values |= {"price": f"{chosen.price:.5g}", "priced": chosen.priced}
+    named = {"Name": f"remoterun {intent.number}" if intent.number else "remoterun"}
+    return {**named, **{PREFIX + name: _value(text) for name, text in values.items()}}
+
+
+def _value(text: str) -> str:
+    """What AWS takes as the value of a tag."""
+    return re.sub(r"[^\w\s+\-=.:/@]", "_", text)[:250]
+
+
+def as_list(tags: dict[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def specification(kind: str, tags: dict[str, str]) -> dict[str, Any]:
+    """For the `TagSpecifications` of a call that makes one."""
+    return {"ResourceType": kind, "Tags": as_list(tags)}
+
+
+def ours(listed: Sequence[dict[str, str]] | None) -> dict[str, str]:
+    """Our tags among those of something, without their prefix."""
+    tags = {tag["Key"]: tag["Value"] for tag in listed or ()}
+    return {key.removeprefix(PREFIX): value for key, value in tags.items() if key.startswith(PREFIX)}
+
+
+def rented_of(instance: dict[str, Any], region: str) -> Rented | None:
+    """A host as its own tags tell it; None for an instance that is not ours, or whose tags make no sense."""
+    tags = ours(instance.get("Tags"))
+    if "token" not in tags:
+        return None
+    spot = instance.get("InstanceLifecycle") == "spot"
+    known = offer(
+        instance["InstanceType"],
+        region,
+        instance.get("Placement", {}).get("AvailabilityZone", ""),
+        spot=spot,
+        price=_number(tags.get("price")),
+    )
+    state = STATES.get(instance["State"]["Name"], "pending")
+    began = instance["LaunchTime"].timestamp()
+    code = (instance.get("StateReason") or {}).get("Code", "")
+    return Rented(
+        id=instance["InstanceId"],
+        token=tags["token"],
+        state=state,
+        offer=Offer(**{**known.__dict__, "priced": tags.get("priced", known.priced)}),
+        began=began,
+        deadline=time_of(tags.get("deadline", "")) or began,
+        run=tags.get("run", ""),
+        number=int(_number(tags.get("number")) or 0),
+        attempt=int(_number(tags.get("attempt")) or 1),
+        owner=tags.get("owner", ""),
+        ended=_ended(instance) if state in ("ending", "gone") else None,
+        why=said_of(instance) if state in ("ending", "gone") else "",
+        preempted=code in PREEMPTED,
+    )
+
+
+def time_text(seconds: float) -> str:
+    """A moment as people and programs read it: `2026-11-27T18:00:00Z`."""
+    return datetime.datetime.fromtimestamp(int(seconds), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def time_of(text: str) -> float | None:
+    """Seconds since 1970 of what `time_text` made."""
+    try:
+        return datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z").timestamp()
+    except ValueError:
+        return None
+
+
+def _ended(instance: dict[str, Any]) -> float | None:
+    """When an instance ended: AWS says it inside of a text, `User initiated (2026-11-27 18:00:00 GMT)`."""
+    text = instance.get("StateTransitionReason") or ""
+    try:
+        moment = datetime.datetime.strptime(text.rpartition("(")[2].rstrip(")"), "%Y-%m-%d %H:%M:%S %Z")
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=datetime.UTC).timestamp()
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,164 @@
+"""`HOME/hosts/TOKEN`: what this client knows of one host that it rents.
+
+    intent.json          what is to be acquired; on disk before the first call that costs something
+    request.json         the call that may have made a host, word for word, and what came of it; its provider's own
+    host.json            the host, from when it was ready to use
+    key                  our key for it
+    host_key             the host's key at the first contact, which its provider could read; then it has another
+    ssh_config, known_hosts
+    lock                 held by who acquires it
+
+A folder is removed once its host is gone and nobody asks about it any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from remoterun.agent.shared.files import remove_tree, write_whole
+from remoterun.model import MachineType
+from remoterun.providers.base import Intent, ProviderError
+
+HOSTS = "hosts"
+LOCK_SECONDS = 900.0
+
+
+class HostFolder:
+    """The folder of one token, made by `begin`."""
+
+    def __init__(self, home: Path, token: str) -> None:
+        self.home = home
+        self.token = token
+        self.path = home / HOSTS / token
+
+    @classmethod
+    def all(cls, home: Path) -> list[HostFolder]:
+        """Those that there are, in the order of their tokens."""
+        try:
+            names = sorted(os.listdir(home / HOSTS))
+        except FileNotFoundError:
+            return []
+        return [cls(home, name) for name in names if (home / HOSTS / name / "intent.json").exists()]
+
+    def begin(self, intent: Intent) -> None:
+        """Put the intent and fresh keys on disk. What is there already stays as it is.
+
+        Two processes may begin the same host: what `locked` covers reads only what is there then.
+        """
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("host_key", "key"):
+            if not (self.path / f"{name}.pub").exists():
+                self._make_key(name)
+        if not (self.path / "intent.json").exists():
+            record = {**intent.__dict__, "machine": intent.machine.record()}
+            self.write("intent.json", json.dumps(record, indent=1))
+        sync(self.path)
+        sync(self.path.parent)
+
+    def intent(self) -> Intent | None:
+        """The intent that `begin` was given first."""
+        record = self.read("intent.json")
+        return None if record is None else Intent(**{**record, "machine": MachineType.of(record["machine"])})
+
+    def read(self, name: str) -> Any:
+        """The content of a JSON file; None without one."""
+        try:
+            return json.loads((self.path / name).read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, text: str) -> None:
+        """The file appears whole, with its new content on the disk."""
+        write_whole(str(self.path / name), text.encode(), 0o600)
+
+    def text(self, name: str) -> str:
+        return (self.path / name).read_text("utf-8")
+
+    @property
+    def ssh_config(self) -> Path:
+        return self.path / "ssh_config"
+
+    def reach(self, alias: str, address: str, user: str) -> None:
+        """Write how `alias` is reached, at an address that may have changed, as a user with our key. Its host key is
+        that of the first contact, unless another is known."""
+        host_key = self.text("host_key.pub").split()
+        if not (self.path / "known_hosts").exists():
+            self.know([" ".join(host_key[:2])])
+        options = {
+            "HostName": address,
+            "User": user,
+            "HostKeyAlias": self.token.lower(),
+            "IdentityFile": self._quoted("key"),
+            "IdentitiesOnly": "yes",
+            "IdentityAgent": "none",
+            "UserKnownHostsFile": self._quoted("known_hosts"),
+            "GlobalKnownHostsFile": "/dev/null",
+            "StrictHostKeyChecking": "yes",
+        }
+        text = f"Host {alias}\n" + "".join(f"  {name} {value}\n" for name, value in options.items())
+        if not self.ssh_config.exists() or self.text("ssh_config") != text:
+            self.write("ssh_config", text)
+
+    def know(self, keys: list[str]) -> None:
+        """The host keys that are accepted from now on, each as `ssh-ed25519 AAAA…`."""
+        self.write("known_hosts", "".join(f"{self.token.lower()} {key}\n" for key in keys))
+
+    def known(self) -> list[str]:
+        """The host keys that are accepted."""
+        return [line.split(" ", 1)[1] for line in self.text("known_hosts").splitlines()]
+
+    @contextlib.contextmanager
+    def locked(self, say: Callable[[str], None] | None = None) -> Iterator[None]:
+        """While this client acquires the host, no other process on this machine does. The lock ends with the process.
+
+        Waits for another process, 15 minutes at the most; with no `say`, not at all. Raises `ProviderError`.
+        """
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        give_up_at = time.monotonic() + (LOCK_SECONDS if say else 0)
+        told = False
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= give_up_at:
+                        raise ProviderError("another remoterun on this machine acquires this host", hint="remoterun ps")
+                if say and not told:
+                    say("another remoterun, which acquires this host")
+                    told = True
+                time.sleep(0.5)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def remove(self) -> None:
+        """Forget the host, and our key for it. One that is absent is removed."""
+        remove_tree(str(self.path))
+
+    def _quoted(self, name: str) -> str:
+        """The path of a file as ssh's configuration takes it."""
+        return '"' + str(self.path / name).replace("%", "%%") + '"'
+
+    def _make_key(self, name: str) -> None:
+        from remoterun.hosts.ssh.fresh_keys import fresh_key_pair
+
+        pair = fresh_key_pair(self.token)
+        self.write(name, pair.private)
+        self.write(f"{name}.pub", pair.public + "\n")
+
+
+def sync(folder: Path) -> None:
+    """What was made in a folder survives a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,501 @@
+"""What is sent to AWS, what is told to a new host, and what AWS's errors are turned into: no call, no host."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import botocore.exceptions
+import botocore.parsers
+import pytest
+
+from remoterun.agent.shared.rented import Terms
+from remoterun.errors import ConfigError, HostUnreachable
+from remoterun.model import MachineType, Rental
+from remoterun.providers.aws import catalogue, image, network, tags
+from remoterun.providers.aws.acquire import Place, client_token, launch_parameters
+from remoterun.providers.aws.catalogue import dollars, instead, offer, quota_of, rental
+from remoterun.providers.aws.checks import ACTIONS, policy, principal
+from remoterun.providers.aws.first_session import command
+from remoterun.providers.aws.image import Image
+from remoterun.providers.aws.prices import PriceTable, TypeFacts, table
+from remoterun.providers.aws.refusals import (
+    NoCapacityHere,
+    QuotaReached,
+    Refused,
+    is_gone,
+    quota_error,
+    translate,
+)
+from remoterun.providers.aws.user_data import FirstBoot, cloud_config, units, user_data
+from remoterun.providers.base import Intent, ProviderError, ProviderUnreachable
+from remoterun.providers.folder import HostFolder
+
+MACHINE = MachineType("t4", rental=Rental("aws", ("g4dn.xlarge",), disk=200))
+INTENT = Intent("rr-01h-1", "01h", 16, 1, MACHINE, 1764240000.0, 1764326400.0, 600.0)
+IMAGE = Image("ami-1", "Ubuntu", "/dev/sda1", 75)
+TERMS = Terms("rr-01h-1", 1764326400.0, 600.0, ["sudo", "-n", "shutdown", "-P", "now"])
+BOOT = FirstBoot("PRIVATE KEY\n", "ssh-ed25519 HOST", "ssh-ed25519 OURS", TERMS)
+
+
+# --- the catalogue ---
+
+
+def test_every_name_is_a_type_with_known_facts() -> None:
+    for name in (*catalogue.NAMES, *catalogue.GONE):
+        asked = rental(name.upper())
+        assert asked is not None
+        assert catalogue.facts(asked.types[0]) is not None, name
+
+
+def test_every_priced_type_has_facts_and_the_table_says_its_day() -> None:
+    prices = table()
+    time.strptime(prices.date, "%Y-%m-%d")
+    assert prices.source
+    for region, types in prices.regions.items():
+        for type, price in types.items():
+            assert catalogue.facts(type) is not None or region != "us-east-1", type
+            assert 0 < price < 1000
+    assert PriceTable.of(json.loads(json.dumps(prices.record()))) == prices
+
+
+def test_a_word_that_is_not_a_name() -> None:
+    assert rental("k81") is None and rental("") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("k80", "K80s are gone from AWS; a T4 is the nearest: g4dn.xlarge, $0.53/h"),
+        ("k80x8", "K80s are gone from AWS; 8 T4s are the nearest: g4dn.metal, $7.82/h"),
+        ("p100", "AWS has no P100s; a T4 is the nearest: g4dn.xlarge, $0.53/h"),
+        ("v100", "V100s are gone from AWS; an A10G is the nearest: g5.xlarge, $1.01/h"),
+        ("a100", "AWS has A100s by eights only; an L40S is the nearest: g6e.xlarge, $1.86/h"),
+    ],
+)
+def test_what_stands_in_for_a_gpu_that_is_gone(name: str, words: str) -> None:
+    asked = rental(name)
+    assert asked is not None and asked.instead_of == name
+    assert instead(name, offer(asked.types[0], "us-east-1")) == words
+
+
+def test_an_offer_of_the_table() -> None:
+    t4 = offer("g4dn.xlarge", "eu-central-1")
+    assert (t4.vcpus, t4.memory, t4.gpus, t4.gpu, t4.gpu_memory) == (4, 16, 1, "T4", 16)
+    assert (t4.price, t4.priced) == (0.658, table().date)
+    spot = offer("g4dn.xlarge", "us-east-1", spot=True)
+    assert (spot.price, spot.priced) == (None, "")
+    live = offer("g4dn.xlarge", "us-east-1", "us-east-1a", spot=True, price=0.2)
+    assert (live.price, live.priced) == (0.2, "now")
+    assert offer("x99.large", "nowhere").price is None
+
+
+@pytest.mark.parametrize(("amount", "text"), [(0.526, "$0.53"), (113.93, "$113.93"), (0.005, "$0.005"), (0, "$0.00")])
+def test_dollars(amount: float, text: str) -> None:
+    assert dollars(amount) == text
+
+
+@pytest.mark.parametrize(
+    ("type", "spot", "code"),
+    [
+        ("g4dn.xlarge", False, "L-DB2E81BA"),
+        ("gr6.4xlarge", True, "L-3819A6DF"),
+        ("p4d.24xlarge", False, "L-417A185B"),
+        ("p5.4xlarge", True, "L-7212CCBC"),
+        ("m7i.large", False, "L-1216C47A"),
+        ("c7i.large", True, "L-34B43A08"),
+    ],
+)
+def test_the_quota_of_a_type(type: str, spot: bool, code: str) -> None:
+    quota = quota_of(type, spot)
+    assert quota is not None and quota.code == code
+
+
+@pytest.mark.parametrize(
+    "type", ["trn1.2xlarge", "inf2.xlarge", "x2idn.large", "f1.2xlarge", "mac2.metal", "dl1.24xlarge"]
+)
+def test_a_type_whose_quota_is_not_known(type: str) -> None:
+    assert quota_of(type, False) is None
+
+
+@pytest.mark.parametrize(
+    ("type", "is_arm"),
+    [("m7g.large", True), ("c7gn.large", True), ("t4g.nano", True), ("g5g.xlarge", True), ("a1.large", True)]
+    + [("g4dn.xlarge", False), ("m7i.large", False), ("g6.xlarge", False), ("p6-b200.48xlarge", False)],
+)
+def test_the_architecture_of_a_type(type: str, is_arm: bool) -> None:
+    assert (catalogue.architecture(type) == "arm64") == is_arm
+
+
+# --- what is sent ---
+
+
+def test_the_call_that_makes_a_host() -> None:
+    chosen = offer("g4dn.xlarge", "us-east-1", "us-east-1b")
+    parameters = launch_parameters(
+        INTENT, chosen, Place(IMAGE, "subnet-1", "sg-1", "203.0.113.7/32"), MACHINE.rental, b"data", 1, "mark"
+    )
+    labels = {tag["Key"]: tag["Value"] for tag in parameters["TagSpecifications"][0]["Tags"]}
+    assert [each["ResourceType"] for each in parameters.pop("TagSpecifications")] == ["instance", "volume"]
+    assert parameters == {
+        "ClientToken": client_token("rr-01h-1", chosen, 1),
+        "MinCount": 1,
+        "MaxCount": 1,
+        "ImageId": "ami-1",
+        "InstanceType": "g4dn.xlarge",
+        "NetworkInterfaces": [
+            {
+                "DeviceIndex": 0,
+                "AssociatePublicIpAddress": True,
+                "DeleteOnTermination": True,
+                "Groups": ["sg-1"],
+                "SubnetId": "subnet-1",
+            }
+        ],
+        "BlockDeviceMappings": [
+            {
+                "DeviceName": "/dev/sda1",
+                "Ebs": {"VolumeType": "gp3", "VolumeSize": 200, "DeleteOnTermination": True},
+            }
+        ],
+        "InstanceInitiatedShutdownBehavior": "terminate",
+        "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1, "HttpEndpoint": "enabled"},
+        "UserData": base64.b64encode(b"data").decode(),
+    }
+    assert labels.pop("remoterun:owner") and labels.pop("remoterun:version")
+    assert labels == {
+        "Name": "remoterun 16",
+        "remoterun:token": "rr-01h-1",
+        "remoterun:run": "01h",
+        "remoterun:number": "16",
+        "remoterun:attempt": "1",
+        "remoterun:machine": "t4",
+        "remoterun:home": "mark",
+        "remoterun:deadline": "2025-11-28T10:40:00Z",
+        "remoterun:idle": "600",
+        "remoterun:client": "203.0.113.7/32",
+        "remoterun:price": "0.526",
+        "remoterun:priced": table().date,
+    }
+
+
+def test_a_spot_host_is_asked_for_once_and_ends_when_it_is_taken() -> None:
+    chosen = offer("g4dn.xlarge", "us-east-1", "us-east-1b", spot=True)
+    place = Place(IMAGE, None, "sg-1", "203.0.113.7/32")
+    parameters = launch_parameters(INTENT, chosen, place, Rental("aws", ("g4dn.xlarge",)), b"", 1)
+    assert parameters["InstanceMarketOptions"] == {
+        "MarketType": "spot",
+        "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
+    }
+    assert "SubnetId" not in parameters["NetworkInterfaces"][0]
+
+
+def test_each_call_has_a_token_of_its_own_and_the_same_call_the_same() -> None:
+    here, there = (offer("g4dn.xlarge", "us-east-1", zone) for zone in ("us-east-1a", "us-east-1b"))
+    tokens = [client_token("rr-1", here, 1), client_token("rr-1", there, 1), client_token("rr-1", here, 2)]
+    assert len({*tokens, client_token("rr-2", here, 1)}) == 4
+    assert client_token("rr-1", here, 1) == tokens[0]
+    assert all(len(token) <= 64 and token.isascii() for token in tokens)
+
+
+def test_tags_come_back_as_the_host_that_they_were_made_for() -> None:
+    chosen = offer("g4dn.xlarge", "us-east-1", "us-east-1b", spot=True, price=0.2)
+    listed = tags.as_list(tags.of_intent(INTENT, chosen, "203.0.113.7/32", "mark"))
+    instance: dict[str, Any] = {
+        "InstanceId": "i-1",
+        "InstanceType": "g4dn.xlarge",
+        "InstanceLifecycle": "spot",
+        "Placement": {"AvailabilityZone": "us-east-1b"},
+        "State": {"Name": "terminated"},
+        "StateReason": {"Code": "Server.SpotInstanceTermination", "Message": "Spot instance termination"},
+        "StateTransitionReason": "Server.SpotInstanceTermination (2025-11-27 11:40:00 GMT)",
+        "LaunchTime": tags.datetime.datetime.fromtimestamp(1764240000, tags.datetime.UTC),
+        "Tags": listed,
+    }
+    rented = tags.rented_of(instance, "us-east-1")
+    assert rented is not None
+    assert rented.offer == chosen
+    assert (rented.token, rented.run, rented.number, rented.attempt) == ("rr-01h-1", "01h", 16, 1)
+    assert (rented.state, rented.preempted, rented.why) == ("gone", True, "Spot instance termination")
+    assert (rented.began, rented.deadline, rented.ended) == (1764240000.0, 1764326400.0, 1764243600.0)
+    assert rented.cost(0.0) == pytest.approx(0.2)
+    assert tags.rented_of({**instance, "Tags": [{"Key": "Name", "Value": "remoterun 16"}]}, "us-east-1") is None
+
+
+def test_tags_that_make_no_sense_are_shown_as_far_as_they_do() -> None:
+    instance: dict[str, Any] = {
+        "InstanceId": "i-1",
+        "InstanceType": "m7i.large",
+        "State": {"Name": "running"},
+        "LaunchTime": tags.datetime.datetime.fromtimestamp(1764240000, tags.datetime.UTC),
+        "Tags": [{"Key": "remoterun:token", "Value": "x"}, {"Key": "remoterun:number", "Value": "many"}],
+    }
+    rented = tags.rented_of(instance, "us-east-1")
+    assert rented is not None and (rented.number, rented.deadline) == (0, rented.began)
+
+
+@pytest.mark.parametrize("text", ["203.0.113.7", "203.0.113.7/32", "203.0.113.0/24"])
+def test_an_address_of_a_client(text: str) -> None:
+    assert network.checked_address(text).startswith("203.0.113.")
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0/0", "10.0.0.0/8", "::1", "home", "203.0.113.7/24", "<html>", ""])
+def test_an_address_that_would_let_in_too_many_or_nobody(text: str) -> None:
+    with pytest.raises(ConfigError):
+        network.checked_address(text)
+
+
+def test_the_image_for_a_type() -> None:
+    assert all("deeplearning" in name for name in image.parameters(offer("g4dn.xlarge", "us-east-1")))
+    assert image.parameters(offer("m7g.large", "us-east-1"))[0].split("/")[-4:-2] == ["arm64", "hvm"]
+    assert image.parameters(offer("m7i.large", "us-east-1"))[0].split("/")[-4:-2] == ["amd64", "hvm"]
+    assert image.disk_size(IMAGE, offer("m7i.large", "us-east-1"), 20) == 75
+    assert image.disk_size(IMAGE, offer("g4dn.xlarge", "us-east-1"), None) == image.DISK["gpu"]
+
+
+# --- what a host is told ---
+
+
+def test_user_data_is_what_cloud_init_reads() -> None:
+    data = user_data(BOOT)
+    text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
+    assert len(data) <= 16 << 10
+    first, _, rest = text.partition("\n")
+    assert first == "#cloud-config"
+    assert json.loads(rest) == cloud_config(BOOT)
+
+
+def test_the_host_has_the_keys_that_it_is_known_by() -> None:
+    config = cloud_config(BOOT)
+    assert config["ssh_keys"] == {"ed25519_private": "PRIVATE KEY\n", "ed25519_public": "ssh-ed25519 HOST"}
+    assert config["ssh_authorized_keys"] == ["ssh-ed25519 OURS"]
+    assert config["ssh_deletekeys"] and config["disable_root"] and not config["ssh_pwauth"]
+
+
+def test_the_host_ends_at_its_deadline_whatever_the_agent_does() -> None:
+    made = units(1764326400.0)
+    assert "OnCalendar=2025-11-28 10:40:00 UTC\n" in made["remoterun-deadline.timer"]
+    assert "ExecStart=/sbin/shutdown -P now\n" in made["remoterun-deadline.service"]
+    assert "Restart=always\n" in made["remoterun-watch.service"]
+    commands = cloud_config(BOOT)["runcmd"]
+    assert commands[1] == ["systemctl", "enable", "--now", "remoterun-deadline.timer", "remoterun-watch.service"]
+    assert commands.index(["/usr/bin/python3", "/usr/local/lib/remoterun/on_host.py", "prepare"]) == len(commands) - 1
+
+
+def test_the_terms_are_in_the_settings_of_the_host() -> None:
+    files = {each["path"]: each for each in cloud_config(BOOT)["write_files"]}
+    settings = json.loads(files["/etc/remoterun/host.json"]["content"])
+    assert Terms(**settings["terms"]) == TERMS
+    assert settings["home"] == "/home/ubuntu/.remoterun" and settings["user"] == "ubuntu"
+    assert files["/etc/remoterun/host.json"]["permissions"] == "0600"
+
+
+def test_a_user_data_that_is_too_long_for_aws_is_refused_here() -> None:
+    import secrets
+
+    with pytest.raises(ValueError, match="bytes"):
+        user_data(FirstBoot(secrets.token_hex(40000), "", "", TERMS))
+
+
+def test_commands_of_the_first_session() -> None:
+    assert command(["await"]) == ["sudo", "-n", "/usr/bin/python3", "/usr/local/lib/remoterun/on_host.py", "await"]
+
+
+# --- the folder of a host ---
+
+
+def test_an_intent_is_on_disk_with_keys_and_stays(tmp_path: Path) -> None:
+    folder = HostFolder(tmp_path, INTENT.token)
+    assert folder.intent() is None and HostFolder.all(tmp_path) == []
+    folder.begin(INTENT)
+    before = {name: folder.text(name) for name in ("key", "host_key", "intent.json")}
+    folder.begin(Intent(**{**INTENT.__dict__, "deadline": 1.0}))
+    assert {name: folder.text(name) for name in before} == before
+    assert folder.intent() == INTENT
+    assert [each.token for each in HostFolder.all(tmp_path)] == [INTENT.token]
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+    assert all((folder.path / name).stat().st_mode & 0o077 == 0 for name in before)
+    folder.remove()
+    folder.remove()
+    assert HostFolder.all(tmp_path) == []
+
+
+def test_keys_are_openssh_s_own(tmp_path: Path) -> None:
+    folder = HostFolder(tmp_path, INTENT.token)
+    folder.begin(INTENT)
+    told = subprocess.run(["ssh-keygen", "-y", "-f", str(folder.path / "key")], capture_output=True, text=True)
+    assert told.stdout.split()[:2] == folder.text("key.pub").split()[:2], told.stderr
+
+
+def test_how_a_host_is_reached(tmp_path: Path) -> None:
+    from remoterun.hosts.ssh.config import HostKeyCheck, SSHTarget, resolve
+
+    folder = HostFolder(tmp_path / "a home", "rr-01H-1")
+    folder.begin(INTENT)
+    folder.reach("rr-01H-1", "203.0.113.9", "ubuntu")
+    settings = resolve(SSHTarget.parse("rr-01H-1"), folder.ssh_config)
+    assert (settings.hostname, settings.user, settings.port) == ("203.0.113.9", "ubuntu", 22)
+    assert settings.identity_files == (folder.path / "key",) and settings.identities_only
+    assert settings.user_known_hosts == (folder.path / "known_hosts",)
+    assert settings.host_key_check is HostKeyCheck.REFUSE and settings.agent_socket is None
+    assert settings.known_as == "rr-01h-1"
+    assert folder.known() == [" ".join(folder.text("host_key.pub").split()[:2])]
+    folder.know(["ssh-ed25519 NEW"])
+    folder.reach("rr-01H-1", "203.0.113.10", "ubuntu")
+    assert folder.known() == ["ssh-ed25519 NEW"]
+    assert resolve(SSHTarget.parse("rr-01H-1"), folder.ssh_config).hostname == "203.0.113.10"
+
+
+def test_one_process_at_a_time_acquires_a_host(tmp_path: Path) -> None:
+    folder = HostFolder(tmp_path, INTENT.token)
+    folder.begin(INTENT)
+    with folder.locked(), pytest.raises(ProviderError), HostFolder(tmp_path, INTENT.token).locked():
+        pass
+    with HostFolder(tmp_path, INTENT.token).locked():
+        pass
+
+
+# --- what AWS's errors mean ---
+
+
+def refusal(code: str, message: str = "because", *, status: int = 400, skew: float = 0.0) -> Exception:
+    response: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    error = botocore.exceptions.ClientError(response, "RunInstances")
+    return translate(error, "ec2", "run_instances", "us-east-1", skew)
+
+
+@pytest.mark.parametrize(
+    "code", ["InsufficientInstanceCapacity", "Unsupported", "SpotMaxPriceTooLow", "InsufficientFreeAddressesInSubnet"]
+)
+def test_no_capacity_here_is_not_the_end(code: str) -> None:
+    assert isinstance(refusal(code, status=500), NoCapacityHere)
+
+
+@pytest.mark.parametrize("code", ["VcpuLimitExceeded", "MaxSpotInstanceCountExceeded"])
+def test_a_quota_is_named_with_what_to_type(code: str) -> None:
+    error = refusal(code)
+    assert isinstance(error, QuotaReached)
+    told = quota_error(error, "g4dn.xlarge", "eu-west-1", code.startswith("Max"), 4)
+    assert "G and VT" in told.message and "4 vCPUs" in told.message and "eu-west-1" in told.message
+    assert told.hint is not None and "--desired-value 4 --region eu-west-1" in told.hint
+    assert ("L-3819A6DF" in told.hint) == code.startswith("Max")
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "hint"),
+    [
+        ("VPCIdNotSpecified", "no default network", "aws ec2 create-default-vpc --region us-east-1"),
+        ("UnauthorizedOperation", "may not do `ec2:RunInstances`", "remoterun doctor aws"),
+        ("ExpiredToken", "login has expired", "aws sso login"),
+        ("RequestExpired", "login has expired", "aws sso login"),
+        ("AuthFailure", "does not know these credentials", "aws sts get-caller-identity"),
+        ("InvalidInstanceType", "no machine of this type", "remoterun machines"),
+    ],
+)
+def test_what_is_final_says_what_mends_it(code: str, message: str, hint: str) -> None:
+    error = refusal(code)
+    assert isinstance(error, Refused) and not isinstance(error, NoCapacityHere)
+    assert error.code == code and message in error.message and hint in (error.hint or "")
+
+
+def test_a_missing_permission_is_the_one_that_aws_names() -> None:
+    said = "User: arn:aws:iam::1:user/me is not authorized to perform: ec2:CreateTags on resource: x because …"
+    error = refusal("UnauthorizedOperation", said)
+    assert isinstance(error, Refused) and "`ec2:CreateTags`" in error.message
+
+
+@pytest.mark.parametrize("code", ["AuthFailure", "RequestExpired", "SignatureDoesNotMatch"])
+@pytest.mark.parametrize(("skew", "way"), [(900.0, "15 minutes slow"), (-900.0, "15 minutes fast")])
+def test_a_wrong_clock_is_told_from_a_wrong_key(code: str, skew: float, way: str) -> None:
+    error = refusal(code, skew=skew)
+    assert isinstance(error, Refused) and way in error.message and error.code == "ClockSkew"
+
+
+@pytest.mark.parametrize(("code", "status"), [("RequestLimitExceeded", 503), ("InternalError", 500), ("Strange", 502)])
+def test_an_answer_that_is_none_says_nothing_of_a_host(code: str, status: int) -> None:
+    error = refusal(code, status=status)
+    assert isinstance(error, ProviderUnreachable) and isinstance(error, HostUnreachable)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        botocore.exceptions.EndpointConnectionError(endpoint_url="https://ec2"),
+        botocore.exceptions.ConnectTimeoutError(endpoint_url="https://ec2"),
+        botocore.exceptions.ReadTimeoutError(endpoint_url="https://ec2"),
+        botocore.exceptions.ConnectionClosedError(endpoint_url="https://ec2"),
+        botocore.exceptions.SSLError(endpoint_url="https://ec2", error="x"),
+        botocore.exceptions.ProxyConnectionError(proxy_url="http://proxy"),
+        botocore.parsers.ResponseParserError("<html>"),
+    ],
+)
+def test_a_link_that_is_down(error: Exception) -> None:
+    assert isinstance(translate(error, "ec2", "run_instances", "us-east-1", 0), ProviderUnreachable)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (botocore.exceptions.NoCredentialsError(), "no AWS credentials"),
+        (botocore.exceptions.PartialCredentialsError(provider="env", cred_var="x"), "no AWS credentials"),
+        (botocore.exceptions.SSOTokenLoadError(error_msg="x"), "login has expired"),
+        (botocore.exceptions.UnauthorizedSSOTokenError(), "login has expired"),
+        (botocore.exceptions.TokenRetrievalError(provider="sso", error_msg="x"), "login has expired"),
+        (botocore.exceptions.CredentialRetrievalError(provider="p", error_msg="x"), "can't be fetched"),
+        (botocore.exceptions.ParamValidationError(report="x"), "library refuses"),
+    ],
+)
+def test_errors_of_the_library_itself(error: Exception, message: str) -> None:
+    told = translate(error, "sts", "get_caller_identity", "us-east-1", 0)
+    assert isinstance(told, Refused) and message in told.message and told.hint
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["InvalidInstanceID.NotFound", "InvalidAMIID.NotFound", "InvalidGroup.NotFound", "InvalidVolume.NotFound"]
+    + ["InvalidSecurityGroupRuleId.NotFound", "InvalidPermission.NotFound", "ParameterNotFound"],
+)
+def test_what_is_gone_is_gone(code: str) -> None:
+    assert is_gone(refusal(code)) and not is_gone(refusal("DependencyViolation"))
+
+
+# --- doctor ---
+
+
+@pytest.mark.parametrize(
+    ("arn", "source"),
+    [
+        ("arn:aws:iam::123:user/ada", "arn:aws:iam::123:user/ada"),
+        ("arn:aws:sts::123:assumed-role/Dev/ada", "arn:aws:iam::123:role/Dev"),
+        ("arn:aws:iam::123:root", None),
+    ],
+)
+def test_whose_policies_count(arn: str, source: str | None) -> None:
+    assert principal(arn) == source
+
+
+def test_a_policy_to_paste() -> None:
+    statement = json.loads(policy(list(ACTIONS)))["Statement"][0]
+    assert statement["Effect"] == "Allow" and "ec2:RunInstances" in statement["Action"]
+
+
+def test_facts_without_gpus_are_short() -> None:
+    made = PriceTable("2026-07-20", "x", {"r": {"m.large": 0.1}}, {"m.large": TypeFacts(2, 8)})
+    assert made.record()["types"] == {"m.large": [2, 8]}
+
+
+def test_the_command_line_loads_nothing_of_aws() -> None:
+    code = (
+        "import sys, remoterun.cli.main, remoterun.cli.app, remoterun.client, remoterun.machines, remoterun.providers\n"
+        "from remoterun import machines\n"
+        "machines.rented_types()\n"
+        "print([name for name in sys.modules if name.partition('.')[0] in ('boto3', 'botocore', 's3transfer')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
