@@ -113,8 +113,8 @@ class SSHHost:
             ) from silent
 
     def run(self, words: Sequence[str], seconds: float) -> Ran:
-        """Run a command in the login folder there, without input, and wait until it ends. Raises what `open` raises, and
-        `HostUnreachable` where it takes longer than `seconds`."""
+        """Run a command in the login folder there, without input, and wait until it ends. Raises what `open` raises,
+        and `HostUnreachable` where it takes longer than `seconds`."""
         return self._run(f"cd; exec {command_line(words)}", seconds)
 
     def fabric(self) -> fabric.Connection:
