@@ -232,14 +232,15 @@ class HostUse:
 @dataclass(frozen=True)
 class Renting:
     """What is known of the hosts that a run has had, newest last. `deadline` (seconds since 1970) is for all of its
-    `attempts` together. `bucket` ("s3://NAME") keeps what it leaves, in the home `bucket_home`. `log_before`: bytes of
-    the log that earlier attempts wrote."""
+    `attempts` together. `bucket` ("s3://NAME") keeps what it leaves, in the home `bucket_home`, into which its
+    host may write until `grant_ends`. `log_before`: bytes of the log that earlier attempts wrote."""
 
     deadline: float
     attempts: int = 1
     attempt: int = 1
     bucket: str = ""
     bucket_home: str = ""
+    grant_ends: float = 0.0
     log_before: int = 0
     hosts: tuple[HostUse, ...] = ()
 
@@ -248,6 +249,11 @@ class Renting:
         costs = [host.cost(now) for host in self.hosts]
         known = [cost for cost in costs if cost is not None]
         return sum(known) if len(known) == len(costs) else None
+
+    def left_at(self, moment: float) -> Renting:
+        """Without a host from then on."""
+        *earlier, last = self.hosts
+        return replace(self, hosts=(*earlier, replace(last, ended=moment)))
 
     def record(self) -> dict[str, Any]:
         """As JSON, for the registry."""

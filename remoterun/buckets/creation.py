@@ -50,6 +50,22 @@ def new_name(account: str) -> str:
     return f"remoterun-{account}-{secrets.token_hex(4)}"
 
 
+def name_for(account: str, region: str | None, endpoint: str | None, profile: str | None) -> tuple[str, bool]:
+    """(the name of the bucket that an account has for remoterun, True), or (a new one, False).
+
+    Raises `AuthenticationError`, `HostUnreachable`, `HostError`.
+    """
+    new = new_name(account)
+    s3 = S3(BucketPlace(new, region, endpoint, profile), FIRST_PATIENCE)
+    try:
+        known = [name for name in s3.names() if name.startswith(f"remoterun-{account}-")]
+    except Denied:
+        known = []
+    finally:
+        s3.close()
+    return (known[0], True) if known else (new, False)
+
+
 def create(place: BucketPlace) -> BucketPlace:
     """Make the bucket, and a home in it; one that is there, and ours, is completed. The place with its region.
 

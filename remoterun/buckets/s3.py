@@ -288,6 +288,11 @@ class S3:
         with suppress(_Exists):
             self._ask("CreateBucket", "", lambda: self._client.create_bucket(Bucket=self.place.name, **more))
 
+    def names(self) -> Sequence[str]:
+        """All buckets of the account. Raises `Denied` for credentials that may not list them."""
+        answer = self._ask("ListAllMyBuckets", "", lambda: self._client.list_buckets())
+        return [str(bucket["Name"]) for bucket in answer.get("Buckets", ())]
+
     def clock(self) -> float | None:
         """The store's time, in seconds since 1970, as far as it tells."""
         answer = self._ask("ListBucket", "", lambda: self._client.head_bucket(Bucket=self.place.name))

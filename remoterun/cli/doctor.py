@@ -46,6 +46,13 @@ def examine(client: Client, machine: MachineType) -> list[dict[str, Any]]:
     return checks
 
 
+def examine_rented(client: Client, machine: MachineType) -> list[dict[str, Any]]:
+    """The same for what is rented: the login, what its provider says, and the bucket."""
+    provider = machine.rental.provider if machine.rental is not None else machine.name
+    found = [*client.hosts.checks(provider), *client.hosts.bucket_checks()]
+    return [{name: getattr(check, name) for name in ("name", "ok", "detail", "fix")} for check in found]
+
+
 def packets() -> list[dict[str, Any]]:
     """A line where the quick packet path is off, which makes transfers slower and nothing else."""
     from remoterun.hosts.ssh import internals

@@ -88,6 +88,14 @@ def _show_note(note: Note, steps: render.Steps, run: Run) -> None:
         render.warning(f"{note.text}; trying again")
     elif note.kind == "kept":
         render.kept(run, note.text)
+    elif note.kind == "attempt":
+        steps.abandon()
+        render.line(f"run {run.number} gets another host: {note.text}")
+    elif note.kind == "waiting":
+        if note.text:
+            steps.at(f"Waiting for {note.text}")
+        else:
+            steps.clear()
     elif note.kind == "back":
         render.line(f"  connected to {run.machine.name} again")
     else:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Self
 
+from remoterun.client.bucket import NewBucket
 from remoterun.client.connections import Connections
 from remoterun.client.files import Files
 from remoterun.client.following import Item, LogBytes, Note, StateChange
@@ -81,6 +82,7 @@ __all__ = [
     "Fetched",
     "Item",
     "LogBytes",
+    "NewBucket",
     "Note",
     "Orphan",
     "Plan",

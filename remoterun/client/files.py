@@ -11,6 +11,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client.connections import Connections
+from remoterun.client.rented_runs import opened
 from remoterun.errors import NotFound
 from remoterun.model import Resource, did_you_mean
 from remoterun.session import Session
@@ -102,9 +103,9 @@ class Files:
         if resource.kind == "runs":
             run = self._connections.registry.run(resource.name)
             where = ResourceRef("run", key=run.key, number=run.number, sub=resource.sub)
-            return self._connections.session(run.host), where
+            return opened(self._connections, run)[1], where
         known = self._connections.registry.uploads(resource.name)
-        machine = known[0][1] if known else self._connections.machine(None)
+        machine = known[0][1] if known else self._connections.home(None)
         session = self._connections.session(machine)
         if not known and not session.versions(resource.name, newest=True):
             names = {upload.name for upload, _ in self._connections.registry.uploads()}

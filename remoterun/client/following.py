@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.records import from_json
 from remoterun.agent.shared.states import RunEvent, RunState
+from remoterun.client.bucket import machine_of
 from remoterun.client.connections import Connections
 from remoterun.client.kept_logs import KeptLogs, LogWriter, content
+from remoterun.client.rented_runs import gone, is_gone, renew, renewing, seen
 from remoterun.errors import HostError, HostUnreachable, LinkLost
 from remoterun.model import Run, check_time, event_fields
 from remoterun.session import Session
 
 RECONNECT_LEAST, RECONNECT_MOST = 0.25, 5.0
+LOOK_AGAIN = 5.0
+"""Seconds between two questions to a provider whether a host that does not answer is still there."""
+ALL_EVENTS = 1 << 30
 KEPT_WAIT = 2.0
 """Seconds that a machine has to answer where the log is kept here, too."""
 
@@ -45,7 +51,8 @@ class StateChange:
 @dataclass(frozen=True)
 class Note:
     """Something worth reading that is not a change of state. `kind`: "note" from the supervisor, "build" for the last
-    line of the environment's build, "lost" and "back" for the link, "kept" for a log that is read from this machine."""
+    line of the environment's build, "lost" and "back" for the link, "kept" for a log that is read from this machine,
+    "attempt" when the run gets another host, and "waiting" for what is waited for meanwhile ("" at the end of that)."""
 
     kind: str
     text: str
@@ -64,6 +71,8 @@ class Wanted:
     timed: bool
     patient: bool
     wait: float | None
+    onward: bool = False
+    """What earlier attempts of the run wrote is known."""
 
 
 def follow(connections: Connections, run: Run, wanted: Wanted) -> Iterator[Item]:
@@ -83,11 +92,30 @@ def follow(connections: Connections, run: Run, wanted: Wanted) -> Iterator[Item]
         yield Note("lost", error.message)
         lost = True
     whole = wanted.tail is None and wanted.since is None
-    if whole and kept is None:
-        with logs.writer(run.key) as writer:
-            yield from _live(connections, run, wanted, lost, writer)
-    else:
-        yield from _live(connections, run, wanted, lost, None)
+    with contextlib.ExitStack() as stack:
+        if run.host.rented is not None:
+            stack.enter_context(renewing(connections, run))
+        writer = stack.enter_context(logs.writer(run.key)) if whole and kept is None else None
+        if whole and before(run) and not wanted.onward:
+            yield from _earlier(connections, run)
+        yield from _live(connections, run, wanted, lost, writer)
+
+
+def before(run: Run) -> int:
+    """Bytes of the log that earlier attempts wrote, which the host of a run does not have."""
+    return run.renting.log_before if run.renting is not None and run.host.rented is not None else 0
+
+
+def _earlier(connections: Connections, run: Run) -> Iterator[Item]:
+    """The log of earlier attempts, from the bucket."""
+    session, most = connections.session(machine_of(run)), before(run)
+    asked = api.Follow(run.key, events=ALL_EVENTS, follow=False)
+    with session.stream(api.follow, asked) as stream:
+        stream.end()
+        for frame in stream:
+            item = _item(connections, run, frame, session)
+            if isinstance(item, LogBytes) and item.offset < most:
+                yield replace(item, data=item.data[: most - item.offset])
 
 
 def _open(connections: Connections, run: Run, wait: float | None) -> None:
@@ -111,16 +139,18 @@ def _from_here(run: Run, kept: Path, wanted: Wanted, error: HostError) -> Iterat
 
 def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer: LogWriter | None) -> Iterator[Item]:
     """The run as its machine tells it. A connection that is `lost` is made again, for as long as it takes."""
-    offset = events = 0
+    offset, events = before(run), 0
     started = False
-    pause = RECONNECT_LEAST
+    pause, look_at = RECONNECT_LEAST, 0.0
     while True:
-        asked = api.Follow(run.key, offset, events, wanted.live, timed=wanted.timed)
+        asked = api.Follow(run.key, max(offset - before(run), 0), events, wanted.live, timed=wanted.timed)
         try:
             if lost:
                 connections.closed.wait(pause)
                 pause = min(pause * 2, RECONNECT_MOST)
             session = connections.session(run.host)
+            if run.host.rented is not None:
+                renew(connections, run, session)
             if not started:
                 since = None if wanted.since is None else wanted.since + session.clock_skew
                 asked = asked._replace(tail=wanted.tail, since=since)
@@ -132,6 +162,7 @@ def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer
                         yield Note("back", "")
                     item = _item(connections, run, frame, session)
                     if isinstance(item, LogBytes):
+                        item = replace(item, offset=item.offset + before(run))
                         started = True
                         offset = item.offset + len(item.data)
                         if writer is not None:
@@ -141,16 +172,26 @@ def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer
                     if item is not None:
                         yield item
                 status = session.told(session.result(api.follow, stream).status)
-            run = connections.registry.see(run, status, time.time())
-            if writer is not None and run.final:
+            run = seen(connections, run, status)
+            if writer is not None and run.final and (run.renting is None or run.renting.attempts == 1):
                 writer.finish()
             return
         except HostError as error:
-            if not wanted.live or not wanted.patient or not isinstance(error, (LinkLost, HostUnreachable)):
+            passing = isinstance(error, (LinkLost, HostUnreachable))
+            if not wanted.live or not wanted.patient or not (passing or run.host.rented):
                 raise
             if not lost:
                 yield Note("lost", error.message)
             lost = True
+            if run.host.rented is not None and time.monotonic() > look_at:
+                look_at = time.monotonic() + LOOK_AGAIN
+                if is_gone(connections, run):
+                    run = gone(connections, run)
+                    if run.ended is None:  # the host never told its bucket anything
+                        yield StateChange(run.state, RunEvent(t=run.created, state=run.state, message=run.message), run)
+                        return
+                elif not passing:
+                    raise
 
 
 def _item(connections: Connections, run: Run, frame: Frame, session: Session) -> Item | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from remoterun import machines
@@ -12,7 +12,8 @@ from remoterun.client import mending, upkeep
 from remoterun.client.connections import Connections
 from remoterun.client.upkeep import Checked, Collected, Usage
 from remoterun.errors import UsageError
-from remoterun.model import MachineType, check_time
+from remoterun.model import MachineType, Rental, check_time
+from remoterun.providers.base import Offer
 from remoterun.session import Session
 from remoterun.transfer import Progress
 
@@ -26,6 +27,28 @@ class Machines:
     def get(self, name: str | None = None) -> MachineType:
         """The machine type that a name stands for (None: the default one). Raises `NotFound`."""
         return self._connections.machine(name)
+
+    def list(self) -> Sequence[MachineType]:
+        """Every machine type of one's own that can be used now, those of the configuration first."""
+        return machines.listing(self._connections.config)
+
+    def rented_types(self, spot: bool = False) -> Mapping[str, Offer]:
+        """What a provider offers for each of its names, with the price on demand of a table, or with `spot` the lowest
+        one of now, for which it is asked. Empty where none is set up. Raises `ProviderError`, `HostUnreachable`."""
+        if not machines.aws_is_set_up(self._connections.config):
+            return {}
+        found: dict[str, Offer] = {}
+        known = machines.rented_types()
+        for name in {machine.rental.provider for machine in known.values() if machine.rental is not None}:
+            rentals = {word: machine.rental for word, machine in known.items() if machine.rental is not None}
+            types = tuple(dict.fromkeys(type for rental in rentals.values() for type in rental.types))
+            every = MachineType(name, rental=Rental(name, types, spot=spot))
+            best: dict[str, Offer] = {}
+            for offer in self._connections.provider(name).offers(every, live=spot):
+                if offer.type not in best or (offer.price or 1e9) < (best[offer.type].price or 1e9):
+                    best[offer.type] = offer
+            found |= {word: best[type] for word, rental in rentals.items() if (type := rental.types[0]) in best}
+        return found
 
     def session(self, machine: MachineType) -> Session:
         """An open conversation with the agent of a machine. Raises `HostError`."""
@@ -45,7 +68,7 @@ class Machines:
             raise UsageError(f"`{machine.name}` is the machine in front of us", hint="use subprocess")
         return host.fabric()
 
-    def doctor(self, machine: MachineType) -> list[dict[str, Any]]:
+    def doctor(self, machine: MachineType) -> Sequence[dict[str, Any]]:
         """The agent's part of `doctor`: the fields of `api.MachineCheck` for each check."""
         session = self.session(machine)
         checks = session.ask(api.doctor, api.Examine(machine.engine, machine.gpus, machine.base_image)).checks
@@ -67,7 +90,7 @@ class Machines:
         has uploaded to it also from the paths of this machine and from other machines. `note` is called with what could
         not be asked. Blocks for as long as it takes to read all of it. Raises `HostError`.
         """
-        type_ = self.get(machine)
+        type_ = self._connections.home(machine)
         known = [found for _, found in self._connections.registry.uploads()] + [
             run.host for run in self._connections.registry.runs()
         ]
@@ -88,9 +111,9 @@ class Machines:
         with `envs` environments that nothing has used for `unused` seconds (default: a week). Safe at any moment.
         Raises `HostError`, `TransferError` for a home that is damaged, `UsageError` while another one is at work.
         """
-        session = self.session(self.get(machine))
+        session = self.session(self._connections.home(machine))
         return upkeep.collect(session, self._connections.registry, keep, envs, unused, dry_run)
 
     def df(self, machine: str | None = None) -> Usage:
         """Who uses how much of a machine's home. Raises `HostError`."""
-        return upkeep.usage(self.session(self.get(machine)), self._connections.registry)
+        return upkeep.usage(self.session(self._connections.home(machine)), self._connections.registry)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from remoterun.client import renting
+from remoterun.client import bucket, renting
+from remoterun.client.bucket import NewBucket
 from remoterun.client.connections import Connections
 from remoterun.client.renting import Plan
 from remoterun.client.runs import Runs
 from remoterun.errors import NotFound
 from remoterun.model import MachineType
-from remoterun.providers.base import Leftover, ProviderCheck, Rented
+from remoterun.providers.base import Identity, Leftover, ProviderCheck, Rented
+
+if TYPE_CHECKING:
+    from remoterun.buckets.creation import Check as BucketCheck
 
 PROVIDERS = ("aws",)
 """Those that rent."""
@@ -102,6 +107,22 @@ class RentedHosts:
         else:
             provider.clear(orphan.what)
 
+    def bucket(self) -> NewBucket | None:
+        """The bucket that runs on rented hosts would use; None where the configuration names one. Makes nothing."""
+        return bucket.proposed(self._connections)
+
+    def make_bucket(self, new: NewBucket) -> None:
+        """Make that bucket: private, encrypted; and name it in the configuration. May be repeated."""
+        bucket.make(self._connections, new)
+
+    def identity(self, name: str) -> Identity:
+        """Who a provider says that this client is. Raises as `list`."""
+        return self._connections.provider(name).identity()
+
     def checks(self, name: str) -> Sequence[ProviderCheck]:
         """What `doctor` finds out about a provider. Changes nothing."""
         return self._connections.provider(name).checks()
+
+    def bucket_checks(self) -> Sequence[BucketCheck]:
+        """What `doctor` finds out about the bucket. One object is written and removed."""
+        return bucket.checks(self._connections)

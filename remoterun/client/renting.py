@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 
 from remoterun import machines
 from remoterun.client.connections import Connections
-from remoterun.errors import UsageError
-from remoterun.model import MachineType, Rental, Run, RunRequest
-from remoterun.providers.base import Offer, ProviderError, Rented
+from remoterun.errors import HostError, UsageError
+from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
+from remoterun.providers.base import Intent, Offer, ProviderError, Rented
+from remoterun.providers.folder import HostFolder
+from remoterun.session import Session
 
 HOURS = 24.0
 """Of a run on rented hosts, with all its attempts, unless it asks for another limit."""
@@ -67,8 +71,9 @@ def asked(machine: MachineType, request: RunRequest) -> MachineType:
     return replace(machine, rental=replace(machine.rental, **wanted))
 
 
-def plan(connections: Connections, machine: MachineType) -> Plan:
-    """What a run on `machine` will be given. Asks its provider, and costs nothing. Raises `ProviderError`."""
+def plan(connections: Connections, machine: MachineType, without: Container[str] = ()) -> Plan:
+    """What a run on `machine` will be given. Asks its provider, and costs nothing. `without`: the tokens of hosts that
+    it shall not have. Raises `ProviderError`."""
     rental = _rental(machine)
     provider = connections.provider(rental.provider)
     offers = tuple(provider.offers(machine, live=True))
@@ -77,11 +82,99 @@ def plan(connections: Connections, machine: MachineType) -> Plan:
     limit = hours(machine, offers)
     attempts = rental.attempts or (ATTEMPTS_ON_SPOT if rental.spot else 1)
     whole = Plan(machine, offers, limit, IDLE if rental.idle is None else rental.idle, attempts)
-    kept = _kept(connections, whole)
+    kept = _kept(connections, whole, without)
     if kept is not None:
         left = (kept.deadline - time.time()) / 3600
         whole = replace(whole, kept=kept, hours=min(limit, left))
     return replace(whole, instead=machines.instead(rental, offers[0]))
+
+
+def begin(connections: Connections, run: Run, plan: Plan) -> Run:
+    """Record what a run may have of rented hosts, before there is any. Raises `NotFound` without a bucket."""
+    bucket = connections.bucket()
+    home = connections.session(bucket).home_id
+    deadline = time.time() + plan.hours * 3600
+    return connections.registry.rent(run, Renting(deadline, plan.attempts, 1, bucket.bucket or "", home))
+
+
+def rent(connections: Connections, run: Run, plan: Plan, waiting: Callable[[str], None]) -> tuple[Run, Session]:
+    """A host for this attempt of a run, as its registry row tells from then on, and a conversation with it.
+
+    Blocks for minutes where a new one is rented. What was begun ends where that fails. Raises `ProviderError`,
+    `HostError`.
+    """
+    rental = _rental(run.machine)
+    if plan.kept is not None:
+        found = _reuse(connections, run, plan.kept)
+        if found is not None:
+            return found
+    provider, renting = connections.provider(rental.provider), _renting(run)
+    intent = Intent(
+        token=token(run, renting.attempt),
+        run=run.key,
+        number=run.number,
+        attempt=renting.attempt,
+        machine=run.machine,
+        created=time.time(),
+        deadline=renting.deadline,
+        idle=plan.idle,
+    )
+    rented = provider.acquire(intent, plan.offers, waiting)
+    run = connections.registry.rent(run, _with_host(renting, rented, rented.began))
+    try:
+        waiting("its agent")
+        return run, connections.session(_reached(rented))
+    except BaseException:
+        give_back(connections, run)
+        raise
+
+
+def give_back(connections: Connections, run: Run) -> None:
+    """End the host that was rented for this attempt of a run, if there is one; one that was there before stays. Where
+    the provider can't be asked, it ends by itself."""
+    rental, renting = _rental(run.machine), _renting(run)
+    provider = connections.provider(rental.provider)
+    with contextlib.suppress(ProviderError, HostError):
+        rented = provider.find(token(run, renting.attempt))
+        if rented is not None and rented.alive:
+            provider.release(rented.id)
+    if renting.hosts and renting.hosts[-1].ended is None:
+        connections.registry.rent(run, renting.left_at(time.time()))
+
+
+def _reuse(connections: Connections, run: Run, kept: Rented) -> tuple[Run, Session] | None:
+    """The same with a host that is there; None if it is not there any more."""
+    try:
+        session = connections.session(_reached(kept))
+    except HostError:
+        return None
+    renting = _with_host(_renting(run), kept, time.time())
+    renting = replace(renting, deadline=min(renting.deadline, kept.deadline))
+    return connections.registry.rent(run, renting), session
+
+
+def _with_host(renting: Renting, rented: Rented, began: float) -> Renting:
+    offer = rented.offer
+    use = HostUse(rented.token, rented.id, offer.type, offer.zone or offer.region, offer.price, began)
+    return replace(renting, hosts=(*renting.hosts, use))
+
+
+def _reached(rented: Rented) -> MachineType:
+    if rented.machine is None:
+        raise HostError(f"this machine has no key for the host {rented.id}", hint=f"remoterun hosts end {rented.id}")
+    return rented.machine
+
+
+def _renting(run: Run) -> Renting:
+    if run.renting is None:
+        raise UsageError(f"run {run.number} has no rented host", hint=f"remoterun info {run.number}")
+    return run.renting
+
+
+def until(renting: Renting, now: float) -> float:
+    """When the command must end, so that its outputs are saved before the host ends."""
+    left = max(renting.deadline - now, 0.0)
+    return renting.deadline - min(SAVING, left * SAVING_PART)
 
 
 def token(run: Run, attempt: int) -> str:
@@ -122,15 +215,31 @@ def _highest(offers: tuple[Offer, ...]) -> float | None:
     return None if None in prices else max((price for price in prices if price is not None), default=None)
 
 
-def _kept(connections: Connections, wanted: Plan) -> Rented | None:
+def _kept(connections: Connections, wanted: Plan, without: Container[str]) -> Rented | None:
     """A host of ours without a run, of a type that is offered, which will be there for long enough."""
     rental = _rental(wanted.machine)
     needed = time.time() + wanted.hours * WORTH_KEEPING * 3600
-    kinds = {(offer.type, offer.region, offer.spot) for offer in wanted.offers}
+    kinds = {_kind(offer) for offer in wanted.offers}
     busy = {token for run in connections.registry.runs() if not run.final for token in tokens(run)}
-    for host in connections.provider(rental.provider).hosts():
-        kind = (host.offer.type, host.offer.region, host.offer.spot)
-        usable = host.machine is not None and host.state == "running" and host.deadline > needed
-        if usable and kind in kinds and host.token not in busy:
+    provider = connections.provider(rental.provider)
+    for folder in HostFolder.all(connections.config.home):
+        intent = folder.intent()
+        had = intent.machine.rental if intent is not None else None
+        if (
+            intent is None
+            or had is None
+            or (had.provider, had.image, had.disk) != (rental.provider, rental.image, rental.disk)
+        ):
+            continue
+        if intent.deadline <= needed or folder.token in busy or folder.token in without:
+            continue
+        host = provider.find(folder.token)
+        if host is None or host.state == "gone":
+            folder.remove()
+        elif host.machine is not None and host.state == "running" and _kind(host.offer) in kinds:
             return host
     return None
+
+
+def _kind(offer: Offer) -> tuple[str, str, bool]:
+    return offer.type, offer.region, offer.spot

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from remoterun.agent.shared import api
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
+from remoterun.client.attempts import follow_attempts
 from remoterun.client.connections import Connections
 from remoterun.client.following import Item, StateChange, Wanted, follow
 from remoterun.client.kept_logs import KeptLogs
-from remoterun.client.renting import Plan
+from remoterun.client.rented_runs import seen, statuses
+from remoterun.client.renting import Plan, give_back
 from remoterun.client.submitting import Prepared, launch, prepare
 from remoterun.errors import HostError, NotFound, UsageError
 from remoterun.model import MachineType, Run, RunRequest
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 AT_ONCE = 1000
 """Runs that one request asks about."""
 A = TypeVar("A")
+PROVIDER_WAIT = 10.0
+"""Seconds that a rented host has to answer, and its provider to say whether it is still there."""
 HAND_OVER = (RunState.REQUESTED, RunState.PROVISIONING, RunState.UPLOADING)
 
 
@@ -92,16 +96,33 @@ class Runs:
                 seen[run.key] = self._unless_abandoned(run)
             elif not run.final:
                 moving.setdefault(run.host, []).append(run)
-        questions = {machine: partial(self._statuses, machine, asked) for machine, asked in moving.items()}
+        questions = {machine: self._question(machine, asked) for machine, asked in moving.items()}
+        if wait is not None and any(machine.rented for machine in moving):
+            wait = max(wait, PROVIDER_WAIT)
         for machine, answer in self._connections.at_once(questions, wait).items():
             for run in moving[machine]:
                 seen[run.key] = self._corrected(run, answer)
         return [seen.get(run.key, run) for run in runs]
 
+    def _question(self, machine: MachineType, runs: Sequence[Run]) -> Callable[[], dict[str, RunStatus | str]]:
+        ask = partial(self._statuses, machine, runs)
+        return ask if machine.rented is None else partial(statuses, self._connections, machine, runs, ask)
+
     def _unless_abandoned(self, run: Run) -> Run:
         """A run that is still handed over, or the end of one whose client is gone."""
         if not self._connections.registry.abandoned(run):
             return run
+        if run.renting is not None:
+            give_back(self._connections, run)
+            run = self._connections.registry.run(run.number)
+        if run.renting is not None and run.renting.attempt > 1:
+            return self._connections.registry.move(
+                run,
+                RunState.INTERRUPTED,
+                time.time(),
+                reason=Reason.HOST_LOST.value,
+                message="remoterun was ended before the run had its next host",
+            )
         return self._connections.registry.move(
             run,
             RunState.FAILED,
@@ -130,7 +151,7 @@ class Runs:
         if isinstance(status, str):
             return replace(run, unreached=status)
         if status is not None:
-            return self._connections.registry.see(run, status, time.time())
+            return seen(self._connections, run, status)
         if run.state in HAND_OVER:
             return self._unless_abandoned(run)
         return self._connections.registry.move(
@@ -148,6 +169,8 @@ class Runs:
         """
         nothing = {"spec": None, "folder": None, "events": None}
         run = self._connections.registry.run(number)
+        if run.host.rented is not None:  # it may be gone
+            run = self.get(number, wait)
         if run.placement is None:
             return self.get(number, wait), nothing
         answer = self._connections.at_once({run.host: partial(self._details, run)}, wait)[run.host]
@@ -156,7 +179,7 @@ class Runs:
         status, details = answer
         if status is None:
             return self.get(number, wait), nothing
-        return self._connections.registry.see(run, status, time.time()), details
+        return seen(self._connections, run, status), details
 
     def _details(self, run: Run) -> tuple[RunStatus | None, dict[str, Any]]:
         session = self._connections.session(run.host)
@@ -177,6 +200,7 @@ class Runs:
         timed: bool = False,
         patient: bool = True,
         wait: float | None = None,
+        values: Mapping[str, str] | None = None,
     ) -> Iterator[Item]:
         """The run's log and states, from the start; `live` waits for more until the run has ended.
 
@@ -184,11 +208,14 @@ class Runs:
         made again, for as long as it takes, and the log goes on where it stopped. The log of a run that has ended comes
         from here where it was followed to its end before, and its machine can't be reached. `wait`: seconds that the
         machine of such a run has to answer, or of any run without `live` (None: as long as connecting may take).
+
+        Followed live, a run whose rented host was lost gets its next one, if it may have another; `values` as for
+        `RunRequest.env`, which it needs again.
         """
         run = self._connections.registry.run(number)
-        if run.state in HAND_OVER:
-            run = self.get(number)
-            if not run.reachable:
+        if run.state in HAND_OVER or run.host.rented is not None:
+            run = self.get(number, wait)
+            if run.state in HAND_OVER and not run.reachable:
                 self._connections.session(run.host)  # says why
                 raise HostError(f"{run.host.name} does not say what became of run {run.number}", hint="try again")
             if run.state in HAND_OVER:
@@ -196,7 +223,10 @@ class Runs:
         if run.final and run.started is None and run.ended is None:  # its machine never got it
             yield StateChange(run.state, RunEvent(t=run.created, state=run.state, message=run.message), run)
             return
-        yield from follow(self._connections, run, Wanted(live, tail, since, timed, patient, wait))
+        wanted = Wanted(live, tail, since, timed, patient, wait)
+        yield from follow(self._connections, run, wanted)
+        if live and run.renting is not None:
+            yield from follow_attempts(self._connections, run.number, wanted, values or {})
 
     def stop(self, number: int | str, grace: float = 10.0) -> tuple[Run, bool]:
         """Ask a run to end: SIGTERM, `grace` seconds, SIGKILL; its outputs are saved. (run, whether it could be asked).
@@ -215,6 +245,8 @@ class Runs:
         self, number: int | str, request: api.Request[A, api.Asked], asked: Callable[[str], A]
     ) -> tuple[Run, bool]:
         run = self._connections.registry.run(number)
+        if run.host.rented is not None:  # it may be gone
+            run = self.get(number)
         if run.final and run.reason is not Reason.HOST_LOST:  # a host that had lost it may have found it again
             return run, False
         try:
@@ -226,11 +258,13 @@ class Runs:
             if run.state in HAND_OVER and not self._connections.registry.abandoned(run):
                 raise _still_handed_over(run)
             return self.get(number), False
-        return self._connections.registry.see(run, session.told(answer.status), time.time()), answer.asked
+        return seen(self._connections, run, session.told(answer.status)), answer.asked
 
     def remove(self, number: int | str) -> None:
         """Delete an ended run, there and from the registry. Raises `UsageError` for one that has not ended."""
         run = self._connections.registry.run(number)
+        if run.host.rented is not None:  # it may be gone
+            run = self.get(number)
         try:
             self._connections.session(run.host).ask(api.remove_run, api.RunKey(run.key))
         except UsageError as error:

@@ -25,13 +25,15 @@ from remoterun.agent.shared.spec import (
 )
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Entry, Manifest, show
-from remoterun.client import renting
+from remoterun.client import bucket, renting
 from remoterun.client.connections import Connections
 from remoterun.client.files import manifest_of
-from remoterun.client.uploads import bring
+from remoterun.client.rented_runs import opened, seen
+from remoterun.client.uploads import bring, bring_to_rented
 from remoterun.environments import context
 from remoterun.errors import LinkLost, RemoterunError, UsageError
 from remoterun.model import MachineType, Mount, Placement, Resource, Run, RunRequest, new_key
+from remoterun.providers.base import NoCapacity
 from remoterun.session import Session
 from remoterun.transfer import Progress
 
@@ -112,14 +114,24 @@ def launch(
 ) -> Run:
     """See `Runs.launch`. The row of the run exists before its host is opened, and before anything is sent."""
     request, source, registry = prepared.request, prepared.source, connections.registry
+    machine = renting.asked(machine, request)
     _check_engine(request, prepared.places, machine)
+    if machine.rental is not None and plan is None:
+        plan = renting.plan(connections, machine)
     description = request.description or (source.subject if source is not None else None)
     run = registry.add_run(new_key(), machine, request.command, time.time(), description, request.labels)
     asked = False
     try:
         cast(run)
         run = registry.move(run, RunState.PROVISIONING, time.time())
-        session = connections.session(machine)
+        if plan is None:
+            session = connections.session(machine)
+        else:
+            run = renting.begin(connections, run, plan)
+            for mount in request.mounts:
+                _put_into_bucket(connections, mount.resource, progress)
+            run, session = renting.rent(connections, run, plan, waiting)
+            waiting("")
         run = registry.place(run, Placement(session.machine, session.home_id))
         mounts = [
             _mount(connections, mount, place, session, progress)
@@ -128,8 +140,14 @@ def launch(
         run = registry.move(run, RunState.UPLOADING, time.time())
         manifest, _ = transfer.send_tree(session, prepared.tree.reading(), _extra_blobs(source), progress)
         prepared.tree.was_read(manifest)
+        if run.renting is not None and run.renting.attempts > 1:  # another host gets it from there
+            transfer.send_tree(connections.session(connections.bucket()), prepared.tree.reading(), {}, progress)
         spec = _spec(run, request, source, manifest, mounts)
-        body = Submission(spec, dict(request.env), manifest.encode()).encode()
+        grant = None
+        if run.renting is not None:
+            grant = bucket.grant(connections, run)
+            run = registry.rent(run, replace(run.renting, grant_ends=grant.expires))
+        body = Submission(spec, dict(request.env), manifest.encode(), grant).encode()
         asked = True
         result = session.ask(api.submit, api.Nothing(), body)
     except BaseException as error:
@@ -137,9 +155,12 @@ def launch(
             registry.give_up(run)
             raise  # it may have been handed over; the next command that asks its machine learns it
         message = error.message if isinstance(error, RemoterunError) else "interrupted before it was handed over"
-        registry.move(run, RunState.FAILED, time.time(), reason=Reason.START_FAILED.value, message=message)
+        if plan is not None:
+            renting.give_back(connections, registry.run(run.number))
+        reason = Reason.NO_CAPACITY if isinstance(error, NoCapacity) else Reason.START_FAILED
+        registry.move(run, RunState.FAILED, time.time(), reason=reason.value, message=message)
         raise
-    return registry.see(run, session.told(result.status), time.time())
+    return seen(connections, run, session.told(result.status))
 
 
 def _extra_blobs(source: Source | None) -> dict[str, bytes]:
@@ -153,15 +174,30 @@ def _extra_blobs(source: Source | None) -> dict[str, bytes]:
 
 def _mount(connections: Connections, mount: Mount, place: str, session: Session, progress: Progress) -> MountSpec:
     """A mount as the agent takes it; its upload is brought to the machine first."""
-    where = _where(connections, mount.resource, session, progress)
+    where = put_in_place(connections, mount.resource, session, progress)
     return MountSpec(str(mount.resource), mount.path, place, where)
 
 
-def _where(connections: Connections, resource: Resource, session: Session, progress: Progress) -> ResourceRef:
+def _put_into_bucket(connections: Connections, resource: Resource, progress: Progress) -> None:
+    """What a run on a rented host mounts, before there is a host that has to be paid for."""
+    if resource.kind == "uploads":
+        bring(connections, resource.name, connections.session(connections.bucket()), progress)
+    else:
+        run = connections.registry.run(resource.name)
+        _, about = transfer.fetch_manifest(opened(connections, run)[1], ResourceRef("run", key=run.key))
+        if about.live:
+            raise _not_saved(resource, run)
+
+
+def put_in_place(connections: Connections, resource: Resource, session: Session, progress: Progress) -> ResourceRef:
     """How the agent calls a resource that is on its machine, or was brought there just now."""
     if resource.kind == "uploads":
-        upload = bring(connections, resource.name, session, progress)
-        where = ResourceRef("upload", upload.name, sub=resource.sub, version=upload.version)
+        if session.machine.rented is not None:
+            upload = bring_to_rented(connections, resource.name, session, progress)
+            where = ResourceRef("upload", upload.name, sub=resource.sub, digest=upload.digest)
+        else:
+            upload = bring(connections, resource.name, session, progress)
+            where = ResourceRef("upload", upload.name, sub=resource.sub, version=upload.version)
         if resource.sub:
             manifest_of(session, where, resource)  # that it is there
         return where
@@ -179,12 +215,12 @@ def _bring_outputs(
     connections: Connections, run: Run, resource: Resource, session: Session, progress: Progress
 ) -> ResourceRef:
     """Outputs that lie on another machine, as an upload of this one named after the run."""
-    source = connections.session(run.host)
+    run, source = opened(connections, run)
     where = ResourceRef("run", key=run.key, number=run.number)
     manifest, about = transfer.fetch_manifest(source, where)
     if about.live:
         raise _not_saved(resource, run)
-    transfer.relay(source, manifest, session, progress)
+    bucket.pass_on(connections, source, manifest, session, progress, run.key)
     name = f"run-{run.number}-{run.key[-8:]}"
     session.ask(api.commit_upload, api.UploadName(name), manifest.encode())
     return ResourceRef("upload", name, sub=resource.sub)
@@ -287,6 +323,9 @@ def _spec(
         description=run.description,
         labels=run.labels,
         git=git,
+        bucket=run.renting.bucket if run.renting is not None else "",
+        until=renting.until(run.renting, time.time()) if run.renting is not None else None,
+        attempt=run.renting.attempt if run.renting is not None else 1,
     )
     try:
         check_variables(dict(request.env))

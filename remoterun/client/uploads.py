@@ -13,6 +13,7 @@ from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError
+from remoterun.client.bucket import pass_on
 from remoterun.client.connections import Connections
 from remoterun.errors import AgentError, HostError, NotFound, UsageError
 from remoterun.model import MachineType, Resource, Upload, check_upload_name, did_you_mean
@@ -43,7 +44,7 @@ class Uploads:
         """
         check_upload_name(name)
         progress = progress or Progress()
-        machine = self._connections.machine(to)
+        machine = self._connections.home(to)
         with contextlib.ExitStack() as stack:
             with ThreadPoolExecutor(1) as pool:  # listing and connecting take as long as the longer of the two
                 reading = pool.submit(transfer.read_tree, path, self._connections.config.home / "stamps.db")
@@ -94,7 +95,7 @@ class Uploads:
         found: dict[str, Upload] = {}
         for upload, _ in self._connections.registry.uploads():
             found.setdefault(upload.name, upload)
-        machine = self._connections.machine(None)
+        machine = self._connections.home(None)
         try:
             session = self._connections.session(machine)
             answer = session.ask(api.uploads, api.Nothing())
@@ -121,7 +122,7 @@ class Uploads:
         with transfer.read_tree(path, self._connections.config.home / "stamps.db") as added:
             single = path.is_file()
             known = self._connections.registry.uploads(target.name)
-            session = self._connections.session(self._connections.machine(to) if to or not known else known[0][1])
+            session = self._connections.session(self._connections.home(to) if to or not known else known[0][1])
             entries = {}
             if session.versions(target.name, newest=True):
                 base, _ = transfer.fetch_manifest(session, ResourceRef("upload", target.name))
@@ -150,7 +151,7 @@ class Uploads:
         registry = self._connections.registry
         known = registry.uploads(name)
         removed = False
-        for machine in [machine for _, machine in known] or [self._connections.machine(None)]:
+        for machine in [machine for _, machine in known] or [self._connections.home(None)]:
             session = self._connections.session(machine)
             removed = session.ask(api.remove_upload, api.UploadName(name)).removed or removed
             registry.forget_upload(name, session.home_id)
@@ -175,6 +176,25 @@ def bring(connections: Connections, name: str, session: Session, progress: Progr
     close = did_you_mean(name, {upload.name for upload, _ in connections.registry.uploads()})
     hint = f"did you mean uploads/{close}?" if close else f"remoterun upload PATH --name {name}"
     raise NotFound(f"there is no upload `{name}`", hint=hint)
+
+
+def bring_to_rented(connections: Connections, name: str, session: Session, progress: Progress) -> Upload:
+    """The newest version of an upload on a rented host, by way of the bucket, where it stays. What the host has is not
+    recorded: the host will be gone."""
+    bucket = connections.session(connections.bucket())
+    kept = bring(connections, name, bucket, progress)
+    bring_version(connections, name, kept.digest, session, progress)
+    return kept
+
+
+def bring_version(connections: Connections, name: str, digest: str, session: Session, progress: Progress) -> None:
+    """The version of an upload with that digest, from the bucket to a rented host."""
+    if any(version.digest == digest for version in session.versions(name)):
+        return
+    bucket = connections.session(connections.bucket())
+    manifest, _ = transfer.fetch_manifest(bucket, ResourceRef("upload", name, digest=digest))
+    pass_on(connections, bucket, manifest, session, progress)
+    session.ask(api.commit_upload, api.UploadName(name), manifest.encode())
 
 
 def _pass_on(

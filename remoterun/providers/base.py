@@ -110,6 +110,16 @@ class Rented:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """Who the provider takes this client for: `name` in its own words, the `account` that pays, and the `region` that
+    is used where none is named."""
+
+    name: str
+    account: str
+    region: str
+
+
+@dataclass(frozen=True)
 class Leftover:
     """Something of ours that a provider still has, and nobody needs. `cost` in US dollars a month, 0 for none."""
 
@@ -176,6 +186,10 @@ class Provider(Protocol):
 
     def clear(self, leftover: Leftover) -> None:
         """Remove one. What is gone already is fine; what is in use again raises `ProviderError`."""
+        ...
+
+    def identity(self) -> Identity:
+        """Raises `ProviderError` for a login that is not there, or is over."""
         ...
 
     def checks(self) -> list[ProviderCheck]:

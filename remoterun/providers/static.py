@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import getpass
 import time
 from collections.abc import Callable, Sequence
 
 from remoterun.config import Config
 from remoterun.model import MachineType
-from remoterun.providers.base import Intent, Leftover, NoCapacity, Offer, ProviderCheck, Rented
+from remoterun.providers.base import Identity, Intent, Leftover, NoCapacity, Offer, ProviderCheck, Rented
 
 
 def of_config(config: Config) -> Static:
@@ -55,6 +56,9 @@ class Static:
 
     def clear(self, leftover: Leftover) -> None:
         pass
+
+    def identity(self) -> Identity:
+        return Identity(getpass.getuser(), "", "")
 
     def checks(self) -> list[ProviderCheck]:
         return []

@@ -97,3 +97,8 @@ def test_nothing_is_left(given: Given) -> None:
 def test_checks_have_a_name_and_say_what_mends_them(given: Given) -> None:
     for check in given.provider.checks():
         assert check.name and (check.ok is not False or check.fix)
+
+
+def test_who_is_known_before_anything_is_rented(given: Given) -> None:
+    identity = given.provider.identity()
+    assert identity.name and identity == given.provider.identity()

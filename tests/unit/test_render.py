@@ -17,17 +17,31 @@ from remoterun.cli import render
 from remoterun.cli.follow import follow
 from remoterun.cli.render.table import Column, fitted
 from remoterun.cli.render.terminal import Cursor
-from remoterun.client import Client, Note, StateChange
+from remoterun.client import Client, NewBucket, Note, Orphan, Plan, StateChange
 from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
 from remoterun.config import Config
 from remoterun.errors import RemoterunError
-from remoterun.model import MachineType, Run, Upload
+from remoterun.model import HostUse, MachineType, Renting, Run, Upload
+from remoterun.providers.base import Identity, Leftover, Offer, Rented
 
 EVIL = "\x1b[2J\x9b31m\x07\x7f\x85\u202e\u2066\u200b\r\n\ud800x"
 """Clears the screen, colours by the one-character CSI of C1, rings, turns the direction of text, goes back."""
 COLOUR = re.compile(r"\x1b\[[\d;]+m")
 MACHINE = MachineType(EVIL, host=EVIL, engine=EVIL)
-RUN = Run(1, EVIL, MACHINE, RunState.RUNNING, EVIL, 1.0, engine=EVIL, description=EVIL, labels=(EVIL,), message=EVIL)
+RENTING = Renting(9e9, 3, 2, EVIL, hosts=(HostUse(EVIL, EVIL, EVIL, EVIL, 0.5, 1.0),))
+RUN = Run(
+    1,
+    EVIL,
+    MACHINE,
+    RunState.RUNNING,
+    EVIL,
+    1.0,
+    engine=EVIL,
+    description=EVIL,
+    labels=(EVIL,),
+    message=EVIL,
+    renting=RENTING,
+)
 ENDED = replace(RUN, state=RunState.FAILED, outputs={"files": 1, "size": 1})
 PLACES = ({"upload": EVIL, "path": EVIL, "version": EVIL}, {"run": None, "key": EVIL, "path": EVIL, "part": EVIL})
 DAMAGE = Damage(EVIL, EVIL, EVIL, 5, PLACES, 0, "", EVIL)
@@ -41,6 +55,10 @@ DETAILS: dict[str, Any] = {
         "environment": dict.fromkeys(("image", "requirements"), EVIL) | dict.fromkeys(("apt", "pip"), [EVIL]),
     },
 }
+OFFER = Offer(EVIL, EVIL, EVIL, 4, 16.0, 1, EVIL, 16.0, price=0.5, priced=EVIL)
+RENTED = Rented(EVIL, EVIL, EVIL, OFFER, 1.0, 2.0, number=3, owner=EVIL)
+LEFTOVER = Leftover(EVIL, EVIL, EVIL, 1.0)
+PLAN = Plan(MACHINE, (OFFER,), 24.0, 600.0, 2, instead=EVIL)
 CHECKS = [{"name": EVIL, "ok": ok, "detail": EVIL, "fix": f"{EVIL}\n{EVIL}"} for ok in (True, False, None)]
 USES = [Use(kind, EVIL, 5, 5, None, about) for kind, about in {
     "upload": {"versions": [{"files": 1, "size": 1}]}, "run": {"state": EVIL, "log": 3},
@@ -63,7 +81,12 @@ WAYS: dict[str, Callable[[bool], None]] = {
     "ending": lambda json: render.ending(ENDED),
     "uploads": lambda json: render.uploads([Upload(EVIL, 1, "", 3, 3, 1.0, EVIL, EVIL)], json),
     "runs": lambda json: render.run_resources([RUN, ENDED], json),
-    "machines": lambda json: render.machines([MACHINE], EVIL, [EVIL], json),
+    "machines": lambda json: render.machines([MACHINE], EVIL, [EVIL], {EVIL: OFFER}, json),
+    "hosts": lambda json: render.hosts_table([RENTED], json),
+    "orphans": lambda json: render.orphans([Orphan(EVIL, what, EVIL) for what in (RENTED, LEFTOVER)], json),
+    "plan": lambda json: render.renting(PLAN, NewBucket(EVIL, EVIL, False)),
+    "plan with a host": lambda json: render.renting(replace(PLAN, kept=RENTED), NewBucket(EVIL, EVIL, True)),
+    "whoami": lambda json: render.whoami(Config(Path(EVIL), default=EVIL), Identity(EVIL, EVIL, EVIL), json),
     "error": lambda json: render.error(RemoterunError(EVIL, evidence=f"{EVIL}\n{EVIL}", hint=EVIL)),
     "warning": lambda json: render.warning(EVIL),
     "fault": lambda json: render.fault(ValueError(EVIL)),
@@ -180,7 +203,7 @@ def test_tables_fit_narrow_terminals(
         case "runs":
             render.run_resources([run], False)
         case "machines":
-            render.machines([machine], "", [], False)
+            render.machines([machine], "", [], {}, False)
         case "df":
             about = {"state": "complete", "outputs": 10_000_000, "work": 20_000_000, "log": 3000}
             render.usage_table(

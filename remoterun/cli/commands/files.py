@@ -12,6 +12,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Json, app, example
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
+from remoterun.cli.renting import with_bucket
 from remoterun.errors import NotFound, RemoterunError, SomeDamaged, UsageError
 from remoterun.model import Resource, check_upload_name
 
@@ -41,6 +42,7 @@ def upload(
     chosen = _upload_name(path) if name is None else name
     check_upload_name(chosen)
     with connect() as client:
+        with_bucket(client, to)
         try:
             with render.progress(json) as progress:
                 done = client.uploads.upload(path, chosen, to, progress)
@@ -142,6 +144,8 @@ def cp(
         elif Resource.is_one(target):
             path = Path(source)
             _check_there(path)
+            if to is not None:
+                with_bucket(client, to)
             with render.progress(json) as progress:
                 done = client.uploads.add(path, Resource.parse(target), to, progress)
             render.added(done, json)

@@ -13,26 +13,29 @@ from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
 from remoterun.errors import UsageError
 
+Spot = Annotated[bool, typer.Option("--spot", help="Of types that are rented: with the spot prices of now.")]
+
 
 @machines_app.callback()
-def machines(context: typer.Context, json: Json = False) -> None:
+def machines(context: typer.Context, spot: Spot = False, json: Json = False) -> None:
     """List the machines that can be named after -t."""
     if context.invoked_subcommand is None:
-        _list_machines(json)
+        _list_machines(spot, json)
 
 
 @machines_app.command("list", cls=Command, epilog=example("remoterun machines list --json"))
-def machines_list(json: Json = False) -> None:
+def machines_list(spot: Spot = False, json: Json = False) -> None:
     """List the machines that can be named after -t."""
-    _list_machines(json)
+    _list_machines(spot, json)
 
 
-def _list_machines(json: bool) -> None:
-    from remoterun import config as configuration
-    from remoterun.machines import listing, ssh_aliases
+def _list_machines(spot: bool, json: bool) -> None:
+    from remoterun.machines import ssh_aliases
 
-    config = configuration.load()
-    render.machines(listing(config), config.default, ssh_aliases(config), json)
+    with connect() as client:
+        config = client.config
+        offers = client.machines.rented_types(spot)
+        render.machines(client.machines.list(), config.default, ssh_aliases(config), offers, json)
 
 
 @machines_app.command(
@@ -179,12 +182,24 @@ def doctor(
 ) -> int:
     """Try a machine, and say how to mend what doesn't work.
 
-    Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. The exit status is 1 if there is a fault.
+    Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. Of `aws`: login, permissions, quotas,
+    network, bucket. The exit status is 1 if there is a fault.
     """
-    from remoterun.cli.doctor import examine
+    from remoterun.cli.doctor import examine, examine_rented
 
     with connect() as client:
         type_ = client.machines.get(machine)
-        checks = examine(client, type_)
+        rented = type_.bucket is not None or type_.rental is not None
+        checks = examine_rented(client, type_) if rented else examine(client, type_)
     render.checks(type_, checks, json)
     return 0 if all(check["ok"] is not False for check in checks) else 1
+
+
+@app.command(cls=Command, epilog=example("remoterun whoami --json"))
+def whoami(json: Json = False) -> None:
+    """Show the user, the home, the default machine, and the login at AWS."""
+    from remoterun.machines import aws_is_set_up
+
+    with connect() as client:
+        identity = client.hosts.identity("aws") if aws_is_set_up(client.config) else None
+        render.whoami(client.config, identity, json)

@@ -20,7 +20,7 @@ from remoterun.errors import HostError, UsageError
 from remoterun.model import Mount, RunRequest, command_text, parse_duration, parse_variable
 
 if TYPE_CHECKING:
-    from remoterun.client import Client, Plan, Prepared
+    from remoterun.client import Client, NewBucket, Plan, Prepared
     from remoterun.model import Run
 
 
@@ -150,11 +150,12 @@ def run(
                 if source is not found:
                     prepared = client.runs.prepare(request, source, machine)
             plan = client.hosts.plan(prepared.machine)
+            new = client.hosts.bucket() if plan is not None else None
             if dry_run:
-                _show_plan(client, prepared, plan)
+                _show_plan(client, prepared, plan, new)
                 return 0
             if plan is not None:
-                agree(plan, yes)
+                agree(client, plan, new, yes)
             submitted = _submit(client, prepared, plan)
         finally:
             if source is not None:
@@ -166,7 +167,9 @@ def run(
                 render.out(str(submitted.number))
                 render.line(f"  remoterun logs {submitted.number}   shows its log, live")
             return 0
-        return follow(client, submitted, client.runs.follow(submitted.number), from_start=True)
+        return follow(
+            client, submitted, client.runs.follow(submitted.number, values=dict(request.env)), from_start=True
+        )
 
 
 def _submit(client: Client, prepared: Prepared, plan: Plan | None) -> Run:
@@ -240,14 +243,14 @@ def _apt_name(name: str) -> str:
     return name
 
 
-def _show_plan(client: Client, prepared: Prepared, plan: Plan | None) -> None:
+def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBucket | None) -> None:
     request, source, type_ = prepared.request, prepared.source, prepared.machine
     mounts = [_mount_plan(client, mount) for mount in request.mounts]
     render.out(f"command    {request.command}")
     where = "rented" if plan is not None else type_.host or "this machine"
     render.out(f"machine    {type_.name} ({where}), engine {type_.engine}, {type_.gpus} GPUs")
     if plan is not None:
-        for head, text in render.plan_lines(plan):
+        for head, text in render.plan_lines(plan, new):
             render.out(f"{head:<11}{text}")
     if source is not None:
         where = f"{source.root}" + (f", starting in {source.workdir}" if source.workdir else "")

@@ -7,9 +7,18 @@ from __future__ import annotations
 
 from remoterun.cli.render.bars import progress
 from remoterun.cli.render.data import ReaderGone, finish, out, out_bytes, out_json
-from remoterun.cli.render.listings import checks, machines, manifest, run_resources, uploads
+from remoterun.cli.render.listings import checks, machines, manifest, run_resources, uploads, whoami
 from remoterun.cli.render.pages import page, page_shown
-from remoterun.cli.render.rented import dollars, hosts_table, hourly, orphans, plan_lines, renting, renting_goes_on
+from remoterun.cli.render.rented import (
+    bucket_lines,
+    dollars,
+    hosts_table,
+    hourly,
+    orphans,
+    plan_lines,
+    renting,
+    renting_goes_on,
+)
 from remoterun.cli.render.runs import detached, ending, kept, not_reached, run_info, runs_table, state_text
 from remoterun.cli.render.steps import Steps
 from remoterun.cli.render.talk import ask, ask_secret, ask_text, choose, error, fault, hint, line, usage, warning
@@ -26,6 +35,7 @@ __all__ = [
     "ask",
     "ask_secret",
     "ask_text",
+    "bucket_lines",
     "checked",
     "checks",
     "choose",
@@ -70,5 +80,6 @@ __all__ = [
     "usage",
     "usage_table",
     "warning",
+    "whoami",
     "word",
 ]

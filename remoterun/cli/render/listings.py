@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import getpass
+import socket
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.api import Tree
 from remoterun.agent.shared.states import FINAL
 from remoterun.cli.render.data import out, out_json
+from remoterun.cli.render.rented import hourly
 from remoterun.cli.render.runs import state_text
 from remoterun.cli.render.table import Column, table
 from remoterun.cli.render.talk import line
 from remoterun.cli.render.terminal import DONE, FAILED, NOT_NEEDED
 from remoterun.cli.render.words import ago, files, name, size
+from remoterun.machines import HOW_TO_SET_UP_AWS
 from remoterun.model import Run, Upload
+
+if TYPE_CHECKING:
+    from remoterun.config import Config
+    from remoterun.providers.base import Identity, Offer
 
 
 def uploads(found: Sequence[Upload], as_json: bool) -> None:
@@ -88,17 +96,18 @@ def manifest(resource: str, tree: Any, about: Tree, recursive: bool, as_json: bo
         out(f"{size(total):>10}  {name(shown)}{arrow}{inside}")
 
 
-def machines(found: Sequence[Any], default: str, aliases: Sequence[str], as_json: bool) -> None:
+def machines(
+    found: Sequence[Any], default: str, aliases: Sequence[str], offers: Mapping[str, Offer], as_json: bool
+) -> None:
+    """`offers`: what is rented for a name."""
+    own = {machine.name for machine in found}
     if as_json:
-        out_json([{**machine.record(), "default": machine.name == default} for machine in found])
+        rented = [{"name": name, **offer.__dict__, "default": name == default} for name, offer in offers.items()]
+        mine = [{**machine.record(), "default": machine.name == default} for machine in found]
+        out_json(mine + [each for each in rented if each["name"] not in own])
         return
     rows = [
-        [
-            ("* " if machine.name == default else "  ") + machine.name,
-            machine.host or "this machine",
-            machine.engine,
-            str(machine.gpus),
-        ]
+        [("* " if machine.name == default else "  ") + machine.name, _place(machine), machine.engine, str(machine.gpus)]
         for machine in found
     ]
     heads = [
@@ -108,10 +117,72 @@ def machines(found: Sequence[Any], default: str, aliases: Sequence[str], as_json
         Column("GPUS", right=True, drop=2),
     ]
     table(heads, rows)
-    others = [alias for alias in aliases if alias not in {machine.name for machine in found}]
+    others = [alias for alias in aliases if alias not in own]
     if others:
         line(f"also, from your ssh configuration: {', '.join(others[:12])}")
+    _rented({name: offer for name, offer in offers.items() if name not in own}, default)
     line("remoterun machines add NAME user@host adds one; * is the default")
+    if not offers:
+        line(HOW_TO_SET_UP_AWS)
+
+
+def _place(machine: Any) -> str:
+    if machine.rental is None:
+        return machine.host or "this machine"
+    spot = " spot" if machine.rental.spot else ""
+    return f"{machine.rental.provider}{spot}: {', '.join(machine.rental.types)}"
+
+
+def _rented(offers: Mapping[str, Offer], default: str) -> None:
+    """The table of what is rented for a run."""
+    if not offers:
+        return
+    out("")
+    rows = [
+        [
+            ("* " if name == default else "  ") + name,
+            offer.type,
+            str(offer.vcpus or ""),
+            f"{offer.memory:g} GiB" if offer.memory else "",
+            f"{offer.gpus} × {offer.gpu} {offer.gpu_memory:g} GiB" if offer.gpus else "",
+            hourly(offer.price) if offer.price is not None else "",
+        ]
+        for name, offer in offers.items()
+    ]
+    heads = [
+        Column("  RENTED", least=12),
+        Column("TYPE"),
+        Column("VCPUS", right=True, drop=2),
+        Column("MEMORY", right=True, drop=1),
+        Column("GPUS", least=8),
+        Column("SPOT" if next(iter(offers.values())).spot else "PRICE", right=True),
+    ]
+    table(heads, rows)
+    region = next(iter(offers.values())).region
+    dates = sorted({offer.priced for offer in offers.values() if offer.priced})
+    of = f", prices {'of now' if dates == ['now'] else f'of {dates[-1]}'}" if dates else ""
+    line(f"rented in {region} for each run{of}, without disk and traffic")
+
+
+def whoami(config: Config, identity: Identity | None, as_json: bool) -> None:
+    rows = {
+        "user": getpass.getuser(),
+        "machine": socket.gethostname(),
+        "home": str(config.home),
+        "default": config.default,
+        "aws": identity.name if identity is not None else None,
+        "account": identity.account if identity is not None else None,
+        "region": identity.region if identity is not None else None,
+        "bucket": config.aws.bucket,
+    }
+    if as_json:
+        out_json(rows)
+        return
+    for head, value in rows.items():
+        if value:
+            out(f"{head:<9}{value}")
+    if identity is None:
+        line(HOW_TO_SET_UP_AWS)
 
 
 def checks(machine: Any, found: Sequence[dict[str, Any]], as_json: bool) -> None:

@@ -12,7 +12,8 @@ from remoterun.cli.render.talk import line
 from remoterun.cli.render.words import ago, duration, moment
 
 if TYPE_CHECKING:
-    from remoterun.client import Orphan, Plan
+    from remoterun.client import NewBucket, Orphan, Plan
+    from remoterun.model import Run
     from remoterun.providers.base import Offer, Rented
 
 WITHOUT = "without disk and traffic"
@@ -35,8 +36,8 @@ def hours(count: float) -> str:
     return f"{count:g} h" if count == round(count, 1) else duration(count * 3600)
 
 
-def plan_lines(plan: Plan) -> list[tuple[str, str]]:
-    """What a run on a rented host will be given, each line with its head."""
+def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]]:
+    """What a run on a rented host will be given, each line with its head. `new`: the bucket that it needs first."""
     if plan.kept is not None:
         host = plan.kept
         listed = [
@@ -61,18 +62,25 @@ def plan_lines(plan: Plan) -> list[tuple[str, str]]:
     listed.append(("ends", "by itself, whatever happens to this machine:"))
     listed.append(("", f"{duration(plan.idle)} after its last run, in which the next one begins at once,"))
     listed.append(("", f"and at {latest} at the latest"))
-    return listed
+    return listed + ([("bucket", text) for text in bucket_lines(new)] if new is not None else [])
 
 
-def renting(plan: Plan) -> None:
+def bucket_lines(new: NewBucket) -> list[str]:
+    """What a bucket is, before a person is asked about it."""
+    if new.exists:
+        return [f"{new.name} in {new.region}, which you have, keeps uploads and outputs"]
+    return [f"{new.name} in {new.region} is made: private, encrypted; it keeps uploads and outputs"]
+
+
+def renting(plan: Plan, new: NewBucket | None) -> None:
     """The plan, before a person is asked about it."""
     if plan.instead is not None:
         line(plan.instead)
-    for head, text in plan_lines(plan):
+    for head, text in plan_lines(plan, new):
         line(f"  {head:<9}{text}")
 
 
-def renting_goes_on(plan: Plan) -> None:
+def renting_goes_on(plan: Plan, new: NewBucket | None) -> None:
     """The plan in a line, where nobody is asked."""
     if plan.instead is not None:
         line(plan.instead)
@@ -82,6 +90,13 @@ def renting_goes_on(plan: Plan) -> None:
     )
     spot = " spot" if offer.spot else ""
     line(f"Renting {offer.type}{spot} in {offer.region}, {hourly(offer.price)}, {most}")
+    for text in bucket_lines(new) if new is not None else []:
+        line(f"The bucket {text}")
+
+
+def cost_text(run: Run) -> str:
+    """What a run's hosts have cost, so far; "" for a run that rents none, or if it is not known."""
+    return dollars(run.cost(time.time()))
 
 
 def described(offer: Offer) -> str:

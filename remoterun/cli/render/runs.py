@@ -8,6 +8,7 @@ from typing import Any
 
 from remoterun.agent.shared.states import RunState
 from remoterun.cli.render.data import out
+from remoterun.cli.render.rented import cost_text
 from remoterun.cli.render.table import Column, table
 from remoterun.cli.render.talk import line, warning
 from remoterun.cli.render.terminal import DONE, FAILED, Text, paint, shortened
@@ -28,10 +29,12 @@ _COLOURS = {
 
 
 def runs_table(runs: Sequence[Run], verbose: bool) -> None:
-    rows = []
+    rows, rents = [], any(run.renting is not None for run in runs)
     for run in runs:
         state, colour = state_text(run), _COLOURS.get(run.state)
         row: list[Text] = [str(run.number), paint(state, colour) if colour else state, run.machine.name, _times(run)]
+        if rents:
+            row.append(cost_text(run))
         if verbose:
             row += [run.engine or "", ", ".join(run.labels), run.description or ""]
         rows.append([*row, run.command])
@@ -45,6 +48,7 @@ def runs_table(runs: Sequence[Run], verbose: bool) -> None:
         Column("STATE", least=11),
         Column("MACHINE", least=10, drop=5),
         Column("WHEN", least=14, drop=4),
+        *([Column("COST", right=True, drop=6)] if rents else []),
         *(more if verbose else []),
         Column("COMMAND", least=16),
     ]
@@ -95,6 +99,9 @@ def ending(run: Run) -> None:
     line(mark, f"run {run.number} {run.state.value}{lasted}{status}{why}")
     if run.message:
         line(f"  {run.message}")
+    if run.renting is not None and run.renting.hosts:
+        cost = cost_text(run)
+        line(f"  it cost {cost or 'what is not known'}; its host ends by itself: remoterun hosts")
     if run.outputs and run.outputs.get("files"):
         saved = f"{files(run.outputs['files'])} saved ({size(run.outputs['size'])})"
         line(f"  {saved}: remoterun ls runs/{run.number} · remoterun cp runs/{run.number}")
@@ -107,6 +114,25 @@ def detached(run: Run) -> None:
     line(f"  remoterun logs {run.number}   shows its log again, live until it ends")
     line(f"  remoterun stop {run.number}   ends it; its outputs are saved")
     line(f"  remoterun kill {run.number}   ends it at once; no outputs are saved")
+
+
+def _where(run: Run) -> str:
+    return "rented" if run.machine.rental is not None else run.machine.host or "this machine"
+
+
+def _hosts(run: Run) -> list[tuple[str, str | None]]:
+    """The rows about a run's rented hosts."""
+    if run.renting is None:
+        return []
+    hosts = [f"{host.id}, {host.type} in {host.zone}" for host in run.renting.hosts]
+    attempts = f"{run.renting.attempt} of {run.renting.attempts}" if run.renting.attempts > 1 else None
+    return [
+        ("hosts", "\n".join(hosts)),
+        ("attempt", attempts),
+        ("cost", cost_text(run)),
+        ("ends", moment(run.renting.deadline) if not run.final else None),
+        ("bucket", run.renting.bucket),
+    ]
 
 
 def _mounted(mount: dict[str, Any]) -> str:
@@ -130,7 +156,8 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("command", run.command),
         ("description", run.description),
         ("labels", ", ".join(run.labels)),
-        ("machine", f"{run.machine.name} ({run.machine.host or 'this machine'})"),
+        ("machine", f"{run.machine.name} ({_where(run)})"),
+        *_hosts(run),
         ("engine", run.engine),
         ("gpus", str(spec["gpus"]) if spec.get("gpus") else None),
         ("commit", f"{git['commit'][:12]} ({git.get('branch') or 'no branch'}{dirty})" if git.get("commit") else None),

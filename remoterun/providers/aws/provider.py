@@ -14,7 +14,7 @@ from remoterun.providers.aws import catalogue, network, tags
 from remoterun.providers.aws.acquire import Acquisition, describe, machine_of
 from remoterun.providers.aws.calls import Calls
 from remoterun.providers.aws.refusals import DENIED, Refused, is_gone
-from remoterun.providers.base import Intent, Leftover, Offer, ProviderCheck, Rented
+from remoterun.providers.base import Identity, Intent, Leftover, Offer, ProviderCheck, Rented
 from remoterun.providers.folder import HostFolder
 
 
@@ -84,6 +84,11 @@ class AWS:
         from remoterun.providers.aws.leftovers import clear
 
         clear(self.calls, leftover)
+
+    def identity(self) -> Identity:
+        region = self.calls.region
+        told = self.calls("sts", "get_caller_identity", region)
+        return Identity(told["Arn"], told["Account"], region)
 
     def checks(self) -> list[ProviderCheck]:
         from remoterun.providers.aws.checks import checks

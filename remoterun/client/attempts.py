@@ -1,0 +1,238 @@
+"""A run whose rented host was lost goes on under its number on another one, with what it had made by then."""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import replace
+
+from remoterun import transfer
+from remoterun.agent.shared import api
+from remoterun.agent.shared import bucket as layout
+from remoterun.agent.shared.spec import MountSpec, ResourceRef, RunSpec, SpecError, Submission
+from remoterun.agent.shared.states import ENDINGS, Reason, RunState
+from remoterun.agent.shared.tree import Manifest
+from remoterun.client import bucket, renting
+from remoterun.client.connections import Connections
+from remoterun.client.following import Item, Note, Wanted, follow
+from remoterun.client.rented_runs import seen
+from remoterun.client.submitting import put_in_place
+from remoterun.client.uploads import bring_version
+from remoterun.environments import context
+from remoterun.errors import HostUnreachable, LinkLost, NotFound, RemoterunError, UsageError
+from remoterun.hosts.base import NOBODY
+from remoterun.model import Placement, Resource, Run
+from remoterun.providers.base import NoCapacity
+from remoterun.session import Session
+from remoterun.transfer import Progress
+
+WORTH_IT = 120.0
+"""Seconds before a run's deadline from which on it is not given another host."""
+PATIENCE = 60.0
+"""Seconds until a host is asked for again where there was none."""
+TURN = 1.0
+"""Seconds between two looks whether another client has given a run its host."""
+
+
+def due(run: Run, now: float) -> bool:
+    """Whether a run shall have another host."""
+    if run.renting is None or run.state is not RunState.INTERRUPTED or run.reason is None:
+        return False
+    more = run.renting.attempt < run.renting.attempts and now + WORTH_IT < run.renting.deadline
+    return more and ENDINGS[run.reason].retry
+
+
+def take_up(
+    connections: Connections,
+    run: Run,
+    values: Mapping[str, str],
+    progress: Progress,
+    waiting: Callable[[str], None] = lambda _: None,
+) -> Run | None:
+    """Give an interrupted run its next host, and hand it over; None where another client does so.
+
+    `values`: of the variables that the user set, which are kept nowhere; those that are missing are taken from this
+    process's own. What goes wrong leaves the run INTERRUPTED, with the reason. Blocks for minutes. Raises
+    `ProviderError`, `HostError`, `UsageError`.
+    """
+    if run.renting is None:
+        return None
+    spec, source, left = _as_kept(connections, run)
+    known = _values(run, spec, values)
+    home = connections.session(bucket.machine_of(run))
+    log_before = home.ask(api.follow, api.Follow(run.key, follow=False, tail=0)).offset
+    plan = renting.plan(connections, run.machine, without={host.token for host in run.renting.hosts})
+    later = replace(run.renting, attempt=run.renting.attempt + 1, log_before=log_before)
+    taken = connections.registry.next_attempt(run, later, time.time())
+    if taken is None:
+        return None
+    asked = False
+    try:
+        taken, session = renting.rent(connections, taken, plan, waiting)
+        waiting("")
+        taken = connections.registry.place(taken, Placement(session.machine, session.home_id))
+        mounts = tuple(_mounted(connections, mount, session, progress) for mount in spec.mounts)
+        taken = connections.registry.move(taken, RunState.UPLOADING, time.time())
+        bucket.pass_on(connections, home, source, session, progress)
+        if left is not None:
+            bucket.pass_on(connections, home, left, session, progress, run.key)
+        build, blobs = context()
+        with transfer.read_entries([]) as nothing:
+            transfer.send_tree(session, nothing, {**blobs, build.digest: build.encode()}, progress)
+        grant = bucket.grant(connections, taken)
+        assert taken.renting is not None
+        taken = connections.registry.rent(taken, replace(taken.renting, grant_ends=grant.expires))
+        again = spec._replace(
+            mounts=mounts,
+            environment=spec.environment._replace(context=build.digest),
+            git=spec.git and spec.git._replace(diff=None),
+            until=renting.until(later, time.time()),
+            attempt=later.attempt,
+            log_before=log_before,
+        )
+        body = Submission(again, known, source.encode(), grant, left.encode() if left is not None else b"")
+        asked = True
+        result = session.ask(api.submit, api.Nothing(), body.encode())
+    except BaseException as error:
+        if asked and (isinstance(error, LinkLost) or not isinstance(error, RemoterunError)):
+            connections.registry.give_up(taken)
+            raise
+        _give_up(connections, run, error)
+        raise
+    return seen(connections, taken, session.told(result.status))
+
+
+def follow_attempts(connections: Connections, number: int, wanted: Wanted, values: Mapping[str, str]) -> Iterator[Item]:
+    """Follow a run over the hosts that it gets from now on, each when the one before was lost."""
+    while True:
+        run = connections.registry.run(number)
+        if not run.final and run.placement is None:  # another client gives it a host
+            connections.closed.wait(TURN)
+            if connections.registry.abandoned(run):
+                return
+            continue
+        if not run.final:
+            yield from follow(connections, run, replace(wanted, tail=None, since=None, onward=True))
+            continue
+        if not due(run, time.time()):
+            return
+        assert run.renting is not None
+        yield Note("attempt", f"attempt {run.renting.attempt + 1} of {run.renting.attempts}")
+        try:
+            taken = yield from _waited(connections, run, values)
+        except (NoCapacity, HostUnreachable) as error:
+            yield Note("note", f"{error.message}; trying again in {PATIENCE:g} s")
+            connections.closed.wait(PATIENCE)
+            continue
+        if taken is not None:
+            yield from follow(connections, taken, replace(wanted, tail=None, since=None, onward=True))
+
+
+def _waited(connections: Connections, run: Run, values: Mapping[str, str]) -> Generator[Item, None, Run | None]:
+    """`take_up`, with what it waits for."""
+    words: queue.Queue[str | None] = queue.Queue()
+    done: list[Run | None] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            done.append(take_up(connections, run, values, Progress(), words.put))
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
+            failed.append(error)
+        words.put(None)
+
+    threading.Thread(target=work, name="remoterun attempt", daemon=True).start()
+    while (text := words.get()) is not None:
+        yield Note("waiting", text)
+    if failed:
+        raise failed[0]
+    return done[0]
+
+
+def _give_up(connections: Connections, before: Run, error: BaseException) -> None:
+    """The run is as it was; what was tried counts as an attempt, unless nothing was to be had."""
+    registry = connections.registry
+    now = registry.run(before.number)
+    renting.give_back(connections, now)
+    if isinstance(error, (NoCapacity, HostUnreachable)) and before.renting is not None:
+        registry.rent(now, before.renting)
+        now = registry.run(before.number)
+    registry.place(now, Placement(bucket.machine_of(before), now.renting.bucket_home if now.renting else ""))
+    why = error.message if isinstance(error, RemoterunError) else "interrupted before it was handed over"
+    reason = before.reason or Reason.HOST_LOST
+    registry.move(now, RunState.INTERRUPTED, time.time(), reason=reason.value, message=f"no other host yet: {why}")
+
+
+def _as_kept(connections: Connections, run: Run) -> tuple[RunSpec, Manifest, Manifest | None]:
+    """What was asked for, the source, and what earlier attempts left, as the bucket has them. Raises `UsageError` where
+    it does not have enough of it."""
+    from remoterun.buckets.host import of_machine
+    from remoterun.buckets.s3 import Absent
+    from remoterun.buckets.uploads import read_tree
+
+    machine = bucket.machine_of(run)
+    session = connections.session(machine)
+    try:
+        spec = RunSpec.from_record(session.ask(api.run, api.RunKey(run.key)).spec)
+        home = of_machine(machine, connections.config, NOBODY).bucket()
+        try:
+            source = read_tree(home.s3, layout.run_prefix(run.key) + "source")
+        finally:
+            home.close()
+    except (NotFound, Absent, SpecError) as error:
+        raise UsageError(f"run {run.number} can't go on: its bucket does not have all of it ({error})")
+    try:
+        left, about = transfer.fetch_manifest(session, ResourceRef("run", key=run.key))
+    except UsageError:  # it had not saved any
+        return spec, source, None
+    return spec, source, None if about.live else left
+
+
+def _values(run: Run, spec: RunSpec, given: Mapping[str, str]) -> dict[str, str]:
+    values = {name: given[name] if name in given else os.environ.get(name) for name in spec.asked_env}
+    missing = [name for name, value in values.items() if value is None]
+    if missing:
+        raise UsageError(
+            f"run {run.number} can't go on without the values of {', '.join(missing)}, which are kept nowhere",
+            hint=f"export {' '.join(f'{name}=…' for name in missing)}; remoterun logs {run.number}",
+        )
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _mounted(connections: Connections, mount: MountSpec, session: Session, progress: Progress) -> MountSpec:
+    """A mount of the first attempt, with what it reads on this host, too."""
+    typed = Resource.parse(mount.typed)
+    if typed.kind == "uploads" and mount.resource.digest is not None:
+        bring_version(connections, mount.resource.name, mount.resource.digest, session, progress)
+        return mount
+    return mount._replace(resource=put_in_place(connections, typed, session, progress))
+
+
+def in_background(number: int) -> None:
+    """Let a process of its own give a run its next host: for a command that ends soon."""
+    import subprocess
+
+    words = [sys.executable, "-m", __name__, str(number)]
+    nothing = subprocess.DEVNULL
+    subprocess.Popen(words, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True, cwd="/")
+
+
+def main(words: list[str]) -> int:
+    connections = Connections()
+    try:
+        run = connections.registry.run(words[0])
+        if due(run, time.time()):
+            take_up(connections, run, {}, Progress())
+        return 0
+    except RemoterunError as error:
+        return error.exit_status
+    finally:
+        connections.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

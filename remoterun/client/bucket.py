@@ -1,0 +1,117 @@
+"""What goes through the bucket: uploads on their way to rented hosts, and what those may write there."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from remoterun import config as configuration
+from remoterun import machines, transfer
+from remoterun.agent.shared import api
+from remoterun.agent.shared.bucket import Grant
+from remoterun.agent.shared.records import to_json
+from remoterun.agent.shared.tree import Manifest
+from remoterun.client.connections import Connections
+from remoterun.errors import UsageError
+from remoterun.model import MachineType, Run
+from remoterun.session import Session
+from remoterun.transfer import Progress
+
+if TYPE_CHECKING:
+    from remoterun.buckets.creation import Check
+
+SIGNED = 6 * 3600.0
+"""Seconds for which a host may fetch what it was told to."""
+AFTERWARDS = 3600.0
+"""Seconds after a run's deadline for which it may still write: clocks may differ."""
+
+
+@dataclass(frozen=True)
+class NewBucket:
+    """A bucket that is not named in the configuration yet. `exists`: the account has it, from another machine."""
+
+    name: str
+    region: str
+    exists: bool
+
+
+def proposed(connections: Connections) -> NewBucket | None:
+    """The bucket that would be used; None where the configuration names one. Changes nothing. Raises `HostError`,
+    `ProviderError`."""
+    aws = connections.config.aws
+    if aws.bucket is not None:
+        return None
+    from remoterun.buckets.creation import name_for
+
+    identity = connections.provider("aws").identity()
+    name, exists = name_for(identity.account, identity.region, aws.endpoint, aws.profile)
+    return NewBucket(name, identity.region, exists)
+
+
+def make(connections: Connections, new: NewBucket) -> None:
+    """Make the bucket, or take the one that there is, and name it in the configuration. May be repeated. Raises
+    `HostError`, `AlreadyExists`."""
+    from remoterun.buckets.creation import create
+    from remoterun.buckets.place import BucketPlace
+
+    aws = connections.config.aws
+    create(BucketPlace(new.name, new.region, aws.endpoint, aws.profile))
+    connections.config = configuration.set_aws(connections.config, bucket=new.name, region=new.region)
+
+
+def checks(connections: Connections) -> list[Check]:
+    from remoterun.buckets import creation
+    from remoterun.buckets.host import place_of
+
+    return creation.checks(place_of(machines.bucket_of(connections.config), connections.config))
+
+
+def machine_of(run: Run) -> MachineType:
+    """The bucket that keeps what a run leaves. Raises `UsageError` for a run without one."""
+    if run.renting is None or not run.renting.bucket:
+        raise UsageError(f"run {run.number} has no bucket", hint=f"remoterun info {run.number}")
+    return MachineType("aws", bucket=run.renting.bucket)
+
+
+def grant(connections: Connections, run: Run) -> Grant:
+    """What a run's host may write into the bucket, for as long as it may need to, if the credentials last."""
+    from remoterun.buckets.grants import signing
+
+    deadline = run.renting.deadline if run.renting is not None else time.time()
+    with signing(machine_of(run), connections.config) as signer:
+        return signer.grant(run.key, deadline - time.time() + AFTERWARDS)
+
+
+def pass_on(
+    connections: Connections,
+    source: Session,
+    manifest: Manifest,
+    target: Session,
+    progress: Progress,
+    run: str | None = None,
+) -> None:
+    """Bring the contents of a tree from one home to another. A rented host fetches from the bucket by itself. `run`:
+    the key of the run whose outputs they are. Raises `TransferError`, `HostError`."""
+    if source.machine.bucket is None or target.machine.rented is None:
+        transfer.relay(source, manifest, target, progress)
+        return
+    from remoterun.buckets.grants import signing
+
+    sizes = {entry.digest: entry.size for entry in manifest.files}
+    wanted = [digest for digest, _ in transfer.missing_blobs(target, list(sizes))]
+    progress.start("from the bucket", len(wanted), sum(sizes[digest] for digest in wanted))
+    if not wanted:
+        return
+    with signing(source.machine, connections.config) as signer, target.stream(api.bring, api.Nothing()) as stream:
+        for line in signer.parcels(wanted, SIGNED, run):
+            stream.send(json.dumps(to_json(line)).encode() + b"\n")
+        stream.end()
+        done = 0
+        for frame in stream:
+            at = frame.header.get("at")
+            if isinstance(at, int) and at > done:
+                progress.add(at - done)
+                done = at
+        target.result(api.bring, stream)
