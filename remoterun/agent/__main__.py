@@ -1,4 +1,7 @@
-"""The agent's command line: `serve` on a pipe, `supervise` one run. Standard library only; Python >= 3.8."""
+"""The agent's command line: `serve` on a pipe, `supervise` one run, `keep` a host that is rented.
+
+Standard library only; Python >= 3.8.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from typing import List, Optional
 
 def main(argv: Optional[List[str]] = None) -> int:
     words = sys.argv[1:] if argv is None else argv
-    if len(words) < 3 or words[0] not in ("serve", "supervise") or words[1] != "--home":
-        sys.stderr.write("usage: agent serve --home HOME | supervise --home HOME KEY\n")
+    if len(words) < 3 or words[0] not in ("serve", "supervise", "keep") or words[1] != "--home":
+        sys.stderr.write("usage: agent serve --home HOME | supervise --home HOME KEY | keep --home HOME\n")
         return 2
     os.umask(0o077)  # what lies in a home is its user's alone; a command gets the usual one from its wrapper
     from .store.errors import HomeError
@@ -25,6 +28,10 @@ def main(argv: Optional[List[str]] = None) -> int:
         from .serve import serve
 
         return serve(home, unpack)
+    if words[0] == "keep":
+        from .running.keeper import keep
+
+        return keep(home)
     from .running.supervisor import supervise
 
     return supervise(home, words[3])

@@ -48,13 +48,15 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
         with contextlib.suppress(OSError):  # no pipe, or no Linux
             fcntl.fcntl(end, _F_SETPIPE_SZ, PIPE)
     server = Server(home)
-    supervision.revive(home)
-    _make_room(home)
-    link = Link(_read_all, lambda *parts: _write_all(pipe_out, *parts), server.handle)
-    link.keep(SIGN_OF_LIFE)
-    link.run()
-    link.join(PATIENCE)
-    _make_room(home)
+    with supervision.serving(home):
+        supervision.look_after_host(home)
+        supervision.revive(home)
+        _make_room(home)
+        link = Link(_read_all, lambda *parts: _write_all(pipe_out, *parts), server.handle)
+        link.keep(SIGN_OF_LIFE)
+        link.run()
+        link.join(PATIENCE)
+        _make_room(home)
     idle()
     return 0
 

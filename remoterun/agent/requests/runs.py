@@ -37,6 +37,9 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
     left = Manifest.decode(asked.left) if asked.left else None
     run = call.home.run(spec.key)
     if not run.exists():
+        refusal = call.home.rental.refusal()
+        if refusal is not None:
+            raise HomeError("leaving", refusal, "another machine takes it: try again")
         capacity = capacity_of(call.home, spec.engine)
         lacking = capacity.lacks(spec)
         if lacking is not None:

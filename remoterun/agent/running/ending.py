@@ -14,11 +14,12 @@ from .engines import Engine, engine_of
 
 
 class Ended(Exception):
-    """The run has come to its end before there was anything to save."""
+    """The run has come to its end. `unsaved`: what it made is left where it is."""
 
-    def __init__(self, reason: Reason, message: Optional[str] = None, **fields: Any) -> None:
+    def __init__(self, reason: Reason, message: Optional[str] = None, unsaved: bool = False, **fields: Any) -> None:
         super().__init__(reason.value)
         self.reason = reason
+        self.unsaved = unsaved
         self.fields = {name: value for name, value in dict(fields, message=message).items() if value is not None}
 
 

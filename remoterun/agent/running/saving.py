@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import List
+from typing import Any, Dict, List, NoReturn
 
 from ..shared.files import remove_tree
 from ..shared.spec import RunSpec
@@ -14,14 +14,13 @@ from ..store import outputs
 from ..store.home import Home
 from ..store.outputs import all_readable
 from ..store.run_folder import RunFolder
-from .ending import finish
+from .ending import Ended
 
 
-def save(home: Home, run: RunFolder, spec: RunSpec) -> None:
-    """Save the outputs of a run that is SAVING, and end it. May be repeated after a crash at any point."""
+def save(home: Home, run: RunFolder, spec: RunSpec) -> NoReturn:
+    """Save the outputs of a run that is SAVING. Raises `Ended`. May be repeated after a crash at any point."""
     if run.kill_asked():
-        finish(run, Reason.KILLED)
-        return
+        raise Ended(Reason.KILLED)
     event = run.state()[1]
     reason = Reason(event["reason"])
     if not os.path.exists(run.outputs_file):
@@ -35,10 +34,10 @@ def save(home: Home, run: RunFolder, spec: RunSpec) -> None:
             remove_tree(run.work)
     saved = outputs.saved(run)
     manifest = saved.manifest() if saved else None
-    fields = {"code": event.get("code")}
+    fields: Dict[str, Any] = {"code": event.get("code")}
     if manifest is not None:
         fields["outputs"] = {"files": len(manifest.files), "size": manifest.size}
-    finish(run, reason, **fields)
+    raise Ended(reason, **fields)
 
 
 def _places(spec: RunSpec) -> List[str]:

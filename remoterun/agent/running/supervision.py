@@ -1,4 +1,5 @@
-"""Every run that goes on has a supervisor: started with it, and again by the next contact if it has died.
+"""Every run that goes on has a supervisor: started with it, and again by the next contact if it has died. A host that
+is rented has a keeper (keeper.py) in the same way.
 
 Little is imported, as every agent that serves looks here when it starts. Standard library only; Python >= 3.8.
 """
@@ -6,33 +7,27 @@ Little is imported, as every agent that serves looks here when it starts. Standa
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sys
-from typing import List
+from typing import ContextManager, Dict, Iterator, List
 
 from ..store.home import Home
 from ..store.run_folder import SUPERVISOR, RunFolder
 
+KEEPER = "keep"
+"""The lock that the keeper of a rented host holds while it lives."""
+_SERVING = "serving"
+
 
 def spawn(home: Home, key: str) -> None:
     """Start a supervisor for `key`, detached from us. If one lives, the new one ends at once."""
-    import subprocess
-
     run = home.run(key)
     # Typed inside a run, `remoterun run` starts another: it must not count as one of the first one's processes. Nor
     # must one that is started by another run's supervisor, which waits behind it.
-    variables = {name: value for name, value in os.environ.items() if name != "REMOTERUN_KEY"}
+    variables = _variables_of_no_run()
     variables[SUPERVISOR] = key
-    with open(run.supervisor_log, "ab") as log:
-        subprocess.Popen(
-            [*agent_command(), "supervise", "--home", home.path, key],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=home.path,
-            env=variables,
-            start_new_session=True,
-        )
+    _detached(home, run.supervisor_log, variables, "supervise", "--home", home.path, key)
 
 
 def agent_command() -> List[str]:
@@ -67,3 +62,61 @@ def look_after(home: Home, run: RunFolder) -> bool:
         spawn(home, run.key)
         return True
     return False
+
+
+def look_after_host(home: Home) -> None:
+    """Start a keeper for a host that is rented, unless one lives. Costs next to nothing on others."""
+    if home.rental.terms() is None:
+        return
+    with _unless_held(home.lock(KEEPER)) as free:
+        if not free:
+            return
+    variables = _variables_of_no_run()
+    variables[SUPERVISOR] = KEEPER  # else a supervisor that started it would end it with its run
+    with contextlib.suppress(OSError, ImportError):
+        _detached(home, os.path.join(home.path, "keeper.log"), variables, "keep", "--home", home.path)
+
+
+@contextlib.contextmanager
+def serving(home: Home) -> Iterator[None]:
+    """Tell the keeper that a client is there."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # of a home that is read-only: nobody keeps it
+            lock = stack.enter_context(open(home.lock(_SERVING), "ab"))
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+def nobody_serves(home: Home) -> ContextManager[bool]:
+    """Whether no client is there; none comes meanwhile."""
+    return _unless_held(home.lock(_SERVING))
+
+
+@contextlib.contextmanager
+def _unless_held(path: str) -> Iterator[bool]:
+    with open(path, "ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except OSError:
+            free = False
+        yield free
+
+
+def _variables_of_no_run() -> Dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "REMOTERUN_KEY"}
+
+
+def _detached(home: Home, log_file: str, variables: Dict[str, str], *words: str) -> None:
+    import subprocess
+
+    with open(log_file, "ab") as log:
+        subprocess.Popen(
+            [*agent_command(), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=home.path,
+            env=variables,
+            start_new_session=True,
+        )

@@ -24,12 +24,13 @@ from ..store.home import Home
 from ..store.run_folder import RunFolder
 from ..store.this_machine import Machine
 from . import gpus, processes
+from .bucket_copy import BucketCopy
 from .ending import Ended, clean_up, finish, silent, tell
 from .engines import BaseImageUnavailable, Engine, EngineError, Interrupted, Presence, capacity_of, engine_of
 from .engines.job import BuildJob
 from .engines.mount_points import make_folders
 from .saving import save
-from .supervision import look_after
+from .supervision import look_after, look_after_host
 from .variants import VARIANTS, describe, is_old, resolve
 from .watching import Watch
 
@@ -46,6 +47,7 @@ def supervise(home: Home, key: str) -> int:
         return 0
     home.mark_active(key)  # an agent that started while the run was made may have taken the mark away
     home.reserve.make()
+    look_after_host(home)
     processes.become_subreaper()
     Supervisor(home, run).drive()
     return 0
@@ -58,6 +60,7 @@ class Supervisor:
         self.spec = run.resolved_spec()
         self._clock = clock
         self._engine: Optional[Engine] = None
+        self._copy = BucketCopy(home, run, self.spec) if self.spec.bucket else None
 
     def drive(self) -> None:
         """Step after step until the end is recorded and all is given back."""
@@ -68,6 +71,8 @@ class Supervisor:
             RunState.RUNNING: self._watch,
             RunState.SAVING: self._save,
         }
+        if self._copy is not None and self.run.state()[0] not in FINAL:
+            self._copy.follow()
         while True:
             state, _ = self.run.state()
             if state in FINAL:
@@ -86,7 +91,7 @@ class Supervisor:
         try:
             step()
         except Ended as end:
-            finish(self.run, end.reason, **end.fields)
+            self._finish(end)
         except HomeError as error:
             if error.code != "disk_full":
                 self._fail(state, Reason.MOUNT_FAILED, error.message)
@@ -185,7 +190,7 @@ class Supervisor:
         remove_tree(self.run.values_file)  # `start` has written them where the wrapper reads them
 
     def _watch(self) -> None:
-        Watch(self.run, self.spec, self._chosen_engine(), self._clock).until_end()
+        Watch(self.home, self.run, self.spec, self._chosen_engine(), self._clock).until_end()
 
     def _save(self) -> None:
         save(self.home, self.run, self.spec)
@@ -302,6 +307,8 @@ class Supervisor:
             return Ended(Reason.KILLED)
         if self.run.stop_asked() is not None:
             return Ended(Reason.STOPPED)
+        if self.home.rental.taken_at() is not None:
+            return Ended(Reason.PREEMPTED)
         if self.spec.until is not None and self._clock() >= self.spec.until:
             return Ended(Reason.TIMEOUT, "its time was up before the command had started")
         return None
@@ -313,7 +320,18 @@ class Supervisor:
         if state in (RunState.RUNNING, RunState.SAVING):
             event = self.run.state()[1]
             message = "%s; its files are in %s" % (message, self.run.work)
-            finish(self.run, reason, message=message, code=event.get("code"))
+            self._finish(Ended(reason, message, unsaved=True, code=event.get("code")))
         else:
             self._discard_work()
-            finish(self.run, reason, message=message)
+            self._finish(Ended(reason, message))
+
+    def _finish(self, end: Ended) -> None:
+        """Record the end, once the bucket has all of the run if it shall."""
+        fields = end.fields
+        if self._copy is not None:
+            try:
+                fields = self._copy.complete(end, self.run.state()[0] is RunState.SAVING)
+            except Ended as killed:
+                self._finish(killed)
+                return
+        finish(self.run, end.reason, **fields)

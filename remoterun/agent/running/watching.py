@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from ..shared.spec import RunSpec
 from ..shared.states import Reason, RunState
+from ..store.home import Home
 from ..store.run_folder import RunFolder
-from .ending import finish, silent, tell
+from .ending import Ended, silent, tell
 from .engines import Engine, Look, Presence
+from .supervision import look_after_host
 
 POLL_LEAST, POLL_MOST = 0.02, 0.25
 _NEVER = float("inf")
@@ -21,17 +23,30 @@ LOOK_EVERY = 3.0
 """Seconds between questions to the engine while the exit file isn't there."""
 
 
+SAVING_TIME = 90.0
+"""Seconds before the host is taken away in which nothing but the run's outputs counts."""
+LEAST_GRACE, GRACE = 2.0, 10.0
+_STOPPING = {
+    Reason.TIMEOUT: "its time is up: stopping",
+    Reason.PREEMPTED: "the machine will be taken away: stopping",
+}
+
+
 class Watch:
     """Looks after a run that is RUNNING."""
 
-    def __init__(self, run: RunFolder, spec: RunSpec, engine: Engine, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, home: Home, run: RunFolder, spec: RunSpec, engine: Engine, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._home = home
         self.run = run
         self.spec = spec
         self._engine = engine
         self._clock = clock
 
     def until_end(self) -> None:
-        """Wait for the command's end, or bring it about; then the run is SAVING, or killed."""
+        """Wait for the command's end, or bring it about; then the run is SAVING. Raises `Ended` for one that is
+        killed."""
         engine = self._engine
         event = self.run.state()[1]
         deadline = min(self.spec.until or _NEVER, event["t"] + (self.spec.timeout or _NEVER))
@@ -47,7 +62,7 @@ class Watch:
                 told = engine.kill(self.run)
                 if told or self.run.exit_code() is not None:
                     times.record()
-                    return finish(self.run, Reason.KILLED, code=137)
+                    raise Ended(Reason.KILLED, code=137)
             if self.run.exit_code() is not None:
                 times.record()
                 if terminated_at is not None:
@@ -57,15 +72,17 @@ class Watch:
                 return self._exited(reason, patience)
             now = self._clock()
             asked = self.run.stop_asked()
-            if reason is None and (asked is not None or now >= deadline):
-                reason = Reason.STOPPED if asked is not None else Reason.TIMEOUT
-                grace = asked if asked is not None else 10.0
+            taken_at = self._home.rental.taken_at()
+            if reason is None and (taken_at is not None or asked is not None or now >= deadline):
+                reason, grace = _why_stop(taken_at, asked)
+            if taken_at is not None:  # also where somebody has given it more time before
+                grace = min(grace, max(LEAST_GRACE, taken_at - SAVING_TIME - now))
             if reason is not None and told and terminated_at is None:
                 told = engine.terminate(self.run)
                 terminated_at = time.monotonic() if told else None
                 pause = POLL_LEAST
                 if told:
-                    tell(self.run, "stopping" if reason is Reason.STOPPED else "its time is up: stopping")
+                    tell(self.run, _STOPPING.get(reason, "stopping"))
             if terminated_at is not None and time.monotonic() > terminated_at + grace:
                 told = engine.kill(self.run)
                 if told:
@@ -77,6 +94,7 @@ class Watch:
                 look = engine.look(self.run)
                 if look.presence in (Presence.ENDED, Presence.ABSENT) and self.run.exit_code() is None:
                     return self._lost(look, reason, event)
+                look_after_host(self._home)
                 next_look = time.monotonic() + LOOK_EVERY
             time.sleep(pause)
             pause = min(pause * 1.1, POLL_MOST)
@@ -117,6 +135,15 @@ class Watch:
                 reason, code = Reason.HOST_LOST, None
         self._engine.kill(self.run)
         self.run.move(RunState.SAVING, reason=reason.value, code=code)
+
+
+def _why_stop(taken_at: Optional[float], asked: Optional[float]) -> Tuple[Reason, float]:
+    """(why the command is stopped, its grace in seconds)."""
+    if taken_at is not None:
+        return Reason.PREEMPTED, SAVING_TIME
+    if asked is not None:
+        return Reason.STOPPED, asked
+    return Reason.TIMEOUT, GRACE
 
 
 class LogTimes:

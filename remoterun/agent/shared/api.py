@@ -9,8 +9,8 @@ runs: a request of `STORE` needs no machine, and assumes no file system. `Tree.f
 
 What is refused comes as an ERROR with a code: "not_found", "not_saved", "bad_name", "busy", "damaged", "missing_blob",
 "bad_tree", "bad_spec", "bad_stream", "bad_request", "unknown_request", "too_large", "disk_full", "os_error",
-"expired", "unreachable", "refused", "no_access", "no_machine" (what was asked needs one, and the home is a bucket), or
-"internal".
+"expired", "unreachable", "refused", "no_access", "no_machine" (what was asked needs one, and the home is a bucket),
+"leaving" (the machine ends soon), or "internal".
 
 `agent/requests/` answers the requests, in a file for each noun; `session.Session` asks them.
 Standard library only; Python >= 3.8; used by both sides.

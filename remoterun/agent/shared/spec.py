@@ -263,17 +263,17 @@ class Submission(Record):
             part, source = _part(source)
             grant = decode_grant(part)
         if spec.attempt > 1:
-            left, source = _part(source)
+            left, source = _part(source, least=0)  # there may be nothing
         return cls(spec, decode_values(values), source, grant, left)
 
 
 _LENGTH = struct.Struct("!I")
 
 
-def _part(body: bytes) -> Tuple[bytes, bytes]:
+def _part(body: bytes, least: int = 1) -> Tuple[bytes, bytes]:
     size = _LENGTH.size
-    length = _LENGTH.unpack(body[:size])[0] if len(body) >= size else 0
-    if not 0 < length <= min(MOST_BYTES, len(body) - size):
+    length = _LENGTH.unpack(body[:size])[0] if len(body) >= size else -1
+    if not least <= length <= min(MOST_BYTES, len(body) - size):
         raise SpecError("a spec of %d bytes where %d bytes came" % (length, len(body)))
     return body[size : size + length], body[size + length :]
 

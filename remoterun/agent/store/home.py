@@ -11,6 +11,7 @@
         envs/HASH/      environments of the engine `process`
         leases/PID-…    digests that a manifest will soon refer to: see leases.py
         damaged/…       blobs that are not what their name says, and that nothing here could mend: see check.py
+        rented.json, leaving    of a host that is rented: see rental.py
         reserve         room for the ends of runs: see reserve.py
         queue/, locks/, tmp/
 
@@ -34,6 +35,7 @@ from .blobs import Blobs
 from .checkout import checkout
 from .errors import HomeError, disk_full
 from .leases import Lease
+from .rental import Rental
 from .reserve import Reserve
 from .run_folder import RunFolder
 from .this_machine import Machine
@@ -60,6 +62,7 @@ class Home:
         self.leases = self._at("leases")
         self.damaged = self._at("damaged")
         self.reserve = Reserve(self.path)
+        self.rental = Rental(self.path)
         self.id = ""
 
     @classmethod

@@ -12,6 +12,7 @@
         events          one JSON object a line: every state passed, with its time
         ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
         io/             the only folder that the command's wrapper writes: log, exit, pid; it reads env and command
+        in-bucket       what the run's bucket has of it: a line for each object, see running/bucket_copy.py
         log.times       "offset seconds" pairs, for timestamps
         build.log       output of the environment's build
         work/           the private work tree, until its outputs are saved
@@ -71,6 +72,7 @@ class RunFolder:
         self.left_file = os.path.join(path, "left")
         self.machine_file = os.path.join(path, "machine")
         self.events_file = os.path.join(path, "events")
+        self.kept_file = os.path.join(path, "in-bucket")
         self.io = os.path.join(path, "io")
         self.log = os.path.join(self.io, "log")
         self.env_file = os.path.join(self.io, "env")
@@ -264,8 +266,9 @@ class RunFolder:
                     return None
                 time.sleep(0.01)
 
-    def status(self) -> RunStatus:
-        """All that a listing shows, from the files alone. Raises `ValueError` for files that make no sense."""
+    def status(self, last: Optional[Dict[str, Any]] = None) -> RunStatus:
+        """All that a listing shows, from the files alone, or as it will be once the event `last` is there. Raises
+        `ValueError` for files that make no sense."""
         told: Dict[str, Any] = {
             "key": self.key,
             "state": RunState.QUEUED.value,
@@ -273,7 +276,7 @@ class RunFolder:
             "stopping": os.path.exists(self.stop_file) or os.path.exists(self.kill_file),
             "log_size": _size(self.log),
         }
-        for event in self.events():
+        for event in self.events() + ([last] if last else []):
             if "state" in event:
                 told.update(state=event["state"], note=None)
                 if event["state"] == RunState.QUEUED.value:

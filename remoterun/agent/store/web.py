@@ -79,8 +79,10 @@ class Address(NamedTuple):
 class Web:
     """The open connections of one thread, which are used again. A context manager."""
 
-    def __init__(self, proxies: bool = True) -> None:
+    def __init__(self, proxies: bool = True, silence: Optional[float] = None) -> None:
+        """`silence`: seconds without a byte after which an exchange is given up; None: `SILENCE`."""
         self._proxies = proxies
+        self._silence = SILENCE if silence is None else silence
         self._kept: Dict[Tuple[str, str, Optional[int]], http.client.HTTPConnection] = {}
 
     def __enter__(self) -> "Web":
@@ -90,6 +92,11 @@ class Web:
         for connection in self._kept.values():
             connection.close()
         self._kept = {}
+
+    def cut(self) -> None:
+        """End what is under way, from another thread."""
+        for connection in list(self._kept.values()):
+            _shut(connection)
 
     @contextlib.contextmanager
     def ask(
@@ -111,7 +118,7 @@ class Web:
         answer: Optional[http.client.HTTPResponse] = None
         whole = False
         try:
-            with _cut_after(SILENCE + size / LEAST_SPEED, connection):
+            with _cut_after(self._silence + size / LEAST_SPEED, connection):
                 answer = _exchange(connection, method, target, headers, body)
                 if answer.status >= 300:
                     raise refusal(address, answer)
@@ -131,7 +138,7 @@ class Web:
         proxy = _proxy(address) if self._proxies else None
         kept = self._kept.get(address[:3])
         if kept is None:
-            kept = self._kept[address[:3]] = _connection(address, proxy)
+            kept = self._kept[address[:3]] = _connection(address, proxy, self._silence)
         if proxy is None or address.scheme == "https":
             return kept, address.target, {}
         return kept, "http://%s%s" % (address.place, address.target), _login(proxy)
@@ -182,12 +189,7 @@ def _send(
 def _cut_after(seconds: float, connection: http.client.HTTPConnection) -> Iterator[None]:
     """A server that gives a byte now and then keeps nobody for ever."""
 
-    def cut() -> None:
-        with contextlib.suppress(OSError):
-            if connection.sock is not None:
-                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)  # also where TLS lies over it
-
-    timer = threading.Timer(seconds, cut)
+    timer = threading.Timer(seconds, _shut, (connection,))
     timer.daemon = True
     timer.start()
     try:
@@ -196,14 +198,20 @@ def _cut_after(seconds: float, connection: http.client.HTTPConnection) -> Iterat
         timer.cancel()
 
 
-def _connection(address: Address, proxy: Optional[SplitResult]) -> http.client.HTTPConnection:
+def _shut(connection: http.client.HTTPConnection) -> None:
+    with contextlib.suppress(OSError):
+        if connection.sock is not None:
+            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)  # also where TLS lies over it
+
+
+def _connection(address: Address, proxy: Optional[SplitResult], silence: float) -> http.client.HTTPConnection:
     if proxy is None:
         host, port = address.host, address.port
     else:
         host, port = proxy.hostname or "", proxy.port
     if address.scheme == "http":
-        return http.client.HTTPConnection(host, port, timeout=SILENCE)
-    connection = http.client.HTTPSConnection(host, port, timeout=SILENCE, context=ssl.create_default_context())
+        return http.client.HTTPConnection(host, port, timeout=silence)
+    connection = http.client.HTTPSConnection(host, port, timeout=silence, context=ssl.create_default_context())
     if proxy is not None:
         connection.set_tunnel(address.host, address.port or 443, _login(proxy))
     return connection

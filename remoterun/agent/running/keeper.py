@@ -1,0 +1,162 @@
+"""`agent keep`: looks after a host that is rented, and ends it when its time has come.
+
+One detached process for each home with terms (store/rental.py); agents and supervisors start it, and start it again if
+it has died. It learns from its provider that the host is taken away, and marks that for the supervisors. It ends the
+host once nothing has run there, and no client has been there, for as long as the terms say; and at their deadline
+whatever goes on. A timer of the system's own, which is set before any agent comes, does the latter as well.
+
+Seconds of idleness are counted by the monotonic clock: when the other one jumps, the host neither ends early nor stays.
+Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import subprocess
+import sys
+import time
+import traceback
+from typing import Callable, Dict, Optional
+
+from ..shared.rented import Terms
+from ..shared.states import FINAL
+from ..store.errors import HomeError
+from ..store.home import Home
+from ..store.web import WebError
+from . import supervision
+from .notices import NOTICES, Notices
+
+POLL = 1.0
+NOTICES_EVERY = 5.0
+CARE_EVERY = 10.0
+"""Seconds between looks whether each run has its supervisor: no client may come for hours."""
+CERTAIN = 30.0
+"""Seconds for which the deadline must have passed: a clock that was just set wrong is set again soon."""
+TRY_AGAIN = 60.0
+"""Seconds between tries to end the host."""
+END_TIMEOUT = 30.0
+
+
+def keep(home: Home) -> int:
+    """Look after the host until it ends. Returns at once where it is not rented, or somebody else does. Exit status of
+    the process."""
+    if home.rental.terms() is None:
+        return 0
+    with open(home.lock(supervision.KEEPER), "ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return 0
+        Keeper(home).until_end()
+    return 0
+
+
+class Keeper:
+    """`clock` and `wall` in seconds, the former monotonic."""
+
+    def __init__(
+        self,
+        home: Home,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._home = home
+        self._clock, self._wall, self._sleep = clock, wall, sleep
+        self._notices: Dict[str, Notices] = {}
+        self._active_at = clock()
+        self._in_time_at = clock()
+        self._next = {"notices": 0.0, "care": 0.0, "end": 0.0}
+        self._problem = ""
+
+    def until_end(self) -> None:
+        """Blocks for as long as the host is rented."""
+        while True:
+            terms = self._home.rental.terms()
+            if terms is None:
+                return
+            try:
+                self.step(terms)
+            except Exception:  # noqa: BLE001 - a host that nobody looks after costs money
+                traceback.print_exc()
+            self._sleep(POLL)
+
+    def step(self, terms: Terms) -> None:
+        """One look at everything, and what follows from it."""
+        if self._is_due("notices", NOTICES_EVERY):
+            self._look_for_notice(terms)
+        if self._is_due("care", CARE_EVERY):
+            supervision.revive(self._home)
+        why = self._why_end(terms)
+        if why is not None and self._is_due("end", TRY_AGAIN):
+            self._end_host(terms, why)
+
+    def _is_due(self, what: str, every: float) -> bool:
+        now = self._clock()
+        if now < self._next[what]:
+            return False
+        self._next[what] = now + every
+        return True
+
+    def _look_for_notice(self, terms: Terms) -> None:
+        if terms.notices not in NOTICES:
+            return
+        if terms.notices not in self._notices:
+            self._notices[terms.notices] = NOTICES[terms.notices]()
+        try:
+            taken_at = self._notices[terms.notices]()
+        except WebError as error:
+            if error.message != self._problem:
+                self._say("no notices can be had: %s" % error.message)
+            self._problem = error.message
+            return
+        if taken_at is not None:
+            self._home.rental.leave(taken_at, "taken")
+
+    def _why_end(self, terms: Terms) -> Optional[str]:
+        """Why the host is to end now; None if it is not."""
+        now = self._clock()
+        if self._wall() < terms.deadline:
+            self._in_time_at = now
+        if now - self._in_time_at >= CERTAIN:
+            return "deadline"
+        leaving = self._home.rental.leaving()
+        if leaving is not None and leaving.why == "idle":
+            return "idle"
+        with supervision.nobody_serves(self._home) as nobody:
+            if not nobody or any(self._goes_on(key) for key in self._home.active_keys()):
+                self._active_at = now
+            if now - self._active_at < terms.idle:
+                return None
+            self._home.rental.leave(self._wall(), "idle")  # whoever comes after this finds the mark
+        return "idle"
+
+    def _goes_on(self, key: str) -> bool:
+        try:
+            run = self._home.run(key)
+            return run.exists() and run.state()[0] not in FINAL
+        except (HomeError, OSError, ValueError):
+            return True  # it is there, and can't be read: better it costs more than that it is lost
+
+    def _end_host(self, terms: Terms, why: str) -> None:
+        self._home.rental.leave(self._wall(), why)
+        self._say("the host ends (%s): %s" % (why, " ".join(terms.end)))
+        try:
+            done = subprocess.run(
+                terms.end,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=END_TIMEOUT,
+            )
+            if done.returncode:
+                said = done.stdout[-500:].decode("utf-8", "replace").strip()
+                self._say("that failed with status %d: %s" % (done.returncode, said))
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            self._say("that failed: %s" % error)
+
+    def _say(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write("%s %s\n" % (time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self._wall())), text))
+            sys.stderr.flush()

@@ -1,0 +1,85 @@
+"""What a host that is rented has been told of its end: its terms, and the mark that it goes away.
+
+    rented.json     its provider's `Terms`
+    leaving         a `Leaving`, written once by its keeper: what comes next is its end
+
+Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Optional
+
+from ..shared.files import read_json, write_whole
+from ..shared.records import Record, from_json, to_json
+from ..shared.rented import FILE, Terms
+from .this_machine import boot_id
+
+UNSAVED = 60.0
+"""Seconds before the deadline at which a run ends with what its bucket has."""
+LAST = 5.0
+"""Seconds before a host is taken away at which a run ends with what its bucket has."""
+
+
+class Leaving(Record):
+    """The host goes away at `at` (seconds since 1970). `why`: "taken" by its provider, "idle", or "deadline". `boot`:
+    of which boot this was said."""
+
+    at: float
+    why: str
+    boot: str = ""
+
+
+class Rental:
+    """Of the home at the path `home`. Cheap to ask again and again."""
+
+    def __init__(self, home: str) -> None:
+        self._terms_file = os.path.join(home, FILE)
+        self._mark = os.path.join(home, "leaving")
+
+    def terms(self) -> Optional[Terms]:
+        """None on a host that is not rented; also where they can't be read, as nothing can be done by them."""
+        try:
+            return from_json(Terms, read_json(self._terms_file))
+        except (OSError, ValueError):
+            return None
+
+    def leaving(self) -> Optional[Leaving]:
+        """None while the host stays."""
+        try:
+            mark = from_json(Leaving, read_json(self._mark))
+        except (OSError, ValueError):
+            return None
+        return mark if mark.boot in ("", boot_id()) else None
+
+    def leave(self, at: float, why: str) -> None:
+        """Say that the host goes away. The first word counts, unless the provider takes it sooner."""
+        before = self.leaving()
+        if before is None or at < before.at:
+            write_whole(self._mark, json.dumps(to_json(Leaving(at, why, boot_id()))).encode())
+
+    def taken_at(self) -> Optional[float]:
+        """When the provider takes the host away; None if it does not."""
+        leaving = self.leaving()
+        return leaving.at if leaving is not None and leaving.why == "taken" else None
+
+    def last_moment(self) -> float:
+        """Until when (seconds since 1970) what a run made may still be brought into its bucket."""
+        terms, leaving = self.terms(), self.leaving()
+        moments = [] if terms is None else [terms.deadline - UNSAVED]
+        if leaving is not None:
+            moments.append(leaving.at - LAST)
+        return min(moments) if moments else float("inf")
+
+    def refusal(self) -> Optional[str]:
+        """Why no new run may begin here; None if it may."""
+        leaving = self.leaving()
+        if leaving is not None and leaving.why == "idle":
+            return "this machine ends, since nothing ran on it"
+        if leaving is not None or time.time() > self.last_moment():
+            at = self.last_moment() if leaving is None else leaving.at
+            return "this machine will be taken away at %s" % time.strftime("%H:%M:%S UTC", time.gmtime(at))
+        return None

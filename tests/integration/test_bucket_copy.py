@@ -1,0 +1,363 @@
+"""A run whose bucket gets all of it before it is final, through its grant alone, whatever dies or fails on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from remoterun.agent.shared import api, bucket
+from remoterun.agent.shared.bucket import CHUNK, ChunkList, Grant, RunRecord, run_prefix, takes
+from remoterun.agent.shared.records import from_json
+from remoterun.agent.shared.spec import RunSpec, Submission
+from remoterun.agent.shared.states import FINAL, Reason, RunState
+from remoterun.agent.shared.tree import Manifest
+from remoterun.errors import RemoterunError
+from tests.bucket_server import BucketServer, Handler
+from tests.workshop import Files, Place, holding, kill9, running, sha256, tree_of, until
+
+pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks into /proc")
+
+SECRET = b"f00df00d" * 4
+NO_FILES = Manifest([]).encode()
+MAKES = """
+mkdir -p many; i=0
+while [ $i -lt 300 ]; do i=$((i+1)); echo "$i" >many/$i; done
+head -c 3000000 /dev/zero >middle; printf x >>middle
+echo "#!/bin/sh" >tool; chmod 755 tool; ln -s middle link; mkdir empty
+seq 1 2000
+"""
+MADE: Files = {f"many/{number}": b"%d\n" % number for number in range(1, 301)}
+MADE |= {"middle": bytes(3_000_000) + b"x", "tool*": b"#!/bin/sh\n", "link": "-> middle", "empty": None}
+LOG = b"".join(b"%d\n" % number for number in range(1, 2001))
+
+
+@pytest.fixture(autouse=True)
+def server() -> Iterator[BucketServer]:
+    server = BucketServer()
+    yield server
+    server.close()
+
+
+def submit(place: Place, server: BucketServer, command: str, seconds: float = 600, **changed: Any) -> str:
+    """The key of a new run with a grant that lasts so many seconds."""
+    spec = place.spec(command, bucket="s3://mine", **changed)
+    grant = server.grant(run_prefix(spec.key), seconds)
+    place.session.ask(api.submit, api.Nothing(), Submission(spec, {}, NO_FILES, grant).encode())
+    return spec.key
+
+
+def renew(place: Place, server: BucketServer, key: str) -> None:
+    place.session.ask(api.renew, api.Renewal(key, server.grant(run_prefix(key))))
+
+
+class Kept:
+    """A run as whoever has the bucket alone finds it."""
+
+    def __init__(self, server: BucketServer, key: str) -> None:
+        self.objects = server.below(run_prefix(key))
+
+    @property
+    def record(self) -> RunRecord:
+        return from_json(RunRecord, json.loads(self.objects["status.json"]))
+
+    @property
+    def log(self) -> bytes:
+        log = b""
+        for key in sorted(key for key in self.objects if key.startswith("log/")):
+            offset = int(key.partition("/")[2])
+            assert offset <= len(log), "a piece is missing"
+            piece = self.objects[key]
+            assert log[offset:] == piece[: len(log) - offset]
+            log = log[:offset] + piece
+        return log
+
+    def contents(self) -> dict[str, bytes]:
+        found = {}
+        for key, data in self.objects.items():
+            kind, _, rest = key.partition("/")
+            if kind == "blobs":
+                found[rest.partition("/")[2]] = data
+            elif kind == "packs":
+                listing = self.objects[bucket.index_key(rest)]
+                found.update({one.digest: data[one.offset : one.offset + one.length] for one in takes(listing)})
+        for key, data in self.objects.items():
+            if key.startswith("lists/"):
+                chunks = from_json(ChunkList, json.loads(data)).chunks
+                found[key.rpartition("/")[2]] = b"".join(found[chunk.digest] for chunk in chunks)
+        assert all(sha256(data) == digest for digest, data in found.items())
+        return found
+
+    @property
+    def outputs(self) -> Files:
+        contents = self.contents()
+        made: Files = {}
+        for entry in Manifest.decode(self.objects["outputs"]).entries:
+            if entry.kind == "f":
+                made[entry.path + ("*" if entry.executable else "")] = contents[entry.digest]
+            else:
+                made[entry.path] = f"-> {entry.target}" if entry.kind == "l" else None
+        return made
+
+
+def assert_whole(place: Place, server: BucketServer, key: str) -> None:
+    """All of a run that ran `MAKES` is in the bucket, as it is on the host."""
+    kept = Kept(server, key)
+    status = place.run(key).status()
+    assert status.kept and status.state is RunState.COMPLETE
+    assert kept.record.status == status
+    assert [event.state for event in kept.record.events if event.state] == [
+        RunState(event["state"]) for event in place.run(key).events() if "state" in event
+    ]
+    assert kept.log == place.log(key) == LOG
+    assert tree_of(kept.outputs)[0].encode() == tree_of(MADE)[0].encode()
+    assert RunSpec.decode(kept.objects["spec.json"]) == place.run(key).spec()
+    assert kept.objects["source"] == NO_FILES
+
+
+class TestAllOfIt:
+    def test_outputs_log_and_records(self, place: Place, server: BucketServer) -> None:
+        key = submit(place, server, MAKES, number=7)
+        place.until_final(key)
+        assert_whole(place, server, key)
+        assert Kept(server, key).record.number == 7
+        prefix = run_prefix(key)
+        order = [name.removeprefix(prefix) for name in server.written]
+        assert order[-1] == "status.json" and order[-2].startswith("log/") and order[-3] == "outputs"
+        assert len(order) < 20  # small files are no objects of their own
+        assert holding(place.home, server.grant(prefix).fields["policy"].encode()) == set()
+
+    def test_a_large_output_in_chunks(self, place: Place, server: BucketServer) -> None:
+        key = submit(place, server, f"head -c {CHUNK + 1000} /dev/urandom >large")
+        place.until_final(key, 60)
+        assert Kept(server, key).outputs == place.outputs(key)
+        assert any(name.startswith("lists/") for name in Kept(server, key).objects)
+
+    def test_the_log_comes_while_it_runs(self, place: Place, server: BucketServer) -> None:
+        key = submit(place, server, "seq 1 800000; exec sleep 1000")
+        until(lambda: Kept(server, key).log[:2] == b"1\n", 30)
+        assert Kept(server, key).record.status.state is RunState.RUNNING
+        place.end(key, "stop")
+        place.until_final(key)
+        assert Kept(server, key).log == place.log(key)
+        assert Kept(server, key).record.status.reason is Reason.STOPPED
+
+    def test_one_that_is_killed_has_its_log_there_and_no_outputs(self, place: Place, server: BucketServer) -> None:
+        key = submit(place, server, "echo up; echo x >out; exec sleep 1000")
+        place.until_says(key, b"up")
+        place.end(key, "kill")
+        assert place.until_final(key)["kept"]
+        kept = Kept(server, key)
+        assert (kept.log, kept.record.status) == (b"up\n", place.run(key).status())
+        assert "outputs" not in kept.objects
+
+    def test_one_that_never_started(self, place: Place, server: BucketServer) -> None:
+        key = submit(place, server, "true", until=time.time() - 1)
+        assert place.until_final(key)["kept"]
+        assert Kept(server, key).record.status == place.run(key).status()
+
+
+class TestItsGrant:
+    def test_it_lies_in_one_file_until_the_run_has_ended(self, place: Place, server: BucketServer) -> None:
+        spec = place.spec("echo up; exec sleep 1000", bucket="s3://mine")
+        grant = Grant(server.url, {"x-amz-signature": SECRET.decode()}, run_prefix(spec.key), time.time() + 60)
+        assert "there is no run" in refused(place, api.renew, api.Renewal(spec.key, grant))
+        place.session.ask(api.submit, api.Nothing(), Submission(spec, {}, NO_FILES, grant).encode())
+        place.until_says(spec.key, b"up")
+        assert holding(place.home, SECRET) == {place.run(spec.key).grant_file}
+        place.session.ask(api.renew, api.Renewal(spec.key, grant._replace(expires=2e9)))
+        place.session.ask(api.submit, api.Nothing(), Submission(spec, {}, NO_FILES, grant).encode())
+        assert place.run(spec.key).grant() == grant
+        renew(place, server, spec.key)
+        place.end(spec.key, "kill")
+        place.until_final(spec.key)
+        place.session.ask(api.renew, api.Renewal(spec.key, grant))
+        assert holding(place.home, SECRET) == set()
+
+    def test_a_run_without_a_bucket_takes_none(self, place: Place, server: BucketServer) -> None:
+        key = place.submit("exec sleep 1000")
+        grant = server.grant(run_prefix(key))
+        assert "has no bucket" in refused(place, api.renew, api.Renewal(key, grant))
+
+    @pytest.mark.parametrize("seconds", [-1, 3])
+    def test_one_that_has_expired_is_waited_for(self, place: Place, server: BucketServer, seconds: float) -> None:
+        """Before the run began, and while it ran."""
+        key = submit(place, server, "sleep 4" + MAKES, seconds)
+        until_waits(place, key, "the permission has expired; any `remoterun ps` renews it")
+        began = time.monotonic()
+        renew(place, server, key)
+        place.until_final(key)
+        assert time.monotonic() - began < 10
+        assert_whole(place, server, key)
+
+    def test_none_has_come_yet(self, place: Place, server: BucketServer) -> None:
+        spec = place.spec(MAKES, bucket="s3://mine")
+        place.session.ask(api.submit, api.Nothing(), Submission(spec, {}, NO_FILES).encode())
+        until_waits(place, spec.key, "renews it")
+        renew(place, server, spec.key)
+        place.until_final(spec.key)
+        assert_whole(place, server, spec.key)
+
+    def test_one_that_does_not_allow_it(self, place: Place, server: BucketServer) -> None:
+        spec = place.spec(MAKES, bucket="s3://mine")
+        grant = server.grant("runs/another/")._replace(prefix=run_prefix(spec.key))
+        place.session.ask(api.submit, api.Nothing(), Submission(spec, {}, NO_FILES, grant).encode())
+        until_waits(place, spec.key, "Policy Condition failed")
+        assert server.below("runs/") == {}
+        renew(place, server, spec.key)
+        place.until_final(spec.key)
+        assert_whole(place, server, spec.key)
+
+
+def refused(place: Place, request: api.Request[Any, Any], arguments: Any) -> str:
+    with pytest.raises(RemoterunError) as caught:
+        place.session.ask(request, arguments)
+    return caught.value.message
+
+
+def until_waits(place: Place, key: str, text: str) -> None:
+    """The run is SAVING, and its note tells why it does not end."""
+
+    def waits() -> bool:
+        status = place.run(key).status()
+        return status.state is RunState.SAVING and text in (status.note or "")
+
+    until(waits, 40, lambda: f"a note {text!r}: {place.run(key).events()}")
+
+
+class TestFaults:
+    def test_a_busy_server_and_cut_connections(self, place: Place, server: BucketServer) -> None:
+        server.faults.append(lambda handler: random.random() < 0.2 and handler.refuse(503, "SlowDown"))
+        server.faults.append(lambda handler: random.random() < 0.2 and handler.cut())
+        key = submit(place, server, MAKES)
+        place.until_final(key, 120)
+        assert_whole(place, server, key)
+
+    def test_nobody_reaches_it_for_a_while_when_it_runs(self, place: Place, server: BucketServer) -> None:
+        server.faults.append(Handler.cut)
+        key = submit(place, server, "echo up; exec sleep 1000")
+        until(lambda: len(server.asked) >= 3, 30)
+        assert Kept(server, key).objects == {}
+        server.faults.clear()
+        until(lambda: Kept(server, key).objects, 40)
+        assert Kept(server, key).record.status.state is RunState.RUNNING
+
+    def test_nobody_reaches_it_for_a_while_when_it_saves(self, place: Place, server: BucketServer) -> None:
+        key = submit(place, server, "sleep 1" + MAKES)
+        place.until_state(key, RunState.RUNNING)
+        server.faults.append(Handler.cut)
+        until_waits(place, key, "waiting for the bucket s3://mine: 127.0.0.1")
+        server.faults.clear()
+        place.until_final(key, 60)
+        assert_whole(place, server, key)
+
+    def test_it_dies_again_and_again_while_it_saves(self, place: Place, server: BucketServer) -> None:
+        """Whatever was confirmed need not come again."""
+        key = submit(place, server, MAKES)
+
+        def slow(handler: Handler) -> bool:
+            time.sleep(0.1)
+            return False
+
+        server.faults.append(slow)
+        pauses = iter([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+        while place.state(key) not in FINAL:
+            until(lambda: place.state(key) in (*FINAL, RunState.SAVING), 20)
+            time.sleep(next(pauses, 1.0))
+            kill9(place.supervisor(key))
+            until(place.unsupervised(key))
+            place.session.ask(api.runs, api.RunKeys([key]))
+        assert_whole(place, server, key)
+        immutable = [name for name in server.written if "/packs/" in name or "/blobs/" in name]
+        assert len(immutable) < 2 * len(set(immutable)) + 4
+
+    @pytest.mark.parametrize("how", ["stop", "kill"])
+    def test_it_is_ended_while_it_waits(self, place: Place, server: BucketServer, how: str) -> None:
+        server.faults.append(Handler.cut)
+        key = submit(place, server, MAKES)
+        until_waits(place, key, "waiting for the bucket")
+        began = time.monotonic()
+        if how == "kill":
+            server.faults.clear()
+        place.end(key, how)
+        status = place.until_final(key)
+        assert time.monotonic() - began < 10
+        if how == "stop":
+            assert (status["state"], status["kept"]) == ("complete", False)
+            assert "not all of it is in the bucket s3://mine" in status["message"]
+            assert place.outputs(key) == MADE
+        else:
+            assert (status["state"], status["kept"]) == ("killed", True)
+            assert Kept(server, key).log == LOG
+
+    def test_it_is_killed_while_it_saves(self, place: Place, server: BucketServer) -> None:
+        """What is under way does not delay it."""
+        server.faults.append(lambda handler: bool(time.sleep(1)))
+        key = submit(place, server, MAKES)
+        until(lambda: any("/packs/" in key for _, key in server.asked), 30)
+        place.end(key, "kill")
+        assert place.until_final(key)["state"] == "killed"
+
+    def test_a_blob_that_is_damaged(self, place: Place, server: BucketServer) -> None:
+        """The server refuses what does not have the SHA-256 of its name."""
+        server.faults.append(lambda handler: "/blobs/" in server.asked[-1][1] and handler.refuse(400, "BadDigest"))
+        key = submit(place, server, MAKES)
+        until_waits(place, key, "BadDigest")
+        place.end(key, "stop")
+        assert not place.until_final(key)["kept"]
+
+    def test_a_redirect_is_not_followed(self, place: Place, server: BucketServer) -> None:
+        server.faults.append(lambda handler: handler.refuse(307, "TemporaryRedirect", Location="file:///etc/passwd"))
+        key = submit(place, server, MAKES)
+        until_waits(place, key, "which is not followed")
+        server.faults.clear()
+        place.until_final(key, 60)
+        assert_whole(place, server, key)
+
+
+class TestItsTime:
+    def test_the_command_is_ended_in_time(self, place: Place) -> None:
+        key = place.submit("echo x >out; exec sleep 1000.25", timeout=1000.0, until=time.time() + 5)
+        status = place.until_final(key)
+        assert (status["state"], status["reason"], status["code"]) == ("stopped", "timeout", 143)
+        assert place.outputs(key) == {"out": b"x\n"} and not running("1000.25")
+
+    def test_it_is_up_before_the_command_has_started(self, place: Place) -> None:
+        status = place.until_final(place.submit("echo never", until=time.time() - 1))
+        assert (status["state"], status["reason"], status["started"]) == ("stopped", "timeout", None)
+        assert "before the command had started" in status["message"]
+
+
+class TestALaterAttempt:
+    def test_what_earlier_ones_left_lies_over_the_source(self, place: Place) -> None:
+        source = place.put({"train.py": b"old", "data/a": b"1"})
+        left = place.put({"checkpoint": b"epoch 3", "train.py": b"changed", "log/m": b"x"})
+        spec = place.spec("cat checkpoint train.py data/a; echo epoch 4 >checkpoint", source, attempt=2, log_before=9)
+        place.session.ask(
+            api.submit, api.Nothing(), Submission(spec, {}, source.encode(), None, left.encode()).encode()
+        )
+        assert place.until_final(spec.key)["state"] == "complete"
+        assert place.log(spec.key) == b"epoch 3changed1"
+        assert place.outputs(spec.key) == {"checkpoint": b"epoch 4\n", "train.py": b"changed", "log/m": b"x"}
+
+    def test_its_log_goes_on_in_the_bucket(self, place: Place, server: BucketServer) -> None:
+        spec = place.spec("seq 1 2000", bucket="s3://mine", attempt=2, log_before=6)
+        grant = server.grant(run_prefix(spec.key))
+        server.objects[run_prefix(spec.key) + bucket.log_key(0)] = b"first\n"
+        body = Submission(spec, {}, NO_FILES, grant, NO_FILES).encode()
+        place.session.ask(api.submit, api.Nothing(), body)
+        assert place.until_final(spec.key)["kept"]
+        kept = Kept(server, spec.key)
+        assert kept.log == b"first\n" + LOG and kept.record.status.log_size == len(kept.log)
+
+    def test_what_was_left_must_be_here(self, place: Place) -> None:
+        source, missing = place.put({}), tree_of({"checkpoint": b"not sent"})[0]
+        spec = place.spec("true", source, attempt=2)
+        body = Submission(spec, {}, source.encode(), None, missing.encode()).encode()
+        with pytest.raises(RemoterunError, match="are missing here"):
+            place.session.ask(api.submit, api.Nothing(), body)

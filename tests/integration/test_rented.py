@@ -1,0 +1,362 @@
+"""A host that is rented: it ends when nothing goes on there, and at its deadline; its provider may take it before."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remoterun.agent.running import notices, supervision
+from remoterun.agent.running.keeper import CERTAIN, TRY_AGAIN, Keeper
+from remoterun.agent.running.notices import AwsNotices
+from remoterun.agent.shared import api
+from remoterun.agent.shared.bucket import run_prefix
+from remoterun.agent.shared.files import write_whole
+from remoterun.agent.shared.records import to_json
+from remoterun.agent.shared.rented import FILE, Terms
+from remoterun.agent.shared.spec import Submission
+from remoterun.agent.shared.states import Reason, RunState
+from remoterun.agent.shared.tree import Manifest
+from remoterun.agent.store.home import Home
+from remoterun.agent.store.rental import LAST, UNSAVED
+from remoterun.agent.store.web import WebError
+from remoterun.errors import RemoterunError
+from tests.bucket_server import BucketServer, Handler
+from tests.workshop import SAVES, Place, command_line, kill9, pids, running, spec_of, until
+
+FAR = 1e10
+
+
+def rent(home: Home, **terms: Any) -> Terms:
+    whole = Terms("rr-1", FAR, 600.0, ["touch", home.path + "/ended"])._replace(**terms)
+    write_whole(f"{home.path}/{FILE}", json.dumps(to_json(whole)).encode())
+    return whole
+
+
+class Host:
+    """A keeper whose clocks stand still unless they are told to go."""
+
+    def __init__(self, home: Home, **terms: Any) -> None:
+        self.home = home
+        self.terms = rent(home, **terms)
+        self.now, self.wall = 1000.0, time.time()
+        self.keeper = Keeper(home, lambda: self.now, lambda: self.wall)
+
+    def after(self, seconds: float, steps: int = 10) -> bool:
+        """Whether it has ended the host by then."""
+        for _ in range(steps):
+            self.now += seconds / steps
+            self.wall += seconds / steps
+            self.keeper.step(self.terms)
+        return self.ended
+
+    @property
+    def ended(self) -> bool:
+        return Path(self.home.path, "ended").exists()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.open(str(tmp_path / "home"))
+
+
+@pytest.fixture(autouse=True)
+def server() -> Iterator[BucketServer]:
+    server = BucketServer()
+    yield server
+    server.close()
+
+
+class TestIdle:
+    def test_it_ends_after_a_while_and_not_before(self, home: Home) -> None:
+        host = Host(home)
+        assert not host.after(590)
+        assert host.after(15)
+        assert home.rental.refusal() == "this machine ends, since nothing ran on it"
+
+    @pytest.mark.parametrize("jump", [-1e6, 1e6])
+    def test_a_clock_that_jumps(self, home: Home, jump: float) -> None:
+        host = Host(home)
+        host.after(300)
+        host.wall += jump
+        assert not host.after(290)
+        assert host.after(15)
+
+    def test_a_client_is_there(self, home: Home) -> None:
+        host = Host(home)
+        with supervision.serving(home), supervision.serving(home):
+            assert not host.after(10_000)
+        assert not host.after(590)
+        assert host.after(15)
+
+    def test_a_run_goes_on(self, home: Home) -> None:
+        host = Host(home)
+        run = home.create_run(spec_of(), Manifest([]))
+        lock = run.take_supervision()
+        assert lock is not None and not host.after(10_000)
+        run.move(RunState.STOPPED)
+        assert not host.after(590)
+        assert host.after(15)
+
+    def test_a_run_that_can_not_be_read_counts_as_one(self, home: Home) -> None:
+        host = Host(home)
+        run = home.create_run(spec_of(), Manifest([]))
+        lock = run.take_supervision()
+        Path(run.events_file).write_bytes(b'{"state": "painted"}\n')
+        assert lock is not None and not host.after(10_000)
+
+    def test_it_tries_again_where_it_can_not_end(self, home: Home, capfd: pytest.CaptureFixture[str]) -> None:
+        host = Host(home, end=["sh", "-c", f"echo x >>{home.path}/tries; echo not allowed; exit 3"])
+        host.after(600 + 3 * TRY_AGAIN, steps=200)
+        assert 3 <= len(Path(home.path, "tries").read_text().split()) <= 5
+        assert "status 3: not allowed" in capfd.readouterr().err
+        host = Host(home, end=["no-such-program-xyz"])
+        host.after(700)
+        assert "that failed" in capfd.readouterr().err
+
+    def test_who_comes_then_is_told(self, place: Place) -> None:
+        place.home.rental.leave(time.time(), "idle")
+        with pytest.raises(RemoterunError, match="this machine ends, since nothing ran on it"):
+            place.submit("true")
+
+
+class TestDeadline:
+    def test_it_ends_whatever_goes_on(self, home: Home) -> None:
+        host = Host(home, deadline=time.time() + 1000)
+        with supervision.serving(home):
+            assert not host.after(990)
+            assert host.after(10 + CERTAIN + 10)
+
+    def test_a_clock_that_is_wrong_for_a_moment(self, home: Home) -> None:
+        host = Host(home, deadline=time.time() + 1000)
+        with supervision.serving(home):
+            host.wall += 5000
+            assert not host.after(CERTAIN - 5)
+            host.wall -= 5000
+            assert not host.after(900)
+
+    def test_a_run_ends_with_what_its_bucket_has(self, place: Place, server: BucketServer) -> None:
+        server.faults.append(Handler.cut)
+        key = submit(place, server, "echo x >out")
+        until_waits(place, key)
+        with rented(place, deadline=time.time() + UNSAVED + 2):
+            status = place.until_final(key)
+            assert (status["state"], status["kept"]) == ("complete", False)
+            assert "not all of it is in the bucket s3://mine: 127.0.0.1" in status["message"]
+            assert place.outputs(key) == {"out": b"x\n"}
+            with pytest.raises(RemoterunError, match="will be taken away at"):
+                place.submit("true")
+
+
+class TestItsProcess:
+    def test_there_is_one_and_it_comes_back(self, place: Place) -> None:
+        place.session.ask(api.uploads, api.Nothing())
+        assert keepers(place) == []
+        with rented(place):
+            for _ in range(2):  # the next contact starts it
+                place.drop_session()
+                place.session.ask(api.uploads, api.Nothing())
+                kill9(the_keeper(place))
+                until(lambda: not keepers(place))
+            key = place.submit("exec sleep 1000.75")
+            place.until_state(key, RunState.RUNNING)
+            kill9(the_keeper(place))
+            the_keeper(place)  # the run's supervisor has started it
+            place.end(key, "kill")
+            place.until_final(key)
+            until(place.unsupervised(key))
+            assert keepers(place) and not running("1000.75")
+
+    def test_it_ends_the_host_by_itself(self, place: Place) -> None:
+        """And it looks after runs whose supervisors have died, while no client comes."""
+        with rented(place, idle=1.0):
+            key = place.submit("sleep 3; echo x >out")
+            place.until_state(key, RunState.RUNNING)
+            the_keeper(place)
+            place.drop_session()
+            kill9(place.supervisor(key))
+            ended = Path(place.home.path, "ended")
+            until(ended.exists, 60)
+            assert place.state(key) is RunState.COMPLETE and place.outputs(key) == {"out": b"x\n"}
+
+
+class TestATakenHost:
+    def test_the_command_saves_and_the_bucket_has_it(self, place: Place, server: BucketServer) -> None:
+        key = submit(place, server, f"python3 -c '{SAVES}' 0; echo saved >out")
+        place.until_says(key, b"up")
+        place.home.rental.leave(time.time() + 120, "taken")
+        status = place.until_final(key)
+        assert (status["state"], status["reason"], status["kept"]) == ("interrupted", "preempted", True)
+        assert b"saved" in place.log(key) and "outputs" in server.below(run_prefix(key))
+        assert any("will be taken away: stopping" in event.get("note", "") for event in place.run(key).events())
+
+    def test_one_that_does_not_end_is_killed_in_time(self, place: Place, server: BucketServer) -> None:
+        key = submit(place, server, "trap '' TERM; echo x >out; echo up; while true; do sleep 0.1; done")
+        place.until_says(key, b"up")
+        place.session.ask(api.stop, api.EndRun(key, 1000.0))
+        until(lambda: place.run(key).status().note == "stopping")
+        place.home.rental.leave(time.time() + 93, "taken")
+        status = place.until_final(key, 15)
+        assert (status["reason"], status["kept"]) == ("stopped", True)
+
+    def test_before_the_command_has_started(self, place: Place, server: BucketServer) -> None:
+        place.home.rental.leave(time.time() + 120, "taken")
+        spec = place.spec("true", bucket="s3://mine")
+        run = place.home.create_run(spec, Manifest([]), grant=server.grant(run_prefix(spec.key)))
+        assert run.state()[0] is RunState.QUEUED
+        status = place.until_status(spec.key)
+        assert (status["reason"], status["kept"]) == (Reason.PREEMPTED.value, True)
+        with pytest.raises(RemoterunError, match=r"will be taken away at \d\d:\d\d:\d\d UTC"):
+            place.submit("true")
+
+    def test_its_bucket_is_waited_for_until_then(self, place: Place, server: BucketServer) -> None:
+        server.faults.append(Handler.cut)
+        key = submit(place, server, "echo x >out")
+        until_waits(place, key)
+        place.home.rental.leave(time.time() + LAST + 3, "taken")
+        status = place.until_final(key)
+        assert (status["state"], status["kept"]) == ("complete", False)
+        assert "not all of it is in the bucket" in status["message"]
+
+    def test_the_first_word_counts_and_only_until_it_starts_anew(self, home: Home) -> None:
+        home.rental.leave(5000.0, "taken")
+        home.rental.leave(6000.0, "idle")
+        assert home.rental.taken_at() == 5000.0
+        home.rental.leave(4000.0, "taken")
+        assert home.rental.taken_at() == 4000.0
+        mark = Path(home.path, "leaving")
+        mark.write_text(json.dumps(dict(json.loads(mark.read_text()), boot="another")))
+        assert home.rental.leaving() is None and home.rental.refusal() is None
+
+
+class TestNoticesOfAws:
+    @pytest.fixture
+    def service(self) -> Iterator[Metadata]:
+        service = Metadata()
+        yield service
+        service.close()
+
+    def test_none_and_then_one(self, service: Metadata) -> None:
+        ask = AwsNotices(service.address)
+        assert ask() is None and ask() is None
+        assert service.asked == ["PUT api/token"] + 2 * ["GET meta-data/spot/instance-action"]
+        service.notice = b'{"action": "terminate", "time": "2030-01-02T03:04:05Z"}'
+        assert ask() == 1893553445.0
+
+    def test_a_token_whose_time_is_up(self, service: Metadata) -> None:
+        ask = AwsNotices(service.address)
+        assert ask() is None
+        service.token = "another"
+        service.notice = b'{"action": "stop", "time": "2030-01-02T03:04:05Z"}'
+        assert ask() is None and ask() == 1893553445.0
+
+    @pytest.mark.parametrize("told", [b"", b"{}", b"[]", b"\xff", b'{"time": 5}', b'{"time": "soon"}'])
+    def test_one_that_can_not_be_read(self, service: Metadata, told: bytes) -> None:
+        service.notice = told
+        taken_at = AwsNotices(service.address)()
+        assert taken_at is not None and abs(taken_at - time.time() - 120) < 10
+
+    def test_no_proxy_is_asked(self, service: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+        assert AwsNotices(service.address)() is None
+
+    def test_a_service_that_is_silent(self, service: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(notices, "SILENCE", 0.3)
+        service.silent.clear()
+        with pytest.raises(WebError):
+            AwsNotices(service.address)()
+        service.silent.set()
+
+    def test_the_keeper_marks_it(self, home: Home, service: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(notices.NOTICES, "aws", lambda: AwsNotices(service.address))
+        host = Host(home, notices="aws")
+        service.failing = True
+        host.after(10)
+        service.failing = False
+        host.after(10)
+        assert home.rental.leaving() is None
+        at = time.time() + 120
+        service.notice = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))}).encode()
+        host.after(10)
+        assert home.rental.taken_at() == int(at) and not host.ended
+
+
+class Metadata:
+    """An instance metadata service of version 2."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.token = "a token"
+        self.notice: bytes | None = None
+        self.failing = False
+        self.silent = threading.Event()
+        self.silent.set()
+        service = self
+
+        class Answers(BaseHTTPRequestHandler):
+            def log_message(self, *_: Any) -> None:
+                pass
+
+            def do_PUT(self) -> None:
+                self.respond(service.token.encode() if self.headers["X-aws-ec2-metadata-token-ttl-seconds"] else None)
+
+            def do_GET(self) -> None:
+                if self.headers["X-aws-ec2-metadata-token"] != service.token:
+                    self.respond(b"", 401)
+                else:
+                    self.respond(service.notice)
+
+            def respond(self, body: bytes | None, status: int = 200) -> None:
+                service.asked.append(self.command + self.path.replace("/latest/", " "))
+                service.silent.wait(5)
+                self.send_response(500 if service.failing else 404 if body is None else status)
+                self.send_header("Content-Length", str(len(body or b"")))
+                self.end_headers()
+                with suppress(OSError):
+                    self.wfile.write(body or b"")
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+        self.address = f"http://127.0.0.1:{self._http.server_address[1]}/latest/"
+        threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+
+def submit(place: Place, server: BucketServer, command: str) -> str:
+    spec = place.spec(command, bucket="s3://mine")
+    grant = server.grant(run_prefix(spec.key), 600)
+    place.session.ask(api.submit, api.Nothing(), Submission(spec, {}, Manifest([]).encode(), grant).encode())
+    return spec.key
+
+
+def until_waits(place: Place, key: str) -> None:
+    until(lambda: "waiting for the bucket" in (place.run(key).status().note or ""), 30)
+
+
+@contextmanager
+def rented(place: Place, **terms: Any) -> Iterator[None]:
+    """For a while the machine of a place is rented."""
+    rent(place.home, **terms)
+    try:
+        yield
+    finally:
+        Path(place.home.path, FILE).unlink()
+        until(lambda: not keepers(place), 15, "its keeper ends")
+
+
+def keepers(place: Place) -> list[int]:
+    return [pid for pid in pids() if {b"keep", place.home.path.encode()} <= set(command_line(pid))]
+
+
+def the_keeper(place: Place) -> int:
+    until(lambda: len(keepers(place)) == 1, 15, lambda: str(keepers(place)))
+    return keepers(place)[0]
