@@ -28,10 +28,9 @@ from tests.workshop import NO_PACKAGES, Files, Place, read_files, served, sha256
 BESIDE = "from tests.integration.test_races import *\nhome = Home.open(sys.argv[1])\nprint(flush=True)\n"
 KILLED = """
 import sys
-from pathlib import Path
+from remoterun.agent.store import outputs
 from remoterun.agent.store.home import Home
-from remoterun.agent.store.run_folder import RunFolder
-from tests.workshop import tree_of
+from remoterun.agent.upkeep.check import Check
 home = Home.open(sys.argv[1])
 print(flush=True)
 %s
@@ -147,7 +146,7 @@ while True:
             else:
                 place.write_bytes(content)
                 place.chmod(0o755 if path.endswith("*") else 0o644)
-        body = "from remoterun.agent.store import outputs\nrun = home.run(sys.argv[2])\noutputs.save(home, run, [])"
+        body = "run = home.run(sys.argv[2])\noutputs.save(home, run, [])"
         for _ in range(8):
             killed(body, chance.random() * 0.03, home.path, run.key)
             sound(home)
@@ -304,7 +303,7 @@ class TestCheck:
         for data in tree_of(many)[1]:
             damage(home.blobs.path(data))
         for turn in range(6):
-            killed("from remoterun.agent.upkeep.check import Check\nCheck(home, True, lambda **_: None).run()",
+            killed("Check(home, True, lambda **_: None).run()",
                    chance.random() * 0.1 + turn * 0.03, home.path)  # fmt: skip
         check(home)
         assert all(read_files(Path(home.uploads.folder, name, "1")) == many for name in ("doom", "other"))
