@@ -67,6 +67,15 @@ class Place:
             dimensions=(50, 160),
         )
 
+    def follow_until(self, number: str, pattern: str) -> None:
+        """Follow a run's log until `pattern` is in it: one command, where looking again and again would keep a
+        processor busy."""
+        terminal = self.spawn("logs", number)
+        terminal.expect(pattern, timeout=120)
+        terminal.sendintr()
+        terminal.expect(pexpect.EOF)
+        terminal.close()
+
     def newest(self) -> dict[str, Any]:
         run: dict[str, Any] = self.json("ps", "-n", "1")[-1]
         return run

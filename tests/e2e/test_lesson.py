@@ -11,7 +11,7 @@ import json
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ TRAIN = (
     " --steps 600 --save_every 50 --print_every 10 --val_fraction 0.1"
 )
 SEED = "ROMEO:\nThat I did love"
-STOP_AFTER = 100  # steps
+MIDDLE = r"\b[1-5]\d\d/600 \(epoch"
+"""What a line says from step 100 on."""
 
 Engine = tuple[Place, str]
 
@@ -56,22 +57,20 @@ def ml5() -> Iterator[browser.Ml5]:
 
 
 @pytest.mark.tensorflow
-def test_on_this_machine(
-    process_engine: Engine, tmp_path: Path, until: Callable[..., Any], ml5: browser.Ml5, tab: browser.Tab
-) -> None:
+def test_on_this_machine(process_engine: Engine, tmp_path: Path, ml5: browser.Ml5, tab: browser.Tab) -> None:
     place, _ = process_engine
-    resumed, model = stopped_and_resumed(process_engine, tmp_path, until)
+    resumed, model = stopped_and_resumed(process_engine, tmp_path)
     in_the_page(place, resumed, model, ml5, tab)
 
 
 @pytest.mark.docker
 @pytest.mark.tensorflow
-def test_in_docker(docker_engine: Engine, tmp_path: Path, until: Callable[..., Any]) -> None:
+def test_in_docker(docker_engine: Engine, tmp_path: Path) -> None:
     """The page knows nothing of engines: one model in it is enough."""
-    stopped_and_resumed(docker_engine, tmp_path, until)
+    stopped_and_resumed(docker_engine, tmp_path)
 
 
-def stopped_and_resumed(engine: Engine, folder: Path, until: Callable[..., Any]) -> tuple[int, Path]:
+def stopped_and_resumed(engine: Engine, folder: Path) -> tuple[int, Path]:
     """(number, model) of the run that went on."""
     place, machine = engine
     place.run("upload", "data/input.txt", "--name", "doom")
@@ -81,12 +80,11 @@ def stopped_and_resumed(engine: Engine, folder: Path, until: Callable[..., Any])
     whole = place.newest()["number"]
 
     begun = place.run(*run, "-b", TRAIN).stdout.strip()
-    until(lambda: any(step >= STOP_AFTER for step in steps_of(place, begun)), 120)
+    place.follow_until(begun, MIDDLE)
     place.run("stop", "--grace", "60s", begun)
-    ended = until(lambda: (found := place.json("info", begun))["ended"] and found, 90)
-    assert (ended["state"], ended["exit_code"]) == ("stopped", 143)
-
     ours, *again = shlex.split(place.run("logs", begun, status=143).stdout.splitlines()[-1])
+    ended = place.json("info", begun)
+    assert (ended["state"], ended["exit_code"]) == ("stopped", 143) and ended["ended"]
     assert ours == "remoterun" and f"runs/{begun}/checkpoints:before" in again
     done = place.run(*again)  # as the last line says
     resumed = place.newest()["number"]
@@ -147,11 +145,6 @@ def opened(place: Place, resource: str) -> Iterator[str]:
         finally:
             process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
-
-
-def steps_of(place: Place, number: str) -> list[int]:
-    said = place.run("logs", number, "--no-follow").stdout
-    return [int(line.partition("/")[0]) for line in said.splitlines() if ", train_loss = " in line]
 
 
 def losses_of(run: Path) -> dict[int, float]:

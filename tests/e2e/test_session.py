@@ -95,14 +95,15 @@ class Session:
         assert done.stdout.startswith("ROMEO")
         assert len(done.stdout) >= 50
 
-    def test_stop_saves_outputs(self, until: Callable[..., Any]) -> None:
+    def test_stop_saves_outputs(self) -> None:
         number = self._start_long()
-        until(lambda: "train_loss" in self.place.run("logs", number, "--no-follow").stdout, 120)
-        until(lambda: "models/" in self.place.run("ls", f"runs/{number}").stdout, 60)  # while it runs
+        self.place.follow_until(number, "Saved models")
+        assert "models/" in self.place.run("ls", f"runs/{number}").stdout  # while it runs
         done = self.place.run("stop", "--grace", "60s", number)
         assert "stopping" in done.stderr
-        run = until(lambda: self._ended(number), 90)
-        assert (run["state"], run["reason"]) == ("stopped", "stopped")
+        self.place.run("logs", number, status=143)  # till its end
+        run = self._state(number)
+        assert (run["state"], run["reason"]) == ("stopped", "stopped") and run["ended"]
         assert run["exit_code"] == 143, "the trainer saves and ends by itself"
         files = self.place.json("ls", f"runs/{number}")["entries"]
         assert any(entry["path"] == "models/manifest.json" for entry in files)
