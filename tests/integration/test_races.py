@@ -1,4 +1,4 @@
-"""A home and a registry in which several processes work at once, and homes whose process is killed at any moment."""
+"""A home, a registry or a folder in which several work at once, and homes whose process is killed at any moment."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,9 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared import api
+from remoterun.agent.shared.paths import SafeFolder
 from remoterun.agent.shared.spec import MountSpec, ResourceRef
+from remoterun.agent.shared.tree import TreeError
 from remoterun.agent.store import leases, outputs
 from remoterun.agent.store.home import Home
 from tests.unit.test_check import check, damage, whole
@@ -103,6 +106,39 @@ def test_a_registry_made_by_many_at_once(tmp_path: Path) -> None:
     started = [subprocess.Popen([sys.executable, "-c", body, file], stdout=subprocess.PIPE) for _ in range(8)]
     numbers = [int(line) for process in started for line in process.communicate(timeout=30)[0].split()]
     assert sorted(numbers) == list(range(1, 121)) and [process.returncode for process in started] == [0] * 8
+
+
+def test_a_link_that_appears_while_files_land(tmp_path: Path) -> None:
+    """Somebody swaps a folder for a link that points out, again and again, while files land."""
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    (outside / "b").mkdir(parents=True)
+    (root / "a/b").mkdir(parents=True)
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            try:
+                os.rename(root / "a", root / "kept")
+                os.symlink(outside, root / "a")
+                os.unlink(root / "a")
+                os.rename(root / "kept", root / "a")
+            except OSError:
+                pass
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        for number in range(1500):
+            with SafeFolder(str(root)) as landing:
+                try:
+                    folder, name = landing.place(f"a/b/{number}")
+                    os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=folder))
+                except (TreeError, FileNotFoundError):
+                    pass
+    finally:
+        stop.set()
+        thread.join()
+    assert [path for path in outside.rglob("*") if path != outside / "b"] == []
 
 
 class TestKilledAtAnyMoment:

@@ -457,38 +457,6 @@ class TestLanding:
                     landing.place(path)
         assert not list(outside.iterdir())
 
-    def test_a_link_that_appears(self, tmp_path: Path) -> None:
-        """Somebody swaps a folder for a link that points out, again and again, while files land."""
-        root, outside = tmp_path / "root", tmp_path / "outside"
-        (outside / "b").mkdir(parents=True)
-        (root / "a/b").mkdir(parents=True)
-        stop = threading.Event()
-
-        def swap() -> None:
-            while not stop.is_set():
-                try:
-                    os.rename(root / "a", root / "kept")
-                    os.symlink(outside, root / "a")
-                    os.unlink(root / "a")
-                    os.rename(root / "kept", root / "a")
-                except OSError:
-                    pass
-
-        thread = threading.Thread(target=swap)
-        thread.start()
-        try:
-            for number in range(1500):
-                with SafeFolder(str(root)) as landing:
-                    try:
-                        folder, name = landing.place(f"a/b/{number}")
-                        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=folder))
-                    except (TreeError, FileNotFoundError):
-                        pass
-        finally:
-            stop.set()
-            thread.join()
-        assert [path for path in outside.rglob("*") if path != outside / "b"] == []
-
 
 @given(st.lists(ENTRY, max_size=12), st.lists(st.integers(1, 60), min_size=1))
 def test_a_manifest_that_comes_in_parts_is_the_same(entries: list[Entry], sizes: list[int]) -> None:
