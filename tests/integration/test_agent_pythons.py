@@ -27,6 +27,7 @@ def pythons() -> dict[str, str]:
         "/usr/bin/python3.*",
         "/usr/local/bin/python3.*",
         "/opt/python/*/bin/python3",
+        "/opt/hostedtoolcache/Python/3.*/x64/bin/python3",
     )
     for pattern in patterns:
         for path in sorted(glob.glob(os.path.expanduser(pattern))):

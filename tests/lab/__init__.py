@@ -10,7 +10,7 @@ Needs root on Linux; `Lab.missing()` says what is absent.
 from tests.lab.error import LabError, LabUnavailable
 from tests.lab.gpu import Gpu, GpuProcess
 from tests.lab.host import Docker, LabHost
-from tests.lab.images import BASE_IMAGE
+from tests.lab.images import BASE_IMAGE, OLD_IMAGE
 from tests.lab.lab import Lab, Slow
 from tests.lab.leaks import only_what_was_there
 from tests.lab.local_docker import LocalDocker
@@ -26,6 +26,7 @@ __all__ = [
     "LabError",
     "LabHost",
     "LabUnavailable",
+    "OLD_IMAGE",
     "LocalDocker",
     "Process",
     "Relay",

@@ -1,4 +1,4 @@
-"""The base image, made here: no registry of images is asked for it."""
+"""The base image, made here: no registry of images is asked for it. And one with an older Python."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from tests.lab.process import run
 
 BASE_IMAGE = "remoterun-test/python:latest"
 SUITE = "trixie"  # Debian 13, Python 3.13
+OLD_IMAGE = "remoterun-test/python:3.11"
+OLD_SUITE = "bookworm"  # Debian 12
 PACKAGES = ("python3", "python3-venv", "python3-pip", "ca-certificates")
 
 CA_BUNDLE = "/etc/ssl/machine-ca.crt"
@@ -58,13 +60,17 @@ class Images:
         """Where the archive is, or would be; another place whenever the recipe changes."""
         return self.folder / f"base@{recipe_digest()}.tar"
 
-    def files(self) -> Path:
-        """The image's files as a tar, made first if there is none: about 40 s, and it needs the package mirror."""
-        target = self.folder / f"files@{recipe_digest()}.tar"
+    def files(self, suite: str = SUITE) -> Path:
+        """The files of an image as a tar, made first if there is none: about 40 s, and it needs the package mirror."""
+        name = "files" if suite == SUITE else f"files-{suite}"
+        target = self.folder / f"{name}@{recipe_digest(suite)}.tar"
         if target.exists():
             return target
-        for old in self.folder.glob("*.tar"):
+        for old in self.folder.glob(f"{name}@*.tar"):
             old.unlink()
+        if suite == SUITE:
+            for old in self.folder.glob("base@*.tar"):
+                old.unlink()
         tree = self.folder / "files.new"
         shutil.rmtree(tree, ignore_errors=True)
         # in namespaces of its own: a session that is killed half-way leaves no process and no mount
@@ -73,7 +79,7 @@ class Images:
             "debootstrap",
             "--variant=minbase",
             f"--include={','.join(PACKAGES)}",
-            SUITE,
+            suite,
             str(tree),
             *_mirror(),
         ]
@@ -96,8 +102,8 @@ class Images:
             yield
 
 
-def import_words() -> list[str]:
-    """The docker command that makes the base image from `Images.files` on its standard input."""
+def import_words(reference: str = BASE_IMAGE) -> list[str]:
+    """The docker command that makes an image from `Images.files` on its standard input."""
     variables = dict.fromkeys(CA_VARIABLES, CA_BUNDLE)
     variables |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     variables |= {"PIP_ROOT_USER_ACTION": "ignore", "LANG": "C.UTF-8"}
@@ -107,7 +113,7 @@ def import_words() -> list[str]:
         "import",
         *(word for change in changes for word in ("--change", change)),
         "-",
-        BASE_IMAGE,
+        reference,
     ]
 
 
@@ -119,9 +125,9 @@ def archived_id(archive: Path) -> str:
         return "sha256:" + str(json.load(manifest)[0]["Config"]).rpartition("/")[2]
 
 
-def recipe_digest() -> str:
-    """Changes whenever the base image would."""
-    parts = [SUITE, *PACKAGES, FINISH, *import_words(), *_mirror(), _apt_settings()]
+def recipe_digest(suite: str = SUITE) -> str:
+    """Changes whenever the image would."""
+    parts = [suite, *PACKAGES, FINISH, *import_words(), *_mirror(), _apt_settings()]
     digest = hashlib.sha256("\0".join(parts).encode())
     digest.update(ca_bundle().read_bytes())
     return digest.hexdigest()[:16]

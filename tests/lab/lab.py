@@ -20,7 +20,7 @@ from tests.lab import record
 from tests.lab.disk import Disks, copy
 from tests.lab.error import LabError, LabUnavailable
 from tests.lab.host import REPOSITORY, LabHost, Setup
-from tests.lab.images import BASE_IMAGE, Images, import_words, recipe_digest
+from tests.lab.images import BASE_IMAGE, OLD_IMAGE, OLD_SUITE, Images, import_words, recipe_digest
 from tests.lab.keys import ClientKeys
 from tests.lab.local_docker import LocalDocker, local_docker, sweep_local_docker
 from tests.lab.network import Network
@@ -182,6 +182,11 @@ class Lab:
                 self._write_client_files()
 
     # --- images ---
+
+    def bring_old_image(self, host: LabHost) -> None:
+        """Let a host's Docker have `OLD_IMAGE`, whose Python is 3.11. About 5 s, and 40 s for its first time ever."""
+        with self.images.locked(), self.images.files(OLD_SUITE).open("rb") as stdin:
+            host.exec_on(import_words(OLD_IMAGE), stdin)
 
     def cache_image(self, host: LabHost, ref: str, key: str) -> None:
         """Keep an image of a host's Docker for this session and later ones: about 2 s, for which dockerd is stopped.

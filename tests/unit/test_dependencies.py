@@ -12,7 +12,7 @@ import pytest
 
 TOP = Path(__file__).parents[2]
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
-DISTRIBUTION = {"git": "gitpython", "botocore": "boto3", "keras": "tensorflow"}
+DISTRIBUTION = {"git": "gitpython", "botocore": "boto3"}
 """Of imports whose distribution has another name, or that another one brings in a version that fits."""
 LATER_STANDARD_LIBRARY = {"compression"}
 """Modules of a Python newer than the oldest supported one, imported where they are."""
