@@ -45,6 +45,7 @@ LONGEST = (
     "e2e/test_rhymes_page.py",
     "integration/test_faults.py",
     "e2e/test_browser.py",
+    "e2e/test_old_gpu.py",
     "integration/test_trainer.py",
     "e2e/test_bad_input.py",
     "integration/test_faults_local.py",
