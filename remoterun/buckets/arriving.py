@@ -114,11 +114,12 @@ class Arrivals:
         self._write_chunk(large)
         if self._scope.has(digest):
             return
-        data = json.dumps(to_json(ChunkList(large.size, large.chunks))).encode()
+        chunks = ChunkList(large.size, large.chunks)
+        data = json.dumps(to_json(chunks)).encode()
         while self._writing:  # a list is there only once all of its chunks are
             self._await_one()
         self._s3.put(self._scope.lists.key(digest), [data], hashlib.sha256(data).hexdigest())
-        self._scope.lists.add(digest, len(data), time.time())
+        self._scope.add_list(digest, chunks, len(data), time.time())
 
     def _write_chunk(self, large: _Large) -> None:
         digest = large.chunk.digest()

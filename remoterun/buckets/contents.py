@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,12 +151,26 @@ class Scope:
         """Whether it is there, as far as that was looked for."""
         return digest == EMPTY or digest in self._packed or digest in self.blobs.found or digest in self.lists.found
 
-    def object_of(self, digest: bytes) -> Stored | None:
-        """The object that a content lies in; its index for one in a pack, its list for one in chunks."""
+    def written(self, digest: bytes) -> float:
+        """When the oldest of the objects was written that a content lies in, in seconds since 1970; inf without one."""
         packed = self._packed.get(digest)
         if packed is not None:
-            return self.packs[packed >> _PACK]
-        return self.blobs.found.get(digest) or self.lists.found.get(digest)
+            return self.packs[packed >> _PACK].modified
+        if digest not in self.lists.found:
+            return self._written(self.blobs, digest)
+        chunks = [bytes.fromhex(chunk.digest) for chunk in self.chunks(digest).chunks]
+        self.blobs.look(chunks)
+        return min([self._written(self.lists, digest), *(self._written(self.blobs, chunk) for chunk in chunks)])
+
+    def keys(self, digest: bytes) -> list[str]:
+        """Of all objects that a content needs."""
+        place = self.place(digest)
+        found = [stretch.key for stretch in place.stretches] if place is not None else []
+        if digest in self._packed:
+            found.append(self.packs[self._packed[digest] >> _PACK].key)
+        elif digest in self.lists.found:
+            found.append(self.lists.key(digest))
+        return found
 
     def place(self, digest: bytes) -> Place | None:
         """Where a content lies that was looked for; None if it is not there. Raises `HostError` for a damaged list."""
@@ -213,9 +227,18 @@ class Scope:
                 self._add(stored, listing)
         self._keep(stored.key.rpartition("/")[2], listing)
 
-    def packed_digests(self) -> Iterable[tuple[bytes, int]]:
+    def add_list(self, digest: bytes, chunks: ChunkList, size: int, modified: float) -> None:
+        """The list of a content in chunks is there now: an object of `size` bytes."""
+        self._chunks[digest] = chunks
+        self.lists.add(digest, size, modified)
+
+    def packed_in(self) -> Iterator[tuple[bytes, int]]:
         """(digest, number of its pack among `packs`) of each content in a pack."""
         return ((digest, packed >> _PACK) for digest, packed in self._packed.items())
+
+    def packed_sizes(self) -> Iterator[tuple[bytes, int]]:
+        """(digest, bytes) of each content in a pack."""
+        return ((digest, packed & (1 << _OFFSET) - 1) for digest, packed in self._packed.items())
 
     def _add(self, stored: Stored, data: bytes) -> None:
         number = len(self.packs) << _PACK
@@ -241,6 +264,10 @@ class Scope:
                 return None
             self._keep(name, data)
         return data
+
+    def _written(self, shelf: Shelf, digest: bytes) -> float:
+        stored = shelf.found.get(digest)
+        return stored.modified if stored is not None else float("inf")
 
     # -- indexes that are kept here: each with its own digest before it
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -84,7 +83,7 @@ def remove_run(call: Call, asked: api.RunKey) -> api.Removed:
         record: RunRecord | None = read_record(s3, asked.key)
     except (Absent, HostError):
         record = None
-    if record is not None and record.status.state not in FINAL and time.time() - record.time < LIVES:
+    if record is not None and record.status.state not in FINAL and call.bucket.clock() - record.time < LIVES:
         raise RemoteError("busy", f"the run is {record.status.state.value}", "remoterun kill RUN ends it")
     prefix = layout.run_prefix(asked.key)
     keys = [stored.key for stored in s3.list(prefix)]

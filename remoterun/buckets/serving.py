@@ -6,6 +6,7 @@ The handlers stand in a file for each noun, as the agent's do: blobs.py, uploads
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +32,19 @@ NOUNS = ("blobs", "uploads", "runs", "upkeep")
 class Bucket:
     """A home in a bucket, as one conversation sees it."""
 
-    def __init__(self, s3: S3, home_id: str, cache: Path | None = None) -> None:
+    def __init__(self, s3: S3, home_id: str, cache: Path | None = None, clock: Callable[[], float] = time.time) -> None:
         """`cache`: a folder of this machine in which indexes are kept."""
+        self.clock = clock
         self.s3 = s3
         self.home_id = home_id
         self.workers = Workers(THREADS)
+        self.cache = cache
         self.contents = Contents(s3, self.workers, cache)
         self.reader = Reader(s3, self.workers)
+
+    def forget(self) -> None:
+        """Contents that were there may be gone by now."""
+        self.contents = Contents(self.s3, self.workers, self.cache)
 
     def close(self) -> None:
         """May be called twice."""

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import re
-import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from remoterun.agent.shared import api
@@ -24,24 +24,29 @@ from remoterun.buckets.serving import Bucket, Call, Handler
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _KEY = re.compile(r"uploads/([A-Za-z0-9][A-Za-z0-9._-]{0,99})/([0-9]{8})\.json\Z")
+RENEWED = 86400.0
+"""Seconds after which an object is made young again that an upload relies on: well before `upkeep.LEAST`."""
 MOST_VERSION = 64 << 10
 """Bytes of the JSON of a version."""
 START = 4096
 """Bytes of a manifest that come before the others, with what the client wants to know soon."""
 
 
+@dataclass(frozen=True)
+class Version:
+    """A version of the upload `name`."""
+
+    name: str
+    record: api.UploadVersion
+
+
 def uploads(call: Call, _: api.Nothing) -> api.UploadList:
-    newest: dict[str, int] = {}
-    for stored in call.bucket.s3.list("uploads/"):
-        name, version = _named(stored)
-        if name:
-            newest[name] = max(version, newest.get(name, 0))
-    listed = sorted(newest.items())
-    found = call.bucket.workers.each(lambda item: read_version(call.bucket.s3, *item), listed)
+    newest = [(name, numbers[-1]) for name, numbers in versions_by_name(call.bucket.s3).items()]
+    found = call.bucket.workers.each(lambda item: read_version(call.bucket.s3, *item), newest)
     return api.UploadList(
         [
             api.NamedUpload(name, version)
-            for (name, _), version in zip(listed, found, strict=True)
+            for (name, _), version in zip(newest, found, strict=True)
             if version is not None
         ]
     )
@@ -117,10 +122,11 @@ def commit(bucket: Bucket, name: str, manifest: Manifest) -> api.Committed:
             return api.Committed(newest, False)
         if not kept:
             _check_contents(bucket, manifest)
+            _renew(bucket, manifest, Version(name, newest) if newest is not None else None)
             bucket.s3.put(layout.tree_key(digest), [text], digest)
             kept = True
         number = numbers[-1] + 1 if numbers else 1
-        version = api.UploadVersion(number, digest, manifest.size, manifest.file_count, round(time.time(), 3))
+        version = api.UploadVersion(number, digest, manifest.size, manifest.file_count, round(bucket.clock(), 3))
         data = json.dumps(to_json(version)).encode()
         if bucket.s3.put_new(layout.version_key(name, number), data, hashlib.sha256(data).hexdigest()):
             return api.Committed(version, True)
@@ -129,6 +135,16 @@ def commit(bucket: Bucket, name: str, manifest: Manifest) -> api.Committed:
 def check_name(name: str) -> None:
     if not NAME.match(name):
         raise RemoteError("bad_name", f"{show(name)} is not a name for an upload")
+
+
+def versions_by_name(s3: S3) -> dict[str, list[int]]:
+    """The numbers of the versions of each upload, oldest first."""
+    found: dict[str, list[int]] = {}
+    for stored in s3.list("uploads/"):
+        name, version = _named(stored)
+        if name:
+            found.setdefault(name, []).append(version)
+    return {name: sorted(numbers) for name, numbers in sorted(found.items())}
 
 
 def version_numbers(s3: S3, name: str) -> list[int]:
@@ -162,6 +178,15 @@ def read_tree(s3: S3, key: str, digest: str | None = None) -> Manifest:
     return manifest
 
 
+def tree_of(s3: S3, version: Version) -> Manifest:
+    """The files of a version. Raises `HostError`."""
+    key = layout.tree_key(version.record.digest)
+    try:
+        return read_tree(s3, key, version.record.digest)
+    except Absent:
+        raise s3.bad(key, f"it is gone, and uploads/{version.name} refers to it")
+
+
 def find(bucket: Bucket, resource: ResourceRef) -> tuple[Manifest, bool, dict[str, Any]]:
     """(the files that a resource names, whether it is one file, what else is known of it)."""
     if resource.kind == "upload":
@@ -188,11 +213,8 @@ def _tree_of_upload(bucket: Bucket, resource: ResourceRef) -> tuple[Manifest, di
     if not fitting:
         what = f"the upload {show(resource.name)} has no such version" if numbers else ""
         raise RemoteError("not_found", what or f"there is no upload {show(resource.name)}")
-    digest = fitting[-1].digest
-    try:
-        return read_tree(bucket.s3, layout.tree_key(digest), digest), to_json(fitting[-1])
-    except Absent:
-        raise bucket.s3.bad(layout.tree_key(digest), "it is gone")
+    version = Version(resource.name, fitting[-1])
+    return tree_of(bucket.s3, version), to_json(version.record)
 
 
 def _versions(bucket: Bucket, name: str, numbers: Iterable[int]) -> list[api.UploadVersion]:
@@ -222,6 +244,23 @@ def _check_contents(bucket: Bucket, manifest: Manifest) -> None:
         raise RemoteError(
             "missing_blob", f"the content of {show(paths[0])} is not in {bucket.s3.place.address}", "try again"
         )
+
+
+def _renew(bucket: Bucket, manifest: Manifest, newest: Version | None) -> None:
+    """Make objects young again that `collect` might delete, since nothing refers to them: only `newest` surely does."""
+    home = bucket.contents.home
+    before = bucket.clock() - RENEWED
+    digests = {bytes.fromhex(entry.digest) for entry in manifest.files}
+    if newest is not None:
+        digests -= {bytes.fromhex(entry.digest) for entry in tree_of(bucket.s3, newest).files}
+    old = [digest for digest in digests if home.written(digest) < before]
+    keys = {key for digest in old for key in home.keys(digest)}
+    for key, there in zip(keys, bucket.workers.each(bucket.s3.copy_onto_itself, keys), strict=True):
+        if not there:
+            bucket.forget()
+            raise RemoteError(
+                "missing_blob", f"{show(key)} was deleted just now, as nothing referred to it", "try again"
+            )
 
 
 def _send_file(call: Call, entry: Entry | None) -> None:

@@ -382,7 +382,7 @@ class Collect(Record):
 
 
 class CollectTotals(Record):
-    """Bytes."""
+    """Bytes. As many are `free` as a file may have where there is no end to the disk."""
 
     freed: int
     free: int
@@ -404,7 +404,8 @@ class AllBlobs(Record):
 
 
 class UsageTotals(Record):
-    """`total`: bytes of the home, on a disk with `free` of `disk` bytes free."""
+    """`total`: bytes of the home, on a disk with `free` of `disk` bytes free: as many as a file may have where there is
+    no end to it."""
 
     total: int
     free: int

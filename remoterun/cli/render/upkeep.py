@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from remoterun.agent.shared.tree import LARGEST
 from remoterun.cli.render.data import out, out_json
 from remoterun.cli.render.table import Column, table
 from remoterun.cli.render.talk import hint, line
@@ -93,14 +94,14 @@ def collected(done: Collected, as_json: bool) -> None:
     table(heads, rows)
     for part in done.kept:
         line(f"kept: {_KINDS[part.kind]}, {size(part.size)}: {part.why}")
-    free = f"{size(done.free)} are free there"
+    free = f"; {size(done.free)} are free there" if done.free < LARGEST else ""
     if not done.parts:
-        line(DONE, f"There is nothing to free on {done.machine}; {free}")
+        line(DONE, f"There is nothing to free on {done.machine}{free}")
     elif done.dry_run:
-        line(f"{size(done.freed)} would be freed on {done.machine}; {free}")
+        line(f"{size(done.freed)} would be freed on {done.machine}{free}")
         line("  the same command without --dry-run frees it")
     else:
-        line(DONE, f"Freed {size(done.freed)} on {done.machine}; {free}")
+        line(DONE, f"Freed {size(done.freed)} on {done.machine}{free}")
 
 
 _KINDS = {
@@ -135,10 +136,9 @@ def usage_table(found: Usage, as_json: bool) -> None:
         [_user(use), size(use.size), size(use.alone), _about(use)] for use in uses if use.size or use.kind == "upload"
     ]
     shared = found.blobs["shared"]
-    several = (
-        f"{_count(shared['count'], 'blob')}, {size(shared['bytes'])}, shared by several; " if shared["count"] else ""
-    )
-    free = f"{several}{size(found.free)} of {size(found.disk)} are free on its disk"
+    told = [f"{_count(shared['count'], 'blob')}, {size(shared['bytes'])}, shared by several"] if shared["count"] else []
+    if found.disk < LARGEST:
+        told.append(f"{size(found.free)} of {size(found.disk)} are free on its disk")
     heads = [
         Column("USED BY", least=16),
         Column("SIZE", right=True),
@@ -146,7 +146,7 @@ def usage_table(found: Usage, as_json: bool) -> None:
         Column("WHAT", least=12, drop=1),
     ]
     table(heads, [*rows, ["total", size(found.total), "", ""]])
-    line(f"{found.home} on {found.machine}: {free}")
+    line(f"{found.home} on {found.machine}" + (": " + "; ".join(told) if told else ""))
     if any(use.kind == "unreferenced" for use in uses):
         line(f"  remoterun gc {word(found.machine)}   frees what nothing refers to")
 
