@@ -1,9 +1,10 @@
 """SeaweedFS as an S3 server on this machine, for tests that need no lab: checksums, signatures and their expiry, and
-conditional writes are those of a real one."""
+conditional writes are those of a real one. `Way` is the way to it, on which things go wrong."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import itertools
 import json
@@ -11,6 +12,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -19,8 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from remoterun.buckets.host import BucketHost
 from remoterun.buckets.place import BucketPlace
 from remoterun.buckets.s3 import S3
+from remoterun.model import MachineType
+from remoterun.session import Session
 
 KEY, SECRET = "AKTEST", "SKTEST"
 READER, READER_SECRET = "AKREADS", "SKREADS"
@@ -126,6 +133,145 @@ def credentials(key: str = KEY, secret: str = SECRET) -> Iterator[None]:
         for name in changed:
             os.environ.pop(name, None)
         os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """The server, made on first use, and its credentials."""
+    from tests.conftest import require
+
+    require(None if program() else "SeaweedFS is not installed: there is no package of it for this system")
+    with credentials(), seaweed(tmp_path_factory.mktemp("seaweed") / "store") as store:
+        yield store
+
+
+@pytest.fixture
+def bucket(store: Store) -> BucketPlace:
+    """An empty bucket."""
+    return store.new_bucket()
+
+
+class Talk:
+    """A conversation with a bucket, and what it asks of the store. A context manager."""
+
+    def __init__(self, place: BucketPlace, cache: Path | None = None, **settings: Any) -> None:
+        self.place = place
+        self._host = _Counting(place, cache=cache, **settings)
+        self.session = Session(MachineType("aws", bucket=place.address), self._host)
+
+    def __enter__(self) -> Talk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.session.close()
+
+    @property
+    def bucket(self) -> Any:
+        """The `Bucket` at the other end."""
+        return self._host.made[-1]
+
+    @property
+    def requests(self) -> int:
+        return sum(bucket.s3.requests for bucket in self._host.made)
+
+
+class _Counting(BucketHost):
+    def __init__(self, *words: Any, **settings: Any) -> None:
+        super().__init__(*words, **settings)
+        self.made: list[Any] = []
+
+    def bucket(self) -> Any:
+        self.made.append(super().bucket())
+        return self.made[-1]
+
+
+class Way:
+    """A way to the store that passes everything on, as long as nothing else is set. A context manager.
+
+    `mode`: "pass"; "refuse" connections; be "silent"; or be "busy", and answer each request with an error 503.
+    """
+
+    def __init__(self, store: Store) -> None:
+        host, _, port = store.url.removeprefix("http://").partition(":")
+        self._target = host, int(port)
+        self.mode = "pass"
+        self.requests = 0
+        self.passed = 0
+        """Bytes that went to the store."""
+        self.cut_after: int | None = None
+        """Bytes to the store after which the way is cut, with all connections: `mode` is "refuse" then."""
+        self._open: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Way:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cut("refuse")
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def place(self, place: BucketPlace) -> BucketPlace:
+        """The bucket, by this way."""
+        return dataclasses.replace(place, endpoint=self.url)
+
+    def cut(self, mode: str = "refuse") -> None:
+        """Set the mode, and drop every connection that stands."""
+        self.mode = mode
+        connections, self._open = self._open, []
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            if self.mode == "refuse":
+                return
+            self._open.append(client)
+            if self.mode == "silent":
+                while client.recv(1 << 16):
+                    pass
+                return
+            with socket.create_connection(self._target) as server:
+                self._open.append(server)
+                back = threading.Thread(target=self._back, args=(server, client), daemon=True)
+                back.start()
+                while data := client.recv(1 << 16):
+                    self.requests += data.startswith(_METHODS) and b" HTTP/1.1\r\n" in data
+                    if self.mode == "busy":
+                        client.sendall(_BUSY)
+                        break
+                    self.passed += len(data)
+                    server.sendall(data)
+                    if self.cut_after is not None and self.passed > self.cut_after:
+                        self.cut_after = None
+                        self.cut()
+                with contextlib.suppress(OSError):
+                    server.shutdown(socket.SHUT_RDWR)
+                back.join()
+
+    def _back(self, server: socket.socket, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(1 << 16):
+                client.sendall(data)
+        with contextlib.suppress(OSError):
+            client.shutdown(socket.SHUT_RDWR)
+
+
+_METHODS = (b"GET ", b"HEAD ", b"PUT ", b"POST ", b"DELETE ")
+_ERROR = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+_BUSY = b"HTTP/1.1 503 Slow Down\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(_ERROR), _ERROR)
 
 
 @contextmanager

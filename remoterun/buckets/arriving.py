@@ -35,8 +35,8 @@ class Arrivals:
     def __init__(self, s3: S3, workers: Workers, scope: Scope) -> None:
         self._s3, self._workers, self._scope = s3, workers, scope
         self._packing = Packing()
-        self._packed: set[bytes] = set()
-        """Contents of this transfer that are in a pack which has not been written yet."""
+        self._begun: set[bytes] = set()
+        """Contents and chunks of this transfer that are being written, or wait for their pack to be full."""
         self._large: _Large | None = None
         self._writing: deque[tuple[Future[None], int]] = deque()
         self._held = 0
@@ -129,6 +129,10 @@ class Arrivals:
             self._write_blob(digest, parts, size)
 
     def _write_blob(self, digest: bytes, parts: list[Body | memoryview], size: int) -> None:
+        if digest in self._begun:
+            return
+        self._begun.add(digest)
+
         def write(_: None) -> None:
             self._s3.put(self._scope.blobs.key(digest), parts, digest.hex())
             parts.clear()
@@ -137,9 +141,9 @@ class Arrivals:
         self._write(write, size)
 
     def _pack(self, digest: bytes, content: bytes) -> None:
-        if digest == EMPTY or digest in self._packed or self._scope.has(digest):
+        if digest == EMPTY or digest in self._begun or self._scope.has(digest):
             return
-        self._packed.add(digest)
+        self._begun.add(digest)
         self._write_pack(self._packing.add(digest.hex(), content))
 
     def _write_pack(self, pack: Packed | None) -> None:

@@ -29,7 +29,6 @@ from remoterun.buckets.place import BucketPlace
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType
 from remoterun.session import Session
-from tests.seaweed import Store, credentials, program, seaweed
 from tests.workshop import Files, served, tree_of
 
 
@@ -65,14 +64,6 @@ HOMES: dict[str, Callable[[Path], AbstractContextManager[Link]]] = {
 }
 NOTHING = api.Nothing()
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "tool*": b"#!/bin/sh\n", "empty": b"", "large": b"x" * (PIECE + 7)}
-
-
-@pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    if program() is None:
-        pytest.skip("SeaweedFS is not installed: there is no package of it for this system")
-    with credentials(), seaweed(tmp_path_factory.mktemp("seaweed") / "store") as store:
-        yield store
 
 
 @pytest.fixture(params=HOMES)
