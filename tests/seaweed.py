@@ -33,6 +33,8 @@ KEY, SECRET = "AKTEST", "SKTEST"
 READER, READER_SECRET = "AKREADS", "SKREADS"
 """May read and list, and not write."""
 START_SECONDS = 60.0
+GROWTH = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "2"}
+"""Each bucket takes so many of its volumes when it is first written to; by itself it would take seven."""
 _numbers = itertools.count()
 
 
@@ -50,6 +52,13 @@ class Store:
     """A server that runs."""
 
     url: str
+    filer: str
+    """The address of its files, all of which are anybody's."""
+
+    def delete_bucket(self, name: str) -> None:
+        """With all that is in it."""
+        address = f"{self.filer}/buckets/{name}?recursive=true&ignoreRecursiveError=true"
+        urllib.request.urlopen(urllib.request.Request(address, method="DELETE"), timeout=60).close()
 
     def client(self) -> Any:
         """boto3's, to do what only a test does."""
@@ -90,7 +99,7 @@ def seaweed(folder: Path) -> Iterator[Store]:
     ]
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     master, volume, filer, s3 = _free_ports(4)
-    words = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}/data", "-volume.max=0"]
+    words = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}/data", "-volume.max=10000"]
     words += [f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}"]
     words += ["-s3", f"-s3.port={s3}", f"-s3.config={folder}/s3.json", "-master.volumeSizeLimitMB=256"]
     words += ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
@@ -101,13 +110,14 @@ def seaweed(folder: Path) -> Iterator[Store]:
             stdout=log,
             stderr=log,
             cwd=folder,
-            env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+            env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | GROWTH,
             start_new_session=True,
         )
     try:
         url = f"http://127.0.0.1:{s3}"
-        _await_objects(process, f"http://127.0.0.1:{filer}/ready/object", url, folder / "log")
-        yield Store(url)
+        files = f"http://127.0.0.1:{filer}"
+        _await_objects(process, f"{files}/ready/object", url, folder / "log")
+        yield Store(url, files)
     finally:
         process.kill()
         process.wait()
@@ -146,9 +156,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 @pytest.fixture
-def bucket(store: Store) -> BucketPlace:
-    """An empty bucket."""
-    return store.new_bucket()
+def bucket(store: Store) -> Iterator[BucketPlace]:
+    """An empty bucket, which is deleted with all that is in it."""
+    place = store.new_bucket()
+    yield place
+    store.delete_bucket(place.name)
 
 
 class Talk:

@@ -70,7 +70,7 @@ FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "tool*": b"#!/bin/sh\n", "empty":
 def link(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Link]:
     home = tmp_path / "home"
     if request.param == "in a bucket":
-        place = request.getfixturevalue("store").new_bucket()
+        place = request.getfixturevalue("bucket")
         home.mkdir()
         (home / "address").write_text(place.address)
         (home / "endpoint").write_text(str(place.endpoint))
