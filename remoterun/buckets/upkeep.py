@@ -7,6 +7,7 @@ refers to it; an upload that relies on something so old makes it young again bef
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from remoterun.agent.shared import api
@@ -162,11 +163,8 @@ class Collection:
     def _of_runs(self) -> Iterator[bytes]:
         """What the runs in the bucket name of its contents."""
         for key in self._s3.folders("runs/"):
-            for name in ("outputs", "source"):
-                try:
-                    yield from _digests(read_tree(self._s3, layout.run_prefix(key) + name))
-                except Absent:
-                    continue
+            with suppress(Absent):
+                yield from _digests(read_tree(self._s3, layout.run_prefix(key) + "outputs"))
 
     def _packs(self, stock: Stock, live: set[bytes]) -> Iterator[Stored]:
         """Packs of which nothing is needed, with their indexes; and what was cut while it was written."""
