@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.running.bucket_copy import Content, post
 from remoterun.agent.shared import api
 from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.bucket import CHUNK, RunRecord
@@ -20,6 +19,7 @@ from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
 from remoterun.agent.store.home import Home
+from remoterun.agent.store.posting import Content, post
 from remoterun.agent.store.web import Web, WebError
 from remoterun.buckets import grants, runs
 from remoterun.buckets.arriving import Arrivals
