@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.config import Config
-from remoterun.model import MachineType, new_key
+from remoterun.model import MachineType, Rental, new_key
 from remoterun.providers import provider_named
 from remoterun.providers.base import Intent, Leftover, NoCapacity, Provider
 
@@ -27,9 +27,14 @@ class Given:
         return Intent(f"rr-{key}-1", key, 7, 1, self.machine, now, now + seconds, 600.0)
 
 
-@pytest.fixture(params=["static"])
-def given(request: pytest.FixtureRequest, tmp_path: Path) -> Given:
-    return Given(provider_named(request.param, Config(tmp_path / "home")), MachineType("box", host="me@box", gpus=2))
+@pytest.fixture(params=["static", pytest.param("aws", marks=pytest.mark.lab)])
+def given(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
+    machine = MachineType("box", host="me@box", gpus=2)
+    if request.param == "aws":
+        for name, value in request.getfixturevalue("cloud").environment().items():
+            monkeypatch.setenv(name, value)
+        machine = MachineType("gpu", rental=Rental("aws", ("g4dn.xlarge",)))
+    return Given(provider_named(request.param, Config(tmp_path / "home")), machine)
 
 
 def test_its_name_is_its_row(given: Given) -> None:

@@ -18,7 +18,7 @@ import pytest
 from remoterun.agent.shared.rented import Terms
 from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.model import MachineType, Rental
-from remoterun.providers.aws import catalogue, image, network, tags
+from remoterun.providers.aws import catalogue, image, network, tags, update_prices
 from remoterun.providers.aws.acquire import Place, client_token, launch_parameters
 from remoterun.providers.aws.catalogue import dollars, instead, offer, quota_of, rental
 from remoterun.providers.aws.checks import ACTIONS, policy, principal
@@ -483,6 +483,38 @@ def test_whose_policies_count(arn: str, source: str | None) -> None:
 def test_a_policy_to_paste() -> None:
     statement = json.loads(policy(list(ACTIONS)))["Statement"][0]
     assert statement["Effect"] == "Allow" and "ec2:RunInstances" in statement["Action"]
+
+
+PRICE_FILE = """"FormatVersion","v1.0"
+"Disclaimer","This pricing list is for informational purposes only"
+"Publication Date","2026-11-20T22:14:44Z"
+"Version","20261120221444"
+"OfferCode","AmazonEC2"
+"SKU","TermType","Unit","PricePerUnit","Currency","Instance Type","Tenancy","Operating System","License Model",\
+"CapacityStatus","Pre Installed S/W"
+"A","OnDemand","Hrs","0.5310000000","USD","g4dn.xlarge","Shared","Linux","No License required","Used","NA"
+"B","OnDemand","Hrs","0.7100000000","USD","g4dn.xlarge","Shared","Windows","No License required","Used","NA"
+"C","OnDemand","Hrs","0.5800000000","USD","g4dn.xlarge","Dedicated","Linux","No License required","Used","NA"
+"D","OnDemand","Hrs","0.0000000000","USD","g4dn.xlarge","Shared","Linux","No License required","AllocatedHost","NA"
+"E","Reserved","Hrs","0.2000000000","USD","g4dn.xlarge","Shared","Linux","No License required","Used","NA"
+"F","OnDemand","Hrs","0.9800000000","USD","g4dn.xlarge","Shared","Linux","No License required","Used","SQL Std"
+"G","OnDemand","Hrs","9.0000000000","USD","x9.huge","Shared","Linux","No License required","Used","NA"
+"H","OnDemand","Hrs","0.1008","USD","m7i.large","Shared","Linux","No License required","Used","NA"
+""".replace("\\\n", "")
+
+
+def test_prices_are_read_from_a_file_of_aws_s_form() -> None:
+    day, prices = update_prices.read(PRICE_FILE.splitlines(keepends=True), {"g4dn.xlarge", "m7i.large", "g5.xlarge"})
+    assert (day, prices) == ("2026-11-20", {"g4dn.xlarge": 0.531, "m7i.large": 0.1008})
+
+
+def test_a_price_file_of_another_form_changes_nothing() -> None:
+    with pytest.raises(ValueError, match="form"):
+        update_prices.read(PRICE_FILE.replace("Instance Type", "Kind").splitlines(keepends=True), {"g4dn.xlarge"})
+
+
+def test_the_table_that_is_written_is_the_one_that_is_read() -> None:
+    assert PriceTable.of(json.loads(update_prices.text(table()))) == table()
 
 
 def test_facts_without_gpus_are_short() -> None:
