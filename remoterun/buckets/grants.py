@@ -5,6 +5,7 @@ Both are signed with the credentials of this machine, and end with them at the l
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -113,8 +114,13 @@ class Signer:
         url, fields = self._bucket.s3.presigned_post(prefix, min(seconds, LONGEST), MOST_OBJECT)
         return Grant(url, fields, prefix, self.expires(seconds))
 
+    def record(self, key: str, spec: bytes, source: bytes) -> None:
+        """Write what was asked of a run before its host knows it, so that it is there whatever becomes of the host."""
+        for name, data in (("spec.json", spec), ("source", source)):
+            self._bucket.s3.put(layout.run_prefix(key) + name, [data], hashlib.sha256(data).hexdigest())
+
     def settle(self, key: str, event: RunEvent) -> RunRecord:
-        """Write the end of a run whose host is gone, unless its host wrote one. Raises `s3.Absent` without the run."""
+        """Write the end of a run whose host is gone, unless its host wrote one."""
         return settle(self._bucket.s3, key, event)
 
 

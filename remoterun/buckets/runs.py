@@ -146,8 +146,11 @@ def existing(bucket: Bucket, key: str) -> RunRecord:
 
 
 def settle(s3: S3, key: str, event: RunEvent) -> RunRecord:
-    """Write the end of a run whose host is gone, unless it has one. Raises `Absent` for a run that never was here."""
-    record = read_record(s3, key)
+    """Write the end of a run whose host is gone, unless it has one. Its host may have told nothing before."""
+    try:
+        record = read_record(s3, key)
+    except Absent:
+        record = RunRecord(RunStatus(key, RunState.QUEUED), [])
     if record.status.state in FINAL or event.state is None:
         return record
     status = record.status._replace(

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from remoterun import transfer
 from remoterun.agent.shared import api
@@ -22,6 +23,7 @@ from remoterun.client.following import Item, Note, Wanted, follow
 from remoterun.client.rented_runs import seen
 from remoterun.client.submitting import put_in_place
 from remoterun.client.uploads import bring_version
+from remoterun.config import HOME_VARIABLE
 from remoterun.environments import context
 from remoterun.errors import HostUnreachable, LinkLost, NotFound, RemoterunError, UsageError
 from remoterun.hosts.base import NOBODY
@@ -83,9 +85,6 @@ def take_up(
         build, blobs = context()
         with transfer.read_entries([]) as nothing:
             transfer.send_tree(session, nothing, {**blobs, build.digest: build.encode()}, progress)
-        grant = bucket.grant(connections, taken)
-        assert taken.renting is not None
-        taken = connections.registry.rent(taken, replace(taken.renting, grant_ends=grant.expires))
         again = spec._replace(
             mounts=mounts,
             environment=spec.environment._replace(context=build.digest),
@@ -94,6 +93,9 @@ def take_up(
             attempt=later.attempt,
             log_before=log_before,
         )
+        grant = bucket.grant(connections, taken, (again.encode(), source.encode()))
+        assert taken.renting is not None
+        taken = connections.registry.rent(taken, replace(taken.renting, grant_ends=grant.expires))
         body = Submission(again, known, source.encode(), grant, left.encode() if left is not None else b"")
         asked = True
         result = session.ask(api.submit, api.Nothing(), body.encode())
@@ -212,13 +214,14 @@ def _mounted(connections: Connections, mount: MountSpec, session: Session, progr
     return mount._replace(resource=put_in_place(connections, typed, session, progress))
 
 
-def in_background(number: int) -> None:
+def in_background(number: int, home: Path) -> None:
     """Let a process of its own give a run its next host: for a command that ends soon."""
     import subprocess
 
     words = [sys.executable, "-m", __name__, str(number)]
+    env = {**os.environ, HOME_VARIABLE: str(home)}
     nothing = subprocess.DEVNULL
-    subprocess.Popen(words, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True, cwd="/")
+    subprocess.Popen(words, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True, cwd="/", env=env)
 
 
 def main(words: list[str]) -> int:

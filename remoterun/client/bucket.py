@@ -75,12 +75,15 @@ def machine_of(run: Run) -> MachineType:
     return MachineType("aws", bucket=run.renting.bucket)
 
 
-def grant(connections: Connections, run: Run) -> Grant:
-    """What a run's host may write into the bucket, for as long as it may need to, if the credentials last."""
+def grant(connections: Connections, run: Run, asked: tuple[bytes, bytes] | None = None) -> Grant:
+    """What a run's host may write into the bucket, for as long as it may need to, if the credentials last. `asked`: its
+    spec and the manifest of its source, which are put there first."""
     from remoterun.buckets.grants import signing
 
     deadline = run.renting.deadline if run.renting is not None else time.time()
     with signing(machine_of(run), connections.config) as signer:
+        if asked is not None:
+            signer.record(run.key, *asked)
         return signer.grant(run.key, deadline - time.time() + AFTERWARDS)
 
 

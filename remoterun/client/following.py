@@ -187,9 +187,6 @@ def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer
                 look_at = time.monotonic() + LOOK_AGAIN
                 if is_gone(connections, run):
                     run = gone(connections, run)
-                    if run.ended is None:  # the host never told its bucket anything
-                        yield StateChange(run.state, RunEvent(t=run.created, state=run.state, message=run.message), run)
-                        return
                 elif not passing:
                     raise
 

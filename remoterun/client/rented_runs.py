@@ -143,7 +143,6 @@ def _provider(run: Run) -> str:
 def _ended(connections: Connections, runs: Sequence[Run], rented: Rented | None) -> dict[str, RunStatus]:
     """Of runs whose host is gone: as it had ended them, or INTERRUPTED, which their bucket says from now on."""
     from remoterun.buckets.grants import signing
-    from remoterun.buckets.s3 import Absent
 
     preempted = rented is not None and rented.preempted
     reason = Reason.PREEMPTED if preempted else Reason.HOST_LOST
@@ -153,9 +152,5 @@ def _ended(connections: Connections, runs: Sequence[Run], rented: Rented | None)
     found = {}
     with signing(bucket.machine_of(runs[0]), connections.config) as signer:
         for run in runs:
-            try:
-                status = by_our_clock(signer.settle(run.key, event).status)._replace(kept=True)
-            except Absent:
-                status = RunStatus(run.key, RunState.INTERRUPTED, reason, message=event.message, kept=True)
-            found[run.key] = status
+            found[run.key] = by_our_clock(signer.settle(run.key, event).status)._replace(kept=True)
     return found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from remoterun.agent.shared import api
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
-from remoterun.client.attempts import follow_attempts
+from remoterun.client.attempts import due, follow_attempts, in_background
 from remoterun.client.connections import Connections
 from remoterun.client.following import Item, StateChange, Wanted, follow
 from remoterun.client.kept_logs import KeptLogs
@@ -227,6 +227,15 @@ class Runs:
         yield from follow(self._connections, run, wanted)
         if live and run.renting is not None:
             yield from follow_attempts(self._connections, run.number, wanted, values or {})
+
+    def take_up(self, number: int | str) -> bool:
+        """Let a process of its own give an interrupted run its next host; whether the run may have one. Returns at
+        once. Where several clients do so, one succeeds."""
+        run = self._connections.registry.run(number)
+        if not due(run, time.time()):
+            return False
+        in_background(run.number, self._connections.config.home)
+        return True
 
     def stop(self, number: int | str, grace: float = 10.0) -> tuple[Run, bool]:
         """Ask a run to end: SIGTERM, `grace` seconds, SIGKILL; its outputs are saved. (run, whether it could be asked).

@@ -145,7 +145,7 @@ def launch(
         spec = _spec(run, request, source, manifest, mounts)
         grant = None
         if run.renting is not None:
-            grant = bucket.grant(connections, run)
+            grant = bucket.grant(connections, run, (spec.encode(), manifest.encode()))
             run = registry.rent(run, replace(run.renting, grant_ends=grant.expires))
         body = Submission(spec, dict(request.env), manifest.encode(), grant).encode()
         asked = True

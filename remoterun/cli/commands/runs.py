@@ -112,7 +112,10 @@ def ps(
     seconds = parse_duration(wait)
     with connect() as client:
         runs = client.runs.list(None if every else number, label, seconds)
+        taken_up = [run.number for run in runs if client.runs.take_up(run.number)]
     render.not_reached(runs)
+    for each in taken_up:
+        render.line(f"run {each} gets another host now: remoterun logs {each}")
     if json:
         render.out_json([run.record() for run in runs])
     elif runs:

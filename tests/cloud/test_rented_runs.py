@@ -1,0 +1,182 @@
+"""Runs on hosts that are rented for them, through the installed command, with nothing but AWS's variables set."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pexpect
+import pytest
+from botocore.config import Config
+
+from tests.cloud.cloud import REGION, Cloud
+from tests.e2e.conftest import REMOTERUN, Place, make_place
+from tests.lab import BASE_IMAGE
+
+pytestmark = pytest.mark.lab
+
+ON_T4 = ("run", "-t", "t4", "--image", BASE_IMAGE)
+TRAIN = "mkdir -p models; cat data/input.txt >models/model.json; for i in 1 2 3; do echo epoch $i; sleep 1; done"
+
+Until = Callable[..., Any]
+
+
+@pytest.fixture
+def place(cloud: Cloud, tmp_path: Path) -> Place:
+    made = make_place(tmp_path)
+    made.env.update(cloud.environment())
+    return made
+
+
+@pytest.fixture
+def quick(place: Place) -> Place:
+    """With a machine type `quick` whose hosts stay for a few seconds only."""
+    place.run("machines", "add", "quick", "--aws", "g4dn.xlarge", "--idle", "5s")
+    return place
+
+
+def test_the_lessons_session(cloud: Cloud, place: Place, until: Until) -> None:
+    place.run("upload", "data/input.txt", "--name", "doom")
+    shell = place.spawn("run", "-t", "k80", "--image", BASE_IMAGE, "-m", "uploads/doom:data", TRAIN)
+    shell.expect_exact("Send it, too?")
+    shell.sendline("n")
+    shell.expect("K80s are gone from AWS; a T4 is the nearest: g4dn.xlarge, \\$0\\.53/h")
+    shell.expect("at most +\\$12\\.62: 24 h at \\$0\\.526/h")
+    shell.expect_exact("Rent it?")
+    assert cloud.calls_of("RunInstances") == []
+    shell.sendline("y")
+    shell.expect("epoch 1")
+    shell.sendintr()
+    shell.expect_exact("goes on without this terminal")
+    shell.expect(pexpect.EOF)
+
+    number = str(place.newest()["number"])
+    followed = place.run("logs", number)
+    assert followed.stdout == "epoch 1\nepoch 2\nepoch 3\n"
+    assert "it cost $" in followed.stderr
+    (row,) = place.json("ps")
+    assert (row["state"], row["machine"]) == ("complete", "k80") and row["cost"] > 0
+    place.run("cp", f"runs/{number}/models", "models")
+    assert (place.folder / "models" / "model.json").read_bytes() == (place.folder / "data/input.txt").read_bytes()
+
+    (host,) = place.json("hosts")
+    assert (host["type"], host["number"]) == ("g4dn.xlarge", int(number)) and host["cost"] > 0
+    place.run("hosts", "end", host["id"])
+    until(lambda: not cloud.alive(), 30)
+    assert place.json("hosts") == []
+    info = place.json("info", number)
+    assert info["spec"]["command"] == TRAIN and info["reachable"]
+    assert place.run("logs", number).stdout == "epoch 1\nepoch 2\nepoch 3\n"
+    assert "models" in place.run("ls", f"runs/{number}").stdout
+    assert len(cloud.calls) <= 60
+
+
+def test_a_run_needs_few_calls(cloud: Cloud, place: Place) -> None:
+    place.run(*ON_T4, "-y", "--no-git", "true")
+    named = [call.action for call in cloud.calls]
+    assert len(named) <= 25, named
+
+
+def test_without_a_terminal_nothing_is_rented_unless_it_is_said(cloud: Cloud, place: Place) -> None:
+    refused = place.run(*ON_T4, "true", status=2)
+    assert "rents a host at $0.526/h, $12.62 at the most, and nobody is here to agree" in refused.stderr
+    assert "-y agrees" in refused.stderr
+    assert place.json("ps") == []
+    shown = place.run(*ON_T4, "--dry-run", "true").stdout
+    assert "g4dn.xlarge" in shown and "$12.62" in shown and "us-east-1a" in shown and "remoterun-" in shown
+    assert cloud.machines == {} and cloud.calls_of("RunInstances") == [] and cloud.s3.buckets() == []
+
+
+def test_a_kept_host_is_used_again(cloud: Cloud, place: Place) -> None:
+    place.run(*ON_T4, "-y", "--no-git", "echo one")
+    began = time.monotonic()
+    again = place.run(*ON_T4, "-y", "--no-git", "echo two")
+    took = time.monotonic() - began
+    assert again.stdout == "two\n" and len(cloud.machines) == 1
+    assert took < 20, took
+
+
+def test_a_host_ends_by_itself_and_all_is_in_the_bucket(cloud: Cloud, quick: Place, until: Until) -> None:
+    """As if the laptop were gone for good: nobody asks for anything until the host is gone."""
+    number = quick.run("run", "-t", "quick", "-y", "-b", "--image", BASE_IMAGE, TRAIN_ALONE).stdout.strip()
+    until(lambda: not cloud.alive(), 120)
+    found = quick.json("info", number)
+    assert (found["state"], found["outputs"]["files"]) == ("complete", 1)
+    assert quick.run("logs", number).stdout == "done\n"
+    quick.run("cp", f"runs/{number}/made", "made")
+    assert (quick.folder / "made").read_text() == "here\n"
+    assert [line for line in cloud.left_behind() if not re.match("security group|rule", line)] == []
+
+
+TRAIN_ALONE = "sleep 2; echo here >made; echo done"
+
+
+def test_a_host_that_vanishes_leaves_its_log(cloud: Cloud, place: Place, until: Until) -> None:
+    number = place.run(*ON_T4, "-y", "-b", "echo begun; sleep 1000").stdout.strip()
+    until(lambda: b"begun" in logged(cloud, place, number), 90)
+    (machine,) = cloud.alive()
+    machine.vanish()
+    found = until(lambda: (row := place.json("info", number))["ended"] and row, 60)
+    assert (found["state"], found["reason"]) == ("interrupted", "host_lost")
+    assert place.run("logs", number, status=None).stdout == "begun\n"
+
+
+def test_one_that_is_taken_away_goes_on_on_another_host(cloud: Cloud, place: Place, until: Until) -> None:
+    command = "cat checkpoint 2>/dev/null && exit; echo first; echo from the first >checkpoint; exec sleep 1000"
+    shell = place.spawn(*ON_T4, "--spot", "-y", "--no-git", command)
+    shell.expect("first")
+    (machine,) = cloud.alive()
+    machine.notice(seconds=30)
+    shell.expect("interrupted")
+    shell.expect("attempt 2 of 3")
+    shell.expect("from the first")
+    shell.expect("complete")
+    (row,) = place.json("ps")
+    assert row["state"] == "complete" and row["renting"]["attempt"] == 2
+    assert place.run("logs", str(row["number"])).stdout == "first\nfrom the first\n"
+    assert len(cloud.machines) == 2
+
+
+def logged(cloud: Cloud, place: Place, number: str) -> bytes:
+    """What the bucket has of a run's log, without asking its host."""
+    key = place.json("ps")[-1]["key"]
+    (name,) = cloud.s3.buckets()
+    s3 = boto3.client(
+        "s3",
+        region_name=REGION,
+        endpoint_url=cloud.s3.url,
+        aws_access_key_id=cloud.user.key,
+        aws_secret_access_key=cloud.user.secret,
+        config=Config(signature_version="s3v4"),
+    )
+    listed = s3.list_objects_v2(Bucket=name, Prefix=f"runs/{key}/log/").get("Contents", [])
+    return b"".join(s3.get_object(Bucket=name, Key=each["Key"])["Body"].read() for each in listed)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_client_that_is_killed_leaves_one_host_at_most(cloud: Cloud, place: Place, seed: int, until: Until) -> None:
+    place.run("machines", "add", "fast", "--aws", "g4dn.xlarge")
+    process = subprocess.Popen(
+        [REMOTERUN, "run", "-t", "fast", "-y", "-b", "--no-git", "--image", BASE_IMAGE, "sleep 1000"],
+        cwd=place.folder,
+        env=place.env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    time.sleep(0.5 + seed * 1.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(cloud.alive()) <= 1
+    place.run("ps")
+    for row in place.json("ps"):
+        if row["state"] not in ("failed", "requested"):
+            place.run("kill", str(row["number"]))
+    place.run("gc", "--cloud", "-y")
+    until(lambda: not cloud.alive(), 30)
