@@ -11,7 +11,7 @@ from pathlib import Path
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.records import from_json
-from remoterun.agent.shared.states import RunEvent, RunState
+from remoterun.agent.shared.states import FINAL, RunEvent, RunState
 from remoterun.client.bucket import machine_of
 from remoterun.client.connections import Connections
 from remoterun.client.kept_logs import KeptLogs, LogWriter, content
@@ -134,14 +134,18 @@ def _from_here(run: Run, kept: Path, wanted: Wanted, error: HostError) -> Iterat
         raise error from None
     if data:
         yield LogBytes(0, data)
-    yield StateChange(run.state, RunEvent(t=run.ended or 0.0, state=run.state, message=run.message), run)
+    yield _end(run)
+
+
+def _end(run: Run) -> StateChange:
+    return StateChange(run.state, RunEvent(t=run.ended or 0.0, state=run.state, message=run.message), run)
 
 
 def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer: LogWriter | None) -> Iterator[Item]:
     """The run as its machine tells it. A connection that is `lost` is made again, for as long as it takes."""
     offset, events = before(run), 0
     started = False
-    pause, look_at = RECONNECT_LEAST, 0.0
+    pause, look_at, ended = RECONNECT_LEAST, 0.0, False
     while True:
         asked = api.Follow(run.key, max(offset - before(run), 0), events, wanted.live, timed=wanted.timed)
         try:
@@ -169,10 +173,14 @@ def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer
                             writer.add(item.offset, item.data)
                     if "event" in frame.header:
                         events += 1
+                    if isinstance(item, StateChange):
+                        ended = item.state in FINAL
                     if item is not None:
                         yield item
                 status = session.told(session.result(api.follow, stream).status)
             run = seen(connections, run, status)
+            if run.final and not ended and wanted.live:  # a host that is gone had told its bucket less than us
+                yield _end(run)
             if writer is not None and run.final and (run.renting is None or run.renting.attempts == 1):
                 writer.finish()
             return

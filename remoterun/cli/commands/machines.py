@@ -197,7 +197,7 @@ def doctor(
 
 @app.command(cls=Command, epilog=example("remoterun whoami --json"))
 def whoami(json: Json = False) -> None:
-    """Show the user, the home, the default machine, and the login at AWS."""
+    """Show user, home, default machine, and the login at AWS."""
     from remoterun.machines import aws_is_set_up
 
     with connect() as client:
