@@ -99,6 +99,10 @@ def test_nothing_is_left(given: Given) -> None:
     assert given.provider.leftovers() == []
 
 
+def test_who_the_client_is(given: Given) -> None:
+    assert given.provider.identity().name
+
+
 def test_checks_have_a_name_and_say_what_mends_them(given: Given) -> None:
     for check in given.provider.checks():
         assert check.name and (check.ok is not False or check.fix)

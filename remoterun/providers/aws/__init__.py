@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from remoterun.config import Config
-    from remoterun.providers.aws.provider import AWS
+    from remoterun.providers.base import Provider
 
 
-def of_config(config: Config) -> AWS:
+def of_config(config: Config) -> Provider:
     """The row of `PROVIDERS`."""
     from remoterun.providers.aws.provider import AWS
 
