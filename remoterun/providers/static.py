@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from remoterun.config import Config
 from remoterun.model import MachineType
-from remoterun.providers.base import Identity, Intent, Leftover, NoCapacity, Offer, ProviderCheck, Rented
+from remoterun.providers.base import Identity, Intent, Leftover, NoCapacity, Offer, Provider, ProviderCheck, Rented
 
 
 def of_config(config: Config) -> Provider:
@@ -56,9 +56,6 @@ class Static:
 
     def clear(self, leftover: Leftover) -> None:
         pass
-
-    def identity(self) -> Identity:
-        return Identity(getpass.getuser(), "", "")
 
     def identity(self) -> Identity:
         return Identity(getpass.getuser(), "", "")

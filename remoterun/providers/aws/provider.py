@@ -90,11 +90,6 @@ class AWS:
         told = self.calls("sts", "get_caller_identity", region)
         return Identity(told["Arn"], told["Account"], region)
 
-    def identity(self) -> Identity:
-        region = self.calls.region
-        told = self.calls("sts", "get_caller_identity", region)
-        return Identity(told["Arn"], told["Account"], region)
-
     def checks(self) -> list[ProviderCheck]:
         from remoterun.providers.aws.checks import checks
 

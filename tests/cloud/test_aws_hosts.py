@@ -1,0 +1,349 @@
+"""Hosts of EC2, from the intent to the end, against a cloud whose instances are real hosts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from remoterun.config import Config
+from remoterun.errors import HostKeyError
+from remoterun.hosts import host_of
+from remoterun.hosts.base import NOBODY
+from remoterun.hosts.ssh.host import SSHHost
+from remoterun.model import MachineType, Rental, new_key
+from remoterun.providers.aws import first_session, user_data
+from remoterun.providers.aws.provider import AWS
+from remoterun.providers.aws.refusals import Refused
+from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, ProviderError, ProviderUnreachable, Rented
+from remoterun.providers.folder import HostFolder
+from tests.workshop import until
+
+if TYPE_CHECKING:
+    from tests.cloud.cloud import Cloud
+
+pytestmark = pytest.mark.lab
+
+T4 = MachineType("t4", rental=Rental("aws", ("g4dn.xlarge",)))
+SPOT = replace(T4, rental=Rental("aws", ("g4dn.xlarge",), spot=True))
+ZONES = [f"us-east-1{letter}" for letter in "abcdef"]
+
+
+class Client:
+    """A laptop with a home: the provider, and what it said."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.config = Config(home)
+        self.aws = AWS(self.config)
+        self.said: list[str] = []
+
+    def intent(self, machine: MachineType = T4, seconds: float = 3600.0) -> Intent:
+        key, now = new_key(), time.time()
+        return Intent(f"rr-{key}-1", key, 7, 1, machine, now, now + seconds, 600.0)
+
+    def acquire(self, intent: Intent | None = None) -> Rented:
+        intent = intent or self.intent()
+        return self.aws.acquire(intent, self.aws.offers(intent.machine, True), self.said.append)
+
+    def folder(self, token: str) -> HostFolder:
+        return HostFolder(self.home, token)
+
+    def run(self, rented: Rented, *words: str) -> str:
+        assert rented.machine is not None
+        host = host_of(rented.machine, self.config, NOBODY)
+        assert isinstance(host, SSHHost)
+        try:
+            done = host.run(words, 30)
+        finally:
+            host.close()
+        assert done.status == 0, done
+        return done.output
+
+    def clear_all(self) -> list[str]:
+        """`gc --cloud`: what it clears."""
+        cleared = []
+        for leftover in self.aws.leftovers():
+            self.aws.clear(leftover)
+            cleared.append(leftover.kind)
+        return cleared
+
+
+@pytest.fixture
+def client(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Client:
+    for name, value in cloud.environment().items():
+        monkeypatch.setenv(name, value)
+    return Client(tmp_path / "home")
+
+
+def gone(cloud: Cloud) -> None:
+    """Wait until nothing costs anything any more."""
+    until(lambda: all(each.state == "terminated" for each in cloud.machines.values()), 60, "all hosts are gone")
+
+
+# --- a host that comes ---
+
+
+def test_a_host_is_ready_reached_with_keys_of_its_own_and_tells_what_it_is(cloud: Cloud, client: Client) -> None:
+    rented = client.acquire()
+    (machine,) = cloud.alive()
+    assert rented.id == machine.id and rented.offer.zone == ZONES[0]
+    # within the calls that a run may make
+    assert len(cloud.calls) <= 14
+    assert client.said[0].startswith("capacity in us-east-1a") and "its boot" in client.said and "Docker" in client.said
+    # its agent has the terms before it starts
+    told = json.loads(client.run(rented, "cat", ".remoterun/rented.json"))
+    assert told == {
+        "token": rented.token,
+        "deadline": pytest.approx(rented.deadline, abs=5),
+        "idle": 600.0,
+        "end": ["sudo", "-n", "shutdown", "-P", "now"],
+        "notices": "",
+    }
+    assert "docker" in client.run(rented, "id", "-Gn").split()
+    # the key that stood in user-data is shown no more, nor accepted
+    first = client.folder(rented.token).text("host_key.pub").split()[1]
+    (known,) = client.folder(rented.token).known()
+    shown = client.run(rented, "cat", "/etc/ssh/ssh_host_ed25519_key.pub").split()[1]
+    assert known.split()[1] == shown != first
+    client.folder(rented.token).know([f"ssh-ed25519 {first}"])
+    with pytest.raises(HostKeyError):
+        client.run(rented, "true")
+    # nothing that could do harm is in its user-data
+    data = machine.user_data.decode("utf-8", "replace")
+    assert client.folder(rented.token).text("key") not in data
+    assert not any(value in data for value in (cloud.user.key, cloud.user.secret))
+    # the instance is as it must be
+    (launch,) = cloud.calls_of("RunInstances")
+    found = client.aws.find(rented.token)
+    assert found is not None and (found.id, found.number, found.alive) == (rented.id, 7, True)
+    assert [each.id for each in client.aws.hosts()] == [rented.id]
+    assert client.aws.leftovers() == []
+    client.aws.release(rented.id)
+    gone(cloud)
+    found = client.aws.find(rented.token)
+    assert found is not None and found.state == "gone" and found.why
+    assert client.clear_all() == ["rule", "group"]
+    assert cloud.left_behind() == []
+
+
+def test_the_last_zone_has_room(cloud: Cloud, client: Client) -> None:
+    cloud.no_capacity("g4dn.xlarge", *ZONES[:-2])
+    cloud.unsupported("g4dn.xlarge", ZONES[-2])
+    rented = client.acquire()
+    assert rented.offer.zone == ZONES[-1]
+    assert len(cloud.calls_of("RunInstances")) == len(ZONES) and len(cloud.machines) == 1
+
+
+def test_no_zone_has_room_and_later_one_has(cloud: Cloud, client: Client) -> None:
+    cloud.no_capacity("g4dn.xlarge", *ZONES)
+    intent = client.intent()
+    with pytest.raises(NoCapacity) as caught:
+        client.acquire(intent)
+    assert (caught.value.evidence or "").count("InsufficientInstanceCapacity") == len(ZONES)
+    assert cloud.machines == {} and "another -t" in (caught.value.hint or "")
+    cloud.capacity_again()
+    assert client.acquire(intent).alive and len(cloud.machines) == 1
+
+
+def test_spot_is_asked_for_as_such_at_the_price_of_now(cloud: Cloud, client: Client) -> None:
+    cloud.no_capacity("g4dn.xlarge", *ZONES, spot=False)
+    rented = client.acquire(client.intent(SPOT))
+    assert rented.offer.spot and rented.offer.priced == "now" and rented.offer.price is not None
+    told = json.loads(client.run(rented, "cat", ".remoterun/rented.json"))
+    assert told["notices"] == "ec2"
+    cloud.machine(rented.id).vanish(0, spot=True)
+    gone(cloud)
+    found = client.aws.find(rented.token)
+    assert found is not None and found.preempted and found.state == "gone"
+
+
+def test_a_new_host_may_be_unknown_for_a_while(cloud: Cloud, client: Client) -> None:
+    cloud.hidden_calls = 2
+    assert client.acquire().alive
+
+
+# --- what is refused ---
+
+
+def refused(client: Client) -> ProviderError:
+    with pytest.raises(ProviderError) as caught:
+        client.acquire()
+    return caught.value
+
+
+def test_a_quota_is_named(cloud: Cloud, client: Client) -> None:
+    cloud.quotas["L-DB2E81BA"].vcpus = 0
+    error = refused(client)
+    assert "L-DB2E81BA" in error.message and "4 vCPUs" in error.message
+    assert error.hint is not None and "request-service-quota-increase" in error.hint
+    assert cloud.machines == {}
+
+
+def test_without_a_default_network_the_command_that_makes_one_is_told(cloud: Cloud, client: Client) -> None:
+    cloud.no_default_vpc()
+    assert "create-default-vpc --region us-east-1" in (refused(client).hint or "")
+
+
+@pytest.mark.parametrize(
+    "action", ["ec2:RunInstances", "ssm:GetParameter", "ec2:CreateSecurityGroup", "ec2:DescribeSubnets"]
+)
+def test_a_missing_permission_is_named(cloud: Cloud, client: Client, action: str) -> None:
+    cloud.denied.add(action)
+    assert f"`{action}`" in refused(client).message
+    assert cloud.machines == {}
+    (check,) = [check for check in client.aws.checks() if check.name == "permissions"]
+    assert check.ok is False and f'"{action}"' in (check.fix or "")
+
+
+def test_a_clock_that_is_wrong_is_told(cloud: Cloud, client: Client) -> None:
+    cloud.clock = 3600.0
+    error = refused(client)
+    assert isinstance(error, Refused) and error.code == "ClockSkew" and "60 minutes slow" in error.message
+
+
+def test_a_login_that_is_over_is_told(cloud: Cloud, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in cloud.environment(cloud.login(0.0)).items():
+        monkeypatch.setenv(name, value)
+    assert "expired" in refused(Client(client.home)).message
+
+
+def test_a_login_that_ends_in_the_middle_leaves_a_host_that_is_found_again(
+    cloud: Cloud, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.boot_seconds = 6.0
+    for name, value in cloud.environment(cloud.login(4.0)).items():
+        monkeypatch.setenv(name, value)
+    expired = Client(client.home)
+    intent = client.intent()
+    with pytest.raises(ProviderError) as caught:
+        expired.acquire(intent)
+    assert "expired" in caught.value.message and caught.value.hint == "remoterun gc --cloud   # ends it now"
+    assert len(cloud.alive()) == 1
+    for name, value in cloud.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_SESSION_TOKEN")
+    again = Client(client.home)
+    assert again.acquire(intent).id == cloud.alive()[0].id and len(cloud.machines) == 1
+
+
+def test_aws_that_is_busy_is_asked_again(cloud: Cloud, client: Client) -> None:
+    cloud.fail_next("RunInstances", 2, status=503, code="Unavailable")
+    assert client.acquire().alive and len(cloud.machines) == 1
+
+
+def test_aws_that_is_away(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(ProviderUnreachable):
+        Client(client.home).aws.find("rr-x-1")
+
+
+# --- a host that goes ---
+
+
+def test_a_host_that_vanishes_while_it_boots(cloud: Cloud, client: Client) -> None:
+    cloud.boot_seconds, cloud.sshd_seconds = 0.5, 30.0
+    intent = client.intent()
+
+    def say(text: str) -> None:
+        if text == "sshd":
+            cloud.alive()[0].vanish(1.0)
+
+    with pytest.raises(HostNeverCame) as caught:
+        client.aws.acquire(intent, client.aws.offers(T4, True), say)
+    assert "ended while it was waited for" in caught.value.message and caught.value.evidence
+    gone(cloud)
+    assert client.aws.hosts() == []
+
+
+def test_the_deadline_ends_a_host_whatever_runs_on_it(cloud: Cloud, client: Client) -> None:
+    rented = client.acquire(client.intent(seconds=20.0))
+    client.run(rented, "sh", "-c", "nohup sleep 600 >/dev/null 2>&1 &")
+    gone(cloud)
+    assert time.time() >= rented.deadline - 3
+    found = client.aws.find(rented.token)
+    assert found is not None and "nstance initiated" in found.why and not found.preempted
+
+
+def test_a_host_that_nobody_uses_ends(cloud: Cloud, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_data, "UNUSED", 4)
+    rented = client.acquire()
+    client.run(rented, "sh", "-c", "nohup sleep 8 >/dev/null 2>&1 &")
+    time_of_last_use = time.monotonic() + 6
+    gone(cloud)
+    assert time.monotonic() > time_of_last_use
+
+
+def test_what_nobody_knows_any_more_is_left_over(cloud: Cloud, client: Client, tmp_path: Path) -> None:
+    rented = client.acquire()
+    other = Client(tmp_path / "another home")
+    assert [each.id for each in other.aws.hosts()] == [rented.id] and other.aws.hosts()[0].machine is None
+    assert other.aws.leftovers() == []
+    client.folder(rented.token).remove()
+    (leftover,) = client.aws.leftovers()
+    assert (leftover.kind, leftover.id) == ("host", f"us-east-1/{rented.id}") and leftover.cost > 100
+    client.aws.clear(leftover)
+    gone(cloud)
+    assert client.clear_all() == ["rule", "group"] and cloud.left_behind() == []
+
+
+def test_a_host_of_another_client_is_ended_by_its_id(cloud: Cloud, client: Client, tmp_path: Path) -> None:
+    rented = client.acquire()
+    Client(tmp_path / "another home").aws.release(rented.id)
+    gone(cloud)
+
+
+def test_a_laptop_that_moved_is_let_in_again(cloud: Cloud, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REMOTERUN_CLIENT_ADDRESS", "203.0.113.7")
+    rented = client.acquire()
+    monkeypatch.setenv("REMOTERUN_CLIENT_ADDRESS", "203.0.113.8")
+    client.aws.admit(rented)
+    client.aws.admit(rented)
+    rules = [each for each in cloud.left_behind() if each.startswith("rule")]
+    assert len(rules) == 2 and client.aws.leftovers() == []
+    client.aws.release(rented.id)
+    gone(cloud)
+    assert client.clear_all() == ["rule", "rule", "group"] and cloud.left_behind() == []
+
+
+# --- the first session ---
+
+
+def test_a_change_of_key_that_was_cut_short_is_done_at_the_next_try(cloud: Cloud, client: Client) -> None:
+    intent = client.intent()
+    steps: list[Callable[[first_session._Session, HostFolder, dict[str, str]], object]] = [
+        lambda session, folder, keys: None,
+        lambda session, folder, keys: folder.know([keys["current"], keys["fresh"]]),
+        lambda session, folder, keys: session.run("use-key", *keys["fresh"].split()),
+    ]
+    rented = client.acquire(intent)
+    folder = client.folder(rented.token)
+    assert rented.machine is not None and rented.machine.host is not None
+    for upto in range(1, len(steps) + 1):
+        # as if the host still showed the first key: it is the present one
+        folder.write("host_key.pub", folder.known()[0] + " first\n")
+        session = first_session._Session(folder, rented.machine.host)
+        keys = session.ask("fresh-key")
+        for step in steps[:upto]:
+            step(session, folder, keys)
+        session.__exit__()
+        problems = first_session.settle(folder, rented.machine.host, client.said.append)
+        assert problems == []
+        (known,) = folder.known()
+        assert known != keys["current"]
+        assert client.run(rented, "echo", str(upto)) == str(upto)
+
+
+def test_keys_that_ssh_itself_takes(cloud: Cloud, client: Client) -> None:
+    rented = client.acquire()
+    config = client.folder(rented.token).ssh_config
+    done = subprocess.run(
+        ["ssh", "-F", str(config), "-o", "BatchMode=yes", rented.token, "id", "-un"], capture_output=True, text=True
+    )
+    assert done.stdout == "ubuntu\n", done.stderr
