@@ -258,9 +258,9 @@ def run_command(command, service, log):
     def stop(number, frame):
         try:
             os.killpg(child.pid, signal.SIGTERM)
-        except ProcessLookupError:
+            os.waitpid(child.pid, 0)  # not child.wait(), whose lock is held by what this signal has interrupted
+        except (ProcessLookupError, ChildProcessError):
             pass
-        child.wait()
         os._exit(0)
 
     signal.signal(signal.SIGTERM, stop)
