@@ -98,6 +98,10 @@ class Connections:
             raise NotFound("no bucket is set up yet", hint="remoterun upload PATH --to aws makes one, after a question")
         return machines.bucket_of(self.config)
 
+    def named_bucket(self) -> list[MachineType]:
+        """The bucket of `[aws]`, if one is named."""
+        return [] if self.config.aws.bucket is None else [self.bucket()]
+
     def provider(self, name: str) -> Provider:
         """A provider, made at its first use. Raises `ConfigError`."""
         with self._lock:

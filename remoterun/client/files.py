@@ -107,7 +107,11 @@ class Files:
         known = self._connections.registry.uploads(resource.name)
         machine = known[0][1] if known else self._connections.home(None)
         session = self._connections.session(machine)
-        if not known and not session.versions(resource.name, newest=True):
+        there = bool(known) or bool(session.versions(resource.name, newest=True))
+        for bucket in [] if there else self._connections.named_bucket():  # another client may have put it there
+            session = self._connections.session(bucket)
+            there = bool(session.versions(resource.name, newest=True))
+        if not there:
             names = {upload.name for upload, _ in self._connections.registry.uploads()}
             close = did_you_mean(resource.name, names)
             hint = f"did you mean uploads/{close}?" if close else "remoterun ls uploads"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from remoterun import transfer
@@ -91,22 +92,29 @@ class Uploads:
         return upload
 
     def list(self) -> Sequence[Upload]:
-        """The newest of each upload that this client knows, or that the default machine has."""
+        """The newest of each upload that this client knows, or that the default machine or the bucket has."""
         found: dict[str, Upload] = {}
         for upload, _ in self._connections.registry.uploads():
             found.setdefault(upload.name, upload)
-        machine = self._connections.home(None)
-        try:
-            session = self._connections.session(machine)
-            answer = session.ask(api.uploads, api.Nothing())
-            for upload in [session.upload(item.name, item.newest) for item in answer.uploads]:
+        homes = {self._connections.home(None), *self._connections.named_bucket()}
+        questions = {machine: partial(self._newest, machine) for machine in homes}
+        failed: HostError | None = None
+        for answer in self._connections.at_once(questions, None).values():
+            if isinstance(answer, HostError):
+                failed = answer
+                continue
+            for upload in answer:
                 known = found.get(upload.name)
-                if known is None or known.home_id == session.home_id or known.digest == upload.digest:
+                if known is None or known.home_id == upload.home_id or known.digest == upload.digest:
                     found[upload.name] = upload
-        except HostError:
-            if not found:
-                raise
+        if failed is not None and not found:
+            raise failed
         return sorted(found.values(), key=lambda upload: upload.name)
+
+    def _newest(self, machine: MachineType) -> Sequence[Upload]:
+        session = self._connections.session(machine)
+        answer = session.ask(api.uploads, api.Nothing())
+        return [session.upload(item.name, item.newest) for item in answer.uploads]
 
     def add(self, path: Path, target: Resource, to: str | None = None, progress: Progress | None = None) -> Uploaded:
         """Add a file or a folder's contents to an upload, below `target.sub`: a new version of it.

@@ -250,6 +250,8 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
     where = "rented" if plan is not None else type_.host or "this machine"
     render.out(f"machine    {type_.name} ({where}), engine {type_.engine}, {type_.gpus} GPUs")
     if plan is not None:
+        if plan.instead is not None:
+            render.out(f"           {plan.instead}")
         for head, text in render.plan_lines(plan, new):
             render.out(f"{head:<11}{text}")
     if source is not None:

@@ -32,8 +32,10 @@ def hourly(price: float | None) -> str:
 
 
 def hours(count: float) -> str:
-    """`24 h`, `90 min`."""
-    return f"{count:g} h" if count == round(count, 1) else duration(count * 3600)
+    """`24 h`, `1 h 30 min`, `10 min`."""
+    if count == round(count, 1) and count >= 1:
+        return f"{count:g} h"
+    return duration(count * 3600).removesuffix(" 0 s").removesuffix(" 0 min")
 
 
 def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]]:
@@ -49,9 +51,8 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
         for offers in _by_type(plan.offers):
             first = offers[0]
             listed.append(("rents", f"{first.type}: {described(first)}"))
-            zones = ", ".join(dict.fromkeys(offer.zone for offer in offers if offer.zone)) or first.region
             spot = ", spot" if first.spot else ""
-            listed.append(("", f"{hourly(first.price)}{_priced(first)}{spot}, in {zones}"))
+            listed.append(("", f"{hourly(first.price)}{_priced(first)}{spot}, in {_zones(offers)}"))
     if plan.most is not None:
         listed.append(("at most", f"{dollars(plan.most)}: {hours(plan.hours)} at {hourly(plan.price)}, {WITHOUT}"))
     else:
@@ -60,16 +61,19 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
         listed.append(("", f"for all of {plan.attempts} attempts, if the host is taken away"))
     latest = moment(time.time() + plan.hours * 3600)
     listed.append(("ends", "by itself, whatever happens to this machine:"))
-    listed.append(("", f"{duration(plan.idle)} after its last run, in which the next one begins at once,"))
+    listed.append(("", f"{hours(plan.idle / 3600)} after its last run, while the next one begins at once,"))
     listed.append(("", f"and at {latest} at the latest"))
-    return listed + ([("bucket", text) for text in bucket_lines(new)] if new is not None else [])
+    if new is not None:
+        first_line, *others = bucket_lines(new)
+        listed += [("bucket", first_line), *(("", text) for text in others)]
+    return listed
 
 
 def bucket_lines(new: NewBucket) -> list[str]:
     """What a bucket is, before a person is asked about it."""
     if new.exists:
-        return [f"{new.name} in {new.region}, which you have, keeps uploads and outputs"]
-    return [f"{new.name} in {new.region} is made: private, encrypted; it keeps uploads and outputs"]
+        return [f"{new.name} in {new.region}, which you have,", "keeps uploads and outputs"]
+    return [f"{new.name} in {new.region} is made:", "private, encrypted; it keeps uploads and outputs"]
 
 
 def renting(plan: Plan, new: NewBucket | None) -> None:
@@ -90,8 +94,8 @@ def renting_goes_on(plan: Plan, new: NewBucket | None) -> None:
     )
     spot = " spot" if offer.spot else ""
     line(f"Renting {offer.type}{spot} in {offer.region}, {hourly(offer.price)}, {most}")
-    for text in bucket_lines(new) if new is not None else []:
-        line(f"The bucket {text}")
+    if new is not None:
+        line(f"The bucket {' '.join(bucket_lines(new))}")
 
 
 def cost_text(run: Run) -> str:
@@ -187,6 +191,13 @@ def _by_type(offers: Sequence[Offer]) -> list[list[Offer]]:
     for offer in offers:
         groups.setdefault((offer.type, offer.region, offer.spot, offer.price), []).append(offer)
     return list(groups.values())
+
+
+def _zones(offers: Sequence[Offer]) -> str:
+    """`us-east-1a, b, c`; the region where no zone is named."""
+    region = offers[0].region
+    zones = list(dict.fromkeys(offer.zone for offer in offers if offer.zone))
+    return ", ".join([*zones[:1], *(zone.removeprefix(region) for zone in zones[1:])]) or region
 
 
 def _priced(offer: Offer) -> str:
