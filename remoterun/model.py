@@ -347,6 +347,8 @@ class Run:
     @property
     def words(self) -> str | None:
         """Why it ended, for people."""
+        if self.reason is Reason.HOST_LOST and self.renting is not None:
+            return "its host was lost"
         return ENDINGS[self.reason].words if self.reason else None
 
     @property

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from remoterun.agent.running.notices import NOTICES
 from remoterun.agent.shared.states import Reason, RunState, RunStatus
 from remoterun.cli.render.rented import dollars, hourly, hours, plan_lines
 from remoterun.client import renting
 from remoterun.client.renting import Plan
 from remoterun.errors import UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
+from remoterun.providers.aws import acquire
 from remoterun.providers.base import Offer, Rented
 from remoterun.registry import Registry
 
@@ -140,3 +142,7 @@ class TestRecords:
         run = registry.move(self.a_run(registry), RunState.RUNNING, 200.0)
         assert run.renting is not None
         assert registry.next_attempt(run, replace(run.renting, attempt=2), 300.0) is None
+
+
+def test_the_agent_knows_the_notices_that_a_provider_names() -> None:
+    assert acquire.NOTICES in NOTICES

@@ -28,7 +28,9 @@ def dollars(amount: float | None) -> str:
 
 def hourly(price: float | None) -> str:
     """A price for people, with all of its digits: $0.526/h."""
-    return "price not known" if price is None else f"${price:.4f}".rstrip("0").rstrip(".") + "/h"
+    if price is None:
+        return "price not known"
+    return (f"${price:.4f}".rstrip("0").rstrip(".") if price >= 0.001 else f"${price:.2g}") + "/h"
 
 
 def hours(count: float) -> str:
@@ -61,7 +63,7 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
         listed.append(("", f"for all of {plan.attempts} attempts, if the host is taken away"))
     latest = moment(time.time() + plan.hours * 3600)
     listed.append(("ends", "by itself, whatever happens to this machine:"))
-    listed.append(("", f"{hours(plan.idle / 3600)} after its last run, while the next one begins at once,"))
+    listed.append(("", f"{hours(plan.idle / 3600)} after its last run, so that another one begins at once,"))
     listed.append(("", f"and at {latest} at the latest"))
     if new is not None:
         first_line, *others = bucket_lines(new)
@@ -93,7 +95,8 @@ def renting_goes_on(plan: Plan, new: NewBucket | None) -> None:
         f"at most {dollars(plan.most)} ({hours(plan.hours)})" if plan.most is not None else f"for {hours(plan.hours)}"
     )
     spot = " spot" if offer.spot else ""
-    line(f"Renting {offer.type}{spot} in {offer.region}, {hourly(offer.price)}, {most}")
+    verb = f"Using {plan.kept.id}:" if plan.kept is not None else "Renting"
+    line(f"{verb} {offer.type}{spot} in {offer.region}, {hourly(offer.price)}, {most}")
     if new is not None:
         line(f"The bucket {' '.join(bucket_lines(new))}")
 

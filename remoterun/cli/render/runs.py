@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from remoterun.agent.shared.states import RunState
+from remoterun.agent.shared.states import Reason, RunState
 from remoterun.cli.render.data import out
 from remoterun.cli.render.rented import cost_text
 from remoterun.cli.render.table import Column, table
@@ -100,8 +100,9 @@ def ending(run: Run) -> None:
     if run.message:
         line(f"  {run.message}")
     if run.renting is not None and run.renting.hosts:
-        cost = cost_text(run)
-        line(f"  it cost {cost or 'what is not known'}; its host ends by itself: remoterun hosts")
+        cost = f"it cost {cost_text(run) or 'what is not known'}"
+        lost = run.reason in (Reason.HOST_LOST, Reason.PREEMPTED)
+        line(f"  {cost}" if lost else f"  {cost}; its host stays for a while, then it ends by itself: remoterun hosts")
     if run.outputs and run.outputs.get("files"):
         saved = f"{files(run.outputs['files'])} saved ({size(run.outputs['size'])})"
         line(f"  {saved}: remoterun ls runs/{run.number} · remoterun cp runs/{run.number}")

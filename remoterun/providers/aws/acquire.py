@@ -36,7 +36,7 @@ ASK_SECONDS = (2.0, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0)
 KNOCK_SECONDS = 0.25
 HIDDEN_SECONDS = 120.0
 """AWS may say for so long that it doesn't know an instance which it has made just now."""
-NOTICES = "ec2"
+NOTICES = "aws"
 """A key of the agent's `NOTICES`."""
 
 
