@@ -39,6 +39,9 @@ def machine_types(incomplete: str) -> list[tuple[str, str]]:
         config = configuration.load()
         known = [(machine.name, machine.host or "this machine") for machine in machines.listing(config)]
         known += [(alias, "ssh") for alias in machines.ssh_aliases(config)]
+        if machines.aws_is_set_up(config):
+            known.append((machines.BUCKET, "the bucket"))
+            known += [(name, "rented") for name in machines.rented_types()]
     except RemoterunError:
         return []
     return [pair for pair in known if pair[0].startswith(incomplete)]

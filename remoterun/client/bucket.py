@@ -75,6 +75,18 @@ def machine_of(run: Run) -> MachineType:
     return MachineType("aws", bucket=run.renting.bucket)
 
 
+def login_ends(connections: Connections, seconds: float) -> float | None:
+    """When what is signed now for so many seconds ends before that, since the login does; None where it does not, or
+    where there is no bucket yet."""
+    from remoterun.buckets.grants import signing
+
+    for machine in connections.named_bucket():
+        with signing(machine, connections.config) as signer:
+            ends = signer.expires(seconds)
+            return ends if ends < time.time() + seconds - 60 else None
+    return None
+
+
 def grant(connections: Connections, run: Run, asked: tuple[bytes, bytes] | None = None) -> Grant:
     """What a run's host may write into the bucket, for as long as it may need to, if the credentials last. `asked`: its
     spec and the manifest of its source, which are put there first."""

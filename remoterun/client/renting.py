@@ -8,6 +8,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 
 from remoterun import machines
+from remoterun.client import bucket
 from remoterun.client.connections import Connections
 from remoterun.errors import HostError, UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
@@ -32,7 +33,8 @@ WORTH_KEEPING = 0.5
 class Plan:
     """What a run on a rented host will be given. `offers` are tried in their order; `hours` are for all attempts
     together; `idle` in seconds; `kept`: a host of ours that is free and will be used instead; `instead`: why another
-    type stands in for the one that was asked for."""
+    type stands in for the one that was asked for; `login_ends` (seconds since 1970): before the run may, where it does
+    so: until the next command of somebody with a login, outputs then wait on the host."""
 
     machine: MachineType
     offers: tuple[Offer, ...]
@@ -41,6 +43,7 @@ class Plan:
     attempts: int
     kept: Rented | None = None
     instead: str | None = None
+    login_ends: float | None = None
 
     @property
     def price(self) -> float | None:
@@ -86,15 +89,16 @@ def plan(connections: Connections, machine: MachineType, without: Container[str]
     if kept is not None:
         left = (kept.deadline - time.time()) / 3600
         whole = replace(whole, kept=kept, hours=min(limit, left))
-    return replace(whole, instead=machines.instead(rental, offers[0]))
+    ends = bucket.login_ends(connections, whole.hours * 3600)
+    return replace(whole, instead=machines.instead(rental, offers[0]), login_ends=ends)
 
 
 def begin(connections: Connections, run: Run, plan: Plan) -> Run:
     """Record what a run may have of rented hosts, before there is any. Raises `NotFound` without a bucket."""
-    bucket = connections.bucket()
-    home = connections.session(bucket).home_id
+    machine = connections.bucket()
+    home = connections.session(machine).home_id
     deadline = time.time() + plan.hours * 3600
-    return connections.registry.rent(run, Renting(deadline, plan.attempts, 1, bucket.bucket or "", home))
+    return connections.registry.rent(run, Renting(deadline, plan.attempts, 1, machine.bucket or "", home))
 
 
 def rent(connections: Connections, run: Run, plan: Plan, waiting: Callable[[str], None]) -> tuple[Run, Session]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.records import to_json
+from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
 from remoterun.client.attempts import due, follow_attempts, in_background
 from remoterun.client.connections import Connections
@@ -19,7 +20,7 @@ from remoterun.client.rented_runs import seen, statuses
 from remoterun.client.renting import Plan, give_back
 from remoterun.client.submitting import Prepared, launch, prepare
 from remoterun.errors import HostError, NotFound, UsageError
-from remoterun.model import MachineType, Run, RunRequest
+from remoterun.model import MachineType, Placement, Run, RunRequest
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
@@ -227,6 +228,25 @@ class Runs:
         yield from follow(self._connections, run, wanted)
         if live and run.renting is not None:
             yield from follow_attempts(self._connections, run.number, wanted, values or {})
+
+    def adopt(self) -> Sequence[Run]:
+        """Give a number here to each run of the bucket that another client handed over: its log and outputs can then
+        be had from here, too. The runs that are new here. Raises `NotFound` without a bucket, `HostError`."""
+        registry, machine = self._connections.registry, self._connections.bucket()
+        session = self._connections.session(machine)
+        known = {run.key for run in registry.runs()}
+        found = []
+        for status in session.ask(api.runs, api.RunKeys(None)).runs:
+            if status.key in known:
+                continue
+            details = session.ask(api.run, api.RunKey(status.key))
+            with session.understood():
+                spec = RunSpec.from_record(details.spec)
+            type_ = MachineType(spec.machine, bucket=machine.bucket)
+            run = registry.add_run(spec.key, type_, spec.command, spec.created, spec.description, spec.labels)
+            run = registry.place(run, Placement(machine, session.home_id))
+            found.append(registry.see(run, session.told(status), time.time()))
+        return found
 
     def take_up(self, number: int | str) -> bool:
         """Let a process of its own give an interrupted run its next host; whether the run may have one. Returns at

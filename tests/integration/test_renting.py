@@ -227,6 +227,28 @@ class TestARun:
         assert laptop.folders.hosts() == []
 
 
+class TestAnotherLaptop:
+    def test_it_has_the_runs_of_the_bucket_under_numbers_of_its_own(self, laptop: Laptop) -> None:
+        run = laptop.until_ended(laptop.submit("echo said; echo made >out", description="a try"))
+        with Client(replace(laptop.config, home=laptop.root / "another")) as client:
+            client.registry.add_run("another-key", MachineType("local"), "true", 1.0)
+            (adopted,) = client.runs.adopt()
+            assert (adopted.number, adopted.key, adopted.state) == (2, run.key, RunState.COMPLETE)
+            assert (adopted.command, adopted.description) == (run.command, "a try")
+            assert client.runs.adopt() == []
+            log = [item.data for item in client.runs.follow(2) if isinstance(item, LogBytes)]
+            assert b"".join(log) == b"said\n"
+            client.files.copy("runs/2/out", laptop.root / "there")
+        assert (laptop.root / "there").read_bytes() == b"made\n"
+
+    def test_it_finds_uploads_there(self, laptop: Laptop) -> None:
+        laptop.client.uploads.upload(write_files(laptop.root / "doom", {"a": b"A"}), "doom", "aws")
+        with Client(replace(laptop.config, home=laptop.root / "another")) as client:
+            assert [(upload.name, upload.machine) for upload in client.uploads.list()] == [("doom", "aws")]
+            client.files.copy("uploads/doom", laptop.root / "there")
+        assert (laptop.root / "there" / "a").read_bytes() == b"A"
+
+
 class TestALostHost:
     def test_its_run_is_interrupted_with_the_log_so_far(self, laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
         run = laptop.submit("echo begun; exec sleep 1000")

@@ -102,6 +102,9 @@ def ps(
     every: Annotated[bool, typer.Option("-a", "--all", help="All of them.")] = False,
     label: Annotated[list[str], typer.Option("--label", metavar="LABEL", help="Only with this label.")] = [],  # noqa: B006
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="More columns.")] = False,
+    cloud: Annotated[
+        bool, typer.Option("--cloud", help="Give numbers here to runs of the bucket that another machine started.")
+    ] = False,
     wait: Wait = "2s",
     json: Json = False,
 ) -> None:
@@ -111,6 +114,8 @@ def ps(
     """
     seconds = parse_duration(wait)
     with connect() as client:
+        if cloud:
+            client.runs.adopt()
         runs = client.runs.list(None if every else number, label, seconds)
         taken_up = [run.number for run in runs if client.runs.take_up(run.number)]
     render.not_reached(runs)

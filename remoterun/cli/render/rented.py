@@ -65,6 +65,9 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
     listed.append(("ends", "by itself, whatever happens to this machine:"))
     listed.append(("", f"{hours(plan.idle / 3600)} after its last run, so that another one begins at once,"))
     listed.append(("", f"and at {latest} at the latest"))
+    if plan.login_ends is not None:
+        listed.append(("login", f"yours ends at {moment(plan.login_ends)}, before the run may: then what it"))
+        listed.append(("", "makes waits on its host for the next command of yours"))
     if new is not None:
         first_line, *others = bucket_lines(new)
         listed += [("bucket", first_line), *(("", text) for text in others)]
