@@ -47,8 +47,8 @@ def is_old(capability: Optional[Capability]) -> bool:
 
 
 def resolve(asked: EnvironmentSpec, capabilities: Iterable[Optional[Capability]]) -> ResolvedEnvironment:
-    """What a run gets on GPUs of these compute capabilities. One old GPU decides: the older packages work on the newer
-    GPUs, too."""
+    """What a run gets on GPUs of these compute capabilities. One old GPU decides: the older packages hold code
+    that newer GPUs can run, too."""
     name = CUDA11 if asked.variant == "gpu" and any(map(is_old, capabilities)) else asked.variant
     return ResolvedEnvironment(name, base_for(asked.base, name))
 
