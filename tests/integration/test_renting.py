@@ -5,122 +5,36 @@ Agents, keepers, grants and the bucket are real; what it costs and how hosts beg
 
 from __future__ import annotations
 
-import json
-import shutil
+import os
+import random
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from remoterun.agent.shared.records import to_json
-from remoterun.agent.shared.rented import FILE, Terms
 from remoterun.agent.shared.states import RunState
+from remoterun.agent.store.home import Home
+from remoterun.buckets.place import BucketPlace
 from remoterun.client import Client, LogBytes, Note, StateChange
-from remoterun.config import AWS, Config
 from remoterun.errors import RemoterunError
-from remoterun.model import MachineType, Mount, Rental, Run, RunRequest
+from remoterun.model import MachineType, Mount, Run, RunRequest
 from remoterun.providers import PROVIDERS
-from remoterun.providers.base import Identity, Intent, Leftover, NoCapacity, Offer, ProviderCheck, Rented
-from remoterun.providers.folder import HostFolder
+from remoterun.providers.base import NoCapacity
 from remoterun.source import snapshot
+from tests import folder_cloud
 from tests.conftest import require
-from tests.seaweed import Store, credentials, program, seaweed
-from tests.workshop import Files, Place, kill9, running, until, write_files
+from tests.folder_cloud import Folders, config_of
+from tests.seaweed import Store, asked, credentials, program, seaweed
+from tests.workshop import Files, until, write_files
 
-PRICE = 3.6
-
-
-class Folders:
-    """A provider: a host is a home in a folder. `lost`: a host is gone when its folder is."""
-
-    name = "aws"
-
-    def __init__(self, root: Path, environment: Path) -> None:
-        self.root = root
-        self.environment = environment
-        self.places: dict[str, Place] = {}
-        self.rented: dict[str, Rented] = {}
-        self.refusing: Exception | None = None
-        self.acquired = 0
-
-    def offers(self, machine: MachineType, live: bool = False) -> list[Offer]:
-        assert machine.rental is not None
-        return [Offer("folder.small", "here", "here-1", price=PRICE, spot=machine.rental.spot)]
-
-    def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> Rented:
-        folder = HostFolder(self.root / "laptop", intent.token)
-        folder.begin(intent)
-        if self.refusing is not None:
-            raise self.refusing
-        self.acquired += 1
-        say("a folder")
-        if intent.token not in self.places:
-            place = self.root / "hosts" / intent.token
-            place.mkdir(parents=True)
-            terms = Terms(intent.token, intent.deadline, intent.idle, ["touch", str(place / "ended")])
-            (place / FILE).write_text(json.dumps(to_json(terms)))
-            self.places[intent.token] = Place(place, self.environment)
-            machine = MachineType(intent.machine.name, engine="process", home=str(place), rented=intent.token)
-            self.rented[intent.token] = Rented(
-                f"i-{len(self.rented)}",
-                intent.token,
-                "running",
-                offers[0],
-                time.time(),
-                intent.deadline,
-                machine,
-                intent.run,
-                intent.number,
-                intent.attempt,
-            )
-        return self.rented[intent.token]
-
-    def find(self, token: str) -> Rented | None:
-        return self.rented.get(token)
-
-    def admit(self, rented: Rented) -> None:
-        pass
-
-    def hosts(self) -> list[Rented]:
-        return [rented for rented in self.rented.values() if rented.alive]
-
-    def release(self, id: str) -> None:
-        for token, rented in self.rented.items():
-            if rented.id == id and rented.alive:
-                self.take_away(token)
-
-    def leftovers(self) -> list[Leftover]:
-        return []
-
-    def clear(self, leftover: Leftover) -> None:
-        pass
-
-    def identity(self) -> Identity:
-        return Identity("me", "123456789012", "us-east-1")
-
-    def checks(self) -> list[ProviderCheck]:
-        return []
-
-    def take_away(self, token: str, why: str = "", preempted: bool = False) -> None:
-        """The host is gone, with all that ran there: nobody reaches its home any more."""
-        place = self.places.pop(token)
-        place.drop_session()
-        for pid in running(str(place.folder)):
-            kill9(pid)
-        shutil.rmtree(place.folder, ignore_errors=True)
-        place.folder.write_text("gone")
-        self.rented[token] = replace(self.rented[token], state="gone", why=why, preempted=preempted, ended=time.time())
-
-
-CURRENT: list[Folders] = []
-
-
-def of_config(config: Config) -> Folders:
-    return CURRENT[-1]
+KILLS = int(os.environ.get("REMOTERUN_KILLS", "6"))
+"""How many clients are killed."""
 
 
 @pytest.fixture(scope="session")
@@ -133,12 +47,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 class Laptop:
     def __init__(self, root: Path, folders: Folders, bucket: str, endpoint: str) -> None:
         self.root, self.folders = root, folders
-        rental = Rental("aws", ("folder.small",), idle=600.0)
-        self.config = Config(
-            root / "laptop",
-            machines={"gpu": MachineType("gpu", engine="process", rental=rental)},
-            aws=AWS(bucket=bucket, region="us-east-1", endpoint=endpoint),
-        )
+        self.config = config_of(root, bucket, endpoint)
         self.client = Client(self.config)
 
     def another(self) -> Client:
@@ -155,7 +64,8 @@ class Laptop:
         return self.client.runs.submit(RunRequest(command, **asked), source, "gpu")
 
     def until_ended(self, run: Run, seconds: float = 60) -> Run:
-        return until(lambda: (now := self.client.runs.get(run.number)).final and now, seconds)
+        ended: Run = until(lambda: (now := self.client.runs.get(run.number)).final and now, seconds)
+        return ended
 
     def log(self, run: Run, live: bool = False) -> bytes:
         return b"".join(
@@ -165,18 +75,18 @@ class Laptop:
 
 @pytest.fixture
 def laptop(tmp_path: Path, environment: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Laptop]:
-    monkeypatch.setitem(PROVIDERS, "aws", f"{__name__}.of_config")
-    folders = Folders(tmp_path, environment)
-    CURRENT.append(folders)
+    monkeypatch.setitem(PROVIDERS, "aws", "tests.folder_cloud.of_config")
+    monkeypatch.setenv(folder_cloud.ROOT, str(tmp_path))
+    (tmp_path / "environment").write_text(str(environment))
+    folders = Folders(tmp_path)
     place = store.new_bucket()
     laptop = Laptop(tmp_path, folders, place.name, store.url)
     try:
         yield laptop
     finally:
         laptop.client.close()
-        for token in list(folders.places):
-            folders.take_away(token)
-        CURRENT.pop()
+        for rented in folders.hosts():
+            folders.take_away(rented.token)
 
 
 class TestARun:
@@ -185,7 +95,7 @@ class TestARun:
         ended = laptop.until_ended(run)
         assert ended.state is RunState.COMPLETE and ended.host.bucket == f"s3://{laptop.config.aws.bucket}"
         assert ended.cost(time.time()) is not None
-        laptop.folders.take_away(next(iter(laptop.folders.places)))
+        laptop.folders.take_away(run_token(run))
         client = laptop.another()
         assert laptop.log(run) == b"sent\n"
         client.files.copy(f"runs/{run.number}/out", laptop.root / "copied")
@@ -207,10 +117,10 @@ class TestARun:
         first = laptop.until_ended(laptop.submit("mkdir models; echo weights >models/w"))
         second = laptop.submit("cat before/w", mounts=(Mount.parse(f"runs/{first.number}/models:before"),))
         assert laptop.until_ended(second).state is RunState.COMPLETE
-        assert laptop.log(second) == b"weights\n" and laptop.folders.acquired == 1
+        assert laptop.log(second) == b"weights\n" and len(laptop.folders.all()) == 1
 
     def test_one_that_can_not_be_had_is_a_failed_run(self, laptop: Laptop) -> None:
-        laptop.folders.refusing = NoCapacity("nothing is free", ["here-1: none"])
+        (laptop.root / "full").touch()
         with pytest.raises(NoCapacity):
             laptop.submit("true")
         (run,) = laptop.client.runs.list()
@@ -219,7 +129,7 @@ class TestARun:
     def test_a_mount_that_is_not_there_costs_nothing(self, laptop: Laptop) -> None:
         with pytest.raises(RemoterunError, match="no upload"):
             laptop.submit("true", mounts=(Mount.parse("uploads/nothing"),))
-        assert laptop.folders.acquired == 0
+        assert laptop.folders.all() == []
 
     def test_what_fails_on_the_way_ends_the_host(self, laptop: Laptop) -> None:
         with pytest.raises(RemoterunError):
@@ -250,7 +160,7 @@ class TestAnotherLaptop:
 
 
 class TestALostHost:
-    def test_its_run_is_interrupted_with_the_log_so_far(self, laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_its_run_is_interrupted_with_the_log_so_far(self, laptop: Laptop) -> None:
         run = laptop.submit("echo begun; exec sleep 1000")
         until(lambda: b"begun" in laptop.log(run), 30)
         until(lambda: posted(laptop, run), 60)
@@ -298,9 +208,6 @@ def run_token(run: Run) -> str:
 
 def posted(laptop: Laptop, run: Run) -> bool:
     """Whether the bucket has some of the log."""
-    from remoterun.buckets.place import BucketPlace
-    from tests.seaweed import asked
-
     place = BucketPlace(laptop.config.aws.bucket or "", "us-east-1", laptop.config.aws.endpoint)
     with asked(place) as s3:
         return bool(s3.page(f"runs/{run.key}/log/").objects)
@@ -308,7 +215,34 @@ def posted(laptop: Laptop, run: Run) -> bool:
 
 def preempt(laptop: Laptop, run: Run) -> None:
     """As a provider does: a notice first, and some time for the run to be saved."""
-    place = laptop.folders.places[run_token(run)]
-    place.home.rental.leave(time.time() + 60, "taken")
-    until(lambda: place.home.run(run.key).state()[0] is RunState.INTERRUPTED, 30)
+    home = Home.open(str(laptop.folders.home(run_token(run))))
+    home.rental.leave(time.time() + 60, "taken")
+    until(lambda: home.run(run.key).state()[0] is RunState.INTERRUPTED, 30)
     laptop.folders.take_away(run_token(run), preempted=True)
+
+
+def test_clients_that_are_killed_leave_one_host_a_run_at_most_and_none_after_gc(laptop: Laptop) -> None:
+    """At any moment between the first word of a run and its hand-over."""
+    words = [sys.executable, "-m", "tests.folder_cloud", str(laptop.root), str(laptop.config.aws.bucket)]
+    words += [str(laptop.config.aws.endpoint), "exec sleep 1000"]
+    begun = time.monotonic()
+    subprocess.run(words, check=True, timeout=60)
+    whole = time.monotonic() - begun
+    laptop.client.hosts.end(laptop.client.hosts.list()[0].id)
+    chance = random.Random(1)
+    for _ in range(KILLS):
+        process = subprocess.Popen(words)
+        time.sleep(chance.uniform(0.2, 1.0) * whole)
+        process.kill()
+        process.wait()
+        runs = laptop.another().runs.list(None)
+        hosts = laptop.folders.hosts()
+        assert len({host.token for host in hosts}) <= len(runs) and all(host.attempt == 1 for host in hosts)
+        for run in runs:
+            if not run.final:
+                laptop.client.runs.kill(run.number)
+                laptop.until_ended(run)
+        for orphan in laptop.client.hosts.orphans():
+            laptop.client.hosts.clear(orphan)
+        assert laptop.folders.hosts() == []
+        assert all(run.final for run in laptop.client.runs.list(None))

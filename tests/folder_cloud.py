@@ -1,0 +1,144 @@
+"""A provider whose hosts are homes in folders of this machine: what is rented is on disk, for any process to see."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from remoterun.agent.shared.records import to_json
+from remoterun.agent.shared.rented import FILE, Terms
+from remoterun.client import Client
+from remoterun.config import AWS, Config
+from remoterun.model import MachineType, Rental, RunRequest
+from remoterun.providers import PROVIDERS
+from remoterun.providers.base import Identity, Intent, Leftover, NoCapacity, Offer, ProviderCheck, Rented
+from remoterun.providers.folder import HostFolder
+from tests.workshop import Place, kill9, running
+
+PRICE = 3.6
+ROOT = "FOLDER_CLOUD"
+"""The variable that names the folder of the provider."""
+
+
+def of_config(config: Config) -> Folders:
+    """The row of `PROVIDERS`."""
+    return Folders(Path(os.environ[ROOT]))
+
+
+def config_of(root: Path, bucket: str, endpoint: str, home: str = "laptop") -> Config:
+    """Of a user with the machine type `gpu`."""
+    rental = Rental("aws", ("folder.small",))
+    machines = {"gpu": MachineType("gpu", engine="process", rental=rental)}
+    return Config(root / home, machines=machines, aws=AWS(bucket=bucket, region="us-east-1", endpoint=endpoint))
+
+
+class Folders:
+    """`ROOT/hosts/TOKEN` is the home of a host, `ROOT/rented/TOKEN` what is known of it; `ROOT/environment` names a
+    home whose environment all of them use. While there is a file `ROOT/full`, nothing can be had."""
+
+    name = "aws"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "rented").mkdir(parents=True, exist_ok=True)
+
+    def offers(self, machine: MachineType, live: bool = False) -> list[Offer]:
+        assert machine.rental is not None
+        return [Offer("folder.small", "here", "here-1", price=PRICE, spot=machine.rental.spot)]
+
+    def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> Rented:
+        HostFolder(self.root / "laptop", intent.token).begin(intent)
+        if (self.root / "full").exists():
+            raise NoCapacity("nothing is free", ["here-1: none"])
+        say("a folder")
+        known = self.find(intent.token)
+        if known is not None:
+            return known
+        home = self.home(intent.token)
+        machine = MachineType(intent.machine.name, engine="process", home=str(home), rented=intent.token)
+        number = len(os.listdir(self.root / "rented"))
+        now = time.time()
+        about = (intent.deadline, machine, intent.run, intent.number, intent.attempt)
+        rented = Rented(f"i-{number}", intent.token, "running", offers[0], now, *about)
+        self._keep(rented)
+        say("its boot")
+        home.mkdir(parents=True)
+        terms = Terms(intent.token, intent.deadline, intent.idle, ["touch", str(home / "ended")])
+        (home / FILE).write_text(json.dumps(to_json(terms)))
+        Place(home, Path((self.root / "environment").read_text()))
+        return rented
+
+    def find(self, token: str) -> Rented | None:
+        try:
+            found: Rented = pickle.loads((self.root / "rented" / token).read_bytes())
+        except FileNotFoundError:
+            return None
+        return found
+
+    def all(self) -> list[Rented]:
+        """Also those that are gone."""
+        found = [self.find(token) for token in sorted(os.listdir(self.root / "rented")) if "." not in token]
+        return [rented for rented in found if rented is not None]
+
+    def admit(self, rented: Rented) -> None:
+        pass
+
+    def hosts(self) -> list[Rented]:
+        return [rented for rented in self.all() if rented.alive]
+
+    def release(self, id: str) -> None:
+        for rented in self.hosts():
+            if rented.id == id:
+                self.take_away(rented.token)
+
+    def leftovers(self) -> list[Leftover]:
+        return []
+
+    def clear(self, leftover: Leftover) -> None:
+        pass
+
+    def identity(self) -> Identity:
+        return Identity("me", "123456789012", "us-east-1")
+
+    def checks(self) -> list[ProviderCheck]:
+        return []
+
+    def home(self, token: str) -> Path:
+        return self.root / "hosts" / token
+
+    def take_away(self, token: str, why: str = "", preempted: bool = False) -> None:
+        """The host is gone, with all that ran there: nobody reaches its home any more."""
+        home = self.home(token)
+        for pid in running(str(home)):
+            kill9(pid)
+        shutil.rmtree(home, ignore_errors=True)
+        home.parent.mkdir(exist_ok=True)
+        home.write_text("gone")
+        rented = self.find(token)
+        assert rented is not None
+        self._keep(replace(rented, state="gone", why=why, preempted=preempted, ended=time.time()))
+
+    def _keep(self, rented: Rented) -> None:
+        file = self.root / "rented" / rented.token
+        temporary = file.with_suffix(f".{os.getpid()}")
+        temporary.write_bytes(pickle.dumps(rented))
+        os.replace(temporary, file)
+
+
+def main(root: str, bucket: str, endpoint: str, command: str) -> None:
+    """A client that hands one run over, and ends."""
+    os.environ[ROOT] = root
+    PROVIDERS["aws"] = f"{__name__}.of_config" if __name__ != "__main__" else "tests.folder_cloud.of_config"
+    with Client(config_of(Path(root), bucket, endpoint)) as client:
+        client.runs.submit(RunRequest(command), None, "gpu")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
