@@ -82,6 +82,7 @@ def hello(home: Home) -> Hello:
         time=time.time(),
         pid=os.getpid(),
         room=home.room(),
+        leaving=home.rental.refusal() or "",
     )
 
 

@@ -152,6 +152,8 @@ def _reuse(connections: Connections, run: Run, kept: Rented) -> tuple[Run, Sessi
         session = connections.session(_reached(kept))
     except HostError:
         return None
+    if session.hello.leaving:  # while we are there it does not become so
+        return None
     renting = _with_host(_renting(run), kept, time.time())
     renting = replace(renting, deadline=min(renting.deadline, kept.deadline))
     return connections.registry.rent(run, renting), session

@@ -116,8 +116,9 @@ def launch(
     request, source, registry = prepared.request, prepared.source, connections.registry
     machine = renting.asked(machine, request)
     _check_engine(request, prepared.places, machine)
-    if machine.rental is not None and plan is None:
-        plan = renting.plan(connections, machine)
+    if machine.rental is not None:
+        plan = plan or renting.plan(connections, machine)
+        machine = replace(machine, gpus=machine.gpus or plan.offers[0].gpus)
     description = request.description or (source.subject if source is not None else None)
     run = registry.add_run(new_key(), machine, request.command, time.time(), description, request.labels)
     asked = False

@@ -5,13 +5,14 @@ Agents, keepers, grants and the bucket are real; what it costs and how hosts beg
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import pytest
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.store.home import Home
 from remoterun.buckets.place import BucketPlace
+from remoterun.cli.main import main
 from remoterun.client import Client, LogBytes, Note, StateChange
 from remoterun.errors import RemoterunError
 from remoterun.model import MachineType, Mount, Run, RunRequest
@@ -118,6 +120,13 @@ class TestARun:
         second = laptop.submit("cat before/w", mounts=(Mount.parse(f"runs/{first.number}/models:before"),))
         assert laptop.until_ended(second).state is RunState.COMPLETE
         assert laptop.log(second) == b"weights\n" and len(laptop.folders.all()) == 1
+
+    def test_a_host_that_is_about_to_end_is_not_used_again(self, laptop: Laptop) -> None:
+        first = laptop.until_ended(laptop.submit("true"))
+        laptop.another()
+        Home.open(str(laptop.folders.home(run_token(first)))).rental.leave(time.time(), "idle")
+        second = laptop.until_ended(laptop.submit("true"))
+        assert second.state is RunState.COMPLETE and len(laptop.folders.all()) == 2
 
     def test_one_that_can_not_be_had_is_a_failed_run(self, laptop: Laptop) -> None:
         (laptop.root / "full").touch()
@@ -246,3 +255,61 @@ def test_clients_that_are_killed_leave_one_host_a_run_at_most_and_none_after_gc(
             laptop.client.hosts.clear(orphan)
         assert laptop.folders.hosts() == []
         assert all(run.final for run in laptop.client.runs.list(None))
+
+
+class TestTheCommandLine:
+    @pytest.fixture
+    def say(
+        self, laptop: Laptop, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[..., tuple[int, str, str]]:
+        """(status, stdout, stderr) of a command without a terminal."""
+        home = laptop.config.home
+        home.mkdir(exist_ok=True)
+        aws = laptop.config.aws
+        (home / "config.toml").write_text(
+            f'[aws]\nbucket = "{aws.bucket}"\nregion = "{aws.region}"\nendpoint = "{aws.endpoint}"\n'
+            '[machines.gpu]\naws = "folder.small"\nengine = "process"\nidle = "10m"\n'
+        )
+        monkeypatch.setenv("REMOTERUN_HOME", str(home))
+        monkeypatch.chdir(laptop.root)
+
+        def run(*words: str) -> tuple[int, str, str]:
+            capfd.readouterr()
+            status = main(list(words))
+            return (status, *capfd.readouterr())
+
+        return run
+
+    def test_nothing_is_rented_unless_somebody_agrees(self, laptop: Laptop, say: Callable[..., Any]) -> None:
+        status, out, err = say("run", "-t", "gpu", "--no-git", "--max-hours", "2", "true")
+        assert (status, out) == (2, "")
+        assert "`-t gpu` rents a host at $3.6/h, $7.20 at the most, and nobody is here to agree" in err
+        status, out, err = say("run", "-t", "gpu", "--no-git", "--max-cost", "1.8", "--dry-run", "true")
+        assert status == 0 and "at most    $1.80: 30 min at $3.6/h, without disk and traffic" in out
+        assert laptop.folders.all() == [] and say("ps", "--json")[1] == "[]\n"
+
+    def test_what_it_costs_is_said_and_what_is_rented_is_listed(self, laptop: Laptop, say: Callable[..., Any]) -> None:
+        status, out, err = say("run", "-t", "gpu", "-y", "--no-git", "echo said")
+        assert (status, out) == (0, "said\n")
+        assert "Renting folder.small in here, $3.6/h, at most $86.40 (24 h)" in err and "  it cost $" in err
+        (run,) = json.loads(say("ps", "--json")[1])
+        assert run["cost"] > 0 and run["renting"]["hosts"][0]["type"] == "folder.small"
+        assert "COST" in say("ps")[1] and "folder.small in here-1" in say("info", "1")[1]
+        (host,) = json.loads(say("hosts", "--json")[1])
+        assert (host["id"], host["number"], host["type"], host["price"]) == ("i-0", 1, "folder.small", 3.6)
+        assert "i-0" in say("gc", "--cloud", "--dry-run")[1] and len(laptop.folders.hosts()) == 1
+        assert say("hosts", "end", "i-0")[0] == 0 and laptop.folders.hosts() == []
+        assert say("hosts", "end", "i-9")[0] == 2
+        assert say("logs", "1")[1] == "said\n"
+
+    def test_options_that_a_machine_of_ones_own_does_not_have(self, say: Callable[..., Any]) -> None:
+        status, _, err = say("run", "-t", "local", "--no-git", "--spot", "true")
+        assert status == 2 and "`--spot` is for machines that are rented, and `local` is not" in err
+
+    def test_the_bucket_is_a_machine_that_keeps_files(self, laptop: Laptop, say: Callable[..., Any]) -> None:
+        (laptop.root / "data").write_text("x")
+        assert say("upload", "data", "--name", "doom", "--to", "aws")[0] == 0
+        assert "uploads/doom" in say("ls")[1] and "data" in say("ls", "uploads/doom")[1]
+        assert say("df", "aws")[0] == 0 and say("gc", "aws", "--dry-run")[0] == 0
+        assert say("whoami", "--json")[1].count(str(laptop.config.aws.bucket)) == 1
+        assert "bucket" in say("doctor", "aws")[1]

@@ -50,7 +50,8 @@ class Nothing(Record):
 
 class Hello(Record):
     """What a home says before it is asked. `time` in seconds since 1970 by its clock; `boot` names this boot of it;
-    `room`: bytes that may arrive. `compares`: it answers `records`, so that only what differs of a file need come."""
+    `room`: bytes that may arrive. `compares`: it answers `records`, so that only what differs of a file need come.
+    `leaving`: why a rented host takes no new run, as it will end; "" for one that does."""
 
     protocol: int
     home_id: str
@@ -63,6 +64,7 @@ class Hello(Record):
     pid: int = 0
     room: int = LARGEST
     compares: bool = True
+    leaving: str = ""
 
 
 # -- blobs
