@@ -7,19 +7,25 @@ import os
 import random
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from remoterun.agent.running import bucket_copy
+from remoterun.agent.running.bucket_copy import BucketCopy
+from remoterun.agent.running.ending import Ended
 from remoterun.agent.shared import api, bucket
 from remoterun.agent.shared.bucket import CHUNK, ChunkList, Grant, RunRecord, run_prefix, takes
 from remoterun.agent.shared.records import from_json
 from remoterun.agent.shared.spec import RunSpec, Submission
 from remoterun.agent.shared.states import FINAL, Reason, RunState
 from remoterun.agent.shared.tree import Manifest
+from remoterun.agent.store.home import Home
+from remoterun.agent.store.run_folder import RunFolder
 from remoterun.errors import RemoterunError
 from tests.bucket_server import BucketServer, Handler
-from tests.workshop import Files, Place, holding, kill9, running, sha256, tree_of, until
+from tests.workshop import Files, Place, holding, kill9, running, sha256, spec_of, tree_of, until
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks into /proc")
 
@@ -361,3 +367,73 @@ class TestALaterAttempt:
         body = Submission(spec, {}, source.encode(), None, missing.encode()).encode()
         with pytest.raises(RemoterunError, match="are missing here"):
             place.session.ask(api.submit, api.Nothing(), body)
+
+
+class TestWhileItRuns:
+    """With other times than those of a supervisor, of which a test would wait for half a minute."""
+
+    @pytest.fixture
+    def run(self, tmp_path: Path, server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+        for name, value in {"LOOK_EVERY": 0.02, "LOG_EVERY": 0.2, "SHORTEST": 0.01, "LONGEST": 0.05}.items():
+            monkeypatch.setattr(bucket_copy, name, value)
+        spec = spec_of(bucket="s3://mine")
+        home = Home.open(str(tmp_path / "home"))
+        run = home.create_run(spec, Manifest([]), grant=server.grant(run_prefix(spec.key)))
+        self.copy = BucketCopy(home, run, spec)
+        return run
+
+    def end(self, run: RunFolder) -> dict[str, Any]:
+        return self.copy.complete(Ended(Reason.KILLED, code=137), False)
+
+    def test_its_log_comes_piece_by_piece_and_its_state_at_each_change(
+        self, run: RunFolder, server: BucketServer
+    ) -> None:
+        self.copy.follow()
+        until(lambda: Kept(server, run.key).objects)
+        run.move(RunState.RUNNING)
+        Path(run.log).write_bytes(b"one\n")
+        until(lambda: Kept(server, run.key).log == b"one\n")
+        with open(run.log, "ab") as log:
+            log.write(b"two\n")
+        until(lambda: Kept(server, run.key).log == b"one\ntwo\n")
+        assert sorted(name for name in Kept(server, run.key).objects if name.startswith("log/")) == [
+            bucket.log_key(0), bucket.log_key(4),
+        ]  # fmt: skip
+        assert Kept(server, run.key).record.status.state is RunState.RUNNING
+        records = server.written.count(run_prefix(run.key) + "status.json")
+        fields = self.end(run)
+        assert fields["kept"] and Kept(server, run.key).record.events[-1].t == fields["t"]
+        assert server.written.count(run_prefix(run.key) + "status.json") == records + 2
+
+    def test_the_user_is_told_that_it_does_not_come(self, run: RunFolder, server: BucketServer) -> None:
+        server.expiries = dict.fromkeys(server.expiries, 0.0)
+        self.copy.follow()
+        until(lambda: "its log is not in the bucket s3://mine: the permission" in (run.status().note or ""))
+        run.renew(server.grant(run_prefix(run.key)))
+        until(lambda: Kept(server, run.key).objects)
+        assert self.end(run)["kept"]
+
+    def test_no_record_of_a_run_that_goes_on_stands_after_that_of_its_end(
+        self, run: RunFolder, server: BucketServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not even one that is under way in a connection that is silent."""
+        monkeypatch.setattr(bucket_copy, "THREAD_PATIENCE", 0.1)
+        monkeypatch.setattr(bucket_copy, "LATE", 3.0)
+
+        def slow(handler: Handler) -> bool:
+            time.sleep(1.5)  # it has the record by now, and keeps it when its client is gone
+            return False
+
+        server.fail(1, slow)
+        self.copy.follow()
+        until(lambda: server.asked)
+        assert self.end(run)["kept"]
+        assert Kept(server, run.key).record.status.state is RunState.KILLED
+        assert server.written.count(run_prefix(run.key) + "status.json") == 4
+
+    def test_a_blob_that_is_gone_ends_the_run_all_the_same(self, run: RunFolder, server: BucketServer) -> None:
+        manifest = tree_of({"large": bytes(bucket.SMALL + 1)})[0]
+        Path(run.outputs_file).write_bytes(manifest.encode())
+        fields = self.copy.complete(Ended(Reason.EXITED, code=0), True)
+        assert "kept" not in fields and "No such file" in fields["message"]
+        assert "outputs" not in Kept(server, run.key).objects

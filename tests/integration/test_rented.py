@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from remoterun.agent.running import notices, supervision
-from remoterun.agent.running.keeper import CERTAIN, TRY_AGAIN, Keeper
+from remoterun.agent.running.keeper import CERTAIN, LOCK_PATIENCE, TRY_AGAIN, Keeper, keep
 from remoterun.agent.running.notices import AwsNotices
 from remoterun.agent.shared import api
 from remoterun.agent.shared.bucket import run_prefix
@@ -167,12 +168,22 @@ class TestItsProcess:
                 until(lambda: not keepers(place))
             key = place.submit("exec sleep 1000.75")
             place.until_state(key, RunState.RUNNING)
-            kill9(the_keeper(place))
-            the_keeper(place)  # the run's supervisor has started it
+            before = the_keeper(place)
+            kill9(before)
+            until(lambda: keepers(place) not in ([], [before]), what="the run's supervisor has started another")
             place.end(key, "kill")
             place.until_final(key)
             until(place.unsupervised(key))
             assert keepers(place) and not running("1000.75")
+
+    def test_who_looks_whether_there_is_one_is_in_nobodys_way(self, place: Place) -> None:
+        with rented(place), open(place.home.lock(supervision.KEEPER), "ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            threading.Timer(0.3, fcntl.flock, (lock, fcntl.LOCK_UN)).start()
+            thread = threading.Thread(target=keep, args=(place.home,), daemon=True)
+            thread.start()
+            thread.join(LOCK_PATIENCE + 0.2)
+            assert thread.is_alive()
 
     def test_it_ends_the_host_by_itself(self, place: Place) -> None:
         """And it looks after runs whose supervisors have died, while no client comes."""

@@ -48,6 +48,8 @@ TRIES = 3
 SHORTEST, LONGEST = 2.0, 30.0
 """Seconds of such a wait."""
 POLL = 0.2
+THREAD_PATIENCE, LATE = 2.0, 5.0
+"""Seconds that the thread gets to end by itself, and after which nothing more comes of what it had sent."""
 RECORDS_PATIENCE, KILLED_PATIENCE = 60.0, 10.0
 """Seconds that a run without outputs waits for its bucket: its host costs money, and who kills a run wants it ended."""
 
@@ -69,6 +71,8 @@ class BucketCopy:
         self._stopped = threading.Event()
         self._thread: Optional[threading.Thread] = None
         self._web: Optional[Web] = None
+        self._was_cut = False
+        """Whether the thread was cut off while it posted: a slow server may still take that."""
 
     # -- while the run goes on
 
@@ -102,12 +106,13 @@ class BucketCopy:
                     self._stopped.wait(LONGEST)
 
     def _end_thread(self) -> None:
-        """No record that it posts may come after the one of the run's end."""
+        """No record that it posts may stand after the one of the run's end."""
         if self._thread is None:
             return
         self._stopped.set()
-        self._thread.join(POLL * 10)
+        self._thread.join(THREAD_PATIENCE)
         while self._thread.is_alive():
+            self._was_cut = True
             if self._web is not None:
                 self._web.cut()
             self._thread.join(POLL)
@@ -179,6 +184,9 @@ class BucketCopy:
             last.update(t=round(time.time(), 3), state=ENDINGS[end.reason].state.value, reason=end.reason.value)
             last.update(fields)
             self._post_record(web, grant, last)
+            if self._was_cut:
+                time.sleep(LATE)
+                self._post_record(web, grant, last)
 
         # A small thing first: a server may refuse a large one before it has read it all, and then we learn no reason.
         self._run_jobs(iter([self._post_record]), 1, grant, given_up)

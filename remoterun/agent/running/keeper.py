@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import traceback
-from typing import Callable, Dict, Optional
+from typing import IO, Callable, Dict, Optional
 
 from ..shared.rented import Terms
 from ..shared.states import FINAL
@@ -36,6 +36,7 @@ CERTAIN = 30.0
 TRY_AGAIN = 60.0
 """Seconds between tries to end the host."""
 END_TIMEOUT = 30.0
+LOCK_PATIENCE = 0.5
 
 
 def keep(home: Home) -> int:
@@ -44,12 +45,22 @@ def keep(home: Home) -> int:
     if home.rental.terms() is None:
         return 0
     with open(home.lock(supervision.KEEPER), "ab") as lock:
+        if _take(lock):
+            Keeper(home).until_end()
+    return 0
+
+
+def _take(lock: IO[bytes]) -> bool:
+    """Whether the lock is ours. Who only looks whether there is a keeper holds it for an instant."""
+    deadline = time.monotonic() + LOCK_PATIENCE
+    while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
         except OSError:
-            return 0
-        Keeper(home).until_end()
-    return 0
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
 
 
 class Keeper:

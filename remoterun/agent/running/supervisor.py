@@ -13,7 +13,7 @@ import os
 import subprocess
 import time
 import traceback
-from typing import Callable, List, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, List, Optional, Sequence
 
 from ..shared.engine_names import AUTO, CAPABILITIES, candidates, lacks
 from ..shared.files import DISK_FULL, read_json, remove_tree, write_whole
@@ -24,7 +24,6 @@ from ..store.home import Home
 from ..store.run_folder import RunFolder
 from ..store.this_machine import Machine
 from . import gpus, processes
-from .bucket_copy import BucketCopy
 from .ending import Ended, clean_up, finish, silent, tell
 from .engines import BaseImageUnavailable, Engine, EngineError, Interrupted, Presence, capacity_of, engine_of
 from .engines.job import BuildJob
@@ -33,6 +32,10 @@ from .saving import save
 from .supervision import look_after, look_after_host
 from .variants import VARIANTS, describe, is_old, resolve
 from .watching import Watch
+
+if TYPE_CHECKING:
+    from ..shared.spec import RunSpec
+    from .bucket_copy import BucketCopy
 
 POLL_LEAST, QUEUE_POLL_MOST = 0.02, 5.0
 FULL_PAUSE = 3.0
@@ -60,7 +63,7 @@ class Supervisor:
         self.spec = run.resolved_spec()
         self._clock = clock
         self._engine: Optional[Engine] = None
-        self._copy = BucketCopy(home, run, self.spec) if self.spec.bucket else None
+        self._copy = _bucket_copy(home, run, self.spec)
 
     def drive(self) -> None:
         """Step after step until the end is recorded and all is given back."""
@@ -335,3 +338,12 @@ class Supervisor:
                 self._finish(killed)
                 return
         finish(self.run, end.reason, **fields)
+
+
+def _bucket_copy(home: Home, run: RunFolder, spec: RunSpec) -> Optional[BucketCopy]:
+    """Imported only where it is needed: HTTP and TLS take longer to import than all else."""
+    if not spec.bucket:
+        return None
+    from .bucket_copy import BucketCopy
+
+    return BucketCopy(home, run, spec)

@@ -84,6 +84,7 @@ class Web:
         self._proxies = proxies
         self._silence = SILENCE if silence is None else silence
         self._kept: Dict[Tuple[str, str, Optional[int]], http.client.HTTPConnection] = {}
+        self._was_cut = False
 
     def __enter__(self) -> "Web":
         return self
@@ -94,7 +95,8 @@ class Web:
         self._kept = {}
 
     def cut(self) -> None:
-        """End what is under way, from another thread."""
+        """End what is under way, from another thread. Nothing can be asked for afterwards."""
+        self._was_cut = True
         for connection in list(self._kept.values()):
             _shut(connection)
 
@@ -113,13 +115,15 @@ class Web:
         connection.
         """
         address = Address.of(url)
+        if self._was_cut:
+            raise WebError("%s: it was given up" % address.host)
         connection, target, login = self._connection(address)
         headers = dict(headers or {}, **login)
         answer: Optional[http.client.HTTPResponse] = None
         whole = False
         try:
             with _cut_after(self._silence + size / LEAST_SPEED, connection):
-                answer = _exchange(connection, method, target, headers, body)
+                answer = self._exchange(connection, method, target, headers, body)
                 if answer.status >= 300:
                     raise refusal(address, answer)
                 yield answer
@@ -143,6 +147,23 @@ class Web:
             return kept, address.target, {}
         return kept, "http://%s%s" % (address.place, address.target), _login(proxy)
 
+    def _exchange(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        target: str,
+        headers: Dict[str, str],
+        body: Optional[Pieces],
+    ) -> http.client.HTTPResponse:
+        used_before = connection.sock is not None
+        try:
+            return _send(connection, method, target, headers, body)
+        except (http.client.BadStatusLine, ConnectionError):
+            if not used_before or self._was_cut:
+                raise
+            connection.close()  # the server had given it up meanwhile
+            return _send(connection, method, target, headers, body)
+
 
 def refusal(address: Address, answer: http.client.HTTPResponse) -> WebError:
     """What an answer of status 300 or more says."""
@@ -154,19 +175,6 @@ def refusal(address: Address, answer: http.client.HTTPResponse) -> WebError:
     expired = code in CODES_OF_EXPIRY or (answer.status in (400, 401, 403) and "expired" in message.lower())
     said = "%s answers %d" % (address.host, answer.status) + (" (%s)" % show(words[:200]) if words else "")
     return WebError(said, answer.status, code, expired)
-
-
-def _exchange(
-    connection: http.client.HTTPConnection, method: str, target: str, headers: Dict[str, str], body: Optional[Pieces]
-) -> http.client.HTTPResponse:
-    used_before = connection.sock is not None
-    try:
-        return _send(connection, method, target, headers, body)
-    except (http.client.BadStatusLine, ConnectionError):
-        if not used_before:
-            raise
-        connection.close()  # the server had given it up meanwhile
-        return _send(connection, method, target, headers, body)
 
 
 def _send(
