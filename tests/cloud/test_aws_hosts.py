@@ -262,6 +262,17 @@ def test_a_host_that_vanishes_while_it_boots(cloud: Cloud, client: Client) -> No
     assert client.aws.hosts() == []
 
 
+def test_an_interrupt_ends_a_host_that_aws_does_not_know_yet(cloud: Cloud, client: Client) -> None:
+    def say(text: str) -> None:
+        if text == "its boot":
+            cloud.fail_next("TerminateInstances", 1, status=400, code="InvalidInstanceID.NotFound")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        client.aws.acquire(client.intent(), client.aws.offers(T4, True), say)
+    assert len(cloud.machines) == 1 and cloud.alive() == []
+
+
 def test_the_deadline_ends_a_host_whatever_runs_on_it(cloud: Cloud, client: Client) -> None:
     rented = client.acquire(client.intent(seconds=20.0))
     client.run(rented, "sh", "-c", "nohup sleep 600 >/dev/null 2>&1 &")

@@ -93,6 +93,7 @@ class Acquisition:
         self._address = address
         self._sleep = sleep
         self._clock = clock
+        self._was_seen = False  # by a description of AWS's: what is not there after that, is gone
         self._images: dict[tuple[str, str], Image] = {}
         self._networks: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {}
 
@@ -310,28 +311,34 @@ class Acquisition:
                 evidence=said_of(found[0]) or None,
                 hint="try again",
             )
+        self._was_seen = True
         instance: dict[str, Any] = found[0]
         return instance
 
     def _end(self, request: Request, error: BaseException) -> None:
-        """End a host that can't be used, or is not wanted any more."""
-        try:
-            self._calls("ec2", "terminate_instances", request.offer.region, InstanceIds=[request.instance])
-        except RemoterunError as again:
-            if is_gone(again) or not isinstance(error, RemoterunError):
+        """End a host that can't be used, or is not wanted any more. One that AWS has made just now may be unknown to it
+        for a moment."""
+        pauses = list(REPEATS)
+        while True:
+            try:
+                self._calls("ec2", "terminate_instances", request.offer.region, InstanceIds=[request.instance])
                 return
-            price = request.offer.price
-            cost = f" ({dollars(price)}/h)" if price is not None else ""
-            error.evidence = "\n".join(
-                part
-                for part in (
-                    error.evidence,
-                    f"it could not be ended, either: {again.message}",
-                    f"{request.instance}{cost} ends by itself after half an hour without use",
-                )
-                if part
-            )
-            error.hint = "remoterun gc --cloud   # ends it now"
+            except RemoterunError as error_of_end:
+                refused = error_of_end
+            if not is_gone(refused) or self._was_seen or not pauses:
+                break
+            self._sleep(pauses.pop(0))
+        if is_gone(refused) or not isinstance(error, RemoterunError):
+            return
+        price = request.offer.price
+        cost = f" ({dollars(price)}/h)" if price is not None else ""
+        lines = [
+            *([error.evidence] if error.evidence else []),
+            f"it could not be ended, either: {refused.message}",
+            f"{request.instance}{cost} ends by itself after half an hour without use",
+        ]
+        error.evidence = "\n".join(lines)
+        error.hint = "remoterun gc --cloud   # ends it now"
 
 
 def launch_parameters(

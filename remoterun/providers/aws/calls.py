@@ -49,7 +49,7 @@ class Calls:
         if self._settings.region:
             return self._settings.region
         with self._lock:
-            named: str | None = os.environ.get("AWS_REGION") or self._open().region_name
+            named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or self._open().region_name
         return named or DEFAULT_REGION
 
     def __call__(self, service: str, operation: str, region: str, **parameters: Any) -> dict[str, Any]:

@@ -32,6 +32,7 @@ DOCKER_SETTINGS = "/etc/docker/daemon.json"
 SHUTDOWN = ["shutdown", "-P", "now"]
 CHECK_SECONDS = 20.0
 PREPARE_SECONDS = 600.0
+APT_TRIES, APT_SECONDS = 6, 10.0
 
 
 def main(words: list[str]) -> None:
@@ -129,9 +130,7 @@ def make_folder(path: str, user: pwd.struct_passwd) -> None:
 def prepare_docker(user: str, store: str | None) -> None:
     """Docker is there, keeps its images on the fast disks, and our user may use it."""
     if not shutil.which("dockerd"):
-        quiet = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
-        run(["apt-get", "-q", "update"], env=quiet, seconds=300)
-        run(["apt-get", "-q", "-y", "install", "--no-install-recommends", "docker.io"], env=quiet, seconds=600)
+        install_docker()
     run(["usermod", "-aG", "docker", user])
     if store is not None:
         settings: dict[str, Any] = {}
@@ -146,6 +145,21 @@ def prepare_docker(user: str, store: str | None) -> None:
             run(["systemctl", "restart", "docker"], seconds=120)
     else:
         run(["systemctl", "start", "docker"], seconds=120)
+
+
+def install_docker() -> None:
+    """From Ubuntu's own packages. At the first boot the system's own updates may hold the locks for a while."""
+    env = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    for left in range(APT_TRIES, 0, -1):
+        try:
+            run(["apt-get", "-q", "update"], env=env, seconds=300)
+            break
+        except subprocess.SubprocessError:
+            if left == 1:
+                raise
+            time.sleep(APT_SECONDS)
+    words = ["apt-get", "-q", "-y", "--no-install-recommends", "-oDPkg::Lock::Timeout=300", "install", "docker.io"]
+    run(words, env=env, seconds=600)
 
 
 # --- as long as it lives ---
