@@ -32,6 +32,7 @@ DOCKER_SETTINGS = "/etc/docker/daemon.json"
 SHUTDOWN = ["shutdown", "-P", "now"]
 CHECK_SECONDS = 20.0
 PREPARE_SECONDS = 600.0
+MOUNT_SECONDS = 60.0
 APT_TRIES, APT_SECONDS = 6, 10.0
 
 
@@ -76,13 +77,22 @@ def attempt(problems: list[str], what: str, step: Callable[[], Any]) -> Any:
 
 def instance_store() -> str | None:
     """The folder of the fast disks that come with the machine, and go with it; None where it has none."""
-    if os.path.ismount(DEEP_LEARNING_STORE):
+    disks = instance_disks()
+    if not disks:
+        return None
+    if os.path.isdir(os.path.dirname(DEEP_LEARNING_STORE)):  # this image has a service that mounts them
+        give_up_at = time.monotonic() + MOUNT_SECONDS
+        while not os.path.ismount(DEEP_LEARNING_STORE):
+            if time.monotonic() >= give_up_at:
+                raise ValueError(f"{DEEP_LEARNING_STORE} was not mounted within {MOUNT_SECONDS:g} s")
+            time.sleep(0.5)
         return DEEP_LEARNING_STORE
     if os.path.ismount(DATA):
         return DATA
-    devices = unused_disks()
-    if not devices:
+    unused = [disk for disk in disks if not any(disk.get(key) for key in ("mountpoint", "fstype", "children"))]
+    if not unused:
         return None
+    devices = sorted(disk["path"] for disk in unused)
     device = devices[0]
     if len(devices) > 1 and shutil.which("mdadm"):
         device = "/dev/md/remoterun"
@@ -93,20 +103,12 @@ def instance_store() -> str | None:
     return DATA
 
 
-def unused_disks() -> list[str]:
-    """Disks of the instance store that hold nothing yet."""
+def instance_disks() -> list[dict[str, Any]]:
+    """The disks of the instance store, as lsblk tells them."""
     if not shutil.which("lsblk"):
         return []
     listed = json.loads(run(["lsblk", "--json", "--output", "PATH,MODEL,TYPE,MOUNTPOINT,FSTYPE"]))["blockdevices"]
-    return sorted(
-        disk["path"]
-        for disk in listed
-        if disk.get("type") == "disk"
-        and "Instance Storage" in (disk.get("model") or "")
-        and not disk.get("mountpoint")
-        and not disk.get("fstype")
-        and not disk.get("children")
-    )
+    return [disk for disk in listed if disk.get("type") == "disk" and "Instance Storage" in (disk.get("model") or "")]
 
 
 def make_home(settings: dict[str, Any], store: str | None) -> None:
