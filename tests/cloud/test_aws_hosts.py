@@ -18,7 +18,7 @@ from remoterun.hosts import host_of
 from remoterun.hosts.base import NOBODY
 from remoterun.hosts.ssh.host import SSHHost
 from remoterun.model import MachineType, Rental, new_key
-from remoterun.providers.aws import first_session, user_data
+from remoterun.providers.aws import acquire, first_session, user_data
 from remoterun.providers.aws.provider import AWS
 from remoterun.providers.aws.refusals import Refused
 from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, ProviderError, ProviderUnreachable, Rented
@@ -157,7 +157,7 @@ def test_spot_is_asked_for_as_such_at_the_price_of_now(cloud: Cloud, client: Cli
     rented = client.acquire(client.intent(SPOT))
     assert rented.offer.spot and rented.offer.priced == "now" and rented.offer.price is not None
     told = json.loads(client.run(rented, "cat", ".remoterun/rented.json"))
-    assert told["notices"] == "ec2"
+    assert told["notices"] == acquire.NOTICES
     cloud.machine(rented.id).vanish(0, spot=True)
     gone(cloud)
     found = client.aws.find(rented.token)
