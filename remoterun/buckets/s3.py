@@ -399,7 +399,7 @@ def _client(place: BucketPlace, connect: float) -> Any:
     import boto3
     from botocore.config import Config
 
-    settings = Config(
+    plain = Config(
         signature_version="s3v4",
         connect_timeout=connect,
         read_timeout=READ,
@@ -411,7 +411,13 @@ def _client(place: BucketPlace, connect: float) -> Any:
         s3={"payload_signing_enabled": False},  # the checksum is signed, and verified
     )
     session = boto3.Session(profile_name=place.profile, region_name=place.region)
-    return session.client("s3", endpoint_url=place.endpoint, config=settings)
+    client = session.client("s3", endpoint_url=place.endpoint, config=plain)
+    if ".amazonaws." not in str(client.meta.endpoint_url) or "." in place.name:
+        return client
+    # Else what is signed names s3.amazonaws.com, which sends whoever asks for a new bucket elsewhere for a day.
+    client.close()
+    regional = plain.merge(Config(s3={**plain.s3, "addressing_style": "virtual"}))
+    return session.client("s3", endpoint_url=place.endpoint, config=regional)
 
 
 def _seconds(moment: datetime) -> float:

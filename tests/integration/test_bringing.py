@@ -198,7 +198,7 @@ class TestFaults:
         monkeypatch.setattr(bringing, "TRIES", 2)
         parcel = pack_of(bucket, SMALL)
         bucket.close()
-        assert refusal(link, Bringing([parcel])).code == "unreachable"
+        assert refusal(link, Bringing([parcel])).code == "not_fetched"
 
     def test_a_disk_without_room(
         self, link: Link, home: Home, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch
@@ -282,7 +282,7 @@ class TestHostileServers:
             return handler.cut()
 
         bucket.faults.append(drip)
-        assert refusal(link, Bringing([pack_of(bucket, SMALL[1:2])])).code == "unreachable"
+        assert refusal(link, Bringing([pack_of(bucket, SMALL[1:2])])).code == "not_fetched"
         ended.set()
 
     @pytest.mark.parametrize("where", ["file:///etc/passwd", "http://127.0.0.1:9/", "/mine/elsewhere"])
@@ -339,4 +339,4 @@ class TestProxies:
         monkeypatch.setattr(bringing, "TRIES", 1)
         monkeypatch.setenv("https_proxy", f"127.0.0.1:{bucket.port}")
         error = refusal(link, Bringing([Parcel("https://bucket.invalid/a", [Take("ab" * 32, 0, 5)])]))
-        assert error.code == "unreachable" and "Tunnel" in error.message
+        assert error.code == "not_fetched" and "Tunnel" in error.message

@@ -9,8 +9,8 @@ runs: a request of `STORE` needs no machine, and assumes no file system. `Tree.f
 
 What is refused comes as an ERROR with a code: "not_found", "not_saved", "bad_name", "busy", "damaged", "missing_blob",
 "bad_tree", "bad_spec", "bad_stream", "bad_request", "unknown_request", "too_large", "disk_full", "os_error",
-"expired", "unreachable", "refused", "no_access", "no_machine" (what was asked needs one, and the home is a bucket),
-"leaving" (the machine ends soon), or "internal".
+"expired", "not_fetched", "refused", "unreachable", "no_access", "no_machine" (what was asked needs one, and the home is
+a bucket), "leaving" (the machine ends soon), or "internal".
 
 `agent/requests/` answers the requests, in a file for each noun; `session.Session` asks them.
 Standard library only; Python >= 3.8; used by both sides.
@@ -149,7 +149,7 @@ begun = Request("begun", Beginnings, Begun, "blobs")
 # In and out: as store/patching.py says.
 patch = Request("patch", PatchBlob, Nothing, "blobs")
 # In: a `Bringing` (bucket.py) as JSON on each line: contents that the host fetches by itself. Out: {"at": bytes so far}
-# now and then. Refused with "expired" where an address must be signed anew, else "unreachable", "not_found", "refused".
+# now and then. Refused with "expired" where an address must be signed anew, else "not_fetched", "not_found", "refused".
 bring = Request("bring", Nothing, Count, "blobs")
 # Make a blob of parts that come here and on other connections (store/parts.py). In: {"h": digest}, after all of them.
 seal = Request("seal", SealBlob, Nothing, "blobs")

@@ -364,5 +364,5 @@ def _not_fetched(url: str, error: WebError) -> HomeError:
     if error.expired:
         return HomeError("expired", what)
     if error.passing:
-        return HomeError("unreachable", what, "see whether that machine may connect to there")
+        return HomeError("not_fetched", what, "see whether that machine may connect to there")
     return HomeError("not_found" if error.status in (404, 416) else "refused", what)
