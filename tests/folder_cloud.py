@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -20,7 +21,7 @@ from remoterun.model import MachineType, Rental, RunRequest
 from remoterun.providers import PROVIDERS
 from remoterun.providers.base import Identity, Intent, Leftover, NoCapacity, Offer, ProviderCheck, Rented
 from remoterun.providers.folder import HostFolder
-from tests.workshop import Place, kill9, running
+from tests.workshop import Place, kill9, pids, until
 
 PRICE = 3.6
 ROOT = "FOLDER_CLOUD"
@@ -116,8 +117,7 @@ class Folders:
     def take_away(self, token: str, why: str = "", preempted: bool = False) -> None:
         """The host is gone, with all that ran there: nobody reaches its home any more."""
         home = self.home(token)
-        for pid in running(str(home)):
-            kill9(pid)
+        until(lambda: not kill_all(str(home).encode()), what="all that ran there is gone")
         shutil.rmtree(home, ignore_errors=True)
         home.parent.mkdir(exist_ok=True)
         home.write_text("gone")
@@ -130,6 +130,18 @@ class Folders:
         temporary = file.with_suffix(f".{os.getpid()}")
         temporary.write_bytes(pickle.dumps(rented))
         os.replace(temporary, file)
+
+
+def kill_all(mark: bytes) -> list[int]:
+    """Kill each process in whose command line or environment `mark` is; which ones there were."""
+    found = []
+    for pid in pids():
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
+            if mark in words and pid != os.getpid():
+                found.append(pid)
+                kill9(pid)
+    return found
 
 
 def main(root: str, bucket: str, endpoint: str, command: str) -> None:
