@@ -21,6 +21,7 @@ from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
     from remoterun.buckets.creation import Check
+    from remoterun.buckets.grants import Signer
 
 SIGNED = 6 * 3600.0
 """Seconds for which a host may fetch what it was told to."""
@@ -78,25 +79,27 @@ def machine_of(run: Run) -> MachineType:
 def login_ends(connections: Connections, seconds: float) -> float | None:
     """When what is signed now for so many seconds ends before that, since the login does; None where it does not, or
     where there is no bucket yet."""
+    for machine in connections.named_bucket():
+        ends = signer_of(connections, machine).expires(seconds)
+        return ends if ends < time.time() + seconds - 60 else None
+    return None
+
+
+def signer_of(connections: Connections, machine: MachineType) -> Signer:
+    """What signs for a bucket. Raises `HostError`."""
     from remoterun.buckets.grants import signing
 
-    for machine in connections.named_bucket():
-        with signing(machine, connections.config) as signer:
-            ends = signer.expires(seconds)
-            return ends if ends < time.time() + seconds - 60 else None
-    return None
+    return connections.shared(("signer", machine), lambda: signing(machine, connections.config))
 
 
 def grant(connections: Connections, run: Run, asked: tuple[bytes, bytes] | None = None) -> Grant:
     """What a run's host may write into the bucket, for as long as it may need to, if the credentials last. `asked`: its
     spec and the manifest of its source, which are put there first."""
-    from remoterun.buckets.grants import signing
-
     deadline = run.renting.deadline if run.renting is not None else time.time()
-    with signing(machine_of(run), connections.config) as signer:
-        if asked is not None:
-            signer.record(run.key, *asked)
-        return signer.grant(run.key, deadline - time.time() + AFTERWARDS)
+    signer = signer_of(connections, machine_of(run))
+    if asked is not None:
+        signer.record(run.key, *asked)
+    return signer.grant(run.key, deadline - time.time() + AFTERWARDS)
 
 
 def pass_on(
@@ -112,14 +115,13 @@ def pass_on(
     if source.machine.bucket is None or target.machine.rented is None:
         transfer.relay(source, manifest, target, progress)
         return
-    from remoterun.buckets.grants import signing
-
     sizes = {entry.digest: entry.size for entry in manifest.files}
     wanted = [digest for digest, _ in transfer.missing_blobs(target, list(sizes))]
     progress.start("from the bucket", len(wanted), sum(sizes[digest] for digest in wanted))
     if not wanted:
         return
-    with signing(source.machine, connections.config) as signer, target.stream(api.bring, api.Nothing()) as stream:
+    signer = signer_of(connections, source.machine)
+    with target.stream(api.bring, api.Nothing()) as stream:
         for line in signer.parcels(wanted, SIGNED, run):
             stream.send(json.dumps(to_json(line)).encode() + b"\n")
         stream.end()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from remoterun import config as configuration
 from remoterun import machines
@@ -49,6 +51,8 @@ class Connections:
         self._hosts: list[Host] = []
         self._registry: Registry | None = None
         self._providers: dict[str, Provider] = {}
+        self._shared: dict[Hashable, Any] = {}
+        self._at_close = contextlib.ExitStack()
 
     def close(self) -> None:
         """Drop every connection; runs go on. What another thread is doing with them ends with an error. May be called
@@ -63,6 +67,7 @@ class Connections:
             session.close()
         for host in hosts:
             host.close()
+        self._at_close.close()
         if registry is not None:
             registry.close()
 
@@ -135,6 +140,15 @@ class Connections:
                     return session
             session.close()
             raise _closed()
+
+    def shared(self, key: Hashable, make: Callable[[], AbstractContextManager[A]]) -> A:
+        """What `make` gives, entered once for each key, and left when this is closed."""
+        with self._lock:
+            self._check_open()
+            if key not in self._shared:
+                self._shared[key] = self._at_close.enter_context(make())
+            found: A = self._shared[key]
+            return found
 
     def at_once(
         self, questions: Mapping[MachineType, Callable[[], A]], wait: float | None

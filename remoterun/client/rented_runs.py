@@ -142,15 +142,13 @@ def _provider(run: Run) -> str:
 
 def _ended(connections: Connections, runs: Sequence[Run], rented: Rented | None) -> dict[str, RunStatus]:
     """Of runs whose host is gone: as it had ended them, or INTERRUPTED, which their bucket says from now on."""
-    from remoterun.buckets.grants import signing
-
     preempted = rented is not None and rented.preempted
     reason = Reason.PREEMPTED if preempted else Reason.HOST_LOST
     why = f": {rented.why}" if rented is not None and rented.why else ""
     id = rented.id if rented is not None else runs[0].host.name
     event = RunEvent(t=time.time(), state=RunState.INTERRUPTED, reason=reason, message=f"its host {id} is gone{why}")
     found = {}
-    with signing(bucket.machine_of(runs[0]), connections.config) as signer:
-        for run in runs:
-            found[run.key] = by_our_clock(signer.settle(run.key, event).status)._replace(kept=True)
+    signer = bucket.signer_of(connections, bucket.machine_of(runs[0]))
+    for run in runs:
+        found[run.key] = by_our_clock(signer.settle(run.key, event).status)._replace(kept=True)
     return found
