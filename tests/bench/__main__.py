@@ -6,11 +6,12 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.bench import control
+from tests.bench import cloud, control
 from tests.bench.data import __main__ as data
 from tests.bench.trainer import __main__ as trainer
 
 BENCHES: dict[str, Callable[[Sequence[str]], int]] = {
+    "cloud": cloud.main,
     "control": control.main,
     "data": data.main,
     "trainer": trainer.main,

