@@ -94,11 +94,12 @@ class Arrivals:
                 raise RemoteError("bad_stream", "a content ended early")
             return
         self._large = None
-        digest = large.hashed.digest()
         wanted = large.digest or told
         if not is_digest(wanted):
             raise RemoteError("bad_stream", f"not a digest: {show(wanted[:80])}")
-        self._check(bytes.fromhex(wanted), digest)
+        digest = bytes.fromhex(wanted)
+        if large.hashed is not None:
+            self._check(digest, large.hashed.digest())
         self._finish(large, digest)
         self.count += 1
 
@@ -179,7 +180,11 @@ class Arrivals:
 
 class _Large:
     """A content that comes in several frames. `left`: bytes that have not come yet; `parts`: those of the chunk that
-    grows, `held` bytes; `hashed` is fed with all of it, `chunk` with that chunk."""
+    grows, `held` bytes; `hashed` is fed with all of it, `chunk` with that chunk.
+
+    A digest that is told after the content is of the very bytes that were sent: whoever tells it has hashed them in
+    this process. Only one that was told before is verified, for the bytes may come from elsewhere by now.
+    """
 
     def __init__(self, header: dict[str, Any]) -> None:
         self.digest, self.size = str(header.get("d", "")), int(header["s"])
@@ -189,12 +194,13 @@ class _Large:
         self.left = self.size
         self.parts: list[Body | memoryview] = []
         self.held = 0
-        self.hashed = hashlib.sha256()
+        self.hashed = hashlib.sha256() if self.digest or self.size <= SMALL else None
         self.chunk = hashlib.sha256()
         self.chunks: list[Chunk] = []
 
     def add(self, part: memoryview) -> None:
-        self.hashed.update(part)
+        if self.hashed is not None:
+            self.hashed.update(part)
         if self.size > CHUNK:
             self.chunk.update(part)
         self.parts.append(part)
