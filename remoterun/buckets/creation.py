@@ -1,7 +1,7 @@
 """A bucket is made, and examined: private, encrypted, and without what aborted uploads leave.
 
-Every step looks before it acts, so that it may be repeated. Amazon encrypts every object by itself. What another store
-does not know of, is left out.
+Every step looks before it acts, so that it may be repeated. Of another store than Amazon's it is not known whether it
+can encrypt: that is left to whoever runs it, and so is what the store does not know of.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ PRIVATE = {
 }
 
 
+ENCRYPTED = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
 CONSOLE = "https://console.aws.amazon.com/s3/buckets"
 
 
@@ -83,9 +84,11 @@ def create(place: BucketPlace) -> BucketPlace:
 
 
 def secure(s3: S3) -> None:
-    """Make the bucket private, and let aborted uploads expire. Leaves what is so already."""
+    """Make the bucket private and encrypted, and let aborted uploads expire. Leaves what is so already."""
     if _setting(s3, "get_public_access_block", "PublicAccessBlockConfiguration") != PRIVATE:
         _set(s3, "put_public_access_block", PublicAccessBlockConfiguration=PRIVATE)
+    if s3.is_amazon and not _setting(s3, "get_bucket_encryption", "ServerSideEncryptionConfiguration"):
+        _set(s3, "put_bucket_encryption", ServerSideEncryptionConfiguration=ENCRYPTED)
     rules = _setting(s3, "get_bucket_lifecycle_configuration", "Rules") or []
     if not any("AbortIncompleteMultipartUpload" in rule for rule in rules):
         rule = {

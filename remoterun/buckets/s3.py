@@ -154,12 +154,14 @@ class S3:
                 self._closed.wait(PAUSES[0])
         raise HostError(f"others keep writing `{show(key)}` in {self.place.address}", hint="try again")
 
-    def copy_onto_itself(self, key: str) -> bool:
-        """Make an object as young as if it had been written just now; False where there is none."""
+    def copy(self, key: str, target: str) -> bool:
+        """Copy an object inside the bucket; False where there is none. Onto itself, it is as young as if it had been
+        written just now."""
         source = {"Bucket": self.place.name, "Key": key}
+        again = {"MetadataDirective": "REPLACE"} if key == target else {}
 
         def copy() -> None:
-            self._client.copy_object(Bucket=self.place.name, Key=key, CopySource=source, MetadataDirective="REPLACE")
+            self._client.copy_object(Bucket=self.place.name, Key=target, CopySource=source, **again)
 
         try:
             self._ask("PutObject", key, copy)
@@ -435,6 +437,7 @@ _ACTIONS = {
     "get_public_access_block": "GetBucketPublicAccessBlock",
     "put_public_access_block": "PutBucketPublicAccessBlock",
     "get_bucket_encryption": "GetEncryptionConfiguration",
+    "put_bucket_encryption": "PutEncryptionConfiguration",
     "get_bucket_lifecycle_configuration": "GetLifecycleConfiguration",
     "put_bucket_lifecycle_configuration": "PutLifecycleConfiguration",
     "get_bucket_location": "GetBucketLocation",

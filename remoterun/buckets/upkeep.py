@@ -17,6 +17,7 @@ from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import MOST_BYTES, RunSpec, SpecError
 from remoterun.agent.shared.states import FINAL
 from remoterun.agent.shared.tree import LARGEST, Manifest
+from remoterun.buckets import checking
 from remoterun.buckets.contents import Scope
 from remoterun.buckets.runs import LIVES, read_record
 from remoterun.buckets.s3 import Absent, Stored
@@ -72,7 +73,13 @@ def collect(call: Call, asked: api.Collect) -> api.CollectTotals:
     return api.CollectTotals(collection.freed, LARGEST)
 
 
-HANDLERS: dict[str, Handler] = {"usage": usage, "collect": collect}
+HANDLERS: dict[str, Handler] = {
+    "usage": usage,
+    "collect": collect,
+    "check": checking.check,
+    "mend": checking.mend,
+    "blobs": checking.blobs,
+}
 
 
 class Stock:
@@ -126,7 +133,8 @@ class Collection:
         doomed += self._packs(stock, live)
         for shelf in (stock.scope.blobs, stock.scope.lists):
             doomed += [stored for digest, stored in shelf.found.items() if digest not in live]
-        doomed += self._s3.list("doctor/")
+        for prefix in ("doctor/", "damaged/"):
+            doomed += self._s3.list(prefix)
         count, size = self._delete([stored.key for stored in doomed if stored.modified < self._before])
         if count:
             yield {"kind": "blobs", "count": count, "bytes": size, "items": []}

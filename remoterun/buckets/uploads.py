@@ -118,7 +118,7 @@ def commit(bucket: Bucket, name: str, manifest: Manifest) -> api.Committed:
     while True:
         numbers = version_numbers(bucket.s3, name)
         newest = read_version(bucket.s3, name, numbers[-1]) if numbers else None
-        if newest is not None and newest.digest == digest:
+        if newest is not None and newest.digest == digest and not newest.damaged:
             return api.Committed(newest, False)
         if not kept:
             _check_contents(bucket, manifest)
@@ -255,7 +255,8 @@ def _renew(bucket: Bucket, manifest: Manifest, newest: Version | None) -> None:
         digests -= {bytes.fromhex(entry.digest) for entry in tree_of(bucket.s3, newest).files}
     old = [digest for digest in digests if home.written(digest) < before]
     keys = {key for digest in old for key in home.keys(digest)}
-    for key, there in zip(keys, bucket.workers.each(bucket.s3.copy_onto_itself, keys), strict=True):
+    renewed = bucket.workers.each(lambda key: bucket.s3.copy(key, key), keys)
+    for key, there in zip(keys, renewed, strict=True):
         if not there:
             bucket.forget()
             raise RemoteError(

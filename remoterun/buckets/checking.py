@@ -1,0 +1,381 @@
+"""A home in a bucket is verified, and mended: every content against its digest, every list of files, every version.
+
+With `repair` a damaged object is moved to damaged/, so that nothing takes it for what it should be, and the whole
+contents of a damaged pack are packed anew. What is lost then, the client brings again, with `put` and `mend`. Until it
+has, the versions that need it are marked as damaged: the same upload is not taken to be there. What runs left is
+verified only, for no client has it. The findings are those of an agent (agent/upkeep/check.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared import bucket as layout
+from remoterun.agent.shared.bucket import Packed, Packing
+from remoterun.agent.shared.records import to_json
+from remoterun.agent.shared.spec import KEY
+from remoterun.agent.shared.tree import Manifest, is_digest
+from remoterun.buckets.blobs import MOST_BODY, read_body, split
+from remoterun.buckets.contents import EMPTY, Place, Scope, Stretch
+from remoterun.buckets.leaving import send_piece
+from remoterun.buckets.s3 import Absent, Stored
+from remoterun.buckets.serving import Bucket, Call
+from remoterun.buckets.uploads import Version, read_tree, read_version, tree_of, versions_by_name
+from remoterun.errors import HostError, HostUnreachable
+
+MOST = 10_000
+"""Findings that are told; the rest is counted."""
+USERS = 20
+TELL_EVERY = 0.25
+"""Seconds between two words of how far it is."""
+
+
+def check(call: Call, asked: api.CheckHome) -> api.CheckTotals:
+    return Check(call.bucket, asked.repair, call.stream.send).run()
+
+
+def mend(call: Call, _: api.Nothing) -> api.Nothing:
+    bucket = call.bucket
+    digests = set(split(read_body(call.stream)))
+    bucket.contents.home.look_again(digests)
+    for digest in digests:
+        place = bucket.contents.home.place(digest)
+        if place is None:
+            call.stream.send(failed=digest.hex(), why="it is not here")
+            continue
+        call.stream.send(mended=digest.hex())
+    _restore_trees(bucket, digests)
+    _mark(bucket, lambda version: version.record.damaged and _lacks(bucket, version))
+    return api.Nothing()
+
+
+def blobs(call: Call, _: api.Nothing) -> api.Nothing:
+    for digest in split(read_body(call.stream)):
+        name = digest.hex()
+        place = call.bucket.contents.place(digest)
+        if place is not None and _hash(call.bucket, place.stretches) == digest:
+            header: dict[str, Any] = {"d": name, "s": place.size}
+            for piece in call.bucket.reader.pieces(place.stretches):
+                send_piece(call.stream, piece, **header)
+                header = {}
+            if header:
+                call.stream.send(**header)
+            continue
+        try:
+            text = read_tree(call.bucket.s3, layout.tree_key(name), name).encode()
+        except (Absent, HostError):
+            call.stream.send(d=name, gone=1)
+            continue
+        send_piece(call.stream, text, d=name, s=len(text))
+    return api.Nothing()
+
+
+@dataclass
+class Finding:
+    """One thing that is not as it should be: see agent/upkeep/findings.py."""
+
+    what: str
+    problem: str
+    digest: str = ""
+    size: int = 0
+    users: list[dict[str, Any]] = field(default_factory=list)
+    more: int = 0
+    mended: str = ""
+    why: str = ""
+
+    def used_by(self, user: dict[str, Any]) -> None:
+        if len(self.users) < USERS:
+            self.users.append(user)
+        else:
+            self.more += 1
+
+
+class Check:
+    """One check. `send(at=…)` is called as it goes on, `send(finding=…)` for each finding at the end."""
+
+    def __init__(self, bucket: Bucket, repair: bool, send: Callable[..., Any]) -> None:
+        self._bucket, self._s3, self._repair, self._send = bucket, bucket.s3, repair, send
+        self._findings: list[Finding] = []
+        self._faults: dict[bytes, Finding] = {}
+        """Of the home: its contents that are damaged, by their digests."""
+        self._broken: set[tuple[str, int]] = set()
+        """Versions that lack something."""
+        self._read = self._files = 0
+        self._total = self._files_total = 0
+        self._told = time.monotonic()
+
+    def run(self) -> api.CheckTotals:
+        """Raises `HostUnreachable`, `AuthenticationError`."""
+        keys = [key for key in self._s3.folders("runs/") if KEY.match(key)]
+        self._check_indexes("")
+        home = self._scope("")
+        scopes = {
+            key: self._scope(layout.run_prefix(key)) for key in keys if self._check_indexes(layout.run_prefix(key))
+        }
+        for scope in (home, *scopes.values()):
+            sizes = [size for _, size in scope.packed_sizes()] + [stored.size for stored in scope.blobs.found.values()]
+            self._total, self._files_total = self._total + sum(sizes), self._files_total + len(sizes)
+        self._faults = self._check_scope(home)
+        self._check_uploads(home)
+        for key, scope in scopes.items():
+            self._check_run(key, scope)
+        for finding in self._faults.values():
+            if self._repair and not finding.users:
+                finding.mended = "nothing refers to it: it was set aside"
+        if self._repair:
+            self._bucket.forget()
+            _mark(self._bucket, lambda version: (version.name, version.record.version) in self._broken)
+        findings = [*self._findings, *self._faults.values()]
+        for finding in findings[:MOST]:
+            self._send(finding=finding.__dict__)
+        return api.CheckTotals(self._files, self._read, self._files, len(findings), max(0, len(findings) - MOST))
+
+    # -- objects
+
+    def _scope(self, prefix: str) -> Scope:
+        scope = Scope(self._s3, self._bucket.workers, prefix)
+        scope.read_indexes()
+        scope.blobs.list_all()
+        scope.lists.list_all()
+        return scope
+
+    def _check_indexes(self, prefix: str) -> bool:
+        """Whether all can be read, now. A damaged one is set aside; what it told of is missing then."""
+        good = True
+        for stored in list(self._s3.list(prefix + "index/")):
+            try:
+                if not is_digest(stored.key.rpartition("/")[2]):
+                    raise ValueError("its name is not a digest")
+                list(layout.takes(self._s3.get(stored.key, layout.MOST_INDEX)))
+            except Absent:
+                continue
+            except (ValueError, HostError) as error:
+                if isinstance(error, HostUnreachable):
+                    raise
+                finding = Finding("list", "damaged", why=f"{stored.key}: {error}"[:200])
+                self._findings.append(finding)
+                if self._repair and not prefix:
+                    self._set_aside(stored.key)
+                    finding.mended, finding.why = "it was set aside", ""
+                else:
+                    good = False
+        return good
+
+    def _check_scope(self, scope: Scope) -> dict[bytes, Finding]:
+        """The contents that are not what they should be."""
+        faults: dict[bytes, Finding] = {}
+        members: dict[int, list[tuple[bytes, Place]]] = {}
+        for digest, number in scope.packed_in():
+            place = scope.place(digest)
+            assert place is not None
+            members.setdefault(number, []).append((digest, place))
+        for number, listed in members.items():
+            bad = dict(self._check_pack(listed))
+            faults.update(bad)
+            if bad and self._repair and not scope.prefix:
+                self._pack_again(scope.packs[number], [item for item in listed if item[0] not in bad])
+        for digest, stored in list(scope.blobs.found.items()):
+            if self._hash([Stretch(stored.key, 0, stored.size)]) != digest:
+                faults[digest] = Finding("blob", "damaged", digest.hex(), stored.size)
+                if self._repair and not scope.prefix:
+                    self._set_aside(stored.key)
+            self._came(stored.size)
+        for digest, stored in list(scope.lists.found.items()):
+            fault = self._check_list(scope, digest, faults)
+            if fault is not None:
+                faults[digest] = fault
+                if self._repair and not scope.prefix:
+                    self._set_aside(stored.key)
+        return faults
+
+    def _check_pack(self, listed: list[tuple[bytes, Place]]) -> Iterator[tuple[bytes, Finding]]:
+        if all(digest == EMPTY for digest, _ in listed):
+            return
+        key = next(place.stretches[0].key for _, place in listed if place.stretches)
+        end = max(place.stretches[0].offset + place.size for _, place in listed if place.stretches)
+        data = b"".join(self._bucket.reader.pieces([Stretch(key, 0, end)]))
+        for digest, place in listed:
+            start = place.stretches[0].offset if place.stretches else 0
+            if hashlib.sha256(data[start : start + place.size]).digest() != digest:
+                yield digest, Finding("blob", "damaged" if data else "missing", digest.hex(), place.size)
+            self._came(place.size)
+
+    def _check_list(self, scope: Scope, digest: bytes, faults: dict[bytes, Finding]) -> Finding | None:
+        try:
+            chunks = scope.chunks(digest)
+        except HostUnreachable:
+            raise
+        except HostError:
+            return Finding("blob", "damaged", digest.hex())
+        for chunk in chunks.chunks:
+            raw = bytes.fromhex(chunk.digest)
+            stored = scope.blobs.found.get(raw)
+            if stored is None or raw in faults or stored.size != chunk.length:
+                return Finding("blob", "missing", digest.hex(), chunks.size)
+        return None
+
+    def _hash(self, stretches: list[Stretch]) -> bytes:
+        return _hash(self._bucket, stretches)
+
+    # -- who refers to them
+
+    def _check_uploads(self, home: Scope) -> None:
+        lists: dict[str, Finding] = {}
+        for name, numbers in versions_by_name(self._s3).items():
+            for number in numbers:
+                version = self._version(name, number)
+                if version is None:
+                    continue
+                try:
+                    manifest = tree_of(self._s3, version)
+                except HostUnreachable:
+                    raise
+                except HostError:
+                    finding = lists.setdefault(version.record.digest, Finding("list", "damaged", version.record.digest))
+                    finding.used_by({"upload": name, "version": number, "path": ""})
+                    self._broken.add((name, number))
+                    continue
+                self._use(manifest, home, self._faults, partial(self._used, name, number))
+        self._findings += lists.values()
+
+    def _used(self, name: str, version: int, path: str) -> dict[str, Any]:
+        self._broken.add((name, version))
+        return {"upload": name, "version": version, "path": path}
+
+    def _version(self, name: str, number: int) -> Version | None:
+        try:
+            record = read_version(self._s3, name, number)
+        except HostUnreachable:
+            raise
+        except HostError as error:
+            finding = Finding("list", "damaged", why=error.message)
+            finding.used_by({"upload": name, "version": number, "path": ""})
+            self._findings.append(finding)
+            return None
+        return Version(name, record) if record is not None else None
+
+    def _check_run(self, key: str, scope: Scope) -> None:
+        """Verified only: its host is gone, and no client has what it left."""
+        faults = self._check_scope(scope)
+        try:
+            manifest = read_tree(self._s3, layout.run_prefix(key) + "outputs")
+        except Absent:
+            return
+        except HostUnreachable:
+            raise
+        except HostError as error:
+            finding = Finding("list", "damaged", why=error.message)
+            finding.used_by({"run": key, "part": "outputs", "path": ""})
+            self._findings.append(finding)
+            return
+        self._use(manifest, scope, faults, lambda path: {"run": key, "part": "outputs", "path": path})
+        self._findings += [finding for finding in faults.values() if finding.users]
+
+    def _use(
+        self,
+        manifest: Manifest,
+        scope: Scope,
+        faults: dict[bytes, Finding],
+        user: Callable[[str], dict[str, Any]],
+    ) -> None:
+        """Note which files of a list have a content that is damaged, or is not there."""
+        for entry in manifest.files:
+            digest = bytes.fromhex(entry.digest)
+            if digest not in faults:
+                if scope.has(digest):
+                    continue
+                faults[digest] = Finding("blob", "missing", entry.digest, entry.size)
+            faults[digest].used_by(user(entry.path))
+
+    # -- repair
+
+    def _set_aside(self, key: str) -> None:
+        self._s3.copy(key, "damaged/" + key.rpartition("/")[2])
+        self._s3.delete([key])
+
+    def _pack_again(self, index: Stored, whole: list[tuple[bytes, Place]]) -> None:
+        """Pack the contents of a damaged pack that are whole, and set the pack aside."""
+        packing = Packing()
+        for digest, place in whole:
+            content = b"".join(self._bucket.reader.pieces(place.stretches))
+            if hashlib.sha256(content).digest() == digest:
+                self._put_pack(packing.add(digest.hex(), content))
+        self._put_pack(packing.end())
+        name = index.key.rpartition("/")[2]
+        self._s3.delete([index.key])
+        self._set_aside(layout.pack_key(name))
+
+    def _put_pack(self, pack: Packed | None) -> None:
+        if pack is not None:
+            self._s3.put(layout.pack_key(pack.name), [pack.data], pack.name)
+            self._s3.put(layout.index_key(pack.name), [pack.listing], hashlib.sha256(pack.listing).hexdigest())
+
+    def _came(self, size: int) -> None:
+        self._read, self._files = self._read + size, self._files + 1
+        if time.monotonic() - self._told > TELL_EVERY:
+            self._told = time.monotonic()
+            at = {"files": self._files, "files_total": self._files_total, "bytes": self._read}
+            self._send(at={"phase": "blobs", **at, "bytes_total": self._total})
+
+
+def _hash(bucket: Bucket, stretches: list[Stretch]) -> bytes:
+    hashed = hashlib.sha256()
+    for piece in bucket.reader.pieces(stretches):
+        hashed.update(piece)
+    return hashed.digest()
+
+
+def _mark(bucket: Bucket, broken: Callable[[Version], bool]) -> None:
+    """Write into each version whether it is damaged."""
+    for name, numbers in versions_by_name(bucket.s3).items():
+        for number in numbers:
+            try:
+                record = read_version(bucket.s3, name, number)
+            except HostUnreachable:
+                raise
+            except HostError:
+                continue  # a finding of its own
+            if record is None or broken(Version(name, record)) == record.damaged:
+                continue
+            data = json.dumps(to_json(record._replace(damaged=not record.damaged))).encode()
+            bucket.s3.put(layout.version_key(name, number), [data], hashlib.sha256(data).hexdigest())
+
+
+def _lacks(bucket: Bucket, version: Version) -> bool:
+    try:
+        manifest = tree_of(bucket.s3, version)
+    except HostUnreachable:
+        raise
+    except HostError:
+        return True
+    home = bucket.contents.home
+    home.look([bytes.fromhex(entry.digest) for entry in manifest.files])
+    return not all(home.has(bytes.fromhex(entry.digest)) for entry in manifest.files)
+
+
+def _restore_trees(bucket: Bucket, digests: Iterable[bytes]) -> None:
+    """Of what was brought, write the lists of files where they belong, too."""
+    wanted = {digest.hex() for digest in digests}
+    named: set[str] = set()
+    for name, numbers in versions_by_name(bucket.s3).items():
+        for number in numbers:
+            try:
+                record = read_version(bucket.s3, name, number)
+            except HostUnreachable:
+                raise
+            except HostError:
+                continue
+            if record is not None and record.digest in wanted:
+                named.add(record.digest)
+    for tree in named:
+        place = bucket.contents.home.place(bytes.fromhex(tree))
+        if place is not None and place.size <= MOST_BODY:
+            data = b"".join(bucket.reader.pieces(place.stretches))
+            bucket.s3.put(layout.tree_key(tree), [data], tree)
