@@ -228,11 +228,15 @@ def main(words: list[str]) -> int:
     connections = Connections()
     try:
         run = connections.registry.run(words[0])
-        if due(run, time.time()):
+        if not due(run, time.time()):
+            return 0
+        try:
             take_up(connections, run, {}, Progress())
+        except RemoterunError as error:
+            said = {"reason": run.reason and run.reason.value, "message": f"no other host yet: {error.message}"}
+            connections.registry.move(run, RunState.INTERRUPTED, time.time(), **said)
+            return error.exit_status
         return 0
-    except RemoterunError as error:
-        return error.exit_status
     finally:
         connections.close()
 

@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
 from remoterun.client import bucket
 from remoterun.client.connections import Connections
-from remoterun.errors import HostError, HostUnreachable, RemoterunError
+from remoterun.errors import ConfigError, HostError, HostUnreachable, RemoterunError
 from remoterun.model import MachineType, Placement, Run, by_our_clock
 from remoterun.providers.base import ProviderError, Rented
 from remoterun.session import Session
@@ -48,7 +49,7 @@ def opened(connections: Connections, run: Run) -> tuple[Run, Session]:
     machine = run.host
     if machine.rented is None:
         return run, connections.session(machine)
-    answer = connections.at_once({machine: lambda: connections.session(machine)}, SOON)[machine]
+    answer = connections.at_once({machine: partial(_connect, connections, machine)}, SOON)[machine]
     if not isinstance(answer, HostError):
         return run, answer
     rented = look(connections, run)
@@ -58,7 +59,7 @@ def opened(connections: Connections, run: Run) -> tuple[Run, Session]:
     if rented.alive:
         connections.provider(_provider(run)).admit(rented)
     try:
-        return run, connections.session(machine)
+        return run, _connect(connections, machine)
     except HostUnreachable as error:
         raise HostUnreachable(
             f"{machine.name} does not answer; its host {rented.id} is {rented.state}",
@@ -134,6 +135,13 @@ def renew(connections: Connections, run: Run, session: Session) -> None:
             connections.registry.rent(run, replace(renting, grant_ends=grant.expires))
     except RemoterunError:
         pass
+
+
+def _connect(connections: Connections, machine: MachineType) -> Session:
+    try:
+        return connections.session(machine)
+    except ConfigError as error:  # our key for it was removed with its folder
+        raise HostUnreachable(f"{machine.name} can't be reached any more: {error.message}")
 
 
 def _provider(run: Run) -> str:

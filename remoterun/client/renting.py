@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from remoterun import machines
 from remoterun.client import bucket
 from remoterun.client.connections import Connections
-from remoterun.errors import HostError, UsageError
+from remoterun.errors import HostError, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
 from remoterun.providers.base import Intent, Offer, ProviderError, Rented
 from remoterun.providers.folder import HostFolder
@@ -137,8 +137,8 @@ def give_back(connections: Connections, run: Run) -> None:
     """End the host that was rented for this attempt of a run, if there is one; one that was there before stays. Where
     the provider can't be asked, it ends by itself."""
     rental, renting = _rental(run.machine), _renting(run)
-    provider = connections.provider(rental.provider)
-    with contextlib.suppress(ProviderError, HostError):
+    with contextlib.suppress(RemoterunError):
+        provider = connections.provider(rental.provider)
         rented = provider.find(token(run, renting.attempt))
         if rented is not None and rented.alive:
             provider.release(rented.id)

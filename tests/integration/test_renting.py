@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from remoterun.agent.shared.states import RunState
 from remoterun.agent.store.home import Home
 from remoterun.buckets.place import BucketPlace
 from remoterun.cli.main import main
-from remoterun.client import Client, LogBytes, Note, StateChange
+from remoterun.client import Client, LogBytes, Note, StateChange, attempts
 from remoterun.errors import RemoterunError
 from remoterun.model import MachineType, Mount, Run, RunRequest
 from remoterun.providers import PROVIDERS
 from remoterun.providers.base import NoCapacity
 from remoterun.source import snapshot
+from remoterun.transfer import Progress
 from tests import folder_cloud
 from tests.conftest import require
 from tests.folder_cloud import Folders, config_of
@@ -313,3 +315,39 @@ class TestTheCommandLine:
         assert say("df", "aws")[0] == 0 and say("gc", "aws", "--dry-run")[0] == 0
         assert say("whoami", "--json")[1].count(str(laptop.config.aws.bucket)) == 1
         assert "bucket" in say("doctor", "aws")[1]
+
+    def test_a_run_goes_on_by_the_client_that_comes_next(self, laptop: Laptop, say: Callable[..., Any]) -> None:
+        command = "cat saved 2>/dev/null && exit; echo begun; echo $WORD >saved; exec sleep 1000"
+        words = ("run", "-t", "gpu", "-y", "-b", "--no-git", "--attempts", "2", "-e", "WORD=secret", command)
+        assert say(*words)[:2] == (0, "1\n")
+        run = laptop.client.registry.run(1)
+        until(lambda: b"begun" in laptop.log(run), 30)
+        preempt(laptop, run)
+        assert laptop.another().runs.get(1).state is RunState.INTERRUPTED
+        assert attempts.main(["1"]) == 2, "the value of WORD is kept nowhere"
+        assert "the values of WORD" in (laptop.client.registry.run(1).message or "")
+        os.environ["WORD"] = "again"
+        try:
+            assert attempts.main(["1"]) == 0
+        finally:
+            del os.environ["WORD"]
+        assert say("logs", "1")[:2] == (0, "begun\nsecret\n")
+        (row,) = json.loads(say("ps", "--json")[1])
+        assert (row["state"], row["renting"]["attempt"], len(row["renting"]["hosts"])) == ("complete", 2, 2)
+
+    def test_two_clients_do_not_give_a_run_two_hosts(self, laptop: Laptop) -> None:
+        run = laptop.submit("cat saved 2>/dev/null && exit; echo x >saved; echo begun; exec sleep 1000", attempts=3)
+        until(lambda: b"begun" in laptop.log(run), 30)
+        preempt(laptop, run)
+        run = laptop.another().runs.get(run.number)
+        with ThreadPoolExecutor(4) as pool:
+            clients = [Client(laptop.config) for _ in range(4)]
+            took = list(pool.map(lambda client: taken(client, run), clients))
+            for client in clients:
+                client.close()
+        assert len([each for each in took if each is not None]) == 1
+        assert len(laptop.folders.all()) == 2
+
+
+def taken(client: Client, run: Run) -> Run | None:
+    return attempts.take_up(client.connections, run, {}, Progress())
