@@ -68,7 +68,10 @@ def take_up(
     home = connections.session(bucket.machine_of(run))
     log_before = home.ask(api.follow, api.Follow(run.key, follow=False, tail=0)).offset
     plan = renting.plan(connections, run.machine, without={host.token for host in run.renting.hosts})
-    later = replace(run.renting, attempt=run.renting.attempt + 1, log_before=log_before)
+    ends = renting.deadline(run, plan, time.time())
+    if ends < time.time() + WORTH_IT:
+        raise UsageError(f"run {run.number} has cost what it may", hint=f"remoterun info {run.number}")
+    later = replace(run.renting, attempt=run.renting.attempt + 1, log_before=log_before, deadline=ends)
     taken = connections.registry.next_attempt(run, later, time.time())
     if taken is None:
         return None

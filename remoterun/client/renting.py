@@ -183,6 +183,14 @@ def until(renting: Renting, now: float) -> float:
     return renting.deadline - min(SAVING, left * SAVING_PART)
 
 
+def deadline(run: Run, plan: Plan, now: float) -> float:
+    """Until when a run may have rented hosts, if it gets a further one now: what it may cost goes on counting."""
+    limit, most = _renting(run).deadline, _rental(run.machine).max_cost
+    if most is None or not plan.price:
+        return limit
+    return min(limit, now + max(most - (run.cost(now) or 0.0), 0.0) / plan.price * 3600)
+
+
 def token(run: Run, attempt: int) -> str:
     """The name, for ever, of the host that is rented for an attempt of a run."""
     return f"rr-{run.key}-{attempt}"

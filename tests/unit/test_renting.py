@@ -87,6 +87,15 @@ def test_options_of_the_run_win_and_are_refused_for_machines_of_ones_own() -> No
     assert renting.asked(T4, RunRequest("true")) is T4
 
 
+def test_what_a_run_may_cost_is_for_all_its_attempts() -> None:
+    machine = replace(T4, rental=Rental("aws", ("g4dn.xlarge",), max_cost=1.0))
+    had = HostUse("rr-k-1", "i-1", "g4dn.xlarge", "us-east-1a", 0.526, began=0.0, ended=3600.0)
+    run = Run(1, "k", machine, RunState.INTERRUPTED, "true", 0.0, renting=Renting(1e6, 3, hosts=(had,)))
+    plan = Plan(machine, DEAREST, 1.0, 600.0, 3)
+    assert renting.deadline(run, plan, 5000.0) == pytest.approx(5000.0 + (1.0 - 0.526) / 1.006 * 3600)
+    assert renting.deadline(replace(run, machine=T4), plan, 5000.0) == 1e6
+
+
 def test_amounts_for_people() -> None:
     assert [dollars(amount) for amount in (None, 0.0, 0.0042, 0.5, 1234.5)] == [
         "",
