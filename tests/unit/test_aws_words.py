@@ -16,6 +16,7 @@ import botocore.parsers
 import pytest
 
 from remoterun.agent.shared.rented import Terms
+from remoterun.config import Config
 from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import catalogue, image, network, tags, update_prices
@@ -25,6 +26,7 @@ from remoterun.providers.aws.checks import ACTIONS, policy, principal
 from remoterun.providers.aws.first_session import command
 from remoterun.providers.aws.image import Image
 from remoterun.providers.aws.prices import PriceTable, TypeFacts, table
+from remoterun.providers.aws.provider import AWS
 from remoterun.providers.aws.refusals import (
     NoCapacityHere,
     QuotaReached,
@@ -359,6 +361,12 @@ def test_one_process_at_a_time_acquires_a_host(tmp_path: Path) -> None:
         pass
     with HostFolder(tmp_path, INTENT.token).locked():
         pass
+
+
+def test_a_host_for_which_no_call_was_made_is_not_searched_for(tmp_path: Path) -> None:
+    HostFolder(tmp_path, INTENT.token).begin(INTENT)
+    aws = AWS(Config(tmp_path))
+    assert aws.find(INTENT.token) is None and aws.calls.count == 0
 
 
 # --- what AWS's errors mean ---

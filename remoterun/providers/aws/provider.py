@@ -48,7 +48,10 @@ class AWS:
         return rented
 
     def find(self, token: str) -> Rented | None:
-        record = HostFolder(self._home, token).read("request.json")
+        folder = HostFolder(self._home, token)
+        record = folder.read("request.json")
+        if record is None and folder.intent() is not None:
+            return None  # no call was ever made for it
         regions = [record["offer"]["region"]] if record else self._regions()
         found = self._rented(regions, token)
         return min(found, key=lambda each: (not each.alive, each.state == "gone", -each.began), default=None)
