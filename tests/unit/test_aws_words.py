@@ -253,6 +253,11 @@ def test_an_address_that_would_let_in_too_many_or_nobody(text: str) -> None:
         network.checked_address(text)
 
 
+def test_a_rule_is_described_in_letters_that_aws_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("getpass.getuser", lambda: "zoë{}")
+    assert tags.owner().startswith("zoë__@") and network.description().startswith("remoterun zo___@")
+
+
 def test_the_image_for_a_type() -> None:
     assert all("deeplearning" in name for name in image.parameters(offer("g4dn.xlarge", "us-east-1")))
     assert image.parameters(offer("m7g.large", "us-east-1"))[0].split("/")[-4:-2] == ["arm64", "hvm"]

@@ -121,10 +121,10 @@ def _is_denied(calls: Calls, region: str, action: str) -> bool:
     """Whether AWS refuses a call for want of a permission. Nothing is changed: calls that would are dry runs."""
     service, _, name = action.partition(":")
     operation = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-    tried = _TRIES.get(name, {"DryRun": True} if service == "ec2" else None)
-    if tried is None:
-        return False
     try:
+        tried = _TRIES.get(name, {"DryRun": True})
+        if name == "RunInstances":  # of an image that is not there, AWS says so before it looks at permissions
+            tried = {**tried, "ImageId": image.resolve(calls, offer(SMALL, region), None).id}
         calls(service, operation, region, **tried)
     except Refused as refused:
         return refused.code in DENIED
@@ -133,7 +133,7 @@ def _is_denied(calls: Calls, region: str, action: str) -> bool:
     return False
 
 
-_TRIES: dict[str, dict[str, Any] | None] = {
+_TRIES: dict[str, dict[str, Any]] = {
     "AuthorizeSecurityGroupIngress": {
         "DryRun": True,
         "GroupId": _GROUP,
@@ -161,7 +161,6 @@ _TRIES: dict[str, dict[str, Any] | None] = {
         "MinCount": 1,
         "MaxCount": 1,
         "InstanceType": SMALL,
-        "ImageId": "ami-00000000000000000",
     },
     "TerminateInstances": {"DryRun": True, "InstanceIds": [_INSTANCE]},
 }

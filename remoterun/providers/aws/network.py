@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 import time
 import urllib.error
@@ -113,7 +114,7 @@ def _add_rule(calls: Calls, region: str, group: str, address: str) -> None:
         "IpProtocol": "tcp",
         "FromPort": 22,
         "ToPort": 22,
-        "IpRanges": [{"CidrIp": address, "Description": f"remoterun {tags.owner()}"[:250]}],
+        "IpRanges": [{"CidrIp": address, "Description": description()}],
     }
     try:
         calls(
@@ -134,6 +135,11 @@ def _add_rule(calls: Calls, region: str, group: str, address: str) -> None:
             )
         if refused.code != "InvalidPermission.Duplicate":
             raise
+
+
+def description() -> str:
+    """Of a rule, in the letters that AWS allows there, which are fewer than in a tag."""
+    return re.sub(r"[^A-Za-z0-9 ._\-:/@]", "_", f"remoterun {tags.owner()}")[:250]
 
 
 def _own() -> dict[str, str]:
