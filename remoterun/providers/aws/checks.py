@@ -121,10 +121,13 @@ def _is_denied(calls: Calls, region: str, action: str) -> bool:
     """Whether AWS refuses a call for want of a permission. Nothing is changed: calls that would are dry runs."""
     service, _, name = action.partition(":")
     operation = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-    try:
-        tried = _TRIES.get(name, {"DryRun": True})
-        if name == "RunInstances":  # of an image that is not there, AWS says so before it looks at permissions
+    tried = _TRIES.get(name, {"DryRun": True})
+    if name == "RunInstances":  # of an image that is not there, AWS says so before it looks at permissions
+        try:
             tried = {**tried, "ImageId": image.resolve(calls, offer(SMALL, region), None).id}
+        except RemoterunError:
+            return False
+    try:
         calls(service, operation, region, **tried)
     except Refused as refused:
         return refused.code in DENIED
