@@ -44,8 +44,6 @@ def quick(place: Place) -> Place:
 def test_the_lessons_session(cloud: Cloud, place: Place, until: Until) -> None:
     place.run("upload", "data/input.txt", "--name", "doom")
     shell = place.spawn("run", "-t", "k80", "--image", BASE_IMAGE, "-m", "uploads/doom:data", TRAIN)
-    shell.expect_exact("Send it, too?")
-    shell.sendline("n")
     shell.expect("K80s are gone from AWS; a T4 is the nearest: g4dn.xlarge, \\$0\\.53/h")
     shell.expect("at most +\\$12\\.62: 24 h at \\$0\\.526/h")
     shell.expect_exact("Rent it?")

@@ -66,8 +66,8 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
     listed.append(("", f"{hours(plan.idle / 3600)} after its last run, so that another one begins at once,"))
     listed.append(("", f"and at {latest} at the latest"))
     if plan.login_ends is not None:
-        listed.append(("login", f"yours ends at {moment(plan.login_ends)}, before the run may: then what it"))
-        listed.append(("", "makes waits on its host for the next command of yours"))
+        listed.append(("login", f"yours ends at {moment(plan.login_ends)}, before the run may:"))
+        listed.append(("", "its outputs then wait on the host for your next command"))
     if new is not None:
         first_line, *others = bucket_lines(new)
         listed += [("bucket", first_line), *(("", text) for text in others)]
@@ -135,20 +135,20 @@ def hosts_table(found: Sequence[Rented], as_json: bool) -> None:
             host.owner,
             ago(host.began),
             dollars(host.cost(now)),
-            f"in {duration(max(host.deadline - now, 0))}",
+            _coarse(max(host.deadline - now, 0)),
         ]
         for host in found
     ]
     heads = [
         Column("HOST"),
         Column("TYPE", least=10),
-        Column("ZONE", drop=3),
-        Column("STATE", drop=4),
+        Column("ZONE", drop=2),
+        Column("STATE", drop=3),
         Column("RUN", right=True, drop=5),
-        Column("OWNER", least=8, drop=1),
-        Column("SINCE", drop=2),
+        Column("OWNER", least=8, drop=4),
+        Column("SINCE", drop=1),
         Column("COST", right=True),
-        Column("ENDS", least=6),
+        Column("ENDS IN", right=True),
     ]
     table(heads, rows)
     costs = [cost for host in found if (cost := host.cost(now)) is not None]
@@ -174,6 +174,11 @@ def orphans(found: Sequence[Orphan], as_json: bool) -> None:
     saved = " and ".join(f"{dollars(amount)}/{per}" for per, amount in sums.items() if amount)
     if saved:
         line(f"Without them you save {saved}")
+
+
+def _coarse(seconds: float) -> str:
+    """`22 h`, `14 min`."""
+    return f"{seconds / 3600:.0f} h" if seconds >= 5400 else f"{seconds / 60:.0f} min"
 
 
 def _record(host: Rented, now: float) -> dict[str, object]:
