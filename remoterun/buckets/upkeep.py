@@ -69,7 +69,10 @@ def collect(call: Call, asked: api.Collect) -> api.CollectTotals:
         raise RemoteError("bad_request", "of each upload at least 1 version is kept")
     collection = Collection(call.bucket, call.bucket.clock() - max(asked.unused, LEAST), asked.keep, asked.dry_run)
     for part in collection.run():
-        call.stream.send(part=part)
+        if "why" in part:
+            call.stream.send(kept=part)
+        else:
+            call.stream.send(part=part)
     return api.CollectTotals(collection.freed, LARGEST)
 
 
@@ -114,7 +117,7 @@ class Collection:
         self.freed = 0
 
     def run(self) -> Iterator[dict[str, Any]]:
-        """What was deleted, or would be, by its kind. Raises `HostError`."""
+        """What was deleted, or would be, by its kind; and with "why" what was kept for now. Raises `HostError`."""
         stock = Stock(self._bucket)
         old, versions = self._versions()
         live = {digest for version in versions for digest in _digests(tree_of(self._s3, version))}
@@ -138,6 +141,12 @@ class Collection:
         count, size = self._delete([stored.key for stored in doomed if stored.modified < self._before])
         if count:
             yield {"kind": "blobs", "count": count, "bytes": size, "items": []}
+        young = [stored for stored in doomed if stored.modified >= self._before]
+        if young:
+            days = (self._bucket.clock() - self._before) / 86400
+            why = f"it was written less than {days:.0f} days ago, and an upload may be about to need it"
+            size = sum(stored.size for stored in young)
+            yield {"kind": "blobs", "count": len(young), "bytes": size, "items": [], "why": why}
         if not self._dry_run:
             self._bucket.forget()
 

@@ -136,7 +136,8 @@ class TestCollection:
             send(talk.session, source, "gone")
             send(talk.session, write_files(tmp_path / "stays", {"other": b"O" * 100}), "stays")
             talk.session.ask(api.remove_upload, api.UploadName("gone"))
-            assert self.collect(talk, registry).freed == 0  # it is young: an upload may be about to name it
+            young = self.collect(talk, registry)
+            assert young.freed == 0 and "less than 7 days ago" in young.kept[0].why
             later(talk, 8 * 86400)
             before = keys(bucket, store)
             told = self.collect(talk, registry, dry_run=True)
