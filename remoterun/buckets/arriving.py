@@ -1,7 +1,8 @@
 """Contents on their way into a bucket, as the frames of a `put` bring them: see agent/store/incoming.py.
 
-Small ones are packed, larger ones are cut into chunks. Each is verified before it is written, by a few threads, which
-hold `MOST_HELD` bytes at the most. What a cut transfer has written of packs and chunks is not written again.
+Small ones are packed, larger ones are cut into chunks. Each is verified before it is written, by a few threads. At
+most four chunks are in memory: three that are written, one that grows. What a cut transfer has written of packs and
+chunks is not written again.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import hashlib
 import json
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.bucket import CHUNK, SMALL, Chunk, ChunkList, Packed, Packing
 from remoterun.agent.shared.codecs import CodecError, expand
-from remoterun.agent.shared.frames import Body, Frame
+from remoterun.agent.shared.frames import Body, Bytes, Frame
 from remoterun.agent.shared.packs import PackError, unpack
 from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.records import to_json
@@ -25,8 +27,11 @@ from remoterun.buckets.contents import EMPTY, Scope
 from remoterun.buckets.s3 import S3, Stored
 from remoterun.buckets.workers import Workers
 
-MOST_HELD = 256 << 20
-"""Bytes that were taken and are not written yet, at most."""
+TELLING = 16 << 20
+"""Bytes of an object from which on it tells how fast the link is."""
+QUICK, SLOW = 8e6, 2e6
+"""Bytes a second of such an object above which three chunks are written at once, and below which only one is: where
+the link is slow, a cut would cost what has come of each of them."""
 
 
 class Arrivals:
@@ -40,6 +45,8 @@ class Arrivals:
         self._large: _Large | None = None
         self._writing: deque[tuple[Future[None], int]] = deque()
         self._held = 0
+        self._most_held = 2 * CHUNK
+        """Bytes that are being written at once: two chunks, as long as it is not known how fast that goes."""
         self.count = 0
 
     def take(self, frame: Frame) -> None:
@@ -135,7 +142,7 @@ class Arrivals:
         self._begun.add(digest)
 
         def write(_: None) -> None:
-            self._s3.put(self._scope.blobs.key(digest), parts, digest.hex())
+            self._put(self._scope.blobs.key(digest), parts, digest.hex())
             parts.clear()
             self._scope.blobs.add(digest, size, time.time())
 
@@ -153,15 +160,23 @@ class Arrivals:
         prefix = self._scope.prefix
 
         def write(_: None) -> None:
-            self._s3.put(prefix + layout.pack_key(pack.name), [pack.data], pack.name)
+            self._put(prefix + layout.pack_key(pack.name), [pack.data], pack.name)
             key = prefix + layout.index_key(pack.name)
             self._s3.put(key, [pack.listing], hashlib.sha256(pack.listing).hexdigest())
             self._scope.add_pack(Stored(key, len(pack.listing), time.time()), pack.listing)
 
         self._write(write, len(pack.data))
 
-    def _write(self, job: Any, size: int) -> None:
-        while self._writing and (self._held + size + CHUNK > MOST_HELD or self._writing[0][0].done()):
+    def _put(self, key: str, parts: Sequence[Bytes], digest: str) -> None:
+        size = sum(map(len, parts))
+        begun = time.perf_counter()
+        self._s3.put(key, parts, digest)
+        if size >= TELLING:
+            speed = size / (time.perf_counter() - begun)
+            self._most_held = CHUNK * (3 if speed > QUICK else 1 if speed < SLOW else 2)
+
+    def _write(self, job: Callable[[None], None], size: int) -> None:
+        while self._writing and (self._writing[0][0].done() or self._held + size > self._most_held):
             self._await_one()
         self._writing.append((self._workers.submit(job, None), size))
         self._held += size

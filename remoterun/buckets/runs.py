@@ -23,7 +23,7 @@ from remoterun.buckets.serving import Bucket, Call, Handler
 from remoterun.buckets.uploads import read_tree
 from remoterun.errors import HostError
 
-POLL = 3.0
+POLL = 5.0
 """Seconds between two looks at a run that goes on."""
 LIVES = 86400.0
 """Seconds after its last word for which a run that has not ended may still go on."""

@@ -21,9 +21,9 @@ from remoterun.agent.shared.tree import show
 from remoterun.buckets.place import BucketPlace
 from remoterun.errors import AlreadyExists, AuthenticationError, HostError, HostUnreachable, TransferError
 
-CONNECT, READ = 10.0, 60.0
+CONNECT, READ = 10.0, 30.0
 """Seconds until a connection stands, and until the next bytes come."""
-PATIENCE = 60.0
+PATIENCE = 30.0
 """Seconds for which a request is repeated that may do better later."""
 PAUSES = 0.2, 5.0
 """Seconds between two tries: the first pause, and the longest."""
