@@ -208,6 +208,8 @@ class Way:
         self._target = host, int(port)
         self.mode = "pass"
         self.requests = 0
+        self.failures = 0
+        """Connections that were refused, and requests that were answered with an error."""
         self.passed = 0
         """Bytes that went to the store."""
         self.cut_after: int | None = None
@@ -249,6 +251,7 @@ class Way:
     def _serve(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
             if self.mode == "refuse":
+                self.failures += 1
                 return
             self._open.append(client)
             if self.mode == "silent":
@@ -262,6 +265,7 @@ class Way:
                 while data := client.recv(1 << 16):
                     self.requests += data.startswith(_METHODS) and b" HTTP/1.1\r\n" in data
                     if self.mode == "busy":
+                        self.failures += 1
                         client.sendall(_BUSY)
                         break
                     self.passed += len(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from remoterun.errors import NotFound, TransferError, UsageError
 from remoterun.transfer import Progress, fetch, refuse
 from tests.cloud.test_bucket import send
 from tests.seaweed import Talk
-from tests.workshop import Files, read_files, served, sha256, spec_of, tree_of, write_files
+from tests.workshop import Files, read_files, served, sha256, spec_of, tree_of, until, write_files
 
 KEY = "0" * 26
 OTHER = "1" * 26
@@ -85,6 +86,13 @@ def followed(talk: Talk, **asked: Any) -> tuple[list[Any], api.Followed]:
             else:
                 found.append(frame.header["event"]["state"])
         return found, talk.session.result(api.follow, stream)
+
+
+def next_second() -> int:
+    """Blocks until it begins: the store tells whole seconds."""
+    began = int(time.time())
+    until(lambda: int(time.time()) > began)
+    return began + 1
 
 
 class TestStatus:
@@ -188,10 +196,9 @@ class TestLog:
         host = Host(talk)
         host.event(RunState.RUNNING)
         host.log(0, b"old\n")
-        time.sleep(1.1)  # the store tells whole seconds
-        moment = time.time()
+        moment = next_second()
         host.log(4, b"new\n")
-        found, _ = followed(talk, since=int(moment), follow=False)
+        found, _ = followed(talk, since=moment, follow=False)
         assert found[-1] == b"new\n"
         with talk.session.stream(api.follow, api.Follow(KEY, follow=False, timed=True)) as stream:
             stream.end()
@@ -247,10 +254,16 @@ class TestGrants:
 
     def test_it_expires(self, talk: Talk) -> None:
         grant = Signer(talk.bucket).grant(KEY, 1)
-        time.sleep(2.1)
-        with Web() as web, pytest.raises(WebError) as caught:
-            post(web, grant, "x", Content.of(b"x"))
-        assert caught.value.expired
+
+        def expired() -> bool:
+            with Web() as web:
+                try:
+                    post(web, grant, "x", Content.of(b"x"))
+                except WebError as error:
+                    return error.expired
+            return False
+
+        until(expired, 20, pause=0.2)
 
     def test_it_says_when(self, talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
         """With the keys of a user a week holds; what ends with a session ends with that."""
@@ -302,11 +315,17 @@ class TestParcels:
     def test_addresses_expire(self, talk: Talk, tmp_path: Path) -> None:
         send(talk.session, write_files(tmp_path / "source", {"a": b"A" * 1000}))
         (line,) = Signer(talk.bucket).parcels([sha256(b"A" * 1000)], 1)
-        time.sleep(2.1)
-        with served(Home.open(str(tmp_path / "home"))) as link:
-            stream = link.open("bring")
-            stream.send(json.dumps(to_json(line)).encode() + b"\n")
-            stream.end()
-            with pytest.raises(RemoteError) as caught:
-                stream.finish(60)
-        assert caught.value.code == "expired"
+        numbers = count()
+
+        def expired() -> bool:
+            with served(Home.open(str(tmp_path / f"home{next(numbers)}"))) as link:
+                stream = link.open("bring")
+                stream.send(json.dumps(to_json(line)).encode() + b"\n")
+                stream.end()
+                try:
+                    stream.finish(60)
+                except RemoteError as error:
+                    return error.code == "expired"
+            return False
+
+        until(expired, 20, pause=0.2)

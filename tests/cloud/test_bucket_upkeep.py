@@ -22,7 +22,7 @@ from remoterun.errors import AlreadyExists, RemoterunError
 from remoterun.registry import Registry
 from remoterun.transfer import Progress
 from tests.cloud.test_bucket import copy, keys, send
-from tests.cloud.test_bucket_runs import KEY, Host
+from tests.cloud.test_bucket_runs import KEY, Host, next_second
 from tests.seaweed import READER, READER_SECRET, Store, Talk, credentials
 from tests.workshop import Files, sha256, write_files
 
@@ -181,7 +181,7 @@ class TestCollection:
             before = {stored.key: stored.modified for stored in talk.bucket.s3.list("")}
         with Talk(bucket) as talk:
             later(talk, LEAST - 1)
-            time.sleep(1.1)  # the store tells whole seconds
+            next_second()
             send(talk.session, source)
             after = {stored.key: stored.modified for stored in talk.bucket.s3.list("")}
         relied = [key for key in before if key.startswith(("blobs/", "lists/", "packs/", "index/"))]
