@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from remoterun.agent.shared import api
+from remoterun.agent.shared.bucket import run_prefix
+from remoterun.agent.shared.spec import Submission
 from remoterun.agent.shared.states import RunState
+from remoterun.agent.shared.tree import Manifest
+from tests.bucket_server import BucketServer
 from tests.workshop import Place, until
 
 FILLS = "echo model >model; cat /dev/zero >../filler 2>/dev/null; true"
@@ -37,3 +42,19 @@ def test_the_reserve_is_there_while_runs_go_on(small: Place) -> None:
     Path(small.run(key).work, "go").touch()
     small.until_final(key)
     until(lambda: not reserve.exists(), what="it is given back with the last run")
+
+
+def test_a_run_that_fills_the_disk_has_all_in_its_bucket(small: Place) -> None:
+    """Notes of what the bucket has can't be written then."""
+    server = BucketServer()
+    try:
+        spec = small.spec(FILLS, bucket="s3://mine")
+        grant = server.grant(run_prefix(spec.key))
+        small.session.ask(api.submit, api.Nothing(), Submission(spec, {}, Manifest([]).encode(), grant).encode())
+        status = small.until_final(spec.key, 60)
+        assert (status["state"], status["kept"]) == ("complete", True), status
+        kept = server.below(run_prefix(spec.key))
+        assert Manifest.decode(kept["outputs"]).entries[0].path == "model"
+        assert b'"complete"' in kept["status.json"]
+    finally:
+        server.close()
