@@ -377,7 +377,7 @@ class TestWhileItRuns:
         for name, value in {"LOOK_EVERY": 0.02, "LOG_EVERY": 0.2, "SHORTEST": 0.01, "LONGEST": 0.05}.items():
             monkeypatch.setattr(bucket_copy, name, value)
         spec = spec_of(bucket="s3://mine")
-        home = Home.open(str(tmp_path / "home"))
+        self.home = home = Home.open(str(tmp_path / "home"))
         run = home.create_run(spec, Manifest([]), grant=server.grant(run_prefix(spec.key)))
         self.copy = BucketCopy(home, run, spec)
         return run
@@ -430,6 +430,20 @@ class TestWhileItRuns:
         assert self.end(run)["kept"]
         assert Kept(server, run.key).record.status.state is RunState.KILLED
         assert server.written.count(run_prefix(run.key) + "status.json") == 4
+
+    @pytest.mark.parametrize("size", [1, CHUNK + 1])
+    def test_a_damaged_blob_never_stands_under_the_name_of_a_whole_one(
+        self, run: RunFolder, server: BucketServer, size: int
+    ) -> None:
+        manifest = tree_of({"a": bytes(size)})[0]
+        Path(run.outputs_file).write_bytes(manifest.encode())
+        (entry,) = manifest.files
+        blob = Path(self.home.blobs.path(entry.digest))
+        blob.parent.mkdir(parents=True)
+        blob.write_bytes(b"x" * size)
+        fields = self.copy.complete(Ended(Reason.EXITED, code=0), True)
+        assert "kept" not in fields and "the content of a is damaged on the host" in fields["message"]
+        assert not [name for name in Kept(server, run.key).objects if name.startswith(("packs/", "lists/", "outputs"))]
 
     def test_a_blob_that_is_gone_ends_the_run_all_the_same(self, run: RunFolder, server: BucketServer) -> None:
         manifest = tree_of({"large": bytes(bucket.SMALL + 1)})[0]

@@ -26,7 +26,7 @@ from ..shared.files import read_bytes
 from ..shared.records import from_json, to_json
 from ..shared.spec import RunSpec
 from ..shared.states import ENDINGS, Reason, RunEvent
-from ..shared.tree import Entry, Manifest
+from ..shared.tree import Entry, Manifest, show
 from ..store.home import Home
 from ..store.posting import Content, Unreadable, post
 from ..store.run_folder import RunFolder
@@ -246,7 +246,7 @@ class BucketCopy:
             yield self._pack(group)
 
     def _blob(self, entry: Entry) -> Callable[[], Content]:
-        return lambda: Content.of_file(self._home.blobs.path(entry.digest), 0, entry.size, entry.digest)
+        return lambda: Content(entry.size, entry.digest, path=self._home.blobs.path(entry.digest))
 
     def _pack(self, entries: List[Entry]) -> _Job:
         name = "pack " + hashlib.sha256(b"".join(bytes.fromhex(entry.digest) for entry in entries)).hexdigest()
@@ -254,12 +254,19 @@ class BucketCopy:
         def job(web: Web, grant: Grant) -> None:
             if name in self._noted:
                 return
-            pack = bucket.packed((one.digest, read_bytes(self._home.blobs.path(one.digest))) for one in entries)
+            pack = bucket.packed((one.digest, self._small(one)) for one in entries)
             self._post(web, grant, bucket.pack_key(pack.name), Content.of(pack.data))
             self._post(web, grant, bucket.index_key(pack.name), Content.of(pack.listing))
             self._note(name)
 
         return job
+
+    def _small(self, entry: Entry) -> bytes:
+        content = Content(entry.size, entry.digest, path=self._home.blobs.path(entry.digest))
+        data = b"".join(content.pieces())
+        if hashlib.sha256(data).hexdigest() != entry.digest:  # the server can't know it, as it gets a pack
+            raise _damaged(entry)
+        return data
 
     def _large(self, entry: Entry) -> _Job:
         path = self._home.blobs.path(entry.digest)
@@ -269,10 +276,13 @@ class BucketCopy:
             if key in self._noted:
                 return
             chunks = []
+            whole = hashlib.sha256()
             for offset in range(0, entry.size, CHUNK):
-                content = Content.of_file(path, offset, min(CHUNK, entry.size - offset))
+                content = Content.of_file(path, offset, min(CHUNK, entry.size - offset), whole)
                 chunks.append(Chunk(content.digest, content.size))
                 self._job(bucket.blob_key(content.digest), _given(content))(web, grant)
+            if whole.hexdigest() != entry.digest:
+                raise _damaged(entry)
             listing = json.dumps(to_json(ChunkList(entry.size, chunks))).encode()
             self._post(web, grant, key, Content.of(listing))
             self._note(key)
@@ -365,6 +375,10 @@ class BucketCopy:
             self._noted.add(note)
             with contextlib.suppress(OSError), open(self._run.kept_file, "ab", buffering=0) as file:
                 file.write(b"%s\n" % note.encode())
+
+
+def _damaged(entry: Entry) -> Unreadable:
+    return Unreadable("the content of %s is damaged on the host" % show(entry.path))
 
 
 def _given(content: Content) -> Callable[[], Content]:

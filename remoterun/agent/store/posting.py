@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import os
-from typing import BinaryIO, Iterator, NamedTuple, Optional
+from typing import Any, BinaryIO, Iterator, NamedTuple
 
 from ..shared.bucket import Grant
 from ..shared.files import token
@@ -34,15 +34,15 @@ class Content(NamedTuple):
         return cls(len(data), hashlib.sha256(data).hexdigest(), data)
 
     @classmethod
-    def of_file(cls, path: str, offset: int, size: int, digest: Optional[str] = None) -> "Content":
-        """Reads the file if no digest is known. Raises `Unreadable`."""
+    def of_file(cls, path: str, offset: int, size: int, whole: Any = None) -> "Content":
+        """Reads it for its digest, and adds it to the hash of the `whole` file. Raises `Unreadable`."""
         content = cls(size, "", path=path, offset=offset)
-        if digest is None:
-            hashed = hashlib.sha256()
-            for piece in content.pieces():
-                hashed.update(piece)
-            digest = hashed.hexdigest()
-        return content._replace(digest=digest)
+        hashed = hashlib.sha256()
+        for piece in content.pieces():
+            hashed.update(piece)
+            if whole is not None:
+                whole.update(piece)
+        return content._replace(digest=hashed.hexdigest())
 
     def pieces(self) -> Iterator[bytes]:
         if not self.path:
