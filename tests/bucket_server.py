@@ -88,6 +88,8 @@ class BucketServer:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     bucket: BucketServer
+    posted: tuple[str, bytes]
+    """Key and content of an object that is posted."""
 
     def setup(self) -> None:
         super().setup()
@@ -161,6 +163,7 @@ class Handler(BaseHTTPRequestHandler):
             assert name is not None and b"file" not in fields, "nothing follows the file"
             fields[name.group(1).decode()] = content
         key = fields.get("key", b"").decode()
+        self.posted = key, fields.get("file", b"")
         with self.bucket.lock:
             self.bucket.asked.append(("POST", key))
         if any(fault(self) for fault in self.bucket.faults):
