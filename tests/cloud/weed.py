@@ -19,7 +19,9 @@ from tests.lab import Lab, LabError
 from tests.lab.process import kill, run, tail, until
 
 INDEX = 240  # of the lab's network, past all hosts
-MASTER, VOLUME, FILER, S3, METRICS = 9333, 8080, 8888, 8333, 9327
+PORTS = range(11000, 12500, 300)
+"""Of the lab 0, for each of its servers; a network of its own does not suffice: SeaweedFS' sockets in /tmp are named by
+its ports, and of two labs at once one would talk to the other's filer."""
 START_SECONDS = 60.0
 
 
@@ -44,7 +46,11 @@ class Weed:
         self._process: subprocess.Popen[bytes] | None = None
         self._is_ready = False
         self.address = lab.network.address(INDEX)
-        self.url = f"http://{self.address}:{S3}"
+        of_lab = int(self.address.split(".")[2])
+        self._master, self._volume, self._filer, self._metrics, s3 = (port + of_lab for port in PORTS)
+        self._s3_port = s3
+        self._refusal = ["-p", "tcp", "--dport", str(s3), "-j", "REJECT", "--reject-with", "tcp-reset"]
+        self.url = f"http://{self.address}:{s3}"
 
     def __enter__(self) -> Weed:
         weed = program()
@@ -57,8 +63,9 @@ class Weed:
         (self._folder / "s3.json").write_text(json.dumps(identities))
         self._lab.network.plug(self._namespace, INDEX)
         words = [f"-dir={self._folder}/data", f"-ip={self.address}", f"-ip.bind={self.address}"]
-        words += [f"-master.port={MASTER}", f"-volume.port={VOLUME}", "-filer", f"-filer.port={FILER}"]
-        words += ["-s3", f"-s3.port={S3}", f"-s3.config={self._folder}/s3.json", f"-metricsPort={METRICS}"]
+        words += [f"-master.port={self._master}", f"-volume.port={self._volume}"]
+        words += ["-filer", f"-filer.port={self._filer}", f"-metricsPort={self._metrics}"]
+        words += ["-s3", f"-s3.port={self._s3_port}", f"-s3.config={self._folder}/s3.json"]
         words += ["-volume.max=0", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
         with self._log().open("wb") as log:
             self._process = subprocess.Popen(
@@ -92,12 +99,12 @@ class Weed:
     def heal(self) -> None:
         """Undo `cut` and `refuse`."""
         self._lab.network.set_link(INDEX, "up")
-        while not run([*self._firewall("-D"), *REFUSAL], check=False).returncode:
+        while not run([*self._firewall("-D"), *self._refusal], check=False).returncode:
             pass
 
     def refuse(self) -> None:
         """Refuse new connections until `heal`; those that are there are reset with their next packet."""
-        run([*self._firewall("-I"), *REFUSAL])
+        run([*self._firewall("-I"), *self._refusal])
 
     def freeze(self) -> None:
         """Accept connections and answer nobody, until `thaw`."""
@@ -111,7 +118,7 @@ class Weed:
     def requests(self) -> dict[str, int]:
         """How many requests of each kind the S3 server has answered since its start."""
         counts: dict[str, int] = {}
-        with urllib.request.urlopen(f"http://{self.address}:{METRICS}/metrics", timeout=10) as response:
+        with urllib.request.urlopen(f"http://{self.address}:{self._metrics}/metrics", timeout=10) as response:
             for line in response.read().decode().splitlines():
                 if line.startswith("SeaweedFS_s3_request_total{"):
                     labels, _, value = line.rpartition(" ")
@@ -123,12 +130,12 @@ class Weed:
         """Delete every bucket with all that is in it."""
         self.ready()
         for bucket in self.buckets():
-            words = f"http://{self.address}:{FILER}/buckets/{bucket}?recursive=true&ignoreRecursiveError=true"
+            words = f"http://{self.address}:{self._filer}/buckets/{bucket}?recursive=true&ignoreRecursiveError=true"
             urllib.request.urlopen(urllib.request.Request(words, method="DELETE"), timeout=60).close()
 
     def buckets(self) -> list[str]:
         """The names of all buckets."""
-        request = urllib.request.Request(f"http://{self.address}:{FILER}/buckets/?limit=10000")
+        request = urllib.request.Request(f"http://{self.address}:{self._filer}/buckets/?limit=10000")
         request.add_header("Accept", "application/json")
         try:
             with urllib.request.urlopen(request, timeout=10) as response:
@@ -147,8 +154,8 @@ class Weed:
         if self._process.poll() is not None:
             raise LabError("SeaweedFS ended", tail(self._log()))
         try:
-            words = urllib.request.Request(f"http://{self.address}:{FILER}/lab/ready", data=b"ready", method="PUT")
-            urllib.request.urlopen(words, timeout=5).close()
+            filer = f"http://{self.address}:{self._filer}/lab/ready"
+            urllib.request.urlopen(urllib.request.Request(filer, data=b"ready", method="PUT"), timeout=5).close()
             urllib.request.urlopen(f"{self.url}/status", timeout=5).close()
         except OSError:
             return False
@@ -159,6 +166,3 @@ class Weed:
 
     def _log(self) -> Path:
         return self._folder / "weed.log"
-
-
-REFUSAL = ["-p", "tcp", "--dport", str(S3), "-j", "REJECT", "--reject-with", "tcp-reset"]
