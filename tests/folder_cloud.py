@@ -30,7 +30,7 @@ ROOT = "FOLDER_CLOUD"
 
 def of_config(config: Config) -> Folders:
     """The row of `PROVIDERS`."""
-    return Folders(Path(os.environ[ROOT]))
+    return Folders(Path(os.environ[ROOT]), config.home)
 
 
 def config_of(root: Path, bucket: str, endpoint: str, home: str = "laptop") -> Config:
@@ -46,8 +46,10 @@ class Folders:
 
     name = "aws"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, laptop: Path | None = None) -> None:
+        """`laptop`: the home of the client."""
         self.root = root
+        self.laptop = laptop or root / "laptop"
         (root / "rented").mkdir(parents=True, exist_ok=True)
 
     def offers(self, machine: MachineType, live: bool = False) -> list[Offer]:
@@ -55,7 +57,7 @@ class Folders:
         return [Offer("folder.small", "here", "here-1", price=PRICE, spot=machine.rental.spot)]
 
     def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> Rented:
-        HostFolder(self.root / "laptop", intent.token).begin(intent)
+        HostFolder(self.laptop, intent.token).begin(intent)
         if (self.root / "full").exists():
             raise NoCapacity("nothing is free", ["here-1: none"])
         say("a folder")
@@ -81,7 +83,7 @@ class Folders:
             found: Rented = pickle.loads((self.root / "rented" / token).read_bytes())
         except FileNotFoundError:
             return None
-        return found
+        return found if HostFolder(self.laptop, token).intent() is not None else replace(found, machine=None)
 
     def all(self) -> list[Rented]:
         """Also those that are gone."""
@@ -113,6 +115,12 @@ class Folders:
 
     def home(self, token: str) -> Path:
         return self.root / "hosts" / token
+
+    def prolong(self, token: str, deadline: float) -> None:
+        """Give a host another deadline, of which it does not know."""
+        rented = self.find(token)
+        assert rented is not None
+        self._keep(replace(rented, deadline=deadline))
 
     def take_away(self, token: str, why: str = "", preempted: bool = False) -> None:
         """The host is gone, with all that ran there: nobody reaches its home any more."""

@@ -136,7 +136,9 @@ def rent(connections: Connections, run: Run, plan: Plan, waiting: Callable[[str]
 def give_back(connections: Connections, run: Run) -> None:
     """End the host that was rented for this attempt of a run, if there is one; one that was there before stays. Where
     the provider can't be asked, it ends by itself."""
-    rental, renting = _rental(run.machine), _renting(run)
+    rental, renting = _rental(run.machine), run.renting
+    if renting is None:
+        return
     with contextlib.suppress(RemoterunError):
         provider = connections.provider(rental.provider)
         rented = provider.find(token(run, renting.attempt))

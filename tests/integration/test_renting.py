@@ -137,6 +137,13 @@ class TestARun:
         (run,) = laptop.client.runs.list()
         assert (run.state.value, run.reason and run.reason.value) == ("failed", "no_capacity")
 
+    def test_without_a_bucket_nothing_is_rented(self, laptop: Laptop) -> None:
+        with Client(replace(laptop.config, aws=replace(laptop.config.aws, bucket=None))) as client:
+            with pytest.raises(RemoterunError, match="no bucket is set up"):
+                client.runs.submit(RunRequest("true"), None, "gpu")
+            (run,) = client.runs.list()
+        assert run.state is RunState.FAILED and laptop.folders.all() == []
+
     def test_a_mount_that_is_not_there_costs_nothing(self, laptop: Laptop) -> None:
         with pytest.raises(RemoterunError, match="no upload"):
             laptop.submit("true", mounts=(Mount.parse("uploads/nothing"),))
@@ -161,6 +168,21 @@ class TestAnotherLaptop:
             assert b"".join(log) == b"said\n"
             client.files.copy("runs/2/out", laptop.root / "there")
         assert (laptop.root / "there").read_bytes() == b"made\n"
+
+    def test_it_lists_the_hosts_of_others_and_clears_those_only_that_should_be_gone(self, laptop: Laptop) -> None:
+        run = laptop.submit("exec sleep 1000")
+        with Client(replace(laptop.config, home=laptop.root / "another")) as client:
+            (host,) = client.hosts.list()
+            assert (host.run, host.number, host.machine) == (run.key, run.number, None)
+            assert client.hosts.orphans() == [] == laptop.client.hosts.orphans()
+            laptop.client.runs.kill(run.number)
+            laptop.until_ended(run)
+            assert client.hosts.orphans() == []
+            assert [(found.id, found.why) for found in laptop.client.hosts.orphans()] == [(host.id, "no run needs it")]
+            laptop.folders.prolong(host.token, time.time() - 1)
+            (late,) = client.hosts.orphans()
+            client.hosts.clear(late)
+        assert laptop.folders.hosts() == []
 
     def test_it_finds_uploads_there(self, laptop: Laptop) -> None:
         laptop.client.uploads.upload(write_files(laptop.root / "doom", {"a": b"A"}), "doom", "aws")
