@@ -9,6 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import select
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -27,7 +30,7 @@ class BucketServer:
     """`objects` by their keys; `asked`: method and key of each request; `faults` are tried in their order before it is
     answered. `open` is False while nobody can reach it."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.objects: dict[str, bytes] = {}
         self.asked: list[tuple[str, str]] = []
         self.written: list[str] = []
@@ -42,6 +45,10 @@ class BucketServer:
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
         self._http.daemon_threads = True
+        self._scheme = "http"
+        if tls is not None:
+            self._scheme = "https"
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
         self.port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -51,7 +58,7 @@ class BucketServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/mine/"
+        return f"{self._scheme}://127.0.0.1:{self.port}/mine/"
 
     def _sign(self, seconds: float) -> str:
         signature = hashlib.sha256(f"{len(self.expiries)} {time.monotonic()}".encode()).hexdigest()
@@ -144,6 +151,22 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(416, "InvalidRange")
             return
         self.answer(206, data[start:end], Content_Range=f"bytes {start}-{end - 1}/{len(data)}")
+
+    def do_CONNECT(self) -> None:
+        """As a proxy, to a port of this machine, whatever host is asked for."""
+        with self.bucket.lock:
+            self.bucket.asked.append(("CONNECT", self.path))
+        self.send_response(200)
+        self.end_headers()
+        with socket.create_connection(("127.0.0.1", int(self.path.rpartition(":")[2])), 10) as there:
+            ends = {there: self.connection, self.connection: there}
+            while True:
+                for end in select.select(list(ends), [], [], 10)[0]:
+                    data = end.recv(65536)
+                    if not data:
+                        self.close_connection = True
+                        return
+                    ends[end].sendall(data)
 
     def allowed(self, signature: str) -> bool:
         expires = self.bucket.expiries.get(signature)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
+import ipaddress
 import json
 import os
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from remoterun.agent.shared.bucket import Bringing, LargeContent, Parcel, Take, packed, takes
 from remoterun.agent.shared.protocol import Link, RemoteError
@@ -314,6 +320,77 @@ class TestHostileServers:
         assert error.code == "refused"
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1, with its key, that vouches for itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a test")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
+    plain = serialization.NoEncryption()
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+class TestTLS:
+    @pytest.fixture
+    def bucket(self, certificate: Path) -> Iterator[BucketServer]:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server = BucketServer(context)
+        yield server
+        server.close()
+
+    @pytest.fixture(autouse=True)
+    def trust(self, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        web._trust.cache_clear()
+        yield
+        web._trust.cache_clear()
+
+    def test_all_of_it(self, link: Link, home: Home, bucket: BucketServer) -> None:
+        bucket.fail(2, Handler.cut)
+        assert bring(link, Bringing([pack_of(bucket, SMALL)], [large_of(bucket, LARGE)]))[0] > 1
+        assert content_of(home, sha256(LARGE)) == LARGE
+
+    def test_a_server_that_nobody_vouches_for(
+        self, link: Link, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(bringing, "TRIES", 1)
+        monkeypatch.delenv("SSL_CERT_FILE")
+        web._trust.cache_clear()
+        error = refusal(link, Bringing([pack_of(bucket, SMALL)]))
+        assert error.code == "not_fetched" and "CERTIFICATE_VERIFY_FAILED" in error.message
+        assert bucket.asked == []
+
+    def test_through_the_tunnel_of_a_proxy(
+        self, link: Link, home: Home, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        proxy = BucketServer()
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("no_proxy", "elsewhere")
+        assert bring(link, Bringing([pack_of(bucket, SMALL)]))[0] > 1
+        assert proxy.asked == [("CONNECT", f"127.0.0.1:{bucket.port}")] and len(bucket.asked) == 1
+        proxy.close()
+
+    def test_a_server_that_is_silent(self, link: Link, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(web, "SILENCE", 0.5)
+        monkeypatch.setattr(bringing, "TRIES", 1)
+        ended = threading.Event()
+        bucket.faults.append(lambda handler: ended.wait(10) or handler.cut())
+        assert refusal(link, Bringing([pack_of(bucket, SMALL[1:2])])).code == "not_fetched"
+        ended.set()
+
+
 class TestProxies:
     def test_one_of_the_environment_is_asked(
         self, link: Link, home: Home, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch
@@ -333,10 +410,15 @@ class TestProxies:
         assert bring(link, Bringing([parcel]))[0] == 1
         assert seen == [(parcel.url, "Basic bWU6c2VjcmV0")]
 
-    def test_a_tunnel_is_asked_for_with_tls(
-        self, link: Link, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_one_that_is_not_there(self, link: Link, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(bringing, "TRIES", 1)
         monkeypatch.setenv("https_proxy", f"127.0.0.1:{bucket.port}")
+        bucket.close()
         error = refusal(link, Bringing([Parcel("https://bucket.invalid/a", [Take("ab" * 32, 0, 5)])]))
-        assert error.code == "not_fetched" and "Tunnel" in error.message
+        assert error.code == "not_fetched" and "refused" in error.message
+
+    def test_one_that_can_not_be(self, link: Link, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(bringing, "TRIES", 1)
+        monkeypatch.setenv("http_proxy", "http://proxy:none")
+        error = refusal(link, Bringing([pack_of(bucket, SMALL)]))
+        assert error.code == "not_fetched" and "no such port" in error.message

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import http.client
 import re
 import socket
@@ -213,16 +214,22 @@ def _shut(connection: http.client.HTTPConnection) -> None:
 
 
 def _connection(address: Address, proxy: Optional[SplitResult], silence: float) -> http.client.HTTPConnection:
-    if proxy is None:
-        host, port = address.host, address.port
-    else:
-        host, port = proxy.hostname or "", proxy.port
+    try:
+        host, port = (address.host, address.port) if proxy is None else (proxy.hostname or "", proxy.port)
+    except ValueError:
+        raise WebError("the proxy that the environment names has no such port")
     if address.scheme == "http":
         return http.client.HTTPConnection(host, port, timeout=silence)
-    connection = http.client.HTTPSConnection(host, port, timeout=silence, context=ssl.create_default_context())
+    connection = http.client.HTTPSConnection(host, port, timeout=silence, context=_trust())
     if proxy is not None:
         connection.set_tunnel(address.host, address.port or 443, _login(proxy))
     return connection
+
+
+@functools.lru_cache(maxsize=None)
+def _trust() -> ssl.SSLContext:
+    """The authorities of this machine, which take a while to load."""
+    return ssl.create_default_context()
 
 
 def _proxy(address: Address) -> Optional[SplitResult]:
