@@ -312,7 +312,7 @@ class S3:
         """The error for an object that is not what it should be."""
         return HostError(
             f"`{show(key[:300])}` in {self.place.address} is damaged: {why}",
-            hint=f"remoterun check {self.place.address}",
+            hint="remoterun check aws",
         )
 
     def _put(self, key: str, parts: Sequence[Bytes], digest: str, **conditions: str) -> None:

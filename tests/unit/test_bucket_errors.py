@@ -1,0 +1,81 @@
+"""What a store answers, and what keeps it from answering, as our errors; no store is asked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from remoterun.buckets.place import BucketPlace
+from remoterun.buckets.s3 import S3, Absent, Denied, NoBucket, Unsupported, _told
+from remoterun.errors import (
+    AlreadyExists,
+    AuthenticationError,
+    ConfigError,
+    HostError,
+    HostUnreachable,
+    TransferError,
+)
+
+PLACE = BucketPlace("bench", "us-east-1", "http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind", "words"),
+    [
+        ("NoSuchKey", 404, Absent, ""),
+        ("NoSuchBucket", 404, NoBucket, "there is no bucket s3://bench"),
+        ("ExpiredToken", 400, AuthenticationError, "have expired"),
+        ("ExpiredTokenException", 403, AuthenticationError, "have expired"),
+        ("InvalidAccessKeyId", 403, AuthenticationError, "does not accept the AWS credentials"),
+        ("SignatureDoesNotMatch", 403, AuthenticationError, "does not accept the AWS credentials"),
+        ("AccessDenied", 403, Denied, "do not allow s3:PutObject in s3://bench"),
+        ("403", 403, Denied, "s3:PutObject"),
+        ("RequestTimeTooSkewed", 403, HostError, "the clock of this machine is off"),
+        ("PermanentRedirect", 301, HostError, "another region"),
+        ("SlowDown", 503, HostUnreachable, "does not work just now: SlowDown"),
+        ("InternalError", 500, HostUnreachable, "does not work just now"),
+        ("RequestTimeout", 400, HostUnreachable, "does not work just now"),
+        ("", 502, HostUnreachable, "502"),
+        ("BadDigest", 400, TransferError, "did not arrive in s3://bench as it was read"),
+        ("NotImplemented", 501, Unsupported, "does not know PutObject"),
+        ("BucketAlreadyExists", 409, AlreadyExists, "somebody else has a bucket"),
+        ("Whatever", 400, HostError, "refuses PutObject"),
+    ],
+)
+def test_what_the_store_answers(code: str, status: int, kind: type[Exception], words: str) -> None:
+    answer = {"Error": {"Code": code, "Message": ""}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    error = _told(answer, PLACE, "PutObject", "packs/x")
+    assert type(error) is kind and words in str(error)
+    assert isinstance(error, Absent) or "\n" not in str(error)
+
+
+def test_a_text_of_the_store_controls_no_terminal() -> None:
+    answer = {"Error": {"Code": "Whatever", "Message": "\x1b[2Jgone" * 100}}
+    assert "\x1b" not in str(_told(answer, PLACE, "PutObject", "")) and len(str(_told(answer, PLACE, "", ""))) < 2000
+
+
+def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
+    s3 = S3(PLACE, patience=0)
+    with pytest.raises(HostUnreachable, match="s3://bench can't be reached"):
+        s3.get("x", 1)
+    assert s3.requests == 1
+    s3.close()
+
+
+def test_a_profile_and_an_endpoint_that_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    with pytest.raises(AuthenticationError, match="no AWS profile `nobody`"):
+        S3(BucketPlace("bench", profile="nobody"))
+    with pytest.raises(HostError, match="can't be asked"):
+        S3(BucketPlace("bench", "us-east-1", "not an address"))
+
+
+@pytest.mark.parametrize("address", ["bench", "s3://", "s3://A", "s3://../x", "s3://x/y", "gs://bench"])
+def test_addresses_that_are_not_of_a_bucket(address: str) -> None:
+    with pytest.raises(ConfigError, match="is not the address of a bucket"):
+        BucketPlace.of(address)
