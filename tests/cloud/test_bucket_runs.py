@@ -17,7 +17,7 @@ from remoterun.agent.shared.bucket import CHUNK, RunRecord
 from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.records import from_json, to_json
-from remoterun.agent.shared.spec import ResourceRef
+from remoterun.agent.shared.spec import ResourceRef, Submission
 from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.posting import Content, post
@@ -30,7 +30,7 @@ from remoterun.errors import NotFound, TransferError, UsageError
 from remoterun.transfer import Progress, fetch, refuse
 from tests.cloud.test_bucket import send
 from tests.seaweed import Talk
-from tests.workshop import Files, read_files, served, sha256, spec_of, tree_of, until, write_files
+from tests.workshop import Files, Place, read_files, served, sha256, spec_of, tree_of, until, write_files
 
 KEY = "0" * 26
 OTHER = "1" * 26
@@ -329,3 +329,32 @@ class TestParcels:
             return False
 
         until(expired, 20, pause=0.2)
+
+
+MAKES = (
+    "mkdir model && seq 1 200 > model/weights && head -c 2000000 /dev/zero > zeros && printf '' > empty && seq 1 500"
+)
+
+
+def test_what_a_real_run_left_is_there_without_its_host(
+    talk: Talk, bucket: BucketPlace, place: Place, tmp_path: Path
+) -> None:
+    """A supervisor puts it there with the run's grant alone; then its home is gone, and another client asks."""
+    source = tree_of({})[0].encode()
+    spec = place.spec(MAKES, bucket=bucket.address)
+    grant = Signer(talk.bucket).grant(spec.key, 600)
+    place.session.ask(api.submit, api.Nothing(), Submission(spec, {}, source, grant).encode())
+    status = place.until_final(spec.key, 60)
+    assert status["state"] == "complete" and status["kept"]
+    with Talk(bucket) as other:
+        details = other.session.ask(api.run, api.RunKey(spec.key))
+        assert details.spec["command"] == MAKES and details.status.kept and details.status.code == 0
+        log = b""
+        with other.session.stream(api.follow, api.Follow(spec.key)) as stream:
+            stream.end()
+            for frame in stream:
+                log += frame.body
+        assert log == place.log(spec.key) == b"".join(b"%d\n" % number for number in range(1, 501))
+        fetch(other.session, ResourceRef("run", key=spec.key), tmp_path / "outputs", refuse, Progress())
+        assert read_files(tmp_path / "outputs") == place.outputs(spec.key)
+        assert other.session.ask(api.remove_run, api.RunKey(spec.key)).removed
