@@ -46,6 +46,7 @@ def signing(machine: MachineType, config: Config) -> Iterator[Signer]:
     host: BucketHost = of_machine(machine, config, NOBODY)
     bucket = host.bucket()
     try:
+        bucket.s3.find_region()
         yield Signer(bucket)
     finally:
         bucket.close()

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -90,6 +90,7 @@ class S3:
         """Requests that were made, for tests and benches."""
         self._clock = clock
         self._closed = threading.Event()
+        self._connect = connect
         self._client = self._translating(lambda: _client(place, connect))
 
     def close(self) -> None:
@@ -239,6 +240,18 @@ class S3:
                     f"`{show(str(failed.get('Key'))[:200])}` can't be removed from {self.place.address}:"
                     f" {show(str(failed.get('Message'))[:200])}"
                 )
+
+    def find_region(self) -> None:
+        """Ask from now on where the bucket is. Other requests find their way from any region; what is signed does
+        not."""
+        if not self.is_amazon:
+            return
+        answer = self._ask("ListBucket", "", lambda: self._client.head_bucket(Bucket=self.place.name))
+        found = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
+        if found and found != self.region:
+            self._client.close()
+            there = replace(self.place, region=found)
+            self._client = self._translating(lambda: _client(there, self._connect))
 
     def presigned_get(self, key: str, seconds: float) -> str:
         """An address that gives the object to whoever asks, for so many seconds. Asks nothing of the store."""

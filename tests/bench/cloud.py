@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import hashlib
 import os
 import shutil
@@ -27,6 +28,7 @@ from remoterun.config import AWS, Config
 from tests.bench import table
 from tests.bench.data.compare import check_same
 from tests.bench.data.content import random_file, random_tree
+from tests.bench.data.memory import RESET_PEAK
 from tests.bench.table import Row, at_least_times, at_most
 from tests.bench.trainer.place import Unavailable, cache
 from tests.seaweed import KEY, SECRET, Store, Way, credentials, program, seaweed
@@ -85,6 +87,8 @@ class Bench:
     def __init__(self, store: Store, folder: Path, rounds: int) -> None:
         self.store, self._folder, self._rounds = store, folder, rounds
         self.laps: dict[str, dict[str, list[float]]] = {}
+        self._memory: dict[str, int] = {}
+        """The most that was resident in a lap of ours, in bytes, by what was done."""
         self._home = folder / "home"
         self._ours = Side("ours", self._upload, self._copy)
 
@@ -95,6 +99,7 @@ class Bench:
         what = f"upload of {FILES:,} files of {SIZE // 1000} KB"
         rows = self._beside(what, source, "up", self._peers(("rclone copy", 3.0), ("aws s3 sync", 5.0)))
         shutil.rmtree(source)
+        self._memory.clear()
         return rows
 
     def big(self) -> list[Row]:
@@ -106,7 +111,8 @@ class Bench:
         rows = self._beside("upload of 1 GiB", source, "up", peers)
         rows += self._beside("copy of 1 GiB", source, "down", peers)
         shutil.rmtree(source)
-        return rows
+        most = [Row(f"{what}: memory", "bytes", at_most(400e6), size) for what, size in self._memory.items()]
+        return rows + most
 
     def again(self) -> list[Row]:
         """What was sent before, and did not change."""
@@ -139,6 +145,8 @@ class Bench:
             with self._bucket() as bucket:
                 self._forget()
                 os.sync()
+                gc.collect()
+                Path("/proc/self/clear_refs").write_text(RESET_PEAK)
                 begun = time.perf_counter()
                 side.send(source, bucket)
                 seconds = time.perf_counter() - begun
@@ -149,6 +157,8 @@ class Bench:
                 side.fetch(bucket, back)
                 if way == "down":
                     seconds = time.perf_counter() - begun
+                if side is self._ours:
+                    self._memory[what] = max(self._memory.get(what, 0), peak())
                 check_same(source, back)
                 shutil.rmtree(back)
             return seconds
@@ -224,6 +234,12 @@ class Bench:
 
         sides = {"rclone copy": side("rclone copy", rclone, "store:"), "aws s3 sync": side("aws s3 sync", aws, "s3://")}
         return [(sides[name], bound) for name, bound in wanted]
+
+
+def peak() -> int:
+    """The most that this process had resident since it was set back, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) << 10
 
 
 def _transfer_up(source: Path, bucket: BucketPlace) -> None:

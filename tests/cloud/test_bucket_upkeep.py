@@ -23,7 +23,7 @@ from remoterun.registry import Registry
 from remoterun.transfer import Progress
 from tests.cloud.test_bucket import copy, keys, send
 from tests.cloud.test_bucket_runs import KEY, Host, next_second
-from tests.seaweed import READER, READER_SECRET, Store, Talk, credentials
+from tests.seaweed import READER, READER_SECRET, Store, Talk, asked, credentials
 from tests.workshop import Files, sha256, write_files
 
 FILES: Files = {"a": b"A" * 1000, "b": b"B" * 2000, "blob": b"C" * (SMALL + 1)}
@@ -68,6 +68,9 @@ class TestCreation:
             assert checks["private"].ok and checks["encrypted"].ok and checks["region"].ok
             assert checks["permissions"].ok and checks["bucket"].ok
             assert {check.name: check for check in creation.checks(other)}["region"].ok is False
+            with asked(other) as s3:
+                s3.find_region()
+                assert s3.region == "eu-central-1" and "eu-central-1" in s3.presigned_get("x", 60)
 
     def test_a_name_that_somebody_else_has(self, store: Store, bucket: BucketPlace) -> None:
         from botocore.exceptions import ClientError
