@@ -44,6 +44,9 @@ class Arrivals:
         """Contents and chunks of this transfer that are being written, or wait for their pack to be full."""
         self._large: _Large | None = None
         self._writing: deque[tuple[Future[None], int]] = deque()
+        self._begun_writes = self._written = 0
+        self._unlisted: deque[tuple[int, bytes, ChunkList]] = deque()
+        """Lists that are written once so many writes are done: a list is there only after all of its chunks."""
         self._held = 0
         self._most_held = 2 * CHUNK
         """Bytes that are being written at once: two chunks, as long as it is not known how fast that goes."""
@@ -122,12 +125,22 @@ class Arrivals:
         self._write_chunk(large)
         if self._scope.has(digest):
             return
-        chunks = ChunkList(large.size, large.chunks)
+        self._unlisted.append((self._begun_writes, digest, ChunkList(large.size, large.chunks)))
+        self._write_lists()
+
+    def _write_lists(self) -> None:
+        while self._unlisted and self._unlisted[0][0] <= self._written:
+            _, digest, chunks = self._unlisted.popleft()
+            self._write_list(digest, chunks)
+
+    def _write_list(self, digest: bytes, chunks: ChunkList) -> None:
         data = json.dumps(to_json(chunks)).encode()
-        while self._writing:  # a list is there only once all of its chunks are
-            self._await_one()
-        self._s3.put(self._scope.lists.key(digest), [data], hashlib.sha256(data).hexdigest())
-        self._scope.add_list(digest, chunks, len(data), time.time())
+
+        def write(_: None) -> None:
+            self._s3.put(self._scope.lists.key(digest), [data], hashlib.sha256(data).hexdigest())
+            self._scope.add_list(digest, chunks, len(data), time.time())
+
+        self._write(write, len(data))
 
     def _write_chunk(self, large: _Large) -> None:
         digest = large.chunk.digest()
@@ -180,11 +193,14 @@ class Arrivals:
             self._await_one()
         self._writing.append((self._workers.submit(job, None), size))
         self._held += size
+        self._begun_writes += 1
 
     def _await_one(self) -> None:
         future, size = self._writing.popleft()
         future.result()
         self._held -= size
+        self._written += 1
+        self._write_lists()
 
     def _check(self, wanted: bytes, digest: bytes) -> None:
         if wanted != digest:

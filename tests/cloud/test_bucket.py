@@ -88,6 +88,16 @@ def test_a_large_file_lies_in_chunks_that_are_shared(bucket: BucketPlace, store:
             assert b"".join(frame.body for frame in stream) == chunk[-2:] + b"ot" + chunk[5:6]
 
 
+def test_several_large_files(bucket: BucketPlace, tmp_path: Path) -> None:
+    """Each has its list once its chunks are there; one that was met before is not sent again."""
+    files: Files = {f"{number}": os.urandom(CHUNK + number) for number in range(1, 4)}
+    source = write_files(tmp_path / "source", {**files, "twice": files["1"]})
+    with Talk(bucket) as talk:
+        send(talk.session, source)
+        assert len(list(talk.bucket.s3.list("lists/"))) == 3 and len(list(talk.bucket.s3.list("blobs/"))) == 6
+        assert copy(talk.session, tmp_path / "back") == {**files, "twice": files["1"]}
+
+
 def test_many_small_files_are_few_objects_and_few_requests(bucket: BucketPlace, store: Store, tmp_path: Path) -> None:
     files: Files = {f"d{number % 7}/{number}": os.urandom(5000) for number in range(3000)}
     source = write_files(tmp_path / "source", files)
