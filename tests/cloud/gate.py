@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import email.utils
 import hashlib
 import hmac
 import json
@@ -63,11 +64,17 @@ class Gate:
         environ["wsgi.input"] = BytesIO(body)
         call = _call(environ, body)
         self._cloud.calls.append(call)
+
+        def dated(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            """Each answer has the time of the server's clock."""
+            now = email.utils.formatdate(time.time() + self._cloud.clock, usegmt=True)
+            return start(status, [*(each for each in headers if each[0].lower() != "date"), ("Date", now)], *rest)
+
         try:
             self._check(environ, body, call)
-            return self._pass_on(environ, start, call)
+            return self._pass_on(environ, dated, call)
         except Refusal as refusal:
-            return _refuse(refusal, call, start)
+            return _refuse(refusal, call, dated)
 
     def _check(self, environ: dict[str, Any], body: bytes, call: Call) -> None:
         cloud = self._cloud
