@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from remoterun.agent.shared import api
+from remoterun.buckets import s3
 from remoterun.buckets.place import BucketPlace
 from remoterun.buckets.s3 import NoBucket
 from remoterun.errors import AuthenticationError, HostError, HostUnreachable
@@ -97,6 +99,16 @@ def test_a_server_that_refuses_is_told_at_once(bucket: BucketPlace, store: Store
         assert time.monotonic() - began < 20 and caught.value.hint == "check the network"
 
 
+def test_a_server_that_is_silent(bucket: BucketPlace, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "READ", 0.5)
+    with Way(store) as way, Talk(way.place(bucket), patience=1) as talk:
+        way.cut("silent")
+        began = time.monotonic()
+        with pytest.raises(HostUnreachable, match="can't be reached"):
+            talk.session.versions("doom")
+        assert time.monotonic() - began < 20
+
+
 UPLOAD = """
 import sys
 from pathlib import Path
@@ -111,16 +123,19 @@ print("ends", flush=True)
 """
 
 
-def test_a_client_that_was_killed_in_the_middle_goes_on(bucket: BucketPlace, store: Store, tmp_path: Path) -> None:
+def test_a_client_that_was_killed_in_the_middle_twice_goes_on(
+    bucket: BucketPlace, store: Store, tmp_path: Path
+) -> None:
     """Whatever it has written of packs and chunks counts; nothing that it leaves is in the way."""
     files: Files = {f"{number:04}": os.urandom(100_000) for number in range(1000)}
     source = write_files(tmp_path / "source", files)
     top = str(Path(__file__).parents[2])
     with Way(store) as way:
         words = [sys.executable, "-c", UPLOAD, bucket.name, way.url, str(source), top]
-        with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
-            until(lambda: len(keys(bucket, store, "index/")) >= 1, 60, "a pack is written", pause=0.001)
-            process.send_signal(signal.SIGKILL)
+        for wanted in (1, 2):
+            with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+                until(partial(_has_packs, bucket, store, wanted), 60, "a pack is written", pause=0.001)
+                process.send_signal(signal.SIGKILL)
         packs = len(keys(bucket, store, "index/"))
         way.passed = 0
         with Talk(way.place(bucket)) as talk:
@@ -128,6 +143,10 @@ def test_a_client_that_was_killed_in_the_middle_goes_on(bucket: BucketPlace, sto
         assert way.passed < (102 << 20) - packs * (30 << 20)
     with Talk(bucket) as talk:
         assert copy(talk.session, tmp_path / "back") == read_files(source)
+
+
+def _has_packs(bucket: BucketPlace, store: Store, count: int) -> bool:
+    return len(keys(bucket, store, "index/")) >= count
 
 
 @pytest.mark.parametrize(
