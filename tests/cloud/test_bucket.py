@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from pathlib import Path
@@ -13,13 +14,15 @@ from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.bucket import CHUNK, SMALL
 from remoterun.agent.shared.packs import unpack
 from remoterun.agent.shared.spec import ResourceRef
+from remoterun.buckets.contents import Shelf
 from remoterun.buckets.place import BucketPlace
+from remoterun.buckets.workers import Workers
 from remoterun.client import Client
 from remoterun.config import AWS, Config
 from remoterun.errors import UsageError
 from remoterun.session import Session
 from remoterun.transfer import Progress, fetch, read_tree, refuse, send_tree
-from tests.seaweed import Store, Talk, Way
+from tests.seaweed import Store, Talk, Way, asked
 from tests.workshop import Files, read_files, sha256, tree_of, write_files
 
 
@@ -123,6 +126,24 @@ def test_an_upload_that_did_not_change_is_few_requests(bucket: BucketPlace, stor
             with Client(config) as client:
                 assert client.uploads.upload(source, "doom", to="aws").created == created
         assert 0 < way.requests <= 6
+
+
+def test_objects_are_listed_or_asked_for_one_by_one_whichever_is_cheaper(bucket: BucketPlace) -> None:
+    contents = [b"%d" % number for number in range(2500)]
+    with asked(bucket) as s3:
+        workers = Workers(8)
+        list(workers.each(lambda data: s3.put(layout.blob_key(sha256(data)), [data], sha256(data)), contents))
+        there = sorted(bytes.fromhex(sha256(data)) for data in contents)
+        absent = [hashlib.sha256(b"absent %d" % number).digest() for number in range(50)]
+        for wanted, most in ((there[-1:], 2), (there[:3], 1), (there[-50:], 3), (there + absent, 3)):
+            shelf = Shelf(s3, workers, "blobs/")
+            s3.requests = 0
+            shelf.look(wanted)
+            assert 0 < s3.requests <= most
+            assert [digest for digest in wanted if digest in shelf.found] == [one for one in wanted if one in there]
+            shelf.look(wanted[:1])
+            assert s3.requests <= most
+        workers.close()
 
 
 def test_contents_in_another_order_than_they_lie(bucket: BucketPlace) -> None:
