@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import moto.settings
 from moto.core.responses import ActionResult
 from moto.core.types import Base64EncodedString
-from moto.ec2.exceptions import DependencyViolationError, EC2ClientError, InvalidInstanceIdError
+from moto.ec2.exceptions import DependencyViolationError, InvalidInstanceIdError, InvalidInstanceTypeError
 from moto.ec2.models import amis, instances, security_groups
 from moto.ec2.responses.general import General
 from moto.servicequotas.exceptions import NoSuchResource
@@ -23,6 +23,7 @@ from moto.servicequotas.models import ServiceQuotasBackend
 from moto.servicequotas.responses import ServiceQuotasResponse
 from moto.ssm.models import Parameter, ParameterDict
 
+from tests.cloud.gate import Refusal
 from tests.cloud.images import IMAGES
 from tests.cloud.machine import USER_SHUTDOWN, Machine
 
@@ -124,14 +125,19 @@ def _run_instances(cloud: Cloud, original: Wrapper) -> Wrapper:
             if token and known_by in cloud.tokens:
                 before, reservation = cloud.tokens[known_by]
                 if before != wanted:
-                    raise EC2ClientError(
+                    raise Refusal(
+                        400,
                         "IdempotentParameterMismatch",
                         "Arguments on this idempotent request are inconsistent with arguments used in previous "
                         "request(s).",
                     )
                 return reservation
             kwargs["placement"] = _zone(cloud, self, kwargs)
-            reservation = original(self, image_id, count, user_data, security_group_names, **kwargs)
+            try:
+                reservation = original(self, image_id, count, user_data, security_group_names, **kwargs)
+            except InvalidInstanceTypeError:
+                message = f"Invalid value '{kwargs['instance_type']}' for InstanceType."
+                raise Refusal(400, "InvalidParameterValue", message)
             for instance in reservation.instances:
                 cloud.add(instance.machine)
             if token:

@@ -16,11 +16,10 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
-from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import ec2_backends
 from moto.iam.models import iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -28,11 +27,11 @@ from werkzeug.serving import make_server
 
 from tests.cloud import backend
 from tests.cloud.gate import Call, Gate, Refusal
-from tests.cloud.host import CloudHost
+from tests.cloud.host import CloudHost, Rule
 from tests.cloud.images import IMAGES, Image, cards
 from tests.cloud.machine import Machine
 from tests.cloud.weed import Weed, program
-from tests.lab import Docker, Lab
+from tests.lab import Lab, LabError
 
 REGION = "us-east-1"
 
@@ -55,13 +54,6 @@ class Quota:
     families: tuple[str, ...]
     spot: bool
     vcpus: int
-
-
-class CapacityError(EC2ClientError):
-    """EC2 says this with status 500, so that botocore tries again."""
-
-    status_code = 500
-    code = "InsufficientInstanceCapacity"
 
 
 class Cloud:
@@ -105,13 +97,8 @@ class Cloud:
         self._exit = ExitStack()
         try:
             self.user = Credentials(f"AKIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30))
-            self.s3 = self._exit.enter_context(
-                Weed(
-                    self.lab,
-                    self.lab.cache / "sessions" / f"{self.lab.network.name}-s3",
-                    {self.user.key: self.user.secret},
-                )
-            )
+            keys = {self.user.key: self.user.secret}
+            self.s3 = self._exit.enter_context(Weed(self.lab, self.lab.folder / ".s3", keys))
             self._exit.enter_context(backend.changed(self))
             self._serve()
             self._exit.callback(self._end_machines)
@@ -207,7 +194,7 @@ class Cloud:
         self._broken[action] = Refusal(status, code, message), times
 
     def login(self, seconds: float) -> Credentials:
-        """A login that expires, as an SSO session does."""
+        """A login that expires, as an SSO session does; the S3 server doesn't know it (`s3.accept_keys`)."""
         session = secrets.token_urlsafe(100)
         made = Credentials(
             f"ASIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30), session, time.monotonic() + seconds
@@ -254,21 +241,23 @@ class Cloud:
         self._broken[action] = refusal, times - 1
         return refusal
 
-    def refusal(self, kind: str, zone: str, zones: Sequence[str], spot: bool) -> EC2ClientError | None:
+    def refusal(self, kind: str, zone: str, zones: Sequence[str], spot: bool) -> Refusal | None:
         """What RunInstances says against one more of this type in this zone; None if nothing."""
         others = [each for each in zones if each != zone]
         if (kind, zone) in self._unsupported:
             elsewhere = ", ".join(each for each in others if (kind, each) not in self._unsupported)
-            return EC2ClientError(
+            return Refusal(
+                400,
                 "Unsupported",
                 f"Your requested instance type ({kind}) is not supported in your requested Availability Zone ({zone}). "
                 f"Please retry your request by not specifying an Availability Zone or choosing {elsewhere}.",
             )
         quota = self._exceeded(kind, spot)
         if quota is not None and spot:
-            return EC2ClientError("MaxSpotInstanceCountExceeded", "Max spot instance count exceeded")
+            return Refusal(400, "MaxSpotInstanceCountExceeded", "Max spot instance count exceeded")
         if quota is not None:
-            return EC2ClientError(
+            return Refusal(
+                400,
                 "VcpuLimitExceeded",
                 f"You have requested more vCPU capacity than your current vCPU limit of {quota.vcpus} allows for the "
                 "instance bucket that the specified instance type belongs to. Please visit "
@@ -276,16 +265,19 @@ class Cloud:
             )
         if (kind, f"{zone} {spot}") in self._no_capacity:
             if spot:
-                return CapacityError(
-                    CapacityError.code, "There is no Spot capacity available that matches your request."
+                return Refusal(
+                    500,
+                    "InsufficientInstanceCapacity",
+                    "There is no Spot capacity available that matches your request.",
                 )
             free = [each for each in others if (kind, f"{each} {spot}") not in self._no_capacity]
             advice = (
                 f" You can currently get {kind} capacity by not specifying an Availability Zone in your request or "
                 f"choosing {', '.join(free)}."
             )
-            return CapacityError(
-                CapacityError.code,
+            return Refusal(
+                500,
+                "InsufficientInstanceCapacity",
                 f"We currently do not have sufficient {kind} capacity in the Availability Zone you requested ({zone}). "
                 f"Our system will be working on provisioning additional capacity.{advice if free else ''}",
             )
@@ -304,20 +296,18 @@ class Cloud:
 
     def make_host(self, machine: Machine) -> CloudHost:
         image = self.image(machine)
-        made = self.lab.host(
-            machine.id,
-            CloudHost,
-            user=image.user,
-            docker=image.docker,
-            gpus=cards(machine.record.instance_type) if image.driver else (),
-        )
+        gpus = cards(machine.record.instance_type)
+        made = self.lab.host(machine.id, CloudHost, user=image.user, gpus=gpus if image.driver else ())
         assert isinstance(made, CloudHost)
+        keys = self.key_pair(machine.record)
+        store = bool(gpus) and image.mounts_store  # each type with cards has fast disks
+        made.prepare(machine.user_data, keys, docker=image.docker, store=store)
         return made
 
     def image(self, machine: Machine) -> Image:
         """The image that a machine was made of; one of the user's own has Docker and the user `ubuntu`."""
         region, wanted = machine.record.region_name, machine.record.image_id
-        own = Image("own", (), self.account, None, "/dev/sda1", 8, "ubuntu", Docker.RUNNING, driver=True)
+        own = Image("own", (), self.account, None, "/dev/sda1", 8, "ubuntu", driver=True)
         return next((image for image in IMAGES if image.id_in(region) == wanted), own)
 
     def key_pair(self, record: Any) -> list[str]:
@@ -327,11 +317,21 @@ class Cloud:
 
     def set_firewall(self, machine: Machine) -> None:
         """Let in what the machine's security groups let in."""
+        groups = {group.id: group for group in machine.record.nics[0].group_set}
+        rules = []
+        for group in groups.values():
+            for rule in group.ingress_rules:
+                if rule.cidr_ipv4:
+                    rules.append(Rule(rule.cidr_ipv4, rule.ip_protocol, rule.from_port, rule.to_port))
+        assert machine.host is not None
+        machine.host.let_in(rules, machine.record.metadata_options.http_put_response_hop_limit)
 
     def set_firewalls(self) -> None:
+        """After a change of the groups."""
         for machine in list(self.machines.values()):
             if machine.state == "running":
-                self.set_firewall(machine)
+                with suppress(LabError, AssertionError):  # it is on its way out
+                    self.set_firewall(machine)
 
     # --- how it is made ---
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,28 @@ from typing import Any
 import yaml
 
 from tests.lab.error import LabError
-from tests.lab.host import LabHost
+from tests.lab.host import PATH, LabHost
 from tests.lab.process import run, until
 
 GUEST = Path(__file__).with_name("guest")
 POWER = "usr-local/lib/lab/power"
 ENDING = "usr-local/lib/lab/ending"
-NAMES = ("halt", "poweroff", "reboot", "shutdown", "sudo", "systemctl", "systemd-run")
+INSTALLED = "usr-local/lib/lab/docker-installed"
+SBIN = ("halt", "poweroff", "reboot", "shutdown")
+BIN = ("apt", "apt-get", "lsblk", "sudo", "systemctl", "systemd-run")
+STORE = "/opt/dlami/nvme"  # where the deep learning images mount the fast disks
 OWN_FOLDERS = ("/opt", "/mnt", "/srv", "/var/lib", "/var/log")
 METADATA_ADDRESS = "169.254.169.254"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Of a security group: who may come in where. `protocol` -1 is any."""
+
+    source: str
+    protocol: str
+    first: int | None
+    last: int | None
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,8 @@ class UserData:
 
     @staticmethod
     def read(data: bytes) -> UserData:
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
         text = data.decode(errors="replace")
         if text.startswith("#!"):
             return UserData(script=text)
@@ -54,11 +70,15 @@ class CloudHost(LabHost):
     """Made by `Lab.host`; `prepare` comes before `up`, which only boots: `init`, sshd and so on are steps of their own,
     that whoever plays the cloud takes in turn."""
 
-    def prepare(self, user_data: bytes, keys: list[str]) -> None:
-        """Say what the metadata service tells: the user-data and the public keys of the EC2 key pair."""
+    def prepare(self, user_data: bytes, keys: list[str], *, docker: bool, store: bool) -> None:
+        """Before the first boot: the user-data and the public keys of the EC2 key pair, whether the image has Docker
+        (else `apt-get install docker.io` brings it), and whether the machine has fast disks, which the image mounts."""
         self._user_data = UserData.read(user_data)
         self._keys = keys
+        self._store = store
         self._first = True
+        if docker:
+            (self._folder / INSTALLED).touch()
         self.console_log = self.logs / "console.log"
         self.note(f"Linux version {os.uname().release}")
 
@@ -69,7 +89,8 @@ class CloudHost(LabHost):
         self._cloud_init("init")
 
     def start_docker(self) -> None:
-        if self._has_dockerd():
+        """If it is installed."""
+        if (self._folder / INSTALLED).exists():
             self.start_dockerd()
 
     def finish(self) -> None:
@@ -99,6 +120,26 @@ class CloudHost(LabHost):
         except FileNotFoundError:
             return ""
 
+    def let_in(self, rules: Iterable[Rule], metadata_hops: int) -> None:
+        """Let in what the rules say and nothing else; connections that are there go on. Nothing else than the host
+        itself gets at the metadata service, unless its answers may go further than one hop."""
+        lines = ["*filter", ":LAB-IN - [0:0]"]
+        if metadata_hops <= 1:
+            lines.append(f"-A LAB-IN -d {METADATA_ADDRESS} ! -i lo -j DROP")
+        lines += ["-A LAB-IN ! -i eth0 -j RETURN", "-A LAB-IN -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN"]
+        for rule in rules:
+            words = f"-A LAB-IN -s {rule.source}"
+            if rule.protocol != "-1":
+                words += f" -p {rule.protocol}"
+            if rule.protocol in ("tcp", "udp"):
+                words += f" --dport {rule.first}:{rule.last}"
+            lines.append(f"{words} -j RETURN")
+        lines += ["-A LAB-IN -j DROP", "COMMIT"]
+        inside = ["nsenter", f"--net=/run/netns/{self._namespace}"]
+        run([*inside, "iptables-restore", "-w", "--noflush"], input="\n".join(lines) + "\n")
+        if run([*inside, "iptables", "-w", "-C", "INPUT", "-j", "LAB-IN"], check=False).returncode:
+            run([*inside, "iptables", "-w", "-A", "INPUT", "-j", "LAB-IN"])
+
     def note(self, text: str) -> None:
         """A line on its console."""
         with self.console_log.open("a") as file:
@@ -116,14 +157,16 @@ class CloudHost(LabHost):
         for folder in OWN_FOLDERS:
             for suffix in ("", "-work"):
                 (self._folder / (_flat(folder) + suffix)).mkdir()
+        with (self._folder / "etc/ssh/sshd_config").open("a") as file:
+            file.write(f"SetEnv PATH={PATH}\n")  # as PAM does it there, from /etc/environment
         (self._folder / "usr-local/sbin").mkdir()
         power = self._folder / POWER
         power.parent.mkdir(parents=True)
         shutil.copyfile(GUEST / "power.py", power)
         power.chmod(0o755)
-        for name in NAMES:
-            folder = "bin" if name in ("sudo", "systemctl", "systemd-run") else "sbin"
-            (self._folder / "usr-local" / folder / name).symlink_to("/usr/local/lib/lab/power")
+        for folder, names in (("bin", BIN), ("sbin", SBIN)):
+            for name in names:
+                (self._folder / "usr-local" / folder / name).symlink_to("/usr/local/lib/lab/power")
 
     def _boot(self) -> None:
         (self._folder / ENDING).unlink(missing_ok=True)
@@ -141,9 +184,14 @@ class CloudHost(LabHost):
             options = f"lowerdir={folder},upperdir={upper},workdir={work}"
             lines.append(f"mkdir -p {folder} && mount -t overlay overlay -o {options} {folder}")
         power = f"{mine['usr-local']}/{POWER.partition('/')[2]}"
-        for program in ("/usr/bin/systemctl", "/usr/bin/systemd-run", "/usr/bin/sudo"):
-            if os.path.exists(program):  # /usr/sbin/shutdown and so on are links to the first
-                lines.append(f"mount --bind {power} {program}")
+        for name in BIN:  # /usr/sbin/shutdown and so on are links to systemctl
+            if os.path.exists(f"/usr/bin/{name}"):
+                lines.append(f"mount --bind {power} /usr/bin/{name}")
+        if not (self._folder / INSTALLED).exists():
+            programs = [shutil.which("docker"), shutil.which("dockerd")]
+            lines += [f"mount --bind /dev/null {program}" for program in programs if program]
+        if self._store:
+            lines.append(f"mkdir -p {STORE} && mount -t tmpfs -o mode=755 store {STORE}")
         # only the host's own user gets at the copy of setpriv that makes root of it
         lines.append(
             "mkdir -m 755 /run/lab-root && cp /usr/bin/setpriv /run/lab-root/"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from tests.lab import Docker, Gpu
+from tests.lab import Gpu
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,11 @@ class Image:
     root_device: str
     gigabytes: int
     user: str
-    docker: Docker = Docker.RUNNING
+    docker: bool = True
     driver: bool = False
     """Whether the NVIDIA driver comes with it: `nvidia-smi` is there on a machine with cards."""
+    mounts_store: bool = False
+    """Whether it mounts the machine's fast disks at its first boot."""
 
     def id_in(self, region: str) -> str:
         return "ami-" + hashlib.sha256(f"{region} {self.name}".encode()).hexdigest()[:17]
@@ -37,6 +39,7 @@ def _deep_learning(system: str, title: str, user: str, device: str) -> Image:
         gigabytes=75,
         user=user,
         driver=True,
+        mounts_store=True,
     )
 
 
@@ -71,7 +74,7 @@ IMAGES = (
         root_device="/dev/sda1",
         gigabytes=8,
         user="ubuntu",
-        docker=Docker.ABSENT,
+        docker=False,
     ),
 )
 

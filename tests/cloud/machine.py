@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
 import threading
@@ -46,6 +47,8 @@ class Machine:
         self.cloud = cloud
         self.host: CloudHost | None = None
         self.events: list[Event] = []
+        self.spot_ends: str | None = None
+        """When the notice says that it will be terminated."""
         self._console = ""
         self._power = threading.RLock()
         self._ended = threading.Event()  # somebody decided that it ends
@@ -69,8 +72,8 @@ class Machine:
     @property
     def user_data(self) -> bytes:
         """What RunInstances was given."""
-        text = self.record.user_data
-        return text.decode().encode() if hasattr(text, "decode") else (text or "").encode()
+        encoded = self.record.user_data
+        return base64.b64decode(str(encoded)) if encoded else b""
 
     @property
     def address(self) -> str:
@@ -79,16 +82,16 @@ class Machine:
 
     def console(self) -> str:
         """What its boot printed; kept when it is gone."""
-        with contextlib.suppress(AttributeError, FileNotFoundError):
-            assert self.host is not None
-            return self.host.console_log.read_text(errors="replace")
+        host = self.host
+        if host is not None:
+            with contextlib.suppress(FileNotFoundError):  # it is just being taken away
+                return host.console_log.read_text(errors="replace")
         return self._console
 
     def notice(self, seconds: float = 120.0) -> None:
         """A spot notice: the metadata service tells of it at once, and after `seconds` the instance is terminated."""
-        assert self._metadata is not None, f"{self.id} doesn't run"
         ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
-        self._metadata.spot_ends = ends.strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.spot_ends = ends.strftime("%Y-%m-%dT%H:%M:%SZ")
 
         def interrupt() -> None:
             if not self._ended.wait(seconds):
@@ -100,7 +103,7 @@ class Machine:
         """It is gone without a word; only after `until_told` seconds the API knows."""
         with self._power:
             self._ended.set()
-            if self.host is not None:
+            if self.host is not None and self.host.is_up():
                 self.host.cut()
                 self.host.down()
         reason = SPOT if spot else LOST
@@ -184,8 +187,8 @@ class Machine:
                 return
             if self.host is None:
                 self.host = self.cloud.make_host(self)
-                self.host.prepare(self.user_data, self.cloud.key_pair(self.record))
             self.host.up()
+            self._close_metadata()
             self._metadata = Metadata(self)
             self.cloud.set_firewall(self)
             self._show_addresses(self.host.address)
@@ -223,9 +226,7 @@ class Machine:
         with self._power:
             if self.state == "terminated":
                 return
-            if self._metadata is not None:
-                self._metadata.close()
-                self._metadata = None
+            self._close_metadata()
             if self.host is not None:
                 self.host.down()
             if state == "terminated":
@@ -238,13 +239,17 @@ class Machine:
             self._set(state)
 
     def _discard(self) -> None:
+        self._close_metadata()
+        host = self.host
+        if host is not None:
+            self._console = self.console()
+            self.host = None
+            self.cloud.lab.discard(host)
+
+    def _close_metadata(self) -> None:
         if self._metadata is not None:
             self._metadata.close()
             self._metadata = None
-        if self.host is not None:
-            self._console = self.console()
-            self.cloud.lab.discard(self.host)
-            self.host = None
 
     def _show_addresses(self, address: str) -> None:
         nic = self.record.nics[0]

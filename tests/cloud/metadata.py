@@ -22,11 +22,10 @@ CLONE_NEWNET = 0x40000000
 
 
 class Metadata:
-    """Serves one instance until it is closed. `spot_ends` is when a spot instance will be interrupted, if so."""
+    """Serves one instance until it is closed."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.spot_ends: str | None = None
         self.tokens: dict[str, float] = {}
         assert machine.host is not None
         self._server = _Server(socket_inside(machine.host.namespace, (METADATA_ADDRESS, 80)), self)
@@ -38,8 +37,14 @@ class Metadata:
         self._server.shutdown()
         self._server.server_close()
 
-    def answer(self, path: str) -> str | None:
-        """The text at a path below /latest/; None where there is none."""
+    def answer(self, path: str) -> bytes | None:
+        """What is at a path below /latest/; None where there is nothing."""
+        if path.strip("/") == "user-data":
+            return self.machine.user_data or None
+        text = self._text(path.strip("/"))
+        return None if text is None else text.encode()
+
+    def _text(self, path: str) -> str | None:
         record = self.machine.record
         zone = record.placement.zone
         leaves: dict[str, str | None] = {
@@ -52,7 +57,6 @@ class Metadata:
             "meta-data/mac": record.nics[0].mac_address,
             "meta-data/placement/availability-zone": zone,
             "meta-data/placement/region": record.region_name,
-            "user-data": self.machine.user_data.decode() or None,
             "dynamic/instance-identity/document": json.dumps(
                 {
                     "accountId": record.owner_id,
@@ -65,12 +69,12 @@ class Metadata:
                 }
             ),
         }
-        if self.spot_ends is not None:
-            leaves["meta-data/spot/instance-action"] = json.dumps({"action": "terminate", "time": self.spot_ends})
-            leaves["meta-data/spot/termination-time"] = self.spot_ends
+        ends = self.machine.spot_ends
+        if ends is not None:
+            leaves["meta-data/spot/instance-action"] = json.dumps({"action": "terminate", "time": ends})
+            leaves["meta-data/spot/termination-time"] = ends
         if str(record.metadata_options.instance_metadata_tags) == "enabled":
             leaves |= {f"meta-data/tags/instance/{key}": value for key, value in self.machine.tags.items()}
-        path = path.strip("/")
         if leaves.get(path) is not None:
             return leaves[path]
         below = {
@@ -109,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             token = secrets.token_urlsafe(40)
             self.server.metadata.tokens[token] = time.monotonic() + int(seconds)
-            self._say(200, token)
+            self._say(200, token.encode())
 
     def do_GET(self) -> None:
         metadata = self.server.metadata
@@ -120,11 +124,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif not self.path.startswith("/latest/"):
             self._say(404)
         else:
-            text = metadata.answer(self.path.removeprefix("/latest/").partition("?")[0])
-            self._say(200 if text is not None else 404, text or "")
+            found = metadata.answer(self.path.removeprefix("/latest/").partition("?")[0])
+            self._say(404 if found is None else 200, found or b"")
 
-    def _say(self, status: int, text: str = "") -> None:
-        body = (text or ("" if status == 200 else f"{status}\n")).encode()
+    def _say(self, status: int, body: bytes = b"") -> None:
         self.send_response(status)
         self.send_header("Content-Type", "text/plain")
         self.send_header("Content-Length", str(len(body)))

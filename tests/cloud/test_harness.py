@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +17,9 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from tests.cloud.cloud import REGION, Cloud
+from tests.cloud.cloud import REGION, Cloud, Credentials
 from tests.cloud.machine import Machine
+from tests.lab import BASE_IMAGE
 from tests.lab.keys import make_key
 from tests.lab.process import run, until
 
@@ -22,6 +27,12 @@ pytestmark = pytest.mark.lab
 
 ECS = "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id"
 DEEP = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
+UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
+ZONES = [f"{REGION}{letter}" for letter in "abcdef"]
+TOKEN = """\
+T=$(curl -sf -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token)
+get() { curl -s -w '\\n%{http_code}\\n' -H "X-aws-ec2-metadata-token: $T" http://169.254.169.254/latest/$1; }
+"""
 
 
 class Client:
@@ -34,8 +45,8 @@ class Client:
         for name in ("login", "host", "other"):
             make_key(folder / name, "ed25519")
 
-    def api(self, service: str, **settings: Any) -> Any:
-        env = self.cloud.environment()
+    def api(self, service: str, credentials: Credentials | None = None, **settings: Any) -> Any:
+        env = self.cloud.environment(credentials)
         endpoint = env["AWS_ENDPOINT_URL_S3"] if service == "s3" else env["AWS_ENDPOINT_URL"]
         return boto3.client(
             service,
@@ -43,6 +54,7 @@ class Client:
             endpoint_url=endpoint,
             aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+            aws_session_token=env.get("AWS_SESSION_TOKEN"),
             **{"config": Config(signature_version="s3v4", retries={"total_max_attempts": 1}), **settings},
         )
 
@@ -61,17 +73,34 @@ class Client:
         }
         return "#cloud-config\n" + json.dumps(config)
 
-    def launch(self, *, image: str = ECS, **parameters: Any) -> Machine:
-        parameters = {
+    def group(self) -> str:
+        """A security group that lets this client in."""
+        ec2 = self.api("ec2")
+        found = ec2.describe_security_groups(Filters=[{"Name": "group-name", "Values": ["mine"]}])["SecurityGroups"]
+        if found:
+            return str(found[0]["GroupId"])
+        group = str(ec2.create_security_group(GroupName="mine", Description="mine")["GroupId"])
+        with urllib.request.urlopen(self.cloud.checkip_url, timeout=5) as response:
+            source = f"{response.read().decode().strip()}/32"
+        rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": source}]}
+        ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
+        return group
+
+    def request(self, *, image: str = ECS, **parameters: Any) -> dict[str, Any]:
+        return {
             "ImageId": self.image(image),
             "InstanceType": "c7i.large",
             "MinCount": 1,
             "MaxCount": 1,
+            "SecurityGroupIds": [self.group()],
             "UserData": self.user_data(),
             "InstanceInitiatedShutdownBehavior": "terminate",
+            "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1},
             **parameters,
         }
-        made = self.api("ec2").run_instances(**parameters)["Instances"][0]
+
+    def launch(self, **parameters: Any) -> Machine:
+        made = self.api("ec2").run_instances(**self.request(**parameters))["Instances"][0]
         return self.cloud.machine(made["InstanceId"])
 
     def describe(self, machine: Machine) -> dict[str, Any]:
@@ -89,10 +118,17 @@ class Client:
         client = ["ssh", "-F", "/dev/null", *(word for option in options for word in ("-o", option))]
         return run([*client, f"{user}@{machine.address}", *words], check=False)
 
-    def reach(self, machine: Machine) -> None:
+    def reach(self, machine: Machine, user: str = "ec2-user") -> Machine:
         """Wait until it answers by SSH."""
-        until(lambda: machine.state == "running", 20, f"{machine.id} runs", machine.console)
-        until(lambda: self.ssh(machine, "true").returncode == 0, 30, f"{machine.id} answers", machine.console)
+        until(lambda: machine.state == "running", 60, f"{machine.id} runs", machine.console)
+        answers = lambda: self.ssh(machine, "true", user=user).returncode == 0  # noqa: E731
+        until(answers, 60, f"{machine.id} answers", machine.console)
+        return machine
+
+    def finish(self, machine: Machine) -> Machine:
+        """Wait until its cloud-init is done."""
+        until(lambda: ": finished" in machine.console(), 120, f"{machine.id} has started up", machine.console)
+        return machine
 
 
 @pytest.fixture
@@ -101,7 +137,7 @@ def client(cloud: Cloud, tmp_path: Path) -> Client:
 
 
 def wait_for_state(machine: Machine, state: str) -> None:
-    until(lambda: machine.state == state, 40, f"{machine} is {state}", machine.console)
+    until(lambda: machine.state == state, 90, f"{machine} is {state}", machine.console)
 
 
 def refused(call: Callable[[], Any]) -> tuple[str, str, int]:
@@ -112,14 +148,223 @@ def refused(call: Callable[[], Any]) -> tuple[str, str, int]:
 
 
 def test_an_instance_is_a_host_that_has_the_key_of_its_user_data_and_no_other(client: Client) -> None:
-    machine = client.launch()
-    client.reach(machine)
+    machine = client.reach(client.launch())
     assert client.describe(machine)["PublicIpAddress"] == machine.address
     keys = run(["ssh-keyscan", "-T", "5", machine.address]).stdout.splitlines()
     given = (client.folder / "host.pub").read_text().split()[1]
     assert [line.split()[2] for line in keys if not line.startswith("#")] == [given]
     assert client.ssh(machine, "true", host_key="other").returncode == 255
     assert client.ssh(machine, "id", "-un").stdout == "ec2-user\n"
+    shown = client.api("ec2").get_console_output(InstanceId=machine.id)["Output"]
+    block = shown.partition("-----BEGIN SSH HOST KEY KEYS-----")[2].partition("-----END SSH HOST KEY KEYS-----")[0]
+    assert block.split()[:2] == ["ssh-ed25519", given]
+    assert [event.state for event in machine.events] == ["pending", "running"]
+
+
+def test_user_data_is_carried_out_as_cloud_init_does_it(client: Client) -> None:
+    packed = base64.b64encode(gzip.compress(b"packed")).decode()
+    files = [
+        {"path": "/etc/mine/a", "content": "plain", "permissions": "0600", "owner": "ec2-user:ec2-user"},
+        {"path": "/opt/b", "content": packed, "encoding": "gz+b64"},
+    ]
+    commands = [
+        ["sh", "-c", "echo $0 >>/opt/order", "a 'quoted' word"],
+        "id -un >>/opt/order && cat /opt/early >>/opt/order",
+    ]
+    text = client.user_data(write_files=files, bootcmd=["echo early >/opt/early"], runcmd=commands)
+    machine = client.launch(UserData=gzip.compress(text.encode()))
+    client.finish(client.reach(machine))
+    assert machine.user_data == gzip.compress(text.encode()) or gzip.decompress(machine.user_data) == text.encode()
+    shown = client.ssh(
+        machine, "stat -c '%a %U' /etc/mine/a; cat /etc/mine/a /opt/b; echo; cat /opt/order; sudo -n id -un"
+    )
+    assert shown.stdout.splitlines() == ["600 ec2-user", "plainpacked", "a 'quoted' word", "root", "early", "root"]
+    as_root = client.ssh(machine, "sudo cat /root/.ssh/authorized_keys").stdout
+    assert as_root.startswith("no-port-forwarding,") and "Please login as the user" in as_root
+
+
+def test_a_script_is_user_data_too_and_a_key_that_cloud_init_does_not_know_is_an_error(client: Client) -> None:
+    scripted = client.launch(UserData="#!/bin/sh\necho it ran; exit 3\n")
+    unknown = client.launch(UserData=client.user_data(runcomd=[["true"]]))
+    until(lambda: "part-001 ended with 3" in scripted.console(), 90, "the script ended", scripted.console)
+    assert "it ran\n" in scripted.console()
+    until(lambda: "doesn't know the key 'runcomd'" in unknown.console(), 90, "it complains", unknown.console)
+
+
+def test_a_host_that_shuts_itself_down_is_terminated_and_its_volume_goes_with_it(client: Client) -> None:
+    disk = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 40, "VolumeType": "gp3", "DeleteOnTermination": True}}
+    machine = client.reach(client.launch(BlockDeviceMappings=[disk]))
+    assert client.ssh(machine, "shutdown", "-P", "now").returncode == 1  # only root may
+    client.ssh(machine, "sudo -n shutdown -P now")
+    wait_for_state(machine, "terminated")
+    told = client.describe(machine)
+    assert told["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown" and "PublicIpAddress" not in told
+    assert machine.host is None and client.cloud.alive() == []
+    assert not any(each.startswith(("instance", "volume")) for each in client.cloud.left_behind())
+
+
+def test_a_transient_timer_ends_the_host_and_a_cancelled_shutdown_does_not(client: Client) -> None:
+    machine = client.reach(client.launch())
+    assert client.ssh(machine, "sudo shutdown -P +60 && sudo shutdown -c").returncode == 0
+    shown = client.ssh(machine, "sudo systemd-run --unit=end --on-active=1s /usr/sbin/poweroff")
+    assert "end.timer" in shown.stderr, shown
+    wait_for_state(machine, "terminated")
+
+
+def test_the_metadata_service_wants_a_token_and_tells_of_a_spot_notice(client: Client) -> None:
+    machine = client.finish(client.reach(client.launch(InstanceMarketOptions={"MarketType": "spot"})))
+    assert client.describe(machine)["InstanceLifecycle"] == "spot"
+    script = (
+        TOKEN
+        + "get meta-data/instance-id; get meta-data/placement/availability-zone; get meta-data/spot/instance-action"
+    )
+    bare = "curl -s -o /dev/null -w '%{http_code}' http://169.254.169.254/latest/meta-data/instance-id"
+    assert client.ssh(machine, bare).stdout == "401"
+    told = client.ssh(machine, script).stdout.split()
+    assert told == [machine.id, "200", f"{REGION}a", "200", "404"]
+    assert client.ssh(machine, TOKEN + "get user-data").stdout.startswith("#cloud-config\n")
+    inside = "import socket; socket.create_connection(('169.254.169.254', 80), 1)"
+    ran = client.ssh(machine, f'docker run --rm {BASE_IMAGE} python3 -c "{inside}"')
+    assert ran.returncode == 1 and "timed out" in ran.stderr
+    machine.notice(seconds=600)
+    notice = json.loads(client.ssh(machine, TOKEN + "get meta-data/spot/instance-action").stdout.splitlines()[0])
+    assert notice["action"] == "terminate" and notice["time"].endswith("Z")
+    machine.notice(seconds=0)
+    wait_for_state(machine, "terminated")
+    assert client.describe(machine)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
+
+
+def test_the_deep_learning_image_has_docker_a_driver_and_fast_disks(client: Client) -> None:
+    deep = client.launch(image=DEEP, InstanceType="g4dn.xlarge")
+    client.finish(client.reach(deep, "ubuntu"))
+    command = f"docker run --rm {BASE_IMAGE} echo inside && nvidia-smi -L && findmnt -no FSTYPE /opt/dlami/nvme"
+    shown = client.ssh(deep, command, user="ubuntu").stdout
+    assert shown.splitlines()[0] == "inside" and "Tesla T4" in shown and shown.splitlines()[-1] == "tmpfs"
+    settings = json.dumps({"data-root": "/opt/dlami/nvme/docker"})
+    moved = f"echo '{settings}' | sudo tee /etc/docker/daemon.json && sudo systemctl restart docker"
+    done = client.ssh(
+        deep,
+        f"{moved} && docker info -f '{{{{.DockerRootDir}}}}' && docker run --rm {BASE_IMAGE} echo again",
+        user="ubuntu",
+    )
+    assert done.stdout.splitlines()[-2:] == ["/opt/dlami/nvme/docker", "again"], done
+
+
+def test_the_same_token_gives_the_same_instance_even_after_its_end(client: Client) -> None:
+    ec2 = client.api("ec2")
+    request = client.request(ClientToken="rr-1")
+    first = ec2.run_instances(**request)["Instances"][0]["InstanceId"]
+    assert ec2.run_instances(**request)["Instances"][0]["InstanceId"] == first
+    other = {**request, "InstanceType": "c7i.xlarge"}
+    assert refused(lambda: ec2.run_instances(**other))[0] == "IdempotentParameterMismatch"
+    ec2.terminate_instances(InstanceIds=[first])
+    wait_for_state(client.cloud.machine(first), "terminated")
+    again = ec2.run_instances(**request)["Instances"][0]
+    assert again["InstanceId"] == first
+    assert len(client.cloud.machines) == 1
+    assert [call.token for call in client.cloud.calls_of("RunInstances")] == ["rr-1"] * 4
+
+
+def test_capacity_is_refused_in_the_zones_named_only(client: Client) -> None:
+    cloud = client.cloud
+    cloud.no_capacity("g4dn.xlarge", ZONES[0])
+    cloud.unsupported("g4dn.xlarge", ZONES[4])
+    patient = client.api("ec2", config=Config(retries={"mode": "standard", "total_max_attempts": 2}))
+    request = client.request(InstanceType="g4dn.xlarge")
+
+    def in_zone(zone: str) -> dict[str, Any]:
+        return dict(patient.run_instances(**request, Placement={"AvailabilityZone": zone})["Instances"][0])
+
+    code, message, status = refused(lambda: in_zone(ZONES[0]))
+    assert (code, status) == ("InsufficientInstanceCapacity", 500)
+    assert f"({ZONES[0]})" in message and f"choosing {ZONES[1]}, " in message
+    assert len(cloud.calls_of("RunInstances")) == 2  # botocore tries again, as it does with the real one
+    assert refused(lambda: in_zone(ZONES[4]))[0] == "Unsupported"
+    assert in_zone(ZONES[1])["Placement"]["AvailabilityZone"] == ZONES[1]
+    assert patient.run_instances(**request)["Instances"][0]["Placement"]["AvailabilityZone"] == ZONES[1]
+    cloud.quotas["L-DB2E81BA"].vcpus = 8
+    code, message, _ = refused(lambda: in_zone(ZONES[1]))
+    assert code == "VcpuLimitExceeded" and "limit of 8" in message
+    quotas = client.api("service-quotas")
+    assert quotas.get_service_quota(ServiceCode="ec2", QuotaCode="L-DB2E81BA")["Quota"]["Value"] == 8.0
+    assert len(quotas.list_service_quotas(ServiceCode="ec2")["Quotas"]) == len(cloud.quotas)
+    cloud.quotas["L-3819A6DF"].vcpus = 0
+    spot = {**request, "InstanceMarketOptions": {"MarketType": "spot"}}
+    assert refused(lambda: patient.run_instances(**spot))[0] == "MaxSpotInstanceCountExceeded"
+
+
+def test_what_is_not_allowed_is_refused_and_a_dry_run_says_so_too(client: Client) -> None:
+    ec2 = client.api("ec2")
+    request = client.request()
+    assert refused(lambda: ec2.run_instances(**request, DryRun=True))[0] == "DryRunOperation"
+    client.cloud.denied |= {"ec2:RunInstances", "ssm:GetParameter"}
+    code, message, status = refused(lambda: ec2.run_instances(**request, DryRun=True))
+    assert (code, status) == ("UnauthorizedOperation", 403)
+    assert "perform: ec2:RunInstances" in message and "Encoded authorization failure message: " in message
+    assert refused(client.image)[0] == "AccessDeniedException"
+    assert client.cloud.machines == {}
+
+
+def test_logins_expire_clocks_are_wrong_and_secrets_too(client: Client) -> None:
+    cloud = client.cloud
+
+    def codes(login: Credentials | None = None) -> list[str]:
+        calls = [
+            client.api("ec2", login).describe_instances,
+            client.api("sts", login).get_caller_identity,
+            lambda: client.api("ssm", login).get_parameter(Name=ECS),
+        ]
+        return [refused(call)[0] for call in calls]
+
+    assert client.api("sts").get_caller_identity()["Arn"] == f"arn:aws:iam::{cloud.account}:user/me"
+    assert client.api("sts", cloud.login(60)).get_caller_identity()["Account"] == cloud.account
+    assert codes(cloud.login(-1)) == ["RequestExpired", "ExpiredToken", "ExpiredTokenException"]
+    assert codes(Credentials(cloud.user.key, "wrong")) == [
+        "AuthFailure",
+        "SignatureDoesNotMatch",
+        "InvalidSignatureException",
+    ]
+    unknown = Credentials("AKIAUNKNOWN000000000", "wrong")
+    assert codes(unknown) == ["AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException"]
+    cloud.clock = 3600
+    assert codes() == ["RequestExpired", "SignatureDoesNotMatch", "InvalidSignatureException"]
+
+
+def test_an_account_may_have_no_default_network_and_wrong_numbers_are_refused(client: Client) -> None:
+    ec2 = client.api("ec2")
+    request = client.request()
+    assert refused(lambda: ec2.run_instances(**{**request, "ImageId": "ami-0123"}))[0] == "InvalidAMIID.NotFound"
+    assert refused(lambda: ec2.run_instances(**{**request, "InstanceType": "k80"}))[0] == "InvalidParameterValue"
+    del request["SecurityGroupIds"]
+    client.cloud.no_default_vpc()
+    assert refused(lambda: ec2.run_instances(**request))[0] == "VPCIdNotSpecified"
+    assert ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"] == []
+    ec2.create_default_vpc()
+    assert ec2.run_instances(**request)["Instances"]
+
+
+def test_what_ends_while_it_boots_is_gone(client: Client) -> None:
+    ec2 = client.api("ec2")
+    machines = [client.launch() for _ in range(3)]
+    ec2.terminate_instances(InstanceIds=[machine.id for machine in machines])
+    for machine in machines:
+        wait_for_state(machine, "terminated")
+    assert client.cloud.alive() == [] and [host for host in client.cloud.lab.hosts if host.startswith("i-")] == []
+
+
+def test_the_next_calls_fail_if_they_are_told_to(client: Client) -> None:
+    client.cloud.fail_next("DescribeInstances", times=1)
+    ec2 = client.api("ec2")
+    assert refused(ec2.describe_instances) == (
+        "Unavailable",
+        "The service is unavailable. Please try again shortly.",
+        503,
+    )
+    assert ec2.describe_instances()["Reservations"] == []
+    assert [(call.action, call.error) for call in client.cloud.calls] == [
+        ("DescribeInstances", "Unavailable"),
+        ("DescribeInstances", ""),
+    ]
 
 
 def test_s3_is_a_real_one(client: Client) -> None:

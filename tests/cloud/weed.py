@@ -41,7 +41,7 @@ class Weed:
         """`keys`: the secret of each access key that may do everything."""
         self._lab = lab
         self._folder = folder
-        self._keys = keys
+        self._keys = self._accepted = keys
         self._namespace = f"{lab.network.name}-s3"
         self._process: subprocess.Popen[bytes] | None = None
         self._is_ready = False
@@ -57,10 +57,7 @@ class Weed:
         assert weed is not None
         shutil.rmtree(self._folder, ignore_errors=True)
         (self._folder / "data").mkdir(parents=True)
-        credentials = [{"accessKey": key, "secretKey": secret} for key, secret in self._keys.items()]
-        actions = ["Admin", "Read", "List", "Tagging", "Write"]
-        identities = {"identities": [{"name": "me", "credentials": credentials, "actions": actions}]}
-        (self._folder / "s3.json").write_text(json.dumps(identities))
+        self._write_keys(self._keys)
         self._lab.network.plug(self._namespace, INDEX)
         words = [f"-dir={self._folder}/data", f"-ip={self.address}", f"-ip.bind={self.address}"]
         words += [f"-master.port={self._master}", f"-volume.port={self._volume}"]
@@ -97,7 +94,10 @@ class Weed:
         self._lab.network.set_link(INDEX, "down")
 
     def heal(self) -> None:
-        """Undo `cut` and `refuse`."""
+        """Undo whatever was done to it."""
+        self.thaw()
+        if self._accepted != self._keys:
+            self.accept_keys(self._keys)
         self._lab.network.set_link(INDEX, "up")
         while not run([*self._firewall("-D"), *self._refusal], check=False).returncode:
             pass
@@ -114,6 +114,13 @@ class Weed:
     def thaw(self) -> None:
         assert self._process is not None
         kill([self._process.pid], signal.SIGCONT)
+
+    def accept_keys(self, keys: dict[str, str]) -> None:
+        """Only these keys from now on: to one that was taken away it says InvalidAccessKeyId."""
+        assert self._process is not None
+        self._write_keys(keys)
+        self._accepted = keys
+        kill([self._process.pid], signal.SIGHUP)
 
     def requests(self) -> dict[str, int]:
         """How many requests of each kind the S3 server has answered since its start."""
@@ -148,6 +155,12 @@ class Weed:
         return [name for name in names if not name.startswith(".")]
 
     # --- what the rest stands on ---
+
+    def _write_keys(self, keys: dict[str, str]) -> None:
+        credentials = [{"accessKey": key, "secretKey": secret} for key, secret in keys.items()]
+        actions = ["Admin", "Read", "List", "Tagging", "Write"]
+        identities = {"identities": [{"name": "me", "credentials": credentials, "actions": actions}]}
+        (self._folder / "s3.json").write_text(json.dumps(identities))
 
     def _takes_objects(self) -> bool:
         assert self._process is not None

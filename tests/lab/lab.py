@@ -120,6 +120,11 @@ class Lab:
         self._watch.stdin.close()
         self._watch.wait(timeout=30)
 
+    @property
+    def folder(self) -> Path:
+        """Where everything of this session is, and goes with it however it ends."""
+        return self._record.data
+
     # --- hosts ---
 
     def host(self, name: str, kind: type[LabHost] = LabHost, **options: Any) -> LabHost:

@@ -30,7 +30,8 @@ class Network:
             ["FORWARD", "-o", self.name, "-j", "ACCEPT"],
         ):
             run(["iptables", "-w", "-I", *chain])
-        outwards = ["POSTROUTING", "-s", f"{self.prefix}.0/24", "!", "-o", self.name, "-j", "MASQUERADE"]
+        own = f"{self.prefix}.0/24"  # which this machine, at .1 of it, reaches by its loopback
+        outwards = ["POSTROUTING", "-s", own, "!", "-d", own, "!", "-o", self.name, "-j", "MASQUERADE"]
         run(["iptables", "-w", "-t", "nat", "-A", *outwards])
 
     def address(self, index: int) -> str:

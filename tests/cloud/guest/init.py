@@ -3,8 +3,10 @@
 It does what the real one does with the keys that it knows, in the same order, and fails on a key that it doesn't know:
 what is silently passed over here would be a surprise on a real machine. Whatever it prints is the instance's console.
 
-Standard library only, and Python 3.8: it runs with the Python of the host.
+Standard library only: it runs with the Python of the host.
 """
+
+from __future__ import annotations
 
 import base64
 import gzip
@@ -14,6 +16,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 ETC_SSH = "/etc/ssh"
 KNOWN = {
@@ -35,7 +38,7 @@ ROOT_OPTIONS = (
 )
 
 
-def main():
+def main() -> None:
     stage = sys.argv[1]
     job = json.load(sys.stdin)
     config = job["config"] or {}
@@ -48,7 +51,7 @@ def main():
         final(job, config)
 
 
-def init(job, config):
+def init(job: dict[str, Any], config: dict[str, Any]) -> None:
     """What comes before sshd: bootcmd at each boot, the rest once in the life of an instance."""
     say("running 'init'")
     run_all(config.get("bootcmd", []))
@@ -60,7 +63,7 @@ def init(job, config):
     print_host_keys()
 
 
-def final(job, config):
+def final(job: dict[str, Any], config: dict[str, Any]) -> None:
     """What comes last, when sshd answers already: runcmd, or the script that the user-data is."""
     say("running 'modules:final'")
     failed = False
@@ -72,7 +75,7 @@ def final(job, config):
     sys.exit(1 if failed else 0)
 
 
-def write_file(each):
+def write_file(each: dict[str, Any]) -> None:
     unknown = set(each) - {"path", "content", "permissions", "owner", "encoding", "append", "defer"}
     if unknown:
         say(f"write_files knows no {sorted(unknown)}")
@@ -97,7 +100,7 @@ def write_file(each):
     say(f"wrote {path}")
 
 
-def set_host_keys(config):
+def set_host_keys(config: dict[str, Any]) -> None:
     """As cc_ssh does: with keys of the user's, the machine has these alone and makes none itself."""
     given = config.get("ssh_keys") or {}
     if config.get("ssh_deletekeys", True) and given:
@@ -120,7 +123,7 @@ def set_host_keys(config):
         file.writelines(kept + [f"HostKey {ETC_SSH}/{name}\n" for name in present])
 
 
-def authorize(job, config):
+def authorize(job: dict[str, Any], config: dict[str, Any]) -> None:
     """The keys of the user-data and of the EC2 key pair, for the image's user; root is told to go there."""
     keys = [*job["keys"], *config.get("ssh_authorized_keys", [])]
     if not keys:
@@ -131,7 +134,7 @@ def authorize(job, config):
     write_authorized("root", [f"{options} {key}" for key in keys] if config.get("disable_root", True) else keys)
 
 
-def write_authorized(user, keys):
+def write_authorized(user: str, keys: list[str]) -> None:
     entry = pwd.getpwnam(user)
     folder = os.path.join(entry.pw_dir, ".ssh")
     os.makedirs(folder, 0o700, exist_ok=True)
@@ -143,7 +146,7 @@ def write_authorized(user, keys):
         os.chown(each, entry.pw_uid, entry.pw_gid)
 
 
-def print_host_keys():
+def print_host_keys() -> None:
     """As write-ssh-key-fingerprints does it, on the console."""
     paths = [os.path.join(ETC_SSH, name) for name in sorted(os.listdir(ETC_SSH)) if name.endswith("_key.pub")]
     say("-----BEGIN SSH HOST KEY FINGERPRINTS-----")
@@ -158,12 +161,12 @@ def print_host_keys():
     print("-----END SSH HOST KEY KEYS-----", flush=True)
 
 
-def run_all(commands):
+def run_all(commands: list[Any]) -> None:
     if commands and not run_script("bootcmd", shell_lines(commands)):
         say("bootcmd failed")
 
 
-def shell_lines(commands):
+def shell_lines(commands: list[Any]) -> str:
     """The script that cloud-init makes: a string is a line of shell, a list is a command with its words."""
     lines = ["#!/bin/sh\n"]
     for each in commands:
@@ -177,7 +180,7 @@ def shell_lines(commands):
     return "".join(lines)
 
 
-def run_script(name, text):
+def run_script(name: str, text: str) -> bool:
     folder = "/var/lib/cloud/instance/scripts"
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, name)
@@ -191,7 +194,7 @@ def run_script(name, text):
     return done.returncode == 0
 
 
-def say(text):
+def say(text: str) -> None:
     print(f"cloud-init[{os.getpid()}]: {text}", flush=True)
 
 

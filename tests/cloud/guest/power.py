@@ -1,22 +1,30 @@
 #!/usr/bin/python3
-"""What a lab's host has in place of systemd: shutdown, poweroff, reboot, halt, systemctl, systemd-run, sudo.
+"""What a lab's host has in place of systemd, and of what would get at the machine that it shares with others:
+shutdown, poweroff, reboot, halt, systemctl, systemd-run, sudo, apt-get, lsblk.
 
 One program that does what its name says, so that what is written for a real Ubuntu works on a host without systemd:
 timers really run out, services are started again when they end, and shutting down really ends the host. What it doesn't
 know is an error, never passed over.
 
-Standard library only, and Python 3.8: it runs with the Python of the host.
+Standard library only: it runs with the Python of the host.
 """
 
+from __future__ import annotations
+
 import datetime
+import json
 import os
 import pwd
 import re
 import shlex
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 STATE = "/run/lab-units"
 UNITS = ("/etc/systemd/system", "/run/systemd/system")
@@ -44,13 +52,22 @@ UNIT_SECONDS = {
     "days": 86400,
 }
 DAEMONS = {"ssh": ["/usr/sbin/sshd", "-D", "-e"], "docker": ["dockerd"], "containerd": ["containerd"]}
+SOCKETS = {"dockerd": "/run/docker.sock", "containerd": "/run/containerd/containerd.sock"}
+INSTALLED = "/usr/local/lib/lab/docker-installed"
 ALIASES = {"sshd": "ssh", "ssh.socket": "ssh", "docker.socket": "docker"}
 
 
-def main():
+Section = dict[str, list[str]]
+"""Of a unit file: the values of each key."""
+
+
+def main() -> None:
     name = os.path.basename(sys.argv[0])
     words = sys.argv[1:]
-    program = {
+    programs: dict[str, Callable[[], int]] = {
+        "apt": lambda: apt_get(words),
+        "apt-get": lambda: apt_get(words),
+        "lsblk": lambda: lsblk(words),
         "halt": lambda: end_now("poweroff"),
         "poweroff": lambda: end_now("poweroff"),
         "reboot": lambda: end_now("reboot"),
@@ -58,14 +75,14 @@ def main():
         "systemctl": lambda: systemctl(words),
         "systemd-run": lambda: systemd_run(words),
         "sudo": lambda: sudo(words),
-    }[name]
-    sys.exit(program() or 0)
+    }
+    sys.exit(programs[name]())
 
 
 # --- ending the host ---
 
 
-def shutdown(words):
+def shutdown(words: list[str]) -> int:
     flags = [word for word in words if word.startswith("-")]
     rest = [word for word in words if not word.startswith("-")]
     unknown = [flag for flag in flags if flag not in ("-h", "-P", "-H", "-r", "-c", "--no-wall", "--poweroff")]
@@ -80,19 +97,19 @@ def shutdown(words):
     if when in ("now", "+0", "0"):
         return end_now(what)
     if re.fullmatch(r"\+?\d+", when):
-        seconds = 60 * int(when)
+        seconds = 60.0 * int(when)
     elif re.fullmatch(r"\d\d?:\d\d", when):
         now = datetime.datetime.now()
         at = now.replace(hour=int(when.split(":")[0]), minute=int(when.split(":")[1]), second=0, microsecond=0)
         seconds = (at - now).total_seconds() % 86400
     else:
         return fail(f"Failed to parse time specification: {when}")
-    in_background("shutdown", lambda: (wait(seconds), end_now(what)))
+    in_background("shutdown", lambda: end_now(what), seconds)
     print(f"Shutdown scheduled, use 'shutdown -c' to cancel: {what} in {seconds:g} s", file=sys.stderr)
     return 0
 
 
-def end_now(what):
+def end_now(what: str) -> int:
     need_root(what)
     with open(ENDING, "w") as file:
         file.write(what)
@@ -100,12 +117,12 @@ def end_now(what):
     return 0
 
 
-def end():
+def end() -> None:
     """As systemd does it: ask every process but those of containers, which dockerd ends, and then power off."""
     deadline = time.monotonic() + PATIENCE
     own = os.readlink("/proc/self/ns/pid")
 
-    def others():
+    def others() -> dict[int, str]:
         found = {}
         for entry in os.listdir("/proc"):
             if not entry.isdigit() or int(entry) in (1, os.getpid()):
@@ -119,10 +136,10 @@ def end():
                 continue
         return found
 
-    def asked(command):
+    def asked(command: str) -> bool:
         return not re.match(r"(\S*/)?containerd", command)
 
-    seen = set()
+    seen: set[int] = set()
     while time.monotonic() < deadline:
         left = {pid for pid, command in others().items() if asked(command)}
         for pid in left - seen:
@@ -138,7 +155,7 @@ def end():
 # --- units ---
 
 
-def systemctl(words):
+def systemctl(words: list[str]) -> int:
     flags = [word for word in words if word.startswith("-")]
     rest = [word for word in words if not word.startswith("-")]
     known = ("--now", "--no-block", "--quiet", "-q", "--no-pager", "--force", "-f", "--no-wall", "--no-ask-password")
@@ -162,7 +179,7 @@ def systemctl(words):
     return status
 
 
-def change(verb, unit, now, no_block):
+def change(verb: str, unit: str, now: bool, no_block: bool) -> int:
     if verb in ("enable", "disable", "unmask", "mask"):
         if verb in ("enable", "disable"):
             if not is_daemon(unit):
@@ -189,7 +206,7 @@ def change(verb, unit, now, no_block):
     return fail(f"systemctl: this stand-in doesn't know the verb {verb}")
 
 
-def start(unit, no_block=False):
+def start(unit: str, no_block: bool = False) -> int:
     if is_active(unit):
         return 0
     sections = read_unit(unit)
@@ -197,7 +214,7 @@ def start(unit, no_block=False):
         seconds, every = elapses(sections.get("Timer", {}))
         target = last(sections["Timer"], "Unit", unit[: -len(".timer")] + ".service")
 
-        def count_down():
+        def count_down() -> None:
             wait(seconds)
             start(target)
             while every is not None:
@@ -214,7 +231,7 @@ def start(unit, no_block=False):
     return 0
 
 
-def serve(service, unit):
+def serve(service: Section, unit: str) -> int:
     """Run a service's commands; the last one again and again if it is to be restarted. Returns its status."""
     status = 0
     commands = [*service.get("ExecStartPre", []), *service.get("ExecStart", [])]
@@ -233,17 +250,17 @@ def serve(service, unit):
         wait(pause)
 
 
-def run_command(command, service, log):
+def run_command(command: str, service: Section, log: str) -> int:
     ignore = command.startswith("-")
     words = shlex.split(command.lstrip("-+!@"))
     env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
     for line in service.get("Environment", []):
-        env.update(each.split("=", 1) for each in shlex.split(line))
+        env.update((each.partition("=")[0], each.partition("=")[2]) for each in shlex.split(line))
     user = last(service, "User", "root")
     entry = pwd.getpwnam(user)
     env.update(HOME=entry.pw_dir, USER=user, LOGNAME=user)
 
-    def become():
+    def become() -> None:
         os.setsid()
         os.initgroups(user, entry.pw_gid)
         os.setgid(entry.pw_gid)
@@ -255,7 +272,7 @@ def run_command(command, service, log):
             words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, cwd=folder, preexec_fn=become
         )
 
-    def stop(number, frame):
+    def stop(number: int, frame: Any) -> None:
         try:
             os.killpg(child.pid, signal.SIGTERM)
             os.waitpid(child.pid, 0)  # not child.wait(), whose lock is held by what this signal has interrupted
@@ -269,7 +286,7 @@ def run_command(command, service, log):
     return 0 if ignore else abs(status)
 
 
-def elapses(timer):
+def elapses(timer: Section) -> tuple[float, float | None]:
     """Seconds until the timer runs out first, and from then on (None: once)."""
     first = []
     for key, values in timer.items():
@@ -296,7 +313,7 @@ def elapses(timer):
     return min(first, default=0.0), seconds_of(every[-1]) if every else None
 
 
-def moment(text):
+def moment(text: str) -> float:
     """Of OnCalendar only what names one moment."""
     if text.startswith("@"):
         return float(text[1:])
@@ -308,9 +325,10 @@ def moment(text):
     return (at.replace(tzinfo=datetime.UTC) if found[3] else at).timestamp()
 
 
-def systemd_run(words):
+def systemd_run(words: list[str]) -> int:
     """Options and then a command, which runs at once, or when its timer runs out."""
-    timer, service = {}, {}
+    timer: Section = {}
+    service: Section = {}
     unit = f"run-{os.getpid()}"
     follow = scope = False
     values = iter(words)
@@ -370,7 +388,7 @@ def systemd_run(words):
     return start(f"{unit}.service", no_block=True)
 
 
-def read_unit(unit):
+def read_unit(unit: str) -> dict[str, Section]:
     """A unit file as {section: {key: [values]}}."""
     for folder in UNITS:
         try:
@@ -381,7 +399,8 @@ def read_unit(unit):
             continue
     else:
         sys.exit(fail(f"Failed to start {unit}: Unit {unit} not found.", 5))
-    sections, section = {}, {}
+    sections: dict[str, Section] = {}
+    section: Section = {}
     for line in text.splitlines():
         line = line.strip()
         if line.startswith("["):
@@ -392,33 +411,31 @@ def read_unit(unit):
     return sections
 
 
-def write_unit(unit, section, values):
+def write_unit(unit: str, section: str, values: Section) -> None:
     os.makedirs(UNITS[1], exist_ok=True)
     with open(os.path.join(UNITS[1], unit), "w") as file:
         file.write(f"[{section}]\n" + "".join(f"{key}={each}\n" for key in values for each in values[key]))
 
 
-def last(section, key, default):
+def last(section: Section, key: str, default: str) -> str:
     return (section.get(key) or [default])[-1]
 
 
-def whole_name(unit):
+def whole_name(unit: str) -> str:
     unit = ALIASES.get(unit, unit)
     return unit if re.search(r"\.(service|timer|target|socket)$", unit) else f"{unit}.service"
 
 
-def is_enabled(unit):
+def is_enabled(unit: str) -> bool:
     return is_daemon(unit) or os.path.exists(os.path.join(ENABLED, unit))
 
 
-def is_active(unit):
+def is_active(unit: str) -> bool:
     if is_daemon(unit):
         return bool(daemon_pids(unit))
     try:
         with open(os.path.join(STATE, unit)) as file:
-            pid = int(file.read() or 0)
-        os.kill(pid, 0)
-        return pid > 0
+            return os.path.exists(f"/proc/{int(file.read())}")
     except (OSError, ValueError):
         return False
 
@@ -426,17 +443,17 @@ def is_active(unit):
 # --- the daemons that the lab starts itself ---
 
 
-def is_daemon(unit):
+def is_daemon(unit: str) -> bool:
     name = re.sub(r"\.service$", "", unit)
     return ALIASES.get(name, name) in DAEMONS
 
 
-def daemon_words(unit):
+def daemon_words(unit: str) -> list[str]:
     name = re.sub(r"\.service$", "", unit)
     return DAEMONS[ALIASES.get(name, name)]
 
 
-def daemon_pids(unit):
+def daemon_pids(unit: str) -> list[int]:
     """The processes of this program whose parent is process 1: of sshd the one that listens."""
     program = daemon_words(unit)[0]
     found = []
@@ -453,7 +470,7 @@ def daemon_pids(unit):
     return found
 
 
-def change_daemon(verb, unit):
+def change_daemon(verb: str, unit: str) -> int:
     if verb in ("reload", "try-reload-or-restart") or (verb == "reload-or-restart" and "ssh" in unit):
         for pid in daemon_pids(unit):
             send(pid, signal.SIGHUP)
@@ -466,23 +483,104 @@ def change_daemon(verb, unit):
         while daemon_pids(unit) and time.monotonic() < deadline:
             time.sleep(0.02)
     if verb in ("start", "restart", "reload-or-restart") and not daemon_pids(unit):
+        if daemon_words(unit) == ["dockerd"]:
+            if not docker_is_installed():
+                return fail(f"Failed to {verb} docker.service: Unit docker.service not found.", 5)
+            change_daemon("start", "containerd")
+            move_images()
         with open(f"/var/log/{os.path.basename(daemon_words(unit)[0])}.log", "ab") as log:
             words = ["setsid", "--fork", *daemon_words(unit)]
             subprocess.run(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True)
         deadline = time.monotonic() + 5
         while not daemon_pids(unit) and time.monotonic() < deadline:
             time.sleep(0.02)
-        return 0 if daemon_pids(unit) else 1
+        return 0 if daemon_pids(unit) and listens(unit) else 1
+    return 0
+
+
+def listens(unit: str) -> bool:
+    """Whether it can be talked to by now, as systemd waits for it; a daemon without a socket is ready at once."""
+    path = SOCKETS.get(daemon_words(unit)[0])
+    deadline = time.monotonic() + 40
+    while path and time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX) as link:
+            try:
+                link.connect(path)
+                if not path.endswith("docker.sock"):
+                    return True
+                link.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+                if b" 200 " in link.recv(4096):
+                    return True
+            except OSError:
+                pass
+        time.sleep(0.02)
+    return not path
+
+
+def move_images() -> None:
+    """A data-root of the user's own begins with the images that the lab put on the host: no registry has them."""
+    try:
+        with open("/etc/docker/daemon.json") as file:
+            place = json.load(file).get("data-root")
+    except FileNotFoundError:
+        return
+    if place and place != "/var/lib/docker" and not os.path.ismount(place):
+        os.makedirs(place, exist_ok=True)
+        if not os.listdir(place):
+            subprocess.run(["mount", "--bind", "/var/lib/docker", place], check=True)
+
+
+# --- what would get at the machine that the host shares with others ---
+
+
+def docker_is_installed() -> bool:
+    return shutil.which("dockerd") is not None
+
+
+def apt_get(words: list[str]) -> int:
+    """Knows the package docker.io alone, which is there already, but hidden."""
+    rest = [word for word in words if not word.startswith("-")]
+    if rest[:1] == ["update"]:
+        return 0
+    if rest[:1] != ["install"]:
+        return fail(f"apt-get: this stand-in doesn't know {words}")
+    need_root("install")
+    for package in rest[1:]:
+        if package != "docker.io":
+            return fail(f"E: Unable to locate package {package}", 100)
+    if not docker_is_installed():
+        with open("/proc/self/mounts") as file:
+            hidden = [line.split()[1] for line in file if re.search(r"/dockerd? ", line)]
+        for path in hidden:
+            if path.startswith("/usr/"):
+                subprocess.run(["umount", path], check=True)
+        open(INSTALLED, "w").close()
+    return change_daemon("start", "docker")
+
+
+def lsblk(words: list[str]) -> int:
+    """One disk, which holds the system."""
+    if "--json" not in words and "-J" not in words:
+        return fail(f"lsblk: this stand-in doesn't know {words}")
+    part = {"name": "nvme0n1p1", "path": "/dev/nvme0n1p1", "type": "part", "mountpoint": "/", "fstype": "ext4"}
+    disk: dict[str, Any] = {
+        "name": "nvme0n1",
+        "path": "/dev/nvme0n1",
+        "type": "disk",
+        "model": "Amazon Elastic Block Store",
+    }
+    disk |= {"mountpoint": None, "fstype": None, "children": [part]}
+    print(json.dumps({"blockdevices": [disk]}))
     return 0
 
 
 # --- sudo ---
 
 
-def sudo(words):
+def sudo(words: list[str]) -> int:
     """Without a password, as the image's user may on a real machine."""
     user, login = "root", False
-    settings = []
+    settings: list[str] = []
     while words and words[0].startswith("-"):
         word, words = words[0], words[1:]
         if word == "--":
@@ -508,8 +606,8 @@ def sudo(words):
 # --- processes ---
 
 
-def in_background(name, work):
-    """Do `work` in a process of its own, which `cancel(name)` ends."""
+def in_background(name: str, work: Callable[[], object], seconds: float = 0) -> None:
+    """Do `work` in a process of its own, after so many seconds; `cancel(name)` ends it."""
     os.makedirs(STATE, exist_ok=True)
     path = os.path.join(STATE, name)
     reader, writer = os.pipe()
@@ -530,6 +628,7 @@ def in_background(name, work):
     os.close(writer)
     os.close(reader)
     try:
+        wait(seconds)
         work()
     finally:
         try:
@@ -539,7 +638,7 @@ def in_background(name, work):
         os._exit(0)
 
 
-def cancel(name):
+def cancel(name: str) -> None:
     try:
         with open(os.path.join(STATE, name)) as file:
             send(int(file.read() or 0), signal.SIGTERM)
@@ -548,7 +647,7 @@ def cancel(name):
         pass
 
 
-def send(pid, number):
+def send(pid: int, number: int) -> None:
     if pid <= 0:
         return
     try:
@@ -557,14 +656,14 @@ def send(pid, number):
         pass
 
 
-def wait(seconds):
+def wait(seconds: float) -> None:
     """By the wall clock, and the longest of sleeps in pieces."""
     until = time.time() + seconds
     while (left := until - time.time()) > 0:
         time.sleep(min(left, 60.0))
 
 
-def seconds_of(text):
+def seconds_of(text: str) -> float:
     text = str(text).strip()
     if re.fullmatch(r"[\d.]+", text):
         return float(text)
@@ -574,12 +673,12 @@ def seconds_of(text):
     return sum(float(number) * UNIT_SECONDS[unit] for number, unit in parts)
 
 
-def need_root(what):
+def need_root(what: str) -> None:
     if os.geteuid() != 0:
         sys.exit(fail(f"Failed to {what}: Interactive authentication required."))
 
 
-def fail(text, status=1):
+def fail(text: str, status: int = 1) -> int:
     print(text, file=sys.stderr)
     return status
 
