@@ -86,7 +86,7 @@ class RentedHosts:
         should have ended by themselves, and what hosts that are gone left behind. Raises as `list`."""
         runs = Runs(self._connections).list(None, wait=LOOK)
         needed = {token for run in runs if not run.final for token in renting.tokens(run)}
-        known = {run.key for run in runs}
+        known = {run.key for run in runs if run.renting is not None}  # others were rented by another client
         found = []
         for name in PROVIDERS:
             provider = self._connections.provider(name)

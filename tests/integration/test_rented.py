@@ -113,6 +113,12 @@ class TestIdle:
         Path(run.events_file).write_bytes(b'{"state": "painted"}\n')
         assert lock is not None and not host.after(10_000)
 
+    def test_a_full_disk_does_not_keep_it(self, home: Home) -> None:
+        host = Host(home)
+        Path(home.path, "leaving").mkdir()  # so that no mark can be written
+        assert not host.after(590)
+        assert host.after(15)
+
     def test_it_tries_again_where_it_can_not_end(self, home: Home, capfd: pytest.CaptureFixture[str]) -> None:
         host = Host(home, end=["sh", "-c", f"echo x >>{home.path}/tries; echo not allowed; exit 3"])
         host.after(600 + 3 * TRY_AGAIN, steps=200)

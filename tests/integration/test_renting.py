@@ -175,6 +175,8 @@ class TestAnotherLaptop:
             (host,) = client.hosts.list()
             assert (host.run, host.number, host.machine) == (run.key, run.number, None)
             assert client.hosts.orphans() == [] == laptop.client.hosts.orphans()
+            until(lambda: client.runs.adopt(), 30)
+            assert client.hosts.orphans() == []  # of a run that it knows, and did not hand over
             laptop.client.runs.kill(run.number)
             laptop.until_ended(run)
             assert client.hosts.orphans() == []

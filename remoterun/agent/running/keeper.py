@@ -140,7 +140,7 @@ class Keeper:
                 self._active_at = now
             if now - self._active_at < terms.idle:
                 return None
-            self._home.rental.leave(self._wall(), "idle")  # whoever comes after this finds the mark
+            self._mark("idle")  # whoever comes after this finds it
         return "idle"
 
     def _goes_on(self, key: str) -> bool:
@@ -150,8 +150,13 @@ class Keeper:
         except (HomeError, OSError, ValueError):
             return True  # it is there, and can't be read: better it costs more than that it is lost
 
+    def _mark(self, why: str) -> None:
+        """Where the disk is full the host ends without a mark: nothing could begin there anyway."""
+        with contextlib.suppress(OSError):
+            self._home.rental.leave(self._wall(), why)
+
     def _end_host(self, terms: Terms, why: str) -> None:
-        self._home.rental.leave(self._wall(), why)
+        self._mark(why)
         self._say("the host ends (%s): %s" % (why, " ".join(terms.end)))
         try:
             done = subprocess.run(
