@@ -99,7 +99,7 @@ class Folders:
     def release(self, id: str) -> None:
         for rented in self.hosts():
             if rented.id == id:
-                self.take_away(rented.token)
+                self.take_away(rented.token, was_ended=True)
 
     def leftovers(self) -> list[Leftover]:
         return []
@@ -122,7 +122,7 @@ class Folders:
         assert rented is not None
         self._keep(replace(rented, deadline=deadline))
 
-    def take_away(self, token: str, why: str = "", preempted: bool = False) -> None:
+    def take_away(self, token: str, why: str = "", preempted: bool = False, was_ended: bool = False) -> None:
         """The host is gone, with all that ran there: nobody reaches its home any more."""
         home = self.home(token)
         until(lambda: not kill_all(str(home).encode()), what="all that ran there is gone")
@@ -131,7 +131,7 @@ class Folders:
         home.write_text("gone")
         rented = self.find(token)
         assert rented is not None
-        self._keep(replace(rented, state="gone", why=why, preempted=preempted, ended=time.time()))
+        self._keep(replace(rented, state="gone", why=why, ended=time.time(), preempted=preempted, was_ended=was_ended))
 
     def _keep(self, rented: Rented) -> None:
         file = self.root / "rented" / rented.token

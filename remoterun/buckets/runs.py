@@ -267,7 +267,7 @@ class _Follower:
         self.offset, self.events = offset, events
         seen = {event.state for event in record.events[:events]}
         self.done = bool(seen & FINAL)
-        self._started = bool(seen & _STARTED)
+        self._started = bool(seen & _STARTED) or record.status.log_size > 0  # that of an earlier attempt
         self._past = True
 
     def send_news(self, record: RunRecord) -> None:

@@ -21,7 +21,7 @@ from remoterun.client import bucket, renting
 from remoterun.client.connections import Connections
 from remoterun.client.following import Item, Note, Wanted, follow
 from remoterun.client.rented_runs import seen
-from remoterun.client.submitting import put_in_place
+from remoterun.client.submitting import digest_of_asked, put_in_place
 from remoterun.client.uploads import bring_version
 from remoterun.config import HOME_VARIABLE
 from remoterun.environments import context
@@ -64,6 +64,11 @@ def take_up(
     if run.renting is None:
         return None
     spec, source, left = _as_kept(connections, run)
+    if digest_of_asked(spec) != run.renting.asked or source.digest != spec.source:
+        raise UsageError(
+            f"run {run.number} can't go on: its bucket has another command, mounts or source than you asked for",
+            hint=f"remoterun info {run.number}",
+        )
     known = _values(run, spec, values)
     home = connections.session(bucket.machine_of(run))
     log_before = home.ask(api.follow, api.Follow(run.key, follow=False, tail=0)).offset
@@ -161,10 +166,11 @@ def _waited(connections: Connections, run: Run, values: Mapping[str, str]) -> Ge
 def _give_up(connections: Connections, before: Run, error: BaseException) -> None:
     """The run is as it was; what was tried counts as an attempt, unless nothing was to be had."""
     registry = connections.registry
+    renting.give_back(connections, registry.run(before.number))
     now = registry.run(before.number)
-    renting.give_back(connections, now)
     if isinstance(error, (NoCapacity, HostUnreachable)) and before.renting is not None:
-        registry.rent(now, before.renting)
+        hosts = now.renting.hosts if now.renting is not None else ()  # what they cost counts all the same
+        registry.rent(now, replace(before.renting, hosts=hosts))
         now = registry.run(before.number)
     registry.place(now, Placement(bucket.machine_of(before), now.renting.bucket_home if now.renting else ""))
     why = error.message if isinstance(error, RemoterunError) else "interrupted before it was handed over"

@@ -23,7 +23,6 @@ from remoterun.session import Session
 RECONNECT_LEAST, RECONNECT_MOST = 0.25, 5.0
 LOOK_AGAIN = 5.0
 """Seconds between two questions to a provider whether a host that does not answer is still there."""
-ALL_EVENTS = 1 << 30
 KEPT_WAIT = 2.0
 """Seconds that a machine has to answer where the log is kept here, too."""
 
@@ -109,10 +108,11 @@ def before(run: Run) -> int:
 def _earlier(connections: Connections, run: Run) -> Iterator[Item]:
     """The log of earlier attempts, from the bucket."""
     session, most = connections.session(machine_of(run)), before(run)
-    asked = api.Follow(run.key, events=ALL_EVENTS, follow=False)
-    with session.stream(api.follow, asked) as stream:
+    with session.stream(api.follow, api.Follow(run.key, follow=False)) as stream:
         stream.end()
         for frame in stream:
+            if "log" not in frame.header:
+                continue  # an event, which may be one of an earlier attempt
             item = _item(connections, run, frame, session)
             if isinstance(item, LogBytes) and item.offset < most:
                 yield replace(item, data=item.data[: most - item.offset])

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
+from remoterun.agent.shared.states import ENDINGS, Reason, RunEvent, RunStatus
 from remoterun.client import bucket
 from remoterun.client.connections import Connections
 from remoterun.errors import ConfigError, HostError, HostUnreachable, RemoterunError
@@ -149,12 +149,16 @@ def _provider(run: Run) -> str:
 
 
 def _ended(connections: Connections, runs: Sequence[Run], rented: Rented | None) -> dict[str, RunStatus]:
-    """Of runs whose host is gone: as it had ended them, or INTERRUPTED, which their bucket says from now on."""
-    preempted = rented is not None and rented.preempted
-    reason = Reason.PREEMPTED if preempted else Reason.HOST_LOST
+    """Of runs whose host is gone: as it had ended them, or as its own end did, which their bucket says from now on.
+    One whose host the user has ended gets no other one: who ends a host wants to pay no more."""
+    reason = Reason.HOST_LOST
+    if rented is not None and rented.preempted:
+        reason = Reason.PREEMPTED
+    elif rented is not None and rented.was_ended:
+        reason = Reason.KILLED
     why = f": {rented.why}" if rented is not None and rented.why else ""
     id = rented.id if rented is not None else runs[0].host.name
-    event = RunEvent(t=time.time(), state=RunState.INTERRUPTED, reason=reason, message=f"its host {id} is gone{why}")
+    event = RunEvent(t=time.time(), state=ENDINGS[reason].state, reason=reason, message=f"its host {id} is gone{why}")
     found = {}
     signer = bucket.signer_of(connections, bucket.machine_of(runs[0]))
     for run in runs:

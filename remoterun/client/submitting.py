@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -147,7 +148,7 @@ def launch(
         grant = None
         if run.renting is not None:
             grant = bucket.grant(connections, run, (spec.encode(), manifest.encode()))
-            run = registry.rent(run, replace(run.renting, grant_ends=grant.expires))
+            run = registry.rent(run, replace(run.renting, grant_ends=grant.expires, asked=digest_of_asked(spec)))
         body = Submission(spec, dict(request.env), manifest.encode(), grant).encode()
         asked = True
         result = session.ask(api.submit, api.Nothing(), body)
@@ -334,6 +335,16 @@ def _spec(
     except SpecError as error:
         raise UsageError(f"it can't be run so: {error}")
     return spec
+
+
+def digest_of_asked(spec: RunSpec) -> str:
+    """The digest of what a spec says on every host of the run: all but what belongs to one attempt."""
+    record = spec.to_record()
+    for name in ("until", "attempt", "log_before", "git"):
+        del record[name]
+    record["environment"]["context"] = ""
+    record["mounts"] = [(mount.typed, mount.path, mount.place) for mount in spec.mounts]
+    return _sha256(json.dumps(record, sort_keys=True).encode())
 
 
 def _sha256(data: bytes) -> str:

@@ -80,7 +80,8 @@ class Rented:
 
     `machine` is how it is reached, None where this client has no key for it. `state` is "pending", "running", "ending"
     or "gone". `began` and `deadline` in seconds since 1970; `ended` once it is gone, if that is known. `owner` is who
-    rented it, on which machine. `why`: the provider's words for its end.
+    rented it, on which machine. `why`: the provider's words for its end; `preempted`: the provider has taken it away;
+    `was_ended`: somebody of the account has ended it.
     """
 
     id: str
@@ -97,6 +98,7 @@ class Rented:
     ended: float | None = None
     why: str = ""
     preempted: bool = False
+    was_ended: bool = False
 
     @property
     def alive(self) -> bool:

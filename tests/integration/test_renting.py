@@ -5,6 +5,7 @@ Agents, keepers, grants and the bucket are real; what it costs and how hosts beg
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -20,13 +21,14 @@ from typing import Any
 
 import pytest
 
+from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.store.home import Home
 from remoterun.buckets.place import BucketPlace
 from remoterun.cli.main import main
 from remoterun.client import Client, LogBytes, Note, StateChange, attempts
-from remoterun.errors import RemoterunError
-from remoterun.model import MachineType, Mount, Run, RunRequest
+from remoterun.errors import HostUnreachable, RemoterunError, UsageError
+from remoterun.model import HostUse, MachineType, Mount, Run, RunRequest
 from remoterun.providers import PROVIDERS
 from remoterun.providers.base import NoCapacity
 from remoterun.source import snapshot
@@ -206,6 +208,13 @@ class TestALostHost:
         assert laptop.log(run) == b"begun\n"
         assert laptop.another().runs.get(run.number).state is RunState.INTERRUPTED
 
+    def test_one_whose_host_the_user_ended_gets_no_other(self, laptop: Laptop) -> None:
+        run = laptop.submit("exec sleep 1000", attempts=3)
+        laptop.client.hosts.end(laptop.client.hosts.list()[0].id)
+        ended = laptop.another().runs.get(run.number)
+        assert (ended.state.value, ended.reason and ended.reason.value) == ("killed", "killed")
+        assert not laptop.client.runs.take_up(run.number) and laptop.folders.hosts() == []
+
     def test_who_follows_learns_it(self, laptop: Laptop) -> None:
         run = laptop.submit("echo begun; exec sleep 1000")
         states = []
@@ -371,6 +380,41 @@ class TestTheCommandLine:
                 client.close()
         assert len([each for each in took if each is not None]) == 1
         assert len(laptop.folders.all()) == 2
+
+    def test_a_host_in_other_hands_gets_no_values_that_were_not_asked_for(self, laptop: Laptop) -> None:
+        run = laptop.submit("echo begun; exec sleep 1000", {"a": b"a"}, attempts=3)
+        until(lambda: b"begun" in laptop.log(run), 30)
+        preempt(laptop, run)
+        run = laptop.another().runs.get(run.number)
+        place = BucketPlace(laptop.config.aws.bucket or "", "us-east-1", laptop.config.aws.endpoint)
+        with asked(place) as s3:
+            key = f"runs/{run.key}/spec.json"
+            spec = RunSpec.decode(s3.get(key, 1 << 20))
+            for other in (
+                spec._replace(asked_env=("AWS_SECRET_ACCESS_KEY",)),
+                spec._replace(command="env"),
+                spec._replace(source="0" * 64),
+            ):
+                data = other.encode()
+                s3.put(key, [data], hashlib.sha256(data).hexdigest())
+                with pytest.raises(UsageError, match="another command, mounts or source than you asked for"):
+                    taken(laptop.client, run)
+        assert len(laptop.folders.all()) == 1
+
+    def test_what_a_host_cost_counts_also_if_it_was_never_reached(self, laptop: Laptop) -> None:
+        run = laptop.submit("echo begun; exec sleep 1000", attempts=3)
+        until(lambda: b"begun" in laptop.log(run), 30)
+        preempt(laptop, run)
+        run = laptop.another().runs.get(run.number)
+        before, registry = run.renting, laptop.client.registry
+        assert before is not None
+        second = HostUse(f"rr-{run.key}-2", "i-9", "folder.small", "here-1", 3.6, time.time() - 3600)
+        tried = registry.next_attempt(run, replace(before, attempt=2, hosts=(*before.hosts, second)), time.time())
+        assert tried is not None
+        attempts._give_up(laptop.client.connections, run, HostUnreachable("it does not answer"))
+        after = registry.run(run.number)
+        assert after.renting is not None and after.renting.attempt == 1 and after.state is RunState.INTERRUPTED
+        assert (after.cost(time.time()) or 0.0) >= 3.6
 
 
 def taken(client: Client, run: Run) -> Run | None:

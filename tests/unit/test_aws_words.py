@@ -225,6 +225,10 @@ def test_tags_come_back_as_the_host_that_they_were_made_for() -> None:
     assert rented.offer == chosen
     assert (rented.token, rented.run, rented.number, rented.attempt) == ("rr-01h-1", "01h", 16, 1)
     assert (rented.state, rented.preempted, rented.why) == ("gone", True, "Spot instance termination")
+    assert not rented.was_ended
+    by_user = {"Code": "Client.UserInitiatedShutdown", "Message": "User initiated shutdown"}
+    ended = tags.rented_of({**instance, "StateReason": by_user}, "us-east-1")
+    assert ended is not None and ended.was_ended and not ended.preempted
     assert (rented.began, rented.deadline, rented.ended) == (1764240000.0, 1764326400.0, 1764243600.0)
     assert rented.cost(0.0) == pytest.approx(0.2)
     assert tags.rented_of({**instance, "Tags": [{"Key": "Name", "Value": "remoterun 16"}]}, "us-east-1") is None

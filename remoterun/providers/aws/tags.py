@@ -26,6 +26,7 @@ STATES = {
     "terminated": "gone",
 }
 PREEMPTED = ("Server.SpotInstanceTermination", "Server.SpotInstanceShutdown")
+ENDED = "Client.UserInitiatedShutdown"
 
 
 def owner() -> str:
@@ -109,6 +110,7 @@ def rented_of(instance: dict[str, Any], region: str) -> Rented | None:
         ended=_ended(instance) if state in ("ending", "gone") else None,
         why=said_of(instance) if state in ("ending", "gone") else "",
         preempted=code in PREEMPTED,
+        was_ended=code == ENDED,
     )
 
 
