@@ -301,11 +301,12 @@ def asked(place: BucketPlace, **settings: Any) -> Iterator[S3]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports of which the one 10,000 above is free, too: SeaweedFS takes both."""
+    """Ports of which the one 10,000 above is free, too: SeaweedFS takes both. They lie below those that a system gives
+    to whoever connects."""
     found: list[int] = []
-    port = 20_000 + os.getpid() % 20_000
+    port = 11_000 + os.getpid() % 11_000
     while len(found) < count:
-        port = 20_000 + (port + 7) % 20_000
+        port = 11_000 + (port + 7) % 11_000
         with contextlib.ExitStack() as stack:
             try:
                 for number in (port, port + 10_000):
