@@ -18,7 +18,7 @@ from remoterun.buckets.workers import Workers
 
 WINDOW = 48 << 20
 """Bytes of the contents that are looked up together."""
-READ = 8 << 20
+READ = 4 << 20
 """Bytes that are read at once."""
 GAP = 64 << 10
 """Bytes that are rather read and dropped than left out by another request."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import gc
 import hashlib
 import os
@@ -146,6 +147,7 @@ class Bench:
                 self._forget()
                 os.sync()
                 gc.collect()
+                ctypes.CDLL(None).malloc_trim(0)  # what earlier laps, of all sides, left to this process
                 Path("/proc/self/clear_refs").write_text(RESET_PEAK)
                 begun = time.perf_counter()
                 side.send(source, bucket)
@@ -153,6 +155,8 @@ class Bench:
                 back = self._folder / "back"
                 shutil.rmtree(back, ignore_errors=True)
                 if way == "down":
+                    ctypes.CDLL(None).malloc_trim(0)
+                    Path("/proc/self/clear_refs").write_text(RESET_PEAK)
                     begun = time.perf_counter()
                 side.fetch(bucket, back)
                 if way == "down":
