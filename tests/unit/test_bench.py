@@ -89,7 +89,7 @@ def test_a_bench_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         bench.main(["speeed"])
     assert ended.value.code == 2
-    assert "no bench is called speeed: there are control, data, trainer" in capsys.readouterr().err
+    assert "no bench is called speeed: there are cloud, control, data, trainer" in capsys.readouterr().err
 
 
 def test_operations_of_a_character() -> None:
