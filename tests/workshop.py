@@ -23,10 +23,10 @@ from typing import Any
 import pytest
 
 from remoterun import environments
-from remoterun.agent.running.engines.environment import Environment
 from remoterun.agent.running.variants import VARIANTS
 from remoterun.agent.serve import Server
 from remoterun.agent.shared import api
+from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.frames import DATA, encode
 from remoterun.agent.shared.protocol import Handler, Link
 from remoterun.agent.shared.records import to_json

@@ -79,6 +79,7 @@ def hello(home: Home) -> Hello:
         host=os.uname().nodename,
         user=_user(),
         boot=boot_id(),
+        architecture=os.uname().machine,
         time=time.time(),
         pid=os.getpid(),
         room=home.room(),

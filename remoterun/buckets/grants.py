@@ -13,12 +13,14 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING
 
 from remoterun.agent.shared import bucket as layout
-from remoterun.agent.shared.bucket import Bringing, Grant, LargeContent, Parcel, RunRecord, Take
+from remoterun.agent.shared.bucket import Bringing, Grant, ImageAccess, LargeContent, Parcel, RunRecord, Take
+from remoterun.agent.shared.environment import image_id
 from remoterun.agent.shared.spec import KEY
 from remoterun.agent.shared.states import RunEvent
 from remoterun.agent.shared.tree import is_digest, show
 from remoterun.buckets.contents import EMPTY, Place, takes_of
 from remoterun.buckets.host import BucketHost, of_machine
+from remoterun.buckets.images import use
 from remoterun.buckets.runs import settle
 from remoterun.buckets.serving import Bucket
 from remoterun.errors import HostError, TransferError
@@ -111,8 +113,23 @@ class Signer:
         """What a host may write of the run of that key, for so many seconds, or until the credentials end."""
         if not KEY.match(key):
             raise HostError(f"{show(key[:80])} is not the key of a run")
-        prefix = layout.run_prefix(key)
-        url, fields = self._bucket.s3.presigned_post(prefix, min(seconds, LONGEST), MOST_OBJECT)
+        return self._grant(layout.run_prefix(key), seconds, MOST_OBJECT)
+
+    def image(self, name: str, architecture: str, seconds: float) -> ImageAccess:
+        """What a host of that architecture may do with an image of its run's environment. One that is there counts as
+        used now."""
+        prefix = layout.image_prefix(image_id(name, architecture))
+        pieces = [
+            Parcel(
+                self._bucket.s3.presigned_get(prefix + piece.digest, min(seconds, LONGEST)),
+                [Take(piece.digest, 0, piece.length)],
+            )
+            for piece in use(self._bucket, prefix, name)
+        ]
+        return ImageAccess(name, pieces, self._grant(prefix, seconds, layout.IMAGE_PIECE))
+
+    def _grant(self, prefix: str, seconds: float, most: int) -> Grant:
+        url, fields = self._bucket.s3.presigned_post(prefix, min(seconds, LONGEST), most)
         return Grant(url, fields, prefix, self.expires(seconds))
 
     def record(self, key: str, spec: bytes, source: bytes) -> None:

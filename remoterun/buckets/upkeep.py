@@ -17,7 +17,7 @@ from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import MOST_BYTES, RunSpec, SpecError
 from remoterun.agent.shared.states import FINAL
 from remoterun.agent.shared.tree import LARGEST, Manifest
-from remoterun.buckets import checking
+from remoterun.buckets import checking, images
 from remoterun.buckets.contents import Scope
 from remoterun.buckets.runs import LIVES, read_record
 from remoterun.buckets.s3 import Absent, Stored
@@ -48,6 +48,11 @@ def usage(call: Call, _: api.Nothing) -> api.UsageTotals:
         rows.append({"kind": "upload", "name": name, "size": size, "alone": own, "versions": told})
         for piece in pieces:
             claims[piece] = SHARED if piece in claims else len(rows) - 1
+    rows += [
+        {"kind": "image", "name": image.name, "size": image.size, "alone": image.size, "used": image.used}
+        for image in images.kept(bucket.s3)
+        if image.name is not None
+    ]
     rows += [_run_row(bucket, name[5:], size) for name, size in objects.items() if name.startswith("runs/")]
     counted = {number: [0, 0] for number in (None, SHARED, *range(len(rows)))}
     for piece, size in sizes.items():
@@ -147,8 +152,24 @@ class Collection:
             why = f"it was written less than {days:.0f} days ago, and an upload may be about to need it"
             size = sum(stored.size for stored in young)
             yield {"kind": "blobs", "count": len(young), "bytes": size, "items": [], "why": why}
+        yield from self._images()
         if not self._dry_run:
             self._bucket.forget()
+
+    def _images(self) -> Iterator[dict[str, Any]]:
+        """Images that no host has used for long, and what was cut while it was written."""
+        items, size = [], 0
+        for image in images.kept(self._s3):
+            keys = images.doomed(image, self._before, min(self._before, self._bucket.clock() - images.UNUSED))
+            if keys:
+                wanted = set(keys)
+                items.append({"name": image.name or "unfinished"})
+                size += sum(stored.size for stored in image.objects if stored.key in wanted)
+                if not self._dry_run:
+                    self._s3.delete(keys)
+        self.freed += size
+        if items:
+            yield {"kind": "images", "count": len(items), "bytes": size, "items": items[:MOST_ITEMS]}
 
     def _versions(self) -> tuple[list[Version], list[Version]]:
         """(those that are too many, the others)."""

@@ -101,10 +101,10 @@ def take_up(
             attempt=later.attempt,
             log_before=log_before,
         )
-        grant = bucket.grant(connections, taken, (again.encode(), source.encode()))
+        grant, images = bucket.introduce(connections, taken, again, source, session)
         assert taken.renting is not None
         taken = connections.registry.rent(taken, replace(taken.renting, grant_ends=grant.expires))
-        body = Submission(again, known, source.encode(), grant, left.encode() if left is not None else b"")
+        body = Submission(again, known, source.encode(), grant, left.encode() if left is not None else b"", images)
         asked = True
         result = session.ask(api.submit, api.Nothing(), body.encode())
     except BaseException as error:

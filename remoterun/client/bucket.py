@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 from remoterun import config as configuration
 from remoterun import machines, transfer
 from remoterun.agent.shared import api
-from remoterun.agent.shared.bucket import Grant
+from remoterun.agent.shared.bucket import Grant, ImageAccess
+from remoterun.agent.shared.engine_names import candidates
+from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.records import to_json
+from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.tree import Manifest
 from remoterun.client.connections import Connections
 from remoterun.errors import UsageError
@@ -92,14 +95,27 @@ def signer_of(connections: Connections, machine: MachineType) -> Signer:
     return connections.shared(("signer", machine), lambda: signing(machine, connections.config))
 
 
-def grant(connections: Connections, run: Run, asked: tuple[bytes, bytes] | None = None) -> Grant:
-    """What a run's host may write into the bucket, for as long as it may need to, if the credentials last. `asked`: its
-    spec and the manifest of its source, which are put there first."""
-    deadline = run.renting.deadline if run.renting is not None else time.time()
+def grant(connections: Connections, run: Run) -> Grant:
+    """What a run's host may write into the bucket, for as long as it may need to, if the credentials last."""
+    return signer_of(connections, machine_of(run)).grant(run.key, _needed(run))
+
+
+def introduce(
+    connections: Connections, run: Run, spec: RunSpec, source: Manifest, session: Session
+) -> tuple[Grant, tuple[ImageAccess, ...]]:
+    """Put what was asked of a run into the bucket. Returns what its host may write there, as `grant`, and what it may
+    do with the images of its environment."""
     signer = signer_of(connections, machine_of(run))
-    if asked is not None:
-        signer.record(run.key, *asked)
-    return signer.grant(run.key, deadline - time.time() + AFTERWARDS)
+    signer.record(run.key, spec.encode(), source.encode())
+    images = Environment.of(spec).built_images if "docker" in candidates(spec.engine) else []
+    access = tuple(signer.image(name, session.hello.architecture, _needed(run)) for name in images)
+    return signer.grant(run.key, _needed(run)), access
+
+
+def _needed(run: Run) -> float:
+    """Seconds for which a run's host may need the bucket."""
+    deadline = run.renting.deadline if run.renting is not None else time.time()
+    return deadline - time.time() + AFTERWARDS
 
 
 def pass_on(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from remoterun import transfer
 from remoterun.agent.shared import api
+from remoterun.agent.shared.bucket import Grant, ImageAccess
 from remoterun.agent.shared.engine_names import CAPABILITIES, lacks
 from remoterun.agent.shared.spec import (
     EnvironmentSpec,
@@ -145,11 +146,12 @@ def launch(
         if run.renting is not None and run.renting.attempts > 1:  # another host gets it from there
             transfer.send_tree(connections.session(connections.bucket()), prepared.tree.reading(), {}, progress)
         spec = _spec(run, request, source, manifest, mounts)
-        grant = None
+        grant: Grant | None = None
+        images: tuple[ImageAccess, ...] = ()
         if run.renting is not None:
-            grant = bucket.grant(connections, run, (spec.encode(), manifest.encode()))
+            grant, images = bucket.introduce(connections, run, spec, manifest, session)
             run = registry.rent(run, replace(run.renting, grant_ends=grant.expires, asked=digest_of_asked(spec)))
-        body = Submission(spec, dict(request.env), manifest.encode(), grant).encode()
+        body = Submission(spec, dict(request.env), manifest.encode(), grant, images=images).encode()
         asked = True
         result = session.ask(api.submit, api.Nothing(), body)
     except BaseException as error:

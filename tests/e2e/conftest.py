@@ -154,7 +154,7 @@ def place(tmp_path: Path) -> Place:
 
 def bundled_image(base: str, variant: str) -> str:
     """The name that the product gives to the bundled image."""
-    from remoterun.agent.running.engines.environment import Environment
+    from remoterun.agent.shared.environment import Environment
 
     return Environment(None, base, variant, context()[0].digest, [], [], "").bundled_image
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from remoterun.agent.running.engines.environment import Environment
 from remoterun.agent.running.variants import CUDA11
+from remoterun.agent.shared.environment import Environment
 from tests.conftest import require
 from tests.e2e.conftest import Place, make_place
 from tests.integration.test_agent_pythons import PYTHONS

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.running.engines.environment import Environment
 from remoterun.agent.shared import api
+from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.files import locked
 from remoterun.agent.shared.frames import CANCEL, CREDIT, DATA, END, OPEN, encode
 from remoterun.agent.shared.spec import MountSpec, ResourceRef, SpecError

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remoterun.agent.running.engines.docker import Docker, _bind, mount_points
-from remoterun.agent.running.engines.environment import Environment
 from remoterun.agent.running.engines.mount_points import make_mount_point
 from remoterun.agent.running.engines.wrapper import MOST_WORD, WRAPPER, command_text, prepare_io, quote
+from remoterun.agent.shared.environment import Environment, image_id
 from remoterun.agent.shared.spec import EnvironmentSpec, ResolvedMount
-from remoterun.agent.shared.tree import TreeError
+from remoterun.agent.shared.tree import TreeError, is_digest
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from tests.workshop import spec_of
@@ -107,6 +107,21 @@ class TestEnvironments:
         assert len({environment(**part).hash for part in parts}) == len(parts)
         assert environment(context="ef" * 32).packages_hash("r") == environment().packages_hash("r")
         assert environment(pip=("x",)).packages_hash("r") != environment().packages_hash("r")
+
+    def test_which_images_are_built_for_it(self) -> None:
+        assert environment().built_images == [environment().bundled_image]
+        assert environment(image="me/mine:1").built_images == []
+        both = environment(pip=("x",))
+        assert both.built_images == [both.bundled_image, both.final_image]
+        assert environment(image="me/mine:1", pip=("x",)).built_images[0].startswith("remoterun-env:")
+
+    def test_what_a_bucket_calls_an_image(self) -> None:
+        ids = {
+            image_id(environment(**part).final_image, machine)
+            for part in ({}, {"pip": ("x",)})
+            for machine in ("x86_64", "aarch64")
+        }
+        assert len(ids) == 4 and all(map(is_digest, ids))
 
     def test_the_dockerfile(self) -> None:
         both = environment(image="me/mine:1", apt=("git", "ffmpeg=7:5.1"), pip=("a==1", "b"), requirements="c\n")

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from remoterun.agent.running.engines.docker import _image
-from remoterun.agent.running.engines.environment import Environment
 from remoterun.agent.running.engines.process import ProcessEngine
+from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.spec import EnvironmentSpec, GitState, MountSpec, ResolvedMount, ResourceRef
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Manifest

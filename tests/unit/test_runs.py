@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.running.ending import finish
-from remoterun.agent.shared.bucket import Grant
+from remoterun.agent.shared.bucket import Grant, ImageAccess
 from remoterun.agent.shared.files import append_line, read_json, remove_tree, write_whole
-from remoterun.agent.shared.spec import SpecError
+from remoterun.agent.shared.spec import SpecError, encode_images
 from remoterun.agent.shared.states import ENDINGS, FINAL, MOVES, IllegalMove, Reason, RunState, check_move
 from remoterun.agent.store.run_folder import RunFolder
 from tests.workshop import spec_of
@@ -59,6 +59,21 @@ class TestGrant:
         finish(run, Reason.KILLED)
         run.renew(self.GRANT)
         assert run.grant() is None and not os.path.exists(run.grant_file)
+
+    def test_of_images_those_are_kept_that_were_built(self, run: RunFolder) -> None:
+        run.keep_images(["remoterun-env:0123456789abcdef"])
+        assert run.images() == () and not os.path.exists(run.images_file)
+        images = tuple(
+            ImageAccess(f"remoterun-{name}:0123456789abcdef", [], self.GRANT._replace(prefix="envs/00/"))
+            for name in ("base", "env")
+        )
+        write_whole(run.images_file, encode_images(images))
+        run.keep_images(["remoterun-env:0123456789abcdef"])
+        assert run.images() == images[1:]
+        assert os.stat(run.images_file).st_mode & 0o777 == 0o600
+        run.move(RunState.RUNNING)
+        finish(run, Reason.KILLED)
+        assert run.images() == () and not os.path.exists(run.images_file)
 
     def test_one_that_can_not_be_is_refused(self, run: RunFolder) -> None:
         with pytest.raises(SpecError):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from remoterun.agent.shared import spec as spec_module
-from remoterun.agent.shared.bucket import Grant
+from remoterun.agent.shared.bucket import IMAGE_PIECE, Grant, ImageAccess, Parcel, Take
 from remoterun.agent.shared.spec import (
     FORMAT,
     EnvironmentSpec,
@@ -51,6 +51,8 @@ FULL = RunSpec(
     git=GitState("c0ffee", "main", "git@example.org:x", True, DIGEST),
 )
 GRANT = Grant("https://mine.s3.example.org/", {"policy": "eyJ9", "x-amz-signature": "00ff"}, "runs/abcdefgh/", 2e9)
+PIECE = Parcel("https://mine.s3.example.org/envs/x/y?X-Amz-Signature=00ff", [Take(DIGEST, 0, 5)])
+ACCESS = ImageAccess("remoterun-env:0123456789abcdef", [PIECE], GRANT)
 
 
 @pytest.mark.parametrize("spec", [FULL, spec_of()])
@@ -154,6 +156,32 @@ class TestSubmission:
     def test_a_grant_that_is_none(self, bad: Grant) -> None:
         with pytest.raises(SpecError) as caught:
             Submission.decode(Submission(FULL._replace(bucket="s3://mine"), {}, b"", bad).encode())
+        assert "hidden" not in str(caught.value)
+
+    def test_images_come_with_a_bucket_and_only_so(self) -> None:
+        spec = FULL._replace(bucket="s3://mine", until=2e9, attempt=2)
+        for images in ((ACCESS,), (ACCESS._replace(pieces=[]), ACCESS)):
+            asked = Submission(spec, {}, b"a manifest", GRANT, images=images)
+            assert Submission.decode(asked.encode()) == asked
+        with pytest.raises(SpecError, match="without a bucket"):
+            Submission(FULL, {}, b"", images=(ACCESS,)).encode()
+
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            ACCESS._replace(image="python:hidden"),
+            ACCESS._replace(grant=GRANT._replace(url="file:///hidden")),
+            ACCESS._replace(pieces=["hidden"]),  # type: ignore[list-item]
+            ACCESS._replace(pieces=[PIECE._replace(takes=[])]),
+            ACCESS._replace(pieces=[PIECE._replace(takes=[Take(DIGEST, 1, 5)])]),
+            ACCESS._replace(pieces=[PIECE._replace(takes=[Take(DIGEST, 0, IMAGE_PIECE + 1)])]),
+            ACCESS._replace(pieces=[PIECE._replace(takes=[Take("hidden", 0, 5)])]),
+        ],
+    )
+    def test_an_access_to_an_image_that_is_none(self, bad: ImageAccess) -> None:
+        body = Submission(FULL._replace(bucket="s3://mine"), {}, b"", GRANT, images=(bad,)).encode()
+        with pytest.raises(SpecError) as caught:
+            Submission.decode(body)
         assert "hidden" not in str(caught.value)
 
     @pytest.mark.parametrize("keep", range(0, 40, 3))

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.running import gpus
-from remoterun.agent.running.engines.environment import Environment
 from remoterun.agent.running.variants import CUDA11, VARIANTS, describe, python_for, resolve
+from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.spec import BASE_IMAGE, EnvironmentSpec, ResolvedEnvironment, SpecError
 from remoterun.agent.store.home import Home
 from remoterun.agent.upkeep.doctor import examine

@@ -36,6 +36,7 @@ from .watching import Watch
 if TYPE_CHECKING:
     from ..shared.spec import RunSpec
     from .bucket_copy import BucketCopy
+    from .image_copy import ImageCopy
 
 POLL_LEAST, QUEUE_POLL_MOST = 0.02, 5.0
 FULL_PAUSE = 3.0
@@ -52,7 +53,10 @@ def supervise(home: Home, key: str) -> int:
     home.reserve.make()
     look_after_host(home)
     processes.become_subreaper()
-    Supervisor(home, run).drive()
+    supervisor = Supervisor(home, run)
+    supervisor.drive()
+    run.end_supervision()
+    supervisor.put_images()
     return 0
 
 
@@ -64,6 +68,7 @@ class Supervisor:
         self._clock = clock
         self._engine: Optional[Engine] = None
         self._copy = _bucket_copy(home, run, self.spec)
+        self._images: "Optional[ImageCopy]" = None
 
     def drive(self) -> None:
         """Step after step until the end is recorded and all is given back."""
@@ -88,6 +93,12 @@ class Supervisor:
                 if not self.home.reserve.release():
                     time.sleep(FULL_PAUSE)  # not even the end could be written down; once there is room, it can
         clean_up(self.home, self.run, self._engine)
+
+    def put_images(self) -> None:
+        """Bring the images that were built here into the bucket, as far as that was not done while the command ran. The
+        run has ended, and nobody waits; the host may end meanwhile."""
+        if self._images is not None:
+            self._images.until_end(self.home.rental.last_moment)
 
     def _take(self, state: RunState, step: Callable[[], None]) -> None:
         """One step; what goes wrong in it is the run's end, with its reason."""
@@ -193,9 +204,17 @@ class Supervisor:
         remove_tree(self.run.values_file)  # `start` has written them where the wrapper reads them
 
     def _watch(self) -> None:
-        Watch(self.home, self.run, self.spec, self._chosen_engine(), self._clock).until_end()
+        engine = self._chosen_engine()
+        if self._images is None and engine.name == "docker" and self.run.images():
+            from .image_copy import ImageCopy  # few runs need it
+
+            self._images = ImageCopy(engine.name, list(self.run.images()))
+            self._images.start()
+        Watch(self.home, self.run, self.spec, engine, self._clock).until_end()
 
     def _save(self) -> None:
+        if self._images is not None:
+            self._images.hold()
         save(self.home, self.run, self.spec)
 
     # -- parts of steps

@@ -13,6 +13,9 @@
     runs/<key>/log/<16 digits>          a piece of the log, named by its offset; pieces may overlap
     runs/<key>/outputs                  the manifest of its outputs, written once all their contents are there
     runs/<key>/{blobs,lists,packs,index}/…      contents of the outputs, as above
+    envs/<id>/image.json                an image that a host has built: an `ImageArchive` as JSON, written last, and
+                                        written anew when it is used, once a day
+    envs/<id>/<sha256>                  a piece of its archive
 
 The name of a content is its digest, so the server can be told to verify it, and nothing that is there is ever written
 anew. Small contents never are objects of their own: ten thousand requests cost more than their bytes.
@@ -42,6 +45,14 @@ CHUNK = 64 << 20
 """Bytes of the largest content that is one object."""
 MOST_LIST = 32 << 20
 """Bytes of the JSON of a `ChunkList`."""
+
+IMAGE = "image.json"
+IMAGE_PIECE = 16 << 20
+"""Bytes of a piece of an image: a small machine holds several in memory."""
+MOST_IMAGE = 64 << 30
+"""Bytes of the archive of an image."""
+MOST_IMAGE_RECORD = 1 << 20
+"""Bytes of the JSON of an `ImageArchive`."""
 
 _RECORD = struct.Struct("!32sI")
 MOST_INDEX = MOST_IN_PACK * _RECORD.size
@@ -100,6 +111,23 @@ class Grant(Record):
     expires: float
 
 
+class ImageArchive(Record):
+    """An image as `docker save` writes it, compressed by gzip: `size` bytes, one piece after the other."""
+
+    image: str
+    size: int
+    pieces: List[Chunk]
+
+
+class ImageAccess(Record):
+    """What a host may do with an image that the environment of its run is built of: fetch it, a piece after the other,
+    where the bucket has it (else there are no `pieces`); and put it there with `grant`, once it was built. A secret."""
+
+    image: str
+    pieces: List[Parcel]
+    grant: Grant
+
+
 class RunRecord(Record):
     """A run as its host last told the bucket. `time` by the host's clock; `number` is what its client calls it."""
 
@@ -131,6 +159,10 @@ def tree_key(digest: str) -> str:
 
 def version_key(name: str, version: int) -> str:
     return "uploads/%s/%08d.json" % (name, version)
+
+
+def image_prefix(id: str) -> str:
+    return "envs/%s/" % id
 
 
 def run_prefix(key: str) -> str:
@@ -177,6 +209,16 @@ def chunk_list(data: bytes) -> ChunkList:
         raise ValueError("a chunk that can't be one")
     if sum(chunk.length for chunk in found.chunks) != found.size:
         raise ValueError("chunks that are not as long as the whole")
+    return found
+
+
+def image_archive(data: bytes) -> ImageArchive:
+    """The archive that an object describes. Raises `ValueError` for what is not one."""
+    found = from_json(ImageArchive, json.loads(data))
+    if any(not is_digest(piece.digest) or not 0 < piece.length <= IMAGE_PIECE for piece in found.pieces):
+        raise ValueError("a piece that can't be one")
+    if not 0 < found.size == sum(piece.length for piece in found.pieces) <= MOST_IMAGE:
+        raise ValueError("pieces that are not as long as the whole")
     return found
 
 

@@ -12,7 +12,7 @@ import re
 import struct
 from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
-from .bucket import Grant
+from .bucket import IMAGE_PIECE, Grant, ImageAccess
 from .records import BadRecord, Record, from_json, to_json
 from .tree import TreeError, check_path, is_digest, show
 
@@ -32,6 +32,8 @@ KEY = re.compile(r"[0-9a-z]{8,40}\Z")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 """The name of an environment variable."""
 BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
+IMAGE_NAME = re.compile(r"remoterun-(base|env):[0-9a-f]{16}\Z")
+"""An image that was built (see environment.py)."""
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,40}\Z")
 _PRINTABLE = re.compile(r"[ -~]*\Z")
 
@@ -231,23 +233,25 @@ class RunSpec(Record):
 
 class Submission(Record):
     """The body of the request `submit`: the spec, the values of the user's variables, for a spec with a bucket the
-    grant, for a later attempt the manifest of what the earlier ones `left`, and the source's manifest, each but the
-    last with its length before it (u32). Without a grant the run waits for one before it ends. What was left lies over
-    the source in the work tree, and counts as new like all that is not in the source."""
+    grant and what may be done with `images` there, for a later attempt the manifest of what the earlier ones `left`,
+    and the source's manifest, each but the last with its length before it (u32). Without a grant the run waits for one
+    before it ends. What was left lies over the source in the work tree, and counts as new like all that is not in the
+    source."""
 
     spec: RunSpec
     values: Mapping[str, str]
     source: bytes
     grant: Optional[Grant] = None
     left: bytes = b""
+    images: Tuple[ImageAccess, ...] = ()
 
     def encode(self) -> bytes:
         """Raises `SpecError`."""
         parts = [self.spec.encode(), encode_values(self.values)]
-        _require(self.grant is None or bool(self.spec.bucket), "a grant without a bucket")
+        _require(bool(self.spec.bucket) or not (self.grant or self.images), "a grant without a bucket")
         _require(not self.left or self.spec.attempt > 1, "what was left by earlier attempts, of which there are none")
         if self.spec.bucket:
-            parts.append(encode_grant(self.grant))
+            parts += [encode_grant(self.grant), encode_images(self.images)]
         if self.spec.attempt > 1:
             parts.append(self.left)
         return b"".join(_LENGTH.pack(len(part)) + part for part in parts) + self.source
@@ -258,13 +262,15 @@ class Submission(Record):
         part, rest = _part(body)
         spec = RunSpec.decode(part)
         values, source = _part(rest)
-        grant, left = None, b""
+        grant, left, images = None, b"", ()  # type: Optional[Grant], bytes, Tuple[ImageAccess, ...]
         if spec.bucket:
             part, source = _part(source)
             grant = decode_grant(part)
+            part, source = _part(source)
+            images = decode_images(part)
         if spec.attempt > 1:
             left, source = _part(source, least=0)  # there may be nothing
-        return cls(spec, decode_values(values), source, grant, left)
+        return cls(spec, decode_values(values), source, grant, left, images)
 
 
 _LENGTH = struct.Struct("!I")
@@ -308,6 +314,27 @@ def check_grant(grant: Grant) -> Grant:
     texts = [grant.url, grant.prefix, *grant.fields, *grant.fields.values()]
     _require(all(map(_PRINTABLE.match, texts)), "a grant with a character that can't be")
     return grant
+
+
+def encode_images(images: Tuple[ImageAccess, ...]) -> bytes:
+    return json.dumps(to_json(images)).encode()
+
+
+def decode_images(data: bytes) -> Tuple[ImageAccess, ...]:
+    """Raises `SpecError`, which names no field's value: many of them are secrets."""
+    records = _json(data)
+    _require(isinstance(records, list), "the images are not a list")
+    try:
+        images = tuple(from_json(ImageAccess, record) for record in records)
+    except BadRecord:
+        raise SpecError("the access to an image that can't be read")
+    for access in images:
+        _require(bool(IMAGE_NAME.match(access.image)), "the name of an image that can't be one")
+        check_grant(access.grant)
+        for piece in access.pieces:
+            whole = len(piece.takes) == 1 and piece.takes[0].offset == 0 and 0 < piece.takes[0].length <= IMAGE_PIECE
+            _require(whole and is_digest(piece.takes[0].digest), "a piece of an image that can't be one")
+    return images
 
 
 def encode_resolved(mounts: Tuple[ResolvedMount, ...]) -> bytes:

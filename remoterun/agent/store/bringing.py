@@ -249,7 +249,7 @@ class Bringer:
         done = failures = 0
         while done < length:
             try:
-                for data in _part_of(web, url, start + done, length - done):
+                for data in part_of(web, url, start + done, length - done):
                     if not self._alive():
                         raise HomeError("bad_stream", "the transfer was given up")
                     self.home.reserve.check(len(data))
@@ -339,8 +339,8 @@ def spans(takes: List[Take]) -> Iterator[List[Take]]:
         yield group
 
 
-def _part_of(web: Web, url: str, start: int, length: int) -> Iterator[bytes]:
-    """Raises `WebError` where fewer bytes come; no more are read."""
+def part_of(web: Web, url: str, start: int, length: int) -> Iterator[bytes]:
+    """So many bytes of an object. Raises `WebError` where fewer come; no more are read."""
     asked = {"Range": "bytes=%d-%d" % (start, start + length - 1)}
     with web.ask("GET", url, asked, size=length) as answer:
         if not _is_from(answer.status, answer.getheader("Content-Range", ""), start):

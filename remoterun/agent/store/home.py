@@ -27,9 +27,9 @@ import time
 from types import MappingProxyType
 from typing import Any, ContextManager, Dict, List, Mapping, Optional, Tuple
 
-from ..shared.bucket import Grant
+from ..shared.bucket import Grant, ImageAccess
 from ..shared.files import DISK_FULL, locked, read_json, remove_tree, temporary_folder, token, write_whole
-from ..shared.spec import KEY, ResolvedMount, RunSpec, encode_grant, encode_resolved, encode_values
+from ..shared.spec import KEY, ResolvedMount, RunSpec, encode_grant, encode_images, encode_resolved, encode_values
 from ..shared.tree import Manifest, show
 from .blobs import Blobs
 from .checkout import checkout
@@ -167,12 +167,13 @@ class Home:
         mounts: Tuple[ResolvedMount, ...] = (),
         grant: Optional[Grant] = None,
         left: Optional[Manifest] = None,
+        images: Tuple[ImageAccess, ...] = (),
     ) -> RunFolder:
         """Make the run folder of `spec.key`, its first event QUEUED. Once made, a repetition changes nothing.
 
         `values`: of the variables in `spec.asked_env`. `mounts`: what was found for each of `spec.mounts`. `grant`: for
-        `spec.bucket`. `left`: by earlier attempts. Raises `HomeError("missing_blob")` when a file of the source isn't
-        here, `SpecError` for a spec that is not right.
+        `spec.bucket`, as `images`. `left`: by earlier attempts. Raises `HomeError("missing_blob")` when a file of the
+        source isn't here, `SpecError` for a spec that is not right.
         """
         run = self.run(spec.key)
         if run.exists():
@@ -191,6 +192,8 @@ class Home:
             write_whole(staged.values_file, encode_values(values))
             if grant is not None:
                 write_whole(staged.grant_file, encode_grant(grant))
+            if images:
+                write_whole(staged.images_file, encode_images(images))
             write_whole(staged.mounts_file, encode_resolved(mounts))
             write_whole(staged.spec_file, spec.encode())
             self.mark_active(run.key)

@@ -4,6 +4,8 @@
         spec.json       what was asked, frozen (see shared/spec.py)
         values.json     the values of the user's variables, which may be secrets: only until the command has started
         grant.json      what may be done in the run's bucket, a secret: only until the run has ended
+        images.json     what may be done in the bucket with images of the environment, a secret: until it is built all
+                        of them, then those that were built here and go to the bucket; only until the run has ended
         mounts.json     what was found for each mount: the tree's digest
         environment.json  what was found for the environment, where the run's GPUs decide it
         source          manifest of the source tree
@@ -29,9 +31,9 @@ import fcntl
 import json
 import os
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Container, Dict, List, Optional, Tuple
 
-from ..shared.bucket import Grant
+from ..shared.bucket import Grant, ImageAccess
 from ..shared.files import DISK_FULL, append_line, read_json, remove_tree, write_whole
 from ..shared.records import from_json
 from ..shared.spec import (
@@ -41,10 +43,12 @@ from ..shared.spec import (
     check_grant,
     decode_environment,
     decode_grant,
+    decode_images,
     decode_resolved,
     decode_values,
     encode_environment,
     encode_grant,
+    encode_images,
     resolved_of_format_1,
     values_of_format_1,
 )
@@ -66,6 +70,7 @@ class RunFolder:
         self.spec_file = os.path.join(path, "spec.json")
         self.values_file = os.path.join(path, "values.json")
         self.grant_file = os.path.join(path, "grant.json")
+        self.images_file = os.path.join(path, "images.json")
         self.mounts_file = os.path.join(path, "mounts.json")
         self.environment_file = os.path.join(path, "environment.json")
         self.source_file = os.path.join(path, "source")
@@ -141,7 +146,22 @@ class RunFolder:
             self.forget_grant()
 
     def forget_grant(self) -> None:
+        """Delete what may be done in the bucket. May be repeated."""
         remove_tree(self.grant_file)
+        remove_tree(self.images_file)
+
+    def images(self) -> Tuple[ImageAccess, ...]:
+        """What may be done with images of the environment in the bucket. Raises `SpecError`."""
+        try:
+            return decode_images(_read(self.images_file))
+        except FileNotFoundError:
+            return ()
+
+    def keep_images(self, names: Container[str]) -> None:
+        """Only images of these names go to the bucket. Supervisor only."""
+        images = self.images()
+        if images:
+            write_whole(self.images_file, encode_images(tuple(one for one in images if one.image in names)))
 
     def mounts(self) -> Tuple[ResolvedMount, ...]:
         """What is mounted, in the order of the spec. Raises `SpecError`."""
@@ -265,6 +285,11 @@ class RunFolder:
                     os.close(descriptor)
                     return None
                 time.sleep(0.01)
+
+    def end_supervision(self) -> None:
+        if self.supervision is not None:
+            os.close(self.supervision)
+            self.supervision = None
 
     def status(self, last: Optional[Dict[str, Any]] = None) -> RunStatus:
         """All that a listing shows, from the files alone, or as it will be once the event `last` is there. Raises

@@ -30,9 +30,9 @@ import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 from ..running.engines.docker import Docker, Image
-from ..running.engines.environment import Environment
 from ..running.engines.process import ProcessEngine
 from ..shared.engine_names import CAPABILITIES
+from ..shared.environment import Environment
 from ..shared.files import own_bytes, remove_tree, token
 from ..shared.spec import RunSpec
 from ..store import leases

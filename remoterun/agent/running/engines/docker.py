@@ -8,9 +8,11 @@ import os
 import shutil
 import subprocess
 import time
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from ...shared.bucket import ImageAccess
 from ...shared.engine_names import CAPABILITIES
+from ...shared.environment import Environment
 from ...shared.files import remove_tree, write_whole
 from ...shared.spec import ResolvedMount, RunSpec
 from ...store.home import Home
@@ -18,7 +20,6 @@ from ...store.run_folder import RunFolder
 from ..capacity import ThisMachine
 from ..variants import VARIANTS
 from . import BaseImageUnavailable, EngineError, Look, Presence
-from .environment import Environment
 from .job import BuildJob
 from .mount_points import make_mount_point
 from .wrapper import prepare_io, say_stopping
@@ -119,17 +120,13 @@ class Docker:
 
     def build(self, run: RunFolder, spec: RunSpec, job: BuildJob) -> None:
         environment = Environment.of(spec)
-        if self.has_image(environment.final_image):
-            return
-        with job.locked(self.home.lock("image-" + environment.hash)):
-            if self.has_image(environment.final_image):
-                return
-            if environment.image:
-                self._pull(environment.image, job)
-            else:
-                self._build_bundled(environment, job)
-            if not environment.plain:
-                self._build_packages(environment, job)
+        built: List[str] = []
+        if not self.has_image(environment.final_image):
+            with job.locked(self.home.lock("image-" + environment.hash)):
+                if not self.has_image(environment.final_image):
+                    kept = {access.image: access for access in run.images() if self.name == "docker"}
+                    built = self._make(environment, kept, job)
+        run.keep_images(built)
 
     def start(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> None:
         state = self._state(run)
@@ -262,6 +259,38 @@ class Docker:
         status, out, _ = self._call("image", "ls", "--quiet", "--no-trunc", *words)
         return [_bare(word) for word in out.split()] if status == 0 else []
 
+    def _make(self, environment: Environment, kept: Mapping[str, ImageAccess], job: BuildJob) -> List[str]:
+        """Fetch or build what is missing; the names of the images that were built. `kept`: those that a bucket may
+        have."""
+        built: List[str] = []
+        if not environment.plain and self._fetched(environment.final_image, kept, job):
+            return built
+        if environment.image:
+            self._pull(environment.image, job)
+        elif not self.has_image(environment.bundled_image) and not self._fetched(environment.bundled_image, kept, job):
+            self._build_bundled(environment, job)
+            built.append(environment.bundled_image)
+        if not environment.plain:
+            self._build_packages(environment, job)
+            built.append(environment.final_image)
+        return built
+
+    def _fetched(self, image: str, kept: Mapping[str, ImageAccess], job: BuildJob) -> bool:
+        """Whether it could be had from the bucket, which saves the time to build it."""
+        if image not in kept or not kept[image].pieces:
+            return False
+        from ..image_copy import Unusable, load  # few runs need it
+
+        try:
+            load(self._tool, kept[image], job)
+            if self.has_image(image):
+                return True
+            why = "it is another one"
+        except Unusable as error:
+            why = str(error)
+        job.say("the environment in the bucket can't be used, so it is built: %s" % why)
+        return False
+
     def _pull(self, reference: str, job: BuildJob) -> None:
         if self.has_image(reference):
             return
@@ -279,8 +308,6 @@ class Docker:
         return self.home.lock("pull-failed-" + hashlib.sha256(reference.encode()).hexdigest()[:16])
 
     def _build_bundled(self, environment: Environment, job: BuildJob) -> None:
-        if self.has_image(environment.bundled_image):
-            return
         self._pull(environment.base, job)
         pythons = "Python 3.%d to 3.%d" % VARIANTS[environment.variant].pythons
         job.say("building the environment, once for this machine: TensorFlow takes minutes")

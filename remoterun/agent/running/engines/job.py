@@ -52,7 +52,7 @@ class BuildJob(NamedTuple):
             pause = 0.01
             while process.poll() is None:
                 if self.interrupted():
-                    _end(process)
+                    end(process)
                     raise Interrupted
                 time.sleep(pause)
                 pause = min(pause * 1.3, 0.2)
@@ -62,15 +62,8 @@ class BuildJob(NamedTuple):
         return last_lines(self.log, lines)
 
 
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except OSError:
-        return False
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """End the session that a process leads."""
     for number in (15, 9):
         try:
             os.killpg(process.pid, number)
@@ -81,3 +74,11 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             return
         except subprocess.TimeoutExpired:
             continue
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False

@@ -9,6 +9,7 @@ import subprocess
 import time
 from typing import Dict, List, Optional
 
+from ...shared.environment import Environment
 from ...shared.files import locked, read_json, remove_tree, write_whole
 from ...shared.spec import RunSpec
 from ...shared.tree import Manifest, show
@@ -18,7 +19,6 @@ from .. import processes
 from ..capacity import ThisMachine
 from ..variants import INSTALL_PYTHON, lacking_python, python_for
 from . import EngineError, Look, Presence
-from .environment import Environment
 from .job import BuildJob
 from .mount_points import make_mount_point
 from .wrapper import prepare_io, say_stopping

@@ -1,15 +1,15 @@
 """A run's environment: its hash, and the Dockerfile that makes it. Executes nothing.
 
-Standard library only; Python >= 3.8.
+Used by both sides. Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, List
 
-from ...shared.spec import EnvironmentSpec, RunSpec
+from .spec import EnvironmentSpec, RunSpec
 
 FORMAT = 1
 
@@ -51,6 +51,11 @@ class Environment(EnvironmentSpec):
         return "remoterun-env:" + self.hash
 
     @property
+    def built_images(self) -> List[str]:
+        """The images that are built for it, the one under the other first. One that the user named is pulled."""
+        return ([] if self.image else [self.bundled_image]) + ([] if self.plain else [self.final_image])
+
+    @property
     def requirements_file(self) -> str:
         """In the context."""
         return "docker/requirements-%s.txt" % self.variant
@@ -80,5 +85,14 @@ class Environment(EnvironmentSpec):
         return "\n".join(lines) + "\n"
 
 
+def image_id(image: str, architecture: str) -> str:
+    """What a bucket calls an image that was built: `architecture` is that of its host, as `uname -m` says it."""
+    return _digest([FORMAT, "docker", architecture, image])
+
+
 def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    return _digest(value)[:16]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,279 @@
+"""Images of environments that the bucket of a run keeps, so that not every host builds its own; see shared/bucket.py.
+
+An image travels as `docker save` writes it, compressed, in pieces that are named by their SHA-256. No copy of the whole
+lies on the disk on either way: the engine takes each piece once it is verified, and a piece that was compressed is
+posted from memory. Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from queue import Empty, LifoQueue
+from typing import IO, Callable, Deque, Iterator, List, Union
+
+from ..shared.bucket import IMAGE, IMAGE_PIECE, Chunk, ImageAccess, ImageArchive, Parcel
+from ..shared.records import to_json
+from ..store.bringing import part_of
+from ..store.posting import Content, post
+from ..store.web import Web, WebError
+from .engines import Interrupted
+from .engines.job import BuildJob, end
+
+CONNECTIONS = 6
+"""Pieces that are fetched at once. As many lie in memory."""
+TRIES = 3
+"""Tries in a row that may bring nothing: to build takes minutes, and so may waiting."""
+PAUSE = 1.0
+"""Seconds between tries."""
+FIRST, SLOWEST = 60.0, 2 << 20
+"""Seconds after which fetching is given up, and bytes for each of which it may take one more: a build takes minutes."""
+TICK = 0.2
+
+
+class Unusable(Exception):
+    """The image can't be had from the bucket: why, in a few words."""
+
+
+def load(tool: str, access: ImageAccess, job: BuildJob) -> None:
+    """Fetch an image and give it to the engine whose program is `tool`. Blocks. Raises `Unusable`, `Interrupted`."""
+    size = sum(piece.takes[0].length for piece in access.pieces)
+    deadline = time.monotonic() + FIRST + size / SLOWEST
+
+    def check() -> None:
+        if job.interrupted():
+            raise Interrupted
+        if time.monotonic() > deadline:
+            raise Unusable("it comes too slowly")
+
+    job.say("fetching the environment from the bucket")
+    with open(job.log, "ab", buffering=0) as log:
+        try:
+            engine = subprocess.Popen(
+                [tool, "load"], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+            )
+        except OSError as error:
+            raise Unusable("%s can't be started: %s" % (tool, error.strerror))
+        try:
+            done = told = 0
+            assert engine.stdin is not None
+            with engine.stdin as target, _Pieces(access.pieces) as pieces:
+                os.set_blocking(target.fileno(), False)
+                for data in pieces.each(check):
+                    if not _feed(target.fileno(), data, check):
+                        break  # its status says why
+                    done += len(data)
+                    if done * 100 // size > told:
+                        told = done * 100 // size
+                        log.write(b"fetching the environment from the bucket, %d %%\n" % told)
+            while engine.poll() is None:
+                check()
+                time.sleep(TICK)
+        finally:
+            if engine.poll() is None:
+                end(engine)
+    if engine.returncode:
+        raise Unusable("%s does not take it: %s" % (tool, job.tail(1).strip()))
+
+
+class ImageCopy:
+    """Puts images into the bucket, on a thread, while the command runs or after it: nothing waits for that. What fails
+    is tried again by the next host that builds them.
+
+    One at a time, compressed by a process that leaves the processors to others."""
+
+    def __init__(self, tool: str, images: List[ImageAccess]) -> None:
+        self._tool = tool
+        self._images = images
+        self._stopped = threading.Event()
+        self._goes_on = threading.Event()
+        self._goes_on.set()
+        self._thread = threading.Thread(target=self._work, name="remoterun posts an image", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def hold(self) -> None:
+        """Leave the network to the outputs, until `until_end`."""
+        self._goes_on.clear()
+
+    def until_end(self, last_moment: Callable[[], float]) -> None:
+        """Blocks until all is done, or until `last_moment` (seconds since 1970) has come."""
+        self._goes_on.set()
+        while self._thread.is_alive() and time.time() < last_moment():
+            self._thread.join(TICK)
+        self._stopped.set()
+        self._thread.join(TICK * 10)
+
+    def _work(self) -> None:
+        with Web() as web:
+            for access in self._images:
+                try:
+                    archive = self._put(web, access)
+                    print("%s is in the bucket, %d bytes" % (access.image, archive.size), file=sys.stderr, flush=True)
+                except (WebError, OSError, Unusable) as error:
+                    print("%s is not in the bucket: %s" % (access.image, error), file=sys.stderr, flush=True)
+
+    def _put(self, web: Web, access: ImageAccess) -> ImageArchive:
+        """Raises `Unusable`, `WebError`, `OSError`."""
+        pieces: List[Chunk] = []
+        for data in self._saved(access.image):
+            content = Content.of(data)
+            self._post(web, access, content.digest, content)
+            pieces.append(Chunk(content.digest, content.size))
+        archive = ImageArchive(access.image, sum(piece.length for piece in pieces), pieces)
+        self._post(web, access, IMAGE, Content.of(json.dumps(to_json(archive)).encode()))
+        return archive
+
+    def _saved(self, image: str) -> Iterator[bytes]:
+        """The archive of an image, piece after piece. Raises `Unusable` where it does not come to its end."""
+        nothing = subprocess.DEVNULL
+        words = ["nice", "-n", "19", "gzip", "-1"]
+        with contextlib.ExitStack() as stack:
+            saving = stack.enter_context(_process([self._tool, "save", image], nothing))
+            squeezing = stack.enter_context(_process(words, saving.stdout))
+            assert saving.stdout is not None and squeezing.stdout is not None
+            saving.stdout.close()  # so that it ends when the other does
+            while True:
+                data = squeezing.stdout.read(IMAGE_PIECE)
+                if not data:
+                    break
+                yield data
+            if saving.wait() or squeezing.wait():
+                raise Unusable("%s save failed" % self._tool)
+
+    def _post(self, web: Web, access: ImageAccess, key: str, content: Content) -> None:
+        for number in range(1, TRIES + 1):
+            self._goes_on.wait()
+            if self._stopped.is_set():
+                raise Unusable("there was no time left")
+            try:
+                post(web, access.grant, key, content)
+                return
+            except WebError as error:
+                if number == TRIES or not error.passing:
+                    raise
+            self._stopped.wait(PAUSE)
+
+
+class _Pieces:
+    """Fetches several at once, and gives them in their order. A context manager."""
+
+    def __init__(self, pieces: List[Parcel]) -> None:
+        self._pieces = pieces
+        self._all = [Web() for _ in range(CONNECTIONS)]
+        self._webs: "LifoQueue[Web]" = LifoQueue()
+        for web in self._all:
+            self._webs.put(web)
+        self._pool = ThreadPoolExecutor(CONNECTIONS)
+        self._stopped = threading.Event()
+
+    def __enter__(self) -> "_Pieces":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        for web in self._all:
+            web.cut()
+        self._pool.shutdown(wait=False)  # a server that is silent holds nobody
+        self._close_idle()
+
+    def each(self, check: Callable[[], None]) -> Iterator[bytes]:
+        """Raises `Unusable`, and what `check` raises, which is called now and then."""
+        left = iter(self._pieces)
+        waiting: Deque["Future[bytes]"] = deque()
+        while True:
+            for piece in left:
+                waiting.append(self._pool.submit(self._fetch, piece))
+                if len(waiting) >= CONNECTIONS:
+                    break
+            if not waiting:
+                return
+            first = waiting.popleft()
+            while True:
+                check()
+                try:
+                    data = first.result(TICK)
+                    break
+                except NotYet:
+                    continue
+            yield data
+
+    def _fetch(self, piece: Parcel) -> bytes:
+        web = self._webs.get()
+        try:
+            return self._whole(web, piece)
+        finally:
+            self._webs.put(web)
+            if self._stopped.is_set():
+                self._close_idle()
+
+    def _close_idle(self) -> None:
+        with contextlib.suppress(Empty):
+            while True:
+                self._webs.get_nowait().__exit__()
+
+    def _whole(self, web: Web, piece: Parcel) -> bytes:
+        """A piece, also over cut connections."""
+        (take,) = piece.takes
+        data = bytearray()
+        failures = 0
+        while len(data) < take.length:
+            if self._stopped.is_set():
+                raise Unusable("it was given up")
+            try:
+                for part in part_of(web, piece.url, len(data), take.length - len(data)):
+                    data += part
+                    failures = 0
+            except WebError as error:
+                failures += 1
+                if not error.passing or failures == TRIES:
+                    raise Unusable(error.message)
+                self._stopped.wait(PAUSE)
+        if hashlib.sha256(data).hexdigest() != take.digest:
+            raise Unusable("a piece of it is damaged")
+        return bytes(data)
+
+
+@contextlib.contextmanager
+def _process(words: List[str], source: Union[int, IO[bytes], None]) -> "Iterator[subprocess.Popen[bytes]]":
+    """One whose output is read; it ends with the context."""
+    process = subprocess.Popen(
+        words,
+        stdin=source,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            end(process)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def _feed(pipe: int, data: bytes, check: Callable[[], None]) -> bool:
+    """Write all of `data`; False where nobody reads any more. Raises what `check` raises."""
+    left = memoryview(data)
+    while left:
+        check()
+        if select.select([], [pipe], [], TICK)[1]:
+            try:
+                left = left[os.write(pipe, left) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                return False
+    return True
