@@ -61,7 +61,7 @@ def later(talk: Talk, seconds: float) -> None:
 def collect(talk: Talk, dry_run: bool = False) -> list[dict[str, Any]]:
     with talk.session.stream(api.collect, api.Collect(dry_run=dry_run)) as stream:
         stream.end()
-        parts = [dict(frame.header["part"]) for frame in stream]
+        parts = [dict(frame.header["part"]) for frame in stream if "part" in frame.header]
         talk.session.result(api.collect, stream)
     return [part for part in parts if part["kind"] == "images"]
 

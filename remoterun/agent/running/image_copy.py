@@ -16,11 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
-from queue import Empty, LifoQueue
-from typing import IO, Callable, Deque, Iterator, List, Union
+from typing import IO, Callable, Dict, Iterator, List, Union
 
 from ..shared.bucket import IMAGE, IMAGE_PIECE, Chunk, ImageAccess, ImageArchive, Parcel
 from ..shared.records import to_json
@@ -167,61 +163,60 @@ class ImageCopy:
 
 
 class _Pieces:
-    """Fetches several at once, and gives them in their order. A context manager."""
+    """Fetches several at once, and gives them in their order. A context manager. Its threads end by themselves, and
+    nobody waits for that: a server may be silent."""
 
     def __init__(self, pieces: List[Parcel]) -> None:
-        self._pieces = pieces
-        self._all = [Web() for _ in range(CONNECTIONS)]
-        self._webs: "LifoQueue[Web]" = LifoQueue()
-        for web in self._all:
-            self._webs.put(web)
-        self._pool = ThreadPoolExecutor(CONNECTIONS)
+        self._count = len(pieces)
+        self._left = iter(list(enumerate(pieces)))
+        self._taking = threading.Lock()
+        self._room = threading.Semaphore(CONNECTIONS)
+        self._came: Dict[int, Union[bytes, Unusable]] = {}
+        self._news = threading.Condition()
         self._stopped = threading.Event()
+        self._webs = [Web() for _ in range(CONNECTIONS)]
 
     def __enter__(self) -> "_Pieces":
+        for web in self._webs:
+            threading.Thread(target=self._work, args=(web,), name="remoterun fetches", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        for web in self._all:
+        for web in self._webs:
             web.cut()
-        self._pool.shutdown(wait=False)  # a server that is silent holds nobody
-        self._close_idle()
 
     def each(self, check: Callable[[], None]) -> Iterator[bytes]:
         """Raises `Unusable`, and what `check` raises, which is called now and then."""
-        left = iter(self._pieces)
-        waiting: Deque["Future[bytes]"] = deque()
-        while True:
-            for piece in left:
-                waiting.append(self._pool.submit(self._fetch, piece))
-                if len(waiting) >= CONNECTIONS:
-                    break
-            if not waiting:
-                return
-            first = waiting.popleft()
-            while True:
-                check()
-                try:
-                    data = first.result(TICK)
-                    break
-                except NotYet:
+        for number in range(self._count):
+            with self._news:
+                while number not in self._came:
+                    check()
+                    self._news.wait(TICK)
+                found = self._came.pop(number)
+            if isinstance(found, Unusable):
+                raise found
+            yield found
+            self._room.release()
+
+    def _work(self, web: Web) -> None:
+        with web:
+            while not self._stopped.is_set():
+                if not self._room.acquire(timeout=TICK):
                     continue
-            yield data
-
-    def _fetch(self, piece: Parcel) -> bytes:
-        web = self._webs.get()
-        try:
-            return self._whole(web, piece)
-        finally:
-            self._webs.put(web)
-            if self._stopped.is_set():
-                self._close_idle()
-
-    def _close_idle(self) -> None:
-        with contextlib.suppress(Empty):
-            while True:
-                self._webs.get_nowait().__exit__()
+                with self._taking:
+                    number, piece = next(self._left, (-1, None))
+                if piece is None:
+                    return
+                try:
+                    found: Union[bytes, Unusable] = self._whole(web, piece)
+                except Unusable as error:
+                    found = error
+                except Exception as error:  # noqa: BLE001 - `each` raises it
+                    found = Unusable("%s: %s" % (type(error).__name__, error))
+                with self._news:
+                    self._came[number] = found
+                    self._news.notify_all()
 
     def _whole(self, web: Web, piece: Parcel) -> bytes:
         """A piece, also over cut connections."""

@@ -51,8 +51,8 @@ class Nothing(Record):
 class Hello(Record):
     """What a home says before it is asked. `time` in seconds since 1970 by its clock; `boot` names this boot of it;
     `architecture` is what `uname -m` says there; `room`: bytes that may arrive. `compares`: it answers `records`, so
-    that only what differs of a file need come. `leaving`: why a rented host takes no new run, as it will end; "" for one
-    that does."""
+    that only what differs of a file need come. `leaving`: why a rented host takes no new run, as it will end; "" for
+    one that does."""
 
     protocol: int
     home_id: str
