@@ -117,7 +117,7 @@ class Signer:
 
     def image(self, name: str, architecture: str, seconds: float) -> ImageAccess:
         """What a host of that architecture may do with an image of its run's environment. One that is there counts as
-        used now."""
+        used now; no host may write it anew, for others run what is in it."""
         prefix = layout.image_prefix(image_id(name, architecture))
         pieces = [
             Parcel(
@@ -126,7 +126,7 @@ class Signer:
             )
             for piece in use(self._bucket, prefix, name)
         ]
-        return ImageAccess(name, pieces, self._grant(prefix, seconds, layout.IMAGE_PIECE))
+        return ImageAccess(name, pieces, None if pieces else self._grant(prefix, seconds, layout.IMAGE_PIECE))
 
     def _grant(self, prefix: str, seconds: float, most: int) -> Grant:
         url, fields = self._bucket.s3.presigned_post(prefix, min(seconds, LONGEST), most)

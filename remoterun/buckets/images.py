@@ -30,17 +30,19 @@ class KeptImage:
 
 
 def use(bucket: Bucket, prefix: str, name: str) -> list[Chunk]:
-    """The pieces of the image of that name; none where the bucket does not have it, or what it has makes no sense. Its
-    use is noted, once a day."""
+    """The pieces of the image of that name; none where the bucket does not have all of them, or what it has makes no
+    sense. The use is noted, once a day."""
     key = prefix + layout.IMAGE
     try:
         archive = _read(bucket.s3, key)
-        stored = bucket.s3.head(key)
+        objects = {stored.key: stored for stored in bucket.s3.list(prefix)}
     except (Absent, HostError):
         return []
-    if archive.image != name or stored is None:
+    sizes = {stored.key: stored.size for stored in objects.values()}
+    whole = key in objects and all(sizes.get(prefix + piece.digest) == piece.length for piece in archive.pieces)
+    if archive.image != name or not whole:
         return []
-    if bucket.clock() - stored.modified > USED_AGAIN:
+    if bucket.clock() - objects[key].modified > USED_AGAIN:
         bucket.s3.copy(key, key)
     return archive.pieces
 

@@ -11,7 +11,7 @@ import pytest
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared import bucket as layout
-from remoterun.agent.shared.bucket import Chunk, ImageAccess, ImageArchive
+from remoterun.agent.shared.bucket import Chunk, Grant, ImageAccess, ImageArchive
 from remoterun.agent.shared.environment import image_id
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.store.bringing import part_of
@@ -41,13 +41,19 @@ def access(talk: Talk, image: str = IMAGE, architecture: str = "x86_64") -> Imag
 
 def store(talk: Talk, image: str = IMAGE, named: str | None = None, record: bytes | None = None) -> None:
     """As a host does. `named`: the image that its record names."""
-    grant = access(talk, image).grant
+    grant = granted(talk, image)
     pieces = [Chunk(sha256(piece), len(piece)) for piece in PIECES]
     archive = ImageArchive(named or image, sum(map(len, PIECES)), pieces)
     with Web() as web:
         for piece in PIECES:
             post(web, grant, sha256(piece), Content.of(piece))
         post(web, grant, layout.IMAGE, Content.of(record or json.dumps(to_json(archive)).encode()))
+
+
+def granted(talk: Talk, image: str = IMAGE) -> Grant:
+    grant = access(talk, image).grant
+    assert grant is not None
+    return grant
 
 
 def keys(talk: Talk) -> list[str]:
@@ -71,6 +77,7 @@ class TestAccess:
         assert access(talk).pieces == []
         store(talk)
         found = access(talk)
+        assert found.grant is None, "what others run is written once"
         with Web() as web:
             assert [b"".join(part_of(web, piece.url, 0, piece.takes[0].length)) for piece in found.pieces] == PIECES
         assert [piece.takes[0].digest for piece in found.pieces] == list(map(sha256, PIECES))
@@ -81,15 +88,15 @@ class TestAccess:
         assert not access(talk, OTHER).pieces
 
     def test_nothing_else_can_be_written(self, talk: Talk) -> None:
-        found = access(talk)
+        grant = granted(talk)
         prefix = layout.image_prefix(image_id(IMAGE, "x86_64"))
-        assert found.grant.prefix == prefix
+        assert grant.prefix == prefix
         with Web() as web:
             for elsewhere in (layout.image_prefix(image_id(OTHER, "x86_64")), "uploads/doom/"):
                 with pytest.raises(WebError):
-                    post(web, found.grant._replace(prefix=elsewhere), "x", Content.of(b"x"))
+                    post(web, grant._replace(prefix=elsewhere), "x", Content.of(b"x"))
             with pytest.raises(WebError):
-                post(web, found.grant, "x", Content.of(bytes(layout.IMAGE_PIECE + 1)))
+                post(web, grant, "x", Content.of(bytes(layout.IMAGE_PIECE + 1)))
         assert keys(talk) == []
 
     @pytest.mark.parametrize("record", [b"{", b"[]", b'{"image": 1}', b"x" * (layout.MOST_IMAGE_RECORD + 1)])
@@ -98,6 +105,17 @@ class TestAccess:
         assert access(talk).pieces == []
         store(talk)
         assert access(talk).pieces
+
+    def test_one_that_lacks_a_piece_is_put_there_again(self, talk: Talk) -> None:
+        store(talk)
+        for damage in ([], [PIECES[0][1:]]):
+            key = layout.image_prefix(image_id(IMAGE, "x86_64")) + sha256(PIECES[0])
+            talk.bucket.s3.delete([key])
+            for data in damage:
+                talk.bucket.s3.put(key, [data], sha256(data))
+            assert access(talk).pieces == []
+            store(talk)
+            assert access(talk).pieces
 
     def test_one_of_another_name(self, talk: Talk) -> None:
         store(talk, named=OTHER)
@@ -129,11 +147,11 @@ class TestUpkeep:
         assert collect(talk) == []
 
     def test_what_was_cut_while_it_was_written_goes_after_days(self, talk: Talk) -> None:
+        grant = granted(talk)
         store(talk)
-        grant = access(talk).grant
         with Web() as web:
             post(web, grant, sha256(b"of another"), Content.of(b"of another"))
-            post(web, access(talk, OTHER).grant, sha256(b"cut"), Content.of(b"cut"))
+            post(web, granted(talk, OTHER), sha256(b"cut"), Content.of(b"cut"))
         later(talk, DAY)
         assert collect(talk) == []
         later(talk, 8 * DAY)

@@ -58,7 +58,7 @@ class Bench:
 
     def store(self, seconds: float = 60) -> ImageCopy:
         """Posts the engine's image, from now on."""
-        copy = ImageCopy(self.tool, [ImageAccess(IMAGE, [], self.server.grant(PREFIX, seconds))])
+        copy = ImageCopy(self.tool, [(IMAGE, self.server.grant(PREFIX, seconds))])
         copy.start()
         return copy
 
@@ -69,7 +69,7 @@ class Bench:
             Parcel(self.server.signed(PREFIX + piece.digest, seconds), [Take(piece.digest, 0, piece.length)])
             for piece in archive.pieces
         ]
-        return ImageAccess(archive.image, pieces, self.server.grant(PREFIX))
+        return ImageAccess(archive.image, pieces)
 
     def stored(self) -> ImageAccess:
         self.store().until_end(lambda: time.time() + 30)
@@ -115,7 +115,7 @@ class TestPut:
         assert bench.server.objects == {} and time.monotonic() - began < 60
 
     def test_outputs_come_first(self, bench: Bench) -> None:
-        copy = ImageCopy(bench.tool, [ImageAccess(IMAGE, [], bench.server.grant(PREFIX))])
+        copy = ImageCopy(bench.tool, [(IMAGE, bench.server.grant(PREFIX))])
         copy.hold()
         copy.start()
         until(lambda: (bench.folder / "asked").exists())

@@ -16,9 +16,9 @@ import subprocess
 import sys
 import threading
 import time
-from typing import IO, Callable, Dict, Iterator, List, Union
+from typing import IO, Callable, Dict, Iterator, List, Tuple, Union
 
-from ..shared.bucket import IMAGE, IMAGE_PIECE, Chunk, ImageAccess, ImageArchive, Parcel
+from ..shared.bucket import IMAGE, IMAGE_PIECE, Chunk, Grant, ImageAccess, ImageArchive, Parcel
 from ..shared.records import to_json
 from ..store.bringing import part_of
 from ..store.posting import Content, post
@@ -88,7 +88,7 @@ class ImageCopy:
 
     One at a time, compressed by a process that leaves the processors to others."""
 
-    def __init__(self, tool: str, images: List[ImageAccess]) -> None:
+    def __init__(self, tool: str, images: List[Tuple[str, Grant]]) -> None:
         self._tool = tool
         self._images = images
         self._stopped = threading.Event()
@@ -113,22 +113,22 @@ class ImageCopy:
 
     def _work(self) -> None:
         with Web() as web:
-            for access in self._images:
+            for image, grant in self._images:
                 try:
-                    archive = self._put(web, access)
-                    print("%s is in the bucket, %d bytes" % (access.image, archive.size), file=sys.stderr, flush=True)
+                    archive = self._put(web, image, grant)
+                    print("%s is in the bucket, %d bytes" % (image, archive.size), file=sys.stderr, flush=True)
                 except (WebError, OSError, Unusable) as error:
-                    print("%s is not in the bucket: %s" % (access.image, error), file=sys.stderr, flush=True)
+                    print("%s is not in the bucket: %s" % (image, error), file=sys.stderr, flush=True)
 
-    def _put(self, web: Web, access: ImageAccess) -> ImageArchive:
+    def _put(self, web: Web, image: str, grant: Grant) -> ImageArchive:
         """Raises `Unusable`, `WebError`, `OSError`."""
         pieces: List[Chunk] = []
-        for data in self._saved(access.image):
+        for data in self._saved(image):
             content = Content.of(data)
-            self._post(web, access, content.digest, content)
+            self._post(web, grant, content.digest, content)
             pieces.append(Chunk(content.digest, content.size))
-        archive = ImageArchive(access.image, sum(piece.length for piece in pieces), pieces)
-        self._post(web, access, IMAGE, Content.of(json.dumps(to_json(archive)).encode()))
+        archive = ImageArchive(image, sum(piece.length for piece in pieces), pieces)
+        self._post(web, grant, IMAGE, Content.of(json.dumps(to_json(archive)).encode()))
         return archive
 
     def _saved(self, image: str) -> Iterator[bytes]:
@@ -148,13 +148,13 @@ class ImageCopy:
             if saving.wait() or squeezing.wait():
                 raise Unusable("%s save failed" % self._tool)
 
-    def _post(self, web: Web, access: ImageAccess, key: str, content: Content) -> None:
+    def _post(self, web: Web, grant: Grant, key: str, content: Content) -> None:
         for number in range(1, TRIES + 1):
             self._goes_on.wait()
             if self._stopped.is_set():
                 raise Unusable("there was no time left")
             try:
-                post(web, access.grant, key, content)
+                post(web, grant, key, content)
                 return
             except WebError as error:
                 if number == TRIES or not error.passing:

@@ -205,10 +205,11 @@ class Supervisor:
 
     def _watch(self) -> None:
         engine = self._chosen_engine()
-        if self._images is None and engine.name == "docker" and self.run.images():
+        images = [(one.image, one.grant) for one in self.run.images() if one.grant is not None]
+        if images and self._images is None and engine.name == "docker":
             from .image_copy import ImageCopy  # few runs need it
 
-            self._images = ImageCopy(engine.name, list(self.run.images()))
+            self._images = ImageCopy(engine.name, images)
             self._images.start()
         Watch(self.home, self.run, self.spec, engine, self._clock).until_end()
 

@@ -121,11 +121,11 @@ class ImageArchive(Record):
 
 class ImageAccess(Record):
     """What a host may do with an image that the environment of its run is built of: fetch it, a piece after the other,
-    where the bucket has it (else there are no `pieces`); and put it there with `grant`, once it was built. A secret."""
+    where the bucket has it; else put it there with `grant`, once it was built. A secret."""
 
     image: str
-    pieces: List[Parcel]
-    grant: Grant
+    pieces: List[Parcel] = []
+    grant: Optional[Grant] = None
 
 
 class RunRecord(Record):

@@ -330,7 +330,8 @@ def decode_images(data: bytes) -> Tuple[ImageAccess, ...]:
         raise SpecError("the access to an image that can't be read")
     for access in images:
         _require(bool(IMAGE_NAME.match(access.image)), "the name of an image that can't be one")
-        check_grant(access.grant)
+        if access.grant is not None:
+            check_grant(access.grant)
         for piece in access.pieces:
             whole = len(piece.takes) == 1 and piece.takes[0].offset == 0 and 0 < piece.takes[0].length <= IMAGE_PIECE
             _require(whole and is_digest(piece.takes[0].digest), "a piece of an image that can't be one")
