@@ -6,9 +6,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import boto3
 import pexpect
@@ -18,13 +16,12 @@ from botocore.config import Config
 from tests.cloud.cloud import REGION, Cloud
 from tests.e2e.conftest import REMOTERUN, Place, make_place
 from tests.lab import BASE_IMAGE
+from tests.workshop import until
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(150)]
 
 ON_T4 = ("run", "-t", "t4", "--image", BASE_IMAGE)
 TRAIN = "mkdir -p models; cat data/input.txt >models/model.json; for i in 1 2 3; do echo epoch $i; sleep 1; done"
-
-Until = Callable[..., Any]
 
 
 @pytest.fixture
@@ -41,7 +38,7 @@ def quick(place: Place) -> Place:
     return place
 
 
-def test_the_lessons_session(cloud: Cloud, place: Place, until: Until) -> None:
+def test_the_lessons_session(cloud: Cloud, place: Place) -> None:
     place.run("upload", "data/input.txt", "--name", "doom")
     shell = place.spawn("run", "-t", "k80", "--image", BASE_IMAGE, "-m", "uploads/doom:data", TRAIN)
     shell.expect("K80s are gone from AWS; a T4 is the nearest: g4dn.xlarge, \\$0\\.53/h")
@@ -100,7 +97,7 @@ def test_a_kept_host_is_used_again(cloud: Cloud, place: Place) -> None:
     assert took < 20, took
 
 
-def test_a_host_ends_by_itself_and_all_is_in_the_bucket(cloud: Cloud, quick: Place, until: Until) -> None:
+def test_a_host_ends_by_itself_and_all_is_in_the_bucket(cloud: Cloud, quick: Place) -> None:
     """As if the laptop were gone for good: nobody asks for anything until the host is gone."""
     number = quick.run("run", "-t", "quick", "-y", "-b", "--image", BASE_IMAGE, TRAIN_ALONE).stdout.strip()
     until(lambda: not cloud.alive(), 120)
@@ -115,7 +112,7 @@ def test_a_host_ends_by_itself_and_all_is_in_the_bucket(cloud: Cloud, quick: Pla
 TRAIN_ALONE = "sleep 2; echo here >made; echo done"
 
 
-def test_a_host_that_vanishes_leaves_its_log(cloud: Cloud, place: Place, until: Until) -> None:
+def test_a_host_that_vanishes_leaves_its_log(cloud: Cloud, place: Place) -> None:
     number = place.run(*ON_T4, "-y", "-b", "echo begun; sleep 1000").stdout.strip()
     until(lambda: b"begun" in logged(cloud, place, number), 90)
     (machine,) = cloud.alive()
@@ -125,7 +122,7 @@ def test_a_host_that_vanishes_leaves_its_log(cloud: Cloud, place: Place, until: 
     assert place.run("logs", number, status=None).stdout == "begun\n"
 
 
-def test_one_that_is_taken_away_goes_on_on_another_host(cloud: Cloud, place: Place, until: Until) -> None:
+def test_one_that_is_taken_away_goes_on_on_another_host(cloud: Cloud, place: Place) -> None:
     command = "cat checkpoint 2>/dev/null && exit; echo first; echo from the first >checkpoint; exec sleep 1000"
     shell = place.spawn(*ON_T4, "--spot", "-y", "--no-git", command)
     shell.expect("first")
@@ -158,7 +155,7 @@ def logged(cloud: Cloud, place: Place, number: str) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_client_that_is_killed_leaves_one_host_at_most(cloud: Cloud, place: Place, seed: int, until: Until) -> None:
+def test_a_client_that_is_killed_leaves_one_host_at_most(cloud: Cloud, place: Place, seed: int) -> None:
     place.run("machines", "add", "fast", "--aws", "g4dn.xlarge")
     process = subprocess.Popen(
         [REMOTERUN, "run", "-t", "fast", "-y", "-b", "--no-git", "--image", BASE_IMAGE, "sleep 1000"],
