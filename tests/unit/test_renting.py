@@ -97,14 +97,20 @@ def test_what_a_run_may_cost_is_for_all_its_attempts() -> None:
 
 
 def test_amounts_for_people() -> None:
-    assert [dollars(amount) for amount in (None, 0.0, 0.0042, 0.5, 1234.5)] == [
+    assert [dollars(amount) for amount in (None, 0.0, 0.00003, 0.0042, 0.5, 1234.5)] == [
         "",
         "$0.00",
+        "<$0.001",
         "$0.0042",
         "$0.50",
         "$1,234.50",
     ]
-    assert [hourly(price) for price in (None, 0.526, 55.04, 1.0)] == ["price not known", "$0.526/h", "$55.04/h", "$1/h"]
+    assert [hourly(price) for price in (None, 0.526, 55.04, 1.0)] == [
+        "price not known",
+        "$0.526/h",
+        "$55.04/h",
+        "$1.00/h",
+    ]
     assert [hours(count) for count in (24.0, 0.5, 1.26)] == ["24 h", "30 min", "1 h 15 min"]
 
 

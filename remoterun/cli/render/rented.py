@@ -20,17 +20,22 @@ WITHOUT = "without disk and traffic"
 
 
 def dollars(amount: float | None) -> str:
-    """An amount for people: $12.62, $0.004; "" for one that is not known."""
+    """An amount for people: $12.62, $0.004, <$0.001; "" for one that is not known."""
     if amount is None:
         return ""
+    if 0 < amount < 0.001:
+        return "<$0.001"
     return f"${amount:,.2f}" if amount >= 0.1 or not amount else f"${amount:.2g}"
 
 
 def hourly(price: float | None) -> str:
-    """A price for people, with all of its digits: $0.526/h."""
+    """A price for people, with all of its digits: $0.526/h, $63.30/h."""
     if price is None:
         return "price not known"
-    return (f"${price:.4f}".rstrip("0").rstrip(".") if price >= 0.001 else f"${price:.2g}") + "/h"
+    if 0 < price < 0.001:
+        return "<$0.001/h"
+    whole, _, part = f"{price:.4f}".rstrip("0").partition(".")
+    return f"${whole}.{part:0<2}/h"
 
 
 def hours(count: float) -> str:

@@ -158,15 +158,28 @@ def end() -> None:
 def systemctl(words: list[str]) -> int:
     flags = [word for word in words if word.startswith("-")]
     rest = [word for word in words if not word.startswith("-")]
-    known = ("--now", "--no-block", "--quiet", "-q", "--no-pager", "--force", "-f", "--no-wall", "--no-ask-password")
+    known = (
+        "--now",
+        "--no-block",
+        "--quiet",
+        "-q",
+        "--no-pager",
+        "--force",
+        "-f",
+        "--no-wall",
+        "--no-ask-password",
+        "--all",
+    )
     if any(flag not in known for flag in flags) or not rest:
         return fail(f"systemctl: this stand-in doesn't know {words}")
     verb, units = rest[0], [whole_name(unit) for unit in rest[1:]]
     if verb in ("poweroff", "reboot", "halt"):
         return end_now("reboot" if verb == "reboot" else "poweroff")
-    if verb in ("daemon-reload", "reset-failed", "is-system-running", "list-timers"):
+    if verb in ("daemon-reload", "reset-failed", "is-system-running"):
         print("running") if verb == "is-system-running" else None
         return 0
+    if verb == "list-timers":
+        return list_timers()
     if verb in ("is-active", "is-enabled", "status"):
         states = [(is_enabled(unit) if verb == "is-enabled" else is_active(unit)) for unit in units]
         for state in states:
@@ -177,6 +190,19 @@ def systemctl(words: list[str]) -> int:
     for unit in units:
         status |= change(verb, unit, "--now" in flags, "--no-block" in flags)
     return status
+
+
+def list_timers() -> int:
+    """Those that are active, with the moment that each one names."""
+    print("NEXT LEFT LAST PASSED UNIT ACTIVATES")
+    for unit in sorted(os.listdir(STATE) if os.path.isdir(STATE) else []):
+        if unit.endswith(".timer") and is_active(unit):
+            timer = read_unit(unit).get("Timer", {})
+            named = [moment(value) for value in timer.get("OnCalendar", [])]
+            at = [datetime.datetime.fromtimestamp(each, datetime.UTC) for each in named]
+            shown = f"{min(at):%a %Y-%m-%d %H:%M:%S} UTC" if at else "-"
+            print(f"{shown} - - - {unit} {last(timer, 'Unit', unit[: -len('.timer')] + '.service')}")
+    return 0
 
 
 def change(verb: str, unit: str, now: bool, no_block: bool) -> int:
