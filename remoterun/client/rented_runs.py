@@ -13,7 +13,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.states import ENDINGS, Reason, RunEvent, RunStatus
 from remoterun.client import bucket
 from remoterun.client.connections import Connections
-from remoterun.errors import ConfigError, HostError, HostUnreachable, RemoterunError
+from remoterun.errors import ConfigError, HostError, HostUnreachable, RemoterunError, UsageError
 from remoterun.model import MachineType, Placement, Run, by_our_clock
 from remoterun.providers.base import ProviderError, Rented
 from remoterun.session import Session
@@ -44,9 +44,13 @@ def seen(connections: Connections, run: Run, status: RunStatus) -> Run:
 def opened(connections: Connections, run: Run) -> tuple[Run, Session]:
     """A run, and a conversation with the home that has it now: of a rented host that is gone, with its bucket.
 
-    Raises `HostError` where a host should be there and does not answer, or its provider does not.
+    Raises `HostError` where a host should be there and does not answer, or its provider does not, `UsageError` for a
+    run that no host has had.
     """
     machine = run.host
+    if machine.rental is not None:
+        what = "never had a host" if run.final else "has no host yet"
+        raise UsageError(f"run {run.number} {what}", hint=f"remoterun info {run.number}")
     if machine.rented is None:
         return run, connections.session(machine)
     answer = connections.at_once({machine: partial(_connect, connections, machine)}, SOON)[machine]

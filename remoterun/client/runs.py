@@ -12,6 +12,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
+from remoterun.client import bucket
 from remoterun.client.attempts import due, follow_attempts, in_background
 from remoterun.client.connections import Connections
 from remoterun.client.following import Item, StateChange, Wanted, follow
@@ -292,17 +293,26 @@ class Runs:
     def remove(self, number: int | str) -> None:
         """Delete an ended run, there and from the registry. Raises `UsageError` for one that has not ended."""
         run = self._connections.registry.run(number)
-        if run.host.rented is not None:  # it may be gone
+        if run.host.rental is not None or run.host.rented is not None:  # the latter may be gone
             run = self.get(number)
+        host: MachineType | None = run.host
+        if run.host.rental is not None:  # no host has had it; its bucket may know what was asked for
+            if not run.final:
+                raise _still_handed_over(run)
+            host = bucket.machine_of(run) if run.renting is not None else None
+        if host is not None:
+            self._remove_there(run, host)
+        self._connections.registry.remove_run(run)
+        KeptLogs(self._connections.config.home, 0).remove(run.key)
+
+    def _remove_there(self, run: Run, host: MachineType) -> None:
         try:
-            self._connections.session(run.host).ask(api.remove_run, api.RunKey(run.key))
+            self._connections.session(host).ask(api.remove_run, api.RunKey(run.key))
         except UsageError as error:
             raise UsageError(
                 f"run {run.number} can't be removed: {error.message}",
                 hint=f"remoterun stop {run.number} or remoterun kill {run.number} first",
             )
-        self._connections.registry.remove_run(run)
-        KeptLogs(self._connections.config.home, 0).remove(run.key)
 
 
 def _still_handed_over(run: Run) -> UsageError:

@@ -90,6 +90,7 @@ class Checklist:
         except NotDone as why:
             verdict, remark = "not done", str(why)
         except KeyboardInterrupt:
+            self.rows.append(Row(what, "not done", time.monotonic() - began, "it was interrupted"))
             raise
         except Exception as error:  # noqa: BLE001 - the next steps, and the cleaning, are to be done all the same
             kind = "" if isinstance(error, Failure) else f"{type(error).__name__}: "

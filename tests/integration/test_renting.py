@@ -28,7 +28,7 @@ from remoterun.buckets.place import BucketPlace
 from remoterun.cli.main import main
 from remoterun.client import Client, LogBytes, Note, StateChange, attempts
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
-from remoterun.model import HostUse, MachineType, Mount, Run, RunRequest
+from remoterun.model import HostUse, MachineType, Mount, Resource, Run, RunRequest
 from remoterun.providers import PROVIDERS
 from remoterun.providers.base import NoCapacity
 from remoterun.source import snapshot
@@ -138,6 +138,10 @@ class TestARun:
             laptop.submit("true")
         (run,) = laptop.client.runs.list()
         assert (run.state.value, run.reason and run.reason.value) == ("failed", "no_capacity")
+        with pytest.raises(UsageError, match=f"run {run.number} never had a host"):
+            laptop.client.files.list(Resource.parse(f"runs/{run.number}"))
+        laptop.client.runs.remove(run.number)
+        assert laptop.client.runs.list() == []
 
     def test_without_a_bucket_nothing_is_rented(self, laptop: Laptop) -> None:
         with Client(replace(laptop.config, aws=replace(laptop.config.aws, bucket=None))) as client:

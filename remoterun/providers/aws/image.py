@@ -51,7 +51,8 @@ def resolve(calls: Calls, offer: Offer, asked_for: str | None) -> Image:
                 "ParameterNotFound",
                 f"{offer.region} has no image of AWS's for {offer.type}",
                 evidence="\n".join(parameters(offer)),
-                hint="--image ami-…, of an Ubuntu with Docker and, for GPUs, NVIDIA's driver",
+                hint=f"remoterun machines add NAME --aws {offer.type} --image AMI   # of an Ubuntu with Docker"
+                + (" and NVIDIA's driver" if offer.gpus else ""),
             )
     try:
         found = calls("ec2", "describe_images", offer.region, ImageIds=[image])["Images"]
