@@ -51,9 +51,12 @@ class Folders:
         self.root = root
         self.laptop = laptop or root / "laptop"
         (root / "rented").mkdir(parents=True, exist_ok=True)
+        self.live_offers = 0
+        """How often it was asked for them."""
 
     def offers(self, machine: MachineType, live: bool = False) -> list[Offer]:
         assert machine.rental is not None
+        self.live_offers += live
         return [Offer("folder.small", "here", "here-1", price=PRICE, spot=machine.rental.spot)]
 
     def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> Rented:

@@ -31,7 +31,8 @@ WORTH_KEEPING = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run on a rented host will be given. `offers` are tried in their order; `hours` are for all attempts
+    """What a run on a rented host will be given. `offers` are tried in their order, that of `kept` alone where there is
+    one; `hours` are for all attempts
     together; `idle` in seconds; `kept`: a host of ours that is free and will be used instead; `instead`: why another
     type stands in for the one that was asked for; `login_ends` (seconds since 1970): before the run may, where it does
     so: until the next command of somebody with a login, outputs then wait on the host."""
@@ -78,19 +79,17 @@ def plan(connections: Connections, machine: MachineType, without: Container[str]
     """What a run on `machine` will be given. Asks its provider, and costs nothing. `without`: the tokens of hosts that
     it shall not have. Raises `ProviderError`."""
     rental = _rental(machine)
-    provider = connections.provider(rental.provider)
-    offers = tuple(provider.offers(machine, live=True))
-    if not offers:
-        raise ProviderError(f"nothing is offered for `{machine.name}`", hint="remoterun doctor aws")
-    limit = hours(machine, offers)
-    attempts = rental.attempts or (ATTEMPTS_ON_SPOT if rental.spot else 1)
-    whole = Plan(machine, offers, limit, IDLE if rental.idle is None else rental.idle, attempts)
-    kept = _kept(connections, whole, without)
+    kept = _kept(connections, machine, without)
     if kept is not None:
-        left = (kept.deadline - time.time()) / 3600
-        whole = replace(whole, kept=kept, hours=min(limit, left))
-    ends = bucket.login_ends(connections, whole.hours * 3600)
-    return replace(whole, instead=machines.instead(rental, offers[0]), login_ends=ends)
+        offers: tuple[Offer, ...] = (kept.offer,)
+        limit = min(hours(machine, offers), _left(kept))
+    else:
+        offers = _offers(connections, machine)
+        limit = hours(machine, offers)
+    attempts = rental.attempts or (ATTEMPTS_ON_SPOT if rental.spot else 1)
+    idle = IDLE if rental.idle is None else rental.idle
+    ends = bucket.login_ends(connections, limit * 3600)
+    return Plan(machine, offers, limit, idle, attempts, kept, machines.instead(rental, offers[0]), ends)
 
 
 def begin(connections: Connections, run: Run, plan: Plan) -> Run:
@@ -123,7 +122,8 @@ def rent(connections: Connections, run: Run, plan: Plan, waiting: Callable[[str]
         deadline=renting.deadline,
         idle=plan.idle,
     )
-    rented = provider.acquire(intent, plan.offers, waiting)
+    offers = plan.offers if plan.kept is None else _offers(connections, run.machine)
+    rented = provider.acquire(intent, offers, waiting)
     run = connections.registry.rent(run, _with_host(renting, rented, rented.began))
     try:
         waiting("its agent")
@@ -231,30 +231,42 @@ def _highest(offers: tuple[Offer, ...]) -> float | None:
     return None if None in prices else max((price for price in prices if price is not None), default=None)
 
 
-def _kept(connections: Connections, wanted: Plan, without: Container[str]) -> Rented | None:
-    """A host of ours without a run, of a type that is offered, which will be there for long enough."""
-    rental = _rental(wanted.machine)
-    needed = time.time() + wanted.hours * WORTH_KEEPING * 3600
-    kinds = {_kind(offer) for offer in wanted.offers}
-    busy = {token for run in connections.registry.runs() if not run.final for token in tokens(run)}
+def _offers(connections: Connections, machine: MachineType) -> tuple[Offer, ...]:
+    """What may be had now. Raises `ProviderError`."""
+    offers = tuple(connections.provider(_rental(machine).provider).offers(machine, live=True))
+    if not offers:
+        raise ProviderError(f"nothing is offered for `{machine.name}`", hint="remoterun doctor aws")
+    return offers
+
+
+def _kept(connections: Connections, machine: MachineType, without: Container[str]) -> Rented | None:
+    """A host of ours without a run, of a type that is wanted, which will be there for long enough. Where there is one,
+    its provider is not asked for anything else: such a run begins at once."""
+    rental = _rental(machine)
     provider = connections.provider(rental.provider)
+    kinds = {_kind(offer) for offer in provider.offers(machine)}
+    busy = {token for run in connections.registry.runs() if not run.final for token in tokens(run)}
     for folder in HostFolder.all(connections.config.home):
         intent = folder.intent()
         had = intent.machine.rental if intent is not None else None
-        if (
-            intent is None
-            or had is None
-            or (had.provider, had.image, had.disk) != (rental.provider, rental.image, rental.disk)
-        ):
+        if had is None or (had.provider, had.image, had.disk) != (rental.provider, rental.image, rental.disk):
             continue
-        if intent.deadline <= needed or folder.token in busy or folder.token in without:
+        if folder.token in busy or folder.token in without:
             continue
         host = provider.find(folder.token)
         if host is None or host.state == "gone":
             folder.remove()
         elif host.machine is not None and host.state == "running" and _kind(host.offer) in kinds:
-            return host
+            if rental.max_cost is not None and host.offer.price is None:
+                continue
+            if _left(host) > hours(machine, (host.offer,)) * WORTH_KEEPING:
+                return host
     return None
+
+
+def _left(host: Rented) -> float:
+    """Hours until a host ends."""
+    return (host.deadline - time.time()) / 3600
 
 
 def _kind(offer: Offer) -> tuple[str, str, bool]:

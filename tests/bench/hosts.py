@@ -90,7 +90,8 @@ class User:
         self._folder = folder / "work"
         self._folder.mkdir()
         subprocess.run(["git", "init", "-q"], cwd=self._folder, check=True)
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        mine = ("AWS_", "PYTHONDONTWRITEBYTECODE")  # an installed command has its modules compiled
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
         self._env = {**kept, **cloud.environment(), "HOME": str(folder), "REMOTERUN_HOME": str(folder / "home")}
 
     def runs(self, rounds: int) -> tuple[list[Call], list[float]]:

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def start(cloud: Cloud, folder: Path, *options: str) -> subprocess.Popen[str]:
+    cloud.s3.ready()
     home = folder / "user"
     home.mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "REMOTERUN_"))}
@@ -47,7 +48,6 @@ def test_all_steps_and_nothing_is_left(cloud: Cloud, tmp_path: Path) -> None:
 
 
 def test_it_cleans_up_when_it_is_interrupted(cloud: Cloud, tmp_path: Path) -> None:
-    cloud.s3.ready()
     cloud.sshd_seconds = 60
     checking = start(cloud, tmp_path, "-y")
     until(lambda: [each for each in cloud.alive() if each.state == "running"], 120, "a host boots")

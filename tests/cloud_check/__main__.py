@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from tests.cloud_check.checklist import Checklist, Settings
 from tests.cloud_check.cleaning import clean
 from tests.cloud_check.report import text
@@ -54,7 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Nothing was done.", file=sys.stderr)
         return 1
 
-    checklist = Checklist(user, settings, spending, region)
+    try:
+        checklist = Checklist(user, settings, spending, region)
+    except (BotoCoreError, ClientError) as error:
+        shutil.rmtree(folder)
+        print(f"error: AWS does not say what there is now: {error}\n\nhint: remoterun doctor aws", file=sys.stderr)
+        return 1
     interrupted = False
     try:
         checklist.go_through()

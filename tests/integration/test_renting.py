@@ -124,6 +124,7 @@ class TestARun:
         second = laptop.submit("cat before/w", mounts=(Mount.parse(f"runs/{first.number}/models:before"),))
         assert laptop.until_ended(second).state is RunState.COMPLETE
         assert laptop.log(second) == b"weights\n" and len(laptop.folders.all()) == 1
+        assert laptop.client.connections.provider("aws").live_offers == 1
 
     def test_a_host_that_is_about_to_end_is_not_used_again(self, laptop: Laptop) -> None:
         first = laptop.until_ended(laptop.submit("true"))
@@ -322,15 +323,15 @@ class TestTheCommandLine:
     def test_nothing_is_rented_unless_somebody_agrees(self, laptop: Laptop, say: Callable[..., Any]) -> None:
         status, out, err = say("run", "-t", "gpu", "--no-git", "--max-hours", "2", "true")
         assert (status, out) == (2, "")
-        assert "`-t gpu` rents a host at $3.6/h, $7.20 at the most, and nobody is here to agree" in err
+        assert "`-t gpu` rents a host at $3.60/h, $7.20 at the most, and nobody is here to agree" in err
         status, out, err = say("run", "-t", "gpu", "--no-git", "--max-cost", "1.8", "--dry-run", "true")
-        assert status == 0 and "at most    $1.80: 30 min at $3.6/h, without disk and traffic" in out
+        assert status == 0 and "at most    $1.80: 30 min at $3.60/h, without disk and traffic" in out
         assert laptop.folders.all() == [] and say("ps", "--json")[1] == "[]\n"
 
     def test_what_it_costs_is_said_and_what_is_rented_is_listed(self, laptop: Laptop, say: Callable[..., Any]) -> None:
         status, out, err = say("run", "-t", "gpu", "-y", "--no-git", "echo said")
         assert (status, out) == (0, "said\n")
-        assert "Renting folder.small in here, $3.6/h, at most $86.40 (24 h)" in err and "  it cost $" in err
+        assert "Renting folder.small in here, $3.60/h, at most $86.40 (24 h)" in err and "  it cost $" in err
         (run,) = json.loads(say("ps", "--json")[1])
         assert run["cost"] > 0 and run["renting"]["hosts"][0]["type"] == "folder.small"
         assert "COST" in say("ps")[1] and "folder.small in here-1" in say("info", "1")[1]
