@@ -253,7 +253,10 @@ def _kept(connections: Connections, machine: MachineType, without: Container[str
             continue
         if folder.token in busy or folder.token in without:
             continue
-        host = provider.find(folder.token)
+        try:
+            host = provider.find(folder.token)
+        except ProviderError:  # it is of another account
+            continue
         if host is None or host.state == "gone":
             folder.remove()
         elif host.machine is not None and host.state == "running" and _kind(host.offer) in kinds:

@@ -8,6 +8,8 @@
     ssh_config, known_hosts
     lock                 held by who acquires it
 
+`HOME/hosts/mark` tells the hosts of this home from those of another home with the same owner.
+
 A folder is removed once its host is gone and nobody asks about it any more.
 """
 

@@ -19,6 +19,7 @@ from remoterun.hosts.base import NOBODY
 from remoterun.hosts.ssh.host import SSHHost
 from remoterun.model import MachineType, Rental, new_key
 from remoterun.providers.aws import acquire, first_session, user_data
+from remoterun.providers.aws.acquire import Request
 from remoterun.providers.aws.provider import AWS
 from remoterun.providers.aws.refusals import Refused
 from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, ProviderError, ProviderUnreachable, Rented
@@ -170,6 +171,12 @@ def test_a_new_host_may_be_unknown_for_a_while(cloud: Cloud, client: Client) -> 
     assert client.acquire().alive
 
 
+@pytest.mark.parametrize("action", ["AuthorizeSecurityGroupIngress", "RunInstances"])
+def test_a_new_security_group_may_be_unknown_for_a_while(cloud: Cloud, client: Client, action: str) -> None:
+    cloud.fail_next(action, 2, status=400, code="InvalidGroup.NotFound")
+    assert client.acquire().alive and len(cloud.machines) == 1
+
+
 # --- what is refused ---
 
 
@@ -261,6 +268,17 @@ def test_a_host_that_vanishes_while_it_boots(cloud: Cloud, client: Client) -> No
     assert "ended while it was waited for" in caught.value.message and caught.value.evidence
     gone(cloud)
     assert client.aws.hosts() == []
+
+
+def test_a_host_of_another_account_is_not_one_that_is_gone(cloud: Cloud, client: Client) -> None:
+    intent = client.intent()
+    client.folder(intent.token).begin(intent)
+    request = Request(client.aws.offers(T4)[0], {}, 1, instance="i-1", account=client.aws.identity().account)
+    client.folder(intent.token).write("request.json", request.record())
+    assert client.aws.find(intent.token) is None
+    client.folder(intent.token).write("request.json", replace(request, account="999999999999").record())
+    with pytest.raises(ProviderError, match="not of the account 999999999999"):
+        client.aws.find(intent.token)
 
 
 def test_an_interrupt_ends_a_host_that_aws_does_not_know_yet(cloud: Cloud, client: Client) -> None:

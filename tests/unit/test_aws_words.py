@@ -38,6 +38,7 @@ from remoterun.providers.aws.refusals import (
 from remoterun.providers.aws.user_data import FirstBoot, cloud_config, units, user_data
 from remoterun.providers.base import Intent, ProviderError, ProviderUnreachable
 from remoterun.providers.folder import HostFolder
+from tests.workshop import until
 
 MACHINE = MachineType("t4", rental=Rental("aws", ("g4dn.xlarge",), disk=200))
 INTENT = Intent("rr-01h-1", "01h", 16, 1, MACHINE, 1764240000.0, 1764326400.0, 600.0)
@@ -234,6 +235,13 @@ def test_tags_come_back_as_the_host_that_they_were_made_for() -> None:
     assert tags.rented_of({**instance, "Tags": [{"Key": "Name", "Value": "remoterun 16"}]}, "us-east-1") is None
 
 
+def test_two_homes_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    mark = tags.home_mark(tmp_path / "home")
+    assert tags.home_mark(tmp_path / "home") == mark and HostFolder.all(tmp_path / "home") == []
+    (tmp_path / "home").rename(tmp_path / "moved")
+    assert tags.home_mark(tmp_path / "moved") == mark != tags.home_mark(tmp_path / "home")
+
+
 def test_tags_that_make_no_sense_are_shown_as_far_as_they_do() -> None:
     instance: dict[str, Any] = {
         "InstanceId": "i-1",
@@ -297,6 +305,17 @@ def test_the_host_ends_at_its_deadline_whatever_the_agent_does() -> None:
     commands = cloud_config(BOOT)["runcmd"]
     assert commands[1] == ["systemctl", "enable", "--now", "remoterun-deadline.timer", "remoterun-watch.service"]
     assert commands.index(["/usr/bin/python3", "/usr/local/lib/remoterun/on_host.py", "prepare"]) == len(commands) - 1
+
+
+def test_a_host_of_an_image_without_our_user_ends_as_one_that_nobody_uses(tmp_path: Path) -> None:
+    ended, settings = tmp_path / "ended", {"user": "nobody-of-that-name", "unused": 0.1, "terms": {"deadline": 1e12}}
+    program = (
+        f"from remoterun.providers.aws import on_host; on_host.SHUTDOWN = ['touch', {str(ended)!r}];"
+        f" on_host.watch({settings!r})"
+    )
+    with subprocess.Popen([sys.executable, "-c", program]) as watch:
+        until(ended.exists, 20)
+        watch.kill()
 
 
 def test_the_terms_are_in_the_settings_of_the_host() -> None:

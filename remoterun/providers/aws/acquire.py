@@ -54,8 +54,8 @@ class Place:
 class Request:
     """A call that may have made a host, as it stands in `request.json`.
 
-    `number` counts the calls of an intent. `instance` is the host that it made, `refused` why it made none; without
-    either nobody knows.
+    `number` counts the calls of an intent. `instance` is the host that it made, and `account` whose it is; `refused`
+    why it made none; without either nobody knows.
     """
 
     offer: Offer
@@ -63,6 +63,7 @@ class Request:
     number: int
     instance: str | None = None
     refused: str | None = None
+    account: str = ""
 
     def record(self) -> str:
         return json.dumps({**self.__dict__, "offer": self.offer.__dict__}, indent=1)
@@ -147,16 +148,18 @@ class Acquisition:
 
     def _requested(self, offer: Offer) -> Request:
         """The request for an offer, which was given a host."""
-        number = int((self._folder.read("request.json") or {}).get("number", 0)) + 1
-        request = Request(offer, self._parameters(offer, number), number)
-        try:
-            self._send(request)
-        except Refused as refused:
-            if not refused.code.startswith("InvalidGroup"):
-                raise
-            self._networks.clear()  # somebody's `gc` has removed our security group meanwhile
-            request = Request(offer, self._parameters(offer, number + 1), number + 1)
-            self._send(request)
+        number = int((self._folder.read("request.json") or {}).get("number", 0))
+        for pause in (*REPEATS, None):
+            number += 1
+            request = Request(offer, self._parameters(offer, number), number)
+            try:
+                self._send(request)
+                break
+            except Refused as refused:
+                if pause is None or request.refused is None or not refused.code.startswith("InvalidGroup"):
+                    raise
+            self._networks.clear()  # somebody's `gc` has removed our security group, or it is not known yet
+            self._sleep(pause)
         return request
 
     def _send(self, request: Request, *, again: bool = False) -> None:
@@ -170,6 +173,7 @@ class Acquisition:
             try:
                 made = self._calls("ec2", "run_instances", request.offer.region, **parameters)
                 request.instance = made["Instances"][0]["InstanceId"]
+                request.account = made.get("OwnerId", "")
                 self._keep(request)
                 return
             except ProviderUnreachable:

@@ -22,6 +22,8 @@ from remoterun.providers.base import ProviderUnreachable
 GROUP = "remoterun"
 ADDRESS_VARIABLE = "REMOTERUN_CLIENT_ADDRESS"
 WHO_AM_I = "https://checkip.amazonaws.com"
+HIDDEN = (1.0, 2.0, 4.0, 8.0)
+"""Seconds before a security group that is not known yet is asked for again."""
 
 
 def subnets(calls: Calls, region: str) -> dict[str, dict[str, Any]]:
@@ -68,7 +70,21 @@ def checked_address(text: str) -> str:
 
 
 def admit(calls: Calls, region: str, vpc: str, address: str) -> str:
-    """The id of our security group, which lets `address` in on port 22. Makes what is missing."""
+    """The id of our security group, which lets `address` in on port 22. Makes what is missing.
+
+    AWS may deny for some seconds that there is a group which it has made just now.
+    """
+    for pause in HIDDEN:
+        try:
+            return _admit(calls, region, vpc, address)
+        except Refused as refused:
+            if not refused.code.startswith("InvalidGroup"):
+                raise
+        time.sleep(pause)
+    return _admit(calls, region, vpc, address)
+
+
+def _admit(calls: Calls, region: str, vpc: str, address: str) -> str:
     group = find_group(calls, region, vpc)
     if group is None:
         group = _make_group(calls, region, vpc)
@@ -89,24 +105,17 @@ def find_group(calls: Calls, region: str, vpc: str) -> dict[str, Any] | None:
 
 
 def _make_group(calls: Calls, region: str, vpc: str) -> dict[str, Any]:
-    try:
-        made = calls(
-            "ec2",
-            "create_security_group",
-            region,
-            GroupName=GROUP,
-            Description="Hosts of remoterun: SSH from the addresses of their clients",
-            VpcId=vpc,
-            TagSpecifications=[tags.specification("security-group", _own())],
-        )
-        return {"GroupId": made["GroupId"]}
-    except Refused as refused:
-        if refused.code != "InvalidGroup.Duplicate":
-            raise
-    group = find_group(calls, region, vpc)  # another client made it just now
-    if group is None:
-        raise ProviderUnreachable(f"AWS does not agree with itself on `{GROUP}` in {region}", hint="try again")
-    return group
+    """Raises `Refused` with `InvalidGroup.Duplicate` where another client made it just now."""
+    made = calls(
+        "ec2",
+        "create_security_group",
+        region,
+        GroupName=GROUP,
+        Description="Hosts of remoterun: SSH from the addresses of their clients",
+        VpcId=vpc,
+        TagSpecifications=[tags.specification("security-group", _own())],
+    )
+    return {"GroupId": made["GroupId"]}
 
 
 def _add_rule(calls: Calls, region: str, group: str, address: str) -> None:

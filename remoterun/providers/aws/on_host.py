@@ -170,7 +170,10 @@ def install_docker() -> None:
 def watch(settings: dict[str, Any]) -> None:
     """End the host at its deadline, or when no process of its user was seen for long. Not by the clock, which may be
     set, but by the time that the machine is up."""
-    user = pwd.getpwnam(settings["user"]).pw_uid
+    try:
+        user = pwd.getpwnam(settings["user"]).pw_uid
+    except KeyError:  # an image without that user: nobody can use it
+        user = -1
     used = time.monotonic()
     while True:
         if in_use(user):

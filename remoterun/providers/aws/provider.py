@@ -54,6 +54,8 @@ class AWS:
             return None  # no call was ever made for it
         regions = [record["offer"]["region"]] if record else self._regions()
         found = self._rented(regions, token)
+        if not found and record:
+            self._check_account(record.get("account"))
         return min(found, key=lambda each: (not each.alive, each.state == "gone", -each.began), default=None)
 
     def admit(self, rented: Rented) -> None:
@@ -134,6 +136,15 @@ class AWS:
         if intent is None or not address or not rented.alive:
             return rented
         return replace(rented, machine=machine_of(folder, intent.machine, rented.offer, address))
+
+    def _check_account(self, account: str | None) -> None:
+        """Raises `Refused` where these credentials are of another account, which knows nothing of this one's hosts."""
+        if account and self.identity().account != account:
+            raise Refused(
+                "OtherAccount",
+                f"these AWS credentials are not of the account {account}, which has the host",
+                hint='AWS_PROFILE=…, or profile = "…" below [aws] in config.toml',
+            )
 
     def _where(self, id: str) -> str | None:
         """The region of an instance; None where no region has it."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import datetime
 import getpass
-import hashlib
 import re
+import secrets
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from remoterun import __version__
+from remoterun.agent.shared.files import write_whole
 from remoterun.providers.aws.catalogue import offer
 from remoterun.providers.aws.refusals import said_of
 from remoterun.providers.base import Intent, Offer, Rented
+from remoterun.providers.folder import HOSTS
 
 PREFIX = "remoterun:"
 STATES = {
@@ -35,8 +37,14 @@ def owner() -> str:
 
 
 def home_mark(home: Path) -> str:
-    """What tells the hosts of one home from those of another home of the same owner."""
-    return hashlib.sha256(f"{owner()} {home}".encode()).hexdigest()[:12]
+    """What tells the hosts of one home from those of another: two laptops may have the same name, user and paths."""
+    file = home / HOSTS / "mark"
+    try:
+        return file.read_text("ascii")
+    except FileNotFoundError:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_whole(str(file), secrets.token_hex(6).encode())
+        return file.read_text("ascii")
 
 
 def of_intent(intent: Intent, chosen: Offer, address: str, home: str) -> dict[str, str]:
