@@ -83,7 +83,7 @@ def bucket_lines(new: NewBucket) -> list[str]:
     """What a bucket is, before a person is asked about it."""
     if new.exists:
         return [f"{new.name} in {new.region}, which you have,", "keeps uploads and outputs"]
-    return [f"{new.name} in {new.region} is made:", "private, encrypted; it keeps uploads and outputs"]
+    return [f"{new.name} in {new.region} will be made:", "private, encrypted; it keeps uploads and outputs"]
 
 
 def renting(plan: Plan, new: NewBucket | None) -> None:

@@ -15,6 +15,8 @@ from remoterun.cli.render.terminal import DONE, FAILED, Text, paint, shortened
 from remoterun.cli.render.words import ago, duration, files, moment, size
 from remoterun.model import Run
 
+JUST_ENDED = 60.0
+"""Seconds after its end in which a run's host is spoken of: later it may be gone."""
 NOTE = 40
 """Columns of what a run waits for, in the table."""
 
@@ -100,9 +102,10 @@ def ending(run: Run) -> None:
     if run.message:
         line(f"  {run.message}")
     if run.renting is not None and run.renting.hosts:
-        cost = f"it cost {cost_text(run) or 'what is not known'}"
-        lost = run.reason in (Reason.HOST_LOST, Reason.PREEMPTED)
-        line(f"  {cost}" if lost else f"  {cost}; its host stays for a while, then it ends by itself: remoterun hosts")
+        line(f"  it cost {cost_text(run)}" if cost_text(run) else "  what it cost is not known")
+        just_now = run.ended is not None and time.time() - run.ended < JUST_ENDED
+        if just_now and run.reason not in (Reason.HOST_LOST, Reason.PREEMPTED):
+            line("  its host stays for another run, and ends by itself: remoterun hosts")
     if run.outputs and run.outputs.get("files"):
         saved = f"{files(run.outputs['files'])} saved ({size(run.outputs['size'])})"
         line(f"  {saved}: remoterun ls runs/{run.number} · remoterun cp runs/{run.number}")
