@@ -69,7 +69,6 @@ def test_the_lessons_session(cloud: Cloud, place: Place) -> None:
     assert info["spec"]["command"] == TRAIN and info["reachable"]
     assert place.run("logs", number).stdout == "epoch 1\nepoch 2\nepoch 3\n"
     assert "models" in place.run("ls", f"runs/{number}").stdout
-    assert len(cloud.calls) <= 60
 
 
 def test_a_run_needs_few_calls(cloud: Cloud, place: Place) -> None:
