@@ -72,7 +72,7 @@ def create(place: BucketPlace) -> BucketPlace:
 
     Raises `AlreadyExists` for a name that somebody else has, `AuthenticationError`, `HostUnreachable`, `HostError`.
     """
-    s3 = S3(place, FIRST_PATIENCE)
+    s3 = S3(place)
     try:
         region = place.region or s3.region
         s3.create(region)

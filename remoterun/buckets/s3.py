@@ -477,7 +477,9 @@ def _told(response: Any, place: BucketPlace, action: str, key: str) -> Exception
         return Unsupported(f"{where} does not know {action or 'such a request'}")
     if code in ("PreconditionFailed", "BucketAlreadyOwnedByYou") or status == 412:
         return _Exists(key)
-    if code in ("ConditionalRequestConflict", "OperationAborted") or status == 409:
+    if code == "OperationAborted":  # the bucket was made, or removed, just now
+        return HostUnreachable(f"{where} is not ready yet: {message or code}", hint="try again in a while")
+    if code == "ConditionalRequestConflict" or status == 409:
         return _Conflict(key)
     if code == "InvalidRange" or status == 416:
         return _OutOfRange(key)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.shared.spec import RunSpec
+from remoterun.agent.shared.spec import RunSpec, SpecError
 from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
 from remoterun.client import bucket
 from remoterun.client.attempts import due, follow_attempts, in_background
@@ -20,7 +20,7 @@ from remoterun.client.kept_logs import KeptLogs
 from remoterun.client.rented_runs import seen, statuses
 from remoterun.client.renting import Plan, give_back
 from remoterun.client.submitting import Prepared, launch, prepare
-from remoterun.errors import HostError, NotFound, UsageError
+from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
 from remoterun.model import MachineType, Placement, Run, RunRequest
 from remoterun.transfer import Progress
 
@@ -240,9 +240,14 @@ class Runs:
         for status in session.ask(api.runs, api.RunKeys(None)).runs:
             if status.key in known:
                 continue
-            details = session.ask(api.run, api.RunKey(status.key))
-            with session.understood():
-                spec = RunSpec.from_record(details.spec)
+            try:
+                spec = RunSpec.from_record(session.ask(api.run, api.RunKey(status.key)).spec)
+            except (HostError, SpecError) as error:
+                if isinstance(error, HostUnreachable):
+                    raise
+                continue  # it can't be read, which is no reason to leave out the others
+            if spec.key != status.key:
+                continue
             type_ = MachineType(spec.machine, bucket=machine.bucket)
             run = registry.add_run(spec.key, type_, spec.command, spec.created, spec.description, spec.labels)
             run = registry.place(run, Placement(machine, session.home_id))

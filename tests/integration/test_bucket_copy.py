@@ -466,3 +466,5 @@ class TestWhileItRuns:
         fields = self.copy.complete(Ended(Reason.EXITED, code=0), True)
         assert "kept" not in fields and "No such file" in fields["message"]
         assert "outputs" not in Kept(server, run.key).objects
+        status = Kept(server, run.key).record.status
+        assert (status.state, status.code, status.kept) == (RunState.COMPLETE, 0, False)

@@ -167,6 +167,12 @@ class TestAnotherLaptop:
         run = laptop.until_ended(laptop.submit("echo said; echo made >out", description="a try"))
         with Client(replace(laptop.config, home=laptop.root / "another")) as client:
             client.registry.add_run("another-key", MachineType("local"), "true", 1.0)
+            place = BucketPlace(laptop.config.aws.bucket or "", "us-east-1", laptop.config.aws.endpoint)
+            with asked(place) as s3:  # two runs whose records some host has spoilt
+                for key, spec in (("0" * 26, b"{"), ("1" * 26, s3.get(f"runs/{run.key}/spec.json", 1 << 20))):
+                    status = s3.get(f"runs/{run.key}/status.json", 1 << 20).replace(run.key.encode(), key.encode())
+                    for name, data in (("spec.json", spec), ("status.json", status)):
+                        s3.put(f"runs/{key}/{name}", [data], hashlib.sha256(data).hexdigest())
             (adopted,) = client.runs.adopt()
             assert (adopted.number, adopted.key, adopted.state) == (2, run.key, RunState.COMPLETE)
             assert (adopted.command, adopted.description) == (run.command, "a try")

@@ -40,6 +40,7 @@ PLACE = BucketPlace("bench", "us-east-1", "http://127.0.0.1:1")
         ("", 502, HostUnreachable, "502"),
         ("BadDigest", 400, TransferError, "did not arrive in s3://bench as it was read"),
         ("NotImplemented", 501, Unsupported, "does not know PutObject"),
+        ("OperationAborted", 409, HostUnreachable, "is not ready yet"),
         ("BucketAlreadyExists", 409, AlreadyExists, "somebody else has a bucket"),
         ("Whatever", 400, HostError, "refuses PutObject"),
     ],

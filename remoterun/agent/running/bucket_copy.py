@@ -130,7 +130,7 @@ class BucketCopy:
         patience = float("inf") if patient else KILLED_PATIENCE if end.reason is Reason.KILLED else RECORDS_PATIENCE
         deadline = time.monotonic() + patience
         failures = 0
-        problem = "there was no time left"
+        problem, faulty = "there was no time left", False
 
         def given_up() -> bool:
             if self._run.kill_asked() and end.reason is not Reason.KILLED:
@@ -156,11 +156,17 @@ class BucketCopy:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever goes wrong, the run gets its end
                 traceback.print_exc()
-                problem = str(error)
+                problem, faulty = str(error), True
                 break
         message = "not all of it is in the bucket %s: %s" % (self._spec.bucket, problem)
         before_it = end.fields.get("message")
-        return dict(end.fields, message="%s; %s" % (before_it, message) if before_it else message)
+        fields = dict(end.fields, message="%s; %s" % (before_it, message) if before_it else message)
+        if faulty:  # who finds the run after its host is gone learns how it ended all the same
+            with contextlib.suppress(WebError, GivenUp, OSError, ValueError, Unreadable):
+                jobs: List[_Job] = [lambda web, grant: self._post_log(web, grant, LAST_PIECE)]
+                jobs.append(lambda web, grant: self._post_record(web, grant, _last(end, fields)))
+                self._run_jobs(iter(jobs), 1, self._grant(), given_up)
+        return fields
 
     def _bring(self, end: Ended, given_up: Callable[[], bool]) -> Dict[str, Any]:
         """Raises `WebError`, `GivenUp`, `Ended`."""
@@ -181,8 +187,7 @@ class BucketCopy:
 
         def record(web: Web, grant: Grant) -> None:
             fields = dict(end.fields) if end.unsaved else dict(end.fields, kept=True)
-            last.update(t=round(time.time(), 3), state=ENDINGS[end.reason].state.value, reason=end.reason.value)
-            last.update(fields)
+            last.update(_last(end, fields))
             self._post_record(web, grant, last)
             if self._was_cut:
                 time.sleep(LATE)
@@ -375,6 +380,12 @@ class BucketCopy:
             self._noted.add(note)
             with contextlib.suppress(OSError), open(self._run.kept_file, "ab", buffering=0) as file:
                 file.write(b"%s\n" % note.encode())
+
+
+def _last(end: Ended, fields: Dict[str, Any]) -> Dict[str, Any]:
+    """The event of the end, now."""
+    event = {"t": round(time.time(), 3), "state": ENDINGS[end.reason].state.value, "reason": end.reason.value}
+    return dict(event, **fields)
 
 
 def _damaged(entry: Entry) -> Unreadable:
