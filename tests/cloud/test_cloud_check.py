@@ -24,15 +24,16 @@ def start(cloud: Cloud, folder: Path, *options: str) -> subprocess.Popen[str]:
     home = folder / "user"
     home.mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "REMOTERUN_"))}
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.cloud_check", "--image", BASE_IMAGE, *options],
-        cwd=ROOT,
-        env={**kept, **cloud.environment(), "HOME": str(home), "TMPDIR": str(folder)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=(folder / "talk").open("w"),
-        text=True,
-    )
+    with (folder / "talk").open("w") as talk:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.cloud_check", "--image", BASE_IMAGE, *options],
+            cwd=ROOT,
+            env={**kept, **cloud.environment(), "HOME": str(home), "TMPDIR": str(folder)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=talk,
+            text=True,
+        )
 
 
 def test_all_steps_and_nothing_is_left(cloud: Cloud, tmp_path: Path) -> None:

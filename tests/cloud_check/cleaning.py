@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 GONE_SECONDS = 420.0
 SETTLE_SECONDS = 10.0
 """AWS may list a host so long after the call that made it."""
+CLEAR_AGAIN = (5.0, 20.0)
+"""Seconds."""
 
 
 def clean(checklist: Checklist, interrupted: bool) -> list[str]:
@@ -41,6 +43,13 @@ def clean(checklist: Checklist, interrupted: bool) -> list[str]:
         for run in user.json("ps"):
             attempt(f"rm runs/{run['number']}", lambda run=run: user.run("rm", f"runs/{run['number']}"))  # type: ignore[misc]
 
+    def clear() -> None:
+        for pause in (*CLEAR_AGAIN, None):
+            done = user.run("gc", "--cloud", "-y", status=None if pause else 0)
+            if done.status == 0 and not set(account.groups()) - set(checklist.groups_before):
+                return
+            time.sleep(pause or 0)  # a group is in use for a while after its last host is gone
+
     print("removing what was made …", file=sys.stderr, flush=True)
     attempt("the end of the hosts", end_hosts)
     attempt("the wait for their end", until_gone)
@@ -48,7 +57,7 @@ def clean(checklist: Checklist, interrupted: bool) -> list[str]:
         attempt("rm of the runs", remove_runs)
         attempt("rm of the upload", lambda: user.run("rm", f"uploads/{user.name}"))
         attempt("gc aws", lambda: user.run("gc", "aws"))
-    attempt("gc --cloud", lambda: user.run("gc", "--cloud", "-y"))
+    attempt("gc --cloud", clear)
     bucket = checklist.bucket
     if bucket is not None and bucket not in checklist.buckets_before:
         attempt("the bucket's removal", lambda: account.remove_bucket(bucket))
