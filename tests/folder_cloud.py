@@ -19,7 +19,7 @@ from remoterun.client import Client
 from remoterun.config import AWS, Config
 from remoterun.model import MachineType, Rental, RunRequest
 from remoterun.providers import PROVIDERS
-from remoterun.providers.base import Identity, Intent, Leftover, NoCapacity, Offer, ProviderCheck, Rented
+from remoterun.providers.base import Identity, Intent, Leftover, NoCapacity, Offer, ProviderCheck, ProviderError, Rented
 from remoterun.providers.folder import HostFolder
 from tests.workshop import Place, kill9, pids, until
 
@@ -42,7 +42,8 @@ def config_of(root: Path, bucket: str, endpoint: str, home: str = "laptop") -> C
 
 class Folders:
     """`ROOT/hosts/TOKEN` is the home of a host, `ROOT/rented/TOKEN` what is known of it; `ROOT/environment` names a
-    home whose environment all of them use. While there is a file `ROOT/full`, nothing can be had."""
+    home whose environment all of them use. While there is a file `ROOT/full`, nothing can be had; with one of the name
+    `ROOT/ID stays`, that host is not released."""
 
     name = "aws"
 
@@ -102,6 +103,8 @@ class Folders:
     def release(self, id: str) -> None:
         for rented in self.hosts():
             if rented.id == id:
+                if (self.root / f"{id} stays").exists():
+                    raise ProviderError(f"{id} can't be ended")
                 self.take_away(rented.token, was_ended=True)
 
     def leftovers(self) -> list[Leftover]:

@@ -69,7 +69,7 @@ class RentedHosts:
         return sorted(found, key=lambda host: host.began)
 
     def end(self, id: str) -> Rented | None:
-        """End a host, by its provider's id or the number of a run that has one; None if it is gone already.
+        """End a host, by its provider's id; None if it is gone already.
 
         What of its run is not saved is lost. Raises `NotFound`, `ProviderError`, `HostUnreachable`.
         """

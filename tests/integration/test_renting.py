@@ -28,9 +28,9 @@ from remoterun.buckets.place import BucketPlace
 from remoterun.cli.main import main
 from remoterun.client import Client, LogBytes, Note, StateChange, attempts
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
-from remoterun.model import HostUse, MachineType, Mount, Resource, Run, RunRequest
+from remoterun.model import HostUse, MachineType, Mount, Rental, Resource, Run, RunRequest
 from remoterun.providers import PROVIDERS
-from remoterun.providers.base import NoCapacity
+from remoterun.providers.base import Intent, NoCapacity
 from remoterun.source import snapshot
 from remoterun.transfer import Progress
 from tests import folder_cloud
@@ -347,6 +347,16 @@ class TestTheCommandLine:
         assert say("hosts", "end", "i-0")[0] == 0 and laptop.folders.hosts() == []
         assert say("hosts", "end", "i-9")[0] == 2
         assert say("logs", "1")[1] == "said\n"
+
+    def test_gc_ends_what_it_may_where_one_host_can_not_be_ended(self, laptop: Laptop, say: Callable[..., Any]) -> None:
+        for number in (1, 2):
+            machine = MachineType("gpu", rental=Rental("aws", ("folder.small",)))
+            intent = Intent(f"rr-{number}-1", "k", number, 1, machine, 0.0, time.time() - 1, 600.0)
+            laptop.folders.acquire(intent, laptop.folders.offers(machine), lambda _: None)
+        (laptop.root / "i-0 stays").touch()
+        status, out, err = say("gc", "--cloud", "-y")
+        assert status != 0 and "i-0 can't be ended" in err and "1 ended or removed" in out + err
+        assert [host.id for host in laptop.folders.hosts()] == ["i-0"]
 
     def test_options_that_a_machine_of_ones_own_does_not_have(self, say: Callable[..., Any]) -> None:
         status, _, err = say("run", "-t", "local", "--no-git", "--spot", "true")

@@ -10,7 +10,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Json, app, example
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
-from remoterun.errors import UsageError
+from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import parse_duration
 from remoterun.session import understood
 
@@ -89,9 +89,15 @@ def _clear_cloud(yes: bool, dry_run: bool, json: bool) -> None:
         if not yes and not render.person_there():
             raise UsageError("nobody is here to agree", hint="remoterun gc --cloud -y, or: --dry-run")
         if yes or render.ask("End and remove these?", default=False):
+            refused = []
             for orphan in found:
-                client.hosts.clear(orphan)
-            render.line(f"{len(found)} ended or removed")
+                try:
+                    client.hosts.clear(orphan)
+                except RemoterunError as error:  # the others cost money, too
+                    refused.append(error)
+            render.line(f"{len(found) - len(refused)} ended or removed")
+            if refused:
+                raise refused[0]
 
 
 @app.command(cls=Command, epilog=example("remoterun df k80"))
