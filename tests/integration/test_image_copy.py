@@ -6,20 +6,29 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from remoterun.agent.running import image_copy
 from remoterun.agent.running.engines import Interrupted
+from remoterun.agent.running.engines.docker import Docker
 from remoterun.agent.running.engines.job import BuildJob
 from remoterun.agent.running.image_copy import ImageCopy, Unusable, load
 from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.bucket import ImageAccess, Parcel, Take, image_archive
+from remoterun.agent.shared.environment import Environment
+from remoterun.agent.shared.spec import EnvironmentSpec
+from remoterun.agent.shared.tree import Manifest
+from remoterun.agent.store.home import Home
+from remoterun.agent.store.run_folder import RunFolder
 from tests.bucket_server import BucketServer, Handler
-from tests.workshop import sha256, until
+from tests.lab import BASE_IMAGE, LocalDocker
+from tests.workshop import NO_PACKAGES, Files, sha256, spec_of, tree_of, until
 
 IMAGE = "remoterun-env:" + "0123456789abcdef"
 PREFIX = layout.image_prefix("ab" * 32)
@@ -28,6 +37,8 @@ PIECE = 1 << 20
 ENGINE = """#!/bin/sh
 echo "$@" >>{folder}/asked
 case $1 in
+  image) cat {folder}/size 2>/dev/null || stat -c %s {folder}/image;;
+  info) echo {folder};;
   save) cat {folder}/image; test ! -e {folder}/fails;;
   load) test ! -e {folder}/refuses || {{ echo "invalid tar header"; exit 1; }}
         gzip -dc >{folder}/loaded && echo "Loaded image: {image}";;
@@ -102,6 +113,11 @@ class TestPut:
         bench.store().until_end(last_moment)
         assert bench.server.objects and PREFIX + layout.IMAGE not in bench.server.objects
 
+    def test_where_the_disk_has_no_room_it_is_not_saved(self, bench: Bench) -> None:
+        (bench.folder / "size").write_text(str(1 << 60))
+        bench.store().until_end(last_moment)
+        assert "save" not in (bench.folder / "asked").read_text() and bench.server.asked == []
+
     def test_a_busy_server_is_asked_again(self, bench: Bench) -> None:
         bench.server.fail(2, lambda handler: handler.refuse(503, "SlowDown"))
         assert bench.stored().pieces
@@ -118,7 +134,7 @@ class TestPut:
         copy = ImageCopy(bench.tool, [(IMAGE, bench.server.grant(PREFIX))])
         copy.hold()
         copy.start()
-        until(lambda: (bench.folder / "asked").exists())
+        until(lambda: (bench.folder / "asked").exists() and "save" in (bench.folder / "asked").read_text())
         assert bench.server.asked == []
         copy.until_end(last_moment)
         assert PREFIX + layout.IMAGE in bench.server.objects
@@ -212,6 +228,69 @@ def unusable(bench: Bench, access: ImageAccess) -> str:
     with pytest.raises(Unusable) as caught:
         load(bench.tool, access, bench.job)
     return str(caught.value)
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(600)
+class TestWithDocker:
+    """Hosts are homes that share a Docker, from which the images are deleted in between."""
+
+    def built(
+        self, bench: Bench, name: str, images: Sequence[ImageAccess], **changed: Any
+    ) -> tuple[RunFolder, list[str]]:
+        """A run of a new host after its environment was built, and what was said."""
+        home = Home.open(str(bench.folder / name))
+        files: Files = {**NO_PACKAGES, "trainer/mark.py": bench.server.url.encode()}  # nobody else's images
+        context, blobs = tree_of(files)
+        for data in (*blobs.values(), context.encode()):
+            home.blobs.put(data)
+        spec = spec_of(environment=EnvironmentSpec(None, BASE_IMAGE, "cpu", context.digest)._replace(**changed))
+        run = home.create_run(spec, Manifest([]), images=tuple(images))
+        said: list[str] = []
+        Docker(home).build(run, spec, BuildJob(run.build_log, said.append, lambda: False))
+        assert Docker(home).has_image(Environment.of(spec).final_image)
+        return run, said
+
+    def forget(self, run: RunFolder) -> None:
+        for image in reversed(Environment.of(run.spec()).built_images):
+            subprocess.run(["docker", "image", "rm", image], check=True, stdout=subprocess.DEVNULL)
+
+    def test_one_image_under_another(self, local_docker: LocalDocker, bench: Bench) -> None:
+        empty = {"requirements": "# no packages\n"}
+        run, said = self.built(bench, "asks", [])
+        base, final = Environment.of(
+            run.spec()._replace(environment=run.spec().environment._replace(**empty))
+        ).built_images
+        self.forget(run)
+
+        run, said = self.built(bench, "a", [ImageAccess(base, [], bench.server.grant(PREFIX))])
+        assert said[0].startswith("building the environment")
+        ((image, grant),) = [(one.image, one.grant) for one in run.images()]
+        assert image == base and grant is not None
+        copy = ImageCopy("docker", [(image, grant)])
+        copy.start()
+        copy.until_end(lambda: time.time() + 300)
+        self.forget(run)
+
+        run, said = self.built(
+            bench, "b", [bench.kept(), ImageAccess(final, [], bench.server.grant("envs/x/"))], **empty
+        )
+        assert said == ["fetching the environment from the bucket", "installing packages: requirements"]
+        assert [one.image for one in run.images()] == [final], "what was fetched need not go back"
+        run, said = self.built(bench, "b2", [bench.kept()])
+        assert said == [] and run.images() == (), "what is there need not be fetched"
+        subprocess.run(["docker", "image", "rm", final], check=True, stdout=subprocess.DEVNULL)
+        self.forget(run)
+
+        run, said = self.built(bench, "c", [bench.kept()._replace(image=final)], **empty)
+        assert said[1] == "the environment in the bucket can't be used, so it is built: it is another one"
+        self.forget(run)
+
+        bench.server.faults.append(Handler.cut)
+        run, said = self.built(bench, "d", [bench.kept()])
+        assert said[1].startswith("the environment in the bucket can't be used, so it is built: 127.0.0.1")
+        assert said[2].startswith("building the environment")
+        self.forget(run)
 
 
 def test_what_describes_no_image() -> None:

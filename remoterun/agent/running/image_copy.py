@@ -2,7 +2,7 @@
 
 An image travels as `docker save` writes it, compressed, in pieces that are named by their SHA-256. No copy of the whole
 lies on the disk on either way: the engine takes each piece once it is verified, and a piece that was compressed is
-posted from memory. Standard library only; Python >= 3.8.
+posted from memory; Docker itself needs the room of one meanwhile. Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..shared.bucket import IMAGE, IMAGE_PIECE, Chunk, Grant, ImageAccess, Image
 from ..shared.records import to_json
 from ..store.bringing import part_of
 from ..store.posting import Content, post
+from ..store.reserve import free_space
 from ..store.web import Web, WebError
 from .engines import Interrupted
 from .engines.job import BuildJob, end
@@ -34,6 +35,8 @@ PAUSE = 1.0
 """Seconds between tries."""
 FIRST, SLOWEST = 60.0, 2 << 20
 """Seconds after which fetching is given up, and bytes for each of which it may take one more: a build takes minutes."""
+ROOM = 1 << 30
+"""Bytes that stay free on Docker's disk while it saves an image."""
 TICK = 0.2
 
 
@@ -122,6 +125,7 @@ class ImageCopy:
 
     def _put(self, web: Web, image: str, grant: Grant) -> ImageArchive:
         """Raises `Unusable`, `WebError`, `OSError`."""
+        self._check_room(image)
         pieces: List[Chunk] = []
         for data in self._saved(image):
             content = Content.of(data)
@@ -130,6 +134,29 @@ class ImageCopy:
         archive = ImageArchive(image, sum(piece.length for piece in pieces), pieces)
         self._post(web, grant, IMAGE, Content.of(json.dumps(to_json(archive)).encode()))
         return archive
+
+    def _check_room(self, image: str) -> None:
+        """Docker writes the layers of an image to its own disk before it gives them out. Raises `Unusable` where the
+        command might not find the room that it needs."""
+        try:
+            size = int(self._say("image", "inspect", "--format", "{{.Size}}", image))
+            free = free_space(self._say("info", "--format", "{{.DockerRootDir}}"))
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            raise Unusable("it is not known whether there is room to save it: %s" % error)
+        if free < size + ROOM:
+            raise Unusable("to save it takes %d MiB of the disk, which has %d MiB free" % (size >> 20, free >> 20))
+
+    def _say(self, *words: str) -> str:
+        asked = [self._tool, *words]
+        done = subprocess.run(
+            asked,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=FIRST,
+            check=True,
+        )
+        return done.stdout.decode("utf-8", "replace").strip()
 
     def _saved(self, image: str) -> Iterator[bytes]:
         """The archive of an image, piece after piece. Raises `Unusable` where it does not come to its end."""
