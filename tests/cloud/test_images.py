@@ -79,6 +79,7 @@ class User:
 
 @pytest.fixture
 def user(cloud: Cloud, tmp_path: Path) -> User:
+    cloud.s3.ready()
     place = make_place(tmp_path)
     place.env.update(cloud.environment())
     return User(cloud, place)
