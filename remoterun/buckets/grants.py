@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby, islice
 from typing import TYPE_CHECKING
@@ -136,6 +136,16 @@ class Signer:
         """Write what was asked of a run before its host knows it, so that it is there whatever becomes of the host."""
         for name, data in (("spec.json", spec), ("source", source)):
             self._bucket.s3.put(layout.run_prefix(key) + name, [data], hashlib.sha256(data).hexdigest())
+
+    def introduce(
+        self, key: str, spec: bytes, source: bytes, images: Sequence[str], architecture: str, seconds: float
+    ) -> tuple[Grant, tuple[ImageAccess, ...]]:
+        """`record`, `grant` and, for each of the images, `image`: at once, as somebody waits for the run."""
+        asked = [
+            self._bucket.workers.submit(lambda name: self.image(name, architecture, seconds), name) for name in images
+        ]
+        self.record(key, spec, source)
+        return self.grant(key, seconds), tuple(one.result() for one in asked)
 
     def settle(self, key: str, event: RunEvent) -> RunRecord:
         """Write the end of a run whose host is gone, unless its host wrote one."""

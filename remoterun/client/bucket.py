@@ -106,10 +106,9 @@ def introduce(
     """Put what was asked of a run into the bucket. Returns what its host may write there, as `grant`, and what it may
     do with the images of its environment."""
     signer = signer_of(connections, machine_of(run))
-    signer.record(run.key, spec.encode(), source.encode())
     images = Environment.of(spec).built_images if "docker" in candidates(spec.engine) else []
-    access = tuple(signer.image(name, session.hello.architecture, _needed(run)) for name in images)
-    return signer.grant(run.key, _needed(run)), access
+    architecture = session.hello.architecture
+    return signer.introduce(run.key, spec.encode(), source.encode(), images, architecture, _needed(run))
 
 
 def _needed(run: Run) -> float:
