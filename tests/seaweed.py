@@ -84,6 +84,10 @@ class Store:
         return BucketPlace(name, "us-east-1", self.url)
 
 
+ENDS_WITH_US = ["setpriv", "--pdeathsig", "KILL"]
+"""Words before a command, which ends when this process does, however that ends."""
+
+
 @contextmanager
 def seaweed(folder: Path) -> Iterator[Store]:
     """A server that takes objects. Its data go into `folder`, which is deleted at the end."""
@@ -105,7 +109,7 @@ def seaweed(folder: Path) -> Iterator[Store]:
     words += ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(
-            [str(weed), "-logtostderr", "server", *words],
+            [*ENDS_WITH_US, str(weed), "-logtostderr", "server", *words],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

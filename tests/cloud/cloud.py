@@ -88,6 +88,10 @@ class Cloud:
         self.tokens: dict[tuple[str, str, str], tuple[str, Any]] = {}
         self.machines: dict[str, Machine] = {}
         self.quotas = _quotas()
+        self.disk: str | None = None
+        """Of the lab's kept images, the one that a machine's disk begins with; None: that without any."""
+        self.docker_tags: dict[str, str] = {}
+        """Names that a machine's Docker has for images of its disk."""
         self._hidden: dict[str, int] = {}
         self._no_capacity: dict[tuple[str, str], bool] = {}
         self._unsupported: set[tuple[str, str]] = set()
@@ -297,11 +301,12 @@ class Cloud:
     def make_host(self, machine: Machine) -> CloudHost:
         image = self.image(machine)
         gpus = cards(machine.record.instance_type)
-        made = self.lab.host(machine.id, CloudHost, user=image.user, gpus=gpus if image.driver else ())
+        shown = gpus if image.driver else ()
+        made = self.lab.host(machine.id, CloudHost, user=image.user, gpus=shown, image=self.disk)
         assert isinstance(made, CloudHost)
         keys = self.key_pair(machine.record)
         store = bool(gpus) and image.mounts_store  # each type with cards has fast disks
-        made.prepare(machine.user_data, keys, docker=image.docker, store=store)
+        made.prepare(machine.user_data, keys, docker=image.docker, store=store, tags=dict(self.docker_tags))
         return made
 
     def image(self, machine: Machine) -> Image:

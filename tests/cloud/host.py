@@ -70,12 +70,16 @@ class CloudHost(LabHost):
     """Made by `Lab.host`; `prepare` comes before `up`, which only boots: `init`, sshd and so on are steps of their own,
     that whoever plays the cloud takes in turn."""
 
-    def prepare(self, user_data: bytes, keys: list[str], *, docker: bool, store: bool) -> None:
+    def prepare(
+        self, user_data: bytes, keys: list[str], *, docker: bool, store: bool, tags: dict[str, str] | None = None
+    ) -> None:
         """Before the first boot: the user-data and the public keys of the EC2 key pair, whether the image has Docker
-        (else `apt-get install docker.io` brings it), and whether the machine has fast disks, which the image mounts."""
+        (else `apt-get install docker.io` brings it), and whether the machine has fast disks, which the image mounts;
+        `tags`: more names for images of its Docker."""
         self._user_data = UserData.read(user_data)
         self._keys = keys
         self._store = store
+        self._tags = tags or {}
         self._first = True
         if docker:
             (self._folder / INSTALLED).touch()
@@ -92,6 +96,8 @@ class CloudHost(LabHost):
         """If it is installed."""
         if (self._folder / INSTALLED).exists():
             self.start_dockerd()
+            for name, image in self._tags.items():
+                self.exec(["docker", "tag", image, name])
 
     def finish(self) -> None:
         """The rest of cloud-init, after which this is no longer the first boot, and the enabled units."""

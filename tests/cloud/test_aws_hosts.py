@@ -330,7 +330,6 @@ def test_a_host_of_another_client_is_ended_by_its_id(cloud: Cloud, client: Clien
 
 
 def test_a_laptop_that_moved_is_let_in_again(cloud: Cloud, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REMOTERUN_CLIENT_ADDRESS", "203.0.113.7")
     rented = client.acquire()
     monkeypatch.setenv("REMOTERUN_CLIENT_ADDRESS", "203.0.113.8")
     client.aws.admit(rented)

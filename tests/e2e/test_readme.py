@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from remoterun.model import MachineType
 from tests.browser import missing_npm
+from tests.cloud.cloud import Cloud
 from tests.conftest import require
 from tests.e2e.conftest import REMOTERUN, Place, bundled_image, make_place
 from tests.lab import BASE_IMAGE, Gpu, Lab, LabHost
@@ -21,12 +23,20 @@ README = (ROOT / "README.md").read_text()
 REFERENCE = (ROOT / "remoterun" / "cli" / "REFERENCE.md").read_text()
 
 
-def shown() -> list[str]:
-    """The commands of all `console` blocks."""
+CLOUD = "## A machine from the cloud\n"
+
+
+def shown(text: str) -> list[str]:
+    """The commands of all `console` blocks of a text."""
     found = []
-    for block in re.findall(r"^```console\n(.*?)^```", README, re.MULTILINE | re.DOTALL):
+    for block in re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         found += [line[2:] for line in block.splitlines() if line.startswith("$ ")]
     return found
+
+
+def of_the_cloud() -> str:
+    """The README's section about machines that are rented."""
+    return README.partition(CLOUD)[2].partition("\n## ")[0]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +65,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory, lab: Lab, gpu_box: LabHost,
 @pytest.mark.lab
 @pytest.mark.tensorflow
 def test_every_command_of_the_guide(reader: Place, lab: Lab) -> None:
-    commands = shown()
+    commands = shown(README.replace(of_the_cloud(), ""))
     assert len(commands) >= 12
     for command in commands:
         words = shlex.split(command)
@@ -85,6 +95,29 @@ def test_every_command_of_the_guide(reader: Place, lab: Lab) -> None:
     assert (reader.folder / "results" / "answer.txt").read_text() == "42\n"
     last = reader.json("ps")[-1]
     assert (last["machine"], last["state"]) == ("box", "complete")
+
+
+@pytest.mark.lab
+@pytest.mark.tensorflow
+def test_every_command_about_rented_machines(
+    cloud: Cloud, prepared_host: LabHost, image_key: str, tmp_path: Path
+) -> None:
+    """With nothing but AWS's variables. A rented machine has an image of the environment for CPUs, under the name of
+    that for GPUs: no registry is here, and its cards are stand-ins."""
+    cloud.disk = image_key
+    cloud.docker_tags = {bundled_image(MachineType("t4").base_image, "gpu"): bundled_image(BASE_IMAGE, "cpu")}
+    place = make_place(tmp_path)
+    place.env.update(cloud.environment())
+    place.run("upload", "data/input.txt", "--name", "doom")
+    commands = shown(of_the_cloud())
+    assert len(commands) >= 6
+    for command in commands:
+        words = shlex.split(command)
+        assert words.pop(0) == "remoterun", command
+        place.run(*words)
+    (run,) = place.json("ps")
+    assert (run["state"], run["machine"]) == ("complete", "k80") and run["cost"] > 0
+    assert (place.folder / "model" / "manifest.json").exists()
 
 
 def look_at_the_page(words: list[str], reader: Place) -> None:
