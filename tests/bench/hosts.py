@@ -104,8 +104,9 @@ class User:
     def _first_line(self, command: str) -> float:
         words = [REMOTERUN, "run", "-t", "t4", "-y", "--no-git", "--image", BASE_IMAGE, command]
         began = time.perf_counter()
+        null = subprocess.DEVNULL
         with subprocess.Popen(
-            words, cwd=self._folder, env=self._env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+            words, cwd=self._folder, env=self._env, stdin=null, stdout=subprocess.PIPE, stderr=null
         ) as process:
             assert process.stdout is not None
             process.stdout.readline()
