@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import boto3
 import pytest
 
 from remoterun.config import Config
@@ -24,6 +25,7 @@ from remoterun.providers.aws.provider import AWS
 from remoterun.providers.aws.refusals import Refused
 from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, ProviderError, ProviderUnreachable, Rented
 from remoterun.providers.folder import HostFolder
+from tests.cloud.images import IMAGES
 from tests.workshop import until
 
 if TYPE_CHECKING:
@@ -299,6 +301,21 @@ def test_the_deadline_ends_a_host_whatever_runs_on_it(cloud: Cloud, client: Clie
     assert time.time() >= rented.deadline - 3
     found = client.aws.find(rented.token)
     assert found is not None and "nstance initiated" in found.why and not found.preempted
+
+
+def test_a_host_whose_boot_goes_no_further_ends_at_its_deadline(cloud: Cloud, client: Client) -> None:
+    config = {"bootcmd": [user_data.last_resort(4.0)], "runcmd": [["sleep", "600"]]}
+    ec2 = boto3.client("ec2", region_name="us-east-1", endpoint_url=cloud.environment()["AWS_ENDPOINT_URL"])
+    ec2.run_instances(
+        ImageId=IMAGES[0].id_in("us-east-1"),
+        InstanceType="c7i.large",
+        MinCount=1,
+        MaxCount=1,
+        InstanceInitiatedShutdownBehavior="terminate",
+        UserData=f"#cloud-config\n{json.dumps(config)}\n",
+    )
+    assert len(cloud.alive()) == 1
+    gone(cloud)
 
 
 def test_a_host_that_nobody_uses_ends(cloud: Cloud, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,6 +113,14 @@ class TestIdle:
         Path(run.events_file).write_bytes(b'{"state": "painted"}\n')
         assert lock is not None and not host.after(10_000)
 
+    def test_outputs_that_are_nowhere_else_keep_it_for_an_hour_more(self, home: Home) -> None:
+        host = Host(home)
+        run = home.create_run(spec_of()._replace(bucket="s3://mine"), Manifest([]))
+        run.move(RunState.FAILED, reason="exit_nonzero", outputs={"files": 1, "size": 5})
+        home.unmark_active(run.key)
+        assert not host.after(600 + 3500)
+        assert host.after(200)
+
     def test_a_full_disk_does_not_keep_it(self, home: Home) -> None:
         host = Host(home)
         Path(home.path, "leaving").mkdir()  # so that no mark can be written

@@ -44,7 +44,7 @@ MACHINE = MachineType("t4", rental=Rental("aws", ("g4dn.xlarge",), disk=200))
 INTENT = Intent("rr-01h-1", "01h", 16, 1, MACHINE, 1764240000.0, 1764326400.0, 600.0)
 IMAGE = Image("ami-1", "Ubuntu", "/dev/sda1", 75)
 TERMS = Terms("rr-01h-1", 1764326400.0, 600.0, ["sudo", "-n", "shutdown", "-P", "now"])
-BOOT = FirstBoot("PRIVATE KEY\n", "ssh-ed25519 HOST", "ssh-ed25519 OURS", TERMS)
+BOOT = FirstBoot("PRIVATE KEY\n", "ssh-ed25519 HOST", "ssh-ed25519 OURS", TERMS, 3600.0)
 
 
 # --- the catalogue ---
@@ -307,6 +307,12 @@ def test_the_host_ends_at_its_deadline_whatever_the_agent_does() -> None:
     assert commands.index(["/usr/bin/python3", "/usr/local/lib/remoterun/on_host.py", "prepare"]) == len(commands) - 1
 
 
+def test_a_host_whose_boot_goes_no_further_ends_as_well() -> None:
+    (command,) = cloud_config(BOOT)["bootcmd"]
+    assert command[:2] == ["systemd-run", "--no-block"]  # the system waits for it, and must not wait for the system
+    assert "--on-active=3600s" in command and command[-3:] == ["/sbin/shutdown", "-P", "now"]
+
+
 def test_a_host_of_an_image_without_our_user_ends_as_one_that_nobody_uses(tmp_path: Path) -> None:
     ended, settings = tmp_path / "ended", {"user": "nobody-of-that-name", "unused": 0.1, "terms": {"deadline": 1e12}}
     program = (
@@ -330,7 +336,7 @@ def test_a_user_data_that_is_too_long_for_aws_is_refused_here() -> None:
     import secrets
 
     with pytest.raises(ValueError, match="bytes"):
-        user_data(FirstBoot(secrets.token_hex(40000), "", "", TERMS))
+        user_data(FirstBoot(secrets.token_hex(40000), "", "", TERMS, 60.0))
 
 
 def test_commands_of_the_first_session() -> None:

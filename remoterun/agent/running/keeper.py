@@ -36,6 +36,8 @@ CERTAIN = 30.0
 TRY_AGAIN = 60.0
 """Seconds between tries to end the host."""
 END_TIMEOUT = 30.0
+UNCONFIRMED = 3600.0
+"""Seconds more for which a host stays where outputs are on it that its bucket does not have."""
 LOCK_PATIENCE = 0.5
 
 
@@ -138,7 +140,8 @@ class Keeper:
         with supervision.nobody_serves(self._home) as nobody:
             if not nobody or any(self._goes_on(key) for key in self._home.active_keys()):
                 self._active_at = now
-            if now - self._active_at < terms.idle:
+            idle = now - self._active_at
+            if idle < terms.idle or (idle < terms.idle + UNCONFIRMED and self._any_unconfirmed()):
                 return None
             self._mark("idle")  # whoever comes after this finds it
         return "idle"
@@ -149,6 +152,19 @@ class Keeper:
             return run.exists() and run.state()[0] not in FINAL
         except (HomeError, OSError, ValueError):
             return True  # it is there, and can't be read: better it costs more than that it is lost
+
+    def _any_unconfirmed(self) -> bool:
+        """Whether a run has ended whose outputs should be in a bucket, and are on this host alone."""
+        for key in self._home.run_keys():
+            try:
+                run = self._home.run(key)
+                status = run.status()
+                saved = status.outputs is not None and status.outputs.files > 0
+                if saved and status.state in FINAL and not status.kept and run.spec().bucket:
+                    return True
+            except (HomeError, OSError, ValueError):
+                continue
+        return False
 
     def _mark(self, why: str) -> None:
         """Where the disk is full the host ends without a mark: nothing could begin there anyway."""

@@ -212,6 +212,7 @@ class Acquisition:
                     end=list(END),
                     notices=NOTICES if offer.spot else "",
                 ),
+                seconds=max(self._intent.deadline - time.time(), 60.0),
             )
         )
         return launch_parameters(self._intent, offer, place, rental, data, number, tags.home_mark(self._folder.home))

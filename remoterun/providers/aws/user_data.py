@@ -31,12 +31,13 @@ END = ("sudo", "-n", "shutdown", "-P", "now")
 
 @dataclass(frozen=True)
 class FirstBoot:
-    """`deadline` in seconds since 1970, by the provider's clock."""
+    """`seconds`: from now to the deadline of the terms."""
 
     host_key: str
     host_key_public: str
     authorized: str
     terms: Terms
+    seconds: float
 
 
 def user_data(boot: FirstBoot) -> bytes:
@@ -62,6 +63,7 @@ def cloud_config(boot: FirstBoot) -> dict[str, Any]:
         "ssh_deletekeys": True,
         "ssh_keys": {"ed25519_private": boot.host_key, "ed25519_public": boot.host_key_public},
         "ssh_authorized_keys": [boot.authorized],
+        "bootcmd": [last_resort(boot.seconds)],
         "write_files": [
             _file(PROGRAM, resources.files(__package__).joinpath("on_host.py").read_text("utf-8"), "0755"),
             _file(SETTINGS, json.dumps(settings, indent=1) + "\n", "0600"),
@@ -73,6 +75,13 @@ def cloud_config(boot: FirstBoot) -> dict[str, Any]:
             [PYTHON, PROGRAM, "prepare"],
         ],
     }
+
+
+def last_resort(seconds: float) -> list[str]:
+    """Ends a host whose boot goes no further. It comes before all else that cloud-init does, and waits for nothing: the
+    system has not started whole."""
+    words = ["systemd-run", "--no-block", "--unit=remoterun-last-resort", f"--on-active={int(seconds)}s"]
+    return [*words, "/sbin/shutdown", "-P", "now"]
 
 
 def units(deadline: float) -> dict[str, str]:
