@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PROVIDERS = ("aws",)
 """Those that rent."""
+LATE = 300.0
+"""Seconds past its deadline from which on a host should have ended: clocks differ, and shutting down takes a while."""
 LOOK = 10.0
 """Seconds that a machine has to say how its runs are."""
 
@@ -92,7 +94,7 @@ class RentedHosts:
             provider = self._connections.provider(name)
             for host in provider.hosts():
                 ours = host.run in known or host.machine is not None
-                if host.alive and host.deadline < time.time():
+                if host.alive and host.deadline + LATE < time.time():
                     found.append(Orphan(name, host, "it should have ended by itself"))
                 elif host.alive and ours and host.token not in needed:
                     found.append(Orphan(name, host, "no run needs it"))

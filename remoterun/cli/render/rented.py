@@ -68,7 +68,7 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
         listed.append(("", f"for all of {plan.attempts} attempts, if the host is taken away"))
     latest = moment(time.time() + plan.hours * 3600)
     listed.append(("ends", "by itself, whatever happens to this machine:"))
-    listed.append(("", f"{hours(plan.idle / 3600)} after its last run, so that another one begins at once,"))
+    listed.append(("", f"{hours(plan.idle / 3600)} after its last run; one that comes sooner begins at once;"))
     listed.append(("", f"and at {latest} at the latest"))
     if plan.login_ends is not None:
         listed.append(("login", f"yours ends at {moment(plan.login_ends)}, before the run may:"))
