@@ -27,6 +27,7 @@ from remoterun.agent.store.home import Home
 from remoterun.buckets.place import BucketPlace
 from remoterun.cli.main import main
 from remoterun.client import Client, LogBytes, Note, StateChange, attempts
+from remoterun.client.rented_hosts import LATE
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Mount, Rental, Resource, Run, RunRequest
 from remoterun.providers import PROVIDERS
@@ -194,7 +195,7 @@ class TestAnotherLaptop:
             laptop.until_ended(run)
             assert client.hosts.orphans() == []
             assert [(found.id, found.why) for found in laptop.client.hosts.orphans()] == [(host.id, "no run needs it")]
-            laptop.folders.prolong(host.token, time.time() - 1)
+            laptop.folders.prolong(host.token, time.time() - LATE - 1)
             (late,) = client.hosts.orphans()
             client.hosts.clear(late)
         assert laptop.folders.hosts() == []
