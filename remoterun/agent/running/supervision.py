@@ -79,11 +79,12 @@ def look_after_host(home: Home) -> None:
 
 @contextlib.contextmanager
 def serving(home: Home) -> Iterator[None]:
-    """Tell the keeper that a client is there."""
+    """Tell the keeper that a client is there, where there is one."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # of a home that is read-only: nobody keeps it
-            lock = stack.enter_context(open(home.lock(_SERVING), "ab"))
-            fcntl.flock(lock, fcntl.LOCK_SH)
+            if home.rental.terms() is not None:
+                lock = stack.enter_context(open(home.lock(_SERVING), "ab"))
+                fcntl.flock(lock, fcntl.LOCK_SH)
         yield
 
 
