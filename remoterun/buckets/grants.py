@@ -61,6 +61,10 @@ class Signer:
         self._bucket = bucket
         self._clock = clock
 
+    @property
+    def home_id(self) -> str:
+        return self._bucket.home_id
+
     def expires(self, seconds: float) -> float:
         """Until when something surely holds that is signed now for so many seconds, in seconds since 1970."""
         now = self._clock()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from remoterun import config as configuration
 from remoterun import machines
-from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
+from remoterun.errors import HostError, HostUnreachable, NotFound, RemoterunError, UsageError
 from remoterun.hosts import host_of
 from remoterun.hosts.base import Prompts
 from remoterun.model import MachineType
@@ -149,6 +149,16 @@ class Connections:
                 self._shared[key] = self._at_close.enter_context(make())
             found: A = self._shared[key]
             return found
+
+    def open_soon(self, machine: MachineType) -> None:
+        """Begin to connect to a machine that is about to be needed. Who asks for its session then waits for that, or
+        tries again if it failed."""
+
+        def connect() -> None:
+            with contextlib.suppress(RemoterunError):
+                self.session(machine)
+
+        threading.Thread(target=connect, daemon=True).start()
 
     def at_once(
         self, questions: Mapping[MachineType, Callable[[], A]], wait: float | None

@@ -81,6 +81,7 @@ def plan(connections: Connections, machine: MachineType, without: Container[str]
     rental = _rental(machine)
     kept = _kept(connections, machine, without)
     if kept is not None:
+        connections.open_soon(_reached(kept))
         offers: tuple[Offer, ...] = (kept.offer,)
         limit = min(hours(machine, offers), _left(kept))
     else:
@@ -95,7 +96,7 @@ def plan(connections: Connections, machine: MachineType, without: Container[str]
 def begin(connections: Connections, run: Run, plan: Plan) -> Run:
     """Record what a run may have of rented hosts, before there is any. Raises `NotFound` without a bucket."""
     machine = connections.bucket()
-    home = connections.session(machine).home_id
+    home = bucket.signer_of(connections, machine).home_id
     deadline = time.time() + plan.hours * 3600
     return connections.registry.rent(run, Renting(deadline, plan.attempts, 1, machine.bucket or "", home))
 
