@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import json
+import shlex
 import subprocess
+import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError
 
 from tests.cloud.cloud import REGION, Cloud, Credentials
 from tests.cloud.machine import Machine
-from tests.lab import BASE_IMAGE
+from tests.lab import BASE_IMAGE, LabError, record
+from tests.lab.host import REPOSITORY
 from tests.lab.keys import make_key
+from tests.lab.lab import cache_folder
 from tests.lab.process import run, until
 
 pytestmark = pytest.mark.lab
@@ -140,6 +147,13 @@ def wait_for_state(machine: Machine, state: str) -> None:
     until(lambda: machine.state == state, 90, f"{machine} is {state}", machine.console)
 
 
+def boot_id(machine: Machine) -> str | None:
+    """None while it is off."""
+    with contextlib.suppress(LabError, OSError):
+        return machine.host.boot_id() if machine.host else None
+    return None
+
+
 def refused(call: Callable[[], Any]) -> tuple[str, str, int]:
     with pytest.raises(ClientError) as caught:
         call()
@@ -203,6 +217,49 @@ def test_a_host_that_shuts_itself_down_is_terminated_and_its_volume_goes_with_it
     assert not any(each.startswith(("instance", "volume")) for each in client.cloud.left_behind())
 
 
+def test_an_instance_may_stop_in_place_of_terminating_and_starts_again_with_its_disk(client: Client) -> None:
+    machine = client.reach(client.launch(InstanceInitiatedShutdownBehavior="stop"))
+    assert machine.host is not None
+    before = machine.host.boot_id()
+    process = "trap 'echo asked to end >~/ends' TERM; echo kept >~/kept; sleep 60 & wait"
+    client.ssh(machine, f"nohup sh -c {shlex.quote(process)} >/dev/null 2>&1 &")
+    until(lambda: client.ssh(machine, "cat kept").stdout, 30, "a process runs")
+    client.ssh(machine, "sudo -n systemctl poweroff")
+    wait_for_state(machine, "stopped")
+    ec2 = client.api("ec2")
+    ec2.start_instances(InstanceIds=[machine.id])
+    client.reach(machine)
+    assert client.ssh(machine, "cat kept ends").stdout == "kept\nasked to end\n"
+    assert machine.host.boot_id() != before
+    again = machine.host.boot_id()
+    ec2.reboot_instances(InstanceIds=[machine.id])
+    until(lambda: boot_id(machine) not in (None, again), 60, "it boots again", machine.console)
+    client.reach(machine)
+    ec2.stop_instances(InstanceIds=[machine.id])
+    wait_for_state(machine, "stopped")
+    ec2.terminate_instances(InstanceIds=[machine.id])
+    wait_for_state(machine, "terminated")
+    assert client.describe(machine)["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
+
+
+def test_timers_and_services_of_user_data_work_as_systemd_has_them(client: Client) -> None:
+    units = {
+        "end.timer": "[Timer]\nOnCalendar=AT\nAccuracySec=1s\nUnit=end.service\n[Install]\nWantedBy=timers.target\n",
+        "end.service": "[Service]\nType=oneshot\nExecStart=/sbin/shutdown -P now\n",
+        "again.service": "[Service]\nExecStart=/bin/sh -c 'date >>/opt/again'\nRestart=always\nRestartSec=100ms\n",
+    }
+    files = [{"path": f"/etc/systemd/system/{name}", "content": text} for name, text in units.items()]
+    commands = [["systemctl", "daemon-reload"], ["systemctl", "enable", "--now", "again.service"]]
+    machine = client.reach(client.launch(UserData=client.user_data(write_files=files, runcmd=commands)))
+    counted = lambda: len(client.ssh(machine, "cat /opt/again").stdout.splitlines()) > 1  # noqa: E731
+    until(counted, 60, "the service is started again", machine.console)
+    at = datetime.fromtimestamp(time.time() + 10, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    enabling = f"sudo sed -i 's/AT$/{at}/' /etc/systemd/system/end.timer && sudo systemctl enable --now end.timer"
+    shown = client.ssh(machine, f"{enabling} && systemctl is-active end.timer")
+    assert shown.stdout == "active\n", shown
+    wait_for_state(machine, "terminated")
+
+
 def test_a_transient_timer_ends_the_host_and_a_cancelled_shutdown_does_not(client: Client) -> None:
     machine = client.reach(client.launch())
     assert client.ssh(machine, "sudo shutdown -P +60 && sudo shutdown -c").returncode == 0
@@ -234,8 +291,9 @@ def test_the_metadata_service_wants_a_token_and_tells_of_a_spot_notice(client: C
     assert client.describe(machine)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
 
 
-def test_the_deep_learning_image_has_docker_a_driver_and_fast_disks(client: Client) -> None:
+def test_docker_is_in_the_images_that_have_it_and_can_be_installed_in_the_other(client: Client) -> None:
     deep = client.launch(image=DEEP, InstanceType="g4dn.xlarge")
+    plain = client.launch(image=UBUNTU)
     client.finish(client.reach(deep, "ubuntu"))
     command = f"docker run --rm {BASE_IMAGE} echo inside && nvidia-smi -L && findmnt -no FSTYPE /opt/dlami/nvme"
     shown = client.ssh(deep, command, user="ubuntu").stdout
@@ -248,6 +306,22 @@ def test_the_deep_learning_image_has_docker_a_driver_and_fast_disks(client: Clie
         user="ubuntu",
     )
     assert done.stdout.splitlines()[-2:] == ["/opt/dlami/nvme/docker", "again"], done
+    client.finish(client.reach(plain, "ubuntu"))
+    assert client.ssh(plain, "docker version", user="ubuntu").returncode == 126  # nothing that could be executed
+    installing = "sudo apt-get -q update && sudo DEBIAN_FRONTEND=noninteractive apt-get -q -y install docker.io"
+    done = client.ssh(plain, f"{installing} && docker run --rm {BASE_IMAGE} echo inside", user="ubuntu")
+    assert done.stdout.endswith("inside\n"), done
+
+
+def test_only_who_is_in_the_security_group_comes_in(client: Client) -> None:
+    machine = client.reach(client.launch())
+    ec2, group = client.api("ec2"), client.group()
+    rules = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
+    ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=rules)
+    assert "timed out" in client.ssh(machine, "true").stderr
+    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=rules)
+    client.reach(machine)
+    assert refused(lambda: ec2.delete_security_group(GroupId=group))[0] == "DependencyViolation"
 
 
 def test_the_same_token_gives_the_same_instance_even_after_its_end(client: Client) -> None:
@@ -340,7 +414,28 @@ def test_an_account_may_have_no_default_network_and_wrong_numbers_are_refused(cl
     assert refused(lambda: ec2.run_instances(**request))[0] == "VPCIdNotSpecified"
     assert ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"] == []
     ec2.create_default_vpc()
-    assert ec2.run_instances(**request)["Instances"]
+    client.finish(client.cloud.machine(ec2.run_instances(**request)["Instances"][0]["InstanceId"]))
+
+
+def test_a_new_instance_is_unknown_for_some_calls_and_slow_if_it_is_told_to(client: Client) -> None:
+    client.cloud.hidden_calls = 2
+    client.cloud.boot_seconds, client.cloud.sshd_seconds = 5.0, 1.0
+    machine = client.launch()
+    assert refused(lambda: client.describe(machine))[0] == "InvalidInstanceID.NotFound"
+    assert client.api("ec2").describe_instances()["Reservations"] == []
+    assert client.describe(machine)["State"]["Name"] == "pending"
+    client.reach(machine)
+    pending, running = (event.at for event in machine.events)
+    assert running - pending >= 5.0 and time.monotonic() - running >= 1.0
+
+
+def test_a_machine_vanishes_and_the_api_hears_of_it_later(client: Client) -> None:
+    machine = client.reach(client.launch())
+    machine.vanish(until_told=600)
+    assert client.ssh(machine, "true").returncode == 255 and client.describe(machine)["State"]["Name"] == "running"
+    machine.vanish(until_told=0)
+    wait_for_state(machine, "terminated")
+    assert client.describe(machine)["StateReason"]["Code"] == "Server.InternalError"
 
 
 def test_what_ends_while_it_boots_is_gone(client: Client) -> None:
@@ -378,7 +473,84 @@ def test_s3_is_a_real_one(client: Client) -> None:
     )
     wrong = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
     assert refused(lambda: s3.put_object(Bucket="mine", Key="b", Body=b"x", ChecksumSHA256=wrong))[0] == "BadDigest"
+    stranger = client.api("s3", Credentials(cloud.user.key, "wrong"))
+    assert refused(lambda: stranger.get_object(Bucket="mine", Key="a"))[0] == "SignatureDoesNotMatch"
+    brief, lasting = (
+        s3.generate_presigned_url("get_object", {"Bucket": "mine", "Key": "a"}, ExpiresIn=seconds)
+        for seconds in (1, 60)
+    )
     assert cloud.s3.requests()["PUT"] >= 4
+    time.sleep(2)  # what has expired is known by the clock alone
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(brief, timeout=10)
+    with urllib.request.urlopen(lasting, timeout=10) as response:
+        assert response.read() == b"one"
+    hasty = client.api("s3", config=Config(connect_timeout=1, read_timeout=1, retries={"total_max_attempts": 1}))
+    with cloud.bucket_unreachable(), pytest.raises((ConnectTimeoutError, EndpointConnectionError)):
+        hasty.get_object(Bucket="mine", Key="a")
+    cloud.s3.refuse()
+    with pytest.raises(EndpointConnectionError):
+        client.api("s3").head_bucket(Bucket="mine")
+    cloud.s3.heal()
     assert s3.get_object(Bucket="mine", Key="a")["Body"].read() == b"one"
     cloud.s3.wipe()
     assert s3.list_buckets()["Buckets"] == []
+
+
+def test_a_host_reaches_the_bucket_by_an_address_that_was_signed_for_it(client: Client) -> None:
+    s3 = client.api("s3")
+    client.cloud.s3.ready()
+    s3.create_bucket(Bucket="mine")
+    address = s3.generate_presigned_url("put_object", {"Bucket": "mine", "Key": "from-there"}, ExpiresIn=60)
+    machine = client.reach(client.launch())
+    done = client.ssh(machine, f"echo hello | curl -sf -T - -H 'Content-Length: 6' '{address}'")
+    assert done.returncode == 0, done
+    assert s3.get_object(Bucket="mine", Key="from-there")["Body"].read() == b"hello\n"
+
+
+OWNER = """
+import sys
+from pathlib import Path
+from tests.cloud.cloud import Cloud
+from tests.cloud.test_harness import Client
+from tests.lab import Lab
+
+with Lab() as lab, Cloud(lab) as cloud:
+    client = Client(cloud, Path(sys.argv[1]))
+    client.finish(client.reach(client.launch()))
+    cloud.s3.ready()
+    print(lab.network.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["it ends", "it is killed"])
+def test_nothing_is_left_of_a_cloud_whose_owner_is_gone(tmp_path: Path, killed: bool, cloud: Cloud) -> None:
+    words = [sys.executable, "-c", OWNER, str(tmp_path / "client")]
+    owner = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY, text=True)
+    with owner:
+        assert owner.stdout is not None and owner.stdin is not None
+        name = owner.stdout.readline().strip()
+        assert left_of(name)
+        if killed:
+            owner.kill()
+        else:
+            owner.stdin.close()
+        until(lambda: owner.poll() is not None, 90, "the owner ends")
+    until(lambda: not left_of(name), 90, f"nothing of {name} is left", lambda: "\n".join(left_of(name)))
+
+
+def left_of(name: str) -> list[str]:
+    """Namespaces, links, mounts, processes and files of a lab."""
+    spaces = [line.split()[0] for line in run(["ip", "netns", "list"]).stdout.splitlines()]
+    found = [f"namespace {each}" for each in spaces if each.startswith(f"{name}-")]
+    found += [f"link {each}" for each in record.links(name)]
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if f"{name}-" in command and "tests.lab" not in command:
+                found.append(f"process {entry.name}: {command[:200]}")
+    return found + [f"folder {each}" for each in (cache_folder() / "sessions").glob(f"{name}-*")]
