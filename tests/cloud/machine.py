@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 SHUTDOWN_SECONDS = 20.0
+ENDED = (LabError, OSError)
+"""What is raised where a machine is switched off while something is started in it: its folders in /proc are gone."""
 SERVICES = "services"
 """sshd and Docker answer, and what user-data asks for begins."""
 
@@ -199,7 +201,7 @@ class Machine:
     def _start_services(self, ended: threading.Event) -> None:
         host = self.host
         assert host is not None
-        with contextlib.suppress(LabError):  # it was switched off meanwhile
+        with contextlib.suppress(*ENDED):  # it was switched off meanwhile
             if ended.wait(self.cloud.sshd_seconds):
                 return
             host.init()
@@ -214,7 +216,7 @@ class Machine:
         try:
             if not ended.wait(self.cloud.docker_seconds):
                 host.start_docker()
-        except LabError as error:
+        except ENDED as error:
             if host.is_up():
                 self._note(f"Docker doesn't start: {error}")
 
