@@ -1,4 +1,7 @@
-"""What users name: resources, mounts, runs, uploads, machine types. Parsing, and nothing that touches a disk."""
+"""What users name: resources, mounts, runs, uploads, machine types. Parsing, and nothing that touches a disk.
+
+Longer than other files: these nouns refer to each other, and whoever looks for one finds all of them here.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Every object is written with its SHA-256, so that the store refuses what did not arrive as it was sent. A request that
 may do better later (no answer, "slow down", an error of the store's own) is repeated until `patience` is over.
+
+Longer than other files, since nothing else of this package may know boto3 and its errors.
 """
 
 from __future__ import annotations

