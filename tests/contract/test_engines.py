@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,48 @@ def test_variables(bench: Bench) -> None:
     assert ended(run) == 0
     assert log(run).decode() == value + "|"
     assert stat.S_IMODE(os.stat(os.path.join(run.io, "env")).st_mode) == 0o600
+
+
+def inside(
+    bench: Bench, run: RunFolder, line: str, name: str, stdin: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    """A line for the shell, as one more program of a run."""
+    program = bench.engine.inside(run, run.spec(), ["/bin/sh", "-c", line], name)
+    return subprocess.run(program.words, env=program.env, cwd=program.folder, input=stdin, capture_output=True)
+
+
+def test_a_program_inside(bench: Bench) -> None:
+    """It has the command's folder, variables and files; its own streams and exit status; and none of the values lies
+    on the disk for it."""
+    value = "a'b\"c\n$d `e` \\ é!"
+    run = bench.started(
+        "while [ ! -e go ]; do sleep 0.05; done; cat made", values={"VALUE": value}, env={"OURS": "1"}, workdir="w"
+    )
+    run.forget_values()
+    done = inside(bench, run, 'cat; printf "%s|%s" "$OURS" "$VALUE"; pwd >&2; umask >made; >go; exit 7', "x", b"in\n")
+    assert done.returncode == 7, done
+    assert done.stdout.decode() == f"in\n1|{value}"
+    assert done.stderr.decode().strip().endswith("/w")
+    assert ended(run) == 0
+    assert log(run) == b"0022\n"
+    assert holding(bench.home, value.encode()) == set()
+
+
+def test_the_end_of_a_program_inside(bench: Bench) -> None:
+    """What it left ends with it, and nothing else does; and it keeps no run from its end."""
+    run = bench.started("echo up; sleep 1003.5")
+    until(lambda: b"up" in log(run))
+    for name, seconds in (("one", "1003.6"), ("two", "1003.7")):
+        inside(bench, run, f"setsid sh -c \"trap '' HUP TERM; sleep {seconds}\" </dev/null >/dev/null 2>&1 &", name)
+        until(lambda seconds=seconds: running(seconds))
+    bench.engine.end_inside(run, "one")
+    until(lambda: not running("1003.6"))
+    assert running("1003.7") and running("1003.5")
+    assert bench.engine.terminate(run)
+    assert ended(run) == 143
+    until(lambda: not bench.engine.alive(run), 10)
+    bench.engine.kill(run)
+    until(lambda: not running("1003.7"))
 
 
 def test_mounts(bench: Bench) -> None:

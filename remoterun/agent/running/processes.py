@@ -11,9 +11,12 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Dict, Iterable, NamedTuple, Optional, Set
+from typing import Dict, Iterable, List, NamedTuple, Optional, Set
 
 from ..store.run_folder import SUPERVISOR
+
+PROGRAM = "REMOTERUN_EXEC"
+"""The variable that names a program that `exec` started inside a run; all that descends from it has it, too."""
 
 
 class Process(NamedTuple):
@@ -35,8 +38,9 @@ def become_subreaper() -> None:
             pass
 
 
-def of_run(key: str, leader: Optional[int], reaper: Optional[int] = None) -> Set[int]:
-    """Pids of every living process of the run, without this one. `leader` is the wrapper, `reaper` its supervisor."""
+def of_run(key: str, leader: Optional[int], reaper: Optional[int] = None, programs: bool = True) -> Set[int]:
+    """Pids of every living process of the run, without this one. `leader` is the wrapper, `reaper` its supervisor;
+    `programs`: also those that `exec` started."""
     table = _table()
     marks = {pid: _marks(pid) for pid in table}
     found = {pid for pid, mark in marks.items() if mark.key == key}
@@ -54,7 +58,32 @@ def of_run(key: str, leader: Optional[int], reaper: Optional[int] = None) -> Set
         roots |= more
     if reaper is not None:
         roots.discard(reaper)
+    if not programs:
+        roots = {pid for pid in roots if pid not in marks or not marks[pid].program}
     return {pid for pid in roots if pid != os.getpid() and pid in table and not table[pid].zombie}
+
+
+def of_program(key: str, name: str) -> Set[int]:
+    """Pids of every living process that descends from the program `name`, which `exec` started inside a run."""
+    marks = {pid: _marks(pid) for pid in _table()}
+    return {pid for pid, mark in marks.items() if mark.program == name and mark.supervisor in ("", key)}
+
+
+def children(parent: int) -> List[int]:
+    """Pids of the living children of a process, oldest first."""
+    found = [process for process in _table().values() if process.parent == parent and not process.zombie]
+    return [process.pid for process in sorted(found, key=lambda process: (process.started, process.pid))]
+
+
+def environment(pid: int) -> Dict[str, str]:
+    """The variables that a process was started with; {} where they can't be read."""
+    try:
+        with open("/proc/%d/environ" % pid, "rb") as file:
+            texts = file.read().split(b"\0")
+    except OSError:
+        return {}
+    pairs = [os.fsdecode(text).partition("=") for text in texts]
+    return {name: value for name, equals, value in pairs if name and equals}
 
 
 def send(pids: Iterable[int], number: signal.Signals) -> None:
@@ -115,19 +144,21 @@ def _table_by_ps() -> Dict[int, Process]:
 class _Marks(NamedTuple):
     key: str
     supervisor: str
+    program: str
 
 
 def _marks(pid: int) -> _Marks:
-    """Of which run a process is, by its environment, and of which run's supervisor it descends; "" each: of none."""
+    """By its environment: of which run a process is, of which run's supervisor it descends, and of which program of
+    `exec`; "" each: of none."""
     try:
         with open("/proc/%d/environ" % pid, "rb") as file:
             variables = file.read().split(b"\0")
     except OSError:
-        return _Marks("", "")
+        return _Marks("", "", "")
     values = {}
-    for name in ("REMOTERUN_KEY", SUPERVISOR):
+    for name in ("REMOTERUN_KEY", SUPERVISOR, PROGRAM):
         start = name.encode() + b"="
         values[name] = next(
             (text[len(start) :].decode("ascii", "replace") for text in variables if text.startswith(start)), ""
         )
-    return _Marks(values["REMOTERUN_KEY"], values[SUPERVISOR])
+    return _Marks(values["REMOTERUN_KEY"], values[SUPERVISOR], values[PROGRAM])

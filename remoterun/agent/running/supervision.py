@@ -105,7 +105,7 @@ def _unless_held(path: str) -> Iterator[bool]:
 
 
 def _variables_of_no_run() -> Dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name != "REMOTERUN_KEY"}
+    return {name: value for name, value in os.environ.items() if name not in ("REMOTERUN_KEY", "REMOTERUN_EXEC")}
 
 
 def _detached(home: Home, log_file: str, variables: Dict[str, str], *words: str) -> None:

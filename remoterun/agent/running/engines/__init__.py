@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import importlib
-from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence
 
 from ...shared.engine_names import CAPABILITIES, candidates
 from ...shared.spec import RunSpec
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from ..capacity import Capacity
+    from .inside import Program
     from .job import BuildJob
 else:
     Protocol = object
@@ -120,7 +121,18 @@ class Engine(Protocol):
         """What has become of it. Never raises for an engine that does not answer: its presence is UNKNOWN."""
 
     def alive(self, run: RunFolder) -> bool:
-        """Whether any process of the command lives, background ones too."""
+        """Whether any process of the command lives, background ones too; programs of `exec` don't count."""
+
+    def inside(self, run: RunFolder, spec: RunSpec, words: Sequence[str], name: str, terminal: str = "") -> "Program":
+        """How one more program is started inside a run whose command goes on: where that was started, with all of its
+        variables. Its exit status is that of `words`.
+
+        `name` is by what `end_inside` finds it; `terminal` is the kind of terminal (TERM) that its standard streams
+        are, "" where they are none. May block for a second. Raises `EngineError`.
+        """
+
+    def end_inside(self, run: RunFolder, name: str) -> None:
+        """End what the program `name` left inside the run: SIGHUP, then SIGKILL. Blocks for a second. Gone is fine."""
 
     def terminate(self, run: RunFolder) -> bool:
         """Send SIGTERM to every process of the command; whether they were told. Gone is fine."""

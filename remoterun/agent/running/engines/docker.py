@@ -20,6 +20,7 @@ from ...store.run_folder import RunFolder
 from ..capacity import ThisMachine
 from ..variants import VARIANTS
 from . import BaseImageUnavailable, EngineError, Look, Presence
+from .inside import END, HANGUP_TIME, START, Program, known_variable, mark
 from .job import BuildJob
 from .mount_points import make_mount_point
 from .wrapper import prepare_io, say_stopping
@@ -27,6 +28,8 @@ from .wrapper import prepare_io, say_stopping
 IO = "/.remoterun"
 WORK = "/remoterun"
 PULL_AGAIN_AFTER = 3600.0
+DETACH = "ctrl-^,ctrl-],ctrl-^,ctrl-],ctrl-^,ctrl-]"
+"""Keys that leave an `exec` of Docker's. It has to have some, and holds the first of them back: nobody types these."""
 TIMEOUT = 60.0
 """Seconds for a command of the engine that isn't a build or a pull."""
 
@@ -84,8 +87,7 @@ class Docker:
         words += ["--mount", _bind(run.io, IO), "--mount", _bind(run.work, WORK)]
         for source, target in mount_points(run, mounts):
             words += ["--mount", _bind(source, target, read_only=True)]
-        start = WORK + ("/" + spec.workdir if spec.workdir else "")
-        return words + [Environment.of(spec).final_image, IO + "/wrapper.sh", IO, start, "container"]
+        return words + [Environment.of(spec).final_image, IO + "/wrapper.sh", IO, _start_folder(spec), "container"]
 
     # -- the contract
 
@@ -180,6 +182,25 @@ class Docker:
 
     def alive(self, run: RunFolder) -> bool:
         return self.look(run).presence is Presence.RUNNING
+
+    def inside(self, run: RunFolder, spec: RunSpec, words: Sequence[str], name: str, terminal: str = "") -> Program:
+        tty = ["--tty", "--detach-keys", DETACH, "--env", "TERM=" + terminal] if terminal else []
+        start = [IO, _start_folder(spec), known_variable(spec), *words]
+        return Program(
+            [self._tool, "exec", "--interactive", *tty, "--user", self._user(), "--env", mark(name), container(run),
+             "/bin/sh", "-c", START, "sh", *start],
+            dict(os.environ), None, bool(terminal),
+        )  # fmt: skip
+
+    def end_inside(self, run: RunFolder, name: str) -> None:
+        for number in ("HUP", "KILL"):
+            try:
+                self._call(
+                    "exec", "--user", self._user(), container(run), "/bin/sh", "-c", END, "sh", mark(name), number
+                )
+            except subprocess.TimeoutExpired:
+                return
+            time.sleep(HANGUP_TIME if number == "HUP" else 0)
 
     def terminate(self, run: RunFolder) -> bool:
         say_stopping(run)
@@ -373,6 +394,10 @@ class Docker:
 
 def container(run: RunFolder) -> str:
     return "remoterun-" + run.key
+
+
+def _start_folder(spec: RunSpec) -> str:
+    return WORK + ("/" + spec.workdir if spec.workdir else "")
 
 
 def mount_points(run: RunFolder, mounts: Sequence[ResolvedMount]) -> List[Tuple[str, str]]:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Sequence
 
 from ...shared.environment import Environment
 from ...shared.files import locked, read_json, remove_tree, write_whole
@@ -19,6 +19,7 @@ from .. import processes
 from ..capacity import ThisMachine
 from ..variants import INSTALL_PYTHON, lacking_python, python_for
 from . import EngineError, Look, Presence
+from .inside import HANGUP_TIME, Program, known_variable
 from .job import BuildJob
 from .mount_points import make_mount_point
 from .wrapper import prepare_io, say_stopping
@@ -96,9 +97,8 @@ class ProcessEngine:
         if self.look(run).presence is not Presence.ABSENT:
             return
         prepare_io(run, spec, run.values())
-        place = os.path.join(run.work, spec.workdir) if spec.workdir else run.work
         process = subprocess.Popen(
-            ["/bin/sh", os.path.join(run.io, "wrapper.sh"), run.io, place],
+            ["/bin/sh", os.path.join(run.io, "wrapper.sh"), run.io, self._start_folder(run, spec)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -125,7 +125,34 @@ class ProcessEngine:
         return Look(Presence.ABSENT)
 
     def alive(self, run: RunFolder) -> bool:
-        return bool(self._pids(run))
+        return bool(self._pids(run, programs=False))
+
+    def inside(self, run: RunFolder, spec: RunSpec, words: Sequence[str], name: str, terminal: str = "") -> Program:
+        variables = self._of_command(run, spec)
+        variables[processes.PROGRAM] = name
+        variables.pop("TERM", None)
+        if terminal:
+            variables["TERM"] = terminal
+        return Program(list(words), variables, self._start_folder(run, spec), bool(terminal))
+
+    def end_inside(self, run: RunFolder, name: str) -> None:
+        processes.send(processes.of_program(run.key, name), signal.SIGHUP)
+        deadline = time.monotonic() + HANGUP_TIME
+        while processes.of_program(run.key, name) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        processes.send(processes.of_program(run.key, name), signal.SIGKILL)
+
+    def _of_command(self, run: RunFolder, spec: RunSpec) -> Dict[str, str]:
+        """The variables of the command, from its process; where those can't be read, without the user's values."""
+        known, deadline = known_variable(spec), time.monotonic() + 1
+        while time.monotonic() < deadline:
+            leader = self._leader(run)
+            for pid in processes.children(leader) if leader is not None else []:
+                variables = processes.environment(pid)
+                if variables and (not known or known in variables):
+                    return variables
+            time.sleep(0.02)
+        return dict(self._variables(run, spec, []), **spec.env)
 
     def terminate(self, run: RunFolder) -> bool:
         say_stopping(run)
@@ -235,9 +262,13 @@ class ProcessEngine:
         started = processes.started(about["pid"])
         return about["pid"] if started is not None and started == about["started"] else None
 
-    def _pids(self, run: RunFolder) -> List[int]:
+    def _pids(self, run: RunFolder, programs: bool = True) -> List[int]:
         child = self._children.get(run.key)
         leader = child.pid if child is not None else self._leader(run)
         if self._reaper is not None:
             processes.reap(child.pid for child in self._children.values())
-        return sorted(processes.of_run(run.key, leader, self._reaper))
+        return sorted(processes.of_run(run.key, leader, self._reaper, programs))
+
+    @staticmethod
+    def _start_folder(run: RunFolder, spec: RunSpec) -> str:
+        return os.path.join(run.work, spec.workdir) if spec.workdir else run.work

@@ -36,7 +36,9 @@ code=$?
 while [ -n "$stopping" ] && [ -n "$3" ]; do
     others=
     for process in /proc/[0-9]*; do
-        case ${process#/proc/} in 1 | $$) ;; *) [ -e "$process/exe" ] && others=1 ;; esac
+        case ${process#/proc/} in 1 | $$) continue ;; esac
+        case $(tr '\000' '\012' <"$process/environ") in *REMOTERUN_EXEC=*) continue ;; esac # a shell of the user's
+        [ -e "$process/exe" ] && others=1
     done
     [ -n "$others" ] || break
     sleep 0.1
