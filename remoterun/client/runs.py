@@ -15,11 +15,12 @@ from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
 from remoterun.client import bucket
 from remoterun.client.attempts import due, follow_attempts, in_background
 from remoterun.client.connections import Connections
-from remoterun.client.following import Item, StateChange, Wanted, follow
+from remoterun.client.following import Item, Note, StateChange, Wanted, follow
 from remoterun.client.kept_logs import KeptLogs
 from remoterun.client.rented_runs import seen, statuses
 from remoterun.client.renting import Plan, give_back
 from remoterun.client.submitting import Prepared, launch, prepare
+from remoterun.client.waiting import wait
 from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
 from remoterun.model import MachineType, Placement, Run, RunRequest
 from remoterun.transfer import Progress
@@ -229,6 +230,20 @@ class Runs:
         yield from follow(self._connections, run, wanted)
         if live and run.renting is not None:
             yield from follow_attempts(self._connections, run.number, wanted, values or {})
+
+    def wait(self, numbers: Iterable[int | str], timeout: float | None = None) -> Iterator[Run | Note]:
+        """Each run once it has ended, first come, first told; ends when all have ended, or after `timeout` seconds.
+
+        A machine that can't be reached is asked again for as long as it takes: a `Note` "lost" says so once, and one
+        "back" when it answers. A run whose rented host was lost gets its next one, as with `follow`.
+        """
+        registry = self._connections.registry
+
+        def look(numbers: Iterable[int], seconds: float) -> Sequence[Run]:
+            return self._ask([registry.run(number) for number in numbers], seconds)
+
+        known = list(dict.fromkeys(registry.run(number).number for number in numbers))
+        yield from wait(known, look, self.take_up, self._connections.closed.wait, timeout)
 
     def adopt(self) -> Sequence[Run]:
         """Give a number here to each run of the bucket that another client handed over: its log and outputs can then

@@ -19,7 +19,7 @@ from remoterun.cli.render.rented import (
     renting,
     renting_goes_on,
 )
-from remoterun.cli.render.runs import detached, ending, kept, not_reached, run_info, runs_table, state_text
+from remoterun.cli.render.runs import detached, ended, ending, kept, not_reached, run_info, runs_table, state_text
 from remoterun.cli.render.steps import Steps
 from remoterun.cli.render.talk import ask, ask_secret, ask_text, choose, error, fault, hint, line, usage, warning
 from remoterun.cli.render.terminal import DONE, clean, person_there
@@ -43,6 +43,7 @@ __all__ = [
     "collected",
     "detached",
     "dollars",
+    "ended",
     "ending",
     "error",
     "fault",

@@ -92,13 +92,18 @@ def kept(run: Run, reason: str) -> None:
     warning(f"{reason}; this is the log of run {run.number} as it was kept here")
 
 
-def ending(run: Run) -> None:
-    """How a run ended, in one line or two, and what to do with what it left."""
+def ended(run: Run) -> None:
+    """How a run ended, in one line."""
     lasted = f" after {duration(run.ended - run.started)}" if run.ended and run.started else ""
     status = f", exit status {run.code}" if run.code is not None else ""
     mark = DONE if run.state is RunState.COMPLETE else FAILED
     why = "" if run.state is RunState.COMPLETE or run.words is None else f": {run.words}"
     line(mark, f"run {run.number} {run.state.value}{lasted}{status}{why}")
+
+
+def ending(run: Run) -> None:
+    """How a run ended, in one line or two, and what to do with what it left."""
+    ended(run)
     if run.message:
         line(f"  {run.message}")
     if run.renting is not None and run.renting.hosts:

@@ -1,0 +1,59 @@
+"""Waiting for runs to end, on any number of machines at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from remoterun.client.attempts import due
+from remoterun.client.following import Note
+
+if TYPE_CHECKING:
+    from remoterun.model import Run
+
+LOOK_LEAST, LOOK_MOST = 0.1, 2.0
+"""Seconds between two looks at runs that go on."""
+ANSWER = 2.0
+"""Seconds that a machine has to answer: one that is away must not hold up the news of the others."""
+TAKE_UP = 60.0
+"""Seconds between two tries to give a run its next rented host."""
+
+
+def wait(
+    numbers: Sequence[int],
+    look: Callable[[Iterable[int], float], Sequence[Run]],
+    take_up: Callable[[int], object],
+    pause: Callable[[float], object],
+    timeout: float | None,
+) -> Iterator[Run | Note]:
+    """See `Runs.wait`. `look` asks the machines of runs, and gives them some seconds; `take_up` begins to give a run its
+    next rented host; `pause` lets some seconds pass."""
+    until = float("inf") if timeout is None else time.monotonic() + timeout
+    going_on = list(numbers)
+    lost: set[str] = set()
+    taken_up: dict[int, float] = {}  # when to try again
+    seconds = LOOK_LEAST
+    while True:
+        for run in look(tuple(going_on), ANSWER):
+            name = run.host.name
+            if run.unreached is not None and name not in lost:
+                lost.add(name)
+                yield Note("lost", run.unreached)
+            elif run.unreached is None and name in lost and not run.final:
+                lost.discard(name)
+                yield Note("back", name)
+            if not run.final:
+                continue
+            if due(run, time.time()):
+                if time.monotonic() >= taken_up.get(run.number, 0.0):
+                    taken_up[run.number] = time.monotonic() + TAKE_UP
+                    take_up(run.number)
+                continue
+            going_on.remove(run.number)
+            yield run
+        left = until - time.monotonic()
+        if not going_on or left <= 0:
+            return
+        pause(min(seconds, left))
+        seconds = min(seconds * 1.3, LOOK_MOST)
