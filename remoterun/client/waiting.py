@@ -27,8 +27,8 @@ def wait(
     pause: Callable[[float], object],
     timeout: float | None,
 ) -> Iterator[Run | Note]:
-    """See `Runs.wait`. `look` asks the machines of runs, and gives them some seconds; `take_up` begins to give a run its
-    next rented host; `pause` lets some seconds pass."""
+    """See `Runs.wait`. `look` asks the machines of runs, and gives them some seconds; `take_up` begins to give a run
+    its next rented host; `pause` lets some seconds pass."""
     until = float("inf") if timeout is None else time.monotonic() + timeout
     going_on = list(numbers)
     lost: set[str] = set()
