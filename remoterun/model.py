@@ -274,13 +274,15 @@ class Renting:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a user asks for, before it becomes a run. `command` is text for `sh -c`; `options`, those of `remoterun run`
-    that ask for the same again, are told to it; `timeout` in seconds. `spot`, `attempts`, `max_hours` and `max_cost`
+    """What a user asks for, before it becomes a run. `command` is text for `sh -c`; `secrets` are pairs (variable, name
+    of the secret that is its value); `options`, those of `remoterun run` that ask for the same again, are told to it;
+    `timeout` in seconds. `spot`, `attempts`, `max_hours` and `max_cost`
     stand in the place of those of a `Rental`. `Runs.prepare` refuses what can't be asked for."""
 
     command: str
     mounts: tuple[Mount, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, str], ...] = ()
     pip: tuple[str, ...] = ()
     requirements: str = ""
     apt: tuple[str, ...] = ()
@@ -539,6 +541,18 @@ def parse_variable(text: str) -> tuple[str, str]:
         shown = show(name) + ("=…" if equals else "")  # its value may be a secret
         raise UsageError(f"`{shown}` is not the name of an environment variable", hint=f"-e {fixed or 'NAME'}=VALUE")
     return name, value
+
+
+def parse_secret(text: str) -> tuple[str, str]:
+    """(variable, name of the secret) of `NAME[=VARIABLE]`. Raises `UsageError`."""
+    name, equals, variable = text.partition("=")
+    for word in (name, variable) if equals else (name,):
+        if not VARIABLE.fullmatch(word):
+            raise UsageError(
+                "a secret goes by its name, optionally with the variable that gets it",  # what was typed may be a value
+                hint="--secret HF_TOKEN, or --secret HF_TOKEN=TOKEN; remoterun secret list shows the names",
+            )
+    return variable or name, name
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

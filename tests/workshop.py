@@ -303,17 +303,22 @@ def build_environment(folder: Path) -> Path:
 def lend(seed: Path, home: Home) -> None:
     """Let `home` use the venv that `seed` has, under the name of the real requirements too."""
     (venv,) = (seed / "envs").glob("venv-*")
-    names = {venv.name}
+    for name in {venv.name, *real_environments()}:
+        target = Path(home.envs, name)
+        if not target.exists():
+            target.symlink_to(venv)
+
+
+def real_environments() -> set[str]:
+    """The names of the environments that have nothing but the real requirements."""
+    names = set()
     real = environments.context()[0]
     for variant in VARIANTS:
         entry = real.find(f"docker/requirements-{variant}.txt")
         assert entry is not None
         environment = Environment(None, "", variant, "")
         names.add("venv-" + environment.packages_hash(entry.digest))
-    for name in names:
-        target = Path(home.envs, name)
-        if not target.exists():
-            target.symlink_to(venv)
+    return names
 
 
 # -- a user

@@ -23,6 +23,8 @@ machines_app = typer.Typer(help="List, add and remove machines.", rich_markup_mo
 app.add_typer(machines_app, name="machines")
 hosts_app = typer.Typer(help="List and end rented hosts.", rich_markup_mode=None, invoke_without_command=True)
 app.add_typer(hosts_app, name="hosts")
+secret_app = typer.Typer(help="Keep values that runs get by name.", rich_markup_mode=None, invoke_without_command=True)
+app.add_typer(secret_app, name="secret")
 
 RunNumber = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's number, or `last`.", autocompletion=complete.run_numbers)

@@ -9,6 +9,7 @@ from typing import TypeVar
 from remoterun import config as configuration
 from remoterun import machines
 from remoterun.cli.render import clean
+from remoterun.client.secrets import names
 from remoterun.errors import RemoterunError
 from remoterun.model import Run
 from remoterun.registry import Registry
@@ -54,6 +55,13 @@ def configured(incomplete: str) -> list[tuple[str, str]]:
     except RemoterunError:
         return []
     return [pair for pair in known if pair[0].startswith(incomplete)]
+
+
+def secrets(incomplete: str) -> list[str]:
+    try:
+        return [name for name in names(configuration.load().home) if name.startswith(incomplete)]
+    except RemoterunError:
+        return []
 
 
 def _registry_runs() -> list[Run]:

@@ -25,6 +25,7 @@ from remoterun.client.machines import Machines
 from remoterun.client.rented_hosts import Orphan, RentedHosts
 from remoterun.client.renting import Plan
 from remoterun.client.runs import Runs
+from remoterun.client.secrets import Secret, Secrets
 from remoterun.client.submitting import Prepared
 from remoterun.client.upkeep import Checked, Collected, Usage
 from remoterun.client.uploads import Uploaded, Uploads
@@ -54,6 +55,7 @@ class Client:
         self.runs = Runs(self.connections)
         self.machines = Machines(self.connections)
         self.hosts = RentedHosts(self.connections)
+        self.secrets = Secrets(self.connections)
 
     def __enter__(self) -> Self:
         return self
@@ -87,6 +89,7 @@ __all__ = [
     "Orphan",
     "Plan",
     "Prepared",
+    "Secret",
     "StateChange",
     "TransferError",
     "Uploaded",

@@ -21,6 +21,7 @@ from remoterun.client import bucket, renting
 from remoterun.client.connections import Connections
 from remoterun.client.following import Item, Note, Wanted, follow
 from remoterun.client.rented_runs import seen
+from remoterun.client.secrets import values_of
 from remoterun.client.submitting import digest_of_asked, put_in_place
 from remoterun.client.uploads import bring_version
 from remoterun.config import HOME_VARIABLE
@@ -58,8 +59,8 @@ def take_up(
     """Give an interrupted run its next host, and hand it over; None where another client does so.
 
     `values`: of the variables that the user set, which are kept nowhere; those that are missing are taken from this
-    process's own. What goes wrong leaves the run INTERRUPTED, with the reason. Blocks for minutes. Raises
-    `ProviderError`, `HostError`, `UsageError`.
+    process's own, and those of secrets from where these are kept. What goes wrong leaves the run INTERRUPTED, with the
+    reason. Blocks for minutes. Raises `ProviderError`, `HostError`, `UsageError`.
     """
     if run.renting is None:
         return None
@@ -69,7 +70,7 @@ def take_up(
             f"run {run.number} can't go on: its bucket has another command, mounts or source than you asked for",
             hint=f"remoterun info {run.number}",
         )
-    known = _values(run, spec, values)
+    known = _values(connections, run, spec, values)
     home = connections.session(bucket.machine_of(run))
     log_before = home.ask(api.follow, api.Follow(run.key, follow=False, tail=0)).offset
     plan = renting.plan(connections, run.machine, without={host.token for host in run.renting.hosts})
@@ -203,15 +204,18 @@ def _as_kept(connections: Connections, run: Run) -> tuple[RunSpec, Manifest, Man
     return spec, source, None if about.live else left
 
 
-def _values(run: Run, spec: RunSpec, given: Mapping[str, str]) -> dict[str, str]:
-    values = {name: given[name] if name in given else os.environ.get(name) for name in spec.asked_env}
+def _values(connections: Connections, run: Run, spec: RunSpec, given: Mapping[str, str]) -> dict[str, str]:
+    secrets = values_of(connections.config.home, spec.secrets.values())
+    typed = [name for name in spec.asked_env if name not in spec.secrets]
+    values = {name: given[name] if name in given else os.environ.get(name) for name in typed}
     missing = [name for name, value in values.items() if value is None]
     if missing:
         raise UsageError(
             f"run {run.number} can't go on without the values of {', '.join(missing)}, which are kept nowhere",
             hint=f"export {' '.join(f'{name}=…' for name in missing)}; remoterun logs {run.number}",
         )
-    return {name: value for name, value in values.items() if value is not None}
+    known = {name: value for name, value in values.items() if value is not None}
+    return {**known, **{variable: secrets[name] for variable, name in spec.secrets.items()}}
 
 
 def _mounted(connections: Connections, mount: MountSpec, session: Session, progress: Progress) -> MountSpec:

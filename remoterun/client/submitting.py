@@ -31,6 +31,7 @@ from remoterun.client import bucket, renting
 from remoterun.client.connections import Connections
 from remoterun.client.files import manifest_of
 from remoterun.client.rented_runs import opened, seen
+from remoterun.client.secrets import check_known, values_of
 from remoterun.client.uploads import bring, bring_to_rented
 from remoterun.environments import context
 from remoterun.errors import LinkLost, RemoterunError, UsageError
@@ -92,6 +93,8 @@ def prepare(connections: Connections, request: RunRequest, source: Source | None
         if mount.resource.kind == "runs":
             connections.registry.run(mount.resource.name)
     _check_engine(request, places, machine)
+    _check_variables(request)
+    check_known(connections.config.home, (name for _, name in request.secrets))
     if request.command == "" or str(request.command).isspace():
         raise UsageError("the command is empty", hint='remoterun run "echo hello"')
     draft = Run(0, new_key(), machine, RunState.REQUESTED, request.command, 0.0)
@@ -118,6 +121,8 @@ def launch(
     request, source, registry = prepared.request, prepared.source, connections.registry
     machine = renting.asked(machine, request)
     _check_engine(request, prepared.places, machine)
+    known = values_of(connections.config.home, (name for _, name in request.secrets))
+    values = {**dict(request.env), **{variable: known[name] for variable, name in request.secrets}}
     if machine.rental is not None:
         plan = plan or renting.plan(connections, machine)
         machine = replace(machine, gpus=machine.gpus or plan.offers[0].gpus)
@@ -151,7 +156,7 @@ def launch(
         if run.renting is not None:
             grant, images = bucket.introduce(connections, run, spec, manifest, session)
             run = registry.rent(run, replace(run.renting, grant_ends=grant.expires, asked=digest_of_asked(spec)))
-        body = Submission(spec, dict(request.env), manifest.encode(), grant, images=images).encode()
+        body = Submission(spec, values, manifest.encode(), grant, images=images).encode()
         asked = True
         result = session.ask(api.submit, api.Nothing(), body)
     except BaseException as error:
@@ -274,6 +279,13 @@ def _check_engine(request: RunRequest, places: Sequence[str], machine: MachineTy
     )
 
 
+def _check_variables(request: RunRequest) -> None:
+    names = [variable for variable, _ in request.secrets]
+    for name in names:
+        if name in dict(request.env) or names.count(name) > 1:
+            raise UsageError(f"the variable `{name}` is asked for twice", hint=f"--secret NAME={name}_2")
+
+
 def _not_saved(resource: Resource, run: Run) -> UsageError:
     return UsageError(
         f"{show(str(resource))} can't be mounted: its outputs are not saved", hint=f"remoterun info {run.number}"
@@ -319,7 +331,8 @@ def _spec(
         source=tree.digest,
         mounts=tuple(mounts),
         env=variables,
-        asked_env=tuple(name for name, _ in request.env),
+        asked_env=tuple(name for name, _ in (*request.env, *request.secrets)),
+        secrets=dict(request.secrets),
         engine=machine.engine,
         gpus=machine.gpus,
         slots=machine.slots,

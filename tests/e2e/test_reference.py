@@ -22,6 +22,7 @@ PARTS = {
     "hosts": client.RentedHosts,
     "machines": client.Machines,
     "runs": client.Runs,
+    "secrets": client.Secrets,
     "uploads": client.Uploads,
 }
 PARSERS_OWN = {"--help", "--install-completion", "--show-completion"}

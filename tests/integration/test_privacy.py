@@ -34,7 +34,8 @@ def fails(place: Place) -> str:
 def is_stopped(place: Place) -> str:
     key = place.submit("echo up; sleep 1000", values={"TOKEN": SECRET})
     place.until_says(key, b"up")
-    assert holding(place.home, PATTERN) == {place.run(key).env_file}
+    until(lambda: not os.path.exists(place.run(key).values_file))
+    assert holding(place.home, PATTERN) == set()
     place.session.ask(api.stop, api.EndRun(key))
     return key
 

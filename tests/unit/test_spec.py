@@ -41,7 +41,8 @@ FULL = RunSpec(
         MountSpec("runs/3", "/abs", "/abs", ResourceRef("run", key="zyxwvuts", number=3)),
     ),
     env={"PYTHONUNBUFFERED": "1"},
-    asked_env=("TOKEN",),
+    asked_env=("TOKEN", "KEY"),
+    secrets={"KEY": "HF_KEY"},
     engine="docker",
     gpus=2,
     slots=1,
@@ -81,6 +82,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("mounts.0.place", "/../x"), ("mounts.0.resource", None), ("mounts.0.resource.kind", "bucket"),
         ("mounts.0.resource.sub", "a/../../b"), ("mounts.0.resource.version", "1"), ("env", []),
         ("env", {"X;Y": "1"}), ("env", {"X": "a\0b"}), ("env", {"X": 1}), ("env", {"X": "x" * (128 << 10)}),
+        ("secrets", {"OTHER": "HF_KEY"}), ("secrets", {"KEY": "X Y"}), ("secrets", ["KEY"]),
         ("asked_env", ["X Y"]), ("asked_env", "TOKEN"), ("environment", None), ("environment.context", ""),
         ("environment.variant", "tpu"), ("environment.apt", ["-o=x"]), ("environment.pip", ["a\0b"]),
         ("engine", ""), ("engine", "a/b"), ("gpus", -1), ("gpus", 1.5), ("slots", 0), ("timeout", 0),
@@ -109,22 +111,22 @@ def test_a_spec_of_a_newer_remoterun() -> None:
 def test_a_spec_of_format_1() -> None:
     """Runs made by an earlier version: the values and the resolved mounts stood in the spec."""
     record = changed("format", 1)
-    record.update(env={"PYTHONUNBUFFERED": "1", "TOKEN": "secret", "X;Y": "odd"}, labels=[1, "two"], timeout=-5)
+    record.update(env={"PYTHONUNBUFFERED": "1", "TOKEN": "hunter2", "X;Y": "odd"}, labels=[1, "two"], timeout=-5)
     for mount in record["mounts"]:
         mount.update(tree=DIGEST, file="")
     spec = RunSpec.from_record(record)
     assert spec == FULL._replace(labels=("1", "two"), timeout=None)
-    assert "secret" not in repr(spec)
+    assert "hunter2" not in repr(spec)
     data = json.dumps(record).encode()
-    assert values_of_format_1(data) == {"TOKEN": "secret"}
+    assert values_of_format_1(data) == {"TOKEN": "hunter2"}
     assert resolved_of_format_1(data) == (ResolvedMount("sub/dir/data", DIGEST), ResolvedMount("/abs", DIGEST))
     assert values_of_format_1(FULL.encode()) == {}
 
 
 def test_no_error_names_a_value() -> None:
     with pytest.raises(SpecError) as caught:
-        Submission(FULL, {"TOKEN": "secret\0"}, b"").encode()
-    assert "TOKEN" in str(caught.value) and "secret" not in str(caught.value)
+        Submission(FULL, {"TOKEN": "hunter2\0"}, b"").encode()
+    assert "TOKEN" in str(caught.value) and "hunter2" not in str(caught.value)
 
 
 class TestSubmission:

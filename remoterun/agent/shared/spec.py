@@ -148,7 +148,8 @@ class GitState(Record):
 class RunSpec(Record):
     """One run as it was asked for. `source` is the digest of the source tree, `workdir` the folder of it in which the
     command starts ("" is its top). `env` holds the variables that remoterun sets; of those that the user set,
-    `asked_env` holds the names only. `timeout` is in seconds, `created` in seconds since 1970.
+    `asked_env` holds the names only; `secrets`: for those of them that come from a secret of the user's, its name.
+    `timeout` is in seconds, `created` in seconds since 1970.
 
     `bucket` ("s3://NAME", or "") gets the outputs, the log and the records of the run before it is final. At `until`
     (seconds since 1970) the command is ended as by `timeout`: its host goes away a while later. `attempt` counts the
@@ -166,6 +167,7 @@ class RunSpec(Record):
     mounts: Tuple[MountSpec, ...] = ()
     env: Dict[str, str] = {}
     asked_env: Tuple[str, ...] = ()
+    secrets: Dict[str, str] = {}
     engine: str = "auto"
     gpus: int = 0
     slots: Optional[int] = None
@@ -197,8 +199,9 @@ class RunSpec(Record):
         _check_path(self.workdir)
         _require(not self.source or is_digest(self.source), "the source is not a digest")
         check_variables(self.env)
-        for name in self.asked_env:
+        for name in (*self.asked_env, *self.secrets.values()):
             _check_name(name)
+        _require(set(self.secrets) <= set(self.asked_env), "a secret for a variable that was not asked for")
         _require(bool(_WORD.match(self.engine)), "%s is not the name of an engine" % show(self.engine[:80]))
         _require(self.gpus >= 0, "the GPUs of a run are not below 0")
         _require(self.slots is None or self.slots > 0, "a machine has a slot at least")

@@ -2,7 +2,8 @@
 
     runs/KEY/
         spec.json       what was asked, frozen (see shared/spec.py)
-        values.json     the values of the user's variables, which may be secrets: only until the command has started
+        values.json     the values of the user's variables, which may be secrets: only until the command has started. On
+                        the disk, as a run that waits must still have them after a reboot
         grant.json      what may be done in the run's bucket, a secret: only until the run has ended
         images.json     what may be done in the bucket with images of the environment, a secret: until it is built all
                         of them, then those that were built here and go to the bucket; only until the run has ended
@@ -13,7 +14,8 @@
         machine         which machine took it, and looks after it (see this_machine.py)
         events          one JSON object a line: every state passed, with its time
         ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
-        io/             the only folder that the command's wrapper writes: log, exit, pid; it reads env and command
+        io/             the only folder that the command's wrapper writes: log, exit, pid; it reads command, and env,
+                        which holds the values until it has read it
         in-bucket       what the run's bucket has of it: a line for each object, see running/bucket_copy.py
         log.times       "offset seconds" pairs, for timestamps
         build.log       output of the environment's build

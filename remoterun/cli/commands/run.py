@@ -15,9 +15,10 @@ from remoterun.cli.app import Machine, app, example
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
 from remoterun.cli.renting import agree
+from remoterun.cli.secrets import hint_at_secrets
 from remoterun.cli.sending import Sending, find, with_untracked
 from remoterun.errors import HostError, UsageError
-from remoterun.model import Mount, RunRequest, command_text, parse_duration, parse_variable
+from remoterun.model import Mount, RunRequest, command_text, parse_duration, parse_secret, parse_variable
 
 if TYPE_CHECKING:
     from remoterun.client import Client, NewBucket, Plan, Prepared
@@ -47,6 +48,15 @@ def run(
     env: Annotated[
         list[str],
         typer.Option("-e", "--env", metavar="K[=V]", help="An environment variable; K alone: as it is here. Repeat."),
+    ] = [],  # noqa: B006
+    secret: Annotated[
+        list[str],
+        typer.Option(
+            "--secret",
+            metavar="NAME[=VARIABLE]",
+            help="A secret that `remoterun secret set` keeps, as a variable. Repeat.",
+            autocompletion=complete.secrets,
+        ),
     ] = [],  # noqa: B006
     pip: Annotated[
         list[str], typer.Option("--pip", metavar="PACKAGE", help="A Python package to install. Repeat for more.")
@@ -113,6 +123,7 @@ def run(
         command=_command(command),
         mounts=tuple(Mount.parse(text) for text in mount),
         env=tuple(parse_variable(text) for text in env),
+        secrets=tuple(parse_secret(text) for text in secret),
         pip=tuple(pip),
         requirements=_requirements(pip_req),
         apt=tuple(_apt_name(name) for name in apt),
@@ -131,7 +142,14 @@ def run(
                 "--max-hours": max_hours,
                 "--max-cost": max_cost,
             },
-            {"-m": mount, "-e": [text.partition("=")[0] for text in env], "--pip": pip, "--apt": apt, "--label": label},
+            {
+                "-m": mount,
+                "-e": [text.partition("=")[0] for text in env],
+                "--secret": secret,
+                "--pip": pip,
+                "--apt": apt,
+                "--label": label,
+            },
             {"--include-untracked": include_untracked, "--no-git": no_git, "-y": yes, "--spot": spot},
         ),
         spot=spot,
@@ -140,7 +158,9 @@ def run(
         max_cost=_above_zero("--max-cost", max_cost),
     )
     with connect() as client:
+        hint_at_secrets(client, env)
         client.machines.get(machine)  # refuse a wrong name before anything is asked
+        client.secrets.check(name for _, name in request.secrets)
         sending = Sending(commit_ref, include_untracked, no_git, yes or dry_run)
         source = find(request, sending)
         try:
@@ -264,6 +284,10 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
         render.out("source     none")
     for text in mounts:
         render.out(f"mount      {text}")
+    if request.env:
+        render.out(f"variables  {', '.join(name for name, _ in request.env)}")
+    if request.secrets:
+        render.out(f"secrets    {', '.join(render.variables(dict(request.secrets)))}")
     extras = [*request.apt, *request.pip] + (["requirements"] if request.requirements else [])
     render.out(f"packages   {', '.join(extras) or 'those of the environment'}")
     known = CAPABILITIES.get(type_.engine)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from remoterun.cli.render.bars import progress
 from remoterun.cli.render.data import ReaderGone, finish, out, out_bytes, out_json
-from remoterun.cli.render.listings import checks, machines, manifest, run_resources, uploads, whoami
+from remoterun.cli.render.listings import checks, machines, manifest, run_resources, secrets, uploads, whoami
 from remoterun.cli.render.pages import page, page_shown
 from remoterun.cli.render.rented import (
     bucket_lines,
@@ -19,7 +19,17 @@ from remoterun.cli.render.rented import (
     renting,
     renting_goes_on,
 )
-from remoterun.cli.render.runs import detached, ended, ending, kept, not_reached, run_info, runs_table, state_text
+from remoterun.cli.render.runs import (
+    detached,
+    ended,
+    ending,
+    kept,
+    not_reached,
+    run_info,
+    runs_table,
+    state_text,
+    variables,
+)
 from remoterun.cli.render.steps import Steps
 from remoterun.cli.render.talk import ask, ask_secret, ask_text, choose, error, fault, hint, line, usage, warning
 from remoterun.cli.render.terminal import DONE, clean, person_there
@@ -74,12 +84,14 @@ __all__ = [
     "run_info",
     "run_resources",
     "runs_table",
+    "secrets",
     "size",
     "state_text",
     "uploaded",
     "uploads",
     "usage",
     "usage_table",
+    "variables",
     "warning",
     "whoami",
     "word",

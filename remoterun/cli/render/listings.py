@@ -20,6 +20,7 @@ from remoterun.machines import HOW_TO_SET_UP_AWS
 from remoterun.model import Run, Upload
 
 if TYPE_CHECKING:
+    from remoterun.client import Secret
     from remoterun.config import Config
     from remoterun.providers.base import Identity, Offer
 
@@ -50,6 +51,16 @@ def _upload_row(upload: Upload) -> list[str]:
         ago(upload.created),
         upload.machine,
     ]
+
+
+def secrets(found: Sequence[Secret], as_json: bool) -> None:
+    if as_json:
+        out_json([secret.record() for secret in found])
+    elif found:
+        heads = [Column("SECRET", least=16), Column("SET"), Column("KEPT IN", least=20)]
+        table(heads, [[secret.name, ago(secret.set), secret.where] for secret in found])
+    else:
+        line("There is no secret yet. Make one: remoterun secret set NAME")
 
 
 def run_resources(runs: Sequence[Run], as_json: bool) -> None:

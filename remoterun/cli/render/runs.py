@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from remoterun.agent.shared.states import Reason, RunState
@@ -149,11 +149,17 @@ def _mounted(mount: dict[str, Any]) -> str:
     return f"{mount['typed']}{f' (version {version})' if version else ''} at {mount['path']}"
 
 
+def variables(secrets: Mapping[str, str]) -> list[str]:
+    """Which variables get which secrets, by their names."""
+    return [name if variable == name else f"{name} as {variable}" for variable, name in secrets.items()]
+
+
 def run_info(run: Run, details: dict[str, Any]) -> None:
     """All that is known of a run, a line each."""
     spec = details["spec"] or {}
     git = spec.get("git") or {}
     environment = spec.get("environment", {})
+    secrets = spec.get("secrets", {})
     code = "" if run.code is None else f", exit status {run.code}"
     why = f": {run.words}" if run.words and run.state is not RunState.COMPLETE else ""
     dirty = ", with uncommitted changes" if git.get("dirty") else ""
@@ -173,7 +179,8 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("remote", git.get("remote")),
         ("started in", spec.get("workdir") or None),
         ("mounts", "\n".join(map(_mounted, spec.get("mounts", [])))),
-        ("variables", ", ".join(spec.get("asked_env", []))),
+        ("variables", ", ".join(name for name in spec.get("asked_env", []) if name not in secrets)),
+        ("secrets", ", ".join(variables(secrets))),
         ("image", environment.get("image")),
         ("apt", ", ".join(environment.get("apt", []))),
         ("pip", ", ".join(environment.get("pip", []))),

@@ -29,7 +29,8 @@ trap : HUP INT
     exec >>"$io/log" 2>&1
     cd -- "$2" || exit 126
     umask 022
-    . "$io/env" && exec /bin/sh -c "$remoterun_command"
+    . "$1/env" && true >"$1/env" # its values may be secrets: while the command runs they are in no file
+    exec /bin/sh -c "$remoterun_command"
 )
 code=$?
 # After a stop, others of the container may still be saving their work when the first process has gone.
@@ -65,7 +66,7 @@ def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str], io: str
         lines += ["remoterun_command=" + quote(command)]
     else:
         _write(run.command_file, command, 0o600)
-        lines += ['export REMOTERUN_COMMAND="$io/command"', "remoterun_command='. \"$REMOTERUN_COMMAND\"'"]
+        lines += ['export REMOTERUN_COMMAND="$1/command"', "remoterun_command='. \"$REMOTERUN_COMMAND\"'"]
     _write(run.env_file, "\n".join(lines) + "\n", 0o600)
     _write(os.path.join(run.io, "wrapper.sh"), WRAPPER, 0o700)
     with open(run.log, "ab"):

@@ -1,0 +1,86 @@
+"""Secrets: `secret` with its own commands."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from remoterun.cli import complete, render
+from remoterun.cli.app import Json, example, secret_app
+from remoterun.cli.connect import client as connect
+from remoterun.cli.manual import Command
+from remoterun.errors import UsageError
+
+
+@secret_app.callback()
+def secret(context: typer.Context, json: Json = False) -> None:
+    """Keep values that runs get by name."""
+    if context.invoked_subcommand is None:
+        _list(json)
+
+
+@secret_app.command(
+    "set",
+    cls=Command,
+    context_settings={"allow_extra_args": True},
+    epilog=example("remoterun secret set HF_TOKEN\nremoterun secret set HF_TOKEN < token.txt"),
+)
+def secret_set(
+    context: typer.Context,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Letters, digits and `_`.", autocompletion=complete.secrets)
+    ],
+) -> None:
+    """Keep a value under NAME: it asks for it, or reads it from stdin.
+
+    It is kept in the system's keyring, or in a file that only you may read. A run gets it with --secret NAME.
+    """
+    from remoterun.client.secrets import check_name
+
+    check_name(name)
+    if context.args:
+        raise UsageError(
+            "a secret's value is not typed into a command: others on this machine could read it there",
+            hint=f"remoterun secret set {name} asks for it; remoterun secret set {name} < FILE reads it",
+        )
+    with connect() as client:
+        kept = client.secrets.set(name, _value(name))
+        render.line(render.DONE, f"{name} is kept in {render.name(kept.where)}")
+        render.line(f'  remoterun run --secret {name} "…"   gives it to a run as the variable {name}')
+
+
+@secret_app.command("list", cls=Command, epilog=example("remoterun secret list"))
+def secret_list(json: Json = False) -> None:
+    """List the secrets, without their values."""
+    _list(json)
+
+
+@secret_app.command("rm", cls=Command, epilog=example("remoterun secret rm HF_TOKEN"))
+def secret_rm(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME", help="Names of secrets.", autocompletion=complete.secrets)
+    ],
+) -> None:
+    """Delete secrets."""
+    with connect() as client:
+        for name in names:
+            client.secrets.remove(name)
+            render.line(f"{name} is deleted")
+
+
+def _list(json: bool) -> None:
+    with connect() as client:
+        render.secrets(client.secrets.list(), json)
+
+
+def _value(name: str) -> str:
+    """What a person types, unseen, or what comes on stdin, without its last newline."""
+    if sys.stdin.isatty():
+        return render.ask_secret(f"Value of {name}: ") or ""
+    data = sys.stdin.buffer.read(1 << 20)
+    try:
+        return data.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise UsageError("the value is not UTF-8 text", hint=f"remoterun secret set {name} < FILE") from None

@@ -1,0 +1,49 @@
+"""Secrets, as they are typed."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pexpect
+
+from tests.e2e.conftest import REMOTERUN, Place
+
+
+def test_the_commands(place: Place) -> None:
+    """The value is asked for, and not shown; what a run would get is shown by its name."""
+    terminal = place.spawn("secret", "set", "HF_TOKEN")
+    terminal.expect_exact("Value of HF_TOKEN: ")
+    terminal.sendline("hunter2")
+    terminal.expect("HF_TOKEN is kept in .*secrets.json")
+    terminal.expect(pexpect.EOF)
+    assert "hunter2" not in terminal.before
+    words = [REMOTERUN, "secret", "set", "WANDB_KEY"]
+    subprocess.run(words, env=place.env, input=b"hunter3\n", check=True, capture_output=True)
+    assert [secret["name"] for secret in place.json("secret", "list")] == ["HF_TOKEN", "WANDB_KEY"]
+    assert "HF_TOKEN" in place.run("secret").stdout
+    done = place.run("run", "--dry-run", "-y", "--secret", "HF_TOKEN", "--secret", "WANDB_KEY=KEY", "-e", "A=x", "true")
+    assert "secrets    HF_TOKEN, WANDB_KEY as KEY\n" in done.stdout and "variables  A\n" in done.stdout
+    place.run("secret", "rm", "HF_TOKEN")
+    done = place.run("run", "--secret", "HF_TOKEN", "true", status=2)
+    assert done.stderr == "error: there is no secret `HF_TOKEN`\n\nhint: remoterun secret set HF_TOKEN\n"
+    place.run("secret", "set", "HF_TOKEN", status=2)  # nothing comes on stdin
+    done = place.run("secret", "set", "HF_TOKEN", "hunter4", status=2)
+    assert "is not typed into a command" in done.stderr and "hunter4" not in done.stderr
+    said = "".join(place.transcript).replace("secret set HF_TOKEN hunter4", "")
+    assert "hunter" not in said
+    holding = [
+        path
+        for path in Path(place.env["REMOTERUN_HOME"]).rglob("*")
+        if path.is_file() and b"hunter" in path.read_bytes()
+    ]
+    assert [path.name for path in holding] == ["secrets.json"]
+
+
+def test_a_secret_that_is_typed(place: Place) -> None:
+    """It is said once how it need not be."""
+    for times in (1, 0):
+        terminal = place.spawn("run", "--dry-run", "-e", "API_KEY=hunter2", "-e", "KEYS=1", "true")
+        terminal.expect(pexpect.EOF)
+        assert terminal.before.count("remoterun secret set API_KEY; then --secret API_KEY") == times, terminal.before
+        assert "hunter2" not in terminal.before and "set KEYS" not in terminal.before
