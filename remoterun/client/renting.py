@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ SAVING = 600.0
 """Seconds at the most between the end of a run's command and that of its host: outputs are saved meanwhile."""
 SAVING_PART = 0.1
 """The same, as a part of the whole time, for short ones."""
+LEAST = 0.1
+"""Hours: a host needs some minutes to boot and to save what its run made, so a shorter limit pays for nothing."""
 WORTH_KEEPING = 0.5
 """A host is used again if it will still be there for this part of the time that a run may take."""
 
@@ -224,7 +227,14 @@ def hours(machine: MachineType, offers: tuple[Offer, ...]) -> float:
         raise UsageError(
             f"the price of {unknown} is not known, so --max-cost can't be kept", hint="--max-hours instead of it"
         )
-    return min(limit, rental.max_cost / price) if price else limit
+    paid = rental.max_cost / price if price else limit
+    if paid < LEAST:
+        raise UsageError(
+            f"--max-cost {rental.max_cost:g} pays for {paid * 60:.0f} min at ${price:g}/h, and a host needs"
+            f" {LEAST * 60:.0f} to begin and to end",
+            hint=f"--max-cost {math.ceil(price * 50) / 100:.2f} pays for half an hour" if price else None,
+        )
+    return min(limit, paid)
 
 
 def _highest(offers: tuple[Offer, ...]) -> float | None:
@@ -254,6 +264,9 @@ def _kept(connections: Connections, machine: MachineType, without: Container[str
             continue
         if folder.token in busy or folder.token in without:
             continue
+        last = folder.last_reached()
+        if last is not None:
+            connections.open_soon(last)  # while its provider is asked
         try:
             host = provider.find(folder.token)
         except ProviderError:  # it is of another account

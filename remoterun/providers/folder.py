@@ -21,6 +21,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,24 @@ class HostFolder:
         text = f"Host {alias}\n" + "".join(f"  {name} {value}\n" for name, value in options.items())
         if not self.ssh_config.exists() or self.text("ssh_config") != text:
             self.write("ssh_config", text)
+
+    def machine(self, asked: MachineType, gpus: int) -> MachineType:
+        """How the host is reached, by an alias of its own in a configuration of its own, once `reach` wrote that."""
+        return replace(
+            asked,
+            host=self.token,
+            gpus=gpus or asked.gpus,
+            rental=None,
+            rented=self.token,
+            ssh_config=str(self.ssh_config),
+        )
+
+    def last_reached(self) -> MachineType | None:
+        """How the host was reached when it was last seen; None where it never became ready to use."""
+        record, intent = self.read("host.json"), self.intent()
+        if record is None or intent is None or not self.ssh_config.exists():
+            return None
+        return self.machine(intent.machine, record.get("gpus", 0))
 
     def know(self, keys: list[str]) -> None:
         """The host keys that are accepted from now on, each as `ssh-ed25519 AAAA…`."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import gc
 import hashlib
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,6 @@ from remoterun.config import AWS, Config
 from tests.bench import table
 from tests.bench.data.compare import check_same
 from tests.bench.data.content import random_file, random_tree
-from tests.bench.data.memory import RESET_PEAK
 from tests.bench.hosts import measure as measure_hosts
 from tests.bench.table import Row, at_least_times, at_most
 from tests.bench.trainer.place import Unavailable, cache
@@ -93,8 +93,6 @@ class Bench:
     def __init__(self, store: Store, folder: Path, rounds: int) -> None:
         self.store, self._folder, self._rounds = store, folder, rounds
         self.laps: dict[str, dict[str, list[float]]] = {}
-        self._memory: dict[str, int] = {}
-        """The most that was resident in a lap of ours, in bytes, by what was done."""
         self._home = folder / "home"
         self._ours = Side("ours", self._upload, self._copy)
 
@@ -105,7 +103,6 @@ class Bench:
         what = f"upload of {FILES:,} files of {SIZE // 1000} KB"
         rows = self._beside(what, source, "up", self._peers(("rclone copy", 3.0), ("aws s3 sync", 5.0)))
         shutil.rmtree(source)
-        self._memory.clear()
         return rows
 
     def big(self) -> list[Row]:
@@ -116,9 +113,9 @@ class Bench:
         peers = [*self._peers(("rclone copy", 0.9)), (Side("s3transfer", _transfer_up, _transfer_down), 0.9)]
         rows = self._beside("upload of 1 GiB", source, "up", peers)
         rows += self._beside("copy of 1 GiB", source, "down", peers)
+        rows += self._memory(source)
         shutil.rmtree(source)
-        most = [Row(f"{what}: memory", "bytes", at_most(400e6), size) for what, size in self._memory.items()]
-        return rows + most
+        return rows
 
     def again(self) -> list[Row]:
         """What was sent before, and did not change."""
@@ -152,22 +149,16 @@ class Bench:
                 self._forget()
                 os.sync()
                 gc.collect()
-                ctypes.CDLL(None).malloc_trim(0)  # what earlier laps, of all sides, left to this process
-                Path("/proc/self/clear_refs").write_text(RESET_PEAK)
                 begun = time.perf_counter()
                 side.send(source, bucket)
-                seconds, most = time.perf_counter() - begun, peak()
+                seconds = time.perf_counter() - begun
                 back = self._folder / "back"
                 shutil.rmtree(back, ignore_errors=True)
                 if way == "down":
-                    ctypes.CDLL(None).malloc_trim(0)
-                    Path("/proc/self/clear_refs").write_text(RESET_PEAK)
                     begun = time.perf_counter()
                 side.fetch(bucket, back)
                 if way == "down":
-                    seconds, most = time.perf_counter() - begun, peak()
-                if side is self._ours:
-                    self._memory[what] = max(self._memory.get(what, 0), most)
+                    seconds = time.perf_counter() - begun
                 check_same(source, back)
                 shutil.rmtree(back)
             return seconds
@@ -189,6 +180,20 @@ class Bench:
             rows.append(Row(what, "s", limit, medians[0], peer.name, medians[1], table.median_ratio(theirs, ours)))
         return rows
 
+    def _memory(self, source: Path) -> list[Row]:
+        """The most that is resident in a client that does nothing else: the laps of all sides share one process, whose
+        heap keeps what they left."""
+        rows = []
+        with self._bucket() as bucket:
+            self._forget()
+            config, back = self._config(bucket), self._folder / "back"
+            for what, transfer in (("upload of 1 GiB", (source, None)), ("copy of 1 GiB", (None, back))):
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                    most = pool.submit(peak_of, config, *transfer).result()
+                rows.append(Row(f"{what}: memory", "bytes", at_most(400e6), most))
+            shutil.rmtree(back)
+        return rows
+
     @contextlib.contextmanager
     def _bucket(self) -> Iterator[BucketPlace]:
         bucket = self.store.new_bucket()
@@ -207,12 +212,10 @@ class Bench:
         return Config(self._home, aws=AWS(bucket.name, bucket.region, bucket.endpoint))
 
     def _upload(self, source: Path, bucket: BucketPlace) -> None:
-        with Client(self._config(bucket)) as client:
-            client.uploads.upload(source, "bench", to="aws")
+        upload(self._config(bucket), source)
 
     def _copy(self, bucket: BucketPlace, target: Path) -> None:
-        with Client(self._config(bucket)) as client:
-            client.files.copy("uploads/bench", target)
+        copy(self._config(bucket), target)
 
     def _peers(self, *wanted: tuple[str, float]) -> list[tuple[Side | Row, float]]:
         """Those that can be had; of the others a row that says why not."""
@@ -246,8 +249,22 @@ class Bench:
         return [(sides[name], bound) for name, bound in wanted]
 
 
-def peak() -> int:
-    """The most that this process had resident since it was set back, in bytes."""
+def upload(config: Config, source: Path) -> None:
+    with Client(config) as client:
+        client.uploads.upload(source, "bench", to="aws")
+
+
+def copy(config: Config, target: Path) -> None:
+    with Client(config) as client:
+        client.files.copy("uploads/bench", target)
+
+
+def peak_of(config: Config, source: Path | None, target: Path | None) -> int:
+    """The most that this process had resident, in bytes, after an upload of `source`, or a copy to `target`."""
+    if source is not None:
+        upload(config, source)
+    if target is not None:
+        copy(config, target)
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) << 10
 

@@ -77,6 +77,13 @@ def test_a_limit_in_dollars_needs_a_price() -> None:
         renting.hours(machine, (Offer("g9.xlarge"),))
 
 
+def test_a_limit_that_pays_for_no_more_than_a_boot_is_refused() -> None:
+    machine = replace(T4, rental=Rental("aws", ("g4dn.xlarge",), max_cost=0.01))
+    with pytest.raises(UsageError, match=r"pays for 1 min at \$0\.526/h") as caught:
+        renting.hours(machine, DEAREST[:1])
+    assert caught.value.hint == "--max-cost 0.27 pays for half an hour"
+
+
 def test_options_of_the_run_win_and_are_refused_for_machines_of_ones_own() -> None:
     request = RunRequest("true", spot=True, max_hours=2.0)
     assert renting.asked(

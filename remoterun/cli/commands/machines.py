@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Annotated, Any
 
@@ -138,6 +139,8 @@ def machines_add(
         "image": image,
     }
     settings: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    if aws is not None:
+        _warn_of_unknown(aws)
     config = configuration.load()
     configuration.add_machine(config, name, settings, overwrite=force, make_default=default)
     render.line(f"machine `{name}` is in {config.file}" + ("; it is the default" if default else ""))
@@ -145,6 +148,16 @@ def machines_add(
         render.line(f"  remoterun doctor {name}   tries it")
     else:
         render.line(f"  remoterun run -t {name} --dry-run COMMAND   shows what a run would rent, and its price")
+
+
+def _warn_of_unknown(types: str) -> None:
+    """AWS has more types than our table, and may have this one; a slip of the finger is more likely."""
+    from remoterun.providers.aws import catalogue
+
+    for type in types.split(","):
+        meant = catalogue.nearest(type.strip())
+        if meant and catalogue.facts(type.strip()) is None:
+            render.warning(f"`{type.strip()}` is not in remoterun's table of types: did you mean {' or '.join(meant)}?")
 
 
 @machines_app.command("remove", cls=Command, epilog=example("remoterun machines remove k80"))
@@ -190,7 +203,8 @@ def doctor(
     with connect() as client:
         type_ = client.machines.get(machine)
         rented = type_.bucket is not None or type_.rental is not None
-        checks = examine_rented(client, type_) if rented else examine(client, type_)
+        with render.busy("Asking AWS") if rented else contextlib.nullcontext():
+            checks = examine_rented(client, type_) if rented else examine(client, type_)
     render.checks(type_, checks, json)
     return 0 if all(check["ok"] is not False for check in checks) else 1
 

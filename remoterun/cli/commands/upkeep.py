@@ -84,6 +84,8 @@ def _clear_cloud(yes: bool, dry_run: bool, json: bool) -> None:
     with connect() as client:
         found = client.hosts.orphans()
         render.orphans(found, json)
+        if client.config.aws.bucket is not None:
+            render.line("  remoterun gc aws   frees what nothing needs in the bucket")
         if dry_run or not found:
             return
         if not yes and not render.person_there():

@@ -30,7 +30,7 @@ from remoterun.cli.render.runs import (
     state_text,
     variables,
 )
-from remoterun.cli.render.steps import Steps
+from remoterun.cli.render.steps import Steps, busy
 from remoterun.cli.render.talk import ask, ask_secret, ask_text, choose, error, fault, hint, line, usage, warning
 from remoterun.cli.render.terminal import DONE, clean, person_there
 from remoterun.cli.render.transfers import added, fetched, not_finished, uploaded
@@ -42,6 +42,7 @@ __all__ = [
     "ReaderGone",
     "added",
     "Steps",
+    "busy",
     "ask",
     "ask_secret",
     "ask_text",

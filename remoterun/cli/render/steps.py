@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from remoterun.cli.interrupt import interrupts_held
@@ -24,6 +26,18 @@ from remoterun.cli.render.words import duration
 
 CLOCK_AFTER = 3.0
 """Seconds from which on a step shows its time."""
+
+
+@contextlib.contextmanager
+def busy(text: str) -> Iterator[None]:
+    """A spinner while the block works, on a terminal only; it leaves nothing. The block asks nobody anything."""
+    steps = Steps()
+    if lively(sys.stderr):
+        steps.at(text)
+    try:
+        yield
+    finally:
+        steps.abandon()
 
 
 class Steps:

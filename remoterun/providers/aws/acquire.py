@@ -258,6 +258,7 @@ class Acquisition:
             "id": rented.id,
             "region": request.offer.region,
             "image": request.parameters.get("ImageId"),
+            "gpus": request.offer.gpus,
             "problems": problems,
         }
         self._folder.write("host.json", json.dumps(record, indent=1))
@@ -393,16 +394,9 @@ def client_token(token: str, offer: Offer, number: int) -> str:
 
 
 def machine_of(folder: HostFolder, asked: MachineType, offer: Offer, address: str) -> MachineType:
-    """How a host is reached: by an alias of its own, in a configuration of its own."""
+    """How a host is reached."""
     folder.reach(folder.token, address, USER)
-    return replace(
-        asked,
-        host=folder.token,
-        gpus=offer.gpus or asked.gpus,
-        rental=None,
-        rented=folder.token,
-        ssh_config=str(folder.ssh_config),
-    )
+    return folder.machine(asked, offer.gpus)
 
 
 def describe(calls: Calls, region: str, token: str | None = None) -> list[dict[str, Any]]:
