@@ -51,7 +51,7 @@ def secret_set(
         render.line(f'  remoterun run --secret {name} "…"   gives it to a run as the variable {name}')
 
 
-@secret_app.command("list", cls=Command, epilog=example("remoterun secret list"))
+@secret_app.command("list", cls=Command, epilog=example("remoterun secret list --json"))
 def secret_list(json: Json = False) -> None:
     """List the secrets, without their values."""
     _list(json)
