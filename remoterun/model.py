@@ -25,6 +25,8 @@ from remoterun.errors import UsageError
 UPLOAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 LAST = "last"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+ALL_GPUS = -1
+"""In place of a number of GPUs: as many as the machine has."""
 _KEY_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -276,8 +278,8 @@ class Renting:
 class RunRequest:
     """What a user asks for, before it becomes a run. `command` is text for `sh -c`; `secrets` are pairs (variable, name
     of the secret that is its value); `options`, those of `remoterun run` that ask for the same again, are told to it;
-    `timeout` in seconds. `spot`, `attempts`, `max_hours` and `max_cost`
-    stand in the place of those of a `Rental`. `Runs.prepare` refuses what can't be asked for."""
+    `timeout` in seconds. `spot`, `attempts`, `max_hours` and `max_cost` stand in the place of those of a `Rental`,
+    `gpus` (a number, or `ALL_GPUS`) in that of the machine type's. `Runs.prepare` refuses what can't be asked for."""
 
     command: str
     mounts: tuple[Mount, ...] = ()
@@ -295,6 +297,44 @@ class RunRequest:
     attempts: int | None = None
     max_hours: float | None = None
     max_cost: float | None = None
+    gpus: int | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """Where a run that waits stands: at `place` (1 is the next) `of` those that wait on `machine`.
+
+    `holders`: the numbers of the runs that have what it waits for, None for one of another client; `others`: processes
+    of others, in words. `starts_in`: seconds, a guess from earlier runs of the same command; None without one."""
+
+    machine: str
+    place: int
+    of: int
+    starts_in: float | None = None
+    holders: tuple[int | None, ...] = ()
+    others: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """For people: `2nd of 3 on box, starts in about 20 min; run 12 is running`."""
+        where = f"next on {self.machine}" if self.of == 1 else f"{self._place} on {self.machine}"
+        when = "" if self.starts_in is None else f", starts in {about(self.starts_in)}"
+        numbers = sorted(number for number in self.holders if number is not None)
+        names = [f"run {numbers[0]}" if len(numbers) == 1 else f"runs {_listed(map(str, numbers))}"] if numbers else []
+        foreign = len(self.holders) - len(numbers)
+        if foreign:
+            names.append("a run of another client" if foreign == 1 else f"{foreign} runs of other clients")
+        running = f"; {_listed(names)} {'is' if len(self.holders) == 1 else 'are'} running" if names else ""
+        return where + when + running + "".join(f"; {each}" for each in self.others)
+
+    @property
+    def brief(self) -> str:
+        """For a table: `2nd of 3, about 20 min`."""
+        when = "" if self.starts_in is None else f", {about(self.starts_in)}"
+        return ("next" if self.of == 1 else self._place) + when
+
+    @property
+    def _place(self) -> str:
+        return f"{_ordinal(self.place)} of {self.of}"
 
 
 @dataclass(frozen=True)
@@ -326,6 +366,8 @@ class Run:
     placement: Placement | None = None
     steps: tuple[tuple[RunState, float], ...] = ()
     renting: Renting | None = None
+    line: Line | None = field(default=None, compare=False)
+    """Where it stood in the line just now."""
     unreached: str | None = field(default=None, compare=False)
     """Why its machine could not be asked just now; the rest is what was known before."""
 
@@ -408,6 +450,7 @@ class Run:
             "ended": self.ended,
             "message": self.message,
             "note": self.note,
+            "line": None if self.line is None else self.line.__dict__,
             "outputs": self.outputs,
             "stopping": self.stopping,
             "reachable": self.reachable,
@@ -526,6 +569,37 @@ def check_time(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _YEAR_10000:
         raise ValueError(f"{value!r} is not a time")
     return value
+
+
+def about(seconds: float) -> str:
+    """A guess at a stretch of time, for people: `less than a minute`, `about 20 min`, `about 3 h`, `about 2 days`."""
+    if seconds < 45:
+        return "less than a minute"
+    if seconds < 90 * 60:
+        return f"about {max(round(seconds / 60), 1)} min"
+    if seconds < 36 * 3600:
+        return f"about {round(seconds / 3600)} h"
+    return f"about {round(seconds / 86400)} days"
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if 10 < number % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+def _listed(words: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def parse_gpus(text: str) -> int:
+    """The number of GPUs in `2`, or `ALL_GPUS` for `all`. Raises `UsageError`."""
+    if text.strip().lower() == "all":
+        return ALL_GPUS
+    if not re.fullmatch(r"[0-9]{1,4}", text.strip()):
+        raise UsageError(f"`{show(text)}` is not a number of GPUs", hint="--gpus 2, --gpus all, or --gpus 0 for none")
+    return int(text)
 
 
 def parse_variable(text: str) -> tuple[str, str]:

@@ -293,6 +293,16 @@ class Registry:
         chosen = [run for run in found if not wanted or wanted & set(run.labels)]
         return chosen[:limit][::-1]
 
+    def numbers(self, keys: Iterable[str]) -> dict[str, int]:
+        """The numbers of those runs, by their keys, that are known here."""
+        wanted = list(keys)
+        found: dict[str, int] = {}
+        for start in range(0, len(wanted), 500):
+            part = wanted[start : start + 500]
+            rows = self._rows(f"SELECT key, number FROM runs WHERE key IN ({','.join('?' * len(part))})", part)
+            found.update((row["key"], row["number"]) for row in rows)
+        return found
+
     def give_up(self, run: Run) -> None:
         """Record that this client hands the run over no more."""
         self._note("UPDATE runs SET client_pid = ? WHERE key = ?", (GIVEN_UP, run.key))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from remoterun import __version__
 from remoterun.cli import complete, render
@@ -19,7 +20,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-machines_app = typer.Typer(help="List, add and remove machines.", rich_markup_mode=None, invoke_without_command=True)
+
+
+class MachinesGroup(TyperGroup):
+    """Takes `machines --status NAME…` for `machines status NAME…`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words = [word for word in args if word != "--status"]
+        return super().parse_args(ctx, args if len(words) == len(args) else ["status", *words])
+
+
+machines_app = typer.Typer(
+    cls=MachinesGroup, help="List, add and remove machines.", rich_markup_mode=None, invoke_without_command=True
+)
 app.add_typer(machines_app, name="machines")
 hosts_app = typer.Typer(help="List and end rented hosts.", rich_markup_mode=None, invoke_without_command=True)
 app.add_typer(hosts_app, name="hosts")

@@ -83,6 +83,8 @@ def _show_state(change: StateChange, steps: render.Steps) -> bool:
 def _show_note(note: Note, steps: render.Steps, run: Run) -> None:
     if note.kind == "build":
         steps.detail(note.text)
+    elif note.kind == "line":
+        steps.waits(note.text)
     elif note.kind == "lost":
         steps.abandon()
         render.warning(f"{note.text}; trying again")

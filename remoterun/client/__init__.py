@@ -22,6 +22,7 @@ from remoterun.client.connections import Connections
 from remoterun.client.files import Files
 from remoterun.client.following import Item, LogBytes, Note, StateChange
 from remoterun.client.machines import Machines
+from remoterun.client.occupancy import MachineStatus
 from remoterun.client.rented_hosts import Orphan, RentedHosts
 from remoterun.client.renting import Plan
 from remoterun.client.runs import Runs
@@ -84,6 +85,7 @@ __all__ = [
     "Fetched",
     "Item",
     "LogBytes",
+    "MachineStatus",
     "NewBucket",
     "Note",
     "Orphan",

@@ -15,6 +15,7 @@ from remoterun.agent.shared.states import FINAL, RunEvent, RunState
 from remoterun.client.bucket import machine_of
 from remoterun.client.connections import Connections
 from remoterun.client.kept_logs import KeptLogs, LogWriter, content
+from remoterun.client.occupancy import line_of
 from remoterun.client.rented_runs import gone, is_gone, renew, renewing, seen
 from remoterun.errors import HostError, HostUnreachable, LinkLost
 from remoterun.model import Run, check_time, event_fields
@@ -51,7 +52,8 @@ class StateChange:
 class Note:
     """Something worth reading that is not a change of state. `kind`: "note" from the supervisor, "build" for the last
     line of the environment's build, "lost" and "back" for the link, "kept" for a log that is read from this machine,
-    "attempt" when the run gets another host, and "waiting" for what is waited for meanwhile ("" at the end of that)."""
+    "attempt" when the run gets another host, "waiting" for what is waited for meanwhile ("" at the end of that), and
+    "line" for where the run stands while it waits for its turn."""
 
     kind: str
     text: str
@@ -210,6 +212,10 @@ def _item(connections: Connections, run: Run, frame: Frame, session: Session) ->
             return LogBytes(
                 offset, bytes(frame.body), None if moment is None else check_time(moment) - session.clock_skew
             )
+        if "line" in said:
+            there = from_json(api.Occupancy, said["line"])
+            line = line_of(there, run.key, run.host.name, connections.registry.numbers(one.key for one in there.runs))
+            return None if line is None else Note("line", str(line))
         if "build" in said:
             return Note("build", str(said["build"]))
         if "event" not in said:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from remoterun import machines
 from remoterun.agent.shared import api
 from remoterun.agent.shared.records import to_json
-from remoterun.client import mending, upkeep
+from remoterun.client import mending, occupancy, upkeep
 from remoterun.client.connections import Connections
+from remoterun.client.occupancy import MachineStatus
 from remoterun.client.upkeep import Checked, Collected, Usage
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, Rental, check_time
@@ -31,6 +32,11 @@ class Machines:
     def list(self) -> Sequence[MachineType]:
         """Every machine type of one's own that can be used now, those of the configuration first."""
         return machines.listing(self._connections.config)
+
+    def status(self, names: Iterable[str] = (), wait: float = 2.0) -> Sequence[MachineStatus]:
+        """Who uses each of these machines (default: all of one's own). All are asked at once; of one that does not
+        answer within `wait` seconds, `unreached` says why. Raises `NotFound`, `UsageError` for one that is rented."""
+        return occupancy.status(self._connections, names, wait)
 
     def rented_types(self, spot: bool = False) -> Mapping[str, Offer]:
         """What a provider offers for each of its names, with the price on demand of a table, or with `spot` the lowest

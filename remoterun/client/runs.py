@@ -12,7 +12,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import RunSpec, SpecError
 from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
-from remoterun.client import bucket
+from remoterun.client import bucket, occupancy
 from remoterun.client.attempts import due, follow_attempts, in_background
 from remoterun.client.connections import Connections
 from remoterun.client.following import Item, Note, StateChange, Wanted, follow
@@ -22,7 +22,7 @@ from remoterun.client.renting import Plan, give_back
 from remoterun.client.submitting import Prepared, launch, prepare
 from remoterun.client.waiting import wait
 from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
-from remoterun.model import MachineType, Placement, Run, RunRequest
+from remoterun.model import Line, MachineType, Placement, Run, RunRequest
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
@@ -99,16 +99,21 @@ class Runs:
                 seen[run.key] = self._unless_abandoned(run)
             elif not run.final:
                 moving.setdefault(run.host, []).append(run)
-        questions = {machine: self._question(machine, asked) for machine, asked in moving.items()}
+        lines: dict[str, Line] = {}
+        questions = {machine: self._question(machine, asked, lines) for machine, asked in moving.items()}
         if wait is not None and any(machine.rented for machine in moving):
             wait = max(wait, PROVIDER_WAIT)
         for machine, answer in self._connections.at_once(questions, wait).items():
             for run in moving[machine]:
                 seen[run.key] = self._corrected(run, answer)
+                if run.key in lines and seen[run.key].state is RunState.QUEUED:
+                    seen[run.key] = replace(seen[run.key], line=lines[run.key])
         return [seen.get(run.key, run) for run in runs]
 
-    def _question(self, machine: MachineType, runs: Sequence[Run]) -> Callable[[], dict[str, RunStatus | str]]:
-        ask = partial(self._statuses, machine, runs)
+    def _question(
+        self, machine: MachineType, runs: Sequence[Run], lines: dict[str, Line]
+    ) -> Callable[[], dict[str, RunStatus | str]]:
+        ask = partial(self._statuses, machine, runs, lines)
         return ask if machine.rented is None else partial(statuses, self._connections, machine, runs, ask)
 
     def _unless_abandoned(self, run: Run) -> Run:
@@ -134,14 +139,19 @@ class Runs:
             message="remoterun was ended before the run was handed over",
         )
 
-    def _statuses(self, machine: MachineType, runs: Sequence[Run]) -> dict[str, RunStatus | str]:
-        """By key; why it can't be told, for one that the machine has but can't read. Raises `HostError`."""
+    def _statuses(
+        self, machine: MachineType, runs: Sequence[Run], lines: dict[str, Line]
+    ) -> dict[str, RunStatus | str]:
+        """By key; why it can't be told, for one that the machine has but can't read. Adds to `lines` where those stand
+        that wait. Raises `HostError`."""
         session = self._connections.session(machine)
         statuses: dict[str, RunStatus | str] = {}
         for start in range(0, len(runs), AT_ONCE):
             answer = session.ask(api.runs, api.RunKeys([run.key for run in runs[start : start + AT_ONCE]]))
             statuses.update((status.key, session.told(status)) for status in answer.runs)
             statuses.update(answer.unreadable)
+            queued = [status.key for status in answer.runs if status.state is RunState.QUEUED]
+            lines.update(occupancy.lines(self._connections, session, queued))
         for run in runs:
             if run.home_id not in (None, session.home_id):
                 statuses.setdefault(run.key, f"the home on {machine.name} is another one: is a disk not mounted there?")
@@ -182,7 +192,7 @@ class Runs:
         status, details = answer
         if status is None:
             return self.get(number, wait), nothing
-        return seen(self._connections, run, status), details
+        return replace(seen(self._connections, run, status), line=details.pop("line", None)), details
 
     def _details(self, run: Run) -> tuple[RunStatus | None, dict[str, Any]]:
         session = self._connections.session(run.host)
@@ -191,7 +201,10 @@ class Runs:
         except NotFound:
             return None, {}
         events = [_said(session.told(event)) for event in answer.events]
-        return session.told(answer.status), {"spec": answer.spec, "folder": answer.folder, "events": events}
+        queued = [run.key] if answer.status.state is RunState.QUEUED else []
+        line = occupancy.lines(self._connections, session, queued).get(run.key)
+        details = {"spec": answer.spec, "folder": answer.folder, "events": events, "line": line}
+        return session.told(answer.status), details
 
     def follow(
         self,

@@ -27,7 +27,7 @@ from remoterun.agent.shared.spec import (
 )
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Entry, Manifest, show
-from remoterun.client import bucket, renting
+from remoterun.client import bucket, choosing, renting
 from remoterun.client.connections import Connections
 from remoterun.client.files import manifest_of
 from remoterun.client.rented_runs import opened, seen
@@ -86,7 +86,7 @@ class SourceTree:
 
 def prepare(connections: Connections, request: RunRequest, source: Source | None, machine: MachineType) -> Prepared:
     """See `Runs.prepare`."""
-    machine = renting.asked(machine, request)
+    machine = choosing.rented_with(connections, renting.asked(machine, request), request.gpus)
     places = tuple(mount.place(source.workdir if source is not None else "") for mount in request.mounts)
     _check_places(places, request)
     for mount in request.mounts:
@@ -99,7 +99,7 @@ def prepare(connections: Connections, request: RunRequest, source: Source | None
         raise UsageError("the command is empty", hint='remoterun run "echo hello"')
     draft = Run(0, new_key(), machine, RunState.REQUESTED, request.command, 0.0)
     description = request.description
-    _spec(replace(draft, description=description, labels=request.labels), request, source, Manifest([]))
+    _spec(replace(draft, description=description, labels=request.labels), request, source, Manifest([]), machine)
     values = (value for _, value in request.env)
     if any(NO_CHARACTER.search(text) for text in (request.command, description or "", *request.labels, *values)):
         raise UsageError(
@@ -119,13 +119,14 @@ def launch(
 ) -> Run:
     """See `Runs.launch`. The row of the run exists before its host is opened, and before anything is sent."""
     request, source, registry = prepared.request, prepared.source, connections.registry
-    machine = renting.asked(machine, request)
+    machine = choosing.rented_with(connections, renting.asked(machine, request), request.gpus)
     _check_engine(request, prepared.places, machine)
     known = values_of(connections.config.home, (name for _, name in request.secrets))
     values = {**dict(request.env), **{variable: known[name] for variable, name in request.secrets}}
     if machine.rental is not None:
         plan = plan or renting.plan(connections, machine)
-        machine = replace(machine, gpus=machine.gpus or plan.offers[0].gpus)
+        if request.gpus is None:
+            machine = replace(machine, gpus=machine.gpus or plan.offers[0].gpus)
     description = request.description or (source.subject if source is not None else None)
     run = registry.add_run(new_key(), machine, request.command, time.time(), description, request.labels)
     asked = False
@@ -141,6 +142,7 @@ def launch(
             run, session = renting.rent(connections, run, plan, waiting)
             waiting("")
         run = registry.place(run, Placement(session.machine, session.home_id))
+        settings = choosing.settings(machine, request, session)
         mounts = [
             _mount(connections, mount, place, session, progress)
             for mount, place in zip(request.mounts, prepared.places, strict=True)
@@ -150,7 +152,7 @@ def launch(
         prepared.tree.was_read(manifest)
         if run.renting is not None and run.renting.attempts > 1:  # another host gets it from there
             transfer.send_tree(connections.session(connections.bucket()), prepared.tree.reading(), {}, progress)
-        spec = _spec(run, request, source, manifest, mounts)
+        spec = _spec(run, request, source, manifest, settings, mounts)
         grant: Grant | None = None
         images: tuple[ImageAccess, ...] = ()
         if run.renting is not None:
@@ -293,10 +295,15 @@ def _not_saved(resource: Resource, run: Run) -> UsageError:
 
 
 def _spec(
-    run: Run, request: RunRequest, source: Source | None, tree: Manifest, mounts: Sequence[MountSpec] = ()
+    run: Run,
+    request: RunRequest,
+    source: Source | None,
+    tree: Manifest,
+    machine: MachineType,
+    mounts: Sequence[MountSpec] = (),
 ) -> RunSpec:
-    """What the host keeps as spec.json. Raises `UsageError` for a request that can't be one."""
-    machine = run.machine
+    """What the host keeps as spec.json, with the settings of `machine`. Raises `UsageError` for a request that can't be
+    one."""
     variables = {
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -99,7 +99,7 @@ def test_names_that_are_none_of_ours(home: Home) -> None:
 def test_gpus_are_counted(home: Home) -> None:
     first, second, third, plain = (new(home) for _ in range(4))
     assert ask(home, first, 2).gpus == ["GPU-0", "GPU-1"]
-    assert ask(home, second, 2).waiting_for == "a GPU; all 3 are taken by other runs"
+    assert ask(home, second, 2).waiting_for == "2 GPUs; 1 of 3 is free"
     assert ask(home, third, 1).blocked_by == [second]
     assert ask(home, plain).granted, "who needs no GPU has a line of its own"
     queue.release(home, first)

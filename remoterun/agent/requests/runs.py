@@ -11,7 +11,7 @@ from typing import Callable, Dict, List, Set
 from ..running import logs, supervision
 from ..shared import api
 from ..shared.protocol import Cancelled, Stream
-from ..shared.records import from_json
+from ..shared.records import from_json, to_json
 from ..shared.spec import MountSpec, ResolvedMount, Submission
 from ..shared.states import FINAL, RunEvent, RunState, RunStatus
 from ..shared.tree import Manifest, show
@@ -24,7 +24,7 @@ from .uploads import find
 
 POLL_LEAST, POLL_MOST = 0.005, 0.1
 CARE_EVERY = 2.0
-"""Seconds between looks whether a run that is followed still has its supervisor."""
+"""Seconds between looks whether a run that is followed still has its supervisor, and where it stands in the line."""
 REMOVAL_PATIENCE = 15.0
 """Seconds that a supervisor may take to give back what its run held."""
 
@@ -119,12 +119,13 @@ def follow(call: Call, asked: api.Follow) -> api.Followed:
         offset = logs.offset_of_tail(run, asked.tail)
     if asked.since is not None:
         offset = max(offset, logs.offset_since(run, asked.since))
-    follower = _Follower(call.stream, run, logs.LogReader(run, offset, asked.timed), asked.events)
+    follower = _Follower(call.stream, run, logs.LogReader(run, offset, asked.timed), asked)
     pause = POLL_LEAST
     next_care = 0.0
     while True:
         if time.monotonic() >= next_care:
             _care_for(call.home, run)
+            follower.send_line(call.home)
             next_care = time.monotonic() + CARE_EVERY
         moved = follower.send_news()
         if follower.done or not asked.follow:
@@ -205,12 +206,13 @@ _STARTED_WORDS = _FINAL_WORDS | {RunState.RUNNING.value, RunState.SAVING.value}
 class _Follower:
     """Sends what is new of one run."""
 
-    def __init__(self, stream: Stream, run: RunFolder, reader: logs.LogReader, events: int) -> None:
+    def __init__(self, stream: Stream, run: RunFolder, reader: logs.LogReader, asked: api.Follow) -> None:
         self.stream = stream
         self.run = run
         self.reader = reader
-        self.events = events
-        seen = [event["state"] for event in run.events()[:events] if "state" in event]
+        self.events = asked.events
+        self._follow = asked.follow
+        seen = [event["state"] for event in run.events()[: self.events] if "state" in event]
         self.done = any(state in _FINAL_WORDS for state in seen)
         self._started = any(state in _STARTED_WORDS for state in seen)
         self._build_line = ""
@@ -239,6 +241,17 @@ class _Follower:
         if self._started and not self.done:  # "running" comes before the first byte
             moved = self._send_log() or moved
         return moved
+
+    def send_line(self, home: Home) -> None:
+        """Who uses the machine for which the run waits."""
+        if not self._follow or self.run.state()[0] is not RunState.QUEUED:
+            return
+        from ..running import occupancy
+
+        spec = self.run.spec()
+        there = occupancy.look(home, api.Demand(spec.gpus, spec.slots))
+        if any(run.key == self.run.key and run.place for run in there.runs):
+            self.stream.send(line=to_json(there))
 
     def _send_build_line(self) -> None:
         line = logs.last_lines(self.run.build_log, 1).strip()

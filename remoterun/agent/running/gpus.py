@@ -53,10 +53,10 @@ class GpuProcess(NamedTuple):
     memory: int
 
 
-def list_gpus() -> List[Gpu]:
+def list_gpus(timeout: float = TIMEOUT) -> List[Gpu]:
     """Every GPU; empty where there is none, or no driver. Raises `GpuError`."""
     found = []
-    for row in _query("--query-gpu=index,uuid,name,memory.total,memory.used"):
+    for row in _query("--query-gpu=index,uuid,name,memory.total,memory.used", timeout):
         if len(row) == 5:
             found.append(Gpu(_number(row[0]), row[1], row[2], _number(row[3]), _number(row[4])))
     return found
@@ -83,10 +83,10 @@ def has_old_tesla(root: str = "/") -> bool:
     return any(vendor == "0x10de" and re.match(r"0x102[0-9a-f]\Z", device) for vendor, device in found)
 
 
-def compute_processes() -> List[GpuProcess]:
+def compute_processes(timeout: float = TIMEOUT) -> List[GpuProcess]:
     """Every process that computes on a GPU, of every user, as far as the driver shows them. Raises `GpuError`."""
     found = []
-    for row in _query("--query-compute-apps=gpu_uuid,pid,process_name,used_memory"):
+    for row in _query("--query-compute-apps=gpu_uuid,pid,process_name,used_memory", timeout):
         if len(row) == 4:
             found.append(GpuProcess(row[0], _number(row[1]), row[2], _number(row[3])))
     return found
@@ -101,7 +101,7 @@ _hanging: List["subprocess.Popen[bytes]"] = []
 """Those that did not even end when they were killed: as long as one is there, no other is started."""
 
 
-def _query(what: str) -> List[List[str]]:
+def _query(what: str, timeout: float = TIMEOUT) -> List[List[str]]:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
@@ -118,7 +118,7 @@ def _query(what: str) -> List[List[str]]:
     except OSError as error:
         raise GpuError("nvidia-smi can't be started: %s" % error.strerror)
     try:
-        said, _ = process.communicate(timeout=TIMEOUT)
+        said, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         process.kill()  # and not waited for: one that hangs in the driver doesn't end
         assert process.stdout is not None

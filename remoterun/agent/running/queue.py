@@ -96,6 +96,12 @@ def _ask(home: Home, key: str, gpus: int, slots: Optional[int], known: Optional[
         return Turn(True, chosen, "", [])
 
 
+def entries(home: Home) -> Tuple[Dict[str, Dict[str, Any]], Dict[str, Dict[str, Any]]]:
+    """(what each run holds, the tickets of those that wait), by their keys."""
+    with locked(home.lock("slots")):
+        return _entries(home, ".slot"), _entries(home, ".wait")
+
+
 def come(home: Home, key: str, gpus: int) -> None:
     """Take a place in the line. `ask` does it, too; who is to be served in the order of arrival comes here first."""
     with locked(home.lock("slots")):
@@ -134,7 +140,10 @@ def _free_gpus(
         if gpu.uuid not in ours and gpu.uuid in busy:
             process = busy[gpu.uuid]
             return [], "a GPU; GPU %d is used by process %d (%s)" % (gpu.number, process.pid, process.name)
-    return [], "a GPU; all %d are taken by other runs" % len(every)
+    if free:
+        verb = "is" if len(free) == 1 else "are"
+        return [], "%s; %d of %d %s free" % (_count(wanted), len(free), len(every), verb)
+    return [], "%s; all %d are taken by other runs" % (_count(wanted), len(every))
 
 
 def _come(home: Home, key: str, gpus: int) -> None:

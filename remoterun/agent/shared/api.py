@@ -23,7 +23,7 @@ from typing import Any, Dict, Generic, List, Optional, Type, TypeVar
 from .bucket import Grant
 from .records import Record
 from .spec import ResourceRef
-from .states import RunEvent, RunStatus
+from .states import RunEvent, RunState, RunStatus
 from .tree import LARGEST
 
 A = TypeVar("A")
@@ -332,9 +332,89 @@ kill = Request("kill", RunKey, Asked, "runs")
 renew = Request("renew", Renewal, Nothing, "runs")
 remove_run = Request("remove_run", RunKey, Removed, "runs")
 # Out: {"event": …, "n": its number, "past": whether a later state had followed}, {"log": offset, "t": time} with bytes
-# of the log, {"build": the last line of the environment's build}. The bytes come whole and once; all of them come
-# before the event that ends the run.
+# of the log, {"build": the last line of the environment's build}, {"line": an `Occupancy`} now and then while the run
+# waits for its turn. The bytes come whole and once; all of them come before the event that ends the run.
 follow = Request("follow", Follow, Followed, "runs")
+
+
+# -- who uses the machine
+
+
+class Demand(Record):
+    """What a run asks for: `gpus`, on a machine whose setting is `slots`. `patience`: seconds that the driver of the
+    GPUs has to answer. `whole`: the load, memory, disk and all GPUs are asked for, too."""
+
+    gpus: int = 0
+    slots: Optional[int] = None
+    patience: float = 2.0
+    whole: bool = False
+
+
+class RunThere(Record):
+    """A run that holds a slot or GPUs, or waits for them, at `place` (1 is the next) `of` so many; 0: it holds them.
+
+    `cards`: the numbers of the GPUs that it holds; `running`: for how many seconds. `starts_in` and `ends_in`, in
+    seconds, are guesses from earlier runs of the same command; None without one.
+    """
+
+    key: str
+    number: int
+    command: str
+    state: RunState
+    gpus: int = 0
+    cards: List[int] = []
+    running: Optional[float] = None
+    place: int = 0
+    of: int = 0
+    starts_in: Optional[float] = None
+    ends_in: Optional[float] = None
+
+
+class GpuUser(Record):
+    """A process that is not of remoterun; `memory` in MiB, `user` is "" where that can't be told."""
+
+    pid: int
+    name: str
+    user: str
+    memory: int
+
+
+class GpuThere(Record):
+    """A GPU; memory in MiB. `run`: the key of the run that holds it; `others` compute on one that no run holds."""
+
+    number: int
+    name: str
+    memory: int
+    memory_used: int
+    run: str = ""
+    others: List[GpuUser] = []
+
+
+class Occupancy(Record):
+    """Who uses a machine. A run with this demand would start at once (`free`), or with `before` runs before it in its
+    line, in `starts_in` seconds (a guess); `lacks`: why it could never start.
+
+    `gpus_unknown`: why nothing is known of the GPUs. `load` is that of the last minute; memory and disk in bytes; all
+    of these are 0 unless they were asked for.
+    """
+
+    free: bool
+    before: int
+    slots: int
+    gpus: List[GpuThere]
+    runs: List[RunThere]
+    starts_in: Optional[float] = None
+    lacks: Optional[str] = None
+    gpus_unknown: Optional[str] = None
+    cpus: int = 0
+    load: float = 0.0
+    memory: int = 0
+    memory_free: int = 0
+    disk: int = 0
+    disk_free: int = 0
+
+
+occupancy = Request("occupancy", Demand, Occupancy, "occupancy", most=16 << 20)
 
 
 # -- the machine, and the upkeep of the home

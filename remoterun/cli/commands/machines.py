@@ -18,7 +18,12 @@ Spot = Annotated[bool, typer.Option("--spot", help="Of types that are rented: wi
 
 
 @machines_app.callback()
-def machines(context: typer.Context, spot: Spot = False, json: Json = False) -> None:
+def machines(
+    context: typer.Context,
+    spot: Spot = False,
+    status: Annotated[bool, typer.Option("--status", help="Instead: who uses them; see `machines status`.")] = False,
+    json: Json = False,
+) -> None:
     """List the machines that can be named after -t."""
     if context.invoked_subcommand is None:
         _list_machines(spot, json)
@@ -28,6 +33,19 @@ def machines(context: typer.Context, spot: Spot = False, json: Json = False) -> 
 def machines_list(spot: Spot = False, json: Json = False) -> None:
     """List the machines that can be named after -t."""
     _list_machines(spot, json)
+
+
+@machines_app.command("status", cls=Command, epilog=example("remoterun machines status box"))
+def machines_status(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Default: all.", autocompletion=complete.machine_types),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show who uses machines: GPUs, slots, lines, load, disk."""
+    with connect() as client:
+        render.machines_status(client.machines.status(names or ()), json)
 
 
 def _list_machines(spot: bool, json: bool) -> None:

@@ -18,11 +18,20 @@ from remoterun.cli.renting import agree
 from remoterun.cli.secrets import hint_at_secrets
 from remoterun.cli.sending import Sending, find, with_untracked
 from remoterun.errors import HostError, UsageError
-from remoterun.model import Mount, RunRequest, command_text, parse_duration, parse_secret, parse_variable
+from remoterun.model import (
+    ALL_GPUS,
+    Mount,
+    RunRequest,
+    command_text,
+    parse_duration,
+    parse_gpus,
+    parse_secret,
+    parse_variable,
+)
 
 if TYPE_CHECKING:
     from remoterun.client import Client, NewBucket, Plan, Prepared
-    from remoterun.model import Run
+    from remoterun.model import MachineType, Run
 
 
 @app.command(
@@ -84,6 +93,10 @@ def run(
         str | None, typer.Option("-d", "--description", metavar="TEXT", help="Default: the commit's subject.")
     ] = None,
     label: Annotated[list[str], typer.Option("--label", metavar="LABEL", help="Repeat for more.")] = [],  # noqa: B006
+    gpus: Annotated[
+        str | None,
+        typer.Option("--gpus", metavar="N", help="GPUs that it gets, or `all`. Default: the machine's setting."),
+    ] = None,
     timeout: Annotated[
         str | None,
         typer.Option("--timeout", metavar="TIME", help="Stop the run after 90s, 10m, 2h; a plain number is minutes."),
@@ -137,6 +150,7 @@ def run(
                 "--pip-req": pip_req,
                 "--image": image,
                 "-c": commit_ref,
+                "--gpus": gpus,
                 "--timeout": timeout,
                 "--attempts": attempts,
                 "--max-hours": max_hours,
@@ -156,6 +170,7 @@ def run(
         attempts=attempts,
         max_hours=_above_zero("--max-hours", max_hours),
         max_cost=_above_zero("--max-cost", max_cost),
+        gpus=parse_gpus(gpus) if gpus is not None else None,
     )
     with connect() as client:
         hint_at_secrets(client, env)
@@ -268,7 +283,7 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
     mounts = [_mount_plan(client, mount) for mount in request.mounts]
     render.out(f"command    {request.command}")
     where = "rented" if plan is not None else type_.host or "this machine"
-    render.out(f"machine    {type_.name} ({where}), engine {type_.engine}, {type_.gpus} GPUs")
+    render.out(f"machine    {type_.name} ({where}), engine {type_.engine}, {_gpus(request, type_)}")
     if plan is not None:
         if plan.instead is not None:
             render.out(f"           {plan.instead}")
@@ -293,6 +308,11 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
     known = CAPABILITIES.get(type_.engine)
     bundled = f"the bundled one on {type_.base_image}" if known is None or known.images else f"none: {known.title}"
     render.out(f"image      {request.image or bundled}")
+
+
+def _gpus(request: RunRequest, machine: MachineType) -> str:
+    count = machine.gpus if request.gpus is None else request.gpus
+    return "all of its GPUs" if count == ALL_GPUS else f"{count} GPU{'' if count == 1 else 's'}"
 
 
 def _mount_plan(client: Client, mount: Mount) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from remoterun.cli.render.bars import progress
 from remoterun.cli.render.data import ReaderGone, finish, out, out_bytes, out_json
 from remoterun.cli.render.listings import checks, machines, manifest, run_resources, secrets, uploads, whoami
+from remoterun.cli.render.occupancy import machines_status
 from remoterun.cli.render.pages import page, page_shown
 from remoterun.cli.render.rented import (
     bucket_lines,
@@ -67,6 +68,7 @@ __all__ = [
     "kept",
     "line",
     "machines",
+    "machines_status",
     "manifest",
     "name",
     "not_finished",

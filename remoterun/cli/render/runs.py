@@ -73,6 +73,8 @@ def _times(run: Run) -> str:
         return ago(run.ended) + lasted
     if run.started is not None:
         return f"for {duration(time.time() - run.started)}"
+    if run.line is not None:
+        return f"{ago(run.created)}, {run.line.brief}"
     if run.note is not None and not run.final:
         return f"{ago(run.created)}, {shortened(run.note, NOTE)}"
     return ago(run.created)
@@ -167,7 +169,8 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("run", f"{run.number} ({run.key})"),
         ("state", state_text(run).partition(" (")[0] + code + why),
         ("message", run.message),
-        ("note", run.note if not run.final else None),
+        ("note", run.note if not run.final and run.line is None else None),
+        ("line", str(run.line) if run.line is not None else None),
         ("command", run.command),
         ("description", run.description),
         ("labels", ", ".join(run.labels)),

@@ -62,6 +62,14 @@ class Steps:
         """What this step is doing; shown on a terminal only."""
         self._detail = plain(text)
 
+    def waits(self, text: str) -> None:
+        """What this step waits for: beside the spinner, and elsewhere in a line, when it is another."""
+        if self._lively:
+            self.detail(text)
+        elif text != self._detail:
+            self._detail = text
+            line(f"  {text}")
+
     def output(self, data: bytes) -> None:
         """Bytes of the command, which no spinner may erase."""
         self._halt()

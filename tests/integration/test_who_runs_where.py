@@ -1,0 +1,202 @@
+"""Who uses a machine and who waits for it: GPUs of one run, the place in the line, and guesses from earlier runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from remoterun.agent.shared.states import Reason, RunState
+from remoterun.cli import render
+from remoterun.client import Client, Note
+from remoterun.errors import UsageError
+from remoterun.model import ALL_GPUS, MachineType, Placement, Run, RunRequest
+from tests.lab import gpu
+from tests.lab.gpu import Gpu, GpuProcess
+from tests.workshop import User, until
+
+SHOW = 'echo "gpus=$CUDA_VISIBLE_DEVICES"'
+
+
+@pytest.fixture
+def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This machine has two GPUs, as far as `nvidia-smi` says; the folder to change them in."""
+    folder = tmp_path / "cards"
+    folder.mkdir()
+    gpu.install(folder, [Gpu(), Gpu()], str(folder / "share/lab-gpus"))
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+    return folder
+
+
+@pytest.fixture
+def silent() -> Iterator[MachineType]:
+    """A machine that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield MachineType("silent", host=f"me@127.0.0.1:{listener.getsockname()[1]}", connect_timeout=60)
+
+
+@pytest.fixture
+def one_slot(user: User) -> Client:
+    """A client of `one`, which takes one run at a time."""
+    user.config = replace(
+        user.config, machines={name: replace(each, slots=1) for name, each in user.config.machines.items()}
+    )
+    return user.new_client()
+
+
+def waits(file: Path) -> str:
+    """A command that ends once the file is there."""
+    return f"until [ -e {file} ]; do sleep 0.02; done"
+
+
+def log(user: User, run: Run) -> str:
+    return user.place("one").log(run.key).decode()
+
+
+def ended(client: Client, run: Run) -> Run:
+    return until(lambda: found if (found := client.runs.get(run.number)).final else None)
+
+
+def running(client: Client, run: Run) -> Run:
+    return until(lambda: found if (found := client.runs.get(run.number)).state is RunState.RUNNING else None)
+
+
+class TestGpusOfARun:
+    def test_as_many_as_it_asks_for(self, cards: Path, user: User) -> None:
+        for asked, shown in ((1, {Gpu.uuid(0)}), (ALL_GPUS, {Gpu.uuid(0), Gpu.uuid(1)}), (0, {""}), (None, {""})):
+            run = ended(user.client, user.client.runs.submit(RunRequest(SHOW, gpus=asked)))
+            assert set(log(user, run).strip().partition("=")[2].split(",")) == shown, asked
+            assert run.host == user.config.machines["one"], "one conversation for all runs of a machine"
+
+    def test_the_setting_of_the_machine_where_nothing_is_asked_for(self, cards: Path, user: User) -> None:
+        user.config = replace(user.config, machines={"one": replace(user.config.machines["one"], gpus=2)})
+        client = user.new_client()
+        assert "000000000001" in log(user, ended(client, client.runs.submit(RunRequest(SHOW))))
+        assert log(user, ended(client, client.runs.submit(RunRequest(SHOW, gpus=0)))) == "gpus=\n"
+
+    def test_among_those_that_nobody_uses(self, cards: Path, user: User) -> None:
+        gpu.write_processes(cards, [GpuProcess(4242, gpu=0)])
+        run = ended(user.client, user.client.runs.submit(RunRequest(SHOW, gpus=1)))
+        assert log(user, run) == f"gpus={Gpu.uuid(1)}\n"
+
+    def test_more_than_there_are(self, cards: Path, user: User) -> None:
+        with pytest.raises(UsageError, match="asks for 3 GPUs, and its machine has 2"):
+            user.client.runs.submit(RunRequest(SHOW, gpus=3))
+
+    def test_all_of_none(self, user: User) -> None:
+        with pytest.raises(UsageError, match="asks for all GPUs, and `one` has none"):
+            user.client.runs.submit(RunRequest(SHOW, gpus=ALL_GPUS))
+        assert user.client.registry.run("last").reason is Reason.START_FAILED
+
+
+class TestTheLine:
+    def test_its_place_who_runs_and_about_how_long(
+        self, user: User, one_slot: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        go, client = tmp_path / "go", one_slot
+        command = f"sleep 1.2; {waits(go)}"
+        go.touch()
+        past = ended(client, client.runs.submit(RunRequest(command)))
+        assert past.state is RunState.COMPLETE
+        go.unlink()
+        first = running(client, client.runs.submit(RunRequest(command)))
+        second, third = (client.runs.submit(RunRequest(text)) for text in (command, "echo third"))
+        runs = {run.number: run for run in client.runs.list()}
+        places = [(line.place, line.of, line.holders) for run in (second, third) if (line := runs[run.number].line)]
+        assert places == [(1, 2, (first.number,)), (2, 2, (first.number,))]
+        assert runs[first.number].line is None
+        known, _ = client.runs.info(third.number)
+        assert known.line is not None and known.line.place == 2
+        guess = known.line.starts_in
+        assert guess is None or 0 < guess < 3, "first may have taken longer than the past run already"
+        note = next(item for item in client.runs.follow(third.number) if isinstance(item, Note) and item.kind == "line")
+        assert note.text.startswith("2nd of 2 on one") and note.text.endswith(f"; run {first.number} is running")
+        go.touch()
+        assert ended(client, third).line is None
+
+    def test_a_run_of_another_client_has_no_number_here(
+        self, user: User, one_slot: Client, tmp_path: Path, new_client_of: Callable[[User], Client]
+    ) -> None:
+        go, other = tmp_path / "go", new_client_of(user)
+        running(other, other.runs.submit(RunRequest(waits(go))))
+        mine = one_slot.runs.submit(RunRequest("true"))
+        line = one_slot.runs.get(mine.number).line
+        assert line is not None and line.holders == (None,)
+        go.touch()
+        ended(one_slot, mine)
+
+    def test_processes_of_others_on_a_gpu(self, cards: Path, user: User) -> None:
+        gpu.write_processes(cards, [GpuProcess(os.getpid(), gpu=0, name="theirs"), GpuProcess(4242, gpu=1)])
+        run = user.client.runs.submit(RunRequest("true", gpus=1))
+        line = user.client.runs.get(run.number).line
+        assert line is not None and line.place == line.of == 1 and not line.holders
+        assert [each.partition(" (")[0] for each in line.others] == [
+            f"GPU 0 is used by theirs of {os.environ.get('USER', 'root')}",
+            "GPU 1 is used by python3",
+        ]
+        gpu.write_processes(cards, [])
+        ended(user.client, run)
+
+
+class TestStatus:
+    def test_each_machine_its_gpus_runs_and_lines(
+        self, cards: Path, user: User, one_slot: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        go = tmp_path / "go"
+        gpu.write_processes(cards, [GpuProcess(os.getpid(), gpu=0, name="theirs")])
+        first = running(one_slot, one_slot.runs.submit(RunRequest(waits(go), gpus=1)))
+        second, third = (one_slot.runs.submit(RunRequest(waits(go), gpus=count)) for count in (1, 0))
+        running(one_slot, third)
+        found = {status.machine.name: status for status in one_slot.machines.status()}
+        assert set(found) == {"one", "two", "local"} and all(status.there for status in found.values())
+        there = found["one"].there
+        assert there is not None and there.cpus and there.memory_free and there.disk_free and there.slots == 1
+        assert [(card.run, [user.name for user in card.others]) for card in there.gpus] == [
+            ("", ["theirs"]),
+            (first.key, []),
+        ]
+        assert {run.number: (run.cards, run.place, run.of) for run in there.runs} == {
+            first.number: ([1], 0, 0),
+            second.number: ([], 1, 1),
+            third.number: ([], 0, 0),
+        }
+        render.machines_status([found["one"]], as_json=False)
+        said = capsys.readouterr().out
+        assert re.search(rf"GPU 1 +Tesla K80, 0 bytes of 12 GB: run {first.number}, running for", said), said
+        assert re.search(r"GPU 0 .*: theirs of \S+ \(process \d+\)", said)
+        assert f"slots    0 of 1 free\n  waits    run {second.number}, next for 1 GPU: " in said
+        go.touch()
+        gpu.write_processes(cards, [])
+        for run in (first, second, third):
+            ended(one_slot, run)
+
+    def test_one_that_is_away_holds_nobody_up(
+        self, user: User, silent: MachineType, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run = ended(user.client, user.client.runs.submit(RunRequest("true")))
+        user.client.registry.place(run, Placement(silent, "x" * 16))
+        user.config = replace(user.config, machines={"silent": silent, **user.config.machines})
+        found = user.new_client().machines.status(["silent", "two"])
+        assert [status.there is not None for status in found] == [False, True]
+        assert found[0].unreached == "silent does not answer within 2 s"
+        assert found[0].last_seen == user.client.registry.run(run.number).last_seen
+        render.machines_status(found, as_json=True)
+        assert [each["reachable"] for each in json.loads(capsys.readouterr().out)] == [False, True]
+
+
+@pytest.fixture
+def new_client_of(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[User], Client]:
+    """Another laptop of the same machines."""
+
+    def make(user: User) -> Client:
+        client = Client(replace(user.config, home=tmp_path / "other laptop"))
+        request.addfinalizer(client.close)
+        return client
+
+    return make
