@@ -219,6 +219,7 @@ def translate(error: RemoteError, machine: str) -> RemoterunError:
         "no_capacity": UsageError,
         "unknown_engine": UsageError,
         "busy": UsageError,
+        "not_running": UsageError,
         "no_machine": UsageError,
         "leaving": HostError,
         "expired": TransferError,

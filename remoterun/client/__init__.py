@@ -21,6 +21,7 @@ from remoterun.client.bucket import NewBucket
 from remoterun.client.connections import Connections
 from remoterun.client.files import Files
 from remoterun.client.following import Item, LogBytes, Note, StateChange
+from remoterun.client.inside import Program
 from remoterun.client.machines import Machines
 from remoterun.client.occupancy import MachineStatus
 from remoterun.client.rented_hosts import Orphan, RentedHosts
@@ -92,6 +93,7 @@ __all__ = [
     "Plan",
     "Prepared",
     "Secret",
+    "Program",
     "StateChange",
     "TransferError",
     "Uploaded",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,12 +17,13 @@ from remoterun.client import bucket, occupancy
 from remoterun.client.attempts import due, follow_attempts, in_background
 from remoterun.client.connections import Connections
 from remoterun.client.following import Item, Note, StateChange, Wanted, follow
+from remoterun.client.inside import Program, program
 from remoterun.client.kept_logs import KeptLogs
 from remoterun.client.rented_runs import seen, statuses
 from remoterun.client.renting import Plan, give_back
 from remoterun.client.submitting import Prepared, launch, prepare
 from remoterun.client.waiting import wait
-from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
+from remoterun.errors import HostError, HostUnreachable, LinkLost, NotFound, UsageError
 from remoterun.model import Line, MachineType, Placement, Run, RunRequest
 from remoterun.transfer import Progress
 
@@ -304,6 +306,34 @@ class Runs:
         """End a run now; its outputs are not saved. As `stop`."""
         return self._request_end(number, api.kill, api.RunKey)
 
+    @contextlib.contextmanager
+    def exec(
+        self, number: int | str, command: str | None = None, terminal: str = "", size: tuple[int, int] = (24, 80)
+    ) -> Iterator[Program]:
+        """A program beside the command of a run that is RUNNING: with its folder, its variables, its environment.
+
+        `command` is a line for the shell; None: a shell, bash where there is one. `terminal`: the kind of terminal
+        (TERM) that the program gets, with `size`, rows and columns; "": none. It ends when the block is left. Raises
+        `UsageError` for a run that is not RUNNING, `LinkLost` inside the block where the program ended with its link.
+        """
+        run = self._connections.registry.run(number)
+        if run.state in HAND_OVER or run.host.rented is not None:
+            run = self.get(number)
+        if run.final or run.placement is None:
+            raise _not_running(run)
+        started = False
+        try:
+            session = self._connections.session(run.host)
+            with program(session, api.Execute(run.key, command, terminal, list(size))) as begun:
+                started = True
+                yield begun
+        except UsageError:
+            if not started and (known := self.get(number)).state is not RunState.RUNNING:
+                raise _not_running(known) from None
+            raise
+        except LinkLost as error:
+            raise LinkLost(f"{error.message}; run {run.number} goes on")
+
     def _request_end(
         self, number: int | str, request: api.Request[A, api.Asked], asked: Callable[[str], A]
     ) -> tuple[Run, bool]:
@@ -346,6 +376,20 @@ class Runs:
                 f"run {run.number} can't be removed: {error.message}",
                 hint=f"remoterun stop {run.number} or remoterun kill {run.number} first",
             )
+
+
+def _not_running(run: Run) -> UsageError:
+    if run.final:
+        return UsageError(
+            f"run {run.number} has ended",
+            hint=f"remoterun ls runs/{run.number} lists its files\nremoterun rerun {run.number} runs it again",
+        )
+    if run.state is RunState.SAVING:
+        return UsageError(f"the command of run {run.number} has ended", hint=f"remoterun ls runs/{run.number}")
+    return UsageError(
+        f"the command of run {run.number} has not started: it is {run.state.value}",
+        hint=f"remoterun logs {run.number} shows when it has",
+    )
 
 
 def _still_handed_over(run: Run) -> UsageError:

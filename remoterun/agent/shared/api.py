@@ -10,7 +10,7 @@ runs: a request of `STORE` needs no machine, and assumes no file system. `Tree.f
 What is refused comes as an ERROR with a code: "not_found", "not_saved", "bad_name", "busy", "damaged", "missing_blob",
 "bad_tree", "bad_spec", "bad_stream", "bad_request", "unknown_request", "too_large", "disk_full", "os_error",
 "expired", "not_fetched", "refused", "unreachable", "no_access", "no_machine" (what was asked needs one, and the home is
-a bucket), "leaving" (the machine ends soon), or "internal".
+a bucket), "leaving" (the machine ends soon), "not_running", "engine_silent", or "internal".
 
 `agent/requests/` answers the requests, in a file for each noun; `session.Session` asks them.
 Standard library only; Python >= 3.8; used by both sides.
@@ -415,6 +415,29 @@ class Occupancy(Record):
 
 
 occupancy = Request("occupancy", Demand, Occupancy, "occupancy", most=16 << 20)
+
+
+# -- inside a run that is going on
+
+
+class Execute(Record):
+    """A program in a run: `command` is a line for the shell, None a shell. `terminal` is the kind of terminal (TERM)
+    that its standard streams are, with `size`, rows and columns; "": they are none."""
+
+    key: str
+    command: Optional[str] = None
+    terminal: str = ""
+    size: List[int] = [24, 80]
+
+
+class Exit(Record):
+    code: int
+
+
+# In: what the program reads, and {"size": [rows, columns]} when that of its terminal changes; the end of its input.
+# Out: {"started": 1}, then what it writes, with {"error": 1} what it writes as errors. It ends with its client.
+# Refused with "not_running" where the command of the run has not started, or has ended.
+execute = Request("execute", Execute, Exit, "inside")
 
 
 # -- the machine, and the upkeep of the home

@@ -32,7 +32,19 @@ from remoterun.cli.render.runs import (
     variables,
 )
 from remoterun.cli.render.steps import Steps, busy
-from remoterun.cli.render.talk import ask, ask_secret, ask_text, choose, error, fault, hint, line, usage, warning
+from remoterun.cli.render.talk import (
+    ask,
+    ask_secret,
+    ask_text,
+    choose,
+    error,
+    error_bytes,
+    fault,
+    hint,
+    line,
+    usage,
+    warning,
+)
 from remoterun.cli.render.terminal import DONE, clean, person_there
 from remoterun.cli.render.transfers import added, fetched, not_finished, uploaded
 from remoterun.cli.render.upkeep import checked, collected, usage_table
@@ -58,6 +70,7 @@ __all__ = [
     "ended",
     "ending",
     "error",
+    "error_bytes",
     "fault",
     "fetched",
     "files",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,14 @@ def line(*parts: Text) -> None:
         return
     with contextlib.suppress(BrokenPipeError):
         print(" ".join(shown(part, sys.stderr) for part in parts), file=sys.stderr, flush=True)
+
+
+def error_bytes(data: bytes) -> None:
+    """Errors of a command, at once and as they are."""
+    with contextlib.suppress(OSError):
+        view = memoryview(data)
+        while view:
+            view = view[os.write(2, view) :]
 
 
 def warning(text: str) -> None:

@@ -78,5 +78,5 @@ def words_of(command: Optional[str], number: int) -> List[str]:
     """
     if command is not None:
         return ["/bin/sh", "-c", command]
-    bash = "PS1='(run %d) \\w \\$ ' exec bash --norc" % number
+    bash = "PS1='(run %d) \\W \\$ ' exec bash --norc" % number
     return ["/bin/sh", "-c", "command -v bash >/dev/null && %s; PS1='(run %d) $ ' exec /bin/sh" % (bash, number)]

@@ -1,0 +1,220 @@
+"""Requests about what goes on inside a run while its command does: a program beside it.
+
+Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import select
+import struct
+import subprocess
+import termios
+import threading
+import time
+import uuid
+from typing import Dict, List, Optional, Tuple
+
+from ..running.engines import Engine, EngineError, engine_of
+from ..running.engines.inside import Program, words_of
+from ..shared import api
+from ..shared.files import read_json
+from ..shared.frames import PIECE
+from ..shared.protocol import Cancelled, LinkClosed, Stream
+from ..shared.states import RunState
+from ..shared.tree import show
+from ..store.errors import HomeError
+from ..store.home import Home
+from ..store.run_folder import RunFolder
+from . import Call, Handler
+
+LAST_WORDS = 0.2
+"""Seconds after a program's end in which its output is awaited that something it left behind holds open."""
+_TERMINAL = re.compile(r"[A-Za-z0-9._+-]{0,64}\Z")
+_IUTF8 = 0o40000
+_ACQUIRE_TERMINAL = ': <"$0"; exec "$@"'
+"""The first terminal that the leader of a session opens controls it: ^C and changes of its size then arrive."""
+
+
+def execute(call: Call, asked: api.Execute) -> api.Exit:
+    if not _TERMINAL.match(asked.terminal):
+        raise HomeError("bad_request", "%s is not a kind of terminal" % show(asked.terminal[:80]))
+    run = call.home.existing_run(asked.key)
+    engine = engine_of_running(call.home, run)
+    name = uuid.uuid4().hex
+    spec = run.resolved_spec()
+    try:
+        program = engine.inside(run, spec, words_of(asked.command, spec.number), name, asked.terminal)
+    except EngineError as error:
+        raise HomeError("engine_silent", error.message, error.hint)
+    conversation = _Conversation(call.stream, program, asked.size)
+    try:
+        return api.Exit(conversation.until_end())
+    except BaseException:
+        engine.end_inside(run, name)
+        raise
+    finally:
+        conversation.close()
+
+
+HANDLERS: Dict[str, Handler] = {"execute": execute}
+
+
+def engine_of_running(home: Home, run: RunFolder) -> Engine:
+    """The engine of a run whose command goes on, on this machine. Raises `HomeError`."""
+    state = run.state()[0]
+    if state is not RunState.RUNNING:
+        raise HomeError("not_running", "the run is %s" % state.value)
+    if not run.is_of_this_machine():
+        raise HomeError("not_running", "the run goes on on another machine, which shares this home")
+    return engine_of(home, read_json(run.engine_file)["engine"])
+
+
+class _Conversation:
+    """A program, and what goes to and fro between it and the client."""
+
+    def __init__(self, stream: Stream, program: Program, size: List[int]) -> None:
+        self._stream = stream
+        self._terminal: Optional[int] = None
+        words, ends = program.words, [subprocess.PIPE] * 3
+        if program.terminal:
+            self._terminal, slave = os.openpty()
+            _set_size(self._terminal, size)
+            _take_utf8(slave)
+            words, ends = ["/bin/sh", "-c", _ACQUIRE_TERMINAL, os.ttyname(slave), *words], [slave] * 3
+        try:
+            self._process = subprocess.Popen(
+                words,
+                stdin=ends[0],
+                stdout=ends[1],
+                stderr=ends[2],
+                env=program.env,
+                cwd=program.folder,
+                start_new_session=True,
+                bufsize=0,
+            )
+        except OSError as error:
+            if self._terminal is not None:
+                os.close(self._terminal)
+            raise HomeError("engine_silent", "it can't be started: %s" % (error.strerror or error))
+        finally:
+            if program.terminal:
+                os.close(slave)
+        if self._process.stdin is None:
+            assert self._terminal is not None
+            self._inlet = os.dup(self._terminal)
+        else:
+            self._inlet = os.dup(self._process.stdin.fileno())
+            self._process.stdin.close()
+        self._woken, self._waker = os.pipe()
+        self._client_gone: Optional[Exception] = None
+
+    def until_end(self) -> int:
+        """Pass on what both sides say until the program has ended; its exit status. Raises what ended the stream."""
+        self._stream.send(started=1)
+        for task in (self._hear_client, self._await_end):
+            threading.Thread(target=task, name="remoterun program", daemon=True).start()
+        outputs = self._outputs()
+        until = None
+        while outputs:
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                break
+            ready, _, _ = select.select([*outputs, self._woken], [], [], left)
+            if self._client_gone is not None:
+                raise self._client_gone
+            if self._woken in ready:
+                os.read(self._woken, 16)
+                until = time.monotonic() + LAST_WORDS
+            for end in [end for end in outputs if end in ready]:
+                data = _read(end)
+                if not data:
+                    del outputs[end]
+                elif outputs[end]:
+                    self._stream.send(data, error=1)
+                else:
+                    self._stream.send(data)
+        while self._process.poll() is None:  # it has closed its output, and goes on
+            os.read(self._woken, 16)
+            if self._client_gone is not None:
+                raise self._client_gone
+        code = self._process.returncode
+        return code if code >= 0 else 128 - code
+
+    def close(self) -> None:
+        """End the program, if it has not ended; a hangup of its terminal ends what listens to that."""
+        if self._terminal is not None:
+            os.close(self._terminal)
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        for file in (self._process.stdout, self._process.stderr):
+            if file is not None:
+                file.close()
+        os.close(self._waker)
+        os.close(self._woken)
+
+    def _outputs(self) -> Dict[int, bool]:
+        """Where the program writes; whether as errors."""
+        if self._terminal is not None:
+            return {self._terminal: False}
+        assert self._process.stdout is not None and self._process.stderr is not None
+        return {self._process.stdout.fileno(): False, self._process.stderr.fileno(): True}
+
+    def _hear_client(self) -> None:
+        """Give the program what the client sends, on a thread of its own, and the end of that."""
+        try:
+            for frame in self._stream:
+                if "size" in frame.header:
+                    _set_size(self._inlet, frame.header["size"])
+                if frame.body:
+                    self._write(memoryview(frame.body))
+        except (Cancelled, LinkClosed, HomeError) as error:
+            self._client_gone = error
+            self._wake()
+        finally:
+            os.close(self._inlet)
+
+    def _write(self, data: memoryview) -> None:
+        with contextlib.suppress(OSError):  # it has ended, or reads no more: its exit status tells
+            while data:
+                data = data[os.write(self._inlet, data) :]
+
+    def _await_end(self) -> None:
+        self._process.wait()
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._waker, b"x")
+
+
+def _read(end: int) -> bytes:
+    try:
+        return os.read(end, PIECE)
+    except OSError:  # a terminal that nobody has open any more
+        return b""
+
+
+def _set_size(terminal: int, size: List[int]) -> None:
+    rows, columns = _size(size)
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def _size(size: List[int]) -> Tuple[int, int]:
+    """Rows and columns that a terminal can have. Raises `HomeError`."""
+    if len(size) != 2 or not all(isinstance(number, int) and 0 <= number < 1 << 16 for number in size):
+        raise HomeError("bad_request", "a terminal can't have this size")
+    return size[0], size[1]
+
+
+def _take_utf8(terminal: int) -> None:
+    """Let a terminal erase whole characters of UTF-8, where it reads lines."""
+    with contextlib.suppress(OSError, termios.error):
+        settings = termios.tcgetattr(terminal)
+        settings[0] |= _IUTF8 if os.uname().sysname == "Linux" else 0
+        termios.tcsetattr(terminal, termios.TCSANOW, settings)

@@ -1,0 +1,121 @@
+"""Looking inside a run with the installed command: on this machine without a container, and over SSH with Docker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from remoterun.agent.store.home import Home
+from tests.e2e.conftest import REMOTERUN, Place
+from tests.lab import BASE_IMAGE, Lab, LabHost
+from tests.workshop import lend, running
+
+PROMPT = r"\(run \d+\) \w+ [$#] "
+
+
+@pytest.fixture(params=["process", pytest.param("docker", marks=pytest.mark.lab)])
+def host(request: pytest.FixtureRequest, place: Place, environment: Path) -> LabHost | None:
+    """The place's default machine: without a container here, or the host whose runs are containers."""
+    if request.param == "process":
+        place.run("machines", "add", "box", "local", "--engine", "process", "--default")
+        lend(environment, Home.open(place.env["REMOTERUN_HOME"]))
+        return None
+    lab: Lab = request.getfixturevalue("lab")
+    host: LabHost = request.getfixturevalue("host_a")
+    place.env["REMOTERUN_SSH_CONFIG"] = str(lab.ssh_config())
+    place.run("machines", "add", "box", "host-a", "--engine", "docker", "--default")
+    return host
+
+
+def start(place: Place, host: LabHost | None, seconds: str) -> str:
+    """The number of a run that sleeps, and has a secret."""
+    image = ["--image", BASE_IMAGE] if host is not None else []
+    words = ["-b", "-y", *image, "-e", "TOKEN=s3cret of exec", f"echo up; sleep {seconds}"]
+    number = str(place.run("run", *words).stdout.strip())
+    place.follow_until(number, "up")
+    return number
+
+
+def test_a_look_inside(place: Place, host: LabHost | None, until: Callable[..., Any], tmp_path: Path) -> None:
+    number = start(place, host, "1007.25")
+    # without a terminal: stdin and its end, stdout and stderr apart, the exit status
+    line = 'cat; echo "$TOKEN|$REMOTERUN_RUN_ID"; [ -t 0 ] || echo none >&2; pwd >&2; exit 7'
+    data = os.urandom(3_000_000)
+    done = subprocess.run(
+        [REMOTERUN, "exec", number, line], cwd=place.folder, env=place.env, input=data, capture_output=True, timeout=120
+    )
+    assert done.returncode == 7, done.stderr
+    assert done.stdout == data + f"s3cret of exec|{number}\n".encode()
+    assert done.stderr.startswith(b"none\n/")
+    # a terminal: its kind and size, ^C, the exit status; and this one is afterwards as it was before
+    words = f"stty -g; {REMOTERUN} exec {number}; echo status $?; stty -g"
+    terminal = pexpect.spawn(
+        "/bin/sh", ["-c", words], cwd=str(place.folder), env=place.env, timeout=60, encoding="utf-8",
+        dimensions=(31, 97),
+    )  # fmt: skip
+    terminal.expect(r"([0-9a-f:]{40,})\r\n")
+    before = terminal.match[1]
+    terminal.expect(PROMPT)
+    terminal.sendline("stty size; echo $TERM=$TOKEN")
+    terminal.expect_exact("31 97\r\n")
+    terminal.expect_exact("xterm=s3cret of exec\r\n")
+    terminal.expect(PROMPT)
+    terminal.setwinsize(40, 123)
+    terminal.sendline("until [ \"$(stty size)\" = '40 123' ]; do sleep 0.1; done; echo re''sized")
+    terminal.expect_exact("resized\r\n")
+    terminal.expect(PROMPT)
+    terminal.sendline("echo sl''eeps; sleep 1007.5; echo status $?")
+    terminal.expect_exact("sleeps\r\n")
+    until(lambda: running("1007.5"))
+    terminal.sendintr()
+    terminal.expect_exact("^C")
+    terminal.expect(PROMPT)
+    assert not running("1007.5") and running("1007.25")
+    terminal.sendline("exit 9")
+    terminal.expect_exact("status 9\r\n")
+    terminal.expect_exact(before)
+    terminal.close()
+    # what a client that is gone had started ends; the run goes on
+    left = subprocess.Popen(
+        [REMOTERUN, "exec", number, "sleep 1007.75"], cwd=place.folder, env=place.env, stdin=subprocess.PIPE
+    )
+    until(lambda: running("1007.75"))
+    left.send_signal(signal.SIGKILL)
+    left.communicate()
+    until(lambda: not running("1007.75"))
+    assert running("1007.25")
+    # and a run that has ended has nothing to look into
+    place.run("kill", number)
+    place.run("logs", number, status=137)
+    said = place.run("exec", number, "true", status=2).stderr
+    assert said.startswith(f"error: run {number} has ended\n") and f"remoterun rerun {number}" in said
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("host", ["docker"], indirect=True)
+def test_a_lost_link_leaves_the_terminal_as_it_was(place: Place, host: LabHost) -> None:
+    number = start(place, host, "1008.25")
+    place.env["NO_COLOR"] = "1"
+    words = f"stty -g; {REMOTERUN} exec {number}; echo status $?; stty -g"
+    terminal = pexpect.spawn(
+        "/bin/sh", ["-c", words], cwd=str(place.folder), env=place.env, timeout=60, encoding="utf-8"
+    )
+    terminal.expect(r"([0-9a-f:]{40,})\r\n")
+    before = terminal.match[1]
+    terminal.expect(PROMPT)
+    host.sever()
+    terminal.expect_exact("status 125\r\n")
+    lines = [line for line in terminal.before.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1 and "the connection to box was lost: " in lines[0], terminal.before
+    assert lines[0].endswith(f"; run {number} goes on")
+    terminal.expect_exact(before)
+    terminal.close()
+    host.mend()
+    place.run("kill", number)
