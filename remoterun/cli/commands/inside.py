@@ -26,7 +26,7 @@ def exec_(
         typer.Argument(metavar="[COMMAND]", help="Default: a shell. All that follows its first word is its own."),
     ] = None,
 ) -> int:
-    """Start a shell, or a command, beside the command of a run that is running.
+    """Open a shell, or start a command, inside a run that goes on.
 
     It has that one's container or environment, folder and variables; a terminal, if there is one here. The exit status
     is its own.
