@@ -77,7 +77,12 @@ def _rented(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE runs ADD COLUMN renting TEXT")
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_first, _recorded, _placed, _rented]
+def _repeated(connection: sqlite3.Connection) -> None:
+    """The key of the run that a run repeats."""
+    connection.execute("ALTER TABLE runs ADD COLUMN again TEXT NOT NULL DEFAULT ''")
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_first, _recorded, _placed, _rented, _repeated]
 """Each brings the schema one step on; `PRAGMA user_version` counts those done. Append only."""
 
 STEPS = (RunState.PROVISIONING, RunState.UPLOADING)
@@ -252,11 +257,12 @@ class Registry:
         created: float,
         description: str | None = None,
         labels: Iterable[str] = (),
+        again: str = "",
     ) -> Run:
-        """A new run, REQUESTED, with the next number. It has no host yet."""
+        """A new run, REQUESTED, with the next number. It has no host yet. `again`: the key of the run it repeats."""
         number = self._change(
-            "INSERT INTO runs (key, machine, state, command, description, labels, created, client_pid)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO runs (key, machine, state, command, description, labels, created, client_pid, again)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 key,
                 json.dumps(machine.record()),
@@ -266,6 +272,7 @@ class Registry:
                 json.dumps(list(labels)),
                 created,
                 os.getpid(),
+                again,
             ),
         )
         return self.run(number)
@@ -284,6 +291,14 @@ class Registry:
             if not rows:
                 raise NotFound(f"there is no run {str(number)[:20]}", hint="remoterun ps")
         return _run(rows[0])
+
+    def repeats(self, run: Run) -> tuple[int | None, list[int]]:
+        """(the number of the run that this one repeats, if it is known; the numbers of those that repeat this one)."""
+        before = self._rows(
+            "SELECT number FROM runs WHERE key = (SELECT nullif(again, '') FROM runs WHERE key = ?)", (run.key,)
+        )
+        after = self._rows("SELECT number FROM runs WHERE again = ? ORDER BY number", (run.key,))
+        return (before[0]["number"] if before else None), [row["number"] for row in after]
 
     def runs(self, limit: int | None = None, labels: Iterable[str] = ()) -> list[Run]:
         """The newest `limit` runs (None: all) that carry any of `labels`, oldest first."""

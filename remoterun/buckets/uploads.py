@@ -191,6 +191,10 @@ def find(bucket: Bucket, resource: ResourceRef) -> tuple[Manifest, bool, dict[st
     """(the files that a resource names, whether it is one file, what else is known of it)."""
     if resource.kind == "upload":
         whole, about = _tree_of_upload(bucket, resource)
+    elif resource.kind == "source":
+        whole, about = _source_of_run(bucket, resource), {}
+    elif resource.kind == "tree":
+        raise RemoteError("not_found", f"{show(resource.typed)} is not in the bucket")
     else:
         from remoterun.buckets.runs import outputs_of
 
@@ -200,6 +204,13 @@ def find(bucket: Bucket, resource: ResourceRef) -> tuple[Manifest, bool, dict[st
         return whole.below(resource.sub), named is not None and named.kind == "f", about
     except KeyError:
         raise RemoteError("not_found", f"there is no {show(resource.typed)}")
+
+
+def _source_of_run(bucket: Bucket, resource: ResourceRef) -> Manifest:
+    try:
+        return read_tree(bucket.s3, layout.run_prefix(resource.key) + "source")
+    except Absent:
+        raise RemoteError("not_found", f"the source of {show(resource.typed)} is not in the bucket")
 
 
 def _tree_of_upload(bucket: Bucket, resource: ResourceRef) -> tuple[Manifest, dict[str, Any]]:

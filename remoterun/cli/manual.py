@@ -25,3 +25,33 @@ class Command(TyperCommand):
             if records:
                 with formatter.section(f"{kind.capitalize()}s"):
                     formatter.write_dl(records)
+
+
+class RunThenCommand(Command):
+    """A command that takes a run, options, and the words of a command of the user's: `rerun 12 -t box python x.py -v`.
+
+    Options stand before and after the run; from the first word after it on, or after `--`, all is the user's.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        takes_value = {name for each in self.params if not getattr(each, "is_flag", True) for name in each.opts}
+        options: list[str] = []
+        rest = list(args)
+        run: list[str] = []
+        while rest and rest[0] != "--":
+            word = rest[0]
+            if word.startswith("-") and word != "-":
+                attached = "=" in word if word.startswith("--") else word[:2] in takes_value and len(word) > 2
+                count = 2 if not attached and (word in takes_value or word[:2] in takes_value) else 1
+                if count > len(rest):
+                    return list(super().parse_args(ctx, rest))  # says that its value is missing
+                options += rest[:count]
+                del rest[:count]
+            elif not run:
+                run.append(rest.pop(0))
+            else:
+                break
+        if rest[:1] == ["--"]:
+            del rest[0]
+        parsed: list[str] = super().parse_args(ctx, [*options, "--", *run, *rest] if run else [*options, *rest])
+        return parsed

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Self
 
+from remoterun.client.again import Kept
 from remoterun.client.bucket import NewBucket
 from remoterun.client.connections import Connections
 from remoterun.client.files import Files
@@ -85,6 +86,7 @@ __all__ = [
     "Collected",
     "Fetched",
     "Item",
+    "Kept",
     "LogBytes",
     "MachineStatus",
     "NewBucket",

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from remoterun import transfer
 from remoterun.agent.shared import api
-from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.spec import MountSpec, ResourceRef, RunSpec, SpecError, Submission
 from remoterun.agent.shared.states import ENDINGS, Reason, RunState
 from remoterun.agent.shared.tree import Manifest
 from remoterun.client import bucket, renting
+from remoterun.client.again import KeptTree, kept_tree
 from remoterun.client.connections import Connections
 from remoterun.client.following import Item, Note, Wanted, follow
 from remoterun.client.rented_runs import seen
@@ -27,7 +27,6 @@ from remoterun.client.uploads import bring_version
 from remoterun.config import HOME_VARIABLE
 from remoterun.environments import context
 from remoterun.errors import HostUnreachable, LinkLost, NotFound, RemoterunError, UsageError
-from remoterun.hosts.base import NOBODY
 from remoterun.model import Placement, Resource, Run
 from remoterun.providers.base import NoCapacity
 from remoterun.session import Session
@@ -182,20 +181,11 @@ def _give_up(connections: Connections, before: Run, error: BaseException) -> Non
 def _as_kept(connections: Connections, run: Run) -> tuple[RunSpec, Manifest, Manifest | None]:
     """What was asked for, the source, and what earlier attempts left, as the bucket has them. Raises `UsageError` where
     it does not have enough of it."""
-    from remoterun.buckets.host import of_machine
-    from remoterun.buckets.s3 import Absent
-    from remoterun.buckets.uploads import read_tree
-
-    machine = bucket.machine_of(run)
-    session = connections.session(machine)
+    session = connections.session(bucket.machine_of(run))
     try:
         spec = RunSpec.from_record(session.ask(api.run, api.RunKey(run.key)).spec)
-        home = of_machine(machine, connections.config, NOBODY).bucket()
-        try:
-            source = read_tree(home.s3, layout.run_prefix(run.key) + "source")
-        finally:
-            home.close()
-    except (NotFound, Absent, SpecError) as error:
+        source, _ = transfer.fetch_manifest(session, ResourceRef("source", key=run.key))
+    except (NotFound, SpecError) as error:
         raise UsageError(f"run {run.number} can't go on: its bucket does not have all of it ({error})")
     try:
         left, about = transfer.fetch_manifest(session, ResourceRef("run", key=run.key))
@@ -221,6 +211,11 @@ def _values(connections: Connections, run: Run, spec: RunSpec, given: Mapping[st
 def _mounted(connections: Connections, mount: MountSpec, session: Session, progress: Progress) -> MountSpec:
     """A mount of the first attempt, with what it reads on this host, too."""
     typed = Resource.parse(mount.typed)
+    if mount.resource.kind == "tree":
+        home = connections.session(connections.bucket())
+        tree = KeptTree(home, kept_tree(home, mount.resource.digest or ""), mount.typed, "remoterun check aws")
+        tree.bring(connections, session, progress)
+        return mount
     if typed.kind == "uploads" and mount.resource.digest is not None:
         bring_version(connections, mount.resource.name, mount.resource.digest, session, progress)
         return mount

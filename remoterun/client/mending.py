@@ -29,6 +29,7 @@ from remoterun.model import MachineType
 from remoterun.registry import Registry
 from remoterun.session import Session
 from remoterun.transfer import Progress
+from remoterun.transfer.contents import each_content
 
 MOST_FINDINGS = 20_000
 MOST_MANIFEST = 1 << 29
@@ -209,7 +210,7 @@ def _manifest(session: Session, digest: str, elsewhere: Elsewhere) -> Manifest |
     """The list of files of that digest, from the home itself or from another one; verified."""
     for source in itertools.chain([session], elsewhere.sessions(session.home_id)):
         with contextlib.suppress(RemoterunError, TreeError):
-            for _, size, pieces in _contents(source, [digest]):
+            for _, size, pieces in each_content(source, [digest]):
                 text = b"".join(pieces) if size <= MOST_MANIFEST else b""
                 if hashlib.sha256(text).hexdigest() == digest:
                     return Manifest.decode(text)
@@ -242,39 +243,9 @@ def _pieces(path: str) -> Iterator[bytes]:
 
 def _pass_on(source: Session, target: Session, digests: list[str], progress: Progress) -> Iterator[str]:
     """Pass blobs on that `source` has; the digest of each that arrived whole."""
-    for digest, size, pieces in _contents(source, digests):
+    for digest, size, pieces in each_content(source, digests):
         if _put(target, digest, size, pieces, progress):
             yield digest
-
-
-def _contents(source: Session, digests: list[str]) -> Iterator[tuple[str, int, Iterator[Body]]]:
-    """(digest, size, pieces) of the blobs and lists of files that `source` has; each is to be read before the next."""
-    with source.stream(api.blobs, Nothing()) as stream:
-        stream.send(bytes.fromhex("".join(digests)))
-        stream.end()
-        for digest in digests:
-            frame = stream.receive()
-            if frame is None or frame.header.get("d") != digest:
-                raise TransferError(f"{source.machine.name} sent an answer that makes no sense")
-            size = frame.header.get("s")
-            if frame.header.get("gone"):
-                continue
-            if type(size) is not int or size < 0:
-                raise TransferError(f"{source.machine.name} sent an answer that makes no sense")
-            yield digest, size, _body(frame.body, size, stream, source)
-
-
-def _body(first: Body, size: int, stream: Stream, source: Session) -> Iterator[Body]:
-    left = size - len(first)
-    yield first
-    while left > 0:
-        frame = stream.receive()
-        if frame is None:
-            raise TransferError(f"{source.machine.name} ended the transfer early", hint="repeat the command")
-        left -= len(frame.body)
-        yield frame.body
-    if left:
-        raise TransferError(f"{source.machine.name} sends more than it said")
 
 
 def _put(session: Session, digest: str, size: int, pieces: Iterable[Body], progress: Progress) -> bool:

@@ -67,9 +67,10 @@ def asked(machine: MachineType, request: RunRequest) -> MachineType:
         for name in ("spot", "attempts", "max_hours", "max_cost")
         if getattr(request, name) not in (None, False)
     }
-    if not wanted:
+    if not wanted or (machine.rental is None and wanted.keys() == {"attempts"}):
         return machine
     if machine.rental is None:
+        wanted.pop("attempts", None)
         option = "--" + next(iter(wanted)).replace("_", "-")
         raise UsageError(
             f"`{option}` is for machines that are rented, and `{machine.name}` is not",

@@ -14,6 +14,7 @@ from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import RunSpec, SpecError
 from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
 from remoterun.client import bucket, occupancy
+from remoterun.client.again import Kept, keep
 from remoterun.client.attempts import due, follow_attempts, in_background
 from remoterun.client.connections import Connections
 from remoterun.client.following import Item, Note, StateChange, Wanted, follow
@@ -50,6 +51,19 @@ class Runs:
         Nothing is opened, and no run has a number yet. Raises `UsageError`, `TransferError`.
         """
         return prepare(self._connections, request, source, self._connections.machine(machine))
+
+    def kept(self, number: int | str) -> Kept:
+        """What a run was asked for and given, to be changed and run again. Opens the machine that has it.
+
+        Raises `HostError`, `UsageError` where that is not kept.
+        """
+        return keep(self._connections, number)
+
+    def prepare_again(self, kept: Kept, request: RunRequest, machine: str | None = None) -> Prepared:
+        """As `prepare`, for a run with the source of `kept` and, where `request` has the same mounts, with the very
+        files that were mounted. `machine`: None for the one that it was for."""
+        machine = machine if machine is not None else kept.run.machine.name
+        return prepare(self._connections, request, kept.source, self._connections.machine(machine), kept)
 
     def launch(
         self,
@@ -178,12 +192,15 @@ class Runs:
         )
 
     def info(self, number: int | str, wait: float | None = None) -> tuple[Run, dict[str, Any]]:
-        """(run, {"spec", "folder", "events"} as its machine has them; None each if it never got the run).
+        """(run, {"spec", "folder", "events"} as its machine has them, None each if it never got the run; "again_of",
+        the number of the run that it repeats, and "again_as", those of the runs that repeat it).
 
-        They are None, too, where the machine can't be reached within `wait` seconds; the run's `unreached` says why.
+        The former are None, too, where the machine can't be reached within `wait` seconds; the run's `unreached` says
+        why.
         """
-        nothing = {"spec": None, "folder": None, "events": None}
         run = self._connections.registry.run(number)
+        again_of, again_as = self._connections.registry.repeats(run)
+        nothing = {"spec": None, "folder": None, "events": None, "again_of": again_of, "again_as": again_as}
         if run.host.rented is not None:  # it may be gone
             run = self.get(number, wait)
         if run.placement is None:
@@ -194,7 +211,8 @@ class Runs:
         status, details = answer
         if status is None:
             return self.get(number, wait), nothing
-        return replace(seen(self._connections, run, status), line=details.pop("line", None)), details
+        line = details.pop("line", None)
+        return replace(seen(self._connections, run, status), line=line), {**nothing, **details}
 
     def _details(self, run: Run) -> tuple[RunStatus | None, dict[str, Any]]:
         session = self._connections.session(run.host)
@@ -279,7 +297,9 @@ class Runs:
             if spec.key != status.key:
                 continue
             type_ = MachineType(spec.machine, bucket=machine.bucket)
-            run = registry.add_run(spec.key, type_, spec.command, spec.created, spec.description, spec.labels)
+            run = registry.add_run(
+                spec.key, type_, spec.command, spec.created, spec.description, spec.labels, spec.again
+            )
             run = registry.place(run, Placement(machine, session.home_id))
             found.append(registry.see(run, session.told(status), time.time()))
         return found

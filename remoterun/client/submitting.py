@@ -6,9 +6,10 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from remoterun import transfer
@@ -28,6 +29,7 @@ from remoterun.agent.shared.spec import (
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Entry, Manifest, show
 from remoterun.client import bucket, choosing, renting
+from remoterun.client.again import Kept, KeptTree
 from remoterun.client.connections import Connections
 from remoterun.client.files import manifest_of
 from remoterun.client.rented_runs import opened, seen
@@ -61,7 +63,11 @@ class Prepared:
     source: Source | None
     machine: MachineType
     places: tuple[str, ...]
-    tree: SourceTree
+    tree: SourceTree | KeptTree
+    kept: Mapping[Mount, KeptTree] = MappingProxyType({})
+    """Mounts of the run that this one repeats: what that one read is mounted."""
+    again: str = ""
+    """The key of that run."""
 
 
 class SourceTree:
@@ -73,24 +79,32 @@ class SourceTree:
         self._stamps: Path | None = stamps
         transfer.read_entries(self._files)
 
-    def reading(self) -> transfer.Reading:
-        """To be gone through once, and closed."""
-        return transfer.read_entries(self._files, self._root, self._stamps)
-
-    def was_read(self, manifest: Manifest) -> None:
-        """The files have these digests."""
+    def send(self, session: Session, extra: dict[str, bytes], progress: Progress) -> Manifest:
+        """Let a home have the files, and `extra` (digest to content)."""
+        reading = transfer.read_entries(self._files, self._root, self._stamps)
+        manifest, _ = transfer.send_tree(session, reading, extra, progress)
         known = {entry.path: entry for entry in manifest.entries}
         self._stamps = None  # its rows would be taken for those of files that are gone
         self._files = [(known.get(entry.path, entry), path) for entry, path in self._files]
+        return manifest
 
 
-def prepare(connections: Connections, request: RunRequest, source: Source | None, machine: MachineType) -> Prepared:
-    """See `Runs.prepare`."""
+def prepare(
+    connections: Connections,
+    request: RunRequest,
+    source: Source | None,
+    machine: MachineType,
+    again: Kept | None = None,
+) -> Prepared:
+    """See `Runs.prepare`. `again`: the run that is repeated, whose source it is."""
+    kept = again.mounts if again is not None else {}
+    if again is not None and machine.rental is None:  # what it asked for of rented machines
+        request = replace(request, spot=False, max_hours=None, max_cost=None)
     machine = choosing.rented_with(connections, renting.asked(machine, request), request.gpus)
     places = tuple(mount.place(source.workdir if source is not None else "") for mount in request.mounts)
     _check_places(places, request)
     for mount in request.mounts:
-        if mount.resource.kind == "runs":
+        if mount.resource.kind == "runs" and mount not in kept:
             connections.registry.run(mount.resource.name)
     _check_engine(request, places, machine)
     _check_variables(request)
@@ -105,6 +119,8 @@ def prepare(connections: Connections, request: RunRequest, source: Source | None
         raise UsageError(
             "the command, its description, a label or a variable holds what is neither a character nor a byte"
         )
+    if again is not None:
+        return Prepared(request, source, machine, places, again.tree, kept, again.run.key)
     return Prepared(request, source, machine, places, SourceTree(source, connections.config.home / "stamps.db"))
 
 
@@ -128,7 +144,9 @@ def launch(
         if request.gpus is None:
             machine = replace(machine, gpus=machine.gpus or plan.offers[0].gpus)
     description = request.description or (source.subject if source is not None else None)
-    run = registry.add_run(new_key(), machine, request.command, time.time(), description, request.labels)
+    run = registry.add_run(
+        new_key(), machine, request.command, time.time(), description, request.labels, prepared.again
+    )
     asked = False
     try:
         cast(run)
@@ -138,21 +156,20 @@ def launch(
         else:
             run = renting.begin(connections, run, plan)
             for mount in request.mounts:
-                _put_into_bucket(connections, mount.resource, progress)
+                _put_into_bucket(connections, mount, prepared.kept, progress)
             run, session = renting.rent(connections, run, plan, waiting)
             waiting("")
         run = registry.place(run, Placement(session.machine, session.home_id))
         settings = choosing.settings(machine, request, session)
         mounts = [
-            _mount(connections, mount, place, session, progress)
+            _mount(connections, mount, place, prepared.kept, session, progress)
             for mount, place in zip(request.mounts, prepared.places, strict=True)
         ]
         run = registry.move(run, RunState.UPLOADING, time.time())
-        manifest, _ = transfer.send_tree(session, prepared.tree.reading(), _extra_blobs(source), progress)
-        prepared.tree.was_read(manifest)
+        manifest = _send(connections, prepared.tree, session, _extra_blobs(source), progress)
         if run.renting is not None and run.renting.attempts > 1:  # another host gets it from there
-            transfer.send_tree(connections.session(connections.bucket()), prepared.tree.reading(), {}, progress)
-        spec = _spec(run, request, source, manifest, settings, mounts)
+            _send(connections, prepared.tree, connections.session(connections.bucket()), {}, progress)
+        spec = _spec(run, request, source, manifest, settings, mounts, prepared.again)
         grant: Grant | None = None
         images: tuple[ImageAccess, ...] = ()
         if run.renting is not None:
@@ -183,15 +200,44 @@ def _extra_blobs(source: Source | None) -> dict[str, bytes]:
     return extra
 
 
-def _mount(connections: Connections, mount: Mount, place: str, session: Session, progress: Progress) -> MountSpec:
-    """A mount as the agent takes it; its upload is brought to the machine first."""
-    where = put_in_place(connections, mount.resource, session, progress)
+def _send(
+    connections: Connections,
+    tree: SourceTree | KeptTree,
+    session: Session,
+    extra: dict[str, bytes],
+    progress: Progress,
+) -> Manifest:
+    if isinstance(tree, SourceTree):
+        return tree.send(session, extra, progress)
+    tree.bring(connections, session, progress, extra)
+    return tree.manifest
+
+
+def _mount(
+    connections: Connections,
+    mount: Mount,
+    place: str,
+    kept: Mapping[Mount, KeptTree],
+    session: Session,
+    progress: Progress,
+) -> MountSpec:
+    """A mount as the agent takes it; what it reads is brought to the machine first."""
+    if mount in kept:
+        kept[mount].bring(connections, session, progress)
+        where = kept[mount].where
+    else:
+        where = put_in_place(connections, mount.resource, session, progress)
     return MountSpec(str(mount.resource), mount.path, place, where)
 
 
-def _put_into_bucket(connections: Connections, resource: Resource, progress: Progress) -> None:
+def _put_into_bucket(
+    connections: Connections, mount: Mount, kept: Mapping[Mount, KeptTree], progress: Progress
+) -> None:
     """What a run on a rented host mounts, before there is a host that has to be paid for."""
-    if resource.kind == "uploads":
+    resource = mount.resource
+    if mount in kept:
+        kept[mount].bring(connections, connections.session(connections.bucket()), progress)
+    elif resource.kind == "uploads":
         bring(connections, resource.name, connections.session(connections.bucket()), progress)
     else:
         run = connections.registry.run(resource.name)
@@ -301,6 +347,7 @@ def _spec(
     tree: Manifest,
     machine: MachineType,
     mounts: Sequence[MountSpec] = (),
+    again: str = "",
 ) -> RunSpec:
     """What the host keeps as spec.json, with the settings of `machine`. Raises `UsageError` for a request that can't be
     one."""
@@ -350,6 +397,8 @@ def _spec(
         bucket=run.renting.bucket if run.renting is not None else "",
         until=renting.until(run.renting, time.time()) if run.renting is not None else None,
         attempt=run.renting.attempt if run.renting is not None else 1,
+        attempts=(request.attempts or 1) if run.renting is None else 1,
+        again=again,
     )
     try:
         check_variables(dict(request.env))

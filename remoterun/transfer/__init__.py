@@ -4,7 +4,7 @@ To a host      reading.py lists and hashes this machine's files (known ones: sta
                large_upload.py sends large files; outlet.py holds the thread that sends; holdings.py and room.py ask
                what the host has, and what fits
 From a host    fetching.py is the flow; blobs.py, large_file.py, live.py and far.py bring files; repeats.py copies what
-               came already; landing.py writes; dot_git.py says what is never written
+               came already; landing.py writes; dot_git.py says what is never written; contents.py: into memory
 Across         relaying.py
 All of them    lanes.py, several connections; codecs.py, compression; progress.py, how far it is
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from remoterun.transfer.contents import contents
 from remoterun.transfer.fetching import Conflict, fetch, fetch_manifest, refuse
 from remoterun.transfer.holdings import missing_blobs
 from remoterun.transfer.landing import Fetched
@@ -34,6 +35,7 @@ __all__ = [
     "Reading",
     "Sent",
     "base_name",
+    "contents",
     "fetch",
     "fetch_manifest",
     "missing_blobs",

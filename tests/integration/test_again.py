@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import pytest
 
 from remoterun.agent.shared.states import RunState
 from remoterun.client import Client, LogBytes, Note
+from remoterun.errors import NotFound
 from remoterun.model import MachineType, Run, RunRequest
-from tests.workshop import User, until
+from tests.workshop import User, until, write_files
 
 REMOTERUN = str(Path(sys.executable).parent / "remoterun")
 NOBODY = MachineType("gone", host="me@127.0.0.1:1", connect_timeout=2)
@@ -34,7 +35,7 @@ class Typed:
             f'[machines.{m.name}]\nengine = "process"\nhome = "{m.home}"\n' for m in user.config.machines.values()
         ]
         (home / "config.toml").write_text('default = "one"\n' + "".join(tables))
-        self.env = {"REMOTERUN_HOME": str(home), "PATH": "/usr/bin:/bin", "HOME": str(folder)}
+        self.env = {"REMOTERUN_HOME": str(home), "PATH": "/usr/bin:/bin", "HOME": str(folder.parent)}
 
     def __call__(self, *words: str, status: int = 0, env: dict[str, str] | None = None) -> Any:
         """A CompletedProcess with text."""
@@ -106,3 +107,107 @@ class TestWait:
         assert isinstance(second, Run) and second.number == 2 and second.state is RunState.COMPLETE
         user.client.registry.place(user.client.registry.run(1), placement)
         assert [item.number for item in items if isinstance(item, Run)] == [1]
+
+
+class TestRerun:
+    def test_it_gets_what_the_run_was_given_and_not_what_is_there_now(self, typed: Typed, tmp_path: Path) -> None:
+        """On its own machine, and on another one that had none of it; the data set was changed meanwhile."""
+        user, folder = typed.user, typed.folder
+        write_files(folder, {"train.py": "old", "data/in": "first", "more": "one file"})
+        typed("upload", "data", "--name", "doom")
+        typed("upload", "more", "--name", "more")
+        words = (
+            "-m",
+            "uploads/doom",
+            "-m",
+            "uploads/more/more:alone",
+            "-e",
+            "LR=hidden7",
+            "--timeout",
+            "5m",
+            "--label",
+            "a",
+        )
+        command = 'cat train.py doom/in alone; echo " $LR"'
+        typed("run", "--no-git", "-y", *words, "-d", "the first", command)
+        write_files(folder, {"train.py": "new", "data/in": "second"})
+        typed("upload", "data", "--name", "doom")
+
+        missing = typed("rerun", "1", status=2).stderr
+        assert "run 1 had values of LR, which are kept nowhere" in missing and "rerun 1 -e LR=…" in missing
+        same = typed("rerun", "1", env={"LR": "again"})
+        assert same.stdout == "oldfirstone file again\n"
+        assert "Run 1 again, as it was" in same.stderr
+        there = typed("rerun", "last", "-t", "two", "-e", "LR=3", "--", "cat", "train.py", "doom/in")
+        assert there.stdout == "oldfirst"
+        assert "Run 2 again, but on two (it ran on one); another command; -e LR" in there.stderr
+        assert "Casting run 3" in there.stderr
+        newest = typed("rerun", "3", "-m", "uploads/doom", "--label", "b", "-e", "LR=", "-b", "--json")
+        assert json.loads(newest.stdout)["number"] == 4
+        assert log_of(user.client, 4) == b"oldsecond"
+
+        info = json.loads(typed("info", "1", "--json").stdout)
+        assert (info["again_of"], info["again_as"]) == (None, [2])
+        spec = json.loads(typed("info", "3", "--json").stdout)["spec"]
+        assert (spec["timeout"], spec["labels"], spec["description"]) == (300, ["a"], "the first")
+        assert spec["env"]["REMOTERUN_OPTIONS"].startswith("--timeout 5m -m uploads/doom -m uploads/more/more:alone")
+        assert spec["env"]["REMOTERUN_OPTIONS"].endswith("-t two -e LR")
+        shown = typed("info", "2").stdout
+        assert "rerun of      run 1\n" in shown and "run again as  run 3\n" in shown
+        with pytest.raises(NotFound, match="there is no upload"):
+            user.client.files.copy("uploads/tree", tmp_path / "x")
+        assert [upload.name for upload in user.client.uploads.list()] == ["doom", "more"]
+
+    def test_what_is_gone_is_named_with_what_to_type(self, typed: Typed) -> None:
+        user = typed.user
+        (typed.folder / "in").write_text("text")
+        typed("upload", "in", "--name", "doom")
+        (typed.folder / "in").write_text("another text")  # the source holds it, too
+        typed("run", "--no-git", "-y", "-m", "uploads/doom", "true")
+        typed("rm", "uploads/doom")
+        typed("gc")
+        gone = typed("rerun", "1", status=2).stderr
+        assert (
+            "uploads/doom" in gone
+            and "not whole on one any more: 1 file is missing" in gone
+            and "remoterun rerun 1 -m" in gone
+        )
+        for number in ("7", "x"):
+            assert "hint: remoterun ps" in typed("rerun", number, status=2).stderr
+        placement = user.client.registry.run(1).placement
+        assert placement is not None
+        user.client.registry.place(user.client.registry.run(1), replace(placement, machine=NOBODY))
+        away = typed("rerun", "1", status=125).stderr
+        assert "what run 1 was given is on gone" in away and "remoterun doctor gone" in away
+        assert [run.number for run in user.client.registry.runs()] == [1, 2], "the second found its mount gone"
+
+    def test_every_option_of_a_run_is_in_what_is_run_again(self, user: User) -> None:
+        """One that is new in `RunRequest` belongs here, and in `client.again.keep`."""
+        request = RunRequest(
+            "echo $A",
+            (),
+            (("A", "1"),),
+            description="what",
+            labels=("x",),
+            timeout=60.0,
+            options="--label x",
+            attempts=2,
+        )
+        user.client.runs.submit(request)
+        asked = user.client.runs.kept(1)
+        assert asked.variables == ("A",)
+        assert replace(asked.request, env=request.env) == request
+        carried = {
+            "command",
+            "mounts",
+            "pip",
+            "requirements",
+            "apt",
+            "image",
+            "description",
+            "labels",
+            "timeout",
+            "options",
+        }
+        rented = {"spot", "attempts", "max_hours", "max_cost"}
+        assert {each.name for each in fields(RunRequest)} == carried | rented | {"env", "secrets", "gpus"}

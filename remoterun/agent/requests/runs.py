@@ -72,7 +72,7 @@ def runs(call: Call, asked: api.RunKeys) -> api.Statuses:
 def run(call: Call, asked: api.RunKey) -> api.RunDetails:
     run = call.home.existing_run(asked.key)
     events = [from_json(RunEvent, event) for event in run.events()]
-    return api.RunDetails(run.status(), run.spec().to_record(), run.path, events)
+    return api.RunDetails(run.status(), run.spec().to_record(), run.path, events, list(run.mounts()))
 
 
 def stop(call: Call, asked: api.EndRun) -> api.Asked:
@@ -181,6 +181,8 @@ def _resolve(home: Home, mount: MountSpec) -> ResolvedMount:
         part = manifest.below(resource.sub)
     except KeyError:
         raise HomeError("not_found", "there is no %s" % show(mount.typed))
+    if resource.kind == "tree" and home.blobs.missing(part):
+        raise HomeError("missing_blob", "files of %s are missing here" % show(mount.typed))
     file = part.entries[0].path if entry is not None and entry.kind == "f" else ""
     return ResolvedMount(mount.place, home.blobs.put(part.encode()), file)
 

@@ -10,6 +10,7 @@ import os
 from typing import Any, Dict, List, NamedTuple
 
 from ..shared import api
+from ..shared.files import read_bytes
 from ..shared.frames import PIECE
 from ..shared.protocol import Stream
 from ..shared.records import from_json
@@ -26,8 +27,8 @@ START = 4096
 
 
 class Located(NamedTuple):
-    """The files of a resource: their manifest, the folder that holds them, whether they may still change, and what is
-    known of the upload's version or the run."""
+    """The files of a resource: their manifest, the folder that holds them ("": they are blobs only), whether they may
+    still change, and what is known of the upload's version or the run."""
 
     manifest: Manifest
     folder: str
@@ -66,6 +67,8 @@ def tree(call: Call, asked: api.OfResource) -> api.Tree:
 
 def get(call: Call, asked: api.OfResource) -> api.FileCount:
     path = find(call.home, asked.resource.check()).folder
+    if not path:
+        raise HomeError("not_found", "%s has no folder" % show(asked.resource.typed))
     folder = path if os.path.isdir(path) and not os.path.islink(path) else os.path.dirname(path)
     count = 0
     rest = b""
@@ -94,6 +97,10 @@ def find(home: Home, resource: ResourceRef) -> Located:
     if resource.kind == "upload":
         stored = home.uploads.stored(resource.name, resource.version, resource.digest)
         whole = Located(stored.manifest(), stored.folder, False, stored.about)
+    elif resource.kind == "tree":
+        whole = Located(home.blobs.tree(resource.digest or ""), "", False, {})
+    elif resource.kind == "source":
+        whole = Located(Manifest.decode(read_bytes(home.existing_run(resource.key).source_file)), "", False, {})
     else:
         run = home.existing_run(resource.key)
         saved = outputs.saved(run)
@@ -106,7 +113,8 @@ def find(home: Home, resource: ResourceRef) -> Located:
         part = whole.manifest.below(sub)
     except KeyError:
         raise HomeError("not_found", "there is no %s" % show(resource.typed))
-    return whole._replace(manifest=part, folder=os.path.join(whole.folder, sub) if sub else whole.folder)
+    inside = os.path.join(whole.folder, sub) if sub and whole.folder else whole.folder
+    return whole._replace(manifest=part, folder=inside)
 
 
 def _work_tree(run: RunFolder) -> Manifest:

@@ -22,7 +22,7 @@ from typing import Any, Dict, Generic, List, Optional, Type, TypeVar
 
 from .bucket import Grant
 from .records import Record
-from .spec import ResourceRef
+from .spec import ResolvedMount, ResourceRef
 from .states import RunEvent, RunState, RunStatus
 from .tree import LARGEST
 
@@ -270,12 +270,14 @@ class Statuses(Record):
 
 
 class RunDetails(Record):
-    """`spec` without the values of variables that the user set; `folder`: where it lies on its host."""
+    """`spec` without the values of variables that the user set; `folder`: where it lies on its host; `mounts`: what was
+    found for each of its mounts, none in a bucket."""
 
     status: RunStatus
     spec: Dict[str, Any]
     folder: str
     events: List[RunEvent]
+    mounts: List[ResolvedMount] = []
 
 
 class EndRun(Record):

@@ -49,10 +49,10 @@ class ResourceRef(Record):
     """An upload or a run's outputs as the agent finds them; `sub` is a path below it.
 
     An upload has a name, and optionally the version or the digest that is meant; a run has a key, and the number by
-    which its client calls it.
+    which its client calls it. "source" is what a run was given, "tree" any tree that the home keeps, by its digest.
     """
 
-    kind: str  # "upload" or "run"
+    kind: str  # "upload", "run", "source" or "tree"
     name: str = ""
     key: str = ""
     number: int = 0
@@ -63,7 +63,10 @@ class ResourceRef(Record):
     @property
     def typed(self) -> str:
         """As a user types it."""
-        top = "uploads/" + self.name if self.kind == "upload" else "runs/%s" % (self.number or self.key)
+        if self.kind == "tree":
+            top = "the tree %s" % (self.digest or "")[:12]
+        else:
+            top = "uploads/" + self.name if self.kind == "upload" else "runs/%s" % (self.number or self.key)
         return top + ("/" + self.sub if self.sub else "")
 
     def to_record(self) -> Dict[str, Any]:
@@ -76,8 +79,9 @@ class ResourceRef(Record):
 
     def check(self) -> "ResourceRef":
         """Itself. Raises `SpecError`."""
-        _require(self.kind in ("upload", "run"), "a resource is an upload or a run, and not %s" % show(self.kind[:80]))
-        _require(bool(self.name if self.kind == "upload" else self.key), "a resource without a name")
+        named = {"upload": self.name, "run": self.key, "source": self.key, "tree": self.digest}
+        _require(self.kind in named, "a resource is an upload or a run, and not %s" % show(self.kind[:80]))
+        _require(bool(named[self.kind]), "a resource without a name")
         _require(self.version is None or self.version > 0, "the version of a resource is a number from 1 on")
         _require(self.digest is None or is_digest(self.digest), "a resource with something else than a digest")
         _check_path(self.sub)
@@ -154,7 +158,8 @@ class RunSpec(Record):
     `bucket` ("s3://NAME", or "") gets the outputs, the log and the records of the run before it is final. At `until`
     (seconds since 1970) the command is ended as by `timeout`: its host goes away a while later. `attempt` counts the
     hosts that the run was given to, from 1 on; earlier ones wrote `log_before` bytes of its log, which the bucket has:
-    what this host adds to the log there comes after them."""
+    what this host adds to the log there comes after them. `attempts`: how often this host may start the command, if the
+    host goes down under it or its engine loses it. `again`: the key of the run that this one repeats."""
 
     key: str
     number: int
@@ -179,6 +184,8 @@ class RunSpec(Record):
     until: Optional[float] = None
     attempt: int = 1
     log_before: int = 0
+    attempts: int = 1
+    again: str = ""
 
     def to_record(self) -> Dict[str, Any]:
         """As JSON, for spec.json, the wire and `info --json`."""
@@ -207,7 +214,8 @@ class RunSpec(Record):
         _require(self.slots is None or self.slots > 0, "a machine has a slot at least")
         _require(self.timeout is None or self.timeout > 0, "the time limit is not above 0 s")
         _require(not self.bucket or bool(BUCKET.match(self.bucket)), "%s is not a bucket" % show(self.bucket[:80]))
-        _require(self.attempt > 0, "the attempts of a run count from 1 on")
+        _require(self.attempt > 0 and self.attempts > 0, "the attempts of a run count from 1 on")
+        _require(not self.again or bool(KEY.match(self.again)), "%s is not the key of a run" % show(self.again[:80]))
         _require(self.log_before >= 0, "no log has less than 0 bytes")
         for mount in self.mounts:
             _check_place(mount.place)

@@ -106,7 +106,7 @@ def run(
     ] = False,
     attempts: Annotated[
         int | None,
-        typer.Option("--attempts", metavar="N", help="Rented hosts it may have, one after the other.", min=1),
+        typer.Option("--attempts", metavar="N", help="How often it may start if its machine goes down.", min=1),
     ] = None,
     max_hours: Annotated[
         float | None,
@@ -128,18 +128,16 @@ def run(
 
     The exit status is the command's own; 125 when remoterun itself failed.
     """
-    from remoterun.cli.follow import follow
-
     if json and not background:
         raise UsageError("--json goes with -b", hint="without -b, stdout is the command's own")
     request = RunRequest(
-        command=_command(command),
+        command=command_of(command),
         mounts=tuple(Mount.parse(text) for text in mount),
         env=tuple(parse_variable(text) for text in env),
         secrets=tuple(parse_secret(text) for text in secret),
         pip=tuple(pip),
-        requirements=_requirements(pip_req),
-        apt=tuple(_apt_name(name) for name in apt),
+        requirements=requirements_of(pip_req),
+        apt=tuple(apt_name(name) for name in apt),
         image=image,
         description=description,
         labels=tuple(label),
@@ -168,8 +166,8 @@ def run(
         ),
         spot=spot,
         attempts=attempts,
-        max_hours=_above_zero("--max-hours", max_hours),
-        max_cost=_above_zero("--max-cost", max_cost),
+        max_hours=above_zero("--max-hours", max_hours),
+        max_cost=above_zero("--max-cost", max_cost),
         gpus=parse_gpus(gpus) if gpus is not None else None,
     )
     with connect() as client:
@@ -184,27 +182,37 @@ def run(
                 found, source = source, with_untracked(source, request.command, list(prepared.places), sending)
                 if source is not found:
                     prepared = client.runs.prepare(request, source, machine)
-            plan = client.hosts.plan(prepared.machine)
-            new = client.hosts.bucket() if plan is not None else None
-            if dry_run:
-                _show_plan(client, prepared, plan, new)
-                return 0
-            if plan is not None:
-                agree(client, plan, new, yes)
-            submitted = _submit(client, prepared, plan)
+            submitted = launched(client, prepared, yes, dry_run)
         finally:
             if source is not None:
                 source.close()
-        if background:
-            if json:
-                render.out_json(submitted.record())
-            else:
-                render.out(str(submitted.number))
-                render.line(f"  remoterun logs {submitted.number}   shows its log, live")
-            return 0
-        return follow(
-            client, submitted, client.runs.follow(submitted.number, values=dict(request.env)), from_start=True
-        )
+        return shown(client, submitted, dict(request.env), background, json) if submitted is not None else 0
+
+
+def launched(client: Client, prepared: Prepared, yes: bool, dry_run: bool) -> Run | None:
+    """The run, handed over; None if it was only to be shown what that would be. Asks before anything is rented."""
+    plan = client.hosts.plan(prepared.machine)
+    new = client.hosts.bucket() if plan is not None else None
+    if dry_run:
+        _show_plan(client, prepared, plan, new)
+        return None
+    if plan is not None:
+        agree(client, plan, new, yes)
+    return _submit(client, prepared, plan)
+
+
+def shown(client: Client, run: Run, values: Mapping[str, str], background: bool, json: bool) -> int:
+    """Follow a run that was handed over, or only tell its number; the exit status. `values`: as for `Runs.follow`."""
+    from remoterun.cli.follow import follow
+
+    if not background:
+        return follow(client, run, client.runs.follow(run.number, values=values), from_start=True)
+    if json:
+        render.out_json(run.record())
+    else:
+        render.out(str(run.number))
+        render.line(f"  remoterun logs {run.number}   shows its log, live")
+    return 0
 
 
 def _submit(client: Client, prepared: Prepared, plan: Plan | None) -> Run:
@@ -235,7 +243,7 @@ def _submit(client: Client, prepared: Prepared, plan: Plan | None) -> Run:
         raise
 
 
-def _above_zero(option: str, number: float | None) -> float | None:
+def above_zero(option: str, number: float | None) -> float | None:
     if number is not None and not 0 < number < 1e6:
         raise UsageError(f"`{number:g}` is not possible for {option}", hint=f"{option} 2.5")
     return number
@@ -248,7 +256,7 @@ def _options(single: Mapping[str, object], repeated: Mapping[str, list[str]], fl
     return shlex.join(words + [name for name, given in flags.items() if given])
 
 
-def _command(words: list[str]) -> str:
+def command_of(words: list[str]) -> str:
     text = command_text(words)
     if not text.strip():
         raise UsageError("the command is empty", hint='remoterun run "echo hello"')
@@ -257,7 +265,7 @@ def _command(words: list[str]) -> str:
     return text
 
 
-def _requirements(file: Path | None) -> str:
+def requirements_of(file: Path | None) -> str:
     if file is None:
         return ""
     try:
@@ -270,7 +278,7 @@ def _requirements(file: Path | None) -> str:
         )
 
 
-def _apt_name(name: str) -> str:
+def apt_name(name: str) -> str:
     from remoterun.agent.shared.spec import APT_NAME
 
     if not APT_NAME.match(name):

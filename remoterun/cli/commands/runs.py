@@ -139,9 +139,7 @@ def info(run: RunNumber, wait: Wait = "2s", json: Json = False) -> None:
         known, details = client.runs.info(run_number(run), seconds)
     render.not_reached([known])
     if json:
-        render.out_json(
-            {**known.record(), "spec": details["spec"], "events": details["events"], "folder": details["folder"]}
-        )
+        render.out_json({**known.record(), **details})
     else:
         render.run_info(known, details)
 

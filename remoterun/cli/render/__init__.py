@@ -48,7 +48,7 @@ from remoterun.cli.render.talk import (
 from remoterun.cli.render.terminal import DONE, clean, person_there
 from remoterun.cli.render.transfers import added, fetched, not_finished, uploaded
 from remoterun.cli.render.upkeep import checked, collected, usage_table
-from remoterun.cli.render.words import files, name, size, word
+from remoterun.cli.render.words import duration, files, name, size, word
 
 __all__ = [
     "DONE",
@@ -67,6 +67,7 @@ __all__ = [
     "collected",
     "detached",
     "dollars",
+    "duration",
     "ended",
     "ending",
     "error",

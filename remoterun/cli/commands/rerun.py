@@ -1,0 +1,202 @@
+"""`rerun`: a run once more, as it was or with what is typed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from remoterun.cli import complete, render
+from remoterun.cli.app import Machine, RunNumber, app, example, run_number
+from remoterun.cli.commands.run import above_zero, apt_name, command_of, launched, requirements_of, shown
+from remoterun.cli.connect import client as connect
+from remoterun.cli.manual import RunThenCommand
+from remoterun.errors import UsageError
+from remoterun.model import Mount, RunRequest, parse_duration, parse_variable
+
+if TYPE_CHECKING:
+    from remoterun.client import Kept
+
+
+@app.command(
+    cls=RunThenCommand,
+    context_settings={"allow_interspersed_args": False},
+    epilog=example('remoterun rerun 16 -t box\nremoterun rerun last "python train.py --lr 0.01"'),
+)
+def rerun(
+    run: RunNumber,
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="COMMAND", help="Another command; all that follows its first word is its own."),
+    ] = None,
+    machine: Machine = None,
+    mount: Annotated[
+        list[str],
+        typer.Option(
+            "-m",
+            "--mount",
+            metavar="RESOURCE[:PATH]",
+            help="Mount the newest version of this there, as well or instead. Repeat for more.",
+            autocompletion=complete.resources,
+        ),
+    ] = [],  # noqa: B006
+    env: Annotated[
+        list[str],
+        typer.Option("-e", "--env", metavar="K[=V]", help="An environment variable; K alone: as it is here. Repeat."),
+    ] = [],  # noqa: B006
+    pip: Annotated[
+        list[str], typer.Option("--pip", metavar="PACKAGE", help="One more Python package. Repeat for more.")
+    ] = [],  # noqa: B006
+    pip_req: Annotated[
+        Path | None, typer.Option("--pip-req", metavar="FILE", help="Another requirements file.")
+    ] = None,
+    apt: Annotated[
+        list[str], typer.Option("--apt", metavar="PACKAGE", help="One more Debian package. Repeat for more.")
+    ] = [],  # noqa: B006
+    image: Annotated[
+        str | None, typer.Option("--image", "--from", metavar="IMAGE", help="Another Docker image.")
+    ] = None,
+    description: Annotated[str | None, typer.Option("-d", "--description", metavar="TEXT", help="For `ps`.")] = None,
+    label: Annotated[
+        list[str], typer.Option("--label", metavar="LABEL", help="Instead of those it had. Repeat for more.")
+    ] = [],  # noqa: B006
+    timeout: Annotated[
+        str | None,
+        typer.Option("--timeout", metavar="TIME", help="Stop the run after 90s, 10m, 2h; a plain number is minutes."),
+    ] = None,
+    spot: Annotated[bool, typer.Option("--spot", help="Rent a cheaper host, which may be taken away.")] = False,
+    attempts: Annotated[
+        int | None,
+        typer.Option("--attempts", metavar="N", help="How often it may start if its machine goes down.", min=1),
+    ] = None,
+    max_hours: Annotated[float | None, typer.Option("--max-hours", metavar="H", help="On rented hosts.")] = None,
+    max_cost: Annotated[
+        float | None, typer.Option("--max-cost", metavar="$", help="The same limit, in US dollars.")
+    ] = None,
+    background: Annotated[
+        bool, typer.Option("-b", "--background", help="Hand the run over and return; no log.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", "-f", "--force", help="Ask nothing: rent what it needs.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run; do nothing.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="With -b: the run as JSON on stdout.")] = False,
+) -> int:
+    """Run a run again: its source and mounts as they were then.
+
+    It gets a new number. What is typed here takes the place of what the run had. Its machine must be there, as it
+    keeps the files; they go to another one with -t.
+    """
+    if json and not background:
+        raise UsageError("--json goes with -b", hint="without -b, stdout is the command's own")
+    changes = {
+        "command": command_of(command) if command else None,
+        "pip_req": requirements_of(pip_req) if pip_req is not None else None,
+        "image": image,
+        "description": description,
+        "labels": tuple(label) or None,
+        "timeout": parse_duration(timeout) if timeout is not None else None,
+        "spot": spot or None,
+        "attempts": attempts,
+        "max_hours": above_zero("--max-hours", max_hours),
+        "max_cost": above_zero("--max-cost", max_cost),
+    }
+    given = [parse_variable(text) for text in env]
+    more_mounts = [Mount.parse(text) for text in mount]
+    with connect() as client:
+        if machine is not None:
+            client.machines.get(machine)  # refuse a wrong name before anything is opened
+        kept = client.runs.kept(run_number(run)).without(more_mounts)
+        before = kept.request
+        changes["requirements"] = changes.pop("pip_req")
+        request = replace(
+            before,
+            **{name: value for name, value in changes.items() if value is not None},  # type: ignore[arg-type]
+            mounts=with_mounts(before.mounts, more_mounts),
+            pip=(*before.pip, *(name for name in pip if name not in before.pip)),
+            apt=(*before.apt, *(apt_name(name) for name in apt if name not in before.apt)),
+            env=kept.values(given),
+        )
+        name = machine if machine is not None else kept.run.machine.name
+        request = replace(request, options=options_of(before, request, kept.run.machine.name, name))
+        prepared = client.runs.prepare_again(kept, request, machine)
+        if not dry_run:
+            render.line(said(kept, request, name, [name for name, _ in given]))
+        submitted = launched(client, prepared, yes, dry_run)
+        return shown(client, submitted, dict(request.env), background, json) if submitted is not None else 0
+
+
+def with_mounts(before: Sequence[Mount], more: Iterable[Mount]) -> tuple[Mount, ...]:
+    """The mounts with `more`, each in the place of the one at its path."""
+    by_path = {mount.path: mount for mount in before}
+    by_path.update((mount.path, mount) for mount in more)
+    return tuple(by_path.values())
+
+
+def said(kept: Kept, request: RunRequest, machine: str, given: Sequence[str]) -> str:
+    """What is other than in the run that is repeated, in one line."""
+    before, parts = kept.request, []
+    if machine != kept.run.machine.name:
+        parts.append(f"on {machine} (it ran on {kept.run.machine.name})")
+    if request.command != before.command:
+        parts.append("another command")
+    parts += [f"{mount.resource} as it is now" for mount in request.mounts if mount not in kept.mounts]
+    parts += [f"without {mount.resource}" for mount in before.mounts if mount.path not in _paths(request.mounts)]
+    added = [name for name in (*request.apt, *request.pip) if name not in (*before.apt, *before.pip)]
+    parts += [f"with {' '.join(added)}"] if added else []
+    dropped = [name for name in (*before.apt, *before.pip) if name not in (*request.apt, *request.pip)]
+    parts += [f"without {' '.join(dropped)}"] if dropped else []
+    parts += [f"-e {' -e '.join(given)}"] if given else []
+    words = {
+        "requirements": "other requirements",
+        "image": f"image {request.image}",
+        "timeout": f"time limit {render.duration(request.timeout)}" if request.timeout else "no time limit",
+        "labels": f"labels {' '.join(request.labels)}" if request.labels else "no labels",
+        "description": "another description",
+        "attempts": f"{request.attempts or 1} attempts",
+        "spot": "on a spot host" if request.spot else "not on a spot host",
+        "max_hours": f"{request.max_hours} h at the most",
+        "max_cost": f"${request.max_cost} at the most",
+    }
+    parts += [text for name, text in words.items() if getattr(request, name) != getattr(before, name)]
+    return f"Run {kept.run.number} again" + (f", but {'; '.join(parts)}" if parts else ", as it was")
+
+
+def _paths(mounts: Iterable[Mount]) -> set[str]:
+    return {mount.path for mount in mounts}
+
+
+def options_of(before: RunRequest, request: RunRequest, machine_before: str, machine: str) -> str:
+    """The options of `remoterun run` that ask for the same again: those of the run that is repeated, with what is other
+    in this one. Options that name a file are left as they were."""
+    changed: dict[str, list[str]] = {}
+    if machine != machine_before:
+        changed["-t"] = [machine]
+    if request.mounts != before.mounts:
+        changed["-m"] = [f"{mount.resource}:{mount.path}" for mount in request.mounts]
+    single = {"image": "--image", "attempts": "--attempts", "max_hours": "--max-hours", "max_cost": "--max-cost"}
+    for name, option in single.items():
+        if getattr(request, name) != getattr(before, name):
+            value = getattr(request, name)
+            changed[option] = [] if value is None else [str(value)]
+    if request.timeout != before.timeout:
+        changed["--timeout"] = [f"{request.timeout:g}s"] if request.timeout else []
+    for name, option in {"pip": "--pip", "apt": "--apt", "labels": "--label"}.items():
+        if getattr(request, name) != getattr(before, name):
+            changed[option] = list(getattr(request, name))
+    changed["-e"] = [name for name, _ in request.env]
+    return replaced(before.options, changed)
+
+
+def replaced(options: str, changed: Mapping[str, Sequence[str]]) -> str:
+    """Command line options with other values for those in `changed`; an empty list takes one away."""
+    words, kept = shlex.split(options), []
+    while words:
+        count = 2 if len(words) > 1 and not words[1].startswith("-") else 1
+        if words[0] not in changed:
+            kept += words[:count]
+        del words[:count]
+    kept += [word for option, values in changed.items() for value in values for word in (option, value)]
+    return shlex.join(kept)

@@ -1,0 +1,190 @@
+"""A run once more: what it was given, from the home that keeps it, to any other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from remoterun import transfer
+from remoterun.agent.shared import api
+from remoterun.agent.shared.spec import ResolvedMount, ResourceRef, RunSpec, SpecError
+from remoterun.agent.shared.tree import Manifest, TreeError
+from remoterun.client.bucket import pass_on
+from remoterun.client.connections import Connections
+from remoterun.client.rented_runs import opened
+from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
+from remoterun.model import Mount, Resource, Run, RunRequest
+from remoterun.session import Session
+from remoterun.transfer import Progress
+
+if TYPE_CHECKING:
+    from remoterun.source import Source
+
+MOST_TREE = 1 << 29
+"""Bytes of a list of files."""
+
+
+@dataclass(frozen=True)
+class KeptTree:
+    """A tree that a home keeps. `hint`: what to type where it is gone; `file`: the name of the one file that is meant;
+    `run`: the key of the run in whose outputs a bucket finds its contents."""
+
+    home: Session
+    manifest: Manifest
+    title: str
+    hint: str
+    file: str = ""
+    run: str | None = None
+
+    def bring(
+        self, connections: Connections, target: Session, progress: Progress, extra: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Let the home `target` have its files, its list of files, and `extra` (digest to content). Raises
+        `UsageError` where they are gone, `TransferError`, `HostError`."""
+        with transfer.read_entries([]) as nothing:
+            transfer.send_tree(
+                target, nothing, {self.manifest.digest: self.manifest.encode(), **(extra or {})}, progress
+            )
+        digests = {entry.digest for entry in self.manifest.files}
+        missing = [digest for digest, _ in transfer.missing_blobs(target, list(digests))]
+        if not missing:
+            return
+        same = target.home_id == self.home.home_id
+        gone = missing if same else transfer.missing_blobs(self.home, missing)
+        if gone:
+            count = "1 file is" if len(gone) == 1 else f"{len(gone)} files are"
+            name = self.home.machine.name
+            raise UsageError(f"{self.title} is not whole on {name} any more: {count} missing", hint=self.hint)
+        pass_on(connections, self.home, self.manifest, target, progress, self.run)
+
+    @property
+    def where(self) -> ResourceRef:
+        """How an agent calls it that has it."""
+        return ResourceRef("tree", digest=self.manifest.digest, sub=self.file)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a run was asked for and given, by the home that keeps it. `request`: without the values of the `variables`
+    that the user set, which are kept nowhere."""
+
+    run: Run
+    request: RunRequest
+    variables: tuple[str, ...]
+    source: Source
+    tree: KeptTree
+    mounts: Mapping[Mount, KeptTree]
+
+    def without(self, mounts: Iterable[Mount]) -> Kept:
+        """The same, but these mounts are to be found anew."""
+        others = set(self.mounts).difference(mounts)
+        return replace(self, mounts={mount: tree for mount, tree in self.mounts.items() if mount in others})
+
+    def values(self, given: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        """The variables with their values: those `given`, and the others as they are set here. Raises `UsageError`."""
+        values = {name: os.environ.get(name) for name in self.variables} | dict(given)
+        missing = [name for name, value in values.items() if value is None]
+        if missing:
+            typed = " ".join(f"-e {name}=…" for name in missing)
+            raise UsageError(
+                f"run {self.run.number} had values of {', '.join(missing)}, which are kept nowhere",
+                hint=f"remoterun rerun {self.run.number} {typed}, or first: export {missing[0]}=…",
+            )
+        return tuple((name, value) for name, value in values.items() if value is not None)
+
+
+def keep(connections: Connections, number: int | str) -> Kept:
+    """See `Runs.kept`."""
+    run = connections.registry.run(number)
+    try:
+        run, session = opened(connections, run)
+        details = session.ask(api.run, api.RunKey(run.key))
+    except NotFound:
+        raise UsageError(
+            f"{run.host.name} does not have run {run.number}, so nothing of it can be run again",
+            hint=f"remoterun info {run.number}",
+        )
+    except HostUnreachable as error:
+        raise HostUnreachable(
+            f"what run {run.number} was given is on {run.host.name}: {error.message}",
+            hint=f"remoterun doctor {run.host.name}, then again: remoterun rerun {run.number}",
+            evidence=error.evidence,
+        )
+    try:
+        spec = RunSpec.from_record(details.spec)
+    except SpecError as error:
+        raise HostError(f"what was asked of run {run.number} can't be read: {error}", hint=f"remoterun info {number}")
+    manifest, _ = transfer.fetch_manifest(session, ResourceRef("source", key=run.key, number=run.number))
+    mounts = {
+        Mount(Resource.parse(mount.typed), mount.path): _mounted(connections, run, session, spec, place, details.mounts)
+        for place, mount in enumerate(spec.mounts)
+    }
+    rental = run.machine.rental
+    request = RunRequest(
+        command=spec.command,
+        mounts=tuple(mounts),
+        secrets=tuple(spec.secrets.items()),
+        pip=spec.environment.pip,
+        requirements=spec.environment.requirements,
+        apt=spec.environment.apt,
+        image=spec.environment.image,
+        description=spec.description,
+        labels=spec.labels,
+        timeout=spec.timeout,
+        options=spec.env.get("REMOTERUN_OPTIONS", ""),
+        attempts=rental.attempts if rental is not None else (spec.attempts if spec.attempts > 1 else None),
+        spot=rental is not None and rental.spot,
+        max_hours=rental.max_hours if rental is not None else None,
+        max_cost=rental.max_cost if rental is not None else None,
+        gpus=spec.gpus if spec.gpus != run.machine.gpus else None,
+    )
+    tree = KeptTree(session, manifest, f"the source of run {run.number}", f"remoterun check {run.host.name}")
+    variables = tuple(name for name in spec.asked_env if name not in spec.secrets)
+    return Kept(run, request, variables, _source(session, spec), tree, mounts)
+
+
+def kept_tree(session: Session, digest: str) -> Manifest:
+    """A list of files that a home keeps. Raises `NotFound`."""
+    text = transfer.contents(session, [digest], MOST_TREE).get(digest)
+    try:
+        return Manifest.decode(text or b"")
+    except TreeError:
+        raise NotFound(f"the list of files {digest[:12]} is not on {session.machine.name} any more")
+
+
+def _mounted(
+    connections: Connections, run: Run, session: Session, spec: RunSpec, place: int, found: list[ResolvedMount]
+) -> KeptTree:
+    """The very files that a run read at the mount number `place`."""
+    mount = spec.mounts[place]
+    title = f"{mount.typed} as run {run.number} read it"
+    hint = f"remoterun rerun {run.number} -m {mount.typed}:{mount.path}   mounts what is there now"
+    try:
+        if place < len(found):
+            resolved = found[place]
+            return KeptTree(session, kept_tree(session, resolved.tree), title, hint, resolved.file)
+        # A bucket has what was asked for.
+        typed = Resource.parse(mount.typed)
+        where, key = mount.resource, None
+        if typed.kind == "runs":
+            other, session = opened(connections, connections.registry.run(typed.name))
+            where, key = ResourceRef("run", key=other.key, number=other.number, sub=typed.sub), other.key
+        manifest, about = transfer.fetch_manifest(session, where)
+        return KeptTree(session, manifest, title, hint, manifest.files[0].path if about.single else "", key)
+    except NotFound as error:
+        raise NotFound(f"{title} is gone: {error.message}", hint=hint)
+
+
+def _source(session: Session, spec: RunSpec) -> Source:
+    """What is recorded of where the source came from; its files are those of the tree that is kept."""
+    from remoterun.source import DIFF_LIMIT, Source
+
+    git = spec.git
+    if git is None:
+        return Source(None, spec.workdir)
+    diff = transfer.contents(session, [git.diff], 2 * DIFF_LIMIT).get(git.diff, b"") if git.diff else b""
+    return Source(
+        None, spec.workdir, commit=git.commit, branch=git.branch, remote=git.remote, dirty=git.dirty, diff=diff
+    )
