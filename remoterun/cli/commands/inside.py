@@ -23,7 +23,7 @@ def exec_(
     run: RunNumber,
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[COMMAND]", help="Default: a shell. All that follows its first word is its own."),
+        typer.Argument(metavar="COMMAND", help="Default: a shell. All that follows its first word is its own."),
     ] = None,
 ) -> int:
     """Open a shell, or start a command, inside a run that goes on.
