@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from remoterun.agent.shared.api import UploadVersion
-from remoterun.agent.shared.spec import BASE_IMAGE
+from remoterun.agent.shared.spec import BASE_IMAGE, PortSpec
 from remoterun.agent.shared.states import ENDINGS, FINAL, Reason, RunEvent, RunState, RunStatus
 from remoterun.agent.shared.tree import TreeError, check_path, is_digest, show
 from remoterun.errors import UsageError
@@ -279,7 +279,8 @@ class RunRequest:
     """What a user asks for, before it becomes a run. `command` is text for `sh -c`; `secrets` are pairs (variable, name
     of the secret that is its value); `options`, those of `remoterun run` that ask for the same again, are told to it;
     `timeout` in seconds. `spot`, `attempts`, `max_hours` and `max_cost` stand in the place of those of a `Rental`,
-    `gpus` (a number, or `ALL_GPUS`) in that of the machine type's. `Runs.prepare` refuses what can't be asked for."""
+    `gpus` (a number, or `ALL_GPUS`) in that of the machine type's; `ports` are forwarded while a client
+    follows the run. `Runs.prepare` refuses what can't be asked for."""
 
     command: str
     mounts: tuple[Mount, ...] = ()
@@ -298,6 +299,7 @@ class RunRequest:
     max_hours: float | None = None
     max_cost: float | None = None
     gpus: int | None = None
+    ports: tuple[PortSpec, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -627,6 +629,15 @@ def parse_secret(text: str) -> tuple[str, str]:
                 hint="--secret HF_TOKEN, or --secret HF_TOKEN=TOKEN; remoterun secret list shows the names",
             )
     return variable or name, name
+
+
+def parse_port(text: str) -> PortSpec:
+    """`PORT[:LOCAL]`: a port of a run, and the one on this machine that it is forwarded to. Raises `UsageError`."""
+    match = re.fullmatch(r"(\d{1,5})(?::(\d{1,5}))?", text.strip())
+    numbers = [int(number) for number in match.groups() if number is not None] if match else []
+    if not numbers or not all(0 < number < 65536 for number in numbers):
+        raise UsageError(f"`{show(text)}` is not a port", hint="write 6006, or 6006:7000 for port 7000 of this machine")
+    return PortSpec(*numbers)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

@@ -222,6 +222,8 @@ def translate(error: RemoteError, machine: str) -> RemoterunError:
         "not_running": UsageError,
         "no_machine": UsageError,
         "leaving": HostError,
+        "not_listening": HostError,
+        "no_network": HostError,
         "expired": TransferError,
         "not_fetched": TransferError,
         "refused": TransferError,

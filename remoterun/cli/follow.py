@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from remoterun.agent.shared.engine_names import CAPABILITIES
+from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import RunState
 from remoterun.cli import render
+from remoterun.cli.forwarding import Forwards
 from remoterun.client import Client, Item, LogBytes, Note, StateChange
 from remoterun.model import Run
 
-_STEPS = {
+STEPS = {
     RunState.QUEUED: "Waiting for its turn",
     RunState.BUILDING: "Preparing the environment",
     RunState.MOUNTING: "Putting files in place",
@@ -20,13 +22,33 @@ _STEPS = {
 
 
 def follow(
-    client: Client, run: Run, items: Iterable[Item], *, timestamps: bool = False, from_start: bool = False
+    client: Client,
+    run: Run,
+    items: Iterable[Item],
+    *,
+    timestamps: bool = False,
+    from_start: bool = False,
+    ports: Sequence[PortSpec] | None = None,
 ) -> int:
     """Show `items` until the run has ended; its exit status. On ^C: what goes on, and 130.
 
-    `from_start`: show the states too that were passed before we looked.
+    `from_start`: show the states too that were passed before we looked. `ports` are forwarded while the run runs (None:
+    none).
     """
     steps = render.Steps()
+    with Forwards(client, ports, steps.say) as forwards:
+        return _follow(client, run, items, steps, forwards, timestamps, from_start)
+
+
+def _follow(
+    client: Client,
+    run: Run,
+    items: Iterable[Item],
+    steps: render.Steps,
+    forwards: Forwards,
+    timestamps: bool,
+    from_start: bool,
+) -> int:
     stamp = Stamp() if timestamps else None
     ended = hinted = False
     try:
@@ -38,8 +60,9 @@ def follow(
                 if from_start or not item.past or run.final:
                     ended = _show_state(item, steps)
                     hinted = bool(item.event.hint)
+                forwards.at(item)
             else:
-                _show_note(item, steps, run)
+                show_note(item, steps, run)
     except KeyboardInterrupt:
         steps.abandon()
         if run.final and not ended:
@@ -75,12 +98,13 @@ def _show_state(change: StateChange, steps: render.Steps) -> bool:
         steps.clear()
         place = f" {CAPABILITIES[run.engine].place}" if run.engine in CAPABILITIES else ""
         render.line(render.DONE, f"Running on {run.machine.name}{place}; ^C leaves it running")
-    elif change.state in _STEPS:
-        steps.at(_STEPS[change.state])
+    elif change.state in STEPS:
+        steps.at(STEPS[change.state])
     return False
 
 
-def _show_note(note: Note, steps: render.Steps, run: Run) -> None:
+def show_note(note: Note, steps: render.Steps, run: Run) -> None:
+    """What is worth reading of a run beside its states."""
     if note.kind == "build":
         steps.detail(note.text)
     elif note.kind == "line":

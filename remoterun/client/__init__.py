@@ -25,6 +25,7 @@ from remoterun.client.following import Item, LogBytes, Note, StateChange
 from remoterun.client.inside import Program
 from remoterun.client.machines import Machines
 from remoterun.client.occupancy import MachineStatus
+from remoterun.client.ports import Forwarding, PortNews
 from remoterun.client.rented_hosts import Orphan, RentedHosts
 from remoterun.client.renting import Plan
 from remoterun.client.runs import Runs
@@ -85,6 +86,7 @@ __all__ = [
     "Client",
     "Collected",
     "Fetched",
+    "Forwarding",
     "Item",
     "Kept",
     "LogBytes",
@@ -93,6 +95,7 @@ __all__ = [
     "Note",
     "Orphan",
     "Plan",
+    "PortNews",
     "Prepared",
     "Secret",
     "Program",

@@ -72,6 +72,7 @@ class Wanted:
     timed: bool
     patient: bool
     wait: float | None
+    log: bool = True
     onward: bool = False
     """What earlier attempts of the run wrote is known."""
 
@@ -92,7 +93,7 @@ def follow(connections: Connections, run: Run, wanted: Wanted) -> Iterator[Item]
             raise
         yield Note("lost", error.message)
         lost = True
-    whole = wanted.tail is None and wanted.since is None
+    whole = wanted.tail is None and wanted.since is None and wanted.log
     with contextlib.ExitStack() as stack:
         if run.host.rented is not None:
             stack.enter_context(renewing(connections, run))
@@ -134,7 +135,7 @@ def _from_here(run: Run, kept: Path, wanted: Wanted, error: HostError) -> Iterat
         data = content(kept, wanted.tail)
     except OSError:
         raise error from None
-    if data:
+    if data and wanted.log:
         yield LogBytes(0, data)
     yield _end(run)
 
@@ -149,7 +150,9 @@ def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer
     started = False
     pause, look_at, ended = RECONNECT_LEAST, 0.0, False
     while True:
-        asked = api.Follow(run.key, max(offset - before(run), 0), events, wanted.live, timed=wanted.timed)
+        asked = api.Follow(
+            run.key, max(offset - before(run), 0), events, wanted.live, timed=wanted.timed, log=wanted.log
+        )
         try:
             if lost:
                 connections.closed.wait(pause)

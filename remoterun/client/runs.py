@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.shared.spec import RunSpec, SpecError
+from remoterun.agent.shared.spec import PortSpec, RunSpec, SpecError
 from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
 from remoterun.client import bucket, occupancy
 from remoterun.client.again import Kept, keep
@@ -20,6 +20,7 @@ from remoterun.client.connections import Connections
 from remoterun.client.following import Item, Note, StateChange, Wanted, follow
 from remoterun.client.inside import Program, program
 from remoterun.client.kept_logs import KeptLogs
+from remoterun.client.ports import Forwarding, PortNews
 from remoterun.client.rented_runs import seen, statuses
 from remoterun.client.renting import Plan, give_back
 from remoterun.client.submitting import Prepared, launch, prepare
@@ -237,6 +238,7 @@ class Runs:
         patient: bool = True,
         wait: float | None = None,
         values: Mapping[str, str] | None = None,
+        log: bool = True,
     ) -> Iterator[Item]:
         """The run's log and states, from the start; `live` waits for more until the run has ended.
 
@@ -245,8 +247,8 @@ class Runs:
         from here where it was followed to its end before, and its machine can't be reached. `wait`: seconds that the
         machine of such a run has to answer, or of any run without `live` (None: as long as connecting may take).
 
-        Followed live, a run whose rented host was lost gets its next one, if it may have another; `values` as for
-        `RunRequest.env`, which it needs again.
+        Without `log` only the states come. Followed live, a run whose rented host was lost gets its next one, if it may
+        have another; `values` as for `RunRequest.env`, which it needs again.
         """
         run = self._connections.registry.run(number)
         if run.state in HAND_OVER or run.host.rented is not None:
@@ -259,7 +261,7 @@ class Runs:
         if run.final and run.started is None and run.ended is None:  # its machine never got it
             yield StateChange(run.state, RunEvent(t=run.created, state=run.state, message=run.message), run)
             return
-        wanted = Wanted(live, tail, since, timed, patient, wait)
+        wanted = Wanted(live, tail, since, timed, patient, wait, log)
         yield from follow(self._connections, run, wanted)
         if live and run.renting is not None:
             yield from follow_attempts(self._connections, run.number, wanted, values or {})
@@ -277,6 +279,21 @@ class Runs:
 
         known = list(dict.fromkeys(registry.run(number).number for number in numbers))
         yield from wait(known, look, self.take_up, self._connections.closed.wait, timeout)
+
+    def forward(
+        self, number: int | str, ports: Sequence[PortSpec] = (), tell: Callable[[PortNews], None] = lambda _: None
+    ) -> Forwarding:
+        """Forward ports of a run (none: those of its spec) to 127.0.0.1 here, until the result is closed or the run
+        ends. Returns at once; a run that has not started is waited for, and a lost connection is made again.
+
+        `tell` is called on other threads, with each port that becomes ready here or is no longer.
+        """
+        run = self._connections.registry.run(number)
+        if run.final:
+            raise UsageError(f"run {run.number} has ended, and its ports with it", hint=f"remoterun logs {run.number}")
+        if run.placement is None:
+            raise _still_handed_over(run)
+        return Forwarding(self._connections, run, ports, tell)
 
     def adopt(self) -> Sequence[Run]:
         """Give a number here to each run of the bucket that another client handed over: its log and outputs can then

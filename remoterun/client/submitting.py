@@ -399,6 +399,7 @@ def _spec(
         attempt=run.renting.attempt if run.renting is not None else 1,
         attempts=(request.attempts or 1) if run.renting is None else 1,
         again=again,
+        ports=request.ports,
     )
     try:
         check_variables(dict(request.env))

@@ -18,6 +18,7 @@ from remoterun.agent.running.engines.job import BuildJob
 from remoterun.agent.running.engines.process import ProcessEngine
 from remoterun.agent.shared.spec import EnvironmentSpec, ResolvedMount, RunSpec
 from remoterun.agent.shared.states import Reason
+from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from remoterun.model import new_key
@@ -125,6 +126,33 @@ def test_a_life(bench: Bench) -> None:
     bench.engine.remove(run)
     bench.engine.remove(run)
     assert read_files(Path(run.work)) == {"a": b"A\n", "b": b"new\n"} and ended(run) == 7
+
+
+SERVES = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+while True:
+    connection, _ = listener.accept()
+    connection.sendall(connection.recv(5))
+    connection.close()
+"""
+
+
+def test_the_network_of_its_command(bench: Bench) -> None:
+    run = bench.started("exec python3 serve.py", {"serve.py": SERVES})
+    port = int(until(lambda: log(run).strip(), 30))
+    with bench.again().network(run) as network:
+        assert port in (network.listening() or ())
+        for _ in range(3):
+            with network.connect(port) as connection:
+                connection.sendall(b"hello")
+                assert connection.recv(5) == b"hello"
+        bench.engine.kill(run)
+        until(lambda: port not in (network.listening() or ()))
+        with pytest.raises(HomeError) as caught:
+            network.connect(port)
+        assert caught.value.code == "not_listening"
 
 
 def test_started_once(bench: Bench) -> None:

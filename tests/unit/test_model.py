@@ -20,6 +20,7 @@ from remoterun.model import (
     did_you_mean,
     new_key,
     parse_duration,
+    parse_port,
     parse_variable,
 )
 
@@ -131,6 +132,24 @@ class TestMounts:
         except UsageError:
             return
         assert place.startswith("/") == path.startswith("/") and ".." not in place.split("/")
+
+
+class TestPorts:
+    @pytest.mark.parametrize(
+        ("text", "port", "wanted"),
+        [("6006", 6006, 6006), ("6006:7000", 6006, 7000), (" 1 ", 1, 1), ("65535", 65535, 65535)],
+    )
+    def test_forms(self, text: str, port: int, wanted: int) -> None:
+        found = parse_port(text)
+        assert (found.port, found.wanted) == (port, wanted)
+
+    @pytest.mark.parametrize(
+        "text", ["", "0", "65536", "6006:0", "6006:", ":6006", "a", "-1", "6006:7000:1", "²", "6.0"]
+    )
+    def test_refused(self, text: str) -> None:
+        with pytest.raises(UsageError) as caught:
+            parse_port(text)
+        assert caught.value.hint
 
 
 class TestWords:

@@ -214,6 +214,7 @@ class _Follower:
         self.reader = reader
         self.events = asked.events
         self._follow = asked.follow
+        self._log = asked.log
         seen = [event["state"] for event in run.events()[: self.events] if "state" in event]
         self.done = any(state in _FINAL_WORDS for state in seen)
         self._started = any(state in _STARTED_WORDS for state in seen)
@@ -263,6 +264,8 @@ class _Follower:
 
     def _send_log(self, ended: bool = False) -> bool:
         moved = False
+        if not self._log:
+            return moved
         for piece in self.reader.pieces(ended):
             if piece.time is None:
                 self.stream.send(piece.data, log=piece.offset)

@@ -10,7 +10,8 @@ runs: a request of `STORE` needs no machine, and assumes no file system. `Tree.f
 What is refused comes as an ERROR with a code: "not_found", "not_saved", "bad_name", "busy", "damaged", "missing_blob",
 "bad_tree", "bad_spec", "bad_stream", "bad_request", "unknown_request", "too_large", "disk_full", "os_error",
 "expired", "not_fetched", "refused", "unreachable", "no_access", "no_machine" (what was asked needs one, and the home is
-a bucket), "leaving" (the machine ends soon), "not_running", "engine_silent", or "internal".
+a bucket), "leaving" (the machine ends soon), "not_running", "engine_silent", "not_listening" (on a port of the run),
+"no_network" (its container's can't be reached), or "internal".
 
 `agent/requests/` answers the requests, in a file for each noun; `session.Session` asks them.
 Standard library only; Python >= 3.8; used by both sides.
@@ -305,7 +306,7 @@ class Renewal(Record):
 class Follow(Record):
     """From byte `offset` of the log and from event number `events` on; `follow`: until the run has ended, else what is
     there now. `tail`: only the last lines; `since`: only what was written at that time or later, in seconds since 1970
-    by the host's clock; `timed`: pieces of the log come with their times."""
+    by the host's clock; `timed`: pieces of the log come with their times; without `log` only the events come."""
 
     key: str
     offset: int = 0
@@ -314,6 +315,7 @@ class Follow(Record):
     tail: Optional[int] = None
     since: Optional[float] = None
     timed: bool = False
+    log: bool = True
 
 
 class Followed(Record):
@@ -440,6 +442,29 @@ class Exit(Record):
 # Out: {"started": 1}, then what it writes, with {"error": 1} what it writes as errors. It ends with its client.
 # Refused with "not_running" where the command of the run has not started, or has ended.
 execute = Request("execute", Execute, Exit, "inside")
+
+
+# -- the ports of a run
+
+
+class Ports(Record):
+    """Without any: those that the run's spec names."""
+
+    key: str
+    ports: List[int] = []
+
+
+class Port(Record):
+    key: str
+    port: int
+
+
+# Out: {"ports": [port, port on the client's machine] of each} where the spec's are asked for, {"waiting": port} for
+# each on which nobody listens when the command runs, {"up": port} when somebody begins to, {"down": port} when nobody
+# does any more. It waits for the run to start, and ends with its command.
+watch_ports = Request("watch_ports", Ports, Nothing, "ports")
+# In and out: the bytes of one TCP connection to the port, as splicing.py says. Refused with "not_listening".
+connect = Request("connect", Port, Nothing, "ports")
 
 
 # -- the machine, and the upkeep of the home

@@ -115,6 +115,19 @@ class ResolvedMount(Record):
         return self.place.startswith("/")
 
 
+class PortSpec(Record):
+    """A port of the run that its client forwards; `local` is the one on the client's machine (0: of the same
+    number)."""
+
+    port: int
+    local: int = 0
+
+    @property
+    def wanted(self) -> int:
+        """The port on the client's machine."""
+        return self.local or self.port
+
+
 class EnvironmentSpec(Record):
     """`image` is a base image that the user named, or None for the bundled one; `base` the image under the bundled one,
     such as python:3.12-slim; `variant` "cpu" or "gpu": which requirements the bundled image installs, unless the GPUs
@@ -186,6 +199,7 @@ class RunSpec(Record):
     log_before: int = 0
     attempts: int = 1
     again: str = ""
+    ports: Tuple[PortSpec, ...] = ()
 
     def to_record(self) -> Dict[str, Any]:
         """As JSON, for spec.json, the wire and `info --json`."""
@@ -217,6 +231,8 @@ class RunSpec(Record):
         _require(self.attempt > 0 and self.attempts > 0, "the attempts of a run count from 1 on")
         _require(not self.again or bool(KEY.match(self.again)), "%s is not the key of a run" % show(self.again[:80]))
         _require(self.log_before >= 0, "no log has less than 0 bytes")
+        for each in self.ports:
+            _require(0 < each.port < 65536 and 0 <= each.local < 65536, "a port is a number from 1 to 65535")
         for mount in self.mounts:
             _check_place(mount.place)
             mount.resource.check()

@@ -6,6 +6,6 @@
 from remoterun.cli.app import app
 
 # isort: off
-from remoterun.cli.commands import run, rerun, runs, wait, inside, files, pages, machines, hosts, secrets, upkeep  # noqa: F401
+from remoterun.cli.commands import run, rerun, runs, wait, inside, files, pages, ports, machines, hosts, secrets, upkeep  # noqa: F401
 
 __all__ = ["app"]

@@ -25,6 +25,7 @@ from remoterun.model import (
     command_text,
     parse_duration,
     parse_gpus,
+    parse_port,
     parse_secret,
     parse_variable,
 )
@@ -115,6 +116,12 @@ def run(
     max_cost: Annotated[
         float | None, typer.Option("--max-cost", metavar="$", help="The same limit, in US dollars.")
     ] = None,
+    port: Annotated[
+        list[str],
+        typer.Option(
+            "--port", metavar="PORT[:LOCAL]", help="Reach this port of the run at 127.0.0.1 here. Repeat for more."
+        ),
+    ] = [],  # noqa: B006
     background: Annotated[
         bool, typer.Option("-b", "--background", help="Hand the run over and return; no log.")
     ] = False,
@@ -161,6 +168,7 @@ def run(
                 "--pip": pip,
                 "--apt": apt,
                 "--label": label,
+                "--port": port,
             },
             {"--include-untracked": include_untracked, "--no-git": no_git, "-y": yes, "--spot": spot},
         ),
@@ -169,6 +177,7 @@ def run(
         max_hours=above_zero("--max-hours", max_hours),
         max_cost=above_zero("--max-cost", max_cost),
         gpus=parse_gpus(gpus) if gpus is not None else None,
+        ports=tuple(parse_port(text) for text in port),
     )
     with connect() as client:
         hint_at_secrets(client, env)
@@ -206,7 +215,7 @@ def shown(client: Client, run: Run, values: Mapping[str, str], background: bool,
     from remoterun.cli.follow import follow
 
     if not background:
-        return follow(client, run, client.runs.follow(run.number, values=values), from_start=True)
+        return follow(client, run, client.runs.follow(run.number, values=values), from_start=True, ports=())
     if json:
         render.out_json(run.record())
     else:

@@ -66,7 +66,7 @@ def logs(
             wait=seconds,
         )
         if follow:
-            return show(client, known, items, timestamps=timestamps)
+            return show(client, known, items, timestamps=timestamps, ports=())
         if not _print_log(known, items, timestamps):
             known = client.registry.run(known.number)
             render.line(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -41,22 +42,26 @@ def busy(text: str) -> Iterator[None]:
 
 
 class Steps:
-    """The states of a run as they are passed: a spinner with the time on a terminal, a line each where it matters."""
+    """The states of a run as they are passed: a spinner with the time on a terminal, a line each where it matters.
+
+    Any thread may call."""
 
     def __init__(self) -> None:
         self._status: Any = None
         self._text = self._detail = ""
         self._since = 0.0
         self._lively = lively(sys.stderr)
+        self._turn = threading.RLock()
 
     def at(self, text: str) -> None:
         """Now at this step."""
-        self.clear()
-        self._text, self._detail, self._since = text, "", time.monotonic()
-        if self._lively:
-            self._spin()
-        else:
-            line(f"- {text}")
+        with self._turn:
+            self.clear()
+            self._text, self._detail, self._since = text, "", time.monotonic()
+            if self._lively:
+                self._spin()
+            else:
+                line(f"- {text}")
 
     def detail(self, text: str) -> None:
         """What this step is doing; shown on a terminal only."""
@@ -72,27 +77,31 @@ class Steps:
 
     def output(self, data: bytes) -> None:
         """Bytes of the command, which no spinner may erase."""
-        self._halt()
-        out_bytes(data)
+        with self._turn:
+            self._halt()
+            out_bytes(data)
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        spinning = self._status is not None
-        self._halt()
-        line(f"  {text}")
-        if spinning:
-            self._spin()
+        with self._turn:
+            spinning = self._status is not None
+            self._halt()
+            line(f"  {text}")
+            if spinning:
+                self._spin()
 
     def clear(self) -> None:
         """End the step; on a terminal a line with the time it took stays."""
-        if self._status is not None:
-            self._halt()
-            line(DONE, self._text, paint(duration(time.monotonic() - self._since), "2"))
-        self._text = ""
+        with self._turn:
+            if self._status is not None:
+                self._halt()
+                line(DONE, self._text, paint(duration(time.monotonic() - self._since), "2"))
+            self._text = ""
 
     def abandon(self) -> None:
         """End without saying that the step was done."""
-        self._halt()
+        with self._turn:
+            self._halt()
 
     def __rich__(self) -> Any:
         """What stands beside the spinner now."""

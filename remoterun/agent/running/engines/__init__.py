@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import importlib
-from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence
+from typing import TYPE_CHECKING, ContextManager, Dict, List, NamedTuple, Optional, Sequence
 
 from ...shared.engine_names import CAPABILITIES, candidates
 from ...shared.spec import RunSpec
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from ..capacity import Capacity
+    from ..network import Network
     from .inside import Program
     from .job import BuildJob
 else:
@@ -139,6 +140,9 @@ class Engine(Protocol):
 
     def kill(self, run: RunFolder) -> bool:
         """Send SIGKILL to every process, and wait; whether none is left."""
+
+    def network(self, run: RunFolder) -> "ContextManager[Network]":
+        """The network that the command sees, open until it is left. Raises `HomeError`."""
 
     def remove(self, run: RunFolder) -> bool:
         """Delete what `start` left, except files; whether nothing is left. May be repeated."""

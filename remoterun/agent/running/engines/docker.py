@@ -8,18 +8,20 @@ import os
 import shutil
 import subprocess
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, ContextManager, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ...shared.bucket import ImageAccess
 from ...shared.engine_names import CAPABILITIES
 from ...shared.environment import Environment
 from ...shared.files import remove_tree, write_whole
 from ...shared.spec import ResolvedMount, RunSpec
+from ...store.errors import HomeError
 from ...store.home import Home
 from ...store.run_folder import RunFolder
 from ..capacity import ThisMachine
+from ..network import TABLES, Network
 from ..variants import VARIANTS
-from . import BaseImageUnavailable, EngineError, Look, Presence
+from . import BaseImageUnavailable, EngineError, Look, Presence, container_network
 from .inside import END, HANGUP_TIME, START, Program, known_variable, mark
 from .job import BuildJob
 from .mount_points import make_mount_point
@@ -225,6 +227,20 @@ class Docker:
             if presence is not Presence.RUNNING or time.monotonic() > deadline:
                 return presence in (Presence.ENDED, Presence.ABSENT)
             time.sleep(0.05)
+
+    def network(self, run: RunFolder) -> ContextManager[Network]:
+        def start(folder: str) -> None:
+            status, image, said = self._call("inspect", "--type", "container", "--format", "{{.Image}}", container(run))
+            if status == 0:
+                python = container_network.folders_of_python()
+                words = container_network.maker_words(
+                    self._tool, container(run), image.strip(), self._user(), folder, python, TABLES
+                )
+                status, _, said = self._call(*words[1:])
+            if status != 0:
+                raise HomeError("no_network", "the container's network can't be reached: %s" % said[-300:])
+
+        return container_network.opened(self.home, start)
 
     def remove(self, run: RunFolder) -> bool:
         try:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from typing import Dict, List, Optional, Sequence
+from typing import ContextManager, Dict, List, Optional, Sequence
 
 from ...shared.environment import Environment
 from ...shared.files import locked, read_json, remove_tree, write_whole
@@ -15,7 +15,7 @@ from ...shared.spec import RunSpec
 from ...shared.tree import Manifest, show
 from ...store.home import Home
 from ...store.run_folder import RunFolder
-from .. import processes
+from .. import network, processes
 from ..capacity import ThisMachine
 from ..variants import INSTALL_PYTHON, lacking_python, python_for
 from . import EngineError, Look, Presence
@@ -171,6 +171,9 @@ class ProcessEngine:
                 child.poll()
             time.sleep(0.01)
         return False
+
+    def network(self, run: RunFolder) -> ContextManager[network.Network]:
+        return network.of_this_machine()
 
     def remove(self, run: RunFolder) -> bool:
         return self.kill(run)  # what the command left behind ends with it, as in a container

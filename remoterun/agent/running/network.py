@@ -1,0 +1,138 @@
+"""The network that a run's command sees: who listens there on which port, and connections to it.
+
+A socket belongs to the network it was made in, wherever it is used: an engine only has to hand over sockets that were
+made where the command runs. So the bytes of a connection take no detour. Standard library only; Python >= 3.8.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import threading
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Set
+
+from ..shared.files import read_json
+from ..store.errors import HomeError
+from ..store.home import Home
+from ..store.run_folder import RunFolder
+
+PATIENCE = 10.0
+"""Seconds that a server may take to accept a connection."""
+TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+_LISTENS = b"0A"
+_READ = 1 << 16
+
+
+class Network:
+    """`make` gives a new TCP socket of a family, made in that network; `tables` are files open for reading that tell
+    its connections, as /proc/net/tcp does (none where the system has no such file). Any thread may call."""
+
+    def __init__(self, make: Callable[[int], socket.socket], tables: Sequence[int]) -> None:
+        self._make = make
+        self._tables = list(tables)
+        self._reading = threading.Lock()
+
+    def listening(self) -> Optional[Set[int]]:
+        """The ports on which somebody listens; None where the system doesn't tell."""
+        if not self._tables:
+            return None
+        with self._reading:
+            return {port for table in self._tables for port in _listening(_content(table))}
+
+    def connect(self, port: int) -> socket.socket:
+        """A connection to the port, on the loopback address of IPv4 or of IPv6. Raises
+        `HomeError("not_listening")`, `HomeError("no_network")`."""
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            try:
+                connection = self._make(family)
+            except OSError as error:
+                if error.errno == errno.EAFNOSUPPORT:  # it has no IPv6
+                    continue
+                raise HomeError("no_network", "the network of the run can't be reached: %s" % error)
+            try:
+                connection.settimeout(PATIENCE)
+                connection.connect((address, port))
+                return connection
+            except OSError:
+                connection.close()
+        raise HomeError("not_listening", "nobody listens on port %d of the run" % port)
+
+    def close(self) -> None:
+        tables, self._tables = self._tables, []
+        for table in tables:
+            os.close(table)
+
+
+@contextlib.contextmanager
+def of_this_machine() -> Iterator[Network]:
+    """The network that this process is in."""
+    network = Network(lambda family: socket.socket(family, socket.SOCK_STREAM), open_tables())
+    try:
+        yield network
+    finally:
+        network.close()
+
+
+def open_tables() -> List[int]:
+    return [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in TABLES if os.path.exists(path)]
+
+
+@contextlib.contextmanager
+def network_of(home: Home, run: RunFolder) -> Iterator[Network]:
+    """The network of a run whose command runs; opened once for all that use it at the same time, and closed after the
+    last of them. Raises `HomeError`."""
+    from .engines import engine_of
+
+    with _lock:
+        shared = _shared.setdefault(run.key, _Shared())
+        shared.users += 1
+    try:
+        with shared.opening:
+            if shared.network is None:
+                try:
+                    engine = engine_of(home, read_json(run.engine_file)["engine"])
+                except FileNotFoundError:
+                    raise HomeError("not_running", "the run has not started")
+                shared.network = shared.stack.enter_context(engine.network(run))
+        yield shared.network
+    finally:
+        with _lock:
+            shared.users -= 1
+            last = not shared.users
+            if last:
+                del _shared[run.key]
+        if last:
+            shared.stack.close()
+
+
+class _Shared:
+    """A network that is open, or is being opened."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self.opening = threading.Lock()
+        self.stack = contextlib.ExitStack()
+        self.network: Optional[Network] = None
+
+
+_lock = threading.Lock()
+_shared: Dict[str, _Shared] = {}
+
+
+def _content(table: int) -> bytes:
+    os.lseek(table, 0, os.SEEK_SET)
+    parts: List[bytes] = []
+    while True:
+        part = os.read(table, _READ)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+
+
+def _listening(table: bytes) -> Iterator[int]:
+    for line in table.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > 3 and fields[3] == _LISTENS:
+            yield int(fields[1].rpartition(b":")[2], 16)

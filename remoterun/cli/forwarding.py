@@ -1,0 +1,69 @@
+"""Ports of a run while it is followed, or while nothing else is done: what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from remoterun.agent.shared.spec import PortSpec
+from remoterun.agent.shared.states import RunState
+from remoterun.client import Client, Forwarding, PortNews, StateChange
+
+
+class Forwards:
+    """The ports of a run, from the moment on that its command runs; a context manager, which ends them.
+
+    `ports`: which (none: those of its spec; None: no port at all). `say` gets each line, also on other threads.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        ports: Sequence[PortSpec] | None,
+        say: Callable[[str], None],
+        told: Callable[[int, PortNews], None] = lambda number, news: None,
+    ) -> None:
+        self._client = client
+        self._ports = ports
+        self._say = say
+        self._told = told
+        self._forwarding: Forwarding | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def at(self, change: StateChange) -> None:
+        """The run has come to this state: where that is RUNNING, on a new host perhaps, its ports are forwarded."""
+        if self._ports is None or change.past or change.state is not RunState.RUNNING:
+            return
+        self._close()
+        number = change.run.number
+
+        def tell(news: PortNews) -> None:
+            self._told(number, news)
+            self._say(text(number, news))
+
+        self._forwarding = self._client.runs.forward(number, self._ports, tell)
+
+    def _close(self) -> None:
+        if self._forwarding is not None:
+            self._forwarding.close()
+
+
+def text(number: int, news: PortNews) -> str:
+    """What is said of a port of run `number`."""
+    port = f"port {news.port} of run {number}"
+    if news.kind == "waiting":
+        return f"waiting for {port}…"
+    if news.kind == "down":
+        return f"nobody listens on {port} any more"
+    if news.kind == "failed":
+        return f"the ports of run {number} can't be reached: {news.text}"
+    taken = "" if news.local == news.wanted else f" ({news.wanted} is taken here)"
+    return f"{news.address} -> {port}{taken}"

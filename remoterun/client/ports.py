@@ -1,0 +1,239 @@
+"""Ports of a run on 127.0.0.1 here: each TCP connection is a stream of the conversation with the run's machine."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared.protocol import MAX_STREAMS, Stream
+from remoterun.agent.shared.spec import PortSpec
+from remoterun.agent.shared.splicing import reset, splice
+from remoterun.client.connections import Connections
+from remoterun.errors import HostError, HostUnreachable, LinkLost, RemoterunError
+from remoterun.model import Run
+from remoterun.session import Session
+
+HERE = "127.0.0.1"
+AGAIN_LEAST, AGAIN_MOST = 0.25, 5.0
+"""Seconds until a lost connection is tried again."""
+MOST_CONNECTIONS = MAX_STREAMS - 56
+"""At once, of one client to one machine; more wait until one has ended."""
+NEXT_PORTS = 20
+"""Ports after the one that was wanted, which are tried before any other."""
+_BACKLOG = 128
+
+
+@dataclass(frozen=True)
+class PortNews:
+    """`kind`: "waiting", as nobody listens on the run's `port` yet; "up": it is `local` here; "down": nobody listens
+    there any more, and connections here are refused; "failed": no port can be reached, for the reason in `text`.
+    `wanted` is the port here that was asked for."""
+
+    kind: str
+    port: int = 0
+    local: int = 0
+    wanted: int = 0
+    text: str = ""
+
+    @property
+    def address(self) -> str:
+        return f"http://{HERE}:{self.local}"
+
+
+class Forwarding:
+    """Ports of one run, forwarded until `close`. Made by `Runs.forward`; a context manager."""
+
+    def __init__(
+        self, connections: Connections, run: Run, ports: Sequence[PortSpec], tell: Callable[[PortNews], None]
+    ) -> None:
+        self._connections = connections
+        self._run = run
+        self._wanted = {each.port: each.wanted for each in ports}
+        self._tell = tell
+        self._doors: dict[int, _Door] = {}
+        self._slots = connections.shared(
+            ("port slots", run.host), lambda: contextlib.nullcontext(threading.BoundedSemaphore(MOST_CONNECTIONS))
+        )
+        self._waited: set[int] = set()
+        self._lock = threading.Lock()  # guards what follows
+        self._session: Session | None = None
+        self._streams: set[Stream] = set()
+        self._closed = threading.Event()
+        self._ended = threading.Event()
+        threading.Thread(target=self._keep, name="remoterun ports", daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Whether the forwarding has ended, as the run has, within `timeout` seconds."""
+        return self._ended.wait(timeout)
+
+    def close(self) -> None:
+        """Give the ports here back, and cut their connections. May be called twice."""
+        with self._lock:
+            self._closed.set()
+            streams, self._session = list(self._streams), None
+        for stream in streams:
+            stream.cancel()
+        for door in list(self._doors.values()):
+            door.close()
+
+    # -- the conversation
+
+    def _keep(self) -> None:
+        """Watch the ports for as long as the run runs, over lost connections."""
+        pause = AGAIN_LEAST
+        try:
+            while not self._closed.is_set():
+                try:
+                    self._watch(self._connections.session(self._run.host))
+                    return
+                except (LinkLost, HostUnreachable):
+                    pause = AGAIN_LEAST if self._session is not None else min(pause * 2, AGAIN_MOST)
+                    self._session = None
+                self._closed.wait(pause)
+        except RemoterunError as error:
+            if self._wanted and not self._closed.is_set() and not self._connections.closed.is_set():
+                self._tell(PortNews("failed", text=error.message))
+        finally:
+            self.close()
+            self._ended.set()
+
+    def _watch(self, session: Session) -> None:
+        asked = api.Ports(self._run.key, sorted(self._wanted))
+        with session.stream(api.watch_ports, asked) as stream, self._ours(stream):
+            self._session = session
+            stream.end()
+            for frame in stream:
+                with session.understood():
+                    if "ports" in frame.header:
+                        named = [PortSpec(int(port), int(local)) for port, local in frame.header["ports"]]
+                        self._wanted = self._wanted or {each.port: each.wanted for each in named}
+                    for kind, take in (("waiting", self._wait_for), ("up", self._open), ("down", self._shut)):
+                        if frame.header.get(kind) in self._wanted:
+                            take(frame.header[kind])
+
+    @contextlib.contextmanager
+    def _ours(self, stream: Stream) -> Iterator[None]:
+        """While the block uses it, `close` cancels this stream."""
+        with self._lock:
+            if self._closed.is_set():
+                stream.cancel()
+            self._streams.add(stream)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._streams.discard(stream)
+
+    def _wait_for(self, port: int) -> None:
+        if port in self._doors:  # it went while the link was lost
+            self._shut(port)
+        elif port not in self._waited:
+            self._waited.add(port)
+            self._tell(PortNews("waiting", port, wanted=self._wanted[port]))
+
+    def _open(self, port: int) -> None:
+        with self._lock:
+            if self._closed.is_set() or port in self._doors:
+                return
+            door = _Door(self._wanted[port], self._slots, lambda connection: self._carry(port, connection))
+            self._doors[port] = door
+        self._tell(PortNews("up", port, door.local, self._wanted[port]))
+
+    def _shut(self, port: int) -> None:
+        door = self._doors.pop(port, None)
+        if door is not None:
+            door.close()
+            self._tell(PortNews("down", port, door.local, self._wanted[port]))
+
+    # -- one connection
+
+    def _carry(self, port: int, connection: socket.socket) -> None:
+        """On a thread of its own: what comes on a connection here, and what the run's server answers."""
+        with connection:
+            session = self._session
+            if session is None:  # the link is lost
+                reset(connection)
+                return
+            try:
+                with session.stream(api.connect, api.Port(self._run.key, port)) as stream, self._ours(stream):
+                    splice(stream, connection)
+                    stream.end()
+                    stream.finish()
+            except RemoterunError:
+                reset(connection)
+
+
+class _Door:
+    """A port of this machine on which connections are accepted."""
+
+    def __init__(self, wanted: int, slots: threading.Semaphore, carry: Callable[[socket.socket], None]) -> None:
+        self._slots = slots
+        self._carry = carry
+        self._listener = _listener(wanted)
+        self.local: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, name="remoterun accepts", daemon=True).start()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            self._slots.acquire()
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                self._slots.release()
+                return
+            threading.Thread(target=self._use_slot, args=(connection,), name="remoterun carries", daemon=True).start()
+
+    def _use_slot(self, connection: socket.socket) -> None:
+        try:
+            self._carry(connection)
+        finally:
+            self._slots.release()
+
+
+def _listener(wanted: int) -> socket.socket:
+    """A socket that listens on 127.0.0.1: on the port that is wanted, one of the next ones, or any that is free."""
+    for port in [*range(wanted, min(wanted + NEXT_PORTS, 65536)), 0]:
+        if _taken_with_ipv6(port):
+            continue
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HERE, port))
+            listener.listen(_BACKLOG)
+            return listener
+        except OSError:
+            listener.close()
+    raise HostError("no port of this machine is free")
+
+
+def _taken_with_ipv6(port: int) -> bool:
+    """Whether somebody listens on ::1 there: `localhost` would be that one in a browser, and a run of this very machine
+    whose server it is would be asked to connect to us."""
+    if not port or not socket.has_ipv6:
+        return False
+    with socket.socket(socket.AF_INET6) as trial:
+        try:
+            trial.bind(("::1", port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False

@@ -1,0 +1,392 @@
+"""Ports of runs at 127.0.0.1 here: servers in runs that listen on their own loopback, over every kind of link."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shlex
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remoterun.agent.shared.spec import PortSpec
+from remoterun.agent.shared.states import RunState
+from remoterun.client import Client, Forwarding, PortNews
+from remoterun.client.ports import NEXT_PORTS
+from remoterun.config import Config
+from remoterun.errors import UsageError
+from remoterun.model import MachineType, Run, RunRequest
+from remoterun.source import snapshot
+from tests.lab import BASE_IMAGE, Lab, LabHost
+from tests.workshop import User, until, write_files
+
+SERVER = '''
+import os, socket, sys, threading, time
+port, address = int(sys.argv[1]), sys.argv[2]
+
+def serve(connection):
+    """One word first: what it answers with."""
+    file = connection.makefile("rwb")
+    word = file.readline().split()
+    if word[0] == b"echo":
+        while data := file.read1(65536):
+            connection.sendall(data)
+    elif word[0] == b"count":  # all that comes, to its end: then how much it was
+        total = 0
+        while data := file.read(1 << 16):
+            total += len(data)
+        file.write(b"%d" % total)
+        file.flush()
+    elif word[0] == b"give":  # so many bytes, and the end; then what comes until the other end
+        connection.sendall(b"x" * int(word[1]))
+        connection.shutdown(socket.SHUT_WR)
+        print("heard", len(file.read()), flush=True)
+    elif word[0] == b"reset":
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\\1\\0\\0\\0\\0\\0\\0\\0")
+    file.close()
+    connection.close()
+
+while not os.path.exists("go"):
+    time.sleep(0.02)
+listener = socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+print("listens", flush=True)
+def accept():
+    while True:
+        threading.Thread(target=serve, args=listener.accept()[:1], daemon=True).start()
+
+threading.Thread(target=accept, daemon=True).start()
+while not os.path.exists("shut"):
+    time.sleep(0.02)
+if os.path.exists("end"):
+    sys.exit(0)
+listener.shutdown(socket.SHUT_RDWR)
+listener.close()
+while not os.path.exists("end"):
+    time.sleep(0.02)
+'''
+"""It listens once there is a file `go`, until there is one `shut`, and ends once there is one `end`."""
+
+
+class Server:
+    """A run of `SERVER`, and its port here."""
+
+    def __init__(self, client: Client, run: Run, work: Path, port: int) -> None:
+        self.client, self.run, self.work, self.port = client, run, work, port
+        self.news: list[PortNews] = []
+
+    def forward(self, local: int = 0, **options: Any) -> Forwarding:
+        return self.client.runs.forward(self.run.number, [PortSpec(self.port, local)], self.news.append, **options)
+
+    def until(self, *kinds: str) -> PortNews:
+        """The last of the news, once they are of these kinds."""
+        until(lambda: [news.kind for news in self.news] == list(kinds), 20, lambda: str(self.news))
+        return self.news[-1]
+
+    def touch(self, name: str) -> None:
+        (self.work / name).touch()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def connect(local: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", local), 20)
+    connection.settimeout(20)
+    return connection
+
+
+def ask(local: int, words: bytes) -> bytes:
+    with connect(local) as connection:
+        connection.sendall(words)
+        connection.shutdown(socket.SHUT_WR)
+        return received(connection)
+
+
+def received(connection: socket.socket) -> bytes:
+    parts = []
+    while part := connection.recv(1 << 16):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def answers(local: int) -> bool:
+    try:
+        return ask(local, b"echo\nhello") == b"hello"
+    except ConnectionError:
+        return False
+
+
+@pytest.fixture
+def server(user: User) -> Iterator[Callable[..., Server]]:
+    """`server(address, **request)`: a run that has started, on machine `one`."""
+
+    def start(address: str = "127.0.0.1", **options: Any) -> Server:
+        port = options.pop("port", free_port())
+        request = RunRequest(f"exec python3 server.py {port} {address}", **options)
+        run = user.client.runs.submit(request, user.source({"server.py": SERVER}))
+        place = user.place("one")
+        place.until_state(run.key, RunState.RUNNING)
+        return Server(user.client, user.client.runs.get(run.number), Path(place.run(run.key).work), port)
+
+    yield start
+
+
+def test_a_server_of_a_run_as_if_it_were_here(server: Callable[..., Server]) -> None:
+    it = server()
+    with it.forward() as forwarding:
+        it.until("waiting")
+        it.touch("go")
+        local = it.until("waiting", "up").local
+        assert it.port < local <= it.port + NEXT_PORTS  # the process engine's server has this machine's port
+        assert ask(local, b"echo\nhello") == b"hello"
+        data = os.urandom(20 << 20)
+        assert hashlib.sha256(ask(local, b"echo\n" + data)).digest() == hashlib.sha256(data).digest()
+        assert ask(local, b"count\n" + data) == b"%d" % len(data)  # half-closed here
+        with connect(local) as connection:  # half-closed there
+            connection.sendall(b"give 3000000\n")
+            assert len(received(connection)) == 3_000_000
+            connection.sendall(b"and more")
+        until(lambda: b"heard 8" in (it.work.parent / "io" / "log").read_bytes())
+        with connect(local) as connection, pytest.raises(ConnectionError):
+            connection.sendall(b"reset\n")
+            received(connection)
+            raise ConnectionError
+        it.touch("shut")
+        it.until("waiting", "up", "down")
+        assert not answers(local)
+        assert not forwarding.wait(0)
+        it.touch("end")
+        assert forwarding.wait(20)
+    assert [news.kind for news in it.news] == ["waiting", "up", "down"]
+
+
+def test_many_connections_at_once(server: Callable[..., Server]) -> None:
+    it = server()
+    it.touch("go")
+    with it.forward(), contextlib.ExitStack() as stack:
+        local = it.until("up").local if not it.news else until(lambda: it.news[-1].local)
+        many = [stack.enter_context(connect(local)) for _ in range(150)]
+        for connection in many:
+            connection.sendall(b"echo\n")
+        for number, connection in enumerate(many):
+            connection.sendall(b"%04d" % number)
+        for number, connection in enumerate(many):
+            assert connection.recv(4, socket.MSG_WAITALL) == b"%04d" % number
+
+
+def test_a_reader_that_pauses_stops_nobody_else(server: Callable[..., Server]) -> None:
+    it = server()
+    it.touch("go")
+    with it.forward():
+        local = until(lambda: it.news and it.news[-1].local)
+        with connect(local) as slow:
+            slow.sendall(b"give 60000000\n")
+            assert slow.recv(1)
+            assert ask(local, b"echo\nhello") == b"hello"
+            assert len(received(slow)) == 60_000_000 - 1
+
+
+def test_a_server_that_listens_on_ipv6_only(server: Callable[..., Server]) -> None:
+    it = server("::1")
+    it.touch("go")
+    with it.forward():
+        local = until(lambda: it.news and it.news[-1].local)
+        assert ask(local, b"echo\nhello") == b"hello"
+
+
+def test_the_port_here_that_was_asked_for(server: Callable[..., Server]) -> None:
+    it, wanted = server(), free_port()
+    it.touch("go")
+    with it.forward(wanted):
+        assert until(lambda: it.news and it.news[-1].local) == wanted
+        with it.forward(wanted):
+            assert wanted < until(lambda: len(it.news) > 1 and it.news[-1].local) <= wanted + NEXT_PORTS
+    with socket.socket() as free:  # it is given back
+        until(lambda: free.connect_ex(("127.0.0.1", wanted)) != 0)
+
+
+def test_only_this_machine_reaches_it(server: Callable[..., Server]) -> None:
+    it = server()
+    it.touch("go")
+    with it.forward():
+        local = until(lambda: it.news and it.news[-1].local)
+        with socket.socket() as other:
+            other.settimeout(5)
+            assert other.connect_ex(("127.0.0.2", local)) != 0
+
+
+def test_ports_of_the_spec(server: Callable[..., Server], user: User) -> None:
+    port, wanted = free_port(), free_port()
+    it = server(port=port, ports=(PortSpec(port, wanted),))
+    it.touch("go")
+    with user.client.runs.forward(it.run.number, (), it.news.append):
+        assert until(lambda: it.news and it.news[-1].local) == wanted
+        assert ask(wanted, b"echo\nhello") == b"hello"
+
+
+def test_a_run_without_ports_needs_none(server: Callable[..., Server]) -> None:
+    it = server()
+    with it.client.runs.forward(it.run.number, (), it.news.append) as forwarding:
+        assert forwarding.wait(20) and not it.news
+
+
+def test_a_run_that_has_ended_has_no_ports(server: Callable[..., Server], user: User) -> None:
+    it = server()
+    user.client.runs.kill(it.run.number)
+    for _ in user.client.runs.follow(it.run.number):
+        pass
+    with pytest.raises(UsageError, match="has ended"):
+        it.forward()
+
+
+def test_a_lost_agent_comes_back(server: Callable[..., Server], user: User) -> None:
+    it = server()
+    it.touch("go")
+    with it.forward():
+        local = until(lambda: it.news and it.news[-1].local)
+        session = user.client.machines.session(it.run.host)
+        with connect(local) as connection:
+            connection.sendall(b"echo\nhello")
+            assert connection.recv(5, socket.MSG_WAITALL) == b"hello"
+            session._pipe.close()
+            with contextlib.suppress(ConnectionError):
+                assert connection.recv(1) == b""
+        until(lambda: answers(local))
+    assert [news.kind for news in it.news] == ["up"]
+
+
+def test_close_ends_the_connections(server: Callable[..., Server]) -> None:
+    it = server()
+    it.touch("go")
+    threads = threading.active_count()
+    with it.forward():
+        local = until(lambda: it.news and it.news[-1].local)
+        connection = connect(local)
+        connection.sendall(b"echo\nhello")
+        assert connection.recv(5, socket.MSG_WAITALL) == b"hello"
+    with connection, contextlib.suppress(ConnectionError):
+        assert connection.recv(1) == b""
+    until(lambda: threading.active_count() <= threads)
+
+
+class Box:
+    """A lab host with Docker and a fresh home of the user's on it."""
+
+    def __init__(self, lab: Lab, host: LabHost, here: Path) -> None:
+        self.host = host
+        self.there = f"ports/{os.urandom(4).hex()}"
+        machine = MachineType("box", host=host.name, base_image=BASE_IMAGE, engine="docker", home=self.there)
+        self.client = Client(Config(here, "box", {"box": machine}, lab.ssh_config()))
+
+    def start(self, command: str, source: Any = None, image: str = BASE_IMAGE) -> Run:
+        run = self.client.runs.submit(RunRequest(command, image=image), source)
+        until(lambda: self.client.runs.get(run.number).state is RunState.RUNNING, 60)
+        return self.client.runs.get(run.number)
+
+    def touch(self, run: Run, name: str) -> None:
+        work = Path("/home", self.host.user, self.there, "runs", run.key, "work", name)
+        self.host.exec_user(["touch", str(work)])
+
+    def containers(self, *words: str) -> list[str]:
+        return self.host.exec(["docker", "ps", "--all", *words]).stdout.split()
+
+    def close(self) -> None:
+        for run in self.client.runs.list(None):
+            if not run.final:
+                self.client.runs.kill(run.number)
+                for _ in self.client.runs.follow(run.number):
+                    pass
+        self.client.close()
+        until(lambda: not self.containers("--quiet"), 20)
+        self.host.exec(["rm", "-rf", f"/home/{self.host.user}/{self.there}"], check=True)
+
+
+@pytest.fixture
+def box(lab: Lab, host_a: LabHost, tmp_path: Path) -> Iterator[Box]:
+    box = Box(lab, host_a, tmp_path / "home")
+    yield box
+    box.close()
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(180)
+def test_a_server_in_a_container_far_away(box: Box, tmp_path: Path) -> None:
+    """It listens on the container's own loopback, which no address of the host reaches."""
+    source = snapshot(write_files(tmp_path / "source", {"server.py": SERVER}), no_git=True)
+    run = box.start("exec python3 server.py 6006 127.0.0.1", source)
+    news: list[PortNews] = []
+    wanted = free_port()
+    with box.client.runs.forward(run.number, [PortSpec(6006, wanted)], news.append) as forwarding:
+        until(lambda: [item.kind for item in news] == ["waiting"], 30)
+        with socket.socket() as early:  # as long as nobody listens there, nobody does here
+            assert early.connect_ex(("127.0.0.1", wanted)) == errno.ECONNREFUSED
+        box.touch(run, "go")
+        until(lambda: [item.kind for item in news] == ["waiting", "up"])
+        assert news[-1].local == wanted
+        helpers = box.containers("--quiet")
+        data = os.urandom(30 << 20)
+        assert ask(wanted, b"count\n" + data) == b"%d" % len(data)
+        assert ask(wanted, b"echo\n" + data) == data
+        with connect(wanted) as connection:
+            connection.sendall(b"give 30000000\n")
+            assert len(received(connection)) == 30_000_000
+            connection.sendall(b"and more")
+        with contextlib.ExitStack() as stack:
+            many = [stack.enter_context(connect(wanted)) for _ in range(100)]
+            for number, connection in enumerate(many):
+                connection.sendall(b"echo\n%04d" % number)
+            for number, connection in enumerate(many):
+                assert connection.recv(4, socket.MSG_WAITALL) == b"%04d" % number
+        assert box.containers("--quiet") == helpers and len(helpers) == 2  # none was started for a connection
+        assert box.containers("--format", "{{.Ports}}") == []
+        with connect(wanted) as connection:
+            connection.sendall(b"echo\nhello")
+            assert connection.recv(5, socket.MSG_WAITALL) == b"hello"
+            box.host.cut()
+            with contextlib.suppress(ConnectionError):
+                connection.settimeout(40)
+                assert connection.recv(1) == b""
+        assert not answers(wanted)
+        box.host.heal()
+        until(lambda: answers(wanted), 40)
+        box.host.sever()  # what our kernel gave up without a word, the host's has not yet
+        box.touch(run, "end")
+        box.touch(run, "shut")
+        assert forwarding.wait(40)
+    assert [item.kind for item in news] == ["waiting", "up"]
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(180)
+def test_an_image_without_python(box: Box) -> None:
+    image = "remoterun-test/no-python"
+    words = [
+        "docker",
+        "run",
+        "--name",
+        "stripped",
+        BASE_IMAGE,
+        "sh",
+        "-c",
+        "rm -rf /usr/lib/python3* /usr/bin/python3*",
+    ]
+    box.host.exec(words, check=True)
+    box.host.exec(["docker", "commit", "stripped", image], check=True)
+    box.host.exec(["docker", "rm", "stripped"], check=True)
+    server = (
+        "use IO::Socket; $listener = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 80, Listen => 5);"
+        "while ($c = $listener->accept) { print $c scalar(<$c>); close $c }"
+    )
+    run = box.start(f"! python3 --version && perl -e {shlex.quote(server)}", image=image)
+    news: list[PortNews] = []
+    with box.client.runs.forward(run.number, [PortSpec(80, free_port())], news.append):
+        until(lambda: news and news[-1].local, 30, lambda: str(news))
+        assert ask(news[-1].local, b"hello\n") == b"hello\n"
