@@ -277,10 +277,11 @@ class Renting:
 @dataclass(frozen=True)
 class RunRequest:
     """What a user asks for, before it becomes a run. `command` is text for `sh -c`; `secrets` are pairs (variable, name
-    of the secret that is its value); `options`, those of `remoterun run` that ask for the same again, are told to it;
-    `timeout` in seconds. `spot`, `attempts`, `max_hours` and `max_cost` stand in the place of those of a `Rental`,
-    `gpus` (a number, or `ALL_GPUS`) in that of the machine type's; `ports` are forwarded while a client
-    follows the run. `Runs.prepare` refuses what can't be asked for."""
+    of the secret that is its value); `framework` is "none", "python" or "tensorflow", None for the one that the code
+    needs; `options`, those of `remoterun run` that ask for the same again, are told to it; `timeout` in seconds.
+    `spot`, `attempts`, `max_hours` and `max_cost` stand in the place of those of a `Rental`, `gpus` (a number, or
+    `ALL_GPUS`) in that of the machine type's; `ports` are forwarded while a client follows the run. `Runs.prepare`
+    refuses what can't be asked for."""
 
     command: str
     mounts: tuple[Mount, ...] = ()
@@ -290,6 +291,7 @@ class RunRequest:
     requirements: str = ""
     apt: tuple[str, ...] = ()
     image: str | None = None
+    framework: str | None = None
     description: str | None = None
     labels: tuple[str, ...] = ()
     timeout: float | None = None

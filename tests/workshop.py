@@ -30,7 +30,7 @@ from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.frames import DATA, encode
 from remoterun.agent.shared.protocol import Handler, Link
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.shared.spec import EnvironmentSpec, RunSpec, Submission
+from remoterun.agent.shared.spec import PYTHON, EnvironmentSpec, RunSpec, Submission
 from remoterun.agent.shared.states import FINAL, RunState
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store import outputs
@@ -313,11 +313,10 @@ def real_environments() -> set[str]:
     """The names of the environments that have nothing but the real requirements."""
     names = set()
     real = environments.context()[0]
-    for variant in VARIANTS:
+    for variant in (*VARIANTS, PYTHON):
         entry = real.find(f"docker/requirements-{variant}.txt")
-        assert entry is not None
         environment = Environment(None, "", variant, "")
-        names.add("venv-" + environment.packages_hash(entry.digest))
+        names.add("venv-" + environment.packages_hash(entry.digest if entry is not None else ""))
     return names
 
 

@@ -64,6 +64,13 @@ def secrets(incomplete: str) -> list[str]:
         return []
 
 
+def frameworks(incomplete: str) -> list[str]:
+    """The words that `--framework` takes."""
+    from remoterun.agent.shared.spec import FRAMEWORKS
+
+    return [name for name in FRAMEWORKS if name.startswith(incomplete)]
+
+
 def _registry_runs() -> list[Run]:
     return _ask(lambda registry: registry.runs(_RUNS))
 

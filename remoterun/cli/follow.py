@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from remoterun.agent.shared.engine_names import CAPABILITIES
 from remoterun.agent.shared.spec import PortSpec
-from remoterun.agent.shared.states import RunState
+from remoterun.agent.shared.states import Reason, RunState
 from remoterun.cli import render
 from remoterun.cli.forwarding import Forwards
 from remoterun.client import Client, Item, LogBytes, Note, StateChange
@@ -19,6 +19,8 @@ STEPS = {
     RunState.MOUNTING: "Putting files in place",
     RunState.SAVING: "Saving outputs",
 }
+_STEP_FAILED = (Reason.BUILD_FAILED, Reason.MOUNT_FAILED, Reason.START_FAILED, Reason.NO_CAPACITY, Reason.DISK_FULL)
+"""Why a run ends whose last step did not do what it says."""
 
 
 def follow(
@@ -87,7 +89,10 @@ def _show_state(change: StateChange, steps: render.Steps) -> bool:
     """Whether that was the end."""
     run = change.run
     if run.final:
-        steps.clear()
+        if run.reason in _STEP_FAILED:
+            steps.fail()
+        else:
+            steps.clear()
         render.ending(run)
         for part in (change.event.evidence or "").splitlines():
             render.line(f"    {part}")

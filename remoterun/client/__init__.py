@@ -25,6 +25,7 @@ from remoterun.client.following import Item, LogBytes, Note, StateChange
 from remoterun.client.inside import Program
 from remoterun.client.machines import Machines
 from remoterun.client.occupancy import MachineStatus
+from remoterun.client.packages import Choice
 from remoterun.client.ports import Forwarding, PortNews
 from remoterun.client.rented_hosts import Orphan, RentedHosts
 from remoterun.client.renting import Plan
@@ -83,6 +84,7 @@ class Client:
 
 __all__ = [
     "Checked",
+    "Choice",
     "Client",
     "Collected",
     "Fetched",

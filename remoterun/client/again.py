@@ -128,6 +128,7 @@ def keep(connections: Connections, number: int | str) -> Kept:
         secrets=tuple(spec.secrets.items()),
         pip=spec.environment.pip,
         requirements=spec.environment.requirements,
+        framework=None if spec.environment.image else spec.environment.framework,
         apt=spec.environment.apt,
         image=spec.environment.image,
         description=spec.description,

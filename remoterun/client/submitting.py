@@ -17,6 +17,8 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.bucket import Grant, ImageAccess
 from remoterun.agent.shared.engine_names import CAPABILITIES, lacks
 from remoterun.agent.shared.spec import (
+    NONE,
+    PYTHON,
     EnvironmentSpec,
     GitState,
     MountSpec,
@@ -32,6 +34,7 @@ from remoterun.client import bucket, choosing, renting
 from remoterun.client.again import Kept, KeptTree
 from remoterun.client.connections import Connections
 from remoterun.client.files import manifest_of
+from remoterun.client.packages import Choice, choose
 from remoterun.client.rented_runs import opened, seen
 from remoterun.client.secrets import check_known, values_of
 from remoterun.client.uploads import bring, bring_to_rented
@@ -56,7 +59,8 @@ MOST_OPTIONS = 64 << 10
 class Prepared:
     """A run that may be launched, any number of times: its request was checked and its files were listed.
 
-    `places`: where each mount goes. The source must stay open until the last launch.
+    `places`: where each mount goes; `choice`: what its environment will hold, which the request names now. The source
+    must stay open until the last launch.
     """
 
     request: RunRequest
@@ -64,6 +68,7 @@ class Prepared:
     machine: MachineType
     places: tuple[str, ...]
     tree: SourceTree | KeptTree
+    choice: Choice
     kept: Mapping[Mount, KeptTree] = MappingProxyType({})
     """Mounts of the run that this one repeats: what that one read is mounted."""
     again: str = ""
@@ -119,9 +124,11 @@ def prepare(
         raise UsageError(
             "the command, its description, a label or a variable holds what is neither a character nor a byte"
         )
+    choice = choose(request, source) if again is None else Choice(request.framework)
+    request = replace(request, framework=choice.framework)
     if again is not None:
-        return Prepared(request, source, machine, places, again.tree, kept, again.run.key)
-    return Prepared(request, source, machine, places, SourceTree(source, connections.config.home / "stamps.db"))
+        return Prepared(request, source, machine, places, again.tree, choice, kept, again.run.key)
+    return Prepared(request, source, machine, places, SourceTree(source, connections.config.home / "stamps.db"), choice)
 
 
 def launch(
@@ -368,7 +375,7 @@ def _spec(
     environment = EnvironmentSpec(
         image=request.image,
         base=machine.base_image,
-        variant="gpu" if machine.gpus else "cpu",
+        variant=_variant(request, machine),
         context=context()[0].digest,
         apt=request.apt,
         pip=request.pip,
@@ -407,6 +414,12 @@ def _spec(
     except SpecError as error:
         raise UsageError(f"it can't be run so: {error}")
     return spec
+
+
+def _variant(request: RunRequest, machine: MachineType) -> str:
+    if request.framework in (NONE, PYTHON):
+        return request.framework
+    return "gpu" if machine.gpus else "cpu"
 
 
 def digest_of_asked(spec: RunSpec) -> str:

@@ -11,7 +11,8 @@ user's git settings change nothing in what is sent.
 
 Bottom up: `wording`, `tree`, `disk`; `git` (the calls), `repository` and `settings` (what git answers); `changes`; and
 the three ways, `work_tree`, `commit` and `folder`. `lfs` warns of files that are only
-pointers; `mentioned` finds paths in a command.
+pointers; `mentioned` finds paths in a command, `imports` the modules that its code imports, `projects` the packages
+that the project lists.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from remoterun.source.changes import DIFF_LIMIT
 from remoterun.source.commit import commit_source
 from remoterun.source.folder import IGNORE_FILE, folder_source
 from remoterun.source.git import GIT_DEADLINE
+from remoterun.source.imports import Imported, imported
 from remoterun.source.mentioned import mentioned
+from remoterun.source.projects import Requirements, as_requirements, listed_in
 from remoterun.source.repository import NoRepository, find_repository
 from remoterun.source.settings import without_credentials
 from remoterun.source.tree import Source, SourceFile, no_files
@@ -35,9 +38,14 @@ __all__ = [
     "DIFF_LIMIT",
     "GIT_DEADLINE",
     "IGNORE_FILE",
+    "Imported",
     "NoRepository",
+    "Requirements",
     "Source",
     "SourceFile",
+    "as_requirements",
+    "imported",
+    "listed_in",
     "mentioned",
     "no_files",
     "snapshot",

@@ -186,6 +186,21 @@ def test_built_once(bench: Bench) -> None:
     assert bench.said == []
 
 
+@pytest.mark.parametrize("framework", ["python", "none"])
+def test_without_tensorflow(bench: Bench, framework: str) -> None:
+    """Plain Python has `python` and `pip`, whatever the machine or the base image calls them; the other one nothing."""
+    environment = bench.environment._replace(variant=framework)
+    has = (
+        "python -c 'import sys; print(sys.version_info[0])' && pip --version" if framework == "python" else "cat --help"
+    )
+    run, spec = bench.ready(has, environment=environment)
+    bench.engine.start(run, spec, [])
+    assert ended(run) == 0, log(run)
+    assert bench.said == ([] if framework == "none" else bench.said[-1:])
+    tried = bench.started("python -c 'import trainer'", environment=environment)
+    assert ended(tried) != 0
+
+
 def test_a_build_that_fails_and_one_that_is_interrupted(bench: Bench) -> None:
     spec = bench.spec(
         "true", environment=bench.environment._replace(pip=("no-such-package-of-remoterun==99.99 ; bad",))
@@ -193,7 +208,7 @@ def test_a_build_that_fails_and_one_that_is_interrupted(bench: Bench) -> None:
     run = bench.home.create_run(spec, tree_of({})[0])
     with pytest.raises(EngineError) as caught:
         bench.engine.build(run, spec, bench.job(run))
-    assert caught.value.evidence
+    assert caught.value.message and caught.value.evidence == f"the whole log: {run.build_log}"
     spec = bench.spec("true", environment=bench.environment._replace(requirements=f"# {new_key()}\n"))
     run = bench.home.create_run(spec, tree_of({})[0])
     with pytest.raises(Interrupted):

@@ -192,6 +192,7 @@ class TestRerun:
             timeout=60.0,
             options="--label x",
             attempts=2,
+            framework="python",
         )
         user.client.runs.submit(request)
         asked = user.client.runs.kept(1)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from typing import Dict, Iterable, NamedTuple, Optional, Tuple
 
-from ..shared.spec import BASE_IMAGE, EnvironmentSpec, ResolvedEnvironment
+from ..shared.spec import BASE_IMAGE, PYTHON, EnvironmentSpec, ResolvedEnvironment
 from .gpus import Capability, Generation
 
 CUDA11 = "gpu-cuda11"
@@ -38,7 +38,14 @@ VARIANTS: Dict[str, Variant] = {
     "gpu": Variant("TensorFlow 2.21 with CUDA 12", (10, 13), BASE_IMAGE),
     CUDA11: Variant("TensorFlow 2.14 with CUDA 11.8", (10, 11), "python:3.11-slim"),
 }
-"""By name, which is the end of the name of its file docker/requirements-….txt."""
+"""Those with TensorFlow, by name, which is the end of the name of its file docker/requirements-….txt."""
+_ANY_PYTHON = (8, 19)
+"""What plain Python may be."""
+
+
+def title_of(variant: str) -> str:
+    """What a variant brings, for people; "" where that is nothing."""
+    return VARIANTS[variant].title if variant in VARIANTS else "Python" if variant == PYTHON else ""
 
 
 def is_old(capability: Optional[Capability]) -> bool:
@@ -81,7 +88,7 @@ def base_for(base: str, variant: str) -> str:
 def python_for(variant: str) -> Optional[str]:
     """The interpreter of this machine for a virtual environment: the agent's own if it fits, else the newest one that
     does, or None. `uv python install` puts one where the PATH of a login without a terminal may not lead."""
-    oldest, newest = VARIANTS[variant].pythons
+    oldest, newest = VARIANTS[variant].pythons if variant in VARIANTS else _ANY_PYTHON
     if (3, oldest) <= sys.version_info[:2] <= (3, newest):
         return sys.executable
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), os.path.expanduser("~/.local/bin")])

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any, List
 
-from .spec import EnvironmentSpec, RunSpec
+from .spec import NONE, PYTHON, TENSORFLOW, EnvironmentSpec, RunSpec
 
 FORMAT = 1
+
+_PACKAGE = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^]]*\])?\s*(?:$|[<>=!~;@#(])")
+"""A line of a requirements file that names a package."""
 
 
 class Environment(EnvironmentSpec):
@@ -28,6 +32,8 @@ class Environment(EnvironmentSpec):
 
     @property
     def bundled_hash(self) -> str:
+        if self.framework != TENSORFLOW:  # of the context it holds nothing
+            return _hash([FORMAT, self.framework, self.base])
         return _hash([FORMAT, "bundled", self.base, self.variant, self.context])
 
     @property
@@ -41,7 +47,7 @@ class Environment(EnvironmentSpec):
 
     @property
     def bundled_image(self) -> str:
-        return "remoterun-base:" + self.bundled_hash
+        return self.base if self.framework == NONE else "remoterun-base:" + self.bundled_hash
 
     @property
     def final_image(self) -> str:
@@ -53,17 +59,35 @@ class Environment(EnvironmentSpec):
     @property
     def built_images(self) -> List[str]:
         """The images that are built for it, the one under the other first. One that the user named is pulled."""
-        return ([] if self.image else [self.bundled_image]) + ([] if self.plain else [self.final_image])
+        bundled = [] if self.image or self.framework == NONE else [self.bundled_image]
+        return bundled + ([] if self.plain else [self.final_image])
 
     @property
     def requirements_file(self) -> str:
-        """In the context."""
+        """In the context; there is none but for TensorFlow."""
         return "docker/requirements-%s.txt" % self.variant
 
     @property
     def all_requirements(self) -> str:
         """A requirements file of what the user asked for."""
         return "".join(line + "\n" for line in self.pip) + self.requirements
+
+    def contents(self, framework: str) -> str:
+        """What is in it, for people. `framework`: what its framework is called there, such as TensorFlow 2.21."""
+        return ", ".join([framework, *self.apt, *package_names(self.all_requirements)])
+
+    def bundled_dockerfile(self) -> str:
+        """Of the bundled image with plain Python; that with TensorFlow has its Dockerfile in the context. `python` and
+        `pip` exist whatever the base calls them, and a command may install packages of its own."""
+        assert self.framework == PYTHON
+        return (
+            "FROM %s\n"
+            "USER root\n"
+            "RUN if ! python3 -m pip --version >/dev/null 2>&1; then python3 -m venv --system-site-packages /opt/venv;"
+            ' elif ! command -v python >/dev/null; then ln -s "$(command -v python3)" /usr/local/bin/python; fi\n'
+            "ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1"
+            " PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore\n" % self.base
+        )
 
     def dockerfile(self) -> str:
         """Of the layer with the user's packages. Needs `requirements.txt` beside it. No syntax of BuildKit's."""
@@ -83,6 +107,12 @@ class Environment(EnvironmentSpec):
                 " -r /tmp/remoterun-requirements.txt"
             )
         return "\n".join(lines) + "\n"
+
+
+def package_names(requirements: str) -> List[str]:
+    """The packages that a requirements file names. What has an address only has no name."""
+    found = [_PACKAGE.match(line) for line in requirements.splitlines()]
+    return [match.group(1) for match in found if match]
 
 
 def image_id(image: str, architecture: str) -> str:

@@ -20,6 +20,10 @@ FORMAT = 2
 """Format 1 held the values of the user's variables, and the resolved mounts, in the spec itself."""
 BASE_IMAGE = "python:3.12-slim"
 """The image under the bundled one, unless the machine has another."""
+TENSORFLOW, PYTHON, NONE = "tensorflow", "python", "none"
+FRAMEWORKS = (NONE, PYTHON, TENSORFLOW)
+"""What an environment holds before the user's packages: nothing at all, Python with pip, or TensorFlow, matplotlib and
+the trainer."""
 MOST_BYTES = 64 << 20
 """Bytes of a spec's JSON."""
 MOST_VALUE = 128 << 10
@@ -131,8 +135,8 @@ class PortSpec(Record):
 class EnvironmentSpec(Record):
     """`image` is a base image that the user named, or None for the bundled one; `base` the image under the bundled one,
     such as python:3.12-slim; `variant` "cpu" or "gpu": which requirements the bundled image installs, unless the GPUs
-    need others (see `ResolvedEnvironment`); `context` the digest of the tree that holds docker/ and trainer/;
-    `requirements` the text of a requirements file."""
+    need others (see `ResolvedEnvironment`), or "python" or "none": the framework, where that is not TensorFlow;
+    `context` the digest of the tree that holds docker/ and trainer/; `requirements` the text of a requirements file."""
 
     image: Optional[str]
     base: str
@@ -141,6 +145,11 @@ class EnvironmentSpec(Record):
     apt: Tuple[str, ...] = ()
     pip: Tuple[str, ...] = ()
     requirements: str = ""
+
+    @property
+    def framework(self) -> str:
+        """One of `FRAMEWORKS`."""
+        return self.variant if self.variant in (NONE, PYTHON) else TENSORFLOW
 
 
 class ResolvedEnvironment(Record):
@@ -237,7 +246,10 @@ class RunSpec(Record):
             _check_place(mount.place)
             mount.resource.check()
         about = self.environment
-        _require(about.variant in ("cpu", "gpu"), "%s is neither cpu nor gpu" % show(about.variant[:80]))
+        known = about.variant in ("cpu", "gpu", PYTHON, NONE)
+        _require(known, "%s is not a variant of the environment" % show(about.variant[:80]))
+        bare = about.variant != NONE or not (about.pip or about.requirements)
+        _require(bare, "without a framework no Python packages are installed")
         _require(is_digest(about.context), "the environment's context is not a digest")
         for name in about.apt:
             _require(bool(APT_NAME.match(name)), "%s is not the name of a Debian package" % show(name[:80]))

@@ -12,9 +12,10 @@ import typer
 
 from remoterun.cli import complete, render
 from remoterun.cli.app import Machine, RunNumber, app, example, run_number
-from remoterun.cli.commands.run import above_zero, apt_name, command_of, launched, requirements_of, shown
+from remoterun.cli.commands.run import above_zero, apt_name, command_of, launched, shown
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import RunThenCommand
+from remoterun.cli.packages import requirements_of
 from remoterun.errors import UsageError
 from remoterun.model import Mount, RunRequest, parse_duration, parse_variable
 
@@ -60,6 +61,15 @@ def rerun(
     image: Annotated[
         str | None, typer.Option("--image", "--from", metavar="IMAGE", help="Another Docker image.")
     ] = None,
+    framework: Annotated[
+        str | None,
+        typer.Option(
+            "--framework",
+            metavar="NAME",
+            help="Another framework: none, python, tensorflow.",
+            autocompletion=complete.frameworks,
+        ),
+    ] = None,
     description: Annotated[str | None, typer.Option("-d", "--description", metavar="TEXT", help="For `ps`.")] = None,
     label: Annotated[
         list[str], typer.Option("--label", metavar="LABEL", help="Instead of those it had. Repeat for more.")
@@ -95,6 +105,7 @@ def rerun(
         "command": command_of(command) if command else None,
         "pip_req": requirements_of(pip_req) if pip_req is not None else None,
         "image": image,
+        "framework": framework,
         "description": description,
         "labels": tuple(label) or None,
         "timeout": parse_duration(timeout) if timeout is not None else None,
@@ -119,6 +130,8 @@ def rerun(
             apt=(*before.apt, *(apt_name(name) for name in apt if name not in before.apt)),
             env=kept.values(given),
         )
+        if image is not None:
+            request = replace(request, framework=None)
         name = machine if machine is not None else kept.run.machine.name
         request = replace(request, options=options_of(before, request, kept.run.machine.name, name))
         prepared = client.runs.prepare_again(kept, request, machine)
@@ -151,6 +164,7 @@ def said(kept: Kept, request: RunRequest, machine: str, given: Sequence[str]) ->
     parts += [f"-e {' -e '.join(given)}"] if given else []
     words = {
         "requirements": "other requirements",
+        "framework": f"--framework {request.framework}" if request.framework else "",
         "image": f"image {request.image}",
         "timeout": f"time limit {render.duration(request.timeout)}" if request.timeout else "no time limit",
         "labels": f"labels {' '.join(request.labels)}" if request.labels else "no labels",
@@ -160,7 +174,7 @@ def said(kept: Kept, request: RunRequest, machine: str, given: Sequence[str]) ->
         "max_hours": f"{request.max_hours} h at the most",
         "max_cost": f"${request.max_cost} at the most",
     }
-    parts += [text for name, text in words.items() if getattr(request, name) != getattr(before, name)]
+    parts += [text for name, text in words.items() if text and getattr(request, name) != getattr(before, name)]
     return f"Run {kept.run.number} again" + (f", but {'; '.join(parts)}" if parts else ", as it was")
 
 
@@ -176,7 +190,13 @@ def options_of(before: RunRequest, request: RunRequest, machine_before: str, mac
         changed["-t"] = [machine]
     if request.mounts != before.mounts:
         changed["-m"] = [f"{mount.resource}:{mount.path}" for mount in request.mounts]
-    single = {"image": "--image", "attempts": "--attempts", "max_hours": "--max-hours", "max_cost": "--max-cost"}
+    single = {
+        "image": "--image",
+        "framework": "--framework",
+        "attempts": "--attempts",
+        "max_hours": "--max-hours",
+        "max_cost": "--max-cost",
+    }
     for name, option in single.items():
         if getattr(request, name) != getattr(before, name):
             value = getattr(request, name)

@@ -14,6 +14,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Machine, app, example
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
+from remoterun.cli.packages import framework_text, requirements_of, with_packages
 from remoterun.cli.renting import agree
 from remoterun.cli.secrets import hint_at_secrets
 from remoterun.cli.sending import Sending, find, with_untracked
@@ -81,6 +82,15 @@ def run(
         str | None,
         typer.Option("--image", "--from", metavar="IMAGE", help="A Docker image instead of the bundled one."),
     ] = None,
+    framework: Annotated[
+        str | None,
+        typer.Option(
+            "--framework",
+            metavar="NAME",
+            help="What the environment has: none, python, tensorflow. Default: TensorFlow if the code imports it.",
+            autocompletion=complete.frameworks,
+        ),
+    ] = None,
     commit_ref: Annotated[
         str | None, typer.Option("-c", "--commit-ref", metavar="REF", help="Run this commit, not the work tree.")
     ] = None,
@@ -146,6 +156,7 @@ def run(
         requirements=requirements_of(pip_req),
         apt=tuple(apt_name(name) for name in apt),
         image=image,
+        framework=framework,
         description=description,
         labels=tuple(label),
         timeout=parse_duration(timeout) if timeout is not None else None,
@@ -154,6 +165,7 @@ def run(
                 "-t": machine,
                 "--pip-req": pip_req,
                 "--image": image,
+                "--framework": framework,
                 "-c": commit_ref,
                 "--gpus": gpus,
                 "--timeout": timeout,
@@ -191,6 +203,7 @@ def run(
                 found, source = source, with_untracked(source, request.command, list(prepared.places), sending)
                 if source is not found:
                     prepared = client.runs.prepare(request, source, machine)
+            prepared = with_packages(client, request, prepared, machine, sending)
             submitted = launched(client, prepared, yes, dry_run)
         finally:
             if source is not None:
@@ -274,19 +287,6 @@ def command_of(words: list[str]) -> str:
     return text
 
 
-def requirements_of(file: Path | None) -> str:
-    if file is None:
-        return ""
-    try:
-        return file.read_text("utf-8")
-    except UnicodeDecodeError:
-        raise UsageError(f"`{render.name(str(file))}` is not UTF-8 text", hint="--pip-req requirements.txt")
-    except OSError as error:
-        raise UsageError(
-            f"`{render.name(str(file))}` can't be read: {error.strerror}", hint="--pip-req requirements.txt"
-        )
-
-
 def apt_name(name: str) -> str:
     from remoterun.agent.shared.spec import APT_NAME
 
@@ -321,6 +321,8 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
     if request.secrets:
         render.out(f"secrets    {', '.join(render.variables(dict(request.secrets)))}")
     extras = [*request.apt, *request.pip] + (["requirements"] if request.requirements else [])
+    if prepared.choice.framework is not None:
+        render.out(f"framework  {framework_text(prepared.choice)}")
     render.out(f"packages   {', '.join(extras) or 'those of the environment'}")
     known = CAPABILITIES.get(type_.engine)
     bundled = f"the bundled one on {type_.base_image}" if known is None or known.images else f"none: {known.title}"

@@ -14,6 +14,7 @@ from remoterun.cli.render.data import out_bytes
 from remoterun.cli.render.talk import line
 from remoterun.cli.render.terminal import (
     DONE,
+    FAILED,
     coloured,
     columns,
     cursor,
@@ -97,6 +98,13 @@ class Steps:
                 self._halt()
                 line(DONE, self._text, paint(duration(time.monotonic() - self._since), "2"))
             self._text = ""
+
+    def fail(self) -> None:
+        """End the step, which failed."""
+        if self._text:
+            self._halt()
+            line(FAILED, self._text, paint(duration(time.monotonic() - self._since), "2"))
+        self._text = ""
 
     def abandon(self) -> None:
         """End without saying that the step was done."""

@@ -14,19 +14,22 @@ from ...shared.bucket import ImageAccess
 from ...shared.engine_names import CAPABILITIES
 from ...shared.environment import Environment
 from ...shared.files import remove_tree, write_whole
-from ...shared.spec import ResolvedMount, RunSpec
+from ...shared.spec import NONE, TENSORFLOW, ResolvedMount, RunSpec
 from ...store.errors import HomeError
 from ...store.home import Home
 from ...store.run_folder import RunFolder
 from ..capacity import ThisMachine
 from ..network import TABLES, Network
-from ..variants import VARIANTS
+from ..variants import VARIANTS, title_of
 from . import BaseImageUnavailable, EngineError, Look, Presence, container_network
+from .failure import explain
 from .inside import END, HANGUP_TIME, START, Program, known_variable, mark
 from .job import BuildJob
 from .mount_points import make_mount_point
 from .wrapper import prepare_io, say_stopping
 
+CONTENTS = "remoterun.contents"
+"""The label of an image that says what is in it."""
 IO = "/.remoterun"
 WORK = "/remoterun"
 PULL_AGAIN_AFTER = 3600.0
@@ -38,13 +41,14 @@ TIMEOUT = 60.0
 
 class Image(NamedTuple):
     """`name` is its tag, or its id if it has none; `alone` the bytes of `size` that no other image shares with it;
-    `created` in seconds since 1970."""
+    `created` in seconds since 1970; `contents` what is in it, for people ("" where nobody has noted that)."""
 
     name: str
     id: str
     size: int
     alone: int
     created: float
+    contents: str = ""
 
     @property
     def short_id(self) -> str:
@@ -302,8 +306,8 @@ class Docker:
         built: List[str] = []
         if not environment.plain and self._fetched(environment.final_image, kept, job):
             return built
-        if environment.image:
-            self._pull(environment.image, job)
+        if environment.image or environment.framework == NONE:
+            self._pull(environment.image or environment.base, job)
         elif not self.has_image(environment.bundled_image) and not self._fetched(environment.bundled_image, kept, job):
             self._build_bundled(environment, job)
             built.append(environment.bundled_image)
@@ -346,12 +350,21 @@ class Docker:
 
     def _build_bundled(self, environment: Environment, job: BuildJob) -> None:
         self._pull(environment.base, job)
+        contents = title_of(environment.variant)
+        if environment.framework != TENSORFLOW:
+            job.say("building the environment, once for this machine: plain Python")
+            with self.home.temporary("image") as folder:
+                write_whole(os.path.join(folder, "Dockerfile"), environment.bundled_dockerfile().encode(), 0o644)
+                self._build(environment, environment.bundled_image, contents, [folder], job)
+            return
         pythons = "Python 3.%d to 3.%d" % VARIANTS[environment.variant].pythons
         job.say("building the environment, once for this machine: TensorFlow takes minutes")
         with self.home.temporary("image") as folder:
             context = self._context(environment, folder)
             self._build(
+                environment,
                 environment.bundled_image,
+                contents,
                 ["--build-arg", "BASE=" + environment.base, "--build-arg", "VARIANT=" + environment.variant,
                  "--file", os.path.join(context, "docker", "Dockerfile"), context],
                 job,
@@ -368,16 +381,25 @@ class Docker:
         with self.home.temporary("image") as folder:
             write_whole(os.path.join(folder, "Dockerfile"), environment.dockerfile().encode(), 0o644)
             write_whole(os.path.join(folder, "requirements.txt"), environment.all_requirements.encode(), 0o644)
-            self._build(environment.final_image, [folder], job)
+            contents = environment.contents(environment.image or title_of(environment.variant))
+            self._build(environment, environment.final_image, contents, [folder], job)
 
-    def _build(self, reference: str, words: List[str], job: BuildJob, hint: Optional[str] = None) -> None:
+    def _build(
+        self,
+        environment: Environment,
+        reference: str,
+        contents: str,
+        words: List[str],
+        job: BuildJob,
+        hint: Optional[str] = None,
+    ) -> None:
+        """`hint`: what to do where no package fits the Python of the image."""
         plain = ["--progress", "plain"] if self._tool == "docker" and _has_buildx() else []
-        label = ["--label", "remoterun.home=" + self.home.id]
+        label = ["--label", "remoterun.home=" + self.home.id, "--label", "%s=%s" % (CONTENTS, contents)]
         if job.run([self._tool, "build", *plain, "--tag", reference, *label, *words]) != 0:
-            said = job.tail()
-            raise EngineError(
-                "building the environment failed", said, hint if "No matching distribution" in said else None
-            )
+            failure = explain(job, environment.framework == TENSORFLOW and not environment.image)
+            fits = "No matching distribution" not in failure.line
+            raise EngineError(failure.line, "the whole log: %s" % job.log, failure.hint if fits or not hint else hint)
 
     def _user(self) -> str:
         """Outputs shall belong to the user. In a rootless engine that is the container's root."""
@@ -451,7 +473,8 @@ def _image(about: Dict[str, Any], known: Dict[str, Dict[str, Any]]) -> Image:
     ours = [tag.rpartition("localhost/")[2] for tag in tags]
     name = next((tag for tag in ours if tag.startswith("remoterun-")), _bare(about["Id"]))
     size = int(about["Size"])
-    return Image(name, _bare(about["Id"]), size, max(size - shared, 0), _seconds(about.get("Created")))
+    contents = str(((about.get("Config") or {}).get("Labels") or {}).get(CONTENTS, ""))
+    return Image(name, _bare(about["Id"]), size, max(size - shared, 0), _seconds(about.get("Created")), contents)
 
 
 def _layers(about: Dict[str, Any]) -> List[str]:

@@ -9,22 +9,25 @@ import subprocess
 import time
 from typing import ContextManager, Dict, List, Optional, Sequence
 
-from ...shared.environment import Environment
+from ...shared.environment import Environment, package_names
 from ...shared.files import locked, read_json, remove_tree, write_whole
-from ...shared.spec import RunSpec
+from ...shared.spec import NONE, TENSORFLOW, RunSpec
 from ...shared.tree import Manifest, show
 from ...store.home import Home
 from ...store.run_folder import RunFolder
 from .. import network, processes
 from ..capacity import ThisMachine
-from ..variants import INSTALL_PYTHON, lacking_python, python_for
+from ..variants import INSTALL_PYTHON, lacking_python, python_for, title_of
 from . import EngineError, Look, Presence
 from .inside import HANGUP_TIME, Program, known_variable
 from .job import BuildJob
 from .mount_points import make_mount_point
+from .packages import find_uv, install, make_venv
 from .wrapper import prepare_io, say_stopping
 
 KILL_DEADLINE = 10.0
+LONGEST = 1 << 20
+"""Bytes that are read of a file that says what is in an environment."""
 
 
 def engine(home: Home, name: str, supervisor: Optional[int]) -> "ProcessEngine":
@@ -62,8 +65,11 @@ class ProcessEngine:
                 "runs can't install apt packages here: they use a virtual environment",
                 hint="leave out --apt and install them on the machine, or use a machine with Docker",
             )
-        with locked(self.home.lock("env-lib")):
-            self._bring_library(environment)
+        if environment.framework == NONE:
+            return
+        if environment.framework == TENSORFLOW:
+            with locked(self.home.lock("env-lib")):
+                self._bring_library(environment)
         folder = self._venv(environment)
         ready = os.path.join(folder, "ready")
         if os.path.exists(ready):
@@ -182,7 +188,25 @@ class ProcessEngine:
 
     def folders(self, environment: Environment) -> List[str]:
         """What a run of `environment` uses of the home's envs/. Raises `HomeError` when its context isn't there."""
-        return [self._library(environment), self._venv(environment)]
+        if environment.framework == NONE:
+            return []
+        library = [self._library(environment)] if environment.framework == TENSORFLOW else []
+        return [*library, self._venv(environment)]
+
+    def contents(self, folder: str) -> str:
+        """What is in a folder of envs/, for people."""
+        if os.path.basename(folder).startswith("lib-"):
+            return "the trainer"
+        try:
+            with open(os.path.join(folder, "contents"), encoding="utf-8") as file:
+                return file.read(LONGEST)
+        except (OSError, ValueError):
+            pass
+        try:  # made by a version that wrote no such file, and knew nothing but TensorFlow
+            with open(os.path.join(folder, "requirements.txt"), encoding="utf-8") as file:
+                return ", ".join(["TensorFlow", *package_names(file.read(LONGEST))])
+        except (OSError, ValueError):
+            return ""
 
     def is_whole(self, folder: str) -> bool:
         """Whether a folder of envs/ is of use as it is: a virtual environment appears before all is in it."""
@@ -212,43 +236,44 @@ class ProcessEngine:
 
     def _venv(self, environment: Environment) -> str:
         """Named by what is installed: a new trainer needs no new environment."""
-        entry = self.home.blobs.tree(environment.context).find(environment.requirements_file)
+        entry = None
+        if environment.framework == TENSORFLOW:
+            entry = self.home.blobs.tree(environment.context).find(environment.requirements_file)
         return os.path.join(self.home.envs, "venv-" + environment.packages_hash(entry.digest if entry else ""))
 
     def _make(self, environment: Environment, folder: str, job: BuildJob, lock: int) -> None:
         """The programs that build hold the lock, too: should we die, the next one waits until they have ended."""
+        tensorflow = environment.framework == TENSORFLOW
         once = "this machine" if environment.plain else "these packages"
-        job.say("building the environment, once for %s: TensorFlow takes minutes" % once)
+        what = "TensorFlow takes minutes" if tensorflow else "plain Python"
+        job.say("building the environment, once for %s: %s" % (once, what))
         remove_tree(folder)  # what an interrupted build left
         os.makedirs(folder, 0o700)
         python = python_for(environment.variant)
         if python is None:
             raise EngineError(lacking_python(environment.variant), hint=INSTALL_PYTHON)
-        if job.run([python, "-m", "venv", os.path.join(folder, "venv")], [lock]) != 0:
-            raise EngineError(
-                "Python can't make a virtual environment here",
-                job.tail(),
-                "install it on that machine: sudo apt install python3-venv",
-            )
+        uv = find_uv()
+        venv = os.path.join(folder, "venv")
+        make_venv(python, venv, uv, job, lock)
         own = os.path.join(folder, "requirements.txt")
         write_whole(own, environment.all_requirements.encode())
-        # Not compiled: the first run compiles what it imports, which takes a third of the time that all of it would.
-        words = [
-            os.path.join(folder, "venv", "bin", "python"), "-m", "pip", "install", "--disable-pip-version-check",
-            "--no-input", "--no-compile",
-            "-r", os.path.join(self._library(environment), environment.requirements_file), "-r", own,
-        ]  # fmt: skip
-        if job.run(words, [lock]) != 0:
-            raise EngineError("building the environment failed", job.tail())
+        bundled = [os.path.join(self._library(environment), environment.requirements_file)] if tensorflow else []
+        files = bundled + ([] if environment.plain else [own])
+        if files:
+            install(venv, files, uv, job, lock, tensorflow)
+        contents = environment.contents(title_of(environment.variant))
+        write_whole(os.path.join(folder, "contents"), contents.encode("utf-8", "replace"))
         write_whole(os.path.join(folder, "ready"), b"")
 
     def _variables(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> Dict[str, str]:
         environment = Environment.of(spec)
-        venv = os.path.join(self._venv(environment), "venv")
         variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        variables["PATH"] = os.path.join(venv, "bin") + os.pathsep + variables.get("PATH", os.defpath)
-        variables["VIRTUAL_ENV"] = venv
-        variables["PYTHONPATH"] = self._library(environment)
+        if environment.framework != NONE:
+            venv = os.path.join(self._venv(environment), "venv")
+            variables["PATH"] = os.path.join(venv, "bin") + os.pathsep + variables.get("PATH", os.defpath)
+            variables["VIRTUAL_ENV"] = venv
+        if environment.framework == TENSORFLOW:
+            variables["PYTHONPATH"] = self._library(environment)
         variables["PYTHONUNBUFFERED"] = "1"
         variables["REMOTERUN_KEY"] = run.key
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)

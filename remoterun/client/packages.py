@@ -1,0 +1,95 @@
+"""What a run's environment shall hold: its framework, and what the code imports beyond that."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from remoterun.agent.shared.environment import package_names
+from remoterun.agent.shared.spec import FRAMEWORKS, NONE, PYTHON, TENSORFLOW
+from remoterun.errors import UsageError
+from remoterun.model import RunRequest
+from remoterun.source import Imported, Requirements, Source, imported, listed_in
+
+_IN_TENSORFLOW = frozenset((
+    "tensorflow", "keras", "trainer", "matplotlib", "mpl_toolkits", "pylab", "numpy", "PIL", "h5py", "absl",
+    "google", "grpc", "ml_dtypes", "optree", "packaging", "dateutil", "six", "requests", "urllib3", "certifi",
+    "idna", "rich", "pygments", "termcolor", "wrapt", "flatbuffers", "typing_extensions", "pyparsing", "cycler",
+    "contourpy", "kiwisolver", "fontTools", "setuptools", "pip",
+))  # fmt: skip
+"""Modules that the environment with TensorFlow has."""
+_IN_PYTHON = frozenset(("pip",))
+_PACKAGES = {
+    "PIL": "pillow", "bs4": "beautifulsoup4", "cv2": "opencv-python-headless", "dateutil": "python-dateutil",
+    "dotenv": "python-dotenv", "git": "gitpython", "skimage": "scikit-image", "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}  # fmt: skip
+"""Modules whose package has another name."""
+_CHOSEN = re.compile(r"^\s*(tensorflow|tf)[\w-]*\s*(\[|[<>=~!])", re.MULTILINE | re.IGNORECASE)
+"""A requirement of a certain TensorFlow."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`framework` of `FRAMEWORKS`, or None for a run with an image of its own; `why`, in words, what decided it ("" for
+    the user). `lacking`: modules that the code imports and the environment will not have; `offer`: the project's
+    list of packages, where it may have them."""
+
+    framework: str | None
+    why: str = ""
+    lacking: tuple[str, ...] = ()
+    offer: Requirements | None = None
+    unsure: bool = False
+
+    @property
+    def packages(self) -> list[str]:
+        """The packages that bring what is lacking, as far as their names can be told."""
+        return [_PACKAGES.get(module, module) for module in self.lacking]
+
+
+def choose(request: RunRequest, source: Source | None) -> Choice:
+    """What a request gets; reads the files that its command names, and runs nothing. Raises `UsageError`."""
+    asked = request.framework
+    if asked is not None and asked not in FRAMEWORKS:
+        raise UsageError(f"`{asked}` is not a framework", hint=f"--framework {'|'.join(FRAMEWORKS)}")
+    if request.image:
+        if asked is not None:
+            raise UsageError("--framework does not go with --image, which brings what it has", hint="leave out one")
+        return Choice(None)
+    found = imported(request.command, source)
+    own = "".join(f"{line}\n" for line in request.pip) + request.requirements
+    if asked == NONE and own:
+        raise UsageError("--framework none installs no Python packages", hint="--framework python")
+    listed = None if own or found.installs else listed_in(source)
+    framework, why = (asked, "") if asked is not None else _framework(found, own or (listed.text if listed else ""))
+    lacking = () if own or found.installs or framework == NONE else _lacking(found, framework)
+    unsure = asked is None and framework == PYTHON and not found.whole
+    return Choice(framework, why, lacking, listed if lacking else None, unsure)
+
+
+def _framework(found: Imported, requirements: str) -> tuple[str, str]:
+    uses = sorted(filter(_is_tensorflow, found.modules | found.optional))
+    if "trainer" in uses:
+        return TENSORFLOW, "the trainer needs it"
+    if uses and _CHOSEN.search(requirements):
+        return PYTHON, "your packages name their TensorFlow"
+    if uses:
+        return TENSORFLOW, f"the code imports {uses[0]}"
+    if not found.whole and any(map(_is_tensorflow, _modules(requirements))) and not _CHOSEN.search(requirements):
+        return TENSORFLOW, "your packages name it"
+    return PYTHON, "nothing imports TensorFlow" if found.whole else "nothing that was read imports TensorFlow"
+
+
+def _is_tensorflow(module: str) -> bool:
+    return module in ("tensorflow", "keras", "tf_keras", "trainer") or module.startswith("tensorflow_")
+
+
+def _modules(requirements: str) -> Iterable[str]:
+    return (name.lower().replace("-", "_") for name in package_names(requirements))
+
+
+def _lacking(found: Imported, framework: str) -> tuple[str, ...]:
+    present = _IN_TENSORFLOW if framework == TENSORFLOW else _IN_PYTHON
+    return tuple(sorted(found.modules - sys.stdlib_module_names - present - {"__main__"}))

@@ -1,0 +1,147 @@
+"""What a project's own files say that it needs: requirements.txt, pyproject.toml, uv.lock, as a requirements file."""
+
+from __future__ import annotations
+
+import posixpath
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from remoterun.agent.shared.environment import package_names
+from remoterun.errors import UsageError
+from remoterun.source.tree import Source
+
+NAMES = ("uv.lock", "requirements.txt", "pyproject.toml")
+"""The most exact one first."""
+MOST_BYTES = 16 << 20
+_PYPI = ("https://pypi.org/simple", "https://pypi.org/simple/")
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """`path`: of the file in the source; `text`: what it lists, as a requirements file; `count`: of packages."""
+
+    path: str
+    text: str
+
+    @property
+    def count(self) -> int:
+        return len(set(package_names(self.text)))
+
+
+def listed_in(source: Source | None) -> Requirements | None:
+    """What the project lists in the folder where its command starts, or else at the top of what is sent. A file that
+    lists nothing, or can't be read, counts as absent."""
+    files = {file.path: file.origin for file in source.files if file.kind == "file"} if source is not None else {}
+    for folder in dict.fromkeys((source.workdir if source is not None else "", "")):
+        for name in NAMES:
+            path = posixpath.join(folder, name)
+            if path in files:
+                try:
+                    with open(files[path], "rb") as file:
+                        found = Requirements(path, as_requirements(name, file.read(MOST_BYTES)))
+                except (OSError, UsageError):
+                    continue
+                if found.count:
+                    return found
+    return None
+
+
+def as_requirements(name: str, data: bytes) -> str:
+    """The content of a file of that name as the text of a requirements file. Raises `UsageError`."""
+    try:
+        text = data.decode("utf-8-sig")
+        if not name.endswith((".toml", ".lock")):
+            return text
+        content = tomllib.loads(text)
+    except UnicodeDecodeError:
+        raise UsageError(f"`{name}` is not UTF-8 text", hint="--pip-req requirements.txt")
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"`{name}` is not TOML: {error}", hint="--pip-req requirements.txt")
+    try:
+        lines = _locked(content) if name.endswith(".lock") else _dependencies(content)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise UsageError(f"the packages of `{name}` can't be read: {error}", hint="--pip-req requirements.txt")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _dependencies(content: dict[str, Any]) -> list[str]:
+    project = content.get("project", {})
+    if "dependencies" in project.get("dynamic", []):
+        raise ValueError("its build system makes the list")
+    if "dependencies" not in project:
+        raise ValueError("it has no [project] with dependencies")
+    return [str(line) for line in project["dependencies"]]
+
+
+# -- uv.lock: each package once, with the condition under which it is needed
+
+_Conditions = frozenset[str]
+"""All of them hold; no condition: always."""
+
+
+def _locked(content: dict[str, Any]) -> list[str]:
+    packages = [package for package in content.get("package", []) if isinstance(package, dict)]
+    roots = [package for package in packages if _own(package)]
+    if not roots:
+        raise ValueError("it names no project")
+    needed: dict[int, set[_Conditions]] = {}
+    waiting: list[tuple[dict[str, Any], _Conditions]] = []
+
+    def need(package: dict[str, Any], extras: list[str], conditions: _Conditions) -> None:
+        known = needed.setdefault(id(package), set())
+        edges = list(package.get("dependencies", []))
+        for extra in extras:
+            edges += package.get("optional-dependencies", {}).get(extra, [])
+        if not any(other <= conditions for other in known):
+            known.difference_update([other for other in known if conditions <= other])
+            known.add(conditions)
+        elif not extras:
+            return
+        waiting.extend((edge, conditions) for edge in edges)
+
+    for root in roots:
+        need(root, [], frozenset())
+    seen: set[tuple[str, _Conditions]] = set()
+    while waiting:
+        edge, conditions = waiting.pop()
+        if "marker" in edge:
+            conditions = conditions | {str(edge["marker"])}
+        if (key := (repr(sorted(edge.items(), key=str)), conditions)) in seen:
+            continue
+        seen.add(key)
+        package = next((each for each in packages if _is(each, edge)), None)
+        if package is None:
+            raise ValueError(f"{edge.get('name')} is not in it")
+        need(package, list(edge.get("extra", [])), conditions)
+    wanted = [package for package in packages if id(package) in needed and not _own(package)]
+    indexes = dict.fromkeys(index for package in wanted if (index := package["source"].get("registry")))
+    lines = [f"--extra-index-url {index}" for index in indexes if index not in _PYPI and "://" in index]
+    return lines + [line for package in wanted for line in _lines(package, needed[id(package)])]
+
+
+def _own(package: dict[str, Any]) -> bool:
+    """Whether it is the project itself, or a member of its workspace: their files are sent, and not installed."""
+    return any(kind in package["source"] for kind in ("virtual", "editable"))
+
+
+def _is(package: dict[str, Any], edge: dict[str, Any]) -> bool:
+    same: Callable[[str], bool] = lambda field: field not in edge or edge[field] == package.get(field)  # noqa: E731
+    return package["name"] == edge["name"] and same("version") and same("source")
+
+
+def _lines(package: dict[str, Any], needed: set[_Conditions]) -> Iterator[str]:
+    source, name = package["source"], package["name"]
+    if "registry" in source:
+        exact = f"{name}=={package['version']}"
+    elif "git" in source:
+        address, _, commit = source["git"].partition("#")
+        exact = f"{name} @ git+{address.partition('?')[0]}" + (f"@{commit}" if commit else "")
+    elif "url" in source:
+        exact = f"{name} @ {source['url']}"
+    else:
+        raise ValueError(f"{name} is a folder of this machine")
+    for conditions in sorted(needed, key=sorted):
+        marker = " and ".join(f"({each})" for each in sorted(conditions))
+        yield f"{exact} ; {marker}" if marker else exact

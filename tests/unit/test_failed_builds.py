@@ -1,0 +1,102 @@
+"""Of a build that failed the user sees the line that says why, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from remoterun.agent.running.engines.failure import explain
+from remoterun.agent.running.engines.job import BuildJob
+from remoterun.agent.running.engines.packages import find_uv
+from tests.workshop import write_files
+
+NOT_FOUND = """\
+$ venv/bin/python -m pip install -r requirements.txt
+Looking in links: /opt/wheels
+ERROR: Could not find a version that satisfies the requirement cowsy (from versions: none)
+ERROR: No matching distribution found for cowsy
+"""
+
+
+def buildkit(text: str) -> str:
+    """As BuildKit prints what a step says, and what it adds."""
+    lines = "".join(f"#7 {number}.123 {line}\n" for number, line in enumerate(text.splitlines()))
+    return f"$ docker build .\n#7 [3/3] RUN pip install\n{lines}#7 ERROR: process did not complete: exit code: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "line", "hint"),
+    [
+        (NOT_FOUND, "pip: No matching distribution found for cowsy", "pypi.org/search/?q=cowsy "),
+        (buildkit(NOT_FOUND), "pip: No matching distribution found for cowsy", "pypi.org/search/?q=cowsy "),
+        (
+            NOT_FOUND.replace("cowsy", "cowsay==99").replace(": none", ": 1.0, 5.0, 6.1"),
+            "pip: No matching distribution found for cowsay==99",
+            "--pip cowsay==6.1 ",
+        ),
+        (
+            "ERROR: Cannot install a<5 and a==6 because these package versions have conflicting dependencies.\n"
+            "ERROR: ResolutionImpossible: for help visit https://pip.pypa.io\n",
+            "pip: Cannot install a<5 and a==6 because these package versions have conflicting dependencies",
+            "--framework python ",
+        ),
+        (
+            "error: No solution found when resolving dependencies\n  cause: Because cowsy was not found in the package "
+            "registry and you require cowsy, we can conclude that your requirements are unsatisfiable.\n",
+            "uv: Because cowsy was not found in the package registry",
+            None,
+        ),
+        (
+            "  × No solution found when resolving dependencies:\n  ╰─▶ Because cowsy was not found\n",
+            "uv: Because cowsy was not found",
+            None,
+        ),
+        ("Reading package lists...\nE: Unable to locate package nodjs\n", "apt: Unable to locate package nodjs", None),
+        (
+            "WARNING: Retrying: NewConnectionError: Temporary failure in name resolution\n" + NOT_FOUND[60:],
+            "the package index can't be reached",
+            "network",
+        ),
+        (
+            "      error: command '/usr/bin/gcc' failed: No such file\n  ERROR: Failed building wheel for x\n",
+            "a package has to be compiled",
+            "--apt build-essential ",
+        ),
+        ("one\nERROR: Could not install packages: No space left on device\n", "pip: Could not install packages", None),
+        ("first words\nlast words\n", "last words", None),
+        ("", "no word of why", None),
+    ],
+)
+def test_the_line_that_says_why(tmp_path: Path, log: str, line: str, hint: str | None) -> None:
+    file = tmp_path / "build.log"
+    file.write_text("$ pip earlier\nERROR: of an earlier program\n$ pip\n" + log)
+    found = explain(BuildJob(str(file), lambda _: None, lambda: False), tensorflow=True)
+    assert found.line.startswith(line)
+    assert (hint in found.hint) if hint and found.hint else found.hint is None
+
+
+class TestUv:
+    @pytest.fixture
+    def variables(self, tmp_path: Path) -> dict[str, str]:
+        write_files(tmp_path, {".local/bin/uv*": "#!/bin/sh\n"})
+        return {"HOME": str(tmp_path), "PATH": "/nowhere"}
+
+    @pytest.fixture(autouse=True)
+    def no_settings_of_this_machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from remoterun.agent.running.engines import packages
+
+        monkeypatch.setattr(packages, "_FILES", ("~/.config/pip/pip.conf",))
+
+    def test_found_where_its_installer_puts_it(self, variables: dict[str, str]) -> None:
+        assert find_uv(variables) == f"{variables['HOME']}/.local/bin/uv"
+        assert find_uv({**variables, "HOME": "/nowhere"}) is None
+
+    def test_pip_where_pip_has_settings_that_uv_does_not_read(self, variables: dict[str, str]) -> None:
+        assert find_uv({**variables, "PIP_NO_INPUT": "1"}) is not None
+        assert find_uv({**variables, "PIP_INDEX_URL": "https://mirror"}) is None
+        assert (
+            find_uv({**variables, "PIP_INDEX_URL": "https://mirror", "UV_DEFAULT_INDEX": "https://mirror"}) is not None
+        )
+        write_files(Path(variables["HOME"]), {".config/pip/pip.conf": "[global]\n"})
+        assert find_uv(variables) is None

@@ -1,0 +1,215 @@
+"""Which framework a run gets: what its code imports, by reading it, and what its project lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remoterun.client.packages import Choice, choose
+from remoterun.errors import UsageError
+from remoterun.model import RunRequest
+from remoterun.source import as_requirements, imported, listed_in, snapshot
+from tests.workshop import Files, write_files
+
+LOCK = """
+version = 1
+[[package]]
+name = "mine"
+version = "0.1"
+source = { virtual = "." }
+dependencies = [
+    { name = "torch" },
+    { name = "colorama", marker = "sys_platform == 'win32'" },
+]
+[package.dev-dependencies]
+dev = [{ name = "pytest" }]
+[[package]]
+name = "torch"
+version = "2.5.0"
+source = { registry = "https://download.pytorch.org/whl/cu124" }
+dependencies = [
+    { name = "numpy", extra = ["fast"] },
+    { name = "triton", marker = "sys_platform == 'linux'" },
+]
+[[package]]
+name = "triton"
+version = "3.1"
+source = { registry = "https://pypi.org/simple" }
+dependencies = [{ name = "colorama", marker = "python_version < '3.8'" }]
+[[package]]
+name = "numpy"
+version = "2.1.0"
+source = { registry = "https://pypi.org/simple" }
+[package.optional-dependencies]
+fast = [{ name = "mkl" }]
+[[package]]
+name = "mkl"
+version = "1.0"
+source = { git = "https://github.com/me/mkl?rev=main#0123456789abcdef" }
+[[package]]
+name = "colorama"
+version = "0.4.6"
+source = { registry = "https://pypi.org/simple" }
+[[package]]
+name = "pytest"
+version = "8.0"
+source = { registry = "https://pypi.org/simple" }
+"""
+
+
+def choice(folder: Path, command: str, files: Files | None = None, **asked: Any) -> Choice:
+    write_files(folder, files or {})
+    return choose(RunRequest(command, **asked), snapshot(folder, no_git=True))
+
+
+@pytest.mark.parametrize(
+    ("command", "modules"),
+    [
+        ("echo hi", ""),
+        ("python -c 'import numpy as np; from json import loads' | tee a.txt", "json numpy"),
+        ("python3 -uc 'import torch.nn'", "torch"),
+        ("python train.py --lr 1", "models_of_others os"),
+        ("cd src && nohup python -X dev main.py > log", "tensorflow"),
+        ("PYTHONPATH=src python -m package.tool", "keras"),
+        ("torchrun --nproc 2 train.py", "models_of_others os"),
+        ("./go", "models_of_others os"),
+        ("bash run.sh", "keras models_of_others os"),
+        ("jupyter nbconvert --execute note.ipynb", "seaborn"),
+        ("python -m http.server", "http"),
+        ("python -m trainer.train", "trainer"),
+    ],
+)
+def test_imports_are_followed_through_the_files_that_are_sent(tmp_path: Path, command: str, modules: str) -> None:
+    files: Files = {
+        "train.py": "import os\nimport helper\nif os.name == 'x':\n    import models_of_others.deep\n",
+        "helper.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import tensorflow\nimport lib.one\n",
+        "lib/__init__.py": "",
+        "lib/one.py": "from . import two\nfrom .two import x\n",
+        "lib/two.py": "def f():\n    from train import y\n",
+        "src/main.py": "import package\n",
+        "src/package/__init__.py": "def lazily():\n    import tensorflow as tf\n",
+        "src/package/tool.py": "from package import lazily\nfrom keras import layers\n",
+        "go*": "#!/usr/bin/env python3\nimport train\n",
+        "run.sh": "# don't stop\nset -e\ncd src\npython -m package.tool \\\n  --fast\ncd .. && python train.py\n",
+        "note.ipynb": '{"cells": [{"cell_type": "code", "source": ["%matplotlib inline\\n", "import seaborn"]}]}',
+    }
+    write_files(tmp_path, files)
+    found = imported(command, snapshot(tmp_path, no_git=True))
+    expected = set(modules.split())
+    if "package.tool" in command or command == "bash run.sh":
+        expected.add("tensorflow")
+    assert found.modules - {"typing"} == expected
+
+
+@pytest.mark.parametrize(
+    ("command", "whole", "installs"),
+    [
+        ("python ok.py", True, False),
+        ("python broken.py", False, False),
+        ("make train", False, False),
+        ("python - < ok.py", False, False),
+        ("pip install torch && python ok.py", True, True),
+        ("python -m pip install torch", True, True),
+        ("echo 'no end", False, False),
+    ],
+)
+def test_what_is_not_known(tmp_path: Path, command: str, whole: bool, installs: bool) -> None:
+    write_files(tmp_path, {"ok.py": "import sys\n", "broken.py": "print 'of Python 2'\n"})
+    found = imported(command, snapshot(tmp_path, no_git=True))
+    assert (found.whole, found.installs) == (whole, installs)
+
+
+@pytest.mark.parametrize(
+    ("command", "asked", "framework"),
+    [
+        ("python -c 'print(6 * 7)'", {}, "python"),
+        ("cowsay hi", {"pip": ("cowsay",)}, "python"),
+        ("python -m trainer.train --data_dir=./data", {}, "tensorflow"),
+        ("python -m trainer.generate models", {"framework": "python"}, "python"),
+        ("python -c 'import keras'", {}, "tensorflow"),
+        ("python -c 'import tensorflow_datasets'", {}, "tensorflow"),
+        ("python -c 'try: import tensorflow\nexcept ImportError: pass'", {}, "tensorflow"),
+        ("python -c 'import tensorflow'", {"pip": ("tensorflow==2.15",)}, "python"),
+        ("python -c 'import tensorflow'", {"pip": ("tensorflow",)}, "tensorflow"),
+        ("make", {"requirements": "keras\nscipy\n"}, "tensorflow"),
+        ("make", {"requirements": "scipy\n"}, "python"),
+        ("echo hi", {"requirements": "keras\n"}, "python"),
+        ("true", {"framework": "none"}, "none"),
+        ("python -c 'import keras'", {"image": "me/mine:1"}, None),
+    ],
+)
+def test_the_framework(tmp_path: Path, command: str, asked: dict[str, Any], framework: str | None) -> None:
+    if "try:" in command:
+        command = command.replace("try: import", "\ntry:\n import")
+    assert choice(tmp_path, command, **asked).framework == framework
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"framework": "torch"}, "`torch` is not a framework"),
+        ({"framework": "none", "pip": ("x",)}, "installs no Python packages"),
+        ({"framework": "python", "image": "a"}, "does not go with --image"),
+    ],
+)
+def test_what_does_not_go_together(tmp_path: Path, asked: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        choice(tmp_path, "true", **asked)
+
+
+class TestLacking:
+    CODE = "import os, yaml, torch\ntry:\n    import orjson\nexcept ImportError:\n    orjson = None\n"
+
+    def test_with_what_the_project_lists(self, tmp_path: Path) -> None:
+        files: Files = {"a.py": self.CODE, "requirements.txt": "# these\ntorch>=2\n-i https://x\npyyaml\n"}
+        found = choice(tmp_path, "python a.py", files)
+        assert found.lacking == ("torch", "yaml") and found.packages == ["torch", "pyyaml"]
+        assert found.offer is not None and (found.offer.path, found.offer.count) == ("requirements.txt", 2)
+
+    def test_nothing_once_packages_are_named_or_the_command_installs_its_own(self, tmp_path: Path) -> None:
+        files: Files = {"a.py": self.CODE}
+        assert choice(tmp_path, "python a.py", files).offer is None
+        assert not choice(tmp_path, "python a.py", pip=("torch",)).lacking
+        assert not choice(tmp_path, "pip install torch pyyaml && python a.py").lacking
+        assert not choice(tmp_path, "python a.py", framework="none").lacking
+        assert choice(tmp_path, "python -c 'import numpy'").lacking == ("numpy",)
+        assert not choice(tmp_path, "python -c 'import numpy'", framework="tensorflow").lacking
+
+    def test_the_most_exact_list_of_the_nearest_folder(self, tmp_path: Path) -> None:
+        files: Files = {"pyproject.toml": "[project]\ndependencies = ['a', 'b>1']\n"}
+        write_files(tmp_path, files)
+        found = listed_in(snapshot(tmp_path, no_git=True))
+        assert found is not None and (found.path, found.text) == ("pyproject.toml", "a\nb>1\n")
+        write_files(tmp_path, {"requirements.txt": "a\n", "uv.lock": LOCK})
+        found = listed_in(snapshot(tmp_path, no_git=True))
+        assert found is not None and found.path == "uv.lock"
+
+
+class TestLists:
+    def test_a_lock_file_of_uv(self) -> None:
+        assert as_requirements("uv.lock", LOCK.encode()).splitlines() == [
+            "--extra-index-url https://download.pytorch.org/whl/cu124",
+            "torch==2.5.0",
+            "triton==3.1 ; (sys_platform == 'linux')",
+            "numpy==2.1.0",
+            "mkl @ git+https://github.com/me/mkl@0123456789abcdef",
+            "colorama==0.4.6 ; (python_version < '3.8') and (sys_platform == 'linux')",
+            "colorama==0.4.6 ; (sys_platform == 'win32')",
+        ]
+
+    @pytest.mark.parametrize(
+        ("name", "text", "says"),
+        [
+            ("pyproject.toml", "[tool.x]\n", "no \\[project\\] with dependencies"),
+            ("pyproject.toml", "[project]\ndynamic = ['dependencies']\n", "its build system makes the list"),
+            ("pyproject.toml", "[project\n", "is not TOML"),
+            ("uv.lock", "version = 1\n", "it names no project"),
+            ("uv.lock", "[[package]]\nname = 1\n", "can't be read"),
+            ("requirements.txt", "\xff", "is not UTF-8"),
+        ],
+    )
+    def test_what_can_not_be_read(self, name: str, text: str, says: str) -> None:
+        with pytest.raises(UsageError, match=says):
+            as_requirements(name, text.encode("latin-1"))
