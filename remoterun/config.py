@@ -71,6 +71,10 @@ class Config:
     keep_logs: int = 256_000_000
     """Bytes that the logs may take which are kept here."""
     aws: AWS = AWS()
+    notify: tuple[str, ...] = ()
+    """Who gets word when a run ends: addresses, and names of secrets that are addresses."""
+    notice: bool = True
+    """Whether a bell and a notice tell of the end of a long run that is followed."""
 
     @property
     def file(self) -> Path:
@@ -106,9 +110,9 @@ def parse(text: str, base: Config) -> Config:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"`{base.file}` is not TOML: {error}", hint="mend it, or move it away")
-    unknown = sorted(set(data) - {"default", "machines", "logs", "aws"})
+    unknown = sorted(set(data) - {"default", "notify", "notice", "machines", "logs", "aws"})
     if unknown:
-        known = "known are `default`, `[machines.NAME]`, `[aws]` and `[logs]`"
+        known = "known are `default`, `notify`, `notice`, `[machines.NAME]`, `[aws]` and `[logs]`"
         raise ConfigError(f"{base.file}: unknown key `{unknown[0]}`", hint=known)
     default = data.get("default", base.default)
     tables = data.get("machines", {})
@@ -119,6 +123,12 @@ def parse(text: str, base: Config) -> Config:
         )
     machines = {name: _machine(base.file, name, table) for name, table in tables.items()}
     logs, aws = _keep_logs(base, data.get("logs", {})), _aws(base, data.get("aws", {}))
+    notify, notice = data.get("notify", []), data.get("notice", base.notice)
+    if not isinstance(notify, list) or not all(isinstance(word, str) and word for word in notify):
+        raise ConfigError(f"{base.file}: `notify` is a list of addresses", hint='notify = ["ntfy://ntfy.sh/TOPIC"]')
+    if not isinstance(notice, bool):
+        raise ConfigError(f"{base.file}: `notice` is true or false", hint="notice = false")
+    base = replace(base, notify=tuple(notify), notice=notice)
     return replace(base, default=default, machines=machines, keep_logs=logs, aws=aws)
 
 

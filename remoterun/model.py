@@ -278,8 +278,9 @@ class Renting:
 class RunRequest:
     """What a user asks for, before it becomes a run. `command` is text for `sh -c`; `secrets` are pairs (variable, name
     of the secret that is its value); `framework` is "none", "python" or "tensorflow", None for the one that the code
-    needs; `options`, those of `remoterun run` that ask for the same again, are told to it; `timeout` in seconds.
-    `spot`, `attempts`, `max_hours` and `max_cost` stand in the place of those of a `Rental`, `gpus` (a number, or
+    needs; `options`, those of `remoterun run` that ask for the same again, are told to it; `timeout` in seconds;
+    `notify`: who gets word when it ends, addresses or names of secrets, None as config.toml says. `spot`, `attempts`,
+    `max_hours` and `max_cost` stand in the place of those of a `Rental`, `gpus` (a number, or
     `ALL_GPUS`) in that of the machine type's; `ports` are forwarded while a client follows the run. `Runs.prepare`
     refuses what can't be asked for."""
 
@@ -302,6 +303,7 @@ class RunRequest:
     max_cost: float | None = None
     gpus: int | None = None
     ports: tuple[PortSpec, ...] = ()
+    notify: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -232,6 +232,7 @@ def translate(error: RemoteError, machine: str) -> RemoterunError:
         "damaged": TransferError,
         "bad_tree": TransferError,
         "disk_full": HostError,
+        "not_notified": HostError,
         "os_error": HostError,
     }
     kind = kinds.get(error.code, AgentError)

@@ -38,6 +38,8 @@ hosts_app = typer.Typer(help="List and end rented hosts.", rich_markup_mode=None
 app.add_typer(hosts_app, name="hosts")
 secret_app = typer.Typer(help="Keep values that runs get by name.", rich_markup_mode=None, invoke_without_command=True)
 app.add_typer(secret_app, name="secret")
+notify_app = typer.Typer(help="Try the addresses that get word of runs.", rich_markup_mode=None, no_args_is_help=True)
+app.add_typer(notify_app, name="notify")
 
 RunNumber = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's number, or `last`.", autocompletion=complete.run_numbers)

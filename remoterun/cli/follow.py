@@ -10,6 +10,7 @@ from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.cli import render
 from remoterun.cli.forwarding import Forwards
+from remoterun.cli.notice import notice
 from remoterun.client import Client, Item, LogBytes, Note, StateChange
 from remoterun.model import Run
 
@@ -80,6 +81,8 @@ def _follow(
     final = client.registry.run(run.number)
     if not final.final:
         return 0
+    if client.config.notice:
+        notice(final)
     if final.state is RunState.FAILED and final.code is None and not hinted:
         render.hint(f"remoterun info {final.number}")
     return final.exit_status

@@ -34,6 +34,7 @@ from remoterun.client.secrets import Secret, Secrets
 from remoterun.client.submitting import Prepared
 from remoterun.client.upkeep import Checked, Collected, Usage
 from remoterun.client.uploads import Uploaded, Uploads
+from remoterun.client.webhooks import Notifications
 from remoterun.config import Config
 from remoterun.errors import TransferError
 from remoterun.hosts.base import Prompts
@@ -61,6 +62,7 @@ class Client:
         self.machines = Machines(self.connections)
         self.hosts = RentedHosts(self.connections)
         self.secrets = Secrets(self.connections)
+        self.notifications = Notifications(self.connections)
 
     def __enter__(self) -> Self:
         return self

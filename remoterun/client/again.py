@@ -15,7 +15,7 @@ from remoterun.client.bucket import pass_on
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import opened
 from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
-from remoterun.model import Mount, Resource, Run, RunRequest
+from remoterun.model import VARIABLE, Mount, Resource, Run, RunRequest
 from remoterun.session import Session
 from remoterun.transfer import Progress
 
@@ -140,6 +140,7 @@ def keep(connections: Connections, number: int | str) -> Kept:
         max_hours=rental.max_hours if rental is not None else None,
         max_cost=rental.max_cost if rental is not None else None,
         gpus=spec.gpus if spec.gpus != run.machine.gpus else None,
+        notify=tuple(name for name in spec.notify if VARIABLE.fullmatch(name)) or None,  # addresses are kept nowhere
     )
     tree = KeptTree(session, manifest, f"the source of run {run.number}", f"remoterun check {run.host.name}")
     variables = tuple(name for name in spec.asked_env if name not in spec.secrets)

@@ -24,6 +24,8 @@ from remoterun.client.rented_runs import seen
 from remoterun.client.secrets import values_of
 from remoterun.client.submitting import digest_of_asked, put_in_place
 from remoterun.client.uploads import bring_version
+from remoterun.client.webhooks import again as addresses_again
+from remoterun.client.webhooks import webhooks_of
 from remoterun.config import HOME_VARIABLE
 from remoterun.environments import context
 from remoterun.errors import HostUnreachable, LinkLost, NotFound, RemoterunError, UsageError
@@ -58,8 +60,8 @@ def take_up(
     """Give an interrupted run its next host, and hand it over; None where another client does so.
 
     `values`: of the variables that the user set, which are kept nowhere; those that are missing are taken from this
-    process's own, and those of secrets from where these are kept. What goes wrong leaves the run INTERRUPTED, with the
-    reason. Blocks for minutes. Raises `ProviderError`, `HostError`, `UsageError`.
+    process's own, and those of secrets from where these are kept; so are addresses that get word. What goes wrong
+    leaves the run INTERRUPTED, with the reason. Blocks for minutes. Raises `ProviderError`, `HostError`, `UsageError`.
     """
     if run.renting is None:
         return None
@@ -104,7 +106,9 @@ def take_up(
         grant, images = bucket.introduce(connections, taken, again, source, session)
         assert taken.renting is not None
         taken = connections.registry.rent(taken, replace(taken.renting, grant_ends=grant.expires))
-        body = Submission(again, known, source.encode(), grant, left.encode() if left is not None else b"", images)
+        webhooks = webhooks_of(taken, addresses_again(connections, spec.notify, values))
+        left_then = left.encode() if left is not None else b""
+        body = Submission(again, known, source.encode(), grant, left_then, images, webhooks)
         asked = True
         result = session.ask(api.submit, api.Nothing(), body.encode())
     except BaseException as error:

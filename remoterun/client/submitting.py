@@ -38,6 +38,7 @@ from remoterun.client.packages import Choice, choose
 from remoterun.client.rented_runs import opened, seen
 from remoterun.client.secrets import check_known, values_of
 from remoterun.client.uploads import bring, bring_to_rented
+from remoterun.client.webhooks import asked_of, webhooks_of
 from remoterun.environments import context
 from remoterun.errors import LinkLost, RemoterunError, UsageError
 from remoterun.model import MachineType, Mount, Placement, Resource, Run, RunRequest, new_key
@@ -114,6 +115,7 @@ def prepare(
     _check_engine(request, places, machine)
     _check_variables(request)
     check_known(connections.config.home, (name for _, name in request.secrets))
+    asked_of(connections, request)
     if request.command == "" or str(request.command).isspace():
         raise UsageError("the command is empty", hint='remoterun run "echo hello"')
     draft = Run(0, new_key(), machine, RunState.REQUESTED, request.command, 0.0)
@@ -146,6 +148,7 @@ def launch(
     _check_engine(request, prepared.places, machine)
     known = values_of(connections.config.home, (name for _, name in request.secrets))
     values = {**dict(request.env), **{variable: known[name] for variable, name in request.secrets}}
+    told = asked_of(connections, request)
     if machine.rental is not None:
         plan = plan or renting.plan(connections, machine)
         if request.gpus is None:
@@ -176,13 +179,14 @@ def launch(
         manifest = _send(connections, prepared.tree, session, _extra_blobs(source), progress)
         if run.renting is not None and run.renting.attempts > 1:  # another host gets it from there
             _send(connections, prepared.tree, connections.session(connections.bucket()), {}, progress)
-        spec = _spec(run, request, source, manifest, settings, mounts, prepared.again)
+        spec = _spec(run, request, source, manifest, settings, mounts, prepared.again)._replace(notify=tuple(told))
         grant: Grant | None = None
         images: tuple[ImageAccess, ...] = ()
         if run.renting is not None:
             grant, images = bucket.introduce(connections, run, spec, manifest, session)
             run = registry.rent(run, replace(run.renting, grant_ends=grant.expires, asked=digest_of_asked(spec)))
-        body = Submission(spec, values, manifest.encode(), grant, images=images).encode()
+        webhooks = webhooks_of(run, told)
+        body = Submission(spec, values, manifest.encode(), grant, images=images, webhooks=webhooks).encode()
         asked = True
         result = session.ask(api.submit, api.Nothing(), body)
     except BaseException as error:

@@ -21,6 +21,7 @@ PARTS = {
     "files": client.Files,
     "hosts": client.RentedHosts,
     "machines": client.Machines,
+    "notifications": client.Notifications,
     "runs": client.Runs,
     "secrets": client.Secrets,
     "uploads": client.Uploads,
@@ -96,7 +97,7 @@ def test_every_setting() -> None:
     from remoterun.config import _MACHINE_KEYS, _RENTAL_KEYS, AWS
 
     settings = REFERENCE.partition("```toml")[2].partition("```")[0]
-    for key in (*_MACHINE_KEYS, *_RENTAL_KEYS, *AWS.__dataclass_fields__, "default", "keep"):
+    for key in (*_MACHINE_KEYS, *_RENTAL_KEYS, *AWS.__dataclass_fields__, "default", "notify", "notice", "keep"):
         assert re.search(rf"^{key} = ", settings, re.MULTILINE), key
 
 

@@ -46,7 +46,8 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
             raise HomeError("no_capacity", lacking, "remoterun doctor %s shows what it has" % spec.machine)
         with leases.shared(call.home.lock("blobs")):  # what the mounts name stays until the run names it
             mounts = tuple(_resolve(call.home, mount) for mount in spec.mounts)
-            run = call.home.create_run(spec, source, asked.values, mounts, asked.grant, left, asked.images)
+            more = (asked.grant, left, asked.images, asked.webhooks)
+            run = call.home.create_run(spec, source, asked.values, mounts, *more)
         capacity.come(spec)
     elif asked.grant is not None:
         run.renew(asked.grant)

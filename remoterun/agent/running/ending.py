@@ -33,7 +33,8 @@ def finish(run: RunFolder, reason: Reason, **fields: Any) -> None:
 def clean_up(home: Home, run: RunFolder, engine: Optional[Engine] = None) -> bool:
     """Give back all that an ended run holds; what is given back already is fine. Whether nothing is left.
 
-    What can't be, since the engine doesn't answer, keeps the run's mark, so that the next contact comes here again.
+    What can't be, since the engine doesn't answer, keeps the run's mark, so that the next contact comes here again; so
+    does somebody who has yet to get word.
     """
     if engine is None and os.path.exists(run.engine_file):
         engine = engine_of(home, read_json(run.engine_file)["engine"])
@@ -45,7 +46,7 @@ def clean_up(home: Home, run: RunFolder, engine: Optional[Engine] = None) -> boo
     run.forget_values()
     run.forget_grant()
     queue.release(home, run.key)
-    if gone:
+    if gone and not run.webhooks().addresses:
         home.unmark_active(run.key)
     if not home.active_keys():
         home.reserve.release()

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import subprocess
+import threading
 import time
 import traceback
 from typing import TYPE_CHECKING, Callable, List, Optional, Sequence
@@ -56,8 +57,22 @@ def supervise(home: Home, key: str) -> int:
     supervisor = Supervisor(home, run)
     supervisor.drive()
     run.end_supervision()
+    telling = _telling(home, run)
     supervisor.put_images()
+    if telling is not None:
+        telling.join()
     return 0
+
+
+def _telling(home: Home, run: RunFolder) -> Optional[threading.Thread]:
+    """The thread that gives word of the run's end; None where nobody wants it. What it needs is imported only then."""
+    if not os.path.exists(run.webhooks_file):
+        return None
+    from .webhooks import tell_of_end
+
+    thread = threading.Thread(target=tell_of_end, args=(home, run), name="remoterun notifies")
+    thread.start()
+    return thread
 
 
 class Supervisor:

@@ -11,7 +11,7 @@ What is refused comes as an ERROR with a code: "not_found", "not_saved", "bad_na
 "bad_tree", "bad_spec", "bad_stream", "bad_request", "unknown_request", "too_large", "disk_full", "os_error",
 "expired", "not_fetched", "refused", "unreachable", "no_access", "no_machine" (what was asked needs one, and the home is
 a bucket), "leaving" (the machine ends soon), "not_running", "engine_silent", "not_listening" (on a port of the run),
-"no_network" (its container's can't be reached), or "internal".
+"no_network" (its container's can't be reached), "not_notified" (a webhook did not take the message), or "internal".
 
 `agent/requests/` answers the requests, in a file for each noun; `session.Session` asks them.
 Standard library only; Python >= 3.8; used by both sides.
@@ -559,6 +559,26 @@ blobs = Request("blobs", Nothing, Nothing, "upkeep")
 collect = Request("collect", Collect, CollectTotals, "upkeep")
 # Out: {"row": …} for each user of the disk.
 usage = Request("usage", Nothing, UsageTotals, "upkeep")
+
+
+# -- word of runs
+
+
+class Webhook(Record):
+    """Where to post; a secret."""
+
+    address: str
+
+
+class WebhookAnswer(Record):
+    """The status that its server answered, and the beginning of its words."""
+
+    status: int
+    said: str
+
+
+# A message of no run is posted, once.
+notify_test = Request("notify_test", Webhook, WebhookAnswer, "webhooks")
 
 
 REQUESTS: Dict[str, "Request[Any, Any]"] = {

@@ -15,6 +15,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 from .bucket import IMAGE_PIECE, Grant, ImageAccess
 from .records import BadRecord, Record, from_json, to_json
 from .tree import TreeError, check_path, is_digest, show
+from .webhooks import NOBODY, BadAddress, Webhooks, decode_webhooks, encode_webhooks
 
 FORMAT = 2
 """Format 1 held the values of the user's variables, and the resolved mounts, in the spec itself."""
@@ -181,7 +182,8 @@ class RunSpec(Record):
     (seconds since 1970) the command is ended as by `timeout`: its host goes away a while later. `attempt` counts the
     hosts that the run was given to, from 1 on; earlier ones wrote `log_before` bytes of its log, which the bucket has:
     what this host adds to the log there comes after them. `attempts`: how often this host may start the command, if the
-    host goes down under it or its engine loses it. `again`: the key of the run that this one repeats."""
+    host goes down under it or its engine loses it. `again`: the key of the run that this one repeats. `notify` names
+    who gets word when it ends: each by what may be shown of the address."""
 
     key: str
     number: int
@@ -209,6 +211,7 @@ class RunSpec(Record):
     attempts: int = 1
     again: str = ""
     ports: Tuple[PortSpec, ...] = ()
+    notify: Tuple[str, ...] = ()
 
     def to_record(self) -> Dict[str, Any]:
         """As JSON, for spec.json, the wire and `info --json`."""
@@ -242,6 +245,8 @@ class RunSpec(Record):
         _require(self.log_before >= 0, "no log has less than 0 bytes")
         for each in self.ports:
             _require(0 < each.port < 65536 and 0 <= each.local < 65536, "a port is a number from 1 to 65535")
+        for shown in self.notify:
+            _require(bool(_PRINTABLE.match(shown)) and len(shown) < 300, "who gets word of it has no such name")
         for mount in self.mounts:
             _check_place(mount.place)
             mount.resource.check()
@@ -273,9 +278,9 @@ class RunSpec(Record):
 class Submission(Record):
     """The body of the request `submit`: the spec, the values of the user's variables, for a spec with a bucket the
     grant and what may be done with `images` there, for a later attempt the manifest of what the earlier ones `left`,
-    and the source's manifest, each but the last with its length before it (u32). Without a grant the run waits for one
-    before it ends. What was left lies over the source in the work tree, and counts as new like all that is not in the
-    source."""
+    for a spec that names who gets word the `webhooks`, and the source's manifest, each but the last with its length
+    before it (u32). Without a grant the run waits for one before it ends. What was left lies over the source in the
+    work tree, and counts as new like all that is not in the source."""
 
     spec: RunSpec
     values: Mapping[str, str]
@@ -283,6 +288,7 @@ class Submission(Record):
     grant: Optional[Grant] = None
     left: bytes = b""
     images: Tuple[ImageAccess, ...] = ()
+    webhooks: Webhooks = NOBODY
 
     def encode(self) -> bytes:
         """Raises `SpecError`."""
@@ -293,6 +299,12 @@ class Submission(Record):
             parts += [encode_grant(self.grant), encode_images(self.images)]
         if self.spec.attempt > 1:
             parts.append(self.left)
+        _require(set(self.webhooks.addresses) <= set(self.spec.notify), "an address that the spec does not name")
+        if self.spec.notify:
+            try:
+                parts.append(encode_webhooks(self.webhooks))
+            except BadAddress as error:
+                raise SpecError(str(error))
         return b"".join(_LENGTH.pack(len(part)) + part for part in parts) + self.source
 
     @classmethod
@@ -309,7 +321,14 @@ class Submission(Record):
             images = decode_images(part)
         if spec.attempt > 1:
             left, source = _part(source, least=0)  # there may be nothing
-        return cls(spec, decode_values(values), source, grant, left, images)
+        webhooks = NOBODY
+        if spec.notify:
+            part, source = _part(source)
+            try:
+                webhooks = decode_webhooks(part)
+            except BadAddress as error:
+                raise SpecError(str(error))
+        return cls(spec, decode_values(values), source, grant, left, images, webhooks)
 
 
 _LENGTH = struct.Struct("!I")

@@ -31,6 +31,7 @@ from ..shared.bucket import Grant, ImageAccess
 from ..shared.files import DISK_FULL, locked, read_json, remove_tree, temporary_folder, token, write_whole
 from ..shared.spec import KEY, ResolvedMount, RunSpec, encode_grant, encode_images, encode_resolved, encode_values
 from ..shared.tree import Manifest, show
+from ..shared.webhooks import NOBODY, Webhooks
 from .blobs import Blobs
 from .checkout import checkout
 from .errors import HomeError, disk_full
@@ -168,12 +169,13 @@ class Home:
         grant: Optional[Grant] = None,
         left: Optional[Manifest] = None,
         images: Tuple[ImageAccess, ...] = (),
+        webhooks: Webhooks = NOBODY,
     ) -> RunFolder:
         """Make the run folder of `spec.key`, its first event QUEUED. Once made, a repetition changes nothing.
 
         `values`: of the variables in `spec.asked_env`. `mounts`: what was found for each of `spec.mounts`. `grant`: for
-        `spec.bucket`, as `images`. `left`: by earlier attempts. Raises `HomeError("missing_blob")` when a file of the
-        source isn't here, `SpecError` for a spec that is not right.
+        `spec.bucket`, as `images`. `left`: by earlier attempts. `webhooks`: for `spec.notify`. Raises
+        `HomeError("missing_blob")` when a file of the source isn't here, `SpecError` for a spec that is not right.
         """
         run = self.run(spec.key)
         if run.exists():
@@ -192,6 +194,8 @@ class Home:
             write_whole(staged.values_file, encode_values(values))
             if grant is not None:
                 write_whole(staged.grant_file, encode_grant(grant))
+            if webhooks.addresses:
+                staged.keep_webhooks(webhooks)
             if images:
                 write_whole(staged.images_file, encode_images(images))
             write_whole(staged.mounts_file, encode_resolved(mounts))

@@ -7,6 +7,7 @@
         grant.json      what may be done in the run's bucket, a secret: only until the run has ended
         images.json     what may be done in the bucket with images of the environment, a secret: until it is built all
                         of them, then those that were built here and go to the bucket; only until the run has ended
+        webhooks.json   who gets word when it ends, each an address that is a secret: until they have it
         mounts.json     what was found for each mount: the tree's digest
         environment.json  what was found for the environment, where the run's GPUs decide it
         source          manifest of the source tree
@@ -55,6 +56,7 @@ from ..shared.spec import (
     values_of_format_1,
 )
 from ..shared.states import FINAL, RunState, RunStatus, check_move
+from ..shared.webhooks import NOBODY, BadAddress, Webhooks, decode_webhooks, encode_webhooks
 from .this_machine import Machine
 
 _KEPT = ("reason", "code", "engine", "message", "outputs", "kept")
@@ -73,6 +75,7 @@ class RunFolder:
         self.values_file = os.path.join(path, "values.json")
         self.grant_file = os.path.join(path, "grant.json")
         self.images_file = os.path.join(path, "images.json")
+        self.webhooks_file = os.path.join(path, "webhooks.json")
         self.mounts_file = os.path.join(path, "mounts.json")
         self.environment_file = os.path.join(path, "environment.json")
         self.source_file = os.path.join(path, "source")
@@ -164,6 +167,20 @@ class RunFolder:
         images = self.images()
         if images:
             write_whole(self.images_file, encode_images(tuple(one for one in images if one.image in names)))
+
+    def webhooks(self) -> Webhooks:
+        """Who has yet to get word of its end; nobody where that can't be read."""
+        try:
+            return decode_webhooks(_read(self.webhooks_file))
+        except (FileNotFoundError, BadAddress):
+            return NOBODY
+
+    def keep_webhooks(self, webhooks: Webhooks) -> None:
+        """Only these have yet to get word."""
+        if webhooks.addresses:
+            write_whole(self.webhooks_file, encode_webhooks(webhooks))
+        else:
+            remove_tree(self.webhooks_file)
 
     def mounts(self) -> Tuple[ResolvedMount, ...]:
         """What is mounted, in the order of the spec. Raises `SpecError`."""

@@ -33,14 +33,16 @@ Pieces = Callable[[], Iterable[bytes]]
 
 
 class WebError(Exception):
-    """What was asked for did not happen. `status` is the server's, 0 where none came; `code` is S3's word for it."""
+    """What was asked for did not happen. `status` is the server's, 0 where none came; `code` is S3's word for it;
+    `told` is the beginning of what the server said, as it came."""
 
-    def __init__(self, message: str, status: int = 0, code: str = "", expired: bool = False) -> None:
+    def __init__(self, message: str, status: int = 0, code: str = "", expired: bool = False, told: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.status = status
         self.code = code
         self.expired = expired
+        self.told = told
 
     @property
     def passing(self) -> bool:
@@ -175,7 +177,7 @@ def refusal(address: Address, answer: http.client.HTTPResponse) -> WebError:
     words = ": ".join(filter(None, (code, message.rstrip("."))))
     expired = code in CODES_OF_EXPIRY or (answer.status in (400, 401, 403) and "expired" in message.lower())
     said = "%s answers %d" % (address.host, answer.status) + (" (%s)" % show(words[:200]) if words else "")
-    return WebError(said, answer.status, code, expired)
+    return WebError(said, answer.status, code, expired, told)
 
 
 def _send(

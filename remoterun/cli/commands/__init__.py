@@ -6,6 +6,20 @@
 from remoterun.cli.app import app
 
 # isort: off
-from remoterun.cli.commands import run, rerun, runs, wait, inside, files, pages, ports, machines, hosts, secrets, upkeep  # noqa: F401
+from remoterun.cli.commands import (  # noqa: F401
+    run,
+    rerun,
+    runs,
+    wait,
+    inside,
+    files,
+    pages,
+    ports,
+    machines,
+    hosts,
+    secrets,
+    notify,
+    upkeep,
+)
 
 __all__ = ["app"]

@@ -21,6 +21,7 @@ from remoterun.cli.sending import Sending, find, with_untracked
 from remoterun.errors import HostError, UsageError
 from remoterun.model import (
     ALL_GPUS,
+    VARIABLE,
     Mount,
     RunRequest,
     command_text,
@@ -112,6 +113,15 @@ def run(
         str | None,
         typer.Option("--timeout", metavar="TIME", help="Stop the run after 90s, 10m, 2h; a plain number is minutes."),
     ] = None,
+    notify: Annotated[
+        list[str],
+        typer.Option(
+            "--notify",
+            metavar="URL|NAME",
+            help="Who gets word when it ends: a webhook, or a secret that is one; none. Repeat.",
+            autocompletion=complete.secrets,
+        ),
+    ] = [],  # noqa: B006
     spot: Annotated[
         bool, typer.Option("--spot", help="Rent a cheaper host, which may be taken away; see --attempts.")
     ] = False,
@@ -181,6 +191,7 @@ def run(
                 "--apt": apt,
                 "--label": label,
                 "--port": port,
+                "--notify": [word for word in notify if VARIABLE.fullmatch(word)],
             },
             {"--include-untracked": include_untracked, "--no-git": no_git, "-y": yes, "--spot": spot},
         ),
@@ -190,11 +201,13 @@ def run(
         max_cost=above_zero("--max-cost", max_cost),
         gpus=parse_gpus(gpus) if gpus is not None else None,
         ports=tuple(parse_port(text) for text in port),
+        notify=tuple(word for word in notify if word != "none") if notify else None,
     )
     with connect() as client:
         hint_at_secrets(client, env)
         client.machines.get(machine)  # refuse a wrong name before anything is asked
         client.secrets.check(name for _, name in request.secrets)
+        client.notifications.names(request.notify)
         sending = Sending(commit_ref, include_untracked, no_git, yes or dry_run)
         source = find(request, sending)
         try:
@@ -320,6 +333,9 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
         render.out(f"variables  {', '.join(name for name, _ in request.env)}")
     if request.secrets:
         render.out(f"secrets    {', '.join(render.variables(dict(request.secrets)))}")
+    told = client.notifications.names(request.notify)
+    if told:
+        render.out(f"notify     {', '.join(told)}")
     extras = [*request.apt, *request.pip] + (["requirements"] if request.requirements else [])
     if prepared.choice.framework is not None:
         render.out(f"framework  {framework_text(prepared.choice)}")

@@ -36,6 +36,7 @@ from remoterun.cli.render.talk import (
     ask,
     ask_secret,
     ask_text,
+    bell,
     choose,
     error,
     error_bytes,
@@ -45,18 +46,20 @@ from remoterun.cli.render.talk import (
     usage,
     warning,
 )
-from remoterun.cli.render.terminal import DONE, clean, person_there
+from remoterun.cli.render.terminal import DONE, FAILED, clean, person_there
 from remoterun.cli.render.transfers import added, fetched, not_finished, uploaded
 from remoterun.cli.render.upkeep import checked, collected, usage_table
 from remoterun.cli.render.words import duration, files, name, size, word
 
 __all__ = [
     "DONE",
+    "FAILED",
     "ReaderGone",
     "added",
     "Steps",
     "busy",
     "ask",
+    "bell",
     "ask_secret",
     "ask_text",
     "bucket_lines",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from remoterun.agent.shared.states import Reason, RunState
+from remoterun.agent.shared.states import FINAL, Reason, RunState
 from remoterun.cli.render.data import out
 from remoterun.cli.render.rented import cost_text
 from remoterun.cli.render.table import Column, table
@@ -151,6 +151,12 @@ def _mounted(mount: dict[str, Any]) -> str:
     return f"{mount['typed']}{f' (version {version})' if version else ''} at {mount['path']}"
 
 
+def _after_the_end(events: Sequence[dict[str, Any]]) -> list[str]:
+    """What was noted once the run had ended."""
+    ends = [place for place, event in enumerate(events) if event.get("state") in {state.value for state in FINAL}]
+    return [event["note"] for event in events[ends[0] :] if "note" in event] if ends else []
+
+
 def variables(secrets: Mapping[str, str]) -> list[str]:
     """Which variables get which secrets, by their names."""
     return [name if variable == name else f"{name} as {variable}" for variable, name in secrets.items()]
@@ -186,6 +192,7 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("mounts", "\n".join(map(_mounted, spec.get("mounts", [])))),
         ("variables", ", ".join(name for name in spec.get("asked_env", []) if name not in secrets)),
         ("secrets", ", ".join(variables(secrets))),
+        ("notify", ", ".join(spec.get("notify", []))),
         ("image", environment.get("image")),
         ("apt", ", ".join(environment.get("apt", []))),
         ("pip", ", ".join(environment.get("pip", []))),
@@ -196,6 +203,7 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("ended", moment(run.ended)),
         ("duration", duration(run.ended - run.started) if run.ended and run.started else None),
         ("outputs", f"{files(run.outputs['files'])}, {size(run.outputs['size'])}" if run.outputs else None),
+        ("since then", "\n".join(_after_the_end(details.get("events") or []))),
         ("folder", details.get("folder")),
     ]
     for head, text in rows:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from remoterun.cli.render.terminal import Text, clean, cursor, paint, shown
+from remoterun.cli.render.terminal import Text, clean, cursor, is_terminal, paint, shown
 from remoterun.errors import RemoterunError
 
 
@@ -29,6 +29,13 @@ def error_bytes(data: bytes) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(2, view) :]
+
+
+def bell() -> None:
+    """Ring the terminal's bell, if stderr is a terminal."""
+    if is_terminal(sys.stderr):
+        with contextlib.suppress(OSError):
+            print("\a", end="", file=sys.stderr, flush=True)
 
 
 def warning(text: str) -> None:

@@ -1,0 +1,24 @@
+"""Requests about word of runs. Standard library only; Python >= 3.8."""
+
+from __future__ import annotations
+
+import os
+from typing import Dict
+
+from ..running.webhooks import news_of_test, post
+from ..shared import api
+from ..shared.webhooks import BadAddress, check_address
+from ..store.errors import HomeError
+from ..store.web import WebError
+from . import Call, Handler
+
+
+def notify_test(_: Call, asked: api.Webhook) -> api.WebhookAnswer:
+    try:
+        answer = post(check_address(asked.address), news_of_test(os.uname().nodename))
+    except (BadAddress, WebError) as error:
+        raise HomeError("not_notified", str(error))
+    return api.WebhookAnswer(answer.status, answer.said)
+
+
+HANDLERS: Dict[str, Handler] = {"notify_test": notify_test}

@@ -1,0 +1,99 @@
+"""Who gets word when a run ends: addresses, or names of secrets that are addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared.tree import show
+from remoterun.agent.shared.webhooks import (
+    MOST_ADDRESSES,
+    BadAddress,
+    Webhooks,
+    check_address,
+    place_of,
+)
+from remoterun.client.connections import Connections
+from remoterun.client.secrets import values_of
+from remoterun.errors import RemoterunError, UsageError
+from remoterun.model import VARIABLE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from remoterun.model import Run, RunRequest
+
+EXAMPLE = "--notify https://…, --notify ntfy://ntfy.sh/TOPIC, or the name of a secret that is one"
+
+
+class Notifications:
+    """What a client does with the addresses that get word of its runs."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def names(self, asked: Sequence[str] | None = None) -> tuple[str, ...]:
+        """What may be shown of addresses (None: those of config.toml): the name of the secret, or the host. Raises
+        `UsageError` for what can't be one, `NotFound` for a secret that is not set."""
+        words = self._connections.config.notify if asked is None else asked
+        return tuple(addresses(self._connections.config.home, words))
+
+    def test(self, asked: str, machine: str | None = None) -> str:
+        """Let a machine (None: this one) post a message of no run to an address; what its server answered. Raises
+        `HostError` where it did not take it, `UsageError` for what is not an address, `NotFound`."""
+        (url,) = addresses(self._connections.config.home, [asked]).values()
+        session = self._connections.session(self._connections.machine(machine or "local"))
+        answer = session.ask(api.notify_test, api.Webhook(url))
+        return f"{answer.status} {show(answer.said[:200])}".strip()
+
+
+def asked_of(connections: Connections, request: RunRequest) -> dict[str, str]:
+    """The addresses that get word of a run, by what may be shown of each."""
+    return addresses(connections.config.home, connections.config.notify if request.notify is None else request.notify)
+
+
+def again(connections: Connections, names: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
+    """The addresses of a run of which a spec has the names; those that are known: what was `given`, secrets, and what
+    config.toml has."""
+    found = {name: given[name] for name in names if name in given}
+    for word in (*(name for name in names if VARIABLE.fullmatch(name)), *connections.config.notify):
+        try:
+            known = addresses(connections.config.home, [word])
+        except RemoterunError:  # no run stays behind for it
+            continue
+        found |= {name: url for name, url in known.items() if name in names}
+    return found
+
+
+def webhooks_of(run: Run, known: Mapping[str, str]) -> Webhooks:
+    """Addresses as they go with a run, and what its host needs to tell what it has cost."""
+    if run.renting is None or not run.renting.hosts:
+        return Webhooks(dict(known))
+    *earlier, host = run.renting.hosts
+    costs = [before.cost(before.ended or host.began) for before in earlier]
+    spent = [cost for cost in costs if cost is not None]
+    price = host.price if len(spent) == len(costs) else None
+    return Webhooks(dict(known), price, host.began, sum(spent))
+
+
+def addresses(home: Path, asked: Sequence[str]) -> dict[str, str]:
+    """The addresses that words stand for, by what may be shown of each. Raises `UsageError`, `NotFound`; no error
+    holds an address."""
+    found: dict[str, str] = {}
+    for word in asked:
+        named = VARIABLE.fullmatch(word) is not None
+        url = values_of(home, [word])[word].strip() if named else word
+        try:
+            check_address(url)
+        except BadAddress as error:
+            what = f"the secret `{word}`" if named else "what gets word of the run"
+            raise UsageError(f"{what} is not the address of a webhook: {error}", hint=EXAMPLE) from None
+        name = word if named else place_of(url)
+        number = 2
+        while found.get(name, url) != url:
+            name, number = f"{name.partition(' ')[0]} {number}", number + 1
+        found[name] = url
+    if len(found) > MOST_ADDRESSES:
+        raise UsageError(f"{MOST_ADDRESSES} addresses get word of a run at the most", hint=EXAMPLE)
+    return found

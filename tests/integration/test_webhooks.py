@@ -1,0 +1,215 @@
+"""Word of a run's end, posted by its host: real servers, and everything that may come between."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared.spec import Submission
+from remoterun.agent.shared.states import FINAL
+from remoterun.agent.shared.tree import Manifest
+from remoterun.agent.shared.webhooks import Webhooks
+from remoterun.client import Client
+from remoterun.errors import HostError
+from remoterun.model import RunRequest
+from tests.webhook_server import WebhookServer, webhook_server
+from tests.workshop import Place, User, holding, kill9, until
+
+PATH = "/hook/s3cr3t-path"
+
+
+@pytest.fixture
+def server() -> Iterator[WebhookServer]:
+    with webhook_server() as server:
+        yield server
+
+
+def submit(place: Place, command: str, *urls: str, **changed: Any) -> str:
+    names = tuple(f"hook{number}" for number in range(len(urls)))
+    spec = place.spec(command, notify=names, **changed)
+    asked = Submission(spec, {}, Manifest([]).encode(), webhooks=Webhooks(dict(zip(names, urls, strict=True))))
+    place.put({})
+    place.session.ask(api.submit, api.Nothing(), asked.encode())
+    return spec.key
+
+
+def all_told(place: Place, key: str) -> None:
+    until(lambda: not os.path.exists(place.run(key).webhooks_file), 20)
+    until(lambda: key not in place.home.active_keys(), 20)
+
+
+def notes(place: Place, key: str) -> list[str]:
+    return [event["note"] for event in place.run(key).events() if "note" in event]
+
+
+def completes(place: Place, url: str) -> str:
+    return submit(place, "echo one; printf '\\033[31mtwo\\033[0m'", url)
+
+
+def fails(place: Place, url: str) -> str:
+    return submit(place, "exit 3", url)
+
+
+def is_killed(place: Place, url: str) -> str:
+    key = submit(place, "echo up; sleep 1000", url)
+    place.until_says(key, b"up")
+    place.session.ask(api.kill, api.RunKey(key))
+    return key
+
+
+def is_stopped_while_it_waits(place: Place, url: str) -> str:
+    first = place.submit("echo up; sleep 1000", slots=1)
+    place.until_says(first, b"up")
+    key = submit(place, "true", url, slots=1)
+    place.session.ask(api.stop, api.EndRun(key))
+    place.until_final(key)
+    place.session.ask(api.kill, api.RunKey(first))
+    return key
+
+
+def can_not_be_built(place: Place, url: str) -> str:
+    return submit(place, "true", url, environment=place.spec("").environment._replace(image="some/image"))
+
+
+def loses_its_machine(place: Place, url: str) -> str:
+    key = submit(place, "echo up; sleep 1000", url)
+    place.until_says(key, b"up")
+    run = place.run(key)
+    kill9(place.supervisor(key))
+    until(place.unsupervised(key))
+    from remoterun.agent.running.engines.process import ProcessEngine
+
+    assert ProcessEngine(place.home).kill(run)
+    Path(run.events_file).write_text(Path(run.events_file).read_text().replace('"boot":"', '"boot":"earlier-'))
+    place.drop_session()
+    assert place.session.alive
+    return key
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        (completes, {"state": "complete", "reason": "exited", "exit_status": 0, "log": "one\ntwo", "why": None}),
+        (fails, {"state": "failed", "reason": "exit_nonzero", "exit_status": 3, "why": "the command failed"}),
+        (is_killed, {"state": "killed", "reason": "killed", "log": "up"}),
+        (is_stopped_while_it_waits, {"state": "stopped", "duration": None}),
+        (can_not_be_built, {"state": "failed", "reason": "build_failed", "exit_status": None}),
+        (loses_its_machine, {"state": "interrupted", "reason": "host_rebooted"}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_each_end_is_told_once(
+    place: Place, server: WebhookServer, ends: Callable[[Place, str], str], told: dict[str, Any]
+) -> None:
+    key = ends(place, server.url + PATH)
+    all_told(place, key)
+    place.until_final(key)
+    ((path, body),) = server.posts
+    assert path == PATH and body["id"] == f"{key}/1" and body["event"] == "run_ended"
+    assert {name: body[name] for name in told} == told
+    assert holding(place.home, b"s3cr3t") == set()
+    assert not [note for note in notes(place, key) if "notify" in note]
+
+
+def test_the_address_is_in_one_file(place: Place, server: WebhookServer) -> None:
+    key = submit(place, "echo up; sleep 1000", server.url + PATH)
+    place.until_says(key, b"up")
+    assert holding(place.home, b"s3cr3t") == {place.run(key).webhooks_file}
+    assert os.stat(place.run(key).webhooks_file).st_mode & 0o777 == 0o600
+    assert "s3cr3t" not in repr(place.session.ask(api.run, api.RunKey(key)))
+    place.session.ask(api.kill, api.RunKey(key))
+    all_told(place, key)
+    assert holding(place.home, b"s3cr3t") == set()
+
+
+def test_a_server_that_comes_late(place: Place) -> None:
+    """Two addresses: who has the word does not get it again."""
+    with webhook_server() as good, webhook_server() as late:
+        late.answers[:] = [503]
+        port = late.port
+        key = submit(place, "true", late.url + PATH, good.url + PATH)
+        until(lambda: late.posts and good.posts)
+        late.close()
+        with webhook_server(port) as again:
+            all_told(place, key)
+            assert [body["id"] for _, body in again.posts] == [f"{key}/1"] and len(good.posts) == 1
+    assert notes(place, key) == ["could not notify hook0 yet: 127.0.0.1 answers 503 (there is no … here); trying again"]
+
+
+def test_a_server_that_refuses(place: Place, server: WebhookServer) -> None:
+    server.answers[:] = [403]
+    key = submit(place, "true", server.url + PATH)
+    all_told(place, key)
+    assert len(server.posts) == 1
+    assert notes(place, key) == ["could not notify hook0: 127.0.0.1 answers 403 (there is no … here)"]
+    assert holding(place.home, b"s3cr3t") == set()
+
+
+def test_a_supervisor_that_dies_before_it_has_told(place: Place, server: WebhookServer) -> None:
+    """The next contact tells it, with the same id."""
+    server.silent.set()
+    key = submit(place, "true", server.url + PATH)
+    until(lambda: server.posts)
+    assert place.state(key) in FINAL
+    kill9(place.supervisor(key))
+    server.silent.clear()
+    place.drop_session()
+    assert place.session.alive
+    all_told(place, key)
+    assert len({body["id"] for _, body in server.posts}) == 1 and len(server.posts) == 2
+
+
+def test_a_run_that_is_removed_meanwhile(place: Place, server: WebhookServer) -> None:
+    server.answers[:] = [503] * 100
+    key = submit(place, "true", server.url + PATH)
+    until(lambda: server.posts)
+    supervisor = place.supervisor(key)
+    place.session.ask(api.remove_run, api.RunKey(key))
+    until(lambda: place.supervisor(key) is None, 20, lambda: f"{supervisor} ends")
+    assert not os.path.exists(place.run(key).path) and place.home.active_keys() == []
+
+
+def test_services_by_their_addresses(place: Place, server: WebhookServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are reached through a proxy, which is this test."""
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    urls = ["http://hooks.slack.com/services/T/B/X", "http://discord.com/api/webhooks/1/X", "http://me:pw@ntfy.sh/runs"]
+    key = submit(place, "echo done", *urls)
+    all_told(place, key)
+    posts = dict(server.posts)
+    assert set(posts) == {*urls[:2], "http://ntfy.sh/"}
+    assert "```\ndone\n```" in posts[urls[0]]["text"] and "```\ndone\n```" in posts[urls[1]]["content"]
+    assert posts["http://ntfy.sh/"]["topic"] == "runs"
+    assert [headers.get("Authorization") for headers in server.headers].count("Basic bWU6cHc=") == 1
+
+
+def test_as_a_user_asks_for_it(user: User, server: WebhookServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By config.toml, by name, and not at all; the registry knows no address."""
+    monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
+    user.config = replace(user.config, notify=(server.url + "/always",))
+    client: Client = user.new_client()
+    client.secrets.set("HOOK", server.url + PATH)
+    asked: list[tuple[str, ...] | None] = [None, ("HOOK",), ()]
+    runs = [client.runs.submit(RunRequest("true", notify=words)) for words in asked]
+    place = user.place("one")
+    for run in runs:
+        place.until_final(run.key)
+        all_told(place, run.key)
+    assert sorted((path, body["key"]) for path, body in server.posts) == [
+        ("/always", runs[0].key), (PATH, runs[1].key),
+    ]  # fmt: skip
+    named = [client.runs.info(run.number)[1]["spec"]["notify"] for run in runs]
+    assert named == [[f"127.0.0.1:{server.port}"], ["HOOK"], []]
+    assert b"s3cr3t" not in b"".join(path.read_bytes() for path in (user.root / "laptop").glob("registry*"))
+    assert client.notifications.test("HOOK", "two") == "200 ok" and server.posts[-1][1]["event"] == "test"
+    server.answers[:] = [403]
+    with pytest.raises(HostError, match="answers 403") as error:
+        client.notifications.test("HOOK")
+    assert "s3cr3t" not in error.value.message
