@@ -12,7 +12,7 @@ from typing import Any
 from remoterun.agent.shared.engine_names import AUTO, CAPABILITIES
 from remoterun.agent.shared.files import write_whole
 from remoterun.errors import AlreadyExists, ConfigError, NotFound, UsageError
-from remoterun.model import MachineType, Rental, parse_duration
+from remoterun.model import MachineType, Rental, did_you_mean, parse_duration
 
 HOME_VARIABLE = "REMOTERUN_HOME"
 SSH_CONFIG_VARIABLE = "REMOTERUN_SSH_CONFIG"
@@ -40,6 +40,8 @@ _RENTAL_KEYS: dict[str, tuple[type, ...]] = {
 """Of a machine whose host is rented for each run. `aws` makes it one; it has no `host`."""
 _RENTED_TOO = ("gpus", "base_image", "engine")
 """Of `_MACHINE_KEYS`, those that a rented machine may have."""
+_POOL_KEYS: dict[str, tuple[type, ...]] = {"pool": (list,)}
+"""Of a machine type that stands for several machines."""
 ENGINES = (AUTO, *CAPABILITIES)
 INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
 """The name of a type of machine at AWS."""
@@ -165,19 +167,29 @@ def _machine(file: Path, name: str, table: Any) -> MachineType:
     if not isinstance(table, dict):
         raise ConfigError(f"{where} is a table", hint=f"[machines.{name}]")
     known = _MACHINE_KEYS
-    if "aws" in table:
+    if "pool" in table:
+        known = _POOL_KEYS
+    elif "aws" in table:
         known = {**{key: _MACHINE_KEYS[key] for key in _RENTED_TOO}, **_RENTAL_KEYS}
     for key, value in table.items():
         if key not in known:
             if key in _MACHINE_KEYS or key in _RENTAL_KEYS:
-                goes = "does not go with `aws`" if "aws" in table else "needs `aws`"
+                kind = "pool" if "pool" in table else "aws"
+                goes = f"does not go with `{kind}`" if kind in table else "needs `aws`"
                 raise ConfigError(f"{where}: `{key}` {goes}", hint="known are " + ", ".join(sorted(known)))
             raise ConfigError(f"{where}: unknown key `{key}`", hint="known are " + ", ".join(sorted(known)))
         if not isinstance(value, known[key]) or isinstance(value, bool) != (known[key] == (bool,)):
-            kind = {(str,): "text in quotes", (bool,): "true or false", (str, list): "a type, or a list of them"}
+            kinds = {
+                (str,): "text in quotes",
+                (bool,): "true or false",
+                (list,): "a list of names in quotes",
+                (str, list): "a type, or a list of them",
+            }
             raise ConfigError(
-                f"{where}.{key}: {value!r} is not {kind.get(known[key], 'a number')}", hint="mend it there"
+                f"{where}.{key}: {value!r} is not {kinds.get(known[key], 'a number')}", hint="mend it there"
             )
+    if "pool" in table:
+        return MachineType(name, pool=_pool(where, name, table["pool"]))
     if table.get("engine", "auto") not in ENGINES:
         raise ConfigError(f"{where}.engine: unknown engine `{table['engine']}`", hint="known are " + ", ".join(ENGINES))
     if table.get("gpus", 0) < 0 or table.get("slots", 1) < 1 or table.get("connect_timeout", 1) <= 0:
@@ -186,6 +198,15 @@ def _machine(file: Path, name: str, table: Any) -> MachineType:
         return MachineType(name, **table)
     own = {key: value for key, value in table.items() if key in _RENTED_TOO}
     return MachineType(name, rental=_rental(where, table), **own)
+
+
+def _pool(where: str, name: str, words: list[Any]) -> tuple[str, ...]:
+    for word in words or ("",):
+        if not isinstance(word, str) or not word.strip() or word.lower() == name.lower():
+            raise ConfigError(f"{where}.pool: {word!r} is not the name of another machine", hint='pool = ["a", "b"]')
+    if len({word.lower() for word in words}) < len(words):
+        raise ConfigError(f"{where}.pool: a machine stands there twice", hint="mend it there")
+    return tuple(words)
 
 
 def _rental(where: str, table: dict[str, Any]) -> Rental:
@@ -223,15 +244,19 @@ def add_machine(config: Config, name: str, settings: dict[str, Any], *, overwrit
     _write(config, document)
 
 
-def remove_machine(config: Config, name: str) -> None:
-    """Take a machine out of config.toml; if it was the default, `local` is. Raises `NotFound`."""
+def remove_machine(config: Config, name: str) -> bool:
+    """Take a machine out of config.toml; whether it was the default, which `local` is then. Raises `NotFound`."""
     if name not in config.machines:
-        raise NotFound(f"there is no machine `{name}` in {config.file}", hint="remoterun machines")
+        close = did_you_mean(name, config.machines)
+        hint = f"did you mean `{close}`? remoterun machines lists them" if close else "remoterun machines lists them"
+        raise NotFound(f"there is no machine `{name}` in {config.file}", hint=hint)
     document = _document(config)
     del document["machines"][name]
-    if config.default == name:
+    was_default = config.default == name
+    if was_default:
         document.pop("default", None)
     _write(config, document)
+    return was_default
 
 
 def set_default(config: Config, name: str) -> None:

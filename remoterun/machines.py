@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from remoterun.config import Config
-from remoterun.errors import NotFound
+from remoterun.errors import NotFound, UsageError
 from remoterun.model import MachineType, Rental, did_you_mean
 
 LOCAL = MachineType("local")
@@ -72,6 +72,27 @@ def resolve(name: str | None, config: Config) -> MachineType:
         f"there is no machine type `{word}`",
         hint=meant + f"remoterun machines lists them; remoterun machines add {word} user@host makes one",
     )
+
+
+def members(pool: MachineType, config: Config) -> dict[str, MachineType | UsageError]:
+    """By name, each machine of a pool, or why it can't be one."""
+    found: dict[str, MachineType | UsageError] = {}
+    for name in pool.pool:
+        try:
+            machine = resolve(name, config)
+        except UsageError as error:
+            found[name] = error
+            continue
+        found[name] = machine
+        if machine.pool or machine.rental is not None or machine.bucket is not None:
+            kind = "a pool itself" if machine.pool else "not a machine of your own"
+            found[name] = UsageError(f"`{name}` is {kind}", hint="a pool has machines of your own: remoterun machines")
+    return found
+
+
+def name_one_of(pool: MachineType) -> UsageError:
+    """What is raised where one machine is meant and a pool was named."""
+    return UsageError(f"`{pool.name}` is a pool of several machines", hint=f"name one of them: {', '.join(pool.pool)}")
 
 
 def bucket_of(config: Config) -> MachineType:

@@ -166,7 +166,8 @@ class MachineType:
 
     One with a `rental` has no host before a provider gave one for a run; that host is another `MachineType`, whose
     `rented` is the token by which its provider knows it, and whose `ssh_config` is read instead of the user's. One with
-    a `bucket` ("s3://NAME") is a home without a machine.
+    a `bucket` ("s3://NAME") is a home without a machine. One with a `pool` stands for the machines of these names: a
+    run on it goes to one of them.
     """
 
     name: str
@@ -182,17 +183,18 @@ class MachineType:
     rented: str | None = None
     ssh_config: str | None = None
     bucket: str | None = None
+    pool: tuple[str, ...] = ()
 
     @property
     def reached_by(self) -> str:
-        """The kind of host that it is, a key of `hosts.HOSTS`. Not of one that has yet to be rented."""
+        """The kind of host that it is, a key of `hosts.HOSTS`. Not of one that has yet to be rented, or of a pool."""
         if self.bucket is not None:
             return "bucket"
         return "local" if self.host is None else "ssh"
 
     def record(self) -> dict[str, Any]:
         """As JSON, for the registry: a run must be found again when the configuration has changed."""
-        known = {name: value for name, value in self.__dict__.items() if value is not None}
+        known = {name: value for name, value in self.__dict__.items() if value not in (None, ())}
         if self.rental is not None:
             known["rental"] = {name: value for name, value in self.rental.__dict__.items() if value is not None}
         return known
@@ -204,7 +206,7 @@ class MachineType:
         if isinstance(rental, dict):
             fields = {name: value for name, value in rental.items() if name in Rental.__dataclass_fields__}
             known["rental"] = Rental(**{**fields, "types": tuple(fields.get("types", ()))})
-        return cls(**known)
+        return cls(**{**known, "pool": tuple(known.get("pool", ()))})
 
 
 @dataclass(frozen=True)
@@ -391,6 +393,13 @@ class Run:
         return self.placement.machine if self.placement is not None else self.machine
 
     @property
+    def where(self) -> str:
+        """The name of the machine that was asked for, for people; of a pool with the machine that was got."""
+        if not self.machine.pool or self.placement is None:
+            return self.machine.name
+        return f"{self.machine.name} ({self.placement.machine.name})"
+
+    @property
     def home_id(self) -> str | None:
         return self.placement.home_id if self.placement is not None else None
 
@@ -443,6 +452,7 @@ class Run:
             "number": self.number,
             "key": self.key,
             "machine": self.machine.name,
+            "host": None if self.placement is None else self.placement.machine.name,
             "state": self.state.value,
             "reason": self.reason.value if self.reason else None,
             "exit_code": self.code,

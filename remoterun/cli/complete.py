@@ -11,7 +11,7 @@ from remoterun import machines
 from remoterun.cli.render import clean
 from remoterun.client.secrets import names
 from remoterun.errors import RemoterunError
-from remoterun.model import Run
+from remoterun.model import MachineType, Run
 from remoterun.registry import Registry
 
 _RUNS = 50
@@ -38,7 +38,7 @@ def resources(incomplete: str) -> list[str]:
 def machine_types(incomplete: str) -> list[tuple[str, str]]:
     try:
         config = configuration.load()
-        known = [(machine.name, machine.host or "this machine") for machine in machines.listing(config)]
+        known = [(machine.name, _place(machine)) for machine in machines.listing(config)]
         known += [(alias, "ssh") for alias in machines.ssh_aliases(config)]
         if machines.aws_is_set_up(config):
             known.append((machines.BUCKET, "the bucket"))
@@ -51,7 +51,7 @@ def machine_types(incomplete: str) -> list[tuple[str, str]]:
 def configured(incomplete: str) -> list[tuple[str, str]]:
     """Machines that the configuration names."""
     try:
-        known = [(machine.name, machine.host or "this machine") for machine in configuration.load().machines.values()]
+        known = [(machine.name, _place(machine)) for machine in configuration.load().machines.values()]
     except RemoterunError:
         return []
     return [pair for pair in known if pair[0].startswith(incomplete)]
@@ -69,6 +69,10 @@ def frameworks(incomplete: str) -> list[str]:
     from remoterun.agent.shared.spec import FRAMEWORKS
 
     return [name for name in FRAMEWORKS if name.startswith(incomplete)]
+
+
+def _place(machine: MachineType) -> str:
+    return "a pool" if machine.pool else machine.host or "this machine"
 
 
 def _registry_runs() -> list[Run]:

@@ -105,7 +105,7 @@ def _show_state(change: StateChange, steps: render.Steps) -> bool:
     if change.state is RunState.RUNNING:
         steps.clear()
         place = f" {CAPABILITIES[run.engine].place}" if run.engine in CAPABILITIES else ""
-        render.line(render.DONE, f"Running on {run.machine.name}{place}; ^C leaves it running")
+        render.line(render.DONE, f"Running on {run.where}{place}; ^C leaves it running")
     elif change.state in STEPS:
         steps.at(STEPS[change.state])
     return False
@@ -131,7 +131,7 @@ def show_note(note: Note, steps: render.Steps, run: Run) -> None:
         else:
             steps.clear()
     elif note.kind == "back":
-        render.line(f"  connected to {run.machine.name} again")
+        render.line(f"  connected to {run.host.name} again")
     else:
         steps.say(note.text)
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
+from remoterun import machines
 from remoterun.agent.shared import api
 from remoterun.client.connections import Connections
 from remoterun.errors import HostError, UsageError
 from remoterun.model import ALL_GPUS, MachineType, RunRequest
 from remoterun.session import Session
+
+POOL_WAIT = 10.0
+"""Seconds that the machines of a pool have to answer."""
+MOMENT = 0.5
+"""Seconds that the others have to answer, once one is free."""
 
 
 def rented_with(connections: Connections, machine: MachineType, gpus: int | None) -> MachineType:
@@ -48,3 +58,81 @@ def settings(asked: MachineType, request: RunRequest, session: Session) -> Machi
             hint=f"remoterun doctor {session.machine.name} shows what it has",
         )
     return replace(machine, gpus=len(there.gpus))
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a machine of a pool says to a run: whether it would start at once, and how many are before it if not."""
+
+    machine: MachineType
+    there: api.Occupancy
+    free: bool
+    holds: int
+    """How many of the run's mounts lie there."""
+    came: float
+
+
+def opened(connections: Connections, machine: MachineType, request: RunRequest, note: Callable[[str], None]) -> Session:
+    """A conversation with the machine that a run goes to; of a pool with the one that is free, else with the one that
+    has the shortest line. `note` is told which ones of a pool are passed over, and why. Raises `HostError`,
+    `UsageError`."""
+    if not machine.pool:
+        return connections.session(machine)
+    answers: list[_Answer] = []
+    known = machines.members(machine, connections.config)
+    own = {name: member for name, member in known.items() if isinstance(member, MachineType)}
+    passed = {name: member.message for name, member in known.items() if isinstance(member, UsageError)}
+    questions = {member: partial(_answer, connections, member, request) for member in own.values()}
+    for member, answer in connections.at_once(questions, POOL_WAIT, _enough).items():
+        if isinstance(answer, HostError):
+            passed[member.name] = answer.message
+        elif answer.there.lacks is not None:
+            passed[member.name] = answer.there.lacks
+        else:
+            answers.append(answer)
+    told = [f"{name} ({reason.removeprefix(name + ' ')})" for name, reason in passed.items()]
+    if not answers:
+        evidence = "\n".join(f"{name}: {reason}" for name, reason in passed.items())
+        raise HostError(
+            f"no machine of the pool `{machine.name}` takes the run",
+            evidence=evidence,
+            hint="remoterun machines --status",
+        )
+    if told:
+        note(f"passed over: {', '.join(told)}")
+    return connections.session(min(answers, key=_rank).machine)
+
+
+def _rank(answer: _Answer) -> tuple[bool, int, float, int]:
+    """The least one gets the run; of several the first of the pool."""
+    starts_in = answer.there.starts_in
+    return not answer.free, answer.there.before, math.inf if starts_in is None else starts_in, -answer.holds
+
+
+def _enough(answers: Sequence[_Answer]) -> bool:
+    """Whether nobody waits for the rest: one is free, and the others had some time to be better."""
+    free = [answer.came for answer in answers if answer.free]
+    return bool(free) and time.monotonic() > min(free) + MOMENT
+
+
+def _answer(connections: Connections, machine: MachineType, request: RunRequest) -> _Answer:
+    session = connections.session(machine)
+    gpus = machine.gpus if request.gpus is None else request.gpus
+    demand = api.Demand(max(gpus, 1) if gpus == ALL_GPUS else gpus, machine.slots, whole=gpus == ALL_GPUS)
+    there = session.ask(api.occupancy, demand)
+    free = there.free
+    if gpus == ALL_GPUS:
+        free = free and not any(card.run or card.others for card in there.gpus)
+    return _Answer(machine, there, free, _held(connections, request, session.home_id), time.monotonic())
+
+
+def _held(connections: Connections, request: RunRequest, home_id: str) -> int:
+    """How many of the mounts lie in a home, as far as is known here."""
+    count = 0
+    for mount in request.mounts:
+        if mount.resource.kind == "runs":
+            count += connections.registry.run(mount.resource.name).home_id == home_id
+            continue
+        known = [upload for upload, _ in connections.registry.uploads(mount.resource.name)]
+        count += any(each.home_id == home_id and each.digest == known[0].digest for each in known)
+    return count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from remoterun.hosts.base import Host
     from remoterun.providers.base import Provider
 
+TURN = 0.02
+"""Seconds between two looks at what was answered."""
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -85,6 +87,8 @@ class Connections:
         Raises `NotFound`, and `UsageError` for an address that is not one.
         """
         machine = machines.resolve(name, self.config)
+        if machine.pool:
+            return machine
         if machine.rental is None:
             host_of(machine, self.config, Prompts())
         elif not machine.gpus:
@@ -93,8 +97,15 @@ class Connections:
         return machine
 
     def home(self, name: str | None) -> MachineType:
-        """The machine that keeps files for a name: of a machine type that is rented, the bucket."""
+        """The machine that keeps files for a name: of a machine type that is rented, the bucket; of a pool that is the
+        default, its first machine. Raises `UsageError` for a pool that is named."""
         machine = self.machine(name)
+        if machine.pool:
+            members = machines.members(machine, self.config).values() if name is None else ()
+            own = [member for member in members if isinstance(member, MachineType)]
+            if not own:
+                raise machines.name_one_of(machine)
+            return own[0]
         return machine if machine.rental is None else self.bucket()
 
     def bucket(self) -> MachineType:
@@ -120,6 +131,8 @@ class Connections:
         rented."""
         if machine.rental is not None and machine.host is None:
             raise UsageError(f"`{machine.name}` is rented for a run, and there is none", hint="remoterun hosts")
+        if machine.pool:
+            raise machines.name_one_of(machine)
         with self._lock:
             self._check_open()
             opening = self._opening.setdefault(machine, threading.Lock())
@@ -161,12 +174,16 @@ class Connections:
         threading.Thread(target=connect, daemon=True).start()
 
     def at_once(
-        self, questions: Mapping[MachineType, Callable[[], A]], wait: float | None
+        self,
+        questions: Mapping[MachineType, Callable[[], A]],
+        wait: float | None,
+        enough: Callable[[Sequence[A]], bool] | None = None,
     ) -> dict[MachineType, A | HostError]:
         """What each question returned, or the `HostError` that it raised. All are asked at once, on threads.
 
         Of a machine that takes longer than `wait` seconds (None: as long as it takes), not counting those in which a
-        person was asked something, it is `HostUnreachable`; its thread keeps no process from ending.
+        person was asked something, it is `HostUnreachable`; its thread keeps no process from ending. Once `enough` is
+        true of the answers so far, those that are missing are left out.
         """
         results: dict[MachineType, A | BaseException] = {}
         ended = {machine: threading.Event() for machine in questions}
@@ -183,9 +200,15 @@ class Connections:
         else:
             for machine in questions:
                 threading.Thread(target=ask, args=(machine,), daemon=True).start()
-        self._await(ended.values(), wait)
+        left = False
+        if enough is None:
+            self._await(ended.values(), wait)
+        else:
+            left = self._await_some(ended, results, wait, enough)
         answers: dict[MachineType, A | HostError] = {}
         for machine in questions:
+            if not ended[machine].is_set() and left:
+                continue
             if not ended[machine].is_set():
                 answers[machine] = HostUnreachable(f"{machine.name} does not answer within {wait:g} s")
                 continue
@@ -203,6 +226,27 @@ class Connections:
                     break
                 with self._question:  # until the person has answered
                     until = time.monotonic() + (wait or 0)
+
+    def _await_some(
+        self,
+        ended: Mapping[MachineType, threading.Event],
+        results: Mapping[MachineType, A | BaseException],
+        wait: float | None,
+        enough: Callable[[Sequence[A]], bool],
+    ) -> bool:
+        """Whether there was enough before all had answered, and before `wait` seconds had passed."""
+        until = None if wait is None else time.monotonic() + wait
+        while not all(event.is_set() for event in ended.values()):
+            known = [results[machine] for machine, event in ended.items() if event.is_set()]
+            if enough([answer for answer in known if not isinstance(answer, BaseException)]):
+                return True
+            if self._question.locked():
+                with self._question:
+                    until = None if wait is None else time.monotonic() + wait
+            elif until is not None and time.monotonic() > until:
+                return False
+            self.closed.wait(TURN)
+        return False
 
     def host(self, machine: MachineType) -> Host:
         """Another host of a machine, which lives until this is closed."""

@@ -98,7 +98,7 @@ def others(machines: Iterable[MachineType], than: MachineType) -> tuple[MachineT
     """Each other machine once."""
     found: dict[tuple[str | None, str | None], MachineType] = {}
     for machine in machines:
-        if (machine.host, machine.home) != (than.host, than.home):
+        if not machine.pool and (machine.host, machine.home) != (than.host, than.home):
             found.setdefault((machine.host, machine.home), machine)
     return tuple(found.values())
 

@@ -32,6 +32,7 @@ class MachineStatus:
 def status(connections: Connections, names: Iterable[str], wait: float) -> list[MachineStatus]:
     """See `Machines.status`."""
     asked = [connections.machine(name) for name in names] or machines.listing(connections.config)
+    asked = [one for machine in asked for one in _each(connections, machine)]
     own: dict[tuple[str | None, str | None], MachineType] = {}
     for machine in asked:
         if machine.rental is None and machine.bucket is None:
@@ -48,6 +49,14 @@ def status(connections: Connections, names: Iterable[str], wait: float) -> list[
             numbers = connections.registry.numbers(run.key for run in answer.runs)
             found.append(MachineStatus(machine, answer, numbers))
     return found
+
+
+def _each(connections: Connections, machine: MachineType) -> list[MachineType]:
+    """The machine, or those of a pool that can be asked."""
+    if not machine.pool:
+        return [machine]
+    found = machines.members(machine, connections.config).values()
+    return [member for member in found if isinstance(member, MachineType)]
 
 
 def _whole(connections: Connections, machine: MachineType) -> api.Occupancy:

@@ -74,16 +74,18 @@ class Runs:
         cast: Callable[[Run], None] = lambda _: None,
         plan: Plan | None = None,
         waiting: Callable[[str], None] = lambda _: None,
+        note: Callable[[str], None] = lambda _: None,
     ) -> Run:
         """Make a run and hand it over to `machine` (None: the one it was prepared for); it then needs us no more.
 
         `cast` is called as soon as the run has its number. For a machine that is rented, `plan` is what `hosts.plan`
         said (None: it is made now), and `waiting` is told in a few words what is waited for, and "" at the end of that.
+        `note` is told in a line which machines of a pool were passed over, and why.
         What goes wrong once the run has its number ends it: it is FAILED, with the reason. Each call makes another run.
         Raises `UsageError`, `HostError`, `TransferError`, `ProviderError`.
         """
         where = prepared.machine if machine is None else self._connections.machine(machine)
-        return launch(self._connections, prepared, where, progress or Progress(), cast, plan, waiting)
+        return launch(self._connections, prepared, where, progress or Progress(), cast, plan, waiting, note)
 
     def submit(
         self,

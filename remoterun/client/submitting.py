@@ -141,6 +141,7 @@ def launch(
     cast: Callable[[Run], None],
     plan: renting.Plan | None = None,
     waiting: Callable[[str], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Run:
     """See `Runs.launch`. The row of the run exists before its host is opened, and before anything is sent."""
     request, source, registry = prepared.request, prepared.source, connections.registry
@@ -162,7 +163,7 @@ def launch(
         cast(run)
         run = registry.move(run, RunState.PROVISIONING, time.time())
         if plan is None:
-            session = connections.session(machine)
+            session = choosing.opened(connections, machine, request, note)
         else:
             run = renting.begin(connections, run, plan)
             for mount in request.mounts:

@@ -13,6 +13,7 @@ from remoterun.cli.app import Json, app, example, machines_app
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
 from remoterun.errors import UsageError
+from remoterun.model import MachineType
 
 Spot = Annotated[bool, typer.Option("--spot", help="Of types that are rented: with the spot prices of now.")]
 
@@ -62,14 +63,18 @@ def _list_machines(spot: bool, json: bool) -> None:
     cls=Command,
     epilog=example(
         "remoterun machines add k80 me@gpu.example.org --gpus 1 --default\n"
+        "remoterun machines add lab k80 box    # a pool: a run goes to the one that is free\n"
         "remoterun machines add gpu --aws g4dn.xlarge,g5.xlarge --spot --max-cost 5"
     ),
 )
 def machines_add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What -t will name.")],
-    host: Annotated[
-        str | None,
-        typer.Argument(metavar="HOST", help="user@host[:port], an alias of ~/.ssh/config, or `local`; or --aws."),
+    hosts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="HOST...",
+            help="user@host[:port], an alias of ~/.ssh/config, or `local`; or --aws. Several machines: a pool of them.",
+        ),
     ] = None,
     gpus: Annotated[int, typer.Option("--gpus", metavar="N", help="GPUs that a run on it gets.", min=0)] = 0,
     engine: Annotated[str, typer.Option("--engine", metavar="NAME", help="auto, docker, podman or process.")] = "auto",
@@ -131,6 +136,10 @@ def machines_add(
         raise UsageError(
             f"`{connect_timeout:g}` is not a valid number of seconds to connect in", hint="--connect-timeout 10"
         )
+    if hosts and len(hosts) > 1:
+        _add_pool(name, hosts, (gpus, slots, base_image, home, python, connect_timeout, aws), default, force)
+        return
+    host = hosts[0] if hosts else None
     if (host is None) == (aws is None):
         raise UsageError(
             "a machine has a host, or it is rented" + (": both were given" if host else ""),
@@ -178,6 +187,23 @@ def _warn_of_unknown(types: str) -> None:
             render.warning(f"`{type.strip()}` is not in remoterun's table of types: did you mean {' or '.join(meant)}?")
 
 
+def _add_pool(name: str, names: list[str], settings: tuple[object, ...], default: bool, force: bool) -> None:
+    from remoterun import config as configuration
+    from remoterun.machines import members
+
+    if any(settings):
+        raise UsageError(
+            "a pool has the settings of its machines", hint=f"remoterun machines add {name} {' '.join(names)}"
+        )
+    config = configuration.load()
+    for member in members(MachineType(name, pool=tuple(names)), config).values():
+        if isinstance(member, UsageError):
+            raise member
+    configuration.add_machine(config, name, {"pool": names}, overwrite=force, make_default=default)
+    render.line(f"pool `{name}` is in {config.file}" + ("; it is the default" if default else ""))
+    render.line(f"  remoterun run -t {name} COMMAND   goes to the one that is free: {', '.join(names)}")
+
+
 @machines_app.command("remove", cls=Command, epilog=example("remoterun machines remove k80"))
 def machines_remove(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A machine.", autocompletion=complete.configured)],
@@ -185,8 +211,14 @@ def machines_remove(
     """Forget a machine. What it holds stays there."""
     from remoterun import config as configuration
 
-    configuration.remove_machine(configuration.load(), name)
+    config = configuration.load()
+    was_default = configuration.remove_machine(config, name)
     render.line(f"machine `{name}` is forgotten; what it holds stays there")
+    if was_default:
+        render.line("it was the default machine; now that is `local`")
+        render.line("  remoterun machines default NAME   makes it another one")
+    for pool in (each.name for each in config.machines.values() if name in each.pool):
+        render.line(f"the pool `{pool}` still names it")
 
 
 @machines_app.command("default", cls=Command, epilog=example("remoterun machines default k80"))
@@ -217,9 +249,12 @@ def doctor(
     network, bucket. The exit status is 1 if there is a fault.
     """
     from remoterun.cli.doctor import examine, examine_rented
+    from remoterun.machines import name_one_of
 
     with connect() as client:
         type_ = client.machines.get(machine)
+        if type_.pool:
+            raise name_one_of(type_)
         rented = type_.bucket is not None or type_.rental is not None
         with render.busy("Asking AWS") if rented else contextlib.nullcontext():
             checks = examine_rented(client, type_) if rented else examine(client, type_)

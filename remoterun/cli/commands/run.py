@@ -267,7 +267,7 @@ def _submit(client: Client, prepared: Prepared, plan: Plan | None) -> Run:
 
     try:
         with render.progress() as progress:
-            return client.runs.launch(prepared, None, progress, cast, plan, waiting)
+            return client.runs.launch(prepared, None, progress, cast, plan, waiting, render.warning)
     except BaseException as error:
         steps.abandon()
         if isinstance(error, KeyboardInterrupt) and number is not None:
@@ -313,7 +313,10 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
     mounts = [_mount_plan(client, mount) for mount in request.mounts]
     render.out(f"command    {request.command}")
     where = "rented" if plan is not None else type_.host or "this machine"
-    render.out(f"machine    {type_.name} ({where}), engine {type_.engine}, {_gpus(request, type_)}")
+    if type_.pool:
+        render.out(f"machine    {type_.name}: the first of {', '.join(type_.pool)} that is free")
+    else:
+        render.out(f"machine    {type_.name} ({where}), engine {type_.engine}, {_gpus(request, type_)}")
     if plan is not None:
         if plan.instead is not None:
             render.out(f"           {plan.instead}")

@@ -118,7 +118,12 @@ def machines(
         out_json(mine + [each for each in rented if each["name"] not in own])
         return
     rows = [
-        [("* " if machine.name == default else "  ") + machine.name, _place(machine), machine.engine, str(machine.gpus)]
+        [
+            ("* " if machine.name == default else "  ") + machine.name,
+            _place(machine),
+            "" if machine.pool else machine.engine,
+            "" if machine.pool else str(machine.gpus),
+        ]
         for machine in found
     ]
     heads = [
@@ -138,6 +143,8 @@ def machines(
 
 
 def _place(machine: Any) -> str:
+    if machine.pool:
+        return f"pool: {', '.join(machine.pool)}"
     if machine.rental is None:
         return machine.host or "this machine"
     spot = " spot" if machine.rental.spot else ""

@@ -34,7 +34,7 @@ def runs_table(runs: Sequence[Run], verbose: bool) -> None:
     rows, rents = [], any(run.renting is not None for run in runs)
     for run in runs:
         state, colour = state_text(run), _COLOURS.get(run.state)
-        row: list[Text] = [str(run.number), paint(state, colour) if colour else state, run.machine.name, _times(run)]
+        row: list[Text] = [str(run.number), paint(state, colour) if colour else state, run.where, _times(run)]
         if rents:
             row.append(cost_text(run))
         if verbose:
@@ -127,8 +127,13 @@ def detached(run: Run) -> None:
     line(f"  remoterun kill {run.number}   ends it at once; no outputs are saved")
 
 
-def _where(run: Run) -> str:
-    return "rented" if run.machine.rental is not None else run.machine.host or "this machine"
+def _machine(run: Run) -> str:
+    if run.machine.rental is not None:
+        return f"{run.machine.name} (rented)"
+    if run.machine.pool and run.placement is None:
+        return f"{run.machine.name} (a pool)"
+    name = f"{run.host.name} of {run.machine.name}" if run.machine.pool else run.machine.name
+    return f"{name} ({run.host.host or 'this machine'})"
 
 
 def _hosts(run: Run) -> list[tuple[str, str | None]]:
@@ -182,7 +187,7 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("labels", ", ".join(run.labels)),
         ("rerun of", f"run {details['again_of']}" if details.get("again_of") else None),
         ("run again as", ", ".join(f"run {number}" for number in details.get("again_as") or ())),
-        ("machine", f"{run.machine.name} ({_where(run)})"),
+        ("machine", _machine(run)),
         *_hosts(run),
         ("engine", run.engine),
         ("gpus", str(spec["gpus"]) if spec.get("gpus") else None),

@@ -1,0 +1,142 @@
+"""Pools: which of several machines gets a run."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from remoterun.agent.shared.states import RunState
+from remoterun.cli import render
+from remoterun.client import Client, choosing
+from remoterun.errors import HostError, UsageError
+from remoterun.model import MachineType, Mount, Run, RunRequest
+from tests.workshop import User, until
+
+AWAY = MachineType("away", host="me@127.0.0.1:1", connect_timeout=5)
+
+
+def of_a_pool(user: User, *names: str, slots: int = 1, **more: MachineType) -> Client:
+    """A client whose `lab` are these machines, each of which takes so many runs at a time."""
+    known = {name: replace(machine, slots=slots) for name, machine in user.config.machines.items()}
+    lab = MachineType("lab", pool=names)
+    user.config = replace(user.config, default="lab", machines={**known, **more, "lab": lab})
+    return user.new_client()
+
+
+@pytest.fixture
+def silent() -> Iterator[MachineType]:
+    """A machine that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield MachineType("silent", host=f"me@127.0.0.1:{listener.getsockname()[1]}", connect_timeout=60)
+
+
+def ended(client: Client, run: Run) -> Run:
+    return until(lambda: found if (found := client.runs.get(run.number)).final else None)
+
+
+def running(client: Client, run: Run) -> Run:
+    return until(lambda: found if (found := client.runs.get(run.number)).state is RunState.RUNNING else None)
+
+
+def host(run: Run) -> str:
+    assert run.placement is not None
+    return run.placement.machine.name
+
+
+def test_the_first_that_is_free_else_the_shortest_line(
+    user: User, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = of_a_pool(user, "two", "one")
+    request = RunRequest(f"until [ -e {tmp_path}/go ]; do sleep 0.02; done")
+    runs = [client.runs.submit(request) for _ in range(2)]
+    assert [host(running(client, run)) for run in runs] == ["two", "one"]
+    runs += [client.runs.submit(request) for _ in range(3)]
+    assert [host(run) for run in runs[2:]] == ["two", "one", "two"]
+    shown = {run.number: run for run in client.runs.list()}
+    assert {run.where for run in shown.values()} == {"lab (one)", "lab (two)"}
+    last = shown[runs[-1].number]
+    assert last.line is not None and (last.line.machine, last.line.place, last.line.of) == ("two", 2, 2)
+    render.runs_table(list(shown.values()), verbose=False)
+    assert "lab (two)" in capsys.readouterr().out
+    assert (last.record()["machine"], last.record()["host"]) == ("lab", "two")
+    (tmp_path / "go").touch()
+    for run in runs:
+        assert ended(client, run).state is RunState.COMPLETE
+    known, details = client.runs.info(runs[0].number)
+    assert details["spec"]["machine"] == "two", "hints that the agent gives name a machine that can be asked"
+    render.run_info(known, details)
+    assert "machine       two of lab (this machine)" in capsys.readouterr().out
+
+
+def test_one_that_is_away_is_passed_over_and_named(user: User) -> None:
+    client = of_a_pool(user, "away", "gone", "two", away=AWAY)
+    said: list[str] = []
+    run = client.runs.launch(client.runs.prepare(RunRequest("true")), note=said.append)
+    assert host(run) == "two"
+    assert len(said) == 1 and said[0].startswith("passed over: gone (there is no machine type `gone`), away (")
+    ended(client, run)
+
+
+def test_nobody_waits_for_one_that_is_silent(user: User, silent: MachineType) -> None:
+    client = of_a_pool(user, "silent", "one", silent=silent)
+    said: list[str] = []
+    run = client.runs.launch(client.runs.prepare(RunRequest("true")), note=said.append)
+    assert (host(run), said) == ("one", [])
+    ended(client, run)
+
+
+def test_all_are_away(user: User, silent: MachineType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "POOL_WAIT", 1.0)
+    client = of_a_pool(user, "away", "silent", away=AWAY, silent=silent)
+    with pytest.raises(HostError, match="no machine of the pool `lab` takes the run") as caught:
+        client.runs.submit(RunRequest("true"))
+    away, late = (caught.value.evidence or "").splitlines()
+    assert away.startswith("away: ") and late == "silent: silent does not answer within 1 s"
+    run = client.registry.run("last")
+    assert (run.state, run.placement, run.where) == (RunState.FAILED, None, "lab")
+
+
+def test_what_a_machine_lacks(user: User) -> None:
+    client = of_a_pool(user, "one", "two")
+    with pytest.raises(HostError) as caught:
+        client.runs.submit(RunRequest("true", gpus=2))
+    assert caught.value.evidence == "\n".join(
+        f"{name}: the run asks for 2 GPUs, and its machine has none" for name in ("one", "two")
+    )
+
+
+def test_of_two_that_are_free_the_one_that_has_the_data(user: User, tmp_path: Path) -> None:
+    client = of_a_pool(user, "one", "two")
+    (tmp_path / "data").write_text("data\n")
+    client.uploads.upload(tmp_path / "data", "doom", "two")
+    run = client.runs.submit(RunRequest("cat data", mounts=(Mount.parse("uploads/doom:data"),)))
+    assert host(ended(client, run)) == "two"
+    assert host(ended(client, client.runs.submit(RunRequest("true")))) == "one"
+
+
+def test_where_one_machine_is_meant(user: User, tmp_path: Path) -> None:
+    client = of_a_pool(user, "one", "two")
+    (tmp_path / "data").write_text("data\n")
+    for ask in (
+        lambda: client.machines.df("lab"),
+        lambda: client.machines.gc("lab"),
+        lambda: client.uploads.upload(tmp_path / "data", "doom", "lab"),
+    ):
+        with pytest.raises(UsageError, match="`lab` is a pool of several machines") as caught:
+            ask()
+        assert caught.value.hint == "name one of them: one, two"
+    assert client.uploads.upload(tmp_path / "data", "doom").upload.machine == "one", "of a pool that is the default"
+    assert [upload.name for upload in client.uploads.list()] == ["doom"]
+    assert [status.machine.name for status in client.machines.status(["lab"])] == ["one", "two"]
+
+
+def test_a_pool_of_the_registry_is_as_it_was(user: User) -> None:
+    client = of_a_pool(user, "one", "two")
+    run = ended(client, client.runs.submit(RunRequest("true")))
+    assert client.registry.run(run.number).machine == MachineType("lab", pool=("one", "two"))
+    assert json.loads(json.dumps(run.record()))["machine"] == "lab"
