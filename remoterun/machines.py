@@ -16,6 +16,8 @@ LOCAL = MachineType("local")
 CPU = MachineType("cpu")
 BUCKET = "aws"
 """The word for the bucket of `[aws]`, where a machine is asked for that keeps files."""
+MOST_NAMES = 8
+"""Machines that an error names."""
 CATALOGUES = {"aws": "remoterun.providers.aws.catalogue"}
 """Provider → the module with its tables `NAMES`, of built-in machine types, and `GONE`, of those for which others stand
 in, and the functions `rental`, of a name in either, and `instead`, which says why another type stands in."""
@@ -61,7 +63,8 @@ def resolve(name: str | None, config: Config) -> MachineType:
         if aws_is_set_up(config):
             return rented[word.lower()]
         own = f"remoterun machines add {word.lower()} user@host --gpus 1\n" if word.lower() != BUCKET else ""
-        raise NotFound(f"no machine is set up as `{word}`", hint=own + HOW_TO_SET_UP_AWS)
+        there = _there(config, aliases)
+        raise NotFound(f"no machine is set up as `{word}`", hint=f"{own}{HOW_TO_SET_UP_AWS}\n{there}")
     if name is None:
         raise NotFound(
             f"the default machine `{word}` of {config.file} is not there", hint="remoterun machines default local"
@@ -70,8 +73,15 @@ def resolve(name: str | None, config: Config) -> MachineType:
     meant = f"did you mean `{close}`? " if close else ""
     raise NotFound(
         f"there is no machine type `{word}`",
-        hint=meant + f"remoterun machines lists them; remoterun machines add {word} user@host makes one",
+        hint=f"{meant}remoterun machines add {word} user@host adds one\n{_there(config, aliases)}",
     )
+
+
+def _there(config: Config, aliases: list[str]) -> str:
+    """The machines that there are, in a line."""
+    names = [*(machine.name for machine in listing(config) if machine != CPU), *aliases]
+    more = f" and {len(names) - MOST_NAMES} more: remoterun machines" if len(names) > MOST_NAMES else ""
+    return f"there {'are' if len(names) > 1 else 'is'} {', '.join(names[:MOST_NAMES])}{more}"
 
 
 def members(pool: MachineType, config: Config) -> dict[str, MachineType | UsageError]:

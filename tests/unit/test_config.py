@@ -73,6 +73,13 @@ def test_without_a_file(tmp_path: Path) -> None:
         ("[machines.a]\naws = 'g4dn.xlarge'\nidle = 'soon'", "machines.a.idle: `soon` is not a duration"),
         ("[machines.a]\naws = 'g4dn.xlarge'\ndisk = 1", "disk: 1 is not possible"),
         ("[machines.a]\naws = 'g4dn.xlarge'\nmax_cost = -1.5", "max_cost: -1.5 is not possible"),
+        ("[machines.a]\npool = 'b'", "a list of names"),
+        ("[machines.a]\npool = []", "not the name of another machine"),
+        ("[machines.a]\npool = ['b', 1]", "not the name of another machine"),
+        ("[machines.a]\npool = ['b', 'A']", "'A' is not the name of another machine"),
+        ("[machines.a]\npool = ['b', 'B']", "twice"),
+        ("[machines.a]\npool = ['b']\ngpus = 1", "`gpus` does not go with `pool`"),
+        ("[machines.a]\npool = ['b']\nspot = true", "`spot` does not go with `pool`"),
         ("aws = 1", "aws is a table"),
         ("[aws]\nbuckets = 'x'", "aws: unknown key `buckets`"),
         ("[aws]\nbucket = 1", "aws.bucket: 1 is not text"),
@@ -137,7 +144,7 @@ def test_written_with_comments_kept(config: Config) -> None:
     add_machine(again, "t4", {"host": "x"}, overwrite=True, make_default=True)
     again = load({"REMOTERUN_HOME": str(config.home)})
     assert (again.machines["t4"], again.default) == (MachineType("t4", "x"), "t4")
-    remove_machine(again, "t4")
+    assert remove_machine(again, "t4"), "it was the default"
     again = load({"REMOTERUN_HOME": str(config.home)})
     assert list(again.machines) == ["k80"] and again.default == "local"
     with pytest.raises(NotFound):
@@ -201,6 +208,7 @@ class TestMachines:
         with pytest.raises(NotFound) as caught:
             machines.resolve(word, settings)
         assert hint in (caught.value.hint or "")
+        assert not word or "\nthere are k80, local" in (caught.value.hint or "")
 
     def test_where_aws_is_set_up(self, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "ssh").write_text("Host l4\n  HostName 10.0.0.1\n")
