@@ -470,6 +470,24 @@ class TestPowerCut:
         assert (box.folder(run) / "out" / "result").read_text() == "1\n"
         assert ended(client, waiting).code == 0
 
+    def test_it_is_started_again_in_its_work_tree(self, box: Box) -> None:
+        """In Docker: after a power cut, and once more after its container was removed."""
+        client = box.client()
+        command = "n=$(cat made 2>/dev/null || echo 0); echo $((n + 1)) | tee made; [ $n = 2 ] || sleep 1000"
+        run = submit(client, command, attempts=3)
+        follow = box.follow(run.number)
+        follow.lines(1)
+        box.host.down()
+        box.host.up()
+        follow.lines(2)
+        box.host.exec(["docker", "rm", "--force", f"remoterun-{run.key}"], check=True)
+        end = follow.result()
+        assert (end.state, end.code) == (RunState.COMPLETE, 0)
+        assert follow.text == b"1\n2\n3\n" == box.log(run)
+        assert (box.folder(run) / "out" / "made").read_text() == "3\n"
+        notes = [event["note"] for event in client.runs.info(run.number)[1]["events"] if "attempt" in event]
+        assert notes == ["attempt 2 of 3: the machine went down under it", "attempt 3 of 3: the engine lost it"]
+
     @pytest.mark.parametrize("moment", [RunState.QUEUED, RunState.MOUNTING, RunState.RUNNING])
     def test_at_other_moments(self, box: Box, moment: RunState) -> None:
         """Whatever was under way is begun anew, or the run says that it was interrupted; it is never left standing."""

@@ -21,7 +21,7 @@ import pytest
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.environment import Environment
-from remoterun.agent.shared.files import locked
+from remoterun.agent.shared.files import locked, read_json
 from remoterun.agent.shared.frames import CANCEL, CREDIT, DATA, END, OPEN, encode
 from remoterun.agent.shared.spec import MountSpec, ResourceRef, SpecError
 from remoterun.agent.shared.states import Reason, RunState
@@ -32,7 +32,19 @@ from remoterun.client import LogBytes, StateChange
 from remoterun.errors import AlreadyExists, HostError, LinkLost, NotFound, UsageError
 from remoterun.hosts.local import LocalHost
 from remoterun.model import Mount, Resource, Run, RunRequest, new_key
-from tests.workshop import NO_PACKAGES, Files, Place, User, kill9, read_files, running, tree_of, until, write_files
+from tests.workshop import (
+    NO_PACKAGES,
+    Files,
+    Place,
+    User,
+    holding,
+    kill9,
+    read_files,
+    running,
+    tree_of,
+    until,
+    write_files,
+)
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks into /proc")
 
@@ -397,6 +409,13 @@ def test_large_requests(place: Place) -> None:
     assert place.log(key) == b"d" and place.outputs(key) == {}
 
 
+def lose(place: Place, key: str, mark: str) -> None:
+    """Kill the command of a run and its wrapper, as the end of the machine does: no exit status is left."""
+    kill9(read_json(f"{place.run(key).path}/process.json")["pid"])
+    for pid in running(mark):
+        kill9(pid)
+
+
 class TestSupervisorDies:
     @pytest.mark.parametrize("seed", range(3))
     def test_at_any_moment(self, place: Place, seed: int) -> None:
@@ -434,6 +453,40 @@ class TestSupervisorDies:
             return place.session.alive and not place.home.active_keys()
 
         return settled
+
+    def test_with_its_command_that_may_be_started_again(self, place: Place) -> None:
+        """It goes on in its work tree, with its mounts, its variables and its log, as often as it may."""
+        place.upload("doom", {"in": b"data"})
+        command = 'echo "$(cat doom/in) $LR"; [ -e part ] || echo one >part; exec sleep 1021.5'
+        mounts = (MountSpec("uploads/doom", "doom", "doom", ResourceRef("upload", "doom")),)
+        key = place.submit(command, values={"LR": "3"}, mounts=mounts, attempts=3)
+        for count in (1, 2, 3):
+            place.until_says(key, b"data 3\n" * count)
+            if count == 2:  # as when the machine goes down
+                kill9(place.supervisor(key))
+                until(place.unsupervised(key))
+            lose(place, key, "1021.5")
+            assert place.session.ask(api.runs, api.RunKeys([key])).runs
+        status = place.until_final(key)
+        assert (status["state"], status["reason"]) == ("interrupted", "host_lost")
+        assert place.log(key) == b"data 3\n" * 3 and place.outputs(key) == {"part": b"one\n"}
+        notes = [event for event in place.run(key).events() if "attempt" in event]
+        assert [event["note"] for event in notes] == [f"attempt {n} of 3: the engine lost it" for n in (2, 3)]
+        assert not os.path.exists(place.run(key).values_file)
+
+    def test_a_secret_is_not_there_for_another_start_once_the_supervisor_is_gone(self, place: Place) -> None:
+        names: dict[str, Any] = {"secrets": {"TOKEN": "HF"}, "attempts": 2}
+        key = place.submit("echo up; exec sleep 1022.5", values={"TOKEN": "hidden8", "LR": "3"}, **names)
+        place.until_says(key, b"up")
+        until(lambda: read_json(place.run(key).values_file) == {"LR": "3"})
+        kill9(place.supervisor(key))
+        until(place.unsupervised(key))
+        lose(place, key, "1022.5")
+        status = place.until_status(key)
+        assert (status["state"], place.log(key)) == ("interrupted", b"up\n")
+        notes = [event["note"] for event in place.run(key).events() if "note" in event]
+        assert notes == ["it can't be started again without TOKEN, which is kept nowhere"]
+        assert not holding(place.home, b"hidden8")
 
     def test_under_a_follower(self, place: Place) -> None:
         """Who follows needs not ask again: the agent sees that nobody drives the run."""

@@ -14,11 +14,11 @@ import subprocess
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING, Callable, List, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence
 
 from ..shared.engine_names import AUTO, CAPABILITIES, candidates, lacks
 from ..shared.files import DISK_FULL, read_json, remove_tree, write_whole
-from ..shared.states import FINAL, Reason, RunState
+from ..shared.states import ENDINGS, FINAL, Reason, RunState
 from ..shared.tree import Manifest, TreeError, laid_over
 from ..store.errors import HomeError
 from ..store.home import Home
@@ -84,6 +84,8 @@ class Supervisor:
         self._engine: Optional[Engine] = None
         self._copy = _bucket_copy(home, run, self.spec)
         self._images: "Optional[ImageCopy]" = None
+        self._values: Optional[Dict[str, str]] = None  # of the user's variables: in no file while the command runs
+        self._started_again = False
 
     def drive(self) -> None:
         """Step after step until the end is recorded and all is given back."""
@@ -208,6 +210,8 @@ class Supervisor:
         if look.presence is Presence.ABSENT:
             self._check_asked()
             self._make_work_tree(engine)
+            if self.spec.attempts > 1:
+                self._values = self.run.values()
             try:
                 engine.start(self.run, self.spec, engine.capacity.ask(self.spec).gpus)
             except EngineError as error:
@@ -216,22 +220,65 @@ class Supervisor:
                 self._discard_work()
                 raise Ended(Reason.START_FAILED, error.message, evidence=error.evidence, hint=error.hint)
         self.run.move(RunState.RUNNING, boot=engine.capacity.boot())
-        remove_tree(self.run.values_file)  # `start` has written them where the wrapper reads them
 
     def _watch(self) -> None:
         engine = self._chosen_engine()
+        self._drop_values()  # `start` has written them where the wrapper reads them
         images = [(one.image, one.grant) for one in self.run.images() if one.grant is not None]
         if images and self._images is None and engine.name == "docker":
             from .image_copy import ImageCopy  # few runs need it
 
             self._images = ImageCopy(engine.name, images)
             self._images.start()
-        Watch(self.home, self.run, self.spec, engine, self._clock).until_end()
+        Watch(self.home, self.run, self.spec, engine, self._clock, self._start_again).until_end()
 
     def _save(self) -> None:
         if self._images is not None:
             self._images.hold()
         save(self.home, self.run, self.spec)
+
+    def _start_again(self, reason: Reason) -> bool:
+        """Start a command that was lost once more, in its work tree, if it may have another attempt; whether that is
+        under way."""
+        attempt, _ = self.run.attempt()
+        # An attempt that was counted, and that a supervisor which died did not begin, counts no more.
+        more = attempt == 1 or self._started_again or os.path.exists(self.run.pid_file)
+        if more and attempt >= self.spec.attempts:
+            return False
+        engine, known = self._chosen_engine(), self._values or {}
+        lost = [name for name in self.spec.asked_env if name not in known]
+        if lost:
+            self.run.note("it can't be started again without %s, which is kept nowhere" % ", ".join(lost))
+            return False
+        turn = engine.capacity.ask(self.spec)
+        if not turn.granted or not engine.remove(self.run):
+            tell(self.run, silent(engine.name) if turn.granted else "waiting for " + turn.waiting_for)
+            time.sleep(1)
+            return True
+        if more:
+            words = "attempt %d of %d: %s" % (attempt + 1, self.spec.attempts, ENDINGS[reason].words)
+            self.run.note(words, attempt=attempt + 1, boot=engine.capacity.boot())
+        for path in (self.run.pid_file, self.run.stopping_file):
+            remove_tree(path)
+        self.run.keep_values(known)
+        try:
+            engine.start(self.run, self.spec, turn.gpus)
+            self._started_again = True
+        except EngineError as error:
+            if engine.look(self.run).presence is not Presence.UNKNOWN:
+                self.run.note(error.message)
+                return False
+        return True
+
+    def _drop_values(self) -> None:
+        """Of the user's variables, keep only what is still needed in a file: for another attempt, those that are not
+        secrets. Their values are lost when the machine goes down."""
+        if self.spec.attempts == 1:
+            self.run.keep_values({})
+            return
+        if self._values is None:
+            self._values = self.run.values()
+        self.run.keep_values({name: text for name, text in self._values.items() if name not in self.spec.secrets})
 
     # -- parts of steps
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Callable, Optional, Tuple
 
 from ..shared.spec import RunSpec
-from ..shared.states import Reason, RunState
+from ..shared.states import ENDINGS, Reason, RunState
 from ..store.home import Home
 from ..store.run_folder import RunFolder
 from .ending import Ended, silent, tell
@@ -36,17 +36,25 @@ class Watch:
     """Looks after a run that is RUNNING."""
 
     def __init__(
-        self, home: Home, run: RunFolder, spec: RunSpec, engine: Engine, clock: Callable[[], float] = time.time
+        self,
+        home: Home,
+        run: RunFolder,
+        spec: RunSpec,
+        engine: Engine,
+        clock: Callable[[], float] = time.time,
+        start_again: Callable[[Reason], bool] = lambda _: False,
     ) -> None:
+        """`start_again`: start a command that was lost once more, if it may be; whether that is under way."""
         self._home = home
         self.run = run
         self.spec = spec
         self._engine = engine
         self._clock = clock
+        self._start_again = start_again
 
     def until_end(self) -> None:
-        """Wait for the command's end, or bring it about; then the run is SAVING. Raises `Ended` for one that is
-        killed."""
+        """Wait for the command's end, or bring it about; then the run is SAVING. Returns early where the command was
+        started again. Raises `Ended` for one that is killed."""
         engine = self._engine
         event = self.run.state()[1]
         deadline = min(self.spec.until or _NEVER, event["t"] + (self.spec.timeout or _NEVER))
@@ -93,7 +101,7 @@ class Watch:
             if time.monotonic() >= next_look:
                 look = engine.look(self.run)
                 if look.presence in (Presence.ENDED, Presence.ABSENT) and self.run.exit_code() is None:
-                    return self._lost(look, reason, event)
+                    return self._lost(look, reason, now < deadline)
                 look_after_host(self._home)
                 next_look = time.monotonic() + LOOK_EVERY
             time.sleep(pause)
@@ -121,11 +129,11 @@ class Watch:
                 reason = Reason.OUT_OF_MEMORY
         self.run.move(RunState.SAVING, reason=reason.value, code=code)
 
-    def _lost(self, look: Look, reason: Optional[Reason], event: Dict[str, Any]) -> None:
-        """The command is gone and left no exit code."""
-        code = look.code
+    def _lost(self, look: Look, reason: Optional[Reason], in_time: bool) -> None:
+        """The command is gone and left no exit code. `in_time`: its time is not up."""
+        code, asked = look.code, reason is not None
         if reason is None:
-            if event.get("boot") != self._engine.capacity.boot():
+            if self.run.attempt()[1] != self._engine.capacity.boot():
                 reason, code = Reason.HOST_REBOOTED, None
             elif look.out_of_memory:
                 reason = Reason.OUT_OF_MEMORY
@@ -134,6 +142,8 @@ class Watch:
             else:
                 reason, code = Reason.HOST_LOST, None
         self._engine.kill(self.run)
+        if not asked and in_time and ENDINGS[reason].retry and self._start_again(reason):
+            return
         self.run.move(RunState.SAVING, reason=reason.value, code=code)
 
 

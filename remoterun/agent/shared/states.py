@@ -106,8 +106,8 @@ class OutputsSize(Record):
 class RunEvent(Record):
     """A line of a run's events: a state that it reached, or a note. `t` is in seconds since 1970, by its host's clock.
 
-    `code` is the command's exit status; `boot` names the boot of the machine in which the command was started; `kept`:
-    the bucket has all of the run.
+    `code` is the command's exit status; `boot` names the boot of the machine in which the command was started;
+    `attempt`: it is started again, for that time; `kept`: the bucket has all of the run.
     """
 
     t: float = 0.0
@@ -121,6 +121,7 @@ class RunEvent(Record):
     evidence: Optional[str] = None
     hint: Optional[str] = None
     boot: Optional[str] = None
+    attempt: Optional[int] = None
     kept: bool = False
 
 

@@ -3,7 +3,8 @@
     runs/KEY/
         spec.json       what was asked, frozen (see shared/spec.py)
         values.json     the values of the user's variables, which may be secrets: only until the command has started. On
-                        the disk, as a run that waits must still have them after a reboot
+                        the disk, as a run that waits must still have them after a reboot. Where the command may be
+                        started again, those that are not secrets stay until the run has ended
         grant.json      what may be done in the run's bucket, a secret: only until the run has ended
         images.json     what may be done in the bucket with images of the environment, a secret: until it is built all
                         of them, then those that were built here and go to the bucket; only until the run has ended
@@ -34,7 +35,7 @@ import fcntl
 import json
 import os
 import time
-from typing import Any, Container, Dict, List, Optional, Tuple
+from typing import Any, Container, Dict, List, Mapping, Optional, Tuple
 
 from ..shared.bucket import Grant, ImageAccess
 from ..shared.files import DISK_FULL, append_line, read_json, remove_tree, write_whole
@@ -52,6 +53,7 @@ from ..shared.spec import (
     encode_environment,
     encode_grant,
     encode_images,
+    encode_values,
     resolved_of_format_1,
     values_of_format_1,
 )
@@ -129,6 +131,13 @@ class RunFolder:
             return decode_values(_read(self.values_file))
         except FileNotFoundError:
             return values_of_format_1(_read(self.spec_file))
+
+    def keep_values(self, values: Mapping[str, str]) -> None:
+        """Only these, which may be none, are still needed. Supervisor only."""
+        if values:
+            write_whole(self.values_file, encode_values(values))
+        else:
+            remove_tree(self.values_file)
 
     def forget_values(self) -> None:
         """Delete the values of the user's variables, wherever they lie. May be repeated."""
@@ -212,6 +221,13 @@ class RunFolder:
             if "state" in event:
                 return RunState(event["state"]), event
         return RunState.QUEUED, {}
+
+    def attempt(self) -> Tuple[int, Optional[str]]:
+        """(how often the command was started, the boot of the machine in which that was last done)."""
+        attempt, boot = 1, None  # type: int, Optional[str]
+        for event in self.events():
+            attempt, boot = event.get("attempt", attempt), event.get("boot", boot)
+        return attempt, boot
 
     def move(self, after: RunState, **fields: Any) -> Dict[str, Any]:
         """Append a state event, checked against the table. Supervisor only."""

@@ -151,6 +151,12 @@ def _hosts(run: Run) -> list[tuple[str, str | None]]:
     ]
 
 
+def _attempt(spec: dict[str, Any], events: list[dict[str, Any]]) -> str | None:
+    """Which of its attempts a machine of one's own is at."""
+    attempts = spec.get("attempts", 1)
+    return f"{max([1, *(event.get('attempt', 1) for event in events)])} of {attempts}" if attempts > 1 else None
+
+
 def _mounted(mount: dict[str, Any]) -> str:
     version = mount.get("resource", {}).get("version")
     return f"{mount['typed']}{f' (version {version})' if version else ''} at {mount['path']}"
@@ -189,6 +195,7 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("run again as", ", ".join(f"run {number}" for number in details.get("again_as") or ())),
         ("machine", _machine(run)),
         *_hosts(run),
+        ("attempt", _attempt(spec, details.get("events") or [])),
         ("engine", run.engine),
         ("gpus", str(spec["gpus"]) if spec.get("gpus") else None),
         ("commit", f"{git['commit'][:12]} ({git.get('branch') or 'no branch'}{dirty})" if git.get("commit") else None),

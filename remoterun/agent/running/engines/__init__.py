@@ -145,4 +145,5 @@ class Engine(Protocol):
         """The network that the command sees, open until it is left. Raises `HomeError`."""
 
     def remove(self, run: RunFolder) -> bool:
-        """Delete what `start` left, except files; whether nothing is left. May be repeated."""
+        """Delete what `start` left, except files; whether nothing is left. May be repeated. Once the wrapper's file
+        `pid` is gone, too, `start` starts it again."""

@@ -182,7 +182,10 @@ class ProcessEngine:
         return network.of_this_machine()
 
     def remove(self, run: RunFolder) -> bool:
-        return self.kill(run)  # what the command left behind ends with it, as in a container
+        gone = self.kill(run)  # what the command left behind ends with it, as in a container
+        if gone:
+            self._children.pop(run.key, None)
+        return gone
 
     # -- the environment
 
