@@ -131,6 +131,7 @@ def keep(connections: Connections, number: int | str) -> Kept:
         framework=None if spec.environment.image else spec.environment.framework,
         apt=spec.environment.apt,
         image=spec.environment.image,
+        framework=spec.environment.framework if spec.environment.image is None else None,
         description=spec.description,
         labels=spec.labels,
         timeout=spec.timeout,
@@ -139,6 +140,7 @@ def keep(connections: Connections, number: int | str) -> Kept:
         spot=rental is not None and rental.spot,
         max_hours=rental.max_hours if rental is not None else None,
         max_cost=rental.max_cost if rental is not None else None,
+        ports=spec.ports,
         gpus=spec.gpus if spec.gpus != run.machine.gpus else None,
         notify=tuple(name for name in spec.notify if VARIABLE.fullmatch(name)) or None,  # addresses are kept nowhere
     )

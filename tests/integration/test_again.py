@@ -191,6 +191,7 @@ class TestRerun:
             labels=("x",),
             timeout=60.0,
             options="--label x",
+            framework="python",
             attempts=2,
             framework="python",
         )
@@ -211,4 +212,4 @@ class TestRerun:
             "options",
         }
         rented = {"spot", "attempts", "max_hours", "max_cost"}
-        assert {each.name for each in fields(RunRequest)} == carried | rented | {"env", "secrets", "gpus"}
+        assert {each.name for each in fields(RunRequest)} == carried | rented | {"env", "secrets", "gpus", "framework", "ports"}
