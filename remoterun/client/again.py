@@ -131,7 +131,6 @@ def keep(connections: Connections, number: int | str) -> Kept:
         framework=None if spec.environment.image else spec.environment.framework,
         apt=spec.environment.apt,
         image=spec.environment.image,
-        framework=spec.environment.framework if spec.environment.image is None else None,
         description=spec.description,
         labels=spec.labels,
         timeout=spec.timeout,

@@ -191,7 +191,6 @@ class TestRerun:
             labels=("x",),
             timeout=60.0,
             options="--label x",
-            framework="python",
             attempts=2,
             framework="python",
         )
@@ -212,4 +211,11 @@ class TestRerun:
             "options",
         }
         rented = {"spot", "attempts", "max_hours", "max_cost"}
-        assert {each.name for each in fields(RunRequest)} == carried | rented | {"env", "secrets", "gpus", "framework", "ports"}
+        assert {each.name for each in fields(RunRequest)} == carried | rented | {
+            "env",
+            "secrets",
+            "gpus",
+            "framework",
+            "ports",
+            "notify",
+        }

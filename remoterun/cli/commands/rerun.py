@@ -78,6 +78,15 @@ def rerun(
         str | None,
         typer.Option("--timeout", metavar="TIME", help="Stop the run after 90s, 10m, 2h; a plain number is minutes."),
     ] = None,
+    notify: Annotated[
+        list[str],
+        typer.Option(
+            "--notify",
+            metavar="URL|NAME",
+            help="Who gets word when it ends: a webhook, or a secret that is one; none. Repeat.",
+            autocompletion=complete.secrets,
+        ),
+    ] = [],  # noqa: B006
     spot: Annotated[bool, typer.Option("--spot", help="Rent a cheaper host, which may be taken away.")] = False,
     attempts: Annotated[
         int | None,
@@ -110,6 +119,7 @@ def rerun(
         "labels": tuple(label) or None,
         "timeout": parse_duration(timeout) if timeout is not None else None,
         "spot": spot or None,
+        "notify": tuple(word for word in notify if word != "none") if notify else None,
         "attempts": attempts,
         "max_hours": above_zero("--max-hours", max_hours),
         "max_cost": above_zero("--max-cost", max_cost),
@@ -169,6 +179,7 @@ def said(kept: Kept, request: RunRequest, machine: str, given: Sequence[str]) ->
         "timeout": f"time limit {render.duration(request.timeout)}" if request.timeout else "no time limit",
         "labels": f"labels {' '.join(request.labels)}" if request.labels else "no labels",
         "description": "another description",
+        "notify": "word to others when it ends",
         "attempts": f"{request.attempts or 1} attempts",
         "spot": "on a spot host" if request.spot else "not on a spot host",
         "max_hours": f"{request.max_hours} h at the most",
