@@ -32,7 +32,8 @@ _KEY_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 @dataclass(frozen=True)
 class Resource:
-    """A path that a user types: `uploads/NAME[/sub]` or `runs/N[/sub]`. `name` is the upload's name or the run number.
+    """A path that a user types: `uploads/NAME[@VERSION][/sub]` or `runs/N[/sub]`. `name` is the upload's name or the
+    run number; without a `version` the newest one is meant.
 
     `trailing` tells whether it was typed with a slash at its end.
     """
@@ -41,14 +42,16 @@ class Resource:
     name: str = ""
     sub: str = ""
     trailing: bool = field(default=False, compare=False)
+    version: int | None = None
 
     def __str__(self) -> str:
-        return "/".join(part for part in (self.kind, self.name, self.sub) if part)
+        version = f"@{self.version}" if self.version is not None else ""
+        return "/".join(part for part in (self.kind, self.name + version, self.sub) if part)
 
     @classmethod
     def parse(cls, text: str, *, whole_kind: bool = False) -> Resource:
         """The resource in `text`; `whole_kind` allows a bare `uploads` or `runs`. Raises `UsageError`."""
-        form = "a resource is uploads/NAME[/path] or runs/N[/path]"
+        form = "a resource is uploads/NAME[@VERSION][/path] or runs/N[/path]"
         if text.startswith("/"):
             raise UsageError(f"`{show(text)}` is not a resource: it starts with a slash", hint=form)
         kind, _, rest = text.partition("/")
@@ -68,22 +71,35 @@ class Resource:
             if whole_kind:
                 return cls(kind)
             raise UsageError(f"`{show(text)}` names no {kind[:-1]}", hint=form)
+        version = None
         if kind == "runs":
             if name != LAST and not name.isdecimal():
                 raise UsageError(f"`{show(name)}` is not a run number", hint="remoterun ps")
         else:
+            name, at, number = name.partition("@")
             check_upload_name(name, "remoterun ls uploads")
+            version = parse_version(number, name) if at else None
         if sub:
             try:
                 check_path(sub)
             except TreeError as error:
                 raise UsageError(str(error), hint=form)
-        return cls(kind, name, sub, trailing)
+        return cls(kind, name, sub, trailing, version)
 
     @classmethod
     def is_one(cls, text: str) -> bool:
         """Whether `text` is meant as a resource rather than as a local path."""
         return text.split("/", 1)[0] in ("uploads", "runs")
+
+
+def parse_version(text: str, name: str) -> int:
+    """The number of a version in `3` or `v3`, of the upload `name`. Raises `UsageError`."""
+    digits = text.removeprefix("v")
+    if not re.fullmatch("0*[1-9][0-9]{0,8}", digits):
+        raise UsageError(
+            f"`{show(text)}` is not the number of a version", hint=f"remoterun ls uploads/{name} --versions"
+        )
+    return int(digits)
 
 
 def check_upload_name(name: str, hint: str | None = None) -> str:
@@ -114,7 +130,7 @@ class Mount:
                 f"`{show(text)}` is not a mount", hint="a mount is RESOURCE[:PATH], such as uploads/doom:data"
             )
         if not path:
-            path = posixpath.basename(str(resource))
+            path = posixpath.basename(resource.sub or resource.name)
         if "\0" in path or "," in path:
             raise UsageError(f"`{show(path)}` can't be the path of a mount")
         return cls(resource, path)
@@ -476,8 +492,20 @@ class Run:
 
 
 @dataclass(frozen=True)
+class UploadCopy:
+    """Where a version of an upload lies. `seen`: when that machine was last asked, in seconds since 1970; `unreached`:
+    why it could not be asked just now."""
+
+    machine: str
+    seen: float | None = None
+    unreached: str | None = None
+
+
+@dataclass(frozen=True)
 class Upload:
-    """A version of a named data set on one machine. `created` in seconds since 1970, `size` in bytes."""
+    """A version of a named data set. `version` is the number that this client gave it (a `Session` tells the home's
+    own); `machine` has it, and so have all of `copies`. `created` in seconds since 1970, `size` in bytes. `brought`: it
+    came there for a run that mounts it. `runs`: the numbers of those that read it, as far as this client knows."""
 
     name: str
     version: int
@@ -489,6 +517,9 @@ class Upload:
     home_id: str
     path: str | None = None
     damaged: bool = field(default=False, compare=False)
+    brought: bool = field(default=False, compare=False)
+    copies: tuple[UploadCopy, ...] = field(default=(), compare=False)
+    runs: tuple[int, ...] = field(default=(), compare=False)
 
     @classmethod
     def told(cls, name: str, item: UploadVersion, machine: str, home_id: str, clock_skew: float = 0.0) -> Upload:
@@ -503,10 +534,16 @@ class Upload:
             raise ValueError(f"digest: {item.digest[:80]!r}")
         created = max(check_time(item.created) - clock_skew, 0.0)
         told = (item.version, item.digest, item.size, item.files, created)
-        return cls(name, *told, machine, home_id, damaged=item.damaged)
+        return cls(name, *told, machine, home_id, damaged=item.damaged, brought=item.brought)
 
     def record(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("home_id", "damaged")}
+        """For `--json`."""
+        names = ("name", "version", "digest", "size", "files", "created", "machine", "path")
+        copies = [
+            {"machine": copy.machine, "last_seen": copy.seen, "reachable": copy.unreached is None}
+            for copy in self.copies
+        ]
+        return {**{name: getattr(self, name) for name in names}, "copies": copies, "runs": list(self.runs)}
 
 
 def new_key(now: float | None = None) -> str:

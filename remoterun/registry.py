@@ -13,7 +13,8 @@ import os
 import shlex
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from remoterun.agent.shared.files import locked
 from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.states import MOVES, Reason, RunState, RunStatus
 from remoterun.errors import NotFound, RemoterunError
-from remoterun.model import LAST, MachineType, Placement, Renting, Run, Upload, by_our_clock
+from remoterun.model import LAST, MachineType, Placement, Renting, Run, Upload, UploadCopy, by_our_clock
 
 
 def _first(connection: sqlite3.Connection) -> None:
@@ -82,7 +83,59 @@ def _repeated(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE runs ADD COLUMN again TEXT NOT NULL DEFAULT ''")
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_first, _recorded, _placed, _rented, _repeated]
+def _numbered(connection: sqlite3.Connection) -> None:
+    """Numbers of versions are ours; before, each home had its own, and the newest version of each home was known."""
+    connection.execute(
+        """CREATE TABLE versions (
+            name TEXT NOT NULL,
+            number INTEGER NOT NULL,
+            digest TEXT NOT NULL,
+            size INTEGER NOT NULL,
+            files INTEGER NOT NULL,
+            created REAL NOT NULL,
+            recorded REAL NOT NULL,
+            removed INTEGER NOT NULL DEFAULT 0,
+            PRIMARY KEY (name, number)
+        )"""
+    )
+    connection.execute(
+        """CREATE TABLE copies (
+            name TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            home_id TEXT NOT NULL,
+            machine TEXT NOT NULL,
+            there INTEGER NOT NULL,
+            path TEXT,
+            seen REAL NOT NULL,
+            uploaded REAL NOT NULL DEFAULT 0,
+            PRIMARY KEY (name, digest, home_id)
+        )"""
+    )
+    connection.execute(
+        """CREATE TABLE reads (run TEXT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL,
+            PRIMARY KEY (run, name, digest))"""
+    )
+    numbers: dict[str, dict[str, int]] = {}
+    for row in connection.execute("SELECT * FROM uploads ORDER BY name, recorded, created").fetchall():
+        known = numbers.setdefault(row["name"], {})
+        if row["digest"] not in known:
+            known[row["digest"]] = max([row["version"], *(number + 1 for number in known.values())])
+            connection.execute(
+                "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
+                (
+                    row["name"],
+                    known[row["digest"]],
+                    *(row[field] for field in ("digest", "size", "files", "created", "recorded")),
+                ),
+            )
+        connection.execute(
+            "INSERT INTO copies VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",
+            [row[field] for field in ("name", "digest", "home_id", "machine", "version", "path", "recorded")],
+        )
+    connection.execute("DROP TABLE uploads")
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_first, _recorded, _placed, _rented, _repeated, _numbered]
 """Each brings the schema one step on; `PRAGMA user_version` counts those done. Append only."""
 
 STEPS = (RunState.PROVISIONING, RunState.UPLOADING)
@@ -111,7 +164,7 @@ class Registry:
         is not kept, and only what needs a record raises."""
         self._file = file
         self._warn = warn
-        self._lock = threading.Lock()  # held around each statement together with the reading of its rows
+        self._lock = threading.RLock()  # held around each statement together with the reading of its rows
         self._unwritable: RemoterunError | None = None
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -398,46 +451,184 @@ class Registry:
         )
         return run.with_status(status, now)
 
+    def label(self, run: Run, labels: Iterable[str]) -> Run:
+        """Give a run these labels in the place of its others."""
+        self._change("UPDATE runs SET labels = ? WHERE key = ?", (json.dumps(list(labels)), run.key))
+        return self.run(run.number)
+
     def remove_run(self, run: Run) -> None:
         self._change("DELETE FROM runs WHERE key = ?", (run.key,))
+        self._change("DELETE FROM reads WHERE run = ?", (run.key,))
 
     # -- uploads
+    #
+    # A number of a user's means one content, on whatever machine. It is given here, at the first sight of a content
+    # under a name: the home's own number where that is free, else the next one. It is never given to another content
+    # as long as the upload exists, not even when its version was removed. Homes are asked by digest.
 
-    def record_upload(self, upload: Upload, machine: MachineType, now: float | None) -> None:
-        """`now`, in seconds since 1970: the newest of a name is the one recorded last. None: as it was."""
-        self._change(
-            "INSERT OR REPLACE INTO uploads"
-            " (name, home_id, machine, version, digest, size, files, created, path, recorded)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?,"
-            " coalesce(?, (SELECT recorded FROM uploads WHERE name = ? AND home_id = ?), 0))",
-            (
-                upload.name,
-                upload.home_id,
-                json.dumps(machine.record()),
-                upload.version,
-                upload.digest,
-                upload.size,
-                upload.files,
-                upload.created,
-                upload.path,
-                now,
-                upload.name,
-                upload.home_id,
-            ),
+    def record_upload(
+        self, upload: Upload, machine: MachineType, now: float | None = None, number: int | None = None
+    ) -> Upload:
+        """Record that a home has a version, which `upload` describes with the home's own number: the same with ours.
+
+        `now`, in seconds since 1970: it was uploaded there now, which makes it the newest of its name. `number`: it is
+        a copy of our version of that number. Neither: it was found there.
+        """
+        with self._together():
+            number = number or self._number_of(upload, now is not None)
+            self._change("UPDATE versions SET removed = 0 WHERE name = ? AND number = ?", (upload.name, number))
+            if number is None:
+                number = self._next_number(upload)
+                self._change(
+                    "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
+                    (
+                        upload.name,
+                        number,
+                        upload.digest,
+                        upload.size,
+                        upload.files,
+                        upload.created,
+                        upload.created if now is None else now,
+                    ),
+                )
+            elif now is not None:
+                self._change(
+                    "UPDATE versions SET recorded = ? WHERE name = ? AND number = ?", (now, upload.name, number)
+                )
+            self._change(
+                "INSERT INTO copies VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO UPDATE SET machine = ?4,"
+                " there = ?5, path = coalesce(?6, path), seen = ?7, uploaded = max(uploaded, ?8)",
+                (
+                    upload.name,
+                    upload.digest,
+                    upload.home_id,
+                    json.dumps(machine.record()),
+                    upload.version,
+                    upload.path,
+                    time.time(),
+                    now or 0.0,
+                ),
+            )
+        return replace(upload, version=number)
+
+    def _number_of(self, upload: Upload, is_newest: bool) -> int | None:
+        """Our number of a version that a home has; None for one that has yet to get one."""
+        known = dict(self._numbers(upload.name))
+        same = [number for number, digest in known.items() if digest == upload.digest]
+        if known.get(upload.version) == upload.digest:
+            return upload.version
+        if not same:
+            return None
+        if is_newest:  # the same content may come back after another one, under a new number
+            return same[-1] if same[-1] == max(known) else None
+        copied = self._rows(
+            "SELECT 1 FROM copies WHERE name = ? AND digest = ? AND home_id = ? AND there = ?",
+            (upload.name, upload.digest, upload.home_id, upload.version),
         )
+        return same[-1] if copied or upload.brought or upload.version in known else None
 
-    def uploads(self, name: str | None = None) -> list[tuple[Upload, MachineType]]:
-        """What is known of uploads, the newest of a name first; each with the machine that holds it."""
-        query = "SELECT * FROM uploads" + (" WHERE name = ?" if name else "") + " ORDER BY name, recorded DESC"
+    def _next_number(self, upload: Upload) -> int:
+        taken = [number for number, _ in self._numbers(upload.name)]
+        return upload.version if upload.version not in taken else max(taken) + 1
+
+    def _numbers(self, name: str) -> list[tuple[int, str]]:
+        rows = self._rows("SELECT number, digest FROM versions WHERE name = ? ORDER BY number", (name,))
+        return [(row["number"], row["digest"]) for row in rows]
+
+    def highest(self, name: str) -> int:
+        """The highest number that a version of an upload has, or had; 0 for a name without one."""
+        return max((number for number, _ in self._numbers(name)), default=0)
+
+    def uploads(self, name: str | None = None, version: int | None = None) -> list[tuple[Upload, MachineType]]:
+        """The versions of uploads, the newest of a name first, with our numbers; each once for each machine that has
+        it, with that machine: the one to which it was uploaded last comes first. Of `version`, only that one."""
+        chosen = ["NOT removed", *(["name = ?"] if name else []), *(["number = ?"] if version else [])]
+        rows = self._rows(
+            "SELECT name, number AS version, digest, size, files, created, machine, home_id, path, seen"
+            " FROM versions JOIN copies USING (name, digest)"
+            f" WHERE {' AND '.join(chosen)}"
+            " ORDER BY name, recorded DESC, number DESC, uploaded DESC, copies.rowid",
+            [value for value in (name, version) if value],
+        )
         found = []
-        for row in self._rows(query, (name,) if name else ()):
+        for row in rows:
             machine = MachineType.of(json.loads(row["machine"]))
-            values = {key: _text(row[key]) for key in row.keys() if key not in ("machine", "recorded")}  # noqa: SIM118
-            found.append((Upload(machine=machine.name, **values), machine))
+            values = {key: _text(row[key]) for key in row.keys() if key not in ("machine", "seen")}  # noqa: SIM118
+            copy = UploadCopy(machine.name, row["seen"])
+            found.append((Upload(machine=machine.name, copies=(copy,), **values), machine))
         return found
 
-    def forget_upload(self, name: str, home_id: str) -> None:
-        self._change("DELETE FROM uploads WHERE name = ? AND home_id = ?", (name, home_id))
+    def forget_copy(self, name: str, home_id: str, digest: str | None = None) -> None:
+        """A home has an upload no more (of `digest`, only that content). An upload that no home has is forgotten."""
+        with self._together():
+            self._change(
+                "DELETE FROM copies WHERE name = ? AND home_id = ? AND digest = coalesce(?, digest)",
+                (name, home_id, digest),
+            )
+            if not self._rows("SELECT 1 FROM copies WHERE name = ? LIMIT 1", (name,)):
+                self._change("DELETE FROM versions WHERE name = ?", (name,))
+
+    def found_upload(self, upload: Upload, machine: MachineType) -> Upload:
+        """The same with our number; it is recorded if it is new here, and if the disk can be written."""
+        known = self._rows(
+            "SELECT number FROM versions JOIN copies USING (name, digest) WHERE NOT removed AND name = ? AND digest = ?"
+            " AND home_id = ? AND there = ? ORDER BY number = there DESC, number DESC",
+            (upload.name, upload.digest, upload.home_id, upload.version),
+        )
+        if known:
+            return replace(upload, version=known[0]["number"])
+        try:
+            return self.record_upload(upload, machine)
+        except Unwritable as error:
+            self._go_on_without_writing(error)
+            return upload
+
+    def number_of(self, upload: Upload) -> int | None:
+        """Our number of a version that a home has, which `upload` describes with the home's own; None for one that has
+        none yet."""
+        return self._number_of(upload, is_newest=False)
+
+    def remove_version(self, name: str, number: int) -> None:
+        """A version is there no more; its number stays taken."""
+        self._change("UPDATE versions SET removed = 1 WHERE name = ? AND number = ?", (name, number))
+
+    def forget_there(self, name: str, home_id: str, there: int) -> None:
+        """A home has the version no more that has the number `there` in that home."""
+        rows = self._rows(
+            "SELECT digest FROM copies WHERE name = ? AND home_id = ? AND there = ?", (name, home_id, there)
+        )
+        for row in rows:
+            self.forget_copy(name, home_id, row["digest"])
+
+    def saw(self, home_id: str, now: float) -> None:
+        """A home has said what it has: all of that is known to be there."""
+        self._note("UPDATE copies SET seen = ? WHERE home_id = ?", (now, home_id))
+
+    def record_read(self, run: Run, name: str, digest: str) -> None:
+        """A run reads an upload."""
+        self._change("INSERT OR IGNORE INTO reads VALUES (?, ?, ?)", (run.key, name, digest))
+
+    def readers(self, name: str) -> dict[str, list[int]]:
+        """The numbers of the runs that read an upload, by the digest of what they read."""
+        found: dict[str, list[int]] = {}
+        for row in self._rows(
+            "SELECT digest, number FROM reads JOIN runs ON runs.key = reads.run WHERE name = ? ORDER BY number", (name,)
+        ):
+            found.setdefault(row["digest"], []).append(row["number"])
+        return found
+
+    @contextlib.contextmanager
+    def _together(self) -> Iterator[None]:
+        """All changes of the block, or none."""
+        with self._lock:
+            self._change("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+            self._change("COMMIT")
 
 
 def _attempt(run: Run) -> int:

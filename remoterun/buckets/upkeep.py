@@ -180,12 +180,14 @@ class Collection:
             versions = _versions(self._bucket, name, numbers)
             newest = versions[len(versions) - self._keep :] if self._keep is not None else versions
             for version in versions:
-                stays = version in newest or (name, version.record.version) in mounted
+                stays = version in newest or not mounted.isdisjoint(
+                    {(name, version.record.version), (name, version.record.digest)}
+                )
                 (rest if stays else old).append(version)
         return old, rest
 
-    def _mounted(self) -> Iterator[tuple[str, int]]:
-        """(upload, version) of what runs mount that may go on, perhaps on another machine."""
+    def _mounted(self) -> Iterator[tuple[str, int | str]]:
+        """(upload, number or digest of the version) of what runs mount that may go on, perhaps on another machine."""
         for key in self._s3.folders("runs/"):
             try:
                 record = read_record(self._s3, key)
@@ -195,8 +197,9 @@ class Collection:
             except (Absent, SpecError):
                 continue
             for mount in spec.mounts:
-                if mount.resource.version is not None:
-                    yield mount.resource.name, mount.resource.version
+                for version in (mount.resource.version, mount.resource.digest):
+                    if version is not None:
+                        yield mount.resource.name, version
 
     def _of_runs(self) -> Iterator[bytes]:
         """What the runs in the bucket name of its contents."""

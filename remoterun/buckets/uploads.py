@@ -13,6 +13,7 @@ from typing import Any
 from remoterun.agent.shared import api
 from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.frames import PIECE
+from remoterun.agent.shared.numbering import number_for
 from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.spec import ResourceRef
@@ -57,7 +58,7 @@ def upload(call: Call, asked: api.VersionsOf) -> api.Versions:
     return api.Versions(_versions(call.bucket, asked.name, numbers[-1 if asked.newest else 0 :]))
 
 
-def commit_upload(call: Call, asked: api.UploadName) -> api.Committed:
+def commit_upload(call: Call, asked: api.CommitUpload) -> api.Committed:
     check_name(asked.name)
     reader = ManifestReader()
     size = 0
@@ -66,11 +67,12 @@ def commit_upload(call: Call, asked: api.UploadName) -> api.Committed:
         if size > MOST_BODY:
             raise RemoteError("too_large", f"a list of more than {MOST_BODY} bytes")
         reader.feed(frame.body)
-    return commit(call.bucket, asked.name, reader.end())
+    return commit(call.bucket, asked, reader.end())
 
 
-def remove_upload(call: Call, asked: api.UploadName) -> api.Removed:
-    keys = [stored.key for stored in _listed(call.bucket.s3, asked.name)]
+def remove_upload(call: Call, asked: api.RemoveUpload) -> api.Removed:
+    listed = _listed(call.bucket.s3, asked.name)
+    keys = [stored.key for stored in listed if asked.version in (None, _named(stored)[1])]
     call.bucket.s3.delete(keys)
     return api.Removed(bool(keys))
 
@@ -110,22 +112,24 @@ HANDLERS: dict[str, Handler] = {
 }
 
 
-def commit(bucket: Bucket, name: str, manifest: Manifest) -> api.Committed:
-    """Make `manifest` the newest version of an upload. The newest one with that content is it already."""
+def commit(bucket: Bucket, asked: api.CommitUpload, manifest: Manifest) -> api.Committed:
+    """Make `manifest` a version of an upload, by default the newest one. One with that content is it already."""
+    name = asked.name
     digest = manifest.digest
     text = manifest.encode()
     kept = False
     while True:
         numbers = version_numbers(bucket.s3, name)
-        newest = read_version(bucket.s3, name, numbers[-1]) if numbers else None
-        if newest is not None and newest.digest == digest and not newest.damaged:
-            return api.Committed(newest, False)
+        known = _versions(bucket, name, numbers if asked.copy else numbers[-1:])
+        newest = known[-1] if known else None
+        number, there = number_for(digest, known, asked)
+        if there:
+            return api.Committed(next(each for each in known if each.version == number), False)
         if not kept:
             _check_contents(bucket, manifest)
             _renew(bucket, manifest, Version(name, newest) if newest is not None else None)
             bucket.s3.put(layout.tree_key(digest), [text], digest)
             kept = True
-        number = numbers[-1] + 1 if numbers else 1
         version = api.UploadVersion(number, digest, manifest.size, manifest.file_count, round(bucket.clock(), 3))
         data = json.dumps(to_json(version)).encode()
         if bucket.s3.put_new(layout.version_key(name, number), data, hashlib.sha256(data).hexdigest()):

@@ -48,6 +48,15 @@ RunNumbers = Annotated[
     list[str], typer.Argument(metavar="RUN", help="Run numbers, or `last`.", autocompletion=complete.active_runs)
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+Wait = Annotated[
+    str,
+    typer.Option(
+        "--wait",
+        metavar="TIME",
+        help="How long a machine may take to answer: 10s, 1m. Default: 2s.",
+        show_default=False,
+    ),
+]
 Machine = Annotated[
     str | None,
     typer.Option(

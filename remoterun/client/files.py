@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import io
+import os
+import tarfile
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remoterun import transfer
 from remoterun.agent.shared import api
+from remoterun.agent.shared.frames import PIECE
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest, show
+from remoterun.client import globs
+from remoterun.client.bringing import absent, note_versions
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import opened
-from remoterun.errors import NotFound
-from remoterun.model import Resource, did_you_mean
+from remoterun.errors import HostUnreachable, NotFound, UsageError
+from remoterun.model import MachineType, Resource
 from remoterun.session import Session
 from remoterun.transfer import Conflict, Fetched, Progress
 
@@ -28,9 +37,12 @@ class Files:
         self._connections = connections
 
     def list(self, resource: Resource) -> tuple[Manifest, api.Tree]:
-        """(what is below a resource, what else is known of it). Raises `NotFound`."""
-        session, where = self._locate(resource)
-        return manifest_of(session, where, resource)
+        """(what is below a resource, what else is known of it). Names with `*` are matched: their paths then begin
+        where the first `*` stands. Raises `NotFound`."""
+        below, pattern = globs.split(resource)
+        session, where = self._locate(below)
+        manifest, about = manifest_of(session, where, below)
+        return (globs.matching(manifest, below, pattern) if pattern else manifest), about
 
     def copy(
         self,
@@ -44,15 +56,73 @@ class Files:
         """Copy from a run or an upload to here, while the run goes on too.
 
         A folder's contents land in `target`. One file gets that name, or keeps its own if `target` is a folder, or is
-        to be one (`into`). Raises `SomeDamaged`, with what was copied, where some files are damaged there.
+        to be one (`into`). What names with `*` match keeps its path from the first `*` on. Raises `SomeDamaged`, with
+        what was copied, where some files are damaged there; `NotFound`, also where nothing matches.
+        """
+        below, pattern = globs.split(Resource.parse(source))
+
+        def choose(manifest: Manifest, _: api.Tree) -> Manifest:
+            return globs.matching(manifest, below, pattern)
+
+        return self._fetch(below, target, conflict, progress or Progress(), into, choose if pattern else None)
+
+    def read(
+        self,
+        source: str,
+        write: Callable[[bytes], None],
+        progress: Progress | None = None,
+        *,
+        archive: bool = False,
+    ) -> Fetched:
+        """Give `write` the bytes of a file of a run or an upload, also of a run that goes on.
+
+        Of names with `*` it gets those of each file that matches. With `archive`, a folder, or what matches, is given
+        as a tar stream. All of it is whole and verified before the first byte is written. Raises `UsageError` for a
+        folder without `archive`, and what `copy` raises.
         """
         resource = Resource.parse(source)
+        below, pattern = globs.split(resource)
+        single = False
+
+        def choose(manifest: Manifest, about: api.Tree) -> Manifest:
+            nonlocal single
+            single = about.single
+            if not single and not pattern and not archive:
+                raise UsageError(
+                    f"{show(str(resource))} is a folder",
+                    hint=f"remoterun ls {resource}\nremoterun cp {resource} - | tar x   brings all of it",
+                )
+            return globs.matching(manifest, below, pattern) if pattern else manifest
+
+        with tempfile.TemporaryDirectory(prefix="remoterun-") as folder:
+            fetched = self._fetch(below, Path(folder), transfer.refuse, progress or Progress(), True, choose)
+            if archive and not single:
+                with tarfile.open(fileobj=_Written(write), mode="w|") as archived:
+                    for name in sorted(os.listdir(folder)):
+                        archived.add(os.path.join(folder, name), name, filter=_of_nobody)
+                return fetched
+            for path in sorted(Path(folder).rglob("*")):
+                if path.is_file() and not path.is_symlink():
+                    with path.open("rb") as file:
+                        while data := file.read(PIECE):
+                            write(data)
+            return fetched
+
+    def _fetch(
+        self,
+        resource: Resource,
+        target: Path,
+        conflict: Conflict,
+        progress: Progress,
+        into: bool,
+        choose: transfer.Choice | None,
+    ) -> Fetched:
         session, where = self._locate(resource)
         try:
-            return transfer.fetch(session, where, target, conflict, progress or Progress(), into=into)
+            return transfer.fetch(session, where, target, conflict, progress, into=into, choose=choose)
         except NotFound as error:
             if resource.sub and not error.hint:
-                error.hint = f"remoterun ls {resource.kind}/{resource.name}"
+                error.hint = f"remoterun ls {replace(resource, sub='')}"
             raise
 
     def open(
@@ -90,11 +160,14 @@ class Files:
                 error.hint = f"run {resource.name} goes on and may write one yet: remoterun logs {resource.name}"
             raise
         where = where._replace(sub="/".join(part for part in (resource.sub, sub) if part))
-        name = where.typed
+        name = str(replace(resource, sub=where.sub))
         folder = self._connections.config.home / "page" / name
 
         def fetch(names: frozenset[str]) -> None:
-            transfer.fetch(session, where, folder, lambda _: True, progress, only=names)
+            def choose(manifest: Manifest, _: api.Tree) -> Manifest:
+                return Manifest([entry for entry in manifest.entries if entry.path in names])
+
+            transfer.fetch(session, where, folder, lambda _: True, progress, choose=choose)
 
         return pages.refresh(name, folder, fetch, live=live)
 
@@ -104,20 +177,47 @@ class Files:
             run = self._connections.registry.run(resource.name)
             where = ResourceRef("run", key=run.key, number=run.number, sub=resource.sub)
             return opened(self._connections, run)[1], where
-        known = self._connections.registry.uploads(resource.name)
-        machine = known[0][1] if known else self._connections.home(None)
-        session = self._connections.session(machine)
-        there = bool(known) or bool(session.versions(resource.name, newest=True))
-        for bucket in [] if there else self._connections.named_bucket():  # another client may have put it there
-            session = self._connections.session(bucket)
-            there = bool(session.versions(resource.name, newest=True))
-        if not there:
-            names = {upload.name for upload, _ in self._connections.registry.uploads()}
-            close = did_you_mean(resource.name, names)
-            hint = f"did you mean uploads/{close}?" if close else "remoterun ls uploads"
-            raise NotFound(f"there is no upload `{resource.name}`", hint=hint)
-        digest = known[0][0].digest if known else None
-        return session, ResourceRef("upload", resource.name, sub=resource.sub, digest=digest)
+        registry = self._connections.registry
+        known = registry.uploads(resource.name, resource.version)
+        if not known:  # another client may have put it there
+            for home in dict.fromkeys([self._connections.home(None), *self._connections.named_bucket()]):
+                note_versions(registry, self._connections.session(home), resource.name)
+            known = registry.uploads(resource.name, resource.version)
+        if not known:
+            raise absent(registry, resource.name, resource.version)
+        wanted = known[0][0]
+        copies = [machine for upload, machine in known if upload.version == wanted.version]
+        session = self._first_reached(sorted(copies, key=lambda machine: machine.reached_by != "local"))
+        return session, ResourceRef("upload", resource.name, sub=resource.sub, digest=wanted.digest)
+
+    def _first_reached(self, machines: Sequence[MachineType]) -> Session:
+        """The session of the first machine that can be reached. Raises `HostError`."""
+        *others, last = machines
+        for machine in others:
+            with contextlib.suppress(HostUnreachable):
+                return self._connections.session(machine)
+        return self._connections.session(last)
+
+
+class _Written(io.RawIOBase):
+    """A file that can only be written, and hands everything on."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._write(bytes(data))
+        return len(data)
+
+
+def _of_nobody(item: tarfile.TarInfo) -> tarfile.TarInfo:
+    """An archive does not say who made it here."""
+    item.uid = item.gid = 0
+    item.uname = item.gname = ""
+    return item
 
 
 def manifest_of(session: Session, where: ResourceRef, resource: Resource) -> tuple[Manifest, api.Tree]:
@@ -127,4 +227,4 @@ def manifest_of(session: Session, where: ResourceRef, resource: Resource) -> tup
     except NotFound as error:
         if not resource.sub or error.hint:
             raise
-        raise NotFound(f"there is no `{show(str(resource))}`", hint=f"remoterun ls {resource.kind}/{resource.name}")
+        raise NotFound(f"there is no `{show(str(resource))}`", hint=f"remoterun ls {replace(resource, sub='')}")

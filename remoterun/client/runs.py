@@ -392,8 +392,17 @@ class Runs:
             return self.get(number), False
         return seen(self._connections, run, session.told(answer.status)), answer.asked
 
-    def remove(self, number: int | str) -> None:
-        """Delete an ended run, there and from the registry. Raises `UsageError` for one that has not ended."""
+    def label(self, number: int | str, add: Iterable[str] = (), remove: Iterable[str] = ()) -> Run:
+        """Add labels to a run, after those that it has, and take some away; the run with the labels that it has then.
+        No machine is asked. Raises `NotFound`."""
+        run = self._connections.registry.run(number)
+        gone = frozenset(remove)
+        labels = tuple(dict.fromkeys(each for each in (*run.labels, *add) if each not in gone))
+        return run if labels == run.labels else self._connections.registry.label(run, labels)
+
+    def remove(self, number: int | str) -> str | None:
+        """Delete an ended run, there and from the registry; the name of the machine that had it, if one had. Raises
+        `UsageError` for one that has not ended."""
         run = self._connections.registry.run(number)
         if run.host.rental is not None or run.host.rented is not None:  # the latter may be gone
             run = self.get(number)
@@ -406,6 +415,7 @@ class Runs:
             self._remove_there(run, host)
         self._connections.registry.remove_run(run)
         KeptLogs(self._connections.config.home, 0).remove(run.key)
+        return None if host is None or host.rented is not None else host.name
 
     def _remove_there(self, run: Run, host: MachineType) -> None:
         try:

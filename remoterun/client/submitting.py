@@ -32,12 +32,12 @@ from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Entry, Manifest, show
 from remoterun.client import bucket, choosing, renting
 from remoterun.client.again import Kept, KeptTree
+from remoterun.client.bringing import bring, bring_to_rented
 from remoterun.client.connections import Connections
 from remoterun.client.files import manifest_of
 from remoterun.client.packages import Choice, choose
 from remoterun.client.rented_runs import opened, seen
 from remoterun.client.secrets import check_known, values_of
-from remoterun.client.uploads import bring, bring_to_rented
 from remoterun.client.webhooks import asked_of, webhooks_of
 from remoterun.environments import context
 from remoterun.errors import LinkLost, RemoterunError, UsageError
@@ -173,7 +173,7 @@ def launch(
         run = registry.place(run, Placement(session.machine, session.home_id))
         settings = choosing.settings(machine, request, session)
         mounts = [
-            _mount(connections, mount, place, prepared.kept, session, progress)
+            _mount(connections, run, mount, place, prepared.kept, session, progress)
             for mount, place in zip(request.mounts, prepared.places, strict=True)
         ]
         run = registry.move(run, RunState.UPLOADING, time.time())
@@ -227,19 +227,27 @@ def _send(
 
 def _mount(
     connections: Connections,
+    run: Run,
     mount: Mount,
     place: str,
     kept: Mapping[Mount, KeptTree],
     session: Session,
     progress: Progress,
 ) -> MountSpec:
-    """A mount as the agent takes it; what it reads is brought to the machine first."""
+    """A mount as the agent takes it, with the number of the version that it is; what it reads is brought to the machine
+    first."""
     if mount in kept:
         kept[mount].bring(connections, session, progress)
         where = kept[mount].where
     else:
         where = put_in_place(connections, mount.resource, session, progress)
-    return MountSpec(str(mount.resource), mount.path, place, where)
+    typed = mount.resource
+    if typed.kind == "uploads" and where.digest is not None:
+        registry = connections.registry
+        registry.record_read(run, where.name, where.digest)
+        numbers = [each.version for each, _ in registry.uploads(typed.name) if each.digest == where.digest]
+        typed = replace(typed, version=typed.version or (numbers[0] if numbers else None))
+    return MountSpec(str(typed), mount.path, place, where)
 
 
 def _put_into_bucket(
@@ -250,7 +258,7 @@ def _put_into_bucket(
     if mount in kept:
         kept[mount].bring(connections, connections.session(connections.bucket()), progress)
     elif resource.kind == "uploads":
-        bring(connections, resource.name, connections.session(connections.bucket()), progress)
+        bring(connections, resource.name, connections.session(connections.bucket()), progress, resource.version)
     else:
         run = connections.registry.run(resource.name)
         _, about = transfer.fetch_manifest(opened(connections, run)[1], ResourceRef("run", key=run.key))
@@ -259,14 +267,13 @@ def _put_into_bucket(
 
 
 def put_in_place(connections: Connections, resource: Resource, session: Session, progress: Progress) -> ResourceRef:
-    """How the agent calls a resource that is on its machine, or was brought there just now."""
+    """How the agent calls a resource that is on its machine, or was brought there just now: an upload by its digest."""
     if resource.kind == "uploads":
         if session.machine.rented is not None:
-            upload = bring_to_rented(connections, resource.name, session, progress)
-            where = ResourceRef("upload", upload.name, sub=resource.sub, digest=upload.digest)
+            upload = bring_to_rented(connections, resource.name, session, progress, resource.version)
         else:
-            upload = bring(connections, resource.name, session, progress)
-            where = ResourceRef("upload", upload.name, sub=resource.sub, version=upload.version)
+            upload = bring(connections, resource.name, session, progress, resource.version)
+        where = ResourceRef("upload", upload.name, sub=resource.sub, digest=upload.digest)
         if resource.sub:
             manifest_of(session, where, resource)  # that it is there
         return where
@@ -291,8 +298,8 @@ def _bring_outputs(
         raise _not_saved(resource, run)
     bucket.pass_on(connections, source, manifest, session, progress, run.key)
     name = f"run-{run.number}-{run.key[-8:]}"
-    session.ask(api.commit_upload, api.UploadName(name), manifest.encode())
-    return ResourceRef("upload", name, sub=resource.sub)
+    session.ask(api.commit_upload, api.CommitUpload(name, copy=True, brought=True), manifest.encode())
+    return ResourceRef("upload", name, sub=resource.sub, digest=manifest.digest)
 
 
 def _listed(source: Source | None) -> tuple[list[tuple[Entry, str]], str]:

@@ -176,18 +176,19 @@ def _part(told: dict[str, Any]) -> Freed:
 
 
 def _forget_versions(session: Session, registry: Registry, parts: list[Freed]) -> None:
-    """The registry names the newest version, unless somebody else has made newer ones, and ours is gone by now.
+    """The registry knows these versions there no more, and those that stay there, also of somebody else.
 
     What is recorded then is what the host says; without a path, for `check` must not take it for what we sent.
     """
     with session.understood():
         versions = [item for part in parts if part.kind == "versions" for item in part.items]
         removed = {(str(item["upload"]), int(item["version"])) for item in versions}
-    for known, _ in registry.uploads():
-        if known.home_id != session.home_id or (known.name, known.version) not in removed:
-            continue
-        for version in session.versions(known.name, newest=True)[-1:]:
-            registry.record_upload(version, session.machine, None)
+    ours = {known.name for known, _ in registry.uploads() if known.home_id == session.home_id}
+    for name in sorted({name for name, _ in removed} & ours):
+        for version in session.versions(name):
+            registry.record_upload(version, session.machine)
+        for there in (number for upload, number in removed if upload == name):
+            registry.forget_there(name, session.home_id, there)
 
 
 def usage(session: Session, registry: Registry) -> Usage:

@@ -1,23 +1,24 @@
-"""Data sets: sent, listed, added to, and brought to the machine that needs them."""
+"""Data sets: sent, listed, added to, removed."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from remoterun import transfer
+from remoterun import machines, transfer
 from remoterun.agent.shared import api
+from remoterun.agent.shared.numbering import number_for
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError
-from remoterun.client.bucket import pass_on
+from remoterun.client.bringing import absent, is_of_outputs, made_of, note_versions
 from remoterun.client.connections import Connections
-from remoterun.errors import AgentError, HostError, NotFound, UsageError
-from remoterun.model import MachineType, Resource, Upload, check_upload_name, did_you_mean
+from remoterun.errors import HostError, UsageError
+from remoterun.model import MachineType, Resource, Upload, check_upload_name
 from remoterun.session import Session
 from remoterun.transfer import Progress, Sent
 
@@ -38,17 +39,20 @@ class Uploads:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
-    def upload(self, path: Path, name: str, to: str | None = None, progress: Progress | None = None) -> Uploaded:
+    def upload(
+        self, path: Path, name: str, to: str | None = None, progress: Progress | None = None, *, git: bool = False
+    ) -> Uploaded:
         """Make the content of `path` the newest version of the upload `name` on a machine (default: the default one).
 
-        Repeat it after a cut: what has arrived is not sent again. Raises `UsageError`, `TransferError`, `HostError`.
+        The `.git` of a work tree is sent only with `git`. Repeat it after a cut: what has arrived is not sent again.
+        Raises `UsageError`, `TransferError`, `HostError`.
         """
         check_upload_name(name)
         progress = progress or Progress()
         machine = self._connections.home(to)
         with contextlib.ExitStack() as stack:
             with ThreadPoolExecutor(1) as pool:  # listing and connecting take as long as the longer of the two
-                reading = pool.submit(transfer.read_tree, path, self._connections.config.home / "stamps.db")
+                reading = pool.submit(transfer.read_tree, path, self._connections.config.home / "stamps.db", git)
                 try:
                     session = self._connections.session(machine)
                 finally:
@@ -59,7 +63,7 @@ class Uploads:
                 same = self._unchanged(session, name, tree, source)
                 if same is not None:
                     return same
-            with session.stream(api.commit_upload, api.UploadName(name)) as commit:
+            with session.stream(api.commit_upload, self._asked(name)) as commit:
                 manifest, sent = transfer.send_tree(session, tree, {}, progress, name, commit)
                 commit.end()
                 commit.finish()
@@ -71,50 +75,89 @@ class Uploads:
         """What is to be said if nothing needs to be read or sent: the newest version has this content."""
         manifest = Manifest(tree.entries())
         versions = session.versions(name, newest=True)
-        if not versions or versions[-1].digest != manifest.digest or versions[-1].damaged:
+        told = [api.UploadVersion(v.version, v.digest, v.size, v.files, v.created, v.damaged) for v in versions]
+        if not number_for(manifest.digest, told, self._asked(name))[1] or versions[-1].brought:
             return None
         tree.close(complete=True)
         upload = self._record(session, versions[-1], path)
         return Uploaded(upload, False, Sent(0, 0, manifest.size), tuple(tree.warnings))
 
-    def _commit(self, session: Session, name: str, manifest: Manifest, path: str | None) -> tuple[Upload, bool]:
-        result = session.ask(api.commit_upload, api.UploadName(name), manifest.encode())
-        return self._committed(session, name, result, manifest, path)
+    def _asked(self, name: str) -> api.CommitUpload:
+        """What a home is told, so that it numbers a new version after all that are known."""
+        registry = self._connections.registry
+        highest = registry.highest(name)
+        newest = next((upload for upload, _ in registry.uploads(name)), None)
+        known = newest.digest if newest is not None and newest.version == highest else ""
+        return api.CommitUpload(name, highest, known)
 
     def _committed(
         self, session: Session, name: str, result: api.Committed, sent: Manifest, path: str | None
     ) -> tuple[Upload, bool]:
-        return self._record(session, _made_of(sent, session.upload(name, result.version)), path), result.created
+        return self._record(session, made_of(sent, session.upload(name, result.version)), path), result.created
 
     def _record(self, session: Session, upload: Upload, path: str | None) -> Upload:
-        upload = replace(upload, path=path)
-        self._connections.registry.record_upload(upload, session.machine, time.time())
-        return upload
+        return self._connections.registry.record_upload(replace(upload, path=path), session.machine, time.time())
 
-    def list(self) -> Sequence[Upload]:
-        """The newest of each upload that this client knows, or that the default machine or the bucket has."""
-        found: dict[str, Upload] = {}
-        for upload, _ in self._connections.registry.uploads():
-            found.setdefault(upload.name, upload)
-        homes = {self._connections.home(None), *self._connections.named_bucket()}
-        questions = {machine: partial(self._newest, machine) for machine in homes}
-        failed: HostError | None = None
-        for answer in self._connections.at_once(questions, None).values():
-            if isinstance(answer, HostError):
-                failed = answer
-                continue
-            for upload in answer:
-                known = found.get(upload.name)
-                if known is None or known.home_id == upload.home_id or known.digest == upload.digest:
-                    found[upload.name] = upload
-        if failed is not None and not found:
-            raise failed
-        return sorted(found.values(), key=lambda upload: upload.name)
+    def list(self, wait: float | None = None) -> Sequence[Upload]:
+        """The newest version of each upload, with all the machines that have it: those of the configuration, those that
+        this client has uploaded to, and the bucket.
 
-    def _newest(self, machine: MachineType) -> Sequence[Upload]:
+        They are asked at once. Of one that can't be reached, or takes longer than `wait` seconds (None: as long as
+        connecting may take), it is what was known before, and `UploadCopy.unreached` says so. Raises `HostError` where
+        nothing is known, and a machine can't be asked.
+        """
+        answers = self._ask_homes(self._newest_there, wait)
+        found = _with_copies(self._connections.registry.uploads(), answers)
+        newest: dict[str, Upload] = {}
+        for upload in found:
+            newest.setdefault(upload.name, upload)
+        failed = [answer for answer in answers.values() if isinstance(answer, HostError)]
+        if failed and not newest:
+            raise failed[0]
+        return list(newest.values())
+
+    def versions(self, name: str, wait: float | None = None) -> Sequence[Upload]:
+        """All versions of an upload, the oldest first, each with the machines that have it and the runs that read it;
+        `wait` as for `list`. Raises `NotFound`."""
+        registry = self._connections.registry
+        answers = self._ask_homes(partial(self._versions_there, name), wait)
+        readers = registry.readers(name)
+        found = _with_copies(registry.uploads(name), answers)
+        if not found:
+            raise absent(registry, name)
+        return [replace(upload, runs=tuple(readers.get(upload.digest, ()))) for upload in reversed(found)]
+
+    def _newest_there(self, machine: MachineType) -> str:
+        """Note the newest version of each upload of a machine; the id of its home."""
+        session, registry = self._connections.session(machine), self._connections.registry
+        ours = {upload.name for upload, _ in registry.uploads()}
+        told = session.ask(api.uploads, api.Nothing()).uploads
+        for item in told:
+            upload = session.upload(item.name, item.newest)
+            if item.name in ours or not (upload.brought or is_of_outputs(registry, item.name)):
+                registry.found_upload(upload, machine)
+        there = {item.name for item in told}
+        here = {upload.name for upload, _ in registry.uploads() if upload.home_id == session.home_id}
+        for name in here - there:
+            registry.forget_copy(name, session.home_id)
+        registry.saw(session.home_id, time.time())
+        return session.home_id
+
+    def _versions_there(self, name: str, machine: MachineType) -> str:
         session = self._connections.session(machine)
-        answer = session.ask(api.uploads, api.Nothing())
-        return [session.upload(item.name, item.newest) for item in answer.uploads]
+        note_versions(self._connections.registry, session, name)
+        return session.home_id
+
+    def _ask_homes(
+        self, question: Callable[[MachineType], str], wait: float | None
+    ) -> dict[tuple[str | None, ...], str | HostError]:
+        """What `question` returned, by the place of each home."""
+        connections = self._connections
+        known = [machine for machine in machines.listing(connections.config) if machine.rental is None]
+        known += [machine for _, machine in connections.registry.uploads() if machine.rented is None]
+        homes = {_place(machine): machine for machine in reversed([*known, *connections.named_bucket()])}
+        questions = {machine: partial(question, machine) for machine in homes.values()}
+        return {_place(machine): answer for machine, answer in connections.at_once(questions, wait).items()}
 
     def add(self, path: Path, target: Resource, to: str | None = None, progress: Progress | None = None) -> Uploaded:
         """Add a file or a folder's contents to an upload, below `target.sub`: a new version of it.
@@ -130,10 +173,18 @@ class Uploads:
         with transfer.read_tree(path, self._connections.config.home / "stamps.db") as added:
             single = path.is_file()
             known = self._connections.registry.uploads(target.name)
+            if target.version is not None:
+                whole = replace(target, version=None)
+                raise UsageError(
+                    f"{target} can't be written: a version stays as it is", hint=f"remoterun cp … {whole}/"
+                )
             session = self._connections.session(self._connections.home(to) if to or not known else known[0][1])
             entries = {}
-            if session.versions(target.name, newest=True):
-                base, _ = transfer.fetch_manifest(session, ResourceRef("upload", target.name))
+            there = session.versions(target.name)
+            if there:
+                newest = known[0][0].digest if known else ""
+                digest = newest if newest in [version.digest for version in there] else there[-1].digest
+                base, _ = transfer.fetch_manifest(session, ResourceRef("upload", target.name, digest=digest))
                 entries = {entry.path: entry for entry in base.entries}
 
             def with_added(more: Iterable[Entry]) -> Manifest:
@@ -151,80 +202,62 @@ class Uploads:
             with_added(added.entries())  # that it can be, before anything is sent
             sent_tree, sent = transfer.send_tree(session, added, {}, progress, target.name)
             manifest = with_added(sent_tree.entries)
-            upload, created = self._commit(session, target.name, manifest, known[0][0].path if known else None)
+            result = session.ask(api.commit_upload, self._asked(target.name), manifest.encode())
+            path_then = known[0][0].path if known else None
+            upload, created = self._committed(session, target.name, result, manifest, path_then)
             return Uploaded(upload, created, sent, tuple(added.warnings))
 
-    def remove(self, name: str) -> bool:
-        """Delete an upload, on every machine that this client knows to have it; whether there was one."""
+    def remove(self, name: str, version: int | None = None) -> Sequence[str]:
+        """Delete an upload, or one version of it, on every machine that this client knows to have it: the names of
+        these machines, none where there was no such upload. Raises `NotFound` for a version that there is not."""
         registry = self._connections.registry
-        known = registry.uploads(name)
-        removed = False
-        for machine in [machine for _, machine in known] or [self._connections.home(None)]:
+        known = registry.uploads(name, version)
+        if version is not None and not known:
+            raise absent(registry, name, version)
+        homes = {_place(machine): machine for _, machine in known} or {(): self._connections.home(None)}
+        names = []
+        for machine in homes.values():
             session = self._connections.session(machine)
-            removed = session.ask(api.remove_upload, api.UploadName(name)).removed or removed
-            registry.forget_upload(name, session.home_id)
-        return removed or bool(known)
+            if version is not None:
+                self._remove_version(session, name, version)
+                names.append(machine.name)
+                continue
+            if session.ask(api.remove_upload, api.RemoveUpload(name)).removed or known:
+                names.append(machine.name)
+            registry.forget_copy(name, session.home_id)
+        if version is not None:
+            registry.remove_version(name, version)
+        return names
+
+    def _remove_version(self, session: Session, name: str, version: int) -> None:
+        registry = self._connections.registry
+        for there in session.versions(name):
+            if registry.number_of(there) == version:
+                session.ask(api.remove_upload, api.RemoveUpload(name, there.version))
+                registry.forget_there(name, session.home_id, there.version)
 
 
-def bring(connections: Connections, name: str, session: Session, progress: Progress) -> Upload:
-    """The newest version of an upload, on the machine of `session`: there already, or passed on to it."""
-    known = connections.registry.uploads(name)
-    here = session.versions(name)
-    if known:
-        newest, machine = known[0]
-        if newest.home_id == session.home_id and here:  # somebody else may have made a newer one there
-            return here[-1]
-        for version in here:
-            if version.digest == newest.digest:
-                return version
-        if newest.home_id != session.home_id:
-            return _pass_on(connections, name, newest, machine, session, progress)
-    if here:
-        return here[-1]
-    close = did_you_mean(name, {upload.name for upload, _ in connections.registry.uploads()})
-    hint = f"did you mean uploads/{close}?" if close else f"remoterun upload PATH --name {name}"
-    raise NotFound(f"there is no upload `{name}`", hint=hint)
+def _place(machine: MachineType) -> tuple[str | None, ...]:
+    """Where a machine's home is: machine types that differ in other things share it."""
+    return (machine.host, machine.home, machine.bucket)
 
 
-def bring_to_rented(connections: Connections, name: str, session: Session, progress: Progress) -> Upload:
-    """The newest version of an upload on a rented host, by way of the bucket, where it stays. What the host has is not
-    recorded: the host will be gone."""
-    bucket = connections.session(connections.bucket())
-    kept = bring(connections, name, bucket, progress)
-    bring_version(connections, name, kept.digest, session, progress)
-    return kept
-
-
-def bring_version(connections: Connections, name: str, digest: str, session: Session, progress: Progress) -> None:
-    """The version of an upload with that digest, from the bucket to a rented host."""
-    if any(version.digest == digest for version in session.versions(name)):
-        return
-    bucket = connections.session(connections.bucket())
-    manifest, _ = transfer.fetch_manifest(bucket, ResourceRef("upload", name, digest=digest))
-    pass_on(connections, bucket, manifest, session, progress)
-    session.ask(api.commit_upload, api.UploadName(name), manifest.encode())
-
-
-def _pass_on(
-    connections: Connections, name: str, upload: Upload, machine: MachineType, target: Session, progress: Progress
-) -> Upload:
-    source = connections.session(machine)
-    resource = ResourceRef("upload", name, digest=upload.digest)
-    manifest, _ = transfer.fetch_manifest(source, resource)
-    transfer.relay(source, manifest, target, progress)
-    result = target.ask(api.commit_upload, api.UploadName(name), manifest.encode())
-    copied = _made_of(manifest, target.upload(name, result.version))
-    connections.registry.record_upload(
-        replace(copied, path=upload.path), target.machine, None
-    )  # the original comes first
-    return copied
-
-
-def _made_of(sent: Manifest, upload: Upload) -> Upload:
-    """The version, if it has the content that was sent: what is recorded of a home must not be its word alone."""
-    if upload.digest != sent.digest:
-        raise AgentError(f"{upload.machine} answers with another version of `{upload.name}` than was sent")
-    return upload
+def _with_copies(
+    rows: Iterable[tuple[Upload, MachineType]], answers: Mapping[tuple[str | None, ...], str | HostError]
+) -> list[Upload]:
+    """Each version once, with all of its copies."""
+    found: dict[tuple[str, int], Upload] = {}
+    for upload, machine in rows:
+        answer = answers.get(_place(machine))
+        (copy,) = upload.copies
+        if isinstance(answer, HostError):
+            copy = replace(copy, unreached=answer.message)
+        elif answer != upload.home_id:
+            copy = replace(copy, unreached=f"the home on {machine.name} is another one: is a disk not mounted there?")
+        known = found.get((upload.name, upload.version))
+        copies = (*known.copies, copy) if known is not None else (copy,)
+        found[upload.name, upload.version] = replace(known or upload, copies=copies)
+    return list(found.values())
 
 
 def _of_git(tree: Manifest) -> list[str]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from remoterun.transfer.contents import contents
-from remoterun.transfer.fetching import Conflict, fetch, fetch_manifest, refuse
+from remoterun.transfer.fetching import Choice, Conflict, fetch, fetch_manifest, refuse
 from remoterun.transfer.holdings import missing_blobs
 from remoterun.transfer.landing import Fetched
 from remoterun.transfer.progress import Progress
@@ -29,6 +29,7 @@ def base_name(path: Path) -> str:
 
 
 __all__ = [
+    "Choice",
     "Conflict",
     "Fetched",
     "Progress",

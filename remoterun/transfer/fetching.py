@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from remoterun.agent.shared import api
@@ -72,6 +72,10 @@ Conflict = Callable[[str], bool]
 """Asked for each file that exists already, with its path for people: overwrite it? May raise."""
 
 
+Choice = Callable[[Manifest, Tree], Manifest]
+"""The part that is wanted of a resource, by its manifest and what else is known of it. May raise."""
+
+
 def refuse(path: str) -> bool:
     """The conflict policy without a person: never overwrite silently."""
     raise AlreadyExists(f"`{show(path)}` exists already", hint="-f overwrites, -i keeps what is there")
@@ -85,10 +89,10 @@ def fetch(
     progress: Progress,
     *,
     into: bool = False,
-    only: Collection[str] | None = None,
+    choose: Choice | None = None,
 ) -> Fetched:
     """Copy a resource to `target`, as `cp` does: a folder's contents land in it, and it is made; one file gets that
-    name, or keeps its own if `target` is a folder (or is to be one: `into`). `only`: no other paths than these.
+    name, or keeps its own if `target` is a folder (or is to be one: `into`). `choose` says which part is wanted.
 
     Every file appears whole, after its hash was checked. Conflicts are asked about before anything is written.
     Raises `AlreadyExists`, `UnsafePath`, `TransferError`, `NotFound`; `SomeDamaged` when all that is whole was copied.
@@ -97,13 +101,13 @@ def fetch(
 
     def expect(size: int) -> None:
         """All of it will be wanted: other connections can be opened while the manifest comes."""
-        if only is None and not os.path.lexists(target) and (count := lanes_for(session, size)) > 1:
+        if choose is None and not os.path.lexists(target) and (count := lanes_for(session, size)) > 1:
             early.append(Lanes(session, count, FarFetch.THREADS))
 
     try:
         manifest, about = fetch_manifest(session, resource, expect)
-        if only is not None:
-            manifest = Manifest([entry for entry in manifest.entries if entry.path in only])
+        if choose is not None:
+            manifest = choose(manifest, about)
         return _copy(session, resource, manifest, about, target, conflict, progress, into, early)
     finally:
         for lanes in early:
@@ -129,11 +133,14 @@ def _copy(
         raise AlreadyExists(
             f"`{show(str(target))}` is not a folder", hint="name a folder: it is made if it isn't there"
         )
-    result = Fetched()
+    result = Fetched(live=about.live)
     if name is None:  # otherwise the user chose the name
         manifest, of_git = without_git_folders(manifest)
         if of_git:
             result.warn(_of_git(of_git))
+    one = manifest.entries[0].path if about.single and len(manifest.entries) == 1 else ""
+    result.place = str(target / (name or one))
+    result.listed = len(manifest.entries)
     left_out = _left_out(manifest, target, name, conflict, result)
 
     def plan() -> Iterator[Entry]:

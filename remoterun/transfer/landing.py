@@ -39,6 +39,12 @@ class Fetched:
     """Paths of files that are not what they were when they were saved; the others were copied."""
     more_warnings: int = 0
     """Warnings that are counted only: a host could name a million links that point outside."""
+    place: str = ""
+    """The folder here in which they are, or the one file."""
+    listed: int = 0
+    """Files, links and empty folders that were asked for."""
+    live: bool = False
+    """Whether they are of a run that goes on."""
 
     def warn(self, text: str) -> None:
         """Keep a line for people."""

@@ -132,10 +132,10 @@ class Reading:
         return item
 
 
-def read_tree(path: Path, stamps: Path | None = None) -> Reading:
+def read_tree(path: Path, stamps: Path | None = None, git: bool = False) -> Reading:
     """The tree of a folder, or of one file (under its own name). `stamps`: the database of what was hashed before.
 
-    Raises `UsageError`.
+    `git`: a work tree's own `.git` is a part of it; otherwise it is left out with a warning. Raises `UsageError`.
     """
     warnings: list[str] = []
     try:
@@ -147,7 +147,7 @@ def read_tree(path: Path, stamps: Path | None = None) -> Reading:
         found: Iterator[Listed] = iter([one])
         root = path.parent
     elif stat.S_ISDIR(status.st_mode):
-        found = _below(str(path), warnings)
+        found = _below(str(path), warnings, git)
         root = path
     else:
         raise UsageError(
@@ -196,7 +196,7 @@ def _with_status(entry: Entry, path: str) -> Listed:
     return Listed(entry._replace(size=status.st_size), path, status)
 
 
-def _below(root: str, warnings: list[str]) -> Iterator[Listed]:
+def _below(root: str, warnings: list[str], git: bool) -> Iterator[Listed]:
     """What a folder holds; what is neither a file nor a link gets a line in `warnings` instead."""
     special: list[str] = []
 
@@ -204,8 +204,10 @@ def _below(root: str, warnings: list[str]) -> Iterator[Listed]:
         warnings.extend(f"`{show(path)}` is a socket, a pipe or a device; it was left out" for path in special)
         special.clear()
 
+    if not git and os.path.lexists(os.path.join(root, ".git")):
+        warnings.append("`.git`, which is git's own, is left out; --include-git sends it, too")
     prefix = root.rstrip("/") + "/"
-    for entry, status in walk(root, special=special):
+    for entry, status in walk(root, skip=[] if git else [".git"], special=special):
         warn()
         if entry.path.rpartition("/")[2] != ".DS_Store":
             yield Listed(entry, prefix + entry.path, status)

@@ -28,7 +28,7 @@ from tests.workshop import Files, read_files, sha256, tree_of, write_files
 
 def send(session: Session, folder: Path, name: str = "doom") -> api.Committed:
     """Upload a folder as the client does that knows nothing of its files."""
-    with session.stream(api.commit_upload, api.UploadName(name)) as commit, read_tree(folder) as tree:
+    with session.stream(api.commit_upload, api.CommitUpload(name)) as commit, read_tree(folder) as tree:
         send_tree(session, tree, {}, Progress(), name, commit)
         commit.end()
         commit.finish()
@@ -207,7 +207,7 @@ def test_a_removed_upload_is_gone_and_its_contents_are_not_sent_again(bucket: Bu
     source = write_files(tmp_path / "source", {"a": b"A" * 5000})
     with Talk(bucket) as talk:
         send(talk.session, source)
-        assert talk.session.ask(api.remove_upload, api.UploadName("doom")).removed
+        assert talk.session.ask(api.remove_upload, api.RemoveUpload("doom")).removed
         assert talk.session.versions("doom") == []
         before = len(list(talk.bucket.s3.list("packs/")))
         assert send(talk.session, source).version.version == 1

@@ -113,7 +113,7 @@ class TestUsage:
             send(talk.session, write_files(tmp_path / "one", {"a": b"A" * 1000, "b": b"B" * 2000}), "one")
             send(talk.session, write_files(tmp_path / "two", {"b": b"B" * 2000, "l": LARGE}), "two")
             send(talk.session, write_files(tmp_path / "gone", {"g": b"G" * 500}), "gone")
-            talk.session.ask(api.remove_upload, api.UploadName("gone"))
+            talk.session.ask(api.remove_upload, api.RemoveUpload("gone"))
             host = Host(talk)
             host.outputs({"o": b"O" * 700})
             host.event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
@@ -138,7 +138,7 @@ class TestCollection:
         with Talk(bucket) as talk:
             send(talk.session, source, "gone")
             send(talk.session, write_files(tmp_path / "stays", {"other": b"O" * 100}), "stays")
-            talk.session.ask(api.remove_upload, api.UploadName("gone"))
+            talk.session.ask(api.remove_upload, api.RemoveUpload("gone"))
             young = self.collect(talk, registry)
             assert young.freed == 0 and "less than 7 days ago" in young.kept[0].why
             later(talk, 8 * 86400)
@@ -158,7 +158,7 @@ class TestCollection:
         with Talk(bucket) as talk:
             send(talk.session, write_files(tmp_path / "one", {"large": LARGE}), "one")
             send(talk.session, write_files(tmp_path / "two", {"large": LARGE + b"more"}), "two")
-            talk.session.ask(api.remove_upload, api.UploadName("one"))
+            talk.session.ask(api.remove_upload, api.RemoveUpload("one"))
             later(talk, 8 * 86400)
             self.collect(talk, registry)
             assert copy(talk.session, tmp_path / "back", "two") == {"large": LARGE + b"more"}
@@ -180,7 +180,7 @@ class TestCollection:
         source = write_files(tmp_path / "source", {**FILES, "large": LARGE})
         with Talk(bucket) as talk:
             send(talk.session, source, "gone")
-            talk.session.ask(api.remove_upload, api.UploadName("gone"))
+            talk.session.ask(api.remove_upload, api.RemoveUpload("gone"))
             before = {stored.key: stored.modified for stored in talk.bucket.s3.list("")}
         with Talk(bucket) as talk:
             later(talk, LEAST - 1)
@@ -196,7 +196,7 @@ class TestCollection:
         source = write_files(tmp_path / "source", FILES)
         with Talk(bucket) as talk:
             send(talk.session, source, "gone")
-            talk.session.ask(api.remove_upload, api.UploadName("gone"))
+            talk.session.ask(api.remove_upload, api.RemoveUpload("gone"))
             later(talk, LEAST)
             s3 = talk.bucket.s3
             s3.delete([stored.key for prefix in ("packs/", "index/", "blobs/") for stored in s3.list(prefix)])

@@ -205,7 +205,7 @@ class TestUploads:
     def test_without_a_blob_there_is_no_version(self, link: Link) -> None:
         manifest, _ = tree_of({"a": b"never sent"})
         with pytest.raises(RemoteError) as caught:
-            ask(link, api.commit_upload, api.UploadName("doom"), manifest.encode())
+            ask(link, api.commit_upload, api.CommitUpload("doom"), manifest.encode())
         assert caught.value.code == "missing_blob"
         assert ask(link, api.upload, api.VersionsOf("doom"))[0].versions == []
 
@@ -227,8 +227,8 @@ class TestUploads:
 
     def test_removal_may_be_repeated(self, link: Link) -> None:
         upload(link, "doom", FILES)
-        assert ask(link, api.remove_upload, api.UploadName("doom"))[0].removed
-        assert not ask(link, api.remove_upload, api.UploadName("doom"))[0].removed
+        assert ask(link, api.remove_upload, api.RemoveUpload("doom"))[0].removed
+        assert not ask(link, api.remove_upload, api.RemoveUpload("doom"))[0].removed
         assert ask(link, api.uploads)[0].uploads == []
 
     def test_many_uploads_are_all_listed(self, link: Link, tmp_path: Path) -> None:

@@ -212,8 +212,36 @@ def test_copies_meet_what_is_there(data: Place, tmp_path: Path) -> None:
     terminal.sendintr()
     assert ended(terminal) == 130 and (tmp_path / "plain.txt").read_text() == "mine"
     forced = data.run("cp", "-f", "uploads/odd", str(tmp_path))
-    assert "Copied 1 file" in forced.stderr and (tmp_path / "plain.txt").read_text() == "plain.txt"
-    assert "Copied 0 files" in data.run("cp", "uploads/odd", str(tmp_path)).stderr
+    assert f"Copied 1 file, 9 bytes, to {tmp_path}" in forced.stderr
+    assert (tmp_path / "plain.txt").read_text() == "plain.txt"
+    again = data.run("cp", "uploads/odd", str(tmp_path)).stderr
+    assert f"Nothing to copy: all 6 files are in {tmp_path} already" in again and "Copied" not in again
+
+
+def test_a_copy_says_where_it_went_or_why_there_is_none(data: Place, tmp_path: Path) -> None:
+    def copied(*words: str, status: int = 0) -> str:
+        return data.run("cp", *words, cwd=tmp_path, status=status).stderr
+
+    assert copied("uploads/odd/plain.txt").strip() == "✓ Copied 1 file, 9 bytes, to ./plain.txt"
+    assert "Copied 1 file, 10 bytes, to ./sub" in copied("uploads/odd/sub", "sub")
+    assert "Copied 2 files, 19 bytes, to ./a/b" in copied("uploads/odd/[ps]*", "a/b")
+    assert (tmp_path / "a" / "b" / "sub" / "deep" / "f").exists()
+    assert "Nothing to copy: it is in ./plain.txt already" in copied("uploads/odd/plain.txt")
+    assert "nothing in uploads/odd matches `*.png`" in copied("uploads/odd/*.png", status=2)
+    assert data.run("ls", "uploads/odd/s*/d*").stdout.split() == ["10", "bytes", "sub/deep/", "(1", "file)"]
+
+
+def test_files_on_stdout(data: Place, tmp_path: Path) -> None:
+    assert data.run("cat", "uploads/odd/plain.txt", "uploads/odd/*/*/f").stdout == "plain.txtsub/deep/f"
+    assert data.run("cp", "uploads/odd/plain.txt", "-").stdout == "plain.txt"
+    assert "hint: remoterun ls uploads/odd/sub" in data.run("cat", "uploads/odd/sub", status=2).stderr
+    assert in_shell(data, f"remoterun cp uploads/odd/sub - | tar x -C {tmp_path}").returncode == 0
+    assert (tmp_path / "deep" / "f").read_text() == "sub/deep/f"
+    terminal = data.spawn("cp", "uploads/odd/sub", "-")
+    terminal.expect(r"uploads/odd/sub is a folder")
+    assert ended(terminal) == 2
+    both = data.run("cp", "--json", "uploads/odd/plain.txt", "-", status=2)
+    assert "both write to stdout" in both.stderr and both.stdout == ""
 
 
 def test_what_is_damaged_keeps_nobody_from_the_rest(data: Place, tmp_path: Path) -> None:
@@ -235,22 +263,40 @@ def test_the_name_of_an_upload_is_asked_for(data: Place) -> None:
     terminal = data.spawn("upload", "notes.txt")
     terminal.expect(r"notes.txt will be at uploads/NAME/notes.txt")
     terminal.expect(r"Name of the upload\? \[song\] ")
+    terminal.sendline("ver se")
+    terminal.expect("`ver se` is not a name for an upload")
+    terminal.expect(r"Name of the upload\? \[song\] ")
     terminal.sendline("verse")
     terminal.expect("Uploaded 1 file, 15 bytes: uploads/verse")
+    terminal.expect("run --mount uploads/verse COMMAND   finds it in ./verse")
     assert ended(terminal) == 0
     assert data.run("upload", "notes.txt").stdout == "uploads/song\n", "nobody is asked without a terminal"
     added = data.run("cp", "odd/plain.txt", "uploads/verse/more/")
     assert added.stdout == "uploads/verse\n" and "Added 9 bytes: uploads/verse (version 2) on plain" in added.stderr
     assert "more/" in data.run("ls", "uploads/verse").stdout
-    done = data.run("rm", "uploads/verse", "uploads/nix", "uploads/song", status=2)
+    several = ("uploads/verse", "uploads/nix", "uploads/song")
+    refused = data.run("rm", *several, status=2).stderr
+    assert "  uploads/nix\n" in refused and "these 3 would be removed" in refused and "hint: -y removes" in refused
+    terminal = data.spawn("rm", *several)
+    terminal.expect(r"Remove these 3\? \[y/N\] ")
+    terminal.sendline("")
+    terminal.expect("Nothing was removed")
+    assert ended(terminal) == 0
+    done = data.run("rm", "-y", *several, status=2)
+    assert "remoterun gc plain   frees the space" in done.stderr
     assert "removed uploads/verse" in done.stderr and "removed uploads/song" in done.stderr
     assert [upload["name"] for upload in data.json("ls")] == ["odd"]
 
 
-def test_what_git_keeps_for_itself_is_named(data: Place, tmp_path: Path) -> None:
+def test_what_git_keeps_for_itself_is_left_out(data: Place, tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", str(tmp_path / "cloned")], check=True)
-    done = data.run("upload", str(tmp_path / "cloned"))
-    assert re.search(r"warning: \d+ of its files are git's own, in \.git", done.stderr)
+    (tmp_path / "cloned" / "notes").write_text("a")
+    done = data.run("upload", ".", cwd=tmp_path / "cloned")
+    assert "warning: `.git`, which is git's own, is left out; --include-git sends it, too" in done.stderr
+    assert "finds it in ./cloned" in done.stderr
+    assert [entry["path"] for entry in data.json("ls", "uploads/cloned")["entries"]] == ["notes"]
+    done = data.run("upload", "cloned", "--include-git", cwd=tmp_path)
+    assert re.search(r"warning: \d+ of its files are git's own, in \.git: `cp` will leave them out", done.stderr)
     data.run("rm", "uploads/cloned")
 
 
@@ -369,7 +415,7 @@ class TestRuns:
         assert all(len(re.sub(r"\x1b\[\d*m", "", line)) <= 160 for line in terminal.before.splitlines())
         assert "long " * 99 in ready.run("ps", "-n", "1").stdout, "and left whole for programs"
 
-    def test_listings_and_labels(self, ready: Place) -> None:
+    def test_listings_and_labels(self, ready: Place, tmp_path: Path) -> None:
         number = ready.run(*RUN, "-b", "--label", "night", "echo made > file").stdout.strip()
         assert ready.run("logs", number).stderr.count("complete") == 1
         assert [str(run["number"]) for run in ready.json("ps", "--label", "night")] == [number]
@@ -380,7 +426,26 @@ class TestRuns:
         assert about["spec"]["command"] == "echo made > file" and about["outputs"]["files"] == 1
         assert json.loads(ready.run(*RUN, "-b", "--json", "true").stdout)["machine"] == "plain"
         assert ready.run("ls", f"runs/{number}").stdout.split() == ["5", "bytes", "file"]
-        ready.run("rm", f"runs/{number}")
+        assert ready.run("label", number, "+good", "-night", "-h").stdout == f"run {number}: good\n"
+        assert [str(run["number"]) for run in ready.json("ps", "--label", "good")] == [number]
+        whole = ready.run("cp", "runs/last", cwd=tmp_path).stderr
+        assert f"Copied 1 file, 5 bytes, to ./run-{number}" in whole and (tmp_path / f"run-{number}" / "file").exists()
+        assert ready.run("cp", f"runs/{number}/file", cwd=tmp_path).stderr.strip().endswith("to ./file")
+        assert ready.run("cat", f"runs/{number}/file").stdout == "made\n"
+        assert "no run that has ended fits" in ready.run("rm", number, "--failed").stderr
+        assert "no run that has ended fits" in ready.run("rm", "runs", "--older", "7d").stderr
+        assert ready.run("rm", number).stderr.splitlines() == [
+            f"removed runs/{number}", "  remoterun gc plain   frees the space that nothing else uses",
+        ]  # fmt: skip
+        numbers = [ready.run(*RUN, "-b", "exit 3").stdout.strip() for _ in range(2)]
+        for each in numbers:
+            ready.run("logs", each, status=3)
+        terminal = ready.spawn("rm", f"{numbers[0]}-{numbers[1]}", "--failed")
+        terminal.expect(rf"  runs/{numbers[0]}  failed \(3\), .*  exit 3\r\n")
+        terminal.expect(r"Remove these 2\? \[y/N\] ")
+        terminal.sendline("y")
+        terminal.expect(f"removed runs/{numbers[1]}")
+        assert ended(terminal) == 0 and not {*numbers} & {str(run["number"]) for run in ready.json("ps", "-a")}
 
     def test_a_run_whose_machine_went_away_while_it_was_handed_over(self, ready: Place) -> None:
         """Nobody knows whether it has the run: its log is not empty, it can't be asked for."""

@@ -252,7 +252,7 @@ class TestCutsOfThePipe:
         """None: it was cut."""
         try:
             with session(Path(home.path), budget) as here:
-                with here.stream(api.commit_upload, api.UploadName("doom")) as commit:
+                with here.stream(api.commit_upload, api.CommitUpload("doom")) as commit:
                     _, sent = send_tree(here, read_tree(folder, digests), {}, Progress(), "doom", commit)
                     commit.end()
                     commit.finish()
@@ -307,7 +307,7 @@ class TestCutsOfThePipe:
     def store(self, home: Path, tree: Tree) -> None:
         with session(home) as here:
             manifest, _ = send_tree(here, read_tree(tree.folder), {}, Progress())
-            here.ask(api.commit_upload, api.UploadName("doom"), manifest.encode())
+            here.ask(api.commit_upload, api.CommitUpload("doom"), manifest.encode())
         self.versions = [*getattr(self, "versions", [])[-1:], read_files(tree.folder)]
 
     def copy(self, home: Path, target: Path, budget: Budget | None) -> bool:
@@ -343,7 +343,7 @@ def report(progress):
         os.kill(os.getpid(), signal.SIGKILL)
 session = Session(MachineType("here"), LocalHost(Path(home)))
 if up:
-    with session.stream(api.commit_upload, api.UploadName("doom")) as commit:
+    with session.stream(api.commit_upload, api.CommitUpload("doom")) as commit:
         send_tree(session, read_tree(Path(path), Path(digests)), {}, Progress(report), "doom", commit)
         commit.end()
         commit.finish()

@@ -308,7 +308,7 @@ def test_a_block_that_has_the_checksum_of_another(tmp_path: Path, large: int) ->
         for content in (old, new):
             folder = write_files(tmp_path / "s", {"a": content})
             manifest, _ = send_tree(session, read_tree(folder), {}, Progress(), "doom")
-            session.ask(api.commit_upload, api.UploadName("doom"), manifest.encode())
+            session.ask(api.commit_upload, api.CommitUpload("doom"), manifest.encode())
             version = "2" if content == new else "1"
             assert (tmp_path / "home/uploads/doom" / version / "a").read_bytes() == content
     finally:

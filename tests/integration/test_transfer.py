@@ -65,7 +65,7 @@ def session(tmp_path: Path) -> Any:
 
 def upload(session: Session, folder: Path, files: Files) -> Manifest:
     manifest, _ = send(session, write_files(folder, files))
-    session.ask(api.commit_upload, api.UploadName("doom"), manifest.encode())
+    session.ask(api.commit_upload, api.CommitUpload("doom"), manifest.encode())
     return manifest
 
 
@@ -82,7 +82,7 @@ class TestUploading:
             for tree in (tmp_path / "home" / "tmp").glob("upload-*/tree"):
                 seen.append(len(os.listdir(tree)))
 
-        with session.stream(api.commit_upload, api.UploadName("doom")) as commit:
+        with session.stream(api.commit_upload, api.CommitUpload("doom")) as commit:
             tree = read_tree(write_files(tmp_path / "source", files))
             manifest, _ = send_tree(session, tree, {}, Progress(look), "doom", commit)
             commit.end()
@@ -131,7 +131,7 @@ class TestThereAndBack:
         try:
             sent = relay(session, manifest, other, Progress())
             assert sent.blobs == len({entry.digest for entry in manifest.files})
-            other.ask(api.commit_upload, api.UploadName("doom"), manifest.encode())
+            other.ask(api.commit_upload, api.CommitUpload("doom"), manifest.encode())
             assert relay(session, manifest, other, Progress()).blobs == 0
             fetch(other, UPLOAD, tmp_path / "target", refuse, Progress())
             assert read_files(tmp_path / "target") == FILES
@@ -295,7 +295,7 @@ class TestLargeFiles:
         manifest, sent = send(any_link, tmp_path / "s")
         assert manifest.entries[0].digest == sha256(CHANGES[change])
         assert sent.size <= SENT.get(change, 300_000) and sent.size + sent.already == len(CHANGES[change]) + 1
-        any_link.ask(api.commit_upload, api.UploadName("doom"), manifest.encode())
+        any_link.ask(api.commit_upload, api.CommitUpload("doom"), manifest.encode())
         progress = Progress()
         target = write_files(tmp_path / "t", {"big": OLD})
         fetch(any_link, UPLOAD, target, lambda path: True, progress)
@@ -319,7 +319,7 @@ class TestLargeFiles:
         every = sum(len(data or b"") for data in files.values())
         assert (sent.size, sent.already) == (once, every - once)
         assert manifest.encode() == tree_of(files)[0].encode()
-        any_link.ask(api.commit_upload, api.UploadName("doom"), manifest.encode())
+        any_link.ask(api.commit_upload, api.CommitUpload("doom"), manifest.encode())
         progress = Progress()
         result = fetch(any_link, UPLOAD, tmp_path / "t", refuse, progress)
         assert read_files(tmp_path / "t") == files
@@ -470,7 +470,7 @@ class TestLargeFiles:
         folder = write_files(tmp_path / "s", files)
         cache = tmp_path / "digests"
         until(lambda: hashed(any_link, folder, cache))  # so that the thread that sends is the one that shares it out
-        any_link.ask(api.remove_upload, api.UploadName("doom"))
+        any_link.ask(api.remove_upload, api.RemoveUpload("doom"))
         for path in Path(Home.open(str(tmp_path / "home")).blobs.folder).glob("*/*"):
             path.unlink()
         opened = connections(monkeypatch)
@@ -531,7 +531,7 @@ class TestReading:
             folder = write_files(tmp_path / f"s{len(old)}", {"a": old})
             os.utime(folder / "a", ns=(10**18 + 7, 10**18 + 7))
             until(lambda folder=folder: hashed(session, folder, cache))
-            session.ask(api.remove_upload, api.UploadName("doom"))
+            session.ask(api.remove_upload, api.RemoveUpload("doom"))
             os.unlink(Home.open(str(tmp_path / "home")).blobs.path(sha256(old)))
             for change in (old + b"longer than it was", b"x", old[:-1] + b"!"):
                 tree = read_tree(folder, cache)

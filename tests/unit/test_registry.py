@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,9 +184,75 @@ class TestUploads:
             ("h1", MACHINE),
             ("h2", MACHINE),
         ]
-        registry.forget_upload("doom", "h1")
-        registry.forget_upload("doom", "h1")
+        registry.forget_copy("doom", "h1")
+        registry.forget_copy("doom", "h1")
         assert [item.home_id for item, _ in registry.uploads("doom")] == ["h2"]
+
+
+A, B, C = (letter * 64 for letter in "abc")
+
+
+class TestNumbers:
+    """A number means one content, whatever the homes call it."""
+
+    def see(self, registry: Registry, home: str, there: int, digest: str, **how: Any) -> int:
+        brought = how.pop("brought", False)
+        created = how.pop("created", 1.0)
+        upload = Upload("doom", there, digest, 10, 1, created, home, home, brought=brought)
+        return registry.record_upload(upload, replace(MACHINE, name=home), **how).version
+
+    def known(self, registry: Registry) -> list[tuple[int, str, str]]:
+        """(number, the first letter of the content, home), the newest first."""
+        return [(each.version, each.digest[0], each.home_id) for each, _ in registry.uploads("doom")]
+
+    def test_the_same_content_has_one_number_on_all_machines(self, registry: Registry) -> None:
+        assert self.see(registry, "local", 4, A, now=5.0) == 4
+        assert self.see(registry, "box", 2, A, number=4) == 4
+        assert self.see(registry, "box", 2, A) == 4, "its copy is known"
+        assert self.known(registry) == [(4, "a", "local"), (4, "a", "box")]
+        assert self.see(registry, "box", 5, B, now=6.0) == 5
+        assert registry.highest("doom") == 5 and registry.highest("other") == 0
+
+    def test_two_contents_never_share_one(self, registry: Registry) -> None:
+        """Two laptops have used the name: box has another content as its version 1."""
+        assert self.see(registry, "local", 1, A, now=5.0) == 1
+        assert self.see(registry, "box", 1, B, created=2.0) == 2
+        assert [number for number, _, _ in self.known(registry)] == [1, 2], "the newest is the one that is newer"
+        assert self.see(registry, "box", 1, B) == 2, "however often it is seen"
+        assert self.see(registry, "box", 2, C, created=7.0) == 3, "2 is taken here"
+        assert [number for number, _, _ in self.known(registry)] == [3, 1, 2]
+
+    def test_a_content_that_comes_back_is_a_version_of_its_own(self, registry: Registry) -> None:
+        assert [self.see(registry, "box", number, digest, now=float(number)) for number, digest in (
+            (1, A), (2, B), (3, A),
+        )] == [1, 2, 3]  # fmt: skip
+        with contextlib.closing(Registry(registry._file.with_name("other.db"))) as other:
+            assert [self.see(other, "box", number, digest) for number, digest in ((1, A), (2, B), (3, A))] == [1, 2, 3]
+            assert registry.uploads("doom")[0][0].version == 3
+
+    def test_what_was_brought_for_a_run_is_not_new(self, registry: Registry) -> None:
+        assert self.see(registry, "local", 1, A, now=5.0) == 1
+        assert self.see(registry, "box", 7, A, brought=True, created=9.0) == 1
+
+    def test_a_number_is_not_given_again_after_its_version_was_removed(self, registry: Registry) -> None:
+        for number, digest in ((1, A), (2, B)):
+            self.see(registry, "box", number, digest, now=float(number))
+        registry.forget_there("doom", "box", 2)
+        registry.remove_version("doom", 2)
+        assert self.known(registry) == [(1, "a", "box")] and registry.highest("doom") == 2
+        assert self.see(registry, "box", 2, C, now=8.0) == 3
+        assert self.see(registry, "box", 2, B, now=9.0) == 2, "it is there again"
+        registry.forget_copy("doom", "box")
+        assert self.known(registry) == [] and registry.highest("doom") == 0, "nobody has any: the name is free"
+
+    def test_who_read_what(self, registry: Registry) -> None:
+        self.see(registry, "box", 1, A, now=1.0)
+        one, two = add(registry), registry.add_run("k2", MACHINE, "true", 1.0)
+        for run in (two, one, two):
+            registry.record_read(run, "doom", A)
+        assert registry.readers("doom") == {A: [one.number, two.number]} and registry.readers("x") == {}
+        registry.remove_run(one)
+        assert registry.readers("doom") == {A: [two.number]}
 
 
 class TestOldFiles:
@@ -204,17 +271,31 @@ class TestOldFiles:
                 )
             if version >= 3:
                 database.execute("UPDATE runs SET host = machine WHERE home_id IS NOT NULL")
-            database.execute(
-                "INSERT INTO uploads (name, home_id, machine, version, digest, size, files, created)"
-                " VALUES ('doom', 'home1', ?, 3, 'ab', 7, 1, 5.0)",
-                (machine,),
-            )
+            if version < 5:  # each home had its own numbers
+                for home, number, digest, created in (
+                    ("home1", 3, "ab", 5.0), ("home2", 2, "ab", 6.0), ("home3", 2, "cd", 7.0),
+                ):  # fmt: skip
+                    database.execute(
+                        "INSERT INTO uploads (name, home_id, machine, version, digest, size, files, created)"
+                        " VALUES ('doom', ?, ?, ?, ?, 7, 1, ?)",
+                        (home, machine, number, digest, created),
+                    )
+                if version >= 2:
+                    database.execute("UPDATE uploads SET recorded = created")
+            else:
+                for number, digest in ((3, "ab"), (4, "cd")):
+                    database.execute("INSERT INTO versions VALUES ('doom', ?, ?, 7, 1, 5, 5, 0)", (number, digest))
+                for home, digest in (("home1", "ab"), ("home2", "ab"), ("home3", "cd")):
+                    row = ("doom", digest, home, machine, 1, None, 5.0, 5.0)
+                    database.execute("INSERT INTO copies VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
             database.execute(f"PRAGMA user_version={version}")
             database.commit()
         with contextlib.closing(Registry(file)) as registry:
             one, two = registry.runs()
             assert (one.placement, two.placement) == (Placement(MACHINE, "home1"), None)
-            assert [(upload.name, upload.version) for upload, _ in registry.uploads()] == [("doom", 3)]
+            found = [(upload.name, upload.version, upload.home_id) for upload, _ in registry.uploads()]
+            assert found[0] == ("doom", 4, "home3"), "the number was taken by another content, and so is a new one"
+            assert {*found[1:]} == {("doom", 3, "home1"), ("doom", 3, "home2")}
             assert add(registry).number == 3
 
 

@@ -21,8 +21,9 @@ from remoterun.client import Client, NewBucket, Note, Orphan, Plan, StateChange
 from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
 from remoterun.config import Config
 from remoterun.errors import RemoterunError
-from remoterun.model import HostUse, MachineType, Renting, Run, Upload
+from remoterun.model import HostUse, MachineType, Renting, Run, Upload, UploadCopy
 from remoterun.providers.base import Identity, Leftover, Offer, Rented
+from remoterun.transfer import Fetched
 
 EVIL = "\x1b[2J\x9b31m\x07\x7f\x85\u202e\u2066\u200b\r\n\ud800x"
 """Clears the screen, colours by the one-character CSI of C1, rings, turns the direction of text, goes back."""
@@ -64,6 +65,7 @@ USES = [Use(kind, EVIL, 5, 5, None, about) for kind, about in {
     "upload": {"versions": [{"files": 1, "size": 1}]}, "run": {"state": EVIL, "log": 3},
     "environment": {"used": 1.0}, "leased": {"count": 1},
 }.items()]  # fmt: skip
+COPIES = (UploadCopy(EVIL), UploadCopy(EVIL, 1.0, EVIL))
 PARTS = (
     Freed("versions", 1, 5, ({"upload": EVIL, "version": EVIL},), EVIL),
     Freed("environments", 1, 5, ({"name": EVIL}, {"path": EVIL}), EVIL),
@@ -80,6 +82,9 @@ WAYS: dict[str, Callable[[bool], None]] = {
     "info": lambda json: render.run_info(ENDED, DETAILS),
     "ending": lambda json: render.ending(ENDED),
     "uploads": lambda json: render.uploads([Upload(EVIL, 1, "", 3, 3, 1.0, EVIL, EVIL)], json),
+    "versions": lambda json: render.versions([Upload(EVIL, 1, EVIL, 3, 3, 1.0, EVIL, EVIL, copies=COPIES)], json),
+    "to remove": lambda json: render.to_remove([(EVIL, None), (EVIL, RUN)]),
+    "copied": lambda json: render.fetched(Fetched(1, place=EVIL, skipped=[EVIL], warnings=[EVIL]), EVIL, json),
     "runs": lambda json: render.run_resources([RUN, ENDED], json),
     "machines": lambda json: render.machines([MACHINE], EVIL, [EVIL], {EVIL: OFFER}, json),
     "hosts": lambda json: render.hosts_table([RENTED], json),

@@ -46,12 +46,14 @@ def upload(call: Call, asked: api.VersionsOf) -> api.Versions:
     return api.Versions([from_json(api.UploadVersion, item) for item in versions[-1 if asked.newest else 0 :]])
 
 
-def commit_upload(call: Call, asked: api.UploadName) -> api.Committed:
-    version, created = call.delivery.commit(asked.name, call.stream)
+def commit_upload(call: Call, asked: api.CommitUpload) -> api.Committed:
+    version, created = call.delivery.commit(asked, call.stream)
     return api.Committed(from_json(api.UploadVersion, version), created)
 
 
-def remove_upload(call: Call, asked: api.UploadName) -> api.Removed:
+def remove_upload(call: Call, asked: api.RemoveUpload) -> api.Removed:
+    if asked.version is not None:
+        return api.Removed(call.home.uploads.remove_version(asked.name, asked.version))
     return api.Removed(call.home.uploads.remove(asked.name))
 
 

@@ -168,7 +168,8 @@ records = Request("records", BlobFrom, Nothing, "blobs")
 
 
 class UploadVersion(Record):
-    """A version of an upload; `size` in bytes, `created` in seconds since 1970 by the clock of its host."""
+    """A version of an upload; `size` in bytes, `created` in seconds since 1970 by the clock of its host. `brought`: it
+    came there for a run that mounts it."""
 
     version: int
     digest: str
@@ -176,6 +177,7 @@ class UploadVersion(Record):
     files: int
     created: float
     damaged: bool = False
+    brought: bool = False
 
 
 class NamedUpload(Record):
@@ -200,12 +202,27 @@ class Versions(Record):
     versions: List[UploadVersion]
 
 
-class UploadName(Record):
+class CommitUpload(Record):
+    """`newest` and `number`: the digest and the number of the newest version that the client knows, wherever it lies; a
+    new version gets a higher number (see numbering.py). `copy`: what comes is a version that there is elsewhere, of the
+    number `number`. `brought`: it comes for a run that mounts it."""
+
     name: str
+    number: int = 0
+    newest: str = ""
+    copy: bool = False
+    brought: bool = False
+
+
+class RemoveUpload(Record):
+    """`version`: of all versions only that one, by the home's own number."""
+
+    name: str
+    version: Optional[int] = None
 
 
 class Committed(Record):
-    """`created` is False where the newest version had this content already."""
+    """`created` is False where the home had this content as that version already."""
 
     version: UploadVersion
     created: bool
@@ -236,8 +253,8 @@ uploads = Request("uploads", Nothing, UploadList, "uploads", most=64 << 20)
 upload = Request("upload", VersionsOf, Versions, "uploads", most=64 << 20)
 # In: a manifest, with its last frame {"last": 1}, and the end once all its blobs are here. It may come while they still
 # do (store/growing.py). The answer need not wait for the end if all of them are here sooner.
-commit_upload = Request("commit_upload", UploadName, Committed, "uploads")
-remove_upload = Request("remove_upload", UploadName, Removed, "uploads")
+commit_upload = Request("commit_upload", CommitUpload, Committed, "uploads")
+remove_upload = Request("remove_upload", RemoveUpload, Removed, "uploads")
 # Out: {"size": bytes of its files, "live": whether they may change} with the start of the manifest of a resource, and
 # the rest of it; of a run that goes on, or was killed, its work tree, not hashed.
 tree = Request("tree", OfResource, Tree, "uploads")

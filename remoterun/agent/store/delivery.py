@@ -12,6 +12,7 @@ import struct
 import threading
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
+from ..shared.api import CommitUpload
 from ..shared.frames import Body
 from ..shared.protocol import Stream
 from . import parts
@@ -64,20 +65,20 @@ class Delivery:
         if version is not None:
             version.place(self._missing_lock.locked)
 
-    def commit(self, name: str, stream: Stream) -> Tuple[Dict[str, Any], bool]:
-        """Make what the manifest on `stream` names the newest version of an upload: (version, whether it is new).
+    def commit(self, asked: CommitUpload, stream: Stream) -> Tuple[Dict[str, Any], bool]:
+        """Make what the manifest on `stream` names a version of an upload: (version, whether it is new).
 
         Blocks until the client ends the stream, or until all is here if that is sooner. Raises `HomeError` and
         `TreeError`.
         """
-        self.home.uploads.folder_of(name)  # refuses what is not a name
+        self.home.uploads.folder_of(asked.name)  # refuses what is not a name
         with Growing(self.home, self._sizes) as version:
             self._version = version
             try:
                 self._receive(version, stream)
             finally:
                 self._version = None
-            committed = version.commit(name)
+            committed = version.commit(asked.name, asked)
         self._sizes, self._any_missing = {}, False
         self.lease.settle(version.digests)
         return committed

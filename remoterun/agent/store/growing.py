@@ -15,6 +15,7 @@ import time
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Mapping, Optional, Set, Tuple
 
+from ..shared.api import CommitUpload
 from ..shared.digests import unpacked
 from ..shared.tree import HEADER, Bytes, Entry, ManifestReader, parse_line
 from .blobs import packed
@@ -84,20 +85,21 @@ class Growing:
                     raise
             return not self.unplaced
 
-    def commit(self, name: str) -> Tuple[Dict[str, Any], bool]:
-        """Make it the newest version of the upload `name`, once all has come; (version, whether it is new).
+    def commit(self, name: str, asked: Optional[CommitUpload] = None) -> Tuple[Dict[str, Any], bool]:
+        """Make it a version of the upload `name`, once all has come; (version, whether it is new).
 
         Raises `HomeError`, `TreeError`.
         """
+        asked = asked or CommitUpload(name)
         with self._mutex:
             manifest = self._reader.end()
-            if self._checkout is not None or not self._home.uploads.is_newest(name, manifest.digest):
+            if self._checkout is not None or not self._home.uploads.has(manifest.digest, asked):
                 self._place()
                 if self.unplaced:
                     raise HomeError("internal", "a version is not whole: %d bytes of its list are left" % self.unplaced)
             else:
                 self.digests.update(unpacked(packed(manifest)))
-            return self._home.uploads.commit(name, manifest, self._checkout)
+            return self._home.uploads.commit(name, manifest, self._checkout, asked)
 
     def _place(self, give_way: Callable[[], bool] = lambda: False) -> None:
         if self._checkout is None:

@@ -12,7 +12,10 @@ import re
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
+from ..shared.api import CommitUpload, UploadVersion
 from ..shared.files import DISK_FULL, locked, read_json, remove_tree, temporary_folder, write_whole
+from ..shared.numbering import number_for
+from ..shared.records import from_json
 from ..shared.tree import Manifest, show
 from .blobs import Blobs, packed
 from .checkout import Checkout, Stored, checkout
@@ -47,26 +50,32 @@ class UploadFolders:
         except FileNotFoundError:
             return []
 
-    def is_newest(self, name: str, digest: str) -> bool:
-        """Whether the newest version of an upload is the tree `digest`, and whole."""
-        versions = self.versions(name)
-        return bool(versions) and versions[-1]["digest"] == digest and not versions[-1].get("damaged")
+    def has(self, digest: str, asked: CommitUpload) -> bool:
+        """Whether the tree `digest` is the version that was asked for, and whole."""
+        return number_for(digest, self._told(self.versions(asked.name)), asked)[1]
 
-    def commit(self, name: str, manifest: Manifest, placed: Optional[Checkout] = None) -> Tuple[Dict[str, Any], bool]:
-        """Make `manifest` the newest version of the upload `name`; (version, whether it is new).
+    def commit(
+        self, name: str, manifest: Manifest, placed: Optional[Checkout] = None, asked: Optional[CommitUpload] = None
+    ) -> Tuple[Dict[str, Any], bool]:
+        """Make `manifest` a version of the upload `name`, by default the newest one; (version, whether it is new).
 
-        All blobs must be there. `placed`: a checkout of all of it, whose blobs a lease protects. The same content as
-        the newest version makes none, unless that is damaged. May be repeated.
+        All blobs must be there. `placed`: a checkout of all of it, whose blobs a lease protects. A content that is that
+        version already makes none, unless that is damaged. May be repeated.
         """
+        asked = asked or CommitUpload(name)
         folder = self.folder_of(name)
         digest = manifest.digest
         with contextlib.ExitStack() as stack:
             stack.enter_context(locked(self._lock(name)))
             versions = self.versions(name)
-            if self.is_newest(name, digest):
-                return versions[-1], False
+            number, there = number_for(digest, self._told(versions), asked)
+            if there:
+                (version,) = (each for each in versions if each["version"] == number)
+                if version.get("brought") and not asked.brought:
+                    del version["brought"]
+                    self.write_versions(name, versions)
+                return version, False
             os.makedirs(folder, 0o700, exist_ok=True)
-            number = versions[-1]["version"] + 1 if versions else 1
             if placed is None:
                 stack.enter_context(Lease(self._home)).add(packed(manifest))
                 temporary = temporary_folder(os.path.join(self._home, "tmp"), "upload")
@@ -86,8 +95,14 @@ class UploadFolders:
                 "files": manifest.file_count,
                 "created": round(time.time(), 3),
             }
-            self.write_versions(name, versions + [version])
+            if asked.brought:
+                version["brought"] = True
+            self.write_versions(name, sorted(versions + [version], key=lambda each: each["version"]))
         return version, True
+
+    @staticmethod
+    def _told(versions: List[Dict[str, Any]]) -> List[UploadVersion]:
+        return [from_json(UploadVersion, version) for version in versions]
 
     def write_versions(self, name: str, versions: List[Dict[str, Any]]) -> None:
         """To be called under the upload's lock. "damaged" marks a version that is not whole: see check.py."""
@@ -132,6 +147,22 @@ class UploadFolders:
                     os.unlink(os.path.join(folder, "versions.json"))
                 remove_tree(folder)
         return there
+
+    def remove_version(self, name: str, number: int) -> bool:
+        """Remove one version, and with the last one the upload; whether there was one of that number."""
+        folder = self.folder_of(name)
+        with locked(self._lock(name)):
+            versions = self.versions(name)
+            kept = [version for version in versions if version["version"] != number]
+            if len(kept) == len(versions):
+                return False
+            if kept:
+                self.write_versions(name, kept)
+                remove_tree(os.path.join(folder, str(number)))
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(folder, "%d.tree" % number))
+                return True
+        return self.remove(name)
 
     def _lock(self, name: str) -> str:
         return os.path.join(self._home, "locks", "upload-" + name)

@@ -1,4 +1,4 @@
-"""Files of uploads and runs: `upload`, `ls`, `cp`, `rm`."""
+"""Files of uploads and runs: `upload`, `ls`, `cp`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Json, app, example
+from remoterun.cli.app import Json, Wait, app, example
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
 from remoterun.cli.renting import with_bucket
-from remoterun.errors import NotFound, RemoterunError, SomeDamaged, UsageError
-from remoterun.model import Resource, check_upload_name
+from remoterun.errors import NotFound, SomeDamaged, UsageError
+from remoterun.model import Resource, check_upload_name, parse_duration
 
 if TYPE_CHECKING:
     from remoterun.client import Client
@@ -35,22 +35,29 @@ def upload(
             autocompletion=complete.machine_types,
         ),
     ] = None,
+    git: Annotated[bool, typer.Option("--include-git", help="Send the `.git` of a work tree, too.")] = False,
     json: Json = False,
 ) -> None:
     """Send a file or a folder as a named data set. What the machine has already is not sent again."""
     _check_there(path)
-    chosen = _upload_name(path) if name is None else name
-    check_upload_name(chosen)
+    chosen = check_upload_name(_upload_name(path) if name is None else name)
     with connect() as client:
         with_bucket(client, to)
         try:
             with render.progress(json) as progress:
-                done = client.uploads.upload(path, chosen, to, progress)
+                done = client.uploads.upload(path, chosen, to, progress, git=git)
         except KeyboardInterrupt:
             where = f" --to {to}" if to else ""
-            render.not_finished(f"remoterun upload {render.word(str(path))} --name {chosen}{where}")
+            with_git = " --include-git" if git else ""
+            render.not_finished(f"remoterun upload {render.word(str(path))} --name {chosen}{where}{with_git}")
             raise
-    render.uploaded(done, json)
+    render.uploaded(done, json, _folder_of(path))
+
+
+def _folder_of(path: Path) -> str:
+    """The folder below this one that has the files, where a run's command then finds them, too; "" if there is none."""
+    folder = os.path.relpath(path if path.is_dir() else path.parent)
+    return "" if folder == os.curdir or folder.startswith(os.pardir) or ":" in folder else folder
 
 
 def _check_there(path: Path) -> None:
@@ -71,7 +78,11 @@ def _upload_name(path: Path) -> str:
         return parent
     file = render.name(path.name)
     render.line(f"{file} will be at uploads/NAME/{file}")
-    return render.ask_text("Name of the upload?", parent)
+    while True:
+        try:
+            return check_upload_name(render.ask_text("Name of the upload?", parent))
+        except UsageError as error:
+            render.line(error.message)
 
 
 @app.command(cls=Command, epilog=example("remoterun ls runs/15/models"))
@@ -80,34 +91,64 @@ def ls(
         str,
         typer.Argument(
             metavar="RESOURCE",
-            help="uploads, runs, uploads/NAME[/path], runs/N[/path].",
+            help="uploads, runs, uploads/NAME[/path], runs/N[/path]; the path with *, ? and ** in quotes.",
             autocompletion=complete.resources,
         ),
     ] = "",
     recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Every file below, not one level.")] = False,
+    versions: Annotated[
+        bool, typer.Option("--versions", help="The versions of an upload: where they lie, and which runs read them.")
+    ] = False,
+    wait: Wait = "2s",
     json: Json = False,
 ) -> None:
-    """List uploads, runs, or the files in one. A run's files can be listed while it runs."""
+    """List uploads, runs, or the files in one. A run's files can be listed while it runs.
+
+    Uploads are listed wherever they lie; of a machine that does not answer in time, what was known before.
+    """
+    seconds = parse_duration(wait)
     with connect() as client:
         parsed = Resource.parse(resource.rstrip("/"), whole_kind=True) if resource.strip("/") else Resource("uploads")
-        if parsed.kind == "runs" and not parsed.name:
-            runs = [run for run in client.runs.list(wait=2.0) if run.outputs or not run.final]
+        if versions:
+            if parsed.kind != "uploads" or not parsed.name or parsed.sub or parsed.version is not None:
+                raise UsageError(
+                    f"{render.name(str(parsed))} has no versions: a whole upload has",
+                    hint="remoterun ls uploads/NAME --versions",
+                )
+            render.versions(client.uploads.versions(parsed.name, seconds), json)
+        elif parsed.kind == "runs" and not parsed.name:
+            runs = [run for run in client.runs.list(wait=seconds) if run.outputs or not run.final]
             render.not_reached(runs)
             render.run_resources(runs, json)
         elif not parsed.name:
-            render.uploads(client.uploads.list(), json)
+            render.uploads(client.uploads.list(seconds), json)
         else:
+            from remoterun.client import globs
+
             manifest, about = client.files.list(parsed)
-            render.manifest(str(parsed), manifest, about, recursive, json)
+            pattern = globs.split(parsed)[1]
+            every = recursive or globs.ANY_DEPTH in pattern
+            render.manifest(str(parsed), manifest, about, None if every else pattern.count("/") + 1, json)
 
 
-@app.command(cls=Command, epilog=example("remoterun cp runs/15/models\nremoterun cp more.txt uploads/doom/"))
+@app.command(
+    cls=Command,
+    epilog=example(
+        "remoterun cp runs/15/models\nremoterun cp 'runs/15/models/*.json' model\nremoterun cp more.txt uploads/doom/"
+    ),
+)
 def cp(
     source: Annotated[
         str,
         typer.Argument(metavar="SRC", help="A resource, or (upwards) a local path.", autocompletion=complete.resources),
     ],
-    target: Annotated[str, typer.Argument(metavar="DST", help="A local folder, or uploads/NAME/.")] = ".",
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DST",
+            help="A local folder, `-` for stdout, or uploads/NAME/. Default: this folder; for a whole run, run-N.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite what exists.")] = False,
     ignore: Annotated[bool, typer.Option("-i", "--ignore", help="Keep what exists.")] = False,
     to: Annotated[
@@ -120,13 +161,19 @@ def cp(
 ) -> None:
     """Copy files of a run or an upload here, or files into an upload.
 
-    Of a folder the contents land in DST; of a file, the file. With uploads/NAME/ as DST it goes upwards.
+    Of a folder the contents land in DST; of a file, the file. A path may have *, ? and **, in quotes. With `-` as
+    DST, a file goes to stdout, and a folder as a tar stream. With uploads/NAME/ as DST it goes upwards.
     """
     if force and ignore:
         raise UsageError("-f overwrites and -i keeps: choose one", hint="remoterun cp --help")
     with connect() as client:
         if Resource.is_one(source):
-            if Resource.is_one(target) and not target.startswith("./"):
+            if target == "-":
+                _to_stdout(client, source, json)
+                return
+            if target is None:
+                target = _folder_for(client, Resource.parse(source))
+            elif Resource.is_one(target):
                 raise UsageError(
                     "both sides are resources: one of them has to be here", hint=f"remoterun cp {source} ."
                 )
@@ -135,13 +182,13 @@ def cp(
                 with render.progress(json) as progress:
                     fetched = client.files.copy(source, Path(target), _conflict(force, ignore), progress, into=into)
             except SomeDamaged as error:
-                render.fetched(error.fetched, json)
+                render.fetched(error.fetched, source, json)
                 raise
             except KeyboardInterrupt:
                 render.not_finished(f"remoterun cp {render.word(source)} {render.word(target)}", here=True)
                 raise
-            render.fetched(fetched, json)
-        elif Resource.is_one(target):
+            render.fetched(fetched, source, json)
+        elif target is not None and Resource.is_one(target):
             path = Path(source)
             _check_there(path)
             if to is not None:
@@ -166,39 +213,17 @@ def _conflict(force: bool, ignore: bool) -> Any:
     return lambda path: render.ask(f"{render.name(path)} exists. Overwrite it? (-f overwrites all)", default=False)
 
 
-@app.command(cls=Command, epilog=example("remoterun rm runs/12 uploads/old"))
-def rm(
-    resources: Annotated[
-        list[str],
-        typer.Argument(metavar="RESOURCE", help="Whole uploads and runs.", autocompletion=complete.resources),
-    ],
-) -> int:
-    """Delete uploads, and runs that have ended, with all they hold."""
-    parsed = [Resource.parse(text) for text in resources]
-    status, removed = 0, False
-    with connect() as client:
-        for resource in parsed:
-            try:
-                _remove(client, resource)
-                render.line(f"removed {resource}")
-                removed = True
-            except RemoterunError as error:
-                if len(parsed) == 1:
-                    raise
-                render.error(error)
-                status = max(status, error.exit_status)
-        if removed:
-            render.line("  remoterun gc   frees the space that nothing else uses")
-    return status
+def _folder_for(client: Client, source: Resource) -> str:
+    """Where a copy goes that names no place: a whole run into a folder of its own, and not among the files here."""
+    if source.kind == "runs" and not source.sub:
+        return f"run-{client.registry.run(source.name).number}"
+    return "."
 
 
-def _remove(client: Client, resource: Resource) -> None:
-    if resource.sub:
-        raise UsageError(
-            f"{render.name(str(resource))} is inside one: only a whole upload or run can be removed",
-            hint=f"remoterun rm {resource.kind}/{resource.name}",
-        )
-    if resource.kind == "runs":
-        client.runs.remove(resource.name)
-    elif not client.uploads.remove(resource.name):
-        raise NotFound(f"there is no {resource}", hint="remoterun ls uploads")
+def _to_stdout(client: Client, source: str, json: bool) -> None:
+    if json:
+        raise UsageError("`-` and --json both write to stdout: choose one", hint="remoterun cp --help")
+    archive = not render.reader_is_terminal()
+    with render.progress(json) as progress:
+        fetched = client.files.read(source, render.out_bytes, progress, archive=archive)
+    render.copy_warnings(fetched)

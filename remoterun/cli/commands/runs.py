@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remoterun.cli import render
-from remoterun.cli.app import Json, RunNumber, RunNumbers, app, example, run_number
+from remoterun.cli.app import Json, RunNumber, RunNumbers, Wait, app, example, run_number
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
 from remoterun.errors import RemoterunError
@@ -19,17 +19,6 @@ from remoterun.model import parse_duration
 if TYPE_CHECKING:
     from remoterun.client import Client, Item
     from remoterun.model import Run
-
-
-Wait = Annotated[
-    str,
-    typer.Option(
-        "--wait",
-        metavar="TIME",
-        help="How long a machine may take to answer: 10s, 1m. Default: 2s.",
-        show_default=False,
-    ),
-]
 
 
 @app.command(cls=Command, epilog=example("remoterun logs 16 -n 20"))

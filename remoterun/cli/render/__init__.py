@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from remoterun.cli.render.bars import progress
 from remoterun.cli.render.data import ReaderGone, finish, out, out_bytes, out_json
-from remoterun.cli.render.listings import checks, machines, manifest, run_resources, secrets, uploads, whoami
+from remoterun.cli.render.listings import (
+    checks,
+    machines,
+    manifest,
+    run_resources,
+    secrets,
+    to_remove,
+    uploads,
+    versions,
+    whoami,
+)
 from remoterun.cli.render.occupancy import machines_status
 from remoterun.cli.render.pages import page, page_shown
 from remoterun.cli.render.rented import (
@@ -46,8 +56,8 @@ from remoterun.cli.render.talk import (
     usage,
     warning,
 )
-from remoterun.cli.render.terminal import DONE, FAILED, clean, person_there
-from remoterun.cli.render.transfers import added, fetched, not_finished, uploaded
+from remoterun.cli.render.terminal import DONE, FAILED, clean, person_there, reader_is_terminal
+from remoterun.cli.render.transfers import added, copy_warnings, fetched, not_finished, uploaded
 from remoterun.cli.render.upkeep import checked, collected, usage_table
 from remoterun.cli.render.words import duration, files, name, size, word
 
@@ -67,6 +77,7 @@ __all__ = [
     "checks",
     "choose",
     "clean",
+    "copy_warnings",
     "collected",
     "detached",
     "dollars",
@@ -99,6 +110,7 @@ __all__ = [
     "person_there",
     "plan_lines",
     "progress",
+    "reader_is_terminal",
     "renting",
     "renting_goes_on",
     "run_info",
@@ -107,11 +119,13 @@ __all__ = [
     "secrets",
     "size",
     "state_text",
+    "to_remove",
     "uploaded",
     "uploads",
     "usage",
     "usage_table",
     "variables",
+    "versions",
     "warning",
     "whoami",
     "word",

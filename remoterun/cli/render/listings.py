@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,44 +14,78 @@ from remoterun.cli.render.data import out, out_json
 from remoterun.cli.render.rented import hourly
 from remoterun.cli.render.runs import state_text
 from remoterun.cli.render.table import Column, table
-from remoterun.cli.render.talk import line
-from remoterun.cli.render.terminal import DONE, FAILED, NOT_NEEDED
+from remoterun.cli.render.talk import line, warning
+from remoterun.cli.render.terminal import DONE, FAILED, NOT_NEEDED, clean, shortened, terminal_width
 from remoterun.cli.render.words import ago, files, name, size
 from remoterun.machines import HOW_TO_SET_UP_AWS
-from remoterun.model import Run, Upload
+from remoterun.model import Run, Upload, UploadCopy
 
 if TYPE_CHECKING:
     from remoterun.client import Secret
     from remoterun.config import Config
     from remoterun.providers.base import Identity, Offer
 
+SHORT_DIGEST = 12
+MOST_SHOWN = 20
+"""Lines of what a question is about."""
+
 
 def uploads(found: Sequence[Upload], as_json: bool) -> None:
+    """Uploads with their newest version, each with the machines that have it."""
+    _not_reached(found)
     if as_json:
         out_json([upload.record() for upload in found])
     elif found:
         heads = [
             Column("UPLOAD", least=16),
-            Column("VERSION"),
+            Column("VERSION", right=True),
             Column("SIZE", right=True),
             Column("FILES", drop=1),
             Column("WHEN", drop=2),
-            Column("MACHINE", least=10, drop=3),
+            Column("MACHINES", least=10, drop=3),
         ]
-        table(heads, [_upload_row(upload) for upload in found])
+        table(heads, [[f"uploads/{upload.name}", *_upload_row(upload)] for upload in found])
     else:
         line("There is no upload yet. Make one: remoterun upload PATH --name NAME")
 
 
-def _upload_row(upload: Upload) -> list[str]:
-    return [
-        f"uploads/{upload.name}",
-        f"v{upload.version}",
-        size(upload.size),
-        files(upload.files),
-        ago(upload.created),
-        upload.machine,
+def versions(found: Sequence[Upload], as_json: bool) -> None:
+    """The versions of an upload, the oldest first."""
+    _not_reached(found)
+    if as_json:
+        out_json([upload.record() for upload in found])
+        return
+    heads = [
+        Column("VERSION", right=True),
+        Column("SIZE", right=True),
+        Column("FILES", drop=1),
+        Column("WHEN", drop=2),
+        Column("MACHINES", least=8),
+        Column("RUNS", least=8),
+        Column("DIGEST", drop=3),
     ]
+    rows = [[*_upload_row(upload), ", ".join(map(str, upload.runs)), upload.digest[:SHORT_DIGEST]] for upload in found]
+    table(heads, rows)
+    line(f"  -m uploads/{found[-1].name}@{found[0].version}   is one of them; without @ it is the last of the list")
+
+
+def _upload_row(upload: Upload) -> list[str]:
+    """From its version on."""
+    machines = dict.fromkeys(_copy(copy) for copy in upload.copies) or [upload.machine]
+    return [str(upload.version), size(upload.size), files(upload.files), ago(upload.created), ", ".join(machines)]
+
+
+def _copy(copy: UploadCopy) -> str:
+    return copy.machine if copy.unreached is None else f"{copy.machine} (seen {ago(copy.seen)})"
+
+
+def _not_reached(found: Sequence[Upload]) -> None:
+    """Which machines could not be asked, and why."""
+    reasons = {copy.machine: copy.unreached for upload in found for copy in upload.copies if copy.unreached}
+    for machine, reason in reasons.items():
+        late = reason.startswith(f"{machine} does not answer within")
+        more = " (--wait 30s waits longer)" if late else ""
+        warning(f"{reason}{more}; what is shown of it was known before")
 
 
 def secrets(found: Sequence[Secret], as_json: bool) -> None:
@@ -79,8 +114,22 @@ def run_resources(runs: Sequence[Run], as_json: bool) -> None:
         line('There is no run with files yet. Start one: remoterun run "echo hello > file"')
 
 
-def manifest(resource: str, tree: Any, about: Tree, recursive: bool, as_json: bool) -> None:
-    """The files below a resource: one level, folders with what is in them, or every one."""
+def to_remove(found: Sequence[tuple[str, Run | None]]) -> None:
+    """What is about to be removed, before the question: resources, with what is known of the runs among them."""
+    width = max(len(resource) for resource, _ in found)
+    room = terminal_width(sys.stderr) or 100
+    for resource, run in found[:MOST_SHOWN]:
+        about = ""
+        if run is not None:
+            when = f", {ago(run.ended or run.created)}"
+            about = f"{state_text(run)}{when}  {run.command}"
+        line(shortened(f"  {clean(resource):<{width}}  {clean(about)}".rstrip(), room))
+    if len(found) > MOST_SHOWN:
+        line(f"  … and {len(found) - MOST_SHOWN} more")
+
+
+def manifest(resource: str, tree: Any, about: Tree, levels: int | None, as_json: bool) -> None:
+    """The files below a resource: so many levels, folders with what is in them; None: every one."""
     if as_json:
         entries = [
             {"path": e.path, "kind": e.kind, "size": e.size, "sha256": e.digest or None, "target": e.target or None}
@@ -94,8 +143,8 @@ def manifest(resource: str, tree: Any, about: Tree, recursive: bool, as_json: bo
         return
     rows: dict[str, list[Any]] = {}
     for entry in tree.entries:
-        first, slash, _ = entry.path.partition("/")
-        shown = entry.path if recursive or not slash else first + "/"
+        parts = entry.path.split("/")
+        shown = entry.path if levels is None or len(parts) <= levels else "/".join(parts[:levels]) + "/"
         if entry.kind == "d":
             shown = shown.rstrip("/") + "/"
         row = rows.setdefault(shown, [0, 0, entry.target if entry.kind == "l" and not shown.endswith("/") else ""])

@@ -74,6 +74,11 @@ def person_there() -> bool:
     return is_terminal(sys.stdin) and is_terminal(sys.stderr)
 
 
+def reader_is_terminal() -> bool:
+    """Whether a terminal gets what goes to stdout."""
+    return is_terminal(sys.stdout)
+
+
 def coloured(stream: Any) -> bool:
     if os.environ.get("NO_COLOR"):
         return False

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from remoterun.cli.render.data import out, out_json
 from remoterun.cli.render.talk import line, warning
 from remoterun.cli.render.terminal import DONE
-from remoterun.cli.render.words import files, size
+from remoterun.cli.render.words import files, name, size, word
 
 
-def uploaded(done: Any, as_json: bool) -> None:
-    """What an upload did, its path, and the line that mounts it."""
+def uploaded(done: Any, as_json: bool, folder: str = "") -> None:
+    """What an upload did, its path, and the line that mounts it: at `folder` ("": the name of the upload)."""
     upload = done.upload
     for text in done.warnings:
         warning(text)
@@ -26,7 +27,8 @@ def uploaded(done: Any, as_json: bool) -> None:
     else:
         already = _already(done.sent.already, upload.size)
         line(f"Uploaded {content}{already}: {path} (version {upload.version}) on {upload.machine}")
-    line(f"  remoterun run --mount {path}:data COMMAND   finds it in ./data")
+    mount = f"{path}:{folder}" if folder and folder != upload.name else path
+    line(f"  remoterun run --mount {word(mount)} COMMAND   finds it in ./{name(folder or upload.name)}")
     out(path)
 
 
@@ -65,19 +67,41 @@ def not_finished(command: str, here: bool = False) -> None:
     line(f"  {command}")
 
 
-def fetched(result: Any, as_json: bool = False) -> None:
+def fetched(result: Any, resource: str, as_json: bool = False) -> None:
+    """What a copy to here did, and where it went; where nothing was copied, why."""
+    copy_warnings(result)
+    if as_json:
+        kept = sorted(result.skipped)
+        record = {"to": result.place, "files": result.files, "bytes": result.size, "bytes_there": result.there}
+        out_json({**record, "unchanged": result.unchanged, "kept": kept, "damaged": sorted(result.damaged)})
+        return
+    where = name(_here(result.place))
+    if result.files or result.damaged:
+        already = f", {size(result.there)} of it here already" if result.there else ""
+        line(DONE, f"Copied {files(result.files)}, {size(result.size)}{already}, to {where}")
+        if result.unchanged:
+            line(f"  {files(result.unchanged)} {'was' if result.unchanged == 1 else 'were'} here already")
+    elif result.unchanged:
+        same = "it is" if result.unchanged == 1 else f"all {files(result.unchanged)} are"
+        line(f"Nothing to copy: {same} in {where} already" if not result.skipped else f"Nothing new for {where}")
+    elif not result.listed:
+        line(f"Nothing to copy: {name(resource)} holds no files{' yet' if result.live else ''}")
+    elif not result.skipped:
+        line(DONE, f"Copied no file, only links or empty folders, to {where}")
+    if result.skipped:
+        line(f"  Kept {files(len(result.skipped))} that existed")
+
+
+def copy_warnings(result: Any) -> None:
     for text in result.warnings:
         warning(text)
     if result.more_warnings:
         warning(f"and {result.more_warnings:,} more like these")
-    if as_json:
-        kept = sorted(result.skipped)
-        record = {"files": result.files, "bytes": result.size, "bytes_there": result.there}
-        out_json({**record, "unchanged": result.unchanged, "kept": kept, "damaged": sorted(result.damaged)})
-        return
-    already = f", {size(result.there)} of it here already" if result.there else ""
-    line(DONE, f"Copied {files(result.files)} ({size(result.size)}{already})")
-    if result.skipped:
-        line(f"  Kept {files(len(result.skipped))} that existed")
-    if result.unchanged:
-        line(f"  {files(result.unchanged)} {'was' if result.unchanged == 1 else 'were'} here already")
+
+
+def _here(place: str) -> str:
+    """A path as it is typed here: what lies below the current folder begins with `./`."""
+    path = os.path.relpath(place)
+    if path == os.curdir:
+        return "this folder"
+    return place if path.startswith(os.pardir) else f"./{path}"

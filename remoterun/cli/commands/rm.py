@@ -1,0 +1,152 @@
+"""`rm`: uploads, their versions, and runs that have ended."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from remoterun.agent.shared.states import RunState
+from remoterun.cli import complete, render, selection
+from remoterun.cli.app import app, example
+from remoterun.cli.connect import client as connect
+from remoterun.cli.manual import Command
+from remoterun.errors import NotFound, RemoterunError, UsageError
+from remoterun.model import Resource, Run, parse_duration
+
+if TYPE_CHECKING:
+    from remoterun.client import Client
+
+WAIT = 2.0
+"""Seconds that a machine has to say whether a run has ended."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is to be removed; `run` where it was found by its number, its age or its end."""
+
+    resource: Resource
+    run: Run | None = None
+
+
+@app.command(
+    cls=Command, epilog=example("remoterun rm uploads/old\nremoterun rm runs/3-9\nremoterun rm runs --older 30d")
+)
+def rm(
+    resources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RESOURCE",
+            help="uploads/NAME, one version of it (uploads/NAME@2), runs/N or N, runs/N-M, runs.",
+            autocompletion=complete.resources,
+        ),
+    ] = [],  # noqa: B006
+    older: Annotated[
+        str | None, typer.Option("--older", metavar="TIME", help="Of the runs only those that ended before 12h, 7d.")
+    ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Of the runs only those that failed.")] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Remove several without a question.")] = False,
+) -> int:
+    """Delete uploads, and runs that have ended, with all they hold.
+
+    Several are listed first, and asked about.
+    """
+    if not resources and older is None and not failed:
+        raise UsageError(
+            "what is to be removed has to be named", hint="remoterun rm runs/12, or remoterun rm runs --older 30d"
+        )
+    ended_before = time.time() - parse_duration(older) if older is not None else None
+    status = 0
+    with connect() as client:
+        chosen = _chosen(client, resources or ["runs"], ended_before, failed)
+        if not chosen:
+            render.line("There is nothing to remove: no run that has ended fits")
+        if len(chosen) > 1 and not yes and not _agreed(chosen):
+            render.line("Nothing was removed")
+            return 0
+        machines: dict[str, None] = {}
+        for each in chosen:
+            try:
+                machines.update(dict.fromkeys(_remove(client, each.resource)))
+                render.line(f"removed {each.resource}")
+            except RemoterunError as error:
+                if len(chosen) == 1:
+                    raise
+                render.error(error)
+                status = max(status, error.exit_status)
+        for machine in machines:
+            render.line(f"  remoterun gc {render.word(machine)}   frees the space that nothing else uses")
+    return status
+
+
+def _chosen(client: Client, words: list[str], ended_before: float | None, failed: bool) -> list[Chosen]:
+    """What was named, each once. Of runs that were named together only those that have ended."""
+    filtered = ended_before is not None or failed
+    known: list[Run] | None = None
+    found: dict[str, Chosen] = {}
+    for text in words:
+        fits = selection.run_range(text)
+        if fits is None and text.rstrip("/") == "runs":
+            if not filtered:
+                raise UsageError(
+                    "`runs` names all of them: say which",
+                    hint="remoterun rm runs --older 30d, runs --failed, or runs/3-9",
+                )
+            fits = bool
+        if fits is None and filtered:
+            resource = selection.resource(text)
+            if resource.kind != "runs":
+                raise UsageError(
+                    f"--older and --failed choose among runs, and {resource} is an upload",
+                    hint=f"remoterun rm {resource}",
+                )
+            fits = client.registry.run(resource.name).number.__eq__
+        if fits is None:
+            resource = selection.resource(text)
+            if resource.name == "last":
+                resource = Resource("runs", str(client.registry.run("last").number), resource.sub)
+            found.setdefault(str(resource), Chosen(resource))
+            continue
+        if known is None:
+            known = list(client.runs.list(None, wait=WAIT))
+        for run in known:
+            if fits(run.number) and (not filtered or _fits(run, ended_before, failed)):
+                if run.final:
+                    found[f"runs/{run.number}"] = Chosen(Resource("runs", str(run.number)), run)
+                else:
+                    render.line(f"run {run.number} has not ended and stays: {render.state_text(run)}")
+    return list(found.values())
+
+
+def _fits(run: Run, ended_before: float | None, failed: bool) -> bool:
+    if failed and run.state is not RunState.FAILED:
+        return False
+    return ended_before is None or (run.final and (run.ended or run.created) < ended_before)
+
+
+def _agreed(chosen: list[Chosen]) -> bool:
+    render.to_remove([(str(each.resource), each.run) for each in chosen])
+    if not render.person_there():
+        raise UsageError(
+            f"these {len(chosen)} would be removed, and nobody is here to agree", hint="-y removes them unasked"
+        )
+    return render.ask(f"Remove these {len(chosen)}?", default=False)
+
+
+def _remove(client: Client, resource: Resource) -> list[str]:
+    """The machines that have it no more. Raises `NotFound`, `UsageError`."""
+    if resource.sub:
+        whole = Resource(resource.kind, resource.name, version=resource.version)
+        raise UsageError(
+            f"{render.name(str(resource))} is inside one: only a whole upload or run can be removed",
+            hint=f"remoterun rm {whole}",
+        )
+    if resource.kind == "runs":
+        machine = client.runs.remove(resource.name)
+        return [machine] if machine is not None else []
+    removed = client.uploads.remove(resource.name, resource.version)
+    if not removed:
+        raise NotFound(f"there is no {resource}", hint="remoterun ls uploads")
+    return list(removed)

@@ -1,0 +1,226 @@
+"""Files of runs and uploads as a client lists, copies and reads them; what is removed, and labels."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sqlite3
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from remoterun.client import Client
+from remoterun.errors import AlreadyExists, NotFound, UsageError
+from remoterun.model import MachineType, Mount, Resource, Run, RunRequest
+from tests.workshop import Files, User, read_files, sha256, tree_of, write_files
+
+MODEL: Files = {"models/a.json": b"A", "models/b.json": b"BB", "models/w.bin": b"W" * 9, "logs/x.json": b"X"}
+
+
+@pytest.fixture
+def doom(user: User, tmp_path: Path) -> User:
+    user.client.uploads.upload(write_files(tmp_path / "model", MODEL), "doom")
+    return user
+
+
+def test_names_with_stars(doom: User, tmp_path: Path) -> None:
+    files = doom.client.files
+    assert [entry.path for entry in files.list(Resource.parse("uploads/doom/models/*.json"))[0].entries] == [
+        "a.json", "b.json",
+    ]  # fmt: skip
+    done = files.copy("uploads/doom/models/*.json", tmp_path / "first")
+    assert read_files(tmp_path / "first") == {"a.json": b"A", "b.json": b"BB"} and done.files == done.listed == 2
+    files.copy("uploads/doom/**/*.json", tmp_path / "second")
+    assert set(read_files(tmp_path / "second")) == {"models/a.json", "models/b.json", "logs/x.json"}
+    with pytest.raises(NotFound, match=r"nothing in uploads/doom/models matches `\*.png`"):
+        files.copy("uploads/doom/models/*.png", tmp_path / "third")
+    assert not (tmp_path / "third").exists()
+    with pytest.raises(AlreadyExists):
+        (tmp_path / "first" / "a.json").write_bytes(b"mine")
+        files.copy("uploads/doom/models/*.json", tmp_path / "first")
+
+
+def test_bytes_and_archives(doom: User, tmp_path: Path) -> None:
+    files = doom.client.files
+    got = io.BytesIO()
+    files.read("uploads/doom/models/w.bin", got.write, archive=True)
+    files.read("uploads/doom/models/*.json", got.write)
+    assert got.getvalue() == b"W" * 9 + b"A" + b"BB"
+    with pytest.raises(UsageError, match="uploads/doom/models is a folder"):
+        files.read("uploads/doom/models", got.write)
+    got = io.BytesIO()
+    files.read("uploads/doom", got.write, archive=True)
+    with tarfile.open(fileobj=io.BytesIO(got.getvalue())) as archive:
+        assert {item.uname or item.uid for item in archive} == {0}
+        archive.extractall(tmp_path / "out", filter="data")
+    assert read_files(tmp_path / "out") == MODEL
+
+
+def test_a_run_that_goes_on(user: User) -> None:
+    run = user.client.runs.submit(RunRequest("echo one > log.txt; echo ready; sleep 60"))
+    user.place("one").until_says(run.key, b"ready")
+    got = io.BytesIO()
+    user.client.files.read(f"runs/{run.number}/log.txt", got.write)
+    assert got.getvalue() == b"one\n"
+    user.client.runs.kill(run.number)
+
+
+def test_labels_and_what_removed_runs_were_on(user: User) -> None:
+    runs = user.client.runs
+    one, two = (runs.submit(RunRequest("true", labels=("a",)), machine=name) for name in ("one", "two"))
+    assert runs.label(one.number, ("b", "c"), ("a", "c")).labels == ("b",)
+    assert runs.label(one.number, ("b",)).labels == ("b",) == runs.get(one.number).labels
+    assert [run.number for run in runs.list(labels=("b",))] == [one.number]
+    for run, machine in ((one, "one"), (two, "two")):
+        user.place(machine).until_final(run.key)
+        assert runs.remove(run.number) == machine
+    with pytest.raises(NotFound):
+        runs.label(one.number, ("b",))
+
+
+class TestVersions:
+    """One numbering over all machines."""
+
+    def put(self, user: User, text: str, to: str | None = None) -> tuple[int, bool]:
+        """(the version, whether it is new) of an upload `doom` with this text in its file."""
+        file = user.root / "doom.txt"
+        file.write_text(text)
+        done = user.client.uploads.upload(file, "doom", to)
+        return done.upload.version, done.created
+
+    def read(self, user: User, resource: str) -> str:
+        got = io.BytesIO()
+        user.client.files.read(resource, got.write)
+        return got.getvalue().decode()
+
+    def folders(self, user: User, name: str) -> list[str]:
+        """What a person finds who looks into the home of a machine."""
+        home = user.place(name).home
+        return sorted(os.listdir(home.uploads.folder_of("doom"))) if home.uploads.versions("doom") else []
+
+    def mounted(self, user: User, resource: str, machine: str) -> Run:
+        request = RunRequest("cat in/*", mounts=(Mount.parse(f"{resource}:in"),))
+        run = user.client.runs.submit(request, machine=machine)
+        user.place(machine).until_final(run.key)
+        return user.client.runs.get(run.number)
+
+    def test_a_number_means_one_content_wherever_it_lies(self, user: User, tmp_path: Path) -> None:
+        assert [self.put(user, text, "one") for text in ("a", "b", "c")] == [(1, True), (2, True), (3, True)]
+        assert self.put(user, "c", "two") == (3, True), "what is v3 on one machine is v3 on the other"
+        assert self.put(user, "c", "two") == (3, False)
+        assert self.put(user, "d", "two") == (4, True)
+        assert self.put(user, "d", "one") == (4, True)
+        assert self.put(user, "a", "two") == (5, True), "an old content that is uploaded anew is the newest"
+        assert self.folders(user, "two") == ["3", "3.tree", "4", "4.tree", "5", "5.tree", "versions.json"]
+        # wherever a resource goes
+        assert [self.read(user, f"uploads/doom@{number}/doom.txt") for number in (1, 2, 3, 4, 5)] == list("abcda")
+        assert self.read(user, "uploads/doom/doom.txt") == "a"
+        user.client.files.copy("uploads/doom@v2", tmp_path / "second")
+        assert read_files(tmp_path / "second") == {"doom.txt": b"b"}
+        (entry,) = user.client.files.list(Resource.parse("uploads/doom@2"))[0].entries
+        assert entry.digest == sha256(b"b")
+        with pytest.raises(NotFound, match="there is no version 9 of the upload `doom`") as caught:
+            self.read(user, "uploads/doom@9/doom.txt")
+        assert caught.value.hint == "remoterun ls uploads/doom --versions"
+        with pytest.raises(UsageError, match="a version stays as it is"):
+            user.client.uploads.add(user.root / "doom.txt", Resource.parse("uploads/doom@2"))
+
+    def test_a_version_is_mounted_where_it_is_needed(self, user: User) -> None:
+        for text in ("a", "b"):
+            self.put(user, text, "one")
+        old, new = self.mounted(user, "uploads/doom@1", "two"), self.mounted(user, "uploads/doom", "two")
+        assert [user.place("two").log(run.key) for run in (old, new)] == [b"a", b"b"]
+        assert self.folders(user, "two") == ["1", "1.tree", "2", "2.tree", "versions.json"]
+        spec = user.client.runs.info(old.number)[1]["spec"]
+        assert spec["mounts"][0]["typed"] == "uploads/doom@1"
+        listed = user.client.uploads.versions("doom")
+        assert [(each.version, each.runs, {copy.machine for copy in each.copies}) for each in listed] == [
+            (1, (old.number,), {"one", "two"}), (2, (new.number,), {"one", "two"}),
+        ]  # fmt: skip
+        user.client.runs.remove(old.number)
+        assert user.client.uploads.versions("doom")[0].runs == ()
+        with pytest.raises(NotFound):
+            self.mounted(user, "uploads/doom@7", "two")
+
+    def test_one_version_is_removed_everywhere(self, user: User) -> None:
+        for text in ("a", "b", "a"):
+            self.put(user, text, "one")
+        self.mounted(user, "uploads/doom@2", "two")
+        assert set(user.client.uploads.remove("doom", 2)) == {"one", "two"}
+        assert self.folders(user, "two") == []
+        assert [each.version for each in user.client.uploads.versions("doom")] == [1, 3]
+        user.client.uploads.remove("doom", 1)
+        assert self.read(user, "uploads/doom@3/doom.txt") == "a" and self.folders(user, "one")[0] == "3"
+        assert self.put(user, "d", "two") == (4, True)
+        user.client.uploads.remove("doom", 4)
+        assert self.put(user, "e", "two") == (5, True), "no run's records may speak of another content"
+        with pytest.raises(NotFound, match="no version 2"):
+            user.client.uploads.remove("doom", 2)
+        assert set(user.client.uploads.remove("doom")) == {"one", "two"} and user.client.uploads.list() == []
+
+    def test_two_laptops(self, user: User, tmp_path: Path) -> None:
+        """The other one has numbers of its own, and neither ever means two contents."""
+        other = Client(replace(user.config, home=tmp_path / "other"))
+        file = tmp_path / "doom.txt"
+        with other:
+            for text in ("x", "y"):
+                file.write_text(text)
+                other.uploads.upload(file, "doom", "two")
+            assert self.put(user, "a", "one") == (1, True)
+            assert self.put(user, "b", "two") == (3, True), "1 and 2 are taken there"
+            known = {each.version: each.digest for each in user.client.uploads.versions("doom")}
+            assert {number: known[number] for number in (1, 3)} == {1: digest_of("a"), 3: digest_of("b")}
+            assert {known[2], known[4]} == {digest_of("x"), digest_of("y")}
+            assert self.read(user, "uploads/doom/doom.txt") == "b"
+            file.write_text("z")
+            assert other.uploads.upload(file, "doom", "two").upload.version == 4
+            assert [each.digest for each in other.uploads.versions("doom") if each.version == 4] == [digest_of("z")]
+            assert self.put(user, "c", "two") == (5, True)
+
+    def test_ls_shows_what_there_is_wherever_it_lies(self, user: User, tmp_path: Path) -> None:
+        self.put(user, "a", "two")
+        (tmp_path / "other.txt").write_text("o")
+        user.client.uploads.upload(tmp_path / "other.txt", "other", "one")
+        made = user.client.runs.submit(RunRequest("echo made > file"), machine="one")
+        user.place("one").until_final(made.key)
+        read = RunRequest("cat in/file", mounts=(Mount.parse(f"runs/{made.number}:in"),))
+        user.place("two").until_final(user.client.runs.submit(read, machine="two").key)
+        expected = [("doom", 1, ["two"]), ("other", 1, ["one"])]
+        with Client(replace(user.config, default="two")) as elsewhere:
+            for client in (user.client, elsewhere):  # no outputs, and whatever the default machine is
+                found = client.uploads.list()
+                assert [(each.name, each.version, [copy.machine for copy in each.copies]) for each in found] == expected
+        self.mounted(user, "uploads/other", "two")
+        user.place("one").home.uploads.remove("other")
+        assert [copy.machine for copy in user.client.uploads.list()[1].copies] == ["two"]
+        with Client(replace(user.config, home=tmp_path / "laptop2")) as other:
+            assert [each.name for each in other.uploads.list()] == ["doom"], "it is there for a run only"
+        user.client.uploads.remove("other")
+        assert [each.name for each in user.client.uploads.list()] == ["doom"]
+
+    def test_outputs_that_an_earlier_version_brought(self, user: User) -> None:
+        """They have no mark."""
+        run = user.client.runs.submit(RunRequest("true"))
+        user.place("two").upload(f"run-{run.number}-{run.key[-8:]}", {"a": b"A"})
+        user.place("two").upload("run-3-abcdefgh", {"a": b"A"})
+        assert [each.name for each in user.client.uploads.list()] == ["run-3-abcdefgh"]
+
+    def test_a_machine_that_does_not_answer(self, user: User) -> None:
+        self.put(user, "a", "one")
+        self.put(user, "a", "two")
+        gone = MachineType("two", host="me@127.0.0.1:1", connect_timeout=2)
+        with sqlite3.connect(user.config.home / "registry.db") as database:
+            database.execute("UPDATE copies SET machine = ? WHERE machine LIKE '%two%'", (json.dumps(gone.record()),))
+        database.close()
+        (doom,) = user.client.uploads.list(wait=5)
+        reached = {copy.machine: copy for copy in doom.copies}
+        assert reached["one"].unreached is None and reached["two"].unreached and reached["two"].seen
+        assert self.read(user, "uploads/doom/doom.txt") == "a", "it comes from where it can be had"
+
+
+def digest_of(text: str) -> str:
+    """Of the tree with a file `doom.txt`."""
+    return tree_of({"doom.txt": text.encode()})[0].digest

@@ -1,0 +1,89 @@
+"""Words for several things at once: names with `*` below a resource, and several runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from remoterun.agent.shared.tree import Entry, Manifest
+from remoterun.cli.commands.label import _parted
+from remoterun.cli.selection import resource, run_range
+from remoterun.client.globs import matching, split
+from remoterun.errors import NotFound, UsageError
+from remoterun.model import Resource
+
+PATHS = ("a.json", "b.json", "c/d.json", "c/e/f.json", "c/e/g.txt", "odd[1].txt", "odd1.txt")
+TREE = Manifest([Entry("f", path, 1, "ab" * 32) for path in PATHS])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("*.json", ["a.json", "b.json"]),
+        ("?.json", ["a.json", "b.json"]),
+        ("[b-z].json", ["b.json"]),
+        ("*/*.json", ["c/d.json"]),
+        ("**/*.json", ["a.json", "b.json", "c/d.json", "c/e/f.json"]),
+        ("**", list(PATHS)),
+        ("c*", ["c/d.json", "c/e/f.json", "c/e/g.txt"]),  # a folder with all that is in it
+        ("*/e", ["c/e/f.json", "c/e/g.txt"]),
+        ("**/e", ["c/e/f.json", "c/e/g.txt"]),
+        ("odd[1].txt", ["odd[1].txt"]),  # it is really called so
+        ("odd?.txt", ["odd1.txt"]),
+    ],
+)
+def test_what_a_pattern_names(pattern: str, found: list[str]) -> None:
+    named = matching(TREE, Resource("runs", "1"), pattern)
+    assert sorted(entry.path for entry in named.entries) == sorted(found)
+
+
+@pytest.mark.parametrize("pattern", ["*.png", "*/*/*/*", "A*", "c/e/f.json/*"])
+def test_what_names_nothing(pattern: str) -> None:
+    with pytest.raises(NotFound) as caught:
+        matching(TREE, Resource("runs", "1", "models"), pattern)
+    assert f"nothing in runs/1/models matches `{pattern}`" in str(caught.value)
+    assert caught.value.hint == "remoterun ls runs/1/models"
+
+
+@pytest.mark.parametrize(
+    ("typed", "below", "pattern"),
+    [
+        ("runs/4/models/*.json", "runs/4/models", "*.json"),
+        ("runs/4/*/a/b", "runs/4", "*/a/b"),
+        ("uploads/doom/a/b", "uploads/doom/a/b", ""),
+        ("uploads/doom", "uploads/doom", ""),
+    ],
+)
+def test_where_a_pattern_begins(typed: str, below: str, pattern: str) -> None:
+    assert split(Resource.parse(typed)) == (Resource.parse(below), pattern)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("27", "runs/27"), ("last", "runs/last"), ("runs/27", "runs/27"), ("27/", "runs/27"), ("uploads/a", "uploads/a")],
+)
+def test_a_number_is_a_run(typed: str, meant: str) -> None:
+    assert str(resource(typed)) == meant
+
+
+@pytest.mark.parametrize("typed", ["3-9", "runs/3-9", "runs/3-9/"])
+def test_a_range_of_runs(typed: str) -> None:
+    fits = run_range(typed)
+    assert fits is not None and [number for number in range(20) if fits(number)] == [3, 4, 5, 6, 7, 8, 9]
+
+
+def test_what_is_not_a_range() -> None:
+    assert [run_range(text) for text in ("3", "3-", "-3", "runs/3", "runs/last", "uploads/1-2")] == [None] * 6
+    with pytest.raises(UsageError) as caught:
+        run_range("9-3")
+    assert caught.value.hint == "runs/3-9"
+
+
+def test_labels() -> None:
+    assert _parted(["3", "last", "+good", "-bad", "+-odd", "--json"]) == (
+        ["3", "last"],
+        (("good", "-odd"), ("bad", "-json")),
+    )
+    for words, hint in ((["+good"], "label last +good"), (["3", "+"], "label 3 +good")):
+        with pytest.raises(UsageError) as caught:
+            _parted(words)
+        assert hint in str(caught.value.hint)
