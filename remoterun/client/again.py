@@ -163,7 +163,8 @@ def _mounted(
     """The very files that a run read at the mount number `place`."""
     mount = spec.mounts[place]
     title = f"{mount.typed} as run {run.number} read it"
-    hint = f"remoterun rerun {run.number} -m {mount.typed}:{mount.path}   mounts what is there now"
+    newest = replace(Resource.parse(mount.typed), version=None)
+    hint = f"remoterun rerun {run.number} -m {newest}:{mount.path}   mounts what is there now"
     try:
         if place < len(found):
             resolved = found[place]

@@ -242,11 +242,13 @@ def _mount(
     else:
         where = put_in_place(connections, mount.resource, session, progress)
     typed = mount.resource
-    if typed.kind == "uploads" and where.digest is not None:
+    if typed.kind == "uploads":
         registry = connections.registry
-        registry.record_read(run, where.name, where.digest)
-        numbers = [each.version for each, _ in registry.uploads(typed.name) if each.digest == where.digest]
-        typed = replace(typed, version=typed.version or (numbers[0] if numbers else None))
+        for version, _ in registry.uploads(typed.name, typed.version):
+            if typed.version is not None or version.digest == where.digest:
+                registry.record_read(run, typed.name, version.digest)
+                typed = replace(typed, version=version.version)
+                break
     return MountSpec(str(typed), mount.path, place, where)
 
 

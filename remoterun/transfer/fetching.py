@@ -141,6 +141,8 @@ def _copy(
     one = manifest.entries[0].path if about.single and len(manifest.entries) == 1 else ""
     result.place = str(target / (name or one))
     result.listed = len(manifest.entries)
+    if not result.listed:
+        return result
     left_out = _left_out(manifest, target, name, conflict, result)
 
     def plan() -> Iterator[Entry]:

@@ -49,7 +49,7 @@ def held(place: Place) -> dict[str, Any]:
         found: dict[str, Any] = {
             "runs": database.execute("SELECT * FROM runs").fetchall(),
             "numbers": database.execute("SELECT seq FROM sqlite_sequence WHERE name = 'runs'").fetchall(),
-            "uploads": database.execute("SELECT * FROM uploads").fetchall(),
+            "uploads": database.execute("SELECT name, number, digest FROM versions").fetchall(),
         }
     for name in ("blobs", "partial", "uploads", "runs", "queue", "tmp"):
         found[name] = sorted(str(path.relative_to(home)) for path in (home / name).rglob("*"))

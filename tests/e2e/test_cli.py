@@ -424,11 +424,15 @@ class TestRuns:
         assert len(ready.json("ps", "-a")) >= len(ready.json("ps"))
         about = ready.json("info", "last")
         assert about["spec"]["command"] == "echo made > file" and about["outputs"]["files"] == 1
-        assert json.loads(ready.run(*RUN, "-b", "--json", "true").stdout)["machine"] == "plain"
+        empty = json.loads(ready.run(*RUN, "-b", "--json", "true").stdout)
+        assert empty["machine"] == "plain"
+        ready.run("logs", "last")
+        nothing = ready.run("cp", "runs/last", cwd=tmp_path).stderr
+        assert nothing == "Nothing to copy: runs/last holds no files\n" and not any(tmp_path.iterdir())
         assert ready.run("ls", f"runs/{number}").stdout.split() == ["5", "bytes", "file"]
         assert ready.run("label", number, "+good", "-night", "-h").stdout == f"run {number}: good\n"
         assert [str(run["number"]) for run in ready.json("ps", "--label", "good")] == [number]
-        whole = ready.run("cp", "runs/last", cwd=tmp_path).stderr
+        whole = ready.run("cp", f"runs/{number}", cwd=tmp_path).stderr
         assert f"Copied 1 file, 5 bytes, to ./run-{number}" in whole and (tmp_path / f"run-{number}" / "file").exists()
         assert ready.run("cp", f"runs/{number}/file", cwd=tmp_path).stderr.strip().endswith("to ./file")
         assert ready.run("cat", f"runs/{number}/file").stdout == "made\n"

@@ -271,7 +271,8 @@ class TestOldFiles:
                 )
             if version >= 3:
                 database.execute("UPDATE runs SET host = machine WHERE home_id IS NOT NULL")
-            if version < 5:  # each home had its own numbers
+            tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master")]
+            if "uploads" in tables:  # each home had its own numbers
                 for home, number, digest, created in (
                     ("home1", 3, "ab", 5.0), ("home2", 2, "ab", 6.0), ("home3", 2, "cd", 7.0),
                 ):  # fmt: skip
