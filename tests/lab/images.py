@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -142,6 +143,7 @@ def ca_bundle() -> Path:
     return Path("/etc/ssl/certs/ca-certificates.crt")
 
 
+@functools.cache  # apt-get takes a second, and each host asks for the recipe
 def _mirror() -> list[str]:
     """Where this machine's apt finds the same suite, if it does."""
     if f"VERSION_CODENAME={SUITE}" not in Path("/etc/os-release").read_text():
@@ -154,6 +156,7 @@ def _mirror() -> list[str]:
     return []
 
 
+@functools.cache
 def _apt_settings() -> str:
     """How this machine's apt reaches its mirror: proxies, and whether dates are checked."""
     dump = run(["apt-config", "dump"], check=False).stdout.splitlines()

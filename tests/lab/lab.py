@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -284,5 +285,10 @@ def cache_folder() -> Path:
 def _disk_name(key: str) -> tuple[str, str]:
     """The label and version of the disk for `NAME@VERSION`: another version whenever its ground is another."""
     name, _, version = key.partition("@")
-    ground = "\0".join([version, recipe_digest(), run(["dockerd", "--version"]).stdout])
+    ground = "\0".join([version, recipe_digest(), _docker_version()])
     return re.sub("[^A-Za-z0-9._-]", "_", name), hashlib.sha256(ground.encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _docker_version() -> str:
+    return run(["dockerd", "--version"]).stdout
