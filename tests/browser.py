@@ -203,13 +203,20 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
+@pytest.fixture(scope="module")
+def kept_tab(browser: Browser) -> Tab:
+    return browser.tab()
+
+
 @pytest.fixture
-def tab(browser: Browser) -> Iterator[Tab]:
-    """A page; the test fails if something went wrong in it that it did not `expect`."""
-    tab = browser.tab()
-    yield tab
-    complaints = list(tab.complaints)
-    tab.page.context.close()
+def tab(kept_tab: Tab) -> Iterator[Tab]:
+    """A page; the test fails if something went wrong in it that it did not `expect`. The tests of a module use the
+    same one, as each new one takes two seconds of processor time to read ml5.js; it is blank at the start of a test."""
+    kept_tab.complaints.clear()
+    yield kept_tab
+    complaints = list(kept_tab.complaints)
+    kept_tab.page.goto("about:blank")
+    kept_tab.page.emulate_media(color_scheme="null", reduced_motion="null")
     assert complaints == []
 
 
@@ -218,7 +225,8 @@ def tab(browser: Browser) -> Iterator[Tab]:
 
 @contextlib.contextmanager
 def serve(folders: Mapping[str, Path]) -> Iterator[str]:
-    """Serve folders, each below its prefix ("": the rest), on a free port; yields `http://127.0.0.1:PORT/`."""
+    """Serve folders, each below its prefix ("": the rest), on a free port; yields `http://127.0.0.1:PORT/`. They may be
+    changed meanwhile: the browser keeps nothing of them but the libraries."""
     with ThreadingHTTPServer((HERE, 0), functools.partial(_Static, folders)) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -244,6 +252,11 @@ class _Static(SimpleHTTPRequestHandler):
                 self.directory = str(self._folders[prefix])
                 return super().translate_path("/" + place[len(prefix) :].lstrip("/"))
         return os.devnull
+
+    def end_headers(self) -> None:
+        if "/node_modules/" not in self.path:
+            self.send_header("Cache-Control", "no-store")
+        super().end_headers()
 
     def log_message(self, format: str, *words: Any) -> None:
         pass
@@ -276,8 +289,10 @@ class Ml5:
             (folder / "index.html").write_text(
                 '<!doctype html><title>ml5</title><script src="node_modules/ml5/dist/ml5.min.js"></script>'
             )
-            self._folder = folder
-            self._browser = self._given or stack.enter_context(Browser())
+            self._folders = {"": folder}
+            self._address = stack.enter_context(serve(self._folders))
+            self._tab = (self._given or stack.enter_context(Browser())).tab()
+            stack.callback(self._tab.page.context.close)
             self._stack = stack.pop_all()
         return self
 
@@ -299,15 +314,11 @@ class Ml5:
         return found
 
     def _ask(self, model: Path, code: str, backend: str, argument: object) -> Any:
-        with serve({"": self._folder, "model": model}) as address:
-            tab = self._browser.tab()
-            try:
-                tab.page.goto(address)
-                found = tab.page.evaluate(_LOADED % code, [backend, argument])
-                assert tab.complaints == [], tab.complaints
-                return found
-            finally:
-                tab.page.context.close()
+        self._folders["model"] = model
+        self._tab.page.goto(self._address)
+        found = self._tab.page.evaluate(_LOADED % code, [backend, argument])
+        assert self._tab.complaints == [], self._tab.complaints
+        return found
 
 
 # Rows travel as strings of base 64: JSON has no NaN, and a row of numbers as text takes seconds.

@@ -18,7 +18,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests.browser import browser, tab  # noqa: F401
+from tests.browser import browser, kept_tab, tab  # noqa: F401
 from tests.cloud.fixtures import cloud, cloud_of_session, shared_cloud  # noqa: F401
 from tests.lab import Lab, LabHost, LocalDocker
 from tests.lab import only_what_was_there as _only_what_was_there

@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pexpect
@@ -81,10 +81,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(folder: Path, model: Path) -> Iterator[str]:
+def served(folder: Path, model: Path) -> Iterator[tuple[str, dict[str, Path]]]:
+    """The address of the page, and the folders that are served there."""
+    folders: dict[str, Path] = {}
+    with serve(folders) as address:
+        yield address, folders
+
+
+@pytest.fixture
+def folders(served: tuple[str, dict[str, Path]], folder: Path, model: Path) -> dict[str, Path]:
+    """What is served at `address`: a test may put other models there for itself."""
+    served[1].clear()
+    served[1].update({"": folder, "models": model})
+    return served[1]
+
+
+@pytest.fixture
+def address(served: tuple[str, dict[str, Path]], folders: dict[str, Path]) -> str:
     """The page, served by any static server, with a model beside it."""
-    with serve({"": folder, "models": model}) as address:
-        yield address
+    return served[0]
 
 
 def visit(tab: Tab, address: str) -> Any:
@@ -274,12 +289,13 @@ class TestWriting:
         found = re.search(r"a chance of (<?[\d.]+)", said)
         assert found and float(found[1].strip("<")) == pytest.approx(chance, abs=0.6), said
 
-    def test_a_model_that_was_trained_backwards(self, folder: Path, tab: Tab, tmp_path: Path) -> None:
-        model = write_model(tmp_path / "models", reverse=True)
-        with serve({"": folder, "models": model}) as address:
-            page = visit(tab, address)
-            assert page.get_by_label("It ends with").is_visible()
-            text = write(page, "in Eden", 30, 0.1)
+    def test_a_model_that_was_trained_backwards(
+        self, address: str, folders: dict[str, Path], tab: Tab, tmp_path: Path
+    ) -> None:
+        folders["models"] = model = write_model(tmp_path / "models", reverse=True)
+        page = visit(tab, address)
+        assert page.get_by_label("It ends with").is_visible()
+        text = write(page, "in Eden", 30, 0.1)
         assert text.endswith("in Eden") and len(text) == 37
         read = text[::-1]
         best = expected(model, read)[6:-1].argmax(axis=1)
@@ -288,20 +304,21 @@ class TestWriting:
 
 
 class TestModels:
-    def test_the_model_is_chosen_by_name(self, folder: Path, model: Path, tab: Tab, tmp_path: Path) -> None:
-        other = write_model(tmp_path / "my other", layers=2, step=77)
-        with serve({"": folder, "models": model, "songs/my other": other}) as address:
-            page = visit(tab, address + "?model=songs/my%20other")
-            assert page.get_by_label("Model").input_value() == "songs/my other"
-            assert "step 77" in page.locator("#about").inner_text()
-            page.get_by_label("Model").fill("models")
-            page.get_by_role("button", name="Open").click()
-            page.wait_for_function("document.querySelector('#about').textContent.includes('step 300')")
-            assert page.url == address + "?model=models"
-            page.go_back()
-            page.wait_for_function("document.querySelector('#about').textContent.includes('step 77')")
-            page.wait_for_selector("body[data-state=ready]")
-            write(page, "the", 5)
+    def test_the_model_is_chosen_by_name(
+        self, address: str, folders: dict[str, Path], tab: Tab, tmp_path: Path
+    ) -> None:
+        folders["songs/my other"] = write_model(tmp_path / "my other", layers=2, step=77)
+        page = visit(tab, address + "?model=songs/my%20other")
+        assert page.get_by_label("Model").input_value() == "songs/my other"
+        assert "step 77" in page.locator("#about").inner_text()
+        page.get_by_label("Model").fill("models")
+        page.get_by_role("button", name="Open").click()
+        page.wait_for_function("document.querySelector('#about').textContent.includes('step 300')")
+        assert page.url == address + "?model=models"
+        page.go_back()
+        page.wait_for_function("document.querySelector('#about').textContent.includes('step 77')")
+        page.wait_for_selector("body[data-state=ready]")
+        write(page, "the", 5)
 
     @pytest.mark.parametrize(
         ("change", "said", "complaint"),
@@ -320,15 +337,21 @@ class TestModels:
         ],
     )
     def test_what_is_wrong_is_said(
-        self, folder: Path, tab: Tab, tmp_path: Path, change: str, said: str, complaint: str | None
+        self,
+        address: str,
+        folders: dict[str, Path],
+        tab: Tab,
+        tmp_path: Path,
+        change: str,
+        said: str,
+        complaint: str | None,
     ) -> None:
-        model = self.broken(tmp_path, change)
-        with serve({"": folder, "broken": model}) as address:
-            page = visit(tab, address + "?model=broken")
-            assert page.locator("#trouble p").first.inner_text().startswith(said)
-            assert page.locator("#trouble p").nth(1).inner_text()
-            assert page.get_by_role("button", name="Write").is_disabled()
-            assert not page.locator("#sketch").is_visible()
+        folders["broken"] = self.broken(tmp_path, change)
+        page = visit(tab, address + "?model=broken")
+        assert page.locator("#trouble p").first.inner_text().startswith(said)
+        assert page.locator("#trouble p").nth(1).inner_text()
+        assert page.get_by_role("button", name="Write").is_disabled()
+        assert not page.locator("#sketch").is_visible()
         if complaint:
             tab.expect(complaint)
             tab.complaints[:] = [text for text in tab.complaints if "404" not in text]
@@ -338,7 +361,7 @@ class TestModels:
             return folder
         if change == "rnn":
             return write_model(folder, cell="rnn")
-        settings = {"ml5": False, "ml5_why_not": "it is no good there"} if change == "told" else {}
+        settings: dict[str, Any] = {"ml5": False, "ml5_why_not": "it is no good there"} if change == "told" else {}
         model = write_model(folder, layers=3 if change == "three" else 2, **settings)
         embedding = folder / json.loads((model / "manifest.json").read_text())["embedding"]["filename"]
         if change == "no words":
@@ -365,14 +388,13 @@ class TestModels:
             opened = page.locator("#trouble p").first.inner_text() if name.strip() else "it is not a folder"
             assert "is not a folder" in opened
 
-    def test_a_model_of_somebody_else(self, folder: Path, tab: Tab, tmp_path: Path) -> None:
+    def test_a_model_of_somebody_else(self, address: str, folders: dict[str, Path], tab: Tab, tmp_path: Path) -> None:
         """Files as ml5's own training script names them, without settings.json."""
-        model = write_model(tmp_path)
+        folders["models"] = model = write_model(tmp_path)
         (model / "settings.json").unlink()
-        with serve({"": folder, "models": model}) as address:
-            page = visit(tab, address)
-            assert page.locator("#about").inner_text() == "2 layers of 24 · 20 characters · on cpu"
-            write(page, "the", 10)
+        page = visit(tab, address)
+        assert page.locator("#about").inner_text() == "2 layers of 24 · 20 characters · on cpu"
+        write(page, "the", 10)
         tab.expect("404.*settings.json")
         tab.complaints[:] = [text for text in tab.complaints if "status of 404" not in text]
 
@@ -413,16 +435,14 @@ CONTRAST = """() => {
 
 class TestLooks:
     @pytest.mark.parametrize("scheme", ["light", "dark"])
-    def test_everything_can_be_read(self, address: str, browser: Browser, scheme: str) -> None:
-        tab = browser.tab(color_scheme=scheme)
+    def test_everything_can_be_read(self, address: str, tab: Tab, scheme: Literal["light", "dark"]) -> None:
+        tab.page.emulate_media(color_scheme=scheme)
         page = visit(tab, address)
         write(page, "thX", 300, 1.5)
         page.locator("#letters span:not(.seed)", has_text=re.compile(r"\S")).first.click()
         contrasts = page.evaluate(CONTRAST)
         assert {"span#.s0", "span#.s3", "span#.seed", "p#unknown.note", "button#write.first"} <= set(contrasts)
         assert {name: ratio for name, ratio in contrasts.items() if ratio < 4.5} == {}
-        assert tab.complaints == []
-        page.context.close()
 
     @pytest.mark.parametrize(("width", "height"), [(390, 844), (320, 568), (1280, 800)])
     def test_it_fits(self, address: str, browser: Browser, tmp_path: Path, width: int, height: int) -> None:
@@ -451,16 +471,14 @@ class TestLooks:
         assert tab.sideways() == 0
         page.context.close()
 
-    def test_without_motion(self, address: str, browser: Browser) -> None:
-        tab = browser.tab(reduced_motion="reduce")
+    def test_without_motion(self, address: str, tab: Tab) -> None:
+        tab.page.emulate_media(reduced_motion="reduce")
         page = visit(tab, address)
         page.evaluate(WATCH)
         write(page, "the", 100)
         assert set(page.evaluate("shown")) == {0}, "the letters stand still while it writes"
         page.wait_for_function("sketch._p5.isLooping() === false")
         assert page.evaluate(PAINTED) > 500
-        assert tab.complaints == []
-        page.context.close()
 
 
 WATCH = """() => {
@@ -621,21 +639,18 @@ class TestOpen:
             said = [process.stderr.readline() for _ in range(3)]
             assert said[2] == f"  from the machine you sit at: ssh -N -L {port}:127.0.0.1:{port} THIS_MACHINE\n"
 
-    @pytest.mark.parametrize(
-        ("words", "status", "said", "hint"),
-        [
-            (["runs/1/notes"], 2, "holds no model", "remoterun ls runs/1/notes"),
-            (["runs/7"], 2, "there is no run 7", "remoterun ps"),
-            (["1"], 2, "there is no folder `1`", "remoterun open runs/1"),
-            (["runs/1", "--port", "1x"], 2, "--port", "remoterun open --help"),
-            (["runs/1", "--port", "77777"], 2, "port 77777 can't be used: a port is a number", "leave --port out"),
-            ([], 2, "missing argument", "remoterun open --help"),
-        ],
-    )
-    def test_what_can_t_be_opened(self, artist: User, words: list[str], status: int, said: str, hint: str) -> None:
-        done = self.run(artist, *words)
-        assert (done.returncode, done.stdout) == (status, ""), done.stderr
-        assert said in done.stderr.partition("hint:")[0] and hint in done.stderr.partition("hint:")[2]
+    def test_what_can_t_be_opened(self, artist: User) -> None:
+        for words, said, hint in (
+            (["runs/1/notes"], "holds no model", "remoterun ls runs/1/notes"),
+            (["runs/7"], "there is no run 7", "remoterun ps"),
+            (["1"], "there is no folder `1`", "remoterun open runs/1"),
+            (["runs/1", "--port", "1x"], "--port", "remoterun open --help"),
+            (["runs/1", "--port", "77777"], "port 77777 can't be used: a port is a number", "leave --port out"),
+            ([], "missing argument", "remoterun open --help"),
+        ):
+            done = self.run(artist, *words)
+            assert (done.returncode, done.stdout) == (2, ""), done.stderr
+            assert said in done.stderr.partition("hint:")[0] and hint in done.stderr.partition("hint:")[2]
 
     def test_without_npm(self, artist: User, model: Path, tmp_path: Path) -> None:
         done = self.run(artist, str(model), REMOTERUN_HOME=str(tmp_path / "new"), PATH=str(tmp_path))
