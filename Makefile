@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 BASE := $(VENV)/.ready-base
 READY := $(VENV)/.ready
 ARGS ?=
-# Processes that run tests; 0: none but pytest's own, as a debugger needs it.
-WORKERS ?= 2
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(wildcard constraints.txt),-c constraints.txt)
+# Processes that run tests; 0: none but pytest's own, as a debugger needs it. Four keep two cores busy, as they wait for
+# half of their time.
+WORKERS ?= 4
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(if $(wildcard constraints.txt),-c constraints.txt)
 
 .PHONY: help demo test lint unit bench clean system
 
@@ -20,6 +21,7 @@ demo: $(BASE) ## see a run from start to end, on this machine
 test: system lint ## lint, then every test; as root on Debian or Ubuntu it installs what they need
 	@$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder $(ARGS)
 
+unit: WORKERS := 2
 unit: $(READY) ## the tests that need nothing but Python
 	@$(BIN)/pytest tests/unit -n $(WORKERS) $(ARGS)
 

@@ -37,18 +37,25 @@ HERE = Path(__file__).parent
 ORDER = ("unit", "contract", "lab", "cloud", "integration", "e2e")
 # Files for one process: they share the image with TensorFlow.
 TOGETHER = {f"e2e/test_{name}.py": "image" for name in ("example_node", "lesson", "readme", "rhymes_page", "session")}
-# With several processes, these come right after the unit tests, so that none is left with a long one at the end.
+# With several processes, these come first, so that none is left with a long one at the end.
 LONGEST = (
     "e2e/test_lesson.py",
     "e2e/test_session.py",
     "e2e/test_readme.py",
     "e2e/test_example_node.py",
     "e2e/test_rhymes_page.py",
+    "cloud/test_aws_hosts.py",
+    "cloud/test_rented_runs.py",
     "integration/test_faults.py",
-    "e2e/test_browser.py",
+    "cloud/test_harness.py",
+    "cloud/test_cloud_check.py",
     "e2e/test_old_gpu.py",
     "integration/test_trainer.py",
     "e2e/test_bad_input.py",
+    "e2e/test_browser.py",
+    "cloud/test_images.py",
+    "cloud/test_aws_kills.py",
+    "integration/test_renting.py",
     "integration/test_faults_local.py",
     "integration/test_transfer.py",
     "lab/test_lab.py",
@@ -221,8 +228,8 @@ def _rank(item: pytest.Item) -> tuple[int, int]:
     name = item.path.relative_to(HERE).as_posix() if inside else ""
     folder = ORDER.index(name.partition("/")[0]) if name.partition("/")[0] in ORDER else -1
     if name in LONGEST and "PYTEST_XDIST_WORKER" in os.environ:
-        return 1, LONGEST.index(name)
-    return 0 if folder < 1 else 2, folder
+        return 0, LONGEST.index(name)
+    return 1, folder
 
 
 @pytest.hookimpl(optionalhook=True)
