@@ -492,6 +492,36 @@ class Run:
 
 
 @dataclass(frozen=True)
+class RunFilter:
+    """Which runs are meant: those in one of the `states`, with one of the `labels`, of the `machine`, made `since` then
+    (seconds since 1970), with all of `words` in their commands or descriptions, in any case of letters. What is empty
+    excludes none."""
+
+    states: frozenset[RunState] = frozenset()
+    labels: tuple[str, ...] = ()
+    machine: str | None = None
+    since: float | None = None
+    words: tuple[str, ...] = ()
+
+    def fits(self, run: Run) -> bool:
+        return self.may_fit(run) and (not self.states or run.state in self.states)
+
+    def may_fit(self, run: Run) -> bool:
+        """Whether it fits as soon as it is in one of the states: one that goes on may be in another one by now."""
+        text = f"{run.command}\n{run.description or ''}".lower()
+        return (
+            (not self.states or not run.final or run.state in self.states)
+            and (not self.labels or not set(self.labels).isdisjoint(run.labels))
+            and (self.machine is None or self.machine in (run.machine.name, run.host.name))
+            and (self.since is None or run.created >= self.since)
+            and all(word.lower() in text for word in self.words)
+        )
+
+
+EVERY_RUN = RunFilter()
+
+
+@dataclass(frozen=True)
 class UploadCopy:
     """Where a version of an upload lies. `seen`: when that machine was last asked, in seconds since 1970; `unreached`:
     why it could not be asked just now."""

@@ -353,13 +353,11 @@ class Registry:
         after = self._rows("SELECT number FROM runs WHERE again = ? ORDER BY number", (run.key,))
         return (before[0]["number"] if before else None), [row["number"] for row in after]
 
-    def runs(self, limit: int | None = None, labels: Iterable[str] = ()) -> list[Run]:
-        """The newest `limit` runs (None: all) that carry any of `labels`, oldest first."""
-        wanted = set(labels)
-        enough = -1 if limit is None or wanted else limit
-        found = [_run(row) for row in self._rows("SELECT * FROM runs ORDER BY number DESC LIMIT ?", (enough,))]
-        chosen = [run for run in found if not wanted or wanted & set(run.labels)]
-        return chosen[:limit][::-1]
+    def runs(self, limit: int | None = None) -> list[Run]:
+        """The newest `limit` runs (None: all), oldest first."""
+        enough = -1 if limit is None else limit
+        found = self._rows("SELECT * FROM runs ORDER BY number DESC LIMIT ?", (enough,))
+        return [_run(row) for row in reversed(list(found))]
 
     def numbers(self, keys: Iterable[str]) -> dict[str, int]:
         """The numbers of those runs, by their keys, that are known here."""

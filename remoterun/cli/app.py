@@ -42,7 +42,8 @@ notify_app = typer.Typer(help="Try the addresses that get word of runs.", rich_m
 app.add_typer(notify_app, name="notify")
 
 RunNumber = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's number, or `last`.", autocompletion=complete.run_numbers)
+    str,
+    typer.Argument(metavar="RUN", help="A run's number. Default: the last one.", autocompletion=complete.run_numbers),
 ]
 RunNumbers = Annotated[
     list[str], typer.Argument(metavar="RUN", help="Run numbers, or `last`.", autocompletion=complete.active_runs)
@@ -55,6 +56,12 @@ Wait = Annotated[
         metavar="TIME",
         help="How long a machine may take to answer: 10s, 1m. Default: 2s.",
         show_default=False,
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "-q", "--quiet", help="No talk but warnings, errors and questions.", callback=lambda on: render.be_quiet(on)
     ),
 ]
 Machine = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -15,6 +16,8 @@ from remoterun.model import MachineType, Run
 from remoterun.registry import Registry
 
 _RUNS = 50
+ANSWER_WITHIN = 3.0
+"""Seconds that a machine has to list the files of a resource, while somebody waits at a prompt."""
 
 T = TypeVar("T")
 
@@ -31,6 +34,9 @@ def active_runs(incomplete: str) -> list[tuple[str, str]]:
 
 
 def resources(incomplete: str) -> list[str]:
+    """Uploads and runs; below one of them its files, as its machine lists them within a few seconds."""
+    if incomplete.count("/") > 1:
+        return _files(incomplete)
     found = [f"runs/{run.number}" for run in reversed(_registry_runs())] + _uploads()
     return [name for name in found if name.startswith(incomplete)]
 
@@ -57,6 +63,12 @@ def configured(incomplete: str) -> list[tuple[str, str]]:
     return [pair for pair in known if pair[0].startswith(incomplete)]
 
 
+def labels(incomplete: str) -> list[str]:
+    """Labels that runs have."""
+    found = dict.fromkeys(label for run in reversed(_registry_runs()) for label in run.labels)
+    return [label for label in found if label.startswith(incomplete)]
+
+
 def secrets(incomplete: str) -> list[str]:
     try:
         return [name for name in names(configuration.load().home) if name.startswith(incomplete)]
@@ -73,6 +85,27 @@ def frameworks(incomplete: str) -> list[str]:
 
 def _place(machine: MachineType) -> str:
     return "a pool" if machine.pool else machine.host or "this machine"
+
+
+def _files(incomplete: str) -> list[str]:
+    """What is in the folder of a resource; a name that ends with a slash is a folder."""
+    folder = incomplete.rpartition("/")[0]
+    found: dict[str, None] = {}
+
+    def look() -> None:
+        from remoterun.client import Client
+        from remoterun.model import Resource
+
+        with contextlib.suppress(RemoterunError), Client() as client:
+            manifest, _ = client.files.list(Resource.parse(folder))
+            for entry in manifest.entries:
+                name, slash, _ = entry.path.partition("/")
+                found[f"{folder}/{name}{slash or '/' * (entry.kind == 'd')}"] = None
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(ANSWER_WITHIN)
+    return [clean(name) for name in list(found) if name.startswith(incomplete)]
 
 
 def _registry_runs() -> list[Run]:

@@ -96,9 +96,10 @@ def _show_state(change: StateChange, steps: render.Steps) -> bool:
             steps.fail()
         else:
             steps.clear()
-        render.ending(run)
-        for part in (change.event.evidence or "").splitlines():
-            render.line(f"    {part}")
+        with render.loudly(run.code is None):
+            render.ending(run)
+            for part in (change.event.evidence or "").splitlines():
+                render.line(f"    {part}")
         if change.event.hint:
             render.hint(change.event.hint)
         return True

@@ -13,7 +13,9 @@ from remoterun import __version__
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. Everything that is raised on purpose becomes one line and a hint."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words == ["--version"]:  # asked by scripts; needs nothing
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    if words in (["--version"], ["version"]):  # asked by scripts; needs nothing
         print(f"remoterun {__version__}")
         return 0
     try:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from remoterun.cli import render
 from remoterun.errors import UsageError
@@ -71,7 +71,7 @@ def _folder_is_meant(request: RunRequest, how: Sending, problem: str) -> bool:
     if how.asks:
         answer = render.choose("Send this folder? (n: run without files, q: quit)", "ynq", answer)
     if answer == "q":
-        raise KeyboardInterrupt
+        _quit()
     render.line(
         "This folder is sent as it is." if answer == "y" else "No files of yours will be available in this run."
     )
@@ -109,12 +109,17 @@ def with_untracked(source: Source, command: str, places: list[str], how: Sending
         them = "it" if count == 1 else "them"
         answer = render.choose(f"Send {them}, too? (n: run without {them}, q: quit)", "ynq", answer)
     if answer == "q":
-        raise KeyboardInterrupt
+        _quit()
     if answer == "n":
         render.line(f"{'It' if count == 1 else 'They'} will not be available in this run.")
         return source
     source.close()
     return snapshot(Path.cwd(), include_untracked=True)
+
+
+def _quit() -> NoReturn:
+    render.line("Nothing was run.")
+    raise KeyboardInterrupt
 
 
 def _words(command: str, workdir: str, places: list[str]) -> list[str]:

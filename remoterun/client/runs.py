@@ -26,7 +26,7 @@ from remoterun.client.renting import Plan, give_back
 from remoterun.client.submitting import Prepared, launch, prepare
 from remoterun.client.waiting import wait
 from remoterun.errors import HostError, HostUnreachable, LinkLost, NotFound, UsageError
-from remoterun.model import Line, MachineType, Placement, Run, RunRequest
+from remoterun.model import EVERY_RUN, Line, MachineType, Placement, Run, RunFilter, RunRequest
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
@@ -102,13 +102,18 @@ class Runs:
         """A run as its machine knows it; `wait` as for `list`."""
         return self._ask([self._connections.registry.run(number)], wait)[0]
 
-    def list(self, limit: int | None = 50, labels: Iterable[str] = (), wait: float | None = None) -> Sequence[Run]:
-        """The newest runs, oldest first, as their machines know them. All machines are asked at once.
+    def list(self, limit: int | None = 50, wanted: RunFilter = EVERY_RUN, wait: float | None = None) -> Sequence[Run]:
+        """The newest runs that are `wanted`, oldest first, as their machines know them. All machines are asked at once.
 
         Where one can't be reached, or takes longer than `wait` seconds (None: as long as connecting may take), its runs
         are as they were last seen, and `unreached` says why.
         """
-        return self._ask(self._connections.registry.runs(limit, labels), wait)
+        registry = self._connections.registry
+        if wanted == EVERY_RUN:
+            return self._ask(registry.runs(limit), wait)
+        fitting = self._ask([run for run in registry.runs() if wanted.may_fit(run)], wait)
+        chosen = [run for run in fitting if wanted.fits(run)]
+        return chosen if limit is None else chosen[-limit:]
 
     def _ask(self, runs: Sequence[Run], wait: float | None) -> Sequence[Run]:
         moving: dict[MachineType, list[Run]] = {}

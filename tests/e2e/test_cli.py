@@ -156,6 +156,8 @@ def test_a_terminal_that_speaks_ascii(data: Place) -> None:
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
+        ("remoterun ls uploads/odd/s", ["uploads/odd/sub/"]),
+        ("remoterun cp uploads/odd/sub/", ["uploads/odd/sub/deep/"]),
         ("remoterun ls u", ["uploads/odd"]),
         ("remoterun run -m ", ["uploads/odd"]),
         ("remoterun run -t ", ["plain", "local", "cpu"]),
@@ -380,6 +382,36 @@ class TestRuns:
     def test_exit_statuses(self, ready: Place, command: str, status: int) -> None:
         done = ready.run(*RUN, command, status=status)
         assert f"exit status {status}" in done.stderr and done.stderr.count("hint:") == 0
+
+    def test_quiet_leaves_the_output_and_what_went_wrong(self, ready: Place) -> None:
+        done = ready.run("run", "-q", "-y", "-t", "plain", "echo out; echo err >&2; exit 3", status=3)
+        assert (done.stdout, done.stderr) == ("out\nerr\n", "")
+        failed = ready.run(
+            "run", "-q", "-y", "-t", "plain", "--pip-req", "/dev/null", "--image", "x", "true", status=None
+        )
+        assert failed.returncode and failed.stderr.startswith("error: ")
+        number = int(ready.run("run", "-q", "-b", "-y", "-t", "plain", "sleep 60").stdout)
+        ready.run("kill", "-q", str(number))
+        assert ready.run("logs", "-q", str(number), status=137).stderr == ""
+
+    def test_which_runs_are_listed(self, ready: Place) -> None:
+        ready.run(*RUN, "--label", "mark", "-d", "Of Filters", "exit 4", status=4)
+        newest = ready.json("info")["number"]
+
+        def found(*words: str) -> list[int]:
+            return [run["number"] for run in ready.json("ps", "-a", *words)]
+
+        assert found("--label", "mark", "--state", "ended", "-t", "plain", "--since", "1h", "of fil") == [newest]
+        assert newest in found("--state", "failed") and newest not in found("--state", "active", "--state", "complete")
+        assert newest not in found("-t", "local") and found("of filters", "nothing") == []
+        refused = ready.run("ps", "--state", "faild", status=2)
+        assert "did you mean `failed`" in refused.stderr
+
+    def test_the_lines_of_a_log_that_match(self, ready: Place) -> None:
+        ready.run(*RUN, "printf 'loss: 1\nother\nloss: 2'")
+        assert ready.run("logs", "--grep", r"loss: \d").stdout == "loss: 1\nloss: 2\n", "of the last run"
+        none = ready.run("logs", "--no-follow", "--grep", "accuracy")
+        assert none.stdout == "" and "no line of run" in none.stderr
 
     def test_the_state_comes_before_the_first_byte(self, ready: Place) -> None:
         for _ in range(3):

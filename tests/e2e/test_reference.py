@@ -65,7 +65,8 @@ def test_every_command() -> None:
 
 @pytest.mark.parametrize(("command", "option"), options(), ids=str)
 def test_every_option(command: str, option: str) -> None:
-    said = section(command) + ("Every listing takes `--json`" if option == "--json" else "")
+    common = {"--json": "Every listing takes `--json`", "-q": "-q, --quiet", "--quiet": "-q, --quiet"}
+    said = section(command) + common.get(option, "")
     assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", said), f"{command} {option}"
 
 

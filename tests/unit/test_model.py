@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from remoterun.model import (
     Mount,
     Resource,
     Run,
+    RunFilter,
     command_text,
     did_you_mean,
     new_key,
@@ -216,3 +218,40 @@ def test_exit_status(code: int | None, reason: Reason | None, status: int) -> No
     state = ENDINGS[reason].state if reason else RunState.FAILED
     run = Run(1, "k", MachineType("m"), state, "c", 1.0, reason, code)
     assert run.exit_status == status
+
+
+class TestRunFilter:
+    RUN = Run(
+        7, "key", MachineType("lab", host="me@box"), RunState.RUNNING, "python Train.py", 100.0, labels=("night",)
+    )
+
+    @pytest.mark.parametrize(
+        "wanted",
+        [
+            RunFilter(),
+            RunFilter(states=frozenset({RunState.RUNNING})),
+            RunFilter(labels=("day", "night")),
+            RunFilter(machine="lab"),
+            RunFilter(since=100.0),
+            RunFilter(words=("train", "PY")),
+        ],
+    )
+    def test_what_fits(self, wanted: RunFilter) -> None:
+        assert wanted.fits(self.RUN)
+
+    @pytest.mark.parametrize(
+        "wanted",
+        [
+            RunFilter(states=frozenset({RunState.FAILED})),
+            RunFilter(labels=("day",)),
+            RunFilter(machine="local"),
+            RunFilter(since=100.5),
+            RunFilter(words=("train", "eval")),
+        ],
+    )
+    def test_what_does_not(self, wanted: RunFilter) -> None:
+        assert not wanted.fits(self.RUN)
+
+    def test_one_that_goes_on_may_have_come_to_another_state(self) -> None:
+        wanted = RunFilter(states=frozenset({RunState.FAILED}))
+        assert wanted.may_fit(self.RUN) and not wanted.may_fit(replace(self.RUN, state=RunState.COMPLETE))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Json, Wait, app, example
+from remoterun.cli.app import Json, Quiet, Wait, app, example
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
 from remoterun.cli.renting import with_bucket
@@ -36,6 +36,7 @@ def upload(
         ),
     ] = None,
     git: Annotated[bool, typer.Option("--include-git", help="Send the `.git` of a work tree, too.")] = False,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Send a file or a folder as a named data set. What the machine has already is not sent again."""
@@ -157,6 +158,7 @@ def cp(
             "--to", metavar="MACHINE", help="Where to make a new upload.", autocompletion=complete.machine_types
         ),
     ] = None,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Copy files of a run or an upload here, or files into an upload.

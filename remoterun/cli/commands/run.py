@@ -11,7 +11,7 @@ import typer
 
 from remoterun.agent.shared.engine_names import CAPABILITIES
 from remoterun.cli import complete, render
-from remoterun.cli.app import Machine, app, example
+from remoterun.cli.app import Machine, Quiet, app, example
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
 from remoterun.cli.packages import framework_text, requirements_of, with_packages
@@ -104,7 +104,10 @@ def run(
     description: Annotated[
         str | None, typer.Option("-d", "--description", metavar="TEXT", help="Default: the commit's subject.")
     ] = None,
-    label: Annotated[list[str], typer.Option("--label", metavar="LABEL", help="Repeat for more.")] = [],  # noqa: B006
+    label: Annotated[
+        list[str],
+        typer.Option("--label", metavar="LABEL", help="Repeat for more.", autocompletion=complete.labels),
+    ] = [],  # noqa: B006
     gpus: Annotated[
         str | None,
         typer.Option("--gpus", metavar="N", help="GPUs that it gets, or `all`. Default: the machine's setting."),
@@ -149,6 +152,7 @@ def run(
         bool, typer.Option("-y", "--yes", "-f", "--force", help="Ask nothing: send what the command names, and go on.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run and sent; do nothing.")] = False,
+    quiet: Quiet = False,
     json: Annotated[bool, typer.Option("--json", help="With -b: the run as JSON on stdout.")] = False,
 ) -> int:
     """Run a command on a machine; see its log here, keep its files.

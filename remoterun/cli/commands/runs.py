@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remoterun.cli import render
-from remoterun.cli.app import Json, RunNumber, RunNumbers, Wait, app, example, run_number
+from remoterun.agent.shared.states import FINAL, RunState
+from remoterun.cli import complete, render
+from remoterun.cli.app import Json, Quiet, RunNumber, RunNumbers, Wait, app, example, run_number
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
-from remoterun.errors import RemoterunError
-from remoterun.model import parse_duration
+from remoterun.cli.watching import until_interrupted
+from remoterun.errors import RemoterunError, UsageError
+from remoterun.model import EVERY_RUN, LAST, RunFilter, did_you_mean, parse_duration
 
 if TYPE_CHECKING:
     from remoterun.client import Client, Item
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 @app.command(cls=Command, epilog=example("remoterun logs 16 -n 20"))
 def logs(
-    run: RunNumber,
+    run: RunNumber = LAST,
     follow: Annotated[
         bool, typer.Option("--follow/--no-follow", "-f", help="Go on live until the run ends; or show what is there.")
     ] = True,
@@ -34,14 +36,20 @@ def logs(
         str | None, typer.Option("--since", metavar="TIME", help="Only what was written in the last 90s, 10m, 2h.")
     ] = None,
     timestamps: Annotated[bool, typer.Option("--timestamps", help="The time before each line.")] = False,
+    grep: Annotated[
+        str | None, typer.Option("--grep", metavar="PATTERN", help="Only lines that match a regular expression.")
+    ] = None,
     wait: Wait = "2s",
+    quiet: Quiet = False,
 ) -> int:
     """Show a run's log, from the start, live until it ends.
 
     Following, the exit status is the command's own.
     """
     from remoterun.cli.follow import follow as show
+    from remoterun.cli.matching import matching, pattern
 
+    wanted = None if grep is None else pattern(grep)
     seconds = parse_duration(wait)
     begin = time.time() - parse_duration(since) if since is not None else None
     with connect() as client:
@@ -54,10 +62,15 @@ def logs(
             timed=timestamps,
             wait=seconds,
         )
+        if wanted is not None:
+            items = matching(items, wanted)
         if follow:
             return show(client, known, items, timestamps=timestamps, ports=())
         if not _print_log(known, items, timestamps):
             known = client.registry.run(known.number)
+            if wanted is not None:
+                render.line(f"no line of run {known.number} matches `{grep}`")
+                return 0
             render.line(
                 f"run {known.number} has written nothing{'' if known.final else ' yet'}: it is {known.state.value}"
             )
@@ -85,43 +98,97 @@ def _print_log(run: Run, items: Iterable[Item], timestamps: bool) -> bool:
     return anything
 
 
-@app.command(cls=Command, epilog=example("remoterun ps --label night"))
+@app.command(cls=Command, epilog=example("remoterun ps -t box --state failed --since 2d\nremoterun ps --watch"))
 def ps(
+    words: Annotated[
+        list[str], typer.Argument(metavar="TEXT", help="Only with this in the command or the description.")
+    ] = [],  # noqa: B006
     number: Annotated[int, typer.Option("-n", "--number", metavar="N", help="How many.", min=1)] = 20,
     every: Annotated[bool, typer.Option("-a", "--all", help="All of them.")] = False,
-    label: Annotated[list[str], typer.Option("--label", metavar="LABEL", help="Only with this label.")] = [],  # noqa: B006
+    state: Annotated[
+        list[str],
+        typer.Option("--state", metavar="STATE", help="Only in this state, or `active`, `ended`. Repeat for more."),
+    ] = [],  # noqa: B006
+    machine: Annotated[
+        str | None,
+        typer.Option(
+            "-t", "--machine-type", metavar="NAME", help="Only of this one.", autocompletion=complete.machine_types
+        ),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="Only those of the last 90s, 10m, 2h, 7d.")
+    ] = None,
+    label: Annotated[
+        list[str],
+        typer.Option("--label", metavar="LABEL", help="Only with this label.", autocompletion=complete.labels),
+    ] = [],  # noqa: B006
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Show them again every 2 s, until ^C.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="More columns.")] = False,
     cloud: Annotated[
         bool, typer.Option("--cloud", help="Give numbers here to runs of the bucket that another machine started.")
     ] = False,
     wait: Wait = "2s",
     json: Json = False,
-) -> None:
+) -> int:
     """List runs, newest last, as their machines know them.
 
     Runs of a machine that does not answer in time are shown as they were last seen.
     """
+    wanted = RunFilter(
+        states=_states(state),
+        labels=tuple(label),
+        machine=machine,
+        since=None if since is None else time.time() - parse_duration(since),
+        words=tuple(words),
+    )
+    if watch and json:
+        raise UsageError("--json shows runs once, and --watch again and again", hint="remoterun ps --json")
     seconds = parse_duration(wait)
     with connect() as client:
         if cloud:
             client.runs.adopt()
-        runs = client.runs.list(None if every else number, label, seconds)
-        taken_up = [run.number for run in runs if client.runs.take_up(run.number)]
-    render.not_reached(runs)
-    for each in taken_up:
-        render.line(f"run {each} gets another host now: remoterun logs {each}")
-    if json:
-        render.out_json([run.record() for run in runs])
-    elif runs:
-        render.runs_table(runs, verbose)
-    elif label:
-        render.line(f"No run has the label {' or '.join(f'`{name}`' for name in label)}")
-    else:
-        render.line('There is no run yet. Start one: remoterun run "echo hello"')
+
+        def look() -> Callable[[], None]:
+            runs = client.runs.list(None if every else number, wanted, seconds)
+            taken_up = [run.number for run in runs if client.runs.take_up(run.number)]
+            return lambda: show(runs, taken_up)
+
+        def show(runs: Sequence[Run], taken_up: Sequence[int]) -> None:
+            render.not_reached(runs)
+            for each in taken_up:
+                render.line(f"run {each} gets another host now: remoterun logs {each}")
+            if json:
+                render.out_json([run.record() for run in runs])
+            elif runs:
+                render.runs_table(runs, verbose)
+            elif wanted != EVERY_RUN:
+                render.line("No run is like that; `remoterun ps` lists those that there are")
+            else:
+                render.line('There is no run yet. Start one: remoterun run "echo hello"')
+
+        if watch:
+            return until_interrupted(look)
+        look()()
+        return 0
+
+
+def _states(names: list[str]) -> frozenset[RunState]:
+    """Raises `UsageError` for what is not a state."""
+    groups = {
+        "active": {state for state in RunState if state not in FINAL},
+        "ended": set(FINAL),
+        **{state.value: {state} for state in RunState},
+    }
+    unknown = [name for name in names if name.lower() not in groups]
+    if unknown:
+        close = did_you_mean(unknown[0], groups)
+        meant = f"did you mean `{close}`? " if close else ""
+        raise UsageError(f"`{unknown[0]}` is not a state of a run", hint=f"{meant}known are {', '.join(groups)}")
+    return frozenset(state for name in names for state in groups[name.lower()])
 
 
 @app.command(cls=Command, epilog=example("remoterun info last"))
-def info(run: RunNumber, wait: Wait = "2s", json: Json = False) -> None:
+def info(run: RunNumber = LAST, wait: Wait = "2s", json: Json = False) -> None:
     """Show all that is known of a run."""
     seconds = parse_duration(wait)
     with connect() as client:
@@ -139,6 +206,7 @@ def stop(
     grace: Annotated[
         str, typer.Option("--grace", metavar="TIME", help="How long it may take before it is killed: 30s, 5m.")
     ] = "10s",
+    quiet: Quiet = False,
 ) -> int:
     """End runs; their outputs are saved. SIGTERM, some time, then SIGKILL."""
     seconds = parse_duration(grace)
@@ -149,7 +217,7 @@ def stop(
 
 
 @app.command(cls=Command, epilog=example("remoterun kill 16"))
-def kill(runs: RunNumbers) -> int:
+def kill(runs: RunNumbers, quiet: Quiet = False) -> int:
     """End runs at once; their outputs are not saved."""
     with connect() as client:
         return _end_each(client, runs, client.runs.kill, "killed; its outputs are not saved")

@@ -100,6 +100,8 @@ def _clear_cloud(yes: bool, dry_run: bool, json: bool) -> None:
             render.line(f"{len(found) - len(refused)} ended or removed")
             if refused:
                 raise refused[0]
+        else:
+            render.line("Nothing was ended or removed.")
 
 
 @app.command(cls=Command, epilog=example("remoterun df k80"))

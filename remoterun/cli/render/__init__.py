@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from remoterun.cli.render.bars import progress
-from remoterun.cli.render.data import ReaderGone, finish, out, out_bytes, out_json
+from remoterun.cli.render.data import ReaderGone, finish, new_page, out, out_bytes, out_json
 from remoterun.cli.render.listings import (
     checks,
     machines,
@@ -46,6 +46,7 @@ from remoterun.cli.render.talk import (
     ask,
     ask_secret,
     ask_text,
+    be_quiet,
     bell,
     choose,
     error,
@@ -53,6 +54,7 @@ from remoterun.cli.render.talk import (
     fault,
     hint,
     line,
+    loudly,
     usage,
     warning,
 )
@@ -67,6 +69,7 @@ __all__ = [
     "ReaderGone",
     "added",
     "Steps",
+    "be_quiet",
     "busy",
     "ask",
     "bell",
@@ -95,11 +98,13 @@ __all__ = [
     "hourly",
     "kept",
     "line",
+    "loudly",
     "machines",
     "machines_status",
     "manifest",
     "name",
     "not_finished",
+    "new_page",
     "not_reached",
     "orphans",
     "out",

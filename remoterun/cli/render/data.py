@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from remoterun.cli.render.terminal import Text, cursor, shown
+from remoterun.cli.render.terminal import Text, cursor, is_terminal, shown
 from remoterun.errors import RemoterunError
 
 
@@ -24,6 +24,20 @@ def out(*parts: Text) -> None:
 
 def out_json(value: Any) -> None:
     _write(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
+
+
+def new_page() -> None:
+    """What is shown next takes the place of what a terminal shows; elsewhere an empty line comes before it."""
+    with _writing():
+        if is_terminal(sys.stdout):
+            sys.stdout.write("\x1b[H\x1b[J")
+        elif _Page.begun:
+            print()
+        _Page.begun = True
+
+
+class _Page:
+    begun = False
 
 
 def out_bytes(data: bytes) -> None:

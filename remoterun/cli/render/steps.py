@@ -28,6 +28,8 @@ from remoterun.cli.render.words import duration
 
 CLOCK_AFTER = 3.0
 """Seconds from which on a step shows its time."""
+WORTH_A_LINE = 1.0
+"""Seconds that a step must take to leave a line."""
 
 
 @contextlib.contextmanager
@@ -43,14 +45,15 @@ def busy(text: str) -> Iterator[None]:
 
 
 class Steps:
-    """The states of a run as they are passed: a spinner with the time on a terminal, a line each where it matters.
-
-    Any thread may call."""
+    """The states of a run as they are passed: on a terminal one line that is written anew, with a spinner and the time;
+    a line stays of each step that took a while. Any thread may call."""
 
     def __init__(self) -> None:
         self._status: Any = None
         self._text = self._detail = ""
         self._since = 0.0
+        self._later: threading.Timer | None = None
+        """Shows the step without a terminal, once it has taken a while."""
         self._lively = lively(sys.stderr)
         self._turn = threading.RLock()
 
@@ -62,7 +65,9 @@ class Steps:
             if self._lively:
                 self._spin()
             else:
-                line(f"- {text}")
+                self._later = threading.Timer(WORTH_A_LINE, line, [f"- {text}"])
+                self._later.daemon = True
+                self._later.start()
 
     def detail(self, text: str) -> None:
         """What this step is doing; shown on a terminal only."""
@@ -92,11 +97,12 @@ class Steps:
                 self._spin()
 
     def clear(self) -> None:
-        """End the step; on a terminal a line with the time it took stays."""
+        """End the step; on a terminal a line with the time it took stays, if that is worth one."""
         with self._turn:
-            if self._status is not None:
-                self._halt()
-                line(DONE, self._text, paint(duration(time.monotonic() - self._since), "2"))
+            spun, took = self._status is not None, time.monotonic() - self._since
+            self._halt()
+            if spun and took >= WORTH_A_LINE:
+                line(DONE, self._text, paint(duration(took), "2"))
             self._text = ""
 
     def fail(self) -> None:
@@ -131,6 +137,8 @@ class Steps:
             self._status.start()
 
     def _halt(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
         with interrupts_held():
             if self._status is not None:
                 self._status.stop()

@@ -40,8 +40,9 @@ def table(heads: Sequence[Column], rows: Sequence[Sequence[Text]]) -> None:
         ]
         while cells and not plain(cells[-1]).strip():
             cells.pop()
-        if cells and isinstance(cells[-1], str):
-            cells[-1] = cells[-1].rstrip()
+        if cells:
+            last = cells[-1]
+            cells[-1] = last.rstrip() if isinstance(last, str) else Styled(last.text.rstrip(), last.code)
         out(*[part for cell in cells for part in (cell, "")][:-1])
 
 

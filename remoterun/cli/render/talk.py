@@ -7,15 +7,52 @@ import getpass
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from remoterun.cli.render.terminal import Text, clean, cursor, is_terminal, paint, shown
+from remoterun.cli.render.terminal import Talking, Text, clean, cursor, is_terminal, paint, shown
 from remoterun.errors import RemoterunError
+
+MOST_KEPT = 20
+
+
+_kept: list[tuple[Text, ...]] = []
+"""The last lines that `-q` did not show: a question that follows is about them."""
+
+
+def be_quiet(on: bool) -> bool:
+    """From now on no talk but warnings, errors and questions, if `on`; returned as it came."""
+    if on:
+        Talking.quiet = True
+    return on
+
+
+@contextlib.contextmanager
+def loudly(wanted: bool) -> Iterator[None]:
+    """In the block there is talk even with `-q`, if `wanted`: it is about an error."""
+    before = Talking.quiet
+    Talking.quiet = before and not wanted
+    try:
+        yield
+    finally:
+        Talking.quiet = before
 
 
 def line(*parts: Text) -> None:
     """One line of talk, its parts with a space between them. `line("")` ends the line that `^C` stands in."""
+    if Talking.quiet:
+        _kept[:] = [*_kept, parts][-MOST_KEPT:]
+    else:
+        _print(*parts)
+
+
+def _show_kept() -> None:
+    for parts in _kept:
+        _print(*parts)
+    _kept.clear()
+
+
+def _print(*parts: Text) -> None:
     newline = cursor.begin_line()
     if newline and parts == ("",):
         return
@@ -39,29 +76,54 @@ def bell() -> None:
 
 
 def warning(text: str) -> None:
-    line(paint("warning:", "33"), text)
+    _print(paint("warning:", "33"), text)
 
 
 def error(problem: RemoterunError) -> None:
     """An error of ours: one line, its evidence, its hint."""
-    line(paint("error:", "31;1"), problem.message)
+    _print(paint("error:", "31;1"), problem.message)
     if problem.evidence:
         for text in problem.evidence.splitlines():
-            line(" ", paint(text, "2"))
+            _print(" ", paint(text, "2"))
     hint(problem.hint)
 
 
 def fault(problem: BaseException) -> None:
     """An error that nobody raised on purpose."""
-    line(paint("error:", "31;1"), f"remoterun has a fault: {type(problem).__name__}: {problem}")
+    _print(paint("error:", "31;1"), f"remoterun has a fault: {type(problem).__name__}: {problem}")
     hint("REMOTERUN_DEBUG=1 before the command shows where")
 
 
 def hint(text: str | None) -> None:
     if text:
-        line("")
+        _print("")
         for number, part in enumerate(text.splitlines()):
-            line(paint("hint:", "36") if number == 0 else "     ", part)
+            _print(paint("hint:", "36") if number == 0 else "     ", part)
+
+
+_MEANT = {
+    "status": "ps",
+    "list": "ps",
+    "jobs": "ps",
+    "runs": "ps",
+    "show": "info",
+    "cancel": "stop",
+    "tail": "logs",
+    "log": "logs",
+    "follow": "logs",
+    "delete": "rm",
+    "remove": "rm",
+    "download": "cp",
+    "get": "cp",
+    "copy": "cp",
+    "push": "upload",
+    "submit": "run",
+    "start": "run",
+    "launch": "run",
+    "attach": "exec",
+    "shell": "exec",
+}
+"""Words of other tools → our commands."""
 
 
 def usage(problem: Any, words: Sequence[str]) -> None:
@@ -76,11 +138,14 @@ def usage(problem: Any, words: Sequence[str]) -> None:
     message = re.sub(r": Input should be a valid (\w+).*", r": it is not a valid \1", message)
     message = re.sub(r": Input should be", r": it should be", message)
     message = re.sub(r"^Got unexpected extra argument\(?s?\)? \((.*)\)$", r"too many arguments: `\1`", message)
-    line(paint("error:", "31;1"), message[:1].lower() + message[1:])
+    _print(paint("error:", "31;1"), message[:1].lower() + message[1:])
     context = getattr(problem, "ctx", None)
     command = " ".join(["remoterun", *(word for word in words[:1] if not word.startswith("-"))])
     manual = f"{context.command_path if context is not None else command} --help"
-    if meant:
+    unknown = re.match(r"No such command `(.*)`", message)
+    if unknown and unknown[1] in _MEANT:
+        hint(f"remoterun {_MEANT[unknown[1]]} --help")
+    elif meant:
         meant = meant if "`" in meant else ", ".join(f"`{option}`" for option in meant.split(", "))
         hint(f"did you mean {meant}? {manual} lists them all")
     else:
@@ -100,6 +165,7 @@ def choose(question: str, letters: str, default: str) -> str:
         word = _answer(f"{question} [{choices}] ").lower() or default
         if any(word in (letter, words[letter]) for letter in letters):
             return word[0]
+        line(f"  `{word}` is not an answer: type {', '.join(letters[:-1])} or {letters[-1]}, then Enter")
 
 
 def ask_text(question: str, default: str) -> str:
@@ -109,6 +175,7 @@ def ask_text(question: str, default: str) -> str:
 
 def ask_secret(prompt: str) -> str | None:
     """Ask a person for a word that is not shown; None for nothing."""
+    _show_kept()
     cursor.begin_line()
     try:
         return getpass.getpass(clean(prompt)) or None
@@ -118,6 +185,7 @@ def ask_secret(prompt: str) -> str | None:
 
 def _answer(prompt: str) -> str:
     """What a person types; the end of stdin is as good as ^C."""
+    _show_kept()
     cursor.begin_line()
     sys.stderr.write(clean(prompt))
     sys.stderr.flush()

@@ -64,9 +64,15 @@ def is_terminal(stream: Any) -> bool:
         return False
 
 
+class Talking:
+    """Whether there is talk; `-q` leaves warnings, errors, and what a question is about."""
+
+    quiet = False
+
+
 def lively(stream: Any) -> bool:
     """Whether what is drawn on it can be drawn again: spinners, bars."""
-    return is_terminal(stream) and os.environ.get("TERM") != "dumb"
+    return is_terminal(stream) and os.environ.get("TERM") != "dumb" and not Talking.quiet
 
 
 def person_there() -> bool:

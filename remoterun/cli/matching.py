@@ -1,0 +1,43 @@
+"""The lines of a log that match a regular expression, as `logs --grep` shows them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from remoterun.client import Item, LogBytes
+from remoterun.errors import UsageError
+
+
+def pattern(text: str) -> re.Pattern[bytes]:
+    """Raises `UsageError` for what is not a regular expression."""
+    try:
+        return re.compile(text.encode("utf-8", "surrogateescape"))
+    except re.error as error:
+        raise UsageError(f"`{text}` is not a regular expression: {error.msg}", hint=r"--grep 'loss: \d+\.\d+'")
+
+
+def matching(items: Iterable[Item], wanted: re.Pattern[bytes]) -> Iterator[Item]:
+    """`items` with only those whole lines of the log that match; a line without an end counts once the log has ended,
+    or the state has changed."""
+    begun: LogBytes | None = None
+    for item in items:
+        if not isinstance(item, LogBytes):
+            if begun is not None and wanted.search(begun.data):
+                yield replace(begun, data=begun.data + b"\n")
+            begun = None
+            yield item
+            continue
+        whole, newline, rest = item.data.rpartition(b"\n")
+        if begun is not None:
+            whole, item = begun.data + whole, replace(item, offset=begun.offset, time=begun.time)
+        if not newline:
+            begun = replace(item, data=whole + rest)
+            continue
+        found = [line + b"\n" for line in whole.split(b"\n") if wanted.search(line)]
+        if found:
+            yield replace(item, data=b"".join(found))
+        begun = replace(item, data=rest) if rest else None
+    if begun is not None and wanted.search(begun.data):
+        yield replace(begun, data=begun.data + b"\n")
