@@ -451,7 +451,7 @@ class TestRuns:
         number = ready.run(*RUN, "-b", "--label", "night", "echo made > file").stdout.strip()
         assert ready.run("logs", number).stderr.count("complete") == 1
         assert [str(run["number"]) for run in ready.json("ps", "--label", "night")] == [number]
-        assert ready.run("ps", "--label", "day").stderr == "No run has the label `day`\n"
+        assert ready.run("ps", "--label", "day").stderr == "No run fits; `remoterun ps` lists those that there are\n"
         assert len(ready.json("ps", "-n", "2")) == 2
         assert len(ready.json("ps", "-a")) >= len(ready.json("ps"))
         about = ready.json("info", "last")
@@ -592,7 +592,7 @@ class TestRuns:
         ready.run("machines", "add", "narrow", "local", "--engine", "process", "--slots", "1", "--force")
         first, second = (ready.run("run", "-y", "-b", "-t", "narrow", "sleep 60").stdout.strip() for _ in range(2))
         until(lambda: ready.json("info", first)["state"] == "running")
-        assert re.search(rf" {second}  queued .*, waiting for the run ", ready.run("ps").stdout)
+        assert re.search(rf" {second}  queued .*, next", ready.run("ps").stdout)
         assert f"run {second} has written nothing yet: it is queued" in ready.run("logs", second, "--no-follow").stderr
         terminal = ready.spawn("logs", second)
         terminal.expect("waiting for")
