@@ -8,21 +8,26 @@ in seconds are the project's promises, the ratios tell what they cost beside pla
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import queue
 import resource
+import shlex
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from remoterun.agent.shared.spec import PortSpec
 from remoterun.client import Client, LogBytes, StateChange
 from remoterun.config import Config
 from remoterun.model import MachineType, RunRequest
 from tests.bench import table
-from tests.bench.table import Row, at_most
+from tests.bench.table import Bound, Row, at_least_times, at_most
 from tests.lab import BASE_IMAGE, Lab, LabHost
 
 REMOTERUN = str(Path(sys.executable).parent / "remoterun")
@@ -89,8 +94,104 @@ def _measure(lab: Lab, host: LabHost, home: Path, rounds: int) -> tuple[list[Row
             lambda: _wall([*ssh, "docker", "run", "--rm", BASE_IMAGE, "echo", "hi"], env, home),
         ),
     ]  # fmt: skip
+    rows += _ports(lab, host, config, rounds)
     names = [name for name in laps[-1] if name != "total"]
     return rows, {name: statistics.median(lap.get(name, 0.0) for lap in laps) for name in names}
+
+
+SERVER = """
+import socket
+listener = socket.create_server(("0.0.0.0", 7000))
+print(socket.gethostbyname(socket.gethostname()), flush=True)
+block = b"x" * (1 << 20)
+while True:
+    connection, _ = listener.accept()
+    asked = connection.recv(1)
+    if asked == b"d":
+        for _ in range(%d):
+            connection.sendall(block)
+    elif asked == b"u":
+        while connection.recv(1 << 20):
+            pass
+        connection.sendall(b".")
+    connection.close()
+"""
+MEGABYTES = 256
+
+
+def _ports(lab: Lab, host: LabHost, config: Config, rounds: int) -> list[Row]:
+    """Bytes per second through a port of a container, in each direction, and how long one byte takes."""
+    with Client(config) as client, contextlib.ExitStack() as stack:
+        run = client.runs.submit(RunRequest(f"exec python3 -c {shlex.quote(SERVER % MEGABYTES)}", image=BASE_IMAGE))
+        stack.callback(client.runs.kill, run.number)
+        address = next(item.data for item in client.runs.follow(run.number) if isinstance(item, LogBytes))
+        up = queue.Queue[int]()
+        stack.enter_context(client.runs.forward(run.number, [PortSpec(7000)], lambda news: up.put(news.local)))
+        ours = up.get(timeout=60)
+        theirs = stack.enter_context(_ssh_forward(lab, f"{address.decode().strip()}:7000"))
+
+        def row(what: str, unit: str, bound: Bound, measure: Callable[[int], float]) -> Row:
+            figures = table.in_turns({"ours": lambda: measure(ours), "peer": lambda: measure(theirs)}, rounds)
+            mine, peer = (statistics.median(figures[side]) for side in ("ours", "peer"))
+            return Row(what, unit, bound, mine, "ssh -L", peer, table.median_ratio(figures["ours"], figures["peer"]))
+
+        return [
+            row("bytes per second from a forwarded port", "bytes", at_least_times(1), _down),
+            row("bytes per second to a forwarded port", "bytes", at_least_times(1), _up),
+            row("a connection through it, with one byte each way", "s", at_most(0.1), _one_byte),
+        ]
+
+
+@contextlib.contextmanager
+def _ssh_forward(lab: Lab, there: str) -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    words = ["ssh", "-F", str(lab.ssh_config()), "-N", "-L", f"127.0.0.1:{port}:{there}", "bench"]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 20
+            while True:
+                with contextlib.suppress(OSError):
+                    _one_byte(port)
+                    break
+                if time.monotonic() > deadline:
+                    raise TimeoutError("ssh -L does not answer")
+                time.sleep(0.05)
+            yield port
+        finally:
+            process.terminate()
+
+
+def _down(port: int) -> float:
+    begun = time.perf_counter()
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"d")
+        room, total = bytearray(1 << 20), 0
+        while size := connection.recv_into(room):
+            total += size
+    assert total == MEGABYTES << 20
+    return total / (time.perf_counter() - begun)
+
+
+def _up(port: int) -> float:
+    begun, block = time.perf_counter(), b"x" * (1 << 20)
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"u")
+        for _ in range(MEGABYTES):
+            connection.sendall(block)
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1) == b"."
+    return (MEGABYTES << 20) / (time.perf_counter() - begun)
+
+
+def _one_byte(port: int) -> float:
+    begun = time.perf_counter()
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"u")
+        connection.shutdown(socket.SHUT_WR)
+        if connection.recv(1) != b".":
+            raise ConnectionError
+    return time.perf_counter() - begun
 
 
 def _first_line(client: Client) -> dict[str, float]:

@@ -172,7 +172,7 @@ def test_many_connections_at_once(server: Callable[..., Server]) -> None:
     it = server()
     it.touch("go")
     with it.forward(), contextlib.ExitStack() as stack:
-        local = it.until("up").local if not it.news else until(lambda: it.news[-1].local)
+        local = until(lambda: it.news and it.news[-1].local)
         many = [stack.enter_context(connect(local)) for _ in range(150)]
         for connection in many:
             connection.sendall(b"echo\n")
@@ -260,7 +260,7 @@ def test_a_lost_agent_comes_back(server: Callable[..., Server], user: User) -> N
             with contextlib.suppress(ConnectionError):
                 assert connection.recv(1) == b""
         until(lambda: answers(local))
-    assert [news.kind for news in it.news] == ["up"]
+    assert "down" not in [news.kind for news in it.news]
 
 
 def test_close_ends_the_connections(server: Callable[..., Server]) -> None:
