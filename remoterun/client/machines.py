@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from remoterun import machines
@@ -11,9 +13,11 @@ from remoterun.agent.shared.records import to_json
 from remoterun.client import mending, occupancy, upkeep
 from remoterun.client.connections import Connections
 from remoterun.client.occupancy import MachineStatus
+from remoterun.client.rented_runs import opened
+from remoterun.client.renting import of_host
 from remoterun.client.upkeep import Checked, Collected, Usage
 from remoterun.errors import UsageError
-from remoterun.model import MachineType, Rental, check_time
+from remoterun.model import LAST, MachineType, Rental, check_time
 from remoterun.providers.base import Offer
 from remoterun.session import Session
 from remoterun.transfer import Progress
@@ -73,6 +77,36 @@ class Machines:
         if not isinstance(host, SSHHost):
             raise UsageError(f"`{machine.name}` is the machine in front of us", hint="use subprocess")
         return host.fabric()
+
+    def ssh(self, name: str, command: str = "", terminal: bool = False) -> Sequence[str]:
+        """The words that open a machine with the system's `ssh`, just as it is reached here: a shell, or a command,
+        which gets a `terminal` there.
+
+        `name` is that of a machine; or a run's number, or the id of a rented host, for the machine that it is. Raises
+        `UsageError` for what is not reached over SSH, `HostError` without an `ssh` program or for a host that is gone.
+        """
+        from remoterun.hosts.ssh.config import SSHTarget, ssh_words
+
+        machine = self._named(name)
+        if machine.host is None and machine.rental is not None:
+            raise UsageError(
+                f"`{machine.name}` is rented for each run",
+                hint="name the run, or its host: remoterun ps, remoterun hosts",
+            )
+        if machine.bucket is not None:
+            raise UsageError(f"`{machine.name}` is a bucket, and not a machine", hint=f"remoterun df {machine.name}")
+        if machine.host is None:
+            raise UsageError(f"`{machine.name}` is this machine", hint=command or "type the command as it is")
+        file = Path(machine.ssh_config) if machine.ssh_config else self._connections.config.ssh_config
+        return ssh_words(SSHTarget.parse(machine.host), file, command, terminal)
+
+    def _named(self, name: str) -> MachineType:
+        number = name.removeprefix("runs/")
+        if name not in self._connections.config.machines and (number.isdecimal() or number == LAST):
+            return opened(self._connections, self._connections.registry.run(number))[0].host
+        if re.fullmatch(r"i-[0-9a-f]{8,}", name):
+            return of_host(self._connections, name)
+        return self.get(name)
 
     def doctor(self, machine: MachineType) -> Sequence[dict[str, Any]]:
         """The agent's part of `doctor`: the fields of `api.MachineCheck` for each check."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from remoterun import machines
 from remoterun.client import bucket
 from remoterun.client.connections import Connections
-from remoterun.errors import HostError, RemoterunError, UsageError
+from remoterun.errors import HostError, NotFound, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
 from remoterun.providers.base import Intent, Offer, ProviderError, Rented
 from remoterun.providers.folder import HostFolder
@@ -170,6 +170,17 @@ def _with_host(renting: Renting, rented: Rented, began: float) -> Renting:
     offer = rented.offer
     use = HostUse(rented.token, rented.id, offer.type, offer.zone or offer.region, offer.price, began)
     return replace(renting, hosts=(*renting.hosts, use))
+
+
+def of_host(connections: Connections, id: str) -> MachineType:
+    """How a rented host is reached, by its provider's id. Raises `NotFound`, `HostError`, `ProviderError`."""
+    provider = connections.provider("aws")
+    for rented in provider.hosts():
+        if rented.id == id:
+            machine = _reached(rented)
+            provider.admit(rented)
+            return machine
+    raise NotFound(f"there is no rented host `{id}`", hint="remoterun hosts")
 
 
 def _reached(rented: Rented) -> MachineType:

@@ -91,6 +91,13 @@ def test_a_look_inside(place: Place, host: LabHost | None, until: Callable[..., 
     left.communicate()
     until(lambda: not running("1007.75"))
     assert running("1007.25")
+    # its machine
+    if host is None:
+        assert "`box` is this machine" in place.run("ssh", "box", status=2).stderr
+    else:
+        for name in ("box", "host-a", number):
+            done = place.run("ssh", name, 'echo "$(hostname) is it"; exit 6', status=6)
+            assert done.stdout == "host-a is it\n"
     # and a run that has ended has nothing to look into
     place.run("kill", number)
     place.run("logs", number, status=137)

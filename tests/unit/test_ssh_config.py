@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remoterun.errors import ConfigError, UsageError
-from remoterun.hosts.ssh.config import HostKeyCheck, SSHTarget, resolve
+from remoterun.errors import ConfigError, HostError, UsageError
+from remoterun.hosts.ssh.config import HostKeyCheck, SSHTarget, resolve, ssh_words
 
 SSH = shutil.which("ssh")
 PARSERS = [pytest.param("ssh", marks=pytest.mark.skipif(SSH is None, reason="no ssh here")), None]
@@ -191,3 +191,18 @@ def test_a_broken_configuration(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve(SSHTarget("box"), config)
     assert "line 1" in (caught.value.evidence or "")
+
+
+@pytest.mark.skipif(SSH is None, reason="no ssh here")
+def test_the_words_that_open_a_target(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    target, file = SSHTarget.parse("me@[::1]:2222"), tmp_path / "config"
+    words = ["-F", str(file), "-l", "me", "-p", "2222", "--", "::1"]
+    assert ssh_words(target, file)[-len(words) :] == words
+    assert ssh_words(target, file, "df -h", terminal=True)[-len(words) - 1 :] == [*words, "df -h"]
+    assert "-t" in ssh_words(target, file, "df -h", terminal=True)
+    assert "-t" not in [*ssh_words(target, file, "df -h"), *ssh_words(target, file, terminal=True)]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert f'UserKnownHostsFile="{tmp_path}/.ssh/known_hosts"' in " ".join(ssh_words(SSHTarget("box")))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(HostError, match="not installed"):
+        ssh_words(target)

@@ -1,11 +1,14 @@
-"""Looking inside a run that is going on: `exec`."""
+"""Looking inside a run that is going on, and its machine: `exec`, `ssh`."""
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Annotated
 
 import typer
 
+from remoterun.cli import complete, render
 from remoterun.cli.app import RunNumber, app, example, run_number
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
@@ -33,10 +36,46 @@ def exec_(
     """
     from remoterun.cli.console import converse, terminal_here
 
+    terminal, size = terminal_here()
+    with connect() as client, client.runs.exec(run_number(run), _line(command), terminal, size) as program:
+        return converse(program, bool(terminal))
+
+
+def _line(command: list[str] | None) -> str | None:
+    """The command as a line for the shell; None without one."""
     text = command_text(command) if command else None
-    if text is not None and (not text.strip() or "\0" in text):
-        raise UsageError("the command is empty" if not text.strip() else "the command holds a zero byte")
+    if text is not None and not text.strip():
+        raise UsageError("the command is empty", hint="leave it out for a shell")
+    return text
+
+
+@app.command(
+    cls=Command,
+    context_settings={"allow_interspersed_args": False},
+    epilog=example("remoterun ssh k80\nremoterun ssh k80 df -h"),
+)
+def ssh(
+    machine: Annotated[
+        str,
+        typer.Argument(
+            metavar="MACHINE",
+            help="A machine, as after -t; or a run's number, for the machine that it is on.",
+            autocompletion=complete.machine_types,
+        ),
+    ],
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="COMMAND", help="Default: a shell. All that follows its first word is its own."),
+    ] = None,
+) -> int:
+    """Open a machine with ssh: its user, port and settings as here.
+
+    `ssh` itself takes over; the exit status is its own.
+    """
+    from remoterun.cli.console import terminal_here
+
     with connect() as client:
-        terminal, size = terminal_here()
-        with client.runs.exec(run_number(run), text, terminal, size) as program:
-            return converse(program, bool(terminal))
+        words = client.machines.ssh(machine, _line(command) or "", bool(terminal_here()[0]))
+    render.finish()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and `ssh` would inherit that
+    os.execv(words[0], list(words))

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from remoterun.errors import ConfigError, UsageError
+from remoterun.errors import ConfigError, HostError, UsageError
 
 DEFAULT_IDENTITIES = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk", "id_xmss", "id_dsa")
 
@@ -113,9 +113,7 @@ def resolve(target: SSHTarget, config_file: Path | None = None, *, ssh: str | No
     `$HOME` decides where `~/.ssh` is, even where it differs from the password file, which ssh itself follows.
     """
     program = shutil.which(ssh) if ssh else None
-    if config_file is None and _home_is_elsewhere():
-        own = Path.home() / ".ssh" / "config"
-        config_file = own if own.exists() else Path("none" if program else os.devnull)
+    config_file = _config_file(config_file, "none" if program else os.devnull)
     options = _ask_ssh(program, target, config_file) if program else _ask_paramiko(target, config_file)
     return _settings(target, options)
 
@@ -126,14 +124,7 @@ def local_environment() -> dict[str, str]:
 
 
 def _ask_ssh(program: str, target: SSHTarget, config_file: Path | None) -> dict[str, list[str]]:
-    words = [program, "-T", "-G"]
-    if config_file is not None:
-        words += ["-F", str(config_file)]
-    if target.user is not None:
-        words += ["-l", target.user]
-    if target.port is not None:
-        words += ["-p", str(target.port)]
-    words += ["--", target.host]
+    words = [program, "-T", "-G", *_words(target, config_file)]
     try:
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, env=local_environment())
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -149,6 +140,39 @@ def _ask_ssh(program: str, target: SSHTarget, config_file: Path | None) -> dict[
         key, _, value = line.partition(" ")
         options.setdefault(key.lower(), []).append(value.strip())
     return options
+
+
+def ssh_words(
+    target: SSHTarget, config_file: Path | None = None, command: str = "", terminal: bool = False
+) -> list[str]:
+    """The words that open what `resolve` resolves with the `ssh` program itself: a shell, or a command, which gets a
+    `terminal` there. Raises `HostError` without such a program."""
+    program = shutil.which("ssh")
+    if program is None:
+        raise HostError("the program `ssh` is not installed here", hint="install OpenSSH's client")
+    options = ["-t"] if command and terminal else []
+    if _home_is_elsewhere():
+        known = " ".join(f'"{file}"' for file in resolve(target, config_file).user_known_hosts)
+        options += ["-o", f"UserKnownHostsFile={known}"]
+    return [program, *options, *_words(target, _config_file(config_file, "none")), *([command] if command else [])]
+
+
+def _config_file(config_file: Path | None, none: str) -> Path | None:
+    """The file that is read instead of the user's and the system's, if one is; `none` stands for no file at all."""
+    if config_file is None and _home_is_elsewhere():
+        own = Path.home() / ".ssh" / "config"
+        return own if own.exists() else Path(none)
+    return config_file
+
+
+def _words(target: SSHTarget, config_file: Path | None) -> list[str]:
+    """What ssh's command line says of a target."""
+    words = ["-F", str(config_file)] if config_file is not None else []
+    if target.user is not None:
+        words += ["-l", target.user]
+    if target.port is not None:
+        words += ["-p", str(target.port)]
+    return [*words, "--", target.host]
 
 
 def _ask_paramiko(target: SSHTarget, config_file: Path | None) -> dict[str, list[str]]:
