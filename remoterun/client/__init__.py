@@ -19,6 +19,7 @@ from typing import Self
 
 from remoterun.client.again import Kept
 from remoterun.client.bucket import NewBucket
+from remoterun.client.comparing import Difference, FileChange
 from remoterun.client.connections import Connections
 from remoterun.client.files import Files
 from remoterun.client.following import Item, LogBytes, Note, StateChange
@@ -89,7 +90,9 @@ __all__ = [
     "Choice",
     "Client",
     "Collected",
+    "Difference",
     "Fetched",
+    "FileChange",
     "Forwarding",
     "Item",
     "Kept",

@@ -13,7 +13,7 @@ from remoterun.agent.shared.spec import ResolvedMount, ResourceRef, RunSpec, Spe
 from remoterun.agent.shared.tree import Manifest, TreeError
 from remoterun.client.bucket import pass_on
 from remoterun.client.connections import Connections
-from remoterun.client.rented_runs import opened
+from remoterun.client.rented_runs import opened, seen
 from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
 from remoterun.model import VARIABLE, Mount, Resource, Run, RunRequest
 from remoterun.session import Session
@@ -97,25 +97,7 @@ class Kept:
 
 def keep(connections: Connections, number: int | str) -> Kept:
     """See `Runs.kept`."""
-    run = connections.registry.run(number)
-    try:
-        run, session = opened(connections, run)
-        details = session.ask(api.run, api.RunKey(run.key))
-    except NotFound:
-        raise UsageError(
-            f"{run.host.name} does not have run {run.number}, so nothing of it can be run again",
-            hint=f"remoterun info {run.number}",
-        )
-    except HostUnreachable as error:
-        raise HostUnreachable(
-            f"what run {run.number} was given is on {run.host.name}: {error.message}",
-            hint=f"remoterun doctor {run.host.name}, then again: remoterun rerun {run.number}",
-            evidence=error.evidence,
-        )
-    try:
-        spec = RunSpec.from_record(details.spec)
-    except SpecError as error:
-        raise HostError(f"what was asked of run {run.number} can't be read: {error}", hint=f"remoterun info {number}")
+    run, session, spec, details = asked_of(connections, number)
     manifest, _ = transfer.fetch_manifest(session, ResourceRef("source", key=run.key, number=run.number))
     mounts = {
         Mount(Resource.parse(mount.typed), mount.path): _mounted(connections, run, session, spec, place, details.mounts)
@@ -146,6 +128,31 @@ def keep(connections: Connections, number: int | str) -> Kept:
     tree = KeptTree(session, manifest, f"the source of run {run.number}", f"remoterun check {run.host.name}")
     variables = tuple(name for name in spec.asked_env if name not in spec.secrets)
     return Kept(run, request, variables, _source(session, spec), tree, mounts)
+
+
+def asked_of(connections: Connections, number: int | str) -> tuple[Run, Session, RunSpec, api.RunDetails]:
+    """(a run, a conversation with the home that has it, what was asked for, what else that home knows). Raises
+    `HostError`, `UsageError` where that is not kept."""
+    run = connections.registry.run(number)
+    try:
+        run, session = opened(connections, run)
+        details = session.ask(api.run, api.RunKey(run.key))
+    except NotFound:
+        raise UsageError(
+            f"{run.host.name} does not have run {run.number}, so what it was given is not known",
+            hint=f"remoterun info {run.number}",
+        )
+    except HostUnreachable as error:
+        raise HostUnreachable(
+            f"what run {run.number} was given is on {run.host.name}: {error.message}",
+            hint=f"remoterun doctor {run.host.name} shows why; then try again",
+            evidence=error.evidence,
+        )
+    try:
+        spec = RunSpec.from_record(details.spec)
+    except SpecError as error:
+        raise HostError(f"what was asked of run {run.number} can't be read: {error}", hint=f"remoterun info {number}")
+    return seen(connections, run, session.told(details.status)), session, spec, details
 
 
 def kept_tree(session: Session, digest: str) -> Manifest:

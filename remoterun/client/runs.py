@@ -16,6 +16,7 @@ from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
 from remoterun.client import bucket, occupancy
 from remoterun.client.again import Kept, keep
 from remoterun.client.attempts import due, follow_attempts, in_background
+from remoterun.client.comparing import Difference, compare
 from remoterun.client.connections import Connections
 from remoterun.client.following import Item, Note, StateChange, Wanted, follow
 from remoterun.client.inside import Program, program
@@ -301,6 +302,11 @@ class Runs:
         if run.placement is None:
             raise _still_handed_over(run)
         return Forwarding(self._connections, run, ports, tell)
+
+    def diff(self, before: int | str, after: int | str) -> Difference:
+        """What differs between two runs. Opens the machines that have them. Raises `HostError`, `UsageError` where what
+        was asked of one is not kept."""
+        return compare(self._connections, before, after)
 
     def adopt(self) -> Sequence[Run]:
         """Give a number here to each run of the bucket that another client handed over: its log and outputs can then

@@ -17,7 +17,7 @@ from remoterun.agent.shared.states import RunState
 from remoterun.client import Client, LogBytes, Note
 from remoterun.errors import NotFound
 from remoterun.model import MachineType, Run, RunRequest
-from tests.workshop import User, until, write_files
+from tests.workshop import User, read_files, until, write_files
 
 REMOTERUN = str(Path(sys.executable).parent / "remoterun")
 NOBODY = MachineType("gone", host="me@127.0.0.1:1", connect_timeout=2)
@@ -219,3 +219,63 @@ class TestRerun:
             "ports",
             "notify",
         }
+
+
+class TestDiff:
+    def test_what_differs_and_nothing_else(self, typed: Typed, tmp_path: Path) -> None:
+        folder = typed.folder
+        write_files(
+            folder, {"a.py": "one\ntwo\nthree", "same": "s", "gone": "g\n", "bin": b"\0a", "big": b"x" * (1 << 20)}
+        )
+        (tmp_path / "in").write_text("first")
+        typed("upload", "../in", "--name", "doom")
+        mount = ("-m", "uploads/doom")
+        typed("run", "--no-git", "-y", *mount, "-d", "x", "cat same doom/in")
+        write_files(folder, {"a.py": "one\n2\nthree\n", "new*": "n\n", "bin": b"\0bc", "big": b"y" * (1 << 20)})
+        (folder / "gone").unlink()
+        (tmp_path / "in").write_text("second")
+        typed("upload", "../in", "--name", "doom")
+        typed("run", "--no-git", "-y", *mount, "-t", "two", "cat same doom/in; exit 4", status=4)
+
+        shown = typed("diff", "1", "2").stdout
+        facts, _, files = shown.partition("\n\n")
+        lines = facts.splitlines()
+        assert lines[:6] == [
+            "run       - 1",
+            "          + 2",
+            "command   - cat same doom/in",
+            "          + cat same doom/in; exit 4",
+            "machine   - one",
+            "          + two",
+        ]
+        assert lines[6:8] == ["state     - complete, exit status 0", "          + failed, exit status 4"]
+        assert lines[8].startswith("mounts    - uploads/doom at doom (") and "+ uploads/doom at doom (" in lines[9]
+        assert "framework" not in facts and "engine" not in facts and "\x1b" not in shown
+
+        write_files(tmp_path / "git", {"a.py": "one\ntwo\nthree", "gone": "g\n"})
+        patch = files.partition("diff --git a/bin")[0] + "diff --git a/gone" + files.partition("diff --git a/gone")[2]
+        patch = "\n".join(line for line in patch.split("\n") if "big" not in line)
+        subprocess.run(["git", "apply", "-"], input=patch, text=True, cwd=tmp_path / "git", check=True)
+        assert read_files(tmp_path / "git") == {"a.py": b"one\n2\nthree\n", "new*": b"n\n"}
+        assert "\\ No newline at end of file" in files
+        assert "Binary or large files a/bin and b/bin differ: 2 bytes, 3 bytes" in files
+        assert "files a/big and b/big differ" in files and "same" not in files
+
+        stat = typed("diff", "runs/1", "last", "--stat").stdout.splitlines()
+        assert stat[-6:] == [
+            "a.py |     4 ++ --",
+            "big  | changed",
+            "bin  | changed",
+            "gone |     1  -",
+            "new  |     1 + ",
+            "5 files changed, 3 lines added, 3 removed",
+        ]
+        found = json.loads(typed("diff", "1", "2", "--json").stdout)
+        assert [(file["path"], file["change"]) for file in found["files"]] == [
+            ("a.py", "changed"), ("big", "changed"), ("bin", "changed"), ("gone", "removed"), ("new", "added"),
+        ]  # fmt: skip
+        assert found["facts"]["state"] == [["complete, exit status 0"], ["failed, exit status 4"]]
+
+        typed("rerun", "1")
+        again = typed("diff", "1", "3").stdout
+        assert again.split("duration")[0] == "run       - 1\n          + 3\n" or again == "run  - 1\n     + 3\n"

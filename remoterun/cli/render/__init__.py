@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from remoterun.cli.render.bars import progress
 from remoterun.cli.render.data import ReaderGone, finish, new_page, out, out_bytes, out_json
+from remoterun.cli.render.differences import difference, difference_record
 from remoterun.cli.render.listings import (
     checks,
     machines,
@@ -83,6 +84,8 @@ __all__ = [
     "copy_warnings",
     "collected",
     "detached",
+    "difference",
+    "difference_record",
     "dollars",
     "duration",
     "ended",

@@ -1,0 +1,160 @@
+"""What differs between two runs: what was asked for, the files that were sent, how they ended."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from remoterun import transfer
+from remoterun.agent.shared import api
+from remoterun.agent.shared.spec import ResourceRef, RunSpec
+from remoterun.agent.shared.tree import Entry
+from remoterun.client.again import asked_of
+from remoterun.client.connections import Connections
+from remoterun.model import Run
+from remoterun.session import Session
+
+LARGEST = 512 << 10
+"""Bytes of the largest file whose lines are compared; larger ones are only named."""
+MOST = 16 << 20
+"""Bytes of all files whose lines are compared."""
+_LOOKED_INTO = 8000
+"""Bytes in which a zero byte tells that a file is not text, as for git."""
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """A file of the source that is another, or is only in one of them (None). `lines`: of a unified diff; none for what
+    is not text, or too large, or not kept any more."""
+
+    path: str
+    before: Entry | None
+    after: Entry | None
+    lines: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        return "added" if self.before is None else "removed" if self.after is None else "changed"
+
+    @property
+    def added(self) -> int:
+        return sum(line.startswith("+") for line in self.lines[2:])
+
+    @property
+    def removed(self) -> int:
+        return sum(line.startswith("-") for line in self.lines[2:])
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`facts`: what is said of the two runs in words, where that is not the same: (name, lines of the first, lines of
+    the second). Times are in seconds: `durations`, None for a run that goes on, or never began."""
+
+    before: Run
+    after: Run
+    facts: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
+    files: tuple[FileChange, ...]
+
+    @property
+    def durations(self) -> tuple[float | None, float | None]:
+        return _duration(self.before), _duration(self.after)
+
+
+def compare(connections: Connections, before: int | str, after: int | str) -> Difference:
+    """See `Runs.diff`."""
+    (first, here, old, details), (second, there, new, others) = (asked_of(connections, n) for n in (before, after))
+    told = [_facts(run, spec) for run, spec in ((first, old), (second, new))]
+    facts = [(name, lines, told[1][name]) for name, lines in told[0].items() if lines != told[1][name]]
+    mounts = [_mounts(spec, about) for spec, about in ((old, details), (new, others))]
+    if mounts[0].keys() != mounts[1].keys():
+        facts.append(("mounts", tuple(mounts[0].values()), tuple(mounts[1].values())))
+    trees = []
+    for run, session in ((first, here), (second, there)):
+        tree, _ = transfer.fetch_manifest(session, ResourceRef("source", key=run.key, number=run.number))
+        trees.append({entry.path: entry for entry in tree.entries})
+    changed = [path for path in sorted(trees[0].keys() | trees[1].keys()) if trees[0].get(path) != trees[1].get(path)]
+    pairs = [(trees[0].get(path), trees[1].get(path)) for path in changed]
+    return Difference(first, second, tuple(facts), tuple(_changes(pairs, here, there)))
+
+
+def _duration(run: Run) -> float | None:
+    return run.ended - run.started if run.ended is not None and run.started is not None else None
+
+
+def _mounts(spec: RunSpec, details: api.RunDetails) -> dict[tuple[str, str, str], str]:
+    """By what is mounted where, and what that held: in words."""
+    found = {}
+    for place, mount in enumerate(spec.mounts):
+        digest = details.mounts[place].tree if place < len(details.mounts) else mount.resource.digest or ""
+        version = f", version {mount.resource.version}" if mount.resource.version else ""
+        found[mount.typed, mount.place, digest] = f"{mount.typed} at {mount.path} ({digest[:8]}{version})"
+    return found
+
+
+def _facts(run: Run, spec: RunSpec) -> dict[str, tuple[str, ...]]:
+    git, environment = spec.git, spec.environment
+    commit = f"{git.commit[:12]} ({git.branch or 'no branch'}{', changed' if git.dirty else ''})" if git else ""
+    status = "" if run.code is None else f", exit status {run.code}"
+    listed: dict[str, Sequence[str]] = {
+        "command": spec.command.splitlines(),
+        "machine": [run.machine.name],
+        "engine": [run.engine or ""],
+        "gpus": [str(spec.gpus)],
+        "commit": [commit],
+        "started in": [spec.workdir or "."],
+        "variables": spec.asked_env,
+        "image": [environment.image or ""],
+        "framework": ["" if environment.image else environment.framework],
+        "apt": environment.apt,
+        "pip": environment.pip,
+        "requirements": environment.requirements.splitlines(),
+        "timeout": [f"{spec.timeout:g} s" if spec.timeout else ""],
+        "attempts": [str(spec.attempts)],
+        "state": [run.state.value + status],
+    }
+    return {name: tuple(line for line in lines if line) for name, lines in listed.items()}
+
+
+def _changes(pairs: Sequence[tuple[Entry | None, Entry | None]], here: Session, there: Session) -> Iterator[FileChange]:
+    texts: list[dict[str, bytes]] = []
+    budget = MOST
+    small = []
+    for pair in pairs:
+        size = sum(entry.size for entry in pair if entry is not None)
+        if all(entry is None or entry.size <= LARGEST for entry in pair) and size <= budget:
+            budget -= size
+            small.append(pair)
+    for side, session in enumerate((here, there)):
+        wanted = [pair[side] for pair in small]
+        digests = [entry.digest for entry in wanted if entry is not None and entry.kind == "f"]
+        texts.append(transfer.contents(session, digests, LARGEST) if digests else {})
+    for before, after in pairs:
+        entry = after or before
+        assert entry is not None
+        sides = [_lines(each, known) for each, known in ((before, texts[0]), (after, texts[1]))]
+        lines: tuple[str, ...] = ()
+        if sides[0] is not None and sides[1] is not None:
+            names = (
+                ("/dev/null" if before is None else f"a/{entry.path}"),
+                ("/dev/null" if after is None else f"b/{entry.path}"),
+            )
+            lines = tuple(difflib.unified_diff(sides[0], sides[1], *names, lineterm=""))
+        yield FileChange(entry.path, before, after, lines)
+
+
+def _lines(entry: Entry | None, texts: dict[str, bytes]) -> list[str] | None:
+    """The lines of a text; none for a file that is not there; None for what has no lines to be compared. A last line
+    that does not end is marked, as git does it."""
+    if entry is None:
+        return []
+    text = os.fsencode(entry.target) if entry.kind == "l" else texts.get(entry.digest)
+    if entry.kind == "d" or text is None or b"\0" in text[:_LOOKED_INTO]:
+        return None
+    lines = text.decode(errors="surrogateescape").split("\n")
+    if lines[-1]:
+        lines[-1] += "\n\\ No newline at end of file"
+    else:
+        del lines[-1]
+    return lines
