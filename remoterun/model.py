@@ -299,8 +299,9 @@ class RunRequest:
     needs; `options`, those of `remoterun run` that ask for the same again, are told to it; `timeout` in seconds;
     `notify`: who gets word when it ends, addresses or names of secrets, None as config.toml says. `spot`, `attempts`,
     `max_hours` and `max_cost` stand in the place of those of a `Rental`, `gpus` (a number, or
-    `ALL_GPUS`) in that of the machine type's; `ports` are forwarded while a client follows the run. `Runs.prepare`
-    refuses what can't be asked for."""
+    `ALL_GPUS`) in that of the machine type's; `ports` are forwarded while a client follows the run. It starts when the
+    runs `after` have completed, and `after_any` have ended, which are on its machine. `Runs.prepare` refuses what can't
+    be asked for."""
 
     command: str
     mounts: tuple[Mount, ...] = ()
@@ -320,6 +321,8 @@ class RunRequest:
     max_hours: float | None = None
     max_cost: float | None = None
     gpus: int | None = None
+    after: tuple[int, ...] = ()
+    after_any: tuple[int, ...] = ()
     ports: tuple[PortSpec, ...] = ()
     notify: tuple[str, ...] | None = None
 

@@ -10,9 +10,11 @@ from functools import partial
 
 from remoterun import machines
 from remoterun.agent.shared import api
+from remoterun.agent.shared.spec import After
+from remoterun.agent.shared.states import RunState
 from remoterun.client.connections import Connections
 from remoterun.errors import HostError, UsageError
-from remoterun.model import ALL_GPUS, MachineType, RunRequest
+from remoterun.model import ALL_GPUS, MachineType, Run, RunRequest
 from remoterun.session import Session
 
 POOL_WAIT = 10.0
@@ -78,6 +80,9 @@ def opened(connections: Connections, machine: MachineType, request: RunRequest, 
     `UsageError`."""
     if not machine.pool:
         return connections.session(machine)
+    others = [connections.registry.run(number) for number in (*request.after, *request.after_any)]
+    if others:
+        return connections.session(_of_run(connections, machine, others[0]))
     answers: list[_Answer] = []
     known = machines.members(machine, connections.config)
     own = {name: member for name, member in known.items() if isinstance(member, MachineType)}
@@ -101,6 +106,52 @@ def opened(connections: Connections, machine: MachineType, request: RunRequest, 
     if told:
         note(f"passed over: {', '.join(told)}")
     return connections.session(min(answers, key=_rank).machine)
+
+
+def check_after(connections: Connections, request: RunRequest, machine: MachineType) -> None:
+    """Refuse what waits for a run that is not on its machine, or that ended otherwise. Asks nobody: what the machine
+    itself says comes later. Raises `UsageError`."""
+    for number in (*request.after, *request.after_any):
+        other = connections.registry.run(number)
+        if machine.rental is not None or other.host.rental is not None or other.host.rented or other.host.bucket:
+            raise _elsewhere(other, machine)
+        if other.placement is None:
+            ended = f"is {other.state.value}: no machine ever had it" if other.final else "is still being handed over"
+            raise UsageError(f"run {number} {ended}", hint=f"remoterun info {number}")
+        _of_run(connections, machine, other)
+        if number in request.after and other.final and other.state is not RunState.COMPLETE:
+            raise UsageError(
+                f"run {number} has ended: {other.state.value}, so a run that waits for it would never start",
+                hint=f"--after-any {number} starts it however run {number} ended",
+            )
+
+
+def after(connections: Connections, request: RunRequest, session: Session) -> tuple[After, ...]:
+    """The runs that a run waits for, as the host takes them. Raises `UsageError` for one that is elsewhere."""
+    found = []
+    for numbers, any in ((request.after, False), (request.after_any, True)):
+        for number in numbers:
+            other = connections.registry.run(number)
+            if other.home_id != session.home_id:
+                raise _elsewhere(other, session.machine)
+            found.append(After(other.key, other.number, any))
+    return tuple(found)
+
+
+def _of_run(connections: Connections, machine: MachineType, other: Run) -> MachineType:
+    """The machine, or the one of a pool, that has another run. Raises `UsageError`."""
+    known = machines.members(machine, connections.config).values() if machine.pool else [machine]
+    for each in known:
+        if isinstance(each, MachineType) and (each.host, each.home) == (other.host.host, other.host.home):
+            return each
+    raise _elsewhere(other, machine)
+
+
+def _elsewhere(other: Run, machine: MachineType) -> UsageError:
+    return UsageError(
+        f"run {other.number} is on `{other.where}`, and what waits for it would be on `{machine.name}`",
+        hint=f"remoterun wait {other.number} && remoterun run …\nor on one machine: -t {other.host.name}",
+    )
 
 
 def _rank(answer: _Answer) -> tuple[bool, int, float, int]:

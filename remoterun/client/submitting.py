@@ -116,6 +116,7 @@ def prepare(
     _check_variables(request)
     check_known(connections.config.home, (name for _, name in request.secrets))
     asked_of(connections, request)
+    choosing.check_after(connections, request, machine)
     if request.command == "" or str(request.command).isspace():
         raise UsageError("the command is empty", hint='remoterun run "echo hello"')
     draft = Run(0, new_key(), machine, RunState.REQUESTED, request.command, 0.0)
@@ -172,6 +173,7 @@ def launch(
             waiting("")
         run = registry.place(run, Placement(session.machine, session.home_id))
         settings = choosing.settings(machine, request, session)
+        after = choosing.after(connections, request, session)
         mounts = [
             _mount(connections, run, mount, place, prepared.kept, session, progress)
             for mount, place in zip(request.mounts, prepared.places, strict=True)
@@ -180,7 +182,8 @@ def launch(
         manifest = _send(connections, prepared.tree, session, _extra_blobs(source), progress)
         if run.renting is not None and run.renting.attempts > 1:  # another host gets it from there
             _send(connections, prepared.tree, connections.session(connections.bucket()), {}, progress)
-        spec = _spec(run, request, source, manifest, settings, mounts, prepared.again)._replace(notify=tuple(told))
+        spec = _spec(run, request, source, manifest, settings, mounts, prepared.again)
+        spec = spec._replace(notify=tuple(told), after=after)
         grant: Grant | None = None
         images: tuple[ImageAccess, ...] = ()
         if run.renting is not None:

@@ -12,7 +12,7 @@ from ..running import logs, supervision
 from ..shared import api
 from ..shared.protocol import Cancelled, Stream
 from ..shared.records import from_json, to_json
-from ..shared.spec import MountSpec, ResolvedMount, Submission
+from ..shared.spec import MountSpec, ResolvedMount, RunSpec, Submission
 from ..shared.states import FINAL, RunEvent, RunState, RunStatus
 from ..shared.tree import Manifest, show
 from ..store import leases, outputs
@@ -44,11 +44,13 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
         lacking = capacity.lacks(spec)
         if lacking is not None:
             raise HomeError("no_capacity", lacking, "remoterun doctor %s shows what it has" % spec.machine)
+        _check_after(call.home, spec)
         with leases.shared(call.home.lock("blobs")):  # what the mounts name stays until the run names it
             mounts = tuple(_resolve(call.home, mount) for mount in spec.mounts)
             more = (asked.grant, left, asked.images, asked.webhooks)
             run = call.home.create_run(spec, source, asked.values, mounts, *more)
-        capacity.come(spec)
+        if not spec.after:
+            capacity.come(spec)
     elif asked.grant is not None:
         run.renew(asked.grant)
     _care_for(call.home, run)
@@ -163,6 +165,20 @@ def _ask(home: Home, key: str, ask: Callable[[RunFolder], None]) -> api.Asked:
     ask(run)
     _care_for(home, run)
     return api.Asked(True, run.status(), already)
+
+
+def _check_after(home: Home, spec: RunSpec) -> None:
+    """Refuse a run that can never start, or that waits for one that is not here."""
+    if not spec.after:
+        return
+    from ..running import after
+
+    for other in spec.after:
+        if not home.run(other.key).exists():
+            raise HomeError("not_found", "run %d is not on this machine" % other.number)
+    failed = after.look(home, spec).failed
+    if failed is not None:
+        raise HomeError("bad_spec", "%s, so a run that waits for it would never start" % failed)
 
 
 def _resolve(home: Home, mount: MountSpec) -> ResolvedMount:

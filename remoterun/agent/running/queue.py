@@ -108,6 +108,11 @@ def come(home: Home, key: str, gpus: int) -> None:
         _come(home, key, gpus)
 
 
+def has_come(home: Home, key: str) -> bool:
+    """Whether it has a place in the line, or what it waited for there."""
+    return any(os.path.exists(os.path.join(home.queue, key + suffix)) for suffix in (".wait", ".slot"))
+
+
 def release(home: Home, key: str) -> None:
     """Give back what `key` holds, or its place in the line, and what a killed supervisor was about to write there.
 

@@ -24,7 +24,7 @@ from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
 from ..store.this_machine import Machine
-from . import gpus, processes
+from . import after, gpus, processes, queue
 from .ending import Ended, clean_up, finish, silent, tell
 from .engines import BaseImageUnavailable, Engine, EngineError, Interrupted, Presence, capacity_of, engine_of
 from .engines.job import BuildJob
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .bucket_copy import BucketCopy
     from .image_copy import ImageCopy
 
-POLL_LEAST, QUEUE_POLL_MOST = 0.02, 5.0
+POLL_LEAST, QUEUE_POLL_MOST, AFTER_POLL_MOST = 0.02, 5.0, 1.0
 FULL_PAUSE = 3.0
 _ASKED = {"image": "--image", "apt": "--apt", "mount": "a mount at an absolute path"}
 
@@ -152,7 +152,28 @@ class Supervisor:
 
     # -- steps
 
+    def _await_others(self) -> None:
+        """Wait for the runs that must have ended before. Raises `Ended` where this one can never start."""
+        if queue.has_come(self.home, self.run.key):  # they had; they may have been removed since
+            return
+        pause, said = POLL_LEAST, ""
+        while True:
+            self._check_asked()
+            others = after.look(self.home, self.spec)
+            if others.failed is not None:
+                raise Ended(Reason.AFTER_FAILED, others.failed)
+            if not others.keys:
+                return
+            if others.words != said:
+                said = others.words
+                self.run.note("waiting for " + said)
+            if pause >= AFTER_POLL_MOST:
+                self._revive(others.keys)
+            time.sleep(pause)
+            pause = min(pause * 1.5, AFTER_POLL_MOST)
+
     def _queue(self) -> None:
+        self._await_others()
         capacity = capacity_of(self.home, self.spec.engine)
         least = 2.0 if self.spec.gpus else 0.4  # the driver takes its time over each question
         pause, said = POLL_LEAST, ""

@@ -172,6 +172,15 @@ class GitState(Record):
     diff: Optional[str] = None
 
 
+class After(Record):
+    """Another run of the same home, which must have ended before this one starts: completed, or with `any` however it
+    ended."""
+
+    key: str
+    number: int
+    any: bool = False
+
+
 class RunSpec(Record):
     """One run as it was asked for. `source` is the digest of the source tree, `workdir` the folder of it in which the
     command starts ("" is its top). `env` holds the variables that remoterun sets; of those that the user set,
@@ -212,6 +221,7 @@ class RunSpec(Record):
     again: str = ""
     ports: Tuple[PortSpec, ...] = ()
     notify: Tuple[str, ...] = ()
+    after: Tuple[After, ...] = ()
 
     def to_record(self) -> Dict[str, Any]:
         """As JSON, for spec.json, the wire and `info --json`."""
@@ -243,6 +253,9 @@ class RunSpec(Record):
         _require(self.attempt > 0 and self.attempts > 0, "the attempts of a run count from 1 on")
         _require(not self.again or bool(KEY.match(self.again)), "%s is not the key of a run" % show(self.again[:80]))
         _require(self.log_before >= 0, "no log has less than 0 bytes")
+        for other in self.after:
+            _require(bool(KEY.match(other.key)) and other.number > 0, "a run waits for something that is not a run")
+            _require(other.key != self.key, "a run does not wait for itself")
         for each in self.ports:
             _require(0 < each.port < 65536 and 0 <= each.local < 65536, "a port is a number from 1 to 65535")
         for shown in self.notify:

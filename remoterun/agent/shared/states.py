@@ -61,6 +61,7 @@ class Reason(str, enum.Enum):
     HOST_REBOOTED = "host_rebooted"
     PREEMPTED = "preempted"
     DISK_FULL = "disk_full"
+    AFTER_FAILED = "after_failed"
 
 
 class Ending(Record):
@@ -84,6 +85,7 @@ ENDINGS: Dict[Reason, Ending] = {
     Reason.HOST_REBOOTED: Ending(RunState.INTERRUPTED, True, "the machine went down under it"),
     Reason.PREEMPTED: Ending(RunState.INTERRUPTED, True, "the machine was taken away"),
     Reason.DISK_FULL: Ending(RunState.FAILED, True, "the machine's disk is full"),
+    Reason.AFTER_FAILED: Ending(RunState.FAILED, False, "a run that it waited for did not complete"),
 }
 
 

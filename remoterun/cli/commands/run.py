@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from remoterun.agent.shared.engine_names import CAPABILITIES
 from remoterun.cli import complete, render
-from remoterun.cli.app import Machine, Quiet, app, example
+from remoterun.cli.app import Machine, Quiet, app, example, run_number
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
 from remoterun.cli.packages import framework_text, requirements_of, with_packages
@@ -112,6 +113,24 @@ def run(
         str | None,
         typer.Option("--gpus", metavar="N", help="GPUs that it gets, or `all`. Default: the machine's setting."),
     ] = None,
+    after: Annotated[
+        list[str],
+        typer.Option(
+            "--after",
+            metavar="RUN",
+            help="Start once this run of the same machine has completed. Repeat.",
+            autocompletion=complete.active_runs,
+        ),
+    ] = [],  # noqa: B006
+    after_any: Annotated[
+        list[str],
+        typer.Option(
+            "--after-any",
+            metavar="RUN",
+            help="Start once it has ended, however that was. Repeat.",
+            autocompletion=complete.active_runs,
+        ),
+    ] = [],  # noqa: B006
     timeout: Annotated[
         str | None,
         typer.Option("--timeout", metavar="TIME", help="Stop the run after 90s, 10m, 2h; a plain number is minutes."),
@@ -210,6 +229,7 @@ def run(
     with connect() as client:
         hint_at_secrets(client, env)
         client.machines.get(machine)  # refuse a wrong name before anything is asked
+        request = replace(request, after=_numbers(client, after), after_any=_numbers(client, after_any))
         client.secrets.check(name for _, name in request.secrets)
         client.notifications.names(request.notify)
         sending = Sending(commit_ref, include_untracked, no_git, yes or dry_run)
@@ -350,6 +370,10 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
     known = CAPABILITIES.get(type_.engine)
     bundled = f"the bundled one on {type_.base_image}" if known is None or known.images else f"none: {known.title}"
     render.out(f"image      {request.image or bundled}")
+
+
+def _numbers(client: Client, runs: list[str]) -> tuple[int, ...]:
+    return tuple(client.registry.run(run_number(text)).number for text in runs)
 
 
 def _gpus(request: RunRequest, machine: MachineType) -> str:

@@ -155,6 +155,8 @@ def _attempt(spec: dict[str, Any], events: list[dict[str, Any]]) -> str | None:
     """Which of its attempts a machine of one's own is at."""
     attempts = spec.get("attempts", 1)
     return f"{max([1, *(event.get('attempt', 1) for event in events)])} of {attempts}" if attempts > 1 else None
+def _after(other: dict[str, Any]) -> str:
+    return f"run {other['number']}{', however it ends' if other.get('any') else ''}"
 
 
 def _mounted(mount: dict[str, Any]) -> str:
@@ -198,6 +200,7 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("attempt", _attempt(spec, details.get("events") or [])),
         ("engine", run.engine),
         ("gpus", str(spec["gpus"]) if spec.get("gpus") else None),
+        ("after", ", ".join(map(_after, spec.get("after", [])))),
         ("commit", f"{git['commit'][:12]} ({git.get('branch') or 'no branch'}{dirty})" if git.get("commit") else None),
         ("remote", git.get("remote")),
         ("started in", spec.get("workdir") or None),

@@ -1,0 +1,46 @@
+"""A run that waits for other runs of its home to end. Standard library only; Python >= 3.8."""
+
+from __future__ import annotations
+
+from typing import List, NamedTuple, Optional
+
+from ..shared.spec import After, RunSpec
+from ..shared.states import RunState
+from ..store.home import Home
+
+
+class Others(NamedTuple):
+    """`keys`: the runs that must still end, in `words` for people; `failed`: why the run can never start."""
+
+    keys: List[str]
+    words: str = ""
+    failed: Optional[str] = None
+
+
+def look(home: Home, spec: RunSpec) -> Others:
+    """What has become of the runs that a run waits for."""
+    waiting: List[After] = []
+    for other in spec.after:
+        run = home.run(other.key)
+        if not run.exists():
+            if not other.any:
+                return Others([], failed="run %d was removed before it was known whether it completed" % other.number)
+            continue
+        state, event = run.state()
+        if not state.final:
+            waiting.append(other)
+        elif state is not RunState.COMPLETE and not other.any:
+            code = event.get("code")
+            status = " (exit status %d)" % code if isinstance(code, int) and code else ""
+            return Others([], failed="run %d has ended: %s%s" % (other.number, state.value, status))
+    return Others([other.key for other in waiting], _words(waiting))
+
+
+def _words(waiting: List[After]) -> str:
+    """`run 3 to complete, and run 4 to end`."""
+    parts = []
+    for ends, verb in ((False, "complete"), (True, "end")):
+        numbers = [str(other.number) for other in waiting if other.any is ends]
+        if numbers:
+            parts.append("%s %s to %s" % ("run" if len(numbers) == 1 else "runs", ", ".join(numbers), verb))
+    return ", and ".join(parts)
