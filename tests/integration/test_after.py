@@ -42,8 +42,9 @@ class TestOnItsMachine:
         until(lambda: place.run(key).status().note == "waiting for run 1 to complete, and run 2 to end")
         assert not queue.has_come(place.home, key)
         place.drop_session()
-        kill9(until(lambda: place.supervisor(key)))
-        kill9(until(lambda: place.supervisor(first)))
+        for run in (key, first):
+            kill9(until(lambda run=run: place.supervisor(run)))
+            until(place.unsupervised(run))
         place.session.ask(api.runs, api.RunKeys(None))
         go.touch()
         assert place.until_final(key)["state"] == "complete"
@@ -71,6 +72,7 @@ class TestOnItsMachine:
         until(lambda: queue.has_come(place.home, key))
         place.session.ask(api.remove_run, api.RunKey(other))
         kill9(until(lambda: place.supervisor(key)))
+        until(place.unsupervised(key))
         place.session.ask(api.runs, api.RunKeys(None))
         (tmp_path / "go").touch()
         assert place.until_final(key)["state"] == "complete"
@@ -95,18 +97,14 @@ class TestAsAUser:
         assert (end.state, end.reason) == (RunState.FAILED, Reason.AFTER_FAILED)
         assert end.words == "a run that it waited for did not complete" and end.exit_status == 125
         assert end.message == f"run {second.number} has ended: failed"
-        with pytest.raises(
-            UsageError, match=rf"run {first.number} has ended: killed .*, so a run that waits for it"
-        ):
+        with pytest.raises(UsageError, match=rf"run {first.number} has ended: killed .*, so a run that waits for it"):
             client.runs.submit(RunRequest("true", after=(first.number,)))
         assert ended(client, client.runs.submit(RunRequest("true", after_any=(first.number,)))).code == 0
 
     def test_one_whose_end_is_not_known_here_yet(self, user: User) -> None:
         first = user.client.runs.submit(RunRequest("exit 3"))
         user.place("one").until_final(first.key)
-        with pytest.raises(
-            UsageError, match=rf"run {first.number} has ended: failed .* 3\), so a run"
-        ):
+        with pytest.raises(UsageError, match=rf"run {first.number} has ended: failed .* 3\), so a run"):
             user.client.runs.submit(RunRequest("true", after=(first.number,)))
 
     def test_on_another_machine(self, user: User) -> None:

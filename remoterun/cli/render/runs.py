@@ -155,6 +155,8 @@ def _attempt(spec: dict[str, Any], events: list[dict[str, Any]]) -> str | None:
     """Which of its attempts a machine of one's own is at."""
     attempts = spec.get("attempts", 1)
     return f"{max([1, *(event.get('attempt', 1) for event in events)])} of {attempts}" if attempts > 1 else None
+
+
 def _after(other: dict[str, Any]) -> str:
     return f"run {other['number']}{', however it ends' if other.get('any') else ''}"
 
