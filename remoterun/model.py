@@ -14,6 +14,7 @@ import shlex
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from remoterun.agent.shared.api import UploadVersion
@@ -297,11 +298,11 @@ class RunRequest:
     """What a user asks for, before it becomes a run. `command` is text for `sh -c`; `secrets` are pairs (variable, name
     of the secret that is its value); `framework` is "none", "python" or "tensorflow", None for the one that the code
     needs; `options`, those of `remoterun run` that ask for the same again, are told to it; `timeout` in seconds;
-    `notify`: who gets word when it ends, addresses or names of secrets, None as config.toml says. `spot`, `attempts`,
-    `max_hours` and `max_cost` stand in the place of those of a `Rental`, `gpus` (a number, or
-    `ALL_GPUS`) in that of the machine type's; `ports` are forwarded while a client follows the run. It starts when the
-    runs `after` have completed, and `after_any` have ended, which are on its machine. `Runs.prepare` refuses what can't
-    be asked for."""
+    `stdin` is a file that the command reads as its standard input; `notify`: who gets word when it ends, addresses or
+    names of secrets, None as config.toml says. `spot`, `attempts`, `max_hours` and `max_cost` stand in the place of
+    those of a `Rental`, `gpus` (a number, or `ALL_GPUS`) in that of the machine type's; `ports` are forwarded while a
+    client follows the run. It starts when the runs `after` have completed, and `after_any` have ended, which are on its
+    machine. `Runs.prepare` refuses what can't be asked for."""
 
     command: str
     mounts: tuple[Mount, ...] = ()
@@ -316,6 +317,7 @@ class RunRequest:
     labels: tuple[str, ...] = ()
     timeout: float | None = None
     options: str = ""
+    stdin: Path | None = None
     spot: bool = False
     attempts: int | None = None
     max_hours: float | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remoterun import transfer
@@ -122,6 +123,7 @@ def keep(connections: Connections, number: int | str) -> Kept:
         max_hours=rental.max_hours if rental is not None else None,
         max_cost=rental.max_cost if rental is not None else None,
         ports=spec.ports,
+        stdin=Path(spec.stdin) if spec.stdin else None,  # which the source has
         gpus=spec.gpus if spec.gpus != run.machine.gpus else None,
         notify=tuple(name for name in spec.notify if VARIABLE.fullmatch(name)) or None,  # addresses are kept nowhere
     )

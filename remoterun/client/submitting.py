@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 NO_CHARACTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Surrogates that stand for no byte of a file's name."""
+STDIN = ".remoterun-stdin"
+"""Where in the work tree the file lies from which a command reads its standard input."""
 MOST_OPTIONS = 64 << 10
 """Characters of REMOTERUN_OPTIONS: a command must start that has thousands of mounts, too."""
 
@@ -79,9 +81,9 @@ class Prepared:
 class SourceTree:
     """The files of a source, which are read once: the first launch hashes what it reads, and the others know it."""
 
-    def __init__(self, source: Source | None, stamps: Path) -> None:
-        """Lists the files. Raises `TransferError` for one that can't be read."""
-        self._files, self._root = _listed(source)
+    def __init__(self, source: Source | None, stamps: Path, stdin: Path | None = None) -> None:
+        """Lists the files, with the one for the command's stdin. Raises `TransferError` for one that can't be read."""
+        self._files, self._root = _listed(source, stdin)
         self._stamps: Path | None = stamps
         transfer.read_entries(self._files)
 
@@ -131,7 +133,14 @@ def prepare(
     request = replace(request, framework=choice.framework)
     if again is not None:
         return Prepared(request, source, machine, places, again.tree, choice, kept, again.run.key)
-    return Prepared(request, source, machine, places, SourceTree(source, connections.config.home / "stamps.db"), choice)
+    return Prepared(
+        request,
+        source,
+        machine,
+        places,
+        SourceTree(source, connections.config.home / "stamps.db", request.stdin),
+        choice,
+    )
 
 
 def launch(
@@ -307,11 +316,14 @@ def _bring_outputs(
     return ResourceRef("upload", name, sub=resource.sub, digest=manifest.digest)
 
 
-def _listed(source: Source | None) -> tuple[list[tuple[Entry, str]], str]:
-    """(the entries of a source with the paths to read them from, the folder that they are of; "" for a checkout)."""
+def _listed(source: Source | None, stdin: Path | None) -> tuple[list[tuple[Entry, str]], str]:
+    """(the entries of a source, and of what its command reads, with the paths to read them from, the folder that they
+    are of; "" for a checkout)."""
+    found = [(Entry("f", STDIN, 0, "", False), str(stdin))] if stdin is not None else []
     if source is None:
-        return [], ""
-    found = []
+        return found, ""
+    if found and any(file.path == STDIN for file in source.files):
+        raise UsageError(f"--stdin needs the name `{STDIN}`, which a file here has", hint=f"git mv {STDIN} OTHER")
     for file in source.files:
         if file.kind == "link":
             found.append((Entry("l", file.path, target=file.target), ""))
@@ -319,7 +331,7 @@ def _listed(source: Source | None) -> tuple[list[tuple[Entry, str]], str]:
             found.append((Entry("f", file.path, 0, "", file.executable), file.origin))
     found += [(Entry("d", path), "") for path in source.empty_dirs]
     root = str(source.root)
-    in_place = all(origin.startswith(root) for _, origin in found[:1] if origin)
+    in_place = stdin is None and all(origin.startswith(root) for _, origin in found[:1] if origin)
     return found, root if in_place else ""
 
 
@@ -424,6 +436,7 @@ def _spec(
         attempts=(request.attempts or 1) if run.renting is None else 1,
         again=again,
         ports=request.ports,
+        stdin=STDIN if request.stdin is not None else "",
     )
     try:
         check_variables(dict(request.env))

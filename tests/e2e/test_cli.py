@@ -394,6 +394,19 @@ class TestRuns:
         ready.run("kill", "-q", str(number))
         assert ready.run("logs", "-q", str(number), status=137).stderr == ""
 
+    def test_standard_input(self, ready: Place) -> None:
+        """It is sent where that is asked for, also again; else it is said that it is not."""
+        here = ready.folder / "below"
+        here.mkdir(exist_ok=True)
+        (here / "script.sh").write_text("cat; pwd")
+        subprocess.run(["git", "add", "below"], cwd=ready.folder, check=True)
+        done = in_shell(ready, "cd below && printf 'some\nwords' | remoterun run -q --stdin -y -t plain sh script.sh")
+        assert done.returncode == 0 and re.fullmatch(r"some\nwords/.*/below\n", done.stdout), done
+        assert ready.run("rerun", "last").stdout.startswith("some\nwords/")
+        done = in_shell(ready, "printf words | remoterun run -q -y -t plain cat")
+        assert done.stdout == "" and "warning: what comes on standard input is not sent: --stdin" in done.stderr
+        assert in_shell(ready, "true | remoterun run -q -y -t plain cat").stderr == ""
+
     def test_which_runs_are_listed(self, ready: Place) -> None:
         ready.run(*RUN, "--label", "mark", "-d", "Of Filters", "exit 4", status=4)
         newest = ready.json("info")["number"]

@@ -192,7 +192,8 @@ class RunSpec(Record):
     hosts that the run was given to, from 1 on; earlier ones wrote `log_before` bytes of its log, which the bucket has:
     what this host adds to the log there comes after them. `attempts`: how often this host may start the command, if the
     host goes down under it or its engine loses it. `again`: the key of the run that this one repeats. `notify` names
-    who gets word when it ends: each by what may be shown of the address."""
+    who gets word when it ends: each by what may be shown of the address. `stdin` is the file of the work tree that the
+    command reads as its standard input, which else is empty."""
 
     key: str
     number: int
@@ -220,6 +221,7 @@ class RunSpec(Record):
     attempts: int = 1
     again: str = ""
     ports: Tuple[PortSpec, ...] = ()
+    stdin: str = ""
     notify: Tuple[str, ...] = ()
     after: Tuple[After, ...] = ()
 
@@ -256,6 +258,7 @@ class RunSpec(Record):
         for other in self.after:
             _require(bool(KEY.match(other.key)) and other.number > 0, "a run waits for something that is not a run")
             _require(other.key != self.key, "a run does not wait for itself")
+        _check_path(self.stdin)
         for each in self.ports:
             _require(0 < each.port < 65536 and 0 <= each.local < 65536, "a port is a number from 1 to 65535")
         for shown in self.notify:

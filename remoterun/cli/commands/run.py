@@ -19,6 +19,7 @@ from remoterun.cli.packages import framework_text, requirements_of, with_package
 from remoterun.cli.renting import agree
 from remoterun.cli.secrets import hint_at_secrets
 from remoterun.cli.sending import Sending, find, with_untracked
+from remoterun.cli.standard_input import standard_input
 from remoterun.errors import HostError, UsageError
 from remoterun.model import (
     ALL_GPUS,
@@ -167,6 +168,9 @@ def run(
     background: Annotated[
         bool, typer.Option("-b", "--background", help="Hand the run over and return; no log.")
     ] = False,
+    stdin: Annotated[
+        bool, typer.Option("--stdin", help="Send what comes here on standard input; the command reads it there.")
+    ] = False,
     yes: Annotated[
         bool, typer.Option("-y", "--yes", "-f", "--force", help="Ask nothing: send what the command names, and go on.")
     ] = False,
@@ -226,7 +230,8 @@ def run(
         ports=tuple(parse_port(text) for text in port),
         notify=tuple(word for word in notify if word != "none") if notify else None,
     )
-    with connect() as client:
+    with standard_input(stdin) as read, connect() as client:
+        request = replace(request, stdin=read)
         hint_at_secrets(client, env)
         client.machines.get(machine)  # refuse a wrong name before anything is asked
         request = replace(request, after=_numbers(client, after), after_any=_numbers(client, after_any))

@@ -65,7 +65,7 @@ class Steps:
             if self._lively:
                 self._spin()
             else:
-                self._later = threading.Timer(WORTH_A_LINE, line, [f"- {text}"])
+                self._later = threading.Timer(WORTH_A_LINE, self._show)
                 self._later.daemon = True
                 self._later.start()
 
@@ -75,11 +75,10 @@ class Steps:
 
     def waits(self, text: str) -> None:
         """What this step waits for: beside the spinner, and elsewhere in a line, when it is another."""
-        if self._lively:
-            self.detail(text)
-        elif text != self._detail:
-            self._detail = text
-            line(f"  {text}")
+        with self._turn:
+            if not self._lively and self._later is None and text != self._detail:
+                line(f"  {text}")
+            self._detail = plain(text)
 
     def output(self, data: bytes) -> None:
         """Bytes of the command, which no spinner may erase."""
@@ -127,6 +126,15 @@ class Steps:
         detail = f" {shortened(self._detail, room)}" if self._detail and room > 10 else ""
         return Text.assemble(self._text, (clock + detail, "dim"), no_wrap=True, overflow="ellipsis")
 
+    def _show(self) -> None:
+        """Without a terminal: the step has taken a while."""
+        with self._turn:
+            if self._later is not None:
+                self._later = None
+                line(f"- {self._text}")
+                if self._detail:
+                    line(f"  {self._detail}")
+
     def _spin(self) -> None:
         from rich.console import Console
 
@@ -139,6 +147,7 @@ class Steps:
     def _halt(self) -> None:
         if self._later is not None:
             self._later.cancel()
+            self._later = None
         with interrupts_held():
             if self._status is not None:
                 self._status.stop()

@@ -61,6 +61,9 @@ def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str], io: str
     variables = dict(spec.env)
     variables.update(values)
     lines = ["export %s=%s" % (name, quote(value)) for name, value in sorted(variables.items())]
+    if spec.stdin:  # a path from the top of the work tree, and the command starts somewhere below that
+        up = "../" * (spec.workdir.count("/") + 1) if spec.workdir else ""
+        lines.append("exec <" + quote(up + spec.stdin))
     command = command_text(spec.command, io or run.io)
     if len(command) < MOST_WORD:
         lines += ["remoterun_command=" + quote(command)]
