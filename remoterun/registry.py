@@ -138,6 +138,9 @@ def _numbered(connection: sqlite3.Connection) -> None:
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_first, _recorded, _placed, _rented, _repeated, _numbered]
 """Each brings the schema one step on; `PRAGMA user_version` counts those done. Append only."""
 
+MOST_VERSIONS = 10**8 - 1
+"""The highest number that a home can give to a version: a bucket has eight digits for it."""
+
 STEPS = (RunState.PROVISIONING, RunState.UPLOADING)
 """The states that this side drives a run through, whose times stand here only."""
 
@@ -486,7 +489,7 @@ class Registry:
                         upload.size,
                         upload.files,
                         upload.created,
-                        upload.created if now is None else now,
+                        self._found_at(upload) if now is None else now,
                     ),
                 )
             elif now is not None:
@@ -527,7 +530,22 @@ class Registry:
 
     def _next_number(self, upload: Upload) -> int:
         taken = [number for number, _ in self._numbers(upload.name)]
-        return upload.version if upload.version not in taken else max(taken) + 1
+        free = 0 < upload.version <= MOST_VERSIONS and upload.version not in taken
+        return upload.version if free else max(taken, default=0) + 1
+
+    def _found_at(self, upload: Upload) -> float:
+        """When a version that was found counts as made. A home to which this client did not upload the newest one has
+        none that is newer: it must not be able to say what `uploads/NAME` means on other machines."""
+        uploaded = "SELECT max(uploaded) FROM copies WHERE name = versions.name AND digest = versions.digest"
+        rows = self._rows(
+            f"SELECT recorded, ({uploaded}) AS ours, ({uploaded} AND home_id = ?) AS there FROM versions"
+            " WHERE name = ? AND NOT removed ORDER BY recorded DESC, number DESC LIMIT 1",
+            (upload.home_id, upload.name),
+        )
+        made = min(upload.created, time.time())
+        if not rows or not rows[0]["ours"] or rows[0]["there"]:
+            return made
+        return min(made, float(rows[0]["recorded"]) - 1.0)
 
     def _numbers(self, name: str) -> list[tuple[int, str]]:
         rows = self._rows("SELECT number, digest FROM versions WHERE name = ? ORDER BY number", (name,))

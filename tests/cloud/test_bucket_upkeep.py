@@ -12,6 +12,7 @@ import pytest
 from remoterun.agent.shared import api
 from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.bucket import CHUNK, SMALL
+from remoterun.agent.shared.spec import MountSpec, ResourceRef
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.buckets import creation
 from remoterun.buckets.place import BucketPlace
@@ -24,7 +25,7 @@ from remoterun.transfer import Progress
 from tests.cloud.test_bucket import copy, keys, send
 from tests.cloud.test_bucket_runs import KEY, Host, next_second
 from tests.seaweed import READER, READER_SECRET, Store, Talk, asked, credentials
-from tests.workshop import Files, sha256, write_files
+from tests.workshop import Files, sha256, spec_of, write_files
 
 FILES: Files = {"a": b"A" * 1000, "b": b"B" * 2000, "blob": b"C" * (SMALL + 1)}
 LARGE = os.urandom(1 << 20) * (CHUNK >> 20) + b"end"
@@ -167,8 +168,17 @@ class TestCollection:
         with Talk(bucket) as talk:
             for number in range(4):
                 send(talk.session, write_files(tmp_path / "source", {"a": b"%d" % number}))
+            first = talk.session.versions("doom")[0]
+            read = MountSpec("uploads/doom@1", "in", "in", ResourceRef("upload", "doom", digest=first.digest))
+            host = Host(talk)
+            spec = spec_of(mounts=(read,))._replace(key=KEY).encode()
+            talk.bucket.s3.put(layout.run_prefix(KEY) + "spec.json", [spec], sha256(spec))
+            host.event(RunState.RUNNING)
             told = self.collect(talk, registry, keep=2)
-            assert [item["version"] for item in told.parts[0].items] == [1, 2]
+            assert [item["version"] for item in told.parts[0].items] == [2], "a run reads the first one"
+            host.event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
+            told = self.collect(talk, registry, keep=2)
+            assert [item["version"] for item in told.parts[0].items] == [1]
             assert [version.version for version in talk.session.versions("doom")] == [3, 4]
             send(talk.session, write_files(tmp_path / "source", {"a": b"new"}))
             assert talk.session.versions("doom")[-1].version == 5

@@ -202,6 +202,40 @@ class TestUploads:
         assert [version.version for version in versions] == [1, 2]
         assert ask(link, api.upload, api.VersionsOf("doom", newest=True))[0].versions == versions[1:]
 
+    def test_a_client_says_how_far_its_numbers_go(self, link: Link) -> None:
+        def made(files: Files, **asked: Any) -> tuple[int, bool]:
+            manifest, blobs = tree_of(files)
+            put(link, *blobs.values())
+            newest = manifest.digest if asked.pop("same", False) else ""
+            committed, _ = ask(
+                link, api.commit_upload, api.CommitUpload("doom", newest=newest, **asked), manifest.encode()
+            )
+            return committed.version.version, committed.created
+
+        assert made({"a": b"A"}, number=4, same=True) == (4, True), "it is the fourth elsewhere"
+        assert made({"a": b"A"}, number=4, same=True) == made({"a": b"A"}) == (4, False)
+        assert made({"a": b"B"}, number=6) == (7, True)
+        assert made({"a": b"C"}, number=2) == (8, True), "what is there counts as well"
+        assert made({"a": b"D"}, number=5, copy=True) == (5, True), "an older one is brought"
+        assert made({"a": b"D"}, number=5, copy=True) == made({"a": b"D"}, number=9, copy=True) == (5, False)
+        assert made({"a": b"E"}, number=7, copy=True) == (9, True), "7 is another content here"
+        assert made({"a": b"E"}, number=12) == (13, True), "it was the newest, and the client knows newer ones"
+        versions = ask(link, api.upload, api.VersionsOf("doom"))[0].versions
+        assert [version.version for version in versions] == [4, 5, 7, 8, 9, 13]
+        _, found = read_tree(link, ResourceRef("upload", "doom", digest=versions[1].digest))
+        assert found.about["version"] == 5
+
+    def test_one_version_is_removed(self, link: Link) -> None:
+        for content in (b"A", b"B"):
+            upload(link, "doom", {"a": content})
+        assert not ask(link, api.remove_upload, api.RemoveUpload("doom", 3))[0].removed
+        assert ask(link, api.remove_upload, api.RemoveUpload("doom", 1))[0].removed
+        assert not ask(link, api.remove_upload, api.RemoveUpload("doom", 1))[0].removed
+        assert [each.version for each in ask(link, api.upload, api.VersionsOf("doom"))[0].versions] == [2]
+        assert read_tree(link, ResourceRef("upload", "doom"))[0].files
+        assert ask(link, api.remove_upload, api.RemoveUpload("doom", 2))[0].removed
+        assert ask(link, api.uploads)[0].uploads == []
+
     def test_without_a_blob_there_is_no_version(self, link: Link) -> None:
         manifest, _ = tree_of({"a": b"never sent"})
         with pytest.raises(RemoteError) as caught:

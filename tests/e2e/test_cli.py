@@ -228,7 +228,7 @@ def test_a_copy_says_where_it_went_or_why_there_is_none(data: Place, tmp_path: P
     assert "Copied 1 file, 10 bytes, to ./sub" in copied("uploads/odd/sub", "sub")
     assert "Copied 2 files, 19 bytes, to ./a/b" in copied("uploads/odd/[ps]*", "a/b")
     assert (tmp_path / "a" / "b" / "sub" / "deep" / "f").exists()
-    assert "Nothing to copy: it is in ./plain.txt already" in copied("uploads/odd/plain.txt")
+    assert "Nothing to copy: ./plain.txt is the same already" in copied("uploads/odd/plain.txt")
     assert "nothing in uploads/odd matches `*.png`" in copied("uploads/odd/*.png", status=2)
     assert data.run("ls", "uploads/odd/s*/d*").stdout.split() == ["10", "bytes", "sub/deep/", "(1", "file)"]
 
@@ -266,7 +266,7 @@ def test_the_name_of_an_upload_is_asked_for(data: Place) -> None:
     terminal.expect(r"notes.txt will be at uploads/NAME/notes.txt")
     terminal.expect(r"Name of the upload\? \[song\] ")
     terminal.sendline("ver se")
-    terminal.expect("`ver se` is not a name for an upload")
+    terminal.expect("A name has up to 100 letters, digits")
     terminal.expect(r"Name of the upload\? \[song\] ")
     terminal.sendline("verse")
     terminal.expect("Uploaded 1 file, 15 bytes: uploads/verse")
@@ -278,7 +278,12 @@ def test_the_name_of_an_upload_is_asked_for(data: Place) -> None:
     assert "more/" in data.run("ls", "uploads/verse").stdout
     several = ("uploads/verse", "uploads/nix", "uploads/song")
     refused = data.run("rm", *several, status=2).stderr
-    assert "  uploads/nix\n" in refused and "these 3 would be removed" in refused and "hint: -y removes" in refused
+    assert (
+        "  uploads/nix\n" in refused
+        and "  uploads/verse  2 versions, on plain\n" in refused
+        and "these 3 would be removed" in refused
+        and "hint: -y removes" in refused
+    )
     terminal = data.spawn("rm", *several)
     terminal.expect(r"Remove these 3\? \[y/N\] ")
     terminal.sendline("")

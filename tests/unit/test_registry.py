@@ -219,7 +219,22 @@ class TestNumbers:
         assert [number for number, _, _ in self.known(registry)] == [1, 2], "the newest is the one that is newer"
         assert self.see(registry, "box", 1, B) == 2, "however often it is seen"
         assert self.see(registry, "box", 2, C, created=7.0) == 3, "2 is taken here"
-        assert [number for number, _, _ in self.known(registry)] == [3, 1, 2]
+        assert [number for number, _, _ in self.known(registry)] == [1, 3, 2]
+
+    def test_which_one_is_the_newest_is_not_for_any_home_to_say(self, registry: Registry) -> None:
+        """Only for those to which this client has uploaded the newest version itself: others may upload there, too."""
+        assert self.see(registry, "local", 1, A, now=5.0) == 1
+        assert self.see(registry, "box", 1, A, number=1, brought=True) == 1
+        assert self.see(registry, "box", 2, B, created=9e9) == 2
+        assert self.see(registry, "box", 10**18, C, created=9e9) == 3, "no home can have so many"
+        assert self.known(registry)[0] == (1, "a", "local")
+        assert self.see(registry, "local", 4, "d" * 64, created=6.0) == 4
+        assert self.known(registry)[0] == (4, "d", "local")
+
+    def test_what_others_uploaded_is_in_the_order_of_its_home(self, registry: Registry) -> None:
+        for number, digest in ((1, A), (2, B), (3, C)):
+            self.see(registry, "box", number, digest, created=float(number))
+        assert [number for number, _, _ in self.known(registry)] == [3, 2, 1]
 
     def test_a_content_that_comes_back_is_a_version_of_its_own(self, registry: Registry) -> None:
         assert [self.see(registry, "box", number, digest, now=float(number)) for number, digest in (

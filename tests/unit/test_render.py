@@ -83,7 +83,7 @@ WAYS: dict[str, Callable[[bool], None]] = {
     "ending": lambda json: render.ending(ENDED),
     "uploads": lambda json: render.uploads([Upload(EVIL, 1, "", 3, 3, 1.0, EVIL, EVIL)], json),
     "versions": lambda json: render.versions([Upload(EVIL, 1, EVIL, 3, 3, 1.0, EVIL, EVIL, copies=COPIES)], json),
-    "to remove": lambda json: render.to_remove([(EVIL, None), (EVIL, RUN)]),
+    "to remove": lambda json: render.to_remove([(EVIL, [Upload(EVIL, 1, "", 3, 3, 1.0, EVIL, EVIL)]), (EVIL, RUN)]),
     "copied": lambda json: render.fetched(Fetched(1, place=EVIL, skipped=[EVIL], warnings=[EVIL]), EVIL, json),
     "runs": lambda json: render.run_resources([RUN, ENDED], json),
     "machines": lambda json: render.machines([MACHINE], EVIL, [EVIL], {EVIL: OFFER}, json),

@@ -82,8 +82,9 @@ def _upload_name(path: Path) -> str:
     while True:
         try:
             return check_upload_name(render.ask_text("Name of the upload?", parent))
-        except UsageError as error:
-            render.line(error.message)
+        except UsageError:
+            render.line("A name has up to 100 letters, digits, `.`, `_` and `-`, and begins with")
+            render.line("a letter or a digit.")
 
 
 @app.command(cls=Command, epilog=example("remoterun ls runs/15/models"))
@@ -113,7 +114,7 @@ def ls(
         if versions:
             if parsed.kind != "uploads" or not parsed.name or parsed.sub or parsed.version is not None:
                 raise UsageError(
-                    f"{render.name(str(parsed))} has no versions: a whole upload has",
+                    f"--versions lists those of one upload, and `{render.name(str(parsed))}` is not an upload's name",
                     hint="remoterun ls uploads/NAME --versions",
                 )
             render.versions(client.uploads.versions(parsed.name, seconds), json)

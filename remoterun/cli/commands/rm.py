@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from remoterun.cli.app import app, example
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
 from remoterun.errors import NotFound, RemoterunError, UsageError
-from remoterun.model import Resource, Run, parse_duration
+from remoterun.model import Resource, Run, Upload, parse_duration
 
 if TYPE_CHECKING:
     from remoterun.client import Client
@@ -63,7 +64,7 @@ def rm(
         chosen = _chosen(client, resources or ["runs"], ended_before, failed)
         if not chosen:
             render.line("There is nothing to remove: no run that has ended fits")
-        if len(chosen) > 1 and not yes and not _agreed(chosen):
+        if len(chosen) > 1 and not yes and not _agreed(client, chosen):
             render.line("Nothing was removed")
             return 0
         machines: dict[str, None] = {}
@@ -126,8 +127,19 @@ def _fits(run: Run, ended_before: float | None, failed: bool) -> bool:
     return ended_before is None or (run.final and (run.ended or run.created) < ended_before)
 
 
-def _agreed(chosen: list[Chosen]) -> bool:
-    render.to_remove([(str(each.resource), each.run) for each in chosen])
+def _agreed(client: Client, chosen: list[Chosen]) -> bool:
+    uploads = client.registry.uploads()
+    shown: list[tuple[str, Run | list[Upload]]] = []
+    for each in chosen:
+        name, version = each.resource.name, each.resource.version
+        known: Run | list[Upload] = []
+        if each.resource.kind == "uploads":
+            known = [upload for upload, _ in uploads if upload.name == name and version in (None, upload.version)]
+        else:
+            with contextlib.suppress(NotFound):
+                known = each.run or client.registry.run(name)
+        shown.append((str(each.resource), known))
+    render.to_remove(shown)
     if not render.person_there():
         raise UsageError(
             f"these {len(chosen)} would be removed, and nobody is here to agree", hint="-y removes them unasked"

@@ -66,7 +66,9 @@ def versions(found: Sequence[Upload], as_json: bool) -> None:
     ]
     rows = [[*_upload_row(upload), ", ".join(map(str, upload.runs)), upload.digest[:SHORT_DIGEST]] for upload in found]
     table(heads, rows)
-    line(f"  -m uploads/{found[-1].name}@{found[0].version}   is one of them; without @ it is the last of the list")
+    if len(found) > 1:
+        name = found[-1].name
+        line(f"  uploads/{name}@{found[0].version} is the first of them, uploads/{name} the last")
 
 
 def _upload_row(upload: Upload) -> list[str]:
@@ -114,15 +116,19 @@ def run_resources(runs: Sequence[Run], as_json: bool) -> None:
         line('There is no run with files yet. Start one: remoterun run "echo hello > file"')
 
 
-def to_remove(found: Sequence[tuple[str, Run | None]]) -> None:
-    """What is about to be removed, before the question: resources, with what is known of the runs among them."""
+def to_remove(found: Sequence[tuple[str, Run | Sequence[Upload]]]) -> None:
+    """What is about to be removed, before the question: resources, each with its run, or with the versions that it is,
+    once for each machine that has one."""
     width = max(len(resource) for resource, _ in found)
     room = terminal_width(sys.stderr) or 100
-    for resource, run in found[:MOST_SHOWN]:
+    for resource, what in found[:MOST_SHOWN]:
         about = ""
-        if run is not None:
-            when = f", {ago(run.ended or run.created)}"
-            about = f"{state_text(run)}{when}  {run.command}"
+        if isinstance(what, Run):
+            about = f"{state_text(what)}, {ago(what.ended or what.created)}  {what.command}"
+        elif what:
+            count = len({upload.version for upload in what})
+            several = f"{count} versions" if count > 1 else size(what[0].size)
+            about = f"{several}, on {', '.join(dict.fromkeys(upload.machine for upload in what))}"
         line(shortened(f"  {clean(resource):<{width}}  {clean(about)}".rstrip(), room))
     if len(found) > MOST_SHOWN:
         line(f"  … and {len(found) - MOST_SHOWN} more")

@@ -82,8 +82,10 @@ def fetched(result: Any, resource: str, as_json: bool = False) -> None:
         if result.unchanged:
             line(f"  {files(result.unchanged)} {'was' if result.unchanged == 1 else 'were'} here already")
     elif result.unchanged:
-        same = "it is" if result.unchanged == 1 else f"all {files(result.unchanged)} are"
-        line(f"Nothing to copy: {same} in {where} already" if not result.skipped else f"Nothing new for {where}")
+        every = "all " if not result.skipped else ""
+        same = f"{files(1)} is" if result.unchanged == 1 else f"{every}{files(result.unchanged)} are"
+        one = os.path.isfile(result.place)
+        line(f"Nothing to copy: {where} is the same already" if one else f"Nothing to copy: {same} in {where} already")
     elif not result.listed:
         line(f"Nothing to copy: {name(resource)} holds no files{' yet' if result.live else ''}")
     elif not result.skipped:
