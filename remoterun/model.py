@@ -596,11 +596,12 @@ def command_text(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else shlex.join(words)
 
 
-def parse_duration(text: str) -> float:
-    """Seconds in `90s`, `10m`, `2h`, `1d` or a plain number of minutes, as Spell had it. Raises `UsageError`."""
+def parse_duration(text: str, *, or_none: bool = False) -> float:
+    """Seconds in `90s`, `10m`, `2h`, `1d` or a plain number of minutes, as Spell had it. `or_none`: 0 is one, too.
+    Raises `UsageError`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
     seconds = float(match[1]) * {"s": 1, "m": 60, "": 60, "h": 3600, "d": 86400}[match[2]] if match else 0
-    if not seconds:
+    if not seconds and not (or_none and match):
         raise UsageError(
             f"`{show(text)}` is not a duration", hint="write 90s, 10m, 2h or 1d; a plain number is minutes"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from remoterun.cli import render
 from remoterun.client import Client
 from remoterun.errors import AgentError, AuthenticationError, HostError, HostKeyError, HostUnreachable
 from remoterun.model import MachineType
@@ -25,12 +26,12 @@ def examine(client: Client, machine: MachineType) -> list[dict[str, Any]]:
 
     Those that a fault makes impossible are left out. Blocks for as long as the connection's deadlines allow.
     """
-    begun = time.monotonic()
+    begun = time.monotonic() - render.time_at_prompts()
     try:
         client.machines.session(machine)
     except HostError as error:
         return _unreachable(error)
-    took = time.monotonic() - begun
+    took = time.monotonic() - render.time_at_prompts() - begun
     checks: list[dict[str, Any]] = []
     if machine.host is not None:
         checks += [_good("link", f"{machine.host} answered in {took:.2f} s"), _good("host key", "known and the same")]

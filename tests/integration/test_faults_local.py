@@ -209,7 +209,29 @@ class TestMounts:
             if not path.name.endswith(".x"):
                 data = path.read_bytes()
                 assert place.home.blobs.path(tree_of({"x": data})[0].entries[0].digest) == str(path)
-        assert place.outputs(key) == {}
+        assert place.outputs(key) == {"data/in.txt": b"x\n"}
+
+    def test_what_is_written_into_a_mount_is_kept_and_told(self, place: Place) -> None:
+        """Root may write there without a Docker that hinders it; others when they have allowed themselves to."""
+        place.upload("doom", {"in.txt": b"text", "same": b"s", "sub/deep/a": b"a", "sub/b*": b"b", "link": "-> same"})
+        place.upload("one", {"one.txt": b"1"})
+        key = place.submit(
+            "chmod -R u+w data; sleep 0.01; cp data/in.txt x && mv x data/in.txt; printf new >data/new;"
+            "mkdir data/empty; rm data/sub/deep/a; ln -sf in.txt data/link; touch data/same; rm -f one; printf 2 >one",
+            mounts=[mount("uploads/doom", "data"), mount("uploads/one/one.txt", "one")],
+        )
+        assert place.until_final(key)["state"] == "complete", place.run(key).events()
+        assert place.outputs(key) == {"data/new": b"new", "data/empty": None, "data/link": "-> in.txt", "one": b"2"}
+        (told,) = [event["note"] for event in place.run(key).events() if "read-only" in event.get("note", "")]
+        assert told.endswith("saved as outputs: data/empty, data/link, data/new, one")
+        assert read_files(Path(place.home.uploads.folder, "doom", "1"))["in.txt"] == b"text"
+
+    def test_a_mount_that_was_only_read_is_no_output(self, place: Place) -> None:
+        place.upload("doom", {"in.txt": b"text", "empty": None})
+        key = place.submit("cat data/in.txt >out", {"data/old": b"o"}, mounts=[mount("uploads/doom", "data")])
+        place.until_final(key)
+        assert place.outputs(key) == {"out": b"text"}
+        assert not any("read-only" in event.get("note", "") for event in place.run(key).events())
 
     def test_outputs_of_a_run(self, place: Place) -> None:
         first = place.submit("mkdir models; echo m >models/m; echo o >other")

@@ -166,6 +166,12 @@ class TestWords:
         with pytest.raises(UsageError):
             parse_duration(text)
 
+    @pytest.mark.parametrize("text", ["0", "0s", "0d"])
+    def test_no_time_where_that_is_meant(self, text: str) -> None:
+        assert parse_duration(text, or_none=True) == 0
+        with pytest.raises(UsageError):
+            parse_duration("x", or_none=True)
+
     def test_variables(self) -> None:
         assert parse_variable("A=b=c") == ("A", "b=c") and parse_variable("_x1=") == ("_x1", "")
         for text in ("", "=x", "1A=x", "A-B=x", "A B=x", "A=\0", "é=1", "A\n=1"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -251,3 +253,16 @@ def test_where_the_cursor_stands_after_a_command(written: list[bytes], at_start:
     for data in written:
         cursor.wrote(data)
     assert cursor.at_start is at_start
+
+
+def test_the_time_at_prompts_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`doctor` says how long the machine takes, and not the person."""
+    reader, writer = os.pipe()
+    monkeypatch.setattr(sys, "stdin", os.fdopen(reader))
+    before = render.time_at_prompts()
+    timer = threading.Timer(0.1, os.write, (writer, b"y\n"))
+    timer.start()
+    with sys.stdin:
+        assert render.ask("Is that so?", default=False)
+    assert 0.1 <= render.time_at_prompts() - before < 60
+    os.close(writer)

@@ -256,7 +256,7 @@ class Supervisor:
     def _save(self) -> None:
         if self._images is not None:
             self._images.hold()
-        save(self.home, self.run, self.spec)
+        save(self.home, self.run, self.spec, self._chosen_engine())
 
     def _start_again(self, reason: Reason) -> bool:
         """Start a command that was lost once more, in its work tree, if it may have another attempt; whether that is

@@ -313,7 +313,7 @@ class Collection:
                 if whole and (not self._envs or name in needed):
                     continue
                 at = max(used.get(name, 0.0), engine.last_use(path))
-                item = {"name": name, "used": round(at, 3), "bytes": own_bytes(path)}
+                item = {"name": name, "used": round(at, 3), "bytes": own_bytes(path), "contents": engine.contents(path)}
                 if whole and self._clock() - at < self._unused:
                     kept.append(item)
                 elif self._take_environment(name, path, engine, discard):
@@ -369,7 +369,7 @@ class Collection:
                 if image.name in needed:
                     continue
                 at = max(used.get(image.name, 0.0), image.created)
-                item = {"name": image.name, "used": round(at, 3), "bytes": image.alone}
+                item = {"name": image.name, "used": round(at, 3), "bytes": image.alone, "contents": image.contents}
                 if self._clock() - at < self._unused:
                     kept.append(item)
                 elif self._dry or self._take_image(docker, image):

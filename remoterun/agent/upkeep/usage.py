@@ -68,8 +68,8 @@ class UsageReport:
     """One look. `send(row=…)` is called with {"kind", "name", "size", "alone", …} for each user of the disk:
 
     "upload" with its "versions", "run" with its "state", "work", "outputs" and "log"; "environment" and "image" with
-    "used"; and, where there is any, "partial", "temporary", "damaged", "leased", "unreferenced" (what `gc` frees) and
-    "other", with "count".
+    "used" and "contents", what is in it for people; and, where there is any, "partial", "temporary", "damaged",
+    "leased", "unreferenced" (what `gc` frees) and "other", with "count".
     """
 
     def __init__(self, home: Home, send: Callable[..., Any]) -> None:
@@ -203,14 +203,16 @@ class UsageReport:
         for name in sorted(os.listdir(self.home.envs)):
             path = os.path.join(self.home.envs, name)
             own = own_bytes(path)
-            self._row("environment", name, own, size=own, alone=own, used=round(engine.last_use(path), 3))
+            used, contents = round(engine.last_use(path), 3), engine.contents(path)
+            self._row("environment", name, own, size=own, alone=own, used=used, contents=contents)
 
     def _images(self) -> None:
         from .gc import engines
 
         for engine in engines(self.home):
             for image in engine.images():
-                self._row("image", image.name, size=image.size, alone=image.alone, used=image.created)
+                sizes = {"size": image.size, "alone": image.alone}
+                self._row("image", image.name, used=image.created, contents=image.contents, **sizes)
                 self._rows[-1].pop("own")
 
     def _folder(self, kind: str, path: str) -> None:

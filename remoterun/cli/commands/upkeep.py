@@ -73,7 +73,7 @@ def gc(
         raise UsageError("-y goes with --cloud: without it nothing is asked", hint="remoterun gc --cloud -y")
     if unused is not None and not envs:
         raise UsageError("--unused is about environments", hint=f"remoterun gc --envs --unused {unused}")
-    seconds = None if unused is None else parse_duration(unused)
+    seconds = None if unused is None else parse_duration(unused, or_none=True)
     with connect() as client:
         done = client.machines.gc(machine, keep=keep, envs=envs, unused=seconds, dry_run=dry_run)
     with understood(done.machine):

@@ -56,6 +56,7 @@ from remoterun.cli.render.talk import (
     hint,
     line,
     loudly,
+    time_at_prompts,
     usage,
     warning,
 )
@@ -130,6 +131,7 @@ __all__ = [
     "to_remove",
     "uploaded",
     "uploads",
+    "time_at_prompts",
     "usage",
     "usage_table",
     "variables",

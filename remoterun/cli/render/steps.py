@@ -105,11 +105,13 @@ class Steps:
             self._text = ""
 
     def fail(self) -> None:
-        """End the step, which failed."""
-        if self._text:
+        """End the step, which failed: on a terminal a line with the time it took stays."""
+        with self._turn:
+            spun = self._status is not None
             self._halt()
-            line(FAILED, self._text, paint(duration(time.monotonic() - self._since), "2"))
-        self._text = ""
+            if spun:
+                line(FAILED, self._text, paint(duration(time.monotonic() - self._since), "2"))
+            self._text = ""
 
     def abandon(self) -> None:
         """End without saying that the step was done."""

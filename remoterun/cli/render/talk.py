@@ -7,6 +7,7 @@ import getpass
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -177,10 +178,29 @@ def ask_secret(prompt: str) -> str | None:
     """Ask a person for a word that is not shown; None for nothing."""
     _show_kept()
     cursor.begin_line()
+    with _at_prompt():
+        try:
+            return getpass.getpass(clean(prompt)) or None
+        except EOFError:
+            return None
+
+
+_waited = 0.0
+
+
+def time_at_prompts() -> float:
+    """Seconds for which this process has waited for a person so far."""
+    return _waited
+
+
+@contextlib.contextmanager
+def _at_prompt() -> Iterator[None]:
+    global _waited
+    begun = time.monotonic()
     try:
-        return getpass.getpass(clean(prompt)) or None
-    except EOFError:
-        return None
+        yield
+    finally:
+        _waited += time.monotonic() - begun
 
 
 def _answer(prompt: str) -> str:
@@ -189,7 +209,8 @@ def _answer(prompt: str) -> str:
     cursor.begin_line()
     sys.stderr.write(clean(prompt))
     sys.stderr.flush()
-    answer = sys.stdin.readline()
+    with _at_prompt():
+        answer = sys.stdin.readline()
     if not answer:
         raise KeyboardInterrupt
     return answer.strip()

@@ -122,6 +122,8 @@ def _items(part: Freed) -> str:
         for item in part.items:
             versions.setdefault(item["upload"], []).append(str(item["version"]))
         return "; ".join(f"uploads/{upload}: {', '.join(numbers)}" for upload, numbers in versions.items())
+    if part.kind in ("environments", "images"):
+        return "; ".join(str(item.get("contents") or item.get("name", "")) for item in part.items)
     return ", ".join(str(item.get("name") or item.get("path", "")) for item in part.items).strip(", ")
 
 
@@ -136,9 +138,6 @@ def usage_table(found: Usage, as_json: bool) -> None:
         [_user(use), size(use.size), size(use.alone), _about(use)] for use in uses if use.size or use.kind == "upload"
     ]
     shared = found.blobs["shared"]
-    told = [f"{_count(shared['count'], 'blob')}, {size(shared['bytes'])}, shared by several"] if shared["count"] else []
-    if found.disk < LARGEST:
-        told.append(f"{size(found.free)} of {size(found.disk)} are free on its disk")
     heads = [
         Column("USED BY", least=16),
         Column("SIZE", right=True),
@@ -146,7 +145,11 @@ def usage_table(found: Usage, as_json: bool) -> None:
         Column("WHAT", least=12, drop=1),
     ]
     table(heads, [*rows, ["total", size(found.total), "", ""]])
-    line(f"{found.home} on {found.machine}" + (": " + "; ".join(told) if told else ""))
+    line(f"{found.home} on {found.machine}")
+    if shared["count"]:
+        line(f"  {_count(shared['count'], 'blob')}, {size(shared['bytes'])}, shared by several")
+    if found.disk < LARGEST:
+        line(f"  {size(found.free)} of {size(found.disk)} are free on its disk")
     if any(use.kind == "unreferenced" for use in uses):
         line(f"  remoterun gc {word(found.machine)}   frees what nothing refers to")
 
@@ -187,7 +190,7 @@ def _about(use: Use) -> str:
         return ", ".join([str(about["state"]), *(f"{named.get(key, key)} {size(count)}" for key, count in parts)])
     if use.kind in ("environment", "image"):
         verb = "used" if use.kind == "environment" else "made"
-        return f"{use.name}, {verb} {ago(about['used'])}"
+        return f"{about.get('contents') or use.name}, {verb} {ago(about['used'])}"
     if use.kind == "unreferenced":
         return _count(about["count"], "blob") + " that nothing refers to"
     if use.kind == "other":

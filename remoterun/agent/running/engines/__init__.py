@@ -115,6 +115,10 @@ class Engine(Protocol):
     def mount(self, run: RunFolder, spec: RunSpec) -> None:
         """Put the mounts' files in place; the work tree is there. May be repeated before `start`."""
 
+    def written(self, run: RunFolder) -> List[str]:
+        """What the command has written where a mount is in the work tree; what it has left as it was is taken away
+        there, if there is any such thing. May be repeated after a crash at any point."""
+
     def start(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> None:
         """Start the wrapper, once: if it was started before, nothing happens. Raises `EngineError`."""
 

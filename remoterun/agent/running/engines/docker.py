@@ -26,6 +26,7 @@ from .failure import explain
 from .inside import END, HANGUP_TIME, START, Program, known_variable, mark
 from .job import BuildJob
 from .mount_points import make_mount_point
+from .packages import MOST_CONTENTS
 from .wrapper import prepare_io, say_stopping
 
 CONTENTS = "remoterun.contents"
@@ -104,6 +105,9 @@ class Docker:
             self.home.checkout(self.home.blobs.tree(mount.tree), folder, private=False)
             if not mount.is_absolute:
                 make_mount_point(run.work, mount.place, bool(mount.file))
+
+    def written(self, run: RunFolder) -> List[str]:
+        return []  # in a container every mount is read-only, and none of it lies in the work tree
 
     def problem(self) -> Optional[str]:
         title = CAPABILITIES[self.name].title
@@ -473,7 +477,7 @@ def _image(about: Dict[str, Any], known: Dict[str, Dict[str, Any]]) -> Image:
     ours = [tag.rpartition("localhost/")[2] for tag in tags]
     name = next((tag for tag in ours if tag.startswith("remoterun-")), _bare(about["Id"]))
     size = int(about["Size"])
-    contents = str(((about.get("Config") or {}).get("Labels") or {}).get(CONTENTS, ""))
+    contents = str(((about.get("Config") or {}).get("Labels") or {}).get(CONTENTS, ""))[:MOST_CONTENTS]
     return Image(name, _bare(about["Id"]), size, max(size - shared, 0), _seconds(about.get("Created")), contents)
 
 

@@ -13,6 +13,9 @@ from . import EngineError
 from .failure import explain
 from .job import BuildJob
 
+MOST_CONTENTS = 400
+"""Characters of what is said to be in an environment."""
+
 _SETTINGS = ("INDEX_URL", "EXTRA_INDEX_URL", "NO_INDEX", "FIND_LINKS", "CONSTRAINT", "CERT", "CLIENT_CERT", "PROXY")
 _FILES = ("/etc/pip.conf", "/etc/xdg/pip/pip.conf", "~/.config/pip/pip.conf", "~/.pip/pip.conf")
 _UV_SETTINGS = ("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_CONFIG_FILE")

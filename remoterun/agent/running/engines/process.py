@@ -21,13 +21,11 @@ from ..variants import INSTALL_PYTHON, lacking_python, python_for, title_of
 from . import EngineError, Look, Presence
 from .inside import HANGUP_TIME, Program, known_variable
 from .job import BuildJob
-from .mount_points import make_mount_point
-from .packages import find_uv, install, make_venv
+from .mount_points import keep_written, make_mount_point
+from .packages import MOST_CONTENTS, find_uv, install, make_venv
 from .wrapper import prepare_io, say_stopping
 
 KILL_DEADLINE = 10.0
-LONGEST = 1 << 20
-"""Bytes that are read of a file that says what is in an environment."""
 
 
 def engine(home: Home, name: str, supervisor: Optional[int]) -> "ProcessEngine":
@@ -98,6 +96,13 @@ class ProcessEngine:
                 entry = manifest.entries[0]
                 manifest = Manifest([entry._replace(path=os.path.basename(place))])
             self.home.checkout(manifest, target, private=writable)
+
+    def written(self, run: RunFolder) -> List[str]:
+        try:
+            started = os.stat(os.path.join(run.io, "wrapper.sh")).st_mtime_ns
+        except FileNotFoundError:
+            return []
+        return [path for mount in run.mounts() for path in keep_written(run.work, mount, self.home.blobs, started)]
 
     def start(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> None:
         if self.look(run).presence is not Presence.ABSENT:
@@ -202,12 +207,12 @@ class ProcessEngine:
             return "the trainer"
         try:
             with open(os.path.join(folder, "contents"), encoding="utf-8") as file:
-                return file.read(LONGEST)
+                return file.read(MOST_CONTENTS)
         except (OSError, ValueError):
             pass
         try:  # made by a version that wrote no such file, and knew nothing but TensorFlow
             with open(os.path.join(folder, "requirements.txt"), encoding="utf-8") as file:
-                return ", ".join(["TensorFlow", *package_names(file.read(LONGEST))])
+                return ", ".join(["TensorFlow", *package_names(file.read(MOST_CONTENTS))])
         except (OSError, ValueError):
             return ""
 
