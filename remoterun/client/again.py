@@ -83,14 +83,15 @@ class Kept:
         others = set(self.mounts).difference(mounts)
         return replace(self, mounts={mount: tree for mount, tree in self.mounts.items() if mount in others})
 
-    def values(self, given: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-        """The variables with their values: those `given`, and the others as they are set here. Raises `UsageError`."""
-        values = {name: os.environ.get(name) for name in self.variables} | dict(given)
+    def values(self, names: Iterable[str], given: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        """Variables with their values: of `names` those that are set here, and those `given`. Raises `UsageError`."""
+        values = {name: os.environ.get(name) for name in names} | dict(given)
         missing = [name for name, value in values.items() if value is None]
         if missing:
             typed = " ".join(f"-e {name}=…" for name in missing)
+            what = f"the values of {', '.join(missing)} are not set here"
             raise UsageError(
-                f"run {self.run.number} had values of {', '.join(missing)}, which are kept nowhere",
+                f"{what}, and those of run {self.run.number} are kept nowhere",
                 hint=f"remoterun rerun {self.run.number} {typed}, or first: export {missing[0]}=…",
             )
         return tuple((name, value) for name, value in values.items() if value is not None)

@@ -134,7 +134,10 @@ class TestRerun:
         typed("upload", "data", "--name", "doom")
 
         missing = typed("rerun", "1", status=2).stderr
-        assert "run 1 had values of LR, which are kept nowhere" in missing and "rerun 1 -e LR=…" in missing
+        assert (
+            "the values of LR are not set here, and those of run 1 are kept nowhere" in missing
+            and "rerun 1 -e LR=…" in missing
+        )
         same = typed("rerun", "1", env={"LR": "again"})
         assert same.stdout == "oldfirstone file again\n"
         assert "Run 1 again, as it was" in same.stderr
@@ -279,3 +282,38 @@ class TestDiff:
         typed("rerun", "1")
         again = typed("diff", "1", "3").stdout
         assert again.split("duration")[0] == "run       - 1\n          + 3\n" or again == "run  - 1\n     + 3\n"
+
+
+class TestEdit:
+    def test_what_is_written_is_run_and_what_is_wrong_is_not_lost(self, typed: Typed, tmp_path: Path) -> None:
+        write_files(typed.folder, {"a": "A"})
+        (tmp_path / "in").write_text("first")
+        typed("upload", "../in", "--name", "doom")
+        words = ("-m", "uploads/doom", "-e", "LR=1", "--timeout", "5m", "--label", "x")
+        typed("run", "--no-git", "-y", *words, 'cat a doom/in; echo " $LR"')
+        (tmp_path / "in").write_text("second")
+        typed("upload", "../in", "--name", "doom")
+        kept = typed.user.config.home / "edit" / "run-1.toml"
+
+        def edit(change: str, status: int) -> Any:
+            """With an editor that is a program of `sed`."""
+            return typed("rerun", "--edit", "1", status=status, env={"EDITOR": f"sed -i -e '{change}'"})
+
+        same = edit("s/x/x/", 1)
+        assert same.stderr == "Nothing was changed: nothing is run. As it was: remoterun rerun 1\n"
+        assert "The text is empty" in edit("s/^[^#].*//", 1).stderr and not kept.exists()
+        wrong = edit('s/^attempts = 1/attempts = "two"/; s/^labels/lables/', 2).stderr
+        assert "error: line 21, `attempts`: its value is not a whole number" in wrong
+        assert "hint: remoterun rerun --edit 1   opens what you wrote again" in wrong
+        assert kept.stat().st_mode & 0o777 == 0o600
+        again = edit('s/"two"/2/', 2).stderr
+        assert "opened again" in again and "`lables`: there is no such key; did you mean `labels`?" in again
+        assert "is not TOML: " in edit("s/^lables = /labels = ,/", 2).stderr
+        assert "What you wrote is kept: remoterun rerun --edit 1" in edit("s/^labels = ,/labels = /", 2).stderr
+        changed = 's/"LR"/"LR=7"/; s/^machine = .*/machine = "two"/; s/; echo/ | cat; echo/; s/"x"/"y"/'
+        done = edit(changed, 0)
+        assert done.stdout == "Afirst 7\n" and not kept.exists()
+        assert "Run 1 again, but on two (it ran on one); another command; -e LR; labels y; 2 attempts" in done.stderr
+        failed = typed("rerun", "1", "--edit", status=2, env={"VISUAL": "sh -c 'exit 3'"})
+        assert "exit status 3: nothing is run" in failed.stderr
+        assert "neither VISUAL nor EDITOR" in typed("rerun", "1", "--edit", status=2).stderr

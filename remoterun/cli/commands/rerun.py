@@ -14,13 +14,14 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Machine, RunNumber, app, example, run_number
 from remoterun.cli.commands.run import above_zero, apt_name, command_of, launched, shown
 from remoterun.cli.connect import client as connect
+from remoterun.cli.editing import Asked, Edit
 from remoterun.cli.manual import RunThenCommand
 from remoterun.cli.packages import requirements_of
 from remoterun.errors import UsageError
 from remoterun.model import Mount, RunRequest, parse_duration, parse_variable
 
 if TYPE_CHECKING:
-    from remoterun.client import Kept
+    from remoterun.client import Client, Kept, Prepared
 
 
 @app.command(
@@ -96,6 +97,9 @@ def rerun(
     max_cost: Annotated[
         float | None, typer.Option("--max-cost", metavar="$", help="The same limit, in US dollars.")
     ] = None,
+    edit: Annotated[
+        bool, typer.Option("--edit", help="Change what is asked for in an editor ($VISUAL, $EDITOR), then run that.")
+    ] = False,
     background: Annotated[
         bool, typer.Option("-b", "--background", help="Hand the run over and return; no log.")
     ] = False,
@@ -138,17 +142,36 @@ def rerun(
             mounts=with_mounts(before.mounts, more_mounts),
             pip=(*before.pip, *(name for name in pip if name not in before.pip)),
             apt=(*before.apt, *(apt_name(name) for name in apt if name not in before.apt)),
-            env=kept.values(given),
         )
         if image is not None:
             request = replace(request, framework=None)
-        name = machine if machine is not None else kept.run.machine.name
-        request = replace(request, options=options_of(before, request, kept.run.machine.name, name))
-        prepared = client.runs.prepare_again(kept, request, machine)
-        if not dry_run:
-            render.line(said(kept, request, name, [name for name, _ in given]))
-        submitted = launched(client, prepared, yes, dry_run)
+        variables = tuple(name for name in kept.variables if name not in dict(given))
+        asked = Asked(request, machine or kept.run.machine.name, variables, tuple(given))
+        editing = Edit(client.config.home, kept, asked) if edit else None
+        if editing is not None:
+            changed = editing.ask()
+            if changed is None:
+                return 1
+            asked = changed
+        try:
+            prepared = _prepared(client, kept, asked)
+            request = prepared.request
+            if not dry_run:
+                render.line(said(kept, request, asked.machine, [name for name, _ in asked.given]))
+            submitted = launched(client, prepared, yes, dry_run)
+        except BaseException:
+            if editing is not None:
+                render.line(f"What you wrote is kept: remoterun rerun --edit {kept.run.number}")
+            raise
+        if editing is not None and submitted is not None:
+            editing.done()
         return shown(client, submitted, dict(request.env), background, json) if submitted is not None else 0
+
+
+def _prepared(client: Client, kept: Kept, asked: Asked) -> Prepared:
+    request = replace(asked.request, env=kept.values(asked.variables, asked.given))
+    options = options_of(kept.request, request, kept.run.machine.name, asked.machine)
+    return client.runs.prepare_again(kept, replace(request, options=options), asked.machine)
 
 
 def with_mounts(before: Sequence[Mount], more: Iterable[Mount]) -> tuple[Mount, ...]:
@@ -165,7 +188,9 @@ def said(kept: Kept, request: RunRequest, machine: str, given: Sequence[str]) ->
         parts.append(f"on {machine} (it ran on {kept.run.machine.name})")
     if request.command != before.command:
         parts.append("another command")
-    parts += [f"{mount.resource} as it is now" for mount in request.mounts if mount not in kept.mounts]
+    for mount in request.mounts:
+        if mount not in kept.mounts:
+            parts.append(str(mount.resource) + ("" if mount.resource.version else " as it is now"))
     parts += [f"without {mount.resource}" for mount in before.mounts if mount.path not in _paths(request.mounts)]
     added = [name for name in (*request.apt, *request.pip) if name not in (*before.apt, *before.pip)]
     parts += [f"with {' '.join(added)}"] if added else []
