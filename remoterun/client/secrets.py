@@ -142,7 +142,11 @@ def check_name(name: str) -> str:
 def _one(known: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
     if name not in known:
         meant = did_you_mean(name, known)
-        hint = f"did you mean `{meant}`? remoterun secret list" if meant else f"remoterun secret set {name}"
+        hint = (
+            f"did you mean `{meant}`? remoterun secret list"
+            if meant
+            else f"remoterun secret set {show(name)} keeps one"
+        )
         raise NotFound(f"there is no secret `{show(name)}`", hint=hint)
     return known[name]
 

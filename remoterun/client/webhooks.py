@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from remoterun.model import Run, RunRequest
 
-EXAMPLE = "--notify https://…, --notify ntfy://ntfy.sh/TOPIC, or the name of a secret that is one"
+EXAMPLE = "https://…, ntfy://ntfy.sh/TOPIC, or the name of a secret that is one"
 
 
 class Notifications:
@@ -87,7 +87,7 @@ def addresses(home: Path, asked: Sequence[str]) -> dict[str, str]:
         try:
             check_address(url)
         except BadAddress as error:
-            what = f"the secret `{word}`" if named else "what gets word of the run"
+            what = f"the secret `{word}`" if named else "this"
             raise UsageError(f"{what} is not the address of a webhook: {error}", hint=EXAMPLE) from None
         name = word if named else place_of(url)
         number = 2

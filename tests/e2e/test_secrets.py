@@ -8,6 +8,7 @@ from pathlib import Path
 import pexpect
 
 from tests.e2e.conftest import REMOTERUN, Place
+from tests.webhook_server import webhook_server
 
 
 def test_the_commands(place: Place) -> None:
@@ -26,7 +27,7 @@ def test_the_commands(place: Place) -> None:
     assert "secrets    HF_TOKEN, WANDB_KEY as KEY\n" in done.stdout and "variables  A\n" in done.stdout
     place.run("secret", "rm", "HF_TOKEN")
     done = place.run("run", "--secret", "HF_TOKEN", "true", status=2)
-    assert done.stderr == "error: there is no secret `HF_TOKEN`\n\nhint: remoterun secret set HF_TOKEN\n"
+    assert done.stderr == "error: there is no secret `HF_TOKEN`\n\nhint: remoterun secret set HF_TOKEN keeps one\n"
     place.run("secret", "set", "HF_TOKEN", status=2)  # nothing comes on stdin
     done = place.run("secret", "set", "HF_TOKEN", "hunter4", status=2)
     assert "is not typed into a command" in done.stderr and "hunter4" not in done.stderr
@@ -45,5 +46,32 @@ def test_a_secret_that_is_typed(place: Place) -> None:
     for times in (1, 0):
         terminal = place.spawn("run", "--dry-run", "-e", "API_KEY=hunter2", "-e", "KEYS=1", "true")
         terminal.expect(pexpect.EOF)
-        assert terminal.before.count("remoterun secret set API_KEY; then --secret API_KEY") == times, terminal.before
+        assert terminal.before.count("remoterun secret set API_KEY; then --secret API_KEY, and") == times, (
+            terminal.before
+        )
         assert "hunter2" not in terminal.before and "set KEYS" not in terminal.before
+
+
+def test_who_gets_word(place: Place) -> None:
+    """By an address, by a secret, by the settings; no address is shown."""
+    with webhook_server() as server:
+        done = place.run("notify", "test", f"{server.url}/hunter2")
+        assert done.stderr == f"✓ 127.0.0.1:{server.port} answered 200 ok\n" and done.stdout == ""
+        words = [REMOTERUN, "secret", "set", "HOOK"]
+        subprocess.run(words, env=place.env, input=f"{server.url}/hunter3".encode(), check=True, capture_output=True)
+        place.run("notify", "test", status=2)
+        Path(place.env["REMOTERUN_HOME"], "config.toml").write_text('notify = ["HOOK"]\n')
+        server.answers[:] = [200, 403]
+        place.run("notify", "test")
+        done = place.run("notify", "test", "-t", "local", status=125)
+        assert done.stderr == "✗ HOOK did not get it: 127.0.0.1 answers 403 (there is no … here)\n"
+        assert [path for path, _ in server.posts] == ["/hunter2", "/hunter3", "/hunter3"]
+    for asked, shown in (
+        ([], "notify     HOOK\n"),
+        (["--notify", "none"], ""),
+        (["--notify", "https://h/x"], "notify     h\n"),
+    ):
+        done = place.run("run", "--dry-run", "-y", *asked, "true")
+        assert shown in done.stdout and (shown or "notify" not in done.stdout)
+    done = place.run("run", "--notify", "hunter-2", "true", status=2)
+    assert "not the address of a webhook" in done.stderr and "hunter" not in done.stderr

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.store.home import Home
@@ -38,6 +39,7 @@ from tests import folder_cloud
 from tests.conftest import require
 from tests.folder_cloud import Folders, config_of
 from tests.seaweed import Store, asked, credentials, program, seaweed
+from tests.webhook_server import webhook_server
 from tests.workshop import Files, until, write_files
 
 KILLS = int(os.environ.get("REMOTERUN_KILLS", "6"))
@@ -256,6 +258,29 @@ class TestALostHost:
         assert laptop.log(run) == b"first\nfrom the first\n"
         laptop.client.files.copy(f"runs/{run.number}", laptop.root / "all")
         assert (laptop.root / "all" / "saved").read_bytes() == b"from the first\n"
+
+    def test_another_client_knows_its_secrets_and_who_gets_word(self, laptop: Laptop) -> None:
+        """By their names; word of each attempt comes from its own host, with what the run has cost by then."""
+        with webhook_server() as server:
+            laptop.client.secrets.set("TOKEN", "s3cr3t")
+            laptop.client.secrets.set("HOOK", f"{server.url}/s3cr3t-path")
+            command = "echo ${#KEY}; cat saved 2>/dev/null && exit; echo first >saved; exec sleep 1000"
+            asked = {"secrets": (("KEY", "TOKEN"),), "notify": ("HOOK",), "attempts": 2}
+            run = laptop.submit(command, {"train.py": b"x"}, **asked)
+            until(lambda: b"6" in laptop.log(run), 30)
+            Home.open(str(laptop.folders.home(run_token(run)))).rental.leave(time.time() + 60, "taken")
+            until(lambda: server.posts, 30)
+            laptop.folders.take_away(run_token(run), preempted=True)
+            client = laptop.another()
+            assert client.runs.get(run.number).state is RunState.INTERRUPTED
+            assert list(client.runs.follow(run.number)) and laptop.log(run) == b"6\n6\nfirst\n"
+            until(lambda: len(server.posts) == 2, 30)
+        assert [(path, body["id"], body["state"]) for path, body in server.posts] == [
+            ("/s3cr3t-path", f"{run.key}/1", "interrupted"), ("/s3cr3t-path", f"{run.key}/2", "complete"),
+        ]  # fmt: skip
+        assert 0 < server.posts[0][1]["cost"] < server.posts[1][1]["cost"]
+        home = client.machines.session(client.connections.bucket())
+        assert "s3cr3t" not in str(home.ask(api.run, api.RunKey(run.key)))
 
 
 def run_token(run: Run) -> str:

@@ -75,7 +75,7 @@ def client(lab: Lab, host_a: LabHost, engine: str, tmp_path: Path, monkeypatch: 
             if not run.final:
                 client.runs.kill(run.number)
         until(lambda: all(run.final for run in client.runs.list(None)), 30)
-    until(lambda: not [process for process in host_a.processes() if "supervise" in process.command], 30)
+    until(lambda: not [process for process in host_a.processes() if ".pyz" in process.command], 30)
     host_a.exec(["rm", "-rf", f"/home/{host_a.user}/{there}"], check=True)
 
 
@@ -87,28 +87,37 @@ def test_a_value_is_nowhere_but_where_it_belongs(client: Client, host_a: LabHost
     reached(client, holds, RunState.RUNNING)
     command = 'echo "${#TOKEN} ${#TYPED}"; until [ -e go ]; do sleep 0.05; done; echo end; exit 3'
     request = RunRequest(
-        command, image=image, env=(("TYPED", f"{VALUE} too"),), secrets=(("TOKEN", "HF_TOKEN"),), pip=()
+        command,
+        image=image,
+        env=(("TYPED", f"{VALUE} too"),),
+        secrets=(("TOKEN", "HF_TOKEN"),),
+        notify=(f"http://127.0.0.1:9/{VALUE}",),
     )
     run = client.runs.submit(request)
     folder = client.runs.info(run.number)[1]["folder"]
 
-    assert traces.found() == {f"{folder}/values.json"}, "a run that waits has it after a reboot, too"
-    mode = host_a.exec(["stat", "--format=%a", f"{folder}/values.json", folder]).stdout.split()
-    assert mode == ["600", "700"]
+    files = {f"{folder}/values.json", f"{folder}/webhooks.json"}
+    assert traces.found() == files, "a run that waits has them after a reboot, too"
+    assert host_a.exec(["stat", "--format=%a", folder, *files]).stdout.split() == ["700", "600", "600"]
 
     host_a.exec_user(["touch", f"{client.runs.info(holds.number)[1]['folder']}/work/go"], check=True)
     log = host_a.path(f"{folder}/io/log")
     until(lambda: log.exists() and log.read_text() == f"{len(VALUE)} {len(VALUE) + 4}\n", 60)
     until(lambda: not host_a.path(f"{folder}/values.json").exists())
-    assert traces.found() == set()
+    assert traces.found() == {f"{folder}/webhooks.json"}
     environs = [path for path in host_a.path("/proc").glob("[0-9]*/environ") if holds_value(path)]
     assert environs, "the search would not find it where it is"
     assert {path.stat().st_uid for path in environs} == {host_a.uid}, "another user may read it"
 
     host_a.exec_user(["touch", f"{folder}/work/go"], check=True)
     assert reached(client, run, RunState.FAILED).code == 3
+    until(lambda: "notify" in client.runs.info(run.number)[1]["events"][-1].get("note", ""))
     details = client.runs.info(run.number)
     assert details[1]["spec"]["secrets"] == {"TOKEN": "HF_TOKEN"} and VALUE not in repr(details)
+    events = client.runs.info(run.number)[1]["events"]
+    assert "could not notify 127.0.0.1:9 yet" in events[-1]["note"]
+    assert traces.found() == {f"{folder}/webhooks.json"}, "it is tried again"
+    client.runs.remove(run.number)
     assert traces.found() == set()
     assert not [path for path in host_a.path("/proc").glob("[0-9]*/environ") if holds_value(path)]
     assert traces.here_too() == {"secrets/secrets.json"}

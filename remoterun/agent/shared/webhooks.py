@@ -44,7 +44,7 @@ def check_address(url: str) -> str:
         raise BadAddress("an address has %d characters at the most, and no spaces" % MOST_ADDRESS)
     parts = _parts(url)
     if parts.scheme not in ("http", "https", "ntfy"):
-        raise BadAddress("an address begins with https://, http:// or ntfy://")
+        raise BadAddress("it begins with neither https:// nor ntfy://")
     if not parts.hostname:
         raise BadAddress("an address has a host")
     if kind_of(url) == "ntfy" and not _NTFY.match(parts.path):

@@ -48,7 +48,7 @@ def secret_set(
     with connect() as client:
         kept = client.secrets.set(name, _value(name))
         render.line(render.DONE, f"{name} is kept in {render.name(kept.where)}")
-        render.line(f'  remoterun run --secret {name} "…"   gives it to a run as the variable {name}')
+        render.line(f"  remoterun run --secret {name} …   gives it to a run")
 
 
 @secret_app.command("list", cls=Command, epilog=example("remoterun secret list --json"))
