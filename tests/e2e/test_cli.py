@@ -399,6 +399,17 @@ class TestRuns:
         ready.run("kill", "-q", str(number))
         assert ready.run("logs", "-q", str(number), status=137).stderr == ""
 
+    def test_settings_of_a_repository(self, ready: Place, tmp_path: Path) -> None:
+        subprocess.run(["git", "init", "-q", tmp_path], check=True)
+        (tmp_path / "remoterun.toml").write_text('machine = "plain"\nlabels = ["lesson"]\ntimeout = "1h"\n')
+        (tmp_path / "below").mkdir()
+        done = ready.run("run", "-y", "--label", "cli", "true", cwd=tmp_path / "below")
+        assert "Settings of ../remoterun.toml hold, unless others are typed." in done.stderr
+        run = ready.newest()
+        assert (run["machine"], run["labels"]) == ("plain", ["lesson", "cli"])
+        plan = ready.run("run", "--dry-run", "-t", "local", "true", cwd=tmp_path).stdout
+        assert "machine    local" in plan
+
     def test_standard_input(self, ready: Place) -> None:
         """It is sent where that is asked for, also again; else it is said that it is not."""
         here = ready.folder / "below"

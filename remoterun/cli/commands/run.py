@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from remoterun import project as projects
 from remoterun.agent.shared.engine_names import CAPABILITIES
 from remoterun.cli import complete, render
 from remoterun.cli.app import Machine, Quiet, app, example, run_number
@@ -184,6 +186,18 @@ def run(
     """
     if json and not background:
         raise UsageError("--json goes with -b", hint="without -b, stdout is the command's own")
+    project = projects.find(Path.cwd())
+    if project.file is not None:
+        machine, framework, timeout = (
+            machine or project.machine,
+            framework or project.framework,
+            timeout or project.timeout,
+        )
+        pip_req = pip_req or (Path(project.requirements) if project.requirements else None)
+        mount, notify = project.with_mounts(mount), notify or list(project.notify)
+        pip, apt = projects.both(project.pip, pip), projects.both(project.apt, apt)
+        port, label = projects.both(project.ports, port), projects.both(project.labels, label)
+        render.line(f"Settings of {render.name(os.path.relpath(project.file))} hold, unless others are typed.")
     request = RunRequest(
         command=command_of(command),
         mounts=tuple(Mount.parse(text) for text in mount),

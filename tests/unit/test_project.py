@@ -1,0 +1,73 @@
+"""`remoterun.toml` of a repository: what is found from where, what is refused, and what is typed beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from remoterun import project
+from remoterun.errors import ConfigError
+
+TEXT = """
+machine = "box"
+mounts = ["uploads/doom:data", "runs/3:/models"]
+requirements = "needs.txt"
+pip = ["numpy"]
+ports = [6006, "8888:9999"]
+"""
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    (tmp_path / "top" / ".git").mkdir(parents=True)
+    (tmp_path / "top" / "a" / "b").mkdir(parents=True)
+    return tmp_path / "top"
+
+
+def test_from_a_folder_below_it_paths_lead_to_the_same_places(top: Path) -> None:
+    (top / project.FILE).write_text(TEXT)
+    here, below = project.find(top), project.find(top / "a" / "b")
+    assert (here.machine, here.pip, here.ports) == ("box", ("numpy",), ("6006", "8888:9999"))
+    assert (here.mounts, here.requirements) == (("uploads/doom:data", "runs/3:/models"), "needs.txt")
+    assert (below.mounts, below.requirements) == (("uploads/doom:../../data", "runs/3:/models"), "../../needs.txt")
+
+
+def test_the_nearest_one_holds_and_none_from_outside_of_the_repository(top: Path) -> None:
+    (top.parent / project.FILE).write_text('machine = "evil"')
+    assert project.find(top / "a") == project.Project()
+    (top / project.FILE).write_text('machine = "far"')
+    (top / "a" / project.FILE).write_text('machine = "near"')
+    assert project.find(top / "a" / "b").machine == "near"
+
+
+def test_without_a_repository_only_that_of_the_folder_itself(tmp_path: Path) -> None:
+    (tmp_path / project.FILE).write_text('machine = "box"')
+    (tmp_path / "below").mkdir()
+    assert project.find(tmp_path).machine == "box" and project.find(tmp_path / "below").machine is None
+
+
+def test_a_mount_that_is_typed_takes_the_place_of_one_at_the_same_path() -> None:
+    said = project.parse(TEXT, Path("f"))
+    assert said.with_mounts(["uploads/other:data"]) == ["runs/3:/models", "uploads/other:data"]
+    assert said.with_mounts([]) == list(said.mounts)
+    assert project.both(said.pip, ["torch", "numpy"]) == ["numpy", "torch"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("mashine = 'box'", "unknown key `mashine`", "did you mean `machine`?"),
+        ("machine = 3", "`machine` is a text in quotes", 'machine = "…"'),
+        ("pip = 'numpy'", "`pip` is a list", 'pip = ["…", "…"]'),
+        ("ports = [true]", "`ports` is a list", "ports = [6006]"),
+        ("mounts = ['doom']", "`doom` is not", ""),
+        ("notify = ['https://hooks.example.org/x']", "`notify` names secrets", "remoterun secret set"),
+        ("machine =", "is not TOML", "mend it"),
+    ],
+)
+def test_what_is_refused(text: str, message: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        project.parse(text, Path("remoterun.toml"))
+    assert message in caught.value.message and "remoterun.toml" in caught.value.message
+    assert hint in (caught.value.hint or "")
