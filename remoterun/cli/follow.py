@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from remoterun.agent.shared.engine_names import CAPABILITIES
 from remoterun.agent.shared.spec import PortSpec
@@ -11,7 +11,7 @@ from remoterun.agent.shared.states import Reason, RunState
 from remoterun.cli import render
 from remoterun.cli.forwarding import Forwards
 from remoterun.cli.notice import notice
-from remoterun.client import Client, Item, LogBytes, Note, StateChange
+from remoterun.client import Client, Item, LogBytes, Note, PortNews, StateChange
 from remoterun.model import Run
 
 STEPS = {
@@ -32,14 +32,15 @@ def follow(
     timestamps: bool = False,
     from_start: bool = False,
     ports: Sequence[PortSpec] | None = None,
+    told: Callable[[int, PortNews], None] = lambda number, news: None,
 ) -> int:
     """Show `items` until the run has ended; its exit status. On ^C: what goes on, and 130.
 
     `from_start`: show the states too that were passed before we looked. `ports` are forwarded while the run runs (None:
-    none).
+    none), of which `told` is told, too, on other threads.
     """
     steps = render.Steps()
-    with Forwards(client, ports, steps.say) as forwards:
+    with Forwards(client, ports, steps.say, told) as forwards:
         return _follow(client, run, items, steps, forwards, timestamps, from_start)
 
 

@@ -42,22 +42,31 @@ class Forwards:
         """The run has come to this state: where that is RUNNING, on a new host perhaps, its ports are forwarded."""
         if self._ports is None or change.past or change.state is not RunState.RUNNING:
             return
+        self.start(change.run.number)
+
+    def start(self, number: int) -> None:
+        """Forward the ports of a run whose command runs."""
         self._close()
-        number = change.run.number
 
         def tell(news: PortNews) -> None:
+            self._say(text(number, news, address(self._client, number, news)))
             self._told(number, news)
-            self._say(text(number, news))
 
-        self._forwarding = self._client.runs.forward(number, self._ports, tell)
+        self._forwarding = self._client.runs.forward(number, self._ports or (), tell)
 
     def _close(self) -> None:
         if self._forwarding is not None:
             self._forwarding.close()
 
 
-def text(number: int, news: PortNews) -> str:
-    """What is said of a port of run `number`."""
+def address(client: Client, number: int, news: PortNews) -> str:
+    """Where a port is reached here: of a run that was started with a token, with that one."""
+    token = client.runs.tokens.find(client.registry.run(number).key)
+    return f"{news.address}/lab?token={token}" if token is not None and news.kind == "up" else news.address
+
+
+def text(number: int, news: PortNews, address: str) -> str:
+    """What is said of a port of run `number`, which is reached at `address` here."""
     port = f"port {news.port} of run {number}"
     if news.kind == "waiting":
         return f"waiting for {port}…"
@@ -66,4 +75,4 @@ def text(number: int, news: PortNews) -> str:
     if news.kind == "failed":
         return f"the ports of run {number} can't be reached: {news.text}"
     taken = "" if news.local == news.wanted else f" ({news.wanted} is taken here)"
-    return f"{news.address} -> {port}{taken}"
+    return f"{address} -> {port}{taken}" if address == news.address else address

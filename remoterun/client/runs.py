@@ -25,6 +25,7 @@ from remoterun.client.ports import Forwarding, PortNews
 from remoterun.client.rented_runs import seen, statuses
 from remoterun.client.renting import Plan, give_back
 from remoterun.client.submitting import Prepared, launch, prepare
+from remoterun.client.tokens import Tokens
 from remoterun.client.waiting import wait
 from remoterun.errors import HostError, HostUnreachable, LinkLost, NotFound, UsageError
 from remoterun.model import EVERY_RUN, Line, MachineType, Placement, Run, RunFilter, RunRequest
@@ -46,6 +47,7 @@ class Runs:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self.tokens = Tokens(connections.config.home)
 
     def prepare(self, request: RunRequest, source: Source | None = None, machine: str | None = None) -> Prepared:
         """Check a request and list the files of its source, for one run or for many.
@@ -426,6 +428,7 @@ class Runs:
             self._remove_there(run, host)
         self._connections.registry.remove_run(run)
         KeptLogs(self._connections.config.home, 0).remove(run.key)
+        self.tokens.remove(run.key)
         return None if host is None or host.rented is not None else host.name
 
     def _remove_there(self, run: Run, host: MachineType) -> None:

@@ -111,9 +111,8 @@ def prepare(
     machine = choosing.rented_with(connections, renting.asked(machine, request), request.gpus)
     places = tuple(mount.place(source.workdir if source is not None else "") for mount in request.mounts)
     _check_places(places, request)
-    for mount in request.mounts:
-        if mount.resource.kind == "runs" and mount not in kept:
-            connections.registry.run(mount.resource.name)
+    mounts = tuple(mount if mount in kept else _numbered(connections, mount) for mount in request.mounts)
+    request = replace(request, mounts=mounts)
     _check_engine(request, places, machine)
     _check_variables(request)
     check_known(connections.config.home, (name for _, name in request.secrets))
@@ -314,6 +313,14 @@ def _bring_outputs(
     name = f"run-{run.number}-{run.key[-8:]}"
     session.ask(api.commit_upload, api.CommitUpload(name, copy=True, brought=True), manifest.encode())
     return ResourceRef("upload", name, sub=resource.sub, digest=manifest.digest)
+
+
+def _numbered(connections: Connections, mount: Mount) -> Mount:
+    """With the number of the run that is the last one now: the run that is launched will be it. Raises `NotFound`."""
+    if mount.resource.kind != "runs":
+        return mount
+    run = connections.registry.run(mount.resource.name)
+    return replace(mount, resource=replace(mount.resource, name=str(run.number)))
 
 
 def _listed(source: Source | None, stdin: Path | None) -> tuple[list[tuple[Entry, str]], str]:

@@ -19,6 +19,7 @@ from remoterun.cli.commands import (  # noqa: F401
     label,
     pages,
     ports,
+    jupyter,
     machines,
     hosts,
     secrets,

@@ -252,19 +252,26 @@ def run(
         client.secrets.check(name for _, name in request.secrets)
         client.notifications.names(request.notify)
         sending = Sending(commit_ref, include_untracked, no_git, yes or dry_run)
-        source = find(request, sending)
-        try:
-            prepared = client.runs.prepare(request, source, machine)
-            if source is not None and not commit_ref:
-                found, source = source, with_untracked(source, request.command, list(prepared.places), sending)
-                if source is not found:
-                    prepared = client.runs.prepare(request, source, machine)
-            prepared = with_packages(client, request, prepared, machine, sending)
-            submitted = launched(client, prepared, yes, dry_run)
-        finally:
-            if source is not None:
-                source.close()
+        submitted = sent(client, request, machine, sending, yes, dry_run)
         return shown(client, submitted, dict(request.env), background, json) if submitted is not None else 0
+
+
+def sent(
+    client: Client, request: RunRequest, machine: str | None, sending: Sending, yes: bool, dry_run: bool = False
+) -> Run | None:
+    """The run, handed over with what is sent of the current folder; None if it was only to be shown."""
+    source = find(request, sending)
+    try:
+        prepared = client.runs.prepare(request, source, machine)
+        if source is not None and not sending.commit_ref:
+            found, source = source, with_untracked(source, request.command, list(prepared.places), sending)
+            if source is not found:
+                prepared = client.runs.prepare(request, source, machine)
+        prepared = with_packages(client, request, prepared, machine, sending)
+        return launched(client, prepared, yes, dry_run)
+    finally:
+        if source is not None:
+            source.close()
 
 
 def launched(client: Client, prepared: Prepared, yes: bool, dry_run: bool) -> Run | None:

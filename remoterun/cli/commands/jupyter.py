@@ -1,0 +1,113 @@
+"""`jupyter`: notebooks on a machine, in the browser here."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from typing import Annotated
+
+import typer
+
+from remoterun.agent.shared.spec import NONE, PYTHON, PortSpec
+from remoterun.cli import complete
+from remoterun.cli.app import Machine, app, example
+from remoterun.cli.commands.ports import Showing, some_port
+from remoterun.cli.commands.run import sent
+from remoterun.cli.connect import client as connect
+from remoterun.cli.manual import Command
+from remoterun.cli.sending import Sending
+from remoterun.errors import UsageError
+from remoterun.model import Mount, RunRequest, parse_duration, parse_gpus, parse_variable
+
+PORT = 8888
+TOKEN = "JUPYTER_TOKEN"
+"""The variable from which Jupyter takes the token: so it stands in no process list."""
+
+
+@app.command(cls=Command, epilog=example("remoterun jupyter -m uploads/doom:data --pip pandas"))
+def jupyter(
+    machine: Machine = None,
+    mount: Annotated[
+        list[str],
+        typer.Option(
+            "-m",
+            "--mount",
+            metavar="RESOURCE[:PATH]",
+            help="Make an upload, or a run's outputs, readable at PATH. Repeat for more.",
+            autocompletion=complete.resources,
+        ),
+    ] = [],  # noqa: B006
+    env: Annotated[
+        list[str],
+        typer.Option("-e", "--env", metavar="K[=V]", help="An environment variable; K alone: as it is here. Repeat."),
+    ] = [],  # noqa: B006
+    pip: Annotated[
+        list[str], typer.Option("--pip", metavar="PACKAGE", help="A Python package to install. Repeat for more.")
+    ] = [],  # noqa: B006
+    framework: Annotated[
+        str,
+        typer.Option(
+            "--framework",
+            metavar="NAME",
+            help="What the environment has beside Jupyter: python, tensorflow.",
+            autocompletion=complete.frameworks,
+        ),
+    ] = PYTHON,
+    gpus: Annotated[
+        str | None, typer.Option("--gpus", metavar="N", help="GPUs that it gets. Default: the machine's setting.")
+    ] = None,
+    idle: Annotated[
+        str, typer.Option("--idle", metavar="TIME", help="It ends after so long without use: 30m, 1h.")
+    ] = "1h",
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing: send what git tracks, and go on.")] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+) -> int:
+    """Open JupyterLab on a machine, in your browser.
+
+    It starts with the current folder's work tree; notebooks are outputs of the run. ^C leaves it running.
+    """
+    from remoterun.cli.follow import follow
+
+    token = secrets.token_urlsafe(16)
+    port = some_port()
+    request = RunRequest(
+        command=_command(port, math.ceil(parse_duration(idle))),
+        mounts=tuple(Mount.parse(text) for text in mount),
+        env=(*(parse_variable(text) for text in env if text.partition("=")[0] != TOKEN), (TOKEN, token)),
+        pip=("jupyterlab", *pip),
+        framework=framework,
+        gpus=parse_gpus(gpus) if gpus is not None else None,
+        description="JupyterLab",
+        labels=("jupyter",),
+        ports=(PortSpec(port, PORT),),
+    )
+    if framework == NONE:
+        raise UsageError("JupyterLab needs Python", hint="--framework python")
+    with connect() as client:
+        client.machines.get(machine)  # refuse a wrong name before anything is asked
+        run = sent(client, request, machine, Sending(None, False, False, yes), yes)
+        assert run is not None
+        client.runs.tokens.keep(run.key, token)
+        show = Showing(client, no_browser)
+        show.ending = f"^C leaves it running; remoterun forward {run.number} comes back"
+        return follow(
+            client,
+            run,
+            client.runs.follow(run.number, values=dict(request.env)),
+            from_start=True,
+            ports=(),
+            told=show,
+        )
+
+
+def _command(port: int, idle: int) -> str:
+    """JupyterLab, which ends once nobody has used it for `idle` seconds; a cell that still computes is a use."""
+    words = [
+        "jupyter lab --no-browser --ip=127.0.0.1",
+        f"--port={port} --ServerApp.port_retries=0 --ServerApp.allow_root=True --log-level=WARN",
+        f"--ServerApp.shutdown_no_activity_timeout={idle}",
+        f"--MappingKernelManager.cull_idle_timeout={idle} --MappingKernelManager.cull_connected=True",
+        f"--MappingKernelManager.cull_interval={min(60, idle)} --TerminalManager.cull_inactive_timeout={idle}",
+        f"--TerminalManager.cull_interval={min(60, idle)}",
+    ]
+    return " ".join(words)
