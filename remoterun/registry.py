@@ -417,6 +417,22 @@ class Registry:
         )
         return self.run(run.number)
 
+    def moved(self, run: Run, machine: MachineType, placement: Placement) -> Run | None:
+        """Record that a run waits on another machine now; None where another client has moved it meanwhile."""
+        changed = self._changed_rows(
+            "UPDATE runs SET machine = ?, host = ?, home_id = ?, state = ?, status = '{}'"
+            " WHERE key = ? AND home_id = ?",
+            (
+                json.dumps(machine.record()),
+                json.dumps(placement.machine.record()),
+                placement.home_id,
+                RunState.QUEUED.value,
+                run.key,
+                run.home_id,
+            ),
+        )
+        return self.run(run.number) if changed else None
+
     def rent(self, run: Run, renting: Renting) -> Run:
         """Record what is known of a run's rented hosts."""
         self._change("UPDATE runs SET renting = ? WHERE key = ?", (json.dumps(renting.record()), run.key))

@@ -21,6 +21,7 @@ from remoterun.client.connections import Connections
 from remoterun.client.following import Item, Note, StateChange, Wanted, follow
 from remoterun.client.inside import Program, program
 from remoterun.client.kept_logs import KeptLogs
+from remoterun.client.moving import move
 from remoterun.client.ports import Forwarding, PortNews
 from remoterun.client.rented_runs import seen, statuses
 from remoterun.client.renting import Plan, give_back
@@ -412,6 +413,18 @@ class Runs:
         gone = frozenset(remove)
         labels = tuple(dict.fromkeys(each for each in (*run.labels, *add) if each not in gone))
         return run if labels == run.labels else self._connections.registry.label(run, labels)
+
+    def move(
+        self,
+        number: int | str,
+        machine: str,
+        progress: Progress | None = None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> Run:
+        """Let a run that waits go to another machine, under its number. All that it needs is brought there first; then
+        it is taken from where it waits, unless it has begun to start there, and handed over. Where that fails it stays
+        where it was. `note` as for `launch`. May be repeated. Raises `UsageError`, `HostError`, `TransferError`."""
+        return move(self._connections, self.get(number), machine, progress or Progress(), note)
 
     def remove(self, number: int | str) -> str | None:
         """Delete an ended run, there and from the registry; the name of the machine that had it, if one had. Raises

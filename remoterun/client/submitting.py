@@ -214,6 +214,26 @@ def launch(
     return seen(connections, run, session.told(result.status))
 
 
+def brought_there(
+    connections: Connections,
+    run: Run,
+    kept: Kept,
+    before: RunSpec,
+    settings: MachineType,
+    session: Session,
+    progress: Progress,
+) -> RunSpec:
+    """The spec of a run that waits, for another machine than that of `before`, which has all that it needs then."""
+    places = {(mount.typed, mount.path): mount.place for mount in before.mounts}
+    mounts = [
+        _mount(connections, run, mount, places[str(mount.resource), mount.path], kept.mounts, session, progress)
+        for mount in kept.request.mounts
+    ]
+    manifest = _send(connections, kept.tree, session, _extra_blobs(kept.source), progress)
+    spec = _spec(run, kept.request, kept.source, manifest, settings, mounts, before.again)
+    return spec._replace(asked_env=before.asked_env, secrets=before.secrets, notify=before.notify, ports=before.ports)
+
+
 def _extra_blobs(source: Source | None) -> dict[str, bytes]:
     """By digest: what is sent beside the source."""
     build, blobs = context()

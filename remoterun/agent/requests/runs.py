@@ -15,6 +15,7 @@ from ..shared.records import from_json, to_json
 from ..shared.spec import MountSpec, ResolvedMount, RunSpec, Submission
 from ..shared.states import FINAL, RunEvent, RunState, RunStatus
 from ..shared.tree import Manifest, show
+from ..shared.webhooks import NOBODY
 from ..store import leases, outputs
 from ..store.errors import HomeError
 from ..store.home import Home
@@ -86,6 +87,27 @@ def kill(call: Call, asked: api.RunKey) -> api.Asked:
     return _ask(call.home, asked.key, lambda run: run.ask_kill())
 
 
+def withdraw(call: Call, asked: api.Withdrawal) -> api.Withdrawn:
+    from ..running import queue
+
+    run = call.home.existing_run(asked.key)
+    if run.spec().bucket:
+        raise HomeError("bad_request", "the run %s has a bucket" % asked.key)
+    handed_over = Submission(run.spec(), run.values(), _source(run), webhooks=run.webhooks()).encode()
+    if not queue.withdraw(call.home, asked.key, asked.by):
+        return api.Withdrawn(False, run.status())
+    call.stream.send(handed_over)
+    run.forget_values()
+    run.keep_webhooks(NOBODY)
+    _care_for(call.home, run)
+    return api.Withdrawn(True, run.status())
+
+
+def _source(run: RunFolder) -> bytes:
+    with open(run.source_file, "rb") as file:
+        return file.read()
+
+
 def renew(call: Call, asked: api.Renewal) -> api.Nothing:
     run = call.home.existing_run(asked.key)
     if not run.spec().bucket:
@@ -145,6 +167,7 @@ HANDLERS: Dict[str, Handler] = {
     "run": run,
     "stop": stop,
     "kill": kill,
+    "withdraw": withdraw,
     "renew": renew,
     "remove_run": remove_run,
     "follow": follow,

@@ -16,7 +16,7 @@ import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ..shared.files import locked, read_json, write_whole
-from ..shared.states import FINAL
+from ..shared.states import FINAL, RunState
 from ..store.home import Home
 from . import gpus as gpu_tool
 
@@ -26,6 +26,7 @@ class Turn(NamedTuple):
 
     `never`: none will come, whichever runs end. `blocked_by`: the runs that it depends on, which are the next one
     before it in the line or those that hold the slots. `runs_before`: how many runs are before it in the line.
+    `withdrawn`: it was taken back.
     """
 
     granted: bool
@@ -34,6 +35,7 @@ class Turn(NamedTuple):
     blocked_by: List[str]
     runs_before: int = 0
     never: bool = False
+    withdrawn: bool = False
 
 
 def default_slots() -> int:
@@ -69,6 +71,8 @@ def _ask(home: Home, key: str, gpus: int, slots: Optional[int], known: Optional[
         held = _entries(home, ".slot")
         if key in held:
             return Turn(True, list(held[key].get("gpus", [])), "", [])
+        if home.run(key).withdrawn() is not None:
+            return Turn(False, [], "", [], withdrawn=True)
         _come(home, key, gpus)
         waiting = _entries(home, ".wait")
         arrivals = sorted((ticket["t"], run) for run, ticket in waiting.items() if bool(ticket["gpus"]) == bool(gpus))
@@ -106,6 +110,21 @@ def come(home: Home, key: str, gpus: int) -> None:
     """Take a place in the line. `ask` does it, too; who is to be served in the order of arrival comes here first."""
     with locked(home.lock("slots")):
         _come(home, key, gpus)
+
+
+def withdraw(home: Home, key: str, by: str) -> bool:
+    """Take back a run that waits, so that it never starts here; False where it has been granted what it waited for, or
+    was taken back by somebody else. May be repeated."""
+    with locked(home.lock("slots")):
+        run = home.run(key)
+        taken = run.withdrawn()
+        if taken is not None:
+            return taken == by
+        if run.state()[0] is not RunState.QUEUED or os.path.exists(os.path.join(home.queue, key + ".slot")):
+            return False
+        write_whole(run.withdrawn_file, by.encode())
+        _drop(home, key, ".wait")
+        return True
 
 
 def has_come(home: Home, key: str) -> bool:

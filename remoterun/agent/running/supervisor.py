@@ -159,6 +159,8 @@ class Supervisor:
         pause, said = POLL_LEAST, ""
         while True:
             self._check_asked()
+            if self.run.withdrawn() is not None:
+                raise Ended(Reason.MOVED)
             others = after.look(self.home, self.spec)
             if others.failed is not None:
                 raise Ended(Reason.AFTER_FAILED, others.failed)
@@ -182,6 +184,8 @@ class Supervisor:
             turn = capacity.ask(self.spec)
             if turn.granted:
                 break
+            if turn.withdrawn:
+                raise Ended(Reason.MOVED)
             if turn.never:
                 hint = "remoterun doctor %s shows what it has" % self.spec.machine
                 raise Ended(Reason.NO_CAPACITY, turn.waiting_for, hint=hint)

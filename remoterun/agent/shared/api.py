@@ -313,6 +313,18 @@ class Asked(Record):
     already: bool = False
 
 
+class Withdrawal(Record):
+    """`by`: a word that tells who does it."""
+
+    key: str
+    by: str
+
+
+class Withdrawn(Record):
+    withdrawn: bool
+    status: RunStatus
+
+
 class Renewal(Record):
     """A grant in the place of one that has expired, or will."""
 
@@ -349,6 +361,9 @@ runs = Request("runs", RunKeys, Statuses, "runs", most=64 << 20)
 run = Request("run", RunKey, RunDetails, "runs", most=128 << 20)
 stop = Request("stop", EndRun, Asked, "runs")
 kill = Request("kill", RunKey, Asked, "runs")
+# Take back a run that waits, so that it never starts here; not done for one that has begun to start, or that somebody
+# else took back. Out: the `Submission` with which it was handed over, which its home then has no more.
+withdraw = Request("withdraw", Withdrawal, Withdrawn, "runs")
 # A run that waits for its bucket goes on at once. Of one that has ended nothing is kept.
 renew = Request("renew", Renewal, Nothing, "runs")
 remove_run = Request("remove_run", RunKey, Removed, "runs")

@@ -62,6 +62,7 @@ class Reason(str, enum.Enum):
     PREEMPTED = "preempted"
     DISK_FULL = "disk_full"
     AFTER_FAILED = "after_failed"
+    MOVED = "moved"
 
 
 class Ending(Record):
@@ -85,6 +86,7 @@ ENDINGS: Dict[Reason, Ending] = {
     Reason.HOST_REBOOTED: Ending(RunState.INTERRUPTED, True, "the machine went down under it"),
     Reason.PREEMPTED: Ending(RunState.INTERRUPTED, True, "the machine was taken away"),
     Reason.DISK_FULL: Ending(RunState.FAILED, True, "the machine's disk is full"),
+    Reason.MOVED: Ending(RunState.INTERRUPTED, False, "it was taken from its machine, to be moved to another one"),
     Reason.AFTER_FAILED: Ending(RunState.FAILED, False, "a run that it waited for did not complete"),
 }
 

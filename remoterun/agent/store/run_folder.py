@@ -15,6 +15,7 @@
         left            manifest of what earlier attempts left, which lies over the source in the work tree
         machine         which machine took it, and looks after it (see this_machine.py)
         events          one JSON object a line: every state passed, with its time
+        withdrawn       it was taken back before it had started, by whom: it will never start here
         ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
         io/             the only folder that the command's wrapper writes: log, exit, pid; it reads command, and env,
                         which holds the values until it has read it
@@ -97,6 +98,7 @@ class RunFolder:
         self.work = os.path.join(path, "work")
         self.outputs_file = os.path.join(path, "outputs")
         self.out = os.path.join(path, "out")
+        self.withdrawn_file = os.path.join(path, "withdrawn")
         self.stop_file = os.path.join(path, "ask-stop")
         self.kill_file = os.path.join(path, "ask-kill")
         self.lock_file = os.path.join(path, "supervisor.lock")
@@ -269,6 +271,13 @@ class RunFolder:
             return None
         except (ValueError, KeyError, TypeError):
             return 10.0
+
+    def withdrawn(self) -> Optional[str]:
+        """By whom it was taken back before it had started; None for a run that was not."""
+        try:
+            return _read(self.withdrawn_file).decode()
+        except FileNotFoundError:
+            return None
 
     def kill_asked(self) -> bool:
         return os.path.exists(self.kill_file)

@@ -11,6 +11,7 @@ from remoterun.cli.commands import (  # noqa: F401
     rerun,
     runs,
     wait,
+    move,
     diff,
     inside,
     files,

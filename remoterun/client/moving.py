@@ -1,0 +1,154 @@
+"""A run that waits goes to another machine: all it needs is brought there, then it is taken from where it waits."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared.spec import RunSpec, Submission
+from remoterun.agent.shared.states import Reason, RunState, RunStatus
+from remoterun.client import choosing, submitting, webhooks
+from remoterun.client.again import Kept, keep
+from remoterun.client.connections import Connections
+from remoterun.client.rented_runs import seen
+from remoterun.client.secrets import values_of
+from remoterun.errors import LinkLost, RemoterunError, UsageError
+from remoterun.model import MachineType, Placement, Run
+from remoterun.session import Session
+from remoterun.transfer import Progress
+
+REMOVAL = 8.0
+"""Seconds that the machine where it waited has to end its supervisor."""
+TURN = 0.1
+STATUS = "remoterun machines --status"
+
+
+def move(connections: Connections, run: Run, machine: str, progress: Progress, note: Callable[[str], None]) -> Run:
+    """See `Runs.move`. `run` as its machine knows it."""
+    withdrawn = run.reason is Reason.MOVED  # by a command that was ended before it had handed it over
+    asked = connections.machine(machine)
+    _check(run, asked, withdrawn)
+    kept = keep(connections, run.number)
+    home = connections.session(run.host)
+    with home.understood():
+        before = RunSpec.from_record(home.ask(api.run, api.RunKey(run.key)).spec)
+    if before.after:
+        other = before.after[0].number
+        raise UsageError(f"run {run.number} waits for run {other} on {run.host.name}", hint=_instead(run, asked.name))
+    session = choosing.opened(connections, asked, kept.request, note)
+    if session.home_id == home.home_id and not withdrawn:
+        raise UsageError(f"run {run.number} is on {session.machine.name} already", hint=STATUS)
+    there = _there(session, home, run)
+    if there is None:
+        settings = choosing.settings(session.machine, kept.request, session)
+        _check_room(run, settings, session)
+        spec = submitting.brought_there(connections, run, kept, before, settings, session, progress)
+        taken = _taken_before(connections, run, kept, before) if withdrawn else _taken(run, home)
+        there = _handed_over(connections, session, home, taken, spec, put_back=not withdrawn)
+    moved = connections.registry.moved(run, asked, Placement(session.machine, session.home_id))
+    if moved is None:
+        session.ask(api.kill, api.RunKey(run.key))
+        raise UsageError(f"another command has moved run {run.number} meanwhile", hint=f"remoterun info {run.number}")
+    if session.home_id != home.home_id:
+        _removed(connections, home, run.key)
+    return seen(connections, moved, session.told(there))
+
+
+def _check(run: Run, asked: MachineType, withdrawn: bool) -> None:
+    """Refuse what does not wait, and where it can't go."""
+    number = run.number
+    if run.final and not withdrawn:
+        raise UsageError(f"run {number} has ended already", hint=f"remoterun rerun {number} -t {asked.name}")
+    if asked.rental is not None or run.machine.rental is not None or asked.bucket is not None:
+        raise UsageError(
+            "a run moves between machines of your own, not to or from one that is rented",
+            hint=_instead(run, asked.name),
+        )
+    if run.unreached is not None:
+        raise UsageError(f"{run.unreached}, and run {number} waits there", hint=f"remoterun doctor {run.host.name}")
+    if run.placement is None:
+        raise UsageError(f"run {number} is still being handed over to {run.machine.name}", hint="try again")
+    if run.state is not RunState.QUEUED and not withdrawn:
+        raise _started(run, asked.name)
+
+
+def _started(run: Run, machine: str) -> UsageError:
+    return UsageError(
+        f"run {run.number} has started on {run.host.name}, and only a run that waits can be moved",
+        hint=_instead(run, machine),
+    )
+
+
+def _instead(run: Run, machine: str) -> str:
+    return f"remoterun stop {run.number} && remoterun rerun {run.number} -t {machine}"
+
+
+def _there(session: Session, home: Session, run: Run) -> RunStatus | None:
+    """The run on the machine where it goes, if an earlier command has handed it over there."""
+    if session.home_id == home.home_id:
+        return None
+    found = session.ask(api.runs, api.RunKeys([run.key])).runs
+    return next((status for status in found if status.reason is not Reason.MOVED), None)
+
+
+def _check_room(run: Run, settings: MachineType, session: Session) -> None:
+    """Refuse a machine on which it could never start."""
+    lacks = session.ask(api.occupancy, api.Demand(settings.gpus, settings.slots)).lacks
+    if lacks is not None:
+        raise UsageError(f"run {run.number} can't go to {session.machine.name}: {lacks}", hint=STATUS)
+
+
+def _taken(run: Run, home: Session) -> Submission:
+    """What was handed over to the machine where it waits, which never starts it from now on."""
+    with home.stream(api.withdraw, api.Withdrawal(run.key, secrets.token_hex(8))) as stream:
+        stream.end()
+        body = b"".join(bytes(frame.body) for frame in stream)
+        if not home.result(api.withdraw, stream).withdrawn:
+            raise _started(run, "NAME")
+    with home.understood():
+        return Submission.decode(body)
+
+
+def _taken_before(connections: Connections, run: Run, kept: Kept, before: RunSpec) -> Submission:
+    """The same of a run that was taken by a command which was ended then: its values are found anew."""
+    secret = values_of(connections.config.home, before.secrets.values())
+    values = {**dict(kept.values(())), **{variable: secret[name] for variable, name in before.secrets.items()}}
+    known = webhooks.again(connections, before.notify, {})
+    return Submission(before, values, kept.tree.manifest.encode(), webhooks=webhooks.webhooks_of(run, known))
+
+
+def _handed_over(
+    connections: Connections, session: Session, home: Session, taken: Submission, spec: RunSpec, put_back: bool
+) -> RunStatus:
+    """The run on its new machine. Where that refuses it, it is put back where it waited."""
+    try:
+        session.ask(api.remove_run, api.RunKey(spec.key))  # what it left when it was there before
+        return session.ask(api.submit, api.Nothing(), taken._replace(spec=spec).encode()).status
+    except RemoterunError as error:
+        if put_back and not isinstance(error, LinkLost):
+            _remove(connections, home, spec.key)
+            home.ask(api.submit, api.Nothing(), taken.encode())
+        raise
+
+
+def _removed(connections: Connections, home: Session, key: str) -> bool:
+    """Whether nothing of the run is left where it waited; it never starts there."""
+    try:
+        _remove(connections, home, key)
+    except RemoterunError:
+        return False
+    return True
+
+
+def _remove(connections: Connections, home: Session, key: str) -> None:
+    deadline = time.monotonic() + REMOVAL
+    while True:
+        try:
+            home.ask(api.remove_run, api.RunKey(key))
+            return
+        except UsageError:  # its supervisor has not seen yet that it was taken back
+            if time.monotonic() > deadline:
+                raise
+        connections.closed.wait(TURN)

@@ -1,0 +1,168 @@
+"""A run that waits goes to another machine, under its number; whatever goes wrong, it is never run twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared.states import Reason, RunState
+from remoterun.client import Client, moving
+from remoterun.errors import HostError, UsageError
+from remoterun.model import MachineType, Mount, Run, RunRequest
+from remoterun.session import Session
+from tests.workshop import Place, User, until
+
+AWAY = MachineType("away", host="me@127.0.0.1:1", connect_timeout=5)
+
+
+def ended(client: Client, run: Run) -> Run:
+    return until(lambda: found if (found := client.runs.get(run.number)).final else None)
+
+
+@pytest.fixture
+def client(user: User) -> Client:
+    """Of machines that take one run at a time."""
+    machines = {name: replace(machine, slots=1) for name, machine in user.config.machines.items()}
+    pool = MachineType("lab", pool=("away", "two"))
+    user.config = replace(user.config, machines={**machines, "away": AWAY, "lab": pool})
+    return user.new_client()
+
+
+@pytest.fixture
+def holder(user: User, client: Client, tmp_path: Path) -> Run:
+    """A run that keeps the slot of `one` until the file `go` is there."""
+    run = client.runs.submit(RunRequest(f"until [ -e {tmp_path}/go ]; do sleep 0.02; done"))
+    return until(lambda: found if (found := client.runs.get(run.number)).state is RunState.RUNNING else None)
+
+
+def keys(place: Place) -> list[str]:
+    return place.home.run_keys()
+
+
+def test_with_source_mounts_values_and_number(user: User, client: Client, holder: Run, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("data\n")
+    client.uploads.upload(tmp_path / "data", "doom", "one")
+    request = RunRequest(
+        'cat mine data/data; echo "$TOKEN"; cat mine > made',
+        mounts=(Mount.parse("uploads/doom:data"),),
+        env=(("TOKEN", "t0ken"),),
+        labels=("night",),
+    )
+    run = client.runs.submit(request, user.source({"mine": "mine\n"}))
+    (tmp_path / "data").write_text("newer\n")
+    client.uploads.upload(tmp_path / "data", "doom", "one")
+    moved = client.runs.move(run.number, "two")
+    assert (moved.number, moved.key, moved.where) == (run.number, run.key, "two")
+    end = ended(client, run)
+    assert (end.state, end.labels, end.outputs) == (RunState.COMPLETE, ("night",), {"files": 1, "size": 5})
+    assert user.place("two").log(run.key) == b"mine\ndata\nt0ken\n", "of the version that was mounted then"
+    assert keys(user.place("one")) == [holder.key], "nothing is left where it waited"
+    assert client.runs.info(run.number)[1]["spec"]["machine"] == "two"
+    (tmp_path / "go").touch()
+    ended(client, holder)
+
+
+def test_to_a_pool_and_back(user: User, client: Client, holder: Run, tmp_path: Path) -> None:
+    run = client.runs.submit(RunRequest("true"))
+    second = client.runs.submit(RunRequest(f"until [ -e {tmp_path}/go ]; do sleep 0.02; done"), machine="two")
+    until(lambda: client.runs.get(second.number).state is RunState.RUNNING)
+    said: list[str] = []
+    assert client.runs.move(run.number, "lab", note=said.append).where == "lab (two)"
+    assert said and said[0].startswith("passed over: away (")
+    assert client.runs.move(run.number, "one").where == "one"
+    with pytest.raises(UsageError, match=f"run {run.number} is on one already"):
+        client.runs.move(run.number, "one")
+    (tmp_path / "go").touch()
+    assert ended(client, run).state is RunState.COMPLETE
+    assert keys(user.place("two")) == [second.key]
+    ended(client, holder)
+    ended(client, second)
+
+
+def test_one_that_has_started_or_ended(client: Client, holder: Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"run {holder.number} has started on one") as caught:
+        client.runs.move(holder.number, "two")
+    assert caught.value.hint == f"remoterun stop {holder.number} && remoterun rerun {holder.number} -t two"
+    after = client.runs.submit(RunRequest("true", after=(holder.number,)))
+    with pytest.raises(UsageError, match=f"run {after.number} waits for run {holder.number} on one"):
+        client.runs.move(after.number, "two")
+    (tmp_path / "go").touch()
+    ended(client, after)
+    with pytest.raises(UsageError, match="has ended already"):
+        client.runs.move(holder.number, "two")
+
+
+def test_it_stays_where_it_was_if_the_other_one_does_not_take_it(
+    user: User, client: Client, holder: Run, tmp_path: Path
+) -> None:
+    run = client.runs.submit(RunRequest("echo here", gpus=0, env=(("A", "b"),)))
+    with pytest.raises(HostError):
+        client.runs.move(run.number, "away")
+    assert client.runs.get(run.number).state is RunState.QUEUED and client.runs.get(run.number).where == "one"
+    (tmp_path / "go").touch()
+    assert ended(client, run).state is RunState.COMPLETE
+    assert user.place("one").log(run.key) == b"here\n"
+
+
+def test_one_that_is_refused_there_is_put_back(
+    user: User, client: Client, holder: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = client.runs.submit(RunRequest('echo "$A"', env=(("A", "b"),)))
+    ask = Session.ask
+
+    def refusing(session: Session, request: object, *more: object) -> object:
+        if request is api.submit and session.machine.name == "two":
+            raise HostError("two: its disk is full")
+        return ask(session, request, *more)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "ask", refusing)
+        with pytest.raises(HostError, match="disk is full"):
+            client.runs.move(run.number, "two")
+    assert client.runs.get(run.number).state is RunState.QUEUED
+    (tmp_path / "go").touch()
+    assert ended(client, run).state is RunState.COMPLETE
+    assert user.place("one").log(run.key) == b"b\n" and keys(user.place("two")) == []
+
+
+@pytest.mark.parametrize("handed_over", [False, True], ids=["before", "after"])
+def test_a_client_that_dies_once_it_was_taken(
+    user: User, client: Client, holder: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handed_over: bool
+) -> None:
+    """The same command finishes it, and the command runs once."""
+    run = client.runs.submit(RunRequest(f"echo x >> {tmp_path}/ran"))
+    do = moving._handed_over
+
+    def dies(*values: object, **named: object) -> object:
+        if handed_over:
+            do(*values, **named)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(moving, "_handed_over", dies)
+        with pytest.raises(KeyboardInterrupt):
+            client.runs.move(run.number, "two")
+    (tmp_path / "go").touch()
+    client = user.new_client()
+    left = ended(client, run)
+    assert (left.state, left.reason, left.where) == (RunState.INTERRUPTED, Reason.MOVED, "one")
+    assert client.runs.move(run.number, "two").where == "two"
+    assert ended(client, run).state is RunState.COMPLETE
+    assert (tmp_path / "ran").read_text() == "x\n" and keys(user.place("one")) == [holder.key]
+
+
+def test_two_that_want_it_at_once(user: User, client: Client, holder: Run, tmp_path: Path) -> None:
+    run = client.runs.submit(RunRequest("true"))
+    session = user.place("one").new_session()
+    for by, first in (("a", True), ("b", False), ("a", True)):
+        with session.stream(api.withdraw, api.Withdrawal(run.key, by)) as stream:
+            stream.end()
+            stream.finish()
+            assert session.result(api.withdraw, stream).withdrawn is first
+    session.close()
+    (tmp_path / "go").touch()
+    assert ended(client, run).reason is Reason.MOVED
+    assert user.place("one").log(run.key) == b""
