@@ -114,7 +114,10 @@ def _taken(run: Run, home: Session) -> Submission:
 def _taken_before(connections: Connections, run: Run, kept: Kept, before: RunSpec) -> Submission:
     """The same of a run that was taken by a command which was ended then: its values are found anew."""
     secret = values_of(connections.config.home, before.secrets.values())
-    values = {**dict(kept.values(())), **{variable: secret[name] for variable, name in before.secrets.items()}}
+    values = {
+        **dict(kept.values(kept.variables, ())),
+        **{variable: secret[name] for variable, name in before.secrets.items()},
+    }
     known = webhooks.again(connections, before.notify, {})
     return Submission(before, values, kept.tree.manifest.encode(), webhooks=webhooks.webhooks_of(run, known))
 
