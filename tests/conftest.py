@@ -35,33 +35,34 @@ HERE = Path(__file__).parent
 
 # What is quick and tells most comes first; tests/bench is run by `python -m tests.bench`, never by pytest.
 ORDER = ("unit", "contract", "lab", "cloud", "integration", "e2e")
-# Files for one process: they share the image with TensorFlow.
-TOGETHER = {f"e2e/test_{name}.py": "image" for name in ("example_node", "lesson", "readme", "rhymes_page", "session")}
-# With several processes, these come first, so that none is left with a long one at the end.
+# Files for one process: they bring the image with TensorFlow to this machine's Docker.
+TOGETHER = {f"e2e/test_{name}.py": "image" for name in ("lesson", "session")}
+# With several processes, these come first, so that none is left with a long one at the end. Of the first four, two need
+# no lab, whose image may have to be made.
 LONGEST = (
     "e2e/test_lesson.py",
     "e2e/test_session.py",
-    "e2e/test_readme.py",
-    "e2e/test_example_node.py",
-    "e2e/test_rhymes_page.py",
-    "cloud/test_aws_hosts.py",
     "cloud/test_rented_runs.py",
+    "integration/test_trainer.py",
+    "e2e/test_browser.py",
+    "cloud/test_aws_hosts.py",
     "integration/test_faults.py",
     "cloud/test_harness.py",
+    "e2e/test_readme.py",
     "cloud/test_cloud_check.py",
+    "e2e/test_example_node.py",
+    "e2e/test_rhymes_page.py",
     "e2e/test_old_gpu.py",
-    "integration/test_trainer.py",
+    "integration/test_faults_local.py",
+    "integration/test_trainer_model.py",
     "e2e/test_bad_input.py",
-    "e2e/test_browser.py",
+    "integration/test_renting.py",
     "cloud/test_images.py",
     "cloud/test_aws_kills.py",
-    "integration/test_renting.py",
-    "integration/test_faults_local.py",
+    "integration/test_cuts.py",
     "integration/test_transfer.py",
     "lab/test_lab.py",
     "e2e/test_cli.py",
-    "integration/test_cuts.py",
-    "integration/test_trainer_model.py",
     "e2e/test_upkeep.py",
 )
 collect_ignore = ["bench"]

@@ -91,17 +91,20 @@ def tree_of(files: Files) -> tuple[Manifest, dict[str, bytes]]:
 
 
 def until(
-    condition: Callable[[], Any], seconds: float = 15, what: str | Callable[[], str] = "", pause: float = 0.01
+    condition: Callable[[], Any], seconds: float = 20, what: str | Callable[[], str] = "", pause: float = 0.01
 ) -> Any:
-    """What `condition` returns once that is true; fails after `seconds`."""
+    """What `condition` returns once that is true; fails after `seconds`. One that takes long is asked less often: two
+    thirds of the time are for what is waited for."""
     deadline = time.monotonic() + seconds
     while True:
+        asked = time.monotonic()
         found = condition()
         if found:
             return found
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             pytest.fail(f"not within {seconds} s: {what() if callable(what) else what or condition}")
-        time.sleep(pause)
+        time.sleep(max(pause, 2 * (now - asked)))
 
 
 def spec_of(command: str = "true", **changed: Any) -> RunSpec:

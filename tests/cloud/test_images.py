@@ -15,7 +15,7 @@ from tests.e2e.conftest import Place, make_place
 from tests.lab import BASE_IMAGE
 from tests.workshop import until
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 SIX = ("run", "-t", "t4", "-y", "--no-git", "--image", BASE_IMAGE, "--pip", "six")
 COMMAND = "python -c 'import six; print(six.__name__)'"

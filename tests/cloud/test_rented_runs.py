@@ -18,7 +18,7 @@ from tests.e2e.conftest import REMOTERUN, Place, make_place
 from tests.lab import BASE_IMAGE
 from tests.workshop import until
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
 ON_T4 = ("run", "-t", "t4", "--image", BASE_IMAGE)
 TRAIN = "mkdir -p models; cat data/input.txt >models/model.json; for i in 1 2 3; do echo epoch $i; sleep 1; done"
@@ -113,7 +113,8 @@ TRAIN_ALONE = "sleep 2; echo here >made; echo done"
 
 def test_a_host_that_vanishes_leaves_its_log(cloud: Cloud, place: Place) -> None:
     number = place.run(*ON_T4, "-y", "-b", "echo begun; sleep 1000").stdout.strip()
-    until(lambda: b"begun" in logged(cloud, place, number), 90)
+    key = place.json("ps")[-1]["key"]
+    until(lambda: b"begun" in logged(cloud, key), 90)
     (machine,) = cloud.alive()
     machine.vanish()
     found = until(lambda: (row := place.json("info", number))["ended"] and row, 60)
@@ -137,9 +138,8 @@ def test_one_that_is_taken_away_goes_on_on_another_host(cloud: Cloud, place: Pla
     assert len(cloud.machines) == 2
 
 
-def logged(cloud: Cloud, place: Place, number: str) -> bytes:
+def logged(cloud: Cloud, key: str) -> bytes:
     """What the bucket has of a run's log, without asking its host."""
-    key = place.json("ps")[-1]["key"]
     (name,) = cloud.s3.buckets()
     s3 = boto3.client(
         "s3",

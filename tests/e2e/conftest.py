@@ -168,18 +168,21 @@ def image_key() -> str:
 
 @pytest.fixture(scope="session")
 def prepared_host(lab: Lab, shared: Place, image_key: str) -> LabHost:
-    """A host with the bundled image: as the product builds it in its first run there, or kept from then on."""
+    """A host with the bundled image: as the product builds it in its first run there, or kept from then on, for other
+    processes that run tests too."""
     shared.env["REMOTERUN_SSH_CONFIG"] = str(lab.ssh_config())
-    kept = lab.has_image(image_key)
-    host = lab.host("trained-a", image=image_key if kept else None).up()
-    shared.run("machines", "add", "first", "trained-a", "--base-image", BASE_IMAGE, "--force")
-    done = shared.run("run", "-y", "-t", "first", "python -c 'import trainer; print(\"built\")'")
-    assert "built" in done.stdout
-    assert ("building the environment" in done.stderr) is not kept
-    reference = bundled_image(BASE_IMAGE, "cpu")
-    assert host.image_id(reference)
-    if not kept:
-        lab.cache_image(host, reference, image_key)
+    with (lab.cache / "tensorflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kept = lab.has_image(image_key)
+        host = lab.host("trained-a", image=image_key if kept else None).up()
+        shared.run("machines", "add", "first", "trained-a", "--base-image", BASE_IMAGE, "--force")
+        done = shared.run("run", "-y", "-t", "first", "python -c 'import trainer; print(\"built\")'")
+        assert "built" in done.stdout
+        assert ("building the environment" in done.stderr) is not kept
+        reference = bundled_image(BASE_IMAGE, "cpu")
+        assert host.image_id(reference)
+        if not kept:
+            lab.cache_image(host, reference, image_key)
     return host
 
 
@@ -211,11 +214,13 @@ def until() -> Iterator[Callable[..., Any]]:
     def wait(condition: Callable[[], Any], seconds: float = 30.0, evidence: Callable[[], Any] | None = None) -> Any:
         deadline = time.monotonic() + seconds
         while True:
+            asked = time.monotonic()
             value = condition()
             if value:
                 return value
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > deadline:
                 pytest.fail(f"not within {seconds} s: {evidence() if evidence else value!r}")
-            time.sleep(0.1)
+            time.sleep(max(0.1, 2 * (now - asked)))
 
     yield wait

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -30,12 +30,11 @@ from remoterun.errors import AgentError, HostUnreachable, LinkLost, RemoterunErr
 from remoterun.model import MachineType, Run, RunRequest
 from remoterun.transfer import Progress
 from tests.lab import BASE_IMAGE, Docker, Gpu, GpuProcess, Lab, LabHost, Process
+from tests.workshop import until
 
 REPOSITORY = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.timeout(120)
-
-T = TypeVar("T")
 
 COUNT = """exec python3 -c '
 import sys, time
@@ -57,17 +56,6 @@ def counting(lines: int, seconds: float, code: int = 0) -> str:
 def counted(lines: int) -> bytes:
     """All that it prints."""
     return b"".join(b"line %06d\n" % number for number in range(lines))
-
-
-def until(condition: Callable[[], T], seconds: float = 20, pause: float = 0.02) -> T:
-    """Ask until the answer is true; fails after `seconds` with what it last was."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {seconds} s: {value!r}"
-        time.sleep(pause)
 
 
 @dataclass
@@ -252,7 +240,7 @@ def ended(client: Client, run: Run, seconds: float = 30) -> Run:
         seen = client.runs.get(run.number)
         return seen if seen.final else None
 
-    found = until(look, seconds, 0.05)
+    found = until(look, seconds, pause=0.05)
     assert found is not None
     return found
 
@@ -750,7 +738,7 @@ class TestFollowing:
             pieces += [item for item in [next(items)] if isinstance(item, LogBytes)]
         (agent,) = box.processes(".pyz serve")
         before = memory(Path("/proc/self")), memory(box.host.path(f"/proc/{agent.pid}"))
-        until(lambda: len(box.log(run)) > size, 40, 0.1)
+        until(lambda: len(box.log(run)) > size, 40, pause=0.1)
         while_paused = memory(Path("/proc/self")), memory(box.host.path(f"/proc/{agent.pid}"))
         assert client.runs.get(run.number).state is RunState.RUNNING
         assert client.runs.stop(run.number)[1]

@@ -67,15 +67,18 @@ def until(
     evidence: Callable[[], str] = lambda: "",
     pause: float = 0.01,
 ) -> T:
-    """Ask until the answer is true and return it. Raises `LabError` after `seconds`, with the evidence."""
+    """Ask until the answer is true and return it. Raises `LabError` after `seconds`, with the evidence. A condition
+    that takes long is asked less often: two thirds of the time are for what is waited for."""
     deadline = time.monotonic() + seconds
     while True:
+        asked = time.monotonic()
         answer = condition()
         if answer:
             return answer
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise LabError(f"not within {seconds:g} s: {what}", evidence())
-        time.sleep(pause)
+        time.sleep(max(pause, 2 * (now - asked)))
 
 
 def tail(path: Path, lines: int = 25) -> str:
