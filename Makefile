@@ -8,7 +8,7 @@ ARGS ?=
 # Processes that run tests; 0: none but pytest's own, as a debugger needs it. Four keep two cores busy, as they wait for
 # half of their time.
 WORKERS ?= 4
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(if $(wildcard constraints.txt),-c constraints.txt)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(wildcard constraints.txt),-c constraints.txt)
 
 .PHONY: help demo test lint unit bench clean system
 

@@ -128,7 +128,6 @@ def tensorflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             builder = make_place(folder)
-            builder.env["PIP_NO_COMPILE"] = "no"  # pip takes this for yes: what is used is compiled when it is used
             builder.run("machines", "add", "plain", "local", "--engine", "process")
             done = builder.run("run", "-y", "-t", "plain", "python -c 'import trainer; print(\"built\")'")
             assert done.stdout == "built\n" and "building the environment" in done.stderr
