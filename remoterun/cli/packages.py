@@ -49,12 +49,14 @@ def with_packages(
     them. `request`: as it was typed."""
     choice = prepared.choice
     if choice.unsure:
-        render.line("Plain Python: not all of the code can be read here; --framework tensorflow installs TensorFlow.")
+        render.line("Plain Python: nothing read imports TensorFlow; --framework tensorflow has it.")
     if not choice.lacking:
         return prepared
-    modules = ", ".join(f"`{module}`" for module in choice.lacking[:_SHOWN])
-    more = f" and {len(choice.lacking) - _SHOWN} more" if len(choice.lacking) > _SHOWN else ""
-    text = f"the code imports {modules}{more}, which {'plain Python' if choice.framework == PYTHON else 'it'} lacks"
+    modules = [f"`{module}`" for module in choice.lacking[:_SHOWN]]
+    if len(choice.lacking) > _SHOWN:
+        modules.append(f"{len(choice.lacking) - _SHOWN} more")
+    named = " and ".join(filter(None, [", ".join(modules[:-1]), modules[-1]]))
+    text = f"the code imports {named}, which {'plain Python' if choice.framework == PYTHON else 'it'} lacks"
     offer = choice.offer
     if offer is None:
         render.warning(text)
@@ -71,7 +73,7 @@ def with_packages(
         return prepared
     if how.asks:
         render.line(f"T{text[1:]}.")
-        answer = render.choose(f"{lists}. Install {them}? (n: run without {them}, q: quit)", "ynq", "y")
+        answer = render.choose(f"{lists}. Install {them}? (q: quit)", "ynq", "y")
         if answer == "q":
             raise KeyboardInterrupt
         if answer == "n":

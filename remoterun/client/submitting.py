@@ -122,7 +122,8 @@ def prepare(
         raise UsageError("the command is empty", hint='remoterun run "echo hello"')
     draft = Run(0, new_key(), machine, RunState.REQUESTED, request.command, 0.0)
     description = request.description
-    _spec(replace(draft, description=description, labels=request.labels), request, source, Manifest([]), machine)
+    draft = replace(draft, description=description, labels=request.labels)
+    _spec(draft, replace(request, framework=None), source, Manifest([]), machine)
     values = (value for _, value in request.env)
     if any(NO_CHARACTER.search(text) for text in (request.command, description or "", *request.labels, *values)):
         raise UsageError(

@@ -20,6 +20,7 @@ _PYTHON = re.compile(r"(python|pypy)[\d.]*$")
 _INSTALLERS = frozenset(("pip", "pip3", "uv", "conda", "mamba", "micromamba", "poetry", "pipenv", "pixi", "pdm"))
 _RUNNERS = frozenset(("make", "just", "jupyter", "ipython", "papermill", "pytest", "tox", "nox"))
 _WITH_VALUE = ("-X", "-W", "--check-hash-based-pycs")
+_ABOUT = ("-V", "-VV", "--version", "-h", "--help")
 _OPERATORS = frozenset("();<>|&\n")
 _COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
 _NOTEBOOK_MAGIC = re.compile(r"^\s*[%!?].*$", re.MULTILINE)
@@ -98,6 +99,8 @@ class _Scan:
         """What follows the name of an interpreter; the words that may be files of its."""
         while words and words[0].startswith("-") and words[0] != "-":
             option, *words = words
+            if option in _ABOUT:
+                return []
             if option in _WITH_VALUE:
                 words = words[1:]
             elif not option.startswith("--") and option[-1] in "cm" and words:  # also -uc

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import queue
 import resource
@@ -94,6 +95,13 @@ def _measure(lab: Lab, host: LabHost, home: Path, rounds: int) -> tuple[list[Row
             lambda: _wall([*ssh, "docker", "run", "--rm", BASE_IMAGE, "echo", "hi"], env, home),
         ),
     ]  # fmt: skip
+    new = itertools.count()
+    rows.append(
+        beside(
+            "run --pip cowsay, first in a new home, here", lambda: _in_new_home(home / f"new{next(new)}"), 5.0,
+            "python3 -m venv; pip install; cowsay", lambda: _by_hand(home / f"new{next(new)}"),
+        )
+    )  # fmt: skip
     rows += _ports(lab, host, config, rounds)
     names = [name for name in laps[-1] if name != "total"]
     return rows, {name: statistics.median(lap.get(name, 0.0) for lap in laps) for name in names}
@@ -214,6 +222,25 @@ def _first_line(client: Client) -> dict[str, float]:
     for _ in client.runs.follow(run.number):
         pass
     return laps
+
+
+def _in_new_home(folder: Path) -> float:
+    """A command with a package, where nothing was ever run, in a virtual environment of this machine."""
+    folder.mkdir()
+    folder.joinpath("config.toml").write_text('[machines.here]\nengine = "process"\n')
+    env = {**os.environ, "REMOTERUN_HOME": str(folder)}
+    return _wall([REMOTERUN, "run", "-y", "-t", "here", "--pip", "cowsay", "cowsay -t hi"], env, _empty(folder))
+
+
+def _by_hand(folder: Path) -> float:
+    words = f"{sys.executable} -m venv v && v/bin/python -m pip install -q cowsay && v/bin/cowsay -t hi"
+    return _wall(["sh", "-c", words], dict(os.environ), _empty(folder))
+
+
+def _empty(folder: Path) -> Path:
+    work = folder / "work"
+    work.mkdir(parents=True)
+    return work
 
 
 def _wall(words: list[str], env: dict[str, str], folder: Path) -> float:

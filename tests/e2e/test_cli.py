@@ -636,7 +636,7 @@ class TestRuns:
         terminal.expect(f"run {second} stopped: you stopped it")
         assert ended(terminal) == 143
         terminal = ready.spawn("logs", first)
-        terminal.expect("Running on narrow in a virtual environment")
+        terminal.expect("Running on narrow without Docker")
         ready.run("kill", first)
         terminal.expect(f"run {first} killed .*exit status 137: you killed it")
         assert ended(terminal) == 137

@@ -45,7 +45,7 @@ def buildkit(text: str) -> str:
             "error: No solution found when resolving dependencies\n  cause: Because cowsy was not found in the package "
             "registry and you require cowsy, we can conclude that your requirements are unsatisfiable.\n",
             "uv: Because cowsy was not found in the package registry",
-            None,
+            "pypi.org/search/?q=cowsy ",
         ),
         (
             "  × No solution found when resolving dependencies:\n  ╰─▶ Because cowsy was not found\n",

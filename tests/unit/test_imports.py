@@ -109,6 +109,8 @@ def test_imports_are_followed_through_the_files_that_are_sent(tmp_path: Path, co
         ("python ok.py", True, False),
         ("python broken.py", False, False),
         ("make train", False, False),
+        ("python --version", True, False),
+        ("python", False, False),
         ("python - < ok.py", False, False),
         ("pip install torch && python ok.py", True, True),
         ("python -m pip install torch", True, True),

@@ -28,7 +28,7 @@ _CONTAINERS = {"images": True, "apt": True, "mounts_anywhere": True}
 CAPABILITIES: Dict[str, Capabilities] = {
     "docker": Capabilities("Docker", "in Docker", **_CONTAINERS),
     "podman": Capabilities("Podman", "in Podman", **_CONTAINERS),
-    "process": Capabilities("a virtual environment", "in a virtual environment", False, False, False),
+    "process": Capabilities("a virtual environment", "without Docker", False, False, False),
 }
 
 AUTO = "auto"

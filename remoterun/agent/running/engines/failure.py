@@ -19,7 +19,8 @@ _UNREACHABLE = re.compile(
 _NOTHING_FITS = re.compile(r"^ERROR: (No matching distribution found for (\S+).*)")
 _VERSIONS = re.compile(r"^ERROR: Could not find a version that satisfies .*\(from versions: (.*)\)")
 _CONFLICT = re.compile(r"^ERROR: (Cannot install .* conflicting dependencies)")
-_UV = re.compile(r"^(?:cause: |╰─▶ )(Because .*)")
+_UV = re.compile(r"^(?:cause: |╰─▶ )(Because (?:(\S+) was not found in the package registry)?.*)")
+_SEARCH = "https://pypi.org/search/?q=%s   shows what there is"
 _APT = re.compile(r"^E: (.*)")
 _COMPILER = re.compile(
     r"error: command '.*(?:gcc|cc|g\+\+|clang|c\+\+)' failed|unable to execute '.*gcc'|gcc: not found"
@@ -52,7 +53,7 @@ def explain(job: BuildJob, tensorflow: bool) -> Failure:
     if nothing:
         name = re.split(r"[<>=!~;\[]", nothing.group(2))[0]
         known = versions.group(1).split(", ")[-1] if versions else "none"
-        hint: Optional[str] = "https://pypi.org/search/?q=%s   shows what there is" % name
+        hint: Optional[str] = _SEARCH % name
         if known != "none":
             hint = "--pip %s==%s   is the newest one that this Python can use" % (name, known)
         return Failure("pip: " + nothing.group(1), hint)
@@ -62,7 +63,10 @@ def explain(job: BuildJob, tensorflow: bool) -> Failure:
     if any(map(_COMPILER.search, lines)):
         line = next(line for line in lines if _COMPILER.search(line))
         return Failure("a package has to be compiled: " + line, "--apt build-essential   brings a compiler, in Docker")
-    for program, pattern in (("uv", _UV), ("apt", _APT), ("pip", _PIP)):
+    found = find(_UV)
+    if found:
+        return Failure("uv: " + found.group(1), _SEARCH % found.group(2) if found.group(2) else None)
+    for program, pattern in (("apt", _APT), ("pip", _PIP)):
         found = find(pattern)
         if found:
             return Failure("%s: %s" % (program, found.group(1)), None)

@@ -257,6 +257,8 @@ class ProcessEngine:
         job.say("building the environment, once for %s: %s" % (once, what))
         remove_tree(folder)  # what an interrupted build left
         os.makedirs(folder, 0o700)
+        contents = environment.contents(title_of(environment.variant))
+        write_whole(os.path.join(folder, "contents"), contents.encode("utf-8", "replace"))
         python = python_for(environment.variant)
         if python is None:
             raise EngineError(lacking_python(environment.variant), hint=INSTALL_PYTHON)
@@ -269,8 +271,6 @@ class ProcessEngine:
         files = bundled + ([] if environment.plain else [own])
         if files:
             install(venv, files, uv, job, lock, tensorflow)
-        contents = environment.contents(title_of(environment.variant))
-        write_whole(os.path.join(folder, "contents"), contents.encode("utf-8", "replace"))
         write_whole(os.path.join(folder, "ready"), b"")
 
     def _variables(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> Dict[str, str]:
