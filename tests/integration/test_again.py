@@ -161,6 +161,23 @@ class TestRerun:
             user.client.files.copy("uploads/tree", tmp_path / "x")
         assert [upload.name for upload in user.client.uploads.list()] == ["doom", "more"]
 
+    def test_its_secrets_are_looked_up_by_their_names(self, typed: Typed) -> None:
+        """As they are now; what is typed takes the place of one."""
+        secrets = typed.user.client.secrets
+        for name, value in (("ONE", "1"), ("TWO", "22"), ("HOOK", "http://127.0.0.1:9/x")):
+            secrets.set(name, value)
+        write_files(typed.folder, {"a": "a"})
+        words = ("--secret", "ONE", "--secret", "TWO=B", "--notify", "HOOK")
+        typed("run", "--no-git", "-y", *words, 'echo "$ONE $B"')
+        secrets.set("ONE", "111")
+        assert typed("rerun", "1").stdout == "111 22\n"
+        other = typed("rerun", "1", "--secret", "ONE=B", "-e", "ONE=typed")
+        assert other.stdout == "typed 111\n" and "but -e ONE; secrets ONE as B" in other.stderr
+        spec = json.loads(typed("info", "2", "--json").stdout)["spec"]
+        assert (spec["secrets"], spec["notify"]) == ({"ONE": "ONE", "B": "TWO"}, ["HOOK"])
+        for number in (1, 2, 3):  # its hook can't be reached
+            typed("rm", f"runs/{number}")
+
     def test_what_is_gone_is_named_with_what_to_type(self, typed: Typed) -> None:
         user = typed.user
         (typed.folder / "in").write_text("text")

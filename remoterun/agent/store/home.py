@@ -191,15 +191,16 @@ class Home:
                 write_whole(staged.left_file, left.encode())
             write_whole(staged.events_file, _event("queued"))
             write_whole(staged.machine_file, json.dumps(Machine.this().record()).encode())
-            write_whole(staged.values_file, encode_values(values))
-            if grant is not None:
-                write_whole(staged.grant_file, encode_grant(grant))
-            if webhooks.addresses:
-                staged.keep_webhooks(webhooks)
-            if images:
-                write_whole(staged.images_file, encode_images(images))
             write_whole(staged.mounts_file, encode_resolved(mounts))
             write_whole(staged.spec_file, spec.encode())
+            # Secrets come last: what a crash leaves of us here lies there until the next gc.
+            if grant is not None:
+                write_whole(staged.grant_file, encode_grant(grant))
+            if images:
+                write_whole(staged.images_file, encode_images(images))
+            if webhooks.addresses:
+                staged.keep_webhooks(webhooks)
+            write_whole(staged.values_file, encode_values(values))
             self.mark_active(run.key)
             remove_tree(run.path)
             os.rename(temporary, run.path)

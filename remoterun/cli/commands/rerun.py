@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +18,7 @@ from remoterun.cli.editing import Asked, Edit
 from remoterun.cli.manual import RunThenCommand
 from remoterun.cli.packages import requirements_of
 from remoterun.errors import UsageError
-from remoterun.model import Mount, RunRequest, parse_duration, parse_variable
+from remoterun.model import Mount, RunRequest, parse_duration, parse_secret, parse_variable
 
 if TYPE_CHECKING:
     from remoterun.client import Client, Kept, Prepared
@@ -49,6 +49,15 @@ def rerun(
     env: Annotated[
         list[str],
         typer.Option("-e", "--env", metavar="K[=V]", help="An environment variable; K alone: as it is here. Repeat."),
+    ] = [],  # noqa: B006
+    secret: Annotated[
+        list[str],
+        typer.Option(
+            "--secret",
+            metavar="NAME[=VARIABLE]",
+            help="A secret as a variable, as well or instead. Repeat.",
+            autocompletion=complete.secrets,
+        ),
     ] = [],  # noqa: B006
     pip: Annotated[
         list[str], typer.Option("--pip", metavar="PACKAGE", help="One more Python package. Repeat for more.")
@@ -129,6 +138,7 @@ def rerun(
         "max_cost": above_zero("--max-cost", max_cost),
     }
     given = [parse_variable(text) for text in env]
+    secrets = [parse_secret(text) for text in secret]
     more_mounts = [Mount.parse(text) for text in mount]
     with connect() as client:
         if machine is not None:
@@ -140,12 +150,13 @@ def rerun(
             before,
             **{name: value for name, value in changes.items() if value is not None},  # type: ignore[arg-type]
             mounts=with_mounts(before.mounts, more_mounts),
+            secrets=with_secrets(before.secrets, secrets, dict(given)),
             pip=(*before.pip, *(name for name in pip if name not in before.pip)),
             apt=(*before.apt, *(apt_name(name) for name in apt if name not in before.apt)),
         )
         if image is not None:
             request = replace(request, framework=None)
-        variables = tuple(name for name in kept.variables if name not in dict(given))
+        variables = tuple(name for name in kept.variables if name not in dict(given) | dict(request.secrets))
         asked = Asked(request, machine or kept.run.machine.name, variables, tuple(given))
         editing = Edit(client.config.home, kept, asked) if edit else None
         if editing is not None:
@@ -181,6 +192,15 @@ def with_mounts(before: Sequence[Mount], more: Iterable[Mount]) -> tuple[Mount, 
     return tuple(by_path.values())
 
 
+def with_secrets(
+    before: Sequence[tuple[str, str]], more: Sequence[tuple[str, str]], given: Container[str]
+) -> tuple[tuple[str, str], ...]:
+    """Which variables get which secrets: `more` in the place of those for the same variables; none for one that is
+    `given` a value."""
+    names = [variable for variable, _ in more]
+    return (*(pair for pair in before if pair[0] not in given and pair[0] not in names), *more)
+
+
 def said(kept: Kept, request: RunRequest, machine: str, given: Sequence[str]) -> str:
     """What is other than in the run that is repeated, in one line."""
     before, parts = kept.request, []
@@ -205,6 +225,7 @@ def said(kept: Kept, request: RunRequest, machine: str, given: Sequence[str]) ->
         "labels": f"labels {' '.join(request.labels)}" if request.labels else "no labels",
         "description": "another description",
         "notify": "word to others when it ends",
+        "secrets": f"secrets {', '.join(render.variables(dict(request.secrets)))}" if request.secrets else "no secrets",
         "attempts": f"{request.attempts or 1} attempts",
         "spot": "on a spot host" if request.spot else "not on a spot host",
         "max_hours": f"{request.max_hours} h at the most",
