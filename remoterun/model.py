@@ -328,6 +328,11 @@ class RunRequest:
     ports: tuple[PortSpec, ...] = ()
     notify: tuple[str, ...] | None = None
 
+    def __post_init__(self) -> None:
+        """Mounts may be given as they are typed: "uploads/doom:data". Raises `UsageError`."""
+        parsed = tuple(Mount.parse(each) if isinstance(each, str) else each for each in self.mounts)
+        object.__setattr__(self, "mounts", parsed)
+
 
 @dataclass(frozen=True)
 class Line:
@@ -476,7 +481,7 @@ class Run:
             "host": None if self.placement is None else self.placement.machine.name,
             "state": self.state.value,
             "reason": self.reason.value if self.reason else None,
-            "exit_code": self.code,
+            "exit_status": self.code,
             "command": self.command,
             "description": self.description,
             "labels": list(self.labels),

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pexpect
 import pytest
 
+from remoterun.cli.schema import SCHEMAS, schema
 from remoterun.environments import context
 from tests.lab import BASE_IMAGE, Lab, LabHost, LocalDocker
 
@@ -53,7 +55,11 @@ class Place:
         return done
 
     def json(self, *words: str) -> Any:
-        return json.loads(self.run(*words, "--json").stdout)
+        """What a command prints with `--json`, which is held to its schema."""
+        said = json.loads(self.run(*words, "--json").stdout)
+        if words[0] in SCHEMAS and "--status" not in words:
+            jsonschema.validate(said, schema(words[0]), format_checker=jsonschema.FormatChecker(["date-time"]))
+        return said
 
     def spawn(self, *words: str) -> pexpect.spawn:
         """Run the installed command in a pseudo-terminal."""

@@ -496,4 +496,4 @@ def test_an_image_that_is_not_to_be_had(place: Place, lab: Lab, host_a: LabHost)
     assert len(HINT.findall(done.stderr)) == 1 and "docker pull" in done.stderr
     assert not TRACEBACK.search(done.stderr)
     (run,) = place.json("ps")
-    assert (run["state"], run["reason"], run["exit_code"]) == ("failed", "build_failed", None)
+    assert (run["state"], run["reason"], run["exit_status"]) == ("failed", "build_failed", None)

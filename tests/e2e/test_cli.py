@@ -90,7 +90,7 @@ def test_listings_in_json(data: Place) -> None:
     checks = json.loads(data.run("doctor", "--json", status=None).stdout)
     assert {"python3", "disk", "clock"} <= {check["name"] for check in checks}
     again = data.json("upload", "odd")
-    assert (again["created"], again["bytes_sent"], again["version"]) == (False, 0, 1)
+    assert (again["new"], again["bytes_sent"], again["version"]) == (False, 0, 1)
 
 
 def test_listings_never_write_to_the_terminal(data: Place) -> None:

@@ -84,7 +84,7 @@ def stopped_and_resumed(engine: Engine, folder: Path) -> tuple[int, Path]:
     place.run("stop", "--grace", "60s", begun)
     ours, *again = shlex.split(place.run("logs", begun, status=143).stdout.splitlines()[-1])
     ended = place.json("info", begun)
-    assert (ended["state"], ended["exit_code"]) == ("stopped", 143) and ended["ended"]
+    assert (ended["state"], ended["exit_status"]) == ("stopped", 143) and ended["ended"]
     assert ours == "remoterun" and f"runs/{begun}/checkpoints:before" in again
     done = place.run(*again)  # as the last line says
     resumed = place.newest()["number"]

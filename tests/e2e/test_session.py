@@ -78,7 +78,7 @@ class Session:
 
     def test_ps_knows_it(self) -> None:
         run = next(run for run in self.place.json("ps") if run["number"] == self.trained)
-        assert (run["state"], run["reason"], run["exit_code"]) == ("complete", "exited", 0)
+        assert (run["state"], run["reason"], run["exit_status"]) == ("complete", "exited", 0)
         assert run["description"] == "The first song"
         assert run["outputs"]["files"] > 8
         text = self.place.run("ps").stdout
@@ -113,7 +113,7 @@ class Endings(Session):
         self.place.run("logs", number, status=143)  # till its end
         run = self._state(number)
         assert (run["state"], run["reason"]) == ("stopped", "stopped") and run["ended"]
-        assert run["exit_code"] == 143, "the command saves and ends by itself"
+        assert run["exit_status"] == 143, "the command saves and ends by itself"
         files = {entry["path"] for entry in self.place.json("ls", f"runs/{number}")["entries"]}
         assert {"models/manifest.json", "models/last.json"} <= files
         assert "has ended already" in self.place.run("stop", number).stderr
@@ -123,7 +123,7 @@ class Endings(Session):
         until(lambda: self._state(number)["state"] == "running", 60)
         self.place.run("kill", number)
         run = until(lambda: self._ended(number), 20)
-        assert (run["state"], run["reason"], run["exit_code"]) == ("killed", "killed", 137)
+        assert (run["state"], run["reason"], run["exit_status"]) == ("killed", "killed", 137)
         followed = self.place.run("logs", number, status=137)
         assert "killed" in followed.stderr
 

@@ -88,7 +88,7 @@ class TestCheck:
         assert "remoterun upload PATH --name doom --to one" in HINT.findall(done.stderr)[0]
         assert (home / "damaged" / sha256(TEXT.encode())).stat().st_size == len(TEXT), "nothing is thrown away"
         file.write_text(TEXT)
-        assert place.json("upload", "data", "--name", "doom")["created"] is True
+        assert place.json("upload", "data", "--name", "doom")["new"] is True
         assert check(place, 0)[0]["mended"] == "its blob" and check(place, 0) == []
         assert list((home / "damaged").iterdir()) == []
 

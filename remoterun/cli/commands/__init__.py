@@ -26,6 +26,7 @@ from remoterun.cli.commands import (  # noqa: F401
     secrets,
     notify,
     upkeep,
+    programs,
 )
 
 __all__ = ["app"]

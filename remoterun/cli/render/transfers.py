@@ -17,7 +17,7 @@ def uploaded(done: Any, as_json: bool, folder: str = "") -> None:
     for text in done.warnings:
         warning(text)
     if as_json:
-        record = {"created": done.created, "bytes_sent": done.sent.size, "bytes_there": done.sent.already}
+        record = {"new": done.created, "bytes_sent": done.sent.size, "bytes_there": done.sent.already}
         out_json({**upload.record(), **record})
         return
     path = f"uploads/{upload.name}"

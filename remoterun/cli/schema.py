@@ -1,0 +1,113 @@
+"""What `--json` prints, as JSON Schema: one page for programs and people; `remoterun schema` shows it.
+
+Every listing is held to it by the tests. Fields may be added; none is renamed or taken away within a major version.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from remoterun.agent.shared.states import Reason, RunState
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+TEXT, NUMBER, COUNT, FLAG = {"type": "string"}, {"type": "number"}, {"type": "integer"}, {"type": "boolean"}
+MOMENT = {"type": "string", "format": "date-time"}
+"""UTC, as 2026-11-26T22:01:37.250Z."""
+
+
+def _maybe(kind: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [kind, {"type": "null"}]}
+
+
+def _list(of: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": of}
+
+
+def _object(**fields: dict[str, Any]) -> dict[str, Any]:
+    """All of these fields are there; others may be."""
+    return {"type": "object", "properties": fields, "required": list(fields)}
+
+
+RUN = _object(
+    number=COUNT,
+    key=TEXT,
+    machine=TEXT,
+    host=_maybe(TEXT),
+    state={"enum": [state.value for state in RunState]},
+    reason={"enum": [None, *(reason.value for reason in Reason)]},
+    exit_status=_maybe(COUNT),
+    command=TEXT,
+    description=_maybe(TEXT),
+    labels=_list(TEXT),
+    engine=_maybe(TEXT),
+    created=MOMENT,
+    started=_maybe(MOMENT),
+    ended=_maybe(MOMENT),
+    message=_maybe(TEXT),
+    note=_maybe(TEXT),
+    outputs=_maybe(_object(files=COUNT, size=COUNT)),
+    stopping=FLAG,
+    reachable=FLAG,
+    last_seen=_maybe(MOMENT),
+)
+"""`reason` says why it ended; `exit_status` is the command's own, null before it has one; `outputs.size` in bytes;
+`reachable`: whether its machine answered just now, else it is as it was `last_seen`."""
+UPLOAD = _object(
+    name=TEXT,
+    version=COUNT,
+    digest=TEXT,
+    size=COUNT,
+    files=COUNT,
+    created=MOMENT,
+    machine=TEXT,
+    path=_maybe(TEXT),
+    copies=_list(_object(machine=TEXT, last_seen=_maybe(MOMENT), reachable=FLAG)),
+    runs=_list(COUNT),
+)
+ENTRY = _object(path=TEXT, kind={"enum": ["f", "d", "l"]}, size=_maybe(COUNT), sha256=_maybe(TEXT), target=_maybe(TEXT))
+CHECK = _object(name=TEXT, ok=_maybe(FLAG), detail=_maybe(TEXT), fix=_maybe(TEXT))
+FREED = _object(kind=TEXT, count=COUNT, bytes=COUNT)
+
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "ps": _list(RUN),
+    "run": RUN,
+    "wait": _list(RUN),
+    "info": {"allOf": [RUN, _object(spec=_maybe({"type": "object"}), events=_list({"type": "object"}), folder=TEXT)]},
+    "ls": {
+        "anyOf": [
+            _list(UPLOAD),
+            _list(RUN),
+            _object(resource=TEXT, live=FLAG, folder=TEXT, entries=_list(ENTRY)),
+        ]
+    },
+    "upload": {"allOf": [UPLOAD, _object(new=FLAG, bytes_sent=COUNT, bytes_there=COUNT)]},
+    "cp": _object(to=TEXT, files=COUNT, bytes=COUNT, bytes_there=COUNT, kept=_list(TEXT), damaged=_list(TEXT)),
+    "machines": _list(_object(name=TEXT, default=FLAG)),
+    "hosts": _list(
+        _object(
+            id=TEXT,
+            token=TEXT,
+            state=TEXT,
+            type=TEXT,
+            zone=TEXT,
+            spot=FLAG,
+            price=_maybe(NUMBER),
+            number=COUNT,
+            began=MOMENT,
+            ends_at=MOMENT,
+            cost=_maybe(NUMBER),
+        )
+    ),
+    "secret": _list(_object(name=TEXT, set=MOMENT, kept=TEXT)),
+    "doctor": _list(CHECK),
+    "check": _object(machine=TEXT, blobs=COUNT, bytes=COUNT, sound=FLAG, damage=_list({"type": "object"})),
+    "gc": _object(machine=TEXT, dry_run=FLAG, freed=COUNT, free=COUNT, parts=_list(FREED), kept=_list(FREED)),
+    "df": _object(machine=TEXT, home=TEXT, total=COUNT, free=COUNT, disk=COUNT, uses=_list({"type": "object"})),
+    "whoami": _object(user=TEXT, machine=TEXT, home=TEXT, default=TEXT, aws=_maybe(TEXT), bucket=_maybe(TEXT)),
+}
+"""By command. Sizes are in bytes, prices in US dollars an hour, costs in US dollars."""
+
+
+def schema(command: str) -> dict[str, Any]:
+    """The schema of what `remoterun COMMAND --json` prints. Raises `KeyError`."""
+    return {"$schema": DIALECT, "title": f"remoterun {command} --json", **SCHEMAS[command]}
