@@ -6,12 +6,15 @@ import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from remoterun.agent.shared.environment import package_names
 from remoterun.agent.shared.spec import FRAMEWORKS, NONE, PYTHON, TENSORFLOW
 from remoterun.errors import UsageError
 from remoterun.model import RunRequest
-from remoterun.source import Imported, Requirements, Source, imported, listed_in
+
+if TYPE_CHECKING:
+    from remoterun.source import Imported, Requirements, Source
 
 _IN_TENSORFLOW = frozenset((
     "tensorflow", "keras", "trainer", "matplotlib", "mpl_toolkits", "pylab", "numpy", "PIL", "h5py", "absl",
@@ -27,6 +30,8 @@ _PACKAGES = {
     "yaml": "pyyaml",
 }  # fmt: skip
 """Modules whose package has another name."""
+_TRAINER = re.compile(r"-m\s*trainer(\.|\s|$)")
+"""The bundled trainer in a command, or one of the user's that stands in its place."""
 _CHOSEN = re.compile(r"^\s*(tensorflow|tf)[\w-]*\s*(\[|[<>=~!])", re.MULTILINE | re.IGNORECASE)
 """A requirement of a certain TensorFlow."""
 
@@ -51,6 +56,8 @@ class Choice:
 
 def choose(request: RunRequest, source: Source | None) -> Choice:
     """What a request gets; reads the files that its command names, and runs nothing. Raises `UsageError`."""
+    from remoterun.source import imported, listed_in  # few commands need it
+
     asked = request.framework
     if asked is not None and asked not in FRAMEWORKS:
         raise UsageError(f"`{asked}` is not a framework", hint=f"--framework {'|'.join(FRAMEWORKS)}")
@@ -63,15 +70,17 @@ def choose(request: RunRequest, source: Source | None) -> Choice:
     if asked == NONE and own:
         raise UsageError("--framework none installs no Python packages", hint="--framework python")
     listed = None if own or found.installs else listed_in(source)
-    framework, why = (asked, "") if asked is not None else _framework(found, own or (listed.text if listed else ""))
+    framework, why = (
+        (asked, "") if asked is not None else _framework(request, found, own or (listed.text if listed else ""))
+    )
     lacking = () if own or found.installs or framework == NONE else _lacking(found, framework)
     unsure = asked is None and framework == PYTHON and not found.whole
     return Choice(framework, why, lacking, listed if lacking else None, unsure)
 
 
-def _framework(found: Imported, requirements: str) -> tuple[str, str]:
+def _framework(request: RunRequest, found: Imported, requirements: str) -> tuple[str, str]:
     uses = sorted(filter(_is_tensorflow, found.modules | found.optional))
-    if "trainer" in uses:
+    if "trainer" in uses or _TRAINER.search(request.command):
         return TENSORFLOW, "the trainer needs it"
     if uses and _CHOSEN.search(requirements):
         return PYTHON, "your packages name their TensorFlow"

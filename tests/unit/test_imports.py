@@ -130,6 +130,7 @@ def test_what_is_not_known(tmp_path: Path, command: str, whole: bool, installs: 
         ("cowsay hi", {"pip": ("cowsay",)}, "python"),
         ("python -m trainer.train --data_dir=./data", {}, "tensorflow"),
         ("python -m trainer.generate models", {"framework": "python"}, "python"),
+        ("python trainer.py", {}, "python"),
         ("python -c 'import keras'", {}, "tensorflow"),
         ("python -c 'import tensorflow_datasets'", {}, "tensorflow"),
         ("python -c 'try: import tensorflow\nexcept ImportError: pass'", {}, "tensorflow"),

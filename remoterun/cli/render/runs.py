@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
 from remoterun.agent.shared.states import FINAL, Reason, RunState
 from remoterun.cli.render.data import out
 from remoterun.cli.render.rented import cost_text
@@ -177,6 +178,14 @@ def variables(secrets: Mapping[str, str]) -> list[str]:
     return [name if variable == name else f"{name} as {variable}" for variable, name in secrets.items()]
 
 
+def _framework(environment: dict[str, Any]) -> str | None:
+    """As `--framework` takes it."""
+    if not environment or environment.get("image"):
+        return None
+    variant = environment.get("variant")
+    return variant if variant in (PYTHON, NONE) else TENSORFLOW
+
+
 def run_info(run: Run, details: dict[str, Any]) -> None:
     """All that is known of a run, a line each."""
     spec = details["spec"] or {}
@@ -210,6 +219,7 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("variables", ", ".join(name for name in spec.get("asked_env", []) if name not in secrets)),
         ("secrets", ", ".join(variables(secrets))),
         ("notify", ", ".join(spec.get("notify", []))),
+        ("framework", _framework(environment)),
         ("image", environment.get("image")),
         ("apt", ", ".join(environment.get("apt", []))),
         ("pip", ", ".join(environment.get("pip", []))),
