@@ -306,7 +306,7 @@ class RunRequest:
 
     command: str
     mounts: tuple[Mount, ...] = ()
-    env: tuple[tuple[str, str], ...] = ()
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     secrets: tuple[tuple[str, str], ...] = ()
     pip: tuple[str, ...] = ()
     requirements: str = ""
@@ -326,7 +326,7 @@ class RunRequest:
     after: tuple[int, ...] = ()
     after_any: tuple[int, ...] = ()
     ports: tuple[PortSpec, ...] = ()
-    notify: tuple[str, ...] | None = None
+    notify: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Mounts may be given as they are typed: "uploads/doom:data". Raises `UsageError`."""

@@ -143,7 +143,7 @@ def run(
         typer.Option(
             "--notify",
             metavar="URL|NAME",
-            help="Who gets word when it ends: a webhook, or a secret that is one; none. Repeat.",
+            help="Who gets word when it ends: a webhook, a secret that is one, or none. Repeat.",
             autocompletion=complete.secrets,
         ),
     ] = [],  # noqa: B006
