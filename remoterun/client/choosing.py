@@ -19,7 +19,7 @@ from remoterun.session import Session
 
 POOL_WAIT = 10.0
 """Seconds that the machines of a pool have to answer."""
-MOMENT = 0.5
+MOMENT = 1.0
 """Seconds that the others have to answer, once one is free."""
 
 
@@ -88,7 +88,9 @@ def opened(connections: Connections, machine: MachineType, request: RunRequest, 
     own = {name: member for name, member in known.items() if isinstance(member, MachineType)}
     passed = {name: member.message for name, member in known.items() if isinstance(member, UsageError)}
     questions = {member: partial(_answer, connections, member, request) for member in own.values()}
-    for member, answer in connections.at_once(questions, POOL_WAIT, _enough).items():
+    found = connections.at_once(questions, POOL_WAIT, _enough)
+    passed.update((member.name, "it has not answered in time") for member in questions if member not in found)
+    for member, answer in found.items():
         if isinstance(answer, HostError):
             passed[member.name] = answer.message
         elif answer.there.lacks is not None:

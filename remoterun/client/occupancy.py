@@ -88,10 +88,10 @@ def lines(connections: Connections, session: Session, keys: Iterable[str]) -> di
 
 
 def line_of(there: api.Occupancy, key: str, machine: str, numbers: dict[str, int]) -> Line | None:
-    """Where the run `key` stands, as its host says; None for one that does not wait. `numbers`: of the runs of this
-    client."""
+    """Where the run `key` stands, as its host says; None for one that does not wait, or starts at once. `numbers`: of
+    the runs of this client."""
     own = next((run for run in there.runs if run.key == key and run.place), None)
-    if own is None:
+    if own is None or own.starts_in == 0:
         return None
     holders = [run for run in there.runs if not run.place and bool(run.gpus) == bool(own.gpus)]
     others = []

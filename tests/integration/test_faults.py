@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -669,6 +669,33 @@ class TestDiskFull:
         end = ended(client, run)
         assert (end.state, end.reason, end.code) == (RunState.FAILED, Reason.EXIT_NONZERO, 3)
         box.host.free_home()
+
+
+class TestPool:
+    def test_one_of_its_hosts_is_cut_off(self, box_of: Boxes, host_a: LabHost, host_b: LabHost) -> None:
+        a, b = box_of(host_a), box_of(host_b)
+        machines = {
+            name: replace(box.config(slots=1, connect_timeout=3).machines["box"], name=name)
+            for name, box in (("a", a), ("b", b))
+        }
+        pool = MachineType("lab", pool=("b", "a"))
+        client = Client(replace(a.config(), default="lab", machines={**machines, "lab": pool}))
+        a.clients.append(client)
+        said: list[str] = []
+        host_b.cut()
+        first = client.runs.launch(client.runs.prepare(RunRequest(WAIT_FOR_GO, image=BASE_IMAGE)), note=said.append)
+        assert first.where == "lab (a)" and len(said) == 1 and said[0].startswith("passed over: b (")
+        away, here = client.machines.status(["lab"])
+        assert away.there is None and here.there is not None and [run.number for run in here.there.runs] == [1]
+        waiting = client.runs.submit(RunRequest("echo moved", image=BASE_IMAGE), machine="a")
+        until(lambda: (line := client.runs.get(waiting.number).line) and line.holders == (first.number,))
+        host_b.heal()
+        second = client.runs.submit(RunRequest("echo second", image=BASE_IMAGE))
+        assert second.where == "lab (b)" and ended(client, second).code == 0
+        assert client.runs.move(waiting.number, "b").where == "b"
+        assert ended(client, waiting).code == 0 and b.log(waiting) == b"moved\n"
+        a.go(first)
+        assert ended(client, first).code == 0
 
 
 class TestGpus:

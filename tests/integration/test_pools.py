@@ -86,7 +86,7 @@ def test_nobody_waits_for_one_that_is_silent(user: User, silent: MachineType) ->
     client = of_a_pool(user, "silent", "one", silent=silent)
     said: list[str] = []
     run = client.runs.launch(client.runs.prepare(RunRequest("true")), note=said.append)
-    assert (host(run), said) == ("one", [])
+    assert (host(run), said) == ("one", ["passed over: silent (it has not answered in time)"])
     ended(client, run)
 
 
