@@ -153,7 +153,8 @@ class Uploads:
     ) -> dict[tuple[str | None, ...], str | HostError]:
         """What `question` returned, by the place of each home."""
         connections = self._connections
-        known = [machine for machine in machines.listing(connections.config) if machine.rental is None and not machine.pool]
+        own = machines.listing(connections.config)
+        known = [machine for machine in own if machine.rental is None and not machine.pool]
         known += [machine for _, machine in connections.registry.uploads() if machine.rented is None]
         homes = {_place(machine): machine for machine in reversed([*known, *connections.named_bucket()])}
         questions = {machine: partial(question, machine) for machine in homes.values()}
