@@ -14,7 +14,7 @@ import pytest
 
 from remoterun.client import Client
 from remoterun.errors import AlreadyExists, NotFound, UsageError
-from remoterun.model import MachineType, Mount, Resource, Run, RunRequest
+from remoterun.model import MachineType, Mount, Resource, Run, RunFilter, RunRequest
 from tests.workshop import Files, User, read_files, sha256, tree_of, write_files
 
 MODEL: Files = {"models/a.json": b"A", "models/b.json": b"BB", "models/w.bin": b"W" * 9, "logs/x.json": b"X"}
@@ -73,7 +73,7 @@ def test_labels_and_what_removed_runs_were_on(user: User) -> None:
     one, two = (runs.submit(RunRequest("true", labels=("a",)), machine=name) for name in ("one", "two"))
     assert runs.label(one.number, ("b", "c"), ("a", "c")).labels == ("b",)
     assert runs.label(one.number, ("b",)).labels == ("b",) == runs.get(one.number).labels
-    assert [run.number for run in runs.list(labels=("b",))] == [one.number]
+    assert [run.number for run in runs.list(wanted=RunFilter(labels=("b",)))] == [one.number]
     for run, machine in ((one, "one"), (two, "two")):
         user.place(machine).until_final(run.key)
         assert runs.remove(run.number) == machine
