@@ -219,6 +219,8 @@ def _iso(moment: Optional[float]) -> Optional[str]:
 
 
 def _duration(seconds: float) -> str:
+    if seconds < 10:
+        return "%.1f s" % seconds
     whole = int(seconds + 0.5)
     if whole < 60:
         return "%d s" % whole
