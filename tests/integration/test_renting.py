@@ -282,6 +282,35 @@ class TestALostHost:
         home = client.machines.session(client.connections.bucket())
         assert "s3cr3t" not in str(home.ask(api.run, api.RunKey(run.key)))
 
+    def test_a_run_is_run_again_from_its_bucket(self, laptop: Laptop) -> None:
+        """Its host is gone, its data set has a newer version, and the next host is taken away, too."""
+        data = write_files(laptop.root / "doom", {"in": b"first\n"})
+        laptop.client.uploads.upload(data, "doom", "local")
+        command = "cat doom/in a; cat saved 2>/dev/null && exit; echo kept >saved; exec sleep 1000"
+        mounts = (Mount.parse("uploads/doom"),)
+        run = laptop.submit(command.replace("exec sleep 1000", "exit"), {"a": b"A\n"}, mounts=mounts, attempts=2)
+        laptop.until_ended(run)
+        laptop.folders.take_away(run_token(run))
+        write_files(laptop.root / "doom", {"in": b"second\n"})
+        laptop.client.uploads.upload(data, "doom", "local")
+
+        client = laptop.another()
+        kept = client.runs.kept(run.number)
+        request = replace(kept.request, command=command)
+        assert (request.attempts, request.mounts[0].path) == (2, "doom")
+        again = client.runs.launch(client.runs.prepare_again(kept, request))
+        until(lambda: b"A\n" in laptop.log(again), 60)
+        preempt(laptop, again)
+        seen = b"".join(item.data for item in client.runs.follow(again.number) if isinstance(item, LogBytes))
+        assert seen == b"first\nA\nfirst\nA\nkept\n"
+        assert client.registry.repeats(again) == (run.number, [])
+
+        alone = laptop.until_ended(laptop.submit("true", {"b": b"B"}))
+        laptop.folders.take_away(run_token(alone))
+        kept = laptop.another().runs.kept(alone.number)
+        with pytest.raises(UsageError, match=f"the source of run {alone.number} is not whole on aws any more"):
+            laptop.client.runs.launch(laptop.client.runs.prepare_again(kept, kept.request))
+
 
 def run_token(run: Run) -> str:
     return f"rr-{run.key}-1"

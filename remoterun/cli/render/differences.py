@@ -111,4 +111,4 @@ def _stat(changes: tuple[FileChange, ...]) -> None:
         else:
             out(f"{text:<{wide}} | {change.kind:>5}")
     added, removed = sum(change.added for change in changes), sum(change.removed for change in changes)
-    out(f"{files(len(changes))} changed, {added} lines added, {removed} removed")
+    out(f"{files(len(changes))} changed, {added} line{'' if added == 1 else 's'} added, {removed} removed")
