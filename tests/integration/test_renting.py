@@ -306,10 +306,9 @@ class TestALostHost:
         assert client.registry.repeats(again) == (run.number, [])
 
         alone = laptop.until_ended(laptop.submit("true", {"b": b"B"}))
-        laptop.folders.take_away(run_token(alone))
         kept = laptop.another().runs.kept(alone.number)
         with pytest.raises(UsageError, match=f"the source of run {alone.number} is not whole on aws any more"):
-            laptop.client.runs.launch(laptop.client.runs.prepare_again(kept, kept.request))
+            laptop.client.runs.launch(laptop.client.runs.prepare_again(kept, kept.request, "local"))
 
 
 def run_token(run: Run) -> str:
