@@ -22,7 +22,7 @@ from remoterun.environments import context
 from tests.lab import BASE_IMAGE, Lab, LabHost, LocalDocker
 
 REMOTERUN = str(Path(sys.executable).parent / "remoterun")
-TIMEOUT = 240
+TIMEOUT = 480  # the first run in Docker builds an image, beside tests in other processes
 TEXT = "".join(
     f"ROMEO:\nThat I did love {'thee ' * (line % 3)}, line {line} of the play, is true.\n\n" for line in range(400)
 )
