@@ -100,11 +100,12 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path, environment: Path) -> 
         lend(environment, home)
         bench = Bench(ProcessEngine(home), home, lambda: ProcessEngine(home))
     yield bench
+    children = dict(getattr(bench.engine, "_children", {}))  # `remove` forgets them
     for run in bench.made:
         bench.engine.kill(run)
         bench.engine.remove(run)
         assert bench.again().look(run).presence in (Presence.ABSENT, Presence.ENDED)
-    for child in getattr(bench.engine, "_children", {}).values():
+    for child in children.values():
         child.wait(10)
 
 
