@@ -350,7 +350,7 @@ class Line:
 
     def __str__(self) -> str:
         """For people: `2nd of 3 on box, starts in about 20 min; run 12 is running`."""
-        where = f"next on {self.machine}" if self.of == 1 else f"{self._place} on {self.machine}"
+        where = f"next in line on {self.machine}" if self.of == 1 else f"{self._place} on {self.machine}"
         when = "" if self.starts_in is None else f", starts in {about(self.starts_in)}"
         numbers = sorted(number for number in self.holders if number is not None)
         names = [f"run {numbers[0]}" if len(numbers) == 1 else f"runs {_listed(map(str, numbers))}"] if numbers else []
@@ -364,7 +364,7 @@ class Line:
     def brief(self) -> str:
         """For a table: `2nd of 3, about 20 min`."""
         when = "" if self.starts_in is None else f", {about(self.starts_in)}"
-        return ("next" if self.of == 1 else self._place) + when
+        return ("next in line" if self.of == 1 else self._place) + when
 
     @property
     def _place(self) -> str:

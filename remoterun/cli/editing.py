@@ -18,7 +18,17 @@ from remoterun.agent.shared.files import write_whole
 from remoterun.cli import render
 from remoterun.cli.commands.run import apt_name, command_of
 from remoterun.errors import RemoterunError, UsageError
-from remoterun.model import VARIABLE, Mount, RunRequest, did_you_mean, parse_duration, parse_secret, parse_variable
+from remoterun.model import (
+    ALL_GPUS,
+    VARIABLE,
+    Mount,
+    RunRequest,
+    did_you_mean,
+    parse_duration,
+    parse_gpus,
+    parse_secret,
+    parse_variable,
+)
 
 if TYPE_CHECKING:
     from remoterun.client import Kept
@@ -165,6 +175,7 @@ KEYS: dict[str, tuple[type, Put]] = {
     "framework": (str, _with("framework", lambda text: text or None)),
     "image": (str, _with("image", lambda text: text or None)),
     "timeout": (str, _with("timeout", lambda text: parse_duration(text) if text else None)),
+    "gpus": (str, _with("gpus", lambda text: parse_gpus(text) if text else None)),
     "attempts": (int, _with("attempts", _attempts)),
     "labels": (list, _with("labels", tuple)),
     "description": (str, _with("description", lambda text: text or None)),
@@ -198,6 +209,7 @@ framework = {_text(request.framework or "")}  # none, python or tensorflow
 image = {_text(request.image or "")}  # "": the bundled one
 
 timeout = {_text(f"{request.timeout:g}s" if request.timeout else "")}  # 90s, 10m, 2h; "": none
+gpus = {_text(_gpus(request.gpus))}  # a number, or all; "": what the machine's setting says
 attempts = {request.attempts or 1}
 labels = {_list(request.labels)}
 description = {_text(request.description or "")}
@@ -207,6 +219,10 @@ env = {_list(env)}
 # Secrets: NAME, or NAME=VARIABLE.
 secrets = {_list(secrets)}
 """
+
+
+def _gpus(count: int | None) -> str:
+    return "" if count is None else "all" if count == ALL_GPUS else str(count)
 
 
 def _text(text: str) -> str:

@@ -97,7 +97,7 @@ def opened(connections: Connections, machine: MachineType, request: RunRequest, 
             passed[member.name] = answer.there.lacks
         else:
             answers.append(answer)
-    told = [f"{name} ({reason.removeprefix(name + ' ')})" for name, reason in passed.items()]
+    told = [f"{name} is passed over: {reason}" for name, reason in passed.items()]
     if not answers:
         evidence = "\n".join(f"{name}: {reason}" for name, reason in passed.items())
         raise HostError(
@@ -106,7 +106,7 @@ def opened(connections: Connections, machine: MachineType, request: RunRequest, 
             hint="remoterun machines --status",
         )
     if told:
-        note(f"passed over: {', '.join(told)}")
+        note("; ".join(told))
     return connections.session(min(answers, key=_rank).machine)
 
 

@@ -45,7 +45,7 @@ def move(connections: Connections, run: Run, machine: str, progress: Progress, n
         settings = choosing.settings(session.machine, kept.request, session)
         _check_room(run, settings, session)
         spec = submitting.brought_there(connections, run, kept, before, settings, session, progress)
-        taken = _taken_before(connections, run, kept, before) if withdrawn else _taken(run, home)
+        taken = _taken_before(connections, run, kept, before) if withdrawn else _taken(run, asked.name, home)
         there = _handed_over(connections, session, home, taken, spec, put_back=not withdrawn)
     moved = connections.registry.moved(run, asked, Placement(session.machine, session.home_id))
     if moved is None:
@@ -100,13 +100,13 @@ def _check_room(run: Run, settings: MachineType, session: Session) -> None:
         raise UsageError(f"run {run.number} can't go to {session.machine.name}: {lacks}", hint=STATUS)
 
 
-def _taken(run: Run, home: Session) -> Submission:
+def _taken(run: Run, machine: str, home: Session) -> Submission:
     """What was handed over to the machine where it waits, which never starts it from now on."""
     with home.stream(api.withdraw, api.Withdrawal(run.key, secrets.token_hex(8))) as stream:
         stream.end()
         body = b"".join(bytes(frame.body) for frame in stream)
         if not home.result(api.withdraw, stream).withdrawn:
-            raise _started(run, "NAME")
+            raise _started(run, machine)
     with home.understood():
         return Submission.decode(body)
 

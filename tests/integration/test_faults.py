@@ -684,7 +684,7 @@ class TestPool:
         said: list[str] = []
         host_b.cut()
         first = client.runs.launch(client.runs.prepare(RunRequest(WAIT_FOR_GO, image=BASE_IMAGE)), note=said.append)
-        assert first.where == "lab (a)" and len(said) == 1 and said[0].startswith("passed over: b (")
+        assert first.where == "lab (a)" and len(said) == 1 and said[0].startswith("b is passed over: ")
         away, here = client.machines.status(["lab"])
         assert away.there is None and here.there is not None and [run.number for run in here.there.runs] == [1]
         waiting = client.runs.submit(RunRequest("echo moved", image=BASE_IMAGE), machine="a")

@@ -71,7 +71,7 @@ def test_to_a_pool_and_back(user: User, client: Client, holder: Run, tmp_path: P
     until(lambda: client.runs.get(second.number).state is RunState.RUNNING)
     said: list[str] = []
     assert client.runs.move(run.number, "lab", note=said.append).where == "lab (two)"
-    assert said and said[0].startswith("passed over: away (")
+    assert said and said[0].startswith("away is passed over: ")
     assert client.runs.move(run.number, "one").where == "one"
     with pytest.raises(UsageError, match=f"run {run.number} is on one already"):
         client.runs.move(run.number, "one")

@@ -78,7 +78,7 @@ def test_one_that_is_away_is_passed_over_and_named(user: User) -> None:
     said: list[str] = []
     run = client.runs.launch(client.runs.prepare(RunRequest("true")), note=said.append)
     assert host(run) == "two"
-    assert len(said) == 1 and said[0].startswith("passed over: gone (there is no machine type `gone`), away (")
+    assert len(said) == 1 and said[0].startswith("gone is passed over: there is no machine type `gone`; away is ")
     ended(client, run)
 
 
@@ -86,7 +86,7 @@ def test_nobody_waits_for_one_that_is_silent(user: User, silent: MachineType) ->
     client = of_a_pool(user, "silent", "one", silent=silent)
     said: list[str] = []
     run = client.runs.launch(client.runs.prepare(RunRequest("true")), note=said.append)
-    assert (host(run), said) == ("one", ["passed over: silent (it has not answered in time)"])
+    assert (host(run), said) == ("one", ["silent is passed over: it has not answered in time"])
     ended(client, run)
 
 

@@ -170,7 +170,7 @@ class TestStatus:
         said = capsys.readouterr().out
         assert re.search(rf"GPU 1 +Tesla K80, 0 bytes of 12 GB: run {first.number}, running for", said), said
         assert re.search(r"GPU 0 .*: theirs of \S+ \(process \d+\)", said)
-        assert f"slots    0 of 1 free\n  waits    run {second.number}, next for 1 GPU: " in said
+        assert f"slots    0 of 1 free\n  waits    run {second.number}, next in line for 1 GPU: " in said
         go.touch()
         gpu.write_processes(cards, [])
         for run in (first, second, third):

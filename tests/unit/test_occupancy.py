@@ -45,7 +45,7 @@ def test_about(seconds: float, words: str) -> None:
 @pytest.mark.parametrize(
     ("line", "words", "brief"),
     [
-        (Line("box", 1, 1), "next on box", "next"),
+        (Line("box", 1, 1), "next in line on box", "next in line"),
         (Line("box", 1, 2, holders=(None,)), "1st of 2 on box; a run of another client is running", "1st of 2"),
         (
             Line("box", 2, 3, 1200.0, (13, 12)),

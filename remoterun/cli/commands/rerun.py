@@ -18,7 +18,7 @@ from remoterun.cli.editing import Asked, Edit
 from remoterun.cli.manual import RunThenCommand
 from remoterun.cli.packages import requirements_of
 from remoterun.errors import UsageError
-from remoterun.model import Mount, RunRequest, parse_duration, parse_secret, parse_variable
+from remoterun.model import ALL_GPUS, Mount, RunRequest, parse_duration, parse_gpus, parse_secret, parse_variable
 
 if TYPE_CHECKING:
     from remoterun.client import Client, Kept, Prepared
@@ -98,6 +98,9 @@ def rerun(
         ),
     ] = [],  # noqa: B006
     spot: Annotated[bool, typer.Option("--spot", help="Rent a cheaper host, which may be taken away.")] = False,
+    gpus: Annotated[
+        str | None, typer.Option("--gpus", metavar="N", help="GPUs that it gets, or `all`; 0 for none.")
+    ] = None,
     attempts: Annotated[
         int | None,
         typer.Option("--attempts", metavar="N", help="How often it may start if its machine goes down.", min=1),
@@ -134,6 +137,7 @@ def rerun(
         "spot": spot or None,
         "notify": tuple(word for word in notify if word != "none") if notify else None,
         "attempts": attempts,
+        "gpus": parse_gpus(gpus) if gpus is not None else None,
         "max_hours": above_zero("--max-hours", max_hours),
         "max_cost": above_zero("--max-cost", max_cost),
     }
@@ -227,6 +231,7 @@ def said(kept: Kept, request: RunRequest, machine: str, given: Sequence[str]) ->
         "notify": "word to others when it ends",
         "secrets": f"secrets {', '.join(render.variables(dict(request.secrets)))}" if request.secrets else "no secrets",
         "attempts": f"{request.attempts or 1} attempts",
+        "gpus": "all GPUs" if request.gpus == ALL_GPUS else f"--gpus {request.gpus}",
         "spot": "on a spot host" if request.spot else "not on a spot host",
         "max_hours": f"{request.max_hours} h at the most",
         "max_cost": f"${request.max_cost} at the most",
@@ -258,6 +263,8 @@ def options_of(before: RunRequest, request: RunRequest, machine_before: str, mac
         if getattr(request, name) != getattr(before, name):
             value = getattr(request, name)
             changed[option] = [] if value is None else [str(value)]
+    if request.gpus != before.gpus and request.gpus is not None:
+        changed["--gpus"] = ["all" if request.gpus == ALL_GPUS else str(request.gpus)]
     if request.timeout != before.timeout:
         changed["--timeout"] = [f"{request.timeout:g}s"] if request.timeout else []
     for name, option in {"pip": "--pip", "apt": "--apt", "labels": "--label"}.items():
