@@ -188,8 +188,9 @@ class ProcessEngine:
 
     def remove(self, run: RunFolder) -> bool:
         gone = self.kill(run)  # what the command left behind ends with it, as in a container
-        if gone:
-            self._children.pop(run.key, None)
+        child = self._children.pop(run.key, None) if gone else None
+        if child is not None:
+            child.wait(KILL_DEADLINE)  # else it stays a zombie
         return gone
 
     # -- the environment
