@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
+import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +18,8 @@ from remoterun.client.connections import Connections
 from remoterun.model import Run
 from remoterun.session import Session
 
+METRICS = "metrics.jsonl"
+"""The name of a file in which each line is JSON with numbers of a moment."""
 LARGEST = 512 << 10
 """Bytes of the largest file whose lines are compared; larger ones are only named."""
 MOST = 16 << 20
@@ -70,6 +74,9 @@ def compare(connections: Connections, before: int | str, after: int | str) -> Di
     mounts = [_mounts(spec, about) for spec, about in ((old, details), (new, others))]
     if mounts[0].keys() != mounts[1].keys():
         facts.append(("mounts", tuple(mounts[0].values()), tuple(mounts[1].values())))
+    numbers = [_numbers(session, run) for run, session in ((first, here), (second, there))]
+    if numbers[0] != numbers[1]:
+        facts.append(("numbers", _listed(*numbers), _listed(*numbers[::-1])))
     trees = []
     for run, session in ((first, here), (second, there)):
         tree, _ = transfer.fetch_manifest(session, ResourceRef("source", key=run.key, number=run.number))
@@ -91,6 +98,26 @@ def _mounts(spec: RunSpec, details: api.RunDetails) -> dict[tuple[str, str, str]
         version = f", version {mount.resource.version}" if mount.resource.version else ""
         found[mount.typed, mount.place, digest] = f"{mount.typed} at {mount.path} ({digest[:8]}{version})"
     return found
+
+
+def _numbers(session: Session, run: Run) -> dict[str, float]:
+    """By name, those in the last line of the metrics that a run saved, as the trainer does."""
+    if not run.outputs:
+        return {}
+    outputs, _ = transfer.fetch_manifest(session, ResourceRef("run", key=run.key, number=run.number))
+    files = [entry for entry in outputs.files if posixpath.basename(entry.path) == METRICS and entry.size <= LARGEST]
+    texts = transfer.contents(session, [file.digest for file in files[:1]], LARGEST)
+    last = next((text.splitlines()[-1:] for text in texts.values()), [])
+    try:
+        said = json.loads(last[0]) if last else {}
+    except (ValueError, RecursionError):
+        return {}
+    known = said.items() if isinstance(said, dict) else ()
+    return {str(name): value for name, value in known if type(value) in (int, float)}
+
+
+def _listed(own: dict[str, float], other: dict[str, float]) -> tuple[str, ...]:
+    return tuple(f"{name} {value:g}" for name, value in own.items() if value != other.get(name))
 
 
 def _facts(run: Run, spec: RunSpec) -> dict[str, tuple[str, ...]]:
