@@ -372,6 +372,11 @@ class Registry:
             found.update((row["key"], row["number"]) for row in rows)
         return found
 
+    def hosts(self) -> list[MachineType]:
+        """The machines that have been got for runs, each once."""
+        rows = self._rows("SELECT DISTINCT host FROM runs WHERE host IS NOT NULL")
+        return [MachineType.of(json.loads(row["host"])) for row in rows]
+
     def give_up(self, run: Run) -> None:
         """Record that this client hands the run over no more."""
         self._note("UPDATE runs SET client_pid = ? WHERE key = ?", (GIVEN_UP, run.key))

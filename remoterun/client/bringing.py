@@ -68,10 +68,11 @@ def bring_version(connections: Connections, name: str, digest: str, session: Ses
 def note_versions(registry: Registry, session: Session, name: str) -> list[Upload]:
     """The versions of an upload that a home has, oldest first, with our numbers. The registry knows them then, and no
     other ones there."""
+    before = registry.uploads(name)
     there = session.versions(name)
     found = [registry.found_upload(version, session.machine) for version in there]
     digests = {version.digest for version in there}
-    for upload, _ in registry.uploads(name):
+    for upload, _ in before:
         if upload.home_id == session.home_id and upload.digest not in digests:
             registry.forget_copy(name, session.home_id, upload.digest)
     return found

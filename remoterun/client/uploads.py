@@ -99,12 +99,11 @@ class Uploads:
         return self._connections.registry.record_upload(replace(upload, path=path), session.machine, time.time())
 
     def list(self, wait: float | None = None) -> Sequence[Upload]:
-        """The newest version of each upload, with all the machines that have it: those of the configuration, those that
-        this client has uploaded to, and the bucket.
+        """The newest version of each upload, with the machines that have it and the runs that read it.
 
-        They are asked at once. Of one that can't be reached, or takes longer than `wait` seconds (None: as long as
-        connecting may take), it is what was known before, and `UploadCopy.unreached` says so. Raises `HostError` where
-        nothing is known, and a machine can't be asked.
+        All machines that this client has used are asked at once, and the bucket. Of one that can't be reached, or takes
+        longer than `wait` seconds (None: as long as connecting may take), it is what was known before, and
+        `UploadCopy.unreached` says so. Raises `HostError` where nothing is known, and a machine can't be asked.
         """
         answers = self._ask_homes(self._newest_there, wait)
         found = _with_copies(self._connections.registry.uploads(), answers)
@@ -114,31 +113,35 @@ class Uploads:
         failed = [answer for answer in answers.values() if isinstance(answer, HostError)]
         if failed and not newest:
             raise failed[0]
-        return list(newest.values())
+        return [self._with_readers(upload) for upload in newest.values()]
 
     def versions(self, name: str, wait: float | None = None) -> Sequence[Upload]:
         """All versions of an upload, the oldest first, each with the machines that have it and the runs that read it;
         `wait` as for `list`. Raises `NotFound`."""
         registry = self._connections.registry
         answers = self._ask_homes(partial(self._versions_there, name), wait)
-        readers = registry.readers(name)
         found = _with_copies(registry.uploads(name), answers)
         if not found:
             raise absent(registry, name)
-        return [replace(upload, runs=tuple(readers.get(upload.digest, ()))) for upload in reversed(found)]
+        return [self._with_readers(upload) for upload in reversed(found)]
+
+    def _with_readers(self, upload: Upload) -> Upload:
+        readers = self._connections.registry.readers(upload.name)
+        return replace(upload, runs=tuple(readers.get(upload.digest, ())))
 
     def _newest_there(self, machine: MachineType) -> str:
         """Note the newest version of each upload of a machine; the id of its home."""
         session, registry = self._connections.session(machine), self._connections.registry
-        ours = {upload.name for upload, _ in registry.uploads()}
+        before = [upload for upload, _ in registry.uploads()]
+        ours = {upload.name for upload in before}
         told = session.ask(api.uploads, api.Nothing()).uploads
         for item in told:
             upload = session.upload(item.name, item.newest)
             if item.name in ours or not (upload.brought or is_of_outputs(registry, item.name)):
                 registry.found_upload(upload, machine)
         there = {item.name for item in told}
-        here = {upload.name for upload, _ in registry.uploads() if upload.home_id == session.home_id}
-        for name in here - there:
+        here = {upload.name for upload in before if upload.home_id == session.home_id}
+        for name in here - there:  # another client has removed it
             registry.forget_copy(name, session.home_id)
         registry.saw(session.home_id, time.time())
         return session.home_id
@@ -151,12 +154,21 @@ class Uploads:
     def _ask_homes(
         self, question: Callable[[MachineType], str], wait: float | None
     ) -> dict[tuple[str | None, ...], str | HostError]:
-        """What `question` returned, by the place of each home."""
-        connections = self._connections
-        own = machines.listing(connections.config)
-        known = [machine for machine in own if machine.rental is None and not machine.pool]
-        known += [machine for _, machine in connections.registry.uploads() if machine.rented is None]
-        homes = {_place(machine): machine for machine in reversed([*known, *connections.named_bucket()])}
+        """What `question` returned, by the place of each home: of this machine, of the default one and the bucket, and
+        of those that this client has used. Others are left alone: they might ask for a password first."""
+        connections, registry = self._connections, self._connections.registry
+        used = [*registry.hosts(), *(machine for _, machine in registry.uploads())]
+        places = {_place(machine) for machine in used}
+        named = [
+            machine
+            for machine in machines.listing(connections.config)
+            if not machine.pool and (machine.host is None or _place(machine) in places)
+        ]
+        default = connections.machine(None)
+        known = [default, *named, *connections.named_bucket(), *used]
+        homes = {
+            _place(machine): machine for machine in reversed(known) if machine.rented is None and machine.rental is None
+        }
         questions = {machine: partial(question, machine) for machine in homes.values()}
         return {_place(machine): answer for machine, answer in connections.at_once(questions, wait).items()}
 

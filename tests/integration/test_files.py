@@ -14,7 +14,7 @@ import pytest
 
 from remoterun.client import Client
 from remoterun.errors import AlreadyExists, NotFound, UsageError
-from remoterun.model import MachineType, Mount, Resource, Run, RunFilter, RunRequest
+from remoterun.model import MachineType, Mount, Rental, Resource, Run, RunFilter, RunRequest
 from tests.workshop import Files, User, read_files, sha256, tree_of, write_files
 
 MODEL: Files = {"models/a.json": b"A", "models/b.json": b"BB", "models/w.bin": b"W" * 9, "logs/x.json": b"X"}
@@ -189,8 +189,13 @@ class TestVersions:
         read = RunRequest("cat in/file", mounts=(Mount.parse(f"runs/{made.number}:in"),))
         user.place("two").until_final(user.client.runs.submit(read, machine="two").key)
         expected = [("doom", 1, ["two"]), ("other", 1, ["one"])]
-        with Client(replace(user.config, default="two")) as elsewhere:
-            for client in (user.client, elsewhere):  # no outputs, and whatever the default machine is
+        rented = MachineType("rented", gpus=1, rental=Rental("folder", ("small",)))
+        all_of_them = {**user.config.machines, "rented": rented}
+        with (
+            Client(replace(user.config, default="two")) as elsewhere,
+            Client(replace(user.config, default="rented", machines=all_of_them)) as without_bucket,
+        ):
+            for client in (user.client, elsewhere, without_bucket):  # no outputs, and whatever the default machine is
                 found = client.uploads.list()
                 assert [(each.name, each.version, [copy.machine for copy in each.copies]) for each in found] == expected
         self.mounted(user, "uploads/other", "two")

@@ -82,7 +82,7 @@ def fetched(result: Any, resource: str, as_json: bool = False) -> None:
         if result.unchanged:
             line(f"  {files(result.unchanged)} {'was' if result.unchanged == 1 else 'were'} here already")
     elif result.unchanged:
-        every = "all " if not result.skipped else ""
+        every = "all " if not result.skipped and result.unchanged > 2 else ""
         same = f"{files(1)} is" if result.unchanged == 1 else f"{every}{files(result.unchanged)} are"
         one = os.path.isfile(result.place)
         line(f"Nothing to copy: {where} is the same already" if one else f"Nothing to copy: {same} in {where} already")
