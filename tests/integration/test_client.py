@@ -154,6 +154,12 @@ class TestPrepared:
         assert [run.machine.name for run in runs] == ["one", "two"]
         assert [log_of(user.client, run) for run in runs] == [b"A", b"A"]
 
+    def test_a_mount_of_the_last_run_is_the_one_before_it(self, user: User) -> None:
+        first = user.client.runs.submit(RunRequest("echo first >made"))
+        log_of(user.client, first)
+        second = user.client.runs.submit(RunRequest("cat before/made", mounts=(Mount.parse("runs/last:before"),)))
+        assert log_of(user.client, second) == b"first\n"
+
     def test_it_is_checked_for_that_machine(self, alone: Client) -> None:
         prepared = alone.runs.prepare(RunRequest("true", image="x"), machine="gone")
         with pytest.raises(UsageError, match="has no images"):
