@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from remoterun.client import Client, PortNews
     from remoterun.model import Run
 
-TENSORBOARD = ("tensorboard", "setuptools<81")
-"""It imports pkg_resources, which later versions of setuptools no longer have."""
+TENSORBOARD = "tensorboard"
 TENSORBOARD_PORT = 6006
 LONGEST = 12 * 3600.0
 """Seconds after which TensorBoard ends where nobody has ended it."""
@@ -99,7 +98,7 @@ def tensorboard(
         request = RunRequest(
             command=f"{_tensorboard('.', port)} 2>&1",
             mounts=mounts,
-            pip=TENSORBOARD,
+            pip=(TENSORBOARD,),
             framework=PYTHON,
             timeout=LONGEST,
             description=f"TensorBoard of {names}",
@@ -192,10 +191,15 @@ def _inside(client: Client, run: Run, folder: str, show: Showing) -> int:
         if run.final or run.state is RunState.SAVING:
             render.line(f"run {run.number} has ended; remoterun tensorboard {run.number} shows what it saved")
             return 0
+        if "ModuleNotFoundError" in "".join(said):
+            raise UsageError(
+                f"the environment of run {run.number} has no TensorBoard",
+                hint=f"remoterun tensorboard {run.number}   shows what it saved, once it has ended\n"
+                f"remoterun run --pip {TENSORBOARD} …   has it",
+            )
         raise UsageError(
             f"TensorBoard does not start in run {run.number} (exit status {code})",
             evidence="\n".join(list(said)[-5:]),
-            hint=f"remoterun run --pip tensorboard …   has it; once run {run.number} has ended, it needs none",
         )
     except KeyboardInterrupt:
         render.line("")
