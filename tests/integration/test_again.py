@@ -323,7 +323,7 @@ class TestEdit:
         assert same.stderr == "Nothing was changed: nothing is run. As it was: remoterun rerun 1\n"
         assert "The text is empty" in edit("s/^[^#].*//", 1).stderr and not kept.exists()
         wrong = edit('s/^attempts = 1/attempts = "two"/; s/^labels/lables/', 2).stderr
-        assert "error: line 21, `attempts`: its value is not a whole number" in wrong
+        assert "error: line 22, `attempts`: its value is not a whole number" in wrong
         assert "hint: remoterun rerun --edit 1   opens what you wrote again" in wrong
         assert kept.stat().st_mode & 0o777 == 0o600
         again = edit('s/"two"/2/', 2).stderr
