@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from remoterun.agent.shared.environment import package_names
 from remoterun.errors import UsageError
@@ -15,7 +16,8 @@ from remoterun.source.tree import Source
 NAMES = ("uv.lock", "requirements.txt", "pyproject.toml")
 """The most exact one first."""
 MOST_BYTES = 16 << 20
-_PYPI = ("https://pypi.org/simple", "https://pypi.org/simple/")
+_USUAL = "/simple"
+"""The path of the usual index and of its mirrors: the machine has its own setting for that."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,12 @@ def _locked(content: dict[str, Any]) -> list[str]:
         need(package, list(edge.get("extra", [])), conditions)
     wanted = [package for package in packages if id(package) in needed and not _own(package)]
     indexes = dict.fromkeys(index for package in wanted if (index := package["source"].get("registry")))
-    lines = [f"--extra-index-url {index}" for index in indexes if index not in _PYPI and "://" in index]
+    lines = [f"--extra-index-url {index}" for index in indexes if "://" in index and not _is_usual(index)]
     return lines + [line for package in wanted for line in _lines(package, needed[id(package)])]
+
+
+def _is_usual(index: str) -> bool:
+    return urlsplit(index).path.rstrip("/") == _USUAL
 
 
 def _own(package: dict[str, Any]) -> bool:

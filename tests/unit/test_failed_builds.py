@@ -28,8 +28,8 @@ def buildkit(text: str) -> str:
 @pytest.mark.parametrize(
     ("log", "line", "hint"),
     [
-        (NOT_FOUND, "pip: No matching distribution found for cowsy", "pypi.org/search/?q=cowsy "),
-        (buildkit(NOT_FOUND), "pip: No matching distribution found for cowsy", "pypi.org/search/?q=cowsy "),
+        (NOT_FOUND, "pip: No matching distribution found for cowsy", "pip index versions cowsy "),
+        (buildkit(NOT_FOUND), "pip: No matching distribution found for cowsy", "pip index versions cowsy "),
         (
             NOT_FOUND.replace("cowsy", "cowsay==99").replace(": none", ": 1.0, 5.0, 6.1"),
             "pip: No matching distribution found for cowsay==99",
@@ -45,7 +45,7 @@ def buildkit(text: str) -> str:
             "error: No solution found when resolving dependencies\n  cause: Because cowsy was not found in the package "
             "registry and you require cowsy, we can conclude that your requirements are unsatisfiable.\n",
             "uv: Because cowsy was not found in the package registry",
-            "pypi.org/search/?q=cowsy ",
+            "pip index versions cowsy ",
         ),
         (
             "  × No solution found when resolving dependencies:\n  ╰─▶ Because cowsy was not found\n",

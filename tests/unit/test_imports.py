@@ -36,12 +36,12 @@ dependencies = [
 [[package]]
 name = "triton"
 version = "3.1"
-source = { registry = "https://pypi.org/simple" }
+source = { registry = "https://index.example.org/simple" }
 dependencies = [{ name = "colorama", marker = "python_version < '3.8'" }]
 [[package]]
 name = "numpy"
 version = "2.1.0"
-source = { registry = "https://pypi.org/simple" }
+source = { registry = "https://index.example.org/simple" }
 [package.optional-dependencies]
 fast = [{ name = "mkl" }]
 [[package]]
@@ -51,11 +51,11 @@ source = { git = "https://github.com/me/mkl?rev=main#0123456789abcdef" }
 [[package]]
 name = "colorama"
 version = "0.4.6"
-source = { registry = "https://pypi.org/simple" }
+source = { registry = "https://index.example.org/simple" }
 [[package]]
 name = "pytest"
 version = "8.0"
-source = { registry = "https://pypi.org/simple" }
+source = { registry = "https://index.example.org/simple" }
 """
 
 

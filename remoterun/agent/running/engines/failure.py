@@ -20,7 +20,7 @@ _NOTHING_FITS = re.compile(r"^ERROR: (No matching distribution found for (\S+).*
 _VERSIONS = re.compile(r"^ERROR: Could not find a version that satisfies .*\(from versions: (.*)\)")
 _CONFLICT = re.compile(r"^ERROR: (Cannot install .* conflicting dependencies)")
 _UV = re.compile(r"^(?:cause: |╰─▶ )(Because (?:(\S+) was not found in the package registry)?.*)")
-_SEARCH = "https://pypi.org/search/?q=%s   shows what there is"
+_SEARCH = "pip index versions %s   shows whether there is one of this name"
 _APT = re.compile(r"^E: (.*)")
 _COMPILER = re.compile(
     r"error: command '.*(?:gcc|cc|g\+\+|clang|c\+\+)' failed|unable to execute '.*gcc'|gcc: not found"
