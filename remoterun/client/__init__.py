@@ -35,6 +35,7 @@ from remoterun.client.secrets import Secret, Secrets
 from remoterun.client.submitting import Prepared
 from remoterun.client.upkeep import Checked, Collected, Usage
 from remoterun.client.uploads import Uploaded, Uploads
+from remoterun.client.using import RunUse
 from remoterun.client.webhooks import Notifications
 from remoterun.config import Config
 from remoterun.errors import TransferError
@@ -106,6 +107,7 @@ __all__ = [
     "Prepared",
     "Secret",
     "Program",
+    "RunUse",
     "StateChange",
     "TransferError",
     "Uploaded",

@@ -27,6 +27,7 @@ from remoterun.client.rented_runs import seen, statuses
 from remoterun.client.renting import Plan, give_back
 from remoterun.client.submitting import Prepared, launch, prepare
 from remoterun.client.tokens import Tokens
+from remoterun.client.using import RunUse, use
 from remoterun.client.waiting import wait
 from remoterun.errors import HostError, HostUnreachable, LinkLost, NotFound, UsageError
 from remoterun.model import EVERY_RUN, Line, MachineType, Placement, Run, RunFilter, RunRequest
@@ -212,7 +213,14 @@ class Runs:
         """
         run = self._connections.registry.run(number)
         again_of, again_as = self._connections.registry.repeats(run)
-        nothing = {"spec": None, "folder": None, "events": None, "again_of": again_of, "again_as": again_as}
+        nothing = {
+            "spec": None,
+            "folder": None,
+            "events": None,
+            "usage": None,
+            "again_of": again_of,
+            "again_as": again_as,
+        }
         if run.host.rented is not None:  # it may be gone
             run = self.get(number, wait)
         if run.placement is None:
@@ -235,7 +243,8 @@ class Runs:
         events = [_said(session.told(event)) for event in answer.events]
         queued = [run.key] if answer.status.state is RunState.QUEUED else []
         line = occupancy.lines(self._connections, session, queued).get(run.key)
-        details = {"spec": answer.spec, "folder": answer.folder, "events": events, "line": line}
+        usage = next((event["usage"] for event in reversed(events) if "usage" in event), None)
+        details = {"spec": answer.spec, "folder": answer.folder, "events": events, "line": line, "usage": usage}
         return session.told(answer.status), details
 
     def follow(
@@ -386,6 +395,20 @@ class Runs:
             raise
         except LinkLost as error:
             raise LinkLost(f"{error.message}; run {run.number} goes on")
+
+    def top(self, numbers: Iterable[int | str], every: float = 1.0, once: bool = False) -> Iterator[Sequence[RunUse]]:
+        """How much each of these runs uses of its machine: a list every so many seconds until all have ended, or
+        `once`.
+
+        Raises `UsageError` for a run that has ended, `HostError` where no machine of them can be reached.
+        """
+        runs = [self.get(number) for number in numbers]
+        for run in runs:
+            if run.final:
+                raise UsageError(f"run {run.number} has ended", hint=f"remoterun info {run.number} shows what it used")
+            if run.placement is None:
+                raise _not_running(run)
+        return use(self._connections, runs, every, once)
 
     def _request_end(
         self, number: int | str, request: api.Request[A, api.Asked], asked: Callable[[str], A]

@@ -28,7 +28,7 @@ from remoterun.client import Client, LogBytes, StateChange
 from remoterun.config import Config
 from remoterun.model import MachineType, RunRequest
 from tests.bench import table
-from tests.bench.table import Bound, Row, at_least_times, at_most
+from tests.bench.table import Bound, Row, at_least_times, at_most, at_most_times
 from tests.lab import BASE_IMAGE, Lab, LabHost
 
 REMOTERUN = str(Path(sys.executable).parent / "remoterun")
@@ -102,6 +102,7 @@ def _measure(lab: Lab, host: LabHost, home: Path, rounds: int) -> tuple[list[Row
             "python3 -m venv; pip install; cowsay", lambda: _by_hand(home / f"new{next(new)}"),
         )
     )  # fmt: skip
+    rows += _prompts(config, env, ssh, home, rounds)
     rows += _ports(lab, host, config, rounds)
     names = [name for name in laps[-1] if name != "total"]
     return rows, {name: statistics.median(lap.get(name, 0.0) for lap in laps) for name in names}
@@ -200,6 +201,44 @@ def _one_byte(port: int) -> float:
         if connection.recv(1) != b".":
             raise ConnectionError
     return time.perf_counter() - begun
+
+
+def _prompts(config: Config, env: dict[str, str], ssh: list[str], home: Path, rounds: int) -> list[Row]:
+    """How long it takes to a shell's prompt in the container of a run."""
+    with Client(config) as client, contextlib.ExitStack() as stack:
+        run = client.runs.submit(RunRequest("echo up; exec sleep 3600", image=BASE_IMAGE))
+        stack.callback(client.runs.kill, run.number)
+        next(item for item in client.runs.follow(run.number) if isinstance(item, LogBytes))
+        ours = [REMOTERUN, "exec", str(run.number)]
+        shell = ["docker", "exec", "-it", "-e", "PS1=(run", f"remoterun-{run.key}", "bash", "--norc"]
+        peer = [*ssh[:1], "-t", *ssh[1:], *shell]
+        figures = table.in_turns(
+            {"ours": lambda: _prompt(ours, env, home), "peer": lambda: _prompt(peer, env, home)}, rounds
+        )
+    mine, theirs = (statistics.median(figures[side]) for side in ("ours", "peer"))
+    ratio = table.median_ratio(figures["ours"], figures["peer"])
+    return [Row("exec, to the prompt", "s", at_most_times(1.2), mine, "ssh HOST docker exec", theirs, ratio)]
+
+
+def _prompt(words: list[str], env: dict[str, str], folder: Path) -> float:
+    """Seconds from the start of a program, in a terminal of its own, to its prompt."""
+    terminal, its = os.openpty()
+    begun = time.perf_counter()
+    with subprocess.Popen(
+        words, env=env, cwd=folder, stdin=its, stdout=its, stderr=its, start_new_session=True
+    ) as process:
+        os.close(its)
+        said = b""
+        while b"(run" not in said:
+            said += os.read(terminal, 4096)
+        seconds = time.perf_counter() - begun
+        os.write(terminal, b"exit\n")
+        with contextlib.suppress(OSError):  # its end
+            while os.read(terminal, 4096):
+                pass
+        process.wait()
+    os.close(terminal)
+    return seconds
 
 
 def _first_line(client: Client) -> dict[str, float]:

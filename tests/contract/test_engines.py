@@ -328,6 +328,19 @@ def test_the_end_of_a_program_inside(bench: Bench) -> None:
     until(lambda: not running("1003.7"))
 
 
+def test_what_a_run_has_used(bench: Bench) -> None:
+    run = bench.started(
+        "python3 -c 'import time; held = bytearray(50_000_000); [i for i in range(3_000_000)]; print(1, flush=True); "
+        "time.sleep(1000)'"
+    )
+    until(lambda: log(run), 30)
+    used = bench.engine.counters(run)
+    assert used is not None and used.cpu > 0.05 and 45_000_000 < used.memory < 400_000_000
+    later = bench.engine.counters(run)
+    assert later is not None and later.cpu >= used.cpu
+    bench.engine.kill(run)
+
+
 def test_mounts(bench: Bench) -> None:
     mounts = [
         bench.mount({"in": b"in", "sub/run*": b"#!/bin/sh\necho ran\n"}, "w/data"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -91,6 +93,20 @@ def test_a_look_inside(place: Place, host: LabHost | None, until: Callable[..., 
     left.communicate()
     until(lambda: not running("1007.75"))
     assert running("1007.25")
+    # what it uses
+    (used,) = map(json.loads, place.run("top", number, "--once", "--json").stdout.splitlines())
+    assert used["number"] == int(number) and used["state"] == "running"
+    assert used["memory"] > 0 and used["cpu_percent"] >= 0 and used["gpus"] == []
+    place.env["NO_COLOR"] = "1"
+    terminal = place.spawn("top")
+    terminal.expect_exact("\x1b[?25l")
+    terminal.expect(rf"RUN +CPU +MEMORY .*\r\n +{number} +\d+ % ")
+    terminal.expect_exact("\x1b[2A\x1b[J")
+    terminal.sendintr()
+    terminal.expect_exact("\x1b[?25h")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
     # its machine
     if host is None:
         assert "`box` is this machine" in place.run("ssh", "box", status=2).stderr
@@ -101,6 +117,9 @@ def test_a_look_inside(place: Place, host: LabHost | None, until: Callable[..., 
     # and a run that has ended has nothing to look into
     place.run("kill", number)
     place.run("logs", number, status=137)
+    assert place.json("info", number)["usage"]["memory"] > 0
+    assert re.search(r"^memory +[\d.]+ [KM]B at most$", place.run("info", number).stdout, re.MULTILINE)
+    assert "remoterun info" in place.run("top", number, status=2).stderr
     said = place.run("exec", number, "true", status=2).stderr
     assert said.startswith(f"error: run {number} has ended\n") and f"remoterun rerun {number}" in said
 

@@ -20,17 +20,21 @@ from typing import Dict, List, Optional, Tuple
 
 from ..running.engines import Engine, EngineError, engine_of
 from ..running.engines.inside import Program, words_of
+from ..running.sampling import Sampler
 from ..shared import api
 from ..shared.files import read_json
 from ..shared.frames import PIECE
 from ..shared.protocol import Cancelled, LinkClosed, Stream
-from ..shared.states import RunState
+from ..shared.records import to_json
+from ..shared.states import FINAL, RunState
 from ..shared.tree import show
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
 from . import Call, Handler
 
+FIRST_RATES = 0.5
+"""Seconds over which the first rates of a run are taken."""
 LAST_WORDS = 0.2
 """Seconds after a program's end in which its output is awaited that something it left behind holds open."""
 _TERMINAL = re.compile(r"[A-Za-z0-9._+-]{0,64}\Z")
@@ -60,7 +64,22 @@ def execute(call: Call, asked: api.Execute) -> api.Exit:
         conversation.close()
 
 
-HANDLERS: Dict[str, Handler] = {"execute": execute}
+def sample(call: Call, asked: api.Sampling) -> api.Nothing:
+    sampler = Sampler(call.home, asked.keys)
+    samples = sampler.look()
+    pause = FIRST_RATES
+    while any(sample.state not in FINAL for sample in samples):
+        if call.stream.wait_cancelled(pause):
+            raise Cancelled
+        samples = sampler.look()
+        call.stream.send(samples=to_json(samples))
+        if asked.once:
+            break
+        pause = max(asked.every, 0.1)
+    return api.Nothing()
+
+
+HANDLERS: Dict[str, Handler] = {"execute": execute, "sample": sample}
 
 
 def engine_of_running(home: Home, run: RunFolder) -> Engine:

@@ -37,6 +37,17 @@ class Gpu(NamedTuple):
     memory_used: int
 
 
+class GpuUse(NamedTuple):
+    """How much a GPU is used now: memory in MiB, and how busy it is in percent; None where the driver does not say."""
+
+    number: int
+    uuid: str
+    name: str
+    percent: Optional[float]
+    used: int
+    memory: int
+
+
 class Generation(NamedTuple):
     """What decides on the software for a GPU; `capability` is None where it could not be found out."""
 
@@ -59,6 +70,16 @@ def list_gpus(timeout: float = TIMEOUT) -> List[Gpu]:
     for row in _query("--query-gpu=index,uuid,name,memory.total,memory.used", timeout):
         if len(row) == 5:
             found.append(Gpu(_number(row[0]), row[1], row[2], _number(row[3]), _number(row[4])))
+    return found
+
+
+def use() -> List[GpuUse]:
+    """Every GPU. Raises `GpuError`."""
+    found = []
+    for row in _query("--query-gpu=index,uuid,name,utilization.gpu,memory.used,memory.total"):
+        if len(row) == 6:
+            percent = float(row[3]) if row[3].isdigit() else None
+            found.append(GpuUse(_number(row[0]), row[1], row[2], percent, _number(row[4]), _number(row[5])))
     return found
 
 

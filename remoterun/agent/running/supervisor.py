@@ -29,6 +29,7 @@ from .ending import Ended, clean_up, finish, silent, tell
 from .engines import BaseImageUnavailable, Engine, EngineError, Interrupted, Presence, capacity_of, engine_of
 from .engines.job import BuildJob
 from .engines.mount_points import make_folders
+from .sampling import used
 from .saving import save
 from .supervision import look_after, look_after_host
 from .variants import VARIANTS, describe, is_old, resolve
@@ -438,6 +439,7 @@ class Supervisor:
     def _finish(self, end: Ended) -> None:
         """Record the end, once the bucket has all of the run if it shall."""
         fields = end.fields
+        fields.update(used(self.run))
         if self._copy is not None:
             try:
                 fields = self._copy.complete(end, self.run.state()[0] is RunState.SAVING)

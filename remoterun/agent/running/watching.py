@@ -15,6 +15,7 @@ from ..store.home import Home
 from ..store.run_folder import RunFolder
 from .ending import Ended, silent, tell
 from .engines import Engine, Look, Presence
+from .sampling import Peaks
 from .supervision import look_after_host
 
 POLL_LEAST, POLL_MOST = 0.02, 0.25
@@ -60,12 +61,14 @@ class Watch:
         deadline = min(self.spec.until or _NEVER, event["t"] + (self.spec.timeout or _NEVER))
         pause, next_look = POLL_LEAST, time.monotonic() + LOOK_EVERY
         times = LogTimes(self.run, self._clock)
+        peaks = Peaks(self._home, self.run, engine, event["t"])
         reason: Optional[Reason] = None
         terminated_at: Optional[float] = None
         grace = 0.0
         while True:
             told = True
             times.record()
+            peaks.look()
             if self.run.kill_asked():
                 told = engine.kill(self.run)
                 if told or self.run.exit_code() is not None:

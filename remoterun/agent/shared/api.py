@@ -476,6 +476,44 @@ class Exit(Record):
 execute = Request("execute", Execute, Exit, "inside")
 
 
+class Sampling(Record):
+    """How much these runs use is told every so many seconds, or `once`."""
+
+    keys: List[str]
+    every: float = 1.0
+    once: bool = False
+
+
+class GpuSample(Record):
+    """A GPU of a run; memory in bytes, of `total`. `percent`: how busy it is."""
+
+    number: int
+    name: str
+    percent: Optional[float]
+    memory: int
+    total: int
+
+
+class Sample(Record):
+    """How much a run used at time `t` (seconds since 1970): `cpu` in percent of one CPU; `memory` in bytes; disk
+    (`read`, `written`) and network (`received`, `sent`) in bytes a second. None: it can't be told, or does not run."""
+
+    key: str
+    t: float
+    state: RunState
+    cpu: Optional[float] = None
+    memory: Optional[int] = None
+    gpus: List[GpuSample] = []
+    read: Optional[float] = None
+    written: Optional[float] = None
+    received: Optional[float] = None
+    sent: Optional[float] = None
+
+
+# Out: {"samples": a `Sample` of each run}, until all of them have ended.
+sample = Request("sample", Sampling, Nothing, "inside")
+
+
 # -- the ports of a run
 
 

@@ -107,6 +107,16 @@ class OutputsSize(Record):
     size: int
 
 
+class Usage(Record):
+    """What a run used: at most `memory` and, on its GPUs, `gpu_memory` (bytes); `cpu_seconds` of all CPUs together,
+    which is `cpu` percent of one, on average."""
+
+    memory: int
+    cpu_seconds: float
+    cpu: float = 0.0
+    gpu_memory: Optional[int] = None
+
+
 class RunEvent(Record):
     """A line of a run's events: a state that it reached, or a note. `t` is in seconds since 1970, by its host's clock.
 
@@ -127,6 +137,7 @@ class RunEvent(Record):
     boot: Optional[str] = None
     attempt: Optional[int] = None
     kept: bool = False
+    usage: Optional[Usage] = None
 
 
 class RunStatus(Record):

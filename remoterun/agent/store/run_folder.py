@@ -20,6 +20,7 @@
         io/             the only folder that the command's wrapper writes: log, exit, pid; it reads command, and env,
                         which holds the values until it has read it
         in-bucket       what the run's bucket has of it: a line for each object, see running/bucket_copy.py
+        usage           what the command has used so far, see running/sampling.py
         log.times       "offset seconds" pairs, for timestamps
         build.log       output of the environment's build
         work/           the private work tree, until its outputs are saved
@@ -90,6 +91,7 @@ class RunFolder:
         self.log = os.path.join(self.io, "log")
         self.env_file = os.path.join(self.io, "env")
         self.stopping_file = os.path.join(self.io, "stopping")
+        self.usage_file = os.path.join(path, "usage")
         self.command_file = os.path.join(self.io, "command")
         self.exit_file = os.path.join(self.io, "exit")
         self.pid_file = os.path.join(self.io, "pid")

@@ -1,4 +1,4 @@
-"""Looking inside a run that is going on, and its machine: `exec`, `ssh`."""
+"""Looking inside a run that is going on, and its machine: `exec`, `top`, `ssh`."""
 
 from __future__ import annotations
 
@@ -47,6 +47,47 @@ def _line(command: list[str] | None) -> str | None:
     if text is not None and not text.strip():
         raise UsageError("the command is empty", hint="leave it out for a shell")
     return text
+
+
+@app.command(cls=Command, epilog=example("remoterun top 16"))
+def top(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN",
+            help="Run numbers, or `last`. Default: all that have not ended.",
+            autocompletion=complete.active_runs,
+        ),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Show it once.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="A JSON object a line, for each run and second.")] = False,
+) -> int:
+    """Show what runs use of CPU, memory, GPU, disk and network, live.
+
+    It is told once a second, until the runs have ended, or ^C. `info` of a run that has ended shows what it used.
+    """
+    with connect() as client:
+        if runs:
+            numbers = [run_number(text) for text in runs]
+        else:
+            known = [run for run in client.runs.list(None, wait=2.0) if not run.final and run.placement is not None]
+            render.not_reached(known)
+            numbers = [str(run.number) for run in known if run.unreached is None]
+        if not numbers:
+            render.line("No run is going on")
+            return 0
+        uses = client.runs.top(numbers, once=once)
+        try:
+            with render.Board(json, once) as board:
+                for use in uses:
+                    board.show(use)
+        except KeyboardInterrupt:
+            return 0
+        if not once:
+            ended = [client.runs.get(number) for number in numbers]
+            for run in ended:
+                render.line(f"run {run.number} has ended: remoterun info {run.number} shows what it used")
+    return 0
 
 
 @app.command(

@@ -63,9 +63,11 @@ from remoterun.cli.render.talk import (
 from remoterun.cli.render.terminal import DONE, FAILED, clean, person_there, reader_is_terminal
 from remoterun.cli.render.transfers import added, copy_warnings, fetched, not_finished, uploaded
 from remoterun.cli.render.upkeep import checked, collected, usage_table
+from remoterun.cli.render.using import Board
 from remoterun.cli.render.words import duration, files, name, size, word
 
 __all__ = [
+    "Board",
     "DONE",
     "FAILED",
     "ReaderGone",

@@ -186,6 +186,18 @@ def _framework(environment: dict[str, Any]) -> str | None:
     return variant if variant in (PYTHON, NONE) else TENSORFLOW
 
 
+def _used(usage: dict[str, Any] | None) -> list[tuple[str, str | None]]:
+    """The rows about what a run used."""
+    if usage is None:
+        return []
+    gpu = usage.get("gpu_memory")
+    return [
+        ("CPU", f"{usage['cpu']:.0f} % of one, on average"),
+        ("memory", f"{size(usage['memory'])} at most"),
+        ("GPU memory", f"{size(gpu)} at most" if gpu else None),
+    ]
+
+
 def run_info(run: Run, details: dict[str, Any]) -> None:
     """All that is known of a run, a line each."""
     spec = details["spec"] or {}
@@ -229,6 +241,7 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("started", moment(run.started)),
         ("ended", moment(run.ended)),
         ("duration", duration(run.ended - run.started) if run.ended and run.started else None),
+        *_used(details.get("usage")),
         ("outputs", f"{files(run.outputs['files'])}, {size(run.outputs['size'])}" if run.outputs else None),
         ("since then", "\n".join(_after_the_end(details.get("events") or []))),
         ("folder", details.get("folder")),

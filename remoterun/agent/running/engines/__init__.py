@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from ..capacity import Capacity
+    from ..counters import Counters
     from ..network import Network
     from .inside import Program
     from .job import BuildJob
@@ -138,6 +139,9 @@ class Engine(Protocol):
 
     def end_inside(self, run: RunFolder, name: str) -> None:
         """End what the program `name` left inside the run: SIGHUP, then SIGKILL. Blocks for a second. Gone is fine."""
+
+    def counters(self, run: RunFolder) -> "Optional[Counters]":
+        """What the run has used so far; None where that can't be told. Takes some milliseconds."""
 
     def terminate(self, run: RunFolder) -> bool:
         """Send SIGTERM to every process of the command; whether they were told. Gone is fine."""

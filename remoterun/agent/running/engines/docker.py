@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from ...store.errors import HomeError
 from ...store.home import Home
 from ...store.run_folder import RunFolder
 from ..capacity import ThisMachine
+from ..counters import PRINT, Counters, group_of, of_group, printed
 from ..network import TABLES, Network
 from ..variants import VARIANTS, title_of
 from . import BaseImageUnavailable, EngineError, Look, Presence, container_network
@@ -70,6 +72,8 @@ class Docker:
         self.capacity = ThisMachine(home)
         self.name = tool
         self._tool = tool
+        self._first_processes: Dict[str, int] = {}
+        """By the key of its run, the pid of a container's first process; 0 where that isn't known."""
 
     # -- commands, as data
 
@@ -211,6 +215,18 @@ class Docker:
             except subprocess.TimeoutExpired:
                 return
             time.sleep(HANGUP_TIME if number == "HUP" else 0)
+
+    def counters(self, run: RunFolder) -> Optional[Counters]:
+        """From the files of its control group: here, or, where Docker is in a machine of its own, in the container."""
+        if run.key not in self._first_processes:
+            self._first_processes[run.key] = int((self._state(run) or {}).get("Pid") or 0)
+        found = of_group(group_of(self._first_processes[run.key]))
+        if found is None:
+            words = ["exec", "--user", self._user(), container(run), "/bin/sh", "-c", PRINT]
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status, out, _ = self._call(*words, timeout=10)
+                found = of_group(printed(out)) if status == 0 else None
+        return found
 
     def terminate(self, run: RunFolder) -> bool:
         say_stopping(run)

@@ -17,6 +17,7 @@ from ...store.home import Home
 from ...store.run_folder import RunFolder
 from .. import network, processes
 from ..capacity import ThisMachine
+from ..counters import Counters, of_processes
 from ..variants import INSTALL_PYTHON, lacking_python, python_for, title_of
 from . import EngineError, Look, Presence
 from .inside import HANGUP_TIME, Program, known_variable
@@ -164,6 +165,9 @@ class ProcessEngine:
                     return variables
             time.sleep(0.02)
         return dict(self._variables(run, spec, []), **spec.env)
+
+    def counters(self, run: RunFolder) -> Optional[Counters]:
+        return of_processes(self._pids(run)) if os.path.isdir("/proc/self") else None
 
     def terminate(self, run: RunFolder) -> bool:
         say_stopping(run)

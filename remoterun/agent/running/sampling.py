@@ -1,0 +1,154 @@
+"""How much of its machine a run uses: now, for `top`, and at most, for `info`. Standard library only; Python >= 3.8."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+
+from ..shared import api
+from ..shared.files import read_json
+from ..shared.records import from_json, to_json
+from ..shared.states import RunState, Usage
+from ..store.home import Home
+from ..store.run_folder import RunFolder
+from . import gpus as gpu_tool
+from . import queue
+from .counters import Counters
+from .engines import Engine, engine_of
+
+FIRST, EVERY = 0.5, 3.0
+"""Seconds until a supervisor looks for the first time, and between two looks."""
+GPUS_EVERY = 10.0
+"""The same for GPUs: the driver takes its time over each question."""
+COST = 100
+"""A look that took long is followed by a pause of so many times that: it takes no more than a hundredth of a CPU."""
+
+
+class _Seen(NamedTuple):
+    time: float
+    counters: Counters
+
+
+class Sampler:
+    """Looks at some runs of a home, again and again."""
+
+    def __init__(self, home: Home, keys: Sequence[str]) -> None:
+        self._home = home
+        self._runs = [home.existing_run(key) for key in keys]
+        self._seen: Dict[str, _Seen] = {}
+        self._engines: Dict[str, Engine] = {}
+
+    def look(self) -> List[api.Sample]:
+        """A sample of each run; rates are those since the look before. The driver is asked only where GPUs matter."""
+        held, _ = queue.entries(self._home)
+        mine = {run.key: held[run.key].get("gpus") or [] for run in self._runs if run.key in held}
+        cards: List[gpu_tool.GpuUse] = []
+        if any(mine.values()):
+            with contextlib.suppress(gpu_tool.GpuError):
+                cards = gpu_tool.use()
+        return [self._sample(run, [card for card in cards if card.uuid in mine.get(run.key, [])]) for run in self._runs]
+
+    def _sample(self, run: RunFolder, cards: List[gpu_tool.GpuUse]) -> api.Sample:
+        sample = api.Sample(run.key, time.time(), run.state()[0] if run.exists() else RunState.KILLED)
+        if sample.state is not RunState.RUNNING or not run.is_of_this_machine():
+            return sample
+        counters = self._engine(run).counters(run)
+        if counters is None:
+            return sample
+        sample = sample._replace(
+            memory=counters.memory,
+            gpus=[
+                api.GpuSample(card.number, card.name, card.percent, card.used << 20, card.memory << 20)
+                for card in cards
+            ],
+        )
+        now, before = _Seen(time.monotonic(), counters), self._seen.get(run.key)
+        self._seen[run.key] = now
+        if before is None or now.time <= before.time:
+            return sample
+        seconds, old = now.time - before.time, before.counters
+        return sample._replace(
+            cpu=max(counters.cpu - old.cpu, 0.0) / seconds * 100,
+            read=_rate(old.read, counters.read, seconds),
+            written=_rate(old.written, counters.written, seconds),
+            received=_rate(old.received, counters.received, seconds),
+            sent=_rate(old.sent, counters.sent, seconds),
+        )
+
+    def _engine(self, run: RunFolder) -> Engine:
+        name = read_json(run.engine_file)["engine"]
+        if name not in self._engines:
+            self._engines[name] = engine_of(self._home, name)
+        return self._engines[name]
+
+
+class Peaks:
+    """What a run used at most, as far as its supervisor has looked; also by earlier supervisors."""
+
+    def __init__(self, home: Home, run: RunFolder, engine: Engine, began: float) -> None:
+        """`began`: when the command was started, in seconds since 1970."""
+        self._home = home
+        self._run = run
+        self._engine = engine
+        self._began = began
+        self._next = time.monotonic() + FIRST
+        self._gpus_next = self._next
+        self._usage: Optional[Usage] = None
+        with contextlib.suppress(OSError, ValueError):
+            self._usage = from_json(Usage, read_json(run.usage_file))
+
+    def look(self) -> None:
+        """Look, if it is time for that. What can't be told is left as it was."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            self._look(now)
+        self._next = time.monotonic() + max(EVERY, COST * (time.monotonic() - now))
+
+    def _look(self, now: float) -> None:
+        counters = self._engine.counters(self._run)
+        if counters is None:
+            return
+        before = self._usage or Usage(0, 0.0)
+        seconds = max(time.time() - self._began, 0.1)
+        usage = Usage(
+            max(before.memory, counters.memory),
+            round(max(before.cpu_seconds, counters.cpu), 2),
+            round(max(before.cpu_seconds, counters.cpu) / seconds * 100, 1),
+            before.gpu_memory,
+        )
+        if now >= self._gpus_next:
+            used = self._gpu_memory()
+            self._gpus_next = now + GPUS_EVERY
+            if used is not None:
+                usage = usage._replace(gpu_memory=max(usage.gpu_memory or 0, used))
+        self._usage = usage
+        temporary = self._run.usage_file + ".new"
+        with open(temporary, "w") as file:
+            json.dump(to_json(usage), file)
+        os.replace(temporary, self._run.usage_file)
+
+    def _gpu_memory(self) -> Optional[int]:
+        """Bytes in use on the run's GPUs; None where it has none, or they can't be asked."""
+        held = queue.entries(self._home)[0].get(self._run.key, {}).get("gpus")
+        if not held:
+            return None
+        with contextlib.suppress(gpu_tool.GpuError):
+            return sum(card.used << 20 for card in gpu_tool.use() if card.uuid in held)
+        return None
+
+
+def used(run: RunFolder) -> Dict[str, Any]:
+    """What a run has used, as a field of its last event; none where nobody has looked."""
+    try:
+        return {"usage": to_json(from_json(Usage, read_json(run.usage_file)))}
+    except (OSError, ValueError):
+        return {}
+
+
+def _rate(before: Optional[int], now: Optional[int], seconds: float) -> Optional[float]:
+    return None if before is None or now is None else max(now - before, 0) / seconds
