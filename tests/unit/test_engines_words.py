@@ -98,6 +98,22 @@ class TestEnvironments:
         assert environment(image="me/mine:1").final_image == "me/mine:1"
         assert environment(pip=("x",)).final_image == "remoterun-env:" + environment(pip=("x",)).hash
 
+        assert environment().bundled_image == "remoterun-base:500be023cbaebc91"
+        assert environment(pip=("x",)).final_image == "remoterun-env:162adb60a199c378"
+        assert environment(pip=("x",)).packages_hash("r") == "c4a4cd126ab47116"
+
+    def test_without_tensorflow(self) -> None:
+        """A new trainer changes nothing there; and without a framework nothing is built but what was asked for."""
+        python, none = environment(variant="python"), environment(variant="none")
+        assert python.bundled_image == environment(variant="python", context="cd" * 32).bundled_image
+        assert python.bundled_image != environment(variant="python", base="b").bundled_image
+        assert python.built_images == [python.final_image]
+        assert none.final_image == none.bundled_image == "python:3.12-slim" and none.built_images == []
+        git = environment(variant="none", apt=("git",))
+        assert git.dockerfile().startswith("FROM python:3.12-slim\n") and git.built_images == [git.final_image]
+        assert git.contents("") == "git"
+        assert environment(pip=("cowsay>=6",), requirements="-i https://x\n").contents("Python") == "Python, cowsay"
+
     def test_each_part_counts(self) -> None:
         parts: list[dict[str, Any]] = [
             {}, {"image": "a"},

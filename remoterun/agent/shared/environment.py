@@ -74,7 +74,7 @@ class Environment(EnvironmentSpec):
 
     def contents(self, framework: str) -> str:
         """What is in it, for people. `framework`: what its framework is called there, such as TensorFlow 2.21."""
-        return ", ".join([framework, *self.apt, *package_names(self.all_requirements)])
+        return ", ".join(filter(None, [framework, *self.apt, *package_names(self.all_requirements)]))
 
     def bundled_dockerfile(self) -> str:
         """Of the bundled image with plain Python; that with TensorFlow has its Dockerfile in the context. `python` and
