@@ -16,6 +16,8 @@ LOOK_LEAST, LOOK_MOST = 0.1, 2.0
 """Seconds between two looks at runs that go on."""
 ANSWER = 2.0
 """Seconds that a machine has to answer: one that is away must not hold up the news of the others."""
+LATE = 10.0
+"""Seconds after which a machine that does not answer is spoken of: to connect to one that is far takes some."""
 TAKE_UP = 60.0
 """Seconds between two tries to give a run its next rented host."""
 
@@ -32,17 +34,22 @@ def wait(
     until = float("inf") if timeout is None else time.monotonic() + timeout
     going_on = list(numbers)
     lost: set[str] = set()
+    silent: dict[str, float] = {}  # since when
     taken_up: dict[int, float] = {}  # when to try again
     seconds = LOOK_LEAST
     while True:
         for run in look(tuple(going_on), ANSWER):
             name = run.host.name
-            if run.unreached is not None and name not in lost:
-                lost.add(name)
-                yield Note("lost", run.unreached)
-            elif run.unreached is None and name in lost and not run.final:
-                lost.discard(name)
-                yield Note("back", name)
+            if run.unreached is None:
+                silent.pop(name, None)
+                if name in lost and not run.final:
+                    lost.discard(name)
+                    yield Note("back", name)
+            elif name not in lost:
+                late = run.unreached.startswith(f"{name} does not answer within")
+                if not late or time.monotonic() > silent.setdefault(name, time.monotonic()) + LATE:
+                    lost.add(name)
+                    yield Note("lost", run.unreached)
             if not run.final:
                 continue
             if due(run, time.time()):
