@@ -82,6 +82,7 @@ def top(
                 for use in uses:
                     board.show(use)
         except KeyboardInterrupt:
+            render.line("")  # ends the line that `^C` stands in
             return 0
         if not once:
             ended = [client.runs.get(number) for number in numbers]
