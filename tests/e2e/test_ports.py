@@ -1,0 +1,121 @@
+"""`jupyter`, `tensorboard` and `forward` as a person uses them, with the real servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from tests.e2e.conftest import Place
+
+pytestmark = pytest.mark.timeout(600)
+
+PACKAGES = ("--framework", "python", "--pip", "tensorboard")
+"""Those that `tensorboard` asks for: one environment for all of this file's runs of it."""
+EVENTS = """
+import sys, time
+from tensorboard.summary import Writer
+writer = Writer("logs")
+for step in range(5):
+    writer.add_scalar("loss", 1 / (step + 1), step)
+writer.close()
+print("written", flush=True)
+if len(sys.argv) > 1:
+    time.sleep(1000)
+"""
+
+
+def get(address: str, path: str, token: str | None = None, body: Any = None) -> Any:
+    headers = {"Authorization": f"token {token}"} if token else {}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address + path, data, headers, method="GET" if data is None else "PUT")
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+def address_of(terminal: Any) -> str:
+    terminal.expect(r"http://127\.0\.0\.1:\d+[^ \r\n]*(?= |\r)")
+    return str(terminal.match.group(0))
+
+
+def interrupted(terminal: Any, status: int) -> str:
+    """What it says after ^C."""
+    terminal.sendintr()
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == status, terminal.before
+    return str(terminal.before)
+
+
+def holding(folder: Path, text: str) -> list[Path]:
+    found = []
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink() and "envs" not in path.parts and text.encode() in path.read_bytes():
+            found.append(path.relative_to(folder))
+    return found
+
+
+def test_notebooks(place: Place) -> None:
+    place.run("machines", "add", "plain", "local", "--engine", "process", "--default")
+    terminal = place.spawn("jupyter", "-y", "--no-browser")
+    shown = address_of(terminal)
+    address, token = re.fullmatch(r"(http://127\.0\.0\.1:\d+)/lab\?token=(\S+)", shown).groups()  # type: ignore[union-attr]
+    with pytest.raises(urllib.error.HTTPError, match="403") as caught:
+        get(address, "/api/contents")
+    caught.value.close()
+    assert [item["path"] for item in get(address, "/api/contents", token)["content"]] == ["notes.txt"]
+    notebook = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    get(address, "/api/contents/try.ipynb", token, {"type": "notebook", "content": notebook})
+    home = Path(place.env["REMOTERUN_HOME"])
+    (file,) = holding(home, token)
+    assert file.parent == Path("tokens") and (home / file).stat().st_mode & 0o777 == 0o600
+    words = [Path("/proc", pid, "cmdline").read_bytes() for pid in os.listdir("/proc") if pid.isdigit() and _lives(pid)]
+    assert not any(token.encode() in line for line in words)
+    assert "goes on" in interrupted(terminal, 130)
+    terminal = place.spawn("forward", "1")
+    assert address_of(terminal) == shown
+    get(address, "/api/status", token)
+    interrupted(terminal, 0)
+    place.run("stop", "1")
+    place.run("wait", "1", status=None)
+    assert "try.ipynb" in place.run("ls", "-r", "runs/1").stdout
+    place.run("rm", "runs/1")
+    assert holding(home, token) == []
+
+
+def test_tensorboard(place: Place, until: Callable[..., Any]) -> None:
+    place.run("machines", "add", "plain", "local", "--engine", "process", "--default")
+    (place.folder / "events.py").write_text(EVENTS)
+    place.run("run", "-b", "-y", *PACKAGES, "python events.py live")
+    place.follow_until("1", "written")
+    terminal = place.spawn("tensorboard", "last", "--no-browser")
+    address = address_of(terminal)
+    assert until(lambda: get(address, "/data/runs")) == ["logs"]
+    interrupted(terminal, 0)
+    assert place.json("ps")[0]["state"] == "running"
+    place.run("run", "-y", *PACKAGES, "python events.py")
+    refused = place.run("tensorboard", "1", "2", status=2)
+    assert "run 1 is running" in refused.stderr and "remoterun tensorboard 1" in refused.stderr
+    place.run("stop", "1")
+    place.run("wait", "1", status=None)
+    terminal = place.spawn("tensorboard", "1", "runs/last/logs", "--no-browser")
+    address = address_of(terminal)
+    assert until(lambda: len(get(address, "/data/runs")) == 2 and get(address, "/data/runs")) == [
+        "runs/1/logs",
+        "runs/2/logs",
+    ]
+    assert "is stopping" in interrupted(terminal, 0)
+    place.run("wait", "3", status=None)
+    assert place.newest()["state"] == "stopped"
+
+
+def _lives(pid: str) -> bool:
+    return os.access(f"/proc/{pid}/cmdline", os.R_OK)
