@@ -35,7 +35,7 @@ def rented_with(connections: Connections, machine: MachineType, gpus: int | None
         most = max((offer.gpus for offer in offers), default=0)
         has = f"{most} GPU{'' if most == 1 else 's'}" if most else "no GPU"
         raise UsageError(
-            f"the run asks for {gpus} GPUs, and `{machine.name}` has {has}",
+            f"the run asks for {gpus} GPU{'' if gpus == 1 else 's'}, and `{machine.name}` has {has}",
             hint="remoterun machines lists what can be rented",
         )
     return replace(machine, gpus=gpus, rental=replace(rental, types=types))

@@ -14,7 +14,10 @@ from remoterun.agent.running.notices import NOTICES
 from remoterun.agent.shared.states import Reason, RunState, RunStatus
 from remoterun.cli.render.rented import dollars, hourly, hours, plan_lines
 from remoterun.client import renting
+from remoterun.client.choosing import rented_with
+from remoterun.client.connections import Connections
 from remoterun.client.renting import Plan
+from remoterun.config import Config
 from remoterun.errors import UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
 from remoterun.providers.aws import acquire
@@ -27,6 +30,21 @@ OFFERS = tuple(
     for zone in ("us-east-1a", "us-east-1b")
 )
 DEAREST = (*OFFERS, Offer("g5.xlarge", "us-east-1", "us-east-1a", 4, 16.0, 1, "A10G", 24.0, price=1.006))
+
+
+def test_types_with_too_few_gpus_are_left_out(tmp_path: Path) -> None:
+    with contextlib.closing(Connections(Config(tmp_path))) as connections:
+        two = MachineType("big", rental=Rental("aws", ("g4dn.xlarge", "g4dn.12xlarge")))
+        for gpus, types in (
+            (1, ("g4dn.xlarge", "g4dn.12xlarge")),
+            (4, ("g4dn.12xlarge",)),
+            (0, ("g4dn.xlarge", "g4dn.12xlarge")),
+        ):
+            found = rented_with(connections, two, gpus)
+            assert found.rental is not None and (found.gpus, found.rental.types) == (gpus, types)
+        with pytest.raises(UsageError, match="the run asks for 2 GPUs, and `t4` has 1 GPU$"):
+            rented_with(connections, T4, 2)
+        assert rented_with(connections, T4, None) is T4
 
 
 def text(plan: Plan) -> str:
