@@ -85,7 +85,7 @@ def in_a_venv(place: Place, installation: Path) -> str:
             kept.mkdir()
             builder = place_with(installation, kept)
             builder.run(*words)
-            done = builder.run("run", "-y", "-t", "k80", "true")
+            done = builder.run("run", "-y", "-t", "k80", "--framework", "tensorflow", "true")
             assert "building the environment" in done.stderr
             (kept / "built").touch()
     environments = Path(place.env["REMOTERUN_HOME"], "envs")
@@ -112,7 +112,7 @@ def in_docker(place: Place, lab: Lab, installation: Path) -> str:
     )
     if not kept:
         lab.bring_old_image(host)
-        done = place.run("run", "-y", "-t", "box", "true")
+        done = place.run("run", "-y", "-t", "box", "--framework", "tensorflow", "true")
         assert "building the environment" in done.stderr
         lab.cache_image(host, image, key)
     return "box"
