@@ -72,7 +72,9 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "ps": _list(RUN),
     "run": RUN,
     "wait": _list(RUN),
-    "info": {"allOf": [RUN, _object(spec=_maybe({"type": "object"}), events=_list({"type": "object"}), folder=_maybe(TEXT))]},
+    "info": {
+        "allOf": [RUN, _object(spec=_maybe({"type": "object"}), events=_list({"type": "object"}), folder=_maybe(TEXT))]
+    },
     "ls": {
         "anyOf": [
             _list(UPLOAD),
