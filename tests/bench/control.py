@@ -24,9 +24,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from remoterun.agent.shared.spec import PortSpec
+from remoterun.agent.shared.states import Reason, RunState
 from remoterun.client import Client, LogBytes, StateChange
 from remoterun.config import Config
-from remoterun.model import MachineType, RunRequest
+from remoterun.model import MachineType, RunRequest, new_key
+from remoterun.registry import Registry
 from tests.bench import table
 from tests.bench.table import Bound, Row, at_least_times, at_most, at_most_times
 from tests.lab import BASE_IMAGE, Lab, LabHost
@@ -102,10 +104,55 @@ def _measure(lab: Lab, host: LabHost, home: Path, rounds: int) -> tuple[list[Row
             "python3 -m venv; pip install; cowsay", lambda: _by_hand(home / f"new{next(new)}"),
         )
     )  # fmt: skip
+    rows.append(
+        beside(
+            f"ps -a, {MANY:,} runs", lambda: _wall([REMOTERUN, "ps", "-a"], _with_many_runs(home / "many"), home), 0.3,
+            "python -c pass", lambda: _wall([sys.executable, "-c", "pass"], env, home),
+        )
+    )  # fmt: skip
+    rows.append(_latency(config, env, ssh, home))
     rows += _prompts(config, env, ssh, home, rounds)
     rows += _ports(lab, host, config, rounds)
     names = [name for name in laps[-1] if name != "total"]
     return rows, {name: statistics.median(lap.get(name, 0.0) for lap in laps) for name in names}
+
+
+MANY = 1000
+LINES = "for i in $(seq 60); do date +%s.%N; sleep 0.1; done"
+"""Writes when each of its lines was written."""
+
+
+def _with_many_runs(home: Path) -> dict[str, str]:
+    """The environment of a user whose registry, made once, has so many runs, which have ended."""
+    if not home.exists():
+        home.mkdir()
+        with contextlib.closing(Registry(home / "registry.db")) as registry:
+            for number in range(MANY):
+                now = time.time() - MANY + number
+                run = registry.add_run(new_key(now), MachineType("bench"), f"python train.py {number}", now, "", ())
+                registry.move(run, RunState.FAILED, now, reason=Reason.KILLED.value)
+    return {**os.environ, "REMOTERUN_HOME": str(home)}
+
+
+def _latency(config: Config, env: dict[str, str], ssh: list[str], home: Path) -> Row:
+    """From when a command writes a line to when it is read here: the median of its lines."""
+    with Client(config) as client:
+        run = client.runs.submit(RunRequest(LINES, image=BASE_IMAGE))
+        ours = _age_of_lines([REMOTERUN, "logs", str(run.number)], env, home)
+    theirs = _age_of_lines([*ssh, "docker", "run", "--rm", BASE_IMAGE, "sh", "-c", shlex.quote(LINES)], env, home)
+    peer = "ssh HOST docker run --rm"
+    return Row("a line of the log, until it is here", "s", at_most(0.05), ours, peer, theirs, ours / theirs)
+
+
+def _age_of_lines(words: list[str], env: dict[str, str], folder: Path) -> float:
+    ages = []
+    with subprocess.Popen(
+        words, env=env, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        for line in iter(process.stdout.readline, b""):
+            ages.append(time.time() - float(line))
+    return statistics.median(ages[len(ages) // 2 :])  # earlier ones were written before anybody listened
 
 
 SERVER = """
