@@ -298,7 +298,8 @@ class RunRequest:
     """What a user asks for, before it becomes a run. `command` is text for `sh -c`; `secrets` are pairs (variable, name
     of the secret that is its value); `framework` is "none", "python" or "tensorflow", None for the one that the code
     needs; `options`, those of `remoterun run` that ask for the same again, are told to it; `timeout` in seconds;
-    `stdin` is a file that the command reads as its standard input; `notify`: who gets word when it ends, addresses or
+    `stdin` is a file that the command reads as its standard input; with `split` what it writes to stderr is not in the
+    log, but apart; `notify`: who gets word when it ends, addresses or
     names of secrets, None as config.toml says. `spot`, `attempts`, `max_hours` and `max_cost` stand in the place of
     those of a `Rental`, `gpus` (a number, or `ALL_GPUS`) in that of the machine type's; `ports` are forwarded while a
     client follows the run. It starts when the runs `after` have completed, and `after_any` have ended, which are on its
@@ -318,6 +319,7 @@ class RunRequest:
     timeout: float | None = None
     options: str = ""
     stdin: Path | None = None
+    split: bool = False
     spot: bool = False
     attempts: int | None = None
     max_hours: float | None = None

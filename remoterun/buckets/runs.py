@@ -104,6 +104,8 @@ def follow(call: Call, asked: api.Follow) -> api.Followed:
         offset = log.offset_of_tail(asked.tail)
     if asked.since is not None:
         offset = max(offset, log.offset_since(asked.since))
+    if asked.tail is not None or asked.since is not None:
+        call.stream.send(starts={"log": offset, "err": 0})
     follower = _Follower(call.stream, log, offset, asked.events, asked.timed, record)
     while True:
         follower.send_news(record)

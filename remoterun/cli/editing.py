@@ -128,7 +128,7 @@ def _put(asked: Asked, key: str, value: Any) -> Asked:
     return put(asked, value)
 
 
-_KINDS = {str: 'a text: "…"', list: 'a list of texts: ["…", "…"]', int: "a whole number"}
+_KINDS = {str: 'a text: "…"', list: 'a list of texts: ["…", "…"]', int: "a whole number", bool: "true or false"}
 Put = Callable[[Asked, Any], Asked]
 
 
@@ -177,6 +177,7 @@ KEYS: dict[str, tuple[type, Put]] = {
     "timeout": (str, _with("timeout", lambda text: parse_duration(text) if text else None)),
     "gpus": (str, _with("gpus", lambda text: parse_gpus(text) if text else None)),
     "attempts": (int, _with("attempts", _attempts)),
+    "split": (bool, _with("split")),
     "labels": (list, _with("labels", tuple)),
     "description": (str, _with("description", lambda text: text or None)),
     "env": (list, _env),
@@ -211,6 +212,7 @@ image = {_text(request.image or "")}  # "": the bundled one
 timeout = {_text(f"{request.timeout:g}s" if request.timeout else "")}  # 90s, 10m, 2h; "": none
 gpus = {_text(_gpus(request.gpus))}  # a number, or all; "": what the machine's setting says
 attempts = {request.attempts or 1}
+split = {"true" if request.split else "false"}  # whether its stderr is apart
 labels = {_list(request.labels)}
 description = {_text(request.description or "")}
 

@@ -58,7 +58,7 @@ def _follow(
     try:
         for item in items:
             if isinstance(item, LogBytes):
-                steps.output(stamp.apply(item) if stamp else item.data)
+                steps.output(stamp.apply(item) if stamp else item.data, item.stderr)
             elif isinstance(item, StateChange):
                 run = item.run
                 if from_start or not item.past or run.final:
@@ -142,7 +142,7 @@ class Stamp:
     """Puts the local time before each line, by when its first byte was seen written."""
 
     def __init__(self) -> None:
-        self._at_start = True
+        self._midway: dict[bool, bool] = {}
 
     def apply(self, item: LogBytes) -> bytes:
         prefix = b"?" * 19 + b" "
@@ -155,6 +155,6 @@ class Stamp:
             last = number == len(parts) - 1
             if last and not part:
                 break
-            result.append((prefix if self._at_start else b"") + part + (b"" if last else b"\n"))
-            self._at_start = not last
+            result.append((b"" if self._midway.get(item.stderr) else prefix) + part + (b"" if last else b"\n"))
+            self._midway[item.stderr] = last
         return b"".join(result)

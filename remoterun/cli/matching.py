@@ -21,23 +21,30 @@ def pattern(text: str) -> re.Pattern[bytes]:
 def matching(items: Iterable[Item], wanted: re.Pattern[bytes]) -> Iterator[Item]:
     """`items` with only those whole lines of the log that match; a line without an end counts once the log has ended,
     or the state has changed."""
-    begun: LogBytes | None = None
+    lines: dict[bool, LogBytes] = {}
+    """Those that have begun: of the log, and of stderr apart."""
+
+    def ended() -> Iterator[Item]:
+        for begun in lines.values():
+            if wanted.search(begun.data):
+                yield replace(begun, data=begun.data + b"\n")
+        lines.clear()
+
     for item in items:
         if not isinstance(item, LogBytes):
-            if begun is not None and wanted.search(begun.data):
-                yield replace(begun, data=begun.data + b"\n")
-            begun = None
+            yield from ended()
             yield item
             continue
         whole, newline, rest = item.data.rpartition(b"\n")
+        begun = lines.pop(item.stderr, None)
         if begun is not None:
             whole, item = begun.data + whole, replace(item, offset=begun.offset, time=begun.time)
         if not newline:
-            begun = replace(item, data=whole + rest)
+            lines[item.stderr] = replace(item, data=whole + rest)
             continue
         found = [line + b"\n" for line in whole.split(b"\n") if wanted.search(line)]
         if found:
             yield replace(item, data=b"".join(found))
-        begun = replace(item, data=rest) if rest else None
-    if begun is not None and wanted.search(begun.data):
-        yield replace(begun, data=begun.data + b"\n")
+        if rest:
+            lines[item.stderr] = replace(item, data=rest)
+    yield from ended()

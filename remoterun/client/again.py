@@ -125,6 +125,7 @@ def keep(connections: Connections, number: int | str) -> Kept:
         max_cost=rental.max_cost if rental is not None else None,
         ports=spec.ports,
         stdin=Path(spec.stdin) if spec.stdin else None,  # which the source has
+        split=spec.split,
         gpus=spec.gpus if spec.gpus != run.machine.gpus else None,
         notify=tuple(name for name in spec.notify if VARIABLE.fullmatch(name)) or None,  # addresses are kept nowhere
     )

@@ -30,11 +30,13 @@ KEPT_WAIT = 2.0
 
 @dataclass(frozen=True)
 class LogBytes:
-    """A piece of a run's log, from byte `offset` on; `time` (seconds since 1970) only when times were asked for."""
+    """A piece of a run's log, from byte `offset` on; `time` (seconds since 1970) only when times were asked for.
+    `stderr`: a piece of what the command of a run with `split` wrote there, which has offsets of its own."""
 
     offset: int
     data: bytes
     time: float | None = None
+    stderr: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,11 @@ def _from_here(run: Run, kept: Path, wanted: Wanted, error: HostError) -> Iterat
     """The log that was kept here, and the end of the run as it is recorded. Raises `error` if it can't be read."""
     yield Note("kept", error.message)
     try:
-        data = content(kept, wanted.tail)
+        pieces = [LogBytes(0, data, stderr=stderr) for data, stderr in content(kept, wanted.tail)]
     except OSError:
         raise error from None
-    if data and wanted.log:
-        yield LogBytes(0, data)
+    if wanted.log:
+        yield from pieces
     yield _end(run)
 
 
@@ -146,12 +148,13 @@ def _end(run: Run) -> StateChange:
 
 def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer: LogWriter | None) -> Iterator[Item]:
     """The run as its machine tells it. A connection that is `lost` is made again, for as long as it takes."""
-    offset, events = before(run), 0
+    offset, err, events = before(run), 0, 0
     started = False
+    """Where the log starts that was asked for is known."""
     pause, look_at, ended = RECONNECT_LEAST, 0.0, False
     while True:
         asked = api.Follow(
-            run.key, max(offset - before(run), 0), events, wanted.live, timed=wanted.timed, log=wanted.log
+            run.key, max(offset - before(run), 0), events, wanted.live, timed=wanted.timed, log=wanted.log, err=err
         )
         try:
             if lost:
@@ -170,12 +173,18 @@ def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer
                         lost, pause = False, RECONNECT_LEAST
                         yield Note("back", "")
                     item = _item(connections, run, frame, session)
-                    if isinstance(item, LogBytes):
+                    if "starts" in frame.header:
+                        with session.understood():
+                            starts = from_json(dict[str, int], frame.header["starts"])
+                            offset, err = max(starts["log"], 0) + before(run), max(starts["err"], 0)
+                            started = True
+                    if isinstance(item, LogBytes) and item.stderr:
+                        err = item.offset + len(item.data)
+                    elif isinstance(item, LogBytes):
                         item = replace(item, offset=item.offset + before(run))
-                        started = True
                         offset = item.offset + len(item.data)
-                        if writer is not None:
-                            writer.add(item.offset, item.data)
+                    if isinstance(item, LogBytes) and writer is not None:
+                        writer.add(item.offset, item.data, item.stderr)
                     if "event" in frame.header:
                         events += 1
                     if isinstance(item, StateChange):
@@ -208,13 +217,13 @@ def _item(connections: Connections, run: Run, frame: Frame, session: Session) ->
     """What a frame of `follow` says. Raises `HostError` for what makes no sense."""
     said = frame.header
     with session.understood():
-        if "log" in said:
-            moment, offset = said.get("t"), int(said["log"])
+        if "log" in said or "err" in said:
+            stderr = "log" not in said
+            moment, offset = said.get("t"), int(said["err" if stderr else "log"])
             if offset < 0:
                 raise ValueError(f"log: {offset}")
-            return LogBytes(
-                offset, bytes(frame.body), None if moment is None else check_time(moment) - session.clock_skew
-            )
+            when = None if moment is None else check_time(moment) - session.clock_skew
+            return LogBytes(offset, bytes(frame.body), when, stderr)
         if "line" in said:
             there = from_json(api.Occupancy, said["line"])
             line = line_of(there, run.key, run.host.name, connections.registry.numbers(one.key for one in there.runs))

@@ -114,6 +114,7 @@ def prepare(
     mounts = tuple(mount if mount in kept else _numbered(connections, mount) for mount in request.mounts)
     request = replace(request, mounts=mounts)
     _check_engine(request, places, machine)
+    _check_split(request, machine)
     _check_variables(request)
     check_known(connections.config.home, (name for _, name in request.secrets))
     asked_of(connections, request)
@@ -157,6 +158,7 @@ def launch(
     request, source, registry = prepared.request, prepared.source, connections.registry
     machine = choosing.rented_with(connections, renting.asked(machine, request), request.gpus)
     _check_engine(request, prepared.places, machine)
+    _check_split(request, machine)
     known = values_of(connections.config.home, (name for _, name in request.secrets))
     values = {**dict(request.env), **{variable: known[name] for variable, name in request.secrets}}
     told = asked_of(connections, request)
@@ -391,6 +393,15 @@ def _check_engine(request: RunRequest, places: Sequence[str], machine: MachineTy
     )
 
 
+def _check_split(request: RunRequest, machine: MachineType) -> None:
+    if request.split and machine.rental is not None:
+        raise UsageError(
+            f"--split is not possible on `{machine.name}`: a rented host has one stream of what its command writes",
+            hint="leave out --split; the command itself may keep its errors: 2>errors.txt\n"
+            "remoterun rerun --edit N changes what a run had",
+        )
+
+
 def _check_variables(request: RunRequest) -> None:
     names = [variable for variable, _ in request.secrets]
     for name in names:
@@ -465,6 +476,7 @@ def _spec(
         again=again,
         ports=request.ports,
         stdin=STDIN if request.stdin is not None else "",
+        split=request.split,
     )
     try:
         check_variables(dict(request.env))

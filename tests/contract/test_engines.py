@@ -266,6 +266,13 @@ def test_the_commands_umask_and_a_long_command(bench: Bench) -> None:
     assert log(run).split() == [b"0022", b"300001"]
 
 
+def test_stderr_apart(bench: Bench) -> None:
+    run = bench.started("echo out; echo err >&2; no-such-program; echo end", split=True)
+    assert ended(run) == 0 and log(run) == b"out\nend\n"
+    first, second = Path(run.err).read_bytes().splitlines()
+    assert first == b"err" and b"no-such-program" in second
+
+
 def test_kill_leaves_nothing(bench: Bench) -> None:
     run = bench.started(
         "trap '' TERM INT HUP; setsid sleep 1004.5 & env -i setsid sleep 1004.5 & echo up; sleep 1004.5"

@@ -234,6 +234,7 @@ class TestRerun:
         left_out = {"after", "after_any"}  # what it waited for has ended
         assert {each.name for each in fields(RunRequest)} == carried | rented | left_out | {
             "stdin",
+            "split",
             "env",
             "secrets",
             "gpus",
@@ -329,6 +330,11 @@ class TestEdit:
         assert kept.read_text().splitlines()[line - 1] == 'attempts = "two"'
         assert "hint: remoterun rerun --edit 1   opens what you wrote again" in wrong
         assert kept.stat().st_mode & 0o777 == 0o600
+        assert (
+            "`split`: its value is not true or false"
+            in edit('s/"two"/1/; s/^lables/labels/; s/^split = false/split = 3/', 2).stderr
+        )
+        edit('s/^attempts = 1/attempts = "two"/; s/^labels/lables/; s/^split = 3/split = true/', 2)
         again = edit('s/"two"/2/', 2).stderr
         assert "opened again" in again and "`lables`: there is no such key; did you mean `labels`?" in again
         assert "is not TOML: " in edit("s/^lables = /labels = ,/", 2).stderr
@@ -336,7 +342,11 @@ class TestEdit:
         changed = 's/"LR"/"LR=7"/; s/^machine = .*/machine = "two"/; s/; echo/ | cat; echo/; s/"x"/"y"/'
         done = edit(changed, 0)
         assert done.stdout == "Afirst 7\n" and not kept.exists()
-        assert "Run 1 again, but on two (it ran on one); another command; -e LR; labels y; 2 attempts" in done.stderr
+        assert (
+            "Run 1 again, but on two (it ran on one); another command; -e LR; labels y; 2 attempts; its stderr apart"
+            in done.stderr
+        )
+        assert typed.user.client.runs.info(2)[1]["spec"]["split"]
         failed = typed("rerun", "1", "--edit", status=2, env={"VISUAL": "sh -c 'exit 3'"})
         assert "exit status 3: nothing is run" in failed.stderr
         assert "neither VISUAL nor EDITOR" in typed("rerun", "1", "--edit", status=2).stderr

@@ -331,7 +331,8 @@ RECORD = st.fixed_dictionaries({}, optional=FIELDS) | ANYTHING
 def answers(draw: st.DrawFn, key: str) -> tuple[Frames, dict[str, Any]]:
     """(frames, result) of a request about anything: most of what they hold is of a shape that could be."""
     frame = st.fixed_dictionaries(
-        {}, optional={"event": RECORD, "log": AMOUNT, "build": WORD, "part": RECORD, "kept": RECORD, "row": RECORD,
+        {}, optional={"event": RECORD, "log": AMOUNT, "err": AMOUNT, "starts": RECORD, "build": WORD,
+                      "part": RECORD, "kept": RECORD, "row": RECORD,
                       "finding": RECORD, "at": RECORD, "mended": WORD, "failed": WORD, "past": AMOUNT},
     )  # fmt: skip
     record = draw(RECORD)

@@ -6,7 +6,7 @@ Standard library only; Python >= 3.8.
 from __future__ import annotations
 
 import time
-from typing import Callable, Dict, List, Set
+from typing import Any, Callable, Dict, List, Set
 
 from ..running import logs, supervision
 from ..shared import api
@@ -139,12 +139,16 @@ def remove_run(call: Call, asked: api.RunKey) -> api.Removed:
 
 def follow(call: Call, asked: api.Follow) -> api.Followed:
     run = call.home.existing_run(asked.key)
-    offset = asked.offset
-    if asked.tail is not None:
-        offset = logs.offset_of_tail(run, asked.tail)
-    if asked.since is not None:
-        offset = max(offset, logs.offset_since(run, asked.since))
-    follower = _Follower(call.stream, run, logs.LogReader(run, offset, asked.timed), asked)
+    starts = {"log": asked.offset, "err": asked.err}
+    for name in starts:
+        if asked.tail is not None:
+            starts[name] = logs.offset_of_tail(run, asked.tail, name)
+        if asked.since is not None:
+            starts[name] = max(starts[name], logs.offset_since(run, asked.since, name))
+    if asked.tail is not None or asked.since is not None:
+        call.stream.send(starts=starts)
+    readers = [logs.LogReader(run, offset, asked.timed, name) for name, offset in starts.items()]
+    follower = _Follower(call.stream, run, readers, asked)
     pause = POLL_LEAST
     next_care = 0.0
     while True:
@@ -158,7 +162,7 @@ def follow(call: Call, asked: api.Follow) -> api.Followed:
         pause = POLL_LEAST if moved else min(pause * 1.2, POLL_MOST)
         if call.stream.wait_cancelled(pause):
             raise Cancelled
-    return api.Followed(run.status(), follower.reader.offset, follower.events)
+    return api.Followed(run.status(), readers[0].offset, follower.events)
 
 
 HANDLERS: Dict[str, Handler] = {
@@ -248,10 +252,10 @@ _STARTED_WORDS = _FINAL_WORDS | {RunState.RUNNING.value, RunState.SAVING.value}
 class _Follower:
     """Sends what is new of one run."""
 
-    def __init__(self, stream: Stream, run: RunFolder, reader: logs.LogReader, asked: api.Follow) -> None:
+    def __init__(self, stream: Stream, run: RunFolder, readers: List[logs.LogReader], asked: api.Follow) -> None:
         self.stream = stream
         self.run = run
-        self.reader = reader
+        self._readers = readers
         self.events = asked.events
         self._follow = asked.follow
         self._log = asked.log
@@ -306,10 +310,11 @@ class _Follower:
         moved = False
         if not self._log:
             return moved
-        for piece in self.reader.pieces(ended):
-            if piece.time is None:
-                self.stream.send(piece.data, log=piece.offset)
-            else:
-                self.stream.send(piece.data, log=piece.offset, t=piece.time)
-            moved = True
+        for reader in self._readers:
+            for piece in reader.pieces(ended):
+                header: Dict[str, Any] = {reader.name: piece.offset}
+                if piece.time is not None:
+                    header["t"] = piece.time
+                self.stream.send(piece.data, **header)
+                moved = True
         return moved

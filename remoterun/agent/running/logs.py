@@ -1,4 +1,7 @@
-"""The log of a run, from a byte on, with the times of its lines. Standard library only; Python >= 3.8."""
+"""The log of a run, and its stderr apart, from a byte on, with the times of the lines.
+
+Standard library only; Python >= 3.8.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,12 @@ class Piece(NamedTuple):
 
 
 class LogReader:
-    """Reads on from where it stopped. A log only grows; reading past its end gives nothing."""
+    """Reads on from where it stopped. A log only grows; reading past its end gives nothing. `name` as for
+    `RunFolder.written`, here and below."""
 
-    def __init__(self, run: RunFolder, offset: int, timed: bool) -> None:
-        self._run = run
+    def __init__(self, run: RunFolder, offset: int, timed: bool, name: str = "log") -> None:
+        self.name = name
+        self._file, self._times_file = run.written(name)
         self.offset = offset
         self._timed = timed
         self._times: List[Tuple[int, float]] = []
@@ -33,7 +38,7 @@ class LogReader:
         """All that is there now, in pieces of at most `PIECE` bytes; with times, no piece spans two of them, and what
         has no time yet waits for it, unless the run has `ended`."""
         try:
-            file = open(self._run.log, "rb")
+            file = open(self._file, "rb")
         except FileNotFoundError:
             return
         with file:
@@ -52,7 +57,7 @@ class LogReader:
         """(bytes from here on that have one time, that time)."""
         at = bisect.bisect_right(self._times, (self.offset, float("inf")))
         if at == len(self._times):
-            self._times, self._times_end = _times(self._run, self._times_end)
+            self._times, self._times_end = _times(self._times_file, self._times_end)
             at = bisect.bisect_right(self._times, (self.offset, float("inf")))
         if at == len(self._times):
             return PIECE, None
@@ -60,16 +65,16 @@ class LogReader:
         return size - self.offset, time
 
 
-def read_times(run: RunFolder) -> List[Tuple[int, float]]:
+def read_times(run: RunFolder, name: str = "log") -> List[Tuple[int, float]]:
     """(size of the log, when it was seen to have it), growing."""
-    return _times(run, 0)[0]
+    return _times(run.written(name)[1], 0)[0]
 
 
-def _times(run: RunFolder, start: int) -> Tuple[List[Tuple[int, float]], int]:
+def _times(times_file: str, start: int) -> Tuple[List[Tuple[int, float]], int]:
     """Those that stand from byte `start` of the file on, and where the next one will stand."""
     found = []
     try:
-        with open(run.times_file, "rb") as file:
+        with open(times_file, "rb") as file:
             file.seek(start)
             for line in file:
                 if not line.endswith(b"\n"):
@@ -85,12 +90,13 @@ def _times(run: RunFolder, start: int) -> Tuple[List[Tuple[int, float]], int]:
     return found, start
 
 
-def offset_of_tail(run: RunFolder, lines: int) -> int:
+def offset_of_tail(run: RunFolder, lines: int, name: str = "log") -> int:
     """Where the last `lines` lines begin; a last line without an end counts."""
+    path, _ = run.written(name)
     if lines <= 0:
-        return _size(run)
+        return _size(path)
     try:
-        file = open(run.log, "rb")
+        file = open(path, "rb")
     except FileNotFoundError:
         return 0
     with file:
@@ -113,19 +119,19 @@ def offset_of_tail(run: RunFolder, lines: int) -> int:
     return 0
 
 
-def offset_since(run: RunFolder, time: float) -> int:
+def offset_since(run: RunFolder, time: float, name: str = "log") -> int:
     """Where the first line that was written at `time` or later begins (to the poll's precision, 0.25 s)."""
     before = 0
-    for size, when in read_times(run):
+    for size, when in read_times(run, name):
         if when >= time:
             return before
         before = size
-    return _size(run)
+    return _size(run.written(name)[0])
 
 
-def _size(run: RunFolder) -> int:
+def _size(path: str) -> int:
     try:
-        return os.stat(run.log).st_size
+        return os.stat(path).st_size
     except OSError:
         return 0
 

@@ -160,23 +160,26 @@ def _why_stop(taken_at: Optional[float], asked: Optional[float]) -> Tuple[Reason
 
 
 class LogTimes:
-    """Notes when the log had which size, so that its lines can be given times though the command writes it itself."""
+    """Notes when the log, and stderr apart, had which size, so that their lines can be given times though the command
+    writes them itself."""
 
     def __init__(self, run: RunFolder, clock: Callable[[], float]) -> None:
         self._run = run
         self._clock = clock
-        self._size = 0
+        self._sizes = {"log": 0, "err": 0}
 
     def record(self) -> None:
-        try:
-            size = os.stat(self._run.log).st_size
-        except OSError:
-            return
-        if size == self._size:
-            return
-        self._size = size
-        try:
-            with open(self._run.times_file, "a") as file:
-                file.write("%d %.3f\n" % (size, self._clock()))
-        except OSError:
-            pass  # a full disk must not end the run
+        for name, before in self._sizes.items():
+            written, times = self._run.written(name)
+            try:
+                size = os.stat(written).st_size
+            except OSError:
+                continue
+            if size == before:
+                continue
+            self._sizes[name] = size
+            try:
+                with open(times, "a") as file:
+                    file.write("%d %.3f\n" % (size, self._clock()))
+            except OSError:
+                pass  # a full disk must not end the run

@@ -8,7 +8,6 @@ only; Python >= 3.8.
 from __future__ import annotations
 
 import base64
-import contextlib
 import fcntl
 import json
 import os
@@ -207,11 +206,10 @@ def _login(url: str) -> Dict[str, str]:
 
 
 def _end_of_log(run: RunFolder) -> str:
-    """The last lines of the log, or of the build's where the command never started."""
-    with contextlib.suppress(OSError):
-        text = logs.last_lines(run.log if os.path.exists(run.pid_file) else run.build_log, LINES)
-        return "\n".join(clean(line).rstrip() for line in text.splitlines()).strip("\n")[-CHARACTERS:]
-    return ""
+    """The last lines of the log, and of stderr where it is apart; of the build's where the command never started."""
+    files = [run.log, run.err] if os.path.exists(run.pid_file) else [run.build_log]
+    text = "\n".join(logs.last_lines(file, LINES) for file in files)
+    return "\n".join(clean(line).rstrip() for line in text.splitlines()).strip("\n")[-CHARACTERS:]
 
 
 def _iso(moment: Optional[float]) -> Optional[str]:

@@ -333,9 +333,10 @@ class Renewal(Record):
 
 
 class Follow(Record):
-    """From byte `offset` of the log and from event number `events` on; `follow`: until the run has ended, else what is
-    there now. `tail`: only the last lines; `since`: only what was written at that time or later, in seconds since 1970
-    by the host's clock; `timed`: pieces of the log come with their times; without `log` only the events come."""
+    """From byte `offset` of the log, byte `err` of stderr where it is apart, and event number `events` on; `follow`:
+    until the run has ended, else what is there now. `tail`: only the last lines of each; `since`: only what was written
+    at that time or later, in seconds since 1970 by the host's clock; `timed`: pieces come with their times; without
+    `log` only the events come."""
 
     key: str
     offset: int = 0
@@ -345,6 +346,7 @@ class Follow(Record):
     since: Optional[float] = None
     timed: bool = False
     log: bool = True
+    err: int = 0
 
 
 class Followed(Record):
@@ -368,8 +370,10 @@ withdraw = Request("withdraw", Withdrawal, Withdrawn, "runs")
 renew = Request("renew", Renewal, Nothing, "runs")
 remove_run = Request("remove_run", RunKey, Removed, "runs")
 # Out: {"event": …, "n": its number, "past": whether a later state had followed}, {"log": offset, "t": time} with bytes
-# of the log, {"build": the last line of the environment's build}, {"line": an `Occupancy`} now and then while the run
-# waits for its turn. The bytes come whole and once; all of them come before the event that ends the run.
+# of the log, {"err": offset, "t": time} with bytes of stderr where it is apart, {"build": the last line of the
+# environment's build}, {"line": an `Occupancy`} now and then while the run waits for its turn; first of all, where
+# `tail` or `since` is asked for, {"starts": {"log": offset, "err": offset}}. The bytes come whole and once, each kind
+# in its order; all of them come before the event that ends the run.
 follow = Request("follow", Follow, Followed, "runs")
 
 

@@ -193,7 +193,8 @@ class RunSpec(Record):
     what this host adds to the log there comes after them. `attempts`: how often this host may start the command, if the
     host goes down under it or its engine loses it. `again`: the key of the run that this one repeats. `notify` names
     who gets word when it ends: each by what may be shown of the address. `stdin` is the file of the work tree that the
-    command reads as its standard input, which else is empty."""
+    command reads as its standard input, which else is empty. `split`: what the command writes to stderr has a file of
+    its own, and is not in the log."""
 
     key: str
     number: int
@@ -222,6 +223,7 @@ class RunSpec(Record):
     again: str = ""
     ports: Tuple[PortSpec, ...] = ()
     stdin: str = ""
+    split: bool = False
     notify: Tuple[str, ...] = ()
     after: Tuple[After, ...] = ()
 
@@ -259,6 +261,7 @@ class RunSpec(Record):
             _require(bool(KEY.match(other.key)) and other.number > 0, "a run waits for something that is not a run")
             _require(other.key != self.key, "a run does not wait for itself")
         _check_path(self.stdin)
+        _require(not (self.split and self.bucket), "a bucket has one stream of what a command writes")
         for each in self.ports:
             _require(0 < each.port < 65536 and 0 <= each.local < 65536, "a port is a number from 1 to 65535")
         for shown in self.notify:

@@ -17,11 +17,11 @@
         events          one JSON object a line: every state passed, with its time
         withdrawn       it was taken back before it had started, by whom: it will never start here
         ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
-        io/             the only folder that the command's wrapper writes: log, exit, pid; it reads command, and env,
-                        which holds the values until it has read it
+        io/             the only folder that the command's wrapper writes: log, err (stderr, where it is apart), exit,
+                        pid; it reads command, and env, which holds the values until it has read it
         in-bucket       what the run's bucket has of it: a line for each object, see running/bucket_copy.py
         usage           what the command has used so far, see running/sampling.py
-        log.times       "offset seconds" pairs, for timestamps
+        log.times       "offset seconds" pairs, for timestamps; err.times for io/err
         build.log       output of the environment's build
         work/           the private work tree, until its outputs are saved
         outputs         manifest of the saved outputs; out/ the files
@@ -88,14 +88,14 @@ class RunFolder:
         self.events_file = os.path.join(path, "events")
         self.kept_file = os.path.join(path, "in-bucket")
         self.io = os.path.join(path, "io")
-        self.log = os.path.join(self.io, "log")
+        self.log, self.times_file = self.written("log")
+        self.err, _ = self.written("err")
         self.env_file = os.path.join(self.io, "env")
         self.stopping_file = os.path.join(self.io, "stopping")
         self.usage_file = os.path.join(path, "usage")
         self.command_file = os.path.join(self.io, "command")
         self.exit_file = os.path.join(self.io, "exit")
         self.pid_file = os.path.join(self.io, "pid")
-        self.times_file = os.path.join(path, "log.times")
         self.build_log = os.path.join(path, "build.log")
         self.work = os.path.join(path, "work")
         self.outputs_file = os.path.join(path, "outputs")
@@ -107,6 +107,11 @@ class RunFolder:
         self.supervisor_log = os.path.join(path, "supervisor.log")
         self.engine_file = os.path.join(path, "engine.json")
         self.supervision: Optional[int] = None
+
+    def written(self, name: str) -> Tuple[str, str]:
+        """(the file of what the command writes, that of its times). `name`: "log", or "err" for its stderr, where the
+        spec has that apart."""
+        return os.path.join(self.io, name), os.path.join(self.path, name + ".times")
 
     def exists(self) -> bool:
         return os.path.exists(self.spec_file)

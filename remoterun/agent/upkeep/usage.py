@@ -135,7 +135,7 @@ class UsageReport:
             created=status.created if status else None,
             work=own_bytes(run.work),
             outputs=status.outputs.size if status and status.outputs else 0,
-            log=own_bytes(run.log),
+            log=own_bytes(run.log) + own_bytes(run.err),
         )
         self._claim(row, holders)
 

@@ -231,6 +231,7 @@ def said(kept: Kept, request: RunRequest, machine: str, given: Sequence[str]) ->
         "notify": "word to others when it ends",
         "secrets": f"secrets {', '.join(render.variables(dict(request.secrets)))}" if request.secrets else "no secrets",
         "attempts": f"{request.attempts or 1} attempts",
+        "split": "its stderr apart" if request.split else "its stderr in the log",
         "gpus": "all GPUs" if request.gpus == ALL_GPUS else f"--gpus {request.gpus}",
         "spot": "on a spot host" if request.spot else "not on a spot host",
         "max_hours": f"{request.max_hours} h at the most",
@@ -271,7 +272,10 @@ def options_of(before: RunRequest, request: RunRequest, machine_before: str, mac
         if getattr(request, name) != getattr(before, name):
             changed[option] = list(getattr(request, name))
     changed["-e"] = [name for name, _ in request.env]
-    return replaced(before.options, changed)
+    if request.split != before.split:
+        changed["--split"] = []
+    options = replaced(before.options, changed)
+    return f"{options} --split".strip() if request.split and not before.split else options
 
 
 def replaced(options: str, changed: Mapping[str, Sequence[str]]) -> str:

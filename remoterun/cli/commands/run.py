@@ -173,6 +173,10 @@ def run(
     stdin: Annotated[
         bool, typer.Option("--stdin", help="Send what comes here on standard input; the command reads it there.")
     ] = False,
+    split: Annotated[
+        bool,
+        typer.Option("--split", help="What the command writes to stderr comes on stderr here, not on stdout."),
+    ] = False,
     yes: Annotated[
         bool, typer.Option("-y", "--yes", "-f", "--force", help="Ask nothing: send what the command names, and go on.")
     ] = False,
@@ -234,8 +238,15 @@ def run(
                 "--port": port,
                 "--notify": [word for word in notify if VARIABLE.fullmatch(word)],
             },
-            {"--include-untracked": include_untracked, "--no-git": no_git, "-y": yes, "--spot": spot},
+            {
+                "--include-untracked": include_untracked,
+                "--no-git": no_git,
+                "--split": split,
+                "-y": yes,
+                "--spot": spot,
+            },
         ),
+        split=split,
         spot=spot,
         attempts=attempts,
         max_hours=above_zero("--max-hours", max_hours),

@@ -89,7 +89,7 @@ def _print_log(run: Run, items: Iterable[Item], timestamps: bool) -> bool:
         for item in items:
             if isinstance(item, LogBytes):
                 anything = True
-                render.out_bytes(stamp.apply(item) if timestamps else item.data)
+                render.command_bytes(stamp.apply(item) if timestamps else item.data, item.stderr)
             elif isinstance(item, Note) and item.kind == "kept":
                 render.kept(run, item.text)
     except HostUnreachable as error:

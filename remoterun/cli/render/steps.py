@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from remoterun.cli.interrupt import interrupts_held
-from remoterun.cli.render.data import out_bytes
-from remoterun.cli.render.talk import line
+from remoterun.cli.render.talk import command_bytes, line
 from remoterun.cli.render.terminal import (
     DONE,
     FAILED,
@@ -80,11 +79,11 @@ class Steps:
                 line(f"  {text}")
             self._detail = plain(text)
 
-    def output(self, data: bytes) -> None:
+    def output(self, data: bytes, stderr: bool = False) -> None:
         """Bytes of the command, which no spinner may erase."""
         with self._turn:
             self._halt()
-            out_bytes(data)
+            command_bytes(data, stderr)
 
     def say(self, text: str) -> None:
         """A line that stays."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from remoterun.cli.render.data import out_bytes
 from remoterun.cli.render.terminal import Talking, Text, clean, cursor, is_terminal, paint, shown
 from remoterun.errors import RemoterunError
 
@@ -67,6 +68,15 @@ def error_bytes(data: bytes) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(2, view) :]
+
+
+def command_bytes(data: bytes, stderr: bool) -> None:
+    """Bytes of a command, where it wrote them."""
+    if stderr:
+        error_bytes(data)
+        cursor.wrote(data)
+    else:
+        out_bytes(data)
 
 
 def bell() -> None:

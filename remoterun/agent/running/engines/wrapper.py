@@ -64,6 +64,8 @@ def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str], io: str
     if spec.stdin:  # a path from the top of the work tree, and the command starts somewhere below that
         up = "../" * (spec.workdir.count("/") + 1) if spec.workdir else ""
         lines.append("exec <" + quote(up + spec.stdin))
+    if spec.split:
+        lines.append('exec 2>>"$1/err"')
     command = command_text(spec.command, io or run.io)
     if len(command) < MOST_WORD:
         lines += ["remoterun_command=" + quote(command)]
@@ -72,9 +74,10 @@ def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str], io: str
         lines += ['export REMOTERUN_COMMAND="$1/command"', "remoterun_command='. \"$REMOTERUN_COMMAND\"'"]
     _write(run.env_file, "\n".join(lines) + "\n", 0o600)
     _write(os.path.join(run.io, "wrapper.sh"), WRAPPER, 0o700)
-    with open(run.log, "ab"):
-        pass
-    os.chmod(run.log, 0o600)
+    for file in [run.log, run.err] if spec.split else [run.log]:
+        with open(file, "ab"):
+            pass
+        os.chmod(file, 0o600)
 
 
 def say_stopping(run: RunFolder) -> None:

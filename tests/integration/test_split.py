@@ -1,0 +1,136 @@
+"""What a command writes to stderr, apart from the log: `run --split`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from remoterun.agent.shared.states import RunState
+from remoterun.client import Client, Item, LogBytes, Note, StateChange
+from remoterun.errors import UsageError
+from remoterun.model import MachineType, Rental, RunRequest
+from tests.integration.test_client import NOBODY
+from tests.workshop import User, kill9, until
+
+LINES = 60
+COUNT = f"""
+i=0
+while [ $i -lt {LINES} ]; do
+    i=$((i+1))
+    echo line $i
+    echo error $i >&2
+    sleep 0.02
+done
+exit 3
+"""
+
+
+class Seen:
+    """What came of a run: each kind of bytes whole and once."""
+
+    def __init__(self, starts: dict[bool, int] | None = None) -> None:
+        self.starts = starts or {False: 0, True: 0}
+        self.data = {False: b"", True: b""}
+        self.ended = False
+
+    def add(self, item: Item) -> None:
+        if isinstance(item, LogBytes):
+            assert not self.ended and item.offset == self.starts[item.stderr] + len(self.data[item.stderr])
+            self.data[item.stderr] += item.data
+        elif isinstance(item, StateChange):
+            self.ended = item.run.final
+
+    @property
+    def both(self) -> tuple[bytes, bytes]:
+        return self.data[False], self.data[True]
+
+
+def both(client: Client, number: int, **how: object) -> tuple[bytes, bytes]:
+    data = {False: b"", True: b""}
+    for item in client.runs.follow(number, **how):  # type: ignore[arg-type]
+        if isinstance(item, LogBytes):
+            data[item.stderr] += item.data
+    return data[False], data[True]
+
+
+def kill_agent(user: User) -> None:
+    kill9(int(user.client.machines.session(user.client.machines.get("one")).hello.pid))
+
+
+def test_two_streams_here_and_when_the_machine_is_gone(user: User) -> None:
+    command = "printf 'out 1\nout 2'; printf 'err 1\nerr 2' >&2; exit 3"
+    run = user.client.runs.submit(RunRequest(command, split=True))
+    seen = Seen()
+    for item in user.client.runs.follow(run.number):
+        seen.add(item)
+    assert seen.ended and seen.both == (b"out 1\nout 2", b"err 1\nerr 2")
+    assert both(user.client, run.number, tail=1, live=False) == (b"out 2", b"err 2")
+    times = [item.time for item in user.client.runs.follow(run.number, timed=True) if isinstance(item, LogBytes)]
+    assert len(times) == 2 and None not in times
+    logs = user.config.home / "logs"
+    assert {file.name for file in logs.iterdir()} == {f"{run.key}.log", f"{run.key}.err"}
+
+    again = user.client.runs.kept(run.number).request
+    assert again.split and again.command == command
+
+    placement = user.client.registry.run(run.number).placement
+    assert placement is not None
+    user.client.registry.place(run, replace(placement, machine=NOBODY))
+    assert both(user.client, run.number) == (b"out 1\nout 2", b"err 1\nerr 2")
+    assert both(user.client, run.number, tail=1) == (b"out 2", b"err 2")
+    user.client.registry.place(run, placement)
+    user.client.runs.remove(run.number)
+    assert list(logs.iterdir()) == []
+
+
+def test_the_kept_log_goes_as_a_whole(user: User) -> None:
+    client = Client(replace(user.config, keep_logs=25))
+    numbers = []
+    for _ in range(2):
+        run = client.runs.submit(RunRequest("printf %010d 0; printf %05d 0 >&2", split=True))
+        assert [len(data) for data in both(client, run.number)] == [10, 5]
+        numbers.append(run)
+    kept = {file.name for file in (user.config.home / "logs").iterdir()}
+    assert kept == {f"{numbers[1].key}.log", f"{numbers[1].key}.err"}
+    client.close()
+
+
+def test_every_byte_of_both_through_dead_agents(user: User) -> None:
+    run = user.client.runs.submit(RunRequest(COUNT, split=True))
+    seen, kills = Seen(), 0
+    for item in user.client.runs.follow(run.number):
+        seen.add(item)
+        if isinstance(item, LogBytes) and kills < 3 and len(seen.data[True]) > 80 * (kills + 1):
+            kills += 1
+            kill_agent(user)
+    out, err = (b"".join(b"%s %d\n" % (word, n + 1) for n in range(LINES)) for word in (b"line", b"error"))
+    assert kills == 3 and seen.ended and seen.both == (out, err)
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_what_is_written_while_the_link_is_lost_follows_the_tail(user: User, tmp_path: Path, split: bool) -> None:
+    """Also where nothing had come by then."""
+    go = tmp_path / "go"
+    command = f"echo old; echo old >&2; touch {tmp_path}/begun; until [ -e {go} ]; do sleep 0.02; done; echo new >&2"
+    run = user.client.runs.submit(RunRequest(command, split=split))
+    until((tmp_path / "begun").exists)
+    items = user.client.runs.follow(run.number, tail=0)
+    while not (isinstance(item := next(items), StateChange) and item.state is RunState.RUNNING):
+        pass
+    kill_agent(user)
+    assert isinstance(lost := next(items), Note) and lost.kind == "lost"
+    go.touch()
+    until(lambda: user.client.runs.get(run.number).final)
+    found = [item for item in items if isinstance(item, LogBytes)]
+    assert [(item.data, item.stderr) for item in found] == [(b"new\n", split)]
+
+
+def test_rented_hosts_have_one_stream(user: User) -> None:
+    rented = MachineType("cloud", rental=Rental("aws", ("t3.small",)))
+    with Client(replace(user.config, machines={**user.config.machines, "cloud": rented})) as client:
+        with pytest.raises(UsageError, match="--split is not possible on `cloud`") as caught:
+            client.runs.prepare(RunRequest("true", split=True), machine="cloud")
+        assert caught.value.hint is not None and "2>errors.txt" in caught.value.hint
+        assert client.registry.runs() == []
