@@ -21,7 +21,9 @@ MOST_NAMES = 8
 CATALOGUES = {"aws": "remoterun.providers.aws.catalogue"}
 """Provider → the module with its tables `NAMES`, of built-in machine types, and `GONE`, of those for which others stand
 in, and the functions `rental`, of a name in either, and `instead`, which says why another type stands in."""
-HOW_TO_SET_UP_AWS = "with an AWS account: export AWS_PROFILE=NAME, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+HOW_TO_SET_UP_AWS = (
+    "with an AWS account: export AWS_PROFILE=NAME, or the two keys:\n  AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+)
 CREDENTIALS = (
     "AWS_ACCESS_KEY_ID",
     "AWS_PROFILE",

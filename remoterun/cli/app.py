@@ -43,7 +43,7 @@ app.add_typer(notify_app, name="notify")
 
 RunNumber = Annotated[
     str,
-    typer.Argument(metavar="RUN", help="A run's number. Default: the last one.", autocompletion=complete.run_numbers),
+    typer.Argument(metavar="RUN", help="A run's number, or `last`.", autocompletion=complete.run_numbers),
 ]
 RunNumbers = Annotated[
     list[str], typer.Argument(metavar="RUN", help="Run numbers, or `last`.", autocompletion=complete.active_runs)
@@ -61,7 +61,7 @@ Wait = Annotated[
 Quiet = Annotated[
     bool,
     typer.Option(
-        "-q", "--quiet", help="No talk but warnings, errors and questions.", callback=lambda on: render.be_quiet(on)
+        "-q", "--quiet", help="Print only warnings, errors and questions.", callback=lambda on: render.be_quiet(on)
     ),
 ]
 Machine = Annotated[

@@ -144,6 +144,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     (("rm", "9-3"), 2, "9 is more than 3", "runs/3-9"),
     (("rm", "uploads/doom", "--failed"), 2, "choose among runs", "remoterun rm uploads/doom"),
     (("label", "+good"), 2, "no run is named", r"label last \+good"),
+    (("label", "good"), 2, "`good` is not a run", r"label last \+good"),
     (("label", "uploads/doom", "+good"), 2, "uploads/doom has no labels", "label 3"),
     (("label", "7", "-bad"), 2, "there is no run 7", "remoterun ps"),
     (("cat", "notes.txt"), 2, "`notes.txt` is not a resource", "uploads/NAME"),

@@ -137,3 +137,9 @@ def test_what_troubleshooting_quotes_is_really_said() -> None:
     for text in quoted:
         for part in filter(None, re.split(r"\s*…\s*", text)):
             assert part in sources, part
+
+
+def test_summaries_are_whole_at_80_columns() -> None:
+    summaries: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+    room = 78 - 6 - max(map(len, summaries))  # as the parser's help counts it
+    assert [name for name, one in summaries.items() if one.get_short_help_str(room).endswith("...")] == []

@@ -304,6 +304,7 @@ class TestDiff:
 
         typed("rerun", "1")
         again = typed("diff", "1", "3").stdout
+        assert "Nothing else differs" in typed("diff", "1", "1").stderr
         assert " ".join(again.split("duration")[0].split()) == "run - 1 + 3"
 
 

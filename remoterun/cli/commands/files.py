@@ -114,7 +114,7 @@ def ls(
         if versions:
             if parsed.kind != "uploads" or not parsed.name or parsed.sub or parsed.version is not None:
                 raise UsageError(
-                    f"--versions lists those of one upload, and `{render.name(str(parsed))}` is not an upload's name",
+                    f"--versions needs one upload: `{render.name(str(parsed))}` is not the name of one",
                     hint="remoterun ls uploads/NAME --versions",
                 )
             render.versions(client.uploads.versions(parsed.name, seconds), json)
@@ -162,7 +162,7 @@ def cp(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Copy files of a run or an upload here, or files into an upload.
+    """Copy files of runs or uploads here, or files to an upload.
 
     Of a folder the contents land in DST; of a file, the file. A path may have *, ? and **, in quotes. With `-` as
     DST, a file goes to stdout, and a folder as a tar stream. With uploads/NAME/ as DST it goes upwards.

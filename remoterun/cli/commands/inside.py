@@ -62,9 +62,10 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Show it once.")] = False,
     json: Annotated[bool, typer.Option("--json", help="A JSON object a line, for each run and second.")] = False,
 ) -> int:
-    """Show what runs use of CPU, memory, GPU, disk and network, live.
+    """Show CPU, memory, GPU, disk and network use of runs, live.
 
-    It is told once a second, until the runs have ended, or ^C. `info` of a run that has ended shows what it used.
+    The figures change once a second, until the runs have ended or you press ^C. `info` of a run that has ended shows
+    what it used.
     """
     with connect() as client:
         if runs:

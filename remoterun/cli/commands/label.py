@@ -11,6 +11,7 @@ from remoterun.cli.app import app, example
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
 from remoterun.errors import NotFound, UsageError
+from remoterun.model import Resource
 
 
 @app.command(
@@ -34,7 +35,7 @@ def label(
         for text in runs:
             fits = selection.run_range(text)
             if fits is None:
-                resource = selection.resource(text)
+                resource = _resource(text)
                 if resource.kind != "runs" or resource.sub:
                     raise UsageError(f"{resource} has no labels: runs have", hint="remoterun label 3 +good")
                 numbers[client.registry.run(resource.name).number] = None
@@ -48,6 +49,16 @@ def label(
             run = client.runs.label(number, add, remove)
             shown = ", ".join(render.name(each) for each in run.labels) or "no label"
             render.out(f"run {number}: {shown}")
+
+
+def _resource(text: str) -> Resource:
+    try:
+        return selection.resource(text)
+    except UsageError:
+        if "/" in text:
+            raise
+        hint = f"a label to add begins with +: remoterun label last {render.word('+' + text)}"
+        raise UsageError(f"`{render.name(text)}` is not a run", hint=hint) from None
 
 
 def _parted(words: list[str]) -> tuple[list[str], Any]:

@@ -43,7 +43,7 @@ def forward(
     ports: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PORT[:LOCAL]…", help="A port of the run, and the one here. Default: those of run --port."
+            metavar="PORT[:LOCAL]", help="A port of the run, and the one here. Default: those of run --port."
         ),
     ] = None,
     json: Json = False,
@@ -67,7 +67,7 @@ def tensorboard(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN|RESOURCE…",
+            metavar="RUN|RESOURCE",
             help="A run's number, a folder of its outputs, or an upload. Several stand side by side.",
             autocompletion=complete.resources,
         ),
@@ -75,7 +75,7 @@ def tensorboard(
     machine: Machine = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
 ) -> int:
-    """Show the logs of runs in TensorBoard, in your browser, until ^C.
+    """Show logs of runs in TensorBoard, in your browser, until ^C.
 
     For a run that is running it is started inside that run, where its environment has it. For others it is a run of its
     own, on the machine of the first of them, with their outputs mounted.

@@ -63,7 +63,7 @@ def rm(
     with connect() as client:
         chosen = _chosen(client, resources or ["runs"], ended_before, failed)
         if not chosen:
-            render.line("There is nothing to remove: no run that has ended fits")
+            render.line("There is nothing to remove: no run that has ended matches")
         if len(chosen) > 1 and not yes and not _agreed(client, chosen):
             render.line("Nothing was removed")
             return 0

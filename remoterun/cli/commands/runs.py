@@ -162,7 +162,7 @@ def ps(
             elif runs:
                 render.runs_table(runs, verbose)
             elif wanted != EVERY_RUN:
-                render.line("No run fits; `remoterun ps` lists those that there are")
+                render.line("No run matches; `remoterun ps` lists runs without a filter")
             else:
                 render.line('There is no run yet. Start one: remoterun run "echo hello"')
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from remoterun.cli.render.data import out, out_bytes
+from remoterun.cli.render.talk import line as talk_line
 from remoterun.cli.render.terminal import Text, is_terminal, paint
 from remoterun.cli.render.words import duration, files, name, size
 
@@ -33,6 +34,8 @@ def difference(found: Difference, stat: bool) -> None:
                 head = ""
     if found.files:
         out("")
+    elif len(rows) == 1:
+        talk_line("Nothing else differs between these runs")
     if stat:
         _stat(found.files)
     elif is_terminal(sys.stdout):

@@ -194,7 +194,8 @@ def machines(
     _rented({name: offer for name, offer in offers.items() if name not in own}, default)
     line("remoterun machines add NAME user@host adds one; * is the default")
     if not offers:
-        line(HOW_TO_SET_UP_AWS)
+        for text in HOW_TO_SET_UP_AWS.splitlines():
+            line(text)
 
 
 def _place(machine: Any) -> str:
@@ -255,7 +256,8 @@ def whoami(config: Config, identity: Identity | None, as_json: bool) -> None:
         if value:
             out(f"{head:<9}{value}")
     if identity is None:
-        line(HOW_TO_SET_UP_AWS)
+        for text in HOW_TO_SET_UP_AWS.splitlines():
+            line(text)
 
 
 def checks(machine: Any, found: Sequence[dict[str, Any]], as_json: bool) -> None:
