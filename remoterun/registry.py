@@ -135,7 +135,20 @@ def _numbered(connection: sqlite3.Connection) -> None:
     connection.execute("DROP TABLE uploads")
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_first, _recorded, _placed, _rented, _repeated, _numbered]
+def _asked(connection: sqlite3.Connection) -> None:
+    """The digest of what was asked of a run; "" where that is not known."""
+    connection.execute("ALTER TABLE runs ADD COLUMN asked TEXT NOT NULL DEFAULT ''")
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
+    _first,
+    _recorded,
+    _placed,
+    _rented,
+    _repeated,
+    _numbered,
+    _asked,
+]
 """Each brings the schema one step on; `PRAGMA user_version` counts those done. Append only."""
 
 MOST_VERSIONS = 10**8 - 1
@@ -422,16 +435,28 @@ class Registry:
         )
         return self.run(run.number)
 
-    def moved(self, run: Run, machine: MachineType, placement: Placement) -> Run | None:
-        """Record that a run waits on another machine now; None where another client has moved it meanwhile."""
+    def ask(self, run: Run, digest: str) -> None:
+        """Record the digest of what is asked of a run, by which its machine can't say later that it was something
+        else."""
+        self._note("UPDATE runs SET asked = ? WHERE key = ?", (digest, run.key))
+
+    def asked(self, run: Run) -> str:
+        """What `ask` recorded; "" where nothing is known."""
+        rows = self._rows("SELECT asked FROM runs WHERE key = ?", (run.key,))
+        return str(rows[0]["asked"]) if rows else ""
+
+    def moved(self, run: Run, machine: MachineType, placement: Placement, digest: str) -> Run | None:
+        """Record that a run waits on another machine now, with the digest as for `ask`; None where another client has
+        moved it meanwhile."""
         changed = self._changed_rows(
-            "UPDATE runs SET machine = ?, host = ?, home_id = ?, state = ?, status = '{}'"
-            " WHERE key = ? AND home_id = ?",
+            "UPDATE runs SET machine = ?, host = ?, home_id = ?, state = ?, status = '{}',"
+            " asked = ? WHERE key = ? AND home_id = ?",
             (
                 json.dumps(machine.record()),
                 json.dumps(placement.machine.record()),
                 placement.home_id,
                 RunState.QUEUED.value,
+                digest,
                 run.key,
                 run.home_id,
             ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +25,8 @@ from remoterun.transfer import Progress
 if TYPE_CHECKING:
     from remoterun.source import Source
 
+LATER_FIELDS = ("secrets", "attempts", "again", "ports", "stdin", "notify", "after")
+"""Fields of a `RunSpec` that came after the first digest of one was recorded. Append only."""
 MOST_TREE = 1 << 29
 """Bytes of a list of files."""
 
@@ -69,7 +73,8 @@ class KeptTree:
 @dataclass(frozen=True)
 class Kept:
     """What a run was asked for and given, by the home that keeps it. `request`: without the values of the `variables`
-    that the user set, which are kept nowhere."""
+    that the user set, which are kept nowhere. `sure`: this client knows that nothing else was asked for. Else a secret,
+    and a variable of this process, is not given because that home names it."""
 
     run: Run
     request: RunRequest
@@ -77,6 +82,7 @@ class Kept:
     source: Source
     tree: KeptTree
     mounts: Mapping[Mount, KeptTree]
+    sure: bool = True
 
     def without(self, mounts: Iterable[Mount]) -> Kept:
         """The same, but these mounts are to be found anew."""
@@ -85,14 +91,21 @@ class Kept:
 
     def values(self, names: Iterable[str], given: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
         """Variables with their values: of `names` those that are set here, and those `given`. Raises `UsageError`."""
-        values = {name: os.environ.get(name) for name in names} | dict(given)
+        values = {name: os.environ.get(name) if self.sure else None for name in names} | dict(given)
         missing = [name for name, value in values.items() if value is None]
         if missing:
             typed = " ".join(f"-e {name}=…" for name in missing)
+            again = f"remoterun rerun {self.run.number} {typed}"
+            if not self.sure:
+                raise UsageError(
+                    f"{self.run.host.name} says that run {self.run.number} has {', '.join(missing)}, which is not known"
+                    " here: values are given to it only if you say so",
+                    hint=f"{again}, or: --secret NAME={missing[0]}",
+                )
             what = f"the values of {', '.join(missing)} are not set here"
             raise UsageError(
                 f"{what}, and those of run {self.run.number} are kept nowhere",
-                hint=f"remoterun rerun {self.run.number} {typed}, or first: export {missing[0]}=…",
+                hint=f"{again}, or first: export {missing[0]}=…",
             )
         return tuple((name, value) for name, value in values.items() if value is not None)
 
@@ -101,6 +114,12 @@ def keep(connections: Connections, number: int | str) -> Kept:
     """See `Runs.kept`."""
     run, session, spec, details = asked_of(connections, number)
     manifest, _ = transfer.fetch_manifest(session, ResourceRef("source", key=run.key, number=run.number))
+    recorded = connections.registry.asked(run)
+    if spec.key != run.key or manifest.digest != spec.source or recorded not in ("", digest_of_asked(spec)):
+        raise UsageError(
+            f"{run.host.name} has another command, source or mounts for run {run.number} than you asked for",
+            hint=f"remoterun info {run.number}",
+        )
     mounts = {
         Mount(Resource.parse(mount.typed), mount.path): _mounted(connections, run, session, spec, place, details.mounts)
         for place, mount in enumerate(spec.mounts)
@@ -109,7 +128,7 @@ def keep(connections: Connections, number: int | str) -> Kept:
     request = RunRequest(
         command=spec.command,
         mounts=tuple(mounts),
-        secrets=tuple(spec.secrets.items()),
+        secrets=tuple(spec.secrets.items()) if recorded else (),
         pip=spec.environment.pip,
         requirements=spec.environment.requirements,
         framework=None if spec.environment.image else spec.environment.framework,
@@ -127,11 +146,33 @@ def keep(connections: Connections, number: int | str) -> Kept:
         stdin=Path(spec.stdin) if spec.stdin else None,  # which the source has
         split=spec.split,
         gpus=spec.gpus if spec.gpus != run.machine.gpus else None,
-        notify=tuple(name for name in spec.notify if VARIABLE.fullmatch(name)) or None,  # addresses are kept nowhere
+        notify=_named(spec.notify) or None if recorded else None,
     )
     tree = KeptTree(session, manifest, f"the source of run {run.number}", f"remoterun check {run.host.name}")
-    variables = tuple(name for name in spec.asked_env if name not in spec.secrets)
-    return Kept(run, request, variables, _source(session, spec), tree, mounts)
+    variables = tuple(name for name in spec.asked_env if not recorded or name not in spec.secrets)
+    return Kept(run, request, variables, _source(session, spec), tree, mounts, bool(recorded))
+
+
+def _named(notify: Iterable[str]) -> tuple[str, ...]:
+    """Those that are secrets: addresses are kept nowhere."""
+    return tuple(name for name in notify if VARIABLE.fullmatch(name))
+
+
+def digest_of_asked(spec: RunSpec) -> str:
+    """The digest of what a spec says on every host of the run: all but what belongs to one attempt.
+
+    A field that an earlier version of remoterun did not have counts only where it says something: what that version
+    recorded stays true.
+    """
+    record = spec.to_record()
+    for name in ("until", "attempt", "log_before", "git"):
+        del record[name]
+    for name in LATER_FIELDS:
+        if getattr(spec, name) == RunSpec._field_defaults[name]:
+            del record[name]
+    record["environment"]["context"] = ""
+    record["mounts"] = [(mount.typed, mount.path, mount.place) for mount in spec.mounts]
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def asked_of(connections: Connections, number: int | str) -> tuple[Run, Session, RunSpec, api.RunDetails]:

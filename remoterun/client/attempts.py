@@ -17,13 +17,13 @@ from remoterun.agent.shared.spec import MountSpec, ResourceRef, RunSpec, SpecErr
 from remoterun.agent.shared.states import ENDINGS, Reason, RunState
 from remoterun.agent.shared.tree import Manifest
 from remoterun.client import bucket, renting
-from remoterun.client.again import KeptTree, kept_tree
+from remoterun.client.again import KeptTree, digest_of_asked, kept_tree
 from remoterun.client.bringing import bring_version
 from remoterun.client.connections import Connections
 from remoterun.client.following import Item, Note, Wanted, follow
 from remoterun.client.rented_runs import seen
 from remoterun.client.secrets import values_of
-from remoterun.client.submitting import digest_of_asked, put_in_place
+from remoterun.client.submitting import put_in_place
 from remoterun.client.webhooks import again as addresses_again
 from remoterun.client.webhooks import webhooks_of
 from remoterun.config import HOME_VARIABLE

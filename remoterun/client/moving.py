@@ -10,7 +10,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import RunSpec, Submission
 from remoterun.agent.shared.states import Reason, RunState, RunStatus
 from remoterun.client import choosing, submitting, webhooks
-from remoterun.client.again import Kept, keep
+from remoterun.client.again import Kept, digest_of_asked, keep
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import seen
 from remoterun.client.secrets import values_of
@@ -40,14 +40,15 @@ def move(connections: Connections, run: Run, machine: str, progress: Progress, n
     session = choosing.opened(connections, asked, kept.request, note)
     if session.home_id == home.home_id and not withdrawn:
         raise UsageError(f"run {run.number} is on {session.machine.name} already", hint=STATUS)
-    there = _there(session, home, run)
+    there, digest = _there(session, home, run), ""
     if there is None:
         settings = choosing.settings(session.machine, kept.request, session)
         _check_room(run, settings, session)
         spec = submitting.brought_there(connections, run, kept, before, settings, session, progress)
         taken = _taken_before(connections, run, kept, before) if withdrawn else _taken(run, asked.name, home)
         there = _handed_over(connections, session, home, taken, spec, put_back=not withdrawn)
-    moved = connections.registry.moved(run, asked, Placement(session.machine, session.home_id))
+        digest = digest_of_asked(spec)
+    moved = connections.registry.moved(run, asked, Placement(session.machine, session.home_id), digest)
     if moved is None:
         session.ask(api.kill, api.RunKey(run.key))
         raise UsageError(f"another command has moved run {run.number} meanwhile", hint=f"remoterun info {run.number}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +30,7 @@ from remoterun.agent.shared.spec import (
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Entry, Manifest, show
 from remoterun.client import bucket, choosing, renting
-from remoterun.client.again import Kept, KeptTree
+from remoterun.client.again import Kept, KeptTree, digest_of_asked
 from remoterun.client.bringing import bring, bring_to_rented
 from remoterun.client.connections import Connections
 from remoterun.client.files import manifest_of
@@ -202,6 +201,7 @@ def launch(
             run = registry.rent(run, replace(run.renting, grant_ends=grant.expires, asked=digest_of_asked(spec)))
         webhooks = webhooks_of(run, told)
         body = Submission(spec, values, manifest.encode(), grant, images=images, webhooks=webhooks).encode()
+        registry.ask(run, digest_of_asked(spec))
         asked = True
         result = session.ask(api.submit, api.Nothing(), body)
     except BaseException as error:
@@ -490,16 +490,6 @@ def _variant(request: RunRequest, machine: MachineType) -> str:
     if request.framework in (NONE, PYTHON):
         return request.framework
     return "gpu" if machine.gpus else "cpu"
-
-
-def digest_of_asked(spec: RunSpec) -> str:
-    """The digest of what a spec says on every host of the run: all but what belongs to one attempt."""
-    record = spec.to_record()
-    for name in ("until", "attempt", "log_before", "git"):
-        del record[name]
-    record["environment"]["context"] = ""
-    record["mounts"] = [(mount.typed, mount.path, mount.place) for mount in spec.mounts]
-    return _sha256(json.dumps(record, sort_keys=True).encode())
 
 
 def _sha256(data: bytes) -> str:

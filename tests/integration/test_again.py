@@ -178,6 +178,19 @@ class TestRerun:
         for number in (1, 2, 3):  # its hook can't be reached
             typed("rm", f"runs/{number}")
 
+    def test_a_machine_that_says_more_than_was_asked_gets_no_secret(self, typed: Typed) -> None:
+        registry = typed.user.client.registry
+        typed.user.client.secrets.set("ONE", "1")
+        write_files(typed.folder, {"a": "a"})
+        typed("run", "--no-git", "-y", "true")
+        spec = typed.user.place("one").folder / "runs" / registry.run(1).key / "spec.json"
+        asked = {"secrets": {"ONE": "ONE"}, "asked_env": ["ONE", "HOME"]}
+        spec.write_text(json.dumps({**json.loads(spec.read_text()), **asked}))
+        assert "for run 1 than you asked for" in typed("rerun", "1", status=2).stderr
+        registry.ask(registry.run(1), "")  # as of a run that an earlier version handed over
+        assert "says that run 1 has ONE, HOME, which is not known here" in typed("rerun", "1", status=2).stderr
+        assert "without ONE" not in typed("rerun", "1", "-e", "ONE=2", "-e", "HOME=/").stderr
+
     def test_what_is_gone_is_named_with_what_to_type(self, typed: Typed) -> None:
         user = typed.user
         (typed.folder / "in").write_text("text")
