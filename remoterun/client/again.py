@@ -25,7 +25,7 @@ from remoterun.transfer import Progress
 if TYPE_CHECKING:
     from remoterun.source import Source
 
-LATER_FIELDS = ("secrets", "attempts", "again", "ports", "stdin", "notify", "after")
+LATER_FIELDS = ("secrets", "attempts", "again", "ports", "stdin", "split", "notify", "after")
 """Fields of a `RunSpec` that came after the first digest of one was recorded. Append only."""
 MOST_TREE = 1 << 29
 """Bytes of a list of files."""
