@@ -61,7 +61,10 @@ Wait = Annotated[
 Quiet = Annotated[
     bool,
     typer.Option(
-        "-q", "--quiet", help="Print only warnings, errors and questions.", callback=lambda on: render.be_quiet(on)
+        "-q",
+        "--quiet",
+        help="No messages except warnings, errors and questions.",
+        callback=lambda on: render.be_quiet(on),
     ),
 ]
 Machine = Annotated[
