@@ -70,7 +70,9 @@ def find(folder: Path) -> Project:
             continue
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"`{file}` can't be read: {error}", hint="mend it, or move it away")
-        return _moved(parse(text, file), os.path.relpath(each, folder))
+        project = parse(text, file)
+        _check_requirements(project, each, _up_to_the_top(folder)[-1])
+        return _moved(project, os.path.relpath(each, folder))
     return Project()
 
 
@@ -114,6 +116,16 @@ def _check_list(file: Path, key: str, value: Any) -> None:
         raise ConfigError(
             f"{file}: `notify` names secrets: an address is one, and this file is in a repository",
             hint='remoterun secret set PHONE, then notify = ["PHONE"]',
+        )
+
+
+def _check_requirements(project: Project, folder: Path, top: Path) -> None:
+    """Its text goes to the machine, where the code of the repository may read it: that must not be just any file that
+    the user can read. Raises `ConfigError`."""
+    name = project.requirements
+    if name is not None and not (folder / name).resolve().is_relative_to(top.resolve()):
+        raise ConfigError(
+            f"{project.file}: `requirements` leads out of its repository", hint=f"remoterun run --pip-req {name} …"
         )
 
 

@@ -25,6 +25,8 @@ AGAIN_LEAST, AGAIN_MOST = 0.25, 5.0
 """Seconds until a lost connection is tried again."""
 MOST_CONNECTIONS = MAX_STREAMS - 56
 """At once, of one client to one machine; more wait until one has ended."""
+MOST_NAMED = 100
+"""Ports that a machine may name: each is one that others on this machine can't have."""
 NEXT_PORTS = 20
 """Ports after the one that was wanted, which are tried before any other."""
 _BACKLOG = 128
@@ -121,6 +123,8 @@ class Forwarding:
                 with session.understood():
                     if "ports" in frame.header:
                         named = [PortSpec(int(port), int(local)) for port, local in frame.header["ports"]]
+                        if len(named) > MOST_NAMED:
+                            raise ValueError(f"{len(named)} ports")
                         self._wanted = self._wanted or {each.port: each.wanted for each in named}
                     for kind, take in (("waiting", self._wait_for), ("up", self._open), ("down", self._shut)):
                         if frame.header.get(kind) in self._wanted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import shlex
 import socket
@@ -230,6 +231,16 @@ def test_ports_of_the_spec(server: Callable[..., Server], user: User) -> None:
     with user.client.runs.forward(it.run.number, (), it.news.append):
         assert until(lambda: it.news and it.news[-1].local) == wanted
         assert ask(wanted, b"echo\nhello") == b"hello"
+
+
+def test_a_machine_that_names_ever_more_ports_gets_none(server: Callable[..., Server], user: User) -> None:
+    it = server()
+    spec = user.place("one").folder / "runs" / it.run.key / "spec.json"
+    ports = [{"port": port, "local": 0} for port in range(20001, 20200)]
+    spec.write_text(json.dumps({**json.loads(spec.read_text()), "ports": ports}))
+    with user.client.runs.forward(it.run.number, (), it.news.append) as forwarding:
+        assert forwarding.wait(20)
+    assert it.news == []
 
 
 def test_a_run_without_ports_needs_none(server: Callable[..., Server]) -> None:

@@ -41,6 +41,17 @@ def test_the_nearest_one_holds_and_none_from_outside_of_the_repository(top: Path
     assert project.find(top / "a" / "b").machine == "near"
 
 
+@pytest.mark.parametrize("name", ["../key", "link", "{outside}"])
+def test_requirements_from_outside_of_the_repository_are_refused(top: Path, name: str) -> None:
+    """They go to the machine, where the code of the repository may read them."""
+    outside = top.parent / "key"
+    outside.write_text("secret")
+    (top / "link").symlink_to(outside)
+    (top / project.FILE).write_text(f'requirements = "{name.format(outside=outside)}"')
+    with pytest.raises(ConfigError, match="leads out of its repository"):
+        project.find(top)
+
+
 def test_without_a_repository_only_that_of_the_folder_itself(tmp_path: Path) -> None:
     (tmp_path / project.FILE).write_text('machine = "box"')
     (tmp_path / "below").mkdir()

@@ -129,6 +129,8 @@ class _Conversation:
             self._inlet = os.dup(self._process.stdin.fileno())
             self._process.stdin.close()
         self._woken, self._waker = os.pipe()
+        self._waking = threading.Lock()  # guards what follows: our threads may go on after `close`
+        self._closed = False
         self._client_gone: Optional[Exception] = None
 
     def until_end(self) -> int:
@@ -173,8 +175,10 @@ class _Conversation:
         for file in (self._process.stdout, self._process.stderr):
             if file is not None:
                 file.close()
-        os.close(self._waker)
-        os.close(self._woken)
+        with self._waking:
+            self._closed = True
+            os.close(self._waker)
+            os.close(self._woken)
 
     def _outputs(self) -> Dict[int, bool]:
         """Where the program writes; whether as errors."""
@@ -207,8 +211,9 @@ class _Conversation:
         self._wake()
 
     def _wake(self) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._waker, b"x")
+        with self._waking:
+            if not self._closed:  # else the number may be that of another file by now
+                os.write(self._waker, b"x")
 
 
 def _read(end: int) -> bytes:

@@ -95,7 +95,7 @@ def jupyter(
             run,
             client.runs.follow(run.number, values=dict(request.env)),
             from_start=True,
-            ports=(),
+            ports=request.ports,
             told=show,
         )
 

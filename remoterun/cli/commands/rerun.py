@@ -180,7 +180,7 @@ def rerun(
             raise
         if editing is not None and submitted is not None:
             editing.done()
-        return shown(client, submitted, dict(request.env), background, json) if submitted is not None else 0
+        return shown(client, submitted, request, background, json) if submitted is not None else 0
 
 
 def _prepared(client: Client, kept: Kept, asked: Asked) -> Prepared:

@@ -264,7 +264,7 @@ def run(
         client.notifications.names(request.notify)
         sending = Sending(commit_ref, include_untracked, no_git, yes or dry_run)
         submitted = sent(client, request, machine, sending, yes, dry_run)
-        return shown(client, submitted, dict(request.env), background, json) if submitted is not None else 0
+        return shown(client, submitted, request, background, json) if submitted is not None else 0
 
 
 def sent(
@@ -297,12 +297,13 @@ def launched(client: Client, prepared: Prepared, yes: bool, dry_run: bool) -> Ru
     return _submit(client, prepared, plan)
 
 
-def shown(client: Client, run: Run, values: Mapping[str, str], background: bool, json: bool) -> int:
-    """Follow a run that was handed over, or only tell its number; the exit status. `values`: as for `Runs.follow`."""
+def shown(client: Client, run: Run, request: RunRequest, background: bool, json: bool) -> int:
+    """Follow a run that was handed over, or only tell its number; the exit status."""
     from remoterun.cli.follow import follow
 
     if not background:
-        return follow(client, run, client.runs.follow(run.number, values=values), from_start=True, ports=())
+        items = client.runs.follow(run.number, values=dict(request.env))
+        return follow(client, run, items, from_start=True, ports=request.ports or None)  # no others that its host names
     if json:
         render.out_json(run.record())
     else:
