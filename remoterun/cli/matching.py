@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from remoterun.client import Item, LogBytes
@@ -18,9 +18,20 @@ def pattern(text: str) -> re.Pattern[bytes]:
         raise UsageError(f"`{text}` is not a regular expression: {error.msg}", hint=r"--grep 'loss: \d+\.\d+'")
 
 
-def matching(items: Iterable[Item], wanted: re.Pattern[bytes]) -> Iterator[Item]:
+def matching(
+    items: Iterable[Item], wanted: re.Pattern[bytes], none_found: Callable[[], None] = lambda: None
+) -> Iterator[Item]:
     """`items` with only those whole lines of the log that match; a line without an end counts once the log has ended,
-    or the state has changed."""
+    or the state has changed. `none_found` is called at the end, where no line matched."""
+    found = False
+    for item in _matching(items, wanted):
+        found = found or isinstance(item, LogBytes)
+        yield item
+    if not found:
+        none_found()
+
+
+def _matching(items: Iterable[Item], wanted: re.Pattern[bytes]) -> Iterator[Item]:
     lines: dict[bool, LogBytes] = {}
     """Those that have begun: of the log, and of stderr apart."""
 

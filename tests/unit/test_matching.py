@@ -35,6 +35,15 @@ def test_other_items_pass_in_their_place() -> None:
     assert [item.data if isinstance(item, LogBytes) else item for item in found] == [b"b\n", note, b"c\n"]
 
 
+def test_where_none_matches_that_is_told_once_the_log_has_ended() -> None:
+    told: list[str] = []
+    items = matching([LogBytes(0, b"a\n"), Note("note", "x")], pattern("b"), lambda: told.append("none"))
+    assert isinstance(next(items), Note) and not told
+    assert list(items) == [] and told == ["none"]
+    list(matching([LogBytes(0, b"b\n")], pattern("b"), lambda: told.append("none")))
+    assert told == ["none"]
+
+
 def test_what_is_no_expression_is_refused() -> None:
     with pytest.raises(UsageError, match=r"`\(` is not a regular expression: missing \)"):
         pattern("(")

@@ -63,17 +63,15 @@ def logs(
             wait=seconds,
         )
         if wanted is not None:
-            items = matching(items, wanted)
+            items = matching(items, wanted, lambda: render.line(f"no line of run {known.number} matches `{grep}`"))
         if follow:
             return show(client, known, items, timestamps=timestamps, ports=())
         if not _print_log(known, items, timestamps):
             known = client.registry.run(known.number)
-            if wanted is not None:
-                render.line(f"no line of run {known.number} matches `{grep}`")
-                return 0
-            render.line(
-                f"run {known.number} has written nothing{'' if known.final else ' yet'}: it is {known.state.value}"
-            )
+            if wanted is None:
+                render.line(
+                    f"run {known.number} has written nothing{'' if known.final else ' yet'}: it is {known.state.value}"
+                )
         return 0
 
 
