@@ -163,6 +163,8 @@ _DISK = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY,
 
 _SAME_ATTEMPT = "coalesce(json_extract(renting, '$.attempt'), 1) = ?"
 """With `_attempt`: the run has no newer host than the one that is spoken of."""
+_SAME_HOST = f"{_SAME_ATTEMPT} AND (renting IS NOT NULL OR home_id IS ?)"
+"""With `_host`: nor was it moved to another machine meanwhile."""
 
 GIVEN_UP = 0
 """In place of the pid of the client that was to hand a run over."""
@@ -419,8 +421,8 @@ class Registry:
         written = self._note(
             "UPDATE runs SET state = ?, steps = json_patch(steps, ?), last_seen = ?,"
             " status = json_patch(CASE WHEN json_valid(status) THEN status ELSE '{}' END, ?)"
-            f" WHERE key = ? AND state IN ({marks}) AND {_SAME_ATTEMPT}",
-            (state.value, json.dumps(steps), now, json.dumps(fields), run.key, *before, _attempt(run)),
+            f" WHERE key = ? AND state IN ({marks}) AND {_SAME_HOST}",
+            (state.value, json.dumps(steps), now, json.dumps(fields), run.key, *before, *_host(run)),
         )
         if written or run.state.value not in before:
             return self.run(run.number)
@@ -493,8 +495,8 @@ class Registry:
         """Correct `run` by what its host says, with its times by our clock; the corrected run. What an earlier host of
         it says changes nothing."""
         self._note(
-            f"UPDATE runs SET state = ?, status = ?, last_seen = ? WHERE key = ? AND {_SAME_ATTEMPT}",
-            (status.state.value, json.dumps(to_json(status)), now, run.key, _attempt(run)),
+            f"UPDATE runs SET state = ?, status = ?, last_seen = ? WHERE key = ? AND {_SAME_HOST}",
+            (status.state.value, json.dumps(to_json(status)), now, run.key, *_host(run)),
         )
         return run.with_status(status, now)
 
@@ -695,6 +697,10 @@ class Registry:
 
 def _attempt(run: Run) -> int:
     return run.renting.attempt if run.renting is not None else 1
+
+
+def _host(run: Run) -> tuple[int, str | None]:
+    return _attempt(run), run.home_id
 
 
 def _bytes_free(folder: Path) -> int:

@@ -11,19 +11,23 @@ from pathlib import Path
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.records import from_json
-from remoterun.agent.shared.states import FINAL, RunEvent, RunState
+from remoterun.agent.shared.states import FINAL, Reason, RunEvent, RunState
 from remoterun.client.bucket import machine_of
 from remoterun.client.connections import Connections
 from remoterun.client.kept_logs import KeptLogs, LogWriter, content
 from remoterun.client.occupancy import line_of
 from remoterun.client.rented_runs import gone, is_gone, renew, renewing, seen
-from remoterun.errors import HostError, HostUnreachable, LinkLost
+from remoterun.errors import HostError, HostUnreachable, LinkLost, NotFound
 from remoterun.model import Run, check_time, event_fields
 from remoterun.session import Session
 
 RECONNECT_LEAST, RECONNECT_MOST = 0.25, 5.0
 LOOK_AGAIN = 5.0
 """Seconds between two questions to a provider whether a host that does not answer is still there."""
+MOVE_LOOK = 0.25
+MOVE_WAIT, REMOVED_WAIT = 60.0, 5.0
+"""Seconds in which a run that was taken from its machine is handed over to another one, and in which one that is there
+no more is put back."""
 KEPT_WAIT = 2.0
 """Seconds that a machine has to answer where the log is kept here, too."""
 
@@ -54,8 +58,8 @@ class StateChange:
 class Note:
     """Something worth reading that is not a change of state. `kind`: "note" from the supervisor, "build" for the last
     line of the environment's build, "lost" and "back" for the link, "kept" for a log that is read from this machine,
-    "attempt" when the run gets another host, "waiting" for what is waited for meanwhile ("" at the end of that), and
-    "line" for where the run stands while it waits for its turn."""
+    "attempt" when the run gets another host, "moved" with the machine on which it waits from now on, "waiting" for what
+    is waited for meanwhile ("" at the end of that), and "line" for where the run stands while it waits for its turn."""
 
     kind: str
     text: str
@@ -152,7 +156,11 @@ def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer
     started = False
     """Where the log starts that was asked for is known."""
     pause, look_at, ended = RECONNECT_LEAST, 0.0, False
+    moved: Run | None = None
     while True:
+        if moved is not None:
+            run, moved, offset, err, events = moved, None, 0, 0, 0
+            yield Note("moved", run.host.name)
         asked = api.Follow(
             run.key, max(offset - before(run), 0), events, wanted.live, timed=wanted.timed, log=wanted.log, err=err
         )
@@ -192,12 +200,21 @@ def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer
                     if item is not None:
                         yield item
                 status = session.told(session.result(api.follow, stream).status)
+            if status.reason is Reason.MOVED and wanted.live:
+                moved = _moved(connections, run, (status.ended or 0.0) + MOVE_WAIT)
+                if moved is not None:
+                    continue
             run = seen(connections, run, status)
-            if run.final and not ended and wanted.live:  # a host that is gone had told its bucket less than us
+            # It was taken from its machine and not handed over, or a host that is gone had told its bucket less.
+            if run.final and not ended and (wanted.live or run.reason is Reason.MOVED):
                 yield _end(run)
             if writer is not None and run.final and (run.renting is None or run.renting.attempts == 1):
                 writer.finish()
             return
+        except NotFound:
+            moved = _moved(connections, run, time.time() + REMOVED_WAIT) if wanted.live else None
+            if moved is None:
+                raise
         except HostError as error:
             passing = isinstance(error, (LinkLost, HostUnreachable))
             if not wanted.live or not wanted.patient or not (passing or run.host.rented):
@@ -205,12 +222,38 @@ def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer
             if not lost:
                 yield Note("lost", error.message)
             lost = True
+            moved = _elsewhere(connections, run)
             if run.host.rented is not None and time.monotonic() > look_at:
                 look_at = time.monotonic() + LOOK_AGAIN
                 if is_gone(connections, run):
                     run = gone(connections, run)
                 elif not passing:
                     raise
+
+
+def moving(run: Run, now: float) -> bool:
+    """Whether a run was taken from its machine just now, to be handed over to another one."""
+    return run.reason is Reason.MOVED and now < (run.ended or 0.0) + MOVE_WAIT
+
+
+def _moved(connections: Connections, run: Run, until: float) -> Run | None:
+    """A run that was taken from its machine, as soon as it waits on another one, or there again; None if it does
+    not by the time `until`."""
+    while (elsewhere := _elsewhere(connections, run)) is None:
+        with contextlib.suppress(HostError):
+            there = connections.session(run.host).ask(api.runs, api.RunKeys([run.key])).runs
+            if any(status.reason is not Reason.MOVED for status in there):
+                return connections.registry.run(run.number)
+        if time.time() > until:
+            return None
+        connections.closed.wait(MOVE_LOOK)
+    return elsewhere
+
+
+def _elsewhere(connections: Connections, run: Run) -> Run | None:
+    """The run on the machine of one's own to which it was moved meanwhile."""
+    now = connections.registry.run(run.number)
+    return now if run.renting is None and now.home_id not in (None, run.home_id) else None
 
 
 def _item(connections: Connections, run: Run, frame: Frame, session: Session) -> Item | None:
@@ -235,5 +278,7 @@ def _item(connections: Connections, run: Run, frame: Frame, session: Session) ->
         event, past = session.told(from_json(RunEvent, said["event"])), bool(said.get("past"))
     if event.state is None:
         return None if past else Note("note", event.note or "")
+    if event.reason is Reason.MOVED:  # no end, if another machine has it then
+        return None
     known = connections.registry.move(run, event.state, time.time(), **event_fields(event))
     return StateChange(event.state, event, known.with_event(event), past)

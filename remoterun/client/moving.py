@@ -46,7 +46,7 @@ def move(connections: Connections, run: Run, machine: str, progress: Progress, n
         _check_room(run, settings, session)
         spec = submitting.brought_there(connections, run, kept, before, settings, session, progress)
         taken = _taken_before(connections, run, kept, before) if withdrawn else _taken(run, asked.name, home)
-        there = _handed_over(connections, session, home, taken, spec, put_back=not withdrawn)
+        there = _handed_over(connections, session, home, run, taken, spec, put_back=not withdrawn)
         digest = digest_of_asked(spec)
     moved = connections.registry.moved(run, asked, Placement(session.machine, session.home_id), digest)
     if moved is None:
@@ -124,7 +124,13 @@ def _taken_before(connections: Connections, run: Run, kept: Kept, before: RunSpe
 
 
 def _handed_over(
-    connections: Connections, session: Session, home: Session, taken: Submission, spec: RunSpec, put_back: bool
+    connections: Connections,
+    session: Session,
+    home: Session,
+    run: Run,
+    taken: Submission,
+    spec: RunSpec,
+    put_back: bool,
 ) -> RunStatus:
     """The run on its new machine. Where that refuses it, it is put back where it waited."""
     try:
@@ -134,6 +140,8 @@ def _handed_over(
         if put_back and not isinstance(error, LinkLost):
             _remove(connections, home, spec.key)
             home.ask(api.submit, api.Nothing(), taken.encode())
+            if run.placement is not None:  # another client may have seen it end
+                connections.registry.moved(run, run.machine, run.placement, connections.registry.asked(run))
         raise
 
 

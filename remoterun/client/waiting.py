@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from remoterun.client.attempts import due
-from remoterun.client.following import Note
+from remoterun.client.following import Note, moving
 
 if TYPE_CHECKING:
     from remoterun.model import Run
@@ -50,7 +50,7 @@ def wait(
                 if not late or time.monotonic() > silent.setdefault(name, time.monotonic()) + LATE:
                     lost.add(name)
                     yield Note("lost", run.unreached)
-            if not run.final:
+            if not run.final or moving(run, time.time()):
                 continue
             if due(run, time.time()):
                 if time.monotonic() >= taken_up.get(run.number, 0.0):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.states import Reason, RunState
-from remoterun.client import Client, moving
+from remoterun.agent.shared.states import Reason, RunState, RunStatus
+from remoterun.client import Client, Item, LogBytes, Note, StateChange, following, moving
 from remoterun.errors import HostError, UsageError
 from remoterun.model import MachineType, Mount, Run, RunRequest
 from remoterun.session import Session
@@ -107,6 +109,54 @@ def test_it_stays_where_it_was_if_the_other_one_does_not_take_it(
     assert user.place("one").log(run.key) == b"here\n"
 
 
+class Follower:
+    """Somebody who follows a run meanwhile."""
+
+    def __init__(self, user: User, run: Run) -> None:
+        self.items: list[Item] = []
+        self._config = user.config
+        self._thread = threading.Thread(target=self._follow, args=(run,))
+        self._thread.start()
+        until(lambda: any(isinstance(item, StateChange) for item in self.items))
+
+    def _follow(self, run: Run) -> None:
+        with Client(self._config) as client:
+            for item in client.runs.follow(run.number):
+                self.items.append(item)
+
+    def story(self) -> tuple[list[str], bytes]:
+        """(states and moves in their order, the log) once it has ended."""
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        told = [
+            item.state.value if isinstance(item, StateChange) else f"moved to {item.text}"
+            for item in self.items
+            if isinstance(item, StateChange) or (isinstance(item, Note) and item.kind == "moved")
+        ]
+        return told, b"".join(item.data for item in self.items if isinstance(item, LogBytes))
+
+
+PASSED = ["queued", "building", "mounting", "running", "saving", "complete"]
+
+
+def test_who_follows_it_goes_along(user: User, client: Client, holder: Run, tmp_path: Path) -> None:
+    run = client.runs.submit(RunRequest(f"echo there; until [ -e {tmp_path}/go ]; do sleep 0.02; done"))
+    stale = client.registry.run(run.number)
+    follower = Follower(user, run)
+    with ThreadPoolExecutor(1) as pool, Client(user.config) as other:
+        waited = pool.submit(lambda: list(other.runs.wait([run.number], 60)))
+        client.runs.move(run.number, "two")
+        until(lambda: client.runs.get(run.number).state is RunState.RUNNING)
+        # what is learnt of the machine where it was comes too late
+        client.registry.see(stale, RunStatus(run.key, RunState.INTERRUPTED, Reason.MOVED), 1.0)
+        client.registry.move(stale, RunState.INTERRUPTED, 1.0, reason="host_lost")
+        assert client.runs.get(run.number).state is RunState.RUNNING
+        (tmp_path / "go").touch()
+        assert follower.story() == (["queued", "moved to two", *PASSED], b"there\n")
+        assert [item.state for item in waited.result() if isinstance(item, Run)] == [RunState.COMPLETE]
+    ended(client, holder)
+
+
 def test_one_that_is_refused_there_is_put_back(
     user: User, client: Client, holder: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +168,7 @@ def test_one_that_is_refused_there_is_put_back(
             raise HostError("two: its disk is full")
         return ask(session, request, *more)  # type: ignore[arg-type]
 
+    follower = Follower(user, run)
     with monkeypatch.context() as patch:
         patch.setattr(Session, "ask", refusing)
         with pytest.raises(HostError, match="disk is full"):
@@ -126,6 +177,7 @@ def test_one_that_is_refused_there_is_put_back(
     (tmp_path / "go").touch()
     assert ended(client, run).state is RunState.COMPLETE
     assert user.place("one").log(run.key) == b"b\n" and keys(user.place("two")) == []
+    assert follower.story() == (["queued", "moved to one", *PASSED], b"b\n")
 
 
 @pytest.mark.parametrize("handed_over", [False, True], ids=["before", "after"])
@@ -149,6 +201,10 @@ def test_a_client_that_dies_once_it_was_taken(
     client = user.new_client()
     left = ended(client, run)
     assert (left.state, left.reason, left.where) == (RunState.INTERRUPTED, Reason.MOVED, "one")
+    monkeypatch.setattr(following, "MOVE_WAIT", 0.1)
+    for live in (True, False):
+        states = [item.state for item in client.runs.follow(run.number, live=live) if isinstance(item, StateChange)]
+        assert states == [RunState.QUEUED, RunState.INTERRUPTED]
     assert client.runs.move(run.number, "two").where == "two"
     assert ended(client, run).state is RunState.COMPLETE
     assert (tmp_path / "ran").read_text() == "x\n" and keys(user.place("one")) == [holder.key]
