@@ -177,7 +177,8 @@ def test_one_that_is_refused_there_is_put_back(
     (tmp_path / "go").touch()
     assert ended(client, run).state is RunState.COMPLETE
     assert user.place("one").log(run.key) == b"b\n" and keys(user.place("two")) == []
-    assert follower.story() == (["queued", "moved to one", *PASSED], b"b\n")
+    told, log = follower.story()  # what is taken and put back between two looks may not be seen
+    assert (told[-3:], log) == (["running", "saving", "complete"], b"b\n") and "interrupted" not in told
 
 
 @pytest.mark.parametrize("handed_over", [False, True], ids=["before", "after"])
