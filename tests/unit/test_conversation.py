@@ -9,7 +9,7 @@ from typing import Any
 
 from remoterun.agent.requests.inside import _Conversation
 from remoterun.agent.running.engines.inside import Program
-from remoterun.agent.shared.protocol import Stream
+from remoterun.agent.shared.protocol import Cancelled, LinkClosed, Stream
 from tests.workshop import linked
 
 
@@ -43,3 +43,26 @@ def test_a_client_that_goes_after_the_end_writes_into_no_other_file() -> None:
         cut.set()
         assert looked.wait(10)
     assert found == [False]
+
+
+def test_a_program_that_reads_nothing_ends_with_its_client() -> None:
+    gone = threading.Event()
+    started = threading.Event()
+
+    def answer(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+        conversation = _Conversation(stream, Program(["/bin/sleep", "30"], dict(os.environ), None, False), [24, 80])
+        started.set()
+        try:
+            conversation.until_end()
+        except (Cancelled, LinkClosed):
+            gone.set()
+        finally:
+            conversation.close()
+
+    with linked(answer) as (link, end):
+        stream = link.open("execute")
+        assert started.wait(10)
+        for _ in range(4):  # more than a pipe takes
+            stream.send(bytes(1 << 16))
+        end()
+        assert gone.wait(10)

@@ -35,6 +35,8 @@ from . import Call, Handler
 
 FIRST_RATES = 0.5
 """Seconds over which the first rates of a run are taken."""
+LOOK_EVERY = 1.0
+"""Seconds after which it is looked whether the client of a program that reads nothing is gone."""
 LAST_WORDS = 0.2
 """Seconds after a program's end in which its output is awaited that something it left behind holds open."""
 _TERMINAL = re.compile(r"[A-Za-z0-9._+-]{0,64}\Z")
@@ -128,6 +130,7 @@ class _Conversation:
         else:
             self._inlet = os.dup(self._process.stdin.fileno())
             self._process.stdin.close()
+        os.set_blocking(self._inlet, False)
         self._woken, self._waker = os.pipe()
         self._waking = threading.Lock()  # guards what follows: our threads may go on after `close`
         self._closed = False
@@ -152,6 +155,8 @@ class _Conversation:
                 until = time.monotonic() + LAST_WORDS
             for end in [end for end in outputs if end in ready]:
                 data = _read(end)
+                if data is None:
+                    continue
                 if not data:
                     del outputs[end]
                 elif outputs[end]:
@@ -202,9 +207,16 @@ class _Conversation:
             os.close(self._inlet)
 
     def _write(self, data: memoryview) -> None:
-        with contextlib.suppress(OSError):  # it has ended, or reads no more: its exit status tells
-            while data:
+        """Raises `Cancelled` where the client goes while the program does not read."""
+        while data:
+            try:
                 data = data[os.write(self._inlet, data) :]
+            except BlockingIOError:
+                select.select([], [self._inlet], [], LOOK_EVERY)
+                if self._stream.cancelled:
+                    raise Cancelled
+            except OSError:  # it has ended, or reads no more: its exit status tells
+                return
 
     def _await_end(self) -> None:
         self._process.wait()
@@ -216,9 +228,12 @@ class _Conversation:
                 os.write(self._waker, b"x")
 
 
-def _read(end: int) -> bytes:
+def _read(end: int) -> Optional[bytes]:
+    """None where there is nothing to be read yet; b"" at the end."""
     try:
         return os.read(end, PIECE)
+    except BlockingIOError:
+        return None
     except OSError:  # a terminal that nobody has open any more
         return b""
 
