@@ -2,6 +2,8 @@
 
 The truth about a run is its folder on its host; what stands here is corrected each time that is read. A row exists
 before the effect it describes. Moves are guarded: only along `states.MOVES`, and only if nobody moved it meanwhile.
+
+Longer than other files: runs and uploads share one database with one chain of migrations, which is never cut.
 """
 
 from __future__ import annotations

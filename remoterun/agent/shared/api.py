@@ -13,7 +13,9 @@ What is refused comes as an ERROR with a code: "not_found", "not_saved", "bad_na
 a bucket), "leaving" (the machine ends soon), "not_running", "engine_silent", "not_listening" (on a port of the run),
 "no_network" (its container's can't be reached), "not_notified" (a webhook did not take the message), or "internal".
 
-`agent/requests/` answers the requests, in a file for each noun; `session.Session` asks them.
+`agent/requests/` answers the requests, in a file for each noun; `session.Session` asks them. Longer than other files:
+whoever wants to know what the two sides say to each other finds all of it here.
+
 Standard library only; Python >= 3.8; used by both sides.
 """
 
