@@ -167,7 +167,9 @@ class Uploads:
         default = connections.machine(None)
         known = [default, *named, *connections.named_bucket(), *used]
         homes = {
-            _place(machine): machine for machine in reversed(known) if machine.rented is None and machine.rental is None
+            _place(machine): machine
+            for machine in reversed(known)
+            if machine.rented is None and machine.rental is None and not machine.pool
         }
         questions = {machine: partial(question, machine) for machine in homes.values()}
         return {_place(machine): answer for machine, answer in connections.at_once(questions, wait).items()}
