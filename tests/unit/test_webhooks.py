@@ -136,3 +136,7 @@ def test_settings(tmp_path: Path) -> None:
     for text in ('notify = "HOOK"', "notify = [1]", 'notify = [""]', 'notice = "no"'):
         with pytest.raises(ConfigError):
             parse(text, Config(tmp_path))
+
+
+def test_a_server_that_is_named_by_its_ipv6_address() -> None:
+    assert message("ntfy://[::1]:8080/runs?secure=false", news_of_test("here"))[0] == "http://[::1]:8080/"

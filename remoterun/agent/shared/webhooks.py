@@ -68,7 +68,9 @@ def kind_of(url: str) -> str:
 def place_of(url: str) -> str:
     """What may be shown of an address: its host, and its port if it names one."""
     parts = _parts(url)
-    return (parts.hostname or "") + (":%d" % parts.port if parts.port is not None else "")
+    host = parts.hostname or ""
+    shown = "[%s]" % host if ":" in host else host
+    return shown + (":%d" % parts.port if parts.port is not None else "")
 
 
 def check_webhooks(webhooks: Webhooks) -> Webhooks:
