@@ -502,9 +502,12 @@ class Registry:
         )
         return run.with_status(status, now)
 
-    def label(self, run: Run, labels: Iterable[str]) -> Run:
-        """Give a run these labels in the place of its others."""
-        self._change("UPDATE runs SET labels = ? WHERE key = ?", (json.dumps(list(labels)), run.key))
+    def label(self, run: Run, add: Iterable[str], remove: Iterable[str]) -> Run:
+        """Add labels to a run, after those that it has, and take some away; another client may do so at once."""
+        gone = frozenset(remove)
+        with self._together():
+            labels = [*dict.fromkeys(each for each in (*self.run(run.number).labels, *add) if each not in gone)]
+            self._change("UPDATE runs SET labels = ? WHERE key = ?", (json.dumps(labels), run.key))
         return self.run(run.number)
 
     def remove_run(self, run: Run) -> None:

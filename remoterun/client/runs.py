@@ -433,9 +433,7 @@ class Runs:
         """Add labels to a run, after those that it has, and take some away; the run with the labels that it has then.
         No machine is asked. Raises `NotFound`."""
         run = self._connections.registry.run(number)
-        gone = frozenset(remove)
-        labels = tuple(dict.fromkeys(each for each in (*run.labels, *add) if each not in gone))
-        return run if labels == run.labels else self._connections.registry.label(run, labels)
+        return self._connections.registry.label(run, add, remove) if add or remove else run
 
     def move(
         self,

@@ -49,6 +49,13 @@ class TestRuns:
         assert add(registry).number == 4
         assert registry.run("last").number == 4 and registry.run("2") == runs[1]
 
+    def test_labels_of_two_clients(self, registry: Registry, tmp_path: Path) -> None:
+        run = add(registry, labels=("old",))
+        with contextlib.closing(Registry(tmp_path / "home" / "registry.db")) as other:
+            known = other.run(1)
+            registry.label(run, ["a"], ["old"])
+            assert other.label(known, ["b"], []).labels == ("a", "b")
+
     def test_as_it_was_recorded(self, registry: Registry) -> None:
         run = add(registry, "echo 'é\n\"'", ("a", "b"))
         assert registry.run(run.number) == run
