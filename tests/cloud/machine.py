@@ -221,9 +221,11 @@ class Machine:
                 self._note(f"Docker doesn't start: {error}")
 
     def _wait(self) -> str:
-        assert self.host is not None
+        host = self.host
+        if host is None:  # it was terminated meanwhile
+            return ""
         try:
-            return self.host.wait_for_end()
+            return host.wait_for_end()
         except AssertionError:  # it was switched off before it could be waited for
             return ""
 

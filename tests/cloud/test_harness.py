@@ -221,7 +221,7 @@ def test_an_instance_may_stop_in_place_of_terminating_and_starts_again_with_its_
     machine = client.reach(client.launch(InstanceInitiatedShutdownBehavior="stop"))
     assert machine.host is not None
     before = machine.host.boot_id()
-    process = "trap 'echo asked to end >~/ends' TERM; echo kept >~/kept; sleep 60 & wait"
+    process = "trap 'echo asked to end >~/ends; exit' TERM; echo kept >~/kept; while :; do sleep 1; done"
     client.ssh(machine, f"nohup sh -c {shlex.quote(process)} >/dev/null 2>&1 &")
     until(lambda: client.ssh(machine, "cat kept").stdout, 30, "a process runs")
     client.ssh(machine, "sudo -n systemctl poweroff")

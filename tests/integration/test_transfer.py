@@ -63,14 +63,14 @@ def session(tmp_path: Path) -> Any:
     session.close()
 
 
-def upload(session: Session, folder: Path, files: Files) -> Manifest:
-    manifest, _ = send(session, write_files(folder, files))
+def upload(session: Session, folder: Path, files: Files, git: bool = False) -> Manifest:
+    manifest, _ = send(session, write_files(folder, files), git=git)
     session.ask(api.commit_upload, api.CommitUpload("doom"), manifest.encode())
     return manifest
 
 
-def send(session: Session, path: Path, progress: Progress | None = None) -> tuple[Manifest, Sent]:
-    return send_tree(session, read_tree(path), {}, progress or Progress(), "doom")
+def send(session: Session, path: Path, progress: Progress | None = None, git: bool = False) -> tuple[Manifest, Sent]:
+    return send_tree(session, read_tree(path, git=git), {}, progress or Progress(), "doom")
 
 
 class TestUploading:
@@ -248,7 +248,7 @@ class TestGitFolders:
     }
 
     def test_they_are_left_out_by_name(self, session: Session, tmp_path: Path) -> None:
-        upload(session, tmp_path / "source", self.HOOK)
+        upload(session, tmp_path / "source", self.HOOK, git=True)
         target = write_files(tmp_path / "mine", {".git/config": b"mine"})
         progress = Progress()
         result = fetch(session, UPLOAD, target, refuse, progress)
@@ -258,7 +258,7 @@ class TestGitFolders:
         assert (progress.bytes_done, progress.files_done) == (progress.bytes_total, progress.files_total)
 
     def test_the_home_there_keeps_them(self, session: Session, tmp_path: Path) -> None:
-        manifest = upload(session, tmp_path / "source", self.HOOK)
+        manifest = upload(session, tmp_path / "source", self.HOOK, git=True)
         assert manifest.encode() == tree_of(self.HOOK)[0].encode()
 
     def test_a_file_of_that_name(self, session: Session, tmp_path: Path) -> None:
