@@ -73,7 +73,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "run": RUN,
     "wait": _list(RUN),
     "info": {
-        "allOf": [RUN, _object(spec=_maybe({"type": "object"}), events=_list({"type": "object"}), folder=_maybe(TEXT))]
+        "allOf": [
+            RUN,
+            _object(spec=_maybe({"type": "object"}), events=_maybe(_list({"type": "object"})), folder=_maybe(TEXT)),
+        ]
     },
     "ls": {
         "anyOf": [

@@ -83,7 +83,7 @@ def followed(talk: Talk, **asked: Any) -> tuple[list[Any], api.Followed]:
         for frame in stream:
             if "log" in frame.header:
                 found.append(bytes(frame.body))
-            else:
+            elif "event" in frame.header:
                 found.append(frame.header["event"]["state"])
         return found, talk.session.result(api.follow, stream)
 
