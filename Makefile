@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 # Processes that run tests; 0: none but pytest's own, as a debugger needs it. Four keep two cores busy, as they wait for
 # half of their time.
-WORKERS ?= 4
+WORKERS ?= 3
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(wildcard constraints.txt),-c constraints.txt)
 
 .PHONY: help demo test lint unit bench clean system

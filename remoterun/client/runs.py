@@ -18,7 +18,7 @@ from remoterun.client.again import Kept, keep
 from remoterun.client.attempts import due, follow_attempts, in_background
 from remoterun.client.comparing import Difference, compare
 from remoterun.client.connections import Connections
-from remoterun.client.following import Item, Note, StateChange, Wanted, follow
+from remoterun.client.following import PROVIDER_WAIT, Item, Note, StateChange, Wanted, follow
 from remoterun.client.inside import Program, program
 from remoterun.client.kept_logs import KeptLogs
 from remoterun.client.moving import move
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 AT_ONCE = 1000
 """Runs that one request asks about."""
 A = TypeVar("A")
-PROVIDER_WAIT = 10.0
-"""Seconds that a rented host has to answer, and its provider to say whether it is still there."""
 HAND_OVER = (RunState.REQUESTED, RunState.PROVISIONING, RunState.UPLOADING)
 
 

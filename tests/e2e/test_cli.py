@@ -425,18 +425,14 @@ class TestRuns:
 
     def test_stderr_apart(self, ready: Place, tmp_path: Path) -> None:
         run = "remoterun run -q -y -t plain --no-git"
-        done = in_shell(
-            ready,
-            f"{run} --split 'echo loss 1; echo w >&2; echo loss 2' >{tmp_path}/out 2>{tmp_path}/err; cat {tmp_path}/err {tmp_path}/out",
-        )
+        command = "'echo loss 1; echo w >&2; echo loss 2'"
+        done = in_shell(ready, f"cd {tmp_path}; {run} --split {command} >out 2>err; cat err out")
         assert done.stdout == "w\nloss 1\nloss 2\n"
         again = ready.run("logs", "-q", "last", "--grep", "w|2", "--timestamps")
         assert re.fullmatch(r"[-0-9]+ [:0-9]+ loss 2\n", again.stdout), again
         assert re.fullmatch(r"[-0-9]+ [:0-9]+ w\n", again.stderr), again
-        assert (
-            in_shell(ready, f"{run} 'echo a; echo b >&2; echo c' 2>{tmp_path}/err; cat {tmp_path}/err").stdout
-            == "a\nb\nc\n"
-        )
+        mixed = in_shell(ready, f"cd {tmp_path}; {run} 'echo a; echo b >&2; echo c' 2>err; cat err")
+        assert mixed.stdout == "a\nb\nc\n"
 
     def test_which_runs_are_listed(self, ready: Place) -> None:
         ready.run(*RUN, "--label", "mark", "-d", "Of Filters", "exit 4", status=4)
