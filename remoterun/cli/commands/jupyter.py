@@ -15,6 +15,7 @@ from remoterun.cli.commands.ports import Showing, some_port
 from remoterun.cli.commands.run import sent
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
+from remoterun.cli.run_options import Mounts, Pip, Variables
 from remoterun.cli.sending import Sending
 from remoterun.errors import UsageError
 from remoterun.model import Mount, RunRequest, parse_duration, parse_gpus, parse_variable
@@ -27,23 +28,9 @@ TOKEN = "JUPYTER_TOKEN"
 @app.command(cls=Command, epilog=example("remoterun jupyter -m uploads/doom:data --pip pandas"))
 def jupyter(
     machine: Machine = None,
-    mount: Annotated[
-        list[str],
-        typer.Option(
-            "-m",
-            "--mount",
-            metavar="RESOURCE[:PATH]",
-            help="Make an upload, or a run's outputs, readable at PATH. Repeat for more.",
-            autocompletion=complete.resources,
-        ),
-    ] = [],  # noqa: B006
-    env: Annotated[
-        list[str],
-        typer.Option("-e", "--env", metavar="K[=V]", help="An environment variable; K alone: as it is here. Repeat."),
-    ] = [],  # noqa: B006
-    pip: Annotated[
-        list[str], typer.Option("--pip", metavar="PACKAGE", help="A Python package to install. Repeat for more.")
-    ] = [],  # noqa: B006
+    mount: Mounts = [],  # noqa: B006
+    env: Variables = [],  # noqa: B006
+    pip: Pip = [],  # noqa: B006
     framework: Annotated[
         str,
         typer.Option(

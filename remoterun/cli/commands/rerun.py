@@ -17,6 +17,7 @@ from remoterun.cli.connect import client as connect
 from remoterun.cli.editing import Asked, Edit
 from remoterun.cli.manual import RunThenCommand
 from remoterun.cli.packages import requirements_of
+from remoterun.cli.run_options import Notify, Timeout, Variables
 from remoterun.errors import UsageError
 from remoterun.model import ALL_GPUS, Mount, RunRequest, parse_duration, parse_gpus, parse_secret, parse_variable
 
@@ -46,10 +47,7 @@ def rerun(
             autocompletion=complete.resources,
         ),
     ] = [],  # noqa: B006
-    env: Annotated[
-        list[str],
-        typer.Option("-e", "--env", metavar="K[=V]", help="An environment variable; K alone: as it is here. Repeat."),
-    ] = [],  # noqa: B006
+    env: Variables = [],  # noqa: B006
     secret: Annotated[
         list[str],
         typer.Option(
@@ -84,19 +82,8 @@ def rerun(
     label: Annotated[
         list[str], typer.Option("--label", metavar="LABEL", help="Instead of those it had. Repeat for more.")
     ] = [],  # noqa: B006
-    timeout: Annotated[
-        str | None,
-        typer.Option("--timeout", metavar="TIME", help="Stop the run after 90s, 10m, 2h; a plain number is minutes."),
-    ] = None,
-    notify: Annotated[
-        list[str],
-        typer.Option(
-            "--notify",
-            metavar="URL|NAME",
-            help="Who gets word when it ends: a webhook, a secret that is one, or none. Repeat.",
-            autocompletion=complete.secrets,
-        ),
-    ] = [],  # noqa: B006
+    timeout: Timeout = None,
+    notify: Notify = [],  # noqa: B006
     spot: Annotated[bool, typer.Option("--spot", help="Rent a cheaper host, which may be taken away.")] = False,
     gpus: Annotated[
         str | None, typer.Option("--gpus", metavar="N", help="GPUs that it gets, or `all`; 0 for none.")

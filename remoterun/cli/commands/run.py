@@ -19,6 +19,7 @@ from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
 from remoterun.cli.packages import framework_text, requirements_of, with_packages
 from remoterun.cli.renting import agree
+from remoterun.cli.run_options import Mounts, Notify, Pip, Timeout, Variables
 from remoterun.cli.secrets import hint_at_secrets
 from remoterun.cli.sending import Sending, find, with_untracked
 from remoterun.cli.standard_input import standard_input
@@ -51,20 +52,8 @@ def run(
         list[str], typer.Argument(metavar="COMMAND", help="The command; all that follows its first word is its own.")
     ],
     machine: Machine = None,
-    mount: Annotated[
-        list[str],
-        typer.Option(
-            "-m",
-            "--mount",
-            metavar="RESOURCE[:PATH]",
-            help="Make an upload, or a run's outputs, readable at PATH. Repeat for more.",
-            autocompletion=complete.resources,
-        ),
-    ] = [],  # noqa: B006
-    env: Annotated[
-        list[str],
-        typer.Option("-e", "--env", metavar="K[=V]", help="An environment variable; K alone: as it is here. Repeat."),
-    ] = [],  # noqa: B006
+    mount: Mounts = [],  # noqa: B006
+    env: Variables = [],  # noqa: B006
     secret: Annotated[
         list[str],
         typer.Option(
@@ -74,9 +63,7 @@ def run(
             autocompletion=complete.secrets,
         ),
     ] = [],  # noqa: B006
-    pip: Annotated[
-        list[str], typer.Option("--pip", metavar="PACKAGE", help="A Python package to install. Repeat for more.")
-    ] = [],  # noqa: B006
+    pip: Pip = [],  # noqa: B006
     pip_req: Annotated[
         Path | None, typer.Option("--pip-req", metavar="FILE", help="A requirements file to install.")
     ] = None,
@@ -134,19 +121,8 @@ def run(
             autocompletion=complete.active_runs,
         ),
     ] = [],  # noqa: B006
-    timeout: Annotated[
-        str | None,
-        typer.Option("--timeout", metavar="TIME", help="Stop the run after 90s, 10m, 2h; a plain number is minutes."),
-    ] = None,
-    notify: Annotated[
-        list[str],
-        typer.Option(
-            "--notify",
-            metavar="URL|NAME",
-            help="Who gets word when it ends: a webhook, a secret that is one, or none. Repeat.",
-            autocompletion=complete.secrets,
-        ),
-    ] = [],  # noqa: B006
+    timeout: Timeout = None,
+    notify: Notify = [],  # noqa: B006
     spot: Annotated[
         bool, typer.Option("--spot", help="Rent a cheaper host, which may be taken away; see --attempts.")
     ] = False,

@@ -1,0 +1,40 @@
+"""Options that mean the same to every command that starts a run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from remoterun.cli import complete
+
+Mounts = Annotated[
+    list[str],
+    typer.Option(
+        "-m",
+        "--mount",
+        metavar="RESOURCE[:PATH]",
+        help="Make an upload, or a run's outputs, readable at PATH. Repeat for more.",
+        autocompletion=complete.resources,
+    ),
+]
+Variables = Annotated[
+    list[str],
+    typer.Option("-e", "--env", metavar="K[=V]", help="An environment variable; K alone: as it is here. Repeat."),
+]
+Pip = Annotated[
+    list[str], typer.Option("--pip", metavar="PACKAGE", help="A Python package to install. Repeat for more.")
+]
+Timeout = Annotated[
+    str | None,
+    typer.Option("--timeout", metavar="TIME", help="Stop the run after 90s, 10m, 2h; a plain number is minutes."),
+]
+Notify = Annotated[
+    list[str],
+    typer.Option(
+        "--notify",
+        metavar="URL|NAME",
+        help="Who gets word when it ends: a webhook, a secret that is one, or none. Repeat.",
+        autocompletion=complete.secrets,
+    ),
+]
