@@ -306,15 +306,19 @@ def test_a_program_inside(bench: Bench) -> None:
     on the disk for it."""
     value = "a'b\"c\n$d `e` \\ é!"
     run = bench.started(
-        "while [ ! -e go ]; do sleep 0.05; done; cat made", values={"VALUE": value}, env={"OURS": "1"}, workdir="w"
+        "echo up; while [ ! -e go ]; do sleep 0.05; done; cat made",
+        values={"VALUE": value},
+        env={"OURS": "1"},
+        workdir="w",
     )
+    until(lambda: b"up" in log(run))  # it has read the values
     run.forget_values()
     done = inside(bench, run, 'cat; printf "%s|%s" "$OURS" "$VALUE"; pwd >&2; umask >made; >go; exit 7', "x", b"in\n")
     assert done.returncode == 7, done
     assert done.stdout.decode() == f"in\n1|{value}"
     assert done.stderr.decode().strip().endswith("/w")
     assert ended(run) == 0
-    assert log(run) == b"0022\n"
+    assert log(run) == b"up\n0022\n"
     assert holding(bench.home, value.encode()) == set()
 
 

@@ -493,14 +493,17 @@ class LabHost:
     def _spawn(self, words: Sequence[str], log: Path) -> None:
         """Start a service that belongs to the host alone: its parent is the host's process 1."""
         with log.open("ab") as output:
-            subprocess.run(
-                self._enter("/", "root", ["setsid", "--fork", *words], {}),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                check=True,
-                timeout=10,
-            )
+            try:
+                subprocess.run(
+                    self._enter("/", "root", ["setsid", "--fork", *words], {}),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    check=True,
+                    timeout=10,
+                )
+            except subprocess.SubprocessError as error:  # as when the host is switched off meanwhile
+                raise LabError(f"{words[0]} doesn't start on {self.name}: {error}") from error
         until(lambda: self._pids(words[0]), 5, f"{words[0]} runs on {self.name}", lambda: tail(log))
 
     def _pids(self, *programs: str) -> list[int]:
