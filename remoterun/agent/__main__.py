@@ -1,7 +1,4 @@
-"""The agent's command line: `serve` on a pipe, `supervise` one run, `keep` a host that is rented.
-
-Standard library only; Python >= 3.8.
-"""
+"""The agent's command line: `serve` on a pipe, `supervise` one run, `keep` a host that is rented."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """`agent serve`: requests that come over a pipe, answered from the home.
 
 What a request raises goes back as an ERROR frame with a code that the client turns into an error of its own.
-Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 A handler is called as `handler(call, arguments)`, on a thread of its own, with the arguments as the page types them. It
 returns the result that the page names; while it works it may read from `call.stream` and send on it. What it raises
 goes back to the client as an ERROR. A module is imported when its first request comes: an agent starts sooner so.
-
-Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

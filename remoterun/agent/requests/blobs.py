@@ -1,7 +1,4 @@
-"""Requests about blobs: which are missing, and their contents in both directions.
-
-Standard library only; Python >= 3.8.
-"""
+"""Requests about blobs: which are missing, and their contents in both directions."""
 
 from __future__ import annotations
 

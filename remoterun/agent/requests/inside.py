@@ -1,7 +1,4 @@
-"""Requests about what goes on inside a run while its command does: a program beside it.
-
-Standard library only; Python >= 3.8.
-"""
+"""Requests about what goes on inside a run while its command does: a program beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The request about who uses the machine, and who waits for it. Standard library only; Python >= 3.8."""
+"""The request about who uses the machine, and who waits for it."""
 
 from __future__ import annotations
 

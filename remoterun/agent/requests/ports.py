@@ -1,7 +1,4 @@
-"""Requests about the ports of a run: who listens on them, and connections to them.
-
-Standard library only; Python >= 3.8.
-"""
+"""Requests about the ports of a run: who listens on them, and connections to them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Requests about runs: handing one over, looking at it, following its log, ending and removing it.
-
-Standard library only; Python >= 3.8.
-"""
+"""Requests about runs: handing one over, looking at it, following its log, ending and removing it."""
 
 from __future__ import annotations
 

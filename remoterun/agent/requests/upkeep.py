@@ -1,4 +1,4 @@
-"""Requests about the machine and the upkeep of its home. Standard library only; Python >= 3.8."""
+"""Requests about the machine and the upkeep of its home."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Requests about uploads, and about the files of a resource: an upload, or the outputs of a run.
-
-Standard library only; Python >= 3.8.
-"""
+"""Requests about uploads, and about the files of a resource: an upload, or the outputs of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests about word of runs. Standard library only; Python >= 3.8."""
+"""Requests about word of runs."""
 
 from __future__ import annotations
 

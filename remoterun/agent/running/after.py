@@ -1,4 +1,4 @@
-"""A run that waits for other runs of its home to end. Standard library only; Python >= 3.8."""
+"""A run that waits for other runs of its home to end."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ contents of its outputs, then what names them, then the rest of the log, and las
 that one finds all. What the server has confirmed is noted in the run folder, so that a new supervisor goes on from
 there. To post something twice does no harm.
 
-A bucket that can't be reached, or a grant that has expired, is waited for. Standard library only; Python >= 3.8.
+A bucket that can't be reached, or a grant that has expired, is waited for.
 """
 
 from __future__ import annotations

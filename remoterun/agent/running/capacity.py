@@ -1,7 +1,4 @@
-"""Who may run now, and on what. Each engine has a `Capacity`; those that run commands on this machine share one.
-
-Standard library only; Python >= 3.8.
-"""
+"""Who may run now, and on what. Each engine has a `Capacity`; those that run commands on this machine share one."""
 
 from __future__ import annotations
 

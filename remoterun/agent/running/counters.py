@@ -1,7 +1,4 @@
-"""What the processes of a run have used so far: of its control group, or added up over its processes.
-
-Standard library only; Python >= 3.8.
-"""
+"""What the processes of a run have used so far: of its control group, or added up over its processes."""
 
 from __future__ import annotations
 

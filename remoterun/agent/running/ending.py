@@ -1,4 +1,4 @@
-"""The end of a run: one way for all of them. Standard library only; Python >= 3.8."""
+"""The end of a run: one way for all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GPUs of this host, by NVIDIA's own tool. Standard library only; Python >= 3.8."""
+"""The GPUs of this host, by NVIDIA's own tool."""
 
 from __future__ import annotations
 

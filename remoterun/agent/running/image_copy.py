@@ -2,7 +2,7 @@
 
 An image travels as `docker save` writes it, compressed, in pieces that are named by their SHA-256. No copy of the whole
 lies on the disk on either way: the engine takes each piece once it is verified, and a piece that was compressed is
-posted from memory; Docker itself needs the room of one meanwhile. Standard library only; Python >= 3.8.
+posted from memory; Docker itself needs the room of one meanwhile.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ host once nothing has run there, and no client has been there, for as long as th
 whatever goes on. A timer of the system's own, which is set before any agent comes, does the latter as well.
 
 Seconds of idleness are counted by the monotonic clock: when the other one jumps, the host neither ends early nor stays.
-Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

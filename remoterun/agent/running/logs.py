@@ -1,7 +1,4 @@
-"""The log of a run, and its stderr apart, from a byte on, with the times of the lines.
-
-Standard library only; Python >= 3.8.
-"""
+"""The log of a run, and its stderr apart, from a byte on, with the times of the lines."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The network that a run's command sees: who listens there on which port, and connections to it.
 
 A socket belongs to the network it was made in, wherever it is used: an engine only has to hand over sockets that were
-made where the command runs. So the bytes of a connection take no detour. Standard library only; Python >= 3.8.
+made where the command runs. So the bytes of a connection take no detour.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""How a host learns that its provider takes it away: `NOTICES`, by the word in its terms. Standard library only;
-Python >= 3.8."""
+"""How a host learns that its provider takes it away: `NOTICES`, by the word in its terms."""
 
 from __future__ import annotations
 

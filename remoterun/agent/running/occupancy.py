@@ -1,4 +1,4 @@
-"""Who uses this machine, who waits for it, and for how long, about. Standard library only; Python >= 3.8."""
+"""Who uses this machine, who waits for it, and for how long, about."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 On Linux three marks are followed: the session that the wrapper leads, its descendants, and the variable
 REMOTERUN_KEY in a process's environment (which a daemon keeps). Elsewhere `ps` gives the first two.
-Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

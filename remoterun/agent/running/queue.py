@@ -4,7 +4,7 @@
     queue/KEY.slot   {"gpus": [uuid, …]}            what it holds until its end
 
 There are two lines: runs that need GPUs wait for GPUs, the others for one of `slots` places. An entry whose run has
-ended, or is gone, counts no more, whatever became of its supervisor. Standard library only; Python >= 3.8.
+ended, or is gone, counts no more, whatever became of its supervisor.
 """
 
 from __future__ import annotations

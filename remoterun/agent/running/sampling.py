@@ -1,4 +1,4 @@
-"""How much of its machine a run uses: now, for `top`, and at most, for `info`. Standard library only; Python >= 3.8."""
+"""How much of its machine a run uses: now, for `top`, and at most, for `info`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command made becomes the run's outputs. Standard library only; Python >= 3.8."""
+"""What a command made becomes the run's outputs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Every run that goes on has a supervisor: started with it, and again by the next contact if it has died. A host that
 is rented has a keeper (keeper.py) in the same way.
 
-Little is imported, as every agent that serves looks here when it starts. Standard library only; Python >= 3.8.
+Little is imported, as every agent that serves looks here when it starts.
 """
 
 from __future__ import annotations

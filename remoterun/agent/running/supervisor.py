@@ -2,7 +2,6 @@
 
 All its state is files. If it dies, the next contact with the home starts it again (supervision.py), and each step
 looks before it acts: the slot may be held, the image built, the work tree made, the container running or gone.
-Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""The variants of the bundled environment, and which of them the GPUs of a run need. Standard library only;
-Python >= 3.8.
+"""The variants of the bundled environment, and which of them the GPUs of a run need.
 
 The user asks for `cpu` or `gpu`. Only this machine knows its GPUs: TensorFlow's present packages have code for compute
 capability 6.0 and above, and the last ones with code for older GPUs need another CUDA and another Python.

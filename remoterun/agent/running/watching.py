@@ -1,7 +1,4 @@
-"""A command while it runs: its log's times, a stop, a kill, its time limit, its end, and its loss.
-
-Standard library only; Python >= 3.8.
-"""
+"""A command while it runs: its log's times, a stop, a kill, its time limit, its end, and its loss."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Word of a run's end, posted to the addresses that its user gave, by the host itself: no client need be there.
 
 An address stays in the run folder until its server has taken the message, or until that is given up. Should we die
-after the server took it and before that is noted, it gets the message again: its `id` is the same. Standard library
-only; Python >= 3.8.
+after the server took it and before that is noted, it gets the message again: its `id` is the same.
 """
 
 from __future__ import annotations

@@ -15,8 +15,6 @@ a bucket), "leaving" (the machine ends soon), "not_running", "engine_silent", "n
 
 `agent/requests/` answers the requests, in a file for each noun; `session.Session` asks them. Longer than other files:
 whoever wants to know what the two sides say to each other finds all of it here.
-
-Standard library only; Python >= 3.8; used by both sides.
 """
 
 from __future__ import annotations

@@ -19,8 +19,6 @@
 
 The name of a content is its digest, so the server can be told to verify it, and nothing that is there is ever written
 anew. Small contents never are objects of their own: ten thousand requests cost more than their bytes.
-
-Used by both sides. Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ A frame whose body was made smaller says so, and how long it was: {"z": bytes} o
 
 zstd is Python's own from 3.14 on, and otherwise the system's library, which nearly every Linux has (dpkg, rpm, curl and
 btrfs need it), called by ctypes. Against zlib it makes text a quarter smaller still, and is undone three times as fast.
-Used by both sides. Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

@@ -5,8 +5,6 @@ file looks where in it such a block stands. It does not look at every place, as 
 It looks where the block before was found, after what came or went in between; and if that fails, where the block's
 first bytes occur. A block that is not found is sent. The whole is verified by its SHA-256 like everything else, so a
 checksum that is the same by chance costs time, and nothing more.
-
-Used by both sides. Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""SHA-256 digests as they travel: 32 bytes each, one after the other. Standard library only; Python >= 3.8."""
+"""SHA-256 digests as they travel: 32 bytes each, one after the other."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The engines that a machine may be given, and what a run can ask of each; both sides use it, and import no engine.
-
-Standard library only; Python >= 3.8.
-"""
+"""The engines that a machine may be given, and what a run can ask of each; both sides use it, and import no engine."""
 
 from __future__ import annotations
 

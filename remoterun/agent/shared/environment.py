@@ -1,7 +1,4 @@
-"""A run's environment: its hash, and the Dockerfile that makes it. Executes nothing.
-
-Used by both sides. Standard library only; Python >= 3.8.
-"""
+"""A run's environment: its hash, and the Dockerfile that makes it. Executes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that appear whole: temporary name, fsync, rename. Standard library only; Python >= 3.8."""
+"""Files that appear whole: temporary name, fsync, rename."""
 
 from __future__ import annotations
 

@@ -1,10 +1,8 @@
 """The frames of the protocol: their bytes, both ways. What they mean is in protocol.py.
 
-    frame   = stream (u32) · kind (u8) · header length (u32) · body length (u32) · header · body      (big endian)
-    header  = a JSON object, UTF-8, or nothing
-    kind    = OPEN | DATA | END | ERROR | CREDIT | CANCEL | RESULT
-
-Standard library only; Python >= 3.8.
+frame   = stream (u32) · kind (u8) · header length (u32) · body length (u32) · header · body      (big endian)
+header  = a JSON object, UTF-8, or nothing
+kind    = OPEN | DATA | END | ERROR | CREDIT | CANCEL | RESULT
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 pays (codecs.py).
 
 A pack is one frame's body: for each of its files a record (SHA-256, size), then their contents in the same order.
-Used by both sides. Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Paths that come from elsewhere, and a folder that nothing leaves which is written into it.
-
-Standard library only; Python >= 3.8; used by both sides.
-"""
+"""Paths that come from elsewhere, and a folder that nothing leaves which is written into it."""
 
 from __future__ import annotations
 

@@ -7,8 +7,6 @@ independent: answers come in any order.
 
 Flow control: each direction of a stream may have `WINDOW` unread bytes under way; the reader hands out CREDIT as it
 reads. So a slow reader of one stream (a paused terminal) blocks neither the link nor the memory of either side.
-
-Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A record's fields may be `bool`, `int`, `float`, `str`, an `Enum` of strings, `Optional`, `List`, `Tuple[…, ...]` and
 `Dict[str, …]` of these, another record, and `Any` for JSON that is handed on as it is. Fields that a record does not
-know are dropped: they are of a newer version, and nobody here would look at them. Standard library only; Python >= 3.8.
+know are dropped: they are of a newer version, and nobody here would look at them.
 """
 
 from __future__ import annotations

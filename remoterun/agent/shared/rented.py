@@ -1,6 +1,6 @@
 """The terms of a host that is rented: what its provider wrote into its home before the first agent started there.
 
-Made by the client (`providers/`), read by the agent. Standard library only; Python >= 3.8.
+Made by the client (`providers/`), read by the agent.
 """
 
 from __future__ import annotations

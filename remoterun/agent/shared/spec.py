@@ -3,8 +3,6 @@
 The client makes a `RunSpec`, the agent keeps it as spec.json, and nobody changes it afterwards. What else a run needs
 lies beside it: the values of the user's variables, which may be secrets, and what the agent resolves of each mount.
 Longer than other files: all that is handed over with a run stands here, next to the checks that both sides make.
-
-Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 Each direction ends for itself: {"eof": 1} on the stream is the end of what one side sends, as FIN is on a connection;
 the stream ends once both sides have said so. A connection that was reset cancels the stream, and the other way round.
-Standard library only; Python >= 3.8; used by both sides.
 """
 
 from __future__ import annotations

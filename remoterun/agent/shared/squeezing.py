@@ -1,7 +1,4 @@
-"""Whether it pays to compress what is sent: found out from the data and the link, as they go by.
-
-Used by both sides. Standard library only; Python >= 3.8.
-"""
+"""Whether it pays to compress what is sent: found out from the data and the link, as they go by."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """The states of a run, the reasons for its end, the table of legal moves, and what a home tells of a run; both sides
 use it.
-
-Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

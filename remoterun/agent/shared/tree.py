@@ -11,8 +11,6 @@ in JSON with every non-ASCII character escaped; names that are no UTF-8 travel a
 SHA-256 of that text names the tree. Owner and times are not part of it.
 
 Longer than other files: reading and writing the canonical form must agree to the byte, and so they stand together.
-
-Standard library only; Python >= 3.8; used by both sides.
 """
 
 from __future__ import annotations

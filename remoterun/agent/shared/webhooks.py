@@ -1,7 +1,6 @@
 """Addresses that get word when a run ends, and what kind of service each is: both sides use it.
 
-An address is a secret, since whoever knows it may post there: no error holds more of it than its host. Standard library
-only; Python >= 3.8.
+An address is a secret, since whoever knows it may post there: no error holds more of it than its host.
 """
 
 from __future__ import annotations

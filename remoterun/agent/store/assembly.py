@@ -1,7 +1,5 @@
 """Writes on a thread of its own what is put together of parts, while another thread looks for the next ones and hashes
 them.
-
-Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

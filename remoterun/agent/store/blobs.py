@@ -1,4 +1,4 @@
-"""The contents of a home's files, each named by its SHA-256. Standard library only; Python >= 3.8.
+"""The contents of a home's files, each named by its SHA-256.
 
 blobs/ab/cdef…  a file's content, read-only; "….x" is its executable twin
 partial/…       blobs that are arriving

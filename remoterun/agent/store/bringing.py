@@ -2,7 +2,7 @@
 
 Small ones are parts of packs, and land as `put` lands them. Of a large one the chunks come on several connections, each
 to its own place in the partial file, as with parts.py. Every content is verified by its digest before it has its name,
-whatever the server says of lengths. Standard library only; Python >= 3.8.
+whatever the server says of lengths.
 """
 
 from __future__ import annotations

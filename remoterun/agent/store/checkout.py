@@ -1,4 +1,4 @@
-"""Trees that stand as plain files in a folder. Standard library only; Python >= 3.8."""
+"""Trees that stand as plain files in a folder."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The client asks which blobs are missing, sends those, and commits a manifest that names them all; these are requests of
 their own, on threads of their own, which meet here. From the question to the commit a lease protects the blobs from
-`gc`. Standard library only; Python >= 3.8.
+`gc`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What goes wrong in a home. Standard library only; Python >= 3.8."""
+"""What goes wrong in a home."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@ when the last one is there.
 
 Files get their places in the order of the manifest, up to the first whose blob is not here yet, on whatever connection
 it comes. Nobody sees the folder before it is whole: it stands in tmp/ until the commit.
-Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

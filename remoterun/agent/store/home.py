@@ -1,21 +1,19 @@
 """A home: the folder in which remoterun keeps blobs, uploads, runs and environments. Every path of it is named here.
 
-    HOME/
-        home.json       {"format": 1, "id": …}
-        agent/          the agent's bundles
-        blobs/ab/cdef…  a file's content, read-only, named by its SHA-256; "….x" is its executable twin
-        partial/…       blobs under way
-        uploads/NAME/   versions.json; N/ the files of version N (hard links to blobs); N.tree its manifest
-        runs/KEY/       see run_folder.py
-        active/KEY      a mark for each run that hasn't been cleaned up after its end
-        envs/HASH/      environments of the engine `process`
-        leases/PID-…    digests that a manifest will soon refer to: see leases.py
-        damaged/…       blobs that are not what their name says, and that nothing here could mend: see check.py
-        rented.json, leaving    of a host that is rented: see rental.py
-        reserve         room for the ends of runs: see reserve.py
-        queue/, locks/, tmp/
-
-Standard library only; Python >= 3.8.
+HOME/
+    home.json       {"format": 1, "id": …}
+    agent/          the agent's bundles
+    blobs/ab/cdef…  a file's content, read-only, named by its SHA-256; "….x" is its executable twin
+    partial/…       blobs under way
+    uploads/NAME/   versions.json; N/ the files of version N (hard links to blobs); N.tree its manifest
+    runs/KEY/       see run_folder.py
+    active/KEY      a mark for each run that hasn't been cleaned up after its end
+    envs/HASH/      environments of the engine `process`
+    leases/PID-…    digests that a manifest will soon refer to: see leases.py
+    damaged/…       blobs that are not what their name says, and that nothing here could mend: see check.py
+    rented.json, leaving    of a host that is rented: see rental.py
+    reserve         room for the ends of runs: see reserve.py
+    queue/, locks/, tmp/
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 Small ones come packed (see packs.py), large ones in pieces (large_blob.py), or in parts (parts.py); those that are like
 one that is here by patching.py.
-Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

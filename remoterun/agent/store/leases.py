@@ -22,8 +22,6 @@ process is gone is a cut upload, which is likely to be tried again: it counts fo
 as a whole, since manifests name its digests, leaves no file.
 
 `submit` pins what others have stored (an upload, outputs); it waits for nobody, and holds the lock itself, shared.
-
-Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@
 {"gone": digest}                        there is no such blob here
 
 The receiver knows their digests, and verifies them.
-Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

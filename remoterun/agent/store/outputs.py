@@ -1,4 +1,4 @@
-"""The outputs of a run: every new or changed file of its work tree. Standard library only; Python >= 3.8."""
+"""The outputs of a run: every new or changed file of its work tree."""
 
 from __future__ import annotations
 

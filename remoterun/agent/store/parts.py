@@ -6,7 +6,6 @@
 The client asks for the seal before it sends the first part. The SHA-256 is then computed as far as there are no holes;
 when the client has said which digest it must be, the last part makes the blob. A cut transfer goes on with the parts
 that are not listed.
-Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 It is hashed as it is put together, which also verifies the blocks that stand where they are expected, and as long as it
 may be the old file nothing is written. Parts and a seal (parts.py) would read and write all of it once more.
-
-Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

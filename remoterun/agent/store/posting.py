@@ -1,7 +1,7 @@
 """Objects that a host writes into a bucket by a signed form: all that it may write there.
 
 The server is told the SHA-256 of each, and refuses other bytes, if the form's policy lets us say so; otherwise an
-answer of success is all that is known. Standard library only; Python >= 3.8.
+answer of success is all that is known.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """What a host that is rented has been told of its end: its terms, and the mark that it goes away.
 
-    rented.json     its provider's `Terms`
-    leaving         a `Leaving`, written once by its keeper: what comes next is its end
-
-Standard library only; Python >= 3.8.
+rented.json     its provider's `Terms`
+leaving         a `Leaving`, written once by its keeper: what comes next is its end
 """
 
 from __future__ import annotations

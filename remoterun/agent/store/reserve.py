@@ -2,7 +2,7 @@
 
 Arriving blobs leave a margin free, so that no upload fills the disk to its last byte. While runs go on, the file
 `reserve` holds some more: it is deleted when a run's end finds the disk full all the same, since the command, or
-somebody else, has filled it. Standard library only; Python >= 3.8.
+somebody else, has filled it.
 """
 
 from __future__ import annotations

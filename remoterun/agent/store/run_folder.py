@@ -27,7 +27,7 @@
         outputs         manifest of the saved outputs; out/ the files
         supervisor.lock held by the run's supervisor while it lives; supervisor.log what it has to say
 
-Only the supervisor appends events (after the first one, which `create` writes). Standard library only; Python >= 3.8.
+Only the supervisor appends events (after the first one, which `create` writes).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which machine this is: several may share one home, as those of a lab do whose home folders come over the network.
 
-A run is looked after by the machine that took it. Standard library only; Python >= 3.8.
+A run is looked after by the machine that took it.
 """
 
 from __future__ import annotations

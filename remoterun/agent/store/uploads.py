@@ -1,4 +1,4 @@
-"""The uploads of a home. Standard library only; Python >= 3.8.
+"""The uploads of a home.
 
 uploads/NAME/   versions.json; N/ the files of version N (hard links to blobs); N.tree its manifest
 """

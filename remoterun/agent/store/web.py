@@ -2,7 +2,7 @@
 
 Nothing that a server says is trusted: an exchange that takes too long is cut, no answer is read beyond what was asked
 for, and no redirect is followed. An address may hold a signature, which is a secret: no error names more of it than its
-host and its path. Proxies are taken from the environment, as everywhere. Standard library only; Python >= 3.8.
+host and its path. Proxies are taken from the environment, as everywhere.
 """
 
 from __future__ import annotations

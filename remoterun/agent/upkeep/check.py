@@ -26,7 +26,7 @@ they are, and the version is marked as damaged in versions.json: a repeated uplo
 as there, and makes a new one. A damaged blob that nothing refers to is set aside, and that is all it needs.
 
 Memory: about 120 bytes for each digest that is referred to, and at most `MOST` findings; the rest is counted, for a
-next check. What is removed during a check is not a finding. Standard library only; Python >= 3.8.
+next check. What is removed during a check is not a finding.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is not as it should be in a home: see check.py. Standard library only; Python >= 3.8."""
+"""What is not as it should be in a home: see check.py."""
 
 from __future__ import annotations
 

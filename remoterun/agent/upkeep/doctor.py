@@ -1,4 +1,4 @@
-"""What this machine has and lacks, from the inside. Standard library only; Python >= 3.8."""
+"""What this machine has and lacks, from the inside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check finds: see check.py. Standard library only; Python >= 3.8."""
+"""What a check finds: see check.py."""
 
 from __future__ import annotations
 

@@ -17,8 +17,6 @@ Safe at any moment. Blobs and versions go in batches under the lock `blobs`, eac
 to them since: leases.py has the reasoning. What is big is renamed away under the lock, and deleted after.
 
 If it can't be told what something refers to, since its manifest is damaged, nothing at all is freed.
-
-Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Is a file whole, and how a whole one gets its place again, in blobs/ and in folders of uploads and outputs.
 
-Everything appears whole: temporary name, fsync, rename. Standard library only; Python >= 3.8.
+Everything appears whole: temporary name, fsync, rename.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@
 
 That an ended run's mounts pin no files is on purpose: `--keep` and `rm` would free nothing that was ever trained on.
 
-Manifests are read line by line. Standard library only; Python >= 3.8.
+Manifests are read line by line.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What processes have left that are gone: in tmp/ and partial/, and bundles of the agent.
 
 Where nothing more may arrive on the disk (see store/reserve.py), it goes at once instead of after a while.
-Standard library only; Python >= 3.8.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Two sizes of each user, in bytes of content: `size` is what it refers to, each b
 folder; `alone` is the part that nobody else refers to: what removing it, and `gc`, would give back. Data that two
 uploads share is in the `size` of both and in the `alone` of neither.
 
-Memory: see `_Table`. Standard library only; Python >= 3.8.
+Memory: see `_Table`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How a host executes a command: the contract of every engine, and the table of those that there are.
 
 `tests/contract/test_engines.py` holds each engine to `Engine`. To add one: its file here, its line in `ENGINES`, and
-what a run can ask of it in `shared/engine_names.py`. Standard library only; Python >= 3.8.
+what a run can ask of it in `shared/engine_names.py`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A small container joins the network of the run's, makes sockets there, and hands them over through a Unix socket in a
 folder that both see. It runs the agent's own Python, mounted read-only from the host, so that nothing is asked of the
-run's image. It ends when the agent closes the Unix socket, or is gone. Standard library only; Python >= 3.8.
+run's image. It ends when the agent closes the Unix socket, or is gone.
 """
 
 from __future__ import annotations

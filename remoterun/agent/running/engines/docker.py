@@ -1,7 +1,7 @@
 """The engine `docker`, and `podman` by the same words.
 
 Longer than other files: it is one class with the methods of `Engine`, and the words of each command of Docker's stand
-where they are used. Standard library only; Python >= 3.8.
+where they are used.
 """
 
 from __future__ import annotations

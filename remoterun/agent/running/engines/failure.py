@@ -1,4 +1,4 @@
-"""Of a build that failed: the line of its log that says why, and what to do. Standard library only; Python >= 3.8."""
+"""Of a build that failed: the line of its log that says why, and what to do."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Programs that `exec` starts inside a run that is going on: what an engine says of them, and how they are found again.
 
 The values of the user's variables are on no disk then: they are taken from the environment of the command's own
-process, which the wrapper starts. Standard library only; Python >= 3.8.
+process, which the wrapper starts.
 """
 
 from __future__ import annotations

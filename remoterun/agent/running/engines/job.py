@@ -1,4 +1,4 @@
-"""A build: the programs that it runs, its log, and how a stop reaches it. Standard library only; Python >= 3.8."""
+"""A build: the programs that it runs, its log, and how a stop reaches it."""
 
 from __future__ import annotations
 

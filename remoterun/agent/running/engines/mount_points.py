@@ -1,4 +1,4 @@
-"""Where a mount gets its place in the work tree. Standard library only; Python >= 3.8."""
+"""Where a mount gets its place in the work tree."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Virtual environments and what is installed in them: by uv where it is, else by Python's own venv and pip.
-
-Standard library only; Python >= 3.8.
-"""
+"""Virtual environments and what is installed in them: by uv where it is, else by Python's own venv and pip."""
 
 from __future__ import annotations
 

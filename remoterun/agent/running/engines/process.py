@@ -1,4 +1,4 @@
-"""The engine `process`: no container, a virtual environment of the home. Standard library only; Python >= 3.8."""
+"""The engine `process`: no container, a virtual environment of the home."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The shell program that runs a command, and what it reads: in a container or out of one, with any /bin/sh.
-
-Standard library only; Python >= 3.8.
-"""
+"""The shell program that runs a command, and what it reads: in a container or out of one, with any /bin/sh."""
 
 from __future__ import annotations
 
