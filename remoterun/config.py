@@ -248,7 +248,9 @@ def remove_machine(config: Config, name: str) -> bool:
     """Take a machine out of config.toml; whether it was the default, which `local` is then. Raises `NotFound`."""
     if name not in config.machines:
         close = did_you_mean(name, config.machines)
-        hint = f"did you mean `{close}`? remoterun machines lists them" if close else "remoterun machines lists them"
+        hint = (
+            f"did you mean `{close}`? `remoterun machines` lists them" if close else "remoterun machines   lists them"
+        )
         raise NotFound(f"there is no machine `{name}` in {config.file}", hint=hint)
     document = _document(config)
     del document["machines"][name]

@@ -47,7 +47,7 @@ def resolve(name: str | None, config: Config) -> MachineType:
     """
     word = config.default if name is None else name
     if not word.strip():
-        raise NotFound("the name of the machine type is empty", hint="remoterun machines lists them")
+        raise NotFound("the name of the machine type is empty", hint="remoterun machines   lists them")
     for known, machine in config.machines.items():
         if known.lower() == word.lower():
             return machine
@@ -75,14 +75,14 @@ def resolve(name: str | None, config: Config) -> MachineType:
     meant = f"did you mean `{close}`? " if close else ""
     raise NotFound(
         f"there is no machine type `{word}`",
-        hint=f"{meant}remoterun machines add {word} user@host adds one\n{_there(config, aliases)}",
+        hint=f"{meant}`remoterun machines add {word} user@host` adds one\n{_there(config, aliases)}",
     )
 
 
 def _there(config: Config, aliases: list[str]) -> str:
     """The machines that there are, in a line."""
     names = [*(machine.name for machine in listing(config) if machine != CPU), *aliases]
-    more = f" and {len(names) - MOST_NAMES} more: remoterun machines" if len(names) > MOST_NAMES else ""
+    more = f" and {len(names) - MOST_NAMES} more: `remoterun machines`" if len(names) > MOST_NAMES else ""
     return f"there {'are' if len(names) > 1 else 'is'} {', '.join(names[:MOST_NAMES])}{more}"
 
 
@@ -98,7 +98,9 @@ def members(pool: MachineType, config: Config) -> dict[str, MachineType | UsageE
         found[name] = machine
         if machine.pool or machine.rental is not None or machine.bucket is not None:
             kind = "a pool itself" if machine.pool else "not a machine of your own"
-            found[name] = UsageError(f"`{name}` is {kind}", hint="a pool has machines of your own: remoterun machines")
+            found[name] = UsageError(
+                f"`{name}` is {kind}", hint="a pool has machines of your own: `remoterun machines`"
+            )
     return found
 
 

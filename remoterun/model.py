@@ -704,7 +704,7 @@ def parse_variable(text: str) -> tuple[str, str]:
     named = VARIABLE.fullmatch(name)
     if not equals and named:
         if name not in os.environ:
-            raise UsageError(f"`{name}` is not set here", hint=f"-e {name}=VALUE, or: export {name}")
+            raise UsageError(f"`{name}` is not set here", hint=f"`-e {name}=VALUE`, or first `export {name}=VALUE`")
         return name, os.environ[name]
     if not named or "\0" in value:
         fixed = re.sub(r"[^A-Za-z0-9_]", "_", name).lstrip("0123456789")
@@ -720,7 +720,7 @@ def parse_secret(text: str) -> tuple[str, str]:
         if not VARIABLE.fullmatch(word):
             raise UsageError(
                 "a secret goes by its name, optionally with the variable that gets it",  # what was typed may be a value
-                hint="--secret HF_TOKEN, or --secret HF_TOKEN=TOKEN; remoterun secret list shows the names",
+                hint="`--secret HF_TOKEN`, or `--secret HF_TOKEN=TOKEN`; `remoterun secret list` shows the names",
             )
     return variable or name, name
 

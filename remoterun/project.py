@@ -115,7 +115,7 @@ def _check_list(file: Path, key: str, value: Any) -> None:
     if key == "notify" and not all(VARIABLE.fullmatch(word) for word in value):
         raise ConfigError(
             f"{file}: `notify` names secrets: an address is one, and this file is in a repository",
-            hint='remoterun secret set PHONE, then notify = ["PHONE"]',
+            hint='`remoterun secret set PHONE`, then `notify = ["PHONE"]`',
         )
 
 

@@ -234,7 +234,7 @@ class Registry:
         elif self._made.exists() and not self._file.stat().st_size:
             raise RemoterunError(
                 f"the registry `{self._file}` is empty, and it was not: the numbers of your runs are lost",
-                hint=f"bring it back from a copy, or let a new one begin: rm {shlex.quote(str(self._file))}",
+                hint=f"bring it back from a copy, or let a new one begin: `rm {shlex.quote(str(self._file))}`",
             )
 
     def close(self) -> None:
@@ -311,13 +311,13 @@ class Registry:
         if full or (code in _DISK and _bytes_free(self._file.parent) < ROOM):
             return Unwritable(
                 f"the disk that holds `{self._file}` is full",
-                hint="remoterun df local shows who uses it; remoterun gc local frees what nothing needs",
+                hint="remoterun df local   shows who uses it\nremoterun gc local   frees what nothing needs",
             )
         if code in _DISK or isinstance(error, OSError):
             reason = "the file system is read-only" if _read_only(self._file.parent) else str(error)
             return Unwritable(f"the registry `{self._file}` can't be {done}: {reason}", hint=f"ls -l {file}")
         passing = isinstance(error, sqlite3.OperationalError)  # locked
-        hint = f"ls -l {file}; then try again" if passing else f"mv {file} {file}.broken lets a new one begin"
+        hint = f"ls -l {file}   then try again" if passing else f"mv {file} {file}.broken   lets a new one begin"
         return RemoterunError(f"the registry `{self._file}` can't be used: {error}", hint=hint)
 
     # -- runs

@@ -173,7 +173,7 @@ class Session:
             raise LinkLost(
                 f"the connection to {self.machine.name} was lost: {error}",
                 evidence=self._pipe.diagnosis() or None,
-                hint="what runs there goes on: remoterun ps",
+                hint="what runs there goes on: `remoterun ps`",
             )
 
     def another(self) -> Session:
@@ -239,7 +239,7 @@ def translate(error: RemoteError, machine: str) -> RemoterunError:
     message = error.message if issubclass(kind, UsageError) else f"{machine}: {error.message}"
     hint = error.hint
     if error.code == "disk_full" and hint is None:
-        hint = f"remoterun df {machine} shows who uses it; remoterun gc {machine} frees what nothing needs"
+        hint = f"remoterun df {machine}   shows who uses it\nremoterun gc {machine}   frees what nothing needs"
     if error.code in ("damaged", "missing_blob") and hint is None:
         hint = f"remoterun check {machine}"
     return kind(message, hint=hint, evidence=error.evidence)

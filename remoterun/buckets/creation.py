@@ -103,7 +103,7 @@ def secure(s3: S3) -> None:
 def checks(place: BucketPlace | None, clock: Callable[[], float] = time.time) -> list[Check]:
     """The lines of `doctor` about a bucket. Asks everything that a run will ask; one object is written and removed."""
     if place is None:
-        return [Check("bucket", None, "none is set up yet", "remoterun upload PATH --to aws makes one")]
+        return [Check("bucket", None, "none is set up yet", "remoterun upload PATH --to aws   makes one")]
     try:
         s3 = S3(place, FIRST_PATIENCE)
     except RemoterunError as error:
@@ -119,7 +119,7 @@ def _checks(s3: S3, clock: Callable[[], float]) -> Iterator[Check]:
     try:
         s3.page("", most=1)
     except NoBucket as error:
-        yield Check("bucket", False, error.message, "remoterun upload PATH --to aws makes one")
+        yield Check("bucket", False, error.message, "remoterun upload PATH --to aws   makes one")
         return
     except RemoterunError as error:
         yield _failed("bucket", error)

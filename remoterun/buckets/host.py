@@ -86,7 +86,7 @@ class BucketHost:
     def bucket(self) -> Bucket:
         """The home itself, for what is no request: see grants.py. Whoever asks for it closes it. Raises as `open`."""
         if self.place is None:
-            raise NoBucket("no bucket is set up", hint="remoterun upload PATH --to aws makes one")
+            raise NoBucket("no bucket is set up", hint="remoterun upload PATH --to aws   makes one")
         s3 = S3(self.place, min(self._patience, FIRST_PATIENCE), self._connect)
         try:
             home_id = identity(s3)

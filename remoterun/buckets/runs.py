@@ -87,7 +87,7 @@ def remove_run(call: Call, asked: api.RunKey) -> api.Removed:
     except (Absent, HostError):
         record = None
     if record is not None and record.status.state not in FINAL and call.bucket.clock() - record.time < LIVES:
-        raise RemoteError("busy", f"the run is {record.status.state.value}", "remoterun kill RUN ends it")
+        raise RemoteError("busy", f"the run is {record.status.state.value}", "remoterun kill RUN   ends it")
     prefix = layout.run_prefix(asked.key)
     keys = [stored.key for stored in s3.list(prefix)]
     s3.delete([key for key in keys if key != prefix + "status.json"])
@@ -316,7 +316,7 @@ def _cannot_end(bucket: Bucket, key: str) -> api.Asked:
     if record.status.state in FINAL:
         return api.Asked(False, record.status)
     raise RemoteError(
-        "no_machine", "the machine of the run is not reached", "remoterun hosts lists the machines that run"
+        "no_machine", "the machine of the run is not reached", "remoterun hosts   lists the machines that run"
     )
 
 

@@ -441,7 +441,7 @@ def _seconds(moment: datetime) -> float:
     return moment.timestamp()
 
 
-LOGIN = "aws sso login, or: aws configure"
+LOGIN = "`aws sso login`, or `aws configure`"
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
 _UNKNOWN = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidSecurity", "NotSignedUp"}
 _DENIED = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "403", "Forbidden"}

@@ -115,7 +115,7 @@ def _needs_machine(call: Call, asked: Any) -> Any:
     raise RemoteError(
         "no_machine",
         f"{call.bucket.s3.place.address} is a bucket: nothing runs there",
-        "remoterun machines lists machines",
+        "remoterun machines   lists machines",
     )
 
 

@@ -77,7 +77,7 @@ class Edit:
 
     def _nothing(self, why: str) -> None:
         self.done()
-        render.line(f"{why}: nothing is run. As it was: remoterun rerun {self._number}")
+        render.line(f"{why}: nothing is run. As it was: `remoterun rerun {self._number}`")
 
     def _open(self) -> None:
         editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("vi" if render.person_there() else "")

@@ -100,12 +100,12 @@ class Kept:
                 raise UsageError(
                     f"{self.run.host.name} says that run {self.run.number} has {', '.join(missing)}, which is not known"
                     " here: values are given to it only if you say so",
-                    hint=f"{again}, or: --secret NAME={missing[0]}",
+                    hint=f"{again}\n--secret NAME={missing[0]}   if the value is a secret",
                 )
             what = f"the values of {', '.join(missing)} are not set here"
             raise UsageError(
                 f"{what}, and those of run {self.run.number} are kept nowhere",
-                hint=f"{again}, or first: export {missing[0]}=…",
+                hint=f"{again}\nexport {missing[0]}=…   and the same command again",
             )
         return tuple((name, value) for name, value in values.items() if value is not None)
 
@@ -190,7 +190,7 @@ def asked_of(connections: Connections, number: int | str) -> tuple[Run, Session,
     except HostUnreachable as error:
         raise HostUnreachable(
             f"what run {run.number} was given is on {run.host.name}: {error.message}",
-            hint=f"remoterun doctor {run.host.name} shows why; then try again",
+            hint=f"remoterun doctor {run.host.name}   shows why",
             evidence=error.evidence,
         )
     try:

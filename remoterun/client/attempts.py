@@ -206,7 +206,7 @@ def _values(connections: Connections, run: Run, spec: RunSpec, given: Mapping[st
     if missing:
         raise UsageError(
             f"run {run.number} can't go on without the values of {', '.join(missing)}, which are kept nowhere",
-            hint=f"export {' '.join(f'{name}=…' for name in missing)}; remoterun logs {run.number}",
+            hint=f"export {' '.join(f'{name}=…' for name in missing)} && remoterun logs {run.number}",
         )
     known = {name: value for name, value in values.items() if value is not None}
     return {**known, **{variable: secrets[name] for variable, name in spec.secrets.items()}}

@@ -36,7 +36,7 @@ def rented_with(connections: Connections, machine: MachineType, gpus: int | None
         has = f"{most} GPU{'' if most == 1 else 's'}" if most else "no GPU"
         raise UsageError(
             f"the run asks for {gpus} GPU{'' if gpus == 1 else 's'}, and `{machine.name}` has {has}",
-            hint="remoterun machines lists what can be rented",
+            hint="remoterun machines   lists what can be rented",
         )
     return replace(machine, gpus=gpus, rental=replace(rental, types=types))
 
@@ -57,7 +57,7 @@ def settings(asked: MachineType, request: RunRequest, session: Session) -> Machi
     if not there.gpus:
         raise UsageError(
             f"the run asks for all GPUs, and `{session.machine.name}` has none",
-            hint=f"remoterun doctor {session.machine.name} shows what it has",
+            hint=f"remoterun doctor {session.machine.name}   shows what it has",
         )
     return replace(machine, gpus=len(there.gpus))
 

@@ -111,7 +111,9 @@ class Connections:
     def bucket(self) -> MachineType:
         """The bucket of `[aws]`. Raises `NotFound` where none is named."""
         if self.config.aws.bucket is None:
-            raise NotFound("no bucket is set up yet", hint="remoterun upload PATH --to aws makes one, after a question")
+            raise NotFound(
+                "no bucket is set up yet", hint="remoterun upload PATH --to aws   makes one, after a question"
+            )
         return machines.bucket_of(self.config)
 
     def named_bucket(self) -> list[MachineType]:

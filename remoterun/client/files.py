@@ -159,7 +159,7 @@ class Files:
             sub = pages.find((entry.path for entry in listed.entries if entry.kind == "f"), str(resource), again)
         except NotFound as error:
             if live:
-                error.hint = f"run {resource.name} goes on and may write one yet: remoterun logs {resource.name}"
+                error.hint = f"run {resource.name} goes on and may write one yet: `remoterun logs {resource.name}`"
             raise
         where = where._replace(sub="/".join(part for part in (resource.sub, sub) if part))
         name = str(replace(resource, sub=where.sub))

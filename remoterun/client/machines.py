@@ -91,7 +91,7 @@ class Machines:
         if machine.host is None and machine.rental is not None:
             raise UsageError(
                 f"`{machine.name}` is rented for each run",
-                hint="name the run, or its host: remoterun ps, remoterun hosts",
+                hint="name the run, or its host: `remoterun ps`, `remoterun hosts`",
             )
         if machine.bucket is not None:
             raise UsageError(f"`{machine.name}` is a bucket, and not a machine", hint=f"remoterun df {machine.name}")

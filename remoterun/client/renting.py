@@ -74,7 +74,7 @@ def asked(machine: MachineType, request: RunRequest) -> MachineType:
         option = "--" + next(iter(wanted)).replace("_", "-")
         raise UsageError(
             f"`{option}` is for machines that are rented, and `{machine.name}` is not",
-            hint="remoterun machines lists those that are",
+            hint="remoterun machines   lists those that are",
         )
     return replace(machine, rental=replace(machine.rental, **wanted))
 
@@ -223,7 +223,7 @@ def tokens(run: Run) -> list[str]:
 
 def _rental(machine: MachineType) -> Rental:
     if machine.rental is None:
-        raise UsageError(f"`{machine.name}` is not rented", hint="remoterun machines lists those that are")
+        raise UsageError(f"`{machine.name}` is not rented", hint="remoterun machines   lists those that are")
     return machine.rental
 
 

@@ -403,7 +403,9 @@ class Runs:
         runs = [self.get(number) for number in numbers]
         for run in runs:
             if run.final:
-                raise UsageError(f"run {run.number} has ended", hint=f"remoterun info {run.number} shows what it used")
+                raise UsageError(
+                    f"run {run.number} has ended", hint=f"remoterun info {run.number}   shows what it used"
+                )
             if run.placement is None:
                 raise _not_running(run)
         return use(self._connections, runs, every, once)
@@ -469,7 +471,7 @@ class Runs:
         except UsageError as error:
             raise UsageError(
                 f"run {run.number} can't be removed: {error.message}",
-                hint=f"remoterun stop {run.number} or remoterun kill {run.number} first",
+                hint=f"first `remoterun stop {run.number}`, or `remoterun kill {run.number}`",
             )
 
 
@@ -477,13 +479,13 @@ def _not_running(run: Run) -> UsageError:
     if run.final:
         return UsageError(
             f"run {run.number} has ended",
-            hint=f"remoterun ls runs/{run.number} lists its files\nremoterun rerun {run.number} runs it again",
+            hint=f"remoterun ls runs/{run.number}   lists its files\nremoterun rerun {run.number}   runs it again",
         )
     if run.state is RunState.SAVING:
         return UsageError(f"the command of run {run.number} has ended", hint=f"remoterun ls runs/{run.number}")
     return UsageError(
         f"the command of run {run.number} has not started: it is {run.state.value}",
-        hint=f"remoterun logs {run.number} shows when it has",
+        hint=f"remoterun logs {run.number}   shows when it has",
     )
 
 

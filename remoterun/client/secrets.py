@@ -56,7 +56,7 @@ class Secrets:
         except SpecError as error:
             raise UsageError(f"it can't be a secret: {error}")
         if not value:
-            raise UsageError(f"the value of `{name}` is empty", hint=f"remoterun secret rm {name} removes it")
+            raise UsageError(f"the value of `{name}` is empty", hint=f"remoterun secret rm {name}   removes it")
         home = self._connections.config.home
         with _changing(home) as known:
             id = known.get(name, {}).get("id") or token(16)
@@ -143,9 +143,9 @@ def _one(known: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
     if name not in known:
         meant = did_you_mean(name, known)
         hint = (
-            f"did you mean `{meant}`? remoterun secret list"
+            f"did you mean `{meant}`? `remoterun secret list` shows them all"
             if meant
-            else f"remoterun secret set {show(name)} keeps one"
+            else f"remoterun secret set {show(name)}   keeps one"
         )
         raise NotFound(f"there is no secret `{show(name)}`", hint=hint)
     return known[name]
@@ -159,7 +159,7 @@ def _value(name: str, record: Mapping[str, Any]) -> str:
     if value is None:
         raise RemoterunError(
             f"{ring.title} does not give the secret `{name}`",
-            hint=f"unlock it, or set it again: remoterun secret set {name}",
+            hint=f"unlock it, or set it again: `remoterun secret set {name}`",
         )
     return value
 

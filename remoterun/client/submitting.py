@@ -398,7 +398,7 @@ def _check_split(request: RunRequest, machine: MachineType) -> None:
         raise UsageError(
             f"--split is not possible on `{machine.name}`: a rented host has one stream of what its command writes",
             hint="leave out --split; the command itself may keep its errors: 2>errors.txt\n"
-            "remoterun rerun --edit N changes what a run had",
+            "remoterun rerun --edit N   changes what a run had",
         )
 
 

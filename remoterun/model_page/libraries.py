@@ -66,7 +66,7 @@ def _fetch(room: Path, folder: Path) -> None:
     if shutil.which("npm") is None:
         raise RemoterunError(
             "npm is not installed: it brings ml5.js and p5 for the page, once",
-            hint="sudo apt install npm (macOS: brew install node), and repeat the command",
+            hint="`sudo apt install npm` (macOS: `brew install node`), and repeat the command",
         )
     with tempfile.TemporaryDirectory(prefix="npm-", dir=room) as work:
         for name in _LISTS:
@@ -92,5 +92,5 @@ def _npm(work: str) -> None:
         raise RemoterunError(
             "npm could not bring ml5.js and p5",
             evidence="\n".join(said[:6]),
-            hint="npm ping shows what is wrong with it",
+            hint="npm ping   shows what is wrong with it",
         )

@@ -144,7 +144,7 @@ def local_model(path: Path) -> PageModel:
         hint = (
             f"remoterun open runs/{number}"
             if number.isdecimal()
-            else "remoterun open runs/N, or a folder of this machine"
+            else "`remoterun open runs/N`, or a folder of this machine"
         )
         raise NotFound(f"there is no folder `{shown}`", hint=hint)
     if not path.is_dir():

@@ -234,7 +234,7 @@ def test_a_login_that_ends_in_the_middle_leaves_a_host_that_is_found_again(
     intent = client.intent()
     with pytest.raises(ProviderError) as caught:
         expired.acquire(intent)
-    assert "expired" in caught.value.message and caught.value.hint == "remoterun gc --cloud   # ends it now"
+    assert "expired" in caught.value.message and caught.value.hint == "remoterun gc --cloud   ends it now"
     assert len(cloud.alive()) == 1
     for name, value in cloud.environment().items():
         monkeypatch.setenv(name, value)

@@ -637,7 +637,7 @@ class TestOpen:
             port = address.split(":")[2].partition("/")[0]
             assert process.stderr is not None
             said = [process.stderr.readline() for _ in range(3)]
-            assert said[2] == f"  from the machine you sit at: ssh -N -L {port}:127.0.0.1:{port} THIS_MACHINE\n"
+            assert said[2] == f"  ssh -N -L {port}:127.0.0.1:{port} THIS_MACHINE   from the machine you sit at\n"
 
     def test_what_can_t_be_opened(self, artist: User) -> None:
         for words, said, hint in (

@@ -27,7 +27,7 @@ def test_the_commands(place: Place) -> None:
     assert "secrets    HF_TOKEN, WANDB_KEY as KEY\n" in done.stdout and "variables  A\n" in done.stdout
     place.run("secret", "rm", "HF_TOKEN")
     done = place.run("run", "--secret", "HF_TOKEN", "true", status=2)
-    assert done.stderr == "error: there is no secret `HF_TOKEN`\n\nhint: remoterun secret set HF_TOKEN keeps one\n"
+    assert done.stderr == "error: there is no secret `HF_TOKEN`\n\nhint: remoterun secret set HF_TOKEN   keeps one\n"
     place.run("secret", "set", "HF_TOKEN", status=2)  # nothing comes on stdin
     done = place.run("secret", "set", "HF_TOKEN", "hunter4", status=2)
     assert "is not typed into a command" in done.stderr and "hunter4" not in done.stderr

@@ -337,7 +337,7 @@ class TestEdit:
             return typed("rerun", "--edit", "1", status=status, env={"EDITOR": f"sed -i -e '{change}'"})
 
         same = edit("s/x/x/", 1)
-        assert same.stderr == "Nothing was changed: nothing is run. As it was: remoterun rerun 1\n"
+        assert same.stderr == "Nothing was changed: nothing is run. As it was: `remoterun rerun 1`\n"
         assert "The text is empty" in edit("s/^[^#].*//", 1).stderr and not kept.exists()
         wrong = edit('s/^attempts = 1/attempts = "two"/; s/^labels/lables/', 2).stderr
         line = int(wrong.partition("error: line ")[2].partition(", `attempts`: its value is not a whole number")[0])
@@ -352,7 +352,7 @@ class TestEdit:
         again = edit('s/"two"/2/', 2).stderr
         assert "opened again" in again and "`lables`: there is no such key; did you mean `labels`?" in again
         assert "is not TOML: " in edit("s/^lables = /labels = ,/", 2).stderr
-        assert "What you wrote is kept: remoterun rerun --edit 1" in edit("s/^labels = ,/labels = /", 2).stderr
+        assert "What you wrote is kept: `remoterun rerun --edit 1`" in edit("s/^labels = ,/labels = /", 2).stderr
         changed = 's/"LR"/"LR=7"/; s/^machine = .*/machine = "two"/; s/; echo/ | cat; echo/; s/"x"/"y"/'
         done = edit(changed, 0)
         assert done.stdout == "Afirst 7\n" and not kept.exists()

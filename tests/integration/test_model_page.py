@@ -270,7 +270,7 @@ def test_the_model_of_a_run_in_the_middle_and_at_its_end(artist: User) -> None:
     work = Path(place.run(run.key).work)
     with pytest.raises(NotFound, match="`runs/1` holds no model") as caught:
         client.files.open("runs/1")
-    assert caught.value.hint == "run 1 goes on and may write one yet: remoterun logs 1"
+    assert caught.value.hint == "run 1 goes on and may write one yet: `remoterun logs 1`"
 
     write_model(work / "out" / "models", "step-1-w", settings={"step": 1})
     (work / "out" / "models" / "large").write_bytes(bytes(1_000_000))

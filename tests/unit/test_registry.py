@@ -346,7 +346,7 @@ class TestLostFiles:
         file.write_bytes(b"")
         with pytest.raises(RemoterunError, match="is empty, and it was not") as caught:
             Registry(file)
-        assert caught.value.hint is not None and caught.value.hint.endswith(f"rm {file}")
+        assert caught.value.hint is not None and caught.value.hint.endswith(f"`rm {file}`")
         file.unlink()
         with contextlib.closing(Registry(file)) as registry:
             assert registry.runs() == [], "what the hint says lets a new one begin"

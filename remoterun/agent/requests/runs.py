@@ -41,7 +41,7 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
         capacity = capacity_of(call.home, spec.engine)
         lacking = capacity.lacks(spec)
         if lacking is not None:
-            raise HomeError("no_capacity", lacking, "remoterun doctor %s shows what it has" % spec.machine)
+            raise HomeError("no_capacity", lacking, "remoterun doctor %s   shows what it has" % spec.machine)
         _check_after(call.home, spec)
         with leases.shared(call.home.lock("blobs")):  # what the mounts name stays until the run names it
             mounts = tuple(_resolve(call.home, mount) for mount in spec.mounts)

@@ -187,7 +187,7 @@ class Supervisor:
             if turn.withdrawn:
                 raise Ended(Reason.MOVED)
             if turn.never:
-                hint = "remoterun doctor %s shows what it has" % self.spec.machine
+                hint = "remoterun doctor %s   shows what it has" % self.spec.machine
                 raise Ended(Reason.NO_CAPACITY, turn.waiting_for, hint=hint)
             if turn.waiting_for != said:
                 said = turn.waiting_for

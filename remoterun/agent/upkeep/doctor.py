@@ -42,7 +42,9 @@ def _python() -> Dict[str, Any]:
 def _disk(home: Home) -> Dict[str, Any]:
     usage = shutil.disk_usage(home.path)
     detail = "%.0f GB free of %.0f GB at %s" % (usage.free / 1e9, usage.total / 1e9, home.path)
-    return _check("disk", usage.free > LITTLE_SPACE, detail, "docker system prune, or give the machine another `home`")
+    return _check(
+        "disk", usage.free > LITTLE_SPACE, detail, "`docker system prune`, or give the machine another `home`"
+    )
 
 
 def _logout() -> List[Dict[str, Any]]:
@@ -91,7 +93,7 @@ def _docker(home: Home, engine: str, base: str) -> List[Dict[str, Any]]:
     if shutil.which(tool) is None:
         fix = "sudo apt install podman" if tool == "podman" else "curl -fsSL https://get.docker.com | sudo sh"
     elif "may not use" in problem:
-        fix = "sudo usermod -aG docker $USER, then log out and in"
+        fix = "sudo usermod -aG docker $USER   then log out and in"
     else:
         fix = "sudo systemctl enable --now docker"
     return [_check(tool, False, problem, fix)]

@@ -202,7 +202,7 @@ def cp(
         else:
             raise UsageError(
                 "neither side is a resource",
-                hint="remoterun cp runs/N[/path] [FOLDER], or remoterun cp PATH uploads/NAME/",
+                hint="`remoterun cp runs/N[/path] [FOLDER]`, or `remoterun cp PATH uploads/NAME/`",
             )
 
 

@@ -88,7 +88,7 @@ def top(
         if not once:
             ended = [client.runs.get(number) for number in numbers]
             for run in ended:
-                render.line(f"run {run.number} has ended: remoterun info {run.number} shows what it used")
+                render.line(f"run {run.number} has ended: `remoterun info {run.number}` shows what it used")
     return 0
 
 

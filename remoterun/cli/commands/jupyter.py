@@ -76,7 +76,7 @@ def jupyter(
         assert run is not None
         client.runs.tokens.keep(run.key, token)
         show = Showing(client, no_browser)
-        show.ending = f"^C leaves it running; remoterun forward {run.number} comes back"
+        show.ending = f"^C leaves it running; `remoterun forward {run.number}` comes back"
         return follow(
             client,
             run,

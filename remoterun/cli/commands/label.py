@@ -57,7 +57,7 @@ def _resource(text: str) -> Resource:
     except UsageError:
         if "/" in text:
             raise
-        hint = f"a label to add begins with +: remoterun label last {render.word('+' + text)}"
+        hint = f"a label to add begins with +: `remoterun label last {render.word('+' + text)}`"
         raise UsageError(f"`{render.name(text)}` is not a run", hint=hint) from None
 
 

@@ -143,7 +143,7 @@ def machines_add(
     if (host is None) == (aws is None):
         raise UsageError(
             "a machine has a host, or it is rented" + (": both were given" if host else ""),
-            hint=f"remoterun machines add {name} user@host, or: remoterun machines add {name} --aws g4dn.xlarge",
+            hint=f"remoterun machines add {name} user@host\nremoterun machines add {name} --aws g4dn.xlarge",
         )
     if host not in (None, "local"):
         SSHTarget.parse(host)

@@ -56,9 +56,7 @@ def forward(
     with connect() as client:
         known = client.runs.get(run_number(run))
         if known.final:
-            raise UsageError(
-                f"run {known.number} has ended: {render.state_text(known)}", hint="remoterun ps shows which run"
-            )
+            raise UsageError(f"run {known.number} has ended: {render.state_text(known)}", hint="remoterun ps")
         return hold(client, known, wanted or _named(client, known), _as_json(client) if json else _until_interrupted())
 
 
@@ -130,7 +128,7 @@ class Showing:
         render.line(f"  {'your browser shows it' if shown else 'open it in a browser'}; {self.ending}")
         if browser.far_away() and not shown:
             here = f"{news.local}:127.0.0.1:{news.local}"
-            render.line(f"  from the machine you sit at: ssh -N -L {here} THIS_MACHINE")
+            render.line(f"  ssh -N -L {here} THIS_MACHINE   from the machine you sit at")
 
 
 def _tensorboard(folder: str, port: int) -> str:
@@ -189,7 +187,7 @@ def _inside(client: Client, run: Run, folder: str, show: Showing) -> int:
                     time.sleep(AGAIN)
         run = client.runs.get(run.number)
         if run.final or run.state is RunState.SAVING:
-            render.line(f"run {run.number} has ended; remoterun tensorboard {run.number} shows what it saved")
+            render.line(f"run {run.number} has ended; `remoterun tensorboard {run.number}` shows what it saved")
             return 0
         if "ModuleNotFoundError" in "".join(said):
             raise UsageError(

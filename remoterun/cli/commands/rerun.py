@@ -163,7 +163,7 @@ def rerun(
             submitted = launched(client, prepared, yes, dry_run)
         except BaseException:
             if editing is not None:
-                render.line(f"What you wrote is kept: remoterun rerun --edit {kept.run.number}")
+                render.line(f"What you wrote is kept: `remoterun rerun --edit {kept.run.number}`")
             raise
         if editing is not None and submitted is not None:
             editing.done()

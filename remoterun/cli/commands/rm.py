@@ -56,7 +56,7 @@ def rm(
     """
     if not resources and older is None and not failed:
         raise UsageError(
-            "what is to be removed has to be named", hint="remoterun rm runs/12, or remoterun rm runs --older 30d"
+            "what is to be removed has to be named", hint="`remoterun rm runs/12`, or `remoterun rm runs --older 30d`"
         )
     ended_before = time.time() - parse_duration(older) if older is not None else None
     status = 0
@@ -93,7 +93,7 @@ def _chosen(client: Client, words: list[str], ended_before: float | None, failed
             if not filtered:
                 raise UsageError(
                     "`runs` names all of them: say which",
-                    hint="remoterun rm runs --older 30d, runs --failed, or runs/3-9",
+                    hint="`remoterun rm runs --older 30d`, `runs --failed`, or `runs/3-9`",
                 )
             fits = bool
         if fits is None and filtered:

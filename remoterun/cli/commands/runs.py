@@ -154,7 +154,7 @@ def ps(
         def show(runs: Sequence[Run], taken_up: Sequence[int]) -> None:
             render.not_reached(runs)
             for each in taken_up:
-                render.line(f"run {each} gets another host now: remoterun logs {each}")
+                render.line(f"run {each} gets another host now: `remoterun logs {each}`")
             if json:
                 render.out_json([run.record() for run in runs])
             elif runs:
@@ -162,7 +162,7 @@ def ps(
             elif wanted != EVERY_RUN:
                 render.line("No run matches; `remoterun ps` lists runs without a filter")
             else:
-                render.line('There is no run yet. Start one: remoterun run "echo hello"')
+                render.line('There is no run yet. Start one: `remoterun run "echo hello"`')
 
         if watch:
             return until_interrupted(look)

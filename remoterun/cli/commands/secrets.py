@@ -43,7 +43,7 @@ def secret_set(
     if context.args:
         raise UsageError(
             "a secret's value is not typed into a command: others on this machine could read it there",
-            hint=f"remoterun secret set {name} asks for it; remoterun secret set {name} < FILE reads it",
+            hint=f"remoterun secret set {name}   asks for it\nremoterun secret set {name} < FILE   reads it",
         )
     with connect() as client:
         kept = client.secrets.set(name, _value(name))

@@ -89,7 +89,7 @@ def _clear_cloud(yes: bool, dry_run: bool, json: bool) -> None:
         if dry_run or not found:
             return
         if not yes and not render.person_there():
-            raise UsageError("nobody is here to agree", hint="remoterun gc --cloud -y, or: --dry-run")
+            raise UsageError("nobody is here to agree", hint="`remoterun gc --cloud -y`, or `--dry-run` to see")
         if yes or render.ask("End and remove these?", default=False):
             refused = []
             for orphan in found:

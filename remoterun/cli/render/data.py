@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from remoterun.cli.render.terminal import Text, cursor, is_terminal, shown
+from remoterun.cli.render.wrapping import laid_out
 from remoterun.errors import RemoterunError
 
 
@@ -21,6 +22,12 @@ class ReaderGone(Exception):
 def out(*parts: Text) -> None:
     """One line of data, its parts with a space between them."""
     _write(" ".join(shown(part, sys.stdout) for part in parts))
+
+
+def out_text(*parts: Text, hang: int, command: bool = False) -> None:
+    """As `out`; on a terminal a longer line is broken between words, and goes on at column `hang`, where a `command`
+    begins that is not broken."""
+    _write(laid_out(parts, sys.stdout, hang, command))
 
 
 MOMENTS = frozenset(

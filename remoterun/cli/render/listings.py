@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.api import Tree
 from remoterun.agent.shared.states import FINAL
-from remoterun.cli.render.data import out, out_json
+from remoterun.cli.render.data import out, out_json, out_text
 from remoterun.cli.render.rented import hourly
 from remoterun.cli.render.runs import state_text
 from remoterun.cli.render.table import Column, table
 from remoterun.cli.render.talk import line, warning
 from remoterun.cli.render.terminal import DONE, FAILED, NOT_NEEDED, clean, shortened, terminal_width
 from remoterun.cli.render.words import ago, files, name, size
+from remoterun.cli.render.wrapping import is_command
 from remoterun.machines import HOW_TO_SET_UP_AWS
 from remoterun.model import Run, Upload, UploadCopy
 
@@ -46,7 +47,7 @@ def uploads(found: Sequence[Upload], as_json: bool) -> None:
         ]
         table(heads, [[f"uploads/{upload.name}", *_upload_row(upload)] for upload in found])
     else:
-        line("There is no upload yet. Make one: remoterun upload PATH --name NAME")
+        line("There is no upload yet. Make one: `remoterun upload PATH --name NAME`")
 
 
 def versions(found: Sequence[Upload], as_json: bool) -> None:
@@ -97,7 +98,7 @@ def secrets(found: Sequence[Secret], as_json: bool) -> None:
         heads = [Column("SECRET", least=16), Column("SET"), Column("KEPT IN", least=20)]
         table(heads, [[secret.name, ago(secret.set), secret.where] for secret in found])
     else:
-        line("There is no secret yet. Make one: remoterun secret set NAME")
+        line("There is no secret yet. Make one: `remoterun secret set NAME`")
 
 
 def run_resources(runs: Sequence[Run], as_json: bool) -> None:
@@ -113,7 +114,7 @@ def run_resources(runs: Sequence[Run], as_json: bool) -> None:
         heads = [Column("RESOURCE"), Column("STATE", least=11), Column("OUTPUTS", drop=1), Column("COMMAND", least=14)]
         table(heads, rows)
     else:
-        line('There is no run with files yet. Start one: remoterun run "echo hello > file"')
+        line('There is no run with files yet. Start one: `remoterun run "echo hello > file"`')
 
 
 def to_remove(found: Sequence[tuple[str, Run | Sequence[Upload]]]) -> None:
@@ -192,7 +193,7 @@ def machines(
     if others:
         line(f"also, from your ssh configuration: {', '.join(others[:12])}")
     _rented({name: offer for name, offer in offers.items() if name not in own}, default)
-    line("remoterun machines add NAME user@host adds one; * is the default")
+    line("* is the default; `remoterun machines add NAME user@host` adds one")
     if not offers:
         for text in HOW_TO_SET_UP_AWS.splitlines():
             line(text)
@@ -269,7 +270,8 @@ def checks(machine: Any, found: Sequence[dict[str, Any]], as_json: bool) -> None
     for check in found:
         ok = check["ok"]
         mark = DONE if ok else NOT_NEEDED if ok is None else FAILED
-        out(mark, f"{check['name']:<{width}}  {check['detail']}".rstrip())
+        out_text(mark, f"{check['name']:<{width}}  {check['detail']}".rstrip(), hang=width + 4)
         if ok is False and check.get("fix"):
             for number, part in enumerate(str(check["fix"]).splitlines()):
-                out(f"  {'':<{width}}  {'fix: ' if number == 0 else '     '}{part}")
+                title = "fix: " if number == 0 else "     "
+                out_text(f"{'':<{width + 4}}{title}{part}", hang=width + 9, command=is_command(part))

@@ -37,4 +37,4 @@ def page_shown(served: Any, shown: bool, far_away: bool) -> None:
     """What to do with the address."""
     line(f"  {'your browser shows it' if shown else 'open it in a browser'}; ^C ends it")
     if far_away and not shown:
-        line(f"  from the machine you sit at: ssh -N -L {served.port}:127.0.0.1:{served.port} THIS_MACHINE")
+        line(f"  ssh -N -L {served.port}:127.0.0.1:{served.port} THIS_MACHINE   from the machine you sit at")

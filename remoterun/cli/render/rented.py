@@ -158,7 +158,7 @@ def hosts_table(found: Sequence[Rented], as_json: bool) -> None:
     table(heads, rows)
     costs = [cost for host in found if (cost := host.cost(now)) is not None]
     hourly_sum = sum(host.offer.price or 0.0 for host in found)
-    line(f"{dollars(sum(costs))} so far, {hourly(hourly_sum)} now; remoterun hosts end HOST ends one")
+    line(f"{dollars(sum(costs))} so far, {hourly(hourly_sum)} now; `remoterun hosts end HOST` ends one")
 
 
 def orphans(found: Sequence[Orphan], as_json: bool) -> None:

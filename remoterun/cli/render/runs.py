@@ -8,7 +8,7 @@ from typing import Any
 
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
 from remoterun.agent.shared.states import FINAL, Reason, RunState
-from remoterun.cli.render.data import out
+from remoterun.cli.render.data import out_text
 from remoterun.cli.render.rented import cost_text
 from remoterun.cli.render.table import Column, table
 from remoterun.cli.render.talk import line, warning
@@ -113,10 +113,10 @@ def ending(run: Run) -> None:
         line(f"  it cost {cost_text(run)}" if cost_text(run) else "  what it cost is not known")
         just_now = run.ended is not None and time.time() - run.ended < JUST_ENDED
         if just_now and run.reason not in (Reason.HOST_LOST, Reason.PREEMPTED):
-            line("  its host stays for another run, and ends by itself: remoterun hosts")
+            line("  its host stays for another run, and ends by itself: `remoterun hosts`")
     if run.outputs and run.outputs.get("files"):
         saved = f"{files(run.outputs['files'])} saved ({size(run.outputs['size'])})"
-        line(f"  {saved}: remoterun ls runs/{run.number} · remoterun cp runs/{run.number}")
+        line(f"  {saved}: `remoterun ls runs/{run.number}` · `remoterun cp runs/{run.number}`")
 
 
 def detached(run: Run) -> None:
@@ -248,7 +248,5 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
     ]
     for head, text in rows:
         if text:
-            first, *rest = str(text).split("\n")
-            out(f"{head:<14}{first}")
-            for part in rest:
-                out(f"{'':<14}{part}")
+            for number, part in enumerate(str(text).split("\n")):
+                out_text(f"{'' if number else head:<14}{part}", hang=14, command=head == "command")

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from remoterun.cli.render.data import out_bytes
-from remoterun.cli.render.terminal import Talking, Text, clean, cursor, is_terminal, paint, shown
+from remoterun.cli.render.terminal import Talking, Text, clean, cursor, is_terminal, paint
+from remoterun.cli.render.wrapping import is_command, laid_out
 from remoterun.errors import RemoterunError
 
 MOST_KEPT = 20
@@ -54,12 +55,16 @@ def _show_kept() -> None:
     _kept.clear()
 
 
-def _print(*parts: Text) -> None:
+def _print(*parts: Text, hang: int | None = None, command: bool = False) -> None:
     newline = cursor.begin_line()
     if newline and parts == ("",):
         return
     with contextlib.suppress(BrokenPipeError):
-        print(" ".join(shown(part, sys.stderr) for part in parts), file=sys.stderr, flush=True)
+        print(laid_out(parts, sys.stderr, hang, command), file=sys.stderr, flush=True)
+
+
+def _titled(title: str, code: str, text: str) -> None:
+    _print(paint(f"{title}:", code), text, hang=len(title) + 2)
 
 
 def error_bytes(data: bytes) -> None:
@@ -87,12 +92,12 @@ def bell() -> None:
 
 
 def warning(text: str) -> None:
-    _print(paint("warning:", "33"), text)
+    _titled("warning", "33", text)
 
 
 def error(problem: RemoterunError) -> None:
     """An error of ours: one line, its evidence, its hint."""
-    _print(paint("error:", "31;1"), problem.message)
+    _titled("error", "31;1", problem.message)
     if problem.evidence:
         for text in problem.evidence.splitlines():
             _print(" ", paint(text, "2"))
@@ -101,15 +106,16 @@ def error(problem: RemoterunError) -> None:
 
 def fault(problem: BaseException) -> None:
     """An error that nobody raised on purpose."""
-    _print(paint("error:", "31;1"), f"remoterun has a fault: {type(problem).__name__}: {problem}")
+    _titled("error", "31;1", f"remoterun has a fault: {type(problem).__name__}: {problem}")
     hint("REMOTERUN_DEBUG=1 before the command shows where")
 
 
 def hint(text: str | None) -> None:
+    """Each line is a sentence, its commands in backticks, or a command, with three spaces before what it does."""
     if text:
         _print("")
         for number, part in enumerate(text.splitlines()):
-            _print(paint("hint:", "36") if number == 0 else "     ", part)
+            _print(paint("hint:", "36") if number == 0 else "     ", part, hang=6, command=is_command(part))
 
 
 _MEANT = {
@@ -149,7 +155,7 @@ def usage(problem: Any, words: Sequence[str]) -> None:
     message = re.sub(r": Input should be a valid (\w+).*", r": it is not a valid \1", message)
     message = re.sub(r": Input should be", r": it should be", message)
     message = re.sub(r"^Got unexpected extra argument\(?s?\)? \((.*)\)$", r"too many arguments: `\1`", message)
-    _print(paint("error:", "31;1"), message[:1].lower() + message[1:])
+    _titled("error", "31;1", message[:1].lower() + message[1:])
     context = getattr(problem, "ctx", None)
     command = " ".join(["remoterun", *(word for word in words[:1] if not word.startswith("-"))])
     manual = f"{context.command_path if context is not None else command} --help"
@@ -158,7 +164,7 @@ def usage(problem: Any, words: Sequence[str]) -> None:
         hint(f"remoterun {_MEANT[unknown[1]]} --help")
     elif meant:
         meant = meant if "`" in meant else ", ".join(f"`{option}`" for option in meant.split(", "))
-        hint(f"did you mean {meant}? {manual} lists them all")
+        hint(f"did you mean {meant}? `{manual}` lists them all")
     else:
         hint(manual)
 
@@ -217,7 +223,7 @@ def _answer(prompt: str) -> str:
     """What a person types; the end of stdin is as good as ^C."""
     _show_kept()
     cursor.begin_line()
-    sys.stderr.write(clean(prompt))
+    sys.stderr.write(laid_out([prompt.rstrip(" ")], sys.stderr) + " ")
     sys.stderr.flush()
     with _at_prompt():
         answer = sys.stdin.readline()

@@ -179,7 +179,7 @@ def _user(use: Use) -> str:
 def _about(use: Use) -> str:
     about = use.about
     if about.get("damaged"):
-        return "its lists of files are damaged: remoterun check"
+        return "its lists of files are damaged: `remoterun check`"
     if use.kind == "upload":
         versions = about["versions"]
         newest = f", the newest {files(versions[-1]['files'])}, {size(versions[-1]['size'])}" if versions else ""

@@ -63,7 +63,7 @@ def _wrong_key(settings: SSHSettings, key: HostKey, verdict: Verdict) -> HostKey
         f"the host key of `{settings.target}` is not the one at {line.place}",
         evidence=f"{was}\nit shows {key.short_kind} {key.fingerprint}\n"
         "either the machine was installed anew, or another machine answers in its place",
-        hint=f"if you know that it changed: ssh-keygen -f {line.file} -R '{settings.known_as}'",
+        hint=f"ssh-keygen -f {line.file} -R '{settings.known_as}'   if you know that it has changed",
     )
 
 
@@ -84,5 +84,5 @@ def _unknown_key(settings: SSHSettings, question: UnknownHostKey, notes: Sequenc
     return HostKeyError(
         f"the host key of `{settings.target}` ({question.address}) {what}",
         evidence="\n".join(evidence),
-        hint=f"{command}   # compare the fingerprint with the machine's own before you say yes",
+        hint=f"{command}   compare the fingerprint with the machine's own before you say yes",
     )

@@ -41,13 +41,13 @@ def install_error(name: str, home: str, python: str, status: int | None, said: s
         return AgentError(
             f"`{name}` has no `{python}`, which the agent needs",
             evidence=evidence,
-            hint=f"on that machine: sudo apt install python3; or {another}",
+            hint=f"on that machine: `sudo apt install python3`; or {another}",
         )
     if status == _OLD_PYTHON:
         return AgentError(
             f"`{python}` on `{name}` is too old: the agent needs Python 3.8",
             evidence=evidence,
-            hint=f"on that machine: sudo apt install python3; or {another}",
+            hint=f"on that machine: `sudo apt install python3`; or {another}",
         )
     if status == _BROKEN_PYTHON:
         return AgentError(f"`{python}` on `{name}` does not work", evidence=evidence, hint=another)

@@ -179,10 +179,10 @@ def _refused(
         message = f"{who} accepts none of the {tried} keys tried" if tried > 1 else f"{who} refuses the key"
     port = f"-p {settings.port} " if settings.port != 22 else ""
     copy = f"ssh-copy-id {port}{settings.user}@{settings.hostname}"
-    hint = f"{copy}   # or see what ssh says: ssh -v {words_of(settings.target)}"
+    hint = f"{copy}   takes your key there\nssh -v {words_of(settings.target)}   shows what ssh says"
     if too_many:
         host = settings.target.host
         hint = f"name the key that fits: IdentityFile and `IdentitiesOnly yes` for {host} in ~/.ssh/config"
     elif not tried and not any("passphrase" in note for note in notes):
-        hint = f"ssh-keygen -t ed25519; {copy}"
+        hint = f"ssh-keygen -t ed25519   makes a key\n{copy}   takes it there"
     return AuthenticationError(message, evidence="\n".join(notes) or None, hint=hint)

@@ -344,7 +344,7 @@ class Acquisition:
             f"{request.instance}{cost} ends by itself after half an hour without use",
         ]
         error.evidence = "\n".join(lines)
-        error.hint = "remoterun gc --cloud   # ends it now"
+        error.hint = "remoterun gc --cloud   ends it now"
 
 
 def launch_parameters(

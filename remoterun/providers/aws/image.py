@@ -51,7 +51,7 @@ def resolve(calls: Calls, offer: Offer, asked_for: str | None) -> Image:
                 "ParameterNotFound",
                 f"{offer.region} has no image of AWS's for {offer.type}",
                 evidence="\n".join(parameters(offer)),
-                hint=f"remoterun machines add NAME --aws {offer.type} --image AMI   # of an Ubuntu with Docker"
+                hint=f"remoterun machines add NAME --aws {offer.type} --image AMI   an Ubuntu with Docker"
                 + (" and NVIDIA's driver" if offer.gpus else ""),
             )
     try:

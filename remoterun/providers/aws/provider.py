@@ -191,7 +191,7 @@ class AWS:
         if known:
             return NotFound(f"{region} has no {', '.join(known)}", hint="--region us-east-1 has most types")
         meant = " or ".join(catalogue.nearest(types[0]))
-        hint = f"did you mean {meant}?" if meant else "remoterun machines lists types"
+        hint = f"did you mean {meant}?" if meant else "remoterun machines   lists types"
         return NotFound(f"EC2 has no type `{', '.join(types)}` in {region}", hint=hint)
 
     def _spot_prices(self, types: Sequence[str], region: str) -> dict[tuple[str, str], float]:

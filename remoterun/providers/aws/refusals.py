@@ -74,7 +74,10 @@ _SPECIAL: dict[str, _Make] = {
     "DefaultVpcDoesNotExist": lambda code, said, region: no_default_vpc(region, said, code),
     "MissingInput": lambda code, said, region: no_default_vpc(region, said, code),
     "InvalidInstanceType": lambda code, said, region: Refused(
-        code, f"{region} has no machine of this type", evidence=said, hint="remoterun machines lists those with a name"
+        code,
+        f"{region} has no machine of this type",
+        evidence=said,
+        hint="remoterun machines   lists those with a name",
     ),
 }
 
@@ -103,7 +106,7 @@ def translate(error: Exception, service: str, operation: str, region: str, clock
             code,
             "AWS does not know these credentials",
             evidence=evidence,
-            hint="aws sts get-caller-identity tells which are used; aws configure sets others",
+            hint="aws sts get-caller-identity   tells which are used\naws configure   sets others",
         )
     if code in DENIED:
         return _denied(code, said, service, operation, evidence)
@@ -130,7 +133,7 @@ def expired(code: str, evidence: str | None = None) -> Refused:
         code,
         "the AWS login has expired",
         evidence=evidence,
-        hint="aws sso login   # or whatever gave you these credentials",
+        hint="aws sso login   or whatever gave you these credentials",
     )
 
 
@@ -139,7 +142,7 @@ def no_default_vpc(region: str, said: str = "", code: str = "VPCIdNotSpecified")
         code,
         f"the account has no default network (VPC) in {region}",
         evidence=said or None,
-        hint=f"aws ec2 create-default-vpc --region {region}   # costs nothing",
+        hint=f"aws ec2 create-default-vpc --region {region}   costs nothing",
     )
 
 
@@ -168,7 +171,7 @@ def _denied(code: str, said: str, service: str, operation: str, evidence: str) -
         code,
         f"these credentials may not do `{action}`",
         evidence=evidence,
-        hint="remoterun doctor aws prints a policy with everything that is needed",
+        hint="remoterun doctor aws   prints a policy with everything that is needed",
     )
 
 
@@ -206,7 +209,7 @@ def _without_answer(error: Exception, service: str, region: str) -> Exception:
             names[0],
             "there are no AWS credentials",
             evidence=str(error),
-            hint="aws configure   # or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+            hint="aws configure   or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
         )
     if "CredentialRetrievalError" in names:
         return Refused(names[0], "the AWS credentials can't be fetched", evidence=str(error), hint="aws sso login")

@@ -36,7 +36,7 @@ def make_venv(python: str, folder: str, uv: Optional[str], job: BuildJob, lock: 
     """Make a virtual environment with pip in `folder`. Raises `EngineError`."""
     words = [uv, "venv", "--quiet", "--seed", "--python", python, folder] if uv else [python, "-m", "venv", folder]
     if job.run(words, [lock]) != 0:
-        hint = None if uv else "install it on that machine: sudo apt install python3-venv"
+        hint = None if uv else "sudo apt install python3-venv   on that machine"
         raise EngineError("%s can't make a virtual environment here" % ("uv" if uv else "Python"), job.tail(4), hint)
 
 

@@ -1,0 +1,157 @@
+"""Long lines on a terminal: broken between words, and never within a command that is to be copied."""
+
+from __future__ import annotations
+
+import ast
+import fcntl
+import os
+import re
+import select
+import struct
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import remoterun
+from remoterun.cli import render
+from remoterun.cli.render.terminal import columns
+from remoterun.errors import RemoterunError
+
+QUOTA = "aws service-quotas request-service-quota-increase --service-code ec2 --quota-code L-DB2E81BA --desired-value 8"
+COPY = "ssh-copy-id -p 2222 somebody@gpu-box.example.org"
+COMMANDS = (
+    QUOTA,
+    COPY,
+    "remoterun run --mount uploads/doom:data COMMAND",
+    "remoterun logs 16",
+    "remoterun ls runs/16",
+    "remoterun cp runs/16",
+    "sudo usermod -aG docker $USER",
+)
+WIDE = "データの準備 ができました 実行を 始めます 準備 ができました 実行を 始めます 準備 ができました 実行を"
+PROSE = "somebody@gpu-box.example.org refuses what was typed, and so nothing could be sent there, nor was anything run"
+FLAGS = "name the key that fits: IdentityFile and `IdentitiesOnly yes` for that host in the file ~/.ssh/config"
+
+
+def everything() -> None:
+    """A line of each kind."""
+    render.error(RemoterunError(PROSE, evidence=f"{PROSE}\n{WIDE}", hint=f"{QUOTA}\n{COPY}   takes your key there"))
+    render.error(RemoterunError(WIDE, hint=FLAGS))
+    render.warning(f"{PROSE}; `sudo usermod -aG docker $USER`, then log out and in")
+    render.line("  remoterun run --mount uploads/doom:data COMMAND   finds it in ./the-folder-of-doom/and-gloom")
+    render.line("  remoterun logs 16   shows its log again, live until it ends, and after that as long as it is kept")
+    render.line(render.DONE, "12,345 files saved (1.2 GB): `remoterun ls runs/16` · `remoterun cp runs/16`")
+    render.line(f"  at most  {PROSE}")
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], str]]:
+    """What a terminal of so many columns gets of `everything`."""
+    opened: list[int] = []
+
+    def shown(width: int) -> str:
+        here, there = os.openpty()
+        opened.extend((here, there))
+        fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+        with open(there, "w", closefd=False) as stream, monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", stream)
+            everything()
+        said = b""
+        while select.select([here], [], [], 0)[0]:
+            said += os.read(here, 1 << 16)
+        return said.decode().replace("\r\n", "\n")
+
+    yield shown
+    for descriptor in opened:
+        os.close(descriptor)
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_no_word_is_cut(
+    width: int, terminal: Callable[[int], str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without colours each line is also no wider than the terminal, but where one word or command alone is."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    everything()
+    whole, shown = capsys.readouterr().err, terminal(width)
+    assert words(shown) == words(whole)
+    for line in shown.splitlines():
+        alone = any(line.strip().strip("`;,") == command for command in COMMANDS) or len(words(line)) == 1
+        assert columns(line) <= width or alone, line
+    for command in COMMANDS:
+        assert shown.count(command) == whole.count(command), "a command stays in one line"
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_colours_change_no_line(width: int, terminal: Callable[[int], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = terminal(width)
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    coloured = terminal(width)
+    assert "\x1b[31;1merror:\x1b[0m" in coloured
+    assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == plain
+
+
+def test_a_line_goes_on_below_its_text(terminal: Callable[[int], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    lines = terminal(80).splitlines()
+    assert lines[:2] == [
+        "error: somebody@gpu-box.example.org refuses what was typed, and so nothing could",
+        "       be sent there, nor was anything run",
+    ]
+    hint = lines.index("hint:")
+    assert lines[hint + 1] == QUOTA, "longer than the terminal, it begins at the left edge"
+    assert lines[hint + 2] == f"      {COPY}   takes your key"[:80] or COPY in lines[hint + 2]
+    at_most = next(number for number, line in enumerate(lines) if line.startswith("  at most  "))
+    assert lines[at_most + 1].startswith(" " * 11) and lines[at_most + 1][11] != " "
+
+
+def test_nothing_is_wrapped_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    render.error(RemoterunError(PROSE * 3, hint=FLAGS * 3))
+    assert capsys.readouterr().err == f"error: {PROSE * 3}\n\nhint: {FLAGS * 3}\n"
+
+
+def said(module: ast.Module) -> Iterator[str]:
+    """The texts in a module, but docstrings and what is part of another text; a value that is put in is `{}`."""
+    docs = {node.value for node in ast.walk(module) if isinstance(node, ast.Expr)}
+    joined = [node for node in ast.walk(module) if isinstance(node, ast.JoinedStr)]
+    parts = {part for text in joined for part in text.values}
+    for node in ast.walk(module):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and not {node} & (docs | parts):
+            yield node.value
+
+
+def test_a_command_within_a_sentence_stands_in_backticks() -> None:
+    """Else it could be broken: only where a line begins with it, and after three spaces, nothing marks its end."""
+    names = "|".join(app_commands())
+    command = re.compile(
+        rf"[^ |&] +remoterun ({names})\b|\bremoterun ({names})\b[^`]*[;:,]? (or|shows|lists|then|makes)\b"
+    )
+    found = [
+        (file.name, line)
+        for file in Path(remoterun.__file__).parent.rglob("*.py")
+        for text in said(ast.parse(file.read_text()))
+        for line in re.sub(r"`[^`\n]*`", "", text).splitlines()
+        if command.search(re.sub(r"(?<=\S)   .*", "", line))
+    ]
+    assert not found, found
+
+
+def app_commands() -> set[str]:
+    from typer.main import get_command
+
+    from remoterun.cli.commands import app
+
+    command: Any = get_command(app)
+    return set(command.commands)
