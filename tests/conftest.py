@@ -33,6 +33,9 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 HERE = Path(__file__).parent
 
+# The command line is started thousands of times, as an installed one is: its modules compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # What is quick and tells most comes first; tests/bench is run by `python -m tests.bench`, never by pytest.
 ORDER = ("unit", "contract", "lab", "cloud", "integration", "e2e")
 # Files for one process: they bring the image with TensorFlow to this machine's Docker.

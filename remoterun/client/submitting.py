@@ -6,9 +6,8 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from remoterun import transfer
@@ -71,7 +70,7 @@ class Prepared:
     places: tuple[str, ...]
     tree: SourceTree | KeptTree
     choice: Choice
-    kept: Mapping[Mount, KeptTree] = MappingProxyType({})
+    kept: Mapping[Mount, KeptTree] = field(default_factory=dict)
     """Mounts of the run that this one repeats: what that one read is mounted."""
     again: str = ""
     """The key of that run."""

@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing:
         print(f"no lab here: {missing}", file=sys.stderr)
         return table.SHORT
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed command has its modules compiled
     with Lab() as lab, tempfile.TemporaryDirectory() as folder:
         host = lab.host("bench").up()
         rows, steps = _measure(lab, host, Path(folder), rounds)

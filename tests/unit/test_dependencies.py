@@ -1,14 +1,20 @@
-"""What the code imports is what pyproject.toml declares."""
+"""What the code imports is what pyproject.toml declares; what it says, the oldest Python understands."""
 
 from __future__ import annotations
 
 import ast
+import dataclasses
+import importlib
+import pkgutil
 import re
 import sys
 import tomllib
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
+
+import remoterun
 
 TOP = Path(__file__).parents[2]
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
@@ -44,3 +50,18 @@ def declared(requirements: list[str]) -> set[str]:
 )
 def test_what_is_imported_is_declared(package: str, requirements: list[str]) -> None:
     assert imported(package) == declared(requirements)
+
+
+def test_defaults_of_fields_are_those_that_python_3_11_takes() -> None:
+    """Later ones take a read-only mapping, too, as it has a hash there."""
+    names = [module.name for module in pkgutil.walk_packages(remoterun.__path__, "remoterun.")]
+    modules = [importlib.import_module(name) for name in names if not name.endswith("__main__")]
+    found = {kind for module in modules for kind in vars(module).values() if isinstance(kind, type)}
+    fields = [
+        f"{kind.__module__}.{kind.__name__}.{field.name}"
+        for kind in found
+        if dataclasses.is_dataclass(kind)
+        for field in dataclasses.fields(kind)
+        if isinstance(field.default, MappingProxyType)
+    ]
+    assert not fields
