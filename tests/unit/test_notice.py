@@ -34,7 +34,10 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], tup
                 notice(run)
                 terminal.write("|")
             words = (tmp_path / "words").read_text().splitlines() if (tmp_path / "words").exists() else []
-            return os.read(here, 100), words
+            said = b""
+            while not said.endswith(b"|"):
+                said += os.read(here, 100)
+            return said, words
         finally:
             os.close(here)
             os.close(there)
