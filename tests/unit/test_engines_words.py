@@ -112,7 +112,8 @@ class TestEnvironments:
         git = environment(variant="none", apt=("git",))
         assert git.dockerfile().startswith("FROM python:3.12-slim\n") and git.built_images == [git.final_image]
         assert git.contents("") == "git"
-        assert environment(pip=("cowsay>=6",), requirements="-i https://x\n").contents("Python") == "Python, cowsay"
+        more = "-i https://x\ngit+https://secret@x\nA[b] == 1 ; c"
+        assert environment(pip=("cowsay>=6",), requirements=more).contents("Python") == "Python, cowsay, A"
 
     def test_each_part_counts(self) -> None:
         parts: list[dict[str, Any]] = [

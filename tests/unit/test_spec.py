@@ -21,8 +21,6 @@ from remoterun.agent.shared.spec import (
     Submission,
     decode_resolved,
     encode_resolved,
-    resolved_of_format_1,
-    values_of_format_1,
 )
 from tests.workshop import spec_of
 
@@ -106,21 +104,6 @@ def test_what_is_no_spec(data: bytes) -> None:
 def test_a_spec_of_a_newer_remoterun() -> None:
     with pytest.raises(SpecError, match="spec format 3 is of a newer remoterun"):
         RunSpec.from_record(changed("format", 3))
-
-
-def test_a_spec_of_format_1() -> None:
-    """Runs made by an earlier version: the values and the resolved mounts stood in the spec."""
-    record = changed("format", 1)
-    record.update(env={"PYTHONUNBUFFERED": "1", "TOKEN": "hunter2", "X;Y": "odd"}, labels=[1, "two"], timeout=-5)
-    for mount in record["mounts"]:
-        mount.update(tree=DIGEST, file="")
-    spec = RunSpec.from_record(record)
-    assert spec == FULL._replace(labels=("1", "two"), timeout=None)
-    assert "hunter2" not in repr(spec)
-    data = json.dumps(record).encode()
-    assert values_of_format_1(data) == {"TOKEN": "hunter2"}
-    assert resolved_of_format_1(data) == (ResolvedMount("sub/dir/data", DIGEST), ResolvedMount("/abs", DIGEST))
-    assert values_of_format_1(FULL.encode()) == {}
 
 
 def test_no_error_names_a_value() -> None:

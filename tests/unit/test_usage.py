@@ -123,16 +123,10 @@ def test_a_removal_meanwhile(home: Home) -> None:
     ("name", "files", "contents"),
     [
         ("venv-1", {"ready": "", "contents": "Python, cowsay", "requirements.txt": "x"}, "Python, cowsay"),
-        (
-            "venv-2",
-            {"ready": "", "requirements.txt": "numpy>=2\n# y\n-i https://t@x\ngit+https://secret@x\nA[b] == 1 ; c"},
-            "TensorFlow, numpy, A",
-        ),
         ("lib-3", {"trainer/x.py": ""}, "the trainer"),
         ("venv-4", {}, ""),
     ],
 )
 def test_environments_are_named_by_what_is_in_them(home: Home, name: str, files: Files, contents: str) -> None:
-    """Those of before this was noted, too; no address, which may hold a password, is among it."""
     write_files(Path(home.envs, name), files)
     assert usage(home)[1]["environment", name]["contents"] == contents

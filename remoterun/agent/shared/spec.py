@@ -18,7 +18,6 @@ from .tree import TreeError, check_path, is_digest, show
 from .webhooks import NOBODY, BadAddress, Webhooks, decode_webhooks, encode_webhooks
 
 FORMAT = 2
-"""Format 1 held the values of the user's variables, and the resolved mounts, in the spec itself."""
 BASE_IMAGE = "python:3.12-slim"
 """The image under the bundled one, unless the machine has another."""
 TENSORFLOW, PYTHON, NONE = "tensorflow", "python", "none"
@@ -233,11 +232,11 @@ class RunSpec(Record):
 
     @classmethod
     def from_record(cls, record: Any) -> "RunSpec":
-        """The spec that `to_record` made, also one of format 1. Raises `SpecError`."""
-        format = record.get("format", 1) if isinstance(record, dict) else 0
-        if not isinstance(format, int) or format > FORMAT:
+        """The spec that `to_record` made. Raises `SpecError`."""
+        format = record.get("format") if isinstance(record, dict) else None
+        if format != FORMAT:
             raise SpecError("spec format %s is of a newer remoterun: upgrade this one" % show(str(format)[:20]))
-        return _read(cls, _as_format_2(record) if format == 1 else record).check()
+        return _read(cls, record).check()
 
     def check(self) -> "RunSpec":
         """Itself, if every field can be right. Raises `SpecError`."""
@@ -421,10 +420,7 @@ def encode_resolved(mounts: Tuple[ResolvedMount, ...]) -> bytes:
 
 def decode_resolved(data: bytes) -> Tuple[ResolvedMount, ...]:
     """Raises `SpecError`."""
-    return _resolved(_json(data))
-
-
-def _resolved(records: Any) -> Tuple[ResolvedMount, ...]:
+    records = _json(data)
     _require(isinstance(records, list), "the mounts are not a list")
     mounts = tuple(_read(ResolvedMount, record) for record in records)
     for mount in mounts:
@@ -442,33 +438,6 @@ def decode_environment(data: bytes) -> ResolvedEnvironment:
     environment = _read(ResolvedEnvironment, _json(data))
     _require(bool(_WORD.match(environment.variant)), "%s is not a variant" % show(environment.variant[:80]))
     return environment
-
-
-def values_of_format_1(data: bytes) -> Dict[str, str]:
-    """The user's variables that a spec.json of format 1 holds; none in one of another format. Raises `SpecError`."""
-    record = _json(data)
-    if not isinstance(record, dict) or record.get("format", 1) != 1:
-        return {}
-    asked = record.get("asked_env") or []
-    return check_variables({name: value for name, value in (record.get("env") or {}).items() if name in asked})
-
-
-def resolved_of_format_1(data: bytes) -> Tuple[ResolvedMount, ...]:
-    """The mounts that a spec.json of format 1 holds as the agent resolved them. Raises `SpecError`."""
-    record = _json(data)
-    return _resolved(record.get("mounts") or [] if isinstance(record, dict) else None)
-
-
-def _as_format_2(record: Dict[str, Any]) -> Dict[str, Any]:
-    """A record of format 1 without the user's values, and without what that format accepted and later ones refuse."""
-    timeout, labels, env = record.get("timeout"), record.get("labels"), record.get("env")
-    asked = record.get("asked_env") or []
-    if isinstance(timeout, (int, float)) and timeout <= 0:
-        timeout = None
-    labels = [str(label) for label in labels] if isinstance(labels, list) else []
-    env = env if isinstance(env, dict) else {}
-    env = {name: value for name, value in env.items() if VARIABLE.match(name) and name not in asked}
-    return dict(record, timeout=timeout, labels=labels, env=env, asked_env=asked)
 
 
 def check_variables(variables: Any) -> Dict[str, str]:

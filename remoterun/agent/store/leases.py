@@ -110,7 +110,6 @@ class Lease:
         return self._file is not None
 
     def _open(self) -> None:
-        os.makedirs(self._folder, 0o700, exist_ok=True)
         self._path = os.path.join(self._folder, "%d-%s" % (os.getpid(), token(6)))
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -126,11 +125,7 @@ class Lease:
 def read(folder: str, into: Set[bytes], now: float, sweep: bool, cut: float = CUT) -> None:
     """Add what every lease protects: dead ones do for `cut` seconds, and `sweep` deletes older ones. To be called under
     `exclusive`."""
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:  # a home from before there were leases
-        return
-    for name in names:
+    for name in os.listdir(folder):
         path = os.path.join(folder, name)
         try:
             file = open(path, "rb")

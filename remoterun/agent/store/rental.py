@@ -28,7 +28,7 @@ class Leaving(Record):
 
     at: float
     why: str
-    boot: str = ""
+    boot: str
 
 
 class Rental:
@@ -51,7 +51,7 @@ class Rental:
             mark = from_json(Leaving, read_json(self._mark))
         except (OSError, ValueError):
             return None
-        return mark if mark.boot in ("", boot_id()) else None
+        return mark if mark.boot == boot_id() else None
 
     def leave(self, at: float, why: str) -> None:
         """Say that the host goes away. The first word counts, unless the provider takes it sooner."""

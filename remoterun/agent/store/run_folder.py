@@ -56,8 +56,6 @@ from ..shared.spec import (
     encode_grant,
     encode_images,
     encode_values,
-    resolved_of_format_1,
-    values_of_format_1,
 )
 from ..shared.states import FINAL, RunState, RunStatus, check_move
 from ..shared.webhooks import NOBODY, BadAddress, Webhooks, decode_webhooks, encode_webhooks
@@ -139,7 +137,7 @@ class RunFolder:
         try:
             return decode_values(_read(self.values_file))
         except FileNotFoundError:
-            return values_of_format_1(_read(self.spec_file))
+            return {}
 
     def keep_values(self, values: Mapping[str, str]) -> None:
         """Only these, which may be none, are still needed. Supervisor only."""
@@ -202,10 +200,7 @@ class RunFolder:
 
     def mounts(self) -> Tuple[ResolvedMount, ...]:
         """What is mounted, in the order of the spec. Raises `SpecError`."""
-        try:
-            return decode_resolved(_read(self.mounts_file))
-        except FileNotFoundError:
-            return resolved_of_format_1(_read(self.spec_file))
+        return decode_resolved(_read(self.mounts_file))
 
     # -- events
 

@@ -9,7 +9,7 @@ import subprocess
 import time
 from typing import ContextManager, Dict, List, Optional, Sequence
 
-from ...shared.environment import Environment, package_names
+from ...shared.environment import Environment
 from ...shared.files import locked, read_json, remove_tree, write_whole
 from ...shared.spec import NONE, TENSORFLOW, RunSpec
 from ...shared.tree import Manifest, show
@@ -213,11 +213,6 @@ class ProcessEngine:
         try:
             with open(os.path.join(folder, "contents"), encoding="utf-8") as file:
                 return file.read(MOST_CONTENTS)
-        except (OSError, ValueError):
-            pass
-        try:  # made by a version that wrote no such file, and knew nothing but TensorFlow
-            with open(os.path.join(folder, "requirements.txt"), encoding="utf-8") as file:
-                return ", ".join(["TensorFlow", *package_names(file.read(MOST_CONTENTS))])
         except (OSError, ValueError):
             return ""
 
