@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from remoterun.client import bucket, renting
+from remoterun.client import bucket, renting, upkeep
 from remoterun.client.bucket import NewBucket
 from remoterun.client.connections import Connections
 from remoterun.client.renting import Plan
 from remoterun.client.runs import Runs
-from remoterun.errors import NotFound
+from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType
 from remoterun.providers.base import Identity, Leftover, ProviderCheck, Rented
 
@@ -25,11 +25,15 @@ LATE = 300.0
 """Seconds past its deadline from which on a host should have ended: clocks differ, and shutting down takes a while."""
 LOOK = 10.0
 """Seconds that a machine has to say how its runs are."""
+BUCKET = "bucket"
+"""In the place of a provider's name, for what is left over in the bucket."""
+STORED = 0.023
+"""US dollars a month for a GB in Amazon's S3, in most regions."""
 
 
 @dataclass(frozen=True)
 class Orphan:
-    """What `clear` ends or removes: a host that no run needs, or a leftover."""
+    """What `clear` ends or removes: a host that no run needs, or a leftover. `provider` may be `BUCKET`."""
 
     provider: str
     what: Rented | Leftover
@@ -47,6 +51,10 @@ class Orphan:
     def saves(self) -> float | None:
         """US dollars `per` hour ("h") or month; None where that is not known."""
         return self.what.cost if isinstance(self.what, Leftover) else self.what.offer.price
+
+    @property
+    def bytes(self) -> int:
+        return self.what.size if isinstance(self.what, Leftover) else 0
 
     @property
     def per(self) -> str:
@@ -83,9 +91,10 @@ class RentedHosts:
                     return host
         raise NotFound(f"there is no rented host `{id}`", hint="remoterun hosts")
 
-    def orphans(self) -> Sequence[Orphan]:
+    def orphans(self, note: Callable[[str], None] = lambda _: None) -> Sequence[Orphan]:
         """What `gc --cloud` would end or remove: hosts of this client that no run of it needs, hosts of anybody that
-        should have ended by themselves, and what hosts that are gone left behind. Raises as `list`."""
+        should have ended by themselves, what hosts that are gone left behind, and objects in the bucket that nothing
+        refers to. `note` is told why the bucket could not be looked at. Raises as `list`."""
         runs = Runs(self._connections).list(None, wait=LOOK)
         needed = {token for run in runs if not run.final for token in renting.tokens(run)}
         known = {run.key for run in runs if run.renting is not None}  # others were rented by another client
@@ -99,10 +108,24 @@ class RentedHosts:
                 elif host.alive and ours and host.token not in needed:
                     found.append(Orphan(name, host, "no run needs it"))
             found += [Orphan(name, left, left.why) for left in provider.leftovers()]
+        for machine in self._connections.named_bucket():
+            try:
+                freed = self._collect(machine, dry_run=True).freed
+            except RemoterunError as error:  # hosts cost more than objects
+                note(f"the bucket could not be looked at: {error.message}")
+                continue
+            if freed:
+                cost = freed / 1e9 * STORED if self._connections.config.aws.endpoint is None else None
+                why = "no upload and no run needs them"
+                found.append(Orphan(BUCKET, Leftover("objects", machine.bucket or "", why, cost, freed), why))
         return found
 
     def clear(self, orphan: Orphan) -> None:
-        """End or remove it. One that is gone already is fine. Raises as `list`."""
+        """End or remove it. One that is gone already is fine. Raises as `list`, and `TransferError`."""
+        if orphan.provider == BUCKET:
+            for machine in self._connections.named_bucket():
+                self._collect(machine, dry_run=False)
+            return
         provider = self._connections.provider(orphan.provider)
         if isinstance(orphan.what, Rented):
             provider.release(orphan.what.id)
@@ -128,3 +151,8 @@ class RentedHosts:
     def bucket_checks(self) -> Sequence[BucketCheck]:
         """What `doctor` finds out about the bucket. One object is written and removed."""
         return bucket.checks(self._connections)
+
+    def _collect(self, machine: MachineType, *, dry_run: bool) -> upkeep.Collected:
+        """As `gc aws`."""
+        session = self._connections.session(machine)
+        return upkeep.collect(session, self._connections.registry, None, False, None, dry_run)

@@ -123,12 +123,14 @@ class Identity:
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something of ours that a provider still has, and nobody needs. `cost` in US dollars a month, 0 for none."""
+    """Something of ours that a provider still has, and nobody needs. `cost` in US dollars a month, 0 for none, None
+    where it is not known; `size` in bytes, of what is counted in them."""
 
     kind: str
     id: str
     why: str
-    cost: float = 0.0
+    cost: float | None = 0.0
+    size: int = 0
 
 
 @dataclass(frozen=True)

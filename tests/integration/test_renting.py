@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.store.home import Home
+from remoterun.buckets import host as bucket_host
+from remoterun.buckets import serving
 from remoterun.buckets.place import BucketPlace
 from remoterun.cli.main import main
 from remoterun.client import Client, LogBytes, Note, StateChange, attempts
@@ -411,6 +414,34 @@ class TestTheCommandLine:
         status, out, err = say("gc", "--cloud", "-y")
         assert status != 0 and "i-0 can't be ended" in err and "1 ended or removed" in out + err
         assert [host.id for host in laptop.folders.hosts()] == ["i-0"]
+
+    def test_gc_frees_the_bucket_as_well_once_somebody_agrees(
+        self, laptop: Laptop, say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (laptop.root / "data").write_bytes(os.urandom(3 << 20))
+        assert say("upload", "data", "--name", "doom", "--to", "aws")[0] == 0
+        assert say("rm", "-y", "uploads/doom")[0] == 0
+        assert "Nothing is left over" in say("gc", "--cloud")[2]  # another client may be about to need it
+        week = 8 * 86400
+        monkeypatch.setattr(bucket_host, "Bucket", partial(serving.Bucket, clock=lambda: time.time() + week))
+        laptop.another()
+        (left,) = json.loads(say("gc", "--cloud", "--dry-run", "--json")[1])
+        assert (left["kind"], left["id"]) == ("objects", f"s3://{laptop.config.aws.bucket}")
+        assert left["bytes"] > 3 << 20 and left["saves"] is None  # no Amazon's store
+        status, out, err = say("gc", "--cloud")
+        assert status == 2 and "3.1 MB: no upload and no run needs them" in out and "nobody is here to agree" in err
+        assert "Without them 3.1 MB in the bucket are free" in err
+        assert "1 ended or removed" in say("gc", "--cloud", "-y")[2]
+        assert "Nothing is left over" in say("gc", "--cloud")[2]
+
+    def test_gc_ends_hosts_also_where_the_bucket_does_not_answer(
+        self, laptop: Laptop, say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        laptop.until_ended(laptop.submit("true"))
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        laptop.another()
+        status, _, err = say("gc", "--cloud", "-y")
+        assert status == 0 and "the bucket could not be looked at" in err and laptop.folders.hosts() == []
 
     def test_options_that_a_machine_of_ones_own_does_not_have(self, say: Callable[..., Any]) -> None:
         status, _, err = say("run", "-t", "local", "--no-git", "--spot", "true")

@@ -60,7 +60,7 @@ DETAILS: dict[str, Any] = {
 }
 OFFER = Offer(EVIL, EVIL, EVIL, 4, 16.0, 1, EVIL, 16.0, price=0.5, priced=EVIL)
 RENTED = Rented(EVIL, EVIL, EVIL, OFFER, 1.0, 2.0, number=3, owner=EVIL)
-LEFTOVER = Leftover(EVIL, EVIL, EVIL, 1.0)
+LEFTOVER = Leftover(EVIL, EVIL, EVIL, 1.0, 5)
 PLAN = Plan(MACHINE, (OFFER,), 24.0, 600.0, 2, instead=EVIL)
 CHECKS = [{"name": EVIL, "ok": ok, "detail": EVIL, "fix": f"{EVIL}\n{EVIL}"} for ok in (True, False, None)]
 USES = [Use(kind, EVIL, 5, 5, None, about) for kind, about in {

@@ -53,7 +53,9 @@ def gc(
     ] = None,
     cloud: Annotated[
         bool,
-        typer.Option("--cloud", help="Instead: end rented hosts that no run needs, and clear what is left of others."),
+        typer.Option(
+            "--cloud", help="Instead: end rented hosts that no run needs, and clear what nothing needs at AWS."
+        ),
     ] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="With --cloud: ask nothing.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed.")] = False,
@@ -82,10 +84,8 @@ def gc(
 
 def _clear_cloud(yes: bool, dry_run: bool, json: bool) -> None:
     with connect() as client:
-        found = client.hosts.orphans()
+        found = client.hosts.orphans(render.warning)
         render.orphans(found, json)
-        if client.config.aws.bucket is not None:
-            render.line("  remoterun gc aws   frees what nothing needs in the bucket")
         if dry_run or not found:
             return
         if not yes and not render.person_there():

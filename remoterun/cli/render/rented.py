@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from remoterun.cli.render.data import out_json
 from remoterun.cli.render.table import Column, table
 from remoterun.cli.render.talk import line
-from remoterun.cli.render.words import ago, duration, moment
+from remoterun.cli.render.words import ago, duration, moment, size
 
 if TYPE_CHECKING:
     from remoterun.client import NewBucket, Orphan, Plan
@@ -164,21 +164,29 @@ def hosts_table(found: Sequence[Rented], as_json: bool) -> None:
 def orphans(found: Sequence[Orphan], as_json: bool) -> None:
     """What `gc --cloud` would end or remove, and what that saves."""
     if as_json:
-        out_json([{name: getattr(orphan, name) for name in ("kind", "id", "why", "saves", "per")} for orphan in found])
+        names = ("kind", "id", "why", "saves", "per", "bytes")
+        out_json([{name: getattr(orphan, name) for name in names} for orphan in found])
         return
     if not found:
-        line("Nothing is left over: no host, disk, rule or group that no run needs")
+        line("Nothing is left over: no host, disk, rule, group or object that nothing needs")
         return
     heads = [Column("KIND"), Column("ID", least=12), Column("SAVES", right=True), Column("WHY", least=16)]
     rows = [
-        [orphan.kind, orphan.id, f"{dollars(orphan.saves)}/{orphan.per}" if orphan.saves else "", orphan.why]
+        [
+            orphan.kind,
+            orphan.id,
+            f"{dollars(orphan.saves)}/{orphan.per}" if orphan.saves else "",
+            f"{size(orphan.bytes)}: {orphan.why}" if orphan.bytes else orphan.why,
+        ]
         for orphan in found
     ]
     table(heads, rows)
     sums = {per: sum(orphan.saves or 0.0 for orphan in found if orphan.per == per) for per in ("h", "month")}
     saved = " and ".join(f"{dollars(amount)}/{per}" for per, amount in sums.items() if amount)
-    if saved:
-        line(f"Without them you save {saved}")
+    freed = sum(orphan.bytes for orphan in found)
+    frees = f"{size(freed)} in the bucket are free" if freed else ""
+    if saved or frees:
+        line(f"Without them {' and '.join(part for part in (f'you save {saved}' if saved else '', frees) if part)}")
 
 
 def _coarse(seconds: float) -> str:
