@@ -17,6 +17,7 @@ from moto.core.responses import ActionResult
 from moto.core.types import Base64EncodedString
 from moto.ec2.exceptions import DependencyViolationError, InvalidInstanceIdError, InvalidInstanceTypeError
 from moto.ec2.models import amis, instances, security_groups
+from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
 from moto.ec2.responses.general import General
 from moto.servicequotas.exceptions import NoSuchResource
 from moto.servicequotas.models import ServiceQuotasBackend
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from tests.cloud.cloud import Cloud
 
 Wrapper = Callable[..., Any]
+
+REGIONS = ("eu-central-1", "us-east-1", "us-west-2")
+"""Those that the account uses. EC2 lists no others; moto would list 38, and a client asks each one for its hosts."""
 
 
 class HostedInstance(instances.Instance):
@@ -96,6 +100,8 @@ def changed(cloud: Cloud) -> Iterator[None]:
     change(backend, "describe_instances", _describe_instances(cloud, backend.describe_instances))
     by_id = backend.get_reservations_by_instance_ids
     change(backend, "get_reservations_by_instance_ids", _reservations_by_id(cloud, by_id))
+    regions = [region for region in RegionsAndZonesBackend.regions if region.name in REGIONS]
+    change(RegionsAndZonesBackend, "regions", regions)
     change(General, "get_console_output", _get_console_output)
     change(amis.AmiBackend, "_load_amis", _load_amis)
     change(ParameterDict, "__init__", _parameters(ParameterDict.__init__))
