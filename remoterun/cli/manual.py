@@ -12,7 +12,8 @@ class Command(TyperCommand):
     """A command whose help names arguments as the README does."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        return [re.sub(r"[{}]", "", piece) for piece in super().collect_usage_pieces(ctx)]
+        pieces = [re.sub(r"[{}]", "", piece) for piece in super().collect_usage_pieces(ctx)]
+        return [piece.removesuffix("...") if "…" in piece else piece for piece in pieces]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         found: dict[str, list[tuple[str, str]]] = {"argument": [], "option": []}
@@ -20,6 +21,7 @@ class Command(TyperCommand):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 name, text = record
+                text = re.sub(r"; x>=\d+\]$", "]", re.sub(r"  \[(required|x>=\d+)\]$", "", text))
                 found[parameter.param_type_name].append((re.sub(r" <\S+>$", "", name), text))
         for kind, records in found.items():
             if records:

@@ -20,7 +20,9 @@ Mounts = Annotated[
 ]
 Variables = Annotated[
     list[str],
-    typer.Option("-e", "--env", metavar="K[=V]", help="An environment variable; K alone: as it is here. Repeat."),
+    typer.Option(
+        "-e", "--env", metavar="K[=V]", help="An environment variable; K alone takes its value here. Repeat for more."
+    ),
 ]
 Pip = Annotated[
     list[str], typer.Option("--pip", metavar="PACKAGE", help="A Python package to install. Repeat for more.")
@@ -34,7 +36,7 @@ Notify = Annotated[
     typer.Option(
         "--notify",
         metavar="URL|NAME",
-        help="Who gets word when it ends: a webhook, a secret that is one, or none. Repeat.",
+        help="Who gets word when it ends: a webhook, or a secret that is one; `none` for nobody. Repeat for more.",
         autocompletion=complete.secrets,
     ),
 ]

@@ -76,9 +76,9 @@ class Files:
     ) -> Fetched:
         """Give `write` the bytes of a file of a run or an upload, also of a run that goes on.
 
-        Of names with `*` it gets those of each file that matches. With `archive`, a folder, or what matches, is given
-        as a tar stream. All of it is whole and verified before the first byte is written. Raises `UsageError` for a
-        folder without `archive`, and what `copy` raises.
+        Of a folder that holds one file it gets that one; of names with `*` those of each file that matches. With
+        `archive`, a folder, or what matches, is given as a tar stream. All of it is whole and verified before the
+        first byte is written. Raises `UsageError` for a folder without `archive`, and what `copy` raises.
         """
         resource = Resource.parse(source)
         below, pattern = globs.split(resource)
@@ -87,7 +87,7 @@ class Files:
         def choose(manifest: Manifest, about: api.Tree) -> Manifest:
             nonlocal single
             single = about.single
-            if not single and not pattern and not archive:
+            if not single and not pattern and not archive and manifest.file_count != 1:
                 raise UsageError(
                     f"{show(str(resource))} is a folder",
                     hint=f"remoterun ls {resource}\nremoterun cp {resource} - | tar x   brings all of it",

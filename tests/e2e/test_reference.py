@@ -13,6 +13,8 @@ from typer.main import get_command
 
 from remoterun import client, errors
 from remoterun.cli.commands import app
+from remoterun.cli.main import main
+from remoterun.errors import NotFound
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -85,6 +87,21 @@ def test_every_command_has_help_and_an_example() -> None:
         assert len(command.get_short_help_str(200)) <= 64, f"{name}: cut in the list of commands at 80 columns"
         for parameter in command.params:
             assert getattr(parameter, "help", None), f"{name}: {parameter.name} is not explained"
+
+
+def test_help_is_in_users_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No types of the parser's; one wording for the same thing; `-h` of each command, though `label` takes `-hot`."""
+    for name in commands():
+        assert main([*name.split()[1:], "-h"]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith(f"Usage: {name} "), name
+        assert "x>=" not in said and "[required]" not in said and "…..." not in said, said
+        assert not re.search(r"Repeat(?!\s+for\s+more)", said), said
+    monkeypatch.setenv("REMOTERUN_HOME", str(tmp_path))
+    with pytest.raises(NotFound):
+        commands()["remoterun label"].main(["last", "-hot"], standalone_mode=False)
 
 
 def test_every_exit_status() -> None:

@@ -18,7 +18,8 @@ def diff(
         str, typer.Argument(metavar="RUN", help="A run's number, or `last`.", autocompletion=complete.run_numbers)
     ],
     after: Annotated[
-        str, typer.Argument(metavar="RUN", help="Another one, or `last`.", autocompletion=complete.run_numbers)
+        str,
+        typer.Argument(metavar="OTHER", help="Another run's number, or `last`.", autocompletion=complete.run_numbers),
     ],
     stat: Annotated[bool, typer.Option("--stat", help="Of files, only how much differs.")] = False,
     json: Json = False,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def upload(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A file or a folder.")],
     name: Annotated[
-        str | None, typer.Option("-n", "--name", metavar="NAME", help="Default: the name of the folder.")
+        str | None, typer.Option("-n", "--name", metavar="NAME", help="The data set's name. Default: the folder's.")
     ] = None,
     to: Annotated[
         str | None,
@@ -142,7 +142,11 @@ def ls(
 def cp(
     source: Annotated[
         str,
-        typer.Argument(metavar="SRC", help="A resource, or (upwards) a local path.", autocompletion=complete.resources),
+        typer.Argument(
+            metavar="SRC",
+            help="runs/N[/path] or uploads/NAME[/path]; or a local path that goes into an upload.",
+            autocompletion=complete.resources,
+        ),
     ],
     target: Annotated[
         str | None,
@@ -164,8 +168,8 @@ def cp(
 ) -> None:
     """Copy files of runs or uploads here, or files to an upload.
 
-    Of a folder the contents land in DST; of a file, the file. A path may have *, ? and **, in quotes. With `-` as
-    DST, a file goes to stdout, and a folder as a tar stream. With uploads/NAME/ as DST it goes upwards.
+    A folder's contents land in DST, or the one file. A path may have *, ? and **, in quotes. With `-` as DST, a file
+    goes to stdout, and a folder as a tar stream. With uploads/NAME/ as DST, local files go into that upload.
     """
     if force and ignore:
         raise UsageError("-f overwrites and -i keeps: choose one", hint="remoterun cp --help")

@@ -31,8 +31,8 @@ def exec_(
 ) -> int:
     """Open a shell, or start a command, inside a run that goes on.
 
-    It has that one's container or environment, folder and variables; a terminal, if there is one here. The exit status
-    is its own.
+    It starts in the run's container or virtual environment, in its folder, with its variables, and with your terminal.
+    The exit status is its own.
     """
     from remoterun.cli.console import converse, terminal_here
 
@@ -111,9 +111,9 @@ def ssh(
         typer.Argument(metavar="COMMAND", help="Default: a shell. All that follows its first word is its own."),
     ] = None,
 ) -> int:
-    """Open a machine with ssh: its user, port and settings as here.
+    """Open a shell on a machine, with the system's ssh.
 
-    `ssh` itself takes over; the exit status is its own.
+    The user, port, key and settings are those that remoterun uses. The exit status is that of ssh.
     """
     from remoterun.cli.console import terminal_here
 

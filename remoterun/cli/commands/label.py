@@ -14,8 +14,15 @@ from remoterun.errors import NotFound, UsageError
 from remoterun.model import Resource
 
 
+class Labels(Command):
+    """Takes `-h` for `--help`, though other words that begin with `-` are labels: `-hot`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, ["--help" if word == "-h" else word for word in args])
+
+
 @app.command(
-    cls=Command,
+    cls=Labels,
     epilog=example("remoterun label 3 +good -bad\nremoterun label runs/3-9 +night"),
     context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]},  # `-bad` is a label
 )
@@ -23,7 +30,7 @@ def label(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN… [+LABEL] [-LABEL]",
+            metavar="RUN… [+LABEL]… [-LABEL]…",
             help="Runs: 3, last, 3-9; a label to add begins with +, one to take away with -.",
         ),
     ],

@@ -15,14 +15,14 @@ from remoterun.cli.manual import Command
 from remoterun.errors import UsageError
 from remoterun.model import MachineType
 
-Spot = Annotated[bool, typer.Option("--spot", help="Of types that are rented: with the spot prices of now.")]
+Spot = Annotated[bool, typer.Option("--spot", help="Show the spot prices of now for what can be rented.")]
 
 
 @machines_app.callback()
 def machines(
     context: typer.Context,
     spot: Spot = False,
-    status: Annotated[bool, typer.Option("--status", help="Instead: who uses them; see `machines status`.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Show who uses them, as `machines status` does.")] = False,
     json: Json = False,
 ) -> None:
     """List the machines that can be named after -t."""
@@ -239,7 +239,9 @@ def machines_default(
 def doctor(
     machine: Annotated[
         str | None,
-        typer.Argument(metavar="MACHINE", help="Default: the default machine.", autocompletion=complete.machine_types),
+        typer.Argument(
+            metavar="MACHINE", help="As after -t. Default: the default machine.", autocompletion=complete.machine_types
+        ),
     ] = None,
     json: Json = False,
 ) -> int:

@@ -53,7 +53,7 @@ def rerun(
         typer.Option(
             "--secret",
             metavar="NAME[=VARIABLE]",
-            help="A secret as a variable, as well or instead. Repeat.",
+            help="A secret as a variable, as well or instead. Repeat for more.",
             autocompletion=complete.secrets,
         ),
     ] = [],  # noqa: B006
@@ -90,9 +90,16 @@ def rerun(
     ] = None,
     attempts: Annotated[
         int | None,
-        typer.Option("--attempts", metavar="N", help="How often it may start if its machine goes down.", min=1),
+        typer.Option(
+            "--attempts",
+            metavar="N",
+            help="How often it may start if its machine goes down; values of -e stay on it till the last attempt ends.",
+            min=1,
+        ),
     ] = None,
-    max_hours: Annotated[float | None, typer.Option("--max-hours", metavar="H", help="On rented hosts.")] = None,
+    max_hours: Annotated[
+        float | None, typer.Option("--max-hours", metavar="H", help="End it after so long on rented hosts.")
+    ] = None,
     max_cost: Annotated[
         float | None, typer.Option("--max-cost", metavar="$", help="The same limit, in US dollars.")
     ] = None,

@@ -40,14 +40,14 @@ def rm(
         list[str],
         typer.Argument(
             metavar="RESOURCE",
-            help="uploads/NAME, one version of it (uploads/NAME@2), runs/N or N, runs/N-M, runs.",
+            help="uploads/NAME, or a version of it (uploads/NAME@2); runs/N or N, runs/N-M, or `runs`.",
             autocompletion=complete.resources,
         ),
     ] = [],  # noqa: B006
     older: Annotated[
-        str | None, typer.Option("--older", metavar="TIME", help="Of the runs only those that ended before 12h, 7d.")
+        str | None, typer.Option("--older", metavar="TIME", help="Only runs that ended longer ago than 12h, 7d.")
     ] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="Of the runs only those that failed.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Only runs that failed.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Remove several without a question.")] = False,
 ) -> int:
     """Delete uploads, and runs that have ended, with all they hold.

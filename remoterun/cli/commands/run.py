@@ -59,7 +59,7 @@ def run(
         typer.Option(
             "--secret",
             metavar="NAME[=VARIABLE]",
-            help="A secret that `remoterun secret set` keeps, as a variable. Repeat.",
+            help="A secret that `remoterun secret set` keeps, as a variable. Repeat for more.",
             autocompletion=complete.secrets,
         ),
     ] = [],  # noqa: B006
@@ -93,11 +93,16 @@ def run(
         bool, typer.Option("--no-git", help="Send the current folder, less .remoterunignore; git is not asked.")
     ] = False,
     description: Annotated[
-        str | None, typer.Option("-d", "--description", metavar="TEXT", help="Default: the commit's subject.")
+        str | None, typer.Option("-d", "--description", metavar="TEXT", help="For `ps`. Default: the commit's subject.")
     ] = None,
     label: Annotated[
         list[str],
-        typer.Option("--label", metavar="LABEL", help="Repeat for more.", autocompletion=complete.labels),
+        typer.Option(
+            "--label",
+            metavar="LABEL",
+            help="A label, for `ps --label`. Repeat for more.",
+            autocompletion=complete.labels,
+        ),
     ] = [],  # noqa: B006
     gpus: Annotated[
         str | None,
@@ -108,7 +113,7 @@ def run(
         typer.Option(
             "--after",
             metavar="RUN",
-            help="Start once this run of the same machine has completed. Repeat.",
+            help="Start when this run, on the same machine, has completed. Repeat for more.",
             autocompletion=complete.active_runs,
         ),
     ] = [],  # noqa: B006
@@ -117,7 +122,7 @@ def run(
         typer.Option(
             "--after-any",
             metavar="RUN",
-            help="Start once it has ended, however that was. Repeat.",
+            help="The same, however that run ends. Repeat for more.",
             autocompletion=complete.active_runs,
         ),
     ] = [],  # noqa: B006
@@ -128,11 +133,18 @@ def run(
     ] = False,
     attempts: Annotated[
         int | None,
-        typer.Option("--attempts", metavar="N", help="How often it may start if its machine goes down.", min=1),
+        typer.Option(
+            "--attempts",
+            metavar="N",
+            help="How often it may start if its machine goes down; values of -e stay on it till the last attempt ends.",
+            min=1,
+        ),
     ] = None,
     max_hours: Annotated[
         float | None,
-        typer.Option("--max-hours", metavar="H", help="On rented hosts, with all attempts. Default: 24."),
+        typer.Option(
+            "--max-hours", metavar="H", help="End it after so long on rented hosts, all attempts together. Default: 24."
+        ),
     ] = None,
     max_cost: Annotated[
         float | None, typer.Option("--max-cost", metavar="$", help="The same limit, in US dollars.")

@@ -99,29 +99,35 @@ def _print_log(run: Run, items: Iterable[Item], timestamps: bool) -> bool:
 @app.command(cls=Command, epilog=example("remoterun ps -t box --state failed --since 2d\nremoterun ps --watch"))
 def ps(
     words: Annotated[
-        list[str], typer.Argument(metavar="TEXT", help="Only with this in the command or the description.")
+        list[str], typer.Argument(metavar="TEXT", help="Only runs with this in their command or description.")
     ] = [],  # noqa: B006
-    number: Annotated[int, typer.Option("-n", "--number", metavar="N", help="How many.", min=1)] = 20,
-    every: Annotated[bool, typer.Option("-a", "--all", help="All of them.")] = False,
+    number: Annotated[int, typer.Option("-n", "--number", metavar="N", help="Only the newest N.", min=1)] = 20,
+    every: Annotated[bool, typer.Option("-a", "--all", help="Every run.")] = False,
     state: Annotated[
         list[str],
-        typer.Option("--state", metavar="STATE", help="Only in this state, or `active`, `ended`. Repeat for more."),
+        typer.Option(
+            "--state", metavar="STATE", help="Only runs in this state; also `active`, `ended`. Repeat for more."
+        ),
     ] = [],  # noqa: B006
     machine: Annotated[
         str | None,
         typer.Option(
-            "-t", "--machine-type", metavar="NAME", help="Only of this one.", autocompletion=complete.machine_types
+            "-t",
+            "--machine-type",
+            metavar="NAME",
+            help="Only runs of this machine.",
+            autocompletion=complete.machine_types,
         ),
     ] = None,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="Only those of the last 90s, 10m, 2h, 7d.")
+        str | None, typer.Option("--since", metavar="TIME", help="Only runs of the last 90s, 10m, 2h, 7d.")
     ] = None,
     label: Annotated[
         list[str],
-        typer.Option("--label", metavar="LABEL", help="Only with this label.", autocompletion=complete.labels),
+        typer.Option("--label", metavar="LABEL", help="Only runs with this label.", autocompletion=complete.labels),
     ] = [],  # noqa: B006
     watch: Annotated[bool, typer.Option("-w", "--watch", help="Show them again every 2 s, until ^C.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="More columns.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Also the engine, labels and description.")] = False,
     cloud: Annotated[
         bool, typer.Option("--cloud", help="Give numbers here to runs of the bucket that another machine started.")
     ] = False,
@@ -206,7 +212,7 @@ def stop(
     ] = "10s",
     quiet: Quiet = False,
 ) -> int:
-    """End runs; their outputs are saved. SIGTERM, some time, then SIGKILL."""
+    """End runs; their outputs are saved. They get SIGTERM, and SIGKILL if they have not ended after --grace."""
     seconds = parse_duration(grace)
     with connect() as client:
         return _end_each(

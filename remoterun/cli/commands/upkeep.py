@@ -16,7 +16,9 @@ from remoterun.session import understood
 
 Machine = Annotated[
     str | None,
-    typer.Argument(metavar="MACHINE", help="Default: the default machine.", autocompletion=complete.machine_types),
+    typer.Argument(
+        metavar="MACHINE", help="As after -t. Default: the default machine.", autocompletion=complete.machine_types
+    ),
 ]
 
 
@@ -43,10 +45,12 @@ def gc(
     machine: Machine = None,
     keep: Annotated[
         int | None,
-        typer.Option("--keep", metavar="N", help="Of each upload only the newest N versions. Default: all.", min=1),
+        typer.Option(
+            "--keep", metavar="N", help="Keep only the newest N versions of each upload. Default: all.", min=1
+        ),
     ] = None,
     envs: Annotated[
-        bool, typer.Option("--envs", help="Environments and images too that nothing has used for a week.")
+        bool, typer.Option("--envs", help="Also environments and images that nothing has used for a week.")
     ] = False,
     unused: Annotated[
         str | None, typer.Option("--unused", metavar="TIME", help="With --envs: for how long. Default: 7d.")

@@ -28,8 +28,8 @@ def wait(
 ) -> int:
     """Wait until runs have ended.
 
-    The exit status is that of the first of them, in the order given, whose own is not 0; with --any, that of the run
-    which ended first; 124 when the time is up.
+    The exit status is 0 if that of each run is 0, else that of the first one, in the order given, that is not; with
+    --any, that of the run that ended first; 124 when the time is up.
     """
     seconds = parse_duration(timeout) if timeout is not None else None
     ended: dict[int, Run] = {}
