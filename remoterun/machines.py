@@ -22,7 +22,7 @@ CATALOGUES = {"aws": "remoterun.providers.aws.catalogue"}
 """Provider → the module with its tables `NAMES`, of built-in machine types, and `GONE`, of those for which others stand
 in, and the functions `rental`, of a name in either, and `instead`, which says why another type stands in."""
 HOW_TO_SET_UP_AWS = (
-    "with an AWS account: export AWS_PROFILE=NAME, or the two keys:\n  AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    "to rent machines at AWS, `export AWS_PROFILE=NAME`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 )
 CREDENTIALS = (
     "AWS_ACCESS_KEY_ID",
@@ -83,7 +83,7 @@ def _there(config: Config, aliases: list[str]) -> str:
     """The machines that there are, in a line."""
     names = [*(machine.name for machine in listing(config) if machine != CPU), *aliases]
     more = f" and {len(names) - MOST_NAMES} more: `remoterun machines`" if len(names) > MOST_NAMES else ""
-    return f"there {'are' if len(names) > 1 else 'is'} {', '.join(names[:MOST_NAMES])}{more}"
+    return f"known: {', '.join(names[:MOST_NAMES])}{more}"
 
 
 def members(pool: MachineType, config: Config) -> dict[str, MachineType | UsageError]:

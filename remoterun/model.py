@@ -108,7 +108,7 @@ def check_upload_name(name: str, hint: str | None = None) -> str:
     if not UPLOAD_NAME.match(name):
         fixed = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")
         raise UsageError(
-            f"`{show(name)}` is not a name for an upload: letters, digits, `.`, `_` and `-`, 100 at the most",
+            f"`{show(name)}` is not a name for an upload: it has up to 100 letters, digits, `.`, `_` and `-`",
             hint=hint or f"--name {fixed[:100] or 'NAME'}",
         )
     return name

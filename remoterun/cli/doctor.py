@@ -34,7 +34,7 @@ def examine(client: Client, machine: MachineType) -> list[dict[str, Any]]:
     took = time.monotonic() - render.time_at_prompts() - begun
     checks: list[dict[str, Any]] = []
     if machine.host is not None:
-        checks += [_good("link", f"{machine.host} answered in {took:.2f} s"), _good("host key", "known and the same")]
+        checks += [_good("link", f"{machine.host} answered in {took:.2f} s"), _good("host key", "known, and unchanged")]
         checks += packets()
     asked = time.time()
     found = client.machines.doctor(machine)

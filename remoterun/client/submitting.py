@@ -388,7 +388,7 @@ def _check_engine(request: RunRequest, places: Sequence[str], machine: MachineTy
         what, hint = f"can't mount at `{show(places[first])}`", f"-m {request.mounts[first].resource}:data"
     raise UsageError(
         f"`{machine.name}` {what}: its runs use {CAPABILITIES[machine.engine].title}",
-        hint=f"{hint}, or use a machine with Docker: -t NAME",
+        hint=f"{hint}, or use a machine with Docker: `-t NAME`",
     )
 
 

@@ -46,7 +46,7 @@ def test_a_secret_that_is_typed(place: Place) -> None:
     for times in (1, 0):
         terminal = place.spawn("run", "--dry-run", "-e", "API_KEY=hunter2", "-e", "KEYS=1", "true")
         terminal.expect(pexpect.EOF)
-        assert terminal.before.count("remoterun secret set API_KEY; then --secret API_KEY, and") == times, (
+        assert terminal.before.count("`remoterun secret set API_KEY`, then `--secret API_KEY`") == times, (
             terminal.before
         )
         assert "hunter2" not in terminal.before and "set KEYS" not in terminal.before

@@ -110,7 +110,7 @@ def _gpu(home: Home, engine: str, wanted: int, old: List[gpus.Generation]) -> Li
     if shutil.which("nvidia-smi") is None:
         if wanted:
             return [_no_gpu("no NVIDIA driver (nvidia-smi)", "sudo apt install nvidia-driver")]
-        return [_check("gpu", None, "none; none asked for")]
+        return [_check("gpu", None, "none, and none is asked for")]
     try:
         every, busy = gpus.list_gpus(), gpus.busy()
     except gpus.GpuError as error:

@@ -65,7 +65,7 @@ def _check_there(path: Path) -> None:
     if not os.path.exists(path):
         shown = render.name(str(path))
         message = f"the link `{shown}` leads to no file" if path.is_symlink() else f"there is no `{shown}` here"
-        raise NotFound(message, hint=f"ls {render.word(os.getcwd())}   shows what there is")
+        raise NotFound(message, hint="ls   shows what there is")
 
 
 def _upload_name(path: Path) -> str:

@@ -15,10 +15,10 @@ from remoterun.model import Resource
 
 
 class Labels(Command):
-    """Takes `-h` for `--help`, though other words that begin with `-` are labels: `-hot`."""
+    """Takes `-h` as the first word for `--help`; after a run, what begins with `-` is a label: `-h`, `-hot`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, ["--help" if word == "-h" else word for word in args])
+        return super().parse_args(ctx, ["--help"] if args[:1] == ["-h"] else args)
 
 
 @app.command(

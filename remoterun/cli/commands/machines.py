@@ -127,7 +127,7 @@ def machines_add(
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UsageError(
-            f"`{name}` is not a valid name for a machine: letters, digits, `.`, `_` and `-` are",
+            f"`{name}` is not a name for a machine: it has letters, digits, `.`, `_` and `-`",
             hint="remoterun machines add box user@host",
         )
     if engine not in configuration.ENGINES:

@@ -12,7 +12,7 @@ import typer
 
 from remoterun.cli import complete, render
 from remoterun.cli.app import Machine, RunNumber, app, example, run_number
-from remoterun.cli.commands.run import above_zero, apt_name, command_of, launched, shown
+from remoterun.cli.commands.run import above_zero, apt_name, command_of, launched, pip_name, shown
 from remoterun.cli.connect import client as connect
 from remoterun.cli.editing import Asked, Edit
 from remoterun.cli.manual import RunThenCommand
@@ -149,7 +149,7 @@ def rerun(
             **{name: value for name, value in changes.items() if value is not None},  # type: ignore[arg-type]
             mounts=with_mounts(before.mounts, more_mounts),
             secrets=with_secrets(before.secrets, secrets, dict(given)),
-            pip=(*before.pip, *(name for name in pip if name not in before.pip)),
+            pip=(*before.pip, *(pip_name(name) for name in pip if name not in before.pip)),
             apt=(*before.apt, *(apt_name(name) for name in apt if name not in before.apt)),
         )
         if image is not None:
@@ -232,7 +232,7 @@ def said(kept: Kept, request: RunRequest, machine: str, given: Sequence[str]) ->
         "max_cost": f"${request.max_cost} at the most",
     }
     parts += [text for name, text in words.items() if text and getattr(request, name) != getattr(before, name)]
-    return f"Run {kept.run.number} again" + (f", but {'; '.join(parts)}" if parts else ", as it was")
+    return f"Run {kept.run.number} is run again" + (f", but {'; '.join(parts)}" if parts else ", as it was")
 
 
 def _paths(mounts: Iterable[Mount]) -> set[str]:

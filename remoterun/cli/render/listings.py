@@ -195,8 +195,7 @@ def machines(
     _rented({name: offer for name, offer in offers.items() if name not in own}, default)
     line("* is the default; `remoterun machines add NAME user@host` adds one")
     if not offers:
-        for text in HOW_TO_SET_UP_AWS.splitlines():
-            line(text)
+        line(HOW_TO_SET_UP_AWS)
 
 
 def _place(machine: Any) -> str:
@@ -257,8 +256,7 @@ def whoami(config: Config, identity: Identity | None, as_json: bool) -> None:
         if value:
             out(f"{head:<9}{value}")
     if identity is None:
-        for text in HOW_TO_SET_UP_AWS.splitlines():
-            line(text)
+        line(HOW_TO_SET_UP_AWS)
 
 
 def checks(machine: Any, found: Sequence[dict[str, Any]], as_json: bool) -> None:

@@ -10,7 +10,7 @@ from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
 from remoterun.agent.shared.states import FINAL, Reason, RunState
 from remoterun.cli.render.data import out_text
 from remoterun.cli.render.rented import cost_text
-from remoterun.cli.render.table import Column, table
+from remoterun.cli.render.table import Column, fits, table
 from remoterun.cli.render.talk import line, warning
 from remoterun.cli.render.terminal import DONE, FAILED, Text, paint, shortened
 from remoterun.cli.render.words import ago, duration, files, moment, size
@@ -32,30 +32,31 @@ _COLOURS = {
 
 
 def runs_table(runs: Sequence[Run], verbose: bool) -> None:
+    """A row for each run. With `verbose` also engine, labels and description: as columns if they fit the terminal, else
+    in a line of their own below."""
     rows, rents = [], any(run.renting is not None for run in runs)
     for run in runs:
         state, colour = state_text(run), _COLOURS.get(run.state)
         row: list[Text] = [str(run.number), paint(state, colour) if colour else state, run.where, _times(run)]
-        if rents:
-            row.append(cost_text(run))
-        if verbose:
-            row += [run.engine or "", ", ".join(run.labels), run.description or ""]
-        rows.append([*row, run.command])
-    more = [
-        Column("ENGINE", drop=1),
-        Column("LABELS", least=10, drop=2),
-        Column("DESCRIPTION", least=14, drop=3),
-    ]
+        rows.append([*row, *([cost_text(run)] if rents else []), run.command])
     heads = [
         Column("RUN", right=True),
         Column("STATE", least=11),
         Column("MACHINE", least=10, drop=5),
         Column("WHEN", least=14, drop=4),
         *([Column("COST", right=True, drop=6)] if rents else []),
-        *(more if verbose else []),
         Column("COMMAND", least=16),
     ]
-    table(heads, rows)
+    if not verbose:
+        table(heads, rows)
+        return
+    more = [[run.engine or "", ", ".join(run.labels), run.description or ""] for run in runs]
+    wide = [*heads[:-1], Column("ENGINE"), Column("LABELS"), Column("DESCRIPTION"), heads[-1]]
+    wide_rows = [[*row[:-1], *texts, row[-1]] for row, texts in zip(rows, more, strict=True)]
+    if fits(wide, wide_rows):
+        table(wide, wide_rows)
+    else:
+        table(heads, rows, [" · ".join(filter(None, texts)) for texts in more])
 
 
 def state_text(run: Run) -> str:
@@ -100,8 +101,14 @@ def ended(run: Run) -> None:
     lasted = f" after {duration(run.ended - run.started)}" if run.ended and run.started else ""
     status = f", exit status {run.code}" if run.code is not None else ""
     mark = DONE if run.state is RunState.COMPLETE else FAILED
-    why = "" if run.state is RunState.COMPLETE or run.words is None else f": {run.words}"
-    line(mark, f"run {run.number} {run.state.value}{lasted}{status}{why}")
+    line(mark, f"run {run.number} {run.state.value}{lasted}{status}{_why(run)}")
+
+
+def _why(run: Run) -> str:
+    """Why a run ended, where its state and its exit status do not say it."""
+    if run.words is None or run.state is RunState.COMPLETE or run.reason is Reason.EXIT_NONZERO:
+        return ""
+    return f": {run.words}"
 
 
 def ending(run: Run) -> None:
@@ -205,11 +212,10 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
     environment = spec.get("environment", {})
     secrets = spec.get("secrets", {})
     code = "" if run.code is None else f", exit status {run.code}"
-    why = f": {run.words}" if run.words and run.state is not RunState.COMPLETE else ""
     dirty = ", with uncommitted changes" if git.get("dirty") else ""
     rows = [
         ("run", f"{run.number} ({run.key})"),
-        ("state", state_text(run).partition(" (")[0] + code + why),
+        ("state", state_text(run).partition(" (")[0] + code + _why(run)),
         ("message", run.message),
         ("note", run.note if not run.final and run.line is None else None),
         ("line", str(run.line) if run.line is not None else None),

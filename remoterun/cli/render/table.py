@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from remoterun.cli.render.data import out
-from remoterun.cli.render.terminal import Styled, Text, columns, paint, plain, shortened, terminal_width
+from remoterun.cli.render.terminal import Styled, Text, clean, columns, paint, plain, shortened, terminal_width
 
 _GAP = 2
 
@@ -24,15 +24,19 @@ class Column:
     """Columns are left out in this order, 1 first; 0: never."""
 
 
-def table(heads: Sequence[Column], rows: Sequence[Sequence[Text]]) -> None:
-    """A line for the heads and one for each row; nothing without a row. Nothing is cut unless stdout is a terminal."""
+def table(heads: Sequence[Column], rows: Sequence[Sequence[Text]], notes: Sequence[str] = ()) -> None:
+    """A line for the heads and one for each row; nothing without a row. Nothing is cut unless stdout is a terminal.
+
+    Below each row comes its note, if it has one, from the second column on.
+    """
     if not rows:
         return
     lines: list[Sequence[Text]] = [[paint(column.head, "1") for column in heads], *rows]
-    natural = [max(columns(plain(line[index])) for line in lines) for index in range(len(heads))]
+    natural = _natural(lines)
     blank = [not any(plain(row[index]) for row in rows) for index in range(len(heads))]
-    widths = fitted(heads, natural, terminal_width(sys.stdout), blank)
-    for line in lines:
+    room = terminal_width(sys.stdout)
+    widths = fitted(heads, natural, room, blank)
+    for number, line in enumerate(lines):
         cells = [
             _cell(text, width, column.right)
             for text, width, column in zip(line, widths, heads, strict=True)
@@ -44,6 +48,24 @@ def table(heads: Sequence[Column], rows: Sequence[Sequence[Text]]) -> None:
             last = cells[-1]
             cells[-1] = last.rstrip() if isinstance(last, str) else Styled(last.text.rstrip(), last.code)
         out(*[part for cell in cells for part in (cell, "")][:-1])
+        if number and notes and notes[number - 1]:
+            indent = (widths[0] or 0) + _GAP
+            out(" " * indent + shortened(clean(notes[number - 1]), (room or 80) - indent))
+
+
+def fits(heads: Sequence[Column], rows: Sequence[Sequence[Text]]) -> bool:
+    """Whether such a table is whole where stdout goes."""
+    room = terminal_width(sys.stdout)
+    return (
+        not rows
+        or room is None
+        or _total(_natural([[column.head for column in heads], *rows]), range(len(heads))) <= room
+    )
+
+
+def _natural(lines: Sequence[Sequence[Text]]) -> list[int]:
+    """The width of each column in which nothing is cut."""
+    return [max(columns(plain(line[index])) for line in lines) for index in range(len(lines[0]))]
 
 
 def fitted(

@@ -152,8 +152,9 @@ def usage(problem: Any, words: Sequence[str]) -> None:
             message, meant = message[: found.start()], found[1].replace("'", "`")
     message = re.sub(r"'([^']*)'", r"`\1`", message.rstrip("."))
     message = re.sub(r"^(No such option: )(.*)", r"\1`\2`", message)
-    message = re.sub(r": Input should be a valid (\w+).*", r": it is not a valid \1", message)
-    message = re.sub(r": Input should be", r": it should be", message)
+    message = re.sub(r": Input should be a valid integer.*", r": it is not a whole number", message)
+    message = re.sub(r": Input should be a valid (\w+).*", r": it is not a \1", message)
+    message = re.sub(r": Input should be greater than or equal to", r": it has to be at least", message)
     message = re.sub(r"^Got unexpected extra argument\(?s?\)? \((.*)\)$", r"too many arguments: `\1`", message)
     _titled("error", "31;1", message[:1].lower() + message[1:])
     context = getattr(problem, "ctx", None)
@@ -161,7 +162,7 @@ def usage(problem: Any, words: Sequence[str]) -> None:
     manual = f"{context.command_path if context is not None else command} --help"
     unknown = re.match(r"No such command `(.*)`", message)
     if unknown and unknown[1] in _MEANT:
-        hint(f"remoterun {_MEANT[unknown[1]]} --help")
+        hint(f"did you mean `{_MEANT[unknown[1]]}`? `remoterun --help` lists them all")
     elif meant:
         meant = meant if "`" in meant else ", ".join(f"`{option}`" for option in meant.split(", "))
         hint(f"did you mean {meant}? `{manual}` lists them all")
@@ -179,9 +180,9 @@ def choose(question: str, letters: str, default: str) -> str:
     choices = "/".join(letter.upper() if letter == default else letter for letter in letters)
     words = {"y": "yes", "n": "no", "q": "quit"}
     while True:
-        word = _answer(f"{question} [{choices}] ").lower() or default
-        if any(word in (letter, words[letter]) for letter in letters):
-            return word[0]
+        word = _answer(f"{question} [{choices}] ") or default
+        if any(word.lower() in (letter, words[letter]) for letter in letters):
+            return word[0].lower()
         line(f"  `{word}` is not an answer: type {', '.join(letters[:-1])} or {letters[-1]}, then Enter")
 
 

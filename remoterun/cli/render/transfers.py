@@ -23,7 +23,7 @@ def uploaded(done: Any, as_json: bool, folder: str = "") -> None:
     path = f"uploads/{upload.name}"
     content = f"{files(upload.files)}, {size(upload.size)}"
     if not done.created:
-        line(f"Nothing to send: {path} has this content already (version {upload.version}, {content})")
+        line(f"Nothing to send: {path} has this content already (version {upload.version})")
     else:
         already = _already(done.sent.already, upload.size)
         line(f"Uploaded {content}{already}: {path} (version {upload.version}) on {upload.machine}")
@@ -42,7 +42,7 @@ def added(done: Any, as_json: bool) -> None:
     upload = done.upload
     content = f"{files(upload.files)}, {size(upload.size)}"
     if not done.created:
-        line(f"Nothing to add: uploads/{upload.name} has this content already (version {upload.version}, {content})")
+        line(f"Nothing to add: uploads/{upload.name} has this content already (version {upload.version})")
     else:
         line(
             f"Added {size(done.sent.size + done.sent.already)}: uploads/{upload.name} (version {upload.version}) on"

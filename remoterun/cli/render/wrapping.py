@@ -46,13 +46,13 @@ def _lines(text: str, width: int, hang: int | None, command: bool) -> Iterator[t
     first = len(text) - len(text.lstrip(" "))
     beside = _BESIDE.search(text, hang or first)
     gap = _GAP.search(text, hang or first)
-    below = hang if hang is not None else first + 2
+    below = hang if hang is not None else first + 4
     apart = None
     """Where what the command does begins, when it gets a line of its own."""
     if gap is not None and columns(text[: gap.end()]) <= width // 3:
         below = columns(text[: gap.end()])
     elif beside is not None:
-        apart, below = beside.end(), below + 2
+        apart, below = beside.end(), below + (0 if hang is None else 2)
     whole = [match.span() for match in _WHOLE.finditer(text)]
     if beside is not None:
         whole.append((hang or first, beside.start()))
