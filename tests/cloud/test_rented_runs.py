@@ -14,7 +14,8 @@ import pytest
 from botocore.config import Config
 
 from tests.cloud.cloud import REGION, Cloud
-from tests.e2e.conftest import REMOTERUN, Place, make_place
+from tests.commands import REMOTERUN
+from tests.e2e.conftest import Place, make_place
 from tests.lab import BASE_IMAGE
 from tests.workshop import until
 

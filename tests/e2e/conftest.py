@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +18,10 @@ import pytest
 
 from remoterun.cli.schema import SCHEMAS, schema
 from remoterun.environments import context
+from tests import commands
+from tests.commands import REMOTERUN
 from tests.lab import BASE_IMAGE, Lab, LabHost, LocalDocker
 
-REMOTERUN = str(Path(sys.executable).parent / "remoterun")
 TIMEOUT = 480  # the first run in Docker builds an image, beside tests in other processes
 TEXT = "".join(
     f"ROMEO:\nThat I did love {'thee ' * (line % 3)}, line {line} of the play, is true.\n\n" for line in range(400)
@@ -38,16 +38,7 @@ class Place:
 
     def run(self, *words: str, status: int | None = 0, cwd: Path | None = None, env: dict[str, str] | None = None):  # type: ignore[no-untyped-def]
         """Run the installed command without a terminal; a CompletedProcess with text. `status` None: any."""
-        done = subprocess.run(
-            [REMOTERUN, *words],
-            cwd=cwd or self.folder,
-            env={**self.env, **(env or {})},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=TIMEOUT,
-            text=True,
-            errors="surrogateescape",
-        )
+        done = commands.run(words, cwd or self.folder, {**self.env, **(env or {})}, TIMEOUT)
         said = f"$ remoterun {' '.join(words)}\n{done.stdout}\n{done.stderr}\nstatus {done.returncode}"
         self.transcript.append(said)
         if status is not None:

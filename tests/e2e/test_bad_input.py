@@ -4,22 +4,21 @@ nothing half-done left behind."""
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
 import socket
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.commands import REMOTERUN
 from tests.conftest import require
-from tests.e2e.conftest import REMOTERUN, Place, make_place
+from tests.e2e.conftest import Place, make_place
 from tests.lab import Lab, LabHost
 from tests.sshd import Keys, Server, free_port, make_keys, starter
 
@@ -181,69 +180,15 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
 ]  # fmt: skip
 
 
-FORKING = """
-import json, os, sys
-import typer.main, remoterun.cli.commands, remoterun.client, remoterun.source
-from remoterun.cli.main import main
-for line in sys.stdin:
-    words, out, err = json.loads(line)
-    child = os.fork()
-    if not child:
-        for number, path in enumerate((os.devnull, out, err)):
-            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
-        status = main(words)
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(status)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-class Forked(Place):
-    """A place whose commands are forked from one process that has imported remoterun: that alone takes as long as most
-    of what is refused here."""
-
-    def __init__(self, place: Place, answers: Path) -> None:
-        super().__init__(place.folder, place.env)
-        self._answers = answers
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", FORKING],
-            cwd=place.folder,
-            env=place.env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, *words: str, status: int | None = 0, **_: Any) -> subprocess.CompletedProcess[str]:
-        pair = [self._answers / "out", self._answers / "err"]
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps([words, *map(str, pair)]) + "\n")
-        self.process.stdin.flush()
-        found = int(self.process.stdout.readline())
-        out, err = (path.read_text() for path in pair)
-        for path in pair:
-            path.unlink()
-        assert status in (None, found), f"$ remoterun {' '.join(words)}\n{out}\n{err}\nstatus {found}"
-        return subprocess.CompletedProcess(list(words), found, out, err)
-
-
-@pytest.fixture(scope="module")
-def forked(still: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
-    forked = Forked(still, tmp_path_factory.mktemp("forked"))
-    with forked.process:
-        yield forked
-
-
 @pytest.mark.parametrize(("words", "status", "message", "hint"), TABLE, ids=lambda value: None)
 def test_refused_with_nothing_left_behind(
-    forked: Forked, words: tuple[str, ...], status: int, message: str, hint: str
+    still: Place, words: tuple[str, ...], status: int, message: str, hint: str
 ) -> None:
-    before = held(forked)
-    files = sorted(forked.folder.rglob("*"))
-    said = refused(forked, status, message, hint, *words)
-    assert held(forked) == before
-    assert sorted(forked.folder.rglob("*")) == files
+    before = held(still)
+    files = sorted(still.folder.rglob("*"))
+    said = refused(still, status, message, hint, *words)
+    assert held(still) == before
+    assert sorted(still.folder.rglob("*")) == files
     assert "secret" not in said
 
 

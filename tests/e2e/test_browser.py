@@ -22,8 +22,8 @@ import pytest
 
 from remoterun.model_page import libraries as product_libraries
 from tests.browser import PAGE, Browser, Ml5, Tab, libraries, missing_npm, serve
+from tests.commands import REMOTERUN
 from tests.conftest import require
-from tests.e2e.conftest import REMOTERUN
 from tests.integration.test_model_page import lend_libraries
 from tests.workshop import User, until
 from trainer import export

@@ -20,7 +20,8 @@ import pexpect
 import pytest
 
 from remoterun.model import new_key
-from tests.e2e.conftest import REMOTERUN, Place, make_place
+from tests.commands import REMOTERUN
+from tests.e2e.conftest import Place, make_place
 from tests.workshop import sha256
 
 ESCAPE = "\x1b"

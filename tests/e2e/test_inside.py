@@ -15,7 +15,8 @@ import pexpect
 import pytest
 
 from remoterun.agent.store.home import Home
-from tests.e2e.conftest import REMOTERUN, Place
+from tests.commands import REMOTERUN
+from tests.e2e.conftest import Place
 from tests.lab import BASE_IMAGE, Lab, LabHost
 from tests.workshop import lend, running
 

@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 
 from tests import browser
+from tests.commands import REMOTERUN
 from tests.conftest import require
-from tests.e2e.conftest import REMOTERUN, Place
+from tests.e2e.conftest import Place
 from tests.lab import BASE_IMAGE
 from trainer import export
 from trainer.generate import Reader

@@ -14,8 +14,9 @@ import pytest
 from remoterun.model import MachineType
 from tests.browser import missing_npm
 from tests.cloud.cloud import Cloud
+from tests.commands import REMOTERUN
 from tests.conftest import require
-from tests.e2e.conftest import REMOTERUN, Place, bundled_image, make_place
+from tests.e2e.conftest import Place, bundled_image, make_place
 from tests.lab import BASE_IMAGE, Gpu, Lab, LabHost
 
 ROOT = Path(__file__).parents[2]

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests import browser
+from tests.commands import REMOTERUN
 from tests.conftest import require
-from tests.e2e.conftest import REMOTERUN, Place, make_place
+from tests.e2e.conftest import Place, make_place
 from tests.lab import BASE_IMAGE, Lab, LabHost
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

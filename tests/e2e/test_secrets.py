@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pexpect
 
-from tests.e2e.conftest import REMOTERUN, Place
+from tests.commands import REMOTERUN
+from tests.e2e.conftest import Place
 from tests.webhook_server import webhook_server
 
 

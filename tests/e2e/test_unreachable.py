@@ -16,7 +16,8 @@ import pytest
 from remoterun.agent.shared.states import RunState
 from remoterun.model import MachineType, Placement, Run, new_key
 from remoterun.registry import Registry
-from tests.e2e.conftest import REMOTERUN, Place
+from tests.commands import REMOTERUN
+from tests.e2e.conftest import Place
 
 LIMIT = 30.0
 """Seconds that a command may take here, on a busy machine; connecting may take 500."""

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from remoterun.environments import context
-from tests.e2e.conftest import REMOTERUN, TEXT, Place
+from tests.commands import REMOTERUN
+from tests.e2e.conftest import TEXT, Place
 from tests.e2e.test_bad_input import HINT, TRACEBACK, refused
 from tests.lab import BASE_IMAGE, Lab, LabHost
 from tests.workshop import sha256

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
@@ -17,9 +16,9 @@ from remoterun.agent.shared.states import RunState
 from remoterun.client import Client, LogBytes, Note
 from remoterun.errors import NotFound
 from remoterun.model import MachineType, Run, RunRequest
+from tests import commands
 from tests.workshop import User, read_files, until, write_files
 
-REMOTERUN = str(Path(sys.executable).parent / "remoterun")
 NOBODY = MachineType("gone", host="me@127.0.0.1:1", connect_timeout=2)
 """A machine that refuses connections."""
 
@@ -39,15 +38,7 @@ class Typed:
 
     def __call__(self, *words: str, status: int = 0, env: dict[str, str] | None = None) -> Any:
         """A CompletedProcess with text."""
-        done = subprocess.run(
-            [REMOTERUN, *words],
-            cwd=self.folder,
-            env={**self.env, **(env or {})},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        done = commands.run(words, self.folder, {**self.env, **(env or {})}, 120)
         assert done.returncode == status, f"$ remoterun {' '.join(words)}\n{done.stdout}\n{done.stderr}"
         return done
 
