@@ -11,7 +11,8 @@
     │   ├── HostKeyError        unknown or changed host key
     │   ├── AuthenticationError  the host refused every key
     │   ├── AgentError          the agent can't start there (python3, versions, disk)
-    │   └── LinkLost            the connection broke under a request; the run goes on
+    │   ├── LinkLost            the connection broke under a request; the run goes on
+    │   └── HomeMissing         the home that has the run is not there any more, or another one is in its place
     ├── TransferError         data arrived damaged, or changed while it was read
     │   ├── SomeDamaged         some files are damaged on their machine; the others were copied
     │   └── UnsafePath          a path from a host that would leave the target
@@ -19,6 +20,8 @@
 
 An error carries what failed (`message`, one line, no full stop), the `evidence` (lines worth reading, such as a
 log's tail) and the `hint`: the next command to type. One place, `cli.render`, turns them into text.
+
+Who waits for a run asks again after an error that is `passing`, and ends with any other one: no time mends it.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ class RemoterunError(Exception):
     """The root. `message` is one line without a full stop; `hint` names the next command."""
 
     exit_status = 125
+    passing = False
 
     def __init__(self, message: str, *, hint: str | None = None, evidence: str | None = None) -> None:
         super().__init__(message)
@@ -63,7 +67,7 @@ class HostError(RemoterunError):
 
 
 class HostUnreachable(HostError):
-    pass
+    passing = True
 
 
 class HostKeyError(HostError):
@@ -79,6 +83,10 @@ class AgentError(HostError):
 
 
 class LinkLost(HostError):
+    passing = True
+
+
+class HomeMissing(HostError):
     pass
 
 

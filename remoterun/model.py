@@ -21,7 +21,7 @@ from remoterun.agent.shared.api import UploadVersion
 from remoterun.agent.shared.spec import BASE_IMAGE, PortSpec
 from remoterun.agent.shared.states import ENDINGS, FINAL, Reason, RunEvent, RunState, RunStatus
 from remoterun.agent.shared.tree import TreeError, check_path, is_digest, show
-from remoterun.errors import UsageError
+from remoterun.errors import HostError, UsageError
 
 UPLOAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 LAST = "last"
@@ -404,7 +404,7 @@ class Run:
     renting: Renting | None = None
     line: Line | None = field(default=None, compare=False)
     """Where it stood in the line just now."""
-    unreached: str | None = field(default=None, compare=False)
+    fault: HostError | None = field(default=None, compare=False)
     """Why its machine could not be asked just now; the rest is what was known before."""
 
     @property
@@ -413,7 +413,12 @@ class Run:
 
     @property
     def reachable(self) -> bool:
-        return self.unreached is None
+        return self.fault is None
+
+    @property
+    def unreached(self) -> str | None:
+        """The fault, in a line."""
+        return None if self.fault is None else self.fault.message
 
     @property
     def host(self) -> MachineType:

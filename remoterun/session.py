@@ -18,6 +18,7 @@ from remoterun.agent.shared.tree import show
 from remoterun.errors import (
     AgentError,
     AuthenticationError,
+    HomeMissing,
     HostError,
     HostUnreachable,
     LinkLost,
@@ -213,6 +214,7 @@ def translate(error: RemoteError, machine: str) -> RemoterunError:
     """The agent's error as one of ours."""
     kinds: dict[str, type[RemoterunError]] = {
         "not_found": NotFound,
+        "no_home": HomeMissing,
         "not_saved": UsageError,
         "bad_name": UsageError,
         "bad_spec": UsageError,
@@ -240,6 +242,11 @@ def translate(error: RemoteError, machine: str) -> RemoterunError:
     hint = error.hint
     if error.code == "disk_full" and hint is None:
         hint = f"remoterun df {machine}   shows who uses it\nremoterun gc {machine}   frees what nothing needs"
+    if error.code == "no_home":
+        hint = (
+            f"is a disk not mounted there? remoterun doctor {machine}   shows the folder\n"
+            "if it is gone for good: remoterun rm N   forgets a run that was there"
+        )
     if error.code in ("damaged", "missing_blob") and hint is None:
         hint = f"remoterun check {machine}"
     return kind(message, hint=hint, evidence=error.evidence)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from remoterun import config as configuration
 from remoterun import machines
-from remoterun.errors import HostError, HostUnreachable, NotFound, RemoterunError, UsageError
+from remoterun.errors import HomeMissing, HostError, HostUnreachable, NotFound, RemoterunError, UsageError
 from remoterun.hosts import host_of
 from remoterun.hosts.base import Prompts
-from remoterun.model import MachineType
+from remoterun.model import MachineType, Run
 from remoterun.providers import provider_named
 from remoterun.registry import Registry
 from remoterun.session import Session
@@ -156,6 +156,13 @@ class Connections:
             session.close()
             raise _closed()
 
+    def session_of(self, run: Run) -> Session:
+        """The session with the machine that has a run. Raises `HomeMissing` where the home there is another one by now,
+        else as `session`."""
+        session = self.session(run.host)
+        check_home(run, session)
+        return session
+
     def shared(self, key: Hashable, make: Callable[[], AbstractContextManager[A]]) -> A:
         """What `make` gives, entered once for each key, and left when this is closed."""
         with self._lock:
@@ -261,6 +268,16 @@ class Connections:
     def _check_open(self) -> None:
         if self.closed.is_set():
             raise _closed()
+
+
+def check_home(run: Run, session: Session) -> None:
+    """Raises `HomeMissing` where a session is not with the home that has a run."""
+    if run.home_id and run.home_id != session.home_id:
+        raise HomeMissing(
+            f"the home on {run.host.name} is another one than that of run {run.number}",
+            hint=f"is a disk not mounted there? remoterun doctor {run.host.name}   shows the folder\n"
+            f"if it is gone for good: remoterun rm {run.number}   forgets the run",
+        )
 
 
 def _closed() -> UsageError:

@@ -17,7 +17,7 @@ from remoterun.client.connections import Connections
 from remoterun.client.kept_logs import KeptLogs, LogWriter, content
 from remoterun.client.occupancy import line_of
 from remoterun.client.rented_runs import gone, is_gone, renew, renewing, seen
-from remoterun.errors import HostError, HostUnreachable, LinkLost, NotFound
+from remoterun.errors import HostError, NotFound
 from remoterun.model import Run, check_time, event_fields
 from remoterun.session import Session
 
@@ -97,7 +97,7 @@ def follow(connections: Connections, run: Run, wanted: Wanted) -> Iterator[Item]
         if kept is not None:
             yield from _from_here(run, kept, wanted, error)
             return
-        if run.final or not wanted.live or not wanted.patient or not isinstance(error, HostUnreachable):
+        if run.final or not wanted.live or not wanted.patient or not error.passing:
             raise
         yield Note("lost", error.message)
         lost = True
@@ -133,7 +133,7 @@ def _open(connections: Connections, run: Run, wait: float | None) -> None:
     """Connect to the machine of a run. Raises `HostError`."""
     if wait is not None and (run.host.rented is not None or run.host.bucket is not None):
         wait = max(wait, PROVIDER_WAIT)
-    answer = connections.at_once({run.host: lambda: connections.session(run.host)}, wait)[run.host]
+    answer = connections.at_once({run.host: lambda: connections.session_of(run)}, wait)[run.host]
     if isinstance(answer, HostError):
         raise answer
 
@@ -172,7 +172,7 @@ def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer
             if lost:
                 connections.closed.wait(pause)
                 pause = min(pause * 2, RECONNECT_MOST)
-            session = connections.session(run.host)
+            session = connections.session_of(run)
             if run.host.rented is not None:
                 renew(connections, run, session)
             if not started:
@@ -220,8 +220,7 @@ def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer
             if moved is None:
                 raise
         except HostError as error:
-            passing = isinstance(error, (LinkLost, HostUnreachable))
-            if not wanted.live or not wanted.patient or not (passing or run.host.rented):
+            if not wanted.live or not wanted.patient or not (error.passing or run.host.rented):
                 raise
             if not lost:
                 yield Note("lost", error.message)
@@ -231,7 +230,7 @@ def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer
                 look_at = time.monotonic() + LOOK_AGAIN
                 if is_gone(connections, run):
                     run = gone(connections, run)
-                elif not passing:
+                elif not error.passing:
                     raise
 
 

@@ -31,7 +31,7 @@ def move(connections: Connections, run: Run, machine: str, progress: Progress, n
     asked = connections.machine(machine)
     _check(run, asked, withdrawn)
     kept = keep(connections, run.number)
-    home = connections.session(run.host)
+    home = connections.session_of(run)
     with home.understood():
         before = RunSpec.from_record(home.ask(api.run, api.RunKey(run.key)).spec)
     if before.after:

@@ -16,7 +16,7 @@ from remoterun.agent.shared.protocol import MAX_STREAMS, Stream
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.splicing import reset, splice
 from remoterun.client.connections import Connections
-from remoterun.errors import HostError, HostUnreachable, LinkLost, RemoterunError
+from remoterun.errors import HostError, RemoterunError
 from remoterun.model import Run
 from remoterun.session import Session
 
@@ -101,9 +101,11 @@ class Forwarding:
         try:
             while not self._closed.is_set():
                 try:
-                    self._watch(self._connections.session(self._run.host))
+                    self._watch(self._connections.session_of(self._run))
                     return
-                except (LinkLost, HostUnreachable):
+                except HostError as error:
+                    if not error.passing:
+                        raise
                     pause = AGAIN_LEAST if self._session is not None else min(pause * 2, AGAIN_MOST)
                     self._session = None
                 self._closed.wait(pause)

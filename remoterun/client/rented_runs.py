@@ -18,7 +18,8 @@ from remoterun.model import MachineType, Placement, Run, by_our_clock
 from remoterun.providers.base import ProviderError, Rented
 from remoterun.session import Session
 
-Answer = dict[str, RunStatus | str]
+Answer = dict[str, RunStatus | HostError]
+"""By the keys of runs: what their machine says, or why it can't be told."""
 
 RENEW_EVERY = 600.0
 SOON = 1.5
@@ -52,7 +53,7 @@ def opened(connections: Connections, run: Run) -> tuple[Run, Session]:
         what = "never had a host" if run.final else "has no host yet"
         raise UsageError(f"run {run.number} {what}", hint=f"remoterun info {run.number}")
     if machine.rented is None:
-        return run, connections.session(machine)
+        return run, connections.session_of(run)
     answer = connections.at_once({machine: partial(_connect, connections, machine)}, SOON)[machine]
     if not isinstance(answer, HostError):
         return run, answer
@@ -114,7 +115,7 @@ def look(connections: Connections, run: Run) -> Rented | None:
     try:
         return connections.provider(_provider(run)).find(run.host.rented or "")
     except ProviderError as error:  # as for credentials that are over: it says nothing of the host
-        raise HostError(f"{run.host.name} does not answer, and {error.message}", hint=error.hint)
+        raise HostUnreachable(f"{run.host.name} does not answer, and {error.message}", hint=error.hint)
 
 
 def is_gone(connections: Connections, run: Run) -> bool:

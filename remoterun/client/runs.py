@@ -17,19 +17,19 @@ from remoterun.client import bucket, occupancy
 from remoterun.client.again import Kept, keep
 from remoterun.client.attempts import due, follow_attempts, in_background
 from remoterun.client.comparing import Difference, compare
-from remoterun.client.connections import Connections
+from remoterun.client.connections import Connections, check_home
 from remoterun.client.following import PROVIDER_WAIT, Item, Note, StateChange, Wanted, follow
 from remoterun.client.inside import Program, program
 from remoterun.client.kept_logs import KeptLogs
 from remoterun.client.moving import move
 from remoterun.client.ports import Forwarding, PortNews
-from remoterun.client.rented_runs import seen, statuses
+from remoterun.client.rented_runs import Answer, seen, statuses
 from remoterun.client.renting import Plan, give_back
 from remoterun.client.submitting import Prepared, launch, prepare
 from remoterun.client.tokens import Tokens
 from remoterun.client.using import RunUse, use
 from remoterun.client.waiting import wait
-from remoterun.errors import HostError, HostUnreachable, LinkLost, NotFound, UsageError
+from remoterun.errors import HomeMissing, HostError, LinkLost, NotFound, UsageError
 from remoterun.model import EVERY_RUN, Line, MachineType, Placement, Run, RunFilter, RunRequest
 from remoterun.transfer import Progress
 
@@ -137,9 +137,7 @@ class Runs:
                     seen[run.key] = replace(seen[run.key], line=lines[run.key])
         return [seen.get(run.key, run) for run in runs]
 
-    def _question(
-        self, machine: MachineType, runs: Sequence[Run], lines: dict[str, Line]
-    ) -> Callable[[], dict[str, RunStatus | str]]:
+    def _question(self, machine: MachineType, runs: Sequence[Run], lines: dict[str, Line]) -> Callable[[], Answer]:
         ask = partial(self._statuses, machine, runs, lines)
         return ask if machine.rented is None else partial(statuses, self._connections, machine, runs, ask)
 
@@ -166,30 +164,28 @@ class Runs:
             message="remoterun was ended before the run was handed over",
         )
 
-    def _statuses(
-        self, machine: MachineType, runs: Sequence[Run], lines: dict[str, Line]
-    ) -> dict[str, RunStatus | str]:
-        """By key; why it can't be told, for one that the machine has but can't read. Adds to `lines` where those stand
-        that wait. Raises `HostError`."""
+    def _statuses(self, machine: MachineType, runs: Sequence[Run], lines: dict[str, Line]) -> Answer:
+        """By key; why it can't be told, for one that the machine can't read, or that is of another home. Adds to
+        `lines` where those stand that wait. Raises `HostError`."""
         session = self._connections.session(machine)
-        statuses: dict[str, RunStatus | str] = {}
+        statuses: Answer = {}
         for start in range(0, len(runs), AT_ONCE):
             answer = session.ask(api.runs, api.RunKeys([run.key for run in runs[start : start + AT_ONCE]]))
             statuses.update((status.key, session.told(status)) for status in answer.runs)
-            statuses.update(answer.unreadable)
+            statuses.update((key, HostError(f"{machine.name}: {why}")) for key, why in answer.unreadable.items())
             queued = [status.key for status in answer.runs if status.state is RunState.QUEUED]
             lines.update(occupancy.lines(self._connections, session, queued))
         for run in runs:
-            if run.home_id not in (None, session.home_id):
-                statuses.setdefault(run.key, f"the home on {machine.name} is another one: is a disk not mounted there?")
+            try:
+                check_home(run, session)
+            except HomeMissing as error:
+                statuses[run.key] = error
         return statuses
 
-    def _corrected(self, run: Run, answer: dict[str, RunStatus | str] | HostError) -> Run:
-        if isinstance(answer, HostError):
-            return replace(run, unreached=answer.message)
-        status = answer.get(run.key)
-        if isinstance(status, str):
-            return replace(run, unreached=status)
+    def _corrected(self, run: Run, answer: Answer | HostError) -> Run:
+        status = answer if isinstance(answer, HostError) else answer.get(run.key)
+        if isinstance(status, HostError):
+            return replace(run, fault=status)
         if status is not None:
             return seen(self._connections, run, status)
         if run.state in HAND_OVER:
@@ -225,7 +221,7 @@ class Runs:
             return self.get(number, wait), nothing
         answer = self._connections.at_once({run.host: partial(self._details, run)}, wait)[run.host]
         if isinstance(answer, HostError):
-            return replace(run, unreached=answer.message), nothing
+            return replace(run, fault=answer), nothing
         status, details = answer
         if status is None:
             return self.get(number, wait), nothing
@@ -233,7 +229,7 @@ class Runs:
         return replace(seen(self._connections, run, status), line=line), {**nothing, **details}
 
     def _details(self, run: Run) -> tuple[RunStatus | None, dict[str, Any]]:
-        session = self._connections.session(run.host)
+        session = self._connections.session_of(run)
         try:
             answer = session.ask(api.run, api.RunKey(run.key))
         except NotFound:
@@ -288,7 +284,8 @@ class Runs:
         """Each run once it has ended, first come, first told; ends when all have ended, or after `timeout` seconds.
 
         A machine that can't be reached is asked again for as long as it takes: a `Note` "lost" says so once, and one
-        "back" when it answers. A run whose rented host was lost gets its next one, as with `follow`.
+        "back" when it answers. After an error that is not `passing` a run is told as it was known before, with its
+        `fault`, and not waited for any more. A run whose rented host was lost gets its next one, as with `follow`.
         """
         registry = self._connections.registry
 
@@ -331,7 +328,7 @@ class Runs:
             try:
                 spec = RunSpec.from_record(session.ask(api.run, api.RunKey(status.key)).spec)
             except (HostError, SpecError) as error:
-                if isinstance(error, HostUnreachable):
+                if isinstance(error, HostError) and error.passing:
                     raise
                 continue  # it can't be read, which is no reason to leave out the others
             if spec.key != status.key:
@@ -383,7 +380,7 @@ class Runs:
             raise _not_running(run)
         started = False
         try:
-            session = self._connections.session(run.host)
+            session = self._connections.session_of(run)
             with program(session, api.Execute(run.key, command, terminal, list(size))) as begun:
                 started = True
                 yield begun
@@ -402,6 +399,8 @@ class Runs:
         """
         runs = [self.get(number) for number in numbers]
         for run in runs:
+            if run.fault is not None and not run.fault.passing:
+                raise run.fault
             if run.final:
                 raise UsageError(
                     f"run {run.number} has ended", hint=f"remoterun info {run.number}   shows what it used"
@@ -421,12 +420,16 @@ class Runs:
         try:
             if run.placement is None:
                 raise NotFound(f"no machine has run {run.number}")
-            session = self._connections.session(run.host)
+            session = self._connections.session_of(run)
             answer = session.ask(request, asked(run.key))
         except NotFound:
             if run.state in HAND_OVER and not self._connections.registry.abandoned(run):
                 raise _still_handed_over(run)
             return self.get(number), False
+        except HomeMissing:
+            if run.final:
+                return run, False
+            raise
         return seen(self._connections, run, session.told(answer.status)), answer.asked
 
     def label(self, number: int | str, add: Iterable[str] = (), remove: Iterable[str] = ()) -> Run:
@@ -447,9 +450,10 @@ class Runs:
         where it was. `note` as for `launch`. May be repeated. Raises `UsageError`, `HostError`, `TransferError`."""
         return move(self._connections, self.get(number), machine, progress or Progress(), note)
 
-    def remove(self, number: int | str) -> str | None:
-        """Delete an ended run, there and from the registry; the name of the machine that had it, if one had. Raises
-        `UsageError` for one that has not ended."""
+    def remove(self, number: int | str, note: Callable[[str], None] = lambda _: None) -> str | None:
+        """Delete an ended run, there and from the registry; the name of the machine that has it no more, if one had it.
+        Of one whose home is missing only what is recorded here is removed, of which `note` is told. Raises `UsageError`
+        for one that has not ended."""
         run = self._connections.registry.run(number)
         if run.host.rental is not None or run.host.rented is not None:  # the latter may be gone
             run = self.get(number)
@@ -459,7 +463,11 @@ class Runs:
                 raise _still_handed_over(run)
             host = bucket.machine_of(run) if run.renting is not None else None
         if host is not None:
-            self._remove_there(run, host)
+            try:
+                self._remove_there(run, host)
+            except HomeMissing as error:
+                note(f"{error.message}: only its record here is removed")
+                host = None
         self._connections.registry.remove_run(run)
         KeptLogs(self._connections.config.home, 0).remove(run.key)
         self.tokens.remove(run.key)
@@ -467,7 +475,9 @@ class Runs:
 
     def _remove_there(self, run: Run, host: MachineType) -> None:
         try:
-            self._connections.session(host).ask(api.remove_run, api.RunKey(run.key))
+            session = self._connections.session(host)
+            check_home(run, session)
+            session.ask(api.remove_run, api.RunKey(run.key))
         except UsageError as error:
             raise UsageError(
                 f"run {run.number} can't be removed: {error.message}",

@@ -40,16 +40,20 @@ def wait(
     while True:
         for run in look(tuple(going_on), ANSWER):
             name = run.host.name
-            if run.unreached is None:
+            if run.fault is None:
                 silent.pop(name, None)
                 if name in lost and not run.final:
                     lost.discard(name)
                     yield Note("back", name)
+            elif not run.fault.passing:
+                going_on.remove(run.number)
+                yield run
+                continue
             elif name not in lost:
-                late = run.unreached.startswith(f"{name} does not answer within")
+                late = run.fault.message.startswith(f"{name} does not answer within")
                 if not late or time.monotonic() > silent.setdefault(name, time.monotonic()) + LATE:
                     lost.add(name)
-                    yield Note("lost", run.unreached)
+                    yield Note("lost", run.fault.message)
             if not run.final or moving(run, time.time()):
                 continue
             if due(run, time.time()):

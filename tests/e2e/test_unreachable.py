@@ -91,3 +91,22 @@ def test_an_ended_run_does_not_go_on(place: Place, silent: MachineType) -> None:
     logs.send_signal(signal.SIGTERM)
     _, said = logs.communicate(timeout=LIMIT)
     assert logs.returncode == 130 and "goes on" not in said and "run 1 has ended: failed (3)" in said
+
+
+def test_a_run_whose_home_is_another_one(place: Place, tmp_path: Path) -> None:
+    """Nothing waits for it, and it can be forgotten."""
+    box = MachineType("box", home=str(tmp_path / "new"), engine="process")
+    recorded(place, box, RunState.RUNNING)
+    for words in (["wait"], ["logs"], ["forward", "1", "8000"], ["stop"], ["exec", "1", "true"], ["top", "--once"]):
+        done = quickly(place, *words[:1], "1", *words[2:], status=125)
+        assert done.stderr == (
+            "error: the home on box is another one than that of run 1\n\n"
+            "hint: is a disk not mounted there? remoterun doctor box   shows the folder\n"
+            "      if it is gone for good: remoterun rm 1   forgets the run\n"
+        )
+    recorded(place, MachineType("other", home=str(tmp_path / "new"), engine="process"), RunState.RUNNING)
+    assert quickly(place, "wait", "--any", "1", "2", status=125).stderr.count("error: the home on") == 2
+    done = quickly(place, "rm", "1")
+    assert done.stderr == (
+        "warning: the home on box is another one than that of run 1: only its record here is removed\nremoved runs/1\n"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import random
 import shutil
 import stat
@@ -23,13 +24,13 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.files import locked, read_json
 from remoterun.agent.shared.frames import CANCEL, CREDIT, DATA, END, OPEN, encode
-from remoterun.agent.shared.spec import MountSpec, ResourceRef, SpecError
+from remoterun.agent.shared.spec import MountSpec, PortSpec, ResourceRef, SpecError
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store import outputs
 from remoterun.agent.store.this_machine import Machine
-from remoterun.client import LogBytes, StateChange
-from remoterun.errors import AlreadyExists, HostError, LinkLost, NotFound, UsageError
+from remoterun.client import LogBytes, PortNews, StateChange
+from remoterun.errors import AlreadyExists, HomeMissing, HostError, LinkLost, NotFound, UsageError
 from remoterun.hosts.local import LocalHost
 from remoterun.model import Mount, Resource, Run, RunRequest, new_key
 from tests.workshop import (
@@ -846,6 +847,45 @@ class TestClient:
         assert user.client.runs.kill(run.number)[1], "it is asked, though it counts as lost"
         assert user.client.runs.get(run.number).state in (RunState.RUNNING, RunState.KILLED)
         assert place.until_final(run.key)["state"] == "killed"
+
+    @pytest.mark.parametrize("again", [True, False], ids=["another home is there", "in the midst of it"])
+    def test_who_waits_for_a_run_ends_when_its_home_is_another_one(self, user: User, again: bool) -> None:
+        """No time mends that, unlike a lost link."""
+        run = self.run(user, "sleep 1019.5")
+        other = self.run(user, "true", machine="two")
+        place = user.place("one")
+        place.until_state(run.key, RunState.RUNNING)
+        client = user.new_client()
+        client.machines.session(run.host)
+        followed = client.runs.follow(run.number)
+        waited = client.runs.wait([run.number, other.number])
+        assert isinstance(next(followed), StateChange)
+        ended = next(waited)
+        assert isinstance(ended, Run) and ended.number == other.number
+        place.drop_session()
+        away = place.folder.with_name("away")
+        place.folder.rename(away)
+        if again:
+            client = user.new_client()
+            followed, waited = client.runs.follow(run.number), client.runs.wait([run.number])
+        try:
+            with pytest.raises(HomeMissing) as caught:
+                list(followed)
+            assert f"remoterun rm {run.number if again else 'N'} " in (caught.value.hint or "")
+            (known,) = waited
+            assert isinstance(known, Run) and not known.final
+            assert isinstance(known.fault, HomeMissing)
+            news: queue.Queue[PortNews] = queue.Queue()
+            with client.runs.forward(run.number, [PortSpec(8000)], news.put) as forwarding:
+                assert forwarding.wait(30)
+            assert news.get_nowait().kind == "failed"
+            with pytest.raises(HomeMissing):
+                client.runs.stop(run.number)
+        finally:
+            user.new_client()
+            shutil.rmtree(place.folder, ignore_errors=True)
+            away.rename(place.folder)
+        assert user.client.runs.kill(run.number)[1]
 
     def test_the_newest_upload_is_the_last_one_whatever_the_clocks_say(self, user: User) -> None:
         for text, machine in (("old", "one"), ("new", "two")):

@@ -67,6 +67,8 @@ def runs(call: Call, asked: api.RunKeys) -> api.Statuses:
                 found.append(run.status())
             except (OSError, ValueError, AttributeError) as error:  # one that can't be read hides no other
                 unreadable[key] = str(error)
+        else:
+            call.home.check_there()
     return api.Statuses(found, unreadable)
 
 
@@ -117,6 +119,7 @@ def renew(call: Call, asked: api.Renewal) -> api.Nothing:
 def remove_run(call: Call, asked: api.RunKey) -> api.Removed:
     run = call.home.run(asked.key)
     if not run.exists():
+        call.home.check_there()
         run.remove()
         return api.Removed(False)
     state = run.state()[0]
@@ -145,13 +148,13 @@ def follow(call: Call, asked: api.Follow) -> api.Followed:
     if asked.tail is not None or asked.since is not None:
         call.stream.send(starts=starts)
     readers = [logs.LogReader(run, offset, asked.timed, name) for name, offset in starts.items()]
-    follower = _Follower(call.stream, run, readers, asked)
+    follower = _Follower(call.home, call.stream, run, readers, asked)
     pause = POLL_LEAST
     next_care = 0.0
     while True:
         if time.monotonic() >= next_care:
             _care_for(call.home, run)
-            follower.send_line(call.home)
+            follower.send_line()
             next_care = time.monotonic() + CARE_EVERY
         moved = follower.send_news()
         if follower.done or not asked.follow:
@@ -249,7 +252,10 @@ _STARTED_WORDS = _FINAL_WORDS | {RunState.RUNNING.value, RunState.SAVING.value}
 class _Follower:
     """Sends what is new of one run."""
 
-    def __init__(self, stream: Stream, run: RunFolder, readers: List[logs.LogReader], asked: api.Follow) -> None:
+    def __init__(
+        self, home: Home, stream: Stream, run: RunFolder, readers: List[logs.LogReader], asked: api.Follow
+    ) -> None:
+        self.home = home
         self.stream = stream
         self.run = run
         self._readers = readers
@@ -279,6 +285,7 @@ class _Follower:
             moved = True
         self._past = False
         if not self.run.exists():
+            self.home.check_there()
             raise HomeError("not_found", "the run was removed")
         if not self._started:
             self._send_build_line()
@@ -286,14 +293,14 @@ class _Follower:
             moved = self._send_log() or moved
         return moved
 
-    def send_line(self, home: Home) -> None:
+    def send_line(self) -> None:
         """Who uses the machine for which the run waits."""
         if not self._follow or self.run.state()[0] is not RunState.QUEUED:
             return
         from ..running import occupancy
 
         spec = self.run.spec()
-        there = occupancy.look(home, api.Demand(spec.gpus, spec.slots))
+        there = occupancy.look(self.home, api.Demand(spec.gpus, spec.slots))
         if any(run.key == self.run.key and run.place for run in there.runs):
             self.stream.send(line=to_json(there))
 

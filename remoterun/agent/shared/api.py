@@ -11,7 +11,8 @@ What is refused comes as an ERROR with a code: "not_found", "not_saved", "bad_na
 "bad_tree", "bad_spec", "bad_stream", "bad_request", "unknown_request", "too_large", "disk_full", "os_error",
 "expired", "not_fetched", "refused", "unreachable", "no_access", "no_machine" (what was asked needs one, and the home is
 a bucket), "leaving" (the machine ends soon), "not_running", "engine_silent", "not_listening" (on a port of the run),
-"no_network" (its container's can't be reached), "not_notified" (a webhook did not take the message), or "internal".
+"no_network" (its container's can't be reached), "not_notified" (a webhook did not take the message), "no_home" (its
+folder is gone, or is another home), or "internal".
 
 `agent/requests/` answers the requests, in a file for each noun; `session.Session` asks them. Longer than other files:
 whoever wants to know what the two sides say to each other finds all of it here.

@@ -139,9 +139,20 @@ class Home:
             raise HomeError("bad_name", "%s is not the key of a run" % show(key))
         return RunFolder(os.path.join(self.runs, key))
 
+    def check_there(self) -> None:
+        """Raises `HomeError("no_home")` where its folder is gone, or is another home by now."""
+        try:
+            there = read_json(self._at("home.json")).get("id") == self.id
+        except (OSError, ValueError):
+            there = False
+        if not there:
+            raise HomeError("no_home", "the home %s is gone, or another one is there" % self.path)
+
     def existing_run(self, key: str) -> RunFolder:
+        """Raises `HomeError("not_found")`, `HomeError("no_home")`."""
         run = self.run(key)
         if not run.exists():
+            self.check_there()
             raise HomeError("not_found", "there is no run %s in %s" % (key, self.path))
         return run
 

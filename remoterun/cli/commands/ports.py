@@ -21,7 +21,7 @@ from remoterun.cli.commands.run import launched
 from remoterun.cli.connect import client as connect
 from remoterun.cli.forwarding import Forwards, address
 from remoterun.cli.manual import Command
-from remoterun.errors import HostError, HostUnreachable, LinkLost, UsageError
+from remoterun.errors import HostError, UsageError
 from remoterun.model import LAST, Mount, Resource, RunRequest, parse_port
 
 if TYPE_CHECKING:
@@ -180,7 +180,9 @@ def _inside(client: Client, run: Run, folder: str, show: Showing) -> int:
                             said.extend(data.decode("utf-8", "replace").splitlines())
                         code = program.code
                     break
-                except (LinkLost, HostUnreachable) as error:
+                except HostError as error:
+                    if not error.passing:
+                        raise
                     if not lost:
                         render.warning(f"{error.message}; trying again")
                     lost = True

@@ -156,7 +156,7 @@ def _remove(client: Client, resource: Resource) -> list[str]:
             hint=f"remoterun rm {whole}",
         )
     if resource.kind == "runs":
-        machine = client.runs.remove(resource.name)
+        machine = client.runs.remove(resource.name, render.warning)
         return [machine] if machine is not None else []
     removed = client.uploads.remove(resource.name, resource.version)
     if not removed:

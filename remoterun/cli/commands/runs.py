@@ -91,7 +91,7 @@ def _print_log(run: Run, items: Iterable[Item], timestamps: bool) -> bool:
             elif isinstance(item, Note) and item.kind == "kept":
                 render.kept(run, item.text)
     except HostUnreachable as error:
-        known = render.state_text(replace(run, unreached=error.message))
+        known = render.state_text(replace(run, fault=error))
         raise HostUnreachable(f"{error.message}; run {run.number} is {known}", hint=error.hint, evidence=error.evidence)
     return anything
 

@@ -29,7 +29,7 @@ def wait(
     """Wait until runs have ended.
 
     The exit status is 0 if that of each run is 0, else that of the first one, in the order given, that is not; with
-    --any, that of the run that ended first; 124 when the time is up.
+    --any, that of the run that ended first; 124 when the time is up; 125 if the machine of one can't tell any more.
     """
     seconds = parse_duration(timeout) if timeout is not None else None
     ended: dict[int, Run] = {}
@@ -38,6 +38,9 @@ def wait(
         for item in client.runs.wait(numbers, seconds):
             if isinstance(item, Run):
                 ended[item.number] = item
+                if item.fault is not None:
+                    render.error(item.fault)
+                    continue
                 render.ended(item)
                 if first:
                     break
@@ -47,8 +50,11 @@ def wait(
                 render.line(f"  connected to {item.text} again")
     if json:
         render.out_json([run.record() for run in ended.values()])
+    known = [run for run in ended.values() if run.fault is None]
+    if first and known:
+        return known[0].exit_status
     going_on = [str(number) for number in numbers if number not in ended]
-    if going_on and not (first and ended):
+    if going_on:
         many = len(going_on) > 1
         what = f"run{'s' if many else ''} {', '.join(going_on)} {'have' if many else 'has'} not ended"
         render.line(f"{what} within {timeout}; {'they go' if many else 'it goes'} on")
