@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from remoterun.cli import render
@@ -19,6 +20,23 @@ _FAULTS: dict[type[HostError], str] = {
     AuthenticationError: "login",
     AgentError: "agent",
 }
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A machine, and what was found: checks as `examine` gives them."""
+
+    machine: MachineType
+    checks: list[dict[str, Any]]
+
+    @property
+    def sound(self) -> bool:
+        """There is no fault."""
+        return all(check["ok"] is not False for check in self.checks)
+
+    def record(self) -> dict[str, Any]:
+        """For `--json`, where several machines are examined."""
+        return {"machine": self.machine.name, "checks": render.check_records(self.checks)}
 
 
 def examine(client: Client, machine: MachineType) -> list[dict[str, Any]]:

@@ -67,6 +67,14 @@ UPLOAD = _object(
 ENTRY = _object(path=TEXT, kind={"enum": ["f", "d", "l"]}, size=_maybe(COUNT), sha256=_maybe(TEXT), target=_maybe(TEXT))
 CHECK = _object(name=TEXT, ok=_maybe(FLAG), detail=_maybe(TEXT), fix=_maybe(TEXT))
 FREED = _object(kind=TEXT, count=COUNT, bytes=COUNT)
+REFUSED = _object(machine=TEXT, error=TEXT)
+"""Of a machine of a pool that can't be asked."""
+
+
+def _or_of_each(of: dict[str, Any]) -> dict[str, Any]:
+    """Of one machine; of a pool a list, with each of its machines."""
+    return {"anyOf": [of, _list({"anyOf": [of, REFUSED]})]}
+
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "ps": _list(RUN),
@@ -104,10 +112,14 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         )
     ),
     "secret": _list(_object(name=TEXT, set=MOMENT, kept=TEXT)),
-    "doctor": _list(CHECK),
-    "check": _object(machine=TEXT, blobs=COUNT, bytes=COUNT, sound=FLAG, damage=_list({"type": "object"})),
-    "gc": _object(machine=TEXT, dry_run=FLAG, freed=COUNT, free=COUNT, parts=_list(FREED), kept=_list(FREED)),
-    "df": _object(machine=TEXT, home=TEXT, total=COUNT, free=COUNT, disk=COUNT, uses=_list({"type": "object"})),
+    "doctor": {"anyOf": [_list(CHECK), _list({"anyOf": [_object(machine=TEXT, checks=_list(CHECK)), REFUSED]})]},
+    "check": _or_of_each(_object(machine=TEXT, blobs=COUNT, bytes=COUNT, sound=FLAG, damage=_list({"type": "object"}))),
+    "gc": _or_of_each(
+        _object(machine=TEXT, dry_run=FLAG, freed=COUNT, free=COUNT, parts=_list(FREED), kept=_list(FREED))
+    ),
+    "df": _or_of_each(
+        _object(machine=TEXT, home=TEXT, total=COUNT, free=COUNT, disk=COUNT, uses=_list({"type": "object"}))
+    ),
     "whoami": _object(user=TEXT, machine=TEXT, home=TEXT, default=TEXT, aws=_maybe(TEXT), bucket=_maybe(TEXT)),
 }
 """By command. Sizes are in bytes, prices in US dollars an hour, costs in US dollars."""

@@ -96,12 +96,12 @@ class Connections:
             machine = replace(machine, gpus=offers[0].gpus if offers else 0)
         return machine
 
-    def home(self, name: str | None) -> MachineType:
+    def home(self, name: str | None, any: bool = False) -> MachineType:
         """The machine that keeps files for a name: of a machine type that is rented, the bucket; of a pool that is the
-        default, its first machine. Raises `UsageError` for a pool that is named."""
+        default, or with `any`, its first machine. Raises `UsageError` for a pool that is named."""
         machine = self.machine(name)
         if machine.pool:
-            members = machines.members(machine, self.config).values() if name is None else ()
+            members = machines.members(machine, self.config).values() if name is None or any else ()
             own = [member for member in members if isinstance(member, MachineType)]
             if not own:
                 raise machines.name_one_of(machine)

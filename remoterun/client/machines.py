@@ -73,6 +73,8 @@ class Machines:
         from remoterun.hosts.ssh.host import SSHHost
 
         machine = self.get(name)
+        if machine.pool:
+            raise machines.name_one_of(machine)
         host = self._connections.host(machine)
         if not isinstance(host, SSHHost):
             raise UsageError(f"`{machine.name}` is the machine in front of us", hint="use subprocess")
@@ -88,6 +90,8 @@ class Machines:
         from remoterun.hosts.ssh.config import SSHTarget, ssh_words
 
         machine = self._named(name)
+        if machine.pool:
+            raise machines.name_one_of(machine)
         if machine.host is None and machine.rental is not None:
             raise UsageError(
                 f"`{machine.name}` is rented for each run",

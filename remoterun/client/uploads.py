@@ -49,7 +49,7 @@ class Uploads:
         """
         check_upload_name(name)
         progress = progress or Progress()
-        machine = self._connections.home(to)
+        machine = self._connections.home(to, any=True)
         with contextlib.ExitStack() as stack:
             with ThreadPoolExecutor(1) as pool:  # listing and connecting take as long as the longer of the two
                 reading = pool.submit(transfer.read_tree, path, self._connections.config.home / "stamps.db", git)
@@ -193,7 +193,8 @@ class Uploads:
                 raise UsageError(
                     f"{target} can't be written: a version stays as it is", hint=f"remoterun cp … {whole}/"
                 )
-            session = self._connections.session(self._connections.home(to) if to or not known else known[0][1])
+            machine = self._connections.home(to, any=True) if to or not known else known[0][1]
+            session = self._connections.session(machine)
             entries = {}
             there = session.versions(target.name)
             if there:

@@ -45,9 +45,9 @@ class Place:
             assert done.returncode == status, said
         return done
 
-    def json(self, *words: str) -> Any:
+    def json(self, *words: str, status: int = 0) -> Any:
         """What a command prints with `--json`, which is held to its schema."""
-        said = json.loads(self.run(*words, "--json").stdout)
+        said = json.loads(self.run(*words, "--json", status=status).stdout)
         if words[0] in SCHEMAS and "--status" not in words:
             jsonschema.validate(said, schema(words[0]), format_checker=jsonschema.FormatChecker(["date-time"]))
         return said

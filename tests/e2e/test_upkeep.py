@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -277,3 +278,45 @@ def test_over_ssh(place: Place, lab: Lab, host_a: LabHost, until: Any) -> None:
         shutil.rmtree(home, ignore_errors=True)
         host_a.exec(["docker", "image", "rm", "remoterun-env:0123456789abcdef"])
     assert os.path.basename(home) == "upkeep"
+
+
+class TestPools:
+    @pytest.fixture
+    def lab_of_two(self, homes: tuple[Place, Path, Path]) -> Place:
+        """A pool `lab`, the default machine, of one that works and one that does not answer."""
+        place = homes[0]
+        place.run("machines", "add", "away", CLOSED)
+        place.run("machines", "add", "lab", "one", "away", "--default")
+        return place
+
+    def test_each_machine_is_asked_under_a_heading(self, lab_of_two: Place) -> None:
+        place = lab_of_two
+        for words, said in (
+            (("df", "lab"), "remoterun itself"),
+            (("gc",), "There is nothing to free on one"),
+            (("check", "lab"), "one is sound"),
+        ):
+            done = place.run(*words, status=125)
+            assert done.stdout.splitlines()[0] == "one" and done.stdout.endswith("\naway\n")
+            assert said in done.stdout + done.stderr
+            assert "\nerror: " in f"\n{done.stderr}" and "Connection refused" in done.stderr
+            one, away = place.json(*words, status=125)
+            assert (one["machine"], away["machine"]) == ("one", "away") and away["error"]
+        done = place.run("doctor", "lab", status=1)
+        assert re.search(r"^one\n✓ python3 .*\n\naway\n✗ link ", done.stdout, re.DOTALL)
+        found = place.json("doctor", "lab", status=1)
+        assert [each["machine"] for each in found] == ["one", "away"]
+        assert found[1]["checks"][-1]["ok"] is False
+
+    def test_one_that_works_is_no_error(self, homes: tuple[Place, Path, Path]) -> None:
+        place = homes[0]
+        place.run("machines", "add", "lab", "one", "two")
+        for word in ("df", "gc", "check", "doctor"):
+            place.run(word, "lab")
+        assert "on one" in place.run("upload", "notes.txt", "--to", "lab", "--name", "notes").stderr
+        refused(place, 2, "`lab` is a pool of several machines", "name one of them: one, two", "ssh", "lab")
+
+    def test_every_name_that_can_not_be_one_of_them_is_told(self, homes: tuple[Place, Path, Path]) -> None:
+        said = homes[0].run("machines", "add", "lab", "one", "nope1", "nope2", status=2).stderr
+        assert "2 of these can't be machines of a pool" in said
+        assert "there is no machine type `nope1`" in said and "there is no machine type `nope2`" in said

@@ -125,12 +125,15 @@ def test_where_one_machine_is_meant(user: User, tmp_path: Path) -> None:
     for ask in (
         lambda: client.machines.df("lab"),
         lambda: client.machines.gc("lab"),
-        lambda: client.uploads.upload(tmp_path / "data", "doom", "lab"),
+        lambda: client.machines.check("lab"),
+        lambda: client.machines.ssh("lab"),
+        lambda: client.machines.fabric("lab"),
     ):
         with pytest.raises(UsageError, match="`lab` is a pool of several machines") as caught:
             ask()
         assert caught.value.hint == "name one of them: one, two"
-    assert client.uploads.upload(tmp_path / "data", "doom").upload.machine == "one", "of a pool that is the default"
+    for to in ("lab", None):  # the default one
+        assert client.uploads.upload(tmp_path / "data", "doom", to).upload.machine == "one", "a run brings it elsewhere"
     assert [upload.name for upload in client.uploads.list()] == ["doom"]
     assert [status.machine.name for status in client.machines.status(["lab"])] == ["one", "two"]
 

@@ -12,6 +12,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Json, app, example, machines_app
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
+from remoterun.cli.pools import of_each
 from remoterun.errors import UsageError
 from remoterun.model import MachineType
 
@@ -196,9 +197,16 @@ def _add_pool(name: str, names: list[str], settings: tuple[object, ...], default
             "a pool has the settings of its machines", hint=f"remoterun machines add {name} {' '.join(names)}"
         )
     config = configuration.load()
-    for member in members(MachineType(name, pool=tuple(names)), config).values():
-        if isinstance(member, UsageError):
-            raise member
+    found = members(MachineType(name, pool=tuple(names)), config)
+    wrong = {member: error for member, error in found.items() if isinstance(error, UsageError)}
+    if len(wrong) == 1:
+        raise next(iter(wrong.values()))
+    if wrong:
+        raise UsageError(
+            f"{len(wrong)} of these can't be machines of a pool",
+            evidence="\n".join(error.message for error in wrong.values()),
+            hint="remoterun machines lists those that can; remoterun machines add NAME user@host adds one",
+        )
     configuration.add_machine(config, name, {"pool": names}, overwrite=force, make_default=default)
     render.line(f"pool `{name}` is in {config.file}" + ("; it is the default" if default else ""))
     render.line(f"  remoterun run -t {name} COMMAND   goes to the one that is free: {', '.join(names)}")
@@ -240,7 +248,9 @@ def doctor(
     machine: Annotated[
         str | None,
         typer.Argument(
-            metavar="MACHINE", help="As after -t. Default: the default machine.", autocompletion=complete.machine_types
+            metavar="MACHINE",
+            help="As after -t; of a pool each one. Default: the default machine.",
+            autocompletion=complete.machine_types,
         ),
     ] = None,
     json: Json = False,
@@ -250,18 +260,21 @@ def doctor(
     Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. Of `aws`: login, permissions, quotas,
     network, bucket. The exit status is 1 if there is a fault.
     """
-    from remoterun.cli.doctor import examine, examine_rented
-    from remoterun.machines import name_one_of
+    from remoterun.cli.doctor import Examined, examine, examine_rented
 
     with connect() as client:
-        type_ = client.machines.get(machine)
-        if type_.pool:
-            raise name_one_of(type_)
-        rented = type_.bucket is not None or type_.rental is not None
-        with render.busy("Asking AWS") if rented else contextlib.nullcontext():
-            checks = examine_rented(client, type_) if rented else examine(client, type_)
-    render.checks(type_, checks, json)
-    return 0 if all(check["ok"] is not False for check in checks) else 1
+
+        def look(name: str | None) -> Examined:
+            type_ = client.machines.get(name)
+            rented = type_.bucket is not None or type_.rental is not None
+            with render.busy("Asking AWS") if rented else contextlib.nullcontext():
+                return Examined(type_, examine_rented(client, type_) if rented else examine(client, type_))
+
+        def show(found: Examined, as_json: bool) -> None:
+            render.checks(found.machine, found.checks, as_json)
+
+        found, status = of_each(client, machine, look, show, Examined.record, json)
+    return status or (0 if all(examined.sound for examined in found) else 1)
 
 
 @app.command(cls=Command, epilog=example("remoterun whoami --json"))

@@ -10,6 +10,8 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Json, app, example
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
+from remoterun.cli.pools import of_each
+from remoterun.client.upkeep import Checked, Collected, Usage
 from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import parse_duration
 from remoterun.session import understood
@@ -17,7 +19,9 @@ from remoterun.session import understood
 Machine = Annotated[
     str | None,
     typer.Argument(
-        metavar="MACHINE", help="As after -t. Default: the default machine.", autocompletion=complete.machine_types
+        metavar="MACHINE",
+        help="As after -t; of a pool each one. Default: the default machine.",
+        autocompletion=complete.machine_types,
     ),
 ]
 
@@ -33,11 +37,19 @@ def check(
     What is damaged is mended from copies on the machine, from the files that were uploaded, if they are still here and
     the same, and from other machines. The exit status is 1 if damage remains.
     """
-    with connect() as client, render.progress() as progress:
-        done = client.machines.check(machine, repair=not no_repair, progress=progress, note=render.warning)
-    with understood(done.machine):
-        render.checked(done, not no_repair, json)
-    return 0 if done.sound else 1
+
+    def show(done: Checked, as_json: bool) -> None:
+        with understood(done.machine):
+            render.checked(done, not no_repair, as_json)
+
+    with connect() as client:
+
+        def verify(name: str | None) -> Checked:
+            with render.progress() as progress:
+                return client.machines.check(name, repair=not no_repair, progress=progress, note=render.warning)
+
+        found, status = of_each(client, machine, verify, show, Checked.record, json)
+    return status or (0 if all(done.sound for done in found) else 1)
 
 
 @app.command(cls=Command, epilog=example("remoterun gc k80 --keep 2 --dry-run"))
@@ -64,7 +76,7 @@ def gc(
     yes: Annotated[bool, typer.Option("-y", "--yes", help="With --cloud: ask nothing.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed.")] = False,
     json: Json = False,
-) -> None:
+) -> int:
     """Free what nothing needs on a machine. Safe while runs go on.
 
     That is content of no upload and no run, and what crashes and cut transfers left. What a run uses stays until it has
@@ -74,16 +86,23 @@ def gc(
         if machine or keep is not None or envs:
             raise UsageError("--cloud goes with --dry-run, -y and --json only", hint="remoterun gc --cloud --dry-run")
         _clear_cloud(yes, dry_run, json)
-        return
+        return 0
     if yes:
         raise UsageError("-y goes with --cloud: without it nothing is asked", hint="remoterun gc --cloud -y")
     if unused is not None and not envs:
         raise UsageError("--unused is about environments", hint=f"remoterun gc --envs --unused {unused}")
     seconds = None if unused is None else parse_duration(unused, or_none=True)
+
+    def show(done: Collected, as_json: bool) -> None:
+        with understood(done.machine):
+            render.collected(done, as_json)
+
     with connect() as client:
-        done = client.machines.gc(machine, keep=keep, envs=envs, unused=seconds, dry_run=dry_run)
-    with understood(done.machine):
-        render.collected(done, json)
+
+        def free(name: str | None) -> Collected:
+            return client.machines.gc(name, keep=keep, envs=envs, unused=seconds, dry_run=dry_run)
+
+        return of_each(client, machine, free, show, Collected.record, json)[1]
 
 
 def _clear_cloud(yes: bool, dry_run: bool, json: bool) -> None:
@@ -109,13 +128,16 @@ def _clear_cloud(yes: bool, dry_run: bool, json: bool) -> None:
 
 
 @app.command(cls=Command, epilog=example("remoterun df k80"))
-def df(machine: Machine = None, json: Json = False) -> None:
+def df(machine: Machine = None, json: Json = False) -> int:
     """Show who uses how much of a machine's disk.
 
     SIZE is all that something refers to, ALONE what removing it would give back: data that two uploads share is in
     both sizes, and in neither's ALONE.
     """
+
+    def show(found: Usage, as_json: bool) -> None:
+        with understood(found.machine):
+            render.usage_table(found, as_json)
+
     with connect() as client:
-        found = client.machines.df(machine)
-    with understood(found.machine):
-        render.usage_table(found, json)
+        return of_each(client, machine, client.machines.df, show, Usage.record, json)[1]

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from remoterun.cli.render.bars import progress
-from remoterun.cli.render.data import ReaderGone, finish, new_page, out, out_bytes, out_json
+from remoterun.cli.render.data import ReaderGone, finish, heading, new_page, out, out_bytes, out_json
 from remoterun.cli.render.differences import difference, difference_record
 from remoterun.cli.render.listings import (
+    check_records,
     checks,
     machines,
     manifest,
@@ -82,6 +83,7 @@ __all__ = [
     "ask_text",
     "bucket_lines",
     "checked",
+    "check_records",
     "checks",
     "choose",
     "clean",
@@ -101,6 +103,7 @@ __all__ = [
     "fetched",
     "files",
     "finish",
+    "heading",
     "hint",
     "hosts_table",
     "hourly",

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from remoterun.cli.render.terminal import Text, cursor, is_terminal, shown
+from remoterun.cli.render.terminal import Text, cursor, is_terminal, paint, shown
 from remoterun.cli.render.wrapping import laid_out
 from remoterun.errors import RemoterunError
 
@@ -28,6 +28,13 @@ def out_text(*parts: Text, hang: int, command: bool = False) -> None:
     """As `out`; on a terminal a longer line is broken between words, and goes on at column `hang`, where a `command`
     begins that is not broken."""
     _write(laid_out(parts, sys.stdout, hang, command))
+
+
+def heading(name: str, first: bool) -> None:
+    """Above what is said of one of several machines."""
+    if not first:
+        out("")
+    out(paint(name, "1"))
 
 
 MOMENTS = frozenset(

@@ -259,10 +259,15 @@ def whoami(config: Config, identity: Identity | None, as_json: bool) -> None:
         line(HOW_TO_SET_UP_AWS)
 
 
+def check_records(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Checks as JSON has them."""
+    return [{key: check.get(key) for key in ("name", "ok", "detail", "fix")} for check in found]
+
+
 def checks(machine: Any, found: Sequence[dict[str, Any]], as_json: bool) -> None:
     """Each check green or red, each red one with the command that mends it."""
     if as_json:
-        out_json([{key: check.get(key) for key in ("name", "ok", "detail", "fix")} for check in found])
+        out_json(check_records(found))
         return
     width = max(len(check["name"]) for check in found)
     for check in found:
