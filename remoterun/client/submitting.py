@@ -38,7 +38,7 @@ from remoterun.client.rented_runs import opened, seen
 from remoterun.client.secrets import check_known, values_of
 from remoterun.client.webhooks import asked_of, webhooks_of
 from remoterun.environments import context
-from remoterun.errors import LinkLost, RemoterunError, UsageError
+from remoterun.errors import LinkLost, NotFound, RemoterunError, UsageError
 from remoterun.model import MachineType, Mount, Placement, Resource, Run, RunRequest, new_key
 from remoterun.providers.base import NoCapacity
 from remoterun.session import Session
@@ -270,8 +270,7 @@ def _mount(
     """A mount as the agent takes it, with the number of the version that it is; what it reads is brought to the machine
     first."""
     if mount in kept:
-        kept[mount].bring(connections, session, progress)
-        where = kept[mount].where
+        where = _kept_in_place(connections, mount.resource, kept[mount], session, progress)
     else:
         where = put_in_place(connections, mount.resource, session, progress)
     typed = mount.resource
@@ -283,6 +282,23 @@ def _mount(
                 typed = replace(typed, version=version.version)
                 break
     return MountSpec(str(typed), mount.path, place, where)
+
+
+def _kept_in_place(
+    connections: Connections, resource: Resource, tree: KeptTree, session: Session, progress: Progress
+) -> ResourceRef:
+    """What a run had mounted. Outputs stay as they are: those that `gc` has freed there come from their run again."""
+    try:
+        tree.bring(connections, session, progress)
+    except UsageError:
+        if resource.kind != "runs":
+            raise
+        try:
+            return put_in_place(connections, resource, session, progress)
+        except NotFound:
+            pass
+        raise
+    return tree.where
 
 
 def _put_into_bucket(

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from remoterun.agent.shared.states import RunState
 from remoterun.client import Client
+from remoterun.client.submitting import put_in_place
 from remoterun.errors import AlreadyExists, NotFound, UsageError
 from remoterun.model import MachineType, Mount, Rental, Resource, Run, RunFilter, RunRequest
-from tests.workshop import Files, User, read_files, sha256, tree_of, write_files
+from remoterun.transfer import Progress
+from tests.workshop import Files, User, read_files, sha256, tree_of, until, write_files
 
 MODEL: Files = {"models/a.json": b"A", "models/b.json": b"BB", "models/w.bin": b"W" * 9, "logs/x.json": b"X"}
 
@@ -205,6 +208,41 @@ class TestVersions:
             assert [each.name for each in other.uploads.list()] == ["doom"], "it is there for a run only"
         user.client.uploads.remove("other")
         assert [each.name for each in user.client.uploads.list()] == ["doom"]
+
+    def test_gc_frees_outputs_that_were_brought_for_a_mount(self, user: User, tmp_path: Path) -> None:
+        """They stay with their run, and come again; what a run needs, or is about to need, is not freed."""
+        client, two = user.client, user.place("two")
+        made = client.runs.submit(RunRequest("echo made > file"), machine="one")
+        user.place("one").until_final(made.key)
+        mounts = (Mount.parse(f"runs/{made.number}:in"),)
+
+        def brought() -> list[str]:
+            return [use.name for use in client.machines.df("two").uses if use.kind == "brought"]
+
+        def freed() -> list[tuple[str, int]]:
+            other = Client(user.config)
+            with other:
+                return [(part.kind, part.count) for part in other.machines.gc("two").parts if part.kind == "brought"]
+
+        live = client.runs.submit(RunRequest("cat in/file; sleep 1019.5", mounts=mounts), machine="two")
+        two.until_state(live.key, RunState.RUNNING)
+        assert brought() == [f"run-{made.number}-{made.key[-8:]}"] and freed() == []
+        client.runs.kill(live.number)
+        two.until_final(live.key)
+        until(two.unsupervised(live.key))
+        assert freed() == [("brought", 1)] and brought() == [] and freed() == []
+        assert not two.home.blobs.has(sha256(b"made\n"))
+        again = client.runs.kept(live.number)
+        ended = client.runs.launch(client.runs.prepare_again(again, replace(again.request, command="cat in/file")))
+        two.until_final(ended.key)
+        assert two.log(ended.key) == b"made\n"
+        session = client.machines.session(client.machines.get("two"))
+        assert freed() == [("brought", 1)]
+        put_in_place(client.files._connections, mounts[0].resource, session, Progress())
+        assert freed() == [] and brought(), "a run is about to be handed over that mounts it"
+        last = client.runs.submit(RunRequest("cat in/file", mounts=mounts), machine="two")
+        two.until_final(last.key)
+        assert freed() == [("brought", 1)]
 
     def test_outputs_that_an_earlier_version_brought(self, user: User) -> None:
         """They have no mark."""

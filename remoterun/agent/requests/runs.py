@@ -241,6 +241,9 @@ def _settle(call: Call, trees: List[Manifest], run: RunFolder) -> None:
     for tree in trees:
         for entry in tree.files:
             digests.add(bytes.fromhex(entry.digest))
+    for mount in run.spec().mounts:
+        if mount.resource.digest:
+            digests.add(bytes.fromhex(mount.resource.digest))
     add_environment(call.home, run, digests)
     call.delivery.settle(digests)
 

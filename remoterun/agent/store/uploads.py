@@ -23,6 +23,8 @@ from .errors import HomeError
 from .leases import Lease
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+OF_OUTPUTS = re.compile(r"run-(\d+)-[0-9a-z]{8}\Z")
+"""The name of an upload that holds the outputs of a run of another machine, if it was brought for a mount."""
 
 
 class UploadFolders:
@@ -131,6 +133,10 @@ class UploadFolders:
         number = chosen[-1]["version"]
         folder = self.folder_of(name)
         return Stored(os.path.join(folder, "%d.tree" % number), os.path.join(folder, str(number)), chosen[-1])
+
+    def brought(self, name: str) -> List[int]:
+        """Versions that are copies of a run's outputs, brought for a mount: its next mount brings them again."""
+        return [each["version"] for each in self.versions(name) if each.get("brought") and OF_OUTPUTS.match(name)]
 
     def newest(self) -> List[Dict[str, Any]]:
         """The newest version of each upload, with its "name"."""

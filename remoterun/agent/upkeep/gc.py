@@ -1,6 +1,8 @@
 """Free what nothing of a home needs: `Collection`.
 
     versions        of uploads, older than the newest `keep`; never one that a run which has not ended mounts
+    brought         outputs of runs of other machines that were brought for a mount, and that no run needs which has not
+                    ended; never what a client has brought just now for a run that it is about to hand over
     remains         of uploads and runs whose removal, or making, was cut by a crash
     temporary       in tmp/, of processes that are gone: see remains.py
     partial         blobs that were cut on their way here, and that nobody sends now
@@ -39,7 +41,7 @@ from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.reserve import free_space
 from . import remains
-from .references import Reader, of_upload, unended
+from .references import Holder, Reader, of_upload, unended
 
 HOLD = 0.3
 """Seconds for which a batch holds the lock `blobs`."""
@@ -86,9 +88,8 @@ class Collection:
     def run(self) -> Dict[str, Any]:
         """Raises `HomeError`: "damaged" when a manifest can't be read, "busy" when another one is at work."""
         with _held(self.home.lock("gc"), 0, "another `gc` is at work in %s" % self.home.path):
-            if self._keep is not None:
-                for name in self.home.uploads.names():
-                    self._doomed.update((name, number) for number in self._old_versions(name))
+            for name in self.home.uploads.names():
+                self._doomed.update((name, number) for number in self._old_versions(name))
             self._reader.update(self._live)
             full = not self.home.room()
             self._remove_temporary(full)
@@ -146,13 +147,24 @@ class Collection:
     # -- versions
 
     def _old_versions(self, name: str) -> List[int]:
-        """Versions beyond the newest that are kept, less those that are in use. Raises `HomeError("damaged")`."""
+        """Versions beyond the newest that are kept, and those that were brought for a mount, less those that are in
+        use. Raises `HomeError("damaged")`."""
+        brought = self.home.uploads.brought(name)
+        if not brought and not self._keep:
+            return []
         holders = of_upload(self.home, name)
-        old = [(holder.version, holder.digest) for holder in holders[: -(self._keep or 0)]] if self._keep else []
+        old = brought or [holder.version for holder in (holders[: -self._keep] if self._keep else [])]
         if not old:
             return []
         used = self._used_versions(name, [(holder.version, holder.digest) for holder in holders])
-        return [version for version, _ in old if version not in used]
+        if brought:
+            used |= self._leased_versions(holders)
+        return [version for version in old if version not in used]
+
+    def _leased_versions(self, holders: List[Holder]) -> Set[int]:
+        leased: Set[bytes] = set()
+        leases.read(self.home.leases, leased, self._clock(), sweep=False)
+        return {holder.version for holder in holders if bytes.fromhex(holder.digest) in leased}
 
     def _used_versions(self, name: str, versions: List[Tuple[int, str]]) -> Set[int]:
         used: Set[int] = set()
@@ -167,11 +179,12 @@ class Collection:
         return used
 
     def _remove_versions(self) -> None:
-        items = []
+        items: Dict[str, List[Dict[str, Any]]] = {"versions": [], "brought": []}
         for name in sorted({name for name, _ in self._doomed}):
             own = {number: self._version_bytes(name, number) for upload, number in self._doomed if upload == name}
             with self._trash() as discard, self._upload(name), self._alone():
                 versions = self.home.uploads.versions(name)
+                kind = "brought" if self.home.uploads.brought(name) else "versions"
                 folder = self.home.uploads.folder_of(name)
                 going = set(own) & set(self._old_versions(name))  # a run may have come to mount one
                 for number in set(own) - going:
@@ -183,11 +196,13 @@ class Collection:
                     if version["version"] not in going:
                         continue
                     number = version["version"]
-                    items.append({"upload": name, "version": number, "size": version["size"], "bytes": own[number]})
+                    item = {"upload": name, "version": number, "size": version["size"], "bytes": own[number]}
+                    items[kind].append(item)
                     if not self._dry:
                         discard(os.path.join(folder, str(number)))
                         discard(os.path.join(folder, "%d.tree" % number))
-        self._tell("versions", items)
+        for kind in items:
+            self._tell(kind, items[kind])
 
     def _version_bytes(self, name: str, number: int) -> int:
         path = os.path.join(self.home.uploads.folder_of(name), str(number))

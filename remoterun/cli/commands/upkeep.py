@@ -79,8 +79,8 @@ def gc(
 ) -> int:
     """Free what nothing needs on a machine. Safe while runs go on.
 
-    That is content of no upload and no run, and what crashes and cut transfers left. What a run uses stays until it has
-    ended.
+    That is content of no upload and no run, outputs of other machines that were brought for a mount, and what crashes
+    and cut transfers left. What a run uses stays until it has ended.
     """
     if cloud:
         if machine or keep is not None or envs:
