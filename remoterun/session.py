@@ -244,8 +244,8 @@ def translate(error: RemoteError, machine: str) -> RemoterunError:
         hint = f"remoterun df {machine}   shows who uses it\nremoterun gc {machine}   frees what nothing needs"
     if error.code == "no_home":
         hint = (
-            f"is a disk not mounted there? remoterun doctor {machine}   shows the folder\n"
-            "if it is gone for good: remoterun rm N   forgets a run that was there"
+            f"remoterun doctor {machine}   shows the folder: is a disk not mounted there?\n"
+            "remoterun rm N   forgets a run that was there, if it is gone for good"
         )
     if error.code in ("damaged", "missing_blob") and hint is None:
         hint = f"remoterun check {machine}"

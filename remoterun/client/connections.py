@@ -275,8 +275,8 @@ def check_home(run: Run, session: Session) -> None:
     if run.home_id and run.home_id != session.home_id:
         raise HomeMissing(
             f"the home on {run.host.name} is another one than that of run {run.number}",
-            hint=f"is a disk not mounted there? remoterun doctor {run.host.name}   shows the folder\n"
-            f"if it is gone for good: remoterun rm {run.number}   forgets the run",
+            hint=f"remoterun doctor {run.host.name}   shows the folder: is a disk not mounted there?\n"
+            f"remoterun rm {run.number}   forgets the run, if the home is gone for good",
         )
 
 

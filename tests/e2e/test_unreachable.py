@@ -101,8 +101,8 @@ def test_a_run_whose_home_is_another_one(place: Place, tmp_path: Path) -> None:
         done = quickly(place, *words[:1], "1", *words[2:], status=125)
         assert done.stderr == (
             "error: the home on box is another one than that of run 1\n\n"
-            "hint: is a disk not mounted there? remoterun doctor box   shows the folder\n"
-            "      if it is gone for good: remoterun rm 1   forgets the run\n"
+            "hint: remoterun doctor box   shows the folder: is a disk not mounted there?\n"
+            "      remoterun rm 1   forgets the run, if the home is gone for good\n"
         )
     recorded(place, MachineType("other", home=str(tmp_path / "new"), engine="process"), RunState.RUNNING)
     assert quickly(place, "wait", "--any", "1", "2", status=125).stderr.count("error: the home on") == 2

@@ -205,7 +205,7 @@ def _add_pool(name: str, names: list[str], settings: tuple[object, ...], default
         raise UsageError(
             f"{len(wrong)} of these can't be machines of a pool",
             evidence="\n".join(error.message for error in wrong.values()),
-            hint="remoterun machines lists those that can; remoterun machines add NAME user@host adds one",
+            hint="remoterun machines   lists those that can\nremoterun machines add NAME user@host   adds one",
         )
     configuration.add_machine(config, name, {"pool": names}, overwrite=force, make_default=default)
     render.line(f"pool `{name}` is in {config.file}" + ("; it is the default" if default else ""))
