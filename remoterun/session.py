@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Hello, Request
-from remoterun.agent.shared.frames import PIECE
 from remoterun.agent.shared.protocol import VERSION, Cancelled, Link, LinkClosed, RemoteError, Stream
 from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.tree import show
@@ -103,8 +102,7 @@ class Session:
     def ask(self, request: Request[A, R], arguments: A, body: bytes = b"") -> R:
         """The result of a request; `body` is what it sends besides its arguments. Answers with data: see `stream`."""
         with self.stream(request, arguments) as stream:
-            for start in range(0, len(body), PIECE):
-                stream.send(body[start : start + PIECE])
+            stream.send_all(body)
             stream.end()
             stream.finish()
             return self.result(request, stream)

@@ -13,17 +13,17 @@ import sys
 import time
 from typing import Any, Callable, Dict
 
-from .requests import Call, handler_of, request_named
+from .requests import Call, handler_of
 from .running import supervision
+from .shared.answering import answer
 from .shared.api import Hello
 from .shared.files import DISK_FULL
 from .shared.frames import DATA, ProtocolError, encode
-from .shared.protocol import MAGIC, VERSION, Cancelled, Link, LinkClosed, Stream
-from .shared.records import BadRecord, from_json, to_json
+from .shared.protocol import MAGIC, VERSION, Link, RemoteError, Stream
+from .shared.records import BadRecord, to_json
 from .shared.spec import SpecError
-from .shared.tree import TreeError, show
+from .shared.tree import TreeError
 from .store.delivery import Delivery
-from .store.errors import HomeError
 from .store.home import Home
 from .store.this_machine import boot_id
 
@@ -121,27 +121,19 @@ class Server:
 
     def handle(self, stream: Stream, op: str, arguments: Dict[str, Any]) -> None:
         """Answer one request, on a thread of its own."""
-        try:
-            request = request_named(op)
-            unknown = set(arguments).difference(request.arguments._fields)
-            if unknown:
-                raise BadRecord("%s has no argument %s" % (op, show(min(unknown)[:80])))
-            asked = from_json(request.arguments, arguments, op)
-            stream.most_result = request.most
-            result = handler_of(request)(Call(self.home, self._delivery, stream), asked)
-            stream.end(**to_json(result))
-        except (Cancelled, LinkClosed):
-            pass
-        except Exception as error:  # noqa: BLE001 - the client gets it, whatever it is
-            try:
-                stream.fail(**describe(error, self.home))
-            except (LinkClosed, Cancelled, OSError):
-                pass
+        call = Call(self.home, self._delivery, stream)
+        answer(
+            stream,
+            op,
+            arguments,
+            lambda request, asked: handler_of(request)(call, asked),
+            lambda error: describe(error, self.home),
+        )
 
 
 def describe(error: Exception, home: Home) -> Dict[str, Any]:
     """An exception as the fields of an ERROR frame."""
-    if isinstance(error, HomeError):
+    if isinstance(error, RemoteError):
         return {"code": error.code, "message": error.message, "hint": error.hint}
     if isinstance(error, TreeError):
         return {"code": "bad_tree", "message": str(error)}

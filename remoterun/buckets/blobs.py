@@ -6,16 +6,16 @@ import struct
 from typing import Any
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.protocol import RemoteError, Stream
+from remoterun.agent.shared.frames import MAX_BODY
+from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.tree import LARGEST, is_digest, show
 from remoterun.buckets.arriving import Arrivals
 from remoterun.buckets.contents import Place, Stretch
-from remoterun.buckets.leaving import Shipping, send_piece
+from remoterun.buckets.leaving import Shipping
 from remoterun.buckets.serving import Call, Handler
 
 _MISSING = struct.Struct("!IQ")
 _RANGE = struct.Struct("!QQ")
-MOST_BODY = 1 << 29
 
 
 def missing(call: Call, _: api.Nothing) -> api.Count:
@@ -64,9 +64,9 @@ def fetch_parts(call: Call, asked: api.BlobRanges) -> api.Nothing:
     place = call.bucket.contents.place(bytes.fromhex(asked.digest))
     if place is None:
         raise RemoteError("not_found", f"there is no blob {asked.digest[:12]}")
-    for offset, length in _RANGE.iter_unpack(read_body(call.stream)):
+    for offset, length in _RANGE.iter_unpack(call.stream.read()):
         for piece in call.bucket.reader.pieces(part_of(place, offset, length)):
-            send_piece(call.stream, piece)
+            call.stream.send_all(piece, MAX_BODY)
             length -= len(piece)
         if length > 0:
             raise RemoteError("not_found", f"the blob {asked.digest[:12]} is shorter than it was")
@@ -98,15 +98,3 @@ def part_of(place: Place, offset: int, length: int) -> list[Stretch]:
             length -= take
         offset = max(0, offset - stretch.length)
     return found
-
-
-def read_body(stream: Stream, most: int = MOST_BODY) -> bytes:
-    """All that the client sends, to its end."""
-    parts = []
-    size = 0
-    for frame in stream:
-        size += len(frame.body)
-        if size > most:
-            raise RemoteError("too_large", f"a list of more than {most} bytes")
-        parts.append(frame.body)
-    return b"".join(parts)

@@ -19,12 +19,13 @@ from typing import Any
 from remoterun.agent.shared import api
 from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.bucket import Packed, Packing
+from remoterun.agent.shared.frames import MAX_BODY
+from remoterun.agent.shared.protocol import MOST_READ
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import KEY
 from remoterun.agent.shared.tree import Manifest, is_digest
-from remoterun.buckets.blobs import MOST_BODY, read_body, split
+from remoterun.buckets.blobs import split
 from remoterun.buckets.contents import EMPTY, Place, Scope, Stretch
-from remoterun.buckets.leaving import send_piece
 from remoterun.buckets.s3 import Absent, Stored
 from remoterun.buckets.serving import Bucket, Call
 from remoterun.buckets.uploads import Version, read_tree, read_version, tree_of, versions_by_name
@@ -43,7 +44,7 @@ def check(call: Call, asked: api.CheckHome) -> api.CheckTotals:
 
 def mend(call: Call, _: api.Nothing) -> api.Nothing:
     bucket = call.bucket
-    digests = set(split(read_body(call.stream)))
+    digests = set(split(call.stream.read()))
     bucket.contents.home.look_again(digests)
     for digest in digests:
         place = bucket.contents.home.place(digest)
@@ -57,13 +58,13 @@ def mend(call: Call, _: api.Nothing) -> api.Nothing:
 
 
 def blobs(call: Call, _: api.Nothing) -> api.Nothing:
-    for digest in split(read_body(call.stream)):
+    for digest in split(call.stream.read()):
         name = digest.hex()
         place = call.bucket.contents.place(digest)
         if place is not None and _hash(call.bucket, place.stretches) == digest:
             header: dict[str, Any] = {"d": name, "s": place.size}
             for piece in call.bucket.reader.pieces(place.stretches):
-                send_piece(call.stream, piece, **header)
+                call.stream.send_all(piece, MAX_BODY, **header)
                 header = {}
             if header:
                 call.stream.send(**header)
@@ -73,7 +74,7 @@ def blobs(call: Call, _: api.Nothing) -> api.Nothing:
         except (Absent, HostError):
             call.stream.send(d=name, gone=1)
             continue
-        send_piece(call.stream, text, d=name, s=len(text))
+        call.stream.send_all(text, d=name, s=len(text))
     return api.Nothing()
 
 
@@ -376,6 +377,6 @@ def _restore_trees(bucket: Bucket, digests: Iterable[bytes]) -> None:
                 named.add(record.digest)
     for tree in named:
         place = bucket.contents.home.place(bytes.fromhex(tree))
-        if place is not None and place.size <= MOST_BODY:
+        if place is not None and place.size <= MOST_READ:
             data = b"".join(bucket.reader.pieces(place.stretches))
             bucket.s3.put(layout.tree_key(tree), [data], tree)

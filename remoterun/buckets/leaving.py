@@ -136,7 +136,7 @@ class Shipping:
         left = size
         for piece in pieces:
             if piece:
-                send_piece(self._stream, piece, **header)
+                self._stream.send_all(piece, MAX_BODY, **header)
                 header = {}
             left -= len(piece)
         if left == size:
@@ -145,14 +145,6 @@ class Shipping:
             raise RemoteError("damaged", f"the content of {digest.hex()[:12]} is shorter there than it should be")
         else:
             self.count += 1
-
-
-def send_piece(stream: Stream, piece: bytes, **header: object) -> None:
-    """In frames, the first of which has the header."""
-    view = memoryview(piece)
-    for at in range(0, len(view), MAX_BODY):
-        stream.send(view[at : at + MAX_BODY], **header)
-        header = {}
 
 
 def _joined(stretches: list[Stretch]) -> list[Stretch]:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remoterun.agent.shared.api import REQUESTS
+from remoterun.agent.shared.answering import answer
+from remoterun.agent.shared.api import Request
 from remoterun.agent.shared.frames import ProtocolError
-from remoterun.agent.shared.protocol import Cancelled, LinkClosed, RemoteError, Stream
-from remoterun.agent.shared.records import BadRecord, from_json, to_json
+from remoterun.agent.shared.protocol import RemoteError, Stream
+from remoterun.agent.shared.records import BadRecord
 from remoterun.agent.shared.spec import SpecError
-from remoterun.agent.shared.tree import TreeError, show
+from remoterun.agent.shared.tree import TreeError
 from remoterun.buckets.contents import Contents
 from remoterun.buckets.leaving import Reader
 from remoterun.buckets.s3 import S3
@@ -27,6 +28,7 @@ from remoterun.errors import AuthenticationError, HostError, HostUnreachable, Re
 THREADS = 8
 """Requests to the store that are made at once for one conversation."""
 NOUNS = ("blobs", "uploads", "runs", "upkeep")
+"""Those with requests that need no machine."""
 
 
 class Bucket:
@@ -83,31 +85,16 @@ class Server:
 
     def handle(self, stream: Stream, op: str, arguments: dict[str, Any]) -> None:
         """Answer one request, on a thread of its own."""
-        try:
-            request = REQUESTS.get(op)
-            if request is None:
-                raise RemoteError("unknown_request", f"a bucket knows no request {show(op[:80])}")
-            unknown = set(arguments).difference(request.arguments._fields)
-            if unknown:
-                raise RemoteError("bad_request", f"{op} has no argument {show(min(unknown)[:80])}")
-            asked = from_json(request.arguments, arguments, op)
-            stream.most_result = request.most
-            result = handler_of(op)(Call(self._bucket, stream), asked)
-            stream.end(**to_json(result))
-        except (Cancelled, LinkClosed):
-            pass
-        except Exception as error:  # noqa: BLE001 - the client gets it, whatever it is
-            try:
-                stream.fail(**_described(error))
-            except (LinkClosed, Cancelled, OSError):
-                pass
+        call = Call(self._bucket, stream)
+        answer(stream, op, arguments, lambda request, asked: handler_of(request)(call, asked), _described)
 
 
-def handler_of(op: str) -> Handler:
+def handler_of(request: Request[Any, Any]) -> Handler:
     """The function that answers a request; for one that needs a machine, it says so."""
-    noun = REQUESTS[op].noun
-    handlers = importlib.import_module(f"remoterun.buckets.{noun}").HANDLERS
-    handler: Handler = handlers.get(op, _needs_machine)
+    if request.noun not in NOUNS:
+        return _needs_machine
+    handlers = importlib.import_module(f"remoterun.buckets.{request.noun}").HANDLERS
+    handler: Handler = handlers.get(request.name, _needs_machine)
     return handler
 
 

@@ -12,14 +12,12 @@ from typing import Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared import bucket as layout
-from remoterun.agent.shared.frames import PIECE
+from remoterun.agent.shared.frames import MAX_BODY, PIECE
 from remoterun.agent.shared.numbering import number_for
-from remoterun.agent.shared.protocol import RemoteError
+from remoterun.agent.shared.protocol import MOST_READ, RemoteError
 from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, ManifestReader, TreeError, is_digest, show
-from remoterun.buckets.blobs import MOST_BODY
-from remoterun.buckets.leaving import send_piece
 from remoterun.buckets.s3 import S3, Absent, Stored
 from remoterun.buckets.serving import Bucket, Call, Handler
 
@@ -61,12 +59,8 @@ def upload(call: Call, asked: api.VersionsOf) -> api.Versions:
 def commit_upload(call: Call, asked: api.CommitUpload) -> api.Committed:
     check_name(asked.name)
     reader = ManifestReader()
-    size = 0
-    for frame in call.stream:
-        size += len(frame.body)
-        if size > MOST_BODY:
-            raise RemoteError("too_large", f"a list of more than {MOST_BODY} bytes")
-        reader.feed(frame.body)
+    for body in call.stream.bodies():
+        reader.feed(body)
     return commit(call.bucket, asked, reader.end())
 
 
@@ -82,8 +76,7 @@ def tree(call: Call, asked: api.OfResource) -> api.Tree:
     manifest, single, about = find(call.bucket, resource)
     text = manifest.encode()
     call.stream.send(text[:START], size=manifest.size, live=False)
-    if len(text) > START:
-        send_piece(call.stream, text[START:])
+    call.stream.send_all(text[START:], MAX_BODY)
     return api.Tree(False, single, "", about)
 
 
@@ -92,13 +85,9 @@ def get(call: Call, asked: api.OfResource) -> api.FileCount:
     manifest, _, _ = find(call.bucket, asked.resource.check())
     entries = {entry.path: entry for entry in manifest.files}
     count = 0
-    rest = b""
-    for frame in call.stream:
-        names = (rest + frame.body).split(b"\0")
-        rest = names.pop()
-        for name in names:
-            _send_file(call, entries.get(os.fsdecode(name)))
-            count += 1
+    for name in call.stream.texts():
+        _send_file(call, entries.get(os.fsdecode(name)))
+        count += 1
     return api.FileCount(count)
 
 
@@ -172,7 +161,7 @@ def read_version(s3: S3, name: str, number: int) -> api.UploadVersion | None:
 
 def read_tree(s3: S3, key: str, digest: str | None = None) -> Manifest:
     """The manifest that an object holds, whose digest is known or not. Raises `HostError`, `Absent`."""
-    data = s3.get(key, MOST_BODY)
+    data = s3.get(key, MOST_READ)
     try:
         manifest = Manifest.decode(data)
     except TreeError as error:

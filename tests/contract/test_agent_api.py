@@ -24,6 +24,7 @@ from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
+from remoterun.buckets import serving
 from remoterun.buckets.host import BucketHost
 from remoterun.buckets.place import BucketPlace
 from remoterun.hosts.local import LocalHost
@@ -122,7 +123,7 @@ def read_tree(link: Link, resource: ResourceRef) -> tuple[Manifest, api.Tree]:
 class TestThePage:
     def test_every_request_has_its_handler(self) -> None:
         for request in api.REQUESTS.values():
-            assert callable(handler_of(request))
+            assert callable(handler_of(request)) and callable(serving.handler_of(request))
 
     def test_no_handler_without_its_request(self) -> None:
         for noun in {request.noun for request in api.REQUESTS.values()}:

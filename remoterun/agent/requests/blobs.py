@@ -22,7 +22,7 @@ from ..store.home import Home
 from ..store.incoming import BlobReceiver
 from ..store.outgoing import Shipping
 from ..store.patching import Patch
-from . import Call, Handler, read_body
+from . import Call, Handler
 
 PATCHED = 4 << 20
 """Bytes from which on it pays to look for the parts of a file in another."""
@@ -127,7 +127,7 @@ def fetch_parts(call: Call, asked: api.BlobRanges) -> api.Nothing:
     pace = Pace()
     out = _squeezing(call.stream, asked)
     with _open_blob(call.home, asked.digest) as file:
-        for offset, length in _RANGE.iter_unpack(read_body(call.stream)):
+        for offset, length in _RANGE.iter_unpack(call.stream.read()):
             file.seek(offset)
             while length > 0:
                 data = file.read(min(length, pace.next()))

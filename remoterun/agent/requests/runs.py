@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, List, Set
 
 from ..running import logs, supervision
 from ..shared import api
+from ..shared.files import read_bytes
 from ..shared.protocol import Cancelled, Stream
 from ..shared.records import from_json, to_json
 from ..shared.spec import MountSpec, ResolvedMount, RunSpec, Submission
@@ -17,7 +18,7 @@ from ..store import leases, outputs
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
-from . import Call, Handler, read_body
+from . import Call, Handler
 from .uploads import find
 
 POLL_LEAST, POLL_MOST = 0.005, 0.1
@@ -30,7 +31,7 @@ REMOVAL_PATIENCE = 15.0
 def submit(call: Call, _: api.Nothing) -> api.Status:
     from ..running.engines import capacity_of  # before anything is made: it may be gone with the agent's folder
 
-    asked = Submission.decode(read_body(call.stream))
+    asked = Submission.decode(call.stream.read())
     spec, source = asked.spec, Manifest.decode(asked.source)
     left = Manifest.decode(asked.left) if asked.left else None
     run = call.home.run(spec.key)
@@ -92,7 +93,8 @@ def withdraw(call: Call, asked: api.Withdrawal) -> api.Withdrawn:
     run = call.home.existing_run(asked.key)
     if run.spec().bucket:
         raise HomeError("bad_request", "the run %s has a bucket" % asked.key)
-    handed_over = Submission(run.spec(), run.values(), _source(run), webhooks=run.webhooks()).encode()
+    source = read_bytes(run.source_file)
+    handed_over = Submission(run.spec(), run.values(), source, webhooks=run.webhooks()).encode()
     if not queue.withdraw(call.home, asked.key, asked.by):
         return api.Withdrawn(False, run.status())
     call.stream.send(handed_over)
@@ -100,11 +102,6 @@ def withdraw(call: Call, asked: api.Withdrawal) -> api.Withdrawn:
     run.keep_webhooks(NOBODY)
     _care_for(call.home, run)
     return api.Withdrawn(True, run.status())
-
-
-def _source(run: RunFolder) -> bytes:
-    with open(run.source_file, "rb") as file:
-        return file.read()
 
 
 def renew(call: Call, asked: api.Renewal) -> api.Nothing:

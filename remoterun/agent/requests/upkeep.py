@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, Set
+from typing import Dict
 
 from ..shared import api
 from ..shared.digests import unpacked
@@ -11,7 +11,7 @@ from ..upkeep import check as checking
 from ..upkeep import doctor as examining
 from ..upkeep import gc
 from ..upkeep import usage as using
-from . import Call, Handler, read_body
+from . import Call, Handler
 
 
 def doctor(call: Call, asked: api.Examine) -> api.MachineChecks:
@@ -25,15 +25,14 @@ def check(call: Call, asked: api.CheckHome) -> api.CheckTotals:
 
 
 def mend(call: Call, _: api.Nothing) -> api.Nothing:
-    wanted: Set[bytes] = set()
-    wanted.update(unpacked(read_body(call.stream)))
+    wanted = set(unpacked(call.stream.read()))
     checking.mend(call.home, wanted, call.stream.send)
     call.delivery.lease.settle(wanted)
     return api.Nothing()
 
 
 def blobs(call: Call, _: api.Nothing) -> api.Nothing:
-    for digest in unpacked(read_body(call.stream)):
+    for digest in unpacked(call.stream.read()):
         checking.send_blob(call.home, digest.hex(), call.stream)
     return api.Nothing()
 

@@ -17,7 +17,7 @@ from ..store import outputs
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
-from . import Call, Handler, send_body
+from . import Call, Handler
 
 START = 4096
 """Bytes of a manifest that come before the others, with what the client wants to know soon."""
@@ -59,7 +59,7 @@ def tree(call: Call, asked: api.OfResource) -> api.Tree:
     found = find(call.home, resource)
     text = found.manifest.encode()
     call.stream.send(text[:START], size=found.manifest.size, live=found.live)
-    send_body(call.stream, text[START:])
+    call.stream.send_all(text[START:])
     single = bool(resource.sub) and len(found.manifest.files) == 1 and not os.path.isdir(found.folder)
     return api.Tree(found.live, single, found.folder, found.about)
 
@@ -70,13 +70,9 @@ def get(call: Call, asked: api.OfResource) -> api.FileCount:
         raise HomeError("not_found", "%s has no folder" % show(asked.resource.typed))
     folder = path if os.path.isdir(path) and not os.path.islink(path) else os.path.dirname(path)
     count = 0
-    rest = b""
-    for frame in call.stream:
-        names = (rest + frame.body).split(b"\0")
-        rest = names.pop()
-        for name in names:
-            _send_file(call.stream, folder, os.fsdecode(name))
-            count += 1
+    for name in call.stream.texts():
+        _send_file(call.stream, folder, os.fsdecode(name))
+        count += 1
     return api.FileCount(count)
 
 
@@ -118,8 +114,7 @@ def find(home: Home, resource: ResourceRef) -> Located:
 
 def _work_tree(run: RunFolder) -> Manifest:
     """New and changed files of a work tree that is in use: sizes as of now, no digests."""
-    with open(run.source_file, "rb") as file:
-        source = {entry.path: entry for entry in Manifest.decode(file.read()).entries}
+    source = {entry.path: entry for entry in Manifest.decode(read_bytes(run.source_file)).entries}
     skip = [mount.place for mount in run.spec().mounts if not mount.is_absolute]
     entries: List[Entry] = []
     if os.path.isdir(run.work):

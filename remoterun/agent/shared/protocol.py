@@ -29,6 +29,7 @@ from .frames import (
     OPEN,
     PIECE,
     RESULT,
+    Body,
     Bytes,
     Decoder,
     Frame,
@@ -45,6 +46,8 @@ MAX_STREAMS = 256
 LONG_RESULT = 64 << 10
 """Bytes of the longest result that goes in the header of END."""
 WINDOW = 8 << 20
+MOST_READ = 1 << 29
+"""Bytes of a manifest, or of another list that is read as a whole."""
 MOST_DROPPED = 1000
 """Frames that may still come of an answer whose end is all that is wanted."""
 
@@ -60,7 +63,7 @@ class Cancelled(Exception):
 
 
 class RemoteError(Exception):
-    """What an ERROR frame carried. `code` is a short word (`not_found`, `disk_full` …) that programs may test."""
+    """What an ERROR frame carries. `code` is a short word (`not_found`, `disk_full` …) that programs may test."""
 
     def __init__(self, code: str, message: str, hint: Optional[str] = None, evidence: Optional[str] = None) -> None:
         super().__init__(message)
@@ -105,6 +108,13 @@ class Stream:
                 return  # the result has come: what we still had to say is not wanted
             self._credit -= cost
         self._link.write(head, body)
+
+    def send_all(self, data: Bytes, size: int = PIECE, **header: Any) -> None:
+        """In frames of `size` bytes, the first of which has the header. None for no bytes."""
+        view = memoryview(data)
+        for start in range(0, len(view), size):
+            self.send(view[start : start + size], **header)
+            header = {}
 
     def end(self, **result: Any) -> None:
         """Say that this side has sent all. `result` is what the other side finds in its `result`."""
@@ -176,6 +186,26 @@ class Stream:
             if frame is None:
                 return
             yield frame
+
+    def bodies(self) -> Iterator[Body]:
+        """All that the other side sends. Raises `RemoteError("too_large")` beyond `MOST_READ` bytes."""
+        size = 0
+        for frame in self:
+            size += len(frame.body)
+            if size > MOST_READ:
+                raise RemoteError("too_large", "a list of more than %d bytes" % MOST_READ)
+            yield frame.body
+
+    def read(self) -> bytes:
+        """All that the other side sends, in one piece; raises as `bodies`."""
+        return b"".join(self.bodies())
+
+    def texts(self) -> Iterator[bytes]:
+        """What the other side sends, each text ended by a zero byte."""
+        rest = b""
+        for frame in self:
+            *whole, rest = (rest + frame.body).split(b"\0")
+            yield from whole
 
     def finish(self, timeout: Optional[float] = None) -> Dict[str, Any]:
         """Drop what still comes, which isn't much, and return the result."""

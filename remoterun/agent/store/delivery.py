@@ -14,14 +14,12 @@ from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
 from ..shared.api import CommitUpload
 from ..shared.frames import Body
-from ..shared.protocol import Stream
+from ..shared.protocol import MOST_READ, Stream
 from . import parts
 from .errors import HomeError
 from .growing import Growing
 from .home import Home
 
-MAX_MANIFEST = 1 << 29
-"""Bytes of a manifest."""
 MISSING = struct.Struct("!IQ")
 """Of a digest whose blob is not here: its place among those that were asked about, and the bytes that a cut transfer
 left."""
@@ -122,7 +120,7 @@ class Delivery:
             if frame is None:
                 return
             size += len(frame.body)
-            if size > MAX_MANIFEST:
-                raise HomeError("too_large", "a list of more than %d bytes" % MAX_MANIFEST)
+            if size > MOST_READ:
+                raise HomeError("too_large", "a list of more than %d bytes" % MOST_READ)
             version.take(frame.body)
             whole = "last" in frame.header

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from ..shared.protocol import RemoteError
 
 
-class HomeError(Exception):
-    """A request a home can't fulfil. `code` is a word of the protocol; `message` has no full stop."""
-
-    def __init__(self, code: str, message: str, hint: Optional[str] = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.hint = hint
+class HomeError(RemoteError):
+    """A request a home can't fulfil: it goes to the client as it is. `message` has no full stop."""
 
 
 def disk_full(home: str) -> HomeError:
