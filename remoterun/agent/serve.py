@@ -17,7 +17,7 @@ from .requests import Call, handler_of
 from .running import supervision
 from .shared.answering import answer
 from .shared.api import Hello
-from .shared.files import DISK_FULL
+from .shared.files import DISK_FULL, write_all
 from .shared.frames import DATA, ProtocolError, encode
 from .shared.protocol import MAGIC, VERSION, Link, RemoteError, Stream
 from .shared.records import BadRecord, to_json
@@ -107,9 +107,7 @@ def _write_all(descriptor: int, *parts: Any) -> None:
     written = os.writev(descriptor, parts)
     if written == left:
         return
-    view = memoryview(b"".join(parts))[written:]
-    while view:
-        view = view[os.write(descriptor, view) :]
+    write_all(descriptor, memoryview(b"".join(parts))[written:])
 
 
 class Server:

@@ -16,16 +16,14 @@ A folder is removed once its host is gone and nobody asks about it any more.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from remoterun.agent.shared.files import remove_tree, write_whole
+from remoterun.agent.shared.files import locked, remove_tree, write_whole
 from remoterun.model import MachineType
 from remoterun.providers.base import Intent, ProviderError
 
@@ -141,24 +139,20 @@ class HostFolder:
 
         Waits for another process, 15 minutes at the most; with no `say`, not at all. Raises `ProviderError`.
         """
-        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        give_up_at = time.monotonic() + (LOCK_SECONDS if say else 0)
-        told = False
-        try:
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= give_up_at:
-                        raise ProviderError("another remoterun on this machine acquires this host", hint="remoterun ps")
-                if say and not told:
-                    say("another remoterun, which acquires this host")
-                    told = True
-                time.sleep(0.5)
+        told: list[bool] = []
+
+        def waiting() -> None:
+            if say and not told:
+                say("another remoterun, which acquires this host")
+                told.append(True)
+
+        with contextlib.ExitStack() as stack:
+            try:
+                patience = LOCK_SECONDS if say else 0.0
+                stack.enter_context(locked(str(self.path / "lock"), patience=patience, waiting=waiting))
+            except TimeoutError:
+                raise ProviderError("another remoterun on this machine acquires this host", hint="remoterun ps")
             yield
-        finally:
-            os.close(descriptor)
 
     def remove(self) -> None:
         """Forget the host, and our key for it. One that is absent is removed."""

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared import api
+from remoterun.agent.shared.files import locked
 from remoterun.agent.shared.paths import SafeFolder
 from remoterun.agent.shared.spec import MountSpec, ResourceRef
 from remoterun.agent.shared.tree import TreeError
@@ -297,7 +298,7 @@ class TestGc:
         home.blobs.put(b"x")
         body = "with served(home) as link: print(missing(link, b'x'), flush=True)"
         with contextlib.ExitStack() as batch:
-            batch.enter_context(leases.exclusive(home.lock("blobs"), 0))
+            batch.enter_context(locked(home.lock("blobs"), patience=0))
             with beside(home, body) as process:
                 with pytest.raises(subprocess.TimeoutExpired):
                     process.wait(0.5)

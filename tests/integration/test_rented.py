@@ -100,18 +100,18 @@ class TestIdle:
     def test_a_run_goes_on(self, home: Home) -> None:
         host = Host(home)
         run = home.create_run(spec_of(), Manifest([]))
-        lock = run.take_supervision()
-        assert lock is not None and not host.after(10_000)
-        run.move(RunState.STOPPED)
-        assert not host.after(590)
-        assert host.after(15)
+        with run.supervising():
+            assert not host.after(10_000)
+            run.move(RunState.STOPPED)
+            assert not host.after(590)
+            assert host.after(15)
 
     def test_a_run_that_can_not_be_read_counts_as_one(self, home: Home) -> None:
         host = Host(home)
         run = home.create_run(spec_of(), Manifest([]))
-        lock = run.take_supervision()
-        Path(run.events_file).write_bytes(b'{"state": "painted"}\n')
-        assert lock is not None and not host.after(10_000)
+        with run.supervising():
+            Path(run.events_file).write_bytes(b'{"state": "painted"}\n')
+            assert not host.after(10_000)
 
     def test_outputs_that_are_nowhere_else_keep_it_for_an_hour_more(self, home: Home) -> None:
         host = Host(home)

@@ -17,6 +17,7 @@ import pytest
 from remoterun.agent.running.engines.docker import _image
 from remoterun.agent.running.engines.process import ProcessEngine
 from remoterun.agent.shared.environment import Environment
+from remoterun.agent.shared.files import locked
 from remoterun.agent.shared.spec import EnvironmentSpec, GitState, MountSpec, ResolvedMount, ResourceRef
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Manifest
@@ -335,7 +336,7 @@ class TestEnvironments:
         assert collect(home, after=8 * DAY, envs=True).counts["environments"] == 2 and os.listdir(home.envs) == []
 
     def test_one_that_is_being_built(self, home: Home, names: dict[str, str]) -> None:
-        with leases.exclusive(home.lock(names["cut"]), 0):
+        with locked(home.lock(names["cut"]), patience=0):
             assert collect(home, dry_run=True).parts == {} and collect(home).parts == {}
         assert collect(home).counts == {"environments": 1}
 
@@ -377,7 +378,7 @@ def upload(link: Any, name: str, files: Files) -> dict[str, Any]:
 
 
 def test_one_at_a_time(home: Home) -> None:
-    with leases.exclusive(home.lock("gc"), 0), pytest.raises(HomeError, match="another `gc`") as caught:
+    with locked(home.lock("gc"), patience=0), pytest.raises(HomeError, match="another `gc`") as caught:
         collect(home)
     assert caught.value.code == "busy"
 

@@ -160,18 +160,19 @@ class TestSupervision:
         assert not run.supervised()
         body = (
             "import sys, time; from remoterun.agent.store.run_folder import RunFolder;"
-            "lock = RunFolder(sys.argv[1]).take_supervision(); print(lock is not None, flush=True); time.sleep(60)"
+            "held = RunFolder(sys.argv[1]).supervising(); print(held.__enter__(), flush=True); time.sleep(60)"
         )
         first = subprocess.Popen([sys.executable, "-c", body, run.path], stdout=subprocess.PIPE)
         assert first.stdout is not None and first.stdout.readline() == b"True\n"
-        assert run.supervised() and run.take_supervision() is None
+        assert run.supervised()
+        with run.supervising() as ours:
+            assert not ours
         first.send_signal(signal.SIGKILL)
         first.wait(10)
         first.stdout.close()
         assert not run.supervised()
-        lock = run.take_supervision()
-        assert lock is not None
-        os.close(lock)
+        with run.supervising() as ours:
+            assert ours
 
 
 class TestFiles:

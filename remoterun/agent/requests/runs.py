@@ -7,14 +7,14 @@ from typing import Any, Callable, Dict, List, Set
 
 from ..running import logs, supervision
 from ..shared import api
-from ..shared.files import read_bytes
+from ..shared.files import locked, read_bytes
 from ..shared.protocol import Cancelled, Stream
 from ..shared.records import from_json, to_json
 from ..shared.spec import MountSpec, ResolvedMount, RunSpec, Submission
 from ..shared.states import FINAL, RunEvent, RunState, RunStatus
 from ..shared.tree import Manifest, show
 from ..shared.webhooks import NOBODY
-from ..store import leases, outputs
+from ..store import outputs
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
@@ -44,7 +44,7 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
         if lacking is not None:
             raise HomeError("no_capacity", lacking, "remoterun doctor %s   shows what it has" % spec.machine)
         _check_after(call.home, spec)
-        with leases.shared(call.home.lock("blobs")):  # what the mounts name stays until the run names it
+        with locked(call.home.lock("blobs"), shared=True):  # what the mounts name stays until the run names it
             mounts = tuple(_resolve(call.home, mount) for mount in spec.mounts)
             more = (asked.grant, left, asked.images, asked.webhooks)
             run = call.home.create_run(spec, source, asked.values, mounts, *more)

@@ -22,7 +22,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from ..shared import bucket
 from ..shared.bucket import CHUNK, SMALL, Chunk, ChunkList, Grant, RunRecord
-from ..shared.files import read_bytes
+from ..shared.files import read_bytes, size_of
 from ..shared.records import from_json, to_json
 from ..shared.spec import RunSpec
 from ..shared.states import ENDINGS, Reason, RunEvent
@@ -92,7 +92,7 @@ class BucketCopy:
                     if size != told:
                         self._post_record(web, self._grant())
                         told = size
-                    new = self._log_size() - self._log_end
+                    new = size_of(self._run.log) - self._log_end
                     if new >= LOG_PIECE or (new and time.monotonic() - log_time >= LOG_EVERY):
                         self._post_log(web, self._grant(), LOG_PIECE)
                         log_time = time.monotonic()
@@ -305,7 +305,7 @@ class BucketCopy:
         return job
 
     def _post_log(self, web: Web, grant: Grant, most: int) -> None:
-        size = self._log_size()
+        size = size_of(self._run.log)
         while self._log_end < size:
             content = Content.of_file(self._run.log, self._log_end, min(most, size - self._log_end))
             self._post(web, grant, bucket.log_key(self._spec.log_before + self._log_end), content)
@@ -355,12 +355,6 @@ class BucketCopy:
         except OSError:
             return (0, 0)
         return (about.st_mtime_ns, about.st_ino)
-
-    def _log_size(self) -> int:
-        try:
-            return os.stat(self._run.log).st_size
-        except OSError:
-            return 0
 
     def _why(self, error: WebError) -> str:
         if error.expired:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import Callable, Dict, Iterable, NamedTuple, Optional, Tuple
+
+from ..shared.files import text_of
 
 GROUP_FILES = (
     "cpu.stat", "memory.current", "memory.stat", "io.stat",
@@ -57,7 +58,7 @@ def of_group(read: Read) -> Optional[Counters]:
 def group_of(pid: int, root: str = "/") -> Read:
     """Reads the control group of a process, and its network, from this machine's files."""
     groups: Dict[str, str] = {}
-    for line in _text(os.path.join(root, "proc", str(pid), "cgroup")).splitlines():
+    for line in text_of(os.path.join(root, "proc", str(pid), "cgroup")).splitlines():
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
             groups[controller] = path
@@ -65,11 +66,11 @@ def group_of(pid: int, root: str = "/") -> Read:
 
     def read(name: str) -> str:
         if name == NETWORK:
-            return _text(os.path.join(root, "proc", str(pid), NETWORK))
+            return text_of(os.path.join(root, "proc", str(pid), NETWORK))
         controller, _, file = name.rpartition("/")
         if controller not in groups or (not controller and "memory" in groups):
             return ""
-        return _text(os.path.join(top, controller, groups[controller].lstrip("/"), file))
+        return text_of(os.path.join(top, controller, groups[controller].lstrip("/"), file))
 
     return read
 
@@ -90,17 +91,17 @@ def of_processes(pids: Iterable[int]) -> Counters:
     known = False
     for pid in pids:
         folder = "/proc/%d" % pid
-        fields = _text(folder + "/stat").rpartition(")")[2].split()
+        fields = text_of(folder + "/stat").rpartition(")")[2].split()
         if len(fields) < 15:
             continue
         cpu += sum(map(int, fields[11:15])) / tick
-        share = _values(_text(folder + "/smaps_rollup").replace(":", "")).get("Pss")
+        share = _values(text_of(folder + "/smaps_rollup").replace(":", "")).get("Pss")
         if share is not None:
             memory += share << 10  # pages that processes share are counted once
         else:
-            pages = _text(folder + "/statm").split()
+            pages = text_of(folder + "/statm").split()
             memory += int(pages[1]) * page if len(pages) > 1 else 0
-        io = _values(_text(folder + "/io").replace(":", ""))
+        io = _values(text_of(folder + "/io").replace(":", ""))
         if "read_bytes" in io:
             known = True
             read_bytes += io["read_bytes"]
@@ -147,9 +148,3 @@ def _network(text: str) -> Tuple[Optional[int], Optional[int]]:
             received += int(fields[0])
             sent += int(fields[8])
     return (received, sent) if lines else (None, None)
-
-
-def _text(path: str) -> str:
-    with contextlib.suppress(OSError, ValueError), open(path) as file:
-        return file.read()
-    return ""

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
+from ..shared.files import text_of
+
 TIMEOUT = 15.0
 
 Capability = Tuple[int, int]
@@ -100,7 +102,7 @@ def has_old_tesla(root: str = "/") -> bool:
     found = []
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
-            found.append([_text(os.path.join(folder, name, file)) for file in ("vendor", "device")])
+            found.append([text_of(os.path.join(folder, name, file)).strip() for file in ("vendor", "device")])
     return any(vendor == "0x10de" and re.match(r"0x102[0-9a-f]\Z", device) for vendor, device in found)
 
 
@@ -156,14 +158,6 @@ def _capability(said: str, name: str) -> Optional[Capability]:
     if numbers:
         return int(numbers.group(1)), int(numbers.group(2))
     return next((capability for pattern, capability in _BY_NAME if pattern.search(name)), None)
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path) as file:
-            return file.read().strip()
-    except (OSError, ValueError):
-        return ""
 
 
 def _number(text: str) -> int:

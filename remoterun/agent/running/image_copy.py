@@ -24,7 +24,6 @@ from ..store.bringing import part_of
 from ..store.posting import Content, post
 from ..store.reserve import free_space
 from ..store.web import Web, WebError
-from .engines import Interrupted
 from .engines.job import BuildJob, end
 
 CONNECTIONS = 6
@@ -50,8 +49,7 @@ def load(tool: str, access: ImageAccess, job: BuildJob) -> None:
     deadline = time.monotonic() + FIRST + size / SLOWEST
 
     def check() -> None:
-        if job.interrupted():
-            raise Interrupted
+        job.check()
         if time.monotonic() > deadline:
             raise Unusable("it comes too slowly")
 
@@ -79,8 +77,7 @@ def load(tool: str, access: ImageAccess, job: BuildJob) -> None:
                 check()
                 time.sleep(TICK)
         finally:
-            if engine.poll() is None:
-                end(engine)
+            end(engine)
     if engine.returncode:
         raise Unusable("%s does not take it: %s" % (tool, job.tail(1).strip()))
 
@@ -280,8 +277,7 @@ def _process(words: List[str], source: Union[int, IO[bytes], None]) -> "Iterator
     try:
         yield process
     finally:
-        if process.poll() is None:
-            end(process)
+        end(process)
         assert process.stdout is not None
         process.stdout.close()
 

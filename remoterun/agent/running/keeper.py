@@ -11,13 +11,13 @@ Seconds of idleness are counted by the monotonic clock: when the other one jumps
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import subprocess
 import sys
 import time
 import traceback
-from typing import IO, Callable, Dict, Optional
+from typing import Callable, Dict, Optional
 
+from ..shared.files import unless_held
 from ..shared.rented import Terms
 from ..shared.states import FINAL
 from ..store.errors import HomeError
@@ -38,6 +38,7 @@ END_TIMEOUT = 30.0
 UNCONFIRMED = 3600.0
 """Seconds more for which a host stays where outputs are on it that its bucket does not have."""
 LOCK_PATIENCE = 0.5
+"""Seconds: who only looks whether there is a keeper holds its lock for an instant."""
 
 
 def keep(home: Home) -> int:
@@ -45,23 +46,10 @@ def keep(home: Home) -> int:
     the process."""
     if home.rental.terms() is None:
         return 0
-    with open(home.lock(supervision.KEEPER), "ab") as lock:
-        if _take(lock):
+    with unless_held(home.lock(supervision.KEEPER), LOCK_PATIENCE) as lock:
+        if lock is not None:
             Keeper(home).until_end()
     return 0
-
-
-def _take(lock: IO[bytes]) -> bool:
-    """Whether the lock is ours. Who only looks whether there is a keeper holds it for an instant."""
-    deadline = time.monotonic() + LOCK_PATIENCE
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except OSError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.01)
 
 
 class Keeper:
@@ -137,7 +125,7 @@ class Keeper:
         if leaving is not None and leaving.why == "idle":
             return "idle"
         with supervision.nobody_serves(self._home) as nobody:
-            if not nobody or any(self._goes_on(key) for key in self._home.active_keys()):
+            if nobody is None or any(self._goes_on(key) for key in self._home.active_keys()):
                 self._active_at = now
             idle = now - self._active_at
             if idle < terms.idle or (idle < terms.idle + UNCONFIRMED and self._any_unconfirmed()):

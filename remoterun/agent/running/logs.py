@@ -6,6 +6,7 @@ import bisect
 import os
 from typing import Iterator, List, NamedTuple, Optional, Tuple
 
+from ..shared.files import size_of
 from ..shared.frames import PIECE
 from ..store.run_folder import RunFolder
 
@@ -91,7 +92,7 @@ def offset_of_tail(run: RunFolder, lines: int, name: str = "log") -> int:
     """Where the last `lines` lines begin; a last line without an end counts."""
     path, _ = run.written(name)
     if lines <= 0:
-        return _size(path)
+        return size_of(path)
     try:
         file = open(path, "rb")
     except FileNotFoundError:
@@ -123,14 +124,7 @@ def offset_since(run: RunFolder, time: float, name: str = "log") -> int:
         if when >= time:
             return before
         before = size
-    return _size(run.written(name)[0])
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
+    return size_of(run.written(name)[0])
 
 
 def last_lines(path: str, lines: int) -> str:

@@ -7,11 +7,11 @@ Little is imported, as every agent that serves looks here when it starts.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sys
-from typing import ContextManager, Dict, Iterator, List
+from typing import ContextManager, Dict, Iterator, List, Optional
 
+from ..shared.files import locked, unless_held
 from ..store.home import Home
 from ..store.run_folder import SUPERVISOR, RunFolder
 
@@ -68,8 +68,8 @@ def look_after_host(home: Home) -> None:
     """Start a keeper for a host that is rented, unless one lives. Costs next to nothing on others."""
     if home.rental.terms() is None:
         return
-    with _unless_held(home.lock(KEEPER)) as free:
-        if not free:
+    with unless_held(home.lock(KEEPER)) as free:
+        if free is None:
             return
     variables = _variables_of_no_run()
     variables[SUPERVISOR] = KEEPER  # else a supervisor that started it would end it with its run
@@ -83,25 +83,13 @@ def serving(home: Home) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # of a home that is read-only: nobody keeps it
             if home.rental.terms() is not None:
-                lock = stack.enter_context(open(home.lock(_SERVING), "ab"))
-                fcntl.flock(lock, fcntl.LOCK_SH)
+                stack.enter_context(locked(home.lock(_SERVING), shared=True))
         yield
 
 
-def nobody_serves(home: Home) -> ContextManager[bool]:
-    """Whether no client is there; none comes meanwhile."""
-    return _unless_held(home.lock(_SERVING))
-
-
-@contextlib.contextmanager
-def _unless_held(path: str) -> Iterator[bool]:
-    with open(path, "ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = True
-        except OSError:
-            free = False
-        yield free
+def nobody_serves(home: Home) -> ContextManager[Optional[int]]:
+    """None where a client is there; else none comes meanwhile."""
+    return unless_held(home.lock(_SERVING))
 
 
 def _variables_of_no_run() -> Dict[str, str]:

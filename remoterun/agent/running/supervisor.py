@@ -6,7 +6,6 @@ looks before it acts: the slot may be held, the image built, the work tree made,
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import subprocess
@@ -16,7 +15,7 @@ import traceback
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence
 
 from ..shared.engine_names import AUTO, CAPABILITIES, candidates, lacks
-from ..shared.files import DISK_FULL, read_json, remove_tree, write_whole
+from ..shared.files import DISK_FULL, read_bytes, read_json, remove_tree, write_whole
 from ..shared.states import ENDINGS, FINAL, Reason, RunState
 from ..shared.tree import Manifest, TreeError, laid_over
 from ..store.errors import HomeError
@@ -47,16 +46,15 @@ _ASKED = {"image": "--image", "apt": "--apt", "mount": "a mount at an absolute p
 def supervise(home: Home, key: str) -> int:
     """Drive the run to its end. Returns at once when another supervisor holds it. Exit status of the process."""
     run = home.existing_run(key)
-    lock = run.take_supervision()
-    if lock is None:
-        return 0
-    home.mark_active(key)  # an agent that started while the run was made may have taken the mark away
-    home.reserve.make()
-    look_after_host(home)
-    processes.become_subreaper()
-    supervisor = Supervisor(home, run)
-    supervisor.drive()
-    run.end_supervision()
+    with run.supervising() as ours:
+        if not ours:
+            return 0
+        home.mark_active(key)  # an agent that started while the run was made may have taken the mark away
+        home.reserve.make()
+        look_after_host(home)
+        processes.become_subreaper()
+        supervisor = Supervisor(home, run)
+        supervisor.drive()
     telling = _telling(home, run)
     supervisor.put_images()
     if telling is not None:
@@ -378,10 +376,9 @@ class Supervisor:
 
     def _make_work_tree(self, engine: Engine) -> None:
         remove_tree(self.run.work)
-        with open(self.run.source_file, "rb") as file:
-            tree = Manifest.decode(file.read())
-        with contextlib.suppress(FileNotFoundError), open(self.run.left_file, "rb") as file:
-            tree = laid_over(tree, Manifest.decode(file.read()))
+        tree = Manifest.decode(read_bytes(self.run.source_file))
+        if os.path.exists(self.run.left_file):
+            tree = laid_over(tree, Manifest.decode(read_bytes(self.run.left_file)))
         self.home.checkout(tree, self.run.work, private=True)
         make_folders(self.run.work, self.spec.workdir)
         try:

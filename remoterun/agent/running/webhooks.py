@@ -7,7 +7,7 @@ after the server took it and before that is noted, it gets the message again: it
 from __future__ import annotations
 
 import base64
-import fcntl
+import contextlib
 import json
 import os
 import re
@@ -15,6 +15,7 @@ import time
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 from urllib.parse import unquote, urlsplit
 
+from ..shared.files import unless_held
 from ..shared.records import Record
 from ..shared.spec import RunSpec
 from ..shared.states import ENDINGS, Reason, RunState, RunStatus
@@ -57,18 +58,11 @@ class Answer(Record):
 def tell_of_end(home: Home, run: RunFolder) -> None:
     """Post to all addresses of a run that has ended, and forget each. Blocks for minutes where one can't be reached.
     May be repeated: two processes don't post the same."""
-    try:
-        lock = os.open(os.path.join(run.path, "webhooks.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:
-        return  # the run was removed
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _tell_all(home, run)
-        clean_up(home, run)
-    except OSError:
-        pass  # another process posts them, the run was removed, or the disk is full: the next contact comes here again
-    finally:
-        os.close(lock)
+    # The run was removed, or the disk is full: the next contact comes here again.
+    with contextlib.suppress(OSError), unless_held(os.path.join(run.path, "webhooks.lock")) as lock:
+        if lock is not None:
+            _tell_all(home, run)
+            clean_up(home, run)
 
 
 def _tell_all(home: Home, run: RunFolder) -> None:

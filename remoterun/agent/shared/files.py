@@ -8,7 +8,8 @@ import fcntl
 import json
 import os
 import stat
-from typing import Any, Dict, Iterator, Optional
+import time
+from typing import Any, Callable, Dict, Iterator, Optional, Union
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -51,6 +52,29 @@ def append_line(path: str, record: Dict[str, Any]) -> None:
         os.close(descriptor)
 
 
+def write_all(descriptor: int, data: Union[bytes, memoryview]) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def size_of(path: str) -> int:
+    """Bytes of a file; 0 where it is not there."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def text_of(path: str) -> str:
+    """What a file of the system says; "" where it can't be read."""
+    try:
+        with open(path) as file:
+            return file.read()
+    except (OSError, ValueError):
+        return ""
+
+
 def read_bytes(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()
@@ -72,14 +96,55 @@ def temporary_folder(parent: str, label: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def locked(path: str) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path`; blocks. The lock ends with the process, however that ends."""
+def locked(
+    path: str,
+    shared: bool = False,
+    patience: Optional[float] = None,
+    waiting: Optional[Callable[[], None]] = None,
+) -> Iterator[int]:
+    """Hold a lock on the file `path`, as its descriptor: alone, or `shared` with other such holders. It ends with the
+    process, however that ends.
+
+    Blocks; `waiting` is called now and then meanwhile, and may raise. Raises `TimeoutError` where others hold it for
+    `patience` seconds (None: for ever).
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        if patience is None and waiting is None:
+            fcntl.flock(descriptor, kind)  # the kernel wakes those that wait
+        else:
+            _await_lock(descriptor, kind, float("inf") if patience is None else patience, waiting)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def unless_held(path: str, patience: float = 0.0) -> Iterator[Optional[int]]:
+    """Hold a lock alone, as its descriptor; None where others hold it for `patience` seconds."""
+    with contextlib.ExitStack() as stack:
+        lock: Optional[int] = None
+        with contextlib.suppress(TimeoutError):
+            lock = stack.enter_context(locked(path, patience=patience))
+        yield lock
+
+
+def _await_lock(descriptor: int, kind: int, patience: float, waiting: Optional[Callable[[], None]]) -> None:
+    deadline, pause = time.monotonic() + patience, 0.005
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        if waiting is not None:
+            waiting()
+        time.sleep(pause)
+        pause = min(pause * 1.3, 0.05)
 
 
 def remove_tree(path: str) -> None:
@@ -151,8 +216,7 @@ _FICLONE = 0x40049409
 def _copy(reader: int, writer: int) -> None:
     piece = min(os.fstat(reader).st_size + 1, 1 << 20)
     while True:
-        data = memoryview(os.read(reader, piece))
+        data = os.read(reader, piece)
         if not data:
             return
-        while data:
-            data = data[os.write(writer, data) :]
+        write_all(writer, data)

@@ -11,7 +11,7 @@ import hashlib
 import os
 from typing import Dict, List, Optional, Set
 
-from ..shared.files import private_copy, read_bytes, temporary_folder, write_whole
+from ..shared.files import private_copy, read_bytes, size_of, temporary_folder, write_whole
 from ..shared.tree import Entry, Manifest, TreeError, is_digest
 from .errors import HomeError
 
@@ -43,10 +43,7 @@ class Blobs:
         return self.size(digest) is not None
 
     def partial_size(self, digest: str) -> int:
-        try:
-            return os.stat(os.path.join(self._partial, digest)).st_size
-        except OSError:
-            return 0
+        return size_of(os.path.join(self._partial, digest))
 
     def partials(self, most: int = 1000) -> Dict[str, int]:
         """Sizes of the blobs that cut transfers have left, by the names they have meanwhile; `most` of them."""

@@ -13,7 +13,7 @@ import os
 from typing import Callable, Optional
 
 from ..shared.codecs import CodecError, expand
-from ..shared.files import token
+from ..shared.files import token, write_all
 from ..shared.frames import Frame
 from ..shared.packs import PackError, unpack
 from ..shared.tree import is_digest, show
@@ -119,9 +119,7 @@ class BlobReceiver:
             try:
                 if _UMASK & 0o444:
                     os.fchmod(descriptor, 0o444)
-                left = content
-                while left:
-                    left = left[os.write(descriptor, left) :]
+                write_all(descriptor, content)
             finally:
                 os.close(descriptor)
             name = digest.hex()

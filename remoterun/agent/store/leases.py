@@ -27,15 +27,13 @@ as a whole, since manifests name its digests, leaves no file.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import threading
-import time
-from typing import Any, Iterator, Optional, Set
+from typing import Any, Optional, Set
 
 from ..shared.digests import unpacked
-from ..shared.files import token
+from ..shared.files import locked, token, write_all
 
 CUT = 86400.0
 """Seconds for which what a cut transfer has brought, or was about to use, is kept for the next try."""
@@ -70,7 +68,7 @@ class Lease:
 
         Blocks while `gc` unlinks a batch. Raises `OSError` on a full disk.
         """
-        with self._mutex, shared(self._lock):
+        with self._mutex, locked(self._lock, shared=True):
             if not raw:
                 return
             if self._file is None:
@@ -78,7 +76,7 @@ class Lease:
             assert self._file is not None
             end = os.lseek(self._file, 0, os.SEEK_END)
             try:
-                _write(self._file, raw)
+                write_all(self._file, raw)
             except OSError:
                 os.ftruncate(self._file, end)
                 raise
@@ -93,10 +91,10 @@ class Lease:
             if not self._digests:
                 self._drop()
                 return
-            with shared(self._lock):
+            with locked(self._lock, shared=True):
                 rest = b"".join(self._digests)
                 os.lseek(self._file, 0, os.SEEK_SET)  # over what is there: that needs no room on a full disk
-                _write(self._file, rest)
+                write_all(self._file, rest)
                 os.ftruncate(self._file, len(rest))
 
     def drop(self) -> None:
@@ -123,8 +121,8 @@ class Lease:
 
 
 def read(folder: str, into: Set[bytes], now: float, sweep: bool, cut: float = CUT) -> None:
-    """Add what every lease protects: dead ones do for `cut` seconds, and `sweep` deletes older ones. To be called under
-    `exclusive`."""
+    """Add what every lease protects: dead ones do for `cut` seconds, and `sweep` deletes older ones. To be called
+    while nobody else holds the lock `blobs`."""
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
         try:
@@ -150,41 +148,3 @@ def _dead(file: Any) -> bool:
         return True
     except OSError:
         return False
-
-
-@contextlib.contextmanager
-def shared(path: str) -> Iterator[None]:
-    """Hold the lock `path` together with other shared holders; blocks while a process holds it exclusively."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def exclusive(path: str, patience: float) -> Iterator[None]:
-    """Hold the lock `path` alone. Raises `TimeoutError` when others held it for `patience` seconds."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    raise
-                if time.monotonic() > deadline:
-                    raise TimeoutError
-                time.sleep(0.005)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

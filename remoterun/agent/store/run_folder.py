@@ -33,14 +33,13 @@ Only the supervisor appends events (after the first one, which `create` writes).
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
-from typing import Any, Container, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Container, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from ..shared.bucket import Grant, ImageAccess
-from ..shared.files import DISK_FULL, append_line, read_json, remove_tree, write_whole
+from ..shared.files import DISK_FULL, append_line, read_bytes, read_json, remove_tree, size_of, unless_held, write_whole
 from ..shared.records import from_json
 from ..shared.spec import (
     ResolvedEnvironment,
@@ -65,6 +64,8 @@ _KEPT = ("reason", "code", "engine", "message", "outputs", "kept")
 """Fields of events that a status keeps."""
 SUPERVISOR = "REMOTERUN_SUPERVISOR"
 """The variable that names the run of a supervisor; all that descends from it has it, too."""
+LOCK_PATIENCE = 0.5
+"""Seconds: who only looks whether there is a supervisor holds its lock for an instant."""
 
 
 class RunFolder:
@@ -105,6 +106,7 @@ class RunFolder:
         self.supervisor_log = os.path.join(path, "supervisor.log")
         self.engine_file = os.path.join(path, "engine.json")
         self.supervision: Optional[int] = None
+        """The descriptor of its lock, in the supervisor."""
 
     def written(self, name: str) -> Tuple[str, str]:
         """(the file of what the command writes, that of its times). `name`: "log", or "err" for its stderr, where the
@@ -116,13 +118,13 @@ class RunFolder:
 
     def spec(self) -> RunSpec:
         """Raises `SpecError` for a damaged one."""
-        return RunSpec.decode(_read(self.spec_file))
+        return RunSpec.decode(read_bytes(self.spec_file))
 
     def resolved_spec(self) -> RunSpec:
         """The spec with the environment that the run gets, as far as that was found. Raises `SpecError`."""
         spec = self.spec()
         try:
-            found = decode_environment(_read(self.environment_file))
+            found = decode_environment(read_bytes(self.environment_file))
         except FileNotFoundError:
             return spec
         return spec._replace(environment=spec.environment._replace(variant=found.variant, base=found.base))
@@ -135,7 +137,7 @@ class RunFolder:
     def values(self) -> Dict[str, str]:
         """The user's variables; none once the command has started. Raises `SpecError`."""
         try:
-            return decode_values(_read(self.values_file))
+            return decode_values(read_bytes(self.values_file))
         except FileNotFoundError:
             return {}
 
@@ -155,7 +157,7 @@ class RunFolder:
     def grant(self) -> Optional[Grant]:
         """None while there is none, and once the run has ended. Raises `SpecError`."""
         try:
-            return decode_grant(_read(self.grant_file))
+            return decode_grant(read_bytes(self.grant_file))
         except FileNotFoundError:
             return None
 
@@ -174,7 +176,7 @@ class RunFolder:
     def images(self) -> Tuple[ImageAccess, ...]:
         """What may be done with images of the environment in the bucket. Raises `SpecError`."""
         try:
-            return decode_images(_read(self.images_file))
+            return decode_images(read_bytes(self.images_file))
         except FileNotFoundError:
             return ()
 
@@ -187,7 +189,7 @@ class RunFolder:
     def webhooks(self) -> Webhooks:
         """Who has yet to get word of its end; nobody where that can't be read."""
         try:
-            return decode_webhooks(_read(self.webhooks_file))
+            return decode_webhooks(read_bytes(self.webhooks_file))
         except (FileNotFoundError, BadAddress):
             return NOBODY
 
@@ -200,7 +202,7 @@ class RunFolder:
 
     def mounts(self) -> Tuple[ResolvedMount, ...]:
         """What is mounted, in the order of the spec. Raises `SpecError`."""
-        return decode_resolved(_read(self.mounts_file))
+        return decode_resolved(read_bytes(self.mounts_file))
 
     # -- events
 
@@ -277,7 +279,7 @@ class RunFolder:
     def withdrawn(self) -> Optional[str]:
         """By whom it was taken back before it had started; None for a run that was not."""
         try:
-            return _read(self.withdrawn_file).decode()
+            return read_bytes(self.withdrawn_file).decode()
         except FileNotFoundError:
             return None
 
@@ -305,37 +307,16 @@ class RunFolder:
 
     def supervised(self) -> bool:
         """Whether a supervisor lives for this run."""
-        try:
-            descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return False
-        except OSError:
-            return True
-        finally:
-            os.close(descriptor)
+        with contextlib.suppress(OSError), unless_held(self.lock_file) as free:
+            return free is None
+        return False
 
-    def take_supervision(self) -> Optional[int]:
-        """The lock's descriptor, to be kept for life, or None when another supervisor holds it."""
-        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + 0.5  # `supervised` holds the lock for an instant
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self.supervision = descriptor
-                return descriptor
-            except OSError:
-                if time.monotonic() > deadline:
-                    os.close(descriptor)
-                    return None
-                time.sleep(0.01)
-
-    def end_supervision(self) -> None:
-        if self.supervision is not None:
-            os.close(self.supervision)
-            self.supervision = None
+    @contextlib.contextmanager
+    def supervising(self) -> Iterator[bool]:
+        """Whether this process is the run's supervisor from now on, as no other one is."""
+        with unless_held(self.lock_file, LOCK_PATIENCE) as self.supervision:
+            yield self.supervision is not None
+        self.supervision = None
 
     def status(self, last: Optional[Dict[str, Any]] = None) -> RunStatus:
         """All that a listing shows, from the files alone, or as it will be once the event `last` is there. Raises
@@ -345,7 +326,7 @@ class RunFolder:
             "state": RunState.QUEUED.value,
             "created": self.spec().created,
             "stopping": os.path.exists(self.stop_file) or os.path.exists(self.kill_file),
-            "log_size": _size(self.log),
+            "log_size": size_of(self.log),
         }
         for event in self.events() + ([last] if last else []):
             if "state" in event:
@@ -368,15 +349,3 @@ class RunFolder:
 
 def _touch(path: str) -> None:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import Dict, NamedTuple
 
+from ..shared.files import text_of
+
 
 class Machine(NamedTuple):
     """`id`: the system's own, "" without one; `boot` and `processes` name a table of processes: the same in both means
@@ -20,7 +22,7 @@ class Machine(NamedTuple):
 
     @classmethod
     def this(cls) -> "Machine":
-        return cls(_first_line("/etc/machine-id"), os.uname().nodename, boot_id(), _link("/proc/self/ns/pid"))
+        return cls(text_of("/etc/machine-id").strip(), os.uname().nodename, boot_id(), _link("/proc/self/ns/pid"))
 
     @classmethod
     def of(cls, record: Dict[str, str]) -> "Machine":
@@ -39,15 +41,7 @@ class Machine(NamedTuple):
 
 def boot_id() -> str:
     """Names this boot of the machine; "" where the system has no such name."""
-    return _first_line("/proc/sys/kernel/random/boot_id")
-
-
-def _first_line(path: str) -> str:
-    try:
-        with open(path) as file:
-            return file.readline().strip()
-    except (OSError, ValueError):
-        return ""
+    return text_of("/proc/sys/kernel/random/boot_id").strip()
 
 
 def _link(path: str) -> str:

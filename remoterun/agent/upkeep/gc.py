@@ -33,7 +33,7 @@ from ..running.engines.docker import Docker, Image
 from ..running.engines.process import ProcessEngine
 from ..shared.engine_names import CAPABILITIES
 from ..shared.environment import Environment
-from ..shared.files import own_bytes, remove_tree, token
+from ..shared.files import locked, own_bytes, remove_tree, token
 from ..shared.spec import RunSpec
 from ..store import leases
 from ..store.blobs import blob_digest
@@ -340,7 +340,7 @@ class Collection:
         """Whether it could be taken: nobody builds it, and still no run needs it."""
         lock = self.home.lock("env-lib" if name.startswith("lib-") else name)
         try:
-            with leases.exclusive(lock, 0), self._alone():
+            with locked(lock, patience=0), self._alone():
                 if engine.is_whole(path) and name in self._needed():
                     return False
                 if not self._dry:
@@ -418,7 +418,7 @@ def engines(home: Home) -> List[Docker]:
 def _held(path: str, patience: float, busy: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(leases.exclusive(path, patience))
+            stack.enter_context(locked(path, patience=patience))
         except TimeoutError:
             raise HomeError("busy", busy, "try again in a while")
         yield

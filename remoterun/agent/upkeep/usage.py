@@ -14,7 +14,7 @@ import shutil
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
-from ..shared.files import own_bytes
+from ..shared.files import own_bytes, size_of
 from ..shared.states import RunStatus
 from ..store import leases
 from ..store.blobs import blob_digest
@@ -147,7 +147,7 @@ class UsageReport:
         sizes = _Table(max)
         for holder in holders:
             if holder.is_blob:
-                sizes.add(bytes.fromhex(holder.digest) + b"\0", _size(self.home.blobs.path(holder.digest)))
+                sizes.add(bytes.fromhex(holder.digest) + b"\0", size_of(self.home.blobs.path(holder.digest)))
             try:
                 for entry in holder.entries():
                     if entry.kind == "f":
@@ -230,10 +230,3 @@ class UsageReport:
         names = [name for name in os.listdir(self.home.path) if name not in _PARTS]
         own = sum(own_bytes(os.path.join(self.home.path, name)) for name in names)
         self._row("other", "", own, size=own, alone=own, count=len(names))
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0

@@ -18,7 +18,7 @@ from typing import Any, ContextManager, Dict, List, Mapping, NamedTuple, Optiona
 from ...shared.bucket import ImageAccess
 from ...shared.engine_names import CAPABILITIES
 from ...shared.environment import Environment
-from ...shared.files import remove_tree, write_whole
+from ...shared.files import locked, remove_tree, write_whole
 from ...shared.spec import NONE, TENSORFLOW, ResolvedMount, RunSpec
 from ...store.errors import HomeError
 from ...store.home import Home
@@ -142,7 +142,7 @@ class Docker:
         environment = Environment.of(spec)
         built: List[str] = []
         if not self.has_image(environment.final_image):
-            with job.locked(self.home.lock("image-" + environment.hash)):
+            with locked(self.home.lock("image-" + environment.hash), waiting=job.check):
                 if not self.has_image(environment.final_image):
                     kept = {access.image: access for access in run.images() if self.name == "docker"}
                     built = self._make(environment, kept, job)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import subprocess
 import time
-from typing import Callable, Iterator, List, NamedTuple, Sequence
+from typing import Callable, List, NamedTuple, Sequence
 
 from ..logs import last_lines
 from . import EngineError, Interrupted
@@ -20,20 +18,10 @@ class BuildJob(NamedTuple):
     say: Callable[[str], None]
     interrupted: Callable[[], bool]
 
-    @contextlib.contextmanager
-    def locked(self, path: str) -> Iterator[int]:
-        """Hold an exclusive lock on the file `path`, as its descriptor. Raises `Interrupted` while it waits."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            pause = 0.01
-            while not _lock(descriptor):
-                if self.interrupted():
-                    raise Interrupted
-                time.sleep(pause)
-                pause = min(pause * 1.3, 0.5)
-            yield descriptor
-        finally:
-            os.close(descriptor)
+    def check(self) -> None:
+        """Raises `Interrupted` when it shall end."""
+        if self.interrupted():
+            raise Interrupted
 
     def run(self, argv: List[str], keep: Sequence[int] = ()) -> int:
         """Run a program with its output appended to the log; its exit status. Raises `Interrupted`.
@@ -50,12 +38,13 @@ class BuildJob(NamedTuple):
             except OSError as error:
                 raise EngineError("%s can't be started: %s" % (argv[0], error.strerror))
             pause = 0.01
-            while process.poll() is None:
-                if self.interrupted():
-                    end(process)
-                    raise Interrupted
-                time.sleep(pause)
-                pause = min(pause * 1.3, 0.2)
+            try:
+                while process.poll() is None:
+                    self.check()
+                    time.sleep(pause)
+                    pause = min(pause * 1.3, 0.2)
+            finally:
+                end(process)
             return process.returncode
 
     def tail(self, lines: int = 15) -> str:
@@ -63,7 +52,9 @@ class BuildJob(NamedTuple):
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """End the session that a process leads."""
+    """End the session that a process leads, unless it has ended."""
+    if process.poll() is not None:
+        return
     for number in (15, 9):
         try:
             os.killpg(process.pid, number)
@@ -74,11 +65,3 @@ def end(process: "subprocess.Popen[bytes]") -> None:
             return
         except subprocess.TimeoutExpired:
             continue
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except OSError:
-        return False

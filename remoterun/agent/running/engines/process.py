@@ -74,7 +74,7 @@ class ProcessEngine:
         if os.path.exists(ready):
             os.utime(ready)
             return
-        with job.locked(self.home.lock(os.path.basename(folder))) as lock:
+        with locked(self.home.lock(os.path.basename(folder)), waiting=job.check) as lock:
             if not os.path.exists(ready):
                 self._make(environment, folder, job, lock)
 
