@@ -8,7 +8,6 @@ chunks is not written again.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from remoterun.agent.shared.codecs import CodecError, expand
 from remoterun.agent.shared.frames import Body, Bytes, Frame
 from remoterun.agent.shared.packs import PackError, unpack
 from remoterun.agent.shared.protocol import RemoteError
-from remoterun.agent.shared.records import to_json
+from remoterun.agent.shared.records import encode
 from remoterun.agent.shared.tree import LARGEST, is_digest, show
 from remoterun.buckets.contents import EMPTY, Scope
 from remoterun.buckets.s3 import S3, Stored
@@ -134,10 +133,10 @@ class Arrivals:
             self._write_list(digest, chunks)
 
     def _write_list(self, digest: bytes, chunks: ChunkList) -> None:
-        data = json.dumps(to_json(chunks)).encode()
+        data = encode(chunks)
 
         def write(_: None) -> None:
-            self._s3.put(self._scope.lists.key(digest), [data], hashlib.sha256(data).hexdigest())
+            self._s3.write(self._scope.lists.key(digest), data)
             self._scope.add_list(digest, chunks, len(data), time.time())
 
         self._write(write, len(data))
@@ -175,7 +174,7 @@ class Arrivals:
         def write(_: None) -> None:
             self._put(prefix + layout.pack_key(pack.name), [pack.data], pack.name)
             key = prefix + layout.index_key(pack.name)
-            self._s3.put(key, [pack.listing], hashlib.sha256(pack.listing).hexdigest())
+            self._s3.write(key, pack.listing)
             self._scope.add_pack(Stored(key, len(pack.listing), time.time()), pack.listing)
 
         self._write(write, len(pack.data))

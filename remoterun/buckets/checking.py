@@ -9,9 +9,9 @@ verified only, for no client has it. The findings are those of an agent (agent/u
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,15 +21,14 @@ from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.bucket import Packed, Packing
 from remoterun.agent.shared.frames import MAX_BODY
 from remoterun.agent.shared.protocol import MOST_READ
-from remoterun.agent.shared.records import to_json
+from remoterun.agent.shared.records import encode
 from remoterun.agent.shared.spec import KEY
 from remoterun.agent.shared.tree import Manifest, is_digest
 from remoterun.buckets.blobs import split
 from remoterun.buckets.contents import EMPTY, Place, Scope, Stretch
-from remoterun.buckets.s3 import Absent, Stored
+from remoterun.buckets.s3 import Absent, Damaged, Stored
 from remoterun.buckets.serving import Bucket, Call
 from remoterun.buckets.uploads import Version, read_tree, read_version, tree_of, versions_by_name
-from remoterun.errors import HostError, HostUnreachable
 
 MOST = 10_000
 """Findings that are told; the rest is counted."""
@@ -71,7 +70,7 @@ def blobs(call: Call, _: api.Nothing) -> api.Nothing:
             continue
         try:
             text = read_tree(call.bucket.s3, layout.tree_key(name), name).encode()
-        except (Absent, HostError):
+        except (Absent, Damaged):
             call.stream.send(d=name, gone=1)
             continue
         call.stream.send_all(text, d=name, s=len(text))
@@ -157,9 +156,7 @@ class Check:
                 list(layout.takes(self._s3.get(stored.key, layout.MOST_INDEX)))
             except Absent:
                 continue
-            except (ValueError, HostError) as error:
-                if isinstance(error, HostUnreachable):
-                    raise
+            except (ValueError, Damaged) as error:
                 finding = Finding("list", "damaged", why=f"{stored.key}: {error}"[:200])
                 self._findings.append(finding)
                 if self._repair and not prefix:
@@ -211,9 +208,7 @@ class Check:
     def _check_list(self, scope: Scope, digest: bytes, faults: dict[bytes, Finding]) -> Finding | None:
         try:
             chunks = scope.chunks(digest)
-        except HostUnreachable:
-            raise
-        except HostError:
+        except Damaged:
             return Finding("blob", "damaged", digest.hex())
         for chunk in chunks.chunks:
             raw = bytes.fromhex(chunk.digest)
@@ -236,9 +231,7 @@ class Check:
                     continue
                 try:
                     manifest = tree_of(self._s3, version)
-                except HostUnreachable:
-                    raise
-                except HostError:
+                except Damaged:
                     finding = lists.setdefault(version.record.digest, Finding("list", "damaged", version.record.digest))
                     finding.used_by({"upload": name, "version": number, "path": ""})
                     self._broken.add((name, number))
@@ -253,9 +246,7 @@ class Check:
     def _version(self, name: str, number: int) -> Version | None:
         try:
             record = read_version(self._s3, name, number)
-        except HostUnreachable:
-            raise
-        except HostError as error:
+        except Damaged as error:
             finding = Finding("list", "damaged", why=error.message)
             finding.used_by({"upload": name, "version": number, "path": ""})
             self._findings.append(finding)
@@ -269,9 +260,7 @@ class Check:
             manifest = read_tree(self._s3, layout.run_prefix(key) + "outputs")
         except Absent:
             return
-        except HostUnreachable:
-            raise
-        except HostError as error:
+        except Damaged as error:
             finding = Finding("list", "damaged", why=error.message)
             finding.used_by({"run": key, "part": "outputs", "path": ""})
             self._findings.append(finding)
@@ -316,7 +305,7 @@ class Check:
     def _put_pack(self, pack: Packed | None) -> None:
         if pack is not None:
             self._s3.put(layout.pack_key(pack.name), [pack.data], pack.name)
-            self._s3.put(layout.index_key(pack.name), [pack.listing], hashlib.sha256(pack.listing).hexdigest())
+            self._s3.write(layout.index_key(pack.name), pack.listing)
 
     def _came(self, size: int) -> None:
         self._read, self._files = self._read + size, self._files + 1
@@ -333,28 +322,29 @@ def _hash(bucket: Bucket, stretches: list[Stretch]) -> bytes:
     return hashed.digest()
 
 
-def _mark(bucket: Bucket, broken: Callable[[Version], bool]) -> None:
-    """Write into each version whether it is damaged."""
+def _versions(bucket: Bucket) -> Iterator[Version]:
+    """Those that can be read; others are findings of their own."""
     for name, numbers in versions_by_name(bucket.s3).items():
         for number in numbers:
-            try:
+            with suppress(Damaged):
                 record = read_version(bucket.s3, name, number)
-            except HostUnreachable:
-                raise
-            except HostError:
-                continue  # a finding of its own
-            if record is None or broken(Version(name, record)) == record.damaged:
-                continue
-            data = json.dumps(to_json(record._replace(damaged=not record.damaged))).encode()
-            bucket.s3.put(layout.version_key(name, number), [data], hashlib.sha256(data).hexdigest())
+                if record is not None:
+                    yield Version(name, record)
+
+
+def _mark(bucket: Bucket, broken: Callable[[Version], bool]) -> None:
+    """Write into each version whether it is damaged."""
+    for version in _versions(bucket):
+        name, record = version.name, version.record
+        if broken(version) != record.damaged:
+            data = encode(record._replace(damaged=not record.damaged))
+            bucket.s3.write(layout.version_key(name, record.version), data)
 
 
 def _lacks(bucket: Bucket, version: Version) -> bool:
     try:
         manifest = tree_of(bucket.s3, version)
-    except HostUnreachable:
-        raise
-    except HostError:
+    except Damaged:
         return True
     home = bucket.contents.home
     home.look([bytes.fromhex(entry.digest) for entry in manifest.files])
@@ -364,18 +354,7 @@ def _lacks(bucket: Bucket, version: Version) -> bool:
 def _restore_trees(bucket: Bucket, digests: Iterable[bytes]) -> None:
     """Of what was brought, write the lists of files where they belong, too."""
     wanted = {digest.hex() for digest in digests}
-    named: set[str] = set()
-    for name, numbers in versions_by_name(bucket.s3).items():
-        for number in numbers:
-            try:
-                record = read_version(bucket.s3, name, number)
-            except HostUnreachable:
-                raise
-            except HostError:
-                continue
-            if record is not None and record.digest in wanted:
-                named.add(record.digest)
-    for tree in named:
+    for tree in {version.record.digest for version in _versions(bucket)} & wanted:
         place = bucket.contents.home.place(bytes.fromhex(tree))
         if place is not None and place.size <= MOST_READ:
             data = b"".join(bucket.reader.pieces(place.stretches))

@@ -202,7 +202,7 @@ class Scope:
             key = self.lists.key(digest)
             try:
                 known = self._chunks[digest] = layout.chunk_list(self._s3.get(key, layout.MOST_LIST))
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 raise self._s3.bad(key, str(error)[:200])
             except Absent:
                 raise self._s3.bad(key, "it is gone")

@@ -5,7 +5,6 @@ Both are signed with the credentials of this machine, and end with them at the l
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -139,7 +138,7 @@ class Signer:
     def record(self, key: str, spec: bytes, source: bytes) -> None:
         """Write what was asked of a run before its host knows it, so that it is there whatever becomes of the host."""
         for name, data in (("spec.json", spec), ("source", source)):
-            self._bucket.s3.put(layout.run_prefix(key) + name, [data], hashlib.sha256(data).hexdigest())
+            self._bucket.s3.write(layout.run_prefix(key) + name, data)
 
     def introduce(
         self, key: str, spec: bytes, source: bytes, images: Sequence[str], architecture: str, seconds: float

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -116,7 +115,7 @@ def identity(s3: S3) -> str:
         except Absent:
             made = os.urandom(16).hex()
             data = json.dumps({"format": layout.FORMAT, "home_id": made}).encode()
-            if s3.put_new(IDENTITY, data, hashlib.sha256(data).hexdigest()):
+            if s3.put_new(IDENTITY, data):
                 return made
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.bucket import Chunk, ImageArchive
-from remoterun.buckets.s3 import S3, Absent, Stored
+from remoterun.buckets.s3 import S3, Absent, Damaged, Stored
 from remoterun.buckets.serving import Bucket
 from remoterun.errors import HostError
 
@@ -56,12 +56,7 @@ def kept(s3: S3) -> Iterator[KeptImage]:
         used = max((stored.modified for stored in objects if stored.key == prefix + layout.IMAGE), default=0.0)
         try:
             archive = _read(s3, prefix + layout.IMAGE)
-        except Absent:
-            yield KeptImage(None, size, used, objects, frozenset())
-            continue
-        except HostError as error:
-            if type(error) is not HostError:  # it says nothing of this image
-                raise
+        except (Absent, Damaged):
             yield KeptImage(None, size, used, objects, frozenset())
             continue
         needed = {prefix + piece.digest for piece in archive.pieces} | {prefix + layout.IMAGE}
@@ -82,5 +77,5 @@ def _read(s3: S3, key: str) -> ImageArchive:
     """Raises `Absent`, and `HostError` for what makes no sense."""
     try:
         return layout.image_archive(s3.get(key, layout.MOST_IMAGE_RECORD))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise s3.bad(key, str(error)[:200])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,14 +12,13 @@ from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.bucket import RunRecord
 from remoterun.agent.shared.frames import PIECE
 from remoterun.agent.shared.protocol import Cancelled, RemoteError, Stream
-from remoterun.agent.shared.records import from_json, to_json
+from remoterun.agent.shared.records import decode, encode, to_json
 from remoterun.agent.shared.spec import KEY, MOST_BYTES, ResourceRef, RunSpec, SpecError
 from remoterun.agent.shared.states import FINAL, RunEvent, RunState, RunStatus
 from remoterun.agent.shared.tree import Manifest, show
-from remoterun.buckets.s3 import S3, Absent
+from remoterun.buckets.s3 import S3, Absent, Damaged
 from remoterun.buckets.serving import Bucket, Call, Handler
 from remoterun.buckets.uploads import read_tree
-from remoterun.errors import HostError
 
 POLL = 5.0
 """Seconds between two looks at a run that goes on."""
@@ -43,9 +40,7 @@ def runs(call: Call, asked: api.RunKeys) -> api.Statuses:
             return read_record(s3, key).status
         except Absent:
             return None
-        except HostError as error:
-            if type(error) is not HostError:  # it says nothing of this run
-                raise
+        except Damaged as error:
             return error.message
 
     found: list[RunStatus] = []
@@ -84,7 +79,7 @@ def remove_run(call: Call, asked: api.RunKey) -> api.Removed:
     s3 = call.bucket.s3
     try:
         record: RunRecord | None = read_record(s3, asked.key)
-    except (Absent, HostError):
+    except (Absent, Damaged):
         record = None
     if record is not None and record.status.state not in FINAL and call.bucket.clock() - record.time < LIVES:
         raise RemoteError("busy", f"the run is {record.status.state.value}", "remoterun kill RUN   ends it")
@@ -130,8 +125,8 @@ def read_record(s3: S3, key: str) -> RunRecord:
     """The run as its host last told. Raises `Absent`, and `HostError` for what makes no sense."""
     name = layout.run_prefix(key) + "status.json"
     try:
-        record = from_json(RunRecord, json.loads(s3.get(name, MOST_RECORD)))
-    except (ValueError, RecursionError) as error:
+        record = decode(RunRecord, s3.get(name, MOST_RECORD))
+    except ValueError as error:
         raise s3.bad(name, str(error)[:200])
     if record.status.key != key:
         raise s3.bad(name, "it is of another run")
@@ -159,8 +154,7 @@ def settle(s3: S3, key: str, event: RunEvent) -> RunRecord:
         state=event.state, reason=event.reason, code=event.code, message=event.message, ended=event.t
     )
     ended = record._replace(status=status, events=[*record.events, event], time=event.t)
-    data = json.dumps(to_json(ended)).encode()
-    s3.put(layout.run_prefix(key) + "status.json", [data], hashlib.sha256(data).hexdigest())
+    s3.write(layout.run_prefix(key) + "status.json", encode(ended))
     return ended
 
 

@@ -9,6 +9,7 @@ Longer than other files, since nothing else of this package may know boto3 and i
 from __future__ import annotations
 
 import base64
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +49,10 @@ class NoBucket(HostError):
 
 class Absent(Exception):
     """There is no object of that key."""
+
+
+class Damaged(HostError):
+    """An object that is not what it should be."""
 
 
 class Unsupported(HostError):
@@ -144,11 +149,15 @@ class S3:
         """Write an object whose SHA-256 is `digest`. May be repeated. Raises `TransferError` if other bytes arrive."""
         self._put(key, parts, digest)
 
-    def put_new(self, key: str, data: bytes, digest: str) -> bool:
+    def write(self, key: str, data: bytes) -> None:
+        """The same for a small one, of which nobody knows the SHA-256 yet."""
+        self.put(key, [data], _digest(data))
+
+    def put_new(self, key: str, data: bytes) -> bool:
         """Write an object, unless there is one of that key; whether there was none."""
         for _ in range(20):
             try:
-                self._put(key, [data], digest, IfNoneMatch="*")
+                self._put(key, [data], _digest(data), IfNoneMatch="*")
                 return True
             except _Exists:
                 with suppress(Absent):  # an earlier try may have written it, whose answer was lost
@@ -323,9 +332,8 @@ class S3:
         action = _ACTIONS.get(operation, operation)
         return self._ask(action, "", lambda: getattr(self._client, operation)(Bucket=self.place.name, **arguments))
 
-    def bad(self, key: str, why: str) -> HostError:
-        """The error for an object that is not what it should be."""
-        return HostError(
+    def bad(self, key: str, why: str) -> Damaged:
+        return Damaged(
             f"`{show(key[:300])}` in {self.place.address} is damaged: {why}",
             hint="remoterun check aws",
         )
@@ -405,6 +413,10 @@ class _Parts:
         self._left = memoryview(b"")
         self._at, self._told = (0, 0) if offset == 0 and whence == 0 else (len(self._views), self._size)
         return self._told
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _body(parts: Sequence[Bytes]) -> Any:

@@ -20,10 +20,9 @@ from remoterun.agent.shared.tree import LARGEST, Manifest
 from remoterun.buckets import checking, images
 from remoterun.buckets.contents import Scope
 from remoterun.buckets.runs import LIVES, read_record
-from remoterun.buckets.s3 import Absent, Stored
+from remoterun.buckets.s3 import Absent, Damaged, Stored
 from remoterun.buckets.serving import Bucket, Call, Handler
 from remoterun.buckets.uploads import Version, read_tree, read_version, tree_of, versions_by_name
-from remoterun.errors import HostError
 
 LEAST = 2 * 86400.0
 """Seconds for which everything stays that nothing refers to: an upload that goes on may be about to."""
@@ -263,7 +262,7 @@ def _run_row(bucket: Bucket, key: str, size: int) -> dict[str, Any]:
     row: dict[str, Any] = {"kind": "run", "name": key, "size": size, "alone": size, "state": None, "created": None}
     try:
         status = read_record(bucket.s3, key).status
-    except (Absent, HostError):
+    except (Absent, Damaged):
         return row
     outputs = status.outputs.size if status.outputs else 0
     return {**row, "state": status.state.value, "created": status.created, "outputs": outputs, "log": status.log_size}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.frames import MAX_BODY, PIECE
 from remoterun.agent.shared.numbering import number_for
 from remoterun.agent.shared.protocol import MOST_READ, RemoteError
-from remoterun.agent.shared.records import from_json, to_json
+from remoterun.agent.shared.records import decode, encode, to_json
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, ManifestReader, TreeError, is_digest, show
 from remoterun.buckets.s3 import S3, Absent, Stored
@@ -120,8 +119,7 @@ def commit(bucket: Bucket, asked: api.CommitUpload, manifest: Manifest) -> api.C
             bucket.s3.put(layout.tree_key(digest), [text], digest)
             kept = True
         version = api.UploadVersion(number, digest, manifest.size, manifest.file_count, round(bucket.clock(), 3))
-        data = json.dumps(to_json(version)).encode()
-        if bucket.s3.put_new(layout.version_key(name, number), data, hashlib.sha256(data).hexdigest()):
+        if bucket.s3.put_new(layout.version_key(name, number), encode(version)):
             return api.Committed(version, True)
 
 
@@ -149,10 +147,10 @@ def read_version(s3: S3, name: str, number: int) -> api.UploadVersion | None:
     """None if it is gone. Raises `HostError` for one that makes no sense."""
     key = layout.version_key(name, number)
     try:
-        version = from_json(api.UploadVersion, json.loads(s3.get(key, MOST_VERSION)))
+        version = decode(api.UploadVersion, s3.get(key, MOST_VERSION))
     except Absent:
         return None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise s3.bad(key, str(error)[:200])
     if version.version != number or not is_digest(version.digest) or min(version.size, version.files) < 0:
         raise s3.bad(key, "it does not describe a version of that number")

@@ -13,7 +13,7 @@ from ..shared.delta import BLOCK, records
 from ..shared.frames import MAX_HEADER
 from ..shared.packs import Pace
 from ..shared.protocol import Stream
-from ..shared.records import from_json
+from ..shared.records import decode
 from ..shared.squeezing import Squeezing
 from ..shared.tree import is_digest, show
 from ..store import parts
@@ -60,8 +60,8 @@ def bring(call: Call, _: api.Nothing) -> api.Count:
     with Bringer(call.home, call.delivery, lambda: call.stream.send(at=bringer.got)) as bringer:
         for line in _lines(call.stream, TICK, bringer.look):
             try:
-                bringer.add(from_json(Bringing, json.loads(line)))
-            except (ValueError, RecursionError) as error:
+                bringer.add(decode(Bringing, line))
+            except ValueError as error:
                 raise HomeError("bad_stream", "a line of what to bring that can't be read: %s" % error)
         bringer.finish()
         return api.Count(bringer.count)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import random
 import threading
@@ -23,7 +22,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from ..shared import bucket
 from ..shared.bucket import CHUNK, SMALL, Chunk, ChunkList, Grant, RunRecord
 from ..shared.files import read_bytes, size_of
-from ..shared.records import from_json, to_json
+from ..shared.records import encode, from_json
 from ..shared.spec import RunSpec
 from ..shared.states import ENDINGS, Reason, RunEvent
 from ..shared.tree import Entry, Manifest, show
@@ -288,7 +287,7 @@ class BucketCopy:
                 self._job(bucket.blob_key(content.digest), _given(content))(web, grant)
             if whole.hexdigest() != entry.digest:
                 raise _damaged(entry)
-            listing = json.dumps(to_json(ChunkList(entry.size, chunks))).encode()
+            listing = encode(ChunkList(entry.size, chunks))
             self._post(web, grant, key, Content.of(listing))
             self._note(key)
 
@@ -319,7 +318,7 @@ class BucketCopy:
         status = status._replace(log_size=status.log_size + self._spec.log_before)
         told = [from_json(RunEvent, event) for event in events]
         record = RunRecord(status, told, self._spec.number, time.time())
-        self._post(web, grant, "status.json", Content.of(json.dumps(to_json(record)).encode()))
+        self._post(web, grant, "status.json", Content.of(encode(record)))
 
     def _post(self, web: Web, grant: Grant, key: str, content: Content) -> None:
         for number in range(1, TRIES + 1):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import select
 import subprocess
@@ -19,7 +18,7 @@ import time
 from typing import IO, Callable, Dict, Iterator, List, Tuple, Union
 
 from ..shared.bucket import IMAGE, IMAGE_PIECE, Chunk, Grant, ImageAccess, ImageArchive, Parcel
-from ..shared.records import to_json
+from ..shared.records import encode
 from ..store.bringing import part_of
 from ..store.posting import Content, post
 from ..store.reserve import free_space
@@ -129,7 +128,7 @@ class ImageCopy:
             self._post(web, grant, content.digest, content)
             pieces.append(Chunk(content.digest, content.size))
         archive = ImageArchive(image, sum(piece.length for piece in pieces), pieces)
-        self._post(web, grant, IMAGE, Content.of(json.dumps(to_json(archive)).encode()))
+        self._post(web, grant, IMAGE, Content.of(encode(archive)))
         return archive
 
     def _check_room(self, image: str) -> None:

@@ -24,11 +24,10 @@ anew. Small contents never are objects of their own: ten thousand requests cost 
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 from typing import Dict, Iterable, Iterator, List, Optional, Tuple
 
-from .records import Record, from_json
+from .records import Record, decode
 from .states import RunEvent, RunStatus
 from .tree import is_digest
 
@@ -202,7 +201,7 @@ def takes(listing: bytes) -> Iterator[Take]:
 
 def chunk_list(data: bytes) -> ChunkList:
     """The list that an object holds. Raises `ValueError` for what is not one."""
-    found = from_json(ChunkList, json.loads(data))
+    found = decode(ChunkList, data)
     if any(not is_digest(chunk.digest) or not 0 < chunk.length <= CHUNK for chunk in found.chunks):
         raise ValueError("a chunk that can't be one")
     if sum(chunk.length for chunk in found.chunks) != found.size:
@@ -212,7 +211,7 @@ def chunk_list(data: bytes) -> ChunkList:
 
 def image_archive(data: bytes) -> ImageArchive:
     """The archive that an object describes. Raises `ValueError` for what is not one."""
-    found = from_json(ImageArchive, json.loads(data))
+    found = decode(ImageArchive, data)
     if any(not is_digest(piece.digest) or not 0 < piece.length <= IMAGE_PIECE for piece in found.pieces):
         raise ValueError("a piece that can't be one")
     if not 0 < found.size == sum(piece.length for piece in found.pieces) <= MOST_IMAGE:

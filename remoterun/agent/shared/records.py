@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import enum
 import functools
+import json
 import math
 import operator
 from typing import TYPE_CHECKING, Any, Dict, Tuple, Type, TypeVar, Union, get_type_hints
 
-__all__ = ["BadRecord", "Record", "from_json", "to_json"]
+__all__ = ["BadRecord", "Record", "decode", "encode", "from_json", "to_json"]
 
 T = TypeVar("T")
 
@@ -84,6 +85,19 @@ def from_json(kind: Type[T], data: Any, where: str = "") -> T:
     """The record of type `kind` in `data`. Raises `BadRecord`. Nothing of `data` is kept but through its fields."""
     value: T = _read(kind, data, where or getattr(kind, "__name__", str(kind)))
     return value
+
+
+def encode(value: Any) -> bytes:
+    """The JSON of a record, or of what a record may hold, as bytes."""
+    return json.dumps(to_json(value)).encode()
+
+
+def decode(kind: Type[T], data: bytes) -> T:
+    """The record of type `kind` that `encode` wrote. Raises `ValueError` for anything else."""
+    try:
+        return from_json(kind, json.loads(data))
+    except RecursionError:
+        raise BadRecord("it is nested too deeply")
 
 
 def _read(kind: Any, data: Any, where: str) -> Any:

@@ -13,7 +13,7 @@ import struct
 from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
 from .bucket import IMAGE_PIECE, Grant, ImageAccess
-from .records import BadRecord, Record, from_json, to_json
+from .records import BadRecord, Record, encode, from_json, to_json
 from .tree import TreeError, check_path, is_digest, show
 from .webhooks import NOBODY, BadAddress, Webhooks, decode_webhooks, encode_webhooks
 
@@ -371,7 +371,7 @@ def decode_values(data: bytes) -> Dict[str, str]:
 
 
 def encode_grant(grant: Optional[Grant]) -> bytes:
-    return json.dumps(to_json(grant)).encode()
+    return encode(grant)
 
 
 def decode_grant(data: bytes) -> Optional[Grant]:
@@ -393,7 +393,7 @@ def check_grant(grant: Grant) -> Grant:
 
 
 def encode_images(images: Tuple[ImageAccess, ...]) -> bytes:
-    return json.dumps(to_json(images)).encode()
+    return encode(images)
 
 
 def decode_images(data: bytes) -> Tuple[ImageAccess, ...]:
@@ -415,7 +415,7 @@ def decode_images(data: bytes) -> Tuple[ImageAccess, ...]:
 
 
 def encode_resolved(mounts: Tuple[ResolvedMount, ...]) -> bytes:
-    return json.dumps(to_json(mounts)).encode()
+    return encode(mounts)
 
 
 def decode_resolved(data: bytes) -> Tuple[ResolvedMount, ...]:
@@ -430,7 +430,7 @@ def decode_resolved(data: bytes) -> Tuple[ResolvedMount, ...]:
 
 
 def encode_environment(environment: ResolvedEnvironment) -> bytes:
-    return json.dumps(to_json(environment)).encode()
+    return encode(environment)
 
 
 def decode_environment(data: bytes) -> ResolvedEnvironment:

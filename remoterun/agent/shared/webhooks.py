@@ -5,12 +5,11 @@ An address is a secret, since whoever knows it may post there: no error holds mo
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any, Dict, Optional
+from typing import Dict, Optional
 from urllib.parse import SplitResult, urlsplit
 
-from .records import BadRecord, Record, from_json, to_json
+from .records import Record, decode, encode
 
 MOST_ADDRESS = 2000
 """Characters of an address."""
@@ -82,17 +81,16 @@ def check_webhooks(webhooks: Webhooks) -> Webhooks:
 
 
 def encode_webhooks(webhooks: Webhooks) -> bytes:
-    return json.dumps(to_json(check_webhooks(webhooks))).encode()
+    return encode(check_webhooks(webhooks))
 
 
 def decode_webhooks(data: bytes) -> Webhooks:
     """Raises `BadAddress`."""
     try:
-        record: Any = json.loads(data)
-        return check_webhooks(from_json(Webhooks, record))
+        return check_webhooks(decode(Webhooks, data))
     except BadAddress:
         raise
-    except (BadRecord, ValueError, RecursionError):
+    except ValueError:
         raise BadAddress("the addresses of webhooks can't be read")
 
 

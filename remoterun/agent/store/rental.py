@@ -6,13 +6,12 @@ leaving         a `Leaving`, written once by its keeper: what comes next is its 
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from typing import Optional
 
-from ..shared.files import read_json, write_whole
-from ..shared.records import Record, from_json, to_json
+from ..shared.files import read_bytes, write_whole
+from ..shared.records import Record, decode, encode
 from ..shared.rented import FILE, Terms
 from .this_machine import boot_id
 
@@ -41,14 +40,14 @@ class Rental:
     def terms(self) -> Optional[Terms]:
         """None on a host that is not rented; also where they can't be read, as nothing can be done by them."""
         try:
-            return from_json(Terms, read_json(self._terms_file))
+            return decode(Terms, read_bytes(self._terms_file))
         except (OSError, ValueError):
             return None
 
     def leaving(self) -> Optional[Leaving]:
         """None while the host stays."""
         try:
-            mark = from_json(Leaving, read_json(self._mark))
+            mark = decode(Leaving, read_bytes(self._mark))
         except (OSError, ValueError):
             return None
         return mark if mark.boot == boot_id() else None
@@ -57,7 +56,7 @@ class Rental:
         """Say that the host goes away. The first word counts, unless the provider takes it sooner."""
         before = self.leaving()
         if before is None or at < before.at:
-            write_whole(self._mark, json.dumps(to_json(Leaving(at, why, boot_id()))).encode())
+            write_whole(self._mark, encode(Leaving(at, why, boot_id())))
 
     def taken_at(self) -> Optional[float]:
         """When the provider takes the host away; None if it does not."""
