@@ -13,10 +13,9 @@
     │   ├── AgentError          the agent can't start there (python3, versions, disk)
     │   ├── LinkLost            the connection broke under a request; the run goes on
     │   └── HomeMissing         the home that has the run is not there any more, or another one is in its place
-    ├── TransferError         data arrived damaged, or changed while it was read
-    │   ├── SomeDamaged         some files are damaged on their machine; the others were copied
-    │   └── UnsafePath          a path from a host that would leave the target
-    └── RunFailed             the run ended without its command's exit code
+    └── TransferError         data arrived damaged, or changed while it was read
+        ├── SomeDamaged         some files are damaged on their machine; the others were copied
+        └── UnsafePath          a path from a host that would leave the target
 
 An error carries what failed (`message`, one line, no full stop), the `evidence` (lines worth reading, such as a
 log's tail) and the `hint`: the next command to type. One place, `cli.render`, turns them into text.
@@ -104,7 +103,3 @@ class SomeDamaged(TransferError):
     def __init__(self, message: str, fetched: Any, *, hint: str | None = None, evidence: str | None = None) -> None:
         super().__init__(message, hint=hint, evidence=evidence)
         self.fetched = fetched
-
-
-class RunFailed(RemoterunError):
-    pass

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
 import struct
 import time
@@ -146,10 +145,8 @@ class Stamps:
         self._new.clear()
 
     def _open(self, folder: bytes) -> None:
-        fresh = not self._file.exists()
-        if fresh:
+        if not self._file.exists():
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            shutil.rmtree(self._file.parent / "digests", ignore_errors=True)  # where earlier versions kept the same
         self._db = db = sqlite3.connect(self._file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA synchronous = OFF")  # after a power loss it may be damaged, and is made anew
         db.execute("BEGIN IMMEDIATE")

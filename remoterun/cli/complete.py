@@ -113,7 +113,7 @@ def _registry_runs() -> list[Run]:
 
 
 def _uploads() -> list[str]:
-    found = _ask(lambda registry: registry.uploads())
+    found = _ask(lambda registry: registry.uploads.versions())
     return list(dict.fromkeys(f"uploads/{upload.name}" for upload, _ in found))
 
 

@@ -25,8 +25,6 @@ from remoterun.transfer import Progress
 if TYPE_CHECKING:
     from remoterun.source import Source
 
-LATER_FIELDS = ("secrets", "attempts", "again", "ports", "stdin", "split", "notify", "after")
-"""Fields of a `RunSpec` that came after the first digest of one was recorded. Append only."""
 MOST_TREE = 1 << 29
 """Bytes of a list of files."""
 
@@ -159,17 +157,10 @@ def _named(notify: Iterable[str]) -> tuple[str, ...]:
 
 
 def digest_of_asked(spec: RunSpec) -> str:
-    """The digest of what a spec says on every host of the run: all but what belongs to one attempt.
-
-    A field that an earlier version of remoterun did not have counts only where it says something: what that version
-    recorded stays true.
-    """
+    """The digest of what a spec says on every host of the run: all but what belongs to one attempt."""
     record = spec.to_record()
     for name in ("until", "attempt", "log_before", "git"):
         del record[name]
-    for name in LATER_FIELDS:
-        if getattr(spec, name) == RunSpec._field_defaults[name]:
-            del record[name]
     record["environment"]["context"] = ""
     record["mounts"] = [(mount.typed, mount.path, mount.place) for mount in spec.mounts]
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

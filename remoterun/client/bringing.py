@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 from remoterun import transfer
@@ -17,8 +16,6 @@ from remoterun.registry import Registry
 from remoterun.session import Session
 from remoterun.transfer import Progress
 
-_OF_OUTPUTS = re.compile(r"run-[0-9]+-([0-9a-z]{8})\Z")
-
 
 def bring(
     connections: Connections, name: str, session: Session, progress: Progress, version: int | None = None
@@ -27,7 +24,7 @@ def bring(
     `NotFound`, `HostError`, `TransferError`."""
     registry = connections.registry
     here = note_versions(registry, session, name)
-    known = registry.uploads(name, version)
+    known = registry.uploads.versions(name, version)
     if not known:
         raise absent(registry, name, version)
     wanted = known[0][0]
@@ -68,13 +65,13 @@ def bring_version(connections: Connections, name: str, digest: str, session: Ses
 def note_versions(registry: Registry, session: Session, name: str) -> list[Upload]:
     """The versions of an upload that a home has, oldest first, with our numbers. The registry knows them then, and no
     other ones there."""
-    before = registry.uploads(name)
+    before = registry.uploads.versions(name)
     there = session.versions(name)
-    found = [registry.found_upload(version, session.machine) for version in there]
+    found = [registry.uploads.found(version, session.machine) for version in there]
     digests = {version.digest for version in there}
     for upload, _ in before:
         if upload.home_id == session.home_id and upload.digest not in digests:
-            registry.forget_copy(name, session.home_id, upload.digest)
+            registry.uploads.forget_copy(name, session.home_id, upload.digest)
     return found
 
 
@@ -87,7 +84,7 @@ def made_of(sent: Manifest, upload: Upload) -> Upload:
 
 def absent(registry: Registry, name: str, version: int | None = None) -> NotFound:
     """The error for an upload, or a version of it, that nobody has."""
-    names = {upload.name for upload, _ in registry.uploads()}
+    names = {upload.name for upload, _ in registry.uploads.versions()}
     if version is not None and name in names:
         return NotFound(
             f"there is no version {version} of the upload `{name}`", hint=f"remoterun ls uploads/{name} --versions"
@@ -95,12 +92,6 @@ def absent(registry: Registry, name: str, version: int | None = None) -> NotFoun
     close = did_you_mean(name, names)
     hint = f"did you mean uploads/{close}?" if close else f"remoterun upload PATH --name {name}"
     return NotFound(f"there is no upload `{name}`", hint=hint)
-
-
-def is_of_outputs(registry: Registry, name: str) -> bool:
-    """Whether an upload holds the outputs of a run that were brought for a mount: homes of before do not say so."""
-    match = _OF_OUTPUTS.match(name)
-    return match is not None and any(run.key.endswith(match[1]) for run in registry.runs())
 
 
 def _pass_on(
@@ -111,4 +102,4 @@ def _pass_on(
     asked = api.CommitUpload(name, upload.version, copy=True, brought=target.machine.bucket is None)
     result = target.ask(api.commit_upload, asked, manifest.encode())
     copied = replace(made_of(manifest, target.upload(name, result.version)), path=upload.path)
-    return connections.registry.record_upload(copied, target.machine, number=upload.version)
+    return connections.registry.uploads.record(copied, target.machine, number=upload.version)

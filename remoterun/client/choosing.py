@@ -186,6 +186,6 @@ def _held(connections: Connections, request: RunRequest, home_id: str) -> int:
         if mount.resource.kind == "runs":
             count += connections.registry.run(mount.resource.name).home_id == home_id
             continue
-        known = [upload for upload, _ in connections.registry.uploads(mount.resource.name)]
+        known = [upload for upload, _ in connections.registry.uploads.versions(mount.resource.name)]
         count += any(each.home_id == home_id and each.digest == known[0].digest for each in known)
     return count

@@ -180,11 +180,11 @@ class Files:
             where = ResourceRef("run", key=run.key, number=run.number, sub=resource.sub)
             return opened(self._connections, run)[1], where
         registry = self._connections.registry
-        known = registry.uploads(resource.name, resource.version)
+        known = registry.uploads.versions(resource.name, resource.version)
         if not known:  # another client may have put it there
             for home in dict.fromkeys([self._connections.home(None), *self._connections.named_bucket()]):
                 note_versions(registry, self._connections.session(home), resource.name)
-            known = registry.uploads(resource.name, resource.version)
+            known = registry.uploads.versions(resource.name, resource.version)
         if not known:
             raise absent(registry, resource.name, resource.version)
         wanted = known[0][0]

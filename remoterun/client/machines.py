@@ -135,7 +135,7 @@ class Machines:
         not be asked. Blocks for as long as it takes to read all of it. Raises `HostError`.
         """
         type_ = self._connections.home(machine)
-        known = [found for _, found in self._connections.registry.uploads()] + [
+        known = [found for _, found in self._connections.registry.uploads.versions()] + [
             run.host for run in self._connections.registry.runs()
         ]
         others = mending.others([*machines.listing(self._connections.config), *known], type_)

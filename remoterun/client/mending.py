@@ -188,7 +188,7 @@ def _recorded(session: Session, digests: set[str], elsewhere: Elsewhere) -> dict
     """Those of the digests that belong in the home of `session`, by this client's own records."""
     ours = context()[1]
     found = {digest: Recorded(len(ours[digest]), content=ours[digest]) for digest in digests if digest in ours}
-    for upload, _ in elsewhere.registry.uploads():
+    for upload, _ in elsewhere.registry.uploads.versions():
         if not digests - found.keys():
             break
         if upload.home_id != session.home_id or upload.path is None:

@@ -276,9 +276,9 @@ def _mount(
     typed = mount.resource
     if typed.kind == "uploads":
         registry = connections.registry
-        for version, _ in registry.uploads(typed.name, typed.version):
+        for version, _ in registry.uploads.versions(typed.name, typed.version):
             if typed.version is not None or version.digest == where.digest:
-                registry.record_read(run, typed.name, version.digest)
+                registry.uploads.record_read(run, typed.name, version.digest)
                 typed = replace(typed, version=version.version)
                 break
     return MountSpec(str(typed), mount.path, place, where)

@@ -183,12 +183,12 @@ def _forget_versions(session: Session, registry: Registry, parts: list[Freed]) -
     with session.understood():
         versions = [item for part in parts if part.kind == "versions" for item in part.items]
         removed = {(str(item["upload"]), int(item["version"])) for item in versions}
-    ours = {known.name for known, _ in registry.uploads() if known.home_id == session.home_id}
+    ours = {known.name for known, _ in registry.uploads.versions() if known.home_id == session.home_id}
     for name in sorted({name for name, _ in removed} & ours):
         for version in session.versions(name):
-            registry.record_upload(version, session.machine)
+            registry.uploads.record(version, session.machine)
         for there in (number for upload, number in removed if upload == name):
-            registry.forget_there(name, session.home_id, there)
+            registry.uploads.forget_there(name, session.home_id, there)
 
 
 def usage(session: Session, registry: Registry) -> Usage:

@@ -15,7 +15,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.numbering import number_for
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError
-from remoterun.client.bringing import absent, is_of_outputs, made_of, note_versions
+from remoterun.client.bringing import absent, made_of, note_versions
 from remoterun.client.connections import Connections
 from remoterun.errors import HostError, UsageError
 from remoterun.model import MachineType, Resource, Upload, check_upload_name
@@ -85,8 +85,8 @@ class Uploads:
     def _asked(self, name: str) -> api.CommitUpload:
         """What a home is told, so that it numbers a new version after all that are known."""
         registry = self._connections.registry
-        highest = registry.highest(name)
-        newest = next((upload for upload, _ in registry.uploads(name)), None)
+        highest = registry.uploads.highest(name)
+        newest = next((upload for upload, _ in registry.uploads.versions(name)), None)
         known = newest.digest if newest is not None and newest.version == highest else ""
         return api.CommitUpload(name, highest, known)
 
@@ -96,7 +96,7 @@ class Uploads:
         return self._record(session, made_of(sent, session.upload(name, result.version)), path), result.created
 
     def _record(self, session: Session, upload: Upload, path: str | None) -> Upload:
-        return self._connections.registry.record_upload(replace(upload, path=path), session.machine, time.time())
+        return self._connections.registry.uploads.record(replace(upload, path=path), session.machine, time.time())
 
     def list(self, wait: float | None = None) -> Sequence[Upload]:
         """The newest version of each upload, with the machines that have it and the runs that read it.
@@ -106,7 +106,7 @@ class Uploads:
         `UploadCopy.unreached` says so. Raises `HostError` where nothing is known, and a machine can't be asked.
         """
         answers = self._ask_homes(self._newest_there, wait)
-        found = _with_copies(self._connections.registry.uploads(), answers)
+        found = _with_copies(self._connections.registry.uploads.versions(), answers)
         newest: dict[str, Upload] = {}
         for upload in found:
             newest.setdefault(upload.name, upload)
@@ -120,30 +120,30 @@ class Uploads:
         `wait` as for `list`. Raises `NotFound`."""
         registry = self._connections.registry
         answers = self._ask_homes(partial(self._versions_there, name), wait)
-        found = _with_copies(registry.uploads(name), answers)
+        found = _with_copies(registry.uploads.versions(name), answers)
         if not found:
             raise absent(registry, name)
         return [self._with_readers(upload) for upload in reversed(found)]
 
     def _with_readers(self, upload: Upload) -> Upload:
-        readers = self._connections.registry.readers(upload.name)
+        readers = self._connections.registry.uploads.readers(upload.name)
         return replace(upload, runs=tuple(readers.get(upload.digest, ())))
 
     def _newest_there(self, machine: MachineType) -> str:
         """Note the newest version of each upload of a machine; the id of its home."""
         session, registry = self._connections.session(machine), self._connections.registry
-        before = [upload for upload, _ in registry.uploads()]
+        before = [upload for upload, _ in registry.uploads.versions()]
         ours = {upload.name for upload in before}
         told = session.ask(api.uploads, api.Nothing()).uploads
         for item in told:
             upload = session.upload(item.name, item.newest)
-            if item.name in ours or not (upload.brought or is_of_outputs(registry, item.name)):
-                registry.found_upload(upload, machine)
+            if item.name in ours or not upload.brought:
+                registry.uploads.found(upload, machine)
         there = {item.name for item in told}
         here = {upload.name for upload in before if upload.home_id == session.home_id}
         for name in here - there:  # another client has removed it
-            registry.forget_copy(name, session.home_id)
-        registry.saw(session.home_id, time.time())
+            registry.uploads.forget_copy(name, session.home_id)
+        registry.uploads.saw(session.home_id, time.time())
         return session.home_id
 
     def _versions_there(self, name: str, machine: MachineType) -> str:
@@ -157,7 +157,7 @@ class Uploads:
         """What `question` returned, by the place of each home: of this machine, of the default one and the bucket, and
         of those that this client has used. Others are left alone: they might ask for a password first."""
         connections, registry = self._connections, self._connections.registry
-        used = [*registry.hosts(), *(machine for _, machine in registry.uploads())]
+        used = [*registry.hosts(), *(machine for _, machine in registry.uploads.versions())]
         places = {_place(machine) for machine in used}
         named = [
             machine
@@ -187,7 +187,7 @@ class Uploads:
         progress = progress or Progress()
         with transfer.read_tree(path, self._connections.config.home / "stamps.db") as added:
             single = path.is_file()
-            known = self._connections.registry.uploads(target.name)
+            known = self._connections.registry.uploads.versions(target.name)
             if target.version is not None:
                 whole = replace(target, version=None)
                 raise UsageError(
@@ -227,7 +227,7 @@ class Uploads:
         """Delete an upload, or one version of it, on every machine that this client knows to have it: the names of
         these machines, none where there was no such upload. Raises `NotFound` for a version that there is not."""
         registry = self._connections.registry
-        known = registry.uploads(name, version)
+        known = registry.uploads.versions(name, version)
         if version is not None and not known:
             raise absent(registry, name, version)
         homes = {_place(machine): machine for _, machine in known} or {(): self._connections.home(None)}
@@ -240,17 +240,17 @@ class Uploads:
                 continue
             if session.ask(api.remove_upload, api.RemoveUpload(name)).removed or known:
                 names.append(machine.name)
-            registry.forget_copy(name, session.home_id)
+            registry.uploads.forget_copy(name, session.home_id)
         if version is not None:
-            registry.remove_version(name, version)
+            registry.uploads.remove(name, version)
         return names
 
     def _remove_version(self, session: Session, name: str, version: int) -> None:
         registry = self._connections.registry
         for there in session.versions(name):
-            if registry.number_of(there) == version:
+            if registry.uploads.number_of(there) == version:
                 session.ask(api.remove_upload, api.RemoveUpload(name, there.version))
-                registry.forget_there(name, session.home_id, there.version)
+                registry.uploads.forget_there(name, session.home_id, there.version)
 
 
 def _place(machine: MachineType) -> tuple[str | None, ...]:

@@ -6,13 +6,12 @@ Three ways to get a `Source`:
     snapshot(start, commit_ref="v1")   exactly that commit, from a checkout of our own in a temporary folder
     snapshot(start, no_git=True)       the folder itself, without what `.remoterunignore` names
 
-and `no_files()` for going on without any. The user's repository (index, HEAD, work tree) is never written, and the
-user's git settings change nothing in what is sent.
+The user's repository (index, HEAD, work tree) is never written, and the user's git settings change nothing in what is
+sent.
 
 Bottom up: `wording`, `tree`, `disk`; `git` (the calls), `repository` and `settings` (what git answers); `changes`; and
-the three ways, `work_tree`, `commit` and `folder`. `lfs` warns of files that are only
-pointers; `mentioned` finds paths in a command, `imports` the modules that its code imports, `projects` the packages
-that the project lists.
+the three ways, `work_tree`, `commit` and `folder`. `lfs` warns of files that are only pointers; `mentioned` finds paths
+in a command, `imports` the modules that its code imports, `projects` the packages that the project lists.
 """
 
 from __future__ import annotations
@@ -23,33 +22,26 @@ from pathlib import Path
 from remoterun.errors import UsageError
 from remoterun.source.changes import DIFF_LIMIT
 from remoterun.source.commit import commit_source
-from remoterun.source.folder import IGNORE_FILE, folder_source
-from remoterun.source.git import GIT_DEADLINE
+from remoterun.source.folder import folder_source
 from remoterun.source.imports import Imported, imported
 from remoterun.source.mentioned import mentioned
 from remoterun.source.projects import Requirements, as_requirements, listed_in
 from remoterun.source.repository import NoRepository, find_repository
-from remoterun.source.settings import without_credentials
-from remoterun.source.tree import Source, SourceFile, no_files
+from remoterun.source.tree import Source
 from remoterun.source.wording import named
 from remoterun.source.work_tree import work_tree_source
 
 __all__ = [
     "DIFF_LIMIT",
-    "GIT_DEADLINE",
-    "IGNORE_FILE",
     "Imported",
     "NoRepository",
     "Requirements",
     "Source",
-    "SourceFile",
     "as_requirements",
     "imported",
     "listed_in",
     "mentioned",
-    "no_files",
     "snapshot",
-    "without_credentials",
 ]
 
 

@@ -60,11 +60,6 @@ class Source:
         self.close()
 
 
-def no_files() -> Source:
-    """The source of a run that gets no files."""
-    return Source(root=None)
-
-
 def found_at(origin: str, status: os.stat_result, path: str, executable: bool) -> SourceFile | None:
     """The file or link at `origin`, to be sent as `path`; None when it is neither.
 

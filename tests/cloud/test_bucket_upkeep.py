@@ -291,7 +291,7 @@ class TestCheck:
         from dataclasses import replace
 
         (version,) = talk.session.versions("doom")
-        registry.record_upload(replace(version, path=str(source)), talk.session.machine, time.time())
+        registry.uploads.record(replace(version, path=str(source)), talk.session.machine, time.time())
 
     def damage(self, talk: Talk, prefix: str) -> None:
         """One bit of the first object."""

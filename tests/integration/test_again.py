@@ -178,7 +178,7 @@ class TestRerun:
         asked = {"secrets": {"ONE": "ONE"}, "asked_env": ["ONE", "HOME"]}
         spec.write_text(json.dumps({**json.loads(spec.read_text()), **asked}))
         assert "for run 1 than you asked for" in typed("rerun", "1", status=2).stderr
-        registry.ask(registry.run(1), "")  # as of a run that an earlier version handed over
+        registry.ask(registry.run(1), "")  # as if the disk had been full then
         assert "says that run 1 has ONE, HOME, which is not known here" in typed("rerun", "1", status=2).stderr
         assert "without ONE" not in typed("rerun", "1", "-e", "ONE=2", "-e", "HOME=/").stderr
 

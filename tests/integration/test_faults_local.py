@@ -892,7 +892,7 @@ class TestClient:
             file = write_files(user.root / text, {"f": text}) / "f"
             uploaded = user.client.uploads.upload(file, "doom", machine).upload
             if machine == "one":  # whose clock is ahead by an hour
-                user.client.registry.record_upload(
+                user.client.registry.uploads.record(
                     replace(uploaded, created=uploaded.created + 3600), user.client.machines.get("one"), None
                 )
         for machine in ("two", "one"):

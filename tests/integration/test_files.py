@@ -244,13 +244,6 @@ class TestVersions:
         two.until_final(last.key)
         assert freed() == [("brought", 1)]
 
-    def test_outputs_that_an_earlier_version_brought(self, user: User) -> None:
-        """They have no mark."""
-        run = user.client.runs.submit(RunRequest("true"))
-        user.place("two").upload(f"run-{run.number}-{run.key[-8:]}", {"a": b"A"})
-        user.place("two").upload("run-3-abcdefgh", {"a": b"A"})
-        assert [each.name for each in user.client.uploads.list()] == ["run-3-abcdefgh"]
-
     def test_a_machine_that_does_not_answer(self, user: User) -> None:
         self.put(user, "a", "one")
         self.put(user, "a", "two")

@@ -88,7 +88,7 @@ def record(client: Client, tmp_path: Path, home_id: str, machine: MachineType, n
     manifest = tree_of(FILES)[0]
     size, count = manifest.size, manifest.file_count
     upload = Upload(name, 1, manifest.digest, size, count, 1.0, machine.name, home_id, str(folder))
-    client.registry.record_upload(upload, machine, 1.0)
+    client.registry.uploads.record(upload, machine, 1.0)
     return manifest
 
 
@@ -122,7 +122,7 @@ class TestCheck:
         write_files(tmp_path / "other", {"a": b"A"})
         own = tree_of({"a": b"A"})[0]
         upload = Upload("other", 1, own.digest, 1, 1, 1.0, "evil", "evil", str(tmp_path / "other"))
-        client.registry.record_upload(upload, EVIL, 1.0)
+        client.registry.uploads.record(upload, EVIL, 1.0)
         evil = Evil(SECRET, name="other")
         evil.held[own.digest] = tree_of(FILES)[0].encode()
         (damage,) = check(client, evil).damage

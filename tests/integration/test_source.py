@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.errors import SourceError, UsageError
-from remoterun.source import NoRepository, Source, mentioned, no_files, snapshot, without_credentials
+from remoterun.source import NoRepository, Source, mentioned, snapshot
+from remoterun.source.settings import without_credentials
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -846,9 +847,6 @@ def test_no_repository(tmp_path: Path) -> None:
     with pytest.raises(NoRepository, match="is in no git repository") as caught:
         snapshot(tmp_path)
     assert caught.value.hint and "--no-git" in caught.value.hint
-    source = no_files()
-    assert (source.root, source.workdir, source.files, source.total_size()) == (None, "", (), 0)
-    source.close()
 
 
 def test_git_folders_are_not_work_trees(repo: Path, tmp_path: Path, own_git: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import sqlite3
@@ -21,7 +20,7 @@ from remoterun.agent.shared.records import from_json
 from remoterun.agent.shared.states import Reason, RunState, RunStatus
 from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType, Placement, Run, Upload, by_our_clock, new_key
-from remoterun.registry import MIGRATIONS, Registry
+from remoterun.registry import Registry
 
 MACHINE = MachineType("k80", host="me@box", gpus=1, connect_timeout=3.5)
 
@@ -154,15 +153,6 @@ class TestWhatAHostSays:
         seen = by_our_clock(from_json(RunStatus, status), -172_800.0)
         assert (seen.started, seen.ended, seen.created) == (173_800.0, 173_810.0, None)
 
-    @pytest.mark.parametrize(
-        "status", ['{"state": "running", "started": "yesterday"}', '{"a":' * 2000 + "1" + "}" * 2000]
-    )
-    def test_what_an_earlier_version_believed(self, registry: Registry, status: str) -> None:
-        run = add(registry)
-        registry._change("UPDATE runs SET status = ?", [status])
-        assert [each.key for each in registry.runs()] == [run.key]
-        assert registry.move(run, RunState.FAILED, 3.0, reason="killed").final
-
     @pytest.mark.parametrize("home_id", ["\ud800", "\udcff", "a\x00b"])
     def test_any_name_of_a_home(self, registry: Registry, home_id: str) -> None:
         placed = registry.place(add(registry), Placement(MACHINE, home_id))
@@ -177,22 +167,22 @@ class TestUploads:
             return Upload(name, 1, "ab" * 32, 10, 1, created, "k80", home, "/x")
 
         for now, item in enumerate((upload("doom", "h1", 7.0), upload("doom", "h2", 5.0), upload("a", "h1", 3.0))):
-            registry.record_upload(item, MACHINE, now)
-        assert [(item.name, item.home_id) for item, _ in registry.uploads()] == [
+            registry.uploads.record(item, MACHINE, now)
+        assert [(item.name, item.home_id) for item, _ in registry.uploads.versions()] == [
             ("a", "h1"),
             ("doom", "h2"),
             ("doom", "h1"),
         ]
-        registry.record_upload(upload("doom", "h1", 9.0), MACHINE, None)
-        assert [item.home_id for item, _ in registry.uploads("doom")] == ["h2", "h1"]
-        registry.record_upload(upload("doom", "h1", 4.0), MACHINE, 9.0)
-        assert [(item.home_id, machine) for item, machine in registry.uploads("doom")] == [
+        registry.uploads.record(upload("doom", "h1", 9.0), MACHINE, None)
+        assert [item.home_id for item, _ in registry.uploads.versions("doom")] == ["h2", "h1"]
+        registry.uploads.record(upload("doom", "h1", 4.0), MACHINE, 9.0)
+        assert [(item.home_id, machine) for item, machine in registry.uploads.versions("doom")] == [
             ("h1", MACHINE),
             ("h2", MACHINE),
         ]
-        registry.forget_copy("doom", "h1")
-        registry.forget_copy("doom", "h1")
-        assert [item.home_id for item, _ in registry.uploads("doom")] == ["h2"]
+        registry.uploads.forget_copy("doom", "h1")
+        registry.uploads.forget_copy("doom", "h1")
+        assert [item.home_id for item, _ in registry.uploads.versions("doom")] == ["h2"]
 
 
 A, B, C = (letter * 64 for letter in "abc")
@@ -205,11 +195,11 @@ class TestNumbers:
         brought = how.pop("brought", False)
         created = how.pop("created", 1.0)
         upload = Upload("doom", there, digest, 10, 1, created, home, home, brought=brought)
-        return registry.record_upload(upload, replace(MACHINE, name=home), **how).version
+        return registry.uploads.record(upload, replace(MACHINE, name=home), **how).version
 
     def known(self, registry: Registry) -> list[tuple[int, str, str]]:
         """(number, the first letter of the content, home), the newest first."""
-        return [(each.version, each.digest[0], each.home_id) for each, _ in registry.uploads("doom")]
+        return [(each.version, each.digest[0], each.home_id) for each, _ in registry.uploads.versions("doom")]
 
     def test_the_same_content_has_one_number_on_all_machines(self, registry: Registry) -> None:
         assert self.see(registry, "local", 4, A, now=5.0) == 4
@@ -217,7 +207,7 @@ class TestNumbers:
         assert self.see(registry, "box", 2, A) == 4, "its copy is known"
         assert self.known(registry) == [(4, "a", "local"), (4, "a", "box")]
         assert self.see(registry, "box", 5, B, now=6.0) == 5
-        assert registry.highest("doom") == 5 and registry.highest("other") == 0
+        assert registry.uploads.highest("doom") == 5 and registry.uploads.highest("other") == 0
 
     def test_two_contents_never_share_one(self, registry: Registry) -> None:
         """Two laptops have used the name: box has another content as its version 1."""
@@ -243,13 +233,13 @@ class TestNumbers:
             self.see(registry, "box", number, digest, created=float(number))
         assert [number for number, _, _ in self.known(registry)] == [3, 2, 1]
 
-    def test_a_content_that_comes_back_is_a_version_of_its_own(self, registry: Registry) -> None:
+    def test_a_content_that_comes_back_is_a_version_of_its_own(self, registry: Registry, tmp_path: Path) -> None:
         assert [self.see(registry, "box", number, digest, now=float(number)) for number, digest in (
             (1, A), (2, B), (3, A),
         )] == [1, 2, 3]  # fmt: skip
-        with contextlib.closing(Registry(registry._file.with_name("other.db"))) as other:
+        with contextlib.closing(Registry(tmp_path / "other.db")) as other:
             assert [self.see(other, "box", number, digest) for number, digest in ((1, A), (2, B), (3, A))] == [1, 2, 3]
-            assert registry.uploads("doom")[0][0].version == 3
+            assert registry.uploads.versions("doom")[0][0].version == 3
 
     def test_what_was_brought_for_a_run_is_not_new(self, registry: Registry) -> None:
         assert self.see(registry, "local", 1, A, now=5.0) == 1
@@ -258,67 +248,22 @@ class TestNumbers:
     def test_a_number_is_not_given_again_after_its_version_was_removed(self, registry: Registry) -> None:
         for number, digest in ((1, A), (2, B)):
             self.see(registry, "box", number, digest, now=float(number))
-        registry.forget_there("doom", "box", 2)
-        registry.remove_version("doom", 2)
-        assert self.known(registry) == [(1, "a", "box")] and registry.highest("doom") == 2
+        registry.uploads.forget_there("doom", "box", 2)
+        registry.uploads.remove("doom", 2)
+        assert self.known(registry) == [(1, "a", "box")] and registry.uploads.highest("doom") == 2
         assert self.see(registry, "box", 2, C, now=8.0) == 3
         assert self.see(registry, "box", 2, B, now=9.0) == 2, "it is there again"
-        registry.forget_copy("doom", "box")
-        assert self.known(registry) == [] and registry.highest("doom") == 0, "nobody has any: the name is free"
+        registry.uploads.forget_copy("doom", "box")
+        assert self.known(registry) == [] and registry.uploads.highest("doom") == 0, "nobody has any: the name is free"
 
     def test_who_read_what(self, registry: Registry) -> None:
         self.see(registry, "box", 1, A, now=1.0)
         one, two = add(registry), registry.add_run("k2", MACHINE, "true", 1.0)
         for run in (two, one, two):
-            registry.record_read(run, "doom", A)
-        assert registry.readers("doom") == {A: [one.number, two.number]} and registry.readers("x") == {}
+            registry.uploads.record_read(run, "doom", A)
+        assert registry.uploads.readers("doom") == {A: [one.number, two.number]} and registry.uploads.readers("x") == {}
         registry.remove_run(one)
-        assert registry.readers("doom") == {A: [two.number]}
-
-
-class TestOldFiles:
-    @pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
-    def test_one_of_every_earlier_schema(self, tmp_path: Path, version: int) -> None:
-        file = tmp_path / "registry.db"
-        with contextlib.closing(sqlite3.connect(file)) as database:
-            for migrate in MIGRATIONS[:version]:
-                migrate(database)
-            machine = json.dumps(MACHINE.record())
-            for number, home in ((1, "home1"), (2, None)):
-                row = (number, f"k{number}", machine, home, "complete", "true", 1.0)
-                database.execute(
-                    "INSERT INTO runs (number, key, machine, home_id, state, command, created) VALUES (?,?,?,?,?,?,?)",
-                    row,
-                )
-            if version >= 3:
-                database.execute("UPDATE runs SET host = machine WHERE home_id IS NOT NULL")
-            tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master")]
-            if "uploads" in tables:  # each home had its own numbers
-                for home, number, digest, created in (
-                    ("home1", 3, "ab", 5.0), ("home2", 2, "ab", 6.0), ("home3", 2, "cd", 7.0),
-                ):  # fmt: skip
-                    database.execute(
-                        "INSERT INTO uploads (name, home_id, machine, version, digest, size, files, created)"
-                        " VALUES ('doom', ?, ?, ?, ?, 7, 1, ?)",
-                        (home, machine, number, digest, created),
-                    )
-                if version >= 2:
-                    database.execute("UPDATE uploads SET recorded = created")
-            else:
-                for number, digest in ((3, "ab"), (4, "cd")):
-                    database.execute("INSERT INTO versions VALUES ('doom', ?, ?, 7, 1, 5, 5, 0)", (number, digest))
-                for home, digest in (("home1", "ab"), ("home2", "ab"), ("home3", "cd")):
-                    row = ("doom", digest, home, machine, 1, None, 5.0, 5.0)
-                    database.execute("INSERT INTO copies VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-            database.execute(f"PRAGMA user_version={version}")
-            database.commit()
-        with contextlib.closing(Registry(file)) as registry:
-            one, two = registry.runs()
-            assert (one.placement, two.placement) == (Placement(MACHINE, "home1"), None)
-            found = [(upload.name, upload.version, upload.home_id) for upload, _ in registry.uploads()]
-            assert found[0] == ("doom", 4, "home3"), "the number was taken by another content, and so is a new one"
-            assert {*found[1:]} == {("doom", 3, "home1"), ("doom", 3, "home2")}
-            assert add(registry).number == 3
+        assert registry.uploads.readers("doom") == {A: [two.number]}
 
 
 class TestFile:

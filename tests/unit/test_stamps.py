@@ -341,11 +341,6 @@ class TestTheDatabase:
             db.execute(change)
         self.looked_at_till_known(file)
 
-    def test_what_earlier_versions_kept_is_removed(self, tmp_path: Path) -> None:
-        write_files(tmp_path, {"digests/0123": b"x", "other": b"y"})
-        self.filled(tmp_path / "stamps.db")
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "stamps.db"]
-
     def test_a_full_disk(self, small_disk: Callable[[str], Path]) -> None:
         """It costs reading, the next time: no error, and nothing wrong."""
         disk = small_disk("1m")

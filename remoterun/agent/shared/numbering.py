@@ -1,8 +1,8 @@
 """The number that a home gives to a version of an upload.
 
-A user's number means one content, on whatever machine: the client keeps the numbering (registry.py), and tells a home
-the number that it wishes, so that the folders of all homes agree as far as they can. A home never gives a number that
-it has for another content; what it gave instead, the client learns from the answer, and asks by digest ever after.
+A user's number means one content, on whatever machine: the client keeps the numbering (registry/uploads.py), and tells
+a home the number that it wishes, so that the folders of all homes agree as far as they can. A home never gives a number
+that it has for another content; what it gave instead, the client learns from the answer, and asks by digest ever after.
 """
 
 from __future__ import annotations

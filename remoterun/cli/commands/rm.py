@@ -128,7 +128,7 @@ def _fits(run: Run, ended_before: float | None, failed: bool) -> bool:
 
 
 def _agreed(client: Client, chosen: list[Chosen]) -> bool:
-    uploads = client.registry.uploads()
+    uploads = client.registry.uploads.versions()
     shown: list[tuple[str, Run | list[Upload]]] = []
     for each in chosen:
         name, version = each.resource.name, each.resource.version

@@ -1,0 +1,269 @@
+"""The client's index: it numbers runs and remembers where they and the uploads live.
+
+The truth about a run is its folder on its host; what stands here is corrected each time that is read. A row exists
+before the effect it describes. Moves are guarded: only along `states.MOVES`, and only if nobody moved it meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from remoterun.agent.shared.records import from_json, to_json
+from remoterun.agent.shared.states import MOVES, Reason, RunState, RunStatus
+from remoterun.errors import NotFound
+from remoterun.model import LAST, MachineType, Placement, Renting, Run
+from remoterun.registry.database import Database, text
+from remoterun.registry.uploads import UploadIndex
+
+STEPS = (RunState.PROVISIONING, RunState.UPLOADING)
+"""The states that this side drives a run through, whose times stand here only."""
+_SAME_ATTEMPT = "coalesce(json_extract(renting, '$.attempt'), 1) = ?"
+"""With `_attempt`: the run has no newer host than the one that is spoken of."""
+_SAME_HOST = f"{_SAME_ATTEMPT} AND (renting IS NOT NULL OR home_id IS ?)"
+"""With `_host`: nor was it moved to another machine meanwhile."""
+GIVEN_UP = 0
+"""In place of the pid of the client that was to hand a run over."""
+
+
+class Registry:
+    """One user's runs and uploads, in `registry.db` of the home. Several processes and threads may use it at once."""
+
+    def __init__(self, file: Path, warn: Callable[[str], None] = lambda _: None) -> None:
+        """`warn` is called once, with a line, when the file can be read but not written: then what is learned of runs
+        is not kept, and only what needs a record raises."""
+        self._db = Database(file, warn)
+        self.uploads = UploadIndex(self._db)
+
+    def close(self) -> None:
+        """May be called twice; whatever is called later raises."""
+        self._db.close()
+
+    def add_run(
+        self,
+        key: str,
+        machine: MachineType,
+        command: str,
+        created: float,
+        description: str | None = None,
+        labels: Iterable[str] = (),
+        again: str = "",
+    ) -> Run:
+        """A new run, REQUESTED, with the next number. It has no host yet. `again`: the key of the run it repeats."""
+        made = self._db.change(
+            "INSERT INTO runs (key, machine, state, command, description, labels, created, client_pid, again)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                key,
+                json.dumps(machine.record()),
+                RunState.REQUESTED.value,
+                command,
+                description,
+                json.dumps(list(labels)),
+                created,
+                os.getpid(),
+                again,
+            ),
+        )
+        return self.run(made.lastrowid or 0)
+
+    def run(self, number: int | str) -> Run:
+        """By number, or `last`. Raises `NotFound`."""
+        if number == LAST:
+            rows = self._db.rows("SELECT * FROM runs ORDER BY number DESC LIMIT 1")
+            if not rows:
+                raise NotFound("there is no run yet", hint='remoterun run "echo hello"')
+        else:
+            try:
+                rows = self._db.rows("SELECT * FROM runs WHERE number = ?", (int(number),))
+            except (OverflowError, ValueError):  # more digits than any run number has
+                rows = []
+            if not rows:
+                raise NotFound(f"there is no run {str(number)[:20]}", hint="remoterun ps")
+        return _run(rows[0])
+
+    def repeats(self, run: Run) -> tuple[int | None, list[int]]:
+        """(the number of the run that this one repeats, if it is known; the numbers of those that repeat this one)."""
+        before = self._db.rows(
+            "SELECT number FROM runs WHERE key = (SELECT nullif(again, '') FROM runs WHERE key = ?)", (run.key,)
+        )
+        after = self._db.rows("SELECT number FROM runs WHERE again = ? ORDER BY number", (run.key,))
+        return (before[0]["number"] if before else None), [row["number"] for row in after]
+
+    def runs(self, limit: int | None = None) -> list[Run]:
+        """The newest `limit` runs (None: all), oldest first."""
+        enough = -1 if limit is None else limit
+        found = self._db.rows("SELECT * FROM runs ORDER BY number DESC LIMIT ?", (enough,))
+        return [_run(row) for row in reversed(list(found))]
+
+    def numbers(self, keys: Iterable[str]) -> dict[str, int]:
+        """The numbers of those runs, by their keys, that are known here."""
+        wanted = list(keys)
+        found: dict[str, int] = {}
+        for start in range(0, len(wanted), 500):
+            part = wanted[start : start + 500]
+            rows = self._db.rows(f"SELECT key, number FROM runs WHERE key IN ({','.join('?' * len(part))})", part)
+            found.update((row["key"], row["number"]) for row in rows)
+        return found
+
+    def hosts(self) -> list[MachineType]:
+        """The machines that have been got for runs, each once."""
+        rows = self._db.rows("SELECT DISTINCT host FROM runs WHERE host IS NOT NULL")
+        return [MachineType.of(json.loads(row["host"])) for row in rows]
+
+    def give_up(self, run: Run) -> None:
+        """Record that this client hands the run over no more."""
+        self._db.note("UPDATE runs SET client_pid = ? WHERE key = ?", (GIVEN_UP, run.key))
+
+    def abandoned(self, run: Run) -> bool:
+        """Whether the client that was to hand this run over is gone, or has given up."""
+        rows = self._db.rows("SELECT client_pid FROM runs WHERE key = ?", (run.key,))
+        pid = rows[0]["client_pid"] if rows else None
+        if pid in (None, os.getpid()):
+            return False
+        if pid == GIVEN_UP:
+            return True
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
+
+    def move(self, run: Run, state: RunState, now: float, **status: Any) -> Run:
+        """Record that `run` is in `state`. An illegal move, or one that somebody else has made, changes nothing."""
+        before = [origin.value for origin, targets in MOVES.items() if state in targets or origin is state]
+        marks = ",".join("?" * len(before))
+        fields = dict(status, state=state.value)
+        steps = {state.value: now} if state in STEPS else {}
+        written = self._db.note(
+            "UPDATE runs SET state = ?, steps = json_patch(steps, ?), last_seen = ?,"
+            " status = json_patch(status, ?)"
+            f" WHERE key = ? AND state IN ({marks}) AND {_SAME_HOST}",
+            (state.value, json.dumps(steps), now, json.dumps(fields), run.key, *before, *_host(run)),
+        )
+        if written or run.state.value not in before:
+            return self.run(run.number)
+        reason = Reason(status["reason"]) if status.get("reason") else None
+        return replace(run, **{**status, "state": state, "reason": reason, "last_seen": now})
+
+    def place(self, run: Run, placement: Placement) -> Run:
+        """Record the host that was got for a run."""
+        self._db.change(
+            "UPDATE runs SET host = ?, home_id = ? WHERE key = ?",
+            (json.dumps(placement.machine.record()), placement.home_id, run.key),
+        )
+        return self.run(run.number)
+
+    def ask(self, run: Run, digest: str) -> None:
+        """Record the digest of what is asked of a run, by which its machine can't say later that it was something
+        else."""
+        self._db.note("UPDATE runs SET asked = ? WHERE key = ?", (digest, run.key))
+
+    def asked(self, run: Run) -> str:
+        """What `ask` recorded; "" where nothing is known."""
+        rows = self._db.rows("SELECT asked FROM runs WHERE key = ?", (run.key,))
+        return str(rows[0]["asked"]) if rows else ""
+
+    def moved(self, run: Run, machine: MachineType, placement: Placement, digest: str) -> Run | None:
+        """Record that a run waits on another machine now, with the digest as for `ask`; None where another client has
+        moved it meanwhile."""
+        changed = self._db.change(
+            "UPDATE runs SET machine = ?, host = ?, home_id = ?, state = ?, status = '{}',"
+            " asked = ? WHERE key = ? AND home_id = ?",
+            (
+                json.dumps(machine.record()),
+                json.dumps(placement.machine.record()),
+                placement.home_id,
+                RunState.QUEUED.value,
+                digest,
+                run.key,
+                run.home_id,
+            ),
+        )
+        return self.run(run.number) if changed.rowcount else None
+
+    def rent(self, run: Run, renting: Renting) -> Run:
+        """Record what is known of a run's rented hosts."""
+        self._db.change("UPDATE runs SET renting = ? WHERE key = ?", (json.dumps(renting.record()), run.key))
+        return self.run(run.number)
+
+    def next_attempt(self, run: Run, renting: Renting, now: float) -> Run | None:
+        """Take an interrupted run up again, PROVISIONING, with this client to hand it over; None where another client
+        has done so, or the run is not as `run` says it is."""
+        status = json.dumps({"state": RunState.PROVISIONING.value})
+        taken = self._db.change(
+            "UPDATE runs SET state = ?, steps = json_patch(steps, ?), status = ?, last_seen = ?, renting = ?,"
+            f" host = NULL, home_id = NULL, client_pid = ? WHERE key = ? AND state = ? AND {_SAME_ATTEMPT}",
+            (
+                RunState.PROVISIONING.value,
+                json.dumps({RunState.PROVISIONING.value: now}),
+                status,
+                now,
+                json.dumps(renting.record()),
+                os.getpid(),
+                run.key,
+                RunState.INTERRUPTED.value,
+                _attempt(run),
+            ),
+        )
+        return self.run(run.number) if taken.rowcount else None
+
+    def see(self, run: Run, status: RunStatus, now: float) -> Run:
+        """Correct `run` by what its host says, with its times by our clock; the corrected run. What an earlier host of
+        it says changes nothing."""
+        self._db.note(
+            f"UPDATE runs SET state = ?, status = ?, last_seen = ? WHERE key = ? AND {_SAME_HOST}",
+            (status.state.value, json.dumps(to_json(status)), now, run.key, *_host(run)),
+        )
+        return run.with_status(status, now)
+
+    def label(self, run: Run, add: Iterable[str], remove: Iterable[str]) -> Run:
+        """Add labels to a run, after those that it has, and take some away; another client may do so at once."""
+        gone = frozenset(remove)
+        with self._db.together():
+            labels = [*dict.fromkeys(each for each in (*self.run(run.number).labels, *add) if each not in gone)]
+            self._db.change("UPDATE runs SET labels = ? WHERE key = ?", (json.dumps(labels), run.key))
+        return self.run(run.number)
+
+    def remove_run(self, run: Run) -> None:
+        self._db.change("DELETE FROM runs WHERE key = ?", (run.key,))
+        self._db.change("DELETE FROM reads WHERE run = ?", (run.key,))
+
+
+def _attempt(run: Run) -> int:
+    return run.renting.attempt if run.renting is not None else 1
+
+
+def _host(run: Run) -> tuple[int, str | None]:
+    return _attempt(run), run.home_id
+
+
+def _run(row: sqlite3.Row) -> Run:
+    run = Run(
+        number=row["number"],
+        key=row["key"],
+        machine=MachineType.of(json.loads(row["machine"])),
+        state=RunState(row["state"]),
+        command=text(row["command"]) or "",
+        created=row["created"],
+        description=text(row["description"]),
+        labels=tuple(json.loads(row["labels"])),
+        last_seen=row["last_seen"],
+        placement=Placement(MachineType.of(json.loads(row["host"])), row["home_id"]) if row["host"] else None,
+        steps=tuple((RunState(state), moment) for state, moment in json.loads(row["steps"]).items()),
+        renting=Renting.of(json.loads(row["renting"])) if row["renting"] else None,
+    )
+    status = json.loads(row["status"])
+    if not status:
+        return run
+    if status.get("reason") not in {reason.value for reason in Reason}:  # one of a newer remoterun
+        status["reason"] = None
+    known = from_json(RunStatus, dict(status, key=row["key"], state=row["state"]))
+    return run.with_status(known, row["last_seen"] or row["created"])

@@ -1,0 +1,259 @@
+"""The registry's file. SQLite has its room here; several processes and threads may use one file at once."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shlex
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from remoterun.agent.shared.files import locked
+from remoterun.errors import RemoterunError
+
+VERSION = 7
+"""Of the schema, as `PRAGMA user_version` has it."""
+SCHEMA = """
+    CREATE TABLE runs (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        key TEXT NOT NULL UNIQUE,
+        machine TEXT NOT NULL,
+        host TEXT,
+        home_id TEXT,
+        state TEXT NOT NULL,
+        command TEXT NOT NULL,
+        description TEXT,
+        labels TEXT NOT NULL DEFAULT '[]',
+        created REAL NOT NULL,
+        last_seen REAL,
+        client_pid INTEGER,
+        status TEXT NOT NULL DEFAULT '{}',
+        steps TEXT NOT NULL DEFAULT '{}',
+        renting TEXT,
+        again TEXT NOT NULL DEFAULT '',
+        asked TEXT NOT NULL DEFAULT ''
+    );
+    CREATE TABLE versions (
+        name TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        digest TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        files INTEGER NOT NULL,
+        created REAL NOT NULL,
+        recorded REAL NOT NULL,
+        removed INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (name, number)
+    );
+    CREATE TABLE copies (
+        name TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        home_id TEXT NOT NULL,
+        machine TEXT NOT NULL,
+        there INTEGER NOT NULL,
+        path TEXT,
+        seen REAL NOT NULL,
+        uploaded REAL NOT NULL DEFAULT 0,
+        PRIMARY KEY (name, digest, home_id)
+    );
+    CREATE TABLE reads (run TEXT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (run, name, digest));
+"""
+"""Of a run, `machine` is what was asked for, `host` what was got, `again` the key of the run that it repeats, `asked`
+the digest of what was asked for. Of an upload, `created` is by the clock of the machine that has it and `recorded` by
+ours: that one says which version is the newest; `there` is the home's own number of a version."""
+
+ROOM = 1 << 20
+"""Bytes that a disk has free at the least on which SQLite's errors are not about room."""
+_DISK_ERRORS = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
+
+
+class Unwritable(RemoterunError):
+    """The registry's disk is full or read-only; what is there can be read."""
+
+
+class Database:
+    """Queries and changes, each with its errors as ours. Text that is not UTF-8 may be stored as well."""
+
+    def __init__(self, file: Path, warn: Callable[[str], None]) -> None:
+        """`warn` is called once, with a line, when the file can be read but not written: then `note` keeps nothing, and
+        every other change raises."""
+        self._file = file
+        self._warn = warn
+        self._lock = threading.RLock()  # held around each statement together with the reading of its rows
+        self._unwritable: RemoterunError | None = None
+        try:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_not_emptied()
+        except OSError as error:
+            raise RemoterunError(
+                f"the home `{file.parent}` can't be made: {error.strerror}",
+                hint="set REMOTERUN_HOME to a folder that you may write",
+            )
+        try:
+            self._db = self._open("mode=rwc")
+        except (sqlite3.Error, OSError) as error:
+            self._db = self._open_to_read(error)
+
+    def close(self) -> None:
+        """May be called twice; whatever is called later raises."""
+        with self._lock:
+            self._db.close()
+
+    def rows(self, query: str, values: Iterable[Any] = ()) -> list[sqlite3.Row]:
+        with self._lock:
+            try:
+                return self._db.execute(query, [_stored(value) for value in values]).fetchall()
+            except sqlite3.Error as error:
+                raise self._unusable(error)
+
+    def change(self, query: str, values: Iterable[Any] = ()) -> sqlite3.Cursor:
+        with self._lock:
+            if self._unwritable is not None:
+                raise self._unwritable
+            try:
+                return self._db.execute(query, [_stored(value) for value in values])
+            except sqlite3.Error as error:
+                raise self._unusable(error)
+
+    def note(self, query: str, values: Iterable[Any] = ()) -> bool:
+        """Change what is only an index of what the machines know; whether that could be written."""
+        try:
+            self.change(query, values)
+        except Unwritable as error:
+            self.go_on_without_writing(error)
+        return self._unwritable is None
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """All changes of the block, or none."""
+        with self._lock:
+            self.change("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+            self.change("COMMIT")
+
+    def go_on_without_writing(self, error: RemoterunError) -> None:
+        if self._unwritable is None:
+            self._unwritable = error
+            self._warn(f"{error.message}; what is learned of runs now is not kept")
+
+    # -- the file
+
+    def _open(self, how: str) -> sqlite3.Connection:
+        name = f"file:{quote(os.fsencode(self._file))}?{how}"
+        database = sqlite3.connect(name, uri=True, timeout=15, isolation_level=None, check_same_thread=False)
+        may_write = how == "mode=rwc"
+        try:
+            database.row_factory = sqlite3.Row
+            self._check_schema(database, may_write)
+            if may_write:
+                os.chmod(self._file, 0o600)
+                self._made.touch(mode=0o600)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _open_to_read(self, error: Exception) -> sqlite3.Connection:
+        """Where the disk is full or read-only. `immutable` needs none of the files that SQLite puts beside it."""
+        for how in ("mode=ro", "immutable=1"):
+            with contextlib.suppress(sqlite3.Error, OSError):
+                database = self._open(how)
+                self.go_on_without_writing(self._unusable(error))
+                return database
+        raise self._unusable(error, "used")
+
+    def _check_schema(self, database: sqlite3.Connection, may_write: bool) -> None:
+        """Make the tables in a new file. Raises for a file of another version."""
+        known = database.execute("PRAGMA user_version").fetchone()[0]
+        if known == VERSION:
+            return
+        if known:
+            raise RemoterunError(
+                f"the registry `{self._file}` was made by a newer remoterun", hint="pip install --upgrade remoterun"
+            )
+        if not may_write:
+            raise sqlite3.OperationalError("it has no tables yet")
+        with locked(f"{self._file}.lock"):  # to change the journal's mode, SQLite waits for nobody
+            database.execute("PRAGMA journal_mode=WAL")
+        database.execute("BEGIN IMMEDIATE")
+        with database:
+            if not database.execute("PRAGMA user_version").fetchone()[0]:  # no other process has made them
+                for statement in SCHEMA.split(";")[:-1]:
+                    database.execute(statement)
+                database.execute(f"PRAGMA user_version={VERSION}")
+
+    @property
+    def _made(self) -> Path:
+        """A file that stands beside the registry once it was made."""
+        return self._file.with_name("registry.made")
+
+    def _check_not_emptied(self) -> None:
+        """An empty file would pass for a registry without runs."""
+        if not self._file.exists():
+            self._made.unlink(missing_ok=True)
+        elif self._made.exists() and not self._file.stat().st_size:
+            raise RemoterunError(
+                f"the registry `{self._file}` is empty, and it was not: the numbers of your runs are lost",
+                hint=f"bring it back from a copy, or let a new one begin: `rm {shlex.quote(str(self._file))}`",
+            )
+
+    def _unusable(self, error: Exception, done: str = "written") -> RemoterunError:
+        """`done`: what can't be done with the file."""
+        file = shlex.quote(str(self._file))
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        full = code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) == errno.ENOSPC
+        if full or (code in _DISK_ERRORS and _bytes_free(self._file.parent) < ROOM):
+            return Unwritable(
+                f"the disk that holds `{self._file}` is full",
+                hint="remoterun df local   shows who uses it\nremoterun gc local   frees what nothing needs",
+            )
+        if code in _DISK_ERRORS or isinstance(error, OSError):
+            reason = "the file system is read-only" if _read_only(self._file.parent) else str(error)
+            return Unwritable(f"the registry `{self._file}` can't be {done}: {reason}", hint=f"ls -l {file}")
+        passing = isinstance(error, sqlite3.OperationalError)  # locked
+        hint = f"ls -l {file}   then try again" if passing else f"mv {file} {file}.broken   lets a new one begin"
+        return RemoterunError(f"the registry `{self._file}` can't be used: {error}", hint=hint)
+
+
+def _bytes_free(folder: Path) -> int:
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return ROOM
+    return status.f_bavail * status.f_frsize
+
+
+def _read_only(folder: Path) -> bool:
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
+def _stored(value: Any) -> Any:
+    """Text that is not UTF-8 (commands and paths may be anything) is stored as its bytes."""
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value.encode("utf-8", "surrogateescape" if _is_of_bytes(value) else "replace")
+    return value
+
+
+def _is_of_bytes(text: str) -> bool:
+    """Whether each of its surrogates stands for a byte, as in the names of files."""
+    return all(not "\ud800" <= char <= "\udfff" or "\udc80" <= char <= "\udcff" for char in text)
+
+
+def text(value: Any) -> Any:
+    """A value as it was before it was stored."""
+    return os.fsdecode(value) if isinstance(value, bytes) else value
