@@ -203,6 +203,11 @@ class MachineType:
     pool: tuple[str, ...] = ()
 
     @property
+    def place(self) -> tuple[str | None, ...]:
+        """Where its home is: machine types that differ in other things share one."""
+        return self.host, self.home, self.bucket
+
+    @property
     def reached_by(self) -> str:
         """The kind of host that it is, a key of `hosts.HOSTS`. Not of one that has yet to be rented, or of a pool."""
         if self.bucket is not None:

@@ -46,10 +46,7 @@ class KeptTree:
     ) -> None:
         """Let the home `target` have its files, its list of files, and `extra` (digest to content). Raises
         `UsageError` where they are gone, `TransferError`, `HostError`."""
-        with transfer.read_entries([]) as nothing:
-            transfer.send_tree(
-                target, nothing, {self.manifest.digest: self.manifest.encode(), **(extra or {})}, progress
-            )
+        transfer.send_blobs(target, {self.manifest.digest: self.manifest.encode(), **(extra or {})}, progress)
         digests = {entry.digest for entry in self.manifest.files}
         missing = [digest for digest, _ in transfer.missing_blobs(target, list(digests))]
         if not missing:

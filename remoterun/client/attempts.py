@@ -22,13 +22,13 @@ from remoterun.client.bringing import bring_version
 from remoterun.client.connections import Connections
 from remoterun.client.following import Item, Note, Wanted, follow
 from remoterun.client.rented_runs import seen
-from remoterun.client.secrets import values_of
-from remoterun.client.submitting import put_in_place
+from remoterun.client.secrets import variables_of
+from remoterun.client.submitting import may_have_arrived, put_in_place, why_not_handed_over
 from remoterun.client.webhooks import again as addresses_again
 from remoterun.client.webhooks import webhooks_of
 from remoterun.config import HOME_VARIABLE
 from remoterun.environments import context
-from remoterun.errors import HostUnreachable, LinkLost, NotFound, RemoterunError, UsageError
+from remoterun.errors import HostUnreachable, NotFound, RemoterunError, UsageError
 from remoterun.model import Placement, Resource, Run
 from remoterun.providers.base import NoCapacity
 from remoterun.session import Session
@@ -93,8 +93,7 @@ def take_up(
         if left is not None:
             bucket.pass_on(connections, home, left, session, progress, run.key)
         build, blobs = context()
-        with transfer.read_entries([]) as nothing:
-            transfer.send_tree(session, nothing, {**blobs, build.digest: build.encode()}, progress)
+        transfer.send_blobs(session, {**blobs, build.digest: build.encode()}, progress)
         again = spec._replace(
             mounts=mounts,
             environment=spec.environment._replace(context=build.digest),
@@ -112,7 +111,7 @@ def take_up(
         asked = True
         result = session.ask(api.submit, api.Nothing(), body.encode())
     except BaseException as error:
-        if asked and (isinstance(error, LinkLost) or not isinstance(error, RemoterunError)):
+        if asked and may_have_arrived(error):
             connections.registry.give_up(taken)
             raise
         _give_up(connections, run, error)
@@ -177,9 +176,9 @@ def _give_up(connections: Connections, before: Run, error: BaseException) -> Non
         registry.rent(now, replace(before.renting, hosts=hosts))
         now = registry.run(before.number)
     registry.place(now, Placement(bucket.machine_of(before), now.renting.bucket_home if now.renting else ""))
-    why = error.message if isinstance(error, RemoterunError) else "interrupted before it was handed over"
     reason = before.reason or Reason.HOST_LOST
-    registry.move(now, RunState.INTERRUPTED, time.time(), reason=reason.value, message=f"no other host yet: {why}")
+    message = f"no other host yet: {why_not_handed_over(error)}"
+    registry.move(now, RunState.INTERRUPTED, time.time(), reason=reason.value, message=message)
 
 
 def _as_kept(connections: Connections, run: Run) -> tuple[RunSpec, Manifest, Manifest | None]:
@@ -199,7 +198,7 @@ def _as_kept(connections: Connections, run: Run) -> tuple[RunSpec, Manifest, Man
 
 
 def _values(connections: Connections, run: Run, spec: RunSpec, given: Mapping[str, str]) -> dict[str, str]:
-    secrets = values_of(connections.config.home, spec.secrets.values())
+    secrets = variables_of(connections.config.home, spec.secrets)
     typed = [name for name in spec.asked_env if name not in spec.secrets]
     values = {name: given[name] if name in given else os.environ.get(name) for name in typed}
     missing = [name for name, value in values.items() if value is None]
@@ -208,8 +207,7 @@ def _values(connections: Connections, run: Run, spec: RunSpec, given: Mapping[st
             f"run {run.number} can't go on without the values of {', '.join(missing)}, which are kept nowhere",
             hint=f"export {' '.join(f'{name}=…' for name in missing)} && remoterun logs {run.number}",
         )
-    known = {name: value for name, value in values.items() if value is not None}
-    return {**known, **{variable: secrets[name] for variable, name in spec.secrets.items()}}
+    return {name: value for name, value in values.items() if value is not None} | secrets
 
 
 def _mounted(connections: Connections, mount: MountSpec, session: Session, progress: Progress) -> MountSpec:

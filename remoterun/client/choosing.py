@@ -144,7 +144,7 @@ def _of_run(connections: Connections, machine: MachineType, other: Run) -> Machi
     """The machine, or the one of a pool, that has another run. Raises `UsageError`."""
     known = machines.members(machine, connections.config).values() if machine.pool else [machine]
     for each in known:
-        if isinstance(each, MachineType) and (each.host, each.home) == (other.host.host, other.host.home):
+        if isinstance(each, MachineType) and each.place == other.host.place:
             return each
     raise _elsewhere(other, machine)
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from remoterun.hosts.base import Host
     from remoterun.providers.base import Provider
 
+RECONNECT_LEAST, RECONNECT_MOST = 0.25, 5.0
+"""Seconds until a lost connection is made again: each time twice as many."""
 TURN = 0.02
 """Seconds between two looks at what was answered."""
 A = TypeVar("A")

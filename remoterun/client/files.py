@@ -149,8 +149,7 @@ class Files:
     def _fetch_model(self, resource: Resource, progress: Progress) -> PageModel:
         from remoterun import model_page as pages
 
-        if resource.kind == "runs":  # `last` may be another one soon
-            resource = replace(resource, name=str(self._connections.registry.run(resource.name).number))
+        resource = self._connections.registry.numbered(resource)
         session, where = self._locate(resource)
         listed, about = manifest_of(session, where, resource)
         live = about.live

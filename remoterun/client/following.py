@@ -13,7 +13,7 @@ from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.records import from_json
 from remoterun.agent.shared.states import FINAL, Reason, RunEvent, RunState
 from remoterun.client.bucket import machine_of
-from remoterun.client.connections import Connections
+from remoterun.client.connections import RECONNECT_LEAST, RECONNECT_MOST, Connections
 from remoterun.client.kept_logs import KeptLogs, LogWriter, content
 from remoterun.client.occupancy import line_of
 from remoterun.client.rented_runs import gone, is_gone, renew, renewing, seen
@@ -21,7 +21,6 @@ from remoterun.errors import HostError, NotFound
 from remoterun.model import Run, check_time, event_fields
 from remoterun.session import Session
 
-RECONNECT_LEAST, RECONNECT_MOST = 0.25, 5.0
 LOOK_AGAIN = 5.0
 """Seconds between two questions to a provider whether a host that does not answer is still there."""
 MOVE_LOOK = 0.25
@@ -154,20 +153,54 @@ def _end(run: Run) -> StateChange:
     return StateChange(run.state, RunEvent(t=run.ended or 0.0, state=run.state, message=run.message), run)
 
 
+@dataclass
+class _Position:
+    """How far a run was followed: bytes of its log and of its stderr apart, events. `started`: it is known where the
+    log starts that was asked for; `ended`: the run's end was told."""
+
+    log: int
+    err: int = 0
+    events: int = 0
+    started: bool = False
+    ended: bool = False
+
+    def rest(self, run: Run, wanted: Wanted, session: Session) -> api.Follow:
+        """The request for what has not come yet."""
+        log = max(self.log - before(run), 0)
+        asked = api.Follow(run.key, log, self.events, wanted.live, timed=wanted.timed, log=wanted.log, err=self.err)
+        if self.started:
+            return asked
+        since = None if wanted.since is None else wanted.since + session.clock_skew
+        return asked._replace(tail=wanted.tail, since=since)
+
+    def after(self, run: Run, frame: Frame, item: Item | None, session: Session) -> Item | None:
+        """Go on behind a frame; its item, with the offset in the log of all attempts."""
+        if "starts" in frame.header:
+            with session.understood():
+                starts = from_json(dict[str, int], frame.header["starts"])
+                self.log, self.err = max(starts["log"], 0) + before(run), max(starts["err"], 0)
+                self.started = True
+        if "event" in frame.header:
+            self.events += 1
+        if isinstance(item, StateChange):
+            self.ended = item.state in FINAL
+        if isinstance(item, LogBytes) and item.stderr:
+            self.err = item.offset + len(item.data)
+        elif isinstance(item, LogBytes):
+            item = replace(item, offset=item.offset + before(run))
+            self.log = item.offset + len(item.data)
+        return item
+
+
 def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer: LogWriter | None) -> Iterator[Item]:
     """The run as its machine tells it. A connection that is `lost` is made again, for as long as it takes."""
-    offset, err, events = before(run), 0, 0
-    started = False
-    """Where the log starts that was asked for is known."""
-    pause, look_at, ended = RECONNECT_LEAST, 0.0, False
+    at = _Position(before(run))
+    pause, look_at = RECONNECT_LEAST, 0.0
     moved: Run | None = None
     while True:
         if moved is not None:
-            run, moved, offset, err, events = moved, None, 0, 0, 0
+            run, moved, at = moved, None, _Position(0, started=at.started, ended=at.ended)
             yield Note("moved", run.host.name)
-        asked = api.Follow(
-            run.key, max(offset - before(run), 0), events, wanted.live, timed=wanted.timed, log=wanted.log, err=err
-        )
         try:
             if lost:
                 connections.closed.wait(pause)
@@ -175,32 +208,15 @@ def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer
             session = connections.session_of(run)
             if run.host.rented is not None:
                 renew(connections, run, session)
-            if not started:
-                since = None if wanted.since is None else wanted.since + session.clock_skew
-                asked = asked._replace(tail=wanted.tail, since=since)
-            with session.stream(api.follow, asked) as stream:
+            with session.stream(api.follow, at.rest(run, wanted, session)) as stream:
                 stream.end()
                 for frame in stream:
                     if lost:
                         lost, pause = False, RECONNECT_LEAST
                         yield Note("back", "")
-                    item = _item(connections, run, frame, session)
-                    if "starts" in frame.header:
-                        with session.understood():
-                            starts = from_json(dict[str, int], frame.header["starts"])
-                            offset, err = max(starts["log"], 0) + before(run), max(starts["err"], 0)
-                            started = True
-                    if isinstance(item, LogBytes) and item.stderr:
-                        err = item.offset + len(item.data)
-                    elif isinstance(item, LogBytes):
-                        item = replace(item, offset=item.offset + before(run))
-                        offset = item.offset + len(item.data)
+                    item = at.after(run, frame, _item(connections, run, frame, session), session)
                     if isinstance(item, LogBytes) and writer is not None:
                         writer.add(item.offset, item.data, item.stderr)
-                    if "event" in frame.header:
-                        events += 1
-                    if isinstance(item, StateChange):
-                        ended = item.state in FINAL
                     if item is not None:
                         yield item
                 status = session.told(session.result(api.follow, stream).status)
@@ -210,7 +226,7 @@ def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer
                     continue
             run = seen(connections, run, status)
             # It was taken from its machine and not handed over, or a host that is gone had told its bucket less.
-            if run.final and not ended and (wanted.live or run.reason is Reason.MOVED):
+            if run.final and not at.ended and (wanted.live or run.reason is Reason.MOVED):
                 yield _end(run)
             if writer is not None and run.final and (run.renting is None or run.renting.attempts == 1):
                 writer.finish()

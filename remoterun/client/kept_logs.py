@@ -24,27 +24,27 @@ class KeptLogs:
     """The logs in a home; `limit` is how many bytes they may take together."""
 
     def __init__(self, home: Path, limit: int) -> None:
-        self._folder = home / "logs"
-        self._limit = limit
+        self.folder = home / "logs"
+        self.limit = limit
 
     def find(self, key: str) -> Path | None:
         """The whole log of a run, if it is kept, to be read with `content`."""
-        file = self._folder / f"{key}.log"
+        file = self.folder / f"{key}.log"
         return file if file.is_file() else None
 
     def writer(self, key: str) -> LogWriter:
         """For a log that comes from its first byte on."""
-        return LogWriter(self, self._folder, key, self._limit)
+        return LogWriter(self, key)
 
     def remove(self, key: str) -> None:
         """Delete the log of a run, if it is kept."""
         with contextlib.suppress(OSError):
-            _delete(self._folder, key)
+            _delete(self.folder, key)
 
     def drop_oldest(self) -> None:
         """Delete logs until the rest is within the limit, and what clients left that were killed."""
         with contextlib.suppress(OSError):
-            entries = [(entry, entry.stat(follow_symlinks=False)) for entry in os.scandir(self._folder)]
+            entries = [(entry, entry.stat(follow_symlinks=False)) for entry in os.scandir(self.folder)]
             for entry, status in entries:
                 if entry.name.startswith(".") and status.st_mtime < time.time() - ABANDONED:
                     os.unlink(entry.path)
@@ -57,24 +57,22 @@ class KeptLogs:
             total = 0
             for key, (_, size) in sorted(logs.items(), key=lambda log: log[1], reverse=True):
                 total += size
-                if total > self._limit:
-                    _delete(self._folder, key)
+                if total > self.limit:
+                    _delete(self.folder, key)
 
 
 class LogWriter:
     """A log on its way here, under a temporary name. A context manager: what was not finished is deleted."""
 
-    def __init__(self, logs: KeptLogs, folder: Path, key: str, limit: int) -> None:
+    def __init__(self, logs: KeptLogs, key: str) -> None:
         self._logs = logs
-        self._folder = folder
         self._key = key
         self._mark = secrets.token_hex(4)
-        self._limit = limit
         self._sizes = {False: 0, True: 0}
         """Bytes of the log, and of stderr apart."""
         self._files: dict[bool, BinaryIO] = {}
         with contextlib.suppress(OSError):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            logs.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._open(False)
 
     def __enter__(self) -> LogWriter:
@@ -88,7 +86,7 @@ class LogWriter:
         if False not in self._files:
             return
         try:
-            if offset != self._sizes[stderr] or sum(self._sizes.values()) + len(data) > self._limit:
+            if offset != self._sizes[stderr] or sum(self._sizes.values()) + len(data) > self._logs.limit:
                 raise OSError
             self._sizes[stderr] += len(data)
             if stderr not in self._files:
@@ -106,7 +104,7 @@ class LogWriter:
         with contextlib.suppress(OSError):
             for stderr, file in sorted(self._files.items(), reverse=True):
                 file.close()
-                os.replace(self._temporary(stderr), self._folder / _name(self._key, stderr))
+                os.replace(self._temporary(stderr), self._logs.folder / _name(self._key, stderr))
             self._logs.drop_oldest()
         self._give_up()
 
@@ -115,7 +113,7 @@ class LogWriter:
         self._files[stderr] = open(descriptor, "wb", buffering=0)  # noqa: SIM115 - closed on the way out
 
     def _temporary(self, stderr: bool) -> Path:
-        return self._folder / f".{_name(self._key, stderr)}.{self._mark}"
+        return self._logs.folder / f".{_name(self._key, stderr)}.{self._mark}"
 
     def _give_up(self) -> None:
         while self._files:

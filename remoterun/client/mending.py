@@ -95,11 +95,11 @@ def check(session: Session, elsewhere: Elsewhere, repair: bool, progress: Progre
 
 
 def others(machines: Iterable[MachineType], than: MachineType) -> tuple[MachineType, ...]:
-    """Each other machine once."""
-    found: dict[tuple[str | None, str | None], MachineType] = {}
+    """Each other machine of one's own once."""
+    found: dict[tuple[str | None, ...], MachineType] = {}
     for machine in machines:
-        if not machine.pool and (machine.host, machine.home) != (than.host, than.home):
-            found.setdefault((machine.host, machine.home), machine)
+        if not machine.pool and machine.rental is None and machine.bucket is None and machine.place != than.place:
+            found.setdefault(machine.place, machine)
     return tuple(found.values())
 
 

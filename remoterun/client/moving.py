@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from remoterun.client import choosing, submitting, webhooks
 from remoterun.client.again import Kept, digest_of_asked, keep
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import seen
-from remoterun.client.secrets import values_of
+from remoterun.client.secrets import variables_of
 from remoterun.errors import LinkLost, RemoterunError, UsageError
 from remoterun.model import MachineType, Placement, Run
 from remoterun.session import Session
@@ -53,7 +54,8 @@ def move(connections: Connections, run: Run, machine: str, progress: Progress, n
         session.ask(api.kill, api.RunKey(run.key))
         raise UsageError(f"another command has moved run {run.number} meanwhile", hint=f"remoterun info {run.number}")
     if session.home_id != home.home_id:
-        _removed(connections, home, run.key)
+        with contextlib.suppress(RemoterunError):  # it never starts there
+            _remove(connections, home, run.key)
     return seen(connections, moved, session.told(there))
 
 
@@ -114,11 +116,7 @@ def _taken(run: Run, machine: str, home: Session) -> Submission:
 
 def _taken_before(connections: Connections, run: Run, kept: Kept, before: RunSpec) -> Submission:
     """The same of a run that was taken by a command which was ended then: its values are found anew."""
-    secret = values_of(connections.config.home, before.secrets.values())
-    values = {
-        **dict(kept.values(kept.variables, ())),
-        **{variable: secret[name] for variable, name in before.secrets.items()},
-    }
+    values = {**dict(kept.values(kept.variables, ())), **variables_of(connections.config.home, before.secrets)}
     known = webhooks.again(connections, before.notify, {})
     return Submission(before, values, kept.tree.manifest.encode(), webhooks=webhooks.webhooks_of(run, known))
 
@@ -143,15 +141,6 @@ def _handed_over(
             if run.placement is not None:  # another client may have seen it end
                 connections.registry.moved(run, run.machine, run.placement, connections.registry.asked(run))
         raise
-
-
-def _removed(connections: Connections, home: Session, key: str) -> bool:
-    """Whether nothing of the run is left where it waited; it never starts there."""
-    try:
-        _remove(connections, home, key)
-    except RemoterunError:
-        return False
-    return True
 
 
 def _remove(connections: Connections, home: Session, key: str) -> None:

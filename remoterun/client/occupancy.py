@@ -33,10 +33,10 @@ def status(connections: Connections, names: Iterable[str], wait: float) -> list[
     """See `Machines.status`."""
     asked = [connections.machine(name) for name in names] or machines.listing(connections.config)
     asked = [one for machine in asked for one in _each(connections, machine)]
-    own: dict[tuple[str | None, str | None], MachineType] = {}
+    own: dict[tuple[str | None, ...], MachineType] = {}
     for machine in asked:
         if machine.rental is None and machine.bucket is None:
-            own.setdefault((machine.host, machine.home), machine)
+            own.setdefault(machine.place, machine)
         elif names:
             raise UsageError(f"`{machine.name}` is not a machine of your own", hint="remoterun hosts")
     questions = {machine: partial(_whole, connections, machine) for machine in own.values()}
@@ -66,14 +66,8 @@ def _whole(connections: Connections, machine: MachineType) -> api.Occupancy:
 
 def _last_seen(connections: Connections, machine: MachineType) -> float | None:
     """When a run of a machine was heard of last."""
-    moments = [
-        run.last_seen
-        for run in connections.registry.runs()
-        if run.placement is not None
-        and run.last_seen is not None
-        and (run.host.host, run.host.home) == (machine.host, machine.home)
-    ]
-    return max(moments, default=None)
+    runs = [run for run in connections.registry.runs() if run.placement is not None and run.host.place == machine.place]
+    return max((run.last_seen for run in runs if run.last_seen is not None), default=None)
 
 
 def lines(connections: Connections, session: Session, keys: Iterable[str]) -> dict[str, Line]:

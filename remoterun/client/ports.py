@@ -15,14 +15,12 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.protocol import MAX_STREAMS, Stream
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.splicing import reset, splice
-from remoterun.client.connections import Connections
+from remoterun.client.connections import RECONNECT_LEAST, RECONNECT_MOST, Connections
 from remoterun.errors import HostError, RemoterunError
 from remoterun.model import Run
 from remoterun.session import Session
 
 HERE = "127.0.0.1"
-AGAIN_LEAST, AGAIN_MOST = 0.25, 5.0
-"""Seconds until a lost connection is tried again."""
 MOST_CONNECTIONS = MAX_STREAMS - 56
 """At once, of one client to one machine; more wait until one has ended."""
 MOST_NAMED = 100
@@ -97,7 +95,7 @@ class Forwarding:
 
     def _keep(self) -> None:
         """Watch the ports for as long as the run runs, over lost connections."""
-        pause = AGAIN_LEAST
+        pause = RECONNECT_LEAST
         try:
             while not self._closed.is_set():
                 try:
@@ -106,7 +104,7 @@ class Forwarding:
                 except HostError as error:
                     if not error.passing:
                         raise
-                    pause = AGAIN_LEAST if self._session is not None else min(pause * 2, AGAIN_MOST)
+                    pause = RECONNECT_LEAST if self._session is not None else min(pause * 2, RECONNECT_MOST)
                     self._session = None
                 self._closed.wait(pause)
         except RemoterunError as error:

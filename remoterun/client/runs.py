@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from remoterun.agent.shared import api
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import PortSpec, RunSpec, SpecError
-from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
+from remoterun.agent.shared.states import ENDINGS, Reason, RunEvent, RunState, RunStatus
 from remoterun.client import bucket, occupancy
 from remoterun.client.again import Kept, keep
 from remoterun.client.attempts import due, follow_attempts, in_background
@@ -118,6 +118,12 @@ class Runs:
         chosen = [run for run in fitting if wanted.fits(run)]
         return chosen if limit is None else chosen[-limit:]
 
+    def _located(self, number: int | str, wait: float | None = None) -> Run:
+        """A run as it is known here, with the home that has it now. That is asked for where it may have changed: while
+        the run is handed over, and on a rented host, which may be gone. `wait` as for `list`."""
+        run = self._connections.registry.run(number)
+        return self._ask([run], wait)[0] if run.state in HAND_OVER or run.host.rented is not None else run
+
     def _ask(self, runs: Sequence[Run], wait: float | None) -> Sequence[Run]:
         moving: dict[MachineType, list[Run]] = {}
         seen: dict[str, Run] = {}
@@ -149,20 +155,12 @@ class Runs:
             give_back(self._connections, run)
             run = self._connections.registry.run(run.number)
         if run.renting is not None and run.renting.attempt > 1:
-            return self._connections.registry.move(
-                run,
-                RunState.INTERRUPTED,
-                time.time(),
-                reason=Reason.HOST_LOST.value,
-                message="remoterun was ended before the run had its next host",
-            )
-        return self._connections.registry.move(
-            run,
-            RunState.FAILED,
-            time.time(),
-            reason=Reason.START_FAILED.value,
-            message="remoterun was ended before the run was handed over",
-        )
+            return self._ended(run, Reason.HOST_LOST, "remoterun was ended before the run had its next host")
+        return self._ended(run, Reason.START_FAILED, "remoterun was ended before the run was handed over")
+
+    def _ended(self, run: Run, reason: Reason, message: str) -> Run:
+        state = ENDINGS[reason].state
+        return self._connections.registry.move(run, state, time.time(), reason=reason.value, message=message)
 
     def _statuses(self, machine: MachineType, runs: Sequence[Run], lines: dict[str, Line]) -> Answer:
         """By key; why it can't be told, for one that the machine can't read, or that is of another home. Adds to
@@ -190,13 +188,7 @@ class Runs:
             return seen(self._connections, run, status)
         if run.state in HAND_OVER:
             return self._unless_abandoned(run)
-        return self._connections.registry.move(
-            run,
-            RunState.INTERRUPTED,
-            time.time(),
-            reason=Reason.HOST_LOST.value,
-            message=f"{run.host.name} no longer knows this run",
-        )
+        return self._ended(run, Reason.HOST_LOST, f"{run.host.name} no longer knows this run")
 
     def info(self, number: int | str, wait: float | None = None) -> tuple[Run, dict[str, Any]]:
         """(run, {"spec", "folder", "events"} as its machine has them, None each if it never got the run; "again_of",
@@ -205,18 +197,10 @@ class Runs:
         The former are None, too, where the machine can't be reached within `wait` seconds; the run's `unreached` says
         why.
         """
-        run = self._connections.registry.run(number)
+        run = self._located(number, wait)
         again_of, again_as = self._connections.registry.repeats(run)
-        nothing = {
-            "spec": None,
-            "folder": None,
-            "events": None,
-            "usage": None,
-            "again_of": again_of,
-            "again_as": again_as,
-        }
-        if run.host.rented is not None:  # it may be gone
-            run = self.get(number, wait)
+        nothing: dict[str, Any] = dict.fromkeys(("spec", "folder", "events", "usage"))
+        nothing |= {"again_of": again_of, "again_as": again_as}
         if run.placement is None:
             return self.get(number, wait), nothing
         answer = self._connections.at_once({run.host: partial(self._details, run)}, wait)[run.host]
@@ -264,14 +248,12 @@ class Runs:
         Without `log` only the states come. Followed live, a run whose rented host was lost gets its next one, if it may
         have another; `values` as for `RunRequest.env`, which it needs again.
         """
-        run = self._connections.registry.run(number)
-        if run.state in HAND_OVER or run.host.rented is not None:
-            run = self.get(number, wait)
-            if run.state in HAND_OVER and not run.reachable:
-                self._connections.session(run.host)  # says why
-                raise HostError(f"{run.host.name} does not say what became of run {run.number}", hint="try again")
-            if run.state in HAND_OVER:
-                raise _still_handed_over(run)
+        run = self._located(number, wait)
+        if run.state in HAND_OVER and not run.reachable:
+            self._connections.session(run.host)  # says why
+            raise HostError(f"{run.host.name} does not say what became of run {run.number}", hint="try again")
+        if run.state in HAND_OVER:
+            raise _still_handed_over(run)
         if run.final and run.started is None and run.ended is None:  # its machine never got it
             yield StateChange(run.state, RunEvent(t=run.created, state=run.state, message=run.message), run)
             return
@@ -373,9 +355,7 @@ class Runs:
         (TERM) that the program gets, with `size`, rows and columns; "": none. It ends when the block is left. Raises
         `UsageError` for a run that is not RUNNING, `LinkLost` inside the block where the program ended with its link.
         """
-        run = self._connections.registry.run(number)
-        if run.state in HAND_OVER or run.host.rented is not None:
-            run = self.get(number)
+        run = self._located(number)
         if run.final or run.placement is None:
             raise _not_running(run)
         started = False
@@ -412,9 +392,7 @@ class Runs:
     def _request_end(
         self, number: int | str, request: api.Request[A, api.Asked], asked: Callable[[str], A]
     ) -> tuple[Run, bool]:
-        run = self._connections.registry.run(number)
-        if run.host.rented is not None:  # it may be gone
-            run = self.get(number)
+        run = self._located(number)
         if run.final and run.reason is not Reason.HOST_LOST:  # a host that had lost it may have found it again
             return run, False
         try:
@@ -454,9 +432,7 @@ class Runs:
         """Delete an ended run, there and from the registry; the name of the machine that has it no more, if one had it.
         Of one whose home is missing only what is recorded here is removed, of which `note` is told. Raises `UsageError`
         for one that has not ended."""
-        run = self._connections.registry.run(number)
-        if run.host.rental is not None or run.host.rented is not None:  # the latter may be gone
-            run = self.get(number)
+        run = self._located(number)
         host: MachineType | None = run.host
         if run.host.rental is not None:  # no host has had it; its bucket may know what was asked for
             if not run.final:

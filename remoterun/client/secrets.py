@@ -114,6 +114,12 @@ def values_of(home: Path, names: Iterable[str]) -> dict[str, str]:
     return {name: _value(name, _one(known, name)) for name in wanted}
 
 
+def variables_of(home: Path, secrets: Mapping[str, str]) -> dict[str, str]:
+    """The values of variables that get secrets: `secrets` is by variable. Raises as `values_of`."""
+    known = values_of(home, secrets.values())
+    return {variable: known[name] for variable, name in secrets.items()}
+
+
 def names(home: Path) -> list[str]:
     """Of all secrets. Raises `ConfigError` where they can't be read."""
     return sorted(_read(home))

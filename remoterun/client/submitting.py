@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from remoterun import transfer
 from remoterun.agent.shared import api
-from remoterun.agent.shared.bucket import Grant, ImageAccess
 from remoterun.agent.shared.engine_names import CAPABILITIES, lacks
 from remoterun.agent.shared.spec import (
     NONE,
@@ -35,7 +34,7 @@ from remoterun.client.connections import Connections
 from remoterun.client.files import manifest_of
 from remoterun.client.packages import Choice, choose
 from remoterun.client.rented_runs import opened, seen
-from remoterun.client.secrets import check_known, values_of
+from remoterun.client.secrets import check_known, variables_of
 from remoterun.client.webhooks import asked_of, webhooks_of
 from remoterun.environments import context
 from remoterun.errors import LinkLost, NotFound, RemoterunError, UsageError
@@ -109,8 +108,13 @@ def prepare(
     machine = choosing.rented_with(connections, renting.asked(machine, request), request.gpus)
     places = tuple(mount.place(source.workdir if source is not None else "") for mount in request.mounts)
     _check_places(places, request)
-    mounts = tuple(mount if mount in kept else _numbered(connections, mount) for mount in request.mounts)
-    request = replace(request, mounts=mounts)
+    numbered = connections.registry.numbered
+    request = replace(
+        request,
+        mounts=tuple(
+            mount if mount in kept else replace(mount, resource=numbered(mount.resource)) for mount in request.mounts
+        ),
+    )
     _check_engine(request, places, machine)
     _check_split(request, machine)
     _check_variables(request)
@@ -119,12 +123,19 @@ def prepare(
     choosing.check_after(connections, request, machine)
     if request.command == "" or str(request.command).isspace():
         raise UsageError("the command is empty", hint='remoterun run "echo hello"')
-    draft = Run(0, new_key(), machine, RunState.REQUESTED, request.command, 0.0)
-    description = request.description
-    draft = replace(draft, description=description, labels=request.labels)
+    draft = Run(
+        0,
+        new_key(),
+        machine,
+        RunState.REQUESTED,
+        request.command,
+        0.0,
+        description=request.description,
+        labels=request.labels,
+    )
     _spec(draft, replace(request, framework=None), source, Manifest([]), machine)
-    values = (value for _, value in request.env)
-    if any(NO_CHARACTER.search(text) for text in (request.command, description or "", *request.labels, *values)):
+    texts = (request.command, request.description or "", *request.labels, *(value for _, value in request.env))
+    if any(NO_CHARACTER.search(text) for text in texts):
         raise UsageError(
             "the command, its description, a label or a variable holds what is neither a character nor a byte"
         )
@@ -132,14 +143,8 @@ def prepare(
     request = replace(request, framework=choice.framework)
     if again is not None:
         return Prepared(request, source, machine, places, again.tree, choice, kept, again.run.key)
-    return Prepared(
-        request,
-        source,
-        machine,
-        places,
-        SourceTree(source, connections.config.home / "stamps.db", request.stdin),
-        choice,
-    )
+    tree = SourceTree(source, connections.config.home / "stamps.db", request.stdin)
+    return Prepared(request, source, machine, places, tree, choice)
 
 
 def launch(
@@ -157,8 +162,7 @@ def launch(
     machine = choosing.rented_with(connections, renting.asked(machine, request), request.gpus)
     _check_engine(request, prepared.places, machine)
     _check_split(request, machine)
-    known = values_of(connections.config.home, (name for _, name in request.secrets))
-    values = {**dict(request.env), **{variable: known[name] for variable, name in request.secrets}}
+    values = {**dict(request.env), **variables_of(connections.config.home, dict(request.secrets))}
     told = asked_of(connections, request)
     if machine.rental is not None:
         plan = plan or renting.plan(connections, machine)
@@ -181,39 +185,60 @@ def launch(
             run, session = renting.rent(connections, run, plan, waiting)
             waiting("")
         run = registry.place(run, Placement(session.machine, session.home_id))
-        settings = choosing.settings(machine, request, session)
-        after = choosing.after(connections, request, session)
-        mounts = [
-            _mount(connections, run, mount, place, prepared.kept, session, progress)
-            for mount, place in zip(request.mounts, prepared.places, strict=True)
-        ]
-        run = registry.move(run, RunState.UPLOADING, time.time())
-        manifest = _send(connections, prepared.tree, session, _extra_blobs(source), progress)
-        if run.renting is not None and run.renting.attempts > 1:  # another host gets it from there
-            _send(connections, prepared.tree, connections.session(connections.bucket()), {}, progress)
-        spec = _spec(run, request, source, manifest, settings, mounts, prepared.again)
-        spec = spec._replace(notify=tuple(told), after=after)
-        grant: Grant | None = None
-        images: tuple[ImageAccess, ...] = ()
+        run, spec, manifest = _bring(connections, run, prepared, machine, session, progress)
+        spec = spec._replace(notify=tuple(told))
+        submission = Submission(spec, values, manifest.encode())
         if run.renting is not None:
             grant, images = bucket.introduce(connections, run, spec, manifest, session)
             run = registry.rent(run, replace(run.renting, grant_ends=grant.expires, asked=digest_of_asked(spec)))
-        webhooks = webhooks_of(run, told)
-        body = Submission(spec, values, manifest.encode(), grant, images=images, webhooks=webhooks).encode()
+            submission = submission._replace(grant=grant, images=images)
+        body = submission._replace(webhooks=webhooks_of(run, told)).encode()
         registry.ask(run, digest_of_asked(spec))
         asked = True
         result = session.ask(api.submit, api.Nothing(), body)
     except BaseException as error:
-        if asked and (isinstance(error, LinkLost) or not isinstance(error, RemoterunError)):
+        if asked and may_have_arrived(error):
             registry.give_up(run)
-            raise  # it may have been handed over; the next command that asks its machine learns it
-        message = error.message if isinstance(error, RemoterunError) else "interrupted before it was handed over"
+            raise  # the next command that asks its machine learns whether it was handed over
         if plan is not None:
             renting.give_back(connections, registry.run(run.number))
         reason = Reason.NO_CAPACITY if isinstance(error, NoCapacity) else Reason.START_FAILED
-        registry.move(run, RunState.FAILED, time.time(), reason=reason.value, message=message)
+        registry.move(run, RunState.FAILED, time.time(), reason=reason.value, message=why_not_handed_over(error))
         raise
     return seen(connections, run, session.told(result.status))
+
+
+def _bring(
+    connections: Connections,
+    run: Run,
+    prepared: Prepared,
+    machine: MachineType,
+    session: Session,
+    progress: Progress,
+) -> tuple[Run, RunSpec, Manifest]:
+    """Bring all that a run needs to the machine of `session`: (the run, what is asked of it there, its source)."""
+    request, source = prepared.request, prepared.source
+    settings = choosing.settings(machine, request, session)
+    after = choosing.after(connections, request, session)
+    mounts = [
+        _mount(connections, run, mount, place, prepared.kept, session, progress)
+        for mount, place in zip(request.mounts, prepared.places, strict=True)
+    ]
+    run = connections.registry.move(run, RunState.UPLOADING, time.time())
+    manifest = _send(connections, prepared.tree, session, _extra_blobs(source), progress)
+    if run.renting is not None and run.renting.attempts > 1:  # another host gets it from there
+        _send(connections, prepared.tree, connections.session(connections.bucket()), {}, progress)
+    spec = _spec(run, request, source, manifest, settings, mounts, prepared.again)
+    return run, spec._replace(after=after), manifest
+
+
+def may_have_arrived(error: BaseException) -> bool:
+    """Whether the request that hands a run over may have arrived although it failed."""
+    return isinstance(error, LinkLost) or not isinstance(error, RemoterunError)
+
+
+def why_not_handed_over(error: BaseException) -> str:
+    return error.message if isinstance(error, RemoterunError) else "interrupted before it was handed over"
 
 
 def brought_there(
@@ -351,14 +376,6 @@ def _bring_outputs(
     name = f"run-{run.number}-{run.key[-8:]}"
     session.ask(api.commit_upload, api.CommitUpload(name, copy=True, brought=True), manifest.encode())
     return ResourceRef("upload", name, sub=resource.sub, digest=manifest.digest)
-
-
-def _numbered(connections: Connections, mount: Mount) -> Mount:
-    """With the number of the run that is the last one now: the run that is launched will be it. Raises `NotFound`."""
-    if mount.resource.kind != "runs":
-        return mount
-    run = connections.registry.run(mount.resource.name)
-    return replace(mount, resource=replace(mount.resource, name=str(run.number)))
 
 
 def _listed(source: Source | None, stdin: Path | None) -> tuple[list[tuple[Entry, str]], str]:

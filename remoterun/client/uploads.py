@@ -158,21 +158,21 @@ class Uploads:
         of those that this client has used. Others are left alone: they might ask for a password first."""
         connections, registry = self._connections, self._connections.registry
         used = [*registry.hosts(), *(machine for _, machine in registry.uploads.versions())]
-        places = {_place(machine) for machine in used}
+        places = {machine.place for machine in used}
         named = [
             machine
             for machine in machines.listing(connections.config)
-            if not machine.pool and (machine.host is None or _place(machine) in places)
+            if not machine.pool and (machine.host is None or machine.place in places)
         ]
         default = connections.machine(None)
         known = [default, *named, *connections.named_bucket(), *used]
         homes = {
-            _place(machine): machine
+            machine.place: machine
             for machine in reversed(known)
             if machine.rented is None and machine.rental is None and not machine.pool
         }
         questions = {machine: partial(question, machine) for machine in homes.values()}
-        return {_place(machine): answer for machine, answer in connections.at_once(questions, wait).items()}
+        return {machine.place: answer for machine, answer in connections.at_once(questions, wait).items()}
 
     def add(self, path: Path, target: Resource, to: str | None = None, progress: Progress | None = None) -> Uploaded:
         """Add a file or a folder's contents to an upload, below `target.sub`: a new version of it.
@@ -230,7 +230,7 @@ class Uploads:
         known = registry.uploads.versions(name, version)
         if version is not None and not known:
             raise absent(registry, name, version)
-        homes = {_place(machine): machine for _, machine in known} or {(): self._connections.home(None)}
+        homes = {machine.place: machine for _, machine in known} or {(): self._connections.home(None)}
         names = []
         for machine in homes.values():
             session = self._connections.session(machine)
@@ -253,18 +253,13 @@ class Uploads:
                 registry.uploads.forget_there(name, session.home_id, there.version)
 
 
-def _place(machine: MachineType) -> tuple[str | None, ...]:
-    """Where a machine's home is: machine types that differ in other things share it."""
-    return (machine.host, machine.home, machine.bucket)
-
-
 def _with_copies(
     rows: Iterable[tuple[Upload, MachineType]], answers: Mapping[tuple[str | None, ...], str | HostError]
 ) -> list[Upload]:
     """Each version once, with all of its copies."""
     found: dict[tuple[str, int], Upload] = {}
     for upload, machine in rows:
-        answer = answers.get(_place(machine))
+        answer = answers.get(machine.place)
         (copy,) = upload.copies
         if isinstance(answer, HostError):
             copy = replace(copy, unreached=answer.message)

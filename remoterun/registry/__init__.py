@@ -17,7 +17,7 @@ from typing import Any
 from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.states import MOVES, Reason, RunState, RunStatus
 from remoterun.errors import NotFound
-from remoterun.model import LAST, MachineType, Placement, Renting, Run
+from remoterun.model import LAST, MachineType, Placement, Renting, Resource, Run
 from remoterun.registry.database import Database, text
 from remoterun.registry.uploads import UploadIndex
 
@@ -86,6 +86,12 @@ class Registry:
             if not rows:
                 raise NotFound(f"there is no run {str(number)[:20]}", hint="remoterun ps")
         return _run(rows[0])
+
+    def numbered(self, resource: Resource) -> Resource:
+        """A resource with its run's number in place of `last`, which may be another run soon. Raises `NotFound`."""
+        if resource.kind != "runs":
+            return resource
+        return replace(resource, name=str(self.run(resource.name).number))
 
     def repeats(self, run: Run) -> tuple[int | None, list[int]]:
         """(the number of the run that this one repeats, if it is known; the numbers of those that repeat this one)."""

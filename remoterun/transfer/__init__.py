@@ -11,8 +11,6 @@ All of them    lanes.py, several connections; codecs.py, compression; progress.p
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from remoterun.transfer.contents import contents
 from remoterun.transfer.fetching import Choice, Conflict, fetch, fetch_manifest, refuse
 from remoterun.transfer.holdings import missing_blobs
@@ -20,13 +18,7 @@ from remoterun.transfer.landing import Fetched
 from remoterun.transfer.progress import Progress
 from remoterun.transfer.reading import Reading, read_entries, read_tree
 from remoterun.transfer.relaying import relay
-from remoterun.transfer.sending import Sent, send_tree
-
-
-def base_name(path: Path) -> str:
-    """The name of what `path` leads to, also for `.` and `dir/`."""
-    return path.resolve().name
-
+from remoterun.transfer.sending import Sent, send_blobs, send_tree
 
 __all__ = [
     "Choice",
@@ -35,7 +27,6 @@ __all__ = [
     "Progress",
     "Reading",
     "Sent",
-    "base_name",
     "contents",
     "fetch",
     "fetch_manifest",
@@ -44,5 +35,6 @@ __all__ = [
     "read_tree",
     "refuse",
     "relay",
+    "send_blobs",
     "send_tree",
 ]

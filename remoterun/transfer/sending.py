@@ -29,7 +29,7 @@ from remoterun.transfer.holdings import AT_ONCE, Holdings, file_key, missing_blo
 from remoterun.transfer.large_upload import LargeFiles
 from remoterun.transfer.outlet import Outlet, Task
 from remoterun.transfer.progress import Progress
-from remoterun.transfer.reading import Listed, Reading, size_and_time, whole_content
+from remoterun.transfer.reading import Listed, Reading, read_entries, size_and_time, whole_content
 from remoterun.transfer.room import may_not_fit, require_room
 
 BATCH = AT_ONCE
@@ -102,6 +102,11 @@ def send_tree(
         return manifest, Sent(outlet.blobs, outlet.moved, outlet.already)
     finally:
         tree.close(complete)
+
+
+def send_blobs(session: Session, blobs: dict[str, bytes], progress: Progress) -> None:
+    """Send what of `blobs` (digest to content) the host lacks, as `send_tree`."""
+    send_tree(session, read_entries([]), blobs, progress)
 
 
 class _Sender:

@@ -70,11 +70,9 @@ def _check_there(path: Path) -> None:
 
 def _upload_name(path: Path) -> str:
     """The name for what is uploaded: a folder's own; for a file a person is asked, as Spell did."""
-    from remoterun.transfer import base_name
-
     if path.is_dir():
-        return base_name(path)
-    parent = base_name(path.resolve().parent)
+        return path.resolve().name
+    parent = path.resolve().parent.name
     if not render.person_there():
         return parent
     file = render.name(path.name)

@@ -8,21 +8,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from remoterun.agent.shared.spec import PYTHON, PortSpec, RunSpec
 from remoterun.agent.shared.states import RunState
-from remoterun.cli import browser, complete, render
+from remoterun.cli import browser, complete, render, selection
 from remoterun.cli.app import Json, Machine, RunNumber, app, example, run_number
 from remoterun.cli.commands.run import launched
 from remoterun.cli.connect import client as connect
 from remoterun.cli.forwarding import Forwards, address
 from remoterun.cli.manual import Command
 from remoterun.errors import HostError, UsageError
-from remoterun.model import LAST, Mount, Resource, RunRequest, parse_port
+from remoterun.model import Mount, Resource, RunRequest, parse_port
 
 if TYPE_CHECKING:
     from remoterun.client import Client, PortNews
@@ -78,9 +77,9 @@ def tensorboard(
     For a run that is running it is started inside that run, where its environment has it. For others it is a run of its
     own, on the machine of the first of them, with their outputs mounted.
     """
-    typed = [_resource(text) for text in sources]
+    typed = [selection.resource(text) for text in sources]
     with connect() as client:
-        resources = [_numbered(client, resource) for resource in typed]
+        resources = [client.registry.numbered(resource) for resource in typed]
         show = Showing(client, no_browser)
         live = [run for run in _runs(client, resources) if not run.final]
         if live and len(resources) > 1:
@@ -138,17 +137,6 @@ def _tensorboard(folder: str, port: int) -> str:
 def some_port() -> int:
     """A port that nobody else is likely to use, where runs have the network of their machine."""
     return random.randrange(*PORTS)
-
-
-def _resource(text: str) -> Resource:
-    return Resource("runs", text) if text == LAST or text.isdecimal() else Resource.parse(text)
-
-
-def _numbered(client: Client, resource: Resource) -> Resource:
-    """With the number of the run that is the last one now: TensorBoard's own would be it a moment later."""
-    if resource.kind != "runs":
-        return resource
-    return replace(resource, name=str(client.registry.run(resource.name).number))
 
 
 def _runs(client: Client, resources: list[Resource]) -> list[Run]:

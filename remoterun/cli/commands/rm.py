@@ -15,7 +15,7 @@ from remoterun.cli.app import app, example
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
 from remoterun.errors import NotFound, RemoterunError, UsageError
-from remoterun.model import Resource, Run, Upload, parse_duration
+from remoterun.model import LAST, Resource, Run, Upload, parse_duration
 
 if TYPE_CHECKING:
     from remoterun.client import Client
@@ -106,8 +106,8 @@ def _chosen(client: Client, words: list[str], ended_before: float | None, failed
             fits = client.registry.run(resource.name).number.__eq__
         if fits is None:
             resource = selection.resource(text)
-            if resource.name == "last":
-                resource = Resource("runs", str(client.registry.run("last").number), resource.sub)
+            if resource.name == LAST:
+                resource = client.registry.numbered(resource)
             found.setdefault(str(resource), Chosen(resource))
             continue
         if known is None:
