@@ -3,10 +3,12 @@
 To a host      reading.py lists and hashes this machine's files (known ones: stamps.py); sending.py is the flow;
                large_upload.py sends large files; outlet.py holds the thread that sends; holdings.py and room.py ask
                what the host has, and what fits
-From a host    fetching.py is the flow; blobs.py, large_file.py, live.py and far.py bring files; repeats.py copies what
-               came already; landing.py writes; dot_git.py says what is never written; contents.py: into memory
+From a host    fetching.py is the flow; blobs.py, large_file.py, live.py and far.py bring files; asking.py says which;
+               repeats.py copies what came already; landing.py writes; dot_git.py says what is never written;
+               contents.py: into memory
 Across         relaying.py
-All of them    lanes.py, several connections; codecs.py, compression; progress.py, how far it is
+All of them    lanes.py, several connections; codecs.py, compression; answers.py, what may come; progress.py, how far
+               it is
 """
 
 from __future__ import annotations

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-import threading
 from collections.abc import Iterable, Iterator
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.codecs import CodecError, expand
-from remoterun.agent.shared.frames import Frame
+from remoterun.agent.shared.frames import Body, Frame
 from remoterun.agent.shared.packs import PackError, unpack
-from remoterun.agent.shared.protocol import Cancelled, LinkClosed, RemoteError, Stream
+from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
+from remoterun.transfer.answers import ended, next_frame, number, unpacked
+from remoterun.transfer.asking import Names
 from remoterun.transfer.codecs import own
-from remoterun.transfer.landing import Landed, NewFile, ended, next_frame, number, write_file
+from remoterun.transfer.landing import Landed, NewFile, write_file
 from remoterun.transfer.large_file import LARGE, fetch_large
 
 MOST_AT_ONCE = 100_000
@@ -43,64 +42,33 @@ def _fetch_small(session: Session, files: list[Entry], landed: Landed) -> list[E
     if not files:
         return []
     gone: list[Entry] = []
-    asking, expected = iter(files), iter(files)
+    expected = iter(files)
     with session.stream(api.fetch, api.Accept(list(own()), session.round_trip)) as stream:
-        asker = _Asker(stream, asking)
+        digests = Names(stream, files, lambda entry: bytes.fromhex(entry.digest))
         for frame in stream:
-            try:
-                body = expand(frame.header, frame.body)
-                if "p" in frame.header:
-                    for digest, content in unpack(body, number(frame, "p")):
-                        _land_small(next_of(expected, session), digest, content, landed, session)
-                        asker.answered()
-                    continue
-            except (PackError, CodecError) as error:
-                raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
-            entry = next_of(expected, session)
-            asker.answered()
+            body = unpacked(frame, session)
+            if "p" in frame.header:
+                for digest, content in _contents(body, number(frame, "p", session), session):
+                    entry = _next_of(expected, session)
+                    _land_small(entry, digest, content, landed, session)
+                    digests.answered(entry)
+                continue
+            entry = _next_of(expected, session)
+            digests.answered(entry)
             if "gone" in frame.header:
                 gone.append(entry)
                 continue
             _land_large(entry, Frame(frame.header, body), stream, landed, session)
         if next(expected, None) is not None:
             raise ended(session)
-        asker.join()
     return gone
 
 
-class _Asker:
-    """Names what is wanted, on a thread of its own, some way before the answers. All names at once could fill
-    one direction's window while the unread answers fill the other's."""
-
-    LARGE, PARTS = 4000, 8
-
-    def __init__(self, stream: Stream, entries: Iterable[Entry]) -> None:
-        self._stream = stream
-        self._entries = entries
-        self._may_send = threading.Semaphore(self.PARTS)
-        self._answered = 0
-        self._thread = threading.Thread(target=self._run, name="remoterun asks", daemon=True)
-        self._thread.start()
-
-    def answered(self) -> None:
-        self._answered += 1
-        if self._answered % self.LARGE == 0:
-            self._may_send.release()
-
-    def join(self) -> None:
-        self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            entries = iter(self._entries)
-            while part := [bytes.fromhex(entry.digest) for entry in itertools.islice(entries, self.LARGE)]:
-                while not self._may_send.acquire(timeout=1.0):
-                    if self._stream.cancelled:
-                        return
-                self._stream.send(b"".join(part))
-            self._stream.end()
-        except (Cancelled, LinkClosed, RemoteError):
-            pass  # the thread that reads the answers is told
+def _contents(pack: Body, count: int, session: Session) -> Iterator[tuple[bytes, memoryview]]:
+    try:
+        yield from unpack(pack, count)
+    except PackError as error:
+        raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
 
 
 def _land_small(entry: Entry, digest: bytes, content: memoryview, landed: Landed, session: Session) -> None:
@@ -128,11 +96,7 @@ def _land_large(entry: Entry, frame: Frame, stream: Stream, landed: Landed, sess
             landed.came(len(body))
             if file.size == size:
                 break
-            following = next_frame(stream, session)
-            try:
-                body = expand(following.header, following.body)
-            except CodecError as error:
-                raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
+            body = unpacked(next_frame(stream, session), session)
             if not body:
                 raise TransferError(f"{show(entry.path)}: {session.machine.name} sends less than it said")
         if file.digest != entry.digest:
@@ -142,7 +106,7 @@ def _land_large(entry: Entry, frame: Frame, stream: Stream, landed: Landed, sess
     landed.took(entry)
 
 
-def next_of(expected: Iterator[Entry], session: Session) -> Entry:
+def _next_of(expected: Iterator[Entry], session: Session) -> Entry:
     entry = next(expected, None)
     if entry is None:
         raise TransferError(f"{session.machine.name} sends more files than were asked for")

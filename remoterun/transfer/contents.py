@@ -11,6 +11,7 @@ from remoterun.agent.shared.frames import Body
 from remoterun.agent.shared.protocol import Stream
 from remoterun.errors import TransferError
 from remoterun.session import Session
+from remoterun.transfer.answers import next_frame, nonsense
 
 
 def contents(session: Session, digests: Iterable[str], most: int) -> dict[str, bytes]:
@@ -33,14 +34,14 @@ def each_content(source: Session, digests: list[str]) -> Iterator[tuple[str, int
         stream.send(bytes.fromhex("".join(digests)))
         stream.end()
         for digest in digests:
-            frame = stream.receive()
-            if frame is None or frame.header.get("d") != digest:
-                raise TransferError(f"{source.machine.name} sent an answer that makes no sense")
+            frame = next_frame(stream, source)
             size = frame.header.get("s")
+            if frame.header.get("d") != digest:
+                raise nonsense(source)
             if frame.header.get("gone"):
                 continue
             if type(size) is not int or size < 0:
-                raise TransferError(f"{source.machine.name} sent an answer that makes no sense")
+                raise nonsense(source)
             yield digest, size, _body(frame.body, size, stream, source)
 
 
@@ -48,10 +49,8 @@ def _body(first: Body, size: int, stream: Stream, source: Session) -> Iterator[B
     left = size - len(first)
     yield first
     while left > 0:
-        frame = stream.receive()
-        if frame is None:
-            raise TransferError(f"{source.machine.name} ended the transfer early", hint="repeat the command")
-        left -= len(frame.body)
-        yield frame.body
+        body = next_frame(stream, source).body
+        left -= len(body)
+        yield body
     if left:
         raise TransferError(f"{source.machine.name} sends more than it said")

@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from remoterun.agent.shared.paths import SafeFolder
 from remoterun.agent.shared.tree import Entry
@@ -30,8 +29,8 @@ class FarFetch:
     THREADS = 3
     """That ask and answer on each lane."""
 
-    def __init__(self, files: Iterable[Entry], landed: Landed, target: Path) -> None:
-        self._landed, self._target = landed, target
+    def __init__(self, files: Iterable[Entry], landed: Landed) -> None:
+        self._landed = landed
         self._files = iter(files)
         self._next: Entry | None = next(self._files, None)
         self._parts: Iterator[tuple[LargeFile, int, int]] = iter(())
@@ -55,7 +54,7 @@ class FarFetch:
         return self._gone
 
     def _work(self, session: Session) -> None:
-        with SafeFolder(str(self._target)) as landing:
+        with SafeFolder(str(self._landed.target)) as landing:
             own = replace(self._landed, landing=landing)
             while (task := self._task(own)) is not None:
                 if isinstance(task, list):

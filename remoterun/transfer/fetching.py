@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from remoterun.agent.shared import api
@@ -23,10 +23,11 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, ManifestReader, hash_file
 from remoterun.errors import AlreadyExists, SomeDamaged, TransferError, UnsafePath
 from remoterun.session import Session
+from remoterun.transfer.answers import nonsense, not_empty
 from remoterun.transfer.blobs import fetch_blobs
 from remoterun.transfer.dot_git import without_git_folders
 from remoterun.transfer.far import FarFetch
-from remoterun.transfer.landing import Fetched, Landed, not_empty, refuse_twins, temporary_name
+from remoterun.transfer.landing import Fetched, Landed, refuse_twins, temporary_name
 from remoterun.transfer.lanes import Lanes, lanes_for
 from remoterun.transfer.live import fetch_live
 from remoterun.transfer.progress import Progress
@@ -62,7 +63,7 @@ def fetch_manifest(
                     raise TransferError(f"{session.machine.name} sent a list without an end")
             about = session.result(api.tree, stream)
         if about.live != live:
-            raise TransferError(f"{session.machine.name} sends what makes no sense")
+            raise nonsense(session)
         return (reader or ManifestReader()).end(), about
     except TreeError as error:
         raise UnsafePath(f"{session.machine.name} sent a list of files that is refused: {error}")
@@ -148,7 +149,6 @@ def _copy(
     def plan() -> Iterator[Entry]:
         return (entry for entry in manifest if entry.path not in left_out)
 
-    live = about.live
     wanted, size = manifest.file_count, manifest.size
     if left_out:
         sizes = [entry.size for entry in plan() if entry.kind == "f"]
@@ -158,25 +158,9 @@ def _copy(
         target.mkdir(parents=True, exist_ok=True)
         refuse_twins(manifest, target)
         with SafeFolder(str(target)) as landing:
-            landed = Landed(landing, target, name, result, progress, at_rest=not live)
+            landed = Landed(landing, target, name, result, progress, at_rest=not about.live)
             if wanted:
-                repeats = Repeats()
-                files = repeats.without(entry for entry in plan() if entry.kind == "f")
-                count = lanes_for(session, size)
-                if live:
-                    again = list(files)
-                elif count > 1:
-                    lanes = early[0] if early else Lanes(session, count, FarFetch.THREADS)
-                    again = FarFetch(files, landed, target).run(lanes)
-                else:
-                    again = fetch_blobs(session, files, landed)
-                again += fetch_blobs(session, repeats.copy(landed), landed)
-                if again:
-                    again = fetch_live(session, resource, again, landed)
-                if again:  # these changed while they were read, in a run that goes on
-                    landed.final = True
-                    for entry in fetch_live(session, resource, again, landed):
-                        result.warn(f"`{show(entry.path)}` became shorter while it was read; it was left out")
+                _bring(session, resource, (entry for entry in plan() if entry.kind == "f"), size, landed, early)
             for entry in plan():
                 if entry.kind == "l":
                     _place_link(landing, entry, result)
@@ -188,17 +172,45 @@ def _copy(
     except TreeError as error:
         raise UnsafePath(f"refused: {error}")
     except OSError as error:
-        if error.errno in DISK_FULL:
-            raise TransferError(
-                f"the disk that holds `{show(str(target))}` is full", hint="free some space, and repeat the command"
-            )
-        shown = show(str(error.filename)) if error.filename else ""
-        where = f" (`{shown}`)" if shown not in ("", show(str(target))) else ""
-        raise TransferError(
-            f"`{show(str(target))}` can't be written: {error.strerror}{where}",
-            hint="name a folder that you may write, after the resource",
-        )
+        raise _unwritable(error, target)
     return result
+
+
+def _bring(
+    session: Session, resource: ResourceRef, files: Iterable[Entry], size: int, landed: Landed, early: list[Lanes]
+) -> None:
+    """Bring files, of `size` bytes together, to where they go: by their digests what is at rest, by their names the
+    rest."""
+    repeats = Repeats()
+    once = repeats.without(files)
+    count = lanes_for(session, size)
+    if not landed.at_rest:
+        left = list(once)
+    elif count > 1:
+        lanes = early[0] if early else Lanes(session, count, FarFetch.THREADS)
+        left = FarFetch(once, landed).run(lanes)
+    else:
+        left = fetch_blobs(session, once, landed)
+    left += fetch_blobs(session, repeats.copy(landed), landed)
+    if left:
+        left = fetch_live(session, resource, left, landed)
+    if left:  # these changed while they were read, in a run that goes on
+        landed.final = True
+        for entry in fetch_live(session, resource, left, landed):
+            landed.result.warn(f"`{show(entry.path)}` became shorter while it was read; it was left out")
+
+
+def _unwritable(error: OSError, target: Path) -> TransferError:
+    if error.errno in DISK_FULL:
+        return TransferError(
+            f"the disk that holds `{show(str(target))}` is full", hint="free some space, and repeat the command"
+        )
+    shown = show(str(error.filename)) if error.filename else ""
+    where = f" (`{shown}`)" if shown not in ("", show(str(target))) else ""
+    return TransferError(
+        f"`{show(str(target))}` can't be written: {error.strerror}{where}",
+        hint="name a folder that you may write, after the resource",
+    )
 
 
 def _of_git(paths: list[str]) -> str:

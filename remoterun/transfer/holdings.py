@@ -10,8 +10,8 @@ import struct
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Nothing
 from remoterun.agent.shared.protocol import Stream
-from remoterun.errors import TransferError
 from remoterun.session import Session
+from remoterun.transfer.answers import next_frame, nonsense
 
 AT_ONCE = 1000
 """Digests that are asked about in one frame."""
@@ -35,15 +35,12 @@ def missing_blobs(session: Session, digests: list[str]) -> list[tuple[str, int]]
 
 def read_missing(stream: Stream, count: int, session: Session) -> list[tuple[int, int]]:
     """The answer about `count` blobs: (place among them, bytes there already) of each that is missing."""
-    frame = stream.receive()
     try:
-        if frame is None:
-            raise IndexError
-        found = list(_MISSING.iter_unpack(frame.body))
-        if any(place >= count for place, _ in found):
-            raise IndexError
-    except (struct.error, IndexError):
-        raise TransferError(f"{session.machine.name} sent an answer that makes no sense")
+        found = list(_MISSING.iter_unpack(next_frame(stream, session).body))
+    except struct.error:
+        raise nonsense(session)
+    if any(place >= count for place, _ in found):
+        raise nonsense(session)
     return found
 
 

@@ -12,13 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from remoterun.agent.shared.frames import Frame
-from remoterun.agent.shared.packs import PackError
 from remoterun.agent.shared.paths import SafeFolder, show
-from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.tree import Entry
 from remoterun.errors import TransferError, UnsafePath
-from remoterun.session import Session
 from remoterun.transfer.progress import Progress
 
 MOST_WARNINGS = 100
@@ -235,31 +231,6 @@ class NewFile:
             os.fsync(self._file)
         os.replace(self._name, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         self._kept = True
-
-
-def next_frame(stream: Stream, session: Session) -> Frame:
-    frame = stream.receive()
-    if frame is None:
-        raise ended(session)
-    return frame
-
-
-def not_empty(frame: Frame, session: Session) -> Frame:
-    """A frame that brings something: others could come without an end."""
-    if not frame.body:
-        raise TransferError(f"{session.machine.name} sends what makes no sense")
-    return frame
-
-
-def number(frame: Frame, name: str) -> int:
-    value = frame.header.get(name)
-    if type(value) is not int:
-        raise PackError(f"{name} is {value!r:.40}")
-    return value
-
-
-def ended(session: Session) -> TransferError:
-    return TransferError(f"{session.machine.name} ended the transfer early", hint="repeat the command")
 
 
 class Damaged(TransferError):

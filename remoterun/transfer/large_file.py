@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.codecs import CodecError, expand
 from remoterun.agent.shared.delta import BLOCK, DeltaError, Finder, parsed
 from remoterun.agent.shared.frames import Body
 from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import NotFound, TransferError
 from remoterun.session import Session
+from remoterun.transfer.answers import not_empty, unpacked
 from remoterun.transfer.codecs import own
-from remoterun.transfer.landing import Damaged, Landed, not_empty, temporary_name
+from remoterun.transfer.landing import Damaged, Landed, temporary_name
 
 _RANGE = struct.Struct("!QQ")
 
@@ -237,10 +237,7 @@ def parts_of(session: Session, entry: Entry, ranges: list[tuple[int, int]]) -> I
         stream.send(b"".join(_RANGE.pack(start, end - start) for start, end in ranges))
         stream.end()
         for frame in stream:
-            try:
-                body = expand(frame.header, not_empty(frame, session).body)
-            except CodecError as error:
-                raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
+            body = unpacked(not_empty(frame, session), session)
             left -= len(body)
             if left < 0:
                 raise TransferError(f"{show(entry.path)}: {session.machine.name} sends more than it said")

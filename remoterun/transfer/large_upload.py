@@ -25,6 +25,7 @@ from remoterun.agent.shared.frames import PIECE, Body
 from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.tree import show
 from remoterun.errors import TransferError
+from remoterun.transfer.answers import next_frame, nonsense
 from remoterun.transfer.codecs import crc32
 from remoterun.transfer.holdings import Holdings, file_key
 from remoterun.transfer.outlet import Outlet, Task
@@ -57,7 +58,10 @@ class LargeFiles:
                 before = os.stat(item.path)
                 like = self._holdings.likely.of(item.entry.path, before.st_size)
                 may_be_there = not like and before.st_size in self._holdings.sizes
-                digest = _hash(item.path, before.st_size) if may_be_there else self._send(item.path, before, like)
+                if may_be_there:
+                    digest = _hashed(item.path, before.st_size).hexdigest()
+                else:
+                    digest = self._send(item.path, before, like)
                 after = os.stat(item.path)
             except Changing:
                 continue
@@ -119,20 +123,17 @@ class LargeFiles:
 
     def _compare(self, path: str, size: int, there: int, key: str, like: list[str]) -> str:
         """Send what the blobs `like` don't have of it: see `agent.shared.delta`. The digest."""
-        digest = hashlib.sha256()
-        for piece in pieces(path, 0, there, 1 << 20):
-            digest.update(piece)
+        digest = _hashed(path, there)
         self._outlet.count(0, 0, there=there)
         asked: deque[bytes] = deque()
         with self._session.stream(api.patch, api.PatchBlob(size, key, there, like)) as stream:
             squeezing = self._outlet.squeezing(stream)
 
             def answer() -> None:
-                frame = stream.receive()
+                frame = next_frame(stream, self._session)
                 data = memoryview(asked.popleft())
-                blocks = -(-len(data) // BLOCK)
-                if frame is None or len(frame.body) != blocks:
-                    raise TransferError(f"{self._session.machine.name} sent an answer that makes no sense")
+                if len(frame.body) != -(-len(data) // BLOCK):
+                    raise nonsense(self._session)
                 wanted = 0
                 for start, end in _runs(frame.body):
                     end = min(end * BLOCK, len(data))
@@ -157,9 +158,7 @@ class LargeFiles:
 
     def _in_order(self, path: str, size: int, there: int, key: str) -> str:
         """Send it by the thread that sends, from byte `there` on. The digest."""
-        digest = hashlib.sha256()
-        for piece in pieces(path, 0, there, 1 << 20):
-            digest.update(piece)
+        digest = _hashed(path, there)
         self._outlet.count(0, 0, there=there)
         header: dict[str, Any] = {"s": size, "o": there, "k": key}
         left = size - there
@@ -214,11 +213,12 @@ class LargeFiles:
         return digest
 
 
-def _hash(path: str, size: int) -> str:
+def _hashed(path: str, end: int) -> hashlib._Hash:
+    """SHA-256 of a file up to `end`, to go on with."""
     digest = hashlib.sha256()
-    for piece in pieces(path, 0, size, 1 << 20):
+    for piece in pieces(path, 0, end, 1 << 20):
         digest.update(piece)
-    return digest.hexdigest()
+    return digest
 
 
 def _runs(flags: Body) -> Iterator[tuple[int, int]]:

@@ -5,24 +5,26 @@ from __future__ import annotations
 import os
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.frames import PIECE, Frame
+from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.packs import SMALL
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
-from remoterun.transfer.landing import Landed, NewFile, next_frame, not_empty
+from remoterun.transfer.answers import next_frame, not_empty
+from remoterun.transfer.asking import Names
+from remoterun.transfer.landing import Landed, NewFile
 
 
 def fetch_live(session: Session, resource: ResourceRef, files: list[Entry], landed: Landed) -> list[Entry]:
     """Fetch in one flow; the entries that changed while they were read, and were not taken."""
     again = []
     with session.stream(api.get, api.OfResource(resource)) as stream:
-        names = Names(stream, files)
+        names = Names(stream, files, _name)
         for entry in files:
-            names.ask(entry)
             frame = next_frame(stream, session)
+            names.answered(entry)
             if "gone" in frame.header and landed.at_rest:
                 landed.damaged(entry)
                 continue
@@ -33,35 +35,6 @@ def fetch_live(session: Session, resource: ResourceRef, files: list[Entry], land
                 again.append(entry)
         stream.finish()
     return again
-
-
-class Names:
-    """The names of the wanted files, each sent a little before its answer is read: see `_Asker`."""
-
-    def __init__(self, stream: Stream, files: list[Entry]) -> None:
-        self._stream = stream
-        self._left = iter(files)
-        self._unanswered = 0
-        self._ended = False
-
-    def ask(self, entry: Entry) -> None:
-        """To be called before the answer for `entry` is read, in the order of the files."""
-        if self._unanswered < PIECE and not self._ended:
-            self._send()
-        self._unanswered -= len(_name(entry))
-
-    def _send(self) -> None:
-        body = bytearray()
-        for entry in self._left:
-            body += _name(entry)
-            if len(body) > 2 * PIECE:
-                break
-        else:
-            self._ended = True
-        self._unanswered += len(body)
-        self._stream.send(bytes(body))
-        if self._ended:
-            self._stream.end()
 
 
 def _name(entry: Entry) -> bytes:

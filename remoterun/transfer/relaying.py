@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import Frame
+from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
+from remoterun.transfer.answers import next_frame, not_empty, number
 from remoterun.transfer.holdings import missing_blobs
 from remoterun.transfer.progress import Progress
 from remoterun.transfer.room import may_not_fit, require_room, room_on
@@ -32,13 +32,13 @@ def relay(source: Session, manifest: Manifest, target: Session, progress: Progre
                 incoming.send(b"".join(map(bytes.fromhex, part)))
                 at = 0
                 while at < len(part):
-                    frame = incoming.receive()
-                    if frame is None or "gone" in frame.header:
+                    frame = next_frame(incoming, source)
+                    if "gone" in frame.header:
                         raise TransferError(
                             f"{show(paths[part[at]])} is damaged on {source.machine.name}",
                             hint=f"remoterun check {source.machine.name}",
                         )
-                    at += _pass_on(frame, part[at], sizes, incoming, outgoing, progress)
+                    at += _pass_on(frame, sizes[part[at]], source, incoming, outgoing, progress)
             incoming.end()
             incoming.finish()
             outgoing.end()
@@ -46,29 +46,25 @@ def relay(source: Session, manifest: Manifest, target: Session, progress: Progre
     return Sent(len(wanted), size, sum(sizes.values()) - size)
 
 
-def _pass_on(frame: Frame, digest: str, sizes: dict[str, int], incoming: Any, outgoing: Any, progress: Progress) -> int:
-    """How many files the frame, or those of a large file, are. The target verifies what they hold."""
+def _pass_on(frame: Frame, size: int, source: Session, incoming: Stream, outgoing: Stream, progress: Progress) -> int:
+    """How many files the frame, or those of a large file of `size` bytes, are. The target verifies what they hold."""
     outgoing.send(frame.body, **frame.header)
     if "p" in frame.header:
-        count = _count(frame, "p")
+        count = number(frame, "p", source)
         progress.add(len(frame.body), count)
-        return max(1, count)
-    left = sizes[digest] - _count(frame, "z")
-    progress.add(sizes[digest] - left)
+        return count
+    left = size - _bytes_in(frame, source)
+    progress.add(size - left)
     while left > 0:
-        frame = incoming.receive()
-        if frame is None:
-            raise TransferError("the transfer ended early", hint="repeat the command")
+        frame = next_frame(incoming, source)
         outgoing.send(frame.body, **frame.header)
-        size = _count(frame, "z")
-        left -= size
-        progress.add(size)
+        came = _bytes_in(frame, source)
+        left -= came
+        progress.add(came)
     progress.add(0, 1)
     return 1
 
 
-def _count(frame: Frame, name: str) -> int:
-    value = frame.header.get(name, len(frame.body))
-    if type(value) is not int or value <= 0:
-        raise TransferError("the transfer makes no sense", hint="repeat the command")
-    return value
+def _bytes_in(frame: Frame, source: Session) -> int:
+    """Of a file, in a frame that may be compressed."""
+    return number(frame, "z", source) if "z" in frame.header else len(not_empty(frame, source).body)
