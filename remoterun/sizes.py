@@ -1,4 +1,4 @@
-"""Sizes as people read them, in tables and in messages."""
+"""Sizes and counts as people read them, in tables and in messages."""
 
 from __future__ import annotations
 
@@ -10,5 +10,10 @@ def size(count: float) -> str:
             break
         count /= 1000
     if unit == "bytes":
-        return f"{int(count)} byte{'' if count == 1 else 's'}"
+        return counted(int(count), "byte")
     return f"{count:.0f} {unit}" if count >= 10 else f"{count:.1f} {unit}"
+
+
+def counted(count: int, noun: str) -> str:
+    """1 file, 2 files."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -13,6 +13,7 @@ from remoterun.cli import render
 from remoterun.cli.sending import Sending
 from remoterun.errors import UsageError
 from remoterun.model import RunRequest
+from remoterun.sizes import counted
 
 if TYPE_CHECKING:
     from remoterun.client import Choice, Client, Prepared
@@ -65,7 +66,7 @@ def with_packages(
         return prepared
     workdir = prepared.source.workdir if prepared.source is not None else ""
     path = os.path.relpath(offer.path, workdir or ".")
-    lists = f"{render.name(path)} lists {offer.count} package{'' if offer.count == 1 else 's'}"
+    lists = f"{render.name(path)} lists {counted(offer.count, 'package')}"
     them = "it" if offer.count == 1 else "them"
     if not how.yes and not render.person_there():
         render.warning(text)

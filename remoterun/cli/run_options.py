@@ -40,3 +40,15 @@ Notify = Annotated[
         autocompletion=complete.secrets,
     ),
 ]
+Attempts = Annotated[
+    int | None,
+    typer.Option(
+        "--attempts",
+        metavar="N",
+        help="How often it may start if its machine goes down; values of -e stay on it till the last attempt ends.",
+        min=1,
+    ),
+]
+MaxCost = Annotated[float | None, typer.Option("--max-cost", metavar="$", help="The same limit, in US dollars.")]
+Background = Annotated[bool, typer.Option("-b", "--background", help="Hand the run over and return; no log.")]
+RunAsJson = Annotated[bool, typer.Option("--json", help="With -b: the run as JSON on stdout.")]

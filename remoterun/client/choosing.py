@@ -16,6 +16,7 @@ from remoterun.client.connections import Connections
 from remoterun.errors import HostError, UsageError
 from remoterun.model import ALL_GPUS, MachineType, Run, RunRequest
 from remoterun.session import Session
+from remoterun.sizes import counted
 
 POOL_WAIT = 10.0
 """Seconds that the machines of a pool have to answer."""
@@ -33,9 +34,9 @@ def rented_with(connections: Connections, machine: MachineType, gpus: int | None
     types = tuple(type for type in rental.types if any(offer.gpus >= gpus for offer in offers if offer.type == type))
     if not types:
         most = max((offer.gpus for offer in offers), default=0)
-        has = f"{most} GPU{'' if most == 1 else 's'}" if most else "no GPU"
+        has = counted(most, "GPU") if most else "no GPU"
         raise UsageError(
-            f"the run asks for {gpus} GPU{'' if gpus == 1 else 's'}, and `{machine.name}` has {has}",
+            f"the run asks for {counted(gpus, 'GPU')}, and `{machine.name}` has {has}",
             hint="remoterun machines   lists what can be rented",
         )
     return replace(machine, gpus=gpus, rental=replace(rental, types=types))

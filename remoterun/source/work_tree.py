@@ -6,6 +6,7 @@ import os
 import stat
 
 from remoterun.errors import SourceError
+from remoterun.sizes import counted
 from remoterun.source.changes import uncommitted
 from remoterun.source.disk import Disk
 from remoterun.source.git import Git
@@ -100,7 +101,7 @@ class _Gathering:
                 self._add(f"{root}/{entry.path}", status, path, executable, link_as_text=as_text)
         if sparse:
             self.warnings.append(
-                f"{sparse} tracked file{'' if sparse == 1 else 's'} left out, as this is a sparse checkout: "
+                f"{counted(sparse, 'tracked file')} left out, as this is a sparse checkout: "
                 f"`{git_line(root, 'sparse-checkout', 'disable')}` brings all"
             )
 

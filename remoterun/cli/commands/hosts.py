@@ -10,7 +10,7 @@ from remoterun.cli import render
 from remoterun.cli.app import Json, example, hosts_app
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
-from remoterun.errors import RemoterunError
+from remoterun.cli.several import for_each
 
 
 @hosts_app.callback()
@@ -30,16 +30,10 @@ def hosts_end(
     ids: Annotated[list[str], typer.Argument(metavar="ID", help="Hosts as `remoterun hosts` lists them.")],
 ) -> int:
     """End rented hosts now. What of their runs is not saved is lost."""
-    status = 0
     with connect() as client:
-        for id in ids:
-            try:
-                client.hosts.end(id)
-            except RemoterunError as error:
-                if len(ids) == 1:
-                    raise
-                render.error(error)
-                status = max(status, error.exit_status)
-                continue
+
+        def end(id: str) -> None:
+            client.hosts.end(id)
             render.line(f"host {id} is ending")
-    return status
+
+        return for_each(ids, end)

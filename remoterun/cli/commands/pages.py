@@ -37,7 +37,7 @@ def open_page(
         try:
             render.page(page, json)
             shown = not no_browser and browser.show(page.address)
-            render.page_shown(page, shown, browser.far_away())
+            render.page_shown(page.port, shown, browser.far_away())
             page.serve()
         except KeyboardInterrupt:  # the way to end it
             render.line("")

@@ -124,10 +124,7 @@ class Showing:
             return
         shown = self._wanted and browser.show(address(self._client, number, news))
         self._wanted = False
-        render.line(f"  {'your browser shows it' if shown else 'open it in a browser'}; {self.ending}")
-        if browser.far_away() and not shown:
-            here = f"{news.local}:127.0.0.1:{news.local}"
-            render.line(f"  ssh -N -L {here} THIS_MACHINE   from the machine you sit at")
+        render.page_shown(news.local, shown, browser.far_away(), self.ending)
 
 
 def _tensorboard(folder: str, port: int) -> str:

@@ -17,7 +17,7 @@ from remoterun.cli.connect import client as connect
 from remoterun.cli.editing import Asked, Edit
 from remoterun.cli.manual import RunThenCommand
 from remoterun.cli.packages import requirements_of
-from remoterun.cli.run_options import Notify, Timeout, Variables
+from remoterun.cli.run_options import Attempts, Background, MaxCost, Notify, RunAsJson, Timeout, Variables
 from remoterun.errors import UsageError
 from remoterun.model import ALL_GPUS, Mount, RunRequest, parse_duration, parse_gpus, parse_secret, parse_variable
 
@@ -88,30 +88,18 @@ def rerun(
     gpus: Annotated[
         str | None, typer.Option("--gpus", metavar="N", help="GPUs that it gets, or `all`; 0 for none.")
     ] = None,
-    attempts: Annotated[
-        int | None,
-        typer.Option(
-            "--attempts",
-            metavar="N",
-            help="How often it may start if its machine goes down; values of -e stay on it till the last attempt ends.",
-            min=1,
-        ),
-    ] = None,
+    attempts: Attempts = None,
     max_hours: Annotated[
         float | None, typer.Option("--max-hours", metavar="H", help="End it after so long on rented hosts.")
     ] = None,
-    max_cost: Annotated[
-        float | None, typer.Option("--max-cost", metavar="$", help="The same limit, in US dollars.")
-    ] = None,
+    max_cost: MaxCost = None,
     edit: Annotated[
         bool, typer.Option("--edit", help="Change what is asked for in an editor ($VISUAL, $EDITOR), then run that.")
     ] = False,
-    background: Annotated[
-        bool, typer.Option("-b", "--background", help="Hand the run over and return; no log.")
-    ] = False,
+    background: Background = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", "-f", "--force", help="Ask nothing: rent what it needs.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run; do nothing.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="With -b: the run as JSON on stdout.")] = False,
+    json: RunAsJson = False,
 ) -> int:
     """Run a run again: its source and mounts as they were then.
 

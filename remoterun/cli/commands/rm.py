@@ -14,7 +14,8 @@ from remoterun.cli import complete, render, selection
 from remoterun.cli.app import app, example
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
-from remoterun.errors import NotFound, RemoterunError, UsageError
+from remoterun.cli.several import for_each
+from remoterun.errors import NotFound, UsageError
 from remoterun.model import LAST, Resource, Run, Upload, parse_duration
 
 if TYPE_CHECKING:
@@ -59,7 +60,6 @@ def rm(
             "what is to be removed has to be named", hint="`remoterun rm runs/12`, or `remoterun rm runs --older 30d`"
         )
     ended_before = time.time() - parse_duration(older) if older is not None else None
-    status = 0
     with connect() as client:
         chosen = _chosen(client, resources or ["runs"], ended_before, failed)
         if not chosen:
@@ -68,15 +68,12 @@ def rm(
             render.line("Nothing was removed")
             return 0
         machines: dict[str, None] = {}
-        for each in chosen:
-            try:
-                machines.update(dict.fromkeys(_remove(client, each.resource)))
-                render.line(f"removed {each.resource}")
-            except RemoterunError as error:
-                if len(chosen) == 1:
-                    raise
-                render.error(error)
-                status = max(status, error.exit_status)
+
+        def remove(each: Chosen) -> None:
+            machines.update(dict.fromkeys(_remove(client, each.resource)))
+            render.line(f"removed {each.resource}")
+
+        status = for_each(chosen, remove)
         for machine in machines:
             render.line(f"  remoterun gc {render.word(machine)}   frees the space that nothing else uses")
     return status

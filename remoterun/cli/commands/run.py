@@ -19,7 +19,17 @@ from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
 from remoterun.cli.packages import framework_text, requirements_of, with_packages
 from remoterun.cli.renting import agree
-from remoterun.cli.run_options import Mounts, Notify, Pip, Timeout, Variables
+from remoterun.cli.run_options import (
+    Attempts,
+    Background,
+    MaxCost,
+    Mounts,
+    Notify,
+    Pip,
+    RunAsJson,
+    Timeout,
+    Variables,
+)
 from remoterun.cli.secrets import hint_at_secrets
 from remoterun.cli.sending import Sending, find, with_untracked
 from remoterun.cli.standard_input import standard_input
@@ -36,6 +46,7 @@ from remoterun.model import (
     parse_secret,
     parse_variable,
 )
+from remoterun.sizes import counted
 
 if TYPE_CHECKING:
     from remoterun.client import Client, NewBucket, Plan, Prepared
@@ -131,33 +142,21 @@ def run(
     spot: Annotated[
         bool, typer.Option("--spot", help="Rent a cheaper host, which may be taken away; see --attempts.")
     ] = False,
-    attempts: Annotated[
-        int | None,
-        typer.Option(
-            "--attempts",
-            metavar="N",
-            help="How often it may start if its machine goes down; values of -e stay on it till the last attempt ends.",
-            min=1,
-        ),
-    ] = None,
+    attempts: Attempts = None,
     max_hours: Annotated[
         float | None,
         typer.Option(
             "--max-hours", metavar="H", help="End it after so long on rented hosts, all attempts together. Default: 24."
         ),
     ] = None,
-    max_cost: Annotated[
-        float | None, typer.Option("--max-cost", metavar="$", help="The same limit, in US dollars.")
-    ] = None,
+    max_cost: MaxCost = None,
     port: Annotated[
         list[str],
         typer.Option(
             "--port", metavar="PORT[:LOCAL]", help="Reach this port of the run at 127.0.0.1 here. Repeat for more."
         ),
     ] = [],  # noqa: B006
-    background: Annotated[
-        bool, typer.Option("-b", "--background", help="Hand the run over and return; no log.")
-    ] = False,
+    background: Background = False,
     stdin: Annotated[
         bool, typer.Option("--stdin", help="Send what comes here on standard input; the command reads it there.")
     ] = False,
@@ -170,7 +169,7 @@ def run(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run and sent; do nothing.")] = False,
     quiet: Quiet = False,
-    json: Annotated[bool, typer.Option("--json", help="With -b: the run as JSON on stdout.")] = False,
+    json: RunAsJson = False,
 ) -> int:
     """Run a command on a machine; see its log here, keep its files.
 
@@ -410,7 +409,7 @@ def _numbers(client: Client, runs: list[str]) -> tuple[int, ...]:
 
 def _gpus(request: RunRequest, machine: MachineType) -> str:
     count = machine.gpus if request.gpus is None else request.gpus
-    return "all of its GPUs" if count == ALL_GPUS else f"{count} GPU{'' if count == 1 else 's'}"
+    return "all of its GPUs" if count == ALL_GPUS else counted(count, "GPU")
 
 
 def _mount_plan(client: Client, mount: Mount) -> str:

@@ -14,8 +14,9 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Json, Quiet, RunNumber, RunNumbers, Wait, app, example, run_number
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
+from remoterun.cli.several import for_each
 from remoterun.cli.watching import until_interrupted
-from remoterun.errors import RemoterunError, UsageError
+from remoterun.errors import UsageError
 from remoterun.model import EVERY_RUN, LAST, RunFilter, did_you_mean, parse_duration
 
 if TYPE_CHECKING:
@@ -228,9 +229,7 @@ def kill(runs: RunNumbers, quiet: Quiet = False) -> int:
 
 
 def _end_each(client: Client, runs: list[str], end: Any, words: str) -> int:
-    status = 0
-    for text in runs:
-        number = run_number(text)
+    def end_one(number: str) -> None:
         try:
             before = client.registry.run(number)
             known, asked = end(number)
@@ -239,17 +238,11 @@ def _end_each(client: Client, runs: list[str], end: Any, words: str) -> int:
             render.line(f"run {number} may not have been asked to end")
             render.line(f"  remoterun info {number}   shows what became of it")
             raise
-        except RemoterunError as error:
-            if len(runs) == 1:
-                raise
-            render.error(error)
-            status = max(status, error.exit_status)
-            continue
-        if asked:
-            again = " already" if before.stopping else ""
-            render.line(
-                f"run {known.number} is{again} {words}" if "stopping" in words else f"run {known.number} is {words}"
-            )
-        else:
+        if not asked:
             render.line(f"run {known.number} has ended already: {render.state_text(known)}")
-    return status
+        elif before.stopping and "stopping" in words:
+            render.line(f"run {known.number} is already {words}")
+        else:
+            render.line(f"run {known.number} is {words}")
+
+    return for_each([run_number(text) for text in runs], end_one)

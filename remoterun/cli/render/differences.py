@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from remoterun.cli.render.data import out, out_bytes
 from remoterun.cli.render.talk import line as talk_line
 from remoterun.cli.render.terminal import Text, is_terminal, paint
-from remoterun.cli.render.words import duration, files, name, size
+from remoterun.cli.render.words import counted, duration, files, name, size
 
 if TYPE_CHECKING:
     from remoterun.agent.shared.tree import Entry
@@ -114,4 +114,4 @@ def _stat(changes: tuple[FileChange, ...]) -> None:
         else:
             out(f"{text:<{wide}} | {change.kind:>5}")
     added, removed = sum(change.added for change in changes), sum(change.removed for change in changes)
-    out(f"{files(len(changes))} changed, {added} line{'' if added == 1 else 's'} added, {removed} removed")
+    out(f"{files(len(changes))} changed, {counted(added, 'line')} added, {removed} removed")

@@ -11,7 +11,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.records import to_json
 from remoterun.cli.render.data import out, out_json
 from remoterun.cli.render.terminal import clean, paint, shortened, terminal_width
-from remoterun.cli.render.words import ago, duration, size
+from remoterun.cli.render.words import ago, counted, duration, size
 from remoterun.model import Line, about
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _lines(status: MachineStatus, there: api.Occupancy) -> Iterator[tuple[str, s
     for run in there.runs:
         if run.place:
             line = Line(status.machine.name, run.place, run.of, run.starts_in)
-            needs = f" for {run.gpus} GPU{'' if run.gpus == 1 else 's'}" if run.gpus else ""
+            needs = f" for {counted(run.gpus, 'GPU')}" if run.gpus else ""
             yield "waits", f"{_named(status, run)}, {line.brief}{needs}: {run.command}"
 
 

@@ -33,8 +33,8 @@ def page(served: Any, as_json: bool) -> None:
     finish()
 
 
-def page_shown(served: Any, shown: bool, far_away: bool) -> None:
-    """What to do with the address."""
-    line(f"  {'your browser shows it' if shown else 'open it in a browser'}; ^C ends it")
+def page_shown(port: int, shown: bool, far_away: bool, ending: str = "^C ends it") -> None:
+    """What to do with the address of a server on this machine."""
+    line(f"  {'your browser shows it' if shown else 'open it in a browser'}; {ending}")
     if far_away and not shown:
-        line(f"  ssh -N -L {served.port}:127.0.0.1:{served.port} THIS_MACHINE   from the machine you sit at")
+        line(f"  ssh -N -L {port}:127.0.0.1:{port} THIS_MACHINE   from the machine you sit at")

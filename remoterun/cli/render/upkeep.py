@@ -9,7 +9,7 @@ from remoterun.cli.render.data import out, out_json
 from remoterun.cli.render.table import Column, table
 from remoterun.cli.render.talk import hint, line
 from remoterun.cli.render.terminal import DONE, FAILED
-from remoterun.cli.render.words import ago, files, name, size, word
+from remoterun.cli.render.words import ago, counted, files, name, size, word
 from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
 
 _SHOWN = 20
@@ -22,19 +22,19 @@ def checked(done: Checked, repaired: bool, as_json: bool) -> None:
         return
     for damage in done.damage:
         _damage(damage, repaired)
-    content = f"{_count(done.blobs, 'blob')}, {size(done.size)}"
+    content = f"{counted(done.blobs, 'blob')}, {size(done.size)}"
     if not done.damage:
         line(DONE, f"{done.machine} is sound: {content}")
         return
     left = sum(not damage.mended for damage in done.damage)
     mended = len(done.damage) - left
     if mended:
-        line(DONE, f"{mended} of {_count(len(done.damage), 'damage')} mended; {content} on {done.machine}")
+        line(DONE, f"{mended} of {counted(len(done.damage), 'damage')} mended; {content} on {done.machine}")
     if done.more:
         line(FAILED, f"{done.more} more were not looked into")
         hint(f"remoterun check {word(done.machine)}")
     if left:
-        line(FAILED, f"{_count(left, 'damage')} remain{'s' if left == 1 else ''} on {done.machine}")
+        line(FAILED, f"{counted(left, 'damage')} remain{'s' if left == 1 else ''} on {done.machine}")
         hint(_way_out(done, repaired))
 
 
@@ -150,7 +150,7 @@ def usage_table(found: Usage, as_json: bool) -> None:
     table(heads, [*rows, ["total", size(found.total), "", ""]])
     line(f"{found.home} on {found.machine}")
     if shared["count"]:
-        line(f"  {_count(shared['count'], 'blob')}, {size(shared['bytes'])}, shared by several")
+        line(f"  {counted(shared['count'], 'blob')}, {size(shared['bytes'])}, shared by several")
     if found.disk < LARGEST:
         line(f"  {size(found.free)} of {size(found.disk)} are free on its disk")
     if any(use.kind in ("unreferenced", "brought") for use in uses):
@@ -196,7 +196,7 @@ def _about(use: Use) -> str:
     if use.kind == "upload":
         versions = about["versions"]
         newest = f", the newest {files(versions[-1]['files'])}, {size(versions[-1]['size'])}" if versions else ""
-        return f"{_count(len(versions), 'version')}{newest}"
+        return f"{counted(len(versions), 'version')}{newest}"
     if use.kind == "run":
         parts = [(key, about[key]) for key in ("outputs", "work", "log") if about.get(key)]
         named = {"work": "work tree"}
@@ -205,11 +205,7 @@ def _about(use: Use) -> str:
         verb = "used" if use.kind == "environment" else "made"
         return f"{about.get('contents') or use.name}, {verb} {ago(about['used'])}"
     if use.kind == "unreferenced":
-        return _count(about["count"], "blob") + " that nothing refers to"
+        return counted(about["count"], "blob") + " that nothing refers to"
     if use.kind == "other":
         return "agents, registry, settings"
-    return _count(about["count"], "file" if use.kind != "leased" else "blob")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return counted(about["count"], "file" if use.kind != "leased" else "blob")

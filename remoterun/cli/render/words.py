@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 
+from remoterun.sizes import counted as counted
 from remoterun.sizes import size as size
 
 
@@ -37,7 +38,7 @@ def ago(then: float | None, now: float | None = None) -> str:
     ):
         if seconds < limit:
             count = round(seconds / divisor)
-            return f"{count} {unit}{'' if count == 1 else 's'} ago"
+            return f"{counted(count, unit)} ago"
     return datetime.datetime.fromtimestamp(then).strftime("%Y-%m-%d")
 
 
@@ -49,7 +50,7 @@ def moment(then: float | None) -> str | None:
 
 
 def files(count: int) -> str:
-    return f"{count} file{'' if count == 1 else 's'}"
+    return counted(count, "file")
 
 
 def name(path: str) -> str:
