@@ -14,6 +14,7 @@
     │   ├── LinkLost            the connection broke under a request; the run goes on
     │   └── HomeMissing         the home that has the run is not there any more, or another one is in its place
     └── TransferError         data arrived damaged, or changed while it was read
+        ├── AddressExpired      a host may fetch no more from an address that was signed for it
         ├── SomeDamaged         some files are damaged on their machine; the others were copied
         └── UnsafePath          a path from a host that would leave the target
 
@@ -90,6 +91,10 @@ class HomeMissing(HostError):
 
 
 class TransferError(RemoterunError):
+    pass
+
+
+class AddressExpired(TransferError):
     pass
 
 

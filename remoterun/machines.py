@@ -24,6 +24,11 @@ in, and the functions `rental`, of a name in either, and `instead`, which says w
 HOW_TO_SET_UP_AWS = (
     "to rent machines at AWS, `export AWS_PROFILE=NAME`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 )
+HOW_TO_LOG_IN = (
+    "aws configure   # asks for the keys of an IAM user, and keeps them in ~/.aws\n"
+    "aws configure sso   # sets up a login through the browser, which `aws sso login` renews\n"
+    "or set AWS_PROFILE, or the two keys: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+)
 CREDENTIALS = (
     "AWS_ACCESS_KEY_ID",
     "AWS_PROFILE",
@@ -64,7 +69,9 @@ def resolve(name: str | None, config: Config) -> MachineType:
     if word.lower() in rented:
         if aws_is_set_up(config):
             return rented[word.lower()]
-        own = f"remoterun machines add {word.lower()} user@host --gpus 1\n" if word.lower() != BUCKET else ""
+        if word.lower() == BUCKET:
+            raise NotFound("there is no login at AWS here", hint=HOW_TO_LOG_IN)
+        own = f"remoterun machines add {word.lower()} user@host --gpus 1\n"
         there = _there(config, aliases)
         raise NotFound(f"no machine is set up as `{word}`", hint=f"{own}{HOW_TO_SET_UP_AWS}\n{there}")
     if name is None:

@@ -242,8 +242,9 @@ class Placement:
 @dataclass(frozen=True)
 class HostUse:
     """A rented host as one run had it. `token` is that of the host, which may have been rented for an earlier run;
-    `id`, `type` and `zone` are its provider's words; `price` in US dollars an hour. Times in seconds since 1970;
-    `ended` is None while the run has it."""
+    `id`, `type` and `zone` are its provider's words; `price` in US dollars an hour, `limit` what an hour can come to.
+    Times in seconds since 1970; `ended` is None while the run has it. The host stays `idle` seconds for another run,
+    and is gone by its `deadline`."""
 
     token: str
     id: str
@@ -252,10 +253,27 @@ class HostUse:
     price: float | None
     began: float
     ended: float | None = None
+    limit: float | None = None
+    idle: float = 0.0
+    deadline: float = 0.0
 
-    def cost(self, now: float) -> float | None:
-        """US dollars so far, without the host's disk and its traffic."""
-        return None if self.price is None else max((self.ended or now) - self.began, 0.0) / 3600 * self.price
+    def cost(self, now: float, at_most: bool = False) -> float | None:
+        """US dollars so far, without the host's disk and its traffic: as its price was when it began, or `at_most`."""
+        price = self.price if self.limit is None or not at_most else self.limit
+        return None if price is None else max((self.ended or now) - self.began, 0.0) / 3600 * price
+
+    @property
+    def stays_until(self) -> float | None:
+        """When it ends if no other run comes; None while the run has it."""
+        return None if self.ended is None else max(min(self.ended + self.idle, self.deadline), self.ended)
+
+    @property
+    def idle_cost(self) -> float | None:
+        """US dollars that it costs at the most from the end of the run until then."""
+        until = self.stays_until
+        if until is None or self.ended is None or self.price is None:
+            return None
+        return (until - self.ended) / 3600 * (self.limit or self.price)
 
 
 @dataclass(frozen=True)
@@ -275,9 +293,9 @@ class Renting:
     asked: str = ""
     hosts: tuple[HostUse, ...] = ()
 
-    def cost(self, now: float) -> float | None:
-        """US dollars so far; None where the price of a host is not known."""
-        costs = [host.cost(now) for host in self.hosts]
+    def cost(self, now: float, at_most: bool = False) -> float | None:
+        """US dollars so far; None where the price of a host is not known. See `HostUse.cost`."""
+        costs = [host.cost(now, at_most) for host in self.hosts]
         known = [cost for cost in costs if cost is not None]
         return sum(known) if len(known) == len(costs) else None
 
@@ -442,8 +460,8 @@ class Run:
         return self.placement.home_id if self.placement is not None else None
 
     def cost(self, now: float) -> float | None:
-        """US dollars that its hosts have cost while it had them; None for a run that rents none, or if that is not
-        known."""
+        """US dollars that its hosts have cost while it had them, also those that never came to serve it; None for a
+        run that rents none, or if that is not known."""
         return None if self.renting is None else self.renting.cost(self.ended if self.final and self.ended else now)
 
     @property

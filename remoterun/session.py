@@ -15,6 +15,7 @@ from remoterun.agent.shared.protocol import VERSION, Cancelled, Link, LinkClosed
 from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.tree import show
 from remoterun.errors import (
+    AddressExpired,
     AgentError,
     AuthenticationError,
     HomeMissing,
@@ -224,7 +225,7 @@ def translate(error: RemoteError, machine: str) -> RemoterunError:
         "leaving": HostError,
         "not_listening": HostError,
         "no_network": HostError,
-        "expired": TransferError,
+        "expired": AddressExpired,
         "not_fetched": TransferError,
         "refused": TransferError,
         "unreachable": HostUnreachable,

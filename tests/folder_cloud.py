@@ -19,7 +19,17 @@ from remoterun.client import Client
 from remoterun.config import AWS, Config
 from remoterun.model import MachineType, Rental, RunRequest
 from remoterun.providers import PROVIDERS
-from remoterun.providers.base import Identity, Intent, Leftover, NoCapacity, Offer, ProviderCheck, ProviderError, Rented
+from remoterun.providers.base import (
+    HostNeverCame,
+    Identity,
+    Intent,
+    Leftover,
+    NoCapacity,
+    Offer,
+    ProviderCheck,
+    ProviderError,
+    Rented,
+)
 from remoterun.providers.folder import HostFolder
 from tests.workshop import Place, kill9, pids, until
 
@@ -42,8 +52,8 @@ def config_of(root: Path, bucket: str, endpoint: str, home: str = "laptop") -> C
 
 class Folders:
     """`ROOT/hosts/TOKEN` is the home of a host, `ROOT/rented/TOKEN` what is known of it; `ROOT/environment` names a
-    home whose environment all of them use. While there is a file `ROOT/full`, nothing can be had; with one of the name
-    `ROOT/ID stays`, that host is not released."""
+    home whose environment all of them use. While there is a file `ROOT/full`, nothing can be had; with `ROOT/broken`
+    no host comes to answer; with one of the name `ROOT/ID stays`, that host is not released."""
 
     name = "aws"
 
@@ -58,7 +68,7 @@ class Folders:
     def offers(self, machine: MachineType, live: bool = False) -> list[Offer]:
         assert machine.rental is not None
         self.live_offers += live
-        return [Offer("folder.small", "here", "here-1", price=PRICE, spot=machine.rental.spot)]
+        return [Offer("folder.small", "here", "here-1", price=PRICE, spot=machine.rental.spot, limit=PRICE)]
 
     def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> Rented:
         HostFolder(self.laptop, intent.token).begin(intent)
@@ -73,9 +83,13 @@ class Folders:
         number = len(os.listdir(self.root / "rented"))
         now = time.time()
         about = (intent.deadline, machine, intent.run, intent.number, intent.attempt)
-        rented = Rented(f"i-{number}", intent.token, "running", offers[0], now, *about)
+        rented = Rented(f"i-{number}", intent.token, "running", offers[0], now, *about, idle=intent.idle)
         self._keep(rented)
         say("its boot")
+        if (self.root / "broken").exists():
+            self.home(intent.token).mkdir(parents=True)
+            self.take_away(intent.token)
+            raise HostNeverCame(f"i-{number} did not answer")
         home.mkdir(parents=True)
         terms = Terms(intent.token, intent.deadline, intent.idle, ["touch", str(home / "ended")])
         (home / FILE).write_text(json.dumps(to_json(terms)))

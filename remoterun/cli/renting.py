@@ -17,7 +17,8 @@ def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool) -> None:
     if yes:
         render.renting_goes_on(plan, new)
     elif not render.person_there():
-        price = f"at {render.hourly(plan.price)}, " if plan.price is not None else ""
+        first = plan.offers[0].price
+        price = f"at {render.hourly(first)}, " if first is not None else ""
         most = f"{render.dollars(plan.most)} at the most" if plan.most is not None else "at a price that is not known"
         raise UsageError(
             f"`-t {plan.machine.name}` rents a host {price}{most}, and nobody is here to agree",

@@ -109,6 +109,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             began=MOMENT,
             ends_at=MOMENT,
             cost=_maybe(NUMBER),
+            idle_since=_maybe(MOMENT),
         )
     ),
     "secret": _list(_object(name=TEXT, set=MOMENT, kept=TEXT)),

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from remoterun import config as configuration
 from remoterun import machines, transfer
 from remoterun.agent.shared import api
-from remoterun.agent.shared.bucket import Grant, ImageAccess
+from remoterun.agent.shared.bucket import Bringing, Grant, ImageAccess
 from remoterun.agent.shared.engine_names import candidates
 from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.tree import Manifest
 from remoterun.client.connections import Connections
-from remoterun.errors import UsageError
+from remoterun.errors import AddressExpired, UsageError
 from remoterun.model import MachineType, Run
 from remoterun.session import Session
 from remoterun.transfer import Progress
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from remoterun.buckets.grants import Signer
 
 SIGNED = 6 * 3600.0
-"""Seconds for which a host may fetch what it was told to."""
+"""Seconds for which a host may fetch what it was told to; what it has not got by then is signed again."""
+CLOCKS = 900.0
+"""Seconds by which the clocks of this machine and of the store may differ, beyond which it accepts nothing."""
 AFTERWARDS = 3600.0
 """Seconds after a run's deadline for which it may still write: clocks may differ."""
 
@@ -131,13 +134,23 @@ def pass_on(
         transfer.relay(source, manifest, target, progress)
         return
     sizes = {entry.digest: entry.size for entry in manifest.files}
-    wanted = [digest for digest, _ in transfer.missing_blobs(target, list(sizes))]
-    progress.start("from the bucket", len(wanted), sum(sizes[digest] for digest in wanted))
-    if not wanted:
-        return
     signer = signer_of(connections, source.machine)
+    while wanted := [digest for digest, _ in transfer.missing_blobs(target, list(sizes))]:
+        progress.start("from the bucket", len(wanted), sum(sizes[digest] for digest in wanted))
+        ends = signer.expires(SIGNED)
+        try:
+            _bring(target, signer.parcels(wanted, SIGNED, run), progress)
+            return
+        except AddressExpired:  # what has come stays
+            if time.time() < ends - CLOCKS or signer.expires(SIGNED) <= ends + 1:
+                raise
+    progress.start("from the bucket", 0, 0)
+
+
+def _bring(target: Session, lines: Iterable[Bringing], progress: Progress) -> None:
+    """Let a host fetch contents. Raises `AddressExpired`."""
     with target.stream(api.bring, api.Nothing()) as stream:
-        for line in signer.parcels(wanted, SIGNED, run):
+        for line in lines:
             stream.send(json.dumps(to_json(line)).encode() + b"\n")
         stream.end()
         done = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,6 +78,18 @@ class RentedHosts:
         found = [host for name in PROVIDERS for host in self._connections.provider(name).hosts()]
         return sorted(found, key=lambda host: host.began)
 
+    def idle_since(self, hosts: Sequence[Rented]) -> Mapping[str, float]:
+        """Of those hosts of which this client knows that they have no run: since when, by their ids. Asks nobody."""
+        found: dict[str, float] = {}
+        busy: set[str] = set()
+        for run in self._connections.registry.runs():
+            for use in run.renting.hosts if run.renting is not None else ():
+                if use.ended is None:
+                    busy.add(use.id)
+                else:
+                    found[use.id] = max(use.ended, found.get(use.id, 0.0))
+        return {host.id: found[host.id] for host in hosts if host.id in found and host.id not in busy}
+
     def end(self, id: str) -> Rented | None:
         """End a host, by its provider's id; None if it is gone already.
 
@@ -129,6 +141,9 @@ class RentedHosts:
         provider = self._connections.provider(orphan.provider)
         if isinstance(orphan.what, Rented):
             provider.release(orphan.what.id)
+            for run in self._connections.registry.runs():
+                if run.key == orphan.what.run and run.renting is not None:
+                    renting.count(self._connections, run, orphan.what)
         else:
             provider.clear(orphan.what)
 

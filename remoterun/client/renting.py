@@ -51,7 +51,7 @@ class Plan:
 
     @property
     def price(self) -> float | None:
-        """US dollars an hour of the most expensive offer; None where one is not known."""
+        """US dollars that an hour of the most expensive offer can come to; None where one is not known."""
         return _highest(self.offers if self.kept is None else (self.kept.offer,))
 
     @property
@@ -144,13 +144,25 @@ def give_back(connections: Connections, run: Run) -> None:
     rental, renting = _rental(run.machine), run.renting
     if renting is None:
         return
+    rented = None
     with contextlib.suppress(RemoterunError):
         provider = connections.provider(rental.provider)
         rented = provider.find(token(run, renting.attempt))
         if rented is not None and rented.alive:
             provider.release(rented.id)
     if renting.hosts and renting.hosts[-1].ended is None:
-        connections.registry.rent(run, renting.left_at(time.time()))
+        run = connections.registry.rent(run, renting.left_at(time.time()))
+    if rented is not None:
+        count(connections, run, rented)
+
+
+def count(connections: Connections, run: Run, rented: Rented) -> None:
+    """Let a host that was rented for a run, and has ended now, count in what the run cost, if it never came to serve
+    it."""
+    renting = _renting(run)
+    if all(host.id != rented.id for host in renting.hosts):
+        use = replace(_use(rented, rented.began), ended=rented.ended or time.time(), idle=0.0)
+        connections.registry.rent(run, replace(renting, hosts=(*renting.hosts, use)))
 
 
 def _reuse(connections: Connections, run: Run, kept: Rented) -> tuple[Run, Session] | None:
@@ -167,9 +179,22 @@ def _reuse(connections: Connections, run: Run, kept: Rented) -> tuple[Run, Sessi
 
 
 def _with_host(renting: Renting, rented: Rented, began: float) -> Renting:
+    return replace(renting, hosts=(*renting.hosts, _use(rented, began)))
+
+
+def _use(rented: Rented, began: float) -> HostUse:
     offer = rented.offer
-    use = HostUse(rented.token, rented.id, offer.type, offer.zone or offer.region, offer.price, began)
-    return replace(renting, hosts=(*renting.hosts, use))
+    return HostUse(
+        token=rented.token,
+        id=rented.id,
+        type=offer.type,
+        zone=offer.zone or offer.region,
+        price=offer.price,
+        began=began,
+        limit=offer.limit,
+        idle=rented.idle,
+        deadline=rented.deadline,
+    )
 
 
 def of_host(connections: Connections, id: str) -> MachineType:
@@ -206,7 +231,7 @@ def deadline(run: Run, plan: Plan, now: float) -> float:
     limit, most = _renting(run).deadline, _rental(run.machine).max_cost
     if most is None or not plan.price:
         return limit
-    return min(limit, now + max(most - (run.cost(now) or 0.0), 0.0) / plan.price * 3600)
+    return min(limit, now + max(most - (_renting(run).cost(now, at_most=True) or 0.0), 0.0) / plan.price * 3600)
 
 
 def token(run: Run, attempt: int) -> str:
@@ -235,7 +260,7 @@ def hours(machine: MachineType, offers: tuple[Offer, ...]) -> float:
         return limit
     price = _highest(offers)
     if price is None:
-        unknown = next(offer.type for offer in offers if offer.price is None)
+        unknown = next(offer.type for offer in offers if offer.at_most is None)
         raise UsageError(
             f"the price of {unknown} is not known, so --max-cost can't be kept", hint="--max-hours instead of it"
         )
@@ -250,7 +275,7 @@ def hours(machine: MachineType, offers: tuple[Offer, ...]) -> float:
 
 
 def _highest(offers: tuple[Offer, ...]) -> float | None:
-    prices = [offer.price for offer in offers]
+    prices = [offer.at_most for offer in offers]
     return None if None in prices else max((price for price in prices if price is not None), default=None)
 
 
@@ -286,7 +311,7 @@ def _kept(connections: Connections, machine: MachineType, without: Container[str
         if host is None or host.state == "gone":
             folder.remove()
         elif host.machine is not None and host.state == "running" and _kind(host.offer) in kinds:
-            if rental.max_cost is not None and host.offer.price is None:
+            if rental.max_cost is not None and host.offer.at_most is None:
                 continue
             if _left(host) > hours(machine, (host.offer,)) * WORTH_KEEPING:
                 return host

@@ -41,7 +41,8 @@ class HostNeverCame(HostError):
 @dataclass(frozen=True)
 class Offer:
     """A type of machine at one place. `memory` and `gpu_memory` (of each GPU) in GiB; `price` in US dollars an hour, of
-    the day `priced` ("2026-07-20", or "now"); None where it is not known."""
+    the day `priced` ("2026-07-20", or "now"); `limit` is what an hour can come to where the price moves, as that of a
+    spot host does. None where it is not known."""
 
     type: str
     region: str = ""
@@ -54,6 +55,12 @@ class Offer:
     spot: bool = False
     price: float | None = None
     priced: str = ""
+    limit: float | None = None
+
+    @property
+    def at_most(self) -> float | None:
+        """US dollars that an hour can come to."""
+        return self.limit if self.spot else self.price
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,8 @@ class Rented:
     """A host that a provider gave, as the provider tells it: from its own tags, without any record of ours.
 
     `machine` is how it is reached, None where this client has no key for it. `state` is "pending", "running", "ending"
-    or "gone". `began` and `deadline` in seconds since 1970; `ended` once it is gone, if that is known. `owner` is who
+    or "gone". `began` and `deadline` in seconds since 1970; `ended` once it is gone, if that is known; `idle` is how
+    many seconds it stays without a run. `owner` is who
     rented it, on which machine. `why`: the provider's words for its end; `preempted`: the provider has taken it away;
     `was_ended`: somebody of the account has ended it.
     """
@@ -99,6 +107,7 @@ class Rented:
     why: str = ""
     preempted: bool = False
     was_ended: bool = False
+    idle: float = 0.0
 
     @property
     def alive(self) -> bool:

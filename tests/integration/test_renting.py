@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -28,14 +29,15 @@ from remoterun.agent.shared.states import RunState
 from remoterun.agent.store.home import Home
 from remoterun.buckets import host as bucket_host
 from remoterun.buckets import serving
+from remoterun.buckets.grants import Signer
 from remoterun.buckets.place import BucketPlace
 from remoterun.cli.main import main
-from remoterun.client import Client, LogBytes, Note, StateChange, attempts
+from remoterun.client import Client, LogBytes, Note, StateChange, attempts, bucket
 from remoterun.client.rented_hosts import LATE
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Mount, Rental, Resource, Run, RunRequest
 from remoterun.providers import PROVIDERS
-from remoterun.providers.base import Intent, NoCapacity
+from remoterun.providers.base import HostNeverCame, Intent, NoCapacity
 from remoterun.source import snapshot
 from remoterun.transfer import Progress
 from tests import folder_cloud
@@ -149,6 +151,45 @@ class TestARun:
             laptop.client.files.list(Resource.parse(f"runs/{run.number}"))
         laptop.client.runs.remove(run.number)
         assert laptop.client.runs.list() == []
+
+    def test_what_a_host_cost_counts_that_never_came(self, laptop: Laptop) -> None:
+        (laptop.root / "broken").touch()
+        with pytest.raises(HostNeverCame):
+            laptop.submit("true")
+        (run,) = laptop.client.runs.list()
+        assert run.renting is not None and [host.id for host in run.renting.hosts] == ["i-0"]
+        assert (run.cost(time.time()) or 0.0) > 0 and run.cost(0.0) == run.cost(time.time() + 3600)
+
+    def test_what_a_host_cost_counts_whose_client_was_killed_meanwhile(self, laptop: Laptop) -> None:
+        run = laptop.until_ended(laptop.submit("true"))
+        registry = laptop.client.registry
+        assert run.renting is not None
+        registry.rent(run, replace(run.renting, hosts=()))  # it did not come to write it down
+        for orphan in laptop.another().hosts.orphans():
+            laptop.client.hosts.clear(orphan)
+        counted = laptop.client.registry.run(run.number)
+        assert counted.renting is not None and [host.id for host in counted.renting.hosts] == ["i-0"]
+        assert (counted.cost(time.time()) or 0.0) > 0
+
+    def test_what_is_signed_for_its_host_is_signed_again_when_it_expired(
+        self, laptop: Laptop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        signed: list[float] = []
+        parcels = Signer.parcels
+
+        def asleep_for_once(signer: Signer, *asked: Any) -> Iterator[Any]:
+            lines = list(parcels(signer, *asked))
+            signed.append(time.time())
+            if len(signed) == 1:
+                until(lambda: time.time() > signed[0] + 4.5, 10)
+            yield from lines
+
+        monkeypatch.setattr(bucket, "SIGNED", 3.0)
+        monkeypatch.setattr(Signer, "parcels", asleep_for_once)
+        folder = write_files(laptop.root / "doom", {"input.txt": b"T" * 5000, "large": os.urandom(3 << 20)})
+        laptop.client.uploads.upload(folder, "doom", "local")
+        run = laptop.until_ended(laptop.submit("cat data/* | wc -c", mounts=(Mount.parse("uploads/doom:data"),)))
+        assert laptop.log(run).split() == [str(5000 + (3 << 20)).encode()] and len(signed) > 1
 
     def test_without_a_bucket_nothing_is_rented(self, laptop: Laptop) -> None:
         with Client(replace(laptop.config, aws=replace(laptop.config.aws, bucket=None))) as client:
@@ -397,9 +438,13 @@ class TestTheCommandLine:
         assert "Renting folder.small in here, $3.60/h, at most $86.40 (24 h)" in err and "  it cost " in err
         (run,) = json.loads(say("ps", "--json")[1])
         assert run["cost"] > 0 and run["renting"]["hosts"][0]["type"] == "folder.small"
+        assert re.search(r"its host stays for another run, at \$3.60/h, until 20.* \(\$0.60 at the most\)\n", err)
+        assert "`remoterun hosts end i-0` ends it now" in err
+        assert "$0.60 more at the most: its host stays until 20" in say("info", "1")[1]
         assert "COST" in say("ps")[1] and "folder.small in here-1" in say("info", "1")[1]
         (host,) = json.loads(say("hosts", "--json")[1])
         assert (host["id"], host["number"], host["type"], host["price"]) == ("i-0", 1, "folder.small", 3.6)
+        assert host["idle_since"] == run["ended"] and "IDLE" in say("hosts")[1]
         assert "i-0" in say("gc", "--cloud", "--dry-run")[1] and len(laptop.folders.hosts()) == 1
         assert say("hosts", "end", "i-0")[0] == 0 and laptop.folders.hosts() == []
         assert say("hosts", "end", "i-9")[0] == 2

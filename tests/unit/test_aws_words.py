@@ -194,7 +194,11 @@ def test_a_spot_host_is_asked_for_once_and_ends_when_it_is_taken() -> None:
     parameters = launch_parameters(INTENT, chosen, place, Rental("aws", ("g4dn.xlarge",)), b"", 1)
     assert parameters["InstanceMarketOptions"] == {
         "MarketType": "spot",
-        "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
+        "SpotOptions": {
+            "SpotInstanceType": "one-time",
+            "InstanceInterruptionBehavior": "terminate",
+            "MaxPrice": "0.526000",  # that on demand: what was said to be the most
+        },
     }
     assert "SubnetId" not in parameters["NetworkInterfaces"][0]
 

@@ -89,7 +89,7 @@ WAYS: dict[str, Callable[[bool], None]] = {
     "copied": lambda json: render.fetched(Fetched(1, place=EVIL, skipped=[EVIL], warnings=[EVIL]), EVIL, json),
     "runs": lambda json: render.run_resources([RUN, ENDED], json),
     "machines": lambda json: render.machines([MACHINE], EVIL, [EVIL], {EVIL: OFFER}, json),
-    "hosts": lambda json: render.hosts_table([RENTED], json),
+    "hosts": lambda json: render.hosts_table([RENTED], {EVIL: 1.0}, json),
     "orphans": lambda json: render.orphans([Orphan(EVIL, what, EVIL) for what in (RENTED, LEFTOVER)], json),
     "plan": lambda json: render.renting(PLAN, NewBucket(EVIL, EVIL, False)),
     "plan with a host": lambda json: render.renting(replace(PLAN, kept=RENTED), NewBucket(EVIL, EVIL, True)),

@@ -20,7 +20,7 @@ from remoterun.client.renting import Plan
 from remoterun.config import Config
 from remoterun.errors import UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
-from remoterun.providers.aws import acquire
+from remoterun.providers.aws import acquire, catalogue
 from remoterun.providers.base import Offer, Rented
 from remoterun.registry import Registry
 
@@ -87,6 +87,20 @@ def test_a_host_that_is_kept_is_named_with_its_price() -> None:
 def test_the_tighter_limit_counts(rental: dict[str, float], expected: float) -> None:
     machine = replace(T4, rental=Rental("aws", ("g4dn.xlarge", "g5.xlarge"), **rental))  # type: ignore[arg-type]
     assert renting.hours(machine, DEAREST) == pytest.approx(expected)
+
+
+def test_the_cap_on_spot_is_one_that_its_price_can_not_pass() -> None:
+    """The price of a spot host moves, up to that on demand, which is what AWS is told to take at the most."""
+    (spot,) = (catalogue.offer("g4dn.xlarge", "us-east-1", "us-east-1a", spot=True, price=0.158),)
+    plan = Plan(T4, (spot,), 24.0, 600.0, 1)
+    assert (spot.price, spot.at_most, plan.price, plan.most) == (0.158, 0.526, 0.526, pytest.approx(24 * 0.526))
+    said = text(plan)
+    assert "$0.158/h now, spot, in us-east-1a\n" in said and "at most  $12.62: 24 h at $0.526/h, without" in said
+    assert "spot prices move; this is the price on demand, which they never exceed\n" in said
+    machine = replace(T4, rental=Rental("aws", ("g4dn.xlarge",), spot=True, max_cost=5.26))
+    assert renting.hours(machine, (spot,)) == pytest.approx(10)
+    use = HostUse("t", "i-0", "g4dn.xlarge", "us-east-1a", 0.158, began=0.0, limit=spot.limit)
+    assert Renting(0.0, hosts=(use,)).cost(3600.0, at_most=True) == 0.526
 
 
 def test_a_limit_in_dollars_needs_a_price() -> None:

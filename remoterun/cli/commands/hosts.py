@@ -17,12 +17,14 @@ from remoterun.cli.several import for_each
 def hosts(context: typer.Context, json: Json = False) -> None:
     """List the hosts that are rented now, and what they have cost so far.
 
-    What is listed is what their provider says, from any machine with the same account.
+    What is listed is what their provider says, from any machine with the same account. COST is from a host's start on,
+    with the minutes in which it has no run; IDLE is what those cost so far, of hosts whose runs this machine knows.
     """
     if context.invoked_subcommand is None:
         with connect() as client:
             found = client.hosts.list()
-        render.hosts_table(found, json)
+            idle = client.hosts.idle_since(found)
+        render.hosts_table(found, idle, json)
 
 
 @hosts_app.command("end", cls=Command, epilog=example("remoterun hosts end i-0123456789abcdef0"))

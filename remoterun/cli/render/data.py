@@ -40,7 +40,7 @@ def heading(name: str, first: bool) -> None:
 MOMENTS = frozenset(
     """
     created queued started ended last_seen requested provisioning uploading
-    deadline grant_ends until began ends_at set t
+    deadline grant_ends until began ends_at idle_since set t
     """.split()  # noqa: SIM905 - they are read more easily so
 )
 """Fields that are seconds since 1970 inside, and in JSON a text that every program reads: ISO 8601, in UTC."""

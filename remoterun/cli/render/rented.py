@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from remoterun.cli.render.data import out_json
@@ -13,7 +14,7 @@ from remoterun.cli.render.words import ago, duration, moment, size
 
 if TYPE_CHECKING:
     from remoterun.client import NewBucket, Orphan, Plan
-    from remoterun.model import Run
+    from remoterun.model import HostUse, Run
     from remoterun.providers.base import Offer, Rented
 
 WITHOUT = "without disk and traffic"
@@ -62,6 +63,8 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
             listed.append(("", f"{hourly(first.price)}{_priced(first)}{spot}, in {_zones(offers)}"))
     if plan.most is not None:
         listed.append(("at most", f"{dollars(plan.most)}: {hours(plan.hours)} at {hourly(plan.price)}, {WITHOUT}"))
+        if any(offer.spot for offer in plan.offers):
+            listed.append(("", "spot prices move; this is the price on demand, which they never exceed"))
     else:
         listed.append(("at most", f"{hours(plan.hours)}, at a price that is not known"))
     if plan.attempts > 1:
@@ -122,10 +125,21 @@ def described(offer: Offer) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def hosts_table(found: Sequence[Rented], as_json: bool) -> None:
+def host_goes_on(use: HostUse) -> None:
+    """What a host goes on to cost that stays for another run."""
+    until = use.stays_until
+    if until is None or until <= time.time():
+        return
+    most = f" ({dollars(use.idle_cost)} at the most)" if use.idle_cost is not None else ""
+    line(f"  its host stays for another run, at {hourly(use.price)}, until {moment(until)}{most}")
+    line(f"  `remoterun hosts end {use.id}` ends it now")
+
+
+def hosts_table(found: Sequence[Rented], idle_since: Mapping[str, float], as_json: bool) -> None:
+    """`idle_since`: by the ids of hosts without a run."""
     now = time.time()
     if as_json:
-        out_json([_record(host, now) for host in found])
+        out_json([{**_record(host, now), "idle_since": idle_since.get(host.id)} for host in found])
         return
     if not found:
         line("No host is rented")
@@ -140,6 +154,7 @@ def hosts_table(found: Sequence[Rented], as_json: bool) -> None:
             host.owner,
             ago(host.began),
             dollars(host.cost(now)),
+            dollars(replace(host, began=idle_since[host.id]).cost(now)) if host.id in idle_since else "",
             _coarse(max(host.deadline - now, 0)),
         ]
         for host in found
@@ -153,6 +168,7 @@ def hosts_table(found: Sequence[Rented], as_json: bool) -> None:
         Column("OWNER", least=8, drop=4),
         Column("SINCE", drop=1),
         Column("COST", right=True),
+        Column("IDLE", right=True, drop=6),
         Column("ENDS IN", right=True),
     ]
     table(heads, rows)

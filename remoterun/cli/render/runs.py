@@ -9,7 +9,7 @@ from typing import Any
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
 from remoterun.agent.shared.states import FINAL, Reason, RunState
 from remoterun.cli.render.data import out_text
-from remoterun.cli.render.rented import cost_text
+from remoterun.cli.render.rented import cost_text, dollars, host_goes_on
 from remoterun.cli.render.table import Column, fits, table
 from remoterun.cli.render.talk import line, warning
 from remoterun.cli.render.terminal import DONE, FAILED, Text, paint, shortened
@@ -120,7 +120,7 @@ def ending(run: Run) -> None:
         line(f"  it cost {cost_text(run)}" if cost_text(run) else "  what it cost is not known")
         just_now = run.ended is not None and time.time() - run.ended < JUST_ENDED
         if just_now and run.reason not in (Reason.HOST_LOST, Reason.PREEMPTED):
-            line("  its host stays for another run, and ends by itself: `remoterun hosts`")
+            host_goes_on(run.renting.hosts[-1])
     if run.outputs and run.outputs.get("files"):
         saved = f"{files(run.outputs['files'])} saved ({size(run.outputs['size'])})"
         line(f"  {saved}: `remoterun ls runs/{run.number}` · `remoterun cp runs/{run.number}`")
@@ -154,9 +154,22 @@ def _hosts(run: Run) -> list[tuple[str, str | None]]:
         ("hosts", "\n".join(hosts)),
         ("attempt", attempts),
         ("cost", cost_text(run)),
+        ("idle", _idle(run)),
         ("ends", moment(run.renting.deadline) if not run.final else None),
         ("bucket", run.renting.bucket),
     ]
+
+
+def _idle(run: Run) -> str | None:
+    """What the host of a run that has ended costs after it, or did."""
+    if not run.final or run.reason in (Reason.HOST_LOST, Reason.PREEMPTED) or run.renting is None:
+        return None
+    last = run.renting.hosts[-1] if run.renting.hosts else None
+    if last is None or not last.idle_cost or last.stays_until is None:
+        return None
+    return (
+        f"{dollars(last.idle_cost)} more at the most: its host stays until {moment(last.stays_until)} for another run"
+    )
 
 
 def _attempt(spec: dict[str, Any], events: list[dict[str, Any]]) -> str | None:

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,7 +74,8 @@ class Request:
 
 
 class Acquisition:
-    """One try to get the host of an intent. `sleep` and `clock` (monotonic) are those of `time`."""
+    """One try to get the host of an intent. `sleep` and `clock` (monotonic) are those of `time`; `subnets` are those
+    that are known, as `network.subnets` gives them, by their regions."""
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class Acquisition:
         say: Callable[[str], None],
         *,
         address: str | None = None,
+        subnets: Mapping[str, dict[str, dict[str, Any]]] | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -92,6 +94,7 @@ class Acquisition:
         self._intent = intent
         self._say = say
         self._address = address
+        self._subnets = subnets or {}
         self._sleep = sleep
         self._clock = clock
         self._was_seen = False  # by a description of AWS's: what is not there after that, is gone
@@ -223,7 +226,7 @@ class Acquisition:
             image = resolve(self._calls, offer, rental.image)
             self._images[offer.region, offer.type] = image
         if offer.region not in self._networks:
-            subnets = network.subnets(self._calls, offer.region)
+            subnets = self._subnets.get(offer.region) or network.subnets(self._calls, offer.region)
             vpc = next(iter(subnets.values()))["VpcId"]
             address = network.client_address(self._calls, offer.region, self._address)
             group = network.admit(self._calls, offer.region, vpc, address)
@@ -380,10 +383,10 @@ def launch_parameters(
         "TagSpecifications": [tags.specification(kind, labels) for kind in ("instance", "volume")],
     }
     if offer.spot:
-        parameters["InstanceMarketOptions"] = {
-            "MarketType": "spot",
-            "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
-        }
+        options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
+        if offer.at_most is not None:
+            options["MaxPrice"] = f"{offer.at_most:.6f}"
+        parameters["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": options}
     return parameters
 
 

@@ -125,9 +125,10 @@ def architecture(type: str) -> str:
 
 def offer(type: str, region: str, zone: str = "", *, spot: bool = False, price: float | None = None) -> Offer:
     """What may be had, as far as the table knows it. `price` is one that was asked for just now: without it, that of
-    the table, and none for spot, whose price changes by the hour."""
+    the table, and none for spot, whose price changes by the hour; AWS takes no more for it than on demand."""
     known = facts(type) or TypeFacts()
-    listed = None if spot else table().price(type, region)
+    on_demand = table().price(type, region)
+    listed = None if spot else on_demand
     return Offer(
         type=type,
         region=region,
@@ -140,6 +141,7 @@ def offer(type: str, region: str, zone: str = "", *, spot: bool = False, price: 
         spot=spot,
         price=listed if price is None else price,
         priced="now" if price is not None else table().date if listed is not None else "",
+        limit=on_demand if spot else None,
     )
 
 

@@ -27,6 +27,8 @@ class AWS:
         self.calls = Calls(config.aws)
         self._region_of: dict[str, str] = {}
         """Of instances that were seen."""
+        self._subnets: dict[str, dict[str, dict[str, Any]]] = {}
+        """By region, for the acquisition that follows a question about offers."""
 
     def region(self, machine: MachineType) -> str:
         """Where a machine type would be rented."""
@@ -43,7 +45,10 @@ class AWS:
 
     def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> Rented:
         folder = HostFolder(self._home, intent.token)
-        rented = Acquisition(self.calls, folder, intent, say, address=self._settings.address).host(offers)
+        acquisition = Acquisition(
+            self.calls, folder, intent, say, address=self._settings.address, subnets=self._subnets
+        )
+        rented = acquisition.host(offers)
         self._region_of[rented.id] = rented.offer.region
         return rented
 
@@ -159,7 +164,7 @@ class AWS:
 
     def _live_offers(self, rental: Rental, region: str) -> list[Offer]:
         """An offer for each type and zone that there is, with the spot price of now."""
-        zones = network.subnets(self.calls, region)
+        zones = self._subnets[region] = network.subnets(self.calls, region)
         filters = [{"Name": "instance-type", "Values": list(rental.types)}]
         listed = self.calls.pages(
             "ec2",

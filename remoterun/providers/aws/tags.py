@@ -119,6 +119,7 @@ def rented_of(instance: dict[str, Any], region: str) -> Rented | None:
         why=said_of(instance) if state in ("ending", "gone") else "",
         preempted=code in PREEMPTED,
         was_ended=code == ENDED,
+        idle=_number(tags.get("idle")) or 0.0,
     )
 
 
