@@ -322,11 +322,11 @@ class RunRequest:
     of the secret that is its value); `framework` is "none", "python" or "tensorflow", None for the one that the code
     needs; `options`, those of `remoterun run` that ask for the same again, are told to it; `timeout` in seconds;
     `stdin` is a file that the command reads as its standard input; with `split` what it writes to stderr is not in the
-    log, but apart; `notify`: who gets word when it ends, addresses or
-    names of secrets, None as config.toml says. `spot`, `attempts`, `max_hours` and `max_cost` stand in the place of
-    those of a `Rental`, `gpus` (a number, or `ALL_GPUS`) in that of the machine type's; `ports` are forwarded while a
-    client follows the run. It starts when the runs `after` have completed, and `after_any` have ended, which are on its
-    machine. `Runs.prepare` refuses what can't be asked for."""
+    log, but apart; `beside` the other runs of its machine it takes no slot, and waits for none; `notify`: who gets word
+    when it ends, addresses or names of secrets, None as config.toml says. `spot`, `attempts`, `max_hours` and
+    `max_cost` stand in the place of those of a `Rental`, `gpus` (a number, or `ALL_GPUS`) in that of the machine
+    type's; `ports` are forwarded while a client follows the run. It starts when the runs `after` have completed, and
+    `after_any` have ended, which are on its machine. `Runs.prepare` refuses what can't be asked for."""
 
     command: str
     mounts: tuple[Mount, ...] = ()
@@ -343,6 +343,7 @@ class RunRequest:
     options: str = ""
     stdin: Path | None = None
     split: bool = False
+    beside: bool = False
     spot: bool = False
     attempts: int | None = None
     max_hours: float | None = None

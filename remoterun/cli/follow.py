@@ -33,14 +33,15 @@ def follow(
     from_start: bool = False,
     ports: Sequence[PortSpec] | None = None,
     told: Callable[[int, PortNews], None] = lambda number, news: None,
+    server: str = "",
 ) -> int:
     """Show `items` until the run has ended; its exit status. On ^C: what goes on, and 130.
 
     `from_start`: show the states too that were passed before we looked. `ports` are forwarded while the run runs (None:
-    none), of which `told` is told, too, on other threads.
+    none), of which `told` is told, too, on other threads; `server` is what answers there.
     """
     steps = render.Steps()
-    with Forwards(client, ports, steps.say, told) as forwards:
+    with Forwards(client, ports, steps.say, told, server) as forwards:
         return _follow(client, run, items, steps, forwards, timestamps, from_start)
 
 

@@ -15,6 +15,7 @@ class Forwards:
     """The ports of a run, from the moment on that its command runs; a context manager, which ends them.
 
     `ports`: which (none: those of its spec; None: no port at all). `say` gets each line, also on other threads.
+    `server`: what answers on the port, where that is known; the number of its port then tells nobody anything.
     """
 
     def __init__(
@@ -23,7 +24,9 @@ class Forwards:
         ports: Sequence[PortSpec] | None,
         say: Callable[[str], None],
         told: Callable[[int, PortNews], None] = lambda number, news: None,
+        server: str = "",
     ) -> None:
+        self._server = server
         self._client = client
         self._ports = ports
         self._say = say
@@ -49,7 +52,7 @@ class Forwards:
         self._close()
 
         def tell(news: PortNews) -> None:
-            self._say(text(number, news, address(self._client, number, news)))
+            self._say(text(number, news, address(self._client, number, news), self._server))
             self._told(number, news)
 
         self._forwarding = self._client.runs.forward(number, self._ports or (), tell)
@@ -65,9 +68,9 @@ def address(client: Client, number: int, news: PortNews) -> str:
     return f"{news.address}/lab?token={token}" if token is not None and news.kind == "up" else news.address
 
 
-def text(number: int, news: PortNews, address: str) -> str:
+def text(number: int, news: PortNews, address: str, server: str = "") -> str:
     """What is said of a port of run `number`, which is reached at `address` here."""
-    port = f"port {news.port} of run {number}"
+    port = server or f"port {news.port} of run {number}"
     if news.kind == "waiting":
         return f"waiting for {port}…"
     if news.kind == "down":
@@ -75,4 +78,4 @@ def text(number: int, news: PortNews, address: str) -> str:
     if news.kind == "failed":
         return f"the ports of run {number} can't be reached: {news.text}"
     taken = "" if news.local == news.wanted else f" ({news.wanted} is taken here)"
-    return f"{address} -> {port}{taken}" if address == news.address else address
+    return f"{address} -> {port}{taken}" if address == news.address and not server else f"{address}{taken}"

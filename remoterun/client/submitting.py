@@ -509,6 +509,7 @@ def _spec(
         ports=request.ports,
         stdin=STDIN if request.stdin is not None else "",
         split=request.split,
+        beside=request.beside,
     )
     try:
         check_variables(dict(request.env))

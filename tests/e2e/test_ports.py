@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pexpect
 import pytest
@@ -24,12 +25,13 @@ EVENTS = """
 import sys, time
 from tensorboard.summary import Writer
 writer = Writer("logs")
-for step in range(5):
+for step in range(1000 if len(sys.argv) > 1 else 5):
     writer.add_scalar("loss", 1 / (step + 1), step)
+    if step >= 4:
+        writer.flush()
+        print("written", flush=True)
+        time.sleep(0.5)
 writer.close()
-print("written", flush=True)
-if len(sys.argv) > 1:
-    time.sleep(1000)
 """
 
 
@@ -92,29 +94,49 @@ def test_notebooks(place: Place) -> None:
 
 
 def test_tensorboard(place: Place, until: Callable[..., Any]) -> None:
-    place.run("machines", "add", "plain", "local", "--engine", "process", "--default")
+    place.run("machines", "add", "plain", "local", "--engine", "process", "--slots", "2", "--default")
     (place.folder / "events.py").write_text(EVENTS)
-    place.run("run", "-b", "-y", *PACKAGES, "python events.py live")
-    place.follow_until("1", "written")
-    terminal = place.spawn("tensorboard", "last", "--no-browser")
+    for number in ("1", "2"):
+        place.run("run", "-b", "-y", *PACKAGES, f"python events.py live {number}")
+        place.follow_until(number, "written")
+    terminal = place.spawn("tensorboard", "1", "--no-browser")  # inside the run
     address = address_of(terminal)
     assert until(lambda: get(address, "/data/runs")) == ["logs"]
     interrupted(terminal, 0)
-    assert place.json("ps")[0]["state"] == "running"
-    place.run("run", "-y", *PACKAGES, "python events.py")
-    refused = place.run("tensorboard", "1", "2", status=2)
-    assert "run 1 is running" in refused.stderr and "remoterun tensorboard 1" in refused.stderr
-    place.run("stop", "1")
-    place.run("wait", "1", status=None)
-    terminal = place.spawn("tensorboard", "1", "runs/last/logs", "--no-browser")
+    assert [run["number"] for run in place.json("ps")] == [1, 2]
+    terminal = place.spawn("tensorboard", "1", "last", "--no-browser")  # beside both of them, which have all slots
     address = address_of(terminal)
-    assert until(lambda: len(get(address, "/data/runs")) == 2 and get(address, "/data/runs")) == [
-        "runs/1/logs",
-        "runs/2/logs",
-    ]
-    assert "is stopping" in interrupted(terminal, 0)
-    place.run("wait", "3", status=None)
-    assert place.newest()["state"] == "stopped"
+    both = ["runs/1/logs", "runs/2/logs"]
+    until(lambda: get(address, "/data/runs") == both, 60)
+    before = [len(points(address, name)) for name in both]
+    until(lambda: all(len(points(address, name)) > count for name, count in zip(both, before, strict=True)), 60)
+    place.run("stop", "1")  # what has ended is still shown
+    place.run("wait", "1", status=None)
+    place.run("cp", "runs/1/logs", "saved")
+    until(lambda: len(points(address, both[0])) == scalars(place.folder / "saved"), 60)
+    interrupted(terminal, 0)
+    assert [run["number"] for run in place.json("ps", "-a")] == [1, 2]  # nothing is left
+    terminal = place.spawn("tensorboard", "1", "runs/last/logs", "--no-browser")  # one that has ended, one that goes on
+    address = address_of(terminal)
+    until(lambda: get(address, "/data/runs") == both, 60)
+    before_now = len(points(address, both[1]))
+    until(lambda: len(points(address, both[1])) > before_now, 60)
+    interrupted(terminal, 0)
+    place.run("stop", "2")
+
+
+def points(address: str, run: str) -> list[Any]:
+    """The steps of a run that TensorBoard shows."""
+    try:
+        return list(get(address, f"/data/plugin/scalars/scalars?tag=loss&run={quote(run, safe='')}"))
+    except urllib.error.HTTPError as error:  # it has not read any yet
+        error.close()
+        return []
+
+
+def scalars(folder: Path) -> int:
+    """How many values the events in a folder hold."""
+    return sum(path.read_bytes().count(b"loss") for path in folder.glob("*tfevents*"))
 
 
 def _lives(pid: str) -> bool:

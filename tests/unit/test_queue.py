@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.running import gpus, queue
+from remoterun.agent.running import gpus, occupancy, queue
 from remoterun.agent.running.gpus import Gpu, GpuError, GpuProcess
+from remoterun.agent.shared import api
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
@@ -191,3 +192,18 @@ class TestTool:
 
     def test_absent(self, tool: Path) -> None:
         assert gpus.list_gpus() == [] and gpus.busy() == {}
+
+
+def test_a_run_beside_the_others_takes_no_slot_and_waits_for_none(home: Home) -> None:
+    holder, waiting, mine = (new(home) for _ in range(3))
+    assert ask(home, holder).granted and not ask(home, waiting).granted
+
+    def beside() -> Any:
+        return queue.ask(home, mine, 0, 1, beside=True)
+
+    assert beside().granted and beside().granted
+    assert [run.key for run in occupancy.look(home, api.Demand(0, 1)).runs] == [holder, waiting]
+    queue.release(home, holder)
+    assert ask(home, waiting).granted
+    taken_back = new(home)
+    assert queue.withdraw(home, taken_back, "me") and not queue.ask(home, taken_back, 0, 1, beside=True).granted

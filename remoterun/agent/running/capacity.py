@@ -48,10 +48,11 @@ class ThisMachine:
         return queue.too_few(spec.gpus, there) if there < spec.gpus else None
 
     def come(self, spec: RunSpec) -> None:
-        queue.come(self._home, spec.key, spec.gpus)
+        if not spec.beside:
+            queue.come(self._home, spec.key, spec.gpus)
 
     def ask(self, spec: RunSpec) -> Turn:
-        return queue.ask(self._home, spec.key, spec.gpus, spec.slots)
+        return queue.ask(self._home, spec.key, spec.gpus, spec.slots, beside=spec.beside)
 
     def boot(self) -> str:
         return boot_id()

@@ -33,6 +33,7 @@ class Cards(NamedTuple):
 def look(home: Home, asked: api.Demand) -> api.Occupancy:
     """Both lines of this machine, and what `asked` would meet there. The driver is asked only where GPUs matter."""
     held, waiting = queue.entries(home)
+    held = {key: slot for key, slot in held.items() if not slot.get("beside")}
     about_gpus = asked.gpus or asked.whole or any(ticket["gpus"] for ticket in waiting.values())
     cards = ask_driver(asked.patience) if about_gpus else Cards()
     past = _PastRuns(home) if held or waiting else None

@@ -1,7 +1,7 @@
 """The queue of a host: who may run now. First come, first served; no daemon, only files under a lock.
 
     queue/KEY.wait   {"t": when it came, "gpus": how many}
-    queue/KEY.slot   {"gpus": [uuid, …]}            what it holds until its end
+    queue/KEY.slot   {"gpus": [uuid, …]}            what it holds until its end; {"beside": true} counts for nothing
 
 There are two lines: runs that need GPUs wait for GPUs, the others for one of `slots` places. An entry whose run has
 ended, or is gone, counts no more, whatever became of its supervisor.
@@ -50,12 +50,14 @@ def ask(
     slots: Optional[int],
     list_gpus: Callable[[], List[gpu_tool.Gpu]] = gpu_tool.list_gpus,
     busy: Callable[[], Dict[str, gpu_tool.GpuProcess]] = gpu_tool.busy,
+    beside: bool = False,
 ) -> Turn:
-    """Take a slot for `key` if it's its turn. Repeat until granted; a granted one is granted again."""
-    turn = _ask(home, key, gpus, slots, None)
+    """Take a slot for `key` if it's its turn. Repeat until granted; a granted one is granted again. A run `beside` the
+    others needs none, and its turn is now."""
+    turn = _ask(home, key, gpus, slots, None, beside)
     if turn is None:  # it is the first in the line: only it asks the driver, and nobody waits for the answer but it
         try:
-            turn = _ask(home, key, gpus, slots, (list_gpus(), busy()))
+            turn = _ask(home, key, gpus, slots, (list_gpus(), busy()), beside)
         except gpu_tool.GpuError as error:
             return Turn(False, [], "a GPU; %s" % error, [])
     assert turn is not None
@@ -65,7 +67,7 @@ def ask(
 _Gpus = Tuple[List[gpu_tool.Gpu], Dict[str, gpu_tool.GpuProcess]]
 
 
-def _ask(home: Home, key: str, gpus: int, slots: Optional[int], known: Optional[_Gpus]) -> Optional[Turn]:
+def _ask(home: Home, key: str, gpus: int, slots: Optional[int], known: Optional[_Gpus], beside: bool) -> Optional[Turn]:
     """As `ask`; None if it depends on GPUs of which nothing is `known`."""
     with locked(home.lock("slots")):
         held = _entries(home, ".slot")
@@ -73,6 +75,9 @@ def _ask(home: Home, key: str, gpus: int, slots: Optional[int], known: Optional[
             return Turn(True, list(held[key].get("gpus", [])), "", [])
         if home.run(key).withdrawn() is not None:
             return Turn(False, [], "", [], withdrawn=True)
+        if beside:
+            write_whole(os.path.join(home.queue, key + ".slot"), json.dumps({"gpus": [], "beside": True}).encode())
+            return Turn(True, [], "", [])
         _come(home, key, gpus)
         waiting = _entries(home, ".wait")
         arrivals = sorted((ticket["t"], run) for run, ticket in waiting.items() if bool(ticket["gpus"]) == bool(gpus))
@@ -90,7 +95,7 @@ def _ask(home: Home, key: str, gpus: int, slots: Optional[int], known: Optional[
             chosen, why = _free_gpus(held, gpus, every, busy)
         else:
             chosen = []
-            taken = sum(1 for slot in held.values() if not slot.get("gpus"))
+            taken = sum(1 for slot in held.values() if not slot.get("gpus") and not slot.get("beside"))
             room = default_slots() if slots is None else slots
             why = "" if taken < room else "one of %d slots" % room if room > 1 else "the run that has the slot"
         if why:

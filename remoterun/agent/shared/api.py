@@ -542,6 +542,24 @@ watch_ports = Request("watch_ports", Ports, Nothing, "ports")
 connect = Request("connect", Port, Nothing, "ports")
 
 
+# -- the files of a run while they grow
+
+
+class Watched(Record):
+    """The files of a run below `sub` that it has made, with `named` in their names. `have`: of which the client has the
+    first so many bytes, by their paths below `sub`."""
+
+    key: str
+    named: str
+    sub: str = ""
+    have: Dict[str, int] = {}
+
+
+# Out: {"path": below `sub`, "offset": where the bytes stand in it} with bytes, of each file as it grows; one that has
+# become shorter comes anew. It waits for the run to start, and ends once the run has ended and all has come.
+watch_files = Request("watch_files", Watched, Nothing, "files")
+
+
 # -- the machine, and the upkeep of the home
 
 

@@ -193,7 +193,7 @@ class RunSpec(Record):
     host goes down under it or its engine loses it. `again`: the key of the run that this one repeats. `notify` names
     who gets word when it ends: each by what may be shown of the address. `stdin` is the file of the work tree that the
     command reads as its standard input, which else is empty. `split`: what the command writes to stderr has a file of
-    its own, and is not in the log."""
+    its own, and is not in the log. `beside`: it needs next to nothing, takes no slot, and waits for none."""
 
     key: str
     number: int
@@ -223,6 +223,7 @@ class RunSpec(Record):
     ports: Tuple[PortSpec, ...] = ()
     stdin: str = ""
     split: bool = False
+    beside: bool = False
     notify: Tuple[str, ...] = ()
     after: Tuple[After, ...] = ()
 
@@ -259,6 +260,7 @@ class RunSpec(Record):
         for other in self.after:
             _require(bool(KEY.match(other.key)) and other.number > 0, "a run waits for something that is not a run")
             _require(other.key != self.key, "a run does not wait for itself")
+        _require(not (self.beside and self.gpus), "a run beside the others has no GPUs")
         _check_path(self.stdin)
         _require(not (self.split and self.bucket), "a bucket has one stream of what a command writes")
         for each in self.ports:

@@ -20,6 +20,7 @@ from remoterun.cli.commands import (  # noqa: F401
     label,
     pages,
     ports,
+    tensorboard,
     jupyter,
     machines,
     hosts,

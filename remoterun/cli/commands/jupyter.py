@@ -84,6 +84,7 @@ def jupyter(
             from_start=True,
             ports=request.ports,
             told=show,
+            server="JupyterLab",
         )
 
 
