@@ -70,7 +70,7 @@ def resolve(name: str | None, config: Config) -> MachineType:
         if aws_is_set_up(config):
             return rented[word.lower()]
         if word.lower() == BUCKET:
-            raise NotFound("there is no login at AWS here", hint=HOW_TO_LOG_IN)
+            raise NotFound("there is no login at AWS here", hint=f"{HOW_TO_LOG_IN}\n{_there(config, aliases)}")
         own = f"remoterun machines add {word.lower()} user@host --gpus 1\n"
         there = _there(config, aliases)
         raise NotFound(f"no machine is set up as `{word}`", hint=f"{own}{HOW_TO_SET_UP_AWS}\n{there}")
