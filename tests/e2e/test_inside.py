@@ -57,6 +57,7 @@ def test_a_look_inside(place: Place, host: LabHost | None, until: Callable[..., 
     assert done.returncode == 7, done.stderr
     assert done.stdout == data + f"s3cret of exec|{number}\n".encode()
     assert done.stderr.startswith(b"none\n/")
+    place.run("exec", number, "--", "false", status=1)
     # a terminal: its kind and size, ^C, the exit status; and this one is afterwards as it was before
     words = f"stty -g; {REMOTERUN} exec {number}; echo status $?; stty -g"
     terminal = pexpect.spawn(
@@ -111,6 +112,7 @@ def test_a_look_inside(place: Place, host: LabHost | None, until: Callable[..., 
     # its machine
     if host is None:
         assert "`box` is this machine" in place.run("ssh", "box", status=2).stderr
+        assert "hint: false" in place.run("ssh", "box", "--", "false", status=2).stderr
     else:
         for name in ("box", "host-a", number):
             done = place.run("ssh", name, 'echo "$(hostname) is it"; exit 6', status=6)

@@ -116,6 +116,12 @@ def test_tensorboard(place: Place, until: Callable[..., Any]) -> None:
     until(lambda: len(points(address, both[0])) == scalars(place.folder / "saved"), 60)
     interrupted(terminal, 0)
     assert [run["number"] for run in place.json("ps", "-a")] == [1, 2]  # nothing is left
+    (place.folder / "plain").mkdir()
+    (place.folder / "plain" / "notes").write_text("none")
+    place.run("upload", "plain", "-y")
+    assert "holds no logs" in place.run("tensorboard", "uploads/plain", "2", status=2).stderr
+    assert "there is no" in place.run("tensorboard", "runs/1/logz", status=None).stderr
+    assert [run["number"] for run in place.json("ps", "-a")] == [1, 2]
     terminal = place.spawn("tensorboard", "1", "runs/last/logs", "--no-browser")  # one that has ended, one that goes on
     address = address_of(terminal)
     until(lambda: get(address, "/data/runs") == both, 60)

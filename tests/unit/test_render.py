@@ -268,3 +268,12 @@ def test_the_time_at_prompts_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
         assert render.ask("Is that so?", default=False)
     assert 0.01 <= render.time_at_prompts() - before < 60
     os.close(writer)
+
+
+def test_a_spinner_leaves_room_for_the_interrupt() -> None:
+    """The terminal writes `^C` behind it: in the last column that would begin a new line, and this one would stay."""
+    steps = render.Steps()
+    steps._text = "Preparing the environment"
+    steps.detail("a line of pip that is long " * 9)
+    spinner = "⠦ "
+    assert len(spinner + str(steps.__rich__()) + "^C") <= 80

@@ -42,8 +42,9 @@ def exec_(
 
 
 def _line(command: list[str] | None) -> str | None:
-    """The command as a line for the shell; None without one."""
-    text = command_text(command) if command else None
+    """The command as a line for the shell; None without one. A `--` before it is not a part of it."""
+    words = command[1:] if command and command[0] == "--" else command
+    text = command_text(words) if words else None
     if text is not None and not text.strip():
         raise UsageError("the command is empty", hint="leave it out for a shell")
     return text

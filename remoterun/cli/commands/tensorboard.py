@@ -127,6 +127,9 @@ def _beside(
     """TensorBoard as a run of its own, of which nothing is left in the end. What has ended is mounted there, and what
     goes on is mirrored."""
     live = [resource for resource, run in runs.items() if not run.final]
+    for resource in resources:
+        if resource not in live and not any(EVENTS in entry.path for entry in client.files.list(resource)[0].files):
+            raise UsageError(f"{resource} holds no logs of TensorBoard", hint=f"remoterun ls -r {resource}")
     names = ", ".join(map(str, resources))
     request = RunRequest(
         command=f"{_command('.', port := some_port())} 2>&1",

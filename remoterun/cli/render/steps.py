@@ -123,7 +123,7 @@ class Steps:
 
         gone = time.monotonic() - self._since
         clock = f" {duration(gone)}" if gone >= CLOCK_AFTER else ""
-        room = (terminal_width(sys.stderr) or 80) - columns(self._text + clock) - 4
+        room = (terminal_width(sys.stderr) or 80) - columns(self._text + clock) - 4 - len("^C")
         detail = f" {shortened(self._detail, room)}" if self._detail and room > 10 else ""
         return Text.assemble(self._text, (clock + detail, "dim"), no_wrap=True, overflow="ellipsis")
 
