@@ -20,4 +20,4 @@ def hint_at_secrets(client: Client, typed: Iterable[str]) -> None:
         return
     for name, _, value in (text.partition("=") for text in typed):
         if value and LOOKS_SECRET.fullmatch(name) and client.secrets.hint_once(name):
-            render.hint(f"`remoterun secret set {name}`, then `--secret {name}`: so it stands in no history")
+            render.hint(f"`remoterun secret set {name}`, then `--secret {name}`, keeps it out of your shell's history")

@@ -32,8 +32,9 @@ def standard_input(wanted: bool) -> Iterator[Path | None]:
     with tempfile.TemporaryDirectory(prefix="remoterun-") as folder:
         path = Path(folder) / "stdin"
         try:
-            with open(path, "wb") as file:
-                shutil.copyfileobj(sys.stdin.buffer, file)
+            # without a buffer, which would ask a terminal for ^D a second time
+            with open(path, "wb") as file, open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as typed:
+                shutil.copyfileobj(typed, file)
         except OSError as error:
             raise UsageError(
                 f"standard input can't be read: {error.strerror}", hint="cat FILE | remoterun run --stdin …"

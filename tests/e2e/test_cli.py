@@ -424,6 +424,12 @@ class TestRuns:
         done = in_shell(ready, "printf words | remoterun run -q -y -t plain cat")
         assert done.stdout == "" and "warning: what comes on standard input is not sent: --stdin" in done.stderr
         assert in_shell(ready, "true | remoterun run -q -y -t plain cat").stderr == ""
+        terminal = ready.spawn("run", "-y", "-t", "plain", "--stdin", "cat")
+        terminal.expect("ends it")
+        terminal.sendline("typed")
+        terminal.sendeof()  # once
+        terminal.expect("exit status 0")
+        assert terminal.before.count("typed\r\n") == 2 and ended(terminal) == 0
 
     def test_stderr_apart(self, ready: Place, tmp_path: Path) -> None:
         run = "remoterun run -q -y -t plain --no-git"

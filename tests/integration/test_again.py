@@ -134,7 +134,7 @@ class TestRerun:
         assert "Run 1 is run again, as it was" in same.stderr
         there = typed("rerun", "last", "-t", "two", "-e", "LR=3", "--", "cat", "train.py", "doom/in")
         assert there.stdout == "oldfirst"
-        assert "Run 2 again, but on two (it ran on one); another command; -e LR" in there.stderr
+        assert "Run 2 is run again, changed: on two (it ran on one); another command; -e LR" in there.stderr
         assert "Casting run 3" in there.stderr
         newest = typed("rerun", "3", "-m", "uploads/doom", "--label", "b", "-e", "LR=", "-b", "--json")
         assert json.loads(newest.stdout)["number"] == 4
@@ -348,8 +348,8 @@ class TestEdit:
         done = edit(changed, 0)
         assert done.stdout == "Afirst 7\n" and not kept.exists()
         assert (
-            "Run 1 again, but on two (it ran on one); another command; -e LR; labels y; 2 attempts; its stderr apart"
-            in done.stderr
+            "Run 1 is run again, changed: on two (it ran on one); another command; -e LR; labels y; 2 attempts;"
+            " its stderr apart" in done.stderr
         )
         assert typed.user.client.runs.info(2)[1]["spec"]["split"]
         failed = typed("rerun", "1", "--edit", status=2, env={"VISUAL": "sh -c 'exit 3'"})

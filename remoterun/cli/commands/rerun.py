@@ -220,7 +220,7 @@ def said(kept: Kept, request: RunRequest, machine: str, given: Sequence[str]) ->
         "max_cost": f"${request.max_cost} at the most",
     }
     parts += [text for name, text in words.items() if text and getattr(request, name) != getattr(before, name)]
-    return f"Run {kept.run.number} is run again" + (f", but {'; '.join(parts)}" if parts else ", as it was")
+    return f"Run {kept.run.number} is run again, " + (f"changed: {'; '.join(parts)}" if parts else "as it was")
 
 
 def _paths(mounts: Iterable[Mount]) -> set[str]:
