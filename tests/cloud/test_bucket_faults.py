@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared import api
+from remoterun.agent.shared.bucket import CHUNK
 from remoterun.buckets import s3
 from remoterun.buckets.place import BucketPlace
 from remoterun.buckets.s3 import NoBucket
@@ -22,19 +23,20 @@ from tests.seaweed import READER, READER_SECRET, SECRET, Store, Talk, Way, crede
 from tests.workshop import Files, read_files, until, write_files
 
 FILES: Files = {f"{number:03}": os.urandom(100_000) for number in range(100)}
-LARGE: Files = {"large": os.urandom(200 << 20)}
+LARGE = 2 * CHUNK + 1000
 
 
 def test_a_server_that_is_away_for_a_while_costs_time_only(bucket: BucketPlace, store: Store, tmp_path: Path) -> None:
-    source = write_files(tmp_path / "source", LARGE)
+    files: Files = {"large": os.urandom(LARGE)}
+    source = write_files(tmp_path / "source", files)
     with Way(store) as way, Talk(way.place(bucket), patience=60) as talk:
-        way.cut_after = 100 << 20
+        way.cut_after = LARGE // 2
         healing = threading.Thread(target=heal, args=(way,))
         healing.start()
         assert send(talk.session, source).created
         healing.join(60)
     with Talk(bucket) as talk:
-        assert copy(talk.session, tmp_path / "back") == LARGE
+        assert copy(talk.session, tmp_path / "back") == files
 
 
 def heal(way: Way) -> None:
@@ -46,7 +48,7 @@ def heal(way: Way) -> None:
 def test_a_server_that_stays_away_is_an_error_and_the_next_try_goes_on(
     bucket: BucketPlace, store: Store, tmp_path: Path
 ) -> None:
-    size = 450 << 20
+    size = 7 * CHUNK
     source = write_files(tmp_path / "source", {"large": os.urandom(size)})
 
     def cut() -> None:
@@ -66,7 +68,7 @@ def test_a_server_that_stays_away_is_an_error_and_the_next_try_goes_on(
         way.passed = 0
         with Talk(way.place(bucket)) as talk:
             assert send(talk.session, source).created
-        assert way.passed < size - landed * (60 << 20)
+        assert way.passed < size - landed * CHUNK * 0.9
 
 
 def test_errors_of_the_server_are_waited_out(bucket: BucketPlace, store: Store, tmp_path: Path) -> None:
@@ -190,7 +192,7 @@ def test_credentials_that_expire_in_the_middle(bucket: BucketPlace, store: Store
     """The upload ends with an error that says so, and goes on once there are new ones."""
     from botocore.exceptions import ClientError
 
-    source = write_files(tmp_path / "source", LARGE)
+    source = write_files(tmp_path / "source", {"large": os.urandom(LARGE)})
     expired = {"Error": {"Code": "ExpiredToken", "Message": "The provided token has expired."}}
     with Talk(bucket) as talk:
         allowed = [2]
