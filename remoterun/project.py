@@ -54,7 +54,7 @@ class Project:
         return [word for word in self.mounts if Mount.parse(word).path not in taken] + words
 
 
-def both(said: Iterable[str], typed: Iterable[str]) -> list[str]:
+def merged(said: Iterable[str], typed: Iterable[str]) -> list[str]:
     """The words of the file and those that are typed, each once."""
     return list(dict.fromkeys([*said, *typed]))
 

@@ -31,7 +31,7 @@ from remoterun.model import (
 )
 
 if TYPE_CHECKING:
-    from remoterun.client import Kept
+    from remoterun.client import OriginalRun
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Asked:
 class Edit:
     """The text of one run: in a file of the home, which stays until the run was handed over."""
 
-    def __init__(self, home: Path, kept: Kept, asked: Asked) -> None:
+    def __init__(self, home: Path, kept: OriginalRun, asked: Asked) -> None:
         self._number, self._asked = kept.run.number, asked
         self.file = home / "edit" / f"run-{kept.run.number}.toml"
 

@@ -32,7 +32,7 @@ class Sending:
         return not self.yes and render.person_there()
 
 
-def find(request: RunRequest, how: Sending) -> Source | None:
+def source_to_send(request: RunRequest, how: Sending) -> Source | None:
     """What is sent from the current folder. None: no files."""
     from remoterun.source import NoRepository, snapshot
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Self
 
-from remoterun.client.again import Kept
+from remoterun.client.again import OriginalRun
 from remoterun.client.bucket import NewBucket
 from remoterun.client.comparing import Difference, FileChange
 from remoterun.client.connections import Connections
@@ -96,11 +96,11 @@ __all__ = [
     "FileChange",
     "Forwarding",
     "Item",
-    "Kept",
     "LogBytes",
     "MachineStatus",
     "NewBucket",
     "Note",
+    "OriginalRun",
     "Orphan",
     "Plan",
     "PortNews",

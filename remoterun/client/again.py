@@ -14,9 +14,9 @@ from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import ResolvedMount, ResourceRef, RunSpec, SpecError
 from remoterun.agent.shared.tree import Manifest, TreeError
-from remoterun.client.bucket import pass_on
+from remoterun.client.bucket import copy_contents
 from remoterun.client.connections import Connections
-from remoterun.client.rented_runs import opened, seen
+from remoterun.client.rented_runs import find_home, record_status
 from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
 from remoterun.model import VARIABLE, Mount, Resource, Run, RunRequest
 from remoterun.session import Session
@@ -57,7 +57,7 @@ class KeptTree:
             count = "1 file is" if len(gone) == 1 else f"{len(gone)} files are"
             name = self.home.machine.name
             raise UsageError(f"{self.title} is not whole on {name} any more: {count} missing", hint=self.hint)
-        pass_on(connections, self.home, self.manifest, target, progress, self.run)
+        copy_contents(connections, self.home, self.manifest, target, progress, self.run)
 
     @property
     def where(self) -> ResourceRef:
@@ -66,10 +66,10 @@ class KeptTree:
 
 
 @dataclass(frozen=True)
-class Kept:
+class OriginalRun:
     """What a run was asked for and given, by the home that keeps it. `request`: without the values of the `variables`
-    that the user set, which are kept nowhere. `sure`: this client knows that nothing else was asked for. Else a secret,
-    and a variable of this process, is not given because that home names it."""
+    that the user set, which are kept nowhere. `trusted`: this client knows that nothing else was asked for. Else a
+    secret, and a variable of this process, is not given because that home names it."""
 
     run: Run
     request: RunRequest
@@ -77,21 +77,21 @@ class Kept:
     source: Source
     tree: KeptTree
     mounts: Mapping[Mount, KeptTree]
-    sure: bool = True
+    trusted: bool = True
 
-    def without(self, mounts: Iterable[Mount]) -> Kept:
+    def without(self, mounts: Iterable[Mount]) -> OriginalRun:
         """The same, but these mounts are to be found anew."""
         others = set(self.mounts).difference(mounts)
         return replace(self, mounts={mount: tree for mount, tree in self.mounts.items() if mount in others})
 
     def values(self, names: Iterable[str], given: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
         """Variables with their values: of `names` those that are set here, and those `given`. Raises `UsageError`."""
-        values = {name: os.environ.get(name) if self.sure else None for name in names} | dict(given)
+        values = {name: os.environ.get(name) if self.trusted else None for name in names} | dict(given)
         missing = [name for name, value in values.items() if value is None]
         if missing:
             typed = " ".join(f"-e {name}=…" for name in missing)
             again = f"remoterun rerun {self.run.number} {typed}"
-            if not self.sure:
+            if not self.trusted:
                 raise UsageError(
                     f"{self.run.host.name} says that run {self.run.number} has {', '.join(missing)}, which is not known"
                     " here: values are given to it only if you say so",
@@ -105,9 +105,9 @@ class Kept:
         return tuple((name, value) for name, value in values.items() if value is not None)
 
 
-def keep(connections: Connections, number: int | str) -> Kept:
-    """See `Runs.kept`."""
-    run, session, spec, details = asked_of(connections, number)
+def find_original(connections: Connections, number: int | str) -> OriginalRun:
+    """See `Runs.original`."""
+    run, session, spec, details = read_spec(connections, number)
     manifest, _ = transfer.fetch_manifest(session, ResourceRef("source", key=run.key, number=run.number))
     recorded = connections.registry.asked(run)
     if spec.key != run.key or manifest.digest != spec.source or recorded not in ("", digest_of_asked(spec)):
@@ -145,7 +145,7 @@ def keep(connections: Connections, number: int | str) -> Kept:
     )
     tree = KeptTree(session, manifest, f"the source of run {run.number}", f"remoterun check {run.host.name}")
     variables = tuple(name for name in spec.asked_env if not recorded or name not in spec.secrets)
-    return Kept(run, request, variables, _source(session, spec), tree, mounts, bool(recorded))
+    return OriginalRun(run, request, variables, _source(session, spec), tree, mounts, bool(recorded))
 
 
 def _named(notify: Iterable[str]) -> tuple[str, ...]:
@@ -163,12 +163,12 @@ def digest_of_asked(spec: RunSpec) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def asked_of(connections: Connections, number: int | str) -> tuple[Run, Session, RunSpec, api.RunDetails]:
+def read_spec(connections: Connections, number: int | str) -> tuple[Run, Session, RunSpec, api.RunDetails]:
     """(a run, a conversation with the home that has it, what was asked for, what else that home knows). Raises
     `HostError`, `UsageError` where that is not kept."""
     run = connections.registry.run(number)
     try:
-        run, session = opened(connections, run)
+        run, session = find_home(connections, run)
         details = session.ask(api.run, api.RunKey(run.key))
     except NotFound:
         raise UsageError(
@@ -185,10 +185,10 @@ def asked_of(connections: Connections, number: int | str) -> tuple[Run, Session,
         spec = RunSpec.from_record(details.spec)
     except SpecError as error:
         raise HostError(f"what was asked of run {run.number} can't be read: {error}", hint=f"remoterun info {number}")
-    return seen(connections, run, session.told(details.status)), session, spec, details
+    return record_status(connections, run, session.told(details.status)), session, spec, details
 
 
-def kept_tree(session: Session, digest: str) -> Manifest:
+def fetch_tree(session: Session, digest: str) -> Manifest:
     """A list of files that a home keeps. Raises `NotFound`."""
     text = transfer.contents(session, [digest], MOST_TREE).get(digest)
     try:
@@ -208,12 +208,12 @@ def _mounted(
     try:
         if place < len(found):
             resolved = found[place]
-            return KeptTree(session, kept_tree(session, resolved.tree), title, hint, resolved.file)
+            return KeptTree(session, fetch_tree(session, resolved.tree), title, hint, resolved.file)
         # A bucket has what was asked for.
         typed = Resource.parse(mount.typed)
         where, key = mount.resource, None
         if typed.kind == "runs":
-            other, session = opened(connections, connections.registry.run(typed.name))
+            other, session = find_home(connections, connections.registry.run(typed.name))
             where, key = ResourceRef("run", key=other.key, number=other.number, sub=typed.sub), other.key
         manifest, about = transfer.fetch_manifest(session, where)
         return KeptTree(session, manifest, title, hint, manifest.files[0].path if about.single else "", key)

@@ -17,15 +17,14 @@ from remoterun.agent.shared.spec import MountSpec, ResourceRef, RunSpec, SpecErr
 from remoterun.agent.shared.states import ENDINGS, Reason, RunState
 from remoterun.agent.shared.tree import Manifest
 from remoterun.client import bucket, renting
-from remoterun.client.again import KeptTree, digest_of_asked, kept_tree
+from remoterun.client.again import KeptTree, digest_of_asked, fetch_tree
 from remoterun.client.bringing import bring_version
 from remoterun.client.connections import Connections
 from remoterun.client.following import Item, Note, Wanted, follow
-from remoterun.client.rented_runs import seen
+from remoterun.client.rented_runs import record_status
 from remoterun.client.secrets import variables_of
-from remoterun.client.submitting import may_have_arrived, put_in_place, why_not_handed_over
-from remoterun.client.webhooks import again as addresses_again
-from remoterun.client.webhooks import webhooks_of
+from remoterun.client.submitting import bring_resource, may_have_arrived, why_not_handed_over
+from remoterun.client.webhooks import addresses_again, webhooks_of
 from remoterun.config import HOME_VARIABLE
 from remoterun.environments import context
 from remoterun.errors import HostUnreachable, NotFound, RemoterunError, UsageError
@@ -42,7 +41,7 @@ TURN = 1.0
 """Seconds between two looks whether another client has given a run its host."""
 
 
-def due(run: Run, now: float) -> bool:
+def may_go_on(run: Run, now: float) -> bool:
     """Whether a run shall have another host."""
     if run.renting is None or run.state is not RunState.INTERRUPTED or run.reason is None:
         return False
@@ -50,7 +49,7 @@ def due(run: Run, now: float) -> bool:
     return more and ENDINGS[run.reason].retry
 
 
-def take_up(
+def start_next_attempt(
     connections: Connections,
     run: Run,
     values: Mapping[str, str],
@@ -89,9 +88,9 @@ def take_up(
         taken = connections.registry.place(taken, Placement(session.machine, session.home_id))
         mounts = tuple(_mounted(connections, mount, session, progress) for mount in spec.mounts)
         taken = connections.registry.move(taken, RunState.UPLOADING, time.time())
-        bucket.pass_on(connections, home, source, session, progress)
+        bucket.copy_contents(connections, home, source, session, progress)
         if left is not None:
-            bucket.pass_on(connections, home, left, session, progress, run.key)
+            bucket.copy_contents(connections, home, left, session, progress, run.key)
         build, blobs = context()
         transfer.send_blobs(session, {**blobs, build.digest: build.encode()}, progress)
         again = spec._replace(
@@ -116,7 +115,7 @@ def take_up(
             raise
         _give_up(connections, run, error)
         raise
-    return seen(connections, taken, session.told(result.status))
+    return record_status(connections, taken, session.told(result.status))
 
 
 def follow_attempts(connections: Connections, number: int, wanted: Wanted, values: Mapping[str, str]) -> Iterator[Item]:
@@ -131,7 +130,7 @@ def follow_attempts(connections: Connections, number: int, wanted: Wanted, value
         if not run.final:
             yield from follow(connections, run, replace(wanted, tail=None, since=None, onward=True))
             continue
-        if not due(run, time.time()):
+        if not may_go_on(run, time.time()):
             return
         assert run.renting is not None
         yield Note("attempt", f"attempt {run.renting.attempt + 1} of {run.renting.attempts}")
@@ -146,14 +145,14 @@ def follow_attempts(connections: Connections, number: int, wanted: Wanted, value
 
 
 def _waited(connections: Connections, run: Run, values: Mapping[str, str]) -> Generator[Item, None, Run | None]:
-    """`take_up`, with what it waits for."""
+    """`start_next_attempt`, with what it waits for."""
     words: queue.Queue[str | None] = queue.Queue()
     done: list[Run | None] = []
     failed: list[BaseException] = []
 
     def work() -> None:
         try:
-            done.append(take_up(connections, run, values, Progress(), words.put))
+            done.append(start_next_attempt(connections, run, values, Progress(), words.put))
         except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
             failed.append(error)
         words.put(None)
@@ -215,16 +214,16 @@ def _mounted(connections: Connections, mount: MountSpec, session: Session, progr
     typed = Resource.parse(mount.typed)
     if mount.resource.kind == "tree":
         home = connections.session(connections.bucket())
-        tree = KeptTree(home, kept_tree(home, mount.resource.digest or ""), mount.typed, "remoterun check aws")
+        tree = KeptTree(home, fetch_tree(home, mount.resource.digest or ""), mount.typed, "remoterun check aws")
         tree.bring(connections, session, progress)
         return mount
     if typed.kind == "uploads" and mount.resource.digest is not None:
         bring_version(connections, mount.resource.name, mount.resource.digest, session, progress)
         return mount
-    return mount._replace(resource=put_in_place(connections, typed, session, progress))
+    return mount._replace(resource=bring_resource(connections, typed, session, progress))
 
 
-def in_background(number: int, home: Path) -> None:
+def start_in_background(number: int, home: Path) -> None:
     """Let a process of its own give a run its next host: for a command that ends soon."""
     import subprocess
 
@@ -238,10 +237,10 @@ def main(words: list[str]) -> int:
     connections = Connections()
     try:
         run = connections.registry.run(words[0])
-        if not due(run, time.time()):
+        if not may_go_on(run, time.time()):
             return 0
         try:
-            take_up(connections, run, {}, Progress())
+            start_next_attempt(connections, run, {}, Progress())
         except RemoterunError as error:
             said = {"reason": run.reason and run.reason.value, "message": f"no other host yet: {error.message}"}
             connections.registry.move(run, RunState.INTERRUPTED, time.time(), **said)

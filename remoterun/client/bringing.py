@@ -8,7 +8,7 @@ from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest
-from remoterun.client.bucket import pass_on
+from remoterun.client.bucket import copy_contents
 from remoterun.client.connections import Connections
 from remoterun.errors import AgentError, HostError, NotFound
 from remoterun.model import Upload, did_you_mean
@@ -17,7 +17,7 @@ from remoterun.session import Session
 from remoterun.transfer import Progress
 
 
-def bring(
+def bring_upload(
     connections: Connections, name: str, session: Session, progress: Progress, version: int | None = None
 ) -> Upload:
     """A version of an upload (None: the newest), on the machine of `session`: there already, or passed on to it. Raises
@@ -35,19 +35,19 @@ def bring(
     for upload, machine in known:
         if upload.version == wanted.version and upload.home_id != session.home_id:
             try:
-                return _pass_on(connections, name, upload, connections.session(machine), session, progress)
+                return _copy_version(connections, name, upload, connections.session(machine), session, progress)
             except HostError as error:
                 failed = failed or error
     raise failed or absent(registry, name, version)
 
 
-def bring_to_rented(
+def bring_upload_to_rented(
     connections: Connections, name: str, session: Session, progress: Progress, version: int | None = None
 ) -> Upload:
-    """As `bring`, to a rented host, by way of the bucket, where it stays. What the host has is not recorded: the host
-    will be gone."""
+    """As `bring_upload`, to a rented host, by way of the bucket, where it stays. What the host has is not recorded: the
+    host will be gone."""
     bucket = connections.session(connections.bucket())
-    kept = bring(connections, name, bucket, progress, version)
+    kept = bring_upload(connections, name, bucket, progress, version)
     bring_version(connections, name, kept.digest, session, progress)
     return kept
 
@@ -58,7 +58,7 @@ def bring_version(connections: Connections, name: str, digest: str, session: Ses
         return
     bucket = connections.session(connections.bucket())
     manifest, _ = transfer.fetch_manifest(bucket, ResourceRef("upload", name, digest=digest))
-    pass_on(connections, bucket, manifest, session, progress)
+    copy_contents(connections, bucket, manifest, session, progress)
     session.ask(api.commit_upload, api.CommitUpload(name, copy=True, brought=True), manifest.encode())
 
 
@@ -75,7 +75,7 @@ def note_versions(registry: Registry, session: Session, name: str) -> list[Uploa
     return found
 
 
-def made_of(sent: Manifest, upload: Upload) -> Upload:
+def same_as_sent(sent: Manifest, upload: Upload) -> Upload:
     """The version, if it has the content that was sent: what is recorded of a home must not be its word alone."""
     if upload.digest != sent.digest:
         raise AgentError(f"{upload.machine} answers with another version of `{upload.name}` than was sent")
@@ -94,12 +94,12 @@ def absent(registry: Registry, name: str, version: int | None = None) -> NotFoun
     return NotFound(f"there is no upload `{name}`", hint=hint)
 
 
-def _pass_on(
+def _copy_version(
     connections: Connections, name: str, upload: Upload, source: Session, target: Session, progress: Progress
 ) -> Upload:
     manifest, _ = transfer.fetch_manifest(source, ResourceRef("upload", name, digest=upload.digest))
     transfer.relay(source, manifest, target, progress)
     asked = api.CommitUpload(name, upload.version, copy=True, brought=target.machine.bucket is None)
     result = target.ask(api.commit_upload, asked, manifest.encode())
-    copied = replace(made_of(manifest, target.upload(name, result.version)), path=upload.path)
+    copied = replace(same_as_sent(manifest, target.upload(name, result.version)), path=upload.path)
     return connections.registry.uploads.record(copied, target.machine, number=upload.version)

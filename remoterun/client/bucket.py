@@ -120,7 +120,7 @@ def _needed(run: Run) -> float:
     return deadline - time.time() + AFTERWARDS
 
 
-def pass_on(
+def copy_contents(
     connections: Connections,
     source: Session,
     manifest: Manifest,

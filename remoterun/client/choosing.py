@@ -75,7 +75,9 @@ class _Answer:
     came: float
 
 
-def opened(connections: Connections, machine: MachineType, request: RunRequest, note: Callable[[str], None]) -> Session:
+def choose_machine(
+    connections: Connections, machine: MachineType, request: RunRequest, note: Callable[[str], None]
+) -> Session:
     """A conversation with the machine that a run goes to; of a pool with the one that is free, else with the one that
     has the shortest line. `note` is told which ones of a pool are passed over, and why. Raises `HostError`,
     `UsageError`."""
@@ -89,7 +91,7 @@ def opened(connections: Connections, machine: MachineType, request: RunRequest, 
     own = {name: member for name, member in known.items() if isinstance(member, MachineType)}
     passed = {name: member.message for name, member in known.items() if isinstance(member, UsageError)}
     questions = {member: partial(_answer, connections, member, request) for member in own.values()}
-    found = connections.at_once(questions, POOL_WAIT, _enough)
+    found = connections.ask_all(questions, POOL_WAIT, _enough)
     passed.update((member.name, "it has not answered in time") for member in questions if member not in found)
     for member, answer in found.items():
         if isinstance(answer, HostError):

@@ -13,7 +13,7 @@ from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import ResourceRef, RunSpec
 from remoterun.agent.shared.tree import Entry
-from remoterun.client.again import asked_of
+from remoterun.client.again import read_spec
 from remoterun.client.connections import Connections
 from remoterun.model import Run
 from remoterun.session import Session
@@ -68,7 +68,7 @@ class Difference:
 
 def compare(connections: Connections, before: int | str, after: int | str) -> Difference:
     """See `Runs.diff`."""
-    (first, here, old, details), (second, there, new, others) = (asked_of(connections, n) for n in (before, after))
+    (first, here, old, details), (second, there, new, others) = (read_spec(connections, n) for n in (before, after))
     told = [_facts(run, spec) for run, spec in ((first, old), (second, new))]
     facts = [(name, lines, told[1][name]) for name, lines in told[0].items() if lines != told[1][name]]
     mounts = [_mounts(spec, about) for spec, about in ((old, details), (new, others))]

@@ -184,7 +184,7 @@ class Connections:
 
         threading.Thread(target=connect, daemon=True).start()
 
-    def at_once(
+    def ask_all(
         self,
         questions: Mapping[MachineType, Callable[[], A]],
         wait: float | None,

@@ -21,7 +21,7 @@ from remoterun.client import globs
 from remoterun.client.bringing import absent, note_versions
 from remoterun.client.connections import Connections
 from remoterun.client.mirroring import Mirror
-from remoterun.client.rented_runs import opened
+from remoterun.client.rented_runs import find_home
 from remoterun.errors import HostUnreachable, NotFound, UsageError
 from remoterun.model import MachineType, Resource
 from remoterun.session import Session
@@ -187,7 +187,7 @@ class Files:
         if resource.kind == "runs":
             run = self._connections.registry.run(resource.name)
             where = ResourceRef("run", key=run.key, number=run.number, sub=resource.sub)
-            return opened(self._connections, run)[1], where
+            return find_home(self._connections, run)[1], where
         registry = self._connections.registry
         known = registry.uploads.versions(resource.name, resource.version)
         if not known:  # another client may have put it there

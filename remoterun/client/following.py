@@ -16,7 +16,7 @@ from remoterun.client.bucket import machine_of
 from remoterun.client.connections import RECONNECT_LEAST, RECONNECT_MOST, Connections
 from remoterun.client.kept_logs import KeptLogs, LogWriter, content
 from remoterun.client.occupancy import line_of
-from remoterun.client.rented_runs import gone, is_gone, renew, renewing, seen
+from remoterun.client.rented_runs import host_is_gone, record_lost_host, record_status, renew, renewing
 from remoterun.errors import HostError, NotFound
 from remoterun.model import Run, check_time, event_fields
 from remoterun.session import Session
@@ -105,19 +105,19 @@ def follow(connections: Connections, run: Run, wanted: Wanted) -> Iterator[Item]
         if run.host.rented is not None:
             stack.enter_context(renewing(connections, run))
         writer = stack.enter_context(logs.writer(run.key)) if whole and kept is None else None
-        if whole and before(run) and not wanted.onward:
+        if whole and log_before(run) and not wanted.onward:
             yield from _earlier(connections, run)
         yield from _live(connections, run, wanted, lost, writer)
 
 
-def before(run: Run) -> int:
+def log_before(run: Run) -> int:
     """Bytes of the log that earlier attempts wrote, which the host of a run does not have."""
     return run.renting.log_before if run.renting is not None and run.host.rented is not None else 0
 
 
 def _earlier(connections: Connections, run: Run) -> Iterator[Item]:
     """The log of earlier attempts, from the bucket."""
-    session, most = connections.session(machine_of(run)), before(run)
+    session, most = connections.session(machine_of(run)), log_before(run)
     with session.stream(api.follow, api.Follow(run.key, follow=False)) as stream:
         stream.end()
         for frame in stream:
@@ -132,7 +132,7 @@ def _open(connections: Connections, run: Run, wait: float | None) -> None:
     """Connect to the machine of a run. Raises `HostError`."""
     if wait is not None and (run.host.rented is not None or run.host.bucket is not None):
         wait = max(wait, PROVIDER_WAIT)
-    answer = connections.at_once({run.host: lambda: connections.session_of(run)}, wait)[run.host]
+    answer = connections.ask_all({run.host: lambda: connections.session_of(run)}, wait)[run.host]
     if isinstance(answer, HostError):
         raise answer
 
@@ -166,7 +166,7 @@ class _Position:
 
     def rest(self, run: Run, wanted: Wanted, session: Session) -> api.Follow:
         """The request for what has not come yet."""
-        log = max(self.log - before(run), 0)
+        log = max(self.log - log_before(run), 0)
         asked = api.Follow(run.key, log, self.events, wanted.live, timed=wanted.timed, log=wanted.log, err=self.err)
         if self.started:
             return asked
@@ -178,7 +178,7 @@ class _Position:
         if "starts" in frame.header:
             with session.understood():
                 starts = from_json(dict[str, int], frame.header["starts"])
-                self.log, self.err = max(starts["log"], 0) + before(run), max(starts["err"], 0)
+                self.log, self.err = max(starts["log"], 0) + log_before(run), max(starts["err"], 0)
                 self.started = True
         if "event" in frame.header:
             self.events += 1
@@ -187,14 +187,14 @@ class _Position:
         if isinstance(item, LogBytes) and item.stderr:
             self.err = item.offset + len(item.data)
         elif isinstance(item, LogBytes):
-            item = replace(item, offset=item.offset + before(run))
+            item = replace(item, offset=item.offset + log_before(run))
             self.log = item.offset + len(item.data)
         return item
 
 
 def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer: LogWriter | None) -> Iterator[Item]:
     """The run as its machine tells it. A connection that is `lost` is made again, for as long as it takes."""
-    at = _Position(before(run))
+    at = _Position(log_before(run))
     pause, look_at = RECONNECT_LEAST, 0.0
     moved: Run | None = None
     while True:
@@ -224,7 +224,7 @@ def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer
                 moved = _moved(connections, run, (status.ended or 0.0) + MOVE_WAIT)
                 if moved is not None:
                     continue
-            run = seen(connections, run, status)
+            run = record_status(connections, run, status)
             # It was taken from its machine and not handed over, or a host that is gone had told its bucket less.
             if run.final and not at.ended and (wanted.live or run.reason is Reason.MOVED):
                 yield _end(run)
@@ -244,13 +244,13 @@ def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer
             moved = _elsewhere(connections, run)
             if run.host.rented is not None and time.monotonic() > look_at:
                 look_at = time.monotonic() + LOOK_AGAIN
-                if is_gone(connections, run):
-                    run = gone(connections, run)
+                if host_is_gone(connections, run):
+                    run = record_lost_host(connections, run)
                 elif not error.passing:
                     raise
 
 
-def moving(run: Run, now: float) -> bool:
+def is_moving(run: Run, now: float) -> bool:
     """Whether a run was taken from its machine just now, to be handed over to another one."""
     return run.reason is Reason.MOVED and now < (run.ended or 0.0) + MOVE_WAIT
 

@@ -13,7 +13,7 @@ from remoterun.agent.shared.records import to_json
 from remoterun.client import mending, occupancy, upkeep
 from remoterun.client.connections import Connections
 from remoterun.client.occupancy import MachineStatus
-from remoterun.client.rented_runs import opened
+from remoterun.client.rented_runs import find_home
 from remoterun.client.renting import of_host
 from remoterun.client.upkeep import Checked, Collected, Usage
 from remoterun.errors import UsageError
@@ -107,7 +107,7 @@ class Machines:
     def _named(self, name: str) -> MachineType:
         number = name.removeprefix("runs/")
         if name not in self._connections.config.machines and (number.isdecimal() or number == LAST):
-            return opened(self._connections, self._connections.registry.run(number))[0].host
+            return find_home(self._connections, self._connections.registry.run(number))[0].host
         if re.fullmatch(r"i-[0-9a-f]{8,}", name):
             return of_host(self._connections, name)
         return self.get(name)
@@ -139,7 +139,7 @@ class Machines:
             run.host for run in self._connections.registry.runs()
         ]
         others = mending.others([*machines.listing(self._connections.config), *known], type_)
-        elsewhere = mending.Elsewhere(self._connections.registry, others, self.session, note)
+        elsewhere = mending.OtherSources(self._connections.registry, others, self.session, note)
         return mending.check(self.session(type_), elsewhere, repair, progress or Progress())
 
     def gc(

@@ -36,7 +36,7 @@ MOST_MANIFEST = 1 << 29
 NOT_RECORDED = "this client has not sent it to that home"
 
 
-class Elsewhere:
+class OtherSources:
     """Where else a content may be: what the registry remembers, and other machines.
 
     `open` opens a machine; `note` is called with a line for each one that can't be asked, once.
@@ -80,7 +80,7 @@ class Recorded:
     content: bytes | None = None
 
 
-def check(session: Session, elsewhere: Elsewhere, repair: bool, progress: Progress) -> Checked:
+def check(session: Session, elsewhere: OtherSources, repair: bool, progress: Progress) -> Checked:
     """Verify a home; with `repair`, mend it. Blocks for as long as it takes to read the whole home. May be repeated.
     Raises `HostError`.
     """
@@ -152,19 +152,19 @@ def _damage(finding: dict[str, Any], numbers: dict[str, int]) -> Damage:
     return Damage(what, problem, digest, size, places, finding["more"], finding["mended"], finding["why"])
 
 
-def _bring(session: Session, findings: list[dict[str, Any]], elsewhere: Elsewhere, progress: Progress) -> bool:
+def _bring(session: Session, findings: list[dict[str, Any]], elsewhere: OtherSources, progress: Progress) -> bool:
     """Bring what is damaged from wherever it is whole; whether a list of files came back."""
     left = {f["digest"]: f for f in findings if not f["mended"] and is_digest(f["digest"]) and f["users"]}
     recorded = _recorded(session, set(left), elsewhere)
     brought: dict[str, str] = {}
     for digest, content in recorded.items():
-        found = _from_here(digest, content)
+        found = _on_this_machine(digest, content)
         if found is not None and _put(session, digest, *found[1:], progress):
             brought[digest] = found[0]
     others = elsewhere.sessions(session.home_id)
     while (absent := [digest for digest in recorded if digest not in brought]) and (other := next(others, None)):
         try:
-            for digest in _pass_on(other, session, absent, progress):
+            for digest in _copy_blobs(other, session, absent, progress):
                 brought[digest] = other.machine.name
         except RemoterunError as error:
             elsewhere.give_up(other.machine, error)
@@ -184,7 +184,7 @@ def _bring(session: Session, findings: list[dict[str, Any]], elsewhere: Elsewher
     return any(left[digest]["what"] == "list" and left[digest]["mended"] for digest in brought)
 
 
-def _recorded(session: Session, digests: set[str], elsewhere: Elsewhere) -> dict[str, Recorded]:
+def _recorded(session: Session, digests: set[str], elsewhere: OtherSources) -> dict[str, Recorded]:
     """Those of the digests that belong in the home of `session`, by this client's own records."""
     ours = context()[1]
     found = {digest: Recorded(len(ours[digest]), content=ours[digest]) for digest in digests if digest in ours}
@@ -206,7 +206,7 @@ def _recorded(session: Session, digests: set[str], elsewhere: Elsewhere) -> dict
     return found
 
 
-def _manifest(session: Session, digest: str, elsewhere: Elsewhere) -> Manifest | None:
+def _manifest(session: Session, digest: str, elsewhere: OtherSources) -> Manifest | None:
     """The list of files of that digest, from the home itself or from another one; verified."""
     for source in itertools.chain([session], elsewhere.sessions(session.home_id)):
         with contextlib.suppress(RemoterunError, TreeError):
@@ -217,7 +217,7 @@ def _manifest(session: Session, digest: str, elsewhere: Elsewhere) -> Manifest |
     return None
 
 
-def _from_here(digest: str, recorded: Recorded) -> tuple[str, int, Iterator[bytes]] | None:
+def _on_this_machine(digest: str, recorded: Recorded) -> tuple[str, int, Iterator[bytes]] | None:
     """(where it is, size, content) of what this machine has: our own, or the file that was uploaded."""
     if recorded.content is not None:
         return "this installation", recorded.size, iter([recorded.content])
@@ -241,7 +241,7 @@ def _pieces(path: str) -> Iterator[bytes]:
         raise TransferError(f"`{show(path)}` can't be read: {error.strerror}")
 
 
-def _pass_on(source: Session, target: Session, digests: list[str], progress: Progress) -> Iterator[str]:
+def _copy_blobs(source: Session, target: Session, digests: list[str], progress: Progress) -> Iterator[str]:
     """Pass blobs on that `source` has; the digest of each that arrived whole."""
     for digest, size, pieces in each_content(source, digests):
         if _put(target, digest, size, pieces, progress):

@@ -16,7 +16,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.tree import TreeError, check_path
 from remoterun.client.connections import Connections
-from remoterun.client.rented_runs import opened
+from remoterun.client.rented_runs import find_home
 from remoterun.errors import HostError, RemoterunError
 from remoterun.model import Resource, Run
 from remoterun.session import Session
@@ -89,7 +89,7 @@ class Mirror:
                 self._failed(error.message)
 
     def _copy(self) -> None:
-        run, session = opened(self._connections, self._connections.registry.run(self._source.name))
+        run, session = find_home(self._connections, self._connections.registry.run(self._source.name))
         target = self._connections.session_of(self._into)
         command = f"exec python3 -c {shlex.quote(WRITE)} {shlex.quote(str(self._source))}"
         with target.stream(api.execute, api.Execute(self._into.key, command)) as writer:

@@ -11,9 +11,9 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import RunSpec, Submission
 from remoterun.agent.shared.states import Reason, RunState, RunStatus
 from remoterun.client import choosing, submitting, webhooks
-from remoterun.client.again import Kept, digest_of_asked, keep
+from remoterun.client.again import OriginalRun, digest_of_asked, find_original
 from remoterun.client.connections import Connections
-from remoterun.client.rented_runs import seen
+from remoterun.client.rented_runs import record_status
 from remoterun.client.secrets import variables_of
 from remoterun.errors import LinkLost, RemoterunError, UsageError
 from remoterun.model import MachineType, Placement, Run
@@ -31,23 +31,23 @@ def move(connections: Connections, run: Run, machine: str, progress: Progress, n
     withdrawn = run.reason is Reason.MOVED  # by a command that was ended before it had handed it over
     asked = connections.machine(machine)
     _check(run, asked, withdrawn)
-    kept = keep(connections, run.number)
+    kept = find_original(connections, run.number)
     home = connections.session_of(run)
     with home.understood():
         before = RunSpec.from_record(home.ask(api.run, api.RunKey(run.key)).spec)
     if before.after:
         other = before.after[0].number
         raise UsageError(f"run {run.number} waits for run {other} on {run.host.name}", hint=_instead(run, asked.name))
-    session = choosing.opened(connections, asked, kept.request, note)
+    session = choosing.choose_machine(connections, asked, kept.request, note)
     if session.home_id == home.home_id and not withdrawn:
         raise UsageError(f"run {run.number} is on {session.machine.name} already", hint=STATUS)
-    there, digest = _there(session, home, run), ""
+    there, digest = _found_there(session, home, run), ""
     if there is None:
         settings = choosing.settings(session.machine, kept.request, session)
         _check_room(run, settings, session)
-        spec = submitting.brought_there(connections, run, kept, before, settings, session, progress)
-        taken = _taken_before(connections, run, kept, before) if withdrawn else _taken(run, asked.name, home)
-        there = _handed_over(connections, session, home, run, taken, spec, put_back=not withdrawn)
+        spec = submitting.bring_again(connections, run, kept, before, settings, session, progress)
+        taken = _withdrawn_before(connections, run, kept, before) if withdrawn else _withdraw(run, asked.name, home)
+        there = _hand_over(connections, session, home, run, taken, spec, put_back=not withdrawn)
         digest = digest_of_asked(spec)
     moved = connections.registry.moved(run, asked, Placement(session.machine, session.home_id), digest)
     if moved is None:
@@ -56,7 +56,7 @@ def move(connections: Connections, run: Run, machine: str, progress: Progress, n
     if session.home_id != home.home_id:
         with contextlib.suppress(RemoterunError):  # it never starts there
             _remove(connections, home, run.key)
-    return seen(connections, moved, session.told(there))
+    return record_status(connections, moved, session.told(there))
 
 
 def _check(run: Run, asked: MachineType, withdrawn: bool) -> None:
@@ -88,7 +88,7 @@ def _instead(run: Run, machine: str) -> str:
     return f"remoterun stop {run.number} && remoterun rerun {run.number} -t {machine}"
 
 
-def _there(session: Session, home: Session, run: Run) -> RunStatus | None:
+def _found_there(session: Session, home: Session, run: Run) -> RunStatus | None:
     """The run on the machine where it goes, if an earlier command has handed it over there."""
     if session.home_id == home.home_id:
         return None
@@ -103,7 +103,7 @@ def _check_room(run: Run, settings: MachineType, session: Session) -> None:
         raise UsageError(f"run {run.number} can't go to {session.machine.name}: {lacks}", hint=STATUS)
 
 
-def _taken(run: Run, machine: str, home: Session) -> Submission:
+def _withdraw(run: Run, machine: str, home: Session) -> Submission:
     """What was handed over to the machine where it waits, which never starts it from now on."""
     with home.stream(api.withdraw, api.Withdrawal(run.key, secrets.token_hex(8))) as stream:
         stream.end()
@@ -114,14 +114,14 @@ def _taken(run: Run, machine: str, home: Session) -> Submission:
         return Submission.decode(body)
 
 
-def _taken_before(connections: Connections, run: Run, kept: Kept, before: RunSpec) -> Submission:
+def _withdrawn_before(connections: Connections, run: Run, kept: OriginalRun, before: RunSpec) -> Submission:
     """The same of a run that was taken by a command which was ended then: its values are found anew."""
     values = {**dict(kept.values(kept.variables, ())), **variables_of(connections.config.home, before.secrets)}
-    known = webhooks.again(connections, before.notify, {})
+    known = webhooks.addresses_again(connections, before.notify, {})
     return Submission(before, values, kept.tree.manifest.encode(), webhooks=webhooks.webhooks_of(run, known))
 
 
-def _handed_over(
+def _hand_over(
     connections: Connections,
     session: Session,
     home: Session,

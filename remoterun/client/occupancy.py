@@ -41,7 +41,7 @@ def status(connections: Connections, names: Iterable[str], wait: float) -> list[
             raise UsageError(f"`{machine.name}` is not a machine of your own", hint="remoterun hosts")
     questions = {machine: partial(_whole, connections, machine) for machine in own.values()}
     found = []
-    for machine, answer in connections.at_once(questions, wait).items():
+    for machine, answer in connections.ask_all(questions, wait).items():
         if isinstance(answer, HostError):
             seen = _last_seen(connections, machine)
             found.append(MachineStatus(machine, None, {}, answer.message, seen))

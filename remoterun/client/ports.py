@@ -57,7 +57,7 @@ class Forwarding:
         self._run = run
         self._wanted = {each.port: each.wanted for each in ports}
         self._tell = tell
-        self._doors: dict[int, _Door] = {}
+        self._local_ports: dict[int, _LocalPort] = {}
         self._slots = connections.shared(
             ("port slots", run.host), lambda: contextlib.nullcontext(threading.BoundedSemaphore(MOST_CONNECTIONS))
         )
@@ -88,8 +88,8 @@ class Forwarding:
             streams, self._session = list(self._streams), None
         for stream in streams:
             stream.cancel()
-        for door in list(self._doors.values()):
-            door.close()
+        for each in list(self._local_ports.values()):
+            each.close()
 
     # -- the conversation
 
@@ -144,7 +144,7 @@ class Forwarding:
                 self._streams.discard(stream)
 
     def _wait_for(self, port: int) -> None:
-        if port in self._doors:  # it went while the link was lost
+        if port in self._local_ports:  # it went while the link was lost
             self._shut(port)
         elif port not in self._waited:
             self._waited.add(port)
@@ -152,17 +152,17 @@ class Forwarding:
 
     def _open(self, port: int) -> None:
         with self._lock:
-            if self._closed.is_set() or port in self._doors:
+            if self._closed.is_set() or port in self._local_ports:
                 return
-            door = _Door(self._wanted[port], self._slots, lambda connection: self._carry(port, connection))
-            self._doors[port] = door
-        self._tell(PortNews("up", port, door.local, self._wanted[port]))
+            local_port = _LocalPort(self._wanted[port], self._slots, lambda connection: self._carry(port, connection))
+            self._local_ports[port] = local_port
+        self._tell(PortNews("up", port, local_port.number, self._wanted[port]))
 
     def _shut(self, port: int) -> None:
-        door = self._doors.pop(port, None)
-        if door is not None:
-            door.close()
-            self._tell(PortNews("down", port, door.local, self._wanted[port]))
+        local_port = self._local_ports.pop(port, None)
+        if local_port is not None:
+            local_port.close()
+            self._tell(PortNews("down", port, local_port.number, self._wanted[port]))
 
     # -- one connection
 
@@ -182,14 +182,14 @@ class Forwarding:
                 reset(connection)
 
 
-class _Door:
+class _LocalPort:
     """A port of this machine on which connections are accepted."""
 
     def __init__(self, wanted: int, slots: threading.Semaphore, carry: Callable[[socket.socket], None]) -> None:
         self._slots = slots
         self._carry = carry
         self._listener = _listener(wanted)
-        self.local: int = self._listener.getsockname()[1]
+        self.number: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, name="remoterun accepts", daemon=True).start()
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ BEFORE_IT_ENDS = 1800.0
 """Seconds before a grant ends from which on there is a new one for every client that is in touch."""
 
 
-def seen(connections: Connections, run: Run, status: RunStatus) -> Run:
+def record_status(connections: Connections, run: Run, status: RunStatus) -> Run:
     """Correct a run by what its home says, as `Registry.see`. One whose bucket has all of it is found there from now
     on."""
     registry = connections.registry
@@ -42,7 +42,7 @@ def seen(connections: Connections, run: Run, status: RunStatus) -> Run:
     return run
 
 
-def opened(connections: Connections, run: Run) -> tuple[Run, Session]:
+def find_home(connections: Connections, run: Run) -> tuple[Run, Session]:
     """A run, and a conversation with the home that has it now: of a rented host that is gone, with its bucket.
 
     Raises `HostError` where a host should be there and does not answer, or its provider does not, `UsageError` for a
@@ -54,12 +54,12 @@ def opened(connections: Connections, run: Run) -> tuple[Run, Session]:
         raise UsageError(f"run {run.number} {what}", hint=f"remoterun info {run.number}")
     if machine.rented is None:
         return run, connections.session_of(run)
-    answer = connections.at_once({machine: partial(_connect, connections, machine)}, SOON)[machine]
+    answer = connections.ask_all({machine: partial(_connect, connections, machine)}, SOON)[machine]
     if not isinstance(answer, HostError):
         return run, answer
-    rented = look(connections, run)
+    rented = ask_provider(connections, run)
     if rented is None or rented.state == "gone":
-        run = gone(connections, run)
+        run = record_lost_host(connections, run)
         return run, connections.session(run.host)
     if rented.alive:
         connections.provider(_provider(run)).admit(rented)
@@ -76,19 +76,19 @@ def opened(connections: Connections, run: Run) -> tuple[Run, Session]:
 def statuses(connections: Connections, machine: MachineType, runs: Sequence[Run], ask: Callable[[], Answer]) -> Answer:
     """What is known of runs on a rented host: what `ask` is told by it, or, if it is gone, what their bucket has.
 
-    Raises as `opened`.
+    Raises as `find_home`.
     """
-    first, session = opened(connections, runs[0])
+    first, session = find_home(connections, runs[0])
     if first.host.bucket is None:
         for run in runs:
             renew(connections, run, session)
         return ask()
-    return dict(_ended(connections, runs, look(connections, runs[0])))
+    return dict(_ended(connections, runs, ask_provider(connections, runs[0])))
 
 
-def gone(connections: Connections, run: Run) -> Run:
+def record_lost_host(connections: Connections, run: Run) -> Run:
     """A run whose host is gone, as it ended: as its bucket has it. Raises `HostError`."""
-    return seen(connections, run, _ended(connections, [run], look(connections, run))[run.key])
+    return record_status(connections, run, _ended(connections, [run], ask_provider(connections, run))[run.key])
 
 
 @contextlib.contextmanager
@@ -110,7 +110,7 @@ def renewing(connections: Connections, run: Run) -> Iterator[None]:
         done.set()
 
 
-def look(connections: Connections, run: Run) -> Rented | None:
+def ask_provider(connections: Connections, run: Run) -> Rented | None:
     """The host of a run as its provider knows it. Raises `HostError` where that can't be asked."""
     try:
         return connections.provider(_provider(run)).find(run.host.rented or "")
@@ -118,10 +118,10 @@ def look(connections: Connections, run: Run) -> Rented | None:
         raise HostUnreachable(f"{run.host.name} does not answer, and {error.message}", hint=error.hint)
 
 
-def is_gone(connections: Connections, run: Run) -> bool:
+def host_is_gone(connections: Connections, run: Run) -> bool:
     """Whether the host of a run is surely gone. Asks its provider."""
     try:
-        rented = look(connections, run)
+        rented = ask_provider(connections, run)
     except HostError:
         return False
     return rented is None or rented.state == "gone"

@@ -14,8 +14,8 @@ from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import PortSpec, RunSpec, SpecError
 from remoterun.agent.shared.states import ENDINGS, Reason, RunEvent, RunState, RunStatus
 from remoterun.client import bucket, occupancy
-from remoterun.client.again import Kept, keep
-from remoterun.client.attempts import due, follow_attempts, in_background
+from remoterun.client.again import OriginalRun, find_original
+from remoterun.client.attempts import follow_attempts, may_go_on, start_in_background
 from remoterun.client.comparing import Difference, compare
 from remoterun.client.connections import Connections, check_home
 from remoterun.client.following import PROVIDER_WAIT, Item, Note, StateChange, Wanted, follow
@@ -23,7 +23,7 @@ from remoterun.client.inside import Program, program
 from remoterun.client.kept_logs import KeptLogs
 from remoterun.client.moving import move
 from remoterun.client.ports import Forwarding, PortNews
-from remoterun.client.rented_runs import Answer, seen, statuses
+from remoterun.client.rented_runs import Answer, record_status, statuses
 from remoterun.client.renting import Plan, give_back
 from remoterun.client.submitting import Prepared, launch, prepare
 from remoterun.client.tokens import Tokens
@@ -56,14 +56,14 @@ class Runs:
         """
         return prepare(self._connections, request, source, self._connections.machine(machine))
 
-    def kept(self, number: int | str) -> Kept:
+    def original(self, number: int | str) -> OriginalRun:
         """What a run was asked for and given, to be changed and run again. Opens the machine that has it.
 
         Raises `HostError`, `UsageError` where that is not kept.
         """
-        return keep(self._connections, number)
+        return find_original(self._connections, number)
 
-    def prepare_again(self, kept: Kept, request: RunRequest, machine: str | None = None) -> Prepared:
+    def prepare_again(self, kept: OriginalRun, request: RunRequest, machine: str | None = None) -> Prepared:
         """As `prepare`, for a run with the source of `kept` and, where `request` has the same mounts, with the very
         files that were mounted. `machine`: None for the one that it was for."""
         machine = machine if machine is not None else kept.run.machine.name
@@ -136,7 +136,7 @@ class Runs:
         questions = {machine: self._question(machine, asked, lines) for machine, asked in moving.items()}
         if wait is not None and any(machine.rented for machine in moving):
             wait = max(wait, PROVIDER_WAIT)
-        for machine, answer in self._connections.at_once(questions, wait).items():
+        for machine, answer in self._connections.ask_all(questions, wait).items():
             for run in moving[machine]:
                 seen[run.key] = self._corrected(run, answer)
                 if run.key in lines and seen[run.key].state is RunState.QUEUED:
@@ -185,7 +185,7 @@ class Runs:
         if isinstance(status, HostError):
             return replace(run, fault=status)
         if status is not None:
-            return seen(self._connections, run, status)
+            return record_status(self._connections, run, status)
         if run.state in HAND_OVER:
             return self._unless_abandoned(run)
         return self._ended(run, Reason.HOST_LOST, f"{run.host.name} no longer knows this run")
@@ -203,14 +203,14 @@ class Runs:
         nothing |= {"again_of": again_of, "again_as": again_as}
         if run.placement is None:
             return self.get(number, wait), nothing
-        answer = self._connections.at_once({run.host: partial(self._details, run)}, wait)[run.host]
+        answer = self._connections.ask_all({run.host: partial(self._details, run)}, wait)[run.host]
         if isinstance(answer, HostError):
             return replace(run, fault=answer), nothing
         status, details = answer
         if status is None:
             return self.get(number, wait), nothing
         line = details.pop("line", None)
-        return replace(seen(self._connections, run, status), line=line), {**nothing, **details}
+        return replace(record_status(self._connections, run, status), line=line), {**nothing, **details}
 
     def _details(self, run: Run) -> tuple[RunStatus | None, dict[str, Any]]:
         session = self._connections.session_of(run)
@@ -275,7 +275,7 @@ class Runs:
             return self._ask([registry.run(number) for number in numbers], seconds)
 
         known = list(dict.fromkeys(registry.run(number).number for number in numbers))
-        yield from wait(known, look, self.take_up, self._connections.closed.wait, timeout)
+        yield from wait(known, look, self.start_next_attempt, self._connections.closed.wait, timeout)
 
     def forward(
         self, number: int | str, ports: Sequence[PortSpec] = (), tell: Callable[[PortNews], None] = lambda _: None
@@ -323,13 +323,13 @@ class Runs:
             found.append(registry.see(run, session.told(status), time.time()))
         return found
 
-    def take_up(self, number: int | str) -> bool:
+    def start_next_attempt(self, number: int | str) -> bool:
         """Let a process of its own give an interrupted run its next host; whether the run may have one. Returns at
         once. Where several clients do so, one succeeds."""
         run = self._connections.registry.run(number)
-        if not due(run, time.time()):
+        if not may_go_on(run, time.time()):
             return False
-        in_background(run.number, self._connections.config.home)
+        start_in_background(run.number, self._connections.config.home)
         return True
 
     def stop(self, number: int | str, grace: float = 10.0) -> tuple[Run, bool]:
@@ -408,7 +408,7 @@ class Runs:
             if run.final:
                 return run, False
             raise
-        return seen(self._connections, run, session.told(answer.status)), answer.asked
+        return record_status(self._connections, run, session.told(answer.status)), answer.asked
 
     def label(self, number: int | str, add: Iterable[str] = (), remove: Iterable[str] = ()) -> Run:
         """Add labels to a run, after those that it has, and take some away; the run with the labels that it has then.

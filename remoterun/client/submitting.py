@@ -28,14 +28,14 @@ from remoterun.agent.shared.spec import (
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Entry, Manifest, show
 from remoterun.client import bucket, choosing, renting
-from remoterun.client.again import Kept, KeptTree, digest_of_asked
-from remoterun.client.bringing import bring, bring_to_rented
+from remoterun.client.again import KeptTree, OriginalRun, digest_of_asked
+from remoterun.client.bringing import bring_upload, bring_upload_to_rented
 from remoterun.client.connections import Connections
 from remoterun.client.files import manifest_of
 from remoterun.client.packages import Choice, choose
-from remoterun.client.rented_runs import opened, seen
+from remoterun.client.rented_runs import find_home, record_status
 from remoterun.client.secrets import check_known, variables_of
-from remoterun.client.webhooks import asked_of, webhooks_of
+from remoterun.client.webhooks import addresses_of_run, webhooks_of
 from remoterun.environments import context
 from remoterun.errors import LinkLost, NotFound, RemoterunError, UsageError
 from remoterun.model import MachineType, Mount, Placement, Resource, Run, RunRequest, new_key
@@ -99,7 +99,7 @@ def prepare(
     request: RunRequest,
     source: Source | None,
     machine: MachineType,
-    again: Kept | None = None,
+    again: OriginalRun | None = None,
 ) -> Prepared:
     """See `Runs.prepare`. `again`: the run that is repeated, whose source it is."""
     kept = again.mounts if again is not None else {}
@@ -119,7 +119,7 @@ def prepare(
     _check_split(request, machine)
     _check_variables(request)
     check_known(connections.config.home, (name for _, name in request.secrets))
-    asked_of(connections, request)
+    addresses_of_run(connections, request)
     choosing.check_after(connections, request, machine)
     if request.command == "" or str(request.command).isspace():
         raise UsageError("the command is empty", hint='remoterun run "echo hello"')
@@ -163,7 +163,7 @@ def launch(
     _check_engine(request, prepared.places, machine)
     _check_split(request, machine)
     values = {**dict(request.env), **variables_of(connections.config.home, dict(request.secrets))}
-    told = asked_of(connections, request)
+    told = addresses_of_run(connections, request)
     if machine.rental is not None:
         plan = plan or renting.plan(connections, machine)
         if request.gpus is None:
@@ -177,7 +177,7 @@ def launch(
         cast(run)
         run = registry.move(run, RunState.PROVISIONING, time.time())
         if plan is None:
-            session = choosing.opened(connections, machine, request, note)
+            session = choosing.choose_machine(connections, machine, request, note)
         else:
             run = renting.begin(connections, run, plan)
             for mount in request.mounts:
@@ -205,7 +205,7 @@ def launch(
         reason = Reason.NO_CAPACITY if isinstance(error, NoCapacity) else Reason.START_FAILED
         registry.move(run, RunState.FAILED, time.time(), reason=reason.value, message=why_not_handed_over(error))
         raise
-    return seen(connections, run, session.told(result.status))
+    return record_status(connections, run, session.told(result.status))
 
 
 def _bring(
@@ -241,10 +241,10 @@ def why_not_handed_over(error: BaseException) -> str:
     return error.message if isinstance(error, RemoterunError) else "interrupted before it was handed over"
 
 
-def brought_there(
+def bring_again(
     connections: Connections,
     run: Run,
-    kept: Kept,
+    kept: OriginalRun,
     before: RunSpec,
     settings: MachineType,
     session: Session,
@@ -297,7 +297,7 @@ def _mount(
     if mount in kept:
         where = _kept_in_place(connections, mount.resource, kept[mount], session, progress)
     else:
-        where = put_in_place(connections, mount.resource, session, progress)
+        where = bring_resource(connections, mount.resource, session, progress)
     typed = mount.resource
     if typed.kind == "uploads":
         registry = connections.registry
@@ -319,7 +319,7 @@ def _kept_in_place(
         if resource.kind != "runs":
             raise
         try:
-            return put_in_place(connections, resource, session, progress)
+            return bring_resource(connections, resource, session, progress)
         except NotFound:
             pass
         raise
@@ -334,21 +334,21 @@ def _put_into_bucket(
     if mount in kept:
         kept[mount].bring(connections, connections.session(connections.bucket()), progress)
     elif resource.kind == "uploads":
-        bring(connections, resource.name, connections.session(connections.bucket()), progress, resource.version)
+        bring_upload(connections, resource.name, connections.session(connections.bucket()), progress, resource.version)
     else:
         run = connections.registry.run(resource.name)
-        _, about = transfer.fetch_manifest(opened(connections, run)[1], ResourceRef("run", key=run.key))
+        _, about = transfer.fetch_manifest(find_home(connections, run)[1], ResourceRef("run", key=run.key))
         if about.live:
             raise _not_saved(resource, run)
 
 
-def put_in_place(connections: Connections, resource: Resource, session: Session, progress: Progress) -> ResourceRef:
+def bring_resource(connections: Connections, resource: Resource, session: Session, progress: Progress) -> ResourceRef:
     """How the agent calls a resource that is on its machine, or was brought there just now: an upload by its digest."""
     if resource.kind == "uploads":
         if session.machine.rented is not None:
-            upload = bring_to_rented(connections, resource.name, session, progress, resource.version)
+            upload = bring_upload_to_rented(connections, resource.name, session, progress, resource.version)
         else:
-            upload = bring(connections, resource.name, session, progress, resource.version)
+            upload = bring_upload(connections, resource.name, session, progress, resource.version)
         where = ResourceRef("upload", upload.name, sub=resource.sub, digest=upload.digest)
         if resource.sub:
             manifest_of(session, where, resource)  # that it is there
@@ -367,12 +367,12 @@ def _bring_outputs(
     connections: Connections, run: Run, resource: Resource, session: Session, progress: Progress
 ) -> ResourceRef:
     """Outputs that lie on another machine, as an upload of this one named after the run."""
-    run, source = opened(connections, run)
+    run, source = find_home(connections, run)
     where = ResourceRef("run", key=run.key, number=run.number)
     manifest, about = transfer.fetch_manifest(source, where)
     if about.live:
         raise _not_saved(resource, run)
-    bucket.pass_on(connections, source, manifest, session, progress, run.key)
+    bucket.copy_contents(connections, source, manifest, session, progress, run.key)
     name = f"run-{run.number}-{run.key[-8:]}"
     session.ask(api.commit_upload, api.CommitUpload(name, copy=True, brought=True), manifest.encode())
     return ResourceRef("upload", name, sub=resource.sub, digest=manifest.digest)

@@ -15,7 +15,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.numbering import number_for
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError
-from remoterun.client.bringing import absent, made_of, note_versions
+from remoterun.client.bringing import absent, note_versions, same_as_sent
 from remoterun.client.connections import Connections
 from remoterun.errors import HostError, UsageError
 from remoterun.model import MachineType, Resource, Upload, check_upload_name
@@ -93,7 +93,7 @@ class Uploads:
     def _committed(
         self, session: Session, name: str, result: api.Committed, sent: Manifest, path: str | None
     ) -> tuple[Upload, bool]:
-        return self._record(session, made_of(sent, session.upload(name, result.version)), path), result.created
+        return self._record(session, same_as_sent(sent, session.upload(name, result.version)), path), result.created
 
     def _record(self, session: Session, upload: Upload, path: str | None) -> Upload:
         return self._connections.registry.uploads.record(replace(upload, path=path), session.machine, time.time())
@@ -172,7 +172,7 @@ class Uploads:
             if machine.rented is None and machine.rental is None and not machine.pool
         }
         questions = {machine: partial(question, machine) for machine in homes.values()}
-        return {machine.place: answer for machine, answer in connections.at_once(questions, wait).items()}
+        return {machine.place: answer for machine, answer in connections.ask_all(questions, wait).items()}
 
     def add(self, path: Path, target: Resource, to: str | None = None, progress: Progress | None = None) -> Uploaded:
         """Add a file or a folder's contents to an upload, below `target.sub`: a new version of it.

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from remoterun.client.attempts import due
-from remoterun.client.following import Note, moving
+from remoterun.client.attempts import may_go_on
+from remoterun.client.following import Note, is_moving
 
 if TYPE_CHECKING:
     from remoterun.model import Run
@@ -18,19 +18,19 @@ ANSWER = 2.0
 """Seconds that a machine has to answer: one that is away must not hold up the news of the others."""
 LATE = 10.0
 """Seconds after which a machine that does not answer is spoken of: to connect to one that is far takes some."""
-TAKE_UP = 60.0
+BETWEEN_TRIES = 60.0
 """Seconds between two tries to give a run its next rented host."""
 
 
 def wait(
     numbers: Sequence[int],
     look: Callable[[Iterable[int], float], Sequence[Run]],
-    take_up: Callable[[int], object],
+    start_next_attempt: Callable[[int], object],
     pause: Callable[[float], object],
     timeout: float | None,
 ) -> Iterator[Run | Note]:
-    """See `Runs.wait`. `look` asks the machines of runs, and gives them some seconds; `take_up` begins to give a run
-    its next rented host; `pause` lets some seconds pass."""
+    """See `Runs.wait`. `look` asks the machines of runs, and gives them some seconds; `start_next_attempt` begins to
+    give a run its next rented host; `pause` lets some seconds pass."""
     until = float("inf") if timeout is None else time.monotonic() + timeout
     going_on = list(numbers)
     lost: set[str] = set()
@@ -54,12 +54,12 @@ def wait(
                 if not late or time.monotonic() > silent.setdefault(name, time.monotonic()) + LATE:
                     lost.add(name)
                     yield Note("lost", run.fault.message)
-            if not run.final or moving(run, time.time()):
+            if not run.final or is_moving(run, time.time()):
                 continue
-            if due(run, time.time()):
+            if may_go_on(run, time.time()):
                 if time.monotonic() >= taken_up.get(run.number, 0.0):
-                    taken_up[run.number] = time.monotonic() + TAKE_UP
-                    take_up(run.number)
+                    taken_up[run.number] = time.monotonic() + BETWEEN_TRIES
+                    start_next_attempt(run.number)
                 continue
             going_on.remove(run.number)
             yield run

@@ -48,12 +48,12 @@ class Notifications:
         return f"{answer.status} {show(answer.said[:200])}".strip()
 
 
-def asked_of(connections: Connections, request: RunRequest) -> dict[str, str]:
+def addresses_of_run(connections: Connections, request: RunRequest) -> dict[str, str]:
     """The addresses that get word of a run, by what may be shown of each."""
     return addresses(connections.config.home, connections.config.notify if request.notify is None else request.notify)
 
 
-def again(connections: Connections, names: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
+def addresses_again(connections: Connections, names: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
     """The addresses of a run of which a spec has the names; those that are known: what was `given`, secrets, and what
     config.toml has."""
     found = {name: given[name] for name in names if name in given}

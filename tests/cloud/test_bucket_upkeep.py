@@ -17,7 +17,7 @@ from remoterun.agent.shared.states import Reason, RunState
 from remoterun.buckets import creation
 from remoterun.buckets.place import BucketPlace
 from remoterun.buckets.upkeep import LEAST
-from remoterun.client.mending import Elsewhere, check
+from remoterun.client.mending import OtherSources, check
 from remoterun.client.upkeep import Collected, collect, usage
 from remoterun.errors import AlreadyExists, RemoterunError
 from remoterun.registry import Registry
@@ -218,13 +218,13 @@ class TestCollection:
 
 class TestCheck:
     @pytest.fixture
-    def elsewhere(self, registry: Registry) -> Elsewhere:
+    def elsewhere(self, registry: Registry) -> OtherSources:
         def nobody(machine: object) -> object:
             raise AssertionError
 
-        return Elsewhere(registry, [], nobody, lambda _: None)  # type: ignore[arg-type]
+        return OtherSources(registry, [], nobody, lambda _: None)  # type: ignore[arg-type]
 
-    def test_a_bucket_without_damage(self, bucket: BucketPlace, elsewhere: Elsewhere, tmp_path: Path) -> None:
+    def test_a_bucket_without_damage(self, bucket: BucketPlace, elsewhere: OtherSources, tmp_path: Path) -> None:
         with Talk(bucket) as talk:
             send(talk.session, write_files(tmp_path / "source", {**FILES, "large": LARGE}))
             Host(talk).outputs({"o": b"O"})
@@ -233,7 +233,7 @@ class TestCheck:
 
     @pytest.mark.parametrize("prefix", ["packs/", "blobs/"])
     def test_what_is_damaged_is_mended_from_here(
-        self, bucket: BucketPlace, elsewhere: Elsewhere, tmp_path: Path, prefix: str
+        self, bucket: BucketPlace, elsewhere: OtherSources, tmp_path: Path, prefix: str
     ) -> None:
         """From the files that were uploaded; what is whole of a damaged pack stays."""
         source = write_files(tmp_path / "source", FILES)
@@ -252,7 +252,7 @@ class TestCheck:
             assert check(talk.session, elsewhere, True, Progress()).damage == ()
 
     def test_what_can_t_be_mended_is_sent_again_by_the_next_upload(
-        self, bucket: BucketPlace, elsewhere: Elsewhere, tmp_path: Path
+        self, bucket: BucketPlace, elsewhere: OtherSources, tmp_path: Path
     ) -> None:
         source = write_files(tmp_path / "source", FILES)
         with Talk(bucket) as talk:
@@ -266,7 +266,7 @@ class TestCheck:
             assert copy(talk.session, tmp_path / "back") == FILES
 
     def test_an_index_that_makes_no_sense_is_set_aside(
-        self, bucket: BucketPlace, elsewhere: Elsewhere, tmp_path: Path
+        self, bucket: BucketPlace, elsewhere: OtherSources, tmp_path: Path
     ) -> None:
         source = write_files(tmp_path / "source", FILES)
         with Talk(bucket) as talk:
@@ -277,7 +277,7 @@ class TestCheck:
             assert found.sound and found.damage[0].what == "list"
             assert copy(talk.session, tmp_path / "back") == FILES
 
-    def test_what_a_run_left(self, bucket: BucketPlace, elsewhere: Elsewhere) -> None:
+    def test_what_a_run_left(self, bucket: BucketPlace, elsewhere: OtherSources) -> None:
         with Talk(bucket) as talk:
             host = Host(talk)
             host.outputs({"o": b"O" * 100, "p": b"P" * 100})

@@ -219,7 +219,7 @@ class TestRerun:
             framework="python",
         )
         user.client.runs.submit(request)
-        asked = user.client.runs.kept(1)
+        asked = user.client.runs.original(1)
         assert asked.variables == ("A",)
         assert replace(asked.request, env=request.env) == request
         carried = {

@@ -352,7 +352,7 @@ class TestAHostThatDoesNotAnswer:
         with Client(Config(tmp_path), Prompts(ask_password=ask)) as client:
             asked = client.connections._prompts.ask_password
             assert asked is not None
-            answer = client.connections.at_once({machine: lambda: asked("?")}, wait=0.1)
+            answer = client.connections.ask_all({machine: lambda: asked("?")}, wait=0.1)
         assert answer == {machine: "secret"}
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from remoterun.agent.shared.states import RunState
 from remoterun.client import Client
-from remoterun.client.submitting import put_in_place
+from remoterun.client.submitting import bring_resource
 from remoterun.errors import AlreadyExists, NotFound, UsageError
 from remoterun.model import MachineType, Mount, Rental, Resource, Run, RunFilter, RunRequest
 from remoterun.transfer import Progress
@@ -232,13 +232,13 @@ class TestVersions:
         until(two.unsupervised(live.key))
         assert freed() == [("brought", 1)] and brought() == [] and freed() == []
         assert not two.home.blobs.has(sha256(b"made\n"))
-        again = client.runs.kept(live.number)
+        again = client.runs.original(live.number)
         ended = client.runs.launch(client.runs.prepare_again(again, replace(again.request, command="cat in/file")))
         two.until_final(ended.key)
         assert two.log(ended.key) == b"made\n"
         session = client.machines.session(client.machines.get("two"))
         assert freed() == [("brought", 1)]
-        put_in_place(client.files._connections, mounts[0].resource, session, Progress())
+        bring_resource(client.files._connections, mounts[0].resource, session, Progress())
         assert freed() == [] and brought(), "a run is about to be handed over that mounts it"
         last = client.runs.submit(RunRequest("cat in/file", mounts=mounts), machine="two")
         two.until_final(last.key)

@@ -187,7 +187,7 @@ def test_a_client_that_dies_once_it_was_taken(
 ) -> None:
     """The same command finishes it, and the command runs once."""
     run = client.runs.submit(RunRequest(f"echo x >> {tmp_path}/ran"))
-    do = moving._handed_over
+    do = moving._hand_over
 
     def dies(*values: object, **named: object) -> object:
         if handed_over:

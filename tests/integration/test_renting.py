@@ -271,7 +271,7 @@ class TestALostHost:
         laptop.client.hosts.end(laptop.client.hosts.list()[0].id)
         ended = laptop.another().runs.get(run.number)
         assert (ended.state.value, ended.reason and ended.reason.value) == ("killed", "killed")
-        assert not laptop.client.runs.take_up(run.number) and laptop.folders.hosts() == []
+        assert not laptop.client.runs.start_next_attempt(run.number) and laptop.folders.hosts() == []
 
     def test_who_follows_learns_it(self, laptop: Laptop) -> None:
         run = laptop.submit("echo begun; exec sleep 1000")
@@ -339,7 +339,7 @@ class TestALostHost:
         laptop.client.uploads.upload(data, "doom", "local")
 
         client = laptop.another()
-        kept = client.runs.kept(run.number)
+        kept = client.runs.original(run.number)
         request = replace(kept.request, command=command)
         assert (request.attempts, request.mounts[0].path) == (2, "doom")
         again = client.runs.launch(client.runs.prepare_again(kept, request))
@@ -350,7 +350,7 @@ class TestALostHost:
         assert client.registry.repeats(again) == (run.number, [])
 
         alone = laptop.until_ended(laptop.submit("true", {"b": b"B"}))
-        kept = laptop.another().runs.kept(alone.number)
+        kept = laptop.another().runs.original(alone.number)
         with pytest.raises(UsageError, match=f"the source of run {alone.number} is not whole on aws any more"):
             laptop.client.runs.launch(laptop.client.runs.prepare_again(kept, kept.request, "local"))
 
@@ -569,4 +569,4 @@ class TestTheCommandLine:
 
 
 def taken(client: Client, run: Run) -> Run | None:
-    return attempts.take_up(client.connections, run, {}, Progress())
+    return attempts.start_next_attempt(client.connections, run, {}, Progress())

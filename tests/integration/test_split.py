@@ -72,7 +72,7 @@ def test_two_streams_here_and_when_the_machine_is_gone(user: User) -> None:
     logs = user.config.home / "logs"
     assert {file.name for file in logs.iterdir()} == {f"{run.key}.log", f"{run.key}.err"}
 
-    again = user.client.runs.kept(run.number).request
+    again = user.client.runs.original(run.number).request
     assert again.split and again.command == command
 
     placement = user.client.registry.run(run.number).placement

@@ -62,7 +62,7 @@ def test_a_mount_that_is_typed_takes_the_place_of_one_at_the_same_path() -> None
     said = project.parse(TEXT, Path("f"))
     assert said.with_mounts(["uploads/other:data"]) == ["runs/3:/models", "uploads/other:data"]
     assert said.with_mounts([]) == list(said.mounts)
-    assert project.both(said.pip, ["torch", "numpy"]) == ["numpy", "torch"]
+    assert project.merged(said.pip, ["torch", "numpy"]) == ["numpy", "torch"]
 
 
 @pytest.mark.parametrize(

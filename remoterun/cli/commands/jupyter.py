@@ -12,7 +12,7 @@ from remoterun.agent.shared.spec import NONE, PYTHON, PortSpec
 from remoterun.cli import complete
 from remoterun.cli.app import Machine, app, example
 from remoterun.cli.commands.ports import Showing, some_port
-from remoterun.cli.commands.run import sent
+from remoterun.cli.commands.run import send_and_launch
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
 from remoterun.cli.run_options import Mounts, Pip, Variables
@@ -72,7 +72,7 @@ def jupyter(
         raise UsageError("JupyterLab needs Python", hint="--framework python")
     with connect() as client:
         client.machines.get(machine)  # refuse a wrong name before anything is asked
-        run = sent(client, request, machine, Sending(None, False, False, yes), yes)
+        run = send_and_launch(client, request, machine, Sending(None, False, False, yes), yes)
         assert run is not None
         client.runs.tokens.keep(run.key, token)
         show = Showing(client, no_browser)

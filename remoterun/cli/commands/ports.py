@@ -46,7 +46,9 @@ def forward(
         known = client.runs.get(run_number(run))
         if known.final:
             raise UsageError(f"run {known.number} has ended: {render.state_text(known)}", hint="remoterun ps")
-        return hold(client, known, wanted or _named(client, known), _as_json(client) if json else _until_interrupted())
+        return forward_until_end(
+            client, known, wanted or _named(client, known), _as_json(client) if json else _until_interrupted()
+        )
 
 
 class Showing:
@@ -81,7 +83,7 @@ class Beside(Protocol):
         """The run has come to this state."""
 
 
-def hold(
+def forward_until_end(
     client: Client,
     run: Run,
     ports: list[PortSpec],

@@ -12,7 +12,7 @@ import typer
 
 from remoterun.cli import complete, render
 from remoterun.cli.app import Machine, RunNumber, app, example, run_number
-from remoterun.cli.commands.run import above_zero, apt_name, command_of, launched, pip_name, shown
+from remoterun.cli.commands.run import above_zero, apt_name, command_of, follow_or_report, launch, pip_name
 from remoterun.cli.connect import client as connect
 from remoterun.cli.editing import Asked, Edit
 from remoterun.cli.manual import RunThenCommand
@@ -22,7 +22,7 @@ from remoterun.errors import UsageError
 from remoterun.model import ALL_GPUS, Mount, RunRequest, parse_duration, parse_gpus, parse_secret, parse_variable
 
 if TYPE_CHECKING:
-    from remoterun.client import Client, Kept, Prepared
+    from remoterun.client import Client, OriginalRun, Prepared
 
 
 @app.command(
@@ -129,7 +129,7 @@ def rerun(
     with connect() as client:
         if machine is not None:
             client.machines.get(machine)  # refuse a wrong name before anything is opened
-        kept = client.runs.kept(run_number(run)).without(more_mounts)
+        kept = client.runs.original(run_number(run)).without(more_mounts)
         before = kept.request
         changes["requirements"] = changes.pop("pip_req")
         request = replace(
@@ -154,18 +154,18 @@ def rerun(
             prepared = _prepared(client, kept, asked)
             request = prepared.request
             if not dry_run:
-                render.line(said(kept, request, asked.machine, [name for name, _ in asked.given]))
-            submitted = launched(client, prepared, yes, dry_run)
+                render.line(changes_text(kept, request, asked.machine, [name for name, _ in asked.given]))
+            submitted = launch(client, prepared, yes, dry_run)
         except BaseException:
             if editing is not None:
                 render.line(f"What you wrote is kept: `remoterun rerun --edit {kept.run.number}`")
             raise
         if editing is not None and submitted is not None:
             editing.done()
-        return shown(client, submitted, request, background, json) if submitted is not None else 0
+        return follow_or_report(client, submitted, request, background, json) if submitted is not None else 0
 
 
-def _prepared(client: Client, kept: Kept, asked: Asked) -> Prepared:
+def _prepared(client: Client, kept: OriginalRun, asked: Asked) -> Prepared:
     request = replace(asked.request, env=kept.values(asked.variables, asked.given))
     options = options_of(kept.request, request, kept.run.machine.name, asked.machine)
     return client.runs.prepare_again(kept, replace(request, options=options), asked.machine)
@@ -187,7 +187,7 @@ def with_secrets(
     return (*(pair for pair in before if pair[0] not in given and pair[0] not in names), *more)
 
 
-def said(kept: Kept, request: RunRequest, machine: str, given: Sequence[str]) -> str:
+def changes_text(kept: OriginalRun, request: RunRequest, machine: str, given: Sequence[str]) -> str:
     """What is other than in the run that is repeated, in one line."""
     before, parts = kept.request, []
     if machine != kept.run.machine.name:
@@ -256,11 +256,11 @@ def options_of(before: RunRequest, request: RunRequest, machine_before: str, mac
     changed["-e"] = [name for name, _ in request.env]
     if request.split != before.split:
         changed["--split"] = []
-    options = replaced(before.options, changed)
+    options = replace_options(before.options, changed)
     return f"{options} --split".strip() if request.split and not before.split else options
 
 
-def replaced(options: str, changed: Mapping[str, Sequence[str]]) -> str:
+def replace_options(options: str, changed: Mapping[str, Sequence[str]]) -> str:
     """Command line options with other values for those in `changed`; an empty list takes one away."""
     words, kept = shlex.split(options), []
     while words:

@@ -31,7 +31,7 @@ from remoterun.cli.run_options import (
     Variables,
 )
 from remoterun.cli.secrets import hint_at_secrets
-from remoterun.cli.sending import Sending, find, with_untracked
+from remoterun.cli.sending import Sending, source_to_send, with_untracked
 from remoterun.cli.standard_input import standard_input
 from remoterun.errors import HostError, UsageError
 from remoterun.model import (
@@ -186,8 +186,8 @@ def run(
         )
         pip_req = pip_req or (Path(project.requirements) if project.requirements else None)
         mount, notify = project.with_mounts(mount), notify or list(project.notify)
-        pip, apt = projects.both(project.pip, pip), projects.both(project.apt, apt)
-        port, label = projects.both(project.ports, port), projects.both(project.labels, label)
+        pip, apt = projects.merged(project.pip, pip), projects.merged(project.apt, apt)
+        port, label = projects.merged(project.ports, port), projects.merged(project.labels, label)
         render.line(f"Settings of {render.name(os.path.relpath(project.file))} hold, unless others are typed.")
     request = RunRequest(
         command=command_of(command),
@@ -250,15 +250,15 @@ def run(
         client.secrets.check(name for _, name in request.secrets)
         client.notifications.names(request.notify)
         sending = Sending(commit_ref, include_untracked, no_git, yes or dry_run)
-        submitted = sent(client, request, machine, sending, yes, dry_run)
-        return shown(client, submitted, request, background, json) if submitted is not None else 0
+        submitted = send_and_launch(client, request, machine, sending, yes, dry_run)
+        return follow_or_report(client, submitted, request, background, json) if submitted is not None else 0
 
 
-def sent(
+def send_and_launch(
     client: Client, request: RunRequest, machine: str | None, sending: Sending, yes: bool, dry_run: bool = False
 ) -> Run | None:
     """The run, handed over with what is sent of the current folder; None if it was only to be shown."""
-    source = find(request, sending)
+    source = source_to_send(request, sending)
     try:
         prepared = client.runs.prepare(request, source, machine)
         if source is not None and not sending.commit_ref:
@@ -266,13 +266,13 @@ def sent(
             if source is not found:
                 prepared = client.runs.prepare(request, source, machine)
         prepared = with_packages(client, request, prepared, machine, sending)
-        return launched(client, prepared, yes, dry_run)
+        return launch(client, prepared, yes, dry_run)
     finally:
         if source is not None:
             source.close()
 
 
-def launched(client: Client, prepared: Prepared, yes: bool, dry_run: bool) -> Run | None:
+def launch(client: Client, prepared: Prepared, yes: bool, dry_run: bool) -> Run | None:
     """The run, handed over; None if it was only to be shown what that would be. Asks before anything is rented."""
     plan = client.hosts.plan(prepared.machine)
     new = client.hosts.bucket() if plan is not None else None
@@ -284,7 +284,7 @@ def launched(client: Client, prepared: Prepared, yes: bool, dry_run: bool) -> Ru
     return _submit(client, prepared, plan)
 
 
-def shown(client: Client, run: Run, request: RunRequest, background: bool, json: bool) -> int:
+def follow_or_report(client: Client, run: Run, request: RunRequest, background: bool, json: bool) -> int:
     """Follow a run that was handed over, or only tell its number; the exit status."""
     from remoterun.cli.follow import follow
 

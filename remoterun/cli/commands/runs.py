@@ -155,7 +155,7 @@ def ps(
 
         def look() -> Callable[[], None]:
             runs = client.runs.list(None if every else number, wanted, seconds)
-            taken_up = [run.number for run in runs if client.runs.take_up(run.number)]
+            taken_up = [run.number for run in runs if client.runs.start_next_attempt(run.number)]
             return lambda: show(runs, taken_up)
 
         def show(runs: Sequence[Run], taken_up: Sequence[int]) -> None:

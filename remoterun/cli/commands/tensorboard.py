@@ -14,8 +14,8 @@ from remoterun.agent.shared.spec import PYTHON, PortSpec
 from remoterun.agent.shared.states import RunState
 from remoterun.cli import complete, render, selection
 from remoterun.cli.app import Machine, app, example
-from remoterun.cli.commands.ports import Showing, hold, some_port
-from remoterun.cli.commands.run import launched
+from remoterun.cli.commands.ports import Showing, forward_until_end, some_port
+from remoterun.cli.commands.run import launch
 from remoterun.cli.connect import client as connect
 from remoterun.cli.forwarding import Forwards
 from remoterun.cli.manual import Command
@@ -143,10 +143,10 @@ def _beside(
         labels=("tensorboard",),
         ports=(PortSpec(port, PORT),),
     )
-    run = launched(client, client.runs.prepare(request, None, machine or _where(runs)), True, False)
+    run = launch(client, client.runs.prepare(request, None, machine or _where(runs)), True, False)
     assert run is not None
     with _Mirrors(client, live) as mirrors:
-        hold(client, run, list(request.ports), show, mirrors, "TensorBoard")
+        forward_until_end(client, run, list(request.ports), show, mirrors, "TensorBoard")
     known = client.registry.run(run.number)
     if known.final:
         render.hint(f"remoterun logs {run.number}")
