@@ -74,7 +74,7 @@ def _follow(
             render.line("")
             render.line(f"run {run.number} has ended: {render.state_text(run)}")
         elif not ended:
-            render.detached(run)
+            render.detached(run, forwards.are_wanted)
         return 130
     except BaseException:
         steps.abandon()

@@ -41,6 +41,11 @@ class Forwards:
     ) -> None:
         self._close()
 
+    @property
+    def are_wanted(self) -> bool:
+        """Whether there is any port to forward, as far as was asked here."""
+        return bool(self._ports)
+
     def at(self, change: StateChange) -> None:
         """The run has come to this state: where that is RUNNING, on a new host perhaps, its ports are forwarded."""
         if self._ports is None or change.past or change.state is not RunState.RUNNING:

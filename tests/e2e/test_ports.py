@@ -81,7 +81,8 @@ def test_notebooks(place: Place) -> None:
     assert file.parent == Path("tokens") and (home / file).stat().st_mode & 0o777 == 0o600
     words = [Path("/proc", pid, "cmdline").read_bytes() for pid in os.listdir("/proc") if pid.isdigit() and _lives(pid)]
     assert not any(token.encode() in line for line in words)
-    assert "goes on" in interrupted(terminal, 130)
+    said = interrupted(terminal, 130)
+    assert "goes on" in said and "remoterun forward 1 " in said
     terminal = place.spawn("forward", "1")
     assert address_of(terminal) == shown
     get(address, "/api/status", token)

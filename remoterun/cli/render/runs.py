@@ -126,11 +126,13 @@ def ending(run: Run) -> None:
         line(f"  {saved}: `remoterun ls runs/{run.number}` · `remoterun cp runs/{run.number}`")
 
 
-def detached(run: Run) -> None:
-    """After ^C: what goes on, and the three lines."""
+def detached(run: Run, has_ports: bool = False) -> None:
+    """After ^C: what goes on, and what to type about it."""
     line("")
     line(f"run {run.number} goes on without this terminal")
     line(f"  remoterun logs {run.number}   shows its log again, live until it ends")
+    if has_ports:
+        line(f"  remoterun forward {run.number}   reaches its ports again")
     line(f"  remoterun stop {run.number}   ends it; its outputs are saved")
     line(f"  remoterun kill {run.number}   ends it at once; no outputs are saved")
 
