@@ -8,6 +8,7 @@
     ├── SourceError           the git work tree can't be sent as asked (NoRepository: in `source`)
     ├── HostError             the machine can't be used
     │   ├── HostUnreachable     no answer, refused, no route, time-out
+    │   │   └── NoAnswerInTime    it was given some seconds, and may answer later
     │   ├── HostKeyError        unknown or changed host key
     │   ├── AuthenticationError  the host refused every key
     │   ├── AgentError          the agent can't start there (python3, versions, disk)
@@ -68,6 +69,10 @@ class HostError(RemoterunError):
 
 class HostUnreachable(HostError):
     passing = True
+
+
+class NoAnswerInTime(HostUnreachable):
+    """It was given some seconds, and may answer later."""
 
 
 class HostKeyError(HostError):

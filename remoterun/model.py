@@ -564,12 +564,12 @@ EVERY_RUN = RunFilter()
 
 @dataclass(frozen=True)
 class UploadCopy:
-    """Where a version of an upload lies. `seen`: when that machine was last asked, in seconds since 1970; `unreached`:
-    why it could not be asked just now."""
+    """Where a version of an upload lies. `seen`: when that machine was last asked, in seconds since 1970; `fault`: why
+    it could not be asked just now."""
 
     machine: str
     seen: float | None = None
-    unreached: str | None = None
+    fault: HostError | None = None
 
 
 @dataclass(frozen=True)
@@ -611,8 +611,7 @@ class Upload:
         """For `--json`."""
         names = ("name", "version", "digest", "size", "files", "created", "machine", "path")
         copies = [
-            {"machine": copy.machine, "last_seen": copy.seen, "reachable": copy.unreached is None}
-            for copy in self.copies
+            {"machine": copy.machine, "last_seen": copy.seen, "reachable": copy.fault is None} for copy in self.copies
         ]
         return {**{name: getattr(self, name) for name in names}, "copies": copies, "runs": list(self.runs)}
 

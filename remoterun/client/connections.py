@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from remoterun import config as configuration
 from remoterun import machines
-from remoterun.errors import HomeMissing, HostError, HostUnreachable, NotFound, RemoterunError, UsageError
+from remoterun.errors import (
+    HomeMissing,
+    HostError,
+    NoAnswerInTime,
+    NotFound,
+    RemoterunError,
+    UsageError,
+)
 from remoterun.hosts import host_of
 from remoterun.hosts.base import Prompts
 from remoterun.model import MachineType, Run
@@ -193,7 +200,7 @@ class Connections:
         """What each question returned, or the `HostError` that it raised. All are asked at once, on threads.
 
         Of a machine that takes longer than `wait` seconds (None: as long as it takes), not counting those in which a
-        person was asked something, it is `HostUnreachable`; its thread keeps no process from ending. Once `enough` is
+        person was asked something, it is `NoAnswerInTime`; its thread keeps no process from ending. Once `enough` is
         true of the answers so far, those that are missing are left out.
         """
         results: dict[MachineType, A | BaseException] = {}
@@ -221,7 +228,7 @@ class Connections:
             if not ended[machine].is_set() and left:
                 continue
             if not ended[machine].is_set():
-                answers[machine] = HostUnreachable(f"{machine.name} does not answer within {wait:g} s")
+                answers[machine] = NoAnswerInTime(f"{machine.name} does not answer within {wait:g} s")
                 continue
             answer = results[machine]
             if isinstance(answer, BaseException) and not isinstance(answer, HostError):

@@ -17,7 +17,7 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError
 from remoterun.client.bringing import absent, note_versions, same_as_sent
 from remoterun.client.connections import Connections
-from remoterun.errors import HostError, UsageError
+from remoterun.errors import HomeMissing, HostError, UsageError
 from remoterun.model import MachineType, Resource, Upload, check_upload_name
 from remoterun.session import Session
 from remoterun.transfer import Progress, Sent
@@ -103,7 +103,7 @@ class Uploads:
 
         All machines that this client has used are asked at once, and the bucket. Of one that can't be reached, or takes
         longer than `wait` seconds (None: as long as connecting may take), it is what was known before, and
-        `UploadCopy.unreached` says so. Raises `HostError` where nothing is known, and a machine can't be asked.
+        `UploadCopy.fault` says so. Raises `HostError` where nothing is known, and a machine can't be asked.
         """
         answers = self._ask_homes(self._newest_there, wait)
         found = _with_copies(self._connections.registry.uploads.versions(), answers)
@@ -262,9 +262,10 @@ def _with_copies(
         answer = answers.get(machine.place)
         (copy,) = upload.copies
         if isinstance(answer, HostError):
-            copy = replace(copy, unreached=answer.message)
+            copy = replace(copy, fault=answer)
         elif answer != upload.home_id:
-            copy = replace(copy, unreached=f"the home on {machine.name} is another one: is a disk not mounted there?")
+            why = f"the home on {machine.name} is another one: is a disk not mounted there?"
+            copy = replace(copy, fault=HomeMissing(why))
         known = found.get((upload.name, upload.version))
         copies = (*known.copies, copy) if known is not None else (copy,)
         found[upload.name, upload.version] = replace(known or upload, copies=copies)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from remoterun.client.attempts import may_go_on
 from remoterun.client.following import Note, is_moving
+from remoterun.errors import NoAnswerInTime
 
 if TYPE_CHECKING:
     from remoterun.model import Run
@@ -50,7 +51,7 @@ def wait(
                 yield run
                 continue
             elif name not in lost:
-                late = run.fault.message.startswith(f"{name} does not answer within")
+                late = isinstance(run.fault, NoAnswerInTime)
                 if not late or time.monotonic() > silent.setdefault(name, time.monotonic()) + LATE:
                     lost.add(name)
                     yield Note("lost", run.fault.message)

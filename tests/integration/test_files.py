@@ -253,7 +253,7 @@ class TestVersions:
         database.close()
         (doom,) = user.client.uploads.list(wait=5)
         reached = {copy.machine: copy for copy in doom.copies}
-        assert reached["one"].unreached is None and reached["two"].unreached and reached["two"].seen
+        assert reached["one"].fault is None and reached["two"].fault and reached["two"].seen
         assert self.read(user, "uploads/doom/doom.txt") == "a", "it comes from where it can be had"
 
 

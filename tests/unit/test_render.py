@@ -22,7 +22,7 @@ from remoterun.cli.render.terminal import Cursor
 from remoterun.client import Client, NewBucket, Note, Orphan, Plan, StateChange
 from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
 from remoterun.config import Config
-from remoterun.errors import RemoterunError
+from remoterun.errors import HostUnreachable, RemoterunError
 from remoterun.model import HostUse, MachineType, Renting, Run, Upload, UploadCopy
 from remoterun.providers.base import Identity, Leftover, Offer, Rented
 from remoterun.transfer import Fetched
@@ -67,7 +67,7 @@ USES = [Use(kind, EVIL, 5, 5, None, about) for kind, about in {
     "upload": {"versions": [{"files": 1, "size": 1}]}, "run": {"state": EVIL, "log": 3},
     "environment": {"used": 1.0}, "leased": {"count": 1},
 }.items()]  # fmt: skip
-COPIES = (UploadCopy(EVIL), UploadCopy(EVIL, 1.0, EVIL))
+COPIES = (UploadCopy(EVIL), UploadCopy(EVIL, 1.0, HostUnreachable(EVIL)))
 PARTS = (
     Freed("versions", 1, 5, ({"upload": EVIL, "version": EVIL},), EVIL),
     Freed("environments", 1, 5, ({"name": EVIL}, {"path": EVIL}), EVIL),

@@ -12,9 +12,9 @@ from remoterun.agent.shared.api import Tree
 from remoterun.agent.shared.states import FINAL
 from remoterun.cli.render.data import out, out_json, out_text
 from remoterun.cli.render.rented import hourly
-from remoterun.cli.render.runs import state_text
+from remoterun.cli.render.runs import show_faults, state_text
 from remoterun.cli.render.table import Column, table
-from remoterun.cli.render.talk import line, warning
+from remoterun.cli.render.talk import line
 from remoterun.cli.render.terminal import DONE, FAILED, NOT_NEEDED, clean, shortened, terminal_width
 from remoterun.cli.render.words import ago, files, name, size
 from remoterun.cli.render.wrapping import is_command
@@ -79,16 +79,13 @@ def _upload_row(upload: Upload) -> list[str]:
 
 
 def _copy(copy: UploadCopy) -> str:
-    return copy.machine if copy.unreached is None else f"{copy.machine} (seen {ago(copy.seen)})"
+    return copy.machine if copy.fault is None else f"{copy.machine} (seen {ago(copy.seen)})"
 
 
 def _not_reached(found: Sequence[Upload]) -> None:
     """Which machines could not be asked, and why."""
-    reasons = {copy.machine: copy.unreached for upload in found for copy in upload.copies if copy.unreached}
-    for machine, reason in reasons.items():
-        late = reason.startswith(f"{machine} does not answer within")
-        more = " (--wait 30s waits longer)" if late else ""
-        warning(f"{reason}{more}; what is shown of it was known before")
+    copies = [copy for upload in found for copy in upload.copies]
+    show_faults({copy.machine: copy.fault for copy in copies if copy.fault is not None})
 
 
 def secrets(found: Sequence[Secret], as_json: bool) -> None:

@@ -14,6 +14,7 @@ from remoterun.cli.render.table import Column, fits, table
 from remoterun.cli.render.talk import line, warning
 from remoterun.cli.render.terminal import DONE, FAILED, Text, paint, shortened
 from remoterun.cli.render.words import ago, duration, files, moment, size
+from remoterun.errors import HostError, NoAnswerInTime
 from remoterun.model import Run
 
 JUST_ENDED = 60.0
@@ -84,11 +85,14 @@ def _times(run: Run) -> str:
 
 def not_reached(runs: Iterable[Run]) -> None:
     """Which machines could not be asked, and why."""
-    reasons = {run.host.name: run.unreached for run in runs if run.unreached}
-    for machine, reason in reasons.items():
-        late = reason.startswith(f"{machine} does not answer within")
-        more = " (--wait 30s waits longer)" if late else ""
-        warning(f"{reason}{more}; what is shown was known before")
+    show_faults({run.host.name: run.fault for run in runs if run.fault is not None})
+
+
+def show_faults(faults: Mapping[str, HostError]) -> None:
+    """By machine: why it could not be asked."""
+    for fault in faults.values():
+        more = " (--wait 30s waits longer)" if isinstance(fault, NoAnswerInTime) else ""
+        warning(f"{fault.message}{more}; what is shown of it was known before")
 
 
 def kept(run: Run, reason: str) -> None:
