@@ -149,10 +149,8 @@ class Collection:
     def _old_versions(self, name: str) -> List[int]:
         """Versions beyond the newest that are kept, and those that were brought for a mount, less those that are in
         use. Raises `HomeError("damaged")`."""
-        brought = self.home.uploads.brought(name)
-        if not brought and not self._keep:
-            return []
         holders = of_upload(self.home, name)
+        brought = self.home.uploads.brought(name)
         old = brought or [holder.version for holder in (holders[: -self._keep] if self._keep else [])]
         if not old:
             return []
