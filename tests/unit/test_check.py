@@ -46,7 +46,7 @@ def check(home: Home, repair: bool = True) -> list[dict[str, Any]]:
             findings.append(finding)
 
     done = Check(home, repair, take).run()
-    assert done["findings"] == len(findings) and last["phase"] == "files"
+    assert done.findings == len(findings) and last["phase"] == "files"
     return findings
 
 
@@ -372,7 +372,7 @@ def test_too_many_for_one_look(home: Home, monkeypatch: pytest.MonkeyPatch) -> N
         os.unlink(home.blobs.path(data))
     for left in (7, 2, 0):
         totals = Check(home, True, lambda **_: None).run()
-        assert totals["more"] == left
+        assert totals.more == left
     whole(home)
 
 

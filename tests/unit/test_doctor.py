@@ -50,7 +50,7 @@ def test_where_docker_does_not_run(
     tool.write_text("#!/bin/sh\necho Cannot connect to the Docker daemon >&2; exit 1\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tool.parent))
-    checks = {check["name"]: check for check in examine(Home.open(str(tmp_path / "home")), engine, 0, "")}
+    checks = {check.name: check for check in examine(Home.open(str(tmp_path / "home")), engine, 0, "")}
     check = checks[engine if engine == "podman" else "docker"]
-    assert (check["ok"], check["detail"]) == (ok, said)
-    assert bool(check["fix"]) == (ok is False)
+    assert (check.ok, check.detail) == (ok, said)
+    assert bool(check.fix) == (ok is False)

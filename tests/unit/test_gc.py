@@ -63,7 +63,7 @@ def collect(home: Home, keep: int | None = None, dry_run: bool = False, after: f
 
     options = {"envs": False, "unused": 7 * DAY, **more}
     done = Collection(home, keep, dry_run=dry_run, send=take, clock=lambda: time.time() + after, **options)
-    found.freed = done.run()["freed"]
+    found.freed = done.run().freed
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from remoterun.agent.shared import api
 from remoterun.agent.store.home import Home
 from remoterun.agent.upkeep.usage import UsageReport
 from tests.unit.test_check import damage, run_with_outputs
@@ -52,8 +53,8 @@ def test_size_and_alone(home: Home) -> None:
     assert rows["upload", "one"]["size"] - lists["one"] == 1110 and rows["upload", "one"]["alone"] - lists["one"] == 110
     assert rows["upload", "two"]["size"] - lists["two"] == 1000 and rows["upload", "two"]["alone"] == lists["two"]
     assert [version["version"] for version in rows["upload", "one"]["versions"]] == [1, 2]
-    assert totals["blobs"] == {"count": 3, "bytes": 1110, "shared": {"count": 1, "bytes": 1000}}
-    assert totals["total"] == held(home) and totals["disk"] > totals["free"] > 0
+    assert totals.blobs == api.AllBlobs(3, 1110, api.BlobTotals(1, 1000))
+    assert totals.total == held(home) and totals.disk > totals.free > 0
 
 
 @pytest.mark.parametrize("which", ["one", "two", "run"])
@@ -97,7 +98,7 @@ def test_everything_else(home: Home) -> None:
         "unreferenced": 70, "leased": 6, "partial": 4, "temporary": 3, "damaged": 7,
     }  # fmt: skip
     assert rows["environment", "venv-0"]["alone"] == 6 and rows["environment", "venv-0"]["used"] > 0
-    assert totals["total"] == held(home)
+    assert totals.total == held(home)
     assert collect(home, after=1e7).freed >= 70 + 4 + 3
     assert ("unreferenced", "") not in usage(home)[1]
 
@@ -109,7 +110,7 @@ def test_what_cannot_be_read_is_said(home: Home) -> None:
     damage(run.spec_file)
     totals, rows = usage(home)
     assert rows["upload", "doom"]["damaged"] and ("run", run.key) in rows
-    assert totals["total"] == held(home)
+    assert totals.total == held(home)
 
 
 def test_a_removal_meanwhile(home: Home) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from remoterun.agent.running import gpus
 from remoterun.agent.running.variants import CUDA11, VARIANTS, describe, python_for, resolve
+from remoterun.agent.shared.api import MachineCheck
 from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.spec import BASE_IMAGE, EnvironmentSpec, ResolvedEnvironment, SpecError
 from remoterun.agent.store.home import Home
@@ -175,15 +176,15 @@ class TestPython:
 
 
 class TestDoctor:
-    def checks(self, tmp_path: Path, wanted: int = 1, engine: str = "process") -> dict[str, dict[str, object]]:
+    def checks(self, tmp_path: Path, wanted: int = 1, engine: str = "process") -> dict[str, MachineCheck]:
         home = Home.open(str(tmp_path / "home"))
-        return {str(check["name"]): check for check in examine(home, engine, wanted, BASE_IMAGE)}
+        return {check.name: check for check in examine(home, engine, wanted, BASE_IMAGE)}
 
     def test_a_k80(self, tmp_path: Path, machine: Machine) -> None:
         machine.has(K80, K80)
         check = self.checks(tmp_path)["gpu software"]
-        assert (check["ok"], check["fix"]) == (True, None)
-        assert check["detail"] == (
+        assert (check.ok, check.fix) == (True, None)
+        assert check.detail == (
             "2 x Tesla K80 (compute capability 3.7): TensorFlow 2.14 with CUDA 11.8 will be used;"
             " driver 470.x is needed, 470.256.02 is there"
         )
@@ -198,12 +199,12 @@ class TestDoctor:
             f" echo 'GPU-a, Tesla K80, {driver}';; *) echo '0, GPU-a, Tesla K80, 11441, 0';; esac",
         )
         check = self.checks(tmp_path)["gpu software"]
-        assert check["ok"] is ok and f"{driver} is there" in str(check["detail"])
-        assert check["fix"] == (None if ok else "sudo apt install nvidia-driver-470-server")
+        assert check.ok is ok and f"{driver} is there" in (check.detail)
+        assert check.fix == (None if ok else "sudo apt install nvidia-driver-470-server")
 
     def test_maxwell_works_with_present_drivers(self, tmp_path: Path, machine: Machine) -> None:
         machine.has(M60, T4)
-        assert self.checks(tmp_path)["gpu software"]["detail"] == (
+        assert self.checks(tmp_path)["gpu software"].detail == (
             "Tesla M60 (compute capability 5.2): TensorFlow 2.14 with CUDA 11.8 will be used;"
             " driver 450.80 or newer is needed, 550.54.15 is there"
         )
@@ -228,14 +229,14 @@ class TestDoctor:
         detail = (
             "TensorFlow 2.14 with CUDA 11.8 needs Python 3.10 to 3.11 with its venv module, and this machine has none"
         )
-        assert (check["ok"], check["detail"]) == (False, detail)
-        assert "uv python install 3.11" in str(check["fix"])
+        assert (check.ok, check.detail) == (False, detail)
+        assert "uv python install 3.11" in (check.fix or "")
 
     def test_the_image_that_will_be_pulled(self, tmp_path: Path, machine: Machine) -> None:
         machine.has(K80)
         machine.runs("docker", 'test "$1" = version && echo 27')
         checks = self.checks(tmp_path, engine="docker")
-        assert checks["base image"]["detail"] == "python:3.11-slim is not here; the first run pulls it"
+        assert checks["base image"].detail == "python:3.11-slim is not here; the first run pulls it"
         assert "gpu python" not in checks, "the image has one"
 
     @pytest.mark.parametrize("text", ["exit 6", "exit 0", None])
@@ -253,8 +254,8 @@ class TestDoctor:
         assert "470" not in str(self.checks(tmp_path)["gpu"])
         write_files(root, {"sys/bus/pci/devices/0000:00:1e.0/device": "0x102d\n"})
         check = self.checks(tmp_path)["gpu"]
-        assert (check["ok"], check["fix"]) == (False, "sudo apt install nvidia-driver-470-server")
-        assert "the Tesla K20, K40 or K80 in this machine needs a driver of the 470 series" in str(check["detail"])
+        assert (check.ok, check.fix) == (False, "sudo apt install nvidia-driver-470-server")
+        assert "the Tesla K20, K40 or K80 in this machine needs a driver of the 470 series" in (check.detail)
 
 
 def test_words_for_several_cards(machine: Machine) -> None:

@@ -15,11 +15,10 @@ import time
 import uuid
 from typing import Dict, List, Optional, Tuple
 
-from ..running.engines import Engine, EngineError, engine_of
+from ..running.engines import Engine, EngineError, engine_of_run
 from ..running.engines.inside import Program, words_of
 from ..running.sampling import Sampler
 from ..shared import api
-from ..shared.files import read_json
 from ..shared.frames import PIECE
 from ..shared.protocol import Cancelled, LinkClosed, Stream
 from ..shared.records import to_json
@@ -88,7 +87,7 @@ def engine_of_running(home: Home, run: RunFolder) -> Engine:
         raise HomeError("not_running", "the run is %s" % state.value)
     if not run.is_of_this_machine():
         raise HomeError("not_running", "the run goes on on another machine, which shares this home")
-    return engine_of(home, read_json(run.engine_file)["engine"])
+    return engine_of_run(home, run)
 
 
 class _Conversation:

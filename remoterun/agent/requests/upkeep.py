@@ -6,7 +6,6 @@ from typing import Dict
 
 from ..shared import api
 from ..shared.digests import unpacked
-from ..shared.records import from_json
 from ..upkeep import check as checking
 from ..upkeep import doctor as examining
 from ..upkeep import gc
@@ -15,13 +14,11 @@ from . import Call, Handler
 
 
 def doctor(call: Call, asked: api.Examine) -> api.MachineChecks:
-    found = examining.examine(call.home, asked.engine, asked.gpus, asked.base)
-    return api.MachineChecks([from_json(api.MachineCheck, item) for item in found])
+    return api.MachineChecks(examining.examine(call.home, asked.engine, asked.gpus, asked.base))
 
 
 def check(call: Call, asked: api.CheckHome) -> api.CheckTotals:
-    totals = checking.Check(call.home, asked.repair, call.stream.send).run()
-    return api.CheckTotals(totals["blobs"], totals["bytes"], totals["files"], totals["findings"], totals["more"])
+    return checking.Check(call.home, asked.repair, call.stream.send).run()
 
 
 def mend(call: Call, _: api.Nothing) -> api.Nothing:
@@ -38,16 +35,11 @@ def blobs(call: Call, _: api.Nothing) -> api.Nothing:
 
 
 def collect(call: Call, asked: api.Collect) -> api.CollectTotals:
-    collection = gc.Collection(call.home, asked.keep, asked.envs, asked.unused, asked.dry_run, call.stream.send)
-    totals = collection.run()
-    return api.CollectTotals(totals["freed"], totals["free"])
+    return gc.Collection(call.home, asked.keep, asked.envs, asked.unused, asked.dry_run, call.stream.send).run()
 
 
 def usage(call: Call, _: api.Nothing) -> api.UsageTotals:
-    totals = using.UsageReport(call.home, call.stream.send).run()
-    held, shared = totals["blobs"], totals["blobs"]["shared"]
-    blobs_held = api.AllBlobs(held["count"], held["bytes"], api.BlobTotals(shared["count"], shared["bytes"]))
-    return api.UsageTotals(totals["total"], totals["free"], totals["disk"], blobs_held)
+    return using.UsageReport(call.home, call.stream.send).run()
 
 
 HANDLERS: Dict[str, Handler] = {

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any, Optional
 
-from ..shared.files import DISK_FULL, read_json, remove_tree
+from ..shared.files import DISK_FULL, remove_tree
 from ..shared.states import ENDINGS, Reason
 from ..store.home import Home
 from ..store.run_folder import RunFolder
 from . import queue
-from .engines import Engine, engine_of
+from .engines import Engine, engine_of_run
 
 
 class Ended(Exception):
@@ -37,7 +37,7 @@ def clean_up(home: Home, run: RunFolder, engine: Optional[Engine] = None) -> boo
     does somebody who has yet to get word.
     """
     if engine is None and os.path.exists(run.engine_file):
-        engine = engine_of(home, read_json(run.engine_file)["engine"])
+        engine = engine_of_run(home, run)
     gone = engine is None or engine.remove(run)
     remove_tree(os.path.join(run.path, "mounts"))
     remove_tree(os.path.join(run.io, "home"))

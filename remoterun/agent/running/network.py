@@ -13,7 +13,6 @@ import socket
 import threading
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Set
 
-from ..shared.files import read_json
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
@@ -83,7 +82,7 @@ def open_tables() -> List[int]:
 def network_of(home: Home, run: RunFolder) -> Iterator[Network]:
     """The network of a run whose command runs; opened once for all that use it at the same time, and closed after the
     last of them. Raises `HomeError`."""
-    from .engines import engine_of
+    from .engines import engine_of_run
 
     with _lock:
         shared = _shared.setdefault(run.key, _Shared())
@@ -92,7 +91,7 @@ def network_of(home: Home, run: RunFolder) -> Iterator[Network]:
         with shared.opening:
             if shared.network is None:
                 try:
-                    engine = engine_of(home, read_json(run.engine_file)["engine"])
+                    engine = engine_of_run(home, run)
                 except FileNotFoundError:
                     raise HomeError("not_running", "the run has not started")
                 shared.network = shared.stack.enter_context(engine.network(run))

@@ -17,7 +17,7 @@ from ..store.run_folder import RunFolder
 from . import gpus as gpu_tool
 from . import queue
 from .counters import Counters
-from .engines import Engine, engine_of
+from .engines import Engine, engine_of_run
 
 FIRST, EVERY = 0.5, 3.0
 """Seconds until a supervisor looks for the first time, and between two looks."""
@@ -79,10 +79,9 @@ class Sampler:
         )
 
     def _engine(self, run: RunFolder) -> Engine:
-        name = read_json(run.engine_file)["engine"]
-        if name not in self._engines:
-            self._engines[name] = engine_of(self._home, name)
-        return self._engines[name]
+        if run.key not in self._engines:
+            self._engines[run.key] = engine_of_run(self._home, run)
+        return self._engines[run.key]
 
 
 class Peaks:

@@ -15,7 +15,7 @@ import traceback
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence
 
 from ..shared.engine_names import AUTO, CAPABILITIES, candidates, lacks
-from ..shared.files import DISK_FULL, read_bytes, read_json, remove_tree, write_whole
+from ..shared.files import DISK_FULL, read_bytes, remove_tree, write_whole
 from ..shared.states import ENDINGS, FINAL, Reason, RunState
 from ..shared.tree import Manifest, TreeError, laid_over
 from ..store.errors import HomeError
@@ -24,7 +24,16 @@ from ..store.run_folder import RunFolder
 from ..store.this_machine import Machine
 from . import after, gpus, processes, queue
 from .ending import Ended, clean_up, finish, silent, tell
-from .engines import BaseImageUnavailable, Engine, EngineError, Interrupted, Presence, capacity_of, engine_of
+from .engines import (
+    BaseImageUnavailable,
+    Engine,
+    EngineError,
+    Interrupted,
+    Presence,
+    capacity_of,
+    engine_of,
+    engine_of_run,
+)
 from .engines.job import BuildJob
 from .engines.mount_points import make_folders
 from .sampling import used
@@ -371,7 +380,7 @@ class Supervisor:
 
     def _chosen_engine(self) -> Engine:
         if self._engine is None:
-            self._engine = engine_of(self.home, read_json(self.run.engine_file)["engine"], os.getpid())
+            self._engine = engine_of_run(self.home, self.run, os.getpid())
         return self._engine
 
     def _make_work_tree(self, engine: Engine) -> None:

@@ -14,10 +14,9 @@ import os
 import sys
 import threading
 import zlib
-from typing import Any, Callable, Dict, NamedTuple, Optional, Union
+from typing import Any, Callable, Dict, NamedTuple, Optional
 
-Bytes = Union[bytes, bytearray, memoryview]
-Body = Union[bytes, bytearray]
+from .frames import Body, Bytes
 
 MAX_RAW = 1 << 20
 """Bytes that a body may have when it is expanded."""

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import Callable, List, Optional, Sequence, Tuple, Union
+from typing import Callable, List, Optional, Sequence, Tuple
 
-Bytes = Union[bytes, bytearray, memoryview]
+from .frames import Bytes
 
 BLOCK = 64 << 10
 PROBE = 12

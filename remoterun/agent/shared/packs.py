@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import struct
 import time
-from typing import Callable, Iterable, Iterator, List, Tuple, Union
+from typing import Callable, Iterable, Iterator, List, Tuple
 
-Bytes = Union[bytes, bytearray, memoryview]
+from .frames import Bytes
 
 SMALL = 128 << 10
 """Bytes of the largest content that travels in a pack."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from .codecs import MAX_RAW, Bytes, Codec
+from .codecs import MAX_RAW, Codec
+from .frames import Bytes
 from .protocol import Stream
 
 LEAST = 4096

@@ -24,8 +24,9 @@ import os
 import posixpath
 import re
 import stat
-from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
+from .frames import Bytes
 from .paths import ODD_PART, raw_path
 from .paths import TreeError as TreeError
 from .paths import check_path as check_path
@@ -41,8 +42,6 @@ KEPT = 20000
 
 LARGEST = (1 << 63) - 1
 """Bytes that a file may have."""
-
-Bytes = Union[bytes, bytearray, memoryview]
 
 
 class Entry(NamedTuple):

@@ -16,7 +16,8 @@ from typing import Any, Callable, Deque, Dict, Mapping, Optional, Set, Tuple
 
 from ..shared.api import CommitUpload
 from ..shared.digests import unpacked
-from ..shared.tree import HEADER, Bytes, Entry, ManifestReader, parse_line
+from ..shared.frames import Bytes
+from ..shared.tree import HEADER, Entry, ManifestReader, parse_line
 from .blobs import packed
 from .checkout import Checkout
 from .errors import HomeError

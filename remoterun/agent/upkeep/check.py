@@ -36,6 +36,7 @@ import os
 import time
 from typing import Any, Callable, Dict, Iterator, Set
 
+from ..shared.api import CheckTotals
 from ..shared.files import locked
 from ..shared.frames import PIECE
 from ..shared.protocol import Stream
@@ -60,8 +61,7 @@ class Check:
         self._progress = CheckProgress(send, clock)
         self._found = Detection(home, repair, self._progress)
 
-    def run(self) -> Dict[str, Any]:
-        """The totals: {"blobs", "bytes", "files", "findings", "more": not looked into}."""
+    def run(self) -> CheckTotals:
         found = self._found
         found.run()
         if self._repair:
@@ -69,8 +69,7 @@ class Check:
         findings = found.all()
         for finding in findings:
             self._send(finding=finding.record())
-        totals = {"blobs": found.blobs, "bytes": found.size, "files": self._progress.files}
-        return dict(totals, findings=len(findings), more=found.more)
+        return CheckTotals(found.blobs, found.size, self._progress.files, len(findings), found.more)
 
     def _mend(self) -> None:
         found = self._found

@@ -6,13 +6,14 @@ import contextlib
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import time
-from typing import Any, Dict, List, Optional
+from typing import Dict, List, Optional
 
 from ..running import gpus, variants
 from ..running.engines import engine_of
+from ..running.engines.docker import Docker
+from ..shared.api import MachineCheck
 from ..shared.engine_names import CAPABILITIES, PREFERRED, candidates
 from ..store.home import Home
 
@@ -21,25 +22,23 @@ OLD_DRIVER = "sudo apt install nvidia-driver-470-server"
 """Brings the last driver for GPUs of compute capability 3.x."""
 
 
-def examine(home: Home, engine: str, wanted_gpus: int, base: str) -> List[Dict[str, Any]]:
-    """One dictionary a check: name, ok (True, False, or None for "not needed"), detail, fix (a command) if not ok."""
+def examine(home: Home, engine: str, wanted_gpus: int, base: str) -> List[MachineCheck]:
     old = _old_gpus() if wanted_gpus else []
     if old:
         base = variants.base_for(base, variants.CUDA11)
     checks = [_python(), _disk(home), *_logout(), *_docker(home, engine, base), *_gpu(home, engine, wanted_gpus, old)]
-    checks.append({"name": "clock", "ok": True, "detail": "", "time": time.time(), "fix": None})
-    return checks
+    return [*checks, MachineCheck("clock", True, time=time.time())]
 
 
-def _check(name: str, ok: Optional[bool], detail: str, fix: Optional[str] = None) -> Dict[str, Any]:
-    return {"name": name, "ok": ok, "detail": detail, "fix": None if ok else fix}
+def _check(name: str, ok: Optional[bool], detail: str, fix: Optional[str] = None) -> MachineCheck:
+    return MachineCheck(name, ok, detail, None if ok else fix)
 
 
-def _python() -> Dict[str, Any]:
+def _python() -> MachineCheck:
     return _check("python3", True, "%s (%s)" % (platform.python_version(), sys.executable))
 
 
-def _disk(home: Home) -> Dict[str, Any]:
+def _disk(home: Home) -> MachineCheck:
     usage = shutil.disk_usage(home.path)
     detail = "%.0f GB free of %.0f GB at %s" % (usage.free / 1e9, usage.total / 1e9, home.path)
     return _check(
@@ -47,7 +46,7 @@ def _disk(home: Home) -> Dict[str, Any]:
     )
 
 
-def _logout() -> List[Dict[str, Any]]:
+def _logout() -> List[MachineCheck]:
     """Nothing, unless systemd ends what a user leaves behind when he logs out: then runs end with the connection."""
     if os.getuid() == 0 or not kills_user_processes():
         return []
@@ -76,15 +75,16 @@ def kills_user_processes(root: str = "/") -> bool:
     return kills
 
 
-def _docker(home: Home, engine: str, base: str) -> List[Dict[str, Any]]:
+def _docker(home: Home, engine: str, base: str) -> List[MachineCheck]:
     tool, *others = candidates(engine)
     if not CAPABILITIES[tool].images:
         return [_check(PREFERRED[0], None, "not needed: runs use %s" % CAPABILITIES[tool].title)]
-    problem = engine_of(home, tool).problem()
+    docker = Docker(home, tool)
+    problem = docker.problem()
     if problem is None:
-        checks = [_check(tool, True, _version(tool))]
+        checks = [_check(tool, True, docker.version())]
         if base:
-            here = _status([tool, "image", "inspect", base]) == 0
+            here = docker.has_image(base)
             detail = "%s is here" % base if here else "%s is not here; the first run pulls it" % base
             checks.append(_check("base image", True if here else None, detail))
         return checks
@@ -106,7 +106,7 @@ def _old_gpus() -> List[gpus.Generation]:
         return []  # `_gpu` says why
 
 
-def _gpu(home: Home, engine: str, wanted: int, old: List[gpus.Generation]) -> List[Dict[str, Any]]:
+def _gpu(home: Home, engine: str, wanted: int, old: List[gpus.Generation]) -> List[MachineCheck]:
     if shutil.which("nvidia-smi") is None:
         if wanted:
             return [_no_gpu("no NVIDIA driver (nvidia-smi)", "sudo apt install nvidia-driver")]
@@ -131,14 +131,14 @@ def _gpu(home: Home, engine: str, wanted: int, old: List[gpus.Generation]) -> Li
     return checks
 
 
-def _no_gpu(detail: str, fix: str) -> Dict[str, Any]:
+def _no_gpu(detail: str, fix: str) -> MachineCheck:
     if gpus.has_old_tesla():
         detail += "; the Tesla K20, K40 or K80 in this machine needs a driver of the 470 series, and not a newer one"
         fix = OLD_DRIVER
     return _check("gpu", False, detail, fix)
 
 
-def _for_old(old: List[gpus.Generation], containers: bool) -> List[Dict[str, Any]]:
+def _for_old(old: List[gpus.Generation], containers: bool) -> List[MachineCheck]:
     """What is used for GPUs that TensorFlow's present packages have no code for, and what that needs."""
     if not old:
         return []
@@ -156,25 +156,3 @@ def _for_old(old: List[gpus.Generation], containers: bool) -> List[Dict[str, Any
         detail = variants.lacking_python(variants.CUDA11)
         checks.append(_check("gpu python", False, detail, variants.INSTALL_PYTHON))
     return checks
-
-
-def _version(tool: str) -> str:
-    try:
-        done = subprocess.run(
-            [tool, "version", "--format", "{{.Server.Version}}"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=20,
-        )
-        return done.stdout.decode("utf-8", "replace").strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-
-
-def _status(argv: List[str]) -> int:
-    try:
-        return subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20
-        ).returncode
-    except (OSError, subprocess.TimeoutExpired):
-        return 1

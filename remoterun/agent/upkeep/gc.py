@@ -31,6 +31,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set,
 
 from ..running.engines.docker import Docker, Image
 from ..running.engines.process import ProcessEngine
+from ..shared.api import CollectTotals
 from ..shared.engine_names import CAPABILITIES
 from ..shared.environment import Environment
 from ..shared.files import locked, own_bytes, remove_tree, token
@@ -85,7 +86,7 @@ class Collection:
         self._live: Set[bytes] = set()
         self._freed = 0
 
-    def run(self) -> Dict[str, Any]:
+    def run(self) -> CollectTotals:
         """Raises `HomeError`: "damaged" when a manifest can't be read, "busy" when another one is at work."""
         with _held(self.home.lock("gc"), 0, "another `gc` is at work in %s" % self.home.path):
             for name in self.home.uploads.names():
@@ -99,7 +100,7 @@ class Collection:
             self._remove_blobs(0.0 if full else leases.CUT)
             self._remove_environments()
             self._remove_agents()
-        return {"freed": self._freed, "dry_run": self._dry, "free": free_space(self.home.path)}
+        return CollectTotals(self._freed, free_space(self.home.path))
 
     def _tell(self, kind: str, items: List[Dict[str, Any]], why: str = "", count: Optional[int] = None) -> None:
         size = sum(item.get("bytes", 0) for item in items)

@@ -14,6 +14,7 @@ import shutil
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
+from ..shared.api import AllBlobs, BlobTotals, UsageTotals
 from ..shared.files import own_bytes, size_of
 from ..shared.states import RunStatus
 from ..store import leases
@@ -79,14 +80,13 @@ class UsageReport:
         self._claims = _Table(lambda one, other: one if one == other else _SHARED)
         self._rows: List[Dict[str, Any]] = []
 
-    def run(self) -> Dict[str, Any]:
-        """The totals: {"total", "free", "disk", "blobs": {"count", "bytes", "shared": {"count", "bytes"}}}."""
+    def run(self) -> UsageTotals:
         for name in self.home.uploads.names():
             self._upload(name)
         for key in self.home.run_keys():
             self._run(self.home.run(key))
         users = len(self._rows)
-        blobs = self._blobs(users)
+        blobs = self._blobs()
         for row in self._rows[:users]:
             row["size"], row["alone"] = row["size"] + row["own"], row["alone"] + row["own"]
         self._environments()
@@ -94,12 +94,12 @@ class UsageReport:
         self._folder("temporary", self.home.tmp)
         self._folder("damaged", self.home.damaged)
         self._other()
-        total = blobs["bytes"] + sum(row.pop("own", 0) for row in self._rows)
+        total = blobs.size + sum(row.pop("own", 0) for row in self._rows)
         self._images()
         for row in self._rows:
             self._send(row=row)
         disk = shutil.disk_usage(self.home.path)
-        return {"total": total, "free": disk.free, "disk": disk.total, "blobs": blobs}
+        return UsageTotals(total, disk.free, disk.total, blobs)
 
     def _row(self, kind: str, name: str, own: int = 0, **more: Any) -> Dict[str, Any]:
         """`own`: bytes that are not blobs."""
@@ -160,7 +160,7 @@ class UsageReport:
             row["size"] += size
             self._claims.add(key, owner)
 
-    def _blobs(self, users: int) -> Dict[str, Any]:
+    def _blobs(self) -> AllBlobs:
         count = size = shared = shared_size = 0
         leased = {"count": 0, "bytes": 0}
         free = {"count": 0, "bytes": 0}
@@ -182,7 +182,7 @@ class UsageReport:
         for name, found in (("leased", leased), ("unreferenced", free)):
             if found["count"]:
                 self._row(name, "", size=found["bytes"], alone=found["bytes"], count=found["count"])
-        return {"count": count, "bytes": size, "shared": {"count": shared, "bytes": shared_size}}
+        return AllBlobs(count, size, BlobTotals(shared, shared_size))
 
     def _listed(self, first: int) -> Iterator[Tuple[str, bytes, int]]:
         try:

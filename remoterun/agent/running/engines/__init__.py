@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, ContextManager, Dict, List, NamedTuple, Optional, Sequence
 
 from ...shared.engine_names import CAPABILITIES, candidates
+from ...shared.files import read_json
 from ...shared.spec import RunSpec
 from ...store.errors import HomeError
 from ...store.home import Home
@@ -47,6 +48,11 @@ def engine_of(home: Home, name: str, supervisor: Optional[int] = None) -> "Engin
     module, _, function = ENGINES[name].partition(":")
     engine: "Engine" = getattr(importlib.import_module("." + module, __name__), function)(home, name, supervisor)
     return engine
+
+
+def engine_of_run(home: Home, run: RunFolder, supervisor: Optional[int] = None) -> "Engine":
+    """The engine that a run was given. Raises `FileNotFoundError` as long as it has none."""
+    return engine_of(home, read_json(run.engine_file)["engine"], supervisor)
 
 
 def capacity_of(home: Home, setting: str) -> "Capacity":

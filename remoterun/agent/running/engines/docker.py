@@ -42,6 +42,7 @@ WORK = "/remoterun"
 PULL_AGAIN_AFTER = 3600.0
 DETACH = "ctrl-^,ctrl-],ctrl-^,ctrl-],ctrl-^,ctrl-]"
 """Keys that leave an `exec` of Docker's. It has to have some, and holds the first of them back: nobody types these."""
+_VERSION = ("version", "--format", "{{.Server.Version}}")
 TIMEOUT = 60.0
 """Seconds for a command of the engine that isn't a build or a pull."""
 
@@ -122,7 +123,7 @@ class Docker:
         if shutil.which(self._tool) is None:
             return "%s is not installed here" % title
         try:
-            status, _, said = self._call("version", "--format", "{{.Server.Version}}", timeout=20)
+            status, _, said = self._call(*_VERSION, timeout=20)
         except subprocess.TimeoutExpired:
             return "%s does not answer here" % title
         if status == 0:
@@ -130,6 +131,10 @@ class Docker:
         if "permission denied" in said.lower():
             return "this user may not use %s here" % title
         return "%s is not running here" % title
+
+    def version(self) -> str:
+        """Of the engine, as it says it."""
+        return self._call(*_VERSION, timeout=20)[1].strip()
 
     def failed_lately(self, spec: RunSpec) -> bool:
         try:
