@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from remoterun.agent.shared.api import MachineCheck
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.rented import FILE, Terms
 from remoterun.client import Client
@@ -26,7 +27,6 @@ from remoterun.providers.base import (
     Leftover,
     NoCapacity,
     Offer,
-    ProviderCheck,
     ProviderError,
     Rented,
 )
@@ -130,7 +130,7 @@ class Folders:
     def identity(self) -> Identity:
         return Identity("me", "123456789012", "us-east-1")
 
-    def checks(self) -> list[ProviderCheck]:
+    def checks(self) -> list[MachineCheck]:
         return []
 
     def home(self, token: str) -> Path:

@@ -10,9 +10,10 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from remoterun.agent.shared.api import MachineCheck
 from remoterun.buckets.host import FIRST_PATIENCE, identity
 from remoterun.buckets.place import BucketPlace
 from remoterun.buckets.s3 import S3, Absent, Denied, NoBucket, Unsupported
@@ -33,16 +34,6 @@ PRIVATE = {
 
 ENCRYPTED = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
 CONSOLE = "https://console.aws.amazon.com/s3/buckets"
-
-
-@dataclass(frozen=True)
-class Check:
-    """A line of `doctor`. `ok` is None for what is not needed, or can't be told; `fix` is what to type."""
-
-    name: str
-    ok: bool | None
-    detail: str = ""
-    fix: str | None = None
 
 
 def new_name(account: str) -> str:
@@ -99,10 +90,10 @@ def secure(s3: S3) -> None:
         _set(s3, "put_bucket_lifecycle_configuration", LifecycleConfiguration={"Rules": [*rules, rule]})
 
 
-def checks(place: BucketPlace | None, clock: Callable[[], float] = time.time) -> list[Check]:
+def checks(place: BucketPlace | None, clock: Callable[[], float] = time.time) -> list[MachineCheck]:
     """The lines of `doctor` about a bucket. Asks everything that a run will ask; one object is written and removed."""
     if place is None:
-        return [Check("bucket", None, "none is set up yet", "remoterun upload PATH --to aws   makes one")]
+        return [MachineCheck("bucket", None, "none is set up yet", "remoterun upload PATH --to aws   makes one")]
     try:
         s3 = S3(place, FIRST_PATIENCE)
     except RemoterunError as error:
@@ -113,17 +104,17 @@ def checks(place: BucketPlace | None, clock: Callable[[], float] = time.time) ->
         s3.close()
 
 
-def _checks(s3: S3, clock: Callable[[], float]) -> Iterator[Check]:
+def _checks(s3: S3, clock: Callable[[], float]) -> Iterator[MachineCheck]:
     address = s3.place.address
     try:
         s3.page("", most=1)
     except NoBucket as error:
-        yield Check("bucket", False, error.message, "remoterun upload PATH --to aws   makes one")
+        yield MachineCheck("bucket", False, error.message, "remoterun upload PATH --to aws   makes one")
         return
     except RemoterunError as error:
         yield _failed("bucket", error)
         return
-    yield Check("bucket", True, f"{address}" + (f" at {s3.place.endpoint}" if s3.place.endpoint else ""))
+    yield MachineCheck("bucket", True, f"{address}" + (f" at {s3.place.endpoint}" if s3.place.endpoint else ""))
     yield from _about_region(s3)
     yield from _about_setting(s3, "private", "get_public_access_block", "PublicAccessBlockConfiguration", PRIVATE)
     yield from _about_setting(s3, "encrypted", "get_bucket_encryption", "ServerSideEncryptionConfiguration", None)
@@ -131,11 +122,11 @@ def _checks(s3: S3, clock: Callable[[], float]) -> Iterator[Check]:
     yield from _about_permissions(s3)
 
 
-def _about_region(s3: S3) -> Iterator[Check]:
+def _about_region(s3: S3) -> Iterator[MachineCheck]:
     with suppress(HostError, Absent):
         where = str(s3.call("get_bucket_location").get("LocationConstraint") or "us-east-1")
         same = where == (s3.place.region or s3.region or where)
-        yield Check(
+        yield MachineCheck(
             "region",
             same,
             where if same else f"the bucket is in {where}",
@@ -143,32 +134,32 @@ def _about_region(s3: S3) -> Iterator[Check]:
         )
 
 
-def _about_setting(s3: S3, name: str, operation: str, field: str, wanted: Any) -> Iterator[Check]:
+def _about_setting(s3: S3, name: str, operation: str, field: str, wanted: Any) -> Iterator[MachineCheck]:
     try:
         found = s3.call(operation).get(field)
     except Absent:
         found = None
     except RemoterunError as error:
-        yield Check(name, None, f"can't be told: {error.message}")
+        yield MachineCheck(name, None, f"can't be told: {error.message}")
         return
     good: bool | None = found == wanted if wanted is not None else bool(found)
     if not good and not s3.is_amazon:
         good = None  # it may be so all the same: who runs the store knows
     what = "" if good else f"the bucket is not set to be {name}"
     fix = f"{CONSOLE}/{s3.place.name}" if good is False else None
-    yield Check(name, good, what, fix)
+    yield MachineCheck(name, good, what, fix)
 
 
-def _about_clock(s3: S3, clock: Callable[[], float]) -> Iterator[Check]:
+def _about_clock(s3: S3, clock: Callable[[], float]) -> Iterator[MachineCheck]:
     said = s3.clock()
     if said is not None:
         ahead = clock() - said
         good = abs(ahead) < CLOCKS
         text = "" if good else f"this machine's clock is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}"
-        yield Check("clock", good, text, None if good else "sudo timedatectl set-ntp true")
+        yield MachineCheck("clock", good, text, None if good else "sudo timedatectl set-ntp true")
 
 
-def _about_permissions(s3: S3) -> Iterator[Check]:
+def _about_permissions(s3: S3) -> Iterator[MachineCheck]:
     key = f"doctor/{secrets.token_hex(8)}"
     data = b"remoterun doctor"
     lacking = []
@@ -187,9 +178,9 @@ def _about_permissions(s3: S3) -> Iterator[Check]:
             yield _failed("permissions", error)
             return
     if lacking:
-        yield Check("permissions", False, "these are missing: " + ", ".join(lacking), _policy(s3.place, lacking))
+        yield MachineCheck("permissions", False, "these are missing: " + ", ".join(lacking), _policy(s3.place, lacking))
     else:
-        yield Check("permissions", True, "objects can be listed, read, written and removed")
+        yield MachineCheck("permissions", True, "objects can be listed, read, written and removed")
 
 
 def _policy(place: BucketPlace, actions: list[str]) -> str:
@@ -200,8 +191,8 @@ def _policy(place: BucketPlace, actions: list[str]) -> str:
     return json.dumps({"Effect": "Allow", "Action": actions, "Resource": resource})
 
 
-def _failed(name: str, error: RemoterunError) -> Check:
-    return Check(name, False, error.message, error.hint)
+def _failed(name: str, error: RemoterunError) -> MachineCheck:
+    return MachineCheck(name, False, error.message, error.hint)
 
 
 def _setting(s3: S3, operation: str, field: str) -> Any:

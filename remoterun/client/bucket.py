@@ -24,7 +24,6 @@ from remoterun.session import Session
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
-    from remoterun.buckets.creation import Check
     from remoterun.buckets.grants import Signer
 
 SIGNED = 6 * 3600.0
@@ -68,7 +67,7 @@ def make(connections: Connections, new: NewBucket) -> None:
     connections.config = configuration.set_aws(connections.config, bucket=new.name, region=new.region)
 
 
-def checks(connections: Connections) -> list[Check]:
+def checks(connections: Connections) -> list[api.MachineCheck]:
     from remoterun.buckets import creation
     from remoterun.buckets.host import place_of
 

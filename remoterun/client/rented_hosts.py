@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from remoterun.agent.shared.api import MachineCheck
 from remoterun.client import bucket, renting, upkeep
 from remoterun.client.bucket import NewBucket
 from remoterun.client.connections import Connections
@@ -14,10 +14,7 @@ from remoterun.client.renting import Plan
 from remoterun.client.runs import Runs
 from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType
-from remoterun.providers.base import Identity, Leftover, ProviderCheck, Rented
-
-if TYPE_CHECKING:
-    from remoterun.buckets.creation import Check as BucketCheck
+from remoterun.providers.base import Identity, Leftover, Rented
 
 PROVIDERS = ("aws",)
 """Those that rent."""
@@ -159,11 +156,11 @@ class RentedHosts:
         """Who a provider says that this client is. Raises as `list`."""
         return self._connections.provider(name).identity()
 
-    def checks(self, name: str) -> Sequence[ProviderCheck]:
+    def checks(self, name: str) -> Sequence[MachineCheck]:
         """What `doctor` finds out about a provider. Changes nothing."""
         return self._connections.provider(name).checks()
 
-    def bucket_checks(self) -> Sequence[BucketCheck]:
+    def bucket_checks(self) -> Sequence[MachineCheck]:
         """What `doctor` finds out about the bucket. One object is written and removed."""
         return bucket.checks(self._connections)
 

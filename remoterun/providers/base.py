@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from remoterun.agent.shared.api import MachineCheck
 from remoterun.errors import HostError, HostUnreachable, RemoterunError
 from remoterun.model import MachineType
 
@@ -142,16 +143,6 @@ class Leftover:
     size: int = 0
 
 
-@dataclass(frozen=True)
-class ProviderCheck:
-    """A line of `doctor`. `ok` is None for what is not needed; `fix` is what to type, or a text to paste."""
-
-    name: str
-    ok: bool | None
-    detail: str = ""
-    fix: str | None = None
-
-
 class Provider(Protocol):
     """Any thread may call any method. All of them may be repeated, and none may wait without a deadline."""
 
@@ -205,6 +196,6 @@ class Provider(Protocol):
         """Raises `ProviderError` for a login that is not there, or is over."""
         ...
 
-    def checks(self) -> list[ProviderCheck]:
+    def checks(self) -> list[MachineCheck]:
         """For `doctor`. Asks the provider everything that a run will ask, and changes nothing."""
         ...

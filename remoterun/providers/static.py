@@ -6,9 +6,10 @@ import getpass
 import time
 from collections.abc import Callable, Sequence
 
+from remoterun.agent.shared.api import MachineCheck
 from remoterun.config import Config
 from remoterun.model import MachineType
-from remoterun.providers.base import Identity, Intent, Leftover, NoCapacity, Offer, Provider, ProviderCheck, Rented
+from remoterun.providers.base import Identity, Intent, Leftover, NoCapacity, Offer, Provider, Rented
 
 
 def of_config(config: Config) -> Provider:
@@ -60,5 +61,5 @@ class Static:
     def identity(self) -> Identity:
         return Identity(getpass.getuser(), "", "")
 
-    def checks(self) -> list[ProviderCheck]:
+    def checks(self) -> list[MachineCheck]:
         return []

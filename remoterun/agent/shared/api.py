@@ -572,7 +572,8 @@ class Examine(Record):
 
 
 class MachineCheck(Record):
-    """`ok` is None for what is not needed; `fix`: a command that mends it; `time`: the machine's clock."""
+    """A line of `doctor`. `ok` is None for what is not needed, or can't be told; `fix` is what to type, or a text to
+    paste; `time`: the machine's clock."""
 
     name: str
     ok: Optional[bool]

@@ -7,12 +7,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from remoterun.agent.shared.api import MachineCheck
 from remoterun.errors import RemoterunError
 from remoterun.providers.aws import image, network
 from remoterun.providers.aws.calls import Calls
 from remoterun.providers.aws.catalogue import QUOTAS, offer
 from remoterun.providers.aws.refusals import CLOCK_SECONDS, DENIED, Refused, clock_error
-from remoterun.providers.base import ProviderCheck
 
 ACTIONS = (
     "ec2:AuthorizeSecurityGroupIngress",
@@ -42,7 +42,7 @@ _INSTANCE = "i-00000000000000000"
 _GROUP = "sg-00000000000000000"
 
 
-def checks(calls: Calls, address: str | None) -> list[ProviderCheck]:
+def checks(calls: Calls, address: str | None) -> list[MachineCheck]:
     """See `Provider.checks`."""
     region = calls.region
     try:
@@ -50,8 +50,8 @@ def checks(calls: Calls, address: str | None) -> list[ProviderCheck]:
     except RemoterunError as error:
         return [_failed("login", error)]
     found = [
-        ProviderCheck("login", True, f"{identity['Arn']} of account {identity['Account']}"),
-        ProviderCheck("region", True, region),
+        MachineCheck("login", True, f"{identity['Arn']} of account {identity['Account']}"),
+        MachineCheck("region", True, region),
     ]
     found.append(_clock(calls))
     found.append(_attempt("network", lambda: _vpc(calls, region)))
@@ -78,9 +78,9 @@ def principal(arn: str) -> str | None:
     return None if arn.endswith(":root") else arn
 
 
-def _clock(calls: Calls) -> ProviderCheck:
+def _clock(calls: Calls) -> MachineCheck:
     if abs(calls.clock_skew) <= CLOCK_SECONDS:
-        return ProviderCheck("clock", True, f"{abs(calls.clock_skew):.0f} s from AWS's")
+        return MachineCheck("clock", True, f"{abs(calls.clock_skew):.0f} s from AWS's")
     return _failed("clock", clock_error(calls.clock_skew))
 
 
@@ -89,11 +89,11 @@ def _vpc(calls: Calls, region: str) -> str:
     return f"the default network has zones {', '.join(zones)}"
 
 
-def _permissions(calls: Calls, region: str, arn: str) -> ProviderCheck:
+def _permissions(calls: Calls, region: str, arn: str) -> MachineCheck:
     """What these credentials may not do: IAM tells, or trying does."""
     source = principal(arn)
     if source is None:
-        return ProviderCheck(
+        return MachineCheck(
             "permissions", True, "all: it is the account's root user", "an IAM user is safer for every day"
         )
     try:
@@ -103,8 +103,8 @@ def _permissions(calls: Calls, region: str, arn: str) -> ProviderCheck:
         missing = [action for action in ACTIONS if _is_denied(calls, region, action)]
         how = "as far as trying without effect can tell"
     if missing:
-        return ProviderCheck("permissions", False, f"missing: {', '.join(missing)}", policy(missing))
-    return ProviderCheck("permissions", True, f"all that hosts need, {how}")
+        return MachineCheck("permissions", False, f"missing: {', '.join(missing)}", policy(missing))
+    return MachineCheck("permissions", True, f"all that hosts need, {how}")
 
 
 def _simulated(calls: Calls, region: str, source: str) -> list[str]:
@@ -169,7 +169,7 @@ _TRIES: dict[str, dict[str, Any]] = {
 }
 
 
-def _quotas(calls: Calls, region: str) -> list[ProviderCheck]:
+def _quotas(calls: Calls, region: str) -> list[MachineCheck]:
     """How much of each kind of machine the account may have at a time."""
     found = []
     for (kind, spot), quota in QUOTAS.items():
@@ -177,26 +177,26 @@ def _quotas(calls: Calls, region: str) -> list[ProviderCheck]:
         try:
             answer = calls("service-quotas", "get_service_quota", region, ServiceCode="ec2", QuotaCode=quota.code)
         except RemoterunError as error:
-            found.append(ProviderCheck(name, None, f"can't be asked: {error.message}"))
+            found.append(MachineCheck(name, None, f"can't be asked: {error.message}"))
             continue
         value = int(answer["Quota"]["Value"])
         if value:
-            found.append(ProviderCheck(name, True, f"{value} vCPUs at a time ({quota.code})"))
+            found.append(MachineCheck(name, True, f"{value} vCPUs at a time ({quota.code})"))
         else:
             fix = (
                 f"aws service-quotas request-service-quota-increase --service-code ec2 --quota-code {quota.code} "
                 f"--desired-value 8 --region {region}"
             )
-            found.append(ProviderCheck(name, None, f"none may run ({quota.code})", fix))
+            found.append(MachineCheck(name, None, f"none may run ({quota.code})", fix))
     return found
 
 
-def _attempt(name: str, ask: Callable[[], str]) -> ProviderCheck:
+def _attempt(name: str, ask: Callable[[], str]) -> MachineCheck:
     try:
-        return ProviderCheck(name, True, ask())
+        return MachineCheck(name, True, ask())
     except RemoterunError as error:
         return _failed(name, error)
 
 
-def _failed(name: str, error: RemoterunError) -> ProviderCheck:
-    return ProviderCheck(name, False, error.message, error.hint)
+def _failed(name: str, error: RemoterunError) -> MachineCheck:
+    return MachineCheck(name, False, error.message, error.hint)

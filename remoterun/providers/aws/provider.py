@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from remoterun.agent.shared.api import MachineCheck
 from remoterun.config import Config
 from remoterun.errors import NotFound
 from remoterun.model import MachineType, Rental
@@ -14,7 +15,7 @@ from remoterun.providers.aws import catalogue, network, tags
 from remoterun.providers.aws.acquire import Acquisition, describe, machine_of
 from remoterun.providers.aws.calls import Calls
 from remoterun.providers.aws.refusals import DENIED, Refused, is_gone
-from remoterun.providers.base import Identity, Intent, Leftover, Offer, ProviderCheck, Rented
+from remoterun.providers.base import Identity, Intent, Leftover, Offer, Rented
 from remoterun.providers.folder import HostFolder
 
 
@@ -100,7 +101,7 @@ class AWS:
         told = self.calls("sts", "get_caller_identity", region)
         return Identity(told["Arn"], told["Account"], region)
 
-    def checks(self) -> list[ProviderCheck]:
+    def checks(self) -> list[MachineCheck]:
         from remoterun.providers.aws.checks import checks
 
         return checks(self.calls, self._settings.address)
