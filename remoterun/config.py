@@ -127,16 +127,18 @@ def parse(text: str, base: Config) -> Config:
     logs, aws = _keep_logs(base, data.get("logs", {})), _aws(base, data.get("aws", {}))
     notify, notice = data.get("notify", []), data.get("notice", base.notice)
     if not isinstance(notify, list) or not all(isinstance(word, str) and word for word in notify):
-        raise ConfigError(f"{base.file}: `notify` is a list of addresses", hint='notify = ["ntfy://ntfy.sh/TOPIC"]')
+        raise ConfigError(
+            f"{base.file}: `notify` has to be a list of addresses", hint='notify = ["ntfy://ntfy.sh/TOPIC"]'
+        )
     if not isinstance(notice, bool):
-        raise ConfigError(f"{base.file}: `notice` is true or false", hint="notice = false")
+        raise ConfigError(f"{base.file}: `notice` has to be true or false", hint="notice = false")
     base = replace(base, notify=tuple(notify), notice=notice)
     return replace(base, default=default, machines=machines, keep_logs=logs, aws=aws)
 
 
 def _aws(base: Config, table: Any) -> AWS:
     if not isinstance(table, dict):
-        raise ConfigError(f"{base.file}: aws is a table", hint='[aws] with bucket = "NAME"')
+        raise ConfigError(f"{base.file}: aws has to be a table", hint='[aws] with bucket = "NAME"')
     for key, value in table.items():
         if key not in AWS.__dataclass_fields__:
             known = ", ".join(sorted(AWS.__dataclass_fields__))
@@ -149,7 +151,7 @@ def _aws(base: Config, table: Any) -> AWS:
 def _keep_logs(base: Config, table: Any) -> int:
     """How many bytes `[logs] keep` allows."""
     if not isinstance(table, dict):
-        raise ConfigError(f"{base.file}: logs is a table", hint='[logs] with keep = "256MB"')
+        raise ConfigError(f"{base.file}: logs has to be a table", hint='[logs] with keep = "256MB"')
     unknown = sorted(set(table) - {"keep"})
     if unknown:
         raise ConfigError(f"{base.file}: logs: unknown key `{unknown[0]}`", hint="known is `keep`")
@@ -165,7 +167,7 @@ def _keep_logs(base: Config, table: Any) -> int:
 def _machine(file: Path, name: str, table: Any) -> MachineType:
     where = f"{file}: machines.{name}"
     if not isinstance(table, dict):
-        raise ConfigError(f"{where} is a table", hint=f"[machines.{name}]")
+        raise ConfigError(f"{where} has to be a table", hint=f"[machines.{name}]")
     known = _MACHINE_KEYS
     if "pool" in table:
         known = _POOL_KEYS

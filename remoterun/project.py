@@ -87,7 +87,7 @@ def parse(text: str, file: Path) -> Project:
     for key, value in data.items():
         if key in _WORDS:
             if not isinstance(value, str) or not value:
-                raise ConfigError(f"{file}: `{key}` is a text in quotes", hint=f'{key} = "…"')
+                raise ConfigError(f"{file}: `{key}` has to be a text in quotes", hint=f'{key} = "…"')
         elif key in _LISTS:
             _check_list(file, key, value)
         else:
@@ -105,7 +105,7 @@ def _check_list(file: Path, key: str, value: Any) -> None:
     kinds = (int, str) if key == "ports" else (str,)
     if not isinstance(value, list) or not all(isinstance(word, kinds) and not isinstance(word, bool) for word in value):
         hint = "ports = [6006]" if key == "ports" else f'{key} = ["…", "…"]'
-        raise ConfigError(f"{file}: `{key}` is a list", hint=hint)
+        raise ConfigError(f"{file}: `{key}` has to be a list", hint=hint)
     if key == "mounts":
         for word in value:
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -132,6 +133,10 @@ class TestRerun:
         same = typed("rerun", "1", env={"LR": "again"})
         assert same.stdout == "oldfirstone file again\n"
         assert "Run 1 is run again, as it was" in same.stderr
+        assert re.search(
+            r"source     [1-9]\d* files?, .*: the source of run 1\n",
+            typed("rerun", "1", "-e", "LR=1", "--dry-run").stdout,
+        )
         there = typed("rerun", "last", "-t", "two", "-e", "LR=3", "--", "cat", "train.py", "doom/in")
         assert there.stdout == "oldfirst"
         assert "Run 2 is run again, changed: on two (it ran on one); another command; -e LR" in there.stderr

@@ -80,7 +80,7 @@ def test_without_a_file(tmp_path: Path) -> None:
         ("[machines.a]\npool = ['b', 'B']", "twice"),
         ("[machines.a]\npool = ['b']\ngpus = 1", "`gpus` does not go with `pool`"),
         ("[machines.a]\npool = ['b']\nspot = true", "`spot` does not go with `pool`"),
-        ("aws = 1", "aws is a table"),
+        ("aws = 1", "aws has to be a table"),
         ("[aws]\nbuckets = 'x'", "aws: unknown key `buckets`"),
         ("[aws]\nbucket = 1", "aws.bucket: 1 is not text"),
     ],

@@ -69,9 +69,9 @@ def test_a_mount_that_is_typed_takes_the_place_of_one_at_the_same_path() -> None
     ("text", "message", "hint"),
     [
         ("mashine = 'box'", "unknown key `mashine`", "did you mean `machine`?"),
-        ("machine = 3", "`machine` is a text in quotes", 'machine = "…"'),
-        ("pip = 'numpy'", "`pip` is a list", 'pip = ["…", "…"]'),
-        ("ports = [true]", "`ports` is a list", "ports = [6006]"),
+        ("machine = 3", "`machine` has to be a text in quotes", 'machine = "…"'),
+        ("pip = 'numpy'", "`pip` has to be a list", 'pip = ["…", "…"]'),
+        ("ports = [true]", "`ports` has to be a list", "ports = [6006]"),
         ("mounts = ['doom']", "`doom` is not", ""),
         ("notify = ['https://hooks.example.org/x']", "`notify` names secrets", "remoterun secret set"),
         ("machine =", "is not TOML", "mend it"),

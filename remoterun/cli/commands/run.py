@@ -364,6 +364,8 @@ def apt_name(name: str) -> str:
 
 
 def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBucket | None) -> None:
+    from remoterun.client.again import KeptTree
+
     request, source, type_ = prepared.request, prepared.source, prepared.machine
     mounts = [_mount_plan(client, mount) for mount in request.mounts]
     render.out(f"command    {request.command}")
@@ -378,8 +380,13 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
         for head, text in render.plan_lines(plan, new):
             render.out(f"{head:<11}{text}")
     if source is not None:
-        where = f"{source.root}" + (f", starting in {source.workdir}" if source.workdir else "")
-        render.out(f"source     {render.files(len(source.files))}, {render.size(source.total_size())}, of {where}")
+        starting = f", starting in {source.workdir}" if source.workdir else ""
+        if isinstance(prepared.tree, KeptTree):
+            kept = prepared.tree.manifest
+            sent = f"{render.files(kept.file_count)}, {render.size(kept.size)}: {prepared.tree.title}"
+        else:
+            sent = f"{render.files(len(source.files))}, {render.size(source.total_size())}, of {source.root}"
+        render.out(f"source     {sent}{starting}")
         if source.commit:
             dirty = " with uncommitted changes" if source.dirty else ""
             render.out(f"commit     {source.commit[:12]} ({source.branch or 'no branch'}){dirty}")
