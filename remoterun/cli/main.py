@@ -72,11 +72,11 @@ def _dispatch(words: list[str]) -> int:
     from typer.main import get_command
 
     from remoterun.cli import render
-    from remoterun.cli.commands import app
+    from remoterun.cli.commands import application
     from remoterun.cli.interrupt import terminate_as_interrupt
 
     terminate_as_interrupt()
-    command = get_command(app)
+    command = get_command(application(words))
     try:
         if "_REMOTERUN_COMPLETE" in os.environ:  # the shell asks what could come next
             command.main(args=words, prog_name="remoterun")

@@ -12,7 +12,7 @@ import pytest
 from typer.main import get_command
 
 from remoterun import client, errors
-from remoterun.cli.commands import app
+from remoterun.cli.commands import application
 from remoterun.cli.main import main
 from remoterun.errors import NotFound
 
@@ -33,7 +33,7 @@ PARSERS_OWN = {"--help", "--install-completion", "--show-completion"}
 
 def commands(command: Any = None, name: str = "remoterun") -> dict[str, Any]:
     """Every command by what is typed for it."""
-    command = command if command is not None else get_command(app)
+    command = command if command is not None else get_command(application())
     found = {} if name == "remoterun" else {name: command}
     for word, below in getattr(command, "commands", {}).items():
         found.update(commands(below, f"{name} {word}"))
@@ -157,6 +157,6 @@ def test_what_troubleshooting_quotes_is_really_said() -> None:
 
 
 def test_summaries_are_whole_at_80_columns() -> None:
-    summaries: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+    summaries: dict[str, Any] = get_command(application()).commands  # type: ignore[attr-defined]
     room = 78 - 6 - max(map(len, summaries))  # as the parser's help counts it
     assert [name for name, one in summaries.items() if one.get_short_help_str(room).endswith("...")] == []

@@ -151,7 +151,7 @@ def test_a_command_within_a_sentence_stands_in_backticks() -> None:
 def app_commands() -> set[str]:
     from typer.main import get_command
 
-    from remoterun.cli.commands import app
+    from remoterun.cli.commands import application
 
-    command: Any = get_command(app)
+    command: Any = get_command(application())
     return set(command.commands)

@@ -1,33 +1,49 @@
 """The commands. Each parses, makes one call of the client, and renders.
 
-`app` is the application with all of them: `--help` lists them in the order of the imports here.
+A module here registers its commands with `app` when it is imported. Only the one whose command was typed is: to import
+all of them takes longer than most commands do.
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from typer import Typer
 
 from remoterun.cli.app import app
 
-# isort: off
-from remoterun.cli.commands import (  # noqa: F401
-    run,
-    rerun,
-    runs,
-    wait,
-    move,
-    diff,
-    inside,
-    files,
-    cat,
-    rm,
-    label,
-    pages,
-    ports,
-    tensorboard,
-    jupyter,
-    machines,
-    hosts,
-    secrets,
-    notify,
-    upkeep,
-    programs,
-)
+MODULES = {
+    "run": ("run",),
+    "rerun": ("rerun",),
+    "runs": ("logs", "ps", "info", "stop", "kill"),
+    "wait": ("wait",),
+    "move": ("move",),
+    "diff": ("diff",),
+    "inside": ("exec", "top", "ssh"),
+    "files": ("upload", "ls", "cp"),
+    "cat": ("cat",),
+    "rm": ("rm",),
+    "label": ("label",),
+    "pages": ("open",),
+    "ports": ("forward",),
+    "tensorboard": ("tensorboard",),
+    "jupyter": ("jupyter",),
+    "machines": ("doctor", "whoami", "machines"),
+    "hosts": ("hosts",),
+    "secrets": ("secret",),
+    "notify": ("notify",),
+    "upkeep": ("check", "gc", "df"),
+    "programs": ("schema", "skill"),
+}
+"""The commands of each module, in the order of `--help`."""
 
-__all__ = ["app"]
+
+def application(words: Sequence[str] = ()) -> Typer:
+    """What parses `words`: it has the command that they begin with; all commands if that is none, as for `--help`,
+    completion, and a slip of the finger."""
+    typed = words[0] if words else ""
+    wanted = [module for module, commands in MODULES.items() if typed in commands]
+    for module in wanted or MODULES:
+        import_module(f"{__name__}.{module}")
+    return app
