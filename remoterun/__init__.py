@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from remoterun.on_use import on_use
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -16,21 +18,17 @@ if TYPE_CHECKING:
     from remoterun.errors import RemoterunError
     from remoterun.model import Mount, Resource, Run, RunFilter, RunRequest, Upload
     from remoterun.source import snapshot
+else:
+    __getattr__ = on_use(
+        __name__,
+        {
+            "client": ("Client", "LogBytes", "Note", "StateChange"),
+            "errors": ("RemoterunError",),
+            "model": ("Mount", "Resource", "Run", "RunFilter", "RunRequest", "Upload"),
+            "source": ("snapshot",),
+        },
+    )
 
-_PLACES = {
-    "Client": "client",
-    "LogBytes": "client",
-    "Mount": "model",
-    "Note": "client",
-    "RemoterunError": "errors",
-    "Resource": "model",
-    "Run": "model",
-    "RunFilter": "model",
-    "RunRequest": "model",
-    "StateChange": "client",
-    "Upload": "model",
-    "snapshot": "source",
-}
 __all__ = [
     "Client",
     "LogBytes",
@@ -45,14 +43,6 @@ __all__ = [
     "Upload",
     "snapshot",
 ]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _PLACES:
-        raise AttributeError(f"module `remoterun` has no attribute `{name}`")
-    import importlib
-
-    return getattr(importlib.import_module(f"remoterun.{_PLACES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -15,33 +15,62 @@ through the callbacks that are passed in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
 
-from remoterun.client.again import OriginalRun
-from remoterun.client.bucket import NewBucket
-from remoterun.client.comparing import Difference, FileChange
 from remoterun.client.connections import Connections
-from remoterun.client.files import Files
-from remoterun.client.following import Item, LogBytes, Note, StateChange
-from remoterun.client.inside import Program
-from remoterun.client.machines import Machines
-from remoterun.client.occupancy import MachineStatus
-from remoterun.client.packages import Choice
-from remoterun.client.ports import Forwarding, PortNews
-from remoterun.client.rented_hosts import Orphan, RentedHosts
-from remoterun.client.renting import Plan
-from remoterun.client.runs import Runs
-from remoterun.client.secrets import Secret, Secrets
-from remoterun.client.submitting import Prepared
-from remoterun.client.upkeep import Checked, Collected, Usage
-from remoterun.client.uploads import Uploaded, Uploads
-from remoterun.client.using import RunUse
-from remoterun.client.webhooks import Notifications
 from remoterun.config import Config
 from remoterun.errors import TransferError
 from remoterun.hosts.base import Prompts
+from remoterun.on_use import on_use
 from remoterun.registry import Registry
-from remoterun.transfer import Fetched
+
+if TYPE_CHECKING:
+    from remoterun.client.again import OriginalRun
+    from remoterun.client.bucket import NewBucket
+    from remoterun.client.comparing import Difference, FileChange
+    from remoterun.client.files import Files
+    from remoterun.client.following import Item, LogBytes, Note, StateChange
+    from remoterun.client.inside import Program
+    from remoterun.client.machines import Machines
+    from remoterun.client.occupancy import MachineStatus
+    from remoterun.client.packages import Choice
+    from remoterun.client.ports import Forwarding, PortNews
+    from remoterun.client.rented_hosts import Orphan, RentedHosts
+    from remoterun.client.renting import Plan
+    from remoterun.client.runs import Runs
+    from remoterun.client.secrets import Secret, Secrets
+    from remoterun.client.submitting import Prepared
+    from remoterun.client.upkeep import Checked, Collected, Usage
+    from remoterun.client.uploads import Uploaded, Uploads
+    from remoterun.client.using import RunUse
+    from remoterun.client.webhooks import Notifications
+    from remoterun.transfer import Fetched
+else:
+    __getattr__ = on_use(
+        __name__,
+        {
+            "again": ("OriginalRun",),
+            "bucket": ("NewBucket",),
+            "comparing": ("Difference", "FileChange"),
+            "files": ("Fetched", "Files"),
+            "following": ("Item", "LogBytes", "Note", "StateChange"),
+            "inside": ("Program",),
+            "machines": ("Machines",),
+            "occupancy": ("MachineStatus",),
+            "packages": ("Choice",),
+            "ports": ("Forwarding", "PortNews"),
+            "rented_hosts": ("Orphan", "RentedHosts"),
+            "renting": ("Plan",),
+            "runs": ("Runs",),
+            "secrets": ("Secret", "Secrets"),
+            "submitting": ("Prepared",),
+            "upkeep": ("Checked", "Collected", "Usage"),
+            "uploads": ("Uploaded", "Uploads"),
+            "using": ("RunUse",),
+            "webhooks": ("Notifications",),
+        },
+    )
 
 
 class Client:
@@ -58,13 +87,6 @@ class Client:
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.connections = Connections(config, prompts, warn)
-        self.files = Files(self.connections)
-        self.uploads = Uploads(self.connections)
-        self.runs = Runs(self.connections)
-        self.machines = Machines(self.connections)
-        self.hosts = RentedHosts(self.connections)
-        self.secrets = Secrets(self.connections)
-        self.notifications = Notifications(self.connections)
 
     def __enter__(self) -> Self:
         return self
@@ -75,6 +97,48 @@ class Client:
     def close(self) -> None:
         """Drop every connection; runs go on. Calls in other threads end with an error. May be called twice."""
         self.connections.close()
+
+    @cached_property
+    def files(self) -> Files:
+        from remoterun.client.files import Files
+
+        return Files(self.connections)
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        from remoterun.client.uploads import Uploads
+
+        return Uploads(self.connections)
+
+    @cached_property
+    def runs(self) -> Runs:
+        from remoterun.client.runs import Runs
+
+        return Runs(self.connections)
+
+    @cached_property
+    def machines(self) -> Machines:
+        from remoterun.client.machines import Machines
+
+        return Machines(self.connections)
+
+    @cached_property
+    def hosts(self) -> RentedHosts:
+        from remoterun.client.rented_hosts import RentedHosts
+
+        return RentedHosts(self.connections)
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        from remoterun.client.secrets import Secrets
+
+        return Secrets(self.connections)
+
+    @cached_property
+    def notifications(self) -> Notifications:
+        from remoterun.client.webhooks import Notifications
+
+        return Notifications(self.connections)
 
     @property
     def config(self) -> Config:

@@ -25,10 +25,11 @@ from remoterun.client.rented_runs import find_home
 from remoterun.errors import HostUnreachable, NotFound, UsageError
 from remoterun.model import MachineType, Resource
 from remoterun.session import Session
-from remoterun.transfer import Conflict, Fetched, Progress
+from remoterun.transfer import Fetched, Progress
 
 if TYPE_CHECKING:
     from remoterun.model_page import Page, PageModel
+    from remoterun.transfer import Conflict
 
 
 class Files:
@@ -49,7 +50,7 @@ class Files:
         self,
         source: str,
         target: Path,
-        conflict: Conflict = transfer.refuse,
+        conflict: Conflict | None = None,
         progress: Progress | None = None,
         *,
         into: bool = False,
@@ -57,15 +58,17 @@ class Files:
         """Copy from a run or an upload to here, while the run goes on too.
 
         A folder's contents land in `target`. One file gets that name, or keeps its own if `target` is a folder, or is
-        to be one (`into`). What names with `*` match keeps its path from the first `*` on. Raises `SomeDamaged`, with
-        what was copied, where some files are damaged there; `NotFound`, also where nothing matches.
+        to be one (`into`). What names with `*` match keeps its path from the first `*` on. `conflict` is asked about
+        each file that exists already; None: the first one raises `AlreadyExists`. Raises `SomeDamaged`, with what was
+        copied, where some files are damaged there; `NotFound`, also where nothing matches.
         """
         below, pattern = globs.split(Resource.parse(source))
 
         def choose(manifest: Manifest, _: api.Tree) -> Manifest:
             return globs.matching(manifest, below, pattern)
 
-        return self._fetch(below, target, conflict, progress or Progress(), into, choose if pattern else None)
+        how = conflict or transfer.refuse
+        return self._fetch(below, target, how, progress or Progress(), into, choose if pattern else None)
 
     def read(
         self,

@@ -29,7 +29,7 @@ from remoterun.model import MachineType
 from remoterun.registry import Registry
 from remoterun.session import Session
 from remoterun.transfer import Progress
-from remoterun.transfer.contents import each_content
+from remoterun.transfer.memory import each_content
 
 MOST_FINDINGS = 20_000
 MOST_MANIFEST = 1 << 29

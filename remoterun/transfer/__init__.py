@@ -5,7 +5,7 @@ To a host      reading.py lists and hashes this machine's files (known ones: sta
                what the host has, and what fits
 From a host    fetching.py is the flow; blobs.py, large_file.py, live.py and far.py bring files; asking.py says which;
                repeats.py copies what came already; landing.py writes; dot_git.py says what is never written;
-               contents.py: into memory
+               memory.py: into memory
 Across         relaying.py
 All of them    lanes.py, several connections; codecs.py, compression; answers.py, what may come; progress.py, how far
                it is
@@ -13,14 +13,34 @@ All of them    lanes.py, several connections; codecs.py, compression; answers.py
 
 from __future__ import annotations
 
-from remoterun.transfer.contents import contents
-from remoterun.transfer.fetching import Choice, Conflict, fetch, fetch_manifest, refuse
-from remoterun.transfer.holdings import missing_blobs
-from remoterun.transfer.landing import Fetched
-from remoterun.transfer.progress import Progress
-from remoterun.transfer.reading import Reading, read_entries, read_tree
-from remoterun.transfer.relaying import relay
-from remoterun.transfer.sending import Sent, send_blobs, send_tree
+from typing import TYPE_CHECKING
+
+from remoterun.on_use import on_use
+
+if TYPE_CHECKING:
+    from remoterun.transfer.fetching import Choice, Conflict, fetch, fetch_manifest, refuse
+    from remoterun.transfer.holdings import missing_blobs
+    from remoterun.transfer.landing import Fetched
+    from remoterun.transfer.memory import contents
+    from remoterun.transfer.progress import Progress
+    from remoterun.transfer.reading import Reading, read_entries, read_tree
+    from remoterun.transfer.relaying import relay
+    from remoterun.transfer.sending import Sent, send_blobs, send_tree
+else:
+    __getattr__ = on_use(
+        __name__,
+        {
+            "fetching": ("Choice", "Conflict", "fetch", "fetch_manifest", "refuse"),
+            "holdings": ("missing_blobs",),
+            "landing": ("Fetched",),
+            "memory": ("contents",),
+            "progress": ("Progress",),
+            "reading": ("Reading", "read_entries", "read_tree"),
+            "relaying": ("relay",),
+            "sending": ("Sent", "send_blobs", "send_tree"),
+        },
+    )
+
 
 __all__ = [
     "Choice",

@@ -23,7 +23,9 @@ def test_every_public_name_is_there_and_is_imported_on_its_first_use() -> None:
     with pytest.raises(AttributeError, match="`Clinet`"):
         remoterun.Clinet  # noqa: B018
     code = "import remoterun, sys; print([name for name in sys.modules if name.startswith('remoterun.')])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "['remoterun.on_use']\n"
+    )
 
 
 def test_mounts_may_be_given_as_they_are_typed() -> None:

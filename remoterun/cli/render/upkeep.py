@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.tree import LARGEST
 from remoterun.cli.render.data import out, out_json
@@ -10,7 +10,9 @@ from remoterun.cli.render.table import Column, table
 from remoterun.cli.render.talk import hint, line
 from remoterun.cli.render.terminal import DONE, FAILED
 from remoterun.cli.render.words import ago, counted, files, name, size, word
-from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
+
+if TYPE_CHECKING:
+    from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
 
 _SHOWN = 20
 
