@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import hashlib
-import io
 import os
 import re
 import shutil
@@ -13,7 +11,6 @@ import signal
 import socket
 import subprocess
 import threading
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,11 +43,7 @@ while True:
 
 
 def bundle_of(program: str) -> AgentBundle:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(zipfile.ZipInfo("__main__.py"), f"MAGIC = {MAGIC!r}\n{program}")
-    data = buffer.getvalue()
-    return AgentBundle(hashlib.sha256(data).hexdigest()[:16], data)
+    return AgentBundle({"__main__.py": f"MAGIC = {MAGIC!r}\n{program}".encode()})
 
 
 def make_key(path: Path, kind: str = "ed25519", *more: str, passphrase: str = "") -> Path:

@@ -7,14 +7,12 @@ requirements file, also under the name that the real requirements would have.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import signal
 import socket
 import textwrap
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -432,15 +430,8 @@ def linked(handler: Handler) -> Iterator[tuple[Link, Callable[[], None]]]:
 @contextmanager
 def hostile_agent(folder: Path, program: str) -> Iterator[Session]:
     """A session with a program of ours in the agent's place. It has `say(stream, kind, header, body)` and `hear()`."""
-    with zipfile.ZipFile(io.BytesIO(agent_bundle().data)) as old:
-        parts = {name: old.read(name) for name in old.namelist()}
-    parts["__main__.py"] = (_HOSTILE + textwrap.dedent(program)).encode()
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as new:
-        for name, part in parts.items():
-            new.writestr(zipfile.ZipInfo(name), part)
-    bundle = AgentBundle(sha256(buffer.getvalue())[:16], buffer.getvalue())
-    session = Session(MachineType("evil"), LocalHost(folder / "home", bundle=bundle))
+    parts = {**agent_bundle().sources, "__main__.py": (_HOSTILE + textwrap.dedent(program)).encode()}
+    session = Session(MachineType("evil"), LocalHost(folder / "home", bundle=AgentBundle(parts)))
     try:
         yield session
     finally:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import io
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +29,30 @@ sys.exit(main())
 
 @dataclass(frozen=True)
 class AgentBundle:
-    """`data` is a zip archive with a `__main__.py`; the same sources give the same bytes. `digest` is its SHA-256,
-    in hex, shortened to 16 digits: the name under which a host keeps it, so a new client never meets an old agent."""
+    """The agent of `sources`, by their names in the archive."""
 
-    digest: str
-    data: bytes
+    sources: Mapping[str, bytes]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """In hex, 16 digits of a SHA-256 of the sources: the name under which a host keeps it, so a new client never
+        meets an old agent."""
+        whole = hashlib.sha256()
+        for name, source in self.sources.items():
+            whole.update(b"%s\0%d\0%s" % (name.encode(), len(source), source))
+        return whole.hexdigest()[:16]
+
+    @functools.cached_property
+    def data(self) -> bytes:
+        """The zip archive with a `__main__.py`. Made where a host lacks it only: most find it there."""
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, source in self.sources.items():
+                info = zipfile.ZipInfo(name, _EPOCH)
+                info.compress_type = zipfile.ZIP_DEFLATED
+                info.external_attr = 0o644 << 16
+                archive.writestr(info, source)
+        return buffer.getvalue()
 
     @property
     def file_name(self) -> str:
@@ -43,18 +63,6 @@ class AgentBundle:
 def agent_bundle() -> AgentBundle:
     """The bundle made from the agent's sources of this installation."""
     root = Path(agent_package.__file__).parent
-    sources = sorted(path for path in root.rglob("*.py"))
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        _add(archive, "__main__.py", _MAIN)
-        for path in sources:
-            _add(archive, "agent/" + path.relative_to(root).as_posix(), path.read_bytes())
-    data = buffer.getvalue()
-    return AgentBundle(hashlib.sha256(data).hexdigest()[:16], data)
-
-
-def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    info = zipfile.ZipInfo(name, _EPOCH)
-    info.compress_type = zipfile.ZIP_DEFLATED
-    info.external_attr = 0o644 << 16
-    archive.writestr(info, data)
+    files = sorted(root.rglob("*.py"))
+    agent = {"agent/" + path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+    return AgentBundle({"__main__.py": _MAIN, **agent})

@@ -217,7 +217,7 @@ class TestLostLink:
         program = (
             "import sys, time\nfrom pathlib import Path\n"
             "from remoterun.hosts.bundle import AgentBundle\nfrom remoterun.hosts.ssh.host import SSHHost\n"
-            f"bundle = AgentBundle({bundle_of(ECHO).digest!r}, {bundle_of(ECHO).data!r})\n"
+            f"bundle = AgentBundle({bundle_of(ECHO).sources!r})\n"
             f"pipe = SSHHost('box', config_file=Path({str(config)!r}), bundle=bundle).open()\n"
             "print('open', flush=True)\n"
             "if sys.argv[1] == 'lost': print(pipe.read(1), flush=True)\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import io
 import subprocess
 import sys
@@ -11,14 +10,16 @@ import zipfile
 from pathlib import Path
 
 import remoterun.agent
-from remoterun.hosts.bundle import FLAGS, agent_bundle
+from remoterun.hosts.bundle import FLAGS, AgentBundle, agent_bundle
 
 
 def test_the_same_sources_give_the_same_bytes() -> None:
     first = agent_bundle()
     again = agent_bundle.__wrapped__()
-    assert first == again and first.digest == hashlib.sha256(first.data).hexdigest()[:16]
-    assert first.file_name == f"{first.digest}.pyz"
+    assert again is not first and again.data == first.data
+    assert again.file_name == first.file_name == f"{first.digest}.pyz"
+    for other in ({**first.sources, "more.py": b""}, {**first.sources, "__main__.py": b"pass"}):
+        assert AgentBundle(other).digest != first.digest
 
 
 def test_it_holds_the_agent_and_nothing_else() -> None:
