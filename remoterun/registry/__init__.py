@@ -6,6 +6,7 @@ before the effect it describes. Moves are guarded: only along `states.MOVES`, an
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sqlite3
@@ -251,25 +252,34 @@ def _host(run: Run) -> tuple[int, str | None]:
     return _attempt(run), run.home_id
 
 
+_REASONS = frozenset(reason.value for reason in Reason)
+
+
+@functools.lru_cache
+def _machine(record: str) -> MachineType:
+    """Many runs have the same one."""
+    return MachineType.of(json.loads(record))
+
+
 def _run(row: sqlite3.Row) -> Run:
     run = Run(
         number=row["number"],
         key=row["key"],
-        machine=MachineType.of(json.loads(row["machine"])),
+        machine=_machine(row["machine"]),
         state=RunState(row["state"]),
         command=text(row["command"]) or "",
         created=row["created"],
         description=text(row["description"]),
         labels=tuple(json.loads(row["labels"])),
         last_seen=row["last_seen"],
-        placement=Placement(MachineType.of(json.loads(row["host"])), row["home_id"]) if row["host"] else None,
+        placement=Placement(_machine(row["host"]), row["home_id"]) if row["host"] else None,
         steps=tuple((RunState(state), moment) for state, moment in json.loads(row["steps"]).items()),
         renting=Renting.of(json.loads(row["renting"])) if row["renting"] else None,
     )
     status = json.loads(row["status"])
     if not status:
         return run
-    if status.get("reason") not in {reason.value for reason in Reason}:  # one of a newer remoterun
+    if status.get("reason") not in _REASONS:  # one of a newer remoterun
         status["reason"] = None
     known = from_json(RunStatus, dict(status, key=row["key"], state=row["state"]))
     return run.with_status(known, row["last_seen"] or row["created"])

@@ -155,7 +155,8 @@ def ps(
 
         def look() -> Callable[[], None]:
             runs = client.runs.list(None if every else number, wanted, seconds)
-            taken_up = [run.number for run in runs if client.runs.start_next_attempt(run.number)]
+            rented = [run.number for run in runs if run.renting is not None]
+            taken_up = [each for each in rented if client.runs.start_next_attempt(each)]
             return lambda: show(runs, taken_up)
 
         def show(runs: Sequence[Run], taken_up: Sequence[int]) -> None:
