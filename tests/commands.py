@@ -25,9 +25,12 @@ LANG = "C.UTF-8"
 _SERVER = """
 import atexit, gc, json, os, sys, threading
 import boto3, typer, typer.main
-import remoterun.cli.commands, remoterun.client, remoterun.hosts.local, remoterun.hosts.ssh.host, remoterun.source
+import remoterun.hosts.local, remoterun.hosts.ssh.host, remoterun.source
+from remoterun.cli.commands import application
 from remoterun.cli.main import main
+from remoterun.client import *
 from remoterun.hosts.bundle import agent_bundle
+from remoterun.transfer import *
 
 def imports_more(number: int = 0, names: list[str] = []) -> None:
     "What typer imports when it has values to check."
@@ -35,7 +38,8 @@ def imports_more(number: int = 0, names: list[str] = []) -> None:
 app = typer.Typer()
 app.command()(imports_more)
 typer.main.get_command(app).main(["--number", "1", "--names", "a"], standalone_mode=False)
-agent_bundle()
+application()
+agent_bundle().digest, agent_bundle().data
 gc.collect()
 gc.freeze()
 for line in sys.stdin.buffer:
