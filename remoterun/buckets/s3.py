@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from remoterun.agent.shared.frames import Bytes
 from remoterun.agent.shared.tree import show
+from remoterun.aws_codes import DENIED, EXPIRED, LATER, UNKNOWN_KEY
 from remoterun.buckets.place import BucketPlace
 from remoterun.errors import AlreadyExists, AuthenticationError, HostError, HostUnreachable, TransferError
 
@@ -454,11 +455,7 @@ def _seconds(moment: datetime) -> float:
 
 
 LOGIN = "`aws sso login`, or `aws configure`"
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
-_UNKNOWN = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidSecurity", "NotSignedUp"}
-_DENIED = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "403", "Forbidden"}
 _ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"}
-_LATER = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling", "RequestLimitExceeded"}
 _DIGEST = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "InvalidDigest"}
 _ACTIONS = {
     "get_public_access_block": "GetBucketPublicAccessBlock",
@@ -497,9 +494,9 @@ def _told(response: Any, place: BucketPlace, action: str, key: str) -> Exception
         return _Conflict(key)
     if code == "InvalidRange" or status == 416:
         return _OutOfRange(key)
-    if code in _EXPIRED:
+    if code in EXPIRED:
         return AuthenticationError("the AWS credentials have expired", hint=LOGIN)
-    if code in _UNKNOWN:
+    if code in UNKNOWN_KEY:
         return AuthenticationError(f"{where} does not accept the AWS credentials: {message or code}", hint=LOGIN)
     if code == "RequestTimeTooSkewed":
         return HostError(
@@ -512,11 +509,11 @@ def _told(response: Any, place: BucketPlace, action: str, key: str) -> Exception
         return HostError(
             f"{where} is in another region than was said{named}", hint="set `region` in [aws] of config.toml"
         )
-    if code in _DENIED or status == 403:
+    if code in DENIED or status == 403:
         return _denied(action, place)
     if code in _DIGEST:
         return TransferError(f"`{show(key)}` did not arrive in {where} as it was read", hint="try again")
-    if status >= 500 or status == 429 or code in _LATER:
+    if status >= 500 or status == 429 or code in LATER:
         return HostUnreachable(f"{where} does not work just now: {code or status}", hint="try again in a while")
     return HostError(f"{where} refuses {action or 'a request'}: {message or code or status}")
 

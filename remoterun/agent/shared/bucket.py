@@ -51,6 +51,9 @@ MOST_IMAGE = 64 << 30
 MOST_IMAGE_RECORD = 1 << 20
 """Bytes of the JSON of an `ImageArchive`."""
 
+EXPIRED = frozenset(("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"))
+"""AWS's words for credentials, or what was signed with them, whose time is up."""
+
 _RECORD = struct.Struct("!32sI")
 MOST_INDEX = MOST_IN_PACK * _RECORD.size
 """Bytes of an index."""

@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, NamedTuple, Optional
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from ..shared.bucket import EXPIRED
 from ..shared.tree import show
 
 SILENCE = 20.0
@@ -26,7 +27,6 @@ SILENCE = 20.0
 LEAST_SPEED = 16 << 10
 """Bytes a second that a server must give or take, after `SILENCE`."""
 MOST_OF_AN_ERROR = 16 << 10
-CODES_OF_EXPIRY = ("ExpiredToken", "RequestExpired", "TokenRefreshRequired")
 
 Pieces = Callable[[], Iterable[bytes]]
 """A body: may be called again, if it has to be sent again."""
@@ -175,7 +175,7 @@ def refusal(address: Address, answer: http.client.HTTPResponse) -> WebError:
     if answer.status < 400:
         message = "an address elsewhere, which is not followed"
     words = ": ".join(filter(None, (code, message.rstrip("."))))
-    expired = code in CODES_OF_EXPIRY or (answer.status in (400, 401, 403) and "expired" in message.lower())
+    expired = code in EXPIRED or (answer.status in (400, 401, 403) and "expired" in message.lower())
     said = "%s answers %d" % (address.host, answer.status) + (" (%s)" % show(words[:200]) if words else "")
     return WebError(said, answer.status, code, expired, told)
 

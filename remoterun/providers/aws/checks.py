@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from remoterun.agent.shared.api import MachineCheck
+from remoterun.aws_codes import DENIED
 from remoterun.errors import RemoterunError
 from remoterun.providers.aws import image, network
 from remoterun.providers.aws.calls import Calls
 from remoterun.providers.aws.catalogue import QUOTAS, offer
-from remoterun.providers.aws.refusals import CLOCK_SECONDS, DENIED, Refused, clock_error
+from remoterun.providers.aws.refusals import CLOCK_SECONDS, Refused, clock_error
 
 ACTIONS = (
     "ec2:AuthorizeSecurityGroupIngress",

@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from remoterun.agent.shared.api import MachineCheck
+from remoterun.aws_codes import DENIED
 from remoterun.config import Config
 from remoterun.errors import NotFound
 from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import catalogue, network, tags
 from remoterun.providers.aws.acquire import Acquisition, describe, machine_of
 from remoterun.providers.aws.calls import Calls
-from remoterun.providers.aws.refusals import DENIED, Refused, is_gone
+from remoterun.providers.aws.refusals import Refused, is_gone
 from remoterun.providers.base import Identity, Intent, Leftover, Offer, Rented
 from remoterun.providers.folder import HostFolder
 

@@ -1,4 +1,4 @@
-"""What AWS's errors mean to us: one table. Nothing is called here.
+"""What the errors of EC2 mean to us; what AWS calls them stands in aws_codes.py. Nothing is called here.
 
 A refusal is one of three: there is no capacity here, so the next offer is tried; AWS can't be asked now, which says
 nothing about a host; or it is final, and the hint says what mends it.
@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from remoterun.aws_codes import DENIED, EXPIRED, LATER, UNKNOWN_KEY
 from remoterun.providers.aws.catalogue import quota_of
 from remoterun.providers.base import ProviderError, ProviderUnreachable
 
@@ -43,27 +44,6 @@ CAPACITY = {
     "SpotMaxPriceTooLow",
 }
 QUOTA = {"VcpuLimitExceeded", "MaxSpotInstanceCountExceeded", "InstanceLimitExceeded"}
-LATER = {
-    "RequestLimitExceeded",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequestsException",
-    "InternalError",
-    "InternalFailure",
-    "ServiceUnavailable",
-    "Unavailable",
-}
-DENIED = {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "UnauthorizedAccess"}
-EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
-UNKNOWN_KEY = {
-    "AuthFailure",
-    "InvalidAccessKeyId",
-    "InvalidClientTokenId",
-    "UnrecognizedClientException",
-    "IncompleteSignature",
-    "SignatureDoesNotMatch",
-    "InvalidSignatureException",
-}
 NOT_READY = {"PendingVerification", "OptInRequired", "Blocked", "AccountDisabled"}
 GONE = re.compile(r"Invalid[A-Za-z]+(\.|ID\.?)(NotFound|Malformed)|.*\.NotFound|ParameterNotFound")
 """What is said of something that isn't there."""
