@@ -92,7 +92,8 @@ def _command(port: int, idle: int) -> str:
     """JupyterLab, which ends once nobody has used it for `idle` seconds; a cell that still computes is a use."""
     words = [
         "jupyter lab --no-browser --ip=127.0.0.1",
-        f"--port={port} --ServerApp.port_retries=0 --ServerApp.allow_root=True --log-level=WARN",
+        f"--port={port} --ServerApp.port_retries=0 --ServerApp.allow_root=True",
+        "--log-level=WARN --LabApp.log_level=WARN",
         f"--ServerApp.shutdown_no_activity_timeout={idle}",
         f"--MappingKernelManager.cull_idle_timeout={idle} --MappingKernelManager.cull_connected=True",
         f"--MappingKernelManager.cull_interval={min(60, idle)} --TerminalManager.cull_inactive_timeout={idle}",
