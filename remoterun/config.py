@@ -12,7 +12,8 @@ from typing import Any
 from remoterun.agent.shared.engine_names import AUTO, CAPABILITIES
 from remoterun.agent.shared.files import write_whole
 from remoterun.errors import AlreadyExists, ConfigError, NotFound, UsageError
-from remoterun.model import MachineType, Rental, did_you_mean, parse_duration
+from remoterun.model import MachineType, Rental
+from remoterun.parsing import did_you_mean, parse_duration
 
 HOME_VARIABLE = "REMOTERUN_HOME"
 SSH_CONFIG_VARIABLE = "REMOTERUN_SSH_CONFIG"

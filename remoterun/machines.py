@@ -10,7 +10,8 @@ from typing import Any
 
 from remoterun.config import Config
 from remoterun.errors import NotFound, UsageError
-from remoterun.model import MachineType, Rental, did_you_mean
+from remoterun.model import MachineType, Rental
+from remoterun.parsing import did_you_mean
 
 LOCAL = MachineType("local")
 CPU = MachineType("cpu")

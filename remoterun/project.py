@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from remoterun.errors import ConfigError, UsageError
-from remoterun.model import VARIABLE, Mount, did_you_mean
+from remoterun.model import Mount
+from remoterun.parsing import VARIABLE, did_you_mean
 
 FILE = "remoterun.toml"
 _WORDS = ("machine", "framework", "requirements", "timeout")

@@ -18,17 +18,8 @@ from remoterun.agent.shared.files import write_whole
 from remoterun.cli import render
 from remoterun.cli.commands.run import apt_name, command_of
 from remoterun.errors import RemoterunError, UsageError
-from remoterun.model import (
-    ALL_GPUS,
-    VARIABLE,
-    Mount,
-    RunRequest,
-    did_you_mean,
-    parse_duration,
-    parse_gpus,
-    parse_secret,
-    parse_variable,
-)
+from remoterun.model import ALL_GPUS, Mount, RunRequest
+from remoterun.parsing import VARIABLE, did_you_mean, parse_duration, parse_gpus, parse_secret, parse_variable
 
 if TYPE_CHECKING:
     from remoterun.client import OriginalRun

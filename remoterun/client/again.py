@@ -18,7 +18,8 @@ from remoterun.client.bucket import copy_contents
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import find_home, record_status
 from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
-from remoterun.model import VARIABLE, Mount, Resource, Run, RunRequest
+from remoterun.model import Mount, Resource, Run, RunRequest
+from remoterun.parsing import VARIABLE
 from remoterun.session import Session
 from remoterun.transfer import Progress
 

@@ -11,7 +11,8 @@ from remoterun.agent.shared.tree import Manifest
 from remoterun.client.bucket import copy_contents
 from remoterun.client.connections import Connections
 from remoterun.errors import AgentError, HostError, NotFound
-from remoterun.model import Upload, did_you_mean
+from remoterun.model import Upload
+from remoterun.parsing import did_you_mean
 from remoterun.registry import Registry
 from remoterun.session import Session
 from remoterun.transfer import Progress

@@ -21,7 +21,7 @@ from remoterun.agent.shared.tree import show
 from remoterun.client import keyring
 from remoterun.client.connections import Connections
 from remoterun.errors import ConfigError, NotFound, RemoterunError, UsageError
-from remoterun.model import VARIABLE, did_you_mean
+from remoterun.parsing import VARIABLE, did_you_mean
 
 FORMAT = 1
 

@@ -17,7 +17,7 @@ from remoterun.agent.shared.webhooks import (
 from remoterun.client.connections import Connections
 from remoterun.client.secrets import values_of
 from remoterun.errors import RemoterunError, UsageError
-from remoterun.model import VARIABLE
+from remoterun.parsing import VARIABLE
 
 if TYPE_CHECKING:
     from pathlib import Path

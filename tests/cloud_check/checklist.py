@@ -371,6 +371,6 @@ def steps_of(shown: str) -> str:
 
 
 def seconds_of(text: str) -> float:
-    from remoterun.model import parse_duration
+    from remoterun.parsing import parse_duration
 
     return parse_duration(text)

@@ -12,19 +12,8 @@ from hypothesis import strategies as st
 from remoterun.agent.shared.states import ENDINGS, Reason, RunState
 from remoterun.agent.store.home import KEY
 from remoterun.errors import UsageError
-from remoterun.model import (
-    MachineType,
-    Mount,
-    Resource,
-    Run,
-    RunFilter,
-    command_text,
-    did_you_mean,
-    new_key,
-    parse_duration,
-    parse_port,
-    parse_variable,
-)
+from remoterun.model import MachineType, Mount, Resource, Run, RunFilter, new_key
+from remoterun.parsing import command_text, did_you_mean, parse_duration, parse_port, parse_variable
 
 
 class TestResources:

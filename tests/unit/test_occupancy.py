@@ -8,7 +8,8 @@ import pytest
 
 from remoterun.agent.running.occupancy import starts
 from remoterun.errors import UsageError
-from remoterun.model import ALL_GPUS, Line, about, parse_gpus
+from remoterun.model import ALL_GPUS, Line, about
+from remoterun.parsing import parse_gpus
 
 
 @pytest.mark.parametrize(

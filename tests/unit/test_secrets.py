@@ -14,7 +14,8 @@ import pytest
 from remoterun.client import Client
 from remoterun.config import Config
 from remoterun.errors import ConfigError, NotFound, RemoterunError, UsageError
-from remoterun.model import RunRequest, parse_secret
+from remoterun.model import RunRequest
+from remoterun.parsing import parse_secret
 
 VALUE = "hunter2 'q\n\u00e9"
 

@@ -14,7 +14,8 @@ from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
 from remoterun.cli.renting import with_bucket
 from remoterun.errors import NotFound, SomeDamaged, UsageError
-from remoterun.model import Resource, check_upload_name, parse_duration
+from remoterun.model import Resource, check_upload_name
+from remoterun.parsing import parse_duration
 
 if TYPE_CHECKING:
     from remoterun.client import Client
@@ -69,7 +70,7 @@ def _check_there(path: Path) -> None:
 
 
 def _upload_name(path: Path) -> str:
-    """The name for what is uploaded: a folder's own; for a file a person is asked, as Spell did."""
+    """The name for what is uploaded: a folder's own; for a file a person is asked."""
     if path.is_dir():
         return path.resolve().name
     parent = path.resolve().parent.name

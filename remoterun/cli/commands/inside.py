@@ -13,7 +13,7 @@ from remoterun.cli.app import RunNumber, app, example, run_number
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
 from remoterun.errors import UsageError
-from remoterun.model import command_text
+from remoterun.parsing import command_text
 
 
 @app.command(

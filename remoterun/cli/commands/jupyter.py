@@ -18,7 +18,8 @@ from remoterun.cli.manual import Command
 from remoterun.cli.run_options import Mounts, Pip, Variables
 from remoterun.cli.sending import Sending
 from remoterun.errors import UsageError
-from remoterun.model import Mount, RunRequest, parse_duration, parse_gpus, parse_variable
+from remoterun.model import Mount, RunRequest
+from remoterun.parsing import parse_duration, parse_gpus, parse_variable
 
 PORT = 8888
 TOKEN = "JUPYTER_TOKEN"

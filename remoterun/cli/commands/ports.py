@@ -17,7 +17,7 @@ from remoterun.cli.connect import client as connect
 from remoterun.cli.forwarding import Forwards, address
 from remoterun.cli.manual import Command
 from remoterun.errors import HostError, UsageError
-from remoterun.model import parse_port
+from remoterun.parsing import parse_port
 
 if TYPE_CHECKING:
     from remoterun.client import Client, PortNews, StateChange

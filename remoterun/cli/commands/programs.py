@@ -13,7 +13,7 @@ from remoterun.cli.manual import Command
 from remoterun.cli.schema import SCHEMAS
 from remoterun.cli.schema import schema as schema_of
 from remoterun.errors import NotFound
-from remoterun.model import did_you_mean
+from remoterun.parsing import did_you_mean
 
 
 @app.command(cls=Command, epilog=example("remoterun schema ps"))

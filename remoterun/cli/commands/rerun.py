@@ -19,7 +19,8 @@ from remoterun.cli.manual import RunThenCommand
 from remoterun.cli.packages import requirements_of
 from remoterun.cli.run_options import Attempts, Background, MaxCost, Notify, RunAsJson, Timeout, Variables
 from remoterun.errors import UsageError
-from remoterun.model import ALL_GPUS, Mount, RunRequest, parse_duration, parse_gpus, parse_secret, parse_variable
+from remoterun.model import ALL_GPUS, Mount, RunRequest
+from remoterun.parsing import parse_duration, parse_gpus, parse_secret, parse_variable
 
 if TYPE_CHECKING:
     from remoterun.client import Client, OriginalRun, Prepared

@@ -16,7 +16,8 @@ from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
 from remoterun.cli.several import for_each
 from remoterun.errors import NotFound, UsageError
-from remoterun.model import LAST, Resource, Run, Upload, parse_duration
+from remoterun.model import LAST, Resource, Run, Upload
+from remoterun.parsing import parse_duration
 
 if TYPE_CHECKING:
     from remoterun.client import Client

@@ -34,11 +34,9 @@ from remoterun.cli.secrets import hint_at_secrets
 from remoterun.cli.sending import Sending, source_to_send, with_untracked
 from remoterun.cli.standard_input import standard_input
 from remoterun.errors import HostError, UsageError
-from remoterun.model import (
-    ALL_GPUS,
+from remoterun.model import ALL_GPUS, Mount, RunRequest
+from remoterun.parsing import (
     VARIABLE,
-    Mount,
-    RunRequest,
     command_text,
     parse_duration,
     parse_gpus,

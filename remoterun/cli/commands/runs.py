@@ -17,7 +17,8 @@ from remoterun.cli.manual import Command
 from remoterun.cli.several import for_each
 from remoterun.cli.watching import until_interrupted
 from remoterun.errors import UsageError
-from remoterun.model import EVERY_RUN, LAST, RunFilter, did_you_mean, parse_duration
+from remoterun.model import EVERY_RUN, LAST, RunFilter
+from remoterun.parsing import did_you_mean, parse_duration
 
 if TYPE_CHECKING:
     from remoterun.client import Client, Item

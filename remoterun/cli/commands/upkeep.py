@@ -13,7 +13,7 @@ from remoterun.cli.manual import Command
 from remoterun.cli.pools import of_each
 from remoterun.client.upkeep import Checked, Collected, Usage
 from remoterun.errors import RemoterunError, UsageError
-from remoterun.model import parse_duration
+from remoterun.parsing import parse_duration
 from remoterun.session import understood
 
 Machine = Annotated[

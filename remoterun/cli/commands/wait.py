@@ -10,7 +10,8 @@ from remoterun.cli import render
 from remoterun.cli.app import Json, RunNumbers, app, example, run_number
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
-from remoterun.model import Run, parse_duration
+from remoterun.model import Run
+from remoterun.parsing import parse_duration
 
 TIME_IS_UP = 124
 """The exit status, as that of `timeout`."""

@@ -1,0 +1,86 @@
+"""Values as users type them, after options and in files of settings: durations, numbers of GPUs, ports, variables."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+
+from remoterun.agent.shared.spec import PortSpec
+from remoterun.agent.shared.tree import show
+from remoterun.errors import UsageError
+from remoterun.model import ALL_GPUS
+
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""The name of an environment variable, or of a secret."""
+
+
+def command_text(words: Sequence[str]) -> str:
+    """The command as text for `sh -c`: one word is taken as it is, several keep their borders."""
+    return words[0] if len(words) == 1 else shlex.join(words)
+
+
+def parse_duration(text: str, *, or_none: bool = False) -> float:
+    """Seconds in `90s`, `10m`, `2h`, `1d` or a plain number of minutes. `or_none`: 0 is one, too. Raises
+    `UsageError`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
+    seconds = float(match[1]) * {"s": 1, "m": 60, "": 60, "h": 3600, "d": 86400}[match[2]] if match else 0
+    if not seconds and not (or_none and match):
+        raise UsageError(
+            f"`{show(text)}` is not a duration", hint="write 90s, 10m, 2h or 1d; a plain number is minutes"
+        )
+    return seconds
+
+
+def parse_gpus(text: str) -> int:
+    """The number of GPUs in `2`, or `ALL_GPUS` for `all`. Raises `UsageError`."""
+    if text.strip().lower() == "all":
+        return ALL_GPUS
+    if not re.fullmatch(r"[0-9]{1,4}", text.strip()):
+        raise UsageError(f"`{show(text)}` is not a number of GPUs", hint="--gpus 2, --gpus all, or --gpus 0 for none")
+    return int(text)
+
+
+def parse_variable(text: str) -> tuple[str, str]:
+    """(name, value) of `K=V`; of `K` alone, with the value that it has here. Raises `UsageError`."""
+    name, equals, value = text.partition("=")
+    named = VARIABLE.fullmatch(name)
+    if not equals and named:
+        if name not in os.environ:
+            raise UsageError(f"`{name}` is not set here", hint=f"`-e {name}=VALUE`, or first `export {name}=VALUE`")
+        return name, os.environ[name]
+    if not named or "\0" in value:
+        fixed = re.sub(r"[^A-Za-z0-9_]", "_", name).lstrip("0123456789")
+        shown = show(name) + ("=…" if equals else "")  # its value may be a secret
+        raise UsageError(f"`{shown}` is not the name of an environment variable", hint=f"-e {fixed or 'NAME'}=VALUE")
+    return name, value
+
+
+def parse_secret(text: str) -> tuple[str, str]:
+    """(variable, name of the secret) of `NAME[=VARIABLE]`. Raises `UsageError`."""
+    name, equals, variable = text.partition("=")
+    for word in (name, variable) if equals else (name,):
+        if not VARIABLE.fullmatch(word):
+            raise UsageError(
+                "a secret goes by its name, optionally with the variable that gets it",  # what was typed may be a value
+                hint="`--secret HF_TOKEN`, or `--secret HF_TOKEN=TOKEN`; `remoterun secret list` shows the names",
+            )
+    return variable or name, name
+
+
+def parse_port(text: str) -> PortSpec:
+    """`PORT[:LOCAL]`: a port of a run, and the one on this machine that it is forwarded to. Raises `UsageError`."""
+    match = re.fullmatch(r"(\d{1,5})(?::(\d{1,5}))?", text.strip())
+    numbers = [int(number) for number in match.groups() if number is not None] if match else []
+    if not numbers or not all(0 < number < 65536 for number in numbers):
+        raise UsageError(f"`{show(text)}` is not a port", hint="write 6006, or 6006:7000 for port 7000 of this machine")
+    return PortSpec(*numbers)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """The known word nearest to `word`, case and `-`/`_` aside, or None."""
+    names = {name.lower().replace("_", "-"): name for name in known}
+    close = difflib.get_close_matches(word.lower().replace("_", "-"), list(names), 1, 0.6)
+    return names[close[0]] if close else None
