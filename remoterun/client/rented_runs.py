@@ -150,7 +150,8 @@ def _connect(connections: Connections, machine: MachineType) -> Session:
 
 
 def _provider(run: Run) -> str:
-    return run.machine.rental.provider if run.machine.rental is not None else "static"
+    assert run.machine.rental is not None  # it has been given a host
+    return run.machine.rental.provider
 
 
 def _ended(connections: Connections, runs: Sequence[Run], rented: Rented | None) -> dict[str, RunStatus]:
