@@ -53,7 +53,8 @@ class AWS:
     """The table `[aws]`. None: what AWS's own variables and files say.
 
     `bucket`: where uploads and what runs leave are kept; `endpoint`: of another store that speaks S3; `address`: from
-    which hosts are reached over SSH, such as "203.0.113.7/32", where it is not the one that this machine is seen with.
+    which hosts are reached over SSH, such as "203.0.113.7/32", where it is not the one that this machine is seen with;
+    `connect`: "endpoint" where they are reached through an EC2 Instance Connect Endpoint instead.
     """
 
     bucket: str | None = None
@@ -61,6 +62,7 @@ class AWS:
     endpoint: str | None = None
     profile: str | None = None
     address: str | None = None
+    connect: str | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,8 @@ def _aws(base: Config, table: Any) -> AWS:
             raise ConfigError(f"{base.file}: aws: unknown key `{key}`", hint=f"known are {known}")
         if not isinstance(value, str) or not value:
             raise ConfigError(f"{base.file}: aws.{key}: {value!r} is not text in quotes", hint="mend it there")
+    if table.get("connect", "endpoint") != "endpoint":
+        raise ConfigError(f"{base.file}: aws.connect: unknown way `{table['connect']}`", hint='connect = "endpoint"')
     return AWS(**table)
 
 

@@ -86,9 +86,9 @@ class HostFolder:
     def ssh_config(self) -> Path:
         return self.path / "ssh_config"
 
-    def reach(self, alias: str, address: str, user: str) -> None:
-        """Write how `alias` is reached, at an address that may have changed, as a user with our key. Its host key is
-        that of the first contact, unless another is known."""
+    def reach(self, alias: str, address: str, user: str, proxy: str | None = None) -> None:
+        """Write how `alias` is reached, at an address that may have changed, as a user with our key, through a
+        `ProxyCommand` where there is one. Its host key is that of the first contact, unless another is known."""
         host_key = self.text("host_key.pub").split()
         if not (self.path / "known_hosts").exists():
             self.know([" ".join(host_key[:2])])
@@ -102,6 +102,7 @@ class HostFolder:
             "UserKnownHostsFile": self._quoted("known_hosts"),
             "GlobalKnownHostsFile": "/dev/null",
             "StrictHostKeyChecking": "yes",
+            **({} if proxy is None else {"ProxyCommand": proxy}),
         }
         text = f"Host {alias}\n" + "".join(f"  {name} {value}\n" for name, value in options.items())
         if not self.ssh_config.exists() or self.text("ssh_config") != text:

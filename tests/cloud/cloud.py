@@ -32,6 +32,7 @@ from tests.cloud.images import IMAGES, Image, cards
 from tests.cloud.machine import Machine
 from tests.cloud.weed import Weed, program
 from tests.lab import Lab, LabError
+from tests.lab.process import run
 
 REGION = "us-east-1"
 
@@ -54,6 +55,17 @@ class Quota:
     families: tuple[str, ...]
     spot: bool
     vcpus: int
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """The `address` is from where its tunnels come."""
+
+    id: str
+    vpc: str
+    subnet: str
+    group: str
+    address: str
 
 
 class Cloud:
@@ -87,6 +99,7 @@ class Cloud:
         self.calls: list[Call] = []
         self.tokens: dict[tuple[str, str, str], tuple[str, Any]] = {}
         self.machines: dict[str, Machine] = {}
+        self.endpoints: list[Endpoint] = []
         self.quotas = _quotas()
         self.disk: str | None = None
         """Of the lab's kept images, the one that a machine's disk begins with; None: that without any."""
@@ -226,6 +239,18 @@ class Cloud:
         finally:
             self.s3.heal()
 
+    def make_endpoint(self, region: str = REGION) -> Endpoint:
+        """An EC2 Instance Connect Endpoint in the default network, which moto does not know: another address than this
+        machine's, from which a tunnel comes. `tests/cloud/endpoint.py` has the program that makes one."""
+        ec2 = ec2_backends[self.account][region]
+        subnet = next(subnet for zone in ec2.subnets.values() for subnet in zone.values())
+        group = next(group for group in ec2.groups[subnet.vpc_id].values() if group.name == "default")
+        address = f"{self.lab.network.prefix}.250"
+        run(["ip", "addr", "replace", f"{address}/24", "dev", self.lab.network.name])
+        endpoint = Endpoint(f"eice-{secrets.token_hex(8)}", subnet.vpc_id, subnet.id, group.id, address)
+        self.endpoints.append(endpoint)
+        return endpoint
+
     # --- for moto and the gate ---
 
     def add(self, machine: Machine) -> None:
@@ -326,8 +351,11 @@ class Cloud:
         rules = []
         for group in groups.values():
             for rule in group.ingress_rules:
-                if rule.cidr_ipv4:
-                    rules.append(Rule(rule.cidr_ipv4, rule.ip_protocol, rule.from_port, rule.to_port))
+                sources = [rule.cidr_ipv4] if rule.cidr_ipv4 else []
+                for endpoint in self.endpoints:
+                    if (rule.source_group or {}).get("GroupId") == endpoint.group:
+                        sources.append(f"{endpoint.address}/32")
+                rules += [Rule(source, rule.ip_protocol, rule.from_port, rule.to_port) for source in sources]
         assert machine.host is not None
         machine.host.let_in(rules, machine.record.metadata_options.http_put_response_hop_limit)
 

@@ -62,6 +62,10 @@ class Gate:
         if environ["PATH_INFO"] == "/checkip":  # what https://checkip.amazonaws.com says
             start("200 OK", [("Content-Type", "text/plain")])
             return [environ["REMOTE_ADDR"].encode() + b"\n"]
+        if environ["PATH_INFO"].startswith("/tunnel/"):  # what AWS knows of an instance that a tunnel leads to
+            machine = self._cloud.machines[environ["PATH_INFO"].rpartition("/")[2]]
+            start("200 OK", [("Content-Type", "text/plain")])
+            return [f"{machine.host.address if machine.host else ''} {self._cloud.endpoints[0].address}".encode()]
         if environ["PATH_INFO"].startswith("/moto-api/"):
             return self._app(environ, start)
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
@@ -70,6 +74,8 @@ class Gate:
         self._cloud.calls.append(call)
         try:
             self._check(environ, body, call)
+            if call.action == "DescribeInstanceConnectEndpoints":
+                return _endpoints(self._cloud, call, start)
             return self._pass_on(environ, start, call)
         except Refusal as refusal:
             return _refuse(refusal, call, start)
@@ -165,6 +171,21 @@ def _signed_rightly(environ: dict[str, Any], body: bytes, secret: str) -> bool:
 
 
 # --- the words of AWS ---
+
+
+def _endpoints(cloud: Cloud, call: Call, start: Start) -> Iterable[bytes]:
+    """moto doesn't know this call."""
+    items = "".join(
+        f"<item><instanceConnectEndpointId>{each.id}</instanceConnectEndpointId><state>create-complete</state>"
+        f"<vpcId>{each.vpc}</vpcId><subnetId>{each.subnet}</subnetId><preserveClientIp>false</preserveClientIp>"
+        f"<securityGroupIdSet><item>{each.group}</item></securityGroupIdSet></item>"
+        for each in cloud.endpoints
+    )
+    call.status = 200
+    start("200 OK", [("Content-Type", "text/xml")])
+    name, space = "DescribeInstanceConnectEndpointsResponse", "http://ec2.amazonaws.com/doc/2016-11-15/"
+    listed = f"<instanceConnectEndpointSet>{items}</instanceConnectEndpointSet>"
+    return [f'<{name} xmlns="{space}">{listed}</{name}>'.encode()]
 
 
 def _unknown_key(call: Call) -> Refusal:

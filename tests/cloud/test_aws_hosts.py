@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 
+from remoterun.config import AWS as Settings
 from remoterun.config import Config
 from remoterun.errors import HostKeyError
 from remoterun.hosts import host_of
 from remoterun.hosts.base import NOBODY
+from remoterun.hosts.ssh import banner
 from remoterun.hosts.ssh.host import SSHHost
 from remoterun.model import MachineType, Rental, new_key
 from remoterun.providers.aws import acquire, first_session, user_data
@@ -25,6 +28,7 @@ from remoterun.providers.aws.provider import AWS
 from remoterun.providers.aws.refusals import Refused
 from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, ProviderError, ProviderUnreachable, Rented
 from remoterun.providers.folder import HostFolder
+from tests.cloud import endpoint
 from tests.cloud.images import IMAGES
 from tests.workshop import until
 
@@ -42,9 +46,9 @@ ZONES = [f"us-east-1{letter}" for letter in "abcdf"]
 class Client:
     """A laptop with a home: the provider, and what it said."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, settings: Settings | None = None) -> None:
         self.home = home
-        self.config = Config(home)
+        self.config = Config(home, aws=settings or Settings())
         self.aws = AWS(self.config)
         self.said: list[str] = []
 
@@ -393,3 +397,61 @@ def test_keys_that_ssh_itself_takes(cloud: Cloud, client: Client) -> None:
         ["ssh", "-F", str(config), "-o", "BatchMode=yes", rented.token, "id", "-un"], capture_output=True, text=True
     )
     assert done.stdout == "ubuntu\n", done.stderr
+
+
+# --- where port 22 is closed on the way ---
+
+
+def test_hosts_are_reached_through_an_endpoint(
+    cloud: Cloud, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{endpoint.install(tmp_path / 'bin', cloud)}:{os.environ['PATH']}")
+    through = Client(client.home, Settings(connect="endpoint"))
+    error = refused(through)
+    assert "has no EC2 Instance Connect Endpoint" in error.message and cloud.machines == {}
+    made = cloud.make_endpoint()
+    command = f"--region us-east-1 --subnet-id {made.subnet} --security-group-ids {made.group}"
+    assert f"aws ec2 create-instance-connect-endpoint {command}" in (error.hint or "")
+    monkeypatch.setenv("REMOTERUN_CLIENT_ADDRESS", "203.0.113.7")  # it does not matter where the client is
+    rented = through.acquire()
+    (machine,) = cloud.alive()
+    assert not banner.answers(machine.host.address if machine.host else "", seconds=0.5)
+    assert through.run(rented, "echo", "in") == "in"
+    (rule,) = [call.parameters for call in cloud.calls_of("AuthorizeSecurityGroupIngress")]
+    assert rule["IpPermissions.1.Groups.1.GroupId"] == made.group and "203.0.113.7/32" not in str(rule)
+    again = Client(client.home, Settings(connect="endpoint")).aws.hosts()[0]
+    through.aws.admit(again)
+    assert through.run(again, "echo", "again") == "again" and len(cloud.calls_of("AuthorizeSecurityGroupIngress")) == 1
+    checks = {check.name: check for check in through.aws.checks()}
+    assert checks["endpoint"].ok and made.id in checks["endpoint"].detail and "address" not in checks
+    through.aws.release(rented.id)
+    gone(cloud)
+    assert through.clear_all() == ["group"] and cloud.left_behind() == []
+
+
+def test_without_a_program_for_the_endpoint_nothing_is_rented(
+    cloud: Cloud, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.make_endpoint()
+    through = Client(client.home, Settings(connect="endpoint"))
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    error = refused(through)
+    assert "the program `aws` that does so is not on PATH" in error.message and "version 2: https" in (error.hint or "")
+    endpoint.install(tmp_path / "bin", cloud, version="1.32.0")
+    assert "is not version 2" in refused(through).message and cloud.machines == {}
+
+
+def test_doctor_offers_an_endpoint_where_port_22_is_closed(
+    cloud: Cloud, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = {check.name: check for check in client.aws.checks()}
+    assert checks["endpoint"].ok is None and "create-instance-connect-endpoint" in checks["endpoint"].detail
+    rented = client.acquire()
+    (machine,) = cloud.alive()
+    assert machine.host is not None
+    machine.host.let_in([], 1)  # as where a network lets nothing out on port 22
+    checks = {check.name: check for check in client.aws.checks()}
+    assert checks["endpoint"].ok is False and rented.id in checks["endpoint"].detail
+    assert 'connect = "endpoint" below [aws]' in checks["endpoint"].detail
+    assert "create-instance-connect-endpoint --region us-east-1 --subnet-id" in (checks["endpoint"].fix or "")

@@ -68,6 +68,7 @@ def test_without_a_file(tmp_path: Path) -> None:
         ("[machines.a]\naws = 'g4dn.xlarge'\nspott = true", "unknown key `spott`"),
         ("[machines.a]\naws = 'g4dn.xlarge'\nspot = 1", "true or false"),
         ("[machines.a]\naws = ''", "not the name of a type"),
+        ("[aws]\nconnect = 'tunnel'", "aws.connect: unknown way `tunnel`"),
         ("[machines.a]\naws = []", "not the name of a type"),
         ("[machines.a]\naws = ['g4dn.xlarge', 1]", "not the name of a type"),
         ("[machines.a]\naws = 'g4dn.xlarge'\nidle = 'soon'", "machines.a.idle: `soon` is not a duration"),

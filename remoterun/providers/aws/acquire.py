@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from remoterun.agent.shared.rented import Terms
+from remoterun.config import AWS
 from remoterun.errors import HostUnreachable, RemoterunError
 from remoterun.model import MachineType, Rental
-from remoterun.providers.aws import network, tags
+from remoterun.providers.aws import endpoint, network, tags
 from remoterun.providers.aws.calls import Calls
 from remoterun.providers.aws.catalogue import dollars
 from remoterun.providers.aws.image import USER, Image, disk_size, resolve
@@ -42,12 +43,12 @@ NOTICES = "aws"
 
 @dataclass(frozen=True)
 class Place:
-    """What an offer's host is started with, in its region."""
+    """What an offer's host is started with, in its region; `client` is whom its security group lets in for us."""
 
     image: Image
     subnet: str | None
     group: str
-    address: str
+    client: str
 
 
 @dataclass
@@ -84,7 +85,7 @@ class Acquisition:
         intent: Intent,
         say: Callable[[str], None],
         *,
-        address: str | None = None,
+        settings: AWS | None = None,
         subnets: Mapping[str, dict[str, dict[str, Any]]] | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -93,7 +94,7 @@ class Acquisition:
         self._folder = folder
         self._intent = intent
         self._say = say
-        self._address = address
+        self._settings = settings or AWS()
         self._subnets = subnets or {}
         self._sleep = sleep
         self._clock = clock
@@ -228,12 +229,12 @@ class Acquisition:
         if offer.region not in self._networks:
             subnets = self._subnets.get(offer.region) or network.subnets(self._calls, offer.region)
             vpc = next(iter(subnets.values()))["VpcId"]
-            address = network.client_address(self._calls, offer.region, self._address)
-            group = network.admit(self._calls, offer.region, vpc, address)
-            self._networks[offer.region] = subnets, group, address
-        subnets, group, address = self._networks[offer.region]
+            source = endpoint.source(self._calls, offer.region, vpc, self._settings)
+            group = network.admit(self._calls, offer.region, vpc, source)
+            self._networks[offer.region] = subnets, group, source
+        subnets, group, source = self._networks[offer.region]
         subnet = subnets.get(offer.zone, {}).get("SubnetId") if offer.zone else None
-        return Place(image, subnet, group, address)
+        return Place(image, subnet, group, source)
 
     # --- the wait ---
 
@@ -244,8 +245,10 @@ class Acquisition:
         assert request.instance is not None
         give_up_at = self._clock() + BOOT_SECONDS
         while True:
-            instance = self._answering(request.offer.region, request.instance)
-            machine = machine_of(self._folder, self._intent.machine, request.offer, instance["PublicIpAddress"])
+            instance = self._answering(request, request.instance)
+            address = address_of(instance, self._proxy(request))
+            assert address is not None
+            machine = machine_of(self._folder, self._intent.machine, request.offer, address, self._proxy(request))
             assert machine.host is not None
             try:
                 problems = settle(self._folder, machine.host, self._say)
@@ -267,8 +270,12 @@ class Acquisition:
         self._folder.write("host.json", json.dumps(record, indent=1))
         return replace(rented, machine=machine, state="running")
 
-    def _answering(self, region: str, identity: str) -> dict[str, Any]:
-        """The instance, once sshd answers there. Raises `HostNeverCame`."""
+    def _proxy(self, request: Request) -> str | None:
+        return endpoint.proxy(self._settings, request.offer.region)
+
+    def _answering(self, request: Request, identity: str) -> dict[str, Any]:
+        """The instance, once sshd answers there, or once it runs where it is reached through a proxy: whether sshd
+        answers is then known by logging in alone. Raises `HostNeverCame`."""
         from remoterun.hosts.ssh.banner import answers
 
         began = self._clock()
@@ -283,18 +290,25 @@ class Acquisition:
             if now >= ask_at:
                 pause = next(pauses, pause)
                 ask_at = now + pause
-                instance = self._described(region, identity, hidden=now - began < HIDDEN_SECONDS) or instance
+                hidden = now - began < HIDDEN_SECONDS
+                instance = self._described(request.offer.region, identity, hidden=hidden) or instance
                 if instance is not None and instance["State"]["Name"] == "running" and not running:
                     running = True
                     self._say("sshd")
             address = (instance or {}).get("PublicIpAddress")
-            if instance is not None and address and answers(address):
+            if instance is not None and (running if self._proxy(request) else address and answers(address)):
                 return instance
+            if running and not address and now - began > HIDDEN_SECONDS:
+                raise HostNeverCame(
+                    f"the host {identity} has no public address",
+                    evidence="the account, or its subnet, does not give it one",
+                    hint="remoterun doctor aws   # says how hosts are reached without one",
+                )
             if now - began > BOOT_SECONDS:
                 raise HostNeverCame(
                     f"the host {identity} did not answer on port 22 within {BOOT_SECONDS / 60:.0f} minutes",
                     evidence=f"its address is {address}" if address else "it never got a public address",
-                    hint="is port 22 open from here? `remoterun doctor aws` tells",
+                    hint="remoterun doctor aws   # says how hosts are reached where port 22 is closed",
                 )
             self._sleep(KNOCK_SECONDS)
 
@@ -355,7 +369,7 @@ def launch_parameters(
 ) -> dict[str, Any]:
     """RunInstances for an offer: the `number`-th call for its intent. `UserData` is in base64 here, for JSON; `home`
     is `tags.home_mark`."""
-    labels = tags.of_intent(intent, offer, place.address, home)
+    labels = tags.of_intent(intent, offer, place.client, home)
     interface: dict[str, Any] = {
         "DeviceIndex": 0,
         "AssociatePublicIpAddress": True,
@@ -396,9 +410,15 @@ def client_token(token: str, offer: Offer, number: int) -> str:
     return "rr-" + hashlib.sha256(text.encode()).hexdigest()[:48]
 
 
-def machine_of(folder: HostFolder, asked: MachineType, offer: Offer, address: str) -> MachineType:
+def address_of(instance: dict[str, Any], proxy: str | None) -> str | None:
+    """Where an instance is reached; None where it is not yet, or no more. A proxy knows it by its id."""
+    found: str | None = instance.get("PublicIpAddress") if proxy is None else instance["InstanceId"]
+    return found
+
+
+def machine_of(folder: HostFolder, asked: MachineType, offer: Offer, address: str, proxy: str | None) -> MachineType:
     """How a host is reached."""
-    folder.reach(folder.token, address, USER)
+    folder.reach(folder.token, address, USER, proxy)
     return folder.machine(asked, offer.gpus)
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.aws_codes import DENIED
 from remoterun.errors import RemoterunError
-from remoterun.providers.aws import image, network
+from remoterun.providers.aws import endpoint, image, network, tags
+from remoterun.providers.aws.acquire import describe
 from remoterun.providers.aws.calls import Calls
 from remoterun.providers.aws.catalogue import QUOTAS, offer
 from remoterun.providers.aws.refusals import CLOCK_SECONDS, Refused, clock_error
+
+if TYPE_CHECKING:
+    from remoterun.config import AWS
 
 ACTIONS = (
     "ec2:AuthorizeSecurityGroupIngress",
@@ -43,7 +47,7 @@ _INSTANCE = "i-00000000000000000"
 _GROUP = "sg-00000000000000000"
 
 
-def checks(calls: Calls, address: str | None) -> list[MachineCheck]:
+def checks(calls: Calls, settings: AWS) -> list[MachineCheck]:
     """See `Provider.checks`."""
     region = calls.region
     try:
@@ -57,10 +61,14 @@ def checks(calls: Calls, address: str | None) -> list[MachineCheck]:
     found.append(_clock(calls))
     found.append(_attempt("network", lambda: _vpc(calls, region)))
     found.append(_attempt("image", lambda: image.resolve(calls, offer(GPU, region), None).name))
-    found.append(
-        _attempt("address", lambda: f"hosts let in {network.client_address(calls, region, address)} on port 22")
-    )
-    found.append(_permissions(calls, region, identity["Arn"]))
+    through = settings.connect == endpoint.CONNECT
+    actions = (*ACTIONS, *endpoint.ACTIONS) if through else ACTIONS
+    permissions = _permissions(calls, region, identity["Arn"], actions)
+    if through:
+        found.append(_attempt("endpoint", lambda: _endpoint(calls, region)))
+    else:
+        found += _way_in(calls, region, settings, "AuthorizeSecurityGroupIngress" in permissions.detail)
+    found.append(permissions)
     found += _quotas(calls, region)
     return found
 
@@ -90,7 +98,51 @@ def _vpc(calls: Calls, region: str) -> str:
     return f"the default network has zones {', '.join(zones)}"
 
 
-def _permissions(calls: Calls, region: str, arn: str) -> MachineCheck:
+def _endpoint(calls: Calls, region: str) -> str:
+    vpc = next(iter(network.subnets(calls, region).values()))["VpcId"]
+    found = endpoint.required(calls, region, vpc)
+    endpoint.check_program()
+    return f"hosts are reached through {found['InstanceConnectEndpointId']}, an hour at a time"
+
+
+def _way_in(calls: Calls, region: str, settings: AWS, may_not_open: bool) -> list[MachineCheck]:
+    """Whether hosts can be reached on port 22, and what else there is where they can't."""
+    try:
+        address = network.client_address(calls, region, settings.address)
+        found = MachineCheck("address", True, f"hosts let in {address} on port 22")
+        silent = _silent(calls, region)
+    except RemoterunError as error:
+        found, silent = _failed("address", error), []
+    why = ""
+    if silent:
+        why = f"{', '.join(silent)} runs, and does not answer on port 22 (yet): this network may let nothing out there"
+    elif not found.ok:
+        why = "hosts can't be told which address to let in"
+    elif may_not_open:
+        why = "these credentials may not open port 22 of hosts for an address"
+    try:
+        command = endpoint.making(calls, region)
+    except RemoterunError:
+        return [found]
+    setting = f'connect = "{endpoint.CONNECT}" below [aws] in config.toml'
+    if not why:
+        other = f"not needed where hosts are reached on port 22; else make one, and set {setting}: {command}"
+        return [found, MachineCheck("endpoint", None, other)]
+    way = f"{why}. An EC2 Instance Connect Endpoint goes through HTTPS, and costs nothing; then set {setting}"
+    return [found, MachineCheck("endpoint", False, way, command)]
+
+
+def _silent(calls: Calls, region: str) -> list[str]:
+    """Those of our hosts that run and don't answer."""
+    from remoterun.hosts.ssh.banner import answers
+
+    running = [each for each in describe(calls, region) if each["State"]["Name"] == "running"]
+    own = [each for each in running if tags.ours(each.get("Tags")).get("owner") == tags.owner()]
+    addresses = {each["InstanceId"]: each.get("PublicIpAddress") for each in own}
+    return [id for id, address in addresses.items() if not address or not answers(address)]
+
+
+def _permissions(calls: Calls, region: str, arn: str, actions: tuple[str, ...]) -> MachineCheck:
     """What these credentials may not do: IAM tells, or trying does."""
     source = principal(arn)
     if source is None:
@@ -98,22 +150,23 @@ def _permissions(calls: Calls, region: str, arn: str) -> MachineCheck:
             "permissions", True, "all: it is the account's root user", "an IAM user is safer for every day"
         )
     try:
-        missing = _simulated(calls, region, source)
+        missing = _simulated(calls, region, source, actions)
         how = "by simulation"
     except RemoterunError:
-        missing = [action for action in ACTIONS if _is_denied(calls, region, action)]
+        tried = [action for action in actions if not action.startswith("ec2-instance-connect:")]
+        missing = [action for action in tried if _is_denied(calls, region, action)]
         how = "as far as trying without effect can tell"
     if missing:
         return MachineCheck("permissions", False, f"missing: {', '.join(missing)}", policy(missing))
     return MachineCheck("permissions", True, f"all that hosts need, {how}")
 
 
-def _simulated(calls: Calls, region: str, source: str) -> list[str]:
+def _simulated(calls: Calls, region: str, source: str, actions: tuple[str, ...]) -> list[str]:
     answer = calls(
-        "iam", "simulate_principal_policy", region, PolicySourceArn=source, ActionNames=list(ACTIONS), MaxItems=100
+        "iam", "simulate_principal_policy", region, PolicySourceArn=source, ActionNames=list(actions), MaxItems=100
     )
     results = answer["EvaluationResults"]
-    if len(results) < len(ACTIONS):
+    if len(results) < len(actions):
         raise Refused("Incomplete", "the simulation left something out")
     return [each["EvalActionName"] for each in results if each["EvalDecision"] != "allowed"]
 

@@ -69,32 +69,35 @@ def checked_address(text: str) -> str:
     return str(network)
 
 
-def admit(calls: Calls, region: str, vpc: str, address: str) -> str:
-    """The id of our security group, which lets `address` in on port 22. Makes what is missing.
+def admit(calls: Calls, region: str, vpc: str, source: str) -> str:
+    """The id of our security group, which lets `source` in on port 22: an address in CIDR, or the id of a security
+    group. Makes what is missing.
 
     AWS may deny for some seconds that there is a group which it has made just now.
     """
     for pause in HIDDEN:
         try:
-            return _admit(calls, region, vpc, address)
+            return _admit(calls, region, vpc, source)
         except Refused as refused:
             if not refused.code.startswith("InvalidGroup"):
                 raise
         time.sleep(pause)
-    return _admit(calls, region, vpc, address)
+    return _admit(calls, region, vpc, source)
 
 
-def _admit(calls: Calls, region: str, vpc: str, address: str) -> str:
+def _admit(calls: Calls, region: str, vpc: str, source: str) -> str:
     group = find_group(calls, region, vpc)
     if group is None:
         group = _make_group(calls, region, vpc)
-    if not any(
-        rule.get("FromPort") == 22 and any(each["CidrIp"] == address for each in rule.get("IpRanges", []))
-        for rule in group.get("IpPermissions", [])
-    ):
-        _add_rule(calls, region, group["GroupId"], address)
+    if not any(rule.get("FromPort") == 22 and source in _sources(rule) for rule in group.get("IpPermissions", [])):
+        _add_rule(calls, region, group["GroupId"], source)
     found: str = group["GroupId"]
     return found
+
+
+def _sources(rule: dict[str, Any]) -> list[str]:
+    addresses = [each["CidrIp"] for each in rule.get("IpRanges", [])]
+    return [*addresses, *(each["GroupId"] for each in rule.get("UserIdGroupPairs", []) if "GroupId" in each)]
 
 
 def find_group(calls: Calls, region: str, vpc: str) -> dict[str, Any] | None:
@@ -118,13 +121,16 @@ def _make_group(calls: Calls, region: str, vpc: str) -> dict[str, Any]:
     return {"GroupId": made["GroupId"]}
 
 
-def _add_rule(calls: Calls, region: str, group: str, address: str) -> None:
-    permission = {
+def _add_rule(calls: Calls, region: str, group: str, source: str) -> None:
+    permission: dict[str, Any] = {
         "IpProtocol": "tcp",
         "FromPort": 22,
         "ToPort": 22,
-        "IpRanges": [{"CidrIp": address, "Description": description()}],
     }
+    if source.startswith("sg-"):
+        permission["UserIdGroupPairs"] = [{"GroupId": source, "Description": description()}]
+    else:
+        permission["IpRanges"] = [{"CidrIp": source, "Description": description()}]
     try:
         calls(
             "ec2",

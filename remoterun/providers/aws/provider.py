@@ -12,8 +12,8 @@ from remoterun.aws_codes import DENIED
 from remoterun.config import Config
 from remoterun.errors import NotFound
 from remoterun.model import MachineType, Rental
-from remoterun.providers.aws import catalogue, network, tags
-from remoterun.providers.aws.acquire import Acquisition, describe, machine_of
+from remoterun.providers.aws import catalogue, endpoint, network, tags
+from remoterun.providers.aws.acquire import Acquisition, address_of, describe, machine_of
 from remoterun.providers.aws.calls import Calls
 from remoterun.providers.aws.refusals import Refused, is_gone
 from remoterun.providers.base import Identity, Intent, Leftover, Offer, Rented
@@ -47,9 +47,7 @@ class AWS:
 
     def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> Rented:
         folder = HostFolder(self._home, intent.token)
-        acquisition = Acquisition(
-            self.calls, folder, intent, say, address=self._settings.address, subnets=self._subnets
-        )
+        acquisition = Acquisition(self.calls, folder, intent, say, settings=self._settings, subnets=self._subnets)
         rented = acquisition.host(offers)
         self._region_of[rented.id] = rented.offer.region
         return rented
@@ -70,8 +68,8 @@ class AWS:
         answer = self.calls("ec2", "describe_instances", region, InstanceIds=[rented.id])
         instance = answer["Reservations"][0]["Instances"][0]
         if "VpcId" in instance:
-            address = network.client_address(self.calls, region, self._settings.address)
-            network.admit(self.calls, region, instance["VpcId"], address)
+            source = endpoint.source(self.calls, region, instance["VpcId"], self._settings)
+            network.admit(self.calls, region, instance["VpcId"], source)
 
     def hosts(self) -> list[Rented]:
         found = self._rented(self._regions(), None)
@@ -105,7 +103,7 @@ class AWS:
     def checks(self) -> list[MachineCheck]:
         from remoterun.providers.aws.checks import checks
 
-        return checks(self.calls, self._settings.address)
+        return checks(self.calls, self._settings)
 
     # --- what there is at AWS ---
 
@@ -138,11 +136,12 @@ class AWS:
             return None
         self._region_of[rented.id] = region
         folder = HostFolder(self._home, rented.token)
-        address = instance.get("PublicIpAddress")
+        proxy = endpoint.proxy(self._settings, region)
+        address = address_of(instance, proxy)
         intent = folder.intent()
         if intent is None or not address or not rented.alive:
             return rented
-        return replace(rented, machine=machine_of(folder, intent.machine, rented.offer, address))
+        return replace(rented, machine=machine_of(folder, intent.machine, rented.offer, address, proxy))
 
     def _check_account(self, account: str | None) -> None:
         """Raises `Refused` where these credentials are of another account, which knows nothing of this one's hosts."""

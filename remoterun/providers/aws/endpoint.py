@@ -1,0 +1,103 @@
+"""The way to hosts where nothing gets out on port 22: an EC2 Instance Connect Endpoint in their network.
+
+AWS's own program makes the tunnel, and ssh goes through it as through any `ProxyCommand`. Hosts let in the endpoint's
+security group, so it does not matter where a client is.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+from remoterun.providers.aws import network
+from remoterun.providers.aws.calls import Calls
+from remoterun.providers.aws.refusals import Refused
+from remoterun.providers.base import ProviderError
+
+if TYPE_CHECKING:
+    from remoterun.config import AWS
+
+CONNECT = "endpoint"
+"""The value of `connect` in `[aws]`."""
+PROGRAM = "aws"
+INSTALL = "https://docs.aws.amazon.com/cli/latest/userguide/getting-started-install.html"
+PROGRAM_SECONDS = 30.0
+ACTIONS = ("ec2:DescribeInstanceConnectEndpoints", "ec2-instance-connect:OpenTunnel")
+"""What it needs beside the rest, as IAM writes it."""
+
+
+def source(calls: Calls, region: str, vpc: str, settings: AWS) -> str:
+    """Whom the hosts of a network shall let in: the address of this machine, as `203.0.113.7/32`, or the security group
+    of the endpoint that they are reached through. Blocks for some seconds. Raises `ProviderError`, `ConfigError`."""
+    if settings.connect == CONNECT:
+        check_program()
+        endpoint = required(calls, region, vpc)
+        if not endpoint.get("PreserveClientIp"):
+            return str(endpoint["SecurityGroupIds"][0])
+    return network.client_address(calls, region, settings.address)
+
+
+def proxy(settings: AWS, region: str) -> str | None:
+    """The `ProxyCommand` to a host whose `HostName` is its instance's id; None where it is reached without one."""
+    if settings.connect != CONNECT:
+        return None
+    words = [PROGRAM, "ec2-instance-connect", "open-tunnel", "--instance-id", "%h", "--remote-port", "%p"]
+    words += ["--region", region]
+    if settings.profile is not None:
+        words += ["--profile", settings.profile.replace("%", "%%")]
+    return shlex.join(words)
+
+
+def required(calls: Calls, region: str, vpc: str) -> dict[str, Any]:
+    """The endpoint of a network that is ready to use. Raises `Refused` where there is none."""
+    filters = [{"Name": "vpc-id", "Values": [vpc]}]
+    listed = calls.pages(
+        "ec2", "describe_instance_connect_endpoints", region, "InstanceConnectEndpoints", Filters=filters
+    )
+    for each in listed:
+        if each["State"] == "create-complete" and each.get("SecurityGroupIds"):
+            found: dict[str, Any] = each
+            return found
+    if any(each["State"] == "create-in-progress" for each in listed):
+        raise Refused("NoEndpoint", f"the endpoint in {region} is still being made", hint="try again in some minutes")
+    raise Refused(
+        "NoEndpoint",
+        f"the default network in {region} has no EC2 Instance Connect Endpoint",
+        hint=f"{making(calls, region)}   # costs nothing, takes some minutes",
+    )
+
+
+def making(calls: Calls, region: str) -> str:
+    """The command that makes an endpoint in the default network of a region. Raises `ProviderError`."""
+    subnet = next(iter(network.subnets(calls, region).values()))
+    filters = [{"Name": "vpc-id", "Values": [subnet["VpcId"]]}, {"Name": "group-name", "Values": ["default"]}]
+    groups = calls("ec2", "describe_security_groups", region, Filters=filters)["SecurityGroups"]
+    words = ["aws", "ec2", "create-instance-connect-endpoint", "--region", region, "--subnet-id", subnet["SubnetId"]]
+    if groups:
+        words += ["--security-group-ids", groups[0]["GroupId"]]
+    return shlex.join(words)
+
+
+def check_program() -> None:
+    """Raises `ProviderError` where there is no program that can make the tunnel."""
+    path = shutil.which(PROGRAM)
+    if path is None:
+        raise ProviderError(
+            f"hosts are reached through an endpoint, and the program `{PROGRAM}` that does so is not on PATH",
+            hint=f"install AWS's command line, version 2: {INSTALL}",
+        )
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=PROGRAM_SECONDS)
+        said = done.stdout + done.stderr
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ProviderError(f"`{path} --version` does not answer", evidence=str(error), hint=f"see {INSTALL}")
+    version = re.search(r"aws-cli/(\d+)", said)
+    if version is None or int(version[1]) < 2:
+        raise ProviderError(
+            f"`{path}` is not version 2 of AWS's command line, which makes tunnels through an endpoint",
+            evidence=said.strip()[:200] or None,
+            hint=f"install it: {INSTALL}",
+        )
