@@ -103,7 +103,7 @@ def test_a_host_is_ready_reached_with_keys_of_its_own_and_tells_what_it_is(cloud
     (machine,) = cloud.alive()
     assert rented.id == machine.id and rented.offer.zone == ZONES[0]
     # within the calls that a run may make
-    assert len(cloud.calls) <= 14
+    assert len(cloud.calls) <= 13 and len(cloud.calls_of("DescribeSubnets")) == 1
     assert client.said[0].startswith("capacity in us-east-1a") and "its boot" in client.said and "Docker" in client.said
     # its agent has the terms before it starts
     told = json.loads(client.run(rented, "cat", ".remoterun/rented.json"))
