@@ -14,9 +14,10 @@ from remoterun.client.renting import Plan
 from remoterun.client.runs import Runs
 from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType
-from remoterun.providers import PROVIDERS
 from remoterun.providers.base import Identity, Leftover, Rented
 
+PROVIDERS = ("aws",)
+"""Those that rent."""
 LATE = 300.0
 """Seconds past its deadline from which on a host should have ended: clocks differ, and shutting down takes a while."""
 LOOK = 10.0

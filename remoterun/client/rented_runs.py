@@ -150,8 +150,7 @@ def _connect(connections: Connections, machine: MachineType) -> Session:
 
 
 def _provider(run: Run) -> str:
-    assert run.machine.rental is not None  # it has been given a host
-    return run.machine.rental.provider
+    return run.machine.rental.provider if run.machine.rental is not None else "static"
 
 
 def _ended(connections: Connections, runs: Sequence[Run], rented: Rented | None) -> dict[str, RunStatus]:

@@ -1,4 +1,4 @@
-"""What `remoterun.providers.base` promises, held against each provider."""
+"""What `remoterun.providers.base` promises, held against each provider: one that owns nothing, and one in a cloud."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ class Given:
         return Intent(f"rr-{key}-1", key, 7, 1, self.machine, now, now + seconds, 600.0)
 
 
-@pytest.fixture(params=[pytest.param("aws", marks=pytest.mark.lab)])
+@pytest.fixture(params=["static", pytest.param("aws", marks=pytest.mark.lab)])
 def given(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
-    for name, value in request.getfixturevalue("cloud").environment().items():
-        monkeypatch.setenv(name, value)
-    machine = MachineType("gpu", rental=Rental("aws", ("g4dn.xlarge",)))
+    machine = MachineType("box", host="me@box", gpus=2)
+    if request.param == "aws":
+        for name, value in request.getfixturevalue("cloud").environment().items():
+            monkeypatch.setenv(name, value)
+        machine = MachineType("gpu", rental=Rental("aws", ("g4dn.xlarge",)))
     return Given(provider_named(request.param, Config(tmp_path / "home")), machine)
 
 
