@@ -237,7 +237,10 @@ def add_machine(config: Config, name: str, settings: dict[str, Any], *, overwrit
     """Write a machine into config.toml, comments and order kept. Raises `AlreadyExists`, `ConfigError`."""
     if name in config.machines and not overwrite:
         raise AlreadyExists(f"there is a machine `{name}` already", hint=f"remoterun machines add {name} … --force")
-    _machine(config.file, name, settings)
+    try:
+        _machine(config.file, name, settings)
+    except ConfigError as error:  # it was typed, and is in no file
+        raise ConfigError(error.message.removeprefix(f"{config.file}: "), hint=error.hint) from None
     document = _document(config)
     import tomlkit
 

@@ -163,8 +163,9 @@ def test_the_first_machine_of_all(tmp_path: Path) -> None:
 
 def test_a_wrong_machine_is_not_written(config: Config) -> None:
     for settings in ({"hots": "x"}, {"gpus": -1}, {"engine": "x"}):
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError) as caught:
             add_machine(config, "new", settings, overwrite=False, make_default=False)
+        assert caught.value.message.startswith("machines.new"), "no file holds what was typed"
     assert config.file.read_text() == TEXT
 
 
