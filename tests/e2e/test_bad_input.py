@@ -173,6 +173,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     (("machines", "add", "box", ""), 2, "is not the name of a machine", "user@host"),
     (("machines", "add", "box", "me@host", "--engine", "x"), 2, "no engine `x`", r"auto\|docker"),
     (("machines", "add", "box", "me@host", "--gpus", "many"), 2, "not a whole number", "machines add --help"),
+    (("jupyter", "--framework", "torch"), 2, "`torch` is not a framework", r"--framework python\|tensorflow"),
     (("machines", "add", "plain", "me@host"), 2, "a machine `plain` already", "--force"),
     (("machines", "remove", "box"), 2, "no machine `box`", "remoterun machines"),
     (("machines", "default", "box"), 2, "no machine type `box`", "remoterun machines add box"),

@@ -119,7 +119,7 @@ def test_tensorboard(place: Place, until: Callable[..., Any]) -> None:
     assert [run["number"] for run in place.json("ps", "-a")] == [1, 2]  # nothing is left
     (place.folder / "plain").mkdir()
     (place.folder / "plain" / "notes").write_text("none")
-    place.run("upload", "plain", "-y")
+    place.run("upload", "plain")
     assert "holds no logs" in place.run("tensorboard", "uploads/plain", "2", status=2).stderr
     assert "there is no" in place.run("tensorboard", "runs/1/logz", status=None).stderr
     assert [run["number"] for run in place.json("ps", "-a")] == [1, 2]

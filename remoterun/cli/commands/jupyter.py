@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from remoterun.agent.shared.spec import NONE, PYTHON, PortSpec
+from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW, PortSpec
 from remoterun.cli import complete
 from remoterun.cli.app import Machine, app, example
 from remoterun.cli.commands.ports import Showing, some_port
@@ -56,6 +56,11 @@ def jupyter(
     """
     from remoterun.cli.follow import follow
 
+    if framework not in (PYTHON, TENSORFLOW):
+        raise UsageError(
+            "JupyterLab needs Python" if framework == NONE else f"`{framework}` is not a framework",
+            hint=f"--framework {PYTHON}|{TENSORFLOW}",
+        )
     token = secrets.token_urlsafe(16)
     port = some_port()
     request = RunRequest(
@@ -69,8 +74,6 @@ def jupyter(
         labels=("jupyter",),
         ports=(PortSpec(port, PORT),),
     )
-    if framework == NONE:
-        raise UsageError("JupyterLab needs Python", hint="--framework python")
     with connect() as client:
         client.machines.get(machine)  # refuse a wrong name before anything is asked
         run = send_and_launch(client, request, machine, Sending(None, False, False, yes), yes)
