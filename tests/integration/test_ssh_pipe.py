@@ -26,6 +26,7 @@ from tests.sshd import (
     bundle_of,
     says,
 )
+from tests.workshop import until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -123,7 +124,7 @@ class TestPipe:
         threading.Timer(0.2, pipe.close).start()
         began = time.monotonic()
         assert pipe.read(10) == b""
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 10
         pipe.close()
         with pytest.raises(LinkLost):
             pipe.write(b"too late")
@@ -134,7 +135,7 @@ class TestPipe:
         threading.Timer(0.2, host.close).start()
         began = time.monotonic()
         assert pipe.read(10) == b""
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 10
         host.close()
         assert says(host) == b"ping"
 
@@ -142,10 +143,7 @@ class TestPipe:
         mark = tmp_path / "ended"
         host = reach(server, bundle=bundle_of(f"{ECHO}\nopen({str(mark)!r}, 'w').close()"))
         host.open().close()
-        until = time.monotonic() + 5
-        while not mark.exists():
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        until(mark.exists)
 
     def test_an_agent_that_ends(self, server: Server, reach: Open) -> None:
         pipe = reach(server, bundle=bundle_of("import os; os.write(1, MAGIC)")).open()
@@ -175,7 +173,7 @@ class TestLostLink:
         relay.stall()
         began = time.monotonic()
         assert pipe.read(10) == b""
-        assert 0.5 < time.monotonic() - began < 5
+        assert 0.5 < time.monotonic() - began < Deadlines().silence
         assert "no answer" in pipe.diagnosis()
 
     def test_a_peer_that_falls_silent_is_noticed_by_a_writer(self, server: Server, reach: Open, relay: Relay) -> None:
@@ -186,7 +184,7 @@ class TestLostLink:
         with pytest.raises(LinkLost):
             for _ in range(1000):
                 pipe.write(bytes(1 << 20))
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < Deadlines().silence
 
     def test_a_peer_that_falls_silent_is_replaced_by_the_next_open(
         self, server: Server, reach: Open, relay: Relay
@@ -198,7 +196,7 @@ class TestLostLink:
         began = time.monotonic()
         with pytest.raises(HostUnreachable, match="says nothing"):
             host.open()  # the old connection is given up; the new one meets the same silence
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < Deadlines().silence
         assert pipe.read(1) == b""
 
     def test_a_peer_that_falls_silent_while_the_agent_starts(self, start: Start, reach: Open) -> None:
@@ -230,6 +228,6 @@ class TestLostLink:
             began = time.monotonic()
             if how == "lost":
                 relay.cut()
-            rest, errors = process.communicate(timeout=10)
+            rest, errors = process.communicate(timeout=60)
             assert (process.returncode, errors) == (0, b"")
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < Deadlines().silence

@@ -73,11 +73,11 @@ class TestStart:
 
     def test_a_start_that_takes_too_long_is_an_error(self, start: Start, reach: Open) -> None:
         server = start()
-        (server.home / ".bashrc").write_text("echo waiting for godot >&2; sleep 20\n")
+        (server.home / ".bashrc").write_text("echo waiting for godot >&2; sleep 60\n")
         began = time.monotonic()
         with pytest.raises(AgentError, match="did not speak within 1 s") as caught:
             reach(server, deadlines=Deadlines(start=1)).open()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < Deadlines().start
         assert "godot" in (caught.value.evidence or "")
 
     @pytest.mark.parametrize("noise", ["head -c 60000 /dev/zero", "printf x && sleep 0.1", "printf x >&2 && sleep 0.1"])
@@ -87,7 +87,7 @@ class TestStart:
         began = time.monotonic()
         with pytest.raises(HostError) as caught:
             reach(server, deadlines=Deadlines(start=1, install=1)).open()
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < Deadlines().start
         assert len(caught.value.evidence or "") < 10_000 and "start-up file" in (caught.value.hint or "")
 
     def test_a_damaged_agent_is_replaced(self, start: Start, reach: Open) -> None:

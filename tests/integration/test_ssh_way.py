@@ -115,7 +115,7 @@ class Mute(paramiko.ServerInterface):  # type: ignore[misc]
 
     def _stop(self, here: str) -> None:
         if here == self._at:
-            self.go_on.wait(10)
+            self.go_on.wait(60)
 
 
 @pytest.mark.parametrize(
@@ -144,11 +144,12 @@ def test_a_host_that_falls_silent_in_the_middle(
         config = server.config(port=port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
         began = time.monotonic()
         with pytest.raises(HostError, match=expected):
-            reach(server, config, deadlines=Deadlines(auth=0.5, channel=0.5)).open()
-        assert time.monotonic() - began < 2
+            short = Deadlines(auth=0.5) if at == "auth" else Deadlines(channel=0.5)
+            reach(server, config, deadlines=short).open()
+        assert time.monotonic() - began < Deadlines().channel
         mute.go_on.set()
         transports[0].close()
-        transports[0].join(5)
+        transports[0].join(20)
 
 
 @contextlib.contextmanager
@@ -175,7 +176,7 @@ class TestUnreachable:
         with pytest.raises(HostUnreachable) as caught:
             reach(server, server.config(port=port)).open()
         assert re.fullmatch(
-            rf"`box` refused the connection \(127\.0\.0\.1 port {port}, after 0\.\d s\)", caught.value.message
+            rf"`box` refused the connection \(127\.0\.0\.1 port {port}, after \d\.\d s\)", caught.value.message
         )
 
     def test_no_such_name(self, server: Server, reach: Open) -> None:
@@ -191,12 +192,14 @@ class TestUnreachable:
                 filler = stack.enter_context(socket.socket())
                 filler.setblocking(False)
                 filler.connect_ex(("127.0.0.1", port))
-            began = time.monotonic()
-            with pytest.raises(HostUnreachable, match=rf"does not answer \(127.0.0.1 port {port}, after 0.5 s"):
-                reach(server, server.config(port=port), deadlines=Deadlines(connect=0.5)).open()
-            with pytest.raises(HostUnreachable, match="after 1.0 s"):
-                reach(server, server.config(port=port, ConnectTimeout="1")).open()
-            assert time.monotonic() - began < 3
+            for config, deadlines, least in (
+                (server.config(port=port), Deadlines(connect=0.5), 0.5),
+                (server.config(port=port, ConnectTimeout="1"), Deadlines(), 1.0),
+            ):
+                with pytest.raises(HostUnreachable) as caught:
+                    reach(server, config, deadlines=deadlines).open()
+                took = re.search(rf"does not answer \(127.0.0.1 port {port}, after ([\d.]+) s", caught.value.message)
+                assert took and least <= float(took[1]) < Deadlines().connect
 
     @pytest.mark.parametrize(
         ("greeting", "hang_up", "expected"),
@@ -218,7 +221,7 @@ class TestUnreachable:
             with pytest.raises(HostUnreachable, match=expected) as caught:
                 deadlines = Deadlines(banner=0.5, handshake=0.8)
                 reach(server, server.config(port=port), deadlines=deadlines).open()
-            assert time.monotonic() - began < 4
+            assert time.monotonic() - began < Deadlines().banner
             assert str(port) in caught.value.message and caught.value.hint
         assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
 

@@ -397,4 +397,4 @@ def test_leases_on_a_full_disk(small_disk: Callable[[str], Path]) -> None:
     leases.read(small.leases, found, time.time(), sweep=True)
     assert found == {bytes(32)}
     lease.drop()
-    until(lambda: os.listdir(small.leases) == [], 1)
+    until(lambda: os.listdir(small.leases) == [])

@@ -277,7 +277,7 @@ class TestGrants:
             until(lambda: both.ours._wire._sending)
             began = time.monotonic()
             both.ours.grant(9, 70_000)
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 10
             kinds = [both.theirs.read_message()[0] for _ in range(201)]
             writer.join(10)
             assert kinds == [MSG_CHANNEL_DATA] * 200 + [MSG_CHANNEL_WINDOW_ADJUST]
