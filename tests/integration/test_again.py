@@ -168,7 +168,7 @@ class TestRerun:
         secrets.set("ONE", "111")
         assert typed("rerun", "1").stdout == "111 22\n"
         other = typed("rerun", "1", "--secret", "ONE=B", "-e", "ONE=typed")
-        assert other.stdout == "typed 111\n" and "but -e ONE; secrets ONE as B" in other.stderr
+        assert other.stdout == "typed 111\n" and "changed: -e ONE; secrets ONE as B" in other.stderr
         spec = json.loads(typed("info", "2", "--json").stdout)["spec"]
         assert (spec["secrets"], spec["notify"]) == ({"ONE": "ONE", "B": "TWO"}, ["HOOK"])
         for number in (1, 2, 3):  # its hook can't be reached
