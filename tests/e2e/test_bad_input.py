@@ -104,7 +104,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*RUN, "-m", "uploads/doom:/abs", "true"), 2, "can't mount at `/abs`", "-m uploads/doom:data"),
     # machine types
     ((*RUN, "-t", "lcal", "true"), 2, "no machine type `lcal`", "did you mean `local`?"),
-    (("doctor", "aws"), 2, "there is no login at AWS here", "aws configure sso"),
+    (("doctor", "aws"), 2, "there is no login at AWS here", "aws configure "),
     ((*RUN, "-t", "k80", "true"), 2, "no machine is set up as `k80`", "remoterun machines add k80 user@host --gpus 1"),
     ((*RUN, "-t", "", "true"), 2, "machine type is empty", "remoterun machines"),
     ((*RUN, "-t", "me@host:99999", "true"), 2, "no usable port", "1 to 65535"),
