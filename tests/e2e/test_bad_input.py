@@ -168,7 +168,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     (("cp", "nofile", "uploads/doom/"), 2, "there is no `nofile`", "ls "),
     (("cp", "notes.txt", "uploads/doom/input.txt/"), 2, "lies below input.txt", "remoterun ls uploads/doom"),
     # machines
-    (("machines", "add", "a/b", "me@host"), 2, "`a/b` is not a valid name for a machine", "remoterun machines add"),
+    (("machines", "add", "a/b", "me@host"), 2, "`a/b` is not a name for a machine", "remoterun machines add"),
     (("machines", "add", "box", "me@host:abc"), 2, "no usable port", "1 to 65535"),
     (("machines", "add", "box", ""), 2, "is not the name of a machine", "user@host"),
     (("machines", "add", "box", "me@host", "--engine", "x"), 2, "no engine `x`", r"auto\|docker"),
