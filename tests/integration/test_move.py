@@ -195,7 +195,7 @@ def test_a_client_that_dies_once_it_was_taken(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(moving, "_handed_over", dies)
+        patch.setattr(moving, "_hand_over", dies)
         with pytest.raises(KeyboardInterrupt):
             client.runs.move(run.number, "two")
     (tmp_path / "go").touch()
