@@ -89,7 +89,7 @@ def resolve(name: str | None, config: Config) -> MachineType:
 
 def _there(config: Config, aliases: list[str]) -> str:
     """The machines that there are, in a line."""
-    names = [*(machine.name for machine in listing(config) if machine != CPU), *aliases]
+    names = list(dict.fromkeys([*(machine.name for machine in listing(config) if machine != CPU), *aliases]))
     more = f" and {len(names) - MOST_NAMES} more: `remoterun machines`" if len(names) > MOST_NAMES else ""
     return f"known: {', '.join(names[:MOST_NAMES])}{more}"
 

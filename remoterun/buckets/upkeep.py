@@ -203,8 +203,9 @@ class Collection:
     def _of_runs(self) -> Iterator[bytes]:
         """What the runs in the bucket name of its contents."""
         for key in self._s3.folders("runs/"):
-            with suppress(Absent):
-                yield from _digests(read_tree(self._s3, layout.run_prefix(key) + "outputs"))
+            for name in ("source", "outputs"):
+                with suppress(Absent):
+                    yield from _digests(read_tree(self._s3, layout.run_prefix(key) + name))
 
     def _packs(self, stock: Stock, live: set[bytes]) -> Iterator[Stored]:
         """Packs of which nothing is needed, with their indexes; and what was cut while it was written."""

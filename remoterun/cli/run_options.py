@@ -29,7 +29,11 @@ Pip = Annotated[
 ]
 Timeout = Annotated[
     str | None,
-    typer.Option("--timeout", metavar="TIME", help="Stop the run after 90s, 10m, 2h; a plain number is minutes."),
+    typer.Option(
+        "--timeout",
+        metavar="TIME",
+        help="Stop the run so long after its first start, over all attempts: 90s, 10m, 2h; a plain number is minutes.",
+    ),
 ]
 Notify = Annotated[
     list[str],

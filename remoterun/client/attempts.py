@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import sys
@@ -77,6 +78,9 @@ def start_next_attempt(
     ends = renting.deadline(run, plan, time.time())
     if ends < time.time() + WORTH_IT:
         raise UsageError(f"run {run.number} has cost what it may", hint=f"remoterun info {run.number}")
+    limit = _time_limit(run, spec)
+    if limit < time.time() + WORTH_IT:
+        raise UsageError(f"run {run.number} has had the time of its --timeout", hint=f"remoterun rerun {run.number}")
     later = replace(run.renting, attempt=run.renting.attempt + 1, log_before=log_before, deadline=ends)
     taken = connections.registry.next_attempt(run, later, time.time())
     if taken is None:
@@ -97,7 +101,7 @@ def start_next_attempt(
             mounts=mounts,
             environment=spec.environment._replace(context=build.digest),
             git=spec.git and spec.git._replace(diff=None),
-            until=renting.until(later, time.time()),
+            until=min(renting.until(later, time.time()), limit),
             attempt=later.attempt,
             log_before=log_before,
         )
@@ -116,6 +120,15 @@ def start_next_attempt(
         _give_up(connections, run, error)
         raise
     return record_status(connections, taken, session.told(result.status))
+
+
+def _time_limit(run: Run, spec: RunSpec) -> float:
+    """When the command must end by the run's time limit, which counts from its first start; inf without one. `spec`:
+    of the last attempt, whose `until` says so where an earlier one had started."""
+    if spec.timeout is None:
+        return math.inf
+    earlier = spec.until if spec.attempt > 1 and spec.until is not None else math.inf
+    return min(earlier, math.inf if run.started is None else run.started + spec.timeout)
 
 
 def follow_attempts(connections: Connections, number: int, wanted: Wanted, values: Mapping[str, str]) -> Iterator[Item]:

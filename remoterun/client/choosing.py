@@ -83,9 +83,9 @@ def choose_machine(
     `UsageError`."""
     if not machine.pool:
         return connections.session(machine)
-    others = [connections.registry.run(number) for number in (*request.after, *request.after_any)]
-    if others:
-        return connections.session(_of_run(connections, machine, others[0]))
+    awaited = _awaited(connections, request)
+    if awaited:
+        return connections.session(_of_run(connections, machine, awaited[0][0]))
     answers: list[_Answer] = []
     known = machines.members(machine, connections.config)
     own = {name: member for name, member in known.items() if isinstance(member, MachineType)}
@@ -113,18 +113,33 @@ def choose_machine(
     return connections.session(min(answers, key=_rank).machine)
 
 
+def fitting(
+    connections: Connections, machine: MachineType, request: RunRequest, note: Callable[[str], None]
+) -> Session | None:
+    """The conversation that `choose_machine` gives, for a run that asks for GPUs, before it has its number: there is no
+    use in one where the machine has fewer. None for a run without. Raises `UsageError`, `HostError`."""
+    if not (machine.gpus if request.gpus is None else request.gpus):
+        return None
+    session = choose_machine(connections, machine, request, note)
+    wanted = settings(machine, request, session)
+    lacks = session.ask(api.occupancy, api.Demand(wanted.gpus, wanted.slots)).lacks if wanted.gpus else None
+    if lacks is not None:
+        raise UsageError(lacks, hint=f"remoterun doctor {session.machine.name}   shows what it has")
+    return session
+
+
 def check_after(connections: Connections, request: RunRequest, machine: MachineType) -> None:
     """Refuse what waits for a run that is not on its machine, or that ended otherwise. Asks nobody: what the machine
     itself says comes later. Raises `UsageError`."""
-    for number in (*request.after, *request.after_any):
-        other = connections.registry.run(number)
+    for other, any in _awaited(connections, request):
+        number = other.number
         if machine.rental is not None or other.host.rental is not None or other.host.rented or other.host.bucket:
             raise _elsewhere(other, machine)
         if other.placement is None:
             ended = f"is {other.state.value}: no machine ever had it" if other.final else "is still being handed over"
             raise UsageError(f"run {number} {ended}", hint=f"remoterun info {number}")
         _of_run(connections, machine, other)
-        if number in request.after and other.final and other.state is not RunState.COMPLETE:
+        if other.final and not any:
             raise UsageError(
                 f"run {number} has ended: {other.state.value}, so a run that waits for it would never start",
                 hint=f"--after-any {number} starts it however run {number} ended",
@@ -134,20 +149,26 @@ def check_after(connections: Connections, request: RunRequest, machine: MachineT
 def after(connections: Connections, request: RunRequest, session: Session) -> tuple[After, ...]:
     """The runs that a run waits for, as the host takes them. Raises `UsageError` for one that is elsewhere."""
     found = []
-    for numbers, any in ((request.after, False), (request.after_any, True)):
-        for number in numbers:
-            other = connections.registry.run(number)
-            if other.home_id != session.home_id:
-                raise _elsewhere(other, session.machine)
-            found.append(After(other.key, other.number, any))
+    for other, any in _awaited(connections, request):
+        if other.home_id != session.home_id:
+            raise _elsewhere(other, session.machine)
+        found.append(After(other.key, other.number, any))
     return tuple(found)
+
+
+def _awaited(connections: Connections, request: RunRequest) -> list[tuple[Run, bool]]:
+    """The runs that a run waits for, each with whether any end of it will do. One that is known to have ended so is
+    not waited for, wherever it was."""
+    asked = [(number, False) for number in request.after] + [(number, True) for number in request.after_any]
+    found = [(connections.registry.run(number), any) for number, any in asked]
+    return [(run, any) for run, any in found if not (run.final and (any or run.state is RunState.COMPLETE))]
 
 
 def _of_run(connections: Connections, machine: MachineType, other: Run) -> MachineType:
     """The machine, or the one of a pool, that has another run. Raises `UsageError`."""
     known = machines.members(machine, connections.config).values() if machine.pool else [machine]
     for each in known:
-        if isinstance(each, MachineType) and each.place == other.host.place:
+        if isinstance(each, MachineType) and (each.host, each.home) == (other.host.host, other.host.home):
             return each
     raise _elsewhere(other, machine)
 

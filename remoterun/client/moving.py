@@ -15,7 +15,7 @@ from remoterun.client.again import OriginalRun, digest_of_asked, find_original
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import record_status
 from remoterun.client.secrets import variables_of
-from remoterun.errors import LinkLost, RemoterunError, UsageError
+from remoterun.errors import LinkLost, NotFound, RemoterunError, UsageError
 from remoterun.model import MachineType, Placement, Run
 from remoterun.session import Session
 from remoterun.transfer import Progress
@@ -35,9 +35,7 @@ def move(connections: Connections, run: Run, machine: str, progress: Progress, n
     home = connections.session_of(run)
     with home.understood():
         before = RunSpec.from_record(home.ask(api.run, api.RunKey(run.key)).spec)
-    if before.after:
-        other = before.after[0].number
-        raise UsageError(f"run {run.number} waits for run {other} on {run.host.name}", hint=_instead(run, asked.name))
+    _check_others(connections, run, before, home, asked.name)
     session = choosing.choose_machine(connections, asked, kept.request, note)
     if session.home_id == home.home_id and not withdrawn:
         raise UsageError(f"run {run.number} is on {session.machine.name} already", hint=STATUS)
@@ -75,6 +73,30 @@ def _check(run: Run, asked: MachineType, withdrawn: bool) -> None:
         raise UsageError(f"run {number} is still being handed over to {run.machine.name}", hint="try again")
     if run.state is not RunState.QUEUED and not withdrawn:
         raise _started(run, asked.name)
+
+
+def _check_others(connections: Connections, run: Run, before: RunSpec, home: Session, machine: str) -> None:
+    """Refuse a run that still waits for another one, and one for which another one waits: only on its machine is it
+    known how a run ends. Raises `UsageError`."""
+    known = {each.key: each for each in connections.registry.runs()}
+    for awaited in before.after:
+        other = known.get(awaited.key)
+        found = home.ask(api.runs, api.RunKeys([awaited.key])).runs
+        state = found[0].state if found else other.state if other is not None else RunState.QUEUED
+        if not state.final or not (awaited.any or state is RunState.COMPLETE):
+            raise UsageError(
+                f"run {run.number} waits for run {awaited.number} on {run.host.name}", hint=_instead(run, machine)
+            )
+    for other in known.values():
+        if other.final or other.home_id != run.home_id or other.state is not RunState.QUEUED:
+            continue
+        with contextlib.suppress(NotFound), home.understood():
+            spec = RunSpec.from_record(home.ask(api.run, api.RunKey(other.key)).spec)
+            if run.key in (awaited.key for awaited in spec.after):
+                raise UsageError(
+                    f"run {other.number} waits for run {run.number} on {run.host.name}",
+                    hint=f"remoterun stop {other.number}   ends that one, before this one is moved",
+                )
 
 
 def _started(run: Run, machine: str) -> UsageError:

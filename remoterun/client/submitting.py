@@ -168,6 +168,7 @@ def launch(
         plan = plan or renting.plan(connections, machine)
         if request.gpus is None:
             machine = replace(machine, gpus=machine.gpus or plan.offers[0].gpus)
+    fitting = choosing.fitting(connections, machine, request, note) if plan is None else None
     description = request.description or (source.subject if source is not None else None)
     run = registry.add_run(
         new_key(), machine, request.command, time.time(), description, request.labels, prepared.again
@@ -177,7 +178,7 @@ def launch(
         cast(run)
         run = registry.move(run, RunState.PROVISIONING, time.time())
         if plan is None:
-            session = choosing.choose_machine(connections, machine, request, note)
+            session = fitting or choosing.choose_machine(connections, machine, request, note)
         else:
             run = renting.begin(connections, run, plan)
             for mount in request.mounts:
@@ -226,7 +227,7 @@ def _bring(
     ]
     run = connections.registry.move(run, RunState.UPLOADING, time.time())
     manifest = _send(connections, prepared.tree, session, _extra_blobs(source), progress)
-    if run.renting is not None and run.renting.attempts > 1:  # another host gets it from there
+    if run.renting is not None:  # for another host, and for who runs it again when its host is gone
         _send(connections, prepared.tree, connections.session(connections.bucket()), {}, progress)
     spec = _spec(run, request, source, manifest, settings, mounts, prepared.again)
     return run, spec._replace(after=after), manifest

@@ -97,7 +97,7 @@ class TestAsAUser:
         assert (end.state, end.reason) == (RunState.FAILED, Reason.AFTER_FAILED)
         assert end.words == "a run that it waited for did not complete" and end.exit_status == 125
         assert end.message == f"run {second.number} has ended: failed"
-        with pytest.raises(UsageError, match=rf"run {first.number} has ended: killed .*, so a run that waits for it"):
+        with pytest.raises(UsageError, match=rf"run {first.number} has ended: killed.*, so a run that waits for it"):
             client.runs.submit(RunRequest("true", after=(first.number,)))
         assert ended(client, client.runs.submit(RunRequest("true", after_any=(first.number,)))).code == 0
 
@@ -115,6 +115,8 @@ class TestAsAUser:
         assert (caught.value.hint or "").startswith(f"remoterun wait {first.number} && remoterun run …")
         assert len(user.client.registry.runs()) == before
         ended(user.client, first)
+        then = user.client.runs.submit(RunRequest("true", after=(first.number,)))
+        assert ended(user.client, then).code == 0, "what has completed is not waited for, wherever it was"
 
     def test_on_the_machine_of_a_pool_that_has_it(self, user: User, tmp_path: Path) -> None:
         lab = MachineType("lab", pool=("one", "two"))

@@ -89,12 +89,38 @@ def test_one_that_has_started_or_ended(client: Client, holder: Run, tmp_path: Pa
         client.runs.move(holder.number, "two")
     assert caught.value.hint == f"remoterun stop {holder.number} && remoterun rerun {holder.number} -t two"
     after = client.runs.submit(RunRequest("true", after=(holder.number,)))
-    with pytest.raises(UsageError, match=f"run {after.number} waits for run {holder.number} on one"):
+    with pytest.raises(UsageError, match=f"run {after.number} waits for run {holder.number} on one") as caught:
         client.runs.move(after.number, "two")
+    assert caught.value.hint == f"remoterun stop {after.number} && remoterun rerun {after.number} -t two"
     (tmp_path / "go").touch()
     ended(client, after)
     with pytest.raises(UsageError, match="has ended already"):
         client.runs.move(holder.number, "two")
+
+
+def test_one_for_which_another_run_waits(client: Client, holder: Run, tmp_path: Path) -> None:
+    """That one would never know how it ended."""
+    first = client.runs.submit(RunRequest("true"))
+    second = client.runs.submit(RunRequest("true", after=(first.number,)))
+    with pytest.raises(UsageError, match=f"run {second.number} waits for run {first.number} on one") as caught:
+        client.runs.move(first.number, "two")
+    assert caught.value.hint == f"remoterun stop {second.number}   ends that one, before this one is moved"
+    (tmp_path / "go").touch()
+    assert ended(client, second).state is RunState.COMPLETE
+
+
+def test_one_whose_awaited_run_has_ended(user: User, client: Client, holder: Run, tmp_path: Path) -> None:
+    failed = client.runs.submit(RunRequest("exit 3"), machine="two")
+    again = client.runs.submit(RunRequest(f"until [ -e {tmp_path}/go ]; do sleep 0.02; done"), machine="two")
+    until(lambda: client.runs.get(again.number).state is RunState.RUNNING)
+    waits = client.runs.submit(RunRequest("echo went", after_any=(failed.number,)), machine="two")
+    until(lambda: client.runs.get(waits.number).line is not None)
+    client.runs.kill(holder.number)
+    assert client.runs.move(waits.number, "one").where == "one"
+    assert ended(client, waits).state is RunState.COMPLETE
+    assert client.runs.info(waits.number)[1]["spec"].get("after") in (None, [])
+    (tmp_path / "go").touch()
+    ended(client, again)
 
 
 def test_it_stays_where_it_was_if_the_other_one_does_not_take_it(

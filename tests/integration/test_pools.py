@@ -108,6 +108,7 @@ def test_what_a_machine_lacks(user: User) -> None:
     assert caught.value.evidence == "\n".join(
         f"{name}: the run asks for 2 GPUs, and its machine has none" for name in ("one", "two")
     )
+    assert not client.registry.runs(), "no number is lost"
 
 
 def test_of_two_that_are_free_the_one_that_has_the_data(user: User, tmp_path: Path) -> None:

@@ -340,19 +340,24 @@ class TestALostHost:
 
         client = laptop.another()
         kept = client.runs.original(run.number)
-        request = replace(kept.request, command=command)
+        request = replace(kept.request, command=command, timeout=3000.0)
         assert (request.attempts, request.mounts[0].path) == (2, "doom")
         again = client.runs.launch(client.runs.prepare_again(kept, request))
         until(lambda: b"A\n" in laptop.log(again), 60)
+        begun = client.runs.get(again.number).started
         preempt(laptop, again)
         seen = b"".join(item.data for item in client.runs.follow(again.number) if isinstance(item, LogBytes))
         assert seen == b"first\nA\nfirst\nA\nkept\n"
         assert client.registry.repeats(again) == (run.number, [])
+        ends = client.runs.info(again.number)[1]["spec"]["until"]
+        assert begun is not None and abs(ends - begun - 3000.0) < 1, "the time limit is of both attempts together"
 
-        alone = laptop.until_ended(laptop.submit("true", {"b": b"B"}))
+        alone = laptop.until_ended(laptop.submit("cat b", {"b": b"B"}))
+        assert alone.renting is not None
+        laptop.folders.take_away(alone.renting.hosts[-1].token)
         kept = laptop.another().runs.original(alone.number)
-        with pytest.raises(UsageError, match=f"the source of run {alone.number} is not whole on aws any more"):
-            laptop.client.runs.launch(laptop.client.runs.prepare_again(kept, kept.request, "local"))
+        here = laptop.client.runs.launch(laptop.client.runs.prepare_again(kept, kept.request, "local"))
+        assert laptop.log(laptop.until_ended(here)) == b"B"
 
 
 def run_token(run: Run) -> str:

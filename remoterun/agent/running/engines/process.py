@@ -27,6 +27,8 @@ from .packages import MOST_CONTENTS, find_uv, install, make_venv
 from .wrapper import prepare_io, say_stopping
 
 KILL_DEADLINE = 10.0
+MOST_NAMED = 4
+"""Packages of an environment that a line names."""
 
 
 def engine(home: Home, name: str, supervisor: Optional[int]) -> "ProcessEngine":
@@ -253,7 +255,7 @@ class ProcessEngine:
         """The programs that build hold the lock, too: should we die, the next one waits until they have ended."""
         tensorflow = environment.framework == TENSORFLOW
         once = "this machine" if environment.plain else "these packages"
-        what = "TensorFlow takes minutes" if tensorflow else "plain Python"
+        what = "TensorFlow takes minutes" if tensorflow else _named(environment.contents("plain Python"))
         job.say("building the environment, once for %s: %s" % (once, what))
         remove_tree(folder)  # what an interrupted build left
         os.makedirs(folder, 0o700)
@@ -308,3 +310,10 @@ class ProcessEngine:
     @staticmethod
     def _start_folder(run: RunFolder, spec: RunSpec) -> str:
         return os.path.join(run.work, spec.workdir) if spec.workdir else run.work
+
+
+def _named(contents: str) -> str:
+    """What an environment holds, in a line: `plain Python, numpy, scipy, pandas and 4 more`."""
+    names = contents.split(", ")
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (" and %d more" % more if more > 0 else "")
