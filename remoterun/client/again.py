@@ -155,13 +155,19 @@ def _named(notify: Iterable[str]) -> tuple[str, ...]:
 
 
 def digest_of_asked(spec: RunSpec) -> str:
-    """The digest of what a spec says on every host of the run: all but what belongs to one attempt."""
+    """The digest of what a spec says on every host of the run: all but what belongs to one attempt.
+
+    What is empty does not count: so a field that a later version of remoterun adds, which is empty in the runs of this
+    one, leaves the digests that are recorded true.
+    """
     record = spec.to_record()
     for name in ("until", "attempt", "log_before", "git"):
         del record[name]
     record["environment"]["context"] = ""
+    record["environment"] = {name: value for name, value in record["environment"].items() if value}
     record["mounts"] = [(mount.typed, mount.path, mount.place) for mount in spec.mounts]
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    said = {name: value for name, value in record.items() if value}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def read_spec(connections: Connections, number: int | str) -> tuple[Run, Session, RunSpec, api.RunDetails]:
