@@ -241,8 +241,8 @@ def test_files_on_stdout(data: Place, tmp_path: Path) -> None:
     assert "hint: remoterun ls uploads/odd" in data.run("cat", "uploads/odd", status=2).stderr
     assert in_shell(data, f"remoterun cp uploads/odd/sub - | tar x -C {tmp_path}").returncode == 0
     assert (tmp_path / "deep" / "f").read_text() == "sub/deep/f"
-    terminal = data.spawn("cp", "uploads/odd/sub", "-")
-    terminal.expect(r"uploads/odd/sub is a folder")
+    terminal = data.spawn("cp", "uploads/odd", "-")
+    terminal.expect(r"uploads/odd is a folder")
     assert ended(terminal) == 2
     both = data.run("cp", "--json", "uploads/odd/plain.txt", "-", status=2)
     assert "both write to stdout" in both.stderr and both.stdout == ""
