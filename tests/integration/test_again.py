@@ -240,7 +240,7 @@ class TestRerun:
             "options",
         }
         rented = {"spot", "attempts", "max_hours", "max_cost"}
-        left_out = {"after", "after_any"}  # what it waited for has ended
+        left_out = {"after", "after_any", "beside"}  # what it waited for has ended, and so has what it stood beside
         assert {each.name for each in fields(RunRequest)} == carried | rented | left_out | {
             "stdin",
             "split",
