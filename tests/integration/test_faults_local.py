@@ -434,9 +434,20 @@ def test_large_requests(place: Place) -> None:
 
 def lose(place: Place, key: str, mark: str) -> None:
     """Kill the command of a run and its wrapper, as the end of the machine does: no exit status is left."""
-    kill9(read_json(f"{place.run(key).path}/process.json")["pid"])
+    until_up(place, key, mark)
+    kill9(wrapper(place, key))
     for pid in running(mark):
         kill9(pid)
+
+
+def wrapper(place: Place, key: str) -> int:
+    pid: int = read_json(f"{place.run(key).path}/process.json")["pid"]
+    return pid
+
+
+def until_up(place: Place, key: str, mark: str) -> None:
+    """Until the last attempt's wrapper is known, and its command is `mark`."""
+    until(lambda: running(mark) and os.path.exists(f"/proc/{wrapper(place, key)}"))
 
 
 class TestSupervisorDies:
@@ -485,6 +496,7 @@ class TestSupervisorDies:
         key = place.submit(command, values={"LR": "3"}, mounts=mounts, attempts=3)
         for count in (1, 2, 3):
             place.until_says(key, b"data 3\n" * count)
+            until_up(place, key, "1021.5")
             if count == 2:  # as when the machine goes down
                 kill9(place.supervisor(key))
                 until(place.unsupervised(key))
@@ -701,6 +713,7 @@ class TestFollow:
     def test_without_following(self, place: Place) -> None:
         key = place.submit("echo a; sleep 1000")
         place.until_says(key, b"a\n")
+        place.until_state(key, RunState.RUNNING)  # this is told before the first byte
         assert follow(place, key, follow=False)[0] == b"a\n"
 
     def test_a_run_that_is_removed_under_it(self, place: Place) -> None:

@@ -122,9 +122,9 @@ def ending(run: Run) -> None:
         line(f"  {run.message}")
     if run.renting is not None and run.renting.hosts:
         line(f"  it cost {cost_text(run)}" if cost_text(run) else "  what it cost is not known")
-        just_now = run.ended is not None and time.time() - run.ended < JUST_ENDED
-        if just_now and run.reason not in (Reason.HOST_LOST, Reason.PREEMPTED):
-            host_goes_on(run.renting.hosts[-1])
+        gone = run.ended is None or run.reason in (Reason.HOST_LOST, Reason.PREEMPTED)
+        if run.ended is not None and not gone and time.time() - run.ended < JUST_ENDED:
+            host_goes_on(run.renting.left_at(run.ended).hosts[-1])
     if run.outputs and run.outputs.get("files"):
         saved = f"{files(run.outputs['files'])} saved ({size(run.outputs['size'])})"
         line(f"  {saved}: `remoterun ls runs/{run.number}` · `remoterun cp runs/{run.number}`")
