@@ -93,19 +93,21 @@ def remove_run(call: Call, asked: api.RunKey) -> api.Removed:
 
 def follow(call: Call, asked: api.Follow) -> api.Followed:
     record = existing(call.bucket, asked.key)
-    log = Log(call.bucket.s3, asked.key)
-    offset = asked.offset
-    if asked.tail is not None:
-        offset = log.offset_of_tail(asked.tail)
-    if asked.since is not None:
-        offset = max(offset, log.offset_since(asked.since))
+    logs = [Log(call.bucket.s3, asked.key, name) for name in (("log", "err") if record.split else ("log",))]
+    starts = {"log": asked.offset, "err": asked.err}
+    for log in logs:
+        if asked.tail is not None:
+            starts[log.name] = log.offset_of_tail(asked.tail)
+        if asked.since is not None:
+            starts[log.name] = max(starts[log.name], log.offset_since(asked.since))
     if asked.tail is not None or asked.since is not None:
-        call.stream.send(starts={"log": offset, "err": 0})
-    follower = _Follower(call.stream, log, offset, asked.events, asked.timed, record)
+        call.stream.send(starts=starts)
+    follower = _Follower(call.stream, logs, starts, asked.events, asked.timed, record)
     while True:
         follower.send_news(record)
         if follower.done or not asked.follow:
-            return api.Followed(record.status, follower.offset, follower.events)
+            at = follower.offsets
+            return api.Followed(record.status, at["log"], follower.events, at["err"])
         if call.stream.wait_cancelled(POLL):
             raise Cancelled
         record = existing(call.bucket, asked.key)
@@ -181,9 +183,10 @@ class Piece:
 
 
 class Log:
-    """The log of a run, in pieces that may overlap, and of which some may be missing."""
+    """The log of a run, or its stderr, in pieces that may overlap, and of which some may be missing."""
 
-    def __init__(self, s3: S3, key: str) -> None:
+    def __init__(self, s3: S3, key: str, name: str = "log") -> None:
+        self.name = name
         self._s3, self._prefix = s3, layout.run_prefix(key)
         self._pieces: dict[int, Piece] = {}
 
@@ -191,16 +194,17 @@ class Log:
         """Learn of pieces that are new, or longer than they were."""
         after = ""
         if self._pieces:  # the last one may have grown: from before it on
-            after = (self._prefix + layout.log_key(max(self._pieces)))[:-1]
+            after = (self._prefix + layout.log_key(max(self._pieces), self.name))[:-1]
+        folder = f"{self._prefix}{self.name}/"
         while True:
-            page = self._s3.page(self._prefix + "log/", after)
+            page = self._s3.page(folder, after)
             for stored in page.objects:
                 name = stored.key.rpartition("/")[2]
-                if not (name.isdecimal() and len(name) == 16 and stored.key == self._prefix + "log/" + name):
+                if not (name.isdecimal() and len(name) == 16 and stored.key == folder + name):
                     raise self._s3.bad(stored.key, "its name is not a place in a log")
                 self._pieces[int(name)] = Piece(int(name), int(name) + stored.size, stored.modified)
             if len(self._pieces) > MOST_PIECES:
-                raise self._s3.bad(self._prefix + "log/", "it has too many pieces")
+                raise self._s3.bad(folder, "it has too many pieces")
             if not page.more:
                 return
             after = page.objects[-1].key
@@ -216,7 +220,7 @@ class Log:
 
     def read(self, piece: Piece, offset: int, most: int) -> bytes:
         """Bytes of a piece from `offset` of the log on."""
-        key = self._prefix + layout.log_key(piece.start)
+        key = self._prefix + layout.log_key(piece.start, self.name)
         try:
             return self._s3.get_range(key, offset - piece.start, min(most, piece.end - offset))
         except Absent:
@@ -258,9 +262,12 @@ class Log:
 class _Follower:
     """Sends what is new of one run."""
 
-    def __init__(self, stream: Stream, log: Log, offset: int, events: int, timed: bool, record: RunRecord) -> None:
-        self._stream, self._log, self._timed = stream, log, timed
-        self.offset, self.events = offset, events
+    def __init__(
+        self, stream: Stream, logs: list[Log], offsets: dict[str, int], events: int, timed: bool, record: RunRecord
+    ) -> None:
+        self._stream, self._logs, self._timed = stream, logs, timed
+        self.offsets, self.events = offsets, events
+        """By the names of the logs."""
         seen = {event.state for event in record.events[:events]}
         self.done = bool(seen & FINAL)
         self._started = bool(seen & _STARTED) or record.status.log_size > 0  # that of an earlier attempt
@@ -282,27 +289,29 @@ class _Follower:
             self._send_log(ended=False)
 
     def _send_log(self, ended: bool) -> None:
-        self._log.look()
-        for piece, data in self._new_pieces(ended):
-            if self._timed:
-                self._stream.send(data, log=self.offset, t=piece.written)
-            else:
-                self._stream.send(data, log=self.offset)
-            self.offset += len(data)
+        for log in self._logs:
+            log.look()
+            for piece, data in self._new_pieces(log, ended):
+                header: dict[str, Any] = {log.name: self.offsets[log.name]}
+                if self._timed:
+                    header["t"] = piece.written
+                self._stream.send(data, **header)
+                self.offsets[log.name] += len(data)
 
-    def _new_pieces(self, ended: bool) -> Iterator[tuple[Piece, bytes]]:
+    def _new_pieces(self, log: Log, ended: bool) -> Iterator[tuple[Piece, bytes]]:
         """What follows; a piece that is missing is waited for, and passed over once the run has `ended`."""
         while True:
-            piece = self._log.at(self.offset)
-            data = self._log.read(piece, self.offset, 1 << 20) if piece is not None else b""
+            offset = self.offsets[log.name]
+            piece = log.at(offset)
+            data = log.read(piece, offset, 1 << 20) if piece is not None else b""
             if piece is not None and data:
                 for at in range(0, len(data), PIECE):
                     yield piece, data[at : at + PIECE]
                 continue
-            following = self._log.after(self.offset)
+            following = log.after(offset)
             if not ended or following is None:
                 return
-            self.offset = following
+            self.offsets[log.name] = following
 
 
 def _cannot_end(bucket: Bucket, key: str) -> api.Asked:

@@ -161,7 +161,7 @@ def digest_of_asked(spec: RunSpec) -> str:
     one, leaves the digests that are recorded true.
     """
     record = spec.to_record()
-    for name in ("until", "attempt", "log_before", "git"):
+    for name in ("until", "attempt", "log_before", "err_before", "git"):
         del record[name]
     record["environment"]["context"] = ""
     record["environment"] = {name: value for name, value in record["environment"].items() if value}

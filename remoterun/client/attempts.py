@@ -73,7 +73,7 @@ def start_next_attempt(
         )
     known = _values(connections, run, spec, values)
     home = connections.session(bucket.machine_of(run))
-    log_before = home.ask(api.follow, api.Follow(run.key, follow=False, tail=0)).offset
+    written = home.ask(api.follow, api.Follow(run.key, follow=False, tail=0))
     plan = renting.plan(connections, run.machine, without={host.token for host in run.renting.hosts})
     ends = renting.deadline(run, plan, time.time())
     if ends < time.time() + WORTH_IT:
@@ -81,7 +81,8 @@ def start_next_attempt(
     limit = _time_limit(run, spec)
     if limit < time.time() + WORTH_IT:
         raise UsageError(f"run {run.number} has had the time of its --timeout", hint=f"remoterun rerun {run.number}")
-    later = replace(run.renting, attempt=run.renting.attempt + 1, log_before=log_before, deadline=ends)
+    attempt = run.renting.attempt + 1
+    later = replace(run.renting, attempt=attempt, log_before=written.offset, err_before=written.err, deadline=ends)
     taken = connections.registry.next_attempt(run, later, time.time())
     if taken is None:
         return None
@@ -103,7 +104,8 @@ def start_next_attempt(
             git=spec.git and spec.git._replace(diff=None),
             until=min(renting.until(later, time.time()), limit),
             attempt=later.attempt,
-            log_before=log_before,
+            log_before=later.log_before,
+            err_before=later.err_before,
         )
         grant, images = bucket.introduce(connections, taken, again, source, session)
         assert taken.renting is not None

@@ -105,27 +105,30 @@ def follow(connections: Connections, run: Run, wanted: Wanted) -> Iterator[Item]
         if run.host.rented is not None:
             stack.enter_context(renewing(connections, run))
         writer = stack.enter_context(logs.writer(run.key)) if whole and kept is None else None
-        if whole and log_before(run) and not wanted.onward:
+        if whole and any(written_before(run)) and not wanted.onward:
             yield from _earlier(connections, run)
         yield from _live(connections, run, wanted, lost, writer)
 
 
-def log_before(run: Run) -> int:
-    """Bytes of the log that earlier attempts wrote, which the host of a run does not have."""
-    return run.renting.log_before if run.renting is not None and run.host.rented is not None else 0
+def written_before(run: Run) -> tuple[int, int]:
+    """Bytes of the log, and of stderr where it is apart, that earlier attempts wrote, which the host of a run does not
+    have."""
+    if run.renting is None or run.host.rented is None:
+        return 0, 0
+    return run.renting.log_before, run.renting.err_before
 
 
 def _earlier(connections: Connections, run: Run) -> Iterator[Item]:
     """The log of earlier attempts, from the bucket."""
-    session, most = connections.session(machine_of(run)), log_before(run)
+    session, most = connections.session(machine_of(run)), written_before(run)
     with session.stream(api.follow, api.Follow(run.key, follow=False)) as stream:
         stream.end()
         for frame in stream:
-            if "log" not in frame.header:
-                continue  # an event, which may be one of an earlier attempt
+            if "event" in frame.header:
+                continue  # it may be one of an earlier attempt
             item = _item(connections, run, frame, session)
-            if isinstance(item, LogBytes) and item.offset < most:
-                yield replace(item, data=item.data[: most - item.offset])
+            if isinstance(item, LogBytes) and item.offset < most[item.stderr]:
+                yield replace(item, data=item.data[: most[item.stderr] - item.offset])
 
 
 def _open(connections: Connections, run: Run, wait: float | None) -> None:
@@ -166,8 +169,8 @@ class _Position:
 
     def rest(self, run: Run, wanted: Wanted, session: Session) -> api.Follow:
         """The request for what has not come yet."""
-        log = max(self.log - log_before(run), 0)
-        asked = api.Follow(run.key, log, self.events, wanted.live, timed=wanted.timed, log=wanted.log, err=self.err)
+        log, err = (max(at - before, 0) for at, before in zip((self.log, self.err), written_before(run), strict=True))
+        asked = api.Follow(run.key, log, self.events, wanted.live, timed=wanted.timed, log=wanted.log, err=err)
         if self.started:
             return asked
         since = None if wanted.since is None else wanted.since + session.clock_skew
@@ -178,23 +181,25 @@ class _Position:
         if "starts" in frame.header:
             with session.understood():
                 starts = from_json(dict[str, int], frame.header["starts"])
-                self.log, self.err = max(starts["log"], 0) + log_before(run), max(starts["err"], 0)
+                log, err = written_before(run)
+                self.log, self.err = max(starts["log"], 0) + log, max(starts["err"], 0) + err
                 self.started = True
         if "event" in frame.header:
             self.events += 1
         if isinstance(item, StateChange):
             self.ended = item.state in FINAL
-        if isinstance(item, LogBytes) and item.stderr:
-            self.err = item.offset + len(item.data)
-        elif isinstance(item, LogBytes):
-            item = replace(item, offset=item.offset + log_before(run))
-            self.log = item.offset + len(item.data)
+        if isinstance(item, LogBytes):
+            item = replace(item, offset=item.offset + written_before(run)[item.stderr])
+            if item.stderr:
+                self.err = item.offset + len(item.data)
+            else:
+                self.log = item.offset + len(item.data)
         return item
 
 
 def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer: LogWriter | None) -> Iterator[Item]:
     """The run as its machine tells it. A connection that is `lost` is made again, for as long as it takes."""
-    at = _Position(log_before(run))
+    at = _Position(*written_before(run))
     pause, look_at = RECONNECT_LEAST, 0.0
     moved: Run | None = None
     while True:

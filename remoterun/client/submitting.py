@@ -116,7 +116,6 @@ def prepare(
         ),
     )
     _check_engine(request, places, machine)
-    _check_split(request, machine)
     _check_variables(request)
     check_known(connections.config.home, (name for _, name in request.secrets))
     addresses_of_run(connections, request)
@@ -161,7 +160,6 @@ def launch(
     request, source, registry = prepared.request, prepared.source, connections.registry
     machine = choosing.rented_with(connections, renting.asked(machine, request), request.gpus)
     _check_engine(request, prepared.places, machine)
-    _check_split(request, machine)
     values = {**dict(request.env), **variables_of(connections.config.home, dict(request.secrets))}
     told = addresses_of_run(connections, request)
     if machine.rental is not None:
@@ -424,15 +422,6 @@ def _check_engine(request: RunRequest, places: Sequence[str], machine: MachineTy
         f"`{machine.name}` {what}: its runs use {CAPABILITIES[machine.engine].title}",
         hint=f"{hint}, or use a machine with Docker: `-t NAME`",
     )
-
-
-def _check_split(request: RunRequest, machine: MachineType) -> None:
-    if request.split and machine.rental is not None:
-        raise UsageError(
-            f"--split is not possible on `{machine.name}`: a rented host has one stream of what its command writes",
-            hint="leave out --split; the command itself may keep its errors: 2>errors.txt\n"
-            "remoterun rerun --edit N   changes what a run had",
-        )
 
 
 def _check_variables(request: RunRequest) -> None:

@@ -376,6 +376,15 @@ class TestALaterAttempt:
         kept = Kept(server, spec.key)
         assert kept.log == b"first\n" + LOG and kept.record.status.log_size == len(kept.log)
 
+    def test_what_it_writes_to_stderr_goes_on_apart(self, place: Place, server: BucketServer) -> None:
+        spec = place.spec("echo out; echo err >&2", bucket="s3://mine", split=True, attempt=2, err_before=6)
+        grant = server.grant(run_prefix(spec.key))
+        place.session.ask(api.submit, api.Nothing(), Submission(spec, {}, NO_FILES, grant, NO_FILES).encode())
+        assert place.until_final(spec.key)["kept"]
+        kept = Kept(server, spec.key)
+        assert (kept.log, kept.objects[bucket.log_key(6, "err")]) == (b"out\n", b"err\n")
+        assert kept.record.split
+
     def test_what_was_left_must_be_here(self, place: Place) -> None:
         source, missing = place.put({}), tree_of({"checkpoint": b"not sent"})[0]
         spec = place.spec("true", source, attempt=2)

@@ -303,6 +303,23 @@ class TestALostHost:
         laptop.client.files.copy(f"runs/{run.number}", laptop.root / "all")
         assert (laptop.root / "all" / "saved").read_bytes() == b"from the first\n"
 
+    def test_what_goes_to_stderr_stays_apart(self, laptop: Laptop) -> None:
+        """Of both attempts, while they go on and when both hosts are gone."""
+        second = "[ -e saved ] && { echo second >&2; echo end; exit; }"
+        command = f"{second}; echo one; touch saved; echo first >&2; exec sleep 1000"
+        run = laptop.submit(command, {"train.py": b"x"}, attempts=2, split=True)
+        seen: dict[bool, list[tuple[int, bytes]]] = {False: [], True: []}
+        for item in laptop.client.runs.follow(run.number):
+            if isinstance(item, LogBytes):
+                seen[item.stderr].append((item.offset, item.data))
+                if item.data == b"first\n":
+                    threading.Thread(target=preempt, args=(laptop, run)).start()
+        assert seen == {False: [(0, b"one\n"), (4, b"end\n")], True: [(0, b"first\n"), (6, b"second\n")]}
+        assert laptop.client.registry.run(run.number).host.bucket is not None
+        for lines, whole in ((None, b"first\nsecond\n"), (1, b"second\n")):
+            items = laptop.client.runs.follow(run.number, live=False, tail=lines)
+            assert b"".join(item.data for item in items if isinstance(item, LogBytes) and item.stderr) == whole
+
     def test_another_client_knows_its_secrets_and_who_gets_word(self, laptop: Laptop) -> None:
         """By their names; word of each attempt comes from its own host, with what the run has cost by then."""
         with webhook_server() as server:

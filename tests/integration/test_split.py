@@ -9,8 +9,7 @@ import pytest
 
 from remoterun.agent.shared.states import RunState
 from remoterun.client import Client, Item, LogBytes, Note, StateChange
-from remoterun.errors import UsageError
-from remoterun.model import MachineType, Rental, RunRequest
+from remoterun.model import RunRequest
 from tests.integration.test_client import NOBODY
 from tests.workshop import User, kill9, until
 
@@ -125,12 +124,3 @@ def test_what_is_written_while_the_link_is_lost_follows_the_tail(user: User, tmp
     until(lambda: user.client.runs.get(run.number).final)
     found = [item for item in items if isinstance(item, LogBytes)]
     assert [(item.data, item.stderr) for item in found] == [(b"new\n", split)]
-
-
-def test_rented_hosts_have_one_stream(user: User) -> None:
-    rented = MachineType("cloud", rental=Rental("aws", ("t3.small",)))
-    with Client(replace(user.config, machines={**user.config.machines, "cloud": rented})) as client:
-        with pytest.raises(UsageError, match="--split is not possible on `cloud`") as caught:
-            client.runs.prepare(RunRequest("true", split=True), machine="cloud")
-        assert caught.value.hint is not None and "2>errors.txt" in caught.value.hint
-        assert client.registry.runs() == []

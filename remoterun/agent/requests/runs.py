@@ -159,7 +159,7 @@ def follow(call: Call, asked: api.Follow) -> api.Followed:
         pause = POLL_LEAST if moved else min(pause * 1.2, POLL_MOST)
         if call.stream.wait_cancelled(pause):
             raise Cancelled
-    return api.Followed(run.status(), readers[0].offset, follower.events)
+    return api.Followed(run.status(), readers[0].offset, follower.events, readers[1].offset)
 
 
 HANDLERS: Dict[str, Handler] = {

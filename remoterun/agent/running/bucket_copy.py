@@ -65,7 +65,10 @@ class BucketCopy:
     def __init__(self, home: Home, run: RunFolder, spec: RunSpec) -> None:
         self._home, self._run, self._spec = home, run, spec
         self._noted = set(self._read_notes())
-        self._log_end = max([0, *(int(note[4:]) for note in self._noted if note.startswith("log "))])
+        self._streams = {"log": run.log, "err": run.err} if spec.split else {"log": run.log}
+        self._before = {"log": spec.log_before, "err": spec.err_before}
+        self._posted = {name: self._noted_end(name) for name in self._streams}
+        """Bytes of each that the bucket has."""
         self._noting = threading.Lock()
         self._stopped = threading.Event()
         self._thread: Optional[threading.Thread] = None
@@ -91,7 +94,7 @@ class BucketCopy:
                     if size != told:
                         self._post_record(web, self._grant())
                         told = size
-                    new = size_of(self._run.log) - self._log_end
+                    new = sum(size_of(path) - self._posted[name] for name, path in self._streams.items())
                     if new >= LOG_PIECE or (new and time.monotonic() - log_time >= LOG_EVERY):
                         self._post_log(web, self._grant(), LOG_PIECE)
                         log_time = time.monotonic()
@@ -304,12 +307,17 @@ class BucketCopy:
         return job
 
     def _post_log(self, web: Web, grant: Grant, most: int) -> None:
-        size = size_of(self._run.log)
-        while self._log_end < size:
-            content = Content.of_file(self._run.log, self._log_end, min(most, size - self._log_end))
-            self._post(web, grant, bucket.log_key(self._spec.log_before + self._log_end), content)
-            self._log_end += content.size
-            self._note("log %d" % self._log_end)
+        for name, path in self._streams.items():
+            size = size_of(path)
+            while self._posted[name] < size:
+                at = self._posted[name]
+                content = Content.of_file(path, at, min(most, size - at))
+                self._post(web, grant, bucket.log_key(self._before[name] + at, name), content)
+                self._posted[name] += content.size
+                self._note("%s %d" % (name, self._posted[name]))
+
+    def _noted_end(self, name: str) -> int:
+        return max([0, *(int(note[4:]) for note in self._noted if note.startswith(name + " "))])
 
     def _post_record(self, web: Web, grant: Grant, last: Optional[Dict[str, Any]] = None) -> None:
         """The run as it is now, or as it will be after its `last` event."""
@@ -317,7 +325,7 @@ class BucketCopy:
         status = self._run.status(last)
         status = status._replace(log_size=status.log_size + self._spec.log_before)
         told = [from_json(RunEvent, event) for event in events]
-        record = RunRecord(status, told, self._spec.number, time.time())
+        record = RunRecord(status, told, self._spec.number, time.time(), self._spec.split)
         self._post(web, grant, "status.json", Content.of(encode(record)))
 
     def _post(self, web: Web, grant: Grant, key: str, content: Content) -> None:

@@ -351,11 +351,12 @@ class Follow(Record):
 
 
 class Followed(Record):
-    """Where the log and the events ended for now."""
+    """Where the log, the events, and stderr where it is apart, ended for now."""
 
     status: RunStatus
     offset: int
     events: int
+    err: int = 0
 
 
 # In: a `Submission` (spec.py). Mounts are resolved, and refused, before anything is made.

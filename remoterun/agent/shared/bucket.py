@@ -10,7 +10,8 @@
     runs/<key>/spec.json                the run's spec
     runs/<key>/source                   the manifest of its source
     runs/<key>/status.json              a `RunRecord`, written anew at each change
-    runs/<key>/log/<16 digits>          a piece of the log, named by its offset; pieces may overlap
+    runs/<key>/log/<16 digits>          a piece of the log, named by its offset; pieces may overlap; err/ has those of
+                                        stderr where it is apart
     runs/<key>/outputs                  the manifest of its outputs, written once all their contents are there
     runs/<key>/{blobs,lists,packs,index}/…      contents of the outputs, as above
     envs/<id>/image.json                an image that a host has built: an `ImageArchive` as JSON, written last, and
@@ -129,12 +130,14 @@ class ImageAccess(Record):
 
 
 class RunRecord(Record):
-    """A run as its host last told the bucket. `time` by the host's clock; `number` is what its client calls it."""
+    """A run as its host last told the bucket. `time` by the host's clock; `number` is what its client calls it;
+    `split`: its stderr is apart."""
 
     status: RunStatus
     events: List[RunEvent]
     number: int = 0
     time: float = 0.0
+    split: bool = False
 
 
 def blob_key(digest: str) -> str:
@@ -169,9 +172,9 @@ def run_prefix(key: str) -> str:
     return "runs/%s/" % key
 
 
-def log_key(offset: int) -> str:
-    """Below the prefix of its run."""
-    return "log/%016d" % offset
+def log_key(offset: int, name: str = "log") -> str:
+    """Below the prefix of its run; `name` is "err" for its stderr, where that is apart."""
+    return "%s/%016d" % (name, offset)
 
 
 class Packed(Record):

@@ -188,12 +188,13 @@ class RunSpec(Record):
 
     `bucket` ("s3://NAME", or "") gets the outputs, the log and the records of the run before it is final. At `until`
     (seconds since 1970) the command is ended as by `timeout`: its host goes away a while later. `attempt` counts the
-    hosts that the run was given to, from 1 on; earlier ones wrote `log_before` bytes of its log, which the bucket has:
-    what this host adds to the log there comes after them. `attempts`: how often this host may start the command, if the
-    host goes down under it or its engine loses it. `again`: the key of the run that this one repeats. `notify` names
-    who gets word when it ends: each by what may be shown of the address. `stdin` is the file of the work tree that the
-    command reads as its standard input, which else is empty. `split`: what the command writes to stderr has a file of
-    its own, and is not in the log. `beside`: it needs next to nothing, takes no slot, and waits for none."""
+    hosts that the run was given to, from 1 on; earlier ones wrote `log_before` bytes of its log, and `err_before` of
+    its stderr where that is apart, which the bucket has: what this host adds there comes after them. `attempts`: how
+    often this host may start the command, if the host goes down under it or its engine loses it. `again`: the key of
+    the run that this one repeats. `notify` names who gets word when it ends: each by what may be shown of the address.
+    `stdin` is the file of the work tree that the command reads as its standard input, which else is empty. `split`:
+    what the command writes to stderr has a file of its own, and is not in the log. `beside`: it needs next to nothing,
+    takes no slot, and waits for none."""
 
     key: str
     number: int
@@ -218,6 +219,7 @@ class RunSpec(Record):
     until: Optional[float] = None
     attempt: int = 1
     log_before: int = 0
+    err_before: int = 0
     attempts: int = 1
     again: str = ""
     ports: Tuple[PortSpec, ...] = ()
@@ -256,13 +258,12 @@ class RunSpec(Record):
         _require(not self.bucket or bool(BUCKET.match(self.bucket)), "%s is not a bucket" % show(self.bucket[:80]))
         _require(self.attempt > 0 and self.attempts > 0, "the attempts of a run count from 1 on")
         _require(not self.again or bool(KEY.match(self.again)), "%s is not the key of a run" % show(self.again[:80]))
-        _require(self.log_before >= 0, "no log has less than 0 bytes")
+        _require(self.log_before >= 0 and self.err_before >= 0, "no log has less than 0 bytes")
         for other in self.after:
             _require(bool(KEY.match(other.key)) and other.number > 0, "a run waits for something that is not a run")
             _require(other.key != self.key, "a run does not wait for itself")
         _require(not (self.beside and self.gpus), "a run beside the others has no GPUs")
         _check_path(self.stdin)
-        _require(not (self.split and self.bucket), "a bucket has one stream of what a command writes")
         for each in self.ports:
             _require(0 < each.port < 65536 and 0 <= each.local < 65536, "a port is a number from 1 to 65535")
         for shown in self.notify:
