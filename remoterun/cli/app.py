@@ -46,7 +46,7 @@ RunNumber = Annotated[
     typer.Argument(metavar="RUN", help="A run's number, or `last`.", autocompletion=complete.run_numbers),
 ]
 RunNumbers = Annotated[
-    list[str], typer.Argument(metavar="RUN", help="Run numbers, or `last`.", autocompletion=complete.active_runs)
+    list[str], typer.Argument(metavar="RUN...", help="Run numbers, or `last`.", autocompletion=complete.active_runs)
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Wait = Annotated[

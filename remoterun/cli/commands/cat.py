@@ -18,7 +18,7 @@ def cat(
     resources: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE",
+            metavar="FILE...",
             help="runs/N/path or uploads/NAME/path; the path with *, ? and ** in quotes.",
             autocompletion=complete.resources,
         ),

@@ -29,7 +29,7 @@ def hosts(context: typer.Context, json: Json = False) -> None:
 
 @hosts_app.command("end", cls=Command, epilog=example("remoterun hosts end i-0123456789abcdef0"))
 def hosts_end(
-    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Hosts as `remoterun hosts` lists them.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Hosts as `remoterun hosts` lists them.")],
 ) -> int:
     """End rented hosts now. What of their runs is not saved is lost."""
     with connect() as client:

@@ -26,7 +26,7 @@ def exec_(
     run: RunNumber,
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="COMMAND", help="Default: a shell. All that follows its first word is its own."),
+        typer.Argument(metavar="COMMAND...", help="Default: a shell. All that follows its first word is its own."),
     ] = None,
 ) -> int:
     """Open a shell, or start a command, inside a run that goes on.
@@ -55,7 +55,7 @@ def top(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="RUN",
+            metavar="RUN...",
             help="Run numbers, or `last`. Default: all that have not ended.",
             autocompletion=complete.active_runs,
         ),
@@ -109,7 +109,7 @@ def ssh(
     ],
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="COMMAND", help="Default: a shell. All that follows its first word is its own."),
+        typer.Argument(metavar="COMMAND...", help="Default: a shell. All that follows its first word is its own."),
     ] = None,
 ) -> int:
     """Open a shell on a machine, with the system's ssh.

@@ -41,7 +41,7 @@ def machines_list(spot: Spot = False, json: Json = False) -> None:
 def machines_status(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Default: all.", autocompletion=complete.machine_types),
+        typer.Argument(metavar="NAME...", help="Default: all.", autocompletion=complete.machine_types),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -23,7 +23,7 @@ def notify_test(
     addresses: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="URL|NAME",
+            metavar="URL|NAME...",
             help="A webhook, or a secret that is one. Default: `notify` in config.toml.",
             autocompletion=complete.secrets,
         ),

@@ -32,7 +32,7 @@ def forward(
     ports: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PORT[:LOCAL]", help="A port of the run, and the one here. Default: those of `run --port`."
+            metavar="PORT[:LOCAL]...", help="A port of the run, and the one here. Default: those of `run --port`."
         ),
     ] = None,
     json: Json = False,

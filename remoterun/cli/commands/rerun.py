@@ -35,7 +35,7 @@ def rerun(
     run: RunNumber,
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="COMMAND", help="Another command; all that follows its first word is its own."),
+        typer.Argument(metavar="COMMAND...", help="Another command; all that follows its first word is its own."),
     ] = None,
     machine: Machine = None,
     mount: Annotated[

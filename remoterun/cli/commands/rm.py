@@ -41,7 +41,7 @@ def rm(
     resources: Annotated[
         list[str],
         typer.Argument(
-            metavar="RESOURCE",
+            metavar="RESOURCE...",
             help="uploads/NAME, or a version of it (uploads/NAME@2); runs/N or N, runs/N-M, or `runs`.",
             autocompletion=complete.resources,
         ),

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 )
 def run(
     command: Annotated[
-        list[str], typer.Argument(metavar="COMMAND", help="The command; all that follows its first word is its own.")
+        list[str], typer.Argument(metavar="COMMAND...", help="The command; all that follows its first word is its own.")
     ],
     machine: Machine = None,
     mount: Mounts = [],  # noqa: B006

@@ -101,7 +101,7 @@ def _print_log(run: Run, items: Iterable[Item], timestamps: bool) -> bool:
 @app.command(cls=Command, epilog=example("remoterun ps -t box --state failed --since 2d\nremoterun ps --watch"))
 def ps(
     words: Annotated[
-        list[str], typer.Argument(metavar="TEXT", help="Only runs with this in their command or description.")
+        list[str], typer.Argument(metavar="TEXT...", help="Only runs with this in their command or description.")
     ] = [],  # noqa: B006
     number: Annotated[int, typer.Option("-n", "--number", metavar="N", help="Only the newest N.", min=1)] = 20,
     every: Annotated[bool, typer.Option("-a", "--all", help="Every run.")] = False,

@@ -60,7 +60,7 @@ def secret_list(json: Json = False) -> None:
 @secret_app.command("rm", cls=Command, epilog=example("remoterun secret rm HF_TOKEN"))
 def secret_rm(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME", help="Names of secrets.", autocompletion=complete.secrets)
+        list[str], typer.Argument(metavar="NAME...", help="Names of secrets.", autocompletion=complete.secrets)
     ],
 ) -> None:
     """Delete secrets."""

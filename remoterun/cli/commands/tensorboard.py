@@ -42,7 +42,7 @@ def tensorboard(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN|RESOURCE",
+            metavar="RUN|RESOURCE...",
             help="A run's number, a folder of its outputs, or an upload. Several stand side by side.",
             autocompletion=complete.resources,
         ),

@@ -153,6 +153,7 @@ def usage(problem: Any, words: Sequence[str]) -> None:
     message = re.sub(r"'([^']*)'", r"`\1`", message.rstrip("."))
     message = re.sub(r"^(No such option: )(.*)", r"\1`\2`", message)
     message = re.sub(r"(: `[^`]*`) is not a valid int.*", r"\1 is not a whole number", message)
+    message = re.sub(r"^(Missing argument `[^`]*)\.\.\.`", r"\1`", message)
     message = re.sub(r"is not in the range x>=(\d+)", r"is less than \1", message)
     message = re.sub(r"^Got unexpected extra argument\(?s?\)? \((.*)\)$", r"too many arguments: `\1`", message)
     _titled("error", "31;1", message[:1].lower() + message[1:])
