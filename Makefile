@@ -19,7 +19,7 @@ demo: $(BASE) ## see a run from start to end, on this machine
 	@$(BIN)/python examples/demo.py $(ARGS)
 
 test: system lint ## lint, then every test; as root on Debian or Ubuntu it installs what they need
-	@$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder --reruns 1 $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder $(ARGS)
 
 unit: WORKERS := 2
 unit: $(READY) ## the tests that need nothing but Python
