@@ -140,8 +140,9 @@ def check_after(connections: Connections, request: RunRequest, machine: MachineT
             raise UsageError(f"run {number} {ended}", hint=f"remoterun info {number}")
         _of_run(connections, machine, other)
         if other.final and not any:
+            status = f" (exit status {other.code})" if other.code else ""
             raise UsageError(
-                f"run {number} has ended: {other.state.value}, so a run that waits for it would never start",
+                f"run {number} has ended: {other.state.value}{status}, so a run that waits for it would never start",
                 hint=f"--after-any {number} starts it however run {number} ended",
             )
 

@@ -97,7 +97,8 @@ class TestAsAUser:
         assert (end.state, end.reason) == (RunState.FAILED, Reason.AFTER_FAILED)
         assert end.words == "a run that it waited for did not complete" and end.exit_status == 125
         assert end.message == f"run {second.number} has ended: failed"
-        with pytest.raises(UsageError, match=rf"run {first.number} has ended: killed.*, so a run that waits for it"):
+        assert ended(client, first).reason is Reason.KILLED  # its exit status is known here
+        with pytest.raises(UsageError, match=rf"run {first.number} has ended: killed .*, so a run that waits for it"):
             client.runs.submit(RunRequest("true", after=(first.number,)))
         assert ended(client, client.runs.submit(RunRequest("true", after_any=(first.number,)))).code == 0
 
