@@ -89,7 +89,7 @@ def tree_of(files: Files) -> tuple[Manifest, dict[str, bytes]]:
 
 
 def until(
-    condition: Callable[[], Any], seconds: float = 20, what: str | Callable[[], str] = "", pause: float = 0.01
+    condition: Callable[[], Any], seconds: float = 60, what: str | Callable[[], str] = "", pause: float = 0.01
 ) -> Any:
     """What `condition` returns once that is true; fails after `seconds`. One that takes long is asked less often: two
     thirds of the time are for what is waited for."""
@@ -189,13 +189,13 @@ class Place:
     def state(self, key: str) -> RunState:
         return self.run(key).state()[0]
 
-    def until_state(self, key: str, *states: RunState, seconds: float = 20) -> dict[str, Any]:
+    def until_state(self, key: str, *states: RunState, seconds: float = 60) -> dict[str, Any]:
         """The run's status once it is in one of the states."""
         until(lambda: self.state(key) in states, seconds, lambda: f"{states}; events: {self.run(key).events()}")
         status: dict[str, Any] = to_json(self.run(key).status())
         return status
 
-    def until_final(self, key: str, seconds: float = 20) -> dict[str, Any]:
+    def until_final(self, key: str, seconds: float = 60) -> dict[str, Any]:
         return self.until_state(key, *FINAL, seconds=seconds)
 
     def end(self, key: str, how: str) -> api.Asked:
@@ -209,7 +209,7 @@ class Place:
         self.session.ask(api.runs, api.RunKeys([key]))
         return self.until_final(key)
 
-    def until_says(self, key: str, text: bytes, seconds: float = 20) -> None:
+    def until_says(self, key: str, text: bytes, seconds: float = 60) -> None:
         until(lambda: text in self.log(key), seconds, lambda: f"{text!r} in the log: {self.run(key).events()}")
 
     def log(self, key: str) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 RECONNECT_LEAST, RECONNECT_MOST = 0.25, 5.0
 """Seconds until a lost connection is made again: each time twice as many."""
+PROVIDER_WAIT = 10.0
+"""Seconds that a bucket or a rented host has to answer, and its provider to say whether it is still there."""
 TURN = 0.02
 """Seconds between two looks at what was answered."""
 A = TypeVar("A")
@@ -196,14 +198,17 @@ class Connections:
         questions: Mapping[MachineType, Callable[[], A]],
         wait: float | None,
         enough: Callable[[Sequence[A]], bool] | None = None,
+        provider_wait: float = PROVIDER_WAIT,
     ) -> dict[MachineType, A | HostError]:
         """What each question returned, or the `HostError` that it raised. All are asked at once, on threads.
 
         Of a machine that takes longer than `wait` seconds (None: as long as it takes), not counting those in which a
-        person was asked something, it is `NoAnswerInTime`; its thread keeps no process from ending. Once `enough` is
+        person was asked something, it is `NoAnswerInTime`; its thread keeps no process from ending. A bucket and a
+        rented host, whose provider may have to be asked, have at least `provider_wait` seconds. Once `enough` is
         true of the answers so far, those that are missing are left out.
         """
         results: dict[MachineType, A | BaseException] = {}
+        waits = {machine: _longer(machine, wait, provider_wait) for machine in questions}
         ended = {machine: threading.Event() for machine in questions}
 
         def ask(machine: MachineType) -> None:
@@ -220,7 +225,7 @@ class Connections:
                 threading.Thread(target=ask, args=(machine,), daemon=True).start()
         left = False
         if enough is None:
-            self._await(ended.values(), wait)
+            self._await({ended[machine]: waits[machine] for machine in questions})
         else:
             left = self._await_some(ended, results, wait, enough)
         answers: dict[MachineType, A | HostError] = {}
@@ -228,7 +233,7 @@ class Connections:
             if not ended[machine].is_set() and left:
                 continue
             if not ended[machine].is_set():
-                answers[machine] = NoAnswerInTime(f"{machine.name} does not answer within {wait:g} s")
+                answers[machine] = NoAnswerInTime(f"{machine.name} does not answer within {waits[machine]:g} s")
                 continue
             answer = results[machine]
             if isinstance(answer, BaseException) and not isinstance(answer, HostError):
@@ -236,14 +241,15 @@ class Connections:
             answers[machine] = answer
         return answers
 
-    def _await(self, events: Iterable[threading.Event], wait: float | None) -> None:
-        until = None if wait is None else time.monotonic() + wait
-        for event in events:
-            while not event.wait(None if until is None else max(until - time.monotonic(), 0)):
+    def _await(self, waits: Mapping[threading.Event, float | None]) -> None:
+        """Return once each event is set, or has had its seconds."""
+        began = time.monotonic()
+        for event, wait in waits.items():
+            while not event.wait(None if wait is None else max(began + wait - time.monotonic(), 0)):
                 if not self._question.locked():
                     break
                 with self._question:  # until the person has answered
-                    until = time.monotonic() + (wait or 0)
+                    began = time.monotonic()
 
     def _await_some(
         self,
@@ -287,6 +293,13 @@ def check_home(run: Run, session: Session) -> None:
             hint=f"remoterun doctor {run.host.name}   shows the folder: is a disk not mounted there?\n"
             f"remoterun rm {run.number}   forgets the run, if the home is gone for good",
         )
+
+
+def _longer(machine: MachineType, wait: float | None, provider_wait: float) -> float | None:
+    """The seconds that a machine has to answer."""
+    if wait is None or (machine.rented is None and machine.bucket is None):
+        return wait
+    return max(wait, provider_wait)
 
 
 def _closed() -> UsageError:

@@ -27,8 +27,6 @@ MOVE_LOOK = 0.25
 MOVE_WAIT, REMOVED_WAIT = 60.0, 5.0
 """Seconds in which a run that was taken from its machine is handed over to another one, and in which one that is there
 no more is put back."""
-PROVIDER_WAIT = 10.0
-"""Seconds that a bucket or a rented host has to answer, and its provider to say whether it is still there."""
 KEPT_WAIT = 2.0
 """Seconds that a machine has to answer where the log is kept here, too."""
 
@@ -133,8 +131,6 @@ def _earlier(connections: Connections, run: Run) -> Iterator[Item]:
 
 def _open(connections: Connections, run: Run, wait: float | None) -> None:
     """Connect to the machine of a run. Raises `HostError`."""
-    if wait is not None and (run.host.rented is not None or run.host.bucket is not None):
-        wait = max(wait, PROVIDER_WAIT)
     answer = connections.ask_all({run.host: lambda: connections.session_of(run)}, wait)[run.host]
     if isinstance(answer, HostError):
         raise answer

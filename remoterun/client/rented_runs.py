@@ -54,7 +54,7 @@ def find_home(connections: Connections, run: Run) -> tuple[Run, Session]:
         raise UsageError(f"run {run.number} {what}", hint=f"remoterun info {run.number}")
     if machine.rented is None:
         return run, connections.session_of(run)
-    answer = connections.ask_all({machine: partial(_connect, connections, machine)}, SOON)[machine]
+    answer = connections.ask_all({machine: partial(_connect, connections, machine)}, SOON, provider_wait=SOON)[machine]
     if not isinstance(answer, HostError):
         return run, answer
     rented = ask_provider(connections, run)

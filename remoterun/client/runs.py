@@ -18,7 +18,7 @@ from remoterun.client.again import OriginalRun, find_original
 from remoterun.client.attempts import follow_attempts, may_go_on, start_in_background
 from remoterun.client.comparing import Difference, compare
 from remoterun.client.connections import Connections, check_home
-from remoterun.client.following import PROVIDER_WAIT, Item, Note, StateChange, Wanted, follow
+from remoterun.client.following import Item, Note, StateChange, Wanted, follow
 from remoterun.client.inside import Program, program
 from remoterun.client.kept_logs import KeptLogs
 from remoterun.client.moving import move
@@ -134,8 +134,6 @@ class Runs:
                 moving.setdefault(run.host, []).append(run)
         lines: dict[str, Line] = {}
         questions = {machine: self._question(machine, asked, lines) for machine, asked in moving.items()}
-        if wait is not None and any(machine.rented for machine in moving):
-            wait = max(wait, PROVIDER_WAIT)
         for machine, answer in self._connections.ask_all(questions, wait).items():
             for run in moving[machine]:
                 seen[run.key] = self._corrected(run, answer)

@@ -46,8 +46,10 @@ class Place:
         return done
 
     def json(self, *words: str, status: int = 0) -> Any:
-        """What a command prints with `--json`, which is held to its schema."""
-        said = json.loads(self.run(*words, "--json", status=status).stdout)
+        """What a command prints with `--json`, which is held to its schema. A machine has longer to answer than
+        a person would give it, as other tests keep this one busy."""
+        patient = ("--wait", "10s") if words[0] in ("ps", "info", "ls") and "--wait" not in words else ()
+        said = json.loads(self.run(*words, *patient, "--json", status=status).stdout)
         if words[0] in SCHEMAS and "--status" not in words:
             jsonschema.validate(said, schema(words[0]), format_checker=jsonschema.FormatChecker(["date-time"]))
         return said

@@ -21,7 +21,7 @@ import pytest
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.client import Client, LogBytes, Note, StateChange
 from remoterun.config import Config
-from remoterun.errors import HostUnreachable, NotFound, RemoterunError, UsageError
+from remoterun.errors import HostUnreachable, NoAnswerInTime, NotFound, RemoterunError, UsageError
 from remoterun.hosts.base import Prompts
 from remoterun.model import MachineType, Mount, Run, RunRequest
 from tests.workshop import User, until
@@ -354,6 +354,21 @@ class TestAHostThatDoesNotAnswer:
             assert asked is not None
             answer = client.connections.ask_all({machine: lambda: asked("?")}, wait=0.1)
         assert answer == {machine: "secret"}
+
+    def test_what_answers_through_a_provider_has_time(self, tmp_path: Path) -> None:
+        """A first call to a cloud's API alone may take two seconds."""
+
+        def answer() -> str:
+            assert not slow.wait(0.5)
+            return "here"
+
+        slow = threading.Event()
+        bucket, rented = MachineType("bucket", bucket="s3://songs"), MachineType("rented", host="a", rented="token")
+        with Client(Config(tmp_path)) as client:
+            ask_all = client.connections.ask_all
+            assert set(ask_all(dict.fromkeys((bucket, rented), answer), wait=0.1).values()) == {"here"}
+            told = ask_all({rented: answer}, 0.1, provider_wait=0.2)[rented]
+        assert isinstance(told, NoAnswerInTime) and "rented does not answer within 0.2 s" in told.message
 
 
 class TestKeptLogs:
