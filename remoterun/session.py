@@ -119,6 +119,18 @@ class Session:
                 stream.cancel()
                 raise
 
+    def stay(self) -> Stream:
+        """A rented host does not end for want of use until this stream is cancelled, or the conversation ends. Raises
+        `HostError` where it ends already, `LinkLost` also where no answer comes."""
+        with self.errors():
+            stream = self._link.open(api.stay.name)
+            try:
+                stream.receive(HELLO_TIMEOUT)
+            except TimeoutError:
+                self._link.close(LinkClosed(f"no answer within {HELLO_TIMEOUT:g} s"))
+                raise LinkClosed(f"no answer within {HELLO_TIMEOUT:g} s")
+            return stream
+
     def result(self, request: Request[A, R], stream: Stream) -> R:
         """What a stream that has ended gave. Raises `AgentError` for a result that makes no sense."""
         with self.understood():

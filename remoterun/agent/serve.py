@@ -34,6 +34,8 @@ _F_SETPIPE_SZ = 1031
 SIGN_OF_LIFE = 60.0
 """Seconds between frames that nobody needs: where a laptop went to sleep, sshd gives its connection up a quarter of an
 hour after the first of them, and we end; without them both would wait for hours."""
+LOOK_EVERY = 10.0
+"""Seconds between looks whether a client uses a rented host."""
 PATIENCE = 10.0
 """Seconds for requests to put away what has come, after a cut."""
 
@@ -47,15 +49,22 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
         with contextlib.suppress(OSError):  # no pipe, or no Linux
             fcntl.fcntl(end, _F_SETPIPE_SZ, PIPE)
     server = Server(home)
-    with supervision.serving(home):
-        supervision.look_after_host(home)
-        supervision.revive(home)
-        _make_room(home)
-        link = Link(_read_all, lambda *parts: _write_all(pipe_out, *parts), server.handle)
-        link.keep(SIGN_OF_LIFE)
-        link.run()
-        link.join(PATIENCE)
-        _make_room(home)
+    presence = supervision.Presence(home)
+    supervision.look_after_host(home)
+    supervision.revive(home)
+    _make_room(home)
+
+    def handle(stream: Stream, op: str, arguments: Dict[str, Any]) -> None:
+        presence.here()
+        server.handle(stream, op, arguments)
+
+    link = Link(_read_all, lambda *parts: _write_all(pipe_out, *parts), handle)
+    link.keep(SIGN_OF_LIFE)
+    if home.rental.terms() is not None:
+        link.watch(LOOK_EVERY, presence.look)
+    link.run()
+    link.join(PATIENCE)
+    _make_room(home)
     idle()
     return 0
 
@@ -82,7 +91,6 @@ def hello(home: Home) -> Hello:
         time=time.time(),
         pid=os.getpid(),
         room=home.room(),
-        leaving=home.rental.refusal() or "",
     )
 
 

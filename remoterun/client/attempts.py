@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import queue
@@ -88,33 +89,34 @@ def start_next_attempt(
         return None
     asked = False
     try:
-        taken, session = renting.rent(connections, taken, plan, waiting)
-        waiting("")
-        taken = connections.registry.place(taken, Placement(session.machine, session.home_id))
-        mounts = tuple(_mounted(connections, mount, session, progress) for mount in spec.mounts)
-        taken = connections.registry.move(taken, RunState.UPLOADING, time.time())
-        bucket.copy_contents(connections, home, source, session, progress)
-        if left is not None:
-            bucket.copy_contents(connections, home, left, session, progress, run.key)
-        build, blobs = context()
-        transfer.send_blobs(session, {**blobs, build.digest: build.encode()}, progress)
-        again = spec._replace(
-            mounts=mounts,
-            environment=spec.environment._replace(context=build.digest),
-            git=spec.git and spec.git._replace(diff=None),
-            until=min(renting.until(later, time.time()), limit),
-            attempt=later.attempt,
-            log_before=later.log_before,
-            err_before=later.err_before,
-        )
-        grant, images = bucket.introduce(connections, taken, again, source, session)
-        assert taken.renting is not None
-        taken = connections.registry.rent(taken, replace(taken.renting, grant_ends=grant.expires))
-        webhooks = webhooks_of(taken, addresses_again(connections, spec.notify, values))
-        left_then = left.encode() if left is not None else b""
-        body = Submission(again, known, source.encode(), grant, left_then, images, webhooks)
-        asked = True
-        result = session.ask(api.submit, api.Nothing(), body.encode())
+        with contextlib.ExitStack() as held:
+            taken, session = renting.rent(connections, taken, plan, waiting, held)
+            waiting("")
+            taken = connections.registry.place(taken, Placement(session.machine, session.home_id))
+            mounts = tuple(_mounted(connections, mount, session, progress) for mount in spec.mounts)
+            taken = connections.registry.move(taken, RunState.UPLOADING, time.time())
+            bucket.copy_contents(connections, home, source, session, progress)
+            if left is not None:
+                bucket.copy_contents(connections, home, left, session, progress, run.key)
+            assert taken.renting is not None
+            build, blobs = context()
+            transfer.send_blobs(session, {**blobs, build.digest: build.encode()}, progress)
+            again = spec._replace(
+                mounts=mounts,
+                environment=spec.environment._replace(context=build.digest),
+                git=spec.git and spec.git._replace(diff=None),
+                until=min(renting.until(taken.renting, time.time()), limit),  # a host that was kept may end sooner
+                attempt=later.attempt,
+                log_before=later.log_before,
+                err_before=later.err_before,
+            )
+            grant, images = bucket.introduce(connections, taken, again, source, session)
+            taken = connections.registry.rent(taken, replace(taken.renting, grant_ends=grant.expires))
+            webhooks = webhooks_of(taken, addresses_again(connections, spec.notify, values))
+            left_then = left.encode() if left is not None else b""
+            body = Submission(again, known, source.encode(), grant, left_then, images, webhooks)
+            asked = True
+            result = session.ask(api.submit, api.Nothing(), body.encode())
     except BaseException as error:
         if asked and may_have_arrived(error):
             connections.registry.give_up(taken)

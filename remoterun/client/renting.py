@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from remoterun import machines
 from remoterun.client import bucket
 from remoterun.client.connections import Connections
-from remoterun.errors import HostError, NotFound, RemoterunError, UsageError
+from remoterun.errors import HostError, LinkLost, NotFound, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
-from remoterun.providers.base import Intent, Offer, ProviderError, Rented
+from remoterun.providers.base import Intent, NoCapacity, Offer, ProviderError, Rented
 from remoterun.providers.folder import HostFolder
 from remoterun.session import Session
 
@@ -105,15 +105,22 @@ def begin(connections: Connections, run: Run, plan: Plan) -> Run:
     return connections.registry.rent(run, Renting(deadline, plan.attempts, 1, machine.bucket or "", home))
 
 
-def rent(connections: Connections, run: Run, plan: Plan, waiting: Callable[[str], None]) -> tuple[Run, Session]:
-    """A host for this attempt of a run, as its registry row tells from then on, and a conversation with it.
+def rent(
+    connections: Connections,
+    run: Run,
+    plan: Plan,
+    waiting: Callable[[str], None],
+    held: contextlib.ExitStack,
+) -> tuple[Run, Session]:
+    """A host for this attempt of a run, as its registry row tells from then on, and a conversation with it. Until
+    `held` is closed, it does not end for want of use.
 
     Blocks for minutes where a new one is rented. What was begun ends where that fails. Raises `ProviderError`,
     `HostError`.
     """
     rental = _rental(run.machine)
     if plan.kept is not None:
-        found = _reuse(connections, run, plan.kept)
+        found = _reuse(connections, run, plan.kept, held)
         if found is not None:
             return found
     provider, renting = connections.provider(rental.provider), _renting(run)
@@ -127,12 +134,14 @@ def rent(connections: Connections, run: Run, plan: Plan, waiting: Callable[[str]
         deadline=renting.deadline,
         idle=plan.idle,
     )
-    offers = plan.offers if plan.kept is None else _offers(connections, run.machine)
+    offers = plan.offers if plan.kept is None else _no_dearer(_offers(connections, run.machine), plan)
     rented = provider.acquire(intent, offers, waiting)
     run = connections.registry.rent(run, _with_host(renting, rented, rented.began))
     try:
         waiting("its agent")
-        return run, connections.session(_reached(rented))
+        session = connections.session(_reached(rented))
+        held.callback(session.stay().cancel)
+        return run, session
     except BaseException:
         give_back(connections, run)
         raise
@@ -165,13 +174,18 @@ def count(connections: Connections, run: Run, rented: Rented) -> None:
         connections.registry.rent(run, replace(renting, hosts=(*renting.hosts, use)))
 
 
-def _reuse(connections: Connections, run: Run, kept: Rented) -> tuple[Run, Session] | None:
-    """The same with a host that is there; None if it is not there any more."""
-    try:
-        session = connections.session(_reached(kept))
-    except HostError:
-        return None
-    if session.hello.leaving:  # while we are there it does not become so
+def _reuse(connections: Connections, run: Run, kept: Rented, held: contextlib.ExitStack) -> tuple[Run, Session] | None:
+    """The same with a host that is there; None if it is not there any more, or about to end."""
+    for _ in range(2):  # a conversation that began before a person was asked may be lost by now
+        try:
+            session = connections.session(_reached(kept))
+            held.callback(session.stay().cancel)
+            break
+        except LinkLost:
+            continue
+        except HostError:
+            return None
+    else:
         return None
     renting = _with_host(_renting(run), kept, time.time())
     renting = replace(renting, deadline=min(renting.deadline, kept.deadline))
@@ -285,6 +299,17 @@ def _offers(connections: Connections, machine: MachineType) -> tuple[Offer, ...]
     if not offers:
         raise ProviderError(f"nothing is offered for `{machine.name}`", hint="remoterun doctor aws")
     return offers
+
+
+def _no_dearer(offers: tuple[Offer, ...], plan: Plan) -> tuple[Offer, ...]:
+    """Those that may stand in for the kept host of a plan, which is what was shown and agreed to. Raises `NoCapacity`
+    where there are none."""
+    most = plan.price
+    found = tuple(offer for offer in offers if most is None or (offer.at_most is not None and offer.at_most <= most))
+    if not found:
+        tried = [f"{offer.type} in {offer.zone or offer.region}: its price is higher" for offer in offers]
+        raise NoCapacity("the host that was free is gone, and others cost more", tried, hint="try again")
+    return found
 
 
 def _kept(connections: Connections, machine: MachineType, without: Container[str]) -> Rented | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import time
@@ -173,28 +174,29 @@ def launch(
     )
     asked = False
     try:
-        cast(run)
-        run = registry.move(run, RunState.PROVISIONING, time.time())
-        if plan is None:
-            session = fitting or choosing.choose_machine(connections, machine, request, note)
-        else:
-            run = renting.begin(connections, run, plan)
-            for mount in request.mounts:
-                _put_into_bucket(connections, mount, prepared.kept, progress)
-            run, session = renting.rent(connections, run, plan, waiting)
-            waiting("")
-        run = registry.place(run, Placement(session.machine, session.home_id))
-        run, spec, manifest = _bring(connections, run, prepared, machine, session, progress)
-        spec = spec._replace(notify=tuple(told))
-        submission = Submission(spec, values, manifest.encode())
-        if run.renting is not None:
-            grant, images = bucket.introduce(connections, run, spec, manifest, session)
-            run = registry.rent(run, replace(run.renting, grant_ends=grant.expires, asked=digest_of_asked(spec)))
-            submission = submission._replace(grant=grant, images=images)
-        body = submission._replace(webhooks=webhooks_of(run, told)).encode()
-        registry.ask(run, digest_of_asked(spec))
-        asked = True
-        result = session.ask(api.submit, api.Nothing(), body)
+        with contextlib.ExitStack() as held:
+            cast(run)
+            run = registry.move(run, RunState.PROVISIONING, time.time())
+            if plan is None:
+                session = fitting or choosing.choose_machine(connections, machine, request, note)
+            else:
+                run = renting.begin(connections, run, plan)
+                for mount in request.mounts:
+                    _put_into_bucket(connections, mount, prepared.kept, progress)
+                run, session = renting.rent(connections, run, plan, waiting, held)
+                waiting("")
+            run = registry.place(run, Placement(session.machine, session.home_id))
+            run, spec, manifest = _bring(connections, run, prepared, machine, session, progress)
+            spec = spec._replace(notify=tuple(told))
+            submission = Submission(spec, values, manifest.encode())
+            if run.renting is not None:
+                grant, images = bucket.introduce(connections, run, spec, manifest, session)
+                run = registry.rent(run, replace(run.renting, grant_ends=grant.expires, asked=digest_of_asked(spec)))
+                submission = submission._replace(grant=grant, images=images)
+            body = submission._replace(webhooks=webhooks_of(run, told)).encode()
+            registry.ask(run, digest_of_asked(spec))
+            asked = True
+            result = session.ask(api.submit, api.Nothing(), body)
     except BaseException as error:
         if asked and may_have_arrived(error):
             registry.give_up(run)

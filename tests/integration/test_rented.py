@@ -90,10 +90,29 @@ class TestIdle:
         assert not host.after(290)
         assert host.after(15)
 
-    def test_a_client_is_there(self, home: Home) -> None:
+    def test_a_client_that_uses_it(self, home: Home) -> None:
         host = Host(home)
-        with supervision.serving(home), supervision.serving(home):
-            assert not host.after(10_000)
+        clients = [supervision.Presence(home, lambda: host.now) for _ in range(2)]
+        for _ in range(100):
+            assert not host.after(100, steps=2)
+            clients[0].look(busy=True)
+            clients[1].look(busy=False)
+        assert not host.after(supervision.QUIET + 1)
+        clients[0].look(busy=False)
+        assert not host.after(590)
+        assert host.after(15)
+
+    def test_a_client_that_is_only_there_does_not_keep_it(self, home: Home) -> None:
+        """Such as `ps --watch` in a window that was forgotten, or a notebook whose `Client` was never closed."""
+        host = Host(home)
+        client = supervision.Presence(home, lambda: host.now)
+        client.look(busy=False)
+        assert not host.after(supervision.QUIET + 1)
+        client.look(busy=False)
+        assert not host.after(500)
+        client.here()  # it asks for something once more
+        assert not host.after(supervision.QUIET + 1)
+        client.look(busy=False)
         assert not host.after(590)
         assert host.after(15)
 
@@ -138,24 +157,27 @@ class TestIdle:
 
     def test_who_comes_then_is_told(self, place: Place) -> None:
         place.home.rental.leave(time.time(), "idle")
-        with pytest.raises(RemoterunError, match="this machine ends, since nothing ran on it"):
-            place.submit("true")
+        for ask in (lambda: place.submit("true"), place.session.stay):
+            with pytest.raises(RemoterunError, match="this machine ends, since nothing ran on it"):
+                ask()
 
 
 class TestDeadline:
     def test_it_ends_whatever_goes_on(self, home: Home) -> None:
         host = Host(home, deadline=time.time() + 1000)
-        with supervision.serving(home):
-            assert not host.after(990)
-            assert host.after(10 + CERTAIN + 10)
+        client = supervision.Presence(home)
+        client.here()
+        assert not host.after(990)
+        assert host.after(10 + CERTAIN + 10)
 
     def test_a_clock_that_is_wrong_for_a_moment(self, home: Home) -> None:
         host = Host(home, deadline=time.time() + 1000)
-        with supervision.serving(home):
-            host.wall += 5000
-            assert not host.after(CERTAIN - 5)
-            host.wall -= 5000
-            assert not host.after(900)
+        client = supervision.Presence(home)
+        client.here()
+        host.wall += 5000
+        assert not host.after(CERTAIN - 5)
+        host.wall -= 5000
+        assert not host.after(900)
 
     def test_a_run_ends_with_what_its_bucket_has(self, place: Place, server: BucketServer) -> None:
         server.faults.append(Handler.cut)

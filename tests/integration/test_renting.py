@@ -141,6 +141,21 @@ class TestARun:
         second = laptop.until_ended(laptop.submit("true"))
         assert second.state is RunState.COMPLETE and len(laptop.folders.all()) == 2
 
+    def test_what_cost_less_than_others_is_not_replaced_by_one_of_these(
+        self, laptop: Laptop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The person agreed to the price of the host that was free."""
+        first = laptop.until_ended(laptop.submit("true"))
+        client = laptop.another()
+        prepared = client.runs.prepare(RunRequest("true", max_cost=5.0), None, "gpu")
+        plan = client.hosts.plan(prepared.machine)
+        assert plan is not None and plan.kept is not None
+        laptop.folders.take_away(run_token(first))
+        monkeypatch.setattr(folder_cloud, "PRICE", 36.0)
+        with pytest.raises(NoCapacity, match="the host that was free is gone, and others cost more"):
+            client.runs.launch(prepared, plan=plan)
+        assert laptop.folders.hosts() == []
+
     def test_one_that_can_not_be_had_is_a_failed_run(self, laptop: Laptop) -> None:
         (laptop.root / "full").touch()
         with pytest.raises(NoCapacity):
@@ -272,6 +287,24 @@ class TestALostHost:
         ended = laptop.another().runs.get(run.number)
         assert (ended.state.value, ended.reason and ended.reason.value) == ("killed", "killed")
         assert not laptop.client.runs.start_next_attempt(run.number) and laptop.folders.hosts() == []
+
+    def test_on_a_host_that_ends_sooner_it_ends_before_that(self, laptop: Laptop) -> None:
+        earlier = laptop.submit("exec sleep 1000")
+        until(lambda: laptop.client.runs.get(earlier.number).state is RunState.RUNNING)
+        run = laptop.submit("exec sleep 1000", attempts=2)
+        until(lambda: laptop.client.runs.get(run.number).state is RunState.RUNNING)
+        laptop.client.runs.kill(earlier.number)
+        laptop.until_ended(earlier)
+        ends = time.time() + 13 * 3600
+        laptop.folders.prolong(run_token(earlier), ends)
+        preempt(laptop, run)
+        client = laptop.another()
+        assert client.runs.get(run.number).state is RunState.INTERRUPTED
+        again = taken(client, run)
+        assert again is not None and again.renting is not None and again.renting.hosts[-1].id == "i-0"
+        until_then = Home.open(str(laptop.folders.home(run_token(earlier)))).run(run.key).spec().until
+        assert until_then is not None and until_then < ends
+        client.runs.kill(run.number)
 
     def test_who_follows_learns_it(self, laptop: Laptop) -> None:
         run = laptop.submit("echo begun; exec sleep 1000")

@@ -495,3 +495,43 @@ class TestLoss:
 
             with pytest.raises(LinkClosed):
                 many()
+
+
+class TestWhoUsesTheLink:
+    """As the agent sees it."""
+
+    def test_a_request_that_is_under_way(self) -> None:
+        seen: list[bool] = []
+        over = threading.Event()
+
+        def answer(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+            if op == "watch":
+                stream._link.watch(0.01, seen.append)
+            else:
+                over.wait(60)
+            stream.end()
+
+        with linked(answer) as (client, _):
+            client.call("watch")
+            until(lambda: seen and not seen[-1])
+            stream = client.open("waits")
+            stream.end()
+            until(lambda: seen[-1])
+            over.set()
+            stream.finish(60)
+            until(lambda: not seen[-1])
+
+    def test_one_whose_client_reads_no_more_is_not(self) -> None:
+        seen: list[bool] = []
+
+        def answer(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
+            stream._link.watch(0.01, seen.append)
+            with contextlib.suppress(Cancelled, LinkClosed):
+                while True:
+                    stream.send(bytes(1 << 16))
+
+        with linked(answer) as (client, _):
+            stream = client.open("floods")
+            until(lambda: len(seen) > 20 and not any(seen[-20:]))  # the window is full
+            until(lambda: stream.receive(60) and seen[-1])
+            stream.cancel()

@@ -68,10 +68,12 @@ def test_the_most_is_that_of_the_dearest_type() -> None:
 
 
 def test_a_host_that_is_kept_is_named_with_its_price() -> None:
-    host = Rented("i-0abc", "rr-x-1", "running", OFFERS[0], began=1.0, deadline=2.0)
+    host = Rented("i-0abc", "rr-x-1", "running", OFFERS[0], began=1.0, deadline=86400.0 * 365, idle=7200.0)
     said = text(Plan(T4, OFFERS, 20.0, 600.0, 1, kept=host))
     assert "i-0abc is free" in said and "begins at once" in said and "at most  $10.52" in said
     assert "rents" not in said
+    assert "and $1.05 for the 2 h that it stays after the run\n" in said
+    assert "2 h after its last run;" in said and "and at 1971-01-01 00:00:00 UTC at the latest" in said
 
 
 @pytest.mark.parametrize(

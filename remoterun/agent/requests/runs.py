@@ -28,6 +28,15 @@ REMOVAL_PATIENCE = 15.0
 """Seconds that a supervisor may take to give back what its run held."""
 
 
+def stay(call: Call, _: api.Nothing) -> api.Nothing:
+    refusal = call.home.rental.refusal()
+    if refusal is not None:
+        raise HomeError("leaving", refusal, "another machine takes it: try again")
+    call.stream.send()
+    call.stream.read()
+    return api.Nothing()
+
+
 def submit(call: Call, _: api.Nothing) -> api.Status:
     from ..running.engines import capacity_of  # before anything is made: it may be gone with the agent's folder
 
@@ -163,6 +172,7 @@ def follow(call: Call, asked: api.Follow) -> api.Followed:
 
 
 HANDLERS: Dict[str, Handler] = {
+    "stay": stay,
     "submit": submit,
     "runs": runs,
     "run": run,

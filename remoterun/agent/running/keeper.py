@@ -2,8 +2,8 @@
 
 One detached process for each home with terms (store/rental.py); agents and supervisors start it, and start it again if
 it has died. It learns from its provider that the host is taken away, and marks that for the supervisors. It ends the
-host once nothing has run there, and no client has been there, for as long as the terms say; and at their deadline
-whatever goes on. A timer of the system's own, which is set before any agent comes, does the latter as well.
+host once nothing has run there, and no client has asked for anything, for as long as the terms say; and at their
+deadline whatever goes on. A timer of the system's own, which is set before any agent comes, does the latter as well.
 
 Seconds of idleness are counted by the monotonic clock: when the other one jumps, the host neither ends early nor stays.
 """

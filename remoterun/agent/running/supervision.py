@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import ContextManager, Dict, Iterator, List, Optional
+import threading
+import time
+from typing import Callable, ContextManager, Dict, List, Optional
 
 from ..shared.files import locked, unless_held
 from ..store.home import Home
@@ -18,6 +20,8 @@ from ..store.run_folder import SUPERVISOR, RunFolder
 KEEPER = "keep"
 """The lock that the keeper of a rented host holds while it lives."""
 _SERVING = "serving"
+QUIET = 60.0
+"""Seconds without a request, from which on a client that is there does not use the host."""
 
 
 def spawn(home: Home, key: str) -> None:
@@ -77,18 +81,43 @@ def look_after_host(home: Home) -> None:
         _detached(home, os.path.join(home.path, "keeper.log"), variables, "keep", "--home", home.path)
 
 
-@contextlib.contextmanager
-def serving(home: Home) -> Iterator[None]:
-    """Tell the keeper that a client is there, where there is one."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # of a home that is read-only: nobody keeps it
-            if home.rental.terms() is not None:
-                stack.enter_context(locked(home.lock(_SERVING), shared=True))
-        yield
+class Presence:
+    """Tells the keeper of a rented host that a client uses it: from now on, and from each `here` on, for `QUIET`
+    seconds. A client that is only there costs nothing: a window that was forgotten may stay open for days.
+
+    Any thread may call any method. `clock`: seconds, monotonic.
+    """
+
+    def __init__(self, home: Home, clock: Callable[[], float] = time.monotonic) -> None:
+        self._home = home
+        self._clock = clock
+        self._changing = threading.Lock()
+        self._lock = contextlib.ExitStack()
+        self._held = False
+        self.here()
+
+    def here(self) -> None:
+        """A request has come, or is under way. Once this returns, the keeper has either marked the host's end, or will
+        not do so for want of use."""
+        with self._changing, contextlib.suppress(OSError):  # of a home that is read-only: nobody keeps it
+            self._used_at = self._clock()
+            if not self._held and self._home.rental.terms() is not None:
+                self._lock.enter_context(locked(self._home.lock(_SERVING), shared=True))
+                self._held = True
+
+    def look(self, busy: bool) -> None:
+        """To be called now and then, with whether a request is under way."""
+        if busy:
+            self.here()
+            return
+        with self._changing:
+            if self._clock() - self._used_at > QUIET:
+                self._lock.close()
+                self._held = False
 
 
 def nobody_serves(home: Home) -> ContextManager[Optional[int]]:
-    """None where a client is there; else none comes meanwhile."""
+    """None where a client uses the host; else none comes meanwhile."""
     return unless_held(home.lock(_SERVING))
 
 

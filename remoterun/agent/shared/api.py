@@ -53,8 +53,7 @@ class Nothing(Record):
 class Hello(Record):
     """What a home says before it is asked. `time` in seconds since 1970 by its clock; `boot` names this boot of it;
     `architecture` is what `uname -m` says there; `room`: bytes that may arrive. `compares`: it answers `records`, so
-    that only what differs of a file need come. `leaving`: why a rented host takes no new run, as it will end; "" for
-    one that does."""
+    that only what differs of a file need come."""
 
     protocol: int
     home_id: str
@@ -68,7 +67,6 @@ class Hello(Record):
     pid: int = 0
     room: int = LARGEST
     compares: bool = True
-    leaving: str = ""
 
 
 # -- blobs
@@ -359,6 +357,9 @@ class Followed(Record):
     err: int = 0
 
 
+# A rented host does not end for want of use from the first frame on, which is empty, until the stream ends. "leaving"
+# where it ends already.
+stay = Request("stay", Nothing, Nothing, "runs")
 # In: a `Submission` (spec.py). Mounts are resolved, and refused, before anything is made.
 submit = Request("submit", Nothing, Status, "runs")
 runs = Request("runs", RunKeys, Statuses, "runs", most=64 << 20)

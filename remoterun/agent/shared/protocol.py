@@ -87,6 +87,8 @@ class Stream:
         self._ended_here = False
         self._ended_there = False
         self._failure: Optional[Exception] = None
+        self.sending = False
+        """Whether a frame waits for the other side to read."""
         self.result: Dict[str, Any] = {}
         """What the other side ended with, once `receive` returned None."""
         self.most_result = MAX_HEADER
@@ -99,15 +101,20 @@ class Stream:
         """One DATA frame. Blocks while the other side's window is full. Raises what ended the stream."""
         head = encode_head(self.number, DATA, header, len(body))
         cost = len(head) + len(body) + _FRAME_COST
-        with self._changed:
-            while self._credit < cost and self._failure is None and not self._answered:
-                self._changed.wait()
-            if self._failure is not None:
-                raise self._failure
-            if self._answered:
-                return  # the result has come: what we still had to say is not wanted
-            self._credit -= cost
-        self._link.write(head, body)
+        self.sending = True
+        try:
+            with self._changed:
+                while self._credit < cost and self._failure is None and not self._answered:
+                    self._changed.wait()
+                if self._failure is not None:
+                    raise self._failure
+                if self._answered:
+                    return  # the result has come: what we still had to say is not wanted
+                self._credit -= cost
+            self._link.write(head, body)
+            self._link.sent += 1
+        finally:
+            self.sending = False
 
     def send_all(self, data: Bytes, size: int = PIECE, **header: Any) -> None:
         """In frames of `size` bytes, the first of which has the header. None for no bytes."""
@@ -315,6 +322,9 @@ class Link:
         self._handlers: List[threading.Thread] = []
         self._closed: Optional[Exception] = None
         self._ended = threading.Event()
+        self.sent = 0
+        """Goes up with what streams send."""
+        self._sent_before = 0
         self._greeting = Stream(self, 0)
         if handler is None:
             self._streams[0] = self._greeting
@@ -341,6 +351,22 @@ class Link:
                     self.write(encode(0, DATA, {}))
 
         threading.Thread(target=beat, name="remoterun keeps", daemon=True).start()
+
+    def watch(self, every: float, look: Callable[[bool], None]) -> None:
+        """Until the link ends, tell `look` every so many seconds whether a request is under way. One whose client has
+        stopped to read is not."""
+
+        def watching() -> None:
+            while not self._ended.wait(every):
+                look(self._busy())
+
+        threading.Thread(target=watching, name="remoterun watches", daemon=True).start()
+
+    def _busy(self) -> bool:
+        with self._streams_lock:
+            streams = list(self._streams.values())
+        moved, self._sent_before = self.sent != self._sent_before, self.sent
+        return any(moved or not stream.sending for stream in streams)
 
     def open(self, op: str, *, result_limit: int = MAX_HEADER, **arguments: Any) -> Stream:
         """Start a request. Its result may have `result_limit` bytes. Raises `LinkClosed` when the link is gone."""

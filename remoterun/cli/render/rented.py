@@ -69,10 +69,15 @@ def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]
         listed.append(("at most", f"{hours(plan.hours)}, at a price that is not known"))
     if plan.attempts > 1:
         listed.append(("", f"for all of {plan.attempts} attempts, if the host is taken away"))
-    latest = moment(time.time() + plan.hours * 3600)
+    idle, latest = plan.idle, time.time() + plan.hours * 3600
+    if plan.kept is not None:  # it has the terms with which it was rented
+        idle, latest = plan.kept.idle, plan.kept.deadline
+        if plan.price is not None and idle:
+            cost = dollars(plan.price * idle / 3600)
+            listed.append(("", f"and {cost} for the {hours(idle / 3600)} that it stays after the run"))
     listed.append(("ends", "by itself, whatever happens to this machine:"))
-    listed.append(("", f"{hours(plan.idle / 3600)} after its last run; one that comes sooner begins at once;"))
-    listed.append(("", f"and at {latest} at the latest"))
+    listed.append(("", f"{hours(idle / 3600)} after its last run; one that comes sooner begins at once;"))
+    listed.append(("", f"and at {moment(latest)} at the latest"))
     if plan.login_ends is not None:
         listed.append(("login", f"yours ends at {moment(plan.login_ends)}, before the run may:"))
         listed.append(("", "its outputs then wait on the host for your next command"))
