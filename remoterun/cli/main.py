@@ -18,11 +18,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words in (["--version"], ["version"]):  # asked by scripts; needs nothing
         print(f"remoterun {__version__}")
         return 0
+    status = 130
     try:
+        from remoterun.cli.interrupt import terminate_as_interrupt
+
+        terminate_as_interrupt()
         _have_standard_streams()
-        return _guarded(words)
+        status = _guarded(words)
     except KeyboardInterrupt:  # while modules are imported, or a second one
-        return 130
+        pass
+    if argv is None:
+        from remoterun.cli.interrupt import end_at_once
+
+        end_at_once()
+    return status
 
 
 def _guarded(words: list[str]) -> int:
@@ -73,9 +82,7 @@ def _dispatch(words: list[str]) -> int:
 
     from remoterun.cli import render
     from remoterun.cli.commands import application
-    from remoterun.cli.interrupt import terminate_as_interrupt
 
-    terminate_as_interrupt()
     command = get_command(application(words))
     try:
         if "_REMOTERUN_COMPLETE" in os.environ:  # the shell asks what could come next

@@ -73,8 +73,11 @@ class Page:
 
     def serve(self) -> None:
         """Answer until `close` is called from another thread, or an exception such as KeyboardInterrupt comes."""
-        self._serving = True
-        self._server.serve_forever(poll_interval=0.1)
+        try:
+            self._serving = True
+            self._server.serve_forever(poll_interval=0.1)
+        finally:  # or `close` would wait for a loop that an exception has kept from starting
+            self._serving = False
 
     def close(self) -> None:
         """Answer no more. May be called twice."""

@@ -363,10 +363,38 @@ def test_an_interrupt_at_any_moment_is_quiet(data: Place) -> None:
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
         ours = "bin/remoterun" in said or "remoterun/cli" in said
         starting = process.returncode == -signal.SIGINT or (process.returncode == 1 and not ours)  # Python itself
         assert starting or (process.returncode in (0, 130) and said.strip() == ""), said
+
+
+@pytest.mark.parametrize(
+    ("moment", "status"),
+    [
+        ("sys.meta_path.insert(0, SimpleNamespace(find_spec=at_typer))", 130),
+        ("atexit.register(interrupt)", -signal.SIGINT),
+    ],
+    ids=["while it is imported", "after its last word"],
+)
+def test_an_interrupt_at_this_moment_is_quiet(data: Place, moment: str, status: int) -> None:
+    program = f"""
+import atexit, os, signal, sys
+from types import SimpleNamespace
+from remoterun.cli.main import main
+def interrupt():
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+def at_typer(name, *_):
+    return interrupt() if name == "typer" else None
+{moment}
+sys.argv[1:] = ["--help"]
+sys.exit(main())
+"""
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, cwd=data.folder, env=data.env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.strip()) == (status, ""), done
+    assert done.stdout.endswith("word of runs.\n") is (status != 130), "what was written is there"
 
 
 # -- with runs

@@ -53,6 +53,17 @@ def page(home: Path, tmp_path: Path) -> Iterator[Page]:
     assert not thread.is_alive()
 
 
+def test_an_interrupt_before_the_first_request_leaves_nothing_to_wait_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("http.server.ThreadingHTTPServer.serve_forever", interrupted)
+    with Page(local_model(write_model(tmp_path / "models", "w")), tmp_path) as page, pytest.raises(KeyboardInterrupt):
+        page.serve()
+
+
 def token(page: Page) -> str:
     """The random word that all addresses of the page begin with."""
     return page.address.split("/")[3]
