@@ -344,6 +344,17 @@ def test_what_nobody_knows_any_more_is_left_over(cloud: Cloud, client: Client, t
     assert client.clear_all() == ["rule", "group"] and cloud.left_behind() == []
 
 
+def test_a_host_that_was_stopped_is_left_over(cloud: Cloud, client: Client) -> None:
+    """Its disk costs, and nothing that it would end itself by runs any more."""
+    rented = client.acquire()
+    client.aws.calls("ec2", "stop_instances", rented.offer.region, InstanceIds=[rented.id])
+    until(lambda: cloud.machines[rented.id].state == "stopped")
+    (leftover,) = client.aws.leftovers()
+    assert (leftover.id, leftover.why) == (f"us-east-1/{rented.id}", "it was stopped, and its disk costs")
+    client.aws.clear(leftover)
+    gone(cloud)
+
+
 def test_a_host_of_another_client_is_ended_by_its_id(cloud: Cloud, client: Client, tmp_path: Path) -> None:
     rented = client.acquire()
     Client(tmp_path / "another home").aws.release(rented.id)

@@ -78,14 +78,17 @@ def _of_region(calls: Calls, region: str, home: Path, here: str | None) -> list[
 
 def _host(instance: dict[str, Any], region: str, home: Path) -> Leftover | None:
     rented = tags.rented_of(instance, region)
-    if rented is None or not rented.alive:
+    stopped = instance["State"]["Name"] == "stopped"  # by a person, or by AWS: nothing of ours starts it again
+    if rented is None or not (rented.alive or stopped):
         return None
-    price = (rented.offer.price or 0.0) * MONTH_HOURS
+    price = None if stopped else (rented.offer.price or 0.0) * MONTH_HOURS
     late = time.time() - rented.deadline
     if late > LATE_SECONDS:
         return Leftover("host", f"{region}/{rented.id}", f"it should have ended {late / 60:.0f} minutes ago", price)
     if tags.ours(instance.get("Tags")).get("home") != tags.home_mark(home):
         return None  # another client's, who may well use it
+    if stopped:
+        return Leftover("host", f"{region}/{rented.id}", "it was stopped, and its disk costs", price)
     folder = HostFolder(home, rented.token)
     if folder.intent() is None:
         return Leftover("host", f"{region}/{rented.id}", "this machine knows nothing of it any more", price)
