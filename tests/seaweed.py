@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from remoterun.buckets import arriving
 from remoterun.buckets.host import BucketHost
 from remoterun.buckets.place import BucketPlace
 from remoterun.buckets.s3 import S3
@@ -191,6 +192,15 @@ class Talk:
         return sum(bucket.s3.requests for bucket in self._host.made)
 
 
+SMALL_CHUNK = 4 << 20
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large files go into chunks of `SMALL_CHUNK` bytes: what is true of a few is true of some of 64 MiB."""
+    monkeypatch.setattr(arriving, "CHUNK", SMALL_CHUNK)
+
+
 class _Counting(BucketHost):
     def __init__(self, *words: Any, **settings: Any) -> None:
         super().__init__(*words, **settings)
@@ -218,6 +228,8 @@ class Way:
         """Bytes that went to the store."""
         self.cut_after: int | None = None
         """Bytes to the store after which the way is cut, with all connections: `mode` is "refuse" then."""
+        self._hold: tuple[bytes, int] | None = None
+        self._hold_lock = threading.Lock()
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -239,10 +251,25 @@ class Way:
     def cut(self, mode: str = "refuse") -> None:
         """Set the mode, and drop every connection that stands."""
         self.mode = mode
+        self._hold = None
         connections, self._open = self._open, []
         for connection in connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def hold_after(self, part: str, number: int) -> None:
+        """After so many requests for objects with `part` in their address, every new one waits until `cut`: whoever
+        sends gets as far as that and no further, however fast it is. Those that have begun go on."""
+        self._hold = part.encode(), number
+
+    def _is_held(self, request: bytes) -> bool:
+        with self._hold_lock:
+            if self._hold is None:
+                return False
+            part, left = self._hold
+            if left > 0 and request.startswith(b"PUT ") and part in request.partition(b"\r\n")[0]:
+                self._hold = part, left - 1
+            return left <= 0
 
     def _accept(self) -> None:
         while True:
@@ -267,7 +294,12 @@ class Way:
                 back = threading.Thread(target=self._back, args=(server, client), daemon=True)
                 back.start()
                 while data := client.recv(1 << 16):
-                    self.requests += data.startswith(_METHODS) and b" HTTP/1.1\r\n" in data
+                    if data.startswith(_METHODS) and b" HTTP/1.1\r\n" in data:
+                        self.requests += 1
+                        if self._is_held(data):
+                            while client.recv(1 << 16):
+                                pass
+                            break
                     if self.mode == "busy":
                         self.failures += 1
                         client.sendall(_BUSY)

@@ -17,7 +17,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from moto.ec2.models import ec2_backends
@@ -218,6 +218,14 @@ class Cloud:
         )
         self.credentials[made.key] = made
         return made
+
+    def expire(self, login: Credentials) -> None:
+        """Its time is up."""
+        self.credentials[login.key] = replace(login, expires=time.monotonic())
+
+    def in_flight(self) -> list[Call]:
+        """The calls that came, and were not answered yet: their client may be gone."""
+        return [call for call in self.calls if not call.status]
 
     def no_default_vpc(self, region: str = REGION) -> None:
         """Delete it, as some accounts have done."""

@@ -76,6 +76,8 @@ class Gate:
             self._check(environ, body, call)
             if call.action == "DescribeInstanceConnectEndpoints":
                 return _endpoints(self._cloud, call, start)
+            if call.action == "SimulatePrincipalPolicy":
+                return _simulated(self._cloud, call, start)
             return self._pass_on(environ, start, call)
         except Refusal as refusal:
             return _refuse(refusal, call, start)
@@ -102,13 +104,19 @@ class Gate:
             raise _wrong_signature(call)
         if f"{call.service}:{call.action}" in cloud.denied:
             raise _not_allowed(call, cloud)
+        if call.action.startswith("Describe") and call.parameters.get("DryRun") == "true":  # moto would answer
+            raise Refusal(412, "DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
 
     def _pass_on(self, environ: dict[str, Any], start: Start, call: Call) -> Iterable[bytes]:
         def note(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
             call.status = int(status.split()[0])
             return start(status, headers, *rest)
 
-        chunks = self._app(environ, note)
+        try:
+            chunks = self._app(environ, note)
+        except BaseException:  # the server tells the client of an error of its own
+            call.status = 500
+            raise
         answer = b"".join(chunks)
         if hasattr(chunks, "close"):
             chunks.close()
@@ -186,6 +194,21 @@ def _endpoints(cloud: Cloud, call: Call, start: Start) -> Iterable[bytes]:
     name, space = "DescribeInstanceConnectEndpointsResponse", "http://ec2.amazonaws.com/doc/2016-11-15/"
     listed = f"<instanceConnectEndpointSet>{items}</instanceConnectEndpointSet>"
     return [f'<{name} xmlns="{space}">{listed}</{name}>'.encode()]
+
+
+def _simulated(cloud: Cloud, call: Call, start: Start) -> Iterable[bytes]:
+    """Nor this one."""
+    names = [value for name, value in call.parameters.items() if name.startswith("ActionNames.member.")]
+    members = "".join(
+        f"<member><EvalActionName>{name}</EvalActionName><EvalResourceName>*</EvalResourceName>"
+        f"<EvalDecision>{'implicitDeny' if name in cloud.denied else 'allowed'}</EvalDecision></member>"
+        for name in names
+    )
+    call.status = 200
+    start("200 OK", [("Content-Type", "text/xml")])
+    name, space = "SimulatePrincipalPolicy", "https://iam.amazonaws.com/doc/2010-05-08/"
+    result = f"<IsTruncated>false</IsTruncated><EvaluationResults>{members}</EvaluationResults>"
+    return [f'<{name}Response xmlns="{space}"><{name}Result>{result}</{name}Result></{name}Response>'.encode()]
 
 
 def _unknown_key(call: Call) -> Refusal:

@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +165,7 @@ class Machine:
 
     def _live(self) -> None:
         ended = self._ended
-        if ended.wait(self.cloud.boot_seconds):
+        if not self._passed(lambda: self.cloud.boot_seconds, ended):
             return
         while not ended.is_set():
             try:
@@ -185,6 +186,14 @@ class Machine:
                 self._take_away("terminated" if terminate else "stopped", OWN_SHUTDOWN)
                 return
 
+    def _passed(self, seconds: Callable[[], float], ended: threading.Event) -> bool:
+        """Blocks until so many seconds have passed, which a test may change meanwhile; False if it is to end before."""
+        began = time.monotonic()
+        while (left := began + seconds() - time.monotonic()) > 0:
+            if ended.wait(min(left, 0.1)):
+                return False
+        return not ended.is_set()
+
     def _switch_on(self) -> None:
         with self._power:
             if self._ended.is_set():
@@ -202,7 +211,7 @@ class Machine:
         host = self.host
         assert host is not None
         with contextlib.suppress(*ENDED):  # it was switched off meanwhile
-            if ended.wait(self.cloud.sshd_seconds):
+            if not self._passed(lambda: self.cloud.sshd_seconds, ended):
                 return
             host.init()
             host.start_sshd()
@@ -214,7 +223,7 @@ class Machine:
 
     def _start_docker(self, ended: threading.Event, host: CloudHost) -> None:
         try:
-            if not ended.wait(self.cloud.docker_seconds):
+            if self._passed(lambda: self.cloud.docker_seconds, ended):
                 host.start_docker()
         except ENDED as error:
             if host.is_up():

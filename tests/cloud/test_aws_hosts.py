@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pytest
 
 from remoterun.config import AWS as Settings
 from remoterun.config import Config
-from remoterun.errors import HostKeyError
+from remoterun.errors import HostKeyError, RemoterunError
 from remoterun.hosts import host_of
 from remoterun.hosts.base import NOBODY
 from remoterun.hosts.ssh import banner
@@ -30,6 +31,7 @@ from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, Provider
 from remoterun.providers.folder import HostFolder
 from tests.cloud import endpoint
 from tests.cloud.images import IMAGES
+from tests.cloud.machine import SERVICES
 from tests.workshop import until
 
 if TYPE_CHECKING:
@@ -56,9 +58,9 @@ class Client:
         key, now = new_key(), time.time()
         return Intent(f"rr-{key}-1", key, 7, 1, machine, now, now + seconds, 600.0)
 
-    def acquire(self, intent: Intent | None = None) -> Rented:
+    def acquire(self, intent: Intent | None = None, say: Callable[[str], None] | None = None) -> Rented:
         intent = intent or self.intent()
-        return self.aws.acquire(intent, self.aws.offers(intent.machine, True), self.said.append)
+        return self.aws.acquire(intent, self.aws.offers(intent.machine, True), say or self.said.append)
 
     def folder(self, token: str) -> HostFolder:
         return HostFolder(self.home, token)
@@ -92,18 +94,21 @@ def client(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli
 
 def gone(cloud: Cloud) -> None:
     """Wait until nothing costs anything any more."""
-    until(lambda: all(each.state == "terminated" for each in cloud.machines.values()), 60, "all hosts are gone")
+    until(lambda: all(each.state == "terminated" for each in cloud.machines.values()), 120, "all hosts are gone")
 
 
 # --- a host that comes ---
 
 
 def test_a_host_is_ready_reached_with_keys_of_its_own_and_tells_what_it_is(cloud: Cloud, client: Client) -> None:
+    began = time.monotonic()
     rented = client.acquire()
+    took = time.monotonic() - began
     (machine,) = cloud.alive()
     assert rented.id == machine.id and rented.offer.zone == ZONES[0]
-    # within the calls that a run may make
-    assert len(cloud.calls) <= 13 and len(cloud.calls_of("DescribeSubnets")) == 1
+    # within the calls that a run may make; while it boots it is asked about every 2 s at the most
+    asked = len(cloud.calls_of("DescribeInstances"))
+    assert asked <= 1 + took / 2 and len(cloud.calls) - asked <= 11 and len(cloud.calls_of("DescribeSubnets")) == 1
     assert client.said[0].startswith("capacity in us-east-1a") and "its boot" in client.said and "Docker" in client.said
     # its agent has the terms before it starts
     told = json.loads(client.run(rented, "cat", ".remoterun/rented.json"))
@@ -212,8 +217,10 @@ def test_a_missing_permission_is_named(cloud: Cloud, client: Client, action: str
     cloud.denied.add(action)
     assert f"`{action}`" in refused(client).message
     assert cloud.machines == {}
-    (check,) = [check for check in client.aws.checks() if check.name == "permissions"]
-    assert check.ok is False and f'"{action}"' in (check.fix or "")
+    for more in (set(), {"iam:SimulatePrincipalPolicy"}):  # where it may not be simulated, calls are tried
+        cloud.denied |= more
+        (check,) = [check for check in client.aws.checks() if check.name == "permissions"]
+        assert check.ok is False and f'"{action}"' in (check.fix or "")
 
 
 def test_a_clock_that_is_wrong_is_told(cloud: Cloud, client: Client) -> None:
@@ -231,13 +238,17 @@ def test_a_login_that_is_over_is_told(cloud: Cloud, client: Client, monkeypatch:
 def test_a_login_that_ends_in_the_middle_leaves_a_host_that_is_found_again(
     cloud: Cloud, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cloud.boot_seconds = 6.0
-    for name, value in cloud.environment(cloud.login(4.0)).items():
+    login = cloud.login(3600.0)
+    for name, value in cloud.environment(login).items():
         monkeypatch.setenv(name, value)
-    expired = Client(client.home)
     intent = client.intent()
+
+    def say(text: str) -> None:
+        if text == "its boot":
+            cloud.expire(login)
+
     with pytest.raises(ProviderError) as caught:
-        expired.acquire(intent)
+        Client(client.home).acquire(intent, say)
     assert "expired" in caught.value.message and caught.value.hint == "remoterun gc --cloud   ends it now"
     assert len(cloud.alive()) == 1
     for name, value in cloud.environment().items():
@@ -270,7 +281,7 @@ def test_a_host_that_vanishes_while_it_boots(cloud: Cloud, client: Client) -> No
             cloud.alive()[0].vanish(1.0)
 
     with pytest.raises(HostNeverCame) as caught:
-        client.aws.acquire(intent, client.aws.offers(T4, True), say)
+        client.acquire(intent, say)
     assert "ended while it was waited for" in caught.value.message and caught.value.evidence
     gone(cloud)
     assert client.aws.hosts() == []
@@ -294,14 +305,19 @@ def test_an_interrupt_ends_a_host_that_aws_does_not_know_yet(cloud: Cloud, clien
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        client.aws.acquire(client.intent(), client.aws.offers(T4, True), say)
+        client.acquire(client.intent(), say)
     assert len(cloud.machines) == 1 and cloud.alive() == []
 
 
 def test_the_deadline_ends_a_host_whatever_runs_on_it(cloud: Cloud, client: Client) -> None:
-    rented = client.acquire(client.intent(seconds=40.0))  # it boots in a fraction of that, on a busy machine too
-    client.run(rented, "sh", "-c", "nohup sleep 600 >/dev/null 2>&1 &")
-    gone(cloud)
+    for seconds in (15.0, 60.0, 240.0):  # a busy machine needs longer until it is there
+        try:
+            rented = client.acquire(client.intent(seconds=seconds))
+            client.run(rented, "sh", "-c", "nohup sleep 600 >/dev/null 2>&1 &")
+            break
+        except RemoterunError:
+            assert seconds < 240.0
+    until(lambda: cloud.machine(rented.id).state == "terminated", 300, "its deadline ends it")
     assert time.time() >= rented.deadline - 3
     found = client.aws.find(rented.token)
     assert found is not None and "nstance initiated" in found.why and not found.preempted
@@ -318,17 +334,22 @@ def test_a_host_whose_boot_goes_no_further_ends_at_its_deadline(cloud: Cloud, cl
         InstanceInitiatedShutdownBehavior="terminate",
         UserData=f"#cloud-config\n{json.dumps(config)}\n",
     )
-    assert len(cloud.alive()) == 1
+    (machine,) = cloud.machines.values()
     gone(cloud)
+    assert [event.state for event in machine.events if event.state != SERVICES][:2] == ["pending", "running"]
+    assert "nstance initiated" in machine.record.state_reason.message
 
 
-def test_a_host_that_nobody_uses_ends(cloud: Cloud, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user_data, "UNUSED", 4)
+def test_a_host_that_nobody_uses_ends(cloud: Cloud, client: Client) -> None:
+    """It has half an hour; one that had seconds from the start could be gone before anybody comes."""
     rented = client.acquire()
-    client.run(rented, "sh", "-c", "nohup sleep 8 >/dev/null 2>&1 &")
-    time_of_last_use = time.monotonic() + 6
+    setting = f'"unused": {user_data.UNUSED}'
+    lines = f"grep -q '{setting}' {user_data.SETTINGS} && sed -i 's/{setting}/\"unused\": 2/' {user_data.SETTINGS}"
+    as_root = shlex.join(["sudo", "-n", "sh", "-c", f"{lines} && systemctl restart remoterun-watch"])
+    began = time.monotonic()
+    client.run(rented, "sh", "-c", f"nohup sleep 6 >/dev/null 2>&1 & {as_root}")
     gone(cloud)
-    assert time.monotonic() > time_of_last_use
+    assert time.monotonic() - began > 6
 
 
 def test_what_nobody_knows_any_more_is_left_over(cloud: Cloud, client: Client, tmp_path: Path) -> None:

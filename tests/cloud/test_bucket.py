@@ -22,7 +22,7 @@ from remoterun.config import AWS, Config
 from remoterun.errors import UsageError
 from remoterun.session import Session
 from remoterun.transfer import Progress, fetch, read_tree, refuse, send_tree
-from tests.seaweed import Store, Talk, Way, asked
+from tests.seaweed import SMALL_CHUNK, Store, Talk, Way, asked
 from tests.workshop import Files, read_files, sha256, tree_of, write_files
 
 
@@ -91,9 +91,10 @@ def test_a_large_file_lies_in_chunks_that_are_shared(bucket: BucketPlace, store:
             assert b"".join(frame.body for frame in stream) == chunk[-2:] + b"ot" + chunk[5:6]
 
 
+@pytest.mark.usefixtures("small_chunks")
 def test_several_large_files(bucket: BucketPlace, tmp_path: Path) -> None:
     """Each has its list once its chunks are there; one that was met before is not sent again."""
-    files: Files = {f"{number}": os.urandom(CHUNK + number) for number in range(1, 3)}
+    files: Files = {f"{number}": os.urandom(SMALL_CHUNK + number) for number in range(1, 3)}
     source = write_files(tmp_path / "source", {**files, "twice": files["1"]})
     with Talk(bucket) as talk:
         send(talk.session, source)
@@ -187,7 +188,7 @@ def test_two_clients_make_versions_at_once(bucket: BucketPlace, tmp_path: Path) 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(200)
     assert len(made) == 8
     with Talk(bucket) as talk:
         versions = talk.session.versions("doom")

@@ -11,7 +11,7 @@ import pytest
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared import bucket as layout
-from remoterun.agent.shared.bucket import CHUNK, SMALL
+from remoterun.agent.shared.bucket import SMALL
 from remoterun.agent.shared.spec import MountSpec, ResourceRef
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.buckets import creation
@@ -24,11 +24,13 @@ from remoterun.registry import Registry
 from remoterun.transfer import Progress
 from tests.cloud.test_bucket import copy, keys, send
 from tests.cloud.test_bucket_runs import KEY, Host, next_second
-from tests.seaweed import READER, READER_SECRET, Store, Talk, asked, credentials
+from tests.seaweed import READER, READER_SECRET, SMALL_CHUNK, Store, Talk, asked, credentials
 from tests.workshop import Files, sha256, spec_of, write_files
 
 FILES: Files = {"a": b"A" * 1000, "b": b"B" * 2000, "blob": b"C" * (SMALL + 1)}
-LARGE = os.urandom(1 << 20) * (CHUNK >> 20) + b"end"
+LARGE = os.urandom(SMALL_CHUNK) + b"end"
+
+pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ class User:
     def end_hosts(self) -> None:
         for host in self.place.json("hosts"):
             self.place.run("hosts", "end", host["id"])
-        until(lambda: not self.cloud.alive(), 30)
+        until(lambda: not self.cloud.alive())
 
     def build_log(self) -> str:
         """Of the newest run."""

@@ -22,7 +22,8 @@ from tests.workshop import until
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
 ON_T4 = ("run", "-t", "t4", "--image", BASE_IMAGE)
-TRAIN = "mkdir -p models; cat data/input.txt >models/model.json; for i in 1 2 3; do echo epoch $i; sleep 1; done"
+WAITS = "until [ -e go ]; do sleep 0.1; done"
+TRAIN = f"mkdir -p models; cat data/input.txt >models/model.json; echo epoch 1; {WAITS}; echo epoch 2"
 
 
 @pytest.fixture
@@ -52,9 +53,13 @@ def test_the_lessons_session(cloud: Cloud, place: Place) -> None:
     shell.expect_exact("goes on without this terminal")
     shell.expect(pexpect.EOF)
 
-    number = str(place.newest()["number"])
+    run = place.newest()
+    number = str(run["number"])
+    (machine,) = cloud.alive()
+    assert machine.host is not None
+    machine.host.path(f"/home/ubuntu/.remoterun/runs/{run['key']}/work/go").touch()
     followed = place.run("logs", number)
-    assert followed.stdout == "epoch 1\nepoch 2\nepoch 3\n"
+    assert followed.stdout == "epoch 1\nepoch 2\n"
     assert "it cost $" in followed.stderr
     (row,) = place.json("ps")
     assert (row["state"], row["machine"]) == ("complete", "k80") and row["cost"] > 0
@@ -68,7 +73,7 @@ def test_the_lessons_session(cloud: Cloud, place: Place) -> None:
     assert not cloud.alive()
     info = place.json("info", number)
     assert info["spec"]["command"] == TRAIN and info["reachable"]
-    assert place.run("logs", number).stdout == "epoch 1\nepoch 2\nepoch 3\n"
+    assert place.run("logs", number).stdout == "epoch 1\nepoch 2\n"
     assert "models" in place.run("ls", f"runs/{number}").stdout
 
 
@@ -90,17 +95,14 @@ def test_without_a_terminal_nothing_is_rented_unless_it_is_said(cloud: Cloud, pl
 
 def test_a_kept_host_is_used_again(cloud: Cloud, place: Place) -> None:
     place.run(*ON_T4, "-y", "--no-git", "echo one")
-    began = time.monotonic()
     again = place.run(*ON_T4, "-y", "--no-git", "echo two")
-    took = time.monotonic() - began
-    assert again.stdout == "two\n" and len(cloud.machines) == 1
-    assert took < 20, took
+    assert again.stdout == "two\n" and len(cloud.machines) == len(cloud.calls_of("RunInstances")) == 1
 
 
 def test_a_host_ends_by_itself_and_all_is_in_the_bucket(cloud: Cloud, quick: Place) -> None:
     """As if the laptop were gone for good: nobody asks for anything until the host is gone."""
     number = quick.run("run", "-t", "quick", "-y", "-b", "--image", BASE_IMAGE, TRAIN_ALONE).stdout.strip()
-    until(lambda: not cloud.alive(), 120)
+    until(lambda: all(each.state == "terminated" for each in cloud.machines.values()), 120)
     found = quick.json("info", number)
     assert (found["state"], found["outputs"]["files"]) == ("complete", 1)
     assert quick.run("logs", number).stdout == "done\n"
@@ -115,7 +117,7 @@ TRAIN_ALONE = "sleep 2; echo here >made; echo done"
 def test_a_host_that_vanishes_leaves_its_log(cloud: Cloud, place: Place) -> None:
     number = place.run(*ON_T4, "-y", "-b", "echo begun; sleep 1000").stdout.strip()
     key = place.json("ps")[-1]["key"]
-    until(lambda: b"begun" in logged(cloud, key), 90)
+    until(lambda: b"begun" in logged(cloud, key), 120)
     (machine,) = cloud.alive()
     machine.vanish()
     found = until(lambda: (row := place.json("info", number))["ended"] and row, 60)
@@ -124,11 +126,11 @@ def test_a_host_that_vanishes_leaves_its_log(cloud: Cloud, place: Place) -> None
 
 
 def test_one_that_is_taken_away_goes_on_on_another_host(cloud: Cloud, place: Place) -> None:
-    command = "cat checkpoint 2>/dev/null && exit; echo first; echo from the first >checkpoint; exec sleep 1000"
+    command = "cat checkpoint 2>/dev/null && exit; echo from the first >checkpoint; echo first; exec sleep 1000"
     shell = place.spawn(*ON_T4, "--spot", "-y", "--no-git", command)
     shell.expect("first")
     (machine,) = cloud.alive()
-    machine.notice(seconds=30)
+    machine.notice()
     shell.expect("interrupted")
     shell.expect("attempt 2 of 3")
     shell.expect("from the first")
@@ -174,5 +176,9 @@ def test_a_client_that_is_killed_leaves_one_host_at_most(cloud: Cloud, place: Pl
     for row in place.json("ps"):
         if row["state"] not in ("failed", "requested"):
             place.run("kill", str(row["number"]))
-    place.run("gc", "--cloud", "-y")
-    until(lambda: not cloud.alive(), 30)
+
+    def cleared() -> bool:
+        place.run("gc", "--cloud", "-y")  # AWS may still work on the call of the client that is dead
+        return not cloud.in_flight() and not cloud.alive()
+
+    until(cleared)

@@ -125,7 +125,7 @@ class Weed:
     def requests(self) -> dict[str, int]:
         """How many requests of each kind the S3 server has answered since its start."""
         counts: dict[str, int] = {}
-        with urllib.request.urlopen(f"http://{self.address}:{self._metrics}/metrics", timeout=10) as response:
+        with urllib.request.urlopen(f"http://{self.address}:{self._metrics}/metrics", timeout=60) as response:
             for line in response.read().decode().splitlines():
                 if line.startswith("SeaweedFS_s3_request_total{"):
                     labels, _, value = line.rpartition(" ")
@@ -145,7 +145,7 @@ class Weed:
         request = urllib.request.Request(f"http://{self.address}:{self._filer}/buckets/?limit=10000")
         request.add_header("Accept", "application/json")
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=60) as response:
                 entries = json.load(response)["Entries"] or []
         except urllib.error.HTTPError as error:
             if error.code != 404:

@@ -103,7 +103,7 @@ def put(link: Link, *contents: bytes) -> api.Count:
             stream.send(content[:PIECE], d=name, s=len(content), o=0, k=name)
             stream.send(content[PIECE:])
     stream.end()
-    return from_json(api.Count, stream.finish(20))
+    return from_json(api.Count, stream.finish(60))
 
 
 def upload(link: Link, name: str, files: Files) -> tuple[Manifest, api.Committed]:
@@ -112,7 +112,7 @@ def upload(link: Link, name: str, files: Files) -> tuple[Manifest, api.Committed
     stream = link.open("commit_upload", name=name)
     stream.send(manifest.encode(), last=1)
     stream.end()
-    return manifest, from_json(api.Committed, stream.finish(20))
+    return manifest, from_json(api.Committed, stream.finish(60))
 
 
 def read_tree(link: Link, resource: ResourceRef) -> tuple[Manifest, api.Tree]:
@@ -158,7 +158,7 @@ class TestBlobs:
         stream.send(pack([(digests(b"good"), b"evil")]), p=1)
         stream.end()
         with pytest.raises(RemoteError) as caught:
-            stream.finish(20)
+            stream.finish(60)
         assert caught.value.code == "damaged"
         assert ask(link, api.missing, api.Nothing(), digests(b"good", b"evil"))[0].blobs == 2
 

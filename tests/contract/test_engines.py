@@ -25,6 +25,9 @@ from remoterun.model import new_key
 from tests.lab import BASE_IMAGE
 from tests.workshop import NO_PACKAGES, SAVES, Files, Place, holding, lend, read_files, running, spec_of, tree_of, until
 
+SECONDS = (f"1000.{os.getpid()}{number}" for number in range(100, 1000))
+"""Each marks a `sleep` that no other test has, in whatever process it runs."""
+
 
 class Bench:
     """An engine and a home to try it in."""
@@ -86,7 +89,7 @@ def log(run: RunFolder) -> bytes:
 
 
 def ended(run: RunFolder) -> int | None:
-    until(lambda: run.exit_code() is not None, 30, lambda: log(run).decode("utf-8", "replace"))
+    until(lambda: run.exit_code() is not None, 60, lambda: log(run).decode("utf-8", "replace"))
     return run.exit_code()
 
 
@@ -106,7 +109,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path, environment: Path) -> 
         bench.engine.remove(run)
         assert bench.again().look(run).presence in (Presence.ABSENT, Presence.ENDED)
     for child in children.values():
-        child.wait(10)
+        child.wait(60)
 
 
 def test_it_can_be_used_here(bench: Bench) -> None:
@@ -118,7 +121,7 @@ def test_a_life(bench: Bench) -> None:
     assert ended(run) == 7
     lines = log(run).decode().splitlines()
     assert lines[:2] == ["out", "err"] and lines[3:] == ["A"]
-    until(lambda: bench.engine.look(run).presence is Presence.ENDED, 10)
+    until(lambda: bench.engine.look(run).presence is Presence.ENDED)
     assert bench.engine.look(run).code == 7
     assert not bench.engine.alive(run)
     assert read_files(Path(run.work)) == {"a": b"A\n", "b": b"new\n"}
@@ -142,7 +145,7 @@ while True:
 
 def test_the_network_of_its_command(bench: Bench) -> None:
     run = bench.started("exec python3 serve.py", {"serve.py": SERVES})
-    port = int(until(lambda: log(run).strip(), 30))
+    port = int(until(lambda: log(run).strip()))
     with bench.again().network(run) as network:
         assert port in (network.listening() or ())
         for _ in range(3):
@@ -166,7 +169,7 @@ def test_started_once(bench: Bench) -> None:
     other.start(run, spec, [])
     assert log(run) == b"started\n"
     other.kill(run)
-    until(lambda: not bench.engine.alive(run), 10)
+    until(lambda: not bench.engine.alive(run))
 
 
 def test_started_once_when_it_has_ended(bench: Bench) -> None:
@@ -175,7 +178,7 @@ def test_started_once_when_it_has_ended(bench: Bench) -> None:
     assert ended(run) == 0
     for engine in (bench.engine, bench.again()):
         engine.start(run, spec, [])
-        until(lambda engine=engine: engine.look(run).presence is Presence.ENDED, 10)
+        until(lambda engine=engine: engine.look(run).presence is Presence.ENDED)
     assert log(run) == b"once\n"
 
 
@@ -218,12 +221,12 @@ def test_a_build_that_fails_and_one_that_is_interrupted(bench: Bench) -> None:
 
 def test_terminate_reaches_all(bench: Bench) -> None:
     run = bench.started(
-        "(trap 'echo child' TERM; while :; do sleep 0.05; [ -e go ] || continue; done) & "
+        "(trap 'echo child' TERM; echo up; while :; do sleep 0.05; [ -e go ] || continue; done) & "
         "trap 'echo parent; exit 3' TERM; echo up; while :; do sleep 0.05; done"
     )
-    until(lambda: b"up" in log(run))
+    until(lambda: log(run).count(b"up") == 2)
     bench.engine.terminate(run)
-    until(lambda: b"parent" in log(run) and b"child" in log(run), 10, lambda: str(log(run)))
+    until(lambda: b"parent" in log(run) and b"child" in log(run), 60, lambda: str(log(run)))
     bench.engine.kill(run)
     assert not bench.engine.alive(run)
     bench.engine.terminate(run)
@@ -243,7 +246,7 @@ def test_terminate_reaches_all(bench: Bench) -> None:
 def test_a_stop_leaves_status_and_log_to_the_command(bench: Bench, command: str, code: int, said: bytes) -> None:
     """No shell of ours ends before the program that it waits for, and none says `Terminated`."""
     run = bench.started(command, {"saves.py": SAVES.encode()})
-    until(lambda: b"up" in log(run), 20)
+    until(lambda: b"up" in log(run))
     assert bench.engine.terminate(run)
     assert ended(run) == code
     assert log(run) == said
@@ -252,7 +255,7 @@ def test_a_stop_leaves_status_and_log_to_the_command(bench: Bench, command: str,
 def test_what_was_asked_for_goes_with_the_run(bench: Bench) -> None:
     """A value lies in the home until the wrapper has read it, and nowhere once the command runs."""
     run = bench.started('[ "$TOKEN" ] && echo up; sleep 1000', values={"TOKEN": "s3cr3t-value"})
-    until(lambda: b"up" in log(run), 20)
+    until(lambda: b"up" in log(run))
     assert holding(bench.home, b"s3cr3t-value") == {run.values_file}, "the supervisor deletes it then"
     bench.engine.kill(run)
     finish(run, Reason.KILLED)
@@ -274,13 +277,13 @@ def test_stderr_apart(bench: Bench) -> None:
 
 
 def test_kill_leaves_nothing(bench: Bench) -> None:
-    run = bench.started(
-        "trap '' TERM INT HUP; setsid sleep 1004.5 & env -i setsid sleep 1004.5 & echo up; sleep 1004.5"
-    )
-    until(lambda: b"up" in log(run))
+    seconds = next(SECONDS)
+    sleep = f"sleep {seconds}"
+    run = bench.started(f"trap '' TERM INT HUP; setsid {sleep} & env -i setsid {sleep} & echo up; {sleep}")
+    until(lambda: b"up" in log(run) and len(running(seconds)) == 3)
     bench.engine.kill(run)
     assert not bench.engine.alive(run)
-    until(lambda: not running("1004.5"), 10)
+    until(lambda: not running(seconds))
 
 
 def test_variables(bench: Bench) -> None:
@@ -324,19 +327,20 @@ def test_a_program_inside(bench: Bench) -> None:
 
 def test_the_end_of_a_program_inside(bench: Bench) -> None:
     """What it left ends with it, and nothing else does; and it keeps no run from its end."""
-    run = bench.started("echo up; sleep 1003.5")
-    until(lambda: b"up" in log(run))
-    for name, seconds in (("one", "1003.6"), ("two", "1003.7")):
+    command, one, two = (next(SECONDS) for _ in range(3))
+    run = bench.started(f"echo up; sleep {command}")
+    until(lambda: b"up" in log(run) and running(command))
+    for name, seconds in (("one", one), ("two", two)):
         inside(bench, run, f"setsid sh -c \"trap '' HUP TERM; sleep {seconds}\" </dev/null >/dev/null 2>&1 &", name)
         until(lambda seconds=seconds: running(seconds))
     bench.engine.end_inside(run, "one")
-    until(lambda: not running("1003.6"))
-    assert running("1003.7") and running("1003.5")
+    until(lambda: not running(one))
+    assert running(two) and running(command)
     assert bench.engine.terminate(run)
     assert ended(run) == 143
-    until(lambda: not bench.engine.alive(run), 10)
+    until(lambda: not bench.engine.alive(run))
     bench.engine.kill(run)
-    until(lambda: not running("1003.7"))
+    until(lambda: not running(two))
 
 
 def test_what_a_run_has_used(bench: Bench) -> None:
@@ -344,7 +348,7 @@ def test_what_a_run_has_used(bench: Bench) -> None:
         "python3 -c 'import time; held = bytearray(50_000_000); [i for i in range(3_000_000)]; print(1, flush=True); "
         "time.sleep(1000)'"
     )
-    until(lambda: log(run), 30)
+    until(lambda: log(run))
     used = bench.engine.counters(run)
     assert used is not None and used.cpu > 0.05 and 45_000_000 < used.memory < 400_000_000
     later = bench.engine.counters(run)

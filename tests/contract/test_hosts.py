@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,43 +75,43 @@ def talk(host: Host) -> Iterator[Link]:
 
 def test_the_pipe_stands_at_the_first_frame(make_host: MakeHost, tmp_path: Path) -> None:
     with talk(make_host()) as link:
-        hello = link.greeting(20)
+        hello = link.greeting(60)
         assert hello["home"] == str(tmp_path / "home") and hello["protocol"] == 1
         assert link.call("uploads") == {"uploads": []}
 
 
 def test_the_agent_is_brought_once(make_host: MakeHost, tmp_path: Path) -> None:
     with talk(make_host()) as link:
-        link.greeting(20)
+        link.greeting(60)
     program = tmp_path / "home" / "agent" / agent_bundle().file_name
     before = os.stat(program)
     assert program.read_bytes() == agent_bundle().data
     with talk(make_host()) as link:
-        link.greeting(20)
+        link.greeting(60)
     assert (os.stat(program).st_ino, os.stat(program).st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_several_pipes_at_once(make_host: MakeHost) -> None:
     host = make_host()
     with talk(host) as one, talk(host) as two:
-        assert one.greeting(20)["pid"] != two.greeting(20)["pid"]
+        assert one.greeting(60)["pid"] != two.greeting(60)["pid"]
         assert one.call("runs") == two.call("runs") == {"runs": [], "unreadable": {}}
 
 
 def test_large_things_both_ways(make_host: MakeHost) -> None:
     blob = os.urandom(20 << 20)
     with talk(make_host()) as link:
-        link.greeting(20)
+        link.greeting(60)
         stream = link.open("put")
         header = {"d": sha256(blob), "s": len(blob)}
         for at in range(0, len(blob), PIECE):
             stream.send(blob[at : at + PIECE], **(header if at == 0 else {}))
         stream.end()
-        assert stream.finish(30) == {"blobs": 1}
+        assert stream.finish(60) == {"blobs": 1}
         stream = link.open("commit_upload", name="big")
         stream.send(Manifest([Entry("f", "a", len(blob), sha256(blob))]).encode())
         stream.end()
-        stream.finish(30)
+        stream.finish(60)
         stream = link.open("get", resource={"kind": "upload", "name": "big"})
         stream.send(b"a\0")
         stream.end()
@@ -123,12 +122,12 @@ def test_close_ends_the_agent_and_wakes_the_reader(make_host: MakeHost) -> None:
     pipe = make_host().open()
     link = Link(pipe.pump, pipe.write)
     thread = link.start()
-    pid = link.greeting(20)["pid"]
+    pid = link.greeting(60)["pid"]
     pipe.close()
     pipe.close()
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
-    until(lambda: not os.path.exists(f"/proc/{pid}"), 10, "the agent ends")
+    until(lambda: not os.path.exists(f"/proc/{pid}"), what="the agent ends")
     assert pipe.read(10) == b""
     with pytest.raises(LinkLost):
         for _ in range(100):
@@ -139,22 +138,22 @@ def test_close_ends_the_agent_and_wakes_the_reader(make_host: MakeHost) -> None:
 def test_an_agent_that_dies(make_host: MakeHost) -> None:
     host = make_host()
     with talk(host) as link:
-        pid = link.greeting(20)["pid"]
+        pid = link.greeting(60)["pid"]
         stream = link.open("follow", key="abcdefgh")
         kill9(pid)
         with pytest.raises((LinkClosed, RemoteError)):
-            stream.finish(20)
-        until(lambda: link.closed, 10)
+            stream.finish(60)
+        until(lambda: link.closed)
         with pytest.raises(LinkClosed):
             link.call("runs")
     with talk(host) as link:
-        assert link.greeting(20)["pid"] != pid
+        assert link.greeting(60)["pid"] != pid
 
 
 def test_write_blocks_until_all_is_taken(make_host: MakeHost) -> None:
     """Many threads share a link: their frames don't mix."""
     with talk(make_host()) as link:
-        link.greeting(20)
+        link.greeting(60)
         wrong: list[object] = []
 
         def work() -> None:
@@ -166,8 +165,8 @@ def test_write_blocks_until_all_is_taken(make_host: MakeHost) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
-        assert not wrong
+            thread.join(200)
+        assert not wrong and not any(thread.is_alive() for thread in threads)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +181,7 @@ def test_a_program_that_is_not_an_agent(make_host: MakeHost, program: str) -> No
 @pytest.mark.parametrize(
     "program",
     [
-        "import time; time.sleep(60)",
+        "import time\nwhile True: time.sleep(60)",
         "import os\nwhile True: os.write(1, b'x' * 64000)",
         "import os, time\nwhile True: os.write(1, b'x'); time.sleep(0.1)",
         "import os, time\nwhile True: os.write(2, b'x' * 64000); time.sleep(0.01)",
@@ -190,10 +189,8 @@ def test_a_program_that_is_not_an_agent(make_host: MakeHost, program: str) -> No
     ids=["silent", "endless", "slow", "errors"],
 )
 def test_a_program_that_neither_speaks_nor_ends(make_host: MakeHost, program: str) -> None:
-    began = time.monotonic()
-    with pytest.raises(AgentError) as caught:
+    with pytest.raises(AgentError, match=r"within 1 s|KiB of output|does not start") as caught:
         make_host(bundle_of(program), seconds=1).open()
-    assert time.monotonic() - began < 10
     assert len(caught.value.evidence or "") < 10_000
 
 
@@ -236,7 +233,7 @@ def test_a_session_over_it(make_host: MakeHost) -> None:
     session = Session(MachineType("m"), make_host())
     assert session.ask(api.uploads, api.Nothing()).uploads == [] and session.alive
     kill9(int(session.hello.pid))
-    until(lambda: not session.alive, 10)
+    until(lambda: not session.alive)
     with pytest.raises(LinkLost, match="m was lost"):
         session.ask(api.uploads, api.Nothing())
     session.close()

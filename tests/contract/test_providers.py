@@ -11,6 +11,7 @@ from remoterun.config import Config
 from remoterun.model import MachineType, Rental, new_key
 from remoterun.providers import provider_named
 from remoterun.providers.base import Intent, Leftover, NoCapacity, Provider
+from tests.workshop import until
 
 
 class Given:
@@ -92,6 +93,7 @@ def test_release_may_be_repeated(given: Given) -> None:
 def test_nothing_is_left(given: Given) -> None:
     rented = given.provider.acquire(given.intent(), given.provider.offers(given.machine, True), given.said.append)
     given.provider.release(rented.id)
+    until(lambda: (found := given.provider.find(rented.token)) is None or found.state == "gone")
     for leftover in given.provider.leftovers():
         assert isinstance(leftover, Leftover) and leftover.why
         given.provider.clear(leftover)

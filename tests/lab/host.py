@@ -25,6 +25,8 @@ USER = "me"
 UID = 1500
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 REPOSITORY = Path(__file__).resolve().parents[2]
+PATIENCE = 60.0
+"""Seconds for what a host does in one, where other tests keep this machine busy."""
 
 
 class Docker(enum.Enum):
@@ -170,11 +172,11 @@ class LabHost:
             self._spawn(["/usr/sbin/sshd", "-D", "-e", "-f", "/etc/ssh/sshd_config"], log)
         if wait:
             listening = ["ss", "-Hltn", f"sport = :{self.port}"]
-            until(lambda: self.exec(listening).stdout, 10, f"sshd of {self.name} listens", lambda: tail(log))
+            until(lambda: self.exec(listening).stdout, PATIENCE, f"sshd of {self.name} listens", lambda: tail(log))
 
     def stop_sshd(self) -> None:
         """End the sshd that listens; sessions go on."""
-        self._end(self._pids("/usr/sbin/sshd"), signal.SIGTERM, 5)
+        self._end(self._pids("/usr/sbin/sshd"), signal.SIGTERM)
 
     def start_dockerd(self) -> None:
         """Start dockerd unless it runs, and wait until it answers.
@@ -188,20 +190,20 @@ class LabHost:
         if not self._pids("dockerd"):
             until(
                 lambda: self._listens("/run/containerd/containerd.sock"),
-                10,
+                PATIENCE,
                 f"containerd of {self.name} listens",
                 lambda: tail(self.logs / "containerd.log"),
             )
             self._spawn(["dockerd"], log)
-        until(self._dockerd_answers, 40, f"dockerd of {self.name} answers", lambda: tail(log))
+        until(self._dockerd_answers, PATIENCE, f"dockerd of {self.name} answers", lambda: tail(log))
 
     def stop_dockerd(self) -> None:
         """Ask dockerd to end, as an upgrade does, and wait for it; its containers end too, unless `live_restore`."""
-        self._end(self._pids("dockerd"), signal.SIGTERM, 30)
+        self._end(self._pids("dockerd"), signal.SIGTERM)
 
     def kill_dockerd(self) -> None:
         """Kill dockerd; its containers live on until it is started again."""
-        self._end(self._pids("dockerd"), signal.SIGKILL, 5)
+        self._end(self._pids("dockerd"), signal.SIGKILL)
 
     def new_host_keys(self) -> None:
         """Give it other SSH host keys, as a re-installed machine has; `Lab.trust` tells the client's known_hosts."""
@@ -409,7 +411,7 @@ class LabHost:
                 cwd="/",
                 start_new_session=True,
             )
-        until(self._booted, 10, f"{self.name} boots", lambda: tail(log))
+        until(self._booted, PATIENCE, f"{self.name} boots", lambda: tail(log))
 
     def _start_services(self) -> None:
         self.start_sshd(wait=False)
@@ -500,11 +502,16 @@ class LabHost:
                     stdout=output,
                     stderr=output,
                     check=True,
-                    timeout=10,
+                    timeout=PATIENCE,
                 )
             except subprocess.SubprocessError as error:  # as when the host is switched off meanwhile
                 raise LabError(f"{words[0]} doesn't start on {self.name}: {error}") from error
-        until(lambda: self._pids(words[0]), 5, f"{words[0]} runs on {self.name}", lambda: tail(log))
+
+        def runs() -> bool:
+            self._pid()  # raises once the host is switched off, as nothing will ever run there then
+            return bool(self._pids(words[0]))
+
+        until(runs, PATIENCE, f"{words[0]} runs on {self.name}", lambda: tail(log))
 
     def _pids(self, *programs: str) -> list[int]:
         """The processes of one of these programs, as the host numbers them; sshd renames itself."""
@@ -514,7 +521,7 @@ class LabHost:
             if process.command.removeprefix("sshd: ").split(" ")[0] in programs
         ]
 
-    def _end(self, pids: Sequence[int], number: signal.Signals, seconds: float) -> None:
+    def _end(self, pids: Sequence[int], number: signal.Signals) -> None:
         """Signal processes of the host and wait until they are gone."""
         if not pids:
             return
@@ -523,7 +530,7 @@ class LabHost:
         def gone() -> bool:
             return not {process.pid for process in self.processes()} & set(pids)
 
-        until(gone, seconds, f"processes {pids} of {self.name} end", lambda: tail(self.logs / "dockerd.log"))
+        until(gone, PATIENCE, f"processes {pids} of {self.name} end", lambda: tail(self.logs / "dockerd.log"))
 
     def _dockerd_answers(self) -> bool:
         if not self._pids("dockerd"):

@@ -52,7 +52,11 @@ UNIT_SECONDS = {
     "days": 86400,
 }
 DAEMONS = {"ssh": ["/usr/sbin/sshd", "-D", "-e"], "docker": ["dockerd"], "containerd": ["containerd"]}
-SOCKETS = {"dockerd": "/run/docker.sock", "containerd": "/run/containerd/containerd.sock"}
+SOCKETS: dict[str, str | tuple[str, int]] = {
+    "dockerd": "/run/docker.sock",
+    "containerd": "/run/containerd/containerd.sock",
+    "/usr/sbin/sshd": ("127.0.0.1", 22),
+}
 INSTALLED = "/usr/local/lib/lab/docker-installed"
 ALIASES = {"sshd": "ssh", "ssh.socket": "ssh", "docker.socket": "docker"}
 
@@ -517,7 +521,7 @@ def change_daemon(verb: str, unit: str) -> int:
         with open(f"/var/log/{os.path.basename(daemon_words(unit)[0])}.log", "ab") as log:
             words = ["setsid", "--fork", *daemon_words(unit)]
             subprocess.run(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while not daemon_pids(unit) and time.monotonic() < deadline:
             time.sleep(0.02)
         return 0 if daemon_pids(unit) and listens(unit) else 1
@@ -525,14 +529,15 @@ def change_daemon(verb: str, unit: str) -> int:
 
 
 def listens(unit: str) -> bool:
-    """Whether it can be talked to by now, as systemd waits for it; a daemon without a socket is ready at once."""
-    path = SOCKETS.get(daemon_words(unit)[0])
-    deadline = time.monotonic() + 40
-    while path and time.monotonic() < deadline:
-        with socket.socket(socket.AF_UNIX) as link:
+    """Whether it can be talked to by now, as systemd waits for it."""
+    name = daemon_words(unit)[0]
+    address = SOCKETS[name]
+    deadline = time.monotonic() + 60
+    while daemon_pids(unit) and time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as link:
             try:
-                link.connect(path)
-                if not path.endswith("docker.sock"):
+                link.connect(address)
+                if name != "dockerd":
                     return True
                 link.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
                 if b" 200 " in link.recv(4096):
@@ -540,7 +545,7 @@ def listens(unit: str) -> bool:
             except OSError:
                 pass
         time.sleep(0.02)
-    return not path
+    return False
 
 
 def move_images() -> None:
