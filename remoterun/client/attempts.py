@@ -105,7 +105,9 @@ def start_next_attempt(
                 mounts=mounts,
                 environment=spec.environment._replace(context=build.digest),
                 git=spec.git and spec.git._replace(diff=None),
-                until=min(renting.until(taken.renting, time.time()), limit),  # a host that was kept may end sooner
+                until=min(
+                    renting.until(taken.renting, session, time.time()), limit
+                ),  # a host that was kept may end sooner
                 attempt=later.attempt,
                 log_before=later.log_before,
                 err_before=later.err_before,

@@ -234,10 +234,10 @@ def _renting(run: Run) -> Renting:
     return run.renting
 
 
-def until(renting: Renting, now: float) -> float:
-    """When the command must end, so that its outputs are saved before the host ends."""
+def until(renting: Renting, session: Session, now: float) -> float:
+    """When the command must end, by the clock of its host, so that its outputs are saved before the host ends."""
     left = max(renting.deadline - now, 0.0)
-    return renting.deadline - min(SAVING, left * SAVING_PART)
+    return renting.deadline - min(SAVING, left * SAVING_PART) + session.clock_skew
 
 
 def deadline(run: Run, plan: Plan, now: float) -> float:

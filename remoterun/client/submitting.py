@@ -230,7 +230,8 @@ def _bring(
     if run.renting is not None:  # for another host, and for who runs it again when its host is gone
         _send(connections, prepared.tree, connections.session(connections.bucket()), {}, progress)
     spec = _spec(run, request, source, manifest, settings, mounts, prepared.again)
-    return run, spec._replace(after=after), manifest
+    until = None if run.renting is None else renting.until(run.renting, session, time.time())
+    return run, spec._replace(after=after, until=until), manifest
 
 
 def may_have_arrived(error: BaseException) -> bool:
@@ -494,7 +495,6 @@ def _spec(
         labels=run.labels,
         git=git,
         bucket=run.renting.bucket if run.renting is not None else "",
-        until=renting.until(run.renting, time.time()) if run.renting is not None else None,
         attempt=run.renting.attempt if run.renting is not None else 1,
         attempts=(request.attempts or 1) if run.renting is None else 1,
         again=again,

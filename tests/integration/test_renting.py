@@ -38,6 +38,7 @@ from remoterun.errors import HostUnreachable, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Mount, Rental, Resource, Run, RunRequest
 from remoterun.providers import PROVIDERS
 from remoterun.providers.base import HostNeverCame, Intent, NoCapacity
+from remoterun.session import Session
 from remoterun.source import snapshot
 from remoterun.transfer import Progress
 from tests import folder_cloud
@@ -155,6 +156,15 @@ class TestARun:
         with pytest.raises(NoCapacity, match="the host that was free is gone, and others cost more"):
             client.runs.launch(prepared, plan=plan)
         assert laptop.folders.hosts() == []
+
+    def test_its_command_ends_in_time_by_the_clock_of_its_host(
+        self, laptop: Laptop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Session, "clock_skew", -240.0)
+        run = laptop.submit("true", max_hours=0.2)
+        until_then = Home.open(str(laptop.folders.home(run_token(run)))).run(run.key).spec().until
+        assert run.renting is not None and until_then is not None
+        assert 0 < run.renting.deadline - until_then - 240 < 80
 
     def test_one_that_can_not_be_had_is_a_failed_run(self, laptop: Laptop) -> None:
         (laptop.root / "full").touch()
