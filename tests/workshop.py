@@ -284,6 +284,16 @@ def running(mark: str) -> list[int]:
     return [pid for pid in pids() if mark.encode() in command_line(pid)]
 
 
+@contextmanager
+def own_port(address: str = "127.0.0.1") -> Iterator[int]:
+    """A port that nobody else is given while the block lasts: it is bound here, and nobody listens on it. A server that
+    is told to may bind it as well, and listen (SO_REUSEADDR)."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((address, 0))
+        yield int(held.getsockname()[1])
+
+
 def kill9(pid: int | None) -> None:
     if pid is not None:
         try:

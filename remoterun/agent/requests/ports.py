@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Dict, Optional, Set
 
 from ..running.network import Network, network_of
@@ -15,6 +16,8 @@ from . import Call, Handler
 
 POLL = 0.2
 """Seconds between looks at who listens, which are two small files to read."""
+SAID_WITHIN = 10.0
+"""Seconds within which the supervisor notices that a container was killed."""
 
 
 def watch_ports(call: Call, asked: api.Ports) -> api.Nothing:
@@ -25,8 +28,12 @@ def watch_ports(call: Call, asked: api.Ports) -> api.Nothing:
         call.stream.send(ports=[[each.port, each.wanted] for each in named])
         ports = {each.port for each in named}
     if ports and _until_running(call, run):
-        with network_of(call.home, run) as network:
-            _watch(call, run, ports, network)
+        try:
+            with network_of(call.home, run) as network:
+                _watch(call, run, ports, network)
+        except HomeError as error:
+            if error.code != "no_network" or not _ends(call, run):
+                raise
     return api.Nothing()
 
 
@@ -42,7 +49,7 @@ def _watch(call: Call, run: RunFolder, ports: Set[int], network: Network) -> Non
         up |= found
         if call.stream.wait_cancelled(POLL):
             raise Cancelled
-        if run.state()[0] is not RunState.RUNNING or run.exit_code() is not None:
+        if _has_ended(run):
             return
         before, found = found, _of(ports, network.listening())
         for port in sorted(up - found - before):  # in two looks: a server may begin anew, and a run may end
@@ -72,6 +79,21 @@ def _until_running(call: Call, run: RunFolder) -> bool:
             return False
         if call.stream.wait_cancelled(POLL):
             raise Cancelled
+
+
+def _ends(call: Call, run: RunFolder) -> bool:
+    """Whether the command is at its end, which takes the network of a container away before anybody says so."""
+    deadline = time.monotonic() + SAID_WITHIN
+    while not _has_ended(run):
+        if time.monotonic() > deadline:
+            return False
+        if call.stream.wait_cancelled(POLL):
+            raise Cancelled
+    return True
+
+
+def _has_ended(run: RunFolder) -> bool:
+    return run.state()[0] is not RunState.RUNNING or run.exit_code() is not None
 
 
 def _of(ports: Set[int], listening: Optional[Set[int]]) -> Set[int]:
