@@ -23,7 +23,7 @@ from remoterun.hosts.base import Prompts
 from remoterun.hosts.bundle import AgentBundle
 from remoterun.hosts.ssh.host import SSHHost
 from tests.conftest import require
-from tests.workshop import until
+from tests.workshop import own_port, until
 
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 ME = getpass.getuser()
@@ -61,12 +61,6 @@ def has_penalties() -> bool:
     said = subprocess.run(["ssh", "-V"], capture_output=True, text=True).stderr
     found = re.match(r"OpenSSH_(\d+)\.(\d+)", said)
     return found is not None and (int(found[1]), int(found[2])) >= (9, 8)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @dataclass
@@ -141,7 +135,7 @@ def starter(root: Path, keys: Keys, stack: contextlib.ExitStack) -> Start:
         folder = root / f"sshd{len(list(root.iterdir()))}"
         (folder / "home").mkdir(parents=True)
         (folder / "authorized_keys").write_text(authorized or public(keys.user))
-        port = free_port()
+        port = stack.enter_context(own_port(address))
         shown = host_keys or (keys.host,)
         lines = [
             *options,
@@ -164,9 +158,9 @@ def starter(root: Path, keys: Keys, stack: contextlib.ExitStack) -> Start:
         log = folder / "log"
         log.touch()
         process = subprocess.Popen([str(SSHD), "-D", "-f", f"{folder}/sshd_config", "-E", str(log)])
-        stack.callback(process.wait, 10)
+        stack.callback(process.wait, 60)
         stack.callback(process.terminate)
-        until(lambda: process.poll() is not None or "Server listening" in log.read_text(), 10, log.read_text)
+        until(lambda: process.poll() is not None or "Server listening" in log.read_text(), what=log.read_text)
         assert process.poll() is None, log.read_text()
         server = Server(folder, port, process, log)
         server.known_hosts.write_text(f"[127.0.0.1]:{port} {public(shown[0])}")
@@ -256,6 +250,8 @@ class Relay:
 
     def close(self) -> None:
         self._closed = True
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._listener.close()
         self.cut()
         for sock in self._sockets:

@@ -20,7 +20,7 @@ from tests.commands import REMOTERUN
 from tests.conftest import require
 from tests.e2e.conftest import Place, make_place
 from tests.lab import Lab, LabHost
-from tests.sshd import Keys, Server, free_port, make_keys, starter
+from tests.sshd import Keys, Server, make_keys, starter
 
 MESSAGE = re.compile(r"^error: (.*)$", re.MULTILINE)
 TRACEBACK = re.compile("Traceback|has a fault")
@@ -80,7 +80,7 @@ def failing(tmp_path_factory: pytest.TempPathFactory, silent: int) -> Place:
 def place_with_machines(folder: Path, silent: int) -> Place:
     place = make_place(folder)
     place.run("machines", "add", "plain", "local", "--engine", "process", "--default")
-    place.run("machines", "add", "closed", f"me@127.0.0.1:{free_port()}")
+    place.run("machines", "add", "closed", "me@127.0.0.1:1")
     place.run("machines", "add", "silent", f"me@127.0.0.1:{silent}", "--connect-timeout", "0.5")
     place.run("upload", "data/input.txt", "--name", "doom")
     (place.folder / "empty").mkdir()

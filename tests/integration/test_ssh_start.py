@@ -74,10 +74,8 @@ class TestStart:
     def test_a_start_that_takes_too_long_is_an_error(self, start: Start, reach: Open) -> None:
         server = start()
         (server.home / ".bashrc").write_text("echo waiting for godot >&2; sleep 60\n")
-        began = time.monotonic()
-        with pytest.raises(AgentError, match="did not speak within 1 s") as caught:
-            reach(server, deadlines=Deadlines(start=1)).open()
-        assert time.monotonic() - began < Deadlines().start
+        with pytest.raises(AgentError, match="did not speak within 2 s") as caught:
+            reach(server, deadlines=Deadlines(start=2)).open()
         assert "godot" in (caught.value.evidence or "")
 
     @pytest.mark.parametrize("noise", ["head -c 60000 /dev/zero", "printf x && sleep 0.1", "printf x >&2 && sleep 0.1"])

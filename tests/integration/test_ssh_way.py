@@ -23,11 +23,11 @@ from tests.sshd import (
     Open,
     Server,
     Start,
-    free_port,
     has_penalties,
     public,
     says,
 )
+from tests.workshop import own_port
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -53,9 +53,8 @@ class TestOnTheWay:
     def test_the_other_host_cannot_get_there(self, server: Server, reach: Open) -> None:
         jump = [f"Host jump\n Port {server.port}"]
         jump += [f" {key} {value}" for key, value in server.client.items()]
-        config = server.config(*jump, ProxyJump="jump", port=free_port())
-        with pytest.raises(HostUnreachable, match="`jump` can't reach `box`"):
-            reach(server, config).open()
+        with own_port() as port, pytest.raises(HostUnreachable, match="`jump` can't reach `box`"):
+            reach(server, server.config(*jump, ProxyJump="jump", port=port)).open()
 
     def test_the_other_host_forbids_it(self, server: Server, start: Start, reach: Open) -> None:
         bastion = start("AllowTcpForwarding no")
@@ -96,7 +95,7 @@ class Mute(paramiko.ServerInterface):  # type: ignore[misc]
 
     def __init__(self, at: str) -> None:
         self._at = at
-        self.go_on = threading.Event()
+        self.there, self.go_on = threading.Event(), threading.Event()
 
     def get_allowed_auths(self, username: str) -> str:
         return "publickey"
@@ -115,7 +114,27 @@ class Mute(paramiko.ServerInterface):  # type: ignore[misc]
 
     def _stop(self, here: str) -> None:
         if here == self._at:
+            self.there.set()
             self.go_on.wait(60)
+
+
+@contextlib.contextmanager
+def muted(keys: Keys, at: str) -> Iterator[tuple[Mute, int, list[paramiko.Transport]]]:
+    """(the server, its port, its end of the connection once there is one)."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        transports: list[paramiko.Transport] = []
+        mute = Mute(at)
+
+        def serve() -> None:
+            transport = paramiko.Transport(listening.accept()[0])
+            transports.append(transport)
+            transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(str(keys.host)))
+            transport.start_server(server=mute)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield mute, int(listening.getsockname()[1]), transports
+        transports[0].close()
+        transports[0].join(20)
 
 
 @pytest.mark.parametrize(
@@ -129,27 +148,42 @@ class Mute(paramiko.ServerInterface):  # type: ignore[misc]
 def test_a_host_that_falls_silent_in_the_middle(
     server: Server, reach: Open, keys: Keys, at: str, expected: str
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = int(listening.getsockname()[1])
-        transports: list[paramiko.Transport] = []
-        mute = Mute(at)
-
-        def serve() -> None:
-            transport = paramiko.Transport(listening.accept()[0])
-            transports.append(transport)
-            transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(str(keys.host)))
-            transport.start_server(server=mute)
-
-        threading.Thread(target=serve, daemon=True).start()
+    with muted(keys, at) as (mute, port, _):
         config = server.config(port=port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
         began = time.monotonic()
         with pytest.raises(HostError, match=expected):
-            short = Deadlines(auth=0.5) if at == "auth" else Deadlines(channel=0.5)
+            # at "exec" the channel has to be open before the same seconds have passed
+            short = {"auth": Deadlines(auth=0.5), "channel": Deadlines(channel=0.5), "exec": Deadlines(channel=3.0)}[at]
             reach(server, config, deadlines=short).open()
         assert time.monotonic() - began < Deadlines().channel
         mute.go_on.set()
-        transports[0].close()
-        transports[0].join(20)
+
+
+def test_a_host_that_hangs_up_in_the_middle(
+    server: Server, reach: Open, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is lost, and not one that runs no commands: paramiko ends its channels first, and then says why."""
+    unlink, go_on = paramiko.Channel._unlink, threading.Event()
+
+    def slowly(channel: paramiko.Channel) -> None:
+        unlink(channel)
+        go_on.wait(20)
+
+    monkeypatch.setattr(paramiko.Channel, "_unlink", slowly)
+    with muted(keys, "exec") as (mute, port, transports):
+
+        def hang_up() -> None:
+            mute.there.wait(60)
+            transports[0].sock.shutdown(socket.SHUT_RDWR)
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        config = server.config(port=port, HostKeyAlias=f"[127.0.0.1]:{server.port}")
+        with pytest.raises(HostUnreachable, match="is lost: closed by the other end"):
+            try:
+                reach(server, config).open()
+            finally:
+                go_on.set()
+        mute.go_on.set()
 
 
 @contextlib.contextmanager
@@ -172,8 +206,7 @@ def listener(greeting: bytes | None, *, hang_up: bool) -> Iterator[int]:
 
 class TestUnreachable:
     def test_refused(self, server: Server, reach: Open) -> None:
-        port = free_port()
-        with pytest.raises(HostUnreachable) as caught:
+        with own_port() as port, pytest.raises(HostUnreachable) as caught:
             reach(server, server.config(port=port)).open()
         assert re.fullmatch(
             rf"`box` refused the connection \(127\.0\.0\.1 port {port}, after \d\.\d s\)", caught.value.message
@@ -216,14 +249,15 @@ class TestUnreachable:
     def test_what_answers_is_no_sshd(
         self, server: Server, reach: Open, greeting: bytes | None, hang_up: bool, expected: str
     ) -> None:
+        before = set(threading.enumerate())
+        seconds = 60.0 if hang_up else 2.0 if greeting else 0.5  # only who says nothing is given up for that
         with listener(greeting, hang_up=hang_up) as port:
-            began = time.monotonic()
             with pytest.raises(HostUnreachable, match=expected) as caught:
-                deadlines = Deadlines(banner=0.5, handshake=0.8)
+                deadlines = Deadlines(banner=seconds, handshake=seconds)
                 reach(server, server.config(port=port), deadlines=deadlines).open()
-            assert time.monotonic() - began < Deadlines().banner
             assert str(port) in caught.value.message and caught.value.hint
-        assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+        new = set(threading.enumerate()) - before
+        assert not [thread for thread in new if isinstance(thread, threading.Timer)]
 
     @pytest.mark.skipif(not has_penalties(), reason="needs OpenSSH 9.8")
     def test_an_address_that_is_kept_out(self, start: Start, reach: Open, keys: Keys) -> None:

@@ -70,7 +70,8 @@ class SSHConnection:
 
     @property
     def alive(self) -> bool:
-        return bool(self.transport.is_active()) and not self._wire.closed
+        """False from the moment on that the link is lost: paramiko first ends its channels, and then says so."""
+        return bool(self.transport.is_active()) and not self._wire.closed and not self._wire.lost
 
     @property
     def lost(self) -> str:
