@@ -14,16 +14,19 @@ from tests.integration.test_client import NOBODY
 from tests.workshop import User, kill9, until
 
 LINES = 60
+PART = 15
 COUNT = f"""
 i=0
 while [ $i -lt {LINES} ]; do
     i=$((i+1))
     echo line $i
     echo error $i >&2
-    sleep 0.02
+    sleep 0.01
+    if [ $((i % {PART})) = 0 ]; then until [ -e $i ]; do sleep 0.02; done; fi
 done
 exit 3
 """
+"""After each part it waits for a file."""
 
 
 class Seen:
@@ -52,6 +55,10 @@ def both(client: Client, number: int, **how: object) -> tuple[bytes, bytes]:
         if isinstance(item, LogBytes):
             data[item.stderr] += item.data
     return data[False], data[True]
+
+
+def lines(word: bytes, count: int) -> bytes:
+    return b"".join(b"%s %d\n" % (word, number + 1) for number in range(count))
 
 
 def kill_agent(user: User) -> None:
@@ -101,11 +108,11 @@ def test_every_byte_of_both_through_dead_agents(user: User) -> None:
     seen, kills = Seen(), 0
     for item in user.client.runs.follow(run.number):
         seen.add(item)
-        if isinstance(item, LogBytes) and kills < 3 and len(seen.data[True]) > 80 * (kills + 1):
+        if seen.data[True] == lines(b"error", PART * (kills + 1)):
             kills += 1
             kill_agent(user)
-    out, err = (b"".join(b"%s %d\n" % (word, n + 1) for n in range(LINES)) for word in (b"line", b"error"))
-    assert kills == 3 and seen.ended and seen.both == (out, err)
+            Path(user.place("one").run(run.key).work, str(PART * kills)).touch()
+    assert kills == LINES // PART and seen.ended and seen.both == (lines(b"line", LINES), lines(b"error", LINES))
 
 
 @pytest.mark.parametrize("split", [False, True])
