@@ -20,6 +20,12 @@ from tests.workshop import User, until
 AWAY = MachineType("away", host="me@127.0.0.1:1", connect_timeout=5)
 
 
+@pytest.fixture(autouse=True)
+def time_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Agents start slowly on a machine that has much to do."""
+    monkeypatch.setattr(choosing, "POOL_WAIT", 60.0)
+
+
 def of_a_pool(user: User, *names: str, slots: int = 1, **more: MachineType) -> Client:
     """A client whose `lab` are these machines, each of which takes so many runs at a time."""
     known = {name: replace(machine, slots=slots) for name, machine in user.config.machines.items()}

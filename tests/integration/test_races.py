@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -12,7 +13,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,10 +42,16 @@ print(flush=True)
 """
 COLLECT_ALWAYS = """
 passes = freed = 0
-while True:
-    freed += collect(home, keep=1).counts.get("blobs", 0)
-    passes += 1
-    print(passes, freed, flush=True)
+with open(f"{home.path}.said", "w", buffering=1) as said:
+    while True:
+        freed += collect(home, keep=1).counts.get("blobs", 0)
+        passes += 1
+        print(passes, freed, file=said)
+"""
+CHECK_ALWAYS = """
+with open(f"{home.path}.said", "w", buffering=1) as said:
+    while True:
+        print(check(home), file=said)
 """
 MANY: Files = {f"d{n % 7}/f{n}{'*' if n % 3 == 0 else ''}": os.urandom(3000) for n in range(60)}
 
@@ -68,12 +75,26 @@ def beside(home: Home, body: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def progress_of(process: subprocess.Popen[str]) -> tuple[int, int]:
-    """(passes, blobs freed) of a process that collects, once it has ended."""
-    process.send_signal(signal.SIGTERM)
-    assert process.stdout is not None
-    lines = [line.split() for line in process.stdout.read().splitlines() if line.count(" ") == 1]
-    return int(lines[-1][0]), int(lines[-1][1])
+def said(home: Home) -> list[str]:
+    """The whole lines that a process has said so far, which collects or checks."""
+    file = Path(f"{home.path}.said")
+    return file.read_text().split("\n")[:-1] if file.exists() else []
+
+
+def progress(home: Home) -> tuple[int, int]:
+    """(passes, blobs freed) so far of a process that collects."""
+    passes, freed = said(home)[-1].split() if said(home) else "00"
+    return int(passes), int(freed)
+
+
+def turns(least: int, enough: Callable[[], bool]) -> Iterator[int]:
+    """So many turns, and more until there was enough of a race; fails after three minutes."""
+    deadline = time.monotonic() + 180
+    for turn in itertools.count():
+        if turn >= least and enough():
+            return
+        assert time.monotonic() < deadline, "there was no race"
+        yield turn
 
 
 def killed(body: str, after: float, *arguments: str) -> None:
@@ -249,25 +270,23 @@ class TestGc:
         """Two processes: one deletes its upload and makes it again, of blobs that come and go; one collects."""
         chance = random.Random(7)
         pool = [b"%d" % number * 50 for number in range(60)]
-        with beside(home, COLLECT_ALWAYS) as process, served(home) as link:
-            for _ in range(150):
+        with beside(home, COLLECT_ALWAYS), served(home) as link:
+            for _ in turns(150, lambda: progress(home)[0] > 5 and progress(home)[1] > 50):
                 files: Files = {f"f{number}{'*' if number % 5 == 0 else ''}": data
                                 for number, data in enumerate(chance.sample(pool, 20))}  # fmt: skip
                 upload(link, "doom", files)
                 assert read_files(Path(home.uploads.stored("doom").folder)) == files
                 if chance.random() < 0.7:
                     home.uploads.remove("doom")
-            passes, freed = progress_of(process)
-        assert passes > 5 and freed > 50, "there was a race"
         sound(home)
 
     def test_runs_never_fail(self, place: Place) -> None:
         """Real runs, with a mount whose upload is removed at once, and with outputs, while a process collects."""
-        home, turns = place.home, 12
+        home = place.home
         context, contents = tree_of(NO_PACKAGES)
-        with beside(home, COLLECT_ALWAYS) as process, served(home) as link:
+        with beside(home, COLLECT_ALWAYS), served(home) as link:
             keys = []
-            for turn in range(turns):
+            for turn in turns(12, lambda: progress(home)[0] > 5):
                 version = upload(link, "data", {"text": b"text %d" % turn, "tool*": b"tool %d" % turn})["version"]
                 files: Files = {"main": b"main %d" % turn}
                 every = [*contents.values(), context.encode(), *tree_of(files)[1].values()]
@@ -288,8 +307,6 @@ class TestGc:
                 assert place.until_final(key)["state"] == "complete", place.run(key).events()
                 made = place.outputs(key)
                 assert made["out"] == b"text %dmain %d" % (turn, turn) and made[f"run{turn}*"] == b"tool %d" % turn
-            passes, _ = progress_of(process)
-        assert passes > 5
         collect(home)
         assert not home.blobs.has(sha256(b"text 0")), "the mounts of runs that have ended pin no files"
         sound(home)
@@ -311,23 +328,16 @@ class TestCheck:
     def test_uploads_that_come_and_go(self, home: Home) -> None:
         """What is removed while it is looked at is not damage."""
         chance = random.Random(3)
-        body = """
-        while True:
-            print(check(home), flush=True)
-        """
         pool = [b"%d" % number * 50 for number in range(40)]
-        with beside(home, body) as process, served(home) as link:
-            for _ in range(60):
+        with beside(home, CHECK_ALWAYS), served(home) as link:
+            for _ in turns(60, lambda: len(said(home)) > 5):
                 files: Files = {f"d{number}/f*": data for number, data in enumerate(chance.sample(pool, 15))}
                 upload(link, "doom", files)
                 if chance.random() < 0.5:
                     home.uploads.remove("doom")
                 if chance.random() < 0.3:
                     collect(home, keep=1)
-            process.terminate()
-            assert process.stdout is not None
-            lines = process.stdout.read().split("\n")[:-1]
-        assert len(lines) > 5 and set(lines) == {"[]"}
+        assert set(said(home)) == {"[]"}
         sound(home)
 
     @pytest.mark.parametrize("seed", range(2))
