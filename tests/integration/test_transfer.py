@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -550,10 +550,18 @@ class TestReading:
     def test_a_file_that_changes_while_it_is_read(self, session: Session, tmp_path: Path) -> None:
         """It is read once more, and refused by its name if it goes on changing."""
         folder = write_files(tmp_path / "s", {"a": bytes(40 << 20)})
-        with Writer(folder / "a") as writer:
-            with pytest.raises(TransferError, match=r"s/a` changes while it is read"):
-                send(session, folder)
-            assert writer.writes > 1
+        writes = itertools.count()
+
+        def write(progress: Progress) -> None:
+            if progress.bytes_done:
+                number = next(writes)
+                with (folder / "a").open("r+b") as file:
+                    file.write(b"%d" % (number % 10))
+                os.utime(folder / "a", ns=(10**18, 10**18 + number))  # two writes may have the same time else
+
+        with pytest.raises(TransferError, match=r"s/a` changes while it is read"):
+            send(session, folder, Progress(write))
+        assert next(writes) > 1
         manifest, _ = send(session, folder)
         assert manifest.entries[0].digest == sha256((folder / "a").read_bytes())
 
@@ -604,29 +612,6 @@ class TestConflicts:
         (ready / "a").symlink_to(outside / "c")
         fetch(session, UPLOAD, ready, lambda path: True, Progress())
         assert read_files(outside) == {"c": b"mine"} and not (ready / "a").is_symlink()
-
-
-class Writer:
-    """Changes one byte of a file again and again, until it is left."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self.writes, self._over = path, 0, threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Writer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        with open(self._path, "r+b", buffering=0) as file:
-            while not self._over.wait(0.001):
-                file.seek(0)
-                file.write(b"%d" % (self.writes % 10))
-                self.writes += 1
 
 
 def connections(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
