@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import random
 import threading
 import time
 import traceback
@@ -42,10 +41,10 @@ PACK = 8 << 20
 """Bytes of a pack, small enough for a small machine: each connection holds one in memory."""
 MOST_PACKED = 10_000
 CONNECTIONS = 4
-TRIES = 3
-"""Tries of one object before everything waits."""
+FAILURES = 3
+"""Objects in a row that could not be posted, after which the user is told."""
 SHORTEST, LONGEST = 2.0, 30.0
-"""Seconds of such a wait."""
+"""Seconds for which everything waits after an object could not be posted."""
 POLL = 0.2
 THREAD_PATIENCE, LATE = 2.0, 5.0
 """Seconds that the thread gets to end by itself, and after which nothing more comes of what it had sent."""
@@ -101,7 +100,7 @@ class BucketCopy:
                     failing = 0
                 except WebError as error:
                     failing += 1
-                    if error.expired or failing > TRIES:
+                    if error.expired or failing > FAILURES:
                         tell(self._run, "its log is not in the bucket %s: %s" % (self._spec.bucket, self._why(error)))
                     self._await_grant(min(LONGEST, SHORTEST * 2**failing), self._stopped.is_set)
                 except (OSError, ValueError, Unreadable):  # such as a full disk; the run's own end tells it
@@ -262,8 +261,8 @@ class BucketCopy:
             if name in self._noted:
                 return
             pack = bucket.packed((one.digest, self._small(one)) for one in entries)
-            self._post(web, grant, bucket.pack_key(pack.name), Content.of(pack.data))
-            self._post(web, grant, bucket.index_key(pack.name), Content.of(pack.listing))
+            post(web, grant, bucket.pack_key(pack.name), Content.of(pack.data))
+            post(web, grant, bucket.index_key(pack.name), Content.of(pack.listing))
             self._note(name)
 
         return job
@@ -291,7 +290,7 @@ class BucketCopy:
             if whole.hexdigest() != entry.digest:
                 raise _damaged(entry)
             listing = encode(ChunkList(entry.size, chunks))
-            self._post(web, grant, key, Content.of(listing))
+            post(web, grant, key, Content.of(listing))
             self._note(key)
 
         return job
@@ -301,7 +300,7 @@ class BucketCopy:
     def _job(self, key: str, content: Callable[[], Content]) -> _Job:
         def job(web: Web, grant: Grant) -> None:
             if key not in self._noted:
-                self._post(web, grant, key, content())
+                post(web, grant, key, content())
                 self._note(key)
 
         return job
@@ -312,7 +311,7 @@ class BucketCopy:
             while self._posted[name] < size:
                 at = self._posted[name]
                 content = Content.of_file(path, at, min(most, size - at))
-                self._post(web, grant, bucket.log_key(self._before[name] + at, name), content)
+                post(web, grant, bucket.log_key(self._before[name] + at, name), content)
                 self._posted[name] += content.size
                 self._note("%s %d" % (name, self._posted[name]))
 
@@ -326,17 +325,7 @@ class BucketCopy:
         status = status._replace(log_size=status.log_size + self._spec.log_before)
         told = [from_json(RunEvent, event) for event in events]
         record = RunRecord(status, told, self._spec.number, time.time(), self._spec.split)
-        self._post(web, grant, "status.json", Content.of(encode(record)))
-
-    def _post(self, web: Web, grant: Grant, key: str, content: Content) -> None:
-        for number in range(1, TRIES + 1):
-            try:
-                post(web, grant, key, content)
-                return
-            except WebError as error:
-                if number == TRIES or not error.passing:
-                    raise
-            time.sleep(random.uniform(0.1, 0.3) * number)
+        post(web, grant, "status.json", Content.of(encode(record)))
 
     # -- what is known
 

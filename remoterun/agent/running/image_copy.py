@@ -19,7 +19,7 @@ from typing import IO, Callable, Dict, Iterator, List, Tuple, Union
 
 from ..shared.bucket import IMAGE, IMAGE_PIECE, Chunk, Grant, ImageAccess, ImageArchive, Parcel
 from ..shared.records import encode
-from ..store.bringing import part_of
+from ..store.bringing import whole_part
 from ..store.posting import Content, post
 from ..store.reserve import free_space
 from ..store.web import Web, WebError
@@ -27,7 +27,7 @@ from .engines.job import BuildJob, end
 
 CONNECTIONS = 6
 """Pieces that are fetched at once. As many lie in memory."""
-TRIES = 3
+TRIES = 2
 """Tries in a row that may bring nothing: to build takes minutes, and so may waiting."""
 PAUSE = 1.0
 """Seconds between tries."""
@@ -172,17 +172,15 @@ class ImageCopy:
                 raise Unusable("%s save failed" % self._tool)
 
     def _post(self, web: Web, grant: Grant, key: str, content: Content) -> None:
-        for number in range(1, TRIES + 1):
-            self._goes_on.wait()
-            if self._stopped.is_set():
-                raise Unusable("there was no time left")
-            try:
-                post(web, grant, key, content)
-                return
-            except WebError as error:
-                if number == TRIES or not error.passing:
-                    raise
-            self._stopped.wait(PAUSE)
+        self._await_turn(0.0)
+        post(web, grant, key, content, lambda _: self._await_turn(PAUSE))
+
+    def _await_turn(self, pause: float) -> None:
+        """Raises `Unusable` where it does not come any more."""
+        self._stopped.wait(pause)
+        self._goes_on.wait()
+        if self._stopped.is_set():
+            raise Unusable("there was no time left")
 
 
 class _Pieces:
@@ -244,23 +242,15 @@ class _Pieces:
     def _whole(self, web: Web, piece: Parcel) -> bytes:
         """A piece, also over cut connections."""
         (take,) = piece.takes
-        data = bytearray()
-        failures = 0
-        while len(data) < take.length:
-            if self._stopped.is_set():
-                raise Unusable("it was given up")
-            try:
-                for part in part_of(web, piece.url, len(data), take.length - len(data)):
-                    data += part
-                    failures = 0
-            except WebError as error:
-                failures += 1
-                if not error.passing or failures == TRIES:
-                    raise Unusable(error.message)
-                self._stopped.wait(PAUSE)
+        try:
+            data = b"".join(
+                whole_part(web, piece.url, 0, take.length, TRIES, lambda failures: self._stopped.wait(PAUSE))
+            )
+        except WebError as error:
+            raise Unusable(error.message)
         if hashlib.sha256(data).hexdigest() != take.digest:
             raise Unusable("a piece of it is damaged")
-        return bytes(data)
+        return data
 
 
 @contextlib.contextmanager

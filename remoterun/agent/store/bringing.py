@@ -245,23 +245,20 @@ class Bringer:
             part.suspend()
 
     def _read(self, web: Web, url: str, start: int, length: int) -> Iterator[bytes]:
-        """So many bytes of an object, from `start` on, also over cut connections. Raises `HomeError`."""
-        done = failures = 0
-        while done < length:
-            try:
-                for data in part_of(web, url, start + done, length - done):
-                    if not self._alive():
-                        raise HomeError("bad_stream", "the transfer was given up")
-                    self.home.reserve.check(len(data))
-                    done += len(data)
-                    failures = 0
-                    self._advance(len(data))
-                    yield data
-            except WebError as error:
-                failures += 1
-                if not error.passing or failures > TRIES:
-                    raise _not_fetched(url, error)
-                self._stopped.wait(min(LONGEST, SHORTEST * 2**failures) * random.uniform(0.5, 1))
+        """So many bytes of an object, from `start` on. Raises `HomeError`."""
+
+        def wait(failures: int) -> None:
+            self._stopped.wait(min(LONGEST, SHORTEST * 2**failures) * random.uniform(0.5, 1))
+
+        try:
+            for data in whole_part(web, url, start, length, TRIES, wait):
+                if not self._alive():
+                    raise HomeError("bad_stream", "the transfer was given up")
+                self.home.reserve.check(len(data))
+                self._advance(len(data))
+                yield data
+        except WebError as error:
+            raise _not_fetched(url, error)
 
 
 class _Whole:
@@ -337,6 +334,25 @@ def spans(takes: List[Take]) -> Iterator[List[Take]]:
         end = take.offset + take.length
     if group:
         yield group
+
+
+def whole_part(
+    web: Web, url: str, start: int, length: int, tries: int, wait: Callable[[int], object]
+) -> Iterator[bytes]:
+    """As `part_of`, also over cut connections: so many `tries` in a row may bring nothing, and after each `wait` is
+    called with how many they are. Raises `WebError`."""
+    done = failures = 0
+    while done < length:
+        try:
+            for data in part_of(web, url, start + done, length - done):
+                done += len(data)
+                failures = 0
+                yield data
+        except WebError as error:
+            failures += 1
+            if not error.passing or failures > tries:
+                raise
+            wait(failures)
 
 
 def part_of(web: Web, url: str, start: int, length: int) -> Iterator[bytes]:

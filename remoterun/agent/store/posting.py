@@ -10,14 +10,18 @@ import base64
 import hashlib
 import json
 import os
-from typing import Any, BinaryIO, Iterator, NamedTuple
+import random
+import time
+from typing import Any, BinaryIO, Callable, Iterator, NamedTuple
 
 from ..shared.bucket import Grant
 from ..shared.files import token
-from .web import Web
+from .web import Web, WebError
 
 CHECKSUM = "x-amz-checksum-sha256"
 PIECE = 1 << 20
+TRIES = 3
+"""Tries of one object."""
 
 
 class Content(NamedTuple):
@@ -66,8 +70,26 @@ class Unreadable(Exception):
     raises, too."""
 
 
-def post(web: Web, grant: Grant, key: str, content: Content) -> None:
-    """Write an object below the grant's prefix, or write it once more. Raises `WebError`, `Unreadable`."""
+def post(
+    web: Web,
+    grant: Grant,
+    key: str,
+    content: Content,
+    pause: Callable[[int], None] = lambda failures: time.sleep(random.uniform(0.1, 0.3) * failures),
+) -> None:
+    """Write an object below the grant's prefix, or write it once more. What may succeed later is tried again, after
+    `pause`, which is told how often it failed. Raises `WebError`, `Unreadable`, and what `pause` raises."""
+    for failures in range(1, TRIES + 1):
+        try:
+            _post(web, grant, key, content)
+            return
+        except WebError as error:
+            if failures == TRIES or not error.passing:
+                raise
+        pause(failures)
+
+
+def _post(web: Web, grant: Grant, key: str, content: Content) -> None:
     boundary = "remoterun" + token(16)
     fields = {"key": grant.prefix + key, **{name: grant.fields[name] for name in grant.fields if name not in _OURS}}
     if takes_checksum(grant):
