@@ -71,7 +71,7 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
 
 def _make_room(home: Home) -> None:
     """Where nothing more may arrive, delete what cut transfers have left, ours too."""
-    if not home.room():
+    if not home.reserve.room():
         from .upkeep.remains import make_room
 
         make_room(home)
@@ -90,7 +90,7 @@ def hello(home: Home) -> Hello:
         architecture=os.uname().machine,
         time=time.time(),
         pid=os.getpid(),
-        room=home.room(),
+        room=home.reserve.room(),
     )
 
 

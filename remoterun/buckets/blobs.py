@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import struct
-from typing import Any
-
 from remoterun.agent.shared import api
+from remoterun.agent.shared.digests import MISSING, RANGE, unpacked
 from remoterun.agent.shared.frames import MAX_BODY
 from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.tree import LARGEST, is_digest, show
@@ -14,18 +12,15 @@ from remoterun.buckets.contents import Place, Stretch
 from remoterun.buckets.leaving import Shipping
 from remoterun.buckets.serving import Call, Handler
 
-_MISSING = struct.Struct("!IQ")
-_RANGE = struct.Struct("!QQ")
-
 
 def missing(call: Call, _: api.Nothing) -> api.Count:
     """Of what a cut transfer left, nothing is said: the chunks that were written count when the rest is sent."""
     home = call.bucket.contents.home
     count = 0
     for frame in call.stream:
-        digests = split(frame.body)
+        digests = list(unpacked(frame.body))
         home.look(digests)
-        absent = [_MISSING.pack(place, 0) for place, digest in enumerate(digests) if not home.has(digest)]
+        absent = [MISSING.pack(place, 0) for place, digest in enumerate(digests) if not home.has(digest)]
         call.stream.send(b"".join(absent))
         count += len(absent)
     return api.Count(count)
@@ -54,7 +49,7 @@ def begun(call: Call, asked: api.Beginnings) -> api.Begun:
 def fetch(call: Call, asked: api.Accept) -> api.Count:
     shipping = Shipping(call.bucket.contents, call.bucket.reader, call.stream)
     for frame in call.stream:
-        shipping.ship(split(frame.body))
+        shipping.ship(list(unpacked(frame.body)))
     return api.Count(shipping.count)
 
 
@@ -64,7 +59,7 @@ def fetch_parts(call: Call, asked: api.BlobRanges) -> api.Nothing:
     place = call.bucket.contents.place(bytes.fromhex(asked.digest))
     if place is None:
         raise RemoteError("not_found", f"there is no blob {asked.digest[:12]}")
-    for offset, length in _RANGE.iter_unpack(call.stream.read()):
+    for offset, length in RANGE.iter_unpack(call.stream.read()):
         for piece in call.bucket.reader.pieces(part_of(place, offset, length)):
             call.stream.send_all(piece, MAX_BODY)
             length -= len(piece)
@@ -81,11 +76,6 @@ HANDLERS: dict[str, Handler] = {
     "fetch": fetch,
     "fetch_parts": fetch_parts,
 }
-
-
-def split(body: Any) -> list[bytes]:
-    """The digests of a frame, 32 bytes each."""
-    return [bytes(body[at : at + 32]) for at in range(0, len(body) // 32 * 32, 32)]
 
 
 def part_of(place: Place, offset: int, length: int) -> list[Stretch]:

@@ -3,7 +3,7 @@
 With `repair` a damaged object is moved to damaged/, so that nothing takes it for what it should be, and the whole
 contents of a damaged pack are packed anew. What is lost then, the client brings again, with `put` and `mend`. Until it
 has, the versions that need it are marked as damaged: the same upload is not taken to be there. What runs left is
-verified only, for no client has it. The findings are those of an agent (agent/upkeep/check.py).
+verified only, for no client has it.
 """
 
 from __future__ import annotations
@@ -12,27 +12,23 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.bucket import Packed, Packing
+from remoterun.agent.shared.digests import unpacked
+from remoterun.agent.shared.findings import MOST, Finding
 from remoterun.agent.shared.frames import MAX_BODY
 from remoterun.agent.shared.protocol import MOST_READ
 from remoterun.agent.shared.records import encode
 from remoterun.agent.shared.spec import KEY
 from remoterun.agent.shared.tree import Manifest, is_digest
-from remoterun.buckets.blobs import split
 from remoterun.buckets.contents import EMPTY, Place, Scope, Stretch
 from remoterun.buckets.s3 import Absent, Damaged, Stored
 from remoterun.buckets.serving import Bucket, Call
 from remoterun.buckets.uploads import Version, read_tree, read_version, tree_of, versions_by_name
 
-MOST = 10_000
-"""Findings that are told; the rest is counted."""
-USERS = 20
 TELL_EVERY = 0.25
 """Seconds between two words of how far it is."""
 
@@ -43,7 +39,7 @@ def check(call: Call, asked: api.CheckHome) -> api.CheckTotals:
 
 def mend(call: Call, _: api.Nothing) -> api.Nothing:
     bucket = call.bucket
-    digests = set(split(call.stream.read()))
+    digests = set(unpacked(call.stream.read()))
     bucket.contents.home.look_again(digests)
     for digest in digests:
         place = bucket.contents.home.place(digest)
@@ -57,7 +53,7 @@ def mend(call: Call, _: api.Nothing) -> api.Nothing:
 
 
 def blobs(call: Call, _: api.Nothing) -> api.Nothing:
-    for digest in split(call.stream.read()):
+    for digest in unpacked(call.stream.read()):
         name = digest.hex()
         place = call.bucket.contents.place(digest)
         if place is not None and _hash(call.bucket, place.stretches) == digest:
@@ -77,26 +73,6 @@ def blobs(call: Call, _: api.Nothing) -> api.Nothing:
     return api.Nothing()
 
 
-@dataclass
-class Finding:
-    """One thing that is not as it should be: see agent/upkeep/findings.py."""
-
-    what: str
-    problem: str
-    digest: str = ""
-    size: int = 0
-    users: list[dict[str, Any]] = field(default_factory=list)
-    more: int = 0
-    mended: str = ""
-    why: str = ""
-
-    def used_by(self, user: dict[str, Any]) -> None:
-        if len(self.users) < USERS:
-            self.users.append(user)
-        else:
-            self.more += 1
-
-
 class Check:
     """One check. `send(at=…)` is called as it goes on, `send(finding=…)` for each finding at the end."""
 
@@ -105,8 +81,6 @@ class Check:
         self._findings: list[Finding] = []
         self._faults: dict[bytes, Finding] = {}
         """Of the home: its contents that are damaged, by their digests."""
-        self._broken: set[tuple[str, int]] = set()
-        """Versions that lack something."""
         self._read = self._files = 0
         self._total = self._files_total = 0
         self._told = time.monotonic()
@@ -120,7 +94,7 @@ class Check:
             key: self._scope(layout.run_prefix(key)) for key in keys if self._check_indexes(layout.run_prefix(key))
         }
         for scope in (home, *scopes.values()):
-            sizes = [size for _, size in scope.packed_sizes()] + [stored.size for stored in scope.blobs.found.values()]
+            sizes = [size for _, size in scope.pieces()]
             self._total, self._files_total = self._total + sum(sizes), self._files_total + len(sizes)
         self._faults = self._check_scope(home)
         self._check_uploads(home)
@@ -129,21 +103,20 @@ class Check:
         for finding in self._faults.values():
             if self._repair and not finding.users:
                 finding.mended = "nothing refers to it: it was set aside"
+        findings = [*self._findings, *self._faults.values()]
         if self._repair:
             self._bucket.forget()
-            _mark(self._bucket, lambda version: (version.name, version.record.version) in self._broken)
-        findings = [*self._findings, *self._faults.values()]
+            broken = {version for finding in findings for version in finding.versions}
+            _mark(self._bucket, lambda version: (version.name, version.record.version) in broken)
         for finding in findings[:MOST]:
-            self._send(finding=finding.__dict__)
+            self._send(finding=finding.record())
         return api.CheckTotals(self._files, self._read, self._files, len(findings), max(0, len(findings) - MOST))
 
     # -- objects
 
     def _scope(self, prefix: str) -> Scope:
         scope = Scope(self._s3, self._bucket.workers, prefix)
-        scope.read_indexes()
-        scope.blobs.list_all()
-        scope.lists.list_all()
+        scope.list_all()
         return scope
 
     def _check_indexes(self, prefix: str) -> bool:
@@ -234,14 +207,9 @@ class Check:
                 except Damaged:
                     finding = lists.setdefault(version.record.digest, Finding("list", "damaged", version.record.digest))
                     finding.used_by({"upload": name, "version": number, "path": ""})
-                    self._broken.add((name, number))
                     continue
-                self._use(manifest, home, self._faults, partial(self._used, name, number))
+                self._use(manifest, home, self._faults, {"upload": name, "version": number})
         self._findings += lists.values()
-
-    def _used(self, name: str, version: int, path: str) -> dict[str, Any]:
-        self._broken.add((name, version))
-        return {"upload": name, "version": version, "path": path}
 
     def _version(self, name: str, number: int) -> Version | None:
         try:
@@ -265,24 +233,18 @@ class Check:
             finding.used_by({"run": key, "part": "outputs", "path": ""})
             self._findings.append(finding)
             return
-        self._use(manifest, scope, faults, lambda path: {"run": key, "part": "outputs", "path": path})
+        self._use(manifest, scope, faults, {"run": key, "part": "outputs"})
         self._findings += [finding for finding in faults.values() if finding.users]
 
-    def _use(
-        self,
-        manifest: Manifest,
-        scope: Scope,
-        faults: dict[bytes, Finding],
-        user: Callable[[str], dict[str, Any]],
-    ) -> None:
-        """Note which files of a list have a content that is damaged, or is not there."""
+    def _use(self, manifest: Manifest, scope: Scope, faults: dict[bytes, Finding], user: dict[str, Any]) -> None:
+        """Note which files of a `user`'s list have a content that is damaged, or is not there."""
         for entry in manifest.files:
             digest = bytes.fromhex(entry.digest)
             if digest not in faults:
                 if scope.has(digest):
                     continue
                 faults[digest] = Finding("blob", "missing", entry.digest, entry.size)
-            faults[digest].used_by(user(entry.path))
+            faults[digest].used_by({**user, "path": entry.path})
 
     # -- repair
 

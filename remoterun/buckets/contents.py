@@ -238,9 +238,23 @@ class Scope:
         """(digest, number of its pack among `packs`) of each content in a pack."""
         return ((digest, packed >> _PACK) for digest, packed in self._packed.items())
 
-    def packed_sizes(self) -> Iterator[tuple[bytes, int]]:
-        """(digest, bytes) of each content in a pack."""
-        return ((digest, packed & (1 << _OFFSET) - 1) for digest, packed in self._packed.items())
+    def list_all(self) -> None:
+        """Afterwards all contents are known."""
+        self.read_indexes()
+        self.blobs.list_all()
+        self.lists.list_all()
+
+    def pieces(self) -> Iterator[tuple[bytes, int]]:
+        """(digest, bytes) of each content that is known; of one in chunks, of its chunks."""
+        yield from ((digest, packed & (1 << _OFFSET) - 1) for digest, packed in self._packed.items())
+        yield from ((digest, stored.size) for digest, stored in self.blobs.found.items())
+
+    def expanded(self, digests: Iterable[bytes]) -> Iterator[bytes]:
+        """Contents, and the chunks of those that have any. Raises `HostError` for a damaged list."""
+        for digest in digests:
+            yield digest
+            if digest in self.lists.found:
+                yield from (bytes.fromhex(chunk.digest) for chunk in self.chunks(digest).chunks)
 
     def _add(self, stored: Stored, data: bytes) -> None:
         number = len(self.packs) << _PACK

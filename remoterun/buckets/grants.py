@@ -17,7 +17,7 @@ from remoterun.agent.shared.environment import image_id
 from remoterun.agent.shared.spec import KEY
 from remoterun.agent.shared.states import RunEvent
 from remoterun.agent.shared.tree import is_digest, show
-from remoterun.buckets.contents import EMPTY, Place, takes_of
+from remoterun.buckets.contents import EMPTY, takes_of
 from remoterun.buckets.host import BucketHost, of_machine
 from remoterun.buckets.images import use
 from remoterun.buckets.runs import settle
@@ -106,7 +106,7 @@ class Signer:
                     ]
                     yield Bringing(large=[LargeContent(digest, place.size, parcels)])
                 else:
-                    small.append((_key(place), takes[0]))
+                    small.append((place.stretches[0].key, takes[0]))
             for key, found in groupby(sorted(small, key=lambda item: (item[0], item[1].offset)), lambda item: item[0]):
                 together = [take for _, take in found]
                 for start in range(0, len(together), MOST_TAKES):
@@ -153,7 +153,3 @@ class Signer:
     def settle(self, key: str, event: RunEvent) -> RunRecord:
         """Write the end of a run whose host is gone, unless its host wrote one."""
         return settle(self._bucket.s3, key, event)
-
-
-def _key(place: Place) -> str:
-    return place.stretches[0].key

@@ -11,6 +11,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.bucket import RunRecord
 from remoterun.agent.shared.frames import PIECE
+from remoterun.agent.shared.log_tail import offset_of_tail
 from remoterun.agent.shared.protocol import Cancelled, RemoteError, Stream
 from remoterun.agent.shared.records import decode, encode, to_json
 from remoterun.agent.shared.spec import KEY, MOST_BYTES, ResourceRef, RunSpec, SpecError
@@ -229,18 +230,8 @@ class Log:
     def offset_of_tail(self, lines: int) -> int:
         """Where the last `lines` lines begin; a last line without an end counts."""
         self.look()
-        end = at = max((piece.end for piece in self._pieces.values()), default=0)
-        left = lines
-        while at > 0 and left > 0:
-            start = max(0, at - PIECE)
-            block = self._between(start, at)
-            position = len(block) - 1 if at == end and block.endswith(b"\n") else len(block)
-            while (position := block.rfind(b"\n", 0, position)) >= 0:
-                left -= 1
-                if not left:
-                    return start + position + 1
-            at = start
-        return at
+        size = max((piece.end for piece in self._pieces.values()), default=0)
+        return offset_of_tail(size, lines, self._between)
 
     def offset_since(self, moment: float) -> int:
         """Where the first piece begins that was written at that time or later."""

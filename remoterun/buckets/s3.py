@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from remoterun.agent.shared.frames import Bytes
 from remoterun.agent.shared.tree import show
-from remoterun.aws_codes import DENIED, EXPIRED, LATER, UNKNOWN_KEY
+from remoterun.aws_codes import DENIED, EXPIRED, LATER, LOGIN_ENDED, NO_CREDENTIALS, UNKNOWN_KEY, is_one_of
 from remoterun.buckets.place import BucketPlace
 from remoterun.errors import AlreadyExists, AuthenticationError, HostError, HostUnreachable, TransferError
 
@@ -146,9 +146,16 @@ class S3:
             return None
         return Stored(key, answer["ContentLength"], answer["LastModified"].timestamp())
 
-    def put(self, key: str, parts: Sequence[Bytes], digest: str) -> None:
+    def put(self, key: str, parts: Sequence[Bytes], digest: str, **conditions: str) -> None:
         """Write an object whose SHA-256 is `digest`. May be repeated. Raises `TransferError` if other bytes arrive."""
-        self._put(key, parts, digest)
+        checksum = base64.b64encode(bytes.fromhex(digest)).decode()
+        self._ask(
+            "PutObject",
+            key,
+            lambda: self._client.put_object(
+                Bucket=self.place.name, Key=key, Body=_body(parts), ChecksumSHA256=checksum, **conditions
+            ),
+        )
 
     def write(self, key: str, data: bytes) -> None:
         """The same for a small one, of which nobody knows the SHA-256 yet."""
@@ -158,7 +165,7 @@ class S3:
         """Write an object, unless there is one of that key; whether there was none."""
         for _ in range(20):
             try:
-                self._put(key, [data], _digest(data), IfNoneMatch="*")
+                self.put(key, [data], _digest(data), IfNoneMatch="*")
                 return True
             except _Exists:
                 with suppress(Absent):  # an earlier try may have written it, whose answer was lost
@@ -190,9 +197,8 @@ class S3:
             prefix,
             lambda: self._client.list_objects_v2(Bucket=self.place.name, Prefix=prefix, MaxKeys=most, **more),
         )
-        found = [
-            Stored(item["Key"], item["Size"], _seconds(item["LastModified"])) for item in answer.get("Contents", ())
-        ]
+        listed = answer.get("Contents", ())
+        found = [Stored(item["Key"], item["Size"], item["LastModified"].timestamp()) for item in listed]
         last = after
         for item in found:
             if not item.key.startswith(prefix) or item.key <= last or item.size < 0:
@@ -339,16 +345,6 @@ class S3:
             hint="remoterun check aws",
         )
 
-    def _put(self, key: str, parts: Sequence[Bytes], digest: str, **conditions: str) -> None:
-        checksum = base64.b64encode(bytes.fromhex(digest)).decode()
-        self._ask(
-            "PutObject",
-            key,
-            lambda: self._client.put_object(
-                Bucket=self.place.name, Key=key, Body=_body(parts), ChecksumSHA256=checksum, **conditions
-            ),
-        )
-
     def _ask(self, action: str, key: str, request: Callable[[], T]) -> T:
         until = self._clock() + self.patience
         pause = PAUSES[0]
@@ -450,10 +446,6 @@ def _client(place: BucketPlace, connect: float) -> Any:
     return session.client("s3", endpoint_url=place.endpoint, config=regional)
 
 
-def _seconds(moment: datetime) -> float:
-    return moment.timestamp()
-
-
 LOGIN = "`aws sso login`, or `aws configure`"
 _ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"}
 _DIGEST = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "InvalidDigest"}
@@ -528,11 +520,11 @@ def _failed(error: Exception, place: BucketPlace) -> Exception:
     from botocore import exceptions as b
 
     text = show(str(error)[:300])
-    if isinstance(error, b.NoCredentialsError | b.PartialCredentialsError | b.CredentialRetrievalError):
+    if is_one_of(error, {*NO_CREDENTIALS, "CredentialRetrievalError"}):
         return AuthenticationError("there are no AWS credentials", hint=LOGIN, evidence=text)
     if isinstance(error, b.ProfileNotFound):
         return AuthenticationError(f"there is no AWS profile `{place.profile}`", hint="aws configure list-profiles")
-    if isinstance(error, b.SSOError | b.TokenRetrievalError):
+    if is_one_of(error, LOGIN_ENDED):
         return AuthenticationError("the AWS login has expired", hint="aws sso login", evidence=text)
     if isinstance(error, b.NoRegionError):
         return HostError(f"the region of {place.address} is not known", hint="set `region` in [aws] of config.toml")

@@ -32,15 +32,15 @@ SHARED = -1
 
 def usage(call: Call, _: api.Nothing) -> api.UsageTotals:
     bucket = call.bucket
-    stock = Stock(bucket)
-    sizes = dict(stock.pieces())
+    home = _home(bucket)
+    sizes = dict(home.pieces())
     objects = _sizes_of_folders(bucket)
     total = sum(objects.values())
     rows: list[dict[str, Any]] = []
     claims: dict[bytes, int] = {}
     for name, numbers in versions_by_name(bucket.s3).items():
         versions = _versions(bucket, name, numbers)
-        pieces = {piece for version in versions for piece in stock.expanded(_digests(tree_of(bucket.s3, version)))}
+        pieces = {piece for version in versions for piece in home.expanded(_digests(tree_of(bucket.s3, version)))}
         own = objects.pop(f"uploads/{name}", 0)
         size = own + sum(sizes.get(piece, 0) for piece in pieces)
         told = [to_json(version.record) for version in versions]
@@ -89,28 +89,6 @@ HANDLERS: dict[str, Handler] = {
 }
 
 
-class Stock:
-    """All contents of a home, as they are now. A content in chunks is looked at as its chunks: its pieces."""
-
-    def __init__(self, bucket: Bucket) -> None:
-        self.scope = Scope(bucket.s3, bucket.workers, "", bucket.cache)
-        self.scope.read_indexes()
-        self.scope.blobs.list_all()
-        self.scope.lists.list_all()
-
-    def pieces(self) -> Iterator[tuple[bytes, int]]:
-        """(digest, bytes) of each."""
-        yield from self.scope.packed_sizes()
-        yield from ((digest, stored.size) for digest, stored in self.scope.blobs.found.items())
-
-    def expanded(self, digests: Iterable[bytes]) -> Iterator[bytes]:
-        """Contents, and the pieces of those in chunks. Raises `HostError` for a damaged list."""
-        for digest in digests:
-            yield digest
-            if digest in self.scope.lists.found:
-                yield from (bytes.fromhex(chunk.digest) for chunk in self.scope.chunks(digest).chunks)
-
-
 class Collection:
     """One clean-up: what was written after `before` (seconds since 1970) stays. `keep`: versions of each upload that
     stay, None for all. Where it can't be told what something refers to, nothing at all is deleted."""
@@ -122,11 +100,11 @@ class Collection:
 
     def run(self) -> Iterator[dict[str, Any]]:
         """What was deleted, or would be, by its kind; and with "why" what was kept for now. Raises `HostError`."""
-        stock = Stock(self._bucket)
+        home = _home(self._bucket)
         old, versions = self._versions()
         live = {digest for version in versions for digest in _digests(tree_of(self._s3, version))}
         live.update(self._of_runs())
-        live = set(stock.expanded(live))
+        live = set(home.expanded(live))
         trees = {layout.tree_key(version.record.digest) for version in versions}
         if old:
             items = [
@@ -137,8 +115,8 @@ class Collection:
                 self._s3.delete([layout.version_key(version.name, version.record.version) for version in old])
             yield {"kind": "versions", "count": len(old), "bytes": 0, "items": items[:MOST_ITEMS]}
         doomed = [stored for stored in self._s3.list("trees/") if stored.key not in trees]
-        doomed += self._packs(stock, live)
-        for shelf in (stock.scope.blobs, stock.scope.lists):
+        doomed += self._packs(home, live)
+        for shelf in (home.blobs, home.lists):
             doomed += [stored for digest, stored in shelf.found.items() if digest not in live]
         for prefix in ("doctor/", "damaged/"):
             doomed += self._s3.list(prefix)
@@ -207,11 +185,11 @@ class Collection:
                 with suppress(Absent):
                     yield from _digests(read_tree(self._s3, layout.run_prefix(key) + name))
 
-    def _packs(self, stock: Stock, live: set[bytes]) -> Iterator[Stored]:
+    def _packs(self, home: Scope, live: set[bytes]) -> Iterator[Stored]:
         """Packs of which nothing is needed, with their indexes; and what was cut while it was written."""
-        needed = {number for digest, number in stock.scope.packed_in() if digest in live}
+        needed = {number for digest, number in home.packed_in() if digest in live}
         packs = {stored.key.rpartition("/")[2]: stored for stored in self._s3.list("packs/")}
-        for number, index in enumerate(stock.scope.packs):
+        for number, index in enumerate(home.packs):
             pack = packs.pop(index.key.rpartition("/")[2], None)
             if number not in needed and max(index.modified, pack.modified if pack else 0.0) < self._before:
                 yield index
@@ -238,6 +216,13 @@ class Collection:
                 size += sum(stored.size for stored in found)
         self.freed += size
         return count, size
+
+
+def _home(bucket: Bucket) -> Scope:
+    """All contents of the home, as they are now."""
+    home = Scope(bucket.s3, bucket.workers, "", bucket.cache)
+    home.list_all()
+    return home
 
 
 def _versions(bucket: Bucket, name: str, numbers: Iterable[int]) -> list[Version]:

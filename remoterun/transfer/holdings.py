@@ -9,6 +9,7 @@ import struct
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Nothing
+from remoterun.agent.shared.digests import MISSING
 from remoterun.agent.shared.protocol import Stream
 from remoterun.session import Session
 from remoterun.transfer.answers import next_frame, nonsense
@@ -17,7 +18,6 @@ AT_ONCE = 1000
 """Digests that are asked about in one frame."""
 MOST_SIZES = 10_000
 """Sizes of large files that are asked about, at most."""
-_MISSING = struct.Struct("!IQ")
 
 
 def missing_blobs(session: Session, digests: list[str]) -> list[tuple[str, int]]:
@@ -36,7 +36,7 @@ def missing_blobs(session: Session, digests: list[str]) -> list[tuple[str, int]]
 def read_missing(stream: Stream, count: int, session: Session) -> list[tuple[int, int]]:
     """The answer about `count` blobs: (place among them, bytes there already) of each that is missing."""
     try:
-        found = list(_MISSING.iter_unpack(next_frame(stream, session).body))
+        found = list(MISSING.iter_unpack(next_frame(stream, session).body))
     except struct.error:
         raise nonsense(session)
     if any(place >= count for place, _ in found):

@@ -8,13 +8,13 @@ import hashlib
 import mmap
 import os
 import stat
-import struct
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.delta import BLOCK, DeltaError, Finder, parsed
+from remoterun.agent.shared.digests import RANGE
 from remoterun.agent.shared.frames import Body
 from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import NotFound, TransferError
@@ -22,8 +22,6 @@ from remoterun.session import Session
 from remoterun.transfer.answers import not_empty, unpacked
 from remoterun.transfer.codecs import own
 from remoterun.transfer.landing import Damaged, Landed, temporary_name
-
-_RANGE = struct.Struct("!QQ")
 
 MOST_BLOCKS = 1024
 """Whose records a host may send at once."""
@@ -234,7 +232,7 @@ def parts_of(session: Session, entry: Entry, ranges: list[tuple[int, int]]) -> I
     left = sum(end - start for start, end in ranges)
     asked = api.BlobRanges(entry.digest, list(own()), session.round_trip)
     with session.stream(api.fetch_parts, asked) as stream:
-        stream.send(b"".join(_RANGE.pack(start, end - start) for start, end in ranges))
+        stream.send(b"".join(RANGE.pack(start, end - start) for start, end in ranges))
         stream.end()
         for frame in stream:
             body = unpacked(not_empty(frame, session), session)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import botocore.exceptions
 import pytest
 
 from remoterun.buckets.place import BucketPlace
-from remoterun.buckets.s3 import S3, Absent, Denied, NoBucket, Unsupported, _told
+from remoterun.buckets.s3 import S3, Absent, Denied, NoBucket, Unsupported, _failed, _told
 from remoterun.errors import (
     AlreadyExists,
     AuthenticationError,
@@ -55,6 +56,11 @@ def test_what_the_store_answers(code: str, status: int, kind: type[Exception], w
 def test_a_text_of_the_store_controls_no_terminal() -> None:
     answer = {"Error": {"Code": "Whatever", "Message": "\x1b[2Jgone" * 100}}
     assert "\x1b" not in str(_told(answer, PLACE, "PutObject", "")) and len(str(_told(answer, PLACE, "", ""))) < 2000
+
+
+def test_a_login_that_has_ended() -> None:
+    error = _failed(botocore.exceptions.LoginRefreshRequired(), PLACE)
+    assert type(error) is AuthenticationError and "login has expired" in str(error)
 
 
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,12 +49,12 @@ def send_all(home: Home, *blobs: bytes) -> None:
 
 class TestReserve:
     def test_an_upload_leaves_a_margin(self, small: Home) -> None:
-        before = small.room()
+        before = small.reserve.room()
         assert 0 < before < free_space(small.path)
         with pytest.raises(RemoteError) as caught:
             send_all(small, os.urandom(3 << 20))
         assert caught.value.code == "disk_full"
-        assert free_space(small.path) >= 2 << 20 >> 6 and small.room() < PIECE
+        assert free_space(small.path) >= 2 << 20 >> 6 and small.reserve.room() < PIECE
 
     def test_what_fits_arrives(self, small: Home) -> None:
         blob = os.urandom(PIECE)
@@ -62,10 +62,10 @@ class TestReserve:
         assert small.blobs.has(sha256(blob))
 
     def test_it_is_made_once_and_released_once(self, small: Home) -> None:
-        free, room = free_space(small.path), small.room()
+        free, room = free_space(small.path), small.reserve.room()
         small.reserve.make()
         small.reserve.make()
-        assert free - free_space(small.path) == 2 << 20 >> 6 == room - small.room()
+        assert free - free_space(small.path) == 2 << 20 >> 6 == room - small.reserve.room()
         fill(small)
         assert small.reserve.release() and not small.reserve.release()
         assert free_space(small.path) == 2 << 20 >> 6

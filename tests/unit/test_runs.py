@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from remoterun.agent.running.ending import finish
 from remoterun.agent.shared.bucket import Grant, ImageAccess
 from remoterun.agent.shared.files import append_line, read_json, remove_tree, write_whole
-from remoterun.agent.shared.spec import SpecError, encode_images
+from remoterun.agent.shared.records import encode
+from remoterun.agent.shared.spec import SpecError
 from remoterun.agent.shared.states import ENDINGS, FINAL, MOVES, IllegalMove, Reason, RunState, check_move
 from remoterun.agent.store.run_folder import RunFolder
 from tests.workshop import spec_of
@@ -67,7 +68,7 @@ class TestGrant:
             ImageAccess(f"remoterun-{name}:0123456789abcdef", [], self.GRANT._replace(prefix="envs/00/"))
             for name in ("base", "env")
         )
-        write_whole(run.images_file, encode_images(images))
+        write_whole(run.images_file, encode(images))
         run.keep_images(["remoterun-env:0123456789abcdef"])
         assert run.images() == images[1:]
         assert os.stat(run.images_file).st_mode & 0o777 == 0o600

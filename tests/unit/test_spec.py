@@ -9,6 +9,7 @@ import pytest
 
 from remoterun.agent.shared import spec as spec_module
 from remoterun.agent.shared.bucket import IMAGE_PIECE, Grant, ImageAccess, Parcel, Take
+from remoterun.agent.shared.records import encode
 from remoterun.agent.shared.spec import (
     FORMAT,
     EnvironmentSpec,
@@ -20,7 +21,6 @@ from remoterun.agent.shared.spec import (
     SpecError,
     Submission,
     decode_resolved,
-    encode_resolved,
 )
 from tests.workshop import spec_of
 
@@ -184,7 +184,7 @@ class TestSubmission:
 
 def test_resolved_mounts() -> None:
     mounts = (ResolvedMount("data", DIGEST), ResolvedMount("/abs/f", DIGEST, "f"))
-    assert decode_resolved(encode_resolved(mounts)) == mounts
+    assert decode_resolved(encode(mounts)) == mounts
     with pytest.raises(SpecError):
         decode_resolved(b'[{"place": "../x", "tree": "%s"}]' % DIGEST.encode())
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import struct
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from ..shared import api, codecs
 from ..shared.bucket import Bringing
 from ..shared.delta import BLOCK, records
+from ..shared.digests import RANGE, unpacked
 from ..shared.frames import MAX_HEADER
 from ..shared.packs import Pace
 from ..shared.protocol import Stream
@@ -28,7 +28,6 @@ PATCHED = 4 << 20
 """Bytes from which on it pays to look for the parts of a file in another."""
 MOST_LIKE, MOST_LARGE, MOST_RANGES = 4, 5000, 5000
 MOST_LINE = 64 << 20
-_RANGE = struct.Struct("!QQ")
 
 
 def missing(call: Call, _: api.Nothing) -> api.Count:
@@ -95,7 +94,7 @@ def begun(call: Call, asked: api.Beginnings) -> api.Begun:
         dict(_fitting((key, [list(part) for part in ranges]) for key, ranges in found.items() if ranges)),
         [file for file, _ in _fitting((file, file.path) for file in large)],
         sorted(home.blobs.sizes_among(set(asked.sizes))) if asked.sizes else [],
-        home.room(),
+        home.reserve.room(),
     )
 
 
@@ -117,8 +116,8 @@ def seal(call: Call, asked: api.SealBlob) -> api.Nothing:
 def fetch(call: Call, asked: api.Accept) -> api.Count:
     with Shipping(call.home, call.stream, _squeezing(call.stream, asked)) as shipping:
         for frame in call.stream:
-            for at in range(0, len(frame.body), 32):
-                shipping.ship(bytes(frame.body[at : at + 32]))
+            for digest in unpacked(frame.body):
+                shipping.ship(digest)
             shipping.flush()
         return api.Count(shipping.count)
 
@@ -127,7 +126,7 @@ def fetch_parts(call: Call, asked: api.BlobRanges) -> api.Nothing:
     pace = Pace()
     out = _squeezing(call.stream, asked)
     with _open_blob(call.home, asked.digest) as file:
-        for offset, length in _RANGE.iter_unpack(call.stream.read()):
+        for offset, length in RANGE.iter_unpack(call.stream.read()):
             file.seek(offset)
             while length > 0:
                 data = file.read(min(length, pace.next()))

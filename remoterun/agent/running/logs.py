@@ -6,6 +6,7 @@ import bisect
 import os
 from typing import Iterator, List, NamedTuple, Optional, Tuple
 
+from ..shared import log_tail
 from ..shared.files import size_of
 from ..shared.frames import PIECE
 from ..store.run_folder import RunFolder
@@ -90,31 +91,16 @@ def _times(times_file: str, start: int) -> Tuple[List[Tuple[int, float]], int]:
 
 def offset_of_tail(run: RunFolder, lines: int, name: str = "log") -> int:
     """Where the last `lines` lines begin; a last line without an end counts."""
-    path, _ = run.written(name)
-    if lines <= 0:
-        return size_of(path)
     try:
-        file = open(path, "rb")
+        with open(run.written(name)[0], "rb") as file:
+
+            def read(start: int, end: int) -> bytes:
+                file.seek(start)
+                return file.read(end - start)
+
+            return log_tail.offset_of_tail(file.seek(0, os.SEEK_END), lines, read)
     except FileNotFoundError:
         return 0
-    with file:
-        end = file.seek(0, os.SEEK_END)
-        at = end
-        wanted = lines
-        while at > 0:
-            start = max(0, at - PIECE)
-            file.seek(start)
-            block = file.read(at - start)
-            position = len(block) - 1 if at == end and block.endswith(b"\n") else len(block)
-            while True:
-                position = block.rfind(b"\n", 0, position)
-                if position < 0:
-                    break
-                wanted -= 1
-                if wanted == 0:
-                    return start + position + 1
-            at = start
-    return 0
 
 
 def offset_since(run: RunFolder, time: float, name: str = "log") -> int:

@@ -149,15 +149,5 @@ class _Marks(NamedTuple):
 def _marks(pid: int) -> _Marks:
     """By its environment: of which run a process is, of which run's supervisor it descends, and of which program of
     `exec`; "" each: of none."""
-    try:
-        with open("/proc/%d/environ" % pid, "rb") as file:
-            variables = file.read().split(b"\0")
-    except OSError:
-        return _Marks("", "", "")
-    values = {}
-    for name in ("REMOTERUN_KEY", SUPERVISOR, PROGRAM):
-        start = name.encode() + b"="
-        values[name] = next(
-            (text[len(start) :].decode("ascii", "replace") for text in variables if text.startswith(start)), ""
-        )
-    return _Marks(values["REMOTERUN_KEY"], values[SUPERVISOR], values[PROGRAM])
+    variables = environment(pid)
+    return _Marks(*(variables.get(name, "") for name in ("REMOTERUN_KEY", SUPERVISOR, PROGRAM)))

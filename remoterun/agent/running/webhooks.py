@@ -6,14 +6,13 @@ after the server took it and before that is noted, it gets the message again: it
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import os
 import re
 import time
 from typing import Any, Dict, NamedTuple, Optional, Tuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from ..shared.files import unless_held
 from ..shared.records import Record
@@ -22,7 +21,7 @@ from ..shared.states import ENDINGS, Reason, RunState, RunStatus
 from ..shared.webhooks import Webhooks, kind_of, place_of
 from ..store.home import Home
 from ..store.run_folder import RunFolder
-from ..store.web import Web, WebError
+from ..store.web import Web, WebError, login
 from . import logs
 from .ending import clean_up, tell
 
@@ -90,7 +89,7 @@ def _tell_all(home: Home, run: RunFolder) -> None:
 def post(url: str, news: News) -> Answer:
     """Post it once, in the words of the service. Raises `WebError`; of the address it holds the host, and no more."""
     target, body = message(url, news)
-    headers = {"Content-Type": "application/json", "User-Agent": "remoterun", **_login(url)}
+    headers = {"Content-Type": "application/json", "User-Agent": "remoterun", **login(urlsplit(url))}
     data = json.dumps(body).encode()
     headers["Content-Length"] = str(len(data))
     try:
@@ -188,14 +187,6 @@ def _ntfy(url: str) -> Tuple[str, str]:
     plain = "secure=false" in parts.query.split("&") or parts.scheme == "http"
     query = "?" + "&".join(words) if words else ""
     return "%s://%s/%s" % ("http" if plain else "https", place_of(url), query), parts.path.strip("/")
-
-
-def _login(url: str) -> Dict[str, str]:
-    parts = urlsplit(url)
-    if parts.username is None:
-        return {}
-    words = "%s:%s" % (unquote(parts.username), unquote(parts.password or ""))
-    return {"Authorization": "Basic " + base64.b64encode(words.encode()).decode()}
 
 
 def _end_of_log(run: RunFolder) -> str:

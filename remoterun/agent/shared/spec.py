@@ -317,7 +317,7 @@ class Submission(Record):
         _require(bool(self.spec.bucket) or not (self.grant or self.images), "a grant without a bucket")
         _require(not self.left or self.spec.attempt > 1, "what was left by earlier attempts, of which there are none")
         if self.spec.bucket:
-            parts += [encode_grant(self.grant), encode_images(self.images)]
+            parts += [encode(self.grant), encode(self.images)]
         if self.spec.attempt > 1:
             parts.append(self.left)
         _require(set(self.webhooks.addresses) <= set(self.spec.notify), "an address that the spec does not name")
@@ -373,10 +373,6 @@ def decode_values(data: bytes) -> Dict[str, str]:
     return check_variables(_json(data))
 
 
-def encode_grant(grant: Optional[Grant]) -> bytes:
-    return encode(grant)
-
-
 def decode_grant(data: bytes) -> Optional[Grant]:
     """Raises `SpecError`."""
     record = _json(data)
@@ -393,10 +389,6 @@ def check_grant(grant: Grant) -> Grant:
     texts = [grant.url, grant.prefix, *grant.fields, *grant.fields.values()]
     _require(all(map(_PRINTABLE.match, texts)), "a grant with a character that can't be")
     return grant
-
-
-def encode_images(images: Tuple[ImageAccess, ...]) -> bytes:
-    return encode(images)
 
 
 def decode_images(data: bytes) -> Tuple[ImageAccess, ...]:
@@ -417,10 +409,6 @@ def decode_images(data: bytes) -> Tuple[ImageAccess, ...]:
     return images
 
 
-def encode_resolved(mounts: Tuple[ResolvedMount, ...]) -> bytes:
-    return encode(mounts)
-
-
 def decode_resolved(data: bytes) -> Tuple[ResolvedMount, ...]:
     """Raises `SpecError`."""
     records = _json(data)
@@ -430,10 +418,6 @@ def decode_resolved(data: bytes) -> Tuple[ResolvedMount, ...]:
         _check_place(mount.place)
         _require(is_digest(mount.tree), "what is mounted is not a digest")
     return mounts
-
-
-def encode_environment(environment: ResolvedEnvironment) -> bytes:
-    return encode(environment)
 
 
 def decode_environment(data: bytes) -> ResolvedEnvironment:

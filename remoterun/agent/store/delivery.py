@@ -8,11 +8,11 @@ their own, on threads of their own, which meet here. From the question to the co
 from __future__ import annotations
 
 import os
-import struct
 import threading
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
 from ..shared.api import CommitUpload
+from ..shared.digests import MISSING, unpacked
 from ..shared.frames import Body
 from ..shared.protocol import MOST_READ, Stream
 from . import parts
@@ -20,9 +20,6 @@ from .errors import HomeError
 from .growing import Growing
 from .home import Home
 
-MISSING = struct.Struct("!IQ")
-"""Of a digest whose blob is not here: its place among those that were asked about, and the bytes that a cut transfer
-left."""
 MOST_SIZES = 50_000
 LOOK_AGAIN, SOON = 0.05, 0.005
 """Seconds between looks whether a blob has come on another connection; the latter when nothing else is missing."""
@@ -46,9 +43,10 @@ class Delivery:
 
     def missing(self, digests: Body) -> List[bytes]:
         """A `MISSING` record for each of the packed `digests` of which there is no blob here; all are protected."""
-        self.lease.add(bytes(digests[: len(digests) // 32 * 32]))  # before the home is searched
+        wanted = list(unpacked(digests))
+        self.lease.add(b"".join(wanted))  # before the home is searched
         with self._missing_lock:
-            found = list(self._search(digests))
+            found = list(self._search(wanted))
         self._any_missing = self._any_missing or bool(found)
         return found
 
@@ -94,10 +92,9 @@ class Delivery:
         self._sizes = {}
         self.lease.settle(digests)
 
-    def _search(self, digests: Body) -> Iterator[bytes]:
+    def _search(self, digests: List[bytes]) -> Iterator[bytes]:
         begun = frozenset(os.listdir(self.home.partial))
-        for place in range(len(digests) // 32):
-            digest = digests[place * 32 : place * 32 + 32].hex()
+        for place, digest in enumerate(one.hex() for one in digests):
             size = self.home.blobs.size(digest)
             if size is not None:
                 self.seen(digest, size)

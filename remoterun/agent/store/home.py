@@ -21,13 +21,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
 from types import MappingProxyType
 from typing import Any, ContextManager, Dict, List, Mapping, Optional, Tuple
 
 from ..shared.bucket import Grant, ImageAccess
 from ..shared.files import DISK_FULL, locked, read_json, remove_tree, temporary_folder, token, write_whole
-from ..shared.spec import KEY, ResolvedMount, RunSpec, encode_grant, encode_images, encode_resolved, encode_values
+from ..shared.records import encode
+from ..shared.spec import KEY, ResolvedMount, RunSpec, encode_values
+from ..shared.states import RunState
 from ..shared.tree import Manifest, show
 from ..shared.webhooks import NOBODY, Webhooks
 from .blobs import Blobs
@@ -115,10 +116,6 @@ class Home:
     def lock(self, name: str) -> str:
         return os.path.join(self.locks, name)
 
-    def room(self) -> int:
-        """Bytes that may still arrive: see reserve.py."""
-        return self.reserve.room()
-
     def lease(self) -> Lease:
         """To protect blobs from `gc` before something refers to them."""
         return Lease(self.path)
@@ -198,15 +195,15 @@ class Home:
             write_whole(staged.source_file, source.encode())
             if left is not None:
                 write_whole(staged.left_file, left.encode())
-            write_whole(staged.events_file, _event("queued"))
+            staged.move(RunState.QUEUED)
             write_whole(staged.machine_file, json.dumps(Machine.this().record()).encode())
-            write_whole(staged.mounts_file, encode_resolved(mounts))
+            write_whole(staged.mounts_file, encode(mounts))
             write_whole(staged.spec_file, spec.encode())
             # Secrets come last: what a crash leaves of us here lies there until the next gc.
             if grant is not None:
-                write_whole(staged.grant_file, encode_grant(grant))
+                write_whole(staged.grant_file, encode(grant))
             if images:
-                write_whole(staged.images_file, encode_images(images))
+                write_whole(staged.images_file, encode(images))
             if webhooks.addresses:
                 staged.keep_webhooks(webhooks)
             write_whole(staged.values_file, encode_values(values))
@@ -214,7 +211,3 @@ class Home:
             remove_tree(run.path)
             os.rename(temporary, run.path)
         return run
-
-
-def _event(state: str) -> bytes:
-    return json.dumps({"t": round(time.time(), 3), "state": state}).encode() + b"\n"

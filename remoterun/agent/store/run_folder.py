@@ -40,7 +40,7 @@ from typing import Any, Container, Dict, Iterator, List, Mapping, Optional, Tupl
 
 from ..shared.bucket import Grant, ImageAccess
 from ..shared.files import DISK_FULL, append_line, read_bytes, read_json, remove_tree, size_of, unless_held, write_whole
-from ..shared.records import from_json
+from ..shared.records import encode, from_json
 from ..shared.spec import (
     ResolvedEnvironment,
     ResolvedMount,
@@ -51,9 +51,6 @@ from ..shared.spec import (
     decode_images,
     decode_resolved,
     decode_values,
-    encode_environment,
-    encode_grant,
-    encode_images,
     encode_values,
 )
 from ..shared.states import FINAL, RunState, RunStatus, check_move
@@ -131,7 +128,7 @@ class RunFolder:
 
     def resolve_environment(self, found: ResolvedEnvironment) -> RunSpec:
         """Record it, and give the spec with it. Supervisor only."""
-        write_whole(self.environment_file, encode_environment(found))
+        write_whole(self.environment_file, encode(found))
         return self.resolved_spec()
 
     def values(self) -> Dict[str, str]:
@@ -164,7 +161,7 @@ class RunFolder:
     def renew(self, grant: Grant) -> None:
         """Keep a newer grant, unless the run has ended. Raises `SpecError`."""
         if self.state()[0] not in FINAL:
-            write_whole(self.grant_file, encode_grant(check_grant(grant)))
+            write_whole(self.grant_file, encode(check_grant(grant)))
         if self.state()[0] in FINAL:
             self.forget_grant()
 
@@ -184,7 +181,7 @@ class RunFolder:
         """Only images of these names go to the bucket. Supervisor only."""
         images = self.images()
         if images:
-            write_whole(self.images_file, encode_images(tuple(one for one in images if one.image in names)))
+            write_whole(self.images_file, encode(tuple(one for one in images if one.image in names)))
 
     def webhooks(self) -> Webhooks:
         """Who has yet to get word of its end; nobody where that can't be read."""

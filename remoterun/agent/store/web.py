@@ -27,6 +27,7 @@ SILENCE = 20.0
 LEAST_SPEED = 16 << 10
 """Bytes a second that a server must give or take, after `SILENCE`."""
 MOST_OF_AN_ERROR = 16 << 10
+PROXY_LOGIN = "Proxy-Authorization"
 
 Pieces = Callable[[], Iterable[bytes]]
 """A body: may be called again, if it has to be sent again."""
@@ -148,7 +149,7 @@ class Web:
             kept = self._kept[address[:3]] = _connection(address, proxy, self._silence)
         if proxy is None or address.scheme == "https":
             return kept, address.target, {}
-        return kept, "http://%s%s" % (address.place, address.target), _login(proxy)
+        return kept, "http://%s%s" % (address.place, address.target), login(proxy, PROXY_LOGIN)
 
     def _exchange(
         self,
@@ -224,7 +225,7 @@ def _connection(address: Address, proxy: Optional[SplitResult], silence: float) 
         return http.client.HTTPConnection(host, port, timeout=silence)
     connection = http.client.HTTPSConnection(host, port, timeout=silence, context=_trust())
     if proxy is not None:
-        connection.set_tunnel(address.host, address.port or 443, _login(proxy))
+        connection.set_tunnel(address.host, address.port or 443, login(proxy, PROXY_LOGIN))
     return connection
 
 
@@ -241,11 +242,12 @@ def _proxy(address: Address) -> Optional[SplitResult]:
     return urlsplit(url if "://" in url else "http://" + url)
 
 
-def _login(proxy: SplitResult) -> Dict[str, str]:
-    if proxy.username is None:
+def login(address: SplitResult, header: str = "Authorization") -> Dict[str, str]:
+    """The header by which the user is named that an address holds, if it holds one."""
+    if address.username is None:
         return {}
-    words = "%s:%s" % (unquote(proxy.username), unquote(proxy.password or ""))
-    return {"Proxy-Authorization": "Basic " + base64.b64encode(words.encode()).decode()}
+    words = "%s:%s" % (unquote(address.username), unquote(address.password or ""))
+    return {header: "Basic " + base64.b64encode(words.encode()).decode()}
 
 
 def _element(document: str, name: str) -> str:

@@ -10,16 +10,7 @@ It goes in three phases:
                     and `mend`. Then every place that refers to it gets the new file: folders of uploads and of outputs,
                     read-only ones too
 
-Without `repair` there is only the first. What is found is a *finding*:
-
-    {"what": "blob"     a file of blobs/, or its executable twin, is "damaged"; or "missing", and something refers to it
-             "file"     in an upload's folder, or among a run's outputs, a file is "missing", or is "changed": no longer
-                        what the list of files says
-             "folder"   all of them are missing
-             "list"     what an upload or a run refers to can't be read: "damaged"
-     "problem", "digest" (hex, "" if there is none), "size" (bytes, 0 if unknown),
-     "users": [{"upload", "version", "path"} or {"run" (its key), "part", "path"}, …], "more" users than those,
-     "mended": from what, in words; "" if it could not be, "why": then why not}
+Without `repair` there is only the first. What is found is a `Finding` (shared/findings.py).
 
 Nothing damaged is deleted before there is a whole one in its place. Until then the links in folders of uploads stay as
 they are, and the version is marked as damaged in versions.json: a repeated upload of the same content does not count it
@@ -44,7 +35,7 @@ from ..shared.tree import is_digest
 from ..store.errors import HomeError
 from ..store.home import Home
 from .detection import CheckProgress, Detection
-from .findings import Fault
+from .findings import BlobFinding
 from .placing import DAMAGED, WHOLE, is_whole, place, reason, restore, restore_list
 from .references import Holder, of_run, of_upload
 
@@ -151,7 +142,7 @@ def send_blob(home: Home, digest: str, stream: Stream) -> None:
             header = {}
 
 
-def _quarantine(home: Home, fault: Fault) -> None:
+def _quarantine(home: Home, fault: BlobFinding) -> None:
     for twin, state in ((False, fault.plain), (True, fault.twin)):
         if state == DAMAGED:
             os.makedirs(home.damaged, 0o700, exist_ok=True)
@@ -159,7 +150,7 @@ def _quarantine(home: Home, fault: Fault) -> None:
             os.replace(home.blobs.path(fault.digest, twin), aside)
 
 
-def _bring(home: Home, fault: Fault) -> str:
+def _bring(home: Home, fault: BlobFinding) -> str:
     """Make a blob again; from what, or "" if nothing here has its content. Raises `OSError`."""
     plain, twin = home.blobs.path(fault.digest), home.blobs.path(fault.digest, True)
     words = "the blob beside it"

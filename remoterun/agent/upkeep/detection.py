@@ -7,14 +7,14 @@ import stat
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 
+from ..shared.findings import MOST, Finding
 from ..store.blobs import blob_digest
 from ..store.errors import HomeError
 from ..store.home import Home
-from .findings import Fault, Finding
+from .findings import BlobFinding
 from .placing import ABSENT, DAMAGED, WHOLE, is_whole, restore_list, state_of
 from .references import Holder, gone, of_run, of_upload
 
-MOST = 10000
 SAY_EVERY = 0.2
 
 
@@ -56,7 +56,7 @@ class Detection:
     def __init__(self, home: Home, repair: bool, progress: CheckProgress) -> None:
         self.home = home
         self.holders: List[Holder] = []
-        self.faults: Dict[str, Fault] = {}
+        self.faults: Dict[str, BlobFinding] = {}
         self.findings: List[Finding] = []
         self.in_folders: Dict[Holder, List[Finding]] = {}
         self.more = 0
@@ -134,7 +134,7 @@ class Detection:
 
     def _add_list(self, holder: Holder, why: str, mended: str = "") -> None:
         if self._may_add():
-            finding = Finding("list", DAMAGED, holder.digest).used_by(holder)
+            finding = Finding("list", DAMAGED, holder.digest).used_by(holder.user())
             finding.mended, finding.why = mended, why
             self.findings.append(finding)
 
@@ -173,12 +173,12 @@ class Detection:
                 fault.size = status.st_size
         return state
 
-    def _fault(self, digest: str) -> Optional[Fault]:
+    def _fault(self, digest: str) -> Optional[BlobFinding]:
         """Of that digest; None when there are too many."""
         if digest not in self.faults:
             if not self._may_add():
                 return None
-            self.faults[digest] = Fault(self.home, digest)
+            self.faults[digest] = BlobFinding(self.home, digest)
         return self.faults[digest]
 
     def _folder(self, first: int) -> str:
@@ -199,21 +199,21 @@ class Detection:
     def _verify_folder(self, holder: Holder) -> None:
         found: List[Finding] = []
         if holder.is_blob and holder.digest in self.faults:
-            self.faults[holder.digest].used_by(holder)
+            self.faults[holder.digest].used_by(holder.user())
         look = holder.whole
         try:
             for number, entry in enumerate(holder.entries()):
                 if number == 0 and look and not os.path.isdir(holder.folder):
-                    found.append(Finding("folder", "missing").used_by(holder))
+                    found.append(Finding("folder", "missing").used_by(holder.user()))
                     look = False
                 problem = self._verify_file(holder, entry) if look else ""
                 fault = self.faults.get(entry.digest) if entry.kind == "f" else None
                 if fault is not None:
                     fault.size = entry.size
                     if fault.plain != WHOLE or entry.executable or problem:
-                        fault.used_by(holder, entry.path)
+                        fault.used_by(holder.user(entry.path))
                 elif problem and len(found) < MOST:
-                    found.append(Finding("file", problem, entry.digest, entry.size).used_by(holder, entry.path))
+                    found.append(Finding("file", problem, entry.digest, entry.size).used_by(holder.user(entry.path)))
         except HomeError:
             pass  # removed meanwhile: it could be read before
         if found and not gone(self.home, holder):

@@ -47,7 +47,6 @@ from .references import Holder, Reader, of_upload, unended
 HOLD = 0.3
 """Seconds for which a batch holds the lock `blobs`."""
 PATIENCE = 60.0
-UNUSED = 7 * 86400.0
 _ITEMS = 1000
 _VERSION = re.compile(r"(\d+)(\.tree)?\Z")
 
@@ -92,7 +91,7 @@ class Collection:
             for name in self.home.uploads.names():
                 self._doomed.update((name, number) for number in self._old_versions(name))
             self._reader.update(self._live)
-            full = not self.home.room()
+            full = not self.home.reserve.room()
             self._remove_temporary(full)
             self._remove_partial(full)
             self._remove_versions()

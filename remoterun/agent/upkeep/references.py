@@ -15,7 +15,7 @@ Manifests are read line by line.
 from __future__ import annotations
 
 import os
-from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from ..shared.spec import ResolvedMount, RunSpec
 from ..shared.states import FINAL
@@ -49,6 +49,12 @@ class Holder(NamedTuple):
         if self.kind == "upload":
             return "version %d of the upload %s" % (self.version, show(self.name))
         return "the %s of the run %s" % (self.part, self.name)
+
+    def user(self, path: str = "") -> Dict[str, Any]:
+        """As a finding names it."""
+        if self.kind == "upload":
+            return {"upload": self.name, "version": self.version, "path": path}
+        return {"run": self.name, "part": self.part, "path": path}
 
     def entries(self) -> Iterator[Entry]:
         """What the manifest names. Raises `HomeError("damaged")` when it can't be read."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from remoterun.aws_codes import DENIED, EXPIRED, LATER, UNKNOWN_KEY
+from remoterun.aws_codes import DENIED, EXPIRED, LATER, LOGIN_ENDED, NO_CREDENTIALS, UNKNOWN_KEY, is_one_of
 from remoterun.providers.aws.catalogue import quota_of
 from remoterun.providers.base import ProviderError, ProviderUnreachable
 
@@ -160,16 +160,6 @@ def _action(operation: str) -> str:
     return "".join(word.title() for word in operation.split("_"))
 
 
-_LOGIN = (
-    "SSOTokenLoadError",
-    "UnauthorizedSSOTokenError",
-    "SSOError",
-    "TokenRetrievalError",
-    "LoginRefreshRequired",
-    "LoginTokenLoadError",
-    "LoginError",
-)
-_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "NoAuthTokenError")
 _LINK = (  # the last one: something on the way answers in place of AWS
     "HTTPClientError",
     "ConnectionError",
@@ -180,26 +170,26 @@ _LINK = (  # the last one: something on the way answers in place of AWS
 
 
 def _without_answer(error: Exception, service: str, region: str) -> Exception:
-    """Of an error that is botocore's own. Told by the names of its classes, so that none has to be imported here."""
-    names = [cls.__name__ for cls in type(error).__mro__]
-    if any(name in names for name in _LOGIN):
-        return expired(names[0], str(error))
-    if any(name in names for name in _CREDENTIALS):
+    """Of an error that is botocore's own."""
+    name = type(error).__name__
+    if is_one_of(error, LOGIN_ENDED):
+        return expired(name, str(error))
+    if is_one_of(error, NO_CREDENTIALS):
         return Refused(
-            names[0],
+            name,
             "there are no AWS credentials",
             evidence=str(error),
             hint="aws configure   or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
         )
-    if "CredentialRetrievalError" in names:
-        return Refused(names[0], "the AWS credentials can't be fetched", evidence=str(error), hint="aws sso login")
-    if any(name in names for name in _LINK):
+    if is_one_of(error, ["CredentialRetrievalError"]):
+        return Refused(name, "the AWS credentials can't be fetched", evidence=str(error), hint="aws sso login")
+    if is_one_of(error, _LINK):
         return ProviderUnreachable(
             f"AWS can't be reached ({service} in {region})",
             evidence=str(error),
             hint="is this machine online? is the region's name right?",
         )
-    return Refused(names[0], f"AWS's library refuses the call: {error}", hint="remoterun doctor aws")
+    return Refused(name, f"AWS's library refuses the call: {error}", hint="remoterun doctor aws")
 
 
 def is_gone(error: Exception) -> bool:
