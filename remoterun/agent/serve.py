@@ -72,7 +72,7 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
 def _make_room(home: Home) -> None:
     """Where nothing more may arrive, delete what cut transfers have left, ours too."""
     if not home.reserve.room():
-        from .upkeep.remains import make_room
+        from .upkeep.stale_files import make_room
 
         make_room(home)
 

@@ -7,9 +7,9 @@ from remoterun.agent.shared.digests import MISSING, RANGE, unpacked
 from remoterun.agent.shared.frames import MAX_BODY
 from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.tree import LARGEST, is_digest, show
-from remoterun.buckets.arriving import Arrivals
-from remoterun.buckets.contents import Place, Stretch
-from remoterun.buckets.leaving import Shipping
+from remoterun.buckets.contents import ContentPlace, Extent
+from remoterun.buckets.incoming import BlobReceiver
+from remoterun.buckets.outgoing import BlobSender
 from remoterun.buckets.serving import Call, Handler
 
 
@@ -33,12 +33,12 @@ def codecs(call: Call, _: api.Nothing) -> api.Codecs:
 
 def put(call: Call, _: api.Nothing) -> api.Count:
     bucket = call.bucket
-    arrivals = Arrivals(bucket.s3, bucket.workers, bucket.contents.home)
+    receiver = BlobReceiver(bucket.s3, bucket.workers, bucket.contents.home)
     bucket.contents.home.read_indexes()
     for frame in call.stream:
-        arrivals.take(frame)
-    arrivals.end()
-    return api.Count(arrivals.count)
+        receiver.take(frame)
+    receiver.end()
+    return api.Count(receiver.count)
 
 
 def begun(call: Call, asked: api.Beginnings) -> api.Begun:
@@ -47,10 +47,10 @@ def begun(call: Call, asked: api.Beginnings) -> api.Begun:
 
 
 def fetch(call: Call, asked: api.Accept) -> api.Count:
-    shipping = Shipping(call.bucket.contents, call.bucket.reader, call.stream)
+    sender = BlobSender(call.bucket.contents, call.bucket.reader, call.stream)
     for frame in call.stream:
-        shipping.ship(list(unpacked(frame.body)))
-    return api.Count(shipping.count)
+        sender.send(list(unpacked(frame.body)))
+    return api.Count(sender.count)
 
 
 def fetch_parts(call: Call, asked: api.BlobRanges) -> api.Nothing:
@@ -78,13 +78,13 @@ HANDLERS: dict[str, Handler] = {
 }
 
 
-def part_of(place: Place, offset: int, length: int) -> list[Stretch]:
+def part_of(place: ContentPlace, offset: int, length: int) -> list[Extent]:
     """Where the bytes of a content from `offset` on lie."""
     found = []
-    for stretch in place.stretches:
-        if length > 0 and offset < stretch.length:
-            take = min(length, stretch.length - offset)
-            found.append(Stretch(stretch.key, stretch.offset + offset, take))
+    for extent in place.extents:
+        if length > 0 and offset < extent.length:
+            take = min(length, extent.length - offset)
+            found.append(Extent(extent.key, extent.offset + offset, take))
             length -= take
-        offset = max(0, offset - stretch.length)
+        offset = max(0, offset - extent.length)
     return found

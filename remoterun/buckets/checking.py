@@ -24,8 +24,8 @@ from remoterun.agent.shared.protocol import MOST_READ
 from remoterun.agent.shared.records import encode
 from remoterun.agent.shared.spec import KEY
 from remoterun.agent.shared.tree import Manifest, is_digest
-from remoterun.buckets.contents import EMPTY, Place, Scope, Stretch
-from remoterun.buckets.s3 import Absent, Damaged, Stored
+from remoterun.buckets.contents import EMPTY, ContentPlace, Extent, Scope
+from remoterun.buckets.s3 import Absent, Damaged, StoredObject
 from remoterun.buckets.serving import Bucket, Call
 from remoterun.buckets.uploads import Version, read_tree, read_version, tree_of, versions_by_name
 
@@ -56,9 +56,9 @@ def blobs(call: Call, _: api.Nothing) -> api.Nothing:
     for digest in unpacked(call.stream.read()):
         name = digest.hex()
         place = call.bucket.contents.place(digest)
-        if place is not None and _hash(call.bucket, place.stretches) == digest:
+        if place is not None and _hash(call.bucket, place.extents) == digest:
             header: dict[str, Any] = {"d": name, "s": place.size}
-            for piece in call.bucket.reader.pieces(place.stretches):
+            for piece in call.bucket.reader.pieces(place.extents):
                 call.stream.send_all(piece, MAX_BODY, **header)
                 header = {}
             if header:
@@ -126,7 +126,7 @@ class Check:
             try:
                 if not is_digest(stored.key.rpartition("/")[2]):
                     raise ValueError("its name is not a digest")
-                list(layout.takes(self._s3.get(stored.key, layout.MOST_INDEX)))
+                list(layout.index_entries(self._s3.get(stored.key, layout.MOST_INDEX)))
             except Absent:
                 continue
             except (ValueError, Damaged) as error:
@@ -142,7 +142,7 @@ class Check:
     def _check_scope(self, scope: Scope) -> dict[bytes, Finding]:
         """The contents that are not what they should be."""
         faults: dict[bytes, Finding] = {}
-        members: dict[int, list[tuple[bytes, Place]]] = {}
+        members: dict[int, list[tuple[bytes, ContentPlace]]] = {}
         for digest, number in scope.packed_in():
             place = scope.place(digest)
             assert place is not None
@@ -153,7 +153,7 @@ class Check:
             if bad and self._repair and not scope.prefix:
                 self._pack_again(scope.packs[number], [item for item in listed if item[0] not in bad])
         for digest, stored in list(scope.blobs.found.items()):
-            if self._hash([Stretch(stored.key, 0, stored.size)]) != digest:
+            if self._hash([Extent(stored.key, 0, stored.size)]) != digest:
                 faults[digest] = Finding("blob", "damaged", digest.hex(), stored.size)
                 if self._repair and not scope.prefix:
                     self._set_aside(stored.key)
@@ -166,14 +166,14 @@ class Check:
                     self._set_aside(stored.key)
         return faults
 
-    def _check_pack(self, listed: list[tuple[bytes, Place]]) -> Iterator[tuple[bytes, Finding]]:
+    def _check_pack(self, listed: list[tuple[bytes, ContentPlace]]) -> Iterator[tuple[bytes, Finding]]:
         if all(digest == EMPTY for digest, _ in listed):
             return
-        key = next(place.stretches[0].key for _, place in listed if place.stretches)
-        end = max(place.stretches[0].offset + place.size for _, place in listed if place.stretches)
-        data = b"".join(self._bucket.reader.pieces([Stretch(key, 0, end)]))
+        key = next(place.extents[0].key for _, place in listed if place.extents)
+        end = max(place.extents[0].offset + place.size for _, place in listed if place.extents)
+        data = b"".join(self._bucket.reader.pieces([Extent(key, 0, end)]))
         for digest, place in listed:
-            start = place.stretches[0].offset if place.stretches else 0
+            start = place.extents[0].offset if place.extents else 0
             if hashlib.sha256(data[start : start + place.size]).digest() != digest:
                 yield digest, Finding("blob", "damaged" if data else "missing", digest.hex(), place.size)
             self._came(place.size)
@@ -190,8 +190,8 @@ class Check:
                 return Finding("blob", "missing", digest.hex(), chunks.size)
         return None
 
-    def _hash(self, stretches: list[Stretch]) -> bytes:
-        return _hash(self._bucket, stretches)
+    def _hash(self, extents: list[Extent]) -> bytes:
+        return _hash(self._bucket, extents)
 
     # -- who refers to them
 
@@ -252,11 +252,11 @@ class Check:
         self._s3.copy(key, "damaged/" + key.rpartition("/")[2])
         self._s3.delete([key])
 
-    def _pack_again(self, index: Stored, whole: list[tuple[bytes, Place]]) -> None:
+    def _pack_again(self, index: StoredObject, whole: list[tuple[bytes, ContentPlace]]) -> None:
         """Pack the contents of a damaged pack that are whole, and set the pack aside."""
         packing = Packing()
         for digest, place in whole:
-            content = b"".join(self._bucket.reader.pieces(place.stretches))
+            content = b"".join(self._bucket.reader.pieces(place.extents))
             if hashlib.sha256(content).digest() == digest:
                 self._put_pack(packing.add(digest.hex(), content))
         self._put_pack(packing.end())
@@ -277,9 +277,9 @@ class Check:
             self._send(at={"phase": "blobs", **at, "bytes_total": self._total})
 
 
-def _hash(bucket: Bucket, stretches: list[Stretch]) -> bytes:
+def _hash(bucket: Bucket, extents: list[Extent]) -> bytes:
     hashed = hashlib.sha256()
-    for piece in bucket.reader.pieces(stretches):
+    for piece in bucket.reader.pieces(extents):
         hashed.update(piece)
     return hashed.digest()
 
@@ -319,5 +319,5 @@ def _restore_trees(bucket: Bucket, digests: Iterable[bytes]) -> None:
     for tree in {version.record.digest for version in _versions(bucket)} & wanted:
         place = bucket.contents.home.place(bytes.fromhex(tree))
         if place is not None and place.size <= MOST_READ:
-            data = b"".join(bucket.reader.pieces(place.stretches))
+            data = b"".join(bucket.reader.pieces(place.extents))
             bucket.s3.put(layout.tree_key(tree), [data], tree)

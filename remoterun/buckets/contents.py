@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from remoterun.agent.shared import bucket as layout
-from remoterun.agent.shared.bucket import Chunk, ChunkList, Take
+from remoterun.agent.shared.bucket import Chunk, ChunkList, ContentRange
 from remoterun.agent.shared.files import write_whole
 from remoterun.agent.shared.tree import is_digest
-from remoterun.buckets.s3 import S3, Absent, Stored
+from remoterun.buckets.s3 import S3, Absent, StoredObject
 from remoterun.buckets.workers import Workers
 
 EMPTY = hashlib.sha256(b"").digest()
@@ -28,7 +28,7 @@ _OFFSET, _PACK = 21, 48
 """Where in a number the place in a pack, and the pack, begin: below them is the length, up to `SMALL`."""
 
 
-class Stretch(NamedTuple):
+class Extent(NamedTuple):
     """Bytes of an object."""
 
     key: str
@@ -36,23 +36,23 @@ class Stretch(NamedTuple):
     length: int
 
 
-class Place(NamedTuple):
+class ContentPlace(NamedTuple):
     """Where a content lies: the objects that have its bytes, one after the other. `chunks` are theirs, where there are
     several; `whole`: it is the only content of its object."""
 
     size: int
-    stretches: list[Stretch]
+    extents: list[Extent]
     chunks: Sequence[Chunk] = ()
     whole: bool = True
 
 
-class Shelf:
+class ObjectListing:
     """Objects whose keys are `prefix`, two digits of a digest, a slash, and the digest."""
 
     def __init__(self, s3: S3, workers: Workers, prefix: str) -> None:
         self._s3, self._workers, self._prefix = s3, workers, prefix
         self._lock = threading.Lock()
-        self.found: dict[bytes, Stored] = {}
+        self.found: dict[bytes, StoredObject] = {}
         self._listed_to = ""
         """The key up to which all objects are in `found`."""
         self._pages = 0
@@ -87,7 +87,7 @@ class Shelf:
             self._listed_to, self._pages, self._whole = "", 0, False
 
     def add(self, digest: bytes, size: int, modified: float) -> None:
-        self.found[digest] = Stored(self.key(digest), size, modified)
+        self.found[digest] = StoredObject(self.key(digest), size, modified)
 
     def _unknown(self, digests: Iterable[bytes]) -> list[bytes]:
         if self._whole:
@@ -111,7 +111,7 @@ class Shelf:
         if page.objects:
             self._listed_to = page.objects[-1].key
 
-    def _head(self, digest: bytes) -> Stored | None:
+    def _head(self, digest: bytes) -> StoredObject | None:
         return self._s3.head(self.key(digest))
 
 
@@ -122,9 +122,9 @@ class Scope:
         """`cache`: a folder in which the indexes of packs are kept."""
         self._s3, self._workers, self.prefix = s3, workers, prefix
         self._cache = cache
-        self.blobs = Shelf(s3, workers, prefix + "blobs/")
-        self.lists = Shelf(s3, workers, prefix + "lists/")
-        self.packs: list[Stored] = []
+        self.blobs = ObjectListing(s3, workers, prefix + "blobs/")
+        self.lists = ObjectListing(s3, workers, prefix + "lists/")
+        self.packs: list[StoredObject] = []
         """Those whose index is known: the index, with the name of the pack."""
         self._known: set[str] = set()
         self._packed: dict[bytes, int] = {}
@@ -167,31 +167,31 @@ class Scope:
     def keys(self, digest: bytes) -> list[str]:
         """Of all objects that a content needs."""
         place = self.place(digest)
-        found = [stretch.key for stretch in place.stretches] if place is not None else []
+        found = [extent.key for extent in place.extents] if place is not None else []
         if digest in self._packed:
             found.append(self.packs[self._packed[digest] >> _PACK].key)
         elif digest in self.lists.found:
             found.append(self.lists.key(digest))
         return found
 
-    def place(self, digest: bytes) -> Place | None:
+    def place(self, digest: bytes) -> ContentPlace | None:
         """Where a content lies that was looked for; None if it is not there. Raises `HostError` for a damaged list."""
         if digest == EMPTY:
-            return Place(0, [])
+            return ContentPlace(0, [])
         packed = self._packed.get(digest)
         if packed is not None:
             length, offset = packed & (1 << _OFFSET) - 1, packed >> _OFFSET & (1 << _PACK - _OFFSET) - 1
             name = self.packs[packed >> _PACK].key.rpartition("/")[2]
-            return Place(length, [Stretch(self.prefix + layout.pack_key(name), offset, length)], whole=False)
+            return ContentPlace(length, [Extent(self.prefix + layout.pack_key(name), offset, length)], whole=False)
         blob = self.blobs.found.get(digest)
         if blob is not None:
-            return Place(blob.size, [Stretch(blob.key, 0, blob.size)])
+            return ContentPlace(blob.size, [Extent(blob.key, 0, blob.size)])
         if digest not in self.lists.found:
             return None
         chunks = self.chunks(digest)
-        return Place(
+        return ContentPlace(
             chunks.size,
-            [Stretch(self.prefix + layout.blob_key(chunk.digest), 0, chunk.length) for chunk in chunks.chunks],
+            [Extent(self.prefix + layout.blob_key(chunk.digest), 0, chunk.length) for chunk in chunks.chunks],
             chunks.chunks,
         )
 
@@ -222,7 +222,7 @@ class Scope:
             if self._cache is not None and not again:
                 self._forget_indexes({stored.key.rpartition("/")[2] for stored in listed})
 
-    def add_pack(self, stored: Stored, listing: bytes) -> None:
+    def add_pack(self, stored: StoredObject, listing: bytes) -> None:
         """A pack, and its index, are there now."""
         with self._lock:
             if stored.key not in self._known:
@@ -256,10 +256,10 @@ class Scope:
             if digest in self.lists.found:
                 yield from (bytes.fromhex(chunk.digest) for chunk in self.chunks(digest).chunks)
 
-    def _add(self, stored: Stored, data: bytes) -> None:
+    def _add(self, stored: StoredObject, data: bytes) -> None:
         number = len(self.packs) << _PACK
         try:
-            found = list(layout.takes(data))
+            found = list(layout.index_entries(data))
         except ValueError as error:
             raise self._s3.bad(stored.key, str(error))
         self._known.add(stored.key)
@@ -267,7 +267,7 @@ class Scope:
         for take in found:
             self._packed[bytes.fromhex(take.digest)] = number | take.offset << _OFFSET | take.length
 
-    def _index(self, stored: Stored) -> bytes | None:
+    def _index(self, stored: StoredObject) -> bytes | None:
         """None for one that is gone by now."""
         name = stored.key.rpartition("/")[2]
         if not is_digest(name):
@@ -281,8 +281,8 @@ class Scope:
             self._keep(name, data)
         return data
 
-    def _written(self, shelf: Shelf, digest: bytes) -> float:
-        stored = shelf.found.get(digest)
+    def _written(self, listing: ObjectListing, digest: bytes) -> float:
+        stored = listing.found.get(digest)
         return stored.modified if stored is not None else float("inf")
 
     # -- indexes that are kept here: each with its own digest before it
@@ -332,11 +332,11 @@ class Contents:
         with self._lock:
             self._runs.pop(key, None)
 
-    def places(self, digests: Sequence[bytes]) -> list[Place | None]:
+    def places(self, digests: Sequence[bytes]) -> list[ContentPlace | None]:
         """Where each of them lies; None for one that is not there. Raises `HostError`."""
         with self._lock:
             scopes = [*self._runs.values(), self.home]
-        found: dict[bytes, Place] = {}
+        found: dict[bytes, ContentPlace] = {}
         for look in (Scope.look, Scope.look_again):
             for scope in scopes:
                 left = [digest for digest in digests if digest not in found]
@@ -349,12 +349,12 @@ class Contents:
                         found[digest] = place
         return [found.get(digest) for digest in digests]
 
-    def place(self, digest: bytes) -> Place | None:
+    def place(self, digest: bytes) -> ContentPlace | None:
         return self.places([digest])[0]
 
 
-def takes_of(digest: bytes, place: Place) -> list[Take]:
+def ranges_of(digest: bytes, place: ContentPlace) -> list[ContentRange]:
     """The same, for a host that gets an address for each object."""
     if place.chunks:
-        return [Take(chunk.digest, 0, chunk.length) for chunk in place.chunks]
-    return [Take(digest.hex(), stretch.offset, stretch.length) for stretch in place.stretches]
+        return [ContentRange(chunk.digest, 0, chunk.length) for chunk in place.chunks]
+    return [ContentRange(digest.hex(), extent.offset, extent.length) for extent in place.extents]

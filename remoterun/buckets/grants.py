@@ -12,12 +12,20 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING
 
 from remoterun.agent.shared import bucket as layout
-from remoterun.agent.shared.bucket import Bringing, Grant, ImageAccess, LargeContent, Parcel, RunRecord, Take
+from remoterun.agent.shared.bucket import (
+    BringLine,
+    ContentRange,
+    Grant,
+    ImageAccess,
+    LargeContent,
+    RunRecord,
+    SignedObject,
+)
 from remoterun.agent.shared.environment import image_id
 from remoterun.agent.shared.spec import KEY
 from remoterun.agent.shared.states import RunEvent
 from remoterun.agent.shared.tree import is_digest, show
-from remoterun.buckets.contents import EMPTY, takes_of
+from remoterun.buckets.contents import EMPTY, ranges_of
 from remoterun.buckets.host import BucketHost, of_machine
 from remoterun.buckets.images import use
 from remoterun.buckets.runs import settle
@@ -75,7 +83,7 @@ class Signer:
             moments.append(now + UNKNOWN)
         return min(moments)
 
-    def parcels(self, digests: Iterable[str], seconds: float, run: str | None = None) -> Iterator[Bringing]:
+    def parcels(self, digests: Iterable[str], seconds: float, run: str | None = None) -> Iterator[BringLine]:
         """The lines by which a host is told to `bring` contents; each object is signed once, for so many seconds.
 
         `run`: the key of a run, where they are those of its outputs. Raises `TransferError` for one that is not there.
@@ -94,23 +102,23 @@ class Signer:
             if any(not is_digest(digest) for digest in part):
                 raise TransferError("a content without a digest can't be fetched")
             places = self._bucket.contents.places([bytes.fromhex(digest) for digest in part])
-            small: list[tuple[str, Take]] = []
+            small: list[tuple[str, ContentRange]] = []
             for digest, place in zip(part, places, strict=True):
                 if place is None:
                     address = self._bucket.s3.place.address
                     raise TransferError(f"the content {digest[:12]} is not in {address}", hint="upload it again")
-                takes = takes_of(bytes.fromhex(digest), place)
+                takes = ranges_of(bytes.fromhex(digest), place)
                 if place.chunks or bytes.fromhex(digest) == EMPTY:
                     parcels = [
-                        Parcel(url(stretch.key), [take]) for stretch, take in zip(place.stretches, takes, strict=True)
+                        SignedObject(url(extent.key), [take]) for extent, take in zip(place.extents, takes, strict=True)
                     ]
-                    yield Bringing(large=[LargeContent(digest, place.size, parcels)])
+                    yield BringLine(large=[LargeContent(digest, place.size, parcels)])
                 else:
-                    small.append((place.stretches[0].key, takes[0]))
+                    small.append((place.extents[0].key, takes[0]))
             for key, found in groupby(sorted(small, key=lambda item: (item[0], item[1].offset)), lambda item: item[0]):
                 together = [take for _, take in found]
                 for start in range(0, len(together), MOST_TAKES):
-                    yield Bringing(parcel=[Parcel(url(key), together[start : start + MOST_TAKES])])
+                    yield BringLine(parcel=[SignedObject(url(key), together[start : start + MOST_TAKES])])
 
     def grant(self, key: str, seconds: float) -> Grant:
         """What a host may write of the run of that key, for so many seconds, or until the credentials end."""
@@ -123,9 +131,9 @@ class Signer:
         used now; no host may write it anew, for others run what is in it."""
         prefix = layout.image_prefix(image_id(name, architecture))
         pieces = [
-            Parcel(
+            SignedObject(
                 self._bucket.s3.presigned_get(prefix + piece.digest, min(seconds, LONGEST)),
-                [Take(piece.digest, 0, piece.length)],
+                [ContentRange(piece.digest, 0, piece.length)],
             )
             for piece in use(self._bucket, prefix, name)
         ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.bucket import Chunk, ImageArchive
-from remoterun.buckets.s3 import S3, Absent, Damaged, Stored
+from remoterun.buckets.s3 import S3, Absent, Damaged, StoredObject
 from remoterun.buckets.serving import Bucket
 from remoterun.errors import HostError
 
@@ -24,7 +24,7 @@ class KeptImage:
     name: str | None
     size: int
     used: float
-    objects: list[Stored]
+    objects: list[StoredObject]
     needed: frozenset[str]
     """The keys of the objects that its archive is made of."""
 
@@ -63,7 +63,7 @@ def kept(s3: S3) -> Iterator[KeptImage]:
         yield KeptImage(archive.image, size, used, objects, frozenset(needed))
 
 
-def doomed(image: KeptImage, before: float, unused_since: float) -> list[str]:
+def unneeded(image: KeptImage, before: float, unused_since: float) -> list[str]:
     """The keys of its objects that nobody needs, what names the others first: all of an image that was last used before
     `unused_since`, and what does not belong to it and was written before `before` (seconds since 1970)."""
     if image.name is not None and image.used < unused_since:

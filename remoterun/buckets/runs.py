@@ -175,7 +175,7 @@ def outputs_of(bucket: Bucket, resource: ResourceRef) -> tuple[Manifest, dict[st
 
 
 @dataclass(frozen=True)
-class Piece:
+class LogObject:
     """A piece of a log; `written` in seconds since 1970, by the store's clock."""
 
     start: int
@@ -189,7 +189,7 @@ class Log:
     def __init__(self, s3: S3, key: str, name: str = "log") -> None:
         self.name = name
         self._s3, self._prefix = s3, layout.run_prefix(key)
-        self._pieces: dict[int, Piece] = {}
+        self._pieces: dict[int, LogObject] = {}
 
     def look(self) -> None:
         """Learn of pieces that are new, or longer than they were."""
@@ -203,14 +203,14 @@ class Log:
                 name = stored.key.rpartition("/")[2]
                 if not (name.isdecimal() and len(name) == 16 and stored.key == folder + name):
                     raise self._s3.bad(stored.key, "its name is not a place in a log")
-                self._pieces[int(name)] = Piece(int(name), int(name) + stored.size, stored.modified)
+                self._pieces[int(name)] = LogObject(int(name), int(name) + stored.size, stored.modified)
             if len(self._pieces) > MOST_PIECES:
                 raise self._s3.bad(folder, "it has too many pieces")
             if not page.more:
                 return
             after = page.objects[-1].key
 
-    def at(self, offset: int) -> Piece | None:
+    def at(self, offset: int) -> LogObject | None:
         """The piece that goes on longest from `offset`; None where there is none yet."""
         fitting = [piece for piece in self._pieces.values() if piece.start <= offset < piece.end]
         return max(fitting, key=lambda piece: piece.end, default=None)
@@ -219,7 +219,7 @@ class Log:
         """Where the first piece after `offset` begins."""
         return min((piece.start for piece in self._pieces.values() if piece.start > offset), default=None)
 
-    def read(self, piece: Piece, offset: int, most: int) -> bytes:
+    def read(self, piece: LogObject, offset: int, most: int) -> bytes:
         """Bytes of a piece from `offset` of the log on."""
         key = self._prefix + layout.log_key(piece.start, self.name)
         try:
@@ -289,7 +289,7 @@ class _Follower:
                 self._stream.send(data, **header)
                 self.offsets[log.name] += len(data)
 
-    def _new_pieces(self, log: Log, ended: bool) -> Iterator[tuple[Piece, bytes]]:
+    def _new_pieces(self, log: Log, ended: bool) -> Iterator[tuple[LogObject, bytes]]:
         """What follows; a piece that is missing is waited for, and passed over once the run has `ended`."""
         while True:
             offset = self.offsets[log.name]

@@ -65,7 +65,7 @@ class Denied(AuthenticationError):
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredObject:
     """An object as a listing names it. `modified` in seconds since 1970, by the store's clock."""
 
     key: str
@@ -77,7 +77,7 @@ class Stored:
 class Page:
     """A part of a listing, in the order of the keys; `more`: others follow after the last one."""
 
-    objects: list[Stored]
+    objects: list[StoredObject]
     more: bool
 
 
@@ -136,7 +136,7 @@ class S3:
         except _OutOfRange:
             return b""
 
-    def head(self, key: str) -> Stored | None:
+    def head(self, key: str) -> StoredObject | None:
         """None where there is no such object."""
         try:
             answer = self._ask(
@@ -144,7 +144,7 @@ class S3:
             )  # s3:GetObject is the permission that it needs
         except Absent:
             return None
-        return Stored(key, answer["ContentLength"], answer["LastModified"].timestamp())
+        return StoredObject(key, answer["ContentLength"], answer["LastModified"].timestamp())
 
     def put(self, key: str, parts: Sequence[Bytes], digest: str, **conditions: str) -> None:
         """Write an object whose SHA-256 is `digest`. May be repeated. Raises `TransferError` if other bytes arrive."""
@@ -198,7 +198,7 @@ class S3:
             lambda: self._client.list_objects_v2(Bucket=self.place.name, Prefix=prefix, MaxKeys=most, **more),
         )
         listed = answer.get("Contents", ())
-        found = [Stored(item["Key"], item["Size"], item["LastModified"].timestamp()) for item in listed]
+        found = [StoredObject(item["Key"], item["Size"], item["LastModified"].timestamp()) for item in listed]
         last = after
         for item in found:
             if not item.key.startswith(prefix) or item.key <= last or item.size < 0:
@@ -206,7 +206,7 @@ class S3:
             last = item.key
         return Page(found, bool(answer.get("IsTruncated")) and bool(found))
 
-    def list(self, prefix: str) -> Iterator[Stored]:
+    def list(self, prefix: str) -> Iterator[StoredObject]:
         """All objects whose keys begin with `prefix`, in the order of the keys."""
         after, count = "", 0
         while True:

@@ -20,7 +20,7 @@ from remoterun.agent.shared.records import BadRecord
 from remoterun.agent.shared.spec import SpecError
 from remoterun.agent.shared.tree import TreeError
 from remoterun.buckets.contents import Contents
-from remoterun.buckets.leaving import Reader
+from remoterun.buckets.outgoing import RangeReader
 from remoterun.buckets.s3 import S3
 from remoterun.buckets.workers import Workers
 from remoterun.errors import AuthenticationError, HostError, HostUnreachable, RemoterunError, TransferError
@@ -42,7 +42,7 @@ class Bucket:
         self.workers = Workers(THREADS)
         self.cache = cache
         self.contents = Contents(s3, self.workers, cache)
-        self.reader = Reader(s3, self.workers)
+        self.reader = RangeReader(s3, self.workers)
 
     def forget(self) -> None:
         """Contents that were there may be gone by now."""

@@ -20,7 +20,7 @@ from remoterun.agent.shared.tree import LARGEST, Manifest
 from remoterun.buckets import checking, images
 from remoterun.buckets.contents import Scope
 from remoterun.buckets.runs import LIVES, read_record
-from remoterun.buckets.s3 import Absent, Damaged, Stored
+from remoterun.buckets.s3 import Absent, Damaged, StoredObject
 from remoterun.buckets.serving import Bucket, Call, Handler
 from remoterun.buckets.uploads import Version, read_tree, read_version, tree_of, versions_by_name
 
@@ -114,16 +114,16 @@ class Collection:
             if not self._dry_run:
                 self._s3.delete([layout.version_key(version.name, version.record.version) for version in old])
             yield {"kind": "versions", "count": len(old), "bytes": 0, "items": items[:MOST_ITEMS]}
-        doomed = [stored for stored in self._s3.list("trees/") if stored.key not in trees]
-        doomed += self._packs(home, live)
-        for shelf in (home.blobs, home.lists):
-            doomed += [stored for digest, stored in shelf.found.items() if digest not in live]
+        unneeded = [stored for stored in self._s3.list("trees/") if stored.key not in trees]
+        unneeded += self._packs(home, live)
+        for listing in (home.blobs, home.lists):
+            unneeded += [stored for digest, stored in listing.found.items() if digest not in live]
         for prefix in ("doctor/", "damaged/"):
-            doomed += self._s3.list(prefix)
-        count, size = self._delete([stored.key for stored in doomed if stored.modified < self._before])
+            unneeded += self._s3.list(prefix)
+        count, size = self._delete([stored.key for stored in unneeded if stored.modified < self._before])
         if count:
             yield {"kind": "blobs", "count": count, "bytes": size, "items": []}
-        young = [stored for stored in doomed if stored.modified >= self._before]
+        young = [stored for stored in unneeded if stored.modified >= self._before]
         if young:
             days = (self._bucket.clock() - self._before) / 86400
             why = f"it was written less than {days:.0f} days ago, and an upload may be about to need it"
@@ -137,7 +137,7 @@ class Collection:
         """Images that no host has used for long, and what was cut while it was written."""
         items, size = [], 0
         for image in images.kept(self._s3):
-            keys = images.doomed(image, self._before, min(self._before, self._bucket.clock() - images.UNUSED))
+            keys = images.unneeded(image, self._before, min(self._before, self._bucket.clock() - images.UNUSED))
             if keys:
                 wanted = set(keys)
                 items.append({"name": image.name or "unfinished"})
@@ -185,7 +185,7 @@ class Collection:
                 with suppress(Absent):
                     yield from _digests(read_tree(self._s3, layout.run_prefix(key) + name))
 
-    def _packs(self, home: Scope, live: set[bytes]) -> Iterator[Stored]:
+    def _packs(self, home: Scope, live: set[bytes]) -> Iterator[StoredObject]:
         """Packs of which nothing is needed, with their indexes; and what was cut while it was written."""
         needed = {number for digest, number in home.packed_in() if digest in live}
         packs = {stored.key.rpartition("/")[2]: stored for stored in self._s3.list("packs/")}

@@ -17,7 +17,7 @@ from remoterun.agent.shared.protocol import MOST_READ, RemoteError
 from remoterun.agent.shared.records import decode, encode, to_json
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, ManifestReader, TreeError, is_digest, show
-from remoterun.buckets.s3 import S3, Absent, Stored
+from remoterun.buckets.s3 import S3, Absent, StoredObject
 from remoterun.buckets.serving import Bucket, Call, Handler
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
@@ -224,12 +224,12 @@ def _versions(bucket: Bucket, name: str, numbers: Iterable[int]) -> list[api.Upl
     return [version for version in found if version is not None]
 
 
-def _listed(s3: S3, name: str) -> list[Stored]:
+def _listed(s3: S3, name: str) -> list[StoredObject]:
     check_name(name)
     return [stored for stored in s3.list(f"uploads/{name}/") if _named(stored)[0]]
 
 
-def _named(stored: Stored) -> tuple[str, int]:
+def _named(stored: StoredObject) -> tuple[str, int]:
     """(name, version) of the upload that an object is of; ("", 0) for an object that is not ours."""
     match = _KEY.match(stored.key)
     return (match[1], int(match[2])) if match and int(match[2]) else ("", 0)
@@ -275,7 +275,7 @@ def _send_file(call: Call, entry: Entry | None) -> None:
     header: dict[str, Any] = {"s": entry.size, "x": int(entry.executable)}
     held = b""
     left = entry.size
-    for piece in call.bucket.reader.pieces(place.stretches):
+    for piece in call.bucket.reader.pieces(place.extents):
         for at in range(0, len(piece), PIECE):
             if held:
                 call.stream.send(held, **header)

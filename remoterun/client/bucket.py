@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from remoterun import config as configuration
 from remoterun import machines, transfer
 from remoterun.agent.shared import api
-from remoterun.agent.shared.bucket import Bringing, Grant, ImageAccess
+from remoterun.agent.shared.bucket import BringLine, Grant, ImageAccess
 from remoterun.agent.shared.engine_names import candidates
 from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.records import to_json
@@ -146,7 +146,7 @@ def copy_contents(
     progress.start("from the bucket", 0, 0)
 
 
-def _bring(target: Session, lines: Iterable[Bringing], progress: Progress) -> None:
+def _bring(target: Session, lines: Iterable[BringLine], progress: Progress) -> None:
     """Let a host fetch contents. Raises `AddressExpired`."""
     with target.stream(api.bring, api.Nothing()) as stream:
         for line in lines:

@@ -127,7 +127,7 @@ class LargeFiles:
         self._outlet.count(0, 0, there=there)
         asked: deque[bytes] = deque()
         with self._session.stream(api.patch, api.PatchBlob(size, key, there, like)) as stream:
-            squeezing = self._outlet.squeezing(stream)
+            compressing = self._outlet.compressing(stream)
 
             def answer() -> None:
                 frame = next_frame(stream, self._session)
@@ -139,7 +139,7 @@ class LargeFiles:
                     end = min(end * BLOCK, len(data))
                     wanted += end - start * BLOCK
                     for at in range(start * BLOCK, end, PIECE):
-                        squeezing.send(data[at : min(at + PIECE, end)], {})
+                        compressing.send(data[at : min(at + PIECE, end)], {})
                 self._outlet.count(wanted, 0, there=len(data) - wanted)
 
             for data in pieces(path, there, size, BLOCKS * BLOCK):

@@ -16,9 +16,9 @@ from typing import Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Nothing
+from remoterun.agent.shared.compression import CompressingStream
 from remoterun.agent.shared.packs import Pace
 from remoterun.agent.shared.protocol import Stream
-from remoterun.agent.shared.squeezing import Squeezing
 from remoterun.session import Session
 from remoterun.transfer.codecs import best
 from remoterun.transfer.lanes import FAR, Lanes, lanes_for
@@ -68,7 +68,7 @@ class Outlet:
 
     def __enter__(self) -> Outlet:
         self._putting = self._stack.enter_context(self.session.stream(api.put, Nothing()))
-        self._squeezing = self.squeezing(self._putting)
+        self._compressing = self.compressing(self._putting)
         self._thread.start()
         return self
 
@@ -142,14 +142,14 @@ class Outlet:
             self.already += size
             self._progress.add(size, files, size)
 
-    def squeezing(self, stream: Stream) -> Squeezing:
-        return Squeezing(stream, self.session.round_trip, lambda: best(self.session.codecs()))
+    def compressing(self, stream: Stream) -> CompressingStream:
+        return CompressingStream(stream, self.session.round_trip, lambda: best(self.session.codecs()))
 
     # -- on the thread that sends
 
     def send(self, data: bytes, header: dict[str, Any]) -> None:
         """One frame over the open connection."""
-        self._squeezing.send(data, header)
+        self._compressing.send(data, header)
 
     def send_blob(self, digest: str, size: int, offset: int, parts: Iterable[bytes], key: str = "") -> None:
         """A blob whose digest is known, in frames; its first `offset` bytes are there, under the name `key`."""
@@ -185,10 +185,10 @@ class Outlet:
         """What each of the connections does."""
         assert self._tasks is not None
         with session.stream(api.put, Nothing()) as stream:
-            squeezing = self.squeezing(stream)
+            compressing = self.compressing(stream)
             while (task := self._tasks.get()) is not None:
                 for data, header in task.frames:
-                    squeezing.send(data, header)
+                    compressing.send(data, header)
                 self.count(task.size, task.blobs)
             stream.end()
             stream.finish()

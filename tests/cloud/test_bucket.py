@@ -14,7 +14,7 @@ from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.bucket import CHUNK, SMALL
 from remoterun.agent.shared.packs import unpack
 from remoterun.agent.shared.spec import ResourceRef
-from remoterun.buckets.contents import Shelf
+from remoterun.buckets.contents import ObjectListing
 from remoterun.buckets.place import BucketPlace
 from remoterun.buckets.workers import Workers
 from remoterun.client import Client
@@ -137,12 +137,12 @@ def test_objects_are_listed_or_asked_for_one_by_one_whichever_is_cheaper(bucket:
         there = sorted(bytes.fromhex(sha256(data)) for data in contents)
         absent = [hashlib.sha256(b"absent %d" % number).digest() for number in range(50)]
         for wanted, most in ((there[-1:], 2), (there[:3], 1), (there[-50:], 2), (there + absent, 2)):
-            shelf = Shelf(s3, workers, "blobs/")
+            listing = ObjectListing(s3, workers, "blobs/")
             s3.requests = 0
-            shelf.look(wanted)
+            listing.look(wanted)
             assert 0 < s3.requests <= most
-            assert [digest for digest in wanted if digest in shelf.found] == [one for one in wanted if one in there]
-            shelf.look(wanted[:1])
+            assert [digest for digest in wanted if digest in listing.found] == [one for one in wanted if one in there]
+            listing.look(wanted[:1])
             assert s3.requests <= most
         workers.close()
 

@@ -14,7 +14,7 @@ from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.bucket import Chunk, Grant, ImageAccess, ImageArchive
 from remoterun.agent.shared.environment import image_id
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.store.bringing import part_of
+from remoterun.agent.store.bucket_download import part_of
 from remoterun.agent.store.posting import Content, post
 from remoterun.agent.store.web import Web, WebError
 from remoterun.buckets.grants import Signer

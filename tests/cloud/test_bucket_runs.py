@@ -23,8 +23,8 @@ from remoterun.agent.store.home import Home
 from remoterun.agent.store.posting import Content, post
 from remoterun.agent.store.web import Web, WebError
 from remoterun.buckets import grants, runs
-from remoterun.buckets.arriving import Arrivals
 from remoterun.buckets.grants import Signer
+from remoterun.buckets.incoming import BlobReceiver
 from remoterun.buckets.place import BucketPlace
 from remoterun.errors import NotFound, TransferError, UsageError
 from remoterun.transfer import Progress, fetch, refuse
@@ -62,7 +62,7 @@ class Host:
     def outputs(self, files: Files) -> None:
         manifest, blobs = tree_of(files)
         scope = self.talk.bucket.contents.of_run(self.key)
-        arrivals = Arrivals(self.talk.bucket.s3, self.talk.bucket.workers, scope)
+        arrivals = BlobReceiver(self.talk.bucket.s3, self.talk.bucket.workers, scope)
         for digest, data in blobs.items():
             arrivals.take(Frame({"d": digest, "s": len(data)}, data))
         arrivals.end()

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.bucket import CHUNK, SMALL, Bringing, run_prefix
+from remoterun.agent.shared.bucket import CHUNK, SMALL, BringLine, run_prefix
 from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import ResourceRef, Submission
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import Manifest
-from remoterun.agent.store import bringing
+from remoterun.agent.store import bucket_download
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.posting import takes_checksum
 from remoterun.buckets.grants import Signer
@@ -110,7 +110,7 @@ def test_a_run_is_read_from_its_bucket_and_its_outputs_reach_another_host(
     assert sha256(Path(home.blobs.path(sha256(b""))).read_bytes()) == sha256(b"")
 
 
-def api_line(line: Bringing) -> bytes:
+def api_line(line: BringLine) -> bytes:
     return json.dumps(to_json(line)).encode() + b"\n"
 
 
@@ -173,7 +173,7 @@ def test_a_large_content_is_brought_by_many_connections(
     assert place.until_final(key, 120)["kept"]
     (entry,) = tree_of(place.outputs(key))[0].files
     home = Home.open(str(tmp_path / "another"))
-    monkeypatch.setattr(bringing, "TICK", 0.02)
+    monkeypatch.setattr(bucket_download, "TICK", 0.02)
     with signer(bucket) as signs, served(home) as link:
         stream = link.open("bring")
         stream.send(b"".join(api_line(line) for line in signs.parcels([entry.digest], 60, key)))

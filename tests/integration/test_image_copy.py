@@ -20,7 +20,7 @@ from remoterun.agent.running.engines.docker import Docker
 from remoterun.agent.running.engines.job import BuildJob
 from remoterun.agent.running.image_copy import ImageCopy, Unusable, load
 from remoterun.agent.shared import bucket as layout
-from remoterun.agent.shared.bucket import ImageAccess, Parcel, Take, image_archive
+from remoterun.agent.shared.bucket import ContentRange, ImageAccess, SignedObject, image_archive
 from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.spec import EnvironmentSpec
 from remoterun.agent.shared.tree import Manifest
@@ -77,7 +77,9 @@ class Bench:
         """What a host is told of the image that the bucket has."""
         archive = image_archive(self.server.objects[PREFIX + layout.IMAGE])
         pieces = [
-            Parcel(self.server.signed(PREFIX + piece.digest, seconds), [Take(piece.digest, 0, piece.length)])
+            SignedObject(
+                self.server.signed(PREFIX + piece.digest, seconds), [ContentRange(piece.digest, 0, piece.length)]
+            )
             for piece in archive.pieces
         ]
         return ImageAccess(archive.image, pieces)

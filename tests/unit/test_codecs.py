@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.shared.codecs import MAX_RAW, Codec, CodecError, codecs, expand
+from remoterun.agent.shared.compression import WINDOW, CompressingStream
 from remoterun.agent.shared.frames import MAX_BODY
-from remoterun.agent.shared.squeezing import WINDOW, Squeezing
 from remoterun.transfer import codecs as ours
 from tests.conftest import require
 
@@ -152,13 +152,13 @@ def codec(key: str, monkeypatch_clock: Slow, speed: float) -> Codec:
     return codecs()["z"]._replace(key=key, compress=compress, speed=speed)
 
 
-class TestSqueezing:
+class TestCompressing:
     TEXT = b"".join(b'{"line": %d, "of": "many"}\n' % number for number in range(10_000))[: 1 << 18]
     NOISE = os.urandom(1 << 18)
 
     def squeezed(self, data: bytes, rate: float, monkeypatch: pytest.MonkeyPatch, round_trip: float = 0.0) -> Slow:
         stream = Slow(rate, monkeypatch)
-        out = Squeezing(stream, round_trip, lambda: codec("z", stream, 300e6))  # type: ignore[arg-type]
+        out = CompressingStream(stream, round_trip, lambda: codec("z", stream, 300e6))  # type: ignore[arg-type]
         for _ in range(200):
             out.send(data, {"n": 1})
         assert all(header["n"] == 1 for _, header in stream.sent)
@@ -185,6 +185,6 @@ class TestSqueezing:
 
     def test_no_codec_in_common(self, monkeypatch: pytest.MonkeyPatch) -> None:
         stream = Slow(10e6, monkeypatch)
-        out = Squeezing(stream, 0.02, lambda: None)  # type: ignore[arg-type]
+        out = CompressingStream(stream, 0.02, lambda: None)  # type: ignore[arg-type]
         out.send(self.TEXT, {})
         assert stream.sent == [(len(self.TEXT), {})]

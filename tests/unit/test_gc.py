@@ -26,7 +26,7 @@ from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from remoterun.agent.upkeep.gc import Collection
-from remoterun.agent.upkeep.remains import LEFT, OLD_AGENT
+from remoterun.agent.upkeep.stale_files import LEFT, OLD_AGENT
 from remoterun.model import new_key
 from tests.unit.test_home import missing, put, send, sound
 from tests.workshop import NO_PACKAGES, Files, read_files, served, sha256, spec_of, tree_of, until, write_files

@@ -32,7 +32,7 @@ def test_there_and_back(contents: list[bytes]) -> None:
 def test_the_largest_pack_is_one_frame() -> None:
     """A pack that is nearly full when the largest small content comes, of as many files as are asked for at once."""
     assert PACK + SMALL + BATCH * RECORD_SIZE <= MAX_BODY
-    assert PACK + SMALL + 4096 * RECORD_SIZE <= MAX_BODY  # what an agent packs: see `outgoing.Shipping`
+    assert PACK + SMALL + 4096 * RECORD_SIZE <= MAX_BODY  # what an agent packs: see `outgoing.BlobSender`
     assert PACK + SMALL + BATCH * RECORD_SIZE <= MAX_RAW  # and compressed
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from remoterun.agent.shared import spec as spec_module
-from remoterun.agent.shared.bucket import IMAGE_PIECE, Grant, ImageAccess, Parcel, Take
+from remoterun.agent.shared.bucket import IMAGE_PIECE, ContentRange, Grant, ImageAccess, SignedObject
 from remoterun.agent.shared.records import encode
 from remoterun.agent.shared.spec import (
     FORMAT,
@@ -50,7 +50,7 @@ FULL = RunSpec(
     git=GitState("c0ffee", "main", "git@example.org:x", True, DIGEST),
 )
 GRANT = Grant("https://mine.s3.example.org/", {"policy": "eyJ9", "x-amz-signature": "00ff"}, "runs/abcdefgh/", 2e9)
-PIECE = Parcel("https://mine.s3.example.org/envs/x/y?X-Amz-Signature=00ff", [Take(DIGEST, 0, 5)])
+PIECE = SignedObject("https://mine.s3.example.org/envs/x/y?X-Amz-Signature=00ff", [ContentRange(DIGEST, 0, 5)])
 ACCESS = ImageAccess("remoterun-env:0123456789abcdef", [PIECE], GRANT)
 
 
@@ -158,9 +158,9 @@ class TestSubmission:
             ACCESS._replace(grant=GRANT._replace(url="file:///hidden")),
             ACCESS._replace(pieces=["hidden"]),  # type: ignore[list-item]
             ACCESS._replace(pieces=[PIECE._replace(takes=[])]),
-            ACCESS._replace(pieces=[PIECE._replace(takes=[Take(DIGEST, 1, 5)])]),
-            ACCESS._replace(pieces=[PIECE._replace(takes=[Take(DIGEST, 0, IMAGE_PIECE + 1)])]),
-            ACCESS._replace(pieces=[PIECE._replace(takes=[Take("hidden", 0, 5)])]),
+            ACCESS._replace(pieces=[PIECE._replace(takes=[ContentRange(DIGEST, 1, 5)])]),
+            ACCESS._replace(pieces=[PIECE._replace(takes=[ContentRange(DIGEST, 0, IMAGE_PIECE + 1)])]),
+            ACCESS._replace(pieces=[PIECE._replace(takes=[ContentRange("hidden", 0, 5)])]),
         ],
     )
     def test_an_access_to_an_image_that_is_none(self, bad: ImageAccess) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.running.webhooks import News, message, news_of_end, news_of_test
+from remoterun.agent.running.webhooks import Notification, end_notification, message, test_notification
 from remoterun.agent.shared.spec import RunSpec, SpecError, Submission
 from remoterun.agent.shared.states import Reason, RunState, RunStatus
 from remoterun.agent.shared.webhooks import BadAddress, Webhooks, check_address, kind_of, place_of
@@ -23,9 +23,9 @@ SLACK = "https://hooks.slack.com/services/T0/B0/s3cr3t"
 DISCORD = "https://discord.com/api/webhooks/1/s3cr3t"
 
 
-def news(log: str = "last line", webhooks: Webhooks = Webhooks(), **changed: Any) -> News:  # noqa: B008
+def news(log: str = "last line", webhooks: Webhooks = Webhooks(), **changed: Any) -> Notification:  # noqa: B008
     spec = spec_of("true", number=16, machine="box", description="a <b> & *c*", labels=("x",))
-    return news_of_end(spec, ENDED._replace(**changed), log, webhooks)
+    return end_notification(spec, ENDED._replace(**changed), log, webhooks)
 
 
 def test_facts() -> None:
@@ -98,7 +98,7 @@ def test_what_is_not_an_address(address: str) -> None:
 
 def test_a_test_message() -> None:
     for address in (SLACK, DISCORD, "ntfy://a/b", "https://example.org"):
-        assert "a test from box" in json.dumps(message(address, news_of_test("box"))[1])
+        assert "a test from box" in json.dumps(message(address, test_notification("box"))[1])
 
 
 def test_a_submission_has_the_addresses_beside_the_spec() -> None:
@@ -139,4 +139,4 @@ def test_settings(tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_named_by_its_ipv6_address() -> None:
-    assert message("ntfy://[::1]:8080/runs?secure=false", news_of_test("here"))[0] == "http://[::1]:8080/"
+    assert message("ntfy://[::1]:8080/runs?secure=false", test_notification("here"))[0] == "http://[::1]:8080/"

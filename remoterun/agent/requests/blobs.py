@@ -7,20 +7,20 @@ import json
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from ..shared import api, codecs
-from ..shared.bucket import Bringing
+from ..shared.bucket import BringLine
+from ..shared.compression import CompressingStream
 from ..shared.delta import BLOCK, records
 from ..shared.digests import RANGE, unpacked
 from ..shared.frames import MAX_HEADER
 from ..shared.packs import Pace
 from ..shared.protocol import Stream
 from ..shared.records import decode
-from ..shared.squeezing import Squeezing
 from ..shared.tree import is_digest, show
 from ..store import parts
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.incoming import BlobReceiver
-from ..store.outgoing import Shipping
+from ..store.outgoing import BlobSender
 from ..store.patching import Patch
 from . import Call, Handler
 
@@ -54,16 +54,16 @@ def put(call: Call, _: api.Nothing) -> api.Count:
 
 
 def bring(call: Call, _: api.Nothing) -> api.Count:
-    from ..store.bringing import TICK, Bringer
+    from ..store.bucket_download import TICK, BucketDownload
 
-    with Bringer(call.home, call.delivery, lambda: call.stream.send(at=bringer.got)) as bringer:
-        for line in _lines(call.stream, TICK, bringer.look):
+    with BucketDownload(call.home, call.delivery, lambda: call.stream.send(at=download.got)) as download:
+        for line in _lines(call.stream, TICK, download.look):
             try:
-                bringer.add(decode(Bringing, line))
+                download.add(decode(BringLine, line))
             except ValueError as error:
                 raise HomeError("bad_stream", "a line of what to bring that can't be read: %s" % error)
-        bringer.finish()
-        return api.Count(bringer.count)
+        download.finish()
+        return api.Count(download.count)
 
 
 def patch(call: Call, asked: api.PatchBlob) -> api.Nothing:
@@ -114,17 +114,17 @@ def seal(call: Call, asked: api.SealBlob) -> api.Nothing:
 
 
 def fetch(call: Call, asked: api.Accept) -> api.Count:
-    with Shipping(call.home, call.stream, _squeezing(call.stream, asked)) as shipping:
+    with BlobSender(call.home, call.stream, _compressing(call.stream, asked)) as sender:
         for frame in call.stream:
             for digest in unpacked(frame.body):
-                shipping.ship(digest)
-            shipping.flush()
-        return api.Count(shipping.count)
+                sender.send(digest)
+            sender.flush()
+        return api.Count(sender.count)
 
 
 def fetch_parts(call: Call, asked: api.BlobRanges) -> api.Nothing:
     pace = Pace()
-    out = _squeezing(call.stream, asked)
+    out = _compressing(call.stream, asked)
     with _open_blob(call.home, asked.digest) as file:
         for offset, length in RANGE.iter_unpack(call.stream.read()):
             file.seek(offset)
@@ -209,13 +209,13 @@ def _open_blob(home: Home, digest: str) -> Any:
         raise HomeError("not_found", "there is no blob %s" % digest[:12])
 
 
-def _squeezing(stream: Stream, asked: Any) -> Squeezing:
+def _compressing(stream: Stream, asked: Any) -> CompressingStream:
     """Compresses as the client accepts it, if that pays over its link."""
 
     def best() -> Optional[codecs.Codec]:
         return next((codec for key, codec in codecs.codecs().items() if key in asked.accept), None)
 
-    return Squeezing(stream, asked.round_trip, best)
+    return CompressingStream(stream, asked.round_trip, best)
 
 
 def _fitting(items: Iterable[Tuple[Any, Any]]) -> Iterator[Tuple[Any, Any]]:

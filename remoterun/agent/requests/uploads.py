@@ -23,7 +23,7 @@ START = 4096
 """Bytes of a manifest that come before the others, with what the client wants to know soon."""
 
 
-class Located(NamedTuple):
+class ResourceFiles(NamedTuple):
     """The files of a resource: their manifest, the folder that holds them ("": they are blobs only), whether they may
     still change, and what is known of the upload's version or the run."""
 
@@ -86,24 +86,24 @@ HANDLERS: Dict[str, Handler] = {
 }
 
 
-def find(home: Home, resource: ResourceRef) -> Located:
+def find(home: Home, resource: ResourceRef) -> ResourceFiles:
     """What a resource names. Raises `HomeError("not_found")`."""
     sub = resource.sub
     if resource.kind == "upload":
         stored = home.uploads.stored(resource.name, resource.version, resource.digest)
-        whole = Located(stored.manifest(), stored.folder, False, stored.about)
+        whole = ResourceFiles(stored.manifest(), stored.folder, False, stored.about)
     elif resource.kind == "tree":
-        whole = Located(home.blobs.tree(resource.digest or ""), "", False, {})
+        whole = ResourceFiles(home.blobs.tree(resource.digest or ""), "", False, {})
     elif resource.kind == "source":
-        whole = Located(Manifest.decode(read_bytes(home.existing_run(resource.key).source_file)), "", False, {})
+        whole = ResourceFiles(Manifest.decode(read_bytes(home.existing_run(resource.key).source_file)), "", False, {})
     else:
         run = home.existing_run(resource.key)
         saved = outputs.saved(run)
         about = {"state": run.state()[0].value}
         if saved is not None:
-            whole = Located(saved.manifest(), saved.folder, False, about)
+            whole = ResourceFiles(saved.manifest(), saved.folder, False, about)
         else:
-            whole = Located(_work_tree(run), run.work, True, about)
+            whole = ResourceFiles(_work_tree(run), run.work, True, about)
     try:
         part = whole.manifest.below(sub)
     except KeyError:

@@ -9,7 +9,7 @@ from ..shared.states import RunState
 from ..store.home import Home
 
 
-class Others(NamedTuple):
+class AwaitedRuns(NamedTuple):
     """`keys`: the runs that must still end, in `words` for people; `failed`: why the run can never start."""
 
     keys: List[str]
@@ -17,14 +17,16 @@ class Others(NamedTuple):
     failed: Optional[str] = None
 
 
-def look(home: Home, spec: RunSpec) -> Others:
+def look(home: Home, spec: RunSpec) -> AwaitedRuns:
     """What has become of the runs that a run waits for."""
     waiting: List[After] = []
     for other in spec.after:
         run = home.run(other.key)
         if not run.exists():
             if not other.any:
-                return Others([], failed="run %d was removed before it was known whether it completed" % other.number)
+                return AwaitedRuns(
+                    [], failed="run %d was removed before it was known whether it completed" % other.number
+                )
             continue
         state, event = run.state()
         if not state.final:
@@ -32,8 +34,8 @@ def look(home: Home, spec: RunSpec) -> Others:
         elif state is not RunState.COMPLETE and not other.any:
             code = event.get("code")
             status = " (exit status %d)" % code if isinstance(code, int) and code else ""
-            return Others([], failed="run %d has ended: %s%s" % (other.number, state.value, status))
-    return Others([other.key for other in waiting], _words(waiting))
+            return AwaitedRuns([], failed="run %d has ended: %s%s" % (other.number, state.value, status))
+    return AwaitedRuns([other.key for other in waiting], _words(waiting))
 
 
 def _words(waiting: List[After]) -> str:

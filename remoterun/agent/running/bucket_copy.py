@@ -54,7 +54,7 @@ RECORDS_PATIENCE, KILLED_PATIENCE = 60.0, 10.0
 _Job = Callable[[Web, Grant], None]
 
 
-class GivenUp(Exception):
+class OutOfTime(Exception):
     """There is no time left for the bucket."""
 
 
@@ -151,7 +151,7 @@ class BucketCopy:
                 failures = failures + 1 if len(self._noted) == before else 1
                 if self._await_grant(min(LONGEST, SHORTEST * 2 ** (failures - 1)), not_awaited):
                     break
-            except GivenUp:
+            except OutOfTime:
                 break
             except Ended:
                 raise
@@ -163,14 +163,14 @@ class BucketCopy:
         before_it = end.fields.get("message")
         fields = dict(end.fields, message="%s; %s" % (before_it, message) if before_it else message)
         if faulty:  # who finds the run after its host is gone learns how it ended all the same
-            with contextlib.suppress(WebError, GivenUp, OSError, ValueError, Unreadable):
+            with contextlib.suppress(WebError, OutOfTime, OSError, ValueError, Unreadable):
                 jobs: List[_Job] = [lambda web, grant: self._post_log(web, grant, LAST_PIECE)]
                 jobs.append(lambda web, grant: self._post_record(web, grant, _last(end, fields)))
                 self._run_jobs(iter(jobs), 1, self._grant(), given_up)
         return fields
 
     def _bring(self, end: Ended, given_up: Callable[[], bool]) -> Dict[str, Any]:
-        """Raises `WebError`, `GivenUp`, `Ended`."""
+        """Raises `WebError`, `OutOfTime`, `Ended`."""
         grant = self._grant()
         outputs: List[_Job] = []
         jobs: Iterator[_Job] = iter(())
@@ -201,7 +201,7 @@ class BucketCopy:
         return {name: value for name, value in last.items() if name not in ("state", "reason")}
 
     def _run_jobs(self, jobs: Iterator[_Job], threads: int, grant: Grant, given_up: Callable[[], bool]) -> None:
-        """Do all of them, in their order, several at once. Raises what one raised, `GivenUp` and `Ended`."""
+        """Do all of them, in their order, several at once. Raises what one raised, `OutOfTime` and `Ended`."""
         failures: List[BaseException] = []
         lock = threading.Lock()
 
@@ -225,7 +225,7 @@ class BucketCopy:
                 while worker.is_alive():
                     worker.join(POLL)
                     if given_up():
-                        raise GivenUp
+                        raise OutOfTime
         except BaseException as error:
             failures.append(error)  # the others end, too
             raise

@@ -17,9 +17,9 @@ import threading
 import time
 from typing import IO, Callable, Dict, Iterator, List, Tuple, Union
 
-from ..shared.bucket import IMAGE, IMAGE_PIECE, Chunk, Grant, ImageAccess, ImageArchive, Parcel
+from ..shared.bucket import IMAGE, IMAGE_PIECE, Chunk, Grant, ImageAccess, ImageArchive, SignedObject
 from ..shared.records import encode
-from ..store.bringing import whole_part
+from ..store.bucket_download import whole_part
 from ..store.posting import Content, post
 from ..store.reserve import free_space
 from ..store.web import Web, WebError
@@ -160,15 +160,15 @@ class ImageCopy:
         words = ["nice", "-n", "19", "gzip", "-1"]
         with contextlib.ExitStack() as stack:
             saving = stack.enter_context(_process([self._tool, "save", image], nothing))
-            squeezing = stack.enter_context(_process(words, saving.stdout))
-            assert saving.stdout is not None and squeezing.stdout is not None
+            compressing = stack.enter_context(_process(words, saving.stdout))
+            assert saving.stdout is not None and compressing.stdout is not None
             saving.stdout.close()  # so that it ends when the other does
             while True:
-                data = squeezing.stdout.read(IMAGE_PIECE)
+                data = compressing.stdout.read(IMAGE_PIECE)
                 if not data:
                     break
                 yield data
-            if saving.wait() or squeezing.wait():
+            if saving.wait() or compressing.wait():
                 raise Unusable("%s save failed" % self._tool)
 
     def _post(self, web: Web, grant: Grant, key: str, content: Content) -> None:
@@ -187,7 +187,7 @@ class _Pieces:
     """Fetches several at once, and gives them in their order. A context manager. Its threads end by themselves, and
     nobody waits for that: a server may be silent."""
 
-    def __init__(self, pieces: List[Parcel]) -> None:
+    def __init__(self, pieces: List[SignedObject]) -> None:
         self._count = len(pieces)
         self._left = iter(list(enumerate(pieces)))
         self._taking = threading.Lock()
@@ -239,7 +239,7 @@ class _Pieces:
                     self._came[number] = found
                     self._news.notify_all()
 
-    def _whole(self, web: Web, piece: Parcel) -> bytes:
+    def _whole(self, web: Web, piece: SignedObject) -> bytes:
         """A piece, also over cut connections."""
         (take,) = piece.takes
         try:

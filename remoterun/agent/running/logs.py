@@ -12,7 +12,7 @@ from ..shared.frames import PIECE
 from ..store.run_folder import RunFolder
 
 
-class Piece(NamedTuple):
+class LogPiece(NamedTuple):
     """Bytes of the log from `offset` on, and when they were written (seconds since 1970; None if unknown)."""
 
     offset: int
@@ -33,7 +33,7 @@ class LogReader:
         self._times_end = 0
         """Bytes of the file of times that were read."""
 
-    def pieces(self, ended: bool = False) -> Iterator[Piece]:
+    def pieces(self, ended: bool = False) -> Iterator[LogPiece]:
         """All that is there now, in pieces of at most `PIECE` bytes; with times, no piece spans two of them, and what
         has no time yet waits for it, unless the run has `ended`."""
         try:
@@ -50,7 +50,7 @@ class LogReader:
                 if not data:
                     return
                 start, self.offset = self.offset, self.offset + len(data)
-                yield Piece(start, data, time)
+                yield LogPiece(start, data, time)
 
     def _stretch(self) -> Tuple[int, Optional[float]]:
         """(bytes from here on that have one time, that time)."""

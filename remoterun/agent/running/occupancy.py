@@ -22,7 +22,7 @@ ALIKE = 9
 """How many runs of one command an estimate is made of."""
 
 
-class Cards(NamedTuple):
+class GpuReport(NamedTuple):
     """The GPUs and what computes on them; `unknown` says why nothing is known of them."""
 
     every: List[gpu_tool.Gpu] = []
@@ -35,7 +35,7 @@ def look(home: Home, asked: api.Demand) -> api.Occupancy:
     held, waiting = queue.entries(home)
     held = {key: slot for key, slot in held.items() if not slot.get("beside")}
     about_gpus = asked.gpus or asked.whole or any(ticket["gpus"] for ticket in waiting.values())
-    cards = ask_driver(asked.patience) if about_gpus else Cards()
+    cards = ask_driver(asked.patience) if about_gpus else GpuReport()
     past = _PastRuns(home) if held or waiting else None
     runs, rooms = _runs(home, held, waiting, cards, asked.slots, past)
     line = [run for run in runs if run.place and bool(run.gpus) == bool(asked.gpus)]
@@ -58,12 +58,12 @@ def look(home: Home, asked: api.Demand) -> api.Occupancy:
     )
 
 
-def ask_driver(patience: float) -> Cards:
+def ask_driver(patience: float) -> GpuReport:
     """What the driver says within `patience` seconds."""
     try:
-        return Cards(gpu_tool.list_gpus(patience), gpu_tool.compute_processes(patience))
+        return GpuReport(gpu_tool.list_gpus(patience), gpu_tool.compute_processes(patience))
     except gpu_tool.GpuError as error:
-        return Cards(unknown=str(error))
+        return GpuReport(unknown=str(error))
 
 
 def starts(
@@ -97,7 +97,7 @@ def _runs(
     home: Home,
     held: Dict[str, Dict[str, Any]],
     waiting: Dict[str, Dict[str, Any]],
-    cards: Cards,
+    cards: GpuReport,
     slots: Optional[int],
     past: "Optional[_PastRuns]",
 ) -> Tuple[List[api.RunThere], Dict[bool, Optional[int]]]:
@@ -137,7 +137,7 @@ def _held(holders: List[api.RunThere], with_gpus: bool) -> List[Tuple[int, Optio
     return [(run.gpus or 1, run.ends_in) for run in holders if bool(run.gpus) == with_gpus]
 
 
-def _gpu_room(held: Dict[str, Dict[str, Any]], cards: Cards) -> Optional[int]:
+def _gpu_room(held: Dict[str, Dict[str, Any]], cards: GpuReport) -> Optional[int]:
     """How many GPUs runs have, or may have; None where nothing is known of them."""
     if cards.unknown is not None or not cards.every:
         return None
@@ -151,7 +151,7 @@ def _holders(held: Dict[str, Dict[str, Any]]) -> Dict[str, str]:
     return {str(uuid): key for key, slot in held.items() for uuid in slot.get("gpus", [])}
 
 
-def _cards(held: Dict[str, Dict[str, Any]], cards: Cards) -> List[api.GpuThere]:
+def _cards(held: Dict[str, Dict[str, Any]], cards: GpuReport) -> List[api.GpuThere]:
     ours = _holders(held)
     found = []
     for gpu in cards.every:

@@ -27,7 +27,7 @@ COST = 100
 """A look that took long is followed by a pause of so many times that: it takes no more than a hundredth of a CPU."""
 
 
-class _Seen(NamedTuple):
+class _Reading(NamedTuple):
     time: float
     counters: Counters
 
@@ -38,7 +38,7 @@ class Sampler:
     def __init__(self, home: Home, keys: Sequence[str]) -> None:
         self._home = home
         self._runs = [home.existing_run(key) for key in keys]
-        self._seen: Dict[str, _Seen] = {}
+        self._seen: Dict[str, _Reading] = {}
         self._engines: Dict[str, Engine] = {}
 
     def look(self) -> List[api.Sample]:
@@ -65,7 +65,7 @@ class Sampler:
                 for card in cards
             ],
         )
-        now, before = _Seen(time.monotonic(), counters), self._seen.get(run.key)
+        now, before = _Reading(time.monotonic(), counters), self._seen.get(run.key)
         self._seen[run.key] = now
         if before is None or now.time <= before.time:
             return sample

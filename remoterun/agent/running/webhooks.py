@@ -37,7 +37,7 @@ MOST_ANSWER = 4096
 _ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[ -/]*[0-~])")
 
 
-class News(NamedTuple):
+class Notification(NamedTuple):
     """What is told: `facts` to programs, `title`, `text` and `log` to people; `good`: the run did well."""
 
     facts: Dict[str, Any]
@@ -66,7 +66,7 @@ def tell_of_end(home: Home, run: RunFolder) -> None:
 
 def _tell_all(home: Home, run: RunFolder) -> None:
     left = run.webhooks()
-    news = news_of_end(run.spec(), run.status(), _end_of_log(run), left) if left.addresses else None
+    news = end_notification(run.spec(), run.status(), _end_of_log(run), left) if left.addresses else None
     deadline, pause = time.monotonic() + PATIENCE, SHORTEST
     while news is not None and left.addresses and run.exists():
         for shown, url in left.addresses.items():
@@ -86,7 +86,7 @@ def _tell_all(home: Home, run: RunFolder) -> None:
         pause = min(pause * 2, LONGEST)
 
 
-def post(url: str, news: News) -> Answer:
+def post(url: str, news: Notification) -> Answer:
     """Post it once, in the words of the service. Raises `WebError`; of the address it holds the host, and no more."""
     target, body = message(url, news)
     headers = {"Content-Type": "application/json", "User-Agent": "remoterun", **login(urlsplit(url))}
@@ -114,7 +114,7 @@ def _without(url: str, said: str) -> str:
 # -- what is told
 
 
-def news_of_end(spec: RunSpec, status: RunStatus, log: str, webhooks: Webhooks) -> News:
+def end_notification(spec: RunSpec, status: RunStatus, log: str, webhooks: Webhooks) -> Notification:
     """Of a run that has ended. `log`: the end of its log."""
     lasted = status.ended - status.started if status.ended and status.started else None
     cost = None
@@ -148,16 +148,16 @@ def news_of_end(spec: RunSpec, status: RunStatus, log: str, webhooks: Webhooks) 
     lines.append(None if lasted is None else "it took " + _duration(lasted))
     lines.append(None if cost is None else "it cost $%.2f" % cost)
     text = "\n".join(clean(line) for line in lines if line)
-    return News(facts, clean(title), text, log, status.state is RunState.COMPLETE)
+    return Notification(facts, clean(title), text, log, status.state is RunState.COMPLETE)
 
 
-def news_of_test(host: str) -> News:
+def test_notification(host: str) -> Notification:
     """A message that says nothing but that it came."""
     text = "a test from %s: word of your runs comes here" % host
-    return News({"id": "test", "event": "test", "message": text}, "remoterun", text, "", True)
+    return Notification({"id": "test", "event": "test", "message": text}, "remoterun", text, "", True)
 
 
-def message(url: str, news: News) -> Tuple[str, Dict[str, Any]]:
+def message(url: str, news: Notification) -> Tuple[str, Dict[str, Any]]:
     """(the address to post to, the JSON that the service takes)."""
     kind = kind_of(url)
     fence = "\n```\n%s\n```" % news.log.replace("```", "'''") if news.log else ""

@@ -150,7 +150,7 @@ put = Request("put", Nothing, Count, "blobs")
 begun = Request("begun", Beginnings, Begun, "blobs")
 # In and out: as store/patching.py says.
 patch = Request("patch", PatchBlob, Nothing, "blobs")
-# In: a `Bringing` (bucket.py) as JSON on each line: contents that the host fetches by itself. Out: {"at": bytes so far}
+# In: a `BringLine` (bucket.py) as JSON on each line: contents that the host fetches itself. Out: {"at": bytes so far}
 # now and then. Refused with "expired" where an address must be signed anew, else "not_fetched", "not_found", "refused".
 bring = Request("bring", Nothing, Count, "blobs")
 # Make a blob of parts that come here and on other connections (store/parts.py). In: {"h": digest}, after all of them.
@@ -251,7 +251,7 @@ class FileCount(Record):
 uploads = Request("uploads", Nothing, UploadList, "uploads", most=64 << 20)
 upload = Request("upload", VersionsOf, Versions, "uploads", most=64 << 20)
 # In: a manifest, with its last frame {"last": 1}, and the end once all its blobs are here. It may come while they still
-# do (store/growing.py). The answer need not wait for the end if all of them are here sooner.
+# do (store/pending_version.py). The answer need not wait for the end if all of them are here sooner.
 commit_upload = Request("commit_upload", CommitUpload, Committed, "uploads")
 remove_upload = Request("remove_upload", RemoveUpload, Removed, "uploads")
 # Out: {"size": bytes of its files, "live": whether they may change} with the start of the manifest of a resource, and

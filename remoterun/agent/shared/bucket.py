@@ -60,7 +60,7 @@ MOST_INDEX = MOST_IN_PACK * _RECORD.size
 """Bytes of an index."""
 
 
-class Take(Record):
+class ContentRange(Record):
     """A content that lies in an object: its digest, and where."""
 
     digest: str
@@ -68,11 +68,11 @@ class Take(Record):
     length: int
 
 
-class Parcel(Record):
+class SignedObject(Record):
     """Contents to take out of one object, which `url` gives to whoever asks."""
 
     url: str
-    takes: List[Take]
+    takes: List[ContentRange]
 
 
 class Chunk(Record):
@@ -92,13 +92,13 @@ class LargeContent(Record):
 
     digest: str
     size: int
-    parcels: List[Parcel]
+    parcels: List[SignedObject]
 
 
-class Bringing(Record):
+class BringLine(Record):
     """A line of what `bring` sends: one of the two."""
 
-    parcel: List[Parcel] = []
+    parcel: List[SignedObject] = []
     large: List[LargeContent] = []
 
 
@@ -125,7 +125,7 @@ class ImageAccess(Record):
     where the bucket has it; else put it there with `grant`, once it was built. A secret."""
 
     image: str
-    pieces: List[Parcel] = []
+    pieces: List[SignedObject] = []
     grant: Optional[Grant] = None
 
 
@@ -193,7 +193,7 @@ def packed(contents: Iterable[Tuple[str, bytes]]) -> Packed:
     return Packed(hashlib.sha256(data).hexdigest(), data, listing)
 
 
-def takes(listing: bytes) -> Iterator[Take]:
+def index_entries(listing: bytes) -> Iterator[ContentRange]:
     """What an index lists. Raises `ValueError` for bytes that are not an index."""
     if len(listing) % _RECORD.size or len(listing) > MOST_INDEX:
         raise ValueError("an index of %d bytes" % len(listing))
@@ -201,7 +201,7 @@ def takes(listing: bytes) -> Iterator[Take]:
     for digest, length in _RECORD.iter_unpack(listing):
         if length > SMALL or offset + length > PACK + SMALL:
             raise ValueError("an index of contents that no pack can hold")
-        yield Take(digest.hex(), offset, length)
+        yield ContentRange(digest.hex(), offset, length)
         offset += length
 
 

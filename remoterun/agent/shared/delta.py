@@ -26,8 +26,8 @@ OCCURRENCES = 8
 
 _RECORD = struct.Struct("!I%ds" % PROBE)
 
-Record = Tuple[int, bytes]
-Place = Tuple[int, int]
+BlockRecord = Tuple[int, bytes]
+OldPlace = Tuple[int, int]
 """Which of the old files, and where in it."""
 
 
@@ -48,7 +48,7 @@ def records(data: Bytes, crc32: Callable[[Bytes], int] = zlib.crc32) -> bytes:
     return b"".join(parts)
 
 
-def parsed(body: Bytes) -> List[Record]:
+def parsed(body: Bytes) -> List[BlockRecord]:
     """Raises `DeltaError`."""
     if len(body) % RECORD_SIZE:
         raise DeltaError("%d bytes are not records of blocks" % len(body))
@@ -67,9 +67,9 @@ class Finder:
         self._pause = self._patience = 0
         """Calls without a search, after one that found nothing: twice as many each time."""
 
-    def find(self, start: int, blocks: Sequence[Record]) -> List[Optional[Place]]:
+    def find(self, start: int, blocks: Sequence[BlockRecord]) -> List[Optional[OldPlace]]:
         """Of each block, from `start` on in the new file, a place where it stands in an old one, or None."""
-        found: List[Optional[Place]] = [None] * len(blocks)
+        found: List[Optional[OldPlace]] = [None] * len(blocks)
         if not self._old:
             return found
         searched = self._pause > 0
@@ -91,7 +91,7 @@ class Finder:
             number += 1
         return found
 
-    def expected(self, start: int, blocks: Sequence[Record]) -> List[Place]:
+    def expected(self, start: int, blocks: Sequence[BlockRecord]) -> List[OldPlace]:
         """Where the blocks, from `start` on in the new file, are expected, if the first bytes of each stand there;
         otherwise none."""
         at, old = start + self._shift, self._old[self._which] if self._old else memoryview(b"")
@@ -102,11 +102,11 @@ class Finder:
                 return []
         return [(self._which, at + number * BLOCK) for number in range(len(blocks))]
 
-    def _expected(self, at: int, block: Record) -> Optional[Place]:
+    def _expected(self, at: int, block: BlockRecord) -> Optional[OldPlace]:
         where = at + self._shift
         return (self._which, where) if self._stands(self._which, where, at, block) else None
 
-    def _goes_on(self, start: int, number: int, blocks: Sequence[Record]) -> bool:
+    def _goes_on(self, start: int, number: int, blocks: Sequence[BlockRecord]) -> bool:
         """Whether a later block is where it is expected: then this one was changed, and nothing has moved."""
         old = self._old[self._which]
         for later in range(number + 1, len(blocks)):
@@ -115,7 +115,7 @@ class Finder:
                 return True
         return False
 
-    def _elsewhere(self, at: int, block: Record) -> Optional[Place]:
+    def _elsewhere(self, at: int, block: BlockRecord) -> Optional[OldPlace]:
         """At the same place of another old file, or as far from its end."""
         for which, old in enumerate(self._old):
             for shift in (0, len(old) - self._size):
@@ -124,7 +124,7 @@ class Finder:
                     return which, at + shift
         return None
 
-    def _search(self, start: int, number: int, blocks: Sequence[Record]) -> bool:
+    def _search(self, start: int, number: int, blocks: Sequence[BlockRecord]) -> bool:
         """Look for some of the next blocks around where they are expected; sets what is expected from then on.
 
         The first may have been changed in its midst, and the next may lie in what came in: so for the last one, too.
@@ -148,7 +148,7 @@ class Finder:
                     low = where + 1
         return False
 
-    def _stands(self, which: int, where: int, at: int, block: Record) -> bool:
+    def _stands(self, which: int, where: int, at: int, block: BlockRecord) -> bool:
         old = self._old[which]
         length = min(BLOCK, self._size - at)
         if where < 0 or where + length > len(old) or old[where : where + len(block[1])] != block[1]:

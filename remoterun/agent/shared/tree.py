@@ -438,7 +438,7 @@ def hash_file(path: str, read: Callable[[int], None] = lambda count: None) -> Tu
     return digest.hexdigest(), after
 
 
-class Found(NamedTuple):
+class WalkedEntry(NamedTuple):
     """Something met on a walk: `entry` (not hashed) and its status."""
 
     entry: Entry
@@ -450,7 +450,7 @@ def walk(
     skip: Iterable[str] = (),
     special: Optional[List[str]] = None,
     unreadable: Optional[List[str]] = None,
-) -> Iterator[Found]:
+) -> Iterator[WalkedEntry]:
     """Every file, link and empty folder below `root`, unhashed, in the order of a manifest; links are not followed.
 
     Paths in `skip` are left out with all below them. Sockets, pipes and devices are appended to `special`; without
@@ -475,11 +475,11 @@ def walk(
                 if listing:
                     levels.append(iter(listing))
                 elif listing is not None:
-                    yield Found(Entry("d", path), status)
+                    yield WalkedEntry(Entry("d", path), status)
             elif stat.S_ISREG(mode):
-                yield Found(Entry("f", path, status.st_size, "", bool(mode & 0o100)), status)
+                yield WalkedEntry(Entry("f", path, status.st_size, "", bool(mode & 0o100)), status)
             elif stat.S_ISLNK(mode):
-                yield Found(Entry("l", path, target=os.readlink(item.path)), status)
+                yield WalkedEntry(Entry("l", path, target=os.readlink(item.path)), status)
             elif special is None:
                 raise SpecialFile("%s is a socket, a pipe or a device" % show(path))
             else:

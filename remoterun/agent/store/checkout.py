@@ -108,7 +108,7 @@ class Checkout:
             raise disk_full(self._blobs.home)
 
 
-class Stored:
+class StoredTree:
     """A tree that is at rest in a home: its manifest and the folder that holds it as plain files."""
 
     def __init__(self, manifest_file: str, folder: str, about: Dict[str, Any]) -> None:

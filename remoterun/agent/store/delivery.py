@@ -17,8 +17,8 @@ from ..shared.frames import Body
 from ..shared.protocol import MOST_READ, Stream
 from . import parts
 from .errors import HomeError
-from .growing import Growing
 from .home import Home
+from .pending_version import PendingVersion
 
 MOST_SIZES = 50_000
 LOOK_AGAIN, SOON = 0.05, 0.005
@@ -38,7 +38,7 @@ class Delivery:
         """Whether a blob that the client asked about was missing: then what it commits is new."""
         self._missing_lock = threading.Lock()
         """Held while the home is searched for blobs. The client waits for that, so that other work gives way."""
-        self._version: Optional[Growing] = None
+        self._version: Optional[PendingVersion] = None
         """The version that takes shape while its blobs come."""
 
     def missing(self, digests: Body) -> List[bytes]:
@@ -68,7 +68,7 @@ class Delivery:
         `TreeError`.
         """
         self.home.uploads.folder_of(asked.name)  # refuses what is not a name
-        with Growing(self.home, self._sizes) as version:
+        with PendingVersion(self.home, self._sizes) as version:
             self._version = version
             try:
                 self._receive(version, stream)
@@ -102,7 +102,7 @@ class Delivery:
             have = self.home.blobs.partial_size(digest) if digest in begun else 0
             yield MISSING.pack(place, 0 if have and parts.listed(self.home, digest) else have)
 
-    def _receive(self, version: Growing, stream: Stream) -> None:
+    def _receive(self, version: PendingVersion, stream: Stream) -> None:
         """Take the manifest to its end whatever is still missing: a blob that never comes must be an error, and not a
         wait."""
         whole = False

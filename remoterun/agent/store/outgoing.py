@@ -13,16 +13,16 @@ from __future__ import annotations
 import os
 from typing import List, Tuple
 
+from ..shared.compression import CompressingStream
 from ..shared.packs import PACK, SMALL, Pace, pack
 from ..shared.protocol import Stream
-from ..shared.squeezing import Squeezing
 from .home import Home
 
 
-class Shipping:
+class BlobSender:
     """One transfer."""
 
-    def __init__(self, home: Home, stream: Stream, out: Squeezing) -> None:
+    def __init__(self, home: Home, stream: Stream, out: CompressingStream) -> None:
         """`out` sends on `stream`."""
         self._stream = stream
         self._out = out
@@ -31,13 +31,13 @@ class Shipping:
         self._held = 0
         self.count = 0
 
-    def __enter__(self) -> "Shipping":
+    def __enter__(self) -> "BlobSender":
         return self
 
     def __exit__(self, *_: object) -> None:
         os.close(self._blobs)
 
-    def ship(self, digest: bytes) -> None:
+    def send(self, digest: bytes) -> None:
         name = digest.hex()
         try:
             file = os.open(name[:2] + "/" + name[2:], os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._blobs)

@@ -8,7 +8,7 @@ from typing import Iterable, List, Optional, Tuple
 
 from ..shared.files import private_copy, read_bytes, remove_tree, write_whole
 from ..shared.tree import Entry, Manifest, hash_file, walk
-from .checkout import Stored
+from .checkout import StoredTree
 from .home import Home
 from .leases import Lease
 from .run_folder import RunFolder
@@ -24,11 +24,11 @@ def save(home: Home, run: RunFolder, skip: Iterable[str]) -> Tuple[Manifest, Lis
         return _save(home, run, skip, lease)
 
 
-def saved(run: RunFolder) -> Optional[Stored]:
+def saved(run: RunFolder) -> Optional[StoredTree]:
     """The saved outputs, or None while the run hasn't saved any."""
     if not os.path.exists(run.outputs_file):
         return None
-    return Stored(run.outputs_file, run.out, {})
+    return StoredTree(run.outputs_file, run.out, {})
 
 
 def all_readable(root: str) -> bool:

@@ -143,7 +143,7 @@ def _hash(
     done, since, pause = 0, time.monotonic(), SHORT
     digest = ""
     again = False
-    journal = _Journal(os.path.join(home.partial, key + PARTS))
+    journal = _ArrivedParts(os.path.join(home.partial, key + PARTS))
     while done < size or not digest or again:
         digest = digest or said()
         if digest and home.blobs.has(digest):  # another client has sent the same meanwhile
@@ -171,7 +171,7 @@ def _hash(
     return hashed.hexdigest(), digest
 
 
-class _Journal:
+class _ArrivedParts:
     """What parts are here, read as they come: `whole` bytes from the start on have no hole."""
 
     def __init__(self, path: str) -> None:

@@ -14,14 +14,14 @@ import os
 from typing import Any, Deque, List, Optional, Tuple
 
 from ..shared.codecs import CodecError, expand
-from ..shared.delta import BLOCK, DeltaError, Finder, Place, parsed
+from ..shared.delta import BLOCK, DeltaError, Finder, OldPlace, parsed
 from ..shared.frames import Frame
 from ..shared.tree import is_digest
-from .assembly import Assembly
 from .errors import HomeError
 from .home import Home
 from .large_blob import LargeBlob, append, damaged
 from .leases import Lease
+from .writer_thread import WriterThread
 
 MOST_BLOCKS, MOST_WANTED = 1024, 1 << 14
 """Of a file that is patched: whose records may come at once, and that may be waited for. Clients have a tenth of it."""
@@ -54,7 +54,7 @@ class Patch(LargeBlob):
                     self._files.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
                 self._bases.append((digest, len(self._files[-1])))
         self._old = [memoryview(file) for file in self._files]
-        self._assembly = Assembly(lambda data: append(self.file, data))
+        self._writer = WriterThread(lambda data: append(self.file, data))
         self._finder = Finder(self._old, self.size)
         self._hashed_to = self.have
         """Bytes of the new file that are hashed: `have`, or more, where they were hashed to look at them."""
@@ -63,7 +63,7 @@ class Patch(LargeBlob):
         self._asked = self.have
         """Bytes of the new file that records have come of."""
         self._calls = 0
-        self._parts: Deque[Tuple[Optional[Place], int]] = collections.deque()
+        self._parts: Deque[Tuple[Optional[OldPlace], int]] = collections.deque()
         """What is to come next: a place in an old file, or None for bytes that are sent; and how many."""
         may_be_old = not self.have and bool(self._bases) and self._bases[0][1] == self.size
         self._unwritten = 0 if may_be_old else -1
@@ -91,7 +91,7 @@ class Patch(LargeBlob):
         if not self.done:
             with contextlib.suppress(OSError):  # on a full disk
                 self._write_begun()
-        self._assembly.close()
+        self._writer.close()
         if not self.done:
             self.suspend()
         for let_go in [view.release for view in self._old] + [file.close for file in self._files]:
@@ -106,7 +106,7 @@ class Patch(LargeBlob):
             raise HomeError("bad_stream", "records of more blocks than there are")
         if len(self._parts) > MOST_WANTED:
             raise HomeError("bad_stream", "records, and none of the bytes that were asked for")
-        places: List[Optional[Place]] = list(self._all_as_expected(start, blocks, up_to))
+        places: List[Optional[OldPlace]] = list(self._all_as_expected(start, blocks, up_to))
         if not places:
             places = self._finder.find(start, blocks)
         for number, place in enumerate(places):
@@ -119,7 +119,7 @@ class Patch(LargeBlob):
                 _let_go(file, 0, len(file))
         return bytes(place is None for place in places)
 
-    def _all_as_expected(self, start: int, blocks: List[Any], up_to: str) -> List[Place]:
+    def _all_as_expected(self, start: int, blocks: List[Any], up_to: str) -> List[OldPlace]:
         """Where the blocks stand, if all of them do where they are expected: none of them needs a look of its own then,
         as it costs no more than the hash that is due anyway. Otherwise none."""
         if self._parts or not up_to:  # what comes before is not all here
@@ -163,7 +163,7 @@ class Patch(LargeBlob):
             let_go = functools.partial(_let_go, self._files[which], at, length)
             data = self._old[which][at : at + length]
             self._hash(data)
-            self._assembly.add(data, write=not same, done=let_go)
+            self._writer.add(data, write=not same, done=let_go)
             self.have += length
 
     def _fill(self, data: memoryview) -> None:
@@ -174,7 +174,7 @@ class Patch(LargeBlob):
             part = data[:wanted]
             self._write_begun()
             self._hash(part)
-            self._assembly.add(part)
+            self._writer.add(part)
             self.have += len(part)
             if len(part) < wanted:
                 self._parts.appendleft((None, wanted - len(part)))
@@ -187,24 +187,24 @@ class Patch(LargeBlob):
         size, self._unwritten = self._unwritten, -1
         if size > 0:
             path = self.home.blobs.path(self._bases[0][0])
-            self._assembly.do(lambda: _copy_start(self._files[0], path, self.file, size))
+            self._writer.do(lambda: _copy_start(self._files[0], path, self.file, size))
 
     def _end(self, digest: str) -> None:
         if self.have != self.size or self._parts:
             raise HomeError("bad_stream", "a blob ended early")
         if self._is_the_old(digest):
-            self._assembly.close()
+            self._writer.close()
             self.discard()
         else:
             self._write_begun()
-            self._assembly.finish()
+            self._writer.finish()
             self.adopt(digest)
         self.done = True
 
     def _is_the_old(self, digest: str) -> bool:
         same = bool(self._bases) and self._unwritten == self.size and self._bases[0] == (digest, self.size)
         if same:
-            self._assembly.finish()
+            self._writer.finish()
         if same and self.hashed.hexdigest() != digest:
             self._unwritten = -1
             self.discard()

@@ -1,7 +1,7 @@
 """What a host that is rented has been told of its end: its terms, and the mark that it goes away.
 
 rented.json     its provider's `Terms`
-leaving         a `Leaving`, written once by its keeper: what comes next is its end
+leaving         a `EndNotice`, written once by its keeper: what comes next is its end
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LAST = 5.0
 """Seconds before a host is taken away at which a run ends with what its bucket has."""
 
 
-class Leaving(Record):
+class EndNotice(Record):
     """The host goes away at `at` (seconds since 1970). `why`: "taken" by its provider, "idle", or "deadline". `boot`:
     of which boot this was said."""
 
@@ -44,10 +44,10 @@ class Rental:
         except (OSError, ValueError):
             return None
 
-    def leaving(self) -> Optional[Leaving]:
+    def leaving(self) -> Optional[EndNotice]:
         """None while the host stays."""
         try:
-            mark = decode(Leaving, read_bytes(self._mark))
+            mark = decode(EndNotice, read_bytes(self._mark))
         except (OSError, ValueError):
             return None
         return mark if mark.boot == boot_id() else None
@@ -56,7 +56,7 @@ class Rental:
         """Say that the host goes away. The first word counts, unless the provider takes it sooner."""
         before = self.leaving()
         if before is None or at < before.at:
-            write_whole(self._mark, encode(Leaving(at, why, boot_id())))
+            write_whole(self._mark, encode(EndNotice(at, why, boot_id())))
 
     def taken_at(self) -> Optional[float]:
         """When the provider takes the host away; None if it does not."""

@@ -18,7 +18,7 @@ from ..shared.numbering import number_for
 from ..shared.records import from_json
 from ..shared.tree import Manifest, show
 from .blobs import Blobs, packed
-from .checkout import Checkout, Stored, checkout
+from .checkout import Checkout, StoredTree, checkout
 from .errors import HomeError
 from .leases import Lease
 
@@ -117,7 +117,7 @@ class UploadFolders:
             with open(path, "r+b", buffering=0) as file:  # over what is there, in one go: that needs no room
                 file.write(data.ljust(os.stat(path).st_size))
 
-    def stored(self, name: str, version: Optional[int] = None, digest: Optional[str] = None) -> Stored:
+    def stored(self, name: str, version: Optional[int] = None, digest: Optional[str] = None) -> StoredTree:
         """A version of an upload (the newest by default). Raises `HomeError("not_found")`."""
         versions = self.versions(name)
         chosen = [
@@ -132,7 +132,7 @@ class UploadFolders:
             raise HomeError("not_found", what)
         number = chosen[-1]["version"]
         folder = self.folder_of(name)
-        return Stored(os.path.join(folder, "%d.tree" % number), os.path.join(folder, str(number)), chosen[-1])
+        return StoredTree(os.path.join(folder, "%d.tree" % number), os.path.join(folder, str(number)), chosen[-1])
 
     def brought(self, name: str) -> List[int]:
         """Versions that are copies of a run's outputs, brought for a mount: its next mount brings them again."""

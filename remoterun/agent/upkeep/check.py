@@ -36,8 +36,8 @@ from ..store.errors import HomeError
 from ..store.home import Home
 from .detection import CheckProgress, Detection
 from .findings import BlobFinding
-from .placing import DAMAGED, WHOLE, is_whole, place, reason, restore, restore_list
-from .references import Holder, of_run, of_upload
+from .references import Referrer, of_run, of_upload
+from .repair import DAMAGED, WHOLE, is_whole, place, reason, restore, restore_list
 
 
 class Check:
@@ -86,11 +86,11 @@ class Check:
         """Put the blobs that are whole again, and those of files that were missing or changed, wherever they belong."""
         found = self._found
         wanted = whole | {finding.digest for findings in found.in_folders.values() for finding in findings}
-        for holder in found.holders:
-            in_folder = {finding.users[0]["path"]: finding for finding in found.in_folders.get(holder, ())}
-            if not holder.folder or not (wanted or in_folder):
+        for referrer in found.referrers:
+            in_folder = {finding.users[0]["path"]: finding for finding in found.in_folders.get(referrer, ())}
+            if not referrer.folder or not (wanted or in_folder):
                 continue
-            for path, digest, why in place(self.home, holder, wanted, set(in_folder)):
+            for path, digest, why in place(self.home, referrer, wanted, set(in_folder)):
                 if path in in_folder:
                     in_folder[path].settle("its blob", why)
                 elif why and digest in found.faults:
@@ -110,12 +110,12 @@ def mend(home: Home, wanted: Set[bytes], send: Callable[..., Any]) -> None:
             whole.add(digest)
         else:
             failed[digest] = "it is not here"
-    for holder in _holders(home):
-        if holder.digest in whole and not holder.is_blob and not is_whole(holder.manifest, holder.digest):
-            restore_list(home, holder)
-        if holder.folder:
+    for referrer in _referrers(home):
+        if referrer.digest in whole and not referrer.is_blob and not is_whole(referrer.manifest, referrer.digest):
+            restore_list(home, referrer)
+        if referrer.folder:
             with contextlib.suppress(HomeError):  # a list that can't be read is a finding of its own
-                failed.update((digest, why) for _, digest, why in place(home, holder, whole, set()) if why)
+                failed.update((digest, why) for _, digest, why in place(home, referrer, whole, set()) if why)
     for name in home.uploads.names():
         _mark_versions(home, name, lambda upload, version: _is_broken(home, upload, version))
     _drop_mended(home, lambda digest: digest in whole and digest not in failed)
@@ -168,7 +168,7 @@ def _bring(home: Home, fault: BlobFinding) -> str:
     return words
 
 
-def _holders(home: Home) -> Iterator[Holder]:
+def _referrers(home: Home) -> Iterator[Referrer]:
     """All that can be read."""
     for name in home.uploads.names():
         with contextlib.suppress(HomeError):
@@ -181,9 +181,9 @@ def _holders(home: Home) -> Iterator[Holder]:
 def _contents(home: Home, digest: str) -> Iterator[str]:
     yield home.blobs.path(digest)
     yield home.blobs.path(digest, True)
-    for holder in _holders(home):
-        if holder.digest == digest and holder.manifest:
-            yield holder.manifest
+    for referrer in _referrers(home):
+        if referrer.digest == digest and referrer.manifest:
+            yield referrer.manifest
 
 
 def _drop_mended(home: Home, mended: Callable[[str], bool]) -> None:
@@ -214,7 +214,7 @@ def _is_broken(home: Home, name: str, version: Dict[str, Any]) -> bool:
     if not version.get("damaged"):
         return False
     try:
-        (holder,) = [holder for holder in of_upload(home, name) if holder.version == version["version"]]
-        return not all(entry.kind != "f" or home.blobs.has(entry.digest) for entry in holder.entries())
+        (referrer,) = [referrer for referrer in of_upload(home, name) if referrer.version == version["version"]]
+        return not all(entry.kind != "f" or home.blobs.has(entry.digest) for entry in referrer.entries())
     except (HomeError, ValueError):
         return True

@@ -12,8 +12,8 @@ from ..store.blobs import blob_digest
 from ..store.errors import HomeError
 from ..store.home import Home
 from .findings import BlobFinding
-from .placing import ABSENT, DAMAGED, WHOLE, is_whole, restore_list, state_of
-from .references import Holder, gone, of_run, of_upload
+from .references import Referrer, gone, of_run, of_upload
+from .repair import ABSENT, DAMAGED, WHOLE, is_whole, restore_list, state_of
 
 SAY_EVERY = 0.2
 
@@ -50,15 +50,15 @@ class Detection:
     nobody knows which files belong to a version.
 
     `faults` are the findings about blobs, by digest; `findings` those about lists; `in_folders` those about files, and
-    whole folders, by their holders. `more` were not looked into, since there were too many.
+    whole folders, by their referrers. `more` were not looked into, since there were too many.
     """
 
     def __init__(self, home: Home, repair: bool, progress: CheckProgress) -> None:
         self.home = home
-        self.holders: List[Holder] = []
+        self.referrers: List[Referrer] = []
         self.faults: Dict[str, BlobFinding] = {}
         self.findings: List[Finding] = []
-        self.in_folders: Dict[Holder, List[Finding]] = {}
+        self.in_folders: Dict[Referrer, List[Finding]] = {}
         self.more = 0
         self.blobs = self.size = 0
         self._repair = repair
@@ -73,8 +73,8 @@ class Detection:
         self._progress.begin("blobs", self.blobs, self.size)
         self._verify_blobs()
         self._progress.begin("files")
-        for holder in self.holders:
-            self._verify_folder(holder)
+        for referrer in self.referrers:
+            self._verify_folder(referrer)
 
     def all(self) -> List[Finding]:
         files = [finding for found in self.in_folders.values() for finding in found]
@@ -93,48 +93,48 @@ class Detection:
     def _read_lists(self) -> None:
         for name in self.home.uploads.names():
             try:
-                holders = of_upload(self.home, name)
+                referrers = of_upload(self.home, name)
             except HomeError as error:
-                self._add_list(Holder("upload", name, 0, "files", "", ""), error.message)
+                self._add_list(Referrer("upload", name, 0, "files", "", ""), error.message)
                 continue
-            for holder in holders:
-                self._read_list(holder)
+            for referrer in referrers:
+                self._read_list(referrer)
         for key in self.home.run_keys():
             run = self.home.run(key)
             if not run.exists():
                 continue
             try:
-                holders = of_run(self.home, run)
+                referrers = of_run(self.home, run)
             except FileNotFoundError:
                 continue
             except HomeError as error:
-                self._add_list(Holder("run", key, 0, "spec", "", ""), error.message)
+                self._add_list(Referrer("run", key, 0, "spec", "", ""), error.message)
                 continue
-            for holder in holders:
-                self._read_list(holder)
+            for referrer in referrers:
+                self._read_list(referrer)
 
-    def _read_list(self, holder: Holder) -> None:
-        if holder.is_blob:
-            self._needed.add(bytes.fromhex(holder.digest))
-        elif holder.digest and not is_whole(holder.manifest, holder.digest) and not gone(self.home, holder):
-            mended = restore_list(self.home, holder) if self._repair else ""
-            self._add_list(holder, "", mended)
+    def _read_list(self, referrer: Referrer) -> None:
+        if referrer.is_blob:
+            self._needed.add(bytes.fromhex(referrer.digest))
+        elif referrer.digest and not is_whole(referrer.manifest, referrer.digest) and not gone(self.home, referrer):
+            mended = restore_list(self.home, referrer) if self._repair else ""
+            self._add_list(referrer, "", mended)
             if not mended:
                 return
         try:
-            for entry in holder.entries():
+            for entry in referrer.entries():
                 if entry.kind == "f":
                     self._needed.add(bytes.fromhex(entry.digest))
                 self._progress.add(0, 1)
         except HomeError as error:
-            if not holder.is_blob and not gone(self.home, holder):  # a blob shows itself
-                self._add_list(holder, error.message)
+            if not referrer.is_blob and not gone(self.home, referrer):  # a blob shows itself
+                self._add_list(referrer, error.message)
             return
-        self.holders.append(holder)
+        self.referrers.append(referrer)
 
-    def _add_list(self, holder: Holder, why: str, mended: str = "") -> None:
+    def _add_list(self, referrer: Referrer, why: str, mended: str = "") -> None:
         if self._may_add():
-            finding = Finding("list", DAMAGED, holder.digest).used_by(holder.user())
+            finding = Finding("list", DAMAGED, referrer.digest).used_by(referrer.user())
             finding.mended, finding.why = mended, why
             self.findings.append(finding)
 
@@ -196,32 +196,32 @@ class Detection:
 
     # -- folders
 
-    def _verify_folder(self, holder: Holder) -> None:
+    def _verify_folder(self, referrer: Referrer) -> None:
         found: List[Finding] = []
-        if holder.is_blob and holder.digest in self.faults:
-            self.faults[holder.digest].used_by(holder.user())
-        look = holder.whole
+        if referrer.is_blob and referrer.digest in self.faults:
+            self.faults[referrer.digest].used_by(referrer.user())
+        look = referrer.whole
         try:
-            for number, entry in enumerate(holder.entries()):
-                if number == 0 and look and not os.path.isdir(holder.folder):
-                    found.append(Finding("folder", "missing").used_by(holder.user()))
+            for number, entry in enumerate(referrer.entries()):
+                if number == 0 and look and not os.path.isdir(referrer.folder):
+                    found.append(Finding("folder", "missing").used_by(referrer.user()))
                     look = False
-                problem = self._verify_file(holder, entry) if look else ""
+                problem = self._verify_file(referrer, entry) if look else ""
                 fault = self.faults.get(entry.digest) if entry.kind == "f" else None
                 if fault is not None:
                     fault.size = entry.size
                     if fault.plain != WHOLE or entry.executable or problem:
-                        fault.used_by(holder.user(entry.path))
+                        fault.used_by(referrer.user(entry.path))
                 elif problem and len(found) < MOST:
-                    found.append(Finding("file", problem, entry.digest, entry.size).used_by(holder.user(entry.path)))
+                    found.append(Finding("file", problem, entry.digest, entry.size).used_by(referrer.user(entry.path)))
         except HomeError:
             pass  # removed meanwhile: it could be read before
-        if found and not gone(self.home, holder):
-            self.in_folders[holder] = [finding for finding in found if self._may_add()]
+        if found and not gone(self.home, referrer):
+            self.in_folders[referrer] = [finding for finding in found if self._may_add()]
 
-    def _verify_file(self, holder: Holder, entry: Any) -> str:
+    def _verify_file(self, referrer: Referrer, entry: Any) -> str:
         """ "missing", "changed", or "" for what is as it should be, or the fault of its blob."""
-        path = os.path.join(holder.folder, entry.path)
+        path = os.path.join(referrer.folder, entry.path)
         self._progress.add(0, 1)
         try:
             status = os.lstat(path)

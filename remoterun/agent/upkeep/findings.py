@@ -6,7 +6,7 @@ from typing import List, Set
 
 from ..shared.findings import Finding
 from ..store.home import Home
-from .placing import DAMAGED, state_of
+from .repair import DAMAGED, state_of
 
 
 class BlobFinding(Finding):

@@ -4,7 +4,7 @@
     brought         outputs of runs of other machines that were brought for a mount, and that no run needs which has not
                     ended; never what a client has brought just now for a run that it is about to hand over
     remains         of uploads and runs whose removal, or making, was cut by a crash
-    temporary       in tmp/, of processes that are gone: see remains.py
+    temporary       in tmp/, of processes that are gone: see stale_files.py
     partial         blobs that were cut on their way here, and that nobody sends now
     blobs           that nothing refers to: see references.py
     environments    virtual environments whose building was cut; with `envs` also those that no run needs which has not
@@ -41,8 +41,8 @@ from ..store.blobs import blob_digest
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.reserve import free_space
-from . import remains
-from .references import Holder, Reader, of_upload, unended
+from . import stale_files
+from .references import ReferenceReader, Referrer, active_runs, of_upload
 
 HOLD = 0.3
 """Seconds for which a batch holds the lock `blobs`."""
@@ -80,8 +80,8 @@ class Collection:
         self._dry = dry_run
         self._send = send
         self._clock = clock
-        self._doomed: Set[Version] = set()
-        self._reader = Reader(home, self._doomed)
+        self._removed_versions: Set[Version] = set()
+        self._reader = ReferenceReader(home, self._removed_versions)
         self._live: Set[bytes] = set()
         self._freed = 0
 
@@ -89,7 +89,7 @@ class Collection:
         """Raises `HomeError`: "damaged" when a manifest can't be read, "busy" when another one is at work."""
         with _held(self.home.lock("gc"), 0, "another `gc` is at work in %s" % self.home.path):
             for name in self.home.uploads.names():
-                self._doomed.update((name, number) for number in self._old_versions(name))
+                self._removed_versions.update((name, number) for number in self._old_versions(name))
             self._reader.update(self._live)
             full = not self.home.reserve.room()
             self._remove_temporary(full)
@@ -149,24 +149,24 @@ class Collection:
     def _old_versions(self, name: str) -> List[int]:
         """Versions beyond the newest that are kept, and those that were brought for a mount, less those that are in
         use. Raises `HomeError("damaged")`."""
-        holders = of_upload(self.home, name)
+        referrers = of_upload(self.home, name)
         brought = self.home.uploads.brought(name)
-        old = brought or [holder.version for holder in (holders[: -self._keep] if self._keep else [])]
+        old = brought or [referrer.version for referrer in (referrers[: -self._keep] if self._keep else [])]
         if not old:
             return []
-        used = self._used_versions(name, [(holder.version, holder.digest) for holder in holders])
+        used = self._used_versions(name, [(referrer.version, referrer.digest) for referrer in referrers])
         if brought:
-            used |= self._leased_versions(holders)
+            used |= self._leased_versions(referrers)
         return [version for version in old if version not in used]
 
-    def _leased_versions(self, holders: List[Holder]) -> Set[int]:
+    def _leased_versions(self, referrers: List[Referrer]) -> Set[int]:
         leased: Set[bytes] = set()
         leases.read(self.home.leases, leased, self._clock(), sweep=False)
-        return {holder.version for holder in holders if bytes.fromhex(holder.digest) in leased}
+        return {referrer.version for referrer in referrers if bytes.fromhex(referrer.digest) in leased}
 
     def _used_versions(self, name: str, versions: List[Tuple[int, str]]) -> Set[int]:
         used: Set[int] = set()
-        for run in unended(self.home):
+        for run in active_runs(self.home):
             for number, resolved in enumerate(run.mounts):
                 resource = run.spec.mounts[number].resource
                 if resource.kind != "upload" or resource.name != name:
@@ -178,8 +178,10 @@ class Collection:
 
     def _remove_versions(self) -> None:
         items: Dict[str, List[Dict[str, Any]]] = {"versions": [], "brought": []}
-        for name in sorted({name for name, _ in self._doomed}):
-            own = {number: self._version_bytes(name, number) for upload, number in self._doomed if upload == name}
+        for name in sorted({name for name, _ in self._removed_versions}):
+            own = {
+                number: self._version_bytes(name, number) for upload, number in self._removed_versions if upload == name
+            }
             with self._trash() as discard, self._upload(name), self._alone():
                 versions = self.home.uploads.versions(name)
                 kind = "brought" if self.home.uploads.brought(name) else "versions"
@@ -240,19 +242,19 @@ class Collection:
         return found
 
     def _remove_temporary(self, full: bool) -> None:
-        found = remains.temporary(self.home, self._clock(), full)
+        found = stale_files.temporary(self.home, self._clock(), full)
         self._remove("temporary", found, "less than an hour old", remove_tree)
 
     def _remove_partial(self, full: bool) -> None:
-        found = remains.partial(self.home, self._clock(), full)
+        found = stale_files.partial(self.home, self._clock(), full)
         why = "less than a day old: the next try goes on there"
-        self._remove("partial", found, why, remains.remove_unless_locked)
+        self._remove("partial", found, why, stale_files.remove_unless_locked)
 
     def _remove_agents(self) -> None:
-        self._remove("agents", remains.agents(self.home, self._clock()), "", remove_tree)
+        self._remove("agents", stale_files.agents(self.home, self._clock()), "", remove_tree)
 
     def _remove(
-        self, kind: str, found: Iterable[remains.Remains], why_kept: str, remove: Callable[[str], Optional[bool]]
+        self, kind: str, found: Iterable[stale_files.StaleFile], why_kept: str, remove: Callable[[str], Optional[bool]]
     ) -> None:
         """Remove what is due; `remove` returns False for what is in use."""
         removed, kept = [], []
@@ -349,7 +351,7 @@ class Collection:
 
     def _needed(self) -> Set[str]:
         """Folders of envs/, and images, that runs need which have not ended."""
-        return {name for run in unended(self.home) for name in self._names(run.spec)}
+        return {name for run in active_runs(self.home) for name in self._names(run.spec)}
 
     def _last_uses(self) -> Dict[str, float]:
         """When a run that is still known used what, as far as it can be told."""

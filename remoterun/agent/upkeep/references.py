@@ -25,11 +25,11 @@ from ..store.home import Home
 from ..store.run_folder import RunFolder
 
 
-class Holder(NamedTuple):
+class Referrer(NamedTuple):
     """One manifest that refers to blobs, or one blob that something refers to by its digest.
 
     `manifest` is the file ("" for none), `digest` its SHA-256 ("" where none is recorded), `is_blob` whether that file
-    is a blob of the home, to which the holder refers, too. `folder` is where the files lie as links to blobs ("" for
+    is a blob of the home, to which the referrer refers, too. `folder` is where the files lie as links to blobs ("" for
     nowhere); `whole` whether they are to stay there as they are.
     """
 
@@ -67,12 +67,12 @@ class Holder(NamedTuple):
             raise HomeError("damaged", "the list of files of %s can't be read: %s" % (self.title, _why(error)))
 
 
-def of_upload(home: Home, name: str) -> List[Holder]:
+def of_upload(home: Home, name: str) -> List[Referrer]:
     """The versions of an upload, oldest first. Raises `HomeError("damaged")`."""
     folder = home.uploads.folder_of(name)
     try:
         return [
-            Holder(
+            Referrer(
                 "upload",
                 name,
                 version["version"],
@@ -89,61 +89,61 @@ def of_upload(home: Home, name: str) -> List[Holder]:
         raise HomeError("damaged", "the versions of the upload %s can't be read: %s" % (show(name), _why(error)))
 
 
-def of_run(home: Home, run: RunFolder) -> List[Holder]:
+def of_run(home: Home, run: RunFolder) -> List[Referrer]:
     """What a run refers to now. Raises `HomeError("damaged")`; `FileNotFoundError` for a run that is gone."""
     try:
         spec = run.spec()
         ended = run.state()[0] in FINAL
-        found = [Holder("run", run.key, 0, "source", run.source_file, spec.source)]
+        found = [Referrer("run", run.key, 0, "source", run.source_file, spec.source)]
         if not ended and os.path.exists(run.left_file):
-            found.append(Holder("run", run.key, 0, "left", run.left_file, ""))
+            found.append(Referrer("run", run.key, 0, "left", run.left_file, ""))
         found += _of_spec(home, run, spec, ended)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise HomeError("damaged", "what the run %s refers to can't be read: %s" % (run.key, _why(error)))
     if os.path.exists(run.outputs_file):
-        found.append(Holder("run", run.key, 0, "outputs", run.outputs_file, "", folder=run.out, whole=True))
+        found.append(Referrer("run", run.key, 0, "outputs", run.outputs_file, "", folder=run.out, whole=True))
     return found
 
 
-def _of_spec(home: Home, run: RunFolder, spec: RunSpec, ended: bool) -> Iterator[Holder]:
+def _of_spec(home: Home, run: RunFolder, spec: RunSpec, ended: bool) -> Iterator[Referrer]:
     for number, mount in enumerate(run.mounts()):
         folder = os.path.join(run.path, "mounts", str(number))
         listed = "" if ended else home.blobs.path(mount.tree)
-        yield Holder("run", run.key, 0, "mount", listed, mount.tree, is_blob=True, folder="" if ended else folder)
+        yield Referrer("run", run.key, 0, "mount", listed, mount.tree, is_blob=True, folder="" if ended else folder)
     context = spec.environment.context
-    yield Holder("run", run.key, 0, "environment", home.blobs.path(context), context, is_blob=True)
+    yield Referrer("run", run.key, 0, "environment", home.blobs.path(context), context, is_blob=True)
     diff = spec.git.diff if spec.git is not None else None
     if diff:
-        yield Holder("run", run.key, 0, "diff", "", diff, is_blob=True)
+        yield Referrer("run", run.key, 0, "diff", "", diff, is_blob=True)
 
 
 def add_environment(home: Home, run: RunFolder, digests: Set[bytes]) -> None:
     """Add what a run's environment and its diff refer to. Raises `HomeError("damaged")`."""
-    for holder in _of_spec(home, run, run.spec(), ended=True):
-        if holder.part != "mount":
-            digests.add(bytes.fromhex(holder.digest))
-            for entry in holder.entries():
+    for referrer in _of_spec(home, run, run.spec(), ended=True):
+        if referrer.part != "mount":
+            digests.add(bytes.fromhex(referrer.digest))
+            for entry in referrer.entries():
                 if entry.kind == "f":
                     digests.add(bytes.fromhex(entry.digest))
 
 
-class Unended(NamedTuple):
+class ActiveRun(NamedTuple):
     """A run that has not ended: what it asked for, and what it mounts."""
 
     spec: RunSpec
     mounts: Tuple[ResolvedMount, ...]
 
 
-def unended(home: Home) -> List[Unended]:
+def active_runs(home: Home) -> List[ActiveRun]:
     """Every run that has not ended. Raises `HomeError("damaged")`."""
     found = []
     for key in home.run_keys():
         run = home.run(key)
         try:
             if run.exists() and run.state()[0] not in FINAL:
-                found.append(Unended(run.resolved_spec(), run.mounts()))
+                found.append(ActiveRun(run.resolved_spec(), run.mounts()))
         except FileNotFoundError:
             continue  # removed meanwhile
         except (OSError, ValueError, LookupError, TypeError) as error:
@@ -151,18 +151,18 @@ def unended(home: Home) -> List[Unended]:
     return found
 
 
-def gone(home: Home, holder: Holder) -> bool:
+def gone(home: Home, referrer: Referrer) -> bool:
     """Whether it was removed since it was found."""
-    if holder.kind == "run":
-        return not home.run(holder.name).exists()
-    return (holder.version, holder.digest, holder.created) not in [
+    if referrer.kind == "run":
+        return not home.run(referrer.name).exists()
+    return (referrer.version, referrer.digest, referrer.created) not in [
         (version["version"], version["digest"], version.get("created", 0.0))
-        for version in home.uploads.versions(holder.name)
+        for version in home.uploads.versions(referrer.name)
     ]
 
 
-class Reader:
-    """Adds to a set of digests what all holders refer to; called again, only what is new since.
+class ReferenceReader:
+    """Adds to a set of digests what all referrers refer to; called again, only what is new since.
 
     `without`: versions of uploads (name, number) that count as removed.
     """
@@ -179,9 +179,9 @@ class Reader:
         for name in self._home.uploads.names():
             stamp = _stamp(os.path.join(self._home.uploads.folder_of(name), "versions.json"))
             if stamp != self._uploads.get(name):
-                for holder in of_upload(self._home, name):
-                    if (name, holder.version) not in self._without:
-                        self._take(holder, digests)
+                for referrer in of_upload(self._home, name):
+                    if (name, referrer.version) not in self._without:
+                        self._take(referrer, digests)
                 self._uploads[name] = stamp
         for key in self._home.run_keys():
             if key not in self._settled:
@@ -197,28 +197,28 @@ class Reader:
             return
         try:
             ended = run.state()[0] in FINAL
-            holders = of_run(self._home, run)
+            referrers = of_run(self._home, run)
         except FileNotFoundError:
             return  # removed meanwhile
         except (ValueError, LookupError, TypeError) as error:
             raise HomeError("damaged", "what the run %s refers to can't be read: %s" % (run.key, _why(error)))
-        for holder in holders:
-            self._take(holder, digests)
+        for referrer in referrers:
+            self._take(referrer, digests)
         if ended:
             self._settled.add(run.key)  # nothing of it is added any more
 
-    def _take(self, holder: Holder, digests: Set[bytes]) -> None:
-        mark = (holder.kind, holder.name, holder.created, holder.part, holder.digest)
+    def _take(self, referrer: Referrer, digests: Set[bytes]) -> None:
+        mark = (referrer.kind, referrer.name, referrer.created, referrer.part, referrer.digest)
         if mark in self._read:
             return
-        if holder.is_blob:
-            digests.add(bytes.fromhex(holder.digest))
+        if referrer.is_blob:
+            digests.add(bytes.fromhex(referrer.digest))
         try:
-            for entry in holder.entries():
+            for entry in referrer.entries():
                 if entry.kind == "f":
                     digests.add(bytes.fromhex(entry.digest))
         except HomeError:
-            if gone(self._home, holder):
+            if gone(self._home, referrer):
                 return
             raise
         self._read.add(mark)

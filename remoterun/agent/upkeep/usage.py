@@ -22,7 +22,7 @@ from ..store.blobs import blob_digest
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
-from .references import Holder, of_run, of_upload
+from .references import Referrer, of_run, of_upload
 
 _SHARED = (1 << 64) - 1
 _KEY = 33
@@ -111,24 +111,24 @@ class UsageReport:
     def _upload(self, name: str) -> None:
         try:
             versions = self.home.uploads.versions(name)
-            holders = of_upload(self.home, name)
+            referrers = of_upload(self.home, name)
         except (HomeError, ValueError):
-            versions, holders = [], []
+            versions, referrers = [], []
         if versions or os.listdir(self.home.uploads.folder_of(name)):
             kind = "brought" if self.home.uploads.brought(name) else "upload"
             row = self._row(kind, name, own_bytes(self.home.uploads.folder_of(name)), versions=versions)
-            self._claim(row, holders)
+            self._claim(row, referrers)
 
     def _run(self, run: RunFolder) -> None:
         status: Optional[RunStatus] = None
-        holders: List[Holder] = []
+        referrers: List[Referrer] = []
         try:
             status = run.status()
-            holders = of_run(self.home, run)
+            referrers = of_run(self.home, run)
         except FileNotFoundError:
             return  # removed meanwhile, or its remains
         except (HomeError, ValueError, LookupError, TypeError):
-            status, holders = None, []
+            status, referrers = None, []
         row = self._row(
             "run",
             run.key,
@@ -139,20 +139,20 @@ class UsageReport:
             outputs=status.outputs.size if status and status.outputs else 0,
             log=own_bytes(run.log) + own_bytes(run.err),
         )
-        self._claim(row, holders)
+        self._claim(row, referrers)
 
-    def _claim(self, row: Dict[str, Any], holders: List[Holder]) -> None:
-        """Count what the holders refer to, each blob once, as this row's, which is the last one."""
+    def _claim(self, row: Dict[str, Any], referrers: List[Referrer]) -> None:
+        """Count what the referrers refer to, each blob once, as this row's, which is the last one."""
         owner = len(self._rows) - 1
         sizes = _Table(max)
-        for holder in holders:
-            if holder.is_blob:
-                sizes.add(bytes.fromhex(holder.digest) + b"\0", size_of(self.home.blobs.path(holder.digest)))
+        for referrer in referrers:
+            if referrer.is_blob:
+                sizes.add(bytes.fromhex(referrer.digest) + b"\0", size_of(self.home.blobs.path(referrer.digest)))
             try:
-                for entry in holder.entries():
+                for entry in referrer.entries():
                     if entry.kind == "f":
                         sizes.add(bytes.fromhex(entry.digest) + b"\0", entry.size)
-                        if entry.executable and holder.whole:
+                        if entry.executable and referrer.whole:
                             sizes.add(bytes.fromhex(entry.digest) + b"\1", entry.size)
             except HomeError:
                 row["damaged"] = True

@@ -75,7 +75,7 @@ def opened(home: Home, start: Callable[[str], None]) -> Iterator[Network]:
 
 
 @contextlib.contextmanager
-def _met(home: Home, start: Callable[[str], None]) -> Iterator["_Maker"]:
+def _met(home: Home, start: Callable[[str], None]) -> Iterator["_SocketMaker"]:
     with home.temporary("network") as folder, socket.socket(socket.AF_UNIX) as listener:
         parent = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -91,10 +91,10 @@ def _met(home: Home, start: Callable[[str], None]) -> Iterator["_Maker"]:
             raise HomeError("no_network", "the program that reaches into the container's network does not start")
     with there:
         there.settimeout(START_PATIENCE)
-        yield _Maker(there)
+        yield _SocketMaker(there)
 
 
-class _Maker:
+class _SocketMaker:
     """The program in the container, asked for one socket at a time."""
 
     def __init__(self, there: socket.socket) -> None:

@@ -9,7 +9,7 @@ from typing import Dict, List, Set
 from ...shared.files import remove_tree
 from ...shared.paths import SafeFolder
 from ...shared.spec import ResolvedMount
-from ...shared.tree import Entry, Found, hash_file, leads_out, walk
+from ...shared.tree import Entry, WalkedEntry, hash_file, leads_out, walk
 from ...store.blobs import Blobs
 
 
@@ -79,7 +79,7 @@ def keep_written(work: str, mount: ResolvedMount, blobs: Blobs, started: int) ->
 
 
 def _is_written(
-    root: str, found: Found, known: Dict[str, Entry], folders: Set[str], blobs: Blobs, started: int
+    root: str, found: WalkedEntry, known: Dict[str, Entry], folders: Set[str], blobs: Blobs, started: int
 ) -> bool:
     entry, before = found.entry, known.get(found.entry.path)
     if before is None:

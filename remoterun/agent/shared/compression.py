@@ -21,7 +21,7 @@ WINDOW = 2 << 20
 """Bytes that SSH takes in before the other side must have answered; until then nothing is known of the link."""
 
 
-class Squeezing:
+class CompressingStream:
     """For one stream, used by one thread.
 
     Compressing costs time, and saves the link's. With a link of `w` bytes a second, and data that is compressed at `c`

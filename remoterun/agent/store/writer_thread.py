@@ -11,7 +11,7 @@ from typing import Callable, Optional
 Job = Callable[[], None]
 
 
-class Assembly:
+class WriterThread:
     """What `write` does is the thread's alone until it is closed."""
 
     MOST_WAITING = 16

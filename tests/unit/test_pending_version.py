@@ -16,10 +16,10 @@ from remoterun.agent.shared.frames import PIECE
 from remoterun.agent.shared.packs import pack
 from remoterun.agent.shared.protocol import WINDOW, Link, RemoteError, Stream
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError
-from remoterun.agent.store import growing as growing_module
+from remoterun.agent.store import pending as growing_module
 from remoterun.agent.store.errors import HomeError
-from remoterun.agent.store.growing import Growing
 from remoterun.agent.store.home import Home
+from remoterun.agent.store.pending_version import PendingVersion
 from tests.workshop import Files, read_files, served, tree_of, until
 
 FILES: Files = {
@@ -52,18 +52,18 @@ def test_it_grows_in_whatever_order_blobs_and_manifest_come(home: Home, order: i
     parts: list[Any] = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     contents: list[Any] = list(blobs.values())
     chance.shuffle(contents)
-    with Growing(home, {}) as growing:
+    with PendingVersion(home, {}) as pending:
         while parts or contents:
             which = parts if not contents or (parts and chance.random() < 0.5) else contents
             item = which.pop(0)
-            growing.take(item) if which is parts else home.blobs.put(item)
-            whole = growing.place()
+            pending.take(item) if which is parts else home.blobs.put(item)
+            whole = pending.place()
             assert not whole or not contents or parts
             assert in_place(home).items() <= {**FILES, "b": None, "e": None}.items()
             assert home.uploads.versions("doom") == [], "nobody sees it before it is whole"
-        assert growing.place()
+        assert pending.place()
         assert in_place(home) == FILES
-        version, created = growing.commit("doom")
+        version, created = pending.commit("doom")
     assert created and version["digest"] == manifest.digest and version["files"] == len(manifest.files)
     stored = home.uploads.stored("doom")
     assert read_files(Path(stored.folder)) == FILES and stored.manifest().encode() == text
@@ -77,10 +77,10 @@ def test_the_longest_lines(home: Home) -> None:
     far = os.fsdecode(b"\xe9" * 3000)
     manifest = Manifest([Entry("l", name, target=far) for name in ("a", "b", "d")] + [Entry("d", "c"), Entry("d", "e")])
     assert len(manifest.encode()) > 3 * growing_module.AT_ONCE
-    with Growing(home, {}) as growing:
-        growing.take(manifest.encode())
-        assert growing.place()
-        growing.commit("doom")
+    with PendingVersion(home, {}) as pending:
+        pending.take(manifest.encode())
+        assert pending.place()
+        pending.commit("doom")
     folder = Path(home.uploads.stored("doom").folder)
     assert sorted(os.listdir(folder)) == ["a", "b", "c", "d", "e"] and os.readlink(folder / "d") == far
 
@@ -88,38 +88,38 @@ def test_the_longest_lines(home: Home) -> None:
 def test_a_folder_that_somebody_took_away_is_no_missing_blob(home: Home) -> None:
     manifest, _ = tree_of({"1": b"one", "2": b"two"})
     home.blobs.put(b"one")
-    with Growing(home, {}) as growing:
-        growing.take(manifest.encode())
-        assert not growing.place()
+    with PendingVersion(home, {}) as pending:
+        pending.take(manifest.encode())
+        assert not pending.place()
         for tree in Path(home.tmp).glob("upload-*/tree"):
             shutil.rmtree(tree)
         home.blobs.put(b"two")
         with pytest.raises(FileNotFoundError):
-            growing.place()
+            pending.place()
 
 
 def test_it_says_that_it_lives(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the gc of a machine that shares the home, and can't see our process."""
     monkeypatch.setattr(growing_module, "ALIVE_EVERY", 0.0)
     manifest, _ = tree_of({"1": b"one"})
-    with Growing(home, {}) as growing:
-        growing.take(manifest.encode())
-        growing.place()
+    with PendingVersion(home, {}) as pending:
+        pending.take(manifest.encode())
+        pending.place()
         (folder,) = Path(home.tmp).iterdir()
         os.utime(folder, (1.0, 1.0))
-        growing.place()
+        pending.place()
         assert folder.stat().st_mtime > 1e9
 
 
 def test_it_stops_at_the_first_blob_that_is_not_here(home: Home) -> None:
     manifest, blobs = tree_of({"1": b"one", "2": b"two", "3": b"three"})
-    with Growing(home, {}) as growing:
-        growing.take(manifest.encode())
+    with PendingVersion(home, {}) as pending:
+        pending.take(manifest.encode())
         home.blobs.put(b"one"), home.blobs.put(b"three")
-        assert not growing.place()
-        assert in_place(home) == {"1": b"one"} and growing.unplaced > 0
+        assert not pending.place()
+        assert in_place(home) == {"1": b"one"} and pending.unplaced > 0
         with pytest.raises(HomeError, match="the content of 2 is not in"):
-            growing.commit("doom")
+            pending.commit("doom")
     assert home.uploads.versions("doom") == []
     nothing_is_left(home)
 
@@ -130,12 +130,12 @@ def test_a_damaged_blob_may_still_be_mended(home: Home) -> None:
     blob = Path(home.blobs.path(hashlib.sha256(b"one").hexdigest()))
     blob.chmod(0o600)
     blob.write_bytes(b"")  # as a power cut leaves it
-    with Growing(home, {}) as growing:
-        growing.take(manifest.encode())
-        assert not growing.place()
+    with PendingVersion(home, {}) as pending:
+        pending.take(manifest.encode())
+        assert not pending.place()
         home.blobs.put(b"one")
-        assert growing.place()
-        growing.commit("doom")
+        assert pending.place()
+        pending.commit("doom")
     assert read_files(Path(home.uploads.stored("doom").folder)) == {"1": b"one"}
 
 
@@ -145,12 +145,12 @@ def test_the_same_again_makes_no_version(home: Home, begun: bool) -> None:
     for content in blobs.values():
         home.blobs.put(content)
     first, _ = home.uploads.commit("doom", manifest)
-    with Growing(home, {}) as growing:
-        growing.take(manifest.encode())
+    with PendingVersion(home, {}) as pending:
+        pending.take(manifest.encode())
         if begun:
-            assert growing.place()
-        assert growing.commit("doom") == (first, False)
-        assert {digest.hex() for digest in growing.digests} == set(blobs)
+            assert pending.place()
+        assert pending.commit("doom") == (first, False)
+        assert {digest.hex() for digest in pending.digests} == set(blobs)
     nothing_is_left(home)
 
 
@@ -158,14 +158,14 @@ def test_gc_leaves_what_it_needs(home: Home) -> None:
     from remoterun.agent.upkeep.gc import Collection
 
     manifest, blobs = tree_of({"1": b"one", "2": b"two"})
-    with Growing(home, {}) as growing:
-        growing.take(manifest.encode())
+    with PendingVersion(home, {}) as pending:
+        pending.take(manifest.encode())
         home.blobs.put(b"one")
-        assert not growing.place()
+        assert not pending.place()
         home.blobs.put(b"two")
         Collection(home, None, False, 0.0, False, lambda **_: None).run()
-        assert growing.place(), "gc took a blob that a lease protects, or the folder of a process that lives"
-        growing.commit("doom")
+        assert pending.place(), "gc took a blob that a lease protects, or the folder of a process that lives"
+        pending.commit("doom")
     assert read_files(Path(home.uploads.stored("doom").folder)) == {"1": b"one", "2": b"two"}
 
 
@@ -179,10 +179,10 @@ def test_gc_leaves_what_it_needs(home: Home) -> None:
     ],
 )
 def test_a_bad_manifest_is_refused_and_nothing_is_left(home: Home, text: bytes, said: str) -> None:
-    with Growing(home, {}) as growing, pytest.raises(TreeError, match=said):
+    with PendingVersion(home, {}) as pending, pytest.raises(TreeError, match=said):
         for at in range(0, len(text), 1000):
-            growing.take(text[at : at + 1000])
-            growing.place()
+            pending.take(text[at : at + 1000])
+            pending.place()
     nothing_is_left(home)
 
 

@@ -23,7 +23,7 @@ from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.records import encode
 from remoterun.agent.shared.tree import LARGEST, is_digest, show
 from remoterun.buckets.contents import EMPTY, Scope
-from remoterun.buckets.s3 import S3, Stored
+from remoterun.buckets.s3 import S3, StoredObject
 from remoterun.buckets.workers import Workers
 
 TELLING = 16 << 20
@@ -33,7 +33,7 @@ QUICK, SLOW = 8e6, 2e6
 the link is slow, a cut would cost what has come of each of them."""
 
 
-class Arrivals:
+class BlobReceiver:
     """Takes the frames of one transfer, in their order. Its errors are `RemoteError`."""
 
     def __init__(self, s3: S3, workers: Workers, scope: Scope) -> None:
@@ -175,7 +175,7 @@ class Arrivals:
             self._put(prefix + layout.pack_key(pack.name), [pack.data], pack.name)
             key = prefix + layout.index_key(pack.name)
             self._s3.write(key, pack.listing)
-            self._scope.add_pack(Stored(key, len(pack.listing), time.time()), pack.listing)
+            self._scope.add_pack(StoredObject(key, len(pack.listing), time.time()), pack.listing)
 
         self._write(write, len(pack.data))
 

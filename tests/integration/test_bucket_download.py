@@ -18,10 +18,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from remoterun.agent.shared.bucket import Bringing, LargeContent, Parcel, Take, packed, takes
+from remoterun.agent.shared.bucket import BringLine, ContentRange, LargeContent, SignedObject, packed, takes
 from remoterun.agent.shared.protocol import Link, RemoteError
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.store import bringing, web
+from remoterun.agent.store import bucket_download, web
 from remoterun.agent.store.home import Home
 from tests.bucket_server import BucketServer, Handler
 from tests.workshop import served, sha256, until
@@ -51,16 +51,16 @@ def link(home: Home) -> Iterator[Link]:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bringing, "SHORTEST", 0.01)
-    monkeypatch.setattr(bringing, "LONGEST", 0.05)
+    monkeypatch.setattr(bucket_download, "SHORTEST", 0.01)
+    monkeypatch.setattr(bucket_download, "LONGEST", 0.05)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
 
 
-def pack_of(bucket: BucketServer, contents: list[bytes]) -> Parcel:
+def pack_of(bucket: BucketServer, contents: list[bytes]) -> SignedObject:
     pack = packed((sha256(content), content) for content in contents)
     bucket.objects["packs/" + pack.name] = pack.data
-    return Parcel(bucket.signed("packs/" + pack.name), list(takes(pack.listing)))
+    return SignedObject(bucket.signed("packs/" + pack.name), list(takes(pack.listing)))
 
 
 def large_of(bucket: BucketServer, content: bytes, chunk: int = CHUNK) -> LargeContent:
@@ -68,11 +68,11 @@ def large_of(bucket: BucketServer, content: bytes, chunk: int = CHUNK) -> LargeC
     for start in range(0, len(content), chunk):
         part = content[start : start + chunk]
         bucket.objects["blobs/" + sha256(part)] = part
-        parcels.append(Parcel(bucket.signed("blobs/" + sha256(part)), [Take(sha256(part), 0, len(part))]))
+        parcels.append(SignedObject(bucket.signed("blobs/" + sha256(part)), [ContentRange(sha256(part), 0, len(part))]))
     return LargeContent(sha256(content), len(content), parcels)
 
 
-def bring(link: Link, *lines: Bringing) -> tuple[int, list[int]]:
+def bring(link: Link, *lines: BringLine) -> tuple[int, list[int]]:
     """(contents that were fetched, the bytes that it told of meanwhile)."""
     stream = link.open("bring")
     body = b"".join(json.dumps(to_json(line)).encode() + b"\n" for line in lines)
@@ -83,7 +83,7 @@ def bring(link: Link, *lines: Bringing) -> tuple[int, list[int]]:
     return stream.result["blobs"], told
 
 
-def refusal(link: Link, *lines: Bringing) -> RemoteError:
+def refusal(link: Link, *lines: BringLine) -> RemoteError:
     with pytest.raises(RemoteError) as caught:
         bring(link, *lines)
     return caught.value
@@ -102,7 +102,7 @@ def nothing_is_left(home: Home) -> bool:
 class TestWhatComes:
     def test_contents_of_a_pack(self, link: Link, home: Home, bucket: BucketServer) -> None:
         parcel = pack_of(bucket, SMALL)
-        assert bring(link, Bringing(parcel=[parcel]))[0] == len(set(parcel.takes))
+        assert bring(link, BringLine(parcel=[parcel]))[0] == len(set(parcel.takes))
         assert all(content_of(home, sha256(content)) == content for content in SMALL)
         assert len(bucket.asked) == 1 and nothing_is_left(home)
 
@@ -110,45 +110,46 @@ class TestWhatComes:
         large = large_of(bucket, LARGE)
         for content in (*SMALL, LARGE):
             home.blobs.put(content)
-        assert bring(link, Bringing([pack_of(bucket, SMALL)], [large]))[0] == 0
+        assert bring(link, BringLine([pack_of(bucket, SMALL)], [large]))[0] == 0
         assert bucket.asked == []
 
     def test_a_few_of_a_pack_are_asked_for_by_their_places(self, link: Link, home: Home, bucket: BucketServer) -> None:
-        contents = [bytes([number]) * bringing.GAP for number in range(20)]
+        contents = [bytes([number]) * bucket_download.GAP for number in range(20)]
         parcel = pack_of(bucket, contents)
-        few = Parcel(parcel.url, [parcel.takes[at] for at in (17, 3, 2)])
-        assert bring(link, Bringing([few]))[0] == 3
+        few = SignedObject(parcel.url, [parcel.takes[at] for at in (17, 3, 2)])
+        assert bring(link, BringLine([few]))[0] == 3
         assert len(bucket.asked) == 2  # 2 and 3 lie side by side
         assert content_of(home, sha256(contents[17])) == contents[17]
 
     def test_a_large_one_of_chunks(self, link: Link, home: Home, bucket: BucketServer) -> None:
-        assert bring(link, Bringing(large=[large_of(bucket, LARGE)]))[0] == 1
+        assert bring(link, BringLine(large=[large_of(bucket, LARGE)]))[0] == 1
         assert content_of(home, sha256(LARGE)) == LARGE and nothing_is_left(home)
 
     def test_one_of_some_size_that_is_an_object(self, link: Link, home: Home, bucket: BucketServer) -> None:
         (parcel,) = large_of(bucket, LARGE, len(LARGE)).parcels
-        assert bring(link, Bringing([parcel]))[0] == 1
+        assert bring(link, BringLine([parcel]))[0] == 1
         assert content_of(home, sha256(LARGE)) == LARGE and nothing_is_left(home)
 
     def test_connections_are_used_again(self, link: Link, bucket: BucketServer) -> None:
         for content in SMALL:
             bucket.objects["blobs/" + sha256(content)] = content
         lines = [
-            Bringing([Parcel(bucket.signed("blobs/" + sha256(one)), [Take(sha256(one), 0, len(one))])]) for one in SMALL
+            BringLine([SignedObject(bucket.signed("blobs/" + sha256(one)), [ContentRange(sha256(one), 0, len(one))])])
+            for one in SMALL
         ]
         bring(link, *lines)
         assert len(bucket.asked) == len(SMALL) - 1  # the empty one is known
-        assert bucket.connections <= bringing.CONNECTIONS
+        assert bucket.connections <= bucket_download.CONNECTIONS
 
     def test_it_tells_how_far_it_is(self, link: Link, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(bringing, "TICK", 0.01)
+        monkeypatch.setattr(bucket_download, "TICK", 0.01)
         waiting = threading.Event()
         bucket.fail(1, lambda handler: waiting.wait(0.3))
-        told = bring(link, Bringing([pack_of(bucket, SMALL)]))[1]
+        told = bring(link, BringLine([pack_of(bucket, SMALL)]))[1]
         assert told and told == sorted(told)
 
     def test_a_lease_protects_what_has_come(self, link: Link, home: Home, bucket: BucketServer) -> None:
-        bring(link, Bringing([pack_of(bucket, [b"kept"])]))
+        bring(link, BringLine([pack_of(bucket, [b"kept"])]))
         (lease,) = os.listdir(home.leases)
         assert bytes.fromhex(sha256(b"kept")) in Path(home.leases, lease).read_bytes()
 
@@ -157,7 +158,7 @@ class TestFaults:
     def test_a_busy_server_and_a_cut_link(self, link: Link, home: Home, bucket: BucketServer) -> None:
         bucket.fail(3, lambda handler: handler.refuse(503, "SlowDown"))
         bucket.fail(3, Handler.cut)
-        assert bring(link, Bringing([pack_of(bucket, SMALL)], [large_of(bucket, LARGE)]))[0] > 1
+        assert bring(link, BringLine([pack_of(bucket, SMALL)], [large_of(bucket, LARGE)]))[0] > 1
         assert content_of(home, sha256(LARGE)) == LARGE
 
     def test_it_goes_on_where_it_was_cut(self, link: Link, home: Home, bucket: BucketServer) -> None:
@@ -175,14 +176,14 @@ class TestFaults:
 
         bucket.fail(4, half)
         (parcel,) = large_of(bucket, LARGE, len(LARGE)).parcels
-        assert bring(link, Bringing([parcel]))[0] == 1
+        assert bring(link, BringLine([parcel]))[0] == 1
         assert content_of(home, sha256(LARGE)) == LARGE
         assert starts == sorted(set(starts)) and starts[1] > 0
 
     def test_an_address_that_has_expired(self, link: Link, home: Home, bucket: BucketServer) -> None:
         parcel = pack_of(bucket, SMALL)
         bucket.expiries = dict.fromkeys(bucket.expiries, 0.0)
-        error = refusal(link, Bringing([parcel]))
+        error = refusal(link, BringLine([parcel]))
         assert error.code == "expired" and "Request has expired" in error.message
         assert "Signature" not in error.message and nothing_is_left(home)
 
@@ -192,32 +193,32 @@ class TestFaults:
         large = large_of(bucket, LARGE)
         key = "blobs/" + large.parcels[-1].takes[0].digest
         last = bucket.objects.pop(key)
-        error = refusal(link, Bringing(large=[large]))
+        error = refusal(link, BringLine(large=[large]))
         assert error.code == "not_found" and key in error.message
         bucket.objects[key] = last
         before = len(bucket.asked)
-        assert bring(link, Bringing(large=[large]))[0] == 1
+        assert bring(link, BringLine(large=[large]))[0] == 1
         assert content_of(home, sha256(LARGE)) == LARGE
         assert len(bucket.asked) - before < len(large.parcels)
 
     def test_nobody_is_there(self, link: Link, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(bringing, "TRIES", 2)
+        monkeypatch.setattr(bucket_download, "TRIES", 2)
         parcel = pack_of(bucket, SMALL)
         bucket.close()
-        assert refusal(link, Bringing([parcel])).code == "not_fetched"
+        assert refusal(link, BringLine([parcel])).code == "not_fetched"
 
     def test_a_disk_without_room(
         self, link: Link, home: Home, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(type(home.reserve), "room", lambda _: 1000)
-        assert refusal(link, Bringing([pack_of(bucket, SMALL)])).code == "disk_full"
+        assert refusal(link, BringLine([pack_of(bucket, SMALL)])).code == "disk_full"
 
     def test_it_is_given_up(self, link: Link, home: Home, bucket: BucketServer) -> None:
         """A client that goes away: the threads end, and hold nothing."""
         waiting = threading.Event()
         bucket.faults.append(lambda handler: waiting.wait(20) and False)
         stream = link.open("bring")
-        stream.send(json.dumps(to_json(Bringing([pack_of(bucket, SMALL)]))).encode() + b"\n")
+        stream.send(json.dumps(to_json(BringLine([pack_of(bucket, SMALL)]))).encode() + b"\n")
         until(lambda: bucket.asked)
         stream.cancel()
         waiting.set()
@@ -230,15 +231,15 @@ class TestHostileServers:
         parcel = pack_of(bucket, SMALL)
         (key,) = bucket.objects
         bucket.objects[key] = bytes(len(bucket.objects[key]))
-        assert refusal(link, Bringing([parcel])).code == "damaged"
+        assert refusal(link, BringLine([parcel])).code == "damaged"
         large = large_of(bucket, LARGE)
         bucket.objects["blobs/" + large.parcels[3].takes[0].digest] = bytes(CHUNK)
-        assert refusal(link, Bringing(large=[large])).code == "damaged"
+        assert refusal(link, BringLine(large=[large])).code == "damaged"
         assert not home.blobs.has(sha256(LARGE)) and not home.blobs.has(sha256(SMALL[7]))
 
     def test_chunks_that_are_not_the_whole(self, link: Link, home: Home, bucket: BucketServer) -> None:
         large = large_of(bucket, LARGE)._replace(digest=sha256(b"another"))
-        assert refusal(link, Bringing(large=[large])).code == "damaged"
+        assert refusal(link, BringLine(large=[large])).code == "damaged"
         assert not home.blobs.has(large.digest) and nothing_is_left(home)
 
     def test_a_body_without_an_end(self, link: Link, home: Home, bucket: BucketServer) -> None:
@@ -256,7 +257,7 @@ class TestHostileServers:
 
         bucket.faults.append(endless)
         digest = sha256(b"x" * 1000)
-        assert bring(link, Bringing([Parcel(bucket.signed("a"), [Take(digest, 0, 1000)])]))[0] == 1
+        assert bring(link, BringLine([SignedObject(bucket.signed("a"), [ContentRange(digest, 0, 1000)])]))[0] == 1
         until(lambda: len(sent) and not [one for one in threading.enumerate() if "brings" in one.name])
         assert sum(sent) < 100 << 20
 
@@ -271,11 +272,11 @@ class TestHostileServers:
                 return handler.cut()
 
         bucket.faults.append(endless)
-        assert refusal(link, Bringing([pack_of(bucket, SMALL)])).code == "refused"
+        assert refusal(link, BringLine([pack_of(bucket, SMALL)])).code == "refused"
 
     def test_a_byte_now_and_then(self, link: Link, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(web, "SILENCE", 0.5)
-        monkeypatch.setattr(bringing, "TRIES", 1)
+        monkeypatch.setattr(bucket_download, "TRIES", 1)
         ended = threading.Event()
 
         def drip(handler: Handler) -> bool:
@@ -288,13 +289,13 @@ class TestHostileServers:
             return handler.cut()
 
         bucket.faults.append(drip)
-        assert refusal(link, Bringing([pack_of(bucket, SMALL[1:2])])).code == "not_fetched"
+        assert refusal(link, BringLine([pack_of(bucket, SMALL[1:2])])).code == "not_fetched"
         ended.set()
 
     @pytest.mark.parametrize("where", ["file:///etc/passwd", "http://127.0.0.1:9/", "/mine/elsewhere"])
     def test_no_redirect_is_followed(self, link: Link, bucket: BucketServer, where: str) -> None:
         bucket.faults.append(lambda handler: handler.refuse(307, "TemporaryRedirect", Location=where))
-        error = refusal(link, Bringing([pack_of(bucket, SMALL)]))
+        error = refusal(link, BringLine([pack_of(bucket, SMALL)]))
         assert error.code == "refused" and "not followed" in error.message and len(bucket.asked) == 1
 
     @pytest.mark.parametrize(
@@ -316,7 +317,7 @@ class TestHostileServers:
 
     @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/a", "http://", "http://a b/", "http://[/"])
     def test_only_addresses_of_http(self, link: Link, url: str) -> None:
-        error = refusal(link, Bringing([Parcel(url, [Take("ab" * 32, 0, 5)])]))
+        error = refusal(link, BringLine([SignedObject(url, [ContentRange("ab" * 32, 0, 5)])]))
         assert error.code == "refused"
 
 
@@ -359,16 +360,16 @@ class TestTLS:
 
     def test_all_of_it(self, link: Link, home: Home, bucket: BucketServer) -> None:
         bucket.fail(2, Handler.cut)
-        assert bring(link, Bringing([pack_of(bucket, SMALL)], [large_of(bucket, LARGE)]))[0] > 1
+        assert bring(link, BringLine([pack_of(bucket, SMALL)], [large_of(bucket, LARGE)]))[0] > 1
         assert content_of(home, sha256(LARGE)) == LARGE
 
     def test_a_server_that_nobody_vouches_for(
         self, link: Link, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(bringing, "TRIES", 1)
+        monkeypatch.setattr(bucket_download, "TRIES", 1)
         monkeypatch.delenv("SSL_CERT_FILE")
         web._trust.cache_clear()
-        error = refusal(link, Bringing([pack_of(bucket, SMALL)]))
+        error = refusal(link, BringLine([pack_of(bucket, SMALL)]))
         assert error.code == "not_fetched" and "CERTIFICATE_VERIFY_FAILED" in error.message
         assert bucket.asked == []
 
@@ -378,16 +379,16 @@ class TestTLS:
         proxy = BucketServer()
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
         monkeypatch.setenv("no_proxy", "elsewhere")
-        assert bring(link, Bringing([pack_of(bucket, SMALL)]))[0] > 1
+        assert bring(link, BringLine([pack_of(bucket, SMALL)]))[0] > 1
         assert proxy.asked == [("CONNECT", f"127.0.0.1:{bucket.port}")] and len(bucket.asked) == 1
         proxy.close()
 
     def test_a_server_that_is_silent(self, link: Link, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(web, "SILENCE", 0.5)
-        monkeypatch.setattr(bringing, "TRIES", 1)
+        monkeypatch.setattr(bucket_download, "TRIES", 1)
         ended = threading.Event()
         bucket.faults.append(lambda handler: ended.wait(10) or handler.cut())
-        assert refusal(link, Bringing([pack_of(bucket, SMALL[1:2])])).code == "not_fetched"
+        assert refusal(link, BringLine([pack_of(bucket, SMALL[1:2])])).code == "not_fetched"
         ended.set()
 
 
@@ -407,18 +408,18 @@ class TestProxies:
         bucket.faults.append(proxy)
         parcel = pack_of(bucket, [b"by a proxy"])
         parcel = parcel._replace(url=parcel.url.replace(f"127.0.0.1:{bucket.port}", "bucket.invalid"))
-        assert bring(link, Bringing([parcel]))[0] == 1
+        assert bring(link, BringLine([parcel]))[0] == 1
         assert seen == [(parcel.url, "Basic bWU6c2VjcmV0")]
 
     def test_one_that_is_not_there(self, link: Link, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(bringing, "TRIES", 1)
+        monkeypatch.setattr(bucket_download, "TRIES", 1)
         monkeypatch.setenv("https_proxy", f"127.0.0.1:{bucket.port}")
         bucket.close()
-        error = refusal(link, Bringing([Parcel("https://bucket.invalid/a", [Take("ab" * 32, 0, 5)])]))
+        error = refusal(link, BringLine([SignedObject("https://bucket.invalid/a", [ContentRange("ab" * 32, 0, 5)])]))
         assert error.code == "not_fetched" and "refused" in error.message
 
     def test_one_that_can_not_be(self, link: Link, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(bringing, "TRIES", 1)
+        monkeypatch.setattr(bucket_download, "TRIES", 1)
         monkeypatch.setenv("http_proxy", "http://proxy:none")
-        error = refusal(link, Bringing([pack_of(bucket, SMALL)]))
+        error = refusal(link, BringLine([pack_of(bucket, SMALL)]))
         assert error.code == "not_fetched" and "no such port" in error.message

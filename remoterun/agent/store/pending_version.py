@@ -30,7 +30,7 @@ ALIVE_EVERY = 60.0
 """Seconds between signs of life for the `gc` of another machine, where the home is shared."""
 
 
-class Growing:
+class PendingVersion:
     """Feed it with `take`; a context manager, which leaves nothing behind but a committed version. For several threads:
     the `put` thread that brings blobs calls `place` itself, which is cheaper than waking another thread.
 
@@ -51,7 +51,7 @@ class Growing:
         self.digests: Set[bytes] = set()
         """Of its files, once it is committed."""
 
-    def __enter__(self) -> "Growing":
+    def __enter__(self) -> "PendingVersion":
         self._lease = self._stack.enter_context(self._home.lease())
         return self
 

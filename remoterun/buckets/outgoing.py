@@ -1,6 +1,6 @@
 """Contents on their way out of a bucket, in the order in which they are asked for.
 
-What is asked for is looked up in windows. In each, stretches of an object that follow each other are read as one.
+What is asked for is looked up in windows. In each, extents of an object that follow each other are read as one.
 Several are read at once, and handed on in the order of the question. The receiver verifies what it gets.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from remoterun.agent.shared.frames import MAX_BODY
 from remoterun.agent.shared.packs import PACK, SMALL, pack
 from remoterun.agent.shared.protocol import RemoteError, Stream
-from remoterun.buckets.contents import Contents, Place, Stretch
+from remoterun.buckets.contents import ContentPlace, Contents, Extent
 from remoterun.buckets.s3 import S3, Absent
 from remoterun.buckets.workers import Workers
 
@@ -27,24 +27,24 @@ AHEAD = 8
 MOST_PACKED = 4096
 
 
-class Reader:
-    """Reads stretches of objects, several at once."""
+class RangeReader:
+    """Reads extents of objects, several at once."""
 
     def __init__(self, s3: S3, workers: Workers) -> None:
         self._s3, self._workers = s3, workers
 
-    def pieces(self, stretches: Iterable[Stretch]) -> Iterator[bytes]:
+    def pieces(self, extents: Iterable[Extent]) -> Iterator[bytes]:
         """The bytes of each, one after the other, in pieces of `READ` bytes. Ends early, without an error, where an
         object is gone or shorter than it should be."""
-        for part, data in self.each(_cut(stretches)):
+        for part, data in self.each(_cut(extents)):
             yield data
             if len(data) < part.length:
                 return
 
-    def each(self, parts: Iterable[Stretch]) -> Iterator[tuple[Stretch, bytes]]:
+    def each(self, parts: Iterable[Extent]) -> Iterator[tuple[Extent, bytes]]:
         """Each with its bytes, or with fewer where there are not so many."""
 
-        def read(part: Stretch) -> tuple[Stretch, bytes]:
+        def read(part: Extent) -> tuple[Extent, bytes]:
             try:
                 return part, self._s3.get_range(*part)
             except Absent:
@@ -53,57 +53,57 @@ class Reader:
         return self._workers.each(read, parts, AHEAD)
 
 
-def _cut(stretches: Iterable[Stretch]) -> Iterator[Stretch]:
-    for stretch in stretches:
-        for at in range(0, stretch.length, READ):
-            yield Stretch(stretch.key, stretch.offset + at, min(READ, stretch.length - at))
+def _cut(extents: Iterable[Extent]) -> Iterator[Extent]:
+    for extent in extents:
+        for at in range(0, extent.length, READ):
+            yield Extent(extent.key, extent.offset + at, min(READ, extent.length - at))
 
 
-class Shipping:
+class BlobSender:
     """One answer: see agent/store/outgoing.py for its frames."""
 
-    def __init__(self, contents: Contents, reader: Reader, stream: Stream) -> None:
+    def __init__(self, contents: Contents, reader: RangeReader, stream: Stream) -> None:
         self._contents, self._reader, self._stream = contents, reader, stream
         self._small: list[tuple[bytes, bytes]] = []
         self._held = 0
         self.count = 0
 
-    def ship(self, digests: Sequence[bytes]) -> None:
+    def send(self, digests: Sequence[bytes]) -> None:
         """Send the contents of these."""
-        window: list[tuple[bytes, Place]] = []
+        window: list[tuple[bytes, ContentPlace]] = []
         held = 0
         for digest, place in zip(digests, self._contents.places(digests), strict=True):
             if place is not None and place.size <= READ and held + place.size <= WINDOW:
                 window.append((digest, place))
                 held += place.size
                 continue
-            self._ship_window(window)
+            self._send_window(window)
             window, held = [], 0
             if place is None:
                 self._gone(digest)
             elif place.size <= READ:
                 window, held = [(digest, place)], place.size
             else:
-                self._large(digest, place.size, self._reader.pieces(place.stretches))
-        self._ship_window(window)
+                self._large(digest, place.size, self._reader.pieces(place.extents))
+        self._send_window(window)
         self._flush()
 
-    def _ship_window(self, window: list[tuple[bytes, Place]]) -> None:
-        stretches = [stretch for _, place in window for stretch in place.stretches]
-        reads = _joined(stretches)
-        read_of = _covering(stretches, reads)
-        users = Counter(read_of[stretch] for stretch in stretches)
+    def _send_window(self, window: list[tuple[bytes, ContentPlace]]) -> None:
+        extents = [extent for _, place in window for extent in place.extents]
+        reads = _joined(extents)
+        read_of = _covering(extents, reads)
+        users = Counter(read_of[extent] for extent in extents)
         came = self._reader.each(reads)
-        held: dict[Stretch, bytes] = {}
+        held: dict[Extent, bytes] = {}
         for digest, place in window:
             parts = []
-            for stretch in place.stretches:
-                read = read_of[stretch]
+            for extent in place.extents:
+                read = read_of[extent]
                 while read not in held:
                     arrived, data = next(came)
                     held[arrived] = data
-                start = stretch.offset - read.offset
-                parts.append(held[read][start : start + stretch.length])
+                start = extent.offset - read.offset
+                parts.append(held[read][start : start + extent.length])
                 users[read] -= 1
                 if not users[read]:
                     del held[read]
@@ -147,41 +147,41 @@ class Shipping:
             self.count += 1
 
 
-def _joined(stretches: list[Stretch]) -> list[Stretch]:
-    """Reads that cover all of `stretches`, in the order in which they are needed first."""
-    order: dict[Stretch, int] = {}
-    for number, stretch in enumerate(stretches):
-        order.setdefault(stretch, number)
-    joined: list[tuple[int, Stretch]] = []
-    for stretch in sorted(order):
+def _joined(extents: list[Extent]) -> list[Extent]:
+    """Reads that cover all of `extents`, in the order in which they are needed first."""
+    order: dict[Extent, int] = {}
+    for number, extent in enumerate(extents):
+        order.setdefault(extent, number)
+    joined: list[tuple[int, Extent]] = []
+    for extent in sorted(order):
         if joined:
             first, last = joined[-1]
-            end = stretch.offset + stretch.length
-            near = stretch.key == last.key and stretch.offset <= last.offset + last.length + GAP
+            end = extent.offset + extent.length
+            near = extent.key == last.key and extent.offset <= last.offset + last.length + GAP
             if near and end - last.offset <= READ:
                 length = max(last.length, end - last.offset)
-                joined[-1] = min(first, order[stretch]), last._replace(length=length)
+                joined[-1] = min(first, order[extent]), last._replace(length=length)
                 continue
-        joined.append((order[stretch], stretch))
+        joined.append((order[extent], extent))
     return [read for _, read in sorted(joined)]
 
 
-def _covering(stretches: list[Stretch], reads: list[Stretch]) -> dict[Stretch, Stretch]:
-    """The read that covers each stretch."""
-    found: dict[Stretch, Stretch] = {}
+def _covering(extents: list[Extent], reads: list[Extent]) -> dict[Extent, Extent]:
+    """The read that covers each extent."""
+    found: dict[Extent, Extent] = {}
     left = iter(sorted(reads))
     read = next(left, None)
-    for stretch in sorted(set(stretches)):
-        while read is not None and not _covers(read, stretch):
+    for extent in sorted(set(extents)):
+        while read is not None and not _covers(read, extent):
             read = next(left, None)
         assert read is not None
-        found[stretch] = read
+        found[extent] = read
     return found
 
 
-def _covers(read: Stretch, stretch: Stretch) -> bool:
+def _covers(read: Extent, extent: Extent) -> bool:
     return (
-        read.key == stretch.key
-        and read.offset <= stretch.offset
-        and stretch.offset + stretch.length <= read.offset + read.length
+        read.key == extent.key
+        and read.offset <= extent.offset
+        and extent.offset + extent.length <= read.offset + read.length
     )

@@ -28,7 +28,7 @@ STALLED = 60.0
 _TMP = re.compile(r"[a-z]+-(\d+)-[0-9a-f]+\Z")
 
 
-class Remains(NamedTuple):
+class StaleFile(NamedTuple):
     """`size` bytes at `path`; `due`: they may be deleted by now."""
 
     path: str
@@ -45,7 +45,7 @@ def make_room(home: Home) -> None:
                 remove_unless_locked(remains.path)
 
 
-def temporary(home: Home, now: float, full: bool) -> Iterator[Remains]:
+def temporary(home: Home, now: float, full: bool) -> Iterator[StaleFile]:
     """In tmp/, of processes that are gone. `full`: nothing more may arrive on the disk."""
     wait = 0.0 if full else LEFT
     for name in sorted(os.listdir(home.tmp)):
@@ -54,7 +54,7 @@ def temporary(home: Home, now: float, full: bool) -> Iterator[Remains]:
             yield from _remains(os.path.join(home.tmp, name), now, wait)
 
 
-def partial(home: Home, now: float, full: bool) -> Iterator[Remains]:
+def partial(home: Home, now: float, full: bool) -> Iterator[StaleFile]:
     """Blobs that were cut on their way here. One that is still arriving is locked, or its parts were written lately."""
     for name in sorted(os.listdir(home.partial)):
         path = os.path.join(home.partial, name)
@@ -62,7 +62,7 @@ def partial(home: Home, now: float, full: bool) -> Iterator[Remains]:
         yield from _remains(path, now, leases.CUT if not full else STALLED if in_parts else 0.0)
 
 
-def agents(home: Home, now: float) -> Iterator[Remains]:
+def agents(home: Home, now: float) -> Iterator[StaleFile]:
     """Bundles of other versions of the agent that no process runs."""
     running = _command_lines()
     for name in sorted(os.listdir(home.agents)):
@@ -90,10 +90,10 @@ def remove_unless_locked(path: str) -> bool:
         os.close(descriptor)
 
 
-def _remains(path: str, now: float, wait: float) -> Iterator[Remains]:
+def _remains(path: str, now: float, wait: float) -> Iterator[StaleFile]:
     age = _age(path, now)
     if age is not None:
-        yield Remains(path, own_bytes(path), age >= wait)
+        yield StaleFile(path, own_bytes(path), age >= wait)
 
 
 def _age(path: str, now: float) -> Optional[float]:

@@ -17,7 +17,7 @@ from ..shared.files import DISK_FULL, locked, private_copy, read_bytes, write_wh
 from ..shared.tree import Entry, Manifest, TreeError, hash_file, walk
 from ..store.errors import HomeError
 from ..store.home import Home
-from .references import Holder, gone
+from .references import Referrer, gone
 
 WHOLE, DAMAGED, ABSENT = "whole", "damaged", "absent"
 
@@ -54,39 +54,41 @@ def restore(home: Home, source: str, digest: str, executable: bool) -> None:
         _flush(os.path.dirname(target))
 
 
-def restore_list(home: Home, holder: Holder) -> str:
+def restore_list(home: Home, referrer: Referrer) -> str:
     """Write the list of files of an upload's version anew; from what, or "" if nothing here has it."""
-    if holder.kind != "upload":
+    if referrer.kind != "upload":
         return ""
     try:
-        if is_whole(home.blobs.path(holder.digest), holder.digest):
-            data, words = read_bytes(home.blobs.path(holder.digest)), "its blob"
+        if is_whole(home.blobs.path(referrer.digest), referrer.digest):
+            data, words = read_bytes(home.blobs.path(referrer.digest)), "its blob"
         else:
-            data, words = _list_of(holder.folder), "the files of the folder"
-        if hashlib.sha256(data).hexdigest() != holder.digest:
+            data, words = _list_of(referrer.folder), "the files of the folder"
+        if hashlib.sha256(data).hexdigest() != referrer.digest:
             return ""
-        write_whole(holder.manifest, data)
+        write_whole(referrer.manifest, data)
     except (OSError, TreeError):
         return ""
     return words
 
 
-def place(home: Home, holder: Holder, digests: Set[str], paths: Set[str]) -> Iterator[Tuple[str, str, str]]:
-    """Give each entry of a holder's folder that has one of `digests`, or is one of `paths`, its blob's file again,
+def place(home: Home, referrer: Referrer, digests: Set[str], paths: Set[str]) -> Iterator[Tuple[str, str, str]]:
+    """Give each entry of a referrer's folder that has one of `digests`, or is one of `paths`, its blob's file again,
     unless it has that content; the path "" stands for the folder. (path, digest, why it could not be or "") of each.
     """
     if "" in paths:
-        yield "", "", _rebuild(home, holder)
+        yield "", "", _rebuild(home, referrer)
         return
-    wanted = [entry for entry in holder.entries() if entry.path in paths or (entry.digest and entry.digest in digests)]
+    wanted = [
+        entry for entry in referrer.entries() if entry.path in paths or (entry.digest and entry.digest in digests)
+    ]
     if not wanted:
         return
-    with _lock_of(home, holder):
-        if gone(home, holder):
+    with _lock_of(home, referrer):
+        if gone(home, referrer):
             return
         for entry in wanted:
             try:
-                _place_entry(home, holder, entry)
+                _place_entry(home, referrer, entry)
                 why = ""
             except HomeError as error:
                 why = error.message
@@ -111,15 +113,15 @@ def _list_of(folder: str) -> bytes:
     return Manifest(entries).encode()
 
 
-def _rebuild(home: Home, holder: Holder) -> str:
-    """Make the folder of a holder anew; why not, or ""."""
+def _rebuild(home: Home, referrer: Referrer) -> str:
+    """Make the folder of a referrer anew; why not, or ""."""
     try:
-        with _lock_of(home, holder), home.temporary("mend") as temporary:
-            if gone(home, holder) or os.path.isdir(holder.folder):
+        with _lock_of(home, referrer), home.temporary("mend") as temporary:
+            if gone(home, referrer) or os.path.isdir(referrer.folder):
                 return ""
             tree = os.path.join(temporary, "tree")
-            home.checkout(Manifest.decode(read_bytes(holder.manifest)), tree, private=False)
-            os.rename(tree, holder.folder)
+            home.checkout(Manifest.decode(read_bytes(referrer.manifest)), tree, private=False)
+            os.rename(tree, referrer.folder)
     except HomeError as error:
         return error.message
     except (OSError, TreeError) as error:
@@ -127,10 +129,10 @@ def _rebuild(home: Home, holder: Holder) -> str:
     return ""
 
 
-def _place_entry(home: Home, holder: Holder, entry: Entry) -> None:
-    path = os.path.join(holder.folder, entry.path)
+def _place_entry(home: Home, referrer: Referrer, entry: Entry) -> None:
+    path = os.path.join(referrer.folder, entry.path)
     there = os.path.lexists(path)
-    if not there and not holder.whole:
+    if not there and not referrer.whole:
         return  # mounts are there while a run needs them only
     if entry.kind == "f":
         source = home.blobs.path(entry.digest)
@@ -140,7 +142,7 @@ def _place_entry(home: Home, holder: Holder, entry: Entry) -> None:
             return
         if entry.executable:
             source = home.blobs.executable_twin(entry.digest)
-    with _writable(holder.folder, os.path.dirname(entry.path)) as folder:
+    with _writable(referrer.folder, os.path.dirname(entry.path)) as folder:
         if entry.kind == "d":
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path, 0o555)
@@ -201,9 +203,9 @@ def _flush(path: str) -> None:
 
 
 @contextlib.contextmanager
-def _lock_of(home: Home, holder: Holder) -> Iterator[None]:
-    if holder.kind == "upload":
-        with locked(home.lock("upload-" + holder.name)):
+def _lock_of(home: Home, referrer: Referrer) -> Iterator[None]:
+    if referrer.kind == "upload":
+        with locked(home.lock("upload-" + referrer.name)):
             yield
     else:
         yield

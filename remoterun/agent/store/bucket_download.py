@@ -15,7 +15,7 @@ import threading
 import time
 from typing import Any, Callable, Iterator, List, Optional
 
-from ..shared.bucket import Bringing, LargeContent, Parcel, Take
+from ..shared.bucket import BringLine, ContentRange, LargeContent, SignedObject
 from ..shared.tree import LARGEST, is_digest, show
 from . import parts
 from .delivery import Delivery
@@ -46,7 +46,7 @@ PATIENCE = 2.0
 _Job = Callable[[Web, BlobReceiver], None]
 
 
-class Bringer:
+class BucketDownload:
     """One transfer. A context manager: what has begun is kept for the next try. `tick` is called every `TICK` seconds
     while something is waited for, and may raise. `got`: bytes so far, with those of contents that were here before."""
 
@@ -56,7 +56,7 @@ class Bringer:
         self._tick = tick
         self._jobs: "queue.Queue[Optional[_Job]]" = queue.Queue(2 * CONNECTIONS)
         self._workers: List[threading.Thread] = []
-        self._wholes: List[_Whole] = []
+        self._larges: List[_LargeDownload] = []
         self._failure: Optional[BaseException] = None
         self._stopped = threading.Event()
         self._counting = threading.Lock()
@@ -64,7 +64,7 @@ class Bringer:
         self.got = 0
         self.count = 0
 
-    def __enter__(self) -> "Bringer":
+    def __enter__(self) -> "BucketDownload":
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -73,7 +73,7 @@ class Bringer:
         for thread in self._threads():
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def add(self, line: Bringing) -> None:
+    def add(self, line: BringLine) -> None:
         """Fetch what a line of `bring` names. Blocks while much is waited for. Raises `HomeError`, also for an earlier
         line."""
         for parcel in line.parcel:
@@ -99,7 +99,7 @@ class Bringer:
 
     # -- what is asked for
 
-    def _check(self, parcel: Parcel) -> None:
+    def _check(self, parcel: SignedObject) -> None:
         try:
             Address.of(parcel.url)
         except WebError as error:
@@ -130,8 +130,8 @@ class Bringer:
 
     def _assemble(self, content: LargeContent) -> None:
         known = parts.ranges(self.home, content.digest)
-        whole = _Whole(self.home, content, self._alive, self._landed, self._fail)
-        self._wholes.append(whole)
+        whole = _LargeDownload(self.home, content, self._alive, self._landed, self._fail)
+        self._larges.append(whole)
         position = 0
         for parcel in content.parcels:
             for take in parcel.takes:
@@ -170,8 +170,8 @@ class Bringer:
             self._tick()
 
     def _threads(self) -> List[threading.Thread]:
-        wholes = [whole.thread for whole in self._wholes if whole.thread.ident is not None]
-        return self._workers + wholes
+        larges = [whole.thread for whole in self._larges if whole.thread.ident is not None]
+        return self._workers + larges
 
     def _work(self) -> None:
         with Web() as web, BlobReceiver(self.home, self._delivery.lease, self._delivery.seen) as receiver:
@@ -206,7 +206,7 @@ class Bringer:
 
     # -- their jobs
 
-    def _fetch(self, url: str, takes: List[Take], web: Web, receiver: BlobReceiver) -> None:
+    def _fetch(self, url: str, takes: List[ContentRange], web: Web, receiver: BlobReceiver) -> None:
         """Contents of one object, in the order of their offsets."""
         start = takes[0].offset
         end = takes[-1].offset + takes[-1].length
@@ -221,7 +221,7 @@ class Bringer:
             self._landed(take.digest, take.length)
         source.end()
 
-    def _land_large(self, take: Take, source: "_Source") -> None:
+    def _land_large(self, take: ContentRange, source: "_Source") -> None:
         blob = LargeBlob(self.home, self._delivery.lease, {"d": take.digest, "s": take.length})
         try:
             for data in source.pieces_of(take.length):
@@ -229,7 +229,9 @@ class Bringer:
         finally:
             blob.suspend()
 
-    def _fetch_chunk(self, whole: "_Whole", url: str, take: Take, position: int, web: Web, _: BlobReceiver) -> None:
+    def _fetch_chunk(
+        self, whole: "_LargeDownload", url: str, take: ContentRange, position: int, web: Web, _: BlobReceiver
+    ) -> None:
         whole.begin()
         hashed = hashlib.sha256()
         left = take.length
@@ -261,7 +263,7 @@ class Bringer:
             raise _not_fetched(url, error)
 
 
-class _Whole:
+class _LargeDownload:
     """A large content that takes shape: its SHA-256 is computed while its chunks come."""
 
     def __init__(
@@ -320,9 +322,9 @@ class _Source:
         next(self._pieces, None)
 
 
-def spans(takes: List[Take]) -> Iterator[List[Take]]:
+def spans(takes: List[ContentRange]) -> Iterator[List[ContentRange]]:
     """The contents of an object in groups, each to be fetched by one question."""
-    group: List[Take] = []
+    group: List[ContentRange] = []
     start = end = 0
     for take in sorted(set(takes), key=lambda take: (take.offset, take.length)):
         if group and not (end <= take.offset <= end + GAP and take.offset + take.length - start <= SPAN):
