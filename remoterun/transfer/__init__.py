@@ -1,11 +1,11 @@
 """Trees on their way: sent to a host, fetched from one, or passed on from one to another.
 
 To a host      reading.py lists and hashes this machine's files (known ones: stamps.py); sending.py is the flow;
-               large_upload.py sends large files; outlet.py holds the thread that sends; holdings.py and room.py ask
+               large_upload.py sends large files; outbox.py holds the thread that sends; inventory.py and room.py ask
                what the host has, and what fits
-From a host    fetching.py is the flow; blobs.py, large_file.py, live.py and far.py bring files; asking.py says which;
-               repeats.py copies what came already; landing.py writes; dot_git.py says what is never written;
-               memory.py: into memory
+From a host    fetching.py is the flow; blobs.py, large_file.py, live.py and parallel_fetch.py bring files, as
+               file_requests.py asks for them; duplicates.py copies what came already; destination.py writes;
+               dot_git.py says what is never written; memory.py: into memory
 Across         relaying.py
 All of them    lanes.py, several connections; codecs.py, compression; answers.py, what may come; progress.py, how far
                it is
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from remoterun.on_use import on_use
 
 if TYPE_CHECKING:
+    from remoterun.transfer.destination import Fetched
     from remoterun.transfer.fetching import Choice, Conflict, fetch, fetch_manifest, refuse
-    from remoterun.transfer.holdings import missing_blobs
-    from remoterun.transfer.landing import Fetched
+    from remoterun.transfer.inventory import missing_blobs
     from remoterun.transfer.memory import contents
     from remoterun.transfer.progress import Progress
     from remoterun.transfer.reading import Reading, read_entries, read_tree
@@ -31,8 +31,8 @@ else:
         __name__,
         {
             "fetching": ("Choice", "Conflict", "fetch", "fetch_manifest", "refuse"),
-            "holdings": ("missing_blobs",),
-            "landing": ("Fetched",),
+            "inventory": ("missing_blobs",),
+            "destination": ("Fetched",),
             "memory": ("contents",),
             "progress": ("Progress",),
             "reading": ("Reading", "read_entries", "read_tree"),

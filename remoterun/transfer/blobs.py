@@ -13,16 +13,16 @@ from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
 from remoterun.transfer.answers import ended, next_frame, number, unpacked
-from remoterun.transfer.asking import Names
 from remoterun.transfer.codecs import own
-from remoterun.transfer.landing import Landed, NewFile, write_file
+from remoterun.transfer.destination import Destination, NewFile, write_file
+from remoterun.transfer.file_requests import FileRequests
 from remoterun.transfer.large_file import LARGE, fetch_large
 
 MOST_AT_ONCE = 100_000
 """Files that are asked for in one go: their names are in memory."""
 
 
-def fetch_blobs(session: Session, files: Iterable[Entry], landed: Landed) -> list[Entry]:
+def fetch_blobs(session: Session, files: Iterable[Entry], destination: Destination) -> list[Entry]:
     """Fetch files in one flow; the entries of which the host has no blob."""
     gone: list[Entry] = []
     small: list[Entry] = []
@@ -31,26 +31,26 @@ def fetch_blobs(session: Session, files: Iterable[Entry], landed: Landed) -> lis
             small.append(entry)
             if len(small) < MOST_AT_ONCE:
                 continue
-        gone += _fetch_small(session, small, landed)
+        gone += _fetch_small(session, small, destination)
         small = []
-        if entry.size > LARGE and not fetch_large(session, entry, landed):
+        if entry.size > LARGE and not fetch_large(session, entry, destination):
             gone.append(entry)
-    return gone + _fetch_small(session, small, landed)
+    return gone + _fetch_small(session, small, destination)
 
 
-def _fetch_small(session: Session, files: list[Entry], landed: Landed) -> list[Entry]:
+def _fetch_small(session: Session, files: list[Entry], destination: Destination) -> list[Entry]:
     if not files:
         return []
     gone: list[Entry] = []
     expected = iter(files)
     with session.stream(api.fetch, api.Accept(list(own()), session.round_trip)) as stream:
-        digests = Names(stream, files, lambda entry: bytes.fromhex(entry.digest))
+        digests = FileRequests(stream, files, lambda entry: bytes.fromhex(entry.digest))
         for frame in stream:
             body = unpacked(frame, session)
             if "p" in frame.header:
                 for digest, content in _contents(body, number(frame, "p", session), session):
                     entry = _next_of(expected, session)
-                    _land_small(entry, digest, content, landed, session)
+                    _land_small(entry, digest, content, destination, session)
                     digests.answered(entry)
                 continue
             entry = _next_of(expected, session)
@@ -58,7 +58,7 @@ def _fetch_small(session: Session, files: list[Entry], landed: Landed) -> list[E
             if "gone" in frame.header:
                 gone.append(entry)
                 continue
-            _land_large(entry, Frame(frame.header, body), stream, landed, session)
+            _land_large(entry, Frame(frame.header, body), stream, destination, session)
         if next(expected, None) is not None:
             raise ended(session)
     return gone
@@ -71,39 +71,39 @@ def _contents(pack: Body, count: int, session: Session) -> Iterator[tuple[bytes,
         raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
 
 
-def _land_small(entry: Entry, digest: bytes, content: memoryview, landed: Landed, session: Session) -> None:
+def _land_small(entry: Entry, digest: bytes, content: memoryview, destination: Destination, session: Session) -> None:
     if digest.hex() != entry.digest:
         raise TransferError(f"{session.machine.name} sends other files than were asked for")
     if len(content) != entry.size or hashlib.sha256(content).hexdigest() != entry.digest:
-        landed.damaged(entry)
+        destination.damaged(entry)
         return
-    folder, name = landed.place(entry)
+    folder, name = destination.place(entry)
     write_file(folder, name, content, entry.executable)
-    landed.took(entry, entry.size)
+    destination.took(entry, entry.size)
 
 
-def _land_large(entry: Entry, frame: Frame, stream: Stream, landed: Landed, session: Session) -> None:
+def _land_large(entry: Entry, frame: Frame, stream: Stream, destination: Destination, session: Session) -> None:
     size = frame.header.get("s")
     if type(size) is not int or not 0 <= size <= entry.size or frame.header.get("d") != entry.digest:
         raise TransferError(f"{show(entry.path)}: {session.machine.name} sends another size than it listed")
-    folder, name = landed.place(entry)
+    folder, name = destination.place(entry)
     with NewFile(folder, entry.executable) as file:
         body = frame.body
         while True:
             if file.size + len(body) > size:
                 raise TransferError(f"{show(entry.path)}: {session.machine.name} sends more than it said")
             file.write(body)
-            landed.came(len(body))
+            destination.came(len(body))
             if file.size == size:
                 break
             body = unpacked(next_frame(stream, session), session)
             if not body:
                 raise TransferError(f"{show(entry.path)}: {session.machine.name} sends less than it said")
         if file.digest != entry.digest:
-            landed.damaged(entry)
+            destination.damaged(entry)
             return
         file.keep(name)
-    landed.took(entry)
+    destination.took(entry)
 
 
 def _next_of(expected: Iterator[Entry], session: Session) -> Entry:

@@ -1,8 +1,8 @@
 """Trees from a host: what is wanted is named, and comes in one flow; each file is whole and verified before it has its
 name.
 
-What lies at rest there comes by its digests (blobs.py; over several connections: far.py), large files each by itself
-(large_file.py); the files of a run that goes on by their names (live.py).
+What lies at rest there comes by its digests (blobs.py; over several connections: parallel_fetch.py), large files each
+by itself (large_file.py); the files of a run that goes on by their names (live.py).
 
 Nothing that comes from a host is trusted: see `SafeFolder` and `check_path`.
 """
@@ -25,13 +25,13 @@ from remoterun.errors import AlreadyExists, SomeDamaged, TransferError, UnsafePa
 from remoterun.session import Session
 from remoterun.transfer.answers import nonsense, not_empty
 from remoterun.transfer.blobs import fetch_blobs
+from remoterun.transfer.destination import Destination, Fetched, refuse_twins, temporary_name
 from remoterun.transfer.dot_git import without_git_folders
-from remoterun.transfer.far import FarFetch
-from remoterun.transfer.landing import Fetched, Landed, refuse_twins, temporary_name
+from remoterun.transfer.duplicates import Duplicates
 from remoterun.transfer.lanes import Lanes, lanes_for
 from remoterun.transfer.live import fetch_live
+from remoterun.transfer.parallel_fetch import ParallelFetch
 from remoterun.transfer.progress import Progress
-from remoterun.transfer.repeats import Repeats
 
 MAX_TREE = 1 << 29
 """Bytes of a manifest that a host may send."""
@@ -103,7 +103,7 @@ def fetch(
     def expect(size: int) -> None:
         """All of it will be wanted: other connections can be opened while the manifest comes."""
         if choose is None and not os.path.lexists(target) and (count := lanes_for(session, size)) > 1:
-            early.append(Lanes(session, count, FarFetch.THREADS))
+            early.append(Lanes(session, count, ParallelFetch.THREADS))
 
     try:
         manifest, about = fetch_manifest(session, resource, expect)
@@ -157,15 +157,15 @@ def _copy(
     try:
         target.mkdir(parents=True, exist_ok=True)
         refuse_twins(manifest, target)
-        with SafeFolder(str(target)) as landing:
-            landed = Landed(landing, target, name, result, progress, at_rest=not about.live)
+        with SafeFolder(str(target)) as root:
+            destination = Destination(root, target, name, result, progress, at_rest=not about.live)
             if wanted:
-                _bring(session, resource, (entry for entry in plan() if entry.kind == "f"), size, landed, early)
+                _bring(session, resource, (entry for entry in plan() if entry.kind == "f"), size, destination, early)
             for entry in plan():
                 if entry.kind == "l":
-                    _place_link(landing, entry, result)
+                    _place_link(root, entry, result)
                 elif entry.kind == "d":
-                    landing.folder(entry.path)
+                    root.folder(entry.path)
         result.there = progress.bytes_there
         if result.damaged:
             raise _damaged(result, session.machine.name)
@@ -177,27 +177,32 @@ def _copy(
 
 
 def _bring(
-    session: Session, resource: ResourceRef, files: Iterable[Entry], size: int, landed: Landed, early: list[Lanes]
+    session: Session,
+    resource: ResourceRef,
+    files: Iterable[Entry],
+    size: int,
+    destination: Destination,
+    early: list[Lanes],
 ) -> None:
     """Bring files, of `size` bytes together, to where they go: by their digests what is at rest, by their names the
     rest."""
-    repeats = Repeats()
-    once = repeats.without(files)
+    duplicates = Duplicates()
+    once = duplicates.without(files)
     count = lanes_for(session, size)
-    if not landed.at_rest:
+    if not destination.at_rest:
         left = list(once)
     elif count > 1:
-        lanes = early[0] if early else Lanes(session, count, FarFetch.THREADS)
-        left = FarFetch(once, landed).run(lanes)
+        lanes = early[0] if early else Lanes(session, count, ParallelFetch.THREADS)
+        left = ParallelFetch(once, destination).run(lanes)
     else:
-        left = fetch_blobs(session, once, landed)
-    left += fetch_blobs(session, repeats.copy(landed), landed)
+        left = fetch_blobs(session, once, destination)
+    left += fetch_blobs(session, duplicates.copy(destination), destination)
     if left:
-        left = fetch_live(session, resource, left, landed)
+        left = fetch_live(session, resource, left, destination)
     if left:  # these changed while they were read, in a run that goes on
-        landed.final = True
-        for entry in fetch_live(session, resource, left, landed):
-            landed.result.warn(f"`{show(entry.path)}` became shorter while it was read; it was left out")
+        destination.final = True
+        for entry in fetch_live(session, resource, left, destination):
+            destination.result.warn(f"`{show(entry.path)}` became shorter while it was read; it was left out")
 
 
 def _unwritable(error: OSError, target: Path) -> TransferError:
@@ -273,11 +278,11 @@ def _same(entry: Entry, place: str, status: os.stat_result) -> bool:
         return False
 
 
-def _place_link(landing: SafeFolder, entry: Entry, result: Fetched) -> None:
+def _place_link(root: SafeFolder, entry: Entry, result: Fetched) -> None:
     if not link_stays_inside(entry.path, entry.target):
         result.warn(f"`{show(entry.path)}` points outside (`{show(entry.target)}`); the link was left out")
         return
-    folder, name = landing.place(entry.path)
+    folder, name = root.place(entry.path)
     temporary = temporary_name()
     os.symlink(entry.target, temporary, dir_fd=folder)
     try:

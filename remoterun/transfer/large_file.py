@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from remoterun.agent.shared import api
+from remoterun.agent.shared.byte_source import ByteSource
 from remoterun.agent.shared.delta import BLOCK, DeltaError, Finder, parsed
 from remoterun.agent.shared.digests import RANGE
 from remoterun.agent.shared.frames import Body
@@ -21,7 +22,7 @@ from remoterun.errors import NotFound, TransferError
 from remoterun.session import Session
 from remoterun.transfer.answers import not_empty, unpacked
 from remoterun.transfer.codecs import own
-from remoterun.transfer.landing import Damaged, Landed, temporary_name
+from remoterun.transfer.destination import Damaged, Destination, temporary_name
 
 MOST_BLOCKS = 1024
 """Whose records a host may send at once."""
@@ -40,9 +41,9 @@ class LargeFile:
     leaves that.
     """
 
-    def __init__(self, entry: Entry, landed: Landed, ordered: bool = True) -> None:
+    def __init__(self, entry: Entry, destination: Destination, ordered: bool = True) -> None:
         self.entry = entry
-        folder, self._name = landed.place(entry)
+        folder, self._name = destination.place(entry)
         self._folder = os.dup(folder)
         self._kept = self._own = f".{entry.digest[:24]}.remoterun"
         mode = 0o777 if entry.executable else 0o666
@@ -157,23 +158,23 @@ class LargeFile:
             self._folder = -1
 
 
-def fetch_large(session: Session, entry: Entry, landed: Landed) -> bool:
+def fetch_large(session: Session, entry: Entry, destination: Destination) -> bool:
     """One large file, in order; False if the host has no such blob, or not all of it was that."""
-    old = _old_file(landed.path(entry)) if session.hello.compares else None
-    file = LargeFile(entry, landed)
+    old = _old_file(destination.path(entry)) if session.hello.compares else None
+    file = LargeFile(entry, destination)
     try:
         hashed = hashlib.sha256()
         for data in file.pieces(file.start):
             hashed.update(data)
-        landed.came(file.start, there=file.start)
+        destination.came(file.start, there=file.start)
         if file.start < entry.size:
             if old is not None:
                 with old:
-                    _fetch_different(session, file, old, hashed, landed)
+                    _fetch_different(session, file, old, hashed, destination)
             else:
-                _fetch_rest(session, file, file.start, entry.size, hashed, landed)
+                _fetch_rest(session, file, file.start, entry.size, hashed, destination)
         file.finish(hashed.hexdigest(), session)
-        landed.took(entry)
+        destination.took(entry)
         return True
     except NotFound:
         file.give_up()
@@ -181,13 +182,13 @@ def fetch_large(session: Session, entry: Entry, landed: Landed) -> bool:
     except Damaged:
         if file.start or old is not None:  # what is here may be what is not sound, or its checksum another's by chance
             return False
-        landed.damaged(entry)
+        destination.damaged(entry)
         return True
     finally:
         file.close()
 
 
-def _fetch_rest(session: Session, file: LargeFile, start: int, end: int, hashed: Any, landed: Landed) -> None:
+def _fetch_rest(session: Session, file: LargeFile, start: int, end: int, hashed: Any, destination: Destination) -> None:
     """The bytes from `start` to `end`, which are written, and hashed."""
     at = start
     for data in parts_of(session, file.entry, [(start, end)]):
@@ -195,10 +196,12 @@ def _fetch_rest(session: Session, file: LargeFile, start: int, end: int, hashed:
         file.write(data, at)
         file.whole(at, len(data))
         at += len(data)
-        landed.came(len(data))
+        destination.came(len(data))
 
 
-def _fetch_different(session: Session, file: LargeFile, old: Old, hashed: Any, landed: Landed) -> None:
+def _fetch_different(
+    session: Session, file: LargeFile, old: ExistingFile, hashed: Any, destination: Destination
+) -> None:
     """What the file that is here has already is taken from there: see `agent.shared.delta`."""
     size, at = file.entry.size, file.start
     finder = Finder([old.view], size)
@@ -214,13 +217,13 @@ def _fetch_different(session: Session, file: LargeFile, old: Old, hashed: Any, l
             places = finder.find(at, told)
             blocks = [(at + n * BLOCK, min(size, at + (n + 1) * BLOCK)) for n in range(len(places))]
             wanted = [block for block, place in zip(blocks, places, strict=True) if place is None]
-            sent = _Bytes(parts_of(session, file.entry, wanted) if wanted else iter(()))
+            sent = ByteSource(parts_of(session, file.entry, wanted) if wanted else iter(()))
             for (start, end), place in zip(blocks, places, strict=True):
                 data = sent.take(end - start) if place is None else old.view[place[1] : place[1] + end - start]
                 hashed.update(data)
                 file.write(data, start)
                 file.whole(start, end - start)
-                landed.came(end - start, there=0 if place is None else end - start)
+                destination.came(end - start, there=0 if place is None else end - start)
             sent.end()
             at = blocks[-1][1]
     if at < size:
@@ -244,28 +247,7 @@ def parts_of(session: Session, entry: Entry, ranges: list[tuple[int, int]]) -> I
         raise TransferError(f"{show(entry.path)}: {session.machine.name} sends less than it said")
 
 
-class _Bytes:
-    """Pieces of any length, to be taken in others."""
-
-    def __init__(self, pieces: Iterator[Body]) -> None:
-        self._pieces, self._held = pieces, b""
-
-    def take(self, size: int) -> bytes:
-        while len(self._held) < size:
-            self._held += next(self._pieces, b"") or _no_more()
-        data, self._held = self._held[:size], self._held[size:]
-        return data
-
-    def end(self) -> None:
-        for _ in self._pieces:  # what it raises at its end
-            pass
-
-
-def _no_more() -> bytes:
-    raise TransferError("the transfer ended early", hint="repeat the command")
-
-
-class Old:
+class ExistingFile:
     """The file that is here, and will be replaced: its content, not to be changed."""
 
     def __init__(self, path: str) -> None:
@@ -279,7 +261,7 @@ class Old:
             os.close(descriptor)
         self.view = memoryview(self._map)
 
-    def __enter__(self) -> Old:
+    def __enter__(self) -> ExistingFile:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -288,9 +270,9 @@ class Old:
             self._map.close()
 
 
-def _old_file(path: str) -> Old | None:
+def _old_file(path: str) -> ExistingFile | None:
     """The file that is here and will be replaced, if it is large: it may have parts of the new one."""
     try:
-        return Old(path) if os.lstat(path).st_size >= LARGE else None
+        return ExistingFile(path) if os.lstat(path).st_size >= LARGE else None
     except (OSError, ValueError):
         return None

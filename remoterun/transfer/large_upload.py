@@ -23,13 +23,13 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.delta import BLOCK, records
 from remoterun.agent.shared.frames import PIECE, Body
 from remoterun.agent.shared.protocol import RemoteError
-from remoterun.agent.shared.tree import show
+from remoterun.agent.shared.tree import ChangedWhileRead, show
 from remoterun.errors import TransferError
 from remoterun.transfer.answers import next_frame, nonsense
 from remoterun.transfer.codecs import crc32
-from remoterun.transfer.holdings import Holdings, file_key
-from remoterun.transfer.outlet import Outlet, Task
-from remoterun.transfer.reading import Changing, Listed, Reading, changing, pieces, size_and_time
+from remoterun.transfer.inventory import Inventory, file_key
+from remoterun.transfer.outbox import Outbox, Task
+from remoterun.transfer.reading import ListedEntry, Reading, changing, pieces, size_and_time
 
 BLOCKS = 64
 """Blocks of a file that are asked about in one frame."""
@@ -42,11 +42,11 @@ PART = 1 << 20
 class LargeFiles:
     """Those of one tree."""
 
-    def __init__(self, outlet: Outlet, holdings: Holdings) -> None:
-        self._outlet, self._session = outlet, outlet.session
-        self._holdings = holdings
+    def __init__(self, outbox: Outbox, inventory: Inventory) -> None:
+        self._outbox, self._session = outbox, outbox.session
+        self._inventory = inventory
 
-    def send(self, item: Listed, tree: Reading, ask: Callable[[str, os.stat_result], None]) -> tuple[str, int]:
+    def send(self, item: ListedEntry, tree: Reading, ask: Callable[[str, os.stat_result], None]) -> tuple[str, int]:
         """Send a file whose digest is not known; (digest, size). One that changes while it is read is sent once more.
 
         `ask` is told digest and status of a file that may be there, and sends it if it is not. Raises `TransferError`,
@@ -56,14 +56,14 @@ class LargeFiles:
             read_at = time.time_ns()
             try:
                 before = os.stat(item.path)
-                like = self._holdings.likely.of(item.entry.path, before.st_size)
-                may_be_there = not like and before.st_size in self._holdings.sizes
+                like = self._inventory.similar.of(item.entry.path, before.st_size)
+                may_be_there = not like and before.st_size in self._inventory.sizes
                 if may_be_there:
                     digest = _hashed(item.path, before.st_size).hexdigest()
                 else:
                     digest = self._send(item.path, before, like)
                 after = os.stat(item.path)
-            except Changing:
+            except ChangedWhileRead:
                 continue
             except FileNotFoundError:
                 raise
@@ -74,7 +74,7 @@ class LargeFiles:
                 if may_be_there:
                     ask(digest, after)
                 else:
-                    self._holdings.sizes.add(after.st_size)
+                    self._inventory.sizes.add(after.st_size)
                 return digest, after.st_size
         raise changing(item.path)
 
@@ -88,26 +88,26 @@ class LargeFiles:
         try:
             status = os.stat(path)
             if size_and_time(status) != stamp:
-                raise Changing
+                raise ChangedWhileRead(path)
             if not offset:  # it may have been begun when its digest was not known yet, or in parts
-                if not self._holdings.asked:
-                    self._holdings.ask(self._session, "", set())
+                if not self._inventory.asked:
+                    self._inventory.ask(self._session, "", set())
                 begun = file_key(path, status)
-                there = self._holdings.partial.get(begun, 0)
-                if begun in self._holdings.parts or 0 < there <= size:
-                    offset, key = (0 if begun in self._holdings.parts else there), begun
-            if self._outlet.is_far(size - offset) and not offset:
+                there = self._inventory.partial.get(begun, 0)
+                if begun in self._inventory.parts or 0 < there <= size:
+                    offset, key = (0 if begun in self._inventory.parts else there), begun
+            if self._outbox.is_far(size - offset) and not offset:
                 self._in_parts(path, size, key, digest)
             else:
-                rest = pieces(path, offset, size, self._outlet.pace.next)
-                self._outlet.send_blob(digest, size, offset, rest, key)
-        except (Changing, FileNotFoundError):
+                rest = pieces(path, offset, size, self._outbox.pace.next)
+                self._outbox.send_blob(digest, size, offset, rest, key)
+        except (ChangedWhileRead, FileNotFoundError):
             raise TransferError(f"`{show(path)}` changed after it was read", hint="try again")
 
     def _send(self, path: str, status: os.stat_result, like: list[str]) -> str:
         """The digest."""
         size, key = status.st_size, file_key(path, status)
-        there = self._holdings.partial.get(key, 0)
+        there = self._inventory.partial.get(key, 0)
         there = there if there <= size else 0
         if like:
             try:
@@ -117,17 +117,17 @@ class LargeFiles:
                 if not (isinstance(cause, RemoteError) and cause.code == "damaged"):
                     raise
                 there = 0  # a block had another's checksum by chance: it would have so again
-        elif self._outlet.is_far(size) and not there:
+        elif self._outbox.is_far(size) and not there:
             return self._in_parts(path, size, key)
         return self._in_order(path, size, there, key)
 
     def _compare(self, path: str, size: int, there: int, key: str, like: list[str]) -> str:
         """Send what the blobs `like` don't have of it: see `agent.shared.delta`. The digest."""
         digest = _hashed(path, there)
-        self._outlet.count(0, 0, there=there)
+        self._outbox.count(0, 0, there=there)
         asked: deque[bytes] = deque()
         with self._session.stream(api.patch, api.PatchBlob(size, key, there, like)) as stream:
-            compressing = self._outlet.compressing(stream)
+            compressing = self._outbox.compressing(stream)
 
             def answer() -> None:
                 frame = next_frame(stream, self._session)
@@ -140,7 +140,7 @@ class LargeFiles:
                     wanted += end - start * BLOCK
                     for at in range(start * BLOCK, end, PIECE):
                         compressing.send(data[at : min(at + PIECE, end)], {})
-                self._outlet.count(wanted, 0, there=len(data) - wanted)
+                self._outbox.count(wanted, 0, there=len(data) - wanted)
 
             for data in pieces(path, there, size, BLOCKS * BLOCK):
                 digest.update(data)
@@ -153,16 +153,16 @@ class LargeFiles:
             stream.send(b"", h=digest.hexdigest())
             stream.end()
             stream.finish()
-        self._outlet.count(0, 1)
+        self._outbox.count(0, 1)
         return digest.hexdigest()
 
     def _in_order(self, path: str, size: int, there: int, key: str) -> str:
         """Send it by the thread that sends, from byte `there` on. The digest."""
         digest = _hashed(path, there)
-        self._outlet.count(0, 0, there=there)
+        self._outbox.count(0, 0, there=there)
         header: dict[str, Any] = {"s": size, "o": there, "k": key}
         left = size - there
-        for piece in pieces(path, there, size, lambda: self._outlet.pace.size):
+        for piece in pieces(path, there, size, lambda: self._outbox.pace.size):
             digest.update(piece)
             left -= len(piece)
             if not left:
@@ -175,17 +175,17 @@ class LargeFiles:
 
     def _send_later(self, data: bytes, header: dict[str, Any], ends: bool) -> None:
         def job() -> None:
-            self._outlet.pace.next()
-            self._outlet.send(data, header)
-            self._outlet.count(len(data), int(ends))
+            self._outbox.pace.next()
+            self._outbox.send(data, header)
+            self._outbox.count(len(data), int(ends))
 
-        self._outlet.later(job, len(data))
+        self._outbox.later(job, len(data))
 
     def _in_parts(self, path: str, size: int, key: str, digest: str = "") -> str:
         """Send it over all connections; its digest, if that is not known. Blocks until it is there."""
         with self._session.stream(api.seal, api.SealBlob(key, size)) as stream:  # hashes there what has come
             hashed = hashlib.sha256()
-            there = deque(sorted(self._holdings.parts.get(key, ())))
+            there = deque(sorted(self._inventory.parts.get(key, ())))
             at = 0
             for data in pieces(path, 0, size, PART):
                 if not digest:
@@ -194,12 +194,12 @@ class LargeFiles:
                 while there and sum(there[0]) < at:
                     there.popleft()
                 if there and there[0][0] <= start:
-                    self._outlet.count(0, 0, there=len(data))
+                    self._outbox.count(0, 0, there=len(data))
                     continue
                 if stream.cancelled:  # `finish` tells why
                     break
                 header: dict[str, Any] = {"k": key, "s": size, "o": start, "n": len(data)}
-                self._outlet.share(Task([(data, header)], len(data), 0))
+                self._outbox.share(Task([(data, header)], len(data), 0))
             digest = digest or hashed.hexdigest()
             stream.send(b"", h=digest)
             stream.end()
@@ -208,8 +208,8 @@ class LargeFiles:
                     stream.finish(0.5)
                     break
                 except TimeoutError:
-                    self._outlet.raise_failure_of_lanes()
-        self._outlet.count(0, 1)
+                    self._outbox.raise_failure_of_lanes()
+        self._outbox.count(0, 1)
         return digest
 
 

@@ -13,25 +13,25 @@ from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
 from remoterun.transfer.answers import next_frame, not_empty
-from remoterun.transfer.asking import Names
-from remoterun.transfer.landing import Landed, NewFile
+from remoterun.transfer.destination import Destination, NewFile
+from remoterun.transfer.file_requests import FileRequests
 
 
-def fetch_live(session: Session, resource: ResourceRef, files: list[Entry], landed: Landed) -> list[Entry]:
+def fetch_live(session: Session, resource: ResourceRef, files: list[Entry], destination: Destination) -> list[Entry]:
     """Fetch in one flow; the entries that changed while they were read, and were not taken."""
     again = []
     with session.stream(api.get, api.OfResource(resource)) as stream:
-        names = Names(stream, files, _name)
+        names = FileRequests(stream, files, _name)
         for entry in files:
             frame = next_frame(stream, session)
             names.answered(entry)
-            if "gone" in frame.header and landed.at_rest:
-                landed.damaged(entry)
+            if "gone" in frame.header and destination.at_rest:
+                destination.damaged(entry)
                 continue
             if "gone" in frame.header:
-                landed.result.warn(f"`{show(entry.path)}` is gone: {show(str(frame.header['gone']))}")
+                destination.result.warn(f"`{show(entry.path)}` is gone: {show(str(frame.header['gone']))}")
                 continue
-            if not _land_file(stream, session, entry, frame, landed):
+            if not _land_file(stream, session, entry, frame, destination):
                 again.append(entry)
         stream.finish()
     return again
@@ -41,18 +41,18 @@ def _name(entry: Entry) -> bytes:
     return os.fsencode(entry.path) + b"\0"
 
 
-def _land_file(stream: Stream, session: Session, entry: Entry, frame: Frame, landed: Landed) -> bool:
+def _land_file(stream: Stream, session: Session, entry: Entry, frame: Frame, destination: Destination) -> bool:
     """Receive one file into its place. False when it changed on the host meanwhile, and is not taken so."""
     size = frame.header.get("s")
-    if not isinstance(size, int) or size < 0 or (landed.at_rest and size > entry.size):
+    if not isinstance(size, int) or size < 0 or (destination.at_rest and size > entry.size):
         raise TransferError(f"{show(entry.path)}: {session.machine.name} sends another size than it listed")
-    folder, name = landed.place(entry)
+    folder, name = destination.place(entry)
     with NewFile(folder, bool(frame.header.get("x"))) as file:
         while True:
             if file.size + len(frame.body) > size:
                 raise TransferError(f"{show(entry.path)}: {session.machine.name} sends more than it said")
             file.write(frame.body)
-            landed.came(len(frame.body))
+            destination.came(len(frame.body))
             if "h" in frame.header:
                 break
             frame = next_frame(stream, session)
@@ -63,11 +63,11 @@ def _land_file(stream: Stream, session: Session, entry: Entry, frame: Frame, lan
                 f"{show(entry.path)}: {session.machine.name} says another hash than that of what it sent"
             )
         other = bool(entry.digest) and file.digest != entry.digest
-        if other and landed.at_rest:
-            landed.damaged(entry)
+        if other and destination.at_rest:
+            destination.damaged(entry)
             return True
-        if file.size != size or ((other or frame.header.get("c")) and not landed.changed(entry)):
+        if file.size != size or ((other or frame.header.get("c")) and not destination.changed(entry)):
             return False
         file.keep(name, sync=size > SMALL)
-        landed.took(entry)
+        destination.took(entry)
         return True

@@ -22,7 +22,7 @@ MOST_LISTED = 20_000
 """Entries that are listed before the first one is sent: what a progress bar counts to, and what memory holds."""
 
 
-class Listed(NamedTuple):
+class ListedEntry(NamedTuple):
     """`entry.digest` is "" while it is not known. `path` and `status` are of the file, on this machine."""
 
     entry: Entry
@@ -34,7 +34,7 @@ class Listed(NamedTuple):
 class Reading:
     """A tree of this machine, to be gone through once, in the order of its manifest."""
 
-    source: Iterator[Listed]
+    source: Iterator[ListedEntry]
     stamps: Stamps | None = None
     warnings: list[str] = field(default_factory=list)
     files: int = 0
@@ -44,7 +44,7 @@ class Reading:
     ended: bool = False
     may_lack_files: bool = True
     """Whether a file that vanishes is left out with a warning; otherwise it is an error."""
-    _listed: deque[Listed] = field(default_factory=deque)
+    _listed: deque[ListedEntry] = field(default_factory=deque)
 
     def list_more(self, count: int = MOST_LISTED) -> None:
         """List more entries until `count` wait, or all are listed. Raises `UsageError`, `TransferError`."""
@@ -63,7 +63,7 @@ class Reading:
         """Whether all digests are known, and nothing needs to be read."""
         return self.ended and not self.unknown
 
-    def listed(self) -> list[Listed]:
+    def listed(self) -> list[ListedEntry]:
         """What was listed, and is still to be gone through."""
         return list(self._listed)
 
@@ -80,9 +80,9 @@ class Reading:
                     digest, status = hash_file(item.path)
                     self.note(item, status, digest, read_at)
                     entry = item.entry._replace(size=status.st_size, digest=digest)
-                    self._listed[number] = Listed(entry, item.path, status)
+                    self._listed[number] = ListedEntry(entry, item.path, status)
 
-    def __iter__(self) -> Iterator[Listed]:
+    def __iter__(self) -> Iterator[ListedEntry]:
         while True:
             if not self._listed:
                 self.list_more(min(MOST_LISTED, 1000))
@@ -102,11 +102,11 @@ class Reading:
             self.stamps.close(complete and self.ended and not self._listed)
             self.stamps = None
 
-    def note(self, item: Listed, status: os.stat_result, digest: str, read_at: int) -> None:
+    def note(self, item: ListedEntry, status: os.stat_result, digest: str, read_at: int) -> None:
         if self.stamps is not None:
             self.stamps.note(os.fsencode(item.entry.path), status, digest, read_at)
 
-    def leave_out_vanished(self, item: Listed) -> None:
+    def leave_out_vanished(self, item: ListedEntry) -> None:
         """Warn that a file vanished between being listed and being read, as rsync does.
 
         Raises `TransferError` where none may be left out.
@@ -115,7 +115,7 @@ class Reading:
             raise TransferError(f"`{show(item.path)}` vanished before it was read", hint="try again")
         self.warnings.append(f"`{show(item.entry.path)}` vanished before it was read; it was left out")
 
-    def _known(self, item: Listed) -> Listed:
+    def _known(self, item: ListedEntry) -> ListedEntry:
         entry, path, status = item
         if entry.kind == "f":
             self.files += 1
@@ -123,7 +123,7 @@ class Reading:
             if self.stamps is not None and status is not None:
                 digest = self.stamps.known(os.fsencode(entry.path), status)
                 if digest is not None:
-                    return Listed(Entry("f", entry.path, entry.size, digest, entry.executable), path, status)
+                    return ListedEntry(Entry("f", entry.path, entry.size, digest, entry.executable), path, status)
             self.unknown += not entry.digest
         elif entry.kind == "l" and not link_stays_inside(entry.path, entry.target):
             self.warnings.append(
@@ -143,8 +143,8 @@ def read_tree(path: Path, stamps: Path | None = None, git: bool = False) -> Read
     except OSError as error:
         raise UsageError(f"`{show(str(path))}` can't be read: {error.strerror}")
     if stat.S_ISREG(status.st_mode):
-        one = Listed(Entry("f", path.name, status.st_size, "", bool(status.st_mode & 0o100)), str(path), status)
-        found: Iterator[Listed] = iter([one])
+        one = ListedEntry(Entry("f", path.name, status.st_size, "", bool(status.st_mode & 0o100)), str(path), status)
+        found: Iterator[ListedEntry] = iter([one])
         root = path.parent
     elif stat.S_ISDIR(status.st_mode):
         found = _below(str(path), warnings, git)
@@ -184,19 +184,19 @@ def read_entries(found: Iterable[tuple[Entry, str]], root: str = "", stamps: Pat
     return reading
 
 
-def _with_status(entry: Entry, path: str) -> Listed:
+def _with_status(entry: Entry, path: str) -> ListedEntry:
     if entry.kind != "f" or entry.digest:
-        return Listed(entry, path)
+        return ListedEntry(entry, path)
     try:
         status = os.stat(path)
         if not os.access(path, os.R_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise TransferError(f"`{show(path)}` can't be read: {error.strerror}")
-    return Listed(entry._replace(size=status.st_size), path, status)
+    return ListedEntry(entry._replace(size=status.st_size), path, status)
 
 
-def _below(root: str, warnings: list[str], git: bool) -> Iterator[Listed]:
+def _below(root: str, warnings: list[str], git: bool) -> Iterator[ListedEntry]:
     """What a folder holds; what is neither a file nor a link gets a line in `warnings` instead."""
     special: list[str] = []
 
@@ -210,18 +210,14 @@ def _below(root: str, warnings: list[str], git: bool) -> Iterator[Listed]:
     for entry, status in walk(root, skip=[] if git else [".git"], special=special):
         warn()
         if entry.path.rpartition("/")[2] != ".DS_Store":
-            yield Listed(entry, prefix + entry.path, status)
+            yield ListedEntry(entry, prefix + entry.path, status)
     warn()
 
 
 # -- reading one file
 
 
-class Changing(Exception):
-    """A file that changes while it is read."""
-
-
-def whole_content(item: Listed, most: int) -> tuple[bytes, str, os.stat_result, int]:
+def whole_content(item: ListedEntry, most: int) -> tuple[bytes, str, os.stat_result, int]:
     """(content, digest, status, when it was read) of a file; one that changes meanwhile is read once more.
 
     Raises `TransferError` naming it, and `FileNotFoundError` when it is gone.
@@ -243,7 +239,7 @@ def whole_content(item: Listed, most: int) -> tuple[bytes, str, os.stat_result, 
         same = (before.st_mtime_ns, before.st_size) == (status.st_mtime_ns, status.st_size)
         if len(content) == status.st_size and same:
             return content, hashlib.sha256(content).hexdigest(), status, read_at
-        item = Listed(item.entry._replace(size=status.st_size), item.path, status)
+        item = ListedEntry(item.entry._replace(size=status.st_size), item.path, status)
         if status.st_size > most:
             break
     raise changing(item.path)
@@ -252,7 +248,7 @@ def whole_content(item: Listed, most: int) -> tuple[bytes, str, os.stat_result, 
 def pieces(path: str, offset: int, size: int, piece: int | Callable[[], int]) -> Iterator[bytes]:
     """The bytes of a file from `offset` up to `size`, `piece` of them at a time.
 
-    Raises `Changing` if there are fewer, and `FileNotFoundError`.
+    Raises `ChangedWhileRead` if there are fewer, and `FileNotFoundError`.
     """
     try:
         with open(path, "rb", buffering=0) as file:
@@ -261,7 +257,7 @@ def pieces(path: str, offset: int, size: int, piece: int | Callable[[], int]) ->
             while left:
                 data = file.read(min(piece if isinstance(piece, int) else piece(), left))
                 if not data:
-                    raise Changing
+                    raise ChangedWhileRead(path)
                 left -= len(data)
                 yield data
     except FileNotFoundError:

@@ -9,7 +9,7 @@ from remoterun.agent.shared.tree import Manifest, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
 from remoterun.transfer.answers import next_frame, not_empty, number
-from remoterun.transfer.holdings import missing_blobs
+from remoterun.transfer.inventory import missing_blobs
 from remoterun.transfer.progress import Progress
 from remoterun.transfer.room import may_not_fit, require_room, room_on
 from remoterun.transfer.sending import Sent

@@ -4,7 +4,7 @@
                                          └─ large ones, piece by piece as they are read ─┤
     the other one                                  the answers, one after the other ─────┴→ packs, pieces → the host
 
-reading.py lists and reads, large_upload.py sends large files, outlet.py holds the thread that sends and the other
+reading.py lists and reads, large_upload.py sends large files, outbox.py holds the thread that sends and the other
 connections. A batch is asked about while the next ones are read, and what is missing of it is sent from memory. What a
 cut transfer left is not sent again.
 """
@@ -25,11 +25,11 @@ from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.tree import Entry, Manifest, ManifestBuilder, TreeError, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
-from remoterun.transfer.holdings import AT_ONCE, Holdings, file_key, missing_blobs, read_missing
+from remoterun.transfer.inventory import AT_ONCE, Inventory, file_key, missing_blobs, read_missing
 from remoterun.transfer.large_upload import LargeFiles
-from remoterun.transfer.outlet import Outlet, Task
+from remoterun.transfer.outbox import Outbox, Task
 from remoterun.transfer.progress import Progress
-from remoterun.transfer.reading import Listed, Reading, read_entries, size_and_time, whole_content
+from remoterun.transfer.reading import ListedEntry, Reading, read_entries, size_and_time, whole_content
 from remoterun.transfer.room import may_not_fit, require_room
 
 BATCH = AT_ONCE
@@ -96,10 +96,10 @@ def send_tree(
     complete = False
     try:
         progress.start("sending", tree.files, tree.size)
-        with Outlet(session, progress, tree.size) as outlet, session.stream(api.missing, Nothing()) as asking:
-            manifest = _Sender(outlet, asking, progress, commit).send(tree, extra, name)
+        with Outbox(session, progress, tree.size) as outbox, session.stream(api.missing, Nothing()) as asking:
+            manifest = _Sender(outbox, asking, progress, commit).send(tree, extra, name)
         complete = True
-        return manifest, Sent(outlet.blobs, outlet.moved, outlet.already)
+        return manifest, Sent(outbox.blobs, outbox.moved, outbox.already)
     finally:
         tree.close(complete)
 
@@ -112,19 +112,19 @@ def send_blobs(session: Session, blobs: dict[str, bytes], progress: Progress) ->
 class _Sender:
     """See the module."""
 
-    def __init__(self, outlet: Outlet, asking: Stream, progress: Progress, commit: Stream | None) -> None:
-        self._outlet, self._session = outlet, outlet.session
+    def __init__(self, outbox: Outbox, asking: Stream, progress: Progress, commit: Stream | None) -> None:
+        self._outbox, self._session = outbox, outbox.session
         self._asking, self._progress, self._commit = asking, progress, commit
-        self._holdings = Holdings()
-        self._large = LargeFiles(outlet, self._holdings)
+        self._inventory = Inventory()
+        self._large = LargeFiles(outbox, self._inventory)
         self._met: set[str] = set()
         """Digests that were met before: these are there, or on their way."""
         self._size = 0
 
     def send(self, tree: Reading, extra: dict[str, bytes], name: str) -> Manifest:
         self._size, commit = tree.size, self._commit
-        if tree.ended and self._outlet.is_far(sum(entry.size for entry in tree.entries() if not entry.digest)):
-            self._outlet.open_lanes()  # they will be wanted, most likely
+        if tree.ended and self._outbox.is_far(sum(entry.size for entry in tree.entries() if not entry.digest)):
+            self._outbox.open_lanes()  # they will be wanted, most likely
         self._look_what_is_there(name, tree)
         self._make_sure_it_fits(tree)
         build = ManifestBuilder()
@@ -161,7 +161,7 @@ class _Sender:
             _tell(commit, build, told, last=1)
         return Manifest.built(build)
 
-    def _file(self, batch: _Batch, item: Listed, tree: Reading) -> tuple[_Batch, Entry]:
+    def _file(self, batch: _Batch, item: ListedEntry, tree: Reading) -> tuple[_Batch, Entry]:
         """(the batch that takes more, the entry with its digest). Raises `FileNotFoundError` for one that is gone."""
         entry = item.entry
         if entry.digest:
@@ -189,7 +189,7 @@ class _Sender:
     def _is_again(self, digest: str, size: int) -> bool:
         """Whether this content was met before, and is there or on its way: then it is done. Notes it if not."""
         if digest in self._met:
-            self._outlet.count(0, 1, there=size)
+            self._outbox.count(0, 1, there=size)
             return True
         if size >= WORTH_NOTING and len(self._met) < MOST_MET:
             self._met.add(digest)
@@ -201,34 +201,34 @@ class _Sender:
             if self._commit is not None and self._commit.cancelled:
                 self._commit.send()  # raises why
             self._asking.send(b"".join([bytes.fromhex(blob.digest) for blob in batch.blobs]))
-            self._outlet.later(lambda: self._send_missing(batch), batch.held)
+            self._outbox.later(lambda: self._send_missing(batch), batch.held)
         return _Batch()
 
     def _look_what_is_there(self, name: str, tree: Reading) -> None:
         """Only if there are large files to read, or if little room may be left; it costs a round trip."""
         large = {entry.size for entry in tree.entries() if entry.size > WHOLE and not entry.digest}
         if large or not tree.ended or may_not_fit(self._session, tree.size):
-            self._holdings.ask(self._session, name, large)
+            self._inventory.ask(self._session, name, large)
 
     def _make_sure_it_fits(self, tree: Reading) -> None:
         """Where all of what was listed would not fit: hash it, and ask what of it is missing. Raises `HostError`."""
-        room = self._holdings.room
-        if room is None or tree.size - self._outlet.already <= room:
+        room = self._inventory.room
+        if room is None or tree.size - self._outbox.already <= room:
             return
         tree.hash_listed()
         known = {item.entry.digest: item for item in tree.listed() if item.entry.digest}
         missing = [known[digest] for digest, _ in missing_blobs(self._session, list(known)) if digest not in self._met]
         missing += [item for item in tree.listed() if item.entry.kind == "f" and not item.entry.digest]
-        begun = {item.path: self._holdings.begun(file_key(item.path, item.status)) for item in missing if item.status}
+        begun = {item.path: self._inventory.begun(file_key(item.path, item.status)) for item in missing if item.status}
         to_come = sum(max(0, item.entry.size - begun.get(item.path, 0)) for item in missing)
-        require_room(self._session, self._outlet.moved + to_come, room)
+        require_room(self._session, self._outbox.moved + to_come, room)
 
     # -- on the thread that sends
 
     def _send_missing(self, batch: _Batch) -> None:
         missing = dict(read_missing(self._asking, len(batch.blobs), self._session))
         done = sum(blob.size for place, blob in enumerate(batch.blobs) if place not in missing)
-        self._outlet.count_there(len(batch.blobs) - len(missing), done)
+        self._outbox.count_there(len(batch.blobs) - len(missing), done)
         ready: list[tuple[bytes, bytes]] = []
         held = 0
         for place, have in sorted(missing.items()):
@@ -239,7 +239,7 @@ class _Sender:
             content = blob.content if blob.content is not None else _reread(blob)
             if len(content) > SMALL:
                 have = have if have <= blob.size else 0
-                self._outlet.send_blob(blob.digest, blob.size, have, _slices(content, have))
+                self._outbox.send_blob(blob.digest, blob.size, have, _slices(content, have))
                 continue
             ready.append((bytes.fromhex(blob.digest), content))
             held += len(content)
@@ -251,11 +251,11 @@ class _Sender:
 
     def _send_pack(self, contents: list[tuple[bytes, bytes]], size: int) -> None:
         frame: tuple[bytes, dict[str, Any]] = pack(contents), {"p": len(contents)}
-        if self._outlet.moved > EAGER and self._outlet.is_far(self._size - self._outlet.moved):
-            self._outlet.share(Task([frame], size, len(contents)))
+        if self._outbox.moved > EAGER and self._outbox.is_far(self._size - self._outbox.moved):
+            self._outbox.share(Task([frame], size, len(contents)))
             return
-        self._outlet.send(*frame)
-        self._outlet.count(size, len(contents))
+        self._outbox.send(*frame)
+        self._outbox.count(size, len(contents))
 
 
 def _tell(commit: Stream, build: ManifestBuilder, told: int, **header: Any) -> int:

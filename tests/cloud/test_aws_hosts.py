@@ -24,7 +24,7 @@ from remoterun.hosts.ssh import banner
 from remoterun.hosts.ssh.host import SSHHost
 from remoterun.model import MachineType, Rental, new_key
 from remoterun.providers.aws import acquire, first_session, user_data
-from remoterun.providers.aws.acquire import Request
+from remoterun.providers.aws.acquire import LaunchRequest
 from remoterun.providers.aws.provider import AWS
 from remoterun.providers.aws.refusals import Refused
 from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, ProviderError, ProviderUnreachable, Rented
@@ -290,7 +290,7 @@ def test_a_host_that_vanishes_while_it_boots(cloud: Cloud, client: Client) -> No
 def test_a_host_of_another_account_is_not_one_that_is_gone(cloud: Cloud, client: Client) -> None:
     intent = client.intent()
     client.folder(intent.token).begin(intent)
-    request = Request(client.aws.offers(T4)[0], {}, 1, instance="i-1", account=client.aws.identity().account)
+    request = LaunchRequest(client.aws.offers(T4)[0], {}, 1, instance="i-1", account=client.aws.identity().account)
     client.folder(intent.token).write("request.json", request.record())
     assert client.aws.find(intent.token) is None
     client.folder(intent.token).write("request.json", replace(request, account="999999999999").record())

@@ -16,7 +16,7 @@ from remoterun.client import Client
 from remoterun.config import Config
 from remoterun.errors import AlreadyExists, UnsafePath
 from remoterun.model import MachineType
-from remoterun.transfer.landing import refuse_twins
+from remoterun.transfer.destination import refuse_twins
 from tests.conftest import require
 from tests.lab.error import LabError, LabUnavailable
 from tests.lab.folding import Disk, folding, missing

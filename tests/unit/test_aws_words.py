@@ -23,7 +23,7 @@ from remoterun.config import Config
 from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import catalogue, image, network, tags, update_prices
-from remoterun.providers.aws.acquire import Place, client_token, launch_parameters
+from remoterun.providers.aws.acquire import LaunchPlace, client_token, launch_parameters
 from remoterun.providers.aws.calls import Calls
 from remoterun.providers.aws.catalogue import dollars, instead, offer, quota_of, rental
 from remoterun.providers.aws.checks import ACTIONS, policy, principal
@@ -146,7 +146,7 @@ def test_the_architecture_of_a_type(type: str, is_arm: bool) -> None:
 def test_the_call_that_makes_a_host() -> None:
     chosen = offer("g4dn.xlarge", "us-east-1", "us-east-1b")
     parameters = launch_parameters(
-        INTENT, chosen, Place(IMAGE, "subnet-1", "sg-1", "203.0.113.7/32"), MACHINE.rental, b"data", 1, "mark"
+        INTENT, chosen, LaunchPlace(IMAGE, "subnet-1", "sg-1", "203.0.113.7/32"), MACHINE.rental, b"data", 1, "mark"
     )
     labels = {tag["Key"]: tag["Value"] for tag in parameters["TagSpecifications"][0]["Tags"]}
     assert [each["ResourceType"] for each in parameters.pop("TagSpecifications")] == ["instance", "volume"]
@@ -194,7 +194,7 @@ def test_the_call_that_makes_a_host() -> None:
 
 def test_a_spot_host_is_asked_for_once_and_ends_when_it_is_taken() -> None:
     chosen = offer("g4dn.xlarge", "us-east-1", "us-east-1b", spot=True)
-    place = Place(IMAGE, None, "sg-1", "203.0.113.7/32")
+    place = LaunchPlace(IMAGE, None, "sg-1", "203.0.113.7/32")
     parameters = launch_parameters(INTENT, chosen, place, Rental("aws", ("g4dn.xlarge",)), b"", 1)
     assert parameters["InstanceMarketOptions"] == {
         "MarketType": "spot",

@@ -267,7 +267,7 @@ class TestHosts:
     @pytest.mark.parametrize("size", [(1 << 63) - 1, 1 << 62, 1 << 45])
     @pytest.mark.parametrize("far", [False, True])
     def test_a_file_without_an_end(self, root: Any, monkeypatch: pytest.MonkeyPatch, size: int, far: bool) -> None:
-        """Listed with a size that no disk has; little comes. It takes neither memory nor the disk."""
+        """ListedEntry with a size that no disk has; little comes. It takes neither memory nor the disk."""
         monkeypatch.setattr(lanes, "FAR", -1.0 if far else 1.0)
         manifest = Manifest([Entry("f", "a", size, sha256(b"abc"))])
         folder = root()

@@ -16,6 +16,7 @@ import time
 from typing import Any, Callable, Iterator, List, Optional
 
 from ..shared.bucket import BringLine, ContentRange, LargeContent, SignedObject
+from ..shared.byte_source import ByteSource
 from ..shared.tree import LARGEST, is_digest, show
 from . import parts
 from .delivery import Delivery
@@ -210,18 +211,18 @@ class BucketDownload:
         """Contents of one object, in the order of their offsets."""
         start = takes[0].offset
         end = takes[-1].offset + takes[-1].length
-        source = _Source(self._read(web, url, start, end - start))
+        source = ByteSource(self._read(web, url, start, end - start))
         for take in takes:
             source.skip(take.offset - start)
             start = take.offset + take.length
             if take.length <= SMALL:
-                receiver.land(bytes.fromhex(take.digest), source.all_of(take.length))
+                receiver.land(bytes.fromhex(take.digest), source.take(take.length))
             else:
                 self._land_large(take, source)
             self._landed(take.digest, take.length)
         source.end()
 
-    def _land_large(self, take: ContentRange, source: "_Source") -> None:
+    def _land_large(self, take: ContentRange, source: ByteSource) -> None:
         blob = LargeBlob(self.home, self._delivery.lease, {"d": take.digest, "s": take.length})
         try:
             for data in source.pieces_of(take.length):
@@ -291,35 +292,6 @@ class _LargeDownload:
             self._landed(self.digest, self.size)
         except BaseException as error:  # noqa: BLE001 - of the transfer
             self._failed(error)
-
-
-class _Source:
-    """The bytes of a part of an object, as many at a time as one likes."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = memoryview(b"")
-
-    def pieces_of(self, length: int) -> Iterator[memoryview]:
-        while length:
-            if not self._rest:
-                self._rest = memoryview(next(self._pieces))
-            piece, self._rest = self._rest[:length], self._rest[length:]
-            length -= len(piece)
-            yield piece
-
-    def all_of(self, length: int) -> memoryview:
-        if len(self._rest) >= length:
-            return next(self.pieces_of(length), memoryview(b""))
-        return memoryview(b"".join(self.pieces_of(length)))
-
-    def skip(self, length: int) -> None:
-        for _ in self.pieces_of(length):
-            pass
-
-    def end(self) -> None:
-        """All was taken: the connection is free for another question."""
-        next(self._pieces, None)
 
 
 def spans(takes: List[ContentRange]) -> Iterator[List[ContentRange]]:

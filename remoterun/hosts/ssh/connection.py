@@ -24,7 +24,7 @@ from remoterun.hosts.ssh.handshake import make_transport, shake_hands
 from remoterun.hosts.ssh.host_key import check_host_key
 from remoterun.hosts.ssh.keys import KeyRing
 from remoterun.hosts.ssh.known_hosts import HostKey, KnownHosts
-from remoterun.hosts.ssh.login import Journal, authenticate
+from remoterun.hosts.ssh.login import DisconnectReason, authenticate
 from remoterun.hosts.ssh.pipe import SSHPipe, close_quietly
 from remoterun.hosts.ssh.proxy import dial_by_command
 from remoterun.hosts.ssh.wire import Wire
@@ -193,15 +193,15 @@ def _log_in(
     proxy_errors: Callable[[], str] | None,
     began: float,
 ) -> SSHConnection:
-    journal = Journal()
+    reason = DisconnectReason()
     known = KnownHosts.read(settings.user_known_hosts + settings.global_known_hosts)
-    transport = make_transport(wire, access.deadlines, journal, known.kinds(settings.known_as))
+    transport = make_transport(wire, access.deadlines, reason, known.kinds(settings.known_as))
     try:
         shake_hands(transport, settings, access.deadlines, wire, address, proxy_errors, began)
         shown = transport.get_remote_server_key()
         key = HostKey(shown.get_name(), shown.asbytes())
         check_host_key(key, settings, known, address, access.prompts.confirm_host_key)
-        authenticate(transport, settings, access.keys, access.prompts.ask_password, wire, address, journal)
+        authenticate(transport, settings, access.keys, access.prompts.ask_password, wire, address, reason)
     except BaseException:
         transport.close()
         raise

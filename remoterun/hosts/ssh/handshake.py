@@ -15,7 +15,7 @@ from remoterun.errors import HostError, HostUnreachable
 from remoterun.hosts.ssh import internals
 from remoterun.hosts.ssh.config import SSHSettings, words_of
 from remoterun.hosts.ssh.deadlines import Deadlines
-from remoterun.hosts.ssh.login import Journal
+from remoterun.hosts.ssh.login import DisconnectReason
 from remoterun.hosts.ssh.wire import Wire
 
 _CIPHERS = (
@@ -35,7 +35,7 @@ if not _paramiko_log.handlers:  # paramiko prints every lost connection on stder
     _paramiko_log.propagate = False
 
 
-class _Choice(NamedTuple):
+class _AlgorithmKind(NamedTuple):
     """One kind of algorithm that both sides must agree on."""
 
     noun: str
@@ -45,21 +45,21 @@ class _Choice(NamedTuple):
     keyword: str  # of sshd_config
 
 
-_CHOICES = (
-    _Choice("key exchange", "kex algorithm", 0, "kex", "KexAlgorithms"),
-    _Choice("kind of host key", "host key", 1, "key_types", "HostKeyAlgorithms"),
-    _Choice("cipher", "ciphers", 2, "ciphers", "Ciphers"),
-    _Choice("integrity check", "macs", 4, "digests", "MACs"),
+_ALGORITHMS = (
+    _AlgorithmKind("key exchange", "kex algorithm", 0, "kex", "KexAlgorithms"),
+    _AlgorithmKind("kind of host key", "host key", 1, "key_types", "HostKeyAlgorithms"),
+    _AlgorithmKind("cipher", "ciphers", 2, "ciphers", "Ciphers"),
+    _AlgorithmKind("integrity check", "macs", 4, "digests", "MACs"),
 )
 
 
 def make_transport(
-    wire: Wire, deadlines: Deadlines, journal: Journal, known_kinds: Sequence[str]
+    wire: Wire, deadlines: Deadlines, reason: DisconnectReason, known_kinds: Sequence[str]
 ) -> paramiko.Transport:
     """A transport before its handshake. `known_kinds` are the kinds of host key that are known for the host."""
     transport = _quick_transport(wire) if not internals.missing() else paramiko.Transport(wire)
     own = logging.Logger(f"paramiko.connection.{next(_loggers)}", logging.INFO)  # in no tree, so it is freed with us
-    own.addHandler(journal)
+    own.addHandler(reason)
     transport.logger = own
     transport.packetizer.set_log(own)
     # When paramiko asks for new keys, the connection can stall for 30 s and end (paramiko #822). sshd asks in time, and
@@ -116,9 +116,9 @@ def shake_hands(
     name, place = f"`{settings.target}`", f"{address} port {settings.port}"
     took = f"after {time.monotonic() - began:.1f} s"
     heard = wire.opening.decode("utf-8", "replace").strip()
-    for choice in _CHOICES:
-        if isinstance(trouble, paramiko.SSHException) and f"no acceptable {choice.paramiko_says}" in str(trouble):
-            raise _nothing_in_common(choice, transport, wire.opening, f"{name} ({place})") from trouble
+    for kind in _ALGORITHMS:
+        if isinstance(trouble, paramiko.SSHException) and f"no acceptable {kind.paramiko_says}" in str(trouble):
+            raise _nothing_in_common(kind, transport, wire.opening, f"{name} ({place})") from trouble
     if "Not allowed at this time" in heard:
         raise HostUnreachable(
             f"{name} takes no connection from here for a while ({place}): Not allowed at this time",
@@ -158,14 +158,14 @@ def shake_hands(
     )
 
 
-def _nothing_in_common(choice: _Choice, transport: paramiko.Transport, opening: bytes, host: str) -> HostError:
-    theirs = offered(opening)[choice.place]
-    ours = list(getattr(transport.get_security_options(), choice.ours))
+def _nothing_in_common(kind: _AlgorithmKind, transport: paramiko.Transport, opening: bytes, host: str) -> HostError:
+    theirs = offered(opening)[kind.place]
+    ours = list(getattr(transport.get_security_options(), kind.ours))
     client = f"this client (paramiko {paramiko.__version__})"
     return HostError(
-        f"{host} and this client have no {choice.noun} in common",
+        f"{host} and this client have no {kind.noun} in common",
         evidence=f"the host offers: {', '.join(theirs)}\n{client} has: {', '.join(ours)}",
-        hint=f"add one of this client's to `{choice.keyword}` in the sshd_config of that machine, or update its sshd",
+        hint=f"add one of this client's to `{kind.keyword}` in the sshd_config of that machine, or update its sshd",
     )
 
 

@@ -50,7 +50,7 @@ def of_machine(machine: MachineType, config: Config, prompts: Prompts) -> SSHHos
     )
 
 
-class Ran(NamedTuple):
+class CommandResult(NamedTuple):
     """A command that has ended. `status` is None where a signal ended it; of `output` the end is kept, without white
     space around it."""
 
@@ -112,7 +112,7 @@ class SSHHost:
                 hint=f"`remoterun doctor {self.name}` looks for the reason",
             ) from silent
 
-    def run(self, words: Sequence[str], seconds: float) -> Ran:
+    def run(self, words: Sequence[str], seconds: float) -> CommandResult:
         """Run a command in the login folder there, without input, and wait until it ends. Raises what `open` raises,
         and `HostUnreachable` where it takes longer than `seconds`."""
         return self._run(f"cd; exec {command_line(words)}", seconds)
@@ -194,7 +194,7 @@ class SSHHost:
             said = "\n".join(part for part in (done.errors, done.output) if part)
             raise install_error(self.name, self._home, self._python, done.status, said[-TAIL:])
 
-    def _run(self, command: str, seconds: float, data: bytes = b"") -> Ran:
+    def _run(self, command: str, seconds: float, data: bytes = b"") -> CommandResult:
         pipe = self._pipe(command)
         pipe.give_up_at = time.monotonic() + seconds
         threading.Thread(target=_feed, args=(pipe, data), daemon=True).start()
@@ -204,7 +204,7 @@ class SSHHost:
                 output += heard
                 del output[:-KEPT]
             status = None if pipe.late else pipe.exit_status(_EXIT_SECONDS)
-            done = Ran(status, output.decode("utf-8", "replace").strip(), pipe.diagnosis())
+            done = CommandResult(status, output.decode("utf-8", "replace").strip(), pipe.diagnosis())
             if pipe.lost:
                 raise HostUnreachable(f"the connection to `{self.name}` was lost: {pipe.lost}", hint="try again")
             if pipe.late:

@@ -20,17 +20,17 @@ _ATTEMPTS = 3
 """How often a person may type a password, as with ssh."""
 
 
-class Journal(logging.Handler):
+class DisconnectReason(logging.Handler):
     """Keeps sshd's reason for a disconnect, which paramiko writes to its log and nowhere else."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self.disconnect = ""
+        self.text = ""
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if text.startswith("Disconnect ("):
-            self.disconnect = text.partition("): ")[2].strip()
+            self.text = text.partition("): ")[2].strip()
 
 
 def authenticate(
@@ -40,7 +40,7 @@ def authenticate(
     ask_password: AskPassword | None,
     wire: Wire,
     address: str,
-    journal: Journal,
+    reason: DisconnectReason,
 ) -> None:
     """Tries each key, then what a person types; returns when the host lets the user in.
 
@@ -65,7 +65,7 @@ def authenticate(
             except paramiko.AuthenticationException as error:
                 if "timeout" in str(error).lower():
                     raise _hung_up(settings, address, "no answer in time", notes) from error
-                notes.append(f"{identity.label}: {_why_refused(error, journal)}")
+                notes.append(f"{identity.label}: {_why_refused(error, reason)}")
                 continue
             if not allowed:
                 return
@@ -80,11 +80,11 @@ def authenticate(
         notes.append(str(error) or type(error).__name__)
     finally:
         offers.close()
-    if not transport.is_active() and not journal.disconnect:
+    if not transport.is_active() and not reason.text:
         raise _hung_up(settings, address, wire.lost or "hung up", notes)
-    if journal.disconnect:
-        notes.append(f"the host hung up: {journal.disconnect}")
-    raise _refused(settings, address, notes, tried, typed, "Too many authentication" in journal.disconnect)
+    if reason.text:
+        notes.append(f"the host hung up: {reason.text}")
+    raise _refused(settings, address, notes, tried, typed, "Too many authentication" in reason.text)
 
 
 def _hung_up(settings: SSHSettings, address: str, why: str, notes: Sequence[str]) -> HostUnreachable:
@@ -160,10 +160,10 @@ def _ask_a_person(
     return False if typed else None
 
 
-def _why_refused(error: Exception, journal: Journal) -> str:
+def _why_refused(error: Exception, reason: DisconnectReason) -> str:
     text = str(error)
-    if journal.disconnect:
-        return f"refused ({journal.disconnect})"
+    if reason.text:
+        return f"refused ({reason.text})"
     return "refused" if text in ("Authentication failed.", "") else f"refused ({text})"
 
 

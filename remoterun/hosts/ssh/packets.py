@@ -59,8 +59,8 @@ class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no 
     def __init__(self, wire: Wire) -> None:
         super().__init__(wire)
         self._wire = wire
-        self._sealing: _Sealing | None = None
-        self._opening: _Opening | None = None
+        self._encryptor: _Encryptor | None = None
+        self._decryptor: _Decryptor | None = None
         self._writing = threading.RLock()
         self._takers: dict[int, Callable[[memoryview], None]] = {}
         self._grants: dict[int, int] = {}
@@ -73,7 +73,7 @@ class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no 
     @property
     def is_quick(self) -> bool:
         """Whether packets of both directions take the quick way now."""
-        return self._sealing is not None and self._opening is not None
+        return self._encryptor is not None and self._decryptor is not None
 
     def give_data(self, channel: int, taker: Callable[[memoryview], None] | None) -> None:
         """From now on the reading thread gives the data of a channel (its number here) to `taker`; None ends that.
@@ -106,9 +106,9 @@ class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no 
     def set_outbound_cipher(self, **cipher: Any) -> None:
         super().set_outbound_cipher(**cipher)
         quick = _is_quick(cipher)
-        if self._sealing is not None and not quick:
+        if self._encryptor is not None and not quick:
             raise _other_cipher()
-        self._sealing = _Sealing(cipher["block_engine"], cipher["iv_out"]) if quick else None
+        self._encryptor = _Encryptor(cipher["block_engine"], cipher["iv_out"]) if quick else None
 
     def send_message(self, data: Any) -> None:
         """A paramiko message, or `ChannelData`. Blocks."""
@@ -116,16 +116,16 @@ class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no 
             if not isinstance(data, ChannelData):
                 self._send_one(data)
             else:
-                assert self._sealing is not None
-                for packets in self._sealing.data(data):
+                assert self._encryptor is not None
+                for packets in self._encryptor.data(data):
                     self._write(packets)
         self._send_grants()
 
     def _send_one(self, message: Any) -> None:
-        if self._sealing is None:
+        if self._encryptor is None:
             super().send_message(message)
         else:
-            self._write(self._sealing.message(message.asbytes()))
+            self._write(self._encryptor.message(message.asbytes()))
 
     def _write(self, packets: memoryview) -> None:
         try:
@@ -133,8 +133,8 @@ class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no 
         except KeyboardInterrupt:  # half a packet may be on its way
             self.close()
             raise
-        assert self._sealing is not None
-        if self._sealing.bytes >= self.REKEY_BYTES and not self.need_rekey():
+        assert self._encryptor is not None
+        if self._encryptor.bytes >= self.REKEY_BYTES and not self.need_rekey():
             self._trigger_rekey()
 
     def _send_grants(self) -> None:
@@ -158,22 +158,22 @@ class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no 
     def set_inbound_cipher(self, **cipher: Any) -> None:
         super().set_inbound_cipher(**cipher)
         quick = _is_quick(cipher)
-        if self._opening is not None and not quick:
+        if self._decryptor is not None and not quick:
             raise _other_cipher()
-        self._opening = _Opening(cipher["block_engine"], cipher["iv_in"]) if quick else None
+        self._decryptor = _Decryptor(cipher["block_engine"], cipher["iv_in"]) if quick else None
 
     def read_message(self) -> tuple[int, paramiko.Message]:
         """The next message, once the data of channels with a taker has gone there. Blocks."""
         self._reading_thread = threading.get_ident()
         self._send_grants()
-        if self._opening is None:
+        if self._decryptor is None:
             kind, message = super().read_message()
             return kind, message
         while True:
-            payload = self._next(self._opening)
+            payload = self._next(self._decryptor)
             if payload[0] != MSG_CHANNEL_DATA or not self._was_taken(payload):
                 message = paramiko.Message(bytes(payload[1:]))
-                message.seqno = self._opening.count - 1
+                message.seqno = self._decryptor.count - 1
                 return payload[0], message
             if self.need_rekey():
                 raise NeedRekeyException
@@ -190,14 +190,14 @@ class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no 
         taker(payload[_DATA_START:])
         return True
 
-    def _next(self, opening: _Opening) -> memoryview:
+    def _next(self, decryptor: _Decryptor) -> memoryview:
         head = bytes(self._peek(_LENGTH))
         (size,) = _U32.unpack(head)
         if size % _BLOCK or not 0 < size <= LARGEST_PACKET - _LENGTH - _TAG:
             raise paramiko.SSHException(f"a packet with the length {size}, which is not allowed")
-        payload = opening.open(head, self._peek(_LENGTH + size + _TAG)[_LENGTH:])
+        payload = decryptor.open(head, self._peek(_LENGTH + size + _TAG)[_LENGTH:])
         self._wire.skip(_LENGTH + size + _TAG)
-        if opening.bytes >= self.REKEY_BYTES and not self.need_rekey():
+        if decryptor.bytes >= self.REKEY_BYTES and not self.need_rekey():
             self._trigger_rekey()
         return payload
 
@@ -225,7 +225,7 @@ class Packetizer(paramiko.Packetizer):  # type: ignore[misc]  # paramiko has no 
         self._handshake_ends = None
 
 
-class _Sealing:
+class _Encryptor:
     """Packets on their way out, under one key."""
 
     def __init__(self, engine: AESGCM, iv: bytes) -> None:
@@ -272,7 +272,7 @@ class _Sealing:
         return at + end + _TAG
 
 
-class _Opening:
+class _Decryptor:
     """Packets on their way in, under one key."""
 
     def __init__(self, engine: AESGCM, iv: bytes) -> None:

@@ -42,7 +42,7 @@ NOTICES = "aws"
 
 
 @dataclass(frozen=True)
-class Place:
+class LaunchPlace:
     """What an offer's host is started with, in its region; `client` is whom its security group lets in for us."""
 
     image: Image
@@ -52,7 +52,7 @@ class Place:
 
 
 @dataclass
-class Request:
+class LaunchRequest:
     """A call that may have made a host, as it stands in `request.json`.
 
     `number` counts the calls of an intent. `instance` is the host that it made, and `account` whose it is; `refused`
@@ -70,7 +70,7 @@ class Request:
         return json.dumps({**self.__dict__, "offer": self.offer.__dict__}, indent=1)
 
     @classmethod
-    def of(cls, record: dict[str, Any]) -> Request:
+    def of(cls, record: dict[str, Any]) -> LaunchRequest:
         return cls(**{**record, "offer": Offer(**record["offer"])})
 
 
@@ -115,12 +115,12 @@ class Acquisition:
 
     # --- the call ---
 
-    def _given(self) -> Request | None:
+    def _given(self) -> LaunchRequest | None:
         """The request of an earlier try that was given a host; its call is repeated where nobody heard the answer."""
         record = self._folder.read("request.json")
         if record is None:
             return None
-        request = Request.of(record)
+        request = LaunchRequest.of(record)
         if request.instance is not None:
             return request
         if request.refused is not None:
@@ -133,7 +133,7 @@ class Acquisition:
             self._keep(request)
         return request if request.instance is not None else None
 
-    def _first_given(self, offers: Sequence[Offer]) -> Request:
+    def _first_given(self, offers: Sequence[Offer]) -> LaunchRequest:
         """The request for the first offer that can be had. Raises `NoCapacity`, or what is final."""
         tried: list[str] = []
         for offer in offers:
@@ -150,12 +150,12 @@ class Acquisition:
         types = ", ".join(dict.fromkeys(offer.type for offer in offers)) or "nothing"
         raise NoCapacity(f"AWS has no capacity for {types} now", tried, hint=hint)
 
-    def _requested(self, offer: Offer) -> Request:
+    def _requested(self, offer: Offer) -> LaunchRequest:
         """The request for an offer, which was given a host."""
         number = int((self._folder.read("request.json") or {}).get("number", 0))
         for pause in (*REPEATS, None):
             number += 1
-            request = Request(offer, self._parameters(offer, number), number)
+            request = LaunchRequest(offer, self._parameters(offer, number), number)
             try:
                 self._send(request)
                 break
@@ -166,7 +166,7 @@ class Acquisition:
             self._sleep(pause)
         return request
 
-    def _send(self, request: Request, *, again: bool = False) -> None:
+    def _send(self, request: LaunchRequest, *, again: bool = False) -> None:
         """Put the call on disk, then make it, until there is an answer. Raises what it is refused with.
 
         Once a call of it may have been heard (`again`), only an answer about capacity says that there is no host.
@@ -191,7 +191,7 @@ class Acquisition:
                     self._keep(request)
                 raise
 
-    def _keep(self, request: Request) -> None:
+    def _keep(self, request: LaunchRequest) -> None:
         self._folder.write("request.json", request.record())
 
     def _tagged(self, region: str) -> str | None:
@@ -221,7 +221,7 @@ class Acquisition:
         )
         return launch_parameters(self._intent, offer, place, rental, data, number, tags.home_mark(self._folder.home))
 
-    def _place(self, offer: Offer, rental: Rental) -> Place:
+    def _place(self, offer: Offer, rental: Rental) -> LaunchPlace:
         image = self._images.get((offer.region, offer.type))
         if image is None:
             image = resolve(self._calls, offer, rental.image)
@@ -234,11 +234,11 @@ class Acquisition:
             self._networks[offer.region] = subnets, group, source
         subnets, group, source = self._networks[offer.region]
         subnet = subnets.get(offer.zone, {}).get("SubnetId") if offer.zone else None
-        return Place(image, subnet, group, source)
+        return LaunchPlace(image, subnet, group, source)
 
     # --- the wait ---
 
-    def _ready(self, request: Request) -> Rented:
+    def _ready(self, request: LaunchRequest) -> Rented:
         """The host of a request that was given one, once it can be used. Raises `HostNeverCame`."""
         from remoterun.providers.aws.first_session import settle
 
@@ -270,10 +270,10 @@ class Acquisition:
         self._folder.write("host.json", json.dumps(record, indent=1))
         return replace(rented, machine=machine, state="running")
 
-    def _proxy(self, request: Request) -> str | None:
+    def _proxy(self, request: LaunchRequest) -> str | None:
         return endpoint.proxy(self._settings, request.offer.region)
 
-    def _answering(self, request: Request, identity: str) -> dict[str, Any]:
+    def _answering(self, request: LaunchRequest, identity: str) -> dict[str, Any]:
         """The instance, once sshd answers there, or once it runs where it is reached through a proxy: whether sshd
         answers is then known by logging in alone. Raises `HostNeverCame`."""
         from remoterun.hosts.ssh.banner import answers
@@ -338,7 +338,7 @@ class Acquisition:
         instance: dict[str, Any] = found[0]
         return instance
 
-    def _end(self, request: Request, error: BaseException) -> None:
+    def _end(self, request: LaunchRequest, error: BaseException) -> None:
         """End a host that can't be used, or is not wanted any more. One that AWS has made just now may be unknown to it
         for a moment."""
         pauses = list(REPEATS)
@@ -365,7 +365,7 @@ class Acquisition:
 
 
 def launch_parameters(
-    intent: Intent, offer: Offer, place: Place, rental: Rental, data: bytes, number: int, home: str = ""
+    intent: Intent, offer: Offer, place: LaunchPlace, rental: Rental, data: bytes, number: int, home: str = ""
 ) -> dict[str, Any]:
     """RunInstances for an offer: the `number`-th call for its intent. `UserData` is in base64 here, for JSON; `home`
     is `tags.home_mark`."""

@@ -51,12 +51,12 @@ class Fetched:
 
 
 @dataclass
-class Landed:
-    """Where fetched files go: below `landing`, the one file under `name` if that is set. `at_rest`: nothing of it may
+class Destination:
+    """Where fetched files go: below `root`, the one file under `name` if that is set. `at_rest`: nothing of it may
     have changed since it was listed. `final`: a file that changes while it is read is taken as it came, and named in a
     warning."""
 
-    landing: SafeFolder
+    root: SafeFolder
     target: Path
     name: str | None
     result: Fetched
@@ -66,7 +66,7 @@ class Landed:
     counting: threading.Lock = field(default_factory=threading.Lock)
 
     def place(self, entry: Entry) -> tuple[int, str]:
-        return self.landing.place(self.name or entry.path)
+        return self.root.place(self.name or entry.path)
 
     def changed(self, entry: Entry) -> bool:
         """Whether to take a file that changed."""

@@ -9,7 +9,7 @@ from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.tree import Entry
 
 
-class Names:
+class FileRequests:
     """The names of the wanted files, or their digests, in the order of the answers. All at once could fill the window
     of one direction while the unread answers fill that of the other."""
 

@@ -44,7 +44,7 @@ def read_missing(stream: Stream, count: int, session: Session) -> list[tuple[int
     return found
 
 
-class Holdings:
+class Inventory:
     """What a host has of large files, and the room on its disk. Nothing is known before `ask`."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Holdings:
         """Bytes from the start on that cut transfers have left, by `file_key`."""
         self.parts: dict[str, list[tuple[int, int]]] = {}
         """(offset, length) of what has come of files that were sent in parts."""
-        self.likely = Likely([])
+        self.similar = SimilarFiles([])
         self.room: int | None = None
         """Bytes that may arrive there."""
 
@@ -67,7 +67,7 @@ class Holdings:
         self.partial = told.partial
         with session.understood():
             self.parts = {key: [(offset, length) for offset, length in found] for key, found in told.parts.items()}
-        self.likely = Likely([(file.path, file.size, file.digest) for file in told.large])
+        self.similar = SimilarFiles([(file.path, file.size, file.digest) for file in told.large])
         self.room = told.room
 
     def begun(self, key: str) -> int:
@@ -75,7 +75,7 @@ class Holdings:
         return self.partial.get(key, 0) + sum(length for _, length in self.parts.get(key, ()))
 
 
-class Likely:
+class SimilarFiles:
     """Large files that are there, of which another may have parts: by its path, its name, or its size."""
 
     def __init__(self, files: list[tuple[str, int, str]]) -> None:

@@ -13,7 +13,7 @@ from remoterun.agent.shared.tree import Entry
 from remoterun.errors import NotFound
 from remoterun.session import Session
 from remoterun.transfer.blobs import fetch_blobs
-from remoterun.transfer.landing import Damaged, Landed
+from remoterun.transfer.destination import Damaged, Destination
 from remoterun.transfer.lanes import Lanes
 from remoterun.transfer.large_file import LARGE, LargeFile, parts_of
 
@@ -23,14 +23,14 @@ PART = 1 << 20
 """Bytes of a large file that are."""
 
 
-class FarFetch:
+class ParallelFetch:
     """Small files go in batches, large ones in parts, to whichever lane is free."""
 
     THREADS = 3
     """That ask and answer on each lane."""
 
-    def __init__(self, files: Iterable[Entry], landed: Landed) -> None:
-        self._landed = landed
+    def __init__(self, files: Iterable[Entry], destination: Destination) -> None:
+        self._destination = destination
         self._files = iter(files)
         self._next: Entry | None = next(self._files, None)
         self._parts: Iterator[tuple[LargeFile, int, int]] = iter(())
@@ -54,8 +54,8 @@ class FarFetch:
         return self._gone
 
     def _work(self, session: Session) -> None:
-        with SafeFolder(str(self._landed.target)) as landing:
-            own = replace(self._landed, landing=landing)
+        with SafeFolder(str(self._destination.target)) as root:
+            own = replace(self._destination, root=root)
             while (task := self._task(own)) is not None:
                 if isinstance(task, list):
                     gone = fetch_blobs(session, task, own)
@@ -64,7 +64,7 @@ class FarFetch:
                 else:
                     self._fetch_part(session, *task)
 
-    def _task(self, landed: Landed) -> list[Entry] | tuple[LargeFile, int, int] | None:
+    def _task(self, destination: Destination) -> list[Entry] | tuple[LargeFile, int, int] | None:
         """Small files, or one that will be replaced, for it may have parts of the new one; or a part of a large one."""
         with self._choosing:
             if self._stopped:
@@ -79,11 +79,11 @@ class FarFetch:
                     if batch:
                         break
                     self._next = next(self._files, None)
-                    if os.path.lexists(landed.path(entry)):
+                    if os.path.lexists(destination.path(entry)):
                         return [entry]
-                    file = LargeFile(entry, landed, ordered=False)
+                    file = LargeFile(entry, destination, ordered=False)
                     self._large.append(file)
-                    landed.came(file.start, there=file.start)
+                    destination.came(file.start, there=file.start)
                     self._parts = file.parts(PART)
                     return next(self._parts)
                 batch.append(entry)
@@ -101,7 +101,7 @@ class FarFetch:
                 file.write(data, at)
                 last = file.whole(at, len(data))
                 at += len(data)
-                self._landed.came(len(data))
+                self._destination.came(len(data))
         except NotFound:
             self._give_up(file)
             return
@@ -116,10 +116,10 @@ class FarFetch:
             if file.start:  # what a cut try left here may be what is not sound
                 self._give_up(file)
             else:
-                self._landed.damaged(file.entry)
+                self._destination.damaged(file.entry)
                 file.close()
         else:
-            self._landed.took(file.entry)
+            self._destination.took(file.entry)
 
     def _give_up(self, file: LargeFile) -> None:
         """It is asked for by its name, later."""

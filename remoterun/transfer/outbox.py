@@ -31,7 +31,7 @@ STOP_SECONDS = 5.0
 
 
 class OtherThreadFailed(Exception):
-    """Another thread has failed. `Outlet` raises its error instead."""
+    """Another thread has failed. `Outbox` raises its error instead."""
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class Task:
     blobs: int
 
 
-class Outlet:
+class Outbox:
     """A context manager: when it is left without an error, all has been sent and the host has taken it. An error of any
     of its threads is raised there."""
 
@@ -66,7 +66,7 @@ class Outlet:
         self._tasks: Tasks | None = None
         self._lanes: Lanes | None = None
 
-    def __enter__(self) -> Outlet:
+    def __enter__(self) -> Outbox:
         self._putting = self._stack.enter_context(self.session.stream(api.put, Nothing()))
         self._compressing = self.compressing(self._putting)
         self._thread.start()
