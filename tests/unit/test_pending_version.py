@@ -16,7 +16,7 @@ from remoterun.agent.shared.frames import PIECE
 from remoterun.agent.shared.packs import pack
 from remoterun.agent.shared.protocol import WINDOW, Link, RemoteError, Stream
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError
-from remoterun.agent.store import pending as growing_module
+from remoterun.agent.store import pending_version as pending_module
 from remoterun.agent.store.errors import HomeError
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.pending_version import PendingVersion
@@ -76,7 +76,7 @@ def test_the_longest_lines(home: Home) -> None:
     """Each is longer than what is gone through at once."""
     far = os.fsdecode(b"\xe9" * 3000)
     manifest = Manifest([Entry("l", name, target=far) for name in ("a", "b", "d")] + [Entry("d", "c"), Entry("d", "e")])
-    assert len(manifest.encode()) > 3 * growing_module.AT_ONCE
+    assert len(manifest.encode()) > 3 * pending_module.AT_ONCE
     with PendingVersion(home, {}) as pending:
         pending.take(manifest.encode())
         assert pending.place()
@@ -100,7 +100,7 @@ def test_a_folder_that_somebody_took_away_is_no_missing_blob(home: Home) -> None
 
 def test_it_says_that_it_lives(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the gc of a machine that shares the home, and can't see our process."""
-    monkeypatch.setattr(growing_module, "ALIVE_EVERY", 0.0)
+    monkeypatch.setattr(pending_module, "ALIVE_EVERY", 0.0)
     manifest, _ = tree_of({"1": b"one"})
     with PendingVersion(home, {}) as pending:
         pending.take(manifest.encode())

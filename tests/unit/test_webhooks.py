@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.running.webhooks import Notification, end_notification, message, test_notification
+from remoterun.agent.running.webhooks import Notification, end_notification, message, sample_notification
 from remoterun.agent.shared.spec import RunSpec, SpecError, Submission
 from remoterun.agent.shared.states import Reason, RunState, RunStatus
 from remoterun.agent.shared.webhooks import BadAddress, Webhooks, check_address, kind_of, place_of
@@ -98,7 +98,7 @@ def test_what_is_not_an_address(address: str) -> None:
 
 def test_a_test_message() -> None:
     for address in (SLACK, DISCORD, "ntfy://a/b", "https://example.org"):
-        assert "a test from box" in json.dumps(message(address, test_notification("box"))[1])
+        assert "a test from box" in json.dumps(message(address, sample_notification("box"))[1])
 
 
 def test_a_submission_has_the_addresses_beside_the_spec() -> None:
@@ -139,4 +139,4 @@ def test_settings(tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_named_by_its_ipv6_address() -> None:
-    assert message("ntfy://[::1]:8080/runs?secure=false", test_notification("here"))[0] == "http://[::1]:8080/"
+    assert message("ntfy://[::1]:8080/runs?secure=false", sample_notification("here"))[0] == "http://[::1]:8080/"

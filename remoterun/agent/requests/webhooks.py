@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Dict
 
-from ..running.webhooks import post, test_notification
+from ..running.webhooks import post, sample_notification
 from ..shared import api
 from ..shared.webhooks import BadAddress, check_address
 from ..store.errors import HomeError
@@ -15,7 +15,7 @@ from . import Call, Handler
 
 def notify_test(_: Call, asked: api.Webhook) -> api.WebhookAnswer:
     try:
-        answer = post(check_address(asked.address), test_notification(os.uname().nodename))
+        answer = post(check_address(asked.address), sample_notification(os.uname().nodename))
     except (BadAddress, WebError) as error:
         raise HomeError("not_notified", str(error))
     return api.WebhookAnswer(answer.status, answer.said)

@@ -151,7 +151,7 @@ def end_notification(spec: RunSpec, status: RunStatus, log: str, webhooks: Webho
     return Notification(facts, clean(title), text, log, status.state is RunState.COMPLETE)
 
 
-def test_notification(host: str) -> Notification:
+def sample_notification(host: str) -> Notification:
     """A message that says nothing but that it came."""
     text = "a test from %s: word of your runs comes here" % host
     return Notification({"id": "test", "event": "test", "message": text}, "remoterun", text, "", True)
