@@ -55,13 +55,12 @@ class BucketHost:
         name: str = "aws",
         cache: Path | None = None,
         connect: float = 10.0,
-        patience: float = PATIENCE,
     ) -> None:
-        """`cache`: a folder of this machine for what is known of buckets; `patience`: see `S3`."""
+        """`cache`: a folder of this machine for what is known of buckets; `connect`: see `S3`."""
         self.place = place
         self._name = name
         self._cache = cache
-        self._connect, self._patience = connect, patience
+        self._connect = connect
 
     @property
     def name(self) -> str:
@@ -86,13 +85,13 @@ class BucketHost:
         """The home itself, for what is no request: see grants.py. Whoever asks for it closes it. Raises as `open`."""
         if self.place is None:
             raise NoBucket("no bucket is set up", hint="remoterun upload PATH --to aws   makes one")
-        s3 = S3(self.place, min(self._patience, FIRST_PATIENCE), self._connect)
+        s3 = S3(self.place, FIRST_PATIENCE, self._connect)
         try:
             home_id = identity(s3)
         except BaseException:
             s3.close()
             raise
-        s3.patience = self._patience
+        s3.patience = PATIENCE
         cache = self._cache / home_id / "index" if self._cache is not None else None
         return Bucket(s3, home_id, cache)
 

@@ -83,11 +83,10 @@ def _telling(home: Home, run: RunFolder) -> Optional[threading.Thread]:
 
 
 class Supervisor:
-    def __init__(self, home: Home, run: RunFolder, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, home: Home, run: RunFolder) -> None:
         self.home = home
         self.run = run
         self.spec = run.resolved_spec()
-        self._clock = clock
         self._engine: Optional[Engine] = None
         self._copy = _bucket_copy(home, run, self.spec)
         self._images: "Optional[ImageCopy]" = None
@@ -262,7 +261,7 @@ class Supervisor:
 
             self._images = ImageCopy(engine.name, images)
             self._images.start()
-        Watch(self.home, self.run, self.spec, engine, self._clock, self._start_again).until_end()
+        Watch(self.home, self.run, self.spec, engine, self._start_again).until_end()
 
     def _save(self) -> None:
         if self._images is not None:
@@ -425,7 +424,7 @@ class Supervisor:
             return Ended(Reason.STOPPED)
         if self.home.rental.taken_at() is not None:
             return Ended(Reason.PREEMPTED)
-        if self.spec.until is not None and self._clock() >= self.spec.until:
+        if self.spec.until is not None and time.time() >= self.spec.until:
             return Ended(Reason.TIMEOUT, "its time was up before the command had started")
         return None
 

@@ -39,15 +39,13 @@ class Watch:
         run: RunFolder,
         spec: RunSpec,
         engine: Engine,
-        clock: Callable[[], float] = time.time,
-        start_again: Callable[[Reason], bool] = lambda _: False,
+        start_again: Callable[[Reason], bool],
     ) -> None:
         """`start_again`: start a command that was lost once more, if it may be; whether that is under way."""
         self._home = home
         self.run = run
         self.spec = spec
         self._engine = engine
-        self._clock = clock
         self._start_again = start_again
 
     def until_end(self) -> None:
@@ -57,7 +55,7 @@ class Watch:
         event = self.run.state()[1]
         deadline = min(self.spec.until or _NEVER, event["t"] + (self.spec.timeout or _NEVER))
         pause, next_look = POLL_LEAST, time.monotonic() + LOOK_EVERY
-        times = LogTimes(self.run, self._clock)
+        times = LogTimes(self.run)
         peaks = Peaks(self._home, self.run, engine, event["t"])
         reason: Optional[Reason] = None
         terminated_at: Optional[float] = None
@@ -78,7 +76,7 @@ class Watch:
                 else:
                     patience = engine.patience
                 return self._exited(reason, patience)
-            now = self._clock()
+            now = time.time()
             asked = self.run.stop_asked()
             taken_at = self._home.rental.taken_at()
             if reason is None and (taken_at is not None or asked is not None or now >= deadline):
@@ -160,9 +158,8 @@ class LogTimes:
     """Notes when the log, and stderr apart, had which size, so that their lines can be given times though the command
     writes them itself."""
 
-    def __init__(self, run: RunFolder, clock: Callable[[], float]) -> None:
+    def __init__(self, run: RunFolder) -> None:
         self._run = run
-        self._clock = clock
         self._sizes = {"log": 0, "err": 0}
 
     def record(self) -> None:
@@ -177,6 +174,6 @@ class LogTimes:
             self._sizes[name] = size
             try:
                 with open(times, "a") as file:
-                    file.write("%d %.3f\n" % (size, self._clock()))
+                    file.write("%d %.3f\n" % (size, time.time()))
             except OSError:
                 pass  # a full disk must not end the run

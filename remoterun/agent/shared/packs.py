@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import time
-from typing import Callable, Iterable, Iterator, List, Tuple
+from typing import Iterable, Iterator, List, Tuple
 
 from .frames import Bytes
 
@@ -55,14 +55,13 @@ class Pace:
     QUICK, SLOW = 0.02, 0.1
     """Seconds."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._at = clock()
+    def __init__(self) -> None:
+        self._at = time.monotonic()
         self.size = PACK
 
     def next(self) -> int:
         """Bytes to send now. Called before each: by how long ago it was the last time."""
-        now = self._clock()
+        now = time.monotonic()
         took, self._at = now - self._at, now
         if took < self.QUICK:
             self.size = min(BULK, self.size * 2)

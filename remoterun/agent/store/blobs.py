@@ -16,6 +16,7 @@ from ..shared.tree import Entry, Manifest, TreeError, is_digest
 from .errors import HomeError
 
 EMPTY = hashlib.sha256(b"").hexdigest()
+MOST_PARTIALS, MOST_SIZED = 1000, 50_000
 
 
 class Blobs:
@@ -45,23 +46,23 @@ class Blobs:
     def partial_size(self, digest: str) -> int:
         return size_of(os.path.join(self._partial, digest))
 
-    def partials(self, most: int = 1000) -> Dict[str, int]:
-        """Sizes of the blobs that cut transfers have left, by the names they have meanwhile; `most` of them."""
+    def partials(self) -> Dict[str, int]:
+        """Sizes of the blobs that cut transfers have left, by the names they have meanwhile; of very many, some."""
         found = {}
-        for name in sorted(os.listdir(self._partial))[:most]:
+        for name in sorted(os.listdir(self._partial))[:MOST_PARTIALS]:
             size = self.partial_size(name)
             if size:
                 found[name] = size
         return found
 
-    def sizes_among(self, sizes: Set[int], most: int = 50000) -> Set[int]:
-        """Those of `sizes` that a blob here has; all, if there are more than `most` blobs to look at."""
+    def sizes_among(self, sizes: Set[int]) -> Set[int]:
+        """Those of `sizes` that a blob here has; all, if there are too many blobs to look at."""
         found: Set[int] = set()
         count = 0
         for folder in os.scandir(self.folder):
             for blob in os.scandir(folder.path) if folder.is_dir() else ():
                 count += 1
-                if count > most:
+                if count > MOST_SIZED:
                     return sizes
                 with contextlib.suppress(OSError):
                     size = blob.stat(follow_symlinks=False).st_size

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from typing import Any, Callable, Dict, Iterator, Set
 
 from ..shared.api import CheckTotals
@@ -43,13 +42,11 @@ from .repair import DAMAGED, WHOLE, is_whole, place, reason, restore, restore_li
 class Check:
     """One check of a home. `send(at=…)` is called as it goes on, `send(finding=…)` for each finding at the end."""
 
-    def __init__(
-        self, home: Home, repair: bool, send: Callable[..., Any], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, home: Home, repair: bool, send: Callable[..., Any]) -> None:
         self.home = home
         self._repair = repair
         self._send = send
-        self._progress = CheckProgress(send, clock)
+        self._progress = CheckProgress(send)
         self._found = Detection(home, repair, self._progress)
 
     def run(self) -> CheckTotals:

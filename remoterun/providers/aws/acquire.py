@@ -75,8 +75,8 @@ class LaunchRequest:
 
 
 class Acquisition:
-    """One try to get the host of an intent. `sleep` and `clock` (monotonic) are those of `time`; `subnets` are those
-    that are known, as `network.subnets` gives them, by their regions."""
+    """One try to get the host of an intent. `subnets` are those that are known, as `network.subnets` gives them, by
+    their regions."""
 
     def __init__(
         self,
@@ -87,8 +87,6 @@ class Acquisition:
         *,
         settings: AWS | None = None,
         subnets: Mapping[str, dict[str, dict[str, Any]]] | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._calls = calls
         self._folder = folder
@@ -96,8 +94,6 @@ class Acquisition:
         self._say = say
         self._settings = settings or AWS()
         self._subnets = subnets or {}
-        self._sleep = sleep
-        self._clock = clock
         self._was_seen = False  # by a description of AWS's: what is not there after that, is gone
         self._images: dict[tuple[str, str], Image] = {}
         self._networks: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {}
@@ -163,7 +159,7 @@ class Acquisition:
                 if pause is None or request.refused is None or not refused.code.startswith("InvalidGroup"):
                     raise
             self._networks.clear()  # somebody's `gc` has removed our security group, or it is not known yet
-            self._sleep(pause)
+            time.sleep(pause)
         return request
 
     def _send(self, request: LaunchRequest, *, again: bool = False) -> None:
@@ -184,7 +180,7 @@ class Acquisition:
                 if pause is None:
                     raise
                 again = True
-                self._sleep(pause)
+                time.sleep(pause)
             except Refused as refused:
                 if not again or isinstance(refused, (NoCapacityHere, QuotaReached)):
                     request.refused = refused.code
@@ -243,7 +239,7 @@ class Acquisition:
         from remoterun.providers.aws.first_session import settle
 
         assert request.instance is not None
-        give_up_at = self._clock() + BOOT_SECONDS
+        give_up_at = time.monotonic() + BOOT_SECONDS
         while True:
             instance = self._answering(request, request.instance)
             address = address_of(instance, self._proxy(request))
@@ -254,9 +250,9 @@ class Acquisition:
                 problems = settle(self._folder, machine.host, self._say)
                 break
             except HostUnreachable:
-                if self._clock() >= give_up_at:
+                if time.monotonic() >= give_up_at:
                     raise
-                self._sleep(ASK_SECONDS[0])
+                time.sleep(ASK_SECONDS[0])
         rented = tags.rented_of(instance, request.offer.region)
         if rented is None:
             raise HostNeverCame(f"`{request.instance}` has lost its tags", hint="remoterun hosts")
@@ -278,7 +274,7 @@ class Acquisition:
         answers is then known by logging in alone. Raises `HostNeverCame`."""
         from remoterun.hosts.ssh.banner import answers
 
-        began = self._clock()
+        began = time.monotonic()
         pauses = iter(ASK_SECONDS)
         pause = 0.0
         ask_at = began
@@ -286,7 +282,7 @@ class Acquisition:
         self._say("its boot")
         running = False
         while True:
-            now = self._clock()
+            now = time.monotonic()
             if now >= ask_at:
                 pause = next(pauses, pause)
                 ask_at = now + pause
@@ -310,7 +306,7 @@ class Acquisition:
                     evidence=f"its address is {address}" if address else "it never got a public address",
                     hint="remoterun doctor aws   # says how hosts are reached where port 22 is closed",
                 )
-            self._sleep(KNOCK_SECONDS)
+            time.sleep(KNOCK_SECONDS)
 
     def _described(self, region: str, identity: str, *, hidden: bool) -> dict[str, Any] | None:
         """The instance now; None where AWS can't be asked, or doesn't know it yet. Raises `HostNeverCame`."""
@@ -350,7 +346,7 @@ class Acquisition:
                 refused = error_of_end
             if not is_gone(refused) or self._was_seen or not pauses:
                 break
-            self._sleep(pauses.pop(0))
+            time.sleep(pauses.pop(0))
         if is_gone(refused) or not isinstance(error, RemoterunError):
             return
         price = request.offer.price

@@ -32,9 +32,8 @@ class Calls:
     told, 0 before the first one.
     """
 
-    def __init__(self, settings: AWS, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: AWS) -> None:
         self._settings = settings
-        self._clock = clock
         self._lock = threading.Lock()
         self._session: Any = None
         self._clients: dict[tuple[str, str, bool], Any] = {}
@@ -129,6 +128,6 @@ class Calls:
         date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
         if date:
             try:
-                self.clock_skew = email.utils.parsedate_to_datetime(date).timestamp() - self._clock()
+                self.clock_skew = email.utils.parsedate_to_datetime(date).timestamp() - time.time()
             except ValueError:
                 pass
