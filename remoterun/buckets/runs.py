@@ -10,6 +10,7 @@ from typing import Any
 from remoterun.agent.shared import api
 from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.bucket import RunRecord
+from remoterun.agent.shared.following import Follower
 from remoterun.agent.shared.frames import PIECE
 from remoterun.agent.shared.log_tail import offset_of_tail
 from remoterun.agent.shared.protocol import Cancelled, RemoteError, Stream
@@ -28,7 +29,6 @@ LIVES = 86400.0
 MOST_RECORD = 8 << 20
 """Bytes of a run's status."""
 MOST_PIECES = 1_000_000
-_STARTED = {RunState.RUNNING, RunState.SAVING, *FINAL}
 
 
 def runs(call: Call, asked: api.RunKeys) -> api.Statuses:
@@ -103,12 +103,13 @@ def follow(call: Call, asked: api.Follow) -> api.Followed:
             starts[log.name] = max(starts[log.name], log.offset_since(asked.since))
     if asked.tail is not None or asked.since is not None:
         call.stream.send(starts=starts)
-    follower = _Follower(call.stream, logs, starts, asked.events, asked.timed, record)
+    sender = _LogSender(call.stream, logs, starts, asked.timed)
+    follower = Follower(call.stream, _events(record), asked.events, sender.send)
+    follower.started = follower.started or record.status.log_size > 0  # that of an earlier attempt
     while True:
-        follower.send_news(record)
+        follower.send_news(_events(record, follower.events))
         if follower.done or not asked.follow:
-            at = follower.offsets
-            return api.Followed(record.status, at["log"], follower.events, at["err"])
+            return api.Followed(record.status, starts["log"], follower.events, starts["err"])
         if call.stream.wait_cancelled(POLL):
             raise Cancelled
         record = existing(call.bucket, asked.key)
@@ -250,47 +251,27 @@ class Log:
         return bytes(data)
 
 
-class _Follower:
-    """Sends what is new of one run."""
+class _LogSender:
+    """Sends what is new of the logs of one run, from `offsets` on, which are by their names."""
 
-    def __init__(
-        self, stream: Stream, logs: list[Log], offsets: dict[str, int], events: int, timed: bool, record: RunRecord
-    ) -> None:
+    def __init__(self, stream: Stream, logs: list[Log], offsets: dict[str, int], timed: bool) -> None:
         self._stream, self._logs, self._timed = stream, logs, timed
-        self.offsets, self.events = offsets, events
-        """By the names of the logs."""
-        seen = {event.state for event in record.events[:events]}
-        self.done = bool(seen & FINAL)
-        self._started = bool(seen & _STARTED) or record.status.log_size > 0  # that of an earlier attempt
-        self._past = True
+        self.offsets = offsets
 
-    def send_news(self, record: RunRecord) -> None:
-        new = record.events[self.events :]
-        latest = max((number for number, event in enumerate(new) if event.state is not None), default=0)
-        for number, event in enumerate(new):
-            if event.state is RunState.SAVING or event.state in FINAL:
-                self._send_log(ended=event.state in FINAL)
-            told = {name: value for name, value in to_json(event).items() if value not in (None, False)}
-            self._stream.send(event=told, n=self.events, past=int(self._past and number < latest))
-            self.events += 1
-            self._started = self._started or event.state in _STARTED
-            self.done = self.done or event.state in FINAL
-        self._past = False
-        if self._started and not self.done:
-            self._send_log(ended=False)
-
-    def _send_log(self, ended: bool) -> None:
+    def send(self, state: RunState | None) -> bool:
+        """A piece that is missing is waited for, and passed over before an event whose `state` is an end."""
+        before = dict(self.offsets)
         for log in self._logs:
             log.look()
-            for piece, data in self._new_pieces(log, ended):
+            for piece, data in self._new_pieces(log, state in FINAL):
                 header: dict[str, Any] = {log.name: self.offsets[log.name]}
                 if self._timed:
                     header["t"] = piece.written
                 self._stream.send(data, **header)
                 self.offsets[log.name] += len(data)
+        return self.offsets != before
 
     def _new_pieces(self, log: Log, ended: bool) -> Iterator[tuple[LogObject, bytes]]:
-        """What follows; a piece that is missing is waited for, and passed over once the run has `ended`."""
         while True:
             offset = self.offsets[log.name]
             piece = log.at(offset)
@@ -303,6 +284,14 @@ class _Follower:
             if not ended or following is None:
                 return
             self.offsets[log.name] = following
+
+
+def _events(record: RunRecord, skip: int = 0) -> list[dict[str, Any]]:
+    """As a host tells them: without what is not set."""
+    return [
+        {name: value for name, value in to_json(event).items() if value not in (None, False)}
+        for event in record.events[skip:]
+    ]
 
 
 def _cannot_end(bucket: Bucket, key: str) -> api.Asked:

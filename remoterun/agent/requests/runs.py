@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Dict, List, Set
+from typing import Any, Callable, Dict, List, Optional, Set
 
 from ..running import logs, supervision
 from ..shared import api
 from ..shared.files import locked, read_bytes
+from ..shared.following import Follower
 from ..shared.protocol import Cancelled, Stream
 from ..shared.records import from_json, to_json
 from ..shared.spec import MountSpec, ResolvedMount, RunSpec, Submission
@@ -154,15 +155,21 @@ def follow(call: Call, asked: api.Follow) -> api.Followed:
     if asked.tail is not None or asked.since is not None:
         call.stream.send(starts=starts)
     readers = [logs.LogReader(run, offset, asked.timed, name) for name, offset in starts.items()]
-    follower = _Follower(call.home, call.stream, run, readers, asked)
+    log = _Log(call.home, call.stream, run, readers, asked)
+    follower = Follower(call.stream, run.events(), asked.events, log.send)
     pause = POLL_LEAST
     next_care = 0.0
     while True:
         if time.monotonic() >= next_care:
             _care_for(call.home, run)
-            follower.send_line()
+            log.send_line()
             next_care = time.monotonic() + CARE_EVERY
-        moved = follower.send_news()
+        moved = follower.send_news(run.events(follower.events))
+        if not run.exists():
+            call.home.check_there()
+            raise HomeError("not_found", "the run was removed")
+        if not follower.started:
+            log.send_build_line()
         if follower.done or not asked.follow:
             break
         pause = POLL_LEAST if moved else min(pause * 1.2, POLL_MOST)
@@ -255,80 +262,44 @@ def _settle(call: Call, trees: List[Manifest], run: RunFolder) -> None:
     call.delivery.settle(digests)
 
 
-_FINAL_WORDS = frozenset(state.value for state in FINAL)
-_STARTED_WORDS = _FINAL_WORDS | {RunState.RUNNING.value, RunState.SAVING.value}
-
-
-class _Follower:
-    """Sends what is new of one run."""
+class _Log:
+    """What goes to one client of the log of a run, of its build's before that, and of the line in which it waits."""
 
     def __init__(
         self, home: Home, stream: Stream, run: RunFolder, readers: List[logs.LogReader], asked: api.Follow
     ) -> None:
-        self.home = home
-        self.stream = stream
-        self.run = run
+        self._home = home
+        self._stream = stream
+        self._run = run
         self._readers = readers
-        self.events = asked.events
-        self._follow = asked.follow
-        self._log = asked.log
-        seen = [event["state"] for event in run.events()[: self.events] if "state" in event]
-        self.done = any(state in _FINAL_WORDS for state in seen)
-        self._started = any(state in _STARTED_WORDS for state in seen)
+        self._asked = asked
         self._build_line = ""
-        self._past = True
-        """Whether what is sent now was there when the client asked."""
 
-    def send_news(self) -> bool:
-        """Whether anything was new."""
+    def send(self, state: Optional[RunState]) -> bool:
+        """Whether anything was new; before an event with a `state` nothing more of it is waited for."""
         moved = False
-        found = self.run.events(self.events)
-        latest = max((number for number, event in enumerate(found) if "state" in event), default=0)
-        for number, event in enumerate(found):
-            state = RunState(event["state"]) if "state" in event else None
-            if state is RunState.SAVING or state in FINAL:
-                moved = self._send_log(ended=True) or moved
-            self.stream.send(event=event, n=self.events, past=int(self._past and number < latest))
-            self.events += 1
-            self._started = self._started or (state is not None and state.value in _STARTED_WORDS)
-            self.done = self.done or state in FINAL
-            moved = True
-        self._past = False
-        if not self.run.exists():
-            self.home.check_there()
-            raise HomeError("not_found", "the run was removed")
-        if not self._started:
-            self._send_build_line()
-        if self._started and not self.done:  # "running" comes before the first byte
-            moved = self._send_log() or moved
-        return moved
-
-    def send_line(self) -> None:
-        """Who uses the machine for which the run waits."""
-        if not self._follow or self.run.state()[0] is not RunState.QUEUED:
-            return
-        from ..running import occupancy
-
-        spec = self.run.spec()
-        there = occupancy.look(self.home, api.Demand(spec.gpus, spec.slots))
-        if any(run.key == self.run.key and run.place for run in there.runs):
-            self.stream.send(line=to_json(there))
-
-    def _send_build_line(self) -> None:
-        line = logs.last_lines(self.run.build_log, 1).strip()
-        if line and line != self._build_line:
-            self._build_line = line
-            self.stream.send(build=line[:200])
-
-    def _send_log(self, ended: bool = False) -> bool:
-        moved = False
-        if not self._log:
-            return moved
-        for reader in self._readers:
-            for piece in reader.pieces(ended):
+        for reader in self._readers if self._asked.log else ():
+            for piece in reader.pieces(ended=state is not None):
                 header: Dict[str, Any] = {reader.name: piece.offset}
                 if piece.time is not None:
                     header["t"] = piece.time
-                self.stream.send(piece.data, **header)
+                self._stream.send(piece.data, **header)
                 moved = True
         return moved
+
+    def send_build_line(self) -> None:
+        line = logs.last_lines(self._run.build_log, 1).strip()
+        if line and line != self._build_line:
+            self._build_line = line
+            self._stream.send(build=line[:200])
+
+    def send_line(self) -> None:
+        """Who uses the machine for which the run waits."""
+        if not self._asked.follow or self._run.state()[0] is not RunState.QUEUED:
+            return
+        from ..running import occupancy
+
+        spec = self._run.spec()
+        there = occupancy.look(self._home, api.Demand(spec.gpus, spec.slots))
+        if any(run.key == self._run.key and run.place for run in there.runs):
+            self._stream.send(line=to_json(there))

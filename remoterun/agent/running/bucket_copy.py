@@ -11,6 +11,7 @@ A bucket that can't be reached, or a grant that has expired, is waited for.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import threading
@@ -241,7 +242,7 @@ class BucketCopy:
             if entry.size > CHUNK:
                 yield self._large(entry)
             elif entry.size > SMALL:
-                yield self._job(bucket.blob_key(entry.digest), self._blob(entry))
+                yield self._job(bucket.blob_key(entry.digest), functools.partial(self._content, entry))
             else:
                 group.append(entry)
                 size += entry.size
@@ -251,8 +252,8 @@ class BucketCopy:
         if group:
             yield self._pack(group)
 
-    def _blob(self, entry: Entry) -> Callable[[], Content]:
-        return lambda: Content(entry.size, entry.digest, path=self._home.blobs.path(entry.digest))
+    def _content(self, entry: Entry) -> Content:
+        return Content(entry.size, entry.digest, path=self._home.blobs.path(entry.digest))
 
     def _pack(self, entries: List[Entry]) -> _Job:
         name = "pack " + hashlib.sha256(b"".join(bytes.fromhex(entry.digest) for entry in entries)).hexdigest()
@@ -268,8 +269,7 @@ class BucketCopy:
         return job
 
     def _small(self, entry: Entry) -> bytes:
-        content = Content(entry.size, entry.digest, path=self._home.blobs.path(entry.digest))
-        data = b"".join(content.pieces())
+        data = b"".join(self._content(entry).pieces())
         if hashlib.sha256(data).hexdigest() != entry.digest:  # the server can't know it, as it gets a pack
             raise _damaged(entry)
         return data
@@ -286,12 +286,12 @@ class BucketCopy:
             for offset in range(0, entry.size, CHUNK):
                 content = Content.of_file(path, offset, min(CHUNK, entry.size - offset), whole)
                 chunks.append(Chunk(content.digest, content.size))
-                self._job(bucket.blob_key(content.digest), _given(content))(web, grant)
+                chunk_key = bucket.blob_key(content.digest)
+                if chunk_key not in self._noted:
+                    self._post(web, grant, chunk_key, content)
             if whole.hexdigest() != entry.digest:
                 raise _damaged(entry)
-            listing = encode(ChunkList(entry.size, chunks))
-            post(web, grant, key, Content.of(listing))
-            self._note(key)
+            self._post(web, grant, key, Content.of(encode(ChunkList(entry.size, chunks))))
 
         return job
 
@@ -300,10 +300,13 @@ class BucketCopy:
     def _job(self, key: str, content: Callable[[], Content]) -> _Job:
         def job(web: Web, grant: Grant) -> None:
             if key not in self._noted:
-                post(web, grant, key, content())
-                self._note(key)
+                self._post(web, grant, key, content())
 
         return job
+
+    def _post(self, web: Web, grant: Grant, key: str, content: Content) -> None:
+        post(web, grant, key, content)
+        self._note(key)
 
     def _post_log(self, web: Web, grant: Grant, most: int) -> None:
         for name, path in self._streams.items():
@@ -380,7 +383,3 @@ def _last(end: Ended, fields: Dict[str, Any]) -> Dict[str, Any]:
 
 def _damaged(entry: Entry) -> Unreadable:
     return Unreadable("the content of %s is damaged on the host" % show(entry.path))
-
-
-def _given(content: Content) -> Callable[[], Content]:
-    return lambda: content

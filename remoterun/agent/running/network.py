@@ -67,15 +67,12 @@ class Network:
 @contextlib.contextmanager
 def of_this_machine() -> Iterator[Network]:
     """The network that this process is in."""
-    network = Network(lambda family: socket.socket(family, socket.SOCK_STREAM), open_tables())
+    tables = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in TABLES if os.path.exists(path)]
+    network = Network(lambda family: socket.socket(family, socket.SOCK_STREAM), tables)
     try:
         yield network
     finally:
         network.close()
-
-
-def open_tables() -> List[int]:
-    return [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in TABLES if os.path.exists(path)]
 
 
 @contextlib.contextmanager

@@ -20,10 +20,10 @@ from ..shared.byte_source import ByteSource
 from ..shared.tree import LARGEST, is_digest, show
 from . import parts
 from .delivery import Delivery
-from .errors import HomeError
+from .errors import HomeError, damaged
 from .home import Home
 from .incoming import BlobReceiver
-from .large_blob import LargeBlob, damaged
+from .large_blob import LargeBlob
 from .web import Address, Web, WebError
 
 CONNECTIONS = 16

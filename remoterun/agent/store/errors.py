@@ -11,3 +11,7 @@ class HomeError(RemoteError):
 
 def disk_full(home: str) -> HomeError:
     return HomeError("disk_full", "the disk that holds %s is full" % home)
+
+
+def damaged(digest: str) -> HomeError:
+    return HomeError("damaged", "the content of %s did not arrive as it was read" % digest[:12], "try again")

@@ -17,9 +17,9 @@ from ..shared.files import token, write_all
 from ..shared.frames import Frame
 from ..shared.packs import PackError, unpack
 from ..shared.tree import is_digest, show
-from .errors import HomeError
+from .errors import HomeError, damaged
 from .home import Home
-from .large_blob import LargeBlob, damaged
+from .large_blob import LargeBlob
 from .leases import Lease
 from .parts import Part
 

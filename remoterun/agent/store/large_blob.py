@@ -15,7 +15,7 @@ from typing import Any, Dict, Optional
 from ..shared.files import token
 from ..shared.frames import Bytes
 from ..shared.tree import LARGEST, is_digest, show
-from .errors import HomeError
+from .errors import HomeError, damaged
 from .home import Home
 from .leases import Lease
 from .parts import PARTS
@@ -155,7 +155,3 @@ def append(file: Any, data: Any) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
-
-
-def damaged(digest: str) -> HomeError:
-    return HomeError("damaged", "the content of %s did not arrive as it was read" % digest[:12], "try again")

@@ -20,7 +20,7 @@ from typing import BinaryIO, Callable, List, Optional, Tuple
 
 from ..shared.frames import Body
 from ..shared.tree import LARGEST
-from .errors import HomeError
+from .errors import HomeError, damaged
 from .home import Home
 
 PATIENCE = 60.0
@@ -118,7 +118,7 @@ def seal(
             raise
         if found and (found != digest or os.fstat(file.fileno()).st_size != size):
             discard(home, key)
-            raise HomeError("damaged", "the content of %s did not arrive as it was read" % digest[:12])
+            raise damaged(digest)
         os.fsync(file.fileno())
     if found:
         try:

@@ -17,9 +17,9 @@ from ..shared.codecs import CodecError, expand
 from ..shared.delta import BLOCK, DeltaError, Finder, OldPlace, parsed
 from ..shared.frames import Frame
 from ..shared.tree import is_digest
-from .errors import HomeError
+from .errors import HomeError, damaged
 from .home import Home
-from .large_blob import LargeBlob, append, damaged
+from .large_blob import LargeBlob, append
 from .leases import Lease
 from .writer_thread import WriterThread
 
