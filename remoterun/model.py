@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from remoterun.agent.shared.api import UploadVersion
-from remoterun.agent.shared.spec import BASE_IMAGE, PortSpec
+from remoterun.agent.shared.spec import BASE_IMAGE, UPLOAD_NAME, PortSpec
 from remoterun.agent.shared.states import ENDINGS, FINAL, Reason, RunEvent, RunState, RunStatus
 from remoterun.agent.shared.tree import TreeError, check_path, is_digest, show
 from remoterun.errors import HostError, UsageError
 
-UPLOAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 LAST = "last"
 ALL_GPUS = -1
 """In place of a number of GPUs: as many as the machine has."""

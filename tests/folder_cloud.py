@@ -15,7 +15,7 @@ from pathlib import Path
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.shared.rented import FILE, Terms
+from remoterun.agent.shared.rented import FILE, RentalTerms
 from remoterun.client import Client
 from remoterun.config import AWS, Config
 from remoterun.model import MachineType, Rental, RunRequest
@@ -91,7 +91,7 @@ class Folders:
             self.take_away(intent.token)
             raise HostNeverCame(f"i-{number} did not answer")
         home.mkdir(parents=True)
-        terms = Terms(intent.token, intent.deadline, intent.idle, ["touch", str(home / "ended")])
+        terms = RentalTerms(intent.token, intent.deadline, intent.idle, ["touch", str(home / "ended")])
         (home / FILE).write_text(json.dumps(to_json(terms)))
         Place(home, Path((self.root / "environment").read_text()))
         return rented

@@ -16,7 +16,7 @@ from typing import Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared import bucket as layout
-from remoterun.agent.shared.bucket import Packed, Packing
+from remoterun.agent.shared.bucket import PackBuilder, Packed
 from remoterun.agent.shared.digests import unpacked
 from remoterun.agent.shared.findings import MOST, Finding
 from remoterun.agent.shared.frames import MAX_BODY
@@ -254,7 +254,7 @@ class Check:
 
     def _pack_again(self, index: StoredObject, whole: list[tuple[bytes, ContentPlace]]) -> None:
         """Pack the contents of a damaged pack that are whole, and set the pack aside."""
-        packing = Packing()
+        packing = PackBuilder()
         for digest, place in whole:
             content = b"".join(self._bucket.reader.pieces(place.extents))
             if hashlib.sha256(content).digest() == digest:

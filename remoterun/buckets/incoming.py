@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from remoterun.agent.shared import bucket as layout
-from remoterun.agent.shared.bucket import CHUNK, SMALL, Chunk, ChunkList, Packed, Packing
+from remoterun.agent.shared.bucket import CHUNK, SMALL, Chunk, ChunkList, PackBuilder, Packed
 from remoterun.agent.shared.codecs import CodecError, expand
 from remoterun.agent.shared.frames import Body, Bytes, Frame
 from remoterun.agent.shared.packs import PackError, unpack
@@ -38,7 +38,7 @@ class BlobReceiver:
 
     def __init__(self, s3: S3, workers: Workers, scope: Scope) -> None:
         self._s3, self._workers, self._scope = s3, workers, scope
-        self._packing = Packing()
+        self._packing = PackBuilder()
         self._begun: set[bytes] = set()
         """Contents and chunks of this transfer that are being written, or wait for their pack to be full."""
         self._large: _Large | None = None

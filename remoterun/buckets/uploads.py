@@ -15,12 +15,11 @@ from remoterun.agent.shared.frames import MAX_BODY, PIECE
 from remoterun.agent.shared.numbering import number_for
 from remoterun.agent.shared.protocol import MOST_READ, RemoteError
 from remoterun.agent.shared.records import decode, encode, to_json
-from remoterun.agent.shared.spec import ResourceRef
+from remoterun.agent.shared.spec import UPLOAD_NAME, ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, ManifestReader, TreeError, is_digest, show
 from remoterun.buckets.s3 import S3, Absent, StoredObject
 from remoterun.buckets.serving import Bucket, Call, Handler
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _KEY = re.compile(r"uploads/([A-Za-z0-9][A-Za-z0-9._-]{0,99})/([0-9]{8})\.json\Z")
 RENEWED = 86400.0
 """Seconds after which an object is made young again that an upload relies on: well before `upkeep.LEAST`."""
@@ -124,7 +123,7 @@ def commit(bucket: Bucket, asked: api.CommitUpload, manifest: Manifest) -> api.C
 
 
 def check_name(name: str) -> None:
-    if not NAME.match(name):
+    if not UPLOAD_NAME.match(name):
         raise RemoteError("bad_name", f"{show(name)} is not a name for an upload")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.byte_source import ByteSource
-from remoterun.agent.shared.delta import BLOCK, DeltaError, Finder, parsed
+from remoterun.agent.shared.delta import BLOCK, BlockFinder, DeltaError, parsed
 from remoterun.agent.shared.digests import RANGE
 from remoterun.agent.shared.frames import Body
 from remoterun.agent.shared.tree import Entry, show
@@ -204,7 +204,7 @@ def _fetch_different(
 ) -> None:
     """What the file that is here has already is taken from there: see `agent.shared.delta`."""
     size, at = file.entry.size, file.start
-    finder = Finder([old.view], size)
+    finder = BlockFinder([old.view], size)
     with session.stream(api.records, api.BlobFrom(file.entry.digest, at)) as stream:
         stream.end()
         for frame in stream:

@@ -15,8 +15,8 @@ from remoterun.agent.shared.bucket import Chunk, Grant, ImageAccess, ImageArchiv
 from remoterun.agent.shared.environment import image_id
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.store.bucket_download import part_of
+from remoterun.agent.store.http_client import HttpClient, HttpError
 from remoterun.agent.store.posting import Content, post
-from remoterun.agent.store.web import Web, WebError
 from remoterun.buckets.grants import Signer
 from remoterun.buckets.place import BucketPlace
 from tests.seaweed import Talk
@@ -44,7 +44,7 @@ def store(talk: Talk, image: str = IMAGE, named: str | None = None, record: byte
     grant = granted(talk, image)
     pieces = [Chunk(sha256(piece), len(piece)) for piece in PIECES]
     archive = ImageArchive(named or image, sum(map(len, PIECES)), pieces)
-    with Web() as web:
+    with HttpClient() as web:
         for piece in PIECES:
             post(web, grant, sha256(piece), Content.of(piece))
         post(web, grant, layout.IMAGE, Content.of(record or json.dumps(to_json(archive)).encode()))
@@ -78,7 +78,7 @@ class TestAccess:
         store(talk)
         found = access(talk)
         assert found.grant is None, "what others run is written once"
-        with Web() as web:
+        with HttpClient() as web:
             assert [b"".join(part_of(web, piece.url, 0, piece.takes[0].length)) for piece in found.pieces] == PIECES
         assert [piece.takes[0].digest for piece in found.pieces] == list(map(sha256, PIECES))
 
@@ -91,11 +91,11 @@ class TestAccess:
         grant = granted(talk)
         prefix = layout.image_prefix(image_id(IMAGE, "x86_64"))
         assert grant.prefix == prefix
-        with Web() as web:
+        with HttpClient() as web:
             for elsewhere in (layout.image_prefix(image_id(OTHER, "x86_64")), "uploads/doom/"):
-                with pytest.raises(WebError):
+                with pytest.raises(HttpError):
                     post(web, grant._replace(prefix=elsewhere), "x", Content.of(b"x"))
-            with pytest.raises(WebError):
+            with pytest.raises(HttpError):
                 post(web, grant, "x", Content.of(bytes(layout.IMAGE_PIECE + 1)))
         assert keys(talk) == []
 
@@ -149,7 +149,7 @@ class TestUpkeep:
     def test_what_was_cut_while_it_was_written_goes_after_days(self, talk: Talk) -> None:
         grant = granted(talk)
         store(talk)
-        with Web() as web:
+        with HttpClient() as web:
             post(web, grant, sha256(b"of another"), Content.of(b"of another"))
             post(web, granted(talk, OTHER), sha256(b"cut"), Content.of(b"cut"))
         later(talk, DAY)

@@ -20,8 +20,8 @@ from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.spec import ResourceRef, Submission
 from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
 from remoterun.agent.store.home import Home
+from remoterun.agent.store.http_client import HttpClient, HttpError
 from remoterun.agent.store.posting import Content, post
-from remoterun.agent.store.web import Web, WebError
 from remoterun.buckets import grants, runs
 from remoterun.buckets.grants import Signer
 from remoterun.buckets.incoming import BlobReceiver
@@ -46,7 +46,7 @@ class Host:
         self.log_size = 0
 
     def post(self, key: str, data: bytes) -> None:
-        with Web() as web:
+        with HttpClient() as web:
             post(web, self.grant, key, Content.of(data))
 
     def event(self, state: RunState, **fields: Any) -> None:
@@ -241,14 +241,14 @@ class TestGrants:
         host = Host(talk)
         host.post("log/0000000000000000", b"mine")
         for prefix in ("runs/" + OTHER + "/", "uploads/doom/", ""):
-            with Web() as web, pytest.raises(WebError) as caught:
+            with HttpClient() as web, pytest.raises(HttpError) as caught:
                 post(web, host.grant._replace(prefix=prefix), "x", Content.of(b"x"))
             assert caught.value.status in (400, 403)
         assert [stored.key for stored in talk.bucket.s3.list("runs/")] == [f"runs/{KEY}/log/0000000000000000"]
 
     def test_what_did_not_arrive_as_it_was_sent_is_refused(self, talk: Talk) -> None:
         host = Host(talk)
-        with Web() as web, pytest.raises(WebError):
+        with HttpClient() as web, pytest.raises(HttpError):
             post(web, host.grant, "x", Content.of(b"sent")._replace(digest=sha256(b"meant")))
         assert not list(talk.bucket.s3.list("runs/"))
 
@@ -256,10 +256,10 @@ class TestGrants:
         grant = Signer(talk.bucket).grant(KEY, 1)
 
         def expired() -> bool:
-            with Web() as web:
+            with HttpClient() as web:
                 try:
                     post(web, grant, "x", Content.of(b"x"))
-                except WebError as error:
+                except HttpError as error:
                     return error.expired
             return False
 

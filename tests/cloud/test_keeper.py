@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.shared.rented import FILE, Terms
+from remoterun.agent.shared.rented import FILE, RentalTerms
 from remoterun.hosts.bundle import FLAGS, agent_bundle
 from tests.cloud.cloud import Cloud
 from tests.cloud.machine import Machine
@@ -27,7 +27,9 @@ def machine_with_agent(cloud: Cloud, folder: Path, **terms: Any) -> tuple[Machin
     client.reach(machine)
     assert machine.host is not None
     home = f"/home/{machine.host.user}/.remoterun"
-    whole = Terms("rr-1", time.time() + 3600, 600.0, ["sudo", "-n", "shutdown", "-P", "now"], "aws")._replace(**terms)
+    whole = RentalTerms("rr-1", time.time() + 3600, 600.0, ["sudo", "-n", "shutdown", "-P", "now"], "aws")._replace(
+        **terms
+    )
     machine.host.exec_user(["mkdir", "-p", home])
     machine.host.path(f"{home}/{FILE}").write_text(json.dumps(to_json(whole)))
     bundle = machine.host.path(f"{home}/{agent_bundle().file_name}")

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from remoterun.agent.shared.bucket import BringLine, ContentRange, LargeContent, SignedObject, packed, takes
 from remoterun.agent.shared.protocol import Link, RemoteError
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.store import bucket_download, web
+from remoterun.agent.store import bucket_download, http_client
 from remoterun.agent.store.home import Home
 from tests.bucket_server import BucketServer, Handler
 from tests.workshop import served, sha256, until
@@ -275,7 +275,7 @@ class TestHostileServers:
         assert refusal(link, BringLine([pack_of(bucket, SMALL)])).code == "refused"
 
     def test_a_byte_now_and_then(self, link: Link, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(web, "SILENCE", 0.5)
+        monkeypatch.setattr(http_client, "SILENCE", 0.5)
         monkeypatch.setattr(bucket_download, "TRIES", 1)
         ended = threading.Event()
 
@@ -354,9 +354,9 @@ class TestTLS:
     @pytest.fixture(autouse=True)
     def trust(self, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        web._trust.cache_clear()
+        http_client._trust.cache_clear()
         yield
-        web._trust.cache_clear()
+        http_client._trust.cache_clear()
 
     def test_all_of_it(self, link: Link, home: Home, bucket: BucketServer) -> None:
         bucket.fail(2, Handler.cut)
@@ -368,7 +368,7 @@ class TestTLS:
     ) -> None:
         monkeypatch.setattr(bucket_download, "TRIES", 1)
         monkeypatch.delenv("SSL_CERT_FILE")
-        web._trust.cache_clear()
+        http_client._trust.cache_clear()
         error = refusal(link, BringLine([pack_of(bucket, SMALL)]))
         assert error.code == "not_fetched" and "CERTIFICATE_VERIFY_FAILED" in error.message
         assert bucket.asked == []
@@ -384,7 +384,7 @@ class TestTLS:
         proxy.close()
 
     def test_a_server_that_is_silent(self, link: Link, bucket: BucketServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(web, "SILENCE", 0.5)
+        monkeypatch.setattr(http_client, "SILENCE", 0.5)
         monkeypatch.setattr(bucket_download, "TRIES", 1)
         ended = threading.Event()
         bucket.faults.append(lambda handler: ended.wait(10) or handler.cut())

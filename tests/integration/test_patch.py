@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from remoterun.agent.serve import Server
 from remoterun.agent.shared import api
-from remoterun.agent.shared.delta import BLOCK, PROBE, RECORD_SIZE, Finder, Place, Record, records
+from remoterun.agent.shared.delta import BLOCK, PROBE, RECORD_SIZE, BlockFinder, Place, Record, records
 from remoterun.agent.shared.protocol import Link, LinkClosed, RemoteError, Stream
 from remoterun.agent.store.home import Home
 from remoterun.hosts.local import LocalHost
@@ -150,13 +150,13 @@ def test_what_did_not_change_is_not_looked_at_block_by_block(
     home: Home, new: bytes, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[int] = []
-    find = Finder.find
+    find = BlockFinder.find
 
-    def counted(self: Finder, start: int, blocks: Sequence[Record]) -> list[Place | None]:
+    def counted(self: BlockFinder, start: int, blocks: Sequence[Record]) -> list[Place | None]:
         looked.append(start)
         return find(self, start, blocks)
 
-    monkeypatch.setattr(Finder, "find", counted)
+    monkeypatch.setattr(BlockFinder, "find", counted)
     digest = home.blobs.put(LONG)
     with served(home) as link:
         patch(link, new, like=[digest])

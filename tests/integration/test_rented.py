@@ -21,13 +21,13 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.bucket import run_prefix
 from remoterun.agent.shared.files import write_whole
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.shared.rented import FILE, Terms
+from remoterun.agent.shared.rented import FILE, RentalTerms
 from remoterun.agent.shared.spec import Submission
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
+from remoterun.agent.store.http_client import HttpError
 from remoterun.agent.store.rental import LAST, UNSAVED
-from remoterun.agent.store.web import WebError
 from remoterun.errors import RemoterunError
 from tests.bucket_server import BucketServer, Handler
 from tests.workshop import SAVES, Place, command_line, kill9, pids, running, spec_of, until
@@ -35,8 +35,8 @@ from tests.workshop import SAVES, Place, command_line, kill9, pids, running, spe
 FAR = 1e10
 
 
-def rent(home: Home, **terms: Any) -> Terms:
-    whole = Terms("rr-1", FAR, 600.0, ["touch", home.path + "/ended"])._replace(**terms)
+def rent(home: Home, **terms: Any) -> RentalTerms:
+    whole = RentalTerms("rr-1", FAR, 600.0, ["touch", home.path + "/ended"])._replace(**terms)
     write_whole(f"{home.path}/{FILE}", json.dumps(to_json(whole)).encode())
     return whole
 
@@ -317,7 +317,7 @@ class TestNoticesOfAws:
     def test_a_service_that_is_silent(self, service: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(notices, "SILENCE", 0.3)
         service.silent.clear()
-        with pytest.raises(WebError):
+        with pytest.raises(HttpError):
             AwsNotices(service.address)()
         service.silent.set()
 

@@ -17,7 +17,7 @@ import botocore.exceptions
 import botocore.parsers
 import pytest
 
-from remoterun.agent.shared.rented import Terms
+from remoterun.agent.shared.rented import RentalTerms
 from remoterun.config import AWS as AwsSettings
 from remoterun.config import Config
 from remoterun.errors import ConfigError, HostUnreachable
@@ -47,7 +47,7 @@ from tests.workshop import until
 MACHINE = MachineType("t4", rental=Rental("aws", ("g4dn.xlarge",), disk=200))
 INTENT = Intent("rr-01h-1", "01h", 16, 1, MACHINE, 1764240000.0, 1764326400.0, 600.0)
 IMAGE = Image("ami-1", "Ubuntu", "/dev/sda1", 75)
-TERMS = Terms("rr-01h-1", 1764326400.0, 600.0, ["sudo", "-n", "shutdown", "-P", "now"])
+TERMS = RentalTerms("rr-01h-1", 1764326400.0, 600.0, ["sudo", "-n", "shutdown", "-P", "now"])
 BOOT = FirstBoot("PRIVATE KEY\n", "ssh-ed25519 HOST", "ssh-ed25519 OURS", TERMS, 3600.0)
 
 
@@ -335,7 +335,7 @@ def test_a_host_of_an_image_without_our_user_ends_as_one_that_nobody_uses(tmp_pa
 def test_the_terms_are_in_the_settings_of_the_host() -> None:
     files = {each["path"]: each for each in cloud_config(BOOT)["write_files"]}
     settings = json.loads(files["/etc/remoterun/host.json"]["content"])
-    assert Terms(**settings["terms"]) == TERMS
+    assert RentalTerms(**settings["terms"]) == TERMS
     assert settings["home"] == "/home/ubuntu/.remoterun" and settings["user"] == "ubuntu"
     assert files["/etc/remoterun/host.json"]["permissions"] == "0600"
 

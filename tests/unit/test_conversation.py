@@ -7,7 +7,7 @@ import select
 import threading
 from typing import Any
 
-from remoterun.agent.requests.inside import _Conversation
+from remoterun.agent.requests.inside import _ExecSession
 from remoterun.agent.running.engines.inside import Program
 from remoterun.agent.shared.protocol import Cancelled, LinkClosed, Stream
 from tests.workshop import linked
@@ -21,7 +21,7 @@ def test_a_client_that_goes_after_the_end_writes_into_no_other_file() -> None:
     def answer(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
         reader, writer = os.pipe()
         before = set(threading.enumerate())
-        conversation = _Conversation(stream, Program(["/bin/true"], dict(os.environ), None, False), [24, 80])
+        conversation = _ExecSession(stream, Program(["/bin/true"], dict(os.environ), None, False), [24, 80])
         assert conversation.until_end() == 0
         listening = [thread for thread in set(threading.enumerate()) - before if thread.name == "remoterun program"]
         conversation.close()
@@ -50,7 +50,7 @@ def test_a_program_that_reads_nothing_ends_with_its_client() -> None:
     started = threading.Event()
 
     def answer(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
-        conversation = _Conversation(stream, Program(["/bin/sleep", "30"], dict(os.environ), None, False), [24, 80])
+        conversation = _ExecSession(stream, Program(["/bin/sleep", "30"], dict(os.environ), None, False), [24, 80])
         started.set()
         try:
             conversation.until_end()

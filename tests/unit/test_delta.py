@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.shared import delta
-from remoterun.agent.shared.delta import BLOCK, PROBE, RECORD_SIZE, DeltaError, Finder, parsed, records
+from remoterun.agent.shared.delta import BLOCK, PROBE, RECORD_SIZE, BlockFinder, DeltaError, parsed, records
 
 SMALL_BLOCK = 64
 AT_ONCE = 64
@@ -28,7 +28,7 @@ def in_small_blocks(old: list[bytes], new: bytes, at_once: int, offset: int = 0)
 def put_together(old: list[bytes], new: bytes, at_once: int, offset: int = 0, block: int = BLOCK) -> tuple[bytes, int]:
     """(the new file as the other side would make it, bytes that were sent for it)."""
     views = [memoryview(file) for file in old]
-    finder = Finder(views, len(new))
+    finder = BlockFinder(views, len(new))
     made = bytearray(new[:offset])
     sent = 0
     for start in range(offset, len(new), at_once * block):
@@ -210,7 +210,7 @@ def test_records_that_are_none(body: bytes) -> None:
 )
 def test_records_that_lie(old: list[bytes], size: int, blocks: list[tuple[int, bytes]], start: int) -> None:
     """Whatever they say, no place is outside of the old files."""
-    found = Finder([memoryview(file) for file in old], size).find(start, blocks)
+    found = BlockFinder([memoryview(file) for file in old], size).find(start, blocks)
     assert len(found) == len(blocks)
     for number, place in enumerate(found):
         if place is not None:

@@ -52,7 +52,7 @@ def execute(call: Call, asked: api.Execute) -> api.Exit:
         program = engine.inside(run, spec, words_of(asked.command, spec.number), name, asked.terminal)
     except EngineError as error:
         raise HomeError("engine_silent", error.message, error.hint)
-    conversation = _Conversation(call.stream, program, asked.size)
+    conversation = _ExecSession(call.stream, program, asked.size)
     try:
         return api.Exit(conversation.until_end())
     except BaseException:
@@ -90,7 +90,7 @@ def engine_of_running(home: Home, run: RunFolder) -> Engine:
     return engine_of_run(home, run)
 
 
-class _Conversation:
+class _ExecSession:
     """A program, and what goes to and fro between it and the client."""
 
     def __init__(self, stream: Stream, program: Program, size: List[int]) -> None:

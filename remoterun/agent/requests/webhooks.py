@@ -9,14 +9,14 @@ from ..running.webhooks import post, sample_notification
 from ..shared import api
 from ..shared.webhooks import BadAddress, check_address
 from ..store.errors import HomeError
-from ..store.web import WebError
+from ..store.http_client import HttpError
 from . import Call, Handler
 
 
 def notify_test(_: Call, asked: api.Webhook) -> api.WebhookAnswer:
     try:
         answer = post(check_address(asked.address), sample_notification(os.uname().nodename))
-    except (BadAddress, WebError) as error:
+    except (BadAddress, HttpError) as error:
         raise HomeError("not_notified", str(error))
     return api.WebhookAnswer(answer.status, answer.said)
 

@@ -27,9 +27,9 @@ from ..shared.spec import RunSpec
 from ..shared.states import ENDINGS, Reason, RunEvent
 from ..shared.tree import Entry, Manifest, show
 from ..store.home import Home
+from ..store.http_client import HttpClient, HttpError
 from ..store.posting import Content, Unreadable, post
 from ..store.run_folder import RunFolder
-from ..store.web import Web, WebError
 from .ending import Ended, tell
 
 LOOK_EVERY = 2.0
@@ -52,7 +52,7 @@ THREAD_PATIENCE, LATE = 2.0, 5.0
 RECORDS_PATIENCE, KILLED_PATIENCE = 60.0, 10.0
 """Seconds that a run without outputs waits for its bucket: its host costs money, and who kills a run wants it ended."""
 
-_Job = Callable[[Web, Grant], None]
+_Job = Callable[[HttpClient, Grant], None]
 
 
 class OutOfTime(Exception):
@@ -72,7 +72,7 @@ class BucketCopy:
         self._noting = threading.Lock()
         self._stopped = threading.Event()
         self._thread: Optional[threading.Thread] = None
-        self._web: Optional[Web] = None
+        self._http: Optional[HttpClient] = None
         self._was_cut = False
         """Whether the thread was cut off while it posted: a slow server may still take that."""
 
@@ -86,20 +86,20 @@ class BucketCopy:
     def _follow(self) -> None:
         told, log_time = -1, time.monotonic()
         failing = 0
-        with Web() as web:
-            self._web = web
+        with HttpClient() as http:
+            self._http = http
             while not self._stopped.wait(LOOK_EVERY):
                 try:
                     size = os.stat(self._run.events_file).st_size
                     if size != told:
-                        self._post_record(web, self._grant())
+                        self._post_record(http, self._grant())
                         told = size
                     new = sum(size_of(path) - self._posted[name] for name, path in self._streams.items())
                     if new >= LOG_PIECE or (new and time.monotonic() - log_time >= LOG_EVERY):
-                        self._post_log(web, self._grant(), LOG_PIECE)
+                        self._post_log(http, self._grant(), LOG_PIECE)
                         log_time = time.monotonic()
                     failing = 0
-                except WebError as error:
+                except HttpError as error:
                     failing += 1
                     if error.expired or failing > FAILURES:
                         tell(self._run, "its log is not in the bucket %s: %s" % (self._spec.bucket, self._why(error)))
@@ -115,8 +115,8 @@ class BucketCopy:
         self._thread.join(THREAD_PATIENCE)
         while self._thread.is_alive():
             self._was_cut = True
-            if self._web is not None:
-                self._web.cut()
+            if self._http is not None:
+                self._http.cut()
             self._thread.join(POLL)
         self._thread = None
 
@@ -146,7 +146,7 @@ class BucketCopy:
             before = len(self._noted)
             try:
                 return self._bring(end, given_up)
-            except WebError as error:
+            except HttpError as error:
                 problem = self._why(error)
                 tell(self._run, "waiting for the bucket %s: %s" % (self._spec.bucket, problem))
                 failures = failures + 1 if len(self._noted) == before else 1
@@ -164,14 +164,14 @@ class BucketCopy:
         before_it = end.fields.get("message")
         fields = dict(end.fields, message="%s; %s" % (before_it, message) if before_it else message)
         if faulty:  # who finds the run after its host is gone learns how it ended all the same
-            with contextlib.suppress(WebError, OutOfTime, OSError, ValueError, Unreadable):
-                jobs: List[_Job] = [lambda web, grant: self._post_log(web, grant, LAST_PIECE)]
-                jobs.append(lambda web, grant: self._post_record(web, grant, _last(end, fields)))
+            with contextlib.suppress(HttpError, OutOfTime, OSError, ValueError, Unreadable):
+                jobs: List[_Job] = [lambda http, grant: self._post_log(http, grant, LAST_PIECE)]
+                jobs.append(lambda http, grant: self._post_record(http, grant, _last(end, fields)))
                 self._run_jobs(iter(jobs), 1, self._grant(), given_up)
         return fields
 
     def _bring(self, end: Ended, given_up: Callable[[], bool]) -> Dict[str, Any]:
-        """Raises `WebError`, `OutOfTime`, `Ended`."""
+        """Raises `HttpError`, `OutOfTime`, `Ended`."""
         grant = self._grant()
         outputs: List[_Job] = []
         jobs: Iterator[_Job] = iter(())
@@ -183,17 +183,17 @@ class BucketCopy:
             self._job("spec.json", lambda: Content.of(read_bytes(self._run.spec_file))),
             self._job("source", lambda: Content.of(read_bytes(self._run.source_file))),
             *outputs,
-            lambda web, grant: self._post_log(web, grant, LAST_PIECE),
+            lambda http, grant: self._post_log(http, grant, LAST_PIECE),
         ]
         last: Dict[str, Any] = {}
 
-        def record(web: Web, grant: Grant) -> None:
+        def record(http: HttpClient, grant: Grant) -> None:
             fields = dict(end.fields) if end.unsaved else dict(end.fields, kept=True)
             last.update(_last(end, fields))
-            self._post_record(web, grant, last)
+            self._post_record(http, grant, last)
             if self._was_cut:
                 time.sleep(LATE)
-                self._post_record(web, grant, last)
+                self._post_record(http, grant, last)
 
         # A small thing first: a server may refuse a large one before it has read it all, and then we learn no reason.
         self._run_jobs(iter([self._post_record]), 1, grant, given_up)
@@ -208,13 +208,13 @@ class BucketCopy:
 
         def work() -> None:
             try:
-                with Web() as web:
+                with HttpClient() as http:
                     while not failures:
                         with lock:
                             job = next(jobs, None)
                         if job is None:
                             return
-                        job(web, grant)
+                        job(http, grant)
             except BaseException as error:  # noqa: BLE001 - raised below
                 failures.append(error)
 
@@ -258,12 +258,12 @@ class BucketCopy:
     def _pack(self, entries: List[Entry]) -> _Job:
         name = "pack " + hashlib.sha256(b"".join(bytes.fromhex(entry.digest) for entry in entries)).hexdigest()
 
-        def job(web: Web, grant: Grant) -> None:
+        def job(http: HttpClient, grant: Grant) -> None:
             if name in self._noted:
                 return
             pack = bucket.packed((one.digest, self._small(one)) for one in entries)
-            post(web, grant, bucket.pack_key(pack.name), Content.of(pack.data))
-            post(web, grant, bucket.index_key(pack.name), Content.of(pack.listing))
+            post(http, grant, bucket.pack_key(pack.name), Content.of(pack.data))
+            post(http, grant, bucket.index_key(pack.name), Content.of(pack.listing))
             self._note(name)
 
         return job
@@ -278,7 +278,7 @@ class BucketCopy:
         path = self._home.blobs.path(entry.digest)
         key = bucket.list_key(entry.digest)
 
-        def job(web: Web, grant: Grant) -> None:
+        def job(http: HttpClient, grant: Grant) -> None:
             if key in self._noted:
                 return
             chunks = []
@@ -288,54 +288,54 @@ class BucketCopy:
                 chunks.append(Chunk(content.digest, content.size))
                 chunk_key = bucket.blob_key(content.digest)
                 if chunk_key not in self._noted:
-                    self._post(web, grant, chunk_key, content)
+                    self._post(http, grant, chunk_key, content)
             if whole.hexdigest() != entry.digest:
                 raise _damaged(entry)
-            self._post(web, grant, key, Content.of(encode(ChunkList(entry.size, chunks))))
+            self._post(http, grant, key, Content.of(encode(ChunkList(entry.size, chunks))))
 
         return job
 
     # -- objects
 
     def _job(self, key: str, content: Callable[[], Content]) -> _Job:
-        def job(web: Web, grant: Grant) -> None:
+        def job(http: HttpClient, grant: Grant) -> None:
             if key not in self._noted:
-                self._post(web, grant, key, content())
+                self._post(http, grant, key, content())
 
         return job
 
-    def _post(self, web: Web, grant: Grant, key: str, content: Content) -> None:
-        post(web, grant, key, content)
+    def _post(self, http: HttpClient, grant: Grant, key: str, content: Content) -> None:
+        post(http, grant, key, content)
         self._note(key)
 
-    def _post_log(self, web: Web, grant: Grant, most: int) -> None:
+    def _post_log(self, http: HttpClient, grant: Grant, most: int) -> None:
         for name, path in self._streams.items():
             size = size_of(path)
             while self._posted[name] < size:
                 at = self._posted[name]
                 content = Content.of_file(path, at, min(most, size - at))
-                post(web, grant, bucket.log_key(self._before[name] + at, name), content)
+                post(http, grant, bucket.log_key(self._before[name] + at, name), content)
                 self._posted[name] += content.size
                 self._note("%s %d" % (name, self._posted[name]))
 
     def _noted_end(self, name: str) -> int:
         return max([0, *(int(note[4:]) for note in self._noted if note.startswith(name + " "))])
 
-    def _post_record(self, web: Web, grant: Grant, last: Optional[Dict[str, Any]] = None) -> None:
+    def _post_record(self, http: HttpClient, grant: Grant, last: Optional[Dict[str, Any]] = None) -> None:
         """The run as it is now, or as it will be after its `last` event."""
         events = self._run.events() + ([last] if last else [])
         status = self._run.status(last)
         status = status._replace(log_size=status.log_size + self._spec.log_before)
         told = [from_json(RunEvent, event) for event in events]
         record = RunRecord(status, told, self._spec.number, time.time(), self._spec.split)
-        post(web, grant, "status.json", Content.of(encode(record)))
+        post(http, grant, "status.json", Content.of(encode(record)))
 
     # -- what is known
 
     def _grant(self) -> Grant:
         grant = self._run.grant()
         if grant is None:
-            raise WebError("no permission has come", 403, expired=True)
+            raise HttpError("no permission has come", 403, expired=True)
         return grant
 
     def _await_grant(self, seconds: float, ended: Callable[[], bool]) -> bool:
@@ -355,7 +355,7 @@ class BucketCopy:
             return (0, 0)
         return (about.st_mtime_ns, about.st_ino)
 
-    def _why(self, error: WebError) -> str:
+    def _why(self, error: HttpError) -> str:
         if error.expired:
             return "the permission has expired; any `remoterun ps` renews it"
         return error.message

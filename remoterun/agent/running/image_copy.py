@@ -20,9 +20,9 @@ from typing import IO, Callable, Dict, Iterator, List, Tuple, Union
 from ..shared.bucket import IMAGE, IMAGE_PIECE, Chunk, Grant, ImageAccess, ImageArchive, SignedObject
 from ..shared.records import encode
 from ..store.bucket_download import whole_part
+from ..store.http_client import HttpClient, HttpError
 from ..store.posting import Content, post
 from ..store.reserve import free_space
-from ..store.web import Web, WebError
 from .engines.job import BuildJob, end
 
 CONNECTIONS = 6
@@ -111,24 +111,24 @@ class ImageCopy:
         self._thread.join(TICK * 10)
 
     def _work(self) -> None:
-        with Web() as web:
+        with HttpClient() as http:
             for image, grant in self._images:
                 try:
-                    archive = self._put(web, image, grant)
+                    archive = self._put(http, image, grant)
                     print("%s is in the bucket, %d bytes" % (image, archive.size), file=sys.stderr, flush=True)
-                except (WebError, OSError, Unusable) as error:
+                except (HttpError, OSError, Unusable) as error:
                     print("%s is not in the bucket: %s" % (image, error), file=sys.stderr, flush=True)
 
-    def _put(self, web: Web, image: str, grant: Grant) -> ImageArchive:
-        """Raises `Unusable`, `WebError`, `OSError`."""
+    def _put(self, http: HttpClient, image: str, grant: Grant) -> ImageArchive:
+        """Raises `Unusable`, `HttpError`, `OSError`."""
         self._check_room(image)
         pieces: List[Chunk] = []
         for data in self._saved(image):
             content = Content.of(data)
-            self._post(web, grant, content.digest, content)
+            self._post(http, grant, content.digest, content)
             pieces.append(Chunk(content.digest, content.size))
         archive = ImageArchive(image, sum(piece.length for piece in pieces), pieces)
-        self._post(web, grant, IMAGE, Content.of(encode(archive)))
+        self._post(http, grant, IMAGE, Content.of(encode(archive)))
         return archive
 
     def _check_room(self, image: str) -> None:
@@ -171,9 +171,9 @@ class ImageCopy:
             if saving.wait() or compressing.wait():
                 raise Unusable("%s save failed" % self._tool)
 
-    def _post(self, web: Web, grant: Grant, key: str, content: Content) -> None:
+    def _post(self, http: HttpClient, grant: Grant, key: str, content: Content) -> None:
         self._await_turn(0.0)
-        post(web, grant, key, content, lambda _: self._await_turn(PAUSE))
+        post(http, grant, key, content, lambda _: self._await_turn(PAUSE))
 
     def _await_turn(self, pause: float) -> None:
         """Raises `Unusable` where it does not come any more."""
@@ -195,17 +195,17 @@ class _Pieces:
         self._came: Dict[int, Union[bytes, Unusable]] = {}
         self._news = threading.Condition()
         self._stopped = threading.Event()
-        self._webs = [Web() for _ in range(CONNECTIONS)]
+        self._clients = [HttpClient() for _ in range(CONNECTIONS)]
 
     def __enter__(self) -> "_Pieces":
-        for web in self._webs:
-            threading.Thread(target=self._work, args=(web,), name="remoterun fetches", daemon=True).start()
+        for http in self._clients:
+            threading.Thread(target=self._work, args=(http,), name="remoterun fetches", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        for web in self._webs:
-            web.cut()
+        for http in self._clients:
+            http.cut()
 
     def each(self, check: Callable[[], None]) -> Iterator[bytes]:
         """Raises `Unusable`, and what `check` raises, which is called now and then."""
@@ -220,8 +220,8 @@ class _Pieces:
             yield found
             self._room.release()
 
-    def _work(self, web: Web) -> None:
-        with web:
+    def _work(self, http: HttpClient) -> None:
+        with http:
             while not self._stopped.is_set():
                 if not self._room.acquire(timeout=TICK):
                     continue
@@ -230,7 +230,7 @@ class _Pieces:
                 if piece is None:
                     return
                 try:
-                    found: Union[bytes, Unusable] = self._whole(web, piece)
+                    found: Union[bytes, Unusable] = self._whole(http, piece)
                 except Unusable as error:
                     found = error
                 except Exception as error:  # noqa: BLE001 - `each` raises it
@@ -239,14 +239,14 @@ class _Pieces:
                     self._came[number] = found
                     self._news.notify_all()
 
-    def _whole(self, web: Web, piece: SignedObject) -> bytes:
+    def _whole(self, http: HttpClient, piece: SignedObject) -> bytes:
         """A piece, also over cut connections."""
         (take,) = piece.takes
         try:
             data = b"".join(
-                whole_part(web, piece.url, 0, take.length, TRIES, lambda failures: self._stopped.wait(PAUSE))
+                whole_part(http, piece.url, 0, take.length, TRIES, lambda failures: self._stopped.wait(PAUSE))
             )
-        except WebError as error:
+        except HttpError as error:
             raise Unusable(error.message)
         if hashlib.sha256(data).hexdigest() != take.digest:
             raise Unusable("a piece of it is damaged")

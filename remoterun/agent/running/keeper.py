@@ -18,11 +18,11 @@ import traceback
 from typing import Callable, Dict, Optional
 
 from ..shared.files import unless_held
-from ..shared.rented import Terms
+from ..shared.rented import RentalTerms
 from ..shared.states import FINAL
 from ..store.errors import HomeError
 from ..store.home import Home
-from ..store.web import WebError
+from ..store.http_client import HttpError
 from . import supervision
 from .notices import NOTICES, Notices
 
@@ -82,7 +82,7 @@ class Keeper:
                 traceback.print_exc()
             self._sleep(POLL)
 
-    def step(self, terms: Terms) -> None:
+    def step(self, terms: RentalTerms) -> None:
         """One look at everything, and what follows from it."""
         if self._is_due("notices", NOTICES_EVERY):
             self._look_for_notice(terms)
@@ -99,14 +99,14 @@ class Keeper:
         self._next[what] = now + every
         return True
 
-    def _look_for_notice(self, terms: Terms) -> None:
+    def _look_for_notice(self, terms: RentalTerms) -> None:
         if terms.notices not in NOTICES:
             return
         if terms.notices not in self._notices:
             self._notices[terms.notices] = NOTICES[terms.notices]()
         try:
             taken_at = self._notices[terms.notices]()
-        except WebError as error:
+        except HttpError as error:
             if error.message != self._problem:
                 self._say("no notices can be had: %s" % error.message)
             self._problem = error.message
@@ -114,7 +114,7 @@ class Keeper:
         if taken_at is not None:
             self._home.rental.leave(taken_at, "taken")
 
-    def _why_end(self, terms: Terms) -> Optional[str]:
+    def _why_end(self, terms: RentalTerms) -> Optional[str]:
         """Why the host is to end now; None if it is not."""
         now = self._clock()
         if self._wall() < terms.deadline:
@@ -158,7 +158,7 @@ class Keeper:
         with contextlib.suppress(OSError):
             self._home.rental.leave(self._wall(), why)
 
-    def _end_host(self, terms: Terms, why: str) -> None:
+    def _end_host(self, terms: RentalTerms, why: str) -> None:
         self._mark(why)
         self._say("the host ends (%s): %s" % (why, " ".join(terms.end)))
         try:

@@ -7,11 +7,11 @@ import json
 import time
 from typing import Callable, Dict, Optional
 
-from ..store.web import Web, WebError
+from ..store.http_client import HttpClient, HttpError
 
 Notices = Callable[[], Optional[float]]
 """When the host is taken away (seconds since 1970), None as long as nothing is known of it. Blocks a few seconds at the
-most, and may be asked again and again. Raises `WebError`."""
+most, and may be asked again and again. Raises `HttpError`."""
 
 ADDRESS = "http://169.254.169.254/latest/"
 """Of AWS's instance metadata service, which answers each instance of itself."""
@@ -26,13 +26,13 @@ class AwsNotices:
 
     def __init__(self, address: str = ADDRESS) -> None:
         self._address = address
-        self._web = Web(proxies=False, silence=SILENCE)
+        self._http = HttpClient(proxies=False, silence=SILENCE)
         self._token = ""
 
     def __call__(self) -> Optional[float]:
         try:
             told = self._read("meta-data/spot/instance-action")
-        except WebError as error:
+        except HttpError as error:
             if error.status == 401:  # the token's time is up
                 self._token = ""
             if error.status in (401, 404):
@@ -47,7 +47,7 @@ class AwsNotices:
         return self._ask("GET", path, {"X-aws-ec2-metadata-token": self._token})
 
     def _ask(self, method: str, path: str, headers: Dict[str, str]) -> bytes:
-        with self._web.ask(method, self._address + path, headers) as answer:
+        with self._http.ask(method, self._address + path, headers) as answer:
             return answer.read(4096)
 
 

@@ -11,7 +11,7 @@ from ..shared.states import ENDINGS, Reason, RunState
 from ..store.home import Home
 from ..store.run_folder import RunFolder
 from .ending import Ended, silent, tell
-from .engines import Engine, Look, Presence
+from .engines import CommandState, Engine, Presence
 from .sampling import Peaks
 from .supervision import look_after_host
 
@@ -127,7 +127,7 @@ class Watch:
                 reason = Reason.OUT_OF_MEMORY
         self.run.move(RunState.SAVING, reason=reason.value, code=code)
 
-    def _lost(self, look: Look, reason: Optional[Reason], in_time: bool) -> None:
+    def _lost(self, look: CommandState, reason: Optional[Reason], in_time: bool) -> None:
         """The command is gone and left no exit code. `in_time`: its time is not up."""
         code, asked = look.code, reason is not None
         if reason is None:

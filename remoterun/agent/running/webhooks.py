@@ -20,8 +20,8 @@ from ..shared.spec import RunSpec
 from ..shared.states import ENDINGS, Reason, RunState, RunStatus
 from ..shared.webhooks import Webhooks, kind_of, place_of
 from ..store.home import Home
+from ..store.http_client import HttpClient, HttpError, login
 from ..store.run_folder import RunFolder
-from ..store.web import Web, WebError, login
 from . import logs
 from .ending import clean_up, tell
 
@@ -73,7 +73,7 @@ def _tell_all(home: Home, run: RunFolder) -> None:
             gone = time.monotonic() > deadline or time.time() > home.rental.last_moment()
             try:
                 post(url, news)
-            except WebError as error:
+            except HttpError as error:
                 if error.passing and not gone:
                     tell(run, "could not notify %s yet: %s; trying again" % (shown, error.message))
                     continue
@@ -87,19 +87,19 @@ def _tell_all(home: Home, run: RunFolder) -> None:
 
 
 def post(url: str, news: Notification) -> Answer:
-    """Post it once, in the words of the service. Raises `WebError`; of the address it holds the host, and no more."""
+    """Post it once, in the words of the service. Raises `HttpError`; of the address it holds the host, and no more."""
     target, body = message(url, news)
     headers = {"Content-Type": "application/json", "User-Agent": "remoterun", **login(urlsplit(url))}
     data = json.dumps(body).encode()
     headers["Content-Length"] = str(len(data))
     try:
-        with Web() as web, web.ask("POST", target, headers, lambda: [data], len(data)) as answer:
+        with HttpClient() as http, http.ask("POST", target, headers, lambda: [data], len(data)) as answer:
             return Answer(answer.status, _without(url, answer.read(MOST_ANSWER).decode("utf-8", "replace")))
     except UnicodeError:
-        raise WebError("its host has a name that can't be", 400)
-    except WebError as error:
+        raise HttpError("its host has a name that can't be", 400)
+    except HttpError as error:
         told = _without(url, error.told) if error.status >= 400 else ""
-        raise WebError(_without(url, error.message) + (" (%s)" % told if told else ""), error.status)
+        raise HttpError(_without(url, error.message) + (" (%s)" % told if told else ""), error.status)
 
 
 def _without(url: str, said: str) -> str:

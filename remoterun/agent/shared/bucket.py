@@ -225,7 +225,7 @@ def image_archive(data: bytes) -> ImageArchive:
     return found
 
 
-class Packing:
+class PackBuilder:
     """Contents on their way into packs: each is full before the next one begins."""
 
     def __init__(self) -> None:

@@ -55,7 +55,7 @@ def parsed(body: Bytes) -> List[BlockRecord]:
     return list(_RECORD.iter_unpack(body))
 
 
-class Finder:
+class BlockFinder:
     """Looks for the blocks of a new file of `size` bytes in old ones, in their order. `old`: their content."""
 
     def __init__(self, old: Sequence[memoryview], size: int) -> None:

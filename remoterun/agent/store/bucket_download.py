@@ -22,9 +22,9 @@ from . import parts
 from .delivery import Delivery
 from .errors import HomeError, damaged
 from .home import Home
+from .http_client import Address, HttpClient, HttpError
 from .incoming import BlobReceiver
 from .large_blob import LargeBlob
-from .web import Address, Web, WebError
 
 CONNECTIONS = 16
 TRIES = 8
@@ -44,7 +44,7 @@ TICK = 0.25
 PATIENCE = 2.0
 """Seconds for threads to put away what has come, after a failure; a server that is silent would hold them longer."""
 
-_Job = Callable[[Web, BlobReceiver], None]
+_Job = Callable[[HttpClient, BlobReceiver], None]
 
 
 class BucketDownload:
@@ -103,7 +103,7 @@ class BucketDownload:
     def _check(self, parcel: SignedObject) -> None:
         try:
             Address.of(parcel.url)
-        except WebError as error:
+        except HttpError as error:
             raise HomeError("refused", error.message)
         for take in parcel.takes:
             if not is_digest(take.digest):
@@ -142,7 +142,7 @@ class BucketDownload:
                 elif take.length:
                     self._do(functools.partial(self._fetch_chunk, whole, parcel.url, take, position))
                 position = end
-        self._do(lambda web, receiver: whole.begin())
+        self._do(lambda http, receiver: whole.begin())
 
     # -- the threads
 
@@ -175,7 +175,7 @@ class BucketDownload:
         return self._workers + larges
 
     def _work(self) -> None:
-        with Web() as web, BlobReceiver(self.home, self._delivery.lease, self._delivery.seen) as receiver:
+        with HttpClient() as http, BlobReceiver(self.home, self._delivery.lease, self._delivery.seen) as receiver:
             while self._alive():
                 try:
                     job = self._jobs.get(timeout=TICK)
@@ -184,7 +184,7 @@ class BucketDownload:
                 if job is None:
                     return
                 try:
-                    job(web, receiver)
+                    job(http, receiver)
                 except BaseException as error:  # noqa: BLE001 - `add` and `finish` raise it
                     self._fail(error)
 
@@ -207,11 +207,11 @@ class BucketDownload:
 
     # -- their jobs
 
-    def _fetch(self, url: str, takes: List[ContentRange], web: Web, receiver: BlobReceiver) -> None:
+    def _fetch(self, url: str, takes: List[ContentRange], http: HttpClient, receiver: BlobReceiver) -> None:
         """Contents of one object, in the order of their offsets."""
         start = takes[0].offset
         end = takes[-1].offset + takes[-1].length
-        source = ByteSource(self._read(web, url, start, end - start))
+        source = ByteSource(self._read(http, url, start, end - start))
         for take in takes:
             source.skip(take.offset - start)
             start = take.offset + take.length
@@ -231,14 +231,14 @@ class BucketDownload:
             blob.suspend()
 
     def _fetch_chunk(
-        self, whole: "_LargeDownload", url: str, take: ContentRange, position: int, web: Web, _: BlobReceiver
+        self, whole: "_LargeDownload", url: str, take: ContentRange, position: int, http: HttpClient, _: BlobReceiver
     ) -> None:
         whole.begin()
         hashed = hashlib.sha256()
         left = take.length
         part = parts.Part(self.home, whole.digest, whole.size, position, take.length)
         try:
-            for data in self._read(web, url, take.offset, take.length):
+            for data in self._read(http, url, take.offset, take.length):
                 hashed.update(data)
                 left -= len(data)
                 if not left and hashed.hexdigest() != take.digest:
@@ -247,20 +247,20 @@ class BucketDownload:
         finally:
             part.suspend()
 
-    def _read(self, web: Web, url: str, start: int, length: int) -> Iterator[bytes]:
+    def _read(self, http: HttpClient, url: str, start: int, length: int) -> Iterator[bytes]:
         """So many bytes of an object, from `start` on. Raises `HomeError`."""
 
         def wait(failures: int) -> None:
             self._stopped.wait(min(LONGEST, SHORTEST * 2**failures) * random.uniform(0.5, 1))
 
         try:
-            for data in whole_part(web, url, start, length, TRIES, wait):
+            for data in whole_part(http, url, start, length, TRIES, wait):
                 if not self._alive():
                     raise HomeError("bad_stream", "the transfer was given up")
                 self.home.reserve.check(len(data))
                 self._advance(len(data))
                 yield data
-        except WebError as error:
+        except HttpError as error:
             raise _not_fetched(url, error)
 
 
@@ -311,34 +311,34 @@ def spans(takes: List[ContentRange]) -> Iterator[List[ContentRange]]:
 
 
 def whole_part(
-    web: Web, url: str, start: int, length: int, tries: int, wait: Callable[[int], object]
+    http: HttpClient, url: str, start: int, length: int, tries: int, wait: Callable[[int], object]
 ) -> Iterator[bytes]:
     """As `part_of`, also over cut connections: so many `tries` in a row may bring nothing, and after each `wait` is
-    called with how many they are. Raises `WebError`."""
+    called with how many they are. Raises `HttpError`."""
     done = failures = 0
     while done < length:
         try:
-            for data in part_of(web, url, start + done, length - done):
+            for data in part_of(http, url, start + done, length - done):
                 done += len(data)
                 failures = 0
                 yield data
-        except WebError as error:
+        except HttpError as error:
             failures += 1
             if not error.passing or failures > tries:
                 raise
             wait(failures)
 
 
-def part_of(web: Web, url: str, start: int, length: int) -> Iterator[bytes]:
-    """So many bytes of an object. Raises `WebError` where fewer come; no more are read."""
+def part_of(http: HttpClient, url: str, start: int, length: int) -> Iterator[bytes]:
+    """So many bytes of an object. Raises `HttpError` where fewer come; no more are read."""
     asked = {"Range": "bytes=%d-%d" % (start, start + length - 1)}
-    with web.ask("GET", url, asked, size=length) as answer:
+    with http.ask("GET", url, asked, size=length) as answer:
         if not _is_from(answer.status, answer.getheader("Content-Range", ""), start):
-            raise WebError("%s gives another part than was asked for" % Address.of(url).host, 422)
+            raise HttpError("%s gives another part than was asked for" % Address.of(url).host, 422)
         while length:
             data = answer.read(min(PIECE, length))
             if not data:
-                raise WebError("%s has cut the connection" % Address.of(url).host)
+                raise HttpError("%s has cut the connection" % Address.of(url).host)
             length -= len(data)
             yield data
 
@@ -349,7 +349,7 @@ def _is_from(status: int, content_range: str, start: int) -> bool:
     return status == 200 and start == 0
 
 
-def _not_fetched(url: str, error: WebError) -> HomeError:
+def _not_fetched(url: str, error: HttpError) -> HomeError:
     what = "%s can't be fetched: %s" % (Address.of(url).shown, error.message)
     if error.expired:
         return HomeError("expired", what)

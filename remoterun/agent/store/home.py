@@ -35,7 +35,7 @@ from .blobs import Blobs
 from .checkout import checkout
 from .errors import HomeError, disk_full
 from .leases import Lease
-from .rental import Rental
+from .rental import RentalState
 from .reserve import Reserve
 from .run_folder import RunFolder
 from .this_machine import Machine
@@ -62,7 +62,7 @@ class Home:
         self.leases = self._at("leases")
         self.damaged = self._at("damaged")
         self.reserve = Reserve(self.path)
-        self.rental = Rental(self.path)
+        self.rental = RentalState(self.path)
         self.id = ""
 
     @classmethod

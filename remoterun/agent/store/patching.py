@@ -14,7 +14,7 @@ import os
 from typing import Any, Deque, List, Optional, Tuple
 
 from ..shared.codecs import CodecError, expand
-from ..shared.delta import BLOCK, DeltaError, Finder, OldPlace, parsed
+from ..shared.delta import BLOCK, BlockFinder, DeltaError, OldPlace, parsed
 from ..shared.frames import Frame
 from ..shared.tree import is_digest
 from .errors import HomeError, damaged
@@ -55,7 +55,7 @@ class Patch(LargeBlob):
                 self._bases.append((digest, len(self._files[-1])))
         self._old = [memoryview(file) for file in self._files]
         self._writer = WriterThread(lambda data: append(self.file, data))
-        self._finder = Finder(self._old, self.size)
+        self._finder = BlockFinder(self._old, self.size)
         self._hashed_to = self.have
         """Bytes of the new file that are hashed: `have`, or more, where they were hashed to look at them."""
         self._backoff = self._next_backoff = 0

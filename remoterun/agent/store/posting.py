@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Callable, Iterator, NamedTuple
 
 from ..shared.bucket import Grant
 from ..shared.files import token
-from .web import Web, WebError
+from .http_client import HttpClient, HttpError
 
 CHECKSUM = "x-amz-checksum-sha256"
 PIECE = 1 << 20
@@ -71,25 +71,25 @@ class Unreadable(Exception):
 
 
 def post(
-    web: Web,
+    http: HttpClient,
     grant: Grant,
     key: str,
     content: Content,
     pause: Callable[[int], None] = lambda failures: time.sleep(random.uniform(0.1, 0.3) * failures),
 ) -> None:
     """Write an object below the grant's prefix, or write it once more. What may succeed later is tried again, after
-    `pause`, which is told how often it failed. Raises `WebError`, `Unreadable`, and what `pause` raises."""
+    `pause`, which is told how often it failed. Raises `HttpError`, `Unreadable`, and what `pause` raises."""
     for failures in range(1, TRIES + 1):
         try:
-            _post(web, grant, key, content)
+            _post(http, grant, key, content)
             return
-        except WebError as error:
+        except HttpError as error:
             if failures == TRIES or not error.passing:
                 raise
         pause(failures)
 
 
-def _post(web: Web, grant: Grant, key: str, content: Content) -> None:
+def _post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
     boundary = "remoterun" + token(16)
     fields = {"key": grant.prefix + key, **{name: grant.fields[name] for name in grant.fields if name not in _OURS}}
     if takes_checksum(grant):
@@ -109,7 +109,7 @@ def _post(web: Web, grant: Grant, key: str, content: Content) -> None:
 
     size = len(first) + content.size + len(last)
     headers = {"Content-Type": "multipart/form-data; boundary=" + boundary, "Content-Length": str(size)}
-    with web.ask("POST", grant.url, headers, body, size) as answer:
+    with http.ask("POST", grant.url, headers, body, size) as answer:
         answer.read(PIECE)
 
 

@@ -1,6 +1,6 @@
 """What a host that is rented has been told of its end: its terms, and the mark that it goes away.
 
-rented.json     its provider's `Terms`
+rented.json     its provider's `RentalTerms`
 leaving         a `EndNotice`, written once by its keeper: what comes next is its end
 """
 
@@ -12,7 +12,7 @@ from typing import Optional
 
 from ..shared.files import read_bytes, write_whole
 from ..shared.records import Record, decode, encode
-from ..shared.rented import FILE, Terms
+from ..shared.rented import FILE, RentalTerms
 from .this_machine import boot_id
 
 UNSAVED = 60.0
@@ -30,17 +30,17 @@ class EndNotice(Record):
     boot: str
 
 
-class Rental:
+class RentalState:
     """Of the home at the path `home`. Cheap to ask again and again."""
 
     def __init__(self, home: str) -> None:
         self._terms_file = os.path.join(home, FILE)
         self._mark = os.path.join(home, "leaving")
 
-    def terms(self) -> Optional[Terms]:
+    def terms(self) -> Optional[RentalTerms]:
         """None on a host that is not rented; also where they can't be read, as nothing can be done by them."""
         try:
-            return decode(Terms, read_bytes(self._terms_file))
+            return decode(RentalTerms, read_bytes(self._terms_file))
         except (OSError, ValueError):
             return None
 

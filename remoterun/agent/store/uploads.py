@@ -16,13 +16,13 @@ from ..shared.api import CommitUpload, UploadVersion
 from ..shared.files import DISK_FULL, locked, read_json, remove_tree, temporary_folder, write_whole
 from ..shared.numbering import number_for
 from ..shared.records import from_json
+from ..shared.spec import UPLOAD_NAME
 from ..shared.tree import Manifest, show
 from .blobs import Blobs, packed
 from .checkout import Checkout, StoredTree, checkout
 from .errors import HomeError
 from .leases import Lease
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 OF_OUTPUTS = re.compile(r"run-(\d+)-[0-9a-z]{8}\Z")
 """The name of an upload that holds the outputs of a run of another machine, if it was brought for a mount."""
 
@@ -36,11 +36,11 @@ class UploadFolders:
         self._blobs = blobs
 
     def names(self) -> List[str]:
-        return sorted(name for name in os.listdir(self.folder) if NAME.match(name))
+        return sorted(name for name in os.listdir(self.folder) if UPLOAD_NAME.match(name))
 
     def folder_of(self, name: str) -> str:
         """Raises `HomeError` for what is not a name."""
-        if not NAME.match(name):
+        if not UPLOAD_NAME.match(name):
             raise HomeError("bad_name", "%s is not a name for an upload" % show(name))
         return os.path.join(self.folder, name)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from remoterun.agent.shared.rented import Terms
+from remoterun.agent.shared.rented import RentalTerms
 from remoterun.config import AWS
 from remoterun.errors import HostUnreachable, RemoterunError
 from remoterun.model import MachineType, Rental
@@ -205,7 +205,7 @@ class Acquisition:
                 host_key=self._folder.text("host_key"),
                 host_key_public=self._folder.text("host_key.pub").strip(),
                 authorized=self._folder.text("key.pub").strip(),
-                terms=Terms(
+                terms=RentalTerms(
                     token=self._intent.token,
                     deadline=self._intent.deadline + self._calls.clock_skew,
                     idle=self._intent.idle,

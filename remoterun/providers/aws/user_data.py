@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from remoterun.agent.shared.rented import Terms
+from remoterun.agent.shared.rented import RentalTerms
 from remoterun.providers.aws.image import USER
 
 LIMIT = 16 << 10
@@ -36,7 +36,7 @@ class FirstBoot:
     host_key: str
     host_key_public: str
     authorized: str
-    terms: Terms
+    terms: RentalTerms
     seconds: float
 
 

@@ -90,7 +90,7 @@ class Presence(enum.Enum):
     UNKNOWN = "unknown"
 
 
-class Look(NamedTuple):
+class CommandState(NamedTuple):
     presence: Presence
     code: Optional[int] = None
     out_of_memory: bool = False
@@ -129,7 +129,7 @@ class Engine(Protocol):
     def start(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> None:
         """Start the wrapper, once: if it was started before, nothing happens. Raises `EngineError`."""
 
-    def look(self, run: RunFolder) -> Look:
+    def look(self, run: RunFolder) -> CommandState:
         """What has become of it. Never raises for an engine that does not answer: its presence is UNKNOWN."""
 
     def alive(self, run: RunFolder) -> bool:

@@ -27,7 +27,7 @@ from ..capacity import ThisMachine
 from ..counters import PRINT, Counters, group_of, of_group, printed
 from ..network import TABLES, Network
 from ..variants import VARIANTS, title_of
-from . import BaseImageUnavailable, EngineError, Look, Presence, container_network
+from . import BaseImageUnavailable, CommandState, EngineError, Presence, container_network
 from .failure import explain
 from .inside import END, HANGUP_TIME, START, Program, known_variable, mark
 from .job import BuildJob
@@ -174,18 +174,18 @@ class Docker:
         self.remove(run)
         raise EngineError("%s could not start the container" % self._tool, said, _start_hint(said))
 
-    def look(self, run: RunFolder) -> Look:
+    def look(self, run: RunFolder) -> CommandState:
         state = self._state(run)
         if state is None:
-            return Look(Presence.UNKNOWN)
+            return CommandState(Presence.UNKNOWN)
         if not state:
-            return Look(Presence.ABSENT)
+            return CommandState(Presence.ABSENT)
         if state.get("Status") in ("exited", "dead"):
             code = int(state.get("ExitCode", 255))  # podman's is -1 where it doesn't know
-            return Look(Presence.ENDED, code if 0 <= code <= 255 else 255, bool(state.get("OOMKilled")))
+            return CommandState(Presence.ENDED, code if 0 <= code <= 255 else 255, bool(state.get("OOMKilled")))
         if state.get("Status") == "created":
-            return Look(Presence.ABSENT)
-        return Look(Presence.RUNNING, out_of_memory=bool(state.get("OOMKilled")))
+            return CommandState(Presence.ABSENT)
+        return CommandState(Presence.RUNNING, out_of_memory=bool(state.get("OOMKilled")))
 
     def _state(self, run: RunFolder) -> Optional[Dict[str, Any]]:
         """What the engine says of the container; {} if there is none, None if it doesn't say."""

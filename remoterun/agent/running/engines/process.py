@@ -19,7 +19,7 @@ from .. import network, processes
 from ..capacity import ThisMachine
 from ..counters import Counters, of_processes
 from ..variants import INSTALL_PYTHON, lacking_python, python_for, title_of
-from . import EngineError, Look, Presence
+from . import CommandState, EngineError, Presence
 from .inside import HANGUP_TIME, Program, known_variable
 from .job import BuildJob
 from .mount_points import keep_written, make_mount_point
@@ -124,19 +124,19 @@ class ProcessEngine:
         about = {"pid": process.pid, "started": processes.started(process.pid)}
         write_whole(os.path.join(run.path, "process.json"), json.dumps(about).encode())
 
-    def look(self, run: RunFolder) -> Look:
+    def look(self, run: RunFolder) -> CommandState:
         child = self._children.get(run.key)
         if child is not None:
             code = child.poll()
             if code is None:
-                return Look(Presence.RUNNING)
-            return Look(Presence.ENDED, code if code >= 0 else 128 - code)
+                return CommandState(Presence.RUNNING)
+            return CommandState(Presence.ENDED, code if code >= 0 else 128 - code)
         leader = self._leader(run)
         if leader is not None or processes.of_run(run.key, None):
-            return Look(Presence.RUNNING)
+            return CommandState(Presence.RUNNING)
         if os.path.exists(run.pid_file):
-            return Look(Presence.ENDED, None)
-        return Look(Presence.ABSENT)
+            return CommandState(Presence.ENDED, None)
+        return CommandState(Presence.ABSENT)
 
     def alive(self, run: RunFolder) -> bool:
         return bool(self._pids(run, programs=False))

@@ -33,7 +33,7 @@ Pieces = Callable[[], Iterable[bytes]]
 """A body: may be called again, if it has to be sent again."""
 
 
-class WebError(Exception):
+class HttpError(Exception):
     """What was asked for did not happen. `status` is the server's, 0 where none came; `code` is S3's word for it;
     `told` is the beginning of what the server said, as it came."""
 
@@ -61,14 +61,14 @@ class Address(NamedTuple):
 
     @classmethod
     def of(cls, url: str) -> "Address":
-        """Raises `WebError` for what is not an address of HTTP."""
+        """Raises `HttpError` for what is not an address of HTTP."""
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
         except ValueError:
-            raise WebError("an address that can't be read", 400)
+            raise HttpError("an address that can't be read", 400)
         if parts.scheme not in ("http", "https") or not host or re.search(r"[^!-~]", url):
-            raise WebError("an address that is not one of HTTP: %s" % show(parts.scheme[:20]), 400)
+            raise HttpError("an address that is not one of HTTP: %s" % show(parts.scheme[:20]), 400)
         return cls(parts.scheme, host, port, (parts.path or "/") + ("?" + parts.query if parts.query else ""))
 
     @property
@@ -80,7 +80,7 @@ class Address(NamedTuple):
         return show(self.host + unquote(self.target.partition("?")[0])[:200])
 
 
-class Web:
+class HttpClient:
     """The open connections of one thread, which are used again. A context manager."""
 
     def __init__(self, proxies: bool = True, silence: Optional[float] = None) -> None:
@@ -90,7 +90,7 @@ class Web:
         self._kept: Dict[Tuple[str, str, Optional[int]], http.client.HTTPConnection] = {}
         self._was_cut = False
 
-    def __enter__(self) -> "Web":
+    def __enter__(self) -> "HttpClient":
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -115,12 +115,12 @@ class Web:
     ) -> Iterator[http.client.HTTPResponse]:
         """The answer, of a status below 300, to be read within. `size`: bytes that are sent, or that will be read.
 
-        Raises `WebError`, also for what goes wrong while the answer is read. One that was not read to its end costs its
-        connection.
+        Raises `HttpError`, also for what goes wrong while the answer is read. One that was not read to its end
+        costs its connection.
         """
         address = Address.of(url)
         if self._was_cut:
-            raise WebError("%s: it was given up" % address.host)
+            raise HttpError("%s: it was given up" % address.host)
         connection, target, login = self._connection(address)
         headers = dict(headers or {}, **login)
         answer: Optional[http.client.HTTPResponse] = None
@@ -133,7 +133,7 @@ class Web:
                 yield answer
                 whole = answer.isclosed()
         except (OSError, http.client.HTTPException) as error:
-            raise WebError("%s: %s" % (address.host, _words(error)))
+            raise HttpError("%s: %s" % (address.host, _words(error)))
         finally:
             if not whole:
                 if answer is not None:
@@ -169,7 +169,7 @@ class Web:
             return _send(connection, method, target, headers, body)
 
 
-def refusal(address: Address, answer: http.client.HTTPResponse) -> WebError:
+def refusal(address: Address, answer: http.client.HTTPResponse) -> HttpError:
     """What an answer of status 300 or more says."""
     told = answer.read(MOST_OF_AN_ERROR).decode("utf-8", "replace")
     code, message = _element(told, "Code"), _element(told, "Message")
@@ -178,7 +178,7 @@ def refusal(address: Address, answer: http.client.HTTPResponse) -> WebError:
     words = ": ".join(filter(None, (code, message.rstrip("."))))
     expired = code in EXPIRED or (answer.status in (400, 401, 403) and "expired" in message.lower())
     said = "%s answers %d" % (address.host, answer.status) + (" (%s)" % show(words[:200]) if words else "")
-    return WebError(said, answer.status, code, expired, told)
+    return HttpError(said, answer.status, code, expired, told)
 
 
 def _send(
@@ -220,7 +220,7 @@ def _connection(address: Address, proxy: Optional[SplitResult], silence: float) 
     try:
         host, port = (address.host, address.port) if proxy is None else (proxy.hostname or "", proxy.port)
     except ValueError:
-        raise WebError("the proxy that the environment names has no such port")
+        raise HttpError("the proxy that the environment names has no such port")
     if address.scheme == "http":
         return http.client.HTTPConnection(host, port, timeout=silence)
     connection = http.client.HTTPSConnection(host, port, timeout=silence, context=_trust())
