@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from remoterun.buckets import arriving
+from remoterun.buckets import incoming
 from remoterun.buckets.host import BucketHost
 from remoterun.buckets.place import BucketPlace
 from remoterun.buckets.s3 import S3
@@ -198,7 +198,7 @@ SMALL_CHUNK = 4 << 20
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Large files go into chunks of `SMALL_CHUNK` bytes: what is true of a few is true of some of 64 MiB."""
-    monkeypatch.setattr(arriving, "CHUNK", SMALL_CHUNK)
+    monkeypatch.setattr(incoming, "CHUNK", SMALL_CHUNK)
 
 
 class _Counting(BucketHost):

@@ -17,7 +17,7 @@ from remoterun.agent.running import bucket_copy
 from remoterun.agent.running.bucket_copy import BucketCopy
 from remoterun.agent.running.ending import Ended
 from remoterun.agent.shared import api, bucket
-from remoterun.agent.shared.bucket import CHUNK, ChunkList, Grant, RunRecord, run_prefix, takes
+from remoterun.agent.shared.bucket import CHUNK, ChunkList, Grant, RunRecord, index_entries, run_prefix
 from remoterun.agent.shared.records import from_json
 from remoterun.agent.shared.spec import RunSpec, Submission
 from remoterun.agent.shared.states import FINAL, Reason, RunState
@@ -92,7 +92,7 @@ class Kept:
                 found[rest.partition("/")[2]] = data
             elif kind == "packs":
                 listing = self.objects[bucket.index_key(rest)]
-                found.update({one.digest: data[one.offset : one.offset + one.length] for one in takes(listing)})
+                found.update({one.digest: data[one.offset : one.offset + one.length] for one in index_entries(listing)})
         for key, data in self.objects.items():
             if key.startswith("lists/"):
                 chunks = from_json(ChunkList, json.loads(data)).chunks

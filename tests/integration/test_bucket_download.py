@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from remoterun.agent.shared.bucket import BringLine, ContentRange, LargeContent, SignedObject, packed, takes
+from remoterun.agent.shared.bucket import BringLine, ContentRange, LargeContent, SignedObject, index_entries, packed
 from remoterun.agent.shared.protocol import Link, RemoteError
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.store import bucket_download, http_client
@@ -60,7 +60,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def pack_of(bucket: BucketServer, contents: list[bytes]) -> SignedObject:
     pack = packed((sha256(content), content) for content in contents)
     bucket.objects["packs/" + pack.name] = pack.data
-    return SignedObject(bucket.signed("packs/" + pack.name), list(takes(pack.listing)))
+    return SignedObject(bucket.signed("packs/" + pack.name), list(index_entries(pack.listing)))
 
 
 def large_of(bucket: BucketServer, content: bytes, chunk: int = CHUNK) -> LargeContent:

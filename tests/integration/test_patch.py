@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from remoterun.agent.serve import Server
 from remoterun.agent.shared import api
-from remoterun.agent.shared.delta import BLOCK, PROBE, RECORD_SIZE, BlockFinder, Place, Record, records
+from remoterun.agent.shared.delta import BLOCK, PROBE, RECORD_SIZE, BlockFinder, BlockRecord, OldPlace, records
 from remoterun.agent.shared.protocol import Link, LinkClosed, RemoteError, Stream
 from remoterun.agent.store.home import Home
 from remoterun.hosts.local import LocalHost
@@ -152,7 +152,7 @@ def test_what_did_not_change_is_not_looked_at_block_by_block(
     looked: list[int] = []
     find = BlockFinder.find
 
-    def counted(self: BlockFinder, start: int, blocks: Sequence[Record]) -> list[Place | None]:
+    def counted(self: BlockFinder, start: int, blocks: Sequence[BlockRecord]) -> list[OldPlace | None]:
         looked.append(start)
         return find(self, start, blocks)
 
