@@ -100,7 +100,7 @@ def test_a_look_inside(place: Place, host: LabHost | None, until: Callable[..., 
     assert used["number"] == int(number) and used["state"] == "running"
     assert used["memory"] > 0 and used["cpu_percent"] >= 0 and used["gpus"] == []
     place.env["NO_COLOR"] = "1"
-    terminal = place.spawn("top")
+    terminal = place.spawn("top", "--wait", "1m")
     terminal.expect_exact("\x1b[?25l")
     terminal.expect(rf"RUN +CPU +MEMORY .*\r\n +{number} +\d+ % ")
     terminal.expect_exact("\x1b[2A\x1b[J")

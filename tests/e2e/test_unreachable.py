@@ -65,6 +65,8 @@ def test_a_run_that_goes_on(place: Place, silent: MachineType) -> None:
     assert "box does not answer within 1 s" in done.stderr
     done = quickly(place, "logs", "1", "--no-follow", status=125)
     assert "box does not answer within 2 s; run 1 is running, last seen 3 minutes ago" in done.stderr
+    done = quickly(place, "top", "--wait", "1s", status=125)
+    assert done.stderr.startswith("warning: box does not answer within 1 s") and "No run" not in done.stderr
 
 
 def test_a_run_that_has_ended(place: Place, silent: MachineType) -> None:

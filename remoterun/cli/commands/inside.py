@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import RunNumber, app, example, run_number
+from remoterun.cli.app import RunNumber, Wait, app, example, run_number
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
-from remoterun.errors import UsageError
-from remoterun.parsing import command_text
+from remoterun.errors import HostError, UsageError
+from remoterun.parsing import command_text, parse_duration
 
 
 @app.command(
@@ -61,6 +61,7 @@ def top(
         ),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Show it once.")] = False,
+    wait: Wait = "2s",
     json: Annotated[bool, typer.Option("--json", help="A JSON object a line, for each run and second.")] = False,
 ) -> int:
     """Show CPU, memory, GPU, disk and network use of runs, live.
@@ -68,16 +69,18 @@ def top(
     The figures change once a second, until the runs have ended or you press ^C. `info` of a run that has ended shows
     what it used.
     """
+    seconds = parse_duration(wait)
     with connect() as client:
         if runs:
             numbers = [run_number(text) for text in runs]
         else:
-            known = [run for run in client.runs.list(None, wait=2.0) if not run.final and run.placement is not None]
+            known = [run for run in client.runs.list(None, wait=seconds) if not run.final and run.placement is not None]
             render.not_reached(known)
             numbers = [str(run.number) for run in known if run.unreached is None]
+            if not known:
+                render.line("No run is going on")
         if not numbers:
-            render.line("No run is going on")
-            return 0
+            return HostError.exit_status if known else 0
         uses = client.runs.top(numbers, once=once)
         try:
             with render.Board(json, once) as board:
