@@ -23,6 +23,8 @@ from tests.commands import REMOTERUN
 from tests.lab import BASE_IMAGE, Lab, LabHost, LocalDocker
 
 TIMEOUT = 480  # the first run in Docker builds an image, beside tests in other processes
+PATIENT = ("ps", "info", "ls", "logs", "top")
+"""Commands that give a machine two seconds to answer, which is short where other tests keep this one busy."""
 TEXT = "".join(
     f"ROMEO:\nThat I did love {'thee ' * (line % 3)}, line {line} of the play, is true.\n\n" for line in range(400)
 )
@@ -35,10 +37,12 @@ class Place:
     folder: Path
     env: dict[str, str]
     transcript: list[str] = field(default_factory=list)
+    patient: bool = True
+    """Whether machines get a minute to answer, unless a command says how long."""
 
     def run(self, *words: str, status: int | None = 0, cwd: Path | None = None, env: dict[str, str] | None = None):  # type: ignore[no-untyped-def]
         """Run the installed command without a terminal; a CompletedProcess with text. `status` None: any."""
-        done = commands.run(words, cwd or self.folder, {**self.env, **(env or {})}, TIMEOUT)
+        done = commands.run(self._patient(words), cwd or self.folder, {**self.env, **(env or {})}, TIMEOUT)
         said = f"$ remoterun {' '.join(words)}\n{done.stdout}\n{done.stderr}\nstatus {done.returncode}"
         self.transcript.append(said)
         if status is not None:
@@ -46,10 +50,8 @@ class Place:
         return done
 
     def json(self, *words: str, status: int = 0) -> Any:
-        """What a command prints with `--json`, which is held to its schema. A machine has longer to answer than
-        a person would give it, as other tests keep this one busy."""
-        patient = ("--wait", "10s") if words[0] in ("ps", "info", "ls") and "--wait" not in words else ()
-        said = json.loads(self.run(*words, *patient, "--json", status=status).stdout)
+        """What a command prints with `--json`, which is held to its schema."""
+        said = json.loads(self.run(*words, "--json", status=status).stdout)
         if words[0] in SCHEMAS and "--status" not in words:
             jsonschema.validate(said, schema(words[0]), format_checker=jsonschema.FormatChecker(["date-time"]))
         return said
@@ -58,7 +60,7 @@ class Place:
         """Run the installed command in a pseudo-terminal."""
         return pexpect.spawn(
             REMOTERUN,
-            list(words),
+            self._patient(words),
             cwd=str(self.folder),
             env=self.env,
             timeout=TIMEOUT,
@@ -66,11 +68,15 @@ class Place:
             dimensions=(50, 160),
         )
 
+    def _patient(self, words: tuple[str, ...]) -> list[str]:
+        wait = self.patient and words and words[0] in PATIENT and "--wait" not in words
+        return [words[0], "--wait", "1m", *words[1:]] if wait else list(words)
+
     def follow_until(self, number: str, pattern: str) -> None:
         """Follow a run's log until `pattern` is in it: one command, where looking again and again would keep a
         processor busy."""
         terminal = self.spawn("logs", number)
-        terminal.expect(pattern, timeout=120)
+        terminal.expect(pattern)
         terminal.sendintr()
         terminal.expect(pexpect.EOF)
         terminal.close()
@@ -209,7 +215,7 @@ def until() -> Iterator[Callable[..., Any]]:
     """`until(condition, seconds)`: poll until it is true; fails with what it last was, or with the `evidence`."""
     import time
 
-    def wait(condition: Callable[[], Any], seconds: float = 30.0, evidence: Callable[[], Any] | None = None) -> Any:
+    def wait(condition: Callable[[], Any], seconds: float = 60.0, evidence: Callable[[], Any] | None = None) -> Any:
         deadline = time.monotonic() + seconds
         while True:
             asked = time.monotonic()

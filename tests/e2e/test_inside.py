@@ -20,6 +20,8 @@ from tests.e2e.conftest import Place
 from tests.lab import BASE_IMAGE, Lab, LabHost
 from tests.workshop import lend, running
 
+SECONDS = f"1007.{os.getpid():07}"
+"""How long programs of this file sleep; a digit more tells them from each other."""
 PROMPT = r"\(run \d+\) \w+ [$#] "
 
 
@@ -47,7 +49,7 @@ def start(place: Place, host: LabHost | None, seconds: str) -> str:
 
 
 def test_a_look_inside(place: Place, host: LabHost | None, until: Callable[..., Any], tmp_path: Path) -> None:
-    number = start(place, host, "1007.25")
+    number = start(place, host, SECONDS + "1")
     # without a terminal: stdin and its end, stdout and stderr apart, the exit status
     line = 'cat; echo "$TOKEN|$REMOTERUN_RUN_ID"; [ -t 0 ] || echo none >&2; pwd >&2; exit 7'
     data = os.urandom(3_000_000)
@@ -61,7 +63,7 @@ def test_a_look_inside(place: Place, host: LabHost | None, until: Callable[..., 
     # a terminal: its kind and size, ^C, the exit status; and this one is afterwards as it was before
     words = f"stty -g; {REMOTERUN} exec {number}; echo status $?; stty -g"
     terminal = pexpect.spawn(
-        "/bin/sh", ["-c", words], cwd=str(place.folder), env=place.env, timeout=60, encoding="utf-8",
+        "/bin/sh", ["-c", words], cwd=str(place.folder), env=place.env, timeout=120, encoding="utf-8",
         dimensions=(31, 97),
     )  # fmt: skip
     terminal.expect(r"([0-9a-f:]{40,})\r\n")
@@ -75,32 +77,32 @@ def test_a_look_inside(place: Place, host: LabHost | None, until: Callable[..., 
     terminal.sendline("until [ \"$(stty size)\" = '40 123' ]; do sleep 0.1; done; echo re''sized")
     terminal.expect_exact("resized\r\n")
     terminal.expect(PROMPT)
-    terminal.sendline("echo sl''eeps; sleep 1007.5; echo status $?")
+    terminal.sendline("echo sl''eeps; sleep " + SECONDS + "2; echo status $?")
     terminal.expect_exact("sleeps\r\n")
-    until(lambda: running("1007.5"))
+    until(lambda: running(SECONDS + "2"))
     terminal.sendintr()
     terminal.expect_exact("^C")
     terminal.expect(PROMPT)
-    assert not running("1007.5") and running("1007.25")
+    assert not running(SECONDS + "2") and running(SECONDS + "1")
     terminal.sendline("exit 9")
     terminal.expect_exact("status 9\r\n")
     terminal.expect_exact(before)
     terminal.close()
     # what a client that is gone had started ends; the run goes on
     left = subprocess.Popen(
-        [REMOTERUN, "exec", number, "sleep 1007.75"], cwd=place.folder, env=place.env, stdin=subprocess.PIPE
+        [REMOTERUN, "exec", number, f"sleep {SECONDS}3"], cwd=place.folder, env=place.env, stdin=subprocess.PIPE
     )
-    until(lambda: running("1007.75"))
+    until(lambda: running(SECONDS + "3"))
     left.send_signal(signal.SIGKILL)
     left.communicate()
-    until(lambda: not running("1007.75"))
-    assert running("1007.25")
+    until(lambda: not running(SECONDS + "3"))
+    assert running(SECONDS + "1")
     # what it uses
     (used,) = map(json.loads, place.run("top", number, "--once", "--json").stdout.splitlines())
     assert used["number"] == int(number) and used["state"] == "running"
     assert used["memory"] > 0 and used["cpu_percent"] >= 0 and used["gpus"] == []
     place.env["NO_COLOR"] = "1"
-    terminal = place.spawn("top", "--wait", "1m")
+    terminal = place.spawn("top")
     terminal.expect_exact("\x1b[?25l")
     terminal.expect(rf"RUN +CPU +MEMORY .*\r\n +{number} +\d+ % ")
     terminal.expect_exact("\x1b[2A\x1b[J")
@@ -130,11 +132,11 @@ def test_a_look_inside(place: Place, host: LabHost | None, until: Callable[..., 
 @pytest.mark.lab
 @pytest.mark.parametrize("host", ["docker"], indirect=True)
 def test_a_lost_link_leaves_the_terminal_as_it_was(place: Place, host: LabHost) -> None:
-    number = start(place, host, "1008.25")
+    number = start(place, host, SECONDS)
     place.env["NO_COLOR"] = "1"
     words = f"stty -g; {REMOTERUN} exec {number}; echo status $?; stty -g"
     terminal = pexpect.spawn(
-        "/bin/sh", ["-c", words], cwd=str(place.folder), env=place.env, timeout=60, encoding="utf-8"
+        "/bin/sh", ["-c", words], cwd=str(place.folder), env=place.env, timeout=120, encoding="utf-8"
     )
     terminal.expect(r"([0-9a-f:]{40,})\r\n")
     before = terminal.match[1]

@@ -17,6 +17,7 @@ from typing import Any
 
 import matplotlib.image
 import numpy as np
+import pexpect
 import pytest
 
 from tests import browser
@@ -32,8 +33,8 @@ TRAIN = (
     " --steps 600 --save_every 50 --print_every 10 --val_fraction 0.1"
 )
 SEED = "ROMEO:\nThat I did love"
-MIDDLE = r"\b[1-5]\d\d/600 \(epoch"
-"""What a line says from step 100 on."""
+MIDDLE = r"\b([6-9]\d|[1-5]\d\d)/600 \(epoch"
+"""What a line says from step 60 on: after the first checkpoint, and long before the end."""
 
 Engine = tuple[Place, str]
 
@@ -81,8 +82,11 @@ def stopped_and_resumed(engine: Engine, folder: Path) -> tuple[int, Path]:
     whole = place.newest()["number"]
 
     begun = place.run(*run, "-b", TRAIN).stdout.strip()
-    place.follow_until(begun, MIDDLE)
+    terminal = place.spawn("logs", begun)
+    terminal.expect(MIDDLE)
     place.run("stop", "--grace", "60s", begun)
+    terminal.expect(pexpect.EOF)  # at its end
+    terminal.close()
     ours, *again = shlex.split(place.run("logs", begun, status=143).stdout.splitlines()[-1])
     ended = place.json("info", begun)
     assert (ended["state"], ended["exit_status"]) == ("stopped", 143) and ended["ended"]
@@ -145,7 +149,7 @@ def opened(place: Place, resource: str) -> Iterator[str]:
             yield address
         finally:
             process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def losses_of(run: Path) -> dict[int, float]:

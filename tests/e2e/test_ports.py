@@ -39,7 +39,7 @@ def get(address: str, path: str, token: str | None = None, body: Any = None) -> 
     headers = {"Authorization": f"token {token}"} if token else {}
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(address + path, data, headers, method="GET" if data is None else "PUT")
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.loads(answer.read())
 
 
@@ -108,13 +108,13 @@ def test_tensorboard(place: Place, until: Callable[..., Any]) -> None:
     terminal = place.spawn("tensorboard", "1", "last", "--no-browser")  # beside both of them, which have all slots
     address = address_of(terminal)
     both = ["runs/1/logs", "runs/2/logs"]
-    until(lambda: get(address, "/data/runs") == both, 60)
+    until(lambda: get(address, "/data/runs") == both)
     before = [len(points(address, name)) for name in both]
-    until(lambda: all(len(points(address, name)) > count for name, count in zip(both, before, strict=True)), 60)
+    until(lambda: all(len(points(address, name)) > count for name, count in zip(both, before, strict=True)))
     place.run("stop", "1")  # what has ended is still shown
     place.run("wait", "1", status=None)
     place.run("cp", "runs/1/logs", "saved")
-    until(lambda: len(points(address, both[0])) == scalars(place.folder / "saved"), 60)
+    until(lambda: len(points(address, both[0])) == scalars(place.folder / "saved"))
     interrupted(terminal, 0)
     assert [run["number"] for run in place.json("ps", "-a")] == [1, 2]  # nothing is left
     (place.folder / "plain").mkdir()
@@ -125,9 +125,9 @@ def test_tensorboard(place: Place, until: Callable[..., Any]) -> None:
     assert [run["number"] for run in place.json("ps", "-a")] == [1, 2]
     terminal = place.spawn("tensorboard", "1", "runs/last/logs", "--no-browser")  # one that has ended, one that goes on
     address = address_of(terminal)
-    until(lambda: get(address, "/data/runs") == both, 60)
+    until(lambda: get(address, "/data/runs") == both)
     before_now = len(points(address, both[1]))
-    until(lambda: len(points(address, both[1])) > before_now, 60)
+    until(lambda: len(points(address, both[1])) > before_now)
     interrupted(terminal, 0)
     place.run("stop", "2")
 

@@ -138,10 +138,10 @@ def look_at_the_page(words: list[str], reader: Place) -> None:
         assert process.stdout is not None and process.stderr is not None
         address = process.stdout.readline().strip()
         assert address.startswith("http://127.0.0.1:"), process.stderr.read()
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        with urllib.request.urlopen(address, timeout=60) as answer:
             assert b"<title>" in answer.read()
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0, process.stderr.read()
+        assert process.wait(60) == 0, process.stderr.read()
 
 
 @pytest.mark.lab

@@ -120,9 +120,9 @@ class Endings(Session):
 
     def test_kill_ends_at_once(self, until: Callable[..., Any]) -> None:
         number = self._start_long()
-        until(lambda: self._state(number)["state"] == "running", 60)
+        until(lambda: self._state(number)["state"] == "running")
         self.place.run("kill", number)
-        run = until(lambda: self._ended(number), 20)
+        run = until(lambda: self._ended(number))
         assert (run["state"], run["reason"], run["exit_status"]) == ("killed", "killed", 137)
         followed = self.place.run("logs", number, status=137)
         assert "killed" in followed.stderr
@@ -133,7 +133,7 @@ class Endings(Session):
         assert done.stdout == "to stdout\n"
 
     def test_nothing_of_remoterun_remains(self, until: Callable[..., Any]) -> None:
-        until(lambda: not self.leftovers(), 20, self.leftovers)
+        until(lambda: not self.leftovers(), evidence=self.leftovers)
 
     def _start_long(self) -> str:
         done = self.place.run("run", "-b", "-y", "-t", self.machine, "-m", "uploads/doom:data", LONG)

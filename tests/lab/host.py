@@ -19,14 +19,12 @@ from typing import IO
 from tests.lab import gpu, keys
 from tests.lab.error import LabError
 from tests.lab.network import Network
-from tests.lab.process import Process, birth, listed, run, tail, until
+from tests.lab.process import PATIENCE, Process, birth, listed, run, tail, until
 
 USER = "me"
 UID = 1500
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 REPOSITORY = Path(__file__).resolve().parents[2]
-PATIENCE = 60.0
-"""Seconds for what a host does in one, where other tests keep this machine busy."""
 
 
 class Docker(enum.Enum):

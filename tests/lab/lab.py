@@ -25,7 +25,7 @@ from tests.lab.images import BASE_IMAGE, OLD_IMAGE, OLD_SUITE, Images, import_wo
 from tests.lab.keys import ClientKeys
 from tests.lab.local_docker import LocalDocker, local_docker, sweep_local_docker
 from tests.lab.network import Network
-from tests.lab.process import run
+from tests.lab.process import PATIENCE, run
 from tests.lab.relay import Relay
 
 TOOLS = (
@@ -119,7 +119,7 @@ class Lab:
                 record.remove(self._record)
         assert self._watch.stdin is not None
         self._watch.stdin.close()
-        self._watch.wait(timeout=30)
+        self._watch.wait(2 * PATIENCE)
 
     @property
     def folder(self) -> Path:

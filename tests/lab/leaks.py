@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.lab.host import LabHost
-from tests.lab.process import Process, until
+from tests.lab.process import PATIENCE, Process, until
 
 
 @contextmanager
-def only_what_was_there(host: LabHost, grace: float = 5) -> Iterator[None]:
+def only_what_was_there(host: LabHost, grace: float = PATIENCE) -> Iterator[None]:
     """Afterwards only what ran before may run on the host, and at most `grace` seconds later.
 
     Compared by command and count: a dockerd that was started again is not a leak, a second agent is one.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.lab.error import LabError
 from tests.lab.images import BASE_IMAGE, Images, archived_id
-from tests.lab.process import birth, kill, listed, run, tail, until
+from tests.lab.process import PATIENCE, birth, kill, listed, run, tail, until
 from tests.lab.record import RECORDS, locked
 
 FOLDER = RECORDS / "local-docker"  # a file for each process that uses a dockerd of ours
@@ -74,7 +74,7 @@ def sweep_local_docker() -> None:
             return
         pids = _ours()
         kill(pids, signal.SIGTERM)
-        until(lambda: not any(map(birth, pids)), 30, f"dockerd {pids} ends", lambda: tail(FOLDER / "dockerd.log"))
+        until(lambda: not any(map(birth, pids)), PATIENCE, f"dockerd {pids} ends", lambda: tail(FOLDER / "dockerd.log"))
 
 
 def _ours() -> list[int]:
@@ -97,7 +97,7 @@ def _start(cache: Path) -> None:
             stderr=output,
             cwd="/",
         )
-    process.wait(timeout=10)
+    process.wait(PATIENCE)
 
     def ready() -> bool:
         if answers():
@@ -106,4 +106,4 @@ def _start(cache: Path) -> None:
             raise LabError("dockerd doesn't start", tail(log))
         return False
 
-    until(ready, 40, "dockerd answers", lambda: tail(log), pause=0.1)
+    until(ready, PATIENCE, "dockerd answers", lambda: tail(log), pause=0.1)

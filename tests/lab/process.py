@@ -13,6 +13,8 @@ from typing import IO, NamedTuple, TypeVar
 from tests.lab.error import LabError
 
 T = TypeVar("T")
+PATIENCE = 60.0
+"""Seconds within which a program starts, answers or ends on a busy machine."""
 
 
 class Process(NamedTuple):

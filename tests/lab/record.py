@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.error import LabError
-from tests.lab.process import birth, kill, run, until
+from tests.lab.process import PATIENCE, birth, kill, run, until
 
 RECORDS = Path("/run/remoterun-lab")
 NUMBERS = range(10, 250)  # the third byte of the lab's network
@@ -116,7 +116,7 @@ def remove_namespace(name: str) -> None:
         kill(int(pid) for pid in pids)
         return not any(birth(int(pid)) for pid in pids)
 
-    until(dead, 15, f"every process of {name} is dead", pause=0.02)
+    until(dead, PATIENCE, f"every process of {name} is dead", pause=0.02)
     run(["ip", "netns", "del", name], check=False)
 
 

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Self
 
 from tests.lab.error import LabError
+from tests.lab.process import PATIENCE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ANSWER_SECONDS = 10.0
 
 WINDOW = 2_600_000  # of 4 MB; the rest is the kernel's book-keeping: 260 Mbit/s at 80 ms
 
@@ -100,9 +100,9 @@ class Relay:
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
-        readable, _, _ = select.select([self._process.stdout], [], [], ANSWER_SECONDS)
+        readable, _, _ = select.select([self._process.stdout], [], [], PATIENCE)
         line = self._process.stdout.readline() if readable else b""
         if not line:
-            what = f"ended with {self._process.wait(5)}" if readable else f"gave no answer within {ANSWER_SECONDS:g} s"
+            what = f"ended with {self._process.wait(PATIENCE)}" if readable else f"gave no answer within {PATIENCE:g} s"
             raise LabError(f"the relay to {self._target[0]}:{self._target[1]} {what}")
         return line.decode().strip()

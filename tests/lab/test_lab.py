@@ -15,7 +15,7 @@ import pytest
 from tests.lab import BASE_IMAGE, Docker, Gpu, GpuProcess, Lab, LabError, LabHost, LocalDocker, record
 from tests.lab import only_what_was_there as only
 from tests.lab.host import REPOSITORY
-from tests.lab.process import birth, run, until
+from tests.lab.process import PATIENCE, birth, run, until
 
 pytestmark = pytest.mark.lab
 
@@ -176,13 +176,13 @@ class TestDockerd:
         assert "Is the docker daemon running" in lab.ssh(host_a, "docker ps").stderr
         assert any("sleep 601" in process.command for process in host_a.processes())
         host_a.start_dockerd()
-        until(lambda: lab.ssh(host_a, "docker ps -aq").stdout == "", 20, "the container is gone")
+        until(lambda: lab.ssh(host_a, "docker ps -aq").stdout == "", PATIENCE, "the container is gone")
 
     def test_live_restore(self, lab: Lab, new_host: NewHost) -> None:
         host = new_host(live_restore=True)
         lab.ssh(host, f"docker run -d --name worker {BASE_IMAGE} sh -c 'sleep 2.71; exit 7'", check=True)
         host.stop_dockerd()
-        until(lambda: not any("sleep 2.71" in each.command for each in host.processes()), 30, "the container ends")
+        until(lambda: not any("sleep 2.71" in each.command for each in host.processes()), PATIENCE, "it ends")
         host.start_dockerd()
         state = "docker inspect --format '{{.State.Status}} {{.State.ExitCode}}' worker"
         until(
@@ -331,7 +331,7 @@ def test_killed_session_leaves_nothing(lab: Lab, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
     assert done.returncode == -9, done.stderr
     name, init = done.stdout.split()
-    until(lambda: not (record.RECORDS / f"{name}.json").exists(), 20, f"{name} is swept")
+    until(lambda: not (record.RECORDS / f"{name}.json").exists(), PATIENCE, f"{name} is swept")
     assert birth(int(init)) is None
     assert record.links(name) == []
     assert list(record.firewall_rules(name)) == []
