@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import itertools
 import json
@@ -103,30 +104,31 @@ def seaweed(folder: Path) -> Iterator[Store]:
         for name, key, secret, actions in people
     ]
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
-    master, volume, filer, s3 = _free_ports(4)
-    words = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}/data", "-volume.max=10000"]
-    words += [f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}"]
-    words += ["-s3", f"-s3.port={s3}", f"-s3.config={folder}/s3.json", "-master.volumeSizeLimitMB=256"]
-    words += ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-    with open(folder / "log", "wb") as log:
-        process = subprocess.Popen(
-            [*ENDS_WITH_US, str(weed), "-logtostderr", "server", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=folder,
-            env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | GROWTH,
-            start_new_session=True,
-        )
-    try:
-        url = f"http://127.0.0.1:{s3}"
-        files = f"http://127.0.0.1:{filer}"
-        _await_objects(process, f"{files}/ready/object", url, folder / "log")
-        yield Store(url, files)
-    finally:
-        process.kill()
-        process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+    with _ports(4) as (master, volume, filer, s3):
+        words = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}/data", "-volume.max=10000"]
+        words += [f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}"]
+        words += ["-s3", f"-s3.port={s3}", f"-s3.config={folder}/s3.json", "-master.volumeSizeLimitMB=256"]
+        words += ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+        with open(folder / "log", "wb") as log:
+            process = subprocess.Popen(
+                [*ENDS_WITH_US, str(weed), "-logtostderr", "server", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=folder,
+                env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | GROWTH,
+                start_new_session=True,
+            )
+        try:
+            url = f"http://127.0.0.1:{s3}"
+            files = f"http://127.0.0.1:{filer}"
+            _await_objects(process, f"{files}/ready/object", url, folder / "log")
+            yield Store(url, files)
+        finally:
+            process.kill()
+            process.wait()
+            shutil.rmtree(folder, ignore_errors=True)
+            remove_socket(filer)
 
 
 @contextmanager
@@ -150,12 +152,24 @@ def credentials(key: str = KEY, secret: str = SECRET) -> Iterator[None]:
         os.environ.update(before)
 
 
+@functools.cache
+def share_models() -> None:
+    """Let every session of boto3 in this process use what one has read of services and their requests: to read that
+    takes longer than most conversations of tests, of which each has a session."""
+    import boto3
+    import botocore.session
+
+    botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+    boto3.Session(region_name="us-east-1").client("s3").close()  # before several threads do so at once
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """The server, made on first use, and its credentials."""
     from tests.conftest import require
 
     require(None if program() else "SeaweedFS is not installed: there is no package of it for this system")
+    share_models()
     with credentials(), seaweed(tmp_path_factory.mktemp("seaweed") / "store") as store:
         yield store
 
@@ -336,21 +350,33 @@ def asked(place: BucketPlace, **settings: Any) -> Iterator[S3]:
         s3.close()
 
 
-def _free_ports(count: int) -> list[int]:
+@contextmanager
+def _ports(count: int) -> Iterator[list[int]]:
     """Ports of which the one 10,000 above is free, too: SeaweedFS takes both. They lie below those that a system gives
-    to whoever connects."""
-    found: list[int] = []
-    port = 11_000 + os.getpid() % 11_000
-    while len(found) < count:
-        port = 11_000 + (port + 7) % 11_000
-        with contextlib.ExitStack() as stack:
-            try:
-                for number in (port, port + 10_000):
-                    stack.enter_context(socket.socket()).bind(("127.0.0.1", number))
-            except OSError:
-                continue
-            found.append(port)
-    return found
+    to whoever connects, and above those of labs (cloud/weed.py), as its socket in /tmp is named by a port alone. They
+    are taken at 127.0.0.2 meanwhile, so that no other process of tests finds them free before the server has them."""
+    with contextlib.ExitStack() as held:
+        found: list[int] = []
+        for step in itertools.count():
+            port = 13_000 + (os.getpid() + 7 * step) % 9_000
+            with contextlib.ExitStack() as tried:
+                try:
+                    for number in (port, port + 10_000):
+                        tried.enter_context(socket.socket()).bind(("127.0.0.2", number))
+                        with socket.socket() as trial:
+                            trial.bind(("127.0.0.1", number))
+                except OSError:
+                    continue
+                held.push(tried.pop_all())
+                found.append(port)
+            if len(found) == count:
+                break
+        yield found
+
+
+def remove_socket(filer: int) -> None:
+    """Of a server that was killed."""
+    Path(f"/tmp/seaweedfs-filer-{filer}.sock").unlink(missing_ok=True)
 
 
 def _await_objects(process: subprocess.Popen[bytes], address: str, url: str, log: Path) -> None:

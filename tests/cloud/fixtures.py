@@ -30,7 +30,9 @@ def cloud_of_session(request: pytest.FixtureRequest) -> Iterator[Cloud]:
     require(Lab.missing())
     require(why_missing())
     from tests.cloud.cloud import Cloud
+    from tests.seaweed import share_models
 
+    share_models()
     with Cloud(request.getfixturevalue("lab")) as cloud:
         yield cloud
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests.lab import Lab, LabError
 from tests.lab.process import kill, run, tail, until
+from tests.seaweed import remove_socket
 
 INDEX = 240  # of the lab's network, past all hosts
 PORTS = range(11000, 12500, 300)
@@ -80,6 +81,7 @@ class Weed:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+        remove_socket(self._filer)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def ready(self) -> Weed:
