@@ -34,8 +34,8 @@ pytestmark = pytest.mark.timeout(60)
 
 
 class TestPipe:
-    def test_50_megabytes_both_ways(self, server: Server, reach: Open) -> None:
-        data = os.urandom(50_000_000)
+    def test_20_megabytes_both_ways(self, server: Server, reach: Open) -> None:
+        data = os.urandom(20_000_000)
         pipe = reach(server).open()
         writer = threading.Thread(target=pipe.write, args=(data,))
         writer.start()
@@ -53,7 +53,7 @@ class TestPipe:
     @pytest.mark.parametrize("ours", [1 << 36, 5 << 20])
     def test_pumped_both_ways(self, start: Start, reach: Open, options: tuple[str, ...], ours: int) -> None:
         """With keys that sshd, or we, exchange again in the midst; and with a cipher that is paramiko's matter."""
-        data = os.urandom(40_000_000)
+        data = os.urandom(16_000_000)
         host = reach(start(*options))
         pipe = host.open()
         connection = host._connection
