@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.running import notices, supervision
-from remoterun.agent.running.keeper import CERTAIN, LOCK_PATIENCE, TRY_AGAIN, Keeper, keep
+from remoterun.agent.running import keeper, notices, supervision
+from remoterun.agent.running.keeper import CERTAIN, TRY_AGAIN, Keeper
 from remoterun.agent.running.notices import AwsNotices
 from remoterun.agent.shared import api
 from remoterun.agent.shared.bucket import run_prefix
@@ -212,14 +212,18 @@ class TestItsProcess:
             until(place.unsupervised(key))
             assert keepers(place) and not running("1000.75")
 
-    def test_who_looks_whether_there_is_one_is_in_nobodys_way(self, place: Place) -> None:
+    def test_who_looks_whether_there_is_one_is_in_nobodys_way(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(keeper, "LOCK_PATIENCE", 60.0)
         with rented(place), open(place.home.lock(supervision.KEEPER), "ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            threading.Timer(0.3, fcntl.flock, (lock, fcntl.LOCK_UN)).start()
-            thread = threading.Thread(target=keep, args=(place.home,), daemon=True)
+            thread = threading.Thread(target=keeper.keep, args=(place.home,), daemon=True)
             thread.start()
-            thread.join(LOCK_PATIENCE + 0.2)
+            thread.join(0.3)
             assert thread.is_alive()
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            until(lambda: held(place.home.lock(supervision.KEEPER)), what="it holds the lock itself")
 
     def test_it_ends_the_host_by_itself(self, place: Place) -> None:
         """And it looks after runs whose supervisors have died, while no client comes."""
@@ -250,7 +254,7 @@ class TestATakenHost:
         place.session.ask(api.stop, api.EndRun(key, 1000.0))
         until(lambda: place.run(key).status().note == "stopping")
         place.home.rental.leave(time.time() + 93, "taken")
-        status = place.until_final(key, 15)
+        status = place.until_final(key)
         assert (status["reason"], status["kept"]) == ("stopped", True)
 
     def test_before_the_command_has_started(self, place: Place, server: BucketServer) -> None:
@@ -386,7 +390,7 @@ def submit(place: Place, server: BucketServer, command: str) -> str:
 
 
 def until_waits(place: Place, key: str) -> None:
-    until(lambda: "waiting for the bucket" in (place.run(key).status().note or ""), 30)
+    until(lambda: "waiting for the bucket" in (place.run(key).status().note or ""))
 
 
 @contextmanager
@@ -397,7 +401,7 @@ def rented(place: Place, **terms: Any) -> Iterator[None]:
         yield
     finally:
         Path(place.home.path, FILE).unlink()
-        until(lambda: not keepers(place), 15, "its keeper ends")
+        until(lambda: not keepers(place), what="its keeper ends")
 
 
 def keepers(place: Place) -> list[int]:
@@ -405,5 +409,15 @@ def keepers(place: Place) -> list[int]:
 
 
 def the_keeper(place: Place) -> int:
-    until(lambda: len(keepers(place)) == 1, 15, lambda: str(keepers(place)))
-    return keepers(place)[0]
+    (found,) = until(lambda: len(found := keepers(place)) == 1 and found, what=lambda: str(keepers(place)))
+    return int(found)
+
+
+def held(path: str) -> bool:
+    """Whether somebody else holds a lock."""
+    with open(path, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
