@@ -57,7 +57,7 @@ def test_files_grow_on_another_machine_and_the_end_comes_whole(user: User, start
     with (here / "events.2").open("a") as file:
         file.write(" and the last")
     (here / "end").touch()
-    assert it.wait(30)
+    assert it.wait(60)
     assert holds(mirrored / "events.2", "anew and the last")()
     names = [str(path.relative_to(mirrored)) for path in mirrored.rglob("*") if path.is_file()]
     assert sorted(names) == ["events.2", "logs/events.1"]
@@ -77,7 +77,7 @@ def test_a_lost_connection_is_made_again_and_nothing_comes_twice(user: User, sta
         file.write(" two")
     until(holds(mirrored, "one two"))
     it.close()
-    assert it.wait(20)
+    assert it.wait(60)
 
 
 def test_what_ended_meanwhile_is_told(user: User, start: Start) -> None:
@@ -86,7 +86,7 @@ def test_what_ended_meanwhile_is_told(user: User, start: Start) -> None:
     (there / "end").touch()
     user.place("two").until_final(into.key)
     told: list[str] = []
-    assert mirror(user, source, into, why=told.append).wait(20)
+    assert mirror(user, source, into, why=told.append).wait(60)
     assert told
 
 

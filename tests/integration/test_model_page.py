@@ -49,7 +49,7 @@ def page(home: Path, tmp_path: Path) -> Iterator[Page]:
     thread.start()
     yield page
     page.close()
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -75,7 +75,7 @@ def ask(page: Page, path: str, method: str = "GET", **headers: str) -> tuple[int
 
 
 def request(page: Page, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=60)
     try:
         connection.request(method, path, headers=headers)
         answer = connection.getresponse()
@@ -163,7 +163,7 @@ def test_links_out_of_the_folder_are_not_followed(page: Page) -> None:
     [b"GET http://[ HTTP/1.1", b"GET //[/page.js HTTP/1.1", b"GET", b"\0\0\0", b"GET / HTTP/9.9", b"GET /%5B HTTP/1.1"],
 )
 def test_a_bad_request_is_refused_quietly(page: Page, line: bytes, capfd: pytest.CaptureFixture[str]) -> None:
-    with socket.create_connection(("127.0.0.1", page.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", page.port), timeout=60) as connection:
         connection.sendall(line + b"\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         answer = b"".join(iter(lambda: connection.recv(4096), b""))
     assert re.search(rb"\b(400|403|505)\b", answer), answer
@@ -180,7 +180,7 @@ def test_requests_of_other_kinds_are_refused(page: Page) -> None:
 
 
 def test_one_connection_serves_many_requests_and_a_reader_may_go(page: Page, capfd: pytest.CaptureFixture[str]) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=60)
     for path in ("/page.js", "/nothing", "/model.js"):
         connection.request("GET", f"/{token(page)}{path}")
         connection.getresponse().read()

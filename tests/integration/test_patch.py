@@ -55,7 +55,7 @@ def patch(
     stream = link.open("patch", size=len(new), key=KEY, offset=offset, like=[sha256(OLD)] if like is None else like)
 
     def answer() -> int:
-        frame = stream.receive(20)
+        frame = stream.receive(60)
         data = asked.pop(0)
         assert frame is not None and len(frame.body) == -(-len(data) // BLOCK) and not set(frame.body) - {0, 1}
         wanted = b"".join(data[n * BLOCK : (n + 1) * BLOCK] for n, flag in enumerate(frame.body) if flag)
@@ -75,7 +75,7 @@ def patch(
     if upto is None:
         stream.send(b"", h=sha256(new))
         stream.end()
-        stream.finish(20)
+        stream.finish(60)
     return sent
 
 
@@ -187,15 +187,15 @@ def test_it_is_deleted_on_the_way(home: Home) -> None:
     with served(home) as link:
         stream = link.open("patch", size=len(new), key=KEY, offset=0, like=[sha256(OLD)])
         stream.send(records(new[: 32 * BLOCK]), w=1)
-        assert stream.receive(20)
+        assert stream.receive(60)
         os.unlink(home.blobs.path(sha256(OLD)))
         stream.send(records(new[32 * BLOCK :]), w=1)
-        frame = stream.receive(20)
+        frame = stream.receive(60)
         assert frame is not None and sum(frame.body) == 4
         stream.send(new[40 * BLOCK :])
         stream.send(b"", h=sha256(new))
         stream.end()
-        stream.finish(20)
+        stream.finish(60)
     assert Path(home.blobs.path(sha256(new))).read_bytes() == new
 
 
@@ -204,11 +204,11 @@ def test_the_same_is_deleted_on_the_way(home: Home) -> None:
     with served(home) as link:
         stream = link.open("patch", size=len(OLD), key=KEY, offset=0, like=[sha256(OLD)])
         stream.send(records(OLD), w=1)
-        assert stream.receive(20)
+        assert stream.receive(60)
         os.unlink(home.blobs.path(sha256(OLD)))
         stream.send(b"", h=sha256(OLD))
         stream.end()
-        stream.finish(20)
+        stream.finish(60)
     arrived(home, OLD)
 
 
@@ -273,7 +273,7 @@ class TestCuts:
         with served(home) as one, served(home) as two:
             stream = one.open("patch", size=len(new), key=KEY, offset=0, like=[sha256(OLD)])
             stream.send(records(new[: 4 * BLOCK]), w=1)
-            assert stream.receive(20)
+            assert stream.receive(60)
             patch(two, new)
             assert Path(home.blobs.path(sha256(new))).read_bytes() == new
             stream.cancel()
@@ -293,7 +293,7 @@ def begun(home: Home, new: bytes, **changed: Any) -> Iterator[Stream]:
 def refused(stream: Stream) -> RemoteError:
     with pytest.raises((RemoteError, LinkClosed)) as caught:
         stream.end()
-        stream.finish(20)
+        stream.finish(60)
     assert isinstance(caught.value, RemoteError)
     return caught.value
 
@@ -329,7 +329,7 @@ class TestHostile:
         for new in (NEW["edited"][0], OLD):
             with begun(home, new) as stream:
                 stream.send(records(new), w=1)
-                frame = stream.receive(20)
+                frame = stream.receive(60)
                 assert frame is not None
                 for number, flag in enumerate(frame.body):
                     if flag:
@@ -343,7 +343,7 @@ class TestHostile:
         new = OLD[:BLOCK] + forged(OLD[BLOCK : 2 * BLOCK]) + OLD[2 * BLOCK :]
         with begun(home, new) as stream:
             stream.send(records(new), w=1)
-            frame = stream.receive(20)
+            frame = stream.receive(60)
             assert frame is not None and not any(frame.body)
             stream.send(b"", h=sha256(new))
             assert refused(stream).code == "damaged"
@@ -355,7 +355,7 @@ class TestHostile:
         path.write_bytes(forged(OLD[:BLOCK]) + OLD[BLOCK:])
         with begun(home, OLD) as stream:
             stream.send(records(OLD), w=1)
-            frame = stream.receive(20)
+            frame = stream.receive(60)
             assert frame is not None and not any(frame.body)
             stream.send(b"", h=sha256(OLD))
             try:
@@ -392,7 +392,7 @@ class TestHostile:
                 stream.send(body, **header)
             stream.end()
             try:
-                stream.finish(20)
+                stream.finish(60)
                 assert code in ("", "bad_stream") and sha256(OLD) in str(frames)
             except RemoteError as error:
                 assert error.code == code or not code
@@ -419,11 +419,11 @@ class TestHostile:
             with pytest.raises(RemoteError):
                 for _ in range(600):
                     stream.send(body, w=1)
-                    stream.receive(20)
+                    stream.receive(60)
 
     def test_very_many_records_at_once(self, home: Home) -> None:
         """More than any client asks: looking for each among all others would take the agent hours."""
         with begun(home, OLD, size=1 << 62) as stream, pytest.raises(RemoteError):
             for _ in range(5):
                 stream.send((b"\0\0\0\0" + OLD[: PROBE - 1] + b"!") * 60_000, w=1)
-                stream.receive(20)
+                stream.receive(60)

@@ -371,12 +371,12 @@ def test_a_server_in_a_container_far_away(box: Box, tmp_path: Path, free_port: C
         until(lambda: [item.kind for item in news] == ["waiting", "up"])
         assert news[-1].local == wanted
         helpers = box.containers("--quiet")
-        data = os.urandom(30 << 20)
+        data = os.urandom(12 << 20)
         assert ask(wanted, b"count\n" + data) == b"%d" % len(data)
         assert ask(wanted, b"echo\n" + data) == data
         with connect(wanted) as connection:
-            connection.sendall(b"give 30000000\n")
-            assert len(received(connection)) == 30_000_000
+            connection.sendall(b"give 12000000\n")
+            assert len(received(connection)) == 12_000_000
             connection.sendall(b"and more")
         with contextlib.ExitStack() as stack:
             many = [stack.enter_context(connect(wanted)) for _ in range(100)]

@@ -104,7 +104,7 @@ def killed(body: str, after: float, *arguments: str) -> None:
     process.stdout.readline()
     time.sleep(after)
     process.send_signal(signal.SIGKILL)
-    process.wait(10)
+    process.wait(60)
     process.stdout.close()
 
 
@@ -112,7 +112,7 @@ def test_a_home_opened_by_many_at_once(tmp_path: Path) -> None:
     body = f"from remoterun.agent.store.home import Home; print(Home.open({str(tmp_path / 'h')!r}).id)"
     words = [sys.executable, "-c", body]
     started = [subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(6)]
-    assert len({process.communicate(timeout=20)[0] for process in started}) == 1
+    assert len({process.communicate(timeout=60)[0] for process in started}) == 1
 
 
 def test_a_registry_made_by_many_at_once(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_registry_made_by_many_at_once(tmp_path: Path) -> None:
     )
     file = str(tmp_path / "registry.db")
     started = [subprocess.Popen([sys.executable, "-c", body, file], stdout=subprocess.PIPE) for _ in range(8)]
-    numbers = [int(line) for process in started for line in process.communicate(timeout=30)[0].split()]
+    numbers = [int(line) for process in started for line in process.communicate(timeout=60)[0].split()]
     assert sorted(numbers) == list(range(1, 121)) and [process.returncode for process in started] == [0] * 8
 
 
@@ -232,7 +232,7 @@ class TestGc:
             stream.end()
             stream.finish()
             with beside(home, "print(json.dumps(collect(home, after=9 * DAY).kept))") as process:
-                (kept,) = process.communicate(timeout=30)[0].splitlines()
+                (kept,) = process.communicate(timeout=60)[0].splitlines()
             assert json.loads(kept)["blobs"]["bytes"] == 700
             assert blobs(home) == {sha256(here), sha256(new)}
             manifest = tree_of({"here": here, "new": new})[0]
@@ -321,7 +321,7 @@ class TestGc:
                     process.wait(0.5)
                 os.unlink(home.blobs.path(sha256(b"x")))
                 batch.close()
-                assert process.communicate(timeout=20)[0] == "[(0, 0)]\n"
+                assert process.communicate(timeout=60)[0] == "[(0, 0)]\n"
 
 
 class TestCheck:

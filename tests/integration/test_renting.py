@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from remoterun.agent.running.bucket_copy import LOG_PIECE
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import RunState
@@ -260,7 +261,7 @@ class TestAnotherLaptop:
             (host,) = client.hosts.list()
             assert (host.run, host.number, host.machine) == (run.key, run.number, None)
             assert client.hosts.orphans() == [] == laptop.client.hosts.orphans()
-            until(lambda: client.runs.adopt(), 30)
+            until(lambda: client.runs.adopt())
             assert client.hosts.orphans() == []  # of a run that it knows, and did not hand over
             laptop.client.runs.kill(run.number)
             laptop.until_ended(run)
@@ -281,14 +282,15 @@ class TestAnotherLaptop:
 
 class TestALostHost:
     def test_its_run_is_interrupted_with_the_log_so_far(self, laptop: Laptop) -> None:
-        run = laptop.submit("echo begun; exec sleep 1000")
-        until(lambda: b"begun" in laptop.log(run), 30)
-        until(lambda: posted(laptop, run), 60)
+        run = laptop.submit("echo begun; yes | head -c 5000000; exec sleep 1000")  # more than waits for the next time
+        until(lambda: b"begun" in laptop.log(run))
+        until(lambda: posted(laptop, run))
         laptop.folders.take_away(run_token(run), "the hardware failed")
         ended = laptop.another().runs.get(run.number)
         assert (ended.state.value, ended.reason and ended.reason.value) == ("interrupted", "host_lost")
         assert "the hardware failed" in (ended.message or "") and ended.host.bucket is not None
-        assert laptop.log(run) == b"begun\n"
+        log = laptop.log(run)
+        assert len(log) >= LOG_PIECE and (b"begun\n" + b"y\n" * 2_500_000).startswith(log)
         assert laptop.another().runs.get(run.number).state is RunState.INTERRUPTED
 
     def test_one_whose_host_the_user_ended_gets_no_other(self, laptop: Laptop) -> None:
@@ -371,14 +373,14 @@ class TestALostHost:
             command = "echo ${#KEY}; cat saved 2>/dev/null && exit; echo first >saved; exec sleep 1000"
             asked = {"secrets": (("KEY", "TOKEN"),), "notify": ("HOOK",), "attempts": 2}
             run = laptop.submit(command, {"train.py": b"x"}, **asked)
-            until(lambda: b"6" in laptop.log(run), 30)
+            until(lambda: b"6" in laptop.log(run))
             Home.open(str(laptop.folders.home(run_token(run)))).rental.leave(time.time() + 60, "taken")
-            until(lambda: server.posts, 30)
+            until(lambda: server.posts)
             laptop.folders.take_away(run_token(run), preempted=True)
             client = laptop.another()
             assert client.runs.get(run.number).state is RunState.INTERRUPTED
             assert list(client.runs.follow(run.number)) and laptop.log(run) == b"6\n6\nfirst\n"
-            until(lambda: len(server.posts) == 2, 30)
+            until(lambda: len(server.posts) == 2)
         assert [(path, body["id"], body["state"]) for path, body in server.posts] == [
             ("/s3cr3t-path", f"{run.key}/1", "interrupted"), ("/s3cr3t-path", f"{run.key}/2", "complete"),
         ]  # fmt: skip
@@ -435,7 +437,7 @@ def preempt(laptop: Laptop, run: Run) -> None:
     """As a provider does: a notice first, and some time for the run to be saved."""
     home = Home.open(str(laptop.folders.home(run_token(run))))
     home.rental.leave(time.time() + 60, "taken")
-    until(lambda: home.run(run.key).state()[0] is RunState.INTERRUPTED, 30)
+    until(lambda: home.run(run.key).state()[0] is RunState.INTERRUPTED)
     laptop.folders.take_away(run_token(run), preempted=True)
 
 
@@ -570,7 +572,7 @@ class TestTheCommandLine:
         words = ("run", "-t", "gpu", "-y", "-b", "--no-git", "--attempts", "2", "-e", "WORD=secret", command)
         assert say(*words)[:2] == (0, "1\n")
         run = laptop.client.registry.run(1)
-        until(lambda: b"begun" in laptop.log(run), 30)
+        until(lambda: b"begun" in laptop.log(run))
         preempt(laptop, run)
         assert laptop.another().runs.get(1).state is RunState.INTERRUPTED
         assert attempts.main(["1"]) == 2, "the value of WORD is kept nowhere"
@@ -586,7 +588,7 @@ class TestTheCommandLine:
 
     def test_two_clients_do_not_give_a_run_two_hosts(self, laptop: Laptop) -> None:
         run = laptop.submit("cat saved 2>/dev/null && exit; echo x >saved; echo begun; exec sleep 1000", attempts=3)
-        until(lambda: b"begun" in laptop.log(run), 30)
+        until(lambda: b"begun" in laptop.log(run))
         preempt(laptop, run)
         run = laptop.another().runs.get(run.number)
         with ThreadPoolExecutor(4) as pool:
@@ -599,7 +601,7 @@ class TestTheCommandLine:
 
     def test_a_host_in_other_hands_gets_no_values_that_were_not_asked_for(self, laptop: Laptop) -> None:
         run = laptop.submit("echo begun; exec sleep 1000", {"a": b"a"}, attempts=3)
-        until(lambda: b"begun" in laptop.log(run), 30)
+        until(lambda: b"begun" in laptop.log(run))
         preempt(laptop, run)
         run = laptop.another().runs.get(run.number)
         place = BucketPlace(laptop.config.aws.bucket or "", "us-east-1", laptop.config.aws.endpoint)
@@ -619,7 +621,7 @@ class TestTheCommandLine:
 
     def test_what_a_host_cost_counts_also_if_it_was_never_reached(self, laptop: Laptop) -> None:
         run = laptop.submit("echo begun; exec sleep 1000", attempts=3)
-        until(lambda: b"begun" in laptop.log(run), 30)
+        until(lambda: b"begun" in laptop.log(run))
         preempt(laptop, run)
         run = laptop.another().runs.get(run.number)
         before, registry = run.renting, laptop.client.registry

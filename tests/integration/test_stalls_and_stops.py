@@ -79,7 +79,7 @@ class TestStop:
             until(lambda: os.path.exists(run.log) and Path(run.log).read_text() == "up\n")
             say_stopping(run)
             os.killpg(process.pid, signal.SIGTERM)
-            assert process.wait(20) == code == run.exit_code()
+            assert process.wait(60) == code == run.exit_code()
             assert Path(run.log).read_text() == said
         finally:
             with contextlib.suppress(ProcessLookupError):
