@@ -19,7 +19,15 @@ from remoterun.cli import render
 from remoterun.cli.commands.run import apt_name, command_of
 from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import ALL_GPUS, Mount, RunRequest
-from remoterun.parsing import VARIABLE, did_you_mean, parse_duration, parse_gpus, parse_secret, parse_variable
+from remoterun.parsing import (
+    VARIABLE,
+    did_you_mean,
+    parse_duration,
+    parse_gpus,
+    parse_package,
+    parse_secret,
+    parse_variable,
+)
 
 if TYPE_CHECKING:
     from remoterun.client import OriginalRun
@@ -160,7 +168,7 @@ KEYS: dict[str, tuple[type, Put]] = {
     "command": (str, _with("command", lambda text: command_of([text]))),
     "machine": (str, _machine),
     "mounts": (list, _with("mounts", lambda words: tuple(map(Mount.parse, words)))),
-    "pip": (list, _with("pip", tuple)),
+    "pip": (list, _with("pip", lambda words: tuple(map(parse_package, words)))),
     "apt": (list, _with("apt", lambda words: tuple(map(apt_name, words)))),
     "requirements": (str, _with("requirements")),
     "framework": (str, _with("framework", lambda text: text or None)),

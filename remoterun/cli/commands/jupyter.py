@@ -19,7 +19,7 @@ from remoterun.cli.run_options import Mounts, Pip, Variables
 from remoterun.cli.sending import Sending
 from remoterun.errors import UsageError
 from remoterun.model import Mount, RunRequest
-from remoterun.parsing import parse_duration, parse_gpus, parse_variable
+from remoterun.parsing import parse_duration, parse_gpus, parse_package, parse_variable
 
 PORT = 8888
 TOKEN = "JUPYTER_TOKEN"
@@ -67,7 +67,7 @@ def jupyter(
         command=_command(port, math.ceil(parse_duration(idle))),
         mounts=tuple(Mount.parse(text) for text in mount),
         env=(*(parse_variable(text) for text in env if text.partition("=")[0] != TOKEN), (TOKEN, token)),
-        pip=("jupyterlab", *pip),
+        pip=("jupyterlab", *map(parse_package, pip)),
         framework=framework,
         gpus=parse_gpus(gpus) if gpus is not None else None,
         description="JupyterLab",

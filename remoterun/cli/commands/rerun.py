@@ -12,7 +12,7 @@ import typer
 
 from remoterun.cli import complete, render
 from remoterun.cli.app import Machine, RunNumber, app, example, run_number
-from remoterun.cli.commands.run import above_zero, apt_name, command_of, follow_or_report, launch, pip_name
+from remoterun.cli.commands.run import above_zero, apt_name, command_of, follow_or_report, launch
 from remoterun.cli.connect import client as connect
 from remoterun.cli.editing import Asked, Edit
 from remoterun.cli.manual import RunThenCommand
@@ -20,7 +20,7 @@ from remoterun.cli.packages import requirements_of
 from remoterun.cli.run_options import Attempts, Background, MaxCost, Notify, RunAsJson, Timeout, Variables
 from remoterun.errors import UsageError
 from remoterun.model import ALL_GPUS, Mount, RunRequest
-from remoterun.parsing import parse_duration, parse_gpus, parse_secret, parse_variable
+from remoterun.parsing import parse_duration, parse_gpus, parse_package, parse_secret, parse_variable
 
 if TYPE_CHECKING:
     from remoterun.client import Client, OriginalRun, Prepared
@@ -138,7 +138,7 @@ def rerun(
             **{name: value for name, value in changes.items() if value is not None},  # type: ignore[arg-type]
             mounts=with_mounts(before.mounts, more_mounts),
             secrets=with_secrets(before.secrets, secrets, dict(given)),
-            pip=(*before.pip, *(pip_name(name) for name in pip if name not in before.pip)),
+            pip=(*before.pip, *(parse_package(name) for name in pip if name not in before.pip)),
             apt=(*before.apt, *(apt_name(name) for name in apt if name not in before.apt)),
         )
         if image is not None:

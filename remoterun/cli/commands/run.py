@@ -40,6 +40,7 @@ from remoterun.parsing import (
     command_text,
     parse_duration,
     parse_gpus,
+    parse_package,
     parse_port,
     parse_secret,
     parse_variable,
@@ -192,7 +193,7 @@ def run(
         mounts=tuple(Mount.parse(text) for text in mount),
         env=tuple(parse_variable(text) for text in env),
         secrets=tuple(parse_secret(text) for text in secret),
-        pip=tuple(pip_name(name) for name in pip),
+        pip=tuple(map(parse_package, pip)),
         requirements=requirements_of(pip_req),
         apt=tuple(apt_name(name) for name in apt),
         image=image,
@@ -345,12 +346,6 @@ def command_of(words: list[str]) -> str:
     if "\0" in text:
         raise UsageError("the command holds a zero byte", hint='remoterun run "echo hello"')
     return text
-
-
-def pip_name(name: str) -> str:
-    if not name.strip():
-        raise UsageError("--pip names no package", hint="--pip numpy")
-    return name
 
 
 def apt_name(name: str) -> str:
