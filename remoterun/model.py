@@ -377,11 +377,11 @@ class Line:
         where = f"next in line on {self.machine}" if self.of == 1 else f"{self._place} on {self.machine}"
         when = "" if self.starts_in is None else f", starts in {about(self.starts_in)}"
         numbers = sorted(number for number in self.holders if number is not None)
-        names = [f"run {numbers[0]}" if len(numbers) == 1 else f"runs {_listed(map(str, numbers))}"] if numbers else []
+        names = [f"run {numbers[0]}" if len(numbers) == 1 else f"runs {listed(map(str, numbers))}"] if numbers else []
         foreign = len(self.holders) - len(numbers)
         if foreign:
             names.append("a run of another client" if foreign == 1 else f"{foreign} runs of other clients")
-        running = f"; {_listed(names)} {'is' if len(self.holders) == 1 else 'are'} running" if names else ""
+        running = f"; {listed(names)} {'is' if len(self.holders) == 1 else 'are'} running" if names else ""
         return where + when + running + "".join(f"; {each}" for each in self.others)
 
     @property
@@ -692,7 +692,7 @@ def _ordinal(number: int) -> str:
     return f"{number}{ending}"
 
 
-def _listed(words: Iterable[str]) -> str:
+def listed(words: Iterable[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from remoterun.agent.shared.engine_names import CAPABILITIES
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.cli import render
-from remoterun.cli.forwarding import Forwards
+from remoterun.cli.forwarding import Forwards, Told
 from remoterun.cli.notice import notice
-from remoterun.client import Client, Item, LogBytes, Note, PortNews, StateChange
+from remoterun.client import Client, Item, LogBytes, Note, StateChange
 from remoterun.model import Run
 
 STEPS = {
@@ -32,7 +32,7 @@ def follow(
     timestamps: bool = False,
     from_start: bool = False,
     ports: Sequence[PortSpec] | None = None,
-    told: Callable[[int, PortNews], None] = lambda number, news: None,
+    told: Told = lambda number, news, address: None,
     server: str = "",
 ) -> int:
     """Show `items` until the run has ended; its exit status. On ^C: what goes on, and 130.

@@ -9,6 +9,13 @@ from typing import Self
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import RunState
 from remoterun.client import Client, Forwarding, PortNews, StateChange
+from remoterun.model import listed
+
+JUPYTER = "JupyterLab"
+"""The server that is started with a token."""
+MOST_NAMED = 5
+Told = Callable[[int, PortNews, str], None]
+"""Is told of news of the ports of a run: its number, the news, and the address here."""
 
 
 class Forwards:
@@ -23,7 +30,7 @@ class Forwards:
         client: Client,
         ports: Sequence[PortSpec] | None,
         say: Callable[[str], None],
-        told: Callable[[int, PortNews], None] = lambda number, news: None,
+        told: Told = lambda number, news, address: None,
         server: str = "",
     ) -> None:
         self._server = server
@@ -55,10 +62,15 @@ class Forwards:
     def start(self, number: int) -> None:
         """Forward the ports of a run whose command runs."""
         self._close()
+        waited = False
 
         def tell(news: PortNews) -> None:
-            self._say(text(number, news, address(self._client, number, news), self._server))
-            self._told(number, news)
+            nonlocal waited
+            where = address(self._client, number, news) if self._server == JUPYTER else news.address
+            if not (self._server and waited and news.kind == "waiting"):
+                self._say(text(number, news, where, self._server))
+            waited = waited or news.kind == "waiting"
+            self._told(number, news, where)
 
         self._forwarding = self._client.runs.forward(number, self._ports or (), tell)
 
@@ -68,7 +80,7 @@ class Forwards:
 
 
 def address(client: Client, number: int, news: PortNews) -> str:
-    """Where a port is reached here: of a run that was started with a token, with that one."""
+    """Where JupyterLab is reached here, with its token."""
     token = client.runs.tokens.find(client.registry.run(number).key)
     return f"{news.address}/lab?token={token}" if token is not None and news.kind == "up" else news.address
 
@@ -76,10 +88,16 @@ def address(client: Client, number: int, news: PortNews) -> str:
 def text(number: int, news: PortNews, address: str, server: str = "") -> str:
     """What is said of a port of run `number`, which is reached at `address` here."""
     port = server or f"port {news.port} of run {number}"
+    if news.kind == "waiting" and server:
+        return f"waiting for {server} to start…"
+    if news.kind == "waiting" and news.others:
+        more = [f"{len(news.others) - MOST_NAMED} more"] if len(news.others) > MOST_NAMED else []
+        others = listed([*map(str, news.others[:MOST_NAMED]), *more])
+        return f"nothing listens at {news.port} in run {number} yet; it listens at {others}"
     if news.kind == "waiting":
-        return f"waiting for {port}…"
+        return f"waiting until something listens at {news.port} in run {number}…"
     if news.kind == "down":
-        return f"nobody listens on {port} any more"
+        return f"nothing listens at {news.port} in run {number} any more" if not server else f"{server} has ended"
     if news.kind == "failed":
         return f"the ports of run {number} can't be reached: {news.text}"
     taken = "" if news.local == news.wanted else f" ({news.wanted} is taken here)"

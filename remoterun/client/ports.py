@@ -34,13 +34,15 @@ _BACKLOG = 128
 class PortNews:
     """`kind`: "waiting", as nobody listens on the run's `port` yet; "up": it is `local` here; "down": nobody listens
     there any more, and connections here are refused; "failed": no port can be reached, for the reason in `text`.
-    `wanted` is the port here that was asked for."""
+    `wanted` is the port here that was asked for; `others`, while one is waited for, are those on which the run does
+    listen, as far as its machine can tell: once it listens on any, "waiting" is told again with them."""
 
     kind: str
     port: int = 0
     local: int = 0
     wanted: int = 0
     text: str = ""
+    others: tuple[int, ...] = ()
 
     @property
     def address(self) -> str:
@@ -61,7 +63,8 @@ class Forwarding:
         self._slots = connections.shared(
             ("port slots", run.host), lambda: contextlib.nullcontext(threading.BoundedSemaphore(MOST_CONNECTIONS))
         )
-        self._waited: set[int] = set()
+        self._waited: dict[int, bool] = {}
+        """By port that is waited for: whether it was told on which ones the run listens."""
         self._lock = threading.Lock()  # guards what follows
         self._session: Session | None = None
         self._streams: set[Stream] = set()
@@ -126,7 +129,10 @@ class Forwarding:
                         if len(named) > MOST_NAMED:
                             raise ValueError(f"{len(named)} ports")
                         self._wanted = self._wanted or {each.port: each.wanted for each in named}
-                    for kind, take in (("waiting", self._wait_for), ("up", self._open), ("down", self._shut)):
+                    if frame.header.get("waiting") in self._wanted:
+                        others = tuple(map(int, frame.header.get("others", ())))
+                        self._wait_for(frame.header["waiting"], others[:MOST_NAMED])
+                    for kind, take in (("up", self._open), ("down", self._shut)):
                         if frame.header.get(kind) in self._wanted:
                             take(frame.header[kind])
 
@@ -143,12 +149,12 @@ class Forwarding:
             with self._lock:
                 self._streams.discard(stream)
 
-    def _wait_for(self, port: int) -> None:
+    def _wait_for(self, port: int, others: tuple[int, ...]) -> None:
         if port in self._local_ports:  # it went while the link was lost
             self._shut(port)
-        elif port not in self._waited:
-            self._waited.add(port)
-            self._tell(PortNews("waiting", port, wanted=self._wanted[port]))
+        elif port not in self._waited or (others and not self._waited[port]):
+            self._waited[port] = bool(others)
+            self._tell(PortNews("waiting", port, wanted=self._wanted[port], others=others))
 
     def _open(self, port: int) -> None:
         with self._lock:

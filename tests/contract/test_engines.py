@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -146,8 +147,9 @@ while True:
 def test_the_network_of_its_command(bench: Bench) -> None:
     run = bench.started("exec python3 serve.py", {"serve.py": SERVES})
     port = int(until(lambda: log(run).strip()))
-    with bench.again().network(run) as network:
+    with bench.again().network(run) as network, socket.create_server(("127.0.0.1", 0)):
         assert port in (network.listening() or ())
+        assert network.listening_of_run() == {port}
         for _ in range(3):
             with network.connect(port) as connection:
                 connection.sendall(b"hello")

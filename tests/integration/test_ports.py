@@ -173,6 +173,17 @@ def test_a_server_of_a_run_as_if_it_were_here(server: Callable[..., Server]) -> 
     assert [news.kind for news in it.news] == ["waiting", "up", "down"]
 
 
+def test_waiting_names_the_ports_on_which_the_run_listens(server: Callable[..., Server], user: User) -> None:
+    it, news = server(), list[PortNews]()
+    with user.client.runs.forward(it.run.number, [PortSpec(free_port())], news.append):
+        until(lambda: [(each.kind, each.others) for each in news] == [("waiting", ())])
+        it.touch("go")
+        until(lambda: [each.others for each in news] == [(), (it.port,)], 20, lambda: str(news))
+    with user.client.runs.forward(it.run.number, [PortSpec(free_port())], news.append):
+        until(lambda: [each.others for each in news] == [(), (it.port,), (it.port,)], 20, lambda: str(news))
+    assert {each.kind for each in news} == {"waiting"}
+
+
 def test_many_connections_at_once(server: Callable[..., Server]) -> None:
     it = server()
     it.touch("go")
@@ -370,6 +381,9 @@ def test_a_server_in_a_container_far_away(box: Box, tmp_path: Path, free_port: C
         box.touch(run, "go")
         until(lambda: [item.kind for item in news] == ["waiting", "up"])
         assert news[-1].local == wanted
+        other: list[PortNews] = []
+        with box.client.runs.forward(run.number, [PortSpec(6007)], other.append):
+            until(lambda: [item.others for item in other] == [(6006,)], 20, lambda: str(other))
         helpers = box.containers("--quiet")
         data = os.urandom(12 << 20)
         assert ask(wanted, b"count\n" + data) == b"%d" % len(data)

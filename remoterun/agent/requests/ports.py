@@ -39,9 +39,11 @@ def watch_ports(call: Call, asked: api.Ports) -> api.Nothing:
 
 def _watch(call: Call, run: RunFolder, ports: Set[int], network: Network) -> None:
     """Tell who listens for as long as the command runs."""
-    found = _of(ports, network.listening())
+    listening = network.listening()
+    found = _of(ports, listening)
+    others = sorted(network.listening_of_run()) if ports - found else []
     for port in sorted(ports - found):
-        call.stream.send(waiting=port)
+        call.stream.send(waiting=port, others=others)
     up: Set[int] = set()
     while True:
         for port in sorted(found - up):
@@ -51,7 +53,13 @@ def _watch(call: Call, run: RunFolder, ports: Set[int], network: Network) -> Non
             raise Cancelled
         if _has_ended(run):
             return
-        before, found = found, _of(ports, network.listening())
+        listening_before, listening = listening, network.listening()
+        before, found = found, _of(ports, listening)
+        missing = ports - found - up
+        if missing and listening != listening_before:
+            others_before, others = others, sorted(network.listening_of_run())
+            for port in sorted(missing) if others != others_before else ():
+                call.stream.send(waiting=port, others=others)
         for port in sorted(up - found - before):  # in two looks: a server may begin anew, and a run may end
             call.stream.send(down=port)
             up.discard(port)

@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import threading
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Set
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set
 
 from ..store.errors import HomeError
 from ..store.home import Home
@@ -22,23 +22,44 @@ PATIENCE = 10.0
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 _LISTENS = b"0A"
 _READ = 1 << 16
+_DOCKERS_OWN = b"0B00007F"
+"""127.0.0.11: Docker answers there for names, in a container's network."""
 
 
 class Network:
     """`make` gives a new TCP socket of a family, made in that network; `tables` are files open for reading that tell
-    its connections, as /proc/net/tcp does (none where the system has no such file). Any thread may call."""
+    its connections, as /proc/net/tcp does (none where the system has no such file). `processes` gives the pids of the
+    run, where others use the same network. Any thread may call."""
 
-    def __init__(self, make: Callable[[int], socket.socket], tables: Sequence[int]) -> None:
+    def __init__(
+        self,
+        make: Callable[[int], socket.socket],
+        tables: Sequence[int],
+        processes: Optional[Callable[[], Iterable[int]]] = None,
+    ) -> None:
         self._make = make
         self._tables = list(tables)
+        self._processes = processes
         self._reading = threading.Lock()
 
     def listening(self) -> Optional[Set[int]]:
         """The ports on which somebody listens; None where the system doesn't tell."""
         if not self._tables:
             return None
+        return {each.port for each in self._listeners()}
+
+    def listening_of_run(self) -> Set[int]:
+        """The ports on which the run's own processes listen; none where the system doesn't tell. Takes as long as it
+        takes to look at every process of the machine where others use the same network."""
+        listeners = [each for each in self._listeners() if each.address != _DOCKERS_OWN]
+        if self._processes is None:
+            return {each.port for each in listeners}
+        own = _sockets(self._processes())
+        return {each.port for each in listeners if each.inode in own}
+
+    def _listeners(self) -> List["_Listener"]:
         with self._reading:
-            return {port for table in self._tables for port in _listening(_content(table))}
+            return [each for table in self._tables for each in _listening(_content(table))]
 
     def connect(self, port: int) -> socket.socket:
         """A connection to the port, on the loopback address of IPv4 or of IPv6. Raises
@@ -65,10 +86,10 @@ class Network:
 
 
 @contextlib.contextmanager
-def of_this_machine() -> Iterator[Network]:
-    """The network that this process is in."""
+def of_this_machine(processes: Callable[[], Iterable[int]]) -> Iterator[Network]:
+    """The network that this process is in; `processes` gives the pids of the run."""
     tables = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in TABLES if os.path.exists(path)]
-    network = Network(lambda family: socket.socket(family, socket.SOCK_STREAM), tables)
+    network = Network(lambda family: socket.socket(family, socket.SOCK_STREAM), tables, processes)
     try:
         yield network
     finally:
@@ -127,8 +148,30 @@ def _content(table: int) -> bytes:
         parts.append(part)
 
 
-def _listening(table: bytes) -> Iterator[int]:
+class _Listener(NamedTuple):
+    """A socket on which connections are accepted: its address and its inode as the kernel writes them."""
+
+    address: bytes
+    port: int
+    inode: bytes
+
+
+def _listening(table: bytes) -> Iterator[_Listener]:
     for line in table.splitlines()[1:]:
         fields = line.split()
-        if len(fields) > 3 and fields[3] == _LISTENS:
-            yield int(fields[1].rpartition(b":")[2], 16)
+        if len(fields) > 9 and fields[3] == _LISTENS:
+            address, _, port = fields[1].rpartition(b":")
+            yield _Listener(address, int(port, 16), fields[9])
+
+
+def _sockets(pids: Iterable[int]) -> Set[bytes]:
+    """The inodes of the sockets that these processes have."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has ended
+            for name in os.listdir("/proc/%d/fd" % pid):
+                with contextlib.suppress(OSError):
+                    link = os.readlink("/proc/%d/fd/%s" % (pid, name))
+                    if link.startswith("socket:["):
+                        found.add(link[len("socket:[") : -1].encode())
+    return found

@@ -14,6 +14,7 @@ from remoterun.cli.app import Machine, app, example
 from remoterun.cli.commands.ports import Showing, some_port
 from remoterun.cli.commands.run import send_and_launch
 from remoterun.cli.connect import client as connect
+from remoterun.cli.forwarding import JUPYTER
 from remoterun.cli.manual import Command
 from remoterun.cli.run_options import Mounts, Pip, Variables
 from remoterun.cli.sending import Sending
@@ -79,7 +80,7 @@ def jupyter(
         run = send_and_launch(client, request, machine, Sending(None, False, False, yes), yes)
         assert run is not None
         client.runs.tokens.keep(run.key, token)
-        show = Showing(client, no_browser)
+        show = Showing(no_browser)
         show.ending = f"^C leaves it running; `remoterun forward {run.number}` comes back"
         return follow(
             client,
@@ -88,7 +89,7 @@ def jupyter(
             from_start=True,
             ports=request.ports,
             told=show,
-            server="JupyterLab",
+            server=JUPYTER,
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
@@ -14,7 +13,7 @@ from remoterun.agent.shared.states import RunState
 from remoterun.cli import browser, render
 from remoterun.cli.app import Json, RunNumber, app, example, run_number
 from remoterun.cli.connect import client as connect
-from remoterun.cli.forwarding import Forwards, address
+from remoterun.cli.forwarding import JUPYTER, Forwards, Told
 from remoterun.cli.manual import Command
 from remoterun.errors import HostError, UsageError
 from remoterun.parsing import parse_port
@@ -46,25 +45,26 @@ def forward(
         known = client.runs.get(run_number(run))
         if known.final:
             raise UsageError(f"run {known.number} has ended: {render.state_text(known)}", hint="remoterun ps")
-        return forward_until_end(
-            client, known, wanted or _named(client, known), _as_json(client) if json else _until_interrupted()
-        )
+        token = client.runs.tokens.find(known.key)
+        named = _named(client, known) if token is not None or not wanted else []
+        notebooks = token is not None and all(each.port in {port.port for port in named} for each in wanted)
+        told = _as_json if json else _until_interrupted()
+        return forward_until_end(client, known, wanted or named, told, server=JUPYTER if notebooks else "")
 
 
 class Showing:
     """Shows the first address in the browser."""
 
-    def __init__(self, client: Client, no_browser: bool) -> None:
-        self._client = client
+    def __init__(self, no_browser: bool) -> None:
         self._wanted = not no_browser
         self.ending = "^C ends it"
         self.more = ""
         """Another line, about the page."""
 
-    def __call__(self, number: int, news: PortNews) -> None:
+    def __call__(self, number: int, news: PortNews, address: str) -> None:
         if news.kind != "up":
             return
-        shown = self._wanted and browser.show(address(self._client, number, news))
+        shown = self._wanted and browser.show(address)
         self._wanted = False
         render.page_shown(news.local, shown, browser.far_away(), self.ending)
         if self.more:
@@ -87,7 +87,7 @@ def forward_until_end(
     client: Client,
     run: Run,
     ports: list[PortSpec],
-    told: Callable[[int, PortNews], None] = lambda number, news: None,
+    told: Told = lambda number, news, address: None,
     beside: Beside | None = None,
     server: str = "",
 ) -> int:
@@ -119,20 +119,16 @@ def forward_until_end(
     return 0
 
 
-def _as_json(client: Client) -> Callable[[int, PortNews], None]:
-    def told(number: int, news: PortNews) -> None:
-        if news.kind == "up":
-            where = {"address": address(client, number, news), "port": news.port, "local": news.local}
-            render.out_json({"run": number, **where})
-            render.finish()
-
-    return told
+def _as_json(number: int, news: PortNews, address: str) -> None:
+    if news.kind == "up":
+        render.out_json({"run": number, "address": address, "port": news.port, "local": news.local})
+        render.finish()
 
 
-def _until_interrupted() -> Callable[[int, PortNews], None]:
+def _until_interrupted() -> Told:
     hinted = threading.Event()
 
-    def told(number: int, news: PortNews) -> None:
+    def told(number: int, news: PortNews, address: str) -> None:
         if news.kind == "up" and not hinted.is_set():
             hinted.set()
             render.line("  ^C ends it; the run goes on")

@@ -65,7 +65,7 @@ def tensorboard(
                     f"run {run.number} is {run.state.value}: there is nothing to show yet",
                     hint=f"remoterun logs {run.number}   shows when there is",
                 )
-        show = Showing(client, no_browser)
+        show = Showing(no_browser)
         if any(not run.final for run in runs.values()):
             show.more = "its ⟳ shows new points; Reload data in its ⚙ does so by itself"
         first = next(iter(runs.values()), None)

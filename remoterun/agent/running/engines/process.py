@@ -190,7 +190,7 @@ class ProcessEngine:
         return False
 
     def network(self, run: RunFolder) -> ContextManager[network.Network]:
-        return network.of_this_machine()
+        return network.of_this_machine(lambda: self._pids(run))
 
     def remove(self, run: RunFolder) -> bool:
         gone = self.kill(run)  # what the command left behind ends with it, as in a container
