@@ -118,7 +118,7 @@ def show_note(note: Note, steps: render.Steps, run: Run) -> None:
     """What is worth reading of a run beside its states."""
     if note.kind == "build":
         steps.detail(note.text)
-    elif note.kind == "line":
+    elif note.kind == "line" or (note.kind == "note" and run.state is RunState.QUEUED):
         steps.waits(note.text)
     elif note.kind == "lost":
         steps.abandon()

@@ -16,7 +16,7 @@ from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import record_status
 from remoterun.client.secrets import variables_of
 from remoterun.errors import LinkLost, NotFound, RemoterunError, UsageError
-from remoterun.model import MachineType, Placement, Run
+from remoterun.model import MachineType, Placement, Run, listed
 from remoterun.session import Session
 from remoterun.transfer import Progress
 
@@ -76,8 +76,8 @@ def _check(run: Run, asked: MachineType, withdrawn: bool) -> None:
 
 
 def _check_others(connections: Connections, run: Run, before: RunSpec, home: Session, machine: str) -> None:
-    """Refuse a run that still waits for another one, and one for which another one waits: only on its machine is it
-    known how a run ends. Raises `UsageError`."""
+    """Refuse a run that still waits for another one, and one for which others wait: only on its machine is it known
+    how a run ends. Raises `UsageError`."""
     known = {each.key: each for each in connections.registry.runs()}
     for awaited in before.after:
         other = known.get(awaited.key)
@@ -87,16 +87,29 @@ def _check_others(connections: Connections, run: Run, before: RunSpec, home: Ses
             raise UsageError(
                 f"run {run.number} waits for run {awaited.number} on {run.host.name}", hint=_instead(run, machine)
             )
-    for other in known.values():
-        if other.final or other.home_id != run.home_id or other.state is not RunState.QUEUED:
+    there = [each.key for each in known.values() if each.home_id == run.home_id and not each.final]
+    queued = {each.key for each in home.ask(api.runs, api.RunKeys(there)).runs if _waits(each)}
+    awaited_here, waiting = {run.key}, list[str]()
+    for other in sorted(known.values(), key=lambda each: each.number):  # a run waits for earlier ones
+        if other.key not in queued:
             continue
         with contextlib.suppress(NotFound), home.understood():
             spec = RunSpec.from_record(home.ask(api.run, api.RunKey(other.key)).spec)
-            if run.key in (awaited.key for awaited in spec.after):
-                raise UsageError(
-                    f"run {other.number} waits for run {run.number} on {run.host.name}",
-                    hint=f"remoterun stop {other.number}   ends that one, before this one is moved",
-                )
+            if awaited_here.intersection(awaited.key for awaited in spec.after):
+                awaited_here.add(other.key)
+                waiting.append(str(other.number))
+    if waiting:
+        runs, them = ("run", "that one") if len(waiting) == 1 else ("runs", "those")
+        raise UsageError(
+            f"{runs} {listed(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for run {run.number} on "
+            f"{run.host.name}, and would fail without it there",
+            hint=f"remoterun stop {' '.join(waiting)} && remoterun move {run.number} -t {machine}\n"
+            f"then start {them} again with `remoterun run -t {machine} --after {run.number} …`",
+        )
+
+
+def _waits(status: RunStatus) -> bool:
+    return status.state is RunState.QUEUED and not status.stopping
 
 
 def _started(run: Run, machine: str) -> UsageError:

@@ -667,12 +667,12 @@ class TestRuns:
         until(lambda: re.search(rf" {second}  queued .*, next", ready.run("ps").stdout))
         assert f"run {second} has written nothing yet: it is queued" in ready.run("logs", second, "--no-follow").stderr
         terminal = ready.spawn("logs", second)
-        terminal.expect("waiting for")
+        terminal.expect("Waiting for its turn.*(next in line|waiting for)")
         terminal.sendintr()
         terminal.expect(f"run {second} goes on without this terminal")
         assert ended(terminal) == 130
         terminal = ready.spawn("logs", second)
-        terminal.expect("waiting for")
+        terminal.expect("Waiting for its turn.*(next in line|waiting for)")
         env = {"_REMOTERUN_COMPLETE": "complete_bash", "COMP_WORDS": "remoterun stop ", "COMP_CWORD": "2"}
         assert {first, second} == set(ready.run(env=env).stdout.split()), "what may be stopped is offered"
         ready.run("stop", second)

@@ -39,7 +39,7 @@ class TestOnItsMachine:
         second = place.submit(f"until [ -e {go} ]; do sleep 0.02; done; exit 3", slots=2)
         others = (After(first, 1), After(second, 2, True))
         key = place.submit("echo third", slots=2, after=others)
-        until(lambda: place.run(key).status().note == "waiting for run 1 to complete, and run 2 to end")
+        until(lambda: place.run(key).status().note == "after run 1, and run 2 however it ends")
         assert not queue.has_come(place.home, key)
         place.drop_session()
         for run in (key, first):
@@ -91,7 +91,7 @@ class TestAsAUser:
         first = client.runs.submit(waits(tmp_path / "go"))
         second = client.runs.submit(RunRequest("echo second", after=(first.number,)))
         third = client.runs.submit(RunRequest("echo third", after=(second.number,)))
-        note(user, third, f"waiting for run {second.number} to complete")
+        note(user, third, f"after run {second.number}")
         client.runs.kill(first.number)
         end = ended(client, third)
         assert (end.state, end.reason) == (RunState.FAILED, Reason.AFTER_FAILED)

@@ -102,11 +102,21 @@ def test_one_for_which_another_run_waits(client: Client, holder: Run, tmp_path: 
     """That one would never know how it ended."""
     first = client.runs.submit(RunRequest("true"))
     second = client.runs.submit(RunRequest("true", after=(first.number,)))
-    with pytest.raises(UsageError, match=f"run {second.number} waits for run {first.number} on one") as caught:
+    with pytest.raises(UsageError, match=f"run {second.number} waits for run {first.number} on one"):
         client.runs.move(first.number, "two")
-    assert caught.value.hint == f"remoterun stop {second.number}   ends that one, before this one is moved"
+    third = client.runs.submit(RunRequest("true", after=(second.number,)))
+    with pytest.raises(
+        UsageError, match=f"runs {second.number} and {third.number} wait for run {first.number}"
+    ) as caught:
+        client.runs.move(first.number, "two")
+    stop, then = (caught.value.hint or "").splitlines()
+    assert stop == f"remoterun stop {second.number} {third.number} && remoterun move {first.number} -t two"
+    assert f"-t two --after {first.number}" in then
+    for run in (second, third):
+        client.runs.stop(run.number)
+    assert client.runs.move(first.number, "two").where == "two"
     (tmp_path / "go").touch()
-    assert ended(client, second).state is RunState.COMPLETE
+    assert ended(client, first).state is RunState.COMPLETE
 
 
 def test_one_whose_awaited_run_has_ended(user: User, client: Client, holder: Run, tmp_path: Path) -> None:

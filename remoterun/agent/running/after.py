@@ -39,10 +39,11 @@ def look(home: Home, spec: RunSpec) -> AwaitedRuns:
 
 
 def _words(waiting: List[After]) -> str:
-    """`run 3 to complete, and run 4 to end`."""
+    """`after run 3, and run 4 however it ends`."""
     parts = []
-    for ends, verb in ((False, "complete"), (True, "end")):
+    for ends in (False, True):
         numbers = [str(other.number) for other in waiting if other.any is ends]
         if numbers:
-            parts.append("%s %s to %s" % ("run" if len(numbers) == 1 else "runs", ", ".join(numbers), verb))
-    return ", and ".join(parts)
+            runs, they = ("run", "it ends") if len(numbers) == 1 else ("runs", "they end")
+            parts.append("%s %s%s" % (runs, ", ".join(numbers), " however " + they if ends else ""))
+    return "after " + ", and ".join(parts)

@@ -174,7 +174,7 @@ class Supervisor:
                 return
             if others.words != said:
                 said = others.words
-                self.run.note("waiting for " + said)
+                self.run.note(said)
             if pause >= AFTER_POLL_MOST:
                 self._revive(others.keys)
             time.sleep(pause)

@@ -236,7 +236,7 @@ def run_info(run: Run, details: dict[str, Any]) -> None:
         ("run", f"{run.number} ({run.key})"),
         ("state", state_text(run).partition(" (")[0] + code + _why(run)),
         ("message", run.message),
-        ("note", run.note if not run.final and run.line is None else None),
+        ("note", run.note if not run.final and run.line is None and not spec.get("after") else None),
         ("line", str(run.line) if run.line is not None else None),
         ("command", run.command),
         ("description", run.description),
