@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import paramiko
+import pexpect
 import pytest
 
 from remoterun.errors import AuthenticationError, HostError, HostUnreachable
+from remoterun.hosts.ssh.config import SSHTarget, ssh_words
 from remoterun.hosts.ssh.deadlines import Deadlines
 from tests.sshd import (
     ME,
@@ -88,6 +90,28 @@ class TestOnTheWay:
         with pytest.raises(HostUnreachable, match="ProxyCommand") as caught:
             reach(server, config).open()
         assert "closed today" in (caught.value.evidence or "")
+
+
+class TestWithTheProgramItself:
+    """`ssh_words`, for `remoterun ssh`."""
+
+    def typed(self, *words: str) -> tuple[str, int | None]:
+        terminal = pexpect.spawn(words[0], list(words[1:]), encoding="utf-8", timeout=30)
+        terminal.expect(pexpect.EOF)
+        terminal.close()
+        return terminal.before, terminal.exitstatus
+
+    def test_a_command_at_a_terminal_leaves_its_own_output_only(self, server: Server) -> None:
+        words = ssh_words(SSHTarget("box"), server.config(), "test -t 1 && echo here; exit 6", terminal=True)
+        assert self.typed(*words) == ("here\r\n", 6)
+
+    def test_errors_of_ssh_are_shown(self, server: Server, keys: Keys) -> None:
+        refused = server.config(IdentityFile=str(keys.other))
+        said, status = self.typed(*ssh_words(SSHTarget("box"), refused, "true", terminal=True))
+        assert "Permission denied" in said and status == 255
+        cut = ssh_words(SSHTarget("box"), server.config(), "kill -9 $PPID", terminal=True)
+        said, status = self.typed(*cut)
+        assert "closed by remote host" in said and status == 255
 
 
 class Mute(paramiko.ServerInterface):  # type: ignore[misc]

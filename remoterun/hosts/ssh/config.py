@@ -146,11 +146,12 @@ def ssh_words(
     target: SSHTarget, config_file: Path | None = None, command: str = "", terminal: bool = False
 ) -> list[str]:
     """The words that open what `resolve` resolves with the `ssh` program itself: a shell, or a command, which gets a
-    `terminal` there. Raises `HostError` without such a program."""
+    `terminal` there: ssh then shows its errors, and does not say that the connection was closed. Raises `HostError`
+    without such a program."""
     program = shutil.which("ssh")
     if program is None:
         raise HostError("the program `ssh` is not installed here", hint="install OpenSSH's client")
-    options = ["-t"] if command and terminal else []
+    options = ["-t", "-o", "LogLevel=ERROR"] if command and terminal else []
     if _home_is_elsewhere():
         known = " ".join(f'"{file}"' for file in resolve(target, config_file).user_known_hosts)
         options += ["-o", f"UserKnownHostsFile={known}"]
