@@ -191,12 +191,7 @@ class S3:
 
     def page(self, prefix: str, after: str = "", most: int = PAGE) -> Page:
         """The first objects whose keys begin with `prefix` and come after `after`."""
-        more = {"StartAfter": after} if after else {}
-        answer = self._ask(
-            "ListBucket",
-            prefix,
-            lambda: self._client.list_objects_v2(Bucket=self.place.name, Prefix=prefix, MaxKeys=most, **more),
-        )
+        answer = self._list(prefix, after, MaxKeys=most)
         listed = answer.get("Contents", ())
         found = [StoredObject(item["Key"], item["Size"], item["LastModified"].timestamp()) for item in listed]
         last = after
@@ -223,14 +218,7 @@ class S3:
         """The names that follow `prefix` and end in a slash, in their order."""
         after = ""
         while True:
-            more = {"StartAfter": after} if after else {}
-            answer = self._ask(
-                "ListBucket",
-                prefix,
-                lambda more=more: self._client.list_objects_v2(  # type: ignore[misc]
-                    Bucket=self.place.name, Prefix=prefix, Delimiter="/", **more
-                ),
-            )
+            answer = self._list(prefix, after, Delimiter="/")
             found = [item["Prefix"] for item in answer.get("CommonPrefixes", ())]
             if any(not name.startswith(prefix) or name <= after for name in found):
                 raise self.bad(prefix, "the listing of the store makes no sense")
@@ -343,6 +331,15 @@ class S3:
         return Damaged(
             f"`{show(key[:300])}` in {self.place.address} is damaged: {why}",
             hint="remoterun check aws",
+        )
+
+    def _list(self, prefix: str, after: str, **more: Any) -> Any:
+        if after:
+            more["StartAfter"] = after
+        return self._ask(
+            "ListBucket",
+            prefix,
+            lambda: self._client.list_objects_v2(Bucket=self.place.name, Prefix=prefix, **more),
         )
 
     def _ask(self, action: str, key: str, request: Callable[[], T]) -> T:

@@ -190,35 +190,17 @@ def _is_denied(calls: Calls, region: str, action: str) -> bool:
     return False
 
 
+_RULE = {"GroupId": _GROUP, "IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "CidrIp": "192.0.2.1/32"}
 _TRIES: dict[str, dict[str, Any]] = {
-    "AuthorizeSecurityGroupIngress": {
-        "DryRun": True,
-        "GroupId": _GROUP,
-        "IpProtocol": "tcp",
-        "FromPort": 22,
-        "ToPort": 22,
-        "CidrIp": "192.0.2.1/32",
-    },
+    "AuthorizeSecurityGroupIngress": {"DryRun": True, **_RULE},
     "CreateSecurityGroup": {"DryRun": True, "GroupName": network.GROUP, "Description": "dry run"},
     "CreateTags": {"DryRun": True, "Resources": [_INSTANCE], "Tags": [{"Key": "Name", "Value": "dry run"}]},
     "DeleteSecurityGroup": {"DryRun": True, "GroupId": _GROUP},
     "DeleteVolume": {"DryRun": True, "VolumeId": "vol-00000000000000000"},
     "DescribeImages": {"DryRun": True, "Owners": ["self"]},
     "GetParameter": {"Name": image.parameters(offer(SMALL, ""))[0]},
-    "RevokeSecurityGroupIngress": {
-        "DryRun": True,
-        "GroupId": _GROUP,
-        "IpProtocol": "tcp",
-        "FromPort": 22,
-        "ToPort": 22,
-        "CidrIp": "192.0.2.1/32",
-    },
-    "RunInstances": {
-        "DryRun": True,
-        "MinCount": 1,
-        "MaxCount": 1,
-        "InstanceType": SMALL,
-    },
+    "RevokeSecurityGroupIngress": {"DryRun": True, **_RULE},
+    "RunInstances": {"DryRun": True, "MinCount": 1, "MaxCount": 1, "InstanceType": SMALL},
     "TerminateInstances": {"DryRun": True, "InstanceIds": [_INSTANCE]},
 }
 

@@ -21,13 +21,12 @@ DISK = {"gpu": 100, "cpu": 50}
 
 @dataclass(frozen=True)
 class Image:
-    """An AMI in a region. `size` is that of its root disk in GB, `parameter` where its number came from."""
+    """An AMI in a region. `size` is that of its root disk in GB."""
 
     id: str
     name: str
     root_device: str
     size: int
-    parameter: str = ""
 
 
 def parameters(offer: Offer) -> list[str]:
@@ -40,21 +39,16 @@ def parameters(offer: Offer) -> list[str]:
 
 def resolve(calls: Calls, offer: Offer, asked_for: str | None) -> Image:
     """The image for an offer; `asked_for` is the number of an AMI of the user's. Raises `Refused`."""
-    parameter = ""
-    image = asked_for
+    known = (_parameter(calls, parameter, offer.region) for parameter in parameters(offer))
+    image = asked_for or next((found for found in known if found is not None), None)
     if image is None:
-        for parameter in parameters(offer):
-            image = _parameter(calls, parameter, offer.region)
-            if image is not None:
-                break
-        else:
-            raise Refused(
-                "ParameterNotFound",
-                f"{offer.region} has no image of AWS's for {offer.type}",
-                evidence="\n".join(parameters(offer)),
-                hint=f"remoterun machines add NAME --aws {offer.type} --image AMI   an Ubuntu with Docker"
-                + (" and NVIDIA's driver" if offer.gpus else ""),
-            )
+        raise Refused(
+            "ParameterNotFound",
+            f"{offer.region} has no image of AWS's for {offer.type}",
+            evidence="\n".join(parameters(offer)),
+            hint=f"remoterun machines add NAME --aws {offer.type} --image AMI   an Ubuntu with Docker"
+            + (" and NVIDIA's driver" if offer.gpus else ""),
+        )
     try:
         found = calls("ec2", "describe_images", offer.region, ImageIds=[image])["Images"]
     except Refused as refused:
@@ -67,7 +61,7 @@ def resolve(calls: Calls, offer: Offer, asked_for: str | None) -> Image:
             f"there is no image `{image}` in {offer.region}",
             hint="an AMI belongs to a region, and must be public or yours",
         )
-    return _image(found[0], parameter)
+    return _image(found[0])
 
 
 def costs_more(calls: Calls, image: str, region: str) -> bool:
@@ -96,7 +90,7 @@ def _parameter(calls: Calls, name: str, region: str) -> str | None:
         raise
 
 
-def _image(record: dict[str, object], parameter: str) -> Image:
+def _image(record: dict[str, object]) -> Image:
     root = str(record.get("RootDeviceName") or "/dev/sda1")
     devices = record.get("BlockDeviceMappings")
     sizes = [
@@ -104,4 +98,4 @@ def _image(record: dict[str, object], parameter: str) -> Image:
         for device in (devices if isinstance(devices, list) else [])
         if device.get("DeviceName") == root
     ]
-    return Image(str(record["ImageId"]), str(record.get("Name", "")), root, max(sizes, default=0), parameter)
+    return Image(str(record["ImageId"]), str(record.get("Name", "")), root, max(sizes, default=0))
