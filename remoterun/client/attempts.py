@@ -99,15 +99,14 @@ def start_next_attempt(
             if left is not None:
                 bucket.copy_contents(connections, home, left, session, progress, run.key)
             assert taken.renting is not None
+            until = renting.until(taken.renting, session, time.time())  # a host that was kept may end sooner
             build, blobs = context()
             transfer.send_blobs(session, {**blobs, build.digest: build.encode()}, progress)
             again = spec._replace(
                 mounts=mounts,
                 environment=spec.environment._replace(context=build.digest),
                 git=spec.git and spec.git._replace(diff=None),
-                until=min(
-                    renting.until(taken.renting, session, time.time()), limit
-                ),  # a host that was kept may end sooner
+                until=min(until, limit),
                 attempt=later.attempt,
                 log_before=later.log_before,
                 err_before=later.err_before,
