@@ -32,6 +32,7 @@ from remoterun.buckets import host as bucket_host
 from remoterun.buckets import serving
 from remoterun.buckets.grants import Signer
 from remoterun.buckets.place import BucketPlace
+from remoterun.cli.commands.tensorboard import _where
 from remoterun.cli.main import main
 from remoterun.client import Client, LogBytes, Note, StateChange, attempts, bucket
 from remoterun.client.rented_hosts import LATE
@@ -498,6 +499,24 @@ class TestTheCommandLine:
         status, out, err = say("run", "-t", "gpu", "--no-git", "--max-cost", "1.8", "--dry-run", "true")
         assert status == 0 and "at most    $1.80: 30 min at $3.60/h, without disk and traffic" in out
         assert laptop.folders.all() == [] and say("ps", "--json")[1] == "[]\n"
+
+    def test_tensorboard_rents_nothing_unless_somebody_agrees(self, laptop: Laptop, say: Callable[..., Any]) -> None:
+        logs = write_files(laptop.root / "logs", {"events.out.tfevents.1": b"x"})
+        assert say("upload", str(logs), "--name", "logs", "--to", "local", "-q")[0] == 0
+        status, out, err = say("tensorboard", "uploads/logs", "-t", "gpu", "--no-browser")
+        assert (status, out) == (2, "") and "`-t gpu` rents a host at $3.60/h" in err
+        with Client(replace(laptop.config, default="gpu")) as client:
+            assert _where(client, {}) == "local"
+        assert _where(laptop.client, {}) is None and laptop.folders.all() == []
+
+    def test_what_only_a_repository_names_is_not_rented_with_y(self, laptop: Laptop, say: Callable[..., Any]) -> None:
+        """Whoever typed -y may never have read that file."""
+        (laptop.root / "remoterun.toml").write_text('machine = "gpu"\n')
+        status, out, err = say("run", "-y", "--no-git", "true")
+        assert (status, out) == (2, "") and laptop.folders.all() == []
+        assert "`remoterun.toml` names `gpu`, which is rented: -y agrees to what is typed only" in err
+        assert "remoterun run -t gpu -y …" in err
+        assert say("run", "-y", "--no-git", "--dry-run", "true")[0] == 0
 
     def test_what_it_costs_is_said_and_what_is_rented_is_listed(self, laptop: Laptop, say: Callable[..., Any]) -> None:
         status, out, err = say("run", "-t", "gpu", "-y", "--no-git", "echo said")

@@ -177,6 +177,7 @@ def run(
     if json and not background:
         raise UsageError("--json goes with -b", hint="without -b, stdout is the command's own")
     project = projects.find(Path.cwd())
+    typed = machine
     if project.file is not None:
         machine, framework, timeout = (
             machine or project.machine,
@@ -244,7 +245,13 @@ def run(
     with standard_input(stdin) as read, connect() as client:
         request = replace(request, stdin=read)
         hint_at_secrets(client, env)
-        client.machines.get(machine)  # refuse a wrong name before anything is asked
+        found = client.machines.get(machine)  # refuse a wrong name before anything is asked
+        if yes and not dry_run and found.rental is not None and typed is None and project.file and project.machine:
+            raise UsageError(
+                f"`{os.path.relpath(project.file)}` names `{machine}`, which is rented: -y agrees to what is typed"
+                " only",
+                hint=f"remoterun run -t {machine} -y …",
+            )
         request = replace(request, after=_numbers(client, after), after_any=_numbers(client, after_any))
         client.secrets.check(name for _, name in request.secrets)
         client.notifications.names(request.notify)

@@ -20,6 +20,7 @@ from remoterun.cli.connect import client as connect
 from remoterun.cli.forwarding import Forwards
 from remoterun.cli.manual import Command
 from remoterun.errors import HostError, RemoterunError, UsageError
+from remoterun.machines import LOCAL
 from remoterun.model import Mount, Resource, RunRequest
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def tensorboard(
         ),
     ],
     machine: Machine = None,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing: rent the machine that -t names.")] = False,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
 ) -> int:
     """Show logs of runs in TensorBoard, in your browser, until ^C.
@@ -73,7 +75,7 @@ def tensorboard(
             status = _inside(client, first, resources[0].sub or ".", show)
             if status is not None:
                 return status
-        return _beside(client, resources, runs, machine, show)
+        return _beside(client, resources, runs, machine or _where(client, runs), yes, show)
 
 
 def _command(folder: str, port: int) -> str:
@@ -122,7 +124,12 @@ def _inside(client: Client, run: Run, folder: str, show: Showing) -> int | None:
 
 
 def _beside(
-    client: Client, resources: list[Resource], runs: dict[Resource, Run], machine: str | None, show: Showing
+    client: Client,
+    resources: list[Resource],
+    runs: dict[Resource, Run],
+    machine: str | None,
+    yes: bool,
+    show: Showing,
 ) -> int:
     """TensorBoard as a run of its own, of which nothing is left in the end. What has ended is mounted there, and what
     goes on is mirrored."""
@@ -143,7 +150,7 @@ def _beside(
         labels=("tensorboard",),
         ports=(PortSpec(port, PORT),),
     )
-    run = launch(client, client.runs.prepare(request, None, machine or _where(runs)), True, False)
+    run = launch(client, client.runs.prepare(request, None, machine), yes, False)
     assert run is not None
     with _Mirrors(client, live) as mirrors:
         forward_until_end(client, run, list(request.ports), show, mirrors, "TensorBoard")
@@ -155,9 +162,13 @@ def _beside(
     return 0
 
 
-def _where(runs: dict[Resource, Run]) -> str | None:
-    """The machine of the first run, unless that is one that is rented; None: the default one."""
-    return next((run.machine.name for run in runs.values() if run.machine.rental is None), None)
+def _where(client: Client, runs: dict[Resource, Run]) -> str | None:
+    """The machine of the first run, unless that is one that is rented; None: the default one. Where that is rented,
+    too, it is this machine: nobody has asked for one that costs."""
+    for run in runs.values():
+        if run.machine.rental is None:
+            return run.machine.name
+    return LOCAL.name if client.machines.get(None).rental is not None else None
 
 
 def _remove(client: Client, run: Run) -> None:
