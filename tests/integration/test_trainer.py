@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from tests.conftest import require
 from tests.ml5 import Ml5
 from tests.nursery import Child
-from tests.workshop import until
 from trainer import checkpoint, data, export
 from trainer.generate import Reader
 
@@ -237,52 +236,55 @@ def test_generate_goes_on_as_the_text_would(trained: Path) -> None:
     assert result.stdout == "57 green bottles hanging on the wall,\n"
 
 
-KILLED_AT = """
-import os, signal, sys
+SIGNALLED_AT = """
+import os, sys
 from trainer import train
 
-count, name, seconds, *arguments = sys.argv[1:]
+number, count, name, seconds, *arguments = sys.argv[1:]
 train.SECONDS_BETWEEN_CHECKPOINTS = float(seconds)
 left, replace = int(count), os.replace
 
-def replace_or_die(source, target):
+def signal_and_replace(source, target):
     global left
     left -= str(target).startswith(name)
     if not left:
-        os.kill(os.getpid(), signal.SIGKILL)
+        left = -1
+        os.kill(os.getpid(), int(number))
     replace(source, target)
 
-os.replace = replace_or_die
+os.replace = signal_and_replace
 sys.exit(train.main(arguments))
 """
 
 
+@pytest.mark.timeout(900)  # six trainings, one after the other
 def test_a_training_that_is_stopped_and_killed_ends_as_one_that_was_not(tmp_path: Path, trained: Path) -> None:
     """SIGTERM; a kill before a checkpoint has its name; one between two files of an export; one between validation and
     the checkpoint that knows of it; SIGINT; and the end. Some of them save at every step."""
     folder = folder_with_text(tmp_path / "stopped")
     arguments = ["--data_dir=./data", *SMALL]
 
-    def stop(number: signal.Signals) -> int:
-        child = Child(folder, ["-c", KILLED_AT, "-1", "nothing", "0", *arguments])
-        until(lambda: not child.alive or any(map(LINE.fullmatch, child.so_far().splitlines())), 120)
-        child.send_signal(number)
-        done = child.wait(100)
-        assert done.returncode == 128 + number, done.stderr
-        rest = done.stdout.splitlines()
-        at = last_checkpoint(folder).step
-        assert rest[-1] == f"stopped by {number.name} at step {at} of 400; the same command goes on from there"
+    def signalled(number: signal.Signals, name: str, count: int, seconds: float) -> subprocess.CompletedProcess[str]:
+        words = ["-c", SIGNALLED_AT, str(int(number)), str(count), name, str(seconds), *arguments]
+        done = run_words(folder, *words)
         export.read_model(folder / "models")  # is there, and whole
+        return done
+
+    def stop(number: signal.Signals, count: int) -> int:
+        done = signalled(number, "checkpoints/step-", count, 0)
+        assert done.returncode == 128 + number, done.stderr
+        at = last_checkpoint(folder).step
+        said = f"stopped by {number.name} at step {at} of 400; the same command goes on from there"
+        assert done.stdout.splitlines()[-1] == said
         return at
 
     def kill(name: str, count: int, seconds: float) -> checkpoint.Checkpoint:
-        result = run_words(folder, "-c", KILLED_AT, str(count), name, str(seconds), *arguments)
-        assert result.returncode == -signal.SIGKILL, result.stderr
-        export.read_model(folder / "models")
+        done = signalled(signal.SIGKILL, name, count, seconds)
+        assert done.returncode == -signal.SIGKILL, done.stderr
         return last_checkpoint(folder)
 
-    stopped_at = stop(signal.SIGTERM)
-    assert 1 <= stopped_at < 60
+    stopped_at = stop(signal.SIGTERM, 20)
+    assert 20 <= stopped_at <= 22, "in the midst of the checkpoint of step 20, or of the next step"
 
     killed = kill("checkpoints/step-", 30, 0)
     assert killed.step > stopped_at
@@ -295,7 +297,7 @@ def test_a_training_that_is_stopped_and_killed_ends_as_one_that_was_not(tmp_path
     killed = kill("checkpoints/step-", 2, 600)
     assert killed.step % 100 == 0 and killed.validated == killed.step - 100, "secured, tried, and not known to be"
 
-    assert killed.step < stop(signal.SIGINT) < 400
+    assert killed.step < stop(signal.SIGINT, 10) <= killed.step + 12
 
     result = run(folder, *arguments)
     assert (result.returncode, result.stderr) == (0, "")
