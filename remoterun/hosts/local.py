@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from remoterun.agent.shared.files import write_whole
 from remoterun.errors import AgentError, LinkLost
@@ -105,28 +105,33 @@ class ProcessPipe:
             start_new_session=True,  # ^C is for this process only: the agent ends when its input does
         )
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._stdin, self._stdout = _End(self._process.stdin), _End(self._process.stdout)
         self._errors = bytearray()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
     def read(self, limit: int) -> bytes:
         try:
-            if self.give_up_at is not None:
-                patience = self.give_up_at - time.monotonic()
-                poll = select.poll()
-                poll.register(self._stdout, select.POLLIN)
-                if patience <= 0 or not poll.poll(patience * 1000):
-                    self.late = True
-                    return b""
-            return os.read(self._stdout.fileno(), limit)
+            with self._stdout as number:
+                if self.give_up_at is not None:
+                    patience = self.give_up_at - time.monotonic()
+                    poll = select.poll()
+                    poll.register(number, select.POLLIN)
+                    if patience <= 0 or not poll.poll(patience * 1000):
+                        self.late = True
+                        return b""
+                return os.read(number, limit)
         except (OSError, ValueError):
             return b""
 
     def pump(self, taker: Callable[[memoryview], None]) -> None:
         room = memoryview(bytearray(_READ))
         with contextlib.suppress(OSError, ValueError):
-            while count := os.readv(self._stdout.fileno(), [room]):
+            while True:
+                with self._stdout as number:
+                    count = os.readv(number, [room])
+                if not count:
+                    break
                 taker(room[:count])
 
     def write(self, *parts: bytes | bytearray | memoryview) -> None:
@@ -134,20 +139,19 @@ class ProcessPipe:
             for part in parts:
                 view = memoryview(part)
                 while view:
-                    view = view[os.write(self._stdin.fileno(), view) :]
+                    with self._stdin as number:
+                        view = view[os.write(number, view) :]
         except (OSError, ValueError) as error:
             raise LinkLost(f"the agent on this machine has ended: {error}", evidence=self.diagnosis())
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._stdin.close()
+        self._stdin.close()
         try:
             self._process.wait(timeout=_CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        with contextlib.suppress(OSError):
-            self._stdout.close()
+        self._stdout.close()
 
     def diagnosis(self) -> str:
         if self._process.poll() is not None:
@@ -161,3 +165,37 @@ class ProcessPipe:
             while data := errors.read(KEPT):
                 self._errors += data
                 del self._errors[:-KEPT]
+
+
+class _End:
+    """An end of a pipe, for several threads: `with` gives the number of its descriptor, and raises `ValueError` once it
+    is closed. A number that is in use is not closed yet: in the next moment it may be that of another agent's pipe."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._counting = threading.Lock()
+        self._users = 0
+        self._closed = False
+
+    def __enter__(self) -> int:
+        with self._counting:
+            if self._closed:
+                raise ValueError("this end of the pipe is closed")
+            self._users += 1
+            return self._file.fileno()
+
+    def __exit__(self, *_: object) -> None:
+        with self._counting:
+            self._users -= 1
+            self._close_unused()
+
+    def close(self) -> None:
+        """Does not block. May be repeated."""
+        with self._counting:
+            self._closed = True
+            self._close_unused()
+
+    def _close_unused(self) -> None:
+        if self._closed and not self._users:
+            with contextlib.suppress(OSError):
+                self._file.close()

@@ -92,6 +92,7 @@ class TestAsAUser:
         second = client.runs.submit(RunRequest("echo second", after=(first.number,)))
         third = client.runs.submit(RunRequest("echo third", after=(second.number,)))
         note(user, third, f"after run {second.number}")
+        until(lambda: client.runs.get(first.number).state is RunState.RUNNING)  # only then has it an exit status
         client.runs.kill(first.number)
         end = ended(client, third)
         assert (end.state, end.reason) == (RunState.FAILED, Reason.AFTER_FAILED)

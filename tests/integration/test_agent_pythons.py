@@ -57,19 +57,22 @@ def test_a_run(version: str, tmp_path: Path, environment: Path) -> None:
     link = Link(pipe.pump, pipe.write)
     link.start()
     try:
-        assert link.greeting(20)["python"].startswith(version + ".")
+        assert link.greeting(60)["python"].startswith(version + ".")
         manifest, _ = tree_of({"in": b"in", "dir/run*": b"#!/bin/sh\necho ran\n"})
         place.upload("doom", {"x": b"X"})
         source = place.put({"in": b"in", "dir/run*": b"#!/bin/sh\necho ran\n"})
         mount = MountSpec("uploads/doom", "data", "data", ResourceRef("upload", "doom"))
-        spec = place.spec("cat in data/x; ./dir/run; echo out >dir/out; sleep 0.2; exit 3", source, mounts=(mount,))
+        go = tmp_path / "go"
+        command = f"cat in data/x; ./dir/run; echo out >dir/out; until [ -e {go} ]; do sleep 0.02; done; exit 3"
+        spec = place.spec(command, source, mounts=(mount,))
         stream = link.open("submit")
         stream.send(Submission(spec, {}, manifest.encode()).encode())
         stream.end()
-        stream.finish(20)
+        stream.finish(60)
         key = spec.key
         pid = until(lambda: place.supervisor(key))
         assert os.path.realpath(f"/proc/{pid}/exe") == os.path.realpath(PYTHONS[version])
+        go.touch()
         stream = link.open("follow", key=key)
         stream.end()
         log = b"".join(frame.body for frame in stream if "log" in frame.header)
@@ -93,13 +96,13 @@ def test_its_program_is_deleted_while_it_runs(tmp_path: Path, environment: Path)
     program.parent.mkdir()
     program.write_bytes(agent_bundle().data)
     words = [sys.executable, *FLAGS, str(program), "serve", "--home", str(tmp_path / "home")]
-    subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=20, check=True)  # unpacks it
+    subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=60, check=True)  # unpacks it
     pipe = ProcessPipe(words)
     await_agent(pipe)
     link = Link(pipe.pump, pipe.write)
     link.start()
     try:
-        link.greeting(20)
+        link.greeting(60)
         assert link.call("runs")["runs"] == []
         shutil.rmtree(program.parent)
         spec = place.spec("true", place.put({}))
@@ -107,7 +110,7 @@ def test_its_program_is_deleted_while_it_runs(tmp_path: Path, environment: Path)
         stream.send(Submission(spec, {}, tree_of({})[0].encode()).encode())
         stream.end()
         with pytest.raises(RemoteError) as caught:
-            stream.finish(20)
+            stream.finish(60)
         assert "deleted" in str(caught.value) and caught.value.hint and not caught.value.evidence
         assert not place.run(spec.key).exists() and place.home.active_keys() == []
         assert link.call("runs")["runs"] == []

@@ -14,7 +14,7 @@ import pytest
 from remoterun.client import LogBytes
 from remoterun.model import RunRequest
 from remoterun.source import snapshot
-from tests.workshop import User, build_environment
+from tests.workshop import User
 
 LIST = r"""
 import hashlib, json, os, sys
@@ -47,8 +47,8 @@ SETTINGS = """
 
 
 @pytest.fixture(scope="module")
-def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
-    made = User(tmp_path_factory.mktemp("user"), build_environment(tmp_path_factory.mktemp("environment") / "home"))
+def user(tmp_path_factory: pytest.TempPathFactory, environment: Path) -> Iterator[User]:
+    made = User(tmp_path_factory.mktemp("user"), environment)
     yield made
     made.close()
 

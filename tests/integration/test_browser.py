@@ -17,7 +17,7 @@ from tests.workshop import until
 BROWSER = """
 import sys, time, urllib.request
 from pathlib import Path
-page = urllib.request.urlopen(sys.argv[1], timeout=20)
+page = urllib.request.urlopen(sys.argv[1], timeout=60)
 Path("saw").write_text(page.geturl())
 while not Path("end").exists():
     time.sleep(0.02)
@@ -28,7 +28,7 @@ from remoterun.cli import browser
 assert browser.show(sys.stdin.readline().strip())
 sys.stdin.read()
 """
-FETCH = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=20).geturl())"
+FETCH = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=60).geturl())"
 
 
 class Page(BaseHTTPRequestHandler):
@@ -66,7 +66,7 @@ def test_a_token_reaches_the_browser_and_no_process_list(tmp_path: Path) -> None
             lines = command_lines()
             assert not [line for line in lines if b"aVerySecretOne" in line]
             (shown,) = [line.split(b"\0")[2].decode() for line in lines if b"stand_in.py" in line]
-            assert urllib.request.urlopen(shown, timeout=20).geturl() == address
+            assert urllib.request.urlopen(shown, timeout=60).geturl() == address
             other = subprocess.run([sys.executable, "-c", FETCH, shown], user="nobody", capture_output=True, text=True)
             assert "HTTP Error 403" in other.stderr and other.stdout == ""
             (tmp_path / "end").touch()

@@ -147,7 +147,7 @@ class TestAllOfIt:
 
     def test_the_log_comes_while_it_runs(self, place: Place, server: BucketServer) -> None:
         key = submit(place, server, "seq 1 800000; exec sleep 1000")
-        until(lambda: Kept(server, key).log[:2] == b"1\n", 30)
+        until(lambda: Kept(server, key).log[:2] == b"1\n")
         assert Kept(server, key).record.status.state is RunState.RUNNING
         place.end(key, "stop")
         place.until_final(key)
@@ -191,15 +191,18 @@ class TestItsGrant:
         grant = server.grant(run_prefix(key))
         assert "has no bucket" in refused(place, api.renew, api.Renewal(key, grant))
 
-    @pytest.mark.parametrize("seconds", [-1, 3])
+    @pytest.mark.parametrize("seconds", [-1, 2])
     def test_one_that_has_expired_is_waited_for(self, place: Place, server: BucketServer, seconds: float) -> None:
         """Before the run began, and while it ran."""
-        key = submit(place, server, "sleep 4" + MAKES, seconds)
+        key = submit(place, server, "while [ ! -e go ]; do sleep 0.05; done; rm go" + MAKES, seconds)
+        grant = place.run(key).grant()
+        assert grant is not None
+        place.until_state(key, RunState.RUNNING)
+        until(lambda: time.time() > grant.expires)
+        Path(place.run(key).work, "go").touch()
         until_waits(place, key, "the permission has expired; any `remoterun ps` renews it")
-        began = time.monotonic()
         renew(place, server, key)
         place.until_final(key)
-        assert time.monotonic() - began < 10
         assert_whole(place, server, key)
 
     def test_none_has_come_yet(self, place: Place, server: BucketServer) -> None:
@@ -234,7 +237,7 @@ def until_waits(place: Place, key: str, text: str) -> None:
         status = place.run(key).status()
         return status.state is RunState.SAVING and text in (status.note or "")
 
-    until(waits, 40, lambda: f"a note {text!r}: {place.run(key).events()}")
+    until(waits, what=lambda: f"a note {text!r}: {place.run(key).events()}")
 
 
 class TestFaults:
@@ -249,16 +252,17 @@ class TestFaults:
     def test_nobody_reaches_it_for_a_while_when_it_runs(self, place: Place, server: BucketServer) -> None:
         server.faults.append(Handler.cut)
         key = submit(place, server, "echo up; exec sleep 1000")
-        until(lambda: len(server.asked) >= 3, 30)
+        until(lambda: len(server.asked) >= 3)
         assert Kept(server, key).objects == {}
         server.faults.clear()
-        until(lambda: Kept(server, key).objects, 40)
+        until(lambda: Kept(server, key).objects)
         assert Kept(server, key).record.status.state is RunState.RUNNING
 
     def test_nobody_reaches_it_for_a_while_when_it_saves(self, place: Place, server: BucketServer) -> None:
-        key = submit(place, server, "sleep 1" + MAKES)
+        key = submit(place, server, "while [ ! -e go ]; do sleep 0.05; done; rm go" + MAKES)
         place.until_state(key, RunState.RUNNING)
         server.faults.append(Handler.cut)
+        Path(place.run(key).work, "go").touch()
         until_waits(place, key, "waiting for the bucket s3://mine: 127.0.0.1")
         server.faults.clear()
         place.until_final(key, 60)
@@ -302,12 +306,10 @@ class TestFaults:
         server.faults.append(Handler.cut)
         key = submit(place, server, MAKES)
         until_waits(place, key, "waiting for the bucket")
-        began = time.monotonic()
         if how == "kill":
             server.faults.clear()
         place.end(key, how)
         status = place.until_final(key)
-        assert time.monotonic() - began < 10
         if how == "stop":
             assert (status["state"], status["kept"]) == ("complete", False)
             assert "not all of it is in the bucket s3://mine" in status["message"]
@@ -318,11 +320,13 @@ class TestFaults:
 
     def test_it_is_killed_while_it_saves(self, place: Place, server: BucketServer) -> None:
         """What is under way does not delay it."""
-        server.faults.append(lambda handler: bool(time.sleep(1)))
+        killed = threading.Event()
+        server.faults.append(lambda handler: "/packs/" in handler.posted[0] and not killed.wait(60))
         key = submit(place, server, MAKES)
-        until(lambda: any("/packs/" in key for _, key in server.asked), 30)
+        until(lambda: any("/packs/" in key for _, key in server.asked))
         place.end(key, "kill")
         assert place.until_final(key)["state"] == "killed"
+        killed.set()
 
     def test_a_blob_that_is_damaged(self, place: Place, server: BucketServer) -> None:
         """The server refuses what does not have the SHA-256 of its name."""
@@ -343,8 +347,13 @@ class TestFaults:
 
 class TestItsTime:
     def test_the_command_is_ended_in_time(self, place: Place) -> None:
-        key = place.submit("echo x >out; exec sleep 1000.25", timeout=1000.0, until=time.time() + 5)
-        status = place.until_final(key)
+        key = place.submit("echo x >out; echo up; exec sleep 1000.25", timeout=1000.0, until=time.time() + 1000)
+        place.until_says(key, b"up")
+        kill9(place.supervisor(key))
+        until(place.unsupervised(key))
+        spec = place.run(key).spec()  # as if all that time had passed
+        Path(place.run(key).spec_file).write_bytes(spec._replace(until=time.time()).encode())
+        status = place.until_status(key)
         assert (status["state"], status["reason"], status["code"]) == ("stopped", "timeout", 143)
         assert place.outputs(key) == {"out": b"x\n"} and not running("1000.25")
 

@@ -317,10 +317,8 @@ def test_a_pause_ends_with_an_interrupt(site: Site, user: User) -> None:
     assert fetch.stderr is not None
     until(lambda: "again in 120 s" in fetch.stderr.readline(), TIMEOUT)  # type: ignore[union-attr]
     fetch.send_signal(signal.SIGINT)
-    began = time.monotonic()
-    fetch.communicate(timeout=TIMEOUT)
+    fetch.communicate(timeout=TIMEOUT)  # it would have waited for twice as long
     assert fetch.returncode == 130
-    assert time.monotonic() - began < 10
 
 
 def test_refresh_asks_whether_it_has_changed(site: Site, user: User) -> None:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,7 @@ class Budget:
             if self._kill:
                 pipe._process.kill()
             else:
-                with suppress(OSError):
-                    pipe._stdin.close()
+                pipe._stdin.close()
 
 
 class CutPipe:
@@ -214,9 +213,41 @@ def test_what_was_put_together_is_kept(tmp_path: Path, more: int) -> None:
     for at in range(0, asked, 512 * BLOCK):
         stream.send(records(old[at : min(asked, at + 512 * BLOCK)]), w=1)
     for _ in range(0, asked, 512 * BLOCK):
-        assert (frame := stream.receive(20)) is not None and not any(frame.body)
+        assert (frame := stream.receive(60)) is not None and not any(frame.body)
+    assert isinstance(pipe, ProcessPipe)
+    pipe._stdin.close()
+    until(lambda: pipe._process.poll() is not None, what="it has written all of that and ends")
     pipe.close()
     assert os.path.getsize(os.path.join(home.partial, key)) == asked
+
+
+def test_who_is_about_to_read_a_pipe_that_is_closed_reads_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of a descriptor that was closed is at once that of the next file, such as another agent's pipe."""
+    (tmp_path / "other").write_bytes(b"of somebody else")
+    begun, closed, heard = threading.Event(), threading.Event(), []
+    readv = os.readv
+
+    def late(number: int, into: list[memoryview]) -> int:
+        begun.set()
+        assert closed.wait(60)
+        return readv(number, into)
+
+    pipe = LocalHost(tmp_path / "home").open()
+    monkeypatch.setattr(os, "readv", late)
+    reader = threading.Thread(target=pipe.pump, args=(lambda data: heard.append(bytes(data)),))
+    reader.start()
+    assert begun.wait(60)
+    pipe.close()
+    with ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(open(tmp_path / "other", "rb"))
+        closed.set()
+        reader.join(60)
+    assert b"of somebody else" not in heard
+    with pytest.raises(LinkLost):
+        pipe.write(b"to nobody")
 
 
 class TestCutsOfThePipe:

@@ -235,6 +235,7 @@ class TestVersions:
         again = client.runs.original(live.number)
         ended = client.runs.launch(client.runs.prepare_again(again, replace(again.request, command="cat in/file")))
         two.until_final(ended.key)
+        until(two.unsupervised(ended.key))
         assert two.log(ended.key) == b"made\n"
         session = client.machines.session(client.machines.get("two"))
         assert freed() == [("brought", 1)]
@@ -242,6 +243,7 @@ class TestVersions:
         assert freed() == [] and brought(), "a run is about to be handed over that mounts it"
         last = client.runs.submit(RunRequest("cat in/file", mounts=mounts), machine="two")
         two.until_final(last.key)
+        until(two.unsupervised(last.key))
         assert freed() == [("brought", 1)]
 
     def test_a_machine_that_does_not_answer(self, user: User) -> None:

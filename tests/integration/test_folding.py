@@ -228,7 +228,8 @@ class TestTheDisk:
         require(missing())
         store, here = write_files(tmp_path / "store", {}), write_files(tmp_path / "here", {})
         with pytest.raises(LabError), folding(store, here):
-            assert os.listdir(here) == []  # by now it has no helpers that mount it
+            assert os.listdir(here) == []
+            until(lambda: len(running(str(here))) == 1, what="the helpers that mount it have ended")
             (pid,) = running(str(here))
             kill9(pid)
             until(lambda: not running(str(here)))

@@ -37,7 +37,7 @@ def test_an_interrupt_ends_the_command_and_the_filter(tmp_path: Path, number: si
         text=True,
     ) as process:
         try:
-            pid = int(until(lambda: pid_file.exists() and pid_file.read_text(), 30, "the filter starts"))
+            pid = int(until(lambda: pid_file.exists() and pid_file.read_text(), what="the filter starts"))
             process.send_signal(number)
             said = process.communicate(timeout=60)[1]
         finally:

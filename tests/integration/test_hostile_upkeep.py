@@ -13,7 +13,7 @@ from remoterun import config
 from remoterun.agent.shared.protocol import Cancelled, LinkClosed, Stream
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
-from remoterun.client import Checked, Client
+from remoterun.client import Checked, Client, upkeep
 from remoterun.errors import AgentError
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType, Upload
@@ -138,7 +138,9 @@ ROWS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("op", list(ROWS))
-def test_an_answer_without_an_end(client: Client, op: str) -> None:
+def test_an_answer_without_an_end(client: Client, op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "MOST_TEXT", 8 << 20)
+
     def handle(stream: Stream, asked: str, arguments: dict[str, Any]) -> None:
         with contextlib.suppress(LinkClosed, Cancelled):
             while True:

@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from remoterun.agent.shared.bucket import ContentRange, ImageAccess, SignedObjec
 from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.spec import EnvironmentSpec
 from remoterun.agent.shared.tree import Manifest
+from remoterun.agent.store import http_client
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from tests.bucket_server import BucketServer, Handler
@@ -98,6 +100,16 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     server.close()
 
 
+@pytest.fixture
+def silent(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """From now on the server gives no answer, and a client has the patience for that: who ends has another reason."""
+    monkeypatch.setattr(http_client, "SILENCE", 1000.0)
+    ended = threading.Event()
+    bench.server.faults.append(lambda handler: ended.wait(1000) and handler.cut())
+    yield
+    ended.set()
+
+
 def last_moment() -> float:
     return time.time() + 30
 
@@ -128,9 +140,8 @@ class TestPut:
     def test_what_is_refused_is_given_up(self, bench: Bench, seconds: float) -> None:
         if seconds > 0:
             bench.server.faults.append(lambda handler: handler.refuse(503, "SlowDown"))
-        began = time.monotonic()
-        bench.store(seconds).until_end(lambda: time.time() + 300)
-        assert bench.server.objects == {} and time.monotonic() - began < 60
+        bench.store(seconds).until_end(lambda: time.time() + 3000)
+        assert bench.server.objects == {}
 
     def test_outputs_come_first(self, bench: Bench) -> None:
         copy = ImageCopy(bench.tool, [(IMAGE, bench.server.grant(PREFIX))])
@@ -141,13 +152,11 @@ class TestPut:
         copy.until_end(last_moment)
         assert PREFIX + layout.IMAGE in bench.server.objects
 
-    def test_a_host_that_goes_away_does_not_wait(self, bench: Bench) -> None:
-        bench.server.faults.append(lambda handler: bool(time.sleep(2)))
+    def test_a_host_that_goes_away_does_not_wait(self, bench: Bench, silent: None) -> None:
         copy = bench.store()
         until(lambda: bench.server.asked)
-        began = time.monotonic()
         copy.until_end(lambda: 0.0)
-        assert time.monotonic() - began < 5 and PREFIX + layout.IMAGE not in bench.server.objects
+        assert bench.server.objects == {}
 
 
 class TestLoad:
@@ -195,15 +204,15 @@ class TestLoad:
     def test_the_bucket_is_away(self, bench: Bench) -> None:
         access = bench.stored()
         bench.server.faults.append(Handler.cut)
-        began = time.monotonic()
         assert "127.0.0.1" in unusable(bench, access)
-        assert time.monotonic() - began < 20
 
-    def test_it_comes_too_slowly(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_comes_too_slowly(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    ) -> None:
         access = bench.stored()
+        request.getfixturevalue("silent")
         monkeypatch.setattr(image_copy, "FIRST", 0.5)
         monkeypatch.setattr(image_copy, "SLOWEST", 1 << 40)
-        bench.server.faults.append(lambda handler: bool(time.sleep(3)))
         assert unusable(bench, access) == "it comes too slowly"
 
     def test_the_engine_refuses_it(self, bench: Bench) -> None:
@@ -216,14 +225,12 @@ class TestLoad:
         os.unlink(bench.tool)
         assert "can't be started" in unusable(bench, access)
 
-    def test_it_is_stopped(self, bench: Bench) -> None:
+    def test_it_is_stopped(self, bench: Bench, request: pytest.FixtureRequest) -> None:
         access = bench.stored()
-        bench.server.faults.append(lambda handler: bool(time.sleep(30)))
+        request.getfixturevalue("silent")
         bench.stop = True
-        began = time.monotonic()
         with pytest.raises(Interrupted):
             load(bench.tool, access, bench.job)
-        assert time.monotonic() - began < 10
 
 
 def unusable(bench: Bench, access: ImageAccess) -> str:

@@ -38,11 +38,14 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of a virtual environment with the oldest versions, whose other packages are those of the tests."""
     folder = tmp_path_factory.mktemp("oldest")
     (folder / "constraints.txt").write_text("\n".join(lower_bounds()) + "\n")
-    venv.create(folder / "venv", with_pip=True)
+    venv.create(folder / "venv")
     python = folder / "venv" / "bin" / "python"
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-compile"]
     done = subprocess.run(
-        [*install, "-c", str(folder / "constraints.txt"), str(TOP)], capture_output=True, text=True, timeout=300
+        [*install, "--disable-pip-version-check", "-c", str(folder / "constraints.txt"), str(TOP)],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     unreachable = re.search(r"NewConnectionError|NameResolutionError|ConnectTimeoutError", done.stderr)
     require("the package index can't be reached" if unreachable else None)

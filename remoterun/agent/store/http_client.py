@@ -161,12 +161,20 @@ class HttpClient:
     ) -> http.client.HTTPResponse:
         used_before = connection.sock is not None
         try:
+            self._connect(connection)
             return _send(connection, method, target, headers, body)
         except (http.client.BadStatusLine, ConnectionError):
             if not used_before or self._was_cut:
                 raise
             connection.close()  # the server had given it up meanwhile
+            self._connect(connection)
             return _send(connection, method, target, headers, body)
+
+    def _connect(self, connection: http.client.HTTPConnection) -> None:
+        if connection.sock is None:
+            connection.connect()
+            if self._was_cut:  # meanwhile, when there was nothing to cut
+                raise OSError("it was given up")
 
 
 def refusal(address: Address, answer: http.client.HTTPResponse) -> HttpError:
@@ -211,9 +219,10 @@ def _cut_after(seconds: float, connection: http.client.HTTPConnection) -> Iterat
 
 
 def _shut(connection: http.client.HTTPConnection) -> None:
-    with contextlib.suppress(OSError):
-        if connection.sock is not None:
-            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)  # also where TLS lies over it
+    sock = connection.sock  # its own thread may close it meanwhile
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)  # also where TLS lies over it
 
 
 def _connection(address: Address, proxy: Optional[SplitResult], silence: float) -> http.client.HTTPConnection:
