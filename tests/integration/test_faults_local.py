@@ -99,7 +99,7 @@ class TestEnds:
         assert place.outputs(key) == {}
 
     def test_its_time_is_up(self, place: Place) -> None:
-        key = place.submit("echo x >out; exec sleep 1000", timeout=0.3)
+        key = place.submit("echo x >out; exec sleep 1000", timeout=2.0)
         status = place.until_final(key)
         assert (status["state"], status["reason"], status["code"]) == ("stopped", "timeout", 143)
         assert place.outputs(key) == {"out": b"x\n"}
@@ -316,9 +316,7 @@ class TestStopAndKill:
         status = place.until_final(second)
         assert (status["state"], status["started"]) == ("stopped" if how == "stop" else "killed", None)
         assert place.log(second) == b""
-        until(
-            lambda: not os.path.exists(os.path.join(place.home.queue, second + ".wait")), 5, "its place is given back"
-        )
+        until(lambda: not os.path.exists(os.path.join(place.home.queue, second + ".wait")), what="its place is free")
 
     def test_kill_while_another_builds_the_environment(self, place: Place) -> None:
         spec = place.spec("", environment=place.spec("").environment._replace(requirements="# other\n"))
@@ -329,14 +327,13 @@ class TestStopAndKill:
             key = place.submit("true", environment=spec.environment)
             place.until_state(key, RunState.BUILDING)
             place.session.ask(api.kill, api.RunKey(key))
-            assert place.until_final(key, 5)["state"] == "killed"
+            assert place.until_final(key)["state"] == "killed"
 
     def test_kill_while_building_and_after_the_builder_died(self, place: Place) -> None:
         """The build that a dead supervisor left is not disturbed by the next one."""
         changed = {"environment": place.spec("").environment._replace(requirements="# yet another\n")}
         key = place.submit("echo ran", **changed)
-        place.until_state(key, RunState.BUILDING)
-        until(lambda: os.path.exists(place.run(key).build_log), what="it builds")
+        until(lambda: os.path.exists(place.run(key).build_log), what="it builds, or has built")
         kill9(place.supervisor(key))
         until(lambda: not place.run(key).supervised())
         place.drop_session()
@@ -426,8 +423,8 @@ def test_without_docker_it_is_said_once(place: Place, tmp_path: Path, monkeypatc
 def test_large_requests(place: Place) -> None:
     """More than a frame's header holds, and than a program could be given."""
     place.upload("doom", {"f": b"d"})
-    mounts = tuple(mount("uploads/doom/f", f"m/{number}") for number in range(3000))
-    key = place.submit("cat m/2999; : " + "x" * (2 << 20), mounts=mounts)
+    mounts = tuple(mount("uploads/doom/f", f"m/{number}") for number in range(1000))
+    key = place.submit("cat m/999; : " + "x" * (2 << 20), mounts=mounts)
     assert place.until_final(key, 60)["state"] == "complete", place.run(key).events()
     assert place.log(key) == b"d" and place.outputs(key) == {}
 
@@ -440,8 +437,12 @@ def lose(place: Place, key: str, mark: str) -> None:
         kill9(pid)
 
 
-def wrapper(place: Place, key: str) -> int:
-    pid: int = read_json(f"{place.run(key).path}/process.json")["pid"]
+def wrapper(place: Place, key: str) -> int | None:
+    """None before the first one is known, which may be later than what it says."""
+    try:
+        pid: int = read_json(f"{place.run(key).path}/process.json")["pid"]
+    except FileNotFoundError:
+        return None
     return pid
 
 
@@ -455,7 +456,9 @@ class TestSupervisorDies:
     def test_at_any_moment(self, place: Place, seed: int) -> None:
         """Ten runs, of which one or another loses its supervisor again and again; each next contact carries on."""
         chance = random.Random(seed)
-        keys = [place.submit(COUNT, {"a": b"x", "b/c": b"y"}) for _ in range(10)]
+        go = place.folder / "go"
+        command = COUNT.replace("echo end", f"until [ -e {go} ]; do sleep 0.02; done; echo end")
+        keys = [place.submit(command, {"a": b"x", "b/c": b"y"}) for _ in range(10)]
         killed = 0
         while killed < 15:
             place.drop_session()
@@ -465,9 +468,10 @@ class TestSupervisorDies:
                 killed += pid is not None
                 kill9(pid)
             assert place.session.alive  # the contact
+            if killed >= 5:
+                go.touch()
             if all(place.state(key).final for key in keys):
                 break
-        assert killed >= 5
         for key in keys:
             log, events = follow(place, key)
             status = place.until_final(key)
@@ -477,7 +481,7 @@ class TestSupervisorDies:
             states = [event["state"] for event in events if "state" in event]
             assert states == ["queued", "building", "mounting", "running", "saving", "failed"]
             assert not os.path.exists(place.run(key).work)
-        until(self._settled(place), 10, lambda: f"all is given back: {place.home.active_keys()}")
+        until(self._settled(place), what=lambda: f"all is given back: {place.home.active_keys()}")
         assert not list(Path(place.home.queue).iterdir())
 
     @staticmethod
@@ -491,7 +495,7 @@ class TestSupervisorDies:
     def test_with_its_command_that_may_be_started_again(self, place: Place) -> None:
         """It goes on in its work tree, with its mounts, its variables and its log, as often as it may."""
         place.upload("doom", {"in": b"data"})
-        command = 'echo "$(cat doom/in) $LR"; [ -e part ] || echo one >part; exec sleep 1021.5'
+        command = '[ -e part ] || echo one >part; echo "$(cat doom/in) $LR"; exec sleep 1021.5'
         mounts = (MountSpec("uploads/doom", "doom", "doom", ResourceRef("upload", "doom")),)
         key = place.submit(command, values={"LR": "3"}, mounts=mounts, attempts=3)
         for count in (1, 2, 3):
@@ -548,12 +552,13 @@ class TestSupervisorDies:
 
     def test_the_mark_that_a_starting_agent_takes_away(self, place: Place) -> None:
         """It met the mark before the run folder had its name."""
-        key = place.submit("echo up; sleep 0.5")
+        key = place.submit("echo up; while [ ! -e go ]; do sleep 0.05; done")
         place.home.unmark_active(key)
         kill9(until(lambda: place.supervisor(key)))
         assert place.session.ask(api.runs, api.RunKeys([key])).runs
         place.until_says(key, b"up")
         assert place.home.active_keys() == [key]
+        Path(place.run(key).work, "go").touch()
         assert place.until_final(key)["state"] == "complete"
 
     def test_one_that_another_run_started_again_outlives_that(self, place: Place) -> None:
@@ -636,6 +641,7 @@ class TestSupervisorDies:
         keys = [place.submit("true") for _ in range(2)]
         for key in keys:
             place.until_final(key)
+            until(place.unsupervised(key))
         Path(place.run(keys[0]).spec_file).write_text("{")
         answer = place.session.ask(api.runs, api.RunKeys(keys))
         assert list(answer.unreadable) == keys[:1]
@@ -690,7 +696,12 @@ class TestFollow:
         assert place.until_final(key)["code"] == 7
 
     def test_tail_since_and_times(self, place: Place) -> None:
-        key = place.submit("echo a; echo b; sleep 0.8; echo c; printf d")
+        key = place.submit(r"printf 'a\nb\n'; while [ ! -e go ]; do sleep 0.02; done; echo c; printf d")
+        run = place.run(key)
+        until(lambda: os.path.exists(run.times_file) and Path(run.times_file).read_bytes().endswith(b"\n"))
+        first = float(Path(run.times_file).read_text().split()[1])
+        until(lambda: time.time() > first + 0.8)
+        Path(run.work, "go").touch()
         place.until_final(key)
 
         def bytes_of(**arguments: Any) -> bytes:
@@ -700,7 +711,7 @@ class TestFollow:
 
         assert [bytes_of(tail=lines) for lines in (0, 1, 2, 3, 9)] == [b"", b"d", b"c\nd", b"b\nc\nd", b"a\nb\nc\nd"]
         started = place.run(key).status().started
-        assert bytes_of(since=started + 0.6) == b"c\nd"
+        assert bytes_of(since=first + 0.6) == b"c\nd"
         assert bytes_of(since=started - 60) == b"a\nb\nc\nd"
         assert bytes_of(since=started + 60) == b""
         with place.session.stream(api.follow, api.Follow(key, timed=True)) as stream:
@@ -708,7 +719,7 @@ class TestFollow:
             pieces = [(frame.body, frame.header["t"]) for frame in stream if "log" in frame.header]
         assert b"".join(data for data, _ in pieces) == b"a\nb\nc\nd"
         assert pieces[-1][1] - pieces[0][1] > 0.5
-        assert started - 1 < pieces[0][1] < started + 5
+        assert started - 1 < pieces[0][1] == first
 
     def test_without_following(self, place: Place) -> None:
         key = place.submit("echo a; sleep 1000")
@@ -782,7 +793,6 @@ class TestHostileClients:
             except LinkLost:
                 pass
             got = bytearray()
-            deadline = time.monotonic() + 5
             killer = threading.Timer(1.0, pipe.close)  # some bytes only leave it waiting for the rest of a frame
             killer.start()
             while part := pipe.read(1 << 16):
@@ -790,7 +800,7 @@ class TestHostileClients:
                 if encode(9, END, {"uploads": []}) in got:
                     break
             killer.cancel()
-            assert time.monotonic() < deadline
+            killer.join()
             assert "Traceback" not in pipe.diagnosis()
         finally:
             pipe.close()
@@ -890,7 +900,7 @@ class TestClient:
             assert isinstance(known.fault, HomeMissing)
             news: queue.Queue[PortNews] = queue.Queue()
             with client.runs.forward(run.number, [PortSpec(8000)], news.put) as forwarding:
-                assert forwarding.wait(30)
+                assert forwarding.wait(60)
             assert news.get_nowait().kind == "failed"
             with pytest.raises(HomeMissing):
                 client.runs.stop(run.number)
@@ -954,7 +964,7 @@ class TestClient:
             process.kill()
             process.wait(10)
             process.stdout.close()
-        until(lambda: all(run.final for run in user.client.runs.list()), 20)
+        until(lambda: all(run.final for run in user.client.runs.list()))
         for run in user.client.runs.list():
             assert run.state in (RunState.COMPLETE, RunState.FAILED), run
             assert run.state is RunState.COMPLETE or "handed over" in (run.message or "")
@@ -1064,7 +1074,7 @@ class TestClient:
         assert user.client.runs.list() == [] and user.client.uploads.list() == []
 
     def test_a_follower_gets_every_byte_through_dead_agents(self, user: User) -> None:
-        run = self.run(user, COUNT)
+        run = self.run(user, "i=0; while [ ! -e go ]; do i=$((i+1)); echo line $i; sleep 0.02; done; exit 7")
         log, kills, events = b"", 0, []
         for item in user.client.runs.follow(run.number):
             if isinstance(item, LogBytes):
@@ -1073,9 +1083,12 @@ class TestClient:
                 if kills < 3 and len(log) > 60 * (kills + 1):
                     kills += 1
                     kill9(int(user.client.machines.session(user.client.machines.get("one")).hello.pid))
+                elif kills == 3:
+                    Path(user.place("one").run(run.key).work, "go").touch()
             elif isinstance(item, StateChange):
                 events.append(item.state.value)
-        assert (log, kills) == (COUNTED, 3)
+        lines = log.count(b"\n")
+        assert log == b"".join(b"line %d\n" % number for number in range(1, lines + 1)) and kills == 3
         assert events == ["queued", "building", "mounting", "running", "saving", "failed"]
 
     def test_a_machine_that_cannot_be_reached(self, user: User) -> None:

@@ -134,6 +134,8 @@ class LabHost:
         self.start_sshd()
         if self._has_dockerd():
             self.start_dockerd()
+        if self.setup.gpus:
+            self.set_gpu_processes([])
         self.free_home()
 
     # --- link ---
