@@ -18,6 +18,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from remoterun.agent.shared.files import locked
 from tests.browser import browser, kept_tab, tab  # noqa: F401
 from tests.cloud.fixtures import cloud, cloud_of_session, shared_cloud  # noqa: F401
 from tests.lab import Lab, LabHost, LocalDocker
@@ -164,8 +165,17 @@ def require_program(name: str) -> str:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose environment, without packages, other homes of the session may use."""
-    return build_environment(tmp_path_factory.mktemp("environment") / "home")
+    """A home whose environment, without packages, other homes of the session may use, also those of its other
+    processes."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    home, built = folder / "environment", folder / "environment.built"
+    with locked(f"{home}.lock"):
+        if not built.exists():
+            build_environment(home)
+            built.touch()
+    return home
 
 
 @pytest.fixture
