@@ -43,6 +43,14 @@ def parse_duration(text: str, *, or_none: bool = False) -> float:
     return seconds
 
 
+def duration_text(seconds: float) -> str:
+    """What `parse_duration` takes for so many seconds: `10m`."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds % length == 0:
+            return f"{seconds / length:g}{unit}"
+    return f"{seconds:g}s"
+
+
 def parse_gpus(text: str) -> int:
     """The number of GPUs in `2`, or `ALL_GPUS` for `all`. Raises `UsageError`."""
     if text.strip().lower() == "all":

@@ -17,7 +17,6 @@ An unknown key is an error with its name.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,8 +32,8 @@ _LISTS = ("mounts", "pip", "apt", "ports", "labels", "notify")
 
 @dataclass(frozen=True)
 class Project:
-    """What a `remoterun.toml` says, in words as they are typed after options; paths are relative to the current folder.
-    Without a `file` nothing is said."""
+    """What a `remoterun.toml` says, in words as they are typed after the options of these names (see `cli/options.py`).
+    Paths are relative to the current folder. Without a `file` nothing is said."""
 
     file: Path | None = None
     machine: str | None = None
@@ -47,17 +46,6 @@ class Project:
     ports: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     notify: tuple[str, ...] = ()
-
-    def with_mounts(self, typed: Iterable[str]) -> list[str]:
-        """The mounts, of which one that is typed takes the place of one at the same path. Raises `UsageError`."""
-        words = list(typed)
-        taken = {Mount.parse(word).path for word in words}
-        return [word for word in self.mounts if Mount.parse(word).path not in taken] + words
-
-
-def merged(said: Iterable[str], typed: Iterable[str]) -> list[str]:
-    """The words of the file and those that are typed, each once."""
-    return list(dict.fromkeys([*said, *typed]))
 
 
 def find(folder: Path) -> Project:

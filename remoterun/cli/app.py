@@ -67,15 +67,12 @@ Quiet = Annotated[
         callback=lambda on: render.be_quiet(on),
     ),
 ]
+Background = Annotated[bool, typer.Option("-b", "--background", help="Hand the run over and return; no log.")]
+RunAsJson = Annotated[bool, typer.Option("--json", help="With -b: the run as JSON on stdout.")]
+MACHINE_HELP = "Where: local, a name of `remoterun machines`, an alias of ~/.ssh/config, or user@host."
 Machine = Annotated[
     str | None,
-    typer.Option(
-        "-t",
-        "--machine-type",
-        metavar="NAME",
-        help="Where: local, a name of `remoterun machines`, an alias of ~/.ssh/config, or user@host.",
-        autocompletion=complete.machine_types,
-    ),
+    typer.Option("-t", "--machine-type", metavar="NAME", help=MACHINE_HELP, autocompletion=complete.machine_types),
 ]
 
 

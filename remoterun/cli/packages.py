@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 _SHOWN = 4
 
 
-def requirements_of(file: Path | None) -> str:
+def requirements_of(file: Path) -> str:
     """The text of what `--pip-req` names; of a pyproject.toml or a uv.lock, the packages of its project."""
-    if file is None:
-        return ""
     from remoterun.source import as_requirements
 
     try:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remoterun import transfer
@@ -17,9 +14,9 @@ from remoterun.agent.shared.tree import Manifest, TreeError
 from remoterun.client.bucket import copy_contents
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import find_home, record_status
+from remoterun.client.specs import digest_of_asked, request_of
 from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
 from remoterun.model import Mount, Resource, Run, RunRequest
-from remoterun.parsing import VARIABLE
 from remoterun.session import Session
 from remoterun.transfer import Progress
 
@@ -120,54 +117,10 @@ def find_original(connections: Connections, number: int | str) -> OriginalRun:
         Mount(Resource.parse(mount.typed), mount.path): _mounted(connections, run, session, spec, place, details.mounts)
         for place, mount in enumerate(spec.mounts)
     }
-    rental = run.machine.rental
-    request = RunRequest(
-        command=spec.command,
-        mounts=tuple(mounts),
-        secrets=tuple(spec.secrets.items()) if recorded else (),
-        pip=spec.environment.pip,
-        requirements=spec.environment.requirements,
-        framework=None if spec.environment.image else spec.environment.framework,
-        apt=spec.environment.apt,
-        image=spec.environment.image,
-        description=spec.description,
-        labels=spec.labels,
-        timeout=spec.timeout,
-        options=spec.env.get("REMOTERUN_OPTIONS", ""),
-        attempts=rental.attempts if rental is not None else (spec.attempts if spec.attempts > 1 else None),
-        spot=rental is not None and rental.spot,
-        max_hours=rental.max_hours if rental is not None else None,
-        max_cost=rental.max_cost if rental is not None else None,
-        ports=spec.ports,
-        stdin=Path(spec.stdin) if spec.stdin else None,  # which the source has
-        split=spec.split,
-        gpus=spec.gpus if spec.gpus != run.machine.gpus else None,
-        notify=_named(spec.notify) or None if recorded else None,
-    )
+    request = request_of(run, spec, tuple(mounts), trusted=bool(recorded))
     tree = KeptTree(session, manifest, f"the source of run {run.number}", f"remoterun check {run.host.name}")
     variables = tuple(name for name in spec.asked_env if not recorded or name not in spec.secrets)
     return OriginalRun(run, request, variables, _source(session, spec), tree, mounts, bool(recorded))
-
-
-def _named(notify: Iterable[str]) -> tuple[str, ...]:
-    """Those that are secrets: addresses are kept nowhere."""
-    return tuple(name for name in notify if VARIABLE.fullmatch(name))
-
-
-def digest_of_asked(spec: RunSpec) -> str:
-    """The digest of what a spec says on every host of the run: all but what belongs to one attempt.
-
-    What is empty does not count: so a field that a later version of remoterun adds, which is empty in the runs of this
-    one, leaves the digests that are recorded true.
-    """
-    record = spec.to_record()
-    for name in ("until", "attempt", "log_before", "err_before", "git"):
-        del record[name]
-    record["environment"]["context"] = ""
-    record["environment"] = {name: value for name, value in record["environment"].items() if value}
-    record["mounts"] = [(mount.typed, mount.path, mount.place) for mount in spec.mounts]
-    said = {name: value for name, value in record.items() if value}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def read_spec(connections: Connections, number: int | str) -> tuple[Run, Session, RunSpec, api.RunDetails]:

@@ -11,10 +11,11 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import RunSpec, Submission
 from remoterun.agent.shared.states import Reason, RunState, RunStatus
 from remoterun.client import choosing, submitting, webhooks
-from remoterun.client.again import OriginalRun, digest_of_asked, find_original
+from remoterun.client.again import OriginalRun, find_original
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import record_status
 from remoterun.client.secrets import variables_of
+from remoterun.client.specs import digest_of_asked
 from remoterun.errors import LinkLost, NotFound, RemoterunError, UsageError
 from remoterun.model import MachineType, Placement, Run, listed
 from remoterun.session import Session

@@ -15,27 +15,22 @@ from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.engine_names import CAPABILITIES, lacks
 from remoterun.agent.shared.spec import (
-    NONE,
-    PYTHON,
-    EnvironmentSpec,
-    GitState,
     MountSpec,
     ResourceRef,
     RunSpec,
-    SpecError,
     Submission,
-    check_variables,
 )
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Entry, Manifest, show
 from remoterun.client import bucket, choosing, renting
-from remoterun.client.again import KeptTree, OriginalRun, digest_of_asked
+from remoterun.client.again import KeptTree, OriginalRun
 from remoterun.client.bringing import bring_upload, bring_upload_to_rented
 from remoterun.client.connections import Connections
 from remoterun.client.files import manifest_of
 from remoterun.client.packages import Choice, choose
 from remoterun.client.rented_runs import find_home, record_status
 from remoterun.client.secrets import check_known, variables_of
+from remoterun.client.specs import STDIN, digest_of_asked, spec_of
 from remoterun.client.webhooks import addresses_of_run, webhooks_of
 from remoterun.environments import context
 from remoterun.errors import LinkLost, NotFound, RemoterunError, UsageError
@@ -50,10 +45,6 @@ if TYPE_CHECKING:
 
 NO_CHARACTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Surrogates that stand for no byte of a file's name."""
-STDIN = ".remoterun-stdin"
-"""Where in the work tree the file lies from which a command reads its standard input."""
-MOST_OPTIONS = 64 << 10
-"""Characters of REMOTERUN_OPTIONS: a command must start that has thousands of mounts, too."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +124,7 @@ def prepare(
         description=request.description,
         labels=request.labels,
     )
-    _spec(draft, replace(request, framework=None), source, Manifest([]), machine)
+    spec_of(draft, replace(request, framework=None), source, Manifest([]), machine)
     texts = (request.command, request.description or "", *request.labels, *(value for _, value in request.env))
     if any(NO_CHARACTER.search(text) for text in texts):
         raise UsageError(
@@ -229,7 +220,7 @@ def _bring(
     manifest = _send(connections, prepared.tree, session, _extra_blobs(source), progress)
     if run.renting is not None:  # for another host, and for who runs it again when its host is gone
         _send(connections, prepared.tree, connections.session(connections.bucket()), {}, progress)
-    spec = _spec(run, request, source, manifest, settings, mounts, prepared.again)
+    spec = spec_of(run, request, source, manifest, settings, mounts, prepared.again)
     until = None if run.renting is None else renting.until(run.renting, session, time.time())
     return run, spec._replace(after=after, until=until), manifest
 
@@ -259,7 +250,7 @@ def bring_again(
         for mount in kept.request.mounts
     ]
     manifest = _send(connections, kept.tree, session, _extra_blobs(kept.source), progress)
-    spec = _spec(run, kept.request, kept.source, manifest, settings, mounts, before.again)
+    spec = spec_of(run, kept.request, kept.source, manifest, settings, mounts, before.again)
     return spec._replace(asked_env=before.asked_env, secrets=before.secrets, notify=before.notify, ports=before.ports)
 
 
@@ -267,8 +258,8 @@ def _extra_blobs(source: Source | None) -> dict[str, bytes]:
     """By digest: what is sent beside the source."""
     build, blobs = context()
     extra = {**blobs, build.digest: build.encode()}
-    if source is not None and source.commit is not None and source.diff:  # `_spec` names it
-        extra[_sha256(source.diff)] = source.diff
+    if source is not None and source.commit is not None and source.diff:  # `spec_of` names it
+        extra[hashlib.sha256(source.diff).hexdigest()] = source.diff
     return extra
 
 
@@ -438,84 +429,3 @@ def _not_saved(resource: Resource, run: Run) -> UsageError:
     return UsageError(
         f"{show(str(resource))} can't be mounted: its outputs are not saved", hint=f"remoterun info {run.number}"
     )
-
-
-def _spec(
-    run: Run,
-    request: RunRequest,
-    source: Source | None,
-    tree: Manifest,
-    machine: MachineType,
-    mounts: Sequence[MountSpec] = (),
-    again: str = "",
-) -> RunSpec:
-    """What the host keeps as spec.json, with the settings of `machine`. Raises `UsageError` for a request that can't be
-    one."""
-    variables = {
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "REMOTERUN_RUN_ID": str(run.number),
-        "REMOTERUN_RUN_KEY": run.key,
-        "REMOTERUN_MACHINE": machine.name,
-        "REMOTERUN_OUTPUTS": str(Resource("runs", str(run.number), source.workdir if source is not None else "")),
-    }
-    if request.options and len(request.options) < MOST_OPTIONS:
-        variables["REMOTERUN_OPTIONS"] = request.options
-    git = None
-    if source is not None and source.commit is not None:
-        diff = _sha256(source.diff) if source.diff else None
-        git = GitState(source.commit, source.branch, source.remote, source.dirty, diff)
-    environment = EnvironmentSpec(
-        image=request.image,
-        base=machine.base_image,
-        variant=_variant(request, machine),
-        context=context()[0].digest,
-        apt=request.apt,
-        pip=request.pip,
-        requirements=request.requirements,
-    )
-    spec = RunSpec(
-        key=run.key,
-        number=run.number,
-        created=run.created,
-        machine=machine.name,
-        command=request.command,
-        environment=environment,
-        workdir=source.workdir if source is not None else "",
-        source=tree.digest,
-        mounts=tuple(mounts),
-        env=variables,
-        asked_env=tuple(name for name, _ in (*request.env, *request.secrets)),
-        secrets=dict(request.secrets),
-        engine=machine.engine,
-        gpus=machine.gpus,
-        slots=machine.slots,
-        timeout=request.timeout,
-        description=run.description,
-        labels=run.labels,
-        git=git,
-        bucket=run.renting.bucket if run.renting is not None else "",
-        attempt=run.renting.attempt if run.renting is not None else 1,
-        attempts=(request.attempts or 1) if run.renting is None else 1,
-        again=again,
-        ports=request.ports,
-        stdin=STDIN if request.stdin is not None else "",
-        split=request.split,
-        beside=request.beside,
-    )
-    try:
-        check_variables(dict(request.env))
-        spec.encode()
-    except SpecError as error:
-        raise UsageError(f"it can't be run so: {error}")
-    return spec
-
-
-def _variant(request: RunRequest, machine: MachineType) -> str:
-    if request.framework in (NONE, PYTHON):
-        return request.framework
-    return "gpu" if machine.gpus else "cpu"
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -149,8 +149,10 @@ class TestRerun:
         assert (info["again_of"], info["again_as"]) == (None, [2])
         spec = json.loads(typed("info", "3", "--json").stdout)["spec"]
         assert (spec["timeout"], spec["labels"], spec["description"]) == (300, ["a"], "the first")
-        assert spec["env"]["REMOTERUN_OPTIONS"].startswith("--timeout 5m -m uploads/doom -m uploads/more/more:alone")
-        assert spec["env"]["REMOTERUN_OPTIONS"].endswith("-t two -e LR")
+        assert spec["env"]["REMOTERUN_OPTIONS"] == (
+            "-t two -m uploads/doom@1:doom -m uploads/more@1/more:alone -e LR --framework python --label a --timeout 5m"
+            " --no-git -y"
+        )
         shown = typed("info", "2").stdout
         assert "rerun of      run 1\n" in shown and "run again as  run 3\n" in shown
         with pytest.raises(NotFound, match="there is no upload"):
@@ -168,7 +170,10 @@ class TestRerun:
         secrets.set("ONE", "111")
         assert typed("rerun", "1").stdout == "111 22\n"
         other = typed("rerun", "1", "--secret", "ONE=B", "-e", "ONE=typed")
-        assert other.stdout == "typed 111\n" and "changed: -e ONE; secrets ONE as B" in other.stderr
+        assert (
+            other.stdout == "typed 111\n"
+            and "changed: -e ONE; --secret ONE=B; without --secret ONE; without --secret TWO=B" in other.stderr
+        )
         spec = json.loads(typed("info", "2", "--json").stdout)["spec"]
         assert (spec["secrets"], spec["notify"]) == ({"ONE": "ONE", "B": "TWO"}, ["HOOK"])
         for number in (1, 2, 3):  # its hook can't be reached
@@ -211,7 +216,7 @@ class TestRerun:
         assert [run.number for run in user.client.registry.runs()] == [1, 2], "the second found its mount gone"
 
     def test_every_option_of_a_run_is_in_what_is_run_again(self, user: User) -> None:
-        """One that is new in `RunRequest` belongs here, and in `client.again.keep`."""
+        """One that is new in `RunRequest` belongs here, and in `client.specs`."""
         request = RunRequest(
             "echo $A",
             (),
@@ -353,8 +358,8 @@ class TestEdit:
         done = edit(changed, 0)
         assert done.stdout == "Afirst 7\n" and not kept.exists()
         assert (
-            "Run 1 is run again, changed: on two (it ran on one); another command; -e LR; labels y; 2 attempts;"
-            " its stderr apart" in done.stderr
+            "Run 1 is run again, changed: on two (it ran on one); another command; -e LR; --label y; without --label x;"
+            " --attempts 2; --split" in done.stderr
         )
         assert typed.user.client.runs.info(2)[1]["spec"]["split"]
         failed = typed("rerun", "1", "--edit", status=2, env={"VISUAL": "sh -c 'exit 3'"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from remoterun.agent.shared.spec import EnvironmentSpec, RunSpec
-from remoterun.client.again import digest_of_asked
+from remoterun.client.specs import digest_of_asked
 
 SPEC = RunSpec(
     "k" * 26,

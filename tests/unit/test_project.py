@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from remoterun import project
+from remoterun.cli.options import Asked, parsed
 from remoterun.errors import ConfigError
+from remoterun.model import RunRequest
 
 TEXT = """
 machine = "box"
@@ -59,10 +61,11 @@ def test_without_a_repository_only_that_of_the_folder_itself(tmp_path: Path) -> 
 
 
 def test_a_mount_that_is_typed_takes_the_place_of_one_at_the_same_path() -> None:
-    said = project.parse(TEXT, Path("f"))
-    assert said.with_mounts(["uploads/other:data"]) == ["runs/3:/models", "uploads/other:data"]
-    assert said.with_mounts([]) == list(said.mounts)
-    assert project.merged(said.pip, ["torch", "numpy"]) == ["numpy", "torch"]
+    said = Asked(RunRequest("true")).with_values(parsed({**vars(project.parse(TEXT, Path("f"))), "requirements": None}))
+    typed = said.with_values(parsed({"mounts": ["uploads/other:data"], "pip": ["torch", "numpy"]})).request
+    assert [str(mount.resource) for mount in typed.mounts] == ["runs/3", "uploads/other"]
+    assert said.with_values({}) == said
+    assert typed.pip == ("numpy", "torch")
 
 
 @pytest.mark.parametrize(

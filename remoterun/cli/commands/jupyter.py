@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 import secrets
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW, PortSpec
 from remoterun.cli import complete
-from remoterun.cli.app import Machine, app, example
+from remoterun.cli.app import app, example
 from remoterun.cli.commands.ports import Showing, some_port
 from remoterun.cli.commands.run import send_and_launch
 from remoterun.cli.connect import client as connect
 from remoterun.cli.forwarding import JUPYTER
 from remoterun.cli.manual import Command
-from remoterun.cli.run_options import Mounts, Pip, Variables
+from remoterun.cli.options import Asked, parsed, takes
 from remoterun.cli.sending import Sending
 from remoterun.errors import UsageError
-from remoterun.model import Mount, RunRequest
-from remoterun.parsing import parse_duration, parse_gpus, parse_package, parse_variable
+from remoterun.model import RunRequest
+from remoterun.parsing import parse_duration
 
 PORT = 8888
 TOKEN = "JUPYTER_TOKEN"
@@ -28,11 +28,8 @@ TOKEN = "JUPYTER_TOKEN"
 
 
 @app.command(cls=Command, epilog=example("remoterun jupyter -m uploads/doom:data --pip pandas"))
+@takes("machine", "mounts", "env", "pip", "gpus")
 def jupyter(
-    machine: Machine = None,
-    mount: Mounts = [],  # noqa: B006
-    env: Variables = [],  # noqa: B006
-    pip: Pip = [],  # noqa: B006
     framework: Annotated[
         str,
         typer.Option(
@@ -42,14 +39,12 @@ def jupyter(
             autocompletion=complete.frameworks,
         ),
     ] = PYTHON,
-    gpus: Annotated[
-        str | None, typer.Option("--gpus", metavar="N", help="GPUs that it gets. Default: the machine's setting.")
-    ] = None,
     idle: Annotated[
         str, typer.Option("--idle", metavar="TIME", help="It ends after so long without use: 30m, 1h.")
     ] = "1h",
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing: send what git tracks, and go on.")] = False,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+    **typed: Any,
 ) -> int:
     """Open JupyterLab on a machine, in your browser.
 
@@ -64,17 +59,16 @@ def jupyter(
         )
     token = secrets.token_urlsafe(16)
     port = some_port()
-    request = RunRequest(
+    fixed = RunRequest(
         command=_command(port, math.ceil(parse_duration(idle))),
-        mounts=tuple(Mount.parse(text) for text in mount),
-        env=(*(parse_variable(text) for text in env if text.partition("=")[0] != TOKEN), (TOKEN, token)),
-        pip=("jupyterlab", *map(parse_package, pip)),
+        pip=("jupyterlab",),
         framework=framework,
-        gpus=parse_gpus(gpus) if gpus is not None else None,
         description="JupyterLab",
         labels=("jupyter",),
         ports=(PortSpec(port, PORT),),
     )
+    asked = Asked(fixed).with_values(parsed(typed)).with_values({"env": ((TOKEN, token),)})
+    request, machine = asked.request, asked.machine
     with connect() as client:
         client.machines.get(machine)  # refuse a wrong name before anything is asked
         run = send_and_launch(client, request, machine, Sending(None, False, False, yes), yes)

@@ -3,48 +3,26 @@
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from remoterun import project as projects
 from remoterun.agent.shared.engine_names import CAPABILITIES
 from remoterun.cli import complete, render
-from remoterun.cli.app import Machine, Quiet, app, example, run_number
+from remoterun.cli.app import Background, Quiet, RunAsJson, app, example, run_number
 from remoterun.cli.connect import client as connect
 from remoterun.cli.manual import Command
-from remoterun.cli.packages import framework_text, requirements_of, with_packages
+from remoterun.cli.options import Asked, command_of, parsed, takes
+from remoterun.cli.packages import framework_text, with_packages
 from remoterun.cli.renting import agree
-from remoterun.cli.run_options import (
-    Attempts,
-    Background,
-    MaxCost,
-    Mounts,
-    Notify,
-    Pip,
-    RunAsJson,
-    Timeout,
-    Variables,
-)
 from remoterun.cli.secrets import hint_at_secrets
 from remoterun.cli.sending import Sending, source_to_send, with_untracked
 from remoterun.cli.standard_input import standard_input
 from remoterun.errors import HostError, UsageError
 from remoterun.model import ALL_GPUS, Mount, RunRequest
-from remoterun.parsing import (
-    VARIABLE,
-    command_text,
-    parse_duration,
-    parse_gpus,
-    parse_package,
-    parse_port,
-    parse_secret,
-    parse_variable,
-)
 from remoterun.sizes import counted
 
 if TYPE_CHECKING:
@@ -57,42 +35,11 @@ if TYPE_CHECKING:
     context_settings={"allow_interspersed_args": False},
     epilog=example('remoterun run -m uploads/doom:data "python -m trainer.train --data_dir=./data"'),
 )
+@takes()
 def run(
     command: Annotated[
         list[str], typer.Argument(metavar="COMMAND...", help="The command; all that follows its first word is its own.")
     ],
-    machine: Machine = None,
-    mount: Mounts = [],  # noqa: B006
-    env: Variables = [],  # noqa: B006
-    secret: Annotated[
-        list[str],
-        typer.Option(
-            "--secret",
-            metavar="NAME[=VARIABLE]",
-            help="A secret that `remoterun secret set` keeps, as a variable. Repeat for more.",
-            autocompletion=complete.secrets,
-        ),
-    ] = [],  # noqa: B006
-    pip: Pip = [],  # noqa: B006
-    pip_req: Annotated[
-        Path | None, typer.Option("--pip-req", metavar="FILE", help="A requirements file to install.")
-    ] = None,
-    apt: Annotated[
-        list[str], typer.Option("--apt", metavar="PACKAGE", help="A Debian package to install. Repeat for more.")
-    ] = [],  # noqa: B006
-    image: Annotated[
-        str | None,
-        typer.Option("--image", "--from", metavar="IMAGE", help="A Docker image instead of the bundled one."),
-    ] = None,
-    framework: Annotated[
-        str | None,
-        typer.Option(
-            "--framework",
-            metavar="NAME",
-            help="What the environment has: none, python, tensorflow. Default: TensorFlow if the code imports it.",
-            autocompletion=complete.frameworks,
-        ),
-    ] = None,
     commit_ref: Annotated[
         str | None, typer.Option("-c", "--commit-ref", metavar="REF", help="Run this commit, not the work tree.")
     ] = None,
@@ -102,22 +49,6 @@ def run(
     no_git: Annotated[
         bool, typer.Option("--no-git", help="Send the current folder, less .remoterunignore; git is not asked.")
     ] = False,
-    description: Annotated[
-        str | None, typer.Option("-d", "--description", metavar="TEXT", help="For `ps`. Default: the commit's subject.")
-    ] = None,
-    label: Annotated[
-        list[str],
-        typer.Option(
-            "--label",
-            metavar="LABEL",
-            help="A label, for `ps --label`. Repeat for more.",
-            autocompletion=complete.labels,
-        ),
-    ] = [],  # noqa: B006
-    gpus: Annotated[
-        str | None,
-        typer.Option("--gpus", metavar="N", help="GPUs that it gets, or `all`. Default: the machine's setting."),
-    ] = None,
     after: Annotated[
         list[str],
         typer.Option(
@@ -136,39 +67,17 @@ def run(
             autocompletion=complete.active_runs,
         ),
     ] = [],  # noqa: B006
-    timeout: Timeout = None,
-    notify: Notify = [],  # noqa: B006
-    spot: Annotated[
-        bool, typer.Option("--spot", help="Rent a cheaper host, which may be taken away; see --attempts.")
-    ] = False,
-    attempts: Attempts = None,
-    max_hours: Annotated[
-        float | None,
-        typer.Option(
-            "--max-hours", metavar="H", help="End it after so long on rented hosts, all attempts together. Default: 24."
-        ),
-    ] = None,
-    max_cost: MaxCost = None,
-    port: Annotated[
-        list[str],
-        typer.Option(
-            "--port", metavar="PORT[:LOCAL]", help="Reach this port of the run at 127.0.0.1 here. Repeat for more."
-        ),
-    ] = [],  # noqa: B006
-    background: Background = False,
     stdin: Annotated[
         bool, typer.Option("--stdin", help="Send what comes here on standard input; the command reads it there.")
     ] = False,
-    split: Annotated[
-        bool,
-        typer.Option("--split", help="What the command writes to stderr comes on stderr here, not on stdout."),
-    ] = False,
+    background: Background = False,
     yes: Annotated[
         bool, typer.Option("-y", "--yes", "-f", "--force", help="Ask nothing: send what the command names, and go on.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run and sent; do nothing.")] = False,
     quiet: Quiet = False,
     json: RunAsJson = False,
+    **typed: Any,
 ) -> int:
     """Run a command on a machine; see its log here, keep its files.
 
@@ -176,83 +85,35 @@ def run(
     """
     if json and not background:
         raise UsageError("--json goes with -b", hint="without -b, stdout is the command's own")
+    asked = Asked(RunRequest(command_of(command)))
     project = projects.find(Path.cwd())
-    typed = machine
     if project.file is not None:
-        machine, framework, timeout = (
-            machine or project.machine,
-            framework or project.framework,
-            timeout or project.timeout,
-        )
-        pip_req = pip_req or (Path(project.requirements) if project.requirements else None)
-        mount, notify = project.with_mounts(mount), notify or list(project.notify)
-        pip, apt = projects.merged(project.pip, pip), projects.merged(project.apt, apt)
-        port, label = projects.merged(project.ports, port), projects.merged(project.labels, label)
         render.line(f"Settings of {render.name(os.path.relpath(project.file))} hold, unless others are typed.")
-    request = RunRequest(
-        command=command_of(command),
-        mounts=tuple(Mount.parse(text) for text in mount),
-        env=tuple(parse_variable(text) for text in env),
-        secrets=tuple(parse_secret(text) for text in secret),
-        pip=tuple(map(parse_package, pip)),
-        requirements=requirements_of(pip_req),
-        apt=tuple(apt_name(name) for name in apt),
-        image=image,
-        framework=framework,
-        description=description,
-        labels=tuple(label),
-        timeout=parse_duration(timeout) if timeout is not None else None,
-        options=_options(
-            {
-                "-t": machine,
-                "--pip-req": pip_req,
-                "--image": image,
-                "--framework": framework,
-                "-c": commit_ref,
-                "--gpus": gpus,
-                "--timeout": timeout,
-                "--attempts": attempts,
-                "--max-hours": max_hours,
-                "--max-cost": max_cost,
-            },
-            {
-                "-m": mount,
-                "-e": [text.partition("=")[0] for text in env],
-                "--secret": secret,
-                "--pip": pip,
-                "--apt": apt,
-                "--label": label,
-                "--port": port,
-                "--notify": [word for word in notify if VARIABLE.fullmatch(word)],
-            },
-            {
-                "--include-untracked": include_untracked,
-                "--no-git": no_git,
-                "--split": split,
-                "-y": yes,
-                "--spot": spot,
-            },
-        ),
-        split=split,
-        spot=spot,
-        attempts=attempts,
-        max_hours=above_zero("--max-hours", max_hours),
-        max_cost=above_zero("--max-cost", max_cost),
-        gpus=parse_gpus(gpus) if gpus is not None else None,
-        ports=tuple(parse_port(text) for text in port),
-        notify=tuple(word for word in notify if word != "none") if notify else None,
-    )
+        typed["requirements"] = typed["requirements"] or project.requirements  # only one of these files is read
+        asked = asked.with_values(parsed({**vars(project), "requirements": None}))
+    asked = asked.with_values(parsed(typed))
+    files = {"--pip-req": typed["requirements"], "-c": commit_ref}
+    flags = {"--include-untracked": include_untracked, "--no-git": no_git, "-y": yes}
+    others = [word for flag, value in files.items() if value is not None for word in (flag, str(value))]
+    others += [flag for flag, given in flags.items() if given]
     with standard_input(stdin) as read, connect() as client:
-        request = replace(request, stdin=read)
-        hint_at_secrets(client, env)
+        hint_at_secrets(client, typed["env"])
+        machine = asked.machine
         found = client.machines.get(machine)  # refuse a wrong name before anything is asked
-        if yes and not dry_run and found.rental is not None and typed is None and project.file and project.machine:
+        unseen = typed["machine"] is None and project.file is not None and project.machine is not None
+        if yes and not dry_run and found.rental is not None and unseen:
             raise UsageError(
-                f"`{os.path.relpath(project.file)}` names `{machine}`, which is rented: -y agrees to what is typed"
+                f"`{os.path.relpath(project.file or '')}` names `{machine}`, which is rented: -y agrees to what is typed"
                 " only",
                 hint=f"remoterun run -t {machine} -y …",
             )
-        request = replace(request, after=_numbers(client, after), after_any=_numbers(client, after_any))
+        request = replace(
+            asked.request,
+            options=asked.options(others),
+            stdin=read,
+            after=_numbers(client, after),
+            after_any=_numbers(client, after_any),
+        )
         client.secrets.check(name for _, name in request.secrets)
         client.notifications.names(request.notify)
         sending = Sending(commit_ref, include_untracked, no_git, yes or dry_run)
@@ -331,36 +192,6 @@ def _submit(client: Client, prepared: Prepared, plan: Plan | None) -> Run:
             render.line(f"run {number} {'was not' if known.final else 'may not have been'} handed over")
             render.line(f"  remoterun info {number}   shows what became of it")
         raise
-
-
-def above_zero(option: str, number: float | None) -> float | None:
-    if number is not None and not 0 < number < 1e6:
-        raise UsageError(f"`{number:g}` is not possible for {option}", hint=f"{option} 2.5")
-    return number
-
-
-def _options(single: Mapping[str, object], repeated: Mapping[str, list[str]], flags: Mapping[str, bool]) -> str:
-    """As they were typed, but for the values of variables, which may be secrets."""
-    words = [word for name, value in single.items() if value is not None for word in (name, str(value))]
-    words += [word for name, values in repeated.items() for value in values for word in (name, value)]
-    return shlex.join(words + [name for name, given in flags.items() if given])
-
-
-def command_of(words: list[str]) -> str:
-    text = command_text(words)
-    if not text.strip():
-        raise UsageError("the command is empty", hint='remoterun run "echo hello"')
-    if "\0" in text:
-        raise UsageError("the command holds a zero byte", hint='remoterun run "echo hello"')
-    return text
-
-
-def apt_name(name: str) -> str:
-    from remoterun.agent.shared.spec import APT_NAME
-
-    if not APT_NAME.match(name):
-        raise UsageError(f"`{name}` is not a valid name of a Debian package", hint="--apt ffmpeg --apt libsndfile1")
-    return name
 
 
 def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBucket | None) -> None:

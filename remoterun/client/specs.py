@@ -1,0 +1,156 @@
+"""What is asked of a run: how the `RunRequest` of its user becomes the `RunSpec` that its host keeps, and the reverse."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from remoterun.agent.shared.spec import (
+    NONE,
+    PYTHON,
+    EnvironmentSpec,
+    GitState,
+    MountSpec,
+    RunSpec,
+    SpecError,
+    check_variables,
+)
+from remoterun.agent.shared.tree import Manifest
+from remoterun.environments import context
+from remoterun.errors import UsageError
+from remoterun.model import MachineType, Mount, Resource, Run, RunRequest
+from remoterun.parsing import VARIABLE
+
+if TYPE_CHECKING:
+    from remoterun.source import Source
+
+STDIN = ".remoterun-stdin"
+"""Where in the work tree the file lies from which a command reads its standard input."""
+MOST_OPTIONS = 64 << 10
+"""Characters of REMOTERUN_OPTIONS: a command must start that has thousands of mounts, too."""
+
+
+def spec_of(
+    run: Run,
+    request: RunRequest,
+    source: Source | None,
+    tree: Manifest,
+    machine: MachineType,
+    mounts: Sequence[MountSpec] = (),
+    again: str = "",
+) -> RunSpec:
+    """What the host keeps as spec.json, with the settings of `machine`. Raises `UsageError` for a request that can't be
+    one."""
+    variables = {
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "REMOTERUN_RUN_ID": str(run.number),
+        "REMOTERUN_RUN_KEY": run.key,
+        "REMOTERUN_MACHINE": machine.name,
+        "REMOTERUN_OUTPUTS": str(Resource("runs", str(run.number), source.workdir if source is not None else "")),
+    }
+    if request.options and len(request.options) < MOST_OPTIONS:
+        variables["REMOTERUN_OPTIONS"] = request.options
+    git = None
+    if source is not None and source.commit is not None:
+        diff = hashlib.sha256(source.diff).hexdigest() if source.diff else None
+        git = GitState(source.commit, source.branch, source.remote, source.dirty, diff)
+    environment = EnvironmentSpec(
+        image=request.image,
+        base=machine.base_image,
+        variant=_variant(request, machine),
+        context=context()[0].digest,
+        apt=request.apt,
+        pip=request.pip,
+        requirements=request.requirements,
+    )
+    spec = RunSpec(
+        key=run.key,
+        number=run.number,
+        created=run.created,
+        machine=machine.name,
+        command=request.command,
+        environment=environment,
+        workdir=source.workdir if source is not None else "",
+        source=tree.digest,
+        mounts=tuple(mounts),
+        env=variables,
+        asked_env=tuple(name for name, _ in (*request.env, *request.secrets)),
+        secrets=dict(request.secrets),
+        engine=machine.engine,
+        gpus=machine.gpus,
+        slots=machine.slots,
+        timeout=request.timeout,
+        description=run.description,
+        labels=run.labels,
+        git=git,
+        bucket=run.renting.bucket if run.renting is not None else "",
+        attempt=run.renting.attempt if run.renting is not None else 1,
+        attempts=(request.attempts or 1) if run.renting is None else 1,
+        again=again,
+        ports=request.ports,
+        stdin=STDIN if request.stdin is not None else "",
+        split=request.split,
+        beside=request.beside,
+    )
+    try:
+        check_variables(dict(request.env))
+        spec.encode()
+    except SpecError as error:
+        raise UsageError(f"it can't be run so: {error}")
+    return spec
+
+
+def request_of(run: Run, spec: RunSpec, mounts: tuple[Mount, ...], *, trusted: bool) -> RunRequest:
+    """What a run was asked for, by the spec that its home keeps; without the values of its variables, which are kept
+    nowhere. Of a spec that is not `trusted` no secret is named."""
+    rental = run.machine.rental
+    named = tuple(name for name in spec.notify if VARIABLE.fullmatch(name))  # addresses are kept nowhere
+    return RunRequest(
+        command=spec.command,
+        mounts=mounts,
+        secrets=tuple(spec.secrets.items()) if trusted else (),
+        pip=spec.environment.pip,
+        requirements=spec.environment.requirements,
+        framework=None if spec.environment.image else spec.environment.framework,
+        apt=spec.environment.apt,
+        image=spec.environment.image,
+        description=spec.description,
+        labels=spec.labels,
+        timeout=spec.timeout,
+        options=spec.env.get("REMOTERUN_OPTIONS", ""),
+        attempts=rental.attempts if rental is not None else (spec.attempts if spec.attempts > 1 else None),
+        spot=rental is not None and rental.spot,
+        max_hours=rental.max_hours if rental is not None else None,
+        max_cost=rental.max_cost if rental is not None else None,
+        ports=spec.ports,
+        stdin=Path(spec.stdin) if spec.stdin else None,  # which the source has
+        split=spec.split,
+        gpus=spec.gpus if spec.gpus != run.machine.gpus else None,
+        notify=named or None if trusted else None,
+    )
+
+
+def digest_of_asked(spec: RunSpec) -> str:
+    """The digest of what a spec says on every host of the run: all but what belongs to one attempt.
+
+    What is empty does not count: so a field that a later version of remoterun adds, which is empty in the runs of this
+    one, leaves the digests that are recorded true.
+    """
+    record = spec.to_record()
+    for name in ("until", "attempt", "log_before", "err_before", "git"):
+        del record[name]
+    record["environment"]["context"] = ""
+    record["environment"] = {name: value for name, value in record["environment"].items() if value}
+    record["mounts"] = [(mount.typed, mount.path, mount.place) for mount in spec.mounts]
+    said = {name: value for name, value in record.items() if value}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _variant(request: RunRequest, machine: MachineType) -> str:
+    if request.framework in (NONE, PYTHON):
+        return request.framework
+    return "gpu" if machine.gpus else "cpu"
