@@ -13,7 +13,7 @@ from remoterun.agent.shared.engine_names import AUTO, CAPABILITIES
 from remoterun.agent.shared.files import write_whole
 from remoterun.errors import AlreadyExists, ConfigError, NotFound, UsageError
 from remoterun.model import MachineType, Rental
-from remoterun.parsing import did_you_mean, parse_duration
+from remoterun.parsing import did_you_mean, known_words, parse_duration
 
 HOME_VARIABLE = "REMOTERUN_HOME"
 SSH_CONFIG_VARIABLE = "REMOTERUN_SSH_CONFIG"
@@ -144,8 +144,8 @@ def _aws(base: Config, table: Any) -> AWS:
         raise ConfigError(f"{base.file}: aws has to be a table", hint='[aws] with bucket = "NAME"')
     for key, value in table.items():
         if key not in AWS.__dataclass_fields__:
-            known = ", ".join(sorted(AWS.__dataclass_fields__))
-            raise ConfigError(f"{base.file}: aws: unknown key `{key}`", hint=f"known are {known}")
+            hint = known_words(key, sorted(AWS.__dataclass_fields__))
+            raise ConfigError(f"{base.file}: aws: unknown key `{key}`", hint=hint)
         if not isinstance(value, str) or not value:
             raise ConfigError(f"{base.file}: aws.{key}: {value!r} is not text in quotes", hint="mend it there")
     if table.get("connect", "endpoint") != "endpoint":
@@ -183,8 +183,8 @@ def _machine(file: Path, name: str, table: Any) -> MachineType:
             if key in _MACHINE_KEYS or key in _RENTAL_KEYS:
                 kind = "pool" if "pool" in table else "aws"
                 goes = f"does not go with `{kind}`" if kind in table else "needs `aws`"
-                raise ConfigError(f"{where}: `{key}` {goes}", hint="known are " + ", ".join(sorted(known)))
-            raise ConfigError(f"{where}: unknown key `{key}`", hint="known are " + ", ".join(sorted(known)))
+                raise ConfigError(f"{where}: `{key}` {goes}", hint=known_words(key, sorted(known)))
+            raise ConfigError(f"{where}: unknown key `{key}`", hint=known_words(key, sorted(known)))
         if not isinstance(value, known[key]) or isinstance(value, bool) != (known[key] == (bool,)):
             kinds = {
                 (str,): "text in quotes",
@@ -197,8 +197,9 @@ def _machine(file: Path, name: str, table: Any) -> MachineType:
             )
     if "pool" in table:
         return MachineType(name, pool=_pool(where, name, table["pool"]))
-    if table.get("engine", "auto") not in ENGINES:
-        raise ConfigError(f"{where}.engine: unknown engine `{table['engine']}`", hint="known are " + ", ".join(ENGINES))
+    engine = table.get("engine", AUTO)
+    if engine not in ENGINES:
+        raise ConfigError(f"{where}.engine: unknown engine `{engine}`", hint=known_words(engine, ENGINES))
     if table.get("gpus", 0) < 0 or table.get("slots", 1) < 1 or table.get("connect_timeout", 1) <= 0:
         raise ConfigError(f"{where}: a number is too small", hint="gpus 0, slots 1, connect_timeout 1 at the least")
     if "aws" not in table:

@@ -125,3 +125,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     names = {name.lower().replace("_", "-"): name for name in known}
     close = difflib.get_close_matches(word.lower().replace("_", "-"), list(names), 1, 0.6)
     return names[close[0]] if close else None
+
+
+def known_words(word: str, known: Iterable[str]) -> str:
+    """A hint for a word that is not known: the one that was meant, as far as can be told, and all of them."""
+    words = list(known)
+    close = did_you_mean(word, words)
+    return (f"did you mean `{close}`? " if close else "") + f"known are {', '.join(words)}"

@@ -23,7 +23,7 @@ from typing import Any
 
 from remoterun.errors import ConfigError, UsageError
 from remoterun.model import Mount
-from remoterun.parsing import VARIABLE, did_you_mean
+from remoterun.parsing import VARIABLE, known_words
 
 FILE = "remoterun.toml"
 _WORDS = ("machine", "framework", "requirements", "timeout")
@@ -80,11 +80,7 @@ def parse(text: str, file: Path) -> Project:
         elif key in _LISTS:
             _check_list(file, key, value)
         else:
-            close = did_you_mean(key, [*_WORDS, *_LISTS])
-            meant = f"did you mean `{close}`? " if close else ""
-            raise ConfigError(
-                f"{file}: unknown key `{key}`", hint=f"{meant}known are {', '.join(sorted([*_WORDS, *_LISTS]))}"
-            )
+            raise ConfigError(f"{file}: unknown key `{key}`", hint=known_words(key, sorted([*_WORDS, *_LISTS])))
     said: dict[str, Any] = {key: data.get(key) for key in _WORDS}
     said |= {key: tuple(str(word) for word in data.get(key, ())) for key in _LISTS}
     return Project(file, **said)

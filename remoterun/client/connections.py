@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -207,70 +208,44 @@ class Connections:
         rented host, whose provider may have to be asked, have at least `provider_wait` seconds. Once `enough` is
         true of the answers so far, those that are missing are left out.
         """
-        results: dict[MachineType, A | BaseException] = {}
         waits = {machine: _longer(machine, wait, provider_wait) for machine in questions}
-        ended = {machine: threading.Event() for machine in questions}
+        told: queue.SimpleQueue[tuple[MachineType, A | BaseException]] = queue.SimpleQueue()
 
         def ask(machine: MachineType) -> None:
             try:
-                results[machine] = questions[machine]()
+                told.put((machine, questions[machine]()))
             except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
-                results[machine] = error
-            ended[machine].set()
+                told.put((machine, error))
 
         if len(questions) == 1 and wait is None:
             ask(*questions)
         else:
             for machine in questions:
                 threading.Thread(target=ask, args=(machine,), daemon=True).start()
-        left = False
-        if enough is None:
-            self._await({ended[machine]: waits[machine] for machine in questions})
-        else:
-            left = self._await_some(ended, results, wait, enough)
         answers: dict[MachineType, A | HostError] = {}
-        for machine in questions:
-            if not ended[machine].is_set() and left:
+        began = time.monotonic()
+        while missing := [machine for machine in questions if machine not in answers]:
+            seconds = [waits[machine] for machine in missing]
+            left = None if None in seconds else began + max(each or 0.0 for each in seconds) - time.monotonic()
+            try:
+                turn = left if enough is None else TURN if left is None else min(left, TURN)
+                machine, answer = told.get(timeout=None if turn is None else max(turn, 0.0))
+            except queue.Empty:
+                if self._question.locked():
+                    with self._question:  # until the person has answered
+                        began = time.monotonic()
+                elif enough is not None and enough(
+                    [each for each in answers.values() if not isinstance(each, HostError)]
+                ):
+                    break
+                elif left is not None and left <= 0:
+                    for each in missing:
+                        answers[each] = NoAnswerInTime(f"{each.name} does not answer within {waits[each]:g} s")
                 continue
-            if not ended[machine].is_set():
-                answers[machine] = NoAnswerInTime(f"{machine.name} does not answer within {waits[machine]:g} s")
-                continue
-            answer = results[machine]
             if isinstance(answer, BaseException) and not isinstance(answer, HostError):
                 raise answer
             answers[machine] = answer
-        return answers
-
-    def _await(self, waits: Mapping[threading.Event, float | None]) -> None:
-        """Return once each event is set, or has had its seconds."""
-        began = time.monotonic()
-        for event, wait in waits.items():
-            while not event.wait(None if wait is None else max(began + wait - time.monotonic(), 0)):
-                if not self._question.locked():
-                    break
-                with self._question:  # until the person has answered
-                    began = time.monotonic()
-
-    def _await_some(
-        self,
-        ended: Mapping[MachineType, threading.Event],
-        results: Mapping[MachineType, A | BaseException],
-        wait: float | None,
-        enough: Callable[[Sequence[A]], bool],
-    ) -> bool:
-        """Whether there was enough before all had answered, and before `wait` seconds had passed."""
-        until = None if wait is None else time.monotonic() + wait
-        while not all(event.is_set() for event in ended.values()):
-            known = [results[machine] for machine, event in ended.items() if event.is_set()]
-            if enough([answer for answer in known if not isinstance(answer, BaseException)]):
-                return True
-            if self._question.locked():
-                with self._question:
-                    until = None if wait is None else time.monotonic() + wait
-            elif until is not None and time.monotonic() > until:
-                return False
-            self.closed.wait(TURN)
-        return False
+        return {machine: answers[machine] for machine in questions if machine in answers}
 
     def host(self, machine: MachineType) -> Host:
         """Another host of a machine, which lives until this is closed."""

@@ -9,7 +9,6 @@ from typing import Any
 
 from remoterun import machines
 from remoterun.agent.shared import api
-from remoterun.agent.shared.records import to_json
 from remoterun.client import mending, occupancy, upkeep
 from remoterun.client.connections import Connections
 from remoterun.client.occupancy import MachineStatus
@@ -112,15 +111,15 @@ class Machines:
             return of_host(self._connections, name)
         return self.get(name)
 
-    def doctor(self, machine: MachineType) -> Sequence[dict[str, Any]]:
-        """The agent's part of `doctor`: the fields of `api.MachineCheck` for each check."""
+    def doctor(self, machine: MachineType) -> Sequence[api.MachineCheck]:
+        """The agent's part of `doctor`."""
         session = self.session(machine)
         checks = session.ask(api.doctor, api.Examine(machine.engine, machine.gpus, machine.base_image)).checks
         with session.understood():
             for check in checks:
                 if check.name == "clock":
                     check_time(check.time)
-        return [to_json(check) for check in checks]
+        return checks
 
     def check(
         self,

@@ -13,8 +13,8 @@ import hashlib
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from remoterun.agent.shared import api
@@ -84,13 +84,14 @@ def check(session: Session, elsewhere: OtherSources, repair: bool, progress: Pro
     """Verify a home; with `repair`, mend it. Blocks for as long as it takes to read the whole home. May be repeated.
     Raises `HostError`.
     """
-    totals, findings = _detect(session, repair, progress)
-    if repair and _bring(session, findings, elsewhere, progress):
-        totals, more = _detect(session, repair, progress)  # a list of files is there again: are its files?
-        _bring(session, more, elsewhere, progress)
-        findings = [finding for finding in findings if finding["mended"]] + more
+    totals, found = _detect(session, repair, progress)
+    if repair:
+        found, lists_are_back = _bring(session, found, elsewhere, progress)
+        if lists_are_back:  # are the files there that they name?
+            totals, more = _detect(session, repair, progress)
+            found = [damage for damage in found if damage.mended] + _bring(session, more, elsewhere, progress)[0]
     numbers = run_numbers(elsewhere.registry)
-    damage = tuple(_damage(finding, numbers) for finding in findings)
+    damage = tuple(replace(each, places=tuple(_numbered(each.places, numbers))) for each in found)
     return Checked(session.machine.name, totals.blobs, totals.size, damage, totals.more)
 
 
@@ -103,14 +104,14 @@ def others(machines: Iterable[MachineType], than: MachineType) -> tuple[MachineT
     return tuple(found.values())
 
 
-def _detect(session: Session, repair: bool, progress: Progress) -> tuple[api.CheckTotals, list[dict[str, Any]]]:
-    findings = []
+def _detect(session: Session, repair: bool, progress: Progress) -> tuple[api.CheckTotals, list[Damage]]:
+    found = []
     with session.stream(api.check, api.CheckHome(repair)) as stream:
         stream.end()
         for row in rows(session, _after_progress(session, stream, progress), MOST_FINDINGS):
             with session.understood():
-                findings.append(_finding(row["finding"]))
-        return session.result(api.check, stream), findings
+                found.append(_told(row["finding"]))
+        return session.result(api.check, stream), found
 
 
 def _after_progress(session: Session, stream: Stream, progress: Progress) -> Iterator[Frame]:
@@ -130,37 +131,42 @@ def _after_progress(session: Session, stream: Stream, progress: Progress) -> Ite
             progress.add(int(at["bytes"]) - progress.bytes_done, int(at["files"]) - progress.files_done)
 
 
-def _finding(told: dict[str, Any]) -> dict[str, Any]:
-    """A finding as the agent tells it. Raises `ValueError`, `TypeError`, `LookupError` for what makes no sense."""
-    finding: dict[str, Any] = {name: str(told[name]) for name in ("what", "problem", "digest", "mended", "why")}
-    users = [dict(user) for user in told["users"]]
-    for user in users:
+def _told(finding: dict[str, Any]) -> Damage:
+    """What the agent tells of a damage. Raises `ValueError`, `TypeError`, `LookupError` for what makes no sense."""
+    places = [dict(place) for place in finding["users"]]
+    for place in places:
         for name in ("upload", "run", "path"):
-            if not isinstance(user.get(name, ""), str):
-                raise ValueError(f"{name}: {user[name]!r}")
-        if "upload" in user:
-            user.setdefault("path", "")
-    return {**finding, "size": int(told["size"]), "more": int(told["more"]), "users": users}
+            if not isinstance(place.get(name, ""), str):
+                raise ValueError(f"{name}: {place[name]!r}")
+        if "upload" in place:
+            place.setdefault("path", "")
+    what, problem, digest, mended, why = (str(finding[name]) for name in ("what", "problem", "digest", "mended", "why"))
+    return Damage(what, problem, digest, int(finding["size"]), tuple(places), int(finding["more"]), mended, why)
 
 
-def _damage(finding: dict[str, Any], numbers: dict[str, int]) -> Damage:
-    places = tuple(
-        {**user, "run": numbers.get(user["run"]), "key": user["run"]} if "run" in user else user
-        for user in finding["users"]
-    )
-    what, problem, digest, size = (finding[name] for name in ("what", "problem", "digest", "size"))
-    return Damage(what, problem, digest, size, places, finding["more"], finding["mended"], finding["why"])
+def _numbered(places: Iterable[dict[str, Any]], numbers: dict[str, int]) -> Iterator[dict[str, Any]]:
+    """Places with the numbers of runs beside their keys."""
+    for place in places:
+        yield {**place, "run": numbers.get(place["run"]), "key": place["run"]} if "run" in place else place
 
 
-def _bring(session: Session, findings: list[dict[str, Any]], elsewhere: OtherSources, progress: Progress) -> bool:
-    """Bring what is damaged from wherever it is whole; whether a list of files came back."""
-    left = {f["digest"]: f for f in findings if not f["mended"] and is_digest(f["digest"]) and f["users"]}
+def _bring(
+    session: Session, found: Sequence[Damage], elsewhere: OtherSources, progress: Progress
+) -> tuple[list[Damage], bool]:
+    """Bring what is damaged from wherever it is whole: (what was found, as it is then, whether a list of files came
+    back)."""
+    after = list(found)
+    left = {
+        damage.digest: index
+        for index, damage in enumerate(found)
+        if not damage.mended and is_digest(damage.digest) and damage.places
+    }
     recorded = _recorded(session, set(left), elsewhere)
     brought: dict[str, str] = {}
     for digest, content in recorded.items():
-        found = _on_this_machine(digest, content)
-        if found is not None and _put(session, digest, *found[1:], progress):
-            brought[digest] = found[0]
+        source = _on_this_machine(digest, content)
+        if source is not None and _put(session, digest, *source[1:], progress):
+            brought[digest] = source[0]
     others = elsewhere.sessions(session.home_id)
     while (absent := [digest for digest in recorded if digest not in brought]) and (other := next(others, None)):
         try:
@@ -169,19 +175,19 @@ def _bring(session: Session, findings: list[dict[str, Any]], elsewhere: OtherSou
         except RemoterunError as error:
             elsewhere.give_up(other.machine, error)
     for digest in left.keys() - recorded.keys():
-        left[digest]["why"] = left[digest]["why"] or NOT_RECORDED
+        after[left[digest]] = replace(after[left[digest]], why=after[left[digest]].why or NOT_RECORDED)
     if not brought:
-        return False
+        return after, False
     with session.stream(api.mend, Nothing()) as stream:
         stream.send(bytes.fromhex("".join(brought)))
         stream.end()
         for frame in stream:
             mended, failed = str(frame.header.get("mended")), str(frame.header.get("failed"))
             if mended in brought:
-                left[mended]["mended"], left[mended]["why"] = brought[mended], ""
+                after[left[mended]] = replace(after[left[mended]], mended=brought[mended], why="")
             elif failed in left:
-                left[failed]["why"] = str(frame.header.get("why", ""))
-    return any(left[digest]["what"] == "list" and left[digest]["mended"] for digest in brought)
+                after[left[failed]] = replace(after[left[failed]], why=str(frame.header.get("why", "")))
+    return after, any(after[left[digest]].what == "list" and after[left[digest]].mended for digest in brought)
 
 
 def _recorded(session: Session, digests: set[str], elsewhere: OtherSources) -> dict[str, Recorded]:

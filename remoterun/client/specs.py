@@ -1,4 +1,4 @@
-"""What is asked of a run: how the `RunRequest` of its user becomes the `RunSpec` that its host keeps, and the reverse."""
+"""What is asked of a run: how the `RunRequest` of a user becomes the `RunSpec` that a host keeps, and the reverse."""
 
 from __future__ import annotations
 

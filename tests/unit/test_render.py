@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from remoterun.agent.shared.api import MachineCheck
 from remoterun.agent.shared.states import RunEvent, RunState
 from remoterun.cli import render
 from remoterun.cli.follow import follow
@@ -62,7 +63,7 @@ OFFER = Offer(EVIL, EVIL, EVIL, 4, 16.0, 1, EVIL, 16.0, price=0.5, priced=EVIL)
 RENTED = Rented(EVIL, EVIL, EVIL, OFFER, 1.0, 2.0, number=3, owner=EVIL)
 LEFTOVER = Leftover(EVIL, EVIL, EVIL, 1.0, 5)
 PLAN = Plan(MACHINE, (OFFER,), 24.0, 600.0, 2, instead=EVIL)
-CHECKS = [{"name": EVIL, "ok": ok, "detail": EVIL, "fix": f"{EVIL}\n{EVIL}"} for ok in (True, False, None)]
+CHECKS = [MachineCheck(EVIL, ok, EVIL, f"{EVIL}\n{EVIL}") for ok in (True, False, None)]
 USES = [Use(kind, EVIL, 5, 5, None, about) for kind, about in {
     "upload": {"versions": [{"files": 1, "size": 1}]}, "run": {"state": EVIL, "log": 3},
     "environment": {"used": 1.0}, "leased": {"count": 1},
@@ -79,7 +80,7 @@ WAYS: dict[str, Callable[[bool], None]] = {
     "df": lambda json: render.usage_table(
         Usage(EVIL, EVIL, 5, 5, 5, {"shared": {"count": 1, "bytes": 1}}, tuple(USES)), json
     ),
-    "doctor": lambda json: render.checks(MACHINE, CHECKS, json),
+    "doctor": lambda json: render.checks(CHECKS, json),
     "ps": lambda json: render.runs_table([RUN, ENDED], verbose=True),
     "info": lambda json: render.run_info(ENDED, DETAILS),
     "ending": lambda json: render.ending(ENDED),

@@ -34,5 +34,5 @@ def test_doctor_says_so_and_is_not_red(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor.packets() == []
     monkeypatch.setattr(internals, "missing", lambda: ("paramiko.channel.Channel.lock",))
     (line,) = doctor.packets()
-    assert line["name"] == "packets" and line["ok"] is None
-    assert line["detail"].startswith("paramiko's own; the quick path needs paramiko 5")
+    assert line.name == "packets" and line.ok is None
+    assert line.detail.startswith("paramiko's own; the quick path needs paramiko 5")

@@ -271,7 +271,7 @@ def doctor(
                 return Examined(type_, examine_rented(client, type_) if rented else examine(client, type_))
 
         def show(found: Examined, as_json: bool) -> None:
-            render.checks(found.machine, found.checks, as_json)
+            render.checks(found.checks, as_json)
 
         found, status = of_each(client, machine, look, show, Examined.record, json)
     return status or (0 if all(examined.sound for examined in found) else 1)

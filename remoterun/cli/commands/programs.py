@@ -13,7 +13,7 @@ from remoterun.cli.manual import Command
 from remoterun.cli.schema import SCHEMAS
 from remoterun.cli.schema import schema as schema_of
 from remoterun.errors import NotFound
-from remoterun.parsing import did_you_mean
+from remoterun.parsing import known_words
 
 
 @app.command(cls=Command, epilog=example("remoterun schema ps"))
@@ -29,9 +29,7 @@ def schema(
     elif command in SCHEMAS:
         render.out_json(schema_of(command))
     else:
-        close = did_you_mean(command, SCHEMAS)
-        meant = f"did you mean `{close}`? " if close else ""
-        raise NotFound(f"there is no schema of `{command}`", hint=f"{meant}known are {', '.join(SCHEMAS)}")
+        raise NotFound(f"there is no schema of `{command}`", hint=known_words(command, SCHEMAS))
 
 
 @app.command(cls=Command, epilog=example("remoterun skill > ~/.claude/skills/remoterun/SKILL.md"))

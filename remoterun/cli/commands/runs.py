@@ -18,7 +18,7 @@ from remoterun.cli.several import for_each
 from remoterun.cli.watching import until_interrupted
 from remoterun.errors import UsageError
 from remoterun.model import EVERY_RUN, LAST, RunFilter
-from remoterun.parsing import did_you_mean, parse_duration
+from remoterun.parsing import known_words, parse_duration
 
 if TYPE_CHECKING:
     from remoterun.client import Client, Item
@@ -188,9 +188,7 @@ def _states(names: list[str]) -> frozenset[RunState]:
     }
     unknown = [name for name in names if name.lower() not in groups]
     if unknown:
-        close = did_you_mean(unknown[0], groups)
-        meant = f"did you mean `{close}`? " if close else ""
-        raise UsageError(f"`{unknown[0]}` is not a state of a run", hint=f"{meant}known are {', '.join(groups)}")
+        raise UsageError(f"`{unknown[0]}` is not a state of a run", hint=known_words(unknown[0], groups))
     return frozenset(state for name in names for state in groups[name.lower()])
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from remoterun.agent.shared.api import Tree
+from remoterun.agent.shared.api import MachineCheck, Tree
 from remoterun.agent.shared.states import FINAL
 from remoterun.cli.render.data import out, out_json, out_text
 from remoterun.cli.render.rented import hourly
@@ -256,22 +256,21 @@ def whoami(config: Config, identity: Identity | None, as_json: bool) -> None:
         line(HOW_TO_SET_UP_AWS)
 
 
-def check_records(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def check_records(found: Sequence[MachineCheck]) -> list[dict[str, Any]]:
     """Checks as JSON has them."""
-    return [{key: check.get(key) for key in ("name", "ok", "detail", "fix")} for check in found]
+    return [{key: getattr(check, key) for key in ("name", "ok", "detail", "fix")} for check in found]
 
 
-def checks(machine: Any, found: Sequence[dict[str, Any]], as_json: bool) -> None:
+def checks(found: Sequence[MachineCheck], as_json: bool) -> None:
     """Each check green or red, each red one with the command that mends it."""
     if as_json:
         out_json(check_records(found))
         return
-    width = max(len(check["name"]) for check in found)
+    width = max(len(check.name) for check in found)
     for check in found:
-        ok = check["ok"]
-        mark = DONE if ok else NOT_NEEDED if ok is None else FAILED
-        out_text(mark, f"{check['name']:<{width}}  {check['detail']}".rstrip(), hang=width + 4)
-        if ok is False and check.get("fix"):
-            for number, part in enumerate(str(check["fix"]).splitlines()):
+        mark = DONE if check.ok else NOT_NEEDED if check.ok is None else FAILED
+        out_text(mark, f"{check.name:<{width}}  {check.detail}".rstrip(), hang=width + 4)
+        if check.ok is False and check.fix:
+            for number, part in enumerate(check.fix.splitlines()):
                 title = "fix: " if number == 0 else "     "
                 out_text(f"{'':<{width + 4}}{title}{part}", hang=width + 9, command=is_command(part))
