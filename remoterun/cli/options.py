@@ -36,7 +36,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def _is_given(value: Any) -> bool:
     """Whether something is asked for: 0 is."""
-    return value is not None and value is not False and value not in ([], (), "")
+    return value is not None and value is not False and value not in ([], ())
 
 
 def _same(value: Any) -> Any:
@@ -117,7 +117,7 @@ class Option:
     def with_edited(self, asked: Asked, value: Any) -> Asked:
         """What is asked with another value of that text. Raises `UsageError`."""
         assert self.edited is not None
-        if not _is_given(value):
+        if value == "" or not _is_given(value):
             return asked.put(self.name, Asked(RunRequest("")).value(self.name))
         return asked.put(self.name, (self.edited.parse or self.parse)(value))
 
