@@ -26,48 +26,48 @@ from remoterun.on_use import on_use
 from remoterun.registry import Registry
 
 if TYPE_CHECKING:
-    from remoterun.client.again import OriginalRun
     from remoterun.client.bucket import NewBucket
     from remoterun.client.comparing import Difference, FileChange
     from remoterun.client.files import Files
     from remoterun.client.following import Item, LogBytes, Note, StateChange
-    from remoterun.client.inside import Program
+    from remoterun.client.live_usage import RunUse
     from remoterun.client.machines import Machines
     from remoterun.client.occupancy import MachineStatus
     from remoterun.client.packages import Choice
     from remoterun.client.ports import Forwarding, PortNews
+    from remoterun.client.programs import Program
     from remoterun.client.rented_hosts import Orphan, RentedHosts
     from remoterun.client.renting import Plan
+    from remoterun.client.reruns import OriginalRun
     from remoterun.client.runs import Runs
     from remoterun.client.secrets import Secret, Secrets
     from remoterun.client.submitting import Prepared
     from remoterun.client.upkeep import Checked, Collected, Usage
     from remoterun.client.uploads import Uploaded, Uploads
-    from remoterun.client.using import RunUse
     from remoterun.client.webhooks import Notifications
     from remoterun.transfer import Fetched
 else:
     __getattr__ = on_use(
         __name__,
         {
-            "again": ("OriginalRun",),
             "bucket": ("NewBucket",),
             "comparing": ("Difference", "FileChange"),
             "files": ("Fetched", "Files"),
             "following": ("Item", "LogBytes", "Note", "StateChange"),
-            "inside": ("Program",),
+            "live_usage": ("RunUse",),
             "machines": ("Machines",),
             "occupancy": ("MachineStatus",),
             "packages": ("Choice",),
             "ports": ("Forwarding", "PortNews"),
+            "programs": ("Program",),
             "rented_hosts": ("Orphan", "RentedHosts"),
             "renting": ("Plan",),
+            "reruns": ("OriginalRun",),
             "runs": ("Runs",),
             "secrets": ("Secret", "Secrets"),
             "submitting": ("Prepared",),
             "upkeep": ("Checked", "Collected", "Usage"),
             "uploads": ("Uploaded", "Uploads"),
-            "using": ("RunUse",),
             "webhooks": ("Notifications",),
         },
     )

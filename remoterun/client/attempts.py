@@ -19,14 +19,14 @@ from remoterun.agent.shared.spec import MountSpec, ResourceRef, RunSpec, SpecErr
 from remoterun.agent.shared.states import ENDINGS, Reason, RunState
 from remoterun.agent.shared.tree import Manifest
 from remoterun.client import bucket, renting
-from remoterun.client.again import KeptTree, fetch_tree
-from remoterun.client.bringing import bring_version
 from remoterun.client.connections import Connections
 from remoterun.client.following import Item, Note, Wanted, follow
 from remoterun.client.rented_runs import record_status
+from remoterun.client.reruns import KeptTree, fetch_tree
 from remoterun.client.secrets import variables_of
 from remoterun.client.specs import digest_of_asked
 from remoterun.client.submitting import bring_resource, may_have_arrived, why_not_handed_over
+from remoterun.client.upload_copies import bring_version
 from remoterun.client.webhooks import addresses_again, webhooks_of
 from remoterun.config import HOME_VARIABLE
 from remoterun.environments import context

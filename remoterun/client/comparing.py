@@ -13,8 +13,8 @@ from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import ResourceRef, RunSpec
 from remoterun.agent.shared.tree import Entry
-from remoterun.client.again import read_spec
 from remoterun.client.connections import Connections
+from remoterun.client.reruns import read_spec
 from remoterun.model import Run
 from remoterun.session import Session
 

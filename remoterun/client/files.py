@@ -18,10 +18,10 @@ from remoterun.agent.shared.frames import PIECE
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client import globs
-from remoterun.client.bringing import absent, note_versions
 from remoterun.client.connections import Connections
 from remoterun.client.mirroring import Mirror
 from remoterun.client.rented_runs import find_home
+from remoterun.client.upload_copies import absent, note_versions
 from remoterun.errors import HostUnreachable, NotFound, UsageError
 from remoterun.model import MachineType, Resource
 from remoterun.session import Session

@@ -14,7 +14,7 @@ from remoterun.agent.shared.records import from_json
 from remoterun.agent.shared.states import FINAL, Reason, RunEvent, RunState
 from remoterun.client.bucket import machine_of
 from remoterun.client.connections import RECONNECT_LEAST, RECONNECT_MOST, Connections
-from remoterun.client.kept_logs import KeptLogs, LogWriter, content
+from remoterun.client.log_cache import LogCache, LogWriter, content
 from remoterun.client.occupancy import line_of
 from remoterun.client.rented_runs import host_is_gone, record_lost_host, record_status, renew, renewing
 from remoterun.errors import HostError, NotFound
@@ -84,7 +84,7 @@ class Wanted:
 
 def follow(connections: Connections, run: Run, wanted: Wanted) -> Iterator[Item]:
     """See `Runs.follow`."""
-    logs = KeptLogs(connections.config.home, connections.config.keep_logs)
+    logs = LogCache(connections.config.home, connections.config.keep_logs)
     kept = logs.find(run.key) if run.final and wanted.since is None else None
     wait = wanted.wait if run.final or not wanted.live else None
     lost = False

@@ -9,11 +9,12 @@ from typing import Any
 
 from remoterun import machines
 from remoterun.agent.shared import api
-from remoterun.client import mending, occupancy, upkeep
+from remoterun.client import occupancy, upkeep
 from remoterun.client.connections import Connections
 from remoterun.client.occupancy import MachineStatus
 from remoterun.client.rented_runs import find_home
 from remoterun.client.renting import of_host
+from remoterun.client.repair import OtherSources, check, others
 from remoterun.client.upkeep import Checked, Collected, Usage
 from remoterun.errors import UsageError
 from remoterun.model import LAST, MachineType, Rental, check_time
@@ -137,9 +138,9 @@ class Machines:
         known = [found for _, found in self._connections.registry.uploads.versions()] + [
             run.host for run in self._connections.registry.runs()
         ]
-        others = mending.others([*machines.listing(self._connections.config), *known], type_)
-        elsewhere = mending.OtherSources(self._connections.registry, others, self.session, note)
-        return mending.check(self.session(type_), elsewhere, repair, progress or Progress())
+        elsewhere = others([*machines.listing(self._connections.config), *known], type_)
+        sources = OtherSources(self._connections.registry, elsewhere, self.session, note)
+        return check(self.session(type_), sources, repair, progress or Progress())
 
     def gc(
         self,

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import RunSpec, Submission
 from remoterun.agent.shared.states import Reason, RunState, RunStatus
-from remoterun.client import choosing, submitting, webhooks
-from remoterun.client.again import OriginalRun, find_original
+from remoterun.client import placement, submitting, webhooks
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import record_status
+from remoterun.client.reruns import OriginalRun, find_original
 from remoterun.client.secrets import variables_of
 from remoterun.client.specs import digest_of_asked
 from remoterun.errors import LinkLost, NotFound, RemoterunError, UsageError
@@ -37,12 +37,12 @@ def move(connections: Connections, run: Run, machine: str, progress: Progress, n
     with home.understood():
         before = RunSpec.from_record(home.ask(api.run, api.RunKey(run.key)).spec)
     _check_others(connections, run, before, home, asked.name)
-    session = choosing.choose_machine(connections, asked, kept.request, note)
+    session = placement.choose_machine(connections, asked, kept.request, note)
     if session.home_id == home.home_id and not withdrawn:
         raise UsageError(f"run {run.number} is on {session.machine.name} already", hint=STATUS)
     there, digest = _found_there(session, home, run), ""
     if there is None:
-        settings = choosing.settings(session.machine, kept.request, session)
+        settings = placement.settings(session.machine, kept.request, session)
         _check_room(run, settings, session)
         spec = submitting.bring_again(connections, run, kept, before, settings, session, progress)
         taken = _withdrawn_before(connections, run, kept, before) if withdrawn else _withdraw(run, asked.name, home)

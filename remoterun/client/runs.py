@@ -14,20 +14,20 @@ from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import PortSpec, RunSpec, SpecError
 from remoterun.agent.shared.states import ENDINGS, Reason, RunEvent, RunState, RunStatus
 from remoterun.client import bucket, occupancy
-from remoterun.client.again import OriginalRun, find_original
 from remoterun.client.attempts import follow_attempts, may_go_on, start_in_background
 from remoterun.client.comparing import Difference, compare
 from remoterun.client.connections import Connections, check_home
 from remoterun.client.following import Item, Note, StateChange, Wanted, follow
-from remoterun.client.inside import Program, program
-from remoterun.client.kept_logs import KeptLogs
+from remoterun.client.live_usage import RunUse, use
+from remoterun.client.log_cache import LogCache
 from remoterun.client.moving import move
 from remoterun.client.ports import Forwarding, PortNews
+from remoterun.client.programs import Program, program
 from remoterun.client.rented_runs import Answer, record_status, statuses
 from remoterun.client.renting import Plan, give_back
+from remoterun.client.reruns import OriginalRun, find_original
 from remoterun.client.submitting import Prepared, launch, prepare
 from remoterun.client.tokens import Tokens
-from remoterun.client.using import RunUse, use
 from remoterun.client.waiting import wait
 from remoterun.errors import HomeMissing, HostError, LinkLost, NotFound, UsageError
 from remoterun.model import EVERY_RUN, Line, MachineType, Placement, Run, RunFilter, RunRequest
@@ -443,7 +443,7 @@ class Runs:
                 note(f"{error.message}: only its record here is removed")
                 host = None
         self._connections.registry.remove_run(run)
-        KeptLogs(self._connections.config.home, 0).remove(run.key)
+        LogCache(self._connections.config.home, 0).remove(run.key)
         self.tokens.remove(run.key)
         return None if host is None or host.rented is not None else host.name
 

@@ -22,15 +22,15 @@ from remoterun.agent.shared.spec import (
 )
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Entry, Manifest, show
-from remoterun.client import bucket, choosing, renting
-from remoterun.client.again import KeptTree, OriginalRun
-from remoterun.client.bringing import bring_upload, bring_upload_to_rented
+from remoterun.client import bucket, placement, renting
 from remoterun.client.connections import Connections
 from remoterun.client.files import manifest_of
 from remoterun.client.packages import Choice, choose
 from remoterun.client.rented_runs import find_home, record_status
+from remoterun.client.reruns import KeptTree, OriginalRun
 from remoterun.client.secrets import check_known, variables_of
 from remoterun.client.specs import STDIN, digest_of_asked, spec_of
+from remoterun.client.upload_copies import bring_upload, bring_upload_to_rented
 from remoterun.client.webhooks import addresses_of_run, webhooks_of
 from remoterun.environments import context
 from remoterun.errors import LinkLost, NotFound, RemoterunError, UsageError
@@ -97,7 +97,7 @@ def prepare(
     kept = again.mounts if again is not None else {}
     if again is not None and machine.rental is None:  # what it asked for of rented machines
         request = replace(request, spot=False, max_hours=None, max_cost=None)
-    machine = choosing.rented_with(connections, renting.asked(machine, request), request.gpus)
+    machine = placement.rented_with(connections, renting.asked(machine, request), request.gpus)
     places = tuple(mount.place(source.workdir if source is not None else "") for mount in request.mounts)
     _check_places(places, request)
     numbered = connections.registry.numbered
@@ -111,7 +111,7 @@ def prepare(
     _check_variables(request)
     check_known(connections.config.home, (name for _, name in request.secrets))
     addresses_of_run(connections, request)
-    choosing.check_after(connections, request, machine)
+    placement.check_after(connections, request, machine)
     if request.command == "" or str(request.command).isspace():
         raise UsageError("the command is empty", hint='remoterun run "echo hello"')
     draft = Run(
@@ -150,7 +150,7 @@ def launch(
 ) -> Run:
     """See `Runs.launch`. The row of the run exists before its host is opened, and before anything is sent."""
     request, source, registry = prepared.request, prepared.source, connections.registry
-    machine = choosing.rented_with(connections, renting.asked(machine, request), request.gpus)
+    machine = placement.rented_with(connections, renting.asked(machine, request), request.gpus)
     _check_engine(request, prepared.places, machine)
     values = {**dict(request.env), **variables_of(connections.config.home, dict(request.secrets))}
     told = addresses_of_run(connections, request)
@@ -158,7 +158,7 @@ def launch(
         plan = plan or renting.plan(connections, machine)
         if request.gpus is None:
             machine = replace(machine, gpus=machine.gpus or plan.offers[0].gpus)
-    fitting = choosing.fitting(connections, machine, request, note) if plan is None else None
+    fitting = placement.fitting(connections, machine, request, note) if plan is None else None
     description = request.description or (source.subject if source is not None else None)
     run = registry.add_run(
         new_key(), machine, request.command, time.time(), description, request.labels, prepared.again
@@ -169,7 +169,7 @@ def launch(
             cast(run)
             run = registry.move(run, RunState.PROVISIONING, time.time())
             if plan is None:
-                session = fitting or choosing.choose_machine(connections, machine, request, note)
+                session = fitting or placement.choose_machine(connections, machine, request, note)
             else:
                 run = renting.begin(connections, run, plan)
                 for mount in request.mounts:
@@ -210,8 +210,8 @@ def _bring(
 ) -> tuple[Run, RunSpec, Manifest]:
     """Bring all that a run needs to the machine of `session`: (the run, what is asked of it there, its source)."""
     request, source = prepared.request, prepared.source
-    settings = choosing.settings(machine, request, session)
-    after = choosing.after(connections, request, session)
+    settings = placement.settings(machine, request, session)
+    after = placement.after(connections, request, session)
     mounts = [
         _mount(connections, run, mount, place, prepared.kept, session, progress)
         for mount, place in zip(request.mounts, prepared.places, strict=True)

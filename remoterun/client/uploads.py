@@ -15,8 +15,8 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.numbering import number_for
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError
-from remoterun.client.bringing import absent, note_versions, same_as_sent
 from remoterun.client.connections import Connections
+from remoterun.client.upload_copies import absent, note_versions, same_as_sent
 from remoterun.errors import HomeMissing, HostError, UsageError
 from remoterun.model import MachineType, Resource, Upload, check_upload_name
 from remoterun.session import Session

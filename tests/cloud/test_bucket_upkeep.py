@@ -17,7 +17,7 @@ from remoterun.agent.shared.states import Reason, RunState
 from remoterun.buckets import creation
 from remoterun.buckets.place import BucketPlace
 from remoterun.buckets.upkeep import LEAST
-from remoterun.client.mending import OtherSources, check
+from remoterun.client.repair import OtherSources, check
 from remoterun.client.upkeep import Collected, collect, usage
 from remoterun.errors import AlreadyExists, RemoterunError
 from remoterun.registry import Registry

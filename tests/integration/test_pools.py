@@ -12,7 +12,7 @@ import pytest
 
 from remoterun.agent.shared.states import RunState
 from remoterun.cli import render
-from remoterun.client import Client, choosing
+from remoterun.client import Client, placement
 from remoterun.errors import HostError, UsageError
 from remoterun.model import MachineType, Mount, Run, RunRequest
 from tests.workshop import User, until
@@ -97,7 +97,7 @@ def test_nobody_waits_for_one_that_is_silent(user: User, silent: MachineType) ->
 
 
 def test_all_are_away(user: User, silent: MachineType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choosing, "POOL_WAIT", 1.0)
+    monkeypatch.setattr(placement, "POOL_WAIT", 1.0)
     client = of_a_pool(user, "away", "silent", away=AWAY, silent=silent)
     with pytest.raises(HostError, match="no machine of the pool `lab` takes the run") as caught:
         client.runs.submit(RunRequest("true"))

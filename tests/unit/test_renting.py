@@ -14,8 +14,8 @@ from remoterun.agent.running.notices import NOTICES
 from remoterun.agent.shared.states import Reason, RunState, RunStatus
 from remoterun.cli.render.rented import dollars, hourly, hours, plan_lines
 from remoterun.client import renting
-from remoterun.client.choosing import rented_with
 from remoterun.client.connections import Connections
+from remoterun.client.placement import rented_with
 from remoterun.client.renting import Plan
 from remoterun.config import Config
 from remoterun.errors import UsageError

@@ -9,7 +9,7 @@ import typer
 from remoterun.cli import complete, render
 from remoterun.cli.app import app, example
 from remoterun.cli.connect import client as connect
-from remoterun.cli.manual import Command
+from remoterun.cli.help import Command
 from remoterun.model import Resource
 
 

@@ -11,7 +11,7 @@ import typer
 from remoterun.cli import complete, render
 from remoterun.cli.app import Json, Quiet, Wait, app, example
 from remoterun.cli.connect import client as connect
-from remoterun.cli.manual import Command
+from remoterun.cli.help import Command
 from remoterun.cli.renting import with_bucket
 from remoterun.errors import NotFound, SomeDamaged, UsageError
 from remoterun.model import Resource, check_upload_name

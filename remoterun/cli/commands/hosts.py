@@ -9,7 +9,7 @@ import typer
 from remoterun.cli import render
 from remoterun.cli.app import Json, example, hosts_app
 from remoterun.cli.connect import client as connect
-from remoterun.cli.manual import Command
+from remoterun.cli.help import Command
 from remoterun.cli.several import for_each
 
 

@@ -11,7 +11,7 @@ import typer
 from remoterun.cli import complete, render
 from remoterun.cli.app import RunNumber, Wait, app, example, run_number
 from remoterun.cli.connect import client as connect
-from remoterun.cli.manual import Command
+from remoterun.cli.help import Command
 from remoterun.errors import HostError, UsageError
 from remoterun.parsing import command_text, parse_duration
 

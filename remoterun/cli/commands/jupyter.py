@@ -15,7 +15,7 @@ from remoterun.cli.commands.ports import Showing, some_port
 from remoterun.cli.commands.run import send_and_launch
 from remoterun.cli.connect import client as connect
 from remoterun.cli.forwarding import JUPYTER
-from remoterun.cli.manual import Command
+from remoterun.cli.help import Command
 from remoterun.cli.options import Asked, parsed, takes
 from remoterun.cli.sending import Sending
 from remoterun.errors import UsageError

@@ -11,7 +11,7 @@ import typer
 from remoterun.cli import complete, render
 from remoterun.cli.app import Json, app, example, machines_app
 from remoterun.cli.connect import client as connect
-from remoterun.cli.manual import Command
+from remoterun.cli.help import Command
 from remoterun.cli.pools import of_each
 from remoterun.errors import UsageError
 from remoterun.model import MachineType

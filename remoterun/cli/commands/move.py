@@ -9,7 +9,7 @@ import typer
 from remoterun.cli import complete, render
 from remoterun.cli.app import RunNumber, app, example, run_number
 from remoterun.cli.connect import client as connect
-from remoterun.cli.manual import Command
+from remoterun.cli.help import Command
 
 
 @app.command(cls=Command, epilog=example("remoterun move 16 -t box"))

@@ -9,7 +9,7 @@ import typer
 from remoterun.cli import browser, complete, render
 from remoterun.cli.app import Json, app, example
 from remoterun.cli.connect import client as connect
-from remoterun.cli.manual import Command
+from remoterun.cli.help import Command
 
 
 @app.command("open", cls=Command, epilog=example("remoterun open runs/15"))

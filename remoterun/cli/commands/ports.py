@@ -14,7 +14,7 @@ from remoterun.cli import browser, render
 from remoterun.cli.app import Json, RunNumber, app, example, run_number
 from remoterun.cli.connect import client as connect
 from remoterun.cli.forwarding import JUPYTER, Forwards, Told
-from remoterun.cli.manual import Command
+from remoterun.cli.help import Command
 from remoterun.errors import HostError, UsageError
 from remoterun.parsing import parse_port
 

@@ -9,7 +9,7 @@ import typer
 
 from remoterun.cli import render
 from remoterun.cli.app import app, example
-from remoterun.cli.manual import Command
+from remoterun.cli.help import Command
 from remoterun.cli.schema import SCHEMAS
 from remoterun.cli.schema import schema as schema_of
 from remoterun.errors import NotFound

@@ -14,7 +14,7 @@ from remoterun.cli.app import Background, RunAsJson, RunNumber, app, example, ru
 from remoterun.cli.commands.run import follow_or_report, launch
 from remoterun.cli.connect import client as connect
 from remoterun.cli.editing import Edit
-from remoterun.cli.manual import RunThenCommand
+from remoterun.cli.help import RunThenCommand
 from remoterun.cli.options import OPTIONS, Asked, command_of, other_options, parsed, takes
 from remoterun.errors import UsageError
 

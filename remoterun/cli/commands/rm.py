@@ -13,7 +13,7 @@ from remoterun.agent.shared.states import RunState
 from remoterun.cli import complete, render, selection
 from remoterun.cli.app import app, example
 from remoterun.cli.connect import client as connect
-from remoterun.cli.manual import Command
+from remoterun.cli.help import Command
 from remoterun.cli.several import for_each
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import LAST, Resource, Run, Upload

@@ -14,7 +14,7 @@ from remoterun.agent.shared.engine_names import CAPABILITIES
 from remoterun.cli import complete, render
 from remoterun.cli.app import Background, Quiet, RunAsJson, app, example, run_number
 from remoterun.cli.connect import client as connect
-from remoterun.cli.manual import Command
+from remoterun.cli.help import Command
 from remoterun.cli.options import Asked, command_of, parsed, takes
 from remoterun.cli.packages import framework_text, with_packages
 from remoterun.cli.renting import agree
@@ -195,7 +195,7 @@ def _submit(client: Client, prepared: Prepared, plan: Plan | None) -> Run:
 
 
 def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBucket | None) -> None:
-    from remoterun.client.again import KeptTree
+    from remoterun.client.reruns import KeptTree
 
     request, source, type_ = prepared.request, prepared.source, prepared.machine
     mounts = [_mount_plan(client, mount) for mount in request.mounts]

@@ -13,7 +13,7 @@ from remoterun.agent.shared.states import FINAL, RunState
 from remoterun.cli import complete, render
 from remoterun.cli.app import Json, Quiet, RunNumber, RunNumbers, Wait, app, example, run_number
 from remoterun.cli.connect import client as connect
-from remoterun.cli.manual import Command
+from remoterun.cli.help import Command
 from remoterun.cli.several import for_each
 from remoterun.cli.watching import until_interrupted
 from remoterun.errors import UsageError

@@ -10,7 +10,7 @@ import typer
 from remoterun.cli import complete, render
 from remoterun.cli.app import Json, example, secret_app
 from remoterun.cli.connect import client as connect
-from remoterun.cli.manual import Command
+from remoterun.cli.help import Command
 from remoterun.errors import UsageError
 
 

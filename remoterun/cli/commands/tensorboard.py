@@ -18,7 +18,7 @@ from remoterun.cli.commands.ports import Showing, forward_until_end, some_port
 from remoterun.cli.commands.run import launch
 from remoterun.cli.connect import client as connect
 from remoterun.cli.forwarding import Forwards
-from remoterun.cli.manual import Command
+from remoterun.cli.help import Command
 from remoterun.errors import HostError, RemoterunError, UsageError
 from remoterun.machines import LOCAL
 from remoterun.model import Mount, Resource, RunRequest

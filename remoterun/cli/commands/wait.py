@@ -9,7 +9,7 @@ import typer
 from remoterun.cli import render
 from remoterun.cli.app import Json, RunNumbers, app, example, run_number
 from remoterun.cli.connect import client as connect
-from remoterun.cli.manual import Command
+from remoterun.cli.help import Command
 from remoterun.model import Run
 from remoterun.parsing import parse_duration
 

@@ -18,6 +18,7 @@ from remoterun.cli.render.listings import (
     versions,
     whoami,
 )
+from remoterun.cli.render.live_usage import Board
 from remoterun.cli.render.occupancy import machines_status
 from remoterun.cli.render.pages import page, page_shown
 from remoterun.cli.render.rented import (
@@ -63,5 +64,4 @@ from remoterun.cli.render.talk import (
 from remoterun.cli.render.terminal import DONE, FAILED, clean, person_there, reader_is_terminal
 from remoterun.cli.render.transfers import added, copy_warnings, fetched, not_finished, uploaded
 from remoterun.cli.render.upkeep import checked, collected, usage_table
-from remoterun.cli.render.using import Board
 from remoterun.cli.render.words import duration, files, name, size, word

@@ -20,7 +20,7 @@ ABANDONED = 86400.0
 """Seconds after which a log on its way here is deleted: its client was killed."""
 
 
-class KeptLogs:
+class LogCache:
     """The logs in a home; `limit` is how many bytes they may take together."""
 
     def __init__(self, home: Path, limit: int) -> None:
@@ -64,7 +64,7 @@ class KeptLogs:
 class LogWriter:
     """A log on its way here, under a temporary name. A context manager: what was not finished is deleted."""
 
-    def __init__(self, logs: KeptLogs, key: str) -> None:
+    def __init__(self, logs: LogCache, key: str) -> None:
         self._logs = logs
         self._key = key
         self._mark = secrets.token_hex(4)
