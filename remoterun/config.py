@@ -38,11 +38,11 @@ _RENTAL_KEYS: dict[str, tuple[type, ...]] = {
     "max_cost": (int, float),
     "image": (str,),
 }
-"""Of a machine whose host is rented for each run. `aws` makes it one; it has no `host`."""
+"""The keys of a machine whose host is rented for each run: it has `aws`, and no `host`."""
 _RENTED_TOO = ("gpus", "base_image", "engine")
-"""Of `_MACHINE_KEYS`, those that a rented machine may have."""
+"""The keys of `_MACHINE_KEYS` that a rented machine may have, too."""
 _POOL_KEYS: dict[str, tuple[type, ...]] = {"pool": (list,)}
-"""Of a machine type that stands for several machines."""
+"""The keys of a pool, which stands for several machines."""
 ENGINES = (AUTO, *CAPABILITIES)
 INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
 """The name of a type of machine at AWS."""

@@ -33,7 +33,7 @@ def matching(
 
 def _matching(items: Iterable[Item], wanted: re.Pattern[bytes]) -> Iterator[Item]:
     lines: dict[bool, LogBytes] = {}
-    """Those that have begun: of the log, and of stderr apart."""
+    """The lines that have begun and not ended, by whether they are of stderr."""
 
     def ended() -> Iterator[Item]:
         for begun in lines.values():

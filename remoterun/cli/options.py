@@ -83,7 +83,7 @@ class Option:
         return self.usage.split()[0]
 
     def parameter(self, *, rerun: bool) -> inspect.Parameter:
-        """It as a parameter of a command, which typer reads."""
+        """The parameter of a command that typer reads."""
         *flags, metavar = self.usage.split() if self.kind is not bool else [self.usage, None]
         text = self.again if rerun and self.again else self.help
         declared = typer.Option(*flags, metavar=metavar, help=text, autocompletion=self.complete)
@@ -131,7 +131,7 @@ class Asked:
     variables: tuple[str, ...] = ()
 
     def value(self, name: str) -> Any:
-        """Of an option. A variable without a value has None."""
+        """The value of an option. In that of `env`, a variable whose value is found later has None."""
         if name == "machine":
             return self.machine
         if name == "env":
@@ -139,7 +139,7 @@ class Asked:
         return getattr(self.request, name)
 
     def put(self, name: str, value: Any) -> Asked:
-        """The same with another value of an option, or another `command`."""
+        """A copy with another value of an option, or another `command`."""
         if name == "machine":
             return replace(self, machine=value)
         if name == "env":
@@ -149,7 +149,7 @@ class Asked:
         return replace(self, request=replace(self.request, **{name: value}))
 
     def with_values(self, values: Mapping[str, Any]) -> Asked:
-        """The same with what `parsed` made of options."""
+        """A copy with the values that `parsed` returned."""
         asked = self
         for option in OPTIONS:
             if option.name in values:
@@ -172,7 +172,7 @@ def parsed(typed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def other_options(options: str) -> list[str]:
-    """Those words of `Asked.options` that no row stands for: what was said of the files that were sent."""
+    """The words of `Asked.options` that no row of the table makes: they say which files were sent."""
     words, others = shlex.split(options), []
     flags = [option.flag for option in OPTIONS if option.show is not None]
     while words:

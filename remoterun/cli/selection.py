@@ -12,7 +12,8 @@ _RANGE = re.compile(r"(?:runs/)?([0-9]{1,15})-([0-9]{1,15})/?\Z")
 
 
 def run_range(text: str) -> Callable[[int], bool] | None:
-    """Which numbers a range of runs names; None for what is not a range. Raises `UsageError` for one upside down."""
+    """A function that tells which numbers a range of runs names; None for what is not a range. Raises `UsageError`
+    where the first number is larger than the last."""
     match = _RANGE.match(text)
     if match is None:
         return None

@@ -56,7 +56,8 @@ def source_to_send(request: RunRequest, how: Sending) -> Source | None:
 
 
 def _folder_is_meant(request: RunRequest, how: Sending, problem: str) -> bool:
-    """Without git: whether the folder is sent. What the command names here decides what Enter and `-y` mean."""
+    """Whether the folder is sent, where there is no git repository. What the command names decides what Enter and `-y`
+    mean."""
     if not any(os.scandir(".")):
         render.line("This folder is empty: no files of yours will be available in this run.")
         return False

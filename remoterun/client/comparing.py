@@ -91,7 +91,7 @@ def _duration(run: Run) -> float | None:
 
 
 def _mounts(spec: RunSpec, details: api.RunDetails) -> dict[tuple[str, str, str], str]:
-    """By what is mounted where, and what that held: in words."""
+    """A description of each mount, by its resource, its place and the digest of what it held."""
     found = {}
     for place, mount in enumerate(spec.mounts):
         digest = details.mounts[place].tree if place < len(details.mounts) else mount.resource.digest or ""
@@ -101,7 +101,7 @@ def _mounts(spec: RunSpec, details: api.RunDetails) -> dict[tuple[str, str, str]
 
 
 def _numbers(session: Session, run: Run) -> dict[str, float]:
-    """By name, those in the last line of the metrics that a run saved, as the trainer does."""
+    """The numbers in the last line of the metrics file that a run saved, by their names."""
     if not run.outputs:
         return {}
     outputs, _ = transfer.fetch_manifest(session, ResourceRef("run", key=run.key, number=run.number))

@@ -36,7 +36,7 @@ class Keyring:
         return self.get(id) == value
 
     def get(self, id: str) -> str | None:
-        """None where it does not have it, or does not give it."""
+        """The value that is kept under `id`; None where the keyring does not have it, or does not give it."""
         said = self._call(self._words("find-generic-password", "lookup", id, "-w"))
         try:
             return b64decode(said.strip(), validate=True).decode("utf-8", "surrogateescape") if said else None
@@ -44,7 +44,7 @@ class Keyring:
             return None
 
     def remove(self, id: str) -> None:
-        """Absent is fine."""
+        """Delete the value under `id`, if there is one."""
         self._call(self._words("delete-generic-password", "clear", id))
 
     # -- commands, as data

@@ -33,7 +33,7 @@ class LogCache:
         return file if file.is_file() else None
 
     def writer(self, key: str) -> LogWriter:
-        """For a log that comes from its first byte on."""
+        """A writer for the log of a run, which has to get it from its first byte on."""
         return LogWriter(self, key)
 
     def remove(self, key: str) -> None:

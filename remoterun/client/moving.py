@@ -151,7 +151,7 @@ def _withdraw(run: Run, machine: str, home: Session) -> Submission:
 
 
 def _withdrawn_before(connections: Connections, run: Run, kept: OriginalRun, before: RunSpec) -> Submission:
-    """The same of a run that was taken by a command which was ended then: its values are found anew."""
+    """What to hand over of a run that an earlier, interrupted command has withdrawn. Its values are looked up again."""
     values = {**dict(kept.values(kept.variables, ())), **variables_of(connections.config.home, before.secrets)}
     known = webhooks.addresses_again(connections, before.notify, {})
     return Submission(before, values, kept.tree.manifest.encode(), webhooks=webhooks.webhooks_of(run, known))

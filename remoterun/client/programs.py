@@ -27,7 +27,7 @@ class Program:
         self._tell(size=[rows, columns])
 
     def end_input(self) -> None:
-        """It finds the end of its input. May be called twice."""
+        """Close its standard input. May be called twice."""
         if not self._input_ended:
             self._input_ended = True
             with contextlib.suppress(LinkClosed):  # whoever reads the output is told

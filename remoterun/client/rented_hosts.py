@@ -17,7 +17,7 @@ from remoterun.model import MachineType
 from remoterun.providers.base import Identity, Leftover, Rented
 
 PROVIDERS = ("aws",)
-"""Those that rent."""
+"""Providers that rent hosts."""
 LATE = 300.0
 """Seconds past its deadline from which on a host should have ended: clocks differ, and shutting down takes a while."""
 LOOK = 10.0
@@ -76,7 +76,7 @@ class RentedHosts:
         return sorted(found, key=lambda host: host.began)
 
     def idle_since(self, hosts: Sequence[Rented]) -> Mapping[str, float]:
-        """Of those hosts of which this client knows that they have no run: since when, by their ids. Asks nobody."""
+        """Since when hosts have had no run, by their ids, as far as this client knows. Asks nobody."""
         found: dict[str, float] = {}
         busy: set[str] = set()
         for run in self._connections.registry.runs():
@@ -165,6 +165,6 @@ class RentedHosts:
         return bucket.checks(self._connections)
 
     def _collect(self, machine: MachineType, *, dry_run: bool) -> upkeep.Collected:
-        """As `gc aws`."""
+        """Do what `gc aws` does."""
         session = self._connections.session(machine)
         return upkeep.collect(session, self._connections.registry, None, False, None, dry_run)

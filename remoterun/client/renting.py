@@ -18,14 +18,14 @@ from remoterun.providers.folder import HostFolder
 from remoterun.session import Session
 
 HOURS = 24.0
-"""Of a run on rented hosts, with all its attempts, unless it asks for another limit."""
+"""Hours that a run may have rented hosts, over all of its attempts, unless it asks for another limit."""
 IDLE = 600.0
 """Seconds that a host stays after its last run."""
 ATTEMPTS_ON_SPOT = 3
 SAVING = 600.0
 """Seconds at the most between the end of a run's command and that of its host: outputs are saved meanwhile."""
 SAVING_PART = 0.1
-"""The same, as a part of the whole time, for short ones."""
+"""For runs with a short limit: the part of it that is left for saving outputs."""
 LEAST = 0.1
 """Hours: a host needs some minutes to boot and to save what its run made, so a shorter limit pays for nothing."""
 WORTH_KEEPING = 0.5
@@ -175,7 +175,7 @@ def count(connections: Connections, run: Run, rented: Rented) -> None:
 
 
 def _reuse(connections: Connections, run: Run, kept: Rented, held: contextlib.ExitStack) -> tuple[Run, Session] | None:
-    """The same with a host that is there; None if it is not there any more, or about to end."""
+    """As `rent`, with a host that is kept; None if it is gone, or about to end."""
     for _ in range(2):  # a conversation that began before a person was asked may be lost by now
         try:
             session = connections.session(_reached(kept))
@@ -254,7 +254,7 @@ def token(run: Run, attempt: int) -> str:
 
 
 def tokens(run: Run) -> list[str]:
-    """Of the host that a run has, and of the one that is rented for it."""
+    """The tokens of the host that a run has, and of the one that is being rented for it."""
     if run.renting is None:
         return []
     return [token(run, run.renting.attempt), *(host.token for host in run.renting.hosts[-1:])]

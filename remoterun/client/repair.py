@@ -191,7 +191,7 @@ def _bring(
 
 
 def _recorded(session: Session, digests: set[str], elsewhere: OtherSources) -> dict[str, Recorded]:
-    """Those of the digests that belong in the home of `session`, by this client's own records."""
+    """The contents with these digests that this client has recorded for the home of `session`."""
     ours = context()[1]
     found = {digest: Recorded(len(ours[digest]), content=ours[digest]) for digest in digests if digest in ours}
     for upload, _ in elsewhere.registry.uploads.versions():

@@ -78,7 +78,7 @@ class OriginalRun:
     trusted: bool = True
 
     def without(self, mounts: Iterable[Mount]) -> OriginalRun:
-        """The same, but these mounts are to be found anew."""
+        """A copy that does not have the files of these mounts: the newest versions will be mounted."""
         others = set(self.mounts).difference(mounts)
         return replace(self, mounts={mount: tree for mount, tree in self.mounts.items() if mount in others})
 

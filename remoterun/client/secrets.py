@@ -71,7 +71,7 @@ class Secrets:
         return _secret(home, name, record)
 
     def list(self) -> Sequence[Secret]:
-        """By name. Raises `ConfigError` where they can't be read."""
+        """All secrets, sorted by name. Raises `ConfigError` where they can't be read."""
         home = self._connections.config.home
         return [_secret(home, name, record) for name, record in sorted(_read(home).items())]
 
@@ -102,7 +102,7 @@ class Secrets:
             return False
 
     def values(self, names: Iterable[str]) -> dict[str, str]:
-        """By name; see the function `values_of`."""
+        """The values of these secrets, by name. Raises as the function `values_of` does."""
         return values_of(self._connections.config.home, names)
 
 
@@ -121,7 +121,7 @@ def variables_of(home: Path, secrets: Mapping[str, str]) -> dict[str, str]:
 
 
 def names(home: Path) -> list[str]:
-    """Of all secrets. Raises `ConfigError` where they can't be read."""
+    """The names of all secrets. Raises `ConfigError` where they can't be read."""
     return sorted(_read(home))
 
 

@@ -255,7 +255,7 @@ def bring_again(
 
 
 def _extra_blobs(source: Source | None) -> dict[str, bytes]:
-    """By digest: what is sent beside the source."""
+    """What is sent beside the source, by digest."""
     build, blobs = context()
     extra = {**blobs, build.digest: build.encode()}
     if source is not None and source.commit is not None and source.diff:  # `spec_of` names it

@@ -1,5 +1,5 @@
 """The upkeep of a home as the client sees it: the records of `check`, `gc` and `df`, and the latter two. The agent does
-the work (agent/upkeep/); the client says which run is which. What a home needs from elsewhere: see repair.py.
+the work (agent/upkeep/); the client says which run is which. `repair.py` brings what a home needs from elsewhere.
 
 An answer has a bound: a host that goes on and on must not take all of our memory.
 """

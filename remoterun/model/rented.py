@@ -69,7 +69,7 @@ class Renting:
         return sum(known) if len(known) == len(costs) else None
 
     def left_at(self, moment: float) -> Renting:
-        """Without a host from then on."""
+        """A copy in which the last host was given back at `moment`."""
         *earlier, last = self.hosts
         return replace(self, hosts=(*earlier, replace(last, ended=moment)))
 

@@ -74,7 +74,7 @@ class Registry:
         return self.run(made.lastrowid or 0)
 
     def run(self, number: int | str) -> Run:
-        """By number, or `last`. Raises `NotFound`."""
+        """The run of a number, or the newest one for `last`. Raises `NotFound`."""
         if number == LAST:
             rows = self._db.rows("SELECT * FROM runs ORDER BY number DESC LIMIT 1")
             if not rows:

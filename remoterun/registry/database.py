@@ -17,7 +17,7 @@ from remoterun.agent.shared.files import locked
 from remoterun.errors import RemoterunError
 
 VERSION = 7
-"""Of the schema, as `PRAGMA user_version` has it."""
+"""The version of the schema, kept in `PRAGMA user_version`."""
 SCHEMA = """
     CREATE TABLE runs (
         number INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -142,7 +142,8 @@ class UploadIndex:
                 self._db.change("DELETE FROM versions WHERE name = ?", (name,))
 
     def found(self, upload: Upload, machine: MachineType) -> Upload:
-        """The same with our number; it is recorded if it is new here, and if the disk can be written."""
+        """The version with our number instead of the home's. It is recorded if it is new here and the disk can be
+        written."""
         known = self._db.rows(
             "SELECT number FROM versions JOIN copies USING (name, digest) WHERE NOT removed AND name = ? AND digest = ?"
             " AND home_id = ? AND there = ? ORDER BY number = there DESC, number DESC",

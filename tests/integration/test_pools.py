@@ -23,7 +23,7 @@ AWAY = MachineType("away", host="me@127.0.0.1:1", connect_timeout=5)
 @pytest.fixture(autouse=True)
 def time_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """Agents start slowly on a machine that has much to do."""
-    monkeypatch.setattr(choosing, "POOL_WAIT", 60.0)
+    monkeypatch.setattr(placement, "POOL_WAIT", 60.0)
 
 
 def of_a_pool(user: User, *names: str, slots: int = 1, **more: MachineType) -> Client:

@@ -81,7 +81,7 @@ def rerun(
 
 
 def _changed(asked: Asked, values: Mapping[str, Any]) -> Asked:
-    """The same with what is typed: a variable has a value or a secret, labels take the place of all that it had, and an
+    """A copy with what is typed: a variable has a value or a secret, labels take the place of all that it had, and an
     image has no framework."""
     given, secrets = dict(values.get("env", ())), dict(values.get("secrets", ()))
     asked = asked.put("env", [pair for pair in asked.value("env") if pair[0] not in secrets])

@@ -103,7 +103,7 @@ def finish() -> None:
 
 
 def drop_stdout() -> None:
-    """From now on stdout is written nowhere: what is buffered must not raise once more when we end."""
+    """Discard what is written to stdout from now on: buffered data must not raise again when the process ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 

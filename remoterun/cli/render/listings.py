@@ -73,7 +73,7 @@ def versions(found: Sequence[Upload], as_json: bool) -> None:
 
 
 def _upload_row(upload: Upload) -> list[str]:
-    """From its version on."""
+    """The cells of an upload, from its version on."""
     machines = dict.fromkeys(_copy(copy) for copy in upload.copies) or [upload.machine]
     return [str(upload.version), size(upload.size), files(upload.files), ago(upload.created), ", ".join(machines)]
 
@@ -83,7 +83,7 @@ def _copy(copy: UploadCopy) -> str:
 
 
 def _not_reached(found: Sequence[Upload]) -> None:
-    """Which machines could not be asked, and why."""
+    """Warn of the machines that could not be asked, and say why."""
     copies = [copy for upload in found for copy in upload.copies]
     show_faults({copy.machine: copy.fault for copy in copies if copy.fault is not None})
 

@@ -84,12 +84,12 @@ def _times(run: Run) -> str:
 
 
 def not_reached(runs: Iterable[Run]) -> None:
-    """Which machines could not be asked, and why."""
+    """Warn of the machines that could not be asked, and say why."""
     show_faults({run.host.name: run.fault for run in runs if run.fault is not None})
 
 
 def show_faults(faults: Mapping[str, HostError]) -> None:
-    """By machine: why it could not be asked."""
+    """Warn of machines that could not be asked. `faults` says why, by the name of the machine."""
     for fault in faults.values():
         more = " (--wait 30s waits longer)" if isinstance(fault, NoAnswerInTime) else ""
         warning(f"{fault.message}{more}; what is shown of it was known before")
@@ -179,7 +179,7 @@ def _idle(run: Run) -> str | None:
 
 
 def _attempt(spec: dict[str, Any], events: list[dict[str, Any]]) -> str | None:
-    """Which of its attempts a machine of one's own is at."""
+    """`2 of 3`: the attempt that a machine of the user's own is at; None where there is only one."""
     attempts = spec.get("attempts", 1)
     return f"{max([1, *(event.get('attempt', 1) for event in events)])} of {attempts}" if attempts > 1 else None
 
@@ -200,12 +200,12 @@ def _after_the_end(events: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def variables(secrets: Mapping[str, str]) -> list[str]:
-    """Which variables get which secrets, by their names."""
+    """`TOKEN as HF_TOKEN` for each variable that gets a secret."""
     return [name if variable == name else f"{name} as {variable}" for variable, name in secrets.items()]
 
 
 def _framework(environment: dict[str, Any]) -> str | None:
-    """As `--framework` takes it."""
+    """The framework of an environment, in the word that `--framework` takes."""
     if not environment or environment.get("image"):
         return None
     variant = environment.get("variant")

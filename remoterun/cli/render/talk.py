@@ -24,7 +24,7 @@ _kept: list[tuple[Text, ...]] = []
 
 
 def be_quiet(on: bool) -> bool:
-    """From now on no talk but warnings, errors and questions, if `on`; returned as it came."""
+    """If `on`, print only warnings, errors and questions from now on. Returns `on`."""
     if on:
         Talking.quiet = True
     return on

@@ -23,11 +23,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
-def ago(then: float | None, now: float | None = None) -> str:
+def ago(then: float | None) -> str:
     """A moment for people: `2 hours ago`, a date after 14 days."""
     if then is None:
         return ""
-    seconds = (time.time() if now is None else now) - then
+    seconds = time.time() - then
     if seconds < 5:
         return "now"
     for limit, divisor, unit in (
