@@ -100,11 +100,10 @@ def run(
         hint_at_secrets(client, typed["env"])
         machine = asked.machine
         found = client.machines.get(machine)  # refuse a wrong name before anything is asked
-        unseen = typed["machine"] is None and project.file is not None and project.machine is not None
-        if yes and not dry_run and found.rental is not None and unseen:
+        only_named = project.file is not None and project.machine is not None and typed["machine"] is None
+        if yes and not dry_run and found.rental is not None and only_named:
             raise UsageError(
-                f"`{os.path.relpath(project.file or '')}` names `{machine}`, which is rented: -y agrees to what is typed"
-                " only",
+                f"`{projects.FILE}` names `{machine}`, which is rented: -y agrees to what is typed only",
                 hint=f"remoterun run -t {machine} -y …",
             )
         request = replace(
