@@ -17,6 +17,7 @@ AT_ONCE = 0.1
 _holders = 0
 _came = False
 _last = -AT_ONCE
+_lost = False
 
 
 def terminate_as_interrupt() -> None:
@@ -42,6 +43,8 @@ def end_at_once() -> None:
 
 def _interrupt(number: int, frame: Any) -> None:
     global _came, _last
+    if _lost:
+        return
     if _holders:
         _came = True
         return
@@ -53,17 +56,25 @@ def _interrupt(number: int, frame: Any) -> None:
 
 def _unraisable(raised: Any) -> None:
     """An interrupt that was raised in a finalizer, where nobody can catch it, is sent once more."""
+    global _lost
     if not issubclass(raised.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(raised)
         return
+    _lost = True
+    try:
+        threading.Thread(target=_send_again, daemon=True).start()
+    finally:
+        _lost = False
 
-    def again() -> None:
-        global _last
-        time.sleep(AT_ONCE / 10)
-        _last = -AT_ONCE
-        os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=again, daemon=True).start()
+def _send_again() -> None:
+    """When the main thread is back from where it would be lost again."""
+    global _last
+    time.sleep(AT_ONCE / 10)
+    while _lost:
+        time.sleep(0.001)
+    _last = -AT_ONCE
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 @contextlib.contextmanager

@@ -341,7 +341,7 @@ def test_an_upload_that_is_interrupted_goes_on(data: Place) -> None:
     assert ended(terminal) == 130
     assert [upload["name"] for upload in data.json("ls")] == ["odd"]
     again = data.run("upload", "big", "--name", "big").stderr
-    assert re.search(r"Uploaded 1 file, 600 MB, \d+ MB of it there already", again)
+    assert re.search(r"Uploaded 1 file, 600 MB, [\d.]+ [KM]B of it there already", again)
     data.run("rm", "uploads/big")
     big.unlink()
 

@@ -59,6 +59,7 @@ def ml5() -> Iterator[browser.Ml5]:
 
 
 @pytest.mark.tensorflow
+@pytest.mark.timeout(600)
 def test_on_this_machine(process_engine: Engine, tmp_path: Path, ml5: browser.Ml5, tab: browser.Tab) -> None:
     place, _ = process_engine
     resumed, model = stopped_and_resumed(process_engine, tmp_path)
@@ -67,6 +68,7 @@ def test_on_this_machine(process_engine: Engine, tmp_path: Path, ml5: browser.Ml
 
 @pytest.mark.docker
 @pytest.mark.tensorflow
+@pytest.mark.timeout(600)
 def test_in_docker(docker_engine: Engine, tmp_path: Path) -> None:
     """The page knows nothing of engines: one model in it is enough."""
     stopped_and_resumed(docker_engine, tmp_path)

@@ -328,7 +328,7 @@ def test_a_host_of_an_image_without_our_user_ends_as_one_that_nobody_uses(tmp_pa
         f" on_host.watch({settings!r})"
     )
     with subprocess.Popen([sys.executable, "-c", program]) as watch:
-        until(ended.exists, 20)
+        until(ended.exists)
         watch.kill()
 
 

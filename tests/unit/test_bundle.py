@@ -50,7 +50,7 @@ def test_its_command_line(tmp_path: Path) -> None:
 
     def run(*words: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            [sys.executable, *FLAGS, str(program), *words], input=b"", capture_output=True, timeout=20
+            [sys.executable, *FLAGS, str(program), *words], input=b"", capture_output=True, timeout=60
         )
 
     for words in ((), ("serve",), ("serve", "home", "x"), ("what", "--home", str(tmp_path / "h"))):
@@ -69,14 +69,14 @@ def test_it_is_unpacked_once_and_started_from_there(tmp_path: Path) -> None:
 
     def said() -> bytes:
         words = [sys.executable, *FLAGS, str(program), "serve", "--home", str(tmp_path / "h")]
-        return subprocess.run(words, input=b"", capture_output=True, timeout=20, check=True).stdout
+        return subprocess.run(words, input=b"", capture_output=True, timeout=60, check=True).stdout
 
     first = said()
     assert folder.is_dir() and not list(folder.rglob("*.pyc"))
     assert said()[:20] == first[:20] and list(folder.rglob("serve.*.pyc")), "it was read from there, and compiled"
     (folder / "agent" / "serve.py").write_text("raise SystemExit(7)")
     words = [sys.executable, *FLAGS, str(program), "serve", "--home", str(tmp_path / "h")]
-    assert subprocess.run(words, input=b"", capture_output=True, timeout=20).returncode == 7
+    assert subprocess.run(words, input=b"", capture_output=True, timeout=60).returncode == 7
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([program.name, folder.name, "h"])
 
 
@@ -88,5 +88,5 @@ def test_it_starts_itself_as_it_was_started(tmp_path: Path) -> None:
         "from remoterun.agent.running.supervision import agent_command\nprint(agent_command())"
     )
     words = [sys.executable, *FLAGS, str(program)]
-    said = subprocess.run(words, capture_output=True, timeout=20, check=True, text=True).stdout
+    said = subprocess.run(words, capture_output=True, timeout=60, check=True, text=True).stdout
     assert ast.literal_eval(said) == words

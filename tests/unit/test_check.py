@@ -360,7 +360,7 @@ def test_a_file_that_cannot_be_read(home: Home) -> None:
         for path in Path(home.path).parents:
             if not path.stat().st_mode & 0o001:
                 path.chmod(path.stat().st_mode | 0o011)
-    done = subprocess.run([sys.executable, "-c", LOOK, home.path], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", LOOK, home.path], capture_output=True, text=True, timeout=60)
     assert done.stdout == "damaged\n", done.stderr
 
 

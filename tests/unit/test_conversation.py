@@ -27,9 +27,9 @@ def test_a_client_that_goes_after_the_end_writes_into_no_other_file() -> None:
         conversation.close()
         others = [os.dup(writer) for _ in range(8)]
         ended.set()
-        cut.wait(10)
+        cut.wait(60)
         for thread in listening:
-            thread.join(10)
+            thread.join(60)
         ready, _, _ = select.select([reader], [], [], 0)
         found.append(bool(ready))
         looked.set()
@@ -38,10 +38,10 @@ def test_a_client_that_goes_after_the_end_writes_into_no_other_file() -> None:
 
     with linked(answer) as (link, end):
         link.open("execute")
-        assert ended.wait(10)
+        assert ended.wait(60)
         end()
         cut.set()
-        assert looked.wait(10)
+        assert looked.wait(60)
     assert found == [False]
 
 
@@ -50,7 +50,7 @@ def test_a_program_that_reads_nothing_ends_with_its_client() -> None:
     started = threading.Event()
 
     def answer(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
-        conversation = _ExecSession(stream, Program(["/bin/sleep", "30"], dict(os.environ), None, False), [24, 80])
+        conversation = _ExecSession(stream, Program(["/bin/sleep", "1000"], dict(os.environ), None, False), [24, 80])
         started.set()
         try:
             conversation.until_end()
@@ -61,8 +61,8 @@ def test_a_program_that_reads_nothing_ends_with_its_client() -> None:
 
     with linked(answer) as (link, end):
         stream = link.open("execute")
-        assert started.wait(10)
+        assert started.wait(60)
         for _ in range(4):  # more than a pipe takes
             stream.send(bytes(1 << 16))
         end()
-        assert gone.wait(10)
+        assert gone.wait(60)

@@ -172,7 +172,7 @@ class TestWrapper:
         os.makedirs(run.io, exist_ok=True)
         os.makedirs(run.work, exist_ok=True)
         prepare_io(run, spec_of(command), variables)
-        done = subprocess.run(["/bin/sh", f"{run.io}/wrapper.sh", run.io, run.work], timeout=20)
+        done = subprocess.run(["/bin/sh", f"{run.io}/wrapper.sh", run.io, run.work], timeout=60)
         assert run.exit_code() == done.returncode
         return done.returncode, Path(run.log).read_bytes()
 

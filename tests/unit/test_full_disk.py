@@ -103,7 +103,7 @@ class TestCutTransfers:
 
     def contact(self, home: Home) -> None:
         words = [sys.executable, "-m", "remoterun.agent", "serve", "--home", home.path]
-        subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=30, check=True)
+        subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=60, check=True)
 
     def test_one_that_goes_on_stays(self, small: Home) -> None:
         blob = os.urandom(300_000)

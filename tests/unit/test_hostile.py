@@ -91,7 +91,7 @@ class FakePipe:
         for end in (self._here, self._there):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
+        self._thread.join(60)
         self._here.close()
         self._there.close()
 
@@ -262,7 +262,7 @@ class TestHosts:
                 fetch(session, UPLOAD, root(), refuse, Progress())
         finally:
             session.close()
-        assert stopped.wait(10)
+        assert stopped.wait(60)
 
     @pytest.mark.parametrize("size", [(1 << 63) - 1, 1 << 62, 1 << 45])
     @pytest.mark.parametrize("far", [False, True])
@@ -292,7 +292,7 @@ class TestHosts:
         opened = threading.Event()
 
         def read(limit: int) -> bytes:
-            opened.wait(10)
+            opened.wait(60)
             return pieces.pop(0) if pieces else b""
 
         link = Link(pumped(read), lambda *parts: None)
@@ -300,7 +300,7 @@ class TestHosts:
         stream = link.open("op")
         opened.set()
         with pytest.raises(LinkClosed, match="not a frame"):
-            stream.receive(10)
+            stream.receive(60)
         assert len(pieces) >= 1, "what follows is not even read"
 
     def test_text_for_the_terminal(self, root: Any) -> None:

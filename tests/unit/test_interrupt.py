@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -50,7 +51,9 @@ def test_one_within_another_ends_with_the_outer() -> None:
     assert done == ["outer"]
 
 
-def test_several_at_once_are_one() -> None:
+def test_several_at_once_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupt, "AT_ONCE", 60.0)
+    monkeypatch.setattr(interrupt, "_last", -60.0)
     terminate_as_interrupt()
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
@@ -60,7 +63,18 @@ def test_several_at_once_are_one() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_one_that_meets_a_finalizer_comes_all_the_same(capfd: pytest.CaptureFixture[str]) -> None:
+class SlowlyStarted(threading.Thread):
+    def start(self) -> None:
+        super().start()
+        time.sleep(0.05)  # five times as long as it waits before it interrupts
+
+
+@pytest.mark.parametrize("thread", [threading.Thread, SlowlyStarted])
+def test_one_that_meets_a_finalizer_comes_all_the_same(
+    thread: type[threading.Thread], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "Thread", thread)
+
     class Finalized:
         def __del__(self) -> None:
             os.kill(os.getpid(), signal.SIGINT)
@@ -70,7 +84,7 @@ def test_one_that_meets_a_finalizer_comes_all_the_same(capfd: pytest.CaptureFixt
     item = Finalized()
     with pytest.raises(KeyboardInterrupt):
         del item
-        time.sleep(20)
+        time.sleep(60)
     assert capfd.readouterr() == ("", "")
 
 

@@ -42,11 +42,11 @@ def test_links_talk_both_ways_and_large_things_pass() -> None:
     for _ in range(40):
         stream.send(data)
     stream.end()
-    receiving.join(20)
+    receiving.join(60)
     assert found == [data] * 40 and stream.result == {"said": "echo"}
     here.close()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -61,7 +61,7 @@ def test_either_end_closes_both(end: int) -> None:
     ends[end].close()
     ends[end].close()
     ends[1 - end].close()
-    reading.join(10)
+    reading.join(60)
     assert read == [b""] and closed == [1]
     for one in ends:
         with pytest.raises(LinkLost):
@@ -86,7 +86,7 @@ def test_what_the_taker_raises_ends_the_pump_and_the_writer_is_told() -> None:
     until(lambda: here._taker is not None)
     with pytest.raises(LinkLost, match="no frame"):
         here.other.write(b"x")
-    pumping.join(10)
+    pumping.join(60)
     assert str(raised[0]) == "no frame"
     here.close()
 
@@ -98,7 +98,7 @@ def test_a_link_whose_pipe_ends_fails_its_streams() -> None:
     stream = client.open("echo")
     here.other.close()
     with pytest.raises(LinkClosed):
-        stream.receive(10)
+        stream.receive(60)
 
 
 def test_jobs_are_done_several_at_once_and_in_order() -> None:

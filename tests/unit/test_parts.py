@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import itertools
 import os
@@ -107,7 +108,7 @@ class TestSeal:
         for offset, length in reversed(cuts(SIZE, [10_000, 60_000, 110_000, 160_000])[1:]):
             assert not done and not home.blobs.has(sha256(BLOB))
             put(home, offset, length)
-        thread.join(10)
+        thread.join(60)
         assert done == [None]
         sound(home, sha256(BLOB), BLOB)
 
@@ -239,6 +240,7 @@ class TestPart:
         assert listed(home, KEY) == []
 
     def test_no_descriptor_leaks(self, home: Home) -> None:
+        gc.collect()  # what earlier tests left open
         before = len(os.listdir("/proc/self/fd"))
         for number in range(50):
             put(home, number, 1)
@@ -286,7 +288,7 @@ class TestOverLinks:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(20)
+                thread.join(60)
             with pytest.raises(TimeoutError):
                 stream.finish(0.05)  # nobody has said what it must be
             stream.send(b"", h=sha256(BLOB))
@@ -421,6 +423,6 @@ def test_two_who_seal_the_same_at_once(tmp_path: Path) -> None:
             thread.start()
         put(home, SIZE - 1, 1)
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
         assert not errors
         assert Path(home.blobs.path(sha256(BLOB))).read_bytes() == BLOB

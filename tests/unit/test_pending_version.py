@@ -210,7 +210,7 @@ def test_the_answer_comes_with_the_last_blob(home: Home) -> None:
         commit.send(manifest.encode(), last=1)
         for content in sorted(blobs.values(), key=int)[:-1]:
             put(coming, content)
-        until(lambda: len(os.listdir(home.tmp)) == 1 and len(in_place(home)) == 99, 10)
+        until(lambda: len(os.listdir(home.tmp)) == 1 and len(in_place(home)) == 99)
         assert home.uploads.versions("doom") == []
         put(coming, b"99")
         assert commit.finish(10)["created"], "though neither stream has been ended"
@@ -226,7 +226,7 @@ def test_what_comes_to_another_process_is_found(home: Home) -> None:
         assert ask(link, [b"one"]) == 1
         commit = link.open("commit_upload", name="doom")
         commit.send(manifest.encode(), last=1)
-        until(lambda: len(os.listdir(home.tmp)) == 1, 10)
+        until(lambda: len(os.listdir(home.tmp)) == 1)
         home.blobs.put(b"one")
         assert commit.finish(10)["created"]
 
@@ -275,9 +275,9 @@ def test_a_cut_leaves_nothing(home: Home) -> None:
         assert ask(link, [b"one", b"two"]) == 1
         commit = link.open("commit_upload", name="doom")
         commit.send(manifest.encode())
-        until(lambda: len(os.listdir(home.tmp)) == 1 and in_place(home) == {"1": b"one"}, 10)
+        until(lambda: len(os.listdir(home.tmp)) == 1 and in_place(home) == {"1": b"one"})
         commit.cancel()
-        until(lambda: os.listdir(home.tmp) == [], 10)
+        until(lambda: os.listdir(home.tmp) == [])
     assert home.uploads.versions("doom") == []
 
 

@@ -188,7 +188,7 @@ class TestStreams:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(30)
+                thread.join(60)
             assert not wrong and not link._streams
 
     def test_an_error(self) -> None:
@@ -242,7 +242,7 @@ class TestStreams:
                     stream.receive()
                 except Cancelled:
                     ended.set()
-            elif stream.wait_cancelled(20):
+            elif stream.wait_cancelled(60):
                 ended.set()
 
         with linked(waits) as (link, _):
@@ -251,13 +251,13 @@ class TestStreams:
                 stream = link.open(op)
                 stream.cancel()
                 stream.cancel()
-                assert ended.wait(10), op
+                assert ended.wait(60), op
                 with pytest.raises(Cancelled):
                     stream.receive()
             assert not link._streams
 
     def test_receive_with_a_deadline(self) -> None:
-        with linked(lambda stream, op, arguments: stream.wait_cancelled(20) or None) as (link, _):
+        with linked(lambda stream, op, arguments: stream.wait_cancelled(60) or None) as (link, _):
             stream = link.open("op")
             with pytest.raises(TimeoutError):
                 stream.receive(0.02)
@@ -310,7 +310,7 @@ class TestFlow:
 
     def test_one_that_overruns_its_window_ends_the_link(self) -> None:
         def silent(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
-            stream.wait_cancelled(20)
+            stream.wait_cancelled(60)
 
         with linked(silent) as (link, _):
             stream = link.open("op")
@@ -333,7 +333,7 @@ class TestLoss:
 
         def handler(stream: Stream, op: str, arguments: dict[str, Any]) -> None:
             there.append(stream)
-            stream.wait_cancelled(30)
+            stream.wait_cancelled(60)
 
         with linked(handler) as (link, cut):
             stream = link.open("op")
@@ -343,7 +343,7 @@ class TestLoss:
                     stream.send(bytes(PIECE))
 
             def wait() -> None:
-                if stream.wait_cancelled(30):
+                if stream.wait_cancelled(60):
                     raise LinkClosed
 
             actions: dict[str, Callable[[], object]] = {
@@ -363,7 +363,7 @@ class TestLoss:
             until(lambda: there)
             time.sleep(0.02)  # now it waits, most likely; if not, the result is the same
             cut()
-            thread.join(10)
+            thread.join(60)
             assert len(caught) == 1 and isinstance(caught[0], LinkClosed)
             until(lambda: there[0].cancelled)
             with pytest.raises(LinkClosed):
@@ -381,7 +381,7 @@ class TestLoss:
                 raise KeyboardInterrupt
 
         over = threading.Event()
-        link = Link(lambda taker: over.wait(10) and None, write)  # type: ignore[arg-type, return-value]
+        link = Link(lambda taker: over.wait(60) and None, write)  # type: ignore[arg-type, return-value]
         reader = link.start()
         stream = link.open("op")
         with pytest.raises(KeyboardInterrupt):
@@ -391,7 +391,7 @@ class TestLoss:
             link.open("op")
         assert len(sent) == 2
         over.set()
-        reader.join(10)
+        reader.join(60)
 
     def test_a_link_on_which_nothing_happens_is_written_to(self) -> None:
         """And nothing comes of it at the other end."""
@@ -406,13 +406,13 @@ class TestLoss:
         agent = Link(pumped(there.recv), write, lambda stream, op, arguments: stream.end(op=op))
         threads = [client.start(), agent.start()]
         agent.write(encode(0, DATA, {"home_id": "x"}))
-        assert client.greeting(10) == {"home_id": "x"}
+        assert client.greeting(60) == {"home_id": "x"}
         agent.keep(0.01)
         until(lambda: len(written) >= 5)
         assert client.call("hello") == {"op": "hello"} and not client.closed
         here.shutdown(socket.SHUT_RDWR)
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         until(lambda: not any(thread.name == "remoterun keeps" for thread in threading.enumerate()))
         here.close()
         there.close()
@@ -421,7 +421,7 @@ class TestLoss:
         link = Link(pumped(lambda limit: b""), lambda *parts: None)
         link.start()
         with pytest.raises(LinkClosed):
-            link.greeting(10)
+            link.greeting(60)
 
     def test_what_had_arrived_is_read_first(self) -> None:
         """Also when the pipe's own kind of error meets the reader's credit."""
@@ -434,7 +434,7 @@ class TestLoss:
         opened = threading.Event()
 
         def read(limit: int) -> bytes:
-            opened.wait(10)
+            opened.wait(60)
             return pieces.pop(0)
 
         def write(data: bytes) -> None:
@@ -468,7 +468,7 @@ class TestLoss:
         pieces = [said, b""]
 
         def read(limit: int) -> bytes:
-            opened.wait(10)
+            opened.wait(60)
             return pieces.pop(0) if pieces else b""
 
         link = Link(pumped(read), lambda *parts: None)
@@ -476,7 +476,7 @@ class TestLoss:
         stream = link.open("op")
         opened.set()
         with pytest.raises(LinkClosed):
-            stream.receive(10)
+            stream.receive(60)
 
     @pytest.mark.parametrize("header", [{}, {"op": 1, "args": {}}, {"op": "x"}, {"op": "x", "args": []}])
     def test_a_client_that_speaks_nonsense(self, header: dict[str, Any]) -> None:
@@ -485,7 +485,7 @@ class TestLoss:
             until(lambda: link.closed)
 
     def test_too_many_streams(self) -> None:
-        with linked(lambda stream, op, arguments: stream.wait_cancelled(20) or None) as (link, _):
+        with linked(lambda stream, op, arguments: stream.wait_cancelled(60) or None) as (link, _):
 
             def many() -> None:
                 for _ in range(protocol.MAX_STREAMS + 1):

@@ -129,7 +129,7 @@ class TestEvents:
         )
         path = str(tmp_path / "lines")
         started = [subprocess.Popen([sys.executable, "-c", body % path]) for _ in range(3)]
-        assert [process.wait(30) for process in started] == [0, 0, 0]
+        assert [process.wait(60) for process in started] == [0, 0, 0]
         lines = [json.loads(line) for line in Path(path).read_bytes().split(b"\n") if line]
         assert sorted(line["n"] for line in lines) == sorted([*range(100)] * 3)
 
@@ -169,7 +169,7 @@ class TestSupervision:
         with run.supervising() as ours:
             assert not ours
         first.send_signal(signal.SIGKILL)
-        first.wait(10)
+        first.wait(60)
         first.stdout.close()
         assert not run.supervised()
         with run.supervising() as ours:
@@ -191,7 +191,7 @@ class TestFiles:
             data = path.read_bytes()
             assert len(data) == 300_000 and len(set(data)) == 1
         process.kill()
-        process.wait(10)
+        process.wait(60)
         process.stdout.close()
         assert len(set(path.read_bytes())) == 1
 

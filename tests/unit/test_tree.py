@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import itertools
 import json
@@ -435,6 +436,7 @@ class TestLanding:
             landing.place(path)
 
     def test_no_descriptor_leaks(self, tmp_path: Path) -> None:
+        gc.collect()  # what earlier tests left open
         before = len(os.listdir("/proc/self/fd"))
         (tmp_path / "file").touch()
         with SafeFolder(str(tmp_path)) as landing:
