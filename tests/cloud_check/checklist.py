@@ -69,12 +69,13 @@ class Checklist:
         self.step("a run on a new host, to its first line", self._first_run)
         self.step("its log and its outputs", self._copied)
         self.step("a second run on the kept host, to its first line", self._second_run)
-        self.step("^C, ps, logs, stop", self._interrupted)
+        self.step("^C, ps, logs", self._interrupted)
         self.step("hosts, and hosts from another laptop", self._listed)
         self.step("the host key was known, and is another one now", self._host_key)
         self.step("a timer of root's ends the host", self._timer)
         self.step("the instance, its disk, its firewall", self._instance)
         self.step("a container gets no token of the metadata service", self._metadata)
+        self.step("stop, of the run that kept the host in use", self._stopped)
         self.step("the host ends by itself when it is idle", self._idle)
         self.step("log, info, outputs without the host", self._without_host)
         if self.settings.spot:
@@ -198,6 +199,10 @@ class Checklist:
             terminal.wait_for("CHECK tick 6")
             terminal.interrupt()
             terminal.end(status=130)
+        return ""
+
+    def _stopped(self) -> str:
+        number = self._number("long")
         self.user.run("stop", number)
         with self.user.terminal("logs", number) as terminal:
             terminal.wait_for("saved")
