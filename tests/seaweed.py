@@ -185,9 +185,10 @@ def bucket(store: Store) -> Iterator[BucketPlace]:
 class Talk:
     """A conversation with a bucket, and what it asks of the store. A context manager."""
 
-    def __init__(self, place: BucketPlace, cache: Path | None = None, **settings: Any) -> None:
+    def __init__(self, place: BucketPlace, cache: Path | None = None, patience: float | None = None) -> None:
+        """`patience`: seconds for which a request is repeated that may do better later; None: as it is for users."""
         self.place = place
-        self._host = _Counting(place, cache=cache, **settings)
+        self._host = _Counting(place, cache, patience)
         self.session = Session(MachineType("aws", bucket=place.address), self._host)
 
     def __enter__(self) -> Talk:
@@ -216,12 +217,15 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class _Counting(BucketHost):
-    def __init__(self, *words: Any, **settings: Any) -> None:
-        super().__init__(*words, **settings)
+    def __init__(self, place: BucketPlace, cache: Path | None, patience: float | None) -> None:
+        super().__init__(place, cache=cache)
         self.made: list[Any] = []
+        self._patience = patience
 
     def bucket(self) -> Any:
         self.made.append(super().bucket())
+        if self._patience is not None:
+            self.made[-1].s3.patience = self._patience
         return self.made[-1]
 
 
