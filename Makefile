@@ -21,9 +21,14 @@ demo: $(BASE) ## see a run from start to end, on this machine
 test: system lint ## lint, then every test; as root on Debian or Ubuntu it installs what they need
 	@$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder $(ARGS)
 
+# pytest removes at its end what sessions before the last three left, and those of `test` leave a hundred thousand files:
+# the unit tests have a folder of their own.
+UNIT_TMP := $(or $(TMPDIR),/tmp)/unit-$(shell id -u)
+
 unit: WORKERS := 2
 unit: $(READY) ## the tests that need nothing but Python
-	@$(BIN)/pytest tests/unit -n $(WORKERS) $(ARGS)
+	@mkdir -p $(UNIT_TMP)
+	@PYTEST_DEBUG_TEMPROOT=$(UNIT_TMP) $(BIN)/pytest tests/unit -n $(WORKERS) $(ARGS)
 
 lint: $(READY) ## ruff, mypy, who may import whom, and the agent's Python 3.8
 	@$(BIN)/ruff check .
