@@ -34,6 +34,7 @@ from remoterun.buckets.grants import Signer
 from remoterun.buckets.place import BucketPlace
 from remoterun.cli.commands.tensorboard import _where
 from remoterun.cli.main import main
+from remoterun.cli.render.terminal import Talking
 from remoterun.client import Client, LogBytes, Note, StateChange, attempts, bucket
 from remoterun.client.rented_hosts import LATE
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
@@ -475,6 +476,7 @@ class TestTheCommandLine:
         self, laptop: Laptop, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> Callable[..., tuple[int, str, str]]:
         """(status, stdout, stderr) of a command without a terminal."""
+        monkeypatch.setattr(Talking, "quiet", False)  # -q holds for a process, and this one has several commands
         home = laptop.config.home
         home.mkdir(exist_ok=True)
         aws = laptop.config.aws
