@@ -37,7 +37,7 @@ def start(cloud: Cloud, folder: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def test_all_steps_and_nothing_is_left(cloud: Cloud, tmp_path: Path) -> None:
-    checking = start(cloud, tmp_path, "--idle", "20s", "--spot")
+    checking = start(cloud, tmp_path, "--idle", "60s", "--spot")
     report, _ = checking.communicate("y\n", timeout=580)
     talk = (tmp_path / "talk").read_text()
     assert checking.returncode == 0, report + talk
