@@ -680,22 +680,29 @@ class TestDiskFull:
 class TestPool:
     def test_one_of_its_hosts_is_cut_off(self, box_of: Boxes, host_a: LabHost, host_b: LabHost) -> None:
         a, b = box_of(host_a), box_of(host_b)
-        machines = {
-            name: replace(box.config(slots=1, connect_timeout=3).machines["box"], name=name)
-            for name, box in (("a", a), ("b", b))
-        }
-        pool = MachineType("lab", pool=("b", "a"))
-        client = Client(replace(a.config(), default="lab", machines={**machines, "lab": pool}))
-        a.clients.append(client)
+
+        def client_of(b_seconds: float) -> Client:
+            machines = {
+                name: replace(box.config(slots=1, connect_timeout=seconds).machines["box"], name=name)
+                for name, box, seconds in (("a", a, 60), ("b", b, b_seconds))
+            }
+            machines["lab"] = MachineType("lab", pool=("b", "a"))
+            a.clients.append(Client(replace(a.config(), default="lab", machines=machines)))
+            return a.clients[-1]
+
+        client = client_of(3)
+        until(lambda: client.machines.status(["a"], wait=30)[0].there)  # a pool waits for ten seconds
         said: list[str] = []
         host_b.cut()
         first = client.runs.launch(client.runs.prepare(RunRequest(WAIT_FOR_GO, image=BASE_IMAGE)), note=said.append)
         assert first.where == "lab (a)" and len(said) == 1 and said[0].startswith("b is passed over: ")
-        away, here = client.machines.status(["lab"])
+        away, here = client.machines.status(["lab"], wait=30)
         assert away.there is None and here.there is not None and [run.number for run in here.there.runs] == [1]
         waiting = client.runs.submit(RunRequest("echo moved", image=BASE_IMAGE), machine="a")
         until(lambda: (line := client.runs.get(waiting.number).line) and line.holders == (first.number,))
         host_b.heal()
+        client = client_of(60)
+        until(lambda: client.machines.status(["b"], wait=30)[0].there)
         second = client.runs.submit(RunRequest("echo second", image=BASE_IMAGE))
         assert second.where == "lab (b)" and ended(client, second).code == 0
         assert client.runs.move(waiting.number, "b").where == "b"
@@ -786,15 +793,17 @@ class TestFollowing:
         run = submit(client, WAIT_FOR_GO)
         until(lambda: client.runs.get(run.number).state is RunState.RUNNING)
         box.host.cut()
-        for asking, deadline in ((client, 15.0), (client, 4.0), (fresh, 4.0)):
+        lost: tuple[type[RemoterunError], ...] = (LinkLost, HostUnreachable)
+        for asking, fault in ((client, lost), (client, lost[1:]), (fresh, lost[1:])):
             asked_at = time.monotonic()
             (seen,) = asking.runs.list()
-            assert time.monotonic() - asked_at < deadline
+            assert time.monotonic() - asked_at < 60, "TCP alone would take two minutes and more"
             assert (seen.state, seen.reachable) == (RunState.RUNNING, False)
+            assert isinstance(seen.fault, fault)
             assert seen.last_seen is not None and seen.last_seen < time.time() - 1
         box.host.heal()
-        (seen,) = client.runs.list()
-        assert (seen.state, seen.reachable) == (RunState.RUNNING, True)
+        until(lambda: client.runs.list()[0].reachable)
+        assert client.runs.list()[0].state is RunState.RUNNING
         box.go(run)
         assert ended(client, run).code == 0
 
