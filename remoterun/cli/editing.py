@@ -9,8 +9,9 @@ import shlex
 import signal
 import subprocess
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from remoterun.agent.shared.files import write_whole
 from remoterun.cli import render
@@ -21,28 +22,58 @@ from remoterun.parsing import did_you_mean
 if TYPE_CHECKING:
     from remoterun.client import OriginalRun
 
+Made = TypeVar("Made")
+
 
 class Edit:
-    """The text of one run: in a file of the home, which stays until the run was handed over."""
+    """The text of one run: in a file of the home, which stays until the run was handed over, or the text dropped."""
 
     def __init__(self, home: Path, kept: OriginalRun, asked: Asked) -> None:
         self._number, self._asked = kept.run.number, asked
+        self._first = text_of(kept.run.number, asked)
         self.file = home / "edit" / f"run-{kept.run.number}.toml"
 
-    def ask(self) -> Asked | None:
-        """What the user made of it; None for an empty text, and for one without a change, which were said. Raises
-        `UsageError` for what can't be asked for, and where there is no editor: the text stays in its file."""
-        first = text_of(self._number, self._asked)
+    def ask(self, use: Callable[[Asked], Made]) -> Made | None:
+        """What `use` makes of what the user made of it; None where nothing is to be run, which was said.
+
+        A person at a terminal may edit again what can't be asked for, or drop it. Elsewhere it raises `UsageError`, as
+        it does without an editor: the text stays in its file."""
         if self.file.exists():
             render.line("What you wrote last time is opened again.")
         else:
             self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(str(self.file), first.encode(errors="replace"))
-        self._open()
+            write_whole(str(self.file), self._first.encode(errors="replace"))
+        while True:
+            self._open()
+            try:
+                asked = self._read()
+                return use(asked) if asked is not None else None
+            except UsageError as error:
+                if not render.person_there():
+                    raise
+                render.error(error)
+                if not render.ask("Edit again?", True):
+                    dropped = self.file.with_suffix(".dropped.toml")
+                    os.replace(self.file, dropped)
+                    render.line(f"Nothing is run. What you wrote is in {render.name(str(dropped))}")
+                    return None
+
+    def say_kept(self) -> None:
+        """Where the text is, before an error is shown; one in which nobody has changed anything is not kept."""
+        if not self.file.exists():
+            return
+        if self.file.read_text("utf-8", errors="replace") == self._first:
+            self.done()
+        else:
+            render.line(f"What you wrote is kept: {render.name(str(self.file))}")
+            render.line(f"  remoterun rerun --edit {self._number}   opens it again")
+
+    def _read(self) -> Asked | None:
+        """What the text asks for; None where it is empty, or as it was at first. Raises `UsageError`."""
         text = self.file.read_text("utf-8", errors="replace")
         if not re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE).strip():
             self._nothing("The text is empty")
-        elif text == first:
+        elif text == self._first:
             self._nothing("Nothing was changed")
         else:
             return self._parsed(text)
@@ -69,28 +100,21 @@ class Edit:
         finally:
             signal.signal(signal.SIGINT, before)
         if status:
-            raise UsageError(f"the editor `{editor}` ended with exit status {status}: nothing is run", hint=self._again)
-
-    @property
-    def _again(self) -> str:
-        return f"remoterun rerun --edit {self._number}   opens what you wrote again"
-
-    def _wrong(self, message: str) -> UsageError:
-        return UsageError(message, hint=self._again)
+            raise UsageError(f"the editor `{editor}` ended with exit status {status}: nothing is run")
 
     def _parsed(self, text: str) -> Asked:
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise self._wrong(f"the text is not TOML: {str(error)[:1].lower()}{str(error)[1:]}")
-        asked, before = self._asked, tomllib.loads(text_of(self._number, self._asked))
+            raise UsageError(f"the text is not TOML: {str(error)[:1].lower()}{str(error)[1:]}")
+        asked, before = self._asked, tomllib.loads(self._first)
         for key, value in table.items():
             try:
                 asked = _changed(asked, key, before.get(key), value)
             except RemoterunError as error:
                 lines = text.splitlines()
                 at = next((n for n, line in enumerate(lines, 1) if re.match(rf"\s*\[?{re.escape(key)}\b", line)), 0)
-                raise self._wrong(f"line {at}, `{render.name(key)}`: {error.message}")
+                raise UsageError(f"line {at}, `{render.name(key)}`: {error.message}")
         return asked
 
 

@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 
 from remoterun.agent.shared.states import RunState
@@ -343,13 +344,13 @@ class TestEdit:
         wrong = edit('s/^attempts = 1/attempts = "two"/', 2).stderr
         line = int(wrong.partition("error: line ")[2].partition(", `attempts`: its value is not a whole number")[0])
         assert kept.read_text().splitlines()[line - 1] == 'attempts = "two"'
-        assert "hint: remoterun rerun --edit 1   opens what you wrote again" in wrong
+        assert f"What you wrote is kept: {kept}\n  remoterun rerun --edit 1   opens it again\n" in wrong
         assert kept.stat().st_mode & 0o777 == 0o600
         assert "`split`: its value is not true or false" in edit('s/"two"/2/; s/^split = false/split = 3/', 2).stderr
         again = edit("s/^split = 3/split = true/; s/^labels/lables/", 2).stderr
         assert "opened again" in again and "`lables`: there is no such key; did you mean `labels`?" in again
         assert "is not TOML: " in edit("s/^lables = /labels = ,/", 2).stderr
-        assert "What you wrote is kept: `remoterun rerun --edit 1`" in edit("s/^labels = ,/labels = /", 2).stderr
+        assert f"What you wrote is kept: {kept}\n" in edit("s/^labels = ,/labels = /", 2).stderr
         changed = 's/"LR"/"LR=7"/; s/^machine = .*/machine = "two"/; s/; echo/ | cat; echo/; s/"x"/"y"/'
         done = edit(changed, 0)
         assert done.stdout == "Afirst 7\n" and not kept.exists()
@@ -361,3 +362,40 @@ class TestEdit:
         failed = typed("rerun", "1", "--edit", status=2, env={"VISUAL": "sh -c 'exit 3'"})
         assert "exit status 3: nothing is run" in failed.stderr
         assert "neither VISUAL nor EDITOR" in typed("rerun", "1", "--edit", status=2).stderr
+
+    def test_at_a_terminal_it_is_edited_again_or_dropped(self, typed: Typed, tmp_path: Path) -> None:
+        typed("run", "--no-git", "-y", "echo one")
+        change = "s/echo one/echo two/; s/^attempts = 1/attempts = x/; t; s/^attempts = x/attempts = 1/"
+        editor = {"EDITOR": f"sed -i -e '{change}'"}  # what it breaks, it mends the next time
+        kept = typed.user.config.home / "edit" / "run-1.toml"
+
+        def asked() -> Any:
+            env = {**typed.env, **editor, "TERM": "dumb"}
+            words = ["rerun", "--edit", "1"]
+            terminal = pexpect.spawn(
+                commands.REMOTERUN,
+                words,
+                cwd=str(typed.folder),
+                env=env,
+                encoding="utf-8",
+                timeout=60,
+                dimensions=(50, 200),
+            )
+            terminal.expect("error: the text is not TOML")
+            terminal.expect_exact("Edit again? [Y/n] ")
+            return terminal
+
+        def ended(terminal: Any) -> str:
+            terminal.expect(pexpect.EOF)
+            terminal.close()
+            return str(terminal.before)
+
+        terminal = asked()
+        terminal.sendline("")
+        assert "two\r\n" in ended(terminal) and terminal.exitstatus == 0 and not kept.exists()
+        terminal = asked()
+        terminal.sendline("n")
+        dropped = kept.with_name("run-1.dropped.toml")
+        assert f"Nothing is run. What you wrote is in {dropped}\r\n" in ended(terminal)
+        assert terminal.exitstatus == 1 and not kept.exists() and "attempts = x" in dropped.read_text()
+        assert "Nothing was changed" in typed("rerun", "--edit", "1", status=1, env={"EDITOR": "true"}).stderr

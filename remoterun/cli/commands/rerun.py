@@ -19,7 +19,7 @@ from remoterun.cli.options import OPTIONS, Asked, command_of, other_options, par
 from remoterun.errors import UsageError
 
 if TYPE_CHECKING:
-    from remoterun.client import OriginalRun
+    from remoterun.client import Client, OriginalRun, Prepared
 
 
 @app.command(
@@ -58,26 +58,31 @@ def rerun(
         asked = _changed(Asked(kept.request, kept.run.machine.name, kept.variables), values)
         asked = asked.put("command", another or kept.request.command)
         editing = Edit(client.config.home, kept, asked) if edit else None
-        if editing is not None:
-            changed = editing.ask()
-            if changed is None:
-                return 1
-            asked = changed
         try:
-            request = replace(asked.request, env=kept.values(asked.variables, asked.request.env))
-            request = replace(request, options=asked.options(other_options(kept.request.options)))
-            prepared = client.runs.prepare_again(kept, request, asked.machine)
+            if editing is not None:
+                made = editing.ask(lambda changed: (changed, _prepared(client, kept, changed)))
+                if made is None:
+                    return 1
+                asked, prepared = made
+            else:
+                prepared = _prepared(client, kept, asked)
             if not dry_run:
                 given = replace(prepared.request, env=asked.request.env)
                 render.line(_changes(kept, Asked(given, asked.machine)))
             submitted = launch(client, prepared, yes, dry_run)
         except BaseException:
             if editing is not None:
-                render.line(f"What you wrote is kept: `remoterun rerun --edit {kept.run.number}`")
+                editing.say_kept()
             raise
         if editing is not None and submitted is not None:
             editing.done()
-        return follow_or_report(client, submitted, request, background, json) if submitted is not None else 0
+        return follow_or_report(client, submitted, prepared.request, background, json) if submitted is not None else 0
+
+
+def _prepared(client: Client, kept: OriginalRun, asked: Asked) -> Prepared:
+    request = replace(asked.request, env=kept.values(asked.variables, asked.request.env))
+    request = replace(request, options=asked.options(other_options(kept.request.options)))
+    return client.runs.prepare_again(kept, request, asked.machine)
 
 
 def _changed(asked: Asked, values: Mapping[str, Any]) -> Asked:
