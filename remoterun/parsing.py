@@ -115,7 +115,9 @@ def _packages_meant(text: str) -> str:
     if version:
         return f"--pip {version[1]}=={version[2]}"
     words = re.split(r"\s*,\s*|\s+", text.strip(" ,"))
-    if len(words) > 1 and all(_REQUIREMENT.fullmatch(word) and re.match("[A-Za-z].*[^=<>!~]$", word) for word in words):
+    if len(words) > 1 and all(
+        _REQUIREMENT.fullmatch(word) and re.match("[A-Za-z](.*[^=<>!~])?$", word) for word in words
+    ):
         return " ".join(f"--pip {shlex.quote(word)}" for word in words)
     return "write `--pip NAME` or `--pip 'NAME>=1.2'`, and --pip again for another one"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -94,5 +95,7 @@ def run_number(text: str) -> str:
     """What was typed for a run as the client takes it: a number, or `last`. UsageError if it is neither."""
     number = text.removeprefix("runs/").rstrip("/")
     if number != LAST and not number.isdecimal():
-        raise UsageError(f"`{text}` is not a run number", hint="remoterun ps")
+        several = re.fullmatch(r"(\d+)-(\d+)", number)
+        hint = f"name each run by its number: {several[1]} … {several[2]}" if several else "remoterun ps"
+        raise UsageError(f"`{text}` is not a run number", hint=hint)
     return number

@@ -100,7 +100,7 @@ class Machines:
         if machine.bucket is not None:
             raise UsageError(f"`{machine.name}` is a bucket, and not a machine", hint=f"remoterun df {machine.name}")
         if machine.host is None:
-            raise UsageError(f"`{machine.name}` is this machine", hint=command or "type the command as it is")
+            raise UsageError(f"`{machine.name}` is this machine", hint=command or "the shell you type in is its own")
         file = Path(machine.ssh_config) if machine.ssh_config else self._connections.config.ssh_config
         return ssh_words(SSHTarget.parse(machine.host), file, command, terminal)
 

@@ -140,7 +140,7 @@ def check_name(name: str) -> str:
         if equals and VARIABLE.fullmatch(shown):
             raise UsageError("a secret's value is not typed into a command", hint=f"remoterun secret set {shown}")
         raise UsageError(
-            f"`{show(shown)}` is not a name for a secret: it has letters, digits and `_`",
+            f"`{show(shown)}` is not a name for a secret: it has letters, digits and `_`, and no digit first",
             hint="remoterun secret set HF_TOKEN",
         )
     return name

@@ -134,6 +134,9 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     (("info", "last"), 2, "there is no run yet", "remoterun run"),
     (("stop", LONG), 2, "there is no run 99999", "remoterun ps"),
     (("kill", "x"), 2, "`x` is not a run number", "remoterun ps"),
+    (("stop", "3-5"), 2, "`3-5` is not a run number", "name each run by its number: 3 … 5"),
+    (("ps", "--failed"), 2, "no such option: `--failed`", "--state failed"),
+    (("machines", "show"), 2, "no such command `show`", "remoterun machines --help"),
     (("kill", "-1"), 2, "no such option: `-1`", "remoterun kill --help"),
     (("stop", "7", "8"), 2, "there is no run 7", "remoterun ps"),
     (("logs", "7", "--since", "0"), 2, "`0` is not a duration", "90s, 10m"),
@@ -180,6 +183,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     (("machines", "default", "box"), 2, "no machine type `box`", "remoterun machines add box"),
     (("machines", "lst"), 2, "no such command `lst`", "did you mean `list`"),
     (("lgos",), 2, "no such command `lgos`", "did you mean `logs`"),
+    (("statsu",), 2, "no such command `statsu`", "did you mean `ps`"),
 ]  # fmt: skip
 
 

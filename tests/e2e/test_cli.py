@@ -433,8 +433,9 @@ class TestRuns:
         assert "Settings of ../remoterun.toml hold, unless others are typed." in done.stderr
         run = ready.newest()
         assert (run["machine"], run["labels"]) == ("plain", ["lesson", "cli"])
-        plan = ready.run("run", "--dry-run", "-t", "local", "true", cwd=tmp_path).stdout
+        plan = ready.run("run", "--dry-run", "-t", "local", "--port", "6006", "true", cwd=tmp_path).stdout
         assert "machine    local" in plan
+        assert "\nports      6006\nlabels     lesson\ntimeout    1 h 0 min\n" in plan
 
     def test_standard_input(self, ready: Place) -> None:
         """It is sent where that is asked for, also again; else it is said that it is not."""
@@ -524,6 +525,7 @@ class TestRuns:
         assert ready.run("logs", number).stderr.count("complete") == 1
         assert [str(run["number"]) for run in ready.json("ps", "--label", "night")] == [number]
         assert "No run matches; `remoterun ps` lists runs" in ready.run("ps", "--label", "day").stderr
+        assert "no run was ever on `plian`: did you mean `plain`?" in ready.run("ps", "-t", "plian").stderr
         assert len(ready.json("ps", "-n", "2")) == 2
         assert len(ready.json("ps", "-a")) >= len(ready.json("ps"))
         about = ready.json("info", "last")
@@ -675,7 +677,7 @@ class TestRuns:
         terminal.expect("Waiting for its turn.*(next in line|waiting for)")
         env = {"_REMOTERUN_COMPLETE": "complete_bash", "COMP_WORDS": "remoterun stop ", "COMP_CWORD": "2"}
         assert {first, second} == set(ready.run(env=env).stdout.split()), "what may be stopped is offered"
-        ready.run("stop", second)
+        assert f"run {second} is stopping; it had not started" in ready.run("stop", second).stderr
         terminal.expect(f"run {second} stopped: you stopped it")
         assert ended(terminal) == 143
         terminal = ready.spawn("logs", first)

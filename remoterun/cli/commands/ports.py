@@ -129,7 +129,7 @@ def _until_interrupted() -> Told:
     hinted = threading.Event()
 
     def told(number: int, news: PortNews, address: str) -> None:
-        if news.kind == "up" and not hinted.is_set():
+        if news.kind in ("waiting", "up") and not hinted.is_set():
             hinted.set()
             render.line("  ^C ends it; the run goes on")
 

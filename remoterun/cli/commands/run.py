@@ -162,6 +162,8 @@ def follow_or_report(client: Client, run: Run, request: RunRequest, background: 
     else:
         render.out(str(run.number))
         render.line(f"  remoterun logs {run.number}   shows its log, live")
+        if request.ports:
+            render.line(f"  remoterun forward {run.number}   reaches its ports")
     return 0
 
 
@@ -231,6 +233,12 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
     told = client.notifications.names(request.notify)
     if told:
         render.out(f"notify     {', '.join(told)}")
+    if request.ports:
+        render.out(f"ports      {', '.join(str(each.port) for each in request.ports)}")
+    if request.labels:
+        render.out(f"labels     {', '.join(request.labels)}")
+    if request.timeout is not None:
+        render.out(f"timeout    {render.duration(request.timeout)}")
     extras = [*request.apt, *request.pip] + (["requirements"] if request.requirements else [])
     if prepared.choice.framework is not None:
         render.out(f"framework  {framework_text(prepared.choice)}")

@@ -18,7 +18,7 @@ from remoterun.cli.several import for_each
 from remoterun.cli.watching import until_interrupted
 from remoterun.errors import UsageError
 from remoterun.model import EVERY_RUN, LAST, RunFilter
-from remoterun.parsing import known_words, parse_duration
+from remoterun.parsing import did_you_mean, known_words, parse_duration
 
 if TYPE_CHECKING:
     from remoterun.client import Client, Item
@@ -170,6 +170,10 @@ def ps(
                 render.runs_table(runs, verbose)
             elif wanted != EVERY_RUN:
                 render.line("No run matches; `remoterun ps` lists runs without a filter")
+                names = {name for run in client.registry.runs() for name in (run.machine.name, run.host.name)}
+                near = did_you_mean(machine, names) if machine is not None and machine not in names else None
+                if near is not None:
+                    render.line(f"  no run was ever on `{render.name(str(machine))}`: did you mean `{near}`?")
             else:
                 render.line('There is no run yet. Start one: `remoterun run "echo hello"`')
 
@@ -242,6 +246,8 @@ def _end_each(client: Client, runs: list[str], end: Any, words: str) -> int:
             render.line(f"run {known.number} has ended already: {render.state_text(known)}")
         elif before.stopping and "stopping" in words:
             render.line(f"run {known.number} is already {words}")
+        elif known.state is RunState.QUEUED:
+            render.line(f"run {known.number} is {words.partition(';')[0]}; it had not started")
         else:
             render.line(f"run {known.number} is {words}")
 

@@ -46,9 +46,13 @@ def secret_set(
             hint=f"remoterun secret set {name}   asks for it\nremoterun secret set {name} < FILE   reads it",
         )
     with connect() as client:
-        kept = client.secrets.set(name, _value(name))
+        value = _value(name)
+        kept = client.secrets.set(name, value)
         render.line(render.DONE, f"{name} is kept in {render.name(kept.where)}")
-        render.line(f"  remoterun run --secret {name} …   gives it to a run")
+        if "://" in value:
+            render.line(f"  remoterun run --notify {name} …   sends word there when the run ends")
+        else:
+            render.line(f"  remoterun run --secret {name} …   gives it to a run")
 
 
 @secret_app.command("list", cls=Command, epilog=example("remoterun secret list --json"))

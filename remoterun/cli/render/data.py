@@ -71,7 +71,8 @@ def new_page() -> None:
     """What is shown next takes the place of what a terminal shows; elsewhere an empty line comes before it."""
     with _writing():
         if is_terminal(sys.stdout):
-            sys.stdout.write("\x1b[H\x1b[J")
+            # Of a screen that is erased from its first line on, terminals keep a copy above it: only of what was there.
+            sys.stdout.write("\x1b[H\x1b[K\n\x1b[J\x1b[H" if _Page.begun else "\x1b[H\x1b[J")
         elif _Page.begun:
             print()
         _Page.begun = True

@@ -185,7 +185,7 @@ def _attempt(spec: dict[str, Any], events: list[dict[str, Any]]) -> str | None:
 
 
 def _after(other: dict[str, Any]) -> str:
-    return f"run {other['number']}{', however it ends' if other.get('any') else ''}"
+    return f"run {other['number']}{' however it ends' if other.get('any') else ''}"
 
 
 def _mounted(mount: dict[str, Any]) -> str:

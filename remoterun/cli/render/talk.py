@@ -160,14 +160,32 @@ def usage(problem: Any, words: Sequence[str]) -> None:
     context = getattr(problem, "ctx", None)
     command = " ".join(["remoterun", *(word for word in words[:1] if not word.startswith("-"))])
     manual = f"{context.command_path if context is not None else command} --help"
-    unknown = re.match(r"No such command `(.*)`", message)
-    if unknown and unknown[1] in _MEANT:
-        hint(f"did you mean `{_MEANT[unknown[1]]}`? `remoterun --help` lists them all")
+    instead = _instead(message, context, bool(meant))
+    if instead:
+        hint(instead)
     elif meant:
         meant = meant if "`" in meant else ", ".join(f"`{option}`" for option in meant.split(", "))
         hint(f"did you mean {meant}? `{manual}` lists them all")
     else:
         hint(manual)
+
+
+def _instead(message: str, context: Any, guessed: bool) -> str:
+    """The hint at what was meant by a word of other tools, or by a state of runs as an option; "" where that is not
+    known. `guessed`: whether the parser knows a word that is near."""
+    from remoterun.agent.shared.states import RunState
+    from remoterun.parsing import did_you_mean
+
+    found = re.match(r"No such option: `-*(?P<option>.*)`|No such command `(?P<command>.*)`", message)
+    if found is None or context is None:
+        return ""
+    state, command = found["option"], found["command"]
+    if state in list(RunState) and any(option.name == "state" for option in context.command.params):
+        return f"--state {state}"
+    near = None if command is None or context.parent is not None else did_you_mean(command, _MEANT)
+    if near is None or (guessed and near != command):
+        return ""
+    return f"did you mean `{_MEANT[near]}`? `remoterun --help` lists them all"
 
 
 def ask(question: str, default: bool) -> bool:

@@ -165,7 +165,7 @@ _USES = {
     "brought": "a copy of",
     "environment": "environment",
     "image": "image",
-    "leased": "transfers, begun or cut",
+    "leased": "transfers",
     "partial": "cut transfers",
     "temporary": "temporary files",
     "damaged": "damaged content",
@@ -210,4 +210,6 @@ def _about(use: Use) -> str:
         return counted(about["count"], "blob") + " that nothing refers to"
     if use.kind == "other":
         return "agents, registry, settings"
-    return counted(about["count"], "file" if use.kind != "leased" else "blob")
+    if use.kind == "leased":
+        return f"going on, or cut less than a day ago: {counted(about['count'], 'blob')}"
+    return counted(about["count"], "file")
