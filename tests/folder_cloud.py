@@ -145,10 +145,18 @@ class Folders:
     def take_away(self, token: str, why: str = "", preempted: bool = False, was_ended: bool = False) -> None:
         """The host is gone, with all that ran there: nobody reaches its home any more."""
         home = self.home(token)
-        until(lambda: not kill_all(str(home).encode()), what="all that ran there is gone")
-        shutil.rmtree(home, ignore_errors=True)
         home.parent.mkdir(exist_ok=True)
-        home.write_text("gone")
+
+        def is_gone() -> bool:
+            """Until the file stands there, a client that reconnects may start an agent, which makes the home again."""
+            if kill_all(str(home).encode()):
+                return False
+            shutil.rmtree(home, ignore_errors=True)
+            with contextlib.suppress(IsADirectoryError):
+                home.write_text("gone")
+            return home.is_file()
+
+        until(is_gone, what="all that ran there is gone")
         rented = self.find(token)
         assert rented is not None
         self._keep(replace(rented, state="gone", why=why, ended=time.time(), preempted=preempted, was_ended=was_ended))
