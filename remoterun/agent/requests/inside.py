@@ -13,7 +13,7 @@ import termios
 import threading
 import time
 import uuid
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional
 
 from ..running.engines import Engine, EngineError, engine_of_run
 from ..running.engines.inside import Program, words_of
@@ -235,16 +235,11 @@ def _read(end: int) -> Optional[bytes]:
 
 
 def _set_size(terminal: int, size: List[int]) -> None:
-    rows, columns = _size(size)
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-
-def _size(size: List[int]) -> Tuple[int, int]:
-    """Rows and columns that a terminal can have. Raises `HomeError`."""
+    """Raises `HomeError` for rows and columns that a terminal can't have."""
     if len(size) != 2 or not all(isinstance(number, int) and 0 <= number < 1 << 16 for number in size):
         raise HomeError("bad_request", "a terminal can't have this size")
-    return size[0], size[1]
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
 
 
 def _take_utf8(terminal: int) -> None:

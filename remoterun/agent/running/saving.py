@@ -26,7 +26,8 @@ def save(home: Home, run: RunFolder, spec: RunSpec, engine: Engine) -> NoReturn:
     reason = Reason(event["reason"])
     if not os.path.exists(run.outputs_file):
         written = engine.written(run)
-        places = [place for place in _places(spec) if not any(_lies_in(path, place) for path in written)]
+        mounted = (mount.place for mount in spec.mounts if not mount.is_absolute)
+        places = [place for place in mounted if not any((path + "/").startswith(place + "/") for path in written)]
         _unmount(run, spec, places)
         _, special = outputs.save(home, run, places)
         if written:
@@ -44,16 +45,8 @@ def save(home: Home, run: RunFolder, spec: RunSpec, engine: Engine) -> NoReturn:
     raise Ended(reason, **fields)
 
 
-def _places(spec: RunSpec) -> List[str]:
-    return [mount.place for mount in spec.mounts if not mount.is_absolute]
-
-
 def _few(paths: List[str]) -> str:
     return ", ".join(show(path) for path in paths[:5]) + (", …" if len(paths) > 5 else "")
-
-
-def _lies_in(path: str, place: str) -> bool:
-    return path == place or path.startswith(place + "/")
 
 
 def _unmount(run: RunFolder, spec: RunSpec, places: List[str]) -> None:

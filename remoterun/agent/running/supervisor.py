@@ -248,7 +248,7 @@ class Supervisor:
             except EngineError as error:
                 if engine.look(self.run).presence is Presence.UNKNOWN:
                     return  # it went away meanwhile: we wait for it, and look again
-                self._discard_work()
+                remove_tree(self.run.work)
                 raise Ended(Reason.START_FAILED, error.message, evidence=error.evidence, hint=error.hint)
         self.run.move(RunState.RUNNING, boot=engine.capacity.boot())
 
@@ -392,11 +392,8 @@ class Supervisor:
         try:
             engine.mount(self.run, self.spec)
         except EngineError as error:
-            self._discard_work()
+            remove_tree(self.run.work)
             raise Ended(Reason.MOUNT_FAILED, error.message, hint=error.hint)
-
-    def _discard_work(self) -> None:
-        remove_tree(self.run.work)
 
     def _revive(self, keys: List[str]) -> None:
         """Those for whom we wait may have lost their supervisors, and nobody else would notice."""
@@ -437,7 +434,7 @@ class Supervisor:
             message = "%s; its files are in %s" % (message, self.run.work)
             self._finish(Ended(reason, message, unsaved=True, code=event.get("code")))
         else:
-            self._discard_work()
+            remove_tree(self.run.work)
             self._finish(Ended(reason, message))
 
     def _finish(self, end: Ended) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from typing import Dict, List, Optional, Set
+from typing import Dict, Iterator, List, Optional, Set, Tuple
 
 from ..shared.files import private_copy, read_bytes, size_of, temporary_folder, write_whole
 from ..shared.tree import Entry, Manifest, TreeError, is_digest
@@ -70,6 +70,15 @@ class Blobs:
                         found.add(size)
         return found
 
+    def beginning_with(self, first: int) -> Iterator[Tuple[str, bytes]]:
+        """(path, digest) of each file whose digest begins with that byte: of contents, and of executable twins."""
+        start = "%02x" % first
+        folder = os.path.join(self.folder, start)
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            digest = start + (name[:-2] if name.endswith(".x") else name)
+            if is_digest(digest):
+                yield os.path.join(folder, name), bytes.fromhex(digest)
+
     def adopt(self, path: str, digest: str) -> None:
         """Make the file at `path` the blob `digest`, by a hard link, unless there is one. `path` becomes read-only."""
         if self.has(digest):
@@ -127,9 +136,3 @@ def packed(manifest: Manifest) -> bytes:
     for entry in manifest.files:
         raw += bytes.fromhex(entry.digest)
     return bytes(raw)
-
-
-def blob_digest(first: int, name: str) -> Optional[bytes]:
-    """Of which blob a file of blobs/XX is the content, or the executable twin; `first` is XX. None for other files."""
-    text = "%02x" % first + (name[:-2] if name.endswith(".x") else name)
-    return bytes.fromhex(text) if is_digest(text) else None

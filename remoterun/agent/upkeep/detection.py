@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import stat
 import time
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set
+from typing import Any, Callable, Dict, List, Optional, Set
 
 from ..shared.findings import MOST, Finding
-from ..store.blobs import blob_digest
 from ..store.errors import HomeError
 from ..store.home import Home
 from .findings import BlobFinding
@@ -142,20 +141,18 @@ class Detection:
     def _count_blobs(self) -> None:
         self._progress.begin("counting")
         for first in range(256):
-            for name in self._listed(first):
+            for path, _ in self.home.blobs.beginning_with(first):
                 try:
-                    self.size += os.stat(os.path.join(self._folder(first), name)).st_size
+                    self.size += os.stat(path).st_size
                 except FileNotFoundError:
                     continue
                 self.blobs += 1
 
     def _verify_blobs(self) -> None:
         for first in range(256):
-            for name in self._listed(first):
-                digest = blob_digest(first, name)
-                assert digest is not None
-                state = self._verify_blob(digest.hex(), name.endswith(".x"))
-                if not name.endswith(".x") and state != ABSENT:
+            for path, digest in self.home.blobs.beginning_with(first):
+                state = self._verify_blob(digest.hex(), path.endswith(".x"))
+                if not path.endswith(".x") and state != ABSENT:
                     self._needed.discard(digest)
         for digest in self._needed:  # those that are left are missing
             self._fault(digest.hex())
@@ -179,19 +176,6 @@ class Detection:
                 return None
             self.faults[digest] = BlobFinding(self.home, digest)
         return self.faults[digest]
-
-    def _folder(self, first: int) -> str:
-        return os.path.join(self.home.blobs.folder, "%02x" % first)
-
-    def _listed(self, first: int) -> Iterator[str]:
-        """The blobs' files whose digests begin with the byte `first`."""
-        try:
-            names = os.listdir(self._folder(first))
-        except FileNotFoundError:
-            return
-        for name in names:
-            if blob_digest(first, name) is not None:
-                yield name
 
     # -- folders
 

@@ -37,7 +37,6 @@ from ..shared.environment import Environment
 from ..shared.files import locked, own_bytes, remove_tree, token
 from ..shared.spec import RunSpec
 from ..store import leases
-from ..store.blobs import blob_digest
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.reserve import free_space
@@ -274,8 +273,9 @@ class Collection:
         """`cut`: for how many seconds the lease of a cut transfer counts."""
         count = size = spared = spared_size = 0
         for first in range(256):
-            folder = os.path.join(self.home.blobs.folder, "%02x" % first)
-            candidates = [name for name in _listed(folder) if _unused(first, name, self._live)]
+            candidates = [
+                (p, digest) for p, digest in self.home.blobs.beginning_with(first) if digest not in self._live
+            ]
             while candidates:
                 self._reader.update(self._live)  # the most of it is done before the lock is taken
                 with self._alone():
@@ -284,12 +284,10 @@ class Collection:
                     self._reader.update(self._live)
                     deadline = time.monotonic() + HOLD
                     while candidates and time.monotonic() < deadline:
-                        name = candidates.pop()
-                        digest = blob_digest(first, name)
-                        assert digest is not None
+                        path, digest = candidates.pop()
                         if digest in self._live:
                             continue
-                        freed = self._free(os.path.join(folder, name), keep=digest in leased)
+                        freed = self._free(path, keep=digest in leased)
                         if freed is None:
                             continue
                         if digest in leased:
@@ -422,12 +420,6 @@ def _held(path: str, patience: float, busy: str) -> Iterator[None]:
         except TimeoutError:
             raise HomeError("busy", busy, "try again in a while")
         yield
-
-
-def _unused(first: int, name: str, live: Set[bytes]) -> bool:
-    """Whether it is a blob that is not among `live`."""
-    digest = blob_digest(first, name)
-    return digest is not None and digest not in live
 
 
 def _listed(folder: str) -> List[str]:

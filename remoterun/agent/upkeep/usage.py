@@ -18,7 +18,6 @@ from ..shared.api import AllBlobs, BlobTotals, UsageTotals
 from ..shared.files import own_bytes, size_of
 from ..shared.states import RunStatus
 from ..store import leases
-from ..store.blobs import blob_digest
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
@@ -168,9 +167,10 @@ class UsageReport:
         leases.read(self.home.leases, promised, time.time(), sweep=False)
         for first in range(256):
             claims = self._claims.part(first)
-            for name, digest, bytes_ in self._listed(first):
+            for path, digest in self.home.blobs.beginning_with(first):
+                bytes_ = size_of(path)
                 count, size = count + 1, size + bytes_
-                owner = claims.get(digest + (b"\1" if name.endswith(".x") else b"\0"), claims.get(digest + b"\0"))
+                owner = claims.get(digest + (b"\1" if path.endswith(".x") else b"\0"), claims.get(digest + b"\0"))
                 if owner is None:
                     kind = leased if digest in promised else free
                     kind["count"] += 1
@@ -183,20 +183,6 @@ class UsageReport:
             if found["count"]:
                 self._row(name, "", size=found["bytes"], alone=found["bytes"], count=found["count"])
         return AllBlobs(count, size, BlobTotals(shared, shared_size))
-
-    def _listed(self, first: int) -> Iterator[Tuple[str, bytes, int]]:
-        try:
-            found = os.scandir(os.path.join(self.home.blobs.folder, "%02x" % first))
-        except FileNotFoundError:
-            return
-        with found:
-            for item in found:
-                digest = blob_digest(first, item.name)
-                if digest is not None:
-                    try:
-                        yield item.name, digest, item.stat(follow_symlinks=False).st_size
-                    except FileNotFoundError:
-                        continue
 
     def _environments(self) -> None:
         from ..running.engines.process import ProcessEngine
