@@ -38,6 +38,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.quiet_network import QuietNetwork
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -155,11 +157,14 @@ class Browser:
 
     def __enter__(self) -> Browser:
         words = [f"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE {HERE}"]
-        if os.geteuid() == 0:
-            words.append("--no-sandbox")
         with contextlib.ExitStack() as stack:
+            program = chromium()
+            if os.geteuid() == 0 and program is not None:
+                network = stack.enter_context(QuietNetwork())
+                program = network.program(program)
+                words += ["--no-sandbox", *network.options]
             playwright = stack.enter_context(_shared_playwright())
-            self._browser = playwright.chromium.launch(executable_path=chromium(), args=words)
+            self._browser = playwright.chromium.launch(executable_path=program, args=words)
             stack.callback(self._browser.close)
             self._stack = stack.pop_all()
         return self

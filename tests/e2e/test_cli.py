@@ -188,8 +188,10 @@ def test_a_dry_run_never_writes_to_the_terminal(data: Place, tmp_path: Path) -> 
     git = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org"]
     for words in (["init", "-q", "-b", evil], ["commit", "-q", "--allow-empty", "-m", "first"]):
         subprocess.run([*git, *words], cwd=folder, env=data.env, check=True)
-    shown = data.run("run", "--dry-run", "--pip", f"p{ESCAPE}[2J{evil}", f"echo {evil}", cwd=folder).stdout
-    assert "\x9b" not in shown and ESCAPE not in shown and "\u202e" not in shown
+    shown = data.run("run", "--dry-run", "--label", f"l{ESCAPE}[2J{evil}", f"echo {evil}", cwd=folder).stdout
+    refused = data.run("run", "--dry-run", "--pip", f"p{ESCAPE}[2J{evil}", "true", cwd=folder, status=2).stderr
+    for text in (shown, refused):
+        assert "\x9b" not in text and ESCAPE not in text and "\u202e" not in text
     assert shown.count(r"\x9b31m") == 4, shown
 
 

@@ -173,14 +173,16 @@ def test_a_server_of_a_run_as_if_it_were_here(server: Callable[..., Server]) -> 
     assert [news.kind for news in it.news] == ["waiting", "up", "down"]
 
 
-def test_waiting_names_the_ports_on_which_the_run_listens(server: Callable[..., Server], user: User) -> None:
+def test_waiting_names_the_ports_on_which_the_run_listens(
+    server: Callable[..., Server], user: User, free_port: Callable[[], int]
+) -> None:
     it, news = server(), list[PortNews]()
     with user.client.runs.forward(it.run.number, [PortSpec(free_port())], news.append):
         until(lambda: [(each.kind, each.others) for each in news] == [("waiting", ())])
         it.touch("go")
-        until(lambda: [each.others for each in news] == [(), (it.port,)], 20, lambda: str(news))
+        until(lambda: [each.others for each in news] == [(), (it.port,)], what=lambda: str(news))
     with user.client.runs.forward(it.run.number, [PortSpec(free_port())], news.append):
-        until(lambda: [each.others for each in news] == [(), (it.port,), (it.port,)], 20, lambda: str(news))
+        until(lambda: [each.others for each in news] == [(), (it.port,), (it.port,)], what=lambda: str(news))
     assert {each.kind for each in news} == {"waiting"}
 
 
