@@ -778,7 +778,8 @@ class TestFollowing:
             pieces += [item for item in [next(items)] if isinstance(item, LogBytes)]
         (agent,) = box.processes(".pyz serve")
         before = memory(Path("/proc/self")), memory(box.host.path(f"/proc/{agent.pid}"))
-        until(lambda: len(box.log(run)) > size, pause=0.1)
+        log = box.folder(run) / "io" / "log"
+        until(lambda: log.stat().st_size > size)
         while_paused = memory(Path("/proc/self")), memory(box.host.path(f"/proc/{agent.pid}"))
         assert client.runs.get(run.number).state is RunState.RUNNING
         assert client.runs.stop(run.number)[1]
