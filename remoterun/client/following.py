@@ -225,6 +225,9 @@ def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer
                 moved = _moved(connections, run, (status.ended or 0.0) + MOVE_WAIT)
                 if moved is not None:
                     continue
+            elif wanted.live and not status.state.final:  # taken, and put back, between two looks of the agent
+                moved = connections.registry.run(run.number)
+                continue
             run = record_status(connections, run, status)
             # It was taken from its machine and not handed over, or a host that is gone had told its bucket less.
             if run.final and not at.ended and (wanted.live or run.reason is Reason.MOVED):

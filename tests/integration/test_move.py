@@ -217,6 +217,38 @@ def test_one_that_is_refused_there_is_put_back(
     assert (told[-3:], log) == (["running", "saving", "complete"], b"b\n") and "interrupted" not in told
 
 
+def test_an_agent_may_see_it_taken_and_its_state_when_it_is_back(
+    user: User, client: Client, holder: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who follows it goes on."""
+    run = client.runs.submit(RunRequest("echo b"))
+    ask, result, back = Session.ask, Session.result, threading.Event()
+
+    def refusing(session: Session, request: object, *more: object) -> object:
+        if request is api.submit and session.machine.name == "two":
+            raise HostError("two: its disk is full")
+        return ask(session, request, *more)  # type: ignore[arg-type]
+
+    def late(session: Session, request: object, stream: object) -> object:
+        found = result(session, request, stream)  # type: ignore[arg-type]
+        if request is api.follow and found.status.reason is Reason.MOVED:
+            assert back.wait(60)
+            (status,) = ask(session, api.runs, api.RunKeys([run.key])).runs
+            return found._replace(status=status)
+        return found
+
+    monkeypatch.setattr(Session, "result", late)
+    follower = Follower(user, run)
+    monkeypatch.setattr(Session, "ask", refusing)
+    with pytest.raises(HostError, match="disk is full"):
+        client.runs.move(run.number, "two")
+    back.set()
+    (tmp_path / "go").touch()
+    told, log = follower.story()
+    assert (told[-3:], log) == (["running", "saving", "complete"], b"b\n") and "interrupted" not in told
+    ended(client, holder)
+
+
 @pytest.mark.parametrize("handed_over", [False, True], ids=["before", "after"])
 def test_a_client_that_dies_once_it_was_taken(
     user: User, client: Client, holder: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handed_over: bool

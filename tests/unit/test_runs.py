@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,12 @@ from hypothesis import strategies as st
 
 from remoterun.agent.running.ending import finish
 from remoterun.agent.shared.bucket import Grant, ImageAccess
-from remoterun.agent.shared.files import append_line, read_json, remove_tree, write_whole
+from remoterun.agent.shared.files import append_line, locked, read_json, remove_tree, write_whole
 from remoterun.agent.shared.records import encode
 from remoterun.agent.shared.spec import SpecError
 from remoterun.agent.shared.states import ENDINGS, FINAL, MOVES, IllegalMove, Reason, RunState, check_move
 from remoterun.agent.store.run_folder import RunFolder
-from tests.workshop import spec_of
+from tests.workshop import spec_of, until
 
 
 @pytest.fixture
@@ -174,6 +175,31 @@ class TestSupervision:
         assert not run.supervised()
         with run.supervising() as ours:
             assert ours
+
+    @pytest.mark.parametrize("put_back", [False, True])
+    def test_a_run_that_is_removed_meanwhile_is_not_ours(self, run: RunFolder, put_back: bool) -> None:
+        """Who waits for its lock would be a second supervisor of one that is put back under the same key."""
+        claim = run.supervising()
+        with locked(run.lock_file) as held:
+            waits = threading.Thread(target=lambda: answers.append(claim.__enter__()))
+            answers: list[bool] = []
+            waits.start()
+            number = os.fstat(held).st_ino
+            until(lambda: len([one for one in Path("/proc/self/fd").iterdir() if inode(one) == number]) == 2)
+            os.unlink(run.lock_file)
+            if put_back:
+                Path(run.lock_file).touch()
+        waits.join(60)
+        assert answers == [False]
+        claim.__exit__(None, None, None)
+
+
+def inode(path: Path) -> int:
+    """0 for what is closed meanwhile."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
 
 
 class TestFiles:

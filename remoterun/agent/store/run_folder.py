@@ -310,9 +310,15 @@ class RunFolder:
 
     @contextlib.contextmanager
     def supervising(self) -> Iterator[bool]:
-        """Whether this process is the run's supervisor from now on, as no other one is."""
-        with unless_held(self.lock_file, LOCK_PATIENCE) as self.supervision:
-            yield self.supervision is not None
+        """Whether this process is the run's supervisor from now on, as no other one is. Not where the run was removed
+        while it waited for the lock: one that was put back meanwhile has a lock, and a supervisor, of its own."""
+        with unless_held(self.lock_file, LOCK_PATIENCE) as lock:
+            try:
+                there = lock is not None and os.path.samestat(os.fstat(lock), os.stat(self.lock_file))
+            except FileNotFoundError:
+                there = False
+            self.supervision = lock if there else None
+            yield there
         self.supervision = None
 
     def status(self, last: Optional[Dict[str, Any]] = None) -> RunStatus:
