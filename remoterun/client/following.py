@@ -162,6 +162,7 @@ class _Position:
     events: int = 0
     started: bool = False
     ended: bool = False
+    taken: bool = False
 
     def rest(self, run: Run, wanted: Wanted, session: Session) -> api.Follow:
         """The request for what has not come yet."""
@@ -182,6 +183,7 @@ class _Position:
                 self.started = True
         if "event" in frame.header:
             self.events += 1
+            self.taken = frame.header["event"].get("reason") == Reason.MOVED.value
         if isinstance(item, StateChange):
             self.ended = item.state in FINAL
         if isinstance(item, LogBytes):
@@ -221,13 +223,10 @@ def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer
                     if item is not None:
                         yield item
                 status = session.told(session.result(api.follow, stream).status)
-            if status.reason is Reason.MOVED and wanted.live:
-                moved = _moved(connections, run, (status.ended or 0.0) + MOVE_WAIT)
+            if at.taken and wanted.live:  # it may have been put back since
+                moved = _moved(connections, run, (status.ended or time.time()) + MOVE_WAIT)
                 if moved is not None:
                     continue
-            elif wanted.live and not status.state.final:  # taken, and put back, between two looks of the agent
-                moved = connections.registry.run(run.number)
-                continue
             run = record_status(connections, run, status)
             # It was taken from its machine and not handed over, or a host that is gone had told its bucket less.
             if run.final and not at.ended and (wanted.live or run.reason is Reason.MOVED):
