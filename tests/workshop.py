@@ -28,8 +28,9 @@ from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.frames import DATA, encode
 from remoterun.agent.shared.protocol import Handler, Link
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.shared.spec import PYTHON, EnvironmentSpec, RunSpec, Submission
+from remoterun.agent.shared.spec import PYTHON, EnvironmentSpec, RunSpec
 from remoterun.agent.shared.states import FINAL, RunState
+from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store import outputs
 from remoterun.agent.store.home import Home

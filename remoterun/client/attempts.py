@@ -15,8 +15,9 @@ from pathlib import Path
 
 from remoterun import transfer
 from remoterun.agent.shared import api
-from remoterun.agent.shared.spec import MountSpec, ResourceRef, RunSpec, SpecError, Submission
+from remoterun.agent.shared.spec import MountSpec, ResourceRef, RunSpec, SpecError
 from remoterun.agent.shared.states import ENDINGS, Reason, RunState
+from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest
 from remoterun.client import bucket, renting
 from remoterun.client.connections import Connections

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.spec import RunSpec, Submission
+from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import Reason, RunState, RunStatus
+from remoterun.agent.shared.submission import Submission
 from remoterun.client import placement, submitting, webhooks
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import record_status

@@ -14,13 +14,9 @@ from typing import TYPE_CHECKING
 from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.engine_names import CAPABILITIES, lacks
-from remoterun.agent.shared.spec import (
-    MountSpec,
-    ResourceRef,
-    RunSpec,
-    Submission,
-)
+from remoterun.agent.shared.spec import MountSpec, ResourceRef, RunSpec
 from remoterun.agent.shared.states import Reason, RunState
+from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Entry, Manifest, show
 from remoterun.client import bucket, placement, renting
 from remoterun.client.connections import Connections

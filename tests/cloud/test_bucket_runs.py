@@ -17,8 +17,9 @@ from remoterun.agent.shared.bucket import CHUNK, RunRecord
 from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.records import from_json, to_json
-from remoterun.agent.shared.spec import ResourceRef, Submission
+from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
+from remoterun.agent.shared.submission import Submission
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.http_client import HttpClient, HttpError
 from remoterun.agent.store.posting import Content, post

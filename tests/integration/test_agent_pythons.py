@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared.protocol import Link, RemoteError
-from remoterun.agent.shared.spec import MountSpec, ResourceRef, Submission
+from remoterun.agent.shared.spec import MountSpec, ResourceRef
+from remoterun.agent.shared.submission import Submission
 from remoterun.hosts.base import await_agent
 from remoterun.hosts.bundle import FLAGS, agent_bundle
 from remoterun.hosts.local import ProcessPipe

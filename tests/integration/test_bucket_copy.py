@@ -19,8 +19,9 @@ from remoterun.agent.running.ending import Ended
 from remoterun.agent.shared import api, bucket
 from remoterun.agent.shared.bucket import CHUNK, ChunkList, Grant, RunRecord, index_entries, run_prefix
 from remoterun.agent.shared.records import from_json
-from remoterun.agent.shared.spec import RunSpec, Submission
+from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import FINAL, Reason, RunState
+from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder

@@ -589,7 +589,8 @@ class TestSupervisorDies:
         make = f"""
             from pathlib import Path
             from remoterun.agent.shared import api
-            from remoterun.agent.shared.spec import RunSpec, Submission
+            from remoterun.agent.shared.spec import RunSpec
+            from remoterun.agent.shared.submission import Submission
             from remoterun.agent.shared.tree import Manifest
             from tests.workshop import Place
             place = Place(Path({str(place.folder)!r}))

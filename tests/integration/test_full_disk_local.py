@@ -9,8 +9,8 @@ import pytest
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.bucket import run_prefix
-from remoterun.agent.shared.spec import Submission
 from remoterun.agent.shared.states import RunState
+from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest
 from tests.bucket_server import BucketServer
 from tests.workshop import Place, until

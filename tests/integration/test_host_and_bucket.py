@@ -15,8 +15,9 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.bucket import CHUNK, SMALL, BringLine, run_prefix
 from remoterun.agent.shared.protocol import RemoteError
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.shared.spec import ResourceRef, Submission
+from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.states import RunState
+from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store import bucket_download
 from remoterun.agent.store.home import Home

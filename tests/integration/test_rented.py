@@ -22,8 +22,8 @@ from remoterun.agent.shared.bucket import run_prefix
 from remoterun.agent.shared.files import write_whole
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.rented import FILE, RentalTerms
-from remoterun.agent.shared.spec import Submission
 from remoterun.agent.shared.states import Reason, RunState
+from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.http_client import HttpError

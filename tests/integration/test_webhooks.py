@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.spec import Submission
 from remoterun.agent.shared.states import FINAL
+from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.shared.webhooks import Webhooks
 from remoterun.client import Client

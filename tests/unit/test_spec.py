@@ -19,9 +19,9 @@ from remoterun.agent.shared.spec import (
     ResourceRef,
     RunSpec,
     SpecError,
-    Submission,
     decode_resolved,
 )
+from remoterun.agent.shared.submission import Submission
 from tests.workshop import spec_of
 
 DIGEST = "ab" * 32

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from remoterun.agent.running.webhooks import Notification, end_notification, message, sample_notification
-from remoterun.agent.shared.spec import RunSpec, SpecError, Submission
+from remoterun.agent.shared.spec import RunSpec, SpecError
 from remoterun.agent.shared.states import Reason, RunState, RunStatus
+from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.webhooks import BadAddress, Webhooks, check_address, kind_of, place_of
 from remoterun.client import Client
 from remoterun.client.webhooks import addresses

@@ -11,8 +11,9 @@ from ..shared.files import locked, read_bytes
 from ..shared.following import Follower
 from ..shared.protocol import Cancelled, Stream
 from ..shared.records import from_json, to_json
-from ..shared.spec import MountSpec, ResolvedMount, RunSpec, Submission
+from ..shared.spec import MountSpec, ResolvedMount, RunSpec
 from ..shared.states import FINAL, RunEvent, RunState, RunStatus
+from ..shared.submission import Submission
 from ..shared.tree import Manifest, show
 from ..shared.webhooks import NOBODY
 from ..store import outputs

@@ -360,7 +360,7 @@ class Followed(Record):
 # A rented host does not end for want of use from the first frame on, which is empty, until the stream ends. "leaving"
 # where it ends already.
 stay = Request("stay", Nothing, Nothing, "runs")
-# In: a `Submission` (spec.py). Mounts are resolved, and refused, before anything is made.
+# In: a `Submission` (submission.py). Mounts are resolved, and refused, before anything is made.
 submit = Request("submit", Nothing, Status, "runs")
 runs = Request("runs", RunKeys, Statuses, "runs", most=64 << 20)
 run = Request("run", RunKey, RunDetails, "runs", most=128 << 20)

@@ -1,21 +1,17 @@
 """What was asked of a run, as both sides understand it: the types, their JSON, and the checks on the way in.
 
-The client makes a `RunSpec`, the agent keeps it as spec.json, and nobody changes it afterwards. What else a run needs
-lies beside it: the values of the user's variables, which may be secrets, and what the agent resolves of each mount.
-Longer than other files: all that is handed over with a run stands here, next to the checks that both sides make.
+The client makes a `RunSpec`, the agent saves it as spec.json, and nobody changes it afterwards. `Submission` (in
+submission.py) adds what else is handed over.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import struct
 from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
-from .bucket import IMAGE_PIECE, Grant, ImageAccess
-from .records import BadRecord, Record, encode, from_json, to_json
+from .records import BadRecord, Record, from_json, to_json
 from .tree import TreeError, check_path, is_digest, show
-from .webhooks import NOBODY, BadAddress, Webhooks, decode_webhooks, encode_webhooks
 
 FORMAT = 2
 BASE_IMAGE = "python:3.12-slim"
@@ -40,7 +36,7 @@ BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
 IMAGE_NAME = re.compile(r"remoterun-(base|env):[0-9a-f]{16}\Z")
 """An image that was built (see environment.py)."""
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,40}\Z")
-_PRINTABLE = re.compile(r"[ -~]*\Z")
+PRINTABLE = re.compile(r"[ -~]*\Z")
 
 
 T = TypeVar("T")
@@ -85,10 +81,10 @@ class ResourceRef(Record):
     def check(self) -> "ResourceRef":
         """Itself. Raises `SpecError`."""
         named = {"upload": self.name, "run": self.key, "source": self.key, "tree": self.digest}
-        _require(self.kind in named, "a resource is an upload or a run, and not %s" % show(self.kind[:80]))
-        _require(bool(named[self.kind]), "a resource without a name")
-        _require(self.version is None or self.version > 0, "the version of a resource is a number from 1 on")
-        _require(self.digest is None or is_digest(self.digest), "a resource with something else than a digest")
+        require(self.kind in named, "a resource is an upload or a run, and not %s" % show(self.kind[:80]))
+        require(bool(named[self.kind]), "a resource without a name")
+        require(self.version is None or self.version > 0, "the version of a resource is a number from 1 on")
+        require(self.digest is None or is_digest(self.digest), "a resource with something else than a digest")
         _check_path(self.sub)
         return self
 
@@ -244,43 +240,43 @@ class RunSpec(Record):
 
     def check(self) -> "RunSpec":
         """Itself, if every field can be right. Raises `SpecError`."""
-        _require(bool(KEY.match(self.key)), "%s is not the key of a run" % show(self.key[:80]))
-        _require(self.number >= 0 and self.created >= 0, "the number and the time of a run are not below 0")
+        require(bool(KEY.match(self.key)), "%s is not the key of a run" % show(self.key[:80]))
+        require(self.number >= 0 and self.created >= 0, "the number and the time of a run are not below 0")
         _check_path(self.workdir)
-        _require(not self.source or is_digest(self.source), "the source is not a digest")
+        require(not self.source or is_digest(self.source), "the source is not a digest")
         check_variables(self.env)
         for name in (*self.asked_env, *self.secrets.values()):
             _check_name(name)
-        _require(set(self.secrets) <= set(self.asked_env), "a secret for a variable that was not asked for")
-        _require(bool(_WORD.match(self.engine)), "%s is not the name of an engine" % show(self.engine[:80]))
-        _require(self.gpus >= 0, "the GPUs of a run are not below 0")
-        _require(self.slots is None or self.slots > 0, "a machine has a slot at least")
-        _require(self.timeout is None or self.timeout > 0, "the time limit is not above 0 s")
-        _require(not self.bucket or bool(BUCKET.match(self.bucket)), "%s is not a bucket" % show(self.bucket[:80]))
-        _require(self.attempt > 0 and self.attempts > 0, "the attempts of a run count from 1 on")
-        _require(not self.again or bool(KEY.match(self.again)), "%s is not the key of a run" % show(self.again[:80]))
-        _require(self.log_before >= 0 and self.err_before >= 0, "no log has less than 0 bytes")
+        require(set(self.secrets) <= set(self.asked_env), "a secret for a variable that was not asked for")
+        require(bool(_WORD.match(self.engine)), "%s is not the name of an engine" % show(self.engine[:80]))
+        require(self.gpus >= 0, "the GPUs of a run are not below 0")
+        require(self.slots is None or self.slots > 0, "a machine has a slot at least")
+        require(self.timeout is None or self.timeout > 0, "the time limit is not above 0 s")
+        require(not self.bucket or bool(BUCKET.match(self.bucket)), "%s is not a bucket" % show(self.bucket[:80]))
+        require(self.attempt > 0 and self.attempts > 0, "the attempts of a run count from 1 on")
+        require(not self.again or bool(KEY.match(self.again)), "%s is not the key of a run" % show(self.again[:80]))
+        require(self.log_before >= 0 and self.err_before >= 0, "no log has less than 0 bytes")
         for other in self.after:
-            _require(bool(KEY.match(other.key)) and other.number > 0, "a run waits for something that is not a run")
-            _require(other.key != self.key, "a run does not wait for itself")
-        _require(not (self.beside and self.gpus), "a run beside the others has no GPUs")
+            require(bool(KEY.match(other.key)) and other.number > 0, "a run waits for something that is not a run")
+            require(other.key != self.key, "a run does not wait for itself")
+        require(not (self.beside and self.gpus), "a run beside the others has no GPUs")
         _check_path(self.stdin)
         for each in self.ports:
-            _require(0 < each.port < 65536 and 0 <= each.local < 65536, "a port is a number from 1 to 65535")
+            require(0 < each.port < 65536 and 0 <= each.local < 65536, "a port is a number from 1 to 65535")
         for shown in self.notify:
-            _require(bool(_PRINTABLE.match(shown)) and len(shown) < 300, "who gets word of it has no such name")
+            require(bool(PRINTABLE.match(shown)) and len(shown) < 300, "who gets word of it has no such name")
         for mount in self.mounts:
             _check_place(mount.place)
             mount.resource.check()
         about = self.environment
         known = about.variant in ("cpu", "gpu", PYTHON, NONE)
-        _require(known, "%s is not a variant of the environment" % show(about.variant[:80]))
+        require(known, "%s is not a variant of the environment" % show(about.variant[:80]))
         bare = about.variant != NONE or not (about.pip or about.requirements)
-        _require(bare, "without a framework no Python packages are installed")
-        _require(is_digest(about.context), "the environment's context is not a digest")
+        require(bare, "without a framework no Python packages are installed")
+        require(is_digest(about.context), "the environment's context is not a digest")
         for name in about.apt:
-            _require(bool(APT_NAME.match(name)), "%s is not the name of a Debian package" % show(name[:80]))
-        _require(self.git is None or self.git.diff is None or is_digest(self.git.diff), "the diff is not a digest")
+            require(bool(APT_NAME.match(name)), "%s is not the name of a Debian package" % show(name[:80]))
+        require(self.git is None or self.git.diff is None or is_digest(self.git.diff), "the diff is not a digest")
         return self
 
     def encode(self) -> bytes:
@@ -294,137 +290,24 @@ class RunSpec(Record):
     @classmethod
     def decode(cls, data: bytes) -> "RunSpec":
         """Raises `SpecError`."""
-        return cls.from_record(_json(data))
-
-
-class Submission(Record):
-    """The body of the request `submit`: the spec, the values of the user's variables, for a spec with a bucket the
-    grant and what may be done with `images` there, for a later attempt the manifest of what the earlier ones `left`,
-    for a spec that names who gets word the `webhooks`, and the source's manifest, each but the last with its length
-    before it (u32). Without a grant the run waits for one before it ends. What was left lies over the source in the
-    work tree, and counts as new like all that is not in the source."""
-
-    spec: RunSpec
-    values: Mapping[str, str]
-    source: bytes
-    grant: Optional[Grant] = None
-    left: bytes = b""
-    images: Tuple[ImageAccess, ...] = ()
-    webhooks: Webhooks = NOBODY
-
-    def encode(self) -> bytes:
-        """Raises `SpecError`."""
-        parts = [self.spec.encode(), encode_values(self.values)]
-        _require(bool(self.spec.bucket) or not (self.grant or self.images), "a grant without a bucket")
-        _require(not self.left or self.spec.attempt > 1, "what was left by earlier attempts, of which there are none")
-        if self.spec.bucket:
-            parts += [encode(self.grant), encode(self.images)]
-        if self.spec.attempt > 1:
-            parts.append(self.left)
-        _require(set(self.webhooks.addresses) <= set(self.spec.notify), "an address that the spec does not name")
-        if self.spec.notify:
-            try:
-                parts.append(encode_webhooks(self.webhooks))
-            except BadAddress as error:
-                raise SpecError(str(error))
-        return b"".join(_LENGTH.pack(len(part)) + part for part in parts) + self.source
-
-    @classmethod
-    def decode(cls, body: bytes) -> "Submission":
-        """Raises `SpecError`."""
-        part, rest = _part(body)
-        spec = RunSpec.decode(part)
-        values, source = _part(rest)
-        grant, left, images = None, b"", ()  # type: Optional[Grant], bytes, Tuple[ImageAccess, ...]
-        if spec.bucket:
-            part, source = _part(source)
-            grant = decode_grant(part)
-            part, source = _part(source)
-            images = decode_images(part)
-        if spec.attempt > 1:
-            left, source = _part(source, least=0)  # there may be nothing
-        webhooks = NOBODY
-        if spec.notify:
-            part, source = _part(source)
-            try:
-                webhooks = decode_webhooks(part)
-            except BadAddress as error:
-                raise SpecError(str(error))
-        return cls(spec, decode_values(values), source, grant, left, images, webhooks)
-
-
-_LENGTH = struct.Struct("!I")
-
-
-def _part(body: bytes, least: int = 1) -> Tuple[bytes, bytes]:
-    size = _LENGTH.size
-    length = _LENGTH.unpack(body[:size])[0] if len(body) >= size else -1
-    if not least <= length <= min(MOST_BYTES, len(body) - size):
-        raise SpecError("a spec of %d bytes where %d bytes came" % (length, len(body)))
-    return body[size : size + length], body[size + length :]
-
-
-def encode_values(values: Mapping[str, str]) -> bytes:
-    """The values of the user's variables as JSON. Raises `SpecError`."""
-    return json.dumps(check_variables(values)).encode()
-
-
-def decode_values(data: bytes) -> Dict[str, str]:
-    """Raises `SpecError`."""
-    return check_variables(_json(data))
-
-
-def decode_grant(data: bytes) -> Optional[Grant]:
-    """Raises `SpecError`."""
-    record = _json(data)
-    try:
-        return None if record is None else check_grant(from_json(Grant, record))
-    except BadRecord:
-        raise SpecError("a grant that can't be read")
-
-
-def check_grant(grant: Grant) -> Grant:
-    """Itself. Raises `SpecError`, which names no field's value: all of them are secrets."""
-    _require(grant.url.startswith(("https://", "http://")), "the address of a grant is not one of HTTP")
-    _require(bool(grant.prefix), "a grant without a prefix")
-    texts = [grant.url, grant.prefix, *grant.fields, *grant.fields.values()]
-    _require(all(map(_PRINTABLE.match, texts)), "a grant with a character that can't be")
-    return grant
-
-
-def decode_images(data: bytes) -> Tuple[ImageAccess, ...]:
-    """Raises `SpecError`, which names no field's value: many of them are secrets."""
-    records = _json(data)
-    _require(isinstance(records, list), "the images are not a list")
-    try:
-        images = tuple(from_json(ImageAccess, record) for record in records)
-    except BadRecord:
-        raise SpecError("the access to an image that can't be read")
-    for access in images:
-        _require(bool(IMAGE_NAME.match(access.image)), "the name of an image that can't be one")
-        if access.grant is not None:
-            check_grant(access.grant)
-        for piece in access.pieces:
-            whole = len(piece.takes) == 1 and piece.takes[0].offset == 0 and 0 < piece.takes[0].length <= IMAGE_PIECE
-            _require(whole and is_digest(piece.takes[0].digest), "a piece of an image that can't be one")
-    return images
+        return cls.from_record(parse_json(data))
 
 
 def decode_resolved(data: bytes) -> Tuple[ResolvedMount, ...]:
     """Raises `SpecError`."""
-    records = _json(data)
-    _require(isinstance(records, list), "the mounts are not a list")
+    records = parse_json(data)
+    require(isinstance(records, list), "the mounts are not a list")
     mounts = tuple(_read(ResolvedMount, record) for record in records)
     for mount in mounts:
         _check_place(mount.place)
-        _require(is_digest(mount.tree), "what is mounted is not a digest")
+        require(is_digest(mount.tree), "what is mounted is not a digest")
     return mounts
 
 
 def decode_environment(data: bytes) -> ResolvedEnvironment:
     """Raises `SpecError`."""
-    environment = _read(ResolvedEnvironment, _json(data))
-    _require(bool(_WORD.match(environment.variant)), "%s is not a variant" % show(environment.variant[:80]))
+    environment = _read(ResolvedEnvironment, parse_json(data))
+    require(bool(_WORD.match(environment.variant)), "%s is not a variant" % show(environment.variant[:80]))
     return environment
 
 
@@ -447,7 +330,7 @@ def _check_name(name: Any) -> None:
 
 
 def _check_place(place: str) -> None:
-    _require(bool(place), "a mount without a place")
+    require(bool(place), "a mount without a place")
     _check_path(place[1:] if place.startswith("/") else place)
 
 
@@ -459,7 +342,7 @@ def _check_path(path: str) -> None:
         raise SpecError(str(error))
 
 
-def _require(right: bool, message: str) -> None:
+def require(right: bool, message: str) -> None:
     if not right:
         raise SpecError(message)
 
@@ -470,7 +353,7 @@ def _read(kind: Type[T], record: Any) -> T:
         value = from_json(kind, record)
     except BadRecord as error:
         raise SpecError(str(error))
-    _require(not _has_zero_byte(value), "a text with a zero byte")
+    require(not _has_zero_byte(value), "a text with a zero byte")
     return value
 
 
@@ -482,7 +365,7 @@ def _has_zero_byte(value: Any) -> bool:
     return isinstance(value, tuple) and any(map(_has_zero_byte, value))
 
 
-def _json(data: bytes) -> Any:
+def parse_json(data: bytes) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:

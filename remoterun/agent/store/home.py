@@ -27,8 +27,9 @@ from typing import Any, ContextManager, Dict, List, Mapping, Optional, Tuple
 from ..shared.bucket import Grant, ImageAccess
 from ..shared.files import DISK_FULL, locked, read_json, remove_tree, temporary_folder, token, write_whole
 from ..shared.records import encode
-from ..shared.spec import KEY, ResolvedMount, RunSpec, encode_values
+from ..shared.spec import KEY, ResolvedMount, RunSpec
 from ..shared.states import RunState
+from ..shared.submission import encode_values
 from ..shared.tree import Manifest, show
 from ..shared.webhooks import NOBODY, Webhooks
 from .blobs import Blobs

@@ -41,19 +41,9 @@ from typing import Any, Container, Dict, Iterator, List, Mapping, Optional, Tupl
 from ..shared.bucket import Grant, ImageAccess
 from ..shared.files import DISK_FULL, append_line, read_bytes, read_json, remove_tree, size_of, unless_held, write_whole
 from ..shared.records import encode, from_json
-from ..shared.spec import (
-    ResolvedEnvironment,
-    ResolvedMount,
-    RunSpec,
-    check_grant,
-    decode_environment,
-    decode_grant,
-    decode_images,
-    decode_resolved,
-    decode_values,
-    encode_values,
-)
+from ..shared.spec import ResolvedEnvironment, ResolvedMount, RunSpec, decode_environment, decode_resolved
 from ..shared.states import FINAL, RunState, RunStatus, check_move
+from ..shared.submission import check_grant, decode_grant, decode_images, decode_values, encode_values
 from ..shared.webhooks import NOBODY, BadAddress, Webhooks, decode_webhooks, encode_webhooks
 from .this_machine import Machine
 
