@@ -9,9 +9,9 @@ Three ways to get a `Source`:
 The user's repository (index, HEAD, work tree) is never written, and the user's git settings change nothing in what is
 sent.
 
-Bottom up: `wording`, `tree`, `disk`; `git` (the calls), `repository` and `settings` (what git answers); `changes`; and
-the three ways, `work_tree`, `commit` and `folder`. `lfs` warns of files that are only pointers; `mentioned` finds paths
-in a command, `imports` the modules that its code imports, `projects` the packages that the project lists.
+Bottom up: `tree` (what is sent, how messages name it, and what lies on the disk); `git` (the calls) and `repository`
+(what git answers); then the three ways, `work_tree`, `commit` and `folder`. `imports` finds the modules that a
+command's code imports, `projects` the packages that the project lists and the paths that a command names.
 """
 
 from __future__ import annotations
@@ -20,16 +20,13 @@ import os
 from pathlib import Path
 
 from remoterun.errors import UsageError
-from remoterun.source.changes import DIFF_LIMIT
 from remoterun.source.commit import commit_source
 from remoterun.source.folder import folder_source
 from remoterun.source.imports import Imported, imported
-from remoterun.source.mentioned import mentioned
-from remoterun.source.projects import Requirements, as_requirements, listed_in
+from remoterun.source.projects import Requirements, as_requirements, listed_in, mentioned
 from remoterun.source.repository import NoRepository, find_repository
-from remoterun.source.tree import Source
-from remoterun.source.wording import named
-from remoterun.source.work_tree import work_tree_source
+from remoterun.source.tree import Source, named
+from remoterun.source.work_tree import DIFF_LIMIT, work_tree_source
 
 __all__ = [
     "DIFF_LIMIT",

@@ -8,24 +8,22 @@ import tempfile
 
 from remoterun.agent.shared.tree import show
 from remoterun.errors import SourceError, UsageError
-from remoterun.source.disk import Disk
 from remoterun.source.git import Git, one_line
-from remoterun.source.lfs import pointer_warnings
 from remoterun.source.repository import (
     EXECUTABLE,
     GITLINK,
     LINK,
     IndexEntry,
+    RepositorySettings,
     common_dir_of,
     git_dir_of,
     index,
     is_top,
+    pairs,
     subject,
     submodule_warning,
 )
-from remoterun.source.settings import RepositorySettings, pairs
-from remoterun.source.tree import Source, SourceFile, in_order, link_warnings
-from remoterun.source.wording import named, shell
+from remoterun.source.tree import Disk, Source, SourceFile, in_order, link_warnings, named, pointer_warnings, shell
 
 _CHECKOUT_SETTINGS = {
     "core.autocrlf": "false",

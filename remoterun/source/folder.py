@@ -11,8 +11,7 @@ import os
 import stat
 
 from remoterun.errors import SourceError
-from remoterun.source.tree import Source, SourceFile, found_at, in_order, left_out_warning, link_warnings
-from remoterun.source.wording import named
+from remoterun.source.tree import Source, SourceFile, found_at, in_order, left_out_warning, link_warnings, named
 
 IGNORE_FILE = ".remoterunignore"
 

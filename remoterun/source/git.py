@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, NoReturn
 
 from remoterun.errors import SourceError
-from remoterun.source.wording import git_line, named
+from remoterun.source.tree import git_line, named
 
 GIT_DEADLINE = 600.0  # seconds for one call of git; the longest checks out a commit, perhaps through Git LFS
 

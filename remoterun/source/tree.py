@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from remoterun.agent.shared.tree import link_stays_inside
-from remoterun.source.wording import named, named_few
+from remoterun.agent.shared.tree import link_stays_inside, show
+from remoterun.errors import SourceError
+
+
+def named(path: str) -> str:
+    """`path` in backticks."""
+    return f"`{show(path)}`"
+
+
+def named_few(paths: Iterable[str]) -> str:
+    """The first few of `paths` for a message."""
+    listed = list(paths)
+    text = ", ".join(named(path) for path in listed[:3])
+    return f"{text} and {len(listed) - 3} more" if len(listed) > 3 else text
+
+
+def git_line(folder: str, *words: str) -> str:
+    """A command for the user to type, from any folder."""
+    return " ".join(shell(word) for word in ("git", "-C", folder, *words))
+
+
+def shell(word: str) -> str:
+    """`word` quoted for a shell, on one line."""
+    if show(word) == word:
+        return shlex.quote(word)
+    escaped = (chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}" for byte in os.fsencode(word))
+    return f"$'{''.join(escaped)}'"
 
 
 @dataclass(frozen=True)
@@ -94,3 +120,71 @@ def left_out_warning(path: str, mode: int) -> str:
     else:
         what = "a named pipe" if stat.S_ISFIFO(mode) else "a device"
     return f"{named(path)} left out, as it is {what}"
+
+
+class Disk:
+    """Looks at a work tree as git does: what lies behind a symbolic link isn't in it."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._folders = {"": True}
+
+    def status(self, path: str) -> os.stat_result | None:
+        """Status of `path` itself, links not followed; None if it isn't there."""
+        return self._lstat(path) if self.is_folder(path.rpartition("/")[0]) else None
+
+    def is_folder(self, folder: str) -> bool:
+        """Whether `folder` is one, and none of its parents a link. Each folder is looked at once."""
+        known = self._folders.get(folder)
+        return self._look(folder) if known is None else known
+
+    def _look(self, folder: str) -> bool:
+        parts = folder.split("/")
+        for length in range(1, len(parts) + 1):
+            path = "/".join(parts[:length])
+            if path not in self._folders:
+                status = self._lstat(path)
+                self._folders[path] = status is not None and stat.S_ISDIR(status.st_mode)
+            if not self._folders[path]:
+                self._folders[folder] = False
+                return False
+        return True
+
+    def _lstat(self, path: str) -> os.stat_result | None:
+        try:
+            return os.lstat(f"{self._root}/{path}")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise SourceError(f"can't look at {named(path)}: {error.strerror}") from error
+
+
+_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
+_LARGEST = 1024  # bytes of a pointer, by its specification
+
+
+def pointer_warnings(root: str, files: Iterable[SourceFile]) -> list[str]:
+    """At most one line. Files are read only where a `.gitattributes` speaks of LFS, and only small ones."""
+    plain = [file for file in files if file.kind == "file"]
+    if not any(file.path.rpartition("/")[2] == ".gitattributes" and _holds_filter(file) for file in plain):
+        return []
+    pointers = [
+        file.path for file in plain if len(_POINTER) < file.size < _LARGEST and _start(file, len(_POINTER)) == _POINTER
+    ]
+    if not pointers:
+        return []
+    what = "is a pointer" if len(pointers) == 1 else "are pointers"
+    line = git_line(root, "lfs", "pull")
+    return [f"{named_few(pointers)} {what} of Git LFS, and the content isn't here: `{line}` brings it"]
+
+
+def _holds_filter(file: SourceFile) -> bool:
+    return b"filter=lfs" in _start(file, 1 << 20)
+
+
+def _start(file: SourceFile, count: int) -> bytes:
+    try:
+        with open(file.origin, "rb") as content:
+            return content.read(count)
+    except OSError:  # gone, or unreadable: sending it says so
+        return b""

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.errors import SourceError, UsageError
 from remoterun.source import NoRepository, Source, mentioned, snapshot
-from remoterun.source.settings import without_credentials
+from remoterun.source.repository import without_credentials
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -503,7 +503,7 @@ def test_a_diff_that_would_be_too_large_leaves_files_out_whole(
     commit(repo, "big")
     clean = tmp_path / "clean"
     git(tmp_path, "clone", "-q", str(repo), str(clean))
-    monkeypatch.setattr("remoterun.source.changes.DIFF_LIMIT", 1000)
+    monkeypatch.setattr("remoterun.source.work_tree.DIFF_LIMIT", 1000)
     write(repo / "big.bin", b"small now")
     write(repo / "small.py", "b\n")
     write(repo / "*", os.urandom(2000))
@@ -514,7 +514,7 @@ def test_a_diff_that_would_be_too_large_leaves_files_out_whole(
     assert "the recorded diff leaves out `*`, `big.bin`" in source.warnings[0]
     apply(source.diff, clean)
     assert on_disk(clean)["small.py"] == ("file", b"b\n")
-    monkeypatch.setattr("remoterun.source.changes._MOST_EXCLUDED", 1)
+    monkeypatch.setattr("remoterun.source.work_tree._MOST_EXCLUDED", 1)
     assert (snapshot(repo).diff, snapshot(repo).dirty) == (b"", True)
 
 
