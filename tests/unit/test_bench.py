@@ -92,46 +92,6 @@ def test_a_bench_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no bench is called speeed: there are cloud, control, data, trainer" in capsys.readouterr().err
 
 
-def test_operations_of_a_character() -> None:
-    from tests.bench.trainer.profile import operations
-    from tests.bench.trainer.sides.lap import Task
-
-    task = Task(rnn_size=128, num_layers=2, batch_size=50, seq_length=50, vocab_size=67, threads=2, batches="")
-    there = 2 * (256 * 512) * 2 + 2 * 128 * 67
-    assert operations(task, folded=False) == 3 * there
-    input_share, table_share = 2 * 128 * 512, 2 * 67 * 128 * 512 * 2 / 2500
-    one_hot = 2 * 67 * 512
-    assert operations(task, folded=True) == pytest.approx(3 * (there - input_share + table_share) + one_hot)
-
-
-def test_kinds_of_code() -> None:
-    from tests.bench.trainer.profile import kinds
-
-    report = [
-        "# Samples: 10 of event 'cpu-clock'",
-        "   160\tlibtensorflow_cc.so.2      \t[.] ynn::dot_fp32_5x64x1_1x16x1_avx512f",
-        "   118\tlibc.so.6                  \t[.] __memmove_avx512_unaligned_erms",
-        "    49\tlibtensorflow_cc.so.2      \t[.] ynn::transpose_x32_avx2",
-        "    15\tlibtensorflow_cc.so.2      \t[.] Eigen::internal::gemm_pack_colmajor_block<float, long>",
-        "    13\t[JIT] tid 14103            \t[.] jit_avx512_common_gemm_f32_xbyak_gemm.9",
-        "     2\t[JIT] tid 14103            \t[.] jit_avx512_core_f32_copy_an_kern.0",
-        "    14\t[JIT] tid 14103            \t[.] 0x00007fabd1e6d23c",
-        "     5\tlibtensorflow_cc.so.2      \t[.] tensorflow::functor::ApplyAdamNonCuda<ThreadPoolDevice, float>",
-        "     7\t[kernel.kallsyms]          \t[k] finish_task_switch.isra.0",
-        "     3\tlibtensorflow_framework.so.2\t[.] Eigen::ThreadPoolTempl<tsl::thread::EigenEnvironment>::GlobalSteal",
-        "",
-    ]
-    assert kinds(report) == {
-        "matrix products": 173,
-        "copies in memory": 118,
-        "operands of products packed, transposed": 66,
-        "XLA's compiled code: gates, sums, losses": 14,
-        "Adam": 5,
-        "the kernel": 7,
-        "TensorFlow: scheduling, small operations": 3,
-    }
-
-
 def test_batches_are_cut_as_char_rnn_cuts_them(tmp_path: Path) -> None:
     import numpy as np
 

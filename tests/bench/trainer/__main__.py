@@ -1,7 +1,7 @@
 """The trainer's figures, side by side with its peers in one run: `python -m tests.bench.trainer`.
 
-Prints the table, and below it how far the step is from the limit of this machine; writes `trainer.json` beside this
-folder, or where `--out` says; exits 1 if a row falls short. README.md says what each row is.
+Prints the table, and writes `trainer.json` beside this folder, or where `--out` says; exits 1 if a row falls short.
+README.md says what each row is.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from typing import Any
 
 from tests.bench import table
 from tests.bench.table import Row
-from tests.bench.trainer import browser, fast_path, learning, place, profile, resume, speed, start
-from tests.bench.trainer.place import Unavailable
+from tests.bench.trainer import browser, fast_path, learning, place, resume, speed, start
 from tests.bench.trainer.race import Machine
 from tests.bench.trainer.speed import Size
 
@@ -36,7 +35,6 @@ class Bench:
         self.machine = Machine()
         self.rows: list[Row] = []
         self.found: dict[str, Any] = {"rounds": self._rounds}
-        self.remarks: list[str] = []
 
     def speed(self) -> None:
         self._race(speed.DEFAULT)
@@ -69,15 +67,6 @@ class Bench:
     def start(self) -> None:
         self.rows.append(start.measure(self._trained, START_ROUNDS))
 
-    def profile(self) -> None:
-        try:
-            found = profile.measure(speed.DEFAULT, self._rounds, self.machine)
-        except Unavailable as error:
-            self.remarks.append(f"no profile: {error}")
-            return
-        self.found["profile"] = asdict(found)
-        self.remarks.append(found.text())
-
     def _race(self, size: Size) -> None:
         rows, result = speed.measure(size, self._rounds, self.machine)
         self.rows += rows
@@ -100,7 +89,6 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "ml5": Bench.ml5,
     "temperature": Bench.temperature,
     "start": Bench.start,
-    "profile": Bench.profile,
 }
 
 
@@ -122,8 +110,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             part(bench)
             print(f"  {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     print(table.text(bench.rows))
-    for remark in bench.remarks:
-        print(f"\n{remark}")
     if bench.machine.others:
         print(f"\nduring the laps {bench.machine.text()}")
     table.write(options.out, bench.rows, **bench.found, machine=asdict(bench.machine))
