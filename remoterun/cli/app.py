@@ -1,17 +1,18 @@
-"""The application that commands register with, and what they share: option types, examples in their help."""
+"""What commands share: the application, option types, words for runs, and what their help shows."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from remoterun import __version__
 from remoterun.cli import complete, render
 from remoterun.errors import UsageError
-from remoterun.model import LAST
+from remoterun.model import LAST, Resource
 
 app = typer.Typer(
     name="remoterun",
@@ -99,3 +100,75 @@ def run_number(text: str) -> str:
         hint = f"name each run by its number: {several[1]} … {several[2]}" if several else "remoterun ps"
         raise UsageError(f"`{text}` is not a run number", hint=hint)
     return number
+
+
+_RANGE = re.compile(r"(?:runs/)?([0-9]{1,15})-([0-9]{1,15})/?\Z")
+
+
+def run_range(text: str) -> Callable[[int], bool] | None:
+    """A function that tells which numbers a range of runs names; None for what is not a range. Raises `UsageError`
+    where the first number is larger than the last."""
+    match = _RANGE.match(text)
+    if match is None:
+        return None
+    first, last = int(match[1]), int(match[2])
+    if first > last:
+        raise UsageError(f"`{text}` names no run: {first} is more than {last}", hint=f"runs/{last}-{first}")
+    return lambda number: first <= number <= last
+
+
+def named_resource(text: str) -> Resource:
+    """The resource that was typed; a number, or `last`, is a run's. Raises `UsageError`."""
+    plain = text.rstrip("/")
+    return Resource.parse(f"runs/{plain}" if plain.isdecimal() or plain == LAST else text)
+
+
+class Command(TyperCommand):
+    """A command whose help names arguments as the README does."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        pieces = [re.sub(r"[{}]", "", piece) for piece in super().collect_usage_pieces(ctx)]
+        return [piece.removesuffix("...") if "…" in piece else piece for piece in pieces]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        found: dict[str, list[tuple[str, str]]] = {"argument": [], "option": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                name, text = record
+                text = re.sub(r"; x>=\d+\]$", "]", re.sub(r"  \[(required|x>=\d+)\]$", "", text))
+                found[parameter.param_type_name].append((re.sub(r" <\S+>$", "", name), text))
+        for kind, records in found.items():
+            if records:
+                with formatter.section(f"{kind.capitalize()}s"):
+                    formatter.write_dl(records)
+
+
+class RunThenCommand(Command):
+    """A command that takes a run, options, and the words of a command of the user's: `rerun 12 -t box python x.py -v`.
+
+    Options stand before and after the run; from the first word after it on, or after `--`, all is the user's.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        takes_value = {name for each in self.params if not getattr(each, "is_flag", True) for name in each.opts}
+        options: list[str] = []
+        rest = list(args)
+        run: list[str] = []
+        while rest and rest[0] != "--":
+            word = rest[0]
+            if word.startswith("-") and word != "-":
+                attached = "=" in word if word.startswith("--") else word[:2] in takes_value and len(word) > 2
+                count = 2 if not attached and (word in takes_value or word[:2] in takes_value) else 1
+                if count > len(rest):
+                    return list(super().parse_args(ctx, rest))  # says that its value is missing
+                options += rest[:count]
+                del rest[:count]
+            elif not run:
+                run.append(rest.pop(0))
+            else:
+                break
+        if rest[:1] == ["--"]:
+            del rest[0]
+        parsed: list[str] = super().parse_args(ctx, [*options, "--", *run, *rest] if run else [*options, *rest])
+        return parsed

@@ -1,15 +1,22 @@
-"""Ports of a run while it is followed, or while nothing else is done: what is said of them."""
+"""Ports of a run on this machine: while it is followed, or while nothing else is done."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import RunState
+from remoterun.cli import browser, render
 from remoterun.client import Client, Forwarding, PortNews, StateChange
 from remoterun.model import listed
+
+if TYPE_CHECKING:
+    from remoterun.client import Client, PortNews, StateChange
+    from remoterun.model import Run
+
 
 JUPYTER = "JupyterLab"
 """The server that is started with a token."""
@@ -102,3 +109,73 @@ def text(number: int, news: PortNews, address: str, server: str = "") -> str:
         return f"the ports of run {number} can't be reached: {news.text}"
     taken = "" if news.local == news.wanted else f" ({news.wanted} is taken here)"
     return f"{address} -> {port}{taken}" if address == news.address and not server else f"{address}{taken}"
+
+
+PORTS = 20000, 30000
+
+
+class Showing:
+    """Shows the first address in the browser."""
+
+    def __init__(self, no_browser: bool) -> None:
+        self._wanted = not no_browser
+        self.ending = "^C ends it"
+        self.more = ""
+        """Another line, about the page."""
+
+    def __call__(self, number: int, news: PortNews, address: str) -> None:
+        if news.kind != "up":
+            return
+        shown = self._wanted and browser.show(address)
+        self._wanted = False
+        render.page_shown(news.local, shown, browser.far_away(), self.ending)
+        if self.more:
+            render.line(f"  {self.more}")
+
+
+def some_port() -> int:
+    """A port that nobody else is likely to use, where runs have the network of their machine."""
+    return random.randrange(*PORTS)
+
+
+class Beside(Protocol):
+    """What is done beside the forwarding of ports."""
+
+    def at(self, change: StateChange) -> None:
+        """The run has come to this state."""
+
+
+def forward_until_end(
+    client: Client,
+    run: Run,
+    ports: list[PortSpec],
+    told: Told = lambda number, news, address: None,
+    beside: Beside | None = None,
+    server: str = "",
+) -> int:
+    """Forward ports until ^C, or until the run ends; the exit status. `server` is what answers there."""
+    from remoterun.cli.follow import STEPS, show_note
+    from remoterun.client import Note, StateChange
+
+    steps = render.Steps()
+    try:
+        with Forwards(client, ports, steps.say, told, server) as forwards:
+            for item in client.runs.follow(run.number, log=False):
+                if isinstance(item, Note):
+                    show_note(item, steps, run)
+                elif isinstance(item, StateChange):
+                    run = item.run
+                    if run.final:
+                        steps.abandon()
+                        render.ending(run)
+                    elif item.state in STEPS and not item.past:
+                        steps.at(STEPS[item.state])
+                    elif item.state is RunState.RUNNING:
+                        steps.clear()
+                    forwards.at(item)
+                    if beside is not None:
+                        beside.at(item)
+    except KeyboardInterrupt:
+        steps.abandon()
+        render.line("")
+    return 0

@@ -16,7 +16,7 @@ import typer
 
 from remoterun.cli import complete
 from remoterun.cli.app import MACHINE_HELP
-from remoterun.cli.packages import requirements_of
+from remoterun.cli.to_send import requirements_of
 from remoterun.errors import UsageError
 from remoterun.model import ALL_GPUS, Mount, RunRequest
 from remoterun.parsing import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remoterun.cli.matching import matching, pattern
+from remoterun.cli.commands.tailing import matching, pattern
 from remoterun.client import Item, LogBytes, Note
 from remoterun.errors import UsageError
 

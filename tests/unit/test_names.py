@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from remoterun.agent.shared.tree import Entry, Manifest
-from remoterun.cli.commands.label import _parted
-from remoterun.cli.selection import resource, run_range
+from remoterun.cli.app import named_resource, run_range
+from remoterun.cli.commands.listing import _parted
 from remoterun.client.globs import matching, split
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import Resource
@@ -62,7 +62,7 @@ def test_where_a_pattern_begins(typed: str, below: str, pattern: str) -> None:
     [("27", "runs/27"), ("last", "runs/last"), ("runs/27", "runs/27"), ("27/", "runs/27"), ("uploads/a", "uploads/a")],
 )
 def test_a_number_is_a_run(typed: str, meant: str) -> None:
-    assert str(resource(typed)) == meant
+    assert str(named_resource(typed)) == meant
 
 
 @pytest.mark.parametrize("typed", ["3-9", "runs/3-9", "runs/3-9/"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared.states import RunState
-from remoterun.cli.notice import LONG, command, notice
+from remoterun.cli.follow import LONG, command, notice
 from remoterun.model import MachineType, Run
 
 

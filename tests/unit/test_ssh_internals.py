@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remoterun.cli import doctor
+from remoterun.cli.commands import maintenance as doctor
 from remoterun.hosts.ssh import internals
 from remoterun.hosts.ssh.internals import INTERNALS, Internal
 

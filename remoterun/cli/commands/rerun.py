@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remoterun.cli import render
-from remoterun.cli.app import Background, RunAsJson, RunNumber, app, example, run_number
+from remoterun.cli.app import Background, RunAsJson, RunNumber, RunThenCommand, app, example, run_number
+from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import follow_or_report, launch
-from remoterun.cli.connect import client as connect
 from remoterun.cli.editing import Edit
-from remoterun.cli.help import RunThenCommand
 from remoterun.cli.options import OPTIONS, Asked, command_of, other_options, parsed, takes
 from remoterun.errors import UsageError
 

@@ -12,15 +12,11 @@ import typer
 from remoterun import project as projects
 from remoterun.agent.shared.engine_names import CAPABILITIES
 from remoterun.cli import complete, render
-from remoterun.cli.app import Background, Quiet, RunAsJson, app, example, run_number
-from remoterun.cli.connect import client as connect
-from remoterun.cli.help import Command
+from remoterun.cli.app import Background, Command, Quiet, RunAsJson, app, example, run_number
+from remoterun.cli.asking import agree, hint_at_secrets
+from remoterun.cli.asking import client as connect
 from remoterun.cli.options import Asked, command_of, parsed, takes
-from remoterun.cli.packages import framework_text, with_packages
-from remoterun.cli.renting import agree
-from remoterun.cli.secrets import hint_at_secrets
-from remoterun.cli.sending import Sending, source_to_send, with_untracked
-from remoterun.cli.standard_input import standard_input
+from remoterun.cli.to_send import Sending, framework_text, source_to_send, standard_input, with_packages, with_untracked
 from remoterun.errors import HostError, UsageError
 from remoterun.model import ALL_GPUS, Mount, RunRequest
 from remoterun.sizes import counted

@@ -12,13 +12,11 @@ import typer
 
 from remoterun.agent.shared.spec import PYTHON, PortSpec
 from remoterun.agent.shared.states import RunState
-from remoterun.cli import complete, render, selection
-from remoterun.cli.app import Machine, app, example
-from remoterun.cli.commands.ports import Showing, forward_until_end, some_port
+from remoterun.cli import complete, render
+from remoterun.cli.app import Command, Machine, app, example, named_resource
+from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import launch
-from remoterun.cli.connect import client as connect
-from remoterun.cli.forwarding import Forwards
-from remoterun.cli.help import Command
+from remoterun.cli.forwarding import Forwards, Showing, forward_until_end, some_port
 from remoterun.errors import HostError, RemoterunError, UsageError
 from remoterun.machines import LOCAL
 from remoterun.model import Mount, Resource, RunRequest
@@ -57,7 +55,7 @@ def tensorboard(
     For one run that is running it is started inside that run. For several, also on several machines, it is a run of its
     own beside them, and what they write comes as they write it.
     """
-    typed = [selection.resource(text) for text in sources]
+    typed = [named_resource(text) for text in sources]
     with connect() as client:
         resources = [client.registry.numbered(resource) for resource in typed]
         runs = {resource: client.runs.get(resource.name) for resource in resources if resource.kind == "runs"}

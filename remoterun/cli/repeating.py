@@ -1,13 +1,31 @@
-"""A command about a machine, or about each machine of a pool: a heading for each, and one exit status."""
+"""A command that is done several times: for several things, for each machine of a pool, every two seconds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from remoterun.cli import render
 from remoterun.client import Client
 from remoterun.errors import RemoterunError
+
+T = TypeVar("T")
+
+
+def for_each(things: Sequence[T], do: Callable[[T], None]) -> int:
+    """The exit status. An error is shown, and raised where there is one thing only."""
+    status = 0
+    for thing in things:
+        try:
+            do(thing)
+        except RemoterunError as error:
+            if len(things) == 1:
+                raise
+            render.error(error)
+            status = max(status, error.exit_status)
+    return status
+
 
 A = TypeVar("A")
 
@@ -47,3 +65,22 @@ def of_each(
     if as_json:
         render.out_json(records)
     return answers, status
+
+
+EVERY = 2.0
+"""Seconds between two looks."""
+
+
+def until_interrupted(look: Callable[[], Callable[[], None]]) -> int:
+    """Look, and show what was seen by calling what `look` returned, every two seconds until ^C. Returns 0."""
+    try:
+        while True:
+            begun = time.monotonic()
+            show = look()
+            render.new_page()
+            show()
+            render.finish()
+            time.sleep(max(EVERY - (time.monotonic() - begun), 0.1))
+    except KeyboardInterrupt:
+        render.line("")
+        return 0

@@ -1,4 +1,4 @@
-"""Secrets: `secret` with its own commands."""
+"""Secrets, and the addresses that get word of runs: `secret`, `notify`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Json, example, secret_app
-from remoterun.cli.connect import client as connect
-from remoterun.cli.help import Command
-from remoterun.errors import UsageError
+from remoterun.cli.app import Command, Json, Machine, example, notify_app, secret_app
+from remoterun.cli.asking import client as connect
+from remoterun.errors import HostError, UsageError
 
 
 @secret_app.callback()
@@ -88,3 +87,41 @@ def _value(name: str) -> str:
         return data.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise UsageError("the value is not UTF-8 text", hint=f"remoterun secret set {name} < FILE") from None
+
+
+@notify_app.callback()
+def notify() -> None:
+    """Try the addresses that get word of runs."""
+
+
+@notify_app.command("test", cls=Command, epilog=example("remoterun notify test ntfy://ntfy.sh/my-runs -t box"))
+def notify_test(
+    addresses: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="URL|NAME...",
+            help="A webhook, or a secret that is one. Default: `notify` in config.toml.",
+            autocompletion=complete.secrets,
+        ),
+    ] = None,
+    machine: Machine = None,
+) -> int:
+    """Send a test message, from here or from a machine.
+
+    Shows what the server answered.
+    """
+    failed = False
+    with connect() as client:
+        asked = addresses or list(client.config.notify)
+        if not asked:
+            raise UsageError(
+                f"`notify` is not set in {client.config.file}", hint="remoterun notify test ntfy://ntfy.sh/TOPIC"
+            )
+        named = [(word, name) for word in asked for name in client.notifications.names([word])]
+        for address, name in named:
+            try:
+                render.line(render.DONE, f"{name} answered {client.notifications.test(address, machine)}")
+            except HostError as error:
+                render.line(render.FAILED, f"{name} did not get it: {error.message.removeprefix('local: ')}")
+                failed = True
+    return 125 if failed else 0

@@ -1,18 +1,16 @@
-"""Machines: `machines` with its own commands, and `doctor`."""
+"""Machines, those that are rented, too: `machines`, `hosts`, `whoami`."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 from typing import Annotated, Any
 
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Json, app, example, machines_app
-from remoterun.cli.connect import client as connect
-from remoterun.cli.help import Command
-from remoterun.cli.pools import of_each
+from remoterun.cli.app import Command, Json, app, example, hosts_app, machines_app
+from remoterun.cli.asking import client as connect
+from remoterun.cli.repeating import for_each
 from remoterun.errors import UsageError
 from remoterun.model import MachineType
 
@@ -243,40 +241,6 @@ def machines_default(
     render.line(f"the default machine is `{chosen.name}`")
 
 
-@app.command(cls=Command, epilog=example("remoterun doctor k80"))
-def doctor(
-    machine: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MACHINE",
-            help="As after -t; of a pool each one. Default: the default machine.",
-            autocompletion=complete.machine_types,
-        ),
-    ] = None,
-    json: Json = False,
-) -> int:
-    """Try a machine, and say how to mend what doesn't work.
-
-    Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. Of `aws`: login, permissions, quotas,
-    network, bucket. The exit status is 1 if there is a fault.
-    """
-    from remoterun.cli.doctor import Examined, examine, examine_rented
-
-    with connect() as client:
-
-        def look(name: str | None) -> Examined:
-            type_ = client.machines.get(name)
-            rented = type_.bucket is not None or type_.rental is not None
-            with render.busy("Asking AWS") if rented else contextlib.nullcontext():
-                return Examined(type_, examine_rented(client, type_) if rented else examine(client, type_))
-
-        def show(found: Examined, as_json: bool) -> None:
-            render.checks(found.checks, as_json)
-
-        found, status = of_each(client, machine, look, show, Examined.record, json)
-    return status or (0 if all(examined.sound for examined in found) else 1)
-
-
 @app.command(cls=Command, epilog=example("remoterun whoami --json"))
 def whoami(json: Json = False) -> None:
     """Show user, home, default machine, and the login at AWS."""
@@ -285,3 +249,31 @@ def whoami(json: Json = False) -> None:
     with connect() as client:
         identity = client.hosts.identity("aws") if aws_is_set_up(client.config) else None
         render.whoami(client.config, identity, json)
+
+
+@hosts_app.callback()
+def hosts(context: typer.Context, json: Json = False) -> None:
+    """List the hosts that are rented now, and what they have cost so far.
+
+    What is listed is what their provider says, from any machine with the same account. COST is from a host's start on,
+    with the minutes in which it has no run; IDLE is what those cost so far, of hosts whose runs this machine knows.
+    """
+    if context.invoked_subcommand is None:
+        with connect() as client:
+            found = client.hosts.list()
+            idle = client.hosts.idle_since(found)
+        render.hosts_table(found, idle, json)
+
+
+@hosts_app.command("end", cls=Command, epilog=example("remoterun hosts end i-0123456789abcdef0"))
+def hosts_end(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Hosts as `remoterun hosts` lists them.")],
+) -> int:
+    """End rented hosts now. What of their runs is not saved is lost."""
+    with connect() as client:
+
+        def end(id: str) -> None:
+            client.hosts.end(id)
+            render.line(f"host {id} is ending")
+
+        return for_each(ids, end)

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import RunNumber, Wait, app, example, run_number
-from remoterun.cli.connect import client as connect
-from remoterun.cli.help import Command
+from remoterun.cli.app import Command, RunNumber, Wait, app, example, run_number
+from remoterun.cli.asking import client as connect
 from remoterun.errors import HostError, UsageError
 from remoterun.parsing import command_text, parse_duration
 

@@ -1,14 +1,41 @@
-"""The questions before money is spent."""
+"""A client that can ask the person at the terminal, and the questions before money is spent."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from remoterun.cli import render
+from remoterun.client import Client
 from remoterun.errors import UsageError
+from remoterun.hosts.base import Prompts
 
 if TYPE_CHECKING:
     from remoterun.client import Client, NewBucket, Plan
+    from remoterun.hosts.ssh.known_hosts import UnknownHostKey
+
+
+def client() -> Client:
+    """A client for one command, to be used as a context manager."""
+    if not render.person_there():
+        return Client(warn=render.warning)
+    return Client(prompts=Prompts(_confirm_host_key, _ask_passphrase, _ask_password), warn=render.warning)
+
+
+def _confirm_host_key(key: UnknownHostKey) -> bool:
+    render.line(f"The host `{key.known_as}` ({key.address}) has not been seen before.")
+    render.line(f"Its {key.key.short_kind} key has the fingerprint {key.fingerprint}")
+    return render.ask(f"Is that the machine you mean? Connect, and write the key to `{key.file}`?", default=False)
+
+
+def _ask_passphrase(key_file: str) -> str | None:
+    return render.ask_secret(f"Passphrase of the key {key_file}: ")
+
+
+def _ask_password(prompt: str) -> str | None:
+    """Asks for a password, or for whatever else the host wants; the prompt is the host's own, with its colon."""
+    return render.ask_secret(f"{prompt} ")
 
 
 def agree(client: Client, plan: Plan, new: NewBucket | None, yes: bool) -> None:
@@ -54,3 +81,15 @@ def with_bucket(client: Client, machine: str | None) -> None:
             render.line("Nothing was made.")
             raise KeyboardInterrupt
     client.hosts.make_bucket(new)
+
+
+LOOKS_SECRET = re.compile(r"(.*_)?(TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)|.*PASSWORD", re.IGNORECASE)
+
+
+def hint_at_secrets(client: Client, typed: Iterable[str]) -> None:
+    """Say once of each name that its value need not be typed. `typed`: the words after `-e`."""
+    if not render.person_there():
+        return
+    for name, _, value in (text.partition("=") for text in typed):
+        if value and LOOKS_SECRET.fullmatch(name) and client.secrets.hint_once(name):
+            render.hint(f"`remoterun secret set {name}`, then `--secret {name}`, keeps it out of your shell's history")

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from remoterun.cli import render
-from remoterun.cli.app import app, example
-from remoterun.cli.help import Command
+from remoterun.cli.app import Command, app, example
 from remoterun.cli.schema import SCHEMAS
 from remoterun.cli.schema import schema as schema_of
 from remoterun.errors import NotFound

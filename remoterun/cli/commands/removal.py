@@ -1,26 +1,72 @@
-"""`rm`: uploads, their versions, and runs that have ended."""
+"""Ending runs, and removing what is not needed: `stop`, `kill`, `rm`."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from remoterun.agent.shared.states import RunState
-from remoterun.cli import complete, render, selection
-from remoterun.cli.app import app, example
-from remoterun.cli.connect import client as connect
-from remoterun.cli.help import Command
-from remoterun.cli.several import for_each
+from remoterun.cli import complete, render
+from remoterun.cli.app import Command, Quiet, RunNumbers, app, example, named_resource, run_number, run_range
+from remoterun.cli.asking import client as connect
+from remoterun.cli.repeating import for_each
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import LAST, Resource, Run, Upload
 from remoterun.parsing import parse_duration
 
 if TYPE_CHECKING:
     from remoterun.client import Client
+    from remoterun.model import Run
+
+
+@app.command(cls=Command, epilog=example("remoterun stop 16"))
+def stop(
+    runs: RunNumbers,
+    grace: Annotated[
+        str, typer.Option("--grace", metavar="TIME", help="How long it may take before it is killed: 30s, 5m.")
+    ] = "10s",
+    quiet: Quiet = False,
+) -> int:
+    """End runs; their outputs are saved. They get SIGTERM, and SIGKILL if they have not ended after --grace."""
+    seconds = parse_duration(grace)
+    with connect() as client:
+        return _end_each(
+            client, runs, lambda number: client.runs.stop(number, seconds), "stopping; its outputs will be saved"
+        )
+
+
+@app.command(cls=Command, epilog=example("remoterun kill 16"))
+def kill(runs: RunNumbers, quiet: Quiet = False) -> int:
+    """End runs at once; their outputs are not saved."""
+    with connect() as client:
+        return _end_each(client, runs, client.runs.kill, "killed; its outputs are not saved")
+
+
+def _end_each(client: Client, runs: list[str], end: Any, words: str) -> int:
+    def end_one(number: str) -> None:
+        try:
+            before = client.registry.run(number)
+            known, asked = end(number)
+        except KeyboardInterrupt:
+            render.line("")
+            render.line(f"run {number} may not have been asked to end")
+            render.line(f"  remoterun info {number}   shows what became of it")
+            raise
+        if not asked:
+            render.line(f"run {known.number} has ended already: {render.state_text(known)}")
+        elif before.stopping and "stopping" in words:
+            render.line(f"run {known.number} is already {words}")
+        elif known.state is RunState.QUEUED:
+            render.line(f"run {known.number} is {words.partition(';')[0]}; it had not started")
+        else:
+            render.line(f"run {known.number} is {words}")
+
+    return for_each([run_number(text) for text in runs], end_one)
+
 
 WAIT = 2.0
 """Seconds that a machine has to say whether a run has ended."""
@@ -86,7 +132,7 @@ def _chosen(client: Client, words: list[str], ended_before: float | None, failed
     known: list[Run] | None = None
     found: dict[str, Chosen] = {}
     for text in words:
-        fits = selection.run_range(text)
+        fits = run_range(text)
         if fits is None and text.rstrip("/") == "runs":
             if not filtered:
                 raise UsageError(
@@ -95,7 +141,7 @@ def _chosen(client: Client, words: list[str], ended_before: float | None, failed
                 )
             fits = bool
         if fits is None and filtered:
-            resource = selection.resource(text)
+            resource = named_resource(text)
             if resource.kind != "runs":
                 raise UsageError(
                     f"--older and --failed choose among runs, and {resource} is an upload",
@@ -103,7 +149,7 @@ def _chosen(client: Client, words: list[str], ended_before: float | None, failed
                 )
             fits = client.registry.run(resource.name).number.__eq__
         if fits is None:
-            resource = selection.resource(text)
+            resource = named_resource(text)
             if resource.name == LAST:
                 resource = client.registry.numbered(resource)
             found.setdefault(str(resource), Chosen(resource))

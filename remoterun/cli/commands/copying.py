@@ -1,4 +1,4 @@
-"""Files of uploads and runs: `upload`, `ls`, `cp`."""
+"""Files of uploads and runs: `upload`, `ls`, `cp`, `cat`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Json, Quiet, Wait, app, example
-from remoterun.cli.connect import client as connect
-from remoterun.cli.help import Command
-from remoterun.cli.renting import with_bucket
+from remoterun.cli.app import Command, Json, Quiet, Wait, app, example
+from remoterun.cli.asking import client as connect
+from remoterun.cli.asking import with_bucket
 from remoterun.errors import NotFound, SomeDamaged, UsageError
 from remoterun.model import Resource, check_upload_name
 from remoterun.parsing import parse_duration
@@ -233,3 +232,24 @@ def _to_stdout(client: Client, source: str, json: bool) -> None:
     with render.progress(json) as progress:
         fetched = client.files.read(source, render.out_bytes, progress, archive=archive)
     render.copy_warnings(fetched)
+
+
+@app.command(cls=Command, epilog=example("remoterun cat runs/last/logs/metrics.jsonl | tail"))
+def cat(
+    resources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            help="runs/N/path or uploads/NAME/path; the path with *, ? and ** in quotes.",
+            autocompletion=complete.resources,
+        ),
+    ],
+) -> None:
+    """Show files of runs and uploads, also of a run that goes on."""
+    for text in resources:
+        Resource.parse(text)
+    with connect() as client:
+        for text in resources:
+            with render.progress() as progress:
+                fetched = client.files.read(text, render.out_bytes, progress)
+            render.copy_warnings(fetched)

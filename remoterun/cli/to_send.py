@@ -1,19 +1,30 @@
-"""What is sent with a run, and the question before it where that may not be what is meant: one at most."""
+"""What is sent with a run: the questions about it, its packages, and standard input."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+import select
+import shlex
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from remoterun.agent.shared.spec import NONE, PYTHON
 from remoterun.cli import render
 from remoterun.errors import UsageError
 from remoterun.model import RunRequest
+from remoterun.sizes import counted
 
 if TYPE_CHECKING:
+    from remoterun.client import Choice, Client, Prepared
     from remoterun.source import Source
+
 
 _SHOWN = 5
 
@@ -141,3 +152,120 @@ def _warn_of_ignored(source: Source, words: list[str]) -> None:
     for path in words:
         if path not in known and source.root is not None and os.path.isfile(os.path.join(source.root, path)):
             render.warning(f"`{render.name(path)}`, which the command names, is ignored, so it is not sent")
+
+
+_SHOWN = 4
+
+
+def requirements_of(file: Path) -> str:
+    """The text of what `--pip-req` names; of a pyproject.toml or a uv.lock, the packages of its project."""
+    from remoterun.source import as_requirements
+
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"`{render.name(str(file))}` can't be read: {error.strerror}", hint="--pip-req requirements.txt"
+        )
+    return as_requirements(file.name, data)
+
+
+def framework_text(choice: Choice) -> str:
+    """A framework with the reason for it."""
+    assert choice.framework is not None
+    text = {NONE: "none: what the machine has", PYTHON: "plain Python"}.get(choice.framework, "TensorFlow")
+    return f"{text}: {choice.why}" if choice.why else text
+
+
+def with_packages(
+    client: Client, request: RunRequest, prepared: Prepared, machine: str | None, how: Sending
+) -> Prepared:
+    """`prepared`, or the same with the packages that the project lists, where the code needs them and the user wants
+    them. `request`: as it was typed."""
+    choice = prepared.choice
+    if choice.unsure:
+        render.line("Plain Python: nothing read imports TensorFlow; --framework tensorflow has it.")
+    if not choice.lacking:
+        return prepared
+    modules = [f"`{module}`" for module in choice.lacking[:_SHOWN]]
+    if len(choice.lacking) > _SHOWN:
+        modules.append(f"{len(choice.lacking) - _SHOWN} more")
+    named = " and ".join(filter(None, [", ".join(modules[:-1]), modules[-1]]))
+    text = f"the code imports {named}, which {'plain Python' if choice.framework == PYTHON else 'it'} lacks"
+    offer = choice.offer
+    if offer is None:
+        render.warning(text)
+        options = " ".join(f"--pip {package}" for package in choice.packages[:_SHOWN])
+        render.line(f"  {options}   installs {'it' if len(choice.lacking) == 1 else 'them'}")
+        return prepared
+    workdir = prepared.source.workdir if prepared.source is not None else ""
+    path = os.path.relpath(offer.path, workdir or ".")
+    lists = f"{render.name(path)} lists {counted(offer.count, 'package')}"
+    them = "it" if offer.count == 1 else "them"
+    if not how.yes and not render.person_there():
+        render.warning(text)
+        render.line(f"  {lists}; --pip-req {render.word(path)} installs {them}, and so does -y")
+        return prepared
+    if how.asks:
+        render.line(f"T{text[1:]}.")
+        answer = render.choose(f"{lists}. Install {them}? (q: quit)", "ynq", "y")
+        if answer == "q":
+            raise KeyboardInterrupt
+        if answer == "n":
+            return prepared
+    else:
+        render.line(f"{lists}, which {'is' if offer.count == 1 else 'are'} installed.")
+    options = f"{request.options} {shlex.join(['--pip-req', path])}".strip()
+    request = replace(request, requirements=offer.text, options=options)
+    return client.runs.prepare(request, prepared.source, machine)
+
+
+@contextlib.contextmanager
+def standard_input(wanted: bool) -> Iterator[Path | None]:
+    """A file with all of it, while the block runs; None where it is not `wanted`, with a warning if there is some.
+
+    Blocks until its end. Raises `UsageError` where it can't be read, or can't be kept.
+    """
+    if not wanted:
+        if _holds_something():
+            render.warning("what comes on standard input is not sent: --stdin sends it to the command")
+        yield None
+        return
+    if sys.stdin.isatty():
+        render.line("Type what the command shall read; ^D in a line of its own ends it.")
+    with tempfile.TemporaryDirectory(prefix="remoterun-") as folder:
+        path = Path(folder) / "stdin"
+        try:
+            # without a buffer, which would ask a terminal for ^D a second time
+            with open(path, "wb") as file, open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as typed:
+                shutil.copyfileobj(typed, file)
+        except OSError as error:
+            raise UsageError(
+                f"standard input can't be read: {error.strerror}", hint="cat FILE | remoterun run --stdin …"
+            )
+        yield path
+
+
+def _holds_something() -> bool:
+    """Whether somebody meant to send it: bytes wait in a pipe, or it is a file that is not empty."""
+    try:
+        status = os.fstat(sys.stdin.fileno())
+        if stat.S_ISREG(status.st_mode):
+            return status.st_size > os.lseek(sys.stdin.fileno(), 0, os.SEEK_CUR)
+        if not stat.S_ISFIFO(status.st_mode):
+            return False
+        ready, _, _ = select.select([sys.stdin], [], [], 0)
+        return bool(ready) and not _at_end(sys.stdin.fileno())
+    except (OSError, ValueError):
+        return False
+
+
+def _at_end(pipe: int) -> bool:
+    """Whether its writer has closed it without a byte in it."""
+    import array
+    import fcntl
+    import termios
+
+    count = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return not count[0]
