@@ -110,7 +110,7 @@ def test_whenever_the_spinner_is_interrupted_the_terminal_is_given_back(
         return of_rich(console, *arguments)
 
     monkeypatch.setattr(rich.console.Console, when, interrupted)
-    monkeypatch.setattr("remoterun.cli.render.steps.lively", lambda stream: True)
+    monkeypatch.setattr("remoterun.cli.render.live_views.lively", lambda stream: True)
     steps = render.Steps()
     with pytest.raises(KeyboardInterrupt):
         steps.at("Waiting for its turn")

@@ -18,7 +18,7 @@ from remoterun.agent.shared.api import MachineCheck
 from remoterun.agent.shared.states import RunEvent, RunState
 from remoterun.cli import render
 from remoterun.cli.follow import follow
-from remoterun.cli.render.table import Column, fitted
+from remoterun.cli.render.output import Column, fitted
 from remoterun.cli.render.terminal import Cursor
 from remoterun.client import Client, NewBucket, Note, Orphan, Plan, StateChange
 from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
@@ -197,7 +197,7 @@ def test_tables_fit_narrow_terminals(
     way: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr("remoterun.cli.render.table.terminal_width", lambda stream: width)
+    monkeypatch.setattr("remoterun.cli.render.output.terminal_width", lambda stream: width)
     machine = MachineType("a-machine-in-the-cellar", host="somebody@gpu-box.example.org")
     run = Run(123, "k", machine, RunState.INTERRUPTED, "python -m trainer.train --data_dir=./data --rnn_size=256", 1.0)
     run = replace(run, engine="docker", description="The first song of the second night", labels=("night", "verse"))

@@ -11,7 +11,7 @@ import pytest
 
 import remoterun
 from remoterun.agent.shared.states import RunState
-from remoterun.cli.render.data import iso, out_json
+from remoterun.cli.render.output import iso, out_json
 from remoterun.cli.schema import SCHEMAS, schema
 from remoterun.errors import UsageError
 from remoterun.model import MachineType, Mount, Run, RunRequest

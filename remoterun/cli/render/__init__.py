@@ -3,36 +3,41 @@
 `out`, `line` and `table` clean what they are given, so that no text from elsewhere reaches a terminal as a command.
 """
 
-from remoterun.cli.render.bars import progress
-from remoterun.cli.render.data import ReaderGone, finish, heading, new_page, out, out_bytes, out_json
-from remoterun.cli.render.differences import difference, difference_record
-from remoterun.cli.render.listings import (
-    check_records,
-    checks,
-    machines,
+from remoterun.cli.render.figures import dollars, duration, files, hourly, name, size, word
+from remoterun.cli.render.file_views import (
+    added,
+    copy_warnings,
+    fetched,
     manifest,
+    not_finished,
+    page,
+    page_shown,
     run_resources,
     secrets,
     to_remove,
+    uploaded,
     uploads,
     versions,
-    whoami,
 )
-from remoterun.cli.render.live_usage import Board
-from remoterun.cli.render.occupancy import machines_status
-from remoterun.cli.render.pages import page, page_shown
-from remoterun.cli.render.rented import (
+from remoterun.cli.render.live_views import Board, Steps, busy, progress
+from remoterun.cli.render.machine_views import (
     bucket_lines,
-    dollars,
+    check_records,
+    checks,
     hosts_table,
-    hourly,
+    machines,
+    machines_status,
     orphans,
     plan_lines,
     renting,
     renting_goes_on,
+    whoami,
 )
-from remoterun.cli.render.runs import (
+from remoterun.cli.render.output import ReaderGone, finish, heading, new_page, out, out_bytes, out_json
+from remoterun.cli.render.run_views import (
     detached,
+    difference,
+    difference_record,
     ended,
     ending,
     kept,
@@ -42,7 +47,6 @@ from remoterun.cli.render.runs import (
     state_text,
     variables,
 )
-from remoterun.cli.render.steps import Steps, busy
 from remoterun.cli.render.talk import (
     ask,
     ask_secret,
@@ -62,6 +66,4 @@ from remoterun.cli.render.talk import (
     warning,
 )
 from remoterun.cli.render.terminal import DONE, FAILED, clean, person_there, reader_is_terminal
-from remoterun.cli.render.transfers import added, copy_warnings, fetched, not_finished, uploaded
 from remoterun.cli.render.upkeep import checked, collected, usage_table
-from remoterun.cli.render.words import duration, files, name, size, word

@@ -11,9 +11,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from remoterun.cli.render.data import out_bytes
-from remoterun.cli.render.terminal import Talking, Text, clean, cursor, is_terminal, paint
-from remoterun.cli.render.wrapping import is_command, laid_out
+from remoterun.cli.render.output import out_bytes
+from remoterun.cli.render.terminal import Talking, Text, clean, cursor, is_command, is_terminal, laid_out, paint
 from remoterun.errors import RemoterunError
 
 MOST_KEPT = 20

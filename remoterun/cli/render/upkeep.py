@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.tree import LARGEST
-from remoterun.cli.render.data import out, out_json
-from remoterun.cli.render.table import Column, table
+from remoterun.cli.render.figures import ago, counted, files, name, size, word
+from remoterun.cli.render.output import Column, out, out_json, table
 from remoterun.cli.render.talk import hint, line
 from remoterun.cli.render.terminal import DONE, FAILED
-from remoterun.cli.render.words import ago, counted, files, name, size, word
 
 if TYPE_CHECKING:
     from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use

@@ -1,12 +1,16 @@
-"""Sizes, times, counts and names, as people read them."""
+"""Sizes, times, counts, amounts and names, as people read them."""
 
 from __future__ import annotations
 
 import datetime
 import time
+from typing import TYPE_CHECKING
 
 from remoterun.sizes import counted as counted
 from remoterun.sizes import size as size
+
+if TYPE_CHECKING:
+    pass
 
 
 def duration(seconds: float) -> str:
@@ -65,3 +69,29 @@ def word(text: str) -> str:
     import shlex
 
     return shlex.quote(text)
+
+
+def dollars(amount: float | None) -> str:
+    """An amount for people: $12.62, $0.004, <$0.001; "" for one that is not known."""
+    if amount is None:
+        return ""
+    if 0 < amount < 0.001:
+        return "<$0.001"
+    return f"${amount:,.2f}" if amount >= 0.1 or not amount else f"${amount:.2g}"
+
+
+def hourly(price: float | None) -> str:
+    """A price for people, with all of its digits: $0.526/h, $63.30/h."""
+    if price is None:
+        return "price not known"
+    if 0 < price < 0.001:
+        return "<$0.001/h"
+    whole, _, part = f"{price:.4f}".rstrip("0").partition(".")
+    return f"${whole}.{part:0<2}/h"
+
+
+def hours(count: float) -> str:
+    """`24 h`, `1 h 30 min`, `10 min`."""
+    if count == round(count, 1) and count >= 1:
+        return f"{count:g} h"
+    return duration(count * 3600).removesuffix(" 0 s").removesuffix(" 0 min")

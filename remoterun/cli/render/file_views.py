@@ -1,30 +1,24 @@
-"""Lists of what there is: uploads, runs with files, the files in one, machines, and a machine's checks."""
+"""Uploads, the files of runs, secrets, what a transfer did, and a page that is served."""
 
 from __future__ import annotations
 
-import getpass
-import socket
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from remoterun.agent.shared.api import MachineCheck, Tree
+from remoterun.agent.shared.api import Tree
 from remoterun.agent.shared.states import FINAL
-from remoterun.cli.render.data import out, out_json, out_text
-from remoterun.cli.render.rented import hourly
-from remoterun.cli.render.runs import show_faults, state_text
-from remoterun.cli.render.table import Column, table
-from remoterun.cli.render.talk import line
-from remoterun.cli.render.terminal import DONE, FAILED, NOT_NEEDED, clean, shortened, terminal_width
-from remoterun.cli.render.words import ago, files, name, size
-from remoterun.cli.render.wrapping import is_command
-from remoterun.machines import HOW_TO_SET_UP_AWS
+from remoterun.cli.render.figures import ago, files, name, size, word
+from remoterun.cli.render.output import Column, finish, out, out_json, table
+from remoterun.cli.render.run_views import show_faults, state_text
+from remoterun.cli.render.talk import line, warning
+from remoterun.cli.render.terminal import DONE, clean, shortened, terminal_width
 from remoterun.model import Run, Upload, UploadCopy
 
 if TYPE_CHECKING:
     from remoterun.client import Secret
-    from remoterun.config import Config
-    from remoterun.providers.base import Identity, Offer
+
 
 SHORT_DIGEST = 12
 MOST_SHOWN = 20
@@ -160,117 +154,130 @@ def manifest(resource: str, tree: Any, about: Tree, levels: int | None, as_json:
         out(f"{size(total):>10}  {name(shown)}{arrow}{inside}")
 
 
-def machines(
-    found: Sequence[Any], default: str, aliases: Sequence[str], offers: Mapping[str, Offer], as_json: bool
-) -> None:
-    """`offers`: what is rented for a name."""
-    own = {machine.name for machine in found}
+def uploaded(done: Any, as_json: bool, folder: str = "") -> None:
+    """What an upload did, its path, and the line that mounts it: at `folder` ("": the name of the upload)."""
+    upload = done.upload
+    for text in done.warnings:
+        warning(text)
     if as_json:
-        rented = [{"name": name, **offer.__dict__, "default": name == default} for name, offer in offers.items()]
-        mine = [{**machine.record(), "default": machine.name == default} for machine in found]
-        out_json(mine + [each for each in rented if each["name"] not in own])
+        record = {"new": done.created, "bytes_sent": done.sent.size, "bytes_there": done.sent.already}
+        out_json({**upload.record(), **record})
         return
-    rows = [
-        [
-            ("* " if machine.name == default else "  ") + machine.name,
-            _place(machine),
-            "" if machine.pool else machine.engine,
-            "" if machine.pool else str(machine.gpus),
-        ]
-        for machine in found
-    ]
-    heads = [
-        Column("  MACHINE", least=12),
-        Column("HOST", least=12),
-        Column("ENGINE", drop=1),
-        Column("GPUS", right=True, drop=2),
-    ]
-    table(heads, rows)
-    others = [alias for alias in aliases if alias not in own]
-    if others:
-        line(f"also, from your ssh configuration: {', '.join(others[:12])}")
-    _rented({name: offer for name, offer in offers.items() if name not in own}, default)
-    line("* is the default; `remoterun machines add NAME user@host` adds one")
-    if not offers:
-        line(HOW_TO_SET_UP_AWS)
+    path = f"uploads/{upload.name}"
+    content = f"{files(upload.files)}, {size(upload.size)}"
+    if not done.created:
+        line(f"Nothing to send: {path} has this content already (version {upload.version})")
+    else:
+        already = _already(done.sent.already, upload.size)
+        line(f"Uploaded {content}{already}: {path} (version {upload.version}) on {upload.machine}")
+    mount = f"{path}:{folder}" if folder and folder != upload.name else path
+    line(f"  remoterun run --mount {word(mount)} COMMAND   finds it in ./{name(folder or upload.name)}")
+    out(path)
 
 
-def _place(machine: Any) -> str:
-    if machine.pool:
-        return f"pool: {', '.join(machine.pool)}"
-    if machine.rental is None:
-        return machine.host or "this machine"
-    spot = " spot" if machine.rental.spot else ""
-    return f"{machine.rental.provider}{spot}: {', '.join(machine.rental.types)}"
-
-
-def _rented(offers: Mapping[str, Offer], default: str) -> None:
-    """The table of what is rented for a run."""
-    if not offers:
-        return
-    out("")
-    rows = [
-        [
-            ("* " if name == default else "  ") + name,
-            offer.type,
-            str(offer.vcpus or ""),
-            f"{offer.memory:g} GiB" if offer.memory else "",
-            f"{offer.gpus} × {offer.gpu} {offer.gpu_memory:g} GiB" if offer.gpus else "",
-            hourly(offer.price) if offer.price is not None else "",
-        ]
-        for name, offer in offers.items()
-    ]
-    heads = [
-        Column("  RENTED", least=12),
-        Column("TYPE"),
-        Column("VCPUS", right=True, drop=2),
-        Column("MEMORY", right=True, drop=1),
-        Column("GPUS", least=8),
-        Column("SPOT" if next(iter(offers.values())).spot else "PRICE", right=True),
-    ]
-    table(heads, rows)
-    region = next(iter(offers.values())).region
-    dates = sorted({offer.priced for offer in offers.values() if offer.priced})
-    of = f", prices {'of now' if dates == ['now'] else f'of {dates[-1]}'}" if dates else ""
-    line(f"rented in {region} for each run{of}, without disk and traffic")
-
-
-def whoami(config: Config, identity: Identity | None, as_json: bool) -> None:
-    rows = {
-        "user": getpass.getuser(),
-        "machine": socket.gethostname(),
-        "home": str(config.home),
-        "default": config.default,
-        "aws": identity.name if identity is not None else None,
-        "account": identity.account if identity is not None else None,
-        "region": identity.region if identity is not None else None,
-        "bucket": config.aws.bucket,
-    }
+def added(done: Any, as_json: bool) -> None:
+    """What adding files to an upload did, and its path."""
     if as_json:
-        out_json(rows)
+        uploaded(done, as_json)
         return
-    for head, value in rows.items():
-        if value:
-            out(f"{head:<9}{value}")
-    if identity is None:
-        line(HOW_TO_SET_UP_AWS)
+    for text in done.warnings:
+        warning(text)
+    upload = done.upload
+    content = f"{files(upload.files)}, {size(upload.size)}"
+    if not done.created:
+        line(f"Nothing to add: uploads/{upload.name} has this content already (version {upload.version})")
+    else:
+        line(
+            f"Added {size(done.sent.size + done.sent.already)}: uploads/{upload.name} (version {upload.version}) on"
+            f" {upload.machine} has {content}"
+        )
+    out(f"uploads/{upload.name}")
 
 
-def check_records(found: Sequence[MachineCheck]) -> list[dict[str, Any]]:
-    """Checks as JSON has them."""
-    return [{key: getattr(check, key) for key in ("name", "ok", "detail", "fix")} for check in found]
+def _already(already: int, total: int) -> str:
+    """How much the machine had already; where the rounded sizes are equal, how much it did not have."""
+    if not already:
+        return ""
+    if size(already) != size(total):
+        return f", {size(already)} of it there already"
+    return f", all{f' but {size(total - already)}' if total > already else ''} of it there already"
 
 
-def checks(found: Sequence[MachineCheck], as_json: bool) -> None:
-    """Each check green or red, each red one with the command that mends it."""
+def not_finished(command: str, here: bool = False) -> None:
+    """After ^C: says that what has arrived stays, and how to go on."""
+    line("")
+    line(f"Not finished. What has arrived stays {'here' if here else 'there'}; to go on:")
+    line(f"  {command}")
+
+
+def fetched(result: Any, resource: str, as_json: bool = False) -> None:
+    """What a copy to here did, and where it went; where nothing was copied, why."""
+    copy_warnings(result)
     if as_json:
-        out_json(check_records(found))
+        kept = sorted(result.skipped)
+        record = {"to": result.place, "files": result.files, "bytes": result.size, "bytes_there": result.there}
+        out_json({**record, "unchanged": result.unchanged, "kept": kept, "damaged": sorted(result.damaged)})
         return
-    width = max(len(check.name) for check in found)
-    for check in found:
-        mark = DONE if check.ok else NOT_NEEDED if check.ok is None else FAILED
-        out_text(mark, f"{check.name:<{width}}  {check.detail}".rstrip(), hang=width + 4)
-        if check.ok is False and check.fix:
-            for number, part in enumerate(check.fix.splitlines()):
-                title = "fix: " if number == 0 else "     "
-                out_text(f"{'':<{width + 4}}{title}{part}", hang=width + 9, command=is_command(part))
+    where = name(_here(result.place))
+    if result.files or result.damaged:
+        already = f", {size(result.there)} of it here already" if result.there else ""
+        line(DONE, f"Copied {files(result.files)}, {size(result.size)}{already}, to {where}")
+        if result.unchanged:
+            line(f"  {files(result.unchanged)} {'was' if result.unchanged == 1 else 'were'} here already")
+    elif result.unchanged:
+        every = "all " if not result.skipped and result.unchanged > 2 else ""
+        same = f"{files(1)} is" if result.unchanged == 1 else f"{every}{files(result.unchanged)} are"
+        one = os.path.isfile(result.place)
+        line(f"Nothing to copy: {where} is the same already" if one else f"Nothing to copy: {same} in {where} already")
+    elif not result.listed:
+        line(f"Nothing to copy: {name(resource)} holds no files{' yet' if result.live else ''}")
+    elif not result.skipped:
+        line(DONE, f"Copied no file, only links or empty folders, to {where}")
+    if result.skipped:
+        line(f"  Kept {files(len(result.skipped))} that existed")
+
+
+def copy_warnings(result: Any) -> None:
+    for text in result.warnings:
+        warning(text)
+    if result.more_warnings:
+        warning(f"and {result.more_warnings:,} more like these")
+
+
+def _here(place: str) -> str:
+    """A path as it is typed here: what lies below the current folder begins with `./`."""
+    path = os.path.relpath(place)
+    if path == os.curdir:
+        return "this folder"
+    return place if path.startswith(os.pardir) else f"./{path}"
+
+
+def page(served: Any, as_json: bool) -> None:
+    """The model, and the address, at once."""
+    model = served.model
+    step = "" if model.step is None else f", step {model.step}"
+    line(f"The model in {name(model.name)}: {files(model.files)}, {size(model.size)}{step}")
+    if model.live:
+        run = model.name.split("/")[1]
+        line(f"  run {run} goes on: this is its model so far; repeat the command for a newer one")
+    if as_json:
+        out_json(
+            {
+                "address": served.address,
+                "port": served.port,
+                "model": model.name,
+                "folder": str(model.folder),
+                "step": model.step,
+                "live": model.live,
+            }
+        )
+    else:
+        out(served.address)
+    finish()
+
+
+def page_shown(port: int, shown: bool, far_away: bool, ending: str = "^C ends it") -> None:
+    """What to do with the address of a server on this machine."""
+    line(f"  {'your browser shows it' if shown else 'open it in a browser'}; {ending}")
+    if far_away and not shown:
+        line(f"  ssh -N -L {port}:127.0.0.1:{port} THIS_MACHINE   from the machine you sit at")

@@ -1,0 +1,437 @@
+"""What is drawn again while it goes on: steps of a run, transfers, the use of machines by runs."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from remoterun.agent.shared.states import RunState
+from remoterun.cli.interrupt import interrupts_held
+from remoterun.cli.render.figures import duration, files, size
+from remoterun.cli.render.output import Column, finish, out, out_bytes, table
+from remoterun.cli.render.talk import command_bytes, line
+from remoterun.cli.render.terminal import (
+    DONE,
+    FAILED,
+    coloured,
+    columns,
+    cursor,
+    lively,
+    paint,
+    plain,
+    shortened,
+    terminal_width,
+)
+from remoterun.transfer import Progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+    from remoterun.client import RunUse
+
+
+CLOCK_AFTER = 3.0
+"""Seconds from which on a step shows its time."""
+WORTH_A_LINE = 1.0
+"""Seconds that a step must take to leave a line."""
+
+
+@contextlib.contextmanager
+def busy(text: str) -> Iterator[None]:
+    """A spinner while the block works, on a terminal only; it leaves nothing. The block asks nobody anything."""
+    steps = Steps()
+    if lively(sys.stderr):
+        steps.at(text)
+    try:
+        yield
+    finally:
+        steps.abandon()
+
+
+class Steps:
+    """The states of a run as they are passed: on a terminal one line that is written anew, with a spinner and the time;
+    a line stays of each step that took a while. Any thread may call."""
+
+    def __init__(self) -> None:
+        self._status: Any = None
+        self._text = self._detail = ""
+        self._since = 0.0
+        self._later: threading.Timer | None = None
+        """Shows the step without a terminal, once it has taken a while."""
+        self._lively = lively(sys.stderr)
+        self._turn = threading.RLock()
+
+    def at(self, text: str) -> None:
+        """Now at this step."""
+        with self._turn:
+            self.clear()
+            self._text, self._detail, self._since = text, "", time.monotonic()
+            if self._lively:
+                self._spin()
+            else:
+                self._later = threading.Timer(WORTH_A_LINE, self._show)
+                self._later.daemon = True
+                self._later.start()
+
+    def detail(self, text: str) -> None:
+        """What this step is doing; shown on a terminal only."""
+        self._detail = plain(text)
+
+    def waits(self, text: str) -> None:
+        """What this step waits for: beside the spinner, and elsewhere in a line, when it is another."""
+        with self._turn:
+            if not self._lively and self._later is None and text != self._detail:
+                line(f"  {text}")
+            self._detail = plain(text)
+
+    def output(self, data: bytes, stderr: bool = False) -> None:
+        """Bytes of the command, which no spinner may erase."""
+        with self._turn:
+            self._halt()
+            command_bytes(data, stderr)
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        with self._turn:
+            spinning = self._status is not None
+            self._halt()
+            line(f"  {text}")
+            if spinning:
+                self._spin()
+
+    def clear(self) -> None:
+        """End the step; on a terminal a line with the time it took stays, if that is worth one."""
+        with self._turn:
+            spun, took = self._status is not None, time.monotonic() - self._since
+            self._halt()
+            if spun and took >= WORTH_A_LINE:
+                line(DONE, self._text, paint(duration(took), "2"))
+            self._text = ""
+
+    def fail(self) -> None:
+        """End the step, which failed: on a terminal a line with the time it took stays."""
+        with self._turn:
+            spun = self._status is not None
+            self._halt()
+            if spun:
+                line(FAILED, self._text, paint(duration(time.monotonic() - self._since), "2"))
+            self._text = ""
+
+    def abandon(self) -> None:
+        """End without saying that the step was done."""
+        with self._turn:
+            self._halt()
+
+    def __rich__(self) -> Any:
+        """What stands beside the spinner now."""
+        from rich.text import Text
+
+        gone = time.monotonic() - self._since
+        clock = f" {duration(gone)}" if gone >= CLOCK_AFTER else ""
+        room = (terminal_width(sys.stderr) or 80) - columns(self._text + clock) - 4 - len("^C")
+        detail = f" {shortened(self._detail, room)}" if self._detail and room > 10 else ""
+        return Text.assemble(self._text, (clock + detail, "dim"), no_wrap=True, overflow="ellipsis")
+
+    def _show(self) -> None:
+        """Without a terminal: the step has taken a while."""
+        with self._turn:
+            if self._later is not None:
+                self._later = None
+                line(f"- {self._text}")
+                if self._detail:
+                    line(f"  {self._detail}")
+
+    def _spin(self) -> None:
+        from rich.console import Console
+
+        cursor.begin_line()
+        console = Console(stderr=True, highlight=False, no_color=not coloured(sys.stderr))
+        with interrupts_held():  # rich, interrupted in these, loses count of its displays, or leaves no cursor
+            self._status = console.status(self)
+            self._status.start()
+
+    def _halt(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        with interrupts_held():
+            if self._status is not None:
+                self._status.stop()
+                self._status = None
+
+
+BAR_AFTER = 0.4
+"""Seconds that a transfer may take before it gets a bar."""
+LINE_EVERY, EVENT_EVERY = 10.0, 0.5
+"""Seconds between lines without a terminal, and between events for programs."""
+
+
+@contextlib.contextmanager
+def progress(as_json: bool = False) -> Iterator[Progress]:
+    """A progress that is shown: a bar with size, rate and time left on a terminal, once it takes a while; a line at
+    most every 10 s without one. `as_json`: an event a line, on stderr, and the last one of each phase in any case."""
+    display = _Events() if as_json else _Display()
+    try:
+        yield Progress(display.report)
+    finally:
+        display.stop()
+
+
+class _Events:
+    """{"event": "progress", "phase", "bytes", "bytes_total", "bytes_there", "files", "files_total", "rate", "left"};
+    the last two in bytes a second, and seconds or null."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._begun = self._said = 0.0
+        self._last: Progress | None = None
+
+    def report(self, state: Progress) -> None:
+        now = time.monotonic()
+        if state.phase != self._phase:
+            self._phase, self._begun, self._said = state.phase, now, now
+        self._last = state
+        if now - self._said >= EVENT_EVERY:
+            self._say(state, now)
+
+    def stop(self) -> None:
+        if self._last is not None:
+            self._say(self._last, time.monotonic())
+
+    def _say(self, state: Progress, now: float) -> None:
+        self._said = now
+        rate, left = _rate_and_left(state, now - self._begun)
+        event = {
+            "event": "progress",
+            "phase": state.phase,
+            "bytes": state.bytes_done,
+            "bytes_total": state.bytes_total,
+            "bytes_there": state.bytes_there,
+            "files": state.files_done,
+            "files_total": state.files_total,
+            "rate": round(rate),
+            "left": None if left is None else round(left, 1),
+        }
+        print(json.dumps(event), file=sys.stderr, flush=True)
+
+
+class _Display:
+    def __init__(self) -> None:
+        self._lively = lively(sys.stderr)
+        self._bars: Bars | None = None
+        self._task: Any = None
+        self._phase = ""
+        self._begun = 0.0
+        self._said = 0.0
+
+    def report(self, state: Progress) -> None:
+        now = time.monotonic()
+        if state.phase != self._phase:
+            self.stop()
+            self._phase, self._begun, self._said = state.phase, now, now
+        if self._lively:
+            self._show(state, now)
+        elif now - self._said > LINE_EVERY:
+            self._said = now
+            rate, left = _rate_and_left(state, now - self._begun)
+            done = f"{state.phase}: {size(state.bytes_done)} of {size(state.bytes_total)}{_details(state)}"
+            line(f"{done}, {size(rate)}/s" + ("" if left is None else f", {duration(left)} left"))
+
+    def _show(self, state: Progress, now: float) -> None:
+        if self._bars is None:
+            if now - self._begun < BAR_AFTER or not state.bytes_total:
+                return
+            from rich.console import Console
+            from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+            from rich.progress import Progress as RichProgress
+
+            bars = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                DownloadColumn(),
+                TextColumn("{task.fields[details]}", style="dim"),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            cursor.begin_line()
+            with interrupts_held():
+                self._task = bars.add_task(state.phase, total=state.bytes_total, details="")
+                bars.start()
+                self._bars = bars
+        if now - self._said > 0.05 or state.bytes_done == state.bytes_total:
+            self._said = now
+            details = _details(state).removeprefix(", ")
+            self._bars.update(self._task, completed=state.bytes_done, total=state.bytes_total, details=details)
+
+    def stop(self) -> None:
+        with interrupts_held():
+            if self._bars is not None:
+                self._bars.stop()
+                self._bars = None
+        self._phase = ""
+
+
+def _details(state: Progress) -> str:
+    """What the bytes alone don't tell, each after a comma."""
+    there = f", {size(state.bytes_there)} already there" if state.bytes_there else ""
+    return (f", {state.files_done:,} of {files(state.files_total)}" if state.files_total > 1 else "") + there
+
+
+def _rate_and_left(state: Progress, seconds: float) -> tuple[float, float | None]:
+    """(bytes a second that really were moved, seconds to the end as far as that can be told)."""
+    rate = (state.bytes_done - state.bytes_there) / max(seconds, 0.001)
+    return rate, (state.bytes_total - state.bytes_done) / rate if rate else None
+
+
+_HEADS = [
+    Column("RUN", right=True),
+    Column("STATE", drop=3),
+    Column("CPU", right=True),
+    Column("MEMORY", right=True),
+    Column("GPU", right=True, drop=8),
+    Column("GPU MEMORY", right=True, drop=7),
+    Column("READ", right=True, drop=5),
+    Column("WRITTEN", right=True, drop=6),
+    Column("RECEIVED", right=True, drop=2),
+    Column("SENT", right=True, drop=4),
+    Column("COMMAND", least=10, drop=1),
+]
+
+
+class Board:
+    """Shows how much runs use, as often as it is told: as a table in one place on a terminal, else as lines."""
+
+    def __init__(self, as_json: bool, once: bool) -> None:
+        self._as_json = as_json
+        self._live = lively(sys.stdout) and not as_json and not once
+        self._as_table = self._live or once
+        self._lines = 0
+
+    def __enter__(self) -> Self:
+        if self._live:
+            out_bytes(b"\x1b[?25l")  # without its cursor
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self._live:
+            out_bytes(b"\x1b[?25h")
+
+    def show(self, uses: Sequence[RunUse]) -> None:
+        if self._as_json:
+            for use in uses:
+                out(json.dumps(_record(use)))
+        elif self._as_table:
+            self._show_table(uses)
+        else:
+            now = datetime.datetime.now().strftime("%H:%M:%S")
+            for use in uses:
+                out(f"{now}  run {use.run.number}  {_line(use)}")
+        finish()
+
+    def _show_table(self, uses: Sequence[RunUse]) -> None:
+        if self._live:
+            out_bytes(b"\r\x1b[%dA\x1b[J" % self._lines if self._lines else b"\r")
+            room = os.get_terminal_size(1).lines - 2 if os.isatty(1) else len(uses)
+            uses = uses[-max(room, 1) :]
+        rows = [_row(use) for use in uses]
+        kept = [index for index, head in enumerate(_HEADS) if not head.drop or any(row[index] for row in rows)]
+        table([_HEADS[index] for index in kept], [[row[index] for index in kept] for row in rows])
+        self._lines = len(uses) + 1
+
+
+def _row(use: RunUse) -> list[str]:
+    sample, run = use.sample, use.run
+    if sample is None:
+        return [str(run.number), "not reached", *[""] * 8, run.command]
+    state = "" if sample.state is RunState.RUNNING else sample.state.value
+    return [
+        str(run.number),
+        state,
+        _percent(sample.cpu),
+        "" if sample.memory is None else size(sample.memory),
+        _gpu_percent(use),
+        _gpu_memory(use),
+        _rate(sample.read),
+        _rate(sample.written),
+        _rate(sample.received),
+        _rate(sample.sent),
+        run.command,
+    ]
+
+
+def _line(use: RunUse) -> str:
+    sample = use.sample
+    if sample is None or sample.memory is None:
+        return "not reached" if sample is None else sample.state.value
+    parts = [f"CPU {_percent(sample.cpu) or '?'}", f"memory {size(sample.memory)}"]
+    if sample.gpus:
+        parts += [f"GPU {_gpu_percent(use)}", f"GPU memory {_gpu_memory(use)}"]
+    for name, value in (
+        ("read", sample.read),
+        ("written", sample.written),
+        ("received", sample.received),
+        ("sent", sample.sent),
+    ):
+        if value is not None:
+            parts.append(f"{name} {_rate(value)}")
+    return "  ".join(parts)
+
+
+def _record(use: RunUse) -> dict[str, Any]:
+    sample = use.sample
+    if sample is None:
+        return {"number": use.run.number, "machine": use.run.host.name, "state": None}
+    return {
+        "number": use.run.number,
+        "machine": use.run.host.name,
+        "time": sample.t,
+        "state": sample.state.value,
+        "cpu_percent": sample.cpu,
+        "memory": sample.memory,
+        "gpus": [
+            {
+                "number": gpu.number,
+                "name": gpu.name,
+                "percent": gpu.percent,
+                "memory": gpu.memory,
+                "memory_total": gpu.total,
+            }
+            for gpu in sample.gpus
+        ],
+        "disk_read": sample.read,
+        "disk_written": sample.written,
+        "net_received": sample.received,
+        "net_sent": sample.sent,
+    }
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f} %"
+
+
+def _gpu_percent(use: RunUse) -> str:
+    assert use.sample is not None
+    known = [gpu.percent for gpu in use.sample.gpus if gpu.percent is not None]
+    return _percent(sum(known)) if known else ""
+
+
+def _gpu_memory(use: RunUse) -> str:
+    assert use.sample is not None
+    gpus = use.sample.gpus
+    return size(sum(gpu.memory for gpu in gpus)) if gpus else ""
+
+
+def _rate(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{size(value)}/s" if value >= 1 else "0"

@@ -1,0 +1,435 @@
+"""Machines: those that can be named, their checks, who uses them, what is rented and what it costs."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared.api import MachineCheck
+from remoterun.agent.shared.records import to_json
+from remoterun.cli.render.figures import ago, counted, dollars, duration, hourly, hours, moment, size
+from remoterun.cli.render.output import Column, out, out_json, out_text, table
+from remoterun.cli.render.talk import line
+from remoterun.cli.render.terminal import DONE, FAILED, NOT_NEEDED, clean, is_command, paint, shortened, terminal_width
+from remoterun.machines import HOW_TO_SET_UP_AWS
+from remoterun.model import Line, Run, about
+
+if TYPE_CHECKING:
+    from remoterun.client import MachineStatus, NewBucket, Orphan, Plan
+    from remoterun.config import Config
+    from remoterun.model import HostUse, Run
+    from remoterun.providers.base import Identity, Offer, Rented
+
+
+def machines(
+    found: Sequence[Any], default: str, aliases: Sequence[str], offers: Mapping[str, Offer], as_json: bool
+) -> None:
+    """`offers`: what is rented for a name."""
+    own = {machine.name for machine in found}
+    if as_json:
+        rented = [{"name": name, **offer.__dict__, "default": name == default} for name, offer in offers.items()]
+        mine = [{**machine.record(), "default": machine.name == default} for machine in found]
+        out_json(mine + [each for each in rented if each["name"] not in own])
+        return
+    rows = [
+        [
+            ("* " if machine.name == default else "  ") + machine.name,
+            _place(machine),
+            "" if machine.pool else machine.engine,
+            "" if machine.pool else str(machine.gpus),
+        ]
+        for machine in found
+    ]
+    heads = [
+        Column("  MACHINE", least=12),
+        Column("HOST", least=12),
+        Column("ENGINE", drop=1),
+        Column("GPUS", right=True, drop=2),
+    ]
+    table(heads, rows)
+    others = [alias for alias in aliases if alias not in own]
+    if others:
+        line(f"also, from your ssh configuration: {', '.join(others[:12])}")
+    _rented({name: offer for name, offer in offers.items() if name not in own}, default)
+    line("* is the default; `remoterun machines add NAME user@host` adds one")
+    if not offers:
+        line(HOW_TO_SET_UP_AWS)
+
+
+def _place(machine: Any) -> str:
+    if machine.pool:
+        return f"pool: {', '.join(machine.pool)}"
+    if machine.rental is None:
+        return machine.host or "this machine"
+    spot = " spot" if machine.rental.spot else ""
+    return f"{machine.rental.provider}{spot}: {', '.join(machine.rental.types)}"
+
+
+def _rented(offers: Mapping[str, Offer], default: str) -> None:
+    """The table of what is rented for a run."""
+    if not offers:
+        return
+    out("")
+    rows = [
+        [
+            ("* " if name == default else "  ") + name,
+            offer.type,
+            str(offer.vcpus or ""),
+            f"{offer.memory:g} GiB" if offer.memory else "",
+            f"{offer.gpus} × {offer.gpu} {offer.gpu_memory:g} GiB" if offer.gpus else "",
+            hourly(offer.price) if offer.price is not None else "",
+        ]
+        for name, offer in offers.items()
+    ]
+    heads = [
+        Column("  RENTED", least=12),
+        Column("TYPE"),
+        Column("VCPUS", right=True, drop=2),
+        Column("MEMORY", right=True, drop=1),
+        Column("GPUS", least=8),
+        Column("SPOT" if next(iter(offers.values())).spot else "PRICE", right=True),
+    ]
+    table(heads, rows)
+    region = next(iter(offers.values())).region
+    dates = sorted({offer.priced for offer in offers.values() if offer.priced})
+    of = f", prices {'of now' if dates == ['now'] else f'of {dates[-1]}'}" if dates else ""
+    line(f"rented in {region} for each run{of}, without disk and traffic")
+
+
+def whoami(config: Config, identity: Identity | None, as_json: bool) -> None:
+    rows = {
+        "user": getpass.getuser(),
+        "machine": socket.gethostname(),
+        "home": str(config.home),
+        "default": config.default,
+        "aws": identity.name if identity is not None else None,
+        "account": identity.account if identity is not None else None,
+        "region": identity.region if identity is not None else None,
+        "bucket": config.aws.bucket,
+    }
+    if as_json:
+        out_json(rows)
+        return
+    for head, value in rows.items():
+        if value:
+            out(f"{head:<9}{value}")
+    if identity is None:
+        line(HOW_TO_SET_UP_AWS)
+
+
+def check_records(found: Sequence[MachineCheck]) -> list[dict[str, Any]]:
+    """Checks as JSON has them."""
+    return [{key: getattr(check, key) for key in ("name", "ok", "detail", "fix")} for check in found]
+
+
+def checks(found: Sequence[MachineCheck], as_json: bool) -> None:
+    """Each check green or red, each red one with the command that mends it."""
+    if as_json:
+        out_json(check_records(found))
+        return
+    width = max(len(check.name) for check in found)
+    for check in found:
+        mark = DONE if check.ok else NOT_NEEDED if check.ok is None else FAILED
+        out_text(mark, f"{check.name:<{width}}  {check.detail}".rstrip(), hang=width + 4)
+        if check.ok is False and check.fix:
+            for number, part in enumerate(check.fix.splitlines()):
+                title = "fix: " if number == 0 else "     "
+                out_text(f"{'':<{width + 4}}{title}{part}", hang=width + 9, command=is_command(part))
+
+
+HEAD = 9
+"""Columns before what a line says."""
+
+
+def machines_status(found: Sequence[MachineStatus], as_json: bool) -> None:
+    if as_json:
+        out_json([_status_record(status) for status in found])
+        return
+    width = terminal_width(sys.stdout)
+    for number, status in enumerate(found):
+        if number:
+            out("")
+        if status.there is None:
+            seen = f", last seen {ago(status.last_seen)}" if status.last_seen is not None else ""
+            out(paint(status.machine.name, "1"), f"is away{seen}")
+            _line("", status.unreached or "", width)
+            continue
+        out(paint(status.machine.name, "1"), f"({status.machine.host or 'this machine'})")
+        for head, text in _lines(status, status.there):
+            _line(head, text, width)
+
+
+def _line(head: str, text: str, width: int | None) -> None:
+    line = clean(f"  {head:<{HEAD}}{text}" if head else f"  {text}")
+    out(line if width is None else shortened(line, width))
+
+
+def _lines(status: MachineStatus, there: api.Occupancy) -> Iterator[tuple[str, str]]:
+    """What is said of a machine: each line with its head."""
+    yield "load", f"{there.load:.1f} on {there.cpus} cores; {_free(there.memory_free, there.memory)} of memory free"
+    yield "disk", f"{_free(there.disk_free, there.disk)} free"
+    runs = {run.key: run for run in there.runs if not run.place}
+    for gpu in there.gpus:
+        used = f"{size(gpu.memory_used << 20)} of {size(gpu.memory << 20)}"
+        yield f"GPU {gpu.number}", f"{gpu.name}, {used}: {_user(status, gpu, runs)}"
+    if there.gpus_unknown is not None:
+        yield "GPUs", there.gpus_unknown
+    plain = [run for run in runs.values() if not run.gpus]
+    for run in plain:
+        yield "slot", _running(status, run)
+    yield "slots", f"{max(there.slots - len(plain), 0)} of {there.slots} free"
+    for run in there.runs:
+        if run.place:
+            line = Line(status.machine.name, run.place, run.of, run.starts_in)
+            needs = f" for {counted(run.gpus, 'GPU')}" if run.gpus else ""
+            yield "waits", f"{_named(status, run)}, {line.brief}{needs}: {run.command}"
+
+
+def _user(status: MachineStatus, gpu: api.GpuThere, runs: dict[str, api.RunThere]) -> str:
+    if gpu.run:
+        return _running(status, runs[gpu.run]) if gpu.run in runs else "a run"
+    users = [f"{each.name}{f' of {each.user}' if each.user else ''} (process {each.pid})" for each in gpu.others]
+    return ", ".join(users) or "free"
+
+
+def _running(status: MachineStatus, run: api.RunThere) -> str:
+    since = f" for {duration(run.running)}" if run.running is not None else ""
+    left = f", {about(run.ends_in)} left" if run.ends_in is not None and run.running is not None else ""
+    return f"{_named(status, run)}, {run.state.value}{since}{left}: {run.command}"
+
+
+def _named(status: MachineStatus, run: api.RunThere) -> str:
+    number = status.numbers.get(run.key)
+    return "a run of another client" if number is None else f"run {number}"
+
+
+def _free(free: int, total: int) -> str:
+    return f"{size(free)} of {size(total)}"
+
+
+def _status_record(status: MachineStatus) -> dict[str, Any]:
+    about_it: dict[str, Any] = {} if status.there is None else to_json(status.there)
+    for run in about_it.get("runs", ()):
+        run["number"] = status.numbers.get(run["key"])
+    for name in ("free", "before", "starts_in", "lacks"):  # of a run that nobody asked for
+        about_it.pop(name, None)
+    return {
+        "name": status.machine.name,
+        "host": status.machine.host,
+        "reachable": status.there is not None,
+        "unreached": status.unreached,
+        "last_seen": time.time() if status.there is not None else status.last_seen,
+        **about_it,
+    }
+
+
+WITHOUT = "without disk and traffic"
+
+
+def plan_lines(plan: Plan, new: NewBucket | None = None) -> list[tuple[str, str]]:
+    """What a run on a rented host will be given, each line with its head. `new`: the bucket that it needs first."""
+    if plan.kept is not None:
+        host = plan.kept
+        listed = [
+            ("host", f"{host.id} is free: {host.offer.type}: {described(host.offer)}"),
+            ("", f"{hourly(host.offer.price)} in {host.offer.zone or host.offer.region}; the run begins at once"),
+        ]
+    else:
+        listed = []
+        for offers in _by_type(plan.offers):
+            first = offers[0]
+            listed.append(("rents", f"{first.type}: {described(first)}"))
+            spot = ", spot" if first.spot else ""
+            listed.append(("", f"{hourly(first.price)}{_priced(first)}{spot}, in {_zones(offers)}"))
+    if plan.most is not None:
+        listed.append(("at most", f"{dollars(plan.most)}: {hours(plan.hours)} at {hourly(plan.price)}, {WITHOUT}"))
+        if any(offer.spot for offer in plan.offers):
+            listed.append(("", "spot prices move; this is the price on demand, which they never exceed"))
+    else:
+        listed.append(("at most", f"{hours(plan.hours)}, at a price that is not known"))
+    if plan.attempts > 1:
+        listed.append(("", f"for all of {plan.attempts} attempts, if the host is taken away"))
+    idle, latest = plan.idle, time.time() + plan.hours * 3600
+    if plan.kept is not None:  # it has the terms with which it was rented
+        idle, latest = plan.kept.idle, plan.kept.deadline
+        if plan.price is not None and idle:
+            cost = dollars(plan.price * idle / 3600)
+            listed.append(("", f"and {cost} for the {hours(idle / 3600)} that it stays after the run"))
+    listed.append(("ends", "by itself, whatever happens to this machine:"))
+    listed.append(("", f"{hours(idle / 3600)} after its last run; one that comes sooner begins at once;"))
+    listed.append(("", f"and at {moment(latest)} at the latest"))
+    if plan.login_ends is not None:
+        listed.append(("login", f"yours ends at {moment(plan.login_ends)}, before the run may:"))
+        listed.append(("", "its outputs then wait on the host for your next command"))
+    if new is not None:
+        first_line, *others = bucket_lines(new)
+        listed += [("bucket", first_line), *(("", text) for text in others)]
+    return listed
+
+
+def bucket_lines(new: NewBucket) -> list[str]:
+    """What a bucket is, before a person is asked about it."""
+    if new.exists:
+        return [f"{new.name} in {new.region}, which you have,", "keeps uploads and outputs"]
+    return [f"{new.name} in {new.region} will be made:", "private, encrypted; it keeps uploads and outputs"]
+
+
+def renting(plan: Plan, new: NewBucket | None) -> None:
+    """The plan, before a person is asked about it."""
+    if plan.instead is not None:
+        line(plan.instead)
+    for head, text in plan_lines(plan, new):
+        line(f"  {head:<9}{text}")
+
+
+def renting_goes_on(plan: Plan, new: NewBucket | None) -> None:
+    """The plan in a line, where nobody is asked."""
+    if plan.instead is not None:
+        line(plan.instead)
+    offer = plan.kept.offer if plan.kept is not None else plan.offers[0]
+    most = (
+        f"at most {dollars(plan.most)} ({hours(plan.hours)})" if plan.most is not None else f"for {hours(plan.hours)}"
+    )
+    spot = " spot" if offer.spot else ""
+    verb = f"Using {plan.kept.id}:" if plan.kept is not None else "Renting"
+    line(f"{verb} {offer.type}{spot} in {offer.region}, {hourly(offer.price)}, {most}")
+    if new is not None:
+        line(f"The bucket {' '.join(bucket_lines(new))}")
+
+
+def cost_text(run: Run) -> str:
+    """What a run's hosts have cost, so far; "" for a run that rents none, or if it is not known."""
+    return dollars(run.cost(time.time()))
+
+
+def described(offer: Offer) -> str:
+    """What a type of machine has: `4 vCPUs, 16 GiB, T4 with 16 GiB`."""
+    gpus = f"{offer.gpus} × {offer.gpu}" if offer.gpus > 1 else offer.gpu
+    each = f"{gpus} with {offer.gpu_memory:g} GiB" if offer.gpus and offer.gpu_memory else gpus
+    parts = [f"{offer.vcpus} vCPUs" if offer.vcpus else "", f"{offer.memory:g} GiB" if offer.memory else "", each]
+    return ", ".join(part for part in parts if part)
+
+
+def host_goes_on(use: HostUse) -> None:
+    """What a host goes on to cost that stays for another run."""
+    until = use.stays_until
+    if until is None or until <= time.time():
+        return
+    most = f" ({dollars(use.idle_cost)} at the most)" if use.idle_cost is not None else ""
+    line(f"  its host stays for another run, at {hourly(use.price)}, until {moment(until)}{most}")
+    line(f"  `remoterun hosts end {use.id}` ends it now")
+
+
+def hosts_table(found: Sequence[Rented], idle_since: Mapping[str, float], as_json: bool) -> None:
+    """`idle_since`: by the ids of hosts without a run."""
+    now = time.time()
+    if as_json:
+        out_json([{**_host_record(host, now), "idle_since": idle_since.get(host.id)} for host in found])
+        return
+    if not found:
+        line("No host is rented")
+        return
+    rows = [
+        [
+            host.id,
+            host.offer.type + (" spot" if host.offer.spot else ""),
+            host.offer.zone or host.offer.region,
+            host.state,
+            str(host.number) if host.number else "",
+            host.owner,
+            ago(host.began),
+            dollars(host.cost(now)),
+            dollars(replace(host, began=idle_since[host.id]).cost(now)) if host.id in idle_since else "",
+            _coarse(max(host.deadline - now, 0)),
+        ]
+        for host in found
+    ]
+    heads = [
+        Column("HOST"),
+        Column("TYPE", least=10),
+        Column("ZONE", drop=2),
+        Column("STATE", drop=3),
+        Column("RUN", right=True, drop=5),
+        Column("OWNER", least=8, drop=4),
+        Column("SINCE", drop=1),
+        Column("COST", right=True),
+        Column("IDLE", right=True, drop=6),
+        Column("ENDS IN", right=True),
+    ]
+    table(heads, rows)
+    costs = [cost for host in found if (cost := host.cost(now)) is not None]
+    hourly_sum = sum(host.offer.price or 0.0 for host in found)
+    line(f"{dollars(sum(costs))} so far, {hourly(hourly_sum)} now; `remoterun hosts end HOST` ends one")
+
+
+def orphans(found: Sequence[Orphan], as_json: bool) -> None:
+    """What `gc --cloud` would end or remove, and what that saves."""
+    if as_json:
+        names = ("kind", "id", "why", "saves", "per", "bytes")
+        out_json([{name: getattr(orphan, name) for name in names} for orphan in found])
+        return
+    if not found:
+        line("Nothing is left over: no host, disk, rule, group or object that nothing needs")
+        return
+    heads = [Column("KIND"), Column("ID", least=12), Column("SAVES", right=True), Column("WHY", least=16)]
+    rows = [
+        [
+            orphan.kind,
+            orphan.id,
+            f"{dollars(orphan.saves)}/{orphan.per}" if orphan.saves else "",
+            f"{size(orphan.bytes)}: {orphan.why}" if orphan.bytes else orphan.why,
+        ]
+        for orphan in found
+    ]
+    table(heads, rows)
+    sums = {per: sum(orphan.saves or 0.0 for orphan in found if orphan.per == per) for per in ("h", "month")}
+    saved = " and ".join(f"{dollars(amount)}/{per}" for per, amount in sums.items() if amount)
+    freed = sum(orphan.bytes for orphan in found)
+    frees = f"{size(freed)} in the bucket are free" if freed else ""
+    if saved or frees:
+        line(f"Without them {' and '.join(part for part in (f'you save {saved}' if saved else '', frees) if part)}")
+
+
+def _coarse(seconds: float) -> str:
+    """`22 h`, `14 min`."""
+    return f"{seconds / 3600:.0f} h" if seconds >= 5400 else f"{seconds / 60:.0f} min"
+
+
+def _host_record(host: Rented, now: float) -> dict[str, object]:
+    return {
+        "id": host.id,
+        "token": host.token,
+        "state": host.state,
+        **{name: getattr(host.offer, name) for name in ("type", "region", "zone", "spot", "price")},
+        "run": host.run,
+        "number": host.number,
+        "attempt": host.attempt,
+        "owner": host.owner,
+        "began": host.began,
+        "ends_at": host.deadline,
+        "cost": host.cost(now),
+    }
+
+
+def _by_type(offers: Sequence[Offer]) -> list[list[Offer]]:
+    groups: dict[tuple[str, str, bool, float | None], list[Offer]] = {}
+    for offer in offers:
+        groups.setdefault((offer.type, offer.region, offer.spot, offer.price), []).append(offer)
+    return list(groups.values())
+
+
+def _zones(offers: Sequence[Offer]) -> str:
+    """`us-east-1a, b, c`; the region where no zone is named."""
+    region = offers[0].region
+    zones = list(dict.fromkeys(offer.zone for offer in offers if offer.zone))
+    return ", ".join([*zones[:1], *(zone.removeprefix(region) for zone in zones[1:])]) or region
+
+
+def _priced(offer: Offer) -> str:
+    return {"": "", "now": " now"}.get(offer.priced, f" (as of {offer.priced})")
