@@ -14,8 +14,8 @@ import pytest
 
 from remoterun.agent.running.ending import clean_up, finish
 from remoterun.agent.running.engines import Engine, EngineError, Interrupted, Presence
+from remoterun.agent.running.engines.building import BuildJob
 from remoterun.agent.running.engines.docker import Docker
-from remoterun.agent.running.engines.job import BuildJob
 from remoterun.agent.running.engines.process import ProcessEngine
 from remoterun.agent.shared.spec import EnvironmentSpec, ResolvedMount, RunSpec
 from remoterun.agent.shared.states import Reason
@@ -302,7 +302,7 @@ def inside(
     bench: Bench, run: RunFolder, line: str, name: str, stdin: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
     """A line for the shell, as one more program of a run."""
-    program = bench.engine.inside(run, run.spec(), ["/bin/sh", "-c", line], name)
+    program = bench.engine.exec(run, run.spec(), ["/bin/sh", "-c", line], name)
     return subprocess.run(program.words, env=program.env, cwd=program.folder, input=stdin, capture_output=True)
 
 

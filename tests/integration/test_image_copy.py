@@ -17,8 +17,8 @@ import pytest
 
 from remoterun.agent.running import image_copy
 from remoterun.agent.running.engines import Interrupted
+from remoterun.agent.running.engines.building import BuildJob
 from remoterun.agent.running.engines.docker import Docker
-from remoterun.agent.running.engines.job import BuildJob
 from remoterun.agent.running.image_copy import ImageCopy, Unusable, load
 from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.bucket import ContentRange, ImageAccess, SignedObject, image_archive

@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.running import keeper, notices, supervision
-from remoterun.agent.running.keeper import CERTAIN, TRY_AGAIN, Keeper
-from remoterun.agent.running.notices import AwsNotices
+from remoterun.agent.running import keeper, supervision
+from remoterun.agent.running.keeper import CERTAIN, TRY_AGAIN, AwsNotices, Keeper
 from remoterun.agent.shared import api
 from remoterun.agent.shared.bucket import run_prefix
 from remoterun.agent.shared.files import write_whole
@@ -319,14 +318,14 @@ class TestNoticesOfAws:
         assert AwsNotices(service.address)() is None
 
     def test_a_service_that_is_silent(self, service: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(notices, "SILENCE", 0.3)
+        monkeypatch.setattr(keeper, "SILENCE", 0.3)
         service.silent.clear()
         with pytest.raises(HttpError):
             AwsNotices(service.address)()
         service.silent.set()
 
     def test_the_keeper_marks_it(self, home: Home, service: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(notices.NOTICES, "aws", lambda: AwsNotices(service.address))
+        monkeypatch.setitem(keeper.NOTICES, "aws", lambda: AwsNotices(service.address))
         host = Host(home, notices="aws")
         service.failing = True
         host.after(10)

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from remoterun.agent.running.engines.failure import explain
-from remoterun.agent.running.engines.job import BuildJob
-from remoterun.agent.running.engines.packages import find_uv
+from remoterun.agent.running.engines.building import BuildJob, explain, find_uv
 from tests.workshop import write_files
 
 NOT_FOUND = """\
@@ -84,7 +82,7 @@ class TestUv:
 
     @pytest.fixture(autouse=True)
     def no_settings_of_this_machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from remoterun.agent.running.engines import packages
+        from remoterun.agent.running.engines import building as packages
 
         monkeypatch.setattr(packages, "_FILES", ("~/.config/pip/pip.conf",))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from remoterun.agent.running.notices import NOTICES
+from remoterun.agent.running.keeper import NOTICES
 from remoterun.agent.shared.states import Reason, RunState, RunStatus
 from remoterun.cli.render.figures import dollars, hourly, hours
 from remoterun.cli.render.machine_views import plan_lines

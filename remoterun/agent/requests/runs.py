@@ -213,12 +213,12 @@ def _check_after(home: Home, spec: RunSpec) -> None:
     """Refuse a run that can never start, or that waits for one that is not here."""
     if not spec.after:
         return
-    from ..running import after
+    from ..running.capacity import awaited_runs
 
     for other in spec.after:
         if not home.run(other.key).exists():
             raise HomeError("not_found", "run %d is not on this machine" % other.number)
-    failed = after.look(home, spec).failed
+    failed = awaited_runs(home, spec).failed
     if failed is not None:
         raise HomeError("bad_spec", "%s, so a run that waits for it would never start" % failed)
 

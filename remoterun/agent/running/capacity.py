@@ -1,10 +1,13 @@
-"""Who may run now, and on what. Each engine has a `Capacity`; those that run commands on this machine share one."""
+"""Who may run now, and on what. Each engine has a `Capacity`; those that run commands on this machine share one. A run
+may wait for other runs of its home to end, too: `awaited_runs`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, List, NamedTuple, Optional
 
-from ..shared.spec import RunSpec
+from ..shared.spec import After, RunSpec
+from ..shared.states import RunState
 from ..store.home import Home
 from ..store.this_machine import boot_id
 from . import gpus, queue
@@ -56,3 +59,43 @@ class ThisMachine:
 
     def boot(self) -> str:
         return boot_id()
+
+
+class AwaitedRuns(NamedTuple):
+    """`keys`: the runs that must still end, in `words` for people; `failed`: why the run can never start."""
+
+    keys: List[str]
+    words: str = ""
+    failed: Optional[str] = None
+
+
+def awaited_runs(home: Home, spec: RunSpec) -> AwaitedRuns:
+    """What has become of the runs that a run waits for."""
+    waiting: List[After] = []
+    for other in spec.after:
+        run = home.run(other.key)
+        if not run.exists():
+            if not other.any:
+                return AwaitedRuns(
+                    [], failed="run %d was removed before it was known whether it completed" % other.number
+                )
+            continue
+        state, event = run.state()
+        if not state.final:
+            waiting.append(other)
+        elif state is not RunState.COMPLETE and not other.any:
+            code = event.get("code")
+            status = " (exit status %d)" % code if isinstance(code, int) and code else ""
+            return AwaitedRuns([], failed="run %d has ended: %s%s" % (other.number, state.value, status))
+    return AwaitedRuns([other.key for other in waiting], _words(waiting))
+
+
+def _words(waiting: List[After]) -> str:
+    """`after run 3, and run 4 however it ends`."""
+    parts = []
+    for ends in (False, True):
+        numbers = [str(other.number) for other in waiting if other.any is ends]
+        if numbers:
+            runs, they = ("run", "it ends") if len(numbers) == 1 else ("runs", "they end")
+            parts.append("%s %s%s" % (runs, ", ".join(numbers), " however " + they if ends else ""))
+    return "after " + ", and ".join(parts)

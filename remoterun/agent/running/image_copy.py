@@ -23,7 +23,7 @@ from ..store.bucket_download import whole_part
 from ..store.http_client import HttpClient, HttpError
 from ..store.posting import Content, post
 from ..store.reserve import free_space
-from .engines.job import BuildJob, end
+from .engines.building import BuildJob, end
 
 CONNECTIONS = 6
 """Pieces that are fetched at once. As many lie in memory."""

@@ -22,8 +22,9 @@ from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
 from ..store.this_machine import Machine
-from . import after, gpus, processes, queue
-from .ending import Ended, clean_up, finish, silent, tell
+from . import gpus, processes, queue
+from .capacity import awaited_runs
+from .ending import Ended, clean_up, finish, save, silent, tell
 from .engines import (
     BaseImageUnavailable,
     Engine,
@@ -34,10 +35,9 @@ from .engines import (
     engine_of,
     engine_of_run,
 )
-from .engines.job import BuildJob
+from .engines.building import BuildJob
 from .engines.mount_points import make_folders
 from .sampling import used
-from .saving import save
 from .supervision import look_after, look_after_host
 from .variants import VARIANTS, describe, is_old, resolve
 from .watching import Watch
@@ -167,7 +167,7 @@ class Supervisor:
             self._check_asked()
             if self.run.withdrawn() is not None:
                 raise Ended(Reason.MOVED)
-            others = after.look(self.home, self.spec)
+            others = awaited_runs(self.home, self.spec)
             if others.failed is not None:
                 raise Ended(Reason.AFTER_FAILED, others.failed)
             if not others.keys:

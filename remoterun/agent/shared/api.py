@@ -480,7 +480,7 @@ class Exit(Record):
 # In: what the program reads, and {"size": [rows, columns]} when that of its terminal changes; the end of its input.
 # Out: {"started": 1}, then what it writes, with {"error": 1} what it writes as errors. It ends with its client.
 # Refused with "not_running" where the command of the run has not started, or has ended.
-execute = Request("execute", Execute, Exit, "inside")
+execute = Request("execute", Execute, Exit, "exec")
 
 
 class Sampling(Record):
@@ -518,7 +518,7 @@ class Sample(Record):
 
 
 # Out: {"samples": a `Sample` of each run}, until all of them have ended.
-sample = Request("sample", Sampling, Nothing, "inside")
+sample = Request("sample", Sampling, Nothing, "exec")
 
 
 # -- the ports of a run

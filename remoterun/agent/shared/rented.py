@@ -14,7 +14,7 @@ FILE = "rented.json"
 class RentalTerms(NamedTuple):
     """`deadline` (seconds since 1970, by the provider's clock): the host ends then, whatever goes on; `idle`: seconds
     without a run, or a client, after which it ends; `end`: the words of the command that ends it; `notices`: a key of
-    `running.notices.NOTICES`, how the host is told that it will be taken away, "" for never."""
+    `running.keeper.NOTICES`, how the host is told that it will be taken away, "" for never."""
 
     token: str
     deadline: float

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ..capacity import Capacity
     from ..counters import Counters
     from ..network import Network
-    from .inside import Program
-    from .job import BuildJob
+    from .building import BuildJob
+    from .exec import Program
 else:
     Protocol = object
 
@@ -135,7 +135,7 @@ class Engine(Protocol):
     def alive(self, run: RunFolder) -> bool:
         """Whether any process of the command lives, background ones too; programs of `exec` don't count."""
 
-    def inside(self, run: RunFolder, spec: RunSpec, words: Sequence[str], name: str, terminal: str = "") -> "Program":
+    def exec(self, run: RunFolder, spec: RunSpec, words: Sequence[str], name: str, terminal: str = "") -> "Program":
         """How one more program is started inside a run whose command goes on: where that was started, with all of its
         variables. Its exit status is that of `words`.
 

@@ -28,11 +28,9 @@ from ..counters import PRINT, Counters, group_of, of_group, printed
 from ..network import TABLES, Network
 from ..variants import VARIANTS, title_of
 from . import BaseImageUnavailable, CommandState, EngineError, Presence, container_network
-from .failure import explain
-from .inside import END, HANGUP_TIME, START, Program, known_variable, mark
-from .job import BuildJob
+from .building import MOST_CONTENTS, BuildJob, explain
+from .exec import END, HANGUP_TIME, START, Program, known_variable, mark
 from .mount_points import make_mount_point
-from .packages import MOST_CONTENTS
 from .wrapper import prepare_io, say_stopping
 
 CONTENTS = "remoterun.contents"
@@ -206,7 +204,7 @@ class Docker:
     def alive(self, run: RunFolder) -> bool:
         return self.look(run).presence is Presence.RUNNING
 
-    def inside(self, run: RunFolder, spec: RunSpec, words: Sequence[str], name: str, terminal: str = "") -> Program:
+    def exec(self, run: RunFolder, spec: RunSpec, words: Sequence[str], name: str, terminal: str = "") -> Program:
         tty = ["--tty", "--detach-keys", DETACH, "--env", "TERM=" + terminal] if terminal else []
         start = [IO, _start_folder(spec), known_variable(spec), *words]
         return Program(

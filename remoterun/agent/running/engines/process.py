@@ -20,10 +20,9 @@ from ..capacity import ThisMachine
 from ..counters import Counters, of_processes
 from ..variants import INSTALL_PYTHON, lacking_python, python_for, title_of
 from . import CommandState, EngineError, Presence
-from .inside import HANGUP_TIME, Program, known_variable
-from .job import BuildJob
+from .building import MOST_CONTENTS, BuildJob, find_uv, install, make_venv
+from .exec import HANGUP_TIME, Program, known_variable
 from .mount_points import keep_written, make_mount_point
-from .packages import MOST_CONTENTS, find_uv, install, make_venv
 from .wrapper import prepare_io, say_stopping
 
 KILL_DEADLINE = 10.0
@@ -141,7 +140,7 @@ class ProcessEngine:
     def alive(self, run: RunFolder) -> bool:
         return bool(self._pids(run, programs=False))
 
-    def inside(self, run: RunFolder, spec: RunSpec, words: Sequence[str], name: str, terminal: str = "") -> Program:
+    def exec(self, run: RunFolder, spec: RunSpec, words: Sequence[str], name: str, terminal: str = "") -> Program:
         variables = self._of_command(run, spec)
         variables[processes.PROGRAM] = name
         variables.pop("TERM", None)

@@ -16,7 +16,7 @@ import uuid
 from typing import Dict, List, Optional
 
 from ..running.engines import Engine, EngineError, engine_of_run
-from ..running.engines.inside import Program, words_of
+from ..running.engines.exec import Program, words_of
 from ..running.sampling import Sampler
 from ..shared import api
 from ..shared.frames import PIECE
@@ -49,7 +49,7 @@ def execute(call: Call, asked: api.Execute) -> api.Exit:
     name = uuid.uuid4().hex
     spec = run.resolved_spec()
     try:
-        program = engine.inside(run, spec, words_of(asked.command, spec.number), name, asked.terminal)
+        program = engine.exec(run, spec, words_of(asked.command, spec.number), name, asked.terminal)
     except EngineError as error:
         raise HomeError("engine_silent", error.message, error.hint)
     conversation = _ExecSession(call.stream, program, asked.size)

@@ -1,0 +1,183 @@
+"""How an environment is built: the programs that run, their log, how a stop reaches them, virtual environments, and
+what a failed build means.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from typing import Callable, List, Mapping, NamedTuple, Optional, Sequence
+
+from ..logs import last_lines
+from . import EngineError, Interrupted
+
+
+class BuildJob(NamedTuple):
+    """What a build may use: a log to write, a way to say something to the user, and to learn that it shall end."""
+
+    log: str
+    say: Callable[[str], None]
+    interrupted: Callable[[], bool]
+
+    def check(self) -> None:
+        """Raises `Interrupted` when it shall end."""
+        if self.interrupted():
+            raise Interrupted
+
+    def run(self, argv: List[str], keep: Sequence[int] = ()) -> int:
+        """Run a program with its output appended to the log; its exit status. Raises `Interrupted`.
+
+        `keep`: descriptors that it holds open, such as a lock that shall not end before it does.
+        """
+        with open(self.log, "ab") as log:
+            log.write(b"$ " + " ".join(argv).encode("utf-8", "surrogateescape") + b"\n")
+            log.flush()
+            try:
+                process = subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=keep, start_new_session=True
+                )
+            except OSError as error:
+                raise EngineError("%s can't be started: %s" % (argv[0], error.strerror))
+            pause = 0.01
+            try:
+                while process.poll() is None:
+                    self.check()
+                    time.sleep(pause)
+                    pause = min(pause * 1.3, 0.2)
+            finally:
+                end(process)
+            return process.returncode
+
+    def tail(self, lines: int = 15) -> str:
+        return last_lines(self.log, lines)
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """End the session that a process leads, unless it has ended."""
+    if process.poll() is not None:
+        return
+    for number in (15, 9):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            pass
+        try:
+            process.wait(timeout=5)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+_LINES = 400
+"""Of the log's end, in which the line is looked for."""
+_PREFIX = re.compile(r"^(#\d+ (?:[\d.]+ )?)?\s*")
+"""What BuildKit, and a program's own layout, put before a line."""
+_UNREACHABLE = re.compile(
+    r"Temporary failure in name resolution|Name or service not known|NewConnectionError|ConnectTimeout|ProxyError"
+    r"|SSLError|CERTIFICATE_VERIFY_FAILED|dns error|Could not resolve '",
+    re.IGNORECASE,
+)
+_NOTHING_FITS = re.compile(r"^ERROR: (No matching distribution found for (\S+).*)")
+_VERSIONS = re.compile(r"^ERROR: Could not find a version that satisfies .*\(from versions: (.*)\)")
+_CONFLICT = re.compile(r"^ERROR: (Cannot install .* conflicting dependencies)")
+_UV = re.compile(r"^(?:cause: |╰─▶ )(Because (?:(\S+) was not found in the package registry)?.*)")
+_SEARCH = "pip index versions %s   shows whether there is one of this name"
+_APT = re.compile(r"^E: (.*)")
+_COMPILER = re.compile(
+    r"error: command '.*(?:gcc|cc|g\+\+|clang|c\+\+)' failed|unable to execute '.*gcc'|gcc: not found"
+)
+_PIP = re.compile(r"^ERROR: ((?!ResolutionImpossible|process |failed to solve|executor ).*)")
+_ANY = re.compile(r"^error: (.*)")
+
+
+class Failure(NamedTuple):
+    """`line`: the one that says why, with the name of the program that said it."""
+
+    line: str
+    hint: Optional[str]
+
+
+def explain(job: BuildJob, tensorflow: bool) -> Failure:
+    """Why the last program of a build failed. `tensorflow`: whether its packages were installed beside those of
+    TensorFlow."""
+    lines = [_PREFIX.sub("", line) for line in job.tail(_LINES).splitlines()]
+    starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
+    lines = lines[starts[-1] + 1 :] if starts else lines
+
+    def find(pattern: "re.Pattern[str]") -> "Optional[re.Match[str]]":
+        return next((match for match in map(pattern.match, lines) if match), None)
+
+    if any(map(_UNREACHABLE.search, lines)):
+        last = next(line for line in reversed(lines) if _UNREACHABLE.search(line))
+        return Failure("the package index can't be reached: %s" % last[:200], "check that machine's network or proxy")
+    nothing, versions, conflict = find(_NOTHING_FITS), find(_VERSIONS), find(_CONFLICT)
+    if nothing:
+        name = re.split(r"[<>=!~;\[]", nothing.group(2))[0]
+        known = versions.group(1).split(", ")[-1] if versions else "none"
+        hint: Optional[str] = _SEARCH % name
+        if known != "none":
+            hint = "--pip %s==%s   is the newest one that this Python can use" % (name, known)
+        return Failure("pip: " + nothing.group(1), hint)
+    if conflict:
+        hint = "--framework python   installs your packages without TensorFlow" if tensorflow else None
+        return Failure("pip: " + conflict.group(1), hint or "allow other versions of one of them")
+    if any(map(_COMPILER.search, lines)):
+        line = next(line for line in lines if _COMPILER.search(line))
+        return Failure("a package has to be compiled: " + line, "--apt build-essential   brings a compiler, in Docker")
+    found = find(_UV)
+    if found:
+        return Failure("uv: " + found.group(1), _SEARCH % found.group(2) if found.group(2) else None)
+    for program, pattern in (("apt", _APT), ("pip", _PIP)):
+        found = find(pattern)
+        if found:
+            return Failure("%s: %s" % (program, found.group(1)), None)
+    found = find(_ANY)
+    return Failure(
+        found.group(1) if found else next((line for line in reversed(lines) if line), "no word of why"), None
+    )
+
+
+MOST_CONTENTS = 400
+"""Characters of what is said to be in an environment."""
+
+_SETTINGS = ("INDEX_URL", "EXTRA_INDEX_URL", "NO_INDEX", "FIND_LINKS", "CONSTRAINT", "CERT", "CLIENT_CERT", "PROXY")
+_FILES = ("/etc/pip.conf", "/etc/xdg/pip/pip.conf", "~/.config/pip/pip.conf", "~/.pip/pip.conf")
+_UV_SETTINGS = ("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_CONFIG_FILE")
+
+
+def find_uv(variables: Mapping[str, str] = os.environ) -> Optional[str]:
+    """The program uv of this machine, or None where it is absent, or where pip has settings: uv does not read those,
+    and would ask another index than pip does."""
+    home = variables.get("HOME", "")
+    path = os.pathsep.join([variables.get("PATH", os.defpath), home + "/.local/bin", home + "/.cargo/bin"])
+    uv = shutil.which("uv", path=path)
+    if uv is None or any(variables.get(name) for name in _UV_SETTINGS):
+        return uv
+    files = [file.replace("~", home) for file in _FILES] + [variables.get("PIP_CONFIG_FILE", "")]
+    if any(variables.get("PIP_" + name) for name in _SETTINGS) or any(map(os.path.isfile, files)):
+        return None
+    return uv
+
+
+def make_venv(python: str, folder: str, uv: Optional[str], job: BuildJob, lock: int) -> None:
+    """Make a virtual environment with pip in `folder`. Raises `EngineError`."""
+    words = [uv, "venv", "--quiet", "--seed", "--python", python, folder] if uv else [python, "-m", "venv", folder]
+    if job.run(words, [lock]) != 0:
+        hint = None if uv else "sudo apt install python3-venv   on that machine"
+        raise EngineError("%s can't make a virtual environment here" % ("uv" if uv else "Python"), job.tail(4), hint)
+
+
+def install(folder: str, files: List[str], uv: Optional[str], job: BuildJob, lock: int, tensorflow: bool) -> None:
+    """Install what requirements files list. Raises `EngineError`."""
+    python = os.path.join(folder, "bin", "python")
+    if uv:  # of an index that the files add it takes the best version of a package, as pip does
+        words = [uv, "pip", "install", "--python", python, "--index-strategy", "unsafe-best-match"]
+    else:
+        # Not compiled: the first run compiles what it imports, which takes a third of the time that all of it would.
+        words = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-compile"]
+    if job.run([*words, *(word for file in files for word in ("-r", file))], [lock]) != 0:
+        failure = explain(job, tensorflow)
+        raise EngineError(failure.line, "the whole log: %s" % job.log, failure.hint)
