@@ -5,7 +5,7 @@ use it.
 from __future__ import annotations
 
 import enum
-from typing import Dict, FrozenSet, Optional
+from typing import Dict, FrozenSet, Optional, Tuple
 
 from .records import Record
 
@@ -115,11 +115,21 @@ class Usage(Record):
     gpu_memory: Optional[int] = None
 
 
+class BuiltImage(Record):
+    """An environment's image that a run's host has built, as the archive will hold it: the output of `docker save`,
+    compressed by gzip, of `size` bytes with the SHA-256 `digest`."""
+
+    image: str
+    digest: str
+    size: int
+
+
 class RunEvent(Record):
     """A line of a run's events: a state that it reached, or a note. `t` is in seconds since 1970, by its host's clock.
 
     `code` is the command's exit status; `boot` names the boot of the machine in which the command was started;
-    `attempt`: it is started again, for that time; `kept`: the bucket has all of the run.
+    `attempt`: it is started again, for that time; `kept`: the archive has all of the run; `images` come before its
+    command starts, which could put others in their places.
     """
 
     t: float = 0.0
@@ -136,11 +146,13 @@ class RunEvent(Record):
     attempt: Optional[int] = None
     kept: bool = False
     usage: Optional[Usage] = None
+    images: Tuple[BuiltImage, ...] = ()
 
 
 class RunStatus(Record):
     """What a home says of a run, from its files alone. Times are in seconds since 1970, by its host's clock; `code` is
-    the command's exit status; `log_size` in bytes; `kept`: the bucket of its spec has all of it."""
+    the command's exit status; `log_size` in bytes; `kept`: the archive has all of it; `images`: those that
+    its host will store there."""
 
     key: str
     state: RunState
@@ -157,3 +169,4 @@ class RunStatus(Record):
     stopping: bool = False
     log_size: int = 0
     kept: bool = False
+    images: Tuple[BuiltImage, ...] = ()

@@ -1,0 +1,317 @@
+"""How uploads and copies of runs lie in a bucket: for the client that owns it, and for a host that may write one run's.
+
+    remoterun.json                 {"format": 2, "id": …}; made once, with If-None-Match
+    uploads/<name>/<8 digits>      an archived tree: that version of an upload; made once, with If-None-Match
+    uploads/<name>/packs/<sha256>  contents of the versions of that upload
+    runs/<key>/spec.json           the run's spec
+    runs/<key>/source              an archived tree: its source
+    runs/<key>/mounts/<sha256>     archived trees that it mounts and that are no uploads, by their digests
+    runs/<key>/status.json         a `RunRecord`, written anew at each change
+    runs/<key>/log/<16 digits>     a piece of the log, named by its offset; pieces may overlap; err/ has those of stderr
+                                   where it is apart
+    runs/<key>/outputs             an archived tree: its outputs, written once all their contents are stored
+    runs/<key>/packs/<sha256>      contents of these trees
+    envs/<id>.json                 a `BuiltImage`; the client writes it as the host reported it before its command began
+    envs/<id>/<sha256>/<number>    a part of it, which the host writes; what is not in the record is never loaded
+
+An archived tree says itself where each content lies: in packs below its own folder, `uploads/<name>/` or `runs/<key>/`.
+A pack is named by its SHA-256, so that the server can verify it, and nothing that is stored is ever written anew. Since
+a tree names packs by their digests only, it can't name anything outside its folder.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from .records import Record, decode, encode
+from .states import BuiltImage, RunEvent, RunStatus
+from .tree import LARGEST, Manifest, is_digest
+
+FORMAT = 2
+TREE_FORMAT = 1
+PACK = 32 << 20
+"""Bytes of a pack that is full."""
+MOST_TREE = 1 << 30
+"""Bytes of an archived tree."""
+MOST_HEADER = 4096
+"""Bytes of its first line."""
+MOST_EXTENTS = 1 << 20
+"""Places in which one content may lie."""
+IMAGE_PART = 1 << 30
+"""Bytes of a part of an image: less than a server takes in one POST."""
+MOST_IMAGE = 64 << 30
+"""Bytes of an image as it is stored."""
+
+EXPIRED = frozenset(("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"))
+"""AWS's words for credentials, or what was signed with them, whose time is up."""
+
+
+# -- an archived tree
+
+
+class Extent(NamedTuple):
+    """Bytes of a pack, which is named by its SHA-256."""
+
+    pack: str
+    offset: int
+    length: int
+
+
+Places = Dict[str, Tuple[Extent, ...]]
+"""Where each content lies, by its digest: its bytes one after the other. An empty content lies nowhere."""
+
+
+class TreeHeader(Record):
+    """The first line of an archived tree: what is known of it without reading more. `size` and `files` are those of the
+    manifest; `created` in seconds since 1970."""
+
+    digest: str
+    size: int
+    files: int
+    created: float
+    manifest: int
+    """Bytes of the manifest, which follows the header."""
+    format: int = TREE_FORMAT
+
+    @classmethod
+    def decode(cls, data: bytes) -> "TreeHeader":
+        """Of an archived tree of which `data` is the beginning. Raises `ValueError`."""
+        line, newline, _ = data[:MOST_HEADER].partition(b"\n")
+        if not newline:
+            raise ValueError("not an archived tree")
+        header = decode(cls, line)
+        if header.format != TREE_FORMAT:
+            raise ValueError("an archived tree of format %d" % header.format)
+        if not is_digest(header.digest) or min(header.size, header.files, header.manifest) < 0:
+            raise ValueError("the header of an archived tree that can't be one")
+        return header
+
+
+class ArchivedTree(NamedTuple):
+    """A tree, and where its contents lie.
+
+    Its form: a `TreeHeader`, the canonical manifest, a line with the names of the packs, and for each distinct content
+    that is not empty, in the manifest's order, a line of [number of a pack, offset, length, number of a pack, …]."""
+
+    manifest: Manifest
+    places: Places
+
+    def encode(self, created: float) -> bytes:
+        """Raises `KeyError` for a content without a place."""
+        text = self.manifest.encode()
+        digest, count = self.manifest.digest, self.manifest.file_count
+        packs: Dict[str, int] = {}
+        lines = []
+        for name, _ in contents_of(self.manifest):
+            numbers = []
+            for extent in self.places[name]:
+                numbers += [packs.setdefault(extent.pack, len(packs)), extent.offset, extent.length]
+            lines.append(json.dumps(numbers).encode())
+        header = TreeHeader(digest, self.manifest.size, count, created, len(text))
+        return b"".join((encode(header), b"\n", text, b"\n".join([json.dumps(list(packs)).encode(), *lines]), b"\n"))
+
+    @classmethod
+    def decode(cls, data: bytes) -> "ArchivedTree":
+        """Raises `ValueError` for what is not one: every field is checked."""
+        header = TreeHeader.decode(data)
+        start = data.index(b"\n") + 1
+        manifest = Manifest.decode(data[start : start + header.manifest])
+        if manifest.digest != header.digest:
+            raise ValueError("a manifest that is not the one that it was")
+        lines = iter(data[start + header.manifest :].split(b"\n"))
+        packs = _packs(next(lines))
+        places = {digest: _extents(next(lines, b""), packs, size) for digest, size in contents_of(manifest)}
+        if any(lines):
+            raise ValueError("places of contents that the tree does not have")
+        return cls(manifest, places)
+
+    @property
+    def packs(self) -> List[str]:
+        """The packs in which its contents lie."""
+        return list({extent.pack: None for extents in self.places.values() for extent in extents})
+
+
+def contents_of(manifest: Manifest, known: Iterable[str] = ()) -> Iterator[Tuple[str, int]]:
+    """(digest, size) of each distinct content that is not empty and not `known`, in the manifest's order."""
+    seen = set(known)
+    for entry in manifest.files:
+        if entry.size and entry.digest not in seen:
+            seen.add(entry.digest)
+            yield entry.digest, entry.size
+
+
+def _packs(line: bytes) -> List[str]:
+    packs = json.loads(line)
+    if not isinstance(packs, list) or not all(isinstance(name, str) and is_digest(name) for name in packs):
+        raise ValueError("names of packs that can't be ones")
+    return packs
+
+
+def _extents(line: bytes, packs: Sequence[str], size: int) -> Tuple[Extent, ...]:
+    numbers = json.loads(line)
+    if not isinstance(numbers, list) or len(numbers) % 3 or not 0 < len(numbers) <= 3 * MOST_EXTENTS:
+        raise ValueError("not the places of a content")
+    if not all(type(number) is int and 0 <= number <= LARGEST for number in numbers):
+        raise ValueError("a place that can't be one")
+    if any(number >= len(packs) for number in numbers[::3]) or sum(numbers[2::3]) != size:
+        raise ValueError("places that don't have the whole content")
+    found = zip(numbers[::3], numbers[1::3], numbers[2::3])  # noqa: B905 - Python 3.8 has no `strict`
+    return tuple(Extent(packs[pack], offset, length) for pack, offset, length in found)
+
+
+# -- packing
+
+
+class Part(NamedTuple):
+    """Bytes of a content."""
+
+    digest: str
+    offset: int
+    length: int
+
+
+def packs_of(contents: Iterable[Tuple[str, int]]) -> Iterator[List[Part]]:
+    """What goes into each pack, one part after the other, of contents (digest, size) in their order. One that does not
+    fit into the rest of a pack begins a new one: so a content that fits into one pack is never spread over two, and a
+    larger one that begins as another did begins with the same packs."""
+    pack: List[Part] = []
+    room = PACK
+    for digest, size in contents:
+        if pack and room < size:
+            yield pack
+            pack, room = [], PACK
+        done = 0
+        while done < size:
+            length = min(size - done, room)
+            pack.append(Part(digest, done, length))
+            done, room = done + length, room - length
+            if not room:
+                yield pack
+                pack, room = [], PACK
+    if pack:
+        yield pack
+
+
+def add_pack(places: Places, name: str, parts: Iterable[Part]) -> None:
+    """Note in `places` what lies in a pack. The packs of a content must come in their order."""
+    offset = 0
+    for part in parts:
+        places[part.digest] = (*places.get(part.digest, ()), Extent(name, offset, part.length))
+        offset += part.length
+
+
+# -- what a host may fetch and write
+
+
+class ContentRange(Record):
+    """Bytes of an object that are a content, or a part of one."""
+
+    digest: str
+    offset: int
+    length: int
+
+
+class SignedObject(Record):
+    """Contents to take out of one object, which `url` gives to whoever asks. A secret."""
+
+    url: str
+    takes: List[ContentRange]
+
+
+class SignedExtent(Record):
+    """Bytes of an object, which `url` gives to whoever asks. A secret."""
+
+    url: str
+    offset: int
+    length: int
+
+
+class SignedContent(Record):
+    """A content that is put together of parts of several objects, one after the other."""
+
+    digest: str
+    size: int
+    parts: List[SignedExtent]
+
+
+class DownloadLine(Record):
+    """A line of what the request `download` sends: contents that lie in one object each, or spread ones."""
+
+    objects: List[SignedObject] = []
+    spread: List[SignedContent] = []
+
+
+class Grant(Record):
+    """What a host may do in a bucket for one run, without credentials of its own: post a form of `fields` to `url` with
+    a key that starts with `prefix`, until `expires` (seconds since 1970, by the client's clock). A secret."""
+
+    url: str
+    fields: Dict[str, str]
+    prefix: str
+    expires: float
+
+
+class ImageAccess(Record):
+    """What a host may do with an image that the environment of its run is built of: fetch it where it is stored and
+    recorded; else store it below `grant`, once it was built. A secret."""
+
+    image: str
+    stored: Optional[SignedContent] = None
+    grant: Optional[Grant] = None
+
+
+class RunRecord(Record):
+    """A run as its host last reported it to the bucket. `time` by the host's clock; `number` is what its client calls
+    it; `split`: its stderr is apart."""
+
+    status: RunStatus
+    events: List[RunEvent]
+    number: int = 0
+    time: float = 0.0
+    split: bool = False
+
+
+# -- names of objects
+
+
+def upload_prefix(name: str) -> str:
+    return "uploads/%s/" % name
+
+
+def version_key(name: str, version: int) -> str:
+    return "%s%08d" % (upload_prefix(name), version)
+
+
+def run_prefix(key: str) -> str:
+    return "runs/%s/" % key
+
+
+def pack_key(name: str) -> str:
+    """Below the prefix of its upload, or of its run."""
+    return "packs/" + name
+
+
+def log_key(offset: int, name: str = "log") -> str:
+    """Below the prefix of its run; `name` is "err" for its stderr, where that is apart."""
+    return "%s/%016d" % (name, offset)
+
+
+def image_key(id: str) -> str:
+    """The record of a stored image."""
+    return "envs/%s.json" % id
+
+
+def image_prefix(id: str) -> str:
+    """Of the parts of an image, which a host writes; not of the record, which it must not write."""
+    return "envs/%s/" % id
+
+
+def image_parts(image: BuiltImage) -> List[Tuple[str, int]]:
+    """(key below its prefix, bytes) of each part of an image. Raises `ValueError` for a record that can't be one."""
+    if not is_digest(image.digest) or not 0 < image.size <= MOST_IMAGE:
+        raise ValueError("an image of %d bytes that can't be one" % image.size)
+    starts = range(0, image.size, IMAGE_PART)
+    return [
+        ("%s/%d" % (image.digest, number), min(IMAGE_PART, image.size - start)) for number, start in enumerate(starts)
+    ]
