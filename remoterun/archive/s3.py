@@ -1,0 +1,416 @@
+"""The requests that S3 is asked: with s3_errors.py the room of boto3.
+
+Every object is written with its SHA-256, so that the store refuses what did not arrive as it was sent. A request that
+may do better later (no answer, "slow down", an error of the store's own) is repeated until `patience` is over.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+from remoterun.agent.shared.frames import Bytes
+from remoterun.agent.shared.tree import show
+from remoterun.archive.s3_errors import Absent, Conflict, Damaged, Exists, OutOfRange, answered, denied, failed
+from remoterun.errors import ConfigError, HostError, HostUnreachable
+
+CONNECT, READ = 10.0, 30.0
+"""Seconds until a connection stands, and until the next bytes come."""
+PATIENCE = 30.0
+"""Seconds for which a request is repeated that may do better later."""
+PAUSES = 0.2, 5.0
+"""Seconds between two tries: the first pause, and the longest."""
+CONNECTIONS = 16
+PIECE = 1 << 20
+"""Bytes of a body that are sent at once."""
+PAGE = 1000
+"""Keys of a page of a listing."""
+MOST_KEYS = 5_000_000
+"""Keys that a listing may have."""
+SCHEME = "s3://"
+NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class BucketPlace:
+    """Which bucket is meant, and how it is reached; None: what the user's AWS configuration or `AWS_…` says."""
+
+    name: str
+    region: str | None = None
+    endpoint: str | None = None
+    """The address of another store than Amazon's."""
+    profile: str | None = None
+    """A section of the user's AWS configuration."""
+
+    @classmethod
+    def of(
+        cls, address: str, region: str | None = None, endpoint: str | None = None, profile: str | None = None
+    ) -> BucketPlace:
+        """The place of "s3://NAME". Raises `ConfigError`."""
+        name = address.removeprefix(SCHEME)
+        if address == name or not NAME.fullmatch(name):
+            raise ConfigError(f"`{address[:80]}` is not the address of a bucket", hint="s3://NAME")
+        return cls(name, region, endpoint, profile)
+
+    @property
+    def address(self) -> str:
+        return SCHEME + self.name
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object as a listing names it. `modified` in seconds since 1970, by the store's clock."""
+
+    key: str
+    size: int
+    modified: float
+
+
+class S3:
+    """One bucket. Any thread may call any method. Raises `HostUnreachable`, `AuthenticationError`, `HostError`."""
+
+    def __init__(
+        self,
+        place: BucketPlace,
+        patience: float = PATIENCE,
+        connect: float = CONNECT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Asks nothing of the store. `connect`: seconds until a connection stands."""
+        self.place = place
+        self.patience = patience
+        self.requests = 0
+        """Requests that were made: of those, S3 takes its price."""
+        self._clock = clock
+        self._closed = threading.Event()
+        self._connect = connect
+        self._client = self._translating(lambda: _client(place, connect))
+
+    def close(self) -> None:
+        """End what still waits. May be called twice."""
+        self._closed.set()
+        self._client.close()
+
+    def get(self, key: str, most: int) -> bytes:
+        """An object of `most` bytes at the most. Raises `Absent`, and `HostError` for a longer one."""
+
+        def read() -> bytes:
+            answer = self._client.get_object(Bucket=self.place.name, Key=key)
+            with answer["Body"] as body:
+                if answer["ContentLength"] > most:
+                    raise self.bad(key, f"it has {answer['ContentLength']:,} bytes, and {most:,} are allowed")
+                return bytes(body.read())
+
+        return self._ask("GetObject", key, read)
+
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        """So many bytes of an object, or those of them that there are. Raises `Absent`."""
+        if not length:
+            return b""
+
+        def read() -> bytes:
+            wanted = f"bytes={offset}-{offset + length - 1}"
+            answer = self._client.get_object(Bucket=self.place.name, Key=key, Range=wanted)
+            with answer["Body"] as body:
+                if answer["ContentLength"] > length:
+                    raise self.bad(key, "more bytes came than were asked for")
+                return bytes(body.read())
+
+        try:
+            return self._ask("GetObject", key, read)
+        except OutOfRange:
+            return b""
+
+    def head(self, key: str) -> tuple[int, str] | None:
+        """(size, SHA-256 in hex as the store has verified it, or ""); None where no object has that key."""
+        try:
+            answer = self._ask(
+                "GetObject",  # the permission that it needs
+                key,
+                lambda: self._client.head_object(Bucket=self.place.name, Key=key, ChecksumMode="ENABLED"),
+            )
+        except Absent:
+            return None
+        with suppress(ValueError):
+            return answer["ContentLength"], base64.b64decode(answer.get("ChecksumSHA256", ""), validate=True).hex()
+        return answer["ContentLength"], ""
+
+    def put(self, key: str, data: Bytes, digest: str = "", **conditions: str) -> None:
+        """Write an object. `digest`: its SHA-256, if that is known. May be repeated. Raises `TransferError` if other
+        bytes arrive."""
+        checksum = base64.b64encode(bytes.fromhex(digest) if digest else hashlib.sha256(data).digest()).decode()
+        self._ask(
+            "PutObject",
+            key,
+            lambda: self._client.put_object(
+                Bucket=self.place.name, Key=key, Body=_Body(data), ChecksumSHA256=checksum, **conditions
+            ),
+        )
+
+    def put_new(self, key: str, data: Bytes) -> bool:
+        """Write an object, unless one has that key; whether none had. An earlier try, whose answer was lost, counts."""
+        for _ in range(20):
+            try:
+                self.put(key, data, IfNoneMatch="*")
+                return True
+            except Exists:
+                with suppress(Absent):
+                    return self.get(key, len(data) + 1) == data
+            except Conflict:
+                self._closed.wait(PAUSES[0])
+        raise HostError(f"others keep writing `{show(key)}` in {self.place.address}", hint="try again")
+
+    def touch(self, key: str) -> bool:
+        """Make an object as young as if it had been written just now; False where none has that key."""
+        source = {"Bucket": self.place.name, "Key": key}
+
+        def copy() -> None:
+            self._client.copy_object(Bucket=self.place.name, Key=key, CopySource=source, MetadataDirective="REPLACE")
+
+        try:
+            self._ask("PutObject", key, copy)
+        except Absent:
+            return False
+        return True
+
+    def list(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
+        """All objects whose keys begin with `prefix` and come after `after`, in the order of the keys."""
+        count = 0
+        while True:
+            answer = self._list(prefix, after, MaxKeys=PAGE)
+            listed = answer.get("Contents", ())
+            for item in listed:
+                found = StoredObject(item["Key"], item["Size"], item["LastModified"].timestamp())
+                if not found.key.startswith(prefix) or found.key <= after or found.size < 0:
+                    raise self.bad(found.key, "the listing of the store makes no sense")
+                after = found.key
+                yield found
+            count += len(listed)
+            if not answer.get("IsTruncated") or not listed:
+                return
+            if count > MOST_KEYS:
+                raise self.bad(prefix, f"it has more than {MOST_KEYS:,} objects")
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """The names that follow `prefix` and end in a slash, in their order."""
+        after = ""
+        while True:
+            answer = self._list(prefix, after, Delimiter="/")
+            found = [item["Prefix"] for item in answer.get("CommonPrefixes", ())]
+            if any(not name.startswith(prefix) or name <= after for name in found):
+                raise self.bad(prefix, "the listing of the store makes no sense")
+            for name in found:
+                yield name[len(prefix) : -1]
+            if not answer.get("IsTruncated") or not found:
+                return
+            after = found[-1] + "\U0010ffff"
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects; what is not there is fine."""
+        for start in range(0, len(keys), PAGE):
+            part = [{"Key": key} for key in keys[start : start + PAGE]]
+            answer = self._ask(
+                "DeleteObject",
+                keys[start],
+                lambda part=part: self._client.delete_objects(  # type: ignore[misc]
+                    Bucket=self.place.name, Delete={"Objects": part, "Quiet": True}
+                ),
+            )
+            for error in answer.get("Errors", ()):
+                if error.get("Code") == "AccessDenied":
+                    raise denied("DeleteObject", self.place.name)
+                raise HostError(
+                    f"`{show(str(error.get('Key'))[:200])}` can't be removed from {self.place.address}:"
+                    f" {show(str(error.get('Message'))[:200])}"
+                )
+
+    def find_region(self) -> None:
+        """Ask from now on where the bucket is. Other requests find their way from any region; what is signed does
+        not."""
+        if not self.is_amazon:
+            return
+        answer = self._ask("ListBucket", "", lambda: self._client.head_bucket(Bucket=self.place.name))
+        found = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
+        if found and found != self.region:
+            self._client.close()
+            there = replace(self.place, region=found)
+            self._client = self._translating(lambda: _client(there, self._connect))
+
+    def presigned_get(self, key: str, seconds: float) -> str:
+        """An address that gives the object to whoever asks, for so many seconds. Asks nothing of the store."""
+        wanted = {"Bucket": self.place.name, "Key": key}
+        return str(
+            self._translating(
+                lambda: self._client.generate_presigned_url("get_object", Params=wanted, ExpiresIn=int(seconds))
+            )
+        )
+
+    def presigned_post(self, prefix: str, seconds: float, most: int) -> tuple[str, dict[str, str]]:
+        """(address, fields) of a form by which whoever has them writes objects of up to `most` bytes below `prefix`."""
+        conditions: list[Any] = [
+            ["starts-with", "$x-amz-checksum-sha256", ""],
+            ["content-length-range", 0, most],
+        ]
+        answer = self._translating(
+            lambda: self._client.generate_presigned_post(
+                self.place.name, prefix + "${filename}", Conditions=conditions, ExpiresIn=int(seconds)
+            )
+        )
+        return answer["url"], {name: value for name, value in answer["fields"].items() if name != "key"}
+
+    def credentials_end(self) -> float | None:
+        """When the credentials end, in seconds since 1970; None where they do not, or where it is not known."""
+        credentials = self._client._request_signer._credentials
+        expiry = getattr(credentials, "_expiry_time", None)
+        return expiry.timestamp() if isinstance(expiry, datetime) else None
+
+    @property
+    def lasting_credentials(self) -> bool:
+        """Whether they are those of a user, without a session."""
+        return self._client._request_signer._credentials.get_frozen_credentials().token is None
+
+    @property
+    def is_amazon(self) -> bool:
+        """Whether it is Amazon's own store."""
+        return ".amazonaws." in str(self._client.meta.endpoint_url)
+
+    @property
+    def region(self) -> str:
+        """The region that is asked; "" where none was named."""
+        return self._client.meta.region_name or ""
+
+    def create(self, region: str) -> None:
+        """Make the bucket; one of ours that is there is fine. Raises `AlreadyExists` for a name that is taken."""
+        where = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        more = {} if region in ("", "us-east-1", "aws-global") else where
+        with suppress(Exists):
+            self._ask("CreateBucket", "", lambda: self._client.create_bucket(Bucket=self.place.name, **more))
+
+    def names(self) -> Sequence[str]:
+        """All buckets of the account. Raises `Denied` for credentials that may not list them."""
+        answer = self._ask("ListAllMyBuckets", "", lambda: self._client.list_buckets())
+        return [str(bucket["Name"]) for bucket in answer.get("Buckets", ())]
+
+    def clock(self) -> float | None:
+        """The store's time, in seconds since 1970, as far as it tells."""
+        answer = self._ask("ListBucket", "", lambda: self._client.head_bucket(Bucket=self.place.name))
+        said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        with suppress(TypeError, ValueError):
+            return parsedate_to_datetime(said).timestamp()
+        return None
+
+    def call(self, operation: str, **arguments: Any) -> Any:
+        """Another request about the bucket, by the name of its method. Raises `Absent` for what is not set."""
+        action = _ACTIONS.get(operation, operation)
+        return self._ask(action, "", lambda: getattr(self._client, operation)(Bucket=self.place.name, **arguments))
+
+    def bad(self, key: str, why: str) -> Damaged:
+        return Damaged(
+            f"`{show(key[:300])}` in {self.place.address} is damaged: {why}",
+            hint="remoterun check aws",
+        )
+
+    def _list(self, prefix: str, after: str, **more: Any) -> Any:
+        if after:
+            more["StartAfter"] = after
+        return self._ask(
+            "ListBucket",
+            prefix,
+            lambda: self._client.list_objects_v2(Bucket=self.place.name, Prefix=prefix, **more),
+        )
+
+    def _ask(self, action: str, key: str, request: Callable[[], T]) -> T:
+        until = self._clock() + self.patience
+        pause = PAUSES[0]
+        while True:
+            self.requests += 1
+            try:
+                return self._translating(request, action, key)
+            except HostUnreachable:
+                if self._closed.is_set() or self._clock() + pause > until:
+                    raise
+            self._closed.wait(pause)
+            pause = min(pause * 2, PAUSES[1])
+
+    def _translating(self, request: Callable[[], T], action: str = "", key: str = "") -> T:
+        import botocore.exceptions
+
+        try:
+            return request()
+        except botocore.exceptions.ClientError as error:
+            raise answered(error.response, self.place.name, action, key) from error
+        except (botocore.exceptions.BotoCoreError, OSError, ValueError) as error:
+            raise failed(error, self.place.name, self.place.profile) from error
+
+
+class _Body:
+    """The body of a request, read in large pieces, whatever size is asked for: in small ones, each would cost a call of
+    the system; and all at once, it would have to be sent within the time for which a read may take."""
+
+    def __init__(self, data: Bytes) -> None:
+        self._data = memoryview(data)
+        self._at = 0
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def read(self, size: int = -1) -> Bytes:
+        piece = self._data[self._at : self._at + PIECE]
+        self._at += len(piece)
+        return piece
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """To the start, or to the end."""
+        self._at = 0 if offset == 0 and whence == 0 else len(self._data)
+        return self._at
+
+
+def _client(place: BucketPlace, connect: float) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    plain = Config(
+        signature_version="s3v4",
+        connect_timeout=connect,
+        read_timeout=READ,
+        max_pool_connections=CONNECTIONS,
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        tcp_keepalive=True,
+        s3={"payload_signing_enabled": False},  # the checksum is signed, and verified
+    )
+    session = boto3.Session(profile_name=place.profile, region_name=place.region)
+    client = session.client("s3", endpoint_url=place.endpoint, config=plain)
+    if ".amazonaws." not in str(client.meta.endpoint_url) or "." in place.name:
+        return client
+    # Else what is signed names s3.amazonaws.com, which sends whoever asks for a new bucket elsewhere for a day.
+    client.close()
+    regional = plain.merge(Config(s3={**plain.s3, "addressing_style": "virtual"}))
+    return session.client("s3", endpoint_url=place.endpoint, config=regional)
+
+
+_ACTIONS = {
+    "get_public_access_block": "GetBucketPublicAccessBlock",
+    "put_public_access_block": "PutBucketPublicAccessBlock",
+    "get_bucket_encryption": "GetEncryptionConfiguration",
+    "put_bucket_encryption": "PutEncryptionConfiguration",
+    "get_bucket_lifecycle_configuration": "GetLifecycleConfiguration",
+    "put_bucket_lifecycle_configuration": "PutLifecycleConfiguration",
+    "get_bucket_location": "GetBucketLocation",
+}
+"""The permissions that requests need, where they have other names."""

@@ -1,0 +1,291 @@
+"""The upkeep of the archive: who uses how much of it, what nothing needs any more, and what is damaged.
+
+`collect` is safe beside uploads without any lock. What it deletes is `LEAST` seconds old at the least, and nothing
+names it; an upload relies on nothing that is half as old, but for what the newest version of its name has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from remoterun.agent.shared.archive import (
+    ArchivedTree,
+    image_parts,
+    pack_key,
+    run_prefix,
+    upload_prefix,
+    version_key,
+)
+from remoterun.agent.shared.records import to_json
+from remoterun.agent.shared.spec import KEY, UPLOAD_NAME
+from remoterun.agent.shared.states import FINAL
+from remoterun.archive import Archive
+from remoterun.archive.grants import read_image
+from remoterun.archive.runs import read_record, read_spec
+from remoterun.archive.s3 import StoredObject
+from remoterun.archive.s3_errors import Absent, Damaged
+from remoterun.archive.uploads import names, read_tree, versions
+from remoterun.errors import HostError, NotFound
+
+LEAST = 2 * 86400.0
+"""Seconds for which everything stays that nothing names: an upload that goes on may be about to."""
+UNUSED = 30 * 86400.0
+"""Seconds without a use after which an image is not kept any more."""
+MOST_ITEMS = 1000
+_TREE = re.compile(r"uploads/[^/]+/[0-9]{8}\Z|runs/[^/]+/(source|outputs|mounts/[0-9a-f]{64})\Z")
+"""The keys of archived trees."""
+
+
+# -- who uses how much
+
+
+@dataclass(frozen=True)
+class Row:
+    """A user of the archive, with the bytes of its objects."""
+
+    kind: str
+    """"upload", "run", "image", or "other"."""
+    name: str
+    size: int
+    about: dict[str, Any]
+
+
+def usage(archive: Archive) -> list[Row]:
+    """Who uses how much."""
+    sizes: dict[str, int] = {}
+    for stored in archive.s3.list(""):
+        parts = stored.key.split("/")
+        folder = "/".join(parts[:2]) if parts[0] in ("uploads", "runs", "envs") else ""
+        sizes[folder.removesuffix(".json")] = sizes.get(folder.removesuffix(".json"), 0) + stored.size
+    return [_row(archive, folder, size) for folder, size in sorted(sizes.items())]
+
+
+def _row(archive: Archive, folder: str, size: int) -> Row:
+    kind, _, name = folder.partition("/")
+    if kind == "uploads" and UPLOAD_NAME.match(name):
+        return Row("upload", name, size, {"versions": [to_json(version) for version in versions(archive, name)]})
+    if kind == "runs":
+        about: dict[str, Any] = {"state": None, "created": None}
+        with suppress(NotFound, Damaged):
+            status = read_record(archive, name).status
+            outputs = status.outputs.size if status.outputs else 0
+            about = {"created": status.created, "outputs": outputs, "log": status.log_size}
+            about["state"] = status.state.value
+        return Row("run", name, size, about)
+    return Row("image" if kind == "envs" else "other", name, size, {})
+
+
+# -- what nothing needs
+
+
+@dataclass(frozen=True)
+class Freed:
+    """A kind of thing that was deleted, or would be: "versions", "blobs" or "images"; or, with `why`, was not yet."""
+
+    kind: str
+    count: int
+    size: int
+    items: list[dict[str, Any]]
+    why: str = ""
+
+
+def collect(archive: Archive, keep: int | None, dry_run: bool) -> list[Freed]:
+    """Delete what nothing needs, and of each upload all but the `keep` newest versions (None: none). What can't be read
+    frees nothing. May be repeated. Raises `HostError`."""
+    collection = _Collection(archive, dry_run)
+    if keep is not None:
+        collection.remove_versions(keep)
+    for name in names(archive):
+        collection.free_packs(upload_prefix(name))
+    for key in archive.s3.folders("runs/"):
+        with suppress(NotFound, Damaged):
+            if read_record(archive, key).status.state in FINAL:  # else its host may be about to name more
+                collection.free_packs(run_prefix(key))
+    collection.free_images()
+    collection.delete(archive.s3.list("doctor/"))
+    return collection.found()
+
+
+class _Collection:
+    def __init__(self, archive: Archive, dry_run: bool) -> None:
+        self._archive, self._s3, self._dry_run = archive, archive.s3, dry_run
+        self._before = archive.clock() - LEAST
+        self._versions: list[dict[str, Any]] = []
+        self._images: list[dict[str, Any]] = []
+        self._freed = {"blobs": [0, 0], "images": [0, 0]}
+        self._young = [0, 0]
+
+    def found(self) -> list[Freed]:
+        parts = [
+            Freed("versions", len(self._versions), 0, self._versions[:MOST_ITEMS]),
+            Freed("blobs", *self._freed["blobs"], []),
+            Freed("images", len(self._images), self._freed["images"][1], self._images[:MOST_ITEMS]),
+        ]
+        why = f"it was written less than {LEAST / 86400:.0f} days ago, and an upload may be about to need it"
+        parts.append(Freed("blobs", *self._young, [], why))
+        return [part for part in parts if part.count]
+
+    def remove_versions(self, keep: int) -> None:
+        mounted = set(_mounted(self._archive))
+        for name in names(self._archive):
+            for version in versions(self._archive, name)[:-keep]:
+                if (name, version.digest) not in mounted:
+                    if not self._dry_run:
+                        self._s3.delete([version_key(name, version.version)])
+                    item = {"upload": name, "version": version.version, "bytes": 0, "digest": version.digest}
+                    self._versions.append(item)
+
+    def free_packs(self, prefix: str) -> None:
+        """Delete packs below a prefix that none of its trees names."""
+        gone = {version_key(item["upload"], item["version"]) for item in self._versions}
+        listed = list(self._s3.list(prefix))
+        packs = {stored.key: stored for stored in listed if stored.key.startswith(prefix + pack_key(""))}
+        if not packs:
+            return
+        try:
+            trees = [
+                read_tree(self._archive, stored.key)
+                for stored in listed
+                if _TREE.match(stored.key) and stored.key not in gone
+            ]
+        except (Absent, Damaged):  # another client works here, or what it names is not known
+            return
+        for key in {prefix + pack_key(pack) for tree in trees for pack in tree.packs}:
+            packs.pop(key, None)
+        self.delete(list(packs.values()))
+
+    def free_images(self) -> None:
+        """Delete images that no host has used for long, and parts that no record names."""
+        listed = list(self._s3.list("envs/"))
+        records = {stored.key.removesuffix(".json"): stored for stored in listed if stored.key.endswith(".json")}
+        needed = set()
+        for id, stored in records.items():
+            image = read_image(self._archive, id.removeprefix("envs/"))
+            if image is not None and stored.modified > self._archive.clock() - UNUSED:
+                needed |= {stored.key, *(f"{id}/{key}" for key, _ in image_parts(image))}
+            else:
+                self._images.append({"name": image.image if image is not None else "unfinished"})
+        self.delete([stored for stored in listed if stored.key not in needed], "images")
+
+    def delete(self, unneeded: Iterable[StoredObject], kind: str = "blobs") -> None:
+        """Delete those of them that are old, also when they are listed once more: an upload may have renewed them."""
+        old: dict[str, StoredObject] = {}
+        for stored in unneeded:
+            if stored.modified < self._before:
+                old[stored.key] = stored
+            elif kind == "blobs":
+                self._young = [self._young[0] + 1, self._young[1] + stored.size]
+        if not old:
+            return
+        if not self._dry_run:
+            first, last = min(old), max(old)
+            for stored in self._s3.list(_common(first, last)):
+                if stored.key in old and stored.modified >= self._before:
+                    del old[stored.key]
+            self._s3.delete(list(old))
+        count, size = self._freed[kind]
+        self._freed[kind] = [count + len(old), size + sum(stored.size for stored in old.values())]
+
+
+def _common(first: str, last: str) -> str:
+    """The folder in which both keys lie."""
+    at = 0
+    while at < min(len(first), len(last)) and first[at] == last[at]:
+        at += 1
+    return first[: first.rfind("/", 0, at) + 1]
+
+
+def _mounted(archive: Archive) -> Iterator[tuple[str, str]]:
+    """(upload, digest of the version) of what runs mount that may go on, perhaps on another machine."""
+    for key in archive.s3.folders("runs/"):
+        with suppress(NotFound, Damaged):
+            if read_record(archive, key).status.state not in FINAL:
+                for mount in read_spec(archive, key).mounts:
+                    if mount.resource.digest is not None:
+                        yield mount.resource.name, mount.resource.digest
+
+
+# -- what is damaged
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A content, or a tree ("list"), that is "damaged" or "missing", and where it belongs."""
+
+    what: str
+    problem: str
+    digest: str
+    size: int
+    places: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Checked:
+    packs: int
+    size: int
+    faults: list[Fault]
+
+
+def check(archive: Archive, progress: Callable[[int, int], None] = lambda packs, size: None) -> Checked:
+    """Verify every tree, and that every pack that one names is stored with the checksum that is its name, as the store
+    has verified it. Reads no pack, and changes nothing. `progress` is called with what was verified."""
+    checking = _Check(archive, progress)
+    for name in names(archive):
+        for version in versions(archive, name):
+            where = {"upload": name, "version": version.version}
+            checking.tree(version_key(name, version.version), upload_prefix(name), where)
+    for key in archive.s3.folders("runs/"):
+        if KEY.match(key):
+            for stored in archive.s3.list(run_prefix(key)):
+                if _TREE.match(stored.key):
+                    part = stored.key.split("/")[2]
+                    checking.tree(stored.key, run_prefix(key), {"run": key, "part": part})
+    return Checked(len(checking.packs), checking.size, list(checking.faults.values()))
+
+
+class _Check:
+    def __init__(self, archive: Archive, progress: Callable[[int, int], None]) -> None:
+        self._archive, self._progress = archive, progress
+        self.packs: dict[str, str] = {}
+        """By the keys of packs, what is wrong with them: "", "missing" or "damaged"."""
+        self.size = 0
+        self.faults: dict[str, Fault] = {}
+
+    def tree(self, key: str, prefix: str, where: dict[str, Any]) -> None:
+        try:
+            tree = read_tree(self._archive, key)
+        except Absent:
+            return
+        except HostError:
+            self._fault("list", "damaged", key, 0, {**where, "path": ""})
+            return
+        keys = [prefix + pack_key(pack) for pack in tree.packs]
+        new = [key for key in keys if key not in self.packs]
+        for pack, problem in zip(new, self._archive.workers.each(self._pack, new), strict=True):
+            self.packs[pack] = problem
+            self._progress(1, 0)
+        if any(self.packs[key] for key in keys):
+            self._contents(tree, prefix, where)
+
+    def _pack(self, key: str) -> str:
+        found = self._archive.s3.head(key)
+        if found is None:
+            return "missing"
+        size, checksum = found
+        self.size += size
+        return "damaged" if checksum not in ("", key.rpartition("/")[2]) else ""
+
+    def _contents(self, tree: ArchivedTree, prefix: str, where: dict[str, Any]) -> None:
+        for entry in tree.manifest.files:
+            problems = {self.packs[prefix + pack_key(extent.pack)] for extent in tree.places.get(entry.digest, ())}
+            problem = next((problem for problem in ("missing", "damaged") if problem in problems), None)
+            if problem is not None:
+                self._fault("blob", problem, entry.digest, entry.size, {**where, "path": entry.path})
+
+    def _fault(self, what: str, problem: str, digest: str, size: int, place: dict[str, Any]) -> None:
+        fault = self.faults.setdefault(digest, Fault(what, problem, digest if what == "blob" else "", size, []))
+        fault.places.append(place)

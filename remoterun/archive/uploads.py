@@ -1,0 +1,144 @@
+"""Uploads in the archive: each version an archived tree, all of a name beside the packs that they share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from remoterun.agent.shared.api import UploadVersion
+from remoterun.agent.shared.archive import MOST_HEADER, MOST_TREE, ArchivedTree, TreeHeader, upload_prefix, version_key
+from remoterun.agent.shared.spec import UPLOAD_NAME
+from remoterun.agent.shared.tree import Manifest, show
+from remoterun.archive import Archive
+from remoterun.archive.s3_errors import Absent
+from remoterun.archive.writing import put_tree
+from remoterun.errors import NotFound, TransferError
+from remoterun.model import check_upload_name
+from remoterun.transfer.progress import Progress
+from remoterun.transfer.reading import Reading
+from remoterun.transfer.sending import Sent
+
+_NUMBER = re.compile(r"[0-9]{8}\Z")
+
+
+def put_upload(
+    archive: Archive, name: str, tree: Reading, number: int, progress: Progress, copied: bool = False
+) -> tuple[Manifest, UploadVersion, bool, Sent]:
+    """Make `tree`, which is used up, the newest version of an upload: (its manifest, the version, whether it is new,
+    what was sent). It gets `number`, or the next one that is free. `copied`: any version with that content will do.
+
+    May be repeated: after a cut, what was written is not sent again. Raises `TransferError`, `UsageError`, `HostError`.
+    """
+    base = next(iter(versions(archive, name, newest=True)), None)
+    stored = read_version(archive, name, base.version) if base is not None else None
+    archived, sent = put_tree(archive, upload_prefix(name), tree, progress, stored)
+    version, created = _commit(archive, name, archived, number, copied)
+    if created and base is not None and archive.s3.head(version_key(name, base.version)) is None:
+        archive.s3.delete([version_key(name, version.version)])  # `gc` may delete what only that one named
+        raise TransferError(f"uploads/{name} was removed from {archive.address} meanwhile", hint="try again")
+    return archived.manifest, version, created, sent
+
+
+def _commit(
+    archive: Archive, name: str, archived: ArchivedTree, number: int, copied: bool
+) -> tuple[UploadVersion, bool]:
+    manifest = archived.manifest
+    data = archived.encode(round(archive.clock(), 3))
+    while True:
+        known = versions(archive, name, newest=not copied)
+        same = [version for version in known if version.digest == manifest.digest]
+        if same and (copied or same[-1] == known[-1]):
+            return same[-1], False
+        chosen = max(number, known[-1].version + 1 if known else 1)
+        if archive.s3.put_new(version_key(name, chosen), data):
+            return _version(chosen, TreeHeader.decode(data[:MOST_HEADER])), True
+
+
+def versions(archive: Archive, name: str, newest: bool = False) -> list[UploadVersion]:
+    """The versions of an upload, oldest first, or its `newest` only. Raises `HostError` for one that makes no sense."""
+    check_upload_name(name)
+    numbers = list(_numbers(archive, name))[-1 if newest else 0 :]
+    found = archive.workers.each(lambda number: _read_header(archive, name, number), numbers)
+    return [version for version in found if version is not None]
+
+
+def newest(archive: Archive) -> list[tuple[str, UploadVersion]]:
+    """(name, newest version) of each upload."""
+    found = []
+    for name in names(archive):
+        numbers = list(_numbers(archive, name))
+        version = _read_header(archive, name, numbers[-1]) if numbers else None
+        if version is not None:
+            found.append((name, version))
+    return found
+
+
+def names(archive: Archive) -> list[str]:
+    """Those of all uploads, also of such that have no version any more."""
+    return [name for name in archive.s3.folders("uploads/") if _is_name(name)]
+
+
+def read_version(archive: Archive, name: str, number: int) -> ArchivedTree:
+    """The tree of a version. Raises `NotFound`, `HostError`."""
+    try:
+        return read_tree(archive, version_key(name, number))
+    except Absent:
+        raise NotFound(f"uploads/{name} has no such version in {archive.address}", hint=f"remoterun ls uploads/{name}")
+
+
+def find_upload(archive: Archive, name: str, digest: str | None = None) -> tuple[ArchivedTree, UploadVersion]:
+    """The newest version of an upload, or the one with that digest. Raises `NotFound`, `HostError`."""
+    fitting = [version for version in versions(archive, name) if digest in (None, version.digest)]
+    if not fitting:
+        raise NotFound(f"there is no upload {show(name)} in {archive.address}")
+    tree = read_version(archive, name, fitting[-1].version)
+    if tree.manifest.digest != fitting[-1].digest:
+        raise archive.s3.bad(version_key(name, fitting[-1].version), "it is not the version that it was")
+    return tree, fitting[-1]
+
+
+def remove_upload(archive: Archive, name: str, digest: str | None = None) -> bool:
+    """Remove an upload, or its versions with that digest; whether there was one. `gc` frees their packs later."""
+    check_upload_name(name)
+    numbers = list(_numbers(archive, name))
+    if digest is not None:
+        numbers = [version.version for version in versions(archive, name) if version.digest == digest]
+    archive.s3.delete([version_key(name, number) for number in numbers])
+    return bool(numbers)
+
+
+def read_tree(archive: Archive, key: str) -> ArchivedTree:
+    """Raises `Absent`, `HostError`."""
+    try:
+        return ArchivedTree.decode(archive.s3.get(key, MOST_TREE))
+    except ValueError as error:
+        raise archive.s3.bad(key, str(error)[:200])
+
+
+def _numbers(archive: Archive, name: str) -> Iterator[int]:
+    prefix = upload_prefix(name)
+    for stored in archive.s3.list(prefix):
+        number = stored.key[len(prefix) :]
+        if not _NUMBER.match(number):
+            return  # what follows are packs
+        if int(number):
+            yield int(number)
+
+
+def _read_header(archive: Archive, name: str, number: int) -> UploadVersion | None:
+    """None for one that was removed just now."""
+    key = version_key(name, number)
+    try:
+        return _version(number, TreeHeader.decode(archive.s3.get_range(key, 0, MOST_HEADER)))
+    except Absent:
+        return None
+    except ValueError as error:
+        raise archive.s3.bad(key, str(error)[:200])
+
+
+def _version(number: int, header: TreeHeader) -> UploadVersion:
+    return UploadVersion(number, header.digest, header.size, header.files, header.created)
+
+
+def _is_name(name: str) -> bool:
+    return UPLOAD_NAME.match(name) is not None
