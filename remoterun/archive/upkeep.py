@@ -110,23 +110,32 @@ def collect(archive: Archive, keep: int | None, dry_run: bool) -> list[Freed]:
     return collection.found()
 
 
+@dataclass
+class _Sum:
+    count: int = 0
+    size: int = 0
+
+    def add(self, size: int) -> None:
+        self.count, self.size = self.count + 1, self.size + size
+
+
 class _Collection:
     def __init__(self, archive: Archive, dry_run: bool) -> None:
         self._archive, self._s3, self._dry_run = archive, archive.s3, dry_run
         self._before = archive.clock() - LEAST
         self._versions: list[dict[str, Any]] = []
         self._images: list[dict[str, Any]] = []
-        self._freed = {"blobs": [0, 0], "images": [0, 0]}
-        self._young = [0, 0]
+        self._freed = {"blobs": _Sum(), "images": _Sum()}
+        self._young = _Sum()
 
     def found(self) -> list[Freed]:
         parts = [
             Freed("versions", len(self._versions), 0, self._versions[:MOST_ITEMS]),
-            Freed("blobs", *self._freed["blobs"], []),
-            Freed("images", len(self._images), self._freed["images"][1], self._images[:MOST_ITEMS]),
+            Freed("blobs", self._freed["blobs"].count, self._freed["blobs"].size, []),
+            Freed("images", len(self._images), self._freed["images"].size, self._images[:MOST_ITEMS]),
         ]
         why = f"it was written less than {LEAST / 86400:.0f} days ago, and an upload may be about to need it"
-        parts.append(Freed("blobs", *self._young, [], why))
+        parts.append(Freed("blobs", self._young.count, self._young.size, [], why))
         return [part for part in parts if part.count]
 
     def remove_versions(self, keep: int) -> None:
@@ -178,7 +187,7 @@ class _Collection:
             if stored.modified < self._before:
                 old[stored.key] = stored
             elif kind == "blobs":
-                self._young = [self._young[0] + 1, self._young[1] + stored.size]
+                self._young.add(stored.size)
         if not old:
             return
         if not self._dry_run:
@@ -187,8 +196,8 @@ class _Collection:
                 if stored.key in old and stored.modified >= self._before:
                     del old[stored.key]
             self._s3.delete(list(old))
-        count, size = self._freed[kind]
-        self._freed[kind] = [count + len(old), size + sum(stored.size for stored in old.values())]
+        for stored in old.values():
+            self._freed[kind].add(stored.size)
 
 
 def _common(first: str, last: str) -> str:

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 
 from remoterun.agent.shared.archive import PACK, ArchivedTree, Extent, Places, pack_key
-from remoterun.agent.shared.tree import ChangedWhileRead, Entry, Manifest, ManifestBuilder, TreeError
+from remoterun.agent.shared.tree import Entry, Manifest, ManifestBuilder, TreeError, show
 from remoterun.archive import Archive
 from remoterun.errors import TransferError
 from remoterun.transfer.progress import Progress
-from remoterun.transfer.reading import ListedEntry, Reading, changing, pieces, size_and_time, whole_content
+from remoterun.transfer.reading import ListedEntry, Reading, changing, size_and_time, whole_content
 from remoterun.transfer.sending import Sent
 
 WHOLE = 4 << 20
@@ -172,7 +172,17 @@ class _Writer:
 
 
 def _pieces(path: str, size: int) -> Iterator[bytes]:
+    """The bytes of a file, `PACK` of them at a time. Raises `TransferError`, also if there are fewer."""
     try:
-        yield from pieces(path, 0, size, PACK)
-    except ChangedWhileRead:
-        raise changing(path)
+        with open(path, "rb", buffering=0) as file:
+            left = size
+            while left:
+                data = file.read(min(PACK, left))
+                if not data:
+                    raise changing(path)
+                left -= len(data)
+                yield data
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise TransferError(f"`{show(path)}` can't be read: {error.strerror}")

@@ -19,7 +19,7 @@ from remoterun.on_use import on_use
 
 if TYPE_CHECKING:
     from remoterun.transfer.destination import Fetched
-    from remoterun.transfer.fetching import Choice, Conflict, fetch, fetch_manifest, refuse
+    from remoterun.transfer.fetching import Choice, Conflict, fetch, fetch_manifest, place, refuse, save_contents
     from remoterun.transfer.inventory import missing_blobs
     from remoterun.transfer.memory import contents
     from remoterun.transfer.progress import Progress
@@ -30,7 +30,7 @@ else:
     __getattr__ = on_use(
         __name__,
         {
-            "fetching": ("Choice", "Conflict", "fetch", "fetch_manifest", "refuse"),
+            "fetching": ("Choice", "Conflict", "fetch", "fetch_manifest", "place", "refuse", "save_contents"),
             "inventory": ("missing_blobs",),
             "destination": ("Fetched",),
             "memory": ("contents",),
@@ -53,10 +53,12 @@ __all__ = [
     "fetch",
     "fetch_manifest",
     "missing_blobs",
+    "place",
     "read_entries",
     "read_tree",
     "refuse",
     "relay",
+    "save_contents",
     "send_blobs",
     "send_tree",
 ]

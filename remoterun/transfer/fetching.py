@@ -77,6 +77,10 @@ Choice = Callable[[Manifest, Tree], Manifest]
 """The part that is wanted of a resource, by its manifest and what else is known of it. May raise."""
 
 
+Download = Callable[[Iterable[Entry], int, Destination], None]
+"""Downloads files, of so many bytes together, to where they go."""
+
+
 def refuse(path: str) -> bool:
     """The conflict policy without a person: never overwrite silently."""
     raise AlreadyExists(f"`{show(path)}` exists already", hint="-f overwrites, -i keeps what is there")
@@ -109,24 +113,38 @@ def fetch(
         manifest, about = fetch_manifest(session, resource, expect)
         if choose is not None:
             manifest = choose(manifest, about)
-        return _copy(session, resource, manifest, about, target, conflict, progress, into, early)
+
+        def download(files: Iterable[Entry], size: int, destination: Destination) -> None:
+            _bring(session, resource, files, size, destination, early)
+
+        return place(manifest, about, download, session.machine.name, target, conflict, progress, into)
     finally:
         for lanes in early:
             lanes.close()
 
 
-def _copy(
-    session: Session,
-    resource: ResourceRef,
+def save_contents(
+    session: Session, resource: ResourceRef, contents: Manifest, folder: Path, progress: Progress
+) -> None:
+    """Save contents of a resource at rest in a folder: of files that are named by their digests."""
+
+    def download(files: Iterable[Entry], size: int, destination: Destination) -> None:
+        _bring(session, resource, files, size, destination, [])
+
+    place(contents, Tree(), download, session.machine.name, folder, refuse, progress)
+
+
+def place(
     manifest: Manifest,
     about: Tree,
+    download: Download,
+    name_there: str,
     target: Path,
     conflict: Conflict,
     progress: Progress,
-    into: bool,
-    early: list[Lanes],
+    into: bool = False,
 ) -> Fetched:
-    """What `fetch` does once the manifest is here. `early`: lanes that are being opened."""
+    """What `fetch` does once the manifest is here: `download` brings the files, from what is called `name_there`."""
     name = None
     if about.single and len(manifest.entries) == 1 and not into and not os.path.isdir(target):
         target, name = target.parent, target.name
@@ -160,7 +178,7 @@ def _copy(
         with SafeFolder(str(target)) as root:
             destination = Destination(root, target, name, result, progress, at_rest=not about.live)
             if wanted:
-                _bring(session, resource, (entry for entry in plan() if entry.kind == "f"), size, destination, early)
+                download((entry for entry in plan() if entry.kind == "f"), size, destination)
             for entry in plan():
                 if entry.kind == "l":
                     _place_link(root, entry, result)
@@ -168,7 +186,7 @@ def _copy(
                     root.folder(entry.path)
         result.there = progress.bytes_there
         if result.damaged:
-            raise _damaged(result, session.machine.name)
+            raise _damaged(result, name_there)
     except TreeError as error:
         raise UnsafePath(f"refused: {error}")
     except OSError as error:
