@@ -50,7 +50,7 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
             fcntl.fcntl(end, _F_SETPIPE_SZ, PIPE)
     server = Server(home)
     presence = supervision.Presence(home)
-    supervision.look_after_host(home)
+    supervision.ensure_keeper(home)
     supervision.revive(home)
     _make_room(home)
 
@@ -61,7 +61,7 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
     link = Link(_read_all, lambda *parts: _write_all(pipe_out, *parts), handle)
     link.keep(SIGN_OF_LIFE)
     if home.rental.terms() is not None:
-        link.watch(LOOK_EVERY, presence.look)
+        link.watch(LOOK_EVERY, presence.refresh)
     link.run()
     link.join(PATIENCE)
     _make_room(home)

@@ -74,7 +74,7 @@ class Bench:
 
     def started(self, command: str, files: Files | None = None, **changed: Any) -> RunFolder:
         run, spec = self.ready(command, files, **changed)
-        assert self.engine.look(run).presence is Presence.ABSENT
+        assert self.engine.inspect(run).presence is Presence.ABSENT
         self.engine.start(run, spec, [])
         return run
 
@@ -108,7 +108,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path, environment: Path) -> 
     for run in bench.made:
         bench.engine.kill(run)
         bench.engine.remove(run)
-        assert bench.again().look(run).presence in (Presence.ABSENT, Presence.ENDED)
+        assert bench.again().inspect(run).presence in (Presence.ABSENT, Presence.ENDED)
     for child in children.values():
         child.wait(60)
 
@@ -122,8 +122,8 @@ def test_a_life(bench: Bench) -> None:
     assert ended(run) == 7
     lines = log(run).decode().splitlines()
     assert lines[:2] == ["out", "err"] and lines[3:] == ["A"]
-    until(lambda: bench.engine.look(run).presence is Presence.ENDED)
-    assert bench.engine.look(run).code == 7
+    until(lambda: bench.engine.inspect(run).presence is Presence.ENDED)
+    assert bench.engine.inspect(run).code == 7
     assert not bench.engine.alive(run)
     assert read_files(Path(run.work)) == {"a": b"A\n", "b": b"new\n"}
     status = os.stat(os.path.join(run.work, "b"))
@@ -167,7 +167,7 @@ def test_started_once(bench: Bench) -> None:
     until(lambda: log(run) == b"started\n")
     bench.engine.start(run, spec, [])
     other = bench.again()
-    assert other.look(run).presence is Presence.RUNNING and other.alive(run)
+    assert other.inspect(run).presence is Presence.RUNNING and other.alive(run)
     other.start(run, spec, [])
     assert log(run) == b"started\n"
     other.kill(run)
@@ -180,7 +180,7 @@ def test_started_once_when_it_has_ended(bench: Bench) -> None:
     assert ended(run) == 0
     for engine in (bench.engine, bench.again()):
         engine.start(run, spec, [])
-        until(lambda engine=engine: engine.look(run).presence is Presence.ENDED)
+        until(lambda engine=engine: engine.inspect(run).presence is Presence.ENDED)
     assert log(run) == b"once\n"
 
 
@@ -335,7 +335,7 @@ def test_the_end_of_a_program_inside(bench: Bench) -> None:
     for name, seconds in (("one", one), ("two", two)):
         inside(bench, run, f"setsid sh -c \"trap '' HUP TERM; sleep {seconds}\" </dev/null >/dev/null 2>&1 &", name)
         until(lambda seconds=seconds: running(seconds))
-    bench.engine.end_inside(run, "one")
+    bench.engine.end_exec(run, "one")
     until(lambda: not running(one))
     assert running(two) and running(command)
     assert bench.engine.terminate(run)
@@ -422,4 +422,4 @@ def test_a_docker_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert problem in str(Docker(home).problem())
     tool.write_text("#!/bin/sh\necho Cannot connect to the Docker daemon >&2; exit 1\n")
     run = home.run("abcdefgh")
-    assert Docker(home).look(run).presence is Presence.UNKNOWN
+    assert Docker(home).inspect(run).presence is Presence.UNKNOWN

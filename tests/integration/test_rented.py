@@ -94,10 +94,10 @@ class TestIdle:
         clients = [supervision.Presence(home, lambda: host.now) for _ in range(2)]
         for _ in range(100):
             assert not host.after(100, steps=2)
-            clients[0].look(busy=True)
-            clients[1].look(busy=False)
+            clients[0].refresh(busy=True)
+            clients[1].refresh(busy=False)
         assert not host.after(supervision.QUIET + 1)
-        clients[0].look(busy=False)
+        clients[0].refresh(busy=False)
         assert not host.after(590)
         assert host.after(15)
 
@@ -105,13 +105,13 @@ class TestIdle:
         """Such as `ps --watch` in a window that was forgotten, or a notebook whose `Client` was never closed."""
         host = Host(home)
         client = supervision.Presence(home, lambda: host.now)
-        client.look(busy=False)
+        client.refresh(busy=False)
         assert not host.after(supervision.QUIET + 1)
-        client.look(busy=False)
+        client.refresh(busy=False)
         assert not host.after(500)
         client.here()  # it asks for something once more
         assert not host.after(supervision.QUIET + 1)
-        client.look(busy=False)
+        client.refresh(busy=False)
         assert not host.after(590)
         assert host.after(15)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.running.engines import docker
-from remoterun.agent.running.engines.wrapper import command_text, prepare_io, say_stopping
+from remoterun.agent.running.engines.wrapper import command_text, mark_stopping, prepare_io
 from remoterun.agent.running.supervisor import Supervisor
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import Manifest
@@ -77,7 +77,7 @@ class TestStop:
         process = subprocess.Popen([*words, str(wrapper), run.io, run.work], start_new_session=True)
         try:
             until(lambda: os.path.exists(run.log) and Path(run.log).read_text() == "up\n")
-            say_stopping(run)
+            mark_stopping(run)
             os.killpg(process.pid, signal.SIGTERM)
             assert process.wait(60) == code == run.exit_code()
             assert Path(run.log).read_text() == said

@@ -56,7 +56,7 @@ def execute(call: Call, asked: api.Execute) -> api.Exit:
     try:
         return api.Exit(conversation.until_end())
     except BaseException:
-        engine.end_inside(run, name)
+        engine.end_exec(run, name)
         raise
     finally:
         conversation.close()
@@ -64,12 +64,12 @@ def execute(call: Call, asked: api.Execute) -> api.Exit:
 
 def sample(call: Call, asked: api.Sampling) -> api.Nothing:
     sampler = Sampler(call.home, asked.keys)
-    samples = sampler.look()
+    samples = sampler.sample()
     pause = FIRST_RATES
     while any(sample.state not in FINAL for sample in samples):
         if call.stream.wait_cancelled(pause):
             raise Cancelled
-        samples = sampler.look()
+        samples = sampler.sample()
         call.stream.send(samples=to_json(samples))
         if asked.once:
             break

@@ -24,7 +24,7 @@ from . import Call, Handler
 from .uploads import find
 
 POLL_LEAST, POLL_MOST = 0.005, 0.1
-CARE_EVERY = 2.0
+ENSURE_EVERY = 2.0
 """Seconds between looks whether a run that is followed still has its supervisor, and where it stands in the line."""
 REMOVAL_PATIENCE = 15.0
 """Seconds that a supervisor may take to give back what its run held."""
@@ -159,12 +159,12 @@ def follow(call: Call, asked: api.Follow) -> api.Followed:
     log = _Log(call.home, call.stream, run, readers, asked)
     follower = Follower(call.stream, run.events(), asked.events, log.send)
     pause = POLL_LEAST
-    next_care = 0.0
+    next_ensured = 0.0
     while True:
-        if time.monotonic() >= next_care:
+        if time.monotonic() >= next_ensured:
             _care_for(call.home, run)
             log.send_line()
-            next_care = time.monotonic() + CARE_EVERY
+            next_ensured = time.monotonic() + ENSURE_EVERY
         moved = follower.send_news(run.events(follower.events))
         if not run.exists():
             call.home.check_there()
@@ -196,7 +196,7 @@ HANDLERS: Dict[str, Handler] = {
 def _care_for(home: Home, run: RunFolder) -> None:
     """A run that goes on has a supervisor, whatever became of the last one."""
     if run.state()[0] not in FINAL:
-        supervision.look_after(home, run)
+        supervision.ensure_supervisor(home, run)
 
 
 def _ask(home: Home, key: str, ask: Callable[[RunFolder], None]) -> api.Asked:

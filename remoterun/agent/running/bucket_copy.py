@@ -30,7 +30,7 @@ from ..store.home import Home
 from ..store.http_client import HttpClient, HttpError
 from ..store.posting import Content, Unreadable, post
 from ..store.run_folder import RunFolder
-from .ending import Ended, tell
+from .ending import Ended, note_once
 
 LOOK_EVERY = 2.0
 """Seconds between looks at what is new of a run that goes on."""
@@ -102,7 +102,9 @@ class BucketCopy:
                 except HttpError as error:
                     failing += 1
                     if error.expired or failing > FAILURES:
-                        tell(self._run, "its log is not in the bucket %s: %s" % (self._spec.bucket, self._why(error)))
+                        note_once(
+                            self._run, "its log is not in the bucket %s: %s" % (self._spec.bucket, self._why(error))
+                        )
                     self._await_grant(min(LONGEST, SHORTEST * 2**failing), self._stopped.is_set)
                 except (OSError, ValueError, Unreadable):  # such as a full disk; the run's own end tells it
                     self._stopped.wait(LONGEST)
@@ -148,7 +150,7 @@ class BucketCopy:
                 return self._bring(end, given_up)
             except HttpError as error:
                 problem = self._why(error)
-                tell(self._run, "waiting for the bucket %s: %s" % (self._spec.bucket, problem))
+                note_once(self._run, "waiting for the bucket %s: %s" % (self._spec.bucket, problem))
                 failures = failures + 1 if len(self._noted) == before else 1
                 if self._await_grant(min(LONGEST, SHORTEST * 2 ** (failures - 1)), not_awaited):
                     break

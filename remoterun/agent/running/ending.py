@@ -58,7 +58,7 @@ def clean_up(home: Home, run: RunFolder, engine: Optional[Engine] = None) -> boo
     return gone
 
 
-def tell(run: RunFolder, text: str) -> None:
+def note_once(run: RunFolder, text: str) -> None:
     """A note for the user, once, unless the disk is full: nothing of what is done may depend on it."""
     if run.status().note == text:
         return
@@ -69,7 +69,7 @@ def tell(run: RunFolder, text: str) -> None:
             raise
 
 
-def silent(engine: str) -> str:
+def not_answering(engine: str) -> str:
     """What the user is told while an engine does not answer."""
     return "waiting for %s, which does not answer" % engine
 

@@ -82,7 +82,7 @@ NOTICES: Dict[str, Callable[[], Notices]] = {"aws": AwsNotices}
 
 POLL = 1.0
 NOTICES_EVERY = 5.0
-CARE_EVERY = 10.0
+ENSURE_EVERY = 10.0
 """Seconds between looks whether each run has its supervisor: no client may come for hours."""
 CERTAIN = 30.0
 """Seconds for which the deadline must have passed: a clock that was just set wrong is set again soon."""
@@ -121,7 +121,7 @@ class Keeper:
         self._notices: Dict[str, Notices] = {}
         self._active_at = clock()
         self._in_time_at = clock()
-        self._next = {"notices": 0.0, "care": 0.0, "end": 0.0}
+        self._next = {"notices": 0.0, "ensure": 0.0, "end": 0.0}
         self._problem = ""
 
     def until_end(self) -> None:
@@ -140,7 +140,7 @@ class Keeper:
         """One look at everything, and what follows from it."""
         if self._is_due("notices", NOTICES_EVERY):
             self._look_for_notice(terms)
-        if self._is_due("care", CARE_EVERY):
+        if self._is_due("ensure", ENSURE_EVERY):
             supervision.revive(self._home)
         why = self._why_end(terms)
         if why is not None and self._is_due("end", TRY_AGAIN):

@@ -20,11 +20,11 @@ from .counters import Counters
 from .engines import Engine, engine_of_run
 
 FIRST, EVERY = 0.5, 3.0
-"""Seconds until a supervisor looks for the first time, and between two looks."""
+"""Seconds until a supervisor takes the first sample of its run, and between two samples."""
 GPUS_EVERY = 10.0
 """The same for GPUs: the driver takes its time over each question."""
 COST = 100
-"""A look that took long is followed by a pause of so many times that: it takes no more than a hundredth of a CPU."""
+"""A sample that took long is followed by a pause of so many times that: sampling takes a hundredth of a CPU at most."""
 
 
 class _Reading(NamedTuple):
@@ -33,7 +33,7 @@ class _Reading(NamedTuple):
 
 
 class Sampler:
-    """Looks at some runs of a home, again and again."""
+    """Samples what some runs of a home use, again and again."""
 
     def __init__(self, home: Home, keys: Sequence[str]) -> None:
         self._home = home
@@ -41,8 +41,8 @@ class Sampler:
         self._seen: Dict[str, _Reading] = {}
         self._engines: Dict[str, Engine] = {}
 
-    def look(self) -> List[api.Sample]:
-        """A sample of each run; rates are those since the look before. The driver is asked only where GPUs matter."""
+    def sample(self) -> List[api.Sample]:
+        """A sample of each run; rates are those since the sample before. The driver is asked only where GPUs matter."""
         held, _ = queue.entries(self._home)
         mine = {run.key: held[run.key].get("gpus") or [] for run in self._runs if run.key in held}
         cards: List[gpu_tool.GpuUse] = []
@@ -85,7 +85,7 @@ class Sampler:
 
 
 class Peaks:
-    """What a run used at most, as far as its supervisor has looked; also by earlier supervisors."""
+    """What a run used at most, as far as its supervisors have sampled it."""
 
     def __init__(self, home: Home, run: RunFolder, engine: Engine, began: float) -> None:
         """`began`: when the command was started, in seconds since 1970."""
@@ -99,16 +99,16 @@ class Peaks:
         with contextlib.suppress(OSError, ValueError):
             self._usage = from_json(Usage, read_json(run.usage_file))
 
-    def look(self) -> None:
-        """Look, if it is time for that. What can't be told is left as it was."""
+    def sample(self) -> None:
+        """Take a sample, if it is time for one. What can't be measured stays as it was."""
         now = time.monotonic()
         if now < self._next:
             return
         with contextlib.suppress(OSError, ValueError):
-            self._look(now)
+            self._take(now)
         self._next = time.monotonic() + max(EVERY, COST * (time.monotonic() - now))
 
-    def _look(self, now: float) -> None:
+    def _take(self, now: float) -> None:
         counters = self._engine.counters(self._run)
         if counters is None:
             return
@@ -142,7 +142,7 @@ class Peaks:
 
 
 def used(run: RunFolder) -> Dict[str, Any]:
-    """What a run has used, as a field of its last event; none where nobody has looked."""
+    """What a run has used, as a field of its last event; none where no sample was taken."""
     try:
         return {"usage": to_json(from_json(Usage, read_json(run.usage_file)))}
     except (OSError, ValueError):

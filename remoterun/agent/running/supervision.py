@@ -52,12 +52,12 @@ def revive(home: Home) -> List[str]:
 
                 home.unmark_active(key)
                 queue.release(home, key)
-        elif look_after(home, run):
+        elif ensure_supervisor(home, run):
             revived.append(key)
     return revived
 
 
-def look_after(home: Home, run: RunFolder) -> bool:
+def ensure_supervisor(home: Home, run: RunFolder) -> bool:
     """Start a supervisor for an active run that has none; whether it was. Where none can be started, as in a home that
     is read-only, what is there can still be read."""
     if run.supervised() or not run.is_of_this_machine():
@@ -68,7 +68,7 @@ def look_after(home: Home, run: RunFolder) -> bool:
     return False
 
 
-def look_after_host(home: Home) -> None:
+def ensure_keeper(home: Home) -> None:
     """Start a keeper for a host that is rented, unless one lives. Costs next to nothing on others."""
     if home.rental.terms() is None:
         return
@@ -105,7 +105,7 @@ class Presence:
                 self._lock.enter_context(locked(self._home.lock(_SERVING), shared=True))
                 self._held = True
 
-    def look(self, busy: bool) -> None:
+    def refresh(self, busy: bool) -> None:
         """To be called now and then, with whether a request is under way."""
         if busy:
             self.here()

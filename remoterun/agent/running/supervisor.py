@@ -24,7 +24,7 @@ from ..store.run_folder import RunFolder
 from ..store.this_machine import Machine
 from . import gpus, processes, queue
 from .capacity import awaited_runs
-from .ending import Ended, clean_up, finish, save, silent, tell
+from .ending import Ended, clean_up, finish, not_answering, note_once, save
 from .engines import (
     BaseImageUnavailable,
     Engine,
@@ -38,7 +38,7 @@ from .engines import (
 from .engines.building import BuildJob
 from .engines.mount_points import make_folders
 from .sampling import used
-from .supervision import look_after, look_after_host
+from .supervision import ensure_keeper, ensure_supervisor
 from .variants import VARIANTS, describe, is_old, resolve
 from .watching import Watch
 
@@ -60,7 +60,7 @@ def supervise(home: Home, key: str) -> int:
             return 0
         home.mark_active(key)  # an agent that started while the run was made may have taken the mark away
         home.reserve.make()
-        look_after_host(home)
+        ensure_keeper(home)
         processes.become_subreaper()
         supervisor = Supervisor(home, run)
         supervisor.drive()
@@ -75,9 +75,9 @@ def _telling(home: Home, run: RunFolder) -> Optional[threading.Thread]:
     """The thread that gives word of the run's end; None where nobody wants it. What it needs is imported only then."""
     if not os.path.exists(run.webhooks_file):
         return None
-    from .webhooks import tell_of_end
+    from .webhooks import send_messages
 
-    thread = threading.Thread(target=tell_of_end, args=(home, run), name="remoterun notifies")
+    thread = threading.Thread(target=send_messages, args=(home, run), name="remoterun notifies")
     thread.start()
     return thread
 
@@ -137,7 +137,7 @@ class Supervisor:
         except TreeError as error:
             self._fail(state, Reason.MOUNT_FAILED, str(error))
         except subprocess.TimeoutExpired as error:  # an engine that stalls; the step looks what was done, and goes on
-            tell(self.run, silent(os.path.basename(str(error.cmd[0]))))
+            note_once(self.run, not_answering(os.path.basename(str(error.cmd[0]))))
             time.sleep(1)
         except OSError as error:
             if error.errno in DISK_FULL:
@@ -232,13 +232,13 @@ class Supervisor:
 
     def _mount_and_start(self) -> None:
         engine = self._chosen_engine()
-        look = engine.look(self.run)
-        while look.presence is Presence.UNKNOWN:
+        found = engine.inspect(self.run)
+        while found.presence is Presence.UNKNOWN:
             self._check_asked()
-            tell(self.run, silent(engine.name))
+            note_once(self.run, not_answering(engine.name))
             time.sleep(1)
-            look = engine.look(self.run)
-        if look.presence is Presence.ABSENT:
+            found = engine.inspect(self.run)
+        if found.presence is Presence.ABSENT:
             self._check_asked()
             self._make_work_tree(engine)
             if self.spec.attempts > 1:
@@ -246,7 +246,7 @@ class Supervisor:
             try:
                 engine.start(self.run, self.spec, engine.capacity.ask(self.spec).gpus)
             except EngineError as error:
-                if engine.look(self.run).presence is Presence.UNKNOWN:
+                if engine.inspect(self.run).presence is Presence.UNKNOWN:
                     return  # it went away meanwhile: we wait for it, and look again
                 remove_tree(self.run.work)
                 raise Ended(Reason.START_FAILED, error.message, evidence=error.evidence, hint=error.hint)
@@ -283,7 +283,7 @@ class Supervisor:
             return False
         turn = engine.capacity.ask(self.spec)
         if not turn.granted or not engine.remove(self.run):
-            tell(self.run, silent(engine.name) if turn.granted else "waiting for " + turn.waiting_for)
+            note_once(self.run, not_answering(engine.name) if turn.granted else "waiting for " + turn.waiting_for)
             time.sleep(1)
             return True
         if more:
@@ -296,7 +296,7 @@ class Supervisor:
             engine.start(self.run, self.spec, turn.gpus)
             self._started_again = True
         except EngineError as error:
-            if engine.look(self.run).presence is not Presence.UNKNOWN:
+            if engine.inspect(self.run).presence is not Presence.UNKNOWN:
                 self.run.note(error.message)
                 return False
         return True
@@ -322,7 +322,7 @@ class Supervisor:
         try:
             cards = [card for card in gpus.generations() if card.uuid in granted]
         except gpus.GpuError as error:
-            tell(self.run, "waiting for a GPU; %s" % error)
+            note_once(self.run, "waiting for a GPU; %s" % error)
             time.sleep(1)
             return False
         self.spec = self.run.resolve_environment(resolve(environment, [card.capability for card in cards]))
@@ -351,7 +351,7 @@ class Supervisor:
                 why = "%s needs %s: %s" % (_ASKED[lacking], CAPABILITIES[names[0]].title, why)
             raise Ended(Reason.BUILD_FAILED, why, hint="remoterun doctor %s" % self.spec.machine)
         if self.spec.engine == AUTO:
-            self._say_once(problems.get(names[0]), usable[0])
+            self._note_engine_once(problems.get(names[0]), usable[0])
         if len(usable) > 1 and engine_of(self.home, usable[0]).failed_lately(self.spec):
             return usable[1:]
         return usable
@@ -362,7 +362,7 @@ class Supervisor:
         absolute = any(mount.is_absolute for mount in self.spec.mounts)
         return lacks(name, environment.image is not None, bool(environment.apt), absolute)
 
-    def _say_once(self, problem: Optional[str], used: str) -> None:
+    def _note_engine_once(self, problem: Optional[str], used: str) -> None:
         """Tell the first run on this machine why it does not get the best engine; again when the reason is another."""
         mark = self.home.lock("said-" + Machine.this().name)
         if problem is None:
@@ -400,7 +400,7 @@ class Supervisor:
         for key in keys:
             run = self.home.run(key)
             if run.exists():
-                look_after(self.home, run)
+                ensure_supervisor(self.home, run)
 
     def _asked(self) -> bool:
         return self._asked_end() is not None

@@ -10,14 +10,14 @@ from ..shared.spec import RunSpec
 from ..shared.states import ENDINGS, Reason, RunState
 from ..store.home import Home
 from ..store.run_folder import RunFolder
-from .ending import Ended, silent, tell
+from .ending import Ended, not_answering, note_once
 from .engines import CommandState, Engine, Presence
 from .sampling import Peaks
-from .supervision import look_after_host
+from .supervision import ensure_keeper
 
 POLL_LEAST, POLL_MOST = 0.02, 0.25
 _NEVER = float("inf")
-LOOK_EVERY = 3.0
+INSPECT_EVERY = 3.0
 """Seconds between questions to the engine while the exit file isn't there."""
 
 
@@ -54,7 +54,7 @@ class Watch:
         engine = self._engine
         event = self.run.state()[1]
         deadline = min(self.spec.until or _NEVER, event["t"] + (self.spec.timeout or _NEVER))
-        pause, next_look = POLL_LEAST, time.monotonic() + LOOK_EVERY
+        pause, next_inspection = POLL_LEAST, time.monotonic() + INSPECT_EVERY
         times = LogTimes(self.run)
         peaks = Peaks(self._home, self.run, engine, event["t"])
         reason: Optional[Reason] = None
@@ -63,7 +63,7 @@ class Watch:
         while True:
             told = True
             times.record()
-            peaks.look()
+            peaks.sample()
             if self.run.kill_asked():
                 told = engine.kill(self.run)
                 if told or self.run.exit_code() is not None:
@@ -88,20 +88,20 @@ class Watch:
                 terminated_at = time.monotonic() if told else None
                 pause = POLL_LEAST
                 if told:
-                    tell(self.run, _STOPPING.get(reason, "stopping"))
+                    note_once(self.run, _STOPPING.get(reason, "stopping"))
             if terminated_at is not None and time.monotonic() > terminated_at + grace:
                 told = engine.kill(self.run)
                 if told:
                     return self._exited(reason, 0, 137)
             if not told:
-                tell(self.run, silent(engine.name))
+                note_once(self.run, not_answering(engine.name))
                 pause = 1.0
-            if time.monotonic() >= next_look:
-                look = engine.look(self.run)
-                if look.presence in (Presence.ENDED, Presence.ABSENT) and self.run.exit_code() is None:
-                    return self._lost(look, reason, now < deadline)
-                look_after_host(self._home)
-                next_look = time.monotonic() + LOOK_EVERY
+            if time.monotonic() >= next_inspection:
+                found = engine.inspect(self.run)
+                if found.presence in (Presence.ENDED, Presence.ABSENT) and self.run.exit_code() is None:
+                    return self._lost(found, reason, now < deadline)
+                ensure_keeper(self._home)
+                next_inspection = time.monotonic() + INSPECT_EVERY
             time.sleep(pause)
             pause = min(pause * 1.1, POLL_MOST)
 
@@ -123,19 +123,19 @@ class Watch:
             code = forced
         if reason is None:
             reason = Reason.EXITED if code == 0 else Reason.EXIT_NONZERO
-            if code != 0 and self._engine.look(self.run).out_of_memory:
+            if code != 0 and self._engine.inspect(self.run).out_of_memory:
                 reason = Reason.OUT_OF_MEMORY
         self.run.move(RunState.SAVING, reason=reason.value, code=code)
 
-    def _lost(self, look: CommandState, reason: Optional[Reason], in_time: bool) -> None:
+    def _lost(self, found: CommandState, reason: Optional[Reason], in_time: bool) -> None:
         """The command is gone and left no exit code. `in_time`: its time is not up."""
-        code, asked = look.code, reason is not None
+        code, asked = found.code, reason is not None
         if reason is None:
             if self.run.attempt()[1] != self._engine.capacity.boot():
                 reason, code = Reason.HOST_REBOOTED, None
-            elif look.out_of_memory:
+            elif found.out_of_memory:
                 reason = Reason.OUT_OF_MEMORY
-            elif look.presence is Presence.ENDED and code is not None and code not in (137, 143, 255):
+            elif found.presence is Presence.ENDED and code is not None and code not in (137, 143, 255):
                 reason = Reason.EXITED if code == 0 else Reason.EXIT_NONZERO
             else:
                 reason, code = Reason.HOST_LOST, None

@@ -23,7 +23,7 @@ from ..store.home import Home
 from ..store.http_client import HttpClient, HttpError, login
 from ..store.run_folder import RunFolder
 from . import logs
-from .ending import clean_up, tell
+from .ending import clean_up, note_once
 
 PATIENCE = 600.0
 """Seconds for which an address is tried."""
@@ -54,7 +54,7 @@ class Answer(Record):
     said: str
 
 
-def tell_of_end(home: Home, run: RunFolder) -> None:
+def send_messages(home: Home, run: RunFolder) -> None:
     """Post to all addresses of a run that has ended, and forget each. Blocks for minutes where one can't be reached.
     May be repeated: two processes don't post the same."""
     # The run was removed, or the disk is full: the next contact comes here again.
@@ -75,9 +75,9 @@ def _tell_all(home: Home, run: RunFolder) -> None:
                 post(url, news)
             except HttpError as error:
                 if error.passing and not gone:
-                    tell(run, "could not notify %s yet: %s; trying again" % (shown, error.message))
+                    note_once(run, "could not notify %s yet: %s; trying again" % (shown, error.message))
                     continue
-                tell(run, "could not notify %s: %s" % (shown, error.message))
+                note_once(run, "could not notify %s: %s" % (shown, error.message))
             left = left._replace(addresses={name: at for name, at in left.addresses.items() if name != shown})
             run.keep_webhooks(left)
         again = time.monotonic() + pause

@@ -129,7 +129,7 @@ class Engine(Protocol):
     def start(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> None:
         """Start the wrapper, once: if it was started before, nothing happens. Raises `EngineError`."""
 
-    def look(self, run: RunFolder) -> CommandState:
+    def inspect(self, run: RunFolder) -> CommandState:
         """What has become of it. Never raises for an engine that does not answer: its presence is UNKNOWN."""
 
     def alive(self, run: RunFolder) -> bool:
@@ -139,11 +139,11 @@ class Engine(Protocol):
         """How one more program is started inside a run whose command goes on: where that was started, with all of its
         variables. Its exit status is that of `words`.
 
-        `name` is by what `end_inside` finds it; `terminal` is the kind of terminal (TERM) that its standard streams
+        `name` is by what `end_exec` finds it; `terminal` is the kind of terminal (TERM) that its standard streams
         are, "" where they are none. May block for a second. Raises `EngineError`.
         """
 
-    def end_inside(self, run: RunFolder, name: str) -> None:
+    def end_exec(self, run: RunFolder, name: str) -> None:
         """End what the program `name` left inside the run: SIGHUP, then SIGKILL. Blocks for a second. Gone is fine."""
 
     def counters(self, run: RunFolder) -> "Optional[Counters]":

@@ -31,7 +31,7 @@ from . import BaseImageUnavailable, CommandState, EngineError, Presence, contain
 from .building import MOST_CONTENTS, BuildJob, explain
 from .exec import END, HANGUP_TIME, START, Program, known_variable, mark
 from .mount_points import make_mount_point
-from .wrapper import prepare_io, say_stopping
+from .wrapper import mark_stopping, prepare_io
 
 CONTENTS = "remoterun.contents"
 """The label of an image that says what is in it."""
@@ -172,7 +172,7 @@ class Docker:
         self.remove(run)
         raise EngineError("%s could not start the container" % self._tool, said, _start_hint(said))
 
-    def look(self, run: RunFolder) -> CommandState:
+    def inspect(self, run: RunFolder) -> CommandState:
         state = self._state(run)
         if state is None:
             return CommandState(Presence.UNKNOWN)
@@ -202,7 +202,7 @@ class Docker:
         return state
 
     def alive(self, run: RunFolder) -> bool:
-        return self.look(run).presence is Presence.RUNNING
+        return self.inspect(run).presence is Presence.RUNNING
 
     def exec(self, run: RunFolder, spec: RunSpec, words: Sequence[str], name: str, terminal: str = "") -> Program:
         tty = ["--tty", "--detach-keys", DETACH, "--env", "TERM=" + terminal] if terminal else []
@@ -213,7 +213,7 @@ class Docker:
             dict(os.environ), None, bool(terminal),
         )  # fmt: skip
 
-    def end_inside(self, run: RunFolder, name: str) -> None:
+    def end_exec(self, run: RunFolder, name: str) -> None:
         for number in ("HUP", "KILL"):
             try:
                 self._call(
@@ -236,7 +236,7 @@ class Docker:
         return found
 
     def terminate(self, run: RunFolder) -> bool:
-        say_stopping(run)
+        mark_stopping(run)
         try:
             status, _, _ = self._call(
                 "exec", "--user", self._user(), container(run), "/bin/sh", "-c", "kill -s TERM -- -1"
@@ -245,7 +245,7 @@ class Docker:
                 status, _, _ = self._call("kill", "--signal", "TERM", container(run))
         except subprocess.TimeoutExpired:
             return False
-        return status == 0 or self.look(run).presence in (Presence.ENDED, Presence.ABSENT)
+        return status == 0 or self.inspect(run).presence in (Presence.ENDED, Presence.ABSENT)
 
     def kill(self, run: RunFolder) -> bool:
         try:
@@ -254,7 +254,7 @@ class Docker:
             return False
         deadline = time.monotonic() + 10
         while True:
-            presence = self.look(run).presence
+            presence = self.inspect(run).presence
             if presence is not Presence.RUNNING or time.monotonic() > deadline:
                 return presence in (Presence.ENDED, Presence.ABSENT)
             time.sleep(0.05)

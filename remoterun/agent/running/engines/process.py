@@ -23,7 +23,7 @@ from . import CommandState, EngineError, Presence
 from .building import MOST_CONTENTS, BuildJob, find_uv, install, make_venv
 from .exec import HANGUP_TIME, Program, known_variable
 from .mount_points import keep_written, make_mount_point
-from .wrapper import prepare_io, say_stopping
+from .wrapper import mark_stopping, prepare_io
 
 KILL_DEADLINE = 10.0
 MOST_NAMED = 4
@@ -107,7 +107,7 @@ class ProcessEngine:
         return [path for mount in run.mounts() for path in keep_written(run.work, mount, self.home.blobs, started)]
 
     def start(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> None:
-        if self.look(run).presence is not Presence.ABSENT:
+        if self.inspect(run).presence is not Presence.ABSENT:
             return
         prepare_io(run, spec, run.values())
         process = subprocess.Popen(
@@ -123,7 +123,7 @@ class ProcessEngine:
         about = {"pid": process.pid, "started": processes.started(process.pid)}
         write_whole(os.path.join(run.path, "process.json"), json.dumps(about).encode())
 
-    def look(self, run: RunFolder) -> CommandState:
+    def inspect(self, run: RunFolder) -> CommandState:
         child = self._children.get(run.key)
         if child is not None:
             code = child.poll()
@@ -148,7 +148,7 @@ class ProcessEngine:
             variables["TERM"] = terminal
         return Program(list(words), variables, self._start_folder(run, spec), bool(terminal))
 
-    def end_inside(self, run: RunFolder, name: str) -> None:
+    def end_exec(self, run: RunFolder, name: str) -> None:
         processes.send(processes.of_program(run.key, name), signal.SIGHUP)
         deadline = time.monotonic() + HANGUP_TIME
         while processes.of_program(run.key, name) and time.monotonic() < deadline:
@@ -171,7 +171,7 @@ class ProcessEngine:
         return of_processes(self._pids(run)) if os.path.isdir("/proc/self") else None
 
     def terminate(self, run: RunFolder) -> bool:
-        say_stopping(run)
+        mark_stopping(run)
         processes.send(self._pids(run), signal.SIGTERM)
         return True
 

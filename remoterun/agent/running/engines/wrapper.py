@@ -77,7 +77,7 @@ def prepare_io(run: RunFolder, spec: RunSpec, values: Mapping[str, str], io: str
         os.chmod(file, 0o600)
 
 
-def say_stopping(run: RunFolder) -> None:
+def mark_stopping(run: RunFolder) -> None:
     """To be called before a stop sends SIGTERM: the command's shell then lets its program end."""
     with contextlib.suppress(OSError):  # a full disk: then the shell ends at once
         _write(run.stopping_file, "", 0o600)
