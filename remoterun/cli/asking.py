@@ -13,7 +13,7 @@ from remoterun.hosts.base import Prompts
 
 if TYPE_CHECKING:
     from remoterun.client import Client, NewBucket, Plan
-    from remoterun.hosts.ssh.known_hosts import UnknownHostKey
+    from remoterun.hosts.base import UnknownHostKey
 
 
 def client() -> Client:
@@ -25,7 +25,7 @@ def client() -> Client:
 
 def _confirm_host_key(key: UnknownHostKey) -> bool:
     render.line(f"The host `{key.known_as}` ({key.address}) has not been seen before.")
-    render.line(f"Its {key.key.short_kind} key has the fingerprint {key.fingerprint}")
+    render.line(f"Its {key.kind} key has the fingerprint {key.fingerprint}")
     return render.ask(f"Is that the machine you mean? Connect, and write the key to `{key.file}`?", default=False)
 
 

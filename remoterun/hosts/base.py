@@ -8,17 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import Protocol
 
 from remoterun.agent.shared.protocol import MAGIC
-
-if TYPE_CHECKING:
-    from remoterun.hosts.ssh.known_hosts import UnknownHostKey
 
 KEPT = 64 << 10
 """Bytes that are kept of what a host prints beside the agent's frames: before the first one, and as errors."""
 TAIL = 4096
 """Bytes of that which an error shows as evidence."""
+
+
+@dataclass(frozen=True)
+class UnknownHostKey:
+    """What a person is asked about. After a yes the key is written to `file`."""
+
+    host: str
+    """As the user named it."""
+    known_as: str
+    """As known_hosts files name it."""
+    address: str
+    kind: str
+    """ED25519, RSA, ECDSA."""
+    fingerprint: str
+    """As `ssh-keygen -l` prints it: `SHA256:…`."""
+    file: Path
 
 
 @dataclass(frozen=True)

@@ -164,11 +164,11 @@ class HostFolder:
         return '"' + str(self.path / name).replace("%", "%%") + '"'
 
     def _make_key(self, name: str) -> None:
-        from remoterun.hosts.ssh.fresh_keys import fresh_key_pair
+        from remoterun.hosts.ssh.login import new_key
 
-        pair = fresh_key_pair(self.token)
-        self.write(name, pair.private)
-        self.write(f"{name}.pub", pair.public + "\n")
+        private, public = new_key(self.token)
+        self.write(name, private)
+        self.write(f"{name}.pub", public + "\n")
 
 
 def sync(folder: Path) -> None:

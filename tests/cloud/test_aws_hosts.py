@@ -20,7 +20,7 @@ from remoterun.config import Config
 from remoterun.errors import HostKeyError, RemoterunError
 from remoterun.hosts import host_of
 from remoterun.hosts.base import NOBODY
-from remoterun.hosts.ssh import banner
+from remoterun.hosts.ssh.dial import answers
 from remoterun.hosts.ssh.host import SSHHost
 from remoterun.model import MachineType, Rental, new_key
 from remoterun.providers.aws import acquire, first_session, user_data
@@ -447,7 +447,7 @@ def test_hosts_are_reached_through_an_endpoint(
     monkeypatch.setenv("REMOTERUN_CLIENT_ADDRESS", "203.0.113.7")  # it does not matter where the client is
     rented = through.acquire()
     (machine,) = cloud.alive()
-    assert not banner.answers(machine.host.address if machine.host else "", seconds=0.5)
+    assert not answers(machine.host.address if machine.host else "", seconds=0.5)
     assert through.run(rented, "echo", "in") == "in"
     (rule,) = [call.parameters for call in cloud.calls_of("AuthorizeSecurityGroupIngress")]
     assert rule["IpPermissions.1.Groups.1.GroupId"] == made.group and "203.0.113.7/32" not in str(rule)

@@ -21,7 +21,7 @@ from remoterun.hosts import HOSTS, host_of
 from remoterun.hosts.base import Host, Prompts
 from remoterun.hosts.bundle import AgentBundle, agent_bundle
 from remoterun.hosts.local import LocalHost
-from remoterun.hosts.ssh.deadlines import Deadlines
+from remoterun.hosts.ssh.config import Deadlines
 from remoterun.hosts.ssh.host import SSHHost
 from remoterun.model import MachineType
 from remoterun.session import Session

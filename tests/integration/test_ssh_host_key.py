@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import stat
 import subprocess
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.errors import HostKeyError
-from remoterun.hosts.ssh.known_hosts import HostKey, UnknownHostKey
+from remoterun.hosts.base import UnknownHostKey
 from tests.sshd import (
     Keys,
     Open,
@@ -146,9 +145,3 @@ class TestHostKeys:
         file.write_text(f"gpu,*.lab {public(keys.host)}")
         config = server.config(UserKnownHostsFile=str(file), HostKeyAlias="gpu")
         assert says(reach(server, config)) == b"ping"
-
-
-def test_the_key_is_written_as_ssh_writes_it(server: Server, keys: Keys) -> None:
-    blob = base64.b64decode(public(keys.host).split()[1])
-
-    assert HostKey("ssh-ed25519", blob).fingerprint == TestHostKeys().fingerprint(keys.host)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.errors import AgentError, HostError
-from remoterun.hosts.ssh.deadlines import Deadlines
+from remoterun.hosts.ssh.config import Deadlines
 from tests.sshd import (
     ECHO,
     PATH,
@@ -169,7 +169,9 @@ class TestSessions:
 def test_without_the_ssh_program(server: Server, reach: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     config = server.config()
     monkeypatch.setenv("PATH", "/nowhere")
-    assert says(reach(server, config)) == b"ping"
+    with pytest.raises(HostError, match="`ssh` is not installed") as caught:
+        reach(server, config).open()
+    assert "OpenSSH" in (caught.value.hint or "")
 
 
 def test_fabric_goes_over_the_same_connection(server: Server, reach: Open) -> None:

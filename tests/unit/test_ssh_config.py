@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from remoterun.errors import ConfigError, HostError, UsageError
 from remoterun.hosts.ssh.config import HostKeyCheck, SSHTarget, resolve, ssh_words
 
-SSH = shutil.which("ssh")
-PARSERS = [pytest.param("ssh", marks=pytest.mark.skipif(SSH is None, reason="no ssh here")), None]
+pytestmark = pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh here")
 
 
 @pytest.mark.parametrize(
@@ -88,9 +87,8 @@ def test_any_text_is_a_target_or_a_usage_error(text: str) -> None:
     assert not set(target.host) & set(" \t\n'\"`$;&|<>(){}")
 
 
-@pytest.mark.parametrize("ssh", PARSERS)
 class TestResolve:
-    def test_everything(self, tmp_path: Path, ssh: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_everything(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))
         config = tmp_path / "config"
         config.write_text(
@@ -101,7 +99,7 @@ class TestResolve:
             " HashKnownHosts yes\n ConnectTimeout 7\n AddressFamily inet6\n"
             " UserKnownHostsFile /known/one /known/two\n GlobalKnownHostsFile /known/all\n"
         )
-        found = resolve(SSHTarget("box"), config, ssh=ssh)
+        found = resolve(SSHTarget("box"), config)
         assert (found.hostname, found.user, found.port) == ("gpu.example", "ada", 2222)
         assert found.identity_files == (tmp_path / ".ssh/one", Path("/keys/gpu.example-ada"))
         assert found.identities_only and found.identities_given
@@ -116,16 +114,16 @@ class TestResolve:
         assert found.user_known_hosts == (Path("/known/one"), Path("/known/two"))
         assert found.global_known_hosts == (Path("/known/all"),)
 
-    def test_what_was_typed_wins(self, tmp_path: Path, ssh: str | None) -> None:
+    def test_what_was_typed_wins(self, tmp_path: Path) -> None:
         config = tmp_path / "config"
         config.write_text("Host *\n User ada\n Port 2222\n")
-        found = resolve(SSHTarget("box", "bob", 23), config, ssh=ssh)
+        found = resolve(SSHTarget("box", "bob", 23), config)
         assert (found.user, found.port, found.known_as) == ("bob", 23, "[box]:23")
 
-    def test_defaults(self, tmp_path: Path, ssh: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_defaults(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
-        found = resolve(SSHTarget("Box"), None, ssh=ssh)
+        found = resolve(SSHTarget("Box"), None)
         assert found.hostname.lower() == "box" and found.port == 22 and found.known_as == "box"
         assert tmp_path / ".ssh/id_ed25519" in found.identity_files
         assert not found.identities_given and not found.identities_only
@@ -134,48 +132,41 @@ class TestResolve:
         assert found.host_key_check is HostKeyCheck.ASK
         assert found.user_known_hosts[0] == tmp_path / ".ssh/known_hosts"
 
-    def test_the_home_decides_where_the_configuration_is(
-        self, tmp_path: Path, ssh: str | None, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_home_decides_where_the_configuration_is(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))
         (tmp_path / ".ssh").mkdir()
         (tmp_path / ".ssh/config").write_text("Host box\n HostName 10.9.8.7\n")
-        assert resolve(SSHTarget("box"), ssh=ssh).hostname == "10.9.8.7"
+        assert resolve(SSHTarget("box")).hostname == "10.9.8.7"
 
-    def test_a_proxy_command(self, tmp_path: Path, ssh: str | None) -> None:
+    def test_a_proxy_command(self, tmp_path: Path) -> None:
         config = tmp_path / "config"
         config.write_text("Host box\n HostName 10.0.0.1\n User ada\n ProxyCommand nc -x %r%% %h %p\n")
-        found = resolve(SSHTarget("box"), config, ssh=ssh)
+        found = resolve(SSHTarget("box"), config)
         assert found.proxy_command == "nc -x ada% 10.0.0.1 22"
 
     @pytest.mark.parametrize(
         ("check", "expected"), [("no", HostKeyCheck.NO), ("off", HostKeyCheck.NO), ("ask", HostKeyCheck.ASK)]
     )
-    def test_whether_the_host_key_is_checked(
-        self, tmp_path: Path, ssh: str | None, check: str, expected: HostKeyCheck
-    ) -> None:
+    def test_whether_the_host_key_is_checked(self, tmp_path: Path, check: str, expected: HostKeyCheck) -> None:
         config = tmp_path / "config"
         config.write_text(f"StrictHostKeyChecking {check}\n")
-        assert resolve(SSHTarget("box"), config, ssh=ssh).host_key_check is expected
+        assert resolve(SSHTarget("box"), config).host_key_check is expected
 
     @pytest.mark.parametrize("files", ["/dev/null", "none"])
-    def test_keys_that_ssh_writes_nowhere_are_kept_where_it_usually_does(
-        self, tmp_path: Path, ssh: str | None, files: str
-    ) -> None:
+    def test_keys_that_ssh_writes_nowhere_are_kept_where_it_usually_does(self, tmp_path: Path, files: str) -> None:
         config = tmp_path / "config"
         config.write_text(f"UserKnownHostsFile {files}\n")
-        found = resolve(SSHTarget("box"), config, ssh=ssh)
+        found = resolve(SSHTarget("box"), config)
         assert found.user_known_hosts == (Path.home() / ".ssh" / "known_hosts",) and found.writes_no_known_hosts
 
-    def test_none_means_none(self, tmp_path: Path, ssh: str | None) -> None:
+    def test_none_means_none(self, tmp_path: Path) -> None:
         config = tmp_path / "config"
         config.write_text("IdentityAgent none\nProxyJump none\nProxyCommand none\nGlobalKnownHostsFile none\n")
-        found = resolve(SSHTarget("box"), config, ssh=ssh)
+        found = resolve(SSHTarget("box"), config)
         assert found.agent_socket is None and found.jumps == () and found.proxy_command is None
         assert found.global_known_hosts == ()
 
 
-@pytest.mark.skipif(SSH is None, reason="no ssh here")
 def test_include_and_match(tmp_path: Path) -> None:
     (tmp_path / "more").write_text("Host box\n HostName 10.1.1.1\n")
     config = tmp_path / "config"
@@ -184,7 +175,6 @@ def test_include_and_match(tmp_path: Path) -> None:
     assert (found.hostname, found.port) == ("10.1.1.1", 99)
 
 
-@pytest.mark.skipif(SSH is None, reason="no ssh here")
 def test_a_broken_configuration(tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text("Bogus yes\n")
@@ -193,7 +183,6 @@ def test_a_broken_configuration(tmp_path: Path) -> None:
     assert "line 1" in (caught.value.evidence or "")
 
 
-@pytest.mark.skipif(SSH is None, reason="no ssh here")
 def test_the_words_that_open_a_target(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     target, file = SSHTarget.parse("me@[::1]:2222"), tmp_path / "config"
     words = ["-F", str(file), "-l", "me", "-p", "2222", "--", "::1"]

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.errors import UsageError
-from remoterun.hosts.ssh.command_line import command_line, login_relative
-from remoterun.hosts.ssh.installation import SCRIPT
+from remoterun.hosts.ssh.commands import SCRIPT, command_line, login_relative
 
 SHELLS = [name for name in ("sh", "bash", "dash", "zsh", "ksh", "busybox", "fish", "tcsh", "csh") if shutil.which(name)]
 WORDS = st.lists(

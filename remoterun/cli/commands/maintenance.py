@@ -234,7 +234,6 @@ def examine(client: Client, machine: MachineType) -> list[MachineCheck]:
     if machine.host is not None:
         checks.append(MachineCheck("link", True, f"{machine.host} answered in {took:.2f} s"))
         checks.append(MachineCheck("host key", True, "known, and unchanged"))
-        checks += packets()
     asked = time.time()
     found = client.machines.doctor(machine)
     answered = time.time()
@@ -248,17 +247,6 @@ def examine_rented(client: Client, machine: MachineType) -> list[MachineCheck]:
     """The checks of what is rented: the login, what its provider says, and the bucket."""
     provider = machine.rental.provider if machine.rental is not None else machine.name
     return [*client.hosts.checks(provider), *client.hosts.bucket_checks()]
-
-
-def packets() -> list[MachineCheck]:
-    """A line where the quick packet path is off, which makes transfers slower and nothing else."""
-    from remoterun.hosts.ssh import internals
-
-    missing = internals.missing()
-    if not missing:
-        return []
-    detail = f"paramiko's own; the quick path needs paramiko 5 (this one has no {missing[0]})"
-    return [MachineCheck("packets", None, detail)]
 
 
 def _unreachable(error: HostError) -> list[MachineCheck]:

@@ -1,7 +1,7 @@
 """What `user@host` or an alias means: the target as typed, and OpenSSH's settings for it.
 
-The `ssh` program itself resolves them (`ssh -G`, 8 ms, every keyword of `ssh_config`, Include and Match too). Where
-there is no such program paramiko's parser does, which ignores Include. Nothing is connected here.
+The `ssh` program itself resolves them (`ssh -G`, 8 ms, every keyword of `ssh_config`, Include and Match too). Nothing
+is connected here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,29 @@ from pathlib import Path
 
 from remoterun.errors import ConfigError, HostError, UsageError
 
-DEFAULT_IDENTITIES = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk", "id_xmss", "id_dsa")
+_DEFAULT_IDENTITIES = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk", "id_xmss", "id_dsa")
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """How long each step of a connection may take, in seconds."""
+
+    connect: float = 8.0
+    """Name look-up and TCP, all addresses together."""
+    banner: float = 8.0
+    """Until sshd sends its first line."""
+    handshake: float = 15.0
+    """Key exchange, the banner included."""
+    auth: float = 30.0
+    """Each key."""
+    channel: float = 15.0
+    """A channel on an open connection."""
+    start: float = 30.0
+    """The host's shell, with its start-up files, and the agent's first bytes."""
+    install: float = 60.0
+    """Copying the agent to the host."""
+    silence: float = 10.0
+    """Without an answer to a question, before the link counts as dead."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +118,7 @@ class SSHSettings:
     batch_mode: bool = False
     connect_timeout: float | None = None
     address_family: socket.AddressFamily = socket.AF_UNSPEC
+    control_path: Path | None = None  # the socket of a connection that ssh shares
 
     @property
     def known_as(self) -> str:
@@ -106,25 +129,14 @@ class SSHSettings:
         return name if self.port == 22 else f"[{name}]:{self.port}"
 
 
-def resolve(target: SSHTarget, config_file: Path | None = None, *, ssh: str | None = "ssh") -> SSHSettings:
+def resolve(target: SSHTarget, config_file: Path | None = None) -> SSHSettings:
     """The settings that `ssh` would use. `config_file` is read instead of the user's and the system's (as `ssh -F`).
 
-    Blocks for some milliseconds (10 s at most). Raises `ConfigError` where the configuration can't be read.
-    `$HOME` decides where `~/.ssh` is, even where it differs from the password file, which ssh itself follows.
+    Blocks for some milliseconds (10 s at most). Raises `ConfigError` where the configuration can't be read, `HostError`
+    without an `ssh` program. `$HOME` decides where `~/.ssh` is, even where it differs from the password file, which ssh
+    itself follows.
     """
-    program = shutil.which(ssh) if ssh else None
-    config_file = _config_file(config_file, "none" if program else os.devnull)
-    options = _ask_ssh(program, target, config_file) if program else _ask_paramiko(target, config_file)
-    return _settings(target, options)
-
-
-def local_environment() -> dict[str, str]:
-    """The environment for programs started on this machine: ssh's messages in English."""
-    return {**os.environ, "LC_ALL": "C"}
-
-
-def _ask_ssh(program: str, target: SSHTarget, config_file: Path | None) -> dict[str, list[str]]:
-    words = [program, "-T", "-G", *_words(target, config_file)]
+    words = [program("ssh"), "-T", "-G", *_words(target, _config_file(config_file))]
     try:
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, env=local_environment())
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -139,66 +151,59 @@ def _ask_ssh(program: str, target: SSHTarget, config_file: Path | None) -> dict[
     for line in done.stdout.decode("utf-8", "replace").splitlines():
         key, _, value = line.partition(" ")
         options.setdefault(key.lower(), []).append(value.strip())
-    return options
+    return _settings(target, options)
+
+
+def program(name: str) -> str:
+    """The path of one of OpenSSH's programs. Raises `HostError` where it is not installed."""
+    path = shutil.which(name)
+    if path is None:
+        raise HostError(f"the program `{name}` is not installed here", hint="install OpenSSH's client")
+    return path
+
+
+def local_environment() -> dict[str, str]:
+    """The environment for programs started on this machine: ssh's messages in English."""
+    return {**os.environ, "LC_ALL": "C"}
 
 
 def ssh_words(
-    target: SSHTarget, config_file: Path | None = None, command: str = "", terminal: bool = False
+    target: SSHTarget,
+    config_file: Path | None = None,
+    command: str = "",
+    terminal: bool = False,
+    options: Sequence[str] = (),
 ) -> list[str]:
     """The words that open what `resolve` resolves with the `ssh` program itself: a shell, or a command, which gets a
     `terminal` there: ssh then shows its errors, and does not say that the connection was closed. Raises `HostError`
     without such a program."""
-    program = shutil.which("ssh")
-    if program is None:
-        raise HostError("the program `ssh` is not installed here", hint="install OpenSSH's client")
-    options = ["-t", "-o", "LogLevel=ERROR"] if command and terminal else []
+    words = [program("ssh"), *options, *(["-t", "-o", "LogLevel=ERROR"] if command and terminal else [])]
     if _home_is_elsewhere():
-        known = " ".join(f'"{file}"' for file in resolve(target, config_file).user_known_hosts)
-        options += ["-o", f"UserKnownHostsFile={known}"]
-    return [program, *options, *_words(target, _config_file(config_file, "none")), *([command] if command else [])]
+        words += known_hosts_option(resolve(target, config_file).user_known_hosts)
+    return [*words, *_words(target, _config_file(config_file)), *([command] if command else [])]
 
 
-def _config_file(config_file: Path | None, none: str) -> Path | None:
+def known_hosts_option(files: Sequence[Path]) -> list[str]:
+    """The words that make ssh read, and write, the keys of hosts in `files`."""
+    return ["-o", "UserKnownHostsFile=" + " ".join(f'"{file}"' for file in files)]
+
+
+def _config_file(config_file: Path | None) -> Path | None:
     """The file that is read instead of the user's and the system's, if one is; `none` stands for no file at all."""
     if config_file is None and _home_is_elsewhere():
         own = Path.home() / ".ssh" / "config"
-        return own if own.exists() else Path(none)
+        return own if own.exists() else Path("none")
     return config_file
 
 
 def _words(target: SSHTarget, config_file: Path | None) -> list[str]:
-    """What ssh's command line says of a target."""
+    """How ssh's command line names a target."""
     words = ["-F", str(config_file)] if config_file is not None else []
     if target.user is not None:
         words += ["-l", target.user]
     if target.port is not None:
         words += ["-p", str(target.port)]
     return [*words, "--", target.host]
-
-
-def _ask_paramiko(target: SSHTarget, config_file: Path | None) -> dict[str, list[str]]:
-    import paramiko
-
-    files = [config_file] if config_file else [Path.home() / ".ssh" / "config", Path("/etc/ssh/ssh_config")]
-    config = paramiko.SSHConfig()
-    for file in files:
-        try:
-            with open(file, encoding="utf-8", errors="replace") as lines:
-                config.parse(lines)
-        except FileNotFoundError:
-            continue
-        except (OSError, paramiko.ConfigParseError) as error:
-            raise ConfigError(f"`{file}` can't be read", evidence=str(error)) from error
-    try:
-        found = config.lookup(target.host)
-    except paramiko.SSHException as error:
-        raise ConfigError(f"`{files[0]}` can't be followed for `{target}`", evidence=str(error)) from error
-    options = {key: value if isinstance(value, list) else [str(value)] for key, value in found.items()}
-    if target.user is not None:
-        options["user"] = [target.user]
-    if target.port is not None:
-        options["port"] = [str(target.port)]
-    return options
 
 
 def _settings(target: SSHTarget, options: Mapping[str, Sequence[str]]) -> SSHSettings:
@@ -214,8 +219,9 @@ def _settings(target: SSHTarget, options: Mapping[str, Sequence[str]]) -> SSHSet
     tokens = _Tokens(target.host, hostname, port, one("user") or getpass.getuser())
     named = [value for value in options.get("identityfile", ()) if value.lower() != "none"]
     identities = [tokens.path(value) for value in named]
-    defaults = [Path.home() / ".ssh" / name for name in DEFAULT_IDENTITIES]
+    defaults = [Path.home() / ".ssh" / name for name in _DEFAULT_IDENTITIES]
     given = any(path not in defaults for path in identities)
+    control = one("controlpath")
     alias = one("hostkeyalias")
     jumps = one("proxyjump")
     proxy = one("proxycommand")
@@ -228,7 +234,7 @@ def _settings(target: SSHTarget, options: Mapping[str, Sequence[str]]) -> SSHSet
         hostname=hostname,
         port=int(port) if port.isdigit() else 22,
         user=tokens.user,
-        identity_files=tuple(dict.fromkeys(identities if given else identities or defaults)),
+        identity_files=tuple(dict.fromkeys(identities)),
         identities_given=given,
         identities_only=flag("identitiesonly"),
         certificate_files=tuple(tokens.path(value) for value in options.get("certificatefile", ())),
@@ -253,6 +259,7 @@ def _settings(target: SSHTarget, options: Mapping[str, Sequence[str]]) -> SSHSet
         address_family={"inet": socket.AF_INET, "inet6": socket.AF_INET6}.get(
             one("addressfamily").lower(), socket.AF_UNSPEC
         ),
+        control_path=None if control.lower() in ("", "none") else Path(control).expanduser(),
     )
 
 

@@ -1,43 +1,131 @@
-"""Connecting to a host's address: name look-up and TCP, the several addresses of a name side by side."""
+"""The way to a host's sshd: a TCP connection, or a `ProxyCommand`; and what greets at its end."""
 
 from __future__ import annotations
 
 import errno
-import heapq
 import os
-import selectors
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import time
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 from remoterun.errors import HostUnreachable
-from remoterun.hosts.ssh.config import SSHSettings
-from remoterun.hosts.ssh.deadlines import Deadlines
-from remoterun.hosts.ssh.wire import Wire
+from remoterun.hosts.ssh.config import Deadlines, SSHSettings, local_environment
 
-_STAGGER = 0.25  # seconds that an address of a name has alone before the next one is tried beside it
+_GREETING = 4096  # bytes
+_PAUSE = 0.02  # seconds between two looks at a greeting whose first line is not complete
 
 _Address = tuple[socket.AddressFamily, Any]
 
 
-def dial(settings: SSHSettings, deadlines: Deadlines) -> tuple[Wire, str]:
-    """The connected wire, and the address that answered. Blocks for `deadlines.connect` at most, or the
-    configuration's ConnectTimeout. Raises `HostUnreachable`."""
-    limit = settings.connect_timeout or deadlines.connect
+class Way(NamedTuple):
+    """A connection to a host's sshd. `sock` is a socket, or a channel of paramiko's through another host; `address` is
+    for messages."""
+
+    sock: Any
+    address: str
+    proxy: Proxy | None = None
+
+    def close(self) -> None:
+        """Wakes who reads from it. May be repeated."""
+        if isinstance(self.sock, socket.socket):
+            try:
+                self.sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        self.sock.close()
+        if self.proxy is not None:
+            self.proxy.end()
+
+
+def dial(settings: SSHSettings, deadlines: Deadlines) -> Way:
+    """Connects. Blocks for `deadlines.connect` at most, or the configuration's ConnectTimeout. Raises
+    `HostUnreachable`."""
+    if settings.proxy_command:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            proxy = Proxy(settings.proxy_command, theirs.fileno())
+        return Way(ours, f"through `{settings.proxy_command.split()[0]}`", proxy)
     began = time.monotonic()
+    limit = settings.connect_timeout or deadlines.connect
     addresses = _look_up(settings, limit)
-    sock, problems = _race(addresses, began + limit)
-    if sock is None:
-        raise _no_connection(settings, problems, time.monotonic() - began)
-    _tune(sock, deadlines.silence)
-    return Wire(sock, deadlines.silence), _plain(sock.getpeername())
+    problems: list[tuple[str, int]] = []
+    for place, (family, address) in enumerate(addresses):
+        patience = (began + limit - time.monotonic()) / (len(addresses) - place)
+        try:
+            sock = _connected(family, address, max(0.1, patience))
+        except OSError as error:
+            problems.append((str(address[0]), error.errno or 0))
+            continue
+        _tune(sock, deadlines.silence)
+        return Way(sock, str(address[0]))
+    raise _no_connection(settings, problems, time.monotonic() - began)
+
+
+class Proxy:
+    """The process of a `ProxyCommand`. It keeps the terminal, so that it can ask, but ^C does not reach it."""
+
+    def __init__(self, command: str, link: int) -> None:
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `end`)
+        self._process = subprocess.Popen(
+            ["/bin/sh", "-c", f"trap '' INT; exec {command}"],
+            stdin=link,
+            stdout=link,
+            stderr=self._errors,
+            env=local_environment(),
+        )
+        threading.Thread(target=self._process.wait, daemon=True).start()  # so that it leaves no zombie
+
+    def end(self) -> None:
+        """Asks the process to end, and returns. May be repeated; nothing else may be asked after that."""
+        self._process.terminate()
+        self._errors.close()
+
+    def last_words(self) -> str:
+        """The end of what it printed as errors. Waits up to half a second for the process to end."""
+        try:
+            self._process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            pass
+        size = os.fstat(self._errors.fileno()).st_size
+        return os.pread(self._errors.fileno(), 2000, max(0, size - 2000)).decode("utf-8", "replace").strip()
+
+
+def greeting(sock: socket.socket, seconds: float) -> str | None:
+    """The first line that the other end sends, which stays unread; "" if it hangs up without a word, None if it says
+    nothing within `seconds`."""
+    give_up_at = time.monotonic() + seconds
+    said = b""
+    while (patience := give_up_at - time.monotonic()) > 0:
+        sock.settimeout(patience)
+        try:
+            heard = sock.recv(_GREETING, socket.MSG_PEEK)
+        except TimeoutError:
+            break
+        except OSError:
+            return ""
+        if not heard or b"\n" in heard or len(heard) == _GREETING:
+            return heard.decode("utf-8", "replace").partition("\n")[0].strip()
+        said = heard
+        time.sleep(_PAUSE)
+    return said.decode("utf-8", "replace").strip() or None
+
+
+def answers(address: str, seconds: float = 3.0) -> bool:
+    """Whether an sshd greets on port 22 of an address, before anybody logs in. Blocks for `seconds` at the most."""
+    try:
+        with socket.create_connection((address, 22), seconds) as sock:
+            sock.settimeout(seconds)
+            return sock.recv(4) == b"SSH-"
+    except OSError:
+        return False
 
 
 def _look_up(settings: SSHSettings, limit: float) -> list[_Address]:
-    """The addresses of the host, IPv4 and IPv6 in turns. `getaddrinfo` has no deadline, so it runs in a thread that
-    may outlive this call."""
+    """The addresses of the host. `getaddrinfo` has no deadline, so it runs in a thread that may outlive this call."""
     found: list[Any] = []
 
     def work() -> None:
@@ -63,80 +151,26 @@ def _look_up(settings: SSHSettings, limit: float) -> list[_Address]:
             evidence=str(found[0]),
             hint=f"check the spelling, or give `{settings.target.host}` a HostName in ~/.ssh/config",
         )
-    first = [(family, address) for family, _, _, _, address in found if family == found[0][0]]
-    other = [(family, address) for family, _, _, _, address in found if family != found[0][0]]
-    mixed: list[_Address] = []
-    for index in range(max(len(first), len(other))):
-        mixed += first[index : index + 1] + other[index : index + 1]
-    return mixed
+    return [(family, address) for family, _, _, _, address in found]
 
 
-def _race(addresses: list[_Address], until: float) -> tuple[socket.socket | None, list[tuple[str, int]]]:
-    """The first socket that connects, if any, and (address, errno) of those that failed; 0 means no answer."""
-    problems: list[tuple[str, int]] = []
-    waiting = [(time.monotonic() + index * _STAGGER, index) for index in range(len(addresses))]
-    heapq.heapify(waiting)
-    winner: socket.socket | None = None
-    with selectors.DefaultSelector() as selector:
-        while winner is None and (waiting or selector.get_map()):
-            now = time.monotonic()
-            if now >= until:
-                break
-            if waiting and (waiting[0][0] <= now or not selector.get_map()):
-                family, address = addresses[heapq.heappop(waiting)[1]]
-                problem = _begin(selector, family, address)
-                if problem:
-                    problems.append((_plain(address), problem))
-                continue
-            pause = min([until] + [at for at, _ in waiting[:1]]) - now
-            for key, _ in selector.select(max(0.0, pause)):
-                sock = key.fileobj
-                assert isinstance(sock, socket.socket)
-                selector.unregister(sock)
-                problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if problem or winner is not None:
-                    sock.close()
-                    if problem:
-                        problems.append((_plain(key.data), problem))
-                else:
-                    winner = sock
-        for key in list(selector.get_map().values()):
-            problems.append((_plain(key.data), 0))
-            assert isinstance(key.fileobj, socket.socket)
-            key.fileobj.close()
-    return winner, problems
-
-
-def _begin(selector: selectors.BaseSelector, family: socket.AddressFamily, address: Any) -> int:
-    """Begins to connect; the errno where that fails at once, else 0."""
+def _connected(family: socket.AddressFamily, address: Any, seconds: float) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        sock = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as error:
-        return error.errno or errno.EAFNOSUPPORT
-    sock.setblocking(False)
-    problem = sock.connect_ex(address)
-    if problem not in (0, errno.EINPROGRESS):
+        sock.settimeout(seconds)
+        sock.connect(address)
+    except BaseException:
         sock.close()
-        return problem
-    selector.register(sock, selectors.EVENT_WRITE, address)
-    return 0
+        raise
+    return sock
 
 
 def _tune(sock: socket.socket, silence: float) -> None:
-    """Turns off Nagle's algorithm, which costs 40 ms per connection, and lets the kernel end a silent connection."""
-    sock.setblocking(True)
+    """Turns off Nagle's algorithm, which costs 40 ms per connection, and lets the kernel end a connection on which
+    nothing that was sent arrives."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    interval = max(1, round(silence / 4))
     if sys.platform == "linux":
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence * 1000))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, interval)
-    elif hasattr(socket, "TCP_KEEPALIVE"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPALIVE, interval)
-    if hasattr(socket, "TCP_KEEPINTVL"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
-    if hasattr(socket, "TCP_KEEPCNT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
 
 
 def _no_connection(settings: SSHSettings, problems: list[tuple[str, int]], took: float) -> HostUnreachable:
@@ -164,7 +198,3 @@ def _no_connection(settings: SSHSettings, problems: list[tuple[str, int]], took:
         evidence=evidence,
         hint=f"is the machine on? `ssh -v {settings.target.host}` shows more (a firewall may drop it)",
     )
-
-
-def _plain(address: Any) -> str:
-    return str(address[0]) if isinstance(address, tuple) else str(address)

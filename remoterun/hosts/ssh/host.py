@@ -1,6 +1,7 @@
 """A machine reached over SSH: the agent is started there, and copied there the first time.
 
-    SSHHost ── SSHConnection (kept until `close`) ── SSHPipe: one channel, one agent
+    SSHHost ─┬─ Master: a connection that the system's ssh keeps open, where one is ── MasterPipe: one `ssh`, one agent
+             └─ SSHConnection (open until `close`) ── SSHPipe: one channel, one agent
 
 Normally one command on the host starts the agent. Only where the agent does not speak, a second command copies it
 there, or finds the reason; then the first command is tried again.
@@ -10,31 +11,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-import paramiko
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from remoterun.errors import AgentError, HostError, HostUnreachable, LinkLost
 from remoterun.hosts.base import KEPT, NOBODY, TAIL, AgentSilent, Prompts, await_agent
 from remoterun.hosts.bundle import FLAGS, AgentBundle, agent_bundle
-from remoterun.hosts.ssh.command_line import command_line, login_relative
-from remoterun.hosts.ssh.config import SSHTarget, resolve
-from remoterun.hosts.ssh.connection import Access, SessionRefused, SSHConnection, connect
-from remoterun.hosts.ssh.deadlines import Deadlines
-from remoterun.hosts.ssh.installation import ending, install_command, install_error
-from remoterun.hosts.ssh.keys import KeyRing
-from remoterun.hosts.ssh.pipe import SSHPipe
+from remoterun.hosts.ssh.commands import command_line, ending, install_command, install_error, login_relative
+from remoterun.hosts.ssh.config import Deadlines, SSHTarget, resolve
+from remoterun.hosts.ssh.master import MasterPipe, live_master
 
 if TYPE_CHECKING:
     import fabric
 
     from remoterun.config import Config
+    from remoterun.hosts.ssh.connection import SSHConnection, SSHPipe
+    from remoterun.hosts.ssh.login import KeyRing
     from remoterun.model import MachineType
 
 _READ = 1 << 20
 _EXIT_SECONDS = 5.0  # until a program whose output has ended has its exit status
+T = TypeVar("T")
 
 
 def of_machine(machine: MachineType, config: Config, prompts: Prompts) -> SSHHost:
@@ -47,11 +45,17 @@ def of_machine(machine: MachineType, config: Config, prompts: Prompts) -> SSHHos
         deadlines=Deadlines(connect=machine.connect_timeout, banner=machine.connect_timeout),
         config_file=Path(machine.ssh_config) if machine.ssh_config else config.ssh_config,
         prompts=prompts,
+        masters=masters_folder(config),
     )
 
 
+def masters_folder(config: Config) -> Path:
+    """Where the sockets of our own masters stand."""
+    return config.home / "ssh"
+
+
 class CommandResult(NamedTuple):
-    """A command that has ended. `status` is None where a signal ended it; of `output` the end is kept, without white
+    """A command that has ended. `status` is None where a signal ended it; `output` is its last part, without white
     space around it."""
 
     status: int | None
@@ -63,7 +67,7 @@ class SSHHost:
     """`target` is `[user@]host[:port]`, `ssh://…` or an alias of `~/.ssh/config`.
 
     `home` is relative to the login folder, or absolute; `python` is the name of a program there, or a path.
-    `config_file` is read instead of `~/.ssh/config`.
+    `config_file` is read instead of `~/.ssh/config`. With `masters`, the folder of our own, a live master is used.
     """
 
     def __init__(
@@ -76,14 +80,18 @@ class SSHHost:
         config_file: Path | None = None,
         deadlines: Deadlines | None = None,
         prompts: Prompts = NOBODY,
+        masters: Path | None = None,
     ) -> None:
         self._typed = target
         self._target = SSHTarget.parse(target)
         self._home = login_relative(home)
         self._python = python if "/" not in python else login_relative(python)
         self._bundle = bundle
+        self._config_file = config_file
         self._deadlines = deadlines or Deadlines()
-        self._access = Access(self._deadlines, config_file, prompts, KeyRing(prompts.ask_passphrase))
+        self._prompts = prompts
+        self._masters = masters
+        self._keys: KeyRing | None = None
         self._lock = threading.Lock()
         self._connection: SSHConnection | None = None
         self._full: list[SSHConnection] = []
@@ -97,8 +105,47 @@ class SSHHost:
     def bundle(self) -> AgentBundle:
         return self._bundle or agent_bundle()
 
-    def open(self) -> SSHPipe:
+    def open(self) -> SSHPipe | MasterPipe:
         """See `Host.open`. It takes one command on the host where the agent is there already."""
+        return self._past_a_master(self._open)
+
+    def run(self, words: Sequence[str], seconds: float) -> CommandResult:
+        """Run a command in the login folder there, without input, and wait until it ends. Raises what `open` raises,
+        and `HostUnreachable` where it takes longer than `seconds`."""
+        return self._past_a_master(lambda: self._run(f"cd; exec {command_line(words)}", seconds))
+
+    def fabric(self) -> fabric.Connection:
+        """A `fabric.Connection` over the connection of this host, for scripts.
+
+        Fabric alone checks no host keys and honours few ssh settings; this one has all that `open` has. It lives as
+        long as this host; do not close it. Raises what `open` raises.
+        """
+        import fabric
+        import paramiko
+
+        with self._lock:
+            if self._connection is None or not self._connection.alive:
+                self._connection = self._connect()
+            connection = self._connection
+        settings = connection.settings
+        made = fabric.Connection(
+            host=settings.hostname,
+            user=settings.user,
+            port=settings.port,
+            config=fabric.Config(ssh_config=paramiko.SSHConfig()),
+        )
+        made.client = connection.client
+        made.transport = connection.client.get_transport()
+        return made
+
+    def close(self) -> None:
+        with self._lock:
+            held = [*self._full, *([self._connection] if self._connection else [])]
+            self._full, self._connection = [], None
+        for connection in held:
+            connection.close()
+
+    def _open(self) -> SSHPipe | MasterPipe:
         try:
             return self._start()
         except _NotStarted:
@@ -112,42 +159,15 @@ class SSHHost:
                 hint=f"`remoterun doctor {self.name}` looks for the reason",
             ) from silent
 
-    def run(self, words: Sequence[str], seconds: float) -> CommandResult:
-        """Run a command in the login folder there, without input, and wait until it ends. Raises what `open` raises,
-        and `HostUnreachable` where it takes longer than `seconds`."""
-        return self._run(f"cd; exec {command_line(words)}", seconds)
+    def _past_a_master(self, work: Callable[[], T]) -> T:
+        """What `work` returns; over a connection of our own where the master refuses it."""
+        try:
+            return work()
+        except _MasterRefused:
+            self._masters = None
+            return work()
 
-    def fabric(self) -> fabric.Connection:
-        """A `fabric.Connection` over the connection that is kept here, for scripts.
-
-        Fabric alone checks no host keys and honours few ssh settings; this one has all that `open` has. It lives as
-        long as this host; do not close it. Raises what `open` raises.
-        """
-        import fabric
-
-        with self._lock:
-            if self._connection is None or not self._connection.alive:
-                self._connection = connect(resolve(self._target, self._access.config_file), self._access)
-            connection = self._connection
-        settings = connection.settings
-        made = fabric.Connection(
-            host=settings.hostname,
-            user=settings.user,
-            port=settings.port,
-            config=fabric.Config(ssh_config=paramiko.SSHConfig()),
-        )
-        made.client._transport = connection.transport
-        made.transport = connection.transport
-        return made
-
-    def close(self) -> None:
-        with self._lock:
-            held = [*self._full, *([self._connection] if self._connection else [])]
-            self._full, self._connection = [], None
-        for connection in held:
-            connection.close()
-
-    def _start(self) -> SSHPipe:
+    def _start(self) -> SSHPipe | MasterPipe:
         """The pipe to an agent that has spoken. Raises `_NotStarted` where copying the agent there may help."""
         words = [self._python, *FLAGS, f"{self._home}/agent/{self.bundle.file_name}", "serve", "--home", self._home]
         pipe = self._pipe(f"cd; exec {command_line(words)}")
@@ -162,13 +182,15 @@ class SSHHost:
         pipe.give_up_at = None
         return pipe
 
-    def _silence(self, pipe: SSHPipe, silent: AgentSilent) -> Exception:
+    def _silence(self, pipe: SSHPipe | MasterPipe, silent: AgentSilent) -> Exception:
         """Why the agent said nothing. Closes the pipe."""
         still_runs = pipe.late or silent.endless
         status = None if still_runs else pipe.exit_status(_EXIT_SECONDS)
         lost = pipe.lost
         said = "\n".join(part for part in (silent.heard, pipe.diagnosis()) if part)
         pipe.close()
+        if not still_runs and isinstance(pipe, MasterPipe) and pipe.refused:
+            return _MasterRefused(said)
         if lost:
             return HostUnreachable(
                 f"the connection to `{self.name}` was lost while the agent started: {lost}",
@@ -205,6 +227,8 @@ class SSHHost:
                 del output[:-KEPT]
             status = None if pipe.late else pipe.exit_status(_EXIT_SECONDS)
             done = CommandResult(status, output.decode("utf-8", "replace").strip(), pipe.diagnosis())
+            if isinstance(pipe, MasterPipe) and pipe.refused:
+                raise _MasterRefused(done.errors)
             if pipe.lost:
                 raise HostUnreachable(f"the connection to `{self.name}` was lost: {pipe.lost}", hint="try again")
             if pipe.late:
@@ -218,9 +242,16 @@ class SSHHost:
             pipe.close()
         return done
 
-    def _pipe(self, command: str) -> SSHPipe:
-        """Start a command on the kept connection; on a new one where that is dead, or opens no further session."""
+    def _pipe(self, command: str) -> SSHPipe | MasterPipe:
+        """Start a command: through a live master, else on the open connection, or on a new one where that is dead, or
+        opens no further session."""
         with self._lock:
+            if self._masters is not None and self._connection is None:
+                master = live_master(resolve(self._target, self._config_file), self._config_file, self._masters)
+                if master is not None:
+                    return master.start(command)
+            from remoterun.hosts.ssh.connection import SessionRefused
+
             connection = self._connection
             if connection is not None and connection.alive:
                 try:
@@ -231,7 +262,7 @@ class SSHHost:
                     pass
             self._full = [held for held in self._full if held.alive]
             self._connection = None
-            connection = connect(resolve(self._target, self._access.config_file), self._access)
+            connection = self._connect()
             try:
                 pipe = connection.start(command)
             except SessionRefused as refused:
@@ -247,6 +278,14 @@ class SSHHost:
             self._connection = connection
             return pipe
 
+    def _connect(self) -> SSHConnection:
+        from remoterun.hosts.ssh.connection import Access, connect
+        from remoterun.hosts.ssh.login import KeyRing
+
+        self._keys = self._keys or KeyRing(self._prompts.ask_passphrase)
+        access = Access(self._deadlines, self._config_file, self._prompts, self._keys)
+        return connect(resolve(self._target, self._config_file), access)
+
 
 class _NotStarted(Exception):
     """The program ended without a word of the agent. `status` is its exit status; None: a signal ended it."""
@@ -257,9 +296,13 @@ class _NotStarted(Exception):
         self.evidence = evidence
 
 
-def _feed(pipe: SSHPipe, data: bytes) -> None:
+class _MasterRefused(Exception):
+    """The master ended, or the host opens no further session on it."""
+
+
+def _feed(pipe: SSHPipe | MasterPipe, data: bytes) -> None:
     try:
         pipe.write(data)
     except LinkLost:
-        return  # the program ended without reading it all; its exit status tells why
+        return  # the program ended without reading it all; its exit status shows why
     pipe.end_input()

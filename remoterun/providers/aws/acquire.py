@@ -272,7 +272,7 @@ class Acquisition:
     def _answering(self, request: LaunchRequest, identity: str) -> dict[str, Any]:
         """The instance, once sshd answers there, or once it runs where it is reached through a proxy: whether sshd
         answers is then known by logging in alone. Raises `HostNeverCame`."""
-        from remoterun.hosts.ssh.banner import answers
+        from remoterun.hosts.ssh.dial import answers
 
         began = time.monotonic()
         pauses = iter(ASK_SECONDS)

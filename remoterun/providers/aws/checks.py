@@ -134,7 +134,7 @@ def _way_in(calls: Calls, region: str, settings: AWS, may_not_open: bool) -> lis
 
 def _silent(calls: Calls, region: str) -> list[str]:
     """Those of our hosts that run and don't answer."""
-    from remoterun.hosts.ssh.banner import answers
+    from remoterun.hosts.ssh.dial import answers
 
     running = [each for each in describe(calls, region) if each["State"]["Name"] == "running"]
     own = [each for each in running if tags.ours(each.get("Tags")).get("owner") == tags.owner()]

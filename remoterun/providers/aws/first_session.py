@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from remoterun.errors import HostError, HostUnreachable
-from remoterun.hosts.ssh.deadlines import Deadlines
+from remoterun.hosts.ssh.config import Deadlines
 from remoterun.providers.aws.user_data import PROGRAM, PYTHON
 from remoterun.providers.base import HostNeverCame
 from remoterun.providers.folder import HostFolder

@@ -1,12 +1,12 @@
-"""How the agent is brought to a host that doesn't have it: one command, and what its exit status means."""
+"""The commands that a host's login shell reads, and the one that copies the agent to a host that doesn't have it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from remoterun.errors import AgentError
+from remoterun.errors import AgentError, UsageError
 from remoterun.hosts.bundle import FLAGS, AgentBundle
-from remoterun.hosts.ssh.command_line import command_line
 
 _NO_PYTHON, _OLD_PYTHON, _BROKEN_PYTHON, _NOT_WRITABLE, _NOT_WRITTEN, _CUT = 71, 72, 73, 74, 75, 76
 
@@ -73,3 +73,32 @@ def install_error(name: str, home: str, python: str, status: int | None, said: s
 def ending(status: int | None) -> str:
     """How a program ended, in words."""
     return "ended by a signal" if status is None else f"exit status {status}"
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Words as one command line that sh, bash, zsh, fish, csh and tcsh all split into the same words.
+
+    Raises `UsageError` for a word with a line break, which csh can't quote, or with a zero byte.
+    """
+    return " ".join(map(_quoted, words))
+
+
+def login_relative(path: str) -> str:
+    """A path on the host, as a command that starts in the login folder names it: without `~/`. Raises `UsageError`."""
+    if path in ("~", "", ".", "~/"):
+        raise UsageError(f"`{path}` can't be used as this path", hint="write `~/.remoterun`, or an absolute path")
+    if path.startswith("~/"):
+        path = path[2:].lstrip("/")
+    elif path.startswith("~"):
+        raise UsageError(f"`{path}` can't be used: only `~/` is understood", hint="write an absolute path")
+    return f"./{path}" if path.startswith("-") else path.rstrip("/") or "/"
+
+
+def _quoted(word: str) -> str:
+    if re.search(r"[\0\n\r]", word):
+        raise UsageError(f"{word!r} can't stand in a remote command: it has a line break")
+    if re.fullmatch(r"[A-Za-z0-9_./:@%+,-]+", word):
+        return word
+    pieces = re.split(r"(['\\!])", word)  # some shells treat these specially even between quotes
+    quoted = [f"\\{piece}" if piece in ("'", "\\", "!") else f"'{piece}'" for piece in pieces if piece]
+    return "".join(quoted) or "''"

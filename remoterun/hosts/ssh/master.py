@@ -1,0 +1,144 @@
+"""A connection that the system's ssh keeps open, its master: sessions go through it without another login.
+
+It is the one that the user's configuration names (`ControlPath`), or one of our own below the home, which
+`remoterun login` opens where the configuration names none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from remoterun.errors import AuthenticationError, ConfigError, HostError
+from remoterun.hosts.local import ProcessPipe
+from remoterun.hosts.ssh.config import (
+    HostKeyCheck,
+    SSHSettings,
+    known_hosts_option,
+    local_environment,
+    ssh_words,
+    words_of,
+)
+
+_SECONDS = 5.0  # for the master to answer a question
+_LONGEST = 90
+"""Bytes of a socket's path: the system takes about 107, of which ssh needs 17 while it makes one."""
+_ALIVE = ("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=2")
+_REFUSED = 255
+"""The exit status of ssh itself."""
+
+
+@dataclass(frozen=True)
+class Master:
+    """The master of one host, alive or not. `path` is its socket."""
+
+    settings: SSHSettings
+    config_file: Path | None
+    path: Path
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes sessions now. Blocks for milliseconds, `_SECONDS` at most."""
+        if not self.path.exists():
+            return False
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._control("check").returncode == 0
+        return False
+
+    def start(self, command: str) -> MasterPipe:
+        """Run a command through it. ssh never asks, and never opens a connection of its own."""
+        options = ["-T", "-o", "BatchMode=yes", "-o", "ControlMaster=no", "-o", "ProxyCommand=false"]
+        return MasterPipe(self._words(*options, "-o", "RemoteCommand=none", "-o", "LogLevel=ERROR", command=command))
+
+    def open(self, idle: float, batch: bool) -> None:
+        """Log in, with ssh's questions on the terminal, or without any where it is a `batch`. It ends by itself when
+        nothing has used it for `idle` seconds. Raises `AuthenticationError`, `HostError`."""
+        target = self.settings.target
+        if len(os.fsencode(self.path)) > _LONGEST:
+            raise ConfigError(
+                f"the path `{self.path}` is too long for a socket",
+                hint=f"name a shorter one for {target.host} in ~/.ssh/config: ControlPath ~/.ssh/%C",
+            )
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        options = ["-f", "-N", "-o", "ControlMaster=yes", "-o", f"ControlPersist={max(1, round(idle))}", *_ALIVE]
+        options += ["-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none"]
+        options += ["-o", "BatchMode=yes"] if batch else []
+        if self.settings.host_key_check is HostKeyCheck.NO:
+            options += ["-o", "StrictHostKeyChecking=ask"]
+        if self.settings.writes_no_known_hosts:
+            options += known_hosts_option(self.settings.user_known_hosts)
+        done = subprocess.run(self._words(*options), env=local_environment())
+        if done.returncode != 0 or not self.alive:
+            raise AuthenticationError(
+                f"ssh did not log in to `{target}` (exit status {done.returncode})",
+                hint=f"ssh -v {words_of(target)}   shows where it stops",
+            )
+
+    def end(self) -> None:
+        """Close it, with every session through it. Raises `HostError` where it does not end."""
+        try:
+            done = self._control("exit")
+        except subprocess.TimeoutExpired as error:
+            raise HostError(f"the ssh that holds `{self.path}` does not answer", hint="end that process") from error
+        give_up_at = time.monotonic() + _SECONDS
+        while self.alive and time.monotonic() < give_up_at:
+            time.sleep(0.02)
+        if self.alive:
+            raise HostError(
+                f"the connection to `{self.settings.target}` did not end",
+                evidence=done.stderr.decode("utf-8", "replace").strip() or None,
+                hint=f"ssh -O exit {words_of(self.settings.target)}",
+            )
+
+    def _control(self, question: str) -> subprocess.CompletedProcess[bytes]:
+        words = self._words("-O", question)
+        return subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, env=local_environment()
+        )
+
+    def _words(self, *options: str, command: str = "") -> list[str]:
+        path = str(self.path).replace("%", "%%")
+        words = ["-S", path, *options]
+        return ssh_words(self.settings.target, self.config_file, command, options=words)
+
+
+class MasterPipe(ProcessPipe):
+    """See `Pipe`: a session through a master."""
+
+    lost = ""
+    """A link that breaks ends the process, as every other end does."""
+
+    def end_input(self) -> None:
+        """Nothing more will be written; the program's output still comes."""
+        self._stdin.close()
+
+    def exit_status(self, patience: float) -> int | None:
+        """The program's exit status; None where it does not end within `patience` seconds."""
+        try:
+            status = self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            return None
+        return status if status >= 0 else None
+
+    @property
+    def refused(self) -> bool:
+        """Whether ssh ended by itself: the master is gone, or the host opens no further session on it."""
+        return self._process.poll() == _REFUSED
+
+
+def masters(settings: SSHSettings, config_file: Path | None, folder: Path) -> list[Master]:
+    """Where a host may have a master: the configuration's socket, then our own, which stands in `folder`."""
+    way = (settings.user, settings.hostname, settings.port, settings.jumps, settings.proxy_command, config_file)
+    own = folder / hashlib.sha256(repr(way).encode()).hexdigest()[:16]
+    paths = [path for path in (settings.control_path, own) if path is not None]
+    return [Master(settings, config_file, path) for path in paths]
+
+
+def live_master(settings: SSHSettings, config_file: Path | None, folder: Path) -> Master | None:
+    """The master that takes sessions now, if one does. Blocks for some milliseconds where there may be one."""
+    return next((each for each in masters(settings, config_file, folder) if each.alive), None)
