@@ -156,9 +156,9 @@ class Session:
                 self._codecs = tuple(map(str, said)) if isinstance(said, list) else ()
             return ("z",) if self._codecs is None else self._codecs
 
-    def versions(self, name: str, newest: bool = False) -> list[Upload]:
+    def versions(self, name: str) -> list[Upload]:
         """The versions of an upload that its home has, oldest first; none without one."""
-        answer = self.ask(api.upload, api.VersionsOf(name, newest))
+        answer = self.ask(api.upload, api.VersionsOf(name))
         return [self.upload(name, version) for version in answer.versions]
 
     def upload(self, name: str, version: api.UploadVersion) -> Upload:

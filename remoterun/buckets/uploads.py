@@ -12,7 +12,6 @@ from typing import Any
 from remoterun.agent.shared import api
 from remoterun.agent.shared import bucket as layout
 from remoterun.agent.shared.frames import MAX_BODY, PIECE
-from remoterun.agent.shared.numbering import number_for
 from remoterun.agent.shared.protocol import MOST_READ, RemoteError
 from remoterun.agent.shared.records import decode, encode, to_json
 from remoterun.agent.shared.spec import UPLOAD_NAME, ResourceRef
@@ -51,7 +50,7 @@ def uploads(call: Call, _: api.Nothing) -> api.UploadList:
 
 def upload(call: Call, asked: api.VersionsOf) -> api.Versions:
     numbers = version_numbers(call.bucket.s3, asked.name)
-    return api.Versions(_versions(call.bucket, asked.name, numbers[-1 if asked.newest else 0 :]))
+    return api.Versions(_versions(call.bucket, asked.name, numbers))
 
 
 def commit_upload(call: Call, asked: api.CommitUpload) -> api.Committed:
@@ -63,8 +62,11 @@ def commit_upload(call: Call, asked: api.CommitUpload) -> api.Committed:
 
 
 def remove_upload(call: Call, asked: api.RemoveUpload) -> api.Removed:
-    listed = _listed(call.bucket.s3, asked.name)
-    keys = [stored.key for stored in listed if asked.version in (None, _named(stored)[1])]
+    numbers = version_numbers(call.bucket.s3, asked.name)
+    if asked.digest is not None:
+        versions = _versions(call.bucket, asked.name, numbers)
+        numbers = [version.version for version in versions if version.digest == asked.digest]
+    keys = [layout.version_key(asked.name, number) for number in numbers]
     call.bucket.s3.delete(keys)
     return api.Removed(bool(keys))
 
@@ -107,11 +109,13 @@ def commit(bucket: Bucket, asked: api.CommitUpload, manifest: Manifest) -> api.C
     kept = False
     while True:
         numbers = version_numbers(bucket.s3, name)
-        known = _versions(bucket, name, numbers if asked.copy else numbers[-1:])
+        known = _versions(bucket, name, numbers)
         newest = known[-1] if known else None
-        number, there = number_for(digest, known, asked)
-        if there:
-            return api.Committed(next(each for each in known if each.version == number), False)
+        for version in reversed(known):
+            if version.digest == digest and not version.damaged:
+                return api.Committed(version, False)
+        wished = asked.number + (digest != asked.digest)
+        number = wished if wished > 0 and wished not in numbers else max(numbers, default=0) + 1
         if not kept:
             _check_contents(bucket, manifest)
             _renew(bucket, manifest, Version(name, newest) if newest is not None else None)

@@ -363,7 +363,7 @@ def _bring_outputs(
         raise _not_saved(resource, run)
     bucket.copy_contents(connections, source, manifest, session, progress, run.key)
     name = f"run-{run.number}-{run.key[-8:]}"
-    session.ask(api.commit_upload, api.CommitUpload(name, copy=True, brought=True), manifest.encode())
+    session.ask(api.commit_upload, api.CommitUpload(name, brought=True), manifest.encode())
     return ResourceRef("upload", name, sub=resource.sub, digest=manifest.digest)
 
 

@@ -161,34 +161,33 @@ def collect(
         for row in rows(session, stream, MOST_PARTS):
             with session.understood():
                 if "part" in row:
-                    parts.append(_part(row["part"]))
+                    parts.append(_part(row["part"], registry))
                 elif "kept" in row:
-                    kept.append(_part(row["kept"]))
+                    kept.append(_part(row["kept"], registry))
         totals = session.result(api.collect, stream)
     if not dry_run:
         _forget_versions(session, registry, parts)
     return Collected(session.machine.name, dry_run, totals.freed, totals.free, tuple(parts), tuple(kept))
 
 
-def _part(told: dict[str, Any]) -> Freed:
+def _part(told: dict[str, Any], registry: Registry) -> Freed:
+    """Part of an answer, with our numbers of versions."""
     items = tuple(dict(item) for item in told["items"][:MOST_ITEMS])
+    if told["kind"] == "versions":
+        ours = {(upload.name, upload.digest): upload.version for upload, _ in registry.uploads.versions()}
+        items = tuple(
+            {**item, "version": ours.get((item["upload"], item["digest"]), item["version"])} for item in items
+        )
     return Freed(str(told["kind"]), int(told["count"]), int(told["bytes"]), items, str(told.get("why", "")))
 
 
 def _forget_versions(session: Session, registry: Registry, parts: list[Freed]) -> None:
-    """The registry knows these versions there no more, and those that stay there, also of somebody else.
-
-    What is recorded then is what the host says; without a path, for `check` must not take it for what we sent.
-    """
+    """Forget that this home has the versions that were freed."""
     with session.understood():
-        versions = [item for part in parts if part.kind == "versions" for item in part.items]
-        removed = {(str(item["upload"]), int(item["version"])) for item in versions}
-    ours = {known.name for known, _ in registry.uploads.versions() if known.home_id == session.home_id}
-    for name in sorted({name for name, _ in removed} & ours):
-        for version in session.versions(name):
-            registry.uploads.record(version, session.machine)
-        for there in (number for upload, number in removed if upload == name):
-            registry.uploads.forget_there(name, session.home_id, there)
+        items = [item for part in parts if part.kind == "versions" for item in part.items]
+        freed = [(str(item["upload"]), str(item["digest"])) for item in items]
+    for name, digest in freed:
+        registry.uploads.forget_copy(name, session.home_id, digest)
 
 
 def usage(session: Session, registry: Registry) -> Usage:

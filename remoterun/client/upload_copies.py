@@ -1,4 +1,4 @@
-"""Uploads on their way to the machine that needs them, and what a home's own numbers mean here."""
+"""Uploads on their way to the machine that needs them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def bring_version(connections: Connections, name: str, digest: str, session: Ses
     bucket = connections.session(connections.bucket())
     manifest, _ = transfer.fetch_manifest(bucket, ResourceRef("upload", name, digest=digest))
     copy_contents(connections, bucket, manifest, session, progress)
-    session.ask(api.commit_upload, api.CommitUpload(name, copy=True, brought=True), manifest.encode())
+    session.ask(api.commit_upload, api.CommitUpload(name, brought=True), manifest.encode())
 
 
 def note_versions(registry: Registry, session: Session, name: str) -> list[Upload]:
@@ -100,7 +100,8 @@ def _copy_version(
 ) -> Upload:
     manifest, _ = transfer.fetch_manifest(source, ResourceRef("upload", name, digest=upload.digest))
     transfer.relay(source, manifest, target, progress)
-    asked = api.CommitUpload(name, upload.version, copy=True, brought=target.machine.bucket is None)
+    brought = target.machine.bucket is None
+    asked = api.CommitUpload(name, upload.version, upload.digest, upload.created, brought)
     result = target.ask(api.commit_upload, asked, manifest.encode())
     copied = replace(same_as_sent(manifest, target.upload(name, result.version)), path=upload.path)
-    return connections.registry.uploads.record(copied, target.machine, number=upload.version)
+    return replace(connections.registry.uploads.record(copied, target.machine), version=upload.version)

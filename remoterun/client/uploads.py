@@ -12,7 +12,6 @@ from pathlib import Path
 
 from remoterun import machines, transfer
 from remoterun.agent.shared import api
-from remoterun.agent.shared.numbering import number_for
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError
 from remoterun.client.connections import Connections
@@ -59,8 +58,9 @@ class Uploads:
                     tree = reading.result()
                     stack.enter_context(tree)
             source = str(path.resolve())
-            if tree.hashed:
-                same = self._unchanged(session, name, tree, source)
+            there = note_versions(self._connections.registry, session, name)
+            if tree.hashed and there:
+                same = self._unchanged(session, there[-1], tree, source)
                 if same is not None:
                     return same
             with session.stream(api.commit_upload, self._asked(name)) as commit:
@@ -71,29 +71,27 @@ class Uploads:
         upload, created = self._committed(session, name, result, manifest, source)
         return Uploaded(upload, created, sent, (*tree.warnings, *_of_git(manifest)))
 
-    def _unchanged(self, session: Session, name: str, tree: transfer.Reading, path: str) -> Uploaded | None:
-        """What is to be said if nothing needs to be read or sent: the newest version has this content."""
+    def _unchanged(self, session: Session, newest: Upload, tree: transfer.Reading, path: str) -> Uploaded | None:
+        """The result if nothing needs to be read or sent: the newest version on that machine, and of all, has this
+        content."""
         manifest = Manifest(tree.entries())
-        versions = session.versions(name, newest=True)
-        told = [api.UploadVersion(v.version, v.digest, v.size, v.files, v.created, v.damaged) for v in versions]
-        if not number_for(manifest.digest, told, self._asked(name))[1] or versions[-1].brought:
+        highest = self._connections.registry.uploads.highest(newest.name)
+        if not manifest.digest == newest.digest == highest[1] or newest.damaged or newest.brought:
             return None
         tree.close(complete=True)
-        upload = self._record(session, versions[-1], path)
+        upload = self._record(session, newest, path)
         return Uploaded(upload, False, Sent(0, 0, manifest.size), tuple(tree.warnings))
 
     def _asked(self, name: str) -> api.CommitUpload:
-        """What a home is told, so that it numbers a new version after all that are known."""
-        registry = self._connections.registry
-        highest = registry.uploads.highest(name)
-        newest = next((upload for upload, _ in registry.uploads.versions(name)), None)
-        known = newest.digest if newest is not None and newest.version == highest else ""
-        return api.CommitUpload(name, highest, known)
+        return api.CommitUpload(name, *self._connections.registry.uploads.highest(name))
 
     def _committed(
         self, session: Session, name: str, result: api.Committed, sent: Manifest, path: str | None
     ) -> tuple[Upload, bool]:
-        return self._record(session, same_as_sent(sent, session.upload(name, result.version)), path), result.created
+        """(the version, whether it is new: to that machine, or as the newest one)."""
+        before, _ = self._connections.registry.uploads.highest(name)
+        upload = self._record(session, same_as_sent(sent, session.upload(name, result.version)), path)
+        return upload, result.created or upload.version > before
 
     def _record(self, session: Session, upload: Upload, path: str | None) -> Upload:
         return self._connections.registry.uploads.record(replace(upload, path=path), session.machine, time.time())
@@ -230,27 +228,21 @@ class Uploads:
         known = registry.uploads.versions(name, version)
         if version is not None and not known:
             raise absent(registry, name, version)
+        digest = known[0][0].digest if version is not None else None
+        others = [upload for upload, _ in registry.uploads.versions(name) if upload.version != version]
+        is_shared = digest in [upload.digest for upload in others]
         homes = {machine.place: machine for _, machine in known} or {(): self._connections.home(None)}
         names = []
         for machine in homes.values():
-            session = self._connections.session(machine)
-            if version is not None:
-                self._remove_version(session, name, version)
+            if not is_shared:
+                session = self._connections.session(machine)
+                removed = session.ask(api.remove_upload, api.RemoveUpload(name, digest)).removed
+                registry.uploads.forget_copy(name, session.home_id, digest)
+            if is_shared or removed or known:
                 names.append(machine.name)
-                continue
-            if session.ask(api.remove_upload, api.RemoveUpload(name)).removed or known:
-                names.append(machine.name)
-            registry.uploads.forget_copy(name, session.home_id)
         if version is not None:
             registry.uploads.remove(name, version)
         return names
-
-    def _remove_version(self, session: Session, name: str, version: int) -> None:
-        registry = self._connections.registry
-        for there in session.versions(name):
-            if registry.uploads.number_of(there) == version:
-                session.ask(api.remove_upload, api.RemoveUpload(name, there.version))
-                registry.uploads.forget_there(name, session.home_id, there.version)
 
 
 def _with_copies(

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from remoterun.agent.shared.files import locked
 from remoterun.errors import RemoterunError
 
-VERSION = 7
+VERSION = 8
 """The version of the schema, kept in `PRAGMA user_version`."""
 SCHEMA = """
     CREATE TABLE runs (
@@ -54,7 +54,6 @@ SCHEMA = """
         digest TEXT NOT NULL,
         home_id TEXT NOT NULL,
         machine TEXT NOT NULL,
-        there INTEGER NOT NULL,
         path TEXT,
         seen REAL NOT NULL,
         uploaded REAL NOT NULL DEFAULT 0,
@@ -64,7 +63,22 @@ SCHEMA = """
 """
 """Of a run, `machine` is what was asked for, `host` what was got, `again` the key of the run that it repeats, `asked`
 the digest of what was asked for. Of an upload, `created` is by the clock of the machine that has it and `recorded` by
-ours: that one says which version is the newest; `there` is the home's own number of a version."""
+ours: that one says which version is the newest."""
+FROM_7 = """
+    ALTER TABLE copies RENAME TO copies_7;
+    CREATE TABLE copies (
+        name TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        home_id TEXT NOT NULL,
+        machine TEXT NOT NULL,
+        path TEXT,
+        seen REAL NOT NULL,
+        uploaded REAL NOT NULL DEFAULT 0,
+        PRIMARY KEY (name, digest, home_id)
+    );
+    INSERT INTO copies SELECT name, digest, home_id, machine, path, seen, uploaded FROM copies_7;
+    DROP TABLE copies_7;
+"""
 
 ROOM = 1 << 20
 """Bytes that a disk has free at the least on which SQLite's errors are not about room."""
@@ -176,7 +190,7 @@ class Database:
         known = database.execute("PRAGMA user_version").fetchone()[0]
         if known == VERSION:
             return
-        if known:
+        if known > VERSION or (known and known != 7):
             raise RemoterunError(
                 f"the registry `{self._file}` was made by a newer remoterun", hint="pip install --upgrade remoterun"
             )
@@ -186,8 +200,9 @@ class Database:
             database.execute("PRAGMA journal_mode=WAL")
         database.execute("BEGIN IMMEDIATE")
         with database:
-            if not database.execute("PRAGMA user_version").fetchone()[0]:  # no other process has made them
-                for statement in SCHEMA.split(";")[:-1]:
+            known = database.execute("PRAGMA user_version").fetchone()[0]
+            if known != VERSION:  # no other process has made them
+                for statement in (FROM_7 if known else SCHEMA).split(";")[:-1]:
                     database.execute(statement)
                 database.execute(f"PRAGMA user_version={VERSION}")
 

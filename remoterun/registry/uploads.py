@@ -1,8 +1,8 @@
 """The uploads that are known here, the numbers of their versions, and which runs read them.
 
-A number of a user's means one content, on whatever machine. It is given here, at the first sight of a content under a
-name: the home's own number where that is free, else the next one. It is never given to another content as long as the
-upload exists, not even when its version was removed. Homes are asked by digest.
+A number means one content, on whatever machine. It is given here: to what is uploaded the next one; to what is found in
+a home the number of the client that uploaded it where that is free, else the next one. It is never given to another
+content as long as the upload exists, not even when its version was removed. Homes are asked by digest.
 """
 
 from __future__ import annotations
@@ -24,19 +24,17 @@ class UploadIndex:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def record(
-        self, upload: Upload, machine: MachineType, now: float | None = None, number: int | None = None
-    ) -> Upload:
-        """Record that a home has a version, which `upload` describes with the home's own number: the same with ours.
+    def record(self, upload: Upload, machine: MachineType, now: float | None = None) -> Upload:
+        """Record that a home has a version: `upload`, with our number.
 
-        `now`, in seconds since 1970: it was uploaded there now, which makes it the newest of its name. `number`: it is
-        a copy of our version of that number. Neither: it was found there.
+        `now`, in seconds since 1970: it was uploaded now, which makes it the newest of its name. Otherwise it was found
+        in that home.
         """
         with self._db.together():
-            number = number or self._number_of(upload, now is not None)
+            number = self._number_of(upload, now is not None)
             self._db.change("UPDATE versions SET removed = 0 WHERE name = ? AND number = ?", (upload.name, number))
             if number is None:
-                number = self._next_number(upload)
+                number = self._next_number(upload, now is not None)
                 self._db.change(
                     "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
                     (
@@ -54,14 +52,13 @@ class UploadIndex:
                     "UPDATE versions SET recorded = ? WHERE name = ? AND number = ?", (now, upload.name, number)
                 )
             self._db.change(
-                "INSERT INTO copies VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO UPDATE SET machine = ?4,"
-                " there = ?5, path = coalesce(?6, path), seen = ?7, uploaded = max(uploaded, ?8)",
+                "INSERT INTO copies VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET machine = ?4,"
+                " path = coalesce(?5, path), seen = ?6, uploaded = max(uploaded, ?7)",
                 (
                     upload.name,
                     upload.digest,
                     upload.home_id,
                     json.dumps(machine.record()),
-                    upload.version,
                     upload.path,
                     time.time(),
                     now or 0.0,
@@ -70,25 +67,20 @@ class UploadIndex:
         return replace(upload, version=number)
 
     def _number_of(self, upload: Upload, is_newest: bool) -> int | None:
-        """Our number of a version that a home has; None for one that has yet to get one."""
-        known = dict(self._numbers(upload.name))
-        same = [number for number, digest in known.items() if digest == upload.digest]
-        if known.get(upload.version) == upload.digest:
-            return upload.version
-        if not same:
-            return None
-        if is_newest:  # the same content may come back after another one, under a new number
-            return same[-1] if same[-1] == max(known) else None
-        copied = self._db.rows(
-            "SELECT 1 FROM copies WHERE name = ? AND digest = ? AND home_id = ? AND there = ?",
-            (upload.name, upload.digest, upload.home_id, upload.version),
+        """Our number of a version; None for one that has yet to get one."""
+        known = self._db.rows(
+            "SELECT number FROM versions WHERE name = ? AND digest = ? ORDER BY removed, number DESC LIMIT 1",
+            (upload.name, upload.digest),
         )
-        return same[-1] if copied or upload.brought or upload.version in known else None
+        if not known or (is_newest and known[0]["number"] != self.highest(upload.name)[0]):
+            return None  # the same content may come again after another one, under a new number
+        return int(known[0]["number"])
 
-    def _next_number(self, upload: Upload) -> int:
-        taken = [number for number, _ in self._numbers(upload.name)]
+    def _next_number(self, upload: Upload, is_newest: bool) -> int:
+        rows = self._db.rows("SELECT number FROM versions WHERE name = ?", (upload.name,))
+        taken = {row["number"] for row in rows}
         free = 0 < upload.version <= MOST_VERSIONS and upload.version not in taken
-        return upload.version if free else max(taken, default=0) + 1
+        return upload.version if free and not is_newest else max(taken, default=0) + 1
 
     def _found_at(self, upload: Upload) -> float:
         """When a version that was found counts as made. A home to which this client did not upload the newest one has
@@ -104,13 +96,11 @@ class UploadIndex:
             return made
         return min(made, float(rows[0]["recorded"]) - 1.0)
 
-    def _numbers(self, name: str) -> list[tuple[int, str]]:
-        rows = self._db.rows("SELECT number, digest FROM versions WHERE name = ? ORDER BY number", (name,))
-        return [(row["number"], row["digest"]) for row in rows]
-
-    def highest(self, name: str) -> int:
-        """The highest number that a version of an upload has, or had; 0 for a name without one."""
-        return max((number for number, _ in self._numbers(name)), default=0)
+    def highest(self, name: str) -> tuple[int, str]:
+        """The highest number that a version of an upload has, or had, and its digest; (0, "") for a name without
+        one."""
+        rows = self._db.rows("SELECT number, digest FROM versions WHERE name = ? ORDER BY number DESC LIMIT 1", (name,))
+        return (rows[0]["number"], rows[0]["digest"]) if rows else (0, "")
 
     def versions(self, name: str | None = None, version: int | None = None) -> list[tuple[Upload, MachineType]]:
         """The versions of uploads, the newest of a name first, with our numbers; each once for each machine that has
@@ -142,12 +132,12 @@ class UploadIndex:
                 self._db.change("DELETE FROM versions WHERE name = ?", (name,))
 
     def found(self, upload: Upload, machine: MachineType) -> Upload:
-        """The version with our number instead of the home's. It is recorded if it is new here and the disk can be
+        """A version that a home reports, with our number. It is recorded if it is new here and the disk can be
         written."""
         known = self._db.rows(
             "SELECT number FROM versions JOIN copies USING (name, digest) WHERE NOT removed AND name = ? AND digest = ?"
-            " AND home_id = ? AND there = ? ORDER BY number = there DESC, number DESC",
-            (upload.name, upload.digest, upload.home_id, upload.version),
+            " AND home_id = ? ORDER BY number DESC",
+            (upload.name, upload.digest, upload.home_id),
         )
         if known:
             return replace(upload, version=known[0]["number"])
@@ -157,22 +147,9 @@ class UploadIndex:
             self._db.go_on_without_writing(error)
             return upload
 
-    def number_of(self, upload: Upload) -> int | None:
-        """Our number of a version that a home has, which `upload` describes with the home's own; None for one that has
-        none yet."""
-        return self._number_of(upload, is_newest=False)
-
     def remove(self, name: str, number: int) -> None:
-        """A version is there no more; its number stays taken."""
+        """A version exists no more; its number is not given again."""
         self._db.change("UPDATE versions SET removed = 1 WHERE name = ? AND number = ?", (name, number))
-
-    def forget_there(self, name: str, home_id: str, there: int) -> None:
-        """A home has the version no more that has the number `there` in that home."""
-        rows = self._db.rows(
-            "SELECT digest FROM copies WHERE name = ? AND home_id = ? AND there = ?", (name, home_id, there)
-        )
-        for row in rows:
-            self.forget_copy(name, home_id, row["digest"])
 
     def saw(self, home_id: str, now: float) -> None:
         """A home has said what it has: all of that is known to be there."""

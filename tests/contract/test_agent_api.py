@@ -199,42 +199,36 @@ class TestUploads:
         again = upload(link, "doom", FILES)[1]
         assert not again.created and again.version.version == 1
         assert upload(link, "doom", {"a": b"B"})[1].version.version == 2
-        versions = ask(link, api.upload, api.VersionsOf("doom"))[0].versions
-        assert [version.version for version in versions] == [1, 2]
-        assert ask(link, api.upload, api.VersionsOf("doom", newest=True))[0].versions == versions[1:]
+        assert [version.version for version in ask(link, api.upload, api.VersionsOf("doom"))[0].versions] == [1, 2]
 
-    def test_a_client_says_how_far_its_numbers_go(self, link: Link) -> None:
-        def made(files: Files, **asked: Any) -> tuple[int, bool]:
+    def test_a_version_is_its_content(self, link: Link) -> None:
+        """The client's number is a label: it is used where it is free."""
+
+        def made(files: Files, number: int, **asked: Any) -> tuple[int, bool]:
             manifest, blobs = tree_of(files)
             put(link, *blobs.values())
-            newest = manifest.digest if asked.pop("same", False) else ""
-            committed, _ = ask(
-                link, api.commit_upload, api.CommitUpload("doom", newest=newest, **asked), manifest.encode()
-            )
+            request = api.CommitUpload("doom", number, manifest.digest, **asked)
+            committed, _ = ask(link, api.commit_upload, request, manifest.encode())
             return committed.version.version, committed.created
 
-        assert made({"a": b"A"}, number=4, same=True) == (4, True), "it is the fourth elsewhere"
-        assert made({"a": b"A"}, number=4, same=True) == made({"a": b"A"}) == (4, False)
-        assert made({"a": b"B"}, number=6) == (7, True)
-        assert made({"a": b"C"}, number=2) == (8, True), "what is there counts as well"
-        assert made({"a": b"D"}, number=5, copy=True) == (5, True), "an older one is brought"
-        assert made({"a": b"D"}, number=5, copy=True) == made({"a": b"D"}, number=9, copy=True) == (5, False)
-        assert made({"a": b"E"}, number=7, copy=True) == (9, True), "7 is another content here"
-        assert made({"a": b"E"}, number=12) == (13, True), "it was the newest, and the client knows newer ones"
+        assert made({"a": b"A"}, 4) == (4, True)
+        assert made({"a": b"A"}, 4) == made({"a": b"A"}, 9) == (4, False)
+        assert made({"a": b"B"}, 4) == (5, True), "the label 4 is taken"
+        assert made({"a": b"C"}, 2, made=1.0, brought=True) == (2, True), "a copy of an older one"
         versions = ask(link, api.upload, api.VersionsOf("doom"))[0].versions
-        assert [version.version for version in versions] == [4, 5, 7, 8, 9, 13]
-        _, found = read_tree(link, ResourceRef("upload", "doom", digest=versions[1].digest))
-        assert found.about["version"] == 5
+        assert {version.version for version in versions} == {2, 4, 5} and versions[-1].version == 5
+        for version in versions:
+            found, about = read_tree(link, ResourceRef("upload", "doom", digest=version.digest))
+            assert found.digest == version.digest and about.about["version"] == version.version
 
     def test_one_version_is_removed(self, link: Link) -> None:
-        for content in (b"A", b"B"):
-            upload(link, "doom", {"a": content})
-        assert not ask(link, api.remove_upload, api.RemoveUpload("doom", 3))[0].removed
-        assert ask(link, api.remove_upload, api.RemoveUpload("doom", 1))[0].removed
-        assert not ask(link, api.remove_upload, api.RemoveUpload("doom", 1))[0].removed
+        first, second = (upload(link, "doom", {"a": content})[0].digest for content in (b"A", b"B"))
+        assert not ask(link, api.remove_upload, api.RemoveUpload("doom", "c" * 64))[0].removed
+        assert ask(link, api.remove_upload, api.RemoveUpload("doom", first))[0].removed
+        assert not ask(link, api.remove_upload, api.RemoveUpload("doom", first))[0].removed
         assert [each.version for each in ask(link, api.upload, api.VersionsOf("doom"))[0].versions] == [2]
         assert read_tree(link, ResourceRef("upload", "doom"))[0].files
-        assert ask(link, api.remove_upload, api.RemoveUpload("doom", 2))[0].removed
+        assert ask(link, api.remove_upload, api.RemoveUpload("doom", second))[0].removed
         assert ask(link, api.uploads)[0].uploads == []
 
     def test_without_a_blob_there_is_no_version(self, link: Link) -> None:

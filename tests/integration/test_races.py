@@ -171,6 +171,7 @@ class TestKilledAtAnyMoment:
 while True:
     for number in range(60):
         home.uploads.commit("doom", home.blobs.tree(sys.argv[2 + number % 2]))
+        home.uploads.remove_version("doom", sys.argv[3 - number % 2])
 """
         digests = []
         for files in (MANY, {**MANY, "one/more": b"x"}):
@@ -180,7 +181,7 @@ while True:
             killed(body, chance.random() * 0.06, home.path, *digests)
             sound(home)
         versions = home.uploads.versions("doom")
-        assert [item["version"] for item in versions] == list(range(1, len(versions) + 1))
+        assert len({item["version"] for item in versions}) == len(versions)
         home.uploads.commit("doom", home.blobs.tree(digests[0]))
         home.uploads.commit("doom", home.blobs.tree(digests[1]))
         assert home.uploads.stored("doom").about["digest"] == digests[1]
@@ -287,7 +288,7 @@ class TestGc:
         with beside(home, COLLECT_ALWAYS), served(home) as link:
             keys = []
             for turn in turns(12, lambda: progress(home)[0] > 5):
-                version = upload(link, "data", {"text": b"text %d" % turn, "tool*": b"tool %d" % turn})["version"]
+                version = upload(link, "data", {"text": b"text %d" % turn, "tool*": b"tool %d" % turn})
                 files: Files = {"main": b"main %d" % turn}
                 every = [*contents.values(), context.encode(), *tree_of(files)[1].values()]
                 with place.session.stream(api.missing, api.Nothing()) as asking:
@@ -296,7 +297,7 @@ class TestGc:
                     asking.finish()
                 for data in every:
                     home.blobs.put(data)
-                where = ResourceRef("upload", "data", version=version["version"])
+                where = ResourceRef("upload", "data", digest=version["version"]["digest"])
                 pinned = MountSpec("uploads/data", "data", "data", where)
                 command = (
                     f"cat data/text main > out; cp data/tool run{turn}; chmod +x run{turn}; seq {turn * 1000} > seq"

@@ -238,14 +238,15 @@ class TestVersions:
         assert os.listdir(home.tmp) == []
 
     @pytest.mark.parametrize(
-        ("sub", "resource", "spared"),
-        [("", {"version": 1}, {1}), ("n", {"version": 1}, {1}), ("", {}, {1, 2, 3, 4}), ("n", {}, {1, 2, 3, 4})],
+        ("sub", "by_digest", "spared"),
+        [("", True, {1}), ("n", True, {1}), ("", False, {1, 2, 3, 4}), ("n", False, {1, 2, 3, 4})],
     )
-    def test_one_that_a_run_mounts(self, home: Home, sub: str, resource: dict[str, Any], spared: set[int]) -> None:
+    def test_one_that_a_run_mounts(self, home: Home, sub: str, by_digest: bool, spared: set[int]) -> None:
         """Which one is not always said: then none goes that it may be."""
         self.fill(home, 1)
-        pinned = mount(home, "doom", sub, **resource)
-        if not resource and not sub:
+        digest = home.uploads.stored("doom").about["digest"]
+        pinned = mount(home, "doom", sub, digest=digest if by_digest else None)
+        if not by_digest and not sub:
             pinned = Mounted(pinned.spec, ResolvedMount("data", home.blobs.put(Manifest([]).encode())))
         self.fill(home)
         run = make_run(home, {}, [pinned])

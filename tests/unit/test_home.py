@@ -45,7 +45,7 @@ def sound(home: Home) -> None:
             assert stat.S_IMODE(path.stat().st_mode) == (0o555 if path.name.endswith(".x") else 0o444)
     for upload in home.uploads.newest():
         for version in home.uploads.versions(upload["name"]):
-            stored = home.uploads.stored(upload["name"], version["version"])
+            stored = home.uploads.stored(upload["name"], version["digest"])
             assert stored.manifest().digest == version["digest"]
             assert tree_of(read_files(Path(stored.folder)))[0].digest == version["digest"]
 
@@ -85,12 +85,34 @@ class TestUploads:
         assert home.uploads.commit("doom", put(home, FILES)) == (first, False)
         second, created = home.uploads.commit("doom", put(home, {"a": b"B"}))
         assert created and second["version"] == 2
-        third, created = home.uploads.commit("doom", put(home, FILES))
-        assert created and third["version"] == 3 and third["digest"] == first["digest"]
-        assert home.uploads.stored("doom").about == third
-        assert home.uploads.stored("doom", version=2).about == second
-        assert read_files(Path(home.uploads.stored("doom", digest=first["digest"]).folder)) == FILES
+        assert home.uploads.stored("doom").about == second
+        assert home.uploads.stored("doom", first["digest"]).about == first
+        again, created = home.uploads.commit("doom", put(home, FILES))
+        assert not created and home.uploads.stored("doom").about == again, "what came last is the newest one"
+        assert dict(again, created=0) == dict(first, created=0) and again["created"] >= second["created"]
+        assert read_files(Path(home.uploads.stored("doom", first["digest"]).folder)) == FILES
         assert [item["name"] for item in home.uploads.newest()] == ["doom"]
+        sound(home)
+
+    def test_a_home_of_before_that_lists_a_content_twice(self, home: Home) -> None:
+        """It gave a number of its own to each arrival: the last one counts, and `gc` frees the others."""
+        first, second = (home.uploads.commit("doom", put(home, {"a": data}))[0] for data in (b"A", b"B"))
+        os.rename(f"{home.uploads.folder}/doom/1", f"{home.uploads.folder}/doom/3")
+        os.rename(f"{home.uploads.folder}/doom/1.tree", f"{home.uploads.folder}/doom/3.tree")
+        third = dict(first, version=3, created=second["created"] + 1)
+        home.uploads.write_versions("doom", [first, second, third])
+        assert home.uploads.versions("doom") == [second, third]
+        assert home.uploads.remove_version("doom", second["digest"]) and home.uploads.versions("doom") == [third]
+        sound(home)
+
+    def test_a_damaged_version_is_replaced(self, home: Home) -> None:
+        version, _ = home.uploads.commit("doom", put(home, FILES))
+        home.uploads.commit("doom", put(home, {"a": b"B"}))
+        os.unlink(f"{home.uploads.folder}/doom/1.tree")
+        home.uploads.write_versions("doom", [dict(each, damaged=True) for each in home.uploads.versions("doom")])
+        again, created = home.uploads.commit("doom", put(home, FILES))
+        assert created and dict(again, created=0) == dict(version, created=0)
+        assert [each["version"] for each in home.uploads.versions("doom")] == [2, 1]
         sound(home)
 
     def test_nothing_is_stored_twice(self, home: Home) -> None:

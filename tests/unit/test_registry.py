@@ -189,25 +189,24 @@ A, B, C = (letter * 64 for letter in "abc")
 
 
 class TestNumbers:
-    """A number means one content, whatever the homes call it."""
+    """A number means one content, on whatever machine."""
 
-    def see(self, registry: Registry, home: str, there: int, digest: str, **how: Any) -> int:
-        brought = how.pop("brought", False)
-        created = how.pop("created", 1.0)
-        upload = Upload("doom", there, digest, 10, 1, created, home, home, brought=brought)
-        return registry.uploads.record(upload, replace(MACHINE, name=home), **how).version
+    def see(
+        self, registry: Registry, home: str, label: int, digest: str, created: float = 1.0, now: float | None = None
+    ) -> int:
+        upload = Upload("doom", label, digest, 10, 1, created, home, home)
+        return registry.uploads.record(upload, replace(MACHINE, name=home), now).version
 
     def known(self, registry: Registry) -> list[tuple[int, str, str]]:
         """(number, the first letter of the content, home), the newest first."""
         return [(each.version, each.digest[0], each.home_id) for each, _ in registry.uploads.versions("doom")]
 
     def test_the_same_content_has_one_number_on_all_machines(self, registry: Registry) -> None:
-        assert self.see(registry, "local", 4, A, now=5.0) == 4
-        assert self.see(registry, "box", 2, A, number=4) == 4
-        assert self.see(registry, "box", 2, A) == 4, "its copy is known"
+        assert self.see(registry, "local", 4, A) == 4, "as another client calls it"
+        assert self.see(registry, "box", 2, A) == 4
         assert self.known(registry) == [(4, "a", "local"), (4, "a", "box")]
-        assert self.see(registry, "box", 5, B, now=6.0) == 5
-        assert registry.uploads.highest("doom") == 5 and registry.uploads.highest("other") == 0
+        assert self.see(registry, "box", 1, B, now=6.0) == 5, "what is uploaded gets the next one"
+        assert registry.uploads.highest("doom") == (5, B) and registry.uploads.highest("other") == (0, "")
 
     def test_two_contents_never_share_one(self, registry: Registry) -> None:
         """Two laptops have used the name: box has another content as its version 1."""
@@ -221,11 +220,11 @@ class TestNumbers:
     def test_which_one_is_the_newest_is_not_for_any_home_to_say(self, registry: Registry) -> None:
         """Only for those to which this client has uploaded the newest version itself: others may upload there, too."""
         assert self.see(registry, "local", 1, A, now=5.0) == 1
-        assert self.see(registry, "box", 1, A, number=1, brought=True) == 1
+        assert self.see(registry, "box", 1, A) == 1
         assert self.see(registry, "box", 2, B, created=9e9) == 2
         assert self.see(registry, "box", 10**18, C, created=9e9) == 3, "no home can have so many"
         assert self.known(registry)[0] == (1, "a", "local")
-        assert self.see(registry, "local", 4, "d" * 64, created=6.0) == 4
+        assert self.see(registry, "local", 4, "d" * 64, created=6.0) == 4, "as another client calls it"
         assert self.known(registry)[0] == (4, "d", "local")
 
     def test_what_others_uploaded_is_in_the_order_of_its_home(self, registry: Registry) -> None:
@@ -238,23 +237,21 @@ class TestNumbers:
             (1, A), (2, B), (3, A),
         )] == [1, 2, 3]  # fmt: skip
         with contextlib.closing(Registry(tmp_path / "other.db")) as other:
-            assert [self.see(other, "box", number, digest) for number, digest in ((1, A), (2, B), (3, A))] == [1, 2, 3]
-            assert registry.uploads.versions("doom")[0][0].version == 3
-
-    def test_what_was_brought_for_a_run_is_not_new(self, registry: Registry) -> None:
-        assert self.see(registry, "local", 1, A, now=5.0) == 1
-        assert self.see(registry, "box", 7, A, brought=True, created=9.0) == 1
+            assert [self.see(other, "box", *seen) for seen in ((2, B, 2.0), (1, A, 3.0))] == [2, 1]
+            assert [registry.uploads.versions("doom")[0][0].version for registry in (registry, other)] == [3, 1]
 
     def test_a_number_is_not_given_again_after_its_version_was_removed(self, registry: Registry) -> None:
         for number, digest in ((1, A), (2, B)):
             self.see(registry, "box", number, digest, now=float(number))
-        registry.uploads.forget_there("doom", "box", 2)
+        registry.uploads.forget_copy("doom", "box", B)
         registry.uploads.remove("doom", 2)
-        assert self.known(registry) == [(1, "a", "box")] and registry.uploads.highest("doom") == 2
+        assert self.known(registry) == [(1, "a", "box")] and registry.uploads.highest("doom") == (2, B)
         assert self.see(registry, "box", 2, C, now=8.0) == 3
-        assert self.see(registry, "box", 2, B, now=9.0) == 2, "it is there again"
+        assert self.see(registry, "box", 2, B) == 2, "it is there again"
         registry.uploads.forget_copy("doom", "box")
-        assert self.known(registry) == [] and registry.uploads.highest("doom") == 0, "nobody has any: the name is free"
+        assert self.known(registry) == [] and registry.uploads.highest("doom")[0] == 0, (
+            "nobody has any: the name is free"
+        )
 
     def test_who_read_what(self, registry: Registry) -> None:
         self.see(registry, "box", 1, A, now=1.0)
@@ -275,6 +272,20 @@ class TestFile:
         database.close()
         with pytest.raises(RemoterunError, match="newer"):
             Registry(file)
+
+    def test_of_the_version_before(self, registry: Registry, tmp_path: Path) -> None:
+        """It had the home's own number of each copy."""
+        TestNumbers().see(registry, "box", 1, A, now=1.0)
+        known = registry.uploads.versions()
+        file = tmp_path / "home" / "registry.db"
+        with sqlite3.connect(file) as database:
+            database.executescript(
+                "ALTER TABLE copies ADD COLUMN there INTEGER NOT NULL DEFAULT 7; PRAGMA user_version=7"
+            )
+        database.close()
+        with contextlib.closing(Registry(file)) as again:
+            assert again.uploads.versions() == known
+            assert TestNumbers().see(again, "box", 2, B, now=2.0) == 2
 
     @pytest.mark.parametrize("content", [b"no database at all " * 50])
     def test_damaged(self, tmp_path: Path, content: bytes) -> None:

@@ -40,7 +40,7 @@ def uploads(call: Call, _: api.Nothing) -> api.UploadList:
 
 def upload(call: Call, asked: api.VersionsOf) -> api.Versions:
     versions = call.home.uploads.versions(asked.name)
-    return api.Versions([from_json(api.UploadVersion, item) for item in versions[-1 if asked.newest else 0 :]])
+    return api.Versions([from_json(api.UploadVersion, item) for item in versions])
 
 
 def commit_upload(call: Call, asked: api.CommitUpload) -> api.Committed:
@@ -49,8 +49,8 @@ def commit_upload(call: Call, asked: api.CommitUpload) -> api.Committed:
 
 
 def remove_upload(call: Call, asked: api.RemoveUpload) -> api.Removed:
-    if asked.version is not None:
-        return api.Removed(call.home.uploads.remove_version(asked.name, asked.version))
+    if asked.digest is not None:
+        return api.Removed(call.home.uploads.remove_version(asked.name, asked.digest))
     return api.Removed(call.home.uploads.remove(asked.name))
 
 
@@ -90,7 +90,7 @@ def find(home: Home, resource: ResourceRef) -> ResourceFiles:
     """What a resource names. Raises `HomeError("not_found")`."""
     sub = resource.sub
     if resource.kind == "upload":
-        stored = home.uploads.stored(resource.name, resource.version, resource.digest)
+        stored = home.uploads.stored(resource.name, resource.digest)
         whole = ResourceFiles(stored.manifest(), stored.folder, False, stored.about)
     elif resource.kind == "tree":
         whole = ResourceFiles(home.blobs.tree(resource.digest or ""), "", False, {})

@@ -167,16 +167,18 @@ records = Request("records", BlobFrom, Nothing, "blobs")
 
 
 class UploadVersion(Record):
-    """A version of an upload; `size` in bytes, `created` in seconds since 1970 by the clock of its host. `brought`: it
-    came there for a run that mounts it."""
+    """A version of an upload, which its `digest` identifies; `size` in bytes, `created` in seconds since 1970 by the
+    clock of its host."""
 
     version: int
+    """The name of its folder: the number of the client that uploaded it, where that was free in this home."""
     digest: str
     size: int
     files: int
     created: float
     damaged: bool = False
     brought: bool = False
+    """It was copied to this home for a run that mounts it."""
 
 
 class NamedUpload(Record):
@@ -189,10 +191,7 @@ class UploadList(Record):
 
 
 class VersionsOf(Record):
-    """`newest`: of all versions only the newest one."""
-
     name: str
-    newest: bool = False
 
 
 class Versions(Record):
@@ -202,26 +201,25 @@ class Versions(Record):
 
 
 class CommitUpload(Record):
-    """`newest` and `number`: the digest and the number of the newest version that the client knows, wherever it lies; a
-    new version gets a higher number (see numbering.py). `copy`: what comes is a version that there is elsewhere, of the
-    number `number`. `brought`: it comes for a run that mounts it."""
-
     name: str
     number: int = 0
-    newest: str = ""
-    copy: bool = False
+    digest: str = ""
+    """The content to which the client gave `number`; any other one gets the next number."""
+    made: float = 0.0
+    """Of a version that exists elsewhere: when it was made, in seconds since 1970. Otherwise it is the newest one."""
     brought: bool = False
+    """It is a copy for a run that mounts it."""
 
 
 class RemoveUpload(Record):
-    """`version`: of all versions only that one, by the home's own number."""
+    """`digest`: of all versions only the one with that content."""
 
     name: str
-    version: Optional[int] = None
+    digest: Optional[str] = None
 
 
 class Committed(Record):
-    """`created` is False where the home had this content as that version already."""
+    """`created` is False where the home had a whole version with this content already."""
 
     version: UploadVersion
     created: bool

@@ -75,7 +75,7 @@ class Delivery:
             finally:
                 self._version = None
             committed = version.commit(asked.name, asked)
-        if committed[0]["version"] in self.home.uploads.brought(asked.name):
+        if committed[0]["digest"] in self.home.uploads.brought(asked.name):
             self._protect(asked.name, committed[0])
         self._sizes, self._any_missing = {}, False
         self.lease.settle(version.digests)
@@ -84,7 +84,7 @@ class Delivery:
     def _protect(self, name: str, version: Dict[str, Any]) -> None:
         """Keep what was brought for a mount until the run is there that mounts it, or for as long as a cut transfer."""
         self.lease.add(bytes.fromhex(version["digest"]))
-        if version["version"] not in self.home.uploads.brought(name):
+        if version["digest"] not in self.home.uploads.brought(name):
             raise HomeError("busy", "a gc has freed %s meanwhile" % name, "try again")
 
     def settle(self, digests: Set[bytes]) -> None:

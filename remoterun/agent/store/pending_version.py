@@ -93,7 +93,7 @@ class PendingVersion:
         asked = asked or CommitUpload(name)
         with self._mutex:
             manifest = self._reader.end()
-            if self._checkout is not None or not self._home.uploads.has(manifest.digest, asked):
+            if self._checkout is not None or not self._home.uploads.has(name, manifest.digest):
                 self._place()
                 if self.unplaced:
                     raise HomeError("internal", "a version is not whole: %d bytes of its list are left" % self.unplaced)

@@ -1,6 +1,9 @@
 """The uploads of a home.
 
-uploads/NAME/   versions.json; N/ the files of version N (hard links to blobs); N.tree its manifest
+uploads/NAME/   versions.json; N/ the files of a version (hard links to blobs); N.tree its manifest
+
+A version is identified by its digest. N is the number that it has for the client which uploaded it, where that was free
+in this home: it serves people who read the folders.
 """
 
 from __future__ import annotations
@@ -12,10 +15,8 @@ import re
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from ..shared.api import CommitUpload, UploadVersion
+from ..shared.api import CommitUpload
 from ..shared.files import DISK_FULL, locked, read_json, remove_tree, temporary_folder, write_whole
-from ..shared.numbering import number_for
-from ..shared.records import from_json
 from ..shared.spec import UPLOAD_NAME
 from ..shared.tree import Manifest, show
 from .blobs import Blobs, packed
@@ -47,22 +48,27 @@ class UploadFolders:
     def versions(self, name: str) -> List[Dict[str, Any]]:
         """Versions of an upload, oldest first; empty when there is none of that name."""
         try:
-            versions: List[Dict[str, Any]] = read_json(os.path.join(self.folder_of(name), "versions.json"))
-            return versions
+            listed = read_json(os.path.join(self.folder_of(name), "versions.json"))
         except FileNotFoundError:
             return []
+        versions: Dict[str, Dict[str, Any]] = {}
+        for version in listed:  # an older home may list a content twice: the last one counts
+            versions.pop(version["digest"], None)
+            versions[version["digest"]] = version
+        return list(versions.values())
 
-    def has(self, digest: str, asked: CommitUpload) -> bool:
-        """Whether the tree `digest` is the version that was asked for, and whole."""
-        return number_for(digest, self._told(self.versions(asked.name)), asked)[1]
+    def has(self, name: str, digest: str) -> bool:
+        """Whether a version has that content, and is whole."""
+        version = _with_digest(self.versions(name), digest)
+        return version is not None and not version.get("damaged")
 
     def commit(
         self, name: str, manifest: Manifest, placed: Optional[Checkout] = None, asked: Optional[CommitUpload] = None
     ) -> Tuple[Dict[str, Any], bool]:
         """Make `manifest` a version of the upload `name`, by default the newest one; (version, whether it is new).
 
-        All blobs must be there. `placed`: a checkout of all of it, whose blobs a lease protects. A content that is that
-        version already makes none, unless that is damaged. May be repeated.
+        All its blobs are in this home. `placed`: a checkout of all of it, whose blobs a lease protects. A content that
+        a version has already makes no other one; a damaged version is replaced. May be repeated.
         """
         asked = asked or CommitUpload(name)
         folder = self.folder_of(name)
@@ -70,12 +76,12 @@ class UploadFolders:
         with contextlib.ExitStack() as stack:
             stack.enter_context(locked(self._lock(name)))
             versions = self.versions(name)
-            number, there = number_for(digest, self._told(versions), asked)
-            if there:
-                (version,) = (each for each in versions if each["version"] == number)
-                if version.get("brought") and not asked.brought:
-                    del version["brought"]
-                    self.write_versions(name, versions)
+            known = _with_digest(versions, digest)
+            others = [version for version in versions if version is not known]
+            if known is not None and not known.get("damaged"):
+                version = _asked_again(known, others, asked)
+                if version != known:
+                    self.write_versions(name, [*others, version])
                 return version, False
             os.makedirs(folder, 0o700, exist_ok=True)
             if placed is None:
@@ -86,8 +92,9 @@ class UploadFolders:
             else:
                 placed.finish()
                 tree = placed.target
+            number = known["version"] if known is not None else _free_number(others, digest, asked)
             target = os.path.join(folder, str(number))
-            remove_tree(target)  # left by a crash before versions.json named it
+            remove_tree(target)  # a damaged one, or what a crash left before versions.json named it
             os.rename(tree, target)
             write_whole(os.path.join(folder, "%d.tree" % number), manifest.encode())
             version = {
@@ -95,19 +102,16 @@ class UploadFolders:
                 "digest": digest,
                 "size": manifest.size,
                 "files": manifest.file_count,
-                "created": round(time.time(), 3),
+                "created": _created(others, asked),
             }
             if asked.brought:
                 version["brought"] = True
-            self.write_versions(name, sorted(versions + [version], key=lambda each: each["version"]))
+            self.write_versions(name, [*others, version])
         return version, True
-
-    @staticmethod
-    def _told(versions: List[Dict[str, Any]]) -> List[UploadVersion]:
-        return [from_json(UploadVersion, version) for version in versions]
 
     def write_versions(self, name: str, versions: List[Dict[str, Any]]) -> None:
         """To be called under the upload's lock. "damaged" marks a version that is not whole: see check.py."""
+        versions = sorted(versions, key=lambda version: float(version["created"]))
         path, data = os.path.join(self.folder_of(name), "versions.json"), json.dumps(versions).encode()
         try:
             write_whole(path, data)
@@ -117,14 +121,10 @@ class UploadFolders:
             with open(path, "r+b", buffering=0) as file:  # over what is there, in one go: that needs no room
                 file.write(data.ljust(os.stat(path).st_size))
 
-    def stored(self, name: str, version: Optional[int] = None, digest: Optional[str] = None) -> StoredTree:
+    def stored(self, name: str, digest: Optional[str] = None) -> StoredTree:
         """A version of an upload (the newest by default). Raises `HomeError("not_found")`."""
         versions = self.versions(name)
-        chosen = [
-            item
-            for item in versions
-            if (version is None or item["version"] == version) and (digest is None or item["digest"] == digest)
-        ]
+        chosen = [version for version in versions if digest in (None, version["digest"])]
         if not chosen:
             what = "there is no upload %s" % show(name)
             if versions:
@@ -134,9 +134,9 @@ class UploadFolders:
         folder = self.folder_of(name)
         return StoredTree(os.path.join(folder, "%d.tree" % number), os.path.join(folder, str(number)), chosen[-1])
 
-    def brought(self, name: str) -> List[int]:
-        """Versions that are copies of a run's outputs, brought for a mount: its next mount brings them again."""
-        return [each["version"] for each in self.versions(name) if each.get("brought") and OF_OUTPUTS.match(name)]
+    def brought(self, name: str) -> List[str]:
+        """Digests of versions that are copies of a run's outputs for a mount: the next mount copies them again."""
+        return [each["digest"] for each in self.versions(name) if each.get("brought") and OF_OUTPUTS.match(name)]
 
     def newest(self) -> List[Dict[str, Any]]:
         """The newest version of each upload, with its "name"."""
@@ -154,21 +154,49 @@ class UploadFolders:
                 remove_tree(folder)
         return there
 
-    def remove_version(self, name: str, number: int) -> bool:
-        """Remove one version, and with the last one the upload; whether there was one of that number."""
+    def remove_version(self, name: str, digest: str) -> bool:
+        """Remove one version, and with the last one the upload; whether there was one with that content."""
         folder = self.folder_of(name)
         with locked(self._lock(name)):
             versions = self.versions(name)
-            kept = [version for version in versions if version["version"] != number]
-            if len(kept) == len(versions):
+            version = _with_digest(versions, digest)
+            if version is None:
                 return False
-            if kept:
-                self.write_versions(name, kept)
-                remove_tree(os.path.join(folder, str(number)))
+            others = [other for other in versions if other is not version]
+            if others:
+                self.write_versions(name, others)
+                remove_tree(os.path.join(folder, str(version["version"])))
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(folder, "%d.tree" % number))
+                    os.unlink(os.path.join(folder, "%d.tree" % version["version"]))
                 return True
         return self.remove(name)
 
     def _lock(self, name: str) -> str:
         return os.path.join(self._home, "locks", "upload-" + name)
+
+
+def _with_digest(versions: List[Dict[str, Any]], digest: str) -> Optional[Dict[str, Any]]:
+    return next((version for version in versions if version["digest"] == digest), None)
+
+
+def _asked_again(version: Dict[str, Any], others: List[Dict[str, Any]], asked: CommitUpload) -> Dict[str, Any]:
+    """A version whose content has come again: what was uploaded becomes the newest one, a copy changes nothing."""
+    if asked.brought or (asked.made and not version.get("brought")):
+        return version
+    again = {key: value for key, value in version.items() if key != "brought"}
+    is_newest = all(other["created"] <= version["created"] for other in others)
+    return again if asked.made or is_newest else dict(again, created=_created(others, asked))
+
+
+def _created(others: List[Dict[str, Any]], asked: CommitUpload) -> float:
+    """When a version counts as made: of what is uploaded now, not before any other, whatever the clock did."""
+    now = round(time.time(), 3)
+    if asked.made:
+        return min(asked.made, now)
+    return max([now, *(float(other["created"]) for other in others)])
+
+
+def _free_number(others: List[Dict[str, Any]], digest: str, asked: CommitUpload) -> int:
+    taken = {other["version"] for other in others}
+    wished = asked.number if digest == asked.digest else asked.number + 1
+    return wished if wished > 0 and wished not in taken else max(taken, default=0) + 1

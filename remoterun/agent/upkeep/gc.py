@@ -41,7 +41,7 @@ from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.reserve import free_space
 from . import stale_files
-from .references import ReferenceReader, Referrer, active_runs, of_upload
+from .references import ReferenceReader, active_runs, of_upload
 
 HOLD = 0.3
 """Seconds for which a batch holds the lock `blobs`."""
@@ -49,7 +49,8 @@ PATIENCE = 60.0
 _ITEMS = 1000
 _VERSION = re.compile(r"(\d+)(\.tree)?\Z")
 
-Version = Tuple[str, int]
+Version = Tuple[str, str]
+"""The name of an upload, and the digest of one of its versions."""
 
 
 class Collection:
@@ -88,7 +89,7 @@ class Collection:
         """Raises `HomeError`: "damaged" when a manifest can't be read, "busy" when another one is at work."""
         with _held(self.home.lock("gc"), 0, "another `gc` is at work in %s" % self.home.path):
             for name in self.home.uploads.names():
-                self._removed_versions.update((name, number) for number in self._old_versions(name))
+                self._removed_versions.update((name, digest) for digest in self._old_versions(name))
             self._reader.update(self._live)
             full = not self.home.reserve.room()
             self._remove_temporary(full)
@@ -145,58 +146,60 @@ class Collection:
 
     # -- versions
 
-    def _old_versions(self, name: str) -> List[int]:
-        """Versions beyond the newest that are kept, and those that were brought for a mount, less those that are in
-        use. Raises `HomeError("damaged")`."""
+    def _old_versions(self, name: str) -> List[str]:
+        """Digests of versions beyond the newest `keep`, and of those that were copied for a mount, less those in use.
+
+        Raises `HomeError("damaged")`."""
         referrers = of_upload(self.home, name)
         brought = self.home.uploads.brought(name)
-        old = brought or [referrer.version for referrer in (referrers[: -self._keep] if self._keep else [])]
+        old = brought or [referrer.digest for referrer in (referrers[: -self._keep] if self._keep else [])]
         if not old:
             return []
-        used = self._used_versions(name, [(referrer.version, referrer.digest) for referrer in referrers])
+        digests = {referrer.digest for referrer in referrers}
+        used = self._used_versions(name, digests)
         if brought:
-            used |= self._leased_versions(referrers)
-        return [version for version in old if version not in used]
+            used |= self._leased_versions(digests)
+        return [digest for digest in old if digest not in used]
 
-    def _leased_versions(self, referrers: List[Referrer]) -> Set[int]:
+    def _leased_versions(self, digests: Set[str]) -> Set[str]:
         leased: Set[bytes] = set()
         leases.read(self.home.leases, leased, self._clock(), sweep=False)
-        return {referrer.version for referrer in referrers if bytes.fromhex(referrer.digest) in leased}
+        return {digest for digest in digests if bytes.fromhex(digest) in leased}
 
-    def _used_versions(self, name: str, versions: List[Tuple[int, str]]) -> Set[int]:
-        used: Set[int] = set()
+    def _used_versions(self, name: str, digests: Set[str]) -> Set[str]:
+        used: Set[str] = set()
         for run in active_runs(self.home):
             for number, resolved in enumerate(run.mounts):
                 resource = run.spec.mounts[number].resource
-                if resource.kind != "upload" or resource.name != name:
-                    continue
-                wanted = (resource.version, resource.digest, resolved.tree)
-                same = {number for number, digest in versions if number == wanted[0] or digest in wanted[1:]}
-                used |= same or {number for number, _ in versions}
+                if resource.kind == "upload" and resource.name == name:
+                    used |= digests & {resource.digest or "", resolved.tree} or digests
         return used
 
     def _remove_versions(self) -> None:
         items: Dict[str, List[Dict[str, Any]]] = {"versions": [], "brought": []}
         for name in sorted({name for name, _ in self._removed_versions}):
+            ours = {digest for upload, digest in self._removed_versions if upload == name}
             own = {
-                number: self._version_bytes(name, number) for upload, number in self._removed_versions if upload == name
+                version["digest"]: self._version_bytes(name, version["version"])
+                for version in self.home.uploads.versions(name)
+                if version["digest"] in ours
             }
             with self._trash() as discard, self._upload(name), self._alone():
                 versions = self.home.uploads.versions(name)
                 kind = "brought" if self.home.uploads.brought(name) else "versions"
                 folder = self.home.uploads.folder_of(name)
                 going = set(own) & set(self._old_versions(name))  # a run may have come to mount one
-                for number in set(own) - going:
-                    self._reader.spare(name, number)
+                for digest in ours - going:
+                    self._reader.spare(name, digest)
                 if going and not self._dry:
-                    kept = [version for version in versions if version["version"] not in going]
+                    kept = [version for version in versions if version["digest"] not in going]
                     self.home.uploads.write_versions(name, kept)
                 for version in versions:
-                    if version["version"] not in going:
+                    if version["digest"] not in going:
                         continue
-                    number = version["version"]
-                    item = {"upload": name, "version": number, "size": version["size"], "bytes": own[number]}
-                    items[kind].append(item)
+                    number, digest = version["version"], version["digest"]
+                    item = {"upload": name, "version": number, "digest": digest, "size": version["size"]}
+                    items[kind].append(dict(item, bytes=own[digest]))
                     if not self._dry:
                         discard(os.path.join(folder, str(number)))
                         discard(os.path.join(folder, "%d.tree" % number))

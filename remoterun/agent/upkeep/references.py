@@ -42,7 +42,6 @@ class Referrer(NamedTuple):
     is_blob: bool = False
     folder: str = ""
     whole: bool = False
-    created: float = 0.0  # of an upload's version
 
     @property
     def title(self) -> str:
@@ -81,7 +80,6 @@ def of_upload(home: Home, name: str) -> List[Referrer]:
                 version["digest"],
                 folder=os.path.join(folder, str(version["version"])),
                 whole=True,
-                created=float(version.get("created", 0.0)),
             )
             for version in home.uploads.versions(name)
         ]
@@ -155,22 +153,19 @@ def gone(home: Home, referrer: Referrer) -> bool:
     """Whether it was removed since it was found."""
     if referrer.kind == "run":
         return not home.run(referrer.name).exists()
-    return (referrer.version, referrer.digest, referrer.created) not in [
-        (version["version"], version["digest"], version.get("created", 0.0))
-        for version in home.uploads.versions(referrer.name)
-    ]
+    return referrer.digest not in [version["digest"] for version in home.uploads.versions(referrer.name)]
 
 
 class ReferenceReader:
     """Adds to a set of digests what all referrers refer to; called again, only what is new since.
 
-    `without`: versions of uploads (name, number) that count as removed.
+    `without`: versions of uploads (name, digest) that count as removed.
     """
 
-    def __init__(self, home: Home, without: Optional[Set[Tuple[str, int]]] = None) -> None:
+    def __init__(self, home: Home, without: Optional[Set[Tuple[str, str]]] = None) -> None:
         self._home = home
         self._without = set() if without is None else without
-        self._read: Set[Tuple[str, str, float, str, str]] = set()
+        self._read: Set[Tuple[str, str, str, str]] = set()
         self._uploads: Dict[str, Tuple[int, int]] = {}
         self._settled: Set[str] = set()
 
@@ -180,16 +175,16 @@ class ReferenceReader:
             stamp = _stamp(os.path.join(self._home.uploads.folder_of(name), "versions.json"))
             if stamp != self._uploads.get(name):
                 for referrer in of_upload(self._home, name):
-                    if (name, referrer.version) not in self._without:
+                    if (name, referrer.digest) not in self._without:
                         self._take(referrer, digests)
                 self._uploads[name] = stamp
         for key in self._home.run_keys():
             if key not in self._settled:
                 self._take_run(self._home.run(key), digests)
 
-    def spare(self, name: str, version: int) -> None:
+    def spare(self, name: str, digest: str) -> None:
         """Count a version as there again."""
-        self._without.discard((name, version))
+        self._without.discard((name, digest))
         self._uploads.pop(name, None)
 
     def _take_run(self, run: RunFolder, digests: Set[bytes]) -> None:
@@ -208,7 +203,7 @@ class ReferenceReader:
             self._settled.add(run.key)  # nothing of it is added any more
 
     def _take(self, referrer: Referrer, digests: Set[bytes]) -> None:
-        mark = (referrer.kind, referrer.name, referrer.created, referrer.part, referrer.digest)
+        mark = (referrer.kind, referrer.name, referrer.part, referrer.digest)
         if mark in self._read:
             return
         if referrer.is_blob:
