@@ -199,4 +199,4 @@ def _created(others: List[Dict[str, Any]], asked: CommitUpload) -> float:
 def _free_number(others: List[Dict[str, Any]], digest: str, asked: CommitUpload) -> int:
     taken = {other["version"] for other in others}
     wished = asked.number if digest == asked.digest else asked.number + 1
-    return wished if wished > 0 and wished not in taken else max(taken, default=0) + 1
+    return wished if asked.number and wished not in taken else max(taken, default=0) + 1
