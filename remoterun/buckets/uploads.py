@@ -115,7 +115,7 @@ def commit(bucket: Bucket, asked: api.CommitUpload, manifest: Manifest) -> api.C
             if version.digest == digest and not version.damaged:
                 return api.Committed(version, False)
         wished = asked.number + (digest != asked.digest)
-        number = wished if wished > 0 and wished not in numbers else max(numbers, default=0) + 1
+        number = wished if asked.number and wished not in numbers else max(numbers, default=0) + 1
         if not kept:
             _check_contents(bucket, manifest)
             _renew(bucket, manifest, Version(name, newest) if newest is not None else None)
