@@ -1,51 +1,30 @@
-"""`remoterun.toml` in a repository: what `remoterun run` takes there where nothing else is typed.
-
-    machine = "box"
-    mounts = ["uploads/doom:data"]      # paths from the folder of this file on
-    framework = "python"
-    pip = ["numpy"]
-    apt = ["ffmpeg"]
-    requirements = "requirements.txt"
-    ports = [6006]
-    labels = ["lesson"]
-    timeout = "2h"
-    notify = ["PHONE"]                  # names of secrets: an address in a repository is no secret
-
-An unknown key is an error with its name.
+"""`remoterun.toml` in a repository: what `remoterun run` takes from it where nothing else is typed. Its keys are the
+fields of `Asked` whose option is `shared`. An unknown key is an error with its name.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from remoterun.errors import ConfigError, UsageError
-from remoterun.model import Mount
+from remoterun.model import Asked, Mount
 from remoterun.parsing import VARIABLE, known_words
 
 FILE = "remoterun.toml"
-_WORDS = ("machine", "framework", "requirements", "timeout")
-_LISTS = ("mounts", "pip", "apt", "ports", "labels", "notify")
+_KEYS = {name: option for name, option in Asked._options.items() if option.shared}
 
 
 @dataclass(frozen=True)
 class Project:
-    """What a `remoterun.toml` says, in words as they are typed after the options of these names (see `cli/options.py`).
-    Paths are relative to the current folder. Without a `file` nothing is said."""
+    """What a `remoterun.toml` asks for. Without a `file` nothing."""
 
     file: Path | None = None
-    machine: str | None = None
-    framework: str | None = None
-    requirements: str | None = None
-    timeout: str | None = None
-    mounts: tuple[str, ...] = ()
-    pip: tuple[str, ...] = ()
-    apt: tuple[str, ...] = ()
-    ports: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    notify: tuple[str, ...] = ()
+    typed: Mapping[str, Any] = field(default_factory=dict)
+    """By field, what would be typed after its option; paths are relative to the current folder."""
 
 
 def find(folder: Path) -> Project:
@@ -74,16 +53,18 @@ def parse(text: str, file: Path) -> Project:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"`{file}` is not TOML: {error}", hint="mend it, or move it away")
     for key, value in data.items():
-        if key in _WORDS:
-            if not isinstance(value, str) or not value:
-                raise ConfigError(f"{file}: `{key}` has to be a text in quotes", hint=f'{key} = "…"')
-        elif key in _LISTS:
+        if key not in _KEYS:
+            raise ConfigError(f"{file}: unknown key `{key}`", hint=known_words(key, sorted(_KEYS)))
+        default = Asked._field_defaults[key]
+        if isinstance(default, tuple) or key == "notify":
             _check_list(file, key, value)
-        else:
-            raise ConfigError(f"{file}: unknown key `{key}`", hint=known_words(key, sorted([*_WORDS, *_LISTS])))
-    said: dict[str, Any] = {key: data.get(key) for key in _WORDS}
-    said |= {key: tuple(str(word) for word in data.get(key, ())) for key in _LISTS}
-    return Project(file, **said)
+            data[key] = [str(word) for word in value]
+        elif isinstance(default, bool):
+            if not isinstance(value, bool):
+                raise ConfigError(f"{file}: `{key}` has to be true or false", hint=f"{key} = true")
+        elif not isinstance(value, str) or not value:
+            raise ConfigError(f"{file}: `{key}` has to be a text in quotes", hint=f'{key} = "…"')
+    return Project(file, data)
 
 
 def _check_list(file: Path, key: str, value: Any) -> None:
@@ -107,7 +88,7 @@ def _check_list(file: Path, key: str, value: Any) -> None:
 def _check_requirements(project: Project, folder: Path, top: Path) -> None:
     """Its text goes to the machine, where the code of the repository may read it: that must not be just any file that
     the user can read. Raises `ConfigError`."""
-    name = project.requirements
+    name = project.typed.get("requirements")
     if name is not None and not (folder / name).resolve().is_relative_to(top.resolve()):
         raise ConfigError(
             f"{project.file}: `requirements` leads out of its repository", hint=f"remoterun run --pip-req {name} …"
@@ -118,13 +99,17 @@ def _moved(project: Project, up: str) -> Project:
     """With paths from the current folder on; `up` leads from there to the file's folder."""
     if up == ".":
         return project
-    mounts = []
-    for word in project.mounts:
-        mount = Mount.parse(word)
-        path = mount.path if mount.path.startswith("/") else os.path.normpath(os.path.join(up, mount.path))
-        mounts.append(f"{mount.resource}:{path}")
-    requirements = project.requirements and os.path.normpath(os.path.join(up, project.requirements))
-    return replace(project, mounts=tuple(mounts), requirements=requirements)
+    typed = dict(project.typed)
+    if "mounts" in typed:
+        typed["mounts"] = [_moved_mount(Mount.parse(word), up) for word in typed["mounts"]]
+    if "requirements" in typed:
+        typed["requirements"] = os.path.normpath(os.path.join(up, typed["requirements"]))
+    return replace(project, typed=typed)
+
+
+def _moved_mount(mount: Mount, up: str) -> str:
+    path = mount.path if mount.path.startswith("/") else os.path.normpath(os.path.join(up, mount.path))
+    return f"{mount.resource}:{path}"
 
 
 def _up_to_the_top(folder: Path) -> list[Path]:

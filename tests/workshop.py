@@ -108,7 +108,7 @@ def until(
 
 def spec_of(command: str = "true", **changed: Any) -> RunSpec:
     """A spec with a key of its own; nothing of its environment exists."""
-    spec = RunSpec(new_key(), 1, time.time(), "local", command, EnvironmentSpec(None, "none", "cpu", "ab" * 32))
+    spec = RunSpec(new_key(), 1, time.time(), "local", command, EnvironmentSpec("none", "cpu", "ab" * 32))
     return spec._replace(**changed)
 
 
@@ -169,7 +169,7 @@ class Place:
     def spec(self, command: str, source: Manifest | None = None, **changed: Any) -> RunSpec:
         return spec_of(
             command,
-            environment=EnvironmentSpec(None, "none", "cpu", self.context),
+            environment=EnvironmentSpec("none", "cpu", self.context),
             source=(source or Manifest([])).digest,
             engine="process",
             slots=50,
@@ -334,7 +334,7 @@ def real_environments() -> set[str]:
     real = environments.context()[0]
     for variant in (*VARIANTS, PYTHON):
         entry = real.find(f"docker/requirements-{variant}.txt")
-        environment = Environment(None, "", variant, "")
+        environment = Environment("", variant, "")
         names.add("venv-" + environment.packages_hash(entry.digest if entry is not None else ""))
     return names
 

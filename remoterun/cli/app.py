@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from remoterun import __version__
 from remoterun.cli import complete, render
 from remoterun.errors import UsageError
-from remoterun.model import LAST, Resource
+from remoterun.model import LAST, Asked, Resource
 
 app = typer.Typer(
     name="remoterun",
@@ -71,10 +71,15 @@ Quiet = Annotated[
 ]
 Background = Annotated[bool, typer.Option("-b", "--background", help="Hand the run over and return; no log.")]
 RunAsJson = Annotated[bool, typer.Option("--json", help="With -b: the run as JSON on stdout.")]
-MACHINE_HELP = "Where: local, a name of `remoterun machines`, an alias of ~/.ssh/config, or user@host."
 Machine = Annotated[
     str | None,
-    typer.Option("-t", "--machine-type", metavar="NAME", help=MACHINE_HELP, autocompletion=complete.machine_types),
+    typer.Option(
+        "-t",
+        "--machine-type",
+        metavar="NAME",
+        help=Asked._options["machine"].help,
+        autocompletion=complete.machine_types,
+    ),
 ]
 
 
@@ -123,6 +128,10 @@ def named_resource(text: str) -> Resource:
     return Resource.parse(f"runs/{plain}" if plain.isdecimal() or plain == LAST else text)
 
 
+MORE = "More"
+"""The options of a command that not everybody needs stand below this word."""
+
+
 class Command(TyperCommand):
     """A command whose help names arguments as the README does."""
 
@@ -131,16 +140,17 @@ class Command(TyperCommand):
         return [piece.removesuffix("...") if "…" in piece else piece for piece in pieces]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        found: dict[str, list[tuple[str, str]]] = {"argument": [], "option": []}
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": [], MORE: []}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 name, text = record
                 text = re.sub(r"; x>=\d+\]$", "]", re.sub(r"  \[(required|x>=\d+)\]$", "", text))
-                found[parameter.param_type_name].append((re.sub(r" <\S+>$", "", name), text))
-        for kind, records in found.items():
+                section = getattr(parameter, "rich_help_panel", None) or f"{parameter.param_type_name.capitalize()}s"
+                sections[section].append((re.sub(r" <\S+>$", "", name), text))
+        for title, records in sections.items():
             if records:
-                with formatter.section(f"{kind.capitalize()}s"):
+                with formatter.section(title):
                     formatter.write_dl(records)
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from remoterun.agent.shared.files import write_whole
 from remoterun.cli import render
-from remoterun.cli.options import OPTIONS, Asked, command_of
+from remoterun.cli.options import OPTIONS, Row, command_of
 from remoterun.errors import RemoterunError, UsageError
+from remoterun.model import Asked
 from remoterun.parsing import did_you_mean
 
 if TYPE_CHECKING:
@@ -118,8 +119,7 @@ class Edit:
         return asked
 
 
-_KINDS = {str: 'a text: "…"', list: 'a list of texts: ["…", "…"]', int: "a whole number", bool: "true or false"}
-ROWS = {option.name: option for option in OPTIONS if option.edited is not None}
+ROWS = {row.name: row for row in OPTIONS.values() if row.option.edited is not None}
 
 
 def _changed(asked: Asked, key: str, before: Any, value: Any) -> Asked:
@@ -127,12 +127,20 @@ def _changed(asked: Asked, key: str, before: Any, value: Any) -> Asked:
     if before is None:
         near = did_you_mean(key, ["command", *ROWS])
         raise UsageError(f"there is no such key{f'; did you mean `{near}`?' if near else ''}")
-    kind = type(before)
-    if type(value) is not kind or (isinstance(value, list) and any(type(word) is not str for word in value)):
-        raise UsageError(f"its value is not {_KINDS[kind]}")
+    if type(before) is str and type(value) in (int, float):
+        value = str(value)
+    if type(value) is not type(before) or (isinstance(value, list) and any(type(word) is not str for word in value)):
+        raise UsageError(f"its value is not {_KINDS[type(before)]}")
     if value == before:
         return asked
-    return asked.put(key, command_of([value])) if key == "command" else ROWS[key].with_edited(asked, value)
+    if key == "command":
+        return asked._replace(command=command_of([value]))
+    row = ROWS[key]
+    parse = row.form.edit[1] if row.form.edit is not None else None
+    return row.put(asked, row.read(value, parse) if value else row.value(Asked("")))
+
+
+_KINDS = {str: 'a text: "…"', list: 'a list of texts: ["…", "…"]', bool: "true or false"}
 
 
 def text_of(number: int, asked: Asked) -> str:
@@ -141,13 +149,23 @@ def text_of(number: int, asked: Asked) -> str:
         f"# Run {number} once more, with what you change here. Save and close it to run that.",
         "# An empty text, or one without a change, runs nothing.",
         "",
-        f"command = {_toml(asked.request.command)}",
+        f"command = {_toml(asked.command)}",
     ]
-    for option in ROWS.values():
-        if option.edited is not None and option.edited.comment:
-            lines += ["", *(f"# {line}" for line in option.edited.comment.splitlines())]
-        lines.append(f"{option.name} = {_toml(option.edited_value(asked))}")
+    for row in ROWS.values():
+        if row.option.edited:
+            lines += ["", *(f"# {line}" for line in row.option.edited.splitlines())]
+        lines.append(f"{row.name} = {_toml(_value(row, asked))}")
     return "\n".join(lines) + "\n"
+
+
+def _value(row: Row, asked: Asked) -> Any:
+    value = row.value(asked)
+    if row.type is bool:
+        return value
+    show = row.form.edit[0] if row.form.edit is not None else row.form.show or str
+    if row.repeated:
+        return list(map(show, value))
+    return show(value) if value not in (None, "") else ""
 
 
 def _toml(value: Any) -> str:

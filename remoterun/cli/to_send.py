@@ -11,7 +11,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -157,10 +157,11 @@ def _warn_of_ignored(source: Source, words: list[str]) -> None:
 _SHOWN = 4
 
 
-def requirements_of(file: Path) -> str:
-    """The text of what `--pip-req` names; of a pyproject.toml or a uv.lock, the packages of its project."""
+def requirements_of(name: str) -> str:
+    """The text of the file that `--pip-req` names; of a pyproject.toml or a uv.lock, the packages of its project."""
     from remoterun.source import as_requirements
 
+    file = Path(name)
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -216,7 +217,7 @@ def with_packages(
     else:
         render.line(f"{lists}, which {'is' if offer.count == 1 else 'are'} installed.")
     options = f"{request.options} {shlex.join(['--pip-req', path])}".strip()
-    request = replace(request, requirements=offer.text, options=options)
+    request = request._replace(requirements=offer.text, options=options)
     return client.runs.prepare(request, prepared.source, machine)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from remoterun.agent.shared.asked import HandedOn, Packages
+from remoterun.agent.shared.records import same_fields
 from remoterun.agent.shared.spec import (
     NONE,
     PYTHON,
@@ -59,15 +61,13 @@ def spec_of(
         diff = hashlib.sha256(source.diff).hexdigest() if source.diff else None
         git = GitState(source.commit, source.branch, source.remote, source.dirty, diff)
     environment = EnvironmentSpec(
-        image=request.image,
+        **same_fields(Packages, request),
         base=machine.base_image,
         variant=_variant(request, machine),
         context=context()[0].digest,
-        apt=request.apt,
-        pip=request.pip,
-        requirements=request.requirements,
     )
     spec = RunSpec(
+        **dict(same_fields(HandedOn, request), description=run.description, labels=run.labels),
         key=run.key,
         number=run.number,
         created=run.created,
@@ -83,18 +83,12 @@ def spec_of(
         engine=machine.engine,
         gpus=machine.gpus,
         slots=machine.slots,
-        timeout=request.timeout,
-        description=run.description,
-        labels=run.labels,
         git=git,
         bucket=run.renting.bucket if run.renting is not None else "",
         attempt=run.renting.attempt if run.renting is not None else 1,
         attempts=(request.attempts or 1) if run.renting is None else 1,
         again=again,
-        ports=request.ports,
         stdin=STDIN if request.stdin is not None else "",
-        split=request.split,
-        beside=request.beside,
     )
     try:
         check_variables(dict(request.env))
@@ -110,25 +104,18 @@ def request_of(run: Run, spec: RunSpec, mounts: tuple[Mount, ...], *, trusted: b
     rental = run.machine.rental
     named = tuple(name for name in spec.notify if VARIABLE.fullmatch(name))  # addresses are kept nowhere
     return RunRequest(
+        **same_fields(HandedOn, spec),
+        **same_fields(Packages, spec.environment),
         command=spec.command,
         mounts=mounts,
         secrets=tuple(spec.secrets.items()) if trusted else (),
-        pip=spec.environment.pip,
-        requirements=spec.environment.requirements,
         framework=None if spec.environment.image else spec.environment.framework,
-        apt=spec.environment.apt,
-        image=spec.environment.image,
-        description=spec.description,
-        labels=spec.labels,
-        timeout=spec.timeout,
         options=spec.env.get("REMOTERUN_OPTIONS", ""),
         attempts=rental.attempts if rental is not None else (spec.attempts if spec.attempts > 1 else None),
         spot=rental is not None and rental.spot,
         max_hours=rental.max_hours if rental is not None else None,
         max_cost=rental.max_cost if rental is not None else None,
-        ports=spec.ports,
         stdin=Path(spec.stdin) if spec.stdin else None,  # which the source has
-        split=spec.split,
         gpus=spec.gpus if spec.gpus != run.machine.gpus else None,
         notify=named or None if trusted else None,
     )

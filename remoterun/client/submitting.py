@@ -92,13 +92,12 @@ def prepare(
     """See `Runs.prepare`. `again`: the run that is repeated, whose source it is."""
     kept = again.mounts if again is not None else {}
     if again is not None and machine.rental is None:  # what it asked for of rented machines
-        request = replace(request, spot=False, max_hours=None, max_cost=None)
+        request = request._replace(spot=False, max_hours=None, max_cost=None)
     machine = placement.rented_with(connections, renting.asked(machine, request), request.gpus)
     places = tuple(mount.place(source.workdir if source is not None else "") for mount in request.mounts)
     _check_places(places, request)
     numbered = connections.registry.numbered
-    request = replace(
-        request,
+    request = request._replace(
         mounts=tuple(
             mount if mount in kept else replace(mount, resource=numbered(mount.resource)) for mount in request.mounts
         ),
@@ -120,14 +119,14 @@ def prepare(
         description=request.description,
         labels=request.labels,
     )
-    spec_of(draft, replace(request, framework=None), source, Manifest([]), machine)
+    spec_of(draft, request._replace(framework=None), source, Manifest([]), machine)
     texts = (request.command, request.description or "", *request.labels, *(value for _, value in request.env))
     if any(NO_CHARACTER.search(text) for text in texts):
         raise UsageError(
             "the command, its description, a label or a variable holds what is neither a character nor a byte"
         )
     choice = choose(request, source) if again is None else Choice(request.framework)
-    request = replace(request, framework=choice.framework)
+    request = request._replace(framework=choice.framework)
     if again is not None:
         return Prepared(request, source, machine, places, again.tree, choice, kept, again.run.key)
     tree = SourceTree(source, connections.config.home / "stamps.db", request.stdin)

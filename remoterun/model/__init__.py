@@ -3,7 +3,7 @@
 from remoterun.model.lines import Line, about, listed
 from remoterun.model.machine_types import MachineType, Placement, Rental
 from remoterun.model.rented import HostUse, Renting
-from remoterun.model.requests import ALL_GPUS, RunRequest
+from remoterun.model.requests import ALL_GPUS, Asked, RunRequest
 from remoterun.model.resources import LAST, Mount, Resource, check_upload_name, parse_version
 from remoterun.model.runs import EVERY_RUN, Run, RunFilter, new_key
 from remoterun.model.told import Told, by_our_clock, check_time, event_fields

@@ -1,64 +1,158 @@
-"""What a user asks for, before it becomes a run."""
+"""What a user asks for, before it becomes a run. What a run's host gets as it is stands in `agent/shared/asked.py`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from remoterun.agent.shared.spec import PortSpec
+from remoterun.agent.shared.asked import HandedOn, Packages
+from remoterun.agent.shared.records import option
 from remoterun.model.resources import Mount
 
 ALL_GPUS = -1
 """In place of a number of GPUs: as many as the machine has."""
+MOST = 1e6
 
 
-@dataclass(frozen=True)
-class RunRequest:
+class RunRequest(Packages, HandedOn):
     """What a user asks for, before it becomes a run. `Runs.prepare` refuses what can't be asked for."""
 
     command: str
     """Text for `sh -c`."""
-    mounts: tuple[Mount, ...] = ()
-    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    mounts: tuple[Mount, ...] = option(
+        (),
+        "-m --mount RESOURCE[:PATH]",
+        "Make an upload, or a run's outputs, readable at PATH. Repeat for more.",
+        again="Mount the newest version of this there, as well or instead. Repeat for more.",
+        edited="Mounted read-only: RESOURCE:PATH. What stays as it is holds what the run read;\n"
+        "what you change or add holds the newest version.",
+        first=True,
+    )
+    """They may be given as they are typed, too: "uploads/doom:data"."""
+    env: tuple[tuple[str, str], ...] = option(
+        (),
+        "-e --env K[=V]",
+        "An environment variable; K alone takes its value here. Repeat for more.",
+        edited="Variables: NAME takes the value that it has here, NAME=VALUE gives it one.",
+        first=True,
+        shared=False,
+        secret=True,
+    )
     """Pairs of a variable and its value."""
-    secrets: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, str], ...] = option(
+        (),
+        "--secret NAME[=VARIABLE]",
+        "A secret that `remoterun secret set` keeps, as a variable. Repeat for more.",
+        again="A secret as a variable, as well or instead. Repeat for more.",
+        edited="Secrets: NAME, or NAME=VARIABLE.",
+        shared=False,
+    )
     """Pairs of a variable and the name of the secret that is its value."""
-    pip: tuple[str, ...] = ()
-    requirements: str = ""
-    """The text of a requirements file."""
-    apt: tuple[str, ...] = ()
-    image: str | None = None
-    framework: str | None = None
-    """"none", "python" or "tensorflow"; None for the one that the code needs."""
-    description: str | None = None
-    labels: tuple[str, ...] = ()
-    timeout: float | None = None
-    """In seconds."""
-    options: str = ""
-    """The options of `remoterun run` that ask for the same again; the run is told them."""
+    framework: str | None = option(
+        None,
+        "--framework NAME",
+        "What the environment has: none, python, tensorflow. Default: TensorFlow if the code imports it.",
+        again="Another framework: none, python, tensorflow.",
+        edited="none, python or tensorflow.",
+    )
+    """None for the one that the code needs."""
+    gpus: int | None = option(
+        None,
+        "--gpus N",
+        "GPUs that it gets, or `all`. Default: the machine's setting.",
+        again="GPUs that it gets, or `all`; 0 for none.",
+        edited='A number, or all; "": what the machine\'s setting says.',
+        first=True,
+        shared=False,
+    )
+    """How many, or `ALL_GPUS`; None: what the setting of the machine says."""
+    notify: tuple[str, ...] | None = option(
+        None,
+        "--notify URL|NAME",
+        "Who gets word when it ends: a webhook, or a secret that is one; `none` for nobody. Repeat for more.",
+        edited=None,
+        secret=True,
+    )
+    """Who gets word when it ends: addresses, or names of secrets; None for those of config.toml."""
+    spot: bool = option(
+        False,
+        "--spot",
+        "Rent a cheaper host, which may be taken away; see --attempts.",
+        again="Rent a cheaper host, which may be taken away.",
+        edited=None,
+        shared=False,
+    )
+    """This and the next three take the place of what the `Rental` of its machine type says."""
+    attempts: int | None = option(
+        None,
+        "--attempts N",
+        "How often it may start if its machine goes down; values of -e stay on it till the last attempt ends.",
+        right=lambda count: 0 < count < MOST,
+        what="a number above 0",
+        example="2",
+        edited='A number; "": one.',
+        shared=False,
+    )
+    max_hours: float | None = option(
+        None,
+        "--max-hours H",
+        "End it after so long on rented hosts, all attempts together. Default: 24.",
+        again="End it after so long on rented hosts.",
+        right=lambda hours: 0 < hours < MOST,
+        what="a number above 0",
+        example="2",
+        edited=None,
+        shared=False,
+    )
+    max_cost: float | None = option(
+        None,
+        "--max-cost $",
+        "The same limit, in US dollars.",
+        right=lambda dollars: 0 < dollars < MOST,
+        what="a number above 0",
+        example="2",
+        edited=None,
+        shared=False,
+    )
+    after: tuple[int, ...] = option(
+        (),
+        "--after RUN",
+        "Start when this run, on the same machine, has completed. Repeat for more.",
+        form="run",
+        again=None,
+        edited=None,
+        shared=False,
+    )
+    after_any: tuple[int, ...] = option(
+        (),
+        "--after-any RUN",
+        "The same, however that run ends. Repeat for more.",
+        form="run",
+        again=None,
+        edited=None,
+        shared=False,
+    )
     stdin: Path | None = None
     """A file that the command reads as its standard input."""
-    split: bool = False
-    """What the command writes to stderr is not in the log, but apart."""
-    beside: bool = False
-    """It takes no slot of its machine, and waits for none."""
-    spot: bool = False
-    attempts: int | None = None
-    max_hours: float | None = None
-    max_cost: float | None = None
-    """These four take the place of what the `Rental` of its machine type says."""
-    gpus: int | None = None
-    """How many, or `ALL_GPUS`; None: what the setting of the machine says."""
-    after: tuple[int, ...] = ()
-    """Numbers of runs on its machine that must have completed before it starts."""
-    after_any: tuple[int, ...] = ()
-    """Numbers of runs on its machine that must have ended before it starts."""
-    ports: tuple[PortSpec, ...] = ()
-    """These are forwarded while a client follows the run."""
-    notify: tuple[str, ...] | None = field(default=None, repr=False)
-    """Who gets word when it ends: addresses, or names of secrets; None for those of config.toml."""
+    options: str = ""
+    """The options of `remoterun run` that ask for the same again; REMOTERUN_OPTIONS in the run."""
 
-    def __post_init__(self) -> None:
-        """Mounts may be given as they are typed: "uploads/doom:data". Raises `UsageError`."""
-        parsed = tuple(Mount.parse(each) if isinstance(each, str) else each for each in self.mounts)
-        object.__setattr__(self, "mounts", parsed)
+    def __new__(cls, *values: Any, **named: Any) -> RunRequest:
+        """Raises `UsageError` for a mount that can't be read."""
+        made = super().__new__(cls, *values, **named)
+        if not any(isinstance(mount, str) for mount in made.mounts):
+            return made
+        return made._replace(mounts=tuple(Mount.parse(each) if isinstance(each, str) else each for each in made.mounts))
+
+
+class Asked(RunRequest):
+    """What is typed after `run` or `rerun`: a request, and where it goes."""
+
+    machine: str | None = option(
+        None,
+        "-t --machine-type NAME",
+        "Where: local, a name of `remoterun machines`, an alias of ~/.ssh/config, or user@host.",
+        first=True,
+    )
+    variables: tuple[str, ...] = ()
+    """Names of variables whose values are found when it is launched."""

@@ -42,7 +42,7 @@ class Bench:
         context, blobs = tree_of(NO_PACKAGES)
         for data in (*blobs.values(), context.encode()):
             home.blobs.put(data)
-        self.environment = EnvironmentSpec(None, BASE_IMAGE, "cpu", context.digest)
+        self.environment = EnvironmentSpec(BASE_IMAGE, "cpu", context.digest)
 
     def spec(self, command: str, **changed: Any) -> RunSpec:
         return spec_of(command, environment=self.environment)._replace(**changed)

@@ -7,7 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +232,7 @@ class TestRerun:
         user.client.runs.submit(request)
         asked = user.client.runs.original(1)
         assert asked.variables == ("A",)
-        assert replace(asked.request, env=request.env) == request
+        assert asked.request._replace(env=request.env) == request
         carried = {
             "command",
             "mounts",
@@ -247,7 +247,7 @@ class TestRerun:
         }
         rented = {"spot", "attempts", "max_hours", "max_cost"}
         left_out = {"after", "after_any", "beside"}  # what it waited for has ended, and so has what it stood beside
-        assert {each.name for each in fields(RunRequest)} == carried | rented | left_out | {
+        assert set(RunRequest._fields) == carried | rented | left_out | {
             "stdin",
             "split",
             "env",
@@ -341,8 +341,8 @@ class TestEdit:
         same = edit("s/x/x/", 1)
         assert same.stderr == "Nothing was changed: nothing is run. As it was: `remoterun rerun 1`\n"
         assert "The text is empty" in edit("s/^[^#].*//", 1).stderr and not kept.exists()
-        wrong = edit('s/^attempts = 1/attempts = "two"/', 2).stderr
-        line = int(wrong.partition("error: line ")[2].partition(", `attempts`: its value is not a whole number")[0])
+        wrong = edit('s/^attempts = ""/attempts = "two"/', 2).stderr
+        line = int(wrong.partition("error: line ")[2].partition(", `attempts`: `two` is not a whole number")[0])
         assert kept.read_text().splitlines()[line - 1] == 'attempts = "two"'
         assert f"What you wrote is kept: {kept}\n  remoterun rerun --edit 1   opens it again\n" in wrong
         assert kept.stat().st_mode & 0o777 == 0o600
@@ -355,8 +355,8 @@ class TestEdit:
         done = edit(changed, 0)
         assert done.stdout == "Afirst 7\n" and not kept.exists()
         assert (
-            "Run 1 is run again, changed: on two (it ran on one); another command; -e LR; --label y; without --label x;"
-            " --attempts 2; --split" in done.stderr
+            "Run 1 is run again, changed: on two (it ran on one); another command; -e LR; --attempts 2; --label y;"
+            " without --label x; --split" in done.stderr
         )
         assert typed.user.client.runs.info(2)[1]["spec"]["split"]
         failed = typed("rerun", "1", "--edit", status=2, env={"VISUAL": "sh -c 'exit 3'"})
@@ -365,7 +365,7 @@ class TestEdit:
 
     def test_at_a_terminal_it_is_edited_again_or_dropped(self, typed: Typed, tmp_path: Path) -> None:
         typed("run", "--no-git", "-y", "echo one")
-        change = "s/echo one/echo two/; s/^attempts = 1/attempts = x/; t; s/^attempts = x/attempts = 1/"
+        change = 's/echo one/echo two/; s/^attempts = ""/attempts = x/; t; s/^attempts = x/attempts = 1/'
         editor = {"EDITOR": f"sed -i -e '{change}'"}  # what it breaks, it mends the next time
         kept = typed.user.config.home / "edit" / "run-1.toml"
 

@@ -234,7 +234,7 @@ class TestVersions:
         assert freed() == [("brought", 1)] and brought() == [] and freed() == []
         assert not two.home.blobs.has(sha256(b"made\n"))
         again = client.runs.original(live.number)
-        ended = client.runs.launch(client.runs.prepare_again(again, replace(again.request, command="cat in/file")))
+        ended = client.runs.launch(client.runs.prepare_again(again, again.request._replace(command="cat in/file")))
         two.until_final(ended.key)
         until(two.unsupervised(ended.key))
         assert two.log(ended.key) == b"made\n"

@@ -253,7 +253,7 @@ class TestWithDocker:
         context, blobs = tree_of(files)
         for data in (*blobs.values(), context.encode()):
             home.blobs.put(data)
-        spec = spec_of(environment=EnvironmentSpec(None, BASE_IMAGE, "cpu", context.digest)._replace(**changed))
+        spec = spec_of(environment=EnvironmentSpec(BASE_IMAGE, "cpu", context.digest)._replace(**changed))
         run = home.create_run(spec, Manifest([]), images=tuple(images))
         said: list[str] = []
         Docker(home).build(run, spec, BuildJob(run.build_log, said.append, lambda: False))

@@ -404,7 +404,7 @@ class TestALostHost:
 
         client = laptop.another()
         kept = client.runs.original(run.number)
-        request = replace(kept.request, command=command, timeout=3000.0)
+        request = kept.request._replace(command=command, timeout=3000.0)
         assert (request.attempts, request.mounts[0].path) == (2, "doom")
         again = client.runs.launch(client.runs.prepare_again(kept, request))
         until(lambda: b"A\n" in laptop.log(again), 60)

@@ -40,7 +40,7 @@ def resolved(place: Place, key: str) -> str:
 
 
 def asked(place: Place) -> EnvironmentSpec:
-    return EnvironmentSpec(None, BASE_IMAGE, "gpu", place.context)
+    return EnvironmentSpec(BASE_IMAGE, "gpu", place.context)
 
 
 def notes(place: Place, key: str) -> list[str]:

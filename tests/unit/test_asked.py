@@ -11,7 +11,7 @@ SPEC = RunSpec(
     100.0,
     "box",
     "true",
-    EnvironmentSpec(None, "python:3.12-slim", "cpu", "c" * 64),
+    EnvironmentSpec("python:3.12-slim", "cpu", "c" * 64),
     source="5" * 64,
     asked_env=("A",),
 )

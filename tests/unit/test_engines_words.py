@@ -23,7 +23,7 @@ from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
 from tests.workshop import spec_of
 
-BUNDLED = EnvironmentSpec(None, "python:3.12-slim", "cpu", "ab" * 32)
+BUNDLED = EnvironmentSpec("python:3.12-slim", "cpu", "ab" * 32)
 
 
 def environment(**changed: Any) -> Environment:

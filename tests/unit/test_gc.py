@@ -95,7 +95,7 @@ def make_run(home: Home, files: Files, mounts: Sequence[Mounted] = (), **changed
     for data in (*content.values(), context.encode()):
         home.blobs.put(data)
     source = put(home, files)
-    environment = EnvironmentSpec(None, "none", "cpu", context.digest)
+    environment = EnvironmentSpec("none", "cpu", context.digest)
     spec = spec_of(environment=environment, source=source.digest, mounts=tuple(mount.spec for mount in mounts))
     spec = spec._replace(**changed)
     return home.create_run(spec, source, {}, tuple(mount.resolved for mount in mounts))

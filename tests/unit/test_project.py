@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from remoterun import project
-from remoterun.cli.options import Asked, parsed
+from remoterun.cli.options import parsed, with_values
 from remoterun.errors import ConfigError
-from remoterun.model import RunRequest
+from remoterun.model import Asked
 
 TEXT = """
 machine = "box"
@@ -30,9 +30,15 @@ def top(tmp_path: Path) -> Path:
 def test_from_a_folder_below_it_paths_lead_to_the_same_places(top: Path) -> None:
     (top / project.FILE).write_text(TEXT)
     here, below = project.find(top), project.find(top / "a" / "b")
-    assert (here.machine, here.pip, here.ports) == ("box", ("numpy",), ("6006", "8888:9999"))
-    assert (here.mounts, here.requirements) == (("uploads/doom:data", "runs/3:/models"), "needs.txt")
-    assert (below.mounts, below.requirements) == (("uploads/doom:../../data", "runs/3:/models"), "../../needs.txt")
+    assert here.typed == {
+        "machine": "box",
+        "mounts": ["uploads/doom:data", "runs/3:/models"],
+        "requirements": "needs.txt",
+        "pip": ["numpy"],
+        "ports": ["6006", "8888:9999"],
+    }
+    moved = {"mounts": ["uploads/doom:../../data", "runs/3:/models"], "requirements": "../../needs.txt"}
+    assert below.typed == {**here.typed, **moved}
 
 
 def test_the_nearest_one_holds_and_none_from_outside_of_the_repository(top: Path) -> None:
@@ -40,7 +46,7 @@ def test_the_nearest_one_holds_and_none_from_outside_of_the_repository(top: Path
     assert project.find(top / "a") == project.Project()
     (top / project.FILE).write_text('machine = "far"')
     (top / "a" / project.FILE).write_text('machine = "near"')
-    assert project.find(top / "a" / "b").machine == "near"
+    assert project.find(top / "a" / "b").typed == {"machine": "near"}
 
 
 @pytest.mark.parametrize("name", ["../key", "link", "{outside}"])
@@ -57,14 +63,14 @@ def test_requirements_from_outside_of_the_repository_are_refused(top: Path, name
 def test_without_a_repository_only_that_of_the_folder_itself(tmp_path: Path) -> None:
     (tmp_path / project.FILE).write_text('machine = "box"')
     (tmp_path / "below").mkdir()
-    assert project.find(tmp_path).machine == "box" and project.find(tmp_path / "below").machine is None
+    assert project.find(tmp_path).typed == {"machine": "box"} and not project.find(tmp_path / "below").typed
 
 
 def test_a_mount_that_is_typed_takes_the_place_of_one_at_the_same_path() -> None:
-    said = Asked(RunRequest("true")).with_values(parsed({**vars(project.parse(TEXT, Path("f"))), "requirements": None}))
-    typed = said.with_values(parsed({"mounts": ["uploads/other:data"], "pip": ["torch", "numpy"]})).request
+    said = with_values(Asked("true"), parsed({**project.parse(TEXT, Path("f")).typed, "requirements": None}))
+    typed = with_values(said, parsed({"mounts": ["uploads/other:data"], "pip": ["torch", "numpy"]}))
     assert [str(mount.resource) for mount in typed.mounts] == ["runs/3", "uploads/other"]
-    assert said.with_values({}) == said
+    assert with_values(said, {}) == said
     assert typed.pip == ("numpy", "torch")
 
 
@@ -73,6 +79,8 @@ def test_a_mount_that_is_typed_takes_the_place_of_one_at_the_same_path() -> None
     [
         ("mashine = 'box'", "unknown key `mashine`", "did you mean `machine`?"),
         ("machine = 3", "`machine` has to be a text in quotes", 'machine = "…"'),
+        ("env = ['A=1']", "unknown key `env`", "known are"),
+        ("split = 'yes'", "`split` has to be true or false", "split = true"),
         ("pip = 'numpy'", "`pip` has to be a list", 'pip = ["…", "…"]'),
         ("ports = [true]", "`ports` has to be a list", "ports = [6006]"),
         ("mounts = ['doom']", "`doom` is not", ""),

@@ -31,7 +31,9 @@ FULL = RunSpec(
     created=1.5,
     machine="box",
     command="python train.py\n",
-    environment=EnvironmentSpec("me/mine:1", "python:3.12-slim", "gpu", DIGEST, ("git",), ("a==1",), "b\n"),
+    environment=EnvironmentSpec(
+        "python:3.12-slim", "gpu", DIGEST, image="me/mine:1", apt=("git",), pip=("a==1",), requirements="b\n"
+    ),
     workdir="sub/dir",
     source=DIGEST,
     mounts=(

@@ -23,7 +23,7 @@ from tests.workshop import spec_of, tree_of, write_files
 ROOT = Path(__file__).parents[2]
 K80, T4 = Gpu(), Gpu("Tesla T4", 15360, compute_cap="7.5")
 M60 = Gpu("Tesla M60", 8129, compute_cap="5.2")
-ASKED = EnvironmentSpec(None, BASE_IMAGE, "gpu", "ab" * 32)
+ASKED = EnvironmentSpec(BASE_IMAGE, "gpu", "ab" * 32)
 
 
 class Machine:

@@ -20,7 +20,7 @@ class Environment(EnvironmentSpec):
 
     @classmethod
     def of(cls, spec: RunSpec) -> "Environment":
-        return cls(*spec.environment)
+        return cls(**spec.environment._asdict())
 
     @property
     def plain(self) -> bool:

@@ -12,9 +12,24 @@ import functools
 import json
 import math
 import operator
-from typing import TYPE_CHECKING, Any, Dict, Tuple, Type, TypeVar, Union, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    ClassVar,
+    Dict,
+    Optional,
+    Tuple,
+    Type,
+    TypeVar,
+    Union,
+    cast,
+    get_type_hints,
+)
 
-__all__ = ["BadRecord", "Record", "decode", "encode", "from_json", "to_json"]
+from .paths import show
+
+__all__ = ["BadRecord", "Option", "Record", "decode", "encode", "from_json", "option", "same_fields", "to_json"]
 
 T = TypeVar("T")
 
@@ -27,23 +42,63 @@ class BadRecord(ValueError):
     """JSON that is not such a record; the message says in which field."""
 
 
+class _Default:
+    """The default of a field, and what a user meets of it."""
+
+    def __init__(self, value: Any, option: "Option") -> None:
+        self.value, self.option = value, option
+
+
 if TYPE_CHECKING:
-    from typing import NamedTuple as Record
+    from typing import Self, dataclass_transform  # novm
+
+    @dataclass_transform(frozen_default=True)
+    class Record(Tuple[Any, ...]):
+        _fields: ClassVar[Tuple[str, ...]]
+        _field_defaults: ClassVar[Dict[str, Any]]
+        _options: ClassVar[Dict[str, "Option"]]
+
+        def __init_subclass__(cls, kw_only: bool = False) -> None: ...
+        def _replace(self, **changed: Any) -> Self: ...
+        def _asdict(self) -> Dict[str, Any]: ...
+
 else:
 
     class Record(tuple):
-        """The base of all records. It does what `NamedTuple` does, which takes ten times as long to make a class: every
-        agent makes some fifty when it starts, and its client waits for it."""
+        """The base of all records: a frozen dataclass to a type checker, and a tuple at run time. A dataclass, or a
+        `NamedTuple`, takes ten times as long to make: every agent makes some fifty when it starts, and its client waits
+        for it.
+
+        A record has the fields of the records that it is made of, too. Those of a class with `kw_only` come last, and
+        are given by name. `_options` has the fields that a user meets.
+        """
 
         _fields = ()
         _field_defaults = {}
+        _options = {}
+        _by_name = frozenset()
 
-        def __init_subclass__(cls):
-            if Record not in cls.__bases__:  # it adds methods to a record
-                return
-            cls._fields = tuple(getattr(cls, "__annotations__", ()))
-            cls._field_defaults = {name: cls.__dict__[name] for name in cls._fields if name in cls.__dict__}
-            for place, name in enumerate(cls._fields):
+        def __init_subclass__(cls, kw_only=False):
+            names, defaults, by_name, options = [], {}, set(), {}
+            for base in cls.__bases__:
+                names += (name for name in base._fields if name not in names)
+                defaults.update(base._field_defaults)
+                by_name.update(base._by_name)
+            own = [name for name in getattr(cls, "__annotations__", ()) if name not in names]
+            if kw_only:
+                by_name.update(own)
+            for name in own:
+                if name in cls.__dict__:
+                    value = cls.__dict__[name]
+                    if isinstance(value, _Default):
+                        value, options[name] = value.value, value.option
+                    defaults[name] = value
+            names = sorted(names + own, key=by_name.__contains__)
+            cls._fields, cls._field_defaults = tuple(names), defaults
+            for base in cls.__bases__:
+                options.update(base._options)
+            cls._by_name, cls._options = frozenset(by_name), options
+            for place, name in enumerate(names):
                 setattr(cls, name, property(operator.itemgetter(place)))
 
         def __new__(cls, *values, **named):
@@ -59,13 +114,68 @@ else:
             return tuple(self)
 
         def __repr__(self):
-            return "%s(%s)" % (type(self).__name__, ", ".join("%s=%r" % field for field in self._asdict().items()))
+            hidden = [name for name, option in self._options.items() if option.secret]
+            shown = ("%s=%r" % field for field in self._asdict().items() if field[0] not in hidden)
+            return "%s(%s)" % (type(self).__name__, ", ".join(shown))
 
         def _asdict(self):
             return {name: getattr(self, name) for name in self._fields}
 
         def _replace(self, **changed):
             return type(self)(**dict(self._asdict(), **changed))
+
+
+class Option(Record):
+    """What a user meets of a field: an option of `run` and `rerun`, a key of `rerun --edit` and of `remoterun.toml`, an
+    entry of the reference."""
+
+    usage: str
+    """The flags and the name of the value: "-t --machine-type NAME"."""
+    help: str
+    """One sentence."""
+    again: Optional[str] = ""
+    """Its help in `rerun`: "" for the same, None where `rerun` does not have it."""
+    form: str = ""
+    """How the client reads and shows its words, where neither the field's name nor its type says so."""
+    choices: Tuple[str, ...] = ()
+    """The only words for it."""
+    right: Optional[Callable[[Any], Any]] = None
+    """Whether a value can be right; of a list, one of its values."""
+    what: str = ""
+    """What a right value is, as in "`x` is not the name of a Debian package"."""
+    example: str = ""
+    """What follows the flag in a hint."""
+    first: bool = False
+    """`run --help` shows it above *More*."""
+    shared: bool = True
+    """A repository may ask for it, in its `remoterun.toml`."""
+    edited: Optional[str] = ""
+    """The comment above it in the text of `rerun --edit`; None where it can't be edited."""
+    secret: bool = False
+    """Its value stands in no text that shows the record."""
+
+    @property
+    def flag(self) -> str:
+        """The one that is shown."""
+        return self.usage.split()[0]
+
+    def wrong(self, value: Any) -> str:
+        """What is wrong with a value of the field; "" for nothing."""
+        for each in value if type(value) is tuple else (value,):
+            right = not self.choices or each in self.choices
+            if each is not None and each != "" and not (right and (self.right is None or self.right(each))):
+                return "%s is not %s" % (show(str(each)[:80]), self.what or "one of " + ", ".join(self.choices))
+        return ""
+
+
+def option(default: T, usage: str, help: str, **more: Any) -> T:
+    """The default of a field that a user meets as an option. `more`: the other fields of `Option`."""
+    return cast(T, _Default(default, Option(usage, help, **more)))
+
+
+def same_fields(kind: Type[Record], *others: Record) -> Dict[str, Any]:
+    """The values of the fields of `kind` that these records have."""
+    return {name: getattr(other, name) for other in others for name in kind._fields if name in other._fields}
 
 
 def to_json(value: Any) -> Any:

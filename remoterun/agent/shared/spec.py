@@ -10,6 +10,8 @@ import json
 import re
 from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
+from .asked import HandedOn, Packages
+from .asked import PortSpec as PortSpec
 from .records import BadRecord, Record, from_json, to_json
 from .tree import TreeError, check_path, is_digest, show
 
@@ -25,8 +27,6 @@ MOST_BYTES = 64 << 20
 MOST_VALUE = 128 << 10
 """Bytes of NAME=VALUE with its final zero byte: the kernel hands no longer string to a program (MAX_ARG_STRLEN)."""
 
-APT_NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*(:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]+)?\Z")
-"""The name of a Debian package, optionally with an architecture and a version."""
 KEY = re.compile(r"[0-9a-z]{8,40}\Z")
 """A run's key."""
 UPLOAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
@@ -116,32 +116,14 @@ class ResolvedMount(Record):
         return self.place.startswith("/")
 
 
-class PortSpec(Record):
-    """A port of the run that its client forwards; `local` is the one on the client's machine (0: of the same
-    number)."""
-
-    port: int
-    local: int = 0
-
-    @property
-    def wanted(self) -> int:
-        """The port on the client's machine."""
-        return self.local or self.port
-
-
-class EnvironmentSpec(Record):
-    """`image` is a base image that the user named, or None for the bundled one; `base` the image under the bundled one,
-    such as python:3.12-slim; `variant` "cpu" or "gpu": which requirements the bundled image installs, unless the GPUs
-    need others (see `ResolvedEnvironment`), or "python" or "none": the framework, where that is not TensorFlow;
-    `context` the digest of the tree that holds docker/ and trainer/; `requirements` the text of a requirements file."""
-
-    image: Optional[str]
+class EnvironmentSpec(Packages):
     base: str
+    """The image under the bundled one, such as python:3.12-slim; `image` is the one that the user named."""
     variant: str
+    """Which requirements the bundled image installs, unless the GPUs need others (see `ResolvedEnvironment`): "cpu" or
+    "gpu"; or the framework, where that is not TensorFlow: "python" or "none"."""
     context: str
-    apt: Tuple[str, ...] = ()
-    pip: Tuple[str, ...] = ()
-    requirements: str = ""
+    """The digest of the tree that holds docker/ and trainer/."""
 
     @property
     def framework(self) -> str:
@@ -177,53 +159,51 @@ class After(Record):
     any: bool = False
 
 
-class RunSpec(Record):
-    """One run as it was asked for. `source` is the digest of the source tree, `workdir` the folder of it in which the
-    command starts ("" is its top). `env` holds the variables that remoterun sets; of those that the user set,
-    `asked_env` holds the names only; `secrets`: for those of them that come from a secret of the user's, its name.
-    `timeout` is in seconds, `created` in seconds since 1970.
-
-    `bucket` ("s3://NAME", or "") gets the outputs, the log and the records of the run before it is final. At `until`
-    (seconds since 1970) the command is ended as by `timeout`: its host goes away a while later. `attempt` counts the
-    hosts that the run was given to, from 1 on; earlier ones wrote `log_before` bytes of its log, and `err_before` of
-    its stderr where that is apart, which the bucket has: what this host adds there comes after them. `attempts`: how
-    often this host may start the command, if the host goes down under it or its engine loses it. `again`: the key of
-    the run that this one repeats. `notify` names who gets word when it ends: each by what may be shown of the address.
-    `stdin` is the file of the work tree that the command reads as its standard input, which else is empty. `split`:
-    what the command writes to stderr has a file of its own, and is not in the log. `beside`: it needs next to nothing,
-    takes no slot, and waits for none."""
+class RunSpec(HandedOn):
+    """One run as it was asked for."""
 
     key: str
     number: int
+    """By which its client calls it."""
     created: float
+    """In seconds since 1970."""
     machine: str
     command: str
+    """Text for `sh -c`."""
     environment: EnvironmentSpec
     workdir: str = ""
+    """The folder of the source in which the command starts; "" is its top."""
     source: str = ""
+    """The digest of the source tree."""
     mounts: Tuple[MountSpec, ...] = ()
     env: Dict[str, str] = {}
+    """The variables that remoterun sets."""
     asked_env: Tuple[str, ...] = ()
+    """The names of the variables that the user set."""
     secrets: Dict[str, str] = {}
+    """For those of them that come from a secret of the user's, its name."""
     engine: str = "auto"
     gpus: int = 0
     slots: Optional[int] = None
-    timeout: Optional[float] = None
-    description: Optional[str] = None
-    labels: Tuple[str, ...] = ()
     git: Optional[GitState] = None
     bucket: str = ""
+    """What gets the outputs, the log and the records of the run before it is final: "s3://NAME", or ""."""
     until: Optional[float] = None
+    """When the command is ended as by `timeout`, in seconds since 1970: its host goes away a while later."""
     attempt: int = 1
+    """Counts the hosts that the run was given to, from 1 on."""
     log_before: int = 0
+    """Bytes of the log that earlier attempts wrote, which the bucket has: what this host adds comes after them."""
     err_before: int = 0
+    """The same of its stderr, where that is apart."""
     attempts: int = 1
+    """How often this host may start the command, if the host goes down under it or its engine loses it."""
     again: str = ""
-    ports: Tuple[PortSpec, ...] = ()
+    """The key of the run that this one repeats."""
     stdin: str = ""
-    split: bool = False
-    beside: bool = False
+    """The file of the work tree that the command reads as its standard input, which else is empty."""
     notify: Tuple[str, ...] = ()
+    """Who gets word when it ends: each by what may be shown of the address."""
     after: Tuple[After, ...] = ()
 
     def to_record(self) -> Dict[str, Any]:
@@ -251,7 +231,6 @@ class RunSpec(Record):
         require(bool(_WORD.match(self.engine)), "%s is not the name of an engine" % show(self.engine[:80]))
         require(self.gpus >= 0, "the GPUs of a run are not below 0")
         require(self.slots is None or self.slots > 0, "a machine has a slot at least")
-        require(self.timeout is None or self.timeout > 0, "the time limit is not above 0 s")
         require(not self.bucket or bool(BUCKET.match(self.bucket)), "%s is not a bucket" % show(self.bucket[:80]))
         require(self.attempt > 0 and self.attempts > 0, "the attempts of a run count from 1 on")
         require(not self.again or bool(KEY.match(self.again)), "%s is not the key of a run" % show(self.again[:80]))
@@ -261,8 +240,6 @@ class RunSpec(Record):
             require(other.key != self.key, "a run does not wait for itself")
         require(not (self.beside and self.gpus), "a run beside the others has no GPUs")
         _check_path(self.stdin)
-        for each in self.ports:
-            require(0 < each.port < 65536 and 0 <= each.local < 65536, "a port is a number from 1 to 65535")
         for shown in self.notify:
             require(bool(PRINTABLE.match(shown)) and len(shown) < 300, "who gets word of it has no such name")
         for mount in self.mounts:
@@ -274,8 +251,10 @@ class RunSpec(Record):
         bare = about.variant != NONE or not (about.pip or about.requirements)
         require(bare, "without a framework no Python packages are installed")
         require(is_digest(about.context), "the environment's context is not a digest")
-        for name in about.apt:
-            require(bool(APT_NAME.match(name)), "%s is not the name of a Debian package" % show(name[:80]))
+        for part in (self, about):
+            for name, option in part._options.items():
+                wrong = option.wrong(getattr(part, name))
+                require(not wrong, wrong)
         require(self.git is None or self.git.diff is None or is_digest(self.git.diff), "the diff is not a digest")
         return self
 

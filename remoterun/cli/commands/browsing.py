@@ -15,10 +15,10 @@ from remoterun.cli.app import Command, Json, RunNumber, app, example, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import send_and_launch
 from remoterun.cli.forwarding import JUPYTER, Showing, Told, forward_until_end, some_port
-from remoterun.cli.options import Asked, parsed, takes
+from remoterun.cli.options import parsed, takes, with_values
 from remoterun.cli.to_send import Sending
 from remoterun.errors import HostError, UsageError
-from remoterun.model import RunRequest
+from remoterun.model import Asked
 from remoterun.parsing import parse_duration, parse_port
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def jupyter(
         )
     token = secrets.token_urlsafe(16)
     port = some_port()
-    fixed = RunRequest(
+    fixed = Asked(
         command=_command(port, math.ceil(parse_duration(idle))),
         pip=("jupyterlab",),
         framework=framework,
@@ -157,8 +157,8 @@ def jupyter(
         labels=("jupyter",),
         ports=(PortSpec(port, PORT),),
     )
-    asked = Asked(fixed).with_values(parsed(typed)).with_values({"env": ((TOKEN, token),)})
-    request, machine = asked.request, asked.machine
+    request = with_values(with_values(fixed, parsed(typed)), {"env": ((TOKEN, token),)})
+    machine = request.machine
     with connect() as client:
         client.machines.get(machine)  # refuse a wrong name before anything is asked
         run = send_and_launch(client, request, machine, Sending(None, False, False, yes), yes)

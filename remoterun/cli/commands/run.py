@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,19 +12,22 @@ import typer
 
 from remoterun import project as projects
 from remoterun.agent.shared.engine_names import CAPABILITIES
-from remoterun.cli import complete, render
-from remoterun.cli.app import Background, Command, Quiet, RunAsJson, app, example, run_number
+from remoterun.cli import render
+from remoterun.cli.app import MORE, Background, Command, Quiet, RunAsJson, app, example
 from remoterun.cli.asking import agree, hint_at_secrets
 from remoterun.cli.asking import client as connect
-from remoterun.cli.options import Asked, command_of, parsed, takes
+from remoterun.cli.options import command_of, options_of, parsed, takes, with_values
 from remoterun.cli.to_send import Sending, framework_text, source_to_send, standard_input, with_packages, with_untracked
 from remoterun.errors import HostError, UsageError
-from remoterun.model import ALL_GPUS, Mount, RunRequest
+from remoterun.model import ALL_GPUS, Asked, Mount, RunRequest
 from remoterun.sizes import counted
 
 if TYPE_CHECKING:
     from remoterun.client import Client, NewBucket, Plan, Prepared
     from remoterun.model import MachineType, Run
+
+
+more = functools.partial(typer.Option, rich_help_panel=MORE)
 
 
 @app.command(
@@ -37,38 +41,21 @@ def run(
         list[str], typer.Argument(metavar="COMMAND...", help="The command; all that follows its first word is its own.")
     ],
     commit_ref: Annotated[
-        str | None, typer.Option("-c", "--commit-ref", metavar="REF", help="Run this commit, not the work tree.")
+        str | None,
+        more("-c", "--commit-ref", metavar="REF", help="Run this commit, not the work tree."),
     ] = None,
     include_untracked: Annotated[
-        bool, typer.Option("--include-untracked", help="Send files that git does not track, too.")
+        bool, more("--include-untracked", help="Send files that git does not track, too.")
     ] = False,
     no_git: Annotated[
-        bool, typer.Option("--no-git", help="Send the current folder, less .remoterunignore; git is not asked.")
+        bool, more("--no-git", help="Send the current folder, less .remoterunignore; git is not asked.")
     ] = False,
-    after: Annotated[
-        list[str],
-        typer.Option(
-            "--after",
-            metavar="RUN",
-            help="Start when this run, on the same machine, has completed. Repeat for more.",
-            autocompletion=complete.active_runs,
-        ),
-    ] = [],  # noqa: B006
-    after_any: Annotated[
-        list[str],
-        typer.Option(
-            "--after-any",
-            metavar="RUN",
-            help="The same, however that run ends. Repeat for more.",
-            autocompletion=complete.active_runs,
-        ),
-    ] = [],  # noqa: B006
     stdin: Annotated[
-        bool, typer.Option("--stdin", help="Send what comes here on standard input; the command reads it there.")
+        bool, more("--stdin", help="Send what comes here on standard input; the command reads it there.")
     ] = False,
     background: Background = False,
     yes: Annotated[
-        bool, typer.Option("-y", "--yes", "-f", "--force", help="Ask nothing: send what the command names, and go on.")
+        bool, typer.Option("-y", "--yes", help="Ask nothing: send what the command names, and go on.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run and sent; do nothing.")] = False,
     quiet: Quiet = False,
@@ -81,13 +68,13 @@ def run(
     """
     if json and not background:
         raise UsageError("--json goes with -b", hint="without -b, stdout is the command's own")
-    asked = Asked(RunRequest(command_of(command)))
+    asked = Asked(command_of(command))
     project = projects.find(Path.cwd())
     if project.file is not None:
         render.line(f"Settings of {render.name(os.path.relpath(project.file))} hold, unless others are typed.")
-        typed["requirements"] = typed["requirements"] or project.requirements  # only one of these files is read
-        asked = asked.with_values(parsed({**vars(project), "requirements": None}))
-    asked = asked.with_values(parsed(typed))
+        typed["requirements"] = typed["requirements"] or project.typed.get("requirements")  # one of these files is read
+        asked = with_values(asked, parsed({**project.typed, "requirements": None}))
+    asked = with_values(asked, parsed(typed))
     files = {"--pip-req": typed["requirements"], "-c": commit_ref}
     flags = {"--include-untracked": include_untracked, "--no-git": no_git, "-y": yes}
     others = [word for flag, value in files.items() if value is not None for word in (flag, str(value))]
@@ -96,18 +83,17 @@ def run(
         hint_at_secrets(client, typed["env"])
         machine = asked.machine
         found = client.machines.get(machine)  # refuse a wrong name before anything is asked
-        only_named = project.file is not None and project.machine is not None and typed["machine"] is None
+        only_named = project.file is not None and "machine" in project.typed and typed["machine"] is None
         if yes and not dry_run and found.rental is not None and only_named:
             raise UsageError(
                 f"`{projects.FILE}` names `{machine}`, which is rented: -y agrees to what is typed only",
                 hint=f"remoterun run -t {machine} -y …",
             )
-        request = replace(
-            asked.request,
-            options=asked.options(others),
+        request = asked._replace(
+            options=options_of(asked, others),
             stdin=read,
-            after=_numbers(client, after),
-            after_any=_numbers(client, after_any),
+            after=_numbers(client, asked.after),
+            after_any=_numbers(client, asked.after_any),
         )
         client.secrets.check(name for _, name in request.secrets)
         client.notifications.names(request.notify)
@@ -244,8 +230,8 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
     render.out(f"image      {request.image or bundled}")
 
 
-def _numbers(client: Client, runs: list[str]) -> tuple[int, ...]:
-    return tuple(client.registry.run(run_number(text)).number for text in runs)
+def _numbers(client: Client, runs: Sequence[int | str]) -> tuple[int, ...]:
+    return tuple(client.registry.run(run).number for run in runs)
 
 
 def _gpus(request: RunRequest, machine: MachineType) -> str:

@@ -1,0 +1,113 @@
+"""What a user asks of a run and nobody changes on its way to the engine: here each such thing is said, once.
+
+A field of these records is a field of the client's `RunRequest` and of the `RunSpec` that the host keeps. Its `option`
+makes it an option of `run` and `rerun`, a key of `rerun --edit` and of `remoterun.toml`, and an entry of the reference;
+what is not `right` is refused on both sides. What else a user may ask stands in `model/requests.py`, in the same form.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Optional, Tuple
+
+from .records import Record, option
+
+APT_NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*(:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]+)?\Z")
+"""The name of a Debian package, optionally with an architecture and a version."""
+
+
+class PortSpec(Record):
+    """A port of the run that its client forwards."""
+
+    port: int
+    local: int = 0
+    """The one on the client's machine; 0: of the same number."""
+
+    @property
+    def wanted(self) -> int:
+        """The port on the client's machine."""
+        return self.local or self.port
+
+    @property
+    def can_be(self) -> bool:
+        return 0 < self.port < 65536 and 0 <= self.local < 65536
+
+
+class Packages(Record, kw_only=True):
+    """What a user asks of the environment of a run."""
+
+    pip: Tuple[str, ...] = option(
+        (),
+        "--pip PACKAGE",
+        "A Python package to install. Repeat for more.",
+        again="One more Python package. Repeat for more.",
+        first=True,
+    )
+    requirements: str = option(
+        "",
+        "--pip-req FILE",
+        "A requirements file to install.",
+        again="Another requirements file.",
+        edited="The text of a requirements file.",
+    )
+    """The text of the file."""
+    apt: Tuple[str, ...] = option(
+        (),
+        "--apt PACKAGE",
+        "A Debian package to install. Repeat for more.",
+        again="One more Debian package. Repeat for more.",
+        right=APT_NAME.match,
+        what="the name of a Debian package",
+        example="ffmpeg --apt libsndfile1",
+    )
+    image: Optional[str] = option(
+        None,
+        "--image IMAGE",
+        "A Docker image instead of the bundled one.",
+        again="Another Docker image.",
+        edited='"": the bundled one.',
+    )
+
+
+class HandedOn(Record, kw_only=True):
+    """What a user asks of the run itself."""
+
+    description: Optional[str] = option(
+        None, "-d --description TEXT", "For `ps`. Default: the commit's subject.", again="For `ps`."
+    )
+    labels: Tuple[str, ...] = option(
+        (),
+        "--label LABEL",
+        "A label, for `ps --label`. Repeat for more.",
+        again="Instead of those it had. Repeat for more.",
+    )
+    timeout: Optional[float] = option(
+        None,
+        "--timeout TIME",
+        "Stop the run so long after its first start, over all attempts: 90s, 10m, 2h; a plain number is minutes.",
+        form="duration",
+        right=lambda seconds: seconds > 0,
+        what="a time limit above 0 s",
+        edited='90s, 10m, 2h; "": none.',
+    )
+    """In seconds."""
+    ports: Tuple[PortSpec, ...] = option(
+        (),
+        "--port PORT[:LOCAL]",
+        "Reach this port of the run at 127.0.0.1 here. Repeat for more.",
+        again=None,
+        right=lambda port: port.can_be,
+        what="a port from 1 to 65535",
+        edited=None,
+    )
+    """These are forwarded while a client follows the run."""
+    split: bool = option(
+        False,
+        "--split",
+        "What the command writes to stderr comes on stderr here, not on stdout.",
+        again=None,
+        edited="Whether its stderr is apart.",
+    )
+    """What the command writes to stderr has a file of its own, and is not in the log."""
+    beside: bool = False
+    """It needs next to nothing, takes no slot of its machine, and waits for none."""
