@@ -237,7 +237,7 @@ def _rental(where: str, table: dict[str, Any]) -> Rental:
 def add_machine(config: Config, name: str, settings: dict[str, Any], *, overwrite: bool, make_default: bool) -> None:
     """Write a machine into config.toml, comments and order kept. Raises `AlreadyExists`, `ConfigError`."""
     if name in config.machines and not overwrite:
-        raise AlreadyExists(f"there is a machine `{name}` already", hint=f"remoterun machines add {name} … --force")
+        raise AlreadyExists(f"there is a machine `{name}` already", hint=f"remoterun machines add {name} … -y")
     try:
         _machine(config.file, name, settings)
     except ConfigError as error:  # it was typed, and is in no file

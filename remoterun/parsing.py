@@ -82,7 +82,7 @@ def parse_secret(text: str) -> tuple[str, str]:
         if not VARIABLE.fullmatch(word):
             raise UsageError(
                 "a secret goes by its name, optionally with the variable that gets it",  # what was typed may be a value
-                hint="`--secret HF_TOKEN`, or `--secret HF_TOKEN=TOKEN`; `remoterun secret list` shows the names",
+                hint="`--secret HF_TOKEN`, or `--secret HF_TOKEN=TOKEN`; `remoterun secret` shows the names",
             )
     return variable or name, name
 

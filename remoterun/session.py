@@ -252,12 +252,13 @@ def translate(error: RemoteError, machine: str) -> RemoterunError:
     message = error.message if issubclass(kind, UsageError) else f"{machine}: {error.message}"
     hint = error.hint
     if error.code == "disk_full" and hint is None:
-        hint = f"remoterun df {machine}   shows who uses it\nremoterun gc {machine}   frees what nothing needs"
+        hint = f"remoterun machines df {machine}   shows who uses it\n"
+        hint += f"remoterun machines gc {machine}   frees what nothing needs"
     if error.code == "no_home":
         hint = (
             f"remoterun doctor {machine}   shows the folder: is a disk not mounted there?\n"
             "remoterun rm N   forgets a run that was there, if it is gone for good"
         )
     if error.code in ("damaged", "missing_blob") and hint is None:
-        hint = f"remoterun check {machine}"
+        hint = f"remoterun machines check {machine}"
     return kind(message, hint=hint, evidence=error.evidence)

@@ -299,7 +299,7 @@ def _cannot_end(bucket: Bucket, key: str) -> api.Asked:
     if record.status.state in FINAL:
         return api.Asked(False, record.status)
     raise RemoteError(
-        "no_machine", "the machine of the run is not reached", "remoterun hosts   lists the machines that run"
+        "no_machine", "the machine of the run is not reached", "remoterun machines rented   lists the machines that run"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -14,34 +14,95 @@ from remoterun.cli import complete, render
 from remoterun.errors import UsageError
 from remoterun.model import LAST, Asked, Resource
 
+COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "Runs": {
+        "run": ("run",),
+        "rerun": ("rerun",),
+        "ps": ("listing",),
+        "logs": ("tailing",),
+        "info": ("listing",),
+        "wait": ("tailing",),
+        "stop": ("removal",),
+        "kill": ("removal",),
+        "diff": ("listing",),
+    },
+    "Files": {"upload": ("copying",), "ls": ("copying",), "cp": ("copying",), "rm": ("removal",)},
+    "Look inside": {
+        "exec": ("entering",),
+        "top": ("entering",),
+        "forward": ("browsing",),
+        "open": ("browsing",),
+        "tensorboard": ("tensorboard",),
+        "jupyter": ("browsing",),
+    },
+    "Machines": {"machines": ("fleet", "maintenance", "entering"), "doctor": ("maintenance",)},
+    "Settings": {"secret": ("vault",)},
+}
+"""Headings of `--help`, with their commands in its order; each with the modules of `cli.commands` that register it."""
+
+OLD = {
+    "cat": "cp FILE -",
+    "check": "machines check",
+    "df": "machines df",
+    "gc": "machines gc",
+    "gc --cloud": "machines gc aws",
+    "hosts": "machines rented",
+    "hosts end": "machines rm",
+    "label": "info RUN +LABEL",
+    "machines --status": "machines status",
+    "machines list": "machines",
+    "machines remove": "machines rm",
+    "move": "machines move",
+    "notify test": "secret test",
+    "schema": "help --schema",
+    "secret list": "secret",
+    "skill": "help --agents",
+    "ssh": "machines ssh",
+    "whoami": "machines whoami",
+}
+"""Words that were commands of remoterun → what is typed for them now."""
+
+
+class Commands(TyperGroup):
+    """All commands, under their headings."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.write_usage("remoterun", "COMMAND ...")
+        formatter.write_paragraph()
+        formatter.write_text(self.help or "")
+        for heading, words in COMMANDS.items():
+            rows = [(word, self.commands[word].get_short_help_str(64)) for word in words]
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+        formatter.write_paragraph()
+        formatter.write_text("`remoterun help COMMAND` explains one; `--install-completion`: Tab does, too.")
+
+
+def no_old_words(words: Sequence[str]) -> None:
+    """Raises `UsageError` where `words` begin with those of a command that has another name now."""
+    for count in (2, 1):
+        old = " ".join(words[:count])
+        if old in OLD:
+            raise UsageError(f"`remoterun {old}` has another name now", hint=f"remoterun {OLD[old]}")
+
+
+def _group(name: str, text: str) -> typer.Typer:
+    """A command that lists, with commands of its own below it."""
+    group = typer.Typer(help=text, rich_markup_mode=None, invoke_without_command=True)
+    app.add_typer(group, name=name)
+    return group
+
+
 app = typer.Typer(
+    cls=Commands,
     name="remoterun",
     help="Put `remoterun run` in front of your command: it runs on a machine you own.",
     rich_markup_mode=None,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class MachinesGroup(TyperGroup):
-    """Takes `machines --status NAME…` for `machines status NAME…`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        words = [word for word in args if word != "--status"]
-        return super().parse_args(ctx, args if len(words) == len(args) else ["status", *words])
-
-
-machines_app = typer.Typer(
-    cls=MachinesGroup, help="List, add and remove machines.", rich_markup_mode=None, invoke_without_command=True
-)
-app.add_typer(machines_app, name="machines")
-hosts_app = typer.Typer(help="List and end rented hosts.", rich_markup_mode=None, invoke_without_command=True)
-app.add_typer(hosts_app, name="hosts")
-secret_app = typer.Typer(help="Keep values that runs get by name.", rich_markup_mode=None, invoke_without_command=True)
-app.add_typer(secret_app, name="secret")
-notify_app = typer.Typer(help="Try the addresses that get word of runs.", rich_markup_mode=None, no_args_is_help=True)
-app.add_typer(notify_app, name="notify")
+machines_app = _group("machines", "List machines; add, inspect and remove them.")
+secret_app = _group("secret", "Save values that runs get by name.")
 
 RunNumber = Annotated[
     str,
@@ -93,8 +154,8 @@ def top(
 
 
 def example(text: str) -> str:
-    """The end of a command's help: command lines, kept as they are."""
-    return "\b\nExample:\n  " + text.replace("\n", "\n  ")
+    """The end of a command's help: command lines."""
+    return "Example:\n  " + text.replace("\n", "\n  ")
 
 
 def run_number(text: str) -> str:
@@ -152,6 +213,20 @@ class Command(TyperCommand):
             if records:
                 with formatter.section(title):
                     formatter.write_dl(records)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """The example. A command line that is too long goes on in the next line, as a shell takes it."""
+        title, *lines = (self.epilog or "").splitlines()
+        formatter.write_paragraph()
+        formatter.write(f"{title}\n")
+        for line in lines:
+            shown = ""
+            for word in re.findall(r"""(?:'[^']*'|"[^"]*"|\S)+""", line):
+                if shown and len(shown) + len(word) > formatter.width - 4:
+                    formatter.write(f"  {shown} \\\n")
+                    shown = " "
+                shown += f" {word}" if shown else word
+            formatter.write(f"  {shown}\n")
 
 
 class RunThenCommand(Command):

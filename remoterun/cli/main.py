@@ -13,7 +13,7 @@ from remoterun import __version__
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. Everything that is raised on purpose becomes one line and a hint."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["help"]:
+    if words[:1] == ["help"] and not any(word.startswith("-") for word in words):
         words = [*words[1:], "--help"]
     if words in (["--version"], ["version"]):  # asked by scripts; needs nothing
         print(f"remoterun {__version__}")
@@ -81,22 +81,25 @@ def _dispatch(words: list[str]) -> int:
     from typer.main import get_command
 
     from remoterun.cli import render
+    from remoterun.cli.app import no_old_words
     from remoterun.cli.commands import application
 
+    no_old_words(words)
     command = get_command(application(words))
     try:
         if "_REMOTERUN_COMPLETE" in os.environ:  # the shell asks what could come next
             command.main(args=words, prog_name="remoterun")
+        if not words:
+            from remoterun.cli.commands.manual import first_page
+
+            first_page()
+            return 0
         with command.make_context("remoterun", words) as context:  # `main` would take ^C and broken pipes from us
             status = command.invoke(context)
         return status if isinstance(status, int) else 0
     except typer.Exit as end:
         return int(end.exit_code)
     except _parser_error() as error:
-        if type(error).__name__ == "NoArgsIsHelpError":
-            for text in error.format_message().splitlines():
-                render.out(text)
-            return 2
         render.usage(error, words)
         return 2
 

@@ -1,4 +1,4 @@
-"""What `--json` prints, as JSON Schema: one page for programs and people; `remoterun schema` shows it.
+"""What `--json` prints, as JSON Schema: one page for programs and people; `remoterun help --schema` shows it.
 
 Every listing is held to it by the tests. Fields may be added; none is renamed or taken away within a major version.
 """
@@ -89,14 +89,13 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "ls": {
         "anyOf": [
             _list(UPLOAD),
-            _list(RUN),
             _object(resource=TEXT, live=FLAG, folder=TEXT, entries=_list(ENTRY)),
         ]
     },
     "upload": {"allOf": [UPLOAD, _object(new=FLAG, bytes_sent=COUNT, bytes_there=COUNT)]},
     "cp": _object(to=TEXT, files=COUNT, bytes=COUNT, bytes_there=COUNT, kept=_list(TEXT), damaged=_list(TEXT)),
     "machines": _list(_object(name=TEXT, default=FLAG)),
-    "hosts": _list(
+    "machines rented": _list(
         _object(
             id=TEXT,
             token=TEXT,
@@ -114,14 +113,16 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     ),
     "secret": _list(_object(name=TEXT, set=MOMENT, kept=TEXT)),
     "doctor": {"anyOf": [_list(CHECK), _list({"anyOf": [_object(machine=TEXT, checks=_list(CHECK)), REFUSED]})]},
-    "check": _or_of_each(_object(machine=TEXT, blobs=COUNT, bytes=COUNT, sound=FLAG, damage=_list({"type": "object"}))),
-    "gc": _or_of_each(
+    "machines check": _or_of_each(
+        _object(machine=TEXT, blobs=COUNT, bytes=COUNT, sound=FLAG, damage=_list({"type": "object"}))
+    ),
+    "machines gc": _or_of_each(
         _object(machine=TEXT, dry_run=FLAG, freed=COUNT, free=COUNT, parts=_list(FREED), kept=_list(FREED))
     ),
-    "df": _or_of_each(
+    "machines df": _or_of_each(
         _object(machine=TEXT, home=TEXT, total=COUNT, free=COUNT, disk=COUNT, uses=_list({"type": "object"}))
     ),
-    "whoami": _object(user=TEXT, machine=TEXT, home=TEXT, default=TEXT, aws=_maybe(TEXT), bucket=_maybe(TEXT)),
+    "machines whoami": _object(user=TEXT, machine=TEXT, home=TEXT, default=TEXT, aws=_maybe(TEXT), bucket=_maybe(TEXT)),
 }
 """By command. Sizes are in bytes, prices in US dollars an hour, costs in US dollars."""
 

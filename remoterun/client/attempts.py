@@ -234,7 +234,9 @@ def _mounted(connections: Connections, mount: MountSpec, session: Session, progr
     typed = Resource.parse(mount.typed)
     if mount.resource.kind == "tree":
         home = connections.session(connections.bucket())
-        tree = KeptTree(home, fetch_tree(home, mount.resource.digest or ""), mount.typed, "remoterun check aws")
+        tree = KeptTree(
+            home, fetch_tree(home, mount.resource.digest or ""), mount.typed, "remoterun machines check aws"
+        )
         tree.bring(connections, session, progress)
         return mount
     if typed.kind == "uploads" and mount.resource.digest is not None:

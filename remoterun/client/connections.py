@@ -144,7 +144,9 @@ class Connections:
         """The open session with a machine, or a new one. Raises `HostError`, `UsageError` for one that has yet to be
         rented."""
         if machine.rental is not None and machine.host is None:
-            raise UsageError(f"`{machine.name}` is rented for a run, and there is none", hint="remoterun hosts")
+            raise UsageError(
+                f"`{machine.name}` is rented for a run, and there is none", hint="remoterun machines rented"
+            )
         if machine.pool:
             raise machines.name_one_of(machine)
         with self._lock:

@@ -95,10 +95,12 @@ class Machines:
         if machine.host is None and machine.rental is not None:
             raise UsageError(
                 f"`{machine.name}` is rented for each run",
-                hint="name the run, or its host: `remoterun ps`, `remoterun hosts`",
+                hint="name the run, or its host: `remoterun ps`, `remoterun machines rented`",
             )
         if machine.bucket is not None:
-            raise UsageError(f"`{machine.name}` is a bucket, and not a machine", hint=f"remoterun df {machine.name}")
+            raise UsageError(
+                f"`{machine.name}` is a bucket, and not a machine", hint=f"remoterun machines df {machine.name}"
+            )
         if machine.host is None:
             raise UsageError(f"`{machine.name}` is this machine", hint=command or "the shell you type in is its own")
         file = Path(machine.ssh_config) if machine.ssh_config else self._connections.config.ssh_config

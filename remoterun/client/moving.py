@@ -25,7 +25,7 @@ from remoterun.transfer import Progress
 REMOVAL = 8.0
 """Seconds that the machine where it waited has to end its supervisor."""
 TURN = 0.1
-STATUS = "remoterun machines --status"
+STATUS = "remoterun machines status"
 
 
 def move(connections: Connections, run: Run, machine: str, progress: Progress, note: Callable[[str], None]) -> Run:
@@ -105,7 +105,7 @@ def _check_others(connections: Connections, run: Run, before: RunSpec, home: Ses
         raise UsageError(
             f"{runs} {listed(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for run {run.number} on "
             f"{run.host.name}, and would fail without it there",
-            hint=f"remoterun stop {' '.join(waiting)} && remoterun move {run.number} -t {machine}\n"
+            hint=f"remoterun stop {' '.join(waiting)} && remoterun machines move {run.number} -t {machine}\n"
             f"then start {them} again with `remoterun run -t {machine} --after {run.number} …`",
         )
 

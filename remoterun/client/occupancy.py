@@ -38,7 +38,7 @@ def status(connections: Connections, names: Iterable[str], wait: float) -> list[
         if machine.rental is None and machine.bucket is None:
             own.setdefault(machine.place, machine)
         elif names:
-            raise UsageError(f"`{machine.name}` is not a machine of your own", hint="remoterun hosts")
+            raise UsageError(f"`{machine.name}` is not a machine of your own", hint="remoterun machines rented")
     questions = {machine: partial(_whole, connections, machine) for machine in own.values()}
     found = []
     for machine, answer in connections.ask_all(questions, wait).items():

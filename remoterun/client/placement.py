@@ -106,7 +106,7 @@ def choose_machine(
         raise HostError(
             f"no machine of the pool `{machine.name}` takes the run",
             evidence=evidence,
-            hint="remoterun machines --status",
+            hint="remoterun machines status",
         )
     if told:
         note("; ".join(told))

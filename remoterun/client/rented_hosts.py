@@ -98,12 +98,12 @@ class RentedHosts:
                 if id == host.id:
                     provider.release(host.id)
                     return host
-        raise NotFound(f"there is no rented host `{id}`", hint="remoterun hosts")
+        raise NotFound(f"there is no rented host `{id}`", hint="remoterun machines rented")
 
     def orphans(self, note: Callable[[str], None] = lambda _: None) -> Sequence[Orphan]:
-        """What `gc --cloud` would end or remove: hosts of this client that no run of it needs, hosts of anybody that
-        should have ended by themselves, what hosts that are gone left behind, and objects in the bucket that nothing
-        refers to. `note` is told why the bucket could not be looked at. Raises as `list`."""
+        """What `machines gc aws` would end or remove: hosts of this client that no run of it needs, hosts of anybody
+        that should have ended by themselves, what hosts that are gone left behind, and objects in the bucket that
+        nothing refers to. `note` is told why the bucket could not be looked at. Raises as `list`."""
         runs = Runs(self._connections).list(None, wait=LOOK)
         needed = {token for run in runs if not run.final for token in renting.tokens(run)}
         known = {run.key for run in runs if run.renting is not None}  # others were rented by another client

@@ -68,7 +68,7 @@ def find_home(connections: Connections, run: Run) -> tuple[Run, Session]:
     except HostUnreachable as error:
         raise HostUnreachable(
             f"{machine.name} does not answer; its host {rented.id} is {rented.state}",
-            hint="remoterun hosts   lists the hosts that are rented",
+            hint="remoterun machines rented   lists the hosts that are rented",
             evidence=error.message,
         )
 

@@ -219,12 +219,12 @@ def of_host(connections: Connections, id: str) -> MachineType:
             machine = _reached(rented)
             provider.admit(rented)
             return machine
-    raise NotFound(f"there is no rented host `{id}`", hint="remoterun hosts")
+    raise NotFound(f"there is no rented host `{id}`", hint="remoterun machines rented")
 
 
 def _reached(rented: Rented) -> MachineType:
     if rented.machine is None:
-        raise HostError(f"this machine has no key for the host {rented.id}", hint=f"remoterun hosts end {rented.id}")
+        raise HostError(f"this machine has no key for the host {rented.id}", hint=f"remoterun machines rm {rented.id}")
     return rented.machine
 
 

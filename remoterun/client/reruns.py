@@ -118,7 +118,7 @@ def find_original(connections: Connections, number: int | str) -> OriginalRun:
         for place, mount in enumerate(spec.mounts)
     }
     request = request_of(run, spec, tuple(mounts), trusted=bool(recorded))
-    tree = KeptTree(session, manifest, f"the source of run {run.number}", f"remoterun check {run.host.name}")
+    tree = KeptTree(session, manifest, f"the source of run {run.number}", f"remoterun machines check {run.host.name}")
     variables = tuple(name for name in spec.asked_env if not recorded or name not in spec.secrets)
     return OriginalRun(run, request, variables, _source(session, spec), tree, mounts, bool(recorded))
 

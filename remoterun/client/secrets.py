@@ -150,7 +150,7 @@ def _one(known: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
     if name not in known:
         meant = did_you_mean(name, known)
         hint = (
-            f"did you mean `{meant}`? `remoterun secret list` shows them all"
+            f"did you mean `{meant}`? `remoterun secret` shows them all"
             if meant
             else f"remoterun secret set {show(name)}   keeps one"
         )
@@ -219,4 +219,4 @@ def _changing(home: Path) -> Iterator[dict[str, dict[str, Any]]]:
             yield known
             write_whole(str(file), json.dumps({"format": FORMAT, "secrets": known}, indent=1).encode(), 0o600)
     except OSError as error:
-        raise ConfigError(f"`{file}` can't be written: {error.strerror}", hint="remoterun df local")
+        raise ConfigError(f"`{file}` can't be written: {error.strerror}", hint="remoterun machines df local")

@@ -185,7 +185,7 @@ class Provider(Protocol):
         ...
 
     def leftovers(self) -> list[Leftover]:
-        """What is left of hosts that are gone, or are kept by nobody: for `gc --cloud`."""
+        """What is left of hosts that are gone, or are kept by nobody: for `machines gc aws`."""
         ...
 
     def clear(self, leftover: Leftover) -> None:

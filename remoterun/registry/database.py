@@ -229,7 +229,8 @@ class Database:
         if full or (code in _DISK_ERRORS and _bytes_free(self._file.parent) < ROOM):
             return Unwritable(
                 f"the disk that holds `{self._file}` is full",
-                hint="remoterun df local   shows who uses it\nremoterun gc local   frees what nothing needs",
+                hint="remoterun machines df local   shows who uses it\n"
+                "remoterun machines gc local   frees what nothing needs",
             )
         if code in _DISK_ERRORS or isinstance(error, OSError):
             reason = "the file system is read-only" if _read_only(self._file.parent) else str(error)

@@ -83,7 +83,7 @@ Download = Callable[[Iterable[Entry], int, Destination], None]
 
 def refuse(path: str) -> bool:
     """The conflict policy without a person: never overwrite silently."""
-    raise AlreadyExists(f"`{show(path)}` exists already", hint="-f overwrites, -i keeps what is there")
+    raise AlreadyExists(f"`{show(path)}` exists already", hint="-y overwrites, -i keeps what is there")
 
 
 def fetch(
@@ -252,7 +252,7 @@ def _damaged(result: Fetched, machine: str) -> SomeDamaged:
         f"{first} {'are' if several else 'is'} damaged on {machine}, and left out",
         result,
         evidence=(named + more).strip() or None,
-        hint=f"remoterun check {machine}   mends what is whole anywhere; then repeat the command",
+        hint=f"remoterun machines check {machine}   mends what is whole anywhere; then repeat the command",
     )
 
 

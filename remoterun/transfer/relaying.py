@@ -36,7 +36,7 @@ def relay(source: Session, manifest: Manifest, target: Session, progress: Progre
                     if "gone" in frame.header:
                         raise TransferError(
                             f"{show(paths[part[at]])} is damaged on {source.machine.name}",
-                            hint=f"remoterun check {source.machine.name}",
+                            hint=f"remoterun machines check {source.machine.name}",
                         )
                     at += _pass_on(frame, sizes[part[at]], source, incoming, outgoing, progress)
             incoming.end()

@@ -24,5 +24,6 @@ def require_room(session: Session, missing: int, room: int) -> None:
         machine = session.machine.name
         raise HostError(
             f"the disk of {machine} is too full: {readable(missing)} are to be sent, and {readable(room)} fit there",
-            hint=f"remoterun df {machine}   shows who uses it\nremoterun gc {machine}   frees what nothing needs",
+            hint=f"remoterun machines df {machine}   shows who uses it\n"
+            f"remoterun machines gc {machine}   frees what nothing needs",
         )

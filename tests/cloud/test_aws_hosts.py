@@ -77,7 +77,7 @@ class Client:
         return done.output
 
     def clear_all(self) -> list[str]:
-        """`gc --cloud`: what it clears."""
+        """`machines gc aws`: what it clears."""
         cleared = []
         for leftover in self.aws.leftovers():
             self.aws.clear(leftover)
@@ -249,7 +249,7 @@ def test_a_login_that_ends_in_the_middle_leaves_a_host_that_is_found_again(
 
     with pytest.raises(ProviderError) as caught:
         Client(client.home).acquire(intent, say)
-    assert "expired" in caught.value.message and caught.value.hint == "remoterun gc --cloud   ends it now"
+    assert "expired" in caught.value.message and caught.value.hint == "remoterun machines gc aws   ends it now"
     assert len(cloud.alive()) == 1
     for name, value in cloud.environment().items():
         monkeypatch.setenv(name, value)

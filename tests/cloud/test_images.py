@@ -45,8 +45,8 @@ class User:
         return str(done.stderr)
 
     def end_hosts(self) -> None:
-        for host in self.place.json("hosts"):
-            self.place.run("hosts", "end", host["id"])
+        for host in self.place.json("machines", "rented"):
+            self.place.run("machines", "rm", host["id"])
         until(lambda: not self.cloud.alive())
 
     def build_log(self) -> str:

@@ -66,10 +66,10 @@ def test_the_lessons_session(cloud: Cloud, place: Place) -> None:
     place.run("cp", f"runs/{number}/models", "models")
     assert (place.folder / "models" / "model.json").read_bytes() == (place.folder / "data/input.txt").read_bytes()
 
-    (host,) = place.json("hosts")
+    (host,) = place.json("machines", "rented")
     assert (host["type"], host["number"]) == ("g4dn.xlarge", int(number)) and host["cost"] > 0
-    place.run("hosts", "end", host["id"])
-    until(lambda: place.json("hosts") == [], 60)  # one that is ending is listed
+    place.run("machines", "rm", host["id"])
+    until(lambda: place.json("machines", "rented") == [], 60)  # one that is ending is listed
     assert not cloud.alive()
     info = place.json("info", number)
     assert info["spec"]["command"] == TRAIN and info["reachable"]
@@ -179,7 +179,7 @@ def test_a_client_that_is_killed_leaves_one_host_at_most(cloud: Cloud, place: Pl
             place.run("kill", str(row["number"]))
 
     def cleared() -> bool:
-        place.run("gc", "--cloud", "-y")  # AWS may still work on the call of the client that is dead
+        place.run("machines", "gc", "aws", "-y")  # AWS may still work on the call of the client that is dead
         return not cloud.in_flight() and not cloud.alive()
 
     until(cleared, 120)

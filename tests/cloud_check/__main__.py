@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     folder = Path(tempfile.mkdtemp(prefix="remoterun-cloud-check-"))
     user = User.begin(folder)
-    who = user.json("whoami")
+    who = user.json("machines", "whoami")
     if who["account"] is None:
         shutil.rmtree(folder)
         print("error: there are no AWS credentials\n\nhint: aws configure, or AWS_PROFILE=NAME", file=sys.stderr)
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         left = clean(checklist, interrupted)
     print(text(checklist.rows, left, checklist.account.cost(), interrupted, settings))
     if left:
-        print(f"\nIts home is kept: REMOTERUN_HOME={user.home} remoterun gc --cloud", file=sys.stderr)
+        print(f"\nIts home is kept: REMOTERUN_HOME={user.home} remoterun machines gc aws", file=sys.stderr)
     else:
         shutil.rmtree(folder)
     return 1 if left or interrupted or any(row.verdict == "FAILED" for row in checklist.rows) else 0

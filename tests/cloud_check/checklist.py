@@ -124,7 +124,7 @@ class Checklist:
                 terminal.type("y")
                 terminal.wait_for(f"uploads/{self.user.name}")
             terminal.end()
-        self._found_bucket(self.user.json("whoami")["bucket"])
+        self._found_bucket(self.user.json("machines", "whoami")["bucket"])
         assert self.bucket is not None
         made = "made" if self.bucket not in self.buckets_before else "yours already"
         return f"{self.bucket}, {made}"
@@ -213,7 +213,7 @@ class Checklist:
     def _listed(self) -> str:
         host = self._host()
         for user in (self.user, self.user.another()):
-            listed = {each["id"]: each for each in user.json("hosts")}
+            listed = {each["id"]: each for each in user.json("machines", "rented")}
             require(host["InstanceId"] in listed, f"{host['InstanceId']} is not listed: {sorted(listed)}")
             cost = listed[host["InstanceId"]]["cost"]
             require(cost is not None and cost > 0, "its cost is not known")
@@ -300,7 +300,7 @@ class Checklist:
         new = [each for each in self.account.instances() if each["InstanceId"] not in before]
         require(len(new) == 1 and new[0].get("InstanceLifecycle") == "spot", "it was not one spot host")
         price = tag(new[0], "price")
-        self.user.run("hosts", "end", new[0]["InstanceId"])
+        self.user.run("machines", "rm", new[0]["InstanceId"])
         return f"{done.seconds:.1f} s, at ${price}/h"
 
     def _gpu_run(self) -> str:

@@ -31,7 +31,7 @@ def clean(checklist: Checklist, interrupted: bool) -> list[str]:
 
     def end_hosts() -> None:
         for host in account.alive():
-            attempt(f"hosts end {host['InstanceId']}", lambda host=host: user.run("hosts", "end", host["InstanceId"]))  # type: ignore[misc]
+            attempt(f"end of {host['InstanceId']}", lambda host=host: user.run("machines", "rm", host["InstanceId"]))  # type: ignore[misc]
 
     def until_gone() -> None:
         began = time.monotonic()
@@ -45,7 +45,7 @@ def clean(checklist: Checklist, interrupted: bool) -> list[str]:
 
     def clear() -> None:
         for pause in (*CLEAR_AGAIN, None):
-            done = user.run("gc", "--cloud", "-y", status=None if pause else 0)
+            done = user.run("machines", "gc", "aws", "-y", status=None if pause else 0)
             if done.status == 0 and not set(account.groups()) - set(checklist.groups_before):
                 return
             time.sleep(pause or 0)  # a group is in use for a while after its last host is gone
@@ -56,8 +56,7 @@ def clean(checklist: Checklist, interrupted: bool) -> list[str]:
     if checklist.bucket is not None:
         attempt("rm of the runs", remove_runs)
         attempt("rm of the upload", lambda: user.run("rm", f"uploads/{user.name}"))
-        attempt("gc aws", lambda: user.run("gc", "aws"))
-    attempt("gc --cloud", clear)
+    attempt("machines gc aws", clear)
     bucket = checklist.bucket
     if bucket is not None and bucket not in checklist.buckets_before:
         attempt("the bucket's removal", lambda: account.remove_bucket(bucket))

@@ -148,11 +148,10 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     (("rm", "runs"), 2, "`runs` names all of them", "--older 30d"),
     (("rm", "9-3"), 2, "9 is more than 3", "runs/3-9"),
     (("rm", "uploads/doom", "--failed"), 2, "choose among runs", "remoterun rm uploads/doom"),
-    (("label", "+good"), 2, "no run is named", r"label last \+good"),
-    (("label", "good"), 2, "`good` is not a run", r"label last \+good"),
-    (("label", "uploads/doom", "+good"), 2, "uploads/doom has no labels", "label 3"),
-    (("label", "7", "-bad"), 2, "there is no run 7", "remoterun ps"),
-    (("cat", "notes.txt"), 2, "`notes.txt` is not a resource", "uploads/NAME"),
+    (("info", "+good"), 2, "no run is named", r"info last \+good"),
+    (("info", "uploads/doom", "+good"), 2, "`uploads/doom` is not a run number", "remoterun ps"),
+    (("info", "7", "-bad"), 2, "there is no run 7", "remoterun ps"),
+    (("cp", "notes.txt", "-"), 2, "neither side is a resource", "remoterun cp runs/N"),
     # uploads
     (("upload", "nofile"), 2, "there is no `nofile`", "ls "),
     (("upload", "empty"), 2, "`empty` holds no file", "remoterun upload PATH"),
@@ -167,7 +166,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     (("cp", "uploads/doom", "uploads/x"), 2, "both sides are resources", "remoterun cp uploads/doom ."),
     (("cp", "uploads/doom", "notes.txt"), 2, "`notes.txt` is not a folder", "name a folder"),
     (("cp", "uploads/doom/nope", "here"), 2, "no uploads/doom/nope", "remoterun ls uploads/doom"),
-    (("cp", "-f", "-i", "uploads/doom"), 2, "choose one", "remoterun cp --help"),
+    (("cp", "-y", "-i", "uploads/doom"), 2, "choose one", "remoterun cp --help"),
     (("cp", "notes.txt", "runs/1"), 2, "outputs stay as they were", "remoterun cp PATH uploads/NAME/"),
     (("cp", "nofile", "uploads/doom/"), 2, "there is no `nofile`", "ls "),
     (("cp", "notes.txt", "uploads/doom/input.txt/"), 2, "lies below input.txt", "remoterun ls uploads/doom"),
@@ -178,10 +177,10 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     (("machines", "add", "box", "me@host", "--engine", "x"), 2, "no engine `x`", r"auto\|docker"),
     (("machines", "add", "box", "me@host", "--gpus", "many"), 2, "not a whole number", "machines add --help"),
     (("jupyter", "--framework", "torch"), 2, "`torch` is not a framework", r"--framework python\|tensorflow"),
-    (("machines", "add", "plain", "me@host"), 2, "a machine `plain` already", "--force"),
-    (("machines", "remove", "box"), 2, "no machine `box`", "remoterun machines"),
+    (("machines", "add", "plain", "me@host"), 2, "a machine `plain` already", "-y"),
+    (("machines", "rm", "box"), 2, "no machine `box`", "remoterun machines"),
     (("machines", "default", "box"), 2, "no machine type `box`", "remoterun machines add box"),
-    (("machines", "lst"), 2, "no such command `lst`", "did you mean `list`"),
+    (("machines", "statsu"), 2, "no such command `statsu`", "did you mean `status`"),
     (("lgos",), 2, "no such command `lgos`", "did you mean `logs`"),
     (("statsu",), 2, "no such command `statsu`", "did you mean `ps`"),
 ]  # fmt: skip
@@ -271,7 +270,7 @@ def test_a_host_without_python(failing: Place, sshd: tuple[Server, Keys]) -> Non
     assert made(failing) == before
     doctor = failing.run("doctor", "snake", status=1, env=env)
     assert "✗ agent" in doctor.stdout and "no-such-python" in doctor.stdout
-    failing.run("machines", "remove", "snake")
+    failing.run("machines", "rm", "snake")
 
 
 # -- this machine
@@ -408,7 +407,7 @@ def test_copies_onto_a_full_disk_and_a_read_only_one(still: Place, tmp_path: Pat
 
 @pytest.mark.tensorflow
 def test_stop_kill_and_rm_at_the_wrong_time(shared: Place, until: Any) -> None:
-    shared.run("machines", "add", "plain", "local", "--engine", "process", "--force")
+    shared.run("machines", "add", "plain", "local", "--engine", "process", "-y")
     number = shared.run("run", "-y", "-b", "-t", "plain", "trap '' TERM; echo on; sleep 1000").stdout.strip()
     until(lambda: shared.run("logs", number, "--no-follow").stdout == "on\n")
     refused(shared, 2, f"run {number} can't be removed: the run is running", f"remoterun stop {number}", "rm",

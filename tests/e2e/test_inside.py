@@ -113,11 +113,11 @@ def test_a_look_inside(place: Place, host: LabHost | None, until: Callable[..., 
     assert terminal.exitstatus == 0
     # its machine
     if host is None:
-        assert "`box` is this machine" in place.run("ssh", "box", status=2).stderr
-        assert "hint: false" in place.run("ssh", "box", "--", "false", status=2).stderr
+        assert "`box` is this machine" in place.run("machines", "ssh", "box", status=2).stderr
+        assert "hint: false" in place.run("machines", "ssh", "box", "--", "false", status=2).stderr
     else:
         for name in ("box", "host-a", number):
-            done = place.run("ssh", name, 'echo "$(hostname) is it"; exit 6', status=6)
+            done = place.run("machines", "ssh", name, 'echo "$(hostname) is it"; exit 6', status=6)
             assert done.stdout == "host-a is it\n"
     # and a run that has ended has nothing to look into
     place.run("kill", number)

@@ -41,7 +41,7 @@ Engine = tuple[Place, str]
 
 @pytest.fixture(scope="module")
 def process_engine(shared: Place) -> Engine:
-    shared.run("machines", "add", "plain", "local", "--engine", "process", "--force")
+    shared.run("machines", "add", "plain", "local", "--engine", "process", "-y")
     return shared, "plain"
 
 

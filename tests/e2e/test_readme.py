@@ -55,7 +55,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory, lab: Lab, gpu_box: LabHost,
     place = make_place(tmp_path_factory.mktemp("reader"), lab.ssh_config())
     home = Path(place.env["REMOTERUN_HOME"])
     home.mkdir()
-    shared.run("machines", "add", "plain", "local", "--engine", "process", "--force")
+    shared.run("machines", "add", "plain", "local", "--engine", "process", "-y")
     shared.run("run", "-y", "-t", "plain", "true")  # builds it, if no test did before
     (home / "config.toml").write_text(
         f'[machines.local]\nengine = "process"\nhome = "{shared.env["REMOTERUN_HOME"]}"\n'

@@ -92,7 +92,7 @@ def test_every_command_has_help_and_an_example() -> None:
 def test_help_is_in_users_words(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No types of the parser's; one wording for the same thing; `-h` of each command, though `label` takes `-hot`."""
+    """No types of the parser's; one wording for the same thing; `-h` of each command, though `info` takes `-hot`."""
     for name in commands():
         assert main([*name.split()[1:], "-h"]) == 0
         said = capsys.readouterr().out
@@ -101,7 +101,7 @@ def test_help_is_in_users_words(
         assert not re.search(r"Repeat(?!\s+for\s+more)", said), said
     monkeypatch.setenv("REMOTERUN_HOME", str(tmp_path))
     with pytest.raises(NotFound):
-        commands()["remoterun label"].main(["last", "-hot"], standalone_mode=False)
+        commands()["remoterun info"].main(["last", "-hot"], standalone_mode=False)
 
 
 def test_every_exit_status() -> None:

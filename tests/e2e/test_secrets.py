@@ -22,7 +22,7 @@ def test_the_commands(place: Place) -> None:
     assert "hunter2" not in terminal.before
     words = [REMOTERUN, "secret", "set", "WANDB_KEY"]
     subprocess.run(words, env=place.env, input=b"hunter3\n", check=True, capture_output=True)
-    assert [secret["name"] for secret in place.json("secret", "list")] == ["HF_TOKEN", "WANDB_KEY"]
+    assert [secret["name"] for secret in place.json("secret")] == ["HF_TOKEN", "WANDB_KEY"]
     assert "HF_TOKEN" in place.run("secret").stdout
     done = place.run("run", "--dry-run", "-y", "--secret", "HF_TOKEN", "--secret", "WANDB_KEY=KEY", "-e", "A=x", "true")
     assert "secrets    HF_TOKEN, WANDB_KEY as KEY\n" in done.stdout and "variables  A\n" in done.stdout
@@ -56,15 +56,15 @@ def test_a_secret_that_is_typed(place: Place) -> None:
 def test_who_gets_word(place: Place) -> None:
     """By an address, by a secret, by the settings; no address is shown."""
     with webhook_server() as server:
-        done = place.run("notify", "test", f"{server.url}/hunter2")
+        done = place.run("secret", "test", f"{server.url}/hunter2")
         assert done.stderr == f"✓ 127.0.0.1:{server.port} answered 200 ok\n" and done.stdout == ""
         words = [REMOTERUN, "secret", "set", "HOOK"]
         subprocess.run(words, env=place.env, input=f"{server.url}/hunter3".encode(), check=True, capture_output=True)
-        place.run("notify", "test", status=2)
+        place.run("secret", "test", status=2)
         Path(place.env["REMOTERUN_HOME"], "config.toml").write_text('notify = ["HOOK"]\n')
         server.answers[:] = [200, 403]
-        place.run("notify", "test")
-        done = place.run("notify", "test", "-t", "local", status=125)
+        place.run("secret", "test")
+        done = place.run("secret", "test", "-t", "local", status=125)
         assert done.stderr == "✗ HOOK did not get it: 127.0.0.1 answers 403 (there is no … here)\n"
         assert [path for path, _ in server.posts] == ["/hunter2", "/hunter3", "/hunter3"]
     for asked, shown in (

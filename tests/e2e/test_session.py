@@ -175,7 +175,7 @@ class TestProcess(Endings):
     @pytest.fixture(autouse=True)
     def _prepare(self, shared: Place) -> None:
         self.place = shared
-        shared.run("machines", "add", "plain", "local", "--engine", "process", "--force")
+        shared.run("machines", "add", "plain", "local", "--engine", "process", "-y")
 
     def leftovers(self) -> list[str]:
         return processes_naming(self.place.env["REMOTERUN_HOME"])

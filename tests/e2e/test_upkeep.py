@@ -48,14 +48,14 @@ def damage(path: Path) -> None:
 
 def check(place: Place, status: int, *words: str) -> list[dict[str, Any]]:
     """What a check says is damaged."""
-    found = json.loads(place.run("check", *words, "--json", status=status).stdout)
+    found = json.loads(place.run("machines", "check", *words, "--json", status=status).stdout)
     assert found["sound"] is (status == 0) and found["more"] == 0
     damages: list[dict[str, Any]] = found["damage"]
     return damages
 
 
 def uses(place: Place, *words: str) -> dict[tuple[str, str], dict[str, Any]]:
-    return {(use["kind"], use["name"]): use for use in place.json("df", *words)["uses"]}
+    return {(use["kind"], use["name"]): use for use in place.json("machines", "df", *words)["uses"]}
 
 
 class TestCheck:
@@ -63,17 +63,17 @@ class TestCheck:
         place, home, _ = homes
         place.run("upload", "data", "--name", "doom")
         place.run("upload", "data/input.txt", "--name", "single")
-        said = place.run("check")
+        said = place.run("machines", "check")
         assert "one is sound: 1 blob" in said.stderr and said.stdout == ""
         damage(blob(home, TEXT.encode()))
-        done = place.run("check", "--no-repair", status=1)
+        done = place.run("machines", "check", "--no-repair", status=1)
         assert "uploads/doom/input.txt (version 1)\n" in done.stdout and "uploads/single/input.txt" in done.stdout
-        assert HINT.findall(done.stderr) == ["remoterun check one   mends what can be mended"]
-        done = place.run("check")
+        assert HINT.findall(done.stderr) == ["remoterun machines check one   mends what can be mended"]
+        done = place.run("machines", "check")
         assert f"mended from {place.folder}/data/input.txt" in done.stdout and "1 of 1 damage mended" in done.stderr
         for name in ("doom", "single"):
             assert (home / "uploads" / name / "1" / "input.txt").read_text() == TEXT
-        assert check(place, 0) == [] and place.json("check")["blobs"] == 1
+        assert check(place, 0) == [] and place.json("machines", "check")["blobs"] == 1
 
     def test_that_has_changed_since(self, homes: tuple[Place, Path, Path]) -> None:
         """Then it is no help, until the content is uploaded again."""
@@ -86,7 +86,7 @@ class TestCheck:
             (found,) = check(place, 1)
             assert found["problem"] == problem and found["mended"] == ""
             assert found["places"] == [{"upload": "doom", "version": 1, "path": "input.txt"}]
-        done = place.run("check", status=1)
+        done = place.run("machines", "check", status=1)
         assert "1 damage remains on one" in done.stderr and not TRACEBACK.search(done.stderr)
         assert "remoterun upload PATH --name doom --to one" in HINT.findall(done.stderr)[0]
         assert (home / "damaged" / sha256(TEXT.encode())).stat().st_size == len(TEXT), "nothing is thrown away"
@@ -102,11 +102,11 @@ class TestCheck:
             place.run("upload", "data", "--name", "doom", "--to", machine)
         (place.folder / "data" / "input.txt").unlink()
         damage(blob(home, TEXT.encode()))
-        assert "mended from two" in place.run("check", "one").stdout
+        assert "mended from two" in place.run("machines", "check", "one").stdout
         assert check(place, 0, "one") == []
         damage(blob(home, TEXT.encode()))
         damage(blob(other, TEXT.encode()))
-        done = place.run("check", "one", status=1)
+        done = place.run("machines", "check", "one", status=1)
         assert "not mended" in done.stdout, "a damaged blob mends nothing"
         assert done.stderr.count("aaa could not be asked") == 1
 
@@ -123,13 +123,13 @@ class TestCheck:
         found = {damage["digest"]: damage for damage in check(place, 1)}
         assert found[sha256(ours)]["mended"] == "this installation"
         assert [place["run"] for place in found[sha256(b"a tracked file\n")]["places"]] == [1]
-        done = place.run("check", status=1)
+        done = place.run("machines", "check", status=1)
         assert "runs/1/notes.txt (its source)" in done.stdout and "remoterun cp runs/1" in HINT.findall(done.stderr)[0]
 
     def test_a_machine_that_does_not_answer(self, place: Place) -> None:
         for word in ("check", "gc", "df"):
-            refused(place, 125, "refused the connection", "sshd", word, CLOSED)
-            refused(place, 2, "no machine type `nope`", "remoterun machines", word, "nope")
+            refused(place, 125, "refused the connection", "sshd", "machines", word, CLOSED)
+            refused(place, 2, "no machine type `nope`", "remoterun machines", "machines", word, "nope")
 
 
 def _context() -> dict[str, bytes]:
@@ -145,19 +145,19 @@ class TestCollect:
             file.write_text(text)
             place.run("upload", "data", "--name", "doom")
         place.run("upload", "notes.txt", "--name", "notes")
-        assert "There is nothing to free on one" in place.run("gc").stderr
+        assert "There is nothing to free on one" in place.run("machines", "gc").stderr
         place.run("rm", "uploads/notes")
-        told = place.json("gc", "--keep", "1", "--dry-run")
+        told = place.json("machines", "gc", "--keep", "1", "--dry-run")
         assert place.json("ls", "uploads/doom")["entries"][0]["size"] == 3000
-        said = place.run("gc", "--keep", "1", "--dry-run")
+        said = place.run("machines", "gc", "--keep", "1", "--dry-run")
         assert "uploads/doom: 1, 2" in said.stdout and "would be freed on one" in said.stderr
-        before = place.json("df")["total"]
-        done = place.json("gc", "--keep", "1")
+        before = place.json("machines", "df")["total"]
+        done = place.json("machines", "gc", "--keep", "1")
         assert done["freed"] == told["freed"] and {**done, "dry_run": True, "free": 0} == {**told, "free": 0}
-        assert before - done["freed"] - 400 <= place.json("df")["total"] <= before - done["freed"]
+        assert before - done["freed"] - 400 <= place.json("machines", "df")["total"] <= before - done["freed"]
         assert [part["kind"] for part in done["parts"]] == ["versions", "blobs"] and done["freed"] > 3000 + 15
         assert not blob(home, b"1" * 1000).exists() and blob(home, b"3" * 3000).exists()
-        assert place.json("gc")["parts"] == [] and check(place, 0) == []
+        assert place.json("machines", "gc")["parts"] == [] and check(place, 0) == []
         place.run("cp", "uploads/doom", "here")
         assert (place.folder / "here" / "input.txt").read_text() == "3" * 3000
 
@@ -169,7 +169,7 @@ class TestCollect:
         place.run("machines", "add", "one", "local", "--home", str(homes[1]), "--default", env=elsewhere)
         place.run("upload", "notes.txt", "--name", "doom", env=elsewhere)
         assert [entry["path"] for entry in place.json("ls", "uploads/doom")["entries"]] == ["input.txt"]
-        place.run("gc", "--keep", "1")
+        place.run("machines", "gc", "--keep", "1")
         assert [entry["path"] for entry in place.json("ls", "uploads/doom")["entries"]] == ["notes.txt"]
 
     def test_a_damaged_home(self, homes: tuple[Place, Path, Path]) -> None:
@@ -178,17 +178,30 @@ class TestCollect:
         place.run("upload", "notes.txt", "--name", "notes")
         place.run("rm", "uploads/notes")
         (home / "uploads" / "doom" / "1.tree").write_bytes(b"?")
-        refused(place, 125, "version 1 of the upload doom can't be read", "remoterun check one", "gc")
+        refused(
+            place, 125, "version 1 of the upload doom can't be read", "remoterun machines check one", "machines", "gc"
+        )
         assert blob(home, b"a tracked file\n").exists()
         assert check(place, 0)[0]["mended"] == "the files of the folder"
-        place.run("gc")
+        place.run("machines", "gc")
         assert not blob(home, b"a tracked file\n").exists()
 
     def test_wrong_options(self, homes: tuple[Place, Path, Path]) -> None:
         place, _, _ = homes
-        refused(place, 2, "--unused is about environments", "remoterun gc --envs --unused 3d", "gc", "--unused", "3d")
-        refused(place, 2, "`x` is not a duration", "a plain number is minutes", "gc", "--envs", "--unused", "x")
-        refused(place, 2, "invalid value for `--keep`", "remoterun gc --help", "gc", "--keep", "0")
+        refused(
+            place,
+            2,
+            "--unused is about environments",
+            "remoterun machines gc --envs --unused 3d",
+            "machines",
+            "gc",
+            "--unused",
+            "3d",
+        )
+        refused(
+            place, 2, "`x` is not a duration", "a plain number is minutes", "machines", "gc", "--envs", "--unused", "x"
+        )
+        refused(place, 2, "invalid value for `--keep`", "remoterun machines gc --help", "machines", "gc", "--keep", "0")
 
     def test_while_others_upload(self, homes: tuple[Place, Path, Path]) -> None:
         """Clients that come and go, each its own process, beside one `gc` after the other."""
@@ -198,7 +211,7 @@ class TestCollect:
 
         def always() -> None:
             while not ended.is_set():
-                done = subprocess.run([REMOTERUN, "gc", "--keep", "1"], cwd=place.folder, env=place.env,
+                done = subprocess.run([REMOTERUN, "machines", "gc", "--keep", "1"], cwd=place.folder, env=place.env,
                                       capture_output=True, text=True)  # fmt: skip
                 collected.append(done.returncode)
 
@@ -229,7 +242,7 @@ class TestUsage:
         place.run("upload", "data/input.txt", "--name", "two")
         place.run("machines", "add", "dock", "local", "--engine", "docker", "--home", str(home))
         place.run("run", "-y", "-t", "dock", "true", status=125, env={"DOCKER_HOST": "unix:///nonexistent"})
-        found = place.json("df")
+        found = place.json("machines", "df")
         rows = uses(place)
         assert found["home"] == str(home) and found["blobs"]["shared"] == {"count": 1, "bytes": len(TEXT)}
         assert rows["upload", "one"]["size"] >= len(TEXT) > rows["upload", "one"]["alone"]
@@ -237,16 +250,16 @@ class TestUsage:
         assert (run["number"], run["state"]) == (1, "failed")
         elsewhere = {"REMOTERUN_HOME": str(place.folder.parent / "another")}
         place.run("machines", "add", "one", "local", "--home", str(home), "--default", env=elsewhere)
-        said = place.run("df", env=elsewhere).stdout
+        said = place.run("machines", "df", env=elsewhere).stdout
         assert f"run {run['name']}" in said, "a run of somebody else"
-        table = place.run("df")
+        table = place.run("machines", "df")
         lines = [line.split() for line in table.stdout.splitlines()]
         assert lines[0] == ["USED", "BY", "SIZE", "ALONE", "WHAT"] and lines[-1][0] == "total"
         assert sorted(line[0] for line in lines[1:4]) == ["runs/1", "uploads/one", "uploads/two"]
 
     def test_of_an_empty_home(self, place: Place) -> None:
-        assert "remoterun itself" in place.run("df").stdout
-        assert "local is sound: 0 blobs" in place.run("check").stderr
+        assert "remoterun itself" in place.run("machines", "df").stdout
+        assert "local is sound: 0 blobs" in place.run("machines", "check").stderr
 
 
 @pytest.mark.lab
@@ -257,25 +270,25 @@ def test_over_ssh(place: Place, lab: Lab, host_a: LabHost, until: Any) -> None:
     place.run("machines", "add", "box", "host-a", "--home", "upkeep", "--default")
     place.run("upload", "data", "--name", "doom")
     place.run("upload", "notes.txt", "--name", "notes")
-    home = host_a.path(place.json("df")["home"])
+    home = host_a.path(place.json("machines", "df")["home"])
     try:
         damage(blob(home, TEXT.encode()))
-        assert "mended from" in place.run("check").stdout and check(place, 0) == []
+        assert "mended from" in place.run("machines", "check").stdout and check(place, 0) == []
         place.run("rm", "uploads/notes")
-        assert place.json("gc")["freed"] == len("a tracked file\n")
+        assert place.json("machines", "gc")["freed"] == len("a tracked file\n")
         (home / "image").mkdir()
         (home / "image" / "Dockerfile").write_text(f"FROM {BASE_IMAGE}\nRUN head -c 100000 /dev/zero >/zeros\n")
         label = "remoterun.home=" + json.loads((home / "home.json").read_text())["id"]
         name = "remoterun-env:0123456789abcdef"
-        folder = place.json("df")["home"] + "/image"
+        folder = place.json("machines", "df")["home"] + "/image"
         words = ["docker", "build", "--quiet", "--tag", name, "--label", label, folder]
         host_a.exec(words, timeout=300, check=True, env={"DOCKER_BUILDKIT": "0"})
         image = uses(place)["image", name]
         assert 100_000 <= image["alone"] < 1_000_000 < image["size"]
-        assert place.json("gc")["parts"] == [] and host_a.image_id(name)
-        kept = place.json("gc", "--envs")["kept"]
+        assert place.json("machines", "gc")["parts"] == [] and host_a.image_id(name)
+        kept = place.json("machines", "gc", "--envs")["kept"]
         assert [part["kind"] for part in kept] == ["images"] and host_a.image_id(name)
-        until(lambda: place.json("gc", "--envs", "--unused", "1s")["parts"])  # an image's age is in seconds
+        until(lambda: place.json("machines", "gc", "--envs", "--unused", "1s")["parts"])  # an image's age is in seconds
         assert host_a.image_id(name) is None and host_a.image_id(BASE_IMAGE)
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -295,9 +308,15 @@ class TestPools:
     def test_each_machine_is_asked_under_a_heading(self, lab_of_two: Place) -> None:
         place = lab_of_two
         for words, said in (
-            (("df", "lab"), "remoterun itself"),
-            (("gc",), "There is nothing to free on one"),
-            (("check", "lab"), "one is sound"),
+            (("machines", "df", "lab"), "remoterun itself"),
+            (
+                (
+                    "machines",
+                    "gc",
+                ),
+                "There is nothing to free on one",
+            ),
+            (("machines", "check", "lab"), "one is sound"),
         ):
             done = place.run(*words, status=125)
             assert done.stdout.splitlines()[0] == "one" and done.stdout.endswith("\naway\n")
@@ -314,10 +333,10 @@ class TestPools:
     def test_one_that_works_is_no_error(self, homes: tuple[Place, Path, Path]) -> None:
         place = homes[0]
         place.run("machines", "add", "lab", "one", "two")
-        for word in ("df", "gc", "check", "doctor"):
-            place.run(word, "lab")
+        for words in (("machines", "df"), ("machines", "gc"), ("machines", "check"), ("doctor",)):
+            place.run(*words, "lab")
         assert "on one" in place.run("upload", "notes.txt", "--to", "lab", "--name", "notes").stderr
-        refused(place, 2, "`lab` is a pool of several machines", "name one of them: one, two", "ssh", "lab")
+        refused(place, 2, "`lab` is a pool of several machines", "name one of them: one, two", "machines", "ssh", "lab")
 
     def test_every_name_that_can_not_be_one_of_them_is_told(self, homes: tuple[Place, Path, Path]) -> None:
         said = homes[0].run("machines", "add", "lab", "one", "nope1", "nope2", status=2).stderr

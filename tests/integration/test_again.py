@@ -200,7 +200,7 @@ class TestRerun:
         (typed.folder / "in").write_text("another text")  # the source holds it, too
         typed("run", "--no-git", "-y", "-m", "uploads/doom", "true")
         typed("rm", "uploads/doom")
-        typed("gc")
+        typed("machines", "gc")
         gone = typed("rerun", "1", status=2).stderr
         assert (
             "uploads/doom" in gone

@@ -453,7 +453,7 @@ class TestAFullDiskHere:
             assert (tmp_path / "copy" / "out").read_text() == "up\n"
             with pytest.raises(RemoterunError, match="is full") as caught:
                 client.runs.submit(RunRequest("true"))
-            assert caught.value.hint is not None and "remoterun df local" in caught.value.hint
+            assert caught.value.hint is not None and "remoterun machines df local" in caught.value.hint
         assert len(warnings) == 1 and "is full" in warnings[0]
         (disk / "filler").unlink()
         with Client(config) as client:

@@ -110,7 +110,7 @@ def test_one_for_which_another_run_waits(client: Client, holder: Run, tmp_path: 
     ) as caught:
         client.runs.move(first.number, "two")
     stop, then = (caught.value.hint or "").splitlines()
-    assert stop == f"remoterun stop {second.number} {third.number} && remoterun move {first.number} -t two"
+    assert stop == f"remoterun stop {second.number} {third.number} && remoterun machines move {first.number} -t two"
     assert f"-t two --after {first.number}" in then
     for run in (second, third):
         client.runs.stop(run.number)

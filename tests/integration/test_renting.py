@@ -527,15 +527,15 @@ class TestTheCommandLine:
         (run,) = json.loads(say("ps", "--json")[1])
         assert run["cost"] > 0 and run["renting"]["hosts"][0]["type"] == "folder.small"
         assert re.search(r"its host stays for another run, at \$3.60/h, until 20.* \(\$0.60 at the most\)\n", err)
-        assert "`remoterun hosts end i-0` ends it now" in err
+        assert "`remoterun machines rm i-0` ends it now" in err
         assert "$0.60 more at the most: its host stays until 20" in say("info", "1")[1]
         assert "COST" in say("ps")[1] and "folder.small in here-1" in say("info", "1")[1]
-        (host,) = json.loads(say("hosts", "--json")[1])
+        (host,) = json.loads(say("machines", "rented", "--json")[1])
         assert (host["id"], host["number"], host["type"], host["price"]) == ("i-0", 1, "folder.small", 3.6)
-        assert host["idle_since"] == run["ended"] and "IDLE" in say("hosts")[1]
-        assert "i-0" in say("gc", "--cloud", "--dry-run")[1] and len(laptop.folders.hosts()) == 1
-        assert say("hosts", "end", "i-0")[0] == 0 and laptop.folders.hosts() == []
-        assert say("hosts", "end", "i-9")[0] == 2
+        assert host["idle_since"] == run["ended"] and "IDLE" in say("machines", "rented")[1]
+        assert "i-0" in say("machines", "gc", "aws", "--dry-run")[1] and len(laptop.folders.hosts()) == 1
+        assert say("machines", "rm", "i-0")[0] == 0 and laptop.folders.hosts() == []
+        assert say("machines", "rm", "i-9")[0] == 2
         assert say("logs", "1")[1] == "said\n"
 
     def test_gc_ends_what_it_may_where_one_host_can_not_be_ended(self, laptop: Laptop, say: Callable[..., Any]) -> None:
@@ -544,7 +544,7 @@ class TestTheCommandLine:
             intent = Intent(f"rr-{number}-1", "k", number, 1, machine, 0.0, time.time() - 1, 600.0)
             laptop.folders.acquire(intent, laptop.folders.offers(machine), lambda _: None)
         (laptop.root / "i-0 stays").touch()
-        status, out, err = say("gc", "--cloud", "-y")
+        status, out, err = say("machines", "gc", "aws", "-y")
         assert status != 0 and "i-0 can't be ended" in err and "1 ended or removed" in out + err
         assert [host.id for host in laptop.folders.hosts()] == ["i-0"]
 
@@ -554,18 +554,18 @@ class TestTheCommandLine:
         (laptop.root / "data").write_bytes(os.urandom(3 << 20))
         assert say("upload", "data", "--name", "doom", "--to", "aws")[0] == 0
         assert say("rm", "-y", "uploads/doom")[0] == 0
-        assert "Nothing is left over" in say("gc", "--cloud")[2]  # another client may be about to need it
+        assert "Nothing is left over" in say("machines", "gc", "aws")[2]  # another client may be about to need it
         week = 8 * 86400
         monkeypatch.setattr(bucket_host, "Bucket", partial(serving.Bucket, clock=lambda: time.time() + week))
         laptop.another()
-        (left,) = json.loads(say("gc", "--cloud", "--dry-run", "--json")[1])
+        (left,) = json.loads(say("machines", "gc", "aws", "--dry-run", "--json")[1])
         assert (left["kind"], left["id"]) == ("objects", f"s3://{laptop.config.aws.bucket}")
         assert left["bytes"] > 3 << 20 and left["saves"] is None  # no Amazon's store
-        status, out, err = say("gc", "--cloud")
+        status, out, err = say("machines", "gc", "aws")
         assert status == 2 and "3.1 MB: no upload and no run needs them" in out and "nobody is here to agree" in err
         assert "Without them 3.1 MB in the bucket are free" in err
-        assert "1 ended or removed" in say("gc", "--cloud", "-y")[2]
-        assert "Nothing is left over" in say("gc", "--cloud")[2]
+        assert "1 ended or removed" in say("machines", "gc", "aws", "-y")[2]
+        assert "Nothing is left over" in say("machines", "gc", "aws")[2]
 
     def test_gc_ends_hosts_also_where_the_bucket_does_not_answer(
         self, laptop: Laptop, say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
@@ -573,7 +573,7 @@ class TestTheCommandLine:
         laptop.until_ended(laptop.submit("true"))
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
         laptop.another()
-        status, _, err = say("gc", "--cloud", "-y")
+        status, _, err = say("machines", "gc", "aws", "-y")
         assert status == 0 and "the bucket could not be looked at" in err and laptop.folders.hosts() == []
 
     def test_options_that_a_machine_of_ones_own_does_not_have(self, say: Callable[..., Any]) -> None:
@@ -584,8 +584,8 @@ class TestTheCommandLine:
         (laptop.root / "data").write_text("x")
         assert say("upload", "data", "--name", "doom", "--to", "aws")[0] == 0
         assert "uploads/doom" in say("ls")[1] and "data" in say("ls", "uploads/doom")[1]
-        assert say("df", "aws")[0] == 0 and say("gc", "aws", "--dry-run")[0] == 0
-        assert say("whoami", "--json")[1].count(str(laptop.config.aws.bucket)) == 1
+        assert say("machines", "df", "aws")[0] == 0 and say("machines", "gc", "aws", "--dry-run")[0] == 0
+        assert say("machines", "whoami", "--json")[1].count(str(laptop.config.aws.bucket)) == 1
         assert "bucket" in say("doctor", "aws")[1]
 
     def test_a_run_goes_on_by_the_client_that_comes_next(self, laptop: Laptop, say: Callable[..., Any]) -> None:

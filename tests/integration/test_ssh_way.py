@@ -92,7 +92,7 @@ class TestOnTheWay:
 
 
 class TestWithTheProgramItself:
-    """`ssh_words`, for `remoterun ssh`."""
+    """`ssh_words`, for `remoterun machines ssh`."""
 
     def typed(self, *words: str) -> tuple[str, int | None]:
         terminal = pexpect.spawn(words[0], list(words[1:]), encoding="utf-8", timeout=30)

@@ -169,7 +169,9 @@ class TestRoom:
         folder = write_files(tmp_path / "s", {str(n): os.urandom(size) for n in range((60 << 20) // size)})
         with pytest.raises(HostError, match=r"too full: 63 MB are to be sent, and 4\d MB fit there") as caught:
             send(small, folder)
-        assert "remoterun df there" in str(caught.value.hint) and "remoterun gc there" in str(caught.value.hint)
+        assert "remoterun machines df there" in str(caught.value.hint) and "remoterun machines gc there" in str(
+            caught.value.hint
+        )
         home = Path(small.hello.home)
         assert not any(path.is_file() for name in ("blobs", "partial") for path in (home / name).rglob("*"))
 
@@ -423,7 +425,7 @@ class TestLargeFiles:
         with pytest.raises(SomeDamaged, match=r"`a` and 3 more are damaged on here, and left out") as caught:
             fetch(any_link, UPLOAD, target, refuse, Progress())
         assert caught.value.fetched.files == 2
-        assert caught.value.evidence == "b\nc\nd/a" and "remoterun check here" in str(caught.value.hint)
+        assert caught.value.evidence == "b\nc\nd/a" and "remoterun machines check here" in str(caught.value.hint)
         assert read_files(target) == {"e": b"whole", "f": large + b"!"}
 
     def test_many_files_over_several_connections(self, any_link: Session, tmp_path: Path) -> None:

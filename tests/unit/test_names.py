@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.cli.app import named_resource, run_range
-from remoterun.cli.commands.listing import _parted
+from remoterun.cli.main import main
+from remoterun.client import Client
 from remoterun.client.globs import matching, split
+from remoterun.config import Config
 from remoterun.errors import NotFound, UsageError
-from remoterun.model import Resource
+from remoterun.model import MachineType, Resource
 
 PATHS = ("a.json", "b.json", "c/d.json", "c/e/f.json", "c/e/g.txt", "odd[1].txt", "odd1.txt")
 TREE = Manifest([Entry("f", path, 1, "ab" * 32) for path in PATHS])
@@ -78,12 +82,30 @@ def test_what_is_not_a_range() -> None:
     assert caught.value.hint == "runs/3-9"
 
 
-def test_labels() -> None:
-    assert _parted(["3", "last", "+good", "-bad", "+-odd", "--json"]) == (
-        ["3", "last"],
-        (("good", "-odd"), ("bad", "-json")),
-    )
-    for words, hint in ((["+good"], "label last +good"), (["3", "+"], "label 3 +good")):
-        with pytest.raises(UsageError) as caught:
-            _parted(words)
-        assert hint in str(caught.value.hint)
+def test_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("REMOTERUN_HOME", str(tmp_path))
+    with Client(Config(tmp_path)) as client:
+        for key in "abc":
+            client.registry.add_run(key * 26, MachineType("local"), "local", "true", 1.0, labels=("bad",))
+    assert main(["info", "1", "last", "+good", "-bad", "+-odd", "-not-there"]) == 0
+    assert capsys.readouterr().out == "run 1: good, -odd\nrun 3: good, -odd\n"
+    assert main(["info", "runs/2-3", "-bad", "-good"]) == 0
+    assert capsys.readouterr().out == "run 2: no label\nrun 3: -odd\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "hint"),
+    [
+        (["+good"], "no run is named", "info last +good"),
+        (["3", "+"], "a label has no name", "info 3 +good"),
+        (["good"], "`good` is not a run number", "remoterun ps"),
+        (["1", "2"], "`info` shows one run", "remoterun diff 1 2"),
+        (["1", "+good", "--jsno"], "no such option: `--jsno`", "did you mean `--json`"),
+    ],
+)
+def test_what_is_not_a_change_of_labels(
+    words: list[str], error: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", *words]) == 2
+    said = capsys.readouterr().err
+    assert error in said and hint in said.partition("hint: ")[2]

@@ -6,26 +6,51 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 import remoterun.client
 import remoterun.transfer
-from remoterun.cli.commands import MODULES, application
+from remoterun.cli.app import COMMANDS, OLD
+from remoterun.cli.commands import application
+from remoterun.cli.main import main
 
 
-def test_the_table_of_modules_has_the_commands_that_they_register() -> None:
+def test_the_table_of_commands_has_those_that_modules_register() -> None:
     app = application()
-    found: dict[str, list[str]] = {module: [] for module in MODULES}
+    found = {}
     for command in app.registered_commands:
         assert command.callback is not None
-        found[command.callback.__module__.rpartition(".")[2]].append(command.name or command.callback.__name__)
+        found[command.name or command.callback.__name__] = [command.callback]
     for group in app.registered_groups:
         assert group.typer_instance is not None and group.typer_instance.registered_callback is not None
-        callback = group.typer_instance.registered_callback.callback
-        assert callback is not None and group.name is not None
-        found[callback.__module__.rpartition(".")[2]].append(group.name)
-    assert found == {module: list(names) for module, names in MODULES.items()}
+        below = [each.callback for each in group.typer_instance.registered_commands]
+        found[str(group.name)] = [group.typer_instance.registered_callback.callback, *below]
+    modules = {
+        word: sorted({one.__module__.rpartition(".")[2] for one in ones if one is not None})
+        for word, ones in found.items()
+        if word != "help"
+    }
+    assert modules == {word: sorted(names) for commands in COMMANDS.values() for word, names in commands.items()}
+    assert len(modules) <= 24
+
+
+def test_every_old_word_leads_to_one_that_there_is() -> None:
+    commands: dict[str, Any] = get_command(application()).commands  # type: ignore[attr-defined]
+    for old, new in OLD.items():
+        first, *below = old.split()
+        assert first not in commands or (below and below[0] not in getattr(commands[first], "commands", {})), old
+        first, *below = new.split()
+        inside = getattr(commands[first], "commands", {})
+        assert not inside or not below or below[0] in inside, new
+
+
+@pytest.mark.parametrize(("words", "new"), [(["cat", "x"], "cp FILE -"), (["gc", "--cloud", "-y"], "machines gc aws")])
+def test_an_old_word_is_refused(words: list[str], new: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err.endswith(f"hint: remoterun {new}\n")
 
 
 @pytest.mark.parametrize("package", [remoterun, remoterun.client, remoterun.transfer])

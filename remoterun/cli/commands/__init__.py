@@ -1,6 +1,6 @@
 """The commands. Each parses, makes one call of the client, and renders.
 
-A module here registers its commands with `app` when it is imported. Only the one whose command was typed is: to import
+A module here registers its commands with `app` when it is imported. Only those are whose command was typed: to import
 all of them takes longer than most commands do.
 """
 
@@ -11,31 +11,15 @@ from importlib import import_module
 
 from typer import Typer
 
-from remoterun.cli.app import app
-
-MODULES = {
-    "run": ("run",),
-    "rerun": ("rerun",),
-    "tailing": ("logs", "wait"),
-    "listing": ("ps", "info", "diff", "label", "move"),
-    "removal": ("stop", "kill", "rm"),
-    "entering": ("exec", "top", "ssh"),
-    "copying": ("upload", "ls", "cp", "cat"),
-    "browsing": ("forward", "open", "jupyter"),
-    "tensorboard": ("tensorboard",),
-    "fleet": ("whoami", "machines", "hosts"),
-    "maintenance": ("doctor", "check", "gc", "df"),
-    "vault": ("secret", "notify"),
-    "manual": ("schema", "skill"),
-}
-"""The commands of each module, in the order of `--help`."""
+from remoterun.cli.app import COMMANDS, app
 
 
 def application(words: Sequence[str] = ()) -> Typer:
     """What parses `words`: it has the command that they begin with; all commands if that is none, as for `--help`,
     completion, and a slip of the finger."""
-    typed = words[0] if words else ""
-    wanted = [module for module, commands in MODULES.items() if typed in commands]
-    for module in wanted or MODULES:
+    modules = {word: modules for commands in COMMANDS.values() for word, modules in commands.items()}
+    modules["help"] = ("manual",)
+    every = dict.fromkeys(module for names in modules.values() for module in names)
+    for module in modules.get(words[0] if words else "", every):
         import_module(f"{__name__}.{module}")
     return app

@@ -1,4 +1,4 @@
-"""Files of uploads and runs: `upload`, `ls`, `cp`, `cat`."""
+"""Files of uploads and runs: `upload`, `ls`, `cp`."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def ls(
         str,
         typer.Argument(
             metavar="RESOURCE",
-            help="uploads, runs, uploads/NAME[/path], runs/N[/path]; the path with *, ? and ** in quotes.",
+            help="uploads/NAME[/path] or runs/N[/path]; the path with *, ? and ** in quotes. Default: the uploads.",
             autocompletion=complete.resources,
         ),
     ] = "",
@@ -102,7 +102,7 @@ def ls(
     wait: Wait = "2s",
     json: Json = False,
 ) -> None:
-    """List uploads, runs, or the files in one. A run's files can be listed while it runs.
+    """List uploads, or the files of one, or of a run.
 
     Uploads are listed wherever they lie; of a machine that does not answer in time, what was known before.
     """
@@ -117,9 +117,9 @@ def ls(
                 )
             render.versions(client.uploads.versions(parsed.name, seconds), json)
         elif parsed.kind == "runs" and not parsed.name:
-            runs = [run for run in client.runs.list(wait=seconds) if run.outputs or not run.final]
-            render.not_reached(runs)
-            render.run_resources(runs, json)
+            raise UsageError(
+                "`ls` lists the files of one run", hint="remoterun ps   lists runs\nremoterun ls runs/last"
+            )
         elif not parsed.name:
             render.uploads(client.uploads.list(seconds), json)
         else:
@@ -134,7 +134,8 @@ def ls(
 @app.command(
     cls=Command,
     epilog=example(
-        "remoterun cp runs/15/models\nremoterun cp 'runs/15/models/*.json' model\nremoterun cp more.txt uploads/doom/"
+        "remoterun cp runs/15/models\nremoterun cp 'runs/15/models/*.json' model\n"
+        "remoterun cp runs/15/loss.txt - | tail\nremoterun cp more.txt uploads/doom/"
     ),
 )
 def cp(
@@ -153,7 +154,7 @@ def cp(
             help="A local folder, `-` for stdout, or uploads/NAME/. Default: this folder; for a whole run, run-N.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite what exists.")] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Overwrite what exists.")] = False,
     ignore: Annotated[bool, typer.Option("-i", "--ignore", help="Keep what exists.")] = False,
     to: Annotated[
         str | None,
@@ -166,11 +167,12 @@ def cp(
 ) -> None:
     """Copy files of runs or uploads here, or files to an upload.
 
-    A folder's contents land in DST, or the one file. A path may have *, ? and **, in quotes. With `-` as DST, a file
-    goes to stdout, and a folder as a tar stream. With uploads/NAME/ as DST, local files go into that upload.
+    A folder's contents land in DST, or the one file. A path may have *, ? and **, in quotes. With `-` as DST, a file,
+    or each that matches, goes to stdout, and a folder as a tar stream. With uploads/NAME/ as DST, local files go into
+    that upload.
     """
-    if force and ignore:
-        raise UsageError("-f overwrites and -i keeps: choose one", hint="remoterun cp --help")
+    if yes and ignore:
+        raise UsageError("-y overwrites and -i keeps: choose one", hint="remoterun cp --help")
     with connect() as client:
         if Resource.is_one(source):
             if target == "-":
@@ -185,7 +187,7 @@ def cp(
             into = target.endswith("/")
             try:
                 with render.progress(json) as progress:
-                    fetched = client.files.copy(source, Path(target), _conflict(force, ignore), progress, into=into)
+                    fetched = client.files.copy(source, Path(target), _conflict(yes, ignore), progress, into=into)
             except SomeDamaged as error:
                 render.fetched(error.fetched, source, json)
                 raise
@@ -208,14 +210,14 @@ def cp(
             )
 
 
-def _conflict(force: bool, ignore: bool) -> Any:
+def _conflict(yes: bool, ignore: bool) -> Any:
     from remoterun.transfer import refuse
 
-    if force or ignore:
-        return lambda path: force
+    if yes or ignore:
+        return lambda path: yes
     if not render.person_there():
         return refuse
-    return lambda path: render.ask(f"{render.name(path)} exists. Overwrite it? (-f overwrites all)", default=False)
+    return lambda path: render.ask(f"{render.name(path)} exists. Overwrite it? (-y overwrites all)", default=False)
 
 
 def _folder_for(client: Client, source: Resource) -> str:
@@ -228,28 +230,9 @@ def _folder_for(client: Client, source: Resource) -> str:
 def _to_stdout(client: Client, source: str, json: bool) -> None:
     if json:
         raise UsageError("`-` and --json both write to stdout: choose one", hint="remoterun cp --help")
-    archive = not render.reader_is_terminal()
+    from remoterun.client import globs
+
+    archive = not render.reader_is_terminal() and not globs.split(Resource.parse(source))[1]
     with render.progress(json) as progress:
         fetched = client.files.read(source, render.out_bytes, progress, archive=archive)
     render.copy_warnings(fetched)
-
-
-@app.command(cls=Command, epilog=example("remoterun cat runs/last/logs/metrics.jsonl | tail"))
-def cat(
-    resources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="FILE...",
-            help="runs/N/path or uploads/NAME/path; the path with *, ? and ** in quotes.",
-            autocompletion=complete.resources,
-        ),
-    ],
-) -> None:
-    """Show files of runs and uploads, also of a run that goes on."""
-    for text in resources:
-        Resource.parse(text)
-    with connect() as client:
-        for text in resources:
-            with render.progress() as progress:
-                fetched = client.files.read(text, render.out_bytes, progress)
-            render.copy_warnings(fetched)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, RunNumber, Wait, app, example, run_number
+from remoterun.cli.app import Command, RunNumber, Wait, app, example, machines_app, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.errors import HostError, UsageError
 from remoterun.parsing import command_text, parse_duration
@@ -95,10 +95,11 @@ def top(
     return 0
 
 
-@app.command(
+@machines_app.command(
+    "ssh",
     cls=Command,
     context_settings={"allow_interspersed_args": False},
-    epilog=example("remoterun ssh k80\nremoterun ssh k80 df -h"),
+    epilog=example("remoterun machines ssh k80\nremoterun machines ssh k80 df -h"),
 )
 def ssh(
     machine: Annotated[

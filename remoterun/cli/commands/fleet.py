@@ -1,4 +1,4 @@
-"""Machines, those that are rented, too: `machines`, `hosts`, `whoami`."""
+"""Machines, those that are rented, too: `machines` with its own commands."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Annotated, Any
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, app, example, hosts_app, machines_app
+from remoterun.cli.app import Command, Json, RunNumber, example, machines_app, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.repeating import for_each
 from remoterun.errors import UsageError
 from remoterun.model import MachineType
 
-Spot = Annotated[bool, typer.Option("--spot", help="Show the spot prices of now for what can be rented.")]
+HOST_ID = re.compile(r"i-[0-9a-f]+")
+"""What its provider calls a rented host."""
 
 
 @machines_app.callback()
 def machines(
     context: typer.Context,
-    spot: Spot = False,
-    status: Annotated[bool, typer.Option("--status", help="Show who uses them, as `machines status` does.")] = False,
+    spot: Annotated[bool, typer.Option("--spot", help="Show the spot prices of now for what can be rented.")] = False,
     json: Json = False,
 ) -> None:
-    """List the machines that can be named after -t."""
-    if context.invoked_subcommand is None:
-        _list_machines(spot, json)
+    """List machines; add, inspect and remove them."""
+    from remoterun.machines import ssh_aliases
 
-
-@machines_app.command("list", cls=Command, epilog=example("remoterun machines list --json"))
-def machines_list(spot: Spot = False, json: Json = False) -> None:
-    """List the machines that can be named after -t."""
-    _list_machines(spot, json)
+    if context.invoked_subcommand is not None:
+        return
+    with connect() as client:
+        config = client.config
+        offers = client.machines.rented_types(spot)
+        render.machines(client.machines.list(), config.default, ssh_aliases(config), offers, json)
 
 
 @machines_app.command("status", cls=Command, epilog=example("remoterun machines status box"))
@@ -48,21 +48,12 @@ def machines_status(
         render.machines_status(client.machines.status(names or ()), json)
 
 
-def _list_machines(spot: bool, json: bool) -> None:
-    from remoterun.machines import ssh_aliases
-
-    with connect() as client:
-        config = client.config
-        offers = client.machines.rented_types(spot)
-        render.machines(client.machines.list(), config.default, ssh_aliases(config), offers, json)
-
-
 @machines_app.command(
     "add",
     cls=Command,
     epilog=example(
         "remoterun machines add k80 me@gpu.example.org --gpus 1 --default\n"
-        "remoterun machines add lab k80 box    # a pool: a run goes to the one that is free\n"
+        "remoterun machines add lab k80 box\n"
         "remoterun machines add gpu --aws g4dn.xlarge,g5.xlarge --spot --max-cost 5"
     ),
 )
@@ -118,7 +109,7 @@ def machines_add(
         str | None, typer.Option("--image", metavar="AMI", help="With --aws: another image than AWS's own.")
     ] = None,
     default: Annotated[bool, typer.Option("--default", help="Make it the default machine.")] = False,
-    force: Annotated[bool, typer.Option("-f", "--force", help="Replace a machine of that name.")] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Replace a machine of that name.")] = False,
 ) -> None:
     """Give a machine a name. It is tried with `remoterun doctor NAME`."""
     from remoterun import config as configuration
@@ -136,7 +127,7 @@ def machines_add(
             f"`{connect_timeout:g}` is not a valid number of seconds to connect in", hint="--connect-timeout 10"
         )
     if hosts and len(hosts) > 1:
-        _add_pool(name, hosts, (gpus, slots, base_image, home, python, connect_timeout, aws), default, force)
+        _add_pool(name, hosts, (gpus, slots, base_image, home, python, connect_timeout, aws), default, yes)
         return
     host = hosts[0] if hosts else None
     if (host is None) == (aws is None):
@@ -168,7 +159,7 @@ def machines_add(
     if aws is not None:
         _warn_of_unknown(aws)
     config = configuration.load()
-    configuration.add_machine(config, name, settings, overwrite=force, make_default=default)
+    configuration.add_machine(config, name, settings, overwrite=yes, make_default=default)
     render.line(f"machine `{name}` is in {config.file}" + ("; it is the default" if default else ""))
     if aws is None:
         render.line(f"  remoterun doctor {name}   tries it")
@@ -186,7 +177,7 @@ def _warn_of_unknown(types: str) -> None:
             render.warning(f"`{type.strip()}` is not in remoterun's table of types: did you mean {' or '.join(meant)}?")
 
 
-def _add_pool(name: str, names: list[str], settings: tuple[object, ...], default: bool, force: bool) -> None:
+def _add_pool(name: str, names: list[str], settings: tuple[object, ...], default: bool, yes: bool) -> None:
     from remoterun import config as configuration
     from remoterun.machines import members
 
@@ -205,16 +196,41 @@ def _add_pool(name: str, names: list[str], settings: tuple[object, ...], default
             evidence="\n".join(error.message for error in wrong.values()),
             hint="remoterun machines   lists those that can\nremoterun machines add NAME user@host   adds one",
         )
-    configuration.add_machine(config, name, {"pool": names}, overwrite=force, make_default=default)
+    configuration.add_machine(config, name, {"pool": names}, overwrite=yes, make_default=default)
     render.line(f"pool `{name}` is in {config.file}" + ("; it is the default" if default else ""))
     render.line(f"  remoterun run -t {name} COMMAND   goes to the one that is free: {', '.join(names)}")
 
 
-@machines_app.command("remove", cls=Command, epilog=example("remoterun machines remove k80"))
-def machines_remove(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A machine.", autocompletion=complete.configured)],
-) -> None:
-    """Forget a machine. What it holds stays there."""
+@machines_app.command(
+    "rm", cls=Command, epilog=example("remoterun machines rm k80\nremoterun machines rm i-0123456789abcdef0")
+)
+def machines_rm(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME|ID...",
+            help="Machines of yours; or rented hosts, as `machines rented` lists them.",
+            autocompletion=complete.configured,
+        ),
+    ],
+) -> int:
+    """Forget machines, or end rented hosts now.
+
+    What a machine holds stays there. What a rented host has not saved of its runs is lost.
+    """
+    with connect() as client:
+
+        def remove(name: str) -> None:
+            if HOST_ID.fullmatch(name) and name not in client.config.machines:
+                client.hosts.end(name)
+                render.line(f"host {name} is ending")
+            else:
+                _forget(name)
+
+        return for_each(names, remove)
+
+
+def _forget(name: str) -> None:
     from remoterun import config as configuration
 
     config = configuration.load()
@@ -241,8 +257,8 @@ def machines_default(
     render.line(f"the default machine is `{chosen.name}`")
 
 
-@app.command(cls=Command, epilog=example("remoterun whoami --json"))
-def whoami(json: Json = False) -> None:
+@machines_app.command("whoami", cls=Command, epilog=example("remoterun machines whoami --json"))
+def machines_whoami(json: Json = False) -> None:
     """Show user, home, default machine, and the login at AWS."""
     from remoterun.machines import aws_is_set_up
 
@@ -251,29 +267,38 @@ def whoami(json: Json = False) -> None:
         render.whoami(client.config, identity, json)
 
 
-@hosts_app.callback()
-def hosts(context: typer.Context, json: Json = False) -> None:
-    """List the hosts that are rented now, and what they have cost so far.
+@machines_app.command("rented", cls=Command, epilog=example("remoterun machines rented --json"))
+def machines_rented(json: Json = False) -> None:
+    """List the hosts rented now, and what they have cost so far.
 
     What is listed is what their provider says, from any machine with the same account. COST is from a host's start on,
     with the minutes in which it has no run; IDLE is what those cost so far, of hosts whose runs this machine knows.
     """
-    if context.invoked_subcommand is None:
-        with connect() as client:
-            found = client.hosts.list()
-            idle = client.hosts.idle_since(found)
-        render.hosts_table(found, idle, json)
-
-
-@hosts_app.command("end", cls=Command, epilog=example("remoterun hosts end i-0123456789abcdef0"))
-def hosts_end(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Hosts as `remoterun hosts` lists them.")],
-) -> int:
-    """End rented hosts now. What of their runs is not saved is lost."""
     with connect() as client:
+        found = client.hosts.list()
+        idle = client.hosts.idle_since(found)
+    render.hosts_table(found, idle, json)
 
-        def end(id: str) -> None:
-            client.hosts.end(id)
-            render.line(f"host {id} is ending")
 
-        return for_each(ids, end)
+@machines_app.command("move", cls=Command, epilog=example("remoterun machines move 16 -t box"))
+def machines_move(
+    run: RunNumber,
+    machine: Annotated[
+        str,
+        typer.Option(
+            "-t",
+            "--machine-type",
+            metavar="NAME",
+            help="Where to: a machine of yours, or a pool.",
+            autocompletion=complete.machine_types,
+        ),
+    ],
+) -> None:
+    """Let a run that waits go to another machine.
+
+    It keeps its number. If the other machine can't be reached, or lacks what the run needs, it stays where it is.
+    """
+    with connect() as client, render.progress() as progress:
+        moved = client.runs.move(run_number(run), machine, progress, render.warning)
+    render.line(f"run {moved.number} is on {moved.where} now")
+    render.line(f"  remoterun logs {moved.number}   shows its log, live")

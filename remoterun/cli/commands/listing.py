@@ -1,7 +1,8 @@
-"""Runs that there are: `ps`, `info`, `diff`, `label`, `move`."""
+"""Runs that there are: `ps`, `info`, `diff`."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,15 +11,19 @@ import typer
 
 from remoterun.agent.shared.states import FINAL, RunState
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, RunNumber, Wait, app, example, named_resource, run_number, run_range
+from remoterun.cli.app import Command, Json, Wait, app, example, run_number, run_range
 from remoterun.cli.asking import client as connect
 from remoterun.cli.repeating import until_interrupted
 from remoterun.errors import NotFound, UsageError
-from remoterun.model import EVERY_RUN, LAST, Resource, RunFilter
+from remoterun.model import EVERY_RUN, LAST, RunFilter
 from remoterun.parsing import did_you_mean, known_words, parse_duration
 
 if TYPE_CHECKING:
+    from remoterun.client import Client
     from remoterun.model import Run
+
+
+LABELS = "remoterun labels"
 
 
 @app.command(cls=Command, epilog=example("remoterun ps -t box --state failed --since 2d\nremoterun ps --watch"))
@@ -119,17 +124,73 @@ def _states(names: list[str]) -> frozenset[RunState]:
     return frozenset(state for name in names for state in groups[name.lower()])
 
 
-@app.command(cls=Command, epilog=example("remoterun info last"))
-def info(run: RunNumber = LAST, wait: Wait = "2s", json: Json = False) -> None:
-    """Show all that is known of a run."""
+class Labels(Command):
+    """Takes `+LABEL` and `-LABEL` from among the words, into `context.meta`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        labels = [word for word in args if re.match(r"\+|-(?!-|h\Z)", word)]
+        ctx.meta[LABELS] = labels
+        return super().parse_args(ctx, [word for word in args if word not in labels])
+
+
+@app.command(cls=Labels, epilog=example("remoterun info last\nremoterun info 3 +good -bad"))
+def info(
+    context: typer.Context,
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[RUN]… [+LABEL]… [-LABEL]…",
+            help="A run's number, or `last`. A label to add to it begins with +, one to remove with -; then also 3-9.",
+            autocompletion=complete.run_numbers,
+        ),
+    ] = [],  # noqa: B006
+    wait: Wait = "2s",
+    json: Json = False,
+) -> None:
+    """Show all that is known of a run; add labels to runs."""
     seconds = parse_duration(wait)
+    if context.meta[LABELS]:
+        _change_labels(runs, context.meta[LABELS])
+        return
+    if len(runs) > 1:
+        raise UsageError("`info` shows one run", hint=f"remoterun diff {runs[0]} {runs[1]}   shows what differs")
     with connect() as client:
-        known, details = client.runs.info(run_number(run), seconds)
+        known, details = client.runs.info(run_number(runs[0] if runs else LAST), seconds)
     render.not_reached([known])
     if json:
         render.out_json({**known.record(), **details})
     else:
         render.run_info(known, details)
+
+
+def _change_labels(runs: Sequence[str], labels: Sequence[str]) -> None:
+    if not runs:
+        typed = " ".join(map(render.word, labels))
+        raise UsageError("no run is named", hint=f"remoterun info last {typed}")
+    if "+" in labels or "-" in labels:
+        raise UsageError("a label has no name", hint="remoterun info 3 +good -bad")
+    add = tuple(word[1:] for word in labels if word[0] == "+")
+    remove = tuple(word[1:] for word in labels if word[0] == "-")
+    with connect() as client:
+        for number in _numbers(client, runs):
+            run = client.runs.label(number, add, remove)
+            shown = ", ".join(render.name(each) for each in run.labels) or "no label"
+            render.out(f"run {number}: {shown}")
+
+
+def _numbers(client: Client, runs: Sequence[str]) -> dict[int, None]:
+    """The numbers of these runs, each once. Raises `NotFound`, `UsageError`."""
+    numbers: dict[int, None] = {}
+    for text in runs:
+        fits = run_range(text)
+        if fits is None:
+            numbers[client.registry.run(run_number(text)).number] = None
+            continue
+        among = [run.number for run in client.registry.runs() if fits(run.number)]
+        if not among:
+            raise NotFound(f"there is no run among {text}", hint="remoterun ps -a")
+        numbers.update(dict.fromkeys(among))
+    return numbers
 
 
 @app.command(cls=Command, epilog=example("remoterun diff 16 17 --stat"))
@@ -155,93 +216,3 @@ def diff(
         render.out_json(render.difference_record(found))
     else:
         render.difference(found, stat)
-
-
-class Labels(Command):
-    """Takes `-h` as the first word for `--help`; after a run, what begins with `-` is a label: `-h`, `-hot`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, ["--help"] if args[:1] == ["-h"] else args)
-
-
-@app.command(
-    cls=Labels,
-    epilog=example("remoterun label 3 +good -bad\nremoterun label runs/3-9 +night"),
-    context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]},  # `-bad` is a label
-)
-def label(
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RUN… [+LABEL]… [-LABEL]…",
-            help="Runs: 3, last, 3-9; a label to add begins with +, one to take away with -.",
-        ),
-    ],
-) -> None:
-    """Add labels to runs, and take some away. Without any, show them."""
-    runs, changes = _parted(words)
-    with connect() as client:
-        numbers: dict[int, None] = {}
-        for text in runs:
-            fits = run_range(text)
-            if fits is None:
-                resource = _resource(text)
-                if resource.kind != "runs" or resource.sub:
-                    raise UsageError(f"{resource} has no labels: runs have", hint="remoterun label 3 +good")
-                numbers[client.registry.run(resource.name).number] = None
-                continue
-            among = [run.number for run in client.registry.runs() if fits(run.number)]
-            if not among:
-                raise NotFound(f"there is no run among {text}", hint="remoterun ps -a")
-            numbers.update(dict.fromkeys(among))
-        add, remove = changes
-        for number in numbers:
-            run = client.runs.label(number, add, remove)
-            shown = ", ".join(render.name(each) for each in run.labels) or "no label"
-            render.out(f"run {number}: {shown}")
-
-
-def _resource(text: str) -> Resource:
-    try:
-        return named_resource(text)
-    except UsageError:
-        if "/" in text:
-            raise
-        hint = f"a label to add begins with +: `remoterun label last {render.word('+' + text)}`"
-        raise UsageError(f"`{render.name(text)}` is not a run", hint=hint) from None
-
-
-def _parted(words: list[str]) -> tuple[list[str], Any]:
-    """(the runs, (labels to add, labels to take away))."""
-    runs = [word for word in words if word[:1] not in ("+", "-")]
-    for word in words:
-        if word in ("+", "-"):
-            raise UsageError(f"`{word}` names no label", hint="remoterun label 3 +good -bad")
-    if not runs:
-        raise UsageError("no run is named", hint=f"remoterun label last {' '.join(map(render.word, words))}")
-    add = tuple(word[1:] for word in words if word[0] == "+")
-    return runs, (add, tuple(word[1:] for word in words if word[0] == "-"))
-
-
-@app.command(cls=Command, epilog=example("remoterun move 16 -t box"))
-def move(
-    run: RunNumber,
-    machine: Annotated[
-        str,
-        typer.Option(
-            "-t",
-            "--machine-type",
-            metavar="NAME",
-            help="Where to: a machine of yours, or a pool.",
-            autocompletion=complete.machine_types,
-        ),
-    ],
-) -> None:
-    """Let a run that waits go to another machine.
-
-    It keeps its number. If the other machine can't be reached, or lacks what the run needs, it stays where it is.
-    """
-    with connect() as client, render.progress() as progress:
-        moved = client.runs.move(run_number(run), machine, progress, render.warning)
-    render.line(f"run {moved.number} is on {moved.where} now")
-    render.line(f"  remoterun logs {moved.number}   shows its log, live")

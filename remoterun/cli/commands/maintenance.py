@@ -1,21 +1,19 @@
-"""The health of a machine and its home: `doctor`, `check`, `gc`, `df`."""
+"""The health of a machine and its home: `doctor`, `machines check`, `machines gc`, `machines df`."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from remoterun.agent.shared.api import MachineCheck
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, app, example
+from remoterun.cli.app import Command, Json, app, example, machines_app
 from remoterun.cli.asking import client as connect
 from remoterun.cli.repeating import of_each
-from remoterun.client import Client
-from remoterun.client.upkeep import Checked, Collected, Usage
 from remoterun.errors import (
     AgentError,
     AuthenticationError,
@@ -25,9 +23,14 @@ from remoterun.errors import (
     RemoterunError,
     UsageError,
 )
+from remoterun.machines import BUCKET
 from remoterun.model import MachineType
 from remoterun.parsing import parse_duration
 from remoterun.session import understood
+
+if TYPE_CHECKING:
+    from remoterun.client import Client
+    from remoterun.client.upkeep import Checked, Collected, Usage
 
 
 @app.command(cls=Command, epilog=example("remoterun doctor k80"))
@@ -47,8 +50,6 @@ def doctor(
     Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. Of `aws`: login, permissions, quotas,
     network, bucket. The exit status is 1 if there is a fault.
     """
-    from remoterun.cli.commands.maintenance import Examined, examine, examine_rented
-
     with connect() as client:
 
         def look(name: str | None) -> Examined:
@@ -74,7 +75,7 @@ Machine = Annotated[
 ]
 
 
-@app.command(cls=Command, epilog=example("remoterun check k80"))
+@machines_app.command("check", cls=Command, epilog=example("remoterun machines check k80"))
 def check(
     machine: Machine = None,
     no_repair: Annotated[bool, typer.Option("--no-repair", help="Only say what is damaged.")] = False,
@@ -96,11 +97,11 @@ def check(
             with render.progress() as progress:
                 return client.machines.check(name, repair=not no_repair, progress=progress, note=render.warning)
 
-        found, status = of_each(client, machine, verify, show, Checked.record, json)
+        found, status = of_each(client, machine, verify, show, lambda done: done.record(), json)
     return status or (0 if all(done.sound for done in found) else 1)
 
 
-@app.command(cls=Command, epilog=example("remoterun gc k80 --keep 2 --dry-run"))
+@machines_app.command("gc", cls=Command, epilog=example("remoterun machines gc k80 --keep 2 --dry-run"))
 def gc(
     machine: Machine = None,
     keep: Annotated[
@@ -115,30 +116,23 @@ def gc(
     unused: Annotated[
         str | None, typer.Option("--unused", metavar="TIME", help="With --envs: for how long. Default: 7d.")
     ] = None,
-    cloud: Annotated[
-        bool,
-        typer.Option(
-            "--cloud", help="Instead: end rented hosts that no run needs, and clear what nothing needs at AWS."
-        ),
-    ] = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="With --cloud: ask nothing.")] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Of `aws`: ask nothing.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed.")] = False,
     json: Json = False,
 ) -> int:
-    """Free what nothing needs on a machine. Safe while runs go on.
+    """Free what nothing needs on a machine, or at `aws`. Safe while runs go on.
 
     That is content of no upload and no run, outputs of other machines that were brought for a mount, and what crashes
-    and cut transfers left. What a run uses stays until it has ended.
+    and cut transfers left. What a run uses stays until it has ended. Of `aws`: rented hosts that no run needs are
+    ended, and what hosts and runs left there is removed; with --keep, only versions in the bucket.
     """
-    if cloud:
-        if machine or keep is not None or envs:
-            raise UsageError("--cloud goes with --dry-run, -y and --json only", hint="remoterun gc --cloud --dry-run")
+    if machine == BUCKET and keep is None and not envs:
         _clear_cloud(yes, dry_run, json)
         return 0
     if yes:
-        raise UsageError("-y goes with --cloud: without it nothing is asked", hint="remoterun gc --cloud -y")
+        raise UsageError("-y goes with `aws`: of a machine nothing is asked", hint="remoterun machines gc aws -y")
     if unused is not None and not envs:
-        raise UsageError("--unused is about environments", hint=f"remoterun gc --envs --unused {unused}")
+        raise UsageError("--unused is about environments", hint=f"remoterun machines gc --envs --unused {unused}")
     seconds = None if unused is None else parse_duration(unused, or_none=True)
 
     def show(done: Collected, as_json: bool) -> None:
@@ -150,7 +144,7 @@ def gc(
         def free(name: str | None) -> Collected:
             return client.machines.gc(name, keep=keep, envs=envs, unused=seconds, dry_run=dry_run)
 
-        return of_each(client, machine, free, show, Collected.record, json)[1]
+        return of_each(client, machine, free, show, lambda done: done.record(), json)[1]
 
 
 def _clear_cloud(yes: bool, dry_run: bool, json: bool) -> None:
@@ -160,7 +154,7 @@ def _clear_cloud(yes: bool, dry_run: bool, json: bool) -> None:
         if dry_run or not found:
             return
         if not yes and not render.person_there():
-            raise UsageError("nobody is here to agree", hint="`remoterun gc --cloud -y`, or `--dry-run` to see")
+            raise UsageError("nobody is here to agree", hint="`remoterun machines gc aws -y`, or `--dry-run` to see")
         if yes or render.ask("End and remove these?", default=False):
             refused = []
             for orphan in found:
@@ -175,7 +169,7 @@ def _clear_cloud(yes: bool, dry_run: bool, json: bool) -> None:
             render.line("Nothing was ended or removed.")
 
 
-@app.command(cls=Command, epilog=example("remoterun df k80"))
+@machines_app.command("df", cls=Command, epilog=example("remoterun machines df k80"))
 def df(machine: Machine = None, json: Json = False) -> int:
     """Show who uses how much of a machine's disk.
 
@@ -188,7 +182,7 @@ def df(machine: Machine = None, json: Json = False) -> int:
             render.usage_table(found, as_json)
 
     with connect() as client:
-        return of_each(client, machine, client.machines.df, show, Usage.record, json)[1]
+        return of_each(client, machine, client.machines.df, show, lambda found: found.record(), json)[1]
 
 
 CLOCK_TOLERANCE = 5.0

@@ -1,4 +1,4 @@
-"""For programs and coding agents: `schema` and `skill`."""
+"""What is to be read: the first page, and `help` for programs and coding agents."""
 
 from __future__ import annotations
 
@@ -9,30 +9,55 @@ import typer
 
 from remoterun.cli import render
 from remoterun.cli.app import Command, app, example
-from remoterun.cli.schema import SCHEMAS
-from remoterun.cli.schema import schema as schema_of
-from remoterun.errors import NotFound
+from remoterun.errors import NotFound, UsageError
 from remoterun.parsing import known_words
 
+LESSON = (
+    ("machines", "where commands can run; `machines add` adds a box"),
+    ('run "python train.py"', "runs it; on a machine with -t NAME"),
+    ("ps", "lists runs, and how they are"),
+    ("logs last", "shows the log of the newest, live"),
+    ("stop last", "ends it; its outputs are saved"),
+    ("upload data --name doom", "sends data, for `run -m uploads/doom:data`"),
+    ("ls runs/last", "lists the files that it made"),
+    ("cp runs/last/models", "copies them to this folder"),
+    ("open runs/last", "shows its model in your browser"),
+)
 
-@app.command(cls=Command, epilog=example("remoterun schema ps"))
-def schema(
-    command: Annotated[
-        str | None,
-        typer.Argument(metavar="COMMAND", help="A command with --json. Default: all.", autocompletion=lambda: SCHEMAS),
-    ] = None,
+
+def first_page() -> None:
+    """What `remoterun` alone prints."""
+    render.out("Put `remoterun run` in front of your command: it runs on a machine you own.")
+    render.out("")
+    for words, text in LESSON:
+        render.out_text(f"  remoterun {words:<24}   {text}", hang=2)
+    render.out("")
+    render.out_text("`remoterun --help` lists all commands, `remoterun run --help` explains one.", hang=0)
+
+
+@app.command("help", cls=Command, hidden=True, epilog=example("remoterun help run\nremoterun help --schema ps"))
+def help_(
+    words: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="A command. Default: all.")] = [],  # noqa: B006
+    schema: Annotated[bool, typer.Option("--schema", help="The JSON Schema of what its --json prints.")] = False,
+    agents: Annotated[bool, typer.Option("--agents", help="A page for coding agents: how to use remoterun.")] = False,
 ) -> None:
-    """Print the JSON Schema of what a command's --json prints."""
-    if command is None:
+    """Explain a command, to people or to programs."""
+    if agents and (schema or words):
+        raise UsageError("--agents explains all of remoterun", hint="remoterun help --agents")
+    if agents:
+        for line in resources.files("remoterun.cli").joinpath("skill.md").read_text("utf-8").splitlines():
+            render.out(line)
+    elif schema:
+        _schema(" ".join(words))
+
+
+def _schema(command: str) -> None:
+    from remoterun.cli.schema import SCHEMAS
+    from remoterun.cli.schema import schema as schema_of
+
+    if not command:
         render.out_json({name: schema_of(name) for name in SCHEMAS})
     elif command in SCHEMAS:
         render.out_json(schema_of(command))
     else:
         raise NotFound(f"there is no schema of `{command}`", hint=known_words(command, SCHEMAS))
-
-
-@app.command(cls=Command, epilog=example("remoterun skill > ~/.claude/skills/remoterun/SKILL.md"))
-def skill() -> None:
-    """Print a page that tells a coding agent how to use remoterun."""
-    for line in resources.files("remoterun.cli").joinpath("skill.md").read_text("utf-8").splitlines():
-        render.out(line)

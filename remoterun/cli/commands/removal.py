@@ -122,7 +122,7 @@ def rm(
 
         status = for_each(chosen, remove)
         for machine in machines:
-            render.line(f"  remoterun gc {render.word(machine)}   frees the space that nothing else uses")
+            render.line(f"  remoterun machines gc {render.word(machine)}   frees the space that nothing else uses")
     return status
 
 

@@ -1,4 +1,4 @@
-"""Secrets, and the addresses that get word of runs: `secret`, `notify`."""
+"""Secrets: `secret` with its own commands."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Annotated
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, Machine, example, notify_app, secret_app
+from remoterun.cli.app import Command, Json, Machine, example, secret_app
 from remoterun.cli.asking import client as connect
 from remoterun.errors import HostError, UsageError
 
 
 @secret_app.callback()
 def secret(context: typer.Context, json: Json = False) -> None:
-    """Keep values that runs get by name."""
+    """Save values that runs get by name."""
     if context.invoked_subcommand is None:
-        _list(json)
+        with connect() as client:
+            render.secrets(client.secrets.list(), json)
 
 
 @secret_app.command(
@@ -54,12 +55,6 @@ def secret_set(
             render.line(f"  remoterun run --secret {name} …   gives it to a run")
 
 
-@secret_app.command("list", cls=Command, epilog=example("remoterun secret list --json"))
-def secret_list(json: Json = False) -> None:
-    """List the secrets, without their values."""
-    _list(json)
-
-
 @secret_app.command("rm", cls=Command, epilog=example("remoterun secret rm HF_TOKEN"))
 def secret_rm(
     names: Annotated[
@@ -73,11 +68,6 @@ def secret_rm(
             render.line(f"{name} is deleted")
 
 
-def _list(json: bool) -> None:
-    with connect() as client:
-        render.secrets(client.secrets.list(), json)
-
-
 def _value(name: str) -> str:
     """What a person types, unseen, or what comes on stdin, without its last newline."""
     if sys.stdin.isatty():
@@ -89,13 +79,8 @@ def _value(name: str) -> str:
         raise UsageError("the value is not UTF-8 text", hint=f"remoterun secret set {name} < FILE") from None
 
 
-@notify_app.callback()
-def notify() -> None:
-    """Try the addresses that get word of runs."""
-
-
-@notify_app.command("test", cls=Command, epilog=example("remoterun notify test ntfy://ntfy.sh/my-runs -t box"))
-def notify_test(
+@secret_app.command("test", cls=Command, epilog=example("remoterun secret test PHONE -t box"))
+def secret_test(
     addresses: Annotated[
         list[str] | None,
         typer.Argument(
@@ -106,16 +91,16 @@ def notify_test(
     ] = None,
     machine: Machine = None,
 ) -> int:
-    """Send a test message, from here or from a machine.
+    """Send a test message to those who get word of runs.
 
-    Shows what the server answered.
+    From here, or from a machine. Shows what the server answered.
     """
     failed = False
     with connect() as client:
         asked = addresses or list(client.config.notify)
         if not asked:
             raise UsageError(
-                f"`notify` is not set in {client.config.file}", hint="remoterun notify test ntfy://ntfy.sh/TOPIC"
+                f"`notify` is not set in {client.config.file}", hint="remoterun secret test ntfy://ntfy.sh/TOPIC"
             )
         named = [(word, name) for word in asked for name in client.notifications.names([word])]
         for address, name in named:

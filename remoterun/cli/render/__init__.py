@@ -33,7 +33,7 @@ from remoterun.cli.render.machine_views import (
     renting_goes_on,
     whoami,
 )
-from remoterun.cli.render.output import ReaderGone, finish, heading, new_page, out, out_bytes, out_json
+from remoterun.cli.render.output import ReaderGone, finish, heading, new_page, out, out_bytes, out_json, out_text
 from remoterun.cli.render.run_views import (
     detached,
     difference,

@@ -323,7 +323,7 @@ def host_goes_on(use: HostUse) -> None:
         return
     most = f" ({dollars(use.idle_cost)} at the most)" if use.idle_cost is not None else ""
     line(f"  its host stays for another run, at {hourly(use.price)}, until {moment(until)}{most}")
-    line(f"  `remoterun hosts end {use.id}` ends it now")
+    line(f"  `remoterun machines rm {use.id}` ends it now")
 
 
 def hosts_table(found: Sequence[Rented], idle_since: Mapping[str, float], as_json: bool) -> None:
@@ -365,11 +365,11 @@ def hosts_table(found: Sequence[Rented], idle_since: Mapping[str, float], as_jso
     table(heads, rows)
     costs = [cost for host in found if (cost := host.cost(now)) is not None]
     hourly_sum = sum(host.offer.price or 0.0 for host in found)
-    line(f"{dollars(sum(costs))} so far, {hourly(hourly_sum)} now; `remoterun hosts end HOST` ends one")
+    line(f"{dollars(sum(costs))} so far, {hourly(hourly_sum)} now; `remoterun machines rm HOST` ends one")
 
 
 def orphans(found: Sequence[Orphan], as_json: bool) -> None:
-    """What `gc --cloud` would end or remove, and what that saves."""
+    """What `machines gc aws` would end or remove, and what that saves."""
     if as_json:
         names = ("kind", "id", "why", "saves", "per", "bytes")
         out_json([{name: getattr(orphan, name) for name in names} for orphan in found])

@@ -33,7 +33,7 @@ def checked(done: Checked, repaired: bool, as_json: bool) -> None:
         line(DONE, f"{mended} of {counted(len(done.damage), 'damage')} mended; {content} on {done.machine}")
     if done.more:
         line(FAILED, f"{done.more} more were not looked into")
-        hint(f"remoterun check {word(done.machine)}")
+        hint(f"remoterun machines check {word(done.machine)}")
     if left:
         line(FAILED, f"{counted(left, 'damage')} remain{'s' if left == 1 else ''} on {done.machine}")
         hint(_way_out(done, repaired))
@@ -69,7 +69,7 @@ def _place(place: dict[str, Any]) -> str:
 
 def _way_out(done: Checked, repaired: bool) -> str:
     if not repaired:
-        return f"remoterun check {word(done.machine)}   mends what can be mended"
+        return f"remoterun machines check {word(done.machine)}   mends what can be mended"
     places = [place for damage in done.damage if not damage.mended for place in damage.places]
     uploads = sorted({place["upload"] for place in places if "upload" in place})
     if uploads:
@@ -77,7 +77,7 @@ def _way_out(done: Checked, repaired: bool) -> str:
     runs = sorted({place["run"] for place in places if place.get("run") is not None})
     if runs:
         return f"remoterun cp runs/{runs[0]} FOLDER   saves what is whole of it"
-    return f"remoterun df {word(done.machine)}"
+    return f"remoterun machines df {word(done.machine)}"
 
 
 def collected(done: Collected, as_json: bool) -> None:
@@ -155,7 +155,7 @@ def usage_table(found: Usage, as_json: bool) -> None:
     if found.disk < LARGEST:
         line(f"  {size(found.free)} of {size(found.disk)} are free on its disk")
     if any(use.kind in ("unreferenced", "brought") for use in uses):
-        line(f"  remoterun gc {word(found.machine)}   frees what nothing needs")
+        line(f"  remoterun machines gc {word(found.machine)}   frees what nothing needs")
 
 
 _USES = {
@@ -191,7 +191,7 @@ def _of_outputs(upload: str) -> str:
 def _about(use: Use) -> str:
     about = use.about
     if about.get("damaged"):
-        return "its lists of files are damaged: `remoterun check`"
+        return "its lists of files are damaged: `remoterun machines check`"
     if use.kind == "brought":
         return "outputs, brought for a mount; the next mount brings them again"
     if use.kind == "upload":

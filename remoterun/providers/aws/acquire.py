@@ -255,7 +255,7 @@ class Acquisition:
                 time.sleep(ASK_SECONDS[0])
         rented = tags.rented_of(instance, request.offer.region)
         if rented is None:
-            raise HostNeverCame(f"`{request.instance}` has lost its tags", hint="remoterun hosts")
+            raise HostNeverCame(f"`{request.instance}` has lost its tags", hint="remoterun machines rented")
         record = {
             "id": rented.id,
             "region": request.offer.region,
@@ -357,7 +357,7 @@ class Acquisition:
             f"{request.instance}{cost} ends by itself after half an hour without use",
         ]
         error.evidence = "\n".join(lines)
-        error.hint = "remoterun gc --cloud   ends it now"
+        error.hint = "remoterun machines gc aws   ends it now"
 
 
 def launch_parameters(

@@ -146,7 +146,7 @@ def _add_rule(calls: Calls, region: str, group: str, source: str) -> None:
                 refused.code,
                 f"the security group `{GROUP}` in {region} has as many rules as AWS allows",
                 evidence=refused.evidence,
-                hint="remoterun gc --cloud",
+                hint="remoterun machines gc aws",
             )
         if refused.code != "InvalidPermission.Duplicate":
             raise
