@@ -318,7 +318,7 @@ class S3:
     def bad(self, key: str, why: str) -> Damaged:
         return Damaged(
             f"`{show(key[:300])}` in {self.place.address} is damaged: {why}",
-            hint="remoterun check aws",
+            hint="remoterun machines check aws",
         )
 
     def _list(self, prefix: str, after: str, **more: Any) -> Any:

@@ -41,6 +41,8 @@ COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
 """Headings of `--help`, with their commands in its order; each with the modules of `cli.commands` that register it."""
 
 OLD = {
+    "--force": "-y",
+    "--from": "--image",
     "cat": "cp FILE -",
     "check": "machines check",
     "df": "machines df",
@@ -60,7 +62,7 @@ OLD = {
     "ssh": "machines ssh",
     "whoami": "machines whoami",
 }
-"""Words that were commands of remoterun → what is typed for them now."""
+"""Words that were commands or options of remoterun → what is typed for them now."""
 
 
 class Commands(TyperGroup):

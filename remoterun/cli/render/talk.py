@@ -173,12 +173,15 @@ def _instead(message: str, context: Any, guessed: bool) -> str:
     """The hint at what was meant by a word of other tools, or by a state of runs as an option; "" where that is not
     known. `guessed`: whether the parser knows a word that is near."""
     from remoterun.agent.shared.states import RunState
+    from remoterun.cli.app import OLD
     from remoterun.parsing import did_you_mean
 
     found = re.match(r"No such option: `-*(?P<option>.*)`|No such command `(?P<command>.*)`", message)
     if found is None or context is None:
         return ""
     state, command = found["option"], found["command"]
+    if f"--{state}" in OLD:
+        return f"`{OLD[f'--{state}']}` has taken its place"
     if state in list(RunState) and any(option.name == "state" for option in context.command.params):
         return f"--state {state}"
     near = None if command is None or context.parent is not None else did_you_mean(command, _MEANT)
