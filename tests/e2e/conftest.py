@@ -162,7 +162,7 @@ def bundled_image(base: str, variant: str) -> str:
     """The name that the product gives to the bundled image."""
     from remoterun.agent.shared.environment import Environment
 
-    return Environment(None, base, variant, context()[0].digest).bundled_image
+    return Environment(base, variant, context()[0].digest).bundled_image
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,7 @@ def in_docker(place: Place, lab: Lab, installation: Path) -> str:
     words = [sys.executable, "-c", "from remoterun.environments import context; print(context()[0].digest)"]
     said = subprocess.run(words, cwd=installation, env=place.env, check=True, capture_output=True, text=True)
     digest = said.stdout.strip()
-    image = Environment(None, OLD_IMAGE, CUDA11, digest).bundled_image
+    image = Environment(OLD_IMAGE, CUDA11, digest).bundled_image
     key = "old-tensorflow@" + image.partition(":")[2]
     kept = lab.has_image(key)
     host = lab.host("k80.example.org", gpus=[Gpu()], image=key if kept else None).up()
