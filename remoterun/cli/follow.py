@@ -133,9 +133,6 @@ def show_note(note: Note, steps: render.Steps, run: Run) -> None:
     elif note.kind == "attempt":
         steps.abandon()
         render.line(f"run {run.number} gets another host: {note.text}")
-    elif note.kind == "moved":
-        steps.abandon()
-        render.line(f"run {run.number} waits on {note.text} now")
     elif note.kind == "waiting":
         if note.text:
             steps.at(f"Waiting for {note.text}")

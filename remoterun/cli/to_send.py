@@ -22,7 +22,7 @@ from remoterun.model import RunRequest
 from remoterun.sizes import counted
 
 if TYPE_CHECKING:
-    from remoterun.client import Choice, Client, Prepared
+    from remoterun.client import Choice, Prepared
     from remoterun.source import Source
 
 
@@ -178,11 +178,9 @@ def framework_text(choice: Choice) -> str:
     return f"{text}: {choice.why}" if choice.why else text
 
 
-def with_packages(
-    client: Client, request: RunRequest, prepared: Prepared, machine: str | None, how: Sending
-) -> Prepared:
+def with_packages(prepared: Prepared, how: Sending) -> Prepared:
     """`prepared`, or the same with the packages that the project lists, where the code needs them and the user wants
-    them. `request`: as it was typed."""
+    them."""
     choice = prepared.choice
     if choice.unsure:
         render.line("Plain Python: nothing read imports TensorFlow; --framework tensorflow has it.")
@@ -216,9 +214,8 @@ def with_packages(
             return prepared
     else:
         render.line(f"{lists}, which {'is' if offer.count == 1 else 'are'} installed.")
-    options = f"{request.options} {shlex.join(['--pip-req', path])}".strip()
-    request = request._replace(requirements=offer.text, options=options)
-    return client.runs.prepare(request, prepared.source, machine)
+    options = f"{prepared.request.options} {shlex.join(['--pip-req', path])}".strip()
+    return prepared.with_requirements(offer.text, options)
 
 
 @contextlib.contextmanager

@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from remoterun.client.bucket import NewBucket
     from remoterun.client.comparing import Difference, FileChange
     from remoterun.client.files import Files
-    from remoterun.client.following import Item, LogBytes, Note, StateChange
+    from remoterun.client.following import Following, Item, LogBytes, Note, StateChange
     from remoterun.client.live_usage import RunUse
     from remoterun.client.machines import Machines
     from remoterun.client.occupancy import MachineStatus
     from remoterun.client.packages import Choice
     from remoterun.client.ports import Forwarding, PortNews
+    from remoterun.client.preparing import Prepared
     from remoterun.client.programs import Program
     from remoterun.client.rented_hosts import Orphan, RentedHosts
     from remoterun.client.renting import Plan
     from remoterun.client.reruns import OriginalRun
     from remoterun.client.runs import Runs
     from remoterun.client.secrets import Secret, Secrets
-    from remoterun.client.submitting import Prepared
     from remoterun.client.upkeep import Checked, Collected, Usage
     from remoterun.client.uploads import Uploaded, Uploads
     from remoterun.client.webhooks import Notifications
@@ -53,7 +53,7 @@ else:
             "bucket": ("NewBucket",),
             "comparing": ("Difference", "FileChange"),
             "files": ("Fetched", "Files"),
-            "following": ("Item", "LogBytes", "Note", "StateChange"),
+            "following": ("Following", "Item", "LogBytes", "Note", "StateChange"),
             "live_usage": ("RunUse",),
             "machines": ("Machines",),
             "occupancy": ("MachineStatus",),
@@ -65,7 +65,7 @@ else:
             "reruns": ("OriginalRun",),
             "runs": ("Runs",),
             "secrets": ("Secret", "Secrets"),
-            "submitting": ("Prepared",),
+            "preparing": ("Prepared",),
             "upkeep": ("Checked", "Collected", "Usage"),
             "uploads": ("Uploaded", "Uploads"),
             "webhooks": ("Notifications",),
@@ -158,6 +158,7 @@ __all__ = [
     "Difference",
     "Fetched",
     "FileChange",
+    "Following",
     "Forwarding",
     "Item",
     "LogBytes",

@@ -6,6 +6,7 @@ import contextlib
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -67,12 +68,15 @@ class Connections:
         self._providers: dict[str, Provider] = {}
         self._shared: dict[Hashable, Any] = {}
         self._at_close = contextlib.ExitStack()
+        self._events: weakref.WeakSet[threading.Event] = weakref.WeakSet()
 
     def close(self) -> None:
         """Drop every connection; runs go on. What another thread is doing with them ends with an error. May be called
         twice."""
         with self._lock:
             self.closed.set()
+            for event in self._events:
+                event.set()
             sessions, hosts, registry = list(self._sessions.values()), list(self._hosts), self._registry
             self._sessions.clear()
             self._hosts.clear()
@@ -84,6 +88,14 @@ class Connections:
         self._at_close.close()
         if registry is not None:
             registry.close()
+
+    def event(self) -> threading.Event:
+        """A new event, which is also set when this is closed."""
+        event = threading.Event()
+        with self._lock:
+            self._check_open()
+            self._events.add(event)
+        return event
 
     @property
     def registry(self) -> Registry:

@@ -1,34 +1,48 @@
-"""Following a run: its log and its states, as they come, or as they were kept here."""
+"""Following a run: its log and its states, as they come, or as they were saved here; and waiting for runs to end."""
 
 from __future__ import annotations
 
 import contextlib
+import queue
+import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import Frame
+from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.records import from_json
-from remoterun.agent.shared.states import FINAL, Reason, RunEvent, RunState
+from remoterun.agent.shared.states import FINAL, HAND_OVER, Reason, RunEvent, RunState
+from remoterun.client.attempts import may_go_on, start_next_attempt
 from remoterun.client.bucket import machine_of
 from remoterun.client.connections import RECONNECT_LEAST, RECONNECT_MOST, Connections
+from remoterun.client.handover import Talk
 from remoterun.client.log_cache import LogCache, LogWriter, content
 from remoterun.client.occupancy import line_of
 from remoterun.client.rented_runs import host_is_gone, record_lost_host, record_status, renew, renewing
-from remoterun.errors import HostError, NotFound
+from remoterun.errors import HostError, HostUnreachable, NoAnswerInTime
 from remoterun.model import Run, check_time, event_fields
+from remoterun.providers.base import NoCapacity
 from remoterun.session import Session
 
-LOOK_AGAIN = 5.0
+ASK_AGAIN = 5.0
 """Seconds between two questions to a provider whether a host that does not answer is still there."""
-MOVE_LOOK = 0.25
-MOVE_WAIT, REMOVED_WAIT = 60.0, 5.0
-"""Seconds in which a run that was taken from its machine is handed over to another one, and in which one that is there
-no more is put back."""
 KEPT_WAIT = 2.0
-"""Seconds that a machine has to answer where the log is kept here, too."""
+"""Seconds that a machine has to answer where the log is saved here, too."""
+TURN = 0.25
+"""Seconds between two checks whether another client has handed a run over."""
+CAPACITY_WAIT = 60.0
+"""Seconds until a host is asked for again where there was none."""
+WAIT_LEAST, WAIT_MOST = 0.1, 2.0
+"""Seconds between two questions about runs that are waited for."""
+ANSWER = 2.0
+"""Seconds that a machine has to answer: one that is away must not hold up the news of the others."""
+LATE = 10.0
+"""Seconds after which a machine that does not answer is reported: to connect to one that is far takes some."""
+BETWEEN_TRIES = 60.0
+"""Seconds between two tries to give a run its next rented host."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +71,8 @@ class StateChange:
 class Note:
     """Something worth reading that is not a change of state. `kind`: "note" from the supervisor, "build" for the last
     line of the environment's build, "lost" and "back" for the link, "kept" for a log that is read from this machine,
-    "attempt" when the run gets another host, "moved" with the machine on which it waits from now on, "waiting" for what
-    is waited for meanwhile ("" at the end of that), and "line" for where the run stands while it waits for its turn."""
+    "attempt" when the run gets another host, "waiting" for what is waited for meanwhile ("" at the end of that), and
+    "line" for where the run stands while it waits for its turn."""
 
     kind: str
     text: str
@@ -71,62 +85,260 @@ Item = LogBytes | StateChange | Note
 class Wanted:
     """What of a run is followed; see `Runs.follow`."""
 
-    live: bool
-    tail: int | None
-    since: float | None
-    timed: bool
-    patient: bool
-    wait: float | None
+    live: bool = True
+    tail: int | None = None
+    since: float | None = None
+    timed: bool = False
+    patient: bool = True
+    wait: float | None = None
     log: bool = True
-    onward: bool = False
-    """What earlier attempts of the run wrote is known."""
+    offset: int = 0
+    err_offset: int = 0
+    """Bytes of the log, and of stderr where that is apart, that are known."""
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the log is wanted from a byte that is known."""
+        return self.log and self.tail is None and self.since is None
 
 
-def follow(connections: Connections, run: Run, wanted: Wanted) -> Iterator[Item]:
-    """See `Runs.follow`."""
-    logs = LogCache(connections.config.home, connections.config.keep_logs)
-    kept = logs.find(run.key) if run.final and wanted.since is None else None
-    wait = wanted.wait if run.final or not wanted.live else None
-    lost = False
-    try:
-        _open(connections, run, KEPT_WAIT if kept is not None and wait is None else wait)
-    except HostError as error:
-        if kept is not None:
-            yield from _from_here(run, kept, wanted, error)
+class Following(Iterator[Item]):
+    """What comes of a run that is followed. One thread iterates; any thread may `close`."""
+
+    def __init__(self, connections: Connections, find: Callable[[], Run], wanted: Wanted) -> None:
+        """`find` returns the run with the home that has it; it is called first, by the thread that iterates."""
+        self._follower = _Follower(connections, find, wanted)
+        self._items = self._follower.items()
+        self._turn = threading.Lock()
+
+    def __next__(self) -> Item:
+        with self._turn:
+            return next(self._items)
+
+    def close(self) -> None:
+        """End the iteration, also one that blocks in another thread: it gets no further item. Returns at once; a
+        connection that is being made takes as long as it may. May be called twice."""
+        self._follower.stop()
+        if self._turn.acquire(blocking=False):
+            try:
+                self._items.close()
+            finally:
+                self._turn.release()
+
+
+class _Follower:
+    """Apart from `Following`, so that one that nobody iterates any more ends at once."""
+
+    def __init__(self, connections: Connections, find: Callable[[], Run], wanted: Wanted) -> None:
+        self._connections, self._find, self._wanted = connections, find, wanted
+        self._stopped = connections.event()
+        self._closed = False
+        self._stream: Stream | None = None
+        self._words: queue.Queue[str | None] = queue.Queue()
+        """What a next host waits for; None at the end."""
+
+    def stop(self) -> None:
+        self._closed = True
+        self._stopped.set()
+        self._words.put(None)
+        if self._stream is not None:
+            self._stream.cancel()
+
+    def items(self) -> Generator[Item, None, None]:
+        run, wanted = self._find(), self._wanted
+        if run.final and run.started is None and run.ended is None:  # its machine never got it
+            yield _end(run)
             return
-        if run.final or not wanted.live or not wanted.patient or not error.passing:
-            raise
-        yield Note("lost", error.message)
-        lost = True
-    whole = wanted.tail is None and wanted.since is None and wanted.log
-    with contextlib.ExitStack() as stack:
-        if run.host.rented is not None:
-            stack.enter_context(renewing(connections, run))
-        writer = stack.enter_context(logs.writer(run.key)) if whole and kept is None else None
-        if whole and any(written_before(run)) and not wanted.onward:
-            yield from _earlier(connections, run)
-        yield from _live(connections, run, wanted, lost, writer)
+        logs = LogCache(self._connections.config.home, self._connections.config.keep_logs)
+        saved = logs.find(run.key) if run.final and wanted.since is None else None
+        wait = wanted.wait if run.final or not wanted.live else None
+        lost = False
+        try:
+            _open(self._connections, run, KEPT_WAIT if saved is not None and wait is None else wait)
+        except HostError as error:
+            if saved is not None:
+                yield from _from_here(run, saved, wanted, error)
+                return
+            if run.final or not self._goes_on_after(error, run):
+                raise
+            yield Note("lost", error.message)
+            lost = True
+        with contextlib.ExitStack() as stack:
+            if run.host.rented is not None:
+                stack.enter_context(renewing(self._connections, run))
+            whole = wanted.whole and not wanted.offset and not wanted.err_offset
+            writer = stack.enter_context(logs.writer(run.key)) if whole and saved is None else None
+            yield from self._live(run, lost, writer)
+
+    def _live(self, run: Run, lost: bool, writer: LogWriter | None) -> Iterator[Item]:
+        """Follow the run wherever it is: that is asked again after each conversation, and after one that was lost."""
+        at = _Position(run, self._wanted.offset, self._wanted.err_offset)
+        backoff = RECONNECT_LEAST
+        while not self._closed:
+            try:
+                if lost:
+                    self._stopped.wait(backoff)
+                    backoff = min(backoff * 2, RECONNECT_MOST)
+                for item in self._conversation(at):
+                    if lost:
+                        lost, backoff = False, RECONNECT_LEAST
+                        yield Note("back", "")
+                    if isinstance(item, LogBytes) and writer is not None:
+                        writer.add(item.offset, item.data, item.stderr)
+                    if item is not None:
+                        yield item
+            except HostError as error:
+                if self._closed:
+                    return
+                if not self._goes_on_after(error, at.run):
+                    raise
+                if not lost:
+                    yield Note("lost", error.message)
+                lost = True
+                self._ask_provider(at, error)
+                continue
+            if self._closed:
+                return
+            if at.run.final and not at.ended and self._wanted.live:  # a host that is gone had reported less
+                yield _end(at.run)
+            further = (yield from self._further(at.run)) if self._wanted.live else None
+            if further is None:
+                if writer is not None and at.run.final:
+                    writer.finish()
+                return
+            if further.key != at.run.key:
+                writer = None
+            at.go_on(further)
+
+    def _conversation(self, at: _Position) -> Iterator[Item | None]:
+        """What the home of a run reports that is new; None for what only moves `at`."""
+        connections, wanted = self._connections, self._wanted
+        session = connections.session_of(at.run)
+        if at.run.host.rented is not None:
+            renew(connections, at.run, session)
+        with session.stream(api.follow, at.rest(wanted, session)) as stream:
+            self._stream = stream
+            if self._closed:
+                stream.cancel()
+            stream.end()
+            for frame in stream:
+                if "starts" in frame.header:
+                    before = at.log, at.err
+                    at.start(frame, session)
+                    if wanted.whole:
+                        yield from _earlier(connections, at, before)
+                yield at.after(frame, _item(connections, at.run, frame, session))
+            status = session.told(session.result(api.follow, stream).status)
+        at.run = record_status(connections, at.run, status)
+
+    def _goes_on_after(self, error: HostError, run: Run) -> bool:
+        return self._wanted.live and self._wanted.patient and (error.passing or run.host.rented is not None)
+
+    def _ask_provider(self, at: _Position, error: HostError) -> None:
+        """Where a rented host does not answer: whether it is still there. Of one that is gone, the bucket has the run.
+        Raises `error` where waiting for the host won't help."""
+        if at.run.host.rented is None or time.monotonic() < at.ask_again:
+            return
+        at.ask_again = time.monotonic() + ASK_AGAIN
+        if host_is_gone(self._connections, at.run):
+            at.run = record_lost_host(self._connections, at.run)
+        elif not error.passing:
+            raise error
+
+    def _further(self, run: Run) -> Generator[Item, None, Run | None]:
+        """Where a run that was followed to the end on its host goes on: on its next host, or as the run as which it was
+        moved; None where it does not. Blocks while it is handed over."""
+        registry, followed = self._connections.registry, (run.key, attempt_of(run))
+        number = run.number
+        if run.reason is Reason.MOVED:
+            number = (registry.repeats(run)[1] or [number])[0]
+        while not self._closed:
+            now = registry.run(number)
+            if now.state in HAND_OVER and not registry.abandoned(now):  # by another client
+                self._stopped.wait(TURN)
+            elif now.placement is not None and (now.key, attempt_of(now)) != followed:
+                return now
+            elif not may_go_on(now, time.time()):
+                return None
+            else:
+                taken = yield from self._next_attempt(now)
+                if taken is not None:
+                    return taken
+        return None
+
+    def _next_attempt(self, run: Run) -> Generator[Item, None, Run | None]:
+        """`start_next_attempt`, with what it waits for; None where the run has to be inspected again."""
+        assert run.renting is not None
+        yield Note("attempt", f"attempt {run.renting.attempt + 1} of {run.renting.attempts}")
+        done: list[Run | None] = []
+        failed: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                talk = Talk(waiting=self._words.put)
+                done.append(start_next_attempt(self._connections, run, self._wanted.values, talk))
+            except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
+                failed.append(error)
+            self._words.put(None)
+
+        threading.Thread(target=work, name="remoterun attempt", daemon=True).start()
+        while (text := self._words.get()) is not None:
+            yield Note("waiting", text)
+        if failed and isinstance(failed[0], (NoCapacity, HostUnreachable)):
+            yield Note("note", f"{failed[0].message}; trying again in {CAPACITY_WAIT:g} s")
+            self._stopped.wait(CAPACITY_WAIT)
+        elif failed:
+            raise failed[0]
+        return done[0] if done else None
 
 
-def written_before(run: Run) -> tuple[int, int]:
-    """Bytes of the log, and of stderr where it is apart, that earlier attempts wrote, which the host of a run does not
-    have."""
-    if run.renting is None or run.host.rented is None:
-        return 0, 0
-    return run.renting.log_before, run.renting.err_before
-
-
-def _earlier(connections: Connections, run: Run) -> Iterator[Item]:
-    """The log of earlier attempts, from the bucket."""
-    session, most = connections.session(machine_of(run)), written_before(run)
-    with session.stream(api.follow, api.Follow(run.key, follow=False)) as stream:
-        stream.end()
-        for frame in stream:
-            if "event" in frame.header:
-                continue  # it may be one of an earlier attempt
-            item = _item(connections, run, frame, session)
-            if isinstance(item, LogBytes) and item.offset < most[item.stderr]:
-                yield replace(item, data=item.data[: most[item.stderr] - item.offset])
+def wait(
+    numbers: Sequence[int],
+    look: Callable[[Iterable[int], float], Sequence[Run]],
+    start_next_attempt: Callable[[int], object],
+    pause: Callable[[float], object],
+    timeout: float | None,
+) -> Iterator[Run | Note]:
+    """See `Runs.wait`. `look` asks the machines of runs, and gives them some seconds; `start_next_attempt` begins to
+    give a run its next rented host; `pause` lets some seconds pass."""
+    until = float("inf") if timeout is None else time.monotonic() + timeout
+    going_on = list(numbers)
+    lost: set[str] = set()
+    silent: dict[str, float] = {}  # since when
+    taken_up: dict[int, float] = {}  # when to try again
+    seconds = WAIT_LEAST
+    while True:
+        for run in look(tuple(going_on), ANSWER):
+            name = run.host.name
+            if run.fault is None:
+                silent.pop(name, None)
+                if name in lost and not run.final:
+                    lost.discard(name)
+                    yield Note("back", name)
+            elif not run.fault.passing:
+                going_on.remove(run.number)
+                yield run
+                continue
+            elif name not in lost:
+                late = isinstance(run.fault, NoAnswerInTime)
+                if not late or time.monotonic() > silent.setdefault(name, time.monotonic()) + LATE:
+                    lost.add(name)
+                    yield Note("lost", run.fault.message)
+            if not run.final:
+                continue
+            if may_go_on(run, time.time()):
+                if time.monotonic() >= taken_up.get(run.number, 0.0):
+                    taken_up[run.number] = time.monotonic() + BETWEEN_TRIES
+                    start_next_attempt(run.number)
+                continue
+            going_on.remove(run.number)
+            yield run
+        left = until - time.monotonic()
+        if not going_on or left <= 0:
+            return
+        pause(min(seconds, left))
+        seconds = min(seconds * 1.3, WAIT_MOST)
 
 
 def _open(connections: Connections, run: Run, wait: float | None) -> None:
@@ -154,128 +366,78 @@ def _end(run: Run) -> StateChange:
 
 @dataclass
 class _Position:
-    """How far a run was followed: bytes of its log and of its stderr apart, events. `started`: it is known where the
-    log starts that was asked for; `ended`: the run's end was told."""
+    """How far a run was followed."""
 
-    log: int
+    run: Run
+    log: int = 0
+    """Bytes of its log, on all of its hosts."""
     err: int = 0
     events: int = 0
+    """Of its present host."""
     started: bool = False
+    """Whether it is known where the log starts that was asked for."""
     ended: bool = False
-    taken: bool = False
+    """Whether the run's end was reported."""
+    fresh: bool = False
+    """Whether nothing was asked of the present host, which is not the first one."""
+    ask_again: float = 0.0
+    """When the provider of its host may be asked again, by `time.monotonic`."""
 
-    def rest(self, run: Run, wanted: Wanted, session: Session) -> api.Follow:
+    def rest(self, wanted: Wanted, session: Session) -> api.Follow:
         """The request for what has not come yet."""
-        log, err = (max(at - before, 0) for at, before in zip((self.log, self.err), written_before(run), strict=True))
-        asked = api.Follow(run.key, log, self.events, wanted.live, timed=wanted.timed, log=wanted.log, err=err)
+        log, err = (0, 0) if self.fresh else (self.log, self.err)
+        key, live, timed = self.run.key, wanted.live, wanted.timed
+        asked = api.Follow(key, log, self.events, live, timed=timed, log=wanted.log, err=err)
         if self.started:
             return asked
         since = None if wanted.since is None else wanted.since + session.clock_skew
         return asked._replace(tail=wanted.tail, since=since)
 
-    def after(self, run: Run, frame: Frame, item: Item | None, session: Session) -> Item | None:
-        """Go on behind a frame; its item, with the offset in the log of all attempts."""
-        if "starts" in frame.header:
-            with session.understood():
-                starts = from_json(dict[str, int], frame.header["starts"])
-                log, err = written_before(run)
-                self.log, self.err = max(starts["log"], 0) + log, max(starts["err"], 0) + err
-                self.started = True
+    def start(self, frame: Frame, session: Session) -> None:
+        """Go on where the host says that its part of the log starts."""
+        with session.understood():
+            starts = from_json(dict[str, int], frame.header["starts"])
+            self.log, self.err = max(starts["log"], 0), max(starts["err"], 0)
+        self.started, self.fresh = True, False
+
+    def after(self, frame: Frame, item: Item | None) -> Item | None:
+        """Go on behind a frame; its item."""
         if "event" in frame.header:
             self.events += 1
-            self.taken = frame.header["event"].get("reason") == Reason.MOVED.value
         if isinstance(item, StateChange):
             self.ended = item.state in FINAL
-        if isinstance(item, LogBytes):
-            item = replace(item, offset=item.offset + written_before(run)[item.stderr])
-            if item.stderr:
-                self.err = item.offset + len(item.data)
-            else:
-                self.log = item.offset + len(item.data)
+        if isinstance(item, LogBytes) and item.stderr:
+            self.err = item.offset + len(item.data)
+        elif isinstance(item, LogBytes):
+            self.log = item.offset + len(item.data)
         return item
 
-
-def _live(connections: Connections, run: Run, wanted: Wanted, lost: bool, writer: LogWriter | None) -> Iterator[Item]:
-    """The run as its machine tells it. A connection that is `lost` is made again, for as long as it takes."""
-    at = _Position(*written_before(run))
-    pause, look_at = RECONNECT_LEAST, 0.0
-    moved: Run | None = None
-    while True:
-        if moved is not None:
-            run, moved, at = moved, None, _Position(0, started=at.started, ended=at.ended)
-            yield Note("moved", run.host.name)
-        try:
-            if lost:
-                connections.closed.wait(pause)
-                pause = min(pause * 2, RECONNECT_MOST)
-            session = connections.session_of(run)
-            if run.host.rented is not None:
-                renew(connections, run, session)
-            with session.stream(api.follow, at.rest(run, wanted, session)) as stream:
-                stream.end()
-                for frame in stream:
-                    if lost:
-                        lost, pause = False, RECONNECT_LEAST
-                        yield Note("back", "")
-                    item = at.after(run, frame, _item(connections, run, frame, session), session)
-                    if isinstance(item, LogBytes) and writer is not None:
-                        writer.add(item.offset, item.data, item.stderr)
-                    if item is not None:
-                        yield item
-                status = session.told(session.result(api.follow, stream).status)
-            if at.taken and wanted.live:  # it may have been put back since
-                moved = _moved(connections, run, (status.ended or time.time()) + MOVE_WAIT)
-                if moved is not None:
-                    continue
-            run = record_status(connections, run, status)
-            # It was taken from its machine and not handed over, or a host that is gone had told its bucket less.
-            if run.final and not at.ended and (wanted.live or run.reason is Reason.MOVED):
-                yield _end(run)
-            if writer is not None and run.final and (run.renting is None or run.renting.attempts == 1):
-                writer.finish()
-            return
-        except NotFound:
-            moved = _moved(connections, run, time.time() + REMOVED_WAIT) if wanted.live else None
-            if moved is None:
-                raise
-        except HostError as error:
-            if not wanted.live or not wanted.patient or not (error.passing or run.host.rented):
-                raise
-            if not lost:
-                yield Note("lost", error.message)
-            lost = True
-            moved = _elsewhere(connections, run)
-            if run.host.rented is not None and time.monotonic() > look_at:
-                look_at = time.monotonic() + LOOK_AGAIN
-                if host_is_gone(connections, run):
-                    run = record_lost_host(connections, run)
-                elif not error.passing:
-                    raise
+    def go_on(self, run: Run) -> None:
+        """The run has another host, or goes on as another run."""
+        if run.key != self.run.key:
+            self.log = self.err = 0
+        self.run, self.events, self.started, self.ended, self.fresh = run, 0, True, False, True
 
 
-def is_moving(run: Run, now: float) -> bool:
-    """Whether a run was taken from its machine just now, to be handed over to another one."""
-    return run.reason is Reason.MOVED and now < (run.ended or 0.0) + MOVE_WAIT
+def attempt_of(run: Run) -> int:
+    return run.renting.attempt if run.renting is not None else 1
 
 
-def _moved(connections: Connections, run: Run, until: float) -> Run | None:
-    """A run that was taken from its machine, as soon as it waits on another one, or there again; None if it does
-    not by the time `until`."""
-    while (elsewhere := _elsewhere(connections, run)) is None:
-        with contextlib.suppress(HostError):
-            there = connections.session(run.host).ask(api.runs, api.RunKeys([run.key])).runs
-            if any(status.reason is not Reason.MOVED for status in there):
-                return connections.registry.run(run.number)
-        if time.time() > until:
-            return None
-        connections.closed.wait(MOVE_LOOK)
-    return elsewhere
-
-
-def _elsewhere(connections: Connections, run: Run) -> Run | None:
-    """The run on the machine of one's own to which it was moved meanwhile."""
-    now = connections.registry.run(run.number)
-    return now if run.renting is None and now.home_id not in (None, run.home_id) else None
+def _earlier(connections: Connections, at: _Position, begin: tuple[int, int]) -> Iterator[LogBytes]:
+    """The log from `begin` on that earlier hosts of the run wrote, from the bucket."""
+    end = at.log, at.err
+    if begin >= end:
+        return
+    session = connections.session(machine_of(at.run))
+    asked = api.Follow(at.run.key, begin[0], follow=False, err=begin[1])
+    with session.stream(api.follow, asked) as stream:
+        stream.end()
+        for frame in stream:
+            if "event" in frame.header:
+                continue  # it may be one of an earlier attempt
+            item = _item(connections, at.run, frame, session)
+            if isinstance(item, LogBytes) and item.offset < end[item.stderr]:
+                yield replace(item, data=item.data[: end[item.stderr] - item.offset])
 
 
 def _item(connections: Connections, run: Run, frame: Frame, session: Session) -> Item | None:
@@ -300,7 +462,5 @@ def _item(connections: Connections, run: Run, frame: Frame, session: Session) ->
         event, past = session.told(from_json(RunEvent, said["event"])), bool(said.get("past"))
     if event.state is None:
         return None if past else Note("note", event.note or "")
-    if event.reason is Reason.MOVED:  # no end, if another machine has it then
-        return None
     known = connections.registry.move(run, event.state, time.time(), **event_fields(event))
     return StateChange(event.state, event, known.with_event(event), past)

@@ -50,7 +50,7 @@ class KeptTree:
         if not missing:
             return
         same = target.home_id == self.home.home_id
-        gone = missing if same else transfer.missing_blobs(self.home, missing)
+        gone = missing if same else [] if self.run else transfer.missing_blobs(self.home, missing)
         if gone:
             count = "1 file is" if len(gone) == 1 else f"{len(gone)} files are"
             name = self.home.machine.name
@@ -70,6 +70,7 @@ class OriginalRun:
     secret, and a variable of this process, is not given because that home names it."""
 
     run: Run
+    spec: RunSpec
     request: RunRequest
     variables: tuple[str, ...]
     source: Source
@@ -106,21 +107,35 @@ class OriginalRun:
 def find_original(connections: Connections, number: int | str) -> OriginalRun:
     """See `Runs.original`."""
     run, session, spec, details = read_spec(connections, number)
+    return original_of(connections, run, session, spec, details.mounts)
+
+
+def original_of(
+    connections: Connections, run: Run, session: Session, spec: RunSpec, found: list[ResolvedMount]
+) -> OriginalRun:
+    """What a run was asked for, as the home of `session` has it, which found `found` for its mounts. Raises
+    `UsageError` where it is not what this client asked for."""
     manifest, _ = transfer.fetch_manifest(session, ResourceRef("source", key=run.key, number=run.number))
     recorded = connections.registry.asked(run)
     if spec.key != run.key or manifest.digest != spec.source or recorded not in ("", digest_of_asked(spec)):
-        raise UsageError(
-            f"{run.host.name} has another command, source or mounts for run {run.number} than you asked for",
-            hint=f"remoterun info {run.number}",
-        )
+        raise another_was_asked(run)
     mounts = {
-        Mount(Resource.parse(mount.typed), mount.path): _mounted(connections, run, session, spec, place, details.mounts)
+        Mount(Resource.parse(mount.typed), mount.path): _mounted(connections, run, session, spec, place, found)
         for place, mount in enumerate(spec.mounts)
     }
     request = request_of(run, spec, tuple(mounts), trusted=bool(recorded))
-    tree = KeptTree(session, manifest, f"the source of run {run.number}", f"remoterun machines check {run.host.name}")
+    tree = KeptTree(
+        session, manifest, f"the source of run {run.number}", f"remoterun machines check {session.machine.name}"
+    )
     variables = tuple(name for name in spec.asked_env if not recorded or name not in spec.secrets)
-    return OriginalRun(run, request, variables, _source(session, spec), tree, mounts, bool(recorded))
+    return OriginalRun(run, spec, request, variables, _source(session, spec), tree, mounts, bool(recorded))
+
+
+def another_was_asked(run: Run) -> UsageError:
+    return UsageError(
+        f"{run.host.name} has another command, source or mounts for run {run.number} than you asked for",
+        hint=f"remoterun info {run.number}",
+    )
 
 
 def read_spec(connections: Connections, number: int | str) -> tuple[Run, Session, RunSpec, api.RunDetails]:
@@ -172,6 +187,8 @@ def _mounted(
         # A bucket has what was asked for.
         typed = Resource.parse(mount.typed)
         where, key = mount.resource, None
+        if where.kind == "tree":
+            return KeptTree(session, fetch_tree(session, where.digest or ""), title, hint, where.sub)
         if typed.kind == "runs":
             other, session = find_home(connections, connections.registry.run(typed.name))
             where, key = ResourceRef("run", key=other.key, number=other.number, sub=typed.sub), other.key

@@ -12,23 +12,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from remoterun.agent.shared import api
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import PortSpec, RunSpec, SpecError
-from remoterun.agent.shared.states import ENDINGS, Reason, RunEvent, RunState, RunStatus
+from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunEvent, RunState, RunStatus
 from remoterun.client import bucket, occupancy
-from remoterun.client.attempts import follow_attempts, may_go_on, start_in_background
+from remoterun.client.attempts import may_go_on, start_in_background
 from remoterun.client.comparing import Difference, compare
 from remoterun.client.connections import Connections, check_home
-from remoterun.client.following import Item, Note, StateChange, Wanted, follow
+from remoterun.client.following import Following, Note, Wanted, wait
+from remoterun.client.handover import Talk, launch, move
 from remoterun.client.live_usage import RunUse, use
 from remoterun.client.log_cache import LogCache
-from remoterun.client.moving import move
 from remoterun.client.ports import Forwarding, PortNews
+from remoterun.client.preparing import Complete, Prepared, prepare
 from remoterun.client.programs import Program, program
 from remoterun.client.rented_runs import Answer, record_status, statuses
 from remoterun.client.renting import Plan, give_back
 from remoterun.client.reruns import OriginalRun, find_original
-from remoterun.client.submitting import Prepared, launch, prepare
 from remoterun.client.tokens import Tokens
-from remoterun.client.waiting import wait
 from remoterun.errors import HomeMissing, HostError, LinkLost, NotFound, UsageError
 from remoterun.model import EVERY_RUN, Line, MachineType, Placement, Run, RunFilter, RunRequest
 from remoterun.transfer import Progress
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 AT_ONCE = 1000
 """Runs that one request asks about."""
 A = TypeVar("A")
-HAND_OVER = (RunState.REQUESTED, RunState.PROVISIONING, RunState.UPLOADING)
 
 
 class Runs:
@@ -49,17 +47,24 @@ class Runs:
         self._connections = connections
         self.tokens = Tokens(connections.config.home)
 
-    def prepare(self, request: RunRequest, source: Source | None = None, machine: str | None = None) -> Prepared:
+    def prepare(
+        self,
+        request: RunRequest,
+        source: Source | None = None,
+        machine: str | None = None,
+        complete: Complete = lambda source, _: source,
+    ) -> Prepared:
         """Check a request and list the files of its source, for one run or for many.
 
-        Nothing is opened, and no run has a number yet. Raises `UsageError`, `TransferError`.
+        `complete` is called with the source once the request was checked, and returns the one that is sent. Nothing is
+        opened, and no run has a number yet. Raises `UsageError`, `TransferError`.
         """
-        return prepare(self._connections, request, source, self._connections.machine(machine))
+        return prepare(self._connections, request, source, self._connections.machine(machine), complete=complete)
 
     def original(self, number: int | str) -> OriginalRun:
         """What a run was asked for and given, to be changed and run again. Opens the machine that has it.
 
-        Raises `HostError`, `UsageError` where that is not kept.
+        Raises `HostError`, `UsageError` where that is not saved.
         """
         return find_original(self._connections, number)
 
@@ -72,23 +77,21 @@ class Runs:
     def launch(
         self,
         prepared: Prepared,
-        machine: str | None = None,
         progress: Progress | None = None,
         cast: Callable[[Run], None] = lambda _: None,
         plan: Plan | None = None,
         waiting: Callable[[str], None] = lambda _: None,
         note: Callable[[str], None] = lambda _: None,
     ) -> Run:
-        """Make a run and hand it over to `machine` (None: the one it was prepared for); it then needs us no more.
+        """Make a run and hand it over to the machine that it was prepared for; it needs this client no more then.
 
         `cast` is called as soon as the run has its number. For a machine that is rented, `plan` is what `hosts.plan`
-        said (None: it is made now), and `waiting` is told in a few words what is waited for, and "" at the end of that.
-        `note` is told in a line which machines of a pool were passed over, and why.
+        returned (None: it is made now), and `waiting` is called with a few words for what is waited for, and "" at the
+        end of that. `note` is called with a line about machines of a pool that were passed over.
         What goes wrong once the run has its number ends it: it is FAILED, with the reason. Each call makes another run.
         Raises `UsageError`, `HostError`, `TransferError`, `ProviderError`.
         """
-        where = prepared.machine if machine is None else self._connections.machine(machine)
-        return launch(self._connections, prepared, where, progress or Progress(), cast, plan, waiting, note)
+        return launch(self._connections, prepared, Talk(progress or Progress(), waiting, note), cast, plan)
 
     def submit(
         self,
@@ -99,7 +102,7 @@ class Runs:
         cast: Callable[[Run], None] = lambda _: None,
     ) -> Run:
         """Prepare a run and launch it."""
-        return self.launch(self.prepare(request, source, machine), None, progress, cast)
+        return self.launch(self.prepare(request, source, machine), progress, cast)
 
     def get(self, number: int | str, wait: float | None = None) -> Run:
         """A run as its machine knows it; `wait` as for `list`."""
@@ -235,8 +238,11 @@ class Runs:
         wait: float | None = None,
         values: Mapping[str, str] | None = None,
         log: bool = True,
-    ) -> Iterator[Item]:
-        """The run's log and states, from the start; `live` waits for more until the run has ended.
+        offset: int = 0,
+        err_offset: int = 0,
+    ) -> Following:
+        """The run's log and states, from the start, or its log from byte `offset` on (and its stderr from `err_offset`
+        on, where that is apart); `live` waits for more until the run has ended.
 
         Each byte of the log comes once, in order, whatever happens to the link: with `patient`, a lost connection is
         made again, for as long as it takes, and the log goes on where it stopped. The log of a run that has ended comes
@@ -244,21 +250,19 @@ class Runs:
         machine of such a run has to answer, or of any run without `live` (None: as long as connecting may take).
 
         Without `log` only the states come. Followed live, a run whose rented host was lost gets its next one, if it may
-        have another; `values` as for `RunRequest.env`, which it needs again.
+        have another; `values` as for `RunRequest.env`, which it needs again. Any thread may `close` the result.
         """
+        wanted = Wanted(live, tail, since, timed, patient, wait, log, offset, err_offset, values or {})
+        return Following(self._connections, lambda: self._handed_over(number, wait), wanted)
+
+    def _handed_over(self, number: int | str, wait: float | None) -> Run:
         run = self._located(number, wait)
         if run.state in HAND_OVER and not run.reachable:
             self._connections.session(run.host)  # says why
             raise HostError(f"{run.host.name} does not say what became of run {run.number}", hint="try again")
         if run.state in HAND_OVER:
             raise _still_handed_over(run)
-        if run.final and run.started is None and run.ended is None:  # its machine never got it
-            yield StateChange(run.state, RunEvent(t=run.created, state=run.state, message=run.message), run)
-            return
-        wanted = Wanted(live, tail, since, timed, patient, wait, log)
-        yield from follow(self._connections, run, wanted)
-        if live and run.renting is not None:
-            yield from follow_attempts(self._connections, run.number, wanted, values or {})
+        return run
 
     def wait(self, numbers: Iterable[int | str], timeout: float | None = None) -> Iterator[Run | Note]:
         """Each run once it has ended, first come, first told; ends when all have ended, or after `timeout` seconds.
@@ -421,10 +425,11 @@ class Runs:
         progress: Progress | None = None,
         note: Callable[[str], None] = lambda _: None,
     ) -> Run:
-        """Let a run that waits go to another machine, under its number. All that it needs is brought there first; then
-        it is taken from where it waits, unless it has begun to start there, and handed over. Where that fails it stays
-        where it was. `note` as for `launch`. May be repeated. Raises `UsageError`, `HostError`, `TransferError`."""
-        return move(self._connections, self.get(number), machine, progress or Progress(), note)
+        """Let a run that waits go on as a new run on another machine, which is returned. All that it needs is sent
+        there first; then it is withdrawn from where it waits, unless it has begun to start, and the new run is handed
+        over. What goes wrong before that changes nothing; after that the new run is FAILED. `note` as for `launch`.
+        Raises `UsageError`, `HostError`, `TransferError`."""
+        return move(self._connections, self.get(number), machine, Talk(progress or Progress(), note=note))
 
     def remove(self, number: int | str, note: Callable[[str], None] = lambda _: None) -> str | None:
         """Delete an ended run, there and from the registry; the name of the machine that has it no more, if one had it.

@@ -47,9 +47,7 @@ class HostUse:
 class Renting:
     """What is known of the hosts that a run has had, newest last. `deadline` (seconds since 1970) is for all of its
     `attempts` together. `bucket` ("s3://NAME") keeps what it leaves, in the home `bucket_home`, into which its
-    host may write until `grant_ends`. `log_before`: bytes of the log that earlier attempts wrote, and
-    `err_before` of stderr where that is apart. `asked`: the digest
-    of what the user asked for, as a host that is in other hands may write another spec there."""
+    host may write until `grant_ends`."""
 
     deadline: float
     attempts: int = 1
@@ -57,9 +55,6 @@ class Renting:
     bucket: str = ""
     bucket_home: str = ""
     grant_ends: float = 0.0
-    log_before: int = 0
-    err_before: int = 0
-    asked: str = ""
     hosts: tuple[HostUse, ...] = ()
 
     def cost(self, now: float, at_most: bool = False) -> float | None:

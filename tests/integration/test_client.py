@@ -148,23 +148,11 @@ class TestPrepared:
         assert [run.number for run in (first, *others)] == [1, 2, 3]
         assert {log_of(user.client, run) for run in (first, *others)} == {b"A100000\n"}
 
-    def test_another_machine_than_it_was_prepared_for(self, user: User) -> None:
-        prepared = user.client.runs.prepare(RunRequest("cat a"), user.source({"a": b"A"}))
-        runs = [user.client.runs.launch(prepared, machine) for machine in ("one", "two")]
-        assert [run.machine.name for run in runs] == ["one", "two"]
-        assert [log_of(user.client, run) for run in runs] == [b"A", b"A"]
-
     def test_a_mount_of_the_last_run_is_the_one_before_it(self, user: User) -> None:
         first = user.client.runs.submit(RunRequest("echo first >made"))
         log_of(user.client, first)
         second = user.client.runs.submit(RunRequest("cat before/made", mounts=(Mount.parse("runs/last:before"),)))
         assert log_of(user.client, second) == b"first\n"
-
-    def test_it_is_checked_for_that_machine(self, alone: Client) -> None:
-        prepared = alone.runs.prepare(RunRequest("true", image="x"), machine="gone")
-        with pytest.raises(UsageError, match="has no images"):
-            alone.runs.launch(prepared, "fresh")
-        assert alone.registry.runs() == []
 
 
 def all_at_once(count: int, act: Callable[[int], Any]) -> list[Any]:

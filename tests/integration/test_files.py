@@ -14,7 +14,7 @@ import pytest
 
 from remoterun.agent.shared.states import RunState
 from remoterun.client import Client
-from remoterun.client.submitting import bring_resource
+from remoterun.client.handover import bring_resource
 from remoterun.errors import AlreadyExists, NotFound, UsageError
 from remoterun.model import MachineType, Mount, Rental, Resource, Run, RunFilter, RunRequest
 from remoterun.transfer import Progress

@@ -1,21 +1,20 @@
-"""A run that waits goes to another machine, under its number; whatever goes wrong, it is never run twice."""
+"""A run that waits goes on as a new one on another machine; whatever goes wrong, it is never run twice."""
 
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.states import Reason, RunState, RunStatus
-from remoterun.client import Client, Item, LogBytes, Note, StateChange, following, moving
+from remoterun.agent.shared.states import Reason, RunState
+from remoterun.client import Client, Item, LogBytes, StateChange
 from remoterun.errors import HostError, UsageError
 from remoterun.model import MachineType, Mount, Run, RunRequest
 from remoterun.session import Session
-from tests.workshop import Place, User, until
+from tests.workshop import User, until
 
 AWAY = MachineType("away", host="me@127.0.0.1:1", connect_timeout=5)
 
@@ -40,10 +39,6 @@ def holder(user: User, client: Client, tmp_path: Path) -> Run:
     return until(lambda: found if (found := client.runs.get(run.number)).state is RunState.RUNNING else None)
 
 
-def keys(place: Place) -> list[str]:
-    return place.home.run_keys()
-
-
 def test_with_source_mounts_values_and_number(user: User, client: Client, holder: Run, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("data\n")
     client.uploads.upload(tmp_path / "data", "doom", "one")
@@ -57,12 +52,16 @@ def test_with_source_mounts_values_and_number(user: User, client: Client, holder
     (tmp_path / "data").write_text("newer\n")
     client.uploads.upload(tmp_path / "data", "doom", "one")
     moved = client.runs.move(run.number, "two")
-    assert (moved.number, moved.key, moved.where) == (run.number, run.key, "two")
-    end = ended(client, run)
+    assert (moved.number, moved.where) == (run.number + 1, "two")
+    assert client.registry.repeats(moved) == (run.number, [])
+    end = ended(client, moved)
     assert (end.state, end.labels, end.outputs) == (RunState.COMPLETE, ("night",), {"files": 1, "size": 5})
-    assert user.place("two").log(run.key) == b"mine\ndata\nt0ken\n", "of the version that was mounted then"
-    assert keys(user.place("one")) == [holder.key], "nothing is left where it waited"
-    assert client.runs.info(run.number)[1]["spec"]["machine"] == "two"
+    assert user.place("two").log(moved.key) == b"mine\ndata\nt0ken\n", "of the version that was mounted then"
+    assert client.runs.info(moved.number)[1]["spec"]["machine"] == "two"
+    before = ended(client, run)
+    assert (before.reason, before.message) == (Reason.MOVED, f"it goes on as run {moved.number}")
+    left = [path.read_text() for path in (user.place("one").folder / "runs" / run.key).rglob("*") if path.is_file()]
+    assert left and "t0ken" not in "".join(left)
     (tmp_path / "go").touch()
     ended(client, holder)
 
@@ -72,14 +71,14 @@ def test_to_a_pool_and_back(user: User, client: Client, holder: Run, tmp_path: P
     second = client.runs.submit(RunRequest(f"until [ -e {tmp_path}/go ]; do sleep 0.02; done"), machine="two")
     until(lambda: client.runs.get(second.number).state is RunState.RUNNING)
     said: list[str] = []
-    assert client.runs.move(run.number, "lab", note=said.append).where == "lab (two)"
-    assert said and said[0].startswith("away is passed over: ")
-    assert client.runs.move(run.number, "one").where == "one"
-    with pytest.raises(UsageError, match=f"run {run.number} is on one already"):
-        client.runs.move(run.number, "one")
+    moved = client.runs.move(run.number, "lab", note=said.append)
+    assert moved.where == "lab (two)" and said and said[0].startswith("away is passed over: ")
+    back = client.runs.move(moved.number, "one")
+    assert back.where == "one"
+    with pytest.raises(UsageError, match=f"run {back.number} is on one already"):
+        client.runs.move(back.number, "one")
     (tmp_path / "go").touch()
-    assert ended(client, run).state is RunState.COMPLETE
-    assert keys(user.place("two")) == [second.key]
+    assert ended(client, back).state is RunState.COMPLETE
     ended(client, holder)
     ended(client, second)
 
@@ -89,9 +88,8 @@ def test_one_that_has_started_or_ended(client: Client, holder: Run, tmp_path: Pa
         client.runs.move(holder.number, "two")
     assert caught.value.hint == f"remoterun stop {holder.number} && remoterun rerun {holder.number} -t two"
     after = client.runs.submit(RunRequest("true", after=(holder.number,)))
-    with pytest.raises(UsageError, match=f"run {after.number} waits for run {holder.number} on one") as caught:
+    with pytest.raises(UsageError, match=f"run {holder.number} is on `one`, and what waits for it would be on `two`"):
         client.runs.move(after.number, "two")
-    assert caught.value.hint == f"remoterun stop {after.number} && remoterun rerun {after.number} -t two"
     (tmp_path / "go").touch()
     ended(client, after)
     with pytest.raises(UsageError, match="has ended already"):
@@ -102,21 +100,15 @@ def test_one_for_which_another_run_waits(client: Client, holder: Run, tmp_path: 
     """That one would never know how it ended."""
     first = client.runs.submit(RunRequest("true"))
     second = client.runs.submit(RunRequest("true", after=(first.number,)))
-    with pytest.raises(UsageError, match=f"run {second.number} waits for run {first.number} on one"):
+    with pytest.raises(UsageError, match=f"run {second.number} would fail without it") as caught:
         client.runs.move(first.number, "two")
-    third = client.runs.submit(RunRequest("true", after=(second.number,)))
-    with pytest.raises(
-        UsageError, match=f"runs {second.number} and {third.number} wait for run {first.number}"
-    ) as caught:
-        client.runs.move(first.number, "two")
-    stop, then = (caught.value.hint or "").splitlines()
-    assert stop == f"remoterun stop {second.number} {third.number} && remoterun machines move {first.number} -t two"
-    assert f"-t two --after {first.number}" in then
-    for run in (second, third):
-        client.runs.stop(run.number)
-    assert client.runs.move(first.number, "two").where == "two"
+    assert caught.value.hint == f"remoterun stop {second.number}   and start it again with --after"
+    assert client.runs.get("last").number == second.number, "nothing has changed"
+    client.runs.stop(second.number)
+    moved = until(lambda: client.runs.move(first.number, "two"))
     (tmp_path / "go").touch()
-    assert ended(client, first).state is RunState.COMPLETE
+    assert ended(client, moved).state is RunState.COMPLETE
+    ended(client, holder)
 
 
 def test_one_whose_awaited_run_has_ended(user: User, client: Client, holder: Run, tmp_path: Path) -> None:
@@ -126,9 +118,9 @@ def test_one_whose_awaited_run_has_ended(user: User, client: Client, holder: Run
     waits = client.runs.submit(RunRequest("echo went", after_any=(failed.number,)), machine="two")
     until(lambda: client.runs.get(waits.number).line is not None)
     client.runs.kill(holder.number)
-    assert client.runs.move(waits.number, "one").where == "one"
-    assert ended(client, waits).state is RunState.COMPLETE
-    assert client.runs.info(waits.number)[1]["spec"].get("after") in (None, [])
+    moved = client.runs.move(waits.number, "one")
+    assert ended(client, moved).state is RunState.COMPLETE
+    assert client.runs.info(moved.number)[1]["spec"].get("after") in (None, [])
     (tmp_path / "go").touch()
     ended(client, again)
 
@@ -139,64 +131,40 @@ def test_it_stays_where_it_was_if_the_other_one_does_not_take_it(
     run = client.runs.submit(RunRequest("echo here", gpus=0, env=(("A", "b"),)))
     with pytest.raises(HostError):
         client.runs.move(run.number, "away")
-    assert client.runs.get(run.number).state is RunState.QUEUED and client.runs.get(run.number).where == "one"
+    assert client.runs.get("last").number == run.number and client.runs.get(run.number).state is RunState.QUEUED
     (tmp_path / "go").touch()
     assert ended(client, run).state is RunState.COMPLETE
     assert user.place("one").log(run.key) == b"here\n"
 
 
-class Follower:
-    """Somebody who follows a run meanwhile."""
-
-    def __init__(self, user: User, run: Run) -> None:
-        self.items: list[Item] = []
-        self._config = user.config
-        self._thread = threading.Thread(target=self._follow, args=(run,))
-        self._thread.start()
-        until(lambda: any(isinstance(item, StateChange) for item in self.items))
-
-    def _follow(self, run: Run) -> None:
-        with Client(self._config) as client:
-            for item in client.runs.follow(run.number):
-                self.items.append(item)
-
-    def story(self) -> tuple[list[str], bytes]:
-        """(states and moves in their order, the log) once it has ended."""
-        self._thread.join(60)
-        assert not self._thread.is_alive()
-        told = [
-            item.state.value if isinstance(item, StateChange) else f"moved to {item.text}"
-            for item in self.items
-            if isinstance(item, StateChange) or (isinstance(item, Note) and item.kind == "moved")
-        ]
-        return told, b"".join(item.data for item in self.items if isinstance(item, LogBytes))
-
-
-PASSED = ["queued", "building", "mounting", "running", "saving", "complete"]
-
-
 def test_who_follows_it_goes_along(user: User, client: Client, holder: Run, tmp_path: Path) -> None:
     run = client.runs.submit(RunRequest(f"echo there; until [ -e {tmp_path}/go ]; do sleep 0.02; done"))
-    stale = client.registry.run(run.number)
-    follower = Follower(user, run)
-    with ThreadPoolExecutor(1) as pool, Client(user.config) as other:
-        waited = pool.submit(lambda: list(other.runs.wait([run.number], 60)))
-        client.runs.move(run.number, "two")
-        until(lambda: client.runs.get(run.number).state is RunState.RUNNING)
-        # what is learnt of the machine where it was comes too late
-        client.registry.see(stale, RunStatus(run.key, RunState.INTERRUPTED, Reason.MOVED), 1.0)
-        client.registry.move(stale, RunState.INTERRUPTED, 1.0, reason="host_lost")
-        assert client.runs.get(run.number).state is RunState.RUNNING
-        (tmp_path / "go").touch()
-        assert follower.story() == (["queued", "moved to two", *PASSED], b"there\n")
-        assert [item.state for item in waited.result() if isinstance(item, Run)] == [RunState.COMPLETE]
+    items: list[Item] = []
+
+    def follow() -> None:
+        with Client(user.config) as other:
+            items.extend(other.runs.follow(run.number))
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    moved = client.runs.move(run.number, "two")
+    until(lambda: client.runs.get(moved.number).state is RunState.RUNNING)
+    (tmp_path / "go").touch()
+    thread.join(60)
+    states = [(item.run.number, item.state.value) for item in items if isinstance(item, StateChange)]
+    passed = ["queued", "building", "mounting", "running", "saving", "complete"]
+    assert states == [
+        (run.number, "queued"), (run.number, "interrupted"), *((moved.number, state) for state in passed)
+    ]  # fmt: skip
+    assert b"".join(item.data for item in items if isinstance(item, LogBytes)) == b"there\n"
     ended(client, holder)
 
 
-def test_one_that_is_refused_there_is_put_back(
+def test_what_is_refused_after_it_was_withdrawn_is_a_failed_run(
     user: User, client: Client, holder: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = client.runs.submit(RunRequest('echo "$A"', env=(("A", "b"),)))
+    """Neither of the two runs ever runs; the old one can be run again."""
+    run = client.runs.submit(RunRequest(f"echo x >> {tmp_path}/ran"))
     ask = Session.ask
 
     def refusing(session: Session, request: object, *more: object) -> object:
@@ -204,90 +172,58 @@ def test_one_that_is_refused_there_is_put_back(
             raise HostError("two: its disk is full")
         return ask(session, request, *more)  # type: ignore[arg-type]
 
-    follower = Follower(user, run)
     with monkeypatch.context() as patch:
         patch.setattr(Session, "ask", refusing)
         with pytest.raises(HostError, match="disk is full"):
             client.runs.move(run.number, "two")
-    assert client.runs.get(run.number).state is RunState.QUEUED
+    old, new = ended(client, run), client.runs.get("last")
+    assert (old.reason, new.state, new.message) == (Reason.MOVED, RunState.FAILED, "two: its disk is full")
+    kept = client.runs.original(run.number)
+    again = client.runs.launch(client.runs.prepare_again(kept, kept.request, "two"))
+    assert ended(client, again).state is RunState.COMPLETE
     (tmp_path / "go").touch()
-    assert ended(client, run).state is RunState.COMPLETE
-    assert user.place("one").log(run.key) == b"b\n" and keys(user.place("two")) == []
-    told, log = follower.story()  # what is taken and put back between two looks may not be seen
-    assert (told[-3:], log) == (["running", "saving", "complete"], b"b\n") and "interrupted" not in told
+    ended(client, holder)
+    assert (tmp_path / "ran").read_text() == "x\n"
 
 
-def test_an_agent_may_see_it_taken_and_its_state_when_it_is_back(
-    user: User, client: Client, holder: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("submitted", [False, True], ids=["before", "after"])
+def test_a_client_that_dies_once_it_was_withdrawn(
+    user: User, client: Client, holder: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, submitted: bool
 ) -> None:
-    """Who follows it goes on."""
-    run = client.runs.submit(RunRequest("echo b"))
-    ask, result, back = Session.ask, Session.result, threading.Event()
+    """The command runs once at most."""
+    run = client.runs.submit(RunRequest(f"echo x >> {tmp_path}/ran"))
+    ask = Session.ask
 
-    def refusing(session: Session, request: object, *more: object) -> object:
-        if request is api.submit and session.machine.name == "two":
-            raise HostError("two: its disk is full")
+    def dies(session: Session, request: object, *more: object) -> object:
+        if request is api.submit:
+            if submitted:
+                ask(session, request, *more)  # type: ignore[arg-type]
+            raise KeyboardInterrupt
         return ask(session, request, *more)  # type: ignore[arg-type]
 
-    def late(session: Session, request: object, stream: object) -> object:
-        found = result(session, request, stream)  # type: ignore[arg-type]
-        if request is api.follow and found.status.reason is Reason.MOVED:
-            assert back.wait(60)
-            (status,) = ask(session, api.runs, api.RunKeys([run.key])).runs
-            return found._replace(status=status)
-        return found
-
-    monkeypatch.setattr(Session, "result", late)
-    follower = Follower(user, run)
-    monkeypatch.setattr(Session, "ask", refusing)
-    with pytest.raises(HostError, match="disk is full"):
-        client.runs.move(run.number, "two")
-    back.set()
-    (tmp_path / "go").touch()
-    told, log = follower.story()
-    assert (told[-3:], log) == (["running", "saving", "complete"], b"b\n") and "interrupted" not in told
-    ended(client, holder)
-
-
-@pytest.mark.parametrize("handed_over", [False, True], ids=["before", "after"])
-def test_a_client_that_dies_once_it_was_taken(
-    user: User, client: Client, holder: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handed_over: bool
-) -> None:
-    """The same command finishes it, and the command runs once."""
-    run = client.runs.submit(RunRequest(f"echo x >> {tmp_path}/ran"))
-    do = moving._hand_over
-
-    def dies(*values: object, **named: object) -> object:
-        if handed_over:
-            do(*values, **named)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(moving, "_hand_over", dies)
+        patch.setattr(Session, "ask", dies)
         with pytest.raises(KeyboardInterrupt):
             client.runs.move(run.number, "two")
     (tmp_path / "go").touch()
     client = user.new_client()
-    left = ended(client, run)
-    assert (left.state, left.reason, left.where) == (RunState.INTERRUPTED, Reason.MOVED, "one")
-    monkeypatch.setattr(following, "MOVE_WAIT", 0.1)
-    for live in (True, False):
-        states = [item.state for item in client.runs.follow(run.number, live=live) if isinstance(item, StateChange)]
-        assert states == [RunState.QUEUED, RunState.INTERRUPTED]
-    assert client.runs.move(run.number, "two").where == "two"
-    assert ended(client, run).state is RunState.COMPLETE
-    assert (tmp_path / "ran").read_text() == "x\n" and keys(user.place("one")) == [holder.key]
+    assert ended(client, run).reason is Reason.MOVED
+    successor = until(lambda: found if (found := client.runs.get("last")).final else None)
+    assert successor.state is (RunState.COMPLETE if submitted else RunState.FAILED)
+    ended(client, holder)
+    assert (tmp_path / "ran").exists() is submitted
 
 
 def test_two_that_want_it_at_once(user: User, client: Client, holder: Run, tmp_path: Path) -> None:
     run = client.runs.submit(RunRequest("true"))
     session = user.place("one").new_session()
     for by, first in (("a", True), ("b", False), ("a", True)):
-        with session.stream(api.withdraw, api.Withdrawal(run.key, by)) as stream:
+        with session.stream(api.withdraw, api.Withdrawal(run.key, by, "it goes on as run 7")) as stream:
             stream.end()
             stream.finish()
             assert session.result(api.withdraw, stream).withdrawn is first
     session.close()
     (tmp_path / "go").touch()
-    assert ended(client, run).reason is Reason.MOVED
+    end = ended(client, run)
+    assert (end.reason, end.message) == (Reason.MOVED, "it goes on as run 7")
     assert user.place("one").log(run.key) == b""

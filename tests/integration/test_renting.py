@@ -36,6 +36,7 @@ from remoterun.cli.commands.tensorboard import _where
 from remoterun.cli.main import main
 from remoterun.cli.render.terminal import Talking
 from remoterun.client import Client, LogBytes, Note, StateChange, attempts, bucket
+from remoterun.client.handover import Talk
 from remoterun.client.rented_hosts import LATE
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Mount, Rental, Resource, Run, RunRequest
@@ -43,7 +44,6 @@ from remoterun.providers import PROVIDERS
 from remoterun.providers.base import HostNeverCame, Intent, NoCapacity
 from remoterun.session import Session
 from remoterun.source import snapshot
-from remoterun.transfer import Progress
 from tests import folder_cloud
 from tests.conftest import require
 from tests.folder_cloud import Folders, config_of
@@ -636,7 +636,9 @@ class TestTheCommandLine:
             ):
                 data = other.encode()
                 s3.put(key, [data], hashlib.sha256(data).hexdigest())
-                with pytest.raises(UsageError, match="another command, mounts or source than you asked for"):
+                with pytest.raises(
+                    UsageError, match=f"another command, source or mounts for run {run.number} than you asked for"
+                ):
                     taken(laptop.client, run)
         assert len(laptop.folders.all()) == 1
 
@@ -657,4 +659,4 @@ class TestTheCommandLine:
 
 
 def taken(client: Client, run: Run) -> Run | None:
-    return attempts.start_next_attempt(client.connections, run, {}, Progress())
+    return attempts.start_next_attempt(client.connections, run, {}, Talk())

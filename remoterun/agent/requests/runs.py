@@ -99,14 +99,19 @@ def kill(call: Call, asked: api.RunKey) -> api.Asked:
 
 
 def withdraw(call: Call, asked: api.Withdrawal) -> api.Withdrawn:
-    from ..running import queue
+    from ..running import capacity, queue
 
     run = call.home.existing_run(asked.key)
     if run.spec().bucket:
         raise HomeError("bad_request", "the run %s has a bucket" % asked.key)
+    waiting = capacity.waiting_for(call.home, asked.key)
+    if waiting:
+        runs = ", ".join("run %d" % number for number in waiting)
+        hint = "remoterun stop %s   and start it again with --after" % " ".join(map(str, waiting))
+        raise HomeError("busy", "%s would fail without it: --after names this run" % runs, hint)
     source = read_bytes(run.source_file)
     handed_over = Submission(run.spec(), run.values(), source, webhooks=run.webhooks()).encode()
-    if not queue.withdraw(call.home, asked.key, asked.by):
+    if not queue.withdraw(call.home, asked.key, asked.by, asked.why):
         return api.Withdrawn(False, run.status())
     call.stream.send(handed_over)
     run.forget_values()
@@ -147,16 +152,18 @@ def remove_run(call: Call, asked: api.RunKey) -> api.Removed:
 
 def follow(call: Call, asked: api.Follow) -> api.Followed:
     run = call.home.existing_run(asked.key)
-    starts = {"log": asked.offset, "err": asked.err}
+    spec = run.spec()
+    before = {"log": spec.log_before, "err": spec.err_before}  # which another host of the run wrote
+    starts = {"log": max(asked.offset - spec.log_before, 0), "err": max(asked.err - spec.err_before, 0)}
     for name in starts:
         if asked.tail is not None:
             starts[name] = logs.offset_of_tail(run, asked.tail, name)
         if asked.since is not None:
             starts[name] = max(starts[name], logs.offset_since(run, asked.since, name))
-    if asked.tail is not None or asked.since is not None:
-        call.stream.send(starts=starts)
+    if asked.tail is not None or asked.since is not None or any(before.values()):
+        call.stream.send(starts={name: starts[name] + before[name] for name in starts})
     readers = [logs.LogReader(run, offset, asked.timed, name) for name, offset in starts.items()]
-    log = _Log(call.home, call.stream, run, readers, asked)
+    log = _Log(call.home, call.stream, run, readers, asked, before)
     follower = Follower(call.stream, run.events(), asked.events, log.send)
     pause = POLL_LEAST
     next_ensured = 0.0
@@ -176,7 +183,8 @@ def follow(call: Call, asked: api.Follow) -> api.Followed:
         pause = POLL_LEAST if moved else min(pause * 1.2, POLL_MOST)
         if call.stream.wait_cancelled(pause):
             raise Cancelled
-    return api.Followed(run.status(), readers[0].offset, follower.events, readers[1].offset)
+    ends = [reader.offset + before[reader.name] for reader in readers]
+    return api.Followed(run.status(), ends[0], follower.events, ends[1])
 
 
 HANDLERS: Dict[str, Handler] = {
@@ -267,13 +275,20 @@ class _Log:
     """What goes to one client of the log of a run, of its build's before that, and of the line in which it waits."""
 
     def __init__(
-        self, home: Home, stream: Stream, run: RunFolder, readers: List[logs.LogReader], asked: api.Follow
+        self,
+        home: Home,
+        stream: Stream,
+        run: RunFolder,
+        readers: List[logs.LogReader],
+        asked: api.Follow,
+        before: Dict[str, int],
     ) -> None:
         self._home = home
         self._stream = stream
         self._run = run
         self._readers = readers
         self._asked = asked
+        self._before = before
         self._build_line = ""
 
     def send(self, state: Optional[RunState]) -> bool:
@@ -281,7 +296,7 @@ class _Log:
         moved = False
         for reader in self._readers if self._asked.log else ():
             for piece in reader.pieces(ended=state is not None):
-                header: Dict[str, Any] = {reader.name: piece.offset}
+                header: Dict[str, Any] = {reader.name: piece.offset + self._before[reader.name]}
                 if piece.time is not None:
                     header["t"] = piece.time
                 self._stream.send(piece.data, **header)

@@ -117,17 +117,17 @@ def come(home: Home, key: str, gpus: int) -> None:
         _come(home, key, gpus)
 
 
-def withdraw(home: Home, key: str, by: str) -> bool:
+def withdraw(home: Home, key: str, by: str, why: str) -> bool:
     """Take back a run that waits, so that it never starts here; False where it has been granted what it waited for, or
-    was taken back by somebody else. May be repeated."""
+    goes on as another run than `by`. May be repeated."""
     with locked(home.lock("slots")):
         run = home.run(key)
         taken = run.withdrawn()
         if taken is not None:
-            return taken == by
+            return taken[0] == by
         if run.state()[0] is not RunState.QUEUED or os.path.exists(os.path.join(home.queue, key + ".slot")):
             return False
-        write_whole(run.withdrawn_file, by.encode())
+        write_whole(run.withdrawn_file, ("%s %s" % (by, why)).encode())
         _drop(home, key, ".wait")
         return True
 

@@ -165,8 +165,7 @@ class Supervisor:
         pause, said = POLL_LEAST, ""
         while True:
             self._check_asked()
-            if self.run.withdrawn() is not None:
-                raise Ended(Reason.MOVED)
+            self._check_withdrawn()
             others = awaited_runs(self.home, self.spec)
             if others.failed is not None:
                 raise Ended(Reason.AFTER_FAILED, others.failed)
@@ -180,6 +179,12 @@ class Supervisor:
             time.sleep(pause)
             pause = min(pause * 1.5, AFTER_POLL_MOST)
 
+    def _check_withdrawn(self) -> None:
+        """Raises `Ended` for a run that goes on as another one."""
+        withdrawn = self.run.withdrawn()
+        if withdrawn is not None:
+            raise Ended(Reason.MOVED, withdrawn[1])
+
     def _queue(self) -> None:
         self._await_others()
         capacity = capacity_of(self.home, self.spec.engine)
@@ -191,7 +196,7 @@ class Supervisor:
             if turn.granted:
                 break
             if turn.withdrawn:
-                raise Ended(Reason.MOVED)
+                self._check_withdrawn()
             if turn.never:
                 hint = "remoterun doctor %s   shows what it has" % self.spec.machine
                 raise Ended(Reason.NO_CAPACITY, turn.waiting_for, hint=hint)

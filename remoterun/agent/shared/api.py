@@ -311,10 +311,11 @@ class Asked(Record):
 
 
 class Withdrawal(Record):
-    """`by`: a word that tells who does it."""
+    """`by`: the key of the run that takes its place; `why`: what the end of the run says, such as that run's number."""
 
     key: str
     by: str
+    why: str
 
 
 class Withdrawn(Record):
@@ -364,8 +365,9 @@ runs = Request("runs", RunKeys, Statuses, "runs", most=64 << 20)
 run = Request("run", RunKey, RunDetails, "runs", most=128 << 20)
 stop = Request("stop", EndRun, Asked, "runs")
 kill = Request("kill", RunKey, Asked, "runs")
-# Take back a run that waits, so that it never starts here; not done for one that has begun to start, or that somebody
-# else took back. Out: the `Submission` with which it was handed over, which its home then has no more.
+# Take back a run that waits, which goes on as another one: it never starts here. Not done for one that has begun to
+# start, or that goes on as a third one. "busy" where others wait for it. Out: the `Submission` with which it was handed
+# over, whose values its home then has no more.
 withdraw = Request("withdraw", Withdrawal, Withdrawn, "runs")
 # A run that waits for its bucket goes on at once. Of one that has ended nothing is kept.
 renew = Request("renew", Renewal, Nothing, "runs")
@@ -373,8 +375,8 @@ remove_run = Request("remove_run", RunKey, Removed, "runs")
 # Out: {"event": …, "n": its number, "past": whether a later state had followed}, {"log": offset, "t": time} with bytes
 # of the log, {"err": offset, "t": time} with bytes of stderr where it is apart, {"build": the last line of the
 # environment's build}, {"line": an `Occupancy`} now and then while the run waits for its turn; first of all, where
-# `tail` or `since` is asked for, {"starts": {"log": offset, "err": offset}}. The bytes come whole and once, each kind
-# in its order; all of them come before the event that ends the run.
+# `tail` or `since` is asked for, or an earlier host wrote the first part, {"starts": {"log": offset, "err": offset}}.
+# The bytes come whole and once, each kind in its order; all of them come before the event that ends the run.
 follow = Request("follow", Follow, Followed, "runs")
 
 

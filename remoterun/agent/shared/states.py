@@ -34,6 +34,9 @@ FINAL: FrozenSet[RunState] = frozenset(
     (RunState.COMPLETE, RunState.FAILED, RunState.STOPPED, RunState.KILLED, RunState.INTERRUPTED)
 )
 
+HAND_OVER: FrozenSet[RunState] = frozenset((RunState.REQUESTED, RunState.PROVISIONING, RunState.UPLOADING))
+"""The states through which a client takes a run; the others are of its host."""
+
 _ORDER = list(RunState)
 
 MOVES: Dict[RunState, FrozenSet[RunState]] = {
@@ -84,7 +87,7 @@ ENDINGS: Dict[Reason, Ending] = {
     Reason.HOST_REBOOTED: Ending(RunState.INTERRUPTED, True, "the machine went down under it"),
     Reason.PREEMPTED: Ending(RunState.INTERRUPTED, True, "the machine was taken away"),
     Reason.DISK_FULL: Ending(RunState.FAILED, True, "the machine's disk is full"),
-    Reason.MOVED: Ending(RunState.INTERRUPTED, False, "it was taken from its machine, to be moved to another one"),
+    Reason.MOVED: Ending(RunState.INTERRUPTED, False, "it was moved to another machine before it had started"),
     Reason.AFTER_FAILED: Ending(RunState.FAILED, False, "a run that it waited for did not complete"),
 }
 

@@ -15,7 +15,7 @@
         left            manifest of what earlier attempts left, which lies over the source in the work tree
         machine         which machine took it, and looks after it (see this_machine.py)
         events          one JSON object a line: every state passed, with its time
-        withdrawn       it was taken back before it had started, by whom: it will never start here
+        withdrawn       it was taken back before it had started: the key of the run as which it goes on, and words
         ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
         io/             the only folder that the command's wrapper writes: log, err (stderr, where it is apart), exit,
                         pid; it reads command, and env, which holds the values until it has read it
@@ -263,12 +263,14 @@ class RunFolder:
         except (ValueError, KeyError, TypeError):
             return 10.0
 
-    def withdrawn(self) -> Optional[str]:
-        """By whom it was taken back before it had started; None for a run that was not."""
+    def withdrawn(self) -> Optional[Tuple[str, str]]:
+        """(the key of the run as which it goes on, words for its end) of a run that was taken back before it had
+        started; None for one that was not."""
         try:
-            return read_bytes(self.withdrawn_file).decode()
+            by, _, why = read_bytes(self.withdrawn_file).decode().partition(" ")
         except FileNotFoundError:
             return None
+        return by, why
 
     def kill_asked(self) -> bool:
         return os.path.exists(self.kill_file)

@@ -296,9 +296,12 @@ def machines_move(
 ) -> None:
     """Let a run that waits go to another machine.
 
-    It keeps its number. If the other machine can't be reached, or lacks what the run needs, it stays where it is.
+    It goes on there as a new run. If the other machine can't be reached, or lacks what the run needs, it stays where it
+    is.
     """
-    with connect() as client, render.progress() as progress:
-        moved = client.runs.move(run_number(run), machine, progress, render.warning)
-    render.line(f"run {moved.number} is on {moved.where} now")
+    with connect() as client:
+        number = client.registry.run(run_number(run)).number
+        with render.progress() as progress:
+            moved = client.runs.move(number, machine, progress, render.warning)
+    render.line(f"run {number} goes on as {moved.number} on {moved.where}")
     render.line(f"  remoterun logs {moved.number}   shows its log, live")

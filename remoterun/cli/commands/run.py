@@ -23,8 +23,11 @@ from remoterun.model import ALL_GPUS, Asked, Mount, RunRequest
 from remoterun.sizes import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from remoterun.client import Client, NewBucket, Plan, Prepared
     from remoterun.model import MachineType, Run
+    from remoterun.source import Source
 
 
 more = functools.partial(typer.Option, rich_help_panel=MORE)
@@ -107,14 +110,16 @@ def send_and_launch(
 ) -> Run | None:
     """The run, handed over with what is sent of the current folder; None if it was only to be shown."""
     source = source_to_send(request, sending)
+
+    def complete(found: Source, places: Sequence[str]) -> Source:
+        nonlocal source
+        if not sending.commit_ref:
+            source = found = with_untracked(found, request.command, list(places), sending)
+        return found
+
     try:
-        prepared = client.runs.prepare(request, source, machine)
-        if source is not None and not sending.commit_ref:
-            found, source = source, with_untracked(source, request.command, list(prepared.places), sending)
-            if source is not found:
-                prepared = client.runs.prepare(request, source, machine)
-        prepared = with_packages(client, request, prepared, machine, sending)
-        return launch(client, prepared, yes, dry_run)
+        prepared = client.runs.prepare(request, source, machine, complete)
+        return launch(client, with_packages(prepared, sending), yes, dry_run)
     finally:
         if source is not None:
             source.close()
@@ -166,7 +171,7 @@ def _submit(client: Client, prepared: Prepared, plan: Plan | None) -> Run:
 
     try:
         with render.progress() as progress:
-            return client.runs.launch(prepared, None, progress, cast, plan, waiting, render.warning)
+            return client.runs.launch(prepared, progress, cast, plan, waiting, render.warning)
     except BaseException as error:
         steps.abandon()
         if isinstance(error, KeyboardInterrupt) and number is not None:

@@ -54,7 +54,7 @@ def logs(
     begin = time.time() - parse_duration(since) if since is not None else None
     with connect() as client:
         known = client.registry.run(run_number(run))
-        items = client.runs.follow(
+        items: Iterable[Item] = client.runs.follow(
             known.number,
             live=follow,
             tail=tail,

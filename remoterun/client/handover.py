@@ -1,0 +1,444 @@
+"""A run goes to its machine: for the first time, after its rented host was lost, or from another machine.
+
+    launch    a new run, of a source or of what another run was given
+    move      the same for a run that waits elsewhere, which is withdrawn just before
+    hand_over what both do, and `attempts` for a further host: the host, mounts, source, credentials, `submit`
+
+The row of a run exists before its host is opened, and before anything is sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from remoterun import transfer
+from remoterun.agent.shared import api
+from remoterun.agent.shared.spec import MountSpec, ResourceRef, RunSpec
+from remoterun.agent.shared.states import Reason, RunState
+from remoterun.agent.shared.submission import Submission
+from remoterun.agent.shared.tree import Manifest, show
+from remoterun.client import bucket, placement, renting
+from remoterun.client.connections import Connections
+from remoterun.client.files import manifest_of
+from remoterun.client.preparing import Prepared, SourceTree, prepare
+from remoterun.client.rented_runs import find_home, record_status
+from remoterun.client.reruns import KeptTree, find_original
+from remoterun.client.secrets import variables_of
+from remoterun.client.specs import digest_of_asked, spec_of
+from remoterun.client.upload_copies import bring_upload, bring_upload_to_rented
+from remoterun.client.webhooks import addresses_of_run, webhooks_of
+from remoterun.environments import context
+from remoterun.errors import LinkLost, NotFound, RemoterunError, UsageError
+from remoterun.model import MachineType, Mount, Placement, Resource, Run, new_key
+from remoterun.providers.base import NoCapacity
+from remoterun.session import Session
+from remoterun.transfer import Progress
+
+if TYPE_CHECKING:
+    from remoterun.source import Source
+
+
+@dataclass(frozen=True)
+class Talk:
+    """Where a hand-over reports what it does."""
+
+    progress: Progress = field(default_factory=Progress)
+    waiting: Callable[[str], None] = lambda _: None
+    """Called with a few words for what is waited for, and with "" at the end of that."""
+    note: Callable[[str], None] = lambda _: None
+    """Called with a line about machines of a pool that were passed over."""
+
+
+@dataclass(frozen=True)
+class Private:
+    """What is saved nowhere but on the host of the run, as long as that needs it."""
+
+    values: Mapping[str, str]
+    """Of the variables that the user set, by their names."""
+    addresses: Mapping[str, str]
+    """Addresses that are notified, by what may be shown of each."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What earlier attempts of a run made, for its next host."""
+
+    outputs: KeptTree | None
+    """Lies over the source in the work tree."""
+    log: int
+    """Bytes of the log that they wrote."""
+    err: int
+    """Bytes of stderr, where that is apart."""
+    until: float
+    """When the command must end by the run's time limit, in seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """How a run is handed over."""
+
+    prepared: Prepared
+    notify: tuple[str, ...]
+    """The names of the addresses that are notified."""
+    private: Callable[[Session, RunSpec], Private]
+    """Called last, when the host has all else that the run needs."""
+    failed: Callable[[BaseException], object]
+    """Called where the run was surely not handed over."""
+    plan: renting.Plan | None = None
+    """For a run on a rented host."""
+    session: Session | None = None
+    """The machine, where that is chosen already."""
+    earlier: Earlier | None = None
+
+
+def launch(
+    connections: Connections,
+    prepared: Prepared,
+    talk: Talk,
+    cast: Callable[[Run], None] = lambda _: None,
+    plan: renting.Plan | None = None,
+) -> Run:
+    """See `Runs.launch`."""
+    request, machine = prepared.request, prepared.machine
+    values = {**dict(request.env), **variables_of(connections.config.home, dict(request.secrets))}
+    addresses = addresses_of_run(connections, request)
+    if machine.rental is not None:
+        plan = plan or renting.plan(connections, machine)
+        if request.gpus is None:
+            machine = replace(machine, gpus=machine.gpus or plan.offers[0].gpus)
+            prepared = replace(prepared, machine=machine)
+    session = placement.fitting(connections, machine, request, talk.note) if plan is None else None
+    run = _add(connections, prepared)
+
+    def failed(error: BaseException) -> None:
+        if plan is not None:
+            renting.give_back(connections, connections.registry.run(run.number))
+        record_failure(connections, run, error)
+
+    how = HandOver(
+        prepared, tuple(addresses), lambda *_: Private(values, addresses), failed, plan=plan, session=session
+    )
+    return hand_over(connections, run, how, talk, partial(cast, run))
+
+
+def move(connections: Connections, run: Run, machine: str, talk: Talk) -> Run:
+    """See `Runs.move`. `run` as its machine knows it."""
+    registry, asked = connections.registry, connections.machine(machine)
+    _check_waits(run, asked)
+    original, home = find_original(connections, run.number), connections.session_of(run)
+    numbers = registry.numbers(awaited.key for awaited in original.spec.after)
+    for status in home.ask(api.runs, api.RunKeys(list(numbers))).runs:
+        record_status(connections, registry.run(numbers[status.key]), home.told(status))
+    request = original.request._replace(
+        env=tuple((name, "") for name in original.variables),  # their values are on its host
+        after=tuple(numbers[each.key] for each in original.spec.after if each.key in numbers and not each.any),
+        after_any=tuple(numbers[each.key] for each in original.spec.after if each.key in numbers and each.any),
+    )
+    prepared = prepare(connections, request, original.source, asked, original)
+    session = placement.choose_machine(connections, asked, request, talk.note)
+    if session.home_id == home.home_id:
+        raise UsageError(f"run {run.number} is on {session.machine.name} already", hint="remoterun machines status")
+    successor = _add(connections, prepared)
+    withdrawn = False
+
+    def withdraw(target: Session, spec: RunSpec) -> Private:
+        nonlocal withdrawn
+        lacks = target.ask(api.occupancy, api.Demand(spec.gpus, spec.slots)).lacks
+        if lacks is not None:
+            raise UsageError(f"run {run.number} can't go to {target.machine.name}: {lacks}")
+        private = _withdraw(connections, run, successor, home, asked.name)
+        withdrawn = True
+        return private
+
+    def failed(error: BaseException) -> None:
+        if withdrawn:
+            record_failure(connections, successor, error)
+        else:
+            registry.remove_run(successor)
+
+    how = HandOver(prepared, original.spec.notify, withdraw, failed, session=session)
+    return hand_over(connections, successor, how, talk)
+
+
+def hand_over(
+    connections: Connections,
+    run: Run,
+    how: HandOver,
+    talk: Talk,
+    begun: Callable[[], None] = lambda: None,
+) -> Run:
+    """Hand over a run that has its row; it needs this client no more then.
+
+    Where it fails before `submit` is sent, `how.failed` is called. A submission without an answer may have arrived:
+    the next command that asks the machine learns that.
+    """
+    registry = connections.registry
+    asked = False
+    try:
+        with contextlib.ExitStack() as held:
+            begun()
+            run = registry.move(run, RunState.PROVISIONING, time.time())
+            run, session = _host(connections, run, how, talk, held)
+            run = registry.place(run, Placement(session.machine, session.home_id))
+            run, spec, manifest = _send_all(connections, run, how, session, talk.progress)
+            submission = Submission(spec, {}, manifest.encode())
+            if run.renting is not None:
+                grant, images = bucket.introduce(connections, run, spec, manifest, session)
+                run = registry.rent(run, replace(run.renting, grant_ends=grant.expires))
+                submission = submission._replace(grant=grant, images=images)
+            if how.earlier is not None and how.earlier.outputs is not None:
+                submission = submission._replace(left=how.earlier.outputs.manifest.encode())
+            registry.ask(run, digest_of_asked(spec))
+            private = how.private(session, spec)
+            submission = submission._replace(values=private.values, webhooks=webhooks_of(run, private.addresses))
+            body = submission.encode()
+            asked = True
+            result = session.ask(api.submit, api.Nothing(), body)
+    except BaseException as error:
+        if asked and may_have_arrived(error):
+            registry.give_up(run)
+            raise
+        how.failed(error)
+        raise
+    return record_status(connections, run, session.told(result.status))
+
+
+def may_have_arrived(error: BaseException) -> bool:
+    """Whether the request that hands a run over may have arrived although it failed."""
+    return isinstance(error, LinkLost) or not isinstance(error, RemoterunError)
+
+
+def why_not_handed_over(error: BaseException) -> str:
+    return error.message if isinstance(error, RemoterunError) else "interrupted before it was handed over"
+
+
+def record_failure(connections: Connections, run: Run, error: BaseException) -> None:
+    reason = Reason.NO_CAPACITY if isinstance(error, NoCapacity) else Reason.START_FAILED
+    message = why_not_handed_over(error)
+    now = connections.registry.run(run.number)
+    connections.registry.move(now, RunState.FAILED, time.time(), reason=reason.value, message=message)
+
+
+def _add(connections: Connections, prepared: Prepared) -> Run:
+    request, source = prepared.request, prepared.source
+    description = request.description or (source.subject if source is not None else None)
+    return connections.registry.add_run(
+        new_key(), prepared.machine, request.command, time.time(), description, request.labels, prepared.again
+    )
+
+
+def _host(
+    connections: Connections, run: Run, how: HandOver, talk: Talk, held: contextlib.ExitStack
+) -> tuple[Run, Session]:
+    """The machine that a run goes to. What a rented host mounts is in the bucket before that has to be paid for."""
+    prepared = how.prepared
+    if how.plan is None:
+        machine = prepared.machine
+        session = how.session or placement.choose_machine(connections, machine, prepared.request, talk.note)
+        return run, session
+    if run.renting is None:
+        run = renting.begin(connections, run, how.plan)
+    for mount in prepared.request.mounts:
+        _put_into_bucket(connections, mount, prepared.kept, talk.progress)
+    run, session = renting.rent(connections, run, how.plan, talk.waiting, held)
+    talk.waiting("")
+    return run, session
+
+
+def _send_all(
+    connections: Connections, run: Run, how: HandOver, session: Session, progress: Progress
+) -> tuple[Run, RunSpec, Manifest]:
+    """Send all that a run needs to the machine of `session`: (the run, what is asked of it there, its source)."""
+    prepared, earlier = how.prepared, how.earlier
+    request, source, tree = prepared.request, prepared.source, prepared.tree
+    settings = placement.settings(prepared.machine, request, session)
+    after = placement.after(connections, request, session)
+    mounts = [
+        _mount(connections, run, mount, place, prepared.kept, session, progress)
+        for mount, place in zip(request.mounts, prepared.places, strict=True)
+    ]
+    run = connections.registry.move(run, RunState.UPLOADING, time.time())
+    manifest = _send(connections, tree, session, _extra_blobs(source), progress)
+    spec = spec_of(run, request, source, manifest, settings, mounts, prepared.again)
+    spec = spec._replace(after=after, notify=how.notify)
+    if run.renting is not None:
+        if earlier is None:  # for another host, and for a rerun when this host is gone
+            _send(connections, tree, connections.session(connections.bucket()), {}, progress)
+        spec = spec._replace(until=renting.until(run.renting, session, time.time()))
+    if earlier is not None:
+        if earlier.outputs is not None:
+            earlier.outputs.bring(connections, session, progress)
+        until = min(spec.until or earlier.until, earlier.until)
+        spec = spec._replace(log_before=earlier.log, err_before=earlier.err, until=until)
+    return run, spec, manifest
+
+
+def _extra_blobs(source: Source | None) -> dict[str, bytes]:
+    """What is sent beside the source, by digest."""
+    build, blobs = context()
+    extra = {**blobs, build.digest: build.encode()}
+    if source is not None and source.commit is not None and source.diff:  # `spec_of` names it
+        extra[hashlib.sha256(source.diff).hexdigest()] = source.diff
+    return extra
+
+
+def _send(
+    connections: Connections,
+    tree: SourceTree | KeptTree,
+    session: Session,
+    extra: dict[str, bytes],
+    progress: Progress,
+) -> Manifest:
+    if isinstance(tree, SourceTree):
+        return tree.send(session, extra, progress)
+    tree.bring(connections, session, progress, extra)
+    return tree.manifest
+
+
+def _mount(
+    connections: Connections,
+    run: Run,
+    mount: Mount,
+    place: str,
+    kept: Mapping[Mount, KeptTree],
+    session: Session,
+    progress: Progress,
+) -> MountSpec:
+    """A mount as the agent takes it, with the number of the version that it is; what it reads is brought to the machine
+    first."""
+    if mount in kept:
+        where = _kept_in_place(connections, mount.resource, kept[mount], session, progress)
+    else:
+        where = bring_resource(connections, mount.resource, session, progress)
+    typed = mount.resource
+    if typed.kind == "uploads":
+        registry = connections.registry
+        for version, _ in registry.uploads.versions(typed.name, typed.version):
+            if typed.version is not None or version.digest == where.digest:
+                registry.uploads.record_read(run, typed.name, version.digest)
+                typed = replace(typed, version=version.version)
+                break
+    return MountSpec(str(typed), mount.path, place, where)
+
+
+def _kept_in_place(
+    connections: Connections, resource: Resource, tree: KeptTree, session: Session, progress: Progress
+) -> ResourceRef:
+    """What a run had mounted. Outputs stay as they are: those that `gc` has freed there come from their run again."""
+    try:
+        tree.bring(connections, session, progress)
+    except UsageError:
+        if resource.kind != "runs":
+            raise
+        try:
+            return bring_resource(connections, resource, session, progress)
+        except NotFound:
+            pass
+        raise
+    return tree.where
+
+
+def _put_into_bucket(
+    connections: Connections, mount: Mount, kept: Mapping[Mount, KeptTree], progress: Progress
+) -> None:
+    """What a run on a rented host mounts, before there is a host that has to be paid for."""
+    resource = mount.resource
+    if mount in kept:
+        kept[mount].bring(connections, connections.session(connections.bucket()), progress)
+    elif resource.kind == "uploads":
+        bring_upload(connections, resource.name, connections.session(connections.bucket()), progress, resource.version)
+    else:
+        run = connections.registry.run(resource.name)
+        _, about = transfer.fetch_manifest(find_home(connections, run)[1], ResourceRef("run", key=run.key))
+        if about.live:
+            raise _not_saved(resource, run)
+
+
+def bring_resource(connections: Connections, resource: Resource, session: Session, progress: Progress) -> ResourceRef:
+    """How the agent calls a resource that is on its machine, or was brought there just now: an upload by its digest."""
+    if resource.kind == "uploads":
+        if session.machine.rented is not None:
+            upload = bring_upload_to_rented(connections, resource.name, session, progress, resource.version)
+        else:
+            upload = bring_upload(connections, resource.name, session, progress, resource.version)
+        where = ResourceRef("upload", upload.name, sub=resource.sub, digest=upload.digest)
+        if resource.sub:
+            manifest_of(session, where, resource)  # that it is there
+        return where
+    run = connections.registry.run(resource.name)
+    if run.home_id == session.home_id:
+        where = ResourceRef("run", key=run.key, number=run.number, sub=resource.sub)
+        _, about = manifest_of(session, where, resource)
+        if about.live:
+            raise _not_saved(resource, run)
+        return where
+    return _bring_outputs(connections, run, resource, session, progress)
+
+
+def _bring_outputs(
+    connections: Connections, run: Run, resource: Resource, session: Session, progress: Progress
+) -> ResourceRef:
+    """Outputs that lie on another machine, as an upload of this one named after the run."""
+    run, source = find_home(connections, run)
+    where = ResourceRef("run", key=run.key, number=run.number)
+    manifest, about = transfer.fetch_manifest(source, where)
+    if about.live:
+        raise _not_saved(resource, run)
+    bucket.copy_contents(connections, source, manifest, session, progress, run.key)
+    name = f"run-{run.number}-{run.key[-8:]}"
+    session.ask(api.commit_upload, api.CommitUpload(name, brought=True), manifest.encode())
+    return ResourceRef("upload", name, sub=resource.sub, digest=manifest.digest)
+
+
+def _not_saved(resource: Resource, run: Run) -> UsageError:
+    return UsageError(
+        f"{show(str(resource))} can't be mounted: its outputs are not saved", hint=f"remoterun info {run.number}"
+    )
+
+
+def _check_waits(run: Run, asked: MachineType) -> None:
+    """Refuse to move what does not wait, and where it can't go."""
+    number = run.number
+    if run.final:
+        raise UsageError(f"run {number} has ended already", hint=f"remoterun rerun {number} -t {asked.name}")
+    if asked.rental is not None or run.machine.rental is not None or asked.bucket is not None:
+        raise UsageError(
+            "a run moves between machines of your own, not to or from one that is rented",
+            hint=_instead(run, asked.name),
+        )
+    if run.unreached is not None:
+        raise UsageError(f"{run.unreached}, and run {number} waits there", hint=f"remoterun doctor {run.host.name}")
+    if run.placement is None:
+        raise UsageError(f"run {number} is still being handed over to {run.machine.name}", hint="try again")
+    if run.state is not RunState.QUEUED:
+        raise _started(run, asked.name)
+
+
+def _withdraw(connections: Connections, run: Run, successor: Run, home: Session, machine: str) -> Private:
+    """Take a run from the machine where it waits, which never starts it from now on. Returns what that had of it."""
+    asked = api.Withdrawal(run.key, successor.key, f"it goes on as run {successor.number}")
+    with home.stream(api.withdraw, asked) as stream:
+        stream.end()
+        body = b"".join(bytes(frame.body) for frame in stream)
+        if not home.result(api.withdraw, stream).withdrawn:
+            raise _started(run, machine)
+    with home.understood():
+        taken = Submission.decode(body)
+    return Private(taken.values, taken.webhooks.addresses)
+
+
+def _started(run: Run, machine: str) -> UsageError:
+    return UsageError(
+        f"run {run.number} has started on {run.host.name}, and only a run that waits can be moved",
+        hint=_instead(run, machine),
+    )
+
+
+def _instead(run: Run, machine: str) -> str:
+    return f"remoterun stop {run.number} && remoterun rerun {run.number} -t {machine}"

@@ -1,0 +1,184 @@
+"""What is checked of a run before it has a number: its request, its machine, and the files that go with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from remoterun import transfer
+from remoterun.agent.shared.engine_names import CAPABILITIES, lacks
+from remoterun.agent.shared.states import RunState
+from remoterun.agent.shared.tree import Entry, Manifest, show
+from remoterun.client import placement, renting
+from remoterun.client.connections import Connections
+from remoterun.client.packages import Choice, choose
+from remoterun.client.reruns import KeptTree, OriginalRun
+from remoterun.client.secrets import check_known
+from remoterun.client.specs import STDIN, spec_of
+from remoterun.client.webhooks import addresses_of_run
+from remoterun.errors import UsageError
+from remoterun.model import MachineType, Mount, Run, RunRequest, new_key
+from remoterun.session import Session
+from remoterun.transfer import Progress
+
+if TYPE_CHECKING:
+    from remoterun.source import Source
+
+
+NO_CHARACTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Surrogates that stand for no byte of a file's name."""
+Complete = Callable[["Source", Sequence[str]], "Source"]
+"""Called with a source and the places of the mounts; returns what is sent, such as the source with untracked files."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that may be launched, any number of times: its request was checked and its files were listed.
+
+    The source must stay open until the last launch.
+    """
+
+    request: RunRequest
+    source: Source | None
+    machine: MachineType
+    """With the rental that the request asks for."""
+    places: tuple[str, ...]
+    """Where each mount goes."""
+    tree: SourceTree | KeptTree
+    choice: Choice
+    """What the environment will hold; the request names its framework."""
+    kept: Mapping[Mount, KeptTree] = field(default_factory=dict)
+    """Mounts of the run that this one repeats: what that one read is mounted."""
+    again: str = ""
+    """The key of that run."""
+
+    def with_requirements(self, text: str, options: str) -> Prepared:
+        """A copy that installs the packages of a requirements file as well; `options`: as `RunRequest.options`."""
+        request = self.request._replace(requirements=text, options=options)
+        return replace(self, request=request, choice=replace(self.choice, lacking=(), offer=None))
+
+
+class SourceTree:
+    """The files of a source, which are read once: the first launch hashes what it reads, and the others know it."""
+
+    def __init__(self, source: Source | None, stamps: Path, stdin: Path | None = None) -> None:
+        """Lists the files, with the one for the command's stdin. Raises `TransferError` for one that can't be read."""
+        self._files, self._root = _listed(source, stdin)
+        self._stamps: Path | None = stamps
+        transfer.read_entries(self._files)
+
+    def send(self, session: Session, extra: dict[str, bytes], progress: Progress) -> Manifest:
+        """Let a home have the files, and `extra` (digest to content)."""
+        reading = transfer.read_entries(self._files, self._root, self._stamps)
+        manifest, _ = transfer.send_tree(session, reading, extra, progress)
+        known = {entry.path: entry for entry in manifest.entries}
+        self._stamps = None  # its rows would be taken for those of files that are gone
+        self._files = [(known.get(entry.path, entry), path) for entry, path in self._files]
+        return manifest
+
+
+def prepare(
+    connections: Connections,
+    request: RunRequest,
+    source: Source | None,
+    machine: MachineType,
+    again: OriginalRun | None = None,
+    complete: Complete = lambda source, _: source,
+) -> Prepared:
+    """See `Runs.prepare`. `again`: the run that is repeated, whose source it is."""
+    kept = again.mounts if again is not None else {}
+    if again is not None and machine.rental is None:  # what it asked for of rented machines
+        request = request._replace(spot=False, max_hours=None, max_cost=None)
+    machine = placement.rented_with(connections, renting.asked(machine, request), request.gpus)
+    places = tuple(mount.place(source.workdir if source is not None else "") for mount in request.mounts)
+    request = request._replace(mounts=tuple(_numbered(connections, mount, kept) for mount in request.mounts))
+    _check_places(places, request)
+    _check_engine(request, places, machine)
+    _check_variables(request)
+    check_known(connections.config.home, (name for _, name in request.secrets))
+    addresses_of_run(connections, request)
+    placement.check_after(connections, request, machine)
+    _check_words(request, source, machine)
+    if again is not None:
+        choice = Choice(request.framework)
+        return Prepared(request, source, machine, places, again.tree, choice, kept, again.run.key)
+    if source is not None:
+        source = complete(source, places)
+    choice = choose(request, source)
+    tree = SourceTree(source, connections.config.home / "stamps.db", request.stdin)
+    return Prepared(request._replace(framework=choice.framework), source, machine, places, tree, choice)
+
+
+def _numbered(connections: Connections, mount: Mount, kept: Mapping[Mount, KeptTree]) -> Mount:
+    return mount if mount in kept else replace(mount, resource=connections.registry.numbered(mount.resource))
+
+
+def _check_words(request: RunRequest, source: Source | None, machine: MachineType) -> None:
+    """Refuse what no spec can hold."""
+    if request.command == "" or str(request.command).isspace():
+        raise UsageError("the command is empty", hint='remoterun run "echo hello"')
+    about, labels = request.description, request.labels
+    draft = Run(0, new_key(), machine, RunState.REQUESTED, request.command, 0.0, description=about, labels=labels)
+    spec_of(draft, request._replace(framework=None), source, Manifest([]), machine)
+    texts = (request.command, request.description or "", *request.labels, *(value for _, value in request.env))
+    if any(NO_CHARACTER.search(text) for text in texts):
+        raise UsageError(
+            "the command, its description, a label or a variable holds what is neither a character nor a byte"
+        )
+
+
+def _listed(source: Source | None, stdin: Path | None) -> tuple[list[tuple[Entry, str]], str]:
+    """(the entries of a source, and of what its command reads, with the paths to read them from, the folder that they
+    are of; "" for a checkout)."""
+    found = [(Entry("f", STDIN, 0, "", False), str(stdin))] if stdin is not None else []
+    if source is None:
+        return found, ""
+    if found and any(file.path == STDIN for file in source.files):
+        raise UsageError(f"--stdin needs the name `{STDIN}`, which a file here has", hint=f"git mv {STDIN} OTHER")
+    for file in source.files:
+        if file.kind == "link":
+            found.append((Entry("l", file.path, target=file.target), ""))
+        else:
+            found.append((Entry("f", file.path, 0, "", file.executable), file.origin))
+    found += [(Entry("d", path), "") for path in source.empty_dirs]
+    root = str(source.root)
+    in_place = stdin is None and all(origin.startswith(root) for _, origin in found[:1] if origin)
+    return found, root if in_place else ""
+
+
+def _check_places(places: Sequence[str], request: RunRequest) -> None:
+    for number, place in enumerate(places):
+        for other in places[:number]:
+            if place == other or place.startswith(other + "/") or other.startswith(place + "/"):
+                raise UsageError(
+                    f"two mounts meet at `{show(place)}`", hint=f"-m {request.mounts[number].resource}:OTHER_PATH"
+                )
+
+
+def _check_engine(request: RunRequest, places: Sequence[str], machine: MachineType) -> None:
+    """Refuse what the machine's engine does not have. Where the machine chooses its engine, it refuses by itself."""
+    absolute = [number for number, place in enumerate(places) if place.startswith("/")]
+    lacking = lacks(machine.engine, request.image is not None, bool(request.apt), bool(absolute))
+    if not lacking:
+        return
+    if lacking == "image":
+        what, hint = "has no images", "leave out --image"
+    elif lacking == "apt":
+        what, hint = "can't install apt packages", "leave out --apt and install them there"
+    else:
+        first = absolute[0]
+        what, hint = f"can't mount at `{show(places[first])}`", f"-m {request.mounts[first].resource}:data"
+    raise UsageError(
+        f"`{machine.name}` {what}: its runs use {CAPABILITIES[machine.engine].title}",
+        hint=f"{hint}, or use a machine with Docker: `-t NAME`",
+    )
+
+
+def _check_variables(request: RunRequest) -> None:
+    names = [variable for variable, _ in request.secrets]
+    for name in names:
+        if name in dict(request.env) or names.count(name) > 1:
+            raise UsageError(f"the variable `{name}` is asked for twice", hint=f"--secret NAME={name}_2")
