@@ -636,9 +636,7 @@ class TestTheCommandLine:
             ):
                 data = other.encode()
                 s3.put(key, [data], hashlib.sha256(data).hexdigest())
-                with pytest.raises(
-                    UsageError, match=f"another command, source or mounts for run {run.number} than you asked for"
-                ):
+                with pytest.raises(UsageError, match="another command, source or mounts for run"):
                     taken(laptop.client, run)
         assert len(laptop.folders.all()) == 1
 
