@@ -207,4 +207,5 @@ def test_a_run_beside_the_others_takes_no_slot_and_waits_for_none(home: Home) ->
     queue.release(home, holder)
     assert ask(home, waiting).granted
     taken_back = new(home)
-    assert queue.withdraw(home, taken_back, "me") and not queue.ask(home, taken_back, 0, 1, beside=True).granted
+    assert queue.withdraw(home, taken_back, "me", "it goes on")
+    assert not queue.ask(home, taken_back, 0, 1, beside=True).granted
