@@ -25,7 +25,7 @@ LANG = "C.UTF-8"
 _SERVER = """
 import atexit, gc, json, os, sys, threading
 import boto3, typer, typer.main
-import remoterun.hosts.local, remoterun.hosts.ssh.host, remoterun.source
+import remoterun.hosts.local, remoterun.hosts.ssh.connection, remoterun.hosts.ssh.host, remoterun.source
 from remoterun.cli.commands import application
 from remoterun.cli.main import main
 from remoterun.client import *

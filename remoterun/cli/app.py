@@ -35,7 +35,12 @@ COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
         "tensorboard": ("tensorboard",),
         "jupyter": ("browsing",),
     },
-    "Machines": {"machines": ("fleet", "maintenance", "entering"), "doctor": ("maintenance",)},
+    "Machines": {
+        "machines": ("fleet", "maintenance", "entering"),
+        "doctor": ("maintenance",),
+        "login": ("entering",),
+        "logout": ("entering",),
+    },
     "Settings": {"secret": ("vault",)},
 }
 """Headings of `--help`, with their commands in its order; each with the modules of `cli.commands` that register it."""

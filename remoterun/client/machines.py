@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from remoterun import machines
 from remoterun.agent.shared import api
@@ -21,6 +21,9 @@ from remoterun.model import LAST, MachineType, Rental, check_time
 from remoterun.providers.base import Offer
 from remoterun.session import Session
 from remoterun.transfer import Progress
+
+if TYPE_CHECKING:
+    from remoterun.hosts.ssh.master import Master
 
 
 class Machines:
@@ -87,7 +90,38 @@ class Machines:
         `name` is that of a machine; or a run's number, or the id of a rented host, for the machine that it is. Raises
         `UsageError` for what is not reached over SSH, `HostError` without an `ssh` program or for a host that is gone.
         """
-        from remoterun.hosts.ssh.config import SSHTarget, ssh_words
+        from remoterun.hosts.ssh.config import ssh_words
+
+        places = self._masters(name, command)
+        live = [place for place in places if place.alive]
+        options = live[0].options if live else ()
+        return ssh_words(places[0].settings.target, places[0].config_file, command, terminal, options)
+
+    def login(self, name: str, idle: float = 8 * 3600.0, *, batch: bool = False) -> bool:
+        """Open a connection to a machine with the system's `ssh`, which asks what it must on the terminal, unless it is
+        a `batch`. All commands use it, until `logout`, or until none has for `idle` seconds. `name` as for `ssh`.
+
+        False where one is open. Blocks while a person is asked. Raises what `ssh` raises, and `AuthenticationError`.
+        """
+        places = self._masters(name)
+        if any(place.alive for place in places):
+            return False
+        places[0].open(idle, batch)
+        return True
+
+    def logout(self, name: str) -> bool:
+        """End what `login` opened, or the connection that the ssh configuration shares; what runs there goes on. False
+        where none is open. Raises what `ssh` raises."""
+        live = [place for place in self._masters(name) if place.alive]
+        for place in live:
+            place.end()
+        return bool(live)
+
+    def _masters(self, name: str, command: str = "") -> Sequence[Master]:
+        """Where the machine that a name stands for may have an open connection of the system's `ssh`."""
+        from remoterun.hosts.ssh.config import SSHTarget, resolve
+        from remoterun.hosts.ssh.host import masters_folder
+        from remoterun.hosts.ssh.master import masters
 
         machine = self._named(name)
         if machine.pool:
@@ -103,8 +137,9 @@ class Machines:
             )
         if machine.host is None:
             raise UsageError(f"`{machine.name}` is this machine", hint=command or "the shell you type in is its own")
-        file = Path(machine.ssh_config) if machine.ssh_config else self._connections.config.ssh_config
-        return ssh_words(SSHTarget.parse(machine.host), file, command, terminal)
+        config = self._connections.config
+        file = Path(machine.ssh_config) if machine.ssh_config else config.ssh_config
+        return masters(resolve(SSHTarget.parse(machine.host), file), file, masters_folder(config))
 
     def _named(self, name: str) -> MachineType:
         number = name.removeprefix("runs/")

@@ -1,4 +1,4 @@
-"""Looking inside a run that is going on, and its machine: `exec`, `top`, `ssh`."""
+"""Inside a run that goes on, and its machine: `exec`, `top`, `ssh`, `login`, `logout`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from remoterun.cli.app import Command, RunNumber, Wait, app, example, machines_a
 from remoterun.cli.asking import client as connect
 from remoterun.errors import HostError, UsageError
 from remoterun.parsing import command_text, parse_duration
+
+MachineName = Annotated[
+    str,
+    typer.Argument(metavar="MACHINE", help="A machine, as after -t.", autocompletion=complete.machine_types),
+]
 
 
 @app.command(
@@ -126,3 +131,29 @@ def ssh(
     render.finish()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and `ssh` would inherit that
     os.execv(words[0], list(words))
+
+
+@app.command(cls=Command, epilog=example("remoterun login box --for 12h"))
+def login(
+    machine: MachineName,
+    idle: Annotated[
+        str,
+        typer.Option("--for", metavar="TIME", help="It ends when nothing has used it for so long. Default: 8h."),
+    ] = "8h",
+) -> None:
+    """Log in to a machine once, with the system's ssh, for all commands that follow.
+
+    For a machine that wants a code or a password each time: ssh asks in your terminal, and no other command asks then.
+    """
+    seconds = parse_duration(idle)
+    with connect() as client:
+        opened = client.machines.login(machine, seconds, batch=not render.person_there())
+    render.line(f"{machine}: {'logged in' if opened else 'a login is open'}; `remoterun logout {machine}` ends it")
+
+
+@app.command(cls=Command, epilog=example("remoterun logout box"))
+def logout(machine: MachineName) -> None:
+    """End what `login` opened. Runs go on."""
+    with connect() as client:
+        ended = client.machines.logout(machine)
+    render.line(f"{machine}: {'logged out; runs go on' if ended else 'no login is open'}")

@@ -40,6 +40,15 @@ _ALGORITHMS = {
 """What paramiko calls a kind of algorithm in an error → our noun, its name in paramiko's log, in its security options,
 and in sshd_config."""
 
+_REFUSALS = {
+    "Not allowed at this time": (
+        "takes no connection from here for a while",
+        "its sshd punishes this address for failed logins (PerSourcePenalties): wait some minutes",
+    ),
+    "Exceeded MaxStartups": ("has too many logins in progress", "try again in a few seconds"),
+}
+"""What sshd greets with in place of its version → what that means, and what helps."""
+
 _log = logging.getLogger("paramiko")
 _log.addHandler(logging.NullHandler())  # paramiko prints every lost connection; here it becomes an exception
 _log.propagate = False
@@ -377,7 +386,7 @@ def _log_in(settings: SSHSettings, access: Access, way: Way, began: float) -> pa
                     auth_strategy=Login(settings, access.keys, access.prompts, place, log.disconnect_reason),
                 )
             except (paramiko.SSHException, EOFError, OSError) as error:
-                raise _no_handshake(error, client, log, settings, way, greeted, time.monotonic() - began) from error
+                raise _no_handshake(error, client.get_transport(), log, settings, way, greeted) from error
     except BaseException:
         transport = client.get_transport()
         _end(client, way)
@@ -425,18 +434,19 @@ class _Log(logging.Handler):
 
     def disconnect_reason(self) -> str:
         """Why sshd hung up, as it says itself; "" where it did not say."""
-        return next(
-            (re.sub(r".*?\): ", "", line, count=1) for line in self._lines if line.startswith("Disconnect (")), ""
-        )
+        return self.said("Disconnect (").partition("): ")[2].strip()
 
-    def offered(self, kind: str) -> str:
-        """The algorithms of a kind that the host offers."""
-        return next((line.partition(": ")[2] for line in self._lines if line.startswith(f"{kind}: ")), "")
+    def said(self, start: str) -> str:
+        """What stands after the `start` of a line; "" without such a line."""
+        return next((line[len(start) :] for line in self._lines if line.startswith(start)), "")
 
 
 def _check_greeting(greeted: str | None, settings: SSHSettings, way: Way, took: float) -> None:
-    """Raises `HostUnreachable` for what no SSH server says, and for nothing at all."""
+    """Raises `HostUnreachable` for what sshd says to those it does not let in, and for nothing at all."""
     name, place = f"`{settings.target}`", f"{way.address} port {settings.port}"
+    for words, (meaning, hint) in _REFUSALS.items():
+        if words in (greeted or ""):
+            raise HostUnreachable(f"{name} {meaning} ({place}): {greeted}", hint=hint)
     if greeted is None:
         raise HostUnreachable(
             f"{name} took the connection but its SSH server says nothing ({place}, after {took:.1f} s)",
@@ -453,46 +463,29 @@ def _check_greeting(greeted: str | None, settings: SSHSettings, way: Way, took: 
             f"{name} closed the connection before it said anything ({place}, after {took:.1f} s)",
             hint="too many connections at once (MaxStartups), or a firewall: try again in a few seconds",
         )
-    if "Not allowed at this time" in greeted:
-        raise HostUnreachable(
-            f"{name} takes no connection from here for a while ({place}): Not allowed at this time",
-            hint="its sshd punishes this address for failed logins (PerSourcePenalties): wait some minutes",
-        )
-    if "Exceeded MaxStartups" in greeted:
-        raise HostUnreachable(
-            f"{name} has too many logins in progress ({place}): {greeted}", hint="try again in a few seconds"
-        )
 
 
 def _no_handshake(
-    error: Exception,
-    client: paramiko.SSHClient,
-    log: _Log,
-    settings: SSHSettings,
-    way: Way,
-    greeted: str | None,
-    took: float,
+    error: Exception, transport: paramiko.Transport, log: _Log, settings: SSHSettings, way: Way, greeted: str | None
 ) -> HostError:
     """Why the two sides have no keys."""
-    name, place = f"`{settings.target}`", f"{way.address} port {settings.port}"
+    host = f"`{settings.target}` ({way.address} port {settings.port})"
     missing = re.search(r"no acceptable ([a-z ]+)", str(error))
     if missing and missing[1] in _ALGORITHMS:
         noun, logged, ours, keyword = _ALGORITHMS[missing[1]]
-        has = ", ".join(getattr(client.get_transport().get_security_options(), ours))
+        has = ", ".join(getattr(transport.get_security_options(), ours))
         return HostError(
-            f"{name} ({place}) and this client have no {noun} in common",
-            evidence=f"the host offers: {log.offered(logged)}\n"
+            f"{host} and this client have no {noun} in common",
+            evidence=f"the host offers: {log.said(f'{logged}: ')}\n"
             f"this client (paramiko {paramiko.__version__}) has: {has}",
             hint=f"add one of this client's to `{keyword}` in the sshd_config of that machine, or update its sshd",
         )
     if greeted and "SSH-" not in greeted:
         return HostUnreachable(
-            f"what answers for {name} at {place} is not an SSH server",
-            evidence=greeted[:200],
-            hint="is the port right?",
+            f"what answers for {host} is not an SSH server", evidence=greeted[:200], hint="is the port right?"
         )
     return HostUnreachable(
-        f"{name} did not finish the SSH handshake ({place}, after {took:.1f} s)",
+        f"{host} did not finish the SSH handshake",
         evidence=str(error) or None,
         hint=f"`ssh -v {words_of(settings.target)}` shows where it stops",
     )

@@ -9,6 +9,7 @@ there, or finds the reason; then the first command is tried again.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -93,9 +94,8 @@ class SSHHost:
         self._masters = masters
         self._keys: KeyRing | None = None
         self._lock = threading.Lock()
-        self._connection: SSHConnection | None = None
-        self._full: list[SSHConnection] = []
-        """Connections on which the host opens no further session, while those that it opened go on."""
+        self._connections: list[SSHConnection] = []
+        """The newest is used; on those before it the host opens no further session, while what it opened goes on."""
 
     @property
     def name(self) -> str:
@@ -124,9 +124,9 @@ class SSHHost:
         import paramiko
 
         with self._lock:
-            if self._connection is None or not self._connection.alive:
-                self._connection = self._connect()
-            connection = self._connection
+            if not self._connections or not self._connections[-1].alive:
+                self._connections.append(self._connect())
+            connection = self._connections[-1]
         settings = connection.settings
         made = fabric.Connection(
             host=settings.hostname,
@@ -140,8 +140,7 @@ class SSHHost:
 
     def close(self) -> None:
         with self._lock:
-            held = [*self._full, *([self._connection] if self._connection else [])]
-            self._full, self._connection = [], None
+            held, self._connections = self._connections, []
         for connection in held:
             connection.close()
 
@@ -246,22 +245,16 @@ class SSHHost:
         """Start a command: through a live master, else on the open connection, or on a new one where that is dead, or
         opens no further session."""
         with self._lock:
-            if self._masters is not None and self._connection is None:
+            self._connections = [connection for connection in self._connections if connection.alive]
+            if self._masters is not None and not self._connections:
                 master = live_master(resolve(self._target, self._config_file), self._config_file, self._masters)
                 if master is not None:
                     return master.start(command)
             from remoterun.hosts.ssh.connection import SessionRefused
 
-            connection = self._connection
-            if connection is not None and connection.alive:
-                try:
+            for connection in self._connections[-1:]:
+                with contextlib.suppress(SessionRefused, HostUnreachable):
                     return connection.start(command)
-                except SessionRefused:
-                    self._full.append(connection)
-                except HostUnreachable:
-                    pass
-            self._full = [held for held in self._full if held.alive]
-            self._connection = None
             connection = self._connect()
             try:
                 pipe = connection.start(command)
@@ -275,7 +268,7 @@ class SSHHost:
             except BaseException:
                 connection.close()
                 raise
-            self._connection = connection
+            self._connections.append(connection)
             return pipe
 
     def _connect(self) -> SSHConnection:

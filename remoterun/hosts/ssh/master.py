@@ -11,6 +11,7 @@ import hashlib
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,11 @@ class Master:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._control("check").returncode == 0
         return False
+
+    @property
+    def options(self) -> list[str]:
+        """The words that make ssh use it."""
+        return ["-S", str(self.path).replace("%", "%%")]
 
     def start(self, command: str) -> MasterPipe:
         """Run a command through it. ssh never asks, and never opens a connection of its own."""
@@ -102,9 +108,7 @@ class Master:
         )
 
     def _words(self, *options: str, command: str = "") -> list[str]:
-        path = str(self.path).replace("%", "%%")
-        words = ["-S", path, *options]
-        return ssh_words(self.settings.target, self.config_file, command, options=words)
+        return ssh_words(self.settings.target, self.config_file, command, options=[*self.options, *options])
 
 
 class MasterPipe(ProcessPipe):
@@ -112,6 +116,25 @@ class MasterPipe(ProcessPipe):
 
     lost = ""
     """A link that breaks ends the process, as every other end does."""
+    round_trip = 0.0
+    """Seconds from the first request to what came after it; 0 before that."""
+    _asked_at = 0.0
+
+    def read(self, limit: int) -> bytes:
+        data = super().read(limit)
+        self._answered()
+        return data
+
+    def pump(self, taker: Callable[[memoryview], None]) -> None:
+        def take(data: memoryview) -> None:
+            self._answered()
+            taker(data)
+
+        super().pump(take)
+
+    def write(self, *parts: bytes | bytearray | memoryview) -> None:
+        self._asked_at = self._asked_at or time.monotonic()
+        super().write(*parts)
 
     def end_input(self) -> None:
         """Nothing more will be written; the program's output still comes."""
@@ -129,6 +152,10 @@ class MasterPipe(ProcessPipe):
     def refused(self) -> bool:
         """Whether ssh ended by itself: the master is gone, or the host opens no further session on it."""
         return self._process.poll() == _REFUSED
+
+    def _answered(self) -> None:
+        if self._asked_at and not self.round_trip:
+            self.round_trip = time.monotonic() - self._asked_at
 
 
 def masters(settings: SSHSettings, config_file: Path | None, folder: Path) -> list[Master]:

@@ -1,0 +1,239 @@
+"""A connection that the system's ssh keeps open is used; `login` opens one, `logout` ends it; host certificates."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from remoterun.errors import AuthenticationError, HostKeyError
+from remoterun.hosts.ssh.config import SSHTarget, resolve
+from remoterun.hosts.ssh.master import MasterPipe, masters
+from tests.sshd import Keys, Open, Server, Start, make_key, public, says
+from tests.workshop import until
+
+pytestmark = pytest.mark.timeout(60)
+REMOTERUN = str(Path(sys.executable).parent / "remoterun")
+LOGINS = "Accepted publickey"
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder with a short path, as a home has: the path of a socket has at most 107 bytes."""
+    folder = Path(tempfile.mkdtemp(prefix="rr"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def locked(start: Start, tmp_path: Path) -> Server:
+    """A server whose only key needs a passphrase, which stands for whatever a host asks."""
+    key = make_key(tmp_path / "locked", passphrase="open sesame")
+    server = start(authorized=public(key))
+    server.client["IdentityFile"] = str(key)
+    return server
+
+
+def ssh(config: Path, *words: str) -> int:
+    return subprocess.run(["ssh", "-F", str(config), *words, "box"], stdin=subprocess.DEVNULL).returncode
+
+
+@pytest.fixture
+def shared(server: Server, short: Path) -> Iterator[Path]:
+    """A configuration with a `ControlPath`, at which a master of the user's takes sessions."""
+    config = server.config(ControlPath=str(short / "cm-%C"))
+    assert ssh(config, "-o", "ControlMaster=yes", "-o", "ControlPersist=60", "-f", "-N") == 0
+    yield config
+    ssh(config, "-q", "-O", "exit")
+
+
+class TestMaster:
+    def test_of_the_user_is_used(self, server: Server, reach: Open, shared: Path, short: Path) -> None:
+        before = server.count(LOGINS)
+        host = reach(server, shared, masters=short)
+        data = os.urandom(3_000_000)
+        pipe = host.open()
+        assert isinstance(pipe, MasterPipe) and says(host, data) == data
+        assert pipe.round_trip == 0
+        pipe.write(b"ping")
+        assert pipe.read(100) == b"ping" and pipe.round_trip > 0
+        pipe.close()
+        assert server.count(LOGINS) == before
+
+    def test_the_agent_is_copied_through_it(self, start: Start, reach: Open, short: Path) -> None:
+        server = start()
+        config = server.config(ControlPath=str(short / "cm"))
+        assert ssh(config, "-o", "ControlMaster=yes", "-o", "ControlPersist=60", "-f", "-N") == 0
+        host = reach(server, config, masters=short)
+        assert says(host) == b"ping" and server.count(LOGINS) == 1
+        assert host.run(["sh", "-c", "echo out; echo err >&2; exit 3"], 30) == (3, "out", "err")
+        assert ssh(config, "-q", "-O", "exit") == 0
+
+    def test_that_ends_while_it_is_used(self, server: Server, reach: Open, shared: Path, short: Path) -> None:
+        host = reach(server, shared, masters=short)
+        pipe = host.open()
+        assert ssh(shared, "-q", "-O", "exit") == 0
+        assert pipe.read(10) == b""
+        pipe.close()
+        before = server.count(LOGINS)
+        assert says(host) == b"ping" and server.count(LOGINS) == before + 1
+
+    def test_that_takes_no_more_sessions(self, start: Start, reach: Open, short: Path) -> None:
+        server = start("MaxSessions 1")
+        config = server.config(ControlPath=str(short / "cm"))
+        assert ssh(config, "-o", "ControlMaster=yes", "-o", "ControlPersist=60", "-f", "-N") == 0
+        host = reach(server, config, masters=short)
+        one = host.open()
+        two = host.open()
+        assert isinstance(one, MasterPipe) and not isinstance(two, MasterPipe)
+        for pipe in (one, two):
+            pipe.write(b"x")
+            assert pipe.read(1) == b"x"
+            pipe.close()
+        assert ssh(config, "-q", "-O", "exit") == 0
+
+    def test_whose_process_is_gone(self, server: Server, reach: Open, short: Path) -> None:
+        config = server.config(ControlPath=str(short / "cm"))
+        (short / "cm").touch()
+        assert says(reach(server, config, masters=short)) == b"ping"
+
+    def test_closing_the_pipe_ends_the_agent_and_not_the_master(
+        self, server: Server, reach: Open, shared: Path, short: Path
+    ) -> None:
+        host = reach(server, shared, masters=short)
+        pipe = host.open()
+        assert isinstance(pipe, MasterPipe)
+        pipe.close()
+        pipe.close()
+        assert pipe.exit_status(1) == 0
+        assert ssh(shared, "-q", "-O", "check") == 0
+
+    def test_a_path_that_is_too_long_for_a_socket(self, server: Server, tmp_path: Path) -> None:
+        config = server.config()
+        place = masters(resolve(SSHTarget("box"), config), config, tmp_path / ("x" * 90))[0]
+        with pytest.raises(Exception, match="too long for a socket") as caught:
+            place.open(60, batch=True)
+        assert "ControlPath" in str(getattr(caught.value, "hint", ""))
+
+
+class TestLogin:
+    def terminal(self, home: Path, config: Path, *words: str) -> pexpect.spawn[str]:
+        env = {"PATH": os.environ["PATH"], "HOME": str(home), "REMOTERUN_HOME": str(home), "LANG": "C.UTF-8"}
+        return pexpect.spawn(
+            REMOTERUN,
+            list(words),
+            env={**env, "REMOTERUN_SSH_CONFIG": str(config), "TERM": "xterm"},
+            encoding="utf-8",
+            timeout=30,
+            cwd=str(home),
+        )
+
+    def finish(self, terminal: pexpect.spawn[str]) -> tuple[int | None, str]:
+        terminal.expect(pexpect.EOF)
+        said = terminal.before or ""
+        terminal.close()
+        return terminal.exitstatus, said
+
+    @pytest.mark.parametrize("named", [False, True], ids=["own path", "ControlPath"])
+    def test_once_and_nothing_asks_after_that(self, locked: Server, reach: Open, short: Path, named: bool) -> None:
+        config = locked.config(ControlPath=str(short / "cm") if named else "")
+        with pytest.raises(AuthenticationError) as caught:
+            reach(locked, config, masters=short / "ssh").open()
+        assert (caught.value.hint or "").startswith("remoterun login box ")
+
+        terminal = self.terminal(short, config, "login", "box", "--for", "2h")
+        terminal.expect("passphrase for key")
+        terminal.sendline("open sesame")
+        status, said = self.finish(terminal)
+        assert status == 0 and "box: logged in; `remoterun logout box` ends it" in said
+        assert says(reach(locked, config, masters=short / "ssh")) == b"ping"
+        status, said = self.finish(self.terminal(short, config, "ssh", "box", "echo", "over it"))
+        assert (status, said.strip()) == (0, "over it")
+        status, said = self.finish(self.terminal(short, config, "login", "box"))
+        assert status == 0 and "a login is open" in said
+        assert locked.count(LOGINS) == 1
+
+        status, said = self.finish(self.terminal(short, config, "logout", "box"))
+        assert status == 0 and "logged out; runs go on" in said
+        with pytest.raises(AuthenticationError):
+            reach(locked, config, masters=short / "ssh").open()
+        status, said = self.finish(self.terminal(short, config, "logout", "box"))
+        assert status == 0 and "no login is open" in said
+
+    def test_that_ssh_refuses(self, locked: Server, short: Path) -> None:
+        terminal = self.terminal(short, locked.config(NumberOfPasswordPrompts="1"), "login", "box")
+        terminal.expect("passphrase for key")
+        terminal.sendline("wrong")
+        status, said = self.finish(terminal)
+        assert status == 125 and "Permission denied" in said and "ssh did not log in to `box`" in said
+
+    def test_without_a_terminal_nothing_is_asked(self, locked: Server, short: Path) -> None:
+        env = {**os.environ, "HOME": str(short), "REMOTERUN_HOME": str(short)}
+        done = subprocess.run(
+            [REMOTERUN, "login", "box"],
+            env={**env, "REMOTERUN_SSH_CONFIG": str(locked.config())},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=50,
+        )
+        assert done.returncode == 125 and "Permission denied" in done.stderr and "passphrase" not in done.stderr
+
+    def test_it_ends_after_its_time_without_use(self, server: Server, short: Path) -> None:
+        config = server.config()
+        place = masters(resolve(SSHTarget("box"), config), config, short)[0]
+        place.open(1, batch=True)
+        assert place.alive
+        until(lambda: not place.alive)
+
+    def test_an_unknown_host_is_not_accepted_silently(self, server: Server, short: Path) -> None:
+        """Not even where the user's ssh would."""
+        config = server.config(UserKnownHostsFile="/dev/null", StrictHostKeyChecking="no")
+        terminal = self.terminal(short, config, "login", "box")
+        terminal.expect("continue connecting")
+        terminal.sendline("no")
+        status, said = self.finish(terminal)
+        assert status == 125 and "Host key verification failed" in said
+
+
+@pytest.fixture
+def certified(start: Start, tmp_path: Path) -> Server:
+    """A server that shows a host certificate, which its authority in known_hosts vouches for."""
+    authority, key = make_key(tmp_path / "authority"), make_key(tmp_path / "certified")
+    sign = ["ssh-keygen", "-q", "-s", str(authority), "-I", "host", "-h", "-n", "127.0.0.1", f"{key}.pub"]
+    subprocess.run(sign, check=True, capture_output=True)
+    server = start(f"HostCertificate {key}-cert.pub", host_keys=(key,))
+    server.known_hosts.write_text(f"@cert-authority [127.0.0.1]:{server.port} {public(authority)}")
+    return server
+
+
+def test_a_host_certificate_is_for_ssh(certified: Server, reach: Open, short: Path) -> None:
+    config = certified.config()
+    host = reach(certified, config, masters=short, confirm_host_key=lambda key: pytest.fail("asked"))
+    with pytest.raises(HostKeyError, match="known by the certificates of .*known_hosts:1") as caught:
+        host.open()
+    assert (caught.value.hint or "").startswith("remoterun login box ")
+    place = masters(resolve(SSHTarget("box"), config), config, short)[0]
+    place.open(60, batch=True)
+    assert says(host) == b"ping"
+    place.end()
+
+
+def test_a_key_that_is_known_needs_no_certificate(certified: Server, reach: Open, tmp_path: Path) -> None:
+    with certified.known_hosts.open("a") as file:
+        file.write(f"[127.0.0.1]:{certified.port} {public(tmp_path / 'certified')}")
+    assert says(reach(certified)) == b"ping"
+
+
+def test_another_authority_does_not_vouch(certified: Server, short: Path, keys: Keys) -> None:
+    certified.known_hosts.write_text(f"@cert-authority * {public(keys.other)}")
+    config = certified.config()
+    with pytest.raises(AuthenticationError, match="did not log in"):
+        masters(resolve(SSHTarget("box"), config), config, short)[0].open(60, batch=True)
