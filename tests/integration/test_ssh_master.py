@@ -154,7 +154,7 @@ class TestLogin:
         status, said = self.finish(terminal)
         assert status == 0 and "box: logged in; `remoterun logout box` ends it" in said
         assert says(reach(locked, config, masters=short / "ssh")) == b"ping"
-        status, said = self.finish(self.terminal(short, config, "ssh", "box", "echo", "over it"))
+        status, said = self.finish(self.terminal(short, config, "machines", "ssh", "box", "echo", "over it"))
         assert (status, said.strip()) == (0, "over it")
         status, said = self.finish(self.terminal(short, config, "login", "box"))
         assert status == 0 and "a login is open" in said

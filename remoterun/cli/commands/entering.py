@@ -138,12 +138,13 @@ def login(
     machine: MachineName,
     idle: Annotated[
         str,
-        typer.Option("--for", metavar="TIME", help="It ends when nothing has used it for so long. Default: 8h."),
+        typer.Option("--for", metavar="TIME", help="It ends when nothing has used it for so long."),
     ] = "8h",
 ) -> None:
-    """Log in to a machine once, with the system's ssh, for all commands that follow.
+    """Log in to a machine once, for all commands that follow.
 
-    For a machine that wants a code or a password each time: ssh asks in your terminal, and no other command asks then.
+    For a machine that wants a code or a password each time: the system's ssh asks in your terminal, and no command asks
+    after that.
     """
     seconds = parse_duration(idle)
     with connect() as client:
