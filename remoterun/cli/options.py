@@ -18,7 +18,7 @@ from remoterun.cli import complete
 from remoterun.cli.app import MORE, run_number
 from remoterun.cli.to_send import requirements_of
 from remoterun.errors import UsageError
-from remoterun.model import ALL_GPUS, Asked, Mount
+from remoterun.model import ALL_GPUS, Asked, Mount, RunRequest
 from remoterun.parsing import (
     VARIABLE,
     command_text,
@@ -115,9 +115,9 @@ class Row(NamedTuple):
     """That of the field; of a list, of one of its values."""
     repeated: bool
 
-    def value(self, asked: Asked) -> Any:
+    def value(self, asked: RunRequest) -> Any:
         """That of `env` has None for a variable whose value is found later."""
-        if self.name == "env":
+        if self.name == "env" and isinstance(asked, Asked):
             return (*((variable, None) for variable in asked.variables), *asked.env)
         return getattr(asked, self.name)
 
@@ -142,7 +142,7 @@ class Row(NamedTuple):
         key = self.form.key
         return self.put(asked, _joined(self.value(asked), value, key) if self.repeated and key is not None else value)
 
-    def words(self, asked: Asked) -> list[list[str]]:
+    def words(self, asked: RunRequest) -> list[list[str]]:
         """What is typed for its value: the words of each time."""
         value = self.value(asked)
         if self.form.show is None or not _is_given(value):

@@ -5,9 +5,12 @@ Every listing is held to it by the tests. Fields may be added; none is renamed o
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from remoterun.agent.shared.records import Record
+from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import Reason, RunState
+from remoterun.cli.render.output import MOMENTS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 TEXT, NUMBER, COUNT, FLAG = {"type": "string"}, {"type": "number"}, {"type": "integer"}, {"type": "boolean"}
@@ -26,6 +29,28 @@ def _list(of: dict[str, Any]) -> dict[str, Any]:
 def _object(**fields: dict[str, Any]) -> dict[str, Any]:
     """All of these fields are there; others may be."""
     return {"type": "object", "properties": fields, "required": list(fields)}
+
+
+def _record(kind: type[Record]) -> dict[str, Any]:
+    """Of the JSON of a record. One that an older remoterun wrote may lack what has a default."""
+    types = get_type_hints(kind)
+    fields = {name: _typed(types[name], MOMENT if name in MOMENTS else NUMBER) for name in kind._fields}
+    return {"type": "object", "properties": fields, "required": [n for n in fields if n not in kind._field_defaults]}
+
+
+def _typed(type_: Any, number: dict[str, Any] = NUMBER) -> dict[str, Any]:
+    """Of a field of this type; `number`: what a float is in it."""
+    arguments = get_args(type_)
+    if get_origin(type_) is Union:
+        return _maybe(_typed(arguments[0], number))
+    if get_origin(type_) in (tuple, list):
+        return _list(_typed(arguments[0]))
+    if get_origin(type_) is dict:
+        return {"type": "object", "additionalProperties": _typed(arguments[1])}
+    return number if type_ is float else _PLAIN[type_] if type_ in _PLAIN else _record(type_)
+
+
+_PLAIN: dict[Any, dict[str, Any]] = {str: TEXT, int: COUNT, bool: FLAG}
 
 
 RUN = _object(
@@ -83,7 +108,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "info": {
         "allOf": [
             RUN,
-            _object(spec=_maybe({"type": "object"}), events=_maybe(_list({"type": "object"})), folder=_maybe(TEXT)),
+            _object(spec=_maybe(_record(RunSpec)), events=_maybe(_list({"type": "object"})), folder=_maybe(TEXT)),
         ]
     },
     "ls": {

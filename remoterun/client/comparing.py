@@ -8,14 +8,18 @@ import os
 import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from remoterun import transfer
 from remoterun.agent.shared import api
+from remoterun.agent.shared.asked import HandedOn, Packages
+from remoterun.agent.shared.records import same_fields
 from remoterun.agent.shared.spec import ResourceRef, RunSpec
 from remoterun.agent.shared.tree import Entry
 from remoterun.client.connections import Connections
 from remoterun.client.reruns import read_spec
 from remoterun.model import Run
+from remoterun.parsing import duration_text
 from remoterun.session import Session
 
 METRICS = "metrics.jsonl"
@@ -120,6 +124,19 @@ def _listed(own: dict[str, float], other: dict[str, float]) -> tuple[str, ...]:
     return tuple(f"{name} {value:g}" for name, value in own.items() if value != other.get(name))
 
 
+_NAMES = ("description", "labels", "ports")
+"""These change nothing that a run does."""
+
+
+def _shown(value: Any) -> Sequence[str]:
+    """The lines of a value that was asked for; none for nothing."""
+    if isinstance(value, str):
+        return value.splitlines()
+    if isinstance(value, tuple):
+        return value
+    return [str(value)] if value else []
+
+
 def _facts(run: Run, spec: RunSpec) -> dict[str, tuple[str, ...]]:
     git, environment = spec.git, spec.environment
     commit = f"{git.commit[:12]} ({git.branch or 'no branch'}{', changed' if git.dirty else ''})" if git else ""
@@ -132,12 +149,10 @@ def _facts(run: Run, spec: RunSpec) -> dict[str, tuple[str, ...]]:
         "commit": [commit],
         "started in": [spec.workdir or "."],
         "variables": spec.asked_env,
-        "image": [environment.image or ""],
         "framework": ["" if environment.image else environment.framework],
-        "apt": environment.apt,
-        "pip": environment.pip,
-        "requirements": environment.requirements.splitlines(),
-        "timeout": [f"{spec.timeout:g} s" if spec.timeout else ""],
+        **{name: _shown(value) for name, value in same_fields(Packages, environment).items()},
+        **{name: _shown(value) for name, value in same_fields(HandedOn, spec).items() if name not in _NAMES},
+        "timeout": [duration_text(spec.timeout) if spec.timeout else ""],
         "attempts": [str(spec.attempts)],
         "state": [run.state.value + status],
     }

@@ -14,6 +14,7 @@ from typing import Any
 import pexpect
 import pytest
 
+from remoterun.agent.shared.asked import HandedOn, Packages, PortSpec
 from remoterun.agent.shared.states import RunState
 from remoterun.client import Client, LogBytes, Note
 from remoterun.errors import NotFound
@@ -217,14 +218,15 @@ class TestRerun:
         assert [run.number for run in user.client.registry.runs()] == [1, 2], "the second found its mount gone"
 
     def test_every_option_of_a_run_is_in_what_is_run_again(self, user: User) -> None:
-        """One that is new in `RunRequest` belongs here, and in `client.specs`."""
+        """What is handed on comes back by itself; one that is new in `RunRequest` itself belongs here."""
         request = RunRequest(
             "echo $A",
-            (),
-            (("A", "1"),),
+            env=(("A", "1"),),
             description="what",
             labels=("x",),
             timeout=60.0,
+            split=True,
+            ports=(PortSpec(80),),
             options="--label x",
             attempts=2,
             framework="python",
@@ -233,30 +235,10 @@ class TestRerun:
         asked = user.client.runs.original(1)
         assert asked.variables == ("A",)
         assert asked.request._replace(env=request.env) == request
-        carried = {
-            "command",
-            "mounts",
-            "pip",
-            "requirements",
-            "apt",
-            "image",
-            "description",
-            "labels",
-            "timeout",
-            "options",
-        }
+        lost = {"after", "after_any"}  # what it waited for has ended
+        carried = {"command", "mounts", "env", "secrets", "framework", "gpus", "notify", "stdin", "options"}
         rented = {"spot", "attempts", "max_hours", "max_cost"}
-        left_out = {"after", "after_any", "beside"}  # what it waited for has ended, and so has what it stood beside
-        assert set(RunRequest._fields) == carried | rented | left_out | {
-            "stdin",
-            "split",
-            "env",
-            "secrets",
-            "gpus",
-            "framework",
-            "ports",
-            "notify",
-        }
+        assert set(RunRequest._fields) - {*HandedOn._fields, *Packages._fields} == carried | rented | lost
 
 
 class TestDiff:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remoterun import project as projects
+from remoterun.agent.shared.asked import HandedOn
 from remoterun.agent.shared.engine_names import CAPABILITIES
 from remoterun.cli import render
 from remoterun.cli.app import MORE, Background, Command, Quiet, RunAsJson, app, example
 from remoterun.cli.asking import agree, hint_at_secrets
 from remoterun.cli.asking import client as connect
-from remoterun.cli.options import command_of, options_of, parsed, takes, with_values
+from remoterun.cli.options import OPTIONS, command_of, options_of, parsed, takes, with_values
 from remoterun.cli.to_send import Sending, framework_text, source_to_send, standard_input, with_packages, with_untracked
 from remoterun.errors import HostError, UsageError
 from remoterun.model import ALL_GPUS, Asked, Mount, RunRequest
@@ -220,12 +221,10 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
     told = client.notifications.names(request.notify)
     if told:
         render.out(f"notify     {', '.join(told)}")
-    if request.ports:
-        render.out(f"ports      {', '.join(str(each.port) for each in request.ports)}")
-    if request.labels:
-        render.out(f"labels     {', '.join(request.labels)}")
-    if request.timeout is not None:
-        render.out(f"timeout    {render.duration(request.timeout)}")
+    for name in HandedOn._options:
+        words = [word for _, *values in OPTIONS[name].words(request) for word in values or ["yes"]]
+        if words:
+            render.out(f"{name:<10} {', '.join(words)}")
     extras = [*request.apt, *request.pip] + (["requirements"] if request.requirements else [])
     if prepared.choice.framework is not None:
         render.out(f"framework  {framework_text(prepared.choice)}")
