@@ -164,7 +164,7 @@ class Option(Record):
         for each in value if type(value) is tuple else (value,):
             right = not self.choices or each in self.choices
             if each is not None and each != "" and not (right and (self.right is None or self.right(each))):
-                return "%s is not %s" % (show(str(each)[:80]), self.what or "one of " + ", ".join(self.choices))
+                return "`%s` is not %s" % (show(str(each)[:80]), self.what or "one of " + ", ".join(self.choices))
         return ""
 
 

@@ -224,7 +224,7 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
     for name in HandedOn._options:
         words = [word for _, *values in OPTIONS[name].words(request) for word in values or ["yes"]]
         if words:
-            render.out(f"{name:<10} {', '.join(words)}")
+            render.out(f"{name.replace('_', ' '):<10} {', '.join(words)}")
     extras = [*request.apt, *request.pip] + (["requirements"] if request.requirements else [])
     if prepared.choice.framework is not None:
         render.out(f"framework  {framework_text(prepared.choice)}")
