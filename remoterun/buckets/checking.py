@@ -34,7 +34,7 @@ TELL_EVERY = 0.25
 
 
 def check(call: Call, asked: api.CheckHome) -> api.CheckTotals:
-    return Check(call.bucket, asked.repair, call.stream.send).run()
+    return Check(call.bucket, asked.set_aside, call.stream.send).run()
 
 
 def mend(call: Call, _: api.Nothing) -> api.Nothing:
@@ -110,7 +110,7 @@ class Check:
             _mark(self._bucket, lambda version: (version.name, version.record.version) in broken)
         for finding in findings[:MOST]:
             self._send(finding=finding.record())
-        return api.CheckTotals(self._files, self._read, self._files, len(findings), max(0, len(findings) - MOST))
+        return api.CheckTotals(self._files, self._read, len(findings), max(0, len(findings) - MOST))
 
     # -- objects
 

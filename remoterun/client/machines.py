@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from remoterun.client.connections import Connections
 from remoterun.client.occupancy import MachineStatus
 from remoterun.client.rented_runs import find_home
 from remoterun.client.renting import of_host
-from remoterun.client.repair import OtherSources, check, others
 from remoterun.client.upkeep import Checked, Collected, Usage
 from remoterun.errors import UsageError
 from remoterun.model import LAST, MachineType, Rental, check_time
@@ -159,25 +158,11 @@ class Machines:
                     check_time(check.time)
         return checks
 
-    def check(
-        self,
-        machine: str | None = None,
-        *,
-        repair: bool = True,
-        progress: Progress | None = None,
-        note: Callable[[str], None] = lambda _: None,
-    ) -> Checked:
-        """Verify everything a machine's home holds; with `repair`, mend it: from its own copies, and what this client
-        has uploaded to it also from the paths of this machine and from other machines. `note` is called with what could
-        not be asked. Blocks for as long as it takes to read all of it. Raises `HostError`.
-        """
-        type_ = self._connections.home(machine)
-        known = [found for _, found in self._connections.registry.uploads.versions()] + [
-            run.host for run in self._connections.registry.runs()
-        ]
-        elsewhere = others([*machines.listing(self._connections.config), *known], type_)
-        sources = OtherSources(self._connections.registry, elsewhere, self.session, note)
-        return check(self.session(type_), sources, repair, progress or Progress())
+    def check(self, machine: str | None = None, *, set_aside: bool = True, progress: Progress | None = None) -> Checked:
+        """Verify everything that a machine's home holds; with `set_aside`, move what is damaged away, so that an upload
+        sends it again. Blocks for as long as it takes to read all of it. Raises `HostError`."""
+        session = self.session(self._connections.home(machine))
+        return upkeep.check(session, self._connections.registry, set_aside, progress or Progress())
 
     def gc(
         self,

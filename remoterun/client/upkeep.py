@@ -1,11 +1,12 @@
-"""The upkeep of a home as the client sees it: the records of `check`, `gc` and `df`, and the latter two. The agent does
-the work (agent/upkeep/); the client says which run is which. `repair.py` brings what a home needs from elsewhere.
+"""The upkeep of a home: `check`, `gc` and `df`. The agent does the work (agent/upkeep/); the client gives runs and
+versions of uploads their numbers, and names the command that makes whole what is damaged.
 
 An answer has a bound: a host that goes on and on must not take all of our memory.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,16 @@ from typing import Any
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Nothing
 from remoterun.agent.shared.frames import Frame
+from remoterun.agent.shared.protocol import Stream
 from remoterun.errors import AgentError
+from remoterun.model import MachineType, Upload
 from remoterun.registry import Registry
 from remoterun.session import Session
+from remoterun.transfer import Progress
 
 MOST_ROWS = 200_000
+MOST_FINDINGS = 20_000
+MOST_COMMANDS = 20
 MOST_TEXT = 64 << 20
 """Characters of all rows of an answer."""
 MOST_PARTS = 100
@@ -27,18 +33,21 @@ MOST_ITEMS = 1000
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing that was not as it should be. `what`: "blob", "file", "folder" or "list"; `problem`: "damaged",
-    "missing" or "changed"; `places`: where it belongs, as the agent names it, runs with their number where it is known,
-    and `more` places than those. `mended`: from what, "" if it is not; then `why`, if that is known."""
+    """One thing that is not as it should be."""
 
     what: str
+    """"blob", "file", "folder" or "list"."""
     problem: str
+    """"damaged", "missing" or "changed"."""
     digest: str
     size: int
     places: tuple[dict[str, Any], ...]
+    """Where it belongs: {"upload", "version", "path"} or {"run", "key", "part", "path"}; "run" is None for one that
+    this client does not know."""
     more: int
-    mended: str
+    """Places that are not named."""
     why: str
+    """Why a list can't be read."""
 
     def record(self) -> dict[str, Any]:
         return {**self.__dict__, "places": list(self.places)}
@@ -46,19 +55,20 @@ class Damage:
 
 @dataclass(frozen=True)
 class Checked:
-    """What `verify` found in a home, of `blobs` blobs with `size` bytes. `more`: what was not looked into, for there
-    were too many damages."""
+    """What `check` found in a home, of `blobs` blobs with `size` bytes."""
 
     machine: str
     blobs: int
     size: int
     damage: tuple[Damage, ...]
     more: int = 0
+    """Findings that were too many to name."""
+    commands: tuple[str, ...] = ()
+    """What makes it whole again."""
 
     @property
     def sound(self) -> bool:
-        """Nothing is damaged any more."""
-        return not self.more and all(damage.mended for damage in self.damage)
+        return not self.damage and not self.more
 
     def record(self) -> dict[str, Any]:
         """For `--json`."""
@@ -70,6 +80,7 @@ class Checked:
             "sound": self.sound,
             "damage": damage,
             "more": self.more,
+            "commands": list(self.commands),
         }
 
 
@@ -146,6 +157,69 @@ class Usage:
     def record(self) -> dict[str, Any]:
         """For `--json`."""
         return {**self.__dict__, "uses": [use.record() for use in self.uses]}
+
+
+def check(session: Session, registry: Registry, set_aside: bool, progress: Progress) -> Checked:
+    """Verify a home; with `set_aside`, move away what is damaged. Blocks for as long as it takes to read the whole
+    home. May be repeated. Raises `HostError`."""
+    numbers = run_numbers(registry)
+    versions = {(upload.name, upload.digest): upload for upload, _ in reversed(registry.uploads.versions())}
+    damage, commands = [], []
+    with session.stream(api.check, api.CheckHome(set_aside)) as stream:
+        stream.end()
+        for row in rows(session, _after_progress(session, stream, progress), MOST_FINDINGS):
+            with session.understood():
+                finding = row["finding"]
+                uploads = [versions.get((user.get("upload"), user.get("tree"))) for user in finding["users"]]
+                places = [_place(*found, numbers) for found in zip(finding["users"], uploads, strict=True)]
+                damage.append(_damage(finding, places))
+            for place, upload in zip(places, uploads, strict=True):
+                commands.append(_command(place, upload, session.machine))
+        totals = session.result(api.check, stream)
+    some = tuple(dict.fromkeys(filter(None, commands)))[:MOST_COMMANDS]
+    return Checked(session.machine.name, totals.blobs, totals.size, tuple(damage), totals.more, some)
+
+
+def _after_progress(session: Session, stream: Stream, progress: Progress) -> Iterator[Frame]:
+    """The frames that are findings; the others report how much was read."""
+    started = False
+    for frame in stream:
+        if "at" not in frame.header:
+            yield frame
+            continue
+        with session.understood():
+            at = dict(frame.header["at"])
+            if not started:
+                started = True
+                progress.start("checking", int(at["files_total"]), int(at["bytes_total"]))
+            progress.add(int(at["bytes"]) - progress.bytes_done, int(at["files"]) - progress.files_done)
+
+
+def _damage(finding: dict[str, Any], places: Iterable[dict[str, Any]]) -> Damage:
+    """Raises `ValueError`, `TypeError`, `LookupError` for what makes no sense."""
+    what, problem, digest, why = (str(finding[name]) for name in ("what", "problem", "digest", "why"))
+    return Damage(what, problem, digest, int(finding["size"]), tuple(places), int(finding["more"]), why)
+
+
+def _place(user: dict[str, Any], upload: Upload | None, numbers: dict[str, int]) -> dict[str, Any]:
+    """A place of a finding, with our numbers."""
+    for name in ("upload", "run", "path", "part"):
+        if not isinstance(user.get(name, ""), str):
+            raise ValueError(f"{name}: {user[name]!r}")
+    if "upload" in user:
+        version = upload.version if upload is not None else int(user["version"])
+        return {"upload": user["upload"], "version": version, "path": user["path"]}
+    return {"run": numbers.get(user["run"]), "key": user["run"], "part": user["part"], "path": user["path"]}
+
+
+def _command(place: dict[str, Any], upload: Upload | None, machine: MachineType) -> str:
+    """What makes the content of a place whole again; "" where this client can't know it."""
+    if "upload" in place:
+        path = shlex.quote(upload.path) if upload is not None and upload.path else "PATH"
+        return f"remoterun upload {path} --name {shlex.quote(place['upload'])} --to {shlex.quote(machine.name)}"
+    if place["run"] is None:
+        return ""
+    return f"remoterun rerun {place['run']}" if place["part"] == "outputs" else ""
 
 
 def collect(

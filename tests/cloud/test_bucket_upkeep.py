@@ -17,8 +17,7 @@ from remoterun.agent.shared.states import Reason, RunState
 from remoterun.buckets import creation
 from remoterun.buckets.place import BucketPlace
 from remoterun.buckets.upkeep import LEAST
-from remoterun.client.repair import OtherSources, check
-from remoterun.client.upkeep import Collected, collect, usage
+from remoterun.client.upkeep import Collected, check, collect, usage
 from remoterun.errors import AlreadyExists, RemoterunError
 from remoterun.registry import Registry
 from remoterun.transfer import Progress
@@ -219,81 +218,47 @@ class TestCollection:
 
 
 class TestCheck:
-    @pytest.fixture
-    def elsewhere(self, registry: Registry) -> OtherSources:
-        def nobody(machine: object) -> object:
-            raise AssertionError
-
-        return OtherSources(registry, [], nobody, lambda _: None)  # type: ignore[arg-type]
-
-    def test_a_bucket_without_damage(self, bucket: BucketPlace, elsewhere: OtherSources, tmp_path: Path) -> None:
+    def test_a_bucket_without_damage(self, bucket: BucketPlace, registry: Registry, tmp_path: Path) -> None:
         with Talk(bucket) as talk:
             send(talk.session, write_files(tmp_path / "source", {**FILES, "large": LARGE}))
             Host(talk).outputs({"o": b"O"})
-            found = check(talk.session, elsewhere, True, Progress())
+            found = check(talk.session, registry, True, Progress())
         assert found.sound and not found.damage and found.blobs == 6
 
-    @pytest.mark.parametrize("prefix", ["packs/", "blobs/"])
-    def test_what_is_damaged_is_mended_from_here(
-        self, bucket: BucketPlace, elsewhere: OtherSources, tmp_path: Path, prefix: str
-    ) -> None:
-        """From the files that were uploaded; what is whole of a damaged pack stays."""
-        source = write_files(tmp_path / "source", FILES)
-        with Talk(bucket) as talk:
-            send(talk.session, source)
-            self.record(talk, elsewhere.registry, source)
-            self.damage(talk, prefix)
-        with Talk(bucket) as talk:
-            found = check(talk.session, elsewhere, False, Progress())
-            name = "a" if prefix == "packs/" else "blob"
-            assert not found.sound and [place["path"] for place in found.damage[0].places] == [name]
-            found = check(talk.session, elsewhere, True, Progress())
-            assert found.sound and str(source / name) in found.damage[0].mended
-            assert not talk.session.versions("doom")[0].damaged
-            assert copy(talk.session, tmp_path / "back") == FILES
-            assert check(talk.session, elsewhere, True, Progress()).damage == ()
-
     def test_what_can_t_be_mended_is_sent_again_by_the_next_upload(
-        self, bucket: BucketPlace, elsewhere: OtherSources, tmp_path: Path
+        self, bucket: BucketPlace, registry: Registry, tmp_path: Path
     ) -> None:
         source = write_files(tmp_path / "source", FILES)
         with Talk(bucket) as talk:
             send(talk.session, source)
             self.damage(talk, "packs/")
         with Talk(bucket) as talk:
-            found = check(talk.session, elsewhere, True, Progress())
+            found = check(talk.session, registry, True, Progress())
             assert not found.sound and found.damage[0].problem == "damaged"
             assert talk.session.versions("doom")[0].damaged
             assert send(talk.session, source).version.version == 2
             assert copy(talk.session, tmp_path / "back") == FILES
 
     def test_an_index_that_makes_no_sense_is_set_aside(
-        self, bucket: BucketPlace, elsewhere: OtherSources, tmp_path: Path
+        self, bucket: BucketPlace, registry: Registry, tmp_path: Path
     ) -> None:
         source = write_files(tmp_path / "source", FILES)
         with Talk(bucket) as talk:
             send(talk.session, source)
             talk.bucket.s3.put(layout.index_key("ab" * 32), [b"x"], sha256(b"x"))
         with Talk(bucket) as talk:
-            found = check(talk.session, elsewhere, True, Progress())
-            assert found.sound and found.damage[0].what == "list"
+            found = check(talk.session, registry, True, Progress())
+            assert found.damage[0].what == "list"
             assert copy(talk.session, tmp_path / "back") == FILES
 
-    def test_what_a_run_left(self, bucket: BucketPlace, elsewhere: OtherSources) -> None:
+    def test_what_a_run_left(self, bucket: BucketPlace, registry: Registry) -> None:
         with Talk(bucket) as talk:
             host = Host(talk)
             host.outputs({"o": b"O" * 100, "p": b"P" * 100})
             host.event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
             self.damage(talk, f"runs/{KEY}/packs/")
-            found = check(talk.session, elsewhere, True, Progress())
+            found = check(talk.session, registry, True, Progress())
         assert [place["path"] for place in found.damage[0].places] == ["o"] and not found.sound
-
-    def record(self, talk: Talk, registry: Registry, source: Path) -> None:
-        """As the client does that has uploaded it."""
-        from dataclasses import replace
-
-        (version,) = talk.session.versions("doom")
-        registry.uploads.record(replace(version, path=str(source)), talk.session.machine, time.time())
 
     def damage(self, talk: Talk, prefix: str) -> None:
         """One bit of the first object."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -254,7 +255,11 @@ def test_what_is_damaged_keeps_nobody_from_the_rest(data: Place, tmp_path: Path)
     assert "hint: remoterun machines check plain" in done.stderr
     found = json.loads(data.run("cp", "--json", "uploads/odd", str(tmp_path / "json"), status=125).stdout)
     assert (found["files"], found["damaged"]) == (5, ["plain.txt"])
-    assert "mended from" in data.run("machines", "check", "plain").stdout
+    checked = data.run("machines", "check", "plain", status=1)
+    assert "uploads/odd/plain.txt (version 1)" in checked.stdout
+    (again,) = [found for found in re.findall(r"remoterun (upload .*)", checked.stderr) if "--name odd" in found]
+    data.run(*shlex.split(again))
+    data.run("machines", "check", "plain")
     assert "Copied 1 file" in data.run("cp", "uploads/odd", str(tmp_path / "copy")).stderr
 
 

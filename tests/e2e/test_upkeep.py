@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from remoterun.environments import context
 from tests.commands import REMOTERUN
 from tests.e2e.conftest import TEXT, Place
 from tests.e2e.test_bad_input import HINT, TRACEBACK, refused
@@ -59,82 +58,50 @@ def uses(place: Place, *words: str) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 class TestCheck:
-    def test_from_the_path_that_was_uploaded(self, homes: tuple[Place, Path, Path]) -> None:
+    def test_it_is_named_with_the_command_that_makes_it_whole(self, homes: tuple[Place, Path, Path]) -> None:
         place, home, _ = homes
         place.run("upload", "data", "--name", "doom")
         place.run("upload", "data/input.txt", "--name", "single")
         said = place.run("machines", "check")
         assert "one is sound: 1 blob" in said.stderr and said.stdout == ""
         damage(blob(home, TEXT.encode()))
-        done = place.run("machines", "check", "--no-repair", status=1)
+        before = sorted(home.rglob("*"))
+        done = place.run("machines", "check", "--dry-run", status=1)
+        assert sorted(home.rglob("*")) == before and "1 damage on one" in done.stderr
         assert "uploads/doom/input.txt (version 1)\n" in done.stdout and "uploads/single/input.txt" in done.stdout
-        assert HINT.findall(done.stderr) == ["remoterun machines check one   mends what can be mended"]
-        done = place.run("machines", "check")
-        assert f"mended from {place.folder}/data/input.txt" in done.stdout and "1 of 1 damage mended" in done.stderr
-        for name in ("doom", "single"):
-            assert (home / "uploads" / name / "1" / "input.txt").read_text() == TEXT
-        assert check(place, 0) == [] and place.json("machines", "check")["blobs"] == 1
-
-    def test_that_has_changed_since(self, homes: tuple[Place, Path, Path]) -> None:
-        """Then it is no help, until the content is uploaded again."""
-        place, home, _ = homes
-        file = place.folder / "data" / "input.txt"
-        place.run("upload", "data", "--name", "doom")
-        damage(blob(home, TEXT.encode()))
-        file.write_text(TEXT.upper())
         for problem in ("damaged", "missing"):
             (found,) = check(place, 1)
-            assert found["problem"] == problem and found["mended"] == ""
-            assert found["places"] == [{"upload": "doom", "version": 1, "path": "input.txt"}]
+            assert found["problem"] == problem
+            assert found["places"][0] == {"upload": "doom", "version": 1, "path": "input.txt"}
         done = place.run("machines", "check", status=1)
-        assert "1 damage remains on one" in done.stderr and not TRACEBACK.search(done.stderr)
-        assert "remoterun upload PATH --name doom --to one" in HINT.findall(done.stderr)[0]
-        assert (home / "damaged" / sha256(TEXT.encode())).stat().st_size == len(TEXT), "nothing is thrown away"
-        file.write_text(TEXT)
-        assert place.json("upload", "data", "--name", "doom")["new"] is True
-        assert check(place, 0)[0]["mended"] == "its blob" and check(place, 0) == []
-        assert list((home / "damaged").iterdir()) == []
-
-    def test_from_another_machine(self, homes: tuple[Place, Path, Path]) -> None:
-        place, home, other = homes
-        place.run("machines", "add", "aaa", CLOSED)
-        for machine in ("one", "two"):
-            place.run("upload", "data", "--name", "doom", "--to", machine)
-        (place.folder / "data" / "input.txt").unlink()
-        damage(blob(home, TEXT.encode()))
-        assert "mended from two" in place.run("machines", "check", "one").stdout
-        assert check(place, 0, "one") == []
-        damage(blob(home, TEXT.encode()))
-        damage(blob(other, TEXT.encode()))
-        done = place.run("machines", "check", "one", status=1)
-        assert "not mended" in done.stdout, "a damaged blob mends nothing"
-        assert done.stderr.count("aaa could not be asked") == 1
+        assert not TRACEBACK.search(done.stderr)
+        assert (home / "damaged" / sha256(TEXT.encode())).stat().st_size == len(TEXT), "nothing is deleted"
+        commands = re.findall(r"remoterun (upload .*)", done.stderr)
+        assert commands == [
+            f"upload {place.folder}/data --name doom --to one",
+            f"upload {place.folder}/data/input.txt --name single --to one",
+        ]
+        for command in commands:
+            assert json.loads(place.run(*command.split(), "--json").stdout)["new"] is True
+        for name in ("doom", "single"):
+            assert (home / "uploads" / name / "1" / "input.txt").read_text() == TEXT
+        assert check(place, 0) == [] and list((home / "damaged").iterdir()) == []
 
     def test_a_run(self, homes: tuple[Place, Path, Path]) -> None:
-        """Its source, its environment: named by its number, and mended from what this installation brings."""
+        """Its source, and its outputs: `rerun` makes these again."""
         place, home, _ = homes
-        place.run("machines", "add", "dock", "local", "--engine", "docker", "--home", str(home))
-        nowhere = {"DOCKER_HOST": "unix:///nonexistent"}
-        place.run("run", "-y", "-t", "dock", "true", status=125, env=nowhere)
+        place.run("run", "-y", "echo made > file")
         assert check(place, 0) == []
-        ours = next(data for path, data in _context().items() if path == "trainer/train.py")
-        damage(blob(home, ours))
+        damage(blob(home, b"made\n"))
         damage(blob(home, b"a tracked file\n"))
-        found = {damage["digest"]: damage for damage in check(place, 1)}
-        assert found[sha256(ours)]["mended"] == "this installation"
-        assert [place["run"] for place in found[sha256(b"a tracked file\n")]["places"]] == [1]
         done = place.run("machines", "check", status=1)
-        assert "runs/1/notes.txt (its source)" in done.stdout and "remoterun cp runs/1" in HINT.findall(done.stderr)[0]
+        assert "runs/1/file" in done.stdout and "runs/1/notes.txt (its source)" in done.stdout
+        assert HINT.findall(done.stderr) == ["remoterun rerun 1"]
 
     def test_a_machine_that_does_not_answer(self, place: Place) -> None:
         for word in ("check", "gc", "df"):
             refused(place, 125, "refused the connection", "sshd", "machines", word, CLOSED)
             refused(place, 2, "no machine type `nope`", "remoterun machines", "machines", word, "nope")
-
-
-def _context() -> dict[str, bytes]:
-    manifest, blobs = context()
-    return {entry.path: blobs[entry.digest] for entry in manifest.files}
 
 
 class TestCollect:
@@ -182,7 +149,8 @@ class TestCollect:
             place, 125, "version 1 of the upload doom can't be read", "remoterun machines check one", "machines", "gc"
         )
         assert blob(home, b"a tracked file\n").exists()
-        assert check(place, 0)[0]["mended"] == "the files of the folder"
+        assert [found["what"] for found in check(place, 1)] == ["list"]
+        place.run("upload", "data", "--name", "doom")
         place.run("machines", "gc")
         assert not blob(home, b"a tracked file\n").exists()
 
@@ -273,7 +241,9 @@ def test_over_ssh(place: Place, lab: Lab, host_a: LabHost, until: Any) -> None:
     home = host_a.path(place.json("machines", "df")["home"])
     try:
         damage(blob(home, TEXT.encode()))
-        assert "mended from" in place.run("machines", "check").stdout and check(place, 0) == []
+        assert check(place, 1)[0]["problem"] == "damaged"
+        place.run("upload", "data", "--name", "doom")
+        assert check(place, 0) == []
         place.run("rm", "uploads/notes")
         assert place.json("machines", "gc")["freed"] == len("a tracked file\n")
         (home / "image").mkdir()

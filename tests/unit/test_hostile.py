@@ -333,7 +333,7 @@ def answers(draw: st.DrawFn, key: str) -> tuple[Frames, dict[str, Any]]:
     frame = st.fixed_dictionaries(
         {}, optional={"event": RECORD, "log": AMOUNT, "err": AMOUNT, "starts": RECORD, "build": WORD,
                       "part": RECORD, "kept": RECORD, "row": RECORD,
-                      "finding": RECORD, "at": RECORD, "mended": WORD, "failed": WORD, "past": AMOUNT},
+                      "finding": RECORD, "at": RECORD, "past": AMOUNT},
     )  # fmt: skip
     record = draw(RECORD)
     about = dict(record, key=key) if isinstance(record, dict) else record
@@ -404,7 +404,7 @@ class TestWhatIsNotData:
             case "df":
                 shown(client.machines.df(), lambda found: render.usage_table(found, False))
             case "check":
-                shown(client.machines.check(), lambda found: render.checked(found, True, False))
+                shown(client.machines.check(), lambda found: render.checked(found, False))
 
 
 class TestAnotherClock:

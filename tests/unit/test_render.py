@@ -48,7 +48,7 @@ RUN = Run(
 )
 ENDED = replace(RUN, state=RunState.FAILED, outputs={"files": 1, "size": 1})
 PLACES = ({"upload": EVIL, "path": EVIL, "version": EVIL}, {"run": None, "key": EVIL, "path": EVIL, "part": EVIL})
-DAMAGE = Damage(EVIL, EVIL, EVIL, 5, PLACES, 0, "", EVIL)
+DAMAGE = Damage(EVIL, EVIL, EVIL, 5, PLACES, 0, EVIL)
 DETAILS: dict[str, Any] = {
     "folder": EVIL,
     "spec": {
@@ -75,7 +75,7 @@ PARTS = (
 )
 
 WAYS: dict[str, Callable[[bool], None]] = {
-    "check": lambda json: render.checked(Checked(EVIL, 1, 5, (DAMAGE, replace(DAMAGE, mended=EVIL)), 3), True, json),
+    "check": lambda json: render.checked(Checked(EVIL, 1, 5, (DAMAGE,), 3, (EVIL,)), json),
     "gc": lambda json: render.collected(Collected(EVIL, False, 5, 5, PARTS, PARTS), json),
     "df": lambda json: render.usage_table(
         Usage(EVIL, EVIL, 5, 5, 5, {"shared": {"count": 1, "bytes": 1}}, tuple(USES)), json

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Dict
+import os
+from typing import Any, Dict
 
 from ..shared import api
 from ..shared.digests import unpacked
-from ..upkeep import check as checking
+from ..shared.frames import PIECE
 from ..upkeep import doctor as examining
 from ..upkeep import gc
 from ..upkeep import usage as using
+from ..upkeep.check import WHOLE, Check, state_of
 from . import Call, Handler
 
 
@@ -18,19 +20,12 @@ def doctor(call: Call, asked: api.Examine) -> api.MachineChecks:
 
 
 def check(call: Call, asked: api.CheckHome) -> api.CheckTotals:
-    return checking.Check(call.home, asked.repair, call.stream.send).run()
-
-
-def mend(call: Call, _: api.Nothing) -> api.Nothing:
-    wanted = set(unpacked(call.stream.read()))
-    checking.mend(call.home, wanted, call.stream.send)
-    call.delivery.lease.settle(wanted)
-    return api.Nothing()
+    return Check(call.home, asked.set_aside, call.stream.send).run()
 
 
 def blobs(call: Call, _: api.Nothing) -> api.Nothing:
     for digest in unpacked(call.stream.read()):
-        checking.send_blob(call.home, digest.hex(), call.stream)
+        _send_blob(call, digest.hex())
     return api.Nothing()
 
 
@@ -45,8 +40,23 @@ def usage(call: Call, _: api.Nothing) -> api.UsageTotals:
 HANDLERS: Dict[str, Handler] = {
     "doctor": doctor,
     "check": check,
-    "mend": mend,
     "blobs": blobs,
     "collect": collect,
     "usage": usage,
 }
+
+
+def _send_blob(call: Call, digest: str) -> None:
+    """A blob; "gone" if there is none that is whole."""
+    path = call.home.blobs.path(digest)
+    if state_of(path, digest) != WHOLE:
+        call.stream.send(d=digest, gone=1)
+        return
+    with open(path, "rb") as file:
+        header: Dict[str, Any] = {"d": digest, "s": os.fstat(file.fileno()).st_size}
+        while True:
+            data = file.read(PIECE)
+            if not data and "d" not in header:
+                return
+            call.stream.send(data, **header)
+            header = {}

@@ -590,17 +590,17 @@ class MachineChecks(Record):
 
 
 class CheckHome(Record):
-    repair: bool = True
+    set_aside: bool = True
+    """What is damaged is moved away, so that an upload of it sends it again."""
 
 
 class CheckTotals(Record):
-    """`size`: bytes of the blobs; `more`: things that were not looked into, since there were too many findings."""
-
     blobs: int
     size: int
-    files: int
+    """Bytes of the blobs."""
     findings: int
     more: int
+    """Findings that were too many to name."""
 
 
 class Collect(Record):
@@ -647,10 +647,7 @@ class UsageTotals(Record):
 doctor = Request("doctor", Examine, MachineChecks, "upkeep")
 # Out: {"at": progress} now and then, {"finding": what is damaged} for each.
 check = Request("check", CheckHome, CheckTotals, "upkeep")
-# In: digests, 32 bytes each, of which blobs may be here by now. Out: {"mended": digest} for each that is whole wherever
-# it belongs, {"failed": digest, "why": …} for the others.
-mend = Request("mend", Nothing, Nothing, "upkeep")
-# In: digests, 32 bytes each. Out: {"d": digest, "s": size} and the bytes of each that is here and whole.
+# In: digests, 32 bytes each. Out: {"d": digest, "s": size} and the bytes of each blob that is whole; {"d", "gone"}.
 blobs = Request("blobs", Nothing, Nothing, "upkeep")
 # Out: {"part": …} for each kind of thing that was freed, {"kept": …}.
 collect = Request("collect", Collect, CollectTotals, "upkeep")

@@ -1,20 +1,14 @@
-"""Verify a home, and mend it: every blob against its name, every list of files, every file that stands for a blob.
+"""Verify a home: every blob against its name, every list of files, every file that stands for a blob.
 
-It goes in three phases:
+    lists       of the versions of uploads, and of runs: what should be in this home
+    blobs       each is hashed; what should be, and is not, is missing
+    folders     of uploads and of outputs: what is not a link to its blob is hashed, too
+    set aside   a damaged blob is moved to damaged/, under its own name: it must not pass for the content, or the next
+                upload would not send that. A version of an upload that is not whole is marked as damaged in
+                versions.json: an upload of that content replaces it.
 
-    detect          detection.py reads all of the home
-    quarantine      a damaged blob is moved to damaged/, under its own name: it must not pass for the content, or the
-                    next upload would not send that
-    bring again     a blob comes from its executable twin (or the other way round), or from a file of the home that is
-                    not linked to it, each verified by its hash; where nothing here has it, from the client, by `put`
-                    and `mend`. Then every place that refers to it gets the new file: folders of uploads and of outputs,
-                    read-only ones too
-
-Without `repair` there is only the first. What is found is a `Finding` (shared/findings.py).
-
-Nothing damaged is deleted before there is a whole one in its place. Until then the links in folders of uploads stay as
-they are, and the version is marked as damaged in versions.json: a repeated upload of the same content does not count it
-as there, and makes a new one. A damaged blob that nothing refers to is set aside, and that is all it needs.
+A damaged list stays in its place: it shows that nobody knows which blobs may be freed. Nothing damaged is deleted
+before a whole blob has its name again.
 
 Memory: about 120 bytes for each digest that is referred to, and at most `MOST` findings; the rest is counted, for a
 next check. What is removed during a check is not a finding.
@@ -24,194 +18,279 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, Callable, Dict, Iterator, Set
+import stat
+import time
+from functools import partial
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from ..shared.api import CheckTotals
 from ..shared.files import locked
-from ..shared.frames import PIECE
-from ..shared.protocol import Stream
-from ..shared.tree import is_digest
+from ..shared.tree import Entry, TreeError, hash_file, is_digest
 from ..store.errors import HomeError
 from ..store.home import Home
-from .detection import CheckProgress, Detection
-from .findings import BlobFinding
-from .references import Referrer, of_run, of_upload
-from .repair import DAMAGED, WHOLE, is_whole, place, reason, restore, restore_list
+from .references import Referrer, gone, of_run, of_upload
+
+USERS = 20
+"""Places that are named of each finding; the rest is counted."""
+MOST = 10_000
+"""Findings of one check; the rest is counted."""
+REPORT_EVERY = 0.2
+
+WHOLE, DAMAGED, ABSENT = "whole", "damaged", "absent"
+
+BlobFile = Tuple[str, bool]
+"""The digest of a blob, and whether it is the executable twin."""
+
+
+class Finding:
+    """One thing that is not as it should be:
+
+    "what"      "blob": a content is "damaged"; or "missing", and something refers to it
+                "file": in an upload's folder, or among a run's outputs, a file is "missing", or is "changed": no longer
+                what the list of files says
+                "folder": all of them are missing
+                "list": what an upload or a run refers to can't be read: "damaged"
+    "problem"   one of these words
+    "digest"    in hex, "" if there is none; "size": bytes, 0 if unknown
+    "users"     where it belongs, as `Referrer.user` names it; "more" than those
+    "why"       why a list can't be read
+    """
+
+    def __init__(self, what: str, problem: str, digest: str = "", size: int = 0, why: str = "") -> None:
+        self.what, self.problem = what, problem
+        self.digest, self.size, self.why = digest, size, why
+        self.users: List[Dict[str, Any]] = []
+        self.more = 0
+        self.versions: Set[Tuple[str, str]] = set()
+        """(name, digest) of the versions of uploads among all the places."""
+
+    def used_by(self, referrer: Referrer, path: str = "") -> "Finding":
+        if referrer.kind == "upload":
+            self.versions.add((referrer.name, referrer.digest))
+        if len(self.users) < USERS:
+            self.users.append(referrer.user(path))
+        else:
+            self.more += 1
+        return self
+
+    def record(self) -> Dict[str, Any]:
+        return {name: getattr(self, name) for name in ("what", "problem", "digest", "size", "users", "more", "why")}
 
 
 class Check:
-    """One check of a home. `send(at=…)` is called as it goes on, `send(finding=…)` for each finding at the end."""
+    """One check of a home. `send(at=…)` is called as the blobs are read, `send(finding=…)` for each finding at the end.
 
-    def __init__(self, home: Home, repair: bool, send: Callable[..., Any]) -> None:
+    Without `set_aside` nothing is changed.
+    """
+
+    def __init__(self, home: Home, set_aside: bool, send: Callable[..., Any]) -> None:
         self.home = home
-        self._repair = repair
+        self._set_aside = set_aside
         self._send = send
-        self._progress = CheckProgress(send)
-        self._found = Detection(home, repair, self._progress)
+        self._referrers: List[Referrer] = []
+        self._needed: Set[bytes] = set()
+        self._faults: Dict[BlobFile, Finding] = {}
+        self._others: List[Finding] = []
+        """The findings that are not about blobs."""
+        self._blobs = self._size = self._count = self._more = 0
 
     def run(self) -> CheckTotals:
-        found = self._found
-        found.run()
-        if self._repair:
-            self._mend()
-        findings = found.all()
+        self._read_lists()
+        self._verify_blobs()
+        for referrer in self._referrers:
+            self._verify_folder(referrer)
+        faults = [fault for fault in self._faults.values() if fault.users or fault.problem == DAMAGED]
+        findings = self._others + faults
+        if self._set_aside:
+            self._quarantine()
+            self._mark_versions({version for finding in findings for version in finding.versions})
+            self._drop_replaced()
         for finding in findings:
             self._send(finding=finding.record())
-        return CheckTotals(found.blobs, found.size, self._progress.files, len(findings), found.more)
+        return CheckTotals(self._blobs, self._size, len(findings), self._more)
 
-    def _mend(self) -> None:
-        found = self._found
-        faults = [fault for fault in found.faults.values() if fault.counts]
-        for fault in faults:
-            try:
-                _quarantine(self.home, fault)
-                fault.mended = _bring(self.home, fault)
-            except OSError as error:
-                fault.why = reason(error)
-        self._place({fault.digest for fault in faults if fault.mended})
-        for fault in faults:
-            if not fault.mended and not fault.why and not fault.users:
-                fault.mended = "nothing refers to it: it was set aside"
-        broken = [finding for finding in found.all() if not finding.mended]
-        versions = {version for finding in broken for version in finding.versions}
-        for name in self.home.uploads.names():
-            _mark_versions(self.home, name, lambda upload, version: (upload, version["version"]) in versions)
-        digests = {finding.digest for finding in broken}
-        _drop_mended(self.home, lambda digest: digest not in digests)
-
-    def _place(self, whole: Set[str]) -> None:
-        """Put the blobs that are whole again, and those of files that were missing or changed, wherever they belong."""
-        found = self._found
-        wanted = whole | {finding.digest for findings in found.in_folders.values() for finding in findings}
-        for referrer in found.referrers:
-            in_folder = {finding.users[0]["path"]: finding for finding in found.in_folders.get(referrer, ())}
-            if not referrer.folder or not (wanted or in_folder):
-                continue
-            for path, digest, why in place(self.home, referrer, wanted, set(in_folder)):
-                if path in in_folder:
-                    in_folder[path].settle("its blob", why)
-                elif why and digest in found.faults:
-                    found.faults[digest].settle("", why)
-
-
-def mend(home: Home, wanted: Set[bytes], send: Callable[..., Any]) -> None:
-    """Put the blobs of `wanted`, which the client may have brought, wherever they belong. May be repeated.
-
-    `send(mended=digest)`, or `send(failed=digest, why=…)`: the blob is not here, or not whole, or has no way there.
-    """
-    whole: Set[str] = set()
-    failed: Dict[str, str] = {}
-    for raw in wanted:
-        digest = raw.hex()
-        if is_whole(home.blobs.path(digest), digest):
-            whole.add(digest)
-        else:
-            failed[digest] = "it is not here"
-    for referrer in _referrers(home):
-        if referrer.digest in whole and not referrer.is_blob and not is_whole(referrer.manifest, referrer.digest):
-            restore_list(home, referrer)
-        if referrer.folder:
-            with contextlib.suppress(HomeError):  # a list that can't be read is a finding of its own
-                failed.update((digest, why) for _, digest, why in place(home, referrer, whole, set()) if why)
-    for name in home.uploads.names():
-        _mark_versions(home, name, lambda upload, version: _is_broken(home, upload, version))
-    _drop_mended(home, lambda digest: digest in whole and digest not in failed)
-    for digest in sorted(whole - set(failed)):
-        send(mended=digest)
-    for digest, why in sorted(failed.items()):
-        send(failed=digest, why=why)
-
-
-def send_blob(home: Home, digest: str, stream: Stream) -> None:
-    """Send {"d": digest, "s": size} and the bytes of a blob, or of the list of files of that digest; {"d", "gone": 1}
-    if there is none that is whole."""
-    path = next((path for path in _contents(home, digest) if is_whole(path, digest)), None)
-    if path is None:
-        stream.send(d=digest, gone=1)
-        return
-    with open(path, "rb") as file:
-        header: Dict[str, Any] = {"d": digest, "s": os.fstat(file.fileno()).st_size}
-        while True:
-            data = file.read(PIECE)
-            if not data and "d" not in header:
-                return
-            stream.send(data, **header)
-            header = {}
-
-
-def _quarantine(home: Home, fault: BlobFinding) -> None:
-    for twin, state in ((False, fault.plain), (True, fault.twin)):
-        if state == DAMAGED:
-            os.makedirs(home.damaged, 0o700, exist_ok=True)
-            aside = os.path.join(home.damaged, fault.digest + (".x" if twin else ""))
-            os.replace(home.blobs.path(fault.digest, twin), aside)
-
-
-def _bring(home: Home, fault: BlobFinding) -> str:
-    """Make a blob again; from what, or "" if nothing here has its content. Raises `OSError`."""
-    plain, twin = home.blobs.path(fault.digest), home.blobs.path(fault.digest, True)
-    words = "the blob beside it"
-    if fault.plain != WHOLE:
-        if fault.twin == WHOLE:
-            source, words = twin, "its executable twin"
-        elif fault.copies:
-            source = fault.copies[0]
-            words = "its copy in %s" % os.path.relpath(source, home.path)
-        else:
-            return ""
-        restore(home, source, fault.digest, executable=False)
-    if fault.twin == DAMAGED:
-        restore(home, plain, fault.digest, executable=True)
-    return words
-
-
-def _referrers(home: Home) -> Iterator[Referrer]:
-    """All that can be read."""
-    for name in home.uploads.names():
-        with contextlib.suppress(HomeError):
-            yield from of_upload(home, name)
-    for key in home.run_keys():
-        with contextlib.suppress(HomeError, FileNotFoundError):
-            yield from of_run(home, home.run(key))
-
-
-def _contents(home: Home, digest: str) -> Iterator[str]:
-    yield home.blobs.path(digest)
-    yield home.blobs.path(digest, True)
-    for referrer in _referrers(home):
-        if referrer.digest == digest and referrer.manifest:
-            yield referrer.manifest
-
-
-def _drop_mended(home: Home, mended: Callable[[str], bool]) -> None:
-    """Delete what was set aside, and of which there is a whole one again, wherever it belongs."""
-    names = os.listdir(home.damaged) if os.path.isdir(home.damaged) else []
-    for name in names:
-        digest = name[:-2] if name.endswith(".x") else name
-        if is_digest(digest) and mended(digest) and is_whole(home.blobs.path(digest), digest):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(home.damaged, name))
-
-
-def _mark_versions(home: Home, name: str, broken: Callable[[str, Dict[str, Any]], bool]) -> None:
-    """Note which versions of an upload are not whole."""
-    unreadable = contextlib.suppress(OSError, ValueError, LookupError, TypeError)  # that is a finding of its own
-    with unreadable, locked(home.lock("upload-" + name)):
-        versions = home.uploads.versions(name)
-        marked = []
-        for version in versions:
-            plain = {key: value for key, value in version.items() if key != "damaged"}
-            marked.append(dict(plain, damaged=True) if broken(name, version) else plain)
-        if marked != versions:
-            home.uploads.write_versions(name, marked)
-
-
-def _is_broken(home: Home, name: str, version: Dict[str, Any]) -> bool:
-    """Whether a version that was damaged lacks a blob still."""
-    if not version.get("damaged"):
-        return False
-    try:
-        (referrer,) = [referrer for referrer in of_upload(home, name) if referrer.version == version["version"]]
-        return not all(entry.kind != "f" or home.blobs.has(entry.digest) for entry in referrer.entries())
-    except (HomeError, ValueError):
+    def _may_add(self) -> bool:
+        """Whether there may be one finding more, which is counted."""
+        if self._count >= MOST:
+            self._more += 1
+            return False
+        self._count += 1
         return True
+
+    # -- lists of files
+
+    def _read_lists(self) -> None:
+        for name in self.home.uploads.names():
+            self._read_all(Referrer("upload", name, 0, "files", "", ""), partial(of_upload, self.home, name))
+        for key in self.home.run_keys():
+            run = self.home.run(key)
+            if run.exists():
+                self._read_all(Referrer("run", key, 0, "spec", "", ""), partial(of_run, self.home, run))
+
+    def _read_all(self, owner: Referrer, referrers: Callable[[], List[Referrer]]) -> None:
+        try:
+            for referrer in referrers():
+                self._read_list(referrer)
+        except FileNotFoundError:
+            pass  # removed meanwhile
+        except HomeError as error:
+            self._add_list(owner, error.message)
+
+    def _read_list(self, referrer: Referrer) -> None:
+        if referrer.is_blob:
+            self._needed.add(bytes.fromhex(referrer.digest))
+        try:
+            if not referrer.is_blob and referrer.digest and state_of(referrer.manifest, referrer.digest) != WHOLE:
+                raise HomeError("damaged", "the list of files of %s is not what it was" % referrer.title)
+            self._needed.update(bytes.fromhex(entry.digest) for entry in referrer.entries() if entry.kind == "f")
+            self._referrers.append(referrer)
+        except HomeError as error:
+            if not referrer.is_blob and not gone(self.home, referrer):  # a blob is a finding of its own
+                self._add_list(referrer, error.message)
+
+    def _add_list(self, referrer: Referrer, why: str) -> None:
+        if self._may_add():
+            self._others.append(Finding("list", DAMAGED, referrer.digest, why=why).used_by(referrer))
+
+    # -- blobs
+
+    def _verify_blobs(self) -> None:
+        sizes = [size for _, _, size in self._each_blob()]
+        self._blobs, self._size = len(sizes), sum(sizes)
+        progress = _Progress(self._send, self._blobs, self._size)
+        for path, digest, size in self._each_blob():
+            twin = path.endswith(".x")
+            state = state_of(path, digest.hex(), progress.add)
+            progress.add(0, 1)
+            if not twin and state != ABSENT:
+                self._needed.discard(digest)
+            if state == DAMAGED and self._may_add():
+                self._faults[digest.hex(), twin] = Finding("blob", DAMAGED, digest.hex(), size)
+        for digest in self._needed:
+            if self._may_add():
+                self._faults[digest.hex(), False] = Finding("blob", "missing", digest.hex())
+
+    def _each_blob(self) -> Iterator[Tuple[str, bytes, int]]:
+        """(path, digest, size) of each file in blobs/."""
+        for first in range(256):
+            for path, digest in self.home.blobs.beginning_with(first):
+                with contextlib.suppress(FileNotFoundError):
+                    yield path, digest, os.stat(path).st_size
+
+    # -- folders
+
+    def _verify_folder(self, referrer: Referrer) -> None:
+        fault = self._faults.get((referrer.digest, False)) if referrer.is_blob else None
+        if fault is not None:
+            fault.used_by(referrer)
+        found: List[Finding] = []
+        verified = referrer.whole and os.path.isdir(referrer.folder)
+        try:
+            for number, entry in enumerate(referrer.entries()):
+                if number == 0 and referrer.whole and not verified:
+                    found.append(Finding("folder", "missing").used_by(referrer))
+                if entry.kind == "f" and self._has_fault(referrer, entry):
+                    continue
+                problem = self._verify_file(referrer, entry) if verified else ""
+                if problem:
+                    found.append(Finding("file", problem, entry.digest, entry.size).used_by(referrer, entry.path))
+        except HomeError:
+            pass  # removed meanwhile: it could be read before
+        if found and not gone(self.home, referrer):
+            self._others += [finding for finding in found if self._may_add()]
+
+    def _has_fault(self, referrer: Referrer, entry: Entry) -> bool:
+        """Whether the blob of a file, or its twin where it is executable, is a finding, which is used by the file."""
+        faults = [self._faults.get((entry.digest, twin)) for twin in ((False, True) if entry.executable else (False,))]
+        for fault in faults:
+            if fault is not None:
+                fault.size = entry.size
+                fault.used_by(referrer, entry.path)
+        return any(faults)
+
+    def _verify_file(self, referrer: Referrer, entry: Entry) -> str:
+        """ "missing", "changed", or "" for what is as it should be, or is damaged as its blob is."""
+        path = os.path.join(referrer.folder, entry.path)
+        try:
+            status = os.lstat(path)
+        except OSError:
+            return "missing"
+        if entry.kind == "d":
+            return "" if stat.S_ISDIR(status.st_mode) else "changed"
+        if entry.kind == "l":
+            return "" if stat.S_ISLNK(status.st_mode) and os.readlink(path) == entry.target else "changed"
+        if not stat.S_ISREG(status.st_mode):
+            return "changed"
+        if _is_link_to(status, self.home.blobs.path(entry.digest, entry.executable)):
+            return ""
+        return "" if state_of(path, entry.digest) == WHOLE else "changed"
+
+    # -- what is done about it
+
+    def _quarantine(self) -> None:
+        for (digest, twin), fault in self._faults.items():
+            if fault.problem == DAMAGED:
+                os.makedirs(self.home.damaged, 0o700, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    aside = os.path.join(self.home.damaged, digest + (".x" if twin else ""))
+                    os.replace(self.home.blobs.path(digest, twin), aside)
+
+    def _mark_versions(self, broken: Set[Tuple[str, str]]) -> None:
+        """Note which versions of uploads are not whole. Where not all was inspected, a mark stays."""
+        for name in self.home.uploads.names():
+            unreadable = contextlib.suppress(OSError, ValueError, LookupError, TypeError)  # a finding of its own
+            with unreadable, locked(self.home.lock("upload-" + name)):
+                versions = self.home.uploads.versions(name)
+                marked = []
+                for version in versions:
+                    was = version.get("damaged", False)
+                    if (name, version["digest"]) in broken or (was and self._more):
+                        marked.append(dict(version, damaged=True))
+                    else:
+                        marked.append({key: value for key, value in version.items() if key != "damaged"})
+                if marked != versions:
+                    self.home.uploads.write_versions(name, marked)
+
+    def _drop_replaced(self) -> None:
+        """Delete what was set aside, where its blob is whole again."""
+        names = os.listdir(self.home.damaged) if os.path.isdir(self.home.damaged) else []
+        for name in names:
+            digest = name[:-2] if name.endswith(".x") else name
+            if is_digest(digest) and (digest, False) not in self._faults and self.home.blobs.has(digest):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self.home.damaged, name))
+
+
+class _Progress:
+    """Which part of the blobs was read; `send(at=…)` is called now and then."""
+
+    def __init__(self, send: Callable[..., Any], files: int, size: int) -> None:
+        self._send = send
+        self._totals = {"files_total": files, "bytes_total": size}
+        self._files = self._bytes = 0
+        self._reported = 0.0
+
+    def add(self, size: int, files: int = 0) -> None:
+        self._bytes += size
+        self._files += files
+        if time.monotonic() - self._reported > REPORT_EVERY:
+            self._reported = time.monotonic()
+            self._send(at=dict(self._totals, files=self._files, bytes=self._bytes))
+
+
+def state_of(path: str, digest: str, read: Optional[Callable[[int], None]] = None) -> str:
+    """WHOLE, DAMAGED (also if it can't be read), or ABSENT. `read` is called with the bytes of each piece."""
+    try:
+        return WHOLE if hash_file(path, read or (lambda count: None))[0] == digest else DAMAGED
+    except FileNotFoundError:
+        return ABSENT
+    except (OSError, TreeError):
+        return DAMAGED
+
+
+def _is_link_to(status: os.stat_result, path: str) -> bool:
+    try:
+        other = os.stat(path)
+    except OSError:
+        return False
+    return (other.st_ino, other.st_dev) == (status.st_ino, status.st_dev)

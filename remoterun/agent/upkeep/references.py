@@ -50,9 +50,9 @@ class Referrer(NamedTuple):
         return "the %s of the run %s" % (self.part, self.name)
 
     def user(self, path: str = "") -> Dict[str, Any]:
-        """As a finding names it."""
+        """As a finding names it; "tree" is the digest of a version, "run" the key of a run."""
         if self.kind == "upload":
-            return {"upload": self.name, "version": self.version, "path": path}
+            return {"upload": self.name, "tree": self.digest, "version": self.version, "path": path}
         return {"run": self.name, "part": self.part, "path": path}
 
     def entries(self) -> Iterator[Entry]:

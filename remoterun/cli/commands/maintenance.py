@@ -78,24 +78,24 @@ Machine = Annotated[
 @machines_app.command("check", cls=Command, epilog=example("remoterun machines check k80"))
 def check(
     machine: Machine = None,
-    no_repair: Annotated[bool, typer.Option("--no-repair", help="Only say what is damaged.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is damaged.")] = False,
     json: Json = False,
 ) -> int:
-    """Verify all that a machine keeps, by its SHA-256, and mend it.
+    """Verify all that a machine keeps, by its SHA-256.
 
-    What is damaged is mended from copies on the machine, from the files that were uploaded, if they are still here and
-    the same, and from other machines. The exit status is 1 if damage remains.
+    What is damaged is moved to `damaged/` in its folder, so that an upload sends it again, and is named with the
+    command that makes it whole. The exit status is 1 if anything is damaged.
     """
 
     def show(done: Checked, as_json: bool) -> None:
         with understood(done.machine):
-            render.checked(done, not no_repair, as_json)
+            render.checked(done, as_json)
 
     with connect() as client:
 
         def verify(name: str | None) -> Checked:
             with render.progress() as progress:
-                return client.machines.check(name, repair=not no_repair, progress=progress, note=render.warning)
+                return client.machines.check(name, set_aside=not dry_run, progress=progress)
 
         found, status = of_each(client, machine, verify, show, lambda done: done.record(), json)
     return status or (0 if all(done.sound for done in found) else 1)

@@ -16,38 +16,28 @@ if TYPE_CHECKING:
 _SHOWN = 20
 
 
-def checked(done: Checked, repaired: bool, as_json: bool) -> None:
-    """Each damage with where it belongs, and what became of it."""
+def checked(done: Checked, as_json: bool) -> None:
+    """Each damage with where it belongs, and the commands that make it whole again."""
     if as_json:
         out_json(done.record())
         return
     for damage in done.damage:
-        _damage(damage, repaired)
+        _damage(damage)
     content = f"{counted(done.blobs, 'blob')}, {size(done.size)}"
-    if not done.damage:
+    if done.sound:
         line(DONE, f"{done.machine} is sound: {content}")
         return
-    left = sum(not damage.mended for damage in done.damage)
-    mended = len(done.damage) - left
-    if mended:
-        line(DONE, f"{mended} of {counted(len(done.damage), 'damage')} mended; {content} on {done.machine}")
+    line(FAILED, f"{counted(len(done.damage), 'damage')} on {done.machine}, of {content}")
     if done.more:
-        line(FAILED, f"{done.more} more were not looked into")
-        hint(f"remoterun machines check {word(done.machine)}")
-    if left:
-        line(FAILED, f"{counted(left, 'damage')} remain{'s' if left == 1 else ''} on {done.machine}")
-        hint(_way_out(done, repaired))
+        line(FAILED, f"{done.more} more were too many for one check: check {word(done.machine)} again after that")
+    if done.commands:
+        hint("\n".join(done.commands))
 
 
-def _damage(damage: Damage, repaired: bool) -> None:
+def _damage(damage: Damage) -> None:
     what = f"{damage.what} {damage.digest[:12]}".strip() + (f", {size(damage.size)}" if damage.size else "")
-    if damage.mended:
-        mark = DONE
-        became = damage.mended if damage.mended.startswith("nothing ") else f"mended from {damage.mended}"
-    else:
-        mark = FAILED
-        became = ": ".join(part for part in ("not mended" if repaired else "", damage.why) if part)
-    out(mark, f"{damage.problem}: {what}{'; ' if became else ''}{became}")
+    why = damage.why or ("" if damage.places else "nothing refers to it")
+    out(FAILED, f"{damage.problem}: {what}{'; ' if why else ''}{why}")
     for place in damage.places[:_SHOWN]:
         out(f"    {_place(place)}")
     more = max(len(damage.places) - _SHOWN, 0) + damage.more
@@ -65,19 +55,6 @@ def _place(place: dict[str, Any]) -> str:
         place["part"], f" (its {place['part']})"
     )
     return f"{run}{'/' + name(place['path']) if place['path'] else ''}{part}"
-
-
-def _way_out(done: Checked, repaired: bool) -> str:
-    if not repaired:
-        return f"remoterun machines check {word(done.machine)}   mends what can be mended"
-    places = [place for damage in done.damage if not damage.mended for place in damage.places]
-    uploads = sorted({place["upload"] for place in places if "upload" in place})
-    if uploads:
-        return f"remoterun upload PATH --name {uploads[0]} --to {word(done.machine)}   sends it again, if you have it"
-    runs = sorted({place["run"] for place in places if place.get("run") is not None})
-    if runs:
-        return f"remoterun cp runs/{runs[0]} FOLDER   saves what is whole of it"
-    return f"remoterun machines df {word(done.machine)}"
 
 
 def collected(done: Collected, as_json: bool) -> None:
