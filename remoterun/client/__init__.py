@@ -1,12 +1,4 @@
-"""The public API: what the command line calls, and a program may. Its words are those of the command line.
-
-    with Client() as client:
-        client.uploads.upload(Path("data/input.txt"), name="doom")
-        run = client.runs.submit(RunRequest("python -m trainer.train --data_dir=./data",
-                                            mounts=(Mount.parse("uploads/doom:data"),)), snapshot(Path(".")))
-        for item in client.runs.follow(run.number):
-            ...
-        client.files.copy("runs/last/models", Path("."))
+"""What the command line calls, and `remoterun.job` for Python programs: all that a user can do, by noun.
 
 Every call blocks. Several threads may use one `Client`. Nothing here prints or asks; questions come as exceptions or
 through the callbacks that are passed in.
@@ -35,7 +27,7 @@ if TYPE_CHECKING:
     from remoterun.client.occupancy import MachineStatus
     from remoterun.client.packages import Choice
     from remoterun.client.ports import Forwarding, PortNews
-    from remoterun.client.preparing import Prepared
+    from remoterun.client.preparing import Complete, Prepared
     from remoterun.client.programs import Program
     from remoterun.client.rented_hosts import Orphan, RentedHosts
     from remoterun.client.renting import Plan
@@ -65,7 +57,7 @@ else:
             "reruns": ("OriginalRun",),
             "runs": ("Runs",),
             "secrets": ("Secret", "Secrets"),
-            "preparing": ("Prepared",),
+            "preparing": ("Complete", "Prepared"),
             "upkeep": ("Checked", "Collected", "Usage"),
             "uploads": ("Uploaded", "Uploads"),
             "webhooks": ("Notifications",),
@@ -153,6 +145,7 @@ class Client:
 __all__ = [
     "Checked",
     "Choice",
+    "Complete",
     "Client",
     "Collected",
     "Difference",

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from remoterun import client, errors
+import remoterun
+from remoterun import Client, Job, client, errors
 from remoterun.cli.commands import application
 from remoterun.cli.main import main
 from remoterun.errors import NotFound
@@ -20,15 +21,15 @@ from tests.reference import commands, helps, written
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 REFERENCE = (ROOT / "remoterun" / "cli" / "REFERENCE.md").read_text()
-PARTS = {
-    "files": client.Files,
-    "hosts": client.RentedHosts,
-    "machines": client.Machines,
-    "notifications": client.Notifications,
-    "runs": client.Runs,
-    "secrets": client.Secrets,
-    "uploads": client.Uploads,
-}
+PARTS = (
+    client.Files,
+    client.RentedHosts,
+    client.Machines,
+    client.Notifications,
+    client.Runs,
+    client.Secrets,
+    client.Uploads,
+)
 
 
 def test_below_each_command_is_what_its_help_says() -> None:
@@ -87,6 +88,12 @@ def test_every_setting() -> None:
         assert re.search(rf"^{key} = ", settings, re.MULTILINE), key
 
 
+def public(kind: type) -> list[str]:
+    return [
+        name for name, thing in vars(kind).items() if not name.startswith("_") and (callable(thing) or thing.__doc__)
+    ]
+
+
 def test_every_public_name_is_explained() -> None:
     for name in client.__all__:
         thing = getattr(client, name)
@@ -95,22 +102,17 @@ def test_every_public_name_is_explained() -> None:
         elif inspect.isclass(thing):
             own = thing.__doc__ or ""
             assert own and not (dataclasses.is_dataclass(thing) and own.startswith(f"{name}(")), name
-    for part in PARTS.values():
-        for name, method in inspect.getmembers(part, inspect.isfunction):
-            if not name.startswith("_"):
-                assert method.__doc__, f"{part.__name__}.{name}"
+    for part in (*PARTS, Client, Job):
+        for name in public(part):
+            assert getattr(part, name).__doc__, f"{part.__name__}.{name}"
 
 
 def test_every_public_name_is_in_the_reference() -> None:
     library = REFERENCE.partition("## The library")[2]
-    methods = [
-        f"{noun}.{name}"
-        for noun, part in PARTS.items()
-        for name, _ in inspect.getmembers(part, inspect.isfunction)
-        if not name.startswith("_")
-    ]
-    for name in [*client.__all__, *methods]:
-        assert re.search(rf"\b{re.escape(name)}\b", library), name
+    names = [f"{kind.__name__}.{name}" for kind in (Client, Job) for name in public(kind)]
+    assert len(names) > 12
+    for name in [*remoterun.__all__, *names]:
+        assert re.search(rf"`{re.escape(name)}`", library), name
 
 
 def test_what_troubleshooting_quotes_is_really_said() -> None:

@@ -1,0 +1,212 @@
+"""remoterun for Python programs: run a command on a machine, follow it, and copy the files that it made.
+
+    from remoterun import Client
+
+    with Client() as client:
+        job = client.run("python train.py", machine="box", gpus=1, mounts={"data": "uploads/doom"})
+        for line in job.logs():
+            print(line)
+        job.copy("models", "models")
+
+Each call does what the command of its name does, and blocks as long. Nothing prints or asks: what goes wrong is a
+`RemoterunError` with a `message`, a `hint` and an `exit_status`. Several threads may use one `Client`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from remoterun import client as nouns
+from remoterun.config import Config
+from remoterun.errors import UsageError
+from remoterun.model import ALL_GPUS, Mount, Resource, Run, RunRequest
+from remoterun.source import Source, mentioned, snapshot
+
+if TYPE_CHECKING:
+    from remoterun.client import Following
+
+
+class Client:
+    """Jobs on the machines of `~/.remoterun/config.toml` and of your ssh configuration."""
+
+    def __init__(self, config: Config | None = None) -> None:
+        self._nouns = nouns.Client(config)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop every connection; jobs go on. What other threads do with this client ends with an error."""
+        self._nouns.close()
+
+    def run(
+        self,
+        command: str,
+        machine: str | None = None,
+        *,
+        gpus: int | Literal["all"] | None = None,
+        mounts: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        secrets: Mapping[str, str] | None = None,
+        source: Source | Path | str | None = ".",
+        **more: Any,
+    ) -> Job:
+        """Hand a command over to `machine` (None: the default one), as `remoterun run -b` does; it needs this program
+        no more then. A machine that is rented costs money from here on.
+
+        `mounts`: a path in the work tree to what is read there, such as {"data": "uploads/doom"}; `env`: variables;
+        `secrets`: a variable to the name of the secret that is its value. `source` is sent as the work tree: that of
+        the git repository in which a folder lies, what `remoterun.snapshot` returns, or None for nothing. `more`:
+        further fields of `remoterun.model.RunRequest`, such as `pip=("numpy",)`, `image=…` or `timeout=3600`.
+        Raises `UsageError` for what can't be run so, also where the command names a file that git does not track;
+        `HostError`, `TransferError`, `ProviderError`.
+        """
+        request = RunRequest(
+            command,
+            gpus=ALL_GPUS if gpus == "all" else gpus,
+            mounts=tuple(Mount.parse(f"{resource}:{path}") for path, resource in (mounts or {}).items()),
+            env=tuple((env or {}).items()),
+            secrets=tuple((secrets or {}).items()),
+            **more,
+        )
+        taken = snapshot(Path(source)) if isinstance(source, (str, Path)) else source
+        try:
+            prepared = self._nouns.runs.prepare(request, taken, machine, _check_tracked(command))
+            return Job(self._nouns, self._nouns.runs.launch(prepared))
+        finally:
+            if taken is not None and taken is not source:
+                taken.close()
+
+    def job(self, number: int | str) -> Job:
+        """The run of that number, or the newest one for "last". Raises `NotFound`."""
+        return Job(self._nouns, self._nouns.registry.run(number))
+
+    def jobs(self, limit: int | None = 50) -> list[Job]:
+        """The newest runs (None: all), oldest first. No machine is asked."""
+        return [Job(self._nouns, run) for run in self._nouns.registry.runs(limit)]
+
+    def upload(self, path: Path | str, name: str, machine: str | None = None) -> str:
+        """Make a file or a folder the newest version of an upload, on `machine` (None: the default one); its name for
+        `mounts`, such as "uploads/doom". Raises `UsageError`, `TransferError`, `HostError`."""
+        self._nouns.uploads.upload(Path(path), name, machine)
+        return f"uploads/{name}"
+
+
+class Job:
+    """One run. What it says of the run is asked of its machine each time."""
+
+    def __init__(self, client: nouns.Client, run: Run) -> None:
+        self._nouns = client
+        self.number = run.number
+        self.command = run.command
+
+    def __repr__(self) -> str:
+        return f"<Job {self.number}: {self.command}>"
+
+    @property
+    def status(self) -> str:
+        """One of "queued", "building", "mounting", "running", "saving"; at the end "complete", "failed", "stopped",
+        "killed" or "interrupted". Raises `HostError` where its machine does not answer."""
+        return self._now().state.value
+
+    @property
+    def exit_status(self) -> int | None:
+        """That of the command, or 125 where it has none; None while the job goes on. Raises `HostError`."""
+        run = self._now()
+        return run.exit_status if run.final else None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Block until the job has ended; its exit status. Raises `TimeoutError` after `timeout` seconds, `HostError`
+        where its machine has lost it; a machine that does not answer is asked again."""
+        for item in self._nouns.runs.wait([self.number], timeout):
+            if isinstance(item, Run):
+                if item.fault is not None:
+                    raise item.fault
+                return item.exit_status
+        raise TimeoutError(f"job {self.number} has not ended within {timeout:g} s")
+
+    def logs(self, *, follow: bool = True, offset: int = 0) -> LogLines:
+        """The lines of the log from byte `offset` on; with `follow` until the job has ended, else those of now. A lost
+        connection is made again, and no line is lost or doubled."""
+        return LogLines(self._nouns.runs.follow(self.number, live=follow, offset=offset), offset)
+
+    @property
+    def files(self) -> list[str]:
+        """The paths of the files that it has made, also while it goes on. Raises `HostError`, `UsageError`."""
+        manifest, _ = self._nouns.files.list(Resource("runs", str(self.number)))
+        return [entry.path for entry in manifest.files]
+
+    def copy(self, path: str, to: Path | str, *, overwrite: bool = False) -> None:
+        """Copy a file or a folder that the job has made to `to`, also while it goes on; "" is all that it has made.
+        The contents of a folder land in `to`. Raises `NotFound`, `AlreadyExists` without `overwrite`, `HostError`."""
+        source = f"runs/{self.number}/{path}".rstrip("/")
+        self._nouns.files.copy(source, Path(to), (lambda _: True) if overwrite else None)
+
+    def stop(self, grace: float = 10.0) -> None:
+        """Ask it to end: SIGTERM, `grace` seconds, SIGKILL; its files are saved. Returns at once; a job that has ended
+        stays as it is."""
+        self._nouns.runs.stop(self.number, grace)
+
+    def kill(self) -> None:
+        """End it now; its files are not saved. As `stop`."""
+        self._nouns.runs.kill(self.number)
+
+    def _now(self) -> Run:
+        run = self._nouns.runs.get(self.number)
+        if run.fault is not None:
+            raise run.fault
+        return run
+
+
+class LogLines(Iterator[str]):
+    """Lines of a log, without their ends; a last line without an end counts. One thread iterates."""
+
+    def __init__(self, items: Following, offset: int) -> None:
+        self._items = items
+        self._lines: deque[bytes] = deque()
+        self._rest = b""
+        self.offset = offset
+        """The byte behind the last line that was returned, from which another reader may go on."""
+
+    def __next__(self) -> str:
+        while not self._lines:
+            try:
+                item = next(self._items)
+            except StopIteration:
+                if not self._rest:
+                    raise
+                self._lines.append(self._rest)
+                self._rest = b""
+                break
+            if isinstance(item, nouns.LogBytes) and not item.stderr:
+                *lines, self._rest = (self._rest + item.data).split(b"\n")
+                self._lines.extend(line + b"\n" for line in lines)
+        line = self._lines.popleft()
+        self.offset += len(line)
+        return line.removesuffix(b"\n").decode(errors="replace")
+
+    def close(self) -> None:
+        """End the iteration, also from another thread while this one blocks. May be called twice."""
+        self._items.close()
+
+
+def _check_tracked(command: str) -> nouns.Complete:
+    """Refuse to leave out a file that the command names."""
+
+    def check(source: Source, places: Sequence[str]) -> Source:
+        provided = tuple(f"{place}/" for place in places)
+        for path in mentioned(command, source.workdir):
+            if path in source.untracked and not f"{path}/".startswith(provided):
+                raise UsageError(
+                    f"`{path}`, which the command names, is not tracked by git, so it would not be sent",
+                    hint=f"git add {path}\nsource=snapshot(Path('.'), include_untracked=True)   sends it as it is",
+                )
+        return source
+
+    return check
