@@ -180,7 +180,7 @@ def prepared_host(lab: Lab, shared: Place, image_key: str) -> LabHost:
         fcntl.flock(lock, fcntl.LOCK_EX)
         kept = lab.has_image(image_key)
         host = lab.host("trained-a", image=image_key if kept else None).up()
-        shared.run("machines", "add", "first", "trained-a", "--base-image", BASE_IMAGE, "--force")
+        shared.run("machines", "add", "first", "trained-a", "--base-image", BASE_IMAGE, "-y")
         done = shared.run("run", "-y", "-t", "first", "python -c 'import trainer; print(\"built\")'")
         assert "built" in done.stdout
         assert ("building the environment" in done.stderr) is not kept

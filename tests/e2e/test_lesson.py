@@ -47,7 +47,7 @@ def process_engine(shared: Place) -> Engine:
 
 @pytest.fixture(scope="module")
 def docker_engine(shared: Place, prepared_docker: object) -> Engine:
-    shared.run("machines", "add", "boxed", "local", "--engine", "docker", "--base-image", BASE_IMAGE, "--force")
+    shared.run("machines", "add", "boxed", "local", "--engine", "docker", "--base-image", BASE_IMAGE, "-y")
     return shared, "boxed"
 
 

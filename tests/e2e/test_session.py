@@ -189,7 +189,7 @@ class TestLocalDocker(Endings):
     @pytest.fixture(autouse=True)
     def _prepare(self, shared: Place, prepared_docker: object) -> None:
         self.place = shared
-        shared.run("machines", "add", "boxed", "local", "--engine", "docker", "--base-image", BASE_IMAGE, "--force")
+        shared.run("machines", "add", "boxed", "local", "--engine", "docker", "--base-image", BASE_IMAGE, "-y")
 
     def leftovers(self) -> list[str]:
         home = Path(self.place.env["REMOTERUN_HOME"])
@@ -227,7 +227,7 @@ class TestHostA(OverSsh, Endings):
     @pytest.fixture(autouse=True)
     def _prepare(self, shared: Place, prepared_host: LabHost) -> None:
         self.place, self.host = shared, prepared_host
-        shared.run("machines", "add", "k80", "trained-a", "--base-image", BASE_IMAGE, "--force")
+        shared.run("machines", "add", "k80", "trained-a", "--base-image", BASE_IMAGE, "-y")
 
 
 @pytest.mark.lab
@@ -240,7 +240,7 @@ class TestHostB(OverSsh):
     @pytest.fixture(autouse=True)
     def _prepare(self, shared: Place, second_host: LabHost) -> None:
         self.place, self.host = shared, second_host
-        shared.run("machines", "add", "other", "trained-b", "--base-image", BASE_IMAGE, "--force")
+        shared.run("machines", "add", "other", "trained-b", "--base-image", BASE_IMAGE, "-y")
 
 
 def processes_naming(text: str) -> list[str]:
