@@ -42,7 +42,7 @@ class Form(NamedTuple):
     """How the words of an option are read and shown; of one that can be repeated, each word."""
 
     parse: Callable[[Any], Any] = _same
-    """The value for a word. Raises `UsageError`."""
+    """The value for a word; None for one that stands for nothing. Raises `UsageError`."""
     show: Callable[[Any], str | None] | None = str
     """The word for a value, where there is one; None where a run is not told of it."""
     key: Callable[[Any], Any] | None = _same
@@ -96,7 +96,12 @@ FORMS = {
     "labels": Form(complete=complete.labels),
     "gpus": Form(parse_gpus, show=lambda count: "all" if count == ALL_GPUS else str(count)),
     "duration": Form(parse_duration, duration_text),
-    "notify": Form(show=lambda word: word if VARIABLE.fullmatch(word) else None, key=None, complete=complete.secrets),
+    "notify": Form(
+        lambda word: None if word == "none" else word,
+        show=lambda word: word if VARIABLE.fullmatch(word) else None,
+        key=None,
+        complete=complete.secrets,
+    ),
     "ports": Form(parse_port, lambda port: f"{port.port}:{port.local}" if port.local else str(port.port)),
     "run": Form(run_number, show=None, complete=complete.active_runs),
     "int": Form(_whole, kind=int),
@@ -131,7 +136,7 @@ class Row(NamedTuple):
     def read(self, typed: Any, parse: Callable[[Any], Any] | None = None) -> Any:
         """The value for what is typed, with `parse` in the place of its own. Raises `UsageError`."""
         parse = parse or self.form.parse
-        value = tuple(map(parse, typed)) if self.repeated else parse(typed)
+        value = tuple(each for each in map(parse, typed) if each is not None) if self.repeated else parse(typed)
         wrong = self.option.wrong(value)
         if wrong:
             raise UsageError(wrong, hint=f"{self.option.flag} {self.option.example}" if self.option.example else None)

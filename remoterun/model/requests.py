@@ -11,7 +11,9 @@ from remoterun.model.resources import Mount
 
 ALL_GPUS = -1
 """In place of a number of GPUs: as many as the machine has."""
-MOST = 1e6
+_NUMBER: Any = {"right": lambda number: 0 < number < 1e6, "what": "a number above 0", "example": "2"}
+_OF_THIS_RUN: Any = {"edited": None, "shared": False}
+"""Of an option that a repository may not ask for, and that stands in no text of `rerun --edit`."""
 
 
 class RunRequest(Packages, HandedOn):
@@ -79,49 +81,33 @@ class RunRequest(Packages, HandedOn):
         "--spot",
         "Rent a cheaper host, which may be taken away; see --attempts.",
         again="Rent a cheaper host, which may be taken away.",
-        edited=None,
-        shared=False,
+        **_OF_THIS_RUN,
     )
     """This and the next three take the place of what the `Rental` of its machine type says."""
     attempts: int | None = option(
         None,
         "--attempts N",
         "How often it may start if its machine goes down; values of -e stay on it till the last attempt ends.",
-        right=lambda count: 0 < count < MOST,
-        what="a number above 0",
-        example="2",
         edited='A number; "": one.',
         shared=False,
+        **_NUMBER,
     )
     max_hours: float | None = option(
         None,
         "--max-hours H",
         "End it after so long on rented hosts, all attempts together. Default: 24.",
         again="End it after so long on rented hosts.",
-        right=lambda hours: 0 < hours < MOST,
-        what="a number above 0",
-        example="2",
-        edited=None,
-        shared=False,
+        **_NUMBER,
+        **_OF_THIS_RUN,
     )
-    max_cost: float | None = option(
-        None,
-        "--max-cost $",
-        "The same limit, in US dollars.",
-        right=lambda dollars: 0 < dollars < MOST,
-        what="a number above 0",
-        example="2",
-        edited=None,
-        shared=False,
-    )
+    max_cost: float | None = option(None, "--max-cost $", "The same limit, in US dollars.", **_NUMBER, **_OF_THIS_RUN)
     after: tuple[int, ...] = option(
         (),
         "--after RUN",
         "Start when this run, on the same machine, has completed. Repeat for more.",
         form="run",
         again=None,
-        edited=None,
-        shared=False,
+        **_OF_THIS_RUN,
     )
     after_any: tuple[int, ...] = option(
         (),
@@ -129,8 +115,7 @@ class RunRequest(Packages, HandedOn):
         "The same, however that run ends. Repeat for more.",
         form="run",
         again=None,
-        edited=None,
-        shared=False,
+        **_OF_THIS_RUN,
     )
     stdin: Path | None = None
     """A file that the command reads as its standard input."""

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.shared.api import REQUESTS
-from remoterun.agent.shared.records import BadRecord, Record, from_json, to_json
+from remoterun.agent.shared.records import BadRecord, Record, from_json, option, same_fields, to_json
 from remoterun.agent.shared.states import OutputsSize, Reason, RunState, RunStatus
 
 
@@ -54,6 +54,28 @@ def test_a_record_is_made_and_read_as_a_named_tuple() -> None:
     assert copy.deepcopy(outer) == pickle.loads(pickle.dumps(outer)) == outer
     with pytest.raises(AttributeError):
         outer.share = 1.0  # type: ignore[misc]
+
+
+def test_a_record_has_the_fields_of_those_that_it_is_made_of() -> None:
+    class Named(Record, kw_only=True):
+        name: str = option("", "--name NAME", "A name.", right=str.islower, what="small", secret=True)
+        size: int = 3
+
+    class Sized(Record, kw_only=True):
+        sizes: tuple[int, ...] = option((), "--size N", "A size.", right=lambda size: size > 0, what="a size")
+
+    class Both(Named, Sized):
+        number: int
+
+    both = Both(1, sizes=(2,), name="a")
+    assert Both._fields == ("number", "name", "size", "sizes") and both == (1, "a", 3, (2,))
+    assert from_json(Both, to_json(both)) == both
+    assert "name" not in repr(both) and same_fields(Sized, both) == {"sizes": (2,)}
+    assert list(Both._options) == ["name", "sizes"] and Both._options["sizes"].flag == "--size"
+    assert [Both._options["name"].wrong(value) for value in ("", "a", "A")] == ["", "", "`A` is not small"]
+    assert Both._options["sizes"].wrong((1, 0)) == "`0` is not a size"
+    with pytest.raises(TypeError):
+        option("", "--name NAME", "A name.", colour="red")
 
 
 @pytest.mark.parametrize("wrong", [((), {}), ((1, [], 2), {}), ((1,), {"number": 2}), ((1,), {"colour": "red"})])

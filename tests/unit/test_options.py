@@ -1,0 +1,75 @@
+"""The options of a run: made of the fields of `Asked`, read and shown in the same words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from remoterun.agent.shared.asked import PortSpec
+from remoterun.cli.options import OPTIONS, options_of, other_options, parsed, with_values
+from remoterun.errors import UsageError
+from remoterun.model import ALL_GPUS, Asked, Mount
+
+TYPED: dict[str, Any] = {
+    "machine": "box",
+    "mounts": ["uploads/doom:data"],
+    "env": ["A=1"],
+    "secrets": ["KEY", "KEY=OTHER"],
+    "pip": ["numpy"],
+    "apt": ["ffmpeg"],
+    "image": "me/mine:1",
+    "framework": "python",
+    "labels": ["x"],
+    "gpus": "all",
+    "timeout": "10m",
+    "notify": ["HOOK", "https://hooks.example.org/x"],
+    "spot": True,
+    "attempts": 2,
+    "max_hours": 1.5,
+    "max_cost": 4.0,
+    "ports": ["80:8080"],
+    "split": True,
+}
+
+
+def test_what_is_typed_is_read_and_shown_in_the_same_words() -> None:
+    asked = with_values(Asked("true"), parsed(TYPED))
+    assert (asked.gpus, asked.timeout, asked.ports) == (ALL_GPUS, 600.0, (PortSpec(80, 8080),))
+    assert (asked.env, asked.mounts) == ((("A", "1"),), (Mount.parse("uploads/doom:data"),))
+    shown = options_of(asked, ["-y", "--pip-req", "a b"])
+    assert shown == (
+        "-t box -m uploads/doom:data -e A --secret KEY --secret KEY=OTHER --framework python --gpus all --notify HOOK"
+        " --spot --attempts 2 --max-hours 1.5 --max-cost 4 --pip numpy --apt ffmpeg --image me/mine:1 --label x"
+        " --timeout 10m --port 80:8080 --split -y --pip-req 'a b'"
+    )
+    assert other_options(shown) == ["-y", "--pip-req", "a b"]
+    assert "hooks.example.org" not in repr(asked), "an address is a secret"
+
+
+def test_what_is_typed_again_takes_the_place_of_the_same() -> None:
+    first = with_values(Asked("true"), parsed({"env": ["A=1", "B=1"], "notify": ["HOOK"], "pip": ["a"]}))
+    then = with_values(first, parsed({"env": ["A=2"], "notify": ["none"], "pip": ["b", "a"]}))
+    assert (then.env, then.notify, then.pip) == ((("B", "1"), ("A", "2")), (), ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "message", "hint"),
+    [
+        ({"apt": ["-o=x"]}, "`-o=x` is not the name of a Debian package", "--apt ffmpeg"),
+        ({"attempts": 0}, "`0` is not a number above 0", "--attempts 2"),
+        ({"max_cost": -1.0}, "`-1.0` is not a number above 0", "--max-cost 2"),
+        ({"after": ["x"]}, "`x` is not a run number", "remoterun ps"),
+        ({"ports": ["0"]}, "`0` is not a port", "6006"),
+    ],
+)
+def test_what_is_refused(typed: dict[str, Any], message: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parsed(typed)
+    assert caught.value.message == message and hint in (caught.value.hint or "")
+
+
+def test_each_says_what_it_is() -> None:
+    for row in OPTIONS.values():
+        assert row.option.help.endswith("."), row.name
+        assert (row.option.right is None) or row.option.what, row.name
