@@ -1011,7 +1011,8 @@ class TestClient:
     def test_copy_of_a_file_that_grows(self, user: User, tmp_path: Path) -> None:
         run = self.run(user, "echo up; while :; do head -c 300000 /dev/zero >>grows; done")
         user.place("one").until_says(run.key, b"up")
-        until(lambda: os.path.exists(os.path.join(user.place("one").run(run.key).work, "grows")))
+        grows = Path(user.place("one").run(run.key).work, "grows")
+        until(lambda: grows.exists() and grows.stat().st_size > 0)  # the shell makes it before anything is written
         result = user.client.files.copy(f"runs/{run.number}", tmp_path)
         assert (tmp_path / "grows").stat().st_size > 0 and result.files == 1
 
