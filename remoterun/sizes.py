@@ -1,6 +1,9 @@
-"""Sizes and counts as people read them, in tables and in messages."""
+"""Sizes and counts as people read them, in tables and in messages; moments as programs read them."""
 
 from __future__ import annotations
+
+import datetime
+from typing import overload
 
 
 def size(count: float) -> str:
@@ -17,3 +20,15 @@ def size(count: float) -> str:
 def counted(count: int, noun: str) -> str:
     """1 file, 2 files."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+@overload
+def iso(moment: float) -> str: ...
+@overload
+def iso(moment: float | None) -> str | None: ...
+def iso(moment: float | None) -> str | None:
+    """`2026-11-26T22:01:37.250Z`, for seconds since 1970."""
+    if moment is None:
+        return None
+    found = datetime.datetime.fromtimestamp(moment, datetime.UTC)
+    return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")

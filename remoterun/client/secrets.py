@@ -22,6 +22,7 @@ from remoterun.client import keyring
 from remoterun.client.connections import Connections
 from remoterun.errors import ConfigError, NotFound, RemoterunError, UsageError
 from remoterun.parsing import VARIABLE, did_you_mean
+from remoterun.sizes import iso
 
 FORMAT = 1
 
@@ -38,7 +39,7 @@ class Secret:
 
     def record(self) -> dict[str, Any]:
         """For `--json`."""
-        return dict(self.__dict__)
+        return {**self.__dict__, "set": iso(self.set)}
 
 
 class Secrets:

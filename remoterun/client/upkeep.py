@@ -19,6 +19,7 @@ from remoterun.errors import AgentError
 from remoterun.model import MachineType, Upload
 from remoterun.registry import Registry
 from remoterun.session import Session
+from remoterun.sizes import iso
 from remoterun.transfer import Progress
 
 MOST_ROWS = 200_000
@@ -138,7 +139,9 @@ class Use:
         record: dict[str, Any] = {"kind": self.kind, "name": self.name, "size": self.size, "alone": self.alone}
         if self.kind == "run":
             record["number"] = self.number
-        return {**record, **self.about}
+        if "created" in self.about:
+            record["created"] = iso(self.about["created"])
+        return {**self.about, **record}
 
 
 @dataclass(frozen=True)

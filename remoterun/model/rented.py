@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from remoterun.sizes import iso
+
 
 @dataclass(frozen=True)
 class HostUse:
@@ -71,6 +73,14 @@ class Renting:
     def record(self) -> dict[str, Any]:
         """As JSON, for the registry."""
         return {**self.__dict__, "hosts": [host.__dict__ for host in self.hosts]}
+
+    def shown(self) -> dict[str, Any]:
+        """For `--json`."""
+        hosts = [
+            {**host.__dict__, **{name: iso(getattr(host, name)) for name in ("began", "ended", "deadline")}}
+            for host in self.hosts
+        ]
+        return {**self.__dict__, "deadline": iso(self.deadline), "grant_ends": iso(self.grant_ends), "hosts": hosts}
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> Renting:

@@ -13,6 +13,7 @@ from remoterun.model.lines import Line
 from remoterun.model.machine_types import MachineType, Placement
 from remoterun.model.rented import Renting
 from remoterun.model.told import event_fields
+from remoterun.sizes import iso
 
 _KEY_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
@@ -137,18 +138,18 @@ class Run:
             "description": self.description,
             "labels": list(self.labels),
             "engine": self.engine,
-            "created": self.created,
-            **{step.value: moment for step, moment in self.steps},
-            "started": self.started,
-            "ended": self.ended,
+            "created": iso(self.created),
+            **{step.value: iso(moment) for step, moment in self.steps},
+            "started": iso(self.started),
+            "ended": iso(self.ended),
             "message": self.message,
             "note": self.note,
             "line": None if self.line is None else self.line.__dict__,
             "outputs": self.outputs,
             "stopping": self.stopping,
             "reachable": self.reachable,
-            "last_seen": self.last_seen,
-            **({} if self.renting is None else {"renting": self.renting.record(), "cost": self.cost(time.time())}),
+            "last_seen": iso(self.last_seen),
+            **({} if self.renting is None else {"renting": self.renting.shown(), "cost": self.cost(time.time())}),
         }
 
 

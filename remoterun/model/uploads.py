@@ -9,6 +9,7 @@ from remoterun.agent.shared.api import UploadVersion
 from remoterun.agent.shared.tree import is_digest
 from remoterun.errors import HostError
 from remoterun.model.told import check_time
+from remoterun.sizes import iso
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Upload:
         """For `--json`."""
         names = ("name", "version", "digest", "size", "files", "created", "machine", "path")
         copies = [
-            {"machine": copy.machine, "last_seen": copy.seen, "reachable": copy.fault is None} for copy in self.copies
+            {"machine": copy.machine, "last_seen": iso(copy.seen), "reachable": copy.fault is None}
+            for copy in self.copies
         ]
-        return {**{name: getattr(self, name) for name in names}, "copies": copies, "runs": list(self.runs)}
+        record = {name: getattr(self, name) for name in names}
+        return {**record, "created": iso(self.created), "copies": copies, "runs": list(self.runs)}

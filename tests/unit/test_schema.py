@@ -11,10 +11,12 @@ import pytest
 
 import remoterun
 from remoterun.agent.shared.states import RunState
-from remoterun.cli.render.output import iso, out_json
+from remoterun.cli.render.output import out_json
 from remoterun.cli.schema import SCHEMAS, schema
+from remoterun.client import json_shapes
 from remoterun.errors import UsageError
-from remoterun.model import MachineType, Mount, Run, RunRequest
+from remoterun.model import HostUse, MachineType, Mount, Renting, Run, RunRequest
+from remoterun.sizes import iso
 
 
 def test_every_public_name_is_there_and_is_imported_on_its_first_use() -> None:
@@ -49,13 +51,17 @@ def test_a_run_in_every_state(capsys: pytest.CaptureFixture[str]) -> None:
         jsonschema.validate([{**said[0], "created": 1.5}], schema("ps"))
 
 
-def test_what_is_no_moment_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    out_json({"created": True, "set": None, "env": {"t": "5"}, "items": [{"t": 0, "size": 5}]})
-    said = json.loads(capsys.readouterr().out)
-    expected = {
-        "created": True,
-        "set": None,
-        "env": {"t": "5"},
-        "items": [{"t": "1970-01-01T00:00:00.000Z", "size": 5}],
-    }
-    assert said == expected
+def test_moments_of_a_run_are_texts_that_programs_read() -> None:
+    """Those of its hosts and of its events, too; fields of others that have such a name stay as they are."""
+    hosts = (HostUse("i-0", "t", "r", "z", 0.5, 5.0, deadline=6.0),)
+    run = Run(1, "key", MachineType("local"), RunState.QUEUED, "true", 5.0, renting=Renting(6.0, hosts=hosts))
+    spec = {"created": 5.0, "env": {"t": "5", "created": "6"}}
+    events = [{"t": 0.0, "note": "n"}, {"t": 5.25, "state": "queued"}]
+    said = json_shapes.run_info(run, {"spec": spec, "folder": "f", "events": events})
+    five, six = "1970-01-01T00:00:05.000Z", "1970-01-01T00:00:06.000Z"
+    assert said["created"] == said["renting"]["hosts"][0]["began"] == five and said["ended"] is None
+    assert said["renting"]["deadline"] == said["renting"]["hosts"][0]["deadline"] == six
+    assert said["spec"] == {"created": five, "env": {"t": "5", "created": "6"}}
+    assert [event["t"] for event in said["events"]] == ["1970-01-01T00:00:00.000Z", "1970-01-01T00:00:05.250Z"]
+    nothing = json_shapes.run_info(run, {"spec": None, "folder": None, "events": None})
+    assert nothing["spec"] is nothing["events"] is None

@@ -14,6 +14,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, Wait, app, example, run_number, run_range
 from remoterun.cli.asking import client as connect
 from remoterun.cli.repeating import until_interrupted
+from remoterun.client import json_shapes
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import EVERY_RUN, LAST, RunFilter
 from remoterun.parsing import did_you_mean, known_words, parse_duration
@@ -158,7 +159,7 @@ def info(
         known, details = client.runs.info(run_number(runs[0] if runs else LAST), seconds)
     render.not_reached([known])
     if json:
-        render.out_json({**known.record(), **details})
+        render.out_json(json_shapes.run_info(known, details))
     else:
         render.run_info(known, details)
 
@@ -213,6 +214,6 @@ def diff(
     with connect() as client:
         found = client.runs.diff(run_number(before), run_number(after))
     if json:
-        render.out_json(render.difference_record(found))
+        render.out_json(json_shapes.difference(found))
     else:
         render.difference(found, stat)

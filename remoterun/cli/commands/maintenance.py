@@ -14,6 +14,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, app, example, machines_app
 from remoterun.cli.asking import client as connect
 from remoterun.cli.repeating import of_each
+from remoterun.client import json_shapes
 from remoterun.errors import (
     AgentError,
     AuthenticationError,
@@ -210,7 +211,7 @@ class Examined:
 
     def record(self) -> dict[str, Any]:
         """For `--json`, where several machines are examined."""
-        return {"machine": self.machine.name, "checks": render.check_records(self.checks)}
+        return {"machine": self.machine.name, "checks": json_shapes.checks(self.checks)}
 
 
 def examine(client: Client, machine: MachineType) -> list[MachineCheck]:

@@ -22,7 +22,6 @@ from remoterun.cli.render.file_views import (
 from remoterun.cli.render.live_views import Board, Steps, busy, progress
 from remoterun.cli.render.machine_views import (
     bucket_lines,
-    check_records,
     checks,
     hosts_table,
     machines,
@@ -37,7 +36,6 @@ from remoterun.cli.render.output import ReaderGone, finish, heading, new_page, o
 from remoterun.cli.render.run_views import (
     detached,
     difference,
-    difference_record,
     ended,
     ending,
     kept,

@@ -14,6 +14,7 @@ from remoterun.cli.render.output import Column, finish, out, out_json, table
 from remoterun.cli.render.run_views import show_faults, state_text
 from remoterun.cli.render.talk import line, warning
 from remoterun.cli.render.terminal import DONE, clean, shortened, terminal_width
+from remoterun.client import json_shapes
 from remoterun.model import Run, Upload, UploadCopy
 
 if TYPE_CHECKING:
@@ -129,11 +130,7 @@ def to_remove(found: Sequence[tuple[str, Run | Sequence[Upload]]]) -> None:
 def manifest(resource: str, tree: Any, about: Tree, levels: int | None, as_json: bool) -> None:
     """The files below a resource: so many levels, folders with what is in them; None: every one."""
     if as_json:
-        entries = [
-            {"path": e.path, "kind": e.kind, "size": e.size, "sha256": e.digest or None, "target": e.target or None}
-            for e in tree.entries
-        ]
-        out_json({"resource": resource, "live": about.live, "folder": about.folder, "entries": entries})
+        out_json(json_shapes.files(resource, tree, about))
         return
     if not tree.entries:
         goes_on = about.about.get("state") not in (None, *(state.value for state in FINAL))
@@ -160,8 +157,7 @@ def uploaded(done: Any, as_json: bool, folder: str = "") -> None:
     for text in done.warnings:
         warning(text)
     if as_json:
-        record = {"new": done.created, "bytes_sent": done.sent.size, "bytes_there": done.sent.already}
-        out_json({**upload.record(), **record})
+        out_json(json_shapes.uploaded(done))
         return
     path = f"uploads/{upload.name}"
     content = f"{files(upload.files)}, {size(upload.size)}"
@@ -214,9 +210,7 @@ def fetched(result: Any, resource: str, as_json: bool = False) -> None:
     """What a copy to here did, and where it went; where nothing was copied, why."""
     copy_warnings(result)
     if as_json:
-        kept = sorted(result.skipped)
-        record = {"to": result.place, "files": result.files, "bytes": result.size, "bytes_there": result.there}
-        out_json({**record, "unchanged": result.unchanged, "kept": kept, "damaged": sorted(result.damaged)})
+        out_json(json_shapes.fetched(result))
         return
     where = name(_here(result.place))
     if result.files or result.damaged:
@@ -261,16 +255,7 @@ def page(served: Any, as_json: bool) -> None:
         run = model.name.split("/")[1]
         line(f"  run {run} goes on: this is its model so far; repeat the command for a newer one")
     if as_json:
-        out_json(
-            {
-                "address": served.address,
-                "port": served.port,
-                "model": model.name,
-                "folder": str(model.folder),
-                "step": model.step,
-                "live": model.live,
-            }
-        )
+        out_json(json_shapes.page(served))
     else:
         out(served.address)
     finish()

@@ -30,6 +30,7 @@ from remoterun.cli.render.terminal import (
     shortened,
     terminal_width,
 )
+from remoterun.client import json_shapes
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
@@ -329,7 +330,7 @@ class Board:
     def show(self, uses: Sequence[RunUse]) -> None:
         if self._as_json:
             for use in uses:
-                out(json.dumps(_record(use)))
+                out(json.dumps(json_shapes.run_use(use)))
         elif self._as_table:
             self._show_table(uses)
         else:
@@ -385,34 +386,6 @@ def _line(use: RunUse) -> str:
         if value is not None:
             parts.append(f"{name} {_rate(value)}")
     return "  ".join(parts)
-
-
-def _record(use: RunUse) -> dict[str, Any]:
-    sample = use.sample
-    if sample is None:
-        return {"number": use.run.number, "machine": use.run.host.name, "state": None}
-    return {
-        "number": use.run.number,
-        "machine": use.run.host.name,
-        "time": sample.t,
-        "state": sample.state.value,
-        "cpu_percent": sample.cpu,
-        "memory": sample.memory,
-        "gpus": [
-            {
-                "number": gpu.number,
-                "name": gpu.name,
-                "percent": gpu.percent,
-                "memory": gpu.memory,
-                "memory_total": gpu.total,
-            }
-            for gpu in sample.gpus
-        ],
-        "disk_read": sample.read,
-        "disk_written": sample.written,
-        "net_received": sample.received,
-        "net_sent": sample.sent,
-    }
 
 
 def _percent(value: float | None) -> str:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import MachineCheck
-from remoterun.agent.shared.records import to_json
 from remoterun.cli.render.figures import ago, counted, dollars, duration, hourly, hours, moment, size
 from remoterun.cli.render.output import Column, out, out_json, out_text, table
 from remoterun.cli.render.talk import line
 from remoterun.cli.render.terminal import DONE, FAILED, NOT_NEEDED, clean, is_command, paint, shortened, terminal_width
+from remoterun.client import json_shapes
 from remoterun.machines import HOW_TO_SET_UP_AWS
 from remoterun.model import Line, Run, about
 
@@ -33,9 +33,7 @@ def machines(
     """`offers`: what is rented for a name."""
     own = {machine.name for machine in found}
     if as_json:
-        rented = [{"name": name, **offer.__dict__, "default": name == default} for name, offer in offers.items()]
-        mine = [{**machine.record(), "default": machine.name == default} for machine in found]
-        out_json(mine + [each for each in rented if each["name"] not in own])
+        out_json(json_shapes.machines(found, offers, default))
         return
     rows = [
         [
@@ -123,15 +121,10 @@ def whoami(config: Config, identity: Identity | None, as_json: bool) -> None:
         line(HOW_TO_SET_UP_AWS)
 
 
-def check_records(found: Sequence[MachineCheck]) -> list[dict[str, Any]]:
-    """Checks as JSON has them."""
-    return [{key: getattr(check, key) for key in ("name", "ok", "detail", "fix")} for check in found]
-
-
 def checks(found: Sequence[MachineCheck], as_json: bool) -> None:
     """Each check green or red, each red one with the command that mends it."""
     if as_json:
-        out_json(check_records(found))
+        out_json(json_shapes.checks(found))
         return
     width = max(len(check.name) for check in found)
     for check in found:
@@ -149,7 +142,7 @@ HEAD = 9
 
 def machines_status(found: Sequence[MachineStatus], as_json: bool) -> None:
     if as_json:
-        out_json([_status_record(status) for status in found])
+        out_json([json_shapes.machine_status(status) for status in found])
         return
     width = terminal_width(sys.stdout)
     for number, status in enumerate(found):
@@ -211,22 +204,6 @@ def _named(status: MachineStatus, run: api.RunThere) -> str:
 
 def _free(free: int, total: int) -> str:
     return f"{size(free)} of {size(total)}"
-
-
-def _status_record(status: MachineStatus) -> dict[str, Any]:
-    about_it: dict[str, Any] = {} if status.there is None else to_json(status.there)
-    for run in about_it.get("runs", ()):
-        run["number"] = status.numbers.get(run["key"])
-    for name in ("free", "before", "starts_in", "lacks"):  # of a run that nobody asked for
-        about_it.pop(name, None)
-    return {
-        "name": status.machine.name,
-        "host": status.machine.host,
-        "reachable": status.there is not None,
-        "unreached": status.unreached,
-        "last_seen": time.time() if status.there is not None else status.last_seen,
-        **about_it,
-    }
 
 
 WITHOUT = "without disk and traffic"
@@ -330,7 +307,7 @@ def hosts_table(found: Sequence[Rented], idle_since: Mapping[str, float], as_jso
     """`idle_since`: by the ids of hosts without a run."""
     now = time.time()
     if as_json:
-        out_json([{**_host_record(host, now), "idle_since": idle_since.get(host.id)} for host in found])
+        out_json([json_shapes.rented_host(host, idle_since.get(host.id)) for host in found])
         return
     if not found:
         line("No host is rented")
@@ -371,8 +348,7 @@ def hosts_table(found: Sequence[Rented], idle_since: Mapping[str, float], as_jso
 def orphans(found: Sequence[Orphan], as_json: bool) -> None:
     """What `machines gc aws` would end or remove, and what that saves."""
     if as_json:
-        names = ("kind", "id", "why", "saves", "per", "bytes")
-        out_json([{name: getattr(orphan, name) for name in names} for orphan in found])
+        out_json([json_shapes.orphan(each) for each in found])
         return
     if not found:
         line("Nothing is left over: no host, disk, rule, group or object that nothing needs")
@@ -399,22 +375,6 @@ def orphans(found: Sequence[Orphan], as_json: bool) -> None:
 def _coarse(seconds: float) -> str:
     """`22 h`, `14 min`."""
     return f"{seconds / 3600:.0f} h" if seconds >= 5400 else f"{seconds / 60:.0f} min"
-
-
-def _host_record(host: Rented, now: float) -> dict[str, object]:
-    return {
-        "id": host.id,
-        "token": host.token,
-        "state": host.state,
-        **{name: getattr(host.offer, name) for name in ("type", "region", "zone", "spot", "price")},
-        "run": host.run,
-        "number": host.number,
-        "attempt": host.attempt,
-        "owner": host.owner,
-        "began": host.began,
-        "ends_at": host.deadline,
-        "cost": host.cost(now),
-    }
 
 
 def _by_type(offers: Sequence[Offer]) -> list[list[Offer]]:

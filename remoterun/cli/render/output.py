@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import os
 import sys
@@ -50,34 +49,8 @@ def heading(name: str, first: bool) -> None:
     out(paint(name, "1"))
 
 
-MOMENTS = frozenset(
-    """
-    created queued started ended last_seen requested provisioning uploading
-    deadline grant_ends until began ends_at idle_since set t
-    """.split()  # noqa: SIM905 - they are read more easily so
-)
-"""Fields that are seconds since 1970 inside, and in JSON a text that every program reads: ISO 8601, in UTC."""
-
-
-def iso(moment: float) -> str:
-    """`2026-11-26T22:01:37.250Z`."""
-    found = datetime.datetime.fromtimestamp(moment, datetime.UTC)
-    return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _with_iso(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {
-            name: iso(each)
-            if name in MOMENTS and isinstance(each, int | float) and not isinstance(each, bool)
-            else _with_iso(each)
-            for name, each in value.items()
-        }
-    return [_with_iso(each) for each in value] if isinstance(value, list | tuple) else value
-
-
 def out_json(value: Any) -> None:
-    _write(json.dumps(_with_iso(value), indent=2).replace("\x7f", "\\u007f"))
+    _write(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
 
 
 def new_page() -> None:

@@ -314,24 +314,6 @@ def difference(found: Difference, stat: bool) -> None:
         out_bytes(text.encode(errors="surrogateescape"))
 
 
-def difference_record(found: Difference) -> dict[str, Any]:
-    """For `--json`."""
-    return {
-        "runs": [found.before.number, found.after.number],
-        "facts": {head: [list(before), list(after)] for head, before, after in found.facts},
-        "durations": list(found.durations),
-        "files": [
-            {
-                "path": change.path,
-                "change": change.kind,
-                "sizes": [entry.size if entry is not None else None for entry in (change.before, change.after)],
-                "diff": "\n".join(change.lines) or None,
-            }
-            for change in found.files
-        ],
-    }
-
-
 def _painted(line: str) -> Text:
     if line.startswith(("diff ", "--- ", "+++ ", "new file", "deleted file", "old mode", "new mode")):
         return paint(line, "1")
