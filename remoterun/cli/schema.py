@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from remoterun.agent.shared.records import Record
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import Reason, RunState
-from remoterun.cli.render.output import MOMENTS
+from remoterun.client.json_shapes import SPEC_MOMENTS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 TEXT, NUMBER, COUNT, FLAG = {"type": "string"}, {"type": "number"}, {"type": "integer"}, {"type": "boolean"}
@@ -34,7 +34,7 @@ def _object(**fields: dict[str, Any]) -> dict[str, Any]:
 def _record(kind: type[Record]) -> dict[str, Any]:
     """Of the JSON of a record. One that an older remoterun wrote may lack what has a default."""
     types = get_type_hints(kind)
-    fields = {name: _typed(types[name], MOMENT if name in MOMENTS else NUMBER) for name in kind._fields}
+    fields = {name: _typed(types[name], MOMENT if name in SPEC_MOMENTS else NUMBER) for name in kind._fields}
     return {"type": "object", "properties": fields, "required": [n for n in fields if n not in kind._field_defaults]}
 
 

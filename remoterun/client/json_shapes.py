@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from remoterun.providers.base import Offer, Rented
     from remoterun.transfer import Fetched
 
+SPEC_MOMENTS = ("created", "until")
+"""Fields of `RunSpec` that are moments."""
+
 
 def run_info(run: Run, details: Mapping[str, Any]) -> dict[str, Any]:
     """A run, and the `details` that `Runs.info` returns."""
     spec, events = details["spec"], details["events"]
     if spec is not None:
-        spec = {**spec, **{name: iso(spec[name]) for name in ("created", "until") if name in spec}}
+        spec = {**spec, **{name: iso(spec[name]) for name in SPEC_MOMENTS if name in spec}}
     if events is not None:
         events = [{**event, "t": iso(event["t"])} for event in events]
     return {**run.record(), **details, "spec": spec, "events": events}
