@@ -19,7 +19,6 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client import globs
 from remoterun.client.connections import Connections
-from remoterun.client.mirroring import Mirror
 from remoterun.client.rented_runs import find_home
 from remoterun.client.upload_copies import absent, note_versions
 from remoterun.errors import HostUnreachable, NotFound, UsageError
@@ -149,15 +148,6 @@ class Files:
         else:
             model = pages.local_model(Path(source))
         return pages.Page(model, pages.libraries(self._connections.config.home, note), port)
-
-    def mirror(self, source: Resource, into: int, named: str, failed: Callable[[str], None] = lambda _: None) -> Mirror:
-        """Let the files of a run that goes on, whose names hold `named`, stand in the folder of the run `into`, too,
-        below the path that `source` is, and grow there. Returns at once.
-
-        It ends when the run of `source` has ended and all has come, or with `close`. `failed` is called on another
-        thread with why nothing more comes. `into` must be RUNNING, and have Python.
-        """
-        return Mirror(self._connections, source, self._connections.registry.run(into), named, failed)
 
     def _fetch_model(self, resource: Resource, progress: Progress) -> PageModel:
         from remoterun import model_page as pages

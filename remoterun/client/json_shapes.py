@@ -98,7 +98,7 @@ def machine_status(status: MachineStatus) -> dict[str, Any]:
     about: dict[str, Any] = {} if status.there is None else to_json(status.there)
     for run in about.get("runs", ()):
         run["number"] = status.numbers.get(run["key"])
-    for name in ("free", "before", "starts_in", "lacks"):  # of a run that nobody asked for
+    for name in ("free", "before", "lacks"):  # of a run that nobody asked for
         about.pop(name, None)
     return {
         "name": status.machine.name,

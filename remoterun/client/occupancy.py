@@ -85,7 +85,7 @@ def line_of(there: api.Occupancy, key: str, machine: str, numbers: dict[str, int
     """Where the run `key` stands, as its host says; None for one that does not wait, or starts at once. `numbers`: of
     the runs of this client."""
     own = next((run for run in there.runs if run.key == key and run.place), None)
-    if own is None or own.starts_in == 0:
+    if own is None or own.starts_now:
         return None
     holders = [run for run in there.runs if not run.place and bool(run.gpus) == bool(own.gpus)]
     others = []
@@ -94,7 +94,7 @@ def line_of(there: api.Occupancy, key: str, machine: str, numbers: dict[str, int
         if there.gpus_unknown is not None:
             others.append(there.gpus_unknown)
     held = tuple(numbers.get(run.key) for run in holders)
-    return Line(machine, own.place, own.of, own.starts_in, held, tuple(others))
+    return Line(machine, own.place, own.of, held, tuple(others))
 
 
 def described(gpu: api.GpuThere, user: api.GpuUser) -> str:

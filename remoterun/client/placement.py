@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -181,10 +180,9 @@ def _elsewhere(other: Run, machine: MachineType) -> UsageError:
     )
 
 
-def _rank(answer: _Answer) -> tuple[bool, int, float, int]:
+def _rank(answer: _Answer) -> tuple[bool, int, int]:
     """The least one gets the run; of several the first of the pool."""
-    starts_in = answer.there.starts_in
-    return not answer.free, answer.there.before, math.inf if starts_in is None else starts_in, -answer.holds
+    return not answer.free, answer.there.before, -answer.holds
 
 
 def _enough(answers: Sequence[_Answer]) -> bool:

@@ -150,7 +150,9 @@ def _connect(connections: Connections, machine: MachineType) -> Session:
 
 
 def _provider(run: Run) -> str:
-    return run.machine.rental.provider if run.machine.rental is not None else "static"
+    """Of a run whose host is rented."""
+    assert run.machine.rental is not None
+    return run.machine.rental.provider
 
 
 def _ended(connections: Connections, runs: Sequence[Run], rented: Rented | None) -> dict[str, RunStatus]:

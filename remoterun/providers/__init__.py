@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from remoterun.providers.base import Provider
 
 PROVIDERS = {
-    "static": "remoterun.providers.static.of_config",
     "aws": "remoterun.providers.aws.of_config",
 }
 """Name of a provider (`Rental.provider`) → a function of the configuration that makes the `Provider`."""

@@ -32,7 +32,6 @@ from remoterun.buckets import host as bucket_host
 from remoterun.buckets import serving
 from remoterun.buckets.grants import Signer
 from remoterun.buckets.place import BucketPlace
-from remoterun.cli.commands.tensorboard import _where
 from remoterun.cli.main import main
 from remoterun.cli.render.terminal import Talking
 from remoterun.client import Client, LogBytes, Note, StateChange, attempts, bucket
@@ -501,15 +500,6 @@ class TestTheCommandLine:
         status, out, err = say("run", "-t", "gpu", "--no-git", "--max-cost", "1.8", "--dry-run", "true")
         assert status == 0 and "at most    $1.80: 30 min at $3.60/h, without disk and traffic" in out
         assert laptop.folders.all() == [] and say("ps", "--json")[1] == "[]\n"
-
-    def test_tensorboard_rents_nothing_unless_somebody_agrees(self, laptop: Laptop, say: Callable[..., Any]) -> None:
-        logs = write_files(laptop.root / "logs", {"events.out.tfevents.1": b"x"})
-        assert say("upload", str(logs), "--name", "logs", "--to", "local", "-q")[0] == 0
-        status, out, err = say("tensorboard", "uploads/logs", "-t", "gpu", "--no-browser")
-        assert (status, out) == (2, "") and "`-t gpu` rents a host at $3.60/h" in err
-        with Client(replace(laptop.config, default="gpu")) as client:
-            assert _where(client, {}) == "local"
-        assert _where(laptop.client, {}) is None and laptop.folders.all() == []
 
     def test_what_only_a_repository_names_is_not_rented_with_y(self, laptop: Laptop, say: Callable[..., Any]) -> None:
         """Whoever typed -y may never have read that file."""

@@ -316,6 +316,6 @@ class _Log:
         from ..running import occupancy
 
         spec = self._run.spec()
-        there = occupancy.look(self._home, api.Demand(spec.gpus, spec.slots))
+        there = occupancy.inspect(self._home, api.Demand(spec.gpus, spec.slots))
         if any(run.key == self._run.key and run.place for run in there.runs):
             self._stream.send(line=to_json(there))

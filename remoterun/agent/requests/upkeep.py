@@ -1,13 +1,17 @@
-"""Requests about the machine and the upkeep of its home."""
+"""Requests about the machine, and the upkeep of its home."""
 
 from __future__ import annotations
 
 import os
 from typing import Any, Dict
 
+from ..running import occupancy as occupying
 from ..shared import api
 from ..shared.digests import unpacked
 from ..shared.frames import PIECE
+from ..shared.webhooks import BadAddress, check_address
+from ..store.errors import HomeError
+from ..store.http_client import HttpError
 from ..upkeep import doctor as examining
 from ..upkeep import gc
 from ..upkeep import usage as using
@@ -17,6 +21,20 @@ from . import Call, Handler
 
 def doctor(call: Call, asked: api.Examine) -> api.MachineChecks:
     return api.MachineChecks(examining.examine(call.home, asked.engine, asked.gpus, asked.base))
+
+
+def occupancy(call: Call, asked: api.Demand) -> api.Occupancy:
+    return occupying.inspect(call.home, asked)
+
+
+def notify_test(_: Call, asked: api.Webhook) -> api.WebhookAnswer:
+    from ..running.webhooks import post, sample_notification
+
+    try:
+        answer = post(check_address(asked.address), sample_notification(os.uname().nodename))
+    except (BadAddress, HttpError) as error:
+        raise HomeError("not_notified", str(error))
+    return api.WebhookAnswer(answer.status, answer.said)
 
 
 def check(call: Call, asked: api.CheckHome) -> api.CheckTotals:
@@ -39,6 +57,8 @@ def usage(call: Call, _: api.Nothing) -> api.UsageTotals:
 
 HANDLERS: Dict[str, Handler] = {
     "doctor": doctor,
+    "occupancy": occupancy,
+    "notify_test": notify_test,
     "check": check,
     "blobs": blobs,
     "collect": collect,

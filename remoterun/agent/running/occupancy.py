@@ -1,8 +1,7 @@
-"""Who uses this machine, who waits for it, and for how long, about."""
+"""Who uses this machine, and who waits for it."""
 
 from __future__ import annotations
 
-import heapq
 import os
 import pwd
 import shutil
@@ -10,16 +9,9 @@ import time
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ..shared import api
-from ..shared.files import read_json
-from ..shared.states import RunState
 from ..store.home import Home
 from . import gpus as gpu_tool
 from . import queue
-
-PAST_RUNS = 200
-"""How many of the newest runs are looked through for the same command."""
-ALIKE = 9
-"""How many runs of one command an estimate is made of."""
 
 
 class GpuReport(NamedTuple):
@@ -30,31 +22,35 @@ class GpuReport(NamedTuple):
     unknown: Optional[str] = None
 
 
-def look(home: Home, asked: api.Demand) -> api.Occupancy:
-    """Both lines of this machine, and what `asked` would meet there. The driver is asked only where GPUs matter."""
+def inspect(home: Home, asked: api.Demand) -> api.Occupancy:
+    """Both lines of this machine, and where `asked` would stand. The driver is asked only where GPUs matter."""
     held, waiting = queue.entries(home)
     held = {key: slot for key, slot in held.items() if not slot.get("beside")}
     about_gpus = asked.gpus or asked.whole or any(ticket["gpus"] for ticket in waiting.values())
     cards = ask_driver(asked.patience) if about_gpus else GpuReport()
-    past = _PastRuns(home) if held or waiting else None
-    runs, rooms = _runs(home, held, waiting, cards, asked.slots, past)
-    line = [run for run in runs if run.place and bool(run.gpus) == bool(asked.gpus)]
-    room = rooms[bool(asked.gpus)]
+    slots = queue.default_slots() if asked.slots is None else asked.slots
+    holding = _holding(home, held, cards)
+    line: List[api.RunThere] = []
+    runs = list(holding)
+    free = False
+    for with_gpus in (True, False):
+        room = _gpu_room(held, cards) if with_gpus else slots
+        waits, units = _waiting(home, waiting, with_gpus, room, holding)
+        runs += waits
+        if with_gpus == bool(asked.gpus):
+            line, free = waits, units is not None and units >= (asked.gpus or 1)
     lacks = None
     if asked.gpus and cards.unknown is None and len(cards.every) < asked.gpus:
         lacks = queue.too_few(asked.gpus, len(cards.every))
-    starts_in = None if room is None or lacks else _starts(room, runs, asked.gpus)
-    machine = _machine(home) if asked.whole else {}
     return api.Occupancy(
-        free=starts_in == 0 and not line,
+        free=free and not line and lacks is None,
         before=len(line),
-        starts_in=starts_in,
         lacks=lacks,
-        slots=queue.default_slots() if asked.slots is None else asked.slots,
+        slots=slots,
         gpus=_cards(held, cards),
         gpus_unknown=cards.unknown,
         runs=runs,
-        **machine,
+        **(_machine(home) if asked.whole else {}),
     )
 
 
@@ -66,75 +62,41 @@ def ask_driver(patience: float) -> GpuReport:
         return GpuReport(unknown=str(error))
 
 
-def starts(
-    room: int, holding: List[Tuple[int, Optional[float]]], waiting: List[Tuple[int, Optional[float]]]
-) -> List[Optional[float]]:
-    """In how many seconds each of those that wait can start, first come, first served; None where that can't be told.
-
-    `room`: how many units there are. Of each run: how many it takes, and how many seconds it still takes, if known.
-    """
-    free = room - sum(units for units, _ in holding)
-    ends = [(left, units) for units, left in holding if left is not None]
-    heapq.heapify(ends)
-    found: List[Optional[float]] = []
-    now: Optional[float] = 0.0
-    for units, lasts in waiting:
-        while now is not None and free < units:
-            if not ends:
-                now = None
-                break
-            moment, freed = heapq.heappop(ends)
-            now, free = max(now, moment), free + freed
-        found.append(now)
-        if now is not None:
-            free -= units
-            if lasts is not None:
-                heapq.heappush(ends, (now + lasts, units))
-    return found
-
-
-def _runs(
-    home: Home,
-    held: Dict[str, Dict[str, Any]],
-    waiting: Dict[str, Dict[str, Any]],
-    cards: GpuReport,
-    slots: Optional[int],
-    past: "Optional[_PastRuns]",
-) -> Tuple[List[api.RunThere], Dict[bool, Optional[int]]]:
-    """(the runs that hold something, then those that wait, in their order; how much room there is, with GPUs and
-    without)."""
+def _holding(home: Home, held: Dict[str, Dict[str, Any]], cards: GpuReport) -> List[api.RunThere]:
+    """The runs that hold a slot, or GPUs."""
     numbers = {gpu.uuid: gpu.number for gpu in cards.every}
-    plain_room = queue.default_slots() if slots is None else slots
     found = []
     for key, slot in held.items():
         names = [str(uuid) for uuid in slot.get("gpus", [])]
-        own = sorted(numbers[uuid] for uuid in names if uuid in numbers)
-        run = _described(home, key, past)
+        run = _described(home, key)
         if run is not None:
+            own = sorted(numbers[uuid] for uuid in names if uuid in numbers)
             found.append(run._replace(gpus=len(names), cards=own))
-    holders, rooms = list(found), {False: plain_room, True: _gpu_room(held, cards)}
-    for with_gpus in (True, False):
-        line = sorted((ticket["t"], key) for key, ticket in waiting.items() if bool(ticket["gpus"]) == with_gpus)
-        described = [(_described(home, key, past), int(waiting[key]["gpus"])) for _, key in line]
-        alive = [run._replace(gpus=gpus) for run, gpus in described if run is not None]
-        room = rooms[with_gpus]
-        begins: List[Optional[float]] = [None] * len(alive)
-        if room is not None:
-            begins = starts(room, _held(holders, with_gpus), [(run.gpus or 1, run.ends_in) for run in alive])
-        for number, run in enumerate(alive):
-            found.append(run._replace(place=number + 1, of=len(alive), starts_in=begins[number], ends_in=None))
-    return found, rooms
+    return found
 
 
-def _starts(room: int, runs: List[api.RunThere], gpus: int) -> Optional[float]:
-    """In how many seconds a run could start that comes now. What those before it in the line take is not known."""
-    line = [(run.gpus or 1, None) for run in runs if run.place and bool(run.gpus) == bool(gpus)]
-    holders = [run for run in runs if not run.place]
-    return starts(room, _held(holders, bool(gpus)), [*line, (gpus or 1, None)])[-1]
-
-
-def _held(holders: List[api.RunThere], with_gpus: bool) -> List[Tuple[int, Optional[float]]]:
-    return [(run.gpus or 1, run.ends_in) for run in holders if bool(run.gpus) == with_gpus]
+def _waiting(
+    home: Home,
+    waiting: Dict[str, Dict[str, Any]],
+    with_gpus: bool,
+    room: Optional[int],
+    holding: List[api.RunThere],
+) -> Tuple[List[api.RunThere], Optional[int]]:
+    """(the runs that wait for GPUs, or for a slot, in their order; how many units are free after those that can start;
+    None where that is not known). `room`: how many units there are."""
+    order = sorted((ticket["t"], key) for key, ticket in waiting.items() if bool(ticket["gpus"]) == with_gpus)
+    described = [(_described(home, key), int(waiting[key]["gpus"])) for _, key in order]
+    alive = [run._replace(gpus=gpus) for run, gpus in described if run is not None]
+    free = room
+    if free is not None:
+        free -= sum(run.gpus or 1 for run in holding if bool(run.gpus) == with_gpus)
+    found, is_blocked = [], free is None
+    for place, run in enumerate(alive, 1):
+        if free is not None and not is_blocked:
+            is_blocked = free < (run.gpus or 1)
+            free -= 0 if is_blocked else (run.gpus or 1)
+        found.append(run._replace(place=place, of=len(alive), starts_now=not is_blocked))
+    return found, free
 
 
 def _gpu_room(held: Dict[str, Dict[str, Any]], cards: GpuReport) -> Optional[int]:
@@ -169,59 +131,15 @@ def _user_of(pid: int) -> str:
         return ""
 
 
-def _described(home: Home, key: str, past: "Optional[_PastRuns]") -> Optional[api.RunThere]:
-    """A run of the queue; None for one that can't be read. `ends_in` of one that has not begun: how long it takes."""
+def _described(home: Home, key: str) -> Optional[api.RunThere]:
+    """A run of the queue; None for one that can't be read."""
     try:
         run = home.run(key)
         spec, status = run.spec(), run.status()
     except (OSError, ValueError):
         return None
-    lasts = past.lasts(spec.command) if past is not None else None
     running = None if status.started is None else max(time.time() - status.started, 0.0)
-    if lasts is not None and running is not None:
-        lasts = lasts - running if running < lasts else None  # it takes longer than the others did
-    return api.RunThere(key, spec.number, spec.command[:200], status.state, running=running, ends_in=lasts)
-
-
-class _PastRuns:
-    """How long commands took that completed in this home. An ended run is read once in the life of this process."""
-
-    _read: Dict[Tuple[str, str], Optional[Tuple[str, float]]] = {}
-
-    def __init__(self, home: Home) -> None:
-        self._home = home
-        self._seconds: Optional[Dict[str, List[float]]] = None
-
-    def lasts(self, command: str) -> Optional[float]:
-        """The median of the newest runs of a command; None without one."""
-        if self._seconds is None:
-            self._seconds = {}
-            for key in reversed(self._home.run_keys()[-PAST_RUNS:]):
-                known = self._completed(key)
-                if known is not None:
-                    self._seconds.setdefault(known[0], []).append(known[1])
-        times = sorted(self._seconds.get(command, [])[:ALIKE])
-        return times[len(times) // 2] if times else None
-
-    def _completed(self, key: str) -> Optional[Tuple[str, float]]:
-        """(command, seconds); None for a run that did not complete, or can't be read."""
-        name = (self._home.path, key)
-        if name in self._read:
-            return self._read[name]
-        run = self._home.run(key)
-        found = None
-        try:
-            state, event = run.state()
-            if not state.final:
-                return None
-            if state is RunState.COMPLETE:
-                started = run.status().started
-                if started is not None:
-                    found = (str(read_json(run.spec_file)["command"]), max(event["t"] - started, 0.0))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            pass
-        self._read[name] = found
-        return found
+    return api.RunThere(key, spec.number, spec.command[:200], status.state, running=running)
 
 
 def _machine(home: Home) -> Dict[str, Any]:

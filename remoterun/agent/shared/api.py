@@ -394,11 +394,7 @@ class Demand(Record):
 
 
 class RunThere(Record):
-    """A run that holds a slot or GPUs, or waits for them, at `place` (1 is the next) `of` so many; 0: it holds them.
-
-    `cards`: the numbers of the GPUs that it holds; `running`: for how many seconds. `starts_in` and `ends_in`, in
-    seconds, are guesses from earlier runs of the same command; None without one.
-    """
+    """A run that holds a slot or GPUs, or waits for them."""
 
     key: str
     number: int
@@ -406,11 +402,15 @@ class RunThere(Record):
     state: RunState
     gpus: int = 0
     cards: List[int] = []
+    """The numbers of the GPUs that it holds."""
     running: Optional[float] = None
+    """For how many seconds."""
     place: int = 0
+    """In the line, 1 is the next; 0: it holds what it needs."""
     of: int = 0
-    starts_in: Optional[float] = None
-    ends_in: Optional[float] = None
+    """How many are in that line."""
+    starts_now: bool = False
+    """It waits no longer: there is room for it, and for all before it."""
 
 
 class GpuUser(Record):
@@ -435,7 +435,7 @@ class GpuThere(Record):
 
 class Occupancy(Record):
     """Who uses a machine. A run with this demand would start at once (`free`), or with `before` runs before it in its
-    line, in `starts_in` seconds (a guess); `lacks`: why it could never start.
+    line; `lacks`: why it could never start.
 
     `gpus_unknown`: why nothing is known of the GPUs. `load` is that of the last minute; memory and disk in bytes; all
     of these are 0 unless they were asked for.
@@ -446,7 +446,6 @@ class Occupancy(Record):
     slots: int
     gpus: List[GpuThere]
     runs: List[RunThere]
-    starts_in: Optional[float] = None
     lacks: Optional[str] = None
     gpus_unknown: Optional[str] = None
     cpus: int = 0
@@ -457,7 +456,7 @@ class Occupancy(Record):
     disk_free: int = 0
 
 
-occupancy = Request("occupancy", Demand, Occupancy, "occupancy", most=16 << 20)
+occupancy = Request("occupancy", Demand, Occupancy, "upkeep", most=16 << 20)
 
 
 # -- inside a run that is going on
@@ -543,24 +542,6 @@ class Port(Record):
 watch_ports = Request("watch_ports", Ports, Nothing, "ports")
 # In and out: the bytes of one TCP connection to the port, as splicing.py says. Refused with "not_listening".
 connect = Request("connect", Port, Nothing, "ports")
-
-
-# -- the files of a run while they grow
-
-
-class Watched(Record):
-    """The files of a run below `sub` that it has made, with `named` in their names. `have`: of which the client has the
-    first so many bytes, by their paths below `sub`."""
-
-    key: str
-    named: str
-    sub: str = ""
-    have: Dict[str, int] = {}
-
-
-# Out: {"path": below `sub`, "offset": where the bytes stand in it} with bytes, of each file as it grows; one that has
-# become shorter comes anew. It waits for the run to start, and ends once the run has ended and all has come.
-watch_files = Request("watch_files", Watched, Nothing, "files")
 
 
 # -- the machine, and the upkeep of the home
@@ -672,7 +653,7 @@ class WebhookAnswer(Record):
 
 
 # A message of no run is posted, once.
-notify_test = Request("notify_test", Webhook, WebhookAnswer, "webhooks")
+notify_test = Request("notify_test", Webhook, WebhookAnswer, "upkeep")
 
 
 REQUESTS: Dict[str, "Request[Any, Any]"] = {

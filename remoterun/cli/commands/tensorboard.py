@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import tempfile
+import threading
 import time
 from collections import deque
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Self
 
@@ -13,17 +17,16 @@ import typer
 from remoterun.agent.shared.spec import PYTHON, PortSpec
 from remoterun.agent.shared.states import RunState
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Machine, app, example, named_resource
+from remoterun.cli.app import Command, app, example, named_resource
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import launch
 from remoterun.cli.forwarding import Forwards, Showing, forward_until_end, some_port
 from remoterun.errors import HostError, RemoterunError, UsageError
 from remoterun.machines import LOCAL
-from remoterun.model import Mount, Resource, RunRequest
+from remoterun.model import Resource, RunRequest
 
 if TYPE_CHECKING:
     from remoterun.client import Client, StateChange
-    from remoterun.client.mirroring import Mirror
     from remoterun.model import Run
 
 PACKAGE = "tensorboard"
@@ -34,6 +37,8 @@ LONGEST = 12 * 3600.0
 """Seconds after which TensorBoard ends where nobody has ended it."""
 AGAIN = 2.0
 """Seconds until a lost connection is tried again."""
+EVERY, SHARE = 3.0, 5
+"""Seconds between copies; where copying takes long, as many times longer than that."""
 
 
 @app.command(cls=Command, epilog=example("remoterun tensorboard 3 5"))
@@ -46,14 +51,12 @@ def tensorboard(
             autocompletion=complete.resources,
         ),
     ],
-    machine: Machine = None,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Ask nothing: rent the machine that -t names.")] = False,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
 ) -> int:
     """Show logs of runs in TensorBoard, in your browser, until ^C.
 
-    For one run that is running it is started inside that run. For several, also on several machines, it is a run of its
-    own beside them, and what they write comes as they write it.
+    For one run that is running it is started inside that run. For all else it is a run of its own on this machine, to
+    which the logs are copied: again every few seconds, as long as runs write them.
     """
     typed = [named_resource(text) for text in sources]
     with connect() as client:
@@ -73,7 +76,7 @@ def tensorboard(
             status = _inside(client, first, resources[0].sub or ".", show)
             if status is not None:
                 return status
-        return _beside(client, resources, runs, machine or _where(client, runs), yes, show)
+        return _beside(client, resources, runs, show)
 
 
 def _command(folder: str, port: int) -> str:
@@ -121,52 +124,33 @@ def _inside(client: Client, run: Run, folder: str, show: Showing) -> int | None:
     )
 
 
-def _beside(
-    client: Client,
-    resources: list[Resource],
-    runs: dict[Resource, Run],
-    machine: str | None,
-    yes: bool,
-    show: Showing,
-) -> int:
-    """TensorBoard as a run of its own, of which nothing is left in the end. What has ended is mounted there, and what
-    goes on is mirrored."""
+def _beside(client: Client, resources: list[Resource], runs: dict[Resource, Run], show: Showing) -> int:
+    """TensorBoard as a run of its own on this machine, which is removed in the end."""
     live = [resource for resource, run in runs.items() if not run.final]
     for resource in resources:
         if resource not in live and not any(EVENTS in entry.path for entry in client.files.list(resource)[0].files):
             raise UsageError(f"{resource} holds no logs of TensorBoard", hint=f"remoterun ls -r {resource}")
-    names = ", ".join(map(str, resources))
     request = RunRequest(
         command=f"{_command('.', port := some_port())} 2>&1",
-        mounts=tuple(Mount(resource, str(resource)) for resource in resources if resource not in live),
         pip=(PACKAGE,),
         framework=PYTHON,
         gpus=0,
         beside=True,
         timeout=LONGEST,
-        description=f"TensorBoard of {names}",
+        description=f"TensorBoard of {', '.join(map(str, resources))}",
         labels=("tensorboard",),
         ports=(PortSpec(port, PORT),),
     )
-    run = launch(client, client.runs.prepare(request, None, machine), yes, False)
+    run = launch(client, client.runs.prepare(request, None, LOCAL.name), True, False)
     assert run is not None
-    with _Mirrors(client, live) as mirrors:
-        forward_until_end(client, run, list(request.ports), show, mirrors, "TensorBoard")
+    with _Copies(client, resources) as copies:
+        forward_until_end(client, run, list(request.ports), show, copies, "TensorBoard")
     known = client.registry.run(run.number)
     if known.final:
         render.hint(f"remoterun logs {run.number}")
         return known.exit_status
     _remove(client, run)
     return 0
-
-
-def _where(client: Client, runs: dict[Resource, Run]) -> str | None:
-    """The machine of the first run, unless that is one that is rented; None: the default one. Where that is rented,
-    too, it is this machine: nobody has asked for one that costs."""
-    for run in runs.values():
-        if run.machine.rental is None:
-            return run.machine.name
-    return LOCAL.name if client.machines.get(None).rental is not None else None
 
 
 def _remove(client: Client, run: Run) -> None:
@@ -181,14 +165,16 @@ def _remove(client: Client, run: Run) -> None:
         render.hint(f"remoterun kill {run.number}")
 
 
-class _Mirrors:
-    """What runs that go on write for TensorBoard, in its own run from the moment on that this runs. A context manager,
-    which ends them."""
+class _Copies:
+    """Copies logs into the folder of TensorBoard's run, from the moment on that this runs: each once, and again every
+    few seconds as long as its run goes on. A context manager, which ends that."""
 
     def __init__(self, client: Client, sources: list[Resource]) -> None:
         self._client = client
-        self._sources = sources
-        self._mirrors: list[Mirror] = []
+        self._left = list(sources)
+        self._sizes: dict[Resource, int] = {}
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -196,16 +182,42 @@ class _Mirrors:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for mirror in self._mirrors:
-            mirror.close()
+        self._ended.set()
 
     def at(self, change: StateChange) -> None:
         """TensorBoard's run has come to this state."""
-        if change.past or change.state is not RunState.RUNNING:
+        if not change.past and change.state is RunState.RUNNING and self._thread is None:
+            folder = Path(self._client.runs.info(change.run.number)[1]["folder"], "work")
+            self._thread = threading.Thread(target=self._copy_on, args=(folder,), name="remoterun logs", daemon=True)
+            self._thread.start()
+
+    def _copy_on(self, folder: Path) -> None:
+        pause = 0.0
+        while self._left and not self._ended.wait(pause):
+            begun = time.monotonic()
+            for source in list(self._left):
+                try:
+                    live = source.kind == "runs" and not self._client.runs.get(source.name).final
+                    self._copy(source, folder / str(source))
+                    if not live:
+                        self._left.remove(source)
+                except RemoterunError as error:
+                    if not self._ended.is_set() and not (isinstance(error, HostError) and error.passing):
+                        self._left.remove(source)
+                        render.warning(f"nothing more comes from {source}: {error.message}")
+            pause = max(EVERY, SHARE * (time.monotonic() - begun))
+
+    def _copy(self, source: Resource, folder: Path) -> None:
+        """As `cp` does it, where there is anything new. Files grow in place: TensorBoard has them open."""
+        size = sum(entry.size for entry in self._client.files.list(source)[0].files if EVENTS in entry.path)
+        if size == self._sizes.get(source, 0):
             return
-        for source in self._sources:
-
-            def failed(why: str, source: Resource = source) -> None:
-                render.warning(f"nothing more comes from {source}: {why}")
-
-            self._mirrors.append(self._client.files.mirror(source, change.run.number, EVENTS, failed))
+        with tempfile.TemporaryDirectory(prefix="remoterun-") as copied:
+            self._client.files.copy(f"{source}/**/*{EVENTS}*", Path(copied), into=True)
+            for path in filter(Path.is_file, Path(copied).rglob(f"*{EVENTS}*")):
+                target = folder / path.relative_to(copied)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("rb") as new, target.open("ab") as file:
+                    new.seek(file.tell())
+                    shutil.copyfileobj(new, file)
+        self._sizes[source] = size

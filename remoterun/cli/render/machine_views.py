@@ -18,7 +18,7 @@ from remoterun.cli.render.talk import line
 from remoterun.cli.render.terminal import DONE, FAILED, NOT_NEEDED, clean, is_command, paint, shortened, terminal_width
 from remoterun.client import json_shapes
 from remoterun.machines import HOW_TO_SET_UP_AWS
-from remoterun.model import Line, Run, about
+from remoterun.model import Line, Run
 
 if TYPE_CHECKING:
     from remoterun.client import MachineStatus, NewBucket, Orphan, Plan
@@ -179,7 +179,7 @@ def _lines(status: MachineStatus, there: api.Occupancy) -> Iterator[tuple[str, s
     yield "slots", f"{max(there.slots - len(plain), 0)} of {there.slots} free"
     for run in there.runs:
         if run.place:
-            line = Line(status.machine.name, run.place, run.of, run.starts_in)
+            line = Line(status.machine.name, run.place, run.of)
             needs = f" for {counted(run.gpus, 'GPU')}" if run.gpus else ""
             yield "waits", f"{_named(status, run)}, {line.brief}{needs}: {run.command}"
 
@@ -193,8 +193,7 @@ def _user(status: MachineStatus, gpu: api.GpuThere, runs: dict[str, api.RunThere
 
 def _running(status: MachineStatus, run: api.RunThere) -> str:
     since = f" for {duration(run.running)}" if run.running is not None else ""
-    left = f", {about(run.ends_in)} left" if run.ends_in is not None and run.running is not None else ""
-    return f"{_named(status, run)}, {run.state.value}{since}{left}: {run.command}"
+    return f"{_named(status, run)}, {run.state.value}{since}: {run.command}"
 
 
 def _named(status: MachineStatus, run: api.RunThere) -> str:
