@@ -27,7 +27,7 @@ from remoterun.client.programs import Program, program
 from remoterun.client.rented_runs import Answer, record_status, statuses
 from remoterun.client.renting import Plan, give_back
 from remoterun.client.reruns import OriginalRun, find_original
-from remoterun.client.tokens import Tokens
+from remoterun.client.secrets import Tokens
 from remoterun.errors import HomeMissing, HostError, LinkLost, NotFound, UsageError
 from remoterun.model import EVERY_RUN, Line, MachineType, Placement, Run, RunFilter, RunRequest
 from remoterun.transfer import Progress

@@ -6,6 +6,7 @@ this very file, which only its user may read.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -221,3 +222,26 @@ def _changing(home: Path) -> Iterator[dict[str, dict[str, Any]]]:
             write_whole(str(file), json.dumps({"format": FORMAT, "secrets": known}, indent=1).encode(), 0o600)
     except OSError as error:
         raise ConfigError(f"`{file}` can't be written: {error.strerror}", hint="remoterun machines df local")
+
+
+class Tokens:
+    """The tokens of servers that this client started in runs: whoever has one may use the server. A file of mode 0600
+    for each run that has one, by the run's key."""
+
+    def __init__(self, home: Path) -> None:
+        self._folder = home / "tokens"
+
+    def keep(self, key: str, token: str) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_whole(str(self._folder / key), token.encode(), 0o600)
+
+    def find(self, key: str) -> str | None:
+        try:
+            return (self._folder / key).read_text()
+        except OSError:
+            return None
+
+    def remove(self, key: str) -> None:
+        """What is absent is fine."""
+        with contextlib.suppress(OSError):
+            (self._folder / key).unlink()

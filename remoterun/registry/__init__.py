@@ -26,8 +26,6 @@ STEPS = (RunState.PROVISIONING, RunState.UPLOADING)
 """The states that this side drives a run through, whose times stand here only."""
 _SAME_ATTEMPT = "coalesce(json_extract(renting, '$.attempt'), 1) = ?"
 """With `_attempt`: the run has no newer host than the one that is spoken of."""
-_SAME_HOST = f"{_SAME_ATTEMPT} AND (renting IS NOT NULL OR home_id IS ?)"
-"""With `_host`: nor was it moved to another machine meanwhile."""
 GIVEN_UP = 0
 """In place of the pid of the client that was to hand a run over."""
 
@@ -152,8 +150,8 @@ class Registry:
         written = self._db.note(
             "UPDATE runs SET state = ?, steps = json_patch(steps, ?), last_seen = ?,"
             " status = json_patch(status, ?)"
-            f" WHERE key = ? AND state IN ({marks}) AND {_SAME_HOST}",
-            (state.value, json.dumps(steps), now, json.dumps(fields), run.key, *before, *_host(run)),
+            f" WHERE key = ? AND state IN ({marks}) AND {_SAME_ATTEMPT}",
+            (state.value, json.dumps(steps), now, json.dumps(fields), run.key, *before, _attempt(run)),
         )
         if written or run.state.value not in before:
             return self.run(run.number)
@@ -177,24 +175,6 @@ class Registry:
         """What `ask` recorded; "" where nothing is known."""
         rows = self._db.rows("SELECT asked FROM runs WHERE key = ?", (run.key,))
         return str(rows[0]["asked"]) if rows else ""
-
-    def moved(self, run: Run, machine: MachineType, placement: Placement, digest: str) -> Run | None:
-        """Record that a run waits on another machine now, with the digest as for `ask`; None where another client has
-        moved it meanwhile."""
-        changed = self._db.change(
-            "UPDATE runs SET machine = ?, host = ?, home_id = ?, state = ?, status = '{}',"
-            " asked = ? WHERE key = ? AND home_id = ?",
-            (
-                json.dumps(machine.record()),
-                json.dumps(placement.machine.record()),
-                placement.home_id,
-                RunState.QUEUED.value,
-                digest,
-                run.key,
-                run.home_id,
-            ),
-        )
-        return self.run(run.number) if changed.rowcount else None
 
     def rent(self, run: Run, renting: Renting) -> Run:
         """Record what is known of a run's rented hosts."""
@@ -226,8 +206,8 @@ class Registry:
         """Correct `run` by what its host says, with its times by our clock; the corrected run. What an earlier host of
         it says changes nothing."""
         self._db.note(
-            f"UPDATE runs SET state = ?, status = ?, last_seen = ? WHERE key = ? AND {_SAME_HOST}",
-            (status.state.value, json.dumps(to_json(status)), now, run.key, *_host(run)),
+            f"UPDATE runs SET state = ?, status = ?, last_seen = ? WHERE key = ? AND {_SAME_ATTEMPT}",
+            (status.state.value, json.dumps(to_json(status)), now, run.key, _attempt(run)),
         )
         return run.with_status(status, now)
 
@@ -246,10 +226,6 @@ class Registry:
 
 def _attempt(run: Run) -> int:
     return run.renting.attempt if run.renting is not None else 1
-
-
-def _host(run: Run) -> tuple[int, str | None]:
-    return _attempt(run), run.home_id
 
 
 _REASONS = frozenset(reason.value for reason in Reason)

@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, List, Optional, Set
 
 from ..running import logs, supervision
 from ..shared import api
-from ..shared.files import locked, read_bytes
+from ..shared.files import locked
 from ..shared.following import Follower
 from ..shared.protocol import Cancelled, Stream
 from ..shared.records import from_json, to_json
@@ -109,15 +109,14 @@ def withdraw(call: Call, asked: api.Withdrawal) -> api.Withdrawn:
         runs = ", ".join("run %d" % number for number in waiting)
         hint = "remoterun stop %s   and start it again with --after" % " ".join(map(str, waiting))
         raise HomeError("busy", "%s would fail without it: --after names this run" % runs, hint)
-    source = read_bytes(run.source_file)
-    handed_over = Submission(run.spec(), run.values(), source, webhooks=run.webhooks()).encode()
+    handed_over = Submission(run.spec(), run.values(), b"", webhooks=run.webhooks()).encode()
     if not queue.withdraw(call.home, asked.key, asked.by, asked.why):
-        return api.Withdrawn(False, run.status())
+        return api.Withdrawn(False)
     call.stream.send(handed_over)
     run.forget_values()
     run.keep_webhooks(NOBODY)
     _care_for(call.home, run)
-    return api.Withdrawn(True, run.status())
+    return api.Withdrawn(True)
 
 
 def renew(call: Call, asked: api.Renewal) -> api.Nothing:

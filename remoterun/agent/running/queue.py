@@ -26,7 +26,6 @@ class Turn(NamedTuple):
 
     `never`: none will come, whichever runs end. `blocked_by`: the runs that it depends on, which are the next one
     before it in the line or those that hold the slots. `runs_before`: how many runs are before it in the line.
-    `withdrawn`: it was taken back.
     """
 
     granted: bool
@@ -35,7 +34,6 @@ class Turn(NamedTuple):
     blocked_by: List[str]
     runs_before: int = 0
     never: bool = False
-    withdrawn: bool = False
 
 
 def default_slots() -> int:
@@ -74,7 +72,7 @@ def _ask(home: Home, key: str, gpus: int, slots: Optional[int], known: Optional[
         if key in held:
             return Turn(True, list(held[key].get("gpus", [])), "", [])
         if home.run(key).withdrawn() is not None:
-            return Turn(False, [], "", [], withdrawn=True)
+            return Turn(False, [], "", [])
         if beside:
             write_whole(os.path.join(home.queue, key + ".slot"), json.dumps({"gpus": [], "beside": True}).encode())
             return Turn(True, [], "", [])

@@ -195,8 +195,7 @@ class Supervisor:
             turn = capacity.ask(self.spec)
             if turn.granted:
                 break
-            if turn.withdrawn:
-                self._check_withdrawn()
+            self._check_withdrawn()
             if turn.never:
                 hint = "remoterun doctor %s   shows what it has" % self.spec.machine
                 raise Ended(Reason.NO_CAPACITY, turn.waiting_for, hint=hint)

@@ -320,7 +320,6 @@ class Withdrawal(Record):
 
 class Withdrawn(Record):
     withdrawn: bool
-    status: RunStatus
 
 
 class Renewal(Record):
@@ -367,7 +366,7 @@ stop = Request("stop", EndRun, Asked, "runs")
 kill = Request("kill", RunKey, Asked, "runs")
 # Take back a run that waits, which goes on as another one: it never starts here. Not done for one that has begun to
 # start, or that goes on as a third one. "busy" where others wait for it. Out: the `Submission` with which it was handed
-# over, whose values its home then has no more.
+# over, without its source; its home has no values of it then.
 withdraw = Request("withdraw", Withdrawal, Withdrawn, "runs")
 # A run that waits for its bucket goes on at once. Of one that has ended nothing is kept.
 renew = Request("renew", Renewal, Nothing, "runs")
