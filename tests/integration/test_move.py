@@ -105,7 +105,8 @@ def test_one_for_which_another_run_waits(client: Client, holder: Run, tmp_path: 
     assert caught.value.hint == f"remoterun stop {second.number}   and start it again with --after"
     assert client.runs.get("last").number == second.number, "nothing has changed"
     client.runs.stop(second.number)
-    moved = until(lambda: client.runs.move(first.number, "two"))
+    ended(client, second)
+    moved = client.runs.move(first.number, "two")
     (tmp_path / "go").touch()
     assert ended(client, moved).state is RunState.COMPLETE
     ended(client, holder)
