@@ -91,7 +91,7 @@ class Machines:
         """
         from remoterun.hosts.ssh.config import ssh_words
 
-        places = self._masters(name, command)
+        places = self._masters(name, command or "the shell you type in is its own")
         live = [place for place in places if place.alive]
         options = live[0].options if live else ()
         return ssh_words(places[0].settings.target, places[0].config_file, command, terminal, options)
@@ -116,8 +116,9 @@ class Machines:
             place.end()
         return bool(live)
 
-    def _masters(self, name: str, command: str = "") -> Sequence[Master]:
-        """Where the machine that a name stands for may have an open connection of the system's `ssh`."""
+    def _masters(self, name: str, instead: str = "it needs no login") -> Sequence[Master]:
+        """Where the machine that a name stands for may have an open connection of the system's `ssh`; `instead` is a
+        hint for this machine."""
         from remoterun.hosts.ssh.config import SSHTarget, resolve
         from remoterun.hosts.ssh.host import masters_folder
         from remoterun.hosts.ssh.master import masters
@@ -135,7 +136,7 @@ class Machines:
                 f"`{machine.name}` is a bucket, and not a machine", hint=f"remoterun machines df {machine.name}"
             )
         if machine.host is None:
-            raise UsageError(f"`{machine.name}` is this machine", hint=command or "the shell you type in is its own")
+            raise UsageError(f"`{machine.name}` is this machine", hint=instead)
         config = self._connections.config
         file = Path(machine.ssh_config) if machine.ssh_config else config.ssh_config
         return masters(resolve(SSHTarget.parse(machine.host), file), file, masters_folder(config))

@@ -478,7 +478,8 @@ def _no_handshake(
             f"{host} and this client have no {noun} in common",
             evidence=f"the host offers: {log.said(f'{logged}: ')}\n"
             f"this client (paramiko {paramiko.__version__}) has: {has}",
-            hint=f"add one of this client's to `{keyword}` in the sshd_config of that machine, or update its sshd",
+            hint=f"remoterun login {settings.target}   connects with ssh, which has others\n"
+            f"or add one of this client's to `{keyword}` in the sshd_config of that machine",
         )
     if greeted and "SSH-" not in greeted:
         return HostUnreachable(

@@ -20,7 +20,7 @@ from remoterun.errors import AgentError, HostError, HostUnreachable, LinkLost
 from remoterun.hosts.base import KEPT, NOBODY, TAIL, AgentSilent, Prompts, await_agent
 from remoterun.hosts.bundle import FLAGS, AgentBundle, agent_bundle
 from remoterun.hosts.ssh.commands import command_line, ending, install_command, install_error, login_relative
-from remoterun.hosts.ssh.config import Deadlines, SSHTarget, resolve
+from remoterun.hosts.ssh.config import Deadlines, SSHSettings, SSHTarget, resolve
 from remoterun.hosts.ssh.master import MasterPipe, live_master
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class SSHHost:
 
         with self._lock:
             if not self._connections or not self._connections[-1].alive:
-                self._connections.append(self._connect())
+                self._connections.append(self._connect(resolve(self._target, self._config_file)))
             connection = self._connections[-1]
         settings = connection.settings
         made = fabric.Connection(
@@ -246,8 +246,9 @@ class SSHHost:
         opens no further session."""
         with self._lock:
             self._connections = [connection for connection in self._connections if connection.alive]
+            settings = resolve(self._target, self._config_file)
             if self._masters is not None and not self._connections:
-                master = live_master(resolve(self._target, self._config_file), self._config_file, self._masters)
+                master = live_master(settings, self._config_file, self._masters)
                 if master is not None:
                     return master.start(command)
             from remoterun.hosts.ssh.connection import SessionRefused
@@ -255,7 +256,7 @@ class SSHHost:
             for connection in self._connections[-1:]:
                 with contextlib.suppress(SessionRefused, HostUnreachable):
                     return connection.start(command)
-            connection = self._connect()
+            connection = self._connect(settings)
             try:
                 pipe = connection.start(command)
             except SessionRefused as refused:
@@ -271,13 +272,13 @@ class SSHHost:
             self._connections.append(connection)
             return pipe
 
-    def _connect(self) -> SSHConnection:
+    def _connect(self, settings: SSHSettings) -> SSHConnection:
         from remoterun.hosts.ssh.connection import Access, connect
         from remoterun.hosts.ssh.login import KeyRing
 
         self._keys = self._keys or KeyRing(self._prompts.ask_passphrase)
         access = Access(self._deadlines, self._config_file, self._prompts, self._keys)
-        return connect(resolve(self._target, self._config_file), access)
+        return connect(settings, access)
 
 
 class _NotStarted(Exception):

@@ -133,28 +133,24 @@ class Login(AuthStrategy):  # type: ignore[misc]  # paramiko has no types
 
     def _offer_keys(self, transport: paramiko.Transport) -> list[str] | None:
         """What the host wants beside a key that it accepts, [] when it lets the user in; None where it accepts none."""
-        sources = self.get_sources()
-        with contextlib.closing(sources):
-            return self._offer(sources, transport)
-
-    def _offer(self, sources: Iterator[Identity], transport: paramiko.Transport) -> list[str] | None:
-        for identity in sources:
-            if not transport.is_active():
-                break
-            self._tried += 1
-            try:
-                more: list[str] = transport.auth_publickey(self._settings.user, identity.key)
-            except paramiko.BadAuthenticationType as error:
-                self._notes.append("the host accepts no keys at all")
-                return list(error.allowed_types)
-            except paramiko.AuthenticationException as error:
-                if "timeout" in str(error).lower():
-                    raise self._hung_up("no answer in time") from error
-                self._notes.append(f"{identity.label}: {_why_refused(error, self._reason())}")
-                continue
-            if more:
-                self._notes.append(f"{identity.label}: accepted, but the host wants {' or '.join(more)} as well")
-            return more
+        with contextlib.closing(self.get_sources()) as sources:
+            for identity in sources:
+                if not transport.is_active():
+                    break
+                self._tried += 1
+                try:
+                    more: list[str] = transport.auth_publickey(self._settings.user, identity.key)
+                except paramiko.BadAuthenticationType as error:
+                    self._notes.append("the host accepts no keys at all")
+                    return list(error.allowed_types)
+                except paramiko.AuthenticationException as error:
+                    if "timeout" in str(error).lower():
+                        raise self._hung_up("no answer in time") from error
+                    self._notes.append(f"{identity.label}: {_why_refused(error, self._reason())}")
+                    continue
+                if more:
+                    self._notes.append(f"{identity.label}: accepted, but the host wants {' or '.join(more)} as well")
+                return more
         return None
 
     def _ask_a_person(self, transport: paramiko.Transport, methods: list[str] | None) -> bool:
