@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -21,8 +23,9 @@ from remoterun.hosts import HOSTS, host_of
 from remoterun.hosts.base import Host, Prompts
 from remoterun.hosts.bundle import AgentBundle, agent_bundle
 from remoterun.hosts.local import LocalHost
-from remoterun.hosts.ssh.config import Deadlines
+from remoterun.hosts.ssh.config import Deadlines, SSHTarget, resolve
 from remoterun.hosts.ssh.host import SSHHost
+from remoterun.hosts.ssh.master import masters as find_masters
 from remoterun.model import MachineType
 from remoterun.session import Session
 from tests.sshd import bundle_of, make_keys, starter
@@ -39,21 +42,32 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield start("MaxStartups 100", path=os.environ["PATH"]).config()
 
 
-@pytest.fixture(params=["local", "ssh"])
+@pytest.fixture(scope="session")
+def masters(sshd: Path) -> Iterator[Path]:
+    """A folder with a live master for `box`."""
+    folder = Path(tempfile.mkdtemp(prefix="rr"))
+    place = find_masters(resolve(SSHTarget("box"), sshd), sshd, folder)[0]
+    place.open(600, batch=True)
+    yield folder
+    place.end()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["local", "ssh", "master"])
 def make_host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeHost]:
     """`make_host(bundle=None, seconds=30)`: a host whose agent works in `tmp_path/home`, and must speak in so many
     seconds; closed at the end."""
     made: list[Host] = []
-    config = request.getfixturevalue("sshd") if request.param == "ssh" else None
+    config = None if request.param == "local" else request.getfixturevalue("sshd")
+    live = request.getfixturevalue("masters") if request.param == "master" else None
 
     def make(bundle: AgentBundle | None = None, seconds: float = 30) -> Host:
         if config is None:
             made.append(LocalHost(tmp_path / "home", bundle=bundle, start_seconds=seconds))
         else:
             deadlines = Deadlines(start=seconds)
-            made.append(
-                SSHHost("box", home=str(tmp_path / "home"), config_file=config, bundle=bundle, deadlines=deadlines)
-            )
+            options = {"home": str(tmp_path / "home"), "config_file": config, "bundle": bundle, "deadlines": deadlines}
+            made.append(SSHHost("box", masters=live, **options))
         return made[-1]
 
     yield make

@@ -245,6 +245,9 @@ class SSHHost:
         """Start a command: through a live master, else on the open connection, or on a new one where that is dead, or
         opens no further session."""
         with self._lock:
+            for connection in self._connections:
+                if not connection.alive:
+                    connection.close()
             self._connections = [connection for connection in self._connections if connection.alive]
             settings = resolve(self._target, self._config_file)
             if self._masters is not None and not self._connections:
