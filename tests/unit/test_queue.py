@@ -49,6 +49,21 @@ def test_in_the_order_of_arrival(home: Home) -> None:
     assert ask(home, second, room=2).granted
 
 
+def test_who_waits_and_who_can_start(home: Home) -> None:
+    def line(slots: int) -> tuple[bool, int, list[tuple[str, int, bool]]]:
+        there = occupancy.inspect(home, api.Demand(0, slots))
+        return there.free, there.before, [(run.key, run.place, run.starts_now) for run in there.runs]
+
+    first, second, third = (new(home) for _ in range(3))
+    assert line(1) == (True, 0, [])
+    assert ask(home, first).granted and line(2) == (True, 0, [(first, 0, False)])
+    queue.come(home, second, 0)
+    queue.come(home, third, 0)
+    assert line(1) == (False, 2, [(first, 0, False), (second, 1, False), (third, 2, False)])
+    assert line(2) == (False, 2, [(first, 0, False), (second, 1, True), (third, 2, False)])
+    assert line(9) == (False, 2, [(first, 0, False), (second, 1, True), (third, 2, True)]), "they are before it"
+
+
 def test_nobody_waits_for_the_driver_but_the_first_in_the_line(home: Home) -> None:
     first, second, other = (new(home) for _ in range(3))
     turns: list[Any] = []
@@ -203,7 +218,7 @@ def test_a_run_beside_the_others_takes_no_slot_and_waits_for_none(home: Home) ->
         return queue.ask(home, mine, 0, 1, beside=True)
 
     assert beside().granted and beside().granted
-    assert [run.key for run in occupancy.look(home, api.Demand(0, 1)).runs] == [holder, waiting]
+    assert [run.key for run in occupancy.inspect(home, api.Demand(0, 1)).runs] == [holder, waiting]
     queue.release(home, holder)
     assert ask(home, waiting).granted
     taken_back = new(home)
