@@ -20,7 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from remoterun.agent.shared.bucket import Grant
+from remoterun.agent.shared.archive import Grant
 
 Fault = Callable[["Handler"], bool]
 """Looks at a request, and may answer it in the place of the server; whether it did."""

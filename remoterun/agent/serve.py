@@ -15,14 +15,13 @@ from typing import Any, Callable, Dict
 
 from .requests import Call, handler_of
 from .running import supervision
-from .shared.answering import answer
-from .shared.api import Hello
+from .shared.api import REQUESTS, Hello
 from .shared.files import DISK_FULL, write_all
 from .shared.frames import DATA, ProtocolError, encode
-from .shared.protocol import MAGIC, VERSION, Link, RemoteError, Stream
-from .shared.records import BadRecord, to_json
+from .shared.protocol import MAGIC, VERSION, Cancelled, Link, LinkClosed, RemoteError, Stream
+from .shared.records import BadRecord, from_json, to_json
 from .shared.spec import SpecError
-from .shared.tree import TreeError
+from .shared.tree import TreeError, show
 from .store.delivery import Delivery
 from .store.home import Home
 from .store.this_machine import boot_id
@@ -126,15 +125,22 @@ class Server:
         self._delivery = Delivery(home)
 
     def handle(self, stream: Stream, op: str, arguments: Dict[str, Any]) -> None:
-        """Answer one request, on a thread of its own."""
-        call = Call(self.home, self._delivery, stream)
-        answer(
-            stream,
-            op,
-            arguments,
-            lambda request, asked: handler_of(request)(call, asked),
-            lambda error: describe(error, self.home),
-        )
+        """Answer one request, on a thread of its own. Raises nothing."""
+        try:
+            request = REQUESTS.get(op)
+            if request is None:
+                raise RemoteError("unknown_request", "the agent knows no request %s" % show(op[:80]))
+            unknown = set(arguments).difference(request.arguments._fields)
+            if unknown:
+                raise BadRecord("%s has no argument %s" % (op, show(min(unknown)[:80])))
+            asked = from_json(request.arguments, arguments, op)
+            stream.most_result = request.most
+            stream.end(**to_json(handler_of(request)(Call(self.home, self._delivery, stream), asked)))
+        except (Cancelled, LinkClosed):
+            pass
+        except Exception as error:  # noqa: BLE001 - the client gets it, whatever it is
+            with contextlib.suppress(LinkClosed, Cancelled, OSError):
+                stream.fail(**describe(error, self.home))
 
 
 def describe(error: Exception, home: Home) -> Dict[str, Any]:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remoterun.agent.running.ending import finish
-from remoterun.agent.shared.bucket import Grant, ImageAccess
+from remoterun.agent.shared.archive import Grant, ImageAccess
 from remoterun.agent.shared.files import append_line, locked, read_json, remove_tree, write_whole
 from remoterun.agent.shared.records import encode
 from remoterun.agent.shared.spec import SpecError

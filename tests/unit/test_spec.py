@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from remoterun.agent.shared import spec as spec_module
-from remoterun.agent.shared.bucket import IMAGE_PIECE, ContentRange, Grant, ImageAccess, SignedObject
+from remoterun.agent.shared.archive import MOST_IMAGE, Grant, ImageAccess, SignedObject, Take
 from remoterun.agent.shared.records import encode
 from remoterun.agent.shared.spec import (
     FORMAT,
@@ -52,8 +52,8 @@ FULL = RunSpec(
     git=GitState("c0ffee", "main", "git@example.org:x", True, DIGEST),
 )
 GRANT = Grant("https://mine.s3.example.org/", {"policy": "eyJ9", "x-amz-signature": "00ff"}, "runs/abcdefgh/", 2e9)
-PIECE = SignedObject("https://mine.s3.example.org/envs/x/y?X-Amz-Signature=00ff", [ContentRange(DIGEST, 0, 5)])
-ACCESS = ImageAccess("remoterun-env:0123456789abcdef", [PIECE], GRANT)
+PART = SignedObject("https://mine.s3.example.org/envs/x/y?X-Amz-Signature=00ff", [Take(DIGEST, 5, 0, 0, 5)])
+ACCESS = ImageAccess("remoterun-env:0123456789abcdef", [PART], GRANT)
 
 
 @pytest.mark.parametrize("spec", [FULL, spec_of()])
@@ -147,7 +147,7 @@ class TestSubmission:
 
     def test_images_come_with_a_bucket_and_only_so(self) -> None:
         spec = FULL._replace(bucket="s3://mine", until=2e9, attempt=2)
-        for images in ((ACCESS,), (ACCESS._replace(pieces=[]), ACCESS._replace(grant=None))):
+        for images in ((ACCESS,), (ACCESS._replace(stored=[]), ACCESS._replace(grant=None))):
             asked = Submission(spec, {}, b"a manifest", GRANT, images=images)
             assert Submission.decode(asked.encode()) == asked
         with pytest.raises(SpecError, match="without a bucket"):
@@ -158,11 +158,13 @@ class TestSubmission:
         [
             ACCESS._replace(image="python:hidden"),
             ACCESS._replace(grant=GRANT._replace(url="file:///hidden")),
-            ACCESS._replace(pieces=["hidden"]),  # type: ignore[list-item]
-            ACCESS._replace(pieces=[PIECE._replace(takes=[])]),
-            ACCESS._replace(pieces=[PIECE._replace(takes=[ContentRange(DIGEST, 1, 5)])]),
-            ACCESS._replace(pieces=[PIECE._replace(takes=[ContentRange(DIGEST, 0, IMAGE_PIECE + 1)])]),
-            ACCESS._replace(pieces=[PIECE._replace(takes=[ContentRange("hidden", 0, 5)])]),
+            ACCESS._replace(stored=["hidden"]),  # type: ignore[list-item]
+            ACCESS._replace(stored=[PART._replace(takes=[])]),
+            ACCESS._replace(stored=[PART, PART]),
+            ACCESS._replace(stored=[PART._replace(takes=[Take(DIGEST, 6, 0, 0, 5)])]),
+            ACCESS._replace(stored=[PART._replace(takes=[Take(DIGEST, 5, 0, -1, 5)])]),
+            ACCESS._replace(stored=[PART._replace(takes=[Take(DIGEST, MOST_IMAGE + 1, 0, 0, MOST_IMAGE + 1)])]),
+            ACCESS._replace(stored=[PART._replace(takes=[Take("hidden", 5, 0, 0, 5)])]),
         ],
     )
     def test_an_access_to_an_image_that_is_none(self, bad: ImageAccess) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from ..shared import api, codecs
-from ..shared.bucket import BringLine
+from ..shared.archive import SignedObject
 from ..shared.compression import CompressingStream
 from ..shared.delta import BLOCK, records
 from ..shared.digests import RANGE, unpacked
@@ -28,6 +28,8 @@ PATCHED = 4 << 20
 """Bytes from which on it pays to look for the parts of a file in another."""
 MOST_LIKE, MOST_LARGE, MOST_RANGES = 4, 5000, 5000
 MOST_LINE = 64 << 20
+TICK = 0.25
+"""Seconds for which a line is waited for before others have their turn."""
 
 
 def missing(call: Call, _: api.Nothing) -> api.Count:
@@ -53,17 +55,14 @@ def put(call: Call, _: api.Nothing) -> api.Count:
         return api.Count(receiver.count)
 
 
-def bring(call: Call, _: api.Nothing) -> api.Count:
-    from ..store.bucket_download import TICK, BucketDownload
+def download(call: Call, _: api.Nothing) -> api.Count:
+    from ..store.download import CONNECTIONS, Download
+    from ..store.http_client import run_jobs
 
-    with BucketDownload(call.home, call.delivery, lambda: call.stream.send(at=download.got)) as download:
-        for line in _lines(call.stream, TICK, download.look):
-            try:
-                download.add(decode(BringLine, line))
-            except ValueError as error:
-                raise HomeError("bad_stream", "a line of what to bring that can't be read: %s" % error)
-        download.finish()
-        return api.Count(download.count)
+    with Download(call.home, call.delivery) as transfer:
+        jobs = transfer.jobs(_signed_objects(call.stream))
+        run_jobs(jobs, CONNECTIONS, lambda: call.stream.send(at=transfer.got))
+        return api.Count(transfer.finish())
 
 
 def patch(call: Call, asked: api.PatchBlob) -> api.Nothing:
@@ -155,7 +154,7 @@ HANDLERS: Dict[str, Handler] = {
     "missing": missing,
     "codecs": codecs_of_home,
     "put": put,
-    "bring": bring,
+    "download": download,
     "patch": patch,
     "begun": begun,
     "seal": seal,
@@ -165,14 +164,23 @@ HANDLERS: Dict[str, Handler] = {
 }
 
 
-def _lines(stream: Stream, tick: float, idle: Callable[[], None]) -> Iterator[bytes]:
-    """What the client sends, line by line; `idle` is called while nothing comes, every `tick` seconds."""
+def _signed_objects(stream: Stream) -> Iterator[Optional[SignedObject]]:
+    """What the client sends; None while nothing comes. Raises `HomeError`."""
+    for line in _lines(stream):
+        try:
+            yield None if line is None else decode(SignedObject, line)
+        except ValueError as error:
+            raise HomeError("bad_stream", "a line of what to download that can't be read: %s" % error)
+
+
+def _lines(stream: Stream) -> Iterator[Optional[bytes]]:
+    """What the client sends, line by line; None while nothing comes."""
     begun: List[bytes] = []
     while True:
         try:
-            frame = stream.receive(tick)
+            frame = stream.receive(TICK)
         except TimeoutError:
-            idle()
+            yield None
             continue
         if frame is None:
             break

@@ -90,7 +90,7 @@ TRY_AGAIN = 60.0
 """Seconds between tries to end the host."""
 END_TIMEOUT = 30.0
 UNCONFIRMED = 3600.0
-"""Seconds more for which a host stays where outputs are on it that its bucket does not have."""
+"""Seconds more for which a host remains where it has outputs that the archive lacks."""
 LOCK_PATIENCE = 0.5
 """Seconds: who only looks whether there is a keeper holds its lock for an instant."""
 
@@ -195,7 +195,7 @@ class Keeper:
             return True  # it is there, and can't be read: better it costs more than that it is lost
 
     def _any_unconfirmed(self) -> bool:
-        """Whether a run has ended whose outputs should be in a bucket, and are on this host alone."""
+        """Whether a run has ended whose outputs should be in the archive, and are on this host alone."""
         for key in self._home.run_keys():
             try:
                 run = self._home.run(key)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence
 
 from ..shared.engine_names import AUTO, CAPABILITIES, candidates, lacks
 from ..shared.files import DISK_FULL, read_bytes, remove_tree, write_whole
+from ..shared.records import to_json
 from ..shared.states import ENDINGS, FINAL, Reason, RunState
 from ..shared.tree import Manifest, TreeError, laid_over
 from ..store.errors import HomeError
@@ -44,8 +45,8 @@ from .watching import Watch
 
 if TYPE_CHECKING:
     from ..shared.spec import RunSpec
-    from .bucket_copy import BucketCopy
-    from .image_copy import ImageCopy
+    from .archiving import RunArchiving
+    from .images import ImageArchiving
 
 POLL_LEAST, QUEUE_POLL_MOST, AFTER_POLL_MOST = 0.02, 5.0, 1.0
 FULL_PAUSE = 3.0
@@ -88,8 +89,8 @@ class Supervisor:
         self.run = run
         self.spec = run.resolved_spec()
         self._engine: Optional[Engine] = None
-        self._copy = _bucket_copy(home, run, self.spec)
-        self._images: "Optional[ImageCopy]" = None
+        self._archiving = _archiving(home, run, self.spec)
+        self._images: "Optional[ImageArchiving]" = None
         self._values: Optional[Dict[str, str]] = None  # of the user's variables: in no file while the command runs
         self._started_again = False
 
@@ -102,8 +103,8 @@ class Supervisor:
             RunState.RUNNING: self._watch,
             RunState.SAVING: self._save,
         }
-        if self._copy is not None and self.run.state()[0] not in FINAL:
-            self._copy.follow()
+        if self._archiving is not None and self.run.state()[0] not in FINAL:
+            self._archiving.follow()
         while True:
             state, _ = self.run.state()
             if state in FINAL:
@@ -118,7 +119,7 @@ class Supervisor:
         clean_up(self.home, self.run, self._engine)
 
     def put_images(self) -> None:
-        """Bring the images that were built here into the bucket, as far as that was not done while the command ran. The
+        """Store the images that were built here in the archive, as far as that was not done while the command ran. The
         run has ended, and nobody waits; the host may end meanwhile."""
         if self._images is not None:
             self._images.until_end(self.home.rental.last_moment)
@@ -221,6 +222,7 @@ class Supervisor:
             job = BuildJob(self.run.build_log, self.run.note, self._asked)
             try:
                 engine.build(self.run, self.spec, job)
+                self._save_images(engine, job)
             except Interrupted:
                 self._check_asked()
             except BaseImageUnavailable as error:
@@ -233,6 +235,18 @@ class Supervisor:
             write_whole(self.run.engine_file, b'{"engine": "%s"}' % name.encode())
             self.run.move(RunState.MOUNTING, engine=name)
             return
+
+    def _save_images(self, engine: Engine, job: BuildJob) -> None:
+        """Save the images that were built for this run, and report what the archive will hold of them: before the
+        command starts, which could put something else in its place. Raises `Interrupted`."""
+        images = self.run.images()
+        if images and engine.name == "docker":
+            from .images import ImageArchiving  # few runs need it
+
+            self._images = ImageArchiving(self.home, engine.name)
+            saved = self._images.save(list(images), job)
+            if saved:
+                self.run.note("the environment is saved for the archive", images=to_json(saved))
 
     def _mount_and_start(self) -> None:
         engine = self._chosen_engine()
@@ -259,11 +273,7 @@ class Supervisor:
     def _watch(self) -> None:
         engine = self._chosen_engine()
         self._drop_values()  # `start` has written them where the wrapper reads them
-        images = [(one.image, one.grant) for one in self.run.images() if one.grant is not None]
-        if images and self._images is None and engine.name == "docker":
-            from .image_copy import ImageCopy  # few runs need it
-
-            self._images = ImageCopy(engine.name, images)
+        if self._images is not None:
             self._images.start()
         Watch(self.home, self.run, self.spec, engine, self._start_again).until_end()
 
@@ -442,22 +452,22 @@ class Supervisor:
             self._finish(Ended(reason, message))
 
     def _finish(self, end: Ended) -> None:
-        """Record the end, once the bucket has all of the run if it shall."""
+        """Record the end, once the archive has all of the run if it shall."""
         fields = end.fields
         fields.update(used(self.run))
-        if self._copy is not None:
+        if self._archiving is not None:
             try:
-                fields = self._copy.complete(end, self.run.state()[0] is RunState.SAVING)
+                fields = self._archiving.complete(end, self.run.state()[0] is RunState.SAVING)
             except Ended as killed:
                 self._finish(killed)
                 return
         finish(self.run, end.reason, **fields)
 
 
-def _bucket_copy(home: Home, run: RunFolder, spec: RunSpec) -> Optional[BucketCopy]:
+def _archiving(home: Home, run: RunFolder, spec: RunSpec) -> Optional[RunArchiving]:
     """Imported only where it is needed: HTTP and TLS take longer to import than all else."""
     if not spec.bucket:
         return None
-    from .bucket_copy import BucketCopy
+    from .archiving import RunArchiving
 
-    return BucketCopy(home, run, spec)
+    return RunArchiving(home, run, spec)

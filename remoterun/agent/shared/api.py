@@ -4,15 +4,11 @@ A request is a stream of the protocol (protocol.py). Its arguments come with its
 both as records (records.py). Most have no other data; where a request has, its comment says what goes in which
 direction. Every request may be repeated: a client that lost the answer asks again, and it is done.
 
-A home may be the folder of a host, which an agent serves over a pipe, or anything else that keeps blobs, uploads and
-runs: a request of `STORE` needs no machine, and assumes no file system. `Tree.folder` is for people, and may be "".
-
 What is refused comes as an ERROR with a code: "not_found", "not_saved", "bad_name", "busy", "damaged", "missing_blob",
 "bad_tree", "bad_spec", "bad_stream", "bad_request", "unknown_request", "too_large", "disk_full", "os_error",
-"expired", "not_fetched", "refused", "unreachable", "no_access", "no_machine" (what was asked needs one, and the home is
-a bucket), "leaving" (the machine ends soon), "not_running", "engine_silent", "not_listening" (on a port of the run),
-"no_network" (its container's can't be reached), "not_notified" (a webhook did not take the message), "no_home" (its
-folder is gone, or is another home), or "internal".
+"expired", "not_fetched", "refused", "leaving" (the machine ends soon), "not_running", "engine_silent", "not_listening"
+(on a port of the run), "no_network" (its container's can't be reached), "not_notified" (a webhook did not take the
+message), "no_home" (its folder is gone, or is another home), or "internal".
 
 `agent/requests/` answers the requests, in a file for each noun; `session.Session` asks them. Longer than other files:
 whoever wants to know what the two sides say to each other finds all of it here.
@@ -22,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Generic, List, Optional, Type, TypeVar
 
-from .bucket import Grant
+from .archive import Grant
 from .records import Record
 from .spec import ResolvedMount, ResourceRef
 from .states import RunEvent, RunState, RunStatus
@@ -150,9 +146,9 @@ put = Request("put", Nothing, Count, "blobs")
 begun = Request("begun", Beginnings, Begun, "blobs")
 # In and out: as store/patching.py says.
 patch = Request("patch", PatchBlob, Nothing, "blobs")
-# In: a `BringLine` (bucket.py) as JSON on each line: contents that the host fetches itself. Out: {"at": bytes so far}
-# now and then. Refused with "expired" where an address must be signed anew, else "not_fetched", "not_found", "refused".
-bring = Request("bring", Nothing, Count, "blobs")
+# In: a `SignedObject` (archive.py) as JSON on each line: what the host shall fetch. Out: {"at": bytes so far} now
+# and then. Refused with "expired" where an address must be signed anew, else "not_fetched", "not_found", "refused".
+download = Request("download", Nothing, Count, "blobs")
 # Make a blob of parts that come here and on other connections (store/parts.py). In: {"h": digest}, after all of them.
 seal = Request("seal", SealBlob, Nothing, "blobs")
 # In: digests, 32 bytes each. Out: their contents in that order, as store/outgoing.py sends them.
@@ -368,7 +364,7 @@ kill = Request("kill", RunKey, Asked, "runs")
 # start, or that goes on as a third one. "busy" where others wait for it. Out: the `Submission` with which it was handed
 # over, without its source; its home has no values of it then.
 withdraw = Request("withdraw", Withdrawal, Withdrawn, "runs")
-# A run that waits for its bucket goes on at once. Of one that has ended nothing is kept.
+# A run that waits for its bucket goes on at once. Of one that has ended nothing is saved.
 renew = Request("renew", Renewal, Nothing, "runs")
 remove_run = Request("remove_run", RunKey, Removed, "runs")
 # Out: {"event": …, "n": its number, "past": whether a later state had followed}, {"log": offset, "t": time} with bytes
@@ -658,7 +654,3 @@ notify_test = Request("notify_test", Webhook, WebhookAnswer, "upkeep")
 REQUESTS: Dict[str, "Request[Any, Any]"] = {
     request.name: request for request in list(globals().values()) if isinstance(request, Request)
 }
-STORE = frozenset(
-    name for name, request in REQUESTS.items() if request.noun in ("blobs", "uploads") and request is not bring
-)
-"""The requests that need no machine."""

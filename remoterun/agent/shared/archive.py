@@ -11,7 +11,7 @@
                                    where it is apart
     runs/<key>/outputs             an archived tree: its outputs, written once all their contents are stored
     runs/<key>/packs/<sha256>      contents of these trees
-    envs/<id>.json                 a `BuiltImage`; the client writes it as the host reported it before its command began
+    images/<id>.json               a `BuiltImage`; the client writes it as the host reported it before its command began
     envs/<id>/<sha256>/<number>    a part of it, which the host writes; what is not in the record is never loaded
 
 An archived tree says itself where each content lies: in packs below its own folder, `uploads/<name>/` or `runs/<key>/`.
@@ -22,11 +22,11 @@ a tree names packs by their digests only, it can't name anything outside its fol
 from __future__ import annotations
 
 import json
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from .records import Record, decode, encode
 from .states import BuiltImage, RunEvent, RunStatus
-from .tree import LARGEST, Manifest, is_digest
+from .tree import LARGEST, Manifest, TreeError, is_digest
 
 FORMAT = 2
 TREE_FORMAT = 1
@@ -38,8 +38,8 @@ MOST_HEADER = 4096
 """Bytes of its first line."""
 MOST_EXTENTS = 1 << 20
 """Places in which one content may lie."""
-IMAGE_PART = 1 << 30
-"""Bytes of a part of an image: less than a server takes in one POST."""
+IMAGE_PART = 256 << 20
+"""Bytes of a part of an image."""
 MOST_IMAGE = 64 << 30
 """Bytes of an image as it is stored."""
 
@@ -72,6 +72,8 @@ class TreeHeader(Record):
     created: float
     manifest: int
     """Bytes of the manifest, which follows the header."""
+    damaged: bool = False
+    """A check has found that some of its contents are not stored."""
     format: int = TREE_FORMAT
 
     @classmethod
@@ -116,7 +118,10 @@ class ArchivedTree(NamedTuple):
         """Raises `ValueError` for what is not one: every field is checked."""
         header = TreeHeader.decode(data)
         start = data.index(b"\n") + 1
-        manifest = Manifest.decode(data[start : start + header.manifest])
+        try:
+            manifest = Manifest.decode(data[start : start + header.manifest])
+        except TreeError as error:
+            raise ValueError(str(error))
         if manifest.digest != header.digest:
             raise ValueError("a manifest that is not the one that it was")
         lines = iter(data[start + header.manifest :].split(b"\n"))
@@ -141,16 +146,26 @@ def contents_of(manifest: Manifest, known: Iterable[str] = ()) -> Iterator[Tuple
             yield entry.digest, entry.size
 
 
+def _list(line: bytes) -> List[Any]:
+    try:
+        found = json.loads(line)
+    except RecursionError:
+        found = None
+    if not isinstance(found, list):
+        raise ValueError("not a list: %.80r" % line)
+    return found
+
+
 def _packs(line: bytes) -> List[str]:
-    packs = json.loads(line)
-    if not isinstance(packs, list) or not all(isinstance(name, str) and is_digest(name) for name in packs):
+    packs = _list(line)
+    if not all(isinstance(name, str) and is_digest(name) for name in packs):
         raise ValueError("names of packs that can't be ones")
     return packs
 
 
 def _extents(line: bytes, packs: Sequence[str], size: int) -> Tuple[Extent, ...]:
-    numbers = json.loads(line)
-    if not isinstance(numbers, list) or len(numbers) % 3 or not 0 < len(numbers) <= 3 * MOST_EXTENTS:
+    numbers = _list(line)
+    if len(numbers) % 3 or not 0 < len(numbers) <= 3 * MOST_EXTENTS:
         raise ValueError("not the places of a content")
     if not all(type(number) is int and 0 <= number <= LARGEST for number in numbers):
         raise ValueError("a place that can't be one")
@@ -204,42 +219,27 @@ def add_pack(places: Places, name: str, parts: Iterable[Part]) -> None:
 # -- what a host may fetch and write
 
 
-class ContentRange(Record):
-    """Bytes of an object that are a content, or a part of one."""
-
-    digest: str
-    offset: int
-    length: int
-
-
-class SignedObject(Record):
-    """Contents to take out of one object, which `url` gives to whoever asks. A secret."""
-
-    url: str
-    takes: List[ContentRange]
-
-
-class SignedExtent(Record):
-    """Bytes of an object, which `url` gives to whoever asks. A secret."""
-
-    url: str
-    offset: int
-    length: int
-
-
-class SignedContent(Record):
-    """A content that is put together of parts of several objects, one after the other."""
+class Take(Record):
+    """`length` bytes of an object, from `offset` on. They stand at `position` in the content `digest`, which has `size`
+    bytes: all of them, unless it is spread over several objects."""
 
     digest: str
     size: int
-    parts: List[SignedExtent]
+    position: int
+    offset: int
+    length: int
+
+    @property
+    def whole(self) -> bool:
+        return self.length == self.size
 
 
-class DownloadLine(Record):
-    """A line of what the request `download` sends: contents that lie in one object each, or spread ones."""
+class SignedObject(Record):
+    """What to take out of one object, which `url` gives to whoever asks: a line of what the request `download` sends. A
+    secret."""
 
-    objects: List[SignedObject] = []
-    spread: List[SignedContent] = []
+    url: str
+    takes: List[Take]
 
 
 class Grant(Record):
@@ -253,11 +253,11 @@ class Grant(Record):
 
 
 class ImageAccess(Record):
-    """What a host may do with an image that the environment of its run is built of: fetch it where it is stored and
-    recorded; else store it below `grant`, once it was built. A secret."""
+    """What a host may do with an image that the environment of its run is built of: download it where it is
+    stored and recorded; else store it below `grant`, once it was built. A secret."""
 
     image: str
-    stored: Optional[SignedContent] = None
+    stored: List[SignedObject] = []
     grant: Optional[Grant] = None
 
 
@@ -299,7 +299,7 @@ def log_key(offset: int, name: str = "log") -> str:
 
 def image_key(id: str) -> str:
     """The record of a stored image."""
-    return "envs/%s.json" % id
+    return "images/%s.json" % id
 
 
 def image_prefix(id: str) -> str:

@@ -113,7 +113,7 @@ def package_names(requirements: str) -> List[str]:
 
 
 def image_id(image: str, architecture: str) -> str:
-    """What a bucket calls an image that was built: `architecture` is that of its host, as `uname -m` says it."""
+    """What an archive calls an image that was built: `architecture` is that of its host, as `uname -m` says it."""
     return _digest([FORMAT, "docker", architecture, image])
 
 

@@ -6,7 +6,7 @@ import json
 import struct
 from typing import Dict, Mapping, Optional, Tuple
 
-from .bucket import IMAGE_PIECE, Grant, ImageAccess
+from .archive import MOST_IMAGE, Grant, ImageAccess
 from .records import BadRecord, Record, encode, from_json
 from .spec import IMAGE_NAME, MOST_BYTES, PRINTABLE, RunSpec, SpecError, check_variables, parse_json, require
 from .tree import is_digest
@@ -120,7 +120,11 @@ def decode_images(data: bytes) -> Tuple[ImageAccess, ...]:
         require(bool(IMAGE_NAME.match(access.image)), "the name of an image that can't be one")
         if access.grant is not None:
             check_grant(access.grant)
-        for piece in access.pieces:
-            whole = len(piece.takes) == 1 and piece.takes[0].offset == 0 and 0 < piece.takes[0].length <= IMAGE_PIECE
-            require(whole and is_digest(piece.takes[0].digest), "a piece of an image that can't be one")
+        takes = [take for part in access.stored for take in part.takes]
+        for take in takes:
+            require(is_digest(take.digest) and take[:2] == takes[0][:2], "parts of several images")
+            require(min(take[1:]) >= 0, "a part of an image that can't be one")
+        if access.stored:
+            size = sum(take.length for take in takes)
+            require(0 < size <= MOST_IMAGE and size == takes[0].size, "an image that is not as long as its parts")
     return images

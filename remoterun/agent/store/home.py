@@ -24,7 +24,7 @@ import os
 from types import MappingProxyType
 from typing import Any, ContextManager, Dict, List, Mapping, Optional, Tuple
 
-from ..shared.bucket import Grant, ImageAccess
+from ..shared.archive import Grant, ImageAccess
 from ..shared.files import DISK_FULL, locked, read_json, remove_tree, temporary_folder, token, write_whole
 from ..shared.records import encode
 from ..shared.spec import KEY, ResolvedMount, RunSpec

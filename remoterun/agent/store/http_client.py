@@ -1,4 +1,4 @@
-"""HTTP as an agent needs it: it fetches contents from a bucket and posts others to it.
+"""HTTP as an agent needs it: one client for each thread, and jobs on several.
 
 Nothing that a server says is trusted: an exchange that takes too long is cut, no answer is read beyond what was asked
 for, and no redirect is followed. An address may hold a signature, which is a secret: no error names more of it than its
@@ -15,11 +15,12 @@ import re
 import socket
 import ssl
 import threading
-from typing import Any, Callable, Dict, Iterable, Iterator, NamedTuple, Optional, Tuple
+import time
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from ..shared.bucket import EXPIRED
+from ..shared.archive import EXPIRED
 from ..shared.tree import show
 
 SILENCE = 20.0
@@ -27,7 +28,16 @@ SILENCE = 20.0
 LEAST_SPEED = 16 << 10
 """Bytes a second that a server must give or take, after `SILENCE`."""
 MOST_OF_AN_ERROR = 16 << 10
+GIVEN_UP = 499
+"""The status of what was not asked for any more."""
 PROXY_LOGIN = "Proxy-Authorization"
+
+TICK = 0.2
+"""Seconds between two checks while jobs are under way."""
+GRACE = 5.0
+"""Seconds that the other jobs get to end after one has failed."""
+CUT_GRACE = 2.0
+"""Seconds that they get to end after their connections were cut."""
 
 Pieces = Callable[[], Iterable[bytes]]
 """A body: may be called again, if it has to be sent again."""
@@ -81,28 +91,30 @@ class Address(NamedTuple):
 
 
 class HttpClient:
-    """The open connections of one thread, which are used again. A context manager."""
+    """Exchanges of one thread, one after the other, each over a connection of its own. A context manager."""
 
     def __init__(self, proxies: bool = True, silence: Optional[float] = None) -> None:
         """`silence`: seconds without a byte after which an exchange is given up; None: `SILENCE`."""
         self._proxies = proxies
         self._silence = SILENCE if silence is None else silence
-        self._kept: Dict[Tuple[str, str, Optional[int]], http.client.HTTPConnection] = {}
-        self._was_cut = False
+        self._connection: Optional[http.client.HTTPConnection] = None
+        self._cut = threading.Event()
 
     def __enter__(self) -> "HttpClient":
         return self
 
     def __exit__(self, *_: Any) -> None:
-        for connection in self._kept.values():
-            connection.close()
-        self._kept = {}
+        self.cut()
 
     def cut(self) -> None:
-        """End what is under way, from another thread. Nothing can be asked for afterwards."""
-        self._was_cut = True
-        for connection in list(self._kept.values()):
-            _shut(connection)
+        """End what is under way, from any thread. Nothing can be asked for afterwards."""
+        self._cut.set()
+        if self._connection is not None:
+            _shut(self._connection)
+
+    def pause(self, seconds: float) -> None:
+        """Block so long, or until it is cut."""
+        self._cut.wait(seconds)
 
     @contextlib.contextmanager
     def ask(
@@ -115,66 +127,83 @@ class HttpClient:
     ) -> Iterator[http.client.HTTPResponse]:
         """The answer, of a status below 300, to be read within. `size`: bytes that are sent, or that will be read.
 
-        Raises `HttpError`, also for what goes wrong while the answer is read. One that was not read to its end
-        costs its connection.
+        Raises `HttpError`, also for what goes wrong while the answer is read.
         """
         address = Address.of(url)
-        if self._was_cut:
-            raise HttpError("%s: it was given up" % address.host)
-        connection, target, login = self._connection(address)
-        headers = dict(headers or {}, **login)
-        answer: Optional[http.client.HTTPResponse] = None
-        whole = False
+        proxy = _proxy(address) if self._proxies else None
+        headers, target = dict(headers or {}, Connection="close"), address.target
+        if proxy is not None and address.scheme == "http":
+            headers.update(login(proxy, PROXY_LOGIN))
+            target = "http://%s%s" % (address.place, address.target)
+        connection = self._connection = _connection(address, proxy, self._silence)
         try:
-            with _cut_after(self._silence + size / LEAST_SPEED, connection):
-                answer = self._exchange(connection, method, target, headers, body)
-                if answer.status >= 300:
-                    raise refusal(address, answer)
-                yield answer
-                whole = answer.isclosed()
+            with contextlib.closing(connection), _cut_after(self._silence + size / LEAST_SPEED, connection):
+                connection.connect()
+                if self._cut.is_set():
+                    raise HttpError("%s: it was given up" % address.host, GIVEN_UP)
+                with contextlib.closing(_send(connection, method, target, headers, body)) as answer:
+                    if answer.status >= 300:
+                        raise refusal(address, answer)
+                    yield answer
         except (OSError, http.client.HTTPException) as error:
             raise HttpError("%s: %s" % (address.host, _words(error)))
-        finally:
-            if not whole:
-                if answer is not None:
-                    answer.close()
-                connection.close()
-                self._kept.pop(address[:3], None)
 
-    def _connection(self, address: Address) -> Tuple[http.client.HTTPConnection, str, Dict[str, str]]:
-        """(a connection that leads to the host, the target to ask it for, headers for who is between)."""
-        proxy = _proxy(address) if self._proxies else None
-        kept = self._kept.get(address[:3])
-        if kept is None:
-            kept = self._kept[address[:3]] = _connection(address, proxy, self._silence)
-        if proxy is None or address.scheme == "https":
-            return kept, address.target, {}
-        return kept, "http://%s%s" % (address.place, address.target), login(proxy, PROXY_LOGIN)
 
-    def _exchange(
-        self,
-        connection: http.client.HTTPConnection,
-        method: str,
-        target: str,
-        headers: Dict[str, str],
-        body: Optional[Pieces],
-    ) -> http.client.HTTPResponse:
-        used_before = connection.sock is not None
+Job = Callable[[HttpClient], object]
+
+
+def run_jobs(jobs: Iterator[Optional[Job]], threads: int, check: Callable[[], None]) -> None:
+    """Do all of the jobs, several at once; each begins after those before it have begun. `jobs` gives None while it
+    waits for more. Blocks. Raises what a job raised, or `check`, which is called every `TICK` seconds: then what is
+    under way is cut."""
+    failures: List[BaseException] = []
+    clients = [HttpClient() for _ in range(threads)]
+    lock = threading.Lock()
+
+    def work(http: HttpClient) -> None:
         try:
-            self._connect(connection)
-            return _send(connection, method, target, headers, body)
-        except (http.client.BadStatusLine, ConnectionError):
-            if not used_before or self._was_cut:
-                raise
-            connection.close()  # the server had given it up meanwhile
-            self._connect(connection)
-            return _send(connection, method, target, headers, body)
+            with http:
+                while not failures:
+                    with lock:
+                        job = next(jobs, _no_more)
+                    if job is _no_more:
+                        return
+                    if job is not None:
+                        job(http)
+        except BaseException as error:  # noqa: BLE001 - raised below
+            failures.append(error)
 
-    def _connect(self, connection: http.client.HTTPConnection) -> None:
-        if connection.sock is None:
-            connection.connect()
-            if self._was_cut:  # meanwhile, when there was nothing to cut
-                raise OSError("it was given up")
+    workers = [threading.Thread(target=work, args=(http,), name="remoterun jobs", daemon=True) for http in clients]
+    for worker in workers:
+        worker.start()
+    try:
+        _await(workers, failures, check)
+    except BaseException as error:
+        failures.append(error)
+        raise
+    finally:
+        for http in clients:
+            http.cut()
+        cut = time.monotonic()
+        for worker in workers:
+            worker.join(max(0.0, cut + CUT_GRACE - time.monotonic()))
+    if failures:
+        raise failures[0]
+
+
+def _await(workers: List[threading.Thread], failures: List[BaseException], check: Callable[[], None]) -> None:
+    """Return once they have ended, or have had their time to end after a failure."""
+    deadline = float("inf")
+    for worker in workers:
+        while worker.is_alive() and time.monotonic() < deadline:
+            worker.join(TICK)
+            check()
+            if failures and deadline == float("inf"):
+                deadline = time.monotonic() + GRACE
+
+
+def _no_more(http: HttpClient) -> None:
+    """Stands for the end of the jobs."""
 
 
 def refusal(address: Address, answer: http.client.HTTPResponse) -> HttpError:

@@ -16,9 +16,9 @@ from ..shared.rented import FILE, RentalTerms
 from .this_machine import boot_id
 
 UNSAVED = 60.0
-"""Seconds before the deadline at which a run ends with what its bucket has."""
+"""Seconds before the deadline at which a run ends with what the archive has."""
 LAST = 5.0
-"""Seconds before a host is taken away at which a run ends with what its bucket has."""
+"""Seconds before a host is taken away at which a run ends with what the archive has."""
 
 
 class EndNotice(Record):
@@ -64,7 +64,7 @@ class RentalState:
         return leaving.at if leaving is not None and leaving.why == "taken" else None
 
     def last_moment(self) -> float:
-        """Until when (seconds since 1970) what a run made may still be brought into its bucket."""
+        """Until when (seconds since 1970) what a run made may still be put into the archive."""
         terms, leaving = self.terms(), self.leaving()
         moments = [] if terms is None else [terms.deadline - UNSAVED]
         if leaving is not None:

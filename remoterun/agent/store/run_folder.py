@@ -19,7 +19,7 @@
         ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
         io/             the only folder that the command's wrapper writes: log, err (stderr, where it is apart), exit,
                         pid; it reads command, and env, which holds the values until it has read it
-        in-bucket       what the run's bucket has of it: a line for each object, see running/bucket_copy.py
+        archived        what the archive has of it: a line for each object, see running/archiving.py
         usage           what the command has used so far, see running/sampling.py
         log.times       "offset seconds" pairs, for timestamps; err.times for io/err
         build.log       output of the environment's build
@@ -38,7 +38,7 @@ import os
 import time
 from typing import Any, Container, Dict, Iterator, List, Mapping, Optional, Tuple
 
-from ..shared.bucket import Grant, ImageAccess
+from ..shared.archive import Grant, ImageAccess
 from ..shared.files import DISK_FULL, append_line, read_bytes, read_json, remove_tree, size_of, unless_held, write_whole
 from ..shared.records import encode, from_json
 from ..shared.spec import ResolvedEnvironment, ResolvedMount, RunSpec, decode_environment, decode_resolved
@@ -47,7 +47,7 @@ from ..shared.submission import check_grant, decode_grant, decode_images, decode
 from ..shared.webhooks import NOBODY, BadAddress, Webhooks, decode_webhooks, encode_webhooks
 from .this_machine import Machine
 
-_KEPT = ("reason", "code", "engine", "message", "outputs", "kept")
+_KEPT = ("reason", "code", "engine", "message", "outputs", "kept", "images")
 """Fields of events that a status keeps."""
 SUPERVISOR = "REMOTERUN_SUPERVISOR"
 """The variable that names the run of a supervisor; all that descends from it has it, too."""
@@ -72,7 +72,7 @@ class RunFolder:
         self.left_file = os.path.join(path, "left")
         self.machine_file = os.path.join(path, "machine")
         self.events_file = os.path.join(path, "events")
-        self.kept_file = os.path.join(path, "in-bucket")
+        self.archived_file = os.path.join(path, "archived")
         self.io = os.path.join(path, "io")
         self.log, self.times_file = self.written("log")
         self.err, _ = self.written("err")
@@ -156,19 +156,19 @@ class RunFolder:
             self.forget_grant()
 
     def forget_grant(self) -> None:
-        """Delete what may be done in the bucket. May be repeated."""
+        """Delete what may be done in the archive. May be repeated."""
         remove_tree(self.grant_file)
         remove_tree(self.images_file)
 
     def images(self) -> Tuple[ImageAccess, ...]:
-        """What may be done with images of the environment in the bucket. Raises `SpecError`."""
+        """What may be done with images of the environment in the archive. Raises `SpecError`."""
         try:
             return decode_images(read_bytes(self.images_file))
         except FileNotFoundError:
             return ()
 
     def keep_images(self, names: Container[str]) -> None:
-        """Only images of these names go to the bucket. Supervisor only."""
+        """Only images of these names go to the archive. Supervisor only."""
         images = self.images()
         if images:
             write_whole(self.images_file, encode(tuple(one for one in images if one.image in names)))

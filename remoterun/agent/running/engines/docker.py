@@ -15,7 +15,7 @@ import subprocess
 import time
 from typing import Any, ContextManager, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from ...shared.bucket import ImageAccess
+from ...shared.archive import ImageAccess
 from ...shared.engine_names import CAPABILITIES
 from ...shared.environment import Environment
 from ...shared.files import locked, remove_tree, write_whole
@@ -147,8 +147,8 @@ class Docker:
         if not self.has_image(environment.final_image):
             with locked(self.home.lock("image-" + environment.hash), waiting=job.check):
                 if not self.has_image(environment.final_image):
-                    kept = {access.image: access for access in run.images() if self.name == "docker"}
-                    built = self._make(environment, kept, job)
+                    archived = {access.image: access for access in run.images() if self.name == "docker"}
+                    built = self._make(environment, archived, job)
         run.keep_images(built)
 
     def start(self, run: RunFolder, spec: RunSpec, gpus: List[str]) -> None:
@@ -327,36 +327,38 @@ class Docker:
         status, out, _ = self._call("image", "ls", "--quiet", "--no-trunc", *words)
         return [_bare(word) for word in out.split()] if status == 0 else []
 
-    def _make(self, environment: Environment, kept: Mapping[str, ImageAccess], job: BuildJob) -> List[str]:
-        """Fetch or build what is missing; the names of the images that were built. `kept`: those that a bucket may
-        have."""
+    def _make(self, environment: Environment, archived: Mapping[str, ImageAccess], job: BuildJob) -> List[str]:
+        """Download or build what is missing; the names of the images that were built. `archived`: those that the
+        archive may have."""
         built: List[str] = []
-        if not environment.plain and self._fetched(environment.final_image, kept, job):
+        bundled = environment.bundled_image
+        if not environment.plain and self._downloaded(environment.final_image, archived, job):
             return built
         if environment.image or environment.framework == NONE:
             self._pull(environment.image or environment.base, job)
-        elif not self.has_image(environment.bundled_image) and not self._fetched(environment.bundled_image, kept, job):
+        elif not self.has_image(bundled) and not self._downloaded(bundled, archived, job):
             self._build_bundled(environment, job)
-            built.append(environment.bundled_image)
+            built.append(bundled)
         if not environment.plain:
             self._build_packages(environment, job)
             built.append(environment.final_image)
         return built
 
-    def _fetched(self, image: str, kept: Mapping[str, ImageAccess], job: BuildJob) -> bool:
-        """Whether it could be had from the bucket, which saves the time to build it."""
-        if image not in kept or not kept[image].pieces:
+    def _downloaded(self, image: str, archived: Mapping[str, ImageAccess], job: BuildJob) -> bool:
+        """Whether it could be had from the archive, which saves the time to build it."""
+        stored = archived[image].stored if image in archived else []
+        if not stored:
             return False
-        from ..image_copy import Unusable, load  # few runs need it
+        from ..images import Unusable, load  # few runs need it
 
         try:
-            load(self._tool, kept[image], job)
+            load(self.home, self._tool, stored, job)
             if self.has_image(image):
                 return True
             why = "it is another one"
         except Unusable as error:
             why = str(error)
-        job.say("the environment in the bucket can't be used, so it is built: %s" % why)
+        job.say("the environment in the archive can't be used, so it is built: %s" % why)
         return False
 
     def _pull(self, reference: str, job: BuildJob) -> None:

@@ -1,4 +1,4 @@
-"""A run whose bucket gets all of it before it is final, through its grant alone, whatever dies or fails on the way."""
+"""A run of which the archive gets all before it is final, through its grant alone, whatever dies or fails meanwhile."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 
-from remoterun.agent.running import bucket_copy
-from remoterun.agent.running.bucket_copy import BucketCopy
+from remoterun.agent.running import archiving
+from remoterun.agent.running.archiving import RunArchiving
 from remoterun.agent.running.ending import Ended
-from remoterun.agent.shared import api, bucket
-from remoterun.agent.shared.bucket import CHUNK, ChunkList, Grant, RunRecord, index_entries, run_prefix
+from remoterun.agent.shared import api
+from remoterun.agent.shared.archive import PACK, ArchivedTree, Grant, RunRecord, log_key, pack_key, run_prefix
 from remoterun.agent.shared.records import from_json
-from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import FINAL, Reason, RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest
@@ -64,7 +63,7 @@ def renew(place: Place, server: BucketServer, key: str) -> None:
     place.session.ask(api.renew, api.Renewal(key, server.grant(run_prefix(key))))
 
 
-class Kept:
+class Archived:
     """A run as whoever has the bucket alone finds it."""
 
     def __init__(self, server: BucketServer, key: str) -> None:
@@ -85,47 +84,41 @@ class Kept:
             log = log[:offset] + piece
         return log
 
-    def contents(self) -> dict[str, bytes]:
-        found = {}
-        for key, data in self.objects.items():
-            kind, _, rest = key.partition("/")
-            if kind == "blobs":
-                found[rest.partition("/")[2]] = data
-            elif kind == "packs":
-                listing = self.objects[bucket.index_key(rest)]
-                found.update({one.digest: data[one.offset : one.offset + one.length] for one in index_entries(listing)})
-        for key, data in self.objects.items():
-            if key.startswith("lists/"):
-                chunks = from_json(ChunkList, json.loads(data)).chunks
-                found[key.rpartition("/")[2]] = b"".join(found[chunk.digest] for chunk in chunks)
-        assert all(sha256(data) == digest for digest, data in found.items())
-        return found
+    @property
+    def tree(self) -> ArchivedTree:
+        return ArchivedTree.decode(self.objects["outputs"])
+
+    def content(self, digest: str) -> bytes:
+        packs = {name: self.objects[pack_key(name)] for name in self.tree.packs}
+        assert all(sha256(data) == name for name, data in packs.items())
+        extents = self.tree.places.get(digest, ())
+        data = b"".join(packs[one.pack][one.offset : one.offset + one.length] for one in extents)
+        assert sha256(data) == digest
+        return data
 
     @property
     def outputs(self) -> Files:
-        contents = self.contents()
         made: Files = {}
-        for entry in Manifest.decode(self.objects["outputs"]).entries:
+        for entry in self.tree.manifest.entries:
             if entry.kind == "f":
-                made[entry.path + ("*" if entry.executable else "")] = contents[entry.digest]
+                made[entry.path + ("*" if entry.executable else "")] = self.content(entry.digest)
             else:
                 made[entry.path] = f"-> {entry.target}" if entry.kind == "l" else None
         return made
 
 
-def assert_whole(place: Place, server: BucketServer, key: str) -> None:
-    """All of a run that ran `MAKES` is in the bucket, as it is on the host."""
-    kept = Kept(server, key)
+def assert_whole(place: Place, server: BucketServer, key: str, made: Files = MADE) -> None:
+    """All of a run that ran `MAKES` is in the archive, as it is on the host."""
+    archived = Archived(server, key)
     status = place.run(key).status()
     assert status.kept and status.state is RunState.COMPLETE
-    assert kept.record.status == status
-    assert [event.state for event in kept.record.events if event.state] == [
+    assert archived.record.status == status
+    assert [event.state for event in archived.record.events if event.state] == [
         RunState(event["state"]) for event in place.run(key).events() if "state" in event
     ]
-    assert kept.log == place.log(key) == LOG
-    assert tree_of(kept.outputs)[0].encode() == tree_of(MADE)[0].encode()
-    assert RunSpec.decode(kept.objects["spec.json"]) == place.run(key).spec()
-    assert kept.objects["source"] == NO_FILES
+    assert archived.log == place.log(key) == LOG
+    assert tree_of(archived.outputs)[0].encode() == tree_of(made)[0].encode()
+    assert not {"spec.json", "source"} & archived.objects.keys(), "its client has written them"
 
 
 class TestAllOfIt:
@@ -133,41 +126,42 @@ class TestAllOfIt:
         key = submit(place, server, MAKES, number=7)
         place.until_final(key)
         assert_whole(place, server, key)
-        assert Kept(server, key).record.number == 7
+        assert Archived(server, key).record.number == 7
         prefix = run_prefix(key)
         order = [name.removeprefix(prefix) for name in server.written]
         assert order[-1] == "status.json" and order[-2].startswith("log/") and order[-3] == "outputs"
-        assert len(order) < 20  # small files are no objects of their own
+        assert len(order) < 10  # small files are no objects of their own
         assert holding(place.home, server.grant(prefix).fields["policy"].encode()) == set()
 
-    def test_a_large_output_in_chunks(self, place: Place, server: BucketServer) -> None:
-        key = submit(place, server, f"head -c {CHUNK + 1000} /dev/urandom >large")
+    def test_a_large_output_in_several_packs(self, place: Place, server: BucketServer) -> None:
+        key = submit(place, server, f"head -c {PACK + 1000} /dev/urandom >large; echo a >a; echo z >z")
         place.until_final(key, 60)
-        assert Kept(server, key).outputs == place.outputs(key)
-        assert any(name.startswith("lists/") for name in Kept(server, key).objects)
+        archived = Archived(server, key)
+        assert archived.outputs == place.outputs(key)
+        assert [len(archived.objects[pack_key(name)]) for name in archived.tree.packs] == [2, PACK, 1002]
 
     def test_the_log_comes_while_it_runs(self, place: Place, server: BucketServer) -> None:
         key = submit(place, server, "seq 1 800000; exec sleep 1000")
-        until(lambda: Kept(server, key).log[:2] == b"1\n")
-        assert Kept(server, key).record.status.state is RunState.RUNNING
+        until(lambda: Archived(server, key).log[:2] == b"1\n")
+        assert Archived(server, key).record.status.state is RunState.RUNNING
         place.end(key, "stop")
         place.until_final(key)
-        assert Kept(server, key).log == place.log(key)
-        assert Kept(server, key).record.status.reason is Reason.STOPPED
+        assert Archived(server, key).log == place.log(key)
+        assert Archived(server, key).record.status.reason is Reason.STOPPED
 
     def test_one_that_is_killed_has_its_log_there_and_no_outputs(self, place: Place, server: BucketServer) -> None:
         key = submit(place, server, "echo up; echo x >out; exec sleep 1000")
         place.until_says(key, b"up")
         place.end(key, "kill")
         assert place.until_final(key)["kept"]
-        kept = Kept(server, key)
-        assert (kept.log, kept.record.status) == (b"up\n", place.run(key).status())
-        assert "outputs" not in kept.objects
+        archived = Archived(server, key)
+        assert (archived.log, archived.record.status) == (b"up\n", place.run(key).status())
+        assert "outputs" not in archived.objects
 
     def test_one_that_never_started(self, place: Place, server: BucketServer) -> None:
         key = submit(place, server, "true", until=time.time() - 1)
         assert place.until_final(key)["kept"]
-        assert Kept(server, key).record.status == place.run(key).status()
+        assert Archived(server, key).record.status == place.run(key).status()
 
 
 class TestItsGrant:
@@ -254,10 +248,10 @@ class TestFaults:
         server.faults.append(Handler.cut)
         key = submit(place, server, "echo up; exec sleep 1000")
         until(lambda: len(server.asked) >= 3)
-        assert Kept(server, key).objects == {}
+        assert Archived(server, key).objects == {}
         server.faults.clear()
-        until(lambda: Kept(server, key).objects)
-        assert Kept(server, key).record.status.state is RunState.RUNNING
+        until(lambda: Archived(server, key).objects)
+        assert Archived(server, key).record.status.state is RunState.RUNNING
 
     def test_nobody_reaches_it_for_a_while_when_it_saves(self, place: Place, server: BucketServer) -> None:
         key = submit(place, server, "while [ ! -e go ]; do sleep 0.05; done; rm go" + MAKES)
@@ -274,7 +268,7 @@ class TestFaults:
         and the end is recorded once."""
         died: list[str] = []
         lock = threading.Lock()
-        key = submit(place, server, "while [ ! -e go ]; do sleep 0.05; done; rm go" + MAKES)
+        key = submit(place, server, "while [ ! -e go ]; do sleep 0.05; done; rm go; seq 1 9000000 >large" + MAKES)
 
         def die(handler: Handler) -> bool:
             name, data = handler.posted
@@ -295,8 +289,9 @@ class TestFaults:
             return place.state(key) in FINAL
 
         until(ended, 120, lambda: f"{died}: {place.run(key).events()}", pause=0.2)
-        assert_whole(place, server, key)
-        assert len(died) >= 9 and died[-1].endswith("status.json kept"), died
+        large = b"".join(b"%d\n" % number for number in range(1, 9_000_001))
+        assert_whole(place, server, key, MADE | {"large": large})
+        assert len(died) == 7 and died[-1].endswith("status.json kept"), died
         assert [event.get("state") for event in place.run(key).events()].count("complete") == 1
         prefix = run_prefix(key)
         for name in (name for name in server.written if not name.endswith("status.json")):
@@ -317,7 +312,7 @@ class TestFaults:
             assert place.outputs(key) == MADE
         else:
             assert (status["state"], status["kept"]) == ("killed", True)
-            assert Kept(server, key).log == LOG
+            assert Archived(server, key).log == LOG
 
     def test_it_is_killed_while_it_saves(self, place: Place, server: BucketServer) -> None:
         """What is under way does not delay it."""
@@ -329,9 +324,9 @@ class TestFaults:
         assert place.until_final(key)["state"] == "killed"
         killed.set()
 
-    def test_a_blob_that_is_damaged(self, place: Place, server: BucketServer) -> None:
+    def test_a_pack_that_is_damaged_on_its_way(self, place: Place, server: BucketServer) -> None:
         """The server refuses what does not have the SHA-256 of its name."""
-        server.faults.append(lambda handler: "/blobs/" in server.asked[-1][1] and handler.refuse(400, "BadDigest"))
+        server.faults.append(lambda handler: "/packs/" in server.asked[-1][1] and handler.refuse(400, "BadDigest"))
         key = submit(place, server, MAKES)
         until_waits(place, key, "BadDigest")
         place.end(key, "stop")
@@ -379,21 +374,21 @@ class TestALaterAttempt:
     def test_its_log_goes_on_in_the_bucket(self, place: Place, server: BucketServer) -> None:
         spec = place.spec("seq 1 2000", bucket="s3://mine", attempt=2, log_before=6)
         grant = server.grant(run_prefix(spec.key))
-        server.objects[run_prefix(spec.key) + bucket.log_key(0)] = b"first\n"
+        server.objects[run_prefix(spec.key) + log_key(0)] = b"first\n"
         body = Submission(spec, {}, NO_FILES, grant, NO_FILES).encode()
         place.session.ask(api.submit, api.Nothing(), body)
         assert place.until_final(spec.key)["kept"]
-        kept = Kept(server, spec.key)
-        assert kept.log == b"first\n" + LOG and kept.record.status.log_size == len(kept.log)
+        archived = Archived(server, spec.key)
+        assert archived.log == b"first\n" + LOG and archived.record.status.log_size == len(archived.log)
 
     def test_what_it_writes_to_stderr_goes_on_apart(self, place: Place, server: BucketServer) -> None:
         spec = place.spec("echo out; echo err >&2", bucket="s3://mine", split=True, attempt=2, err_before=6)
         grant = server.grant(run_prefix(spec.key))
         place.session.ask(api.submit, api.Nothing(), Submission(spec, {}, NO_FILES, grant, NO_FILES).encode())
         assert place.until_final(spec.key)["kept"]
-        kept = Kept(server, spec.key)
-        assert (kept.log, kept.objects[bucket.log_key(6, "err")]) == (b"out\n", b"err\n")
-        assert kept.record.split
+        archived = Archived(server, spec.key)
+        assert (archived.log, archived.objects[log_key(6, "err")]) == (b"out\n", b"err\n")
+        assert archived.record.split
 
     def test_what_was_left_must_be_here(self, place: Place) -> None:
         source, missing = place.put({}), tree_of({"checkpoint": b"not sent"})[0]
@@ -408,82 +403,80 @@ class TestWhileItRuns:
 
     @pytest.fixture
     def run(self, tmp_path: Path, server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-        for name, value in {"LOOK_EVERY": 0.02, "LOG_EVERY": 0.2, "SHORTEST": 0.01, "LONGEST": 0.05}.items():
-            monkeypatch.setattr(bucket_copy, name, value)
+        for name, value in {"CHECK_EVERY": 0.02, "LOG_EVERY": 0.2, "SHORTEST": 0.01, "LONGEST": 0.05}.items():
+            monkeypatch.setattr(archiving, name, value)
         spec = spec_of(bucket="s3://mine")
         self.home = home = Home.open(str(tmp_path / "home"))
         run = home.create_run(spec, Manifest([]), grant=server.grant(run_prefix(spec.key)))
-        self.copy = BucketCopy(home, run, spec)
+        self.archiving = RunArchiving(home, run, spec)
         return run
 
     def end(self, run: RunFolder) -> dict[str, Any]:
-        return self.copy.complete(Ended(Reason.KILLED, code=137), False)
+        return self.archiving.complete(Ended(Reason.KILLED, code=137), False)
 
     def test_its_log_comes_piece_by_piece_and_its_state_at_each_change(
         self, run: RunFolder, server: BucketServer
     ) -> None:
-        self.copy.follow()
-        until(lambda: Kept(server, run.key).objects)
+        self.archiving.follow()
+        until(lambda: Archived(server, run.key).objects)
         run.move(RunState.RUNNING)
         Path(run.log).write_bytes(b"one\n")
-        until(lambda: Kept(server, run.key).log == b"one\n")
+        until(lambda: Archived(server, run.key).log == b"one\n")
         with open(run.log, "ab") as log:
             log.write(b"two\n")
-        until(lambda: Kept(server, run.key).log == b"one\ntwo\n")
-        assert sorted(name for name in Kept(server, run.key).objects if name.startswith("log/")) == [
-            bucket.log_key(0), bucket.log_key(4),
+        until(lambda: Archived(server, run.key).log == b"one\ntwo\n")
+        assert sorted(name for name in Archived(server, run.key).objects if name.startswith("log/")) == [
+            log_key(0), log_key(4),
         ]  # fmt: skip
-        assert Kept(server, run.key).record.status.state is RunState.RUNNING
+        assert Archived(server, run.key).record.status.state is RunState.RUNNING
         records = server.written.count(run_prefix(run.key) + "status.json")
         fields = self.end(run)
-        assert fields["kept"] and Kept(server, run.key).record.events[-1].t == fields["t"]
+        assert fields["kept"] and Archived(server, run.key).record.events[-1].t == fields["t"]
         assert server.written.count(run_prefix(run.key) + "status.json") == records + 2
 
     def test_the_user_is_told_that_it_does_not_come(self, run: RunFolder, server: BucketServer) -> None:
         server.expiries = dict.fromkeys(server.expiries, 0.0)
-        self.copy.follow()
+        self.archiving.follow()
         until(lambda: "its log is not in the bucket s3://mine: the permission" in (run.status().note or ""))
         run.renew(server.grant(run_prefix(run.key)))
-        until(lambda: Kept(server, run.key).objects)
+        until(lambda: Archived(server, run.key).objects)
         assert self.end(run)["kept"]
 
     def test_no_record_of_a_run_that_goes_on_stands_after_that_of_its_end(
         self, run: RunFolder, server: BucketServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Not even one that is under way in a connection that is silent."""
-        monkeypatch.setattr(bucket_copy, "THREAD_PATIENCE", 0.1)
-        monkeypatch.setattr(bucket_copy, "LATE", 3.0)
+        monkeypatch.setattr(archiving, "THREAD_PATIENCE", 0.1)
+        monkeypatch.setattr(archiving, "LATE", 3.0)
 
         def slow(handler: Handler) -> bool:
             time.sleep(1.5)  # it has the record by now, and keeps it when its client is gone
             return False
 
         server.fail(1, slow)
-        self.copy.follow()
+        self.archiving.follow()
         until(lambda: server.asked)
         assert self.end(run)["kept"]
-        assert Kept(server, run.key).record.status.state is RunState.KILLED
+        assert Archived(server, run.key).record.status.state is RunState.KILLED
         assert server.written.count(run_prefix(run.key) + "status.json") == 4
 
-    @pytest.mark.parametrize("size", [1, CHUNK + 1])
-    def test_a_damaged_blob_never_stands_under_the_name_of_a_whole_one(
-        self, run: RunFolder, server: BucketServer, size: int
-    ) -> None:
+    @pytest.mark.parametrize("size", [1, PACK + 1])
+    def test_a_damaged_blob_is_never_named(self, run: RunFolder, server: BucketServer, size: int) -> None:
         manifest = tree_of({"a": bytes(size)})[0]
         Path(run.outputs_file).write_bytes(manifest.encode())
         (entry,) = manifest.files
         blob = Path(self.home.blobs.path(entry.digest))
         blob.parent.mkdir(parents=True)
         blob.write_bytes(b"x" * size)
-        fields = self.copy.complete(Ended(Reason.EXITED, code=0), True)
+        fields = self.archiving.complete(Ended(Reason.EXITED, code=0), True)
         assert "kept" not in fields and "the content of a is damaged on the host" in fields["message"]
-        assert not [name for name in Kept(server, run.key).objects if name.startswith(("packs/", "lists/", "outputs"))]
+        assert "outputs" not in Archived(server, run.key).objects
 
     def test_a_blob_that_is_gone_ends_the_run_all_the_same(self, run: RunFolder, server: BucketServer) -> None:
-        manifest = tree_of({"large": bytes(bucket.SMALL + 1)})[0]
+        manifest = tree_of({"large": bytes(1000)})[0]
         Path(run.outputs_file).write_bytes(manifest.encode())
-        fields = self.copy.complete(Ended(Reason.EXITED, code=0), True)
+        fields = self.archiving.complete(Ended(Reason.EXITED, code=0), True)
         assert "kept" not in fields and "No such file" in fields["message"]
-        assert "outputs" not in Kept(server, run.key).objects
-        status = Kept(server, run.key).record.status
+        assert "outputs" not in Archived(server, run.key).objects
+        status = Archived(server, run.key).record.status
         assert (status.state, status.code, status.kept) == (RunState.COMPLETE, 0, False)

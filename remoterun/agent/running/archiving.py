@@ -1,0 +1,310 @@
+"""A run's copy in the archive, written with the run's grant alone; see shared/archive.py.
+
+While the run goes on, a thread posts its state at each change, and its log piece by piece. At its end come all contents
+of its outputs, then the tree that names them, then the rest of the log, and last the record of its end: whoever finds
+that one finds all. What the server has confirmed is noted in the run folder, so that a new supervisor goes on from
+that. To post something twice does no harm.
+
+A bucket that can't be reached, or a grant that has expired, is waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+import time
+import traceback
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+from ..shared.archive import (
+    ArchivedTree,
+    Grant,
+    Part,
+    Places,
+    RunRecord,
+    add_pack,
+    contents_of,
+    log_key,
+    pack_key,
+    packs_of,
+)
+from ..shared.files import read_bytes, size_of
+from ..shared.records import encode, from_json
+from ..shared.spec import RunSpec
+from ..shared.states import ENDINGS, Reason, RunEvent
+from ..shared.tree import Manifest, show
+from ..store.home import Home
+from ..store.http_client import HttpClient, HttpError, Job, run_jobs
+from ..store.objects import Content, FilePart, Unreadable, post
+from ..store.run_folder import RunFolder
+from .ending import Ended, note_once
+
+CHECK_EVERY = 2.0
+"""Seconds between two checks for what is new of a run that goes on."""
+LOG_EVERY, LOG_PIECE = 30.0, 4 << 20
+"""Seconds, or bytes, after which what is new of the log is posted."""
+LAST_PIECE = 16 << 20
+"""Bytes of a piece of the log that is posted at the end."""
+CONNECTIONS = 4
+FAILURES = 3
+"""Failures in a row after which the user reads of them."""
+SHORTEST, LONGEST = 2.0, 30.0
+"""Seconds for which everything waits after a failure."""
+POLL = 0.2
+THREAD_PATIENCE, LATE = 2.0, 5.0
+"""Seconds that the thread gets to end by itself, and after which nothing more comes of what it had sent."""
+RECORDS_PATIENCE, KILLED_PATIENCE = 60.0, 10.0
+"""Seconds that a run without outputs waits for its bucket: its host costs money, and who kills a run wants it ended."""
+
+
+class OutOfTime(Exception):
+    """No time remains for the archive."""
+
+
+class RunArchiving:
+    """Of one run. `follow` and `complete` are for one supervisor, which calls `complete` at the end."""
+
+    def __init__(self, home: Home, run: RunFolder, spec: RunSpec) -> None:
+        self._home, self._run, self._spec = home, run, spec
+        self._noted = set(self._read_notes())
+        self._noting = threading.Lock()
+        self._streams = {"log": run.log, "err": run.err} if spec.split else {"log": run.log}
+        self._before = {"log": spec.log_before, "err": spec.err_before}
+        self._posted = {name: self._noted_end(name) for name in self._streams}
+        """Bytes of each that the archive has."""
+        self._stopped = threading.Event()
+        self._thread: Optional[threading.Thread] = None
+        self._http: Optional[HttpClient] = None
+        self._was_cut = False
+        """Whether the thread was cut off while it posted: a slow server may still take that."""
+
+    # -- while the run goes on
+
+    def follow(self) -> None:
+        """Post what is new, on a thread, until `complete` is called."""
+        self._thread = threading.Thread(target=self._follow, name="remoterun posts", daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        recorded, log_time = -1, time.monotonic()
+        failing = 0
+        with HttpClient() as http:
+            self._http = http
+            while not self._stopped.wait(CHECK_EVERY):
+                try:
+                    size = os.stat(self._run.events_file).st_size
+                    if size != recorded:
+                        self._post_record(http)
+                        recorded = size
+                    new = sum(size_of(path) - self._posted[name] for name, path in self._streams.items())
+                    if new >= LOG_PIECE or (new and time.monotonic() - log_time >= LOG_EVERY):
+                        self._post_log(http, LOG_PIECE)
+                        log_time = time.monotonic()
+                    failing = 0
+                except HttpError as error:
+                    failing += 1
+                    if error.expired or failing > FAILURES:
+                        note_once(self._run, "its log is not in the bucket %s: %s" % (self._spec.bucket, _why(error)))
+                    self._await_grant(min(LONGEST, SHORTEST * 2**failing), self._stopped.is_set)
+                except (OSError, ValueError, Unreadable):  # such as a full disk, which the run's end reports
+                    self._stopped.wait(LONGEST)
+
+    def _end_thread(self) -> None:
+        """No record that it posts may stand after the one of the run's end."""
+        if self._thread is None:
+            return
+        self._stopped.set()
+        self._thread.join(THREAD_PATIENCE)
+        while self._thread.is_alive():
+            self._was_cut = True
+            if self._http is not None:
+                self._http.cut()
+            self._thread.join(POLL)
+        self._thread = None
+
+    # -- its end
+
+    def complete(self, end: Ended, patient: bool) -> Dict[str, Any]:
+        """Put all of the run into the archive; the fields of its last event, with `kept` if the archive has all of it.
+
+        Blocks until then, or until it is not worth waiting any more: the host goes away, somebody wants the run to end
+        at once, or, unless `patient`, some time has passed. Raises `Ended` when the run is killed meanwhile.
+        """
+        self._end_thread()
+        patience = float("inf") if patient else KILLED_PATIENCE if end.reason is Reason.KILLED else RECORDS_PATIENCE
+        deadline = time.monotonic() + patience
+        failures = 0
+        problem = "there was no time for it"
+
+        def given_up() -> bool:
+            if self._run.kill_asked() and end.reason is not Reason.KILLED:
+                raise Ended(Reason.KILLED, code=end.fields.get("code"))
+            return time.time() > self._home.rental.last_moment() or time.monotonic() > deadline
+
+        def not_awaited() -> bool:
+            return given_up() or (self._run.stop_asked() is not None and end.reason is not Reason.STOPPED)
+
+        def check() -> None:
+            if given_up():
+                raise OutOfTime
+
+        while True:
+            before = len(self._noted)
+            try:
+                return self._put_all(end, check)
+            except HttpError as error:
+                problem = _why(error)
+                note_once(self._run, "waiting for the bucket %s: %s" % (self._spec.bucket, problem))
+                failures = failures + 1 if len(self._noted) == before else 1
+                if self._await_grant(min(LONGEST, SHORTEST * 2 ** (failures - 1)), not_awaited):
+                    return self._incomplete(end, problem)
+            except OutOfTime:
+                return self._incomplete(end, problem)
+            except Ended:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever goes wrong, the run gets its end
+                traceback.print_exc()
+                return self._put_records(end, self._incomplete(end, str(error)), check)
+
+    def _put_records(self, end: Ended, fields: Dict[str, Any], check: Callable[[], None]) -> Dict[str, Any]:
+        """`fields`. Who finds the run after its host is gone learns how it ended, though its files are not archived."""
+        last = _last(end, fields)
+        with contextlib.suppress(HttpError, OutOfTime, OSError, ValueError, Unreadable):
+            run_jobs(iter([self._put_log, lambda http: self._post_record(http, last)]), 1, check)
+        return fields
+
+    def _incomplete(self, end: Ended, problem: str) -> Dict[str, Any]:
+        """The fields of the last event of a run of which the archive does not have all."""
+        message = "not all of it is in the bucket %s: %s" % (self._spec.bucket, problem)
+        said = end.fields.get("message")
+        return dict(end.fields, message="%s; %s" % (said, message) if said else message)
+
+    def _put_all(self, end: Ended, check: Callable[[], None]) -> Dict[str, Any]:
+        """Raises `HttpError`, `Unreadable`, and what `check` raises."""
+        last = _last(end, dict(end.fields) if end.unsaved else dict(end.fields, kept=True))
+
+        def record(http: HttpClient) -> None:
+            last["t"] = round(time.time(), 3)
+            self._post_record(http, last)
+            if self._was_cut:
+                time.sleep(LATE)
+                self._post_record(http, last)
+
+        # A small thing first: a server may refuse a large one before it has read it all, and then we learn no reason.
+        run_jobs(iter([self._post_record]), 1, check)
+        if end.reason is not Reason.KILLED and os.path.exists(self._run.outputs_file):
+            tree = ArchivedTree(Manifest.decode(read_bytes(self._run.outputs_file)), {})
+            run_jobs(self._packs(tree.manifest, tree.places), CONNECTIONS, check)
+            run_jobs(iter([self._job("outputs", Content.of(tree.encode(time.time())))]), 1, check)
+        run_jobs(iter([self._put_log, record]), 1, check)
+        return {name: value for name, value in last.items() if name not in ("state", "reason")}
+
+    # -- contents of the outputs
+
+    def _packs(self, manifest: Manifest, places: Places) -> Iterator[Job]:
+        """Jobs that post the contents of a tree, whose places are noted in `places`. Raises `Unreadable`."""
+        sizes = dict(contents_of(manifest))
+        whole = hashlib.sha256()
+        for parts in packs_of(sizes.items()):
+            pack = hashlib.sha256()
+            for part in parts:
+                if part.offset == 0:
+                    whole = hashlib.sha256()
+                for piece in self._file_part(part).pieces():
+                    pack.update(piece)
+                    whole.update(piece)
+                # The server can't know this, as it gets a pack.
+                if part.offset + part.length == sizes[part.digest] and whole.hexdigest() != part.digest:
+                    path = next(entry.path for entry in manifest.files if entry.digest == part.digest)
+                    raise Unreadable("the content of %s is damaged on the host" % show(path))
+            name = pack.hexdigest()
+            add_pack(places, name, parts)
+            yield self._job(pack_key(name), Content.of_hashed([self._file_part(part) for part in parts], name))
+
+    def _file_part(self, part: Part) -> FilePart:
+        return FilePart(self._home.blobs.path(part.digest), part.offset, part.length)
+
+    # -- objects
+
+    def _job(self, key: str, content: Content) -> Job:
+        def job(http: HttpClient) -> None:
+            if key not in self._noted:
+                post(http, self._grant(), key, content)
+                self._note(key)
+
+        return job
+
+    def _put_log(self, http: HttpClient) -> None:
+        self._post_log(http, LAST_PIECE)
+
+    def _post_log(self, http: HttpClient, most: int) -> None:
+        for name, path in self._streams.items():
+            size = size_of(path)
+            while self._posted[name] < size:
+                at = self._posted[name]
+                content = Content.of_files([FilePart(path, at, min(most, size - at))])
+                post(http, self._grant(), log_key(self._before[name] + at, name), content)
+                self._posted[name] += content.size
+                self._note("%s %d" % (name, self._posted[name]))
+
+    def _noted_end(self, name: str) -> int:
+        return max([0, *(int(note[4:]) for note in self._noted if note.startswith(name + " "))])
+
+    def _post_record(self, http: HttpClient, last: Optional[Dict[str, Any]] = None) -> None:
+        """The run as it is now, or as it will be after its `last` event."""
+        events = [from_json(RunEvent, event) for event in self._run.events() + ([last] if last else [])]
+        status = self._run.status(last)
+        status = status._replace(log_size=status.log_size + self._spec.log_before)
+        record = RunRecord(status, events, self._spec.number, time.time(), self._spec.split)
+        post(http, self._grant(), "status.json", Content.of(encode(record)))
+
+    # -- its grant, and what is noted
+
+    def _grant(self) -> Grant:
+        grant = self._run.grant()
+        if grant is None:
+            raise HttpError("no permission has come", 403, expired=True)
+        return grant
+
+    def _await_grant(self, seconds: float, ended: Callable[[], bool]) -> bool:
+        """Sleep so long, or until another grant has come. Whether it `ended`."""
+        deadline = time.monotonic() + seconds
+        known = self._grant_mark()
+        while time.monotonic() < deadline and self._grant_mark() == known:
+            if ended():
+                return True
+            time.sleep(POLL)
+        return False
+
+    def _grant_mark(self) -> Tuple[int, int]:
+        try:
+            about = os.stat(self._run.grant_file)
+        except OSError:
+            return (0, 0)
+        return (about.st_mtime_ns, about.st_ino)
+
+    def _read_notes(self) -> List[str]:
+        """A line that a crash cut does not count."""
+        try:
+            return read_bytes(self._run.archived_file).decode("ascii", "replace").split("\n")[:-1]
+        except FileNotFoundError:
+            return []
+
+    def _note(self, note: str) -> None:
+        """Where the disk is full it is known as long as this process lives."""
+        with self._noting:
+            self._noted.add(note)
+            with contextlib.suppress(OSError), open(self._run.archived_file, "ab", buffering=0) as file:
+                file.write(b"%s\n" % note.encode())
+
+
+def _last(end: Ended, fields: Dict[str, Any]) -> Dict[str, Any]:
+    """The event of the end, now."""
+    event = {"t": round(time.time(), 3), "state": ENDINGS[end.reason].state.value, "reason": end.reason.value}
+    return dict(event, **fields)
+
+
+def _why(error: HttpError) -> str:
+    return "the permission has expired; any `remoterun ps` renews it" if error.expired else error.message

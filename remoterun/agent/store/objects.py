@@ -1,0 +1,172 @@
+"""Objects of a bucket, as a host without credentials reaches them: read by signed addresses, written by a signed form.
+
+Where the form's policy allows it, the server is given the SHA-256 of what is written, and refuses other bytes. What is
+read is to be verified by the caller, whatever the server says of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import random
+from typing import Callable, Iterable, Iterator, NamedTuple, Sequence
+
+from ..shared.archive import Grant
+from ..shared.files import token
+from .http_client import Address, HttpClient, HttpError
+
+CHECKSUM = "x-amz-checksum-sha256"
+PIECE = 1 << 20
+WRITES = 3
+"""Times that writing an object is tried."""
+READS = 8
+"""Times in a row that reading may yield nothing."""
+SHORTEST, LONGEST = 0.2, 10.0
+"""Seconds between two tries of reading."""
+
+
+class Unreadable(Exception):
+    """A file can't be read, or has fewer bytes than it had: which one, and why. Not an `OSError`, which a connection
+    raises, too."""
+
+
+class FilePart(NamedTuple):
+    """`length` bytes of the file at `path`, from `offset` on."""
+
+    path: str
+    offset: int
+    length: int
+
+    def pieces(self) -> Iterator[bytes]:
+        """Raises `Unreadable`."""
+        done = 0
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                file.seek(self.offset)
+                while done < self.length:
+                    piece = file.read(min(self.length - done, PIECE))
+                    if not piece:
+                        raise Unreadable("%s: it has fewer bytes than it had" % self.path)
+                    done += len(piece)
+                    yield piece
+        except OSError as error:
+            raise Unreadable("%s: %s" % (self.path, error.strerror))
+
+
+class Content(NamedTuple):
+    """What an object shall hold: `size` bytes with the SHA-256 `digest`. `pieces` gives them, as often as it is
+    called, and raises `Unreadable`."""
+
+    size: int
+    digest: str
+    pieces: Callable[[], Iterable[bytes]]
+
+    @classmethod
+    def of(cls, data: bytes) -> "Content":
+        return cls(len(data), hashlib.sha256(data).hexdigest(), lambda: [data])
+
+    @classmethod
+    def of_files(cls, parts: Sequence[FilePart]) -> "Content":
+        """The parts, one after the other, which are read for their digest. Raises `Unreadable`."""
+        hashed = hashlib.sha256()
+        for part in parts:
+            for piece in part.pieces():
+                hashed.update(piece)
+        return cls.of_hashed(parts, hashed.hexdigest())
+
+    @classmethod
+    def of_hashed(cls, parts: Sequence[FilePart], digest: str) -> "Content":
+        size = sum(part.length for part in parts)
+        return cls(size, digest, lambda: (piece for part in parts for piece in part.pieces()))
+
+
+def post(
+    http: HttpClient,
+    grant: Grant,
+    key: str,
+    content: Content,
+    again: Callable[[], None] = lambda: None,
+) -> None:
+    """Write an object below the grant's prefix, or write it once more. What may succeed later is tried again, after
+    `again`. Raises `HttpError`, `Unreadable`, and what `again` raises."""
+    for failures in range(1, WRITES + 1):
+        try:
+            _post(http, grant, key, content)
+            return
+        except HttpError as error:
+            if failures == WRITES or not error.passing:
+                raise
+        http.pause(random.uniform(0.1, 0.3) * failures)
+        again()
+
+
+def _post(http: HttpClient, grant: Grant, key: str, content: Content) -> None:
+    boundary = "remoterun" + token(16)
+    fields = {name: value for name, value in grant.fields.items() if name not in ("file", CHECKSUM)}
+    fields["key"] = grant.prefix + key
+    if takes_checksum(grant):
+        fields[CHECKSUM] = base64.b64encode(bytes.fromhex(content.digest)).decode()
+    head = "".join(
+        '--%s\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (boundary, name, value)
+        for name, value in fields.items()
+    )
+    head += '--%s\r\nContent-Disposition: form-data; name="file"; filename="%s"\r\n' % (boundary, os.path.basename(key))
+    first = (head + "Content-Type: application/octet-stream\r\n\r\n").encode()
+    last = ("\r\n--%s--\r\n" % boundary).encode()
+
+    def body() -> Iterator[bytes]:
+        yield first
+        yield from content.pieces()
+        yield last
+
+    size = len(first) + content.size + len(last)
+    headers = {"Content-Type": "multipart/form-data; boundary=" + boundary, "Content-Length": str(size)}
+    with http.ask("POST", grant.url, headers, body, size) as answer:
+        answer.read(PIECE)
+
+
+def takes_checksum(grant: Grant) -> bool:
+    """Whether the policy of the form allows naming the SHA-256 that an object must have."""
+    try:
+        conditions = json.loads(base64.b64decode(grant.fields["policy"]))["conditions"]
+        return any("$" + CHECKSUM in condition or CHECKSUM in condition for condition in conditions)
+    except (KeyError, ValueError, TypeError):
+        return False
+
+
+def read_range(http: HttpClient, url: str, start: int, length: int) -> Iterator[bytes]:
+    """So many bytes of an object, also over cut connections. Raises `HttpError`."""
+    done = failures = 0
+    while done < length:
+        try:
+            for data in _read_once(http, url, start + done, length - done):
+                done += len(data)
+                failures = 0
+                yield data
+        except HttpError as error:
+            failures += 1
+            if not error.passing or failures > READS:
+                raise
+            http.pause(min(LONGEST, SHORTEST * 2**failures) * random.uniform(0.5, 1))
+
+
+def _read_once(http: HttpClient, url: str, start: int, length: int) -> Iterator[bytes]:
+    """Raises `HttpError` where fewer bytes come; no more are read."""
+    wanted = {"Range": "bytes=%d-%d" % (start, start + length - 1)}
+    with http.ask("GET", url, wanted, size=length) as answer:
+        if not _begins_at(start, answer.status, answer.getheader("Content-Range", "")):
+            raise HttpError("%s gives another part than was asked for" % Address.of(url).host, 422)
+        while length:
+            data = answer.read(min(PIECE, length))
+            if not data:
+                raise HttpError("%s has cut the connection" % Address.of(url).host)
+            length -= len(data)
+            yield data
+
+
+def _begins_at(start: int, status: int, content_range: str) -> bool:
+    if status == 206:
+        return content_range.replace("bytes ", "").partition("-")[0].strip() == str(start)
+    return status == 200 and start == 0
