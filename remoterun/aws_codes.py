@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from remoterun.agent.shared.bucket import EXPIRED
+from remoterun.agent.shared.archive import EXPIRED
 
 __all__ = ["DENIED", "EXPIRED", "LATER", "LOGIN_ENDED", "NO_CREDENTIALS", "UNKNOWN_KEY", "is_one_of"]
 

@@ -24,7 +24,7 @@ from tests.cloud.fixtures import cloud, cloud_of_session, shared_cloud  # noqa: 
 from tests.lab import Lab, LabHost, LocalDocker
 from tests.lab import only_what_was_there as _only_what_was_there
 from tests.lab.local_docker import answers
-from tests.seaweed import bucket, small_chunks, store  # noqa: F401
+from tests.seaweed import bucket, store  # noqa: F401
 from tests.workshop import Place, User, build_environment
 
 # `quick` draws the same few examples each time; HYPOTHESIS_PROFILE=thorough draws many, and others each time.

@@ -24,12 +24,8 @@ from typing import Any
 
 import pytest
 
-from remoterun.buckets import incoming
-from remoterun.buckets.host import BucketHost
-from remoterun.buckets.place import BucketPlace
-from remoterun.buckets.s3 import S3
-from remoterun.model import MachineType
-from remoterun.session import Session
+from remoterun.archive import Archive, open_archive
+from remoterun.archive.s3 import S3, BucketPlace
 
 KEY, SECRET = "AKTEST", "SKTEST"
 READER, READER_SECRET = "AKREADS", "SKREADS"
@@ -180,53 +176,6 @@ def bucket(store: Store) -> Iterator[BucketPlace]:
     place = store.new_bucket()
     yield place
     store.delete_bucket(place.name)
-
-
-class Talk:
-    """A conversation with a bucket, and what it asks of the store. A context manager."""
-
-    def __init__(self, place: BucketPlace, cache: Path | None = None, patience: float | None = None) -> None:
-        """`patience`: seconds for which a request is repeated that may do better later; None: as it is for users."""
-        self.place = place
-        self._host = _Counting(place, cache, patience)
-        self.session = Session(MachineType("aws", bucket=place.address), self._host)
-
-    def __enter__(self) -> Talk:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.session.close()
-
-    @property
-    def bucket(self) -> Any:
-        """The `Bucket` at the other end."""
-        return self._host.made[-1]
-
-    @property
-    def requests(self) -> int:
-        return sum(bucket.s3.requests for bucket in self._host.made)
-
-
-SMALL_CHUNK = 4 << 20
-
-
-@pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Large files go into chunks of `SMALL_CHUNK` bytes: what is true of a few is true of some of 64 MiB."""
-    monkeypatch.setattr(incoming, "CHUNK", SMALL_CHUNK)
-
-
-class _Counting(BucketHost):
-    def __init__(self, place: BucketPlace, cache: Path | None, patience: float | None) -> None:
-        super().__init__(place, cache=cache)
-        self.made: list[Any] = []
-        self._patience = patience
-
-    def bucket(self) -> Any:
-        self.made.append(super().bucket())
-        if self._patience is not None:
-            self.made[-1].s3.patience = self._patience
-        return self.made[-1]
 
 
 class Way:
@@ -394,3 +343,16 @@ def _await_objects(process: subprocess.Popen[bytes], address: str, url: str, log
             assert process.poll() is None, f"SeaweedFS ended: {log.read_bytes()[-2000:]!r}"
             assert time.monotonic() < deadline, f"SeaweedFS does not start: {log.read_bytes()[-2000:]!r}"
             time.sleep(0.05)
+
+
+@contextmanager
+def opened(place: BucketPlace, patience: float | None = None) -> Iterator[Archive]:
+    """The archive in a bucket. `patience`: seconds for which a request is repeated that may do better later; None: as
+    for users."""
+    archive = open_archive(place)
+    if patience is not None:
+        archive.s3.patience = patience
+    try:
+        yield archive
+    finally:
+        archive.close()

@@ -11,13 +11,10 @@ from itertools import groupby, islice
 from remoterun.agent.shared.archive import (
     IMAGE_PART,
     ArchivedTree,
-    ContentRange,
-    DownloadLine,
     Grant,
     ImageAccess,
-    SignedContent,
-    SignedExtent,
     SignedObject,
+    Take,
     image_key,
     image_parts,
     image_prefix,
@@ -60,28 +57,21 @@ def expires(archive: Archive, seconds: float) -> float:
 
 def downloads(
     archive: Archive, prefix: str, tree: ArchivedTree, digests: Iterable[str], seconds: float
-) -> Iterator[DownloadLine]:
-    """The lines by which a host downloads contents of a tree whose packs lie below `prefix`; each pack is signed once,
-    for so many seconds. An empty content is `b""` by itself."""
-    signed: dict[str, str] = {}
-
-    def url(pack: str) -> str:
-        if pack not in signed:
-            signed[pack] = archive.s3.presigned_get(prefix + pack_key(pack), min(seconds, LONGEST))
-        return signed[pack]
-
-    whole = []
+) -> Iterator[SignedObject]:
+    """The lines by which a host downloads contents of a tree whose packs lie below `prefix`, for so many seconds."""
+    archive.s3.find_region()
+    found = []
     for digest in dict.fromkeys(digests):
         extents = tree.places.get(digest, ())
-        if len(extents) == 1:
-            whole.append((extents[0], digest))
-            continue
-        parts = [SignedExtent(url(extent.pack), extent.offset, extent.length) for extent in extents]
-        yield DownloadLine(spread=[SignedContent(digest, sum(extent.length for extent in extents), parts)])
-    for pack, found in groupby(sorted(whole), lambda item: item[0].pack):
-        takes = (ContentRange(digest, extent.offset, extent.length) for extent, digest in found)
-        while together := list(islice(takes, MOST_TAKES)):
-            yield DownloadLine(objects=[SignedObject(url(pack), together)])
+        size, position = sum(extent.length for extent in extents), 0
+        for extent in extents:
+            found.append((extent.pack, Take(digest, size, position, extent.offset, extent.length)))
+            position += extent.length
+    for pack, together in groupby(sorted(found), lambda item: item[0]):
+        url = archive.s3.presigned_get(prefix + pack_key(pack), min(seconds, LONGEST))
+        takes = (take for _, take in together)
+        while some := list(islice(takes, MOST_TAKES)):
+            yield SignedObject(url, some)
 
 
 def grant_for_run(archive: Archive, key: str, seconds: float) -> Grant:
@@ -97,12 +87,14 @@ def image_access(archive: Archive, image: str, architecture: str, seconds: float
     id = image_id(image, architecture)
     stored = _stored_image(archive, id)
     if stored is None or stored.image != image:
-        return ImageAccess(image, None, _grant(archive, image_prefix(id), seconds, IMAGE_PART))
-    parts = [
-        SignedExtent(archive.s3.presigned_get(image_prefix(id) + key, min(seconds, LONGEST)), 0, length)
-        for key, length in image_parts(stored)
-    ]
-    return ImageAccess(image, SignedContent(stored.digest, stored.size, parts))
+        return ImageAccess(image, grant=_grant(archive, image_prefix(id), seconds, IMAGE_PART))
+    archive.s3.find_region()
+    parts, position = [], 0
+    for key, length in image_parts(stored):
+        url = archive.s3.presigned_get(image_prefix(id) + key, min(seconds, LONGEST))
+        parts.append(SignedObject(url, [Take(stored.digest, stored.size, position, 0, length)]))
+        position += length
+    return ImageAccess(image, parts)
 
 
 def record_image(archive: Archive, built: BuiltImage, architecture: str) -> None:
@@ -142,5 +134,6 @@ def _stored_image(archive: Archive, id: str) -> BuiltImage | None:
 
 
 def _grant(archive: Archive, prefix: str, seconds: float, most: int) -> Grant:
+    archive.s3.find_region()
     url, fields = archive.s3.presigned_post(prefix, min(seconds, LONGEST), most)
     return Grant(url, fields, prefix, expires(archive, seconds))

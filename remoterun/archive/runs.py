@@ -144,8 +144,8 @@ def remove_run(archive: Archive, key: str) -> bool:
     return bool(keys)
 
 
-def follow(archive: Archive, asked: api.Follow, wait: Callable[[float], bool]) -> Iterator[Frame]:
-    """What a host would answer to `follow`. Of a run that goes on, of which another client takes care, the archive is
+def follow(archive: Archive, asked: api.Follow, wait: Callable[[float], bool]) -> Iterator[Frame | api.Followed]:
+    """What a host would answer to `follow`, with its result as the last item. Of a run that goes on, the archive is
     asked again until it has ended; `wait` lets some seconds pass, and returns whether to end. Raises as `read_record`.
     """
     record = read_record(archive, asked.key)
@@ -172,6 +172,7 @@ def follow(archive: Archive, asked: api.Follow, wait: Callable[[float], bool]) -
         if asked.log:
             yield from _new(logs, offsets, asked.timed, ended)
         if ended or not asked.follow or wait(POLL):
+            yield api.Followed(record.status, offsets["log"], sent, offsets["err"])
             return
         record = read_record(archive, asked.key)
 
@@ -194,6 +195,14 @@ def _new(logs: Sequence[Log], offsets: dict[str, int], timed: bool, ended: bool)
                 times = {"t": piece.written} if timed else {}
                 yield Frame({log.name: offset + at, **times}, data[at : at + PIECE])
             offsets[log.name] = offset + len(data)
+
+
+def log_sizes(archive: Archive, key: str) -> tuple[int, int]:
+    """Bytes of the log of a run, and of its stderr where that is apart."""
+    logs = [Log(archive.s3, key, name) for name in ("log", "err")]
+    for log in logs:
+        log.refresh()
+    return logs[0].size(), logs[1].size()
 
 
 @dataclass(frozen=True)

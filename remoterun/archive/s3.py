@@ -94,6 +94,8 @@ class S3:
         """Requests that were made: of those, S3 takes its price."""
         self._clock = clock
         self._closed = threading.Event()
+        self._finding = threading.Lock()
+        self._found_region = False
         self._connect = connect
         self._client = self._translating(lambda: _client(place, connect))
 
@@ -154,7 +156,11 @@ class S3:
             "PutObject",
             key,
             lambda: self._client.put_object(
-                Bucket=self.place.name, Key=key, Body=_Body(data), ChecksumSHA256=checksum, **conditions
+                Bucket=self.place.name,
+                Key=key,
+                Body=bytes(data) if len(data) <= PIECE else _Body(data),
+                ChecksumSHA256=checksum,
+                **conditions,
             ),
         )
 
@@ -238,14 +244,16 @@ class S3:
     def find_region(self) -> None:
         """Ask from now on where the bucket is. Other requests find their way from any region; what is signed does
         not."""
-        if not self.is_amazon:
-            return
-        answer = self._ask("ListBucket", "", lambda: self._client.head_bucket(Bucket=self.place.name))
-        found = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
-        if found and found != self.region:
-            self._client.close()
-            there = replace(self.place, region=found)
-            self._client = self._translating(lambda: _client(there, self._connect))
+        with self._finding:
+            if self._found_region or not self.is_amazon:
+                return
+            answer = self._ask("ListBucket", "", lambda: self._client.head_bucket(Bucket=self.place.name))
+            found = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
+            if found and found != self.region:
+                self._client.close()
+                there = replace(self.place, region=found)
+                self._client = self._translating(lambda: _client(there, self._connect))
+            self._found_region = True
 
     def presigned_get(self, key: str, seconds: float) -> str:
         """An address that gives the object to whoever asks, for so many seconds. Asks nothing of the store."""

@@ -14,7 +14,9 @@ from typing import Any
 
 from remoterun.agent.shared.archive import (
     ArchivedTree,
+    image_key,
     image_parts,
+    image_prefix,
     pack_key,
     run_prefix,
     upload_prefix,
@@ -28,8 +30,8 @@ from remoterun.archive.grants import read_image
 from remoterun.archive.runs import read_record, read_spec
 from remoterun.archive.s3 import StoredObject
 from remoterun.archive.s3_errors import Absent, Damaged
-from remoterun.archive.uploads import names, read_tree, versions
-from remoterun.errors import HostError, NotFound
+from remoterun.archive.uploads import mark_damaged, names, read_tree, versions
+from remoterun.errors import NotFound
 
 LEAST = 2 * 86400.0
 """Seconds for which everything stays that nothing names: an upload that goes on may be about to."""
@@ -57,17 +59,24 @@ class Row:
 def usage(archive: Archive) -> list[Row]:
     """Who uses how much."""
     sizes: dict[str, int] = {}
+    used: dict[str, float] = {}
     for stored in archive.s3.list(""):
-        parts = stored.key.split("/")
-        folder = "/".join(parts[:2]) if parts[0] in ("uploads", "runs", "envs") else ""
-        sizes[folder.removesuffix(".json")] = sizes.get(folder.removesuffix(".json"), 0) + stored.size
-    return [_row(archive, folder, size) for folder, size in sorted(sizes.items())]
+        folder = "/".join(stored.key.split("/")[:2]) if stored.key.startswith(("uploads/", "runs/", "envs/")) else ""
+        sizes[folder] = sizes.get(folder, 0) + stored.size
+        used[stored.key] = stored.modified
+    return [
+        _row(archive, folder, size, used.get(image_key(folder.rpartition("/")[2]), 0.0))
+        for folder, size in sorted(sizes.items())
+    ]
 
 
-def _row(archive: Archive, folder: str, size: int) -> Row:
+def _row(archive: Archive, folder: str, size: int, used: float) -> Row:
     kind, _, name = folder.partition("/")
     if kind == "uploads" and UPLOAD_NAME.match(name):
-        return Row("upload", name, size, {"versions": [to_json(version) for version in versions(archive, name)]})
+        found: dict[str, Any] = {"versions": [], "damaged": True}
+        with suppress(Damaged):
+            found = {"versions": [to_json(version) for version in versions(archive, name)]}
+        return Row("upload", name, size, found)
     if kind == "runs":
         about: dict[str, Any] = {"state": None, "created": None}
         with suppress(NotFound, Damaged):
@@ -76,7 +85,10 @@ def _row(archive: Archive, folder: str, size: int) -> Row:
             about = {"created": status.created, "outputs": outputs, "log": status.log_size}
             about["state"] = status.state.value
         return Row("run", name, size, about)
-    return Row("image" if kind == "envs" else "other", name, size, {})
+    if kind == "envs":
+        image = read_image(archive, name)
+        return Row("image", image.image if image is not None else "unfinished", size, {"used": used})
+    return Row("other", "", size, {})
 
 
 # -- what nothing needs
@@ -106,7 +118,8 @@ def collect(archive: Archive, keep: int | None, dry_run: bool) -> list[Freed]:
             if read_record(archive, key).status.state in FINAL:  # else its host may be about to name more
                 collection.free_packs(run_prefix(key))
     collection.free_images()
-    collection.delete(archive.s3.list("doctor/"))
+    for prefix in ("doctor/", "damaged/"):
+        collection.delete(archive.s3.list(prefix))
     return collection.found()
 
 
@@ -132,7 +145,7 @@ class _Collection:
         parts = [
             Freed("versions", len(self._versions), 0, self._versions[:MOST_ITEMS]),
             Freed("blobs", self._freed["blobs"].count, self._freed["blobs"].size, []),
-            Freed("images", len(self._images), self._freed["images"].size, self._images[:MOST_ITEMS]),
+            Freed("images", self._freed["images"].count, self._freed["images"].size, self._images[:MOST_ITEMS]),
         ]
         why = f"it was written less than {LEAST / 86400:.0f} days ago, and an upload may be about to need it"
         parts.append(Freed("blobs", self._young.count, self._young.size, [], why))
@@ -169,16 +182,17 @@ class _Collection:
 
     def free_images(self) -> None:
         """Delete images that no host has used for long, and parts that no record names."""
-        listed = list(self._s3.list("envs/"))
-        records = {stored.key.removesuffix(".json"): stored for stored in listed if stored.key.endswith(".json")}
         needed = set()
-        for id, stored in records.items():
-            image = read_image(self._archive, id.removeprefix("envs/"))
+        records = list(self._s3.list("images/"))
+        for stored in records:
+            id = stored.key.removeprefix("images/").removesuffix(".json")
+            image = read_image(self._archive, id)
             if image is not None and stored.modified > self._archive.clock() - UNUSED:
-                needed |= {stored.key, *(f"{id}/{key}" for key, _ in image_parts(image))}
+                needed |= {stored.key, *(image_prefix(id) + key for key, _ in image_parts(image))}
             else:
                 self._images.append({"name": image.image if image is not None else "unfinished"})
-        self.delete([stored for stored in listed if stored.key not in needed], "images")
+        for listed in (records, self._s3.list("envs/")):
+            self.delete([stored for stored in listed if stored.key not in needed], "images")
 
     def delete(self, unneeded: Iterable[StoredObject], kind: str = "blobs") -> None:
         """Delete those of them that are old, also when they are listed once more: an upload may have renewed them."""
@@ -239,46 +253,56 @@ class Checked:
     faults: list[Fault]
 
 
-def check(archive: Archive, progress: Callable[[int, int], None] = lambda packs, size: None) -> Checked:
+def check(archive: Archive, mark: bool, progress: Callable[[int], None] = lambda packs: None) -> Checked:
     """Verify every tree, and that every pack that one names is stored with the checksum that is its name, as the store
-    has verified it. Reads no pack, and changes nothing. `progress` is called with what was verified."""
+    has verified it; no pack is read. `mark` versions of uploads that are not whole. `progress` is called with the
+    number of packs that were verified."""
     checking = _Check(archive, progress)
     for name in names(archive):
-        for version in versions(archive, name):
-            where = {"upload": name, "version": version.version}
-            checking.tree(version_key(name, version.version), upload_prefix(name), where)
-    for key in archive.s3.folders("runs/"):
-        if KEY.match(key):
-            for stored in archive.s3.list(run_prefix(key)):
-                if _TREE.match(stored.key):
-                    part = stored.key.split("/")[2]
-                    checking.tree(stored.key, run_prefix(key), {"run": key, "part": part})
+        prefix = upload_prefix(name)
+        for key in _trees(archive, prefix):
+            where = {"upload": name, "version": int(key.removeprefix(prefix)), "tree": ""}
+            if not checking.tree(key, prefix, where) and mark:
+                mark_damaged(archive, key)
+    for run in archive.s3.folders("runs/"):
+        prefix = run_prefix(run)
+        for key in _trees(archive, prefix) if KEY.match(run) else ():
+            checking.tree(key, prefix, {"run": run, "part": key.removeprefix(prefix).partition("/")[0]})
     return Checked(len(checking.packs), checking.size, list(checking.faults.values()))
 
 
+def _trees(archive: Archive, prefix: str) -> list[str]:
+    return [stored.key for stored in archive.s3.list(prefix) if _TREE.match(stored.key)]
+
+
 class _Check:
-    def __init__(self, archive: Archive, progress: Callable[[int, int], None]) -> None:
+    def __init__(self, archive: Archive, progress: Callable[[int], None]) -> None:
         self._archive, self._progress = archive, progress
         self.packs: dict[str, str] = {}
         """By the keys of packs, what is wrong with them: "", "missing" or "damaged"."""
         self.size = 0
         self.faults: dict[str, Fault] = {}
 
-    def tree(self, key: str, prefix: str, where: dict[str, Any]) -> None:
+    def tree(self, key: str, prefix: str, where: dict[str, Any]) -> bool:
+        """Whether it is whole, or gone."""
         try:
             tree = read_tree(self._archive, key)
         except Absent:
-            return
-        except HostError:
+            return True
+        except Damaged:
             self._fault("list", "damaged", key, 0, {**where, "path": ""})
-            return
+            return False
+        if "tree" in where:
+            where["tree"] = tree.manifest.digest
         keys = [prefix + pack_key(pack) for pack in tree.packs]
         new = [key for key in keys if key not in self.packs]
         for pack, problem in zip(new, self._archive.workers.each(self._pack, new), strict=True):
             self.packs[pack] = problem
-            self._progress(1, 0)
-        if any(self.packs[key] for key in keys):
+            self._progress(1)
+        is_whole = not any(self.packs[key] for key in keys)
+        if not is_whole:
             self._contents(tree, prefix, where)
+        return is_whole
 
     def _pack(self, key: str) -> str:
         found = self._archive.s3.head(key)

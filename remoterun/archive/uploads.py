@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from remoterun.agent.shared.api import UploadVersion
+from remoterun.agent.shared.api import CommitUpload, UploadVersion
 from remoterun.agent.shared.archive import MOST_HEADER, MOST_TREE, ArchivedTree, TreeHeader, upload_prefix, version_key
+from remoterun.agent.shared.records import encode
 from remoterun.agent.shared.spec import UPLOAD_NAME
-from remoterun.agent.shared.tree import Manifest, show
+from remoterun.agent.shared.tree import Manifest, TreeError, show
 from remoterun.archive import Archive
 from remoterun.archive.s3_errors import Absent
 from remoterun.archive.writing import put_tree
@@ -22,36 +23,52 @@ _NUMBER = re.compile(r"[0-9]{8}\Z")
 
 
 def put_upload(
-    archive: Archive, name: str, tree: Reading, number: int, progress: Progress, copied: bool = False
+    archive: Archive,
+    asked: CommitUpload,
+    tree: Reading,
+    progress: Progress,
+    base: str = "",
+    arrange: Callable[[Manifest], Manifest] = lambda manifest: manifest,
 ) -> tuple[Manifest, UploadVersion, bool, Sent]:
-    """Make `tree`, which is used up, the newest version of an upload: (its manifest, the version, whether it is new,
-    what was sent). It gets `number`, or the next one that is free. `copied`: any version with that content will do.
+    """Make `tree`, which is used up, a version of an upload: (its manifest, the version, whether it is new, what was
+    sent). It is packed against the version with the digest `base`, "" for the newest, and has what `arrange` makes of
+    its own files and those of that version.
 
     May be repeated: after a cut, what was written is not sent again. Raises `TransferError`, `UsageError`, `HostError`.
     """
-    base = next(iter(versions(archive, name, newest=True)), None)
-    stored = read_version(archive, name, base.version) if base is not None else None
-    archived, sent = put_tree(archive, upload_prefix(name), tree, progress, stored)
-    version, created = _commit(archive, name, archived, number, copied)
-    if created and base is not None and archive.s3.head(version_key(name, base.version)) is None:
+    name = asked.name
+    known = versions(archive, name, newest=not base)
+    fitting = [version for version in known if base in ("", version.digest)]
+    is_damaged = bool(fitting) and fitting[-1].damaged
+    stored = read_version(archive, name, fitting[-1].version) if fitting and not is_damaged else None
+    sent_tree, sent = put_tree(archive, upload_prefix(name), tree, progress, stored, is_damaged)
+    archived = ArchivedTree(arrange(sent_tree.manifest), sent_tree.places)
+    version, created = _commit(archive, asked, archived)
+    if created and fitting and _is_gone(archive, name, fitting[-1], version):
         archive.s3.delete([version_key(name, version.version)])  # `gc` may delete what only that one named
         raise TransferError(f"uploads/{name} was removed from {archive.address} meanwhile", hint="try again")
     return archived.manifest, version, created, sent
 
 
-def _commit(
-    archive: Archive, name: str, archived: ArchivedTree, number: int, copied: bool
-) -> tuple[UploadVersion, bool]:
-    manifest = archived.manifest
-    data = archived.encode(round(archive.clock(), 3))
+def _commit(archive: Archive, asked: CommitUpload, archived: ArchivedTree) -> tuple[UploadVersion, bool]:
+    name, digest = asked.name, archived.manifest.digest
+    data = archived.encode(round(asked.made or archive.clock(), 3))
+    wanted = asked.number if digest == asked.digest else asked.number + 1
     while True:
-        known = versions(archive, name, newest=not copied)
-        same = [version for version in known if version.digest == manifest.digest]
-        if same and (copied or same[-1] == known[-1]):
+        known = versions(archive, name, newest=not asked.made)
+        same = [version for version in known if version.digest == digest]
+        if same and not same[-1].damaged and (asked.made or same[-1] == known[-1]):
             return same[-1], False
-        chosen = max(number, known[-1].version + 1 if known else 1)
-        if archive.s3.put_new(version_key(name, chosen), data):
-            return _version(chosen, TreeHeader.decode(data[:MOST_HEADER])), True
+        top = known[-1].version if known else 0
+        is_free = wanted > 0 and wanted not in [version.version for version in known]
+        number = wanted if is_free and (asked.made or wanted > top) else top + 1
+        if archive.s3.put_new(version_key(name, number), data):
+            return _version(number, TreeHeader.decode(data[:MOST_HEADER])), True
+
+
+def _is_gone(archive: Archive, name: str, base: UploadVersion, version: UploadVersion) -> bool:
+    """Whether `base` was removed before `version` was made."""
+    return version.version == base.version or archive.s3.head(version_key(name, base.version)) is None
 
 
 def versions(archive: Archive, name: str, newest: bool = False) -> list[UploadVersion]:
@@ -107,11 +124,25 @@ def remove_upload(archive: Archive, name: str, digest: str | None = None) -> boo
     return bool(numbers)
 
 
+def mark_damaged(archive: Archive, key: str) -> None:
+    """Note in a version that it is not whole: the next upload of that name sends all of its files. One that can't be
+    read is set aside. May be repeated."""
+    try:
+        data = archive.s3.get(key, MOST_TREE)
+        header, line = TreeHeader.decode(data), data.index(b"\n")
+        archive.s3.put(key, encode(header._replace(damaged=True)) + data[line:])
+    except Absent:
+        pass
+    except (ValueError, RecursionError):
+        archive.s3.put(f"damaged/{key}", data)
+        archive.s3.delete([key])
+
+
 def read_tree(archive: Archive, key: str) -> ArchivedTree:
     """Raises `Absent`, `HostError`."""
     try:
         return ArchivedTree.decode(archive.s3.get(key, MOST_TREE))
-    except ValueError as error:
+    except (ValueError, TreeError, RecursionError) as error:
         raise archive.s3.bad(key, str(error)[:200])
 
 
@@ -137,7 +168,7 @@ def _read_header(archive: Archive, name: str, number: int) -> UploadVersion | No
 
 
 def _version(number: int, header: TreeHeader) -> UploadVersion:
-    return UploadVersion(number, header.digest, header.size, header.files, header.created)
+    return UploadVersion(number, header.digest, header.size, header.files, header.created, header.damaged)
 
 
 def _is_name(name: str) -> bool:

@@ -30,17 +30,22 @@ YOUNG = 86400.0
 
 
 def put_tree(
-    archive: Archive, prefix: str, tree: Reading, progress: Progress, base: ArchivedTree | None = None
+    archive: Archive,
+    prefix: str,
+    tree: Reading,
+    progress: Progress,
+    base: ArchivedTree | None = None,
+    again: bool = False,
 ) -> tuple[ArchivedTree, Sent]:
     """Store the contents of `tree`, which is used up, below `prefix`; the object that names them is for the caller.
 
-    `base`: an archived tree of the same prefix. A transfer that was cut goes on when it is repeated. Raises
-    `TransferError`, `UsageError`, `HostError`.
+    `base`: an archived tree of the same prefix. `again`: what is stored is damaged, and all of it is sent. A transfer
+    that was cut goes on when it is repeated. Raises `TransferError`, `UsageError`, `HostError`.
     """
     complete = False
     try:
         progress.start("sending", tree.files, tree.size)
-        writer = _Writer(archive, prefix, base, progress)
+        writer = _Writer(archive, prefix, base, progress, again)
         manifest = _manifest(writer, tree, progress)
         writer.end()
         complete = True
@@ -69,10 +74,13 @@ def _manifest(writer: _Writer, tree: Reading, progress: Progress) -> Manifest:
 class _Writer:
     """Takes files in the order of their manifest; `places` says where their contents lie once `end` has returned."""
 
-    def __init__(self, archive: Archive, prefix: str, base: ArchivedTree | None, progress: Progress) -> None:
+    def __init__(
+        self, archive: Archive, prefix: str, base: ArchivedTree | None, progress: Progress, again: bool
+    ) -> None:
         self._archive, self._prefix, self._progress = archive, prefix, progress
         since = archive.clock() - YOUNG
-        listed = {stored.key.rpartition("/")[2]: stored for stored in archive.s3.list(prefix + pack_key(""))}
+        found = () if again else archive.s3.list(prefix + pack_key(""))
+        listed = {stored.key.rpartition("/")[2]: stored for stored in found}
         named = set(base.packs) if base is not None else set()
         self._stored = {name for name, stored in listed.items() if name in named or stored.modified > since}
         """Packs that need not be written."""

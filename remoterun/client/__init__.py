@@ -18,7 +18,7 @@ from remoterun.on_use import on_use
 from remoterun.registry import Registry
 
 if TYPE_CHECKING:
-    from remoterun.client.bucket import NewBucket
+    from remoterun.client.archiving import NewBucket
     from remoterun.client.comparing import Difference, FileChange
     from remoterun.client.files import Files
     from remoterun.client.following import Following, Item, LogBytes, Note, StateChange
@@ -42,7 +42,7 @@ else:
     __getattr__ = on_use(
         __name__,
         {
-            "bucket": ("NewBucket",),
+            "archiving": ("NewBucket",),
             "comparing": ("Difference", "FileChange"),
             "files": ("Fetched", "Files"),
             "following": ("Following", "Item", "LogBytes", "Note", "StateChange"),

@@ -11,23 +11,21 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from remoterun import transfer
-from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import ResourceRef, RunSpec, SpecError
 from remoterun.agent.shared.states import ENDINGS, Reason, RunState
-from remoterun.client import bucket, renting
+from remoterun.client import archiving, renting
 from remoterun.client.connections import Connections
 from remoterun.client.handover import Earlier, HandOver, Private, Talk, hand_over, why_not_handed_over
 from remoterun.client.packages import Choice
 from remoterun.client.preparing import Prepared
 from remoterun.client.reruns import KeptTree, OriginalRun, another_was_asked, original_of
 from remoterun.client.secrets import variables_of
+from remoterun.client.stores import ArchiveStore, Store
 from remoterun.client.webhooks import addresses_again
 from remoterun.config import HOME_VARIABLE
 from remoterun.errors import HostUnreachable, NotFound, RemoterunError, UsageError
-from remoterun.model import Placement, Run
+from remoterun.model import Run
 from remoterun.providers.base import NoCapacity
-from remoterun.session import Session
 
 WORTH_IT = 120.0
 """Seconds before a run's deadline from which on it is not given another host."""
@@ -50,11 +48,13 @@ def start_next_attempt(connections: Connections, run: Run, values: Mapping[str, 
     """
     if run.renting is None:
         return None
-    archive = connections.session(bucket.machine_of(run))
+    from remoterun.archive.runs import log_sizes
+
+    archive = ArchiveStore(connections, archiving.machine_of(run))
     original = _original(connections, run, archive)
     spec = original.spec
     private = Private(_values(connections, run, spec, values), addresses_again(connections, spec.notify, values))
-    written = archive.ask(api.follow, api.Follow(run.key, follow=False, tail=0))
+    written = log_sizes(archive.archive, run.key)
     plan = renting.plan(connections, run.machine, without={host.token for host in run.renting.hosts})
     ends = renting.deadline(run, plan, time.time())
     if ends < time.time() + WORTH_IT:
@@ -62,7 +62,7 @@ def start_next_attempt(connections: Connections, run: Run, values: Mapping[str, 
     limit = _time_limit(run, spec)
     if limit < time.time() + WORTH_IT:
         raise UsageError(f"run {run.number} has had the time of its --timeout", hint=f"remoterun rerun {run.number}")
-    earlier = Earlier(_outputs(run, archive), written.offset, written.err, limit)
+    earlier = Earlier(_outputs(run, archive), *written, limit)
     later = replace(run.renting, attempt=run.renting.attempt + 1, deadline=ends)
     taken = connections.registry.next_attempt(run, later, time.time())
     if taken is None:
@@ -103,32 +103,33 @@ def _give_up(connections: Connections, before: Run, error: BaseException) -> Non
         hosts = now.renting.hosts if now.renting is not None else ()  # what they cost counts all the same
         registry.rent(now, replace(before.renting, hosts=hosts))
         now = registry.run(before.number)
-    registry.place(now, Placement(bucket.machine_of(before), now.renting.bucket_home if now.renting else ""))
+    if before.placement is not None:
+        registry.place(now, before.placement)
     reason = before.reason or Reason.HOST_LOST
     message = f"no other host yet: {why_not_handed_over(error)}"
     registry.move(now, RunState.INTERRUPTED, time.time(), reason=reason.value, message=message)
 
 
-def _original(connections: Connections, run: Run, archive: Session) -> OriginalRun:
-    """What was asked for, as the bucket has it. Raises `UsageError` where that is not what this client asked for."""
+def _original(connections: Connections, run: Run, archive: Store) -> OriginalRun:
+    """What was asked for, as the archive has it. Raises `UsageError` where that is not what this client asked for."""
     try:
-        details = archive.ask(api.run, api.RunKey(run.key))
+        details = archive.details(run.key)
         original = original_of(connections, run, archive, RunSpec.from_record(details.spec), details.mounts)
     except (NotFound, SpecError) as error:
-        raise UsageError(f"run {run.number} can't go on: its bucket does not have all of it ({error})")
+        raise UsageError(f"run {run.number} can't go on: the archive does not have all of it ({error})")
     if not original.trusted:
         raise another_was_asked(run)
     return original
 
 
-def _outputs(run: Run, archive: Session) -> KeptTree | None:
+def _outputs(run: Run, archive: Store) -> KeptTree | None:
     """What earlier attempts saved; None where they did not."""
     try:
-        manifest, about = transfer.fetch_manifest(archive, ResourceRef("run", key=run.key))
+        where = ResourceRef("run", key=run.key)
+        manifest, _ = archive.manifest(where)
     except UsageError:
         return None
-    title = f"what run {run.number} has made"
-    return None if about.live else KeptTree(archive, manifest, title, "remoterun machines check aws", run=run.key)
+    return KeptTree(archive, where, manifest, f"what run {run.number} has made", "remoterun machines check aws")
 
 
 def _values(connections: Connections, run: Run, spec: RunSpec, given: Mapping[str, str]) -> dict[str, str]:

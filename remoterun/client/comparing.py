@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.asked import HandedOn, Packages
 from remoterun.agent.shared.records import same_fields
@@ -18,9 +17,9 @@ from remoterun.agent.shared.spec import ResourceRef, RunSpec
 from remoterun.agent.shared.tree import Entry
 from remoterun.client.connections import Connections
 from remoterun.client.reruns import read_spec
+from remoterun.client.stores import Store
 from remoterun.model import Run
 from remoterun.parsing import duration_text
-from remoterun.session import Session
 
 METRICS = "metrics.jsonl"
 """The name of a file in which each line is JSON with numbers of a moment."""
@@ -78,16 +77,16 @@ def compare(connections: Connections, before: int | str, after: int | str) -> Di
     mounts = [_mounts(spec, about) for spec, about in ((old, details), (new, others))]
     if mounts[0].keys() != mounts[1].keys():
         facts.append(("mounts", tuple(mounts[0].values()), tuple(mounts[1].values())))
-    numbers = [_numbers(session, run) for run, session in ((first, here), (second, there))]
+    numbers = [_numbers(store, run) for run, store in ((first, here), (second, there))]
     if numbers[0] != numbers[1]:
         facts.append(("numbers", _listed(*numbers), _listed(*numbers[::-1])))
     trees = []
-    for run, session in ((first, here), (second, there)):
-        tree, _ = transfer.fetch_manifest(session, ResourceRef("source", key=run.key, number=run.number))
+    for run, store in ((first, here), (second, there)):
+        tree, _ = store.manifest(_source(run))
         trees.append({entry.path: entry for entry in tree.entries})
     changed = [path for path in sorted(trees[0].keys() | trees[1].keys()) if trees[0].get(path) != trees[1].get(path)]
     pairs = [(trees[0].get(path), trees[1].get(path)) for path in changed]
-    return Difference(first, second, tuple(facts), tuple(_changes(pairs, here, there)))
+    return Difference(first, second, tuple(facts), tuple(_changes(pairs, ((first, here), (second, there)))))
 
 
 def _duration(run: Run) -> float | None:
@@ -104,13 +103,18 @@ def _mounts(spec: RunSpec, details: api.RunDetails) -> dict[tuple[str, str, str]
     return found
 
 
-def _numbers(session: Session, run: Run) -> dict[str, float]:
+def _source(run: Run) -> ResourceRef:
+    return ResourceRef("source", key=run.key, number=run.number)
+
+
+def _numbers(store: Store, run: Run) -> dict[str, float]:
     """The numbers in the last line of the metrics file that a run saved, by their names."""
     if not run.outputs:
         return {}
-    outputs, _ = transfer.fetch_manifest(session, ResourceRef("run", key=run.key, number=run.number))
+    resource = ResourceRef("run", key=run.key, number=run.number)
+    outputs, _ = store.manifest(resource)
     files = [entry for entry in outputs.files if posixpath.basename(entry.path) == METRICS and entry.size <= LARGEST]
-    texts = transfer.contents(session, [file.digest for file in files[:1]], LARGEST)
+    texts = store.contents(resource, [file.digest for file in files[:1]], LARGEST)
     last = next((text.splitlines()[-1:] for text in texts.values()), [])
     try:
         said = json.loads(last[0]) if last else {}
@@ -159,7 +163,9 @@ def _facts(run: Run, spec: RunSpec) -> dict[str, tuple[str, ...]]:
     return {name: tuple(line for line in lines if line) for name, lines in listed.items()}
 
 
-def _changes(pairs: Sequence[tuple[Entry | None, Entry | None]], here: Session, there: Session) -> Iterator[FileChange]:
+def _changes(
+    pairs: Sequence[tuple[Entry | None, Entry | None]], stores: Sequence[tuple[Run, Store]]
+) -> Iterator[FileChange]:
     texts: list[dict[str, bytes]] = []
     budget = MOST
     small = []
@@ -168,10 +174,10 @@ def _changes(pairs: Sequence[tuple[Entry | None, Entry | None]], here: Session, 
         if all(entry is None or entry.size <= LARGEST for entry in pair) and size <= budget:
             budget -= size
             small.append(pair)
-    for side, session in enumerate((here, there)):
+    for side, (run, store) in enumerate(stores):
         wanted = [pair[side] for pair in small]
         digests = [entry.digest for entry in wanted if entry is not None and entry.kind == "f"]
-        texts.append(transfer.contents(session, digests, LARGEST) if digests else {})
+        texts.append(store.contents(_source(run), digests, LARGEST) if digests else {})
     for before, after in pairs:
         entry = after or before
         assert entry is not None

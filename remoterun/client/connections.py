@@ -30,6 +30,7 @@ from remoterun.registry import Registry
 from remoterun.session import Session
 
 if TYPE_CHECKING:
+    from remoterun.archive import Archive
     from remoterun.hosts.base import Host
     from remoterun.providers.base import Provider
 
@@ -62,6 +63,7 @@ class Connections:
         self._prompts = _one_at_a_time(prompts or Prompts(), self._question)
         self._lock = threading.Lock()  # guards what follows; not held while a host is opened
         self._sessions: dict[MachineType, Session] = {}
+        self._archives: dict[MachineType, Archive] = {}
         self._opening: dict[MachineType, threading.Lock] = {}
         self._hosts: list[Host] = []
         self._registry: Registry | None = None
@@ -78,11 +80,15 @@ class Connections:
             for event in self._events:
                 event.set()
             sessions, hosts, registry = list(self._sessions.values()), list(self._hosts), self._registry
+            archives = list(self._archives.values())
             self._sessions.clear()
+            self._archives.clear()
             self._hosts.clear()
             self._registry = None
         for session in sessions:
             session.close()
+        for archive in archives:
+            archive.close()
         for host in hosts:
             host.close()
         self._at_close.close()
@@ -111,7 +117,7 @@ class Connections:
         Raises `NotFound`, and `UsageError` for an address that is not one.
         """
         machine = machines.resolve(name, self.config)
-        if machine.pool:
+        if machine.pool or machine.bucket is not None:
             return machine
         if machine.rental is None:
             host_of(machine, self.config, Prompts())
@@ -161,6 +167,8 @@ class Connections:
             )
         if machine.pool:
             raise machines.name_one_of(machine)
+        if machine.bucket is not None:
+            raise UsageError(f"`{machine.name}` is a bucket: nothing runs there", hint="remoterun machines")
         with self._lock:
             self._check_open()
             opening = self._opening.setdefault(machine, threading.Lock())
@@ -182,11 +190,37 @@ class Connections:
             session.close()
             raise _closed()
 
+    def archive(self, machine: MachineType) -> Archive:
+        """The archive in the bucket of a machine type, opened at its first use. Raises `HostError`."""
+        from remoterun.archive import open_archive
+        from remoterun.archive.s3 import BucketPlace
+
+        aws = self.config.aws
+        if machine.bucket in (None, "s3://"):
+            raise HostError("no bucket is set up", hint="remoterun upload PATH --to aws   makes one")
+        with self._lock:
+            self._check_open()
+            opening = self._opening.setdefault(machine, threading.Lock())
+        with opening:
+            with self._lock:
+                self._check_open()
+                known = self._archives.get(machine)
+            if known is not None:
+                return known
+            place = BucketPlace.of(str(machine.bucket), aws.region, aws.endpoint, aws.profile)
+            archive = open_archive(place, machine.connect_timeout)
+            with self._lock:
+                if not self.closed.is_set():
+                    self._archives[machine] = archive
+                    return archive
+            archive.close()
+            raise _closed()
+
     def session_of(self, run: Run) -> Session:
         """The session with the machine that has a run. Raises `HomeMissing` where the home there is another one by now,
         else as `session`."""
         session = self.session(run.host)
-        check_home(run, session)
+        check_home(run, session.home_id)
         return session
 
     def shared(self, key: Hashable, make: Callable[[], AbstractContextManager[A]]) -> A:
@@ -274,9 +308,9 @@ class Connections:
             raise _closed()
 
 
-def check_home(run: Run, session: Session) -> None:
-    """Raises `HomeMissing` where a session is not with the home that has a run."""
-    if run.home_id and run.home_id != session.home_id:
+def check_home(run: Run, home_id: str) -> None:
+    """Raises `HomeMissing` where the home `home_id` is not the one that has a run."""
+    if run.home_id and run.home_id != home_id:
         raise HomeMissing(
             f"the home on {run.host.name} is another one than that of run {run.number}",
             hint=f"remoterun doctor {run.host.name}   shows the folder: is a disk not mounted there?\n"

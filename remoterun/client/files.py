@@ -19,11 +19,11 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client import globs
 from remoterun.client.connections import Connections
-from remoterun.client.rented_runs import find_home
+from remoterun.client.rented_runs import find_store
+from remoterun.client.stores import Store, store_of
 from remoterun.client.upload_copies import absent, note_versions
 from remoterun.errors import HostUnreachable, NotFound, UsageError
 from remoterun.model import MachineType, Resource
-from remoterun.session import Session
 from remoterun.transfer import Fetched, Progress
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class Files:
         """(what is below a resource, what else is known of it). Names with `*` are matched: their paths then begin
         where the first `*` stands. Raises `NotFound`."""
         below, pattern = globs.split(resource)
-        session, where = self._locate(below)
-        manifest, about = manifest_of(session, where, below)
+        store, where = self._locate(below)
+        manifest, about = manifest_of(store, where, below)
         return (globs.matching(manifest, below, pattern) if pattern else manifest), about
 
     def copy(
@@ -120,9 +120,9 @@ class Files:
         into: bool,
         choose: transfer.Choice | None,
     ) -> Fetched:
-        session, where = self._locate(resource)
+        store, where = self._locate(resource)
         try:
-            return transfer.fetch(session, where, target, conflict, progress, into=into, choose=choose)
+            return store.fetch(where, target, conflict, progress, into, choose)
         except NotFound as error:
             if resource.sub and not error.hint:
                 error.hint = f"remoterun ls {replace(resource, sub='')}"
@@ -153,8 +153,8 @@ class Files:
         from remoterun import model_page as pages
 
         resource = self._connections.registry.numbered(resource)
-        session, where = self._locate(resource)
-        listed, about = manifest_of(session, where, resource)
+        store, where = self._locate(resource)
+        listed, about = manifest_of(store, where, resource)
         live = about.live
         again = f"remoterun ls {resource}"
         try:
@@ -171,36 +171,38 @@ class Files:
             def choose(manifest: Manifest, _: api.Tree) -> Manifest:
                 return Manifest([entry for entry in manifest.entries if entry.path in names])
 
-            transfer.fetch(session, where, folder, lambda _: True, progress, choose=choose)
+            store.fetch(where, folder, lambda _: True, progress, choose=choose)
 
         return pages.refresh(name, folder, fetch, live=live)
 
-    def _locate(self, resource: Resource) -> tuple[Session, ResourceRef]:
-        """The session of the machine that holds a resource, and how the agent calls it."""
+    def _locate(self, resource: Resource) -> tuple[Store, ResourceRef]:
+        """The store that has a resource, and what it is there."""
         if resource.kind == "runs":
             run = self._connections.registry.run(resource.name)
             where = ResourceRef("run", key=run.key, number=run.number, sub=resource.sub)
-            return find_home(self._connections, run)[1], where
+            return find_store(self._connections, run)[1], where
         registry = self._connections.registry
         known = registry.uploads.versions(resource.name, resource.version)
         if not known:  # another client may have put it there
             for home in dict.fromkeys([self._connections.home(None), *self._connections.named_bucket()]):
-                note_versions(registry, self._connections.session(home), resource.name)
+                note_versions(registry, store_of(self._connections, home), resource.name)
             known = registry.uploads.versions(resource.name, resource.version)
         if not known:
             raise absent(registry, resource.name, resource.version)
         wanted = known[0][0]
         copies = [machine for upload, machine in known if upload.version == wanted.version]
-        session = self._first_reached(sorted(copies, key=lambda machine: machine.reached_by != "local"))
-        return session, ResourceRef("upload", resource.name, sub=resource.sub, digest=wanted.digest)
+        copies.sort(
+            key=lambda machine: machine.bucket is not None or machine.host is not None
+        )  # what is near comes first
+        return self._first_reached(copies), ResourceRef("upload", resource.name, sub=resource.sub, digest=wanted.digest)
 
-    def _first_reached(self, machines: Sequence[MachineType]) -> Session:
-        """The session of the first machine that can be reached. Raises `HostError`."""
+    def _first_reached(self, machines: Sequence[MachineType]) -> Store:
+        """The first of them that can be reached. Raises `HostError`."""
         *others, last = machines
         for machine in others:
             with contextlib.suppress(HostUnreachable):
-                return self._connections.session(machine)
-        return self._connections.session(last)
+                return store_of(self._connections, machine)
+        return store_of(self._connections, last)
 
 
 class _Written(io.RawIOBase):
@@ -224,10 +226,10 @@ def _of_nobody(item: tarfile.TarInfo) -> tarfile.TarInfo:
     return item
 
 
-def manifest_of(session: Session, where: ResourceRef, resource: Resource) -> tuple[Manifest, api.Tree]:
-    """What `transfer.fetch_manifest` returns; its error names what is missing as it was typed."""
+def manifest_of(store: Store, where: ResourceRef, resource: Resource) -> tuple[Manifest, api.Tree]:
+    """What `Store.manifest` returns; its error names what is missing as it was typed."""
     try:
-        return transfer.fetch_manifest(session, where)
+        return store.manifest(where)
     except NotFound as error:
         if not resource.sub or error.hint:
             raise

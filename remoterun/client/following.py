@@ -15,20 +15,19 @@ from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.records import from_json
 from remoterun.agent.shared.states import FINAL, HAND_OVER, Reason, RunEvent, RunState
+from remoterun.client.archiving import machine_of
 from remoterun.client.attempts import may_go_on, start_next_attempt
-from remoterun.client.bucket import machine_of
 from remoterun.client.connections import RECONNECT_LEAST, RECONNECT_MOST, Connections
 from remoterun.client.handover import Talk
 from remoterun.client.log_cache import LogCache, LogWriter, content
 from remoterun.client.occupancy import line_of
-from remoterun.client.rented_runs import host_is_gone, record_lost_host, record_status, renew, renewing
+from remoterun.client.rented_runs import find_store, record_status, renew, renewing
+from remoterun.client.stores import ArchiveStore, HostStore, Store, told
 from remoterun.errors import HostError, HostUnreachable, NoAnswerInTime
 from remoterun.model import Run, check_time, event_fields
 from remoterun.providers.base import NoCapacity
-from remoterun.session import Session
+from remoterun.session import understood
 
-ASK_AGAIN = 5.0
-"""Seconds between two questions to a provider whether a host that does not answer is still there."""
 KEPT_WAIT = 2.0
 """Seconds that a machine has to answer where the log is saved here, too."""
 TURN = 0.25
@@ -155,17 +154,17 @@ class _Follower:
         wait = wanted.wait if run.final or not wanted.live else None
         lost = False
         try:
-            _open(self._connections, run, KEPT_WAIT if saved is not None and wait is None else wait)
+            run = _open(self._connections, run, KEPT_WAIT if saved is not None and wait is None else wait)
         except HostError as error:
             if saved is not None:
                 yield from _from_here(run, saved, wanted, error)
                 return
-            if run.final or not self._goes_on_after(error, run):
+            if run.final or not self._goes_on_after(error):
                 raise
             yield Note("lost", error.message)
             lost = True
         with contextlib.ExitStack() as stack:
-            if run.host.rented is not None:
+            if run.host.rented is not None and not run.archived:
                 stack.enter_context(renewing(self._connections, run))
             whole = wanted.whole and not wanted.offset and not wanted.err_offset
             writer = stack.enter_context(logs.writer(run.key)) if whole and saved is None else None
@@ -191,12 +190,11 @@ class _Follower:
             except HostError as error:
                 if self._closed:
                     return
-                if not self._goes_on_after(error, at.run):
+                if not self._goes_on_after(error):
                     raise
                 if not lost:
                     yield Note("lost", error.message)
                 lost = True
-                self._ask_provider(at, error)
                 continue
             if self._closed:
                 return
@@ -214,37 +212,25 @@ class _Follower:
     def _conversation(self, at: _Position) -> Iterator[Item | None]:
         """What the home of a run reports that is new; None for what only moves `at`."""
         connections, wanted = self._connections, self._wanted
-        session = connections.session_of(at.run)
-        if at.run.host.rented is not None:
-            renew(connections, at.run, session)
-        with session.stream(api.follow, at.rest(wanted, session)) as stream:
-            self._stream = stream
-            if self._closed:
-                stream.cancel()
-            stream.end()
-            for frame in stream:
-                if "starts" in frame.header:
-                    before = at.log, at.err
-                    at.start(frame, session)
-                    if wanted.whole:
-                        yield from _earlier(connections, at, before)
-                yield at.after(frame, _item(connections, at.run, frame, session))
-            status = session.told(session.result(api.follow, stream).status)
-        at.run = record_status(connections, at.run, status)
+        at.run, store = find_store(connections, at.run)
+        if at.run.host.rented is not None and isinstance(store, HostStore):
+            renew(connections, at.run, store.session)
+        for part in store.follow(at.rest(wanted, store), self._stopped, self._opened):
+            if isinstance(part, api.Followed):
+                at.run = record_status(connections, at.run, told(store, part.status))
+                return
+            if "starts" in part.header:
+                before = at.log, at.err
+                at.start(part, store)
+                if wanted.whole:
+                    yield from _earlier(connections, at, before, self._stopped)
+            yield at.after(part, _item(connections, at.run, part, store))
 
-    def _goes_on_after(self, error: HostError, run: Run) -> bool:
-        return self._wanted.live and self._wanted.patient and (error.passing or run.host.rented is not None)
+    def _opened(self, stream: Stream) -> None:
+        self._stream = stream
 
-    def _ask_provider(self, at: _Position, error: HostError) -> None:
-        """Where a rented host does not answer: whether it is still there. Of one that is gone, the bucket has the run.
-        Raises `error` where waiting for the host won't help."""
-        if at.run.host.rented is None or time.monotonic() < at.ask_again:
-            return
-        at.ask_again = time.monotonic() + ASK_AGAIN
-        if host_is_gone(self._connections, at.run):
-            at.run = record_lost_host(self._connections, at.run)
-        elif not error.passing:
-            raise error
+    def _goes_on_after(self, error: HostError) -> bool:
+        return self._wanted.live and self._wanted.patient and error.passing
 
     def _further(self, run: Run) -> Generator[Item, None, Run | None]:
         """Where a run that was followed to the end on its host goes on: on its next host, or as the run as which it was
@@ -341,11 +327,12 @@ def wait(
         seconds = min(seconds * 1.3, WAIT_MOST)
 
 
-def _open(connections: Connections, run: Run, wait: float | None) -> None:
-    """Connect to the machine of a run. Raises `HostError`."""
-    answer = connections.ask_all({run.host: lambda: connections.session_of(run)}, wait)[run.host]
+def _open(connections: Connections, run: Run, wait: float | None) -> Run:
+    """Connect to where a run is read; the run as that is known then. Raises `HostError`."""
+    answer = connections.ask_all({run.host: lambda: find_store(connections, run)}, wait)[run.host]
     if isinstance(answer, HostError):
         raise answer
+    return answer[0]
 
 
 def _from_here(run: Run, kept: Path, wanted: Wanted, error: HostError) -> Iterator[Item]:
@@ -380,22 +367,20 @@ class _Position:
     """Whether the run's end was reported."""
     fresh: bool = False
     """Whether nothing was asked of the present host, which is not the first one."""
-    ask_again: float = 0.0
-    """When the provider of its host may be asked again, by `time.monotonic`."""
 
-    def rest(self, wanted: Wanted, session: Session) -> api.Follow:
+    def rest(self, wanted: Wanted, store: Store) -> api.Follow:
         """The request for what has not come yet."""
-        log, err = (0, 0) if self.fresh else (self.log, self.err)
+        log, err = (0, 0) if self.fresh and isinstance(store, HostStore) else (self.log, self.err)
         key, live, timed = self.run.key, wanted.live, wanted.timed
         asked = api.Follow(key, log, self.events, live, timed=timed, log=wanted.log, err=err)
         if self.started:
             return asked
-        since = None if wanted.since is None else wanted.since + session.clock_skew
+        since = None if wanted.since is None else wanted.since + store.clock_skew
         return asked._replace(tail=wanted.tail, since=since)
 
-    def start(self, frame: Frame, session: Session) -> None:
+    def start(self, frame: Frame, store: Store) -> None:
         """Go on where the host says that its part of the log starts."""
-        with session.understood():
+        with understood(store.machine.name):
             starts = from_json(dict[str, int], frame.header["starts"])
             self.log, self.err = max(starts["log"], 0), max(starts["err"], 0)
         self.started, self.fresh = True, False
@@ -423,33 +408,33 @@ def attempt_of(run: Run) -> int:
     return run.renting.attempt if run.renting is not None else 1
 
 
-def _earlier(connections: Connections, at: _Position, begin: tuple[int, int]) -> Iterator[LogBytes]:
-    """The log from `begin` on that earlier hosts of the run wrote, from the bucket."""
+def _earlier(
+    connections: Connections, at: _Position, begin: tuple[int, int], stopped: threading.Event
+) -> Iterator[LogBytes]:
+    """The log from `begin` on that earlier hosts of the run wrote, from the archive."""
     end = at.log, at.err
     if begin >= end:
         return
-    session = connections.session(machine_of(at.run))
+    archive = ArchiveStore(connections, machine_of(at.run))
     asked = api.Follow(at.run.key, begin[0], follow=False, err=begin[1])
-    with session.stream(api.follow, asked) as stream:
-        stream.end()
-        for frame in stream:
-            if "event" in frame.header:
-                continue  # it may be one of an earlier attempt
-            item = _item(connections, at.run, frame, session)
-            if isinstance(item, LogBytes) and item.offset < end[item.stderr]:
-                yield replace(item, data=item.data[: end[item.stderr] - item.offset])
+    for part in archive.follow(asked, stopped, lambda _: None):
+        if isinstance(part, api.Followed) or "event" in part.header:
+            continue  # it may be one of an earlier attempt
+        item = _item(connections, at.run, part, archive)
+        if isinstance(item, LogBytes) and item.offset < end[item.stderr]:
+            yield replace(item, data=item.data[: end[item.stderr] - item.offset])
 
 
-def _item(connections: Connections, run: Run, frame: Frame, session: Session) -> Item | None:
+def _item(connections: Connections, run: Run, frame: Frame, store: Store) -> Item | None:
     """What a frame of `follow` says. Raises `HostError` for what makes no sense."""
     said = frame.header
-    with session.understood():
+    with understood(store.machine.name):
         if "log" in said or "err" in said:
             stderr = "log" not in said
             moment, offset = said.get("t"), int(said["err" if stderr else "log"])
             if offset < 0:
                 raise ValueError(f"log: {offset}")
-            when = None if moment is None else check_time(moment) - session.clock_skew
+            when = None if moment is None else check_time(moment) - store.clock_skew
             return LogBytes(offset, bytes(frame.body), when, stderr)
         if "line" in said:
             there = from_json(api.Occupancy, said["line"])
@@ -459,7 +444,7 @@ def _item(connections: Connections, run: Run, frame: Frame, session: Session) ->
             return Note("build", str(said["build"]))
         if "event" not in said:
             return None
-        event, past = session.told(from_json(RunEvent, said["event"])), bool(said.get("past"))
+        event, past = told(store, from_json(RunEvent, said["event"])), bool(said.get("past"))
     if event.state is None:
         return None if past else Note("note", event.note or "")
     known = connections.registry.move(run, event.state, time.time(), **event_fields(event))

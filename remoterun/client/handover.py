@@ -17,21 +17,21 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import MountSpec, ResourceRef, RunSpec
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest, show
-from remoterun.client import bucket, placement, renting
+from remoterun.client import archiving, placement, renting
 from remoterun.client.connections import Connections
 from remoterun.client.files import manifest_of
 from remoterun.client.preparing import Prepared, SourceTree, prepare
-from remoterun.client.rented_runs import find_home, record_status
+from remoterun.client.rented_runs import find_store, record_status
 from remoterun.client.reruns import KeptTree, find_original
 from remoterun.client.secrets import variables_of
 from remoterun.client.specs import digest_of_asked, spec_of
-from remoterun.client.upload_copies import bring_upload, bring_upload_to_rented
+from remoterun.client.stores import HostStore
+from remoterun.client.upload_copies import archive_upload, bring_upload, bring_version
 from remoterun.client.webhooks import addresses_of_run, webhooks_of
 from remoterun.environments import context
 from remoterun.errors import LinkLost, NotFound, RemoterunError, UsageError
@@ -189,8 +189,7 @@ def hand_over(
             run, spec, manifest = _send_all(connections, run, how, session, talk.progress)
             submission = Submission(spec, {}, manifest.encode())
             if run.renting is not None:
-                grant, images = bucket.introduce(connections, run, spec, manifest, session)
-                run = registry.rent(run, replace(run.renting, grant_ends=grant.expires))
+                run, grant, images = archiving.access(connections, run, spec, session)
                 submission = submission._replace(grant=grant, images=images)
             if how.earlier is not None and how.earlier.outputs is not None:
                 submission = submission._replace(left=how.earlier.outputs.manifest.encode())
@@ -236,7 +235,7 @@ def _add(connections: Connections, prepared: Prepared) -> Run:
 def _host(
     connections: Connections, run: Run, how: HandOver, talk: Talk, held: contextlib.ExitStack
 ) -> tuple[Run, Session]:
-    """The machine that a run goes to. What a rented host mounts is in the bucket before that has to be paid for."""
+    """The machine that a run goes to. What a rented host mounts is in the archive before that has to be paid for."""
     prepared = how.prepared
     if how.plan is None:
         machine = prepared.machine
@@ -245,7 +244,7 @@ def _host(
     if run.renting is None:
         run = renting.begin(connections, run, how.plan)
     for mount in prepared.request.mounts:
-        _put_into_bucket(connections, mount, prepared.kept, talk.progress)
+        _archive_mount(connections, run, mount, prepared.kept, talk.progress)
     run, session = renting.rent(connections, run, how.plan, talk.waiting, held)
     talk.waiting("")
     return run, session
@@ -269,7 +268,7 @@ def _send_all(
     spec = spec._replace(after=after, notify=how.notify)
     if run.renting is not None:
         if earlier is None:  # for another host, and for a rerun when this host is gone
-            _send(connections, tree, connections.session(connections.bucket()), {}, progress)
+            archiving.store_source(connections, run, tree, progress)
         spec = spec._replace(until=renting.until(run.renting, session, time.time()))
     if earlier is not None:
         if earlier.outputs is not None:
@@ -331,6 +330,10 @@ def _kept_in_place(
     connections: Connections, resource: Resource, tree: KeptTree, session: Session, progress: Progress
 ) -> ResourceRef:
     """What a run had mounted. Outputs stay as they are: those that `gc` has freed there come from their run again."""
+    if session.machine.rented is not None and tree.upload is not None:
+        with contextlib.suppress(NotFound):
+            bring_version(connections, tree.upload.name, tree.upload.digest or "", session, progress)
+            return tree.upload
     try:
         tree.bring(connections, session, progress)
     except UsageError:
@@ -344,37 +347,38 @@ def _kept_in_place(
     return tree.where
 
 
-def _put_into_bucket(
-    connections: Connections, mount: Mount, kept: Mapping[Mount, KeptTree], progress: Progress
+def _archive_mount(
+    connections: Connections, run: Run, mount: Mount, kept: Mapping[Mount, KeptTree], progress: Progress
 ) -> None:
     """What a run on a rented host mounts, before there is a host that has to be paid for."""
     resource = mount.resource
     if mount in kept:
-        kept[mount].bring(connections, connections.session(connections.bucket()), progress)
+        archiving.store_mount(connections, run, kept[mount], progress)
     elif resource.kind == "uploads":
-        bring_upload(connections, resource.name, connections.session(connections.bucket()), progress, resource.version)
+        archive_upload(connections, resource.name, progress, resource.version)
     else:
-        run = connections.registry.run(resource.name)
-        _, about = transfer.fetch_manifest(find_home(connections, run)[1], ResourceRef("run", key=run.key))
+        other, store = find_store(connections, connections.registry.run(resource.name))
+        _, about = store.manifest(ResourceRef("run", key=other.key, number=other.number))
         if about.live:
-            raise _not_saved(resource, run)
+            raise _not_saved(resource, other)
 
 
 def bring_resource(connections: Connections, resource: Resource, session: Session, progress: Progress) -> ResourceRef:
     """How the agent calls a resource that is on its machine, or was brought there just now: an upload by its digest."""
     if resource.kind == "uploads":
         if session.machine.rented is not None:
-            upload = bring_upload_to_rented(connections, resource.name, session, progress, resource.version)
+            upload = archive_upload(connections, resource.name, progress, resource.version)
+            bring_version(connections, resource.name, upload.digest, session, progress)
         else:
-            upload = bring_upload(connections, resource.name, session, progress, resource.version)
+            upload = bring_upload(connections, resource.name, HostStore(session), progress, resource.version)
         where = ResourceRef("upload", upload.name, sub=resource.sub, digest=upload.digest)
         if resource.sub:
-            manifest_of(session, where, resource)  # that it is there
+            manifest_of(HostStore(session), where, resource)  # that it is there
         return where
     run = connections.registry.run(resource.name)
     if run.home_id == session.home_id:
         where = ResourceRef("run", key=run.key, number=run.number, sub=resource.sub)
-        _, about = manifest_of(session, where, resource)
+        _, about = manifest_of(HostStore(session), where, resource)
         if about.live:
             raise _not_saved(resource, run)
         return where
@@ -385,12 +389,12 @@ def _bring_outputs(
     connections: Connections, run: Run, resource: Resource, session: Session, progress: Progress
 ) -> ResourceRef:
     """Outputs that lie on another machine, as an upload of this one named after the run."""
-    run, source = find_home(connections, run)
+    run, source = find_store(connections, run)
     where = ResourceRef("run", key=run.key, number=run.number)
-    manifest, about = transfer.fetch_manifest(source, where)
+    manifest, about = source.manifest(where)
     if about.live:
         raise _not_saved(resource, run)
-    bucket.copy_contents(connections, source, manifest, session, progress, run.key)
+    source.pass_on(where, manifest, session, progress)
     name = f"run-{run.number}-{run.key[-8:]}"
     session.ask(api.commit_upload, api.CommitUpload(name, brought=True), manifest.encode())
     return ResourceRef("upload", name, sub=resource.sub, digest=manifest.digest)

@@ -12,8 +12,9 @@ from remoterun.agent.shared import api
 from remoterun.client import occupancy, upkeep
 from remoterun.client.connections import Connections
 from remoterun.client.occupancy import MachineStatus
-from remoterun.client.rented_runs import find_home
+from remoterun.client.rented_runs import find_store
 from remoterun.client.renting import of_host
+from remoterun.client.stores import HostStore
 from remoterun.client.upkeep import Checked, Collected, Usage
 from remoterun.errors import UsageError
 from remoterun.model import LAST, MachineType, Rental, check_time
@@ -144,7 +145,10 @@ class Machines:
     def _named(self, name: str) -> MachineType:
         number = name.removeprefix("runs/")
         if name not in self._connections.config.machines and (number.isdecimal() or number == LAST):
-            return find_home(self._connections, self._connections.registry.run(number))[0].host
+            run, store = find_store(self._connections, self._connections.registry.run(number))
+            if run.archived or not isinstance(store, HostStore):
+                raise UsageError(f"the host of run {run.number} is gone", hint=f"remoterun info {run.number}")
+            return run.host
         if re.fullmatch(r"i-[0-9a-f]{8,}", name):
             return of_host(self._connections, name)
         return self.get(name)
@@ -162,8 +166,11 @@ class Machines:
     def check(self, machine: str | None = None, *, set_aside: bool = True, progress: Progress | None = None) -> Checked:
         """Verify everything that a machine's home holds; with `set_aside`, move what is damaged away, so that an upload
         sends it again. Blocks for as long as it takes to read all of it. Raises `HostError`."""
-        session = self.session(self._connections.home(machine))
-        return upkeep.check(session, self._connections.registry, set_aside, progress or Progress())
+        type_, registry = self._connections.home(machine), self._connections.registry
+        if type_.bucket is not None:
+            archive = self._connections.archive(type_)
+            return upkeep.check_archive(archive, type_, registry, set_aside, progress or Progress())
+        return upkeep.check(self.session(type_), registry, set_aside, progress or Progress())
 
     def gc(
         self,
@@ -178,9 +185,14 @@ class Machines:
         with `envs` environments that nothing has used for `unused` seconds (default: a week). Safe at any moment.
         Raises `HostError`, `TransferError` for a home that is damaged, `UsageError` while another one is at work.
         """
-        session = self.session(self._connections.home(machine))
-        return upkeep.collect(session, self._connections.registry, keep, envs, unused, dry_run)
+        type_, registry = self._connections.home(machine), self._connections.registry
+        if type_.bucket is not None:
+            return upkeep.collect_archive(self._connections.archive(type_), type_.name, registry, keep, dry_run)
+        return upkeep.collect(self.session(type_), registry, keep, envs, unused, dry_run)
 
     def df(self, machine: str | None = None) -> Usage:
         """Who uses how much of a machine's home. Raises `HostError`."""
-        return upkeep.usage(self.session(self._connections.home(machine)), self._connections.registry)
+        type_, registry = self._connections.home(machine), self._connections.registry
+        if type_.bucket is not None:
+            return upkeep.usage_of_archive(self._connections.archive(type_), type_.name, registry)
+        return upkeep.usage(self.session(type_), registry)

@@ -73,7 +73,7 @@ def _last_seen(connections: Connections, machine: MachineType) -> float | None:
 def lines(connections: Connections, session: Session, keys: Iterable[str]) -> dict[str, Line]:
     """Where each of these runs stands, by its key; nothing of those that are not in a line. Raises `HostError`."""
     wanted = set(keys)
-    if not wanted or session.machine.bucket is not None:
+    if not wanted:
         return {}
     there = session.ask(api.occupancy, api.Demand(slots=session.machine.slots, patience=PATIENCE))
     numbers = connections.registry.numbers(run.key for run in there.runs)

@@ -70,10 +70,12 @@ class SourceTree:
         self._stamps: Path | None = stamps
         transfer.read_entries(self._files)
 
+    def reading(self, progress: Progress) -> transfer.Reading:
+        return transfer.read_entries(self._files, self._root, self._stamps)
+
     def send(self, session: Session, extra: dict[str, bytes], progress: Progress) -> Manifest:
         """Let a home have the files, and `extra` (digest to content)."""
-        reading = transfer.read_entries(self._files, self._root, self._stamps)
-        manifest, _ = transfer.send_tree(session, reading, extra, progress)
+        manifest, _ = transfer.send_tree(session, self.reading(progress), extra, progress)
         known = {entry.path: entry for entry in manifest.entries}
         self._stamps = None  # its rows would be taken for those of files that are gone
         self._files = [(known.get(entry.path, entry), path) for entry, path in self._files]

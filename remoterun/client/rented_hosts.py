@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from remoterun.agent.shared.api import MachineCheck
-from remoterun.client import bucket, renting, upkeep
-from remoterun.client.bucket import NewBucket
+from remoterun.client import archiving, renting, upkeep
+from remoterun.client.archiving import NewBucket
 from remoterun.client.connections import Connections
 from remoterun.client.renting import Plan
 from remoterun.client.runs import Runs
@@ -146,11 +146,11 @@ class RentedHosts:
 
     def bucket(self) -> NewBucket | None:
         """The bucket that runs on rented hosts would use; None where the configuration names one. Makes nothing."""
-        return bucket.proposed(self._connections)
+        return archiving.proposed(self._connections)
 
     def make_bucket(self, new: NewBucket) -> None:
         """Make that bucket: private, encrypted; and name it in the configuration. May be repeated."""
-        bucket.make(self._connections, new)
+        archiving.make(self._connections, new)
 
     def identity(self, name: str) -> Identity:
         """Who a provider says that this client is. Raises as `list`."""
@@ -162,9 +162,9 @@ class RentedHosts:
 
     def bucket_checks(self) -> Sequence[MachineCheck]:
         """What `doctor` finds out about the bucket. One object is written and removed."""
-        return bucket.checks(self._connections)
+        return archiving.checks(self._connections)
 
     def _collect(self, machine: MachineType, *, dry_run: bool) -> upkeep.Collected:
         """Do what `gc aws` does."""
-        session = self._connections.session(machine)
-        return upkeep.collect(session, self._connections.registry, None, False, None, dry_run)
+        archive = self._connections.archive(machine)
+        return upkeep.collect_archive(archive, machine.name, self._connections.registry, None, dry_run)

@@ -1,4 +1,5 @@
-"""Runs on rented hosts that were handed over: what they leave is found in their bucket, also when the host is gone."""
+"""Runs on rented hosts. A run has one home for life, its host: whoever wants to know of it asks that, and where its
+provider says that it is gone, reads the archive."""
 
 from __future__ import annotations
 
@@ -11,60 +12,67 @@ from functools import partial
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.states import ENDINGS, Reason, RunEvent, RunStatus
-from remoterun.client import bucket
-from remoterun.client.connections import Connections
+from remoterun.client.archiving import archive_of, grant, machine_of, record_images
+from remoterun.client.connections import Connections, check_home
+from remoterun.client.stores import ArchiveStore, HostStore, Store
 from remoterun.errors import ConfigError, HostError, HostUnreachable, RemoterunError, UsageError
-from remoterun.model import MachineType, Placement, Run, by_our_clock
+from remoterun.model import MachineType, Run, by_our_clock
 from remoterun.providers.base import ProviderError, Rented
 from remoterun.session import Session
 
 Answer = dict[str, RunStatus | HostError]
-"""By the keys of runs: what their machine says, or why it can't be told."""
+"""By the keys of runs: what their machine reports, or why that is not known."""
 
 RENEW_EVERY = 600.0
 SOON = 1.5
 """Seconds that a host has to answer before its provider is asked, too."""
 BEFORE_IT_ENDS = 1800.0
-"""Seconds before a grant ends from which on there is a new one for every client that is in touch."""
+"""Seconds before a grant ends from which on every client that is in touch makes a new one."""
 
 
 def record_status(connections: Connections, run: Run, status: RunStatus) -> Run:
-    """Correct a run by what its home says, as `Registry.see`. One whose bucket has all of it is found there from now
-    on."""
+    """Update the row of a run from what its host, or the archive, reports."""
     registry = connections.registry
+    if status.images and not run.archived:
+        with contextlib.suppress(RemoterunError):  # the next client that is in touch records them
+            record_images(connections, run, status)
     run = registry.see(run, status, time.time())
     if run.renting is None or not run.final:
         return run
-    if run.renting.hosts and run.renting.hosts[-1].ended is None:
+    run = registry.run(run.number)  # another thread, or client, may have learnt of its hosts
+    if run.renting is not None and run.renting.hosts and run.renting.hosts[-1].ended is None:
         run = registry.rent(run, run.renting.left_at(run.ended or time.time()))
-    if status.kept and run.host.bucket is None and run.renting is not None:
-        run = registry.place(run, Placement(bucket.machine_of(run), run.renting.bucket_home))
     return run
 
 
-def find_home(connections: Connections, run: Run) -> tuple[Run, Session]:
-    """A run, and a conversation with the home that has it now: of a rented host that is gone, with its bucket.
+def find_store(connections: Connections, run: Run) -> tuple[Run, Store]:
+    """A run, and where it is read: its host, or the archive if that is gone.
 
-    Raises `HostError` where a host should be there and does not answer, or its provider does not, `UsageError` for a
-    run that no host has had.
+    Raises `HostError` where a host should answer and does not, or its provider does not, `UsageError` for a run that no
+    host has had.
     """
     machine = run.host
+    if run.archived:
+        return run, ArchiveStore(connections, machine if machine.bucket else machine_of(run))
     if machine.rental is not None:
         what = "never had a host" if run.final else "has no host yet"
         raise UsageError(f"run {run.number} {what}", hint=f"remoterun info {run.number}")
     if machine.rented is None:
-        return run, connections.session_of(run)
+        return run, HostStore(connections.session_of(run))
     answer = connections.ask_all({machine: partial(_connect, connections, machine)}, SOON, provider_wait=SOON)[machine]
     if not isinstance(answer, HostError):
-        return run, answer
+        check_home(run, answer.home_id)
+        return run, HostStore(answer)
     rented = ask_provider(connections, run)
-    if rented is None or rented.state == "gone":
-        run = record_lost_host(connections, run)
-        return run, connections.session(run.host)
+    if is_gone(rented):
+        return record_lost_host(connections, run, rented), ArchiveStore(connections, machine_of(run))
+    assert rented is not None
+    if run.final and not rented.alive:
+        return run, ArchiveStore(connections, machine_of(run))
     if rented.alive:
         connections.provider(_provider(run)).admit(rented)
     try:
-        return run, _connect(connections, machine)
+        return run, HostStore(_connect(connections, machine))
     except HostUnreachable as error:
         raise HostUnreachable(
             f"{machine.name} does not answer; its host {rented.id} is {rented.state}",
@@ -74,21 +82,25 @@ def find_home(connections: Connections, run: Run) -> tuple[Run, Session]:
 
 
 def statuses(connections: Connections, machine: MachineType, runs: Sequence[Run], ask: Callable[[], Answer]) -> Answer:
-    """What is known of runs on a rented host: what `ask` is told by it, or, if it is gone, what their bucket has.
+    """What is known of runs on a rented host: what `ask` learns from it, or, if it is gone, from the archive.
 
-    Raises as `find_home`.
+    Raises as `find_store`.
     """
-    first, session = find_home(connections, runs[0])
-    if first.host.bucket is None:
+    first, store = find_store(connections, runs[0])
+    if isinstance(store, HostStore):
         for run in runs:
-            renew(connections, run, session)
+            renew(connections, run, store.session)
         return ask()
-    return dict(_ended(connections, runs, ask_provider(connections, runs[0])))
+    rented, found = ask_provider(connections, first), dict[str, RunStatus | HostError]()
+    for run in runs:
+        found[run.key] = _ended(connections, run, rented)
+        _note_gone(connections, run, rented)
+    return found
 
 
-def record_lost_host(connections: Connections, run: Run) -> Run:
-    """A run whose host is gone, as it ended: as its bucket has it. Raises `HostError`."""
-    return record_status(connections, run, _ended(connections, [run], ask_provider(connections, run))[run.key])
+def record_lost_host(connections: Connections, run: Run, rented: Rented | None) -> Run:
+    """A run whose host is gone, as it ended: as the archive has it. Raises `HostError`."""
+    return _note_gone(connections, record_status(connections, run, _ended(connections, run, rented)), rented)
 
 
 @contextlib.contextmanager
@@ -100,7 +112,7 @@ def renewing(connections: Connections, run: Run) -> Iterator[None]:
         while not done.wait(RENEW_EVERY):
             with contextlib.suppress(RemoterunError):
                 known = connections.registry.run(run.number)
-                if known.host.rented is not None:
+                if not known.archived:
                     renew(connections, known, connections.session(known.host))
 
     threading.Thread(target=renew_now_and_then, name="remoterun renews", daemon=True).start()
@@ -118,12 +130,8 @@ def ask_provider(connections: Connections, run: Run) -> Rented | None:
         raise HostUnreachable(f"{run.host.name} does not answer, and {error.message}", hint=error.hint)
 
 
-def host_is_gone(connections: Connections, run: Run) -> bool:
-    """Whether the host of a run is surely gone. Asks its provider."""
-    try:
-        rented = ask_provider(connections, run)
-    except HostError:
-        return False
+def is_gone(rented: Rented | None) -> bool:
+    """What its provider says of a host, or does not know any more."""
     return rented is None or rented.state == "gone"
 
 
@@ -134,10 +142,10 @@ def renew(connections: Connections, run: Run, session: Session) -> None:
     if renting is None or run.final or renting.grant_ends > min(time.time() + BEFORE_IT_ENDS, renting.deadline):
         return
     try:
-        grant = bucket.grant(connections, run)
-        if grant.expires > renting.grant_ends + 1:
-            session.ask(api.renew, api.Renewal(run.key, grant))
-            connections.registry.rent(run, replace(renting, grant_ends=grant.expires))
+        allowed = grant(connections, run)
+        if allowed.expires > renting.grant_ends + 1:
+            session.ask(api.renew, api.Renewal(run.key, allowed))
+            connections.registry.rent(run, replace(renting, grant_ends=allowed.expires))
     except RemoterunError:
         pass
 
@@ -155,19 +163,24 @@ def _provider(run: Run) -> str:
     return run.machine.rental.provider
 
 
-def _ended(connections: Connections, runs: Sequence[Run], rented: Rented | None) -> dict[str, RunStatus]:
-    """Of runs whose host is gone: as it had ended them, or as its own end did, which their bucket says from now on.
-    One whose host the user has ended gets no other one: who ends a host wants to pay no more."""
+def _note_gone(connections: Connections, run: Run, rented: Rented | None) -> Run:
+    run = connections.registry.run(run.number)
+    if run.renting is None or not is_gone(rented):
+        return run
+    return connections.registry.rent(run, run.renting.host_is_gone(run.host.rented or ""))
+
+
+def _ended(connections: Connections, run: Run, rented: Rented | None) -> RunStatus:
+    """A run whose host is gone: as that had ended it, or as its own end did, which the archive has from now on. One
+    whose host the user has ended gets no other one: who ends a host wants to pay no more."""
+    from remoterun.archive.runs import record_end
+
     reason = Reason.HOST_LOST
     if rented is not None and rented.preempted:
         reason = Reason.PREEMPTED
     elif rented is not None and rented.was_ended:
         reason = Reason.KILLED
     why = f": {rented.why}" if rented is not None and rented.why else ""
-    id = rented.id if rented is not None else runs[0].host.name
+    id = rented.id if rented is not None else run.host.name
     event = RunEvent(t=time.time(), state=ENDINGS[reason].state, reason=reason, message=f"its host {id} is gone{why}")
-    found = {}
-    signer = bucket.signer_of(connections, bucket.machine_of(runs[0]))
-    for run in runs:
-        found[run.key] = by_our_clock(signer.settle(run.key, event).status)._replace(kept=True)
-    return found
+    return by_our_clock(record_end(archive_of(connections, run), run.key, event).status)._replace(images=())

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 
 from remoterun import machines
-from remoterun.client import bucket
+from remoterun.client import archiving
 from remoterun.client.connections import Connections
 from remoterun.errors import HostError, LinkLost, NotFound, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
@@ -93,16 +93,15 @@ def plan(connections: Connections, machine: MachineType, without: Container[str]
         limit = hours(machine, offers)
     attempts = rental.attempts or (ATTEMPTS_ON_SPOT if rental.spot else 1)
     idle = IDLE if rental.idle is None else rental.idle
-    ends = bucket.login_ends(connections, limit * 3600)
+    ends = archiving.login_ends(connections, limit * 3600)
     return Plan(machine, offers, limit, idle, attempts, kept, machines.instead(rental, offers[0]), ends)
 
 
 def begin(connections: Connections, run: Run, plan: Plan) -> Run:
     """Record what a run may have of rented hosts, before there is any. Raises `NotFound` without a bucket."""
-    machine = connections.bucket()
-    home = bucket.signer_of(connections, machine).home_id
+    bucket = connections.bucket().bucket or ""
     deadline = time.time() + plan.hours * 3600
-    return connections.registry.rent(run, Renting(deadline, plan.attempts, 1, machine.bucket or "", home))
+    return connections.registry.rent(run, Renting(deadline, plan.attempts, 1, bucket))
 
 
 def rent(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import ResolvedMount, ResourceRef, RunSpec, SpecError
-from remoterun.agent.shared.tree import Manifest, TreeError
-from remoterun.client.bucket import copy_contents
+from remoterun.agent.shared.tree import Manifest
 from remoterun.client.connections import Connections
-from remoterun.client.rented_runs import find_home, record_status
+from remoterun.client.rented_runs import find_store, record_status
 from remoterun.client.specs import digest_of_asked, request_of
+from remoterun.client.stores import HostStore, Store, digests_of, saved, told
 from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
 from remoterun.model import Mount, Resource, Run, RunRequest
 from remoterun.session import Session
@@ -23,21 +24,21 @@ from remoterun.transfer import Progress
 if TYPE_CHECKING:
     from remoterun.source import Source
 
-MOST_TREE = 1 << 29
-"""Bytes of a list of files."""
-
 
 @dataclass(frozen=True)
 class KeptTree:
-    """A tree that a home keeps. `hint`: what to type where it is gone; `file`: the name of the one file that is meant;
-    `run`: the key of the run in whose outputs a bucket finds its contents."""
+    """A tree that a store has. `hint`: what to type where it is gone; `file`: the name of the one file that is
+    meant."""
 
-    home: Session
+    store: Store
+    resource: ResourceRef
+    """What it is in that store."""
     manifest: Manifest
     title: str
     hint: str
     file: str = ""
-    run: str | None = None
+    upload: ResourceRef | None = None
+    """The version of an upload that it is, or is a part of."""
 
     def bring(
         self, connections: Connections, target: Session, progress: Progress, extra: Mapping[str, bytes] | None = None
@@ -49,13 +50,18 @@ class KeptTree:
         missing = [digest for digest, _ in transfer.missing_blobs(target, list(digests))]
         if not missing:
             return
-        same = target.home_id == self.home.home_id
-        gone = missing if same else [] if self.run else transfer.missing_blobs(self.home, missing)
+        gone: Sequence[object] = missing if target.home_id == self.store.home_id else ()
+        if not gone and isinstance(self.store, HostStore) and self.resource.kind != "run":
+            gone = transfer.missing_blobs(self.store.session, missing)
         if gone:
             count = "1 file is" if len(gone) == 1 else f"{len(gone)} files are"
-            name = self.home.machine.name
+            name = self.store.machine.name
             raise UsageError(f"{self.title} is not whole on {name} any more: {count} missing", hint=self.hint)
-        copy_contents(connections, self.home, self.manifest, target, progress, self.run)
+        self.store.pass_on(self.resource, self.manifest, target, progress)
+
+    def reading(self, progress: Progress) -> AbstractContextManager[transfer.Reading]:
+        """Its files, on this machine's disk meanwhile."""
+        return saved(self.store, self.resource, self.manifest, set(digests_of(self.manifest)), progress)
 
     @property
     def where(self) -> ResourceRef:
@@ -106,29 +112,29 @@ class OriginalRun:
 
 def find_original(connections: Connections, number: int | str) -> OriginalRun:
     """See `Runs.original`."""
-    run, session, spec, details = read_spec(connections, number)
-    return original_of(connections, run, session, spec, details.mounts)
+    run, store, spec, details = read_spec(connections, number)
+    return original_of(connections, run, store, spec, details.mounts)
 
 
 def original_of(
-    connections: Connections, run: Run, session: Session, spec: RunSpec, found: list[ResolvedMount]
+    connections: Connections, run: Run, store: Store, spec: RunSpec, found: list[ResolvedMount]
 ) -> OriginalRun:
-    """What a run was asked for, as the home of `session` has it, which found `found` for its mounts. Raises
-    `UsageError` where it is not what this client asked for."""
-    manifest, _ = transfer.fetch_manifest(session, ResourceRef("source", key=run.key, number=run.number))
+    """What a run was asked for, as `store` has it; `found`: what its host found for its mounts. Raises `UsageError`
+    where it is not what this client asked for."""
+    source = ResourceRef("source", key=run.key, number=run.number)
+    manifest, _ = store.manifest(source)
     recorded = connections.registry.asked(run)
     if spec.key != run.key or manifest.digest != spec.source or recorded not in ("", digest_of_asked(spec)):
         raise another_was_asked(run)
     mounts = {
-        Mount(Resource.parse(mount.typed), mount.path): _mounted(connections, run, session, spec, place, found)
+        Mount(Resource.parse(mount.typed), mount.path): _mounted(connections, run, store, spec, place, found)
         for place, mount in enumerate(spec.mounts)
     }
     request = request_of(run, spec, tuple(mounts), trusted=bool(recorded))
-    tree = KeptTree(
-        session, manifest, f"the source of run {run.number}", f"remoterun machines check {session.machine.name}"
-    )
+    hint = f"remoterun machines check {store.machine.name}"
+    tree = KeptTree(store, source, manifest, f"the source of run {run.number}", hint)
     variables = tuple(name for name in spec.asked_env if not recorded or name not in spec.secrets)
-    return OriginalRun(run, spec, request, variables, _source(session, spec), tree, mounts, bool(recorded))
+    return OriginalRun(run, spec, request, variables, _source(store, source, spec), tree, mounts, bool(recorded))
 
 
 def another_was_asked(run: Run) -> UsageError:
@@ -138,13 +144,13 @@ def another_was_asked(run: Run) -> UsageError:
     )
 
 
-def read_spec(connections: Connections, number: int | str) -> tuple[Run, Session, RunSpec, api.RunDetails]:
-    """(a run, a conversation with the home that has it, what was asked for, what else that home knows). Raises
-    `HostError`, `UsageError` where that is not kept."""
+def read_spec(connections: Connections, number: int | str) -> tuple[Run, Store, RunSpec, api.RunDetails]:
+    """(a run, where it is read, what was asked for, what else is known there). Raises `HostError`, `UsageError` where
+    that is not saved."""
     run = connections.registry.run(number)
     try:
-        run, session = find_home(connections, run)
-        details = session.ask(api.run, api.RunKey(run.key))
+        run, store = find_store(connections, run)
+        details = store.details(run.key)
     except NotFound:
         raise UsageError(
             f"{run.host.name} does not have run {run.number}, so what it was given is not known",
@@ -160,52 +166,47 @@ def read_spec(connections: Connections, number: int | str) -> tuple[Run, Session
         spec = RunSpec.from_record(details.spec)
     except SpecError as error:
         raise HostError(f"what was asked of run {run.number} can't be read: {error}", hint=f"remoterun info {number}")
-    return record_status(connections, run, session.told(details.status)), session, spec, details
-
-
-def fetch_tree(session: Session, digest: str) -> Manifest:
-    """A list of files that a home keeps. Raises `NotFound`."""
-    text = transfer.contents(session, [digest], MOST_TREE).get(digest)
-    try:
-        return Manifest.decode(text or b"")
-    except TreeError:
-        raise NotFound(f"the list of files {digest[:12]} is not on {session.machine.name} any more")
+    return record_status(connections, run, told(store, details.status)), store, spec, details
 
 
 def _mounted(
-    connections: Connections, run: Run, session: Session, spec: RunSpec, place: int, found: list[ResolvedMount]
+    connections: Connections, run: Run, store: Store, spec: RunSpec, place: int, found: list[ResolvedMount]
 ) -> KeptTree:
     """The very files that a run read at the mount number `place`."""
     mount = spec.mounts[place]
     title = f"{mount.typed} as run {run.number} read it"
-    newest = replace(Resource.parse(mount.typed), version=None)
+    typed = Resource.parse(mount.typed)
+    newest = replace(typed, version=None)
     hint = f"remoterun rerun {run.number} -m {newest}:{mount.path}   mounts what is there now"
+    upload = mount.resource if mount.resource.kind == "upload" else None
+    file = mount.resource.sub if mount.resource.kind == "tree" else ""
     try:
-        if place < len(found):
-            resolved = found[place]
-            return KeptTree(session, fetch_tree(session, resolved.tree), title, hint, resolved.file)
-        # A bucket has what was asked for.
-        typed = Resource.parse(mount.typed)
-        where, key = mount.resource, None
-        if where.kind == "tree":
-            return KeptTree(session, fetch_tree(session, where.digest or ""), title, hint, where.sub)
+        if place < len(found) or mount.resource.kind == "tree":
+            digest, file = (found[place].tree, found[place].file) if found else (mount.resource.digest or "", file)
+            where = ResourceRef("tree", key=run.key, digest=digest)
+            try:
+                return KeptTree(store, where, store.tree(run.key, digest), title, hint, file, upload)
+            except NotFound:
+                if typed.kind != "runs" or found:
+                    raise
+        where = mount.resource  # the archive has what was asked for
         if typed.kind == "runs":
-            other, session = find_home(connections, connections.registry.run(typed.name))
-            where, key = ResourceRef("run", key=other.key, number=other.number, sub=typed.sub), other.key
-        manifest, about = transfer.fetch_manifest(session, where)
-        return KeptTree(session, manifest, title, hint, manifest.files[0].path if about.single else "", key)
+            other, store = find_store(connections, connections.registry.run(typed.name))
+            where = ResourceRef("run", key=other.key, number=other.number, sub=typed.sub)
+        manifest, about = store.manifest(where)
+        return KeptTree(store, where, manifest, title, hint, manifest.files[0].path if about.single else "", upload)
     except NotFound as error:
         raise NotFound(f"{title} is gone: {error.message}", hint=hint)
 
 
-def _source(session: Session, spec: RunSpec) -> Source:
+def _source(store: Store, source: ResourceRef, spec: RunSpec) -> Source:
     """What is recorded of where the source came from; its files are those of the tree that is kept."""
     from remoterun.source import DIFF_LIMIT, Source
 
     git = spec.git
     if git is None:
         return Source(None, spec.workdir)
-    diff = transfer.contents(session, [git.diff], 2 * DIFF_LIMIT).get(git.diff, b"") if git.diff else b""
+    diff = store.contents(source, [git.diff], 2 * DIFF_LIMIT).get(git.diff, b"") if git.diff else b""
     return Source(
         None, spec.workdir, commit=git.commit, branch=git.branch, remote=git.remote, dirty=git.dirty, diff=diff
     )

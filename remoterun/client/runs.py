@@ -13,7 +13,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import PortSpec, RunSpec, SpecError
 from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunEvent, RunState, RunStatus
-from remoterun.client import bucket, occupancy
+from remoterun.client import archiving, occupancy
 from remoterun.client.attempts import may_go_on, start_in_background
 from remoterun.client.comparing import Difference, compare
 from remoterun.client.connections import Connections, check_home
@@ -24,10 +24,11 @@ from remoterun.client.log_cache import LogCache
 from remoterun.client.ports import Forwarding, PortNews
 from remoterun.client.preparing import Complete, Prepared, prepare
 from remoterun.client.programs import Program, program
-from remoterun.client.rented_runs import Answer, record_status, statuses
+from remoterun.client.rented_runs import Answer, find_store, record_status, statuses
 from remoterun.client.renting import Plan, give_back
 from remoterun.client.reruns import OriginalRun, find_original
 from remoterun.client.secrets import Tokens
+from remoterun.client.stores import HostStore, Store, store_of, told
 from remoterun.errors import HomeMissing, HostError, LinkLost, NotFound, UsageError
 from remoterun.model import EVERY_RUN, Line, MachineType, Placement, Run, RunFilter, RunRequest
 from remoterun.transfer import Progress
@@ -166,20 +167,23 @@ class Runs:
     def _statuses(self, machine: MachineType, runs: Sequence[Run], lines: dict[str, Line]) -> Answer:
         """By key; why it can't be told, for one that the machine can't read, or that is of another home. Adds to
         `lines` where those stand that wait. Raises `HostError`."""
-        session = self._connections.session(machine)
+        store = store_of(self._connections, machine)
         statuses: Answer = {}
         for start in range(0, len(runs), AT_ONCE):
-            answer = session.ask(api.runs, api.RunKeys([run.key for run in runs[start : start + AT_ONCE]]))
-            statuses.update((status.key, session.told(status)) for status in answer.runs)
+            answer = store.statuses([run.key for run in runs[start : start + AT_ONCE]])
+            statuses.update((status.key, told(store, status)) for status in answer.runs)
             statuses.update((key, HostError(f"{machine.name}: {why}")) for key, why in answer.unreadable.items())
             queued = [status.key for status in answer.runs if status.state is RunState.QUEUED]
-            lines.update(occupancy.lines(self._connections, session, queued))
+            lines.update(self._lines(store, queued))
         for run in runs:
             try:
-                check_home(run, session)
+                check_home(run, store.home_id)
             except HomeMissing as error:
                 statuses[run.key] = error
         return statuses
+
+    def _lines(self, store: Store, keys: Iterable[str]) -> dict[str, Line]:
+        return occupancy.lines(self._connections, store.session, keys) if isinstance(store, HostStore) else {}
 
     def _corrected(self, run: Run, answer: Answer | HostError) -> Run:
         status = answer if isinstance(answer, HostError) else answer.get(run.key)
@@ -214,17 +218,17 @@ class Runs:
         return replace(record_status(self._connections, run, status), line=line), {**nothing, **details}
 
     def _details(self, run: Run) -> tuple[RunStatus | None, dict[str, Any]]:
-        session = self._connections.session_of(run)
+        _, store = find_store(self._connections, run)
         try:
-            answer = session.ask(api.run, api.RunKey(run.key))
+            answer = store.details(run.key)
         except NotFound:
             return None, {}
-        events = [_said(session.told(event)) for event in answer.events]
+        events = [_said(told(store, event)) for event in answer.events]
         queued = [run.key] if answer.status.state is RunState.QUEUED else []
-        line = occupancy.lines(self._connections, session, queued).get(run.key)
+        line = self._lines(store, queued).get(run.key)
         usage = next((event["usage"] for event in reversed(events) if "usage" in event), None)
         details = {"spec": answer.spec, "folder": answer.folder, "events": events, "line": line, "usage": usage}
-        return session.told(answer.status), details
+        return told(store, answer.status), details
 
     def follow(
         self,
@@ -300,17 +304,17 @@ class Runs:
         return compare(self._connections, before, after)
 
     def adopt(self) -> Sequence[Run]:
-        """Give a number here to each run of the bucket that another client handed over: its log and outputs can then
+        """Give a number here to each run of the archive that another client handed over: its log and outputs can then
         be had from here, too. The runs that are new here. Raises `NotFound` without a bucket, `HostError`."""
         registry, machine = self._connections.registry, self._connections.bucket()
-        session = self._connections.session(machine)
+        store = store_of(self._connections, machine)
         known = {run.key for run in registry.runs()}
         found = []
-        for status in session.ask(api.runs, api.RunKeys(None)).runs:
+        for status in store.statuses(None).runs:
             if status.key in known:
                 continue
             try:
-                spec = RunSpec.from_record(session.ask(api.run, api.RunKey(status.key)).spec)
+                spec = RunSpec.from_record(store.details(status.key).spec)
             except (HostError, SpecError) as error:
                 if isinstance(error, HostError) and error.passing:
                     raise
@@ -321,8 +325,8 @@ class Runs:
             run = registry.add_run(
                 spec.key, type_, spec.command, spec.created, spec.description, spec.labels, spec.again
             )
-            run = registry.place(run, Placement(machine, session.home_id))
-            found.append(registry.see(run, session.told(status), time.time()))
+            run = registry.place(run, Placement(machine, store.home_id))
+            found.append(registry.see(run, told(store, status), time.time()))
         return found
 
     def start_next_attempt(self, number: int | str) -> bool:
@@ -395,8 +399,10 @@ class Runs:
         self, number: int | str, request: api.Request[A, api.Asked], asked: Callable[[str], A]
     ) -> tuple[Run, bool]:
         run = self._located(number)
-        if run.final and run.reason is not Reason.HOST_LOST:  # a host that had lost it may have found it again
-            return run, False
+        if run.final and (run.archived or run.reason is not Reason.HOST_LOST):
+            return run, False  # else a host that had lost it may have found it again
+        if run.archived:
+            raise UsageError(f"the host of run {run.number} is another client's", hint="remoterun machines rented")
         try:
             if run.placement is None:
                 raise NotFound(f"no machine has run {run.number}")
@@ -437,10 +443,12 @@ class Runs:
         for one that has not ended."""
         run = self._located(number)
         host: MachineType | None = run.host
-        if run.host.rental is not None:  # no host has had it; its bucket may know what was asked for
+        if run.host.rental is not None and not run.final:
+            raise _still_handed_over(run)
+        if run.host.rental is not None or run.host.rented is not None:  # its host ends by itself
             if not run.final:
-                raise _still_handed_over(run)
-            host = bucket.machine_of(run) if run.renting is not None else None
+                raise _goes_on(run, f"the run is {run.state.value}")
+            host = archiving.machine_of(run) if run.renting is not None else None
         if host is not None:
             try:
                 self._remove_there(run, host)
@@ -454,14 +462,19 @@ class Runs:
 
     def _remove_there(self, run: Run, host: MachineType) -> None:
         try:
-            session = self._connections.session(host)
-            check_home(run, session)
-            session.ask(api.remove_run, api.RunKey(run.key))
+            store = store_of(self._connections, host)
+            if host == run.host:
+                check_home(run, store.home_id)
+            store.remove_run(run.key)
         except UsageError as error:
-            raise UsageError(
-                f"run {run.number} can't be removed: {error.message}",
-                hint=f"first `remoterun stop {run.number}`, or `remoterun kill {run.number}`",
-            )
+            raise _goes_on(run, error.message)
+
+
+def _goes_on(run: Run, why: str) -> UsageError:
+    return UsageError(
+        f"run {run.number} can't be removed: {why}",
+        hint=f"first `remoterun stop {run.number}`, or `remoterun kill {run.number}`",
+    )
 
 
 def _not_running(run: Run) -> UsageError:

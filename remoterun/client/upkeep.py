@@ -9,18 +9,22 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Nothing
 from remoterun.agent.shared.frames import Frame
 from remoterun.agent.shared.protocol import Stream
+from remoterun.agent.shared.tree import LARGEST
 from remoterun.errors import AgentError
 from remoterun.model import MachineType, Upload
 from remoterun.registry import Registry
 from remoterun.session import Session
 from remoterun.sizes import iso
 from remoterun.transfer import Progress
+
+if TYPE_CHECKING:
+    from remoterun.archive import Archive
 
 MOST_ROWS = 200_000
 MOST_FINDINGS = 20_000
@@ -295,6 +299,58 @@ def rows(session: Session, frames: Iterable[Frame], most: int = MOST_ROWS) -> It
             name = session.machine.name
             raise AgentError(f"{name} answers with more than any home holds", hint=f"remoterun doctor {name}")
         yield frame.header
+
+
+def collect_archive(archive: Archive, name: str, registry: Registry, keep: int | None, dry_run: bool) -> Collected:
+    """As `collect`, of the archive, which people call `name`."""
+    from remoterun.archive.upkeep import collect
+
+    found = [
+        _part(
+            {"kind": part.kind, "count": part.count, "bytes": part.size, "items": part.items, "why": part.why}, registry
+        )
+        for part in collect(archive, keep, dry_run)
+    ]
+    parts, kept = (tuple(part for part in found if bool(part.why) == later) for later in (False, True))
+    for part in parts:
+        if part.kind == "versions" and not dry_run:
+            for item in part.items:
+                registry.uploads.forget_copy(item["upload"], archive.id, item["digest"])
+    return Collected(name, dry_run, sum(part.size for part in parts), LARGEST, parts, kept)
+
+
+def usage_of_archive(archive: Archive, name: str, registry: Registry) -> Usage:
+    """As `usage`, of the archive, which people call `name`."""
+    from remoterun.archive.upkeep import usage
+
+    numbers, rows = run_numbers(registry), usage(archive)
+    uses = tuple(
+        Use(row.kind, row.name, row.size, row.size, numbers.get(row.name) if row.kind == "run" else None, row.about)
+        for row in rows
+    )
+    blobs = {"count": 0, "bytes": 0, "shared": {"count": 0, "bytes": 0}}
+    return Usage(name, archive.address, sum(row.size for row in rows), LARGEST, LARGEST, blobs, uses)
+
+
+def check_archive(
+    archive: Archive, machine: MachineType, registry: Registry, set_aside: bool, progress: Progress
+) -> Checked:
+    """Verify the archive, which is `machine` to people; with `set_aside`, mark versions that are damaged, so that an
+    upload sends them again. Raises `HostError`."""
+    from remoterun.archive.upkeep import check
+
+    progress.start("checking", 0, 0)
+    found = check(archive, set_aside, lambda packs: progress.add(0, packs))
+    numbers, damage, commands = run_numbers(registry), [], []
+    versions = {(upload.name, upload.digest): upload for upload, _ in reversed(registry.uploads.versions())}
+    for fault in found.faults[:MOST_FINDINGS]:
+        uploads = [versions.get((str(user.get("upload")), str(user.get("tree")))) for user in fault.places]
+        places = [_place(*pair, numbers) for pair in zip(fault.places, uploads, strict=True)]
+        commands += [_command(*pair, machine) for pair in zip(places, uploads, strict=True)]
+        damage.append(Damage(fault.what, fault.problem, fault.digest, fault.size, tuple(places), 0, ""))
+    some = tuple(dict.fromkeys(filter(None, commands)))[:MOST_COMMANDS]
+    more = max(0, len(found.faults) - MOST_FINDINGS)
+    return Checked(machine.name, found.packs, found.size, tuple(damage), more, some)
 
 
 def run_numbers(registry: Registry) -> dict[str, int]:

@@ -1,15 +1,14 @@
-"""Uploads on their way to the machine that needs them."""
+"""Uploads on their way to the machine that needs them, or into the archive."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest
-from remoterun.client.bucket import copy_contents
 from remoterun.client.connections import Connections
+from remoterun.client.stores import ArchiveStore, HostStore, Store, digests_of, saved, store_of
 from remoterun.errors import AgentError, HostError, NotFound
 from remoterun.model import Upload
 from remoterun.parsing import did_you_mean
@@ -19,12 +18,12 @@ from remoterun.transfer import Progress
 
 
 def bring_upload(
-    connections: Connections, name: str, session: Session, progress: Progress, version: int | None = None
+    connections: Connections, name: str, target: Store, progress: Progress, version: int | None = None
 ) -> Upload:
-    """A version of an upload (None: the newest), on the machine of `session`: there already, or passed on to it. Raises
-    `NotFound`, `HostError`, `TransferError`."""
+    """A version of an upload (None: the newest), in `target`, which has it already or gets a copy. Raises `NotFound`,
+    `HostError`, `TransferError`."""
     registry = connections.registry
-    here = note_versions(registry, session, name)
+    here = note_versions(registry, target, name)
     known = registry.uploads.versions(name, version)
     if not known:
         raise absent(registry, name, version)
@@ -34,45 +33,40 @@ def bring_upload(
             return replace(upload, version=wanted.version)
     failed: HostError | None = None
     for upload, machine in known:
-        if upload.version == wanted.version and upload.home_id != session.home_id:
+        if upload.version == wanted.version and upload.home_id != target.home_id:
             try:
-                return _copy_version(connections, name, upload, connections.session(machine), session, progress)
+                return _copy_version(connections, upload, store_of(connections, machine), target, progress)
             except HostError as error:
                 failed = failed or error
     raise failed or absent(registry, name, version)
 
 
-def bring_upload_to_rented(
-    connections: Connections, name: str, session: Session, progress: Progress, version: int | None = None
-) -> Upload:
-    """As `bring_upload`, to a rented host, by way of the bucket, where it stays. What the host has is not recorded: the
-    host will be gone."""
-    bucket = connections.session(connections.bucket())
-    kept = bring_upload(connections, name, bucket, progress, version)
-    bring_version(connections, name, kept.digest, session, progress)
-    return kept
+def archive_upload(connections: Connections, name: str, progress: Progress, version: int | None = None) -> Upload:
+    """A version of an upload (None: the newest), in the archive, which has it already or gets a copy."""
+    return bring_upload(connections, name, ArchiveStore(connections, connections.bucket()), progress, version)
 
 
 def bring_version(connections: Connections, name: str, digest: str, session: Session, progress: Progress) -> None:
-    """The version of an upload with that digest, from the bucket to a rented host."""
+    """The version of an upload with that digest, from the archive to a rented host. It is not recorded: the host will
+    be gone."""
     if any(version.digest == digest for version in session.versions(name)):
         return
-    bucket = connections.session(connections.bucket())
-    manifest, _ = transfer.fetch_manifest(bucket, ResourceRef("upload", name, digest=digest))
-    copy_contents(connections, bucket, manifest, session, progress)
+    archive, resource = ArchiveStore(connections, connections.bucket()), ResourceRef("upload", name, digest=digest)
+    manifest, _ = archive.manifest(resource)
+    archive.pass_on(resource, manifest, session, progress)
     session.ask(api.commit_upload, api.CommitUpload(name, brought=True), manifest.encode())
 
 
-def note_versions(registry: Registry, session: Session, name: str) -> list[Upload]:
-    """The versions of an upload that a home has, oldest first, with our numbers. The registry knows them then, and no
-    other ones there."""
+def note_versions(registry: Registry, store: Store, name: str) -> list[Upload]:
+    """The versions of an upload that a store has, oldest first, with our numbers. The registry knows them then, and no
+    other ones of that store."""
     before = registry.uploads.versions(name)
-    there = session.versions(name)
-    found = [registry.uploads.found(version, session.machine) for version in there]
+    there = store.versions(name)
+    found = [registry.uploads.found(version, store.machine) for version in there]
     digests = {version.digest for version in there}
     for upload, _ in before:
-        if upload.home_id == session.home_id and upload.digest not in digests:
-            registry.uploads.forget_copy(name, session.home_id, upload.digest)
+        if upload.home_id == store.home_id and upload.digest not in digests:
+            registry.uploads.forget_copy(name, store.home_id, upload.digest)
     return found
 
 
@@ -95,13 +89,16 @@ def absent(registry: Registry, name: str, version: int | None = None) -> NotFoun
     return NotFound(f"there is no upload `{name}`", hint=hint)
 
 
-def _copy_version(
-    connections: Connections, name: str, upload: Upload, source: Session, target: Session, progress: Progress
-) -> Upload:
-    manifest, _ = transfer.fetch_manifest(source, ResourceRef("upload", name, digest=upload.digest))
-    transfer.relay(source, manifest, target, progress)
-    brought = target.machine.bucket is None
-    asked = api.CommitUpload(name, upload.version, upload.digest, upload.created, brought)
-    result = target.ask(api.commit_upload, asked, manifest.encode())
-    copied = replace(same_as_sent(manifest, target.upload(name, result.version)), path=upload.path)
+def _copy_version(connections: Connections, upload: Upload, source: Store, target: Store, progress: Progress) -> Upload:
+    resource = ResourceRef("upload", upload.name, digest=upload.digest)
+    manifest, _ = source.manifest(resource)
+    asked = api.CommitUpload(upload.name, upload.version, upload.digest, upload.created)
+    if isinstance(target, HostStore):
+        source.pass_on(resource, manifest, target.session, progress)
+        result = target.session.ask(api.commit_upload, asked._replace(brought=True), manifest.encode())
+        copied = target.session.upload(upload.name, result.version)
+    else:
+        with saved(source, resource, manifest, set(digests_of(manifest)), progress) as tree:
+            _, copied, _, _ = target.put_upload(asked, tree, progress, "", lambda sent: sent)
+    copied = replace(same_as_sent(manifest, copied), path=upload.path)
     return replace(connections.registry.uploads.record(copied, target.machine), version=upload.version)

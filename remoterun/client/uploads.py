@@ -15,10 +15,10 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError
 from remoterun.client.connections import Connections
+from remoterun.client.stores import Arrange, Store, store_of
 from remoterun.client.upload_copies import absent, note_versions, same_as_sent
 from remoterun.errors import HomeMissing, HostError, UsageError
 from remoterun.model import MachineType, Resource, Upload, check_upload_name
-from remoterun.session import Session
 from remoterun.transfer import Progress, Sent
 
 
@@ -53,25 +53,19 @@ class Uploads:
             with ThreadPoolExecutor(1) as pool:  # listing and connecting take as long as the longer of the two
                 reading = pool.submit(transfer.read_tree, path, self._connections.config.home / "stamps.db", git)
                 try:
-                    session = self._connections.session(machine)
+                    store = store_of(self._connections, machine)
                 finally:
                     tree = reading.result()
                     stack.enter_context(tree)
             source = str(path.resolve())
-            there = note_versions(self._connections.registry, session, name)
+            there = note_versions(self._connections.registry, store, name)
             if tree.hashed and there:
-                same = self._unchanged(session, there[-1], tree, source)
+                same = self._unchanged(store, there[-1], tree, source)
                 if same is not None:
                     return same
-            with session.stream(api.commit_upload, self._asked(name)) as commit:
-                manifest, sent = transfer.send_tree(session, tree, {}, progress, name, commit)
-                commit.end()
-                commit.finish()
-                result = session.result(api.commit_upload, commit)
-        upload, created = self._committed(session, name, result, manifest, source)
-        return Uploaded(upload, created, sent, (*tree.warnings, *_of_git(manifest)))
+            return self._put(store, name, tree, progress, source)
 
-    def _unchanged(self, session: Session, newest: Upload, tree: transfer.Reading, path: str) -> Uploaded | None:
+    def _unchanged(self, store: Store, newest: Upload, tree: transfer.Reading, path: str) -> Uploaded | None:
         """The result if nothing needs to be read or sent: the newest version on that machine, and of all, has this
         content."""
         manifest = Manifest(tree.entries())
@@ -79,22 +73,27 @@ class Uploads:
         if not manifest.digest == newest.digest == highest[1] or newest.damaged or newest.brought:
             return None
         tree.close(complete=True)
-        upload = self._record(session, newest, path)
+        upload = self._record(store, newest, path)
         return Uploaded(upload, False, Sent(0, 0, manifest.size), tuple(tree.warnings))
 
-    def _asked(self, name: str) -> api.CommitUpload:
-        return api.CommitUpload(name, *self._connections.registry.uploads.highest(name))
+    def _put(
+        self,
+        store: Store,
+        name: str,
+        tree: transfer.Reading,
+        progress: Progress,
+        path: str | None,
+        base: str = "",
+        arrange: Arrange = lambda manifest: manifest,
+    ) -> Uploaded:
+        highest = self._connections.registry.uploads.highest(name)
+        asked = api.CommitUpload(name, *highest)
+        manifest, upload, created, sent = store.put_upload(asked, tree, progress, base, arrange)
+        upload = self._record(store, same_as_sent(manifest, upload), path)
+        return Uploaded(upload, created or upload.version > highest[0], sent, (*tree.warnings, *_of_git(manifest)))
 
-    def _committed(
-        self, session: Session, name: str, result: api.Committed, sent: Manifest, path: str | None
-    ) -> tuple[Upload, bool]:
-        """(the version, whether it is new: to that machine, or as the newest one)."""
-        before, _ = self._connections.registry.uploads.highest(name)
-        upload = self._record(session, same_as_sent(sent, session.upload(name, result.version)), path)
-        return upload, result.created or upload.version > before
-
-    def _record(self, session: Session, upload: Upload, path: str | None) -> Upload:
-        return self._connections.registry.uploads.record(replace(upload, path=path), session.machine, time.time())
+    def _record(self, store: Store, upload: Upload, path: str | None) -> Upload:
+        return self._connections.registry.uploads.record(replace(upload, path=path), store.machine, time.time())
 
     def list(self, wait: float | None = None) -> Sequence[Upload]:
         """The newest version of each upload, with the machines that have it and the runs that read it.
@@ -129,25 +128,24 @@ class Uploads:
 
     def _newest_there(self, machine: MachineType) -> str:
         """Note the newest version of each upload of a machine; the id of its home."""
-        session, registry = self._connections.session(machine), self._connections.registry
+        store, registry = store_of(self._connections, machine), self._connections.registry
         before = [upload for upload, _ in registry.uploads.versions()]
         ours = {upload.name for upload in before}
-        told = session.ask(api.uploads, api.Nothing()).uploads
-        for item in told:
-            upload = session.upload(item.name, item.newest)
-            if item.name in ours or not upload.brought:
+        found = store.newest()
+        for upload in found:
+            if upload.name in ours or not upload.brought:
                 registry.uploads.found(upload, machine)
-        there = {item.name for item in told}
-        here = {upload.name for upload in before if upload.home_id == session.home_id}
+        there = {upload.name for upload in found}
+        here = {upload.name for upload in before if upload.home_id == store.home_id}
         for name in here - there:  # another client has removed it
-            registry.uploads.forget_copy(name, session.home_id)
-        registry.uploads.saw(session.home_id, time.time())
-        return session.home_id
+            registry.uploads.forget_copy(name, store.home_id)
+        registry.uploads.saw(store.home_id, time.time())
+        return store.home_id
 
     def _versions_there(self, name: str, machine: MachineType) -> str:
-        session = self._connections.session(machine)
-        note_versions(self._connections.registry, session, name)
-        return session.home_id
+        store = store_of(self._connections, machine)
+        note_versions(self._connections.registry, store, name)
+        return store.home_id
 
     def _ask_homes(
         self, question: Callable[[MachineType], str], wait: float | None
@@ -192,18 +190,18 @@ class Uploads:
                     f"{target} can't be written: a version stays as it is", hint=f"remoterun cp … {whole}/"
                 )
             machine = self._connections.home(to, any=True) if to or not known else known[0][1]
-            session = self._connections.session(machine)
-            entries = {}
-            there = session.versions(target.name)
+            store = store_of(self._connections, machine)
+            entries, digest = {}, ""
+            there = store.versions(target.name)
             if there:
                 newest = known[0][0].digest if known else ""
                 digest = newest if newest in [version.digest for version in there] else there[-1].digest
-                base, _ = transfer.fetch_manifest(session, ResourceRef("upload", target.name, digest=digest))
+                base, _ = store.manifest(ResourceRef("upload", target.name, digest=digest))
                 entries = {entry.path: entry for entry in base.entries}
 
-            def with_added(more: Iterable[Entry]) -> Manifest:
+            def with_added(more: Manifest) -> Manifest:
                 together = dict(entries)
-                for entry in more:
+                for entry in more.entries:
                     place = "/".join(part for part in (target.sub, entry.path) if part)
                     if single and target.sub and not target.trailing and not _is_folder(target.sub, entries):
                         place = target.sub
@@ -213,13 +211,9 @@ class Uploads:
                 except TreeError as error:
                     raise UsageError(f"{target} can't be written: {error}", hint=f"remoterun ls uploads/{target.name}")
 
-            with_added(added.entries())  # that it can be, before anything is sent
-            sent_tree, sent = transfer.send_tree(session, added, {}, progress, target.name)
-            manifest = with_added(sent_tree.entries)
-            result = session.ask(api.commit_upload, self._asked(target.name), manifest.encode())
+            with_added(Manifest(added.entries()))  # that it can be, before anything is sent
             path_then = known[0][0].path if known else None
-            upload, created = self._committed(session, target.name, result, manifest, path_then)
-            return Uploaded(upload, created, sent, tuple(added.warnings))
+            return self._put(store, target.name, added, progress, path_then, digest, with_added)
 
     def remove(self, name: str, version: int | None = None) -> Sequence[str]:
         """Delete an upload, or one version of it, on every machine that this client knows to have it: the names of
@@ -235,9 +229,9 @@ class Uploads:
         names = []
         for machine in homes.values():
             if not is_shared:
-                session = self._connections.session(machine)
-                removed = session.ask(api.remove_upload, api.RemoveUpload(name, digest)).removed
-                registry.uploads.forget_copy(name, session.home_id, digest)
+                store = store_of(self._connections, machine)
+                removed = store.remove_upload(name, digest)
+                registry.uploads.forget_copy(name, store.home_id, digest)
             if is_shared or removed or known:
                 names.append(machine.name)
         if version is not None:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 HOSTS = {
     "local": "remoterun.hosts.local.of_machine",
     "ssh": "remoterun.hosts.ssh.host.of_machine",
-    "bucket": "remoterun.buckets.host.of_machine",
 }
 """Kind of host (`MachineType.reached_by`) → a function of (machine, config, prompts) that makes the `Host`."""
 

@@ -36,8 +36,8 @@ class MachineType:
 
     One with a `rental` has no host before a provider gave one for a run; that host is another `MachineType`, whose
     `rented` is the token by which its provider knows it, and whose `ssh_config` is read instead of the user's. One with
-    a `bucket` ("s3://NAME") is a home without a machine. One with a `pool` stands for the machines of these names: a
-    run on it goes to one of them.
+    a `bucket` ("s3://NAME") is the archive in it, not a machine. One with a `pool` stands for the machines of these
+    names: a run on it goes to one of them.
     """
 
     name: str
@@ -62,9 +62,8 @@ class MachineType:
 
     @property
     def reached_by(self) -> str:
-        """The kind of host that it is, a key of `hosts.HOSTS`. Not of one that has yet to be rented, or of a pool."""
-        if self.bucket is not None:
-            return "bucket"
+        """The kind of host that it is, a key of `hosts.HOSTS`. Not of one that has yet to be rented, a pool, or the
+        archive."""
         return "local" if self.host is None else "ssh"
 
     def record(self) -> dict[str, Any]:

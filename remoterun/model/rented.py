@@ -25,6 +25,8 @@ class HostUse:
     limit: float | None = None
     idle: float = 0.0
     deadline: float = 0.0
+    gone: bool = False
+    """Its provider said that it is gone: what the run left is read from the archive."""
 
     def cost(self, now: float, at_most: bool = False) -> float | None:
         """US dollars so far, without the host's disk and its traffic: as its price was when it began, or `at_most`."""
@@ -48,15 +50,18 @@ class HostUse:
 @dataclass(frozen=True)
 class Renting:
     """What is known of the hosts that a run has had, newest last. `deadline` (seconds since 1970) is for all of its
-    `attempts` together. `bucket` ("s3://NAME") keeps what it leaves, in the home `bucket_home`, into which its
-    host may write until `grant_ends`."""
+    `attempts` together. `bucket` ("s3://NAME") keeps what it leaves, into which its host may write until
+    `grant_ends`."""
 
     deadline: float
     attempts: int = 1
     attempt: int = 1
     bucket: str = ""
-    bucket_home: str = ""
     grant_ends: float = 0.0
+    images: tuple[str, ...] = ()
+    """The images of its environment, which its host may store in the archive."""
+    architecture: str = ""
+    """Of its host."""
     hosts: tuple[HostUse, ...] = ()
 
     def cost(self, now: float, at_most: bool = False) -> float | None:
@@ -69,6 +74,10 @@ class Renting:
         """A copy in which the last host was given back at `moment`."""
         *earlier, last = self.hosts
         return replace(self, hosts=(*earlier, replace(last, ended=moment)))
+
+    def host_is_gone(self, token: str) -> Renting:
+        """A copy in which the provider has said so of that host."""
+        return replace(self, hosts=tuple(replace(host, gone=host.gone or host.token == token) for host in self.hosts))
 
     def record(self) -> dict[str, Any]:
         """As JSON, for the registry."""
@@ -87,4 +96,4 @@ class Renting:
         known = {name: value for name, value in record.items() if name in cls.__dataclass_fields__}
         fields = HostUse.__dataclass_fields__
         hosts = [HostUse(**{name: host[name] for name in host if name in fields}) for host in known.get("hosts", ())]
-        return cls(**{**known, "hosts": tuple(hosts)})
+        return cls(**{**known, "images": tuple(known.get("images", ())), "hosts": tuple(hosts)})

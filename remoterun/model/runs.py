@@ -81,6 +81,14 @@ class Run:
     def home_id(self) -> str | None:
         return self.placement.home_id if self.placement is not None else None
 
+    @property
+    def archived(self) -> bool:
+        """Whether it is read from the archive: its host is gone, or was never known here."""
+        if self.placement is None:
+            return False
+        machine, hosts = self.placement.machine, self.renting.hosts if self.renting is not None else ()
+        return machine.bucket is not None or any(host.gone and host.token == machine.rented for host in hosts)
+
     def cost(self, now: float) -> float | None:
         """US dollars that its hosts have cost while it had them, also those that never came to serve it; None for a
         run that rents none, or if that is not known."""

@@ -25,7 +25,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from remoterun.buckets.place import BucketPlace
+from remoterun.archive.s3 import BucketPlace
 from remoterun.client import Client
 from remoterun.config import AWS, Config
 from tests.bench import table

@@ -1,7 +1,6 @@
 """The page of requests, `remoterun.agent.shared.api`, held against each implementation.
 
-`HOMES` names the implementations: each gives a link to an empty home. What needs no machine (`api.STORE`) is for all of
-them; a run only for those that have one.
+`HOMES` names the implementations: each gives a link to an empty home.
 """
 
 from __future__ import annotations
@@ -24,9 +23,6 @@ from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
-from remoterun.buckets import serving
-from remoterun.buckets.host import BucketHost
-from remoterun.buckets.place import BucketPlace
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType
 from remoterun.session import Session
@@ -48,20 +44,9 @@ def over_a_pipe(folder: Path) -> Iterator[Link]:
         session.close()
 
 
-@contextmanager
-def in_a_bucket(folder: Path) -> Iterator[Link]:
-    place = BucketPlace.of((folder / "address").read_text(), "us-east-1", (folder / "endpoint").read_text())
-    session = Session(MachineType("aws", bucket=place.address), BucketHost(place, cache=folder / "cache"))
-    try:
-        yield session._link
-    finally:
-        session.close()
-
-
 HOMES: dict[str, Callable[[Path], AbstractContextManager[Link]]] = {
     "in this process": in_this_process,
     "over a pipe": over_a_pipe,
-    "in a bucket": in_a_bucket,
 }
 NOTHING = api.Nothing()
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "tool*": b"#!/bin/sh\n", "empty": b"", "large": b"x" * (PIECE + 7)}
@@ -69,13 +54,7 @@ FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "tool*": b"#!/bin/sh\n", "empty":
 
 @pytest.fixture(params=HOMES)
 def link(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Link]:
-    home = tmp_path / "home"
-    if request.param == "in a bucket":
-        place = request.getfixturevalue("bucket")
-        home.mkdir()
-        (home / "address").write_text(place.address)
-        (home / "endpoint").write_text(str(place.endpoint))
-    with HOMES[request.param](home) as link:
+    with HOMES[request.param](tmp_path / "home") as link:
         yield link
 
 
@@ -123,7 +102,7 @@ def read_tree(link: Link, resource: ResourceRef) -> tuple[Manifest, api.Tree]:
 class TestThePage:
     def test_every_request_has_its_handler(self) -> None:
         for request in api.REQUESTS.values():
-            assert callable(handler_of(request)) and callable(serving.handler_of(request))
+            assert callable(handler_of(request))
 
     def test_no_handler_without_its_request(self) -> None:
         for noun in {request.noun for request in api.REQUESTS.values()}:
@@ -262,8 +241,6 @@ class TestUploads:
 
     def test_many_uploads_are_all_listed(self, link: Link, tmp_path: Path) -> None:
         """More than go into the header of a frame."""
-        if (tmp_path / "home/address").exists():
-            pytest.skip("a bucket has no folder in which so many could be made at once")
         manifest, made = upload(link, "u0000", {"a": b"A"})
         names = [f"{number:0100}" for number in range(7000)]
         home = Home(str(tmp_path / "home"))

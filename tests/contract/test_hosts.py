@@ -231,11 +231,7 @@ def test_a_machine_type_has_its_kind_of_host(make_host: MakeHost, tmp_path: Path
     host = make_host()
     machine = MachineType("m", host="box" if isinstance(host, SSHHost) else None)
     made = host_of(machine, Config(home=tmp_path), Prompts())
-    assert type(made) is type(host) and set(HOSTS) == {
-        "local",
-        "ssh",
-        "bucket",
-    }  # the last needs no machine: test_agent_api.py
+    assert type(made) is type(host) and set(HOSTS) == {"local", "ssh"}
 
 
 def test_it_is_cheap_to_make(make_host: MakeHost, tmp_path: Path) -> None:

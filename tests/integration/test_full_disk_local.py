@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.bucket import run_prefix
+from remoterun.agent.shared.archive import run_prefix
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest

@@ -17,7 +17,7 @@ import pytest
 from remoterun.agent.running import keeper, supervision
 from remoterun.agent.running.keeper import CERTAIN, TRY_AGAIN, AwsNotices, Keeper
 from remoterun.agent.shared import api
-from remoterun.agent.shared.bucket import run_prefix
+from remoterun.agent.shared.archive import run_prefix
 from remoterun.agent.shared.files import write_whole
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.rented import FILE, RentalTerms

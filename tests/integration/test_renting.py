@@ -5,7 +5,6 @@ Agents, keepers, grants and the bucket are real; what it costs and how hosts beg
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -17,24 +16,21 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from remoterun.agent.running.bucket_copy import LOG_PIECE
-from remoterun.agent.shared import api
+from remoterun.agent.running.archiving import LOG_PIECE
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.store.home import Home
-from remoterun.buckets import host as bucket_host
-from remoterun.buckets import serving
-from remoterun.buckets.grants import Signer
-from remoterun.buckets.place import BucketPlace
+from remoterun.archive import Archive, grants, uploads
+from remoterun.archive import runs as archived_runs
+from remoterun.archive.s3 import BucketPlace
 from remoterun.cli.main import main
 from remoterun.cli.render.terminal import Talking
-from remoterun.client import Client, LogBytes, Note, StateChange, attempts, bucket
+from remoterun.client import Client, LogBytes, Note, StateChange, archiving, attempts
 from remoterun.client.handover import Talk
 from remoterun.client.rented_hosts import LATE
 from remoterun.errors import HostUnreachable, RemoterunError, UsageError
@@ -84,6 +80,10 @@ class Laptop:
         ended: Run = until(lambda: (now := self.client.runs.get(run.number)).final and now, seconds)
         return ended
 
+    @property
+    def archive(self) -> Archive:
+        return self.client.connections.archive(self.client.connections.bucket())
+
     def log(self, run: Run, live: bool = False) -> bytes:
         return b"".join(
             item.data for item in self.client.runs.follow(run.number, live=live) if isinstance(item, LogBytes)
@@ -110,7 +110,7 @@ class TestARun:
     def test_its_outputs_and_its_log_are_found_without_its_host(self, laptop: Laptop) -> None:
         run = laptop.submit("cat data; echo made >out", {"data": b"sent\n"})
         ended = laptop.until_ended(run)
-        assert ended.state is RunState.COMPLETE and ended.host.bucket == f"s3://{laptop.config.aws.bucket}"
+        assert ended.state is RunState.COMPLETE and not ended.archived
         assert ended.cost(time.time()) is not None
         laptop.folders.take_away(run_token(run))
         client = laptop.another()
@@ -118,7 +118,7 @@ class TestARun:
         client.files.copy(f"runs/{run.number}/out", laptop.root / "copied")
         assert (laptop.root / "copied").read_bytes() == b"made\n"
         known, details = client.runs.info(run.number)
-        assert known.reachable and details["spec"]["command"] == "cat data; echo made >out"
+        assert known.reachable and known.archived and details["spec"]["command"] == "cat data; echo made >out"
 
     def test_an_upload_goes_through_the_bucket(self, laptop: Laptop) -> None:
         folder = write_files(laptop.root / "doom", {"input.txt": b"T" * 5000, "more/a": b"A"})
@@ -127,7 +127,7 @@ class TestARun:
         run = laptop.submit("cat data/more/a; wc -c <data/input.txt", mounts=request)
         laptop.until_ended(run)
         assert laptop.log(run).split() == [b"A5000"]
-        (version,) = laptop.client.machines.session(laptop.client.connections.bucket()).versions("doom")
+        (version,) = uploads.versions(laptop.archive, "doom")
         assert version.files == 2
 
     def test_outputs_of_one_are_mounted_by_the_next_on_the_same_host(self, laptop: Laptop) -> None:
@@ -202,17 +202,17 @@ class TestARun:
         self, laptop: Laptop, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         signed: list[float] = []
-        parcels = Signer.parcels
+        downloads = grants.downloads
 
-        def asleep_for_once(signer: Signer, *asked: Any) -> Iterator[Any]:
-            lines = list(parcels(signer, *asked))
+        def asleep_for_once(*asked: Any) -> Iterator[Any]:
+            lines = list(downloads(*asked))
             signed.append(time.time())
             if len(signed) == 1:
                 until(lambda: time.time() > signed[0] + 4.5, 10)
             yield from lines
 
-        monkeypatch.setattr(bucket, "SIGNED", 3.0)
-        monkeypatch.setattr(Signer, "parcels", asleep_for_once)
+        monkeypatch.setattr(archiving, "SIGNED", 3.0)
+        monkeypatch.setattr(grants, "downloads", asleep_for_once)
         folder = write_files(laptop.root / "doom", {"input.txt": b"T" * 5000, "large": os.urandom(3 << 20)})
         laptop.client.uploads.upload(folder, "doom", "local")
         run = laptop.until_ended(laptop.submit("cat data/* | wc -c", mounts=(Mount.parse("uploads/doom:data"),)))
@@ -246,7 +246,7 @@ class TestAnotherLaptop:
                 for key, spec in (("0" * 26, b"{"), ("1" * 26, s3.get(f"runs/{run.key}/spec.json", 1 << 20))):
                     status = s3.get(f"runs/{run.key}/status.json", 1 << 20).replace(run.key.encode(), key.encode())
                     for name, data in (("spec.json", spec), ("status.json", status)):
-                        s3.put(f"runs/{key}/{name}", [data], hashlib.sha256(data).hexdigest())
+                        s3.put(f"runs/{key}/{name}", data)
             (adopted,) = client.runs.adopt()
             assert (adopted.number, adopted.key, adopted.state) == (2, run.key, RunState.COMPLETE)
             assert (adopted.command, adopted.description) == (run.command, "a try")
@@ -289,7 +289,7 @@ class TestALostHost:
         laptop.folders.take_away(run_token(run), "the hardware failed")
         ended = laptop.another().runs.get(run.number)
         assert (ended.state.value, ended.reason and ended.reason.value) == ("interrupted", "host_lost")
-        assert "the hardware failed" in (ended.message or "") and ended.host.bucket is not None
+        assert "the hardware failed" in (ended.message or "") and ended.archived
         log = laptop.log(run)
         assert len(log) >= LOG_PIECE and (b"begun\n" + b"y\n" * 2_500_000).startswith(log)
         assert laptop.another().runs.get(run.number).state is RunState.INTERRUPTED
@@ -361,7 +361,7 @@ class TestALostHost:
                 if item.data == b"first\n":
                     threading.Thread(target=preempt, args=(laptop, run)).start()
         assert seen == {False: [(0, b"one\n"), (4, b"end\n")], True: [(0, b"first\n"), (6, b"second\n")]}
-        assert laptop.client.registry.run(run.number).host.bucket is not None
+        laptop.folders.take_away(f"rr-{run.key}-2")
         for lines, whole in ((None, b"first\nsecond\n"), (1, b"second\n")):
             items = laptop.client.runs.follow(run.number, live=False, tail=lines)
             assert b"".join(item.data for item in items if isinstance(item, LogBytes) and item.stderr) == whole
@@ -386,8 +386,7 @@ class TestALostHost:
             ("/s3cr3t-path", f"{run.key}/1", "interrupted"), ("/s3cr3t-path", f"{run.key}/2", "complete"),
         ]  # fmt: skip
         assert 0 < server.posts[0][1]["cost"] < server.posts[1][1]["cost"]
-        home = client.machines.session(client.connections.bucket())
-        assert "s3cr3t" not in str(home.ask(api.run, api.RunKey(run.key)))
+        assert "s3cr3t" not in str(archived_runs.details(laptop.archive, run.key))
 
     def test_a_run_is_run_again_from_its_bucket(self, laptop: Laptop) -> None:
         """Its host is gone, its data set has a newer version, and the next host is taken away, too."""
@@ -431,7 +430,7 @@ def posted(laptop: Laptop, run: Run) -> bool:
     """Whether the bucket has some of the log."""
     place = BucketPlace(laptop.config.aws.bucket or "", "us-east-1", laptop.config.aws.endpoint)
     with asked(place) as s3:
-        return bool(s3.page(f"runs/{run.key}/log/").objects)
+        return bool(next(s3.list(f"runs/{run.key}/log/"), None))
 
 
 def preempt(laptop: Laptop, run: Run) -> None:
@@ -546,11 +545,11 @@ class TestTheCommandLine:
         assert say("rm", "-y", "uploads/doom")[0] == 0
         assert "Nothing is left over" in say("machines", "gc", "aws")[2]  # another client may be about to need it
         week = 8 * 86400
-        monkeypatch.setattr(bucket_host, "Bucket", partial(serving.Bucket, clock=lambda: time.time() + week))
+        monkeypatch.setattr(Archive.__init__, "__defaults__", (lambda: time.time() + week,))
         laptop.another()
         (left,) = json.loads(say("machines", "gc", "aws", "--dry-run", "--json")[1])
         assert (left["kind"], left["id"]) == ("objects", f"s3://{laptop.config.aws.bucket}")
-        assert left["bytes"] > 3 << 20 and left["saves"] is None  # no Amazon's store
+        assert left["bytes"] >= 3 << 20 and left["saves"] is None  # no Amazon's store
         status, out, err = say("machines", "gc", "aws")
         assert status == 2 and "3.1 MB: no upload and no run needs them" in out and "nobody is here to agree" in err
         assert "Without them 3.1 MB in the bucket are free" in err
@@ -625,7 +624,7 @@ class TestTheCommandLine:
                 spec._replace(source="0" * 64),
             ):
                 data = other.encode()
-                s3.put(key, [data], hashlib.sha256(data).hexdigest())
+                s3.put(key, data)
                 with pytest.raises(UsageError, match="another command, source or mounts for run"):
                     taken(laptop.client, run)
         assert len(laptop.folders.all()) == 1

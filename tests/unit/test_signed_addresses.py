@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remoterun.buckets.place import BucketPlace
+from remoterun.archive.s3 import BucketPlace
 from tests.seaweed import asked, credentials
 
 

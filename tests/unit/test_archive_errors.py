@@ -8,8 +8,8 @@ from pathlib import Path
 import botocore.exceptions
 import pytest
 
-from remoterun.buckets.place import BucketPlace
-from remoterun.buckets.s3 import S3, Absent, Denied, NoBucket, Unsupported, _failed, _told
+from remoterun.archive.s3 import S3, BucketPlace
+from remoterun.archive.s3_errors import Absent, Denied, NoBucket, Unsupported, answered, failed
 from remoterun.errors import (
     AlreadyExists,
     AuthenticationError,
@@ -48,18 +48,21 @@ PLACE = BucketPlace("bench", "us-east-1", "http://127.0.0.1:1")
 )
 def test_what_the_store_answers(code: str, status: int, kind: type[Exception], words: str) -> None:
     answer = {"Error": {"Code": code, "Message": ""}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    error = _told(answer, PLACE, "PutObject", "packs/x")
+    error = answered(answer, PLACE.name, "PutObject", "packs/x")
     assert type(error) is kind and words in str(error)
     assert isinstance(error, Absent) or "\n" not in str(error)
 
 
 def test_a_text_of_the_store_controls_no_terminal() -> None:
     answer = {"Error": {"Code": "Whatever", "Message": "\x1b[2Jgone" * 100}}
-    assert "\x1b" not in str(_told(answer, PLACE, "PutObject", "")) and len(str(_told(answer, PLACE, "", ""))) < 2000
+    assert (
+        "\x1b" not in str(answered(answer, PLACE.name, "PutObject", ""))
+        and len(str(answered(answer, PLACE.name, "", ""))) < 2000
+    )
 
 
 def test_a_login_that_has_ended() -> None:
-    error = _failed(botocore.exceptions.LoginRefreshRequired(), PLACE)
+    error = failed(botocore.exceptions.LoginRefreshRequired(), PLACE.name, None)
     assert type(error) is AuthenticationError and "login has expired" in str(error)
 
 

@@ -1,0 +1,216 @@
+"""The archive and runs on rented hosts: what they need is stored, and their hosts may download it, and write what the
+runs make. Which bucket it is."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from remoterun import config as configuration
+from remoterun import machines, transfer
+from remoterun.agent.shared import api
+from remoterun.agent.shared.archive import ArchivedTree, Grant, ImageAccess, SignedObject
+from remoterun.agent.shared.engine_names import candidates
+from remoterun.agent.shared.environment import Environment
+from remoterun.agent.shared.records import to_json
+from remoterun.agent.shared.spec import RunSpec
+from remoterun.agent.shared.states import RunStatus
+from remoterun.agent.shared.tree import Manifest
+from remoterun.client.connections import Connections
+from remoterun.client.stores import ArchiveStore
+from remoterun.client.upload_copies import archive_upload
+from remoterun.errors import AddressExpired, UsageError
+from remoterun.model import MachineType, Run
+from remoterun.session import Session
+from remoterun.transfer import Progress
+
+if TYPE_CHECKING:
+    from remoterun.archive import Archive
+    from remoterun.client.preparing import SourceTree
+    from remoterun.client.reruns import KeptTree
+
+SIGNED = 6 * 3600.0
+"""Seconds for which a host may download; what it has not got by then is signed again."""
+CLOCKS = 900.0
+"""Seconds by which the clocks of this machine and of the store may differ, beyond which it accepts nothing."""
+AFTERWARDS = 3600.0
+"""Seconds after a run's deadline for which it may still write: clocks may differ."""
+
+
+@dataclass(frozen=True)
+class NewBucket:
+    """A bucket that is not named in the configuration yet."""
+
+    name: str
+    region: str
+    exists: bool
+    """The account has it, from another machine."""
+
+
+def proposed(connections: Connections) -> NewBucket | None:
+    """The bucket that would be used; None where the configuration names one. Changes nothing. Raises `HostError`,
+    `ProviderError`."""
+    aws = connections.config.aws
+    if aws.bucket is not None:
+        return None
+    from remoterun.archive.creation import name_for
+
+    identity = connections.provider("aws").identity()
+    name, exists = name_for(identity.account, identity.region, aws.endpoint, aws.profile)
+    return NewBucket(name, identity.region, exists)
+
+
+def make(connections: Connections, new: NewBucket) -> None:
+    """Make the bucket, or take the one that exists, and name it in the configuration. May be repeated. Raises
+    `HostError`, `AlreadyExists`."""
+    from remoterun.archive.creation import create
+    from remoterun.archive.s3 import BucketPlace
+
+    aws = connections.config.aws
+    create(BucketPlace(new.name, new.region, aws.endpoint, aws.profile))
+    connections.config = configuration.set_aws(connections.config, bucket=new.name, region=new.region)
+
+
+def checks(connections: Connections) -> list[api.MachineCheck]:
+    from remoterun.archive import creation
+    from remoterun.archive.s3 import BucketPlace
+
+    aws = connections.config.aws
+    address = machines.bucket_of(connections.config).bucket or ""
+    return creation.checks(BucketPlace.of(address, aws.region, aws.endpoint, aws.profile) if aws.bucket else None)
+
+
+def machine_of(run: Run) -> MachineType:
+    """The archive that has what a run leaves. Raises `UsageError` for a run without one."""
+    if run.renting is None or not run.renting.bucket:
+        raise UsageError(f"run {run.number} has no archive", hint=f"remoterun info {run.number}")
+    return MachineType("aws", bucket=run.renting.bucket)
+
+
+def archive_of(connections: Connections, run: Run) -> Archive:
+    """Raises `HostError`, `UsageError`."""
+    return connections.archive(machine_of(run))
+
+
+def login_ends(connections: Connections, seconds: float) -> float | None:
+    """When what is signed now for so many seconds ends before that, since the login does; None where it does not, or
+    where no bucket is named yet."""
+    from remoterun.archive.grants import expires
+
+    for machine in connections.named_bucket():
+        ends = expires(connections.archive(machine), seconds)
+        return ends if ends < time.time() + seconds - 60 else None
+    return None
+
+
+# -- a run is handed over
+
+
+def store_source(connections: Connections, run: Run, source: SourceTree | KeptTree, progress: Progress) -> None:
+    """Store the source of a run: for another host, and for a rerun when this one is gone."""
+    from remoterun.archive.runs import put_run_tree
+
+    with source.reading(progress) as tree:
+        put_run_tree(archive_of(connections, run), run.key, "source", tree, progress)
+
+
+def store_mount(connections: Connections, run: Run, mounted: KeptTree, progress: Progress) -> None:
+    """Let the archive have what a run mounts and an earlier one had mounted: the version of an upload as such, unless
+    that is removed."""
+    from remoterun.archive.runs import put_run_tree
+
+    if mounted.upload is not None:
+        known = connections.registry.uploads.versions(mounted.upload.name)
+        number = next((upload.version for upload, _ in known if upload.digest == mounted.upload.digest), None)
+        if number is not None:
+            archive_upload(connections, mounted.upload.name, progress, number)
+            return
+    if isinstance(mounted.store, ArchiveStore) and mounted.resource.kind in ("run", "upload"):
+        return
+    if isinstance(mounted.store, ArchiveStore) and mounted.resource.key == run.key:
+        return  # of an earlier attempt
+    with mounted.reading(progress) as tree:
+        put_run_tree(archive_of(connections, run), run.key, f"mounts/{mounted.manifest.digest}", tree, progress)
+
+
+def access(
+    connections: Connections, run: Run, spec: RunSpec, session: Session
+) -> tuple[Run, Grant, tuple[ImageAccess, ...]]:
+    """Store what was asked of a run. Returns the run, what its host may write for as long as it may need to, if the
+    credentials last, and what it may do with the images of its environment."""
+    from remoterun.archive.grants import image_access
+    from remoterun.archive.runs import put_spec
+
+    archive, seconds = archive_of(connections, run), _needed(run)
+    names = Environment.of(spec).built_images if "docker" in candidates(spec.engine) else []
+    architecture = session.hello.architecture
+    images = [
+        archive.workers.submit(lambda name: image_access(archive, name, architecture, seconds), name) for name in names
+    ]
+    put_spec(archive, run.key, spec.encode())
+    allowed = grant(connections, run)
+    assert run.renting is not None
+    renting = replace(run.renting, grant_ends=allowed.expires, images=tuple(names), architecture=architecture)
+    run = connections.registry.rent(run, renting)
+    return run, allowed, tuple(one.result() for one in images)
+
+
+def grant(connections: Connections, run: Run) -> Grant:
+    """What a run's host may write, for as long as it may need to, if the credentials last."""
+    from remoterun.archive.grants import grant_for_run
+
+    return grant_for_run(archive_of(connections, run), run.key, _needed(run))
+
+
+def record_images(connections: Connections, run: Run, status: RunStatus) -> None:
+    """Record the images that a host reports, if its run may have built them: only those are ever loaded elsewhere."""
+    from remoterun.archive.grants import record_image
+
+    for image in status.images:
+        if run.renting is not None and image.image in run.renting.images:
+            record_image(archive_of(connections, run), image, run.renting.architecture)
+
+
+def _needed(run: Run) -> float:
+    """Seconds for which a run's host may need the bucket."""
+    deadline = run.renting.deadline if run.renting is not None else time.time()
+    return deadline - time.time() + AFTERWARDS
+
+
+# -- a host downloads
+
+
+def let_download(
+    archive: Archive, prefix: str, tree: ArchivedTree, manifest: Manifest, target: Session, progress: Progress
+) -> None:
+    """Let a host download the contents of `manifest`, whose packs lie below `prefix`. Raises `TransferError`."""
+    from remoterun.archive.grants import downloads, expires
+
+    sizes = {entry.digest: entry.size for entry in manifest.files}
+    while wanted := [digest for digest, _ in transfer.missing_blobs(target, list(sizes))]:
+        progress.start("from the archive", len(wanted), sum(sizes[digest] for digest in wanted))
+        ends = expires(archive, SIGNED)
+        try:
+            _download(target, downloads(archive, prefix, tree, wanted, SIGNED), progress)
+            return
+        except AddressExpired:  # what has come stays
+            if time.time() < ends - CLOCKS or expires(archive, SIGNED) <= ends + 1:
+                raise
+    progress.start("from the archive", 0, 0)
+
+
+def _download(target: Session, lines: Iterable[SignedObject], progress: Progress) -> None:
+    with target.stream(api.download, api.Nothing()) as stream:
+        for line in lines:
+            stream.send(json.dumps(to_json(line)).encode() + b"\n")
+        stream.end()
+        done = 0
+        for frame in stream:
+            at = frame.header.get("at")
+            if isinstance(at, int) and at > done:
+                progress.add(at - done)
+                done = at
+        target.result(api.download, stream)

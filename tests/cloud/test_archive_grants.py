@@ -1,0 +1,161 @@
+"""A host and a real S3 server, with what its client signs: what one side writes in the archive, the other reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared.archive import PACK, SignedObject, image_prefix, run_prefix
+from remoterun.agent.shared.environment import image_id
+from remoterun.agent.shared.protocol import RemoteError
+from remoterun.agent.shared.records import from_json, to_json
+from remoterun.agent.shared.states import RunState
+from remoterun.agent.shared.submission import Submission
+from remoterun.agent.shared.tree import Manifest
+from remoterun.agent.store.home import Home
+from remoterun.agent.store.http_client import HttpClient, HttpError
+from remoterun.agent.store.objects import Content, post, takes_checksum
+from remoterun.archive import Archive, grants, runs
+from remoterun.archive.s3 import S3, BucketPlace
+from tests.seaweed import opened
+from tests.workshop import Place, served, sha256, tree_of, until
+
+KEY = "0" * 26
+MAKES = f"""
+mkdir -p many; i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo "$i" >many/$i; done
+head -c 2000000 /dev/zero >middle; head -c {2 * PACK + 1000} /dev/urandom >large; : >empty
+echo "#!/bin/sh" >tool; chmod 755 tool; ln -s middle link; mkdir folder
+seq 1 2000
+"""
+
+
+@pytest.fixture
+def archive(bucket: BucketPlace) -> Iterator[Archive]:
+    with opened(bucket) as archive:
+        yield archive
+
+
+def submit(place: Place, archive: Archive, command: str, seconds: float = 600) -> str:
+    spec = place.spec(command, bucket=archive.address)
+    grant = grants.grant_for_run(archive, spec.key, seconds)
+    place.session.ask(api.submit, api.Nothing(), Submission(spec, {}, Manifest([]).encode(), grant).encode())
+    return spec.key
+
+
+def until_waits(place: Place, key: str, text: str) -> None:
+    until(lambda: text in (place.run(key).status().note or ""), what=lambda: str(place.run(key).events()))
+
+
+def signed(archive: Archive, key: str, seconds: float = 60) -> list[SignedObject]:
+    """What a host is sent that shall download the outputs of a run."""
+    tree = runs.read_run_tree(archive, key, "outputs")
+    digests = [entry.digest for entry in tree.manifest.files]
+    return list(grants.downloads(archive, run_prefix(key), tree, digests, seconds))
+
+
+def download(home: Home, lines: list[SignedObject]) -> tuple[int, list[int]]:
+    """(contents that have come, the bytes that were reported meanwhile)."""
+    with served(home) as link:
+        stream = link.open("download")
+        for line in lines:
+            stream.send(json.dumps(to_json(line)).encode() + b"\n")
+        stream.end()
+        reported = [frame.header["at"] for frame in stream]
+        return from_json(api.Count, stream.result).blobs, reported
+
+
+class TestFromHostToHost:
+    def test_a_run_is_read_from_the_archive_and_its_outputs_reach_another_host(
+        self, place: Place, archive: Archive, tmp_path: Path
+    ) -> None:
+        key = submit(place, archive, MAKES)
+        assert place.until_final(key, 120)["kept"]
+        manifest = tree_of(place.outputs(key))[0]
+        details = runs.details(archive, key)
+        assert details.status == place.run(key).status() and details.status.state is RunState.COMPLETE
+        followed = runs.follow(archive, api.Follow(key), lambda seconds: True)
+        frames = [frame for frame in followed if not isinstance(frame, api.Followed)]
+        assert b"".join(bytes(frame.body) for frame in frames if "log" in frame.header) == place.log(key)
+        lines = signed(archive, key)
+        urls = [line.url for line in lines]
+        assert len(urls) == len(set(urls)) == 3, "each pack is signed once"
+        home = Home.open(str(tmp_path / "another"))
+        count, reported = download(home, lines)
+        assert count == 300 + 3 and reported == sorted(reported)
+        assert not home.blobs.missing(manifest) and os.listdir(home.partial) == []
+        for entry in manifest.files:
+            assert sha256(Path(home.blobs.path(entry.digest)).read_bytes()) == entry.digest
+
+    def test_an_address_that_has_expired(self, place: Place, archive: Archive, tmp_path: Path) -> None:
+        key = submit(place, archive, "echo x >out")
+        assert place.until_final(key)["kept"]
+        lines = signed(archive, key, 1)
+        time.sleep(2.5)
+        with pytest.raises(RemoteError) as caught:
+            download(Home.open(str(tmp_path / "another")), lines)
+        assert caught.value.code == "expired", caught.value.message
+
+
+class TestGrants:
+    def test_a_host_writes_below_its_run_and_nowhere_else(self, archive: Archive) -> None:
+        grant = grants.grant_for_run(archive, KEY, 600)
+        with HttpClient() as web:
+            post(web, grant, "log/0000000000000000", Content.of(b"mine"))
+            for prefix in (run_prefix("1" * 26), "uploads/doom/", "envs/", "images/", ""):
+                with pytest.raises(HttpError) as caught:
+                    post(web, grant._replace(prefix=prefix), "x", Content.of(b"x"))
+                assert caught.value.status in (400, 403)
+        assert [stored.key for stored in archive.s3.list("")][:-1] == ["remoterun.json"]
+
+    def test_the_parts_of_one_image_and_nothing_else(self, archive: Archive) -> None:
+        grant = grants.image_access(archive, "remoterun-base:0123456789abcdef", "x86_64", 600).grant
+        assert grant is not None and grant.prefix == image_prefix(image_id("remoterun-base:0123456789abcdef", "x86_64"))
+        with HttpClient() as web:
+            post(web, grant, sha256(b"x") + "/0", Content.of(b"x"))
+            for prefix in (image_prefix(image_id("another", "x86_64")), grant.prefix[:-1], "images/", "uploads/doom/"):
+                with pytest.raises(HttpError):
+                    post(web, grant._replace(prefix=prefix), "x", Content.of(b"x"))
+
+    def test_what_did_not_arrive_as_it_was_sent_is_refused(self, archive: Archive) -> None:
+        grant = grants.grant_for_run(archive, KEY, 600)
+        assert takes_checksum(grant)
+        with HttpClient() as web, pytest.raises(HttpError, match="BadDigest"):
+            post(web, grant, "x", Content.of(b"sent")._replace(digest=sha256(b"meant")))
+        assert not list(archive.s3.list("runs/"))
+
+    def test_one_that_expires_is_waited_for(self, place: Place, archive: Archive) -> None:
+        key = submit(place, archive, "sleep 1.5; echo x >out", 1)
+        until_waits(place, key, "the permission has expired; any `remoterun ps` renews it")
+        place.session.ask(api.renew, api.Renewal(key, grants.grant_for_run(archive, key, 60)))
+        assert place.until_final(key)["kept"]
+
+    def test_one_of_another_run_is_refused(self, place: Place, archive: Archive) -> None:
+        spec = place.spec("echo x >out", bucket=archive.address)
+        grant = grants.grant_for_run(archive, KEY, 60)._replace(prefix=run_prefix(spec.key))
+        place.session.ask(api.submit, api.Nothing(), Submission(spec, {}, Manifest([]).encode(), grant).encode())
+        until_waits(place, spec.key, "waiting for the bucket")
+        assert runs.statuses(archive, [spec.key])[0] == []
+        place.end(spec.key, "stop")
+        assert not place.until_final(spec.key)["kept"]
+
+    def test_it_says_until_when(self, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With the keys of a user a week holds; what ends with a session ends with that."""
+        archive.clock = lambda: 1000.0
+        assert grants.expires(archive, 60) == 1060.0
+        assert grants.expires(archive, 1e9) == 1000.0 + grants.LONGEST
+        assert grants.grant_for_run(archive, KEY, 1e9).expires == 1000.0 + grants.LONGEST
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "of-some-session")
+        with_token = Archive(S3(archive.s3.place), archive.id, archive.clock)
+        assert grants.expires(with_token, 1e9) == 1000.0 + grants.UNKNOWN
+        with_token.close()
+
+    @pytest.mark.parametrize("key", ["", "x", "../../uploads", "A" * 26])
+    def test_the_key_of_a_run_only(self, archive: Archive, key: str) -> None:
+        with pytest.raises(Exception, match="is not the key of a run"):
+            grants.grant_for_run(archive, key, 60)

@@ -1,0 +1,195 @@
+"""What others, or a disk, may have made of the objects in a bucket: each is an error that names the object, or a file
+is left out as damaged; none of it takes our memory or leaves the folder that was named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from remoterun.agent.shared.archive import ArchivedTree, Extent, Places, TreeHeader, version_key
+from remoterun.agent.shared.records import encode
+from remoterun.archive import Archive, runs, uploads
+from remoterun.archive.s3 import BucketPlace
+from remoterun.errors import HostError, RemoterunError, SomeDamaged
+from tests.cloud.test_archive import get, packs, put
+from tests.seaweed import opened
+from tests.workshop import Files, sha256, tree_of, write_files
+
+FILES: Files = {"a": b"A" * 1000, "b": b"B" * 1000, "large": b"C" * 5_000_000}
+KEY = "0" * 26
+VERSION = version_key("doom", 1)
+
+
+@pytest.fixture
+def archive(bucket: BucketPlace, tmp_path: Path) -> Iterator[Archive]:
+    """With an upload, whose objects may be written over."""
+    with opened(bucket) as archive:
+        put(archive, write_files(tmp_path / "source", FILES))
+        yield archive
+
+
+def fails(archive: Archive, tmp_path: Path) -> RemoterunError:
+    """What copying the upload fails with."""
+    with pytest.raises(RemoterunError) as caught:
+        get(archive, tmp_path / "back")
+    return caught.value
+
+
+def pack_of(archive: Archive, name: str) -> str:
+    tree, _ = uploads.find_upload(archive, "doom")
+    entry = tree.manifest.find(name)
+    assert entry is not None
+    return f"uploads/doom/packs/{tree.places[entry.digest][0].pack}"
+
+
+def archived(files: Files) -> tuple[ArchivedTree, bytes]:
+    """A tree whose places make sense, and how it lies in a bucket."""
+    manifest, blobs = tree_of(files)
+    places: Places = {digest: (Extent("ab" * 32, 0, len(data)),) for digest, data in blobs.items() if data}
+    tree = ArchivedTree(manifest, places)
+    return tree, tree.encode(1.0)
+
+
+class TestBitRot:
+    @pytest.mark.parametrize("name", ["a", "large"])
+    def test_a_content_that_changed(self, archive: Archive, tmp_path: Path, name: str) -> None:
+        key = pack_of(archive, name)
+        data = bytearray(archive.s3.get(key, 1 << 23))
+        data[5] ^= 1
+        archive.s3.put(key, bytes(data))
+        error = fails(archive, tmp_path)
+        assert isinstance(error, SomeDamaged) and error.message.startswith(f"`{name}` is damaged on aws")
+        assert sorted(path.name for path in (tmp_path / "back").iterdir()) == sorted(set(FILES) - {name})
+
+    @pytest.mark.parametrize(("name", "size"), [("b", 1500), ("large", 4_500_000)])
+    def test_a_content_that_was_truncated(self, archive: Archive, tmp_path: Path, name: str, size: int) -> None:
+        key = pack_of(archive, name)
+        archive.s3.put(key, archive.s3.get(key, 1 << 23)[:size])
+        error = fails(archive, tmp_path)
+        assert isinstance(error, SomeDamaged) and f"`{name}` is damaged" in error.message
+
+    def test_packs_that_are_gone(self, archive: Archive, tmp_path: Path) -> None:
+        archive.s3.delete(packs(archive))
+        error = fails(archive, tmp_path)
+        assert isinstance(error, SomeDamaged) and "`a` and 2 more are damaged" in error.message
+
+    def test_a_tree_that_changed(self, archive: Archive, tmp_path: Path) -> None:
+        archive.s3.put(VERSION, archive.s3.get(VERSION, 1 << 20).replace(b'"a"', b'"x"'))
+        error = fails(archive, tmp_path)
+        assert VERSION in error.message and not (tmp_path / "back").exists()
+
+
+class TestHostileObjects:
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"",
+            b"\n",
+            b"[]\n",
+            b"{\n",
+            b"[" * 4000 + b"\n",
+            b'{"digest": 1}\n',
+            b" " * (1 << 20),
+            encode(TreeHeader("../../x", 1, 1, 1.0, 5)) + b"\n",
+            encode(TreeHeader("ab" * 32, -1, 1, 1.0, 5)) + b"\n",
+            encode(TreeHeader("ab" * 32, 1, 1, 1.0, 5, format=9)) + b"\n",
+        ],
+    )
+    def test_a_header_that_makes_no_sense(self, archive: Archive, tmp_path: Path, data: bytes) -> None:
+        archive.s3.put(VERSION, data)
+        assert VERSION in fails(archive, tmp_path).message
+        with pytest.raises(HostError, match=VERSION):
+            uploads.newest(archive)
+
+    @pytest.mark.parametrize(
+        "places",
+        [
+            b"[]",
+            b"[1]",
+            b"{",
+            b"[0,0]",
+            b"[0,0,5]",
+            b"[0,-1,6]",
+            b"[1,0,6]",
+            b"[0,0,6.0]",
+            b"[0,0,true]",
+            b'["x",0,6]',
+            b"[0,9223372036854775808,6]",
+            b"[0,0,6]\n[0,0,6]",
+            b"[" * 100_000,
+        ],
+    )
+    def test_places_that_make_no_sense(self, archive: Archive, tmp_path: Path, places: bytes) -> None:
+        _, data = archived({"a": b"sixsix"})
+        assert b"\n[0, 0, 6]\n" in data
+        archive.s3.put(VERSION, data.replace(b"\n[0, 0, 6]\n", b"\n" + places + b"\n"))
+        assert VERSION in fails(archive, tmp_path).message
+
+    @pytest.mark.parametrize("pack", ["x", "../../runs/x", "AB" * 32, "ab" * 31 + "/x"])
+    def test_a_pack_that_has_another_name_than_a_digest(self, archive: Archive, tmp_path: Path, pack: str) -> None:
+        _, data = archived({"a": b"sixsix"})
+        archive.s3.put(VERSION, data.replace(b"ab" * 32, pack.encode()))
+        assert VERSION in fails(archive, tmp_path).message
+
+    def test_places_that_lie_outside_of_their_pack(self, archive: Archive, tmp_path: Path) -> None:
+        manifest, _ = tree_of({"a": b"sixsix"})
+        pack = packs(archive)[0].rpartition("/")[2]
+        places: Places = {manifest.files[0].digest: (Extent(pack, 1 << 40, 6),)}
+        archive.s3.put(VERSION, ArchivedTree(manifest, places).encode(1.0))
+        assert isinstance(fails(archive, tmp_path), SomeDamaged)
+
+    def test_a_tree_that_leads_out(self, archive: Archive, tmp_path: Path) -> None:
+        _, data = archived({"a": b"A"})
+        text = b'remoterun-tree 1\n["f","../evil",1,"%s",0]\n' % sha256(b"A").encode()
+        header = encode(TreeHeader(sha256(text), 1, 1, 1.0, len(text)))
+        archive.s3.put(VERSION, header + b"\n" + text + data.split(b"]\n", 1)[1])
+        assert VERSION in fails(archive, tmp_path).message
+        assert not (tmp_path / "evil").exists()
+
+    def test_names_that_are_paths_are_not_uploads(self, archive: Archive) -> None:
+        data = archive.s3.get(VERSION, 1 << 20)
+        for name in (".hidden", "x" * 101, "a b", "sub/sub"):
+            archive.s3.put(f"uploads/{name}/00000001", data)
+        assert [name for name, _ in uploads.newest(archive)] == ["doom"]
+
+    @pytest.mark.parametrize(
+        ("found", "words"),
+        [
+            (b"{", ""),
+            (b"[]", "newer"),
+            (b'{"format": 2}', "no id"),
+            (b'{"format": 1, "home_id": "0123456789abcdef"}', "name another bucket"),
+            (b'{"format": 3, "id": "0123456789abcdef"}', "upgrade this one"),
+            (b"[" * 4000, ""),
+            (b"x" * 10_000, "are allowed"),
+        ],
+    )
+    def test_an_identity_that_makes_no_sense(
+        self, archive: Archive, bucket: BucketPlace, found: bytes, words: str
+    ) -> None:
+        archive.s3.put("remoterun.json", found)
+        with pytest.raises(HostError, match=f"remoterun.json.*{words}"), opened(bucket):
+            pass
+
+    @pytest.mark.parametrize("status", [b"{", b"{}", b"[" * 100_000, b'{"status": {"key": "x"}}', b" " * (9 << 20)])
+    def test_a_status_that_makes_no_sense(self, archive: Archive, status: bytes) -> None:
+        key = f"runs/{KEY}/status.json"
+        archive.s3.put(key, status)
+        found, unreadable = runs.statuses(archive, [KEY])
+        assert not found and key in unreadable[KEY]
+        with pytest.raises(HostError, match=key):
+            runs.details(archive, KEY)
+
+    @pytest.mark.parametrize("key", ["", "x", "../../uploads/doom", "A" * 26])
+    def test_a_key_that_is_not_that_of_a_run(self, archive: Archive, key: str) -> None:
+        for ask in (runs.read_record, runs.read_spec, runs.remove_run, lambda a, k: runs.read_run_tree(a, k, "source")):
+            with pytest.raises(RemoterunError):
+                ask(archive, key)
+
+
+def test_a_header_is_one_line_of_json() -> None:
+    tree, data = archived({"a": b"A"})
+    assert json.loads(data.split(b"\n")[0])["digest"] == tree.manifest.digest

@@ -1,0 +1,225 @@
+"""Copies of runs in the archive: their state, their log, their trees; and what a host may do there."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared.archive import RunRecord, log_key, run_prefix
+from remoterun.agent.shared.records import to_json
+from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
+from remoterun.archive import Archive, grants, runs
+from remoterun.archive.reading import TreeReader
+from remoterun.archive.s3 import BucketPlace
+from remoterun.errors import NotFound, UsageError
+from remoterun.transfer import Progress, place, read_tree, refuse
+from tests.seaweed import opened
+from tests.workshop import Files, read_files, spec_of, until, write_files
+
+KEY = "0" * 26
+OTHER = "1" * 26
+
+
+class Host:
+    """What a run's host writes."""
+
+    def __init__(self, archive: Archive, key: str = KEY) -> None:
+        self.archive, self.key = archive, key
+        self.events: list[RunEvent] = []
+        self.log_size = 0
+
+    def post(self, key: str, data: bytes) -> None:
+        self.archive.s3.put(run_prefix(self.key) + key, data)
+
+    def event(self, state: RunState, **fields: Any) -> None:
+        self.events.append(RunEvent(t=time.time(), state=state, **fields))
+        status = RunStatus(self.key, state, log_size=self.log_size, **fields)
+        record = RunRecord(status, self.events, 16, time.time())
+        self.post("status.json", json.dumps(to_json(record)).encode())
+
+    def log(self, offset: int, data: bytes) -> None:
+        self.post(log_key(offset), data)
+        self.log_size = max(self.log_size, offset + len(data))
+
+    def tree(self, folder: Path, files: Files, name: str = "outputs") -> None:
+        with read_tree(write_files(folder, files)) as tree:
+            runs.put_run_tree(self.archive, self.key, name, tree, Progress())
+
+
+@pytest.fixture
+def archive(bucket: BucketPlace) -> Iterator[Archive]:
+    with opened(bucket) as archive:
+        yield archive
+
+
+def followed(archive: Archive, **asked: Any) -> tuple[list[Any], api.Followed]:
+    """What comes of a run: bytes of its log, and states; and the result."""
+    found: list[Any] = []
+    for part in runs.follow(archive, api.Follow(KEY, **asked), lambda seconds: threading.Event().wait(0.05)):
+        if isinstance(part, api.Followed):
+            return found, part
+        if "log" in part.header:
+            found.append(bytes(part.body))
+        elif "event" in part.header:
+            found.append(part.header["event"]["state"])
+    raise AssertionError("no result")
+
+
+def next_second() -> int:
+    """Blocks until it begins: the store tells whole seconds."""
+    began = int(time.time())
+    until(lambda: int(time.time()) > began)
+    return began + 1
+
+
+class TestStatus:
+    def test_what_a_host_reported_is_listed(self, archive: Archive) -> None:
+        Host(archive).event(RunState.RUNNING)
+        Host(archive, OTHER).event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
+        found, unreadable = runs.statuses(archive)
+        assert {one.key: one.state for one in found} == {KEY: RunState.RUNNING, OTHER: RunState.COMPLETE}
+        assert [one.key for one in runs.statuses(archive, [OTHER, "2" * 26])[0]] == [OTHER] and not unreadable
+        details = runs.details(archive, OTHER)
+        assert details.status.code == 0 and details.spec == {} and [one.state for one in details.events]
+        with pytest.raises(NotFound):
+            runs.details(archive, "2" * 26)
+
+    def test_its_spec(self, archive: Archive) -> None:
+        Host(archive).event(RunState.RUNNING)
+        runs.put_spec(archive, KEY, spec_of("python train.py", key=KEY).encode())
+        assert runs.details(archive, KEY).spec["command"] == "python train.py"
+
+    def test_a_run_is_removed_with_all_that_it_left(self, archive: Archive, tmp_path: Path) -> None:
+        host = Host(archive)
+        host.event(RunState.RUNNING)
+        with pytest.raises(UsageError, match="the run is running"):
+            runs.remove_run(archive, KEY)
+        host.tree(tmp_path / "outputs", {"a": b"A"})
+        host.log(0, b"log")
+        host.event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
+        assert runs.remove_run(archive, KEY) and not runs.remove_run(archive, KEY)
+        assert not list(archive.s3.list("runs/"))
+
+    def test_the_end_of_one_whose_host_is_gone(self, archive: Archive) -> None:
+        Host(archive).event(RunState.RUNNING)
+        end = RunEvent(t=time.time(), state=RunState.INTERRUPTED, reason=Reason.PREEMPTED)
+        runs.record_end(archive, KEY, end)
+        found, done = followed(archive)
+        assert found == ["running", "interrupted"] and done.status.reason is Reason.PREEMPTED
+        other = end._replace(reason=Reason.HOST_LOST)
+        assert runs.record_end(archive, KEY, other).status.reason is Reason.PREEMPTED  # it has an end
+
+
+class TestLog:
+    def test_pieces_that_overlap_come_whole_and_once(self, archive: Archive) -> None:
+        host = Host(archive)
+        host.event(RunState.RUNNING)
+        host.log(0, b"one\ntwo\n")
+        host.log(4, b"two\nthree\n")
+        host.log(4, b"two\nthree\nfour\n")
+        host.event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
+        found, done = followed(archive)
+        assert found[0] == "running" and found[-1] == "complete"
+        assert b"".join(found[1:-1]) == b"one\ntwo\nthree\nfour\n" and done.offset == 19 and done.events == 2
+        assert b"".join(followed(archive, offset=14)[0][1:-1]) == b"four\n"
+
+    def test_it_is_followed_until_the_run_ends(self, archive: Archive) -> None:
+        host = Host(archive)
+        host.event(RunState.RUNNING)
+        pieces = [b"%d\n" % number for number in range(20)]
+
+        def write() -> None:
+            for piece in pieces:
+                host.log(host.log_size, piece)
+            host.event(RunState.SAVING)
+            host.event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
+
+        writing = threading.Thread(target=write)
+        writing.start()
+        found, _ = followed(archive)
+        writing.join(30)
+        assert b"".join(one for one in found if isinstance(one, bytes)) == b"".join(pieces)
+        assert [one for one in found if isinstance(one, str)] == ["running", "saving", "complete"]
+        assert found[0] == "running" and found[-1] == "complete"
+
+    def test_a_piece_that_is_missing_is_passed_over_at_the_end_only(self, archive: Archive) -> None:
+        host = Host(archive)
+        host.event(RunState.RUNNING)
+        host.log(0, b"one\n")
+        host.log(8, b"three\n")
+        assert followed(archive, follow=False)[0] == ["running", b"one\n"]
+        host.event(RunState.COMPLETE, reason=Reason.EXITED, code=0)
+        assert b"".join(one for one in followed(archive)[0] if isinstance(one, bytes)) == b"one\nthree\n"
+
+    @pytest.mark.parametrize(("lines", "tail"), [(0, b""), (1, b"4\n"), (3, b"2\n3\n4\n"), (9, b"0\n1\n2\n3\n4\n")])
+    def test_its_last_lines(self, archive: Archive, lines: int, tail: bytes) -> None:
+        host = Host(archive)
+        host.event(RunState.RUNNING)
+        for number in range(5):
+            host.log(2 * number, b"%d\n" % number)
+        found, _ = followed(archive, tail=lines, follow=False)
+        assert b"".join(one for one in found if isinstance(one, bytes)) == tail
+
+    def test_what_was_written_since(self, archive: Archive) -> None:
+        host = Host(archive)
+        host.event(RunState.RUNNING)
+        host.log(0, b"old\n")
+        moment = next_second()
+        host.log(4, b"new\n")
+        assert followed(archive, since=moment, follow=False)[0][-1] == b"new\n"
+        asked = api.Follow(KEY, follow=False, timed=True)
+        parts = runs.follow(archive, asked, lambda _: True)
+        times = [part.header["t"] for part in parts if not isinstance(part, api.Followed) and "log" in part.header]
+        assert len(times) == 2 and times[0] < times[1] <= time.time() + 2
+
+    def test_a_name_that_is_not_a_place_in_a_log(self, archive: Archive) -> None:
+        host = Host(archive)
+        host.event(RunState.RUNNING)
+        host.post("log/first", b"x")
+        with pytest.raises(Exception, match="log/first"):
+            followed(archive)
+
+
+OUTPUTS: Files = {"model/weights": b"w" * 6_000_000, "small": b"s", "tool*": b"#!/bin/sh\n", "empty": b""}
+
+
+def test_its_trees(archive: Archive, tmp_path: Path) -> None:
+    host = Host(archive)
+    host.event(RunState.SAVING)
+    with pytest.raises(NotFound, match="the outputs of the run are not in s3://"):
+        runs.read_run_tree(archive, KEY, "outputs")
+    host.tree(tmp_path / "outputs", OUTPUTS)
+    host.tree(tmp_path / "source", {"train.py": b"x"}, "source")
+    for name, files in (("outputs", OUTPUTS), ("source", {"train.py": b"x"})):
+        tree = runs.read_run_tree(archive, KEY, name)
+        reader = TreeReader(archive, run_prefix(KEY), tree.places)
+        place(tree.manifest, api.Tree(), reader.place, "aws", tmp_path / f"{name} back", refuse, Progress())
+        assert read_files(tmp_path / f"{name} back") == files
+    found = reader.contents(tree.manifest.files, 100)
+    assert list(found.values()) == [b"x"]
+
+
+class TestGrants:
+    def test_it_says_when_it_ends(self, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With the keys of a user a week holds; what ends with a session ends with that."""
+        archive.clock = lambda: 1000.0
+        assert grants.expires(archive, 60) == 1060.0
+        assert grants.expires(archive, 1e9) == 1000.0 + grants.LONGEST
+        assert grants.grant_for_run(archive, KEY, 1e9).expires == 1000.0 + grants.LONGEST
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "of-some-session")
+        with_token = type(archive.s3)(archive.s3.place)
+        monkeypatch.setattr(archive, "s3", with_token)
+        assert grants.expires(archive, 1e9) == 1000.0 + grants.UNKNOWN
+        with_token.close()
+
+    def test_the_key_of_a_run_only(self, archive: Archive) -> None:
+        for key in ("", "x", "../../uploads", "A" * 26):
+            with pytest.raises(Exception, match="is not the key of a run"):
+                grants.grant_for_run(archive, key, 60)
