@@ -9,11 +9,11 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
-from remoterun.agent.shared.records import Option
+from remoterun.agent.shared.records import Option, Record
 from remoterun.cli import complete
 from remoterun.cli.app import MORE, run_number
 from remoterun.cli.to_send import requirements_of
@@ -38,7 +38,7 @@ def _same(value: Any) -> Any:
     return value
 
 
-class Form(NamedTuple):
+class Form(Record):
     """How the words of an option are read and shown; of one that can be repeated, each word."""
 
     parse: Callable[[Any], Any] = _same
@@ -110,7 +110,7 @@ FORMS = {
 """By the name of the field, by the `form` of its option, or by its type."""
 
 
-class Row(NamedTuple):
+class Row(Record):
     """One option: the field of `Asked` that has its name, and its form."""
 
     name: str

@@ -10,8 +10,9 @@ import signal
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
+from remoterun.agent.shared.records import Record
 from remoterun.errors import SourceError
 from remoterun.source.tree import git_line, named
 
@@ -57,7 +58,7 @@ _SETTINGS = {
 }
 
 
-class Answer(NamedTuple):
+class Answer(Record):
     """What one call of git gave."""
 
     status: int

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
+from remoterun.agent.shared.records import Record
 from remoterun.errors import SourceError
 from remoterun.source.git import Git, one_line
 from remoterun.source.tree import git_line, named, shell
@@ -21,7 +22,7 @@ class NoRepository(SourceError):
     """The folder lies in no git work tree: the user may go on without files, or send the folder itself."""
 
 
-class IndexEntry(NamedTuple):
+class IndexEntry(Record):
     """One path of an index."""
 
     path: str
@@ -133,7 +134,7 @@ def _refuse_bare(folder: str) -> NoReturn:
     )
 
 
-class RepositorySettings(NamedTuple):
+class RepositorySettings(Record):
     """The repository's own settings that say what its disk can hold, and where it comes from."""
 
     file_mode: bool

@@ -7,8 +7,8 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterable
-from typing import NamedTuple
 
+from remoterun.agent.shared.records import Record
 from remoterun.errors import SourceError
 from remoterun.sizes import counted
 from remoterun.source.git import Git, one_line
@@ -192,7 +192,7 @@ _DIFF_OPTIONS = (
 )
 
 
-class Changes(NamedTuple):
+class Changes(Record):
     """How tracked files differ from the commit."""
 
     dirty: bool

@@ -202,4 +202,4 @@ def test_resolved_mounts() -> None:
     ],
 )
 def test_a_resource(resource: ResourceRef, typed: str) -> None:
-    assert ResourceRef.from_record(resource.to_record()) == resource and resource.typed == typed
+    assert resource.check().typed == typed

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from remoterun.agent.shared.records import from_json, to_json
 from remoterun.agent.store.this_machine import Machine
 
 BOX = Machine("1d", "box", "boot-1", "pid:[1]")
 
 
 def test_the_same() -> None:
-    assert Machine.this().is_same(Machine.this()) and Machine.of(BOX.record()) == BOX
+    assert Machine.this().is_same(Machine.this()) and from_json(Machine, to_json(BOX)) == BOX
     assert BOX.is_same(BOX._replace(boot="boot-2", processes="pid:[2]")), "it was started again"
     assert BOX.is_same(BOX._replace(name="renamed")), "it has the same processes"
     assert Machine("", "mac.local", "", "").is_same(Machine("", "mac.lan", "", "")), "nothing else is known of it"

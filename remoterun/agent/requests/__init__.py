@@ -8,15 +8,16 @@ goes back to the client as an ERROR. A module is imported when its first request
 from __future__ import annotations
 
 import importlib
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 from ..shared.api import Request
 from ..shared.protocol import Stream
+from ..shared.records import Record
 from ..store.delivery import Delivery
 from ..store.home import Home
 
 
-class Call(NamedTuple):
+class Call(Record):
     """One request as its handler sees it: where it is answered from, and the stream to do it on."""
 
     home: Home

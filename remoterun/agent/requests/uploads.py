@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List
 
 from ..shared import api
 from ..shared.files import read_bytes
 from ..shared.frames import PIECE
 from ..shared.protocol import Stream
-from ..shared.records import from_json
+from ..shared.records import Record, from_json
 from ..shared.spec import ResourceRef
 from ..shared.tree import Entry, Manifest, TreeError, check_path, hash_file, show, walk
 from ..store import outputs
@@ -23,7 +23,7 @@ START = 4096
 """Bytes of a manifest that come before the others, with what the client wants to know soon."""
 
 
-class ResourceFiles(NamedTuple):
+class ResourceFiles(Record):
     """The files of a resource: their manifest, the folder that holds them ("": they are blobs only), whether they may
     still change, and what is known of the upload's version or the run."""
 

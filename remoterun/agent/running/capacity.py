@@ -4,8 +4,9 @@ may wait for other runs of its home to end, too: `awaited_runs`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, List, Optional
 
+from ..shared.records import Record
 from ..shared.spec import After, RunSpec
 from ..shared.states import RunState
 from ..store.home import Home
@@ -61,7 +62,7 @@ class ThisMachine:
         return boot_id()
 
 
-class AwaitedRuns(NamedTuple):
+class AwaitedRuns(Record):
     """`keys`: the runs that must still end, in `words` for people; `failed`: why the run can never start."""
 
     keys: List[str]

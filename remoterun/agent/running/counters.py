@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Callable, Dict, Iterable, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterable, Optional, Tuple
 
 from ..shared.files import text_of
+from ..shared.records import Record
 
 GROUP_FILES = (
     "cpu.stat", "memory.current", "memory.stat", "io.stat",
@@ -22,7 +23,7 @@ echo "= %s"; cat /proc/net/dev
 """In a container: prints what `of_group` reads, for `printed`."""
 
 
-class Counters(NamedTuple):
+class Counters(Record):
     """`cpu` in seconds and the bytes of disk and network are sums since the start; `memory` in bytes is that of now,
     without what the kernel would drop. None: it can't be told."""
 

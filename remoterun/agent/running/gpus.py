@@ -7,9 +7,10 @@ import os
 import re
 import shutil
 import subprocess
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from ..shared.files import text_of
+from ..shared.records import Record
 
 TIMEOUT = 15.0
 
@@ -29,7 +30,7 @@ class GpuError(Exception):
     """There is a driver, and it doesn't tell: nothing is known of the GPUs."""
 
 
-class Gpu(NamedTuple):
+class Gpu(Record):
     """One GPU; memory in MiB."""
 
     number: int
@@ -39,7 +40,7 @@ class Gpu(NamedTuple):
     memory_used: int
 
 
-class GpuUse(NamedTuple):
+class GpuUse(Record):
     """How much a GPU is used now: memory in MiB, and how busy it is in percent; None where the driver does not say."""
 
     number: int
@@ -50,7 +51,7 @@ class GpuUse(NamedTuple):
     memory: int
 
 
-class Generation(NamedTuple):
+class Generation(Record):
     """What decides on the software for a GPU; `capability` is None where it could not be found out."""
 
     uuid: str
@@ -59,7 +60,7 @@ class Generation(NamedTuple):
     driver: str
 
 
-class GpuProcess(NamedTuple):
+class GpuProcess(Record):
     gpu: str  # uuid
     pid: int
     name: str

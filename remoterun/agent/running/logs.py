@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import bisect
 import os
-from typing import Iterator, List, NamedTuple, Optional, Tuple
+from typing import Iterator, List, Optional, Tuple
 
 from ..shared import log_tail
 from ..shared.files import size_of
 from ..shared.frames import PIECE
+from ..shared.records import Record
 from ..store.run_folder import RunFolder
 
 
-class LogPiece(NamedTuple):
+class LogPiece(Record):
     """Bytes of the log from `offset` on, and when they were written (seconds since 1970; None if unknown)."""
 
     offset: int

@@ -11,8 +11,9 @@ import errno
 import os
 import socket
 import threading
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Set
 
+from ..shared.records import Record
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
@@ -148,7 +149,7 @@ def _content(table: int) -> bytes:
         parts.append(part)
 
 
-class _Listener(NamedTuple):
+class _Listener(Record):
     """A socket on which connections are accepted: its address and its inode as the kernel writes them."""
 
     address: bytes

@@ -6,15 +6,16 @@ import os
 import pwd
 import shutil
 import time
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from ..shared import api
+from ..shared.records import Record
 from ..store.home import Home
 from . import gpus as gpu_tool
 from . import queue
 
 
-class GpuReport(NamedTuple):
+class GpuReport(Record):
     """The GPUs and what computes on them; `unknown` says why nothing is known of them."""
 
     every: List[gpu_tool.Gpu] = []

@@ -10,15 +10,16 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Dict, Iterable, List, NamedTuple, Optional, Set
+from typing import Dict, Iterable, List, Optional, Set
 
+from ..shared.records import Record
 from ..store.run_folder import SUPERVISOR
 
 PROGRAM = "REMOTERUN_EXEC"
 """The variable that names a program that `exec` started inside a run; all that descends from it has it, too."""
 
 
-class Process(NamedTuple):
+class Process(Record):
     pid: int
     parent: int
     session: int
@@ -140,7 +141,7 @@ def _table_by_ps() -> Dict[int, Process]:
     return found
 
 
-class _Marks(NamedTuple):
+class _Marks(Record):
     key: str
     supervisor: str
     program: str

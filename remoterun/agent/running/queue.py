@@ -13,15 +13,16 @@ import contextlib
 import json
 import os
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ..shared.files import locked, read_json, write_whole
+from ..shared.records import Record
 from ..shared.states import FINAL, RunState
 from ..store.home import Home
 from . import gpus as gpu_tool
 
 
-class Turn(NamedTuple):
+class Turn(Record):
     """Either a slot (`granted`, with the GPUs it holds) or why there is none yet (`waiting_for`, one line).
 
     `never`: none will come, whichever runs end. `blocked_by`: the runs that it depends on, which are the next one

@@ -6,11 +6,11 @@ import contextlib
 import json
 import os
 import time
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 from ..shared import api
 from ..shared.files import read_json
-from ..shared.records import from_json, to_json
+from ..shared.records import Record, from_json, to_json
 from ..shared.states import RunState, Usage
 from ..store.home import Home
 from ..store.run_folder import RunFolder
@@ -27,7 +27,7 @@ COST = 100
 """A sample that took long is followed by a pause of so many times that: sampling takes a hundredth of a CPU at most."""
 
 
-class _Reading(NamedTuple):
+class _Reading(Record):
     time: float
     counters: Counters
 

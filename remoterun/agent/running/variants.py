@@ -11,8 +11,9 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import Dict, Iterable, NamedTuple, Optional, Tuple
+from typing import Dict, Iterable, Optional, Tuple
 
+from ..shared.records import Record
 from ..shared.spec import BASE_IMAGE, PYTHON, EnvironmentSpec, ResolvedEnvironment
 from .gpus import Capability, Generation
 
@@ -23,7 +24,7 @@ FIRST_OF_PRESENT = (6, 0)
 """The oldest compute capability for which the variant `gpu` has code."""
 
 
-class Variant(NamedTuple):
+class Variant(Record):
     """`title`: its TensorFlow; `pythons`: the oldest and the newest Python 3 with which its packages and the trainer
     work; `base`: the image under the bundled one unless the machine has another."""
 

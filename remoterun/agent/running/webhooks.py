@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 from urllib.parse import urlsplit
 
 from ..shared.files import unless_held
@@ -37,7 +37,7 @@ MOST_ANSWER = 4096
 _ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[ -/]*[0-~])")
 
 
-class Notification(NamedTuple):
+class Notification(Record):
     """What is told: `facts` to programs, `title`, `text` and `log` to people; `good`: the run did well."""
 
     facts: Dict[str, Any]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Dict, NamedTuple, Tuple
+from typing import Dict, Tuple
+
+from .records import Record
 
 
-class Capabilities(NamedTuple):
+class Capabilities(Record):
     """What an engine has to give. `title` is what people call it, and `place` says where a command runs with it."""
 
     title: str

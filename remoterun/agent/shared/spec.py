@@ -70,14 +70,6 @@ class ResourceRef(Record):
             top = "uploads/" + self.name if self.kind == "upload" else "runs/%s" % (self.number or self.key)
         return top + ("/" + self.sub if self.sub else "")
 
-    def to_record(self) -> Dict[str, Any]:
-        return {name: value for name, value in self._asdict().items() if value not in ("", 0, None)}
-
-    @classmethod
-    def from_record(cls, record: Any) -> "ResourceRef":
-        """Raises `SpecError`."""
-        return _read(cls, record).check()
-
     def check(self) -> "ResourceRef":
         """Itself. Raises `SpecError`."""
         named = {"upload": self.name, "run": self.key, "source": self.key, "tree": self.digest}

@@ -197,7 +197,7 @@ class Home:
             if left is not None:
                 write_whole(staged.left_file, left.encode())
             staged.move(RunState.QUEUED)
-            write_whole(staged.machine_file, json.dumps(Machine.this().record()).encode())
+            write_whole(staged.machine_file, encode(Machine.this()))
             write_whole(staged.mounts_file, encode(mounts))
             write_whole(staged.spec_file, spec.encode())
             # Secrets come last: what a crash leaves of us here lies there until the next gc.

@@ -290,8 +290,8 @@ class RunFolder:
     def is_of_this_machine(self) -> bool:
         """False where another one, which shares the home, looks after it: its processes can't be seen from here."""
         try:
-            return Machine.of(read_json(self.machine_file)).is_same(Machine.this())
-        except (OSError, ValueError, AttributeError):
+            return from_json(Machine, read_json(self.machine_file)).is_same(Machine.this())
+        except (OSError, ValueError):
             return True
 
     def supervised(self) -> bool:

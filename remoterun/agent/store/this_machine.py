@@ -6,12 +6,12 @@ A run is looked after by the machine that took it.
 from __future__ import annotations
 
 import os
-from typing import Dict, NamedTuple
 
 from ..shared.files import text_of
+from ..shared.records import Record
 
 
-class Machine(NamedTuple):
+class Machine(Record):
     """`id`: the system's own, "" without one; `boot` and `processes` name a table of processes: the same in both means
     the same machine, whatever its name is by now."""
 
@@ -23,13 +23,6 @@ class Machine(NamedTuple):
     @classmethod
     def this(cls) -> "Machine":
         return cls(text_of("/etc/machine-id").strip(), os.uname().nodename, boot_id(), _link("/proc/self/ns/pid"))
-
-    @classmethod
-    def of(cls, record: Dict[str, str]) -> "Machine":
-        return cls(*(str(record.get(field, "")) for field in cls._fields))
-
-    def record(self) -> Dict[str, str]:
-        return dict(self._asdict())
 
     def is_same(self, other: "Machine") -> bool:
         if not (self.boot and other.boot):

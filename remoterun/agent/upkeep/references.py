@@ -15,8 +15,9 @@ Manifests are read line by line.
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
+from ..shared.records import Record
 from ..shared.spec import ResolvedMount, RunSpec
 from ..shared.states import FINAL
 from ..shared.tree import Entry, TreeError, read_entries, show
@@ -25,7 +26,7 @@ from ..store.home import Home
 from ..store.run_folder import RunFolder
 
 
-class Referrer(NamedTuple):
+class Referrer(Record):
     """One manifest that refers to blobs, or one blob that something refers to by its digest.
 
     `manifest` is the file ("" for none), `digest` its SHA-256 ("" where none is recorded), `is_blob` whether that file
@@ -127,7 +128,7 @@ def add_environment(home: Home, run: RunFolder, digests: Set[bytes]) -> None:
                     digests.add(bytes.fromhex(entry.digest))
 
 
-class ActiveRun(NamedTuple):
+class ActiveRun(Record):
     """A run that has not ended: what it asked for, and what it mounts."""
 
     spec: RunSpec

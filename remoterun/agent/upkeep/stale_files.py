@@ -13,9 +13,10 @@ import re
 import subprocess
 import sys
 import time
-from typing import Iterator, NamedTuple, Optional
+from typing import Iterator, Optional
 
 from ..shared.files import own_bytes, remove_tree
+from ..shared.records import Record
 from ..store import leases
 from ..store.home import Home
 from ..store.parts import PARTS
@@ -28,7 +29,7 @@ STALLED = 60.0
 _TMP = re.compile(r"[a-z]+-(\d+)-[0-9a-f]+\Z")
 
 
-class StaleFile(NamedTuple):
+class StaleFile(Record):
     """`size` bytes at `path`; `due`: they may be deleted by now."""
 
     path: str

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import enum
 import importlib
-from typing import TYPE_CHECKING, ContextManager, Dict, List, NamedTuple, Optional, Sequence
+from typing import TYPE_CHECKING, ContextManager, Dict, List, Optional, Sequence
 
 from ...shared.engine_names import CAPABILITIES, candidates
 from ...shared.files import read_json
+from ...shared.records import Record
 from ...shared.spec import RunSpec
 from ...store.errors import HomeError
 from ...store.home import Home
@@ -90,7 +91,7 @@ class Presence(enum.Enum):
     UNKNOWN = "unknown"
 
 
-class CommandState(NamedTuple):
+class CommandState(Record):
     presence: Presence
     code: Optional[int] = None
     out_of_memory: bool = False

@@ -9,13 +9,14 @@ import re
 import shutil
 import subprocess
 import time
-from typing import Callable, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Callable, List, Mapping, Optional, Sequence
 
+from ...shared.records import Record
 from ..logs import last_lines
 from . import EngineError, Interrupted
 
 
-class BuildJob(NamedTuple):
+class BuildJob(Record):
     """What a build may use: a log to write, a way to say something to the user, and to learn that it shall end."""
 
     log: str
@@ -93,7 +94,7 @@ _PIP = re.compile(r"^ERROR: ((?!ResolutionImpossible|process |failed to solve|ex
 _ANY = re.compile(r"^error: (.*)")
 
 
-class Failure(NamedTuple):
+class Failure(Record):
     """`line`: the one that says why, with the name of the program that said it."""
 
     line: str

@@ -13,12 +13,13 @@ import os
 import shutil
 import subprocess
 import time
-from typing import Any, ContextManager, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ...shared.archive import ImageAccess
 from ...shared.engine_names import CAPABILITIES
 from ...shared.environment import Environment
 from ...shared.files import locked, remove_tree, write_whole
+from ...shared.records import Record
 from ...shared.spec import NONE, TENSORFLOW, ResolvedMount, RunSpec
 from ...store.errors import HomeError
 from ...store.home import Home
@@ -45,7 +46,7 @@ TIMEOUT = 60.0
 """Seconds for a command of the engine that isn't a build or a pull."""
 
 
-class Image(NamedTuple):
+class Image(Record):
     """`name` is its tag, or its id if it has none; `alone` the bytes of `size` that no other image shares with it;
     `created` in seconds since 1970; `contents` what is in it, for people ("" where nobody has noted that)."""
 

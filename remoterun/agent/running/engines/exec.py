@@ -6,8 +6,9 @@ process, which the wrapper starts.
 
 from __future__ import annotations
 
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, List, Optional
 
+from ...shared.records import Record
 from ...shared.spec import RunSpec
 from ..processes import PROGRAM
 
@@ -15,7 +16,7 @@ HANGUP_TIME = 0.5
 """Seconds that a program may take to end after SIGHUP."""
 
 
-class Program(NamedTuple):
+class Program(Record):
     """What starts a program inside a run: words, environment and folder, all of this machine. `terminal` says whether
     its standard streams must be a terminal."""
 
