@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -48,9 +47,6 @@ class Session:
         self._again = again
         self._host = host
         self._pipe = host.open()
-        self._asking = threading.Lock()
-        self._codecs: tuple[str, ...] | None = None
-        self._codecs_asked: Stream | None = None
         self._link = Link(self._pipe.pump, self._pipe.write)
         self._link.start()
         try:
@@ -138,21 +134,6 @@ class Session:
     def round_trip(self) -> float:
         """Seconds that the link takes there and back."""
         return self._pipe.round_trip
-
-    def codecs(self) -> tuple[str, ...]:
-        """How bodies that it gets may be compressed. Does not block: as long as the agent has not said, the one that
-        all know."""
-        with self._asking, self.errors():
-            if self._codecs is None and self._codecs_asked is None:
-                self._codecs_asked = self._link.open(api.codecs.name)
-                self._codecs_asked.end()
-            if self._codecs is None and self._codecs_asked is not None:
-                try:
-                    said = self._codecs_asked.finish(0).get("codecs")
-                except TimeoutError:
-                    return ("z",)
-                self._codecs = tuple(map(str, said)) if isinstance(said, list) else ()
-            return ("z",) if self._codecs is None else self._codecs
 
     def versions(self, name: str) -> list[Upload]:
         """The versions of an upload that its home has, oldest first; none without one."""

@@ -63,6 +63,7 @@ def serve(home: Home, idle: Callable[[], None] = lambda: None) -> int:
         link.watch(LOOK_EVERY, presence.refresh)
     link.run()
     link.join(PATIENCE)
+    server.close()
     _make_room(home)
     idle()
     return 0
@@ -123,6 +124,10 @@ class Server:
     def __init__(self, home: Home) -> None:
         self.home = home
         self._delivery = Delivery(home)
+
+    def close(self) -> None:
+        """The conversation has ended."""
+        self._delivery.close()
 
     def handle(self, stream: Stream, op: str, arguments: Dict[str, Any]) -> None:
         """Answer one request, on a thread of its own. Raises nothing."""

@@ -1,14 +1,12 @@
 """Trees on their way: sent to a host, fetched from one, or passed on from one to another.
 
 To a host      reading.py lists and hashes this machine's files (known ones: stamps.py); sending.py is the flow;
-               large_upload.py sends large files; outbox.py holds the thread that sends; inventory.py and room.py ask
-               what the host has, and what fits
-From a host    fetching.py is the flow; blobs.py, large_file.py, live.py and parallel_fetch.py bring files, as
-               file_requests.py asks for them; duplicates.py copies what came already; destination.py writes;
-               dot_git.py says what is never written; memory.py: into memory
+               large_upload.py sends large files in pieces; inventory.py asks what the host has, and what fits
+From a host    fetching.py is the flow; blobs.py, large_download.py and live.py fetch files, as file_requests.py asks
+               for them; duplicates.py copies what came already; destination.py writes; dot_git.py says what is never
+               written; memory.py: into memory
 Across         relaying.py
-All of them    lanes.py, several connections; codecs.py, compression; answers.py, what may come; progress.py, how far
-               it is
+All of them    lanes.py, a queue of tasks and several connections; answers.py, what may come; progress.py, how far it is
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remoterun.agent.shared.codecs import CodecError, expand
+from remoterun.agent.shared.compression import CompressionError, expand
 from remoterun.agent.shared.frames import Body, Frame
 from remoterun.agent.shared.protocol import Stream
 from remoterun.errors import TransferError
@@ -35,7 +35,7 @@ def unpacked(frame: Frame, session: Session) -> Body:
     """The body of a frame, which may be compressed."""
     try:
         return expand(frame.header, frame.body)
-    except CodecError as error:
+    except CompressionError as error:
         raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
 
 

@@ -1,49 +1,74 @@
-"""Files at rest on a host, by their digests, in one flow: small ones packed together, large ones by themselves."""
+"""Files at rest on a host, by their digests: small ones packed together, large ones in pieces."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import Body, Frame
 from remoterun.agent.shared.packs import PackError, unpack
+from remoterun.agent.shared.pieces import LARGE
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.tree import Entry, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
 from remoterun.transfer.answers import ended, next_frame, number, unpacked
-from remoterun.transfer.codecs import own
 from remoterun.transfer.destination import Destination, NewFile, write_file
 from remoterun.transfer.file_requests import FileRequests
-from remoterun.transfer.large_file import LARGE, fetch_large
+from remoterun.transfer.lanes import Lanes
+from remoterun.transfer.large_download import LargeDownload
 
-MOST_AT_ONCE = 100_000
-"""Files that are asked for in one go: their names are in memory."""
+BATCH, BATCH_BYTES = 2000, 4 << 20
+"""Small files that one task asks for."""
 
 
-def fetch_blobs(session: Session, files: Iterable[Entry], destination: Destination) -> list[Entry]:
-    """Fetch files in one flow; the entries of which the host has no blob."""
+def fetch_blobs(session: Session, files: Iterable[Entry], destination: Destination, size: int) -> list[Entry]:
+    """Fetch files, of `size` bytes together; the entries of which the host has no blob."""
     gone: list[Entry] = []
-    small: list[Entry] = []
-    for entry in files:  # a large file comes by itself, after the small ones before it
-        if entry.size <= LARGE:
-            small.append(entry)
-            if len(small) < MOST_AT_ONCE:
-                continue
-        gone += _fetch_small(session, small, destination)
-        small = []
-        if entry.size > LARGE and not fetch_large(session, entry, destination):
-            gone.append(entry)
-    return gone + _fetch_small(session, small, destination)
+    large: list[LargeDownload] = []
+    try:
+        with Lanes(session, size) as lanes:
+            for batch in _batches(files):
+                if batch[0].size > LARGE:
+                    large.append(LargeDownload(batch[0], destination, lanes, gone))
+                    lanes.put(large[-1].begin, BATCH_BYTES)
+                    large = [file for file in large if not file.is_done]
+                else:
+                    lanes.put(partial(_fetch_batch, batch, destination, gone), sum(entry.size for entry in batch))
+    finally:
+        for file in large:
+            file.close()
+    return gone
+
+
+def _batches(files: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """The files in groups; a large one by itself."""
+    batch: list[Entry] = []
+    size = 0
+    for entry in files:
+        if entry.size > LARGE:
+            yield [entry]
+            continue
+        batch.append(entry)
+        size += entry.size
+        if len(batch) >= BATCH or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _fetch_batch(files: list[Entry], destination: Destination, gone: list[Entry], session: Session) -> None:
+    with destination.of_thread() as own:
+        gone += _fetch_small(session, files, own)
 
 
 def _fetch_small(session: Session, files: list[Entry], destination: Destination) -> list[Entry]:
-    if not files:
-        return []
     gone: list[Entry] = []
     expected = iter(files)
-    with session.stream(api.fetch, api.Accept(list(own()), session.round_trip)) as stream:
+    with session.stream(api.fetch, api.Link(session.round_trip)) as stream:
         digests = FileRequests(stream, files, lambda entry: bytes.fromhex(entry.digest))
         for frame in stream:
             body = unpacked(frame, session)

@@ -8,8 +8,8 @@ import itertools
 import os
 import threading
 import unicodedata
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from remoterun.agent.shared.paths import SafeFolder, show
@@ -64,6 +64,12 @@ class Destination:
     at_rest: bool = True
     final: bool = False
     counting: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextlib.contextmanager
+    def of_thread(self) -> Iterator[Destination]:
+        """The same, for another thread."""
+        with SafeFolder(str(self.target)) as root:
+            yield replace(self, root=root)
 
     def place(self, entry: Entry) -> tuple[int, str]:
         return self.root.place(self.name or entry.path)

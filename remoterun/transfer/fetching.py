@@ -1,8 +1,8 @@
 """Trees from a host: what is wanted is named, and comes in one flow; each file is whole and verified before it has its
 name.
 
-What lies at rest there comes by its digests (blobs.py; over several connections: parallel_fetch.py), large files each
-by itself (large_file.py); the files of a run that goes on by their names (live.py).
+What lies at rest there comes by its digests (blobs.py), large files in pieces (large_download.py); the files of a run
+that goes on by their names (live.py).
 
 Nothing that comes from a host is trusted: see `SafeFolder` and `check_path`.
 """
@@ -28,23 +28,15 @@ from remoterun.transfer.blobs import fetch_blobs
 from remoterun.transfer.destination import Destination, Fetched, refuse_twins, temporary_name
 from remoterun.transfer.dot_git import without_git_folders
 from remoterun.transfer.duplicates import Duplicates
-from remoterun.transfer.lanes import Lanes, lanes_for
 from remoterun.transfer.live import fetch_live
-from remoterun.transfer.parallel_fetch import ParallelFetch
 from remoterun.transfer.progress import Progress
 
 MAX_TREE = 1 << 29
 """Bytes of a manifest that a host may send."""
 
 
-def fetch_manifest(
-    session: Session, resource: ResourceRef, expect: Callable[[int], None] = lambda size: None
-) -> tuple[Manifest, Tree]:
-    """(manifest, what else is known) of a resource on a host. Raises `UnsafePath` where a path leads out.
-
-    `expect` is told, before the manifest has come, how many bytes its files have by the host's account; not of a run
-    that goes on.
-    """
+def fetch_manifest(session: Session, resource: ResourceRef) -> tuple[Manifest, Tree]:
+    """(manifest, what else is known) of a resource on a host. Raises `UnsafePath` where a path leads out."""
     size = 0
     live = False
     reader: ManifestReader | None = None
@@ -55,8 +47,6 @@ def fetch_manifest(
                 if reader is None:
                     live = bool(frame.header.get("live"))
                     reader = ManifestReader(hashed=not live)
-                    if not live and isinstance(frame.header.get("size"), int):
-                        expect(frame.header["size"])
                 reader.feed(not_empty(frame, session).body)
                 size += len(frame.body)
                 if size > MAX_TREE:
@@ -102,25 +92,14 @@ def fetch(
     Every file appears whole, after its hash was checked. Conflicts are asked about before anything is written.
     Raises `AlreadyExists`, `UnsafePath`, `TransferError`, `NotFound`; `SomeDamaged` when all that is whole was copied.
     """
-    early: list[Lanes] = []
+    manifest, about = fetch_manifest(session, resource)
+    if choose is not None:
+        manifest = choose(manifest, about)
 
-    def expect(size: int) -> None:
-        """All of it will be wanted: other connections can be opened while the manifest comes."""
-        if choose is None and not os.path.lexists(target) and (count := lanes_for(session, size)) > 1:
-            early.append(Lanes(session, count, ParallelFetch.THREADS))
+    def download(files: Iterable[Entry], size: int, destination: Destination) -> None:
+        _bring(session, resource, files, size, destination)
 
-    try:
-        manifest, about = fetch_manifest(session, resource, expect)
-        if choose is not None:
-            manifest = choose(manifest, about)
-
-        def download(files: Iterable[Entry], size: int, destination: Destination) -> None:
-            _bring(session, resource, files, size, destination, early)
-
-        return place(manifest, about, download, session.machine.name, target, conflict, progress, into)
-    finally:
-        for lanes in early:
-            lanes.close()
+    return place(manifest, about, download, session.machine.name, target, conflict, progress, into)
 
 
 def save_contents(
@@ -129,7 +108,7 @@ def save_contents(
     """Save contents of a resource at rest in a folder: of files that are named by their digests."""
 
     def download(files: Iterable[Entry], size: int, destination: Destination) -> None:
-        _bring(session, resource, files, size, destination, [])
+        _bring(session, resource, files, size, destination)
 
     place(contents, Tree(), download, session.machine.name, folder, refuse, progress)
 
@@ -200,21 +179,13 @@ def _bring(
     files: Iterable[Entry],
     size: int,
     destination: Destination,
-    early: list[Lanes],
 ) -> None:
     """Bring files, of `size` bytes together, to where they go: by their digests what is at rest, by their names the
     rest."""
     duplicates = Duplicates()
     once = duplicates.without(files)
-    count = lanes_for(session, size)
-    if not destination.at_rest:
-        left = list(once)
-    elif count > 1:
-        lanes = early[0] if early else Lanes(session, count, ParallelFetch.THREADS)
-        left = ParallelFetch(once, destination).run(lanes)
-    else:
-        left = fetch_blobs(session, once, destination)
-    left += fetch_blobs(session, duplicates.copy(destination), destination)
+    left = fetch_blobs(session, once, destination, size) if destination.at_rest else list(once)
+    left += fetch_blobs(session, duplicates.copy(destination), destination, 0)
     if left:
         left = fetch_live(session, resource, left, destination)
     if left:  # these changed while they were read, in a run that goes on

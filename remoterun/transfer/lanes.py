@@ -1,24 +1,33 @@
-"""Several connections to one host. One carries at most SSH's window of 2 MB a round trip: 25 MB/s at 80 ms, whatever
-the link could do.
+"""A queue of tasks that several threads do, over one connection to a host or over several.
 
-The first lane is the open session itself; the others are opened as soon as it is known how much there is, each with an
-agent of its own, and take part when they are there. One that can't be opened is done without.
+One connection carries at most SSH's window of 2 MB a round trip: 25 MB/s at 80 ms, whatever the link could do. So far
+hosts get several, each with an agent of its own; the first is the open session itself. One that can't be opened is done
+without.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 from remoterun.errors import RemoterunError
 from remoterun.session import Session
 
 FAR, FARTHER = 0.010, 0.040
-"""Seconds there and back from which on two lanes, or five, pay."""
+"""Seconds of a round trip from which on two connections, or five, pay."""
 WORTH = 16 << 20
 """Bytes for which it pays to open them."""
+THREADS = 3
+"""That work on each connection, so that something is under way while one waits for an answer."""
+MOST_HELD = 16 << 20
+"""Bytes that tasks hold, at most."""
+STOP_SECONDS = 5.0
+"""After an error, how long tasks are waited for: a link that stands still may hold them."""
+
+Task = Callable[[Session], None]
 
 
 def lanes_for(session: Session, size: int) -> int:
@@ -29,77 +38,127 @@ def lanes_for(session: Session, size: int) -> int:
 
 
 class Lanes:
-    """Connections that are opened at once, each on a thread, and work when there is something for them to do.
+    """A context manager: when it is left without an error, all tasks are done. What the first failing task raised is
+    raised by `put`, or there; then no other task is begun.
 
-    `start(work)`: `work(session)` is run on each, until all of them return. It takes its tasks from something that all
-    share, and returns when there are none, or when there is a `failure`: the first that one of them raised.
+    A task is called with the session of its lane. It may put more tasks, which are done before those that wait.
     """
 
-    def __init__(self, session: Session, count: int, each: int = 1) -> None:
-        """`each`: on how many threads a lane works, so that there is something on its way while one asks for more."""
-        self._session, self._each = session, each
-        self._work: Callable[[Session], None] | None = None
-        self._started = threading.Event()
-        self.failure: BaseException | None = None
-        self._opened: list[Session] = []
-        self._opening = threading.Lock()
-        self._closed = False
-        self._threads = [
-            threading.Thread(target=self._run, args=(number,), name=f"remoterun lane {number}", daemon=True)
-            for number in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
+    def __init__(self, session: Session, size: int) -> None:
+        """`size`: bytes that may have to be moved, as far as it is known."""
+        self._session = session
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[Task, int]] = deque()
+        self._held = self._working = 0
+        self._ended = self._closed = False
+        self._failure: BaseException | None = None
+        self._others: list[Session] = []
+        self._count = 0
+        self.add_connections(size)
 
-    def start(self, work: Callable[[Session], None]) -> None:
-        self._work = work
-        self._started.set()
+    def __enter__(self) -> Self:
+        return self
 
-    def join(self) -> None:
-        """Blocks until all lanes have ended."""
-        for thread in self._threads:
-            while thread.is_alive():
-                thread.join(0.2)  # so that ^C is heard
-        self.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._end()
+        finally:
+            self.close()
+        if error is None and self._failure is not None:
+            raise self._failure
+
+    def add_connections(self, size: int) -> None:
+        """Open as many connections as pay for so many bytes. Does not wait for them."""
+        with self._changed:
+            new = range(self._count, lanes_for(self._session, size))
+            self._count += len(new)
+        for number in new:
+            self._start(self._open, number)
+
+    def put(self, task: Task, size: int) -> None:
+        """Have a task done that holds so many bytes. Blocks while too many are held. Raises what a task raised."""
+        with self._changed:
+            while self._held >= MOST_HELD and self._failure is None:
+                self._changed.wait(0.2)  # so that ^C is heard
+            if self._failure is not None:
+                raise self._failure
+            self._waiting.append((task, size))
+            self._held += size
+            self._changed.notify()
+
+    def put_next(self, task: Task) -> None:
+        """Have a task done before those that wait, as a part of the one that calls this. Does not block."""
+        with self._changed:
+            self._waiting.appendleft((task, 0))
+            self._changed.notify()
 
     def close(self) -> None:
-        """Drop the connections that were opened for this; what works on one of them fails. May be called twice."""
-        with self._opening:
+        """Begin no other task, and close the connections that were opened for them. May be called twice."""
+        with self._changed:
             self._closed = True
-        self._started.set()
-        for session in self._opened:
+            self._changed.notify_all()
+            others = list(self._others)
+        for session in others:
             session.close()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._working, STOP_SECONDS)
 
-    def _run(self, number: int) -> None:
-        try:
-            if number == 0:
-                self._work_on(self._session)
-                return
-            with self._another() as session:
-                if session is not None:
-                    self._work_on(session)
-        except BaseException as error:  # noqa: BLE001 - told by `failure`
-            self.failure = self.failure or error
+    def _end(self) -> None:
+        """Blocks until all tasks are done, or one has failed."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+            while self._failure is None and (self._waiting or self._working):
+                self._changed.wait(0.2)  # so that ^C is heard
 
-    def _work_on(self, session: Session) -> None:
-        self._started.wait()
-        if self._work is None:  # nothing was to be done
-            return
-        with ThreadPoolExecutor(self._each) as pool:
-            for done in [pool.submit(self._work, session) for _ in range(self._each)]:
-                done.result()
+    def _start(self, work: Callable[..., None], *arguments: object) -> None:
+        threading.Thread(target=work, args=arguments, name="remoterun lane", daemon=True).start()
 
-    @contextmanager
-    def _another(self) -> Iterator[Session | None]:
+    def _open(self, number: int) -> None:
+        """Open a connection, and work on it."""
+        session: Session | None = self._session if number == 0 else self._another()
+        if session is not None:
+            for _ in range(THREADS - 1):
+                self._start(self._work, session)
+            self._work(session)
+
+    def _another(self) -> Session | None:
         try:
             session = self._session.another()
         except (RemoterunError, OSError):  # sshd takes no more; the others do it
-            yield None
-            return
-        with self._opening:
-            self._opened.append(session)
+            return None
+        with self._changed:
+            self._others.append(session)
             closed = self._closed
-        try:
-            yield None if closed else session
-        finally:
+        if closed:
             session.close()
+        return None if closed else session
+
+    def _work(self, session: Session) -> None:
+        while (given := self._next()) is not None:
+            task, size = given
+            try:
+                task(session)
+            except BaseException as error:  # noqa: BLE001 - raised by `put`, or where the context is left
+                with self._changed:
+                    self._failure = self._failure or error
+            with self._changed:
+                self._held -= size
+                self._working -= 1
+                self._changed.notify_all()
+
+    def _next(self) -> tuple[Task, int] | None:
+        """The next task; None when there will be none. Blocks."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._is_done)
+            if self._closed or self._failure is not None or not self._waiting:
+                return None
+            self._working += 1
+            return self._waiting.popleft()
+
+    @property
+    def _is_done(self) -> bool:
+        return self._closed or self._failure is not None or (self._ended and not self._working)

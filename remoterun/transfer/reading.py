@@ -9,7 +9,7 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -243,27 +243,6 @@ def whole_content(item: ListedEntry, most: int) -> tuple[bytes, str, os.stat_res
         if status.st_size > most:
             break
     raise changing(item.path)
-
-
-def pieces(path: str, offset: int, size: int, piece: int | Callable[[], int]) -> Iterator[bytes]:
-    """The bytes of a file from `offset` up to `size`, `piece` of them at a time.
-
-    Raises `ChangedWhileRead` if there are fewer, and `FileNotFoundError`.
-    """
-    try:
-        with open(path, "rb", buffering=0) as file:
-            file.seek(offset)
-            left = size - offset
-            while left:
-                data = file.read(min(piece if isinstance(piece, int) else piece(), left))
-                if not data:
-                    raise ChangedWhileRead(path)
-                left -= len(data)
-                yield data
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise TransferError(f"`{show(path)}` can't be read: {error.strerror}")
 
 
 def changing(path: str) -> TransferError:

@@ -9,9 +9,8 @@ from remoterun.agent.shared.tree import Manifest, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
 from remoterun.transfer.answers import next_frame, not_empty, number
-from remoterun.transfer.inventory import missing_blobs
+from remoterun.transfer.inventory import may_not_fit, missing_blobs, require_room, room_on
 from remoterun.transfer.progress import Progress
-from remoterun.transfer.room import may_not_fit, require_room, room_on
 from remoterun.transfer.sending import Sent
 
 
@@ -25,7 +24,7 @@ def relay(source: Session, manifest: Manifest, target: Session, progress: Progre
         require_room(target, size, room_on(target))
     progress.start("passing on", len(wanted), size)
     if wanted:
-        with source.stream(api.fetch, api.Accept()) as incoming, target.stream(api.put, api.Nothing()) as outgoing:
+        with source.stream(api.fetch, api.Link()) as incoming, target.stream(api.put, api.Nothing()) as outgoing:
             at = 0
             for start in range(0, len(wanted), 1000):
                 part = wanted[start : start + 1000]

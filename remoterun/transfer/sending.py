@@ -1,48 +1,40 @@
 """Trees to a host: one flow, in which listing, reading, hashing, asking and sending overlap.
 
-    this thread      list → read → hash ─┬─ small files, in batches: which are missing? ─┐
-                                         └─ large ones, piece by piece as they are read ─┤
-    the other one                                  the answers, one after the other ─────┴→ packs, pieces → the host
+    this thread     list → read → hash → batches of small files, large files
+    the lanes       ask which are missing → packs, pieces → the host
 
-reading.py lists and reads, large_upload.py sends large files, outbox.py holds the thread that sends and the other
-connections. A batch is asked about while the next ones are read, and what is missing of it is sent from memory. What a
-cut transfer left is not sent again.
+reading.py lists and reads, lanes.py holds the threads and the connections, large_upload.py sends large files. What is
+missing of a batch is sent from memory. What a cut transfer left is not sent again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+import threading
+import time
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Nothing
-from remoterun.agent.shared.frames import PIECE
+from remoterun.agent.shared.compression import CompressingStream
 from remoterun.agent.shared.packs import PACK, SMALL, pack
-from remoterun.agent.shared.protocol import Stream
-from remoterun.agent.shared.tree import Entry, Manifest, ManifestBuilder, TreeError, show
+from remoterun.agent.shared.pieces import LARGE, PIECE
+from remoterun.agent.shared.tree import ChangedWhileRead, Entry, Manifest, ManifestBuilder, TreeError, hash_file, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
-from remoterun.transfer.inventory import AT_ONCE, Inventory, file_key, missing_blobs, read_missing
-from remoterun.transfer.large_upload import LargeFiles
-from remoterun.transfer.outbox import Outbox, Task
+from remoterun.transfer.inventory import AT_ONCE, may_not_fit, missing_blobs, require_room, room_on
+from remoterun.transfer.lanes import Lanes
+from remoterun.transfer.large_upload import LargeUpload
 from remoterun.transfer.progress import Progress
-from remoterun.transfer.reading import ListedEntry, Reading, read_entries, size_and_time, whole_content
-from remoterun.transfer.room import may_not_fit, require_room
+from remoterun.transfer.reading import ListedEntry, Reading, changing, read_entries, size_and_time, whole_content
 
 BATCH = AT_ONCE
 """Files of a batch, or `BATCH_BYTES` of them."""
-BATCH_BYTES = 1 << 20
-WHOLE = 4 << 20
-"""Bytes of the largest file that is read before anything of it is sent."""
-EAGER = 4 << 20
-"""Bytes of small files that go over the open connection before others are opened for them."""
+BATCH_BYTES = 4 << 20
 WORTH_NOTING, MOST_MET = 4096, 200_000
 """Bytes from which on, and how many, contents are noted, so that none is sent twice."""
-TOLD = 64 << 10
-"""Bytes of the manifest that are sent at once, while it grows."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,7 @@ class _Blob:
     digest: str
     size: int
     content: bytes | None
-    path: str = ""
+    item: ListedEntry | None = None
     stamp: tuple[int, int] = (0, 0)
     """Size and mtime of that file when it was looked at."""
 
@@ -70,12 +62,16 @@ class _Blob:
 class _Batch:
     blobs: list[_Blob] = field(default_factory=list)
     held: int = 0
+    """Bytes that are in memory."""
+    size: int = 0
+    """Bytes of its small files."""
 
     def add(self, blob: _Blob) -> bool:
         """Whether it is full."""
         self.blobs.append(blob)
         self.held += len(blob.content or b"")
-        return len(self.blobs) >= BATCH or self.held >= BATCH_BYTES
+        self.size += blob.size if blob.size <= LARGE else 0
+        return len(self.blobs) >= BATCH or self.size >= BATCH_BYTES
 
 
 def send_tree(
@@ -84,22 +80,20 @@ def send_tree(
     extra: dict[str, bytes],
     progress: Progress,
     name: str = "",
-    commit: Stream | None = None,
 ) -> tuple[Manifest, Sent]:
     """Send what of `tree` and of `extra` (digest to content) the host lacks; the tree's manifest. `tree` is used up.
 
-    `name`: of an upload there whose large files it may share parts with. `commit`: where the manifest goes as it grows,
-    for the host to put files in place meanwhile; the caller ends it.
+    `name`: of the upload there that gets a new version: pieces that the version before has of a file are not sent.
 
     A transfer that was cut goes on when it is repeated. Raises `TransferError`, `UsageError`, `HostError`.
     """
     complete = False
     try:
         progress.start("sending", tree.files, tree.size)
-        with Outbox(session, progress, tree.size) as outbox, session.stream(api.missing, Nothing()) as asking:
-            manifest = _Sender(outbox, asking, progress, commit).send(tree, extra, name)
+        sender = _Sender(session, progress, name)
+        manifest = sender.send(tree, extra)
         complete = True
-        return manifest, Sent(outbox.blobs, outbox.moved, outbox.already)
+        return manifest, Sent(sender.blobs, sender.moved, sender.already)
     finally:
         tree.close(complete)
 
@@ -112,53 +106,53 @@ def send_blobs(session: Session, blobs: dict[str, bytes], progress: Progress) ->
 class _Sender:
     """See the module."""
 
-    def __init__(self, outbox: Outbox, asking: Stream, progress: Progress, commit: Stream | None) -> None:
-        self._outbox, self._session = outbox, outbox.session
-        self._asking, self._progress, self._commit = asking, progress, commit
-        self._inventory = Inventory()
-        self._large = LargeFiles(outbox, self._inventory)
+    def __init__(self, session: Session, progress: Progress, name: str) -> None:
+        self._session, self._progress = session, progress
+        self._name = name
         self._met: set[str] = set()
         """Digests that were met before: these are there, or on their way."""
-        self._size = 0
+        self._room: int | None = None
+        """Bytes that may arrive there, where that may be too little."""
+        self.blobs = self.moved = self.already = 0
+        """What was sent: blobs and bytes; and bytes that were there already."""
+        self._expected = 0
+        """Bytes that will be sent, most likely."""
+        self._counting = threading.Lock()
 
-    def send(self, tree: Reading, extra: dict[str, bytes], name: str) -> Manifest:
-        self._size, commit = tree.size, self._commit
-        if tree.ended and self._outbox.is_far(sum(entry.size for entry in tree.entries() if not entry.digest)):
-            self._outbox.open_lanes()  # they will be wanted, most likely
-        self._look_what_is_there(name, tree)
+    def send(self, tree: Reading, extra: dict[str, bytes]) -> Manifest:
+        if not tree.ended or may_not_fit(self._session, tree.size):
+            self._room = room_on(self._session)
         self._make_sure_it_fits(tree)
+        self._expected = sum(entry.size for entry in tree.entries() if not entry.digest)
+        with Lanes(self._session, self._expected) as self._lanes:
+            batch = _Batch()
+            for digest, content in extra.items():
+                batch = self._take(batch, _Blob(digest, len(content), content))
+            try:
+                return self._send_tree(tree, batch)
+            except TreeError as error:
+                raise TransferError(str(error), hint="wait until nothing writes there, and try again")
+
+    def _send_tree(self, tree: Reading, batch: _Batch) -> Manifest:
         build = ManifestBuilder()
-        told = 0
-        batch = _Batch()
-        for digest, content in extra.items():
-            batch = self._take(batch, _Blob(digest, len(content), content))
         counted = tree.files
-        try:
-            for item in tree:
-                if tree.files > counted:
-                    self._progress.expect(tree.files - counted, item.entry.size)
-                    counted = tree.files
-                    self._make_sure_it_fits(tree)
-                entry = item.entry
-                if entry.size > WHOLE and not entry.digest:  # goes by itself
-                    batch = self._flush(batch)
-                try:
-                    if entry.kind == "f":
-                        batch, entry = self._file(batch, item, tree)
-                except FileNotFoundError:
-                    tree.leave_out_vanished(item)
-                    self._progress.expect(-1, -entry.size)
-                    continue
-                build.add(entry)
-                # Of files that are asked about: the host need not look for others yet.
-                if commit is not None and not batch.blobs and build.length - told >= TOLD:
-                    told = _tell(commit, build, told)
-        except TreeError as error:
-            raise TransferError(str(error), hint="wait until nothing writes there, and try again")
+        for item in tree:
+            if tree.files > counted:
+                self._progress.expect(tree.files - counted, item.entry.size)
+                counted = tree.files
+                self._make_sure_it_fits(tree)
+            entry = item.entry
+            if entry.size > LARGE and not entry.digest:  # it is hashed first, while the batch is sent
+                batch = self._flush(batch)
+            try:
+                if entry.kind == "f":
+                    batch, entry = self._file(batch, item, tree)
+            except FileNotFoundError:
+                tree.leave_out_vanished(item)
+                self._progress.expect(-1, -entry.size)
+                continue
+            build.add(entry)
         self._flush(batch)
-        self._asking.end()
-        if commit is not None:
-            _tell(commit, build, told, last=1)
         return Manifest.built(build)
 
     def _file(self, batch: _Batch, item: ListedEntry, tree: Reading) -> tuple[_Batch, Entry]:
@@ -166,20 +160,16 @@ class _Sender:
         entry = item.entry
         if entry.digest:
             stamp = size_and_time(item.status) if item.status else (0, 0)
-            return self._take(batch, _Blob(entry.digest, entry.size, None, item.path, stamp)), entry
-        if entry.size <= WHOLE:
-            content, digest, status, read_at = whole_content(item, 2 * WHOLE)
+            return self._take(batch, _Blob(entry.digest, entry.size, None, item, stamp)), entry
+        if entry.size <= LARGE:
+            content, digest, status, read_at = whole_content(item, 2 * LARGE)
             tree.note(item, status, digest, read_at)
             entry = Entry("f", entry.path, len(content), digest, entry.executable)
             return self._take(batch, _Blob(digest, len(content), content)), entry
-
-        def ask(digest: str, status: os.stat_result) -> None:
-            stamp = size_and_time(status)
-            self._flush(self._take(_Batch(), _Blob(digest, stamp[0], None, item.path, stamp)))
-
-        digest, size = self._large.send(item, tree, ask)
-        self._met.add(digest)
-        return batch, entry._replace(digest=digest, size=size)
+        digest, status = _hash_large(item, tree)
+        entry = entry._replace(digest=digest, size=status.st_size)
+        batch = self._take(batch, _Blob(digest, entry.size, None, item, size_and_time(status)))
+        return self._flush(batch), entry
 
     def _take(self, batch: _Batch, blob: _Blob) -> _Batch:
         if self._is_again(blob.digest, blob.size):
@@ -189,95 +179,126 @@ class _Sender:
     def _is_again(self, digest: str, size: int) -> bool:
         """Whether this content was met before, and is there or on its way: then it is done. Notes it if not."""
         if digest in self._met:
-            self._outbox.count(0, 1, there=size)
+            self._count_there(1, size)
             return True
         if size >= WORTH_NOTING and len(self._met) < MOST_MET:
             self._met.add(digest)
         return False
 
     def _flush(self, batch: _Batch) -> _Batch:
-        """Ask about a batch, and have sent what is missing of it."""
+        """Have sent what the host lacks of a batch."""
         if batch.blobs:
-            if self._commit is not None and self._commit.cancelled:
-                self._commit.send()  # raises why
-            self._asking.send(b"".join([bytes.fromhex(blob.digest) for blob in batch.blobs]))
-            self._outbox.later(lambda: self._send_missing(batch), batch.held)
+            self._lanes.put(partial(self._send_batch, batch), batch.held)
         return _Batch()
-
-    def _look_what_is_there(self, name: str, tree: Reading) -> None:
-        """Only if there are large files to read, or if little room may be left; it costs a round trip."""
-        large = {entry.size for entry in tree.entries() if entry.size > WHOLE and not entry.digest}
-        if large or not tree.ended or may_not_fit(self._session, tree.size):
-            self._inventory.ask(self._session, name, large)
 
     def _make_sure_it_fits(self, tree: Reading) -> None:
         """Where all of what was listed would not fit: hash it, and ask what of it is missing. Raises `HostError`."""
-        room = self._inventory.room
-        if room is None or tree.size - self._outbox.already <= room:
+        if self._room is None or tree.size - self.already <= self._room:
             return
         tree.hash_listed()
-        known = {item.entry.digest: item for item in tree.listed() if item.entry.digest}
-        missing = [known[digest] for digest, _ in missing_blobs(self._session, list(known)) if digest not in self._met]
-        missing += [item for item in tree.listed() if item.entry.kind == "f" and not item.entry.digest]
-        begun = {item.path: self._inventory.begun(file_key(item.path, item.status)) for item in missing if item.status}
-        to_come = sum(max(0, item.entry.size - begun.get(item.path, 0)) for item in missing)
-        require_room(self._session, self._outbox.moved + to_come, room)
+        sizes = {entry.digest: entry.size for entry in tree.entries() if entry.digest and entry.digest not in self._met}
+        to_come = sum(max(0, sizes[digest] - have) for digest, have in missing_blobs(self._session, list(sizes)))
+        to_come += sum(entry.size for entry in tree.entries() if entry.kind == "f" and not entry.digest)
+        require_room(self._session, self.moved + to_come, self._room)
 
-    # -- on the thread that sends
+    # -- on the threads of the lanes
 
-    def _send_missing(self, batch: _Batch) -> None:
-        missing = dict(read_missing(self._asking, len(batch.blobs), self._session))
-        done = sum(blob.size for place, blob in enumerate(batch.blobs) if place not in missing)
-        self._outbox.count_there(len(batch.blobs) - len(missing), done)
+    def _send_batch(self, batch: _Batch, session: Session) -> None:
+        """Ask on the first connection, whose agent protects the blobs; send on whichever is free."""
+        lacking = {digest for digest, _ in missing_blobs(self._session, [blob.digest for blob in batch.blobs])}
+        missing = [blob for blob in batch.blobs if blob.digest in lacking]
+        there = sum(blob.size for blob in batch.blobs if blob.digest not in lacking)
+        self._count_there(len(batch.blobs) - len(missing), there)
+        small = []
+        for blob in missing:
+            if blob.content is None and blob.size > LARGE:
+                assert blob.item is not None
+                before = (self._name, blob.item.entry.path)
+                large = LargeUpload(blob.item.path, blob.stamp, blob.digest, before, self._count, self._lanes)
+                self._lanes.put_next(large.begin)
+            else:
+                small.append(blob)
+        with self._counting:
+            self._expected += sum(blob.size for blob in missing if blob.content is None)
+        self._lanes.add_connections(self._expected)
+        if small:
+            with session.stream(api.put, Nothing()) as stream:
+                self._send_small(small, CompressingStream(stream, session.round_trip))
+                stream.end()
+                stream.finish()
+
+    def _send_small(self, blobs: list[_Blob], out: CompressingStream) -> None:
         ready: list[tuple[bytes, bytes]] = []
         held = 0
-        for place, have in sorted(missing.items()):
-            blob = batch.blobs[place]
-            if blob.content is None and blob.size > SMALL:
-                self._large.send_known(blob.path, blob.stamp, blob.digest, have)
-                continue
+        for blob in blobs:
             content = blob.content if blob.content is not None else _reread(blob)
             if len(content) > SMALL:
-                have = have if have <= blob.size else 0
-                self._outbox.send_blob(blob.digest, blob.size, have, _slices(content, have))
+                self._send_frames(blob.digest, content, out)
                 continue
             ready.append((bytes.fromhex(blob.digest), content))
             held += len(content)
             if held >= PACK:
-                self._send_pack(ready, held)
+                self._send_pack(ready, held, out)
                 ready, held = [], 0
         if ready:
-            self._send_pack(ready, held)
+            self._send_pack(ready, held, out)
 
-    def _send_pack(self, contents: list[tuple[bytes, bytes]], size: int) -> None:
-        frame: tuple[bytes, dict[str, Any]] = pack(contents), {"p": len(contents)}
-        if self._outbox.moved > EAGER and self._outbox.is_far(self._size - self._outbox.moved):
-            self._outbox.share(Task([frame], size, len(contents)))
-            return
-        self._outbox.send(*frame)
-        self._outbox.count(size, len(contents))
+    def _send_pack(self, contents: list[tuple[bytes, bytes]], size: int, out: CompressingStream) -> None:
+        out.send(pack(contents), {"p": len(contents)})
+        self._count(size, len(contents), 0)
+
+    def _send_frames(self, digest: str, content: bytes, out: CompressingStream) -> None:
+        header: dict[str, object] = {"d": digest, "s": len(content)}
+        for at in range(0, len(content), PIECE):
+            part = content[at : at + PIECE]
+            out.send(part, header)
+            self._count(len(part), 0, 0)
+            header = {}
+        self._count(0, 1, 0)
+
+    def _count(self, moved: int, blobs: int, there: int) -> None:
+        with self._counting:
+            self.moved += moved
+            self.blobs += blobs
+            self.already += there
+            self._progress.add(moved + there, blobs, there)
+
+    def _count_there(self, files: int, size: int) -> None:
+        """Files that the host has already."""
+        with self._counting:
+            self.already += size
+            self._progress.add(size, files, size)
 
 
-def _tell(commit: Stream, build: ManifestBuilder, told: int, **header: Any) -> int:
-    """Send what of the manifest was not `told` yet; how much is now."""
-    while build.length - told > PIECE:
-        commit.send(build.part(told, PIECE))
-        told += PIECE
-    commit.send(build.part(told, PIECE), **header)
-    return build.length
+def _hash_large(item: ListedEntry, tree: Reading) -> tuple[str, os.stat_result]:
+    """Digest and status of a file; one that changes while it is read is read once more.
+
+    Raises `TransferError`, and `FileNotFoundError` when the file is gone.
+    """
+    for _ in range(2):
+        read_at = time.time_ns()
+        try:
+            digest, status = hash_file(item.path)
+        except ChangedWhileRead:
+            continue
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise TransferError(f"`{show(item.path)}` can't be read: {error.strerror}")
+        tree.note(item, status, digest, read_at)
+        return digest, status
+    raise changing(item.path)
 
 
 def _reread(blob: _Blob) -> bytes:
-    """The content of a small file whose digest was known. Raises `TransferError` if it is another by now."""
+    """The content of a file whose digest was known. Raises `TransferError` if it is another by now."""
+    assert blob.item is not None
+    path = blob.item.path
     try:
-        with open(blob.path, "rb") as file:
-            content = file.read(SMALL + 1)
+        with open(path, "rb") as file:
+            content = file.read(blob.size + 1)
     except OSError as error:
-        raise TransferError(f"`{show(blob.path)}` can't be read: {error.strerror}")
+        raise TransferError(f"`{show(path)}` can't be read: {error.strerror}")
     if hashlib.sha256(content).hexdigest() != blob.digest:
-        raise TransferError(f"`{show(blob.path)}` changed after it was read", hint="try again")
+        raise TransferError(f"`{show(path)}` changed after it was read", hint="try again")
     return content
-
-
-def _slices(content: bytes, start: int) -> Iterator[bytes]:
-    return (content[at : at + PIECE] for at in range(start, len(content), PIECE))

@@ -23,12 +23,10 @@ from typing import Any
 import pytest
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.delta import BLOCK, records
 from remoterun.agent.shared.frames import MAX_BODY
-from remoterun.agent.shared.protocol import WINDOW, Link
+from remoterun.agent.shared.protocol import WINDOW
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.store.home import Home
-from remoterun.agent.store.parts import listed
 from remoterun.client import Client
 from remoterun.config import Config
 from remoterun.errors import LinkLost, RemoterunError
@@ -144,11 +142,7 @@ def session(home: Path, budget: Budget | None = None) -> Iterator[Session]:
 
 def held(home: Home) -> int:
     """Bytes of the blobs that are there, whole or begun."""
-    begun = 0
-    for name in os.listdir(home.partial):
-        if "." not in name:
-            found = listed(home, name)
-            begun += sum(length for _, length in found) if found else home.blobs.partial_size(name)
+    begun = sum(home.blobs.partial_size(name) for name in os.listdir(home.partial))
     return begun + sum(path.stat().st_size for path in Path(home.blobs.folder).rglob("*") if path.is_file())
 
 
@@ -197,28 +191,6 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 CUTS = {"near": 60, "far": 40}
 UNDER_WAY = WINDOW + 4 * MAX_BODY
 """Bytes of one connection that were sent and had not been read, or not been written down, when it was cut."""
-
-
-@pytest.mark.parametrize("more", [0, BLOCK])
-def test_what_was_put_together_is_kept(tmp_path: Path, more: int) -> None:
-    """The agent's input ends while much of what it has answered for is still to be written."""
-    home = Home.open(str(tmp_path / "home"))
-    old = random.Random(5).randbytes(64 << 20)
-    digest = home.blobs.put(old)
-    link = Link((pipe := LocalHost(Path(home.path)).open()).pump, pipe.write)
-    link.start()
-    key = hashlib.sha256(b"key").hexdigest()
-    stream = link.open("patch", size=len(old) + more, key=key, offset=0, like=[digest])
-    asked = 60 << 20
-    for at in range(0, asked, 512 * BLOCK):
-        stream.send(records(old[at : min(asked, at + 512 * BLOCK)]), w=1)
-    for _ in range(0, asked, 512 * BLOCK):
-        assert (frame := stream.receive(60)) is not None and not any(frame.body)
-    assert isinstance(pipe, ProcessPipe)
-    pipe._stdin.close()
-    until(lambda: pipe._process.poll() is not None, what="it has written all of that and ends")
-    pipe.close()
-    assert os.path.getsize(os.path.join(home.partial, key)) == asked
 
 
 def test_who_is_about_to_read_a_pipe_that_is_closed_reads_nothing_else(
@@ -283,10 +255,8 @@ class TestCutsOfThePipe:
         """None: it was cut."""
         try:
             with session(Path(home.path), budget) as here:
-                with here.stream(api.commit_upload, api.CommitUpload("doom")) as commit:
-                    _, sent = send_tree(here, read_tree(folder, digests), {}, Progress(), "doom", commit)
-                    commit.end()
-                    commit.finish()
+                manifest, sent = send_tree(here, read_tree(folder, digests), {}, Progress(), "doom")
+                here.ask(api.commit_upload, api.CommitUpload("doom"), manifest.encode())
                 return sent
         except RemoterunError:
             if budget is None or not budget.cut:
@@ -374,10 +344,8 @@ def report(progress):
         os.kill(os.getpid(), signal.SIGKILL)
 session = Session(MachineType("here"), LocalHost(Path(home)))
 if up:
-    with session.stream(api.commit_upload, api.CommitUpload("doom")) as commit:
-        send_tree(session, read_tree(Path(path), Path(digests)), {}, Progress(report), "doom", commit)
-        commit.end()
-        commit.finish()
+    manifest, _ = send_tree(session, read_tree(Path(path), Path(digests)), {}, Progress(report), "doom")
+    session.ask(api.commit_upload, api.CommitUpload("doom"), manifest.encode())
 else:
     fetch(session, ResourceRef("upload", "doom"), Path(path), lambda path: True, Progress(report))
 session.close()

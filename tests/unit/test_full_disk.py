@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared.frames import PIECE
-from remoterun.agent.shared.protocol import RemoteError
+from remoterun.agent.shared.protocol import Link, RemoteError
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.reserve import free_space
 from tests.unit.test_gc import collect, end, make_run
 from tests.unit.test_home import missing, put, send, sound
-from tests.workshop import Files, served, sha256, until
+from tests.workshop import Files, served, sha256
 
 FILES: Files = {"a": b"A", "b/c": b"C" * 5000, "run*": b"#!/bin/sh\n"}
 
@@ -52,7 +52,7 @@ class TestReserve:
         before = small.reserve.room()
         assert 0 < before < free_space(small.path)
         with pytest.raises(RemoteError) as caught:
-            send_all(small, os.urandom(3 << 20))
+            send_all(small, *(os.urandom(30_000) for _ in range(100)))
         assert caught.value.code == "disk_full"
         assert free_space(small.path) >= 2 << 20 >> 6 and small.reserve.room() < PIECE
 
@@ -108,16 +108,19 @@ class TestCutTransfers:
     def test_one_that_goes_on_stays(self, small: Home) -> None:
         blob = os.urandom(300_000)
         with served(small) as link:
-            stream = link.open("put")
-            stream.send(blob[:100_000], d=sha256(blob), s=len(blob), o=0, k=sha256(blob))
-            until(lambda: small.blobs.partial_size(sha256(blob)), what="its first bytes have come")
+            missing(link, blob)
+            self.put_piece(link, blob)
             filler = fill(small)
             assert collect(small).freed == 0 and small.blobs.partial_size(sha256(blob))
             filler.unlink()
-            stream.send(blob[100_000:])
-            stream.end()
-            stream.finish()
+            link.call("seal", digest=sha256(blob), size=len(blob))
         sound(small)
+
+    def put_piece(self, link: Link, blob: bytes) -> None:
+        stream = link.open("put")
+        stream.send(blob, d=sha256(blob), s=len(blob), n=[0])
+        stream.end()
+        stream.finish()
 
 
 class TestNoByteFree:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remoterun.agent.shared.codecs import MAX_RAW
 from remoterun.agent.shared.frames import MAX_BODY
 from remoterun.agent.shared.packs import PACK, RECORD_SIZE, SMALL, PackError, pack, unpack
 from remoterun.transfer.sending import BATCH
@@ -33,7 +32,6 @@ def test_the_largest_pack_is_one_frame() -> None:
     """A pack that is nearly full when the largest small content comes, of as many files as are asked for at once."""
     assert PACK + SMALL + BATCH * RECORD_SIZE <= MAX_BODY
     assert PACK + SMALL + 4096 * RECORD_SIZE <= MAX_BODY  # what an agent packs: see `outgoing.BlobSender`
-    assert PACK + SMALL + BATCH * RECORD_SIZE <= MAX_RAW  # and compressed
 
 
 @given(CONTENTS, st.data())

@@ -44,7 +44,7 @@ def upload(call: Call, asked: api.VersionsOf) -> api.Versions:
 
 
 def commit_upload(call: Call, asked: api.CommitUpload) -> api.Committed:
-    version, created = call.delivery.commit(asked, call.stream)
+    version, created = call.delivery.commit(asked, Manifest.decode(call.stream.read()))
     return api.Committed(from_json(api.UploadVersion, version), created)
 
 

@@ -48,8 +48,7 @@ class Nothing(Record):
 
 class Hello(Record):
     """What a home says before it is asked. `time` in seconds since 1970 by its clock; `boot` names this boot of it;
-    `architecture` is what `uname -m` says there; `room`: bytes that may arrive. `compares`: it answers `records`, so
-    that only what differs of a file need come."""
+    `architecture` is what `uname -m` says there; `room`: bytes that may arrive."""
 
     protocol: int
     home_id: str
@@ -62,7 +61,6 @@ class Hello(Record):
     time: float = 0.0
     pid: int = 0
     room: int = LARGEST
-    compares: bool = True
 
 
 # -- blobs
@@ -74,89 +72,68 @@ class Count(Record):
     blobs: int
 
 
-class Codecs(Record):
-    codecs: List[str]
+class Room(Record):
+    """Bytes that may still arrive."""
 
-
-class Beginnings(Record):
-    """What may help to send large files: of the upload `name`, and of files with any of `sizes` bytes."""
-
-    name: str = ""
-    sizes: List[int] = []
-
-
-class LargeEntry(Record):
-    path: str
-    size: int
-    digest: str
-
-
-class Begun(Record):
-    """What is here of large blobs that a cut transfer left, by their keys: `partial`, bytes from the start on, or
-    `parts`, [offset, length] of each; the `large` files of the upload; and those of the sizes that a blob here has.
-    `room`: bytes that may still arrive."""
-
-    partial: Dict[str, int]
-    parts: Dict[str, List[List[int]]]
-    large: List[LargeEntry]
-    sizes: List[int]
     room: int
 
 
-class PatchBlob(Record):
-    """A blob of `size` bytes, made of parts of the blobs `like`, from byte `offset` of what a cut transfer left on."""
+class MissingPieces(Record):
+    """A blob of `size` bytes, from piece number `first` on. The file at `path` in the newest version of the upload
+    `name` may have pieces of it."""
 
+    digest: str
     size: int
-    key: str
-    offset: int
-    like: List[str]
+    first: int = 0
+    name: str = ""
+    path: str = ""
 
 
-class SealBlob(Record):
-    key: str
+class WholeBlob(Record):
+    digest: str
     size: int
 
 
-class Accept(Record):
-    """How the answer may be compressed, for a link that takes `round_trip` seconds there and back."""
+class PieceHashes(Record):
+    """The pieces of a blob from number `first` up to `end`."""
 
-    accept: List[str] = []
+    digest: str
+    first: int
+    end: int
+
+
+class Link(Record):
+    """Over a link that takes `round_trip` seconds, to find out whether compression pays."""
+
     round_trip: float = 0.0
 
 
-class BlobRanges(Record):
+class BlobPieces(Record):
+    """Over a link that takes `round_trip` seconds, as `Link`."""
+
     digest: str
-    accept: List[str] = []
     round_trip: float = 0.0
-
-
-class BlobFrom(Record):
-    """A blob from byte `offset` on."""
-
-    digest: str
-    offset: int = 0
 
 
 # In: digests, 32 bytes each, in as many frames as one likes. Out, for each frame one: (u32 place in the frame, u64
 # bytes that a cut transfer left here) for each digest of which there is no blob here. Protects all of them from `gc`.
 missing = Request("missing", Nothing, Count, "blobs")
-codecs = Request("codecs", Nothing, Codecs, "blobs")
+room = Request("room", Nothing, Room, "blobs")
 # In: blobs, as store/incoming.py takes them. One whose bytes don't have its digest is refused by name.
 put = Request("put", Nothing, Count, "blobs")
-begun = Request("begun", Beginnings, Begun, "blobs")
-# In and out: as store/patching.py says.
-patch = Request("patch", PatchBlob, Nothing, "blobs")
+# In: the SHA-256 of pieces. Out: the numbers, u32, of those that the home lacks. What it has is put in place.
+missing_pieces = Request("missing_pieces", MissingPieces, Nothing, "blobs")
+# Make the blob once all of its pieces have come, here or on other connections.
+seal = Request("seal", WholeBlob, Nothing, "blobs")
 # In: a `SignedObject` (archive.py) as JSON on each line: what the host shall fetch. Out: {"at": bytes so far} now
 # and then. Refused with "expired" where an address must be signed anew, else "not_fetched", "not_found", "refused".
 download = Request("download", Nothing, Count, "blobs")
-# Make a blob of parts that come here and on other connections (store/parts.py). In: {"h": digest}, after all of them.
-seal = Request("seal", SealBlob, Nothing, "blobs")
 # In: digests, 32 bytes each. Out: their contents in that order, as store/outgoing.py sends them.
-fetch = Request("fetch", Accept, Count, "blobs")
-# In: (u64 offset, u64 length) of parts of a blob. Out: their bytes, one after the other.
-fetch_parts = Request("fetch_parts", BlobRanges, Nothing, "blobs")
-# Out: the records (delta.py) of the blocks of a blob.
-records = Request("records", BlobFrom, Nothing, "blobs")
+fetch = Request("fetch", Link, Count, "blobs")
+# Out: the SHA-256 of each, of at most `pieces.GROUP`, in one frame.
+piece_hashes = Request("piece_hashes", PieceHashes, Nothing, "blobs")
+# In: numbers of pieces of a blob, u32. Out: a frame for each, in that order.
+fetch_pieces = Request("fetch_pieces", BlobPieces, Nothing, "blobs")
 
 
 # -- uploads and trees
@@ -244,8 +221,7 @@ class FileCount(Record):
 
 uploads = Request("uploads", Nothing, UploadList, "uploads", most=64 << 20)
 upload = Request("upload", VersionsOf, Versions, "uploads", most=64 << 20)
-# In: a manifest, with its last frame {"last": 1}, and the end once all its blobs are here. It may come while they still
-# do (store/pending_version.py). The answer need not wait for the end if all of them are here sooner.
+# In: a manifest, once all its blobs are here.
 commit_upload = Request("commit_upload", CommitUpload, Committed, "uploads")
 remove_upload = Request("remove_upload", RemoveUpload, Removed, "uploads")
 # Out: {"size": bytes of its files, "live": whether they may change} with the start of the manifest of a resource, and

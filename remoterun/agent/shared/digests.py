@@ -11,8 +11,6 @@ SIZE = 32
 """Bytes of a digest."""
 MISSING = struct.Struct("!IQ")
 """Of a blob that is not there: its place among those that were asked about, and the bytes that a cut transfer left."""
-RANGE = struct.Struct("!QQ")
-"""A part of a blob: its offset and its length."""
 
 
 def unpacked(raw: Bytes) -> Iterator[bytes]:

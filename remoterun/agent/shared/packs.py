@@ -1,5 +1,4 @@
-"""How contents travel: small ones packed together, large ones in pieces, either of them compressed where it
-pays (codecs.py).
+"""How small contents travel: packed together, compressed where it pays (compression.py).
 
 A pack is one frame's body: for each of its files a record (SHA-256, size), then their contents in the same order.
 """
@@ -7,17 +6,14 @@ A pack is one frame's body: for each of its files a record (SHA-256, size), then
 from __future__ import annotations
 
 import struct
-import time
 from typing import Iterable, Iterator, List, Tuple
 
 from .frames import Bytes
 
 SMALL = 128 << 10
 """Bytes of the largest content that travels in a pack."""
-PACK = 256 << 10
+PACK = 512 << 10
 """Bytes of a pack that is full."""
-BULK = 1 << 20
-"""Bytes of a large content that are sent at once where they go fast."""
 
 _RECORD = struct.Struct("!32sI")
 RECORD_SIZE = _RECORD.size
@@ -46,25 +42,3 @@ def unpack(body: Bytes, count: int) -> Iterator[Tuple[bytes, memoryview]]:
     for digest, size in records:
         yield digest, view[start : start + size]
         start += size
-
-
-class Pace:
-    """How much of a large content to send at once: much costs less, but as long as it goes nothing else does, and
-    nobody sees it going."""
-
-    QUICK, SLOW = 0.02, 0.1
-    """Seconds."""
-
-    def __init__(self) -> None:
-        self._at = time.monotonic()
-        self.size = PACK
-
-    def next(self) -> int:
-        """Bytes to send now. Called before each: by how long ago it was the last time."""
-        now = time.monotonic()
-        took, self._at = now - self._at, now
-        if took < self.QUICK:
-            self.size = min(BULK, self.size * 2)
-        elif took > self.SLOW:
-            self.size = PACK
-        return self.size

@@ -6,17 +6,15 @@ partial/…       blobs that are arriving
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-from typing import Dict, Iterator, List, Optional, Set, Tuple
+from typing import Iterator, List, Optional, Tuple
 
-from ..shared.files import private_copy, read_bytes, size_of, temporary_folder, write_whole
+from ..shared.files import private_copy, read_bytes, temporary_folder, write_whole
 from ..shared.tree import Entry, Manifest, TreeError, is_digest
 from .errors import HomeError
 
 EMPTY = hashlib.sha256(b"").hexdigest()
-MOST_PARTIALS, MOST_SIZED = 1000, 50_000
 
 
 class Blobs:
@@ -44,31 +42,12 @@ class Blobs:
         return self.size(digest) is not None
 
     def partial_size(self, digest: str) -> int:
-        return size_of(os.path.join(self._partial, digest))
-
-    def partials(self) -> Dict[str, int]:
-        """Sizes of the blobs that cut transfers have left, by the names they have meanwhile; of very many, some."""
-        found = {}
-        for name in sorted(os.listdir(self._partial))[:MOST_PARTIALS]:
-            size = self.partial_size(name)
-            if size:
-                found[name] = size
-        return found
-
-    def sizes_among(self, sizes: Set[int]) -> Set[int]:
-        """Those of `sizes` that a blob here has; all, if there are too many blobs to look at."""
-        found: Set[int] = set()
-        count = 0
-        for folder in os.scandir(self.folder):
-            for blob in os.scandir(folder.path) if folder.is_dir() else ():
-                count += 1
-                if count > MOST_SIZED:
-                    return sizes
-                with contextlib.suppress(OSError):
-                    size = blob.stat(follow_symlinks=False).st_size
-                    if size in sizes:
-                        found.add(size)
-        return found
+        """Bytes that have come of a blob, in whatever order."""
+        try:
+            status = os.stat(os.path.join(self._partial, digest))
+        except OSError:
+            return 0
+        return min(status.st_size, 512 * status.st_blocks)
 
     def beginning_with(self, first: int) -> Iterator[Tuple[str, bytes]]:
         """(path, digest) of each file whose digest begins with that byte: of contents, and of executable twins."""

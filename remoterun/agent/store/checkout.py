@@ -6,7 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
-from typing import Any, Dict, Iterator, Mapping, Set
+from typing import Any, Dict, Iterator, Set
 
 from ..shared.files import DISK_FULL, private_copy, read_bytes
 from ..shared.paths import SafeFolder, TreeError, show
@@ -21,7 +21,7 @@ def checkout(blobs: Blobs, manifest: Manifest, target: str, private: bool) -> No
     `private`: copies that may be written. Otherwise hard links to blobs, read-only, folders too. Raises `HomeError`
     for a missing blob or a full disk.
     """
-    with Checkout(blobs, target, private, {}) as writer:
+    with Checkout(blobs, target, private) as writer:
         for entry in manifest.entries:
             writer.place(entry)
         writer.finish()
@@ -29,12 +29,11 @@ def checkout(blobs: Blobs, manifest: Manifest, target: str, private: bool) -> No
 
 class Checkout:
     """Writes a tree into the folder `target`, entry by entry, in their order; `private` as in `checkout`. A context
-    manager. `sizes`: those of blobs that were looked up a moment ago; others are looked up.
-    """
+    manager."""
 
-    def __init__(self, blobs: Blobs, target: str, private: bool, sizes: Mapping[str, int]) -> None:
+    def __init__(self, blobs: Blobs, target: str, private: bool) -> None:
         self.target = target
-        self._blobs, self._private, self._sizes = blobs, private, sizes
+        self._blobs, self._private = blobs, private
         self._folders: Set[str] = {""}
         self._stack = contextlib.ExitStack()
 
@@ -81,9 +80,7 @@ class Checkout:
         digest = entry.digest
         blob = digest[:2] + "/" + digest[2:]
         try:
-            # What was seen of another size may have been mended since.
-            size = self._sizes.get(digest)
-            if size != entry.size and os.stat(blob, dir_fd=self._folder).st_size != entry.size:
+            if os.stat(blob, dir_fd=self._folder).st_size != entry.size:
                 raise HomeError("damaged", "the content of %s is damaged in %s" % (show(entry.path), self._blobs.home))
             if self._private:
                 private_copy(blob, name, 0o755 if entry.executable else 0o644, self._folder, folder)

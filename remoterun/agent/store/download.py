@@ -48,7 +48,7 @@ class Download:
         self.got = 0
         self.count = 0
         self._delivery = delivery
-        self._receiver = BlobReceiver(home, delivery.lease)
+        self._receiver = BlobReceiver(home)
         self._counting = threading.Lock()
         self._spread: Dict[str, SpreadFile] = {}
         self._ended = False

@@ -1,7 +1,6 @@
 """Blobs on their way into a home: verified as they land, whole before they have their name.
 
-Small ones come packed (see packs.py), large ones in pieces (large_blob.py), or in parts (parts.py); those that are like
-one that is here by patching.py.
+Small ones come packed (see packs.py), larger ones in several frames, large ones in pieces (see pieces.py).
 """
 
 from __future__ import annotations
@@ -10,18 +9,17 @@ import contextlib
 import hashlib
 import itertools
 import os
-from typing import Callable, Optional
+from typing import Any, Dict, Optional, Tuple
 
-from ..shared.codecs import CodecError, expand
+from ..shared.compression import CompressionError, expand
 from ..shared.files import token, write_all
-from ..shared.frames import Frame
+from ..shared.frames import Body, Bytes, Frame
 from ..shared.packs import PackError, unpack
-from ..shared.tree import is_digest, show
+from ..shared.pieces import PieceError, check_numbers
+from ..shared.tree import LARGEST, is_digest, show
+from . import pieces
 from .errors import HomeError, damaged
 from .home import Home
-from .large_blob import LargeBlob
-from .leases import Lease
-from .parts import Part
 
 _numbers = itertools.count()
 _OURS = token()
@@ -31,27 +29,16 @@ _OURS = token()
 class BlobReceiver:
     """Takes the frames of one transfer, in their order:
 
-    {"p": number}               a pack of so many small contents
-    {"d": digest, "s": size, "o": offset, "k": key}
-                                the first bytes of a large content. Its digest may be "", not known yet. What came
-                                before `offset` is here in part, under the name `key`, from an earlier, cut transfer
-    {}                          more bytes of it
-    {"h": digest}               the last ones, of one whose digest was not known
-    {"k": key, "s": size, "o": offset, "n": length}
-                                the first bytes of a part of a large content; see parts.py
-    … with "z" or "zstd": size  the body is compressed, from so many bytes; see codecs.py
+    {"p": number}                       a pack of so many small contents
+    {"d": digest, "s": size}            the first bytes of a content
+    {}                                  more bytes of it
+    {"d": digest, "s": size, "n": [n]}  a piece of a large content, and its places there by their numbers
+    … with "z": bytes                   the body is compressed; see compression.py
     """
 
-    def __init__(
-        self, home: Home, lease: Lease, landed: Callable[[str, int], None] = lambda digest, size: None
-    ) -> None:
-        """`lease` gets the digests that nobody has asked about before. `landed` is told of each small blob: its digest,
-        its bytes."""
+    def __init__(self, home: Home) -> None:
         self._home = home
-        self._lease = lease
-        self._landed = landed
-        self._open: Optional[LargeBlob] = None
-        self._part: Optional[Part] = None
+        self._open: Optional[NewBlob] = None
         self._blobs = os.open(home.blobs.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._tmp = os.open(home.tmp, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.count = 0
@@ -60,51 +47,23 @@ class BlobReceiver:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """What has begun is kept for the next try."""
         if self._open is not None:
-            self._open.suspend()
-            self._open = None
-        if self._part is not None:
-            self._part.suspend()
+            self._open.drop()
         os.close(self._blobs)
         os.close(self._tmp)
 
     def take(self, frame: Frame) -> None:
         """Raises `HomeError`: "damaged" for content that does not have its digest, "bad_stream" for what is no such
         transfer."""
-        header, body = frame
-        self._home.reserve.check(len(body))
+        self._home.reserve.check(len(frame.body))
         try:
-            body = expand(header, body)
-            if "p" in header:
-                self.end()
-                for digest, content in unpack(body, int(header["p"])):
-                    self.land(bytes(digest), content)
-                return
-        except (PackError, CodecError) as error:
+            self._take(frame.header, expand(frame.header, frame.body))
+        except (PackError, CompressionError, PieceError) as error:
             raise HomeError("bad_stream", str(error))
-        if "n" in header:
-            self.end()
-            key = str(header["k"])
-            if not is_digest(key):
-                raise HomeError("bad_stream", "not a digest: %s" % show(key[:80]))
-            self._part = Part(self._home, key, int(header["s"]), int(header["o"]), int(header["n"]))
-        elif "s" in header:
-            self.end()
-            self._open = LargeBlob(self._home, self._lease, header)
-        if self._part is not None:
-            if self._part.take(body):
-                self._part = None
-            return
-        if self._open is None:
-            raise HomeError("bad_stream", "bytes of no blob")
-        if self._open.take(body, str(header.get("h", ""))):
-            self._open = None
-            self.count += 1
 
     def end(self) -> None:
         """Raises `HomeError` if something has begun and is not whole."""
-        if self._open is not None or self._part is not None:
+        if self._open is not None:
             raise HomeError("bad_stream", "a blob ended early")
 
     def land(self, digest: bytes, content: memoryview) -> None:
@@ -112,7 +71,7 @@ class BlobReceiver:
         known by its size (`Blobs.has`), and sent again."""
         if hashlib.sha256(content).digest() != digest:
             raise damaged(digest.hex())
-        temporary = "in-%d-%s%x" % (os.getpid(), _OURS, next(_numbers))
+        temporary = _temporary_name()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         descriptor = os.open(temporary, flags, 0o444, dir_fd=self._tmp)
         try:
@@ -122,14 +81,39 @@ class BlobReceiver:
                 write_all(descriptor, content)
             finally:
                 os.close(descriptor)
-            name = digest.hex()
-            self._place(temporary, name)
+            self._place(temporary, digest.hex())
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=self._tmp)
             raise
-        self._landed(name, len(content))
         self.count += 1
+
+    def _take(self, header: Dict[str, Any], body: Body) -> None:
+        if "d" in header or "p" in header:
+            self.end()
+        if "p" in header:
+            for packed, content in unpack(body, int(header["p"])):
+                self.land(packed, content)
+        elif "n" in header:
+            digest, size = blob_named(header)
+            numbers = header["n"]
+            if not isinstance(numbers, list):
+                raise HomeError("bad_stream", "a piece without its places")
+            check_numbers(numbers, size)
+            pieces.write_piece(self._home, digest, size, numbers, body)
+        else:
+            if "d" in header:
+                self._open = NewBlob(self._home, *blob_named(header))
+            self._take_more(body)
+
+    def _take_more(self, body: Body) -> None:
+        if self._open is None:
+            raise HomeError("bad_stream", "bytes of no blob")
+        self._open.take(body)
+        if self._open.is_whole:
+            self._open.finish()
+            self._open = None
+            self.count += 1
 
     def _place(self, temporary: str, digest: str) -> None:
         name = digest[:2] + "/" + digest[2:]
@@ -139,6 +123,59 @@ class BlobReceiver:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(digest[:2], 0o700, dir_fd=self._blobs)
             os.rename(temporary, name, src_dir_fd=self._tmp, dst_dir_fd=self._blobs)
+
+
+class NewBlob:
+    """A blob that comes in order, in one stream; `drop` deletes what has come of one that does not end."""
+
+    def __init__(self, home: Home, digest: str, size: int) -> None:
+        self._home, self._digest, self._size = home, digest, size
+        self._path = os.path.join(home.tmp, _temporary_name())
+        self._file = open(self._path, "xb", buffering=0)
+        self._hashed = hashlib.sha256()
+        self._have = 0
+
+    @property
+    def is_whole(self) -> bool:
+        return self._have == self._size
+
+    def take(self, data: Bytes) -> None:
+        """Raises `HomeError("bad_stream")` for more bytes than were announced."""
+        self._have += len(data)
+        if self._have > self._size:
+            raise HomeError("bad_stream", "more bytes of %s than were said" % self._digest[:12])
+        self._hashed.update(data)
+        write_all(self._file.fileno(), memoryview(data))
+
+    def finish(self) -> None:
+        """Make the blob. Raises `HomeError("damaged")` for another content."""
+        try:
+            if self._hashed.hexdigest() != self._digest:
+                raise damaged(self._digest)
+            os.fsync(self._file.fileno())
+            self._home.blobs.adopt(self._path, self._digest)
+        finally:
+            self.drop()
+
+    def drop(self) -> None:
+        """May be called twice."""
+        self._file.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+
+def blob_named(header: Dict[str, Any]) -> Tuple[str, int]:
+    """The digest and the size that a frame's header names. Raises `HomeError("bad_stream")`."""
+    digest, size = header.get("d"), header.get("s")
+    if not isinstance(digest, str) or not is_digest(digest):
+        raise HomeError("bad_stream", "not a digest: %s" % show(str(digest)[:80]))
+    if type(size) is not int or not 0 <= size <= LARGEST:
+        raise HomeError("bad_stream", "a blob of %.40r bytes" % (size,))
+    return digest, size
+
+
+def _temporary_name() -> str:
+    return "in-%d-%s%x" % (os.getpid(), _OURS, next(_numbers))
 
 
 def _umask() -> int:

@@ -60,8 +60,7 @@ class Lease:
         self.drop()
 
     def __del__(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
+        self.close()
 
     def add(self, raw: bytes) -> None:
         """Protect the packed digests from now on: whether their blobs are there is to be looked up after this.
@@ -102,6 +101,12 @@ class Lease:
         with self._mutex:
             self._digests = set()
             self._drop()
+
+    def close(self) -> None:
+        """Protect what is not committed for `CUT` seconds only, as after the end of the process. May be repeated."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
     @property
     def held(self) -> bool:

@@ -1,7 +1,7 @@
 """Blobs on their way out of a home, in the order in which they were asked for.
 
 {"p": number}                           a pack of so many small contents (see packs.py)
-{"d": digest, "s": size}                the first bytes of a large one
+{"d": digest, "s": size}                the first bytes of another one
 {}                                      more bytes of it
 {"gone": digest}                        there is no such blob here
 
@@ -14,7 +14,8 @@ import os
 from typing import List, Tuple
 
 from ..shared.compression import CompressingStream
-from ..shared.packs import PACK, SMALL, Pace, pack
+from ..shared.packs import PACK, SMALL, pack
+from ..shared.pieces import PIECE
 from ..shared.protocol import Stream
 from .home import Home
 
@@ -72,10 +73,6 @@ class BlobSender:
 
     def _large(self, file: int, name: str, content: bytes) -> None:
         self._out.send(content, {"d": name, "s": os.fstat(file).st_size})
-        pace = Pace()
-        while True:
-            content = os.read(file, pace.next())
-            if not content:
-                break
+        while content := os.read(file, PIECE):
             self._out.send(content, {})
         self.count += 1

@@ -20,7 +20,7 @@ from ..shared.files import DISK_FULL, locked, read_json, remove_tree, temporary_
 from ..shared.spec import UPLOAD_NAME
 from ..shared.tree import Manifest, show
 from .blobs import Blobs, packed
-from .checkout import Checkout, StoredTree, checkout
+from .checkout import StoredTree, checkout
 from .errors import HomeError
 from .leases import Lease
 
@@ -57,18 +57,13 @@ class UploadFolders:
             versions[version["digest"]] = version
         return list(versions.values())
 
-    def has(self, name: str, digest: str) -> bool:
-        """Whether a version has that content, and is whole."""
-        version = _with_digest(self.versions(name), digest)
-        return version is not None and not version.get("damaged")
-
     def commit(
-        self, name: str, manifest: Manifest, placed: Optional[Checkout] = None, asked: Optional[CommitUpload] = None
+        self, name: str, manifest: Manifest, asked: Optional[CommitUpload] = None
     ) -> Tuple[Dict[str, Any], bool]:
         """Make `manifest` a version of the upload `name`, by default the newest one; (version, whether it is new).
 
-        All its blobs are in this home. `placed`: a checkout of all of it, whose blobs a lease protects. A content that
-        a version has already makes no other one; a damaged version is replaced. May be repeated.
+        All its blobs are in this home. A content that a version has already makes no other one; a damaged version is
+        replaced. May be repeated.
         """
         asked = asked or CommitUpload(name)
         folder = self.folder_of(name)
@@ -84,14 +79,10 @@ class UploadFolders:
                     self.write_versions(name, [*others, version])
                 return version, False
             os.makedirs(folder, 0o700, exist_ok=True)
-            if placed is None:
-                stack.enter_context(Lease(self._home)).add(packed(manifest))
-                temporary = temporary_folder(os.path.join(self._home, "tmp"), "upload")
-                tree = os.path.join(stack.enter_context(temporary), "tree")
-                checkout(self._blobs, manifest, tree, private=False)
-            else:
-                placed.finish()
-                tree = placed.target
+            stack.enter_context(Lease(self._home)).add(packed(manifest))
+            temporary = temporary_folder(os.path.join(self._home, "tmp"), "upload")
+            tree = os.path.join(stack.enter_context(temporary), "tree")
+            checkout(self._blobs, manifest, tree, private=False)
             number = known["version"] if known is not None else _free_number(others, digest, asked)
             target = os.path.join(folder, str(number))
             remove_tree(target)  # a damaged one, or what a crash left before versions.json named it

@@ -13,19 +13,17 @@ import re
 import subprocess
 import sys
 import time
-from typing import Iterator, Optional
+from typing import Iterator, Optional, Set
 
 from ..shared.files import own_bytes, remove_tree
 from ..shared.records import Record
+from ..shared.tree import is_digest
 from ..store import leases
 from ..store.home import Home
-from ..store.parts import PARTS
 
 LEFT = 3600.0
 """Seconds after which what a process that is gone left in tmp/ is deleted."""
 OLD_AGENT = 30 * 86400.0
-STALLED = 60.0
-"""Seconds without a byte, after which parts of a blob no longer count as arriving where the disk is full."""
 _TMP = re.compile(r"[a-z]+-(\d+)-[0-9a-f]+\Z")
 
 
@@ -56,11 +54,14 @@ def temporary(home: Home, now: float, full: bool) -> Iterator[StaleFile]:
 
 
 def partial(home: Home, now: float, full: bool) -> Iterator[StaleFile]:
-    """Blobs that were cut on their way here. One that is still arriving is locked, or its parts were written lately."""
-    for name in sorted(os.listdir(home.partial)):
-        path = os.path.join(home.partial, name)
-        in_parts = name.endswith(PARTS) or os.path.exists(path + PARTS)
-        yield from _remains(path, now, leases.CUT if not full else STALLED if in_parts else 0.0)
+    """Blobs that were cut on their way here. One that is still arriving is in the lease of a process that lives."""
+    names = sorted(os.listdir(home.partial))
+    arriving: Set[bytes] = set()
+    leases.read(home.leases, arriving, now, sweep=False, cut=0.0)
+    for name in names:
+        digest = name.partition(".")[0]
+        if not is_digest(digest) or bytes.fromhex(digest) not in arriving:
+            yield from _remains(os.path.join(home.partial, name), now, 0.0 if full else leases.CUT)
 
 
 def agents(home: Home, now: float) -> Iterator[StaleFile]:

@@ -70,26 +70,3 @@ def overwrite(path: Path, start: int, size: int) -> None:
     with path.open("r+b") as file:
         file.seek(start)
         file.write(os.urandom(size))
-
-
-def insert(path: Path, start: int, size: int) -> None:
-    """Put random bytes between others: a new file, under the same name, as an editor does it."""
-    new = path.with_name(f".{path.name}.new")
-    with path.open("rb") as old, new.open("wb") as file:
-        file.write(old.read(start))
-        file.write(os.urandom(size))
-        while data := old.read(PIECE):
-            file.write(data)
-    new.replace(path)
-
-
-def change_some(folder: Path, number: int, seconds: float) -> None:
-    """Give `number` files of a tree, evenly spread, other content of the same size.
-
-    Their times are set on by `seconds`: `rsync -a` looks at whole seconds only, and laps may follow each other in less.
-    """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in files[:: max(1, len(files) // number)][:number]:
-        status = path.stat()
-        path.write_bytes(os.urandom(status.st_size))
-        os.utime(path, (status.st_atime + seconds, status.st_mtime + seconds))

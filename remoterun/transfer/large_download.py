@@ -1,0 +1,202 @@
+"""A large file from a host, in pieces."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import threading
+from collections.abc import Iterator
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared.digests import SIZE, unpacked
+from remoterun.agent.shared.frames import Body
+from remoterun.agent.shared.pieces import (
+    PIECE,
+    pack_numbers,
+    piece_is,
+    piece_length,
+    read_piece,
+    whole_hash,
+    write_at,
+)
+from remoterun.agent.shared.tree import Entry, show
+from remoterun.errors import NotFound, TransferError
+from remoterun.session import Session
+from remoterun.transfer.answers import next_frame, nonsense, not_empty
+from remoterun.transfer.answers import unpacked as expanded
+from remoterun.transfer.destination import Destination, temporary_name
+from remoterun.transfer.lanes import Lanes
+from remoterun.transfer.piece_flow import PieceFlow
+
+MOST_REMEMBERED = 50_000
+"""Hashes of pieces that are remembered, to find the same piece again."""
+
+
+class LargeDownload(PieceFlow):
+    """A file that comes under a name of its own; it gets its real one when all is there and its digest is right. What
+    a cut transfer left stays under that name, and the next one goes on with it. Raises `TransferError`."""
+
+    def __init__(self, entry: Entry, destination: Destination, lanes: Lanes, gone: list[Entry]) -> None:
+        """`gone` gets the entry if the host has not all of its blob."""
+        super().__init__(entry.size, lanes)
+        self._entry, self._destination, self._gone = entry, destination, gone
+        self._first: dict[bytes, int] = {}
+        """The first piece with a hash, by that."""
+        self._coming: dict[int, list[int]] = {}
+        """Pieces that are on their way, and others of their group that are the same."""
+        self._file = self._folder = self._old = -1
+        self._name = self._own = ""
+        self._any = False
+        """Whether a piece is here."""
+        self._using = threading.Lock()
+        self.is_done = False
+
+    def begin(self, session: Session) -> None:
+        if self._file < 0:
+            self._open()
+        with self._unless_gone():
+            super().begin(session)
+
+    def ask(self, session: Session, numbers: range) -> list[int]:
+        asked = api.PieceHashes(self._entry.digest, numbers.start, numbers.stop)
+        with session.stream(api.piece_hashes, asked) as stream:
+            stream.end()
+            hashes = next_frame(stream, session).body
+            if len(hashes) % SIZE or len(hashes) > SIZE * len(numbers):
+                raise nonsense(session)
+            stream.finish()
+        if len(hashes) < SIZE * len(numbers):
+            raise NotFound(f"the blob of {show(self._entry.path)} is shorter than it was")
+        digests = dict(zip(numbers, unpacked(hashes), strict=True))
+        return [number for number in numbers if not self._find(number, digests[number], numbers)]
+
+    def move(self, session: Session, numbers: list[int]) -> None:
+        if self.is_done:
+            return
+        asked = api.BlobPieces(self._entry.digest, session.round_trip)
+        with self._unless_gone(), session.stream(api.fetch_pieces, asked) as stream:
+            stream.send(pack_numbers(numbers))
+            stream.end()
+            left = iter(numbers)
+            for frame in stream:
+                self._take(next(left, None), expanded(not_empty(frame, session), session), session)
+            if next(left, None) is not None:
+                raise TransferError(f"{show(self._entry.path)}: {session.machine.name} sends less than was asked for")
+
+    def end(self, session: Session) -> None:
+        """Verify all of it, and give it its name."""
+        if self.is_done:
+            return
+        if os.fstat(self._file).st_size == self.size and whole_hash(self._file, self.size) == self._entry.digest:
+            os.fsync(self._file)
+            os.replace(self._own, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            self._own = ""
+            self._destination.took(self._entry)
+        else:
+            self._drop()
+            self._destination.damaged(self._entry)
+        self.is_done = True
+        self.close()
+
+    def close(self) -> None:
+        """What has come stays for the next try. May be called twice."""
+        with self._using:
+            if self._file < 0:
+                return
+            if self._own and not self._any:
+                self._drop()
+            for file in (self._file, self._folder, self._old):
+                if file >= 0:
+                    os.close(file)
+            self._file = self._folder = self._old = -1
+
+    def _open(self) -> None:
+        """Open the partial file, and the file that will be replaced, which may have pieces of the new one."""
+        with self._destination.of_thread() as own:
+            folder, self._name = own.place(self._entry)
+            self._folder = os.dup(folder)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        mode = 0o777 if self._entry.executable else 0o666
+        self._own = f".{self._entry.digest[:24]}.remoterun"
+        self._file = os.open(self._own, flags, mode, dir_fd=self._folder)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # another copy is writing it
+            os.close(self._file)
+            self._own = temporary_name()
+            self._file = os.open(self._own, flags | os.O_EXCL, mode, dir_fd=self._folder)
+        if os.fstat(self._file).st_size > self.size:
+            os.ftruncate(self._file, self.size)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with contextlib.suppress(OSError):
+            self._old = os.open(self._name, flags, dir_fd=self._folder)
+            if not stat.S_ISREG(os.fstat(self._old).st_mode):
+                os.close(self._old)
+                self._old = -1
+
+    @contextlib.contextmanager
+    def _unless_gone(self) -> Iterator[None]:
+        """For what asks for pieces: a blob of which there is not all is asked for by the file's name, later."""
+        try:
+            yield
+        except NotFound:
+            with self._using:
+                if not self.is_done:
+                    self.is_done = True
+                    self._gone.append(self._entry)
+                    self._drop()
+
+    def _find(self, number: int, digest: bytes, group: range) -> bool:
+        """Whether a piece is here, or comes as another one; what is here is put in its place."""
+        first = self._first.get(digest, number)
+        if len(self._first) < MOST_REMEMBERED:
+            self._first.setdefault(digest, number)
+        if piece_is(self._file, number, self.size, digest):
+            self._write(number, b"", there=True)
+        elif self._old >= 0 and piece_is(self._old, number, self.size, digest):
+            self._write(number, read_piece(self._old, number, self.size), there=True)
+        elif not self._is_coming(number, first, group):
+            self._write(number, read_piece(self._file, first, self.size), there=True)
+        else:
+            return first != number and first in group
+        return True
+
+    def _is_coming(self, number: int, first: int, group: range) -> bool:
+        """Whether a piece comes, by itself or as the first one that is the same; otherwise that one is here."""
+        with self._using:
+            if first == number:
+                self._coming[number] = []
+            elif first in self._coming and first in group:
+                self._coming[first].append(number)
+            return first == number or first in self._coming
+
+    def _take(self, number: int | None, data: Body, session: Session) -> None:
+        """A piece has come."""
+        length = piece_length(number, self.size) if number is not None else 0
+        if number is None or len(data) > length:
+            raise TransferError(f"{show(self._entry.path)}: {session.machine.name} sends more than was asked for")
+        if len(data) < length:
+            raise NotFound(f"the blob of {show(self._entry.path)} is shorter than it was")
+        self._write(number, data)
+        with self._using:
+            again = self._coming.pop(number, [])
+        for other in again:
+            self._write(other, data, there=True)
+
+    def _write(self, number: int, data: Body, there: bool = False) -> None:
+        """Put a piece in its place, unless it is there (`data` is empty)."""
+        with self._using:
+            if self._file < 0:  # this thread is late; the number may be another file's by now
+                raise TransferError(f"the copy of {show(self._entry.path)} was given up")
+            if data:
+                write_at(self._file, number * PIECE, data)
+            self._any = True
+        length = piece_length(number, self.size)
+        self._destination.came(length, there=length if there else 0)
+
+    def _drop(self) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(self._own, dir_fd=self._folder)
+        self._own = ""
