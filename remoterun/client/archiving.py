@@ -30,7 +30,7 @@ from remoterun.transfer import Progress
 if TYPE_CHECKING:
     from remoterun.archive import Archive
     from remoterun.client.preparing import SourceTree
-    from remoterun.client.reruns import KeptTree
+    from remoterun.client.reruns import SavedTree
 
 SIGNED = 6 * 3600.0
 """Seconds for which a host may download; what it has not got by then is signed again."""
@@ -109,7 +109,7 @@ def login_ends(connections: Connections, seconds: float) -> float | None:
 # -- a run is handed over
 
 
-def store_source(connections: Connections, run: Run, source: SourceTree | KeptTree, progress: Progress) -> None:
+def store_source(connections: Connections, run: Run, source: SourceTree | SavedTree, progress: Progress) -> None:
     """Store the source of a run: for another host, and for a rerun when this one is gone."""
     from remoterun.archive.runs import put_run_tree
 
@@ -117,7 +117,7 @@ def store_source(connections: Connections, run: Run, source: SourceTree | KeptTr
         put_run_tree(archive_of(connections, run), run.key, "source", tree, progress)
 
 
-def store_mount(connections: Connections, run: Run, mounted: KeptTree, progress: Progress) -> None:
+def store_mount(connections: Connections, run: Run, mounted: SavedTree, progress: Progress) -> None:
     """Let the archive have what a run mounts and an earlier one had mounted: the version of an upload as such, unless
     that is removed."""
     from remoterun.archive.runs import put_run_tree

@@ -18,7 +18,7 @@ from remoterun.client.connections import Connections
 from remoterun.client.handover import Earlier, HandOver, Private, Talk, hand_over, why_not_handed_over
 from remoterun.client.packages import Choice
 from remoterun.client.preparing import Prepared
-from remoterun.client.reruns import KeptTree, OriginalRun, another_was_asked, original_of
+from remoterun.client.reruns import OriginalRun, SavedTree, another_was_asked, original_of
 from remoterun.client.secrets import variables_of
 from remoterun.client.stores import ArchiveStore, Store
 from remoterun.client.webhooks import addresses_again
@@ -122,14 +122,14 @@ def _original(connections: Connections, run: Run, archive: Store) -> OriginalRun
     return original
 
 
-def _outputs(run: Run, archive: Store) -> KeptTree | None:
+def _outputs(run: Run, archive: Store) -> SavedTree | None:
     """What earlier attempts saved; None where they did not."""
     try:
         where = ResourceRef("run", key=run.key)
         manifest, _ = archive.manifest(where)
     except UsageError:
         return None
-    return KeptTree(archive, where, manifest, f"what run {run.number} has made", "remoterun machines check aws")
+    return SavedTree(archive, where, manifest, f"what run {run.number} has made", "remoterun machines check aws")
 
 
 def _values(connections: Connections, run: Run, spec: RunSpec, given: Mapping[str, str]) -> dict[str, str]:
@@ -139,7 +139,7 @@ def _values(connections: Connections, run: Run, spec: RunSpec, given: Mapping[st
     missing = [name for name, value in values.items() if value is None]
     if missing:
         raise UsageError(
-            f"run {run.number} can't go on without the values of {', '.join(missing)}, which are kept nowhere",
+            f"run {run.number} can't go on without the values of {', '.join(missing)}, which are saved nowhere",
             hint=f"export {' '.join(f'{name}=…' for name in missing)} && remoterun logs {run.number}",
         )
     return {name: value for name, value in values.items() if value is not None} | secrets

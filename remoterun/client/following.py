@@ -46,24 +46,28 @@ BETWEEN_TRIES = 60.0
 
 @dataclass(frozen=True)
 class LogBytes:
-    """A piece of a run's log, from byte `offset` on; `time` (seconds since 1970) only when times were asked for.
-    `stderr`: a piece of what the command of a run with `split` wrote there, which has offsets of its own."""
+    """A piece of a run's log."""
 
     offset: int
+    """Of its first byte."""
     data: bytes
     time: float | None = None
+    """In seconds since 1970; None where times were not asked for."""
     stderr: bool = False
+    """Whether the command of a run with `split` wrote it there, which has offsets of its own."""
 
 
 @dataclass(frozen=True)
 class StateChange:
-    """A state the run has reached; `event` as the run folder holds it, `run` as it was then, `past` whether a later
-    state had followed when `follow` was called."""
+    """A state that the run has reached."""
 
     state: RunState
     event: RunEvent
+    """As the run's folder has it."""
     run: Run
+    """As it was then."""
     past: bool = False
+    """Whether a later state had followed when `follow` was called."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +232,8 @@ class _Follower:
 
     def _opened(self, stream: Stream) -> None:
         self._stream = stream
+        if self._closed:
+            stream.cancel()
 
     def _goes_on_after(self, error: HostError) -> bool:
         return self._wanted.live and self._wanted.patient and error.passing
@@ -335,11 +341,11 @@ def _open(connections: Connections, run: Run, wait: float | None) -> Run:
     return answer[0]
 
 
-def _from_here(run: Run, kept: Path, wanted: Wanted, error: HostError) -> Iterator[Item]:
-    """The log that was kept here, and the end of the run as it is recorded. Raises `error` if it can't be read."""
+def _from_here(run: Run, saved: Path, wanted: Wanted, error: HostError) -> Iterator[Item]:
+    """The log that was saved here, and the end of the run as it is recorded. Raises `error` if it can't be read."""
     yield Note("kept", error.message)
     try:
-        pieces = [LogBytes(0, data, stderr=stderr) for data, stderr in content(kept, wanted.tail)]
+        pieces = [LogBytes(0, data, stderr=stderr) for data, stderr in content(saved, wanted.tail)]
     except OSError:
         raise error from None
     if wanted.log:

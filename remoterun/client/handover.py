@@ -27,7 +27,7 @@ from remoterun.client.connections import Connections
 from remoterun.client.files import manifest_of
 from remoterun.client.preparing import Prepared, SourceTree, prepare
 from remoterun.client.rented_runs import find_store, record_status
-from remoterun.client.reruns import KeptTree, find_original
+from remoterun.client.reruns import SavedTree, find_original
 from remoterun.client.secrets import variables_of
 from remoterun.client.specs import digest_of_asked, spec_of
 from remoterun.client.stores import HostStore
@@ -69,7 +69,7 @@ class Private:
 class Earlier:
     """What earlier attempts of a run made, for its next host."""
 
-    outputs: KeptTree | None
+    outputs: SavedTree | None
     """Lies over the source in the work tree."""
     log: int
     """Bytes of the log that they wrote."""
@@ -244,7 +244,7 @@ def _host(
     if run.renting is None:
         run = renting.begin(connections, run, how.plan)
     for mount in prepared.request.mounts:
-        _archive_mount(connections, run, mount, prepared.kept, talk.progress)
+        _archive_mount(connections, run, mount, prepared.saved, talk.progress)
     run, session = renting.rent(connections, run, how.plan, talk.waiting, held)
     talk.waiting("")
     return run, session
@@ -259,7 +259,7 @@ def _send_all(
     settings = placement.settings(prepared.machine, request, session)
     after = placement.after(connections, request, session)
     mounts = [
-        _mount(connections, run, mount, place, prepared.kept, session, progress)
+        _mount(connections, run, mount, place, prepared.saved, session, progress)
         for mount, place in zip(request.mounts, prepared.places, strict=True)
     ]
     run = connections.registry.move(run, RunState.UPLOADING, time.time())
@@ -272,7 +272,7 @@ def _send_all(
         spec = spec._replace(until=renting.until(run.renting, session, time.time()))
     if earlier is not None:
         if earlier.outputs is not None:
-            earlier.outputs.bring(connections, session, progress)
+            earlier.outputs.send(connections, session, progress)
         until = min(spec.until or earlier.until, earlier.until)
         spec = spec._replace(log_before=earlier.log, err_before=earlier.err, until=until)
     return run, spec, manifest
@@ -289,14 +289,14 @@ def _extra_blobs(source: Source | None) -> dict[str, bytes]:
 
 def _send(
     connections: Connections,
-    tree: SourceTree | KeptTree,
+    tree: SourceTree | SavedTree,
     session: Session,
     extra: dict[str, bytes],
     progress: Progress,
 ) -> Manifest:
     if isinstance(tree, SourceTree):
         return tree.send(session, extra, progress)
-    tree.bring(connections, session, progress, extra)
+    tree.send(connections, session, progress, extra)
     return tree.manifest
 
 
@@ -305,16 +305,16 @@ def _mount(
     run: Run,
     mount: Mount,
     place: str,
-    kept: Mapping[Mount, KeptTree],
+    saved: Mapping[Mount, SavedTree],
     session: Session,
     progress: Progress,
 ) -> MountSpec:
-    """A mount as the agent takes it, with the number of the version that it is; what it reads is brought to the machine
+    """A mount as the agent takes it, with the number of the version that it is; what it reads is sent to the machine
     first."""
-    if mount in kept:
-        where = _kept_in_place(connections, mount.resource, kept[mount], session, progress)
+    if mount in saved:
+        where = _send_saved(connections, mount.resource, saved[mount], session, progress)
     else:
-        where = bring_resource(connections, mount.resource, session, progress)
+        where = send_resource(connections, mount.resource, session, progress)
     typed = mount.resource
     if typed.kind == "uploads":
         registry = connections.registry
@@ -326,8 +326,8 @@ def _mount(
     return MountSpec(str(typed), mount.path, place, where)
 
 
-def _kept_in_place(
-    connections: Connections, resource: Resource, tree: KeptTree, session: Session, progress: Progress
+def _send_saved(
+    connections: Connections, resource: Resource, tree: SavedTree, session: Session, progress: Progress
 ) -> ResourceRef:
     """What a run had mounted. Outputs stay as they are: those that `gc` has freed there come from their run again."""
     if session.machine.rented is not None and tree.upload is not None:
@@ -335,12 +335,12 @@ def _kept_in_place(
             bring_version(connections, tree.upload.name, tree.upload.digest or "", session, progress)
             return tree.upload
     try:
-        tree.bring(connections, session, progress)
+        tree.send(connections, session, progress)
     except UsageError:
         if resource.kind != "runs":
             raise
         try:
-            return bring_resource(connections, resource, session, progress)
+            return send_resource(connections, resource, session, progress)
         except NotFound:
             pass
         raise
@@ -348,12 +348,12 @@ def _kept_in_place(
 
 
 def _archive_mount(
-    connections: Connections, run: Run, mount: Mount, kept: Mapping[Mount, KeptTree], progress: Progress
+    connections: Connections, run: Run, mount: Mount, saved: Mapping[Mount, SavedTree], progress: Progress
 ) -> None:
     """What a run on a rented host mounts, before there is a host that has to be paid for."""
     resource = mount.resource
-    if mount in kept:
-        archiving.store_mount(connections, run, kept[mount], progress)
+    if mount in saved:
+        archiving.store_mount(connections, run, saved[mount], progress)
     elif resource.kind == "uploads":
         archive_upload(connections, resource.name, progress, resource.version)
     else:
@@ -363,8 +363,8 @@ def _archive_mount(
             raise _not_saved(resource, other)
 
 
-def bring_resource(connections: Connections, resource: Resource, session: Session, progress: Progress) -> ResourceRef:
-    """How the agent calls a resource that is on its machine, or was brought there just now: an upload by its digest."""
+def send_resource(connections: Connections, resource: Resource, session: Session, progress: Progress) -> ResourceRef:
+    """How the agent calls a resource that is on its machine, or was sent to it just now: an upload by its digest."""
     if resource.kind == "uploads":
         if session.machine.rented is not None:
             upload = archive_upload(connections, resource.name, progress, resource.version)
@@ -382,10 +382,10 @@ def bring_resource(connections: Connections, resource: Resource, session: Sessio
         if about.live:
             raise _not_saved(resource, run)
         return where
-    return _bring_outputs(connections, run, resource, session, progress)
+    return _send_outputs(connections, run, resource, session, progress)
 
 
-def _bring_outputs(
+def _send_outputs(
     connections: Connections, run: Run, resource: Resource, session: Session, progress: Progress
 ) -> ResourceRef:
     """Outputs that lie on another machine, as an upload of this one named after the run."""

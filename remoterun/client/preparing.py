@@ -15,7 +15,7 @@ from remoterun.agent.shared.tree import Entry, Manifest, show
 from remoterun.client import placement, renting
 from remoterun.client.connections import Connections
 from remoterun.client.packages import Choice, choose
-from remoterun.client.reruns import KeptTree, OriginalRun
+from remoterun.client.reruns import OriginalRun, SavedTree
 from remoterun.client.secrets import check_known
 from remoterun.client.specs import STDIN, spec_of
 from remoterun.client.webhooks import addresses_of_run
@@ -47,10 +47,10 @@ class Prepared:
     """With the rental that the request asks for."""
     places: tuple[str, ...]
     """Where each mount goes."""
-    tree: SourceTree | KeptTree
+    tree: SourceTree | SavedTree
     choice: Choice
     """What the environment will hold; the request names its framework."""
-    kept: Mapping[Mount, KeptTree] = field(default_factory=dict)
+    saved: Mapping[Mount, SavedTree] = field(default_factory=dict)
     """Mounts of the run that this one repeats: what that one read is mounted."""
     again: str = ""
     """The key of that run."""
@@ -91,12 +91,12 @@ def prepare(
     complete: Complete = lambda source, _: source,
 ) -> Prepared:
     """See `Runs.prepare`. `again`: the run that is repeated, whose source it is."""
-    kept = again.mounts if again is not None else {}
+    saved = again.mounts if again is not None else {}
     if again is not None and machine.rental is None:  # what it asked for of rented machines
         request = request._replace(spot=False, max_hours=None, max_cost=None)
     machine = placement.rented_with(connections, renting.asked(machine, request), request.gpus)
     places = tuple(mount.place(source.workdir if source is not None else "") for mount in request.mounts)
-    request = request._replace(mounts=tuple(_numbered(connections, mount, kept) for mount in request.mounts))
+    request = request._replace(mounts=tuple(_numbered(connections, mount, saved) for mount in request.mounts))
     _check_places(places, request)
     _check_engine(request, places, machine)
     _check_variables(request)
@@ -106,7 +106,7 @@ def prepare(
     _check_words(request, source, machine)
     if again is not None:
         choice = Choice(request.framework)
-        return Prepared(request, source, machine, places, again.tree, choice, kept, again.run.key)
+        return Prepared(request, source, machine, places, again.tree, choice, saved, again.run.key)
     if source is not None:
         source = complete(source, places)
     choice = choose(request, source)
@@ -114,8 +114,8 @@ def prepare(
     return Prepared(request._replace(framework=choice.framework), source, machine, places, tree, choice)
 
 
-def _numbered(connections: Connections, mount: Mount, kept: Mapping[Mount, KeptTree]) -> Mount:
-    return mount if mount in kept else replace(mount, resource=connections.registry.numbered(mount.resource))
+def _numbered(connections: Connections, mount: Mount, saved: Mapping[Mount, SavedTree]) -> Mount:
+    return mount if mount in saved else replace(mount, resource=connections.registry.numbered(mount.resource))
 
 
 def _check_words(request: RunRequest, source: Source | None, machine: MachineType) -> None:

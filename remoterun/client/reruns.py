@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class KeptTree:
+class SavedTree:
     """A tree that a store has. `hint`: what to type where it is gone; `file`: the name of the one file that is
     meant."""
 
@@ -40,7 +40,7 @@ class KeptTree:
     upload: ResourceRef | None = None
     """The version of an upload that it is, or is a part of."""
 
-    def bring(
+    def send(
         self, connections: Connections, target: Session, progress: Progress, extra: Mapping[str, bytes] | None = None
     ) -> None:
         """Let the home `target` have its files, its list of files, and `extra` (digest to content). Raises
@@ -71,18 +71,22 @@ class KeptTree:
 
 @dataclass(frozen=True)
 class OriginalRun:
-    """What a run was asked for and given, by the home that keeps it. `request`: without the values of the `variables`
-    that the user set, which are kept nowhere. `trusted`: this client knows that nothing else was asked for. Else a
-    secret, and a variable of this process, is not given because that home names it."""
+    """What a run was asked for and given, as its host or the archive has it."""
 
     run: Run
     spec: RunSpec
     request: RunRequest
+    """Without the values of `variables`."""
     variables: tuple[str, ...]
+    """Those that the user set; their values are saved nowhere."""
     source: Source
-    tree: KeptTree
-    mounts: Mapping[Mount, KeptTree]
+    """Where the source came from; its files are those of `tree`."""
+    tree: SavedTree
+    mounts: Mapping[Mount, SavedTree]
+    """The very files that the run read."""
     trusted: bool = True
+    """Whether this client knows that nothing else was asked for. If not, a secret or a variable of this process is not
+    given because its host names it."""
 
     def without(self, mounts: Iterable[Mount]) -> OriginalRun:
         """A copy that does not have the files of these mounts: the newest versions will be mounted."""
@@ -104,7 +108,7 @@ class OriginalRun:
                 )
             what = f"the values of {', '.join(missing)} are not set here"
             raise UsageError(
-                f"{what}, and those of run {self.run.number} are kept nowhere",
+                f"{what}, and those of run {self.run.number} are saved nowhere",
                 hint=f"{again}\nexport {missing[0]}=…   and the same command again",
             )
         return tuple((name, value) for name, value in values.items() if value is not None)
@@ -132,7 +136,7 @@ def original_of(
     }
     request = request_of(run, spec, tuple(mounts), trusted=bool(recorded))
     hint = f"remoterun machines check {store.machine.name}"
-    tree = KeptTree(store, source, manifest, f"the source of run {run.number}", hint)
+    tree = SavedTree(store, source, manifest, f"the source of run {run.number}", hint)
     variables = tuple(name for name in spec.asked_env if not recorded or name not in spec.secrets)
     return OriginalRun(run, spec, request, variables, _source(store, source, spec), tree, mounts, bool(recorded))
 
@@ -171,7 +175,7 @@ def read_spec(connections: Connections, number: int | str) -> tuple[Run, Store, 
 
 def _mounted(
     connections: Connections, run: Run, store: Store, spec: RunSpec, place: int, found: list[ResolvedMount]
-) -> KeptTree:
+) -> SavedTree:
     """The very files that a run read at the mount number `place`."""
     mount = spec.mounts[place]
     title = f"{mount.typed} as run {run.number} read it"
@@ -185,7 +189,7 @@ def _mounted(
             digest, file = (found[place].tree, found[place].file) if found else (mount.resource.digest or "", file)
             where = ResourceRef("tree", key=run.key, digest=digest)
             try:
-                return KeptTree(store, where, store.tree(run.key, digest), title, hint, file, upload)
+                return SavedTree(store, where, store.tree(run.key, digest), title, hint, file, upload)
             except NotFound:
                 if typed.kind != "runs" or found:
                     raise
@@ -194,13 +198,13 @@ def _mounted(
             other, store = find_store(connections, connections.registry.run(typed.name))
             where = ResourceRef("run", key=other.key, number=other.number, sub=typed.sub)
         manifest, about = store.manifest(where)
-        return KeptTree(store, where, manifest, title, hint, manifest.files[0].path if about.single else "", upload)
+        return SavedTree(store, where, manifest, title, hint, manifest.files[0].path if about.single else "", upload)
     except NotFound as error:
         raise NotFound(f"{title} is gone: {error.message}", hint=hint)
 
 
 def _source(store: Store, source: ResourceRef, spec: RunSpec) -> Source:
-    """What is recorded of where the source came from; its files are those of the tree that is kept."""
+    """What is recorded of where the source came from; its files are those of the tree that is saved."""
     from remoterun.source import DIFF_LIMIT, Source
 
     git = spec.git

@@ -269,11 +269,11 @@ class Runs:
         return run
 
     def wait(self, numbers: Iterable[int | str], timeout: float | None = None) -> Iterator[Run | Note]:
-        """Each run once it has ended, first come, first told; ends when all have ended, or after `timeout` seconds.
+        """Each run once it has ended, in the order of their ends; ends when all have ended, or after `timeout` seconds.
 
         A machine that can't be reached is asked again for as long as it takes: a `Note` "lost" says so once, and one
-        "back" when it answers. After an error that is not `passing` a run is told as it was known before, with its
-        `fault`, and not waited for any more. A run whose rented host was lost gets its next one, as with `follow`.
+        "back" when it answers. After an error that is not `passing` a run comes as it was known before, with its
+        `fault`, and is not waited for any more. A run whose rented host was lost gets its next one, as with `follow`.
         """
         registry = self._connections.registry
 
@@ -300,7 +300,7 @@ class Runs:
 
     def diff(self, before: int | str, after: int | str) -> Difference:
         """What differs between two runs. Opens the machines that have them. Raises `HostError`, `UsageError` where what
-        was asked of one is not kept."""
+        was asked of one is not saved."""
         return compare(self._connections, before, after)
 
     def adopt(self) -> Sequence[Run]:

@@ -129,7 +129,7 @@ class TestRerun:
 
         missing = typed("rerun", "1", status=2).stderr
         assert (
-            "the values of LR are not set here, and those of run 1 are kept nowhere" in missing
+            "the values of LR are not set here, and those of run 1 are saved nowhere" in missing
             and "rerun 1 -e LR=…" in missing
         )
         same = typed("rerun", "1", env={"LR": "again"})

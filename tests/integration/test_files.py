@@ -14,7 +14,7 @@ import pytest
 
 from remoterun.agent.shared.states import RunState
 from remoterun.client import Client
-from remoterun.client.handover import bring_resource
+from remoterun.client.handover import send_resource
 from remoterun.errors import AlreadyExists, NotFound, UsageError
 from remoterun.model import MachineType, Mount, Rental, Resource, Run, RunFilter, RunRequest
 from remoterun.transfer import Progress
@@ -240,7 +240,7 @@ class TestVersions:
         assert two.log(ended.key) == b"made\n"
         session = client.machines.session(client.machines.get("two"))
         assert freed() == [("brought", 1)]
-        bring_resource(client.files._connections, mounts[0].resource, session, Progress())
+        send_resource(client.files._connections, mounts[0].resource, session, Progress())
         assert freed() == [] and brought(), "a run is about to be handed over that mounts it"
         last = client.runs.submit(RunRequest("cat in/file", mounts=mounts), machine="two")
         two.until_final(last.key)

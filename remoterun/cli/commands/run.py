@@ -184,7 +184,7 @@ def _submit(client: Client, prepared: Prepared, plan: Plan | None) -> Run:
 
 
 def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBucket | None) -> None:
-    from remoterun.client.reruns import KeptTree
+    from remoterun.client.reruns import SavedTree
 
     request, source, type_ = prepared.request, prepared.source, prepared.machine
     mounts = [_mount_plan(client, mount) for mount in request.mounts]
@@ -201,7 +201,7 @@ def _show_plan(client: Client, prepared: Prepared, plan: Plan | None, new: NewBu
             render.out(f"{head:<11}{text}")
     if source is not None:
         starting = f", starting in {source.workdir}" if source.workdir else ""
-        if isinstance(prepared.tree, KeptTree):
+        if isinstance(prepared.tree, SavedTree):
             kept = prepared.tree.manifest
             sent = f"{render.files(kept.file_count)}, {render.size(kept.size)}: {prepared.tree.title}"
         else:
