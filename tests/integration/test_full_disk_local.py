@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.archive import run_prefix
+from remoterun.agent.shared.archive import ArchivedTree, run_prefix
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest
@@ -44,8 +44,8 @@ def test_the_reserve_is_there_while_runs_go_on(small: Place) -> None:
     until(lambda: not reserve.exists(), what="it is given back with the last run")
 
 
-def test_a_run_that_fills_the_disk_has_all_in_its_bucket(small: Place) -> None:
-    """Notes of what the bucket has can't be written then."""
+def test_a_run_that_fills_the_disk_has_all_in_the_archive(small: Place) -> None:
+    """Notes of what the archive has can't be written then."""
     server = BucketServer()
     try:
         spec = small.spec(FILLS, bucket="s3://mine")
@@ -53,8 +53,8 @@ def test_a_run_that_fills_the_disk_has_all_in_its_bucket(small: Place) -> None:
         small.session.ask(api.submit, api.Nothing(), Submission(spec, {}, Manifest([]).encode(), grant).encode())
         status = small.until_final(spec.key, 60)
         assert (status["state"], status["kept"]) == ("complete", True), status
-        kept = server.below(run_prefix(spec.key))
-        assert Manifest.decode(kept["outputs"]).entries[0].path == "model"
-        assert b'"complete"' in kept["status.json"]
+        found = server.below(run_prefix(spec.key))
+        assert ArchivedTree.decode(found["outputs"]).manifest.entries[0].path == "model"
+        assert b'"complete"' in found["status.json"]
     finally:
         server.close()
