@@ -9,8 +9,8 @@ from typing import Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import ArchivedTree, RunRecord, log_key, run_prefix
+from remoterun.agent.shared.files import tail_start
 from remoterun.agent.shared.frames import PIECE, Frame
-from remoterun.agent.shared.log_tail import offset_of_tail
 from remoterun.agent.shared.records import decode, encode, to_json
 from remoterun.agent.shared.spec import KEY, MOST_BYTES, RunSpec, SpecError
 from remoterun.agent.shared.states import FINAL, RunEvent, RunState, RunStatus
@@ -259,7 +259,7 @@ class Log:
     def offset_of_tail(self, lines: int) -> int:
         """Where the last `lines` lines begin; a last line without an end counts."""
         self.refresh()
-        return offset_of_tail(self.size(), lines, self._between)
+        return tail_start(self.size(), lines, self._between)
 
     def offset_since(self, moment: float) -> int:
         """Where the first piece begins that was written at that time or later."""

@@ -22,13 +22,12 @@ if TYPE_CHECKING:
     from remoterun.client.comparing import Difference, FileChange
     from remoterun.client.files import Files
     from remoterun.client.following import Following, Item, LogBytes, Note, StateChange
-    from remoterun.client.live_usage import RunUse
+    from remoterun.client.live import Program, RunUse
     from remoterun.client.machines import Machines
     from remoterun.client.occupancy import MachineStatus
     from remoterun.client.packages import Choice
     from remoterun.client.ports import Forwarding, PortNews
     from remoterun.client.preparing import Complete, Prepared
-    from remoterun.client.programs import Program
     from remoterun.client.rented_hosts import Orphan, RentedHosts
     from remoterun.client.renting import Plan
     from remoterun.client.reruns import OriginalRun
@@ -46,12 +45,11 @@ else:
             "comparing": ("Difference", "FileChange"),
             "files": ("Fetched", "Files"),
             "following": ("Following", "Item", "LogBytes", "Note", "StateChange"),
-            "live_usage": ("RunUse",),
             "machines": ("Machines",),
             "occupancy": ("MachineStatus",),
             "packages": ("Choice",),
             "ports": ("Forwarding", "PortNews"),
-            "programs": ("Program",),
+            "live": ("Program", "RunUse"),
             "rented_hosts": ("Orphan", "RentedHosts"),
             "renting": ("Plan",),
             "reruns": ("OriginalRun",),

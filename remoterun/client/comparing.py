@@ -98,8 +98,7 @@ def _mounts(spec: RunSpec, details: api.RunDetails) -> dict[tuple[str, str, str]
     found = {}
     for place, mount in enumerate(spec.mounts):
         digest = details.mounts[place].tree if place < len(details.mounts) else mount.resource.digest or ""
-        version = f", version {mount.resource.version}" if mount.resource.version else ""
-        found[mount.typed, mount.place, digest] = f"{mount.typed} at {mount.path} ({digest[:8]}{version})"
+        found[mount.typed, mount.place, digest] = f"{mount.typed} at {mount.path} ({digest[:8]})"
     return found
 
 

@@ -1,4 +1,8 @@
-"""The files of uploads and runs: listed, copied here, shown in the browser."""
+"""The files of uploads and runs: listed, copied, shown in the browser.
+
+Names may have `*`, `?` and `[…]` as in a shell; they are matched on the client, by the manifest. `*` matches within one
+part of a path, and `**` any number of parts. A file that is really called so comes first.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +22,6 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.frames import PIECE
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest, show
-from remoterun.client import globs
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import find_store
 from remoterun.client.stores import Store, store_of
@@ -40,10 +44,10 @@ class Files:
     def list(self, resource: Resource) -> tuple[Manifest, api.Tree]:
         """(what is below a resource, what else is known of it). Names with `*` are matched: their paths then begin
         where the first `*` stands. Raises `NotFound`."""
-        below, pattern = globs.split(resource)
+        below, pattern = split_pattern(resource)
         store, where = self._locate(below)
         manifest, about = manifest_of(store, where, below)
-        return (globs.matching(manifest, below, pattern) if pattern else manifest), about
+        return (matching(manifest, below, pattern) if pattern else manifest), about
 
     def copy(
         self,
@@ -61,10 +65,10 @@ class Files:
         each file that exists already; None: the first one raises `AlreadyExists`. Raises `SomeDamaged`, with what was
         copied, where some files are damaged there; `NotFound`, also where nothing matches.
         """
-        below, pattern = globs.split(Resource.parse(source))
+        below, pattern = split_pattern(Resource.parse(source))
 
         def choose(manifest: Manifest, _: api.Tree) -> Manifest:
-            return globs.matching(manifest, below, pattern)
+            return matching(manifest, below, pattern)
 
         how = conflict or transfer.refuse
         return self._fetch(below, target, how, progress or Progress(), into, choose if pattern else None)
@@ -84,7 +88,7 @@ class Files:
         first byte is written. Raises `UsageError` for a folder without `archive`, and what `copy` raises.
         """
         resource = Resource.parse(source)
-        below, pattern = globs.split(resource)
+        below, pattern = split_pattern(resource)
         single = False
 
         def choose(manifest: Manifest, about: api.Tree) -> Manifest:
@@ -95,7 +99,7 @@ class Files:
                     f"{show(str(resource))} is a folder",
                     hint=f"remoterun ls {resource}\nremoterun cp {resource} - | tar x   brings all of it",
                 )
-            return globs.matching(manifest, below, pattern) if pattern else manifest
+            return matching(manifest, below, pattern) if pattern else manifest
 
         with tempfile.TemporaryDirectory(prefix="remoterun-") as folder:
             fetched = self._fetch(below, Path(folder), transfer.refuse, progress or Progress(), True, choose)
@@ -234,3 +238,35 @@ def manifest_of(store: Store, where: ResourceRef, resource: Resource) -> tuple[M
         if not resource.sub or error.hint:
             raise
         raise NotFound(f"there is no `{show(str(resource))}`", hint=f"remoterun ls {replace(resource, sub='')}")
+
+
+_SPECIAL = frozenset("*?[")
+ANY_DEPTH = "**"
+
+
+def split_pattern(resource: Resource) -> tuple[Resource, str]:
+    """(the part of a resource before its first name with a special character, the rest); "" where there is none."""
+    parts = resource.sub.split("/") if resource.sub else []
+    plain = next((number for number, part in enumerate(parts) if _SPECIAL & set(part)), len(parts))
+    return replace(resource, sub="/".join(parts[:plain])), "/".join(parts[plain:])
+
+
+def matching(manifest: Manifest, below: Resource, pattern: str) -> Manifest:
+    """The entries that `pattern` names, with all that lies below such a folder. Raises `NotFound` if there are none."""
+    entries = manifest.entries
+    found = [entry for entry in entries if entry.path == pattern or entry.path.startswith(f"{pattern}/")]
+    if not found:
+        parts = pattern.split("/")
+        found = [entry for entry in entries if _fits(entry.path.split("/"), parts)]
+    if not found:
+        raise NotFound(f"nothing in {show(str(below))} matches `{show(pattern)}`", hint=f"remoterun ls {below}")
+    return Manifest(found)
+
+
+def _fits(path: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the pattern names the path, or a folder above it."""
+    if not pattern:
+        return True
+    if pattern[0] == ANY_DEPTH:
+        return any(_fits(path[start:], pattern[1:]) for start in range(len(path)))
+    return bool(path) and fnmatchcase(path[0], pattern[0]) and _fits(path[1:], pattern[1:])

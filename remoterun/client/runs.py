@@ -19,11 +19,10 @@ from remoterun.client.comparing import Difference, compare
 from remoterun.client.connections import Connections, check_home
 from remoterun.client.following import Following, Note, Wanted, wait
 from remoterun.client.handover import Talk, launch, move
-from remoterun.client.live_usage import RunUse, use
+from remoterun.client.live import Program, RunUse, program, use
 from remoterun.client.log_cache import LogCache
 from remoterun.client.ports import Forwarding, PortNews
 from remoterun.client.preparing import Complete, Prepared, prepare
-from remoterun.client.programs import Program, program
 from remoterun.client.rented_runs import Answer, find_store, record_status, statuses
 from remoterun.client.renting import Plan, give_back
 from remoterun.client.reruns import OriginalRun, find_original

@@ -1,10 +1,19 @@
 """What users name: resources, mounts, runs, uploads, machine types. Nothing here touches a disk."""
 
-from remoterun.model.lines import Line, listed
 from remoterun.model.machine_types import MachineType, Placement, Rental
 from remoterun.model.rented import HostUse, Renting
 from remoterun.model.requests import ALL_GPUS, Asked, RunRequest
 from remoterun.model.resources import LAST, Mount, Resource, check_upload_name, parse_version
-from remoterun.model.runs import EVERY_RUN, Run, RunFilter, new_key
-from remoterun.model.told import Told, by_our_clock, check_time, event_fields
+from remoterun.model.runs import (
+    EVERY_RUN,
+    Line,
+    Run,
+    RunFilter,
+    Told,
+    by_our_clock,
+    check_time,
+    event_fields,
+    listed,
+    new_key,
+)
 from remoterun.model.uploads import Upload, UploadCopy

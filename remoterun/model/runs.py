@@ -1,18 +1,17 @@
-"""Runs as the registry knows them, and which ones are meant."""
+"""Runs as the registry knows them, which ones are meant, their place in a line, and what a host reports of them."""
 
 from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from remoterun.agent.shared.states import ENDINGS, FINAL, Reason, RunEvent, RunState, RunStatus
 from remoterun.errors import HostError
-from remoterun.model.lines import Line
 from remoterun.model.machine_types import MachineType, Placement
 from remoterun.model.rented import Renting
-from remoterun.model.told import event_fields
 from remoterun.sizes import iso
 
 _KEY_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -199,3 +198,99 @@ def new_key(now: float | None = None) -> str:
         digits.append(_KEY_ALPHABET[value & 31])
         value >>= 5
     return "".join(reversed(digits))
+
+
+@dataclass(frozen=True)
+class Line:
+    """Where a run that waits stands: at `place` (1 is the next) `of` those that wait on `machine`.
+
+    `holders`: the numbers of the runs that have what it waits for, None for one of another client; `others`: processes
+    of others, in words."""
+
+    machine: str
+    place: int
+    of: int
+    holders: tuple[int | None, ...] = ()
+    others: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """For people: `2nd of 3 on box; run 12 is running`."""
+        where = f"next in line on {self.machine}" if self.of == 1 else f"{self._place} on {self.machine}"
+        numbers = sorted(number for number in self.holders if number is not None)
+        names = [f"run {numbers[0]}" if len(numbers) == 1 else f"runs {listed(map(str, numbers))}"] if numbers else []
+        foreign = len(self.holders) - len(numbers)
+        if foreign:
+            names.append("a run of another client" if foreign == 1 else f"{foreign} runs of other clients")
+        running = f"; {listed(names)} {'is' if len(self.holders) == 1 else 'are'} running" if names else ""
+        return where + running + "".join(f"; {each}" for each in self.others)
+
+    @property
+    def brief(self) -> str:
+        """For a table: `2nd of 3`."""
+        return "next in line" if self.of == 1 else self._place
+
+    @property
+    def _place(self) -> str:
+        return f"{_ordinal(self.place)} of {self.of}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if 10 < number % 100 < 14 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+_YEAR_10000 = 253_402_300_800  # seconds since 1970; Python's dates end there
+_MOMENTS = ("t", "created", "queued", "started", "ended")
+_TEXTS = ("message", "note", "engine", "evidence", "hint")
+_TEXT = 10_000  # characters of a text that are kept
+Told = TypeVar("Told", RunStatus, RunEvent)
+
+
+def by_our_clock(record: Told, clock_skew: float = 0.0) -> Told:
+    """A status or an event of a host whose clock is ahead of ours by `clock_skew` seconds, with its times by our clock.
+
+    Raises `ValueError` for what no run can have. Of texts the beginning is kept, in characters that UTF-8 has.
+    """
+    if record.code is not None and not -256 < record.code < 256:
+        raise ValueError(f"code: {record.code}")
+    if record.outputs is not None and min(record.outputs) < 0:
+        raise ValueError(f"outputs: {record.outputs}")
+    changed: dict[str, Any] = {}
+    for name in _MOMENTS:
+        moment = getattr(record, name, None)
+        if moment is not None:
+            changed[name] = max(check_time(moment) - clock_skew, 0.0)
+    for name in _TEXTS:
+        text = getattr(record, name, None)
+        if text is not None:
+            changed[name] = text[:_TEXT].encode("utf-8", "replace").decode()
+    return record._replace(**changed)
+
+
+def event_fields(event: RunEvent) -> dict[str, Any]:
+    """What of a run's status an event with a state tells."""
+    found: dict[str, Any] = {
+        name: getattr(event, name)
+        for name in ("reason", "code", "message", "engine")
+        if getattr(event, name) is not None
+    }
+    if event.outputs is not None:
+        found["outputs"] = event.outputs._asdict()
+    if event.state is RunState.RUNNING:
+        found["started"] = event.t
+    if event.state in FINAL:
+        found["ended"] = event.t
+    return found
+
+
+def check_time(value: Any) -> float:
+    """`value` if it can be a moment, in seconds since 1970. Raises `ValueError`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _YEAR_10000:
+        raise ValueError(f"{value!r} is not a time")
+    return value

@@ -8,7 +8,7 @@ from typing import Any
 from remoterun.agent.shared.api import UploadVersion
 from remoterun.agent.shared.tree import is_digest
 from remoterun.errors import HostError
-from remoterun.model.told import check_time
+from remoterun.model.runs import check_time
 from remoterun.sizes import iso
 
 

@@ -10,7 +10,7 @@ from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.cli.app import named_resource, run_range
 from remoterun.cli.main import main
 from remoterun.client import Client
-from remoterun.client.globs import matching, split
+from remoterun.client.files import matching, split
 from remoterun.config import Config
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import MachineType, Resource

@@ -37,7 +37,7 @@ FULL = RunSpec(
     workdir="sub/dir",
     source=DIGEST,
     mounts=(
-        MountSpec("uploads/doom/x", "data", "sub/dir/data", ResourceRef("upload", "doom", sub="x", version=2)),
+        MountSpec("uploads/doom/x", "data", "sub/dir/data", ResourceRef("upload", "doom", sub="x", digest="d" * 64)),
         MountSpec("runs/3", "/abs", "/abs", ResourceRef("run", key="zyxwvuts", number=3)),
     ),
     env={"PYTHONUNBUFFERED": "1"},

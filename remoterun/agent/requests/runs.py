@@ -8,7 +8,6 @@ from typing import Any, Callable, Dict, List, Optional, Set
 from ..running import logs, supervision
 from ..shared import api
 from ..shared.files import locked
-from ..shared.following import Follower
 from ..shared.protocol import Cancelled, Stream
 from ..shared.records import from_json, to_json
 from ..shared.spec import MountSpec, ResolvedMount, RunSpec
@@ -23,6 +22,7 @@ from ..store.run_folder import RunFolder
 from . import Call, Handler
 from .uploads import find
 
+_STARTED = frozenset((RunState.RUNNING, RunState.SAVING)) | FINAL
 POLL_LEAST, POLL_MOST = 0.005, 0.1
 ENSURE_EVERY = 2.0
 """Seconds between looks whether a run that is followed still has its supervisor, and where it stands in the line."""
@@ -318,3 +318,48 @@ class _Log:
         there = occupancy.inspect(self._home, api.Demand(spec.gpus, spec.slots))
         if any(run.key == self._run.key and run.place for run in there.runs):
             self._stream.send(line=to_json(there))
+
+
+class Follower:
+    """Sends the events of a run in their order, from the `number`-th of `events` on, and the log between them: all of
+    its bytes come before the event that ends them.
+
+    `send_log` sends what is new of it, and tells whether there was anything. It is called with the state of the event
+    that comes next, or None where none does.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        events: List[Dict[str, Any]],
+        number: int,
+        send_log: Callable[[Optional[RunState]], bool],
+    ) -> None:
+        self._stream, self._send_log = stream, send_log
+        self.events = number
+        seen = {_state(event) for event in events[:number]}
+        self.started = bool(seen & _STARTED)
+        self.done = bool(seen & FINAL)
+        self._past = True
+        """Whether what is sent now was there when the client asked."""
+
+    def send_news(self, found: List[Dict[str, Any]]) -> bool:
+        """Send the events `found`, which are new, and what is new of the log; whether there was anything."""
+        moved = bool(found)
+        latest = max((number for number, event in enumerate(found) if "state" in event), default=0)
+        for number, event in enumerate(found):
+            state = _state(event)
+            if state is RunState.SAVING or state in FINAL:
+                self._send_log(state)
+            self._stream.send(event=event, n=self.events, past=int(self._past and number < latest))
+            self.events += 1
+            self.started = self.started or state in _STARTED
+            self.done = self.done or state in FINAL
+        self._past = False
+        if self.started and not self.done:  # "running" comes before the first byte
+            moved = self._send_log(None) or moved
+        return moved
+
+
+def _state(event: Dict[str, Any]) -> Optional[RunState]:
+    return RunState(event["state"]) if "state" in event else None

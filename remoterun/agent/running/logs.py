@@ -6,8 +6,7 @@ import bisect
 import os
 from typing import Iterator, List, Optional, Tuple
 
-from ..shared import log_tail
-from ..shared.files import size_of
+from ..shared.files import size_of, tail_start
 from ..shared.frames import PIECE
 from ..shared.records import Record
 from ..store.run_folder import RunFolder
@@ -99,7 +98,7 @@ def offset_of_tail(run: RunFolder, lines: int, name: str = "log") -> int:
                 file.seek(start)
                 return file.read(end - start)
 
-            return log_tail.offset_of_tail(file.seek(0, os.SEEK_END), lines, read)
+            return tail_start(file.seek(0, os.SEEK_END), lines, read)
     except FileNotFoundError:
         return 0
 

@@ -1,4 +1,4 @@
-"""Files that appear whole: temporary name, fsync, rename."""
+"""Files that appear whole: temporary name, fsync, rename; and where the last lines of one begin."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import time
 from typing import Any, Callable, Dict, Iterator, Optional, Union
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+TAIL_BLOCK = 1 << 18
+"""Bytes in which the end of a log is searched for lines."""
 
 
 def token(size: int = 4) -> str:
@@ -220,3 +222,19 @@ def _copy(reader: int, writer: int) -> None:
         if not data:
             return
         write_all(writer, data)
+
+
+def tail_start(size: int, lines: int, read: Callable[[int, int], bytes]) -> int:
+    """Where the last `lines` lines begin of a log of `size` bytes; a last line without an end counts. `read` gives the
+    bytes from one offset to another."""
+    at, left = size, lines
+    while at > 0 and left > 0:
+        start = max(0, at - TAIL_BLOCK)
+        block = read(start, at)
+        position = len(block) - 1 if at == size and block.endswith(b"\n") else len(block)
+        while (position := block.rfind(b"\n", 0, position)) >= 0:
+            left -= 1
+            if not left:
+                return start + position + 1
+        at = start
+    return at

@@ -58,7 +58,6 @@ class ResourceRef(Record):
     key: str = ""
     number: int = 0
     sub: str = ""
-    version: Optional[int] = None
     digest: Optional[str] = None
 
     @property
@@ -75,7 +74,6 @@ class ResourceRef(Record):
         named = {"upload": self.name, "run": self.key, "source": self.key, "tree": self.digest}
         require(self.kind in named, "a resource is an upload or a run, and not %s" % show(self.kind[:80]))
         require(bool(named[self.kind]), "a resource without a name")
-        require(self.version is None or self.version > 0, "the version of a resource is a number from 1 on")
         require(self.digest is None or is_digest(self.digest), "a resource with something else than a digest")
         _check_path(self.sub)
         return self

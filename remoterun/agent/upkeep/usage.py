@@ -4,7 +4,7 @@ Two sizes of each user, in bytes of content: `size` is what it refers to, each b
 folder; `alone` is the part that nobody else refers to: what removing it, and `gc`, would give back. Data that two
 uploads share is in the `size` of both and in the `alone` of neither.
 
-Memory: see `_Table`.
+Memory: about 150 bytes for each file in blobs/ that somebody refers to.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set
 
 from ..shared.api import AllBlobs, BlobTotals, UsageTotals
 from ..shared.files import own_bytes, size_of
@@ -23,45 +23,8 @@ from ..store.home import Home
 from ..store.run_folder import RunFolder
 from .references import Referrer, of_run, of_upload
 
-_SHARED = (1 << 64) - 1
-_KEY = 33
-_RECORD = _KEY + 8
-_LEAST = 256 * _RECORD
+_SHARED = -1
 _PARTS = ("blobs", "uploads", "runs", "envs", "partial", "tmp", "damaged")
-
-
-class _Table:
-    """From a blob's file (its digest, and a byte that tells its executable twin) to a number below 2**64.
-
-    Where a file gets two numbers, `merge` says which stays. A dictionary takes 150 bytes for each instead of 41,
-    and there are two at a time.
-    """
-
-    def __init__(self, merge: Callable[[int, int], int]) -> None:
-        self._merge = merge
-        self._parts = [bytearray() for _ in range(256)]
-        self._limits = [_LEAST] * 256
-
-    def add(self, key: bytes, value: int) -> None:
-        part = self._parts[key[0]]
-        part += key + value.to_bytes(8, "big")
-        if len(part) > self._limits[key[0]]:
-            merged = self.part(key[0])
-            part[:] = b"".join(known + number.to_bytes(8, "big") for known, number in merged.items())
-            self._limits[key[0]] = max(_LEAST, 2 * len(part))
-
-    def part(self, first: int) -> Dict[bytes, int]:
-        raw = bytes(self._parts[first])
-        found: Dict[bytes, int] = {}
-        for at in range(0, len(raw), _RECORD):
-            key = raw[at : at + _KEY]
-            value = int.from_bytes(raw[at + _KEY : at + _RECORD], "big")
-            found[key] = self._merge(found[key], value) if key in found else value
-        return found
-
-    def items(self) -> Iterator[Tuple[bytes, int]]:
-        for first in range(256):
-            yield from self.part(first).items()
 
 
 class UsageReport:
@@ -76,7 +39,8 @@ class UsageReport:
     def __init__(self, home: Home, send: Callable[..., Any]) -> None:
         self.home = home
         self._send = send
-        self._claims = _Table(lambda one, other: one if one == other else _SHARED)
+        self._claims: Dict[bytes, int] = {}
+        """By the file of a blob (its digest, and a byte for its executable twin): the row that refers to it."""
         self._rows: List[Dict[str, Any]] = []
 
     def run(self) -> UsageTotals:
@@ -143,21 +107,21 @@ class UsageReport:
     def _claim(self, row: Dict[str, Any], referrers: List[Referrer]) -> None:
         """Count what the referrers refer to, each blob once, as this row's, which is the last one."""
         owner = len(self._rows) - 1
-        sizes = _Table(max)
+        sizes: Dict[bytes, int] = {}
         for referrer in referrers:
             if referrer.is_blob:
-                sizes.add(bytes.fromhex(referrer.digest) + b"\0", size_of(self.home.blobs.path(referrer.digest)))
+                sizes[bytes.fromhex(referrer.digest) + b"\0"] = size_of(self.home.blobs.path(referrer.digest))
             try:
                 for entry in referrer.entries():
                     if entry.kind == "f":
-                        sizes.add(bytes.fromhex(entry.digest) + b"\0", entry.size)
+                        sizes[bytes.fromhex(entry.digest) + b"\0"] = entry.size
                         if entry.executable and referrer.whole:
-                            sizes.add(bytes.fromhex(entry.digest) + b"\1", entry.size)
+                            sizes[bytes.fromhex(entry.digest) + b"\1"] = entry.size
             except HomeError:
                 row["damaged"] = True
         for key, size in sizes.items():
             row["size"] += size
-            self._claims.add(key, owner)
+            self._claims[key] = owner if self._claims.get(key, owner) == owner else _SHARED
 
     def _blobs(self) -> AllBlobs:
         count = size = shared = shared_size = 0
@@ -166,11 +130,11 @@ class UsageReport:
         promised: Set[bytes] = set()
         leases.read(self.home.leases, promised, time.time(), sweep=False)
         for first in range(256):
-            claims = self._claims.part(first)
             for path, digest in self.home.blobs.beginning_with(first):
                 bytes_ = size_of(path)
                 count, size = count + 1, size + bytes_
-                owner = claims.get(digest + (b"\1" if path.endswith(".x") else b"\0"), claims.get(digest + b"\0"))
+                plain = self._claims.get(digest + b"\0")
+                owner = self._claims.get(digest + b"\1", plain) if path.endswith(".x") else plain
                 if owner is None:
                     kind = leased if digest in promised else free
                     kind["count"] += 1

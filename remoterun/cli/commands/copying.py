@@ -123,11 +123,11 @@ def ls(
         elif not parsed.name:
             render.uploads(client.uploads.list(seconds), json)
         else:
-            from remoterun.client import globs
+            from remoterun.client.files import ANY_DEPTH, split_pattern
 
             manifest, about = client.files.list(parsed)
-            pattern = globs.split(parsed)[1]
-            every = recursive or globs.ANY_DEPTH in pattern
+            pattern = split_pattern(parsed)[1]
+            every = recursive or ANY_DEPTH in pattern
             render.manifest(str(parsed), manifest, about, None if every else pattern.count("/") + 1, json)
 
 
@@ -230,9 +230,9 @@ def _folder_for(client: Client, source: Resource) -> str:
 def _to_stdout(client: Client, source: str, json: bool) -> None:
     if json:
         raise UsageError("`-` and --json both write to stdout: choose one", hint="remoterun cp --help")
-    from remoterun.client import globs
+    from remoterun.client.files import split_pattern
 
-    archive = not render.reader_is_terminal() and not globs.split(Resource.parse(source))[1]
+    archive = not render.reader_is_terminal() and not split_pattern(Resource.parse(source))[1]
     with render.progress(json) as progress:
         fetched = client.files.read(source, render.out_bytes, progress, archive=archive)
     render.copy_warnings(fetched)
