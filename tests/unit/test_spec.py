@@ -80,7 +80,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("created", 10**400), ("machine", 7), ("command", "a\0b"), ("command", None), ("workdir", "../x"),
         ("workdir", "/abs"), ("source", "no digest"), ("mounts", {}), ("mounts", [7]), ("mounts.0.place", "../x"),
         ("mounts.0.place", "/../x"), ("mounts.0.resource", None), ("mounts.0.resource.kind", "bucket"),
-        ("mounts.0.resource.sub", "a/../../b"), ("mounts.0.resource.version", "1"), ("env", []),
+        ("mounts.0.resource.sub", "a/../../b"), ("mounts.0.resource.digest", "1"), ("env", []),
         ("env", {"X;Y": "1"}), ("env", {"X": "a\0b"}), ("env", {"X": 1}), ("env", {"X": "x" * (128 << 10)}),
         ("secrets", {"OTHER": "HF_KEY"}), ("secrets", {"KEY": "X Y"}), ("secrets", ["KEY"]),
         ("asked_env", ["X Y"]), ("asked_env", "TOKEN"), ("environment", None), ("environment.context", ""),
