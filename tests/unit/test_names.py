@@ -10,7 +10,7 @@ from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.cli.app import named_resource, run_range
 from remoterun.cli.main import main
 from remoterun.client import Client
-from remoterun.client.files import matching, split
+from remoterun.client.files import matching, split_pattern
 from remoterun.config import Config
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import MachineType, Resource
@@ -58,7 +58,7 @@ def test_what_names_nothing(pattern: str) -> None:
     ],
 )
 def test_where_a_pattern_begins(typed: str, below: str, pattern: str) -> None:
-    assert split(Resource.parse(typed)) == (Resource.parse(below), pattern)
+    assert split_pattern(Resource.parse(typed)) == (Resource.parse(below), pattern)
 
 
 @pytest.mark.parametrize(
