@@ -5,6 +5,9 @@ from __future__ import annotations
 import datetime
 from typing import overload
 
+LAST_MOMENT = 253402300799
+"""The end of the year 9999."""
+
 
 def size(count: float) -> str:
     """Bytes for people: 308 KB, 1.2 GB (powers of 1000)."""
@@ -27,8 +30,8 @@ def iso(moment: float) -> str: ...
 @overload
 def iso(moment: float | None) -> str | None: ...
 def iso(moment: float | None) -> str | None:
-    """`2026-11-26T22:01:37.250Z`, for seconds since 1970."""
+    """`2026-11-26T22:01:37.250Z`, for seconds since 1970; of what is in no calendar, the nearest that is."""
     if moment is None:
         return None
-    found = datetime.datetime.fromtimestamp(moment, datetime.UTC)
+    found = datetime.datetime.fromtimestamp(min(max(moment, 0), LAST_MOMENT), datetime.UTC)
     return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")

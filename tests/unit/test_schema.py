@@ -63,5 +63,6 @@ def test_moments_of_a_run_are_texts_that_programs_read() -> None:
     assert said["renting"]["deadline"] == said["renting"]["hosts"][0]["deadline"] == six
     assert said["spec"] == {"created": five, "env": {"t": "5", "created": "6"}}
     assert [event["t"] for event in said["events"]] == ["1970-01-01T00:00:00.000Z", "1970-01-01T00:00:05.250Z"]
+    assert (iso(-1e300), iso(1e300)) == ("1970-01-01T00:00:00.000Z", "9999-12-31T23:59:59.000Z"), "a host may say so"
     nothing = json_shapes.run_info(run, {"spec": None, "folder": None, "events": None})
     assert nothing["spec"] is nothing["events"] is None
