@@ -18,8 +18,8 @@ from remoterun.agent.shared.api import MachineCheck
 from remoterun.agent.shared.states import RunEvent, RunState
 from remoterun.cli import render
 from remoterun.cli.follow import follow
-from remoterun.cli.render.output import Column, fitted
-from remoterun.cli.render.terminal import Cursor
+from remoterun.cli.render.output import Column, table
+from remoterun.cli.render.terminal import Cursor, columns
 from remoterun.client import Client, NewBucket, Note, Orphan, Plan, StateChange
 from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Use
 from remoterun.config import Config
@@ -88,7 +88,6 @@ WAYS: dict[str, Callable[[bool], None]] = {
     "versions": lambda json: render.versions([Upload(EVIL, 1, EVIL, 3, 3, 1.0, EVIL, EVIL, copies=COPIES)], json),
     "to remove": lambda json: render.to_remove([(EVIL, [Upload(EVIL, 1, "", 3, 3, 1.0, EVIL, EVIL)]), (EVIL, RUN)]),
     "copied": lambda json: render.fetched(Fetched(1, place=EVIL, skipped=[EVIL], warnings=[EVIL]), EVIL, json),
-    "runs": lambda json: render.run_resources([RUN, ENDED], json),
     "machines": lambda json: render.machines([MACHINE], EVIL, [EVIL], {EVIL: OFFER}, json),
     "hosts": lambda json: render.hosts_table([RENTED], {EVIL: 1.0}, json),
     "orphans": lambda json: render.orphans([Orphan(EVIL, what, EVIL) for what in (RENTED, LEFTOVER)], json),
@@ -166,33 +165,56 @@ HEADS = [
     Column("WHEN", least=6, drop=1),
     Column("COMMAND", least=10),
 ]
-NATURAL = [3, 12, 10, 20, 100]
+ROW = ["  7", "interrupted!", "a-long-box", "less than a minute…!", "python -m train " * 6]
 
 
 @pytest.mark.parametrize(
-    ("room", "widths"),
+    ("room", "heads"),
     [
-        (None, NATURAL),
-        (200, NATURAL),
-        (80, [3, 12, 10, 20, 27]),
-        (60, [3, 12, 10, 17, 10]),
-        (45, [3, 8, 10, 6, 10]),
-        (44, [3, 12, 10, None, 13]),
-        (37, [3, 8, 10, None, 10]),
-        (30, [3, 12, None, None, 11]),
-        (5, [3, 8, None, None, 10]),
+        (None, "RUN STATE MACHINE WHEN COMMAND"),
+        (200, "RUN STATE MACHINE WHEN COMMAND"),
+        (80, "RUN STATE MACHINE WHEN COMMAND"),
+        (45, "RUN STATE MACHINE WHEN COMMAND"),
+        (44, "RUN STATE MACHINE COMMAND"),
+        (37, "RUN STATE MACHINE COMMAND"),
+        (30, "RUN STATE COMMAND"),
+        (25, "RUN STATE COMMAND"),
     ],
 )
-def test_a_table_fits_its_terminal(room: int | None, widths: list[int | None]) -> None:
+def test_a_table_fits_its_terminal(
+    room: int | None, heads: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Columns are cut first, then left out; without a terminal everything is whole."""
-    assert fitted(HEADS, NATURAL, room, [False] * 5) == widths
-    blank = [False, False, True, False, False]
-    narrow = room is not None and room < sum(NATURAL)
-    assert (fitted(HEADS, NATURAL, room, blank)[2] is None) is narrow, "what holds nothing goes first"
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr("remoterun.cli.render.output.terminal_width", lambda stream: room)
+    table(HEADS, [ROW])
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == heads.split() and head == head.rstrip() and row == row.rstrip()
+    assert row.startswith("  7  inter") and (("a-long-box" in row) is ("MACHINE" in heads))
+    if room is None or room == 200:
+        assert row.split("  ")[2:] == [text.strip() for text in ROW[1:]] or ROW[4].strip() in row
+    else:
+        assert max(len(head), len(row)) <= room and row.endswith("…")
+
+
+def test_a_column_that_holds_nothing_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    table(HEADS, [[*ROW[:2], "", *ROW[3:]]])
+    assert capsys.readouterr().out.split()[:4] == ["RUN", "STATE", "WHEN", "COMMAND"]
+
+
+def test_a_table_counts_columns_of_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr("remoterun.cli.render.output.terminal_width", lambda stream: 20)
+    table([Column("A", least=4), Column("B")], [["日本語日本語日本語", "x"], ["é" * 9, "y"]])
+    lines = capsys.readouterr().out.splitlines()
+    assert [columns(line.rpartition("  ")[0]) for line in lines[1:]] == [17, 17]
+    assert lines[1].startswith("日本語日本語日本") and [line[-1] for line in lines] == ["B", "x", "y"]
 
 
 @pytest.mark.parametrize("width", [40, 80])
-@pytest.mark.parametrize("way", ["ps", "ps -v", "uploads", "runs", "machines", "df", "gc"])
+@pytest.mark.parametrize("way", ["ps", "ps -v", "uploads", "machines", "df", "gc"])
 def test_tables_fit_narrow_terminals(
     way: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,8 +230,6 @@ def test_tables_fit_narrow_terminals(
         case "uploads":
             found = Upload("the-collected-works-of-shakespeare", 12, "", 123456, 1234, 1e9, machine.name, "home")
             render.uploads([found], False)
-        case "runs":
-            render.run_resources([run], False)
         case "machines":
             render.machines([machine], "", [], {}, False)
         case "df":

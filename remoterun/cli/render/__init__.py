@@ -12,7 +12,6 @@ from remoterun.cli.render.file_views import (
     not_finished,
     page,
     page_shown,
-    run_resources,
     secrets,
     to_remove,
     uploaded,

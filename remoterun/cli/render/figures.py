@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,16 @@ def ago(then: float | None) -> str:
             count = round(seconds / divisor)
             return f"{counted(count, unit)} ago"
     return datetime.datetime.fromtimestamp(then).strftime("%Y-%m-%d")
+
+
+def brief(seconds: float) -> str:
+    """A stretch of time in a table: 0.4s, 45s, 1m11s, 2h5m, 3d4h."""
+    return duration(seconds).replace(" min", "m").replace(" ", "")
+
+
+def brief_ago(then: float) -> str:
+    """A moment in a table: `5m ago`; a date after 14 days."""
+    return re.sub(r"(\d+) (minute|[shd])\S*", lambda found: found[1] + found[2][0], ago(then))
 
 
 def moment(then: float | None) -> str | None:

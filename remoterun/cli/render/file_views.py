@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.api import Tree
 from remoterun.agent.shared.states import FINAL
-from remoterun.cli.render.figures import ago, files, name, size, word
+from remoterun.cli.render.figures import ago, brief_ago, files, name, size, word
 from remoterun.cli.render.output import Column, finish, out, out_json, table
 from remoterun.cli.render.run_views import show_faults, state_text
 from remoterun.cli.render.talk import line, warning
@@ -70,7 +70,7 @@ def versions(found: Sequence[Upload], as_json: bool) -> None:
 def _upload_row(upload: Upload) -> list[str]:
     """The cells of an upload, from its version on."""
     machines = dict.fromkeys(_copy(copy) for copy in upload.copies) or [upload.machine]
-    return [str(upload.version), size(upload.size), files(upload.files), ago(upload.created), ", ".join(machines)]
+    return [str(upload.version), size(upload.size), files(upload.files), brief_ago(upload.created), ", ".join(machines)]
 
 
 def _copy(copy: UploadCopy) -> str:
@@ -88,25 +88,9 @@ def secrets(found: Sequence[Secret], as_json: bool) -> None:
         out_json([secret.record() for secret in found])
     elif found:
         heads = [Column("SECRET", least=16), Column("SET"), Column("KEPT IN", least=20)]
-        table(heads, [[secret.name, ago(secret.set), secret.where] for secret in found])
+        table(heads, [[secret.name, brief_ago(secret.set), secret.where] for secret in found])
     else:
         line("There is no secret yet. Make one: `remoterun secret set NAME`")
-
-
-def run_resources(runs: Sequence[Run], as_json: bool) -> None:
-    if as_json:
-        out_json([run.record() for run in runs])
-        return
-    rows = []
-    for run in runs:
-        saved = run.outputs or {}
-        kept = f"{files(saved.get('files', 0))}, {size(saved.get('size', 0))}" if run.final else "in work"
-        rows.append([f"runs/{run.number}", state_text(run), kept, run.command])
-    if rows:
-        heads = [Column("RESOURCE"), Column("STATE", least=11), Column("OUTPUTS", drop=1), Column("COMMAND", least=14)]
-        table(heads, rows)
-    else:
-        line('There is no run with files yet. Start one: `remoterun run "echo hello > file"`')
 
 
 def to_remove(found: Sequence[tuple[str, Run | Sequence[Upload]]]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import MachineCheck
-from remoterun.cli.render.figures import ago, counted, dollars, duration, hourly, hours, moment, size
+from remoterun.cli.render.figures import ago, brief_ago, counted, dollars, duration, hourly, hours, moment, size
 from remoterun.cli.render.output import Column, out, out_json, out_text, table
 from remoterun.cli.render.talk import line
 from remoterun.cli.render.terminal import DONE, FAILED, NOT_NEEDED, clean, is_command, paint, shortened, terminal_width
@@ -319,7 +319,7 @@ def hosts_table(found: Sequence[Rented], idle_since: Mapping[str, float], as_jso
             host.state,
             str(host.number) if host.number else "",
             host.owner,
-            ago(host.began),
+            brief_ago(host.began),
             dollars(host.cost(now)),
             dollars(replace(host, began=idle_since[host.id]).cost(now)) if host.id in idle_since else "",
             _coarse(max(host.deadline - now, 0)),

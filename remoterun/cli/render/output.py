@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from remoterun.cli.render.terminal import (
     Styled,
     Text,
     clean,
+    coloured,
     columns,
     cursor,
     is_terminal,
@@ -106,7 +108,10 @@ def _writing() -> Iterator[None]:
         raise RemoterunError(f"stdout can't be written: {error.strerror}")
 
 
-_GAP = 2
+GAP = 2
+"""Columns of the terminal between two of a table."""
+_STYLES = {"1": "bold", "2": "dim", "31": "red", "32": "green", "33": "yellow", "36": "cyan"}
+"""Colours of ours, as rich names them."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +121,9 @@ class Column:
     head: str
     right: bool = False
     least: int | None = None
-    """The width to which it may be cut; None: it is never cut."""
+    """The width to which it may be cut before columns are left out; None: it is never cut."""
     drop: int = 0
-    """Columns are left out in this order, 1 first; 0: never."""
+    """Columns are left out in this order, 1 first; 0: never. One that is empty is left out anywhere, unless it is 0."""
 
 
 def table(heads: Sequence[Column], rows: Sequence[Sequence[Text]], notes: Sequence[str] = ()) -> None:
@@ -128,75 +133,51 @@ def table(heads: Sequence[Column], rows: Sequence[Sequence[Text]], notes: Sequen
     """
     if not rows:
         return
-    lines: list[Sequence[Text]] = [[paint(column.head, "1") for column in heads], *rows]
-    natural = _natural(lines)
-    blank = [not any(plain(row[index]) for row in rows) for index in range(len(heads))]
-    room = terminal_width(sys.stdout)
-    widths = fitted(heads, natural, room, blank)
-    for number, line in enumerate(lines):
-        cells = [
-            _cell(text, width, column.right)
-            for text, width, column in zip(line, widths, heads, strict=True)
-            if width is not None
-        ]
-        while cells and not plain(cells[-1]).strip():
-            cells.pop()
-        if cells:
-            last = cells[-1]
-            cells[-1] = last.rstrip() if isinstance(last, str) else Styled(last.text.rstrip(), last.code)
-        out(*[part for cell in cells for part in (cell, "")][:-1])
+    width = terminal_width(sys.stdout)
+    for number, line in enumerate(_lines_of(heads, rows, width)):
+        _write(line)
         if number and notes and notes[number - 1]:
-            indent = (widths[0] or 0) + _GAP
-            out(" " * indent + shortened(clean(notes[number - 1]), (room or 80) - indent))
+            indent = " " * (max(columns(plain(row[0])) for row in rows) + GAP)
+            out(indent + shortened(clean(notes[number - 1]), (width or 80) - len(indent)))
 
 
-def fits(heads: Sequence[Column], rows: Sequence[Sequence[Text]]) -> bool:
-    """Whether such a table is whole where stdout goes."""
-    room = terminal_width(sys.stdout)
-    return (
-        not rows
-        or room is None
-        or _total(_natural([[column.head for column in heads], *rows]), range(len(heads))) <= room
-    )
+def _lines_of(heads: Sequence[Column], rows: Sequence[Sequence[Text]], width: int | None) -> list[str]:
+    from rich.console import Console
+    from rich.table import Table
 
-
-def _natural(lines: Sequence[Sequence[Text]]) -> list[int]:
-    """The width of each column in which nothing is cut."""
-    return [max(columns(plain(line[index])) for line in lines) for index in range(len(lines[0]))]
-
-
-def fitted(
-    heads: Sequence[Column], natural: Sequence[int], room: int | None, blank: Sequence[bool]
-) -> list[int | None]:
-    """The width of each column in `room` columns of a terminal; None for one that is left out.
-
-    Where not all is whole, columns that hold nothing are left out, and then others, until what is kept can be cut to
-    the room; those that stand first get most of it.
-    """
-    if room is None or _total(natural, range(len(heads))) <= room:
-        return list(natural)
-    least = [
-        width if head.least is None else min(width, head.least) for head, width in zip(heads, natural, strict=True)
-    ]
-    kept = [index for index, head in enumerate(heads) if not (blank[index] and head.drop)]
-    while _total(least, kept) > room and any(heads[index].drop for index in kept):
-        kept.remove(min((index for index in kept if heads[index].drop), key=lambda index: heads[index].drop))
-    spare = max(room - _total(least, kept), 0)
-    widths: list[int | None] = [None] * len(heads)
+    natural = [max(columns(plain(row[index])) for row in rows) for index in range(len(heads))]
+    natural = [max(wide, len(head.head)) for wide, head in zip(natural, heads, strict=True)]
+    drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    kept = _that_fit(heads, natural, rows, width)
     for index in kept:
-        more = min(natural[index] - least[index], spare)
-        spare -= more
-        widths[index] = least[index] + more
-    return widths
+        head = heads[index]
+        justify: Any = "right" if head.right else "left"
+        drawn.add_column(_cell(paint(head.head, "1")), justify=justify, no_wrap=head.least is None)
+    for row in rows:
+        drawn.add_row(*(_cell(row[index]) for index in kept))
+    colours: Any = "standard" if coloured(sys.stdout) else None
+    written = io.StringIO()
+    room = width or sum(natural) + GAP * len(natural)
+    Console(file=written, width=room, force_terminal=True, color_system=colours, no_color=not colours).print(drawn)
+    return [line.rstrip(" ") for line in written.getvalue().removesuffix("\n").split("\n")]
 
 
-def _total(widths: Sequence[int], kept: Collection[int]) -> int:
-    return sum(widths[index] for index in kept) + _GAP * (len(kept) - 1)
+def _that_fit(
+    heads: Sequence[Column], natural: Sequence[int], rows: Sequence[Sequence[Text]], width: int | None
+) -> list[int]:
+    """The columns that are shown: those that hold something, and can be cut to the width of the terminal."""
+    kept = [index for index, head in enumerate(heads) if not head.drop or any(plain(row[index]) for row in rows)]
+    least = [min(head.least or wide, wide) for head, wide in zip(heads, natural, strict=True)]
+    while width is not None and sum(least[index] + GAP for index in kept) - GAP > width:
+        droppable = [index for index in kept if heads[index].drop]
+        if not droppable:
+            break
+        kept.remove(min(droppable, key=lambda index: heads[index].drop))
+    return kept
 
 
-def _cell(text: Text, width: int, right: bool) -> Text:
-    """`text` in exactly `width` columns, in its colour."""
-    cut = shortened(plain(text), width)
-    space = " " * (width - columns(cut))
-    padded = space + cut if right else cut + space
-    return Styled(padded, text.code) if isinstance(text, Styled) else padded
+def _cell(text: Text) -> Any:
+    from rich.text import Text as RichText
+
+    cell = RichText(no_wrap=True, overflow="ellipsis")
+    return cell.append(plain(text), _STYLES[text.code] if isinstance(text, Styled) else None)

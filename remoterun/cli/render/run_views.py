@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
 from remoterun.agent.shared.states import FINAL, Reason, RunState
-from remoterun.cli.render.figures import ago, counted, dollars, duration, files, moment, name, size
+from remoterun.cli.render.figures import ago, brief, brief_ago, counted, dollars, duration, files, moment, name, size
 from remoterun.cli.render.machine_views import cost_text, host_goes_on
-from remoterun.cli.render.output import Column, fits, out, out_bytes, out_text, table
+from remoterun.cli.render.output import Column, out, out_bytes, out_text, table
 from remoterun.cli.render.talk import line, warning
 from remoterun.cli.render.terminal import DONE, FAILED, Text, is_terminal, paint, shortened
 from remoterun.errors import HostError, NoAnswerInTime
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 JUST_ENDED = 60.0
 """Seconds after its end in which a run's host is spoken of: later it may be gone."""
-NOTE = 40
+NOTE = 30
 """Columns of what a run waits for, in the table."""
 
 _COLOURS = {
@@ -38,31 +38,36 @@ _COLOURS = {
 
 
 def runs_table(runs: Sequence[Run], verbose: bool) -> None:
-    """A row for each run. With `verbose` also engine, labels and description: as columns if they fit the terminal, else
-    in a line of their own below."""
-    rows, rents = [], any(run.renting is not None for run in runs)
+    """A row for each run. With `verbose` a line below it has its engine, labels and description."""
+    rents = any(run.renting is not None for run in runs)
+    rows: list[list[Text]] = []
     for run in runs:
-        state, colour = state_text(run), _COLOURS.get(run.state)
-        row: list[Text] = [str(run.number), paint(state, colour) if colour else state, run.where, _times(run)]
-        rows.append([*row, *([cost_text(run)] if rents else []), run.command])
+        state, colour = _state_and_place(run), _COLOURS.get(run.state)
+        cost = cost_text(run) if rents else ""
+        shown = paint(state, colour) if colour else state
+        rows.append([str(run.number), shown, run.where, brief_ago(run.created), _took(run), cost, run.command])
     heads = [
         Column("RUN", right=True),
         Column("STATE", least=11),
-        Column("MACHINE", least=10, drop=5),
-        Column("WHEN", least=14, drop=4),
-        *([Column("COST", right=True, drop=6)] if rents else []),
+        Column("MACHINE", least=10, drop=3),
+        Column("WHEN", drop=2),
+        Column("TOOK", right=True, drop=1),
+        Column("COST", right=True, drop=4),
         Column("COMMAND", least=16),
     ]
-    if not verbose:
-        table(heads, rows)
-        return
-    more = [[run.engine or "", ", ".join(run.labels), run.description or ""] for run in runs]
-    wide = [*heads[:-1], Column("ENGINE"), Column("LABELS"), Column("DESCRIPTION"), heads[-1]]
-    wide_rows = [[*row[:-1], *texts, row[-1]] for row, texts in zip(rows, more, strict=True)]
-    if fits(wide, wide_rows):
-        table(wide, wide_rows)
-    else:
-        table(heads, rows, [" · ".join(filter(None, texts)) for texts in more])
+    more = [" · ".join(filter(None, [run.engine, ", ".join(run.labels), run.description])) for run in runs]
+    table(heads, rows, more if verbose else ())
+
+
+def _state_and_place(run: Run) -> str:
+    """The state, and what a run waits for."""
+    waits = run.line.brief if run.line is not None else run.note if not run.final and run.started is None else None
+    return f"{state_text(run)}, {shortened(waits, NOTE)}" if waits else state_text(run)
+
+
+def _took(run: Run) -> str:
+    """How long its command ran, or has run."""
+    return "" if run.started is None else brief((run.ended or time.time()) - run.started)
 
 
 def state_text(run: Run) -> str:
@@ -73,19 +78,6 @@ def state_text(run: Run) -> str:
     if not run.reachable:
         return f"{text}, last seen {ago(run.last_seen or run.created)}"
     return f"{text}, stopping" if run.stopping else text
-
-
-def _times(run: Run) -> str:
-    if run.ended is not None:
-        lasted = f", took {duration(run.ended - run.started)}" if run.started is not None else ""
-        return ago(run.ended) + lasted
-    if run.started is not None:
-        return f"for {duration(time.time() - run.started)}"
-    if run.line is not None:
-        return f"{ago(run.created)}, {run.line.brief}"
-    if run.note is not None and not run.final:
-        return f"{ago(run.created)}, {shortened(run.note, NOTE)}"
-    return ago(run.created)
 
 
 def not_reached(runs: Iterable[Run]) -> None:
