@@ -16,9 +16,9 @@ from typing import Callable, List, NamedTuple
 
 from ..shared.archive import IMAGE_PART, Grant, ImageAccess, SignedObject, Take, image_parts
 from ..shared.files import remove_tree, token
+from ..shared.pieces import write_at
 from ..shared.states import BuiltImage
 from ..shared.tree import hash_file
-from ..store.download import SpreadFile
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.http_client import HttpClient, HttpError, run_jobs
@@ -61,24 +61,24 @@ def _downloaded(home: Home, path: str, stored: List[SignedObject], job: BuildJob
     """`path`, with the image. Raises `Unusable`, `HttpError`, `HomeError`, `Interrupted`, `OSError`."""
     digest, size = stored[0].takes[0][:2]
     home.reserve.check(size)
-    image = SpreadFile(path, digest, size)
     deadline = time.monotonic() + FIRST + size / SLOWEST
 
     def fetch(url: str, take: Take, http: HttpClient) -> None:
-        image.write(take, read_range(http, url, take.offset, take.length))
+        position = take.position
+        for data in read_range(http, url, take.offset, take.length):
+            write_at(file.fileno(), position, data)
+            position += len(data)
 
     def check() -> None:
         job.check()
         if time.monotonic() > deadline:
             raise Unusable("it comes too slowly")
 
-    try:
+    with open(path, "xb") as file:
         jobs = (functools.partial(fetch, part.url, take) for part in stored for take in part.takes)
         run_jobs(jobs, CONNECTIONS, check)
-        if not image.verify():
-            raise Unusable("it is not the image that was stored")
-    finally:
-        image.close()
+    if hash_file(path)[0] != digest:
+        raise Unusable("it is not the image that was stored")
     return path
 
 

@@ -8,35 +8,30 @@ content is verified by its digest before it has its name, whatever the server sa
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
-import hashlib
 import os
 import threading
-from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 from ..shared.archive import SignedObject, Take
-from ..shared.byte_source import ByteSource
-from ..shared.files import remove_tree, token
 from ..shared.frames import Bytes
-from ..shared.tree import LARGEST, hash_file, is_digest, show
+from ..shared.tree import LARGEST, is_digest, show
+from . import pieces
 from .blobs import EMPTY
 from .delivery import Delivery
-from .errors import HomeError, damaged
+from .errors import HomeError
 from .home import Home
 from .http_client import Address, HttpClient, HttpError, Job
-from .incoming import BlobReceiver
+from .incoming import BlobReceiver, NewBlob
 from .objects import read_range
 
 CONNECTIONS = 16
 GAP = 128 << 10
 """Bytes that nobody needs, between two contents of an object, up to which one request asks for both."""
-SPAN = 8 << 20
-"""Bytes that one request asks for, if they are of several contents."""
-SMALL = 1 << 20
-"""Bytes of a content that is held in memory as a whole."""
-SUFFIX, JOURNAL = ".download", ".parts"
-"""Of the name of a spread content that is on its way, and, after that, of its journal."""
+SPAN = 4 << 20
+"""Bytes that one request asks for, if they are of several contents: as many are in memory."""
+JOURNAL = ".parts"
+"""Of the name of the journal of a spread content that is on its way."""
 
 
 class Download:
@@ -50,7 +45,7 @@ class Download:
         self._delivery = delivery
         self._receiver = BlobReceiver(home)
         self._counting = threading.Lock()
-        self._spread: Dict[str, SpreadFile] = {}
+        self._spread: Dict[str, ArrivedParts] = {}
         self._ended = False
         self._protect([EMPTY])
         home.blobs.put(b"")  # no object has it
@@ -59,10 +54,8 @@ class Download:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        """What has begun is saved for the next try."""
+        """What has come of spread contents is saved for the next try."""
         self._ended = True
-        for spread in self._spread.values():
-            spread.close()
         self._receiver.__exit__()
 
     def jobs(self, lines: Iterable[Optional[SignedObject]]) -> Iterator[Optional[Job]]:
@@ -79,9 +72,9 @@ class Download:
 
     def finish(self) -> int:
         """The number of contents that have come. Raises `HomeError` where a part of one was not among the lines."""
-        for spread in self._spread.values():
-            if not spread.whole:
-                raise HomeError("bad_stream", "a part of the content %s is missing" % spread.digest[:12])
+        for digest, parts in self._spread.items():
+            if parts.missing > 0 and not self.home.blobs.has(digest):
+                raise HomeError("bad_stream", "a part of the content %s is missing" % digest[:12])
         return self.count
 
     def _protect(self, digests: List[str]) -> None:
@@ -90,15 +83,14 @@ class Download:
     def _has(self, take: Take) -> bool:
         found = self.home.blobs.has(take.digest)
         if not found and not take.whole:
-            found = self._file_of(take).has(take)
+            found = self._parts_of(take).has(take)
         if found:
             self._add(take.length)
         return found
 
-    def _file_of(self, take: Take) -> "SpreadFile":
+    def _parts_of(self, take: Take) -> "ArrivedParts":
         if take.digest not in self._spread:
-            path = os.path.join(self.home.partial, take.digest + SUFFIX)
-            self._spread[take.digest] = SpreadFile(path, take.digest, take.size)
+            self._spread[take.digest] = ArrivedParts(self.home, take.digest, take.size)
         return self._spread[take.digest]
 
     # -- jobs
@@ -106,42 +98,51 @@ class Download:
     def _fetch(self, url: str, takes: List[Take], http: HttpClient) -> None:
         """What is to be taken of one object, in the order of its offsets."""
         start = takes[0].offset
-        source = ByteSource(self._read(http, url, start, takes[-1].offset + takes[-1].length - start))
+        came = self._read(http, url, start, takes[-1].offset + takes[-1].length - start)
+        if len(takes) == 1:
+            self._store(takes[0], came)
+            return
+        data = memoryview(b"".join(came))
         for take in takes:
-            source.skip(take.offset - start)
-            start = take.offset + take.length
-            if not take.whole:
-                spread = self._file_of(take)
-                if spread.write(take, source.pieces_of(take.length)):
-                    self._adopt(spread)
-                continue
-            if take.length <= SMALL:
-                self._receiver.land(bytes.fromhex(take.digest), source.take(take.length))
-            else:
-                self._land(take, source.pieces_of(take.length))
-            self._landed()
-        source.end()
+            at = take.offset - start
+            self._store(take, [data[at : at + take.length]])
 
-    def _land(self, take: Take, pieces: Iterable[Bytes]) -> None:
-        hashed = hashlib.sha256()
-        with self.home.temporary("download") as folder:
-            path = os.path.join(folder, "blob")
-            with open(path, "xb") as file:
-                for piece in pieces:
-                    hashed.update(piece)
-                    file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
-            if hashed.hexdigest() != take.digest:
-                raise damaged(take.digest)
-            self.home.blobs.adopt(path, take.digest)
+    def _store(self, take: Take, came: Iterable[Bytes]) -> None:
+        if not take.whole:
+            if not self._store_part(take, came):
+                return
+        elif take.length <= SPAN:
+            self._receiver.land(bytes.fromhex(take.digest), memoryview(b"".join(came)))
+        else:
+            self._store_stream(NewBlob(self.home, take.digest, take.size), came)
+        with self._counting:
+            self.count += 1
 
-    def _adopt(self, spread: "SpreadFile") -> None:
-        if not spread.verify():
-            raise damaged(spread.digest)
-        self.home.blobs.adopt(spread.path, spread.digest)
-        spread.discard()
-        self._landed()
+    def _store_stream(self, blob: NewBlob, came: Iterable[Bytes]) -> None:
+        try:
+            for data in came:
+                blob.take(data)
+            blob.finish()
+        finally:
+            blob.drop()
+
+    def _store_part(self, take: Take, came: Iterable[Bytes]) -> bool:
+        """Whether the content is whole now."""
+        position = take.position
+        for data in came:
+            pieces.write(self.home, take.digest, position, data)
+            position += len(data)
+        parts = self._parts_of(take)
+        if not parts.add(take):
+            return False
+        try:
+            pieces.seal(self.home, take.digest, take.size)
+        except HomeError:
+            pieces.discard(self.home, take.digest)
+            raise
+        finally:
+            parts.discard()
+        return True
 
     def _read(self, http: HttpClient, url: str, start: int, length: int) -> Iterator[bytes]:
         """Raises `HomeError`."""
@@ -159,93 +160,42 @@ class Download:
         with self._counting:
             self.got += size
 
-    def _landed(self) -> None:
-        with self._counting:
-            self.count += 1
 
+class ArrivedParts:
+    """Which parts of a spread content have come, also in an earlier try: a journal names them."""
 
-class SpreadFile:
-    """A spread content as it takes shape in a file. Beside it, a journal names the parts that the file has."""
-
-    def __init__(self, path: str, digest: str, size: int) -> None:
-        """`path`: a file that an earlier try may have begun. Where another process is at it, a new one is made."""
-        self.digest = digest
-        begun = _open_locked(path)
-        self._resumable = begun is not None
-        self.path = path if self._resumable else "%s-%s" % (path, token())
-        self._file: BinaryIO = begun if begun is not None else open(self.path, "x+b", buffering=0)
+    def __init__(self, home: Home, digest: str, size: int) -> None:
+        self._path = os.path.join(home.partial, digest + JOURNAL)
         self._lock = threading.Lock()
-        self._done = self._read_journal() if os.fstat(self._file.fileno()).st_size else set()
-        self._missing = size - sum(length for _, length in self._done)
-        while self._missing <= 0:  # a cut came before it was verified: a part that comes once more leads to that
-            self._missing += self._done.pop()[1]
+        self._arrived = self._read() if home.blobs.partial_size(digest) else set()
+        self.missing = size - sum(length for _, length in self._arrived)
+        """Bytes that have not come yet."""
+        while self.missing <= 0:  # a cut came before it was verified: a part that comes once more leads to that
+            self.missing += self._arrived.pop()[1]
 
     def has(self, take: Take) -> bool:
-        return (take.position, take.length) in self._done
+        return (take.position, take.length) in self._arrived
 
-    @property
-    def whole(self) -> bool:
-        """Whether the file has all parts."""
-        return self._missing <= 0
-
-    def write(self, take: Take, pieces: Iterable[Bytes]) -> bool:
-        """Whether this was the last part that was missing. Raises what `pieces` raises."""
-        position = take.position
-        for data in pieces:
-            _write_at(self._file.fileno(), data, position)
-            position += len(data)
+    def add(self, take: Take) -> bool:
+        """Whether this was the last part that was missing."""
         with self._lock:
-            with open(self.path + JOURNAL, "ab", buffering=0) as journal:
+            with open(self._path, "ab", buffering=0) as journal:
                 journal.write(b"%d %d\n" % (take.position, take.length))
-            before, self._missing = self._missing, self._missing - take.length
-            return before > 0 >= self._missing
-
-    def verify(self) -> bool:
-        """Whether the file has the digest of the content; it is deleted if not."""
-        os.fsync(self._file.fileno())
-        whole = hash_file(self.path)[0] == self.digest
-        if not whole:
-            self.discard()
-        return whole
+            before, self.missing = self.missing, self.missing - take.length
+            return before > 0 >= self.missing
 
     def discard(self) -> None:
-        remove_tree(self.path + JOURNAL)
-        remove_tree(self.path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
 
-    def close(self) -> None:
-        """What the file has is saved for the next try, if that can find it."""
-        if not self._resumable:
-            self.discard()
-        self._file.close()
-
-    def _read_journal(self) -> Set[Tuple[int, int]]:
-        done = set()
-        with contextlib.suppress(FileNotFoundError, ValueError), open(self.path + JOURNAL, "rb") as journal:
+    def _read(self) -> Set[Tuple[int, int]]:
+        """A line that a crash cut does not count."""
+        arrived = set()
+        with contextlib.suppress(FileNotFoundError, ValueError), open(self._path, "rb") as journal:
             for line in journal.read().split(b"\n")[:-1]:
                 position, length = line.split()
-                done.add((int(position), int(length)))
-        return done
-
-
-def _open_locked(path: str) -> Optional[BinaryIO]:
-    """A file, made if missing, locked until it is closed; None while another process has it."""
-    while True:
-        try:
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
-        except PermissionError:  # read-only: a crash came when it became a blob
-            os.unlink(path)
-            continue
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            return None
-        links = os.fstat(file.fileno()).st_nlink
-        if links == 1:
-            return file
-        file.close()
-        if links > 1:  # a crash came just after it had become a blob
-            os.unlink(path)
+                arrived.add((int(position), int(length)))
+        return arrived
 
 
 def spans(takes: List[Take]) -> Iterator[List[Take]]:
@@ -262,13 +212,6 @@ def spans(takes: List[Take]) -> Iterator[List[Take]]:
         end = take.offset + take.length
     if group:
         yield group
-
-
-def _write_at(descriptor: int, data: Bytes, position: int) -> None:
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(descriptor, view, position)
-        view, position = view[count:], position + count
 
 
 def _check(stored: SignedObject) -> None:
