@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,10 +14,10 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from remoterun.errors import AuthenticationError, HostKeyError
-from remoterun.hosts.ssh.config import SSHTarget, resolve
+from remoterun.errors import AuthenticationError, HostKeyError, HostUnreachable
+from remoterun.hosts.ssh.config import Deadlines, SSHTarget, resolve
 from remoterun.hosts.ssh.master import MasterPipe, masters
-from tests.sshd import Keys, Open, Server, Start, make_key, public, says
+from tests.sshd import Keys, Open, Relay, Server, Start, make_key, public, says
 from tests.workshop import until
 
 pytestmark = pytest.mark.timeout(60)
@@ -103,6 +104,27 @@ class TestMaster:
         config = server.config(ControlPath=str(short / "cm"))
         (short / "cm").touch()
         assert says(reach(server, config, masters=short)) == b"ping"
+
+    def test_whose_link_is_dead(self, server: Server, reach: Open, relay: Relay, short: Path) -> None:
+        """As after a night: the error is that of a new connection."""
+        config = server.config(
+            port=relay.port, ControlPath=str(short / "cm"), HostKeyAlias=f"[127.0.0.1]:{server.port}"
+        )
+        assert ssh(config, "-o", "ControlMaster=yes", "-o", "ControlPersist=60", "-f", "-N") == 0
+        relay.stall()
+        with pytest.raises(HostUnreachable, match="says nothing"):
+            reach(server, config, masters=short, deadlines=Deadlines(start=2, banner=1)).open()
+        relay.cut()
+
+    def test_that_does_not_answer(self, server: Server, reach: Open, shared: Path, short: Path) -> None:
+        said = subprocess.run(["ssh", "-F", str(shared), "-O", "check", "box"], capture_output=True, text=True).stderr
+        pid = int("".join(filter(str.isdecimal, said)))
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            before = server.count(LOGINS)
+            assert says(reach(server, shared, masters=short)) == b"ping" and server.count(LOGINS) == before + 1
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def test_closing_the_pipe_ends_the_agent_and_not_the_master(
         self, server: Server, reach: Open, shared: Path, short: Path

@@ -188,7 +188,7 @@ class SSHHost:
         lost = pipe.lost
         said = "\n".join(part for part in (silent.heard, pipe.diagnosis()) if part)
         pipe.close()
-        if not still_runs and isinstance(pipe, MasterPipe) and pipe.refused:
+        if isinstance(pipe, MasterPipe) and (pipe.refused or (pipe.late and not said)):
             return _MasterRefused(said)
         if lost:
             return HostUnreachable(
@@ -294,7 +294,7 @@ class _NotStarted(Exception):
 
 
 class _MasterRefused(Exception):
-    """The master ended, or the host opens no further session on it."""
+    """The master ended, its link is dead, or the host opens no further session on it."""
 
 
 def _feed(pipe: SSHPipe | MasterPipe, data: bytes) -> None:

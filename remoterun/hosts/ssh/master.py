@@ -150,7 +150,7 @@ class MasterPipe(ProcessPipe):
 
     @property
     def refused(self) -> bool:
-        """Whether ssh ended by itself: the master is gone, or the host opens no further session on it."""
+        """Whether ssh itself failed: the master is gone, or the host opens no further session on it."""
         return self._process.poll() == _REFUSED
 
     def _answered(self) -> None:
