@@ -24,7 +24,7 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import find_store
-from remoterun.client.stores import Store, store_of
+from remoterun.client.stores import Store, fetch, store_of
 from remoterun.client.upload_copies import absent, note_versions
 from remoterun.errors import HostUnreachable, NotFound, UsageError
 from remoterun.model import MachineType, Resource
@@ -126,7 +126,7 @@ class Files:
     ) -> Fetched:
         store, where = self._locate(resource)
         try:
-            return store.fetch(where, target, conflict, progress, into, choose)
+            return fetch(store, where, target, conflict, progress, into, choose)
         except NotFound as error:
             if resource.sub and not error.hint:
                 error.hint = f"remoterun ls {replace(resource, sub='')}"
@@ -171,13 +171,13 @@ class Files:
         name = str(replace(resource, sub=where.sub))
         folder = self._connections.config.home / "page" / name
 
-        def fetch(names: frozenset[str]) -> None:
+        def fetch_some(names: frozenset[str]) -> None:
             def choose(manifest: Manifest, _: api.Tree) -> Manifest:
                 return Manifest([entry for entry in manifest.entries if entry.path in names])
 
-            store.fetch(where, folder, lambda _: True, progress, choose=choose)
+            fetch(store, where, folder, lambda _: True, progress, choose=choose)
 
-        return pages.refresh(name, folder, fetch, live=live)
+        return pages.refresh(name, folder, fetch_some, live=live)
 
     def _locate(self, resource: Resource) -> tuple[Store, ResourceRef]:
         """The store that has a resource, and what it is there."""

@@ -1,7 +1,6 @@
 """Where uploads and runs are read: the home of a machine, through its agent, or the archive.
 
-A run has one home for life, its host. `store_of_run` asks that host; where its provider says that it is gone, what it
-left is read from the archive.
+A run has one home for life, its host: `rented_runs.find_store` asks that, and reads the archive once the host is gone.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from remoterun import transfer
 from remoterun.agent.shared import api
@@ -28,7 +27,6 @@ from remoterun.session import Session, understood
 if TYPE_CHECKING:
     from remoterun.agent.shared.archive import ArchivedTree
     from remoterun.archive import Archive
-    from remoterun.archive.reading import TreeReader
     from remoterun.transfer import Fetched, Progress, Sent
 
 MOST_TREE = 1 << 29
@@ -37,148 +35,60 @@ Arrange = Callable[[Manifest], Manifest]
 """Makes the manifest of an upload out of that of what was sent."""
 
 
-class Store(Protocol):
-    """Uploads and runs of one home, or of the archive. Everything may raise `HostError`, and `NotFound` where what is
-    asked for is absent."""
-
-    @property
-    def machine(self) -> MachineType:
-        """Its name is for people."""
-
-    @property
-    def home_id(self) -> str: ...
-
-    @property
-    def clock_skew(self) -> float:
-        """Seconds by which the clock of what it says is ahead of ours."""
-
-    def newest(self) -> list[Upload]:
-        """The newest version of each upload."""
-
-    def versions(self, name: str) -> list[Upload]:
-        """The versions of an upload, oldest first; none without one."""
-
-    def put_upload(
-        self, asked: api.CommitUpload, tree: transfer.Reading, progress: Progress, base: str, arrange: Arrange
-    ) -> tuple[Manifest, Upload, bool, Sent]:
-        """Make `tree`, which is used up, a version of an upload: (its manifest, the version, whether it is new there,
-        what was sent). `base`: the digest of a version there that it goes on from, "" for the newest."""
-
-    def remove_upload(self, name: str, digest: str | None) -> bool:
-        """Remove an upload, or one version; whether there was one."""
-
-    def manifest(self, resource: ResourceRef) -> tuple[Manifest, api.Tree]:
-        """The files of a resource, and what else is known of it. Raises `UsageError` for outputs that are not saved."""
-
-    def fetch(
-        self,
-        resource: ResourceRef,
-        target: Path,
-        conflict: transfer.Conflict,
-        progress: Progress,
-        into: bool = False,
-        choose: transfer.Choice | None = None,
-    ) -> Fetched:
-        """See `transfer.fetch`."""
-
-    def save(self, resource: ResourceRef, contents: Manifest, folder: Path, progress: Progress) -> None:
-        """Save contents of a resource in a folder: `contents` names them by their digests."""
-
-    def pass_on(self, resource: ResourceRef, manifest: Manifest, target: Session, progress: Progress) -> None:
-        """Let another home have the contents of a resource, which `manifest` lists."""
-
-    def contents(self, resource: ResourceRef, digests: Iterable[str], most: int) -> dict[str, bytes]:
-        """Contents of up to `most` bytes of a resource, by their digests; without those that it does not have."""
-
-    def tree(self, key: str, digest: str) -> Manifest:
-        """A tree that a run mounts."""
-
-    def statuses(self, keys: Sequence[str] | None) -> api.Statuses:
-        """The runs of these keys, or all of them, as far as they are known."""
-
-    def details(self, key: str) -> api.RunDetails: ...
-
-    def follow(
-        self, asked: api.Follow, stopped: threading.Event, opened: Callable[[Stream], object]
-    ) -> Iterator[Frame | api.Followed]:
-        """What `api.follow` answers, with its result as the last item. It ends once `stopped`, or when the stream with
-        which `opened` is called is cancelled."""
-
-    def remove_run(self, key: str) -> None:
-        """Raises `UsageError` for one that goes on."""
-
-
-def told(store: Store, record: Told) -> Told:
-    """A status or an event that a store reports, by our clock. Raises `AgentError` for what makes no sense."""
-    with understood(store.machine.name):
-        return by_our_clock(record, store.clock_skew)
-
-
-def store_of(connections: Connections, machine: MachineType) -> Store:
-    """Raises `HostError`, `UsageError` for a machine that has yet to be rented."""
-    return ArchiveStore(connections, machine) if machine.bucket else HostStore(connections.session(machine))
-
-
 class HostStore:
-    """The home of a machine."""
+    """The home of a machine. Everything may raise `HostError`, and `NotFound` where what is asked for is absent."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
-
-    @property
-    def machine(self) -> MachineType:
-        return self.session.machine
-
-    @property
-    def home_id(self) -> str:
-        return self.session.home_id
+        self.machine = session.machine
+        self.home_id = session.home_id
 
     @property
     def clock_skew(self) -> float:
+        """Seconds by which the clock of what it reports is ahead of ours."""
         return self.session.clock_skew
 
     def newest(self) -> list[Upload]:
+        """The newest version of each upload."""
         found = self.session.ask(api.uploads, api.Nothing()).uploads
         return [self.session.upload(item.name, item.newest) for item in found]
 
     def versions(self, name: str) -> list[Upload]:
+        """The versions of an upload, oldest first; none without one."""
         return self.session.versions(name)
 
     def put_upload(
         self, asked: api.CommitUpload, tree: transfer.Reading, progress: Progress, base: str, arrange: Arrange
     ) -> tuple[Manifest, Upload, bool, Sent]:
+        """Make `tree`, which is used up, a version of an upload: (its manifest, the version, whether it is new in this
+        store, what was sent). `base`: the digest of the version that it goes on from, "" for the newest."""
         sent_tree, sent = transfer.send_tree(self.session, tree, {}, progress, asked.name)
         manifest = arrange(sent_tree)
         result = self.session.ask(api.commit_upload, asked, manifest.encode())
         return manifest, self.session.upload(asked.name, result.version), result.created, sent
 
     def remove_upload(self, name: str, digest: str | None) -> bool:
+        """Remove an upload, or one version; whether there was one."""
         return self.session.ask(api.remove_upload, api.RemoveUpload(name, digest)).removed
 
     def manifest(self, resource: ResourceRef) -> tuple[Manifest, api.Tree]:
+        """The files of a resource, and what else is known of it. Raises `UsageError` for outputs that are not saved."""
         return transfer.fetch_manifest(self.session, resource)
 
-    def fetch(
-        self,
-        resource: ResourceRef,
-        target: Path,
-        conflict: transfer.Conflict,
-        progress: Progress,
-        into: bool = False,
-        choose: transfer.Choice | None = None,
-    ) -> Fetched:
-        return transfer.fetch(self.session, resource, target, conflict, progress, into=into, choose=choose)
-
-    def save(self, resource: ResourceRef, contents: Manifest, folder: Path, progress: Progress) -> None:
-        transfer.save_contents(self.session, resource, contents, folder, progress)
+    def download(self, resource: ResourceRef) -> transfer.Download:
+        """What downloads files of a resource."""
+        return transfer.download(self.session, resource)
 
     def pass_on(self, resource: ResourceRef, manifest: Manifest, target: Session, progress: Progress) -> None:
+        """Let another home have the contents of a resource, which `manifest` lists."""
         transfer.relay(self.session, manifest, target, progress)
 
     def contents(self, resource: ResourceRef, digests: Iterable[str], most: int) -> dict[str, bytes]:
+        """Contents of up to `most` bytes of a resource, by their digests; without those that it does not have."""
         return transfer.contents(self.session, digests, most)
 
     def tree(self, key: str, digest: str) -> Manifest:
+        """A tree that a run mounts."""
         text = transfer.contents(self.session, [digest], MOST_TREE).get(digest)
         try:
             return Manifest.decode(text or b"")
@@ -186,6 +96,7 @@ class HostStore:
             raise NotFound(f"the list of files {digest[:12]} is not on {self.machine.name} any more")
 
     def statuses(self, keys: Sequence[str] | None) -> api.Statuses:
+        """The runs of these keys, or all of them, as far as they are known."""
         return self.session.ask(api.runs, api.RunKeys(None if keys is None else list(keys)))
 
     def details(self, key: str) -> api.RunDetails:
@@ -194,6 +105,8 @@ class HostStore:
     def follow(
         self, asked: api.Follow, stopped: threading.Event, opened: Callable[[Stream], object]
     ) -> Iterator[Frame | api.Followed]:
+        """What `api.follow` answers, with its result as the last item. It ends once `stopped`, or when the stream with
+        which `opened` is called is cancelled."""
         with self.session.stream(api.follow, asked) as stream:
             opened(stream)
             if stopped.is_set():
@@ -203,22 +116,20 @@ class HostStore:
             yield self.session.result(api.follow, stream)
 
     def remove_run(self, key: str) -> None:
+        """Raises `UsageError` for one that goes on."""
         self.session.ask(api.remove_run, api.RunKey(key))
 
 
 class ArchiveStore:
-    """The archive."""
+    """The archive: what a `HostStore` has, without a machine."""
 
     clock_skew = 0.0
 
     def __init__(self, connections: Connections, machine: MachineType) -> None:
         self.machine = machine
         self.archive: Archive = connections.archive(machine)
+        self.home_id = self.archive.id
         self._last: tuple[ResourceRef, str, ArchivedTree, api.Tree] | None = None
-
-    @property
-    def home_id(self) -> str:
-        return self.archive.id
 
     def newest(self) -> list[Upload]:
         from remoterun.archive.uploads import newest
@@ -245,26 +156,17 @@ class ArchiveStore:
 
     def manifest(self, resource: ResourceRef) -> tuple[Manifest, api.Tree]:
         _, tree, about = self._find(resource)
-        return _below(tree.manifest, resource, about)
+        named = tree.manifest.find(resource.sub) if resource.sub else None
+        try:
+            return tree.manifest.below(resource.sub), about._replace(single=named is not None and named.kind == "f")
+        except KeyError:
+            raise NotFound(f"there is no {show(resource.typed)}")
 
-    def fetch(
-        self,
-        resource: ResourceRef,
-        target: Path,
-        conflict: transfer.Conflict,
-        progress: Progress,
-        into: bool = False,
-        choose: transfer.Choice | None = None,
-    ) -> Fetched:
-        manifest, about = self.manifest(resource)
-        if choose is not None:
-            manifest = choose(manifest, about)
-        place = self._reader(resource).place
-        return transfer.place(manifest, about, place, self.machine.name, target, conflict, progress, into)
+    def download(self, resource: ResourceRef) -> transfer.Download:
+        from remoterun.archive.reading import TreeReader
 
-    def save(self, resource: ResourceRef, contents: Manifest, folder: Path, progress: Progress) -> None:
-        place = self._reader(resource).place
-        transfer.place(contents, api.Tree(), place, self.machine.name, folder, transfer.refuse, progress)
+        prefix, tree, _ = self._find(resource)
+        return TreeReader(self.archive, prefix, tree.places).place
 
     def pass_on(self, resource: ResourceRef, manifest: Manifest, target: Session, progress: Progress) -> None:
         """A rented host downloads by itself; for another one, the contents pass through this machine's disk."""
@@ -279,9 +181,12 @@ class ArchiveStore:
             transfer.send_tree(target, reading, {}, progress)
 
     def contents(self, resource: ResourceRef, digests: Iterable[str], most: int) -> dict[str, bytes]:
+        from remoterun.archive.reading import TreeReader
+
+        prefix, tree, _ = self._find(resource)
         wanted = set(digests)
-        files = [entry for entry in self._find(resource)[1].manifest.files if entry.digest in wanted]
-        return self._reader(resource).contents(files, most)
+        files = [entry for entry in tree.manifest.files if entry.digest in wanted]
+        return TreeReader(self.archive, prefix, tree.places).contents(files, most)
 
     def tree(self, key: str, digest: str) -> Manifest:
         return self.manifest(ResourceRef("tree", key=key, digest=digest))[0]
@@ -312,51 +217,65 @@ class ArchiveStore:
         with understood(self.machine.name):
             return Upload.told(name, version, self.machine.name, self.archive.id)
 
-    def _reader(self, resource: ResourceRef) -> TreeReader:
-        from remoterun.archive.reading import TreeReader
-
-        prefix, tree, _ = self._find(resource)
-        return TreeReader(self.archive, prefix, tree.places)
-
     def _find(self, resource: ResourceRef) -> tuple[str, ArchivedTree, api.Tree]:
         """(the prefix below which the packs of a tree lie, the tree, what else is known of it)."""
         from remoterun.agent.shared.archive import run_prefix, upload_prefix
         from remoterun.archive.runs import read_record, read_run_tree
         from remoterun.archive.uploads import find_upload
 
-        whole = resource._replace(sub="", number=0)
+        whole, about = resource._replace(sub="", number=0), api.Tree()
         if self._last is not None and self._last[0] == whole:
             return self._last[1:]
-        about = api.Tree()
         if resource.kind == "upload":
             prefix = upload_prefix(resource.name)
             tree, version = find_upload(self.archive, resource.name, resource.digest)
             about = api.Tree(about=to_json(version))
+        elif resource.kind == "run":
+            prefix, record = run_prefix(resource.key), read_record(self.archive, resource.key)
+            about = api.Tree(about={"state": record.status.state.value})
+            try:
+                tree = read_run_tree(self.archive, resource.key, "outputs")
+            except NotFound:
+                what = f"the outputs of {show(resource.typed)} are not in the archive"
+                raise UsageError(what, hint=f"remoterun info {resource.number or 'RUN'}")
         else:
             prefix = run_prefix(resource.key)
-            name = {"run": "outputs", "source": "source"}.get(resource.kind, f"mounts/{resource.digest}")
-            try:
-                tree = read_run_tree(self.archive, resource.key, name)
-            except NotFound as error:
-                if resource.kind != "run":
-                    raise
-                raise UsageError(
-                    f"the outputs of {show(resource.typed)} are not in the archive",
-                    hint=f"remoterun info {resource.number}",
-                ) from error
-            if resource.kind == "run":
-                state = read_record(self.archive, resource.key).status.state
-                about = api.Tree(about={"state": state.value})
+            name = "source" if resource.kind == "source" else f"mounts/{resource.digest}"
+            tree = read_run_tree(self.archive, resource.key, name)
         self._last = whole, prefix, tree, about
         return prefix, tree, about
 
 
-def _below(whole: Manifest, resource: ResourceRef, about: api.Tree) -> tuple[Manifest, api.Tree]:
-    named = whole.find(resource.sub) if resource.sub else None
-    try:
-        return whole.below(resource.sub), about._replace(single=named is not None and named.kind == "f")
-    except KeyError:
-        raise NotFound(f"there is no {show(resource.typed)}")
+Store = HostStore | ArchiveStore
+
+
+def store_of(connections: Connections, machine: MachineType) -> Store:
+    """Raises `HostError`, `UsageError` for a machine that has yet to be rented."""
+    return ArchiveStore(connections, machine) if machine.bucket else HostStore(connections.session(machine))
+
+
+def told(store: Store, record: Told) -> Told:
+    """A status or an event that a store reports, by our clock. Raises `AgentError` for what makes no sense."""
+    with understood(store.machine.name):
+        return by_our_clock(record, store.clock_skew)
+
+
+def fetch(
+    store: Store,
+    resource: ResourceRef,
+    target: Path,
+    conflict: transfer.Conflict,
+    progress: Progress,
+    into: bool = False,
+    choose: transfer.Choice | None = None,
+) -> Fetched:
+    """See `transfer.fetch`."""
+    manifest, about = store.manifest(resource)
+    if choose is not None:
+        manifest = choose(manifest, about)
+    return transfer.place(
+        manifest, about, store.download(resource), store.machine.name, target, conflict, progress, into
+    )
 
 
 def digests_of(manifest: Manifest) -> list[str]:
@@ -375,7 +294,9 @@ def saved(
     }
     with tempfile.TemporaryDirectory(prefix="remoterun-") as folder:
         if contents:
-            store.save(resource, Manifest(contents.values()), Path(folder), progress)
+            by_digest, name = Manifest(contents.values()), store.machine.name
+            download = store.download(resource)
+            transfer.place(by_digest, api.Tree(), download, name, Path(folder), transfer.refuse, progress)
         files = ((entry, f"{folder}/{entry.digest}" if entry.digest in contents else "") for entry in manifest)
         with transfer.read_entries(files) as reading:
             yield reading

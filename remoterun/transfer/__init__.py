@@ -17,7 +17,7 @@ from remoterun.on_use import on_use
 
 if TYPE_CHECKING:
     from remoterun.transfer.destination import Fetched
-    from remoterun.transfer.fetching import Choice, Conflict, fetch, fetch_manifest, place, refuse, save_contents
+    from remoterun.transfer.fetching import Choice, Conflict, Download, download, fetch, fetch_manifest, place, refuse
     from remoterun.transfer.inventory import missing_blobs
     from remoterun.transfer.memory import contents
     from remoterun.transfer.progress import Progress
@@ -28,7 +28,7 @@ else:
     __getattr__ = on_use(
         __name__,
         {
-            "fetching": ("Choice", "Conflict", "fetch", "fetch_manifest", "place", "refuse", "save_contents"),
+            "fetching": ("Choice", "Conflict", "Download", "download", "fetch", "fetch_manifest", "place", "refuse"),
             "inventory": ("missing_blobs",),
             "destination": ("Fetched",),
             "memory": ("contents",),
@@ -43,11 +43,13 @@ else:
 __all__ = [
     "Choice",
     "Conflict",
+    "Download",
     "Fetched",
     "Progress",
     "Reading",
     "Sent",
     "contents",
+    "download",
     "fetch",
     "fetch_manifest",
     "missing_blobs",
@@ -56,7 +58,6 @@ __all__ = [
     "read_tree",
     "refuse",
     "relay",
-    "save_contents",
     "send_blobs",
     "send_tree",
 ]

@@ -13,6 +13,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from remoterun.agent.shared import api
@@ -95,22 +96,13 @@ def fetch(
     manifest, about = fetch_manifest(session, resource)
     if choose is not None:
         manifest = choose(manifest, about)
-
-    def download(files: Iterable[Entry], size: int, destination: Destination) -> None:
-        _bring(session, resource, files, size, destination)
-
-    return place(manifest, about, download, session.machine.name, target, conflict, progress, into)
+    name = session.machine.name
+    return place(manifest, about, download(session, resource), name, target, conflict, progress, into)
 
 
-def save_contents(
-    session: Session, resource: ResourceRef, contents: Manifest, folder: Path, progress: Progress
-) -> None:
-    """Save contents of a resource at rest in a folder: of files that are named by their digests."""
-
-    def download(files: Iterable[Entry], size: int, destination: Destination) -> None:
-        _bring(session, resource, files, size, destination)
-
-    place(contents, Tree(), download, session.machine.name, folder, refuse, progress)
+def download(session: Session, resource: ResourceRef) -> Download:
+    """What downloads files of a resource from a host."""
+    return partial(_bring, session, resource)
 
 
 def place(
