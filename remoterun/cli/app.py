@@ -82,7 +82,7 @@ class Commands(TyperGroup):
             with formatter.section(heading):
                 formatter.write_dl(rows)
         formatter.write_paragraph()
-        formatter.write_text("`remoterun help COMMAND` explains one; `--install-completion`: Tab does, too.")
+        formatter.write("`remoterun help COMMAND` explains one.\n")
 
 
 def no_old_words(words: Sequence[str]) -> None:

@@ -156,3 +156,39 @@ def app_commands() -> set[str]:
 
     command: Any = get_command(application())
     return set(command.commands)
+
+
+def helps(command: Any, words: tuple[str, ...] = ("remoterun",)) -> Iterator[tuple[str, str]]:
+    """Each command, and its `--help`."""
+    with command.make_context(" ".join(words), [], resilient_parsing=True) as context:
+        yield " ".join(words), command.get_help(context)
+    for word, below in getattr(command, "commands", {}).items():
+        yield from helps(below, (*words, word))
+
+
+@pytest.mark.parametrize("width", [50, 80])
+def test_no_word_and_no_example_of_a_help_is_broken(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.main import get_command
+
+    from remoterun.cli.commands import application
+
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = dict(helps(get_command(application())))
+    assert len(shown) > 30
+    for name, text in shown.items():
+        for line in text.splitlines():
+            assert len(line) <= width and not re.search(r"\w-$", line), f"{name}: {line}"
+    assert width == 50 or len(shown["remoterun"].splitlines()) <= 40
+
+
+@pytest.mark.parametrize("width", [50, 80])
+def test_the_first_page_fits_a_small_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from remoterun.cli.main import main
+
+    monkeypatch.setattr("remoterun.cli.render.terminal.terminal_width", lambda stream: width)
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 23 and max(map(len, lines)) <= width, "with the prompt below it, 24"
+    assert sum(line.startswith("  remoterun ") for line in lines) == 9 and "`remoterun --help`" in lines[-2] + lines[-1]

@@ -13,7 +13,7 @@ from remoterun.errors import NotFound, UsageError
 from remoterun.parsing import known_words
 
 LESSON = (
-    ("machines", "where commands can run; `machines add` adds a box"),
+    ("machines", "lists machines; `machines add` adds one"),
     ('run "python train.py"', "runs it; on a machine with -t NAME"),
     ("ps", "lists runs, and how they are"),
     ("logs last", "shows the log of the newest, live"),
@@ -27,12 +27,12 @@ LESSON = (
 
 def first_page() -> None:
     """What `remoterun` alone prints."""
-    render.out("Put `remoterun run` in front of your command: it runs on a machine you own.")
+    render.out_text("Put `remoterun run` in front of your command: it runs on a machine you own.", hang=0)
     render.out("")
     for words, text in LESSON:
         render.out_text(f"  remoterun {words:<24}   {text}", hang=2)
     render.out("")
-    render.out_text("`remoterun --help` lists all commands, `remoterun run --help` explains one.", hang=0)
+    render.out_text("`remoterun --help` lists all commands.", hang=0)
 
 
 @app.command("help", cls=Command, hidden=True, epilog=example("remoterun help run\nremoterun help --schema ps"))
