@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import importlib
 import os
+import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ from remoterun.config import Config
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import MachineType, Rental
 from remoterun.parsing import did_you_mean
+
+_INCLUDES = 4  # files of the ssh configuration that include each other
 
 LOCAL = MachineType("local")
 CPU = MachineType("cpu")
@@ -159,7 +164,30 @@ def listing(config: Config) -> list[MachineType]:
 
 
 def ssh_aliases(config: Config) -> list[str]:
-    """Names in `Host` lines of the user's ssh configuration, patterns left out."""
-    from remoterun.ssh_aliases import aliases
+    """The names in `Host` lines of the user's ssh configuration, in order, without patterns; `Include` is followed. []
+    when there is no file. `hosts.ssh.config` resolves them."""
+    found: list[str] = []
+    _collect_aliases(config.ssh_config or Path.home() / ".ssh" / "config", found, _INCLUDES)
+    return list(dict.fromkeys(found))
 
-    return aliases(config.ssh_config)
+
+def _collect_aliases(file: Path, found: list[str], depth: int) -> None:
+    try:
+        text = file.read_text("utf-8", "replace")
+    except OSError:
+        return
+    for line in text.splitlines():
+        match = re.match(r"\s*(host|include)(?:\s+|\s*=\s*)(.+)", line, re.IGNORECASE)
+        if not match:
+            continue
+        try:
+            words = shlex.split(match[2], comments=True)
+        except ValueError:
+            continue
+        if match[1].lower() == "host":
+            found += [word for word in words if not set(word) & set("*?!")]
+        elif depth:
+            for word in words:
+                pattern = os.path.join(Path.home() / ".ssh", os.path.expanduser(word))
+                for path in sorted(glob.glob(pattern)):
+                    _collect_aliases(Path(path), found, depth - 1)
