@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import MountSpec, ResourceRef, RunSpec
 from remoterun.agent.shared.states import Reason, RunState
@@ -388,16 +389,15 @@ def send_resource(connections: Connections, resource: Resource, session: Session
 def _send_outputs(
     connections: Connections, run: Run, resource: Resource, session: Session, progress: Progress
 ) -> ResourceRef:
-    """Outputs that lie on another machine, as an upload of this one named after the run."""
+    """Outputs that lie on another machine: a tree of this one, of which no upload is made."""
     run, source = find_store(connections, run)
     where = ResourceRef("run", key=run.key, number=run.number)
     manifest, about = source.manifest(where)
     if about.live:
         raise _not_saved(resource, run)
     source.pass_on(where, manifest, session, progress)
-    name = f"run-{run.number}-{run.key[-8:]}"
-    session.ask(api.commit_upload, api.CommitUpload(name, brought=True), manifest.encode())
-    return ResourceRef("upload", name, sub=resource.sub, digest=manifest.digest)
+    transfer.send_blobs(session, {manifest.digest: manifest.encode()}, progress)
+    return ResourceRef("tree", digest=manifest.digest, sub=resource.sub)
 
 
 def _not_saved(resource: Resource, run: Run) -> UsageError:

@@ -260,12 +260,12 @@ def _settle(call: Call, trees: List[Manifest], run: RunFolder) -> None:
     from ..upkeep.references import add_environment
 
     digests: Set[bytes] = set()
-    for tree in trees:
-        for entry in tree.files:
-            digests.add(bytes.fromhex(entry.digest))
-    for mount in run.spec().mounts:
-        if mount.resource.digest:
-            digests.add(bytes.fromhex(mount.resource.digest))
+    mounted = [mount.resource for mount in run.spec().mounts if mount.resource.digest]
+    digests.update(bytes.fromhex(resource.digest or "") for resource in mounted)
+    known = [each.digest or "" for each in mounted if each.kind == "tree" and call.home.blobs.has(each.digest or "")]
+    sent = [call.home.blobs.tree(digest) for digest in known]
+    for tree in [*trees, *sent]:
+        digests.update(bytes.fromhex(entry.digest) for entry in tree.files)
     add_environment(call.home, run, digests)
     call.delivery.settle(digests)
 

@@ -15,7 +15,6 @@ from ..shared.frames import Body
 from ..shared.pieces import LARGE
 from ..shared.tree import Manifest
 from .blobs import packed
-from .errors import HomeError
 from .home import Home
 
 
@@ -49,8 +48,6 @@ class Delivery:
     def commit(self, asked: CommitUpload, manifest: Manifest) -> Tuple[Dict[str, Any], bool]:
         """Make the manifest a version of an upload: (version, whether it is new). Raises `HomeError`."""
         committed = self.home.uploads.commit(asked.name, manifest, asked)
-        if committed[0]["digest"] in self.home.uploads.brought(asked.name):
-            self._protect(asked.name, committed[0])
         self._before.pop(asked.name, None)
         self.settle(set(unpacked(packed(manifest))))
         return committed
@@ -60,14 +57,8 @@ class Delivery:
         self.lease.settle(digests)
 
     def close(self) -> None:
-        """The conversation has ended: what it has brought counts as a cut transfer's."""
+        """The conversation has ended: what it has sent counts as a cut transfer's."""
         self.lease.close()
-
-    def _protect(self, name: str, version: Dict[str, Any]) -> None:
-        """Keep what was brought for a mount until the run is there that mounts it, or for as long as a cut transfer."""
-        self.lease.add(bytes.fromhex(version["digest"]))
-        if version["digest"] not in self.home.uploads.brought(name):
-            raise HomeError("busy", "a gc has freed %s meanwhile" % name, "try again")
 
     def _search(self, digests: List[bytes]) -> Iterator[bytes]:
         begun = frozenset(os.listdir(self.home.partial))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -23,9 +22,6 @@ from .blobs import Blobs, packed
 from .checkout import StoredTree, checkout
 from .errors import HomeError
 from .leases import Lease
-
-OF_OUTPUTS = re.compile(r"run-(\d+)-[0-9a-z]{8}\Z")
-"""The name of an upload that holds the outputs of a run of another machine, if it was brought for a mount."""
 
 
 class UploadFolders:
@@ -124,10 +120,6 @@ class UploadFolders:
         number = chosen[-1]["version"]
         folder = self.folder_of(name)
         return StoredTree(os.path.join(folder, "%d.tree" % number), os.path.join(folder, str(number)), chosen[-1])
-
-    def brought(self, name: str) -> List[str]:
-        """Digests of versions that are copies of a run's outputs for a mount: the next mount copies them again."""
-        return [each["digest"] for each in self.versions(name) if each.get("brought") and OF_OUTPUTS.match(name)]
 
     def newest(self) -> List[Dict[str, Any]]:
         """The newest version of each upload, with its "name"."""

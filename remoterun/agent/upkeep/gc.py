@@ -1,8 +1,6 @@
 """Free what nothing of a home needs: `Collection`.
 
     versions        of uploads, older than the newest `keep`; never one that a run which has not ended mounts
-    brought         outputs of runs of other machines that were brought for a mount, and that no run needs which has not
-                    ended; never what a client has brought just now for a run that it is about to hand over
     remains         of uploads and runs whose removal, or making, was cut by a crash
     temporary       in tmp/, of processes that are gone: see stale_files.py
     partial         blobs that were cut on their way here, and that nobody sends now
@@ -147,24 +145,11 @@ class Collection:
     # -- versions
 
     def _old_versions(self, name: str) -> List[str]:
-        """Digests of versions beyond the newest `keep`, and of those that were copied for a mount, less those in use.
-
-        Raises `HomeError("damaged")`."""
+        """Digests of versions beyond the newest `keep`, less those in use. Raises `HomeError("damaged")`."""
         referrers = of_upload(self.home, name)
-        brought = self.home.uploads.brought(name)
-        old = brought or [referrer.digest for referrer in (referrers[: -self._keep] if self._keep else [])]
-        if not old:
-            return []
-        digests = {referrer.digest for referrer in referrers}
-        used = self._used_versions(name, digests)
-        if brought:
-            used |= self._leased_versions(digests)
+        old = [referrer.digest for referrer in (referrers[: -self._keep] if self._keep else [])]
+        used = self._used_versions(name, {referrer.digest for referrer in referrers}) if old else set()
         return [digest for digest in old if digest not in used]
-
-    def _leased_versions(self, digests: Set[str]) -> Set[str]:
-        leased: Set[bytes] = set()
-        leases.read(self.home.leases, leased, self._clock(), sweep=False)
-        return {digest for digest in digests if bytes.fromhex(digest) in leased}
 
     def _used_versions(self, name: str, digests: Set[str]) -> Set[str]:
         used: Set[str] = set()
@@ -176,7 +161,7 @@ class Collection:
         return used
 
     def _remove_versions(self) -> None:
-        items: Dict[str, List[Dict[str, Any]]] = {"versions": [], "brought": []}
+        items: List[Dict[str, Any]] = []
         for name in sorted({name for name, _ in self._removed_versions}):
             ours = {digest for upload, digest in self._removed_versions if upload == name}
             own = {
@@ -186,7 +171,6 @@ class Collection:
             }
             with self._trash() as discard, self._upload(name), self._alone():
                 versions = self.home.uploads.versions(name)
-                kind = "brought" if self.home.uploads.brought(name) else "versions"
                 folder = self.home.uploads.folder_of(name)
                 going = set(own) & set(self._old_versions(name))  # a run may have come to mount one
                 for digest in ours - going:
@@ -199,12 +183,11 @@ class Collection:
                         continue
                     number, digest = version["version"], version["digest"]
                     item = {"upload": name, "version": number, "digest": digest, "size": version["size"]}
-                    items[kind].append(dict(item, bytes=own[digest]))
+                    items.append(dict(item, bytes=own[digest]))
                     if not self._dry:
                         discard(os.path.join(folder, str(number)))
                         discard(os.path.join(folder, "%d.tree" % number))
-        for kind in items:
-            self._tell(kind, items[kind])
+        self._tell("versions", items)
 
     def _version_bytes(self, name: str, number: int) -> int:
         path = os.path.join(self.home.uploads.folder_of(name), str(number))

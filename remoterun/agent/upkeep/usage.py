@@ -30,10 +30,9 @@ _PARTS = ("blobs", "uploads", "runs", "envs", "partial", "tmp", "damaged")
 class UsageReport:
     """One look. `send(row=…)` is called with {"kind", "name", "size", "alone", …} for each user of the disk:
 
-    "upload" with its "versions"; "brought" with the same, of outputs that were brought for a mount; "run" with its
-    "state", "work", "outputs" and "log"; "environment" and "image" with "used" and "contents", what is in it for
-    people; and, where there is any, "partial", "temporary", "damaged", "leased", "unreferenced" (what `gc` frees)
-    and "other", with "count".
+    "upload" with its "versions"; "run" with its "state", "work", "outputs" and "log"; "environment" and "image" with
+    "used" and "contents", what is in it for people; and, where there is any, "partial", "temporary", "damaged",
+    "leased", "unreferenced" (what `gc` frees) and "other", with "count".
     """
 
     def __init__(self, home: Home, send: Callable[..., Any]) -> None:
@@ -78,8 +77,7 @@ class UsageReport:
         except (HomeError, ValueError):
             versions, referrers = [], []
         if versions or os.listdir(self.home.uploads.folder_of(name)):
-            kind = "brought" if self.home.uploads.brought(name) else "upload"
-            row = self._row(kind, name, own_bytes(self.home.uploads.folder_of(name)), versions=versions)
+            row = self._row("upload", name, own_bytes(self.home.uploads.folder_of(name)), versions=versions)
             self._claim(row, referrers)
 
     def _run(self, run: RunFolder) -> None:

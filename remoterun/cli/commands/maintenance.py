@@ -123,7 +123,7 @@ def gc(
 ) -> int:
     """Free what nothing needs on a machine, or at `aws`. Safe while runs go on.
 
-    That is content of no upload and no run, outputs of other machines that were brought for a mount, and what crashes
+    That is content of no upload and no run, outputs of other machines that were sent for a mount, and what crashes
     and cut transfers left. What a run uses stays until it has ended. Of `aws`: rented hosts that no run needs are
     ended, and what hosts and runs left there is removed; with --keep, only versions in the bucket.
     """

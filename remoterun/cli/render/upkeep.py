@@ -84,7 +84,6 @@ def collected(done: Collected, as_json: bool) -> None:
 
 _KINDS = {
     "versions": "old versions",
-    "brought": "copies of outputs",
     "remains": "remains of removals",
     "temporary": "temporary files",
     "partial": "cut transfers",
@@ -96,8 +95,6 @@ _KINDS = {
 
 
 def _items(part: Freed) -> str:
-    if part.kind == "brought":
-        return ", ".join(_of_outputs(str(item["upload"])) for item in part.items)
     if part.kind == "versions":
         versions: dict[str, list[str]] = {}
         for item in part.items:
@@ -131,14 +128,13 @@ def usage_table(found: Usage, as_json: bool) -> None:
         line(f"  {counted(shared['count'], 'blob')}, {size(shared['bytes'])}, shared by several")
     if found.disk < LARGEST:
         line(f"  {size(found.free)} of {size(found.disk)} are free on its disk")
-    if any(use.kind in ("unreferenced", "brought") for use in uses):
+    if any(use.kind == "unreferenced" for use in uses):
         line(f"  remoterun machines gc {word(found.machine)}   frees what nothing needs")
 
 
 _USES = {
     "upload": "uploads/",
     "run": "runs/",
-    "brought": "a copy of",
     "environment": "environment",
     "image": "image",
     "leased": "transfers",
@@ -155,22 +151,13 @@ def _user(use: Use) -> str:
         return f"uploads/{use.name}"
     if use.kind == "run":
         return f"runs/{use.number}" if use.number is not None else f"run {use.name}"
-    if use.kind == "brought":
-        return f"{_USES[use.kind]} {_of_outputs(use.name)}"
     return _USES[use.kind]
-
-
-def _of_outputs(upload: str) -> str:
-    """The run whose outputs were brought for a mount."""
-    return f"runs/{upload.split('-')[1]}" if upload.startswith("run-") else upload
 
 
 def _about(use: Use) -> str:
     about = use.about
     if about.get("damaged"):
         return "its lists of files are damaged: `remoterun machines check`"
-    if use.kind == "brought":
-        return "outputs, brought for a mount; the next mount brings them again"
     if use.kind == "upload":
         versions = about["versions"]
         newest = f", the newest {files(versions[-1]['files'])}, {size(versions[-1]['size'])}" if versions else ""
