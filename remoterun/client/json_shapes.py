@@ -84,7 +84,7 @@ def page(served: Page) -> dict[str, Any]:
 
 def machines(own: Iterable[MachineType], offers: Mapping[str, Offer], default: str) -> list[dict[str, Any]]:
     """Machines of one's own, and what can be rented by a name that none of them has."""
-    found = {machine.name: {**machine.record(), "default": machine.name == default} for machine in own}
+    found = {machine.name: {**to_json(machine), "default": machine.name == default} for machine in own}
     for name, offer in offers.items():
         found.setdefault(name, {"name": name, **offer.__dict__, "default": name == default})
     return list(found.values())

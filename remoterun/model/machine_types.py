@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from remoterun.agent.shared.spec import BASE_IMAGE
 
@@ -65,22 +64,6 @@ class MachineType:
         """The kind of host that it is, a key of `hosts.HOSTS`. Not of one that has yet to be rented, a pool, or the
         archive."""
         return "local" if self.host is None else "ssh"
-
-    def record(self) -> dict[str, Any]:
-        """As JSON, for the registry: a run must be found again when the configuration has changed."""
-        known = {name: value for name, value in self.__dict__.items() if value not in (None, ())}
-        if self.rental is not None:
-            known["rental"] = {name: value for name, value in self.rental.__dict__.items() if value is not None}
-        return known
-
-    @classmethod
-    def of(cls, record: dict[str, Any]) -> MachineType:
-        known = {name: value for name, value in record.items() if name in cls.__dataclass_fields__}
-        rental = known.get("rental")
-        if isinstance(rental, dict):
-            fields = {name: value for name, value in rental.items() if name in Rental.__dataclass_fields__}
-            known["rental"] = Rental(**{**fields, "types": tuple(fields.get("types", ()))})
-        return cls(**{**known, "pool": tuple(known.get("pool", ()))})
 
 
 @dataclass(frozen=True)

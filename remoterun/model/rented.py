@@ -79,10 +79,6 @@ class Renting:
         """A copy in which the provider has said so of that host."""
         return replace(self, hosts=tuple(replace(host, gone=host.gone or host.token == token) for host in self.hosts))
 
-    def record(self) -> dict[str, Any]:
-        """As JSON, for the registry."""
-        return {**self.__dict__, "hosts": [host.__dict__ for host in self.hosts]}
-
     def shown(self) -> dict[str, Any]:
         """For `--json`."""
         hosts = [
@@ -90,10 +86,3 @@ class Renting:
             for host in self.hosts
         ]
         return {**self.__dict__, "deadline": iso(self.deadline), "grant_ends": iso(self.grant_ends), "hosts": hosts}
-
-    @classmethod
-    def of(cls, record: dict[str, Any]) -> Renting:
-        known = {name: value for name, value in record.items() if name in cls.__dataclass_fields__}
-        fields = HostUse.__dataclass_fields__
-        hosts = [HostUse(**{name: host[name] for name in host if name in fields}) for host in known.get("hosts", ())]
-        return cls(**{**known, "images": tuple(known.get("images", ())), "hosts": tuple(hosts)})

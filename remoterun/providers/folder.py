@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from remoterun.agent.shared.files import locked, remove_tree, write_whole
+from remoterun.agent.shared.records import encode, from_json
 from remoterun.model import MachineType
 from remoterun.providers.base import Intent, ProviderError
 
@@ -58,15 +59,14 @@ class HostFolder:
             if not (self.path / f"{name}.pub").exists():
                 self._make_key(name)
         if not (self.path / "intent.json").exists():
-            record = {**intent.__dict__, "machine": intent.machine.record()}
-            self.write("intent.json", json.dumps(record, indent=1))
+            self.write("intent.json", encode(intent).decode())
         sync(self.path)
         sync(self.path.parent)
 
     def intent(self) -> Intent | None:
         """The intent that `begin` was given first."""
         record = self.read("intent.json")
-        return None if record is None else Intent(**{**record, "machine": MachineType.of(record["machine"])})
+        return None if record is None else from_json(Intent, record)
 
     def read(self, name: str) -> Any:
         """The content of a JSON file; None without one."""

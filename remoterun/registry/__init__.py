@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from remoterun.agent.shared.records import from_json, to_json
+from remoterun.agent.shared.records import encode, from_json, to_json
 from remoterun.agent.shared.states import MOVES, Reason, RunState, RunStatus
 from remoterun.errors import NotFound
 from remoterun.model import LAST, MachineType, Placement, Renting, Resource, Run
@@ -59,7 +59,7 @@ class Registry:
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 key,
-                json.dumps(machine.record()),
+                encode(machine).decode(),
                 RunState.REQUESTED.value,
                 command,
                 description,
@@ -119,7 +119,7 @@ class Registry:
     def hosts(self) -> list[MachineType]:
         """The machines that have been got for runs, each once."""
         rows = self._db.rows("SELECT DISTINCT host FROM runs WHERE host IS NOT NULL")
-        return [MachineType.of(json.loads(row["host"])) for row in rows]
+        return [from_json(MachineType, json.loads(row["host"])) for row in rows]
 
     def give_up(self, run: Run) -> None:
         """Record that this client hands the run over no more."""
@@ -162,7 +162,7 @@ class Registry:
         """Record the host that was got for a run."""
         self._db.change(
             "UPDATE runs SET host = ?, home_id = ? WHERE key = ?",
-            (json.dumps(placement.machine.record()), placement.home_id, run.key),
+            (encode(placement.machine).decode(), placement.home_id, run.key),
         )
         return self.run(run.number)
 
@@ -178,7 +178,7 @@ class Registry:
 
     def rent(self, run: Run, renting: Renting) -> Run:
         """Record what is known of a run's rented hosts."""
-        self._db.change("UPDATE runs SET renting = ? WHERE key = ?", (json.dumps(renting.record()), run.key))
+        self._db.change("UPDATE runs SET renting = ? WHERE key = ?", (encode(renting).decode(), run.key))
         return self.run(run.number)
 
     def next_attempt(self, run: Run, renting: Renting, now: float) -> Run | None:
@@ -193,7 +193,7 @@ class Registry:
                 json.dumps({RunState.PROVISIONING.value: now}),
                 status,
                 now,
-                json.dumps(renting.record()),
+                encode(renting).decode(),
                 os.getpid(),
                 run.key,
                 RunState.INTERRUPTED.value,
@@ -234,7 +234,7 @@ _REASONS = frozenset(reason.value for reason in Reason)
 @functools.lru_cache
 def _machine(record: str) -> MachineType:
     """Many runs have the same one."""
-    return MachineType.of(json.loads(record))
+    return from_json(MachineType, json.loads(record))
 
 
 def _run(row: sqlite3.Row) -> Run:
@@ -250,7 +250,7 @@ def _run(row: sqlite3.Row) -> Run:
         last_seen=row["last_seen"],
         placement=Placement(_machine(row["host"]), row["home_id"]) if row["host"] else None,
         steps=tuple((RunState(state), moment) for state, moment in json.loads(row["steps"]).items()),
-        renting=Renting.of(json.loads(row["renting"])) if row["renting"] else None,
+        renting=from_json(Renting, json.loads(row["renting"])) if row["renting"] else None,
     )
     status = json.loads(row["status"])
     if not status:

@@ -11,6 +11,7 @@ import json
 import time
 from dataclasses import replace
 
+from remoterun.agent.shared.records import encode, from_json
 from remoterun.model import MachineType, Run, Upload, UploadCopy
 from remoterun.registry.database import Database, Unwritable, text
 
@@ -58,7 +59,7 @@ class UploadIndex:
                     upload.name,
                     upload.digest,
                     upload.home_id,
-                    json.dumps(machine.record()),
+                    encode(machine).decode(),
                     upload.path,
                     time.time(),
                     now or 0.0,
@@ -115,7 +116,7 @@ class UploadIndex:
         )
         found = []
         for row in rows:
-            machine = MachineType.of(json.loads(row["machine"]))
+            machine = from_json(MachineType, json.loads(row["machine"]))
             values = {key: text(row[key]) for key in row.keys() if key not in ("machine", "seen")}  # noqa: SIM118
             copy = UploadCopy(machine.name, row["seen"])
             found.append((Upload(machine=machine.name, copies=(copy,), **values), machine))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 
+from remoterun.agent.shared.records import encode
 from remoterun.config import AWS as Settings
 from remoterun.config import Config
 from remoterun.errors import HostKeyError, RemoterunError
@@ -291,9 +292,9 @@ def test_a_host_of_another_account_is_not_one_that_is_gone(cloud: Cloud, client:
     intent = client.intent()
     client.folder(intent.token).begin(intent)
     request = LaunchRequest(client.aws.offers(T4)[0], {}, 1, instance="i-1", account=client.aws.identity().account)
-    client.folder(intent.token).write("request.json", request.record())
+    client.folder(intent.token).write("request.json", encode(request).decode())
     assert client.aws.find(intent.token) is None
-    client.folder(intent.token).write("request.json", replace(request, account="999999999999").record())
+    client.folder(intent.token).write("request.json", encode(replace(request, account="999999999999")).decode())
     with pytest.raises(ProviderError, match="not of the account 999999999999"):
         client.aws.find(intent.token)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from remoterun.agent.shared.records import to_json
 from remoterun.config import Config
 from remoterun.model import MachineType, Rental, new_key
 from remoterun.providers.aws.provider import AWS
@@ -34,13 +35,13 @@ MACHINE = MachineType("t4", rental=Rental("aws", ("g4dn.xlarge",)))
 CLIENT = """
 import json, sys
 from pathlib import Path
+from remoterun.agent.shared.records import from_json
 from remoterun.config import Config
-from remoterun.model import MachineType
 from remoterun.providers.aws.provider import AWS
 from remoterun.providers.base import Intent
 
 record = json.loads(sys.argv[2])
-intent = Intent(**{**record, "machine": MachineType.of(record["machine"])})
+intent = from_json(Intent, record)
 aws = AWS(Config(Path(sys.argv[1])))
 offers = aws.offers(intent.machine, True)
 print("ready", flush=True)
@@ -53,7 +54,7 @@ class Killed:
     """A client in a process of its own, which acquires a host."""
 
     def __init__(self, home: Path, intent: Intent) -> None:
-        record = json.dumps({**intent.__dict__, "machine": intent.machine.record()})
+        record = json.dumps(to_json(intent))
         words = [sys.executable, "-c", CLIENT, str(home), record]
         self.process = subprocess.Popen(words, stdout=subprocess.PIPE)
         assert self.process.stdout is not None

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from remoterun import machines
+from remoterun.agent.shared.records import from_json, to_json
 from remoterun.config import AWS, Config, add_machine, load, parse, remove_machine, set_aws, set_default
 from remoterun.errors import AlreadyExists, ConfigError, NotFound
 from remoterun.model import MachineType, Rental
@@ -36,8 +37,8 @@ def config(tmp_path: Path) -> Config:
 def test_all_of_it(config: Config) -> None:
     machine = MachineType("k80", "me@box:2222", "docker", 1, 3, "python:3.11-slim", "/data/rr", "python3.11", 2.5)
     assert config.machines == {"k80": machine} and config.default == "k80"
-    assert MachineType.of(machine.record()) == machine
-    assert MachineType.of({**machine.record(), "of a newer version": 1}) == machine
+    assert from_json(MachineType, to_json(machine)) == machine
+    assert from_json(MachineType, {**to_json(machine), "of a newer version": 1}) == machine
 
 
 def test_without_a_file(tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ aws = ["m7i.large"]
     rental = Rental("aws", ("g4dn.xlarge", "g5.xlarge"), "eu-west-1", True, 200, 600.0, 2, 1.5, "ami-1")
     assert config.machines["gpu"] == MachineType("gpu", gpus=1, rental=rental)
     assert config.machines["cheap"] == MachineType("cheap", rental=Rental("aws", ("m7i.large",)))
-    assert MachineType.of(config.machines["gpu"].record()) == config.machines["gpu"]
+    assert from_json(MachineType, to_json(config.machines["gpu"])) == config.machines["gpu"]
 
 
 def test_settings_of_aws_are_written_beside_what_is_there(config: Config) -> None:

@@ -179,9 +179,10 @@ def same_fields(kind: Type[Record], *others: Record) -> Dict[str, Any]:
 
 
 def to_json(value: Any) -> Any:
-    """The JSON of a record, or of what a record may hold."""
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return {name: to_json(getattr(value, name)) for name in value._fields}
+    """The JSON of a record or a dataclass, or of what these may hold."""
+    names = _names(value)
+    if names is not None:
+        return {name: to_json(getattr(value, name)) for name in names}
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, (list, tuple)):
@@ -192,7 +193,8 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: Type[T], data: Any, where: str = "") -> T:
-    """The record of type `kind` in `data`. Raises `BadRecord`. Nothing of `data` is kept but through its fields."""
+    """The record or dataclass of type `kind` in `data`. Raises `BadRecord`. What its fields don't name is
+    dropped."""
     value: T = _read(kind, data, where or getattr(kind, "__name__", str(kind)))
     return value
 
@@ -214,7 +216,7 @@ def _read(kind: Any, data: Any, where: str) -> Any:
     read = _PLAIN.get(kind)
     if read is not None:
         return read(data, where)
-    origin = getattr(kind, "__origin__", None)
+    origin = getattr(kind, "__origin__", Union if hasattr(kind, "__args__") else None)  # of `int | None` there is none
     if origin is not None:
         return _read_generic(origin, kind.__args__, data, where)
     if issubclass(kind, enum.Enum):
@@ -239,8 +241,17 @@ def _read_record(kind: Any, data: Any, where: str) -> Any:
 def _fields(kind: Any) -> Tuple[Tuple[Tuple[str, Any], ...], Tuple[str, ...]]:
     """(name and type of each field, the names of those without a default)."""
     hints: Dict[str, Any] = get_type_hints(kind)
-    names = kind._fields
-    return tuple((name, hints[name]) for name in names), tuple(n for n in names if n not in kind._field_defaults)
+    names = _names(kind)
+    if hasattr(kind, "_fields"):
+        required = [name for name in names if name not in kind._field_defaults]
+    else:
+        required = [name for name in names if not hasattr(kind, name)]  # of a dataclass the class has the defaults
+    return tuple((name, hints[name]) for name in names), tuple(required)
+
+
+def _names(thing: Any) -> Any:
+    """The fields of a record or a dataclass; None for what is neither."""
+    return getattr(thing, "_fields", getattr(thing, "__dataclass_fields__", None))
 
 
 def _read_generic(origin: Any, arguments: Any, data: Any, where: str) -> Any:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from remoterun.agent.shared.records import encode, from_json
 from remoterun.agent.shared.rented import RentalTerms
 from remoterun.config import AWS
 from remoterun.errors import HostUnreachable, RemoterunError
@@ -66,13 +67,6 @@ class LaunchRequest:
     refused: str | None = None
     account: str = ""
 
-    def record(self) -> str:
-        return json.dumps({**self.__dict__, "offer": self.offer.__dict__}, indent=1)
-
-    @classmethod
-    def of(cls, record: dict[str, Any]) -> LaunchRequest:
-        return cls(**{**record, "offer": Offer(**record["offer"])})
-
 
 class Acquisition:
     """One try to get the host of an intent. `subnets` are those that are known, as `network.subnets` gives them, by
@@ -116,7 +110,7 @@ class Acquisition:
         record = self._folder.read("request.json")
         if record is None:
             return None
-        request = LaunchRequest.of(record)
+        request = from_json(LaunchRequest, record)
         if request.instance is not None:
             return request
         if request.refused is not None:
@@ -188,7 +182,7 @@ class Acquisition:
                 raise
 
     def _keep(self, request: LaunchRequest) -> None:
-        self._folder.write("request.json", request.record())
+        self._folder.write("request.json", encode(request).decode())
 
     def _tagged(self, region: str) -> str | None:
         """The host that carries our token, whoever made it."""
