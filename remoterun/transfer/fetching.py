@@ -215,7 +215,7 @@ def _damaged(result: Fetched, machine: str) -> SomeDamaged:
         f"{first} {'are' if several else 'is'} damaged on {machine}, and left out",
         result,
         evidence=(named + more).strip() or None,
-        hint=f"remoterun machines check {machine}   mends what is whole anywhere; then repeat the command",
+        hint=f"remoterun machines check {machine}   names what makes it whole",
     )
 
 

@@ -185,7 +185,11 @@ def read_entries(found: Iterable[tuple[Entry, str]], root: str = "", stamps: Pat
 
 
 def _with_status(entry: Entry, path: str) -> ListedEntry:
-    if entry.kind != "f" or entry.digest:
+    if entry.kind != "f" or not path:
+        return ListedEntry(entry, path)
+    if entry.digest:  # it need not be read, if the other side has it
+        with contextlib.suppress(OSError):
+            return ListedEntry(entry, path, os.stat(path))
         return ListedEntry(entry, path)
     try:
         status = os.stat(path)

@@ -130,6 +130,13 @@ class TestARun:
         (version,) = uploads.versions(laptop.archive, "doom")
         assert version.files == 2
 
+    def test_an_upload_of_the_archive_is_mounted_on_a_machine_of_ones_own(self, laptop: Laptop) -> None:
+        folder = write_files(laptop.root / "doom", {"large": os.urandom(6 << 20), "more/a": b"A"})
+        laptop.client.uploads.upload(folder, "doom", "aws")
+        request = RunRequest("cat doom/more/a; wc -c <doom/large", mounts=(Mount.parse("uploads/doom"),))
+        run = laptop.until_ended(laptop.client.runs.submit(request, None, "local"))
+        assert laptop.log(run).split() == [b"A%d" % (6 << 20)]
+
     def test_outputs_of_one_are_mounted_by_the_next_on_the_same_host(self, laptop: Laptop) -> None:
         first = laptop.until_ended(laptop.submit("mkdir models; echo weights >models/w"))
         second = laptop.submit("cat before/w", mounts=(Mount.parse(f"runs/{first.number}/models:before"),))
