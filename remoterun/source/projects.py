@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import shlex
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -106,50 +106,36 @@ def _dependencies(content: dict[str, Any]) -> list[str]:
     return [str(line) for line in project["dependencies"]]
 
 
-# -- uv.lock: each package once, with the condition under which it is needed
-
-_Conditions = frozenset[str]
-"""All of them hold; no condition: always."""
+# -- uv.lock
 
 
 def _locked(content: dict[str, Any]) -> list[str]:
+    """Each package that the project needs, with the conditions under which something names it. What names it under no
+    condition hands on its own: a package may be installed where it is not needed, and none is missing."""
     packages = [package for package in content.get("package", []) if isinstance(package, dict)]
-    roots = [package for package in packages if _own(package)]
-    if not roots:
+    waiting: list[tuple[dict[str, Any], tuple[str, ...], str]] = [(each, (), "") for each in packages if _own(each)]
+    if not waiting:
         raise ValueError("it names no project")
-    needed: dict[int, set[_Conditions]] = {}
-    waiting: list[tuple[dict[str, Any], _Conditions]] = []
-
-    def need(package: dict[str, Any], extras: list[str], conditions: _Conditions) -> None:
-        known = needed.setdefault(id(package), set())
+    needed: dict[int, set[str]] = {}
+    seen: set[tuple[int, tuple[str, ...], str]] = set()
+    while waiting:
+        package, extras, condition = waiting.pop()
+        if (id(package), extras, condition) in seen:
+            continue
+        seen.add((id(package), extras, condition))
+        needed.setdefault(id(package), set()).add(condition)
         edges = list(package.get("dependencies", []))
         for extra in extras:
             edges += package.get("optional-dependencies", {}).get(extra, [])
-        if not any(other <= conditions for other in known):
-            known.difference_update([other for other in known if conditions <= other])
-            known.add(conditions)
-        elif not extras:
-            return
-        waiting.extend((edge, conditions) for edge in edges)
-
-    for root in roots:
-        need(root, [], frozenset())
-    seen: set[tuple[str, _Conditions]] = set()
-    while waiting:
-        edge, conditions = waiting.pop()
-        if "marker" in edge:
-            conditions = conditions | {str(edge["marker"])}
-        if (key := (repr(sorted(edge.items(), key=str)), conditions)) in seen:
-            continue
-        seen.add(key)
-        package = next((each for each in packages if _is(each, edge)), None)
-        if package is None:
-            raise ValueError(f"{edge.get('name')} is not in it")
-        need(package, list(edge.get("extra", [])), conditions)
+        for edge in edges:
+            found = next((each for each in packages if _is(each, edge)), None)
+            if found is None:
+                raise ValueError(f"{edge.get('name')} is not in it")
+            waiting.append((found, tuple(edge.get("extra", ())), str(edge.get("marker", condition))))
     wanted = [package for package in packages if id(package) in needed and not _own(package)]
     indexes = dict.fromkeys(index for package in wanted if (index := package["source"].get("registry")))
     lines = [f"--extra-index-url {index}" for index in indexes if "://" in index and not _is_usual(index)]
-    return lines + [line for package in wanted for line in _lines(package, needed[id(package)])]
+    return lines + [_line(package, needed[id(package)]) for package in wanted]
 
 
 def _is_usual(index: str) -> bool:
@@ -166,7 +152,7 @@ def _is(package: dict[str, Any], edge: dict[str, Any]) -> bool:
     return package["name"] == edge["name"] and same("version") and same("source")
 
 
-def _lines(package: dict[str, Any], needed: set[_Conditions]) -> Iterator[str]:
+def _line(package: dict[str, Any], conditions: set[str]) -> str:
     source, name = package["source"], package["name"]
     if "registry" in source:
         exact = f"{name}=={package['version']}"
@@ -177,6 +163,4 @@ def _lines(package: dict[str, Any], needed: set[_Conditions]) -> Iterator[str]:
         exact = f"{name} @ {source['url']}"
     else:
         raise ValueError(f"{name} is a folder of this machine")
-    for conditions in sorted(needed, key=sorted):
-        marker = " and ".join(f"({each})" for each in sorted(conditions))
-        yield f"{exact} ; {marker}" if marker else exact
+    return exact if "" in conditions else f"{exact} ; {' or '.join(f'({each})' for each in sorted(conditions))}"

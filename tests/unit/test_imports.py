@@ -198,8 +198,7 @@ class TestLists:
             "triton==3.1 ; (sys_platform == 'linux')",
             "numpy==2.1.0",
             "mkl @ git+https://github.com/me/mkl@0123456789abcdef",
-            "colorama==0.4.6 ; (python_version < '3.8') and (sys_platform == 'linux')",
-            "colorama==0.4.6 ; (sys_platform == 'win32')",
+            "colorama==0.4.6 ; (python_version < '3.8') or (sys_platform == 'win32')",
         ]
 
     @pytest.mark.parametrize(
