@@ -6,7 +6,6 @@ import base64
 import contextlib
 import gzip
 import json
-import shlex
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
-from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError
+from botocore.exceptions import ClientError
 
 from tests.cloud.cloud import REGION, Cloud, Credentials
 from tests.cloud.machine import SERVICES, Machine
@@ -33,9 +32,6 @@ from tests.lab.process import run, until
 pytestmark = pytest.mark.lab
 
 ECS = "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id"
-DEEP = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
-UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
-ZONES = [f"{REGION}{letter}" for letter in "abcdef"]
 TOKEN = """\
 T=$(curl -sf -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token)
 get() { curl -s -w '\\n%{http_code}\\n' -H "X-aws-ec2-metadata-token: $T" http://169.254.169.254/latest/$1; }
@@ -199,14 +195,6 @@ def test_user_data_is_carried_out_as_cloud_init_does_it(client: Client) -> None:
     assert as_root.startswith("no-port-forwarding,") and "Please login as the user" in as_root
 
 
-def test_a_script_is_user_data_too_and_a_key_that_cloud_init_does_not_know_is_an_error(client: Client) -> None:
-    scripted = client.launch(UserData="#!/bin/sh\necho it ran; exit 3\n")
-    unknown = client.launch(UserData=client.user_data(runcomd=[["true"]]))
-    until(lambda: "part-001 ended with 3" in scripted.console(), 90, "the script ended", scripted.console)
-    assert "it ran\n" in scripted.console()
-    until(lambda: "doesn't know the key 'runcomd'" in unknown.console(), 90, "it complains", unknown.console)
-
-
 def test_a_host_that_shuts_itself_down_is_terminated_and_its_volume_goes_with_it(client: Client) -> None:
     disk = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 40, "VolumeType": "gp3", "DeleteOnTermination": True}}
     machine = client.reach(client.launch(BlockDeviceMappings=[disk]))
@@ -217,31 +205,6 @@ def test_a_host_that_shuts_itself_down_is_terminated_and_its_volume_goes_with_it
     assert told["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown" and "PublicIpAddress" not in told
     assert machine.host is None and client.cloud.alive() == []
     assert not any(each.startswith(("instance", "volume")) for each in client.cloud.left_behind())
-
-
-def test_an_instance_may_stop_in_place_of_terminating_and_starts_again_with_its_disk(client: Client) -> None:
-    machine = client.reach(client.launch(InstanceInitiatedShutdownBehavior="stop"))
-    assert machine.host is not None
-    before = machine.host.boot_id()
-    process = "trap 'echo asked to end >~/ends; exit' TERM; echo kept >~/kept; while :; do sleep 1; done"
-    client.ssh(machine, f"nohup sh -c {shlex.quote(process)} >/dev/null 2>&1 &")
-    until(lambda: client.ssh(machine, "cat kept").stdout, 60, "a process runs")
-    client.ssh(machine, "sudo -n systemctl poweroff")
-    wait_for_state(machine, "stopped")
-    ec2 = client.api("ec2")
-    ec2.start_instances(InstanceIds=[machine.id])
-    client.reach(machine)
-    assert client.ssh(machine, "cat kept ends").stdout == "kept\nasked to end\n"
-    assert machine.host.boot_id() != before
-    again = machine.host.boot_id()
-    ec2.reboot_instances(InstanceIds=[machine.id])
-    until(lambda: boot_id(machine) not in (None, again), 60, "it boots again", machine.console)
-    client.reach(machine)
-    ec2.stop_instances(InstanceIds=[machine.id])
-    wait_for_state(machine, "stopped")
-    ec2.terminate_instances(InstanceIds=[machine.id])
-    wait_for_state(machine, "terminated")
-    assert client.describe(machine)["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
 
 
 def test_timers_and_services_of_user_data_work_as_systemd_has_them(client: Client) -> None:
@@ -299,28 +262,6 @@ def test_the_metadata_service_wants_a_token_and_tells_of_a_spot_notice(client: C
     assert client.describe(machine)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
 
 
-def test_docker_is_in_the_images_that_have_it_and_can_be_installed_in_the_other(client: Client) -> None:
-    deep = client.launch(image=DEEP, InstanceType="g4dn.xlarge")
-    plain = client.launch(image=UBUNTU)
-    client.finish(client.reach(deep, "ubuntu"))
-    command = f"docker run --rm {BASE_IMAGE} echo inside && nvidia-smi -L && findmnt -no FSTYPE /opt/dlami/nvme"
-    shown = client.ssh(deep, command, user="ubuntu").stdout
-    assert shown.splitlines()[0] == "inside" and "Tesla T4" in shown and shown.splitlines()[-1] == "tmpfs"
-    settings = json.dumps({"data-root": "/opt/dlami/nvme/docker"})
-    moved = f"echo '{settings}' | sudo tee /etc/docker/daemon.json && sudo systemctl restart docker"
-    done = client.ssh(
-        deep,
-        f"{moved} && docker info -f '{{{{.DockerRootDir}}}}' && docker run --rm {BASE_IMAGE} echo again",
-        user="ubuntu",
-    )
-    assert done.stdout.splitlines()[-2:] == ["/opt/dlami/nvme/docker", "again"], done
-    client.finish(client.reach(plain, "ubuntu"))
-    assert client.ssh(plain, "docker version", user="ubuntu").returncode == 126  # nothing that could be executed
-    installing = "sudo apt-get -q update && sudo DEBIAN_FRONTEND=noninteractive apt-get -q -y install docker.io"
-    done = client.ssh(plain, f"{installing} && docker run --rm {BASE_IMAGE} echo inside", user="ubuntu")
-    assert done.stdout.endswith("inside\n"), done
-
-
 def test_only_who_is_in_the_security_group_comes_in(client: Client) -> None:
     machine = client.reach(client.launch())
     ec2, group = client.api("ec2"), client.group()
@@ -345,183 +286,6 @@ def test_the_same_token_gives_the_same_instance_even_after_its_end(client: Clien
     assert again["InstanceId"] == first
     assert len(client.cloud.machines) == 1
     assert [call.token for call in client.cloud.calls_of("RunInstances")] == ["rr-1"] * 4
-
-
-def test_capacity_is_refused_in_the_zones_named_only(client: Client) -> None:
-    cloud = client.cloud
-    cloud.no_capacity("g4dn.xlarge", ZONES[0])
-    cloud.unsupported("g4dn.xlarge", ZONES[4])
-    patient = client.api("ec2", config=Config(retries={"mode": "standard", "total_max_attempts": 2}))
-    request = client.request(InstanceType="g4dn.xlarge")
-
-    def in_zone(zone: str) -> dict[str, Any]:
-        return dict(patient.run_instances(**request, Placement={"AvailabilityZone": zone})["Instances"][0])
-
-    code, message, status = refused(lambda: in_zone(ZONES[0]))
-    assert (code, status) == ("InsufficientInstanceCapacity", 500)
-    assert f"({ZONES[0]})" in message and f"choosing {ZONES[1]}, " in message
-    assert len(cloud.calls_of("RunInstances")) == 2  # botocore tries again, as it does with the real one
-    assert refused(lambda: in_zone(ZONES[4]))[0] == "Unsupported"
-    assert in_zone(ZONES[1])["Placement"]["AvailabilityZone"] == ZONES[1]
-    assert patient.run_instances(**request)["Instances"][0]["Placement"]["AvailabilityZone"] == ZONES[1]
-    cloud.quotas["L-DB2E81BA"].vcpus = 8
-    code, message, _ = refused(lambda: in_zone(ZONES[1]))
-    assert code == "VcpuLimitExceeded" and "limit of 8" in message
-    quotas = client.api("service-quotas")
-    assert quotas.get_service_quota(ServiceCode="ec2", QuotaCode="L-DB2E81BA")["Quota"]["Value"] == 8.0
-    assert len(quotas.list_service_quotas(ServiceCode="ec2")["Quotas"]) == len(cloud.quotas)
-    cloud.quotas["L-3819A6DF"].vcpus = 0
-    spot = {**request, "InstanceMarketOptions": {"MarketType": "spot"}}
-    assert refused(lambda: patient.run_instances(**spot))[0] == "MaxSpotInstanceCountExceeded"
-
-
-def test_what_is_not_allowed_is_refused_and_a_dry_run_says_so_too(client: Client) -> None:
-    ec2 = client.api("ec2")
-    request = client.request()
-    assert refused(lambda: ec2.run_instances(**request, DryRun=True))[0] == "DryRunOperation"
-    client.cloud.denied |= {"ec2:RunInstances", "ssm:GetParameter"}
-    code, message, status = refused(lambda: ec2.run_instances(**request, DryRun=True))
-    assert (code, status) == ("UnauthorizedOperation", 403)
-    assert "perform: ec2:RunInstances" in message and "Encoded authorization failure message: " in message
-    assert refused(client.image)[0] == "AccessDeniedException"
-    assert client.cloud.machines == {}
-
-
-def test_logins_expire_clocks_are_wrong_and_secrets_too(client: Client) -> None:
-    cloud = client.cloud
-
-    def codes(login: Credentials | None = None) -> list[str]:
-        calls = [
-            client.api("ec2", login).describe_instances,
-            client.api("sts", login).get_caller_identity,
-            lambda: client.api("ssm", login).get_parameter(Name=ECS),
-        ]
-        return [refused(call)[0] for call in calls]
-
-    assert client.api("sts").get_caller_identity()["Arn"] == f"arn:aws:iam::{cloud.account}:user/me"
-    assert client.api("sts", cloud.login(60)).get_caller_identity()["Account"] == cloud.account
-    assert codes(cloud.login(-1)) == ["RequestExpired", "ExpiredToken", "ExpiredTokenException"]
-    assert codes(Credentials(cloud.user.key, "wrong")) == [
-        "AuthFailure",
-        "SignatureDoesNotMatch",
-        "InvalidSignatureException",
-    ]
-    unknown = Credentials("AKIAUNKNOWN000000000", "wrong")
-    assert codes(unknown) == ["AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException"]
-    cloud.clock = 3600
-    assert codes() == ["RequestExpired", "SignatureDoesNotMatch", "InvalidSignatureException"]
-
-
-def test_an_account_may_have_no_default_network_and_wrong_numbers_are_refused(client: Client) -> None:
-    ec2 = client.api("ec2")
-    request = client.request()
-    assert refused(lambda: ec2.run_instances(**{**request, "ImageId": "ami-0123"}))[0] == "InvalidAMIID.NotFound"
-    assert refused(lambda: ec2.run_instances(**{**request, "InstanceType": "k80"}))[0] == "InvalidParameterValue"
-    del request["SecurityGroupIds"]
-    client.cloud.no_default_vpc()
-    assert refused(lambda: ec2.run_instances(**request))[0] == "VPCIdNotSpecified"
-    assert ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"] == []
-    ec2.create_default_vpc()
-    client.finish(client.cloud.machine(ec2.run_instances(**request)["Instances"][0]["InstanceId"]))
-
-
-def test_a_new_instance_is_unknown_for_some_calls_and_slow_if_it_is_told_to(client: Client) -> None:
-    client.cloud.hidden_calls = 2
-    client.cloud.boot_seconds, client.cloud.sshd_seconds = 600.0, 1.0
-    machine = client.launch()
-    assert refused(lambda: client.describe(machine))[0] == "InvalidInstanceID.NotFound"
-    assert client.api("ec2").describe_instances()["Reservations"] == []
-    assert client.describe(machine)["State"]["Name"] == "pending"
-    client.cloud.boot_seconds = 1.0
-    client.reach(machine)
-    pending, running = (event.at for event in machine.events if event.state != SERVICES)
-    assert running - pending >= 1.0 and time.monotonic() - running >= 1.0
-
-
-def test_a_machine_vanishes_and_the_api_hears_of_it_later(client: Client) -> None:
-    machine = client.reach(client.launch())
-    machine.vanish(until_told=600)
-    assert client.ssh(machine, "true", patience=1).returncode == 255
-    assert client.describe(machine)["State"]["Name"] == "running"
-    machine.vanish(until_told=0)
-    wait_for_state(machine, "terminated")
-    assert client.describe(machine)["StateReason"]["Code"] == "Server.InternalError"
-
-
-def test_what_ends_while_it_boots_is_gone(client: Client) -> None:
-    ec2 = client.api("ec2")
-    machines = [client.launch() for _ in range(3)]
-    ec2.terminate_instances(InstanceIds=[machine.id for machine in machines])
-    for machine in machines:
-        wait_for_state(machine, "terminated")
-    assert client.cloud.alive() == [] and [host for host in client.cloud.lab.hosts if host.startswith("i-")] == []
-
-
-def test_the_next_calls_fail_if_they_are_told_to(client: Client) -> None:
-    client.cloud.fail_next("DescribeInstances", times=1)
-    ec2 = client.api("ec2")
-    assert refused(ec2.describe_instances) == (
-        "Unavailable",
-        "The service is unavailable. Please try again shortly.",
-        503,
-    )
-    assert ec2.describe_instances()["Reservations"] == []
-    assert [(call.action, call.error) for call in client.cloud.calls] == [
-        ("DescribeInstances", "Unavailable"),
-        ("DescribeInstances", ""),
-    ]
-
-
-def test_s3_is_a_real_one(client: Client) -> None:
-    cloud = client.cloud
-    s3 = client.api("s3")
-    cloud.s3.ready()
-    s3.create_bucket(Bucket="mine")
-    s3.put_object(Bucket="mine", Key="a", Body=b"one", IfNoneMatch="*")
-    assert (
-        refused(lambda: s3.put_object(Bucket="mine", Key="a", Body=b"two", IfNoneMatch="*"))[0] == "PreconditionFailed"
-    )
-    wrong = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
-    assert refused(lambda: s3.put_object(Bucket="mine", Key="b", Body=b"x", ChecksumSHA256=wrong))[0] == "BadDigest"
-    stranger = client.api("s3", Credentials(cloud.user.key, "wrong"))
-    assert refused(lambda: stranger.get_object(Bucket="mine", Key="a"))[0] == "SignatureDoesNotMatch"
-    brief, lasting = (
-        s3.generate_presigned_url("get_object", {"Bucket": "mine", "Key": "a"}, ExpiresIn=seconds)
-        for seconds in (1, 600)
-    )
-    assert cloud.s3.requests()["PUT"] >= 4
-
-    def expired() -> bool:
-        try:
-            urllib.request.urlopen(brief, timeout=60).close()
-        except urllib.error.HTTPError as error:
-            return error.code == 403
-        return False
-
-    until(expired, 60, "the address has expired", pause=0.1)
-    with urllib.request.urlopen(lasting, timeout=60) as response:
-        assert response.read() == b"one"
-    hasty = client.api("s3", config=Config(connect_timeout=1, read_timeout=1, retries={"total_max_attempts": 1}))
-    with cloud.bucket_unreachable(), pytest.raises((ConnectTimeoutError, EndpointConnectionError)):
-        hasty.get_object(Bucket="mine", Key="a")
-    cloud.s3.refuse()
-    with pytest.raises(EndpointConnectionError):
-        client.api("s3").head_bucket(Bucket="mine")
-    cloud.s3.heal()
-    assert s3.get_object(Bucket="mine", Key="a")["Body"].read() == b"one"
-    cloud.s3.wipe()
-    assert s3.list_buckets()["Buckets"] == []
-
-
-def test_a_host_reaches_the_bucket_by_an_address_that_was_signed_for_it(client: Client) -> None:
-    s3 = client.api("s3")
-    client.cloud.s3.ready()
-    s3.create_bucket(Bucket="mine")
-    address = s3.generate_presigned_url("put_object", {"Bucket": "mine", "Key": "from-there"}, ExpiresIn=600)
-    machine = client.reach(client.launch())
-    done = client.ssh(machine, f"echo hello | curl -sf -T - -H 'Content-Length: 6' '{address}'")
-    assert done.returncode == 0, done
-    assert s3.get_object(Bucket="mine", Key="from-there")["Body"].read() == b"hello\n"
 
 
 OWNER = """

@@ -61,28 +61,6 @@ class TestHost:
         assert host_a.exec(["ls", "-A", str(REPOSITORY)]).stdout == ""
         assert not any("pytest" in process.command for process in host_a.processes())
 
-    def test_hosts_have_separate_docker(self, lab: Lab, host_a: LabHost, host_b: LabHost) -> None:
-        lab.ssh(host_a, f"docker tag {BASE_IMAGE} only-on-a", check=True)
-        assert host_a.image_id("only-on-a") == host_a.image_id(BASE_IMAGE) == host_b.image_id(BASE_IMAGE)
-        assert host_b.image_id("only-on-a") is None
-        hello = f"docker run --rm --network host --name same {BASE_IMAGE} cat /etc/hostname"
-        assert [lab.ssh(host, hello).stdout for host in (host_a, host_b)] == ["host-a\n", "host-b\n"]
-
-    def test_containers_reach_the_package_index(self, lab: Lab, host_a: LabHost) -> None:
-        install = "pip install --quiet --no-cache-dir six && python3 -c 'import six; print(six.moves)'"
-        done = lab.ssh(host_a, f'docker run --rm {BASE_IMAGE} sh -c "{install}"', check=True)
-        assert "six.moves" in done.stdout
-
-    def test_exec_is_root_and_exec_user_is_not(self, host_a: LabHost) -> None:
-        assert host_a.exec(["sh", "-c", "id -u; cat; exit 3"], input="in").stdout == "0\nin"
-        assert host_a.exec_user(["sh", "-c", "id -un; pwd"]).stdout == "me\n/home/me\n"
-        with pytest.raises(LabError, match="gave 3"):
-            host_a.exec(["sh", "-c", "exit 3"], check=True)
-
-    def test_exec_has_a_deadline(self, host_a: LabHost) -> None:
-        with only(host_a), pytest.raises(LabError, match="within 0.3 s"):
-            host_a.exec(["sleep", "30"], timeout=0.3)
-
     def test_leak_is_found(self, lab: Lab, host_a: LabHost) -> None:
         with pytest.raises(LabError, match="1 more: sleep 77"), only(host_a, grace=0.2):
             lab.ssh(host_a, "setsid -f sleep 77 >/dev/null 2>&1 </dev/null", check=True)
@@ -125,12 +103,6 @@ class TestLink:
         host_a.accept()
         assert not refused(host_a)
 
-    def test_stopped_sshd(self, lab: Lab, host_a: LabHost) -> None:
-        host_a.stop_sshd()
-        assert refused(host_a)
-        host_a.start_sshd()
-        assert lab.ssh(host_a, "echo back").stdout == "back\n"
-
     def test_mend_undoes_everything(self, lab: Lab, host_a: LabHost) -> None:
         host_a.cut()
         host_a.reject()
@@ -162,12 +134,6 @@ class TestPower:
         state = "docker inspect --format '{{.State.Status}} {{.State.ExitCode}}' worker"
         assert lab.ssh(host_a, f"cat file; {state}; docker rm worker").stdout == "kept\nexited 255\nworker\n"
 
-    def test_power_cuts_in_a_row(self, lab: Lab, host_b: LabHost) -> None:
-        for _ in range(3):
-            host_b.down()
-            host_b.up()
-            assert lab.ssh(host_b, "docker ps", timeout=10).returncode == 0
-
 
 class TestDockerd:
     def test_killed_dockerd_leaves_containers_alone(self, lab: Lab, host_a: LabHost) -> None:
@@ -192,32 +158,6 @@ class TestDockerd:
             lambda: lab.ssh(host, state).stdout,
         )
 
-    def test_kept_image(self, lab: Lab, new_host: NewHost) -> None:
-        source, key = new_host(), "test-of-the-lab@1"
-        source.exec(["docker", "build", "-q", "-t", "kept:1", "-"], input=f"FROM {BASE_IMAGE}\nRUN echo kept > /kept\n")
-        lab.forget_image(key)
-        assert not lab.has_image(key)
-        with pytest.raises(LabError, match="no image was kept"):
-            new_host(image=key)
-        lab.cache_image(source, "kept:1", key)
-        try:
-            assert lab.has_image(key)
-            assert not lab.has_image("test-of-the-lab@2")
-            made_with_it = new_host(image=key)
-            for host in (source, made_with_it):
-                assert lab.ssh(host, "docker run --rm kept:1 cat /kept").stdout == "kept\n"
-                assert host.image_id("kept:1") == source.image_id("kept:1")
-            made_with_it.exec(["docker", "image", "rm", "--force", "kept:1", BASE_IMAGE], check=True)
-            assert lab.ssh(source, "docker run --rm kept:1 cat /kept").stdout == "kept\n"
-            lab.cache_image(source, "kept:1", "test-of-the-lab@2")
-            assert not lab.has_image(key)
-        finally:
-            lab.forget_image(key)
-
-    def test_missing_image_is_an_error(self, lab: Lab, host_a: LabHost) -> None:
-        with pytest.raises(LabError, match="no image nothing:1"):
-            lab.cache_image(host_a, "nothing:1", "nothing")
-
 
 class TestVariants:
     def test_small_home_is_really_full(self, lab: Lab, new_host: NewHost) -> None:
@@ -233,41 +173,6 @@ class TestVariants:
         host.down()
         host.up()
         assert lab.ssh(host, "stat -c %s some").stdout == "2000000\n"
-
-    def test_home_without_bounds_is_not_filled(self, host_a: LabHost) -> None:
-        with pytest.raises(LabError, match="no home_size"):
-            host_a.fill_home()
-
-    def test_home_in_memory(self, lab: Lab, new_host: NewHost) -> None:
-        host = new_host(home_in_memory=True, docker=Docker.ABSENT)
-        assert lab.ssh(host, "touch some && stat -f -c %T . && id -un", check=True).stdout == "tmpfs\nme\n"
-        host.down()
-        host.up()
-        assert lab.ssh(host, "ls").stdout == ""
-
-    def test_no_docker(self, lab: Lab, new_host: NewHost) -> None:
-        host = new_host(docker=Docker.ABSENT)
-        assert lab.ssh(host, "docker ps").returncode == 127
-        assert not any("dockerd" in process.command for process in host.processes())
-
-    def test_no_dockerd(self, lab: Lab, new_host: NewHost) -> None:
-        done = lab.ssh(new_host(docker=Docker.STOPPED), "docker ps")
-        assert (done.returncode, "Cannot connect to the Docker daemon" in done.stderr) == (1, True)
-
-    def test_user_may_not_use_docker(self, lab: Lab, new_host: NewHost) -> None:
-        done = lab.ssh(new_host(docker=Docker.FORBIDDEN), "docker ps")
-        assert (done.returncode, "permission denied" in done.stderr) == (1, True)
-
-    def test_no_python(self, lab: Lab, new_host: NewHost) -> None:
-        host = new_host(docker=Docker.ABSENT, python=False)
-        assert lab.ssh(host, "python3 -V").returncode == 127
-        assert lab.ssh(host, "ls /usr/bin/python3* /usr/bin/python").stdout == ""
-
-    def test_noisy_shell(self, lab: Lab, new_host: NewHost) -> None:
-        done = lab.ssh(new_host(docker=Docker.ABSENT, noisy=True), "echo mine")
-        assert done.stdout.startswith("Welcome to the GPU box!")
-        assert done.stdout.endswith("\nmine\n")
-        assert "Authorised persons only" in done.stderr
 
     def test_changed_host_key_is_refused(self, lab: Lab, new_host: NewHost) -> None:
         host = new_host(docker=Docker.ABSENT)
@@ -299,16 +204,6 @@ class TestGpus:
         assert lab.ssh(host, who).stdout == f"{Gpu.uuid(1)}, 4321, 900 MiB\n"
         wrong = lab.ssh(host, "nvidia-smi --query-gpu=colour --format=csv")
         assert (wrong.returncode, "not a valid field" in wrong.stdout) == (2, True)
-
-    def test_docker_gives_cards_away(self, lab: Lab, new_host: NewHost) -> None:
-        host = new_host(gpus=[Gpu()])
-        run_with = f"docker run --rm --gpus all {BASE_IMAGE} printenv NVIDIA_VISIBLE_DEVICES"
-        done = lab.ssh(host, run_with)
-        assert (done.stdout, done.returncode) == ("all\n", 0)
-
-    def test_without_cards_docker_refuses(self, lab: Lab, host_a: LabHost) -> None:
-        done = lab.ssh(host_a, f"docker run --rm --gpus all {BASE_IMAGE} true")
-        assert (done.returncode, "could not select device driver" in done.stderr) == (125, True)
 
 
 @pytest.mark.docker
