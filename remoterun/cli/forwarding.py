@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import RunState
-from remoterun.cli import browser, render
-from remoterun.client import Client, Forwarding, PortNews, StateChange
+from remoterun.cli import render
 from remoterun.model import listed
 
 if TYPE_CHECKING:
-    from remoterun.client import Client, PortNews, StateChange
+    from remoterun.client import Client, Forwarding, PortNews, StateChange
     from remoterun.model import Run
 
 
 JUPYTER = "JupyterLab"
 """The server that is started with a token."""
 MOST_NAMED = 5
-Told = Callable[[int, PortNews, str], None]
+Told = Callable[[int, "PortNews", str], None]
 """Is told of news of the ports of a run: its number, the news, and the address here."""
 
 
@@ -124,6 +123,8 @@ class Showing:
         """Another line, about the page."""
 
     def __call__(self, number: int, news: PortNews, address: str) -> None:
+        from remoterun.cli import browser
+
         if news.kind != "up":
             return
         shown = self._wanted and browser.show(address)

@@ -24,7 +24,11 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import find_store
+<<<<<<< HEAD
 from remoterun.client.stores import Store, fetch, store_of
+=======
+from remoterun.client.stores import Store, fetch, manifest_of, store_of
+>>>>>>> 1ebba94 (run loads 109 modules of ours: what few commands need is imported on use)
 from remoterun.client.upload_copies import absent, note_versions
 from remoterun.errors import HostUnreachable, NotFound, UsageError
 from remoterun.model import MachineType, Resource
@@ -228,16 +232,6 @@ def _of_nobody(item: tarfile.TarInfo) -> tarfile.TarInfo:
     item.uid = item.gid = 0
     item.uname = item.gname = ""
     return item
-
-
-def manifest_of(store: Store, where: ResourceRef, resource: Resource) -> tuple[Manifest, api.Tree]:
-    """What `Store.manifest` returns; its error names what is missing as it was typed."""
-    try:
-        return store.manifest(where)
-    except NotFound as error:
-        if not resource.sub or error.hint:
-            raise
-        raise NotFound(f"there is no `{show(str(resource))}`", hint=f"remoterun ls {replace(resource, sub='')}")
 
 
 _SPECIAL = frozenset("*?[")

@@ -25,13 +25,12 @@ from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client import archiving, placement, renting
 from remoterun.client.connections import Connections
-from remoterun.client.files import manifest_of
 from remoterun.client.preparing import Prepared, SourceTree, prepare
 from remoterun.client.rented_runs import find_store, record_status
 from remoterun.client.reruns import SavedTree, find_original
 from remoterun.client.secrets import variables_of
 from remoterun.client.specs import digest_of_asked, spec_of
-from remoterun.client.stores import HostStore
+from remoterun.client.stores import HostStore, manifest_of
 from remoterun.client.upload_copies import archive_upload, bring_upload, bring_version
 from remoterun.client.webhooks import addresses_of_run, webhooks_of
 from remoterun.environments import context

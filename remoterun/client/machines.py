@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun import machines
 from remoterun.agent.shared import api
-from remoterun.client import occupancy, upkeep
+from remoterun.client import occupancy
 from remoterun.client.connections import Connections
 from remoterun.client.occupancy import MachineStatus
 from remoterun.client.rented_runs import find_store
 from remoterun.client.renting import of_host
 from remoterun.client.stores import HostStore
-from remoterun.client.upkeep import Checked, Collected, Usage
 from remoterun.errors import UsageError
 from remoterun.model import LAST, MachineType, Rental, check_time
 from remoterun.providers.base import Offer
@@ -23,6 +22,7 @@ from remoterun.session import Session
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
+    from remoterun.client.upkeep import Checked, Collected, Usage
     from remoterun.hosts.ssh.master import Master
 
 
@@ -166,6 +166,8 @@ class Machines:
     def check(self, machine: str | None = None, *, set_aside: bool = True, progress: Progress | None = None) -> Checked:
         """Verify everything that a machine's home holds; with `set_aside`, move what is damaged away, so that an upload
         sends it again. Blocks for as long as it takes to read all of it. Raises `HostError`."""
+        from remoterun.client import upkeep
+
         type_, registry = self._connections.home(machine), self._connections.registry
         if type_.bucket is not None:
             archive = self._connections.archive(type_)
@@ -185,6 +187,8 @@ class Machines:
         with `envs` environments that nothing has used for `unused` seconds (default: a week). Safe at any moment.
         Raises `HostError`, `TransferError` for a home that is damaged, `UsageError` while another one is at work.
         """
+        from remoterun.client import upkeep
+
         type_, registry = self._connections.home(machine), self._connections.registry
         if type_.bucket is not None:
             return upkeep.collect_archive(self._connections.archive(type_), type_.name, registry, keep, dry_run)
@@ -192,6 +196,8 @@ class Machines:
 
     def df(self, machine: str | None = None) -> Usage:
         """Who uses how much of a machine's home. Raises `HostError`."""
+        from remoterun.client import upkeep
+
         type_, registry = self._connections.home(machine), self._connections.registry
         if type_.bucket is not None:
             return upkeep.usage_of_archive(self._connections.archive(type_), type_.name, registry)

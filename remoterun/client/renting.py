@@ -14,7 +14,6 @@ from remoterun.client.connections import Connections
 from remoterun.errors import HostError, LinkLost, NotFound, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
 from remoterun.providers.base import Intent, NoCapacity, Offer, ProviderError, Rented
-from remoterun.providers.folder import HostFolder
 from remoterun.session import Session
 
 HOURS = 24.0
@@ -314,6 +313,8 @@ def _no_dearer(offers: tuple[Offer, ...], plan: Plan) -> tuple[Offer, ...]:
 def _kept(connections: Connections, machine: MachineType, without: Container[str]) -> Rented | None:
     """A host of ours without a run, of a type that is wanted, which will be there for long enough. Where there is one,
     its provider is not asked for anything else: such a run begins at once."""
+    from remoterun.providers.folder import HostFolder
+
     rental = _rental(machine)
     provider = connections.provider(rental.provider)
     kinds = {_kind(offer) for offer in provider.offers(machine)}

@@ -15,13 +15,10 @@ from remoterun.agent.shared.spec import PortSpec, RunSpec, SpecError
 from remoterun.agent.shared.states import ENDINGS, HAND_OVER, Reason, RunEvent, RunState, RunStatus
 from remoterun.client import archiving, occupancy
 from remoterun.client.attempts import may_go_on, start_in_background
-from remoterun.client.comparing import Difference, compare
 from remoterun.client.connections import Connections, check_home
 from remoterun.client.following import Following, Note, Wanted, wait
 from remoterun.client.handover import Talk, launch, move
-from remoterun.client.live import Program, RunUse, program, use
 from remoterun.client.log_cache import LogCache
-from remoterun.client.ports import Forwarding, PortNews
 from remoterun.client.preparing import Complete, Prepared, prepare
 from remoterun.client.rented_runs import Answer, find_store, record_status, statuses
 from remoterun.client.renting import Plan, give_back
@@ -32,7 +29,10 @@ from remoterun.errors import HomeMissing, HostError, LinkLost, NotFound, UsageEr
 from remoterun.model import EVERY_RUN, Line, MachineType, Placement, Run, RunFilter, RunRequest
 from remoterun.transfer import Progress
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # and on use, as few commands need them
+    from remoterun.client.comparing import Difference
+    from remoterun.client.live import Program, RunUse
+    from remoterun.client.ports import Forwarding, PortNews
     from remoterun.source import Source
 
 AT_ONCE = 1000
@@ -295,11 +295,15 @@ class Runs:
             raise UsageError(f"run {run.number} has ended, and its ports with it", hint=f"remoterun logs {run.number}")
         if run.placement is None:
             raise _still_handed_over(run)
+        from remoterun.client.ports import Forwarding
+
         return Forwarding(self._connections, run, ports, tell)
 
     def diff(self, before: int | str, after: int | str) -> Difference:
         """What differs between two runs. Opens the machines that have them. Raises `HostError`, `UsageError` where what
         was asked of one is not saved."""
+        from remoterun.client.comparing import compare
+
         return compare(self._connections, before, after)
 
     def adopt(self) -> Sequence[Run]:
@@ -360,6 +364,8 @@ class Runs:
         (TERM) that the program gets, with `size`, rows and columns; "": none. It ends when the block is left. Raises
         `UsageError` for a run that is not RUNNING, `LinkLost` inside the block where the program ended with its link.
         """
+        from remoterun.client.live import program
+
         run = self._located(number)
         if run.final or run.placement is None:
             raise _not_running(run)
@@ -392,6 +398,8 @@ class Runs:
                 )
             if run.placement is None:
                 raise _not_running(run)
+        from remoterun.client.live import use
+
         return use(self._connections, runs, every, once)
 
     def _request_end(

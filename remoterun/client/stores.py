@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest, TreeError, show
 from remoterun.client.connections import Connections
 from remoterun.errors import NotFound, UsageError
-from remoterun.model import MachineType, Told, Upload, by_our_clock
+from remoterun.model import MachineType, Resource, Told, Upload, by_our_clock
 from remoterun.session import Session, understood
 
 if TYPE_CHECKING:
@@ -276,6 +277,16 @@ def fetch(
     return transfer.place(
         manifest, about, store.download(resource), store.machine.name, target, conflict, progress, into
     )
+
+
+def manifest_of(store: Store, where: ResourceRef, resource: Resource) -> tuple[Manifest, api.Tree]:
+    """What `Store.manifest` returns; its error names what is missing as it was typed."""
+    try:
+        return store.manifest(where)
+    except NotFound as error:
+        if not resource.sub or error.hint:
+            raise
+        raise NotFound(f"there is no `{show(str(resource))}`", hint=f"remoterun ls {replace(resource, sub='')}")
 
 
 def digests_of(manifest: Manifest) -> list[str]:

@@ -20,7 +20,6 @@ import os
 from pathlib import Path
 
 from remoterun.errors import UsageError
-from remoterun.source.commit import commit_source
 from remoterun.source.folder import folder_source
 from remoterun.source.imports import Imported, imported
 from remoterun.source.projects import Requirements, as_requirements, listed_in, mentioned
@@ -66,5 +65,7 @@ def snapshot(
         return folder_source(folder)
     root, workdir = find_repository(folder)
     if commit_ref is not None:
+        from remoterun.source.commit import commit_source
+
         return commit_source(root, workdir, commit_ref)
     return work_tree_source(root, workdir, include_untracked)

@@ -70,6 +70,10 @@ def test_every_name_that_a_package_offers_is_found_on_its_use(package: ModuleTyp
         package.nope  # noqa: B018
 
 
+RARE = ("comparing", "ports", "live", "upkeep", "rented_hosts", "uploads")
+"""What a run does not need."""
+
+
 @pytest.mark.parametrize(
     ("words", "not_imported"),
     [
@@ -77,6 +81,7 @@ def test_every_name_that_a_package_offers_is_found_on_its_use(package: ModuleTyp
         (["ps"], {"paramiko", "git", "boto3", "rich", "remoterun.source", "remoterun.transfer.sending"}),
         (["ps"], {"remoterun.transfer.fetching", "remoterun.client.uploads", "remoterun.cli.commands.run"}),
         (["logs", "1"], {"git", "boto3", "rich.markdown", "remoterun.source", "remoterun.transfer.sending"}),
+        (["run", "--no-git", "--dry-run", "true"], {f"remoterun.client.{name}" for name in RARE}),
         (["machines"], {"paramiko", "git", "boto3", "remoterun.client.runs", "remoterun.transfer.sending"}),
     ],
 )

@@ -128,7 +128,7 @@ def send_and_launch(
 
 def launch(client: Client, prepared: Prepared, yes: bool, dry_run: bool) -> Run | None:
     """The run, handed over; None if it was only to be shown what that would be. Asks before anything is rented."""
-    plan = client.hosts.plan(prepared.machine)
+    plan = None if prepared.machine.rental is None else client.hosts.plan(prepared.machine)
     new = client.hosts.bucket() if plan is not None else None
     if dry_run:
         _show_plan(client, prepared, plan, new)
