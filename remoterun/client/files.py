@@ -24,11 +24,7 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest, show
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import find_store
-<<<<<<< HEAD
-from remoterun.client.stores import Store, fetch, store_of
-=======
 from remoterun.client.stores import Store, fetch, manifest_of, store_of
->>>>>>> 1ebba94 (run loads 109 modules of ours: what few commands need is imported on use)
 from remoterun.client.upload_copies import absent, note_versions
 from remoterun.errors import HostUnreachable, NotFound, UsageError
 from remoterun.model import MachineType, Resource
