@@ -98,8 +98,8 @@ def post(url: str, news: Notification) -> Answer:
     except UnicodeError:
         raise HttpError("its host has a name that can't be", 400)
     except HttpError as error:
-        told = _without(url, error.told) if error.status >= 400 else ""
-        raise HttpError(_without(url, error.message) + (" (%s)" % told if told else ""), error.status)
+        words = _without(url, error.answer) if error.status >= 400 else ""
+        raise HttpError(_without(url, error.message) + (" (%s)" % words if words else ""), error.status)
 
 
 def _without(url: str, said: str) -> str:

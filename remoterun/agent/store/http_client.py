@@ -45,15 +45,15 @@ Pieces = Callable[[], Iterable[bytes]]
 
 class HttpError(Exception):
     """What was asked for did not happen. `status` is the server's, 0 where none came; `code` is S3's word for it;
-    `told` is the beginning of what the server said, as it came."""
+    `answer` is the beginning of what the server sent, as it came."""
 
-    def __init__(self, message: str, status: int = 0, code: str = "", expired: bool = False, told: str = "") -> None:
+    def __init__(self, message: str, status: int = 0, code: str = "", expired: bool = False, answer: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.status = status
         self.code = code
         self.expired = expired
-        self.told = told
+        self.answer = answer
 
     @property
     def passing(self) -> bool:
@@ -62,7 +62,7 @@ class HttpError(Exception):
 
 
 class Address(NamedTuple):
-    """`target` is what follows the host; `shown` may be told to people."""
+    """`target` is what follows the host; `shown` may be shown to people."""
 
     scheme: str
     host: str
@@ -208,14 +208,14 @@ def _no_more(http: HttpClient) -> None:
 
 def refusal(address: Address, answer: http.client.HTTPResponse) -> HttpError:
     """What an answer of status 300 or more says."""
-    told = answer.read(MOST_OF_AN_ERROR).decode("utf-8", "replace")
-    code, message = _element(told, "Code"), _element(told, "Message")
+    body = answer.read(MOST_OF_AN_ERROR).decode("utf-8", "replace")
+    code, message = _element(body, "Code"), _element(body, "Message")
     if answer.status < 400:
         message = "an address elsewhere, which is not followed"
     words = ": ".join(filter(None, (code, message.rstrip("."))))
     expired = code in EXPIRED or (answer.status in (400, 401, 403) and "expired" in message.lower())
     said = "%s answers %d" % (address.host, answer.status) + (" (%s)" % show(words[:200]) if words else "")
-    return HttpError(said, answer.status, code, expired, told)
+    return HttpError(said, answer.status, code, expired, body)
 
 
 def _send(
@@ -236,7 +236,7 @@ def _send(
 
 @contextlib.contextmanager
 def _cut_after(seconds: float, connection: http.client.HTTPConnection) -> Iterator[None]:
-    """A server that gives a byte now and then keeps nobody for ever."""
+    """A server that sends a byte now and then must not hold anybody for ever."""
 
     timer = threading.Timer(seconds, _shut, (connection,))
     timer.daemon = True
