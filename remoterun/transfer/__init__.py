@@ -2,9 +2,8 @@
 
 To a host      reading.py lists and hashes this machine's files (known ones: stamps.py); sending.py is the flow;
                large_upload.py sends large files in pieces; inventory.py asks what the host has, and what fits
-From a host    fetching.py is the flow; blobs.py, large_download.py and live.py fetch files, as file_requests.py asks
-               for them; duplicates.py copies what came already; destination.py writes; dot_git.py says what is never
-               written; memory.py: into memory
+From a host    fetching.py is the flow; blobs.py, large_download.py and live.py fetch files; duplicates.py copies what
+               came already; destination.py says where files may stand, and writes them; memory.py: into memory
 Across         relaying.py
 All of them    lanes.py, a queue of tasks and several connections; answers.py, what may come; progress.py, how far it is
 """

@@ -16,7 +16,6 @@ from remoterun.errors import TransferError
 from remoterun.session import Session
 from remoterun.transfer.answers import ended, next_frame, number, unpacked
 from remoterun.transfer.destination import Destination, NewFile, write_file
-from remoterun.transfer.file_requests import FileRequests
 from remoterun.transfer.lanes import Lanes
 from remoterun.transfer.large_download import LargeDownload
 
@@ -69,17 +68,16 @@ def _fetch_small(session: Session, files: list[Entry], destination: Destination)
     gone: list[Entry] = []
     expected = iter(files)
     with session.stream(api.fetch, api.Link(session.round_trip)) as stream:
-        digests = FileRequests(stream, files, lambda entry: bytes.fromhex(entry.digest))
+        stream.send(bytes.fromhex("".join(entry.digest for entry in files)))
+        stream.end()
         for frame in stream:
             body = unpacked(frame, session)
             if "p" in frame.header:
                 for digest, content in _contents(body, number(frame, "p", session), session):
                     entry = _next_of(expected, session)
                     _land_small(entry, digest, content, destination, session)
-                    digests.answered(entry)
                 continue
             entry = _next_of(expected, session)
-            digests.answered(entry)
             if "gone" in frame.header:
                 gone.append(entry)
                 continue

@@ -26,8 +26,7 @@ from remoterun.errors import AlreadyExists, SomeDamaged, TransferError, UnsafePa
 from remoterun.session import Session
 from remoterun.transfer.answers import nonsense, not_empty
 from remoterun.transfer.blobs import fetch_blobs
-from remoterun.transfer.destination import Destination, Fetched, refuse_twins, temporary_name
-from remoterun.transfer.dot_git import without_git_folders
+from remoterun.transfer.destination import Destination, Fetched, refuse_twins, temporary_name, without_git_folders
 from remoterun.transfer.duplicates import Duplicates
 from remoterun.transfer.live import fetch_live
 from remoterun.transfer.progress import Progress

@@ -87,13 +87,13 @@ class Lanes:
                 raise self._failure
             self._waiting.append((task, size))
             self._held += size
-            self._changed.notify()
+            self._changed.notify_all()
 
     def put_next(self, task: Task) -> None:
         """Have a task done before those that wait, as a part of the one that calls this. Does not block."""
         with self._changed:
             self._waiting.appendleft((task, 0))
-            self._changed.notify()
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Begin no other task, and close the connections that were opened for them. May be called twice."""

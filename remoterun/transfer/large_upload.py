@@ -19,7 +19,7 @@ from remoterun.agent.shared.pieces import (
 from remoterun.agent.shared.tree import show
 from remoterun.errors import TransferError
 from remoterun.session import Session
-from remoterun.transfer.answers import nonsense
+from remoterun.transfer.answers import next_frame, nonsense
 from remoterun.transfer.lanes import Lanes
 from remoterun.transfer.piece_flow import PieceFlow
 from remoterun.transfer.reading import size_and_time
@@ -73,11 +73,12 @@ class LargeUpload(PieceFlow):
         with session.stream(api.missing_pieces, asked) as stream:
             stream.send(hashes)
             stream.end()
-            answer = stream.read()
-        try:
-            missing = unpack_numbers(answer, self.size)
-        except PieceError:
-            raise nonsense(session)
+            answer = next_frame(stream, session).body
+            try:
+                missing = unpack_numbers(answer, self.size)
+            except PieceError:
+                raise nonsense(session)
+            stream.finish()
         if missing != sorted(set(missing) & set(numbers)):
             raise nonsense(session)
         return missing

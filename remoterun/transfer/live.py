@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.frames import Frame
+from remoterun.agent.shared.frames import PIECE, Frame
 from remoterun.agent.shared.packs import SMALL
 from remoterun.agent.shared.protocol import Stream
 from remoterun.agent.shared.spec import ResourceRef
@@ -14,14 +15,13 @@ from remoterun.errors import TransferError
 from remoterun.session import Session
 from remoterun.transfer.answers import next_frame, not_empty
 from remoterun.transfer.destination import Destination, NewFile
-from remoterun.transfer.file_requests import FileRequests
 
 
 def fetch_live(session: Session, resource: ResourceRef, files: list[Entry], destination: Destination) -> list[Entry]:
     """Fetch in one flow; the entries that changed while they were read, and were not taken."""
     again = []
     with session.stream(api.get, api.OfResource(resource)) as stream:
-        names = FileRequests(stream, files, _name)
+        names = _FileRequests(stream, files)
         for entry in files:
             frame = next_frame(stream, session)
             names.answered(entry)
@@ -35,6 +35,37 @@ def fetch_live(session: Session, resource: ResourceRef, files: list[Entry], dest
                 again.append(entry)
         stream.finish()
     return again
+
+
+class _FileRequests:
+    """The names of the wanted files, in the order of the answers, sent some way before these come. All at once could
+    fill the window of one direction while the unread answers fill that of the other."""
+
+    def __init__(self, stream: Stream, files: Iterable[Entry]) -> None:
+        self._stream = stream
+        self._left = iter(files)
+        self._unanswered = 0
+        self._ended = False
+        self._send()
+
+    def answered(self, entry: Entry) -> None:
+        """To be called for each file once its answer has begun to come."""
+        self._unanswered -= len(_name(entry))
+        if self._unanswered < PIECE and not self._ended:
+            self._send()
+
+    def _send(self) -> None:
+        names = bytearray()
+        for entry in self._left:
+            names += _name(entry)
+            if len(names) > 2 * PIECE:
+                break
+        else:
+            self._ended = True
+        self._unanswered += len(names)
+        self._stream.send(bytes(names))
+        if self._ended:
+            self._stream.end()
 
 
 def _name(entry: Entry) -> bytes:

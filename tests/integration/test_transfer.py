@@ -44,7 +44,7 @@ from remoterun.transfer import (
     relay,
     send_tree,
 )
-from remoterun.transfer.dot_git import in_git_folder
+from remoterun.transfer.destination import in_git_folder
 from tests.workshop import Files, hostile_agent, read_files, sha256, tree_of, until, write_files
 
 FILES: Files = {

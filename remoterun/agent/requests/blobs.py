@@ -9,6 +9,7 @@ from ..shared import api
 from ..shared.archive import SignedObject
 from ..shared.compression import CompressingStream
 from ..shared.digests import SIZE, unpacked
+from ..shared.frames import Body
 from ..shared.pieces import GROUP, pack_numbers, piece_count, read_piece, unpack_numbers
 from ..shared.pieces import piece_hashes as pieces_of
 from ..shared.protocol import Stream
@@ -60,10 +61,10 @@ def download(call: Call, _: api.Nothing) -> api.Count:
 def missing_pieces(call: Call, asked: api.MissingPieces) -> api.Nothing:
     digest, size = blob_named({"d": asked.digest, "s": asked.size})
     before = call.delivery.version_before(asked.name, asked.path)
-    wanted = call.stream.read()
+    wanted = _frame(call.stream)
     if len(wanted) % SIZE or not 0 <= asked.first <= piece_count(size) - len(wanted) // SIZE:
         raise HomeError("bad_stream", "%d bytes of hashes from piece %d on" % (len(wanted), asked.first))
-    call.stream.send_all(pack_numbers(pieces.missing(call.home, digest, size, asked.first, wanted, before)))
+    call.stream.send(pack_numbers(pieces.missing(call.home, digest, size, asked.first, wanted, before)))
     return api.Nothing()
 
 
@@ -94,7 +95,7 @@ def fetch_pieces(call: Call, asked: api.BlobPieces) -> api.Nothing:
     out = CompressingStream(call.stream, asked.round_trip)
     with _open_blob(call.home, asked.digest) as file:
         size = os.fstat(file.fileno()).st_size
-        for number in unpack_numbers(call.stream.read(), size):
+        for number in unpack_numbers(_frame(call.stream), size):
             out.send(read_piece(file.fileno(), number, size), {})
     return api.Nothing()
 
@@ -141,6 +142,12 @@ def _lines(stream: Stream) -> Iterator[Optional[bytes]]:
             raise HomeError("too_large", "a line of more than %d bytes" % MOST_LINE)
     if any(begun):
         yield b"".join(begun)
+
+
+def _frame(stream: Stream) -> Body:
+    """What the client sends, in one frame."""
+    frame = stream.receive()
+    return frame.body if frame is not None else b""
 
 
 def _open_blob(home: Home, digest: str) -> Any:

@@ -19,9 +19,6 @@ from ..store.home import Home
 from ..store.run_folder import RunFolder
 from . import Call, Handler
 
-START = 4096
-"""Bytes of a manifest that come before the others, with what the client wants to know soon."""
-
 
 class ResourceFiles(Record):
     """The files of a resource: their manifest, the folder that holds them ("": they are blobs only), whether they may
@@ -57,9 +54,7 @@ def remove_upload(call: Call, asked: api.RemoveUpload) -> api.Removed:
 def tree(call: Call, asked: api.OfResource) -> api.Tree:
     resource = asked.resource.check()
     found = find(call.home, resource)
-    text = found.manifest.encode()
-    call.stream.send(text[:START], size=found.manifest.size, live=found.live)
-    call.stream.send_all(text[START:])
+    call.stream.send_all(found.manifest.encode(), live=found.live)
     single = bool(resource.sub) and len(found.manifest.files) == 1 and not os.path.isdir(found.folder)
     return api.Tree(found.live, single, found.folder, found.about)
 

@@ -224,8 +224,8 @@ upload = Request("upload", VersionsOf, Versions, "uploads", most=64 << 20)
 # In: a manifest, once all its blobs are here.
 commit_upload = Request("commit_upload", CommitUpload, Committed, "uploads")
 remove_upload = Request("remove_upload", RemoveUpload, Removed, "uploads")
-# Out: {"size": bytes of its files, "live": whether they may change} with the start of the manifest of a resource, and
-# the rest of it; of a run that goes on, or was killed, its work tree, not hashed.
+# Out: {"live": whether its files may change} with the start of the manifest of a resource, and the rest of it; of a run
+# that goes on, or was killed, its work tree, not hashed.
 tree = Request("tree", OfResource, Tree, "uploads")
 # In: paths below the resource, each ended by a zero byte. Out, per file, in that order: {"s": size, "x": executable}
 # with its first bytes, more bytes, then {"h": SHA-256, "c": whether it changed meanwhile}; {"gone": why} without one.
