@@ -54,7 +54,7 @@ def bring_version(connections: Connections, name: str, digest: str, session: Ses
     archive, resource = ArchiveStore(connections, connections.bucket()), ResourceRef("upload", name, digest=digest)
     manifest, _ = archive.manifest(resource)
     archive.pass_on(resource, manifest, session, progress)
-    session.ask(api.commit_upload, api.CommitUpload(name, brought=True), manifest.encode())
+    session.ask(api.commit_upload, api.CommitUpload(name, for_mount=True), manifest.encode())
 
 
 def note_versions(registry: Registry, store: Store, name: str) -> list[Upload]:
@@ -95,7 +95,7 @@ def _copy_version(connections: Connections, upload: Upload, source: Store, targe
     asked = api.CommitUpload(upload.name, upload.version, upload.digest, upload.created)
     if isinstance(target, HostStore):
         source.pass_on(resource, manifest, target.session, progress)
-        result = target.session.ask(api.commit_upload, asked._replace(brought=True), manifest.encode())
+        result = target.session.ask(api.commit_upload, asked._replace(for_mount=True), manifest.encode())
         copied = target.session.upload(upload.name, result.version)
     else:
         with saved(source, resource, manifest, set(digests_of(manifest)), progress) as tree:

@@ -70,7 +70,7 @@ class Uploads:
         content."""
         manifest = Manifest(tree.entries())
         highest = self._connections.registry.uploads.highest(newest.name)
-        if not manifest.digest == newest.digest == highest[1] or newest.damaged or newest.brought:
+        if not manifest.digest == newest.digest == highest[1] or newest.damaged or newest.for_mount:
             return None
         tree.close(complete=True)
         upload = self._record(store, newest, path)
@@ -133,7 +133,7 @@ class Uploads:
         ours = {upload.name for upload in before}
         found = store.newest()
         for upload in found:
-            if upload.name in ours or not upload.brought:
+            if upload.name in ours or not upload.for_mount:
                 registry.uploads.found(upload, machine)
         there = {upload.name for upload in found}
         here = {upload.name for upload in before if upload.home_id == store.home_id}

@@ -24,27 +24,32 @@ class UploadCopy:
 
 @dataclass(frozen=True)
 class Upload:
-    """A version of a named data set. `version` is the number that this client gave it (a `Session` tells the home's
-    own); `machine` has it, and so have all of `copies`. `created` in seconds since 1970, `size` in bytes. `brought`: it
-    came there for a run that mounts it. `runs`: the numbers of those that read it, as far as this client knows."""
+    """A version of a named data set. Its `digest` is the identity."""
 
     name: str
     version: int
+    """The number that this client gave it; in what a home reports, that of the client which uploaded it."""
     digest: str
     size: int
+    """Bytes."""
     files: int
     created: float
+    """Seconds since 1970."""
     machine: str
+    """Has it, and so have all of `copies`."""
     home_id: str
     path: str | None = None
+    """From where this client uploaded it."""
     damaged: bool = field(default=False, compare=False)
-    brought: bool = field(default=False, compare=False)
+    for_mount: bool = field(default=False, compare=False)
+    """It was copied to that machine for a run that mounts it."""
     copies: tuple[UploadCopy, ...] = field(default=(), compare=False)
     runs: tuple[int, ...] = field(default=(), compare=False)
+    """The numbers of those that read it, as far as this client knows."""
 
     @classmethod
     def told(cls, name: str, item: UploadVersion, machine: str, home_id: str, clock_skew: float = 0.0) -> Upload:
-        """The version that a host describes, whose clock is ahead of ours by `clock_skew` seconds.
+        """The version that a home reports, whose clock is ahead of ours by `clock_skew` seconds.
 
         Raises `ValueError` for what makes no sense.
         """
@@ -55,7 +60,7 @@ class Upload:
             raise ValueError(f"digest: {item.digest[:80]!r}")
         created = max(check_time(item.created) - clock_skew, 0.0)
         told = (item.version, item.digest, item.size, item.files, created)
-        return cls(name, *told, machine, home_id, damaged=item.damaged, brought=item.brought)
+        return cls(name, *told, machine, home_id, damaged=item.damaged, for_mount=item.for_mount)
 
     def record(self) -> dict[str, Any]:
         """For `--json`."""

@@ -186,7 +186,7 @@ class TestUploads:
         assert made({"a": b"A"}, 4) == (4, True)
         assert made({"a": b"A"}, 4) == made({"a": b"A"}, 9) == (4, False)
         assert made({"a": b"B"}, 4) == (5, True), "the label 4 is taken"
-        assert made({"a": b"C"}, 2, made=1.0, brought=True) == (2, True), "a copy of an older one"
+        assert made({"a": b"C"}, 2, made=1.0, for_mount=True) == (2, True), "a copy of an older one"
         versions = ask(link, api.upload, api.VersionsOf("doom"))[0].versions
         assert {version.version for version in versions} == {2, 4, 5} and versions[-1].version == 5
         for version in versions:

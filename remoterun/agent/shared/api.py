@@ -150,7 +150,7 @@ class UploadVersion(Record):
     files: int
     created: float
     damaged: bool = False
-    brought: bool = False
+    for_mount: bool = False
     """It was copied to this home for a run that mounts it."""
 
 
@@ -180,7 +180,7 @@ class CommitUpload(Record):
     """The content to which the client gave `number`; any other one gets the next number."""
     made: float = 0.0
     """Of a version that exists elsewhere: when it was made, in seconds since 1970. Otherwise it is the newest one."""
-    brought: bool = False
+    for_mount: bool = False
     """It is a copy for a run that mounts it."""
 
 

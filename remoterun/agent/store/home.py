@@ -10,7 +10,7 @@ HOME/
     active/KEY      a mark for each run that hasn't been cleaned up after its end
     envs/HASH/      environments of the engine `process`
     leases/PID-…    digests that a manifest will soon refer to: see leases.py
-    damaged/…       blobs that are not what their name says, and that nothing here could mend: see check.py
+    damaged/…       blobs that are not what their name says: see check.py
     rented.json, leaving    of a host that is rented: see rental.py
     reserve         room for the ends of runs: see reserve.py
     queue/, locks/, tmp/

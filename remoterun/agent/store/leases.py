@@ -36,7 +36,7 @@ from ..shared.digests import unpacked
 from ..shared.files import locked, token, write_all
 
 CUT = 86400.0
-"""Seconds for which what a cut transfer has brought, or was about to use, is kept for the next try."""
+"""Seconds for which what a cut transfer has sent, or was about to use, is protected for the next try."""
 
 
 class Lease:

@@ -91,8 +91,8 @@ class UploadFolders:
                 "files": manifest.file_count,
                 "created": _created(others, asked),
             }
-            if asked.brought:
-                version["brought"] = True
+            if asked.for_mount:
+                version["for_mount"] = True
             self.write_versions(name, [*others, version])
         return version, True
 
@@ -164,9 +164,9 @@ def _with_digest(versions: List[Dict[str, Any]], digest: str) -> Optional[Dict[s
 
 def _asked_again(version: Dict[str, Any], others: List[Dict[str, Any]], asked: CommitUpload) -> Dict[str, Any]:
     """A version whose content has come again: what was uploaded becomes the newest one, a copy changes nothing."""
-    if asked.brought or (asked.made and not version.get("brought")):
+    if asked.for_mount or (asked.made and not version.get("for_mount")):
         return version
-    again = {key: value for key, value in version.items() if key != "brought"}
+    again = {key: value for key, value in version.items() if key != "for_mount"}
     is_newest = all(other["created"] <= version["created"] for other in others)
     return again if asked.made or is_newest else dict(again, created=_created(others, asked))
 
