@@ -26,8 +26,8 @@ from remoterun.hosts.ssh.host import SSHHost
 from remoterun.model import MachineType, Rental, new_key
 from remoterun.providers.aws import acquire, first_session, user_data
 from remoterun.providers.aws.acquire import LaunchRequest
+from remoterun.providers.aws.calls import Refused
 from remoterun.providers.aws.provider import AWS
-from remoterun.providers.aws.refusals import Refused
 from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, ProviderError, ProviderUnreachable, Rented
 from remoterun.providers.folder import HostFolder
 from tests.cloud import endpoint

@@ -24,14 +24,8 @@ from remoterun.errors import ConfigError, HostUnreachable
 from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import catalogue, image, network, tags, update_prices
 from remoterun.providers.aws.acquire import LaunchPlace, client_token, launch_parameters
-from remoterun.providers.aws.calls import Calls
-from remoterun.providers.aws.catalogue import dollars, instead, offer, quota_of, rental
-from remoterun.providers.aws.checks import ACTIONS, policy, principal
-from remoterun.providers.aws.first_session import command
-from remoterun.providers.aws.image import Image
-from remoterun.providers.aws.prices import PriceTable, TypeFacts, table
-from remoterun.providers.aws.provider import AWS
-from remoterun.providers.aws.refusals import (
+from remoterun.providers.aws.calls import (
+    Calls,
     NoCapacityHere,
     QuotaReached,
     Refused,
@@ -39,6 +33,11 @@ from remoterun.providers.aws.refusals import (
     quota_error,
     translate,
 )
+from remoterun.providers.aws.catalogue import PriceTable, TypeFacts, dollars, instead, offer, quota_of, rental, table
+from remoterun.providers.aws.checks import ACTIONS, policy, principal
+from remoterun.providers.aws.first_session import command
+from remoterun.providers.aws.image import Image
+from remoterun.providers.aws.provider import AWS
 from remoterun.providers.aws.user_data import FirstBoot, cloud_config, units, user_data
 from remoterun.providers.base import Intent, ProviderError, ProviderUnreachable
 from remoterun.providers.folder import HostFolder

@@ -21,10 +21,9 @@ from remoterun.config import AWS
 from remoterun.errors import HostUnreachable, RemoterunError
 from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import endpoint, network, tags
-from remoterun.providers.aws.calls import Calls
+from remoterun.providers.aws.calls import Calls, NoCapacityHere, QuotaReached, Refused, is_gone, quota_error, said_of
 from remoterun.providers.aws.catalogue import dollars
 from remoterun.providers.aws.image import USER, Image, disk_size, resolve
-from remoterun.providers.aws.refusals import NoCapacityHere, QuotaReached, Refused, is_gone, quota_error, said_of
 from remoterun.providers.aws.user_data import END, FirstBoot, user_data
 from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, Offer, ProviderUnreachable, Rented
 from remoterun.providers.folder import HostFolder

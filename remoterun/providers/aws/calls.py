@@ -1,21 +1,215 @@
 """Calls to AWS: the one place that knows boto3, imported on first use. Its errors become ours here.
 
-Every call has time limits and few tries, so none blocks for more than about two minutes.
+Every call has time limits and few tries, so none blocks for more than about two minutes. A refusal is one of three:
+there is no capacity here, so the next offer is tried; AWS can't be asked now, which says nothing about a host; or it is
+final, and the hint says what mends it. What AWS calls its errors stands in aws_codes.py.
 """
 
 from __future__ import annotations
 
 import email.utils
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from remoterun.aws_codes import DENIED, EXPIRED, LATER, LOGIN_ENDED, NO_CREDENTIALS, UNKNOWN_KEY, is_one_of
 from remoterun.errors import ConfigError
-from remoterun.providers.aws.refusals import translate
+from remoterun.providers.aws.catalogue import quota_of
+from remoterun.providers.base import ProviderError, ProviderUnreachable
 
 if TYPE_CHECKING:
     from remoterun.config import AWS
+
+
+CLOCK_SECONDS = 240.0
+"""A clock that is wrong by more is what an error about signatures or expiry comes from: AWS allows five minutes."""
+
+
+class Refused(ProviderError):
+    """AWS said no; `code` is its own word for why ("UnauthorizedOperation")."""
+
+    def __init__(self, code: str, message: str, *, hint: str | None = None, evidence: str | None = None) -> None:
+        super().__init__(message, hint=hint, evidence=evidence)
+        self.code = code
+
+
+class NoCapacityHere(Refused):
+    """This type can't be had in this zone now; perhaps in another."""
+
+
+class QuotaReached(Refused):
+    """The account may not have so many of them."""
+
+
+CAPACITY = {
+    "InsufficientInstanceCapacity",
+    "InsufficientHostCapacity",
+    "InsufficientReservedInstanceCapacity",
+    "InsufficientCapacity",
+    "InsufficientFreeAddressesInSubnet",
+    "Unsupported",
+    "SpotMaxPriceTooLow",
+}
+QUOTA = {"VcpuLimitExceeded", "MaxSpotInstanceCountExceeded", "InstanceLimitExceeded"}
+NOT_READY = {"PendingVerification", "OptInRequired", "Blocked", "AccountDisabled"}
+GONE = re.compile(r"Invalid[A-Za-z]+(\.|ID\.?)(NotFound|Malformed)|.*\.NotFound|ParameterNotFound")
+"""What is said of something that isn't there."""
+
+_Make = Callable[[str, str, str], ProviderError]
+_SPECIAL: dict[str, _Make] = {
+    "VPCIdNotSpecified": lambda code, said, region: no_default_vpc(region, said, code),
+    "DefaultVpcDoesNotExist": lambda code, said, region: no_default_vpc(region, said, code),
+    "MissingInput": lambda code, said, region: no_default_vpc(region, said, code),
+    "InvalidInstanceType": lambda code, said, region: Refused(
+        code,
+        f"{region} has no machine of this type",
+        evidence=said,
+        hint="remoterun machines   lists those with a name",
+    ),
+}
+
+
+def translate(error: Exception, service: str, operation: str, region: str, clock_skew: float) -> Exception:
+    """Our error for one of botocore's. `clock_skew`: seconds that AWS's clock is ahead of ours."""
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict):
+        return _without_answer(error, service, region)
+    code = str(response.get("Error", {}).get("Code", ""))
+    said = str(response.get("Error", {}).get("Message", ""))
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    evidence = f"{service}:{operation} in {region}: {code}: {said}"[:2000]
+    if code in CAPACITY:
+        return NoCapacityHere(code, f"{code}: {said}")
+    if code in QUOTA:
+        return QuotaReached(code, "the account's limit is reached", evidence=evidence)
+    if code in _SPECIAL:
+        return _SPECIAL[code](code, said, region)
+    if (code in EXPIRED or code in UNKNOWN_KEY) and abs(clock_skew) > CLOCK_SECONDS:
+        return clock_error(clock_skew, evidence)
+    if code in EXPIRED:
+        return expired(code, evidence)
+    if code in UNKNOWN_KEY:
+        return Refused(
+            code,
+            "AWS does not know these credentials",
+            evidence=evidence,
+            hint="aws sts get-caller-identity   tells which are used\naws configure   sets others",
+        )
+    if code in DENIED:
+        return _denied(code, said, service, operation, evidence)
+    if code in NOT_READY:
+        return Refused(code, "AWS has not opened this account for it yet", evidence=evidence, hint="sign in and see")
+    if code in LATER or status >= 500:
+        return ProviderUnreachable(f"AWS can't answer now ({code})", evidence=evidence, hint="try again in a minute")
+    return Refused(code, f"AWS refuses {service}:{_action(operation)} ({code})", evidence=evidence)
+
+
+def clock_error(clock_skew: float, evidence: str | None = None) -> Refused:
+    """`clock_skew`: seconds that AWS's clock is ahead of ours."""
+    minutes, way = abs(clock_skew) / 60, "slow" if clock_skew > 0 else "fast"
+    return Refused(
+        "ClockSkew",
+        f"this machine's clock is {minutes:.0f} minutes {way}: AWS accepts no signature of it",
+        evidence=evidence,
+        hint="sudo timedatectl set-ntp true",
+    )
+
+
+def expired(code: str, evidence: str | None = None) -> Refused:
+    return Refused(
+        code,
+        "the AWS login has expired",
+        evidence=evidence,
+        hint="aws sso login   or whatever gave you these credentials",
+    )
+
+
+def no_default_vpc(region: str, said: str = "", code: str = "VPCIdNotSpecified") -> Refused:
+    return Refused(
+        code,
+        f"the account has no default network (VPC) in {region}",
+        evidence=said or None,
+        hint=f"aws ec2 create-default-vpc --region {region}   costs nothing",
+    )
+
+
+def quota_error(refused: QuotaReached, type: str, region: str, spot: bool, vcpus: int) -> Refused:
+    """What to do about a limit: its name, its code, how much is needed, and what to type."""
+    quota = quota_of(type, spot)
+    kind = "spot" if spot else "on demand"
+    if quota is None:
+        return Refused(refused.code, f"the account's limit for {type} ({kind}) is reached", evidence=refused.evidence)
+    needed = f"{vcpus} vCPUs" if vcpus else "its vCPUs"
+    value = vcpus or "VCPUS"
+    return Refused(
+        refused.code,
+        f"the account's limit does not allow {type} ({kind}) in {region}: `{quota.name}` ({quota.code}), in vCPUs; "
+        f"it takes {needed} more than what runs now",
+        evidence=f"{refused.evidence}\nnew accounts often have 0 for GPUs; AWS answers a request in hours to days",
+        hint="aws service-quotas request-service-quota-increase --service-code ec2 "
+        f"--quota-code {quota.code} --desired-value {value} --region {region}",
+    )
+
+
+def _denied(code: str, said: str, service: str, operation: str, evidence: str) -> Refused:
+    named = re.search(r"not authorized to perform:? ([A-Za-z0-9-]+:[A-Za-z0-9]+)", said)
+    action = named[1] if named else f"{service}:{_action(operation)}"
+    return Refused(
+        code,
+        f"these credentials may not do `{action}`",
+        evidence=evidence,
+        hint="remoterun doctor aws   prints a policy with everything that is needed",
+    )
+
+
+def _action(operation: str) -> str:
+    """`run_instances` as IAM writes it: `RunInstances`."""
+    return "".join(word.title() for word in operation.split("_"))
+
+
+_LINK = (  # the last one: something on the way answers in place of AWS
+    "HTTPClientError",
+    "ConnectionError",
+    "EndpointConnectionError",
+    "ResponseStreamingError",
+    "ResponseParserError",
+)
+
+
+def _without_answer(error: Exception, service: str, region: str) -> Exception:
+    """Of an error that is botocore's own."""
+    name = type(error).__name__
+    if is_one_of(error, LOGIN_ENDED):
+        return expired(name, str(error))
+    if is_one_of(error, NO_CREDENTIALS):
+        return Refused(
+            name,
+            "there are no AWS credentials",
+            evidence=str(error),
+            hint="aws configure   or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+        )
+    if is_one_of(error, ["CredentialRetrievalError"]):
+        return Refused(name, "the AWS credentials can't be fetched", evidence=str(error), hint="aws sso login")
+    if is_one_of(error, _LINK):
+        return ProviderUnreachable(
+            f"AWS can't be reached ({service} in {region})",
+            evidence=str(error),
+            hint="is this machine online? is the region's name right?",
+        )
+    return Refused(name, f"AWS's library refuses the call: {error}", hint="remoterun doctor aws")
+
+
+def is_gone(error: Exception) -> bool:
+    """Whether AWS said that what was named is not there."""
+    return isinstance(error, Refused) and GONE.fullmatch(error.code) is not None
+
+
+def said_of(state: dict[str, Any]) -> str:
+    """AWS's words for why an instance is in its state."""
+    return str((state.get("StateReason") or {}).get("Message") or state.get("StateTransitionReason") or "")
+
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
@@ -52,7 +246,7 @@ class Calls:
         return named or DEFAULT_REGION
 
     def __call__(self, service: str, operation: str, region: str, **parameters: Any) -> dict[str, Any]:
-        """The answer of one call (`"ec2", "describe_instances"`). Blocks. Raises what `refusals.translate` makes."""
+        """The answer of one call (`"ec2", "describe_instances"`). Blocks. Raises what `translate` makes."""
         from botocore.exceptions import BotoCoreError, ClientError
         from botocore.parsers import ResponseParserError
 

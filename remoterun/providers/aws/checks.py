@@ -12,9 +12,8 @@ from remoterun.aws_codes import DENIED
 from remoterun.errors import RemoterunError
 from remoterun.providers.aws import endpoint, image, network, tags
 from remoterun.providers.aws.acquire import describe
-from remoterun.providers.aws.calls import Calls
+from remoterun.providers.aws.calls import CLOCK_SECONDS, Calls, Refused, clock_error
 from remoterun.providers.aws.catalogue import QUOTAS, offer
-from remoterun.providers.aws.refusals import CLOCK_SECONDS, Refused, clock_error
 
 if TYPE_CHECKING:
     from remoterun.config import AWS

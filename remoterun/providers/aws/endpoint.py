@@ -13,8 +13,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 from remoterun.providers.aws import network
-from remoterun.providers.aws.calls import Calls
-from remoterun.providers.aws.refusals import Refused
+from remoterun.providers.aws.calls import Calls, Refused
 from remoterun.providers.base import ProviderError
 
 if TYPE_CHECKING:

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from remoterun.providers.aws.calls import Calls
+from remoterun.providers.aws.calls import Calls, Refused, is_gone
 from remoterun.providers.aws.catalogue import architecture
-from remoterun.providers.aws.refusals import Refused, is_gone
 from remoterun.providers.base import Offer
 
 USER = "ubuntu"

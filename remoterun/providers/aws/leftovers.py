@@ -11,8 +11,7 @@ from remoterun.aws_codes import DENIED
 from remoterun.errors import HostUnreachable
 from remoterun.providers.aws import network, tags
 from remoterun.providers.aws.acquire import describe
-from remoterun.providers.aws.calls import Calls
-from remoterun.providers.aws.refusals import Refused, is_gone
+from remoterun.providers.aws.calls import Calls, Refused, is_gone
 from remoterun.providers.base import Leftover, ProviderError
 from remoterun.providers.folder import HostFolder
 

@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 
 from remoterun.errors import ConfigError
 from remoterun.providers.aws import tags
-from remoterun.providers.aws.calls import Calls
-from remoterun.providers.aws.refusals import Refused, no_default_vpc
+from remoterun.providers.aws.calls import Calls, Refused, no_default_vpc
 from remoterun.providers.base import ProviderUnreachable
 
 GROUP = "remoterun"

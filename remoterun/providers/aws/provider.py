@@ -14,8 +14,7 @@ from remoterun.errors import NotFound
 from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import catalogue, endpoint, image, network, tags
 from remoterun.providers.aws.acquire import Acquisition, address_of, describe, machine_of
-from remoterun.providers.aws.calls import Calls
-from remoterun.providers.aws.refusals import Refused, is_gone
+from remoterun.providers.aws.calls import Calls, Refused, is_gone
 from remoterun.providers.base import Identity, Intent, Leftover, Offer, Rented
 from remoterun.providers.folder import HostFolder
 

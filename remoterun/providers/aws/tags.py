@@ -14,8 +14,8 @@ from typing import Any
 
 from remoterun import __version__
 from remoterun.agent.shared.files import write_whole
+from remoterun.providers.aws.calls import said_of
 from remoterun.providers.aws.catalogue import offer
-from remoterun.providers.aws.refusals import said_of
 from remoterun.providers.base import Intent, Offer, Rented
 from remoterun.providers.folder import HOSTS
 

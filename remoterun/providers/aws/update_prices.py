@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from remoterun.agent.shared.files import write_whole
-from remoterun.providers.aws.prices import PriceTable, table
+from remoterun.providers.aws.catalogue import PriceTable, table
 
 ADDRESS = "https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AmazonEC2/current/{}/index.csv"
 SOURCE = "AWS's public price files, offers/v1.0/aws/AmazonEC2"
