@@ -1,8 +1,7 @@
 """The page in which a model writes, on this machine: `examples/lstm-browser`, ml5.js and p5 from npm, and one model.
 
-files.py        the page itself, of this installation
 models.py       which files make a model that ml5.js can load, and where one is
-libraries.py    ml5.js, p5 and the page's typeface, brought by npm once and kept in the home
+libraries.py    the page itself; ml5.js, p5 and its typeface, which npm installs once, saved in the home
 server.py       what answers on 127.0.0.1, to those who have its address: those files, and nothing else
 """
 

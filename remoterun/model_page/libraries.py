@@ -11,7 +11,19 @@ from pathlib import Path
 
 from remoterun.agent.shared.files import locked, remove_tree, write_whole
 from remoterun.errors import RemoterunError
-from remoterun.model_page.files import page_file
+
+PAGE = ("index.html", "style.css", "model.js", "sketch.js", "page.js")
+
+
+def page_file(name: str) -> Path:
+    """Raises `RemoterunError` when the installation is damaged."""
+    package = Path(__file__).parents[1]
+    bundled = package / "_bundle"
+    path = (bundled if bundled.is_dir() else package.parent) / "examples" / "lstm-browser" / name
+    if not path.is_file():
+        raise RemoterunError(f"this installation is damaged: {path} is missing", hint="pip install -U remoterun")
+    return path
+
 
 FILES = (
     "ml5/dist/ml5.min.js",

@@ -18,8 +18,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from remoterun.agent.shared.tree import show
 from remoterun.errors import UsageError
-from remoterun.model_page.files import PAGE, page_file
-from remoterun.model_page.libraries import FILES
+from remoterun.model_page.libraries import FILES, PAGE, page_file
 from remoterun.model_page.models import PageModel, open_file, wanted
 
 ADDRESS = "127.0.0.1"

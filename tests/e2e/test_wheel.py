@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from remoterun.model_page.files import PAGE, page_file
+from remoterun.model_page.libraries import PAGE, page_file
 from tests.e2e.conftest import Place
 
 TOP = Path(__file__).parents[2]
@@ -45,7 +45,12 @@ def test_installed_it_has_the_environment_of_the_checkout(wheel: Path, tmp_path:
     install = [str(python), "-m", "pip", "install", "--quiet", "-c", str(TOP / "constraints.txt"), str(wheel)]
     done = subprocess.run(install, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    page = [str(python), "-I", "-c", "from remoterun.model_page.files import page_file; print(page_file('index.html'))"]
+    page = [
+        str(python),
+        "-I",
+        "-c",
+        "from remoterun.model_page.libraries import page_file; print(page_file('index.html'))",
+    ]
     found = subprocess.run(page, cwd=tmp_path, capture_output=True, text=True, timeout=60).stdout.strip()
     assert Path(found).is_relative_to(tmp_path) and Path(found).read_bytes() == page_file("index.html").read_bytes()
     code = (

@@ -18,8 +18,7 @@ from remoterun.agent.shared.states import RunState
 from remoterun.errors import NotFound, RemoterunError, UsageError
 from remoterun.model import RunRequest
 from remoterun.model_page import Page, libraries, local_model
-from remoterun.model_page.files import page_file
-from remoterun.model_page.libraries import FILES, _npm
+from remoterun.model_page.libraries import FILES, _npm, page_file
 from tests.browser import missing_npm
 from tests.conftest import require
 from tests.unit.test_model_page import write_model

@@ -11,8 +11,7 @@ import pytest
 
 from remoterun.errors import NotFound, TransferError, UsageError
 from remoterun.model_page import find, local_model, refresh
-from remoterun.model_page.files import PAGE, page_file
-from remoterun.model_page.libraries import FILES
+from remoterun.model_page.libraries import FILES, PAGE, page_file
 from remoterun.model_page.models import open_file
 
 MODEL = ("manifest.json", "vocab.json")
