@@ -137,7 +137,7 @@ def table(heads: Sequence[Column], rows: Sequence[Sequence[Text]], notes: Sequen
     for number, line in enumerate(_lines_of(heads, rows, width)):
         _write(line)
         if number and notes and notes[number - 1]:
-            indent = " " * (max(columns(plain(row[0])) for row in rows) + GAP)
+            indent = " " * (max(len(heads[0].head), *(columns(plain(row[0])) for row in rows)) + GAP)
             out(indent + shortened(clean(notes[number - 1]), (width or 80) - len(indent)))
 
 
