@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import os
 import sys
 import threading
 import time
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from remoterun.agent.shared.states import RunState
 from remoterun.cli.interrupt import interrupts_held
 from remoterun.cli.render.figures import duration, files, size
-from remoterun.cli.render.output import Column, finish, out, out_bytes, table
+from remoterun.cli.render.output import Column, console_of, drawn_table, finish, out, table
 from remoterun.cli.render.talk import command_bytes, line
 from remoterun.cli.render.terminal import (
     DONE,
@@ -310,44 +309,43 @@ _HEADS = [
 
 
 class Board:
-    """Shows how much runs use, as often as it is told: as a table in one place on a terminal, else as lines."""
+    """Shows how much runs use, as often as it is asked: as a table in one place on a terminal, else as lines."""
 
     def __init__(self, as_json: bool, once: bool) -> None:
         self._as_json = as_json
-        self._live = lively(sys.stdout) and not as_json and not once
-        self._as_table = self._live or once
-        self._lines = 0
+        self._once = once
+        self._live: Any = None
 
     def __enter__(self) -> Self:
-        if self._live:
-            out_bytes(b"\x1b[?25l")  # without its cursor
+        if lively(sys.stdout) and not self._as_json and not self._once:
+            from rich.live import Live
+
+            with interrupts_held():
+                console = console_of(sys.stdout, coloured(sys.stdout))
+                self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop", redirect_stderr=False)
+                self._live.start()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        if self._live:
-            out_bytes(b"\x1b[?25h")
+        if self._live is not None:
+            with interrupts_held():
+                self._live.stop()
 
     def show(self, uses: Sequence[RunUse]) -> None:
         if self._as_json:
             for use in uses:
                 out(json.dumps(json_shapes.run_use(use)))
-        elif self._as_table:
-            self._show_table(uses)
+        elif self._live is not None:
+            rows = [_row(use) for use in uses][-max(self._live.console.height - 2, 1) :]
+            with interrupts_held():
+                self._live.update(drawn_table(_HEADS, rows, terminal_width(sys.stdout)), refresh=True)
+        elif self._once:
+            table(_HEADS, [_row(use) for use in uses])
         else:
             now = datetime.datetime.now().strftime("%H:%M:%S")
             for use in uses:
                 out(f"{now}  run {use.run.number}  {_line(use)}")
         finish()
-
-    def _show_table(self, uses: Sequence[RunUse]) -> None:
-        if self._live:
-            out_bytes(b"\r\x1b[%dA\x1b[J" % self._lines if self._lines else b"\r")
-            room = os.get_terminal_size(1).lines - 2 if os.isatty(1) else len(uses)
-            uses = uses[-max(room, 1) :]
-        rows = [_row(use) for use in uses]
-        kept = [index for index, head in enumerate(_HEADS) if not head.drop or any(row[index] for row in rows)]
-        table([_HEADS[index] for index in kept], [[row[index] for index in kept] for row in rows])
-        self._lines = len(uses) + 1
 
 
 def _row(use: RunUse) -> list[str]:

@@ -142,24 +142,38 @@ def table(heads: Sequence[Column], rows: Sequence[Sequence[Text]], notes: Sequen
 
 
 def _lines_of(heads: Sequence[Column], rows: Sequence[Sequence[Text]], width: int | None) -> list[str]:
+    written = io.StringIO()
+    room = width or sum(_natural(heads, rows)) + GAP * len(heads)
+    console_of(written, coloured(sys.stdout), room).print(drawn_table(heads, rows, width))
+    return [line.rstrip(" ") for line in written.getvalue().removesuffix("\n").split("\n")]
+
+
+def console_of(file: Any, colours: bool, width: int | None = None) -> Any:
+    """Where rich draws."""
     from rich.console import Console
+
+    system: Any = "standard" if colours else None
+    return Console(file=file, width=width, force_terminal=True, color_system=system, no_color=not colours)
+
+
+def drawn_table(heads: Sequence[Column], rows: Sequence[Sequence[Text]], width: int | None) -> Any:
+    """A table as rich draws it, for a terminal of that width (None: none)."""
     from rich.table import Table
 
-    natural = [max(columns(plain(row[index])) for row in rows) for index in range(len(heads))]
-    natural = [max(wide, len(head.head)) for wide, head in zip(natural, heads, strict=True)]
-    drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
-    kept = _that_fit(heads, natural, rows, width)
+    drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="")
+    kept = _that_fit(heads, _natural(heads, rows), rows, width)
     for index in kept:
         head = heads[index]
         justify: Any = "right" if head.right else "left"
         drawn.add_column(_cell(paint(head.head, "1")), justify=justify, no_wrap=head.least is None)
     for row in rows:
         drawn.add_row(*(_cell(row[index]) for index in kept))
-    colours: Any = "standard" if coloured(sys.stdout) else None
-    written = io.StringIO()
-    room = width or sum(natural) + GAP * len(natural)
-    Console(file=written, width=room, force_terminal=True, color_system=colours, no_color=not colours).print(drawn)
-    return [line.rstrip(" ") for line in written.getvalue().removesuffix("\n").split("\n")]
+    return drawn
+
+
+def _natural(heads: Sequence[Column], rows: Sequence[Sequence[Text]]) -> list[int]:
+    """The width of each column in which nothing is cut."""
+    return [max(len(head.head), *(columns(plain(row[index])) for row in rows)) for index, head in enumerate(heads)]
 
 
 def _that_fit(
