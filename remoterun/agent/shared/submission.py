@@ -2,87 +2,100 @@
 
 from __future__ import annotations
 
-import json
 import struct
-from typing import Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from .archive import MOST_IMAGE, Grant, ImageAccess
-from .records import BadRecord, Record, encode, from_json
+from .records import Record, decode, encode
 from .spec import IMAGE_NAME, MOST_BYTES, PRINTABLE, RunSpec, SpecError, check_variables, parse_json, require
 from .tree import is_digest
-from .webhooks import NOBODY, BadAddress, Webhooks, decode_webhooks, encode_webhooks
+from .webhooks import NOBODY, BadAddress, Webhooks, check_webhooks
 
 
 class Submission(Record):
-    """The body of the request `submit`: the spec, the values of the user's variables, for a spec with a bucket the
-    grant and what may be done with `images` there, for a later attempt the manifest of what the earlier ones `left`,
-    for a spec that names who gets word the `webhooks`, and the source's manifest, each but the last with its length
-    before it (u32). Without a grant the run waits for one before it ends. What was left lies over the source in the
-    work tree, and counts as new like all that is not in the source."""
+    """A run that is handed over."""
 
     spec: RunSpec
     values: Mapping[str, str]
+    """Of the user's variables."""
     source: bytes
+    """Its manifest."""
     grant: Optional[Grant] = None
+    """Without it a run with a bucket waits for one before it ends."""
     left: bytes = b""
+    """The manifest of what the attempts before this one left: it lies over the source in the work tree, and counts as
+    new like all that is not in the source."""
     images: Tuple[ImageAccess, ...] = ()
+    """What may be done with images in the archive."""
     webhooks: Webhooks = NOBODY
+    """The addresses that the spec names."""
 
     def encode(self) -> bytes:
-        """Raises `SpecError`."""
-        parts = [self.spec.encode(), encode_values(self.values)]
-        require(bool(self.spec.bucket) or not (self.grant or self.images), "a grant without a bucket")
-        require(not self.left or self.spec.attempt > 1, "what was left by earlier attempts, of which there are none")
-        if self.spec.bucket:
-            parts += [encode(self.grant), encode(self.images)]
-        if self.spec.attempt > 1:
-            parts.append(self.left)
-        require(set(self.webhooks.addresses) <= set(self.spec.notify), "an address that the spec does not name")
-        if self.spec.notify:
-            try:
-                parts.append(encode_webhooks(self.webhooks))
-            except BadAddress as error:
-                raise SpecError(str(error))
-        return b"".join(_LENGTH.pack(len(part)) + part for part in parts) + self.source
+        """The spec and a `_Rest`, each with its length (u32) before it, what was left, and the source. Raises
+        `SpecError`."""
+        self._check()
+        rest = _Rest(dict(self.values), self.grant, self.images, self.webhooks, len(self.left))
+        parts = [self.spec.encode(), encode(rest)]
+        return b"".join(_LENGTH.pack(len(part)) + part for part in parts) + self.left + self.source
 
     @classmethod
     def decode(cls, body: bytes) -> "Submission":
-        """Raises `SpecError`."""
-        part, rest = _part(body)
+        """Raises `SpecError`, which names no value: most are secrets."""
+        part, body = _part(body)
         spec = RunSpec.decode(part)
-        values, source = _part(rest)
-        grant, left, images = None, b"", ()  # type: Optional[Grant], bytes, Tuple[ImageAccess, ...]
-        if spec.bucket:
-            part, source = _part(source)
-            grant = decode_grant(part)
-            part, source = _part(source)
-            images = decode_images(part)
-        if spec.attempt > 1:
-            left, source = _part(source, least=0)  # there may be nothing
-        webhooks = NOBODY
-        if spec.notify:
-            part, source = _part(source)
-            try:
-                webhooks = decode_webhooks(part)
-            except BadAddress as error:
-                raise SpecError(str(error))
-        return cls(spec, decode_values(values), source, grant, left, images, webhooks)
+        part, body = _part(body)
+        rest: _Rest = _secret(_Rest, part, "what comes with a spec can't be read")
+        require(0 <= rest.left <= len(body), "what earlier attempts left is not whole")
+        if rest.grant is not None:
+            check_grant(rest.grant)
+        check_images(rest.images)
+        values, left, source = rest.values, body[: rest.left], body[rest.left :]
+        return cls(spec, values, source, rest.grant, left, rest.images, rest.webhooks)._check()
+
+    def _check(self) -> "Submission":
+        spec = self.spec
+        check_variables(self.values)
+        require(bool(spec.bucket) or not (self.grant or self.images), "a grant without a bucket")
+        require(not self.left or spec.attempt > 1, "what was left by earlier attempts, of which there are none")
+        require(set(self.webhooks.addresses) <= set(spec.notify), "an address that the spec does not name")
+        try:
+            check_webhooks(self.webhooks)
+        except BadAddress as error:
+            raise SpecError(str(error))
+        return self
+
+
+class _Rest(Record):
+    """What comes with the spec; `left`: bytes of what was left."""
+
+    values: Dict[str, str]
+    grant: Optional[Grant]
+    images: Tuple[ImageAccess, ...]
+    webhooks: Webhooks
+    left: int
 
 
 _LENGTH = struct.Struct("!I")
 
 
-def _part(body: bytes, least: int = 1) -> Tuple[bytes, bytes]:
+def _part(body: bytes) -> Tuple[bytes, bytes]:
     size = _LENGTH.size
     length = _LENGTH.unpack(body[:size])[0] if len(body) >= size else -1
-    if not least <= length <= min(MOST_BYTES, len(body) - size):
+    if not 1 <= length <= min(MOST_BYTES, len(body) - size):
         raise SpecError("a spec of %d bytes where %d bytes came" % (length, len(body)))
     return body[size : size + length], body[size + length :]
 
 
+def _secret(kind: Any, data: bytes, problem: str) -> Any:
+    try:
+        return decode(kind, data)
+    except ValueError:
+        raise SpecError(problem)
+
+
 def encode_values(values: Mapping[str, str]) -> bytes:
     """The values of the user's variables as JSON. Raises `SpecError`."""
-    return json.dumps(check_variables(values)).encode()
+    return encode(check_variables(values))
 
 
 def decode_values(data: bytes) -> Dict[str, str]:
@@ -90,13 +103,9 @@ def decode_values(data: bytes) -> Dict[str, str]:
     return check_variables(parse_json(data))
 
 
-def decode_grant(data: bytes) -> Optional[Grant]:
+def decode_grant(data: bytes) -> Grant:
     """Raises `SpecError`."""
-    record = parse_json(data)
-    try:
-        return None if record is None else check_grant(from_json(Grant, record))
-    except BadRecord:
-        raise SpecError("a grant that can't be read")
+    return check_grant(_secret(Grant, data, "a grant that can't be read"))
 
 
 def check_grant(grant: Grant) -> Grant:
@@ -109,13 +118,12 @@ def check_grant(grant: Grant) -> Grant:
 
 
 def decode_images(data: bytes) -> Tuple[ImageAccess, ...]:
-    """Raises `SpecError`, which names no field's value: many of them are secrets."""
-    records = parse_json(data)
-    require(isinstance(records, list), "the images are not a list")
-    try:
-        images = tuple(from_json(ImageAccess, record) for record in records)
-    except BadRecord:
-        raise SpecError("the access to an image that can't be read")
+    """Raises `SpecError`."""
+    return check_images(_secret(Tuple[ImageAccess, ...], data, "the access to an image that can't be read"))
+
+
+def check_images(images: Tuple[ImageAccess, ...]) -> Tuple[ImageAccess, ...]:
+    """Themselves. Raises `SpecError`, which names no field's value: many of them are secrets."""
     for access in images:
         require(bool(IMAGE_NAME.match(access.image)), "the name of an image that can't be one")
         if access.grant is not None:
