@@ -1,4 +1,4 @@
-"""ml5.js, p5 and the page's typeface: npm brings them once, checked by the hashes of the page's lock file."""
+"""The page's own files; and ml5.js, p5 and its typeface, which npm installs once, checked by the hashes of a lock file."""
 
 from __future__ import annotations
 

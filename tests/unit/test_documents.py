@@ -29,9 +29,9 @@ def test_what_a_document_links_to_is_there(name: str) -> None:
             assert (ROOT / name).parent.joinpath(target).exists(), target
 
 
-def test_architecture_fits_two_screens_and_a_bit_for_what_came_later() -> None:
+def test_architecture_fits_two_screens_with_its_glossary() -> None:
     lines = ARCHITECTURE.splitlines()
-    assert len(lines) <= 170
+    assert len(lines) <= 190
     assert max(map(len, lines)) <= 120
 
 
