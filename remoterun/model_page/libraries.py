@@ -1,4 +1,4 @@
-"""The page's own files; and ml5.js, p5 and its typeface, which npm installs once, checked by the hashes of a lock file."""
+"""The page's own files; and ml5.js, p5 and its typeface, which npm installs once, checked by a lock file's hashes."""
 
 from __future__ import annotations
 
