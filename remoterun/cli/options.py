@@ -197,7 +197,9 @@ def parsed(typed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_values(asked: Asked, values: Mapping[str, Any]) -> Asked:
-    """A copy with the values that `parsed` returned."""
+    """A copy with the values that `parsed` returned. An image takes the place of a framework, and the reverse."""
+    if ("image" in values) != ("framework" in values):
+        asked = asked._replace(image=None, framework=None)
     for name, value in values.items():
         asked = OPTIONS[name].add(asked, value)
     return asked

@@ -91,8 +91,7 @@ def _prepared(client: Client, kept: OriginalRun, asked: Asked) -> Prepared:
 
 
 def _changed(asked: Asked, values: Mapping[str, Any]) -> Asked:
-    """A copy with what is typed: a variable has a value or a secret, labels take the place of all that it had, and an
-    image has no framework."""
+    """A copy with what is typed: a variable has a value or a secret, and labels take the place of all that it had."""
     given, secrets = dict(values.get("env", ())), dict(values.get("secrets", ()))
     asked = asked._replace(
         env=tuple(pair for pair in asked.env if pair[0] not in secrets),
@@ -100,8 +99,7 @@ def _changed(asked: Asked, values: Mapping[str, Any]) -> Asked:
         secrets=tuple(pair for pair in asked.secrets if pair[0] not in given),
         labels=() if "labels" in values else asked.labels,
     )
-    asked = with_values(asked, values)
-    return asked._replace(framework=None) if "image" in values else asked
+    return with_values(asked, values)
 
 
 def _changes(kept: OriginalRun, asked: Asked) -> str:
