@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from remoterun.agent.shared.engine_names import AUTO, CAPABILITIES
 from remoterun.agent.shared.files import write_whole
+from remoterun.agent.shared.machines import AUTO, CAPABILITIES
 from remoterun.errors import AlreadyExists, ConfigError, NotFound, UsageError
 from remoterun.model import MachineType, Rental
 from remoterun.parsing import did_you_mean, known_words, parse_duration

@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from remoterun.agent.shared.api import MachineCheck
+from remoterun.agent.shared.machines import RENTAL_FILE, RentalTerms
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.shared.rented import FILE, RentalTerms
 from remoterun.client import Client
 from remoterun.config import AWS, Config
 from remoterun.model import MachineType, Rental, RunRequest
@@ -92,7 +92,7 @@ class Folders:
             raise HostNeverCame(f"i-{number} did not answer")
         home.mkdir(parents=True)
         terms = RentalTerms(intent.token, intent.deadline, intent.idle, ["touch", str(home / "ended")])
-        (home / FILE).write_text(json.dumps(to_json(terms)))
+        (home / RENTAL_FILE).write_text(json.dumps(to_json(terms)))
         Place(home, Path((self.root / "environment").read_text()))
         return rented
 

@@ -24,7 +24,7 @@ from .shared.spec import SpecError
 from .shared.tree import TreeError, show
 from .store.delivery import Delivery
 from .store.home import Home
-from .store.this_machine import boot_id
+from .store.machine import boot_id
 
 READ = 256 << 10
 PIPE = 1 << 20

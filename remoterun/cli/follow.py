@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 
-from remoterun.agent.shared.engine_names import CAPABILITIES
+from remoterun.agent.shared.machines import CAPABILITIES
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.cli import render

@@ -13,8 +13,8 @@ from remoterun import config as configuration
 from remoterun import machines, transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import ArchivedTree, Grant, ImageAccess, SignedObject
-from remoterun.agent.shared.engine_names import candidates
 from remoterun.agent.shared.environment import Environment
+from remoterun.agent.shared.machines import candidates
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import RunStatus

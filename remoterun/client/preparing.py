@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remoterun import transfer
-from remoterun.agent.shared.engine_names import CAPABILITIES, lacks
+from remoterun.agent.shared.machines import CAPABILITIES, lacks
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.tree import Entry, Manifest, show
 from remoterun.client import placement, renting

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from remoterun.agent.shared.machines import RENTAL_FILE, RentalTerms
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.shared.rented import FILE, RentalTerms
 from remoterun.hosts.bundle import FLAGS, agent_bundle
 from tests.cloud.cloud import Cloud
 from tests.cloud.machine import Machine
@@ -31,7 +31,7 @@ def machine_with_agent(cloud: Cloud, folder: Path, **terms: Any) -> tuple[Machin
         **terms
     )
     machine.host.exec_user(["mkdir", "-p", home])
-    machine.host.path(f"{home}/{FILE}").write_text(json.dumps(to_json(whole)))
+    machine.host.path(f"{home}/{RENTAL_FILE}").write_text(json.dumps(to_json(whole)))
     bundle = machine.host.path(f"{home}/{agent_bundle().file_name}")
     bundle.write_bytes(agent_bundle().data)
     machine.host.exec_user(["python3", *FLAGS, f"{home}/{agent_bundle().file_name}", "serve", "--home", home], input="")

@@ -28,7 +28,7 @@ from remoterun.agent.shared.spec import MountSpec, PortSpec, ResourceRef, SpecEr
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store import outputs
-from remoterun.agent.store.this_machine import Machine
+from remoterun.agent.store.machine import Machine
 from remoterun.client import LogBytes, PortNews, StateChange
 from remoterun.errors import AlreadyExists, HomeMissing, HostError, LinkLost, NotFound, UsageError
 from remoterun.hosts.local import LocalHost

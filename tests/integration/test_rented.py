@@ -19,14 +19,14 @@ from remoterun.agent.running.keeper import CERTAIN, TRY_AGAIN, AwsNotices, Keepe
 from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import run_prefix
 from remoterun.agent.shared.files import write_whole
+from remoterun.agent.shared.machines import RENTAL_FILE, RentalTerms
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.shared.rented import FILE, RentalTerms
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.http_client import HttpError
-from remoterun.agent.store.rental import LAST, UNSAVED
+from remoterun.agent.store.machine import LAST, UNSAVED
 from remoterun.errors import RemoterunError
 from tests.bucket_server import BucketServer, Handler
 from tests.workshop import SAVES, Place, command_line, kill9, pids, running, spec_of, until
@@ -36,7 +36,7 @@ FAR = 1e10
 
 def rent(home: Home, **terms: Any) -> RentalTerms:
     whole = RentalTerms("rr-1", FAR, 600.0, ["touch", home.path + "/ended"])._replace(**terms)
-    write_whole(f"{home.path}/{FILE}", json.dumps(to_json(whole)).encode())
+    write_whole(f"{home.path}/{RENTAL_FILE}", json.dumps(to_json(whole)).encode())
     return whole
 
 
@@ -399,7 +399,7 @@ def rented(place: Place, **terms: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        Path(place.home.path, FILE).unlink()
+        Path(place.home.path, RENTAL_FILE).unlink()
         until(lambda: not keepers(place), what="its keeper ends")
 
 

@@ -17,7 +17,7 @@ import botocore.exceptions
 import botocore.parsers
 import pytest
 
-from remoterun.agent.shared.rented import RentalTerms
+from remoterun.agent.shared.machines import RentalTerms
 from remoterun.config import AWS as AwsSettings
 from remoterun.config import Config
 from remoterun.errors import ConfigError, HostUnreachable

@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 from remoterun.agent.requests.exec import _ExecSession
-from remoterun.agent.running.engines.exec import Program
+from remoterun.agent.running.engines.wrapper import Program
 from remoterun.agent.shared.protocol import Cancelled, LinkClosed, Stream
 from tests.workshop import linked
 

@@ -16,7 +16,7 @@ import uuid
 from typing import Dict, List, Optional
 
 from ..running.engines import Engine, EngineError, engine_of_run
-from ..running.engines.exec import Program, words_of
+from ..running.engines.wrapper import Program, words_of
 from ..running.sampling import Sampler
 from ..shared import api
 from ..shared.frames import PIECE

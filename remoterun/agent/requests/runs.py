@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any, Callable, Dict, List, Optional, Set
 
-from ..running import logs, supervision
+from ..running import capacity, logs, queue, supervision
 from ..shared import api
 from ..shared.files import locked
-from ..shared.protocol import Cancelled, Stream
+from ..shared.protocol import Cancelled
 from ..shared.records import from_json, to_json
 from ..shared.spec import MountSpec, ResolvedMount, RunSpec
 from ..shared.states import FINAL, RunEvent, RunState, RunStatus
@@ -40,8 +40,6 @@ def stay(call: Call, _: api.Nothing) -> api.Nothing:
 
 
 def submit(call: Call, _: api.Nothing) -> api.Status:
-    from ..running.engines import capacity_of  # before anything is made: it may be gone with the agent's folder
-
     asked = Submission.decode(call.stream.read())
     spec, source = asked.spec, Manifest.decode(asked.source)
     left = Manifest.decode(asked.left) if asked.left else None
@@ -50,7 +48,6 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
         refusal = call.home.rental.refusal()
         if refusal is not None:
             raise HomeError("leaving", refusal, "another machine takes it: try again")
-        capacity = capacity_of(call.home, spec.engine)
         lacking = capacity.lacks(spec)
         if lacking is not None:
             raise HomeError("no_capacity", lacking, "remoterun doctor %s   shows what it has" % spec.machine)
@@ -60,10 +57,10 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
             more = (asked.grant, left, asked.images, asked.webhooks)
             run = call.home.create_run(spec, source, asked.values, mounts, *more)
         if not spec.after:
-            capacity.come(spec)
+            capacity.come(call.home, spec)
     elif asked.grant is not None:
         run.renew(asked.grant)
-    _care_for(call.home, run)
+    _ensure_supervised(call.home, run)
     _settle(call, [source] if left is None else [source, left], run)
     return api.Status(run.status())
 
@@ -75,7 +72,7 @@ def runs(call: Call, asked: api.RunKeys) -> api.Statuses:
         run = call.home.run(key)
         if run.exists():
             try:
-                _care_for(call.home, run)
+                _ensure_supervised(call.home, run)
                 found.append(run.status())
             except (OSError, ValueError, AttributeError) as error:  # one that can't be read hides no other
                 unreadable[key] = str(error)
@@ -99,8 +96,6 @@ def kill(call: Call, asked: api.RunKey) -> api.Asked:
 
 
 def withdraw(call: Call, asked: api.Withdrawal) -> api.Withdrawn:
-    from ..running import capacity, queue
-
     run = call.home.existing_run(asked.key)
     if run.spec().bucket:
         raise HomeError("bad_request", "the run %s has a bucket" % asked.key)
@@ -115,7 +110,7 @@ def withdraw(call: Call, asked: api.Withdrawal) -> api.Withdrawn:
     call.stream.send(handed_over)
     run.forget_values()
     run.keep_webhooks(NOBODY)
-    _care_for(call.home, run)
+    _ensure_supervised(call.home, run)
     return api.Withdrawn(True)
 
 
@@ -124,7 +119,7 @@ def renew(call: Call, asked: api.Renewal) -> api.Nothing:
     if not run.spec().bucket:
         raise HomeError("bad_request", "the run %s has no bucket" % asked.key)
     run.renew(asked.grant)
-    _care_for(call.home, run)
+    _ensure_supervised(call.home, run)
     return api.Nothing()
 
 
@@ -151,39 +146,27 @@ def remove_run(call: Call, asked: api.RunKey) -> api.Removed:
 
 def follow(call: Call, asked: api.Follow) -> api.Followed:
     run = call.home.existing_run(asked.key)
-    spec = run.spec()
-    before = {"log": spec.log_before, "err": spec.err_before}  # which another host of the run wrote
-    starts = {"log": max(asked.offset - spec.log_before, 0), "err": max(asked.err - spec.err_before, 0)}
-    for name in starts:
-        if asked.tail is not None:
-            starts[name] = logs.offset_of_tail(run, asked.tail, name)
-        if asked.since is not None:
-            starts[name] = max(starts[name], logs.offset_since(run, asked.since, name))
-    if asked.tail is not None or asked.since is not None or any(before.values()):
-        call.stream.send(starts={name: starts[name] + before[name] for name in starts})
-    readers = [logs.LogReader(run, offset, asked.timed, name) for name, offset in starts.items()]
-    log = _Log(call.home, call.stream, run, readers, asked, before)
-    follower = Follower(call.stream, run.events(), asked.events, log.send)
+    follower = _Follower(call, run, asked)
     pause = POLL_LEAST
     next_ensured = 0.0
     while True:
         if time.monotonic() >= next_ensured:
-            _care_for(call.home, run)
-            log.send_line()
+            _ensure_supervised(call.home, run)
+            follower.send_line()
             next_ensured = time.monotonic() + ENSURE_EVERY
-        moved = follower.send_news(run.events(follower.events))
+        moved = follower.send_news()
         if not run.exists():
             call.home.check_there()
             raise HomeError("not_found", "the run was removed")
         if not follower.started:
-            log.send_build_line()
+            follower.send_build_line()
         if follower.done or not asked.follow:
             break
         pause = POLL_LEAST if moved else min(pause * 1.2, POLL_MOST)
         if call.stream.wait_cancelled(pause):
             raise Cancelled
-    ends = [reader.offset + before[reader.name] for reader in readers]
-    return api.Followed(run.status(), ends[0], follower.events, ends[1])
+    ends = follower.ends()
+    return api.Followed(run.status(), ends["log"], follower.events, ends["err"])
 
 
 HANDLERS: Dict[str, Handler] = {
@@ -200,8 +183,7 @@ HANDLERS: Dict[str, Handler] = {
 }
 
 
-def _care_for(home: Home, run: RunFolder) -> None:
-    """A run that goes on has a supervisor, whatever became of the last one."""
+def _ensure_supervised(home: Home, run: RunFolder) -> None:
     if run.state()[0] not in FINAL:
         supervision.ensure_supervisor(home, run)
 
@@ -212,7 +194,7 @@ def _ask(home: Home, key: str, ask: Callable[[RunFolder], None]) -> api.Asked:
         return api.Asked(False, run.status())
     already = run.status().stopping
     ask(run)
-    _care_for(home, run)
+    _ensure_supervised(home, run)
     return api.Asked(True, run.status(), already)
 
 
@@ -220,12 +202,10 @@ def _check_after(home: Home, spec: RunSpec) -> None:
     """Refuse a run that can never start, or that waits for one that is not here."""
     if not spec.after:
         return
-    from ..running.capacity import awaited_runs
-
     for other in spec.after:
         if not home.run(other.key).exists():
             raise HomeError("not_found", "run %d is not on this machine" % other.number)
-    failed = awaited_runs(home, spec).failed
+    failed = capacity.awaited_runs(home, spec).failed
     if failed is not None:
         raise HomeError("bad_spec", "%s, so a run that waits for it would never start" % failed)
 
@@ -270,31 +250,65 @@ def _settle(call: Call, trees: List[Manifest], run: RunFolder) -> None:
     call.delivery.settle(digests)
 
 
-class _Log:
-    """What goes to one client of the log of a run, of its build's before that, and of the line in which it waits."""
+class _Follower:
+    """Sends one client the events of a run in their order, from the one on for which it asks, and the log between them:
+    all of its bytes come before the event that ends them. Before the command starts, it sends the last line of the
+    build, and the line in which the run waits."""
 
-    def __init__(
-        self,
-        home: Home,
-        stream: Stream,
-        run: RunFolder,
-        readers: List[logs.LogReader],
-        asked: api.Follow,
-        before: Dict[str, int],
-    ) -> None:
-        self._home = home
-        self._stream = stream
-        self._run = run
-        self._readers = readers
-        self._asked = asked
-        self._before = before
+    def __init__(self, call: Call, run: RunFolder, asked: api.Follow) -> None:
+        self._home, self._stream = call.home, call.stream
+        self._run, self._asked = run, asked
+        spec = run.spec()
+        self._before = {"log": spec.log_before, "err": spec.err_before}
+        """Bytes that an earlier host of the run wrote."""
+        self._readers = self._begin({"log": asked.offset, "err": asked.err})
         self._build_line = ""
+        self.events = asked.events
+        seen = {_state(event) for event in run.events()[: asked.events]}
+        self.started = bool(seen & _STARTED)
+        self.done = bool(seen & FINAL)
+        self._past = True
+        """Whether what is sent now was written before the client asked."""
 
-    def send(self, state: Optional[RunState]) -> bool:
-        """Whether anything was new; before an event with a `state` nothing more of it is waited for."""
+    def _begin(self, offsets: Dict[str, int]) -> List[logs.LogReader]:
+        asked, starts = self._asked, {}
+        for name, offset in offsets.items():
+            starts[name] = max(offset - self._before[name], 0)
+            if asked.tail is not None:
+                starts[name] = logs.offset_of_tail(self._run, asked.tail, name)
+            if asked.since is not None:
+                starts[name] = max(starts[name], logs.offset_since(self._run, asked.since, name))
+        if asked.tail is not None or asked.since is not None or any(self._before.values()):
+            self._stream.send(starts={name: start + self._before[name] for name, start in starts.items()})
+        return [logs.LogReader(self._run, start, asked.timed, name) for name, start in starts.items()]
+
+    def ends(self) -> Dict[str, int]:
+        """Where each part of the log ended for now."""
+        return {reader.name: reader.offset + self._before[reader.name] for reader in self._readers}
+
+    def send_news(self) -> bool:
+        """Send what is new of the events and of the log; whether there was anything."""
+        found = self._run.events(self.events)
+        moved = bool(found)
+        latest = max((number for number, event in enumerate(found) if "state" in event), default=0)
+        for number, event in enumerate(found):
+            state = _state(event)
+            if state is RunState.SAVING or state in FINAL:
+                self._send_log(ended=True)
+            self._stream.send(event=event, n=self.events, past=int(self._past and number < latest))
+            self.events += 1
+            self.started = self.started or state in _STARTED
+            self.done = self.done or state in FINAL
+        self._past = False
+        if self.started and not self.done:  # "running" comes before the first byte
+            moved = self._send_log(ended=False) or moved
+        return moved
+
+    def _send_log(self, ended: bool) -> bool:
+        """Whether anything was new; of what has `ended` nothing more is waited for."""
         moved = False
         for reader in self._readers if self._asked.log else ():
-            for piece in reader.pieces(ended=state is not None):
+            for piece in reader.pieces(ended):
                 header: Dict[str, Any] = {reader.name: piece.offset + self._before[reader.name]}
                 if piece.time is not None:
                     header["t"] = piece.time
@@ -315,50 +329,9 @@ class _Log:
         from ..running import occupancy
 
         spec = self._run.spec()
-        there = occupancy.inspect(self._home, api.Demand(spec.gpus, spec.slots))
-        if any(run.key == self._run.key and run.place for run in there.runs):
-            self._stream.send(line=to_json(there))
-
-
-class Follower:
-    """Sends the events of a run in their order, from the `number`-th of `events` on, and the log between them: all of
-    its bytes come before the event that ends them.
-
-    `send_log` sends what is new of it, and tells whether there was anything. It is called with the state of the event
-    that comes next, or None where none does.
-    """
-
-    def __init__(
-        self,
-        stream: Stream,
-        events: List[Dict[str, Any]],
-        number: int,
-        send_log: Callable[[Optional[RunState]], bool],
-    ) -> None:
-        self._stream, self._send_log = stream, send_log
-        self.events = number
-        seen = {_state(event) for event in events[:number]}
-        self.started = bool(seen & _STARTED)
-        self.done = bool(seen & FINAL)
-        self._past = True
-        """Whether what is sent now was there when the client asked."""
-
-    def send_news(self, found: List[Dict[str, Any]]) -> bool:
-        """Send the events `found`, which are new, and what is new of the log; whether there was anything."""
-        moved = bool(found)
-        latest = max((number for number, event in enumerate(found) if "state" in event), default=0)
-        for number, event in enumerate(found):
-            state = _state(event)
-            if state is RunState.SAVING or state in FINAL:
-                self._send_log(state)
-            self._stream.send(event=event, n=self.events, past=int(self._past and number < latest))
-            self.events += 1
-            self.started = self.started or state in _STARTED
-            self.done = self.done or state in FINAL
-        self._past = False
-        if self.started and not self.done:  # "running" comes before the first byte
-            moved = self._send_log(None) or moved
-        return moved
+        found = occupancy.inspect(self._home, api.Demand(spec.gpus, spec.slots))
+        if any(run.key == self._run.key and run.place for run in found.runs):
+            self._stream.send(line=to_json(found))
 
 
 def _state(event: Dict[str, Any]) -> Optional[RunState]:

@@ -1,73 +1,48 @@
-"""Who may run now, and on what. Each engine has a `Capacity`; those that run commands on this machine share one. A run
-may wait for other runs of its home to end, too: `awaited_runs`.
+"""Who may run now, and on what: the slots and the GPUs of this machine, in the order of arrival (queue.py); and the
+runs of its home for whose end a run waits.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, List, Optional
+from typing import List, Optional
 
 from ..shared.records import Record
 from ..shared.spec import After, RunSpec
 from ..shared.states import RunState
 from ..store.home import Home
-from ..store.this_machine import boot_id
 from . import gpus, queue
 from .queue import Turn
 
-if TYPE_CHECKING:
-    from typing import Protocol
-else:
-    Protocol = object
+
+def lacks(spec: RunSpec) -> Optional[str]:
+    """Why this run can never start here, in one line, or None; also where the driver does not answer."""
+    if not spec.gpus:
+        return None
+    try:
+        count = len(gpus.list_gpus())
+    except gpus.GpuError:
+        return None
+    return queue.too_few(spec.gpus, count) if count < spec.gpus else None
 
 
-class Capacity(Protocol):
-    """The machines behind an engine."""
-
-    def lacks(self, spec: RunSpec) -> Optional[str]:
-        """Why this run can never start here, in one line, or None; also where that can't be told."""
-
-    def come(self, spec: RunSpec) -> None:
-        """Take a place in the line. May be repeated."""
-
-    def ask(self, spec: RunSpec) -> Turn:
-        """Take a slot if it is the run's turn. Repeat until granted; a granted one is granted again."""
-
-    def boot(self) -> str:
-        """Names this boot of where commands run: another name means that all of them are gone."""
+def come(home: Home, spec: RunSpec) -> None:
+    """Take a place in the line. May be repeated."""
+    if not spec.beside:
+        queue.come(home, spec.key, spec.gpus)
 
 
-class ThisMachine:
-    """The slots and the GPUs of this machine, in the order of arrival: see queue.py."""
-
-    def __init__(self, home: Home) -> None:
-        self._home = home
-
-    def lacks(self, spec: RunSpec) -> Optional[str]:
-        if not spec.gpus:
-            return None
-        try:
-            there = len(gpus.list_gpus())
-        except gpus.GpuError:
-            return None
-        return queue.too_few(spec.gpus, there) if there < spec.gpus else None
-
-    def come(self, spec: RunSpec) -> None:
-        if not spec.beside:
-            queue.come(self._home, spec.key, spec.gpus)
-
-    def ask(self, spec: RunSpec) -> Turn:
-        return queue.ask(self._home, spec.key, spec.gpus, spec.slots, beside=spec.beside)
-
-    def boot(self) -> str:
-        return boot_id()
+def ask(home: Home, spec: RunSpec) -> Turn:
+    """Take a slot if it is the run's turn. Repeat until granted; a granted one is granted again."""
+    return queue.ask(home, spec.key, spec.gpus, spec.slots, beside=spec.beside)
 
 
 class AwaitedRuns(Record):
-    """`keys`: the runs that must still end, in `words` for people; `failed`: why the run can never start."""
-
     keys: List[str]
+    """The runs that must still end."""
     words: str = ""
+    """The same for people."""
     failed: Optional[str] = None
+    """Why the run can never start."""
 
 
 def awaited_runs(home: Home, spec: RunSpec) -> AwaitedRuns:

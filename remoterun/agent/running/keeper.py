@@ -1,6 +1,6 @@
 """`agent keep`: looks after a host that is rented, and ends it when its time has come.
 
-One detached process for each home with terms (store/rental.py); agents and supervisors start it, and start it again if
+One detached process for each home with terms (store/machine.py); agents and supervisors start it, and start it again if
 it has died. It learns from its provider that the host is taken away, and marks that for the supervisors. It ends the
 host once nothing has run there, and no client has asked for anything, for as long as the terms say; and at their
 deadline whatever goes on. A timer of the system's own, which is set before any agent comes, does the latter as well.
@@ -20,7 +20,7 @@ import traceback
 from typing import Callable, Dict, Optional
 
 from ..shared.files import unless_held
-from ..shared.rented import RentalTerms
+from ..shared.machines import RentalTerms
 from ..shared.states import FINAL
 from ..store.errors import HomeError
 from ..store.home import Home

@@ -14,17 +14,16 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence
 
-from ..shared.engine_names import AUTO, CAPABILITIES, candidates, lacks
 from ..shared.files import DISK_FULL, read_bytes, remove_tree, write_whole
+from ..shared.machines import AUTO, CAPABILITIES, candidates, lacks
 from ..shared.records import to_json
 from ..shared.states import ENDINGS, FINAL, Reason, RunState
 from ..shared.tree import Manifest, TreeError, laid_over
 from ..store.errors import HomeError
 from ..store.home import Home
+from ..store.machine import Machine, boot_id
 from ..store.run_folder import RunFolder
-from ..store.this_machine import Machine
-from . import gpus, processes, queue
-from .capacity import awaited_runs
+from . import capacity, gpus, processes, queue
 from .ending import Ended, clean_up, finish, not_answering, note_once, save
 from .engines import (
     BaseImageUnavailable,
@@ -32,7 +31,6 @@ from .engines import (
     EngineError,
     Interrupted,
     Presence,
-    capacity_of,
     engine_of,
     engine_of_run,
 )
@@ -167,7 +165,7 @@ class Supervisor:
         while True:
             self._check_asked()
             self._check_withdrawn()
-            others = awaited_runs(self.home, self.spec)
+            others = capacity.awaited_runs(self.home, self.spec)
             if others.failed is not None:
                 raise Ended(Reason.AFTER_FAILED, others.failed)
             if not others.keys:
@@ -188,12 +186,11 @@ class Supervisor:
 
     def _queue(self) -> None:
         self._await_others()
-        capacity = capacity_of(self.home, self.spec.engine)
         least = 2.0 if self.spec.gpus else 0.4  # the driver takes its time over each question
         pause, said = POLL_LEAST, ""
         while True:
             self._check_asked()
-            turn = capacity.ask(self.spec)
+            turn = capacity.ask(self.home, self.spec)
             if turn.granted:
                 break
             self._check_withdrawn()
@@ -262,13 +259,13 @@ class Supervisor:
             if self.spec.attempts > 1:
                 self._values = self.run.values()
             try:
-                engine.start(self.run, self.spec, engine.capacity.ask(self.spec).gpus)
+                engine.start(self.run, self.spec, capacity.ask(self.home, self.spec).gpus)
             except EngineError as error:
                 if engine.inspect(self.run).presence is Presence.UNKNOWN:
                     return  # it went away meanwhile: we wait for it, and look again
                 remove_tree(self.run.work)
                 raise Ended(Reason.START_FAILED, error.message, evidence=error.evidence, hint=error.hint)
-        self.run.move(RunState.RUNNING, boot=engine.capacity.boot())
+        self.run.move(RunState.RUNNING, boot=boot_id())
 
     def _watch(self) -> None:
         engine = self._chosen_engine()
@@ -295,14 +292,14 @@ class Supervisor:
         if lost:
             self.run.note("it can't be started again without %s, which is kept nowhere" % ", ".join(lost))
             return False
-        turn = engine.capacity.ask(self.spec)
+        turn = capacity.ask(self.home, self.spec)
         if not turn.granted or not engine.remove(self.run):
             note_once(self.run, not_answering(engine.name) if turn.granted else "waiting for " + turn.waiting_for)
             time.sleep(1)
             return True
         if more:
             words = "attempt %d of %d: %s" % (attempt + 1, self.spec.attempts, ENDINGS[reason].words)
-            self.run.note(words, attempt=attempt + 1, boot=engine.capacity.boot())
+            self.run.note(words, attempt=attempt + 1, boot=boot_id())
         for path in (self.run.pid_file, self.run.stopping_file):
             remove_tree(path)
         self.run.keep_values(known)
@@ -332,7 +329,7 @@ class Supervisor:
         environment = self.spec.environment
         if environment.image or environment.variant != "gpu" or os.path.exists(self.run.environment_file):
             return True
-        granted = capacity_of(self.home, self.spec.engine).ask(self.spec).gpus
+        granted = capacity.ask(self.home, self.spec).gpus
         try:
             cards = [card for card in gpus.generations() if card.uuid in granted]
         except gpus.GpuError as error:
@@ -366,8 +363,6 @@ class Supervisor:
             raise Ended(Reason.BUILD_FAILED, why, hint="remoterun doctor %s" % self.spec.machine)
         if self.spec.engine == AUTO:
             self._note_engine_once(problems.get(names[0]), usable[0])
-        if len(usable) > 1 and engine_of(self.home, usable[0]).failed_lately(self.spec):
-            return usable[1:]
         return usable
 
     def _lacking(self, name: str) -> str:

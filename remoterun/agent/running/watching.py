@@ -9,6 +9,7 @@ from typing import Callable, Optional, Tuple
 from ..shared.spec import RunSpec
 from ..shared.states import ENDINGS, Reason, RunState
 from ..store.home import Home
+from ..store.machine import boot_id
 from ..store.run_folder import RunFolder
 from .ending import Ended, not_answering, note_once
 from .engines import CommandState, Engine, Presence
@@ -131,7 +132,7 @@ class Watch:
         """The command is gone and left no exit code. `in_time`: its time is not up."""
         code, asked = found.code, reason is not None
         if reason is None:
-            if self.run.attempt()[1] != self._engine.capacity.boot():
+            if self.run.attempt()[1] != boot_id():
                 reason, code = Reason.HOST_REBOOTED, None
             elif found.out_of_memory:
                 reason = Reason.OUT_OF_MEMORY

@@ -16,97 +16,63 @@ from .errors import HomeError, disk_full
 
 
 def checkout(blobs: Blobs, manifest: Manifest, target: str, private: bool) -> None:
-    """Write a tree into the folder `target`, which is made.
+    """Write a tree into the folder `target`, which is made; folders get their modes whatever our umask is.
 
     `private`: copies that may be written. Otherwise hard links to blobs, read-only, folders too. Raises `HomeError`
-    for a missing blob or a full disk.
+    for a blob that is missing or damaged, and for a full disk.
     """
-    with Checkout(blobs, target, private) as writer:
-        for entry in manifest.entries:
-            writer.place(entry)
-        writer.finish()
-
-
-class Checkout:
-    """Writes a tree into the folder `target`, entry by entry, in their order; `private` as in `checkout`. A context
-    manager."""
-
-    def __init__(self, blobs: Blobs, target: str, private: bool) -> None:
-        self.target = target
-        self._blobs, self._private = blobs, private
-        self._folders: Set[str] = {""}
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> "Checkout":
-        with contextlib.ExitStack() as stack:
-            try:
-                os.makedirs(self.target, 0o755, exist_ok=True)
-                self._folder = stack.enter_context(_opened(self._blobs.folder))
-                self._landing = stack.enter_context(SafeFolder(self.target))
-            except OSError as error:
-                self._say_if_full(error)
-                raise
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._stack.close()
-
-    def place(self, entry: Entry) -> None:
-        """Raises `HomeError` for a blob that is missing or damaged, which may be tried again, and for a full disk."""
-        try:
-            parent, _, name = entry.path.rpartition("/")
-            within = entry.path if entry.kind == "d" else parent
-            folder = self._landing.folder(within)
-            while within not in self._folders:
-                self._folders.add(within)
-                within = within.rpartition("/")[0]
-            if entry.kind == "l":
-                os.symlink(entry.target, name, dir_fd=folder)
-            elif entry.kind == "f":
-                self._place_file(entry, folder, name)
-        except OSError as error:
-            self._say_if_full(error)
-            raise
-
-    def finish(self) -> None:
-        """All are in place: folders get their modes, whatever our umask is; beside links to blobs, read-only ones."""
-        os.chmod(self.target, 0o755)
-        for path in sorted(self._folders, reverse=True)[:-1]:
-            os.chmod(os.path.join(self.target, path), 0o755 if self._private else 0o555)
-
-    def _place_file(self, entry: Entry, folder: int, name: str) -> None:
-        """`folder`: a descriptor of where the file gets its `name`."""
-        digest = entry.digest
-        blob = digest[:2] + "/" + digest[2:]
-        try:
-            if os.stat(blob, dir_fd=self._folder).st_size != entry.size:
-                raise HomeError("damaged", "the content of %s is damaged in %s" % (show(entry.path), self._blobs.home))
-            if self._private:
-                private_copy(blob, name, 0o755 if entry.executable else 0o644, self._folder, folder)
-                return
-            if entry.executable:
-                self._blobs.executable_twin(digest)
-                blob += ".x"
-            try:
-                os.link(blob, name, src_dir_fd=self._folder, dst_dir_fd=folder)
-            except OSError as error:
-                if error.errno not in (errno.EMLINK, errno.EXDEV, errno.EPERM):
-                    raise
-                # out of links to one file (65,000 on ext4), or a file system without
-                private_copy(blob, name, 0o555 if entry.executable else 0o444, self._folder, folder)
-        except FileNotFoundError:
-            if not os.fstat(folder).st_nlink:  # it is our folder that is gone
-                raise
-            raise HomeError("missing_blob", "the content of %s is not in %s" % (show(entry.path), self._blobs.home))
-
-    def _say_if_full(self, error: OSError) -> None:
+    folders: Set[str] = set()
+    try:
+        os.makedirs(target, 0o755, exist_ok=True)
+        with _opened(blobs.folder) as source, SafeFolder(target) as landing:
+            for entry in manifest.entries:
+                parent, _, name = entry.path.rpartition("/")
+                within = entry.path if entry.kind == "d" else parent
+                folder = landing.folder(within)
+                while within and within not in folders:
+                    folders.add(within)
+                    within = within.rpartition("/")[0]
+                if entry.kind == "l":
+                    os.symlink(entry.target, name, dir_fd=folder)
+                elif entry.kind == "f":
+                    _place_file(blobs, source, entry, folder, name, private)
+    except OSError as error:
         if error.errno in DISK_FULL:
-            raise disk_full(self._blobs.home)
+            raise disk_full(blobs.home)
+        raise
+    os.chmod(target, 0o755)
+    for path in sorted(folders, reverse=True):
+        os.chmod(os.path.join(target, path), 0o755 if private else 0o555)
+
+
+def _place_file(blobs: Blobs, source: int, entry: Entry, folder: int, name: str, private: bool) -> None:
+    """`source`: a descriptor of the folder of blobs; `folder`: one of where the file gets its `name`."""
+    digest = entry.digest
+    blob = digest[:2] + "/" + digest[2:]
+    try:
+        if os.stat(blob, dir_fd=source).st_size != entry.size:
+            raise HomeError("damaged", "the content of %s is damaged in %s" % (show(entry.path), blobs.home))
+        if private:
+            private_copy(blob, name, 0o755 if entry.executable else 0o644, source, folder)
+            return
+        if entry.executable:
+            blobs.executable_twin(digest)
+            blob += ".x"
+        try:
+            os.link(blob, name, src_dir_fd=source, dst_dir_fd=folder)
+        except OSError as error:
+            if error.errno not in (errno.EMLINK, errno.EXDEV, errno.EPERM):
+                raise
+            # out of links to one file (65,000 on ext4), or a file system without
+            private_copy(blob, name, 0o555 if entry.executable else 0o444, source, folder)
+    except FileNotFoundError:
+        if not os.fstat(folder).st_nlink:  # it is our folder that is gone
+            raise
+        raise HomeError("missing_blob", "the content of %s is not in %s" % (show(entry.path), blobs.home))
 
 
 class StoredTree:
-    """A tree that is at rest in a home: its manifest and the folder that holds it as plain files."""
+    """A tree in a home: its manifest, and the folder that holds it as plain files."""
 
     def __init__(self, manifest_file: str, folder: str, about: Dict[str, Any]) -> None:
         self._manifest_file = manifest_file

@@ -11,7 +11,7 @@ HOME/
     envs/HASH/      environments of the engine `process`
     leases/PID-…    digests that a manifest will soon refer to: see leases.py
     damaged/…       blobs that are not what their name says: see check.py
-    rented.json, leaving    of a host that is rented: see rental.py
+    rented.json, leaving    of a host that is rented: see machine.py
     reserve         room for the ends of runs: see reserve.py
     queue/, locks/, tmp/
 """
@@ -36,10 +36,9 @@ from .blobs import Blobs
 from .checkout import checkout
 from .errors import HomeError, disk_full
 from .leases import Lease
-from .rental import RentalState
+from .machine import Machine, RentalState
 from .reserve import Reserve
 from .run_folder import RunFolder
-from .this_machine import Machine
 from .uploads import UploadFolders
 
 FORMAT = 1

@@ -13,7 +13,7 @@
         environment.json  what was found for the environment, where the run's GPUs decide it
         source          manifest of the source tree
         left            manifest of what earlier attempts left, which lies over the source in the work tree
-        machine         which machine took it, and looks after it (see this_machine.py)
+        machine         which machine took it, and looks after it (see machine.py)
         events          one JSON object a line: every state passed, with its time
         withdrawn       it was taken back before it had started: the key of the run as which it goes on, and words
         ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
@@ -45,7 +45,7 @@ from ..shared.spec import ResolvedEnvironment, ResolvedMount, RunSpec, decode_en
 from ..shared.states import FINAL, RunState, RunStatus, check_move
 from ..shared.submission import check_grant, decode_grant, decode_images, decode_values, encode_values
 from ..shared.webhooks import NOBODY, BadAddress, Webhooks, decode_webhooks, encode_webhooks
-from .this_machine import Machine
+from .machine import Machine
 
 _KEPT = ("reason", "code", "engine", "message", "outputs", "kept", "images")
 """Fields of events that a status keeps."""

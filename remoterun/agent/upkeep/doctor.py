@@ -14,7 +14,7 @@ from ..running import gpus, variants
 from ..running.engines import engine_of
 from ..running.engines.docker import Docker
 from ..shared.api import MachineCheck
-from ..shared.engine_names import CAPABILITIES, PREFERRED, candidates
+from ..shared.machines import CAPABILITIES, PREFERRED, candidates
 from ..store.home import Home
 
 LITTLE_SPACE = 10 << 30

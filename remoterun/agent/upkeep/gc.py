@@ -30,9 +30,9 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set,
 from ..running.engines.docker import Docker, Image
 from ..running.engines.process import ProcessEngine
 from ..shared.api import CollectTotals
-from ..shared.engine_names import CAPABILITIES
 from ..shared.environment import Environment
 from ..shared.files import locked, own_bytes, remove_tree, token
+from ..shared.machines import CAPABILITIES
 from ..shared.spec import RunSpec
 from ..store import leases
 from ..store.errors import HomeError

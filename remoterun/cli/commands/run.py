@@ -12,7 +12,7 @@ import typer
 
 from remoterun import project as projects
 from remoterun.agent.shared.asked import HandedOn
-from remoterun.agent.shared.engine_names import CAPABILITIES
+from remoterun.agent.shared.machines import CAPABILITIES
 from remoterun.cli import render
 from remoterun.cli.app import MORE, Background, Command, Quiet, RunAsJson, app, example
 from remoterun.cli.asking import agree, hint_at_secrets

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from remoterun.agent.shared.machines import RentalTerms
 from remoterun.agent.shared.records import encode, from_json
-from remoterun.agent.shared.rented import RentalTerms
 from remoterun.config import AWS
 from remoterun.errors import HostUnreachable, RemoterunError
 from remoterun.model import MachineType, Rental

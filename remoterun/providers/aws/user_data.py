@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from remoterun.agent.shared.rented import RentalTerms
+from remoterun.agent.shared.machines import RentalTerms
 from remoterun.providers.aws.image import USER
 
 LIMIT = 16 << 10

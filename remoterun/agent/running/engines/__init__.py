@@ -1,7 +1,7 @@
 """How a host executes a command: the contract of every engine, and the table of those that there are.
 
 `tests/contract/test_engines.py` holds each engine to `Engine`. To add one: its file here, its line in `ENGINES`, and
-what a run can ask of it in `shared/engine_names.py`.
+what a run can ask of it in `shared/machines.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import enum
 import importlib
 from typing import TYPE_CHECKING, ContextManager, Dict, List, Optional, Sequence
 
-from ...shared.engine_names import CAPABILITIES, candidates
 from ...shared.files import read_json
 from ...shared.records import Record
 from ...shared.spec import RunSpec
@@ -21,11 +20,10 @@ from ...store.run_folder import RunFolder
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from ..capacity import Capacity
     from ..counters import Counters
     from ..network import Network
     from .building import BuildJob
-    from .exec import Program
+    from .wrapper import Program
 else:
     Protocol = object
 
@@ -54,16 +52,6 @@ def engine_of(home: Home, name: str, supervisor: Optional[int] = None) -> "Engin
 def engine_of_run(home: Home, run: RunFolder, supervisor: Optional[int] = None) -> "Engine":
     """The engine that a run was given. Raises `FileNotFoundError` as long as it has none."""
     return engine_of(home, read_json(run.engine_file)["engine"], supervisor)
-
-
-def capacity_of(home: Home, setting: str) -> "Capacity":
-    """The capacity of what a machine's setting `engine` prefers. Raises `HomeError("unknown_engine")`."""
-    name = candidates(setting)[0]
-    if name not in CAPABILITIES or CAPABILITIES[name].own_queue:
-        return engine_of(home, name).capacity
-    from ..capacity import ThisMachine  # and no engine: `submit` has no need of one
-
-    return ThisMachine(home)
 
 
 class EngineError(Exception):
@@ -106,16 +94,11 @@ class Engine(Protocol):
     """
 
     name: str
-    capacity: "Capacity"
-    """Who may run now, on which GPUs, and since when its machine has been up."""
     patience: float
     """Seconds that what a command left behind may take to end after the command has."""
 
     def problem(self) -> Optional[str]:
         """Why it can't be used here, in one line, or None. Fast; changes nothing."""
-
-    def failed_lately(self, spec: RunSpec) -> bool:
-        """Whether what `build` needs from elsewhere could not be had a moment ago: to ask again costs some seconds."""
 
     def build(self, run: RunFolder, spec: RunSpec, job: "BuildJob") -> None:
         """Make what `start` needs, or find it made. Blocks; raises `EngineError`, `Interrupted`."""

@@ -7,7 +7,6 @@ where they are used.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -16,29 +15,26 @@ import time
 from typing import Any, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ...shared.archive import ImageAccess
-from ...shared.engine_names import CAPABILITIES
 from ...shared.environment import Environment
 from ...shared.files import locked, remove_tree, write_whole
+from ...shared.machines import CAPABILITIES
 from ...shared.records import Record
 from ...shared.spec import NONE, TENSORFLOW, ResolvedMount, RunSpec
 from ...store.errors import HomeError
 from ...store.home import Home
 from ...store.run_folder import RunFolder
-from ..capacity import ThisMachine
 from ..counters import PRINT, Counters, group_of, of_group, printed
 from ..network import TABLES, Network
 from ..variants import VARIANTS, title_of
 from . import BaseImageUnavailable, CommandState, EngineError, Presence, container_network
 from .building import MOST_CONTENTS, BuildJob, explain
-from .exec import END, HANGUP_TIME, START, Program, known_variable, mark
 from .mount_points import make_mount_point
-from .wrapper import mark_stopping, prepare_io
+from .wrapper import END, HANGUP_TIME, START, Program, known_variable, mark, mark_stopping, prepare_io
 
 CONTENTS = "remoterun.contents"
 """The label of an image that says what is in it."""
 IO = "/.remoterun"
 WORK = "/remoterun"
-PULL_AGAIN_AFTER = 3600.0
 DETACH = "ctrl-^,ctrl-],ctrl-^,ctrl-],ctrl-^,ctrl-]"
 """Keys that leave an `exec` of Docker's. It has to have some, and holds the first of them back: nobody types these."""
 _VERSION = ("version", "--format", "{{.Server.Version}}")
@@ -73,7 +69,6 @@ class Docker:
 
     def __init__(self, home: Home, tool: str = "docker") -> None:
         self.home = home
-        self.capacity = ThisMachine(home)
         self.name = tool
         self._tool = tool
         self._first_processes: Dict[str, int] = {}
@@ -134,13 +129,6 @@ class Docker:
     def version(self) -> str:
         """Of the engine, as it says it."""
         return self._call(*_VERSION, timeout=20)[1].strip()
-
-    def failed_lately(self, spec: RunSpec) -> bool:
-        try:
-            age = time.time() - os.stat(self._pull_failed(spec.environment.base)).st_mtime
-        except OSError:
-            return False
-        return 0 <= age < PULL_AGAIN_AFTER and not self.has_image(spec.environment.base)
 
     def build(self, run: RunFolder, spec: RunSpec, job: BuildJob) -> None:
         environment = Environment.of(spec)
@@ -367,16 +355,11 @@ class Docker:
             return
         job.say("pulling the image %s" % reference)
         if job.run([self._tool, "pull", "--quiet", reference]) != 0:
-            write_whole(self._pull_failed(reference), b"")
             raise BaseImageUnavailable(
                 "the image %s is not on this machine and can't be pulled" % reference,
                 job.tail(3),
                 "check its name, and that the machine reaches the registry: %s pull %s" % (self._tool, reference),
             )
-
-    def _pull_failed(self, reference: str) -> str:
-        """A file that was written when this image could not be pulled."""
-        return self.home.lock("pull-failed-" + hashlib.sha256(reference.encode()).hexdigest()[:16])
 
     def _build_bundled(self, environment: Environment, job: BuildJob) -> None:
         self._pull(environment.base, job)

@@ -16,14 +16,12 @@ from ...shared.tree import Manifest, show
 from ...store.home import Home
 from ...store.run_folder import RunFolder
 from .. import network, processes
-from ..capacity import ThisMachine
 from ..counters import Counters, of_processes
 from ..variants import INSTALL_PYTHON, lacking_python, python_for, title_of
 from . import CommandState, EngineError, Presence
 from .building import MOST_CONTENTS, BuildJob, find_uv, install, make_venv
-from .exec import HANGUP_TIME, Program, known_variable
 from .mount_points import keep_written, make_mount_point
-from .wrapper import mark_stopping, prepare_io
+from .wrapper import HANGUP_TIME, Program, known_variable, mark_stopping, prepare_io
 
 KILL_DEADLINE = 10.0
 MOST_NAMED = 4
@@ -43,15 +41,11 @@ class ProcessEngine:
     def __init__(self, home: Home, reaper: Optional[int] = None) -> None:
         """`reaper`: this process, if all its descendants belong to the run: orphans that came to it are found, too."""
         self.home = home
-        self.capacity = ThisMachine(home)
         self._reaper = reaper
         self._children: Dict[str, "subprocess.Popen[bytes]"] = {}
 
     def problem(self) -> Optional[str]:
         return None
-
-    def failed_lately(self, spec: RunSpec) -> bool:
-        return False
 
     def build(self, run: RunFolder, spec: RunSpec, job: BuildJob) -> None:
         environment = Environment.of(spec)

@@ -1,7 +1,8 @@
-"""What a host that is rented has been told of its end: its terms, and the mark that it goes away.
+"""Which machine this is, as several may share one home over the network and a run belongs to the one that took it; and
+of a host that is rented its terms, and the mark that it goes away.
 
 rented.json     its provider's `RentalTerms`
-leaving         a `EndNotice`, written once by its keeper: what comes next is its end
+leaving         an `EndNotice`, written once by its keeper: what comes next is its end
 """
 
 from __future__ import annotations
@@ -10,10 +11,42 @@ import os
 import time
 from typing import Optional
 
-from ..shared.files import read_bytes, write_whole
+from ..shared.files import read_bytes, text_of, write_whole
+from ..shared.machines import RENTAL_FILE, RentalTerms
 from ..shared.records import Record, decode, encode
-from ..shared.rented import FILE, RentalTerms
-from .this_machine import boot_id
+
+
+class Machine(Record):
+    id: str
+    """The system's own, "" without one."""
+    name: str
+    boot: str
+    processes: str
+    """With `boot` it names a table of processes: the same in both means the same machine, whatever its name is."""
+
+    @classmethod
+    def this(cls) -> "Machine":
+        return cls(text_of("/etc/machine-id").strip(), os.uname().nodename, boot_id(), _link("/proc/self/ns/pid"))
+
+    def is_same(self, other: "Machine") -> bool:
+        if not (self.boot and other.boot):
+            return True  # no Linux: its name changes with the network, and nothing else is known
+        if self.processes and (self.boot, self.processes) == (other.boot, other.processes):
+            return True
+        return (self.id, self.name) == (other.id, other.name)  # the machines of a cluster may all have one id
+
+
+def boot_id() -> str:
+    """Names this boot of the machine; "" where the system has no such name."""
+    return text_of("/proc/sys/kernel/random/boot_id").strip()
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
 
 UNSAVED = 60.0
 """Seconds before the deadline at which a run ends with what the archive has."""
@@ -22,19 +55,17 @@ LAST = 5.0
 
 
 class EndNotice(Record):
-    """The host goes away at `at` (seconds since 1970). `why`: "taken" by its provider, "idle", or "deadline". `boot`:
-    of which boot this was said."""
-
     at: float
+    """When the host goes away, in seconds since 1970."""
     why: str
+    """By its provider: "taken"; else "idle", or "deadline"."""
     boot: str
+    """The boot in which this was noted."""
 
 
 class RentalState:
-    """Of the home at the path `home`. Cheap to ask again and again."""
-
     def __init__(self, home: str) -> None:
-        self._terms_file = os.path.join(home, FILE)
+        self._terms_file = os.path.join(home, RENTAL_FILE)
         self._mark = os.path.join(home, "leaving")
 
     def terms(self) -> Optional[RentalTerms]:

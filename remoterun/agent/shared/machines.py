@@ -1,25 +1,27 @@
-"""The engines that a machine may be given, and what a run can ask of each; both sides use it, and import no engine."""
+"""What both sides know of a machine: the engines that it may be given, what a run can ask of each, and the terms of a
+host that is rented, which its provider wrote into its home before the first agent started there.
+"""
 
 from __future__ import annotations
 
-from typing import Dict, Tuple
+from typing import Dict, List, Tuple
 
 from .records import Record
 
 
 class Capabilities(Record):
-    """What an engine has to give. `title` is what people call it, and `place` says where a command runs with it."""
+    """What an engine has to give."""
 
     title: str
+    """What people call it."""
     place: str
+    """Where a command runs with it."""
     images: bool
     """It runs a command in an image, which a run may name."""
     apt: bool
     """It can install Debian packages for a run."""
     mounts_anywhere: bool
     """Mounts may have absolute paths."""
-    own_queue: bool = False
-    """It decides itself who may run when, and on which machine; our queue is not asked."""
 
 
 _CONTAINERS = {"images": True, "apt": True, "mounts_anywhere": True}
@@ -49,3 +51,19 @@ def lacks(name: str, image: bool, apt: bool, absolute: bool) -> str:
         return ""
     asked = (("image", image, known.images), ("apt", apt, known.apt), ("mount", absolute, known.mounts_anywhere))
     return next((what for what, wanted, has in asked if wanted and not has), "")
+
+
+RENTAL_FILE = "rented.json"
+"""Its name in the home; without it a host is nobody's but its owner's."""
+
+
+class RentalTerms(Record):
+    token: str
+    deadline: float
+    """Seconds since 1970, by the provider's clock: the host ends then, whatever goes on."""
+    idle: float
+    """Seconds without a run, or a client, after which it ends."""
+    end: List[str]
+    """The words of the command that ends it."""
+    notices: str = ""
+    """A key of `running.keeper.NOTICES`: how the host learns that it will be taken away, "" for never."""
