@@ -21,7 +21,7 @@ from remoterun.client.connections import RECONNECT_LEAST, RECONNECT_MOST, Connec
 from remoterun.client.handover import Talk
 from remoterun.client.log_cache import LogCache, LogWriter, content
 from remoterun.client.occupancy import line_of
-from remoterun.client.rented_runs import find_store, record_status, renew, renewing
+from remoterun.client.rented_runs import find_store, record_status, renew
 from remoterun.client.stores import ArchiveStore, HostStore, Store, told
 from remoterun.errors import HostError, HostUnreachable, NoAnswerInTime
 from remoterun.model import Run, check_time, event_fields
@@ -168,8 +168,6 @@ class _Follower:
             yield Note("lost", error.message)
             lost = True
         with contextlib.ExitStack() as stack:
-            if run.host.rented is not None and not run.archived:
-                stack.enter_context(renewing(self._connections, run))
             whole = wanted.whole and not wanted.offset and not wanted.err_offset
             writer = stack.enter_context(logs.writer(run.key)) if whole and saved is None else None
             yield from self._live(run, lost, writer)
@@ -217,8 +215,8 @@ class _Follower:
         """What the home of a run reports that is new; None for what only moves `at`."""
         connections, wanted = self._connections, self._wanted
         at.run, store = find_store(connections, at.run)
-        if at.run.host.rented is not None and isinstance(store, HostStore):
-            renew(connections, at.run, store.session)
+        if isinstance(store, HostStore):
+            at.run = renew(connections, at.run, store.session)
         for part in store.follow(at.rest(wanted, store), self._stopped, self._opened):
             if isinstance(part, api.Followed):
                 at.run = record_status(connections, at.run, told(store, part.status))
@@ -228,6 +226,8 @@ class _Follower:
                 at.start(part, store)
                 if wanted.whole:
                     yield from _earlier(connections, at, before, self._stopped)
+            if "event" in part.header and isinstance(store, HostStore):  # such as that its grant has ended
+                at.run = renew(connections, at.run, store.session)
             yield at.after(part, _item(connections, at.run, part, store))
 
     def _opened(self, stream: Stream) -> None:

@@ -30,7 +30,7 @@ from remoterun.client.rented_runs import find_store, record_status
 from remoterun.client.reruns import SavedTree, find_original
 from remoterun.client.secrets import variables_of
 from remoterun.client.specs import digest_of_asked, spec_of
-from remoterun.client.stores import HostStore, manifest_of
+from remoterun.client.stores import HostStore, manifest_of, pass_on
 from remoterun.client.upload_copies import archive_upload, bring_upload, bring_version
 from remoterun.client.webhooks import addresses_of_run, webhooks_of
 from remoterun.environments import context
@@ -394,7 +394,7 @@ def _send_outputs(
     manifest, about = source.manifest(where)
     if about.live:
         raise _not_saved(resource, run)
-    source.pass_on(where, manifest, session, progress)
+    pass_on(source, where, manifest, session, progress)
     transfer.send_blobs(session, {manifest.digest: manifest.encode()}, progress)
     return ResourceRef("tree", digest=manifest.digest, sub=resource.sub)
 

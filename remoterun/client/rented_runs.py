@@ -4,9 +4,8 @@ provider says that it is gone, reads the archive."""
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -23,7 +22,6 @@ from remoterun.session import Session
 Answer = dict[str, RunStatus | HostError]
 """By the keys of runs: what their machine reports, or why that is not known."""
 
-RENEW_EVERY = 600.0
 SOON = 1.5
 """Seconds that a host has to answer before its provider is asked, too."""
 BEFORE_IT_ENDS = 1800.0
@@ -103,25 +101,6 @@ def record_lost_host(connections: Connections, run: Run, rented: Rented | None) 
     return _note_gone(connections, record_status(connections, run, _ended(connections, run, rented)), rented)
 
 
-@contextlib.contextmanager
-def renewing(connections: Connections, run: Run) -> Iterator[None]:
-    """Meanwhile the run's host gets a new grant when its own ends soon."""
-    done = threading.Event()
-
-    def renew_now_and_then() -> None:
-        while not done.wait(RENEW_EVERY):
-            with contextlib.suppress(RemoterunError):
-                known = connections.registry.run(run.number)
-                if not known.archived:
-                    renew(connections, known, connections.session(known.host))
-
-    threading.Thread(target=renew_now_and_then, name="remoterun renews", daemon=True).start()
-    try:
-        yield
-    finally:
-        done.set()
-
-
 def ask_provider(connections: Connections, run: Run) -> Rented | None:
     """The host of a run as its provider knows it. Raises `HostError` where that can't be asked."""
     try:
@@ -135,19 +114,18 @@ def is_gone(rented: Rented | None) -> bool:
     return rented is None or rented.state == "gone"
 
 
-def renew(connections: Connections, run: Run, session: Session) -> None:
+def renew(connections: Connections, run: Run, session: Session) -> Run:
     """Give a run's host a new grant if its own ends soon and before the run's deadline. What fails is tried again by
     the next client that is in touch."""
     renting = run.renting
     if renting is None or run.final or renting.grant_ends > min(time.time() + BEFORE_IT_ENDS, renting.deadline):
-        return
-    try:
+        return run
+    with contextlib.suppress(RemoterunError):
         allowed = grant(connections, run)
         if allowed.expires > renting.grant_ends + 1:
             session.ask(api.renew, api.Renewal(run.key, allowed))
-            connections.registry.rent(run, replace(renting, grant_ends=allowed.expires))
-    except RemoterunError:
-        pass
+            return connections.registry.rent(run, replace(renting, grant_ends=allowed.expires))
+    return run
 
 
 def _connect(connections: Connections, machine: MachineType) -> Session:

@@ -15,7 +15,7 @@ from remoterun.agent.shared.tree import Manifest
 from remoterun.client.connections import Connections
 from remoterun.client.rented_runs import find_store, record_status
 from remoterun.client.specs import digest_of_asked, request_of
-from remoterun.client.stores import HostStore, Store, digests_of, saved, told
+from remoterun.client.stores import HostStore, Store, digests_of, pass_on, saved, told
 from remoterun.errors import HostError, HostUnreachable, NotFound, UsageError
 from remoterun.model import Mount, Resource, Run, RunRequest
 from remoterun.session import Session
@@ -57,7 +57,7 @@ class SavedTree:
             count = "1 file is" if len(gone) == 1 else f"{len(gone)} files are"
             name = self.store.machine.name
             raise UsageError(f"{self.title} is not whole on {name} any more: {count} missing", hint=self.hint)
-        self.store.pass_on(self.resource, self.manifest, target, progress)
+        pass_on(self.store, self.resource, self.manifest, target, progress)
 
     def reading(self, progress: Progress) -> AbstractContextManager[transfer.Reading]:
         """Its files, on this machine's disk meanwhile."""

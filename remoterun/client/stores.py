@@ -80,10 +80,6 @@ class HostStore:
         """What downloads files of a resource."""
         return transfer.download(self.session, resource)
 
-    def pass_on(self, resource: ResourceRef, manifest: Manifest, target: Session, progress: Progress) -> None:
-        """Let another home have the contents of a resource, which `manifest` lists."""
-        transfer.relay(self.session, manifest, target, progress)
-
     def contents(self, resource: ResourceRef, digests: Iterable[str], most: int) -> dict[str, bytes]:
         """Contents of up to `most` bytes of a resource, by their digests; without those that it does not have."""
         return transfer.contents(self.session, digests, most)
@@ -169,17 +165,12 @@ class ArchiveStore:
         prefix, tree, _ = self._find(resource)
         return TreeReader(self.archive, prefix, tree.places).place
 
-    def pass_on(self, resource: ResourceRef, manifest: Manifest, target: Session, progress: Progress) -> None:
-        """A rented host downloads by itself; for another one, the contents pass through this machine's disk."""
-        if target.machine.rented is not None:
-            from remoterun.client.archiving import let_download
+    def let_download(self, resource: ResourceRef, manifest: Manifest, target: Session, progress: Progress) -> None:
+        """Let a rented host download the contents of a resource, which `manifest` lists."""
+        from remoterun.client.archiving import let_download
 
-            prefix, tree, _ = self._find(resource)
-            let_download(self.archive, prefix, tree, manifest, target, progress)
-            return
-        missing = {digest for digest, _ in transfer.missing_blobs(target, digests_of(manifest))}
-        with saved(self, resource, manifest, missing, progress) as reading:
-            transfer.send_tree(target, reading, {}, progress)
+        prefix, tree, _ = self._find(resource)
+        let_download(self.archive, prefix, tree, manifest, target, progress)
 
     def contents(self, resource: ResourceRef, digests: Iterable[str], most: int) -> dict[str, bytes]:
         from remoterun.archive.reading import TreeReader
@@ -291,6 +282,18 @@ def manifest_of(store: Store, where: ResourceRef, resource: Resource) -> tuple[M
 
 def digests_of(manifest: Manifest) -> list[str]:
     return list({entry.digest for entry in manifest.files})
+
+
+def pass_on(store: Store, resource: ResourceRef, manifest: Manifest, target: Session, progress: Progress) -> None:
+    """Let the home `target` have the contents of a resource, which `manifest` lists: a rented host downloads them from
+    the archive; else what it lacks is on this machine's disk meanwhile."""
+    if isinstance(store, ArchiveStore) and target.machine.rented is not None:
+        store.let_download(resource, manifest, target, progress)
+        return
+    missing = {digest for digest, _ in transfer.missing_blobs(target, digests_of(manifest))}
+    if missing:
+        with saved(store, resource, manifest, missing, progress) as reading:
+            transfer.send_tree(target, reading, {}, progress)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Manifest
 from remoterun.client.connections import Connections
-from remoterun.client.stores import ArchiveStore, HostStore, Store, digests_of, saved, store_of
+from remoterun.client.stores import ArchiveStore, HostStore, Store, digests_of, pass_on, saved, store_of
 from remoterun.errors import AgentError, HostError, NotFound
 from remoterun.model import Upload
 from remoterun.parsing import did_you_mean
@@ -53,7 +53,7 @@ def bring_version(connections: Connections, name: str, digest: str, session: Ses
         return
     archive, resource = ArchiveStore(connections, connections.bucket()), ResourceRef("upload", name, digest=digest)
     manifest, _ = archive.manifest(resource)
-    archive.pass_on(resource, manifest, session, progress)
+    archive.let_download(resource, manifest, session, progress)
     session.ask(api.commit_upload, api.CommitUpload(name, for_mount=True), manifest.encode())
 
 
@@ -94,7 +94,7 @@ def _copy_version(connections: Connections, upload: Upload, source: Store, targe
     manifest, _ = source.manifest(resource)
     asked = api.CommitUpload(upload.name, upload.version, upload.digest, upload.created)
     if isinstance(target, HostStore):
-        source.pass_on(resource, manifest, target.session, progress)
+        pass_on(source, resource, manifest, target.session, progress)
         result = target.session.ask(api.commit_upload, asked._replace(for_mount=True), manifest.encode())
         copied = target.session.upload(upload.name, result.version)
     else:

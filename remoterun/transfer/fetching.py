@@ -76,29 +76,6 @@ def refuse(path: str) -> bool:
     raise AlreadyExists(f"`{show(path)}` exists already", hint="-y overwrites, -i keeps what is there")
 
 
-def fetch(
-    session: Session,
-    resource: ResourceRef,
-    target: Path,
-    conflict: Conflict,
-    progress: Progress,
-    *,
-    into: bool = False,
-    choose: Choice | None = None,
-) -> Fetched:
-    """Copy a resource to `target`, as `cp` does: a folder's contents land in it, and it is made; one file gets that
-    name, or keeps its own if `target` is a folder (or is to be one: `into`). `choose` says which part is wanted.
-
-    Every file appears whole, after its hash was checked. Conflicts are asked about before anything is written.
-    Raises `AlreadyExists`, `UnsafePath`, `TransferError`, `NotFound`; `SomeDamaged` when all that is whole was copied.
-    """
-    manifest, about = fetch_manifest(session, resource)
-    if choose is not None:
-        manifest = choose(manifest, about)
-    name = session.machine.name
-    return place(manifest, about, download(session, resource), name, target, conflict, progress, into)
-
-
 def download(session: Session, resource: ResourceRef) -> Download:
     """What downloads files of a resource from a host."""
     return partial(_bring, session, resource)
@@ -114,7 +91,13 @@ def place(
     progress: Progress,
     into: bool = False,
 ) -> Fetched:
-    """What `fetch` does once the manifest is here: `download` brings the files, from what is called `name_there`."""
+    """Copy what `manifest` lists to `target`, as `cp` does: a folder's contents land in it, and it is made; one file gets
+    that name, or keeps its own if `target` is a folder (or is to be one: `into`). `download` downloads the files, from
+    what is called `name_there`.
+
+    Every file appears whole, after its hash was checked. Conflicts are asked about before anything is written.
+    Raises `AlreadyExists`, `UnsafePath`, `TransferError`; `SomeDamaged` when all that is whole was copied.
+    """
     name = None
     if about.single and len(manifest.entries) == 1 and not into and not os.path.isdir(target):
         target, name = target.parent, target.name
