@@ -28,7 +28,7 @@ from remoterun.providers.base import (
     NoCapacity,
     Offer,
     ProviderError,
-    Rented,
+    RentedHost,
 )
 from remoterun.providers.folder import HostFolder
 from tests.workshop import Place, kill9, pids, until
@@ -70,7 +70,7 @@ class Folders:
         self.live_offers += live
         return [Offer("folder.small", "here", "here-1", price=PRICE, spot=machine.rental.spot, limit=PRICE)]
 
-    def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> Rented:
+    def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> RentedHost:
         HostFolder(self.laptop, intent.token).begin(intent)
         if (self.root / "full").exists():
             raise NoCapacity("nothing is free", ["here-1: none"])
@@ -83,7 +83,7 @@ class Folders:
         number = len(os.listdir(self.root / "rented"))
         now = time.time()
         about = (intent.deadline, machine, intent.run, intent.number, intent.attempt)
-        rented = Rented(f"i-{number}", intent.token, "running", offers[0], now, *about, idle=intent.idle)
+        rented = RentedHost(f"i-{number}", intent.token, "running", offers[0], now, *about, idle=intent.idle)
         self._keep(rented)
         say("its boot")
         if (self.root / "broken").exists():
@@ -96,22 +96,22 @@ class Folders:
         Place(home, Path((self.root / "environment").read_text()))
         return rented
 
-    def find(self, token: str) -> Rented | None:
+    def find(self, token: str) -> RentedHost | None:
         try:
-            found: Rented = pickle.loads((self.root / "rented" / token).read_bytes())
+            found: RentedHost = pickle.loads((self.root / "rented" / token).read_bytes())
         except FileNotFoundError:
             return None
         return found if HostFolder(self.laptop, token).intent() is not None else replace(found, machine=None)
 
-    def all(self) -> list[Rented]:
+    def all(self) -> list[RentedHost]:
         """Also those that are gone."""
         found = [self.find(token) for token in sorted(os.listdir(self.root / "rented")) if "." not in token]
         return [rented for rented in found if rented is not None]
 
-    def admit(self, rented: Rented) -> None:
+    def admit(self, rented: RentedHost) -> None:
         pass
 
-    def hosts(self) -> list[Rented]:
+    def hosts(self) -> list[RentedHost]:
         return [rented for rented in self.all() if rented.alive]
 
     def release(self, id: str) -> None:
@@ -161,7 +161,7 @@ class Folders:
         assert rented is not None
         self._keep(replace(rented, state="gone", why=why, ended=time.time(), preempted=preempted, was_ended=was_ended))
 
-    def _keep(self, rented: Rented) -> None:
+    def _keep(self, rented: RentedHost) -> None:
         file = self.root / "rented" / rented.token
         temporary = file.with_suffix(f".{os.getpid()}")
         temporary.write_bytes(pickle.dumps(rented))

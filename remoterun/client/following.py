@@ -249,7 +249,7 @@ class _Follower:
             now = registry.run(number)
             if now.state in HAND_OVER and not registry.abandoned(now):  # by another client
                 self._stopped.wait(TURN)
-            elif now.placement is not None and (now.key, attempt_of(now)) != followed:
+            elif now.placed is not None and (now.key, attempt_of(now)) != followed:
                 return now
             elif not may_go_on(now, time.time()):
                 return None

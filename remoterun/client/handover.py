@@ -35,7 +35,7 @@ from remoterun.client.upload_copies import archive_upload, bring_upload, bring_v
 from remoterun.client.webhooks import addresses_of_run, webhooks_of
 from remoterun.environments import context
 from remoterun.errors import LinkLost, NotFound, RemoterunError, UsageError
-from remoterun.model import MachineType, Mount, Placement, Resource, Run, new_key
+from remoterun.model import MachineType, Mount, Resource, Run, new_key
 from remoterun.providers.base import NoCapacity
 from remoterun.session import Session
 from remoterun.transfer import Progress
@@ -185,7 +185,7 @@ def hand_over(
             begun()
             run = registry.move(run, RunState.PROVISIONING, time.time())
             run, session = _host(connections, run, how, talk, held)
-            run = registry.place(run, Placement(session.machine, session.home_id))
+            run = registry.place(run, session.machine, session.home_id)
             run, spec, manifest = _send_all(connections, run, how, session, talk.progress)
             submission = Submission(spec, {}, manifest.encode())
             if run.renting is not None:
@@ -417,7 +417,7 @@ def _check_waits(run: Run, asked: MachineType) -> None:
         )
     if run.unreached is not None:
         raise UsageError(f"{run.unreached}, and run {number} waits there", hint=f"remoterun doctor {run.host.name}")
-    if run.placement is None:
+    if run.placed is None:
         raise UsageError(f"run {number} is still being handed over to {run.machine.name}", hint="try again")
     if run.state is not RunState.QUEUED:
         raise _started(run, asked.name)

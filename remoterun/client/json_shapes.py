@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from remoterun.client import Difference, MachineStatus, Orphan, RunUse, Uploaded
     from remoterun.model import MachineType
     from remoterun.model_page import Page
-    from remoterun.providers.base import Offer, Rented
+    from remoterun.providers.base import Offer, RentedHost
     from remoterun.transfer import Fetched
 
 SPEC_MOMENTS = ("created", "until")
@@ -110,7 +110,7 @@ def machine_status(status: MachineStatus) -> dict[str, Any]:
     }
 
 
-def rented_host(host: Rented, idle_since: float | None) -> dict[str, Any]:
+def rented_host(host: RentedHost, idle_since: float | None) -> dict[str, Any]:
     return {
         "id": host.id,
         "token": host.token,

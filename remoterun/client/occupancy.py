@@ -66,7 +66,7 @@ def _whole(connections: Connections, machine: MachineType) -> api.Occupancy:
 
 def _last_seen(connections: Connections, machine: MachineType) -> float | None:
     """When a run of a machine was heard of last."""
-    runs = [run for run in connections.registry.runs() if run.placement is not None and run.host.place == machine.place]
+    runs = [run for run in connections.registry.runs() if run.placed is not None and run.host.place == machine.place]
     return max((run.last_seen for run in runs if run.last_seen is not None), default=None)
 
 

@@ -134,7 +134,7 @@ def check_after(connections: Connections, request: RunRequest, machine: MachineT
         number = other.number
         if machine.rental is not None or other.host.rental is not None or other.host.rented or other.host.bucket:
             raise _elsewhere(other, machine)
-        if other.placement is None:
+        if other.placed is None:
             ended = f"is {other.state.value}: no machine ever had it" if other.final else "is still being handed over"
             raise UsageError(f"run {number} {ended}", hint=f"remoterun info {number}")
         _of_run(connections, machine, other)

@@ -14,7 +14,7 @@ from remoterun.client.renting import Plan
 from remoterun.client.runs import Runs
 from remoterun.errors import NotFound, RemoterunError
 from remoterun.model import MachineType
-from remoterun.providers.base import Identity, Leftover, Rented
+from remoterun.providers.base import Identity, Leftover, RentedHost
 
 PROVIDERS = ("aws",)
 """Providers that rent hosts."""
@@ -33,7 +33,7 @@ class Orphan:
     """What `clear` ends or removes: a host that no run needs, or a leftover. `provider` may be `BUCKET`."""
 
     provider: str
-    what: Rented | Leftover
+    what: RentedHost | Leftover
     why: str
 
     @property
@@ -69,13 +69,13 @@ class RentedHosts:
         Asks the provider, and costs nothing. Raises `ProviderError`, `HostUnreachable`."""
         return None if machine.rental is None else renting.plan(self._connections, machine)
 
-    def list(self) -> Sequence[Rented]:
+    def list(self) -> Sequence[RentedHost]:
         """All hosts of ours that are not gone, oldest first, from their tags alone: also those that another client
         rented. Raises `ProviderError`, `HostUnreachable`."""
         found = [host for name in PROVIDERS for host in self._connections.provider(name).hosts()]
         return sorted(found, key=lambda host: host.began)
 
-    def idle_since(self, hosts: Sequence[Rented]) -> Mapping[str, float]:
+    def idle_since(self, hosts: Sequence[RentedHost]) -> Mapping[str, float]:
         """Since when hosts have had no run, by their ids, as far as this client knows. Asks nobody."""
         found: dict[str, float] = {}
         busy: set[str] = set()
@@ -87,7 +87,7 @@ class RentedHosts:
                     found[use.id] = max(use.ended, found.get(use.id, 0.0))
         return {host.id: found[host.id] for host in hosts if host.id in found and host.id not in busy}
 
-    def end(self, id: str) -> Rented | None:
+    def end(self, id: str) -> RentedHost | None:
         """End a host, by its provider's id; None if it is gone already.
 
         What of its run is not saved is lost. Raises `NotFound`, `ProviderError`, `HostUnreachable`.
@@ -136,7 +136,7 @@ class RentedHosts:
                 self._collect(machine, dry_run=False)
             return
         provider = self._connections.provider(orphan.provider)
-        if isinstance(orphan.what, Rented):
+        if isinstance(orphan.what, RentedHost):
             provider.release(orphan.what.id)
             for run in self._connections.registry.runs():
                 if run.key == orphan.what.run and run.renting is not None:

@@ -16,7 +16,7 @@ from remoterun.client.connections import Connections, check_home
 from remoterun.client.stores import ArchiveStore, HostStore, Store
 from remoterun.errors import ConfigError, HostError, HostUnreachable, RemoterunError, UsageError
 from remoterun.model import MachineType, Run, by_our_clock
-from remoterun.providers.base import ProviderError, Rented
+from remoterun.providers.base import ProviderError, RentedHost
 from remoterun.session import Session
 
 Answer = dict[str, RunStatus | HostError]
@@ -96,12 +96,12 @@ def statuses(connections: Connections, machine: MachineType, runs: Sequence[Run]
     return found
 
 
-def record_lost_host(connections: Connections, run: Run, rented: Rented | None) -> Run:
+def record_lost_host(connections: Connections, run: Run, rented: RentedHost | None) -> Run:
     """A run whose host is gone, as it ended: as the archive has it. Raises `HostError`."""
     return _note_gone(connections, record_status(connections, run, _ended(connections, run, rented)), rented)
 
 
-def ask_provider(connections: Connections, run: Run) -> Rented | None:
+def ask_provider(connections: Connections, run: Run) -> RentedHost | None:
     """The host of a run as its provider knows it. Raises `HostError` where that can't be asked."""
     try:
         return connections.provider(_provider(run)).find(run.host.rented or "")
@@ -109,7 +109,7 @@ def ask_provider(connections: Connections, run: Run) -> Rented | None:
         raise HostUnreachable(f"{run.host.name} does not answer, and {error.message}", hint=error.hint)
 
 
-def is_gone(rented: Rented | None) -> bool:
+def is_gone(rented: RentedHost | None) -> bool:
     """What its provider says of a host, or does not know any more."""
     return rented is None or rented.state == "gone"
 
@@ -141,14 +141,14 @@ def _provider(run: Run) -> str:
     return run.machine.rental.provider
 
 
-def _note_gone(connections: Connections, run: Run, rented: Rented | None) -> Run:
+def _note_gone(connections: Connections, run: Run, rented: RentedHost | None) -> Run:
     run = connections.registry.run(run.number)
     if run.renting is None or not is_gone(rented):
         return run
     return connections.registry.rent(run, run.renting.host_is_gone(run.host.rented or ""))
 
 
-def _ended(connections: Connections, run: Run, rented: Rented | None) -> RunStatus:
+def _ended(connections: Connections, run: Run, rented: RentedHost | None) -> RunStatus:
     """A run whose host is gone: as that had ended it, or as its own end did, which the archive has from now on. One
     whose host the user has ended gets no other one: who ends a host wants to pay no more."""
     from remoterun.archive.runs import record_end

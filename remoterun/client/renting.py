@@ -13,7 +13,7 @@ from remoterun.client import archiving
 from remoterun.client.connections import Connections
 from remoterun.errors import HostError, LinkLost, NotFound, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
-from remoterun.providers.base import Intent, NoCapacity, Offer, ProviderError, Rented
+from remoterun.providers.base import Intent, NoCapacity, Offer, ProviderError, RentedHost
 from remoterun.session import Session
 
 HOURS = 24.0
@@ -44,7 +44,7 @@ class Plan:
     hours: float
     idle: float
     attempts: int
-    kept: Rented | None = None
+    kept: RentedHost | None = None
     instead: str | None = None
     login_ends: float | None = None
 
@@ -163,7 +163,7 @@ def give_back(connections: Connections, run: Run) -> None:
         count(connections, run, rented)
 
 
-def count(connections: Connections, run: Run, rented: Rented) -> None:
+def count(connections: Connections, run: Run, rented: RentedHost) -> None:
     """Let a host that was rented for a run, and has ended now, count in what the run cost, if it never came to serve
     it."""
     renting = _renting(run)
@@ -172,7 +172,9 @@ def count(connections: Connections, run: Run, rented: Rented) -> None:
         connections.registry.rent(run, replace(renting, hosts=(*renting.hosts, use)))
 
 
-def _reuse(connections: Connections, run: Run, kept: Rented, held: contextlib.ExitStack) -> tuple[Run, Session] | None:
+def _reuse(
+    connections: Connections, run: Run, kept: RentedHost, held: contextlib.ExitStack
+) -> tuple[Run, Session] | None:
     """As `rent`, with a host that is kept; None if it is gone, or about to end."""
     for _ in range(2):  # a conversation that began before a person was asked may be lost by now
         try:
@@ -190,11 +192,11 @@ def _reuse(connections: Connections, run: Run, kept: Rented, held: contextlib.Ex
     return connections.registry.rent(run, renting), session
 
 
-def _with_host(renting: Renting, rented: Rented, began: float) -> Renting:
+def _with_host(renting: Renting, rented: RentedHost, began: float) -> Renting:
     return replace(renting, hosts=(*renting.hosts, _use(rented, began)))
 
 
-def _use(rented: Rented, began: float) -> HostUse:
+def _use(rented: RentedHost, began: float) -> HostUse:
     offer = rented.offer
     return HostUse(
         token=rented.token,
@@ -220,7 +222,7 @@ def of_host(connections: Connections, id: str) -> MachineType:
     raise NotFound(f"there is no rented host `{id}`", hint="remoterun machines rented")
 
 
-def _reached(rented: Rented) -> MachineType:
+def _reached(rented: RentedHost) -> MachineType:
     if rented.machine is None:
         raise HostError(f"this machine has no key for the host {rented.id}", hint=f"remoterun machines rm {rented.id}")
     return rented.machine
@@ -310,7 +312,7 @@ def _no_dearer(offers: tuple[Offer, ...], plan: Plan) -> tuple[Offer, ...]:
     return found
 
 
-def _kept(connections: Connections, machine: MachineType, without: Container[str]) -> Rented | None:
+def _kept(connections: Connections, machine: MachineType, without: Container[str]) -> RentedHost | None:
     """A host of ours without a run, of a type that is wanted, which will be there for long enough. Where there is one,
     its provider is not asked for anything else: such a run begins at once."""
     from remoterun.providers.folder import HostFolder
@@ -343,7 +345,7 @@ def _kept(connections: Connections, machine: MachineType, without: Container[str
     return None
 
 
-def _left(host: Rented) -> float:
+def _left(host: RentedHost) -> float:
     """Hours until a host ends."""
     return (host.deadline - time.time()) / 3600
 

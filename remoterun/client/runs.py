@@ -26,7 +26,7 @@ from remoterun.client.reruns import OriginalRun, find_original
 from remoterun.client.secrets import Tokens
 from remoterun.client.stores import HostStore, Store, store_of, told
 from remoterun.errors import HomeMissing, HostError, LinkLost, NotFound, UsageError
-from remoterun.model import EVERY_RUN, Line, MachineType, Placement, Run, RunFilter, RunRequest
+from remoterun.model import EVERY_RUN, Line, MachineType, Run, RunFilter, RunRequest
 from remoterun.transfer import Progress
 
 if TYPE_CHECKING:  # and on use, as few commands need them
@@ -131,7 +131,7 @@ class Runs:
         moving: dict[MachineType, list[Run]] = {}
         seen: dict[str, Run] = {}
         for run in runs:
-            if run.state in HAND_OVER and run.placement is None:  # no machine has heard of it
+            if run.state in HAND_OVER and run.placed is None:  # no machine has heard of it
                 seen[run.key] = self._unless_abandoned(run)
             elif not run.final:
                 moving.setdefault(run.host, []).append(run)
@@ -205,7 +205,7 @@ class Runs:
         again_of, again_as = self._connections.registry.repeats(run)
         nothing: dict[str, Any] = dict.fromkeys(("spec", "folder", "events", "usage"))
         nothing |= {"again_of": again_of, "again_as": again_as}
-        if run.placement is None:
+        if run.placed is None:
             return self.get(number, wait), nothing
         answer = self._connections.ask_all({run.host: partial(self._details, run)}, wait)[run.host]
         if isinstance(answer, HostError):
@@ -293,7 +293,7 @@ class Runs:
         run = self._connections.registry.run(number)
         if run.final:
             raise UsageError(f"run {run.number} has ended, and its ports with it", hint=f"remoterun logs {run.number}")
-        if run.placement is None:
+        if run.placed is None:
             raise _still_handed_over(run)
         from remoterun.client.ports import Forwarding
 
@@ -328,7 +328,7 @@ class Runs:
             run = registry.add_run(
                 spec.key, type_, spec.command, spec.created, spec.description, spec.labels, spec.again
             )
-            run = registry.place(run, Placement(machine, store.home_id))
+            run = registry.place(run, machine, store.home_id)
             found.append(registry.see(run, told(store, status), time.time()))
         return found
 
@@ -367,7 +367,7 @@ class Runs:
         from remoterun.client.live import program
 
         run = self._located(number)
-        if run.final or run.placement is None:
+        if run.final or run.placed is None:
             raise _not_running(run)
         started = False
         try:
@@ -396,7 +396,7 @@ class Runs:
                 raise UsageError(
                     f"run {run.number} has ended", hint=f"remoterun info {run.number}   shows what it used"
                 )
-            if run.placement is None:
+            if run.placed is None:
                 raise _not_running(run)
         from remoterun.client.live import use
 
@@ -411,7 +411,7 @@ class Runs:
         if run.archived:
             raise UsageError(f"the host of run {run.number} is another client's", hint="remoterun machines rented")
         try:
-            if run.placement is None:
+            if run.placed is None:
                 raise NotFound(f"no machine has run {run.number}")
             session = self._connections.session_of(run)
             answer = session.ask(request, asked(run.key))

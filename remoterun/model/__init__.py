@@ -1,6 +1,6 @@
 """What users name: resources, mounts, runs, uploads, machine types. Nothing here touches a disk."""
 
-from remoterun.model.machine_types import MachineType, Placement, Rental
+from remoterun.model.machine_types import MachineType, Rental
 from remoterun.model.rented import HostUse, Renting
 from remoterun.model.requests import ALL_GPUS, Asked, RunRequest
 from remoterun.model.resources import LAST, Mount, Resource, check_upload_name, parse_version

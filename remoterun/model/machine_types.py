@@ -64,11 +64,3 @@ class MachineType:
         """The kind of host that it is, a key of `hosts.HOSTS`. Not of one that has yet to be rented, a pool, or the
         archive."""
         return "local" if self.host is None else "ssh"
-
-
-@dataclass(frozen=True)
-class Placement:
-    """A host that was got for a run: the machine to open, and the home on it that has the run."""
-
-    machine: MachineType
-    home_id: str

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from remoterun.agent.shared.states import ENDINGS, FINAL, Reason, RunEvent, RunState, RunStatus
 from remoterun.errors import HostError
-from remoterun.model.machine_types import MachineType, Placement
+from remoterun.model.machine_types import MachineType
 from remoterun.model.rented import Renting
 from remoterun.sizes import iso
 
@@ -21,8 +21,7 @@ _KEY_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 class Run:
     """One run as the registry knows it, corrected by its host when that was asked. Times in seconds since 1970.
 
-    `machine` is what was asked for, `placement` the host that was got, None before that. `steps`: when this client
-    began what it does for the run (PROVISIONING, UPLOADING). `renting`: of a run on rented hosts.
+    `machine` is what was asked for.
     """
 
     number: int
@@ -43,9 +42,14 @@ class Run:
     outputs: dict[str, int] | None = None
     stopping: bool = False
     last_seen: float | None = None
-    placement: Placement | None = None
+    placed: MachineType | None = None
+    """The machine that was got; None before that."""
+    home_id: str | None = None
+    """The home on it that has the run."""
     steps: tuple[tuple[RunState, float], ...] = ()
+    """When this client began what it does for the run: PROVISIONING, UPLOADING."""
     renting: Renting | None = None
+    """Of a run on rented hosts."""
     line: Line | None = field(default=None, compare=False)
     """Where it stood in the line just now."""
     fault: HostError | None = field(default=None, compare=False)
@@ -67,26 +71,22 @@ class Run:
     @property
     def host(self) -> MachineType:
         """The machine to ask about it."""
-        return self.placement.machine if self.placement is not None else self.machine
+        return self.placed or self.machine
 
     @property
     def where(self) -> str:
         """The name of the machine that was asked for, for people; of a pool with the machine that was got."""
-        if not self.machine.pool or self.placement is None:
+        if not self.machine.pool or self.placed is None:
             return self.machine.name
-        return f"{self.machine.name} ({self.placement.machine.name})"
-
-    @property
-    def home_id(self) -> str | None:
-        return self.placement.home_id if self.placement is not None else None
+        return f"{self.machine.name} ({self.placed.name})"
 
     @property
     def archived(self) -> bool:
         """Whether it is read from the archive: its host is gone, or was never known here."""
-        if self.placement is None:
+        if self.placed is None:
             return False
-        machine, hosts = self.placement.machine, self.renting.hosts if self.renting is not None else ()
-        return machine.bucket is not None or any(host.gone and host.token == machine.rented for host in hosts)
+        hosts = self.renting.hosts if self.renting is not None else ()
+        return self.placed.bucket is not None or any(host.gone and host.token == self.placed.rented for host in hosts)
 
     def cost(self, now: float) -> float | None:
         """US dollars that its hosts have cost while it had them, also those that never came to serve it; None for a
@@ -137,7 +137,7 @@ class Run:
             "number": self.number,
             "key": self.key,
             "machine": self.machine.name,
-            "host": None if self.placement is None else self.placement.machine.name,
+            "host": None if self.placed is None else self.placed.name,
             "state": self.state.value,
             "reason": self.reason.value if self.reason else None,
             "exit_status": self.code,

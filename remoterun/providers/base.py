@@ -83,7 +83,7 @@ class Intent:
 
 
 @dataclass(frozen=True)
-class Rented:
+class RentedHost:
     """A host that a provider gave, as the provider tells it: from its own tags, without any record of ours.
 
     `machine` is how it is reached, None where this client has no key for it. `state` is "pending", "running", "ending"
@@ -159,7 +159,7 @@ class Provider(Protocol):
         """
         ...
 
-    def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> Rented:
+    def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> RentedHost:
         """The host of an intent, which answers on its SSH port: a new one, or the one that an earlier call got.
 
         Blocks for minutes. `say` is told in a few words what is waited for ("capacity in us-east-1a", "its boot"). Ends
@@ -167,16 +167,16 @@ class Provider(Protocol):
         """
         ...
 
-    def find(self, token: str) -> Rented | None:
+    def find(self, token: str) -> RentedHost | None:
         """The host of a token; one that is gone, too, for as long as the provider remembers it. None without one."""
         ...
 
-    def admit(self, rented: Rented) -> None:
+    def admit(self, rented: RentedHost) -> None:
         """See to it that this machine, from where it is now, may reach a host: for one that is alive and doesn't answer
         because the laptop has moved."""
         ...
 
-    def hosts(self) -> list[Rented]:
+    def hosts(self) -> list[RentedHost]:
         """All hosts of ours that are not gone, also those that another client rented."""
         ...
 

@@ -18,7 +18,7 @@ from typing import Any
 from remoterun.agent.shared.records import encode, from_json, to_json
 from remoterun.agent.shared.states import MOVES, Reason, RunState, RunStatus
 from remoterun.errors import NotFound
-from remoterun.model import LAST, MachineType, Placement, Renting, Resource, Run
+from remoterun.model import LAST, MachineType, Renting, Resource, Run
 from remoterun.registry.database import Database, text
 from remoterun.registry.uploads import UploadIndex
 
@@ -158,11 +158,11 @@ class Registry:
         reason = Reason(status["reason"]) if status.get("reason") else None
         return replace(run, **{**status, "state": state, "reason": reason, "last_seen": now})
 
-    def place(self, run: Run, placement: Placement) -> Run:
-        """Record the host that was got for a run."""
+    def place(self, run: Run, machine: MachineType, home_id: str | None) -> Run:
+        """Record the machine that was got for a run, and the home on it that has the run."""
         self._db.change(
             "UPDATE runs SET host = ?, home_id = ? WHERE key = ?",
-            (encode(placement.machine).decode(), placement.home_id, run.key),
+            (encode(machine).decode(), home_id, run.key),
         )
         return self.run(run.number)
 
@@ -248,7 +248,8 @@ def _run(row: sqlite3.Row) -> Run:
         description=text(row["description"]),
         labels=tuple(json.loads(row["labels"])),
         last_seen=row["last_seen"],
-        placement=Placement(_machine(row["host"]), row["home_id"]) if row["host"] else None,
+        placed=_machine(row["host"]) if row["host"] else None,
+        home_id=row["home_id"],
         steps=tuple((RunState(state), moment) for state, moment in json.loads(row["steps"]).items()),
         renting=from_json(Renting, json.loads(row["renting"])) if row["renting"] else None,
     )

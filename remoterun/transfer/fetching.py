@@ -91,9 +91,9 @@ def place(
     progress: Progress,
     into: bool = False,
 ) -> Fetched:
-    """Copy what `manifest` lists to `target`, as `cp` does: a folder's contents land in it, and it is made; one file gets
-    that name, or keeps its own if `target` is a folder (or is to be one: `into`). `download` downloads the files, from
-    what is called `name_there`.
+    """Copy what `manifest` lists to `target`, as `cp` does: a folder's contents land in it, and it is made; one file
+    gets that name, or keeps its own if `target` is a folder (or is to be one: `into`). `download` downloads the files,
+    from what is called `name_there`.
 
     Every file appears whole, after its hash was checked. Conflicts are asked about before anything is written.
     Raises `AlreadyExists`, `UnsafePath`, `TransferError`; `SomeDamaged` when all that is whole was copied.

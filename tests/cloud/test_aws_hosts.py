@@ -28,7 +28,7 @@ from remoterun.providers.aws import acquire, first_session, user_data
 from remoterun.providers.aws.acquire import LaunchRequest
 from remoterun.providers.aws.calls import Refused
 from remoterun.providers.aws.provider import AWS
-from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, ProviderError, ProviderUnreachable, Rented
+from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, ProviderError, ProviderUnreachable, RentedHost
 from remoterun.providers.folder import HostFolder
 from tests.cloud import endpoint
 from tests.cloud.images import IMAGES
@@ -59,14 +59,14 @@ class Client:
         key, now = new_key(), time.time()
         return Intent(f"rr-{key}-1", key, 7, 1, machine, now, now + seconds, 600.0)
 
-    def acquire(self, intent: Intent | None = None, say: Callable[[str], None] | None = None) -> Rented:
+    def acquire(self, intent: Intent | None = None, say: Callable[[str], None] | None = None) -> RentedHost:
         intent = intent or self.intent()
         return self.aws.acquire(intent, self.aws.offers(intent.machine, True), say or self.said.append)
 
     def folder(self, token: str) -> HostFolder:
         return HostFolder(self.home, token)
 
-    def run(self, rented: Rented, *words: str) -> str:
+    def run(self, rented: RentedHost, *words: str) -> str:
         assert rented.machine is not None
         host = host_of(rented.machine, self.config, NOBODY)
         assert isinstance(host, SSHHost)

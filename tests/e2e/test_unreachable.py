@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared.states import RunState
-from remoterun.model import MachineType, Placement, Run, new_key
+from remoterun.model import MachineType, Run, new_key
 from remoterun.registry import Registry
 from tests.commands import REMOTERUN
 from tests.e2e.conftest import Place
@@ -36,7 +36,7 @@ def recorded(place: Place, machine: MachineType, state: RunState) -> Run:
     home = Path(place.env["REMOTERUN_HOME"])
     with contextlib.closing(Registry(home / "registry.db")) as registry:
         run = registry.add_run(new_key(), machine, "python train.py", now - 300)
-        run = registry.place(run, Placement(machine, "home"))
+        run = registry.place(run, machine, "home")
         registry.move(run, RunState.RUNNING, now - 180, started=now - 200)
         if state.final:
             registry.move(run, state, now - 180, reason="exit_nonzero", code=3, ended=now - 190)

@@ -7,7 +7,6 @@ import re
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,16 +89,15 @@ class TestWait:
         for machine in ("one", "two"):
             user.client.runs.submit(RunRequest(waits_for(go)), machine=machine)
             until(lambda: user.client.runs.get("last").state is RunState.RUNNING)
-        placement = user.client.registry.run(1).placement
-        assert placement is not None
-        user.client.registry.place(user.client.registry.run(1), replace(placement, machine=NOBODY))
+        known = user.client.registry.run(1)
+        user.client.registry.place(known, NOBODY, known.home_id)
         items = user.client.runs.wait([1, 2])
         lost = next(items)
         assert isinstance(lost, Note) and lost.kind == "lost" and "refused" in lost.text
         go.write_text("0")
         second = next(items)
         assert isinstance(second, Run) and second.number == 2 and second.state is RunState.COMPLETE
-        user.client.registry.place(user.client.registry.run(1), placement)
+        user.client.registry.place(known, known.host, known.home_id)
         assert [item.number for item in items if isinstance(item, Run)] == [1]
 
 
@@ -210,9 +208,8 @@ class TestRerun:
         )
         for number in ("7", "x"):
             assert "hint: remoterun ps" in typed("rerun", number, status=2).stderr
-        placement = user.client.registry.run(1).placement
-        assert placement is not None
-        user.client.registry.place(user.client.registry.run(1), replace(placement, machine=NOBODY))
+        known = user.client.registry.run(1)
+        user.client.registry.place(known, NOBODY, known.home_id)
         away = typed("rerun", "1", status=125).stderr
         assert "what run 1 was given is on gone" in away and "remoterun doctor gone" in away
         assert [run.number for run in user.client.registry.runs()] == [1, 2], "the second found its mount gone"

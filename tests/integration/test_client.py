@@ -59,7 +59,7 @@ class TestRecordFirst:
             alone.runs.submit(RunRequest("true"), cast=cast)
         assert seen[0].state is RunState.REQUESTED and not (tmp_path / "fresh").exists()
         run = alone.registry.run(seen[0].number)
-        assert (run.state, run.reason, run.placement) == (RunState.FAILED, Reason.START_FAILED, None)
+        assert (run.state, run.reason, run.placed) == (RunState.FAILED, Reason.START_FAILED, None)
         assert run.message == "interrupted before it was handed over"
 
     def test_an_upload_to_a_host_that_is_gone_leaves_no_file_open(self, alone: Client, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ class TestRecordFirst:
         assert [state for state, _ in run.steps] == [RunState.PROVISIONING, RunState.UPLOADING]
         moments = [run.created, *(moment for _, moment in run.steps)]
         assert moments == sorted(moments)
-        assert run.placement is not None and run.placement.machine == user.client.machines.get("one")
+        assert run.placed == user.client.machines.get("one")
 
     def test_a_client_that_was_killed_before_a_host_was_got(self, alone: Client, tmp_path: Path) -> None:
         """Nobody needs to be asked, and nobody could be."""
@@ -220,9 +220,7 @@ class TestThreads:
         monkeypatch.setattr("remoterun.client.following.RECONNECT_LEAST", 300.0)
         client = user.client
         run = client.runs.submit(RunRequest("echo up; sleep 1000"))
-        place = client.registry.run(run.number).placement
-        assert place is not None
-        client.registry.place(run, replace(place, machine=NOBODY))
+        client.registry.place(run, NOBODY, run.home_id)
         waiting = threading.Event()
 
         def follow() -> str:
@@ -237,7 +235,7 @@ class TestThreads:
             client.close()
             assert ended.result(60) == "this client is closed"
         other = user.new_client()
-        other.registry.place(run, place)
+        other.registry.place(run, run.host, run.home_id)
         other.runs.kill(run.number)
 
     def test_a_closed_client_opens_nothing(self, user: User) -> None:
@@ -282,9 +280,8 @@ def silent() -> Iterator[MachineType]:
 
 def away(client: Client, number: int, machine: MachineType) -> None:
     """From now on the machine that has the run is `machine`."""
-    placement = client.registry.run(number).placement
-    assert placement is not None
-    client.registry.place(client.registry.run(number), replace(placement, machine=machine))
+    run = client.registry.run(number)
+    client.registry.place(run, machine, run.home_id)
 
 
 class TestAHostThatDoesNotAnswer:
@@ -294,7 +291,7 @@ class TestAHostThatDoesNotAnswer:
         runs = [user.client.runs.submit(RunRequest("sleep 1000"), machine=name) for name in ("one", "one", "two")]
         for run in runs:
             until(lambda run=run: user.client.runs.get(run.number).state is RunState.RUNNING, 60)
-        here = [user.client.registry.run(run.number).placement for run in runs]
+        here = [user.client.registry.run(run.number) for run in runs]
         for number in (1, 2):
             away(user.client, number, replace(silent, name=f"silent{number}"))
         begun = time.monotonic()
@@ -309,9 +306,8 @@ class TestAHostThatDoesNotAnswer:
         assert details["spec"] is None
         with pytest.raises(HostUnreachable, match="silent2 does not answer within 0.1 s"):
             list(user.client.runs.follow(2, live=False, wait=0.1))
-        for run, placement in zip(runs, here, strict=True):
-            assert placement is not None
-            user.client.registry.place(run, placement)
+        for run in here:
+            user.client.registry.place(run, run.host, run.home_id)
             user.client.runs.kill(run.number)
 
     def test_a_process_ends_while_threads_still_connect(self, tmp_path: Path, silent: MachineType) -> None:
@@ -322,7 +318,7 @@ class TestAHostThatDoesNotAnswer:
             "machine = MachineType('silent', host=sys.argv[2], connect_timeout=500)\n"
             "with Client(Config(Path(sys.argv[1]), 'silent', {'silent': machine})) as client:\n"
             "    run = client.registry.add_run(new_key(), machine, 'true', 1.0)\n"
-            "    run = client.registry.place(run, Placement(machine, 'home'))\n"
+            "    run = client.registry.place(run, machine, 'home')\n"
             "    client.registry.move(run, RunState.RUNNING, 2.0)\n"
             "    print(client.runs.list(wait=0.1)[0].reachable)\n"
         )

@@ -50,8 +50,8 @@ def running(client: Client, run: Run) -> Run:
 
 
 def host(run: Run) -> str:
-    assert run.placement is not None
-    return run.placement.machine.name
+    assert run.placed is not None
+    return run.placed.name
 
 
 def test_the_first_that_is_free_else_the_shortest_line(
@@ -104,7 +104,7 @@ def test_all_are_away(user: User, silent: MachineType, monkeypatch: pytest.Monke
     away, late = (caught.value.evidence or "").splitlines()
     assert away.startswith("away: ") and late == "silent: silent does not answer within 1 s"
     run = client.registry.run("last")
-    assert (run.state, run.placement, run.where) == (RunState.FAILED, None, "lab")
+    assert (run.state, run.placed, run.where) == (RunState.FAILED, None, "lab")
 
 
 def test_what_a_machine_lacks(user: User) -> None:

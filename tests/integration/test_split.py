@@ -81,12 +81,11 @@ def test_two_streams_here_and_when_the_machine_is_gone(user: User) -> None:
     again = user.client.runs.original(run.number).request
     assert again.split and again.command == command
 
-    placement = user.client.registry.run(run.number).placement
-    assert placement is not None
-    user.client.registry.place(run, replace(placement, machine=NOBODY))
+    known = user.client.registry.run(run.number)
+    user.client.registry.place(run, NOBODY, known.home_id)
     assert both(user.client, run.number) == (b"out 1\nout 2", b"err 1\nerr 2")
     assert both(user.client, run.number, tail=1) == (b"out 2", b"err 2")
-    user.client.registry.place(run, placement)
+    user.client.registry.place(run, known.host, known.home_id)
     user.client.runs.remove(run.number)
     assert list(logs.iterdir()) == []
 

@@ -16,7 +16,7 @@ from remoterun.agent.shared.states import RunState
 from remoterun.cli import render
 from remoterun.client import Client, Note
 from remoterun.errors import UsageError
-from remoterun.model import ALL_GPUS, MachineType, Placement, Run, RunRequest
+from remoterun.model import ALL_GPUS, MachineType, Run, RunRequest
 from tests.lab import gpu
 from tests.lab.gpu import Gpu, GpuProcess
 from tests.workshop import User, until
@@ -174,7 +174,7 @@ class TestStatus:
         self, user: User, silent: MachineType, capsys: pytest.CaptureFixture[str]
     ) -> None:
         run = ended(user.client, user.client.runs.submit(RunRequest("true")))
-        user.client.registry.place(run, Placement(silent, "x" * 16))
+        user.client.registry.place(run, silent, "x" * 16)
         user.config = replace(user.config, machines={"silent": silent, **user.config.machines})
         client = user.new_client()
         client.machines.session(client.machines.get("two"))  # starting an agent may take seconds by itself

@@ -36,7 +36,7 @@ from remoterun.cli import render
 from remoterun.cli.follow import Stamp
 from remoterun.client import Client, LogBytes, StateChange
 from remoterun.errors import RemoterunError, TransferError, UnsafePath
-from remoterun.model import MachineType, Placement
+from remoterun.model import MachineType
 from remoterun.session import Session, understood
 from remoterun.transfer import Progress, fetch, lanes, refuse
 from tests.unit.test_home import sound
@@ -362,7 +362,7 @@ class TestWhatIsNotData:
         write_files(folder, {"data": b"abc"})
         with Client(config.Config(folder / "home", "evil", {"evil": machine})) as client:
             run = client.registry.add_run("k" * 26, machine, "true", 1.0)
-            run = client.registry.place(run, Placement(machine, "evil"))
+            run = client.registry.place(run, machine, "evil")
             run = client.registry.move(run, RunState.QUEUED, 2.0)
             frames, result = data.draw(answers(run.key))
 
@@ -428,7 +428,7 @@ class TestAnotherClock:
 
         with Client(config.Config(folder / "home", "evil", {"evil": machine})) as client:
             run = client.registry.add_run("k" * 26, machine, "true", now - 40)
-            client.registry.place(run, Placement(machine, "evil"))
+            client.registry.place(run, machine, "evil")
             client.connections._sessions[machine] = Session(machine, FakeHost(handler, now + skew))
             assert abs(client.connections._sessions[machine].clock_skew - skew) < 60
             for seen in (*client.runs.list(), client.runs.get(1), client.registry.run(1)):

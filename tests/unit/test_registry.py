@@ -19,7 +19,7 @@ import pytest
 from remoterun.agent.shared.records import from_json
 from remoterun.agent.shared.states import Reason, RunState, RunStatus
 from remoterun.errors import NotFound, RemoterunError
-from remoterun.model import MachineType, Placement, Run, Upload, by_our_clock, new_key
+from remoterun.model import MachineType, Run, Upload, by_our_clock, new_key
 from remoterun.registry import Registry
 
 MACHINE = MachineType("k80", host="me@box", gpus=1, connect_timeout=3.5)
@@ -95,10 +95,10 @@ class TestRuns:
 
     def test_the_host_that_was_got_stands_beside_what_was_asked_for(self, registry: Registry) -> None:
         run = add(registry)
-        assert (run.placement, run.host, run.home_id) == (None, MACHINE, None)
-        got = Placement(MachineType("k80-7", host="me@10.0.0.7"), "home1")
-        placed = registry.place(run, got)
-        assert (placed.machine, placed.placement, placed.host) == (MACHINE, got, got.machine)
+        assert (run.placed, run.host, run.home_id) == (None, MACHINE, None)
+        got = MachineType("k80-7", host="me@10.0.0.7")
+        placed = registry.place(run, got, "home1")
+        assert (placed.machine, placed.placed, placed.host, placed.home_id) == (MACHINE, got, got, "home1")
         assert registry.run(run.number) == placed
 
     def test_the_times_of_the_first_steps(self, registry: Registry) -> None:
@@ -156,8 +156,8 @@ class TestWhatAHostSays:
 
     @pytest.mark.parametrize("home_id", ["\ud800", "\udcff", "a\x00b"])
     def test_any_name_of_a_home(self, registry: Registry, home_id: str) -> None:
-        placed = registry.place(add(registry), Placement(MACHINE, home_id))
-        assert placed.placement is not None and registry.runs() == [placed]
+        placed = registry.place(add(registry), MACHINE, home_id)
+        assert placed.placed is not None and registry.runs() == [placed]
 
 
 class TestUploads:

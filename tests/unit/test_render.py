@@ -25,7 +25,7 @@ from remoterun.client.upkeep import Checked, Collected, Damage, Freed, Usage, Us
 from remoterun.config import Config
 from remoterun.errors import HostUnreachable, RemoterunError
 from remoterun.model import HostUse, MachineType, Renting, Run, Upload, UploadCopy
-from remoterun.providers.base import Identity, Leftover, Offer, Rented
+from remoterun.providers.base import Identity, Leftover, Offer, RentedHost
 from remoterun.transfer import Fetched
 
 EVIL = "\x1b[2J\x9b31m\x07\x7f\x85\u202e\u2066\u200b\r\n\ud800x"
@@ -60,7 +60,7 @@ DETAILS: dict[str, Any] = {
     },
 }
 OFFER = Offer(EVIL, EVIL, EVIL, 4, 16.0, 1, EVIL, 16.0, price=0.5, priced=EVIL)
-RENTED = Rented(EVIL, EVIL, EVIL, OFFER, 1.0, 2.0, number=3, owner=EVIL)
+RENTED = RentedHost(EVIL, EVIL, EVIL, OFFER, 1.0, 2.0, number=3, owner=EVIL)
 LEFTOVER = Leftover(EVIL, EVIL, EVIL, 1.0, 5)
 PLAN = Plan(MACHINE, (OFFER,), 24.0, 600.0, 2, instead=EVIL)
 CHECKS = [MachineCheck(EVIL, ok, EVIL, f"{EVIL}\n{EVIL}") for ok in (True, False, None)]

@@ -22,7 +22,7 @@ from remoterun.config import Config
 from remoterun.errors import UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
 from remoterun.providers.aws import acquire, catalogue
-from remoterun.providers.base import Offer, Rented
+from remoterun.providers.base import Offer, RentedHost
 from remoterun.registry import Registry
 
 T4 = MachineType("t4", gpus=1, rental=Rental("aws", ("g4dn.xlarge",)))
@@ -69,7 +69,7 @@ def test_the_most_is_that_of_the_dearest_type() -> None:
 
 
 def test_a_host_that_is_kept_is_named_with_its_price() -> None:
-    host = Rented("i-0abc", "rr-x-1", "running", OFFERS[0], began=1.0, deadline=86400.0 * 365, idle=7200.0)
+    host = RentedHost("i-0abc", "rr-x-1", "running", OFFERS[0], began=1.0, deadline=86400.0 * 365, idle=7200.0)
     said = text(Plan(T4, OFFERS, 20.0, 600.0, 1, kept=host))
     assert "i-0abc is free" in said and "begins at once" in said and "at most  $10.52" in said
     assert "rents" not in said
@@ -184,7 +184,7 @@ class TestRecords:
         second = replace(run.renting, attempt=2)
         taken = registry.next_attempt(run, second, 300.0)
         assert taken is not None and taken.state is RunState.PROVISIONING and taken.reason is None
-        assert (taken.message, taken.placement, taken.renting) == (None, None, second)
+        assert (taken.message, taken.placed, taken.renting) == (None, None, second)
         assert registry.next_attempt(run, second, 301.0) is None
 
     def test_what_an_earlier_host_says_changes_nothing(self, registry: Registry) -> None:

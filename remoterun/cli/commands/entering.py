@@ -78,7 +78,7 @@ def top(
         if runs:
             numbers = [run_number(text) for text in runs]
         else:
-            known = [run for run in client.runs.list(None, wait=seconds) if not run.final and run.placement is not None]
+            known = [run for run in client.runs.list(None, wait=seconds) if not run.final and run.placed is not None]
             render.not_reached(known)
             numbers = [str(run.number) for run in known if run.unreached is None]
             if not known:

@@ -63,7 +63,7 @@ def tensorboard(
         resources = [client.registry.numbered(resource) for resource in typed]
         runs = {resource: client.runs.get(resource.name) for resource in resources if resource.kind == "runs"}
         for run in runs.values():
-            if not run.final and run.placement is None:
+            if not run.final and run.placed is None:
                 raise UsageError(
                     f"run {run.number} is {run.state.value}: there is nothing to show yet",
                     hint=f"remoterun logs {run.number}   shows when there is",

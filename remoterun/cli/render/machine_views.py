@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from remoterun.client import MachineStatus, NewBucket, Orphan, Plan
     from remoterun.config import Config
     from remoterun.model import HostUse, Run
-    from remoterun.providers.base import Identity, Offer, Rented
+    from remoterun.providers.base import Identity, Offer, RentedHost
 
 
 def machines(
@@ -302,7 +302,7 @@ def host_goes_on(use: HostUse) -> None:
     line(f"  `remoterun machines rm {use.id}` ends it now")
 
 
-def hosts_table(found: Sequence[Rented], idle_since: Mapping[str, float], as_json: bool) -> None:
+def hosts_table(found: Sequence[RentedHost], idle_since: Mapping[str, float], as_json: bool) -> None:
     """`idle_since`: by the ids of hosts without a run."""
     now = time.time()
     if as_json:

@@ -141,7 +141,7 @@ def detached(run: Run, has_ports: bool = False) -> None:
 def _machine(run: Run) -> str:
     if run.machine.rental is not None:
         return f"{run.machine.name} (rented)"
-    if run.machine.pool and run.placement is None:
+    if run.machine.pool and run.placed is None:
         return f"{run.machine.name} (a pool)"
     name = f"{run.host.name} of {run.machine.name}" if run.machine.pool else run.machine.name
     return f"{name} ({run.host.host or 'this machine'})"

@@ -25,7 +25,7 @@ from remoterun.providers.aws.calls import Calls, NoCapacityHere, QuotaReached, R
 from remoterun.providers.aws.catalogue import dollars
 from remoterun.providers.aws.image import USER, Image, disk_size, resolve
 from remoterun.providers.aws.user_data import END, FirstBoot, user_data
-from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, Offer, ProviderUnreachable, Rented
+from remoterun.providers.base import HostNeverCame, Intent, NoCapacity, Offer, ProviderUnreachable, RentedHost
 from remoterun.providers.folder import HostFolder
 
 BOOT_SECONDS = 900.0
@@ -91,7 +91,7 @@ class Acquisition:
         self._images: dict[tuple[str, str], Image] = {}
         self._networks: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {}
 
-    def host(self, offers: Sequence[Offer]) -> Rented:
+    def host(self, offers: Sequence[Offer]) -> RentedHost:
         """See `Provider.acquire`."""
         self._folder.begin(self._intent)
         with self._folder.locked(self._say):
@@ -227,7 +227,7 @@ class Acquisition:
 
     # --- the wait ---
 
-    def _ready(self, request: LaunchRequest) -> Rented:
+    def _ready(self, request: LaunchRequest) -> RentedHost:
         """The host of a request that was given one, once it can be used. Raises `HostNeverCame`."""
         from remoterun.providers.aws.first_session import settle
 

@@ -15,7 +15,7 @@ from remoterun.model import MachineType, Rental
 from remoterun.providers.aws import catalogue, endpoint, image, network, tags
 from remoterun.providers.aws.acquire import Acquisition, address_of, describe, machine_of
 from remoterun.providers.aws.calls import Calls, Refused, is_gone
-from remoterun.providers.base import Identity, Intent, Leftover, Offer, Rented
+from remoterun.providers.base import Identity, Intent, Leftover, Offer, RentedHost
 from remoterun.providers.folder import HostFolder
 
 
@@ -44,14 +44,14 @@ class AWS:
             return self._live_offers(rental, region)
         return [catalogue.offer(type, region, spot=rental.spot) for type in rental.types]
 
-    def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> Rented:
+    def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> RentedHost:
         folder = HostFolder(self._home, intent.token)
         acquisition = Acquisition(self.calls, folder, intent, say, settings=self._settings, subnets=self._subnets)
         rented = acquisition.host(offers)
         self._region_of[rented.id] = rented.offer.region
         return rented
 
-    def find(self, token: str) -> Rented | None:
+    def find(self, token: str) -> RentedHost | None:
         folder = HostFolder(self._home, token)
         record = folder.read("request.json")
         if record is None and folder.intent() is not None:
@@ -62,7 +62,7 @@ class AWS:
             self._check_account(record.get("account"))
         return min(found, key=lambda each: (not each.alive, each.state == "gone", -each.began), default=None)
 
-    def admit(self, rented: Rented) -> None:
+    def admit(self, rented: RentedHost) -> None:
         region = rented.offer.region
         answer = self.calls("ec2", "describe_instances", region, InstanceIds=[rented.id])
         instance = answer["Reservations"][0]["Instances"][0]
@@ -70,7 +70,7 @@ class AWS:
             source = endpoint.source(self.calls, region, instance["VpcId"], self._settings)
             network.admit(self.calls, region, instance["VpcId"], source)
 
-    def hosts(self) -> list[Rented]:
+    def hosts(self) -> list[RentedHost]:
         found = self._rented(self._regions(), None)
         return sorted((each for each in found if each.state != "gone"), key=lambda each: each.began)
 
@@ -117,8 +117,8 @@ class AWS:
             return [own]
         return [own, *sorted({each["RegionName"] for each in listed} - {own})]
 
-    def _rented(self, regions: Sequence[str], token: str | None) -> list[Rented]:
-        def ask(region: str) -> list[Rented]:
+    def _rented(self, regions: Sequence[str], token: str | None) -> list[RentedHost]:
+        def ask(region: str) -> list[RentedHost]:
             try:
                 listed = describe(self.calls, region, token)
             except Refused as refused:
@@ -129,7 +129,7 @@ class AWS:
 
         return self.calls.in_all(regions, ask)
 
-    def _as_rented(self, instance: dict[str, Any], region: str) -> Rented | None:
+    def _as_rented(self, instance: dict[str, Any], region: str) -> RentedHost | None:
         rented = tags.rented_of(instance, region)
         if rented is None:
             return None

@@ -16,7 +16,7 @@ from remoterun import __version__
 from remoterun.agent.shared.files import write_whole
 from remoterun.providers.aws.calls import said_of
 from remoterun.providers.aws.catalogue import offer
-from remoterun.providers.base import Intent, Offer, Rented
+from remoterun.providers.base import Intent, Offer, RentedHost
 from remoterun.providers.folder import HOSTS
 
 PREFIX = "remoterun:"
@@ -89,7 +89,7 @@ def ours(listed: Sequence[dict[str, str]] | None) -> dict[str, str]:
     return {key.removeprefix(PREFIX): value for key, value in tags.items() if key.startswith(PREFIX)}
 
 
-def rented_of(instance: dict[str, Any], region: str) -> Rented | None:
+def rented_of(instance: dict[str, Any], region: str) -> RentedHost | None:
     """A host as its own tags tell it; None for an instance that is not ours, or whose tags make no sense."""
     tags = ours(instance.get("Tags"))
     if "token" not in tags:
@@ -107,7 +107,7 @@ def rented_of(instance: dict[str, Any], region: str) -> Rented | None:
     state = STATES.get(instance["State"]["Name"], "pending")
     began = instance["LaunchTime"].timestamp()
     code = (instance.get("StateReason") or {}).get("Code", "")
-    return Rented(
+    return RentedHost(
         id=instance["InstanceId"],
         token=tags["token"],
         state=state,
