@@ -58,7 +58,7 @@ def proposed(connections: Connections) -> NewBucket | None:
         return None
     from remoterun.archive.creation import name_for
 
-    identity = connections.provider("aws").identity()
+    identity = connections.provider(machines.BUCKET).identity()
     name, exists = name_for(identity.account, identity.region, aws.endpoint, aws.profile)
     return NewBucket(name, identity.region, exists)
 

@@ -25,7 +25,7 @@ from remoterun.errors import (
 from remoterun.hosts import host_of
 from remoterun.hosts.base import Prompts
 from remoterun.model import MachineType, Run
-from remoterun.providers import provider_named
+from remoterun.providers import PROVIDERS, provider_named
 from remoterun.registry import Registry
 from remoterun.session import Session
 
@@ -157,6 +157,10 @@ class Connections:
             if name not in self._providers:
                 self._providers[name] = provider_named(name, self.config)
             return self._providers[name]
+
+    def providers(self) -> list[Provider]:
+        """All that rent hosts."""
+        return [self.provider(name) for name in PROVIDERS]
 
     def session(self, machine: MachineType) -> Session:
         """The open session with a machine, or a new one. Raises `HostError`, `UsageError` for one that has yet to be

@@ -12,12 +12,10 @@ from remoterun.client.archiving import NewBucket
 from remoterun.client.connections import Connections
 from remoterun.client.renting import Plan
 from remoterun.client.runs import Runs
-from remoterun.errors import NotFound, RemoterunError
+from remoterun.errors import RemoterunError
 from remoterun.model import MachineType
 from remoterun.providers.base import Identity, Leftover, RentedHost
 
-PROVIDERS = ("aws",)
-"""Providers that rent hosts."""
 LATE = 300.0
 """Seconds past its deadline from which on a host should have ended: clocks differ, and shutting down takes a while."""
 LOOK = 10.0
@@ -72,7 +70,7 @@ class RentedHosts:
     def list(self) -> Sequence[RentedHost]:
         """All hosts of ours that are not gone, oldest first, from their tags alone: also those that another client
         rented. Raises `ProviderError`, `HostUnreachable`."""
-        found = [host for name in PROVIDERS for host in self._connections.provider(name).hosts()]
+        found = [host for provider in self._connections.providers() for host in provider.hosts()]
         return sorted(found, key=lambda host: host.began)
 
     def idle_since(self, hosts: Sequence[RentedHost]) -> Mapping[str, float]:
@@ -87,18 +85,14 @@ class RentedHosts:
                     found[use.id] = max(use.ended, found.get(use.id, 0.0))
         return {host.id: found[host.id] for host in hosts if host.id in found and host.id not in busy}
 
-    def end(self, id: str) -> RentedHost | None:
-        """End a host, by its provider's id; None if it is gone already.
+    def end(self, id: str) -> RentedHost:
+        """End a host, by its provider's id.
 
         What of its run is not saved is lost. Raises `NotFound`, `ProviderError`, `HostUnreachable`.
         """
-        for name in PROVIDERS:
-            provider = self._connections.provider(name)
-            for host in provider.hosts():
-                if id == host.id:
-                    provider.release(host.id)
-                    return host
-        raise NotFound(f"there is no rented host `{id}`", hint="remoterun machines rented")
+        provider, host = renting.find_host(self._connections, id)
+        provider.release(host.id)
+        return host
 
     def orphans(self, note: Callable[[str], None] = lambda _: None) -> Sequence[Orphan]:
         """What `machines gc aws` would end or remove: hosts of this client that no run of it needs, hosts of anybody
@@ -108,15 +102,14 @@ class RentedHosts:
         needed = {token for run in runs if not run.final for token in renting.tokens(run)}
         known = {run.key for run in runs if run.renting is not None}  # others were rented by another client
         found = []
-        for name in PROVIDERS:
-            provider = self._connections.provider(name)
+        for provider in self._connections.providers():
             for host in provider.hosts():
                 ours = host.run in known or host.machine is not None
                 if host.alive and host.deadline + LATE < time.time():
-                    found.append(Orphan(name, host, "it should have ended by itself"))
+                    found.append(Orphan(provider.name, host, "it should have ended by itself"))
                 elif host.alive and ours and host.token not in needed:
-                    found.append(Orphan(name, host, "no run needs it"))
-            found += [Orphan(name, left, left.why) for left in provider.leftovers()]
+                    found.append(Orphan(provider.name, host, "no run needs it"))
+            found += [Orphan(provider.name, left, left.why) for left in provider.leftovers()]
         for machine in self._connections.named_bucket():
             try:
                 freed = self._collect(machine, dry_run=True).freed

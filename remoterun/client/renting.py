@@ -13,7 +13,7 @@ from remoterun.client import archiving
 from remoterun.client.connections import Connections
 from remoterun.errors import HostError, LinkLost, NotFound, RemoterunError, UsageError
 from remoterun.model import HostUse, MachineType, Rental, Renting, Run, RunRequest
-from remoterun.providers.base import Intent, NoCapacity, Offer, ProviderError, RentedHost
+from remoterun.providers.base import Intent, NoCapacity, Offer, Provider, ProviderError, RentedHost
 from remoterun.session import Session
 
 HOURS = 24.0
@@ -211,15 +211,21 @@ def _use(rented: RentedHost, began: float) -> HostUse:
     )
 
 
+def find_host(connections: Connections, id: str) -> tuple[Provider, RentedHost]:
+    """A rented host, by its provider's id, and that provider. Raises `NotFound`, `ProviderError`."""
+    for provider in connections.providers():
+        for host in provider.hosts():
+            if host.id == id:
+                return provider, host
+    raise NotFound(f"there is no rented host `{id}`", hint="remoterun machines rented")
+
+
 def of_host(connections: Connections, id: str) -> MachineType:
     """How a rented host is reached, by its provider's id. Raises `NotFound`, `HostError`, `ProviderError`."""
-    provider = connections.provider("aws")
-    for rented in provider.hosts():
-        if rented.id == id:
-            machine = _reached(rented)
-            provider.admit(rented)
-            return machine
-    raise NotFound(f"there is no rented host `{id}`", hint="remoterun machines rented")
+    provider, host = find_host(connections, id)
+    machine = _reached(host)
+    provider.admit(host)
+    return machine
 
 
 def _reached(rented: RentedHost) -> MachineType:

@@ -76,8 +76,6 @@ class Gate:
             self._check(environ, body, call)
             if call.action == "DescribeInstanceConnectEndpoints":
                 return _endpoints(self._cloud, call, start)
-            if call.action == "SimulatePrincipalPolicy":
-                return _simulated(self._cloud, call, start)
             return self._pass_on(environ, start, call)
         except Refusal as refusal:
             return _refuse(refusal, call, start)
@@ -194,21 +192,6 @@ def _endpoints(cloud: Cloud, call: Call, start: Start) -> Iterable[bytes]:
     name, space = "DescribeInstanceConnectEndpointsResponse", "http://ec2.amazonaws.com/doc/2016-11-15/"
     listed = f"<instanceConnectEndpointSet>{items}</instanceConnectEndpointSet>"
     return [f'<{name} xmlns="{space}">{listed}</{name}>'.encode()]
-
-
-def _simulated(cloud: Cloud, call: Call, start: Start) -> Iterable[bytes]:
-    """Nor this one."""
-    names = [value for name, value in call.parameters.items() if name.startswith("ActionNames.member.")]
-    members = "".join(
-        f"<member><EvalActionName>{name}</EvalActionName><EvalResourceName>*</EvalResourceName>"
-        f"<EvalDecision>{'implicitDeny' if name in cloud.denied else 'allowed'}</EvalDecision></member>"
-        for name in names
-    )
-    call.status = 200
-    start("200 OK", [("Content-Type", "text/xml")])
-    name, space = "SimulatePrincipalPolicy", "https://iam.amazonaws.com/doc/2010-05-08/"
-    result = f"<IsTruncated>false</IsTruncated><EvaluationResults>{members}</EvaluationResults>"
-    return [f'<{name}Response xmlns="{space}"><{name}Result>{result}</{name}Result></{name}Response>'.encode()]
 
 
 def _unknown_key(call: Call) -> Refusal:

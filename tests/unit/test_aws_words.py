@@ -34,7 +34,7 @@ from remoterun.providers.aws.calls import (
     translate,
 )
 from remoterun.providers.aws.catalogue import PriceTable, TypeFacts, dollars, instead, offer, quota_of, rental, table
-from remoterun.providers.aws.checks import ACTIONS, policy, principal
+from remoterun.providers.aws.checks import ACTIONS, policy
 from remoterun.providers.aws.first_session import command
 from remoterun.providers.aws.image import Image
 from remoterun.providers.aws.provider import AWS
@@ -515,18 +515,6 @@ def test_what_is_gone_is_gone(code: str) -> None:
 
 
 # --- doctor ---
-
-
-@pytest.mark.parametrize(
-    ("arn", "source"),
-    [
-        ("arn:aws:iam::123:user/ada", "arn:aws:iam::123:user/ada"),
-        ("arn:aws:sts::123:assumed-role/Dev/ada", "arn:aws:iam::123:role/Dev"),
-        ("arn:aws:iam::123:root", None),
-    ],
-)
-def test_whose_policies_count(arn: str, source: str | None) -> None:
-    assert principal(arn) == source
 
 
 def test_a_policy_to_paste() -> None:
