@@ -28,20 +28,21 @@ from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.frames import DATA, encode
 from remoterun.agent.shared.protocol import Handler, Link
 from remoterun.agent.shared.records import to_json
-from remoterun.agent.shared.spec import PYTHON, EnvironmentSpec, RunSpec
+from remoterun.agent.shared.spec import PYTHON, EnvironmentSpec, ResourceRef, RunSpec
 from remoterun.agent.shared.states import FINAL, RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store import outputs
 from remoterun.agent.store.home import Home
 from remoterun.agent.store.run_folder import RunFolder
-from remoterun.client import Client
+from remoterun.client import Client, stores
 from remoterun.config import Config
 from remoterun.hosts.bundle import AgentBundle, agent_bundle
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType, new_key
 from remoterun.session import Session
 from remoterun.source import Source, snapshot
+from remoterun.transfer import Fetched
 
 Files = dict[str, bytes | str | None]
 """Path to content; None is an empty folder; text `-> TARGET` a link; a path that ends in `*` is executable."""
@@ -110,6 +111,11 @@ def spec_of(command: str = "true", **changed: Any) -> RunSpec:
     """A spec with a key of its own; nothing of its environment exists."""
     spec = RunSpec(new_key(), 1, time.time(), "local", command, EnvironmentSpec("none", "cpu", "ab" * 32))
     return spec._replace(**changed)
+
+
+def fetch(session: Session, resource: ResourceRef, target: Path, *how: Any, **more: Any) -> Fetched:
+    """Copy a resource of a host, as `cp` does."""
+    return stores.fetch(stores.HostStore(session), resource, target, *how, **more)
 
 
 class Place:

@@ -35,9 +35,9 @@ from remoterun.hosts.base import Pipe
 from remoterun.hosts.local import LocalHost, ProcessPipe
 from remoterun.model import MachineType
 from remoterun.session import Session
-from remoterun.transfer import Progress, Sent, fetch, lanes, read_tree, refuse, send_tree
+from remoterun.transfer import Progress, Sent, lanes, read_tree, refuse, send_tree
 from tests.lab import Docker, Lab, LabHost
-from tests.workshop import read_files, until
+from tests.workshop import fetch, read_files, until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 UPLOAD = ResourceRef("upload", "doom")
@@ -339,7 +339,8 @@ from remoterun.agent.shared.spec import ResourceRef
 from remoterun.hosts.local import LocalHost
 from remoterun.model import MachineType
 from remoterun.session import Session
-from remoterun.transfer import Progress, fetch, read_tree, send_tree
+from remoterun.client.stores import HostStore, fetch
+from remoterun.transfer import Progress, read_tree, send_tree
 home, path, digests, size, up = json.loads(sys.argv[1])
 def report(progress):
     if progress.bytes_done >= size:
@@ -349,7 +350,7 @@ if up:
     manifest, _ = send_tree(session, read_tree(Path(path), Path(digests)), {}, Progress(report), "doom")
     session.ask(api.commit_upload, api.CommitUpload("doom"), manifest.encode())
 else:
-    fetch(session, ResourceRef("upload", "doom"), Path(path), lambda path: True, Progress(report))
+    fetch(HostStore(session), ResourceRef("upload", "doom"), Path(path), lambda path: True, Progress(report))
 session.close()
 """
 

@@ -18,6 +18,7 @@ from remoterun.agent.shared.protocol import WINDOW
 from remoterun.agent.shared.spec import ResourceRef
 from remoterun.agent.shared.tree import Entry, Manifest
 from remoterun.agent.store.home import Home
+from remoterun.client.stores import HostStore, pass_on
 from remoterun.errors import (
     AlreadyExists,
     HostError,
@@ -34,18 +35,16 @@ from remoterun.session import Session
 from remoterun.transfer import (
     Progress,
     Sent,
-    fetch,
     fetch_manifest,
     lanes,
     missing_blobs,
     read_entries,
     read_tree,
     refuse,
-    relay,
     send_tree,
 )
 from remoterun.transfer.destination import in_git_folder
-from tests.workshop import Files, hostile_agent, read_files, sha256, tree_of, until, write_files
+from tests.workshop import Files, fetch, hostile_agent, read_files, sha256, tree_of, until, write_files
 
 FILES: Files = {
     "a": b"A", "b/c": os.urandom(400_000), "b/run*": b"#!", "link": "-> b/c", "empty": None, "zero": b"",
@@ -105,20 +104,18 @@ class TestThereAndBack:
         result = fetch(session, UPLOAD, tmp_path / "t", refuse, Progress())
         assert result.files == 2400
 
-    def test_relay(self, session: Session, tmp_path: Path) -> None:
+    def test_passed_on(self, session: Session, tmp_path: Path) -> None:
         manifest = upload(session, tmp_path / "source", FILES)
         other = Session(MachineType("there"), LocalHost(tmp_path / "other"))
         try:
-            sent = relay(session, manifest, other, Progress())
-            assert sent.blobs == len({entry.digest for entry in manifest.files})
+            pass_on(HostStore(session), UPLOAD, manifest, other, Progress())
             other.ask(api.commit_upload, api.CommitUpload("doom"), manifest.encode())
-            assert relay(session, manifest, other, Progress()).blobs == 0
             fetch(other, UPLOAD, tmp_path / "target", refuse, Progress())
             assert read_files(tmp_path / "target") == FILES
         finally:
             other.close()
 
-    def test_relay_of_a_damaged_file(self, session: Session, tmp_path: Path) -> None:
+    def test_passed_on_of_a_damaged_file(self, session: Session, tmp_path: Path) -> None:
         manifest = upload(session, tmp_path / "source", {"a": b"content"})
         path = tmp_path / "home/uploads/doom/1/a"
         path.chmod(0o644)
@@ -126,7 +123,7 @@ class TestThereAndBack:
         other = Session(MachineType("there"), LocalHost(tmp_path / "other"))
         try:
             with pytest.raises(TransferError):
-                relay(session, manifest, other, Progress())
+                pass_on(HostStore(session), UPLOAD, manifest, other, Progress())
             assert missing_blobs(other, [manifest.entries[0].digest])
             with pytest.raises(TransferError):
                 fetch(session, UPLOAD, tmp_path / "target", refuse, Progress())
@@ -176,7 +173,7 @@ class TestRoom:
     def test_passed_on(self, session: Session, small: Session, tmp_path: Path) -> None:
         manifest = upload(session, tmp_path / "s", {str(n): os.urandom(5 << 20) for n in range(10)})
         with pytest.raises(HostError, match="the disk of there is too full: 52 MB are to be sent"):
-            relay(session, manifest, small, Progress())
+            pass_on(HostStore(session), UPLOAD, manifest, small, Progress())
         assert len(missing_blobs(small, [entry.digest for entry in manifest.files])) == 10
 
 

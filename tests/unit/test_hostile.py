@@ -38,9 +38,9 @@ from remoterun.client import Client, LogBytes, StateChange
 from remoterun.errors import RemoterunError, TransferError, UnsafePath
 from remoterun.model import MachineType
 from remoterun.session import Session, understood
-from remoterun.transfer import Progress, fetch, lanes, refuse
+from remoterun.transfer import Progress, lanes, refuse
 from tests.unit.test_home import sound
-from tests.workshop import linked, pumped, read_files, sha256, tree_of, write_files
+from tests.workshop import fetch, linked, pumped, read_files, sha256, tree_of, write_files
 
 UPLOAD = ResourceRef("upload", "doom")
 _folders = itertools.count()
