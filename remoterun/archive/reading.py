@@ -13,8 +13,7 @@ from remoterun.agent.shared.archive import Extent, Places, pack_key
 from remoterun.agent.shared.tree import Entry
 from remoterun.archive import Archive
 from remoterun.archive.s3_errors import Absent
-from remoterun.transfer.destination import Destination, NewFile, write_file
-from remoterun.transfer.duplicates import Duplicates
+from remoterun.transfer.destination import Destination, Duplicates, NewFile, write_file
 
 READ = 4 << 20
 """Bytes that are read at once."""

@@ -1,10 +1,10 @@
 """Trees on their way: sent to a host, or downloaded from one.
 
-To a host      reading.py lists and hashes this machine's files (known ones: stamps.py); sending.py is the flow;
-               large_upload.py sends large files in pieces; inventory.py asks what the host has, and what fits
-From a host    fetching.py is the flow; blobs.py, large_download.py and live.py fetch files; duplicates.py copies what
-               came already; destination.py says where files may stand, and writes them; memory.py: into memory
-All of them    lanes.py, a queue of tasks and several connections; answers.py, what may come; progress.py, how far it is
+To a host      reading.py lists and hashes this machine's files (known ones: stamps.py); sending.py is the flow
+From a host    fetching.py is the flow; downloads.py fetches files; destination.py says where they may stand, and writes
+               them
+All of them    large_files.py, pieces; lanes.py, a queue of tasks and several connections; answers.py, what a host may
+               answer; progress.py, how far it is
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from remoterun.on_use import on_use
 
 if TYPE_CHECKING:
+    from remoterun.transfer.answers import contents, missing_blobs
     from remoterun.transfer.destination import Fetched
-    from remoterun.transfer.fetching import Choice, Conflict, Download, download, fetch_manifest, place, refuse
-    from remoterun.transfer.inventory import missing_blobs
-    from remoterun.transfer.memory import contents
+    from remoterun.transfer.downloads import Download, download
+    from remoterun.transfer.fetching import Choice, Conflict, fetch_manifest, place, refuse
     from remoterun.transfer.progress import Progress
     from remoterun.transfer.reading import Reading, read_entries, read_tree
     from remoterun.transfer.sending import Sent, send_blobs, send_tree
@@ -25,10 +25,10 @@ else:
     __getattr__ = on_use(
         __name__,
         {
-            "fetching": ("Choice", "Conflict", "Download", "download", "fetch_manifest", "place", "refuse"),
-            "inventory": ("missing_blobs",),
+            "answers": ("contents", "missing_blobs"),
+            "downloads": ("Download", "download"),
+            "fetching": ("Choice", "Conflict", "fetch_manifest", "place", "refuse"),
             "destination": ("Fetched",),
-            "memory": ("contents",),
             "progress": ("Progress",),
             "reading": ("Reading", "read_entries", "read_tree"),
             "sending": ("Sent", "send_blobs", "send_tree"),

@@ -19,6 +19,35 @@ from remoterun.errors import TransferError, UnsafePath
 from remoterun.transfer.progress import Progress
 
 MOST_WARNINGS = 100
+WORTH_COPYING = 4096
+"""Bytes from which on it pays."""
+MOST_REMEMBERED = 200_000
+"""Contents that are remembered."""
+
+
+class Duplicates:
+    """Files of one download that have the same content: it comes once, and is copied here."""
+
+    def __init__(self) -> None:
+        self._first: dict[bytes, Entry] = {}
+        self._duplicates: list[tuple[Entry, Entry]] = []
+
+    def without(self, files: Iterable[Entry]) -> Iterator[Entry]:
+        """The files, but for repetitions: these are noted."""
+        for entry in files:
+            if entry.size >= WORTH_COPYING and entry.digest:
+                digest = bytes.fromhex(entry.digest)
+                first = self._first.get(digest)
+                if first is not None and first.size == entry.size:
+                    self._duplicates.append((entry, first))
+                    continue
+                if len(self._first) < MOST_REMEMBERED:
+                    self._first[digest] = entry
+            yield entry
+
+    def copy(self, destination: Destination) -> list[Entry]:
+        """Copy the repetitions. Those that can't be, as their first has not come, or was changed meanwhile."""
+        return [entry for entry, first in self._duplicates if not _copy(entry, first, destination)]
 
 
 @dataclass
@@ -266,6 +295,27 @@ class NewFile:
             os.fsync(self._file)
         os.replace(self._name, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         self._kept = True
+
+
+def _copy(entry: Entry, first: Entry, destination: Destination) -> bool:
+    folder, name = destination.place(first)
+    try:
+        source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return False
+    try:
+        folder, name = destination.place(entry)
+        with NewFile(folder, entry.executable) as file:
+            while file.size < entry.size and (data := os.read(source, min(1 << 20, entry.size - file.size))):
+                file.write(data)
+            if file.digest != entry.digest:
+                return False
+            file.keep(name, sync=False)
+    finally:
+        os.close(source)
+    destination.came(entry.size, there=entry.size)
+    destination.took(entry)
+    return True
 
 
 class Damaged(TransferError):

@@ -1,9 +1,6 @@
 """Trees from a host: what is wanted is named, and comes in one flow; each file is whole and verified before it has its
 name.
 
-What lies at rest there comes by its digests (blobs.py), large files in pieces (large_download.py); the files of a run
-that goes on by their names (live.py).
-
 Nothing that comes from a host is trusted: see `SafeFolder` and `check_path`.
 """
 
@@ -12,8 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from remoterun.agent.shared import api
@@ -25,10 +21,8 @@ from remoterun.agent.shared.tree import Entry, Manifest, ManifestReader, hash_fi
 from remoterun.errors import AlreadyExists, SomeDamaged, TransferError, UnsafePath
 from remoterun.session import Session
 from remoterun.transfer.answers import nonsense, not_empty
-from remoterun.transfer.blobs import fetch_blobs
 from remoterun.transfer.destination import Destination, Fetched, refuse_twins, temporary_name, without_git_folders
-from remoterun.transfer.duplicates import Duplicates
-from remoterun.transfer.live import fetch_live
+from remoterun.transfer.downloads import Download
 from remoterun.transfer.progress import Progress
 
 MAX_TREE = 1 << 29
@@ -67,18 +61,9 @@ Choice = Callable[[Manifest, Tree], Manifest]
 """The part that is wanted of a resource, by its manifest and what else is known of it. May raise."""
 
 
-Download = Callable[[Iterable[Entry], int, Destination], None]
-"""Downloads files, of so many bytes together, to where they go."""
-
-
 def refuse(path: str) -> bool:
     """The conflict policy without a person: never overwrite silently."""
     raise AlreadyExists(f"`{show(path)}` exists already", hint="-y overwrites, -i keeps what is there")
-
-
-def download(session: Session, resource: ResourceRef) -> Download:
-    """What downloads files of a resource from a host."""
-    return partial(_bring, session, resource)
 
 
 def place(
@@ -145,27 +130,6 @@ def place(
     except OSError as error:
         raise _unwritable(error, target)
     return result
-
-
-def _bring(
-    session: Session,
-    resource: ResourceRef,
-    files: Iterable[Entry],
-    size: int,
-    destination: Destination,
-) -> None:
-    """Bring files, of `size` bytes together, to where they go: by their digests what is at rest, by their names the
-    rest."""
-    duplicates = Duplicates()
-    once = duplicates.without(files)
-    left = fetch_blobs(session, once, destination, size) if destination.at_rest else list(once)
-    left += fetch_blobs(session, duplicates.copy(destination), destination, 0)
-    if left:
-        left = fetch_live(session, resource, left, destination)
-    if left:  # these changed while they were read, in a run that goes on
-        destination.final = True
-        for entry in fetch_live(session, resource, left, destination):
-            destination.result.warn(f"`{show(entry.path)}` became shorter while it was read; it was left out")
 
 
 def _unwritable(error: OSError, target: Path) -> TransferError:

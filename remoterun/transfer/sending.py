@@ -3,7 +3,7 @@
     this thread     list → read → hash → batches of small files, large files
     the lanes       ask which are missing → packs, pieces → the host
 
-reading.py lists and reads, lanes.py holds the threads and the connections, large_upload.py sends large files. What is
+reading.py lists and reads, lanes.py holds the threads and the connections, large_files.py sends large files. What is
 missing of a batch is sent from memory. What a cut transfer left is not sent again.
 """
 
@@ -24,9 +24,9 @@ from remoterun.agent.shared.pieces import LARGE, PIECE
 from remoterun.agent.shared.tree import ChangedWhileRead, Entry, Manifest, ManifestBuilder, TreeError, hash_file, show
 from remoterun.errors import TransferError
 from remoterun.session import Session
-from remoterun.transfer.inventory import AT_ONCE, may_not_fit, missing_blobs, require_room, room_on
+from remoterun.transfer.answers import AT_ONCE, may_not_fit, missing_blobs, require_room, room_on
 from remoterun.transfer.lanes import Lanes
-from remoterun.transfer.large_upload import LargeUpload
+from remoterun.transfer.large_files import LargeUpload
 from remoterun.transfer.progress import Progress
 from remoterun.transfer.reading import ListedEntry, Reading, changing, read_entries, size_and_time, whole_content
 

@@ -1,4 +1,8 @@
-"""A large file from a host, in pieces."""
+"""Large files in pieces, in either direction: see agent/shared/pieces.py.
+
+Pieces are asked about a group at a time, which bounds the memory. The next group is asked about while pieces of the one
+before are still under way, so that no connection waits.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,26 @@ import fcntl
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 from remoterun.agent.shared import api
+from remoterun.agent.shared.compression import CompressingStream
 from remoterun.agent.shared.digests import SIZE, unpacked
 from remoterun.agent.shared.frames import Body
 from remoterun.agent.shared.pieces import (
+    GROUP,
     PIECE,
+    PieceError,
     pack_numbers,
+    piece_count,
+    piece_hashes,
     piece_is,
     piece_length,
     read_piece,
+    unpack_numbers,
     whole_hash,
     write_at,
 )
@@ -28,10 +41,148 @@ from remoterun.transfer.answers import next_frame, nonsense, not_empty
 from remoterun.transfer.answers import unpacked as expanded
 from remoterun.transfer.destination import Destination, temporary_name
 from remoterun.transfer.lanes import Lanes
-from remoterun.transfer.piece_flow import PieceFlow
+from remoterun.transfer.reading import size_and_time
 
+LOW = GROUP // 2
+"""Pieces under way below which the next group is asked about."""
+AT_ONCE = 4
+"""Pieces that one task moves."""
 MOST_REMEMBERED = 50_000
 """Hashes of pieces that are remembered, to find the same piece again."""
+
+
+class PieceFlow(ABC):
+    """The pieces of one file of `size` bytes. `begin` is a task for a lane; all else follows as tasks. For several
+    threads."""
+
+    def __init__(self, size: int, lanes: Lanes) -> None:
+        self.size = size
+        self._lanes = lanes
+        self._count = piece_count(size)
+        self._next = self._under_way = 0
+        """The first piece that was not asked about, and how many are on their way."""
+        self._asking = True
+        self._flowing = threading.Lock()
+
+    @abstractmethod
+    def ask(self, session: Session, numbers: range) -> list[int]:
+        """Those pieces that the receiving side lacks."""
+
+    @abstractmethod
+    def move(self, session: Session, numbers: list[int]) -> None:
+        """Move some pieces."""
+
+    @abstractmethod
+    def end(self, session: Session) -> None:
+        """All pieces are there: have the whole verified."""
+
+    def begin(self, session: Session) -> None:
+        """Ask about a group of pieces, and have those moved that are missing."""
+        numbers = range(self._next, min(self._next + GROUP, self._count))
+        missing = self.ask(session, numbers)
+        with self._flowing:
+            self._next = numbers.stop
+            self._under_way += len(missing)
+            self._asking = False
+        for at in range(0, len(missing), AT_ONCE):
+            self._lanes.put_next(partial(self._move, missing[at : at + AT_ONCE]))
+        self._go_on(session)
+
+    def _move(self, numbers: list[int], session: Session) -> None:
+        self.move(session, numbers)
+        with self._flowing:
+            self._under_way -= len(numbers)
+        self._go_on(session)
+
+    def _go_on(self, session: Session) -> None:
+        with self._flowing:
+            if self._asking or self._under_way >= LOW:
+                return
+            all_asked = self._next == self._count
+            if all_asked and self._under_way:
+                return
+            self._asking = True
+        if all_asked:
+            self.end(session)
+        else:
+            self._lanes.put_next(self.begin)
+
+
+Count = Callable[[int, int, int], None]
+"""Called with bytes that were moved, blobs that are whole, and bytes that were there already."""
+
+
+class LargeUpload(PieceFlow):
+    """A file of this machine whose digest is known, and which the host lacks. Raises `TransferError`."""
+
+    def __init__(
+        self, path: str, stamp: tuple[int, int], digest: str, before: tuple[str, str], count: Count, lanes: Lanes
+    ) -> None:
+        """`stamp`: its size and time when it was hashed. `before`: the upload and the path there under which an earlier
+        version may be found."""
+        super().__init__(stamp[0], lanes)
+        self._path, self._stamp, self._digest, self._before = path, stamp, digest, before
+        self._tally = count
+        self._same: dict[int, list[int]] = {}
+        """All places of a piece that is sent, by the first of them."""
+
+    def ask(self, session: Session, numbers: range) -> list[int]:
+        with self._open() as file:
+            hashes = piece_hashes(file, self.size, numbers)
+        missing = self._missing(session, numbers, hashes)
+        self._tally(0, 0, self._bytes(numbers) - self._bytes(missing))
+        first: dict[bytes, int] = {}
+        digests = dict(zip(numbers, unpacked(hashes), strict=True))
+        for number in missing:
+            self._same.setdefault(first.setdefault(digests[number], number), []).append(number)
+        return list(first.values())
+
+    def move(self, session: Session, numbers: list[int]) -> None:
+        with self._open() as file, session.stream(api.put, api.Nothing()) as stream:
+            out = CompressingStream(stream, session.round_trip)
+            for number in numbers:
+                data, places = read_piece(file, number, self.size), self._same.pop(number)
+                out.send(data, {"d": self._digest, "s": self.size, "n": places})
+                self._tally(len(data), 0, self._bytes(places[1:]))
+            stream.end()
+            stream.finish()
+
+    def end(self, session: Session) -> None:
+        with self._open():  # it has not changed
+            session.ask(api.seal, api.WholeBlob(self._digest, self.size))
+        self._tally(0, 1, 0)
+
+    def _missing(self, session: Session, numbers: range, hashes: bytes) -> list[int]:
+        asked = api.MissingPieces(self._digest, self.size, numbers.start, *self._before)
+        with session.stream(api.missing_pieces, asked) as stream:
+            stream.send(hashes)
+            stream.end()
+            answer = next_frame(stream, session).body
+            try:
+                missing = unpack_numbers(answer, self.size)
+            except PieceError:
+                raise nonsense(session)
+            stream.finish()
+        if missing != sorted(set(missing) & set(numbers)):
+            raise nonsense(session)
+        return missing
+
+    def _bytes(self, numbers: range | list[int]) -> int:
+        return sum(piece_length(number, self.size) for number in numbers)
+
+    @contextmanager
+    def _open(self) -> Iterator[int]:
+        """The open file. Raises `TransferError` where it is another than was hashed."""
+        try:
+            file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise TransferError(f"`{show(self._path)}` can't be read: {error.strerror}")
+        try:
+            if size_and_time(os.fstat(file)) != self._stamp:
+                raise TransferError(f"`{show(self._path)}` changed after it was read", hint="try again")
+            yield file
+        finally:
+            os.close(file)
 
 
 class LargeDownload(PieceFlow):

@@ -1,0 +1,255 @@
+"""Files of a host on their way to a `Destination`: blobs at rest by their digests, small ones packed together and large
+ones in pieces; the files of a run that goes on by their names, as they are at that moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+from remoterun.agent.shared import api
+from remoterun.agent.shared.frames import PIECE, Body, Frame
+from remoterun.agent.shared.packs import SMALL, PackError, unpack
+from remoterun.agent.shared.pieces import LARGE
+from remoterun.agent.shared.protocol import Stream
+from remoterun.agent.shared.spec import ResourceRef
+from remoterun.agent.shared.tree import Entry, show
+from remoterun.errors import TransferError
+from remoterun.session import Session
+from remoterun.transfer.answers import ended, next_frame, not_empty, number, unpacked
+from remoterun.transfer.destination import Destination, Duplicates, NewFile, write_file
+from remoterun.transfer.lanes import Lanes
+from remoterun.transfer.large_files import LargeDownload
+
+Download = Callable[[Iterable[Entry], int, Destination], None]
+"""Downloads files, of so many bytes together, to where they go."""
+
+BATCH, BATCH_BYTES = 2000, 4 << 20
+"""Small files that one task asks for."""
+
+
+def download(session: Session, resource: ResourceRef) -> Download:
+    """What downloads files of a resource from a host."""
+    return partial(_download, session, resource)
+
+
+def _download(
+    session: Session,
+    resource: ResourceRef,
+    files: Iterable[Entry],
+    size: int,
+    destination: Destination,
+) -> None:
+    """Download files, of `size` bytes together: by their digests what is at rest, by their names the rest."""
+    duplicates = Duplicates()
+    once = duplicates.without(files)
+    left = fetch_blobs(session, once, destination, size) if destination.at_rest else list(once)
+    left += fetch_blobs(session, duplicates.copy(destination), destination, 0)
+    if left:
+        left = fetch_live(session, resource, left, destination)
+    if left:  # these changed while they were read, in a run that goes on
+        destination.final = True
+        for entry in fetch_live(session, resource, left, destination):
+            destination.result.warn(f"`{show(entry.path)}` became shorter while it was read; it was left out")
+
+
+def fetch_blobs(session: Session, files: Iterable[Entry], destination: Destination, size: int) -> list[Entry]:
+    """Fetch files, of `size` bytes together; the entries of which the host has no blob."""
+    gone: list[Entry] = []
+    large: list[LargeDownload] = []
+    try:
+        with Lanes(session, size) as lanes:
+            for batch in _batches(files):
+                if batch[0].size > LARGE:
+                    large.append(LargeDownload(batch[0], destination, lanes, gone))
+                    lanes.put(large[-1].begin, BATCH_BYTES)
+                    large = [file for file in large if not file.is_done]
+                else:
+                    lanes.put(partial(_fetch_batch, batch, destination, gone), sum(entry.size for entry in batch))
+    finally:
+        for file in large:
+            file.close()
+    return gone
+
+
+def _batches(files: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """The files in groups; a large one by itself."""
+    batch: list[Entry] = []
+    size = 0
+    for entry in files:
+        if entry.size > LARGE:
+            yield [entry]
+            continue
+        batch.append(entry)
+        size += entry.size
+        if len(batch) >= BATCH or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _fetch_batch(files: list[Entry], destination: Destination, gone: list[Entry], session: Session) -> None:
+    with destination.of_thread() as own:
+        gone += _fetch_small(session, files, own)
+
+
+def _fetch_small(session: Session, files: list[Entry], destination: Destination) -> list[Entry]:
+    gone: list[Entry] = []
+    expected = iter(files)
+    with session.stream(api.fetch, api.Link(session.round_trip)) as stream:
+        stream.send(bytes.fromhex("".join(entry.digest for entry in files)))
+        stream.end()
+        for frame in stream:
+            body = unpacked(frame, session)
+            if "p" in frame.header:
+                for digest, content in _contents(body, number(frame, "p", session), session):
+                    entry = _next_of(expected, session)
+                    _land_small(entry, digest, content, destination, session)
+                continue
+            entry = _next_of(expected, session)
+            if "gone" in frame.header:
+                gone.append(entry)
+                continue
+            _land_large(entry, Frame(frame.header, body), stream, destination, session)
+        if next(expected, None) is not None:
+            raise ended(session)
+    return gone
+
+
+def _contents(pack: Body, count: int, session: Session) -> Iterator[tuple[bytes, memoryview]]:
+    try:
+        yield from unpack(pack, count)
+    except PackError as error:
+        raise TransferError(f"{session.machine.name} sent what can't be unpacked: {error}")
+
+
+def _land_small(entry: Entry, digest: bytes, content: memoryview, destination: Destination, session: Session) -> None:
+    if digest.hex() != entry.digest:
+        raise TransferError(f"{session.machine.name} sends other files than were asked for")
+    if len(content) != entry.size or hashlib.sha256(content).hexdigest() != entry.digest:
+        destination.damaged(entry)
+        return
+    folder, name = destination.place(entry)
+    write_file(folder, name, content, entry.executable)
+    destination.took(entry, entry.size)
+
+
+def _land_large(entry: Entry, frame: Frame, stream: Stream, destination: Destination, session: Session) -> None:
+    size = frame.header.get("s")
+    if type(size) is not int or not 0 <= size <= entry.size or frame.header.get("d") != entry.digest:
+        raise TransferError(f"{show(entry.path)}: {session.machine.name} sends another size than it listed")
+    folder, name = destination.place(entry)
+    with NewFile(folder, entry.executable) as file:
+        body = frame.body
+        while True:
+            if file.size + len(body) > size:
+                raise TransferError(f"{show(entry.path)}: {session.machine.name} sends more than it said")
+            file.write(body)
+            destination.came(len(body))
+            if file.size == size:
+                break
+            body = unpacked(next_frame(stream, session), session)
+            if not body:
+                raise TransferError(f"{show(entry.path)}: {session.machine.name} sends less than it said")
+        if file.digest != entry.digest:
+            destination.damaged(entry)
+            return
+        file.keep(name)
+    destination.took(entry)
+
+
+def _next_of(expected: Iterator[Entry], session: Session) -> Entry:
+    entry = next(expected, None)
+    if entry is None:
+        raise TransferError(f"{session.machine.name} sends more files than were asked for")
+    return entry
+
+
+def fetch_live(session: Session, resource: ResourceRef, files: list[Entry], destination: Destination) -> list[Entry]:
+    """Fetch in one flow; the entries that changed while they were read, and were not taken."""
+    again = []
+    with session.stream(api.get, api.OfResource(resource)) as stream:
+        names = _FileRequests(stream, files)
+        for entry in files:
+            frame = next_frame(stream, session)
+            names.answered(entry)
+            if "gone" in frame.header and destination.at_rest:
+                destination.damaged(entry)
+                continue
+            if "gone" in frame.header:
+                destination.result.warn(f"`{show(entry.path)}` is gone: {show(str(frame.header['gone']))}")
+                continue
+            if not _land_file(stream, session, entry, frame, destination):
+                again.append(entry)
+        stream.finish()
+    return again
+
+
+class _FileRequests:
+    """The names of the wanted files, in the order of the answers, sent some way before these come. All at once could
+    fill the window of one direction while the unread answers fill that of the other."""
+
+    def __init__(self, stream: Stream, files: Iterable[Entry]) -> None:
+        self._stream = stream
+        self._left = iter(files)
+        self._unanswered = 0
+        self._ended = False
+        self._send()
+
+    def answered(self, entry: Entry) -> None:
+        """To be called for each file once its answer has begun to come."""
+        self._unanswered -= len(_name(entry))
+        if self._unanswered < PIECE and not self._ended:
+            self._send()
+
+    def _send(self) -> None:
+        names = bytearray()
+        for entry in self._left:
+            names += _name(entry)
+            if len(names) > 2 * PIECE:
+                break
+        else:
+            self._ended = True
+        self._unanswered += len(names)
+        self._stream.send(bytes(names))
+        if self._ended:
+            self._stream.end()
+
+
+def _name(entry: Entry) -> bytes:
+    return os.fsencode(entry.path) + b"\0"
+
+
+def _land_file(stream: Stream, session: Session, entry: Entry, frame: Frame, destination: Destination) -> bool:
+    """Receive one file into its place. False when it changed on the host meanwhile, and is not taken so."""
+    size = frame.header.get("s")
+    if not isinstance(size, int) or size < 0 or (destination.at_rest and size > entry.size):
+        raise TransferError(f"{show(entry.path)}: {session.machine.name} sends another size than it listed")
+    folder, name = destination.place(entry)
+    with NewFile(folder, bool(frame.header.get("x"))) as file:
+        while True:
+            if file.size + len(frame.body) > size:
+                raise TransferError(f"{show(entry.path)}: {session.machine.name} sends more than it said")
+            file.write(frame.body)
+            destination.came(len(frame.body))
+            if "h" in frame.header:
+                break
+            frame = next_frame(stream, session)
+            if "h" not in frame.header:
+                not_empty(frame, session)
+        if file.digest != frame.header["h"]:
+            raise TransferError(
+                f"{show(entry.path)}: {session.machine.name} says another hash than that of what it sent"
+            )
+        other = bool(entry.digest) and file.digest != entry.digest
+        if other and destination.at_rest:
+            destination.damaged(entry)
+            return True
+        if file.size != size or ((other or frame.header.get("c")) and not destination.changed(entry)):
+            return False
+        file.keep(name, sync=size > SMALL)
+        destination.took(entry)
+        return True
