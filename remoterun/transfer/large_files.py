@@ -18,8 +18,8 @@ from functools import partial
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.compression import CompressingStream
-from remoterun.agent.shared.digests import SIZE, unpacked
 from remoterun.agent.shared.frames import Body
+from remoterun.agent.shared.packs import DIGEST_SIZE, unpacked
 from remoterun.agent.shared.pieces import (
     GROUP,
     PIECE,
@@ -215,10 +215,10 @@ class LargeDownload(PieceFlow):
         with session.stream(api.piece_hashes, asked) as stream:
             stream.end()
             hashes = next_frame(stream, session).body
-            if len(hashes) % SIZE or len(hashes) > SIZE * len(numbers):
+            if len(hashes) % DIGEST_SIZE or len(hashes) > DIGEST_SIZE * len(numbers):
                 raise nonsense(session)
             stream.finish()
-        if len(hashes) < SIZE * len(numbers):
+        if len(hashes) < DIGEST_SIZE * len(numbers):
             raise NotFound(f"the blob of {show(self._entry.path)} is shorter than it was")
         digests = dict(zip(numbers, unpacked(hashes), strict=True))
         return [number for number in numbers if not self._find(number, digests[number], numbers)]

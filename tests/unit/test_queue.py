@@ -171,10 +171,11 @@ class TestTool:
     def test_its_words(self, tool: Path) -> None:
         self.write(
             tool,
-            "case $1 in --query-gpu=index,uuid,name,memory.total,memory.used) echo '0, GPU-a, Tesla K80, 11441, 12';;"
+            "case $1 in --query-gpu=index,uuid,name,memory.total,memory.used,utilization.gpu) "
+            "echo '0, GPU-a, Tesla K80, 11441, 12, 35';;"
             " --query-compute-apps=*) echo 'GPU-a, 77, /usr/bin/python3, [N/A]';; esac",
         )
-        assert gpus.list_gpus() == [Gpu(0, "GPU-a", "Tesla K80", 11441, 12)]
+        assert gpus.list_gpus() == [Gpu(0, "GPU-a", "Tesla K80", 11441, 12, 35.0)]
         assert gpus.busy() == {"GPU-a": GpuProcess("GPU-a", 77, "/usr/bin/python3", 0)}
 
     @pytest.mark.parametrize("text", ["exit 9", "kill -9 $$"])

@@ -8,8 +8,8 @@ from typing import Any, Dict, Iterator, List, Optional
 from ..shared import api
 from ..shared.archive import SignedObject
 from ..shared.compression import CompressingStream
-from ..shared.digests import SIZE, unpacked
 from ..shared.frames import Body
+from ..shared.packs import DIGEST_SIZE, unpacked
 from ..shared.pieces import GROUP, pack_numbers, piece_count, read_piece, unpack_numbers
 from ..shared.pieces import piece_hashes as pieces_of
 from ..shared.protocol import Stream
@@ -62,7 +62,7 @@ def missing_pieces(call: Call, asked: api.MissingPieces) -> api.Nothing:
     digest, size = blob_named({"d": asked.digest, "s": asked.size})
     before = call.delivery.version_before(asked.name, asked.path)
     wanted = _frame(call.stream)
-    if len(wanted) % SIZE or not 0 <= asked.first <= piece_count(size) - len(wanted) // SIZE:
+    if len(wanted) % DIGEST_SIZE or not 0 <= asked.first <= piece_count(size) - len(wanted) // DIGEST_SIZE:
         raise HomeError("bad_stream", "%d bytes of hashes from piece %d on" % (len(wanted), asked.first))
     call.stream.send(pack_numbers(pieces.missing(call.home, digest, size, asked.first, wanted, before)))
     return api.Nothing()

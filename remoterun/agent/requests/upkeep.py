@@ -7,8 +7,8 @@ from typing import Any, Dict
 
 from ..running import occupancy as occupying
 from ..shared import api
-from ..shared.digests import unpacked
 from ..shared.frames import PIECE
+from ..shared.packs import unpacked
 from ..shared.webhooks import BadAddress, check_address
 from ..store.errors import HomeError
 from ..store.http_client import HttpError

@@ -38,17 +38,8 @@ class Gpu(Record):
     name: str
     memory: int
     memory_used: int
-
-
-class GpuUse(Record):
-    """How much a GPU is used now: memory in MiB, and how busy it is in percent; None where the driver does not say."""
-
-    number: int
-    uuid: str
-    name: str
-    percent: Optional[float]
-    used: int
-    memory: int
+    percent: Optional[float] = None
+    """How busy it is; None where the driver does not say."""
 
 
 class Generation(Record):
@@ -70,19 +61,10 @@ class GpuProcess(Record):
 def list_gpus(timeout: float = TIMEOUT) -> List[Gpu]:
     """Every GPU; empty where there is none, or no driver. Raises `GpuError`."""
     found = []
-    for row in _query("--query-gpu=index,uuid,name,memory.total,memory.used", timeout):
-        if len(row) == 5:
-            found.append(Gpu(_number(row[0]), row[1], row[2], _number(row[3]), _number(row[4])))
-    return found
-
-
-def use() -> List[GpuUse]:
-    """Every GPU. Raises `GpuError`."""
-    found = []
-    for row in _query("--query-gpu=index,uuid,name,utilization.gpu,memory.used,memory.total"):
+    for row in _query("--query-gpu=index,uuid,name,memory.total,memory.used,utilization.gpu", timeout):
         if len(row) == 6:
-            percent = float(row[3]) if row[3].isdigit() else None
-            found.append(GpuUse(_number(row[0]), row[1], row[2], percent, _number(row[4]), _number(row[5])))
+            percent = float(row[5]) if row[5].isdigit() else None
+            found.append(Gpu(_number(row[0]), row[1], row[2], _number(row[3]), _number(row[4]), percent))
     return found
 
 

@@ -45,13 +45,13 @@ class Sampler:
         """A sample of each run; rates are those since the sample before. The driver is asked only where GPUs matter."""
         held, _ = queue.entries(self._home)
         mine = {run.key: held[run.key].get("gpus") or [] for run in self._runs if run.key in held}
-        cards: List[gpu_tool.GpuUse] = []
+        cards: List[gpu_tool.Gpu] = []
         if any(mine.values()):
             with contextlib.suppress(gpu_tool.GpuError):
-                cards = gpu_tool.use()
+                cards = gpu_tool.list_gpus()
         return [self._sample(run, [card for card in cards if card.uuid in mine.get(run.key, [])]) for run in self._runs]
 
-    def _sample(self, run: RunFolder, cards: List[gpu_tool.GpuUse]) -> api.Sample:
+    def _sample(self, run: RunFolder, cards: List[gpu_tool.Gpu]) -> api.Sample:
         sample = api.Sample(run.key, time.time(), run.state()[0] if run.exists() else RunState.KILLED)
         if sample.state is not RunState.RUNNING or not run.is_of_this_machine():
             return sample
@@ -61,7 +61,7 @@ class Sampler:
         sample = sample._replace(
             memory=counters.memory,
             gpus=[
-                api.GpuSample(card.number, card.name, card.percent, card.used << 20, card.memory << 20)
+                api.GpuSample(card.number, card.name, card.percent, card.memory_used << 20, card.memory << 20)
                 for card in cards
             ],
         )
@@ -137,7 +137,7 @@ class Peaks:
         if not held:
             return None
         with contextlib.suppress(gpu_tool.GpuError):
-            return sum(card.used << 20 for card in gpu_tool.use() if card.uuid in held)
+            return sum(card.memory_used << 20 for card in gpu_tool.list_gpus() if card.uuid in held)
         return None
 
 

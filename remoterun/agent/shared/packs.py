@@ -1,4 +1,5 @@
-"""How small contents travel: packed together, compressed where it pays (compression.py).
+"""How digests travel, 32 bytes each, one after the other; and small contents: packed together, compressed where it
+pays (compression.py).
 
 A pack is one frame's body: for each of its files a record (SHA-256, size), then their contents in the same order.
 """
@@ -9,6 +10,19 @@ import struct
 from typing import Iterable, Iterator, List, Tuple
 
 from .frames import Bytes
+
+DIGEST_SIZE = 32
+"""Bytes of a digest."""
+MISSING = struct.Struct("!IQ")
+"""Of a blob that is not there: its place among those that were asked about, and the bytes that a cut transfer left."""
+
+
+def unpacked(raw: Bytes) -> Iterator[bytes]:
+    """Digests that stand one after the other; a last one that is cut is left out."""
+    whole = bytes(raw)
+    for at in range(0, len(whole) - DIGEST_SIZE + 1, DIGEST_SIZE):
+        yield whole[at : at + DIGEST_SIZE]
+
 
 SMALL = 128 << 10
 """Bytes of the largest content that travels in a pack."""

@@ -13,8 +13,8 @@ import os
 import struct
 from typing import Dict, Iterable, List, Optional
 
-from .digests import unpacked
 from .frames import Body, Bytes, ProtocolError
+from .packs import unpacked
 
 LARGE = 4 << 20
 """Bytes above which a file travels in pieces."""

@@ -10,8 +10,8 @@ import os
 from typing import Any, Dict, Iterator, List, Set, Tuple
 
 from ..shared.api import CommitUpload
-from ..shared.digests import MISSING, unpacked
 from ..shared.frames import Body
+from ..shared.packs import MISSING, unpacked
 from ..shared.pieces import LARGE
 from ..shared.tree import Manifest
 from .blobs import packed

@@ -32,8 +32,8 @@ import os
 import threading
 from typing import Any, Optional, Set
 
-from ..shared.digests import unpacked
 from ..shared.files import locked, token, write_all
+from ..shared.packs import unpacked
 
 CUT = 86400.0
 """Seconds for which what a cut transfer has sent, or was about to use, is protected for the next try."""

@@ -10,7 +10,6 @@ from ..shared.files import private_copy, read_bytes, remove_tree, write_whole
 from ..shared.tree import Entry, Manifest, hash_file, walk
 from .checkout import StoredTree
 from .home import Home
-from .leases import Lease
 from .run_folder import RunFolder
 
 
@@ -20,8 +19,41 @@ def save(home: Home, run: RunFolder, skip: Iterable[str]) -> Tuple[Manifest, Lis
     Files become blobs by hard links: no data is copied. May be repeated after a crash at any point. What can't be
     read, since it belongs to another user, counts as special too, and the work tree stays, for it is there only.
     """
+    source = {entry.path: entry for entry in Manifest.decode(read_bytes(run.source_file)).entries}
+    _open_up(run.work)
+    special: List[str] = []
+    unreadable: List[str] = []
+    entries = []
     with home.lease() as lease:
-        return _save(home, run, skip, lease)
+        for found in walk(run.work, skip, special, unreadable):
+            entry = found.entry
+            known = source.get(entry.path)
+            if entry.kind == "f":
+                path = os.path.join(run.work, entry.path)
+                try:
+                    digest = _hash_ours(path)
+                except PermissionError:
+                    unreadable.append(entry.path)
+                    continue
+                entry = entry._replace(digest=digest)
+                if known == entry:
+                    continue
+                lease.add(bytes.fromhex(digest))
+                _adopt(home, path, entry, found.status)
+            elif known == entry:
+                continue
+            entries.append(entry)
+        manifest = Manifest(entries)
+        with home.temporary("outputs") as temporary:
+            tree = os.path.join(temporary, "out")
+            home.checkout(manifest, tree, private=False)
+            remove_tree(run.out)
+            os.rename(tree, run.out)
+        write_whole(run.outputs_file, manifest.encode())
+        if not unreadable:
+            with contextlib.suppress(PermissionError):  # a folder of another user: what is in it stays beside its copy
+                remove_tree(run.work)
+        return manifest, special + unreadable
 
 
 def saved(run: RunFolder) -> Optional[StoredTree]:
@@ -35,43 +67,6 @@ def all_readable(root: str) -> bool:
     """Whether we may read every file and folder below `root`."""
     paths = (os.path.join(folder, name) for folder, names, files in os.walk(root) for name in names + files)
     return all(os.path.islink(path) or os.access(path, os.R_OK) for path in paths)
-
-
-def _save(home: Home, run: RunFolder, skip: Iterable[str], lease: Lease) -> Tuple[Manifest, List[str]]:
-    source = {entry.path: entry for entry in Manifest.decode(read_bytes(run.source_file)).entries}
-    _open_up(run.work)
-    special: List[str] = []
-    unreadable: List[str] = []
-    entries = []
-    for found in walk(run.work, skip, special, unreadable):
-        entry = found.entry
-        known = source.get(entry.path)
-        if entry.kind == "f":
-            path = os.path.join(run.work, entry.path)
-            try:
-                digest = _hash_ours(path)
-            except PermissionError:
-                unreadable.append(entry.path)
-                continue
-            entry = entry._replace(digest=digest)
-            if known == entry:
-                continue
-            lease.add(bytes.fromhex(digest))
-            _adopt(home, path, entry, found.status)
-        elif known == entry:
-            continue
-        entries.append(entry)
-    manifest = Manifest(entries)
-    with home.temporary("outputs") as temporary:
-        tree = os.path.join(temporary, "out")
-        home.checkout(manifest, tree, private=False)
-        remove_tree(run.out)
-        os.rename(tree, run.out)
-    write_whole(run.outputs_file, manifest.encode())
-    if not unreadable:
-        with contextlib.suppress(PermissionError):  # a folder of another user: what is in it stays beside its copy
-            remove_tree(run.work)
-    return manifest, special + unreadable
 
 
 def _adopt(home: Home, path: str, entry: Entry, status: os.stat_result) -> None:

@@ -90,13 +90,16 @@ class Collection:
                 self._removed_versions.update((name, digest) for digest in self._old_versions(name))
             self._reader.update(self._live)
             full = not self.home.reserve.room()
-            self._remove_temporary(full)
-            self._remove_partial(full)
+            now = self._clock()
+            temporary, partial = stale_files.temporary(self.home, now, full), stale_files.partial(self.home, now, full)
+            self._remove("temporary", temporary, "less than an hour old", remove_tree)
+            why = "less than a day old: the next try goes on there"
+            self._remove("partial", partial, why, stale_files.remove_unless_locked)
             self._remove_versions()
             self._remove_remains()
             self._remove_blobs(0.0 if full else leases.CUT)
             self._remove_environments()
-            self._remove_agents()
+            self._remove("agents", stale_files.agents(self.home, now), "", remove_tree)
         return CollectTotals(self._freed, free_space(self.home.path))
 
     def _tell(self, kind: str, items: List[Dict[str, Any]], why: str = "", count: Optional[int] = None) -> None:
@@ -225,18 +228,6 @@ class Collection:
             if item != "versions.json" and not (match and match.group(1) in known):
                 found.append(os.path.join(folder, item))
         return found
-
-    def _remove_temporary(self, full: bool) -> None:
-        found = stale_files.temporary(self.home, self._clock(), full)
-        self._remove("temporary", found, "less than an hour old", remove_tree)
-
-    def _remove_partial(self, full: bool) -> None:
-        found = stale_files.partial(self.home, self._clock(), full)
-        why = "less than a day old: the next try goes on there"
-        self._remove("partial", found, why, stale_files.remove_unless_locked)
-
-    def _remove_agents(self) -> None:
-        self._remove("agents", stale_files.agents(self.home, self._clock()), "", remove_tree)
 
     def _remove(
         self, kind: str, found: Iterable[stale_files.StaleFile], why_kept: str, remove: Callable[[str], Optional[bool]]
@@ -376,11 +367,9 @@ class Collection:
         self._tell("images", kept, why="used lately; --unused TIME says how long ago is enough")
 
     def _take_image(self, docker: Docker, image: Image) -> bool:
-        """It loses its name under the lock, so that no run that comes now counts on it, and is deleted after."""
+        """Whether it could be deleted: under the lock, so that no run that comes now counts on it."""
         with self._alone():
-            if image.name in self._needed() or not docker.rename_image(image, "remoterun-gc:" + image.short_id):
-                return False
-        return docker.remove_image("remoterun-gc:" + image.short_id)
+            return image.name not in self._needed() and docker.remove_image(image.name)
 
     # -- parts
 

@@ -167,18 +167,14 @@ class ReferenceReader:
         self._home = home
         self._without = set() if without is None else without
         self._read: Set[Tuple[str, str, str, str]] = set()
-        self._uploads: Dict[str, Tuple[int, int]] = {}
         self._settled: Set[str] = set()
 
     def update(self, digests: Set[bytes]) -> None:
         """Raises `HomeError("damaged")` when it can't tell what something refers to."""
         for name in self._home.uploads.names():
-            stamp = _stamp(os.path.join(self._home.uploads.folder_of(name), "versions.json"))
-            if stamp != self._uploads.get(name):
-                for referrer in of_upload(self._home, name):
-                    if (name, referrer.digest) not in self._without:
-                        self._take(referrer, digests)
-                self._uploads[name] = stamp
+            for referrer in of_upload(self._home, name):
+                if (name, referrer.digest) not in self._without:
+                    self._take(referrer, digests)
         for key in self._home.run_keys():
             if key not in self._settled:
                 self._take_run(self._home.run(key), digests)
@@ -186,7 +182,6 @@ class ReferenceReader:
     def spare(self, name: str, digest: str) -> None:
         """Count a version as there again."""
         self._without.discard((name, digest))
-        self._uploads.pop(name, None)
 
     def _take_run(self, run: RunFolder, digests: Set[bytes]) -> None:
         if not run.exists():
@@ -218,15 +213,6 @@ class ReferenceReader:
                 return
             raise
         self._read.add(mark)
-
-
-def _stamp(path: str) -> Tuple[int, int]:
-    """Another one after each change of a file that is always replaced whole."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return (0, 0)
-    return (status.st_ino, status.st_mtime_ns)
 
 
 def _why(error: BaseException) -> str:

@@ -53,10 +53,6 @@ class Image(Record):
     created: float
     contents: str = ""
 
-    @property
-    def short_id(self) -> str:
-        return self.id[:12]
-
 
 def engine(home: Home, name: str, supervisor: Optional[int]) -> "Docker":
     return Docker(home, name)
@@ -292,18 +288,6 @@ class Docker:
         except (subprocess.TimeoutExpired, ValueError, KeyError, TypeError):
             return []
         return [_image(known[id], known) for id in sorted(ours) if id in known]
-
-    def rename_image(self, image: Image, name: str) -> bool:
-        """Whether `image` is called `name` now, and nothing else of ours. What is in use keeps its name."""
-        try:
-            if self._call("image", "tag", image.id, name)[0] != 0:
-                return False
-            if image.name in (image.id, name) or self._call("image", "rm", image.name)[0] == 0:
-                return True
-            self._call("image", "rm", name)
-        except subprocess.TimeoutExpired:
-            pass
-        return False
 
     def remove_image(self, name: str) -> bool:
         """Whether it could be deleted; what a container uses, or another image stands on, can't."""
