@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import threading
@@ -17,7 +16,6 @@ AT_ONCE = 0.1
 _holders = 0
 _came = False
 _last = -AT_ONCE
-_lost = False
 
 
 def terminate_as_interrupt() -> None:
@@ -25,6 +23,7 @@ def terminate_as_interrupt() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # nohup ignores SIGHUP: that stays
             signal.signal(number, _interrupt)
+    signal.signal(signal.SIGALRM, _interrupt)
     sys.unraisablehook = _unraisable
 
 
@@ -43,38 +42,21 @@ def end_at_once() -> None:
 
 def _interrupt(number: int, frame: Any) -> None:
     global _came, _last
-    if _lost:
-        return
     if _holders:
         _came = True
         return
     now = time.monotonic()
-    if now - _last >= AT_ONCE:
+    if number == signal.SIGALRM or now - _last >= AT_ONCE:
         _last = now
         raise KeyboardInterrupt
 
 
 def _unraisable(raised: Any) -> None:
-    """An interrupt that was raised in a finalizer, where nobody can catch it, is sent once more."""
-    global _lost
-    if not issubclass(raised.exc_type, KeyboardInterrupt):
+    """An interrupt that was raised in a finalizer, where nobody can catch it, comes once more when that is done."""
+    if issubclass(raised.exc_type, KeyboardInterrupt):
+        signal.setitimer(signal.ITIMER_REAL, AT_ONCE / 10)
+    else:
         sys.__unraisablehook__(raised)
-        return
-    _lost = True
-    try:
-        threading.Thread(target=_send_again, daemon=True).start()
-    finally:
-        _lost = False
-
-
-def _send_again() -> None:
-    """When the main thread is back from where it would be lost again."""
-    global _last
-    time.sleep(AT_ONCE / 10)
-    while _lost:
-        time.sleep(0.001)
-    _last = -AT_ONCE
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 @contextlib.contextmanager

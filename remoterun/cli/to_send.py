@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import shlex
 import shutil
 import stat
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 
 _SHOWN = 5
+"""Files that are listed before a question."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,8 @@ def _warn_of_ignored(source: Source, words: list[str]) -> None:
             render.warning(f"`{render.name(path)}`, which the command names, is ignored, so it is not sent")
 
 
-_SHOWN = 4
+_NAMED = 4
+"""Modules that are named in a sentence."""
 
 
 def requirements_of(name: str) -> str:
@@ -186,15 +187,15 @@ def with_packages(prepared: Prepared, how: Sending) -> Prepared:
         render.line("Plain Python: nothing read imports TensorFlow; --framework tensorflow has it.")
     if not choice.lacking:
         return prepared
-    modules = [f"`{module}`" for module in choice.lacking[:_SHOWN]]
-    if len(choice.lacking) > _SHOWN:
-        modules.append(f"{len(choice.lacking) - _SHOWN} more")
+    modules = [f"`{module}`" for module in choice.lacking[:_NAMED]]
+    if len(choice.lacking) > _NAMED:
+        modules.append(f"{len(choice.lacking) - _NAMED} more")
     named = " and ".join(filter(None, [", ".join(modules[:-1]), modules[-1]]))
     text = f"the code imports {named}, which {'plain Python' if choice.framework == PYTHON else 'it'} lacks"
     offer = choice.offer
     if offer is None:
         render.warning(text)
-        options = " ".join(f"--pip {package}" for package in choice.packages[:_SHOWN])
+        options = " ".join(f"--pip {package}" for package in choice.packages[:_NAMED])
         render.line(f"  {options}   installs {'it' if len(choice.lacking) == 1 else 'them'}")
         return prepared
     workdir = prepared.source.workdir if prepared.source is not None else ""
@@ -246,24 +247,18 @@ def standard_input(wanted: bool) -> Iterator[Path | None]:
 
 def _holds_something() -> bool:
     """Whether somebody meant to send it: bytes wait in a pipe, or it is a file that is not empty."""
+    import array
+    import fcntl
+    import termios
+
     try:
         status = os.fstat(sys.stdin.fileno())
         if stat.S_ISREG(status.st_mode):
             return status.st_size > os.lseek(sys.stdin.fileno(), 0, os.SEEK_CUR)
         if not stat.S_ISFIFO(status.st_mode):
             return False
-        ready, _, _ = select.select([sys.stdin], [], [], 0)
-        return bool(ready) and not _at_end(sys.stdin.fileno())
+        waiting = array.array("i", [0])
+        fcntl.ioctl(sys.stdin.fileno(), termios.FIONREAD, waiting)
+        return waiting[0] > 0
     except (OSError, ValueError):
         return False
-
-
-def _at_end(pipe: int) -> bool:
-    """Whether its writer has closed it without a byte in it."""
-    import array
-    import fcntl
-    import termios
-
-    count = array.array("i", [0])
-    fcntl.ioctl(pipe, termios.FIONREAD, count)
-    return not count[0]

@@ -117,7 +117,7 @@ TABLE: list[tuple[tuple[str, ...], int, str, str]] = [
     ((*RUN, "--mount"), 2, "`--mount` requires an argument", "remoterun run --help"),
     ((*RUN, "--apt", "ffmpeg", "true"), 2, "can't install apt packages", "leave out --apt"),
     ((*RUN, "--pip", "", "true"), 2, "--pip names no package", "--pip numpy"),
-    ((*RUN, "--apt", "a; b", "true"), 2, "`a; b` is not a valid name of a Debian package", "--apt ffmpeg"),
+    ((*RUN, "--apt", "a; b", "true"), 2, "`a; b` is not the name of a Debian package", "--apt ffmpeg"),
     ((*RUN, "--image", "python:3", "true"), 2, "has no images", "leave out --image"),
     ((*RUN, "--pip", "cow say", "true"), 2, "package `cow say`: `say` can't follow `cow`", "--pip cow --pip say"),
     ((*RUN, "--pip-req", "nofile", "true"), 2, "`nofile` can't be read: No such file", "requirements.txt"),

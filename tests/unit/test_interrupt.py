@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
 
 import pytest
@@ -19,7 +18,7 @@ from remoterun.cli.interrupt import interrupts_held, terminate_as_interrupt
 def handlers(monkeypatch):
     monkeypatch.setattr(interrupt, "_last", -interrupt.AT_ONCE)
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, which stays so
     yield
@@ -63,18 +62,7 @@ def test_several_at_once_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-class SlowlyStarted(threading.Thread):
-    def start(self) -> None:
-        super().start()
-        time.sleep(0.05)  # five times as long as it waits before it interrupts
-
-
-@pytest.mark.parametrize("thread", [threading.Thread, SlowlyStarted])
-def test_one_that_meets_a_finalizer_comes_all_the_same(
-    thread: type[threading.Thread], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(threading, "Thread", thread)
-
+def test_one_that_meets_a_finalizer_comes_all_the_same(capfd: pytest.CaptureFixture[str]) -> None:
     class Finalized:
         def __del__(self) -> None:
             os.kill(os.getpid(), signal.SIGINT)
