@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from remoterun import __version__
 from remoterun.cli import complete, render
-from remoterun.errors import UsageError
+from remoterun.errors import RemoterunError, UsageError
 from remoterun.model import LAST, Asked, Resource
+
+T = TypeVar("T")
 
 COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
     "Runs": {
@@ -173,6 +175,20 @@ def run_number(text: str) -> str:
         hint = f"name each run by its number: {several[1]} … {several[2]}" if several else "remoterun ps"
         raise UsageError(f"`{text}` is not a run number", hint=hint)
     return number
+
+
+def for_each(things: Sequence[T], do: Callable[[T], None]) -> int:
+    """The exit status. An error is shown, and raised where there is one thing only."""
+    status = 0
+    for thing in things:
+        try:
+            do(thing)
+        except RemoterunError as error:
+            if len(things) == 1:
+                raise
+            render.error(error)
+            status = max(status, error.exit_status)
+    return status
 
 
 _RANGE = re.compile(r"(?:runs/)?([0-9]{1,15})-([0-9]{1,15})/?\Z")

@@ -12,12 +12,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 _OPENERS = ("xdg-open", "x-www-browser", "firefox", "chromium", "google-chrome")
 _PATIENCE = 30.0
 """Seconds that a connection may take to ask."""
-_MOST_HEARD = 1 << 16
 _ESTABLISHED = "01"
 
 
@@ -53,45 +54,44 @@ def far_away(environ: Mapping[str, str] = os.environ) -> bool:
     return "SSH_CONNECTION" in environ and not environ.get("BROWSER")
 
 
-class _Door:
+class _Door(ThreadingHTTPServer):
     """A port of this machine that sends the user's browser on to an address, and refuses everybody else.
 
     The kernel tells whose a connection is. On macOS it doesn't: there the first one that comes is sent on.
     """
 
-    def __init__(self, address: str) -> None:
-        self._leads_to = address
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._used = threading.Semaphore(1)
-        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
-        threading.Thread(target=self._accept, name="remoterun door", daemon=True).start()
+    def __init__(self, leads_to: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.leads_to = leads_to
+        self.unused = threading.Semaphore(1)
+        self.address = f"http://127.0.0.1:{self.server_port}/"
+        threading.Thread(target=self.serve_forever, name="remoterun door", daemon=True).start()
 
-    def _accept(self) -> None:
-        while True:
-            with contextlib.suppress(OSError):  # one that is gone already
-                connection, _ = self._listener.accept()
-                threading.Thread(target=self._answer, args=(connection,), name="remoterun door", daemon=True).start()
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that is gone already is no error."""
 
-    def _answer(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            connection.settimeout(_PATIENCE)
-            ours = self._is_ours(connection)
-            heard = b""
-            while b"\r\n\r\n" not in heard and len(heard) < _MOST_HEARD:
-                part = connection.recv(_MOST_HEARD)
-                if not part:  # browsers connect in advance
-                    return
-                heard += part
-            status, more, body = "302 Found", f"Location: {self._leads_to}\r\nReferrer-Policy: no-referrer\r\n", ""
-            if not ours:
-                status, more, body = "403 Forbidden", "", "Open the address that remoterun shows in its terminal.\n"
-            head = f"HTTP/1.1 {status}\r\n{more}Cache-Control: no-store\r\nContent-Type: text/plain\r\n"
-            connection.sendall(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
 
-    def _is_ours(self, connection: socket.socket) -> bool:
+class _Answer(BaseHTTPRequestHandler):
+    timeout = _PATIENCE
+    server: _Door
+
+    def do_GET(self) -> None:
+        if self._is_ours():
+            self.send_response(302)
+            self.send_header("Location", self.server.leads_to)
+            self.send_header("Referrer-Policy", "no-referrer")
+            self.send_header("Cache-Control", "no-store")
+            self.end_headers()
+        else:
+            self.send_error(403, explain="Open the address that remoterun shows in its terminal.")
+
+    def _is_ours(self) -> bool:
         if not Path("/proc/net/tcp").exists():
-            return self._used.acquire(blocking=False)
-        return _owner(connection) in (os.getuid(), 0)  # root sees every process's memory anyway
+            return self.server.unused.acquire(blocking=False)
+        return _owner(self.connection) in (os.getuid(), 0)  # root sees every process's memory anyway
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing is printed."""
 
 
 def _owner(connection: socket.socket) -> int | None:

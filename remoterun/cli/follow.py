@@ -1,23 +1,172 @@
-"""Showing a run as it goes: states on stderr, its log, byte for byte, on stdout; and a notice when it ends."""
+"""Showing a run as it goes: states on stderr, its log, byte for byte, on stdout; its ports here; a notice at its end."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 import os
+import random
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from remoterun.agent.shared.machines import CAPABILITIES
 from remoterun.agent.shared.spec import PortSpec
 from remoterun.agent.shared.states import Reason, RunState
 from remoterun.cli import render
-from remoterun.cli.forwarding import Forwards, Told
 from remoterun.client import Client, Item, LogBytes, Note, StateChange
-from remoterun.model import Run
+from remoterun.model import Run, listed
+
+if TYPE_CHECKING:
+    from remoterun.client import Forwarding, PortNews
+
+
+JUPYTER = "JupyterLab"
+"""The server that is started with a token."""
+MOST_NAMED = 5
+Told = Callable[[int, "PortNews", str], None]
+"""Is told of news of the ports of a run: its number, the news, and the address here."""
+
+
+class Forwards:
+    """The ports of a run, from the moment on that its command runs, until `close`.
+
+    `ports`: which (none: those of its spec; None: no port at all). `say` gets each line, also on other threads.
+    `server`: what answers on the port, where that is known; the number of its port then tells nobody anything.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        ports: Sequence[PortSpec] | None,
+        say: Callable[[str], None],
+        told: Told = lambda number, news, address: None,
+        server: str = "",
+    ) -> None:
+        self._server = server
+        self._client = client
+        self._ports = ports
+        self._say = say
+        self._told = told
+        self._forwarding: Forwarding | None = None
+
+    @property
+    def are_wanted(self) -> bool:
+        """Whether there is any port to forward, as far as was asked here."""
+        return bool(self._ports)
+
+    def at(self, change: StateChange) -> None:
+        """The run has come to this state: where that is RUNNING, on a new host perhaps, its ports are forwarded."""
+        if self._ports is None or change.past or change.state is not RunState.RUNNING:
+            return
+        self.start(change.run.number)
+
+    def start(self, number: int) -> None:
+        """Forward the ports of a run whose command runs."""
+        self.close()
+        waited = False
+
+        def tell(news: PortNews) -> None:
+            nonlocal waited
+            where = address(self._client, number, news) if self._server == JUPYTER else news.address
+            if not (self._server and waited and news.kind == "waiting"):
+                self._say(text(number, news, where, self._server))
+            waited = waited or news.kind == "waiting"
+            self._told(number, news, where)
+
+        self._forwarding = self._client.runs.forward(number, self._ports or (), tell)
+
+    def close(self) -> None:
+        if self._forwarding is not None:
+            self._forwarding.close()
+
+
+def address(client: Client, number: int, news: PortNews) -> str:
+    """Where JupyterLab is reached here, with its token."""
+    token = client.runs.tokens.find(client.registry.run(number).key)
+    return f"{news.address}/lab?token={token}" if token is not None and news.kind == "up" else news.address
+
+
+def text(number: int, news: PortNews, address: str, server: str = "") -> str:
+    """What is said of a port of run `number`, which is reached at `address` here."""
+    port = server or f"port {news.port} of run {number}"
+    if news.kind == "waiting" and server:
+        return f"waiting for {server} to start…"
+    if news.kind == "waiting" and news.others:
+        more = [f"{len(news.others) - MOST_NAMED} more"] if len(news.others) > MOST_NAMED else []
+        others = listed([*map(str, news.others[:MOST_NAMED]), *more])
+        return f"nothing listens at {news.port} in run {number} yet; it listens at {others}"
+    if news.kind == "waiting":
+        return f"waiting until something listens at {news.port} in run {number}…"
+    if news.kind == "down":
+        return f"nothing listens at {news.port} in run {number} any more" if not server else f"{server} has ended"
+    if news.kind == "failed":
+        return f"the ports of run {number} can't be reached: {news.text}"
+    taken = "" if news.local == news.wanted else f" ({news.wanted} is taken here)"
+    return f"{address} -> {port}{taken}" if address == news.address and not server else f"{address}{taken}"
+
+
+PORTS = 20000, 30000
+
+
+class Showing:
+    """Shows the first address in the browser."""
+
+    def __init__(self, no_browser: bool) -> None:
+        self._wanted = not no_browser
+        self.ending = "^C ends it"
+        self.more = ""
+        """Another line, about the page."""
+
+    def __call__(self, number: int, news: PortNews, address: str) -> None:
+        from remoterun.cli import browser
+
+        if news.kind != "up":
+            return
+        shown = self._wanted and browser.show(address)
+        self._wanted = False
+        render.page_shown(news.local, shown, browser.far_away(), self.ending)
+        if self.more:
+            render.line(f"  {self.more}")
+
+
+def some_port() -> int:
+    """A port that nobody else is likely to use, where runs have the network of their machine."""
+    return random.randrange(*PORTS)
+
+
+def forward_until_end(
+    client: Client,
+    run: Run,
+    ports: list[PortSpec],
+    told: Told = lambda number, news, address: None,
+    also: Callable[[StateChange], None] = lambda change: None,
+    server: str = "",
+) -> int:
+    """Forward ports until ^C, or until the run ends; the exit status. `server` is what answers there; `also` is called
+    with each state of the run."""
+    steps = render.Steps()
+    try:
+        with contextlib.closing(Forwards(client, ports, steps.say, told, server)) as forwards:
+            for item in client.runs.follow(run.number, log=False):
+                if isinstance(item, Note):
+                    _show_note(item, steps, run)
+                elif isinstance(item, StateChange):
+                    run = item.run
+                    if run.state is RunState.RUNNING:
+                        steps.clear()
+                    elif run.final or not item.past:
+                        _show_state(item, steps)
+                    forwards.at(item)
+                    also(item)
+    except KeyboardInterrupt:
+        steps.abandon()
+        render.line("")
+    return 0
+
 
 STEPS = {
     RunState.QUEUED: "Waiting for its turn",
@@ -46,7 +195,7 @@ def follow(
     none), of which `told` is told, too, on other threads; `server` is what answers there.
     """
     steps = render.Steps()
-    with Forwards(client, ports, steps.say, told, server) as forwards:
+    with contextlib.closing(Forwards(client, ports, steps.say, told, server)) as forwards:
         return _follow(client, run, items, steps, forwards, timestamps, from_start)
 
 
@@ -72,7 +221,7 @@ def _follow(
                     hinted = bool(item.event.hint)
                 forwards.at(item)
             else:
-                show_note(item, steps, run)
+                _show_note(item, steps, run)
     except KeyboardInterrupt:
         steps.abandon()
         if run.final and not ended:
@@ -119,7 +268,7 @@ def _show_state(change: StateChange, steps: render.Steps) -> bool:
     return False
 
 
-def show_note(note: Note, steps: render.Steps, run: Run) -> None:
+def _show_note(note: Note, steps: render.Steps, run: Run) -> None:
     """What is worth reading of a run beside its states."""
     if note.kind == "build":
         steps.detail(note.text)

@@ -193,7 +193,9 @@ OPTIONS = {row.name: row for row in _rows()}
 def parsed(typed: Mapping[str, Any]) -> dict[str, Any]:
     """The values of what is typed after options, by their names, without those that are not typed: an empty word is.
     Raises `UsageError`."""
-    return {name: row.read(typed[name]) for name, row in OPTIONS.items() if typed.get(name) not in (None, False, [], ())}
+    return {
+        name: row.read(typed[name]) for name, row in OPTIONS.items() if typed.get(name) not in (None, False, [], ())
+    }
 
 
 def with_values(asked: Asked, values: Mapping[str, Any]) -> Asked:

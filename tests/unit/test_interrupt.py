@@ -18,7 +18,9 @@ from remoterun.cli.interrupt import interrupts_held, terminate_as_interrupt
 def handlers(monkeypatch):
     monkeypatch.setattr(interrupt, "_last", -interrupt.AT_ONCE)
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)}
+    before = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    }
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, which stays so
     yield

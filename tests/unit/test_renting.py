@@ -12,8 +12,8 @@ import pytest
 
 from remoterun.agent.running.keeper import NOTICES
 from remoterun.agent.shared.states import Reason, RunState, RunStatus
-from remoterun.cli.render.figures import dollars, hourly, hours
 from remoterun.cli.render.machine_views import plan_lines
+from remoterun.cli.render.terminal import dollars, hourly, hours
 from remoterun.client import renting
 from remoterun.client.connections import Connections
 from remoterun.client.placement import rented_with

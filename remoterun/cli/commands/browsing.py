@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW, PortSpec, RunSpec
-from remoterun.cli import browser, complete, render
+from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, RunNumber, app, example, run_number
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import send_and_launch
-from remoterun.cli.forwarding import JUPYTER, Showing, Told, forward_until_end, some_port
+from remoterun.cli.follow import JUPYTER, Showing, Told, forward_until_end, some_port
 from remoterun.cli.options import parsed, takes, with_values
 from remoterun.cli.to_send import Sending
 from remoterun.errors import HostError, UsageError
@@ -100,6 +100,8 @@ def open_page(
     The page is served on this machine, to everybody who has its whole address. Of a run that still trains it shows the
     newest model.
     """
+    from remoterun.cli import browser
+
     with connect() as client, render.progress() as progress:
         page = client.files.open(source, port, progress, render.line)
     with page:

@@ -8,9 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Json, RunNumber, example, machines_app, run_number
+from remoterun.cli.app import Command, Json, RunNumber, example, for_each, machines_app, run_number
 from remoterun.cli.asking import client as connect
-from remoterun.cli.repeating import for_each
 from remoterun.errors import UsageError
 from remoterun.model import MachineType
 

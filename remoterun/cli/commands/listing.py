@@ -13,7 +13,6 @@ from remoterun.agent.shared.states import FINAL, RunState
 from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, Wait, app, example, run_number, run_range
 from remoterun.cli.asking import client as connect
-from remoterun.cli.repeating import until_interrupted
 from remoterun.client import json_shapes
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import EVERY_RUN, LAST, RunFilter
@@ -107,8 +106,27 @@ def ps(
                 render.line('There is no run yet. Start one: `remoterun run "echo hello"`')
 
         if watch:
-            return until_interrupted(look)
+            return _until_interrupted(look)
         look()()
+        return 0
+
+
+EVERY = 2.0
+"""Seconds between two looks."""
+
+
+def _until_interrupted(look: Callable[[], Callable[[], None]]) -> int:
+    """Look, and show what was seen by calling what `look` returned, every two seconds until ^C. Returns 0."""
+    try:
+        while True:
+            begun = time.monotonic()
+            show = look()
+            render.new_page()
+            show()
+            render.finish()
+            time.sleep(max(EVERY - (time.monotonic() - begun), 0.1))
+    except KeyboardInterrupt:
+        render.line("")
         return 0
 
 

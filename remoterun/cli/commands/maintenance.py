@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -13,7 +14,6 @@ from remoterun.agent.shared.api import MachineCheck
 from remoterun.cli import complete, render
 from remoterun.cli.app import Command, Json, app, example, machines_app
 from remoterun.cli.asking import client as connect
-from remoterun.cli.repeating import of_each
 from remoterun.client import json_shapes
 from remoterun.errors import (
     AgentError,
@@ -34,18 +34,19 @@ if TYPE_CHECKING:
     from remoterun.client.upkeep import Checked, Collected, Usage
 
 
+A = TypeVar("A")
+Machine = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MACHINE",
+        help="As after -t; of a pool each one. Default: the default machine.",
+        autocompletion=complete.machine_types,
+    ),
+]
+
+
 @app.command(cls=Command, epilog=example("remoterun doctor k80"))
-def doctor(
-    machine: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MACHINE",
-            help="As after -t; of a pool each one. Default: the default machine.",
-            autocompletion=complete.machine_types,
-        ),
-    ] = None,
-    json: Json = False,
-) -> int:
+def doctor(machine: Machine = None, json: Json = False) -> int:
     """Try a machine, and say how to mend what doesn't work.
 
     Link, host key, python3, Docker, GPU and NVIDIA's toolkit, disk, clock. Of `aws`: login, permissions, quotas,
@@ -64,16 +65,6 @@ def doctor(
 
         found, status = of_each(client, machine, look, show, Examined.record, json)
     return status or (0 if all(examined.sound for examined in found) else 1)
-
-
-Machine = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="MACHINE",
-        help="As after -t; of a pool each one. Default: the default machine.",
-        autocompletion=complete.machine_types,
-    ),
-]
 
 
 @machines_app.command("check", cls=Command, epilog=example("remoterun machines check k80"))
@@ -257,3 +248,40 @@ def _clock(theirs: float, asked: float, answered: float) -> MachineCheck:
     if skew <= CLOCK_TOLERANCE:
         return MachineCheck("clock", True, "agrees with this machine's")
     return MachineCheck("clock", False, f"{skew:.0f} s away from this machine's", "sudo timedatectl set-ntp true")
+
+
+def of_each(
+    client: Client,
+    name: str | None,
+    ask: Callable[[str | None], A],
+    show: Callable[[A, bool], None],
+    record: Callable[[A], dict[str, Any]],
+    as_json: bool,
+) -> tuple[list[A], int]:
+    """What `ask` finds on the machine `name` (None: the default one), shown, and an exit status; of a pool on each of
+    its machines, under a heading, or in a list of JSON. Of one that can't be asked the error stands in that place, and
+    the status is the error's."""
+    machine = client.machines.get(name)
+    if not machine.pool:
+        found = ask(name)
+        show(found, as_json)
+        return [found], 0
+    answers: list[A] = []
+    records: list[dict[str, Any]] = []
+    status = 0
+    for number, member in enumerate(machine.pool):
+        if not as_json:
+            render.heading(member, first=not number)
+        try:
+            answers.append(ask(member))
+        except RemoterunError as error:
+            status = max(status, error.exit_status)
+            records.append({"machine": member, "error": error.message})
+            render.error(error)
+            continue
+        records.append(record(answers[-1]))
+        if not as_json:
+            show(answers[-1], False)
+    if as_json:
+        render.out_json(records)
+    return answers, status

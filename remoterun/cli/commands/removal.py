@@ -11,9 +11,8 @@ import typer
 
 from remoterun.agent.shared.states import RunState
 from remoterun.cli import complete, render
-from remoterun.cli.app import Command, Quiet, RunNumbers, app, example, named_resource, run_number, run_range
+from remoterun.cli.app import Command, Quiet, RunNumbers, app, example, for_each, named_resource, run_number, run_range
 from remoterun.cli.asking import client as connect
-from remoterun.cli.repeating import for_each
 from remoterun.errors import NotFound, UsageError
 from remoterun.model import LAST, Resource, Run, Upload
 from remoterun.parsing import parse_duration

@@ -6,21 +6,17 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from remoterun.cli import render
 from remoterun.cli.app import Command, Json, Quiet, RunNumber, RunNumbers, Wait, app, example, run_number
 from remoterun.cli.asking import client as connect
-from remoterun.client import Item, LogBytes
-from remoterun.errors import UsageError
+from remoterun.client import Item, LogBytes, Note
+from remoterun.errors import HostUnreachable, UsageError
 from remoterun.model import LAST, Run
 from remoterun.parsing import parse_duration
-
-if TYPE_CHECKING:
-    from remoterun.client import Item
-    from remoterun.model import Run
 
 
 @app.command(cls=Command, epilog=example("remoterun logs 16 -n 20"))
@@ -46,7 +42,6 @@ def logs(
 
     Following, the exit status is the command's own.
     """
-    from remoterun.cli.commands.tailing import matching, pattern
     from remoterun.cli.follow import follow as show
 
     wanted = None if grep is None else pattern(grep)
@@ -78,8 +73,6 @@ def logs(
 def _print_log(run: Run, items: Iterable[Item], timestamps: bool) -> bool:
     """Whether there was anything to print."""
     from remoterun.cli.follow import Stamp
-    from remoterun.client import LogBytes, Note
-    from remoterun.errors import HostUnreachable
 
     stamp = Stamp()
     anything = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import tempfile
@@ -9,8 +10,7 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +20,7 @@ from remoterun.cli import complete, render
 from remoterun.cli.app import Command, app, example, named_resource
 from remoterun.cli.asking import client as connect
 from remoterun.cli.commands.run import launch
-from remoterun.cli.forwarding import Forwards, Showing, forward_until_end, some_port
+from remoterun.cli.follow import Forwards, Showing, forward_until_end, some_port
 from remoterun.errors import HostError, RemoterunError, UsageError
 from remoterun.machines import LOCAL
 from remoterun.model import Resource, RunRequest
@@ -84,6 +84,10 @@ def _command(folder: str, port: int) -> str:
     return shlex.join([*words, "--reload_interval", "2"])
 
 
+def _say(text: str) -> None:
+    render.line(f"  {text}")
+
+
 def _inside(client: Client, run: Run, folder: str, show: Showing) -> int | None:
     """TensorBoard inside a run that is running; it ends with ^C, and with the run. None: its environment has none."""
     port = some_port()
@@ -92,7 +96,7 @@ def _inside(client: Client, run: Run, folder: str, show: Showing) -> int | None:
     render.line(f"The logs of run {run.number}, as it writes them")
     lost = False
     try:
-        with Forwards(client, ports, lambda text: render.line(f"  {text}"), show, "TensorBoard") as forwards:
+        with contextlib.closing(Forwards(client, ports, _say, show, "TensorBoard")) as forwards:
             while True:
                 try:
                     with client.runs.exec(run.number, _command(folder, port)) as program:
@@ -143,8 +147,8 @@ def _beside(client: Client, resources: list[Resource], runs: dict[Resource, Run]
     )
     run = launch(client, client.runs.prepare(request, None, LOCAL.name), True, False)
     assert run is not None
-    with _Copies(client, resources) as copies:
-        forward_until_end(client, run, list(request.ports), show, copies, "TensorBoard")
+    with contextlib.closing(_Copies(client, resources)) as copies:
+        forward_until_end(client, run, list(request.ports), show, copies.at, "TensorBoard")
     known = client.registry.run(run.number)
     if known.final:
         render.hint(f"remoterun logs {run.number}")
@@ -167,7 +171,7 @@ def _remove(client: Client, run: Run) -> None:
 
 class _Copies:
     """Copies logs into the folder of TensorBoard's run, from the moment on that this runs: each once, and again every
-    few seconds as long as its run goes on. A context manager, which ends that."""
+    few seconds as long as its run goes on, until `close`."""
 
     def __init__(self, client: Client, sources: list[Resource]) -> None:
         self._client = client
@@ -176,12 +180,7 @@ class _Copies:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._ended.set()
 
     def at(self, change: StateChange) -> None:

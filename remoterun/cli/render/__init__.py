@@ -3,9 +3,10 @@
 `out`, `line` and `table` clean what they are given, so that no text from elsewhere reaches a terminal as a command.
 """
 
-from remoterun.cli.render.figures import dollars, duration, files, hourly, name, size, word
 from remoterun.cli.render.file_views import (
     added,
+    checked,
+    collected,
     copy_warnings,
     fetched,
     manifest,
@@ -16,6 +17,7 @@ from remoterun.cli.render.file_views import (
     to_remove,
     uploaded,
     uploads,
+    usage_table,
     versions,
 )
 from remoterun.cli.render.live_views import Board, Steps, busy, progress
@@ -31,7 +33,32 @@ from remoterun.cli.render.machine_views import (
     renting_goes_on,
     whoami,
 )
-from remoterun.cli.render.output import ReaderGone, finish, heading, new_page, out, out_bytes, out_json, out_text
+from remoterun.cli.render.output import (
+    ReaderGone,
+    ask,
+    ask_secret,
+    ask_text,
+    be_quiet,
+    bell,
+    choose,
+    command_bytes,
+    error,
+    error_bytes,
+    fault,
+    finish,
+    heading,
+    hint,
+    line,
+    loudly,
+    new_page,
+    out,
+    out_bytes,
+    out_json,
+    out_text,
+    time_at_prompts,
+    usage,
+    warning,
+)
 from remoterun.cli.render.run_views import (
     detached,
     difference,
@@ -44,23 +71,17 @@ from remoterun.cli.render.run_views import (
     state_text,
     variables,
 )
-from remoterun.cli.render.talk import (
-    ask,
-    ask_secret,
-    ask_text,
-    be_quiet,
-    bell,
-    choose,
-    command_bytes,
-    error,
-    error_bytes,
-    fault,
-    hint,
-    line,
-    loudly,
-    time_at_prompts,
-    usage,
-    warning,
+from remoterun.cli.render.terminal import (
+    DONE,
+    FAILED,
+    clean,
+    dollars,
+    duration,
+    files,
+    hourly,
+    name,
+    person_there,
+    reader_is_terminal,
+    size,
+    word,
 )
-from remoterun.cli.render.terminal import DONE, FAILED, clean, person_there, reader_is_terminal
-from remoterun.cli.render.upkeep import checked, collected, usage_table

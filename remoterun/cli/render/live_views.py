@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING, Any, Self
 
 from remoterun.agent.shared.states import RunState
 from remoterun.cli.interrupt import interrupts_held
-from remoterun.cli.render.figures import duration, files, size
-from remoterun.cli.render.output import Column, console_of, drawn_table, finish, out, table
-from remoterun.cli.render.talk import command_bytes, line
+from remoterun.cli.render.output import Column, command_bytes, console_of, drawn_table, finish, line, out, table
 from remoterun.cli.render.terminal import (
     DONE,
     FAILED,
     coloured,
     columns,
     cursor,
+    duration,
+    files,
     lively,
     paint,
     plain,
     shortened,
+    size,
     terminal_width,
 )
 from remoterun.client import json_shapes

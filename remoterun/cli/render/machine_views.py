@@ -12,10 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import MachineCheck
-from remoterun.cli.render.figures import ago, brief_ago, counted, dollars, duration, hourly, hours, moment, size
-from remoterun.cli.render.output import Column, out, out_json, out_text, table
-from remoterun.cli.render.talk import line
-from remoterun.cli.render.terminal import DONE, FAILED, NOT_NEEDED, clean, is_command, paint, shortened, terminal_width
+from remoterun.cli.render.output import Column, line, out, out_json, out_text, table
+from remoterun.cli.render.terminal import (
+    DONE,
+    FAILED,
+    NOT_NEEDED,
+    ago,
+    brief_ago,
+    clean,
+    counted,
+    dollars,
+    duration,
+    hourly,
+    hours,
+    is_command,
+    moment,
+    paint,
+    shortened,
+    size,
+    terminal_width,
+)
 from remoterun.client import json_shapes
 from remoterun.machines import HOW_TO_SET_UP_AWS
 from remoterun.model import Line, Run

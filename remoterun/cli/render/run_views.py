@@ -9,11 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 from remoterun.agent.shared.spec import NONE, PYTHON, TENSORFLOW
 from remoterun.agent.shared.states import FINAL, Reason, RunState
-from remoterun.cli.render.figures import ago, brief, brief_ago, counted, dollars, duration, files, moment, name, size
 from remoterun.cli.render.machine_views import cost_text, host_goes_on
-from remoterun.cli.render.output import Column, out, out_bytes, out_text, table
-from remoterun.cli.render.talk import line, warning
-from remoterun.cli.render.terminal import DONE, FAILED, Text, is_terminal, paint, shortened
+from remoterun.cli.render.output import Column, line, out, out_bytes, out_text, table, warning
+from remoterun.cli.render.terminal import (
+    DONE,
+    FAILED,
+    Text,
+    ago,
+    brief,
+    brief_ago,
+    counted,
+    dollars,
+    duration,
+    files,
+    is_terminal,
+    moment,
+    name,
+    paint,
+    shortened,
+    size,
+)
 from remoterun.errors import HostError, NoAnswerInTime
 from remoterun.model import Run
 
