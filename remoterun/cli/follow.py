@@ -1,4 +1,4 @@
-"""Showing a run as it goes: states on stderr, its log, byte for byte, on stdout; its ports here; a notice at its end."""
+"""Showing a run as it goes: states on stderr, its log, byte for byte, on stdout; its ports; a notice of its end."""
 
 from __future__ import annotations
 
