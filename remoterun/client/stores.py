@@ -261,7 +261,7 @@ def fetch(
     into: bool = False,
     choose: transfer.Choice | None = None,
 ) -> Fetched:
-    """See `transfer.fetch`."""
+    """Copy a resource, or the part of it that `choose` returns, to `target`: see `transfer.place`."""
     manifest, about = store.manifest(resource)
     if choose is not None:
         manifest = choose(manifest, about)

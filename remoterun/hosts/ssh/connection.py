@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ import paramiko
 from remoterun.errors import HostError, HostUnreachable, LinkLost, UsageError
 from remoterun.hosts.base import KEPT, TAIL, Prompts
 from remoterun.hosts.ssh.config import Deadlines, SSHSettings, SSHTarget, resolve, words_of
-from remoterun.hosts.ssh.dial import Way, dial, greeting
+from remoterun.hosts.ssh.dial import Way, dial
 from remoterun.hosts.ssh.host_key import KnownHostsPolicy, kinds, lines_about
 from remoterun.hosts.ssh.login import KeyRing, Login
 
@@ -363,10 +362,6 @@ def _log_in(settings: SSHSettings, access: Access, way: Way, began: float) -> pa
     client = paramiko.SSHClient()
     deadlines = access.deadlines
     try:
-        greeted = None
-        if isinstance(way.sock, socket.socket):
-            greeted = greeting(way.sock, deadlines.banner)
-            _check_greeting(greeted, settings, way, time.monotonic() - began)
         known = lines_about(settings)
         client.set_missing_host_key_policy(
             KnownHostsPolicy(settings, known, way.address, access.prompts.confirm_host_key)
@@ -386,7 +381,7 @@ def _log_in(settings: SSHSettings, access: Access, way: Way, began: float) -> pa
                     auth_strategy=Login(settings, access.keys, access.prompts, place, log.disconnect_reason),
                 )
             except (paramiko.SSHException, EOFError, OSError) as error:
-                raise _no_handshake(error, client.get_transport(), log, settings, way, greeted) from error
+                raise _no_handshake(error, log, settings, way, time.monotonic() - began) from error
     except BaseException:
         transport = client.get_transport()
         _end(client, way)
@@ -441,54 +436,45 @@ class _Log(logging.Handler):
         return next((line[len(start) :] for line in self._lines if line.startswith(start)), "")
 
 
-def _check_greeting(greeted: str | None, settings: SSHSettings, way: Way, took: float) -> None:
-    """Raises `HostUnreachable` for what sshd says to those it does not let in, and for nothing at all."""
-    name, place = f"`{settings.target}`", f"{way.address} port {settings.port}"
-    for words, (meaning, hint) in _REFUSALS.items():
-        if words in (greeted or ""):
-            raise HostUnreachable(f"{name} {meaning} ({place}): {greeted}", hint=hint)
-    if greeted is None:
-        raise HostUnreachable(
-            f"{name} took the connection but its SSH server says nothing ({place}, after {took:.1f} s)",
-            hint="the machine may be overloaded or suspended, or the port is another program's",
-        )
-    if not greeted and way.proxy is not None:
-        raise HostUnreachable(
-            f"the ProxyCommand for {name} does not reach it (after {took:.1f} s)",
-            evidence=way.proxy.last_words() or None,
-            hint=f"try it by hand: {settings.proxy_command}",
-        )
-    if not greeted:
-        raise HostUnreachable(
-            f"{name} closed the connection before it said anything ({place}, after {took:.1f} s)",
-            hint="too many connections at once (MaxStartups), or a firewall: try again in a few seconds",
-        )
-
-
-def _no_handshake(
-    error: Exception, transport: paramiko.Transport, log: _Log, settings: SSHSettings, way: Way, greeted: str | None
-) -> HostError:
+def _no_handshake(error: Exception, log: _Log, settings: SSHSettings, way: Way, took: float) -> HostError:
     """Why the two sides have no keys."""
-    host = f"`{settings.target}` ({way.address} port {settings.port})"
     missing = re.search(r"no acceptable ([a-z ]+)", str(error))
     if missing and missing[1] in _ALGORITHMS:
-        noun, logged, ours, keyword = _ALGORITHMS[missing[1]]
-        has = ", ".join(getattr(transport.get_security_options(), ours))
-        return HostError(
-            f"{host} and this client have no {noun} in common",
-            evidence=f"the host offers: {log.said(f'{logged}: ')}\n"
-            f"this client (paramiko {paramiko.__version__}) has: {has}",
-            hint=f"remoterun login {settings.target}   connects with ssh, which has others\n"
-            f"or add one of this client's to `{keyword}` in the sshd_config of that machine",
-        )
-    if greeted and "SSH-" not in greeted:
-        return HostUnreachable(
-            f"what answers for {host} is not an SSH server", evidence=greeted[:200], hint="is the port right?"
-        )
-    return HostUnreachable(
-        f"{host} did not finish the SSH handshake",
-        evidence=str(error) or None,
-        hint=f"`ssh -v {words_of(settings.target)}` shows where it stops",
+        return _nothing_in_common(missing[1], log, settings, way)
+    name, place = f"`{settings.target}`", f"{way.address} port {settings.port}"
+    greeted = log.said("Banner: ")
+    for words, (meaning, hint) in _REFUSALS.items():
+        if words in greeted:
+            return HostUnreachable(f"{name} {meaning} ({place}): {greeted}", hint=hint)
+    if greeted:
+        what, hint = f"what answers for {name} ({place}) is not an SSH server", "is the port right?"
+    elif log.said("Remote version/idstring: "):
+        what = f"{name} ({place}) did not finish the SSH handshake"
+        hint = f"`ssh -v {words_of(settings.target)}` shows where it stops"
+    elif not any(isinstance(each, (EOFError, ConnectionError)) for each in (error, error.__context__)):
+        what = f"{name} took the connection but its SSH server says nothing ({place}, after {took:.1f} s)"
+        hint = "the machine may be overloaded or suspended, or the port is another program's"
+    elif way.proxy is not None:
+        what = f"the ProxyCommand for {name} does not reach it (after {took:.1f} s)"
+        hint = f"try it by hand: {settings.proxy_command}"
+    else:
+        what = f"{name} closed the connection before it said anything ({place}, after {took:.1f} s)"
+        hint = "too many connections at once (MaxStartups), or a firewall: try again in a few seconds"
+    said = way.proxy.last_words() if way.proxy is not None else ""
+    return HostUnreachable(what, evidence=said or greeted[:200] or str(error) or None, hint=hint)
+
+
+def _nothing_in_common(kind: str, log: _Log, settings: SSHSettings, way: Way) -> HostError:
+    """`kind` is an algorithm's, as paramiko calls it."""
+    noun, logged, ours, keyword = _ALGORITHMS[kind]
+    assert log.transport is not None
+    has = ", ".join(getattr(log.transport.get_security_options(), ours))
+    return HostError(
+        f"`{settings.target}` ({way.address} port {settings.port}) and this client have no {noun} in common",
+        evidence=f"the host offers: {log.said(f'{logged}: ')}\n"
+        f"this client (paramiko {paramiko.__version__}) has: {has}",
+        hint=f"remoterun login {settings.target}   connects with ssh, which has others\n"
+        f"or add one of this client's to `{keyword}` in the sshd_config of that machine",
     )
 
 

@@ -1,4 +1,4 @@
-"""The way to a host's sshd: a TCP connection, or a `ProxyCommand`; and what greets at its end."""
+"""The way to a host's sshd: a TCP connection, or a `ProxyCommand`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from typing import IO, Any, NamedTuple
 from remoterun.errors import HostUnreachable
 from remoterun.hosts.ssh.config import Deadlines, SSHSettings, local_environment
 
-_GREETING = 4096  # bytes
-_PAUSE = 0.02  # seconds between two looks at a greeting whose first line is not complete
-
-_Address = tuple[socket.AddressFamily, Any]
+_REASONS = {
+    errno.ECONNREFUSED: (
+        "{} refused the connection",
+        "is sshd running there, and is this its port? `sudo systemctl status ssh` on that machine",
+    ),
+    errno.EHOSTUNREACH: ("there is no route to {}", "is the machine on, and are you on its network or VPN?"),
+    errno.ENETUNREACH: ("there is no route to {}", "is this machine on the network, or on the VPN?"),
+}
+"""Why an address can't be connected to → our words for the host, and what may help; the first that was met counts."""
 
 
 class Way(NamedTuple):
@@ -52,16 +57,17 @@ def dial(settings: SSHSettings, deadlines: Deadlines) -> Way:
     began = time.monotonic()
     limit = settings.connect_timeout or deadlines.connect
     addresses = _look_up(settings, limit)
-    problems: list[tuple[str, int]] = []
-    for place, (family, address) in enumerate(addresses):
+    problems: dict[str, int] = {}
+    """Address → the error's number; 0: no answer."""
+    for place, address in enumerate(addresses):
         patience = (began + limit - time.monotonic()) / (len(addresses) - place)
         try:
-            sock = _connected(family, address, max(0.1, patience))
+            sock = socket.create_connection((address, settings.port), max(0.1, patience))
         except OSError as error:
-            problems.append((str(address[0]), error.errno or 0))
+            problems[address] = error.errno or 0
             continue
         _tune(sock, deadlines.silence)
-        return Way(sock, str(address[0]))
+        return Way(sock, address)
     raise _no_connection(settings, problems, time.monotonic() - began)
 
 
@@ -94,26 +100,6 @@ class Proxy:
         return os.pread(self._errors.fileno(), 2000, max(0, size - 2000)).decode("utf-8", "replace").strip()
 
 
-def greeting(sock: socket.socket, seconds: float) -> str | None:
-    """The first line that the other end sends, which stays unread; "" if it hangs up without a word, None if it says
-    nothing within `seconds`."""
-    give_up_at = time.monotonic() + seconds
-    said = b""
-    while (patience := give_up_at - time.monotonic()) > 0:
-        sock.settimeout(patience)
-        try:
-            heard = sock.recv(_GREETING, socket.MSG_PEEK)
-        except TimeoutError:
-            break
-        except OSError:
-            return ""
-        if not heard or b"\n" in heard or len(heard) == _GREETING:
-            return heard.decode("utf-8", "replace").partition("\n")[0].strip()
-        said = heard
-        time.sleep(_PAUSE)
-    return said.decode("utf-8", "replace").strip() or None
-
-
 def answers(address: str, seconds: float = 3.0) -> bool:
     """Whether an sshd greets on port 22 of an address, before anybody logs in. Blocks for `seconds` at the most."""
     try:
@@ -124,7 +110,7 @@ def answers(address: str, seconds: float = 3.0) -> bool:
         return False
 
 
-def _look_up(settings: SSHSettings, limit: float) -> list[_Address]:
+def _look_up(settings: SSHSettings, limit: float) -> list[str]:
     """The addresses of the host. `getaddrinfo` has no deadline, so it runs in a thread that may outlive this call."""
     found: list[Any] = []
 
@@ -151,18 +137,7 @@ def _look_up(settings: SSHSettings, limit: float) -> list[_Address]:
             evidence=str(found[0]),
             hint=f"check the spelling, or give `{settings.target.host}` a HostName in ~/.ssh/config",
         )
-    return [(family, address) for family, _, _, _, address in found]
-
-
-def _connected(family: socket.AddressFamily, address: Any, seconds: float) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.settimeout(seconds)
-        sock.connect(address)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+    return [str(address[0]) for _, _, _, _, address in found]
 
 
 def _tune(sock: socket.socket, silence: float) -> None:
@@ -173,28 +148,20 @@ def _tune(sock: socket.socket, silence: float) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence * 1000))
 
 
-def _no_connection(settings: SSHSettings, problems: list[tuple[str, int]], took: float) -> HostUnreachable:
-    label = f"`{settings.target}`"
-    codes = {code for _, code in problems}
-    places = ", ".join(dict.fromkeys(address for address, _ in problems)) or settings.hostname
-    where = f"{places} port {settings.port}, after {took:.1f} s"
-    evidence = "\n".join(
-        f"{address} port {settings.port}: {os.strerror(code) if code else 'no answer'}" for address, code in problems
+def _no_connection(settings: SSHSettings, problems: dict[str, int], took: float) -> HostUnreachable:
+    what, hint = next(
+        (_REASONS[code] for code in _REASONS if code in problems.values()),
+        (
+            "{} does not answer",
+            f"is the machine on? `ssh -v {settings.target.host}` shows more (a firewall may drop it)",
+        ),
     )
-    if errno.ECONNREFUSED in codes:
-        return HostUnreachable(
-            f"{label} refused the connection ({where})",
-            evidence=evidence,
-            hint="is sshd running there, and is this its port? `sudo systemctl status ssh` on that machine",
-        )
-    if codes & {errno.EHOSTUNREACH, errno.ENETUNREACH}:
-        return HostUnreachable(
-            f"there is no route to {label} ({where})",
-            evidence=evidence,
-            hint="is the machine on, and are you on its network or VPN?",
-        )
+    place = f"{', '.join(problems)} port {settings.port}"
     return HostUnreachable(
-        f"{label} does not answer ({where})",
-        evidence=evidence,
-        hint=f"is the machine on? `ssh -v {settings.target.host}` shows more (a firewall may drop it)",
+        f"{what.format(f'`{settings.target}`')} ({place}, after {took:.1f} s)",
+        evidence="\n".join(
+            f"{address} port {settings.port}: {os.strerror(code) if code else 'no answer'}"
+            for address, code in problems.items()
+        ),
+        hint=hint,
     )
