@@ -1,4 +1,4 @@
-"""A real Chromium, headless, for the tests of pages; and the real ml5.js in it, for the benches of models.
+"""A real Chromium, headless, for the tests of pages; and the real ml5.js in it, for those of models.
 
     missing() -> str | None                      why this machine has no browser, for `tests.conftest.require`
     libraries(folder) -> Path                    ml5.js and p5 from npm: folder/node_modules; `missing_npm()` as above

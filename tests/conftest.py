@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from remoterun.agent.shared.files import locked
 from tests.browser import browser, kept_tab, tab  # noqa: F401
 from tests.cloud.fixtures import cloud, cloud_of_session, shared_cloud  # noqa: F401
 from tests.lab import Lab, LabHost, LocalDocker
-from tests.lab import only_what_was_there as _only_what_was_there
 from tests.lab.local_docker import answers
 from tests.seaweed import bucket, store  # noqa: F401
 from tests.workshop import Place, User, build_environment
@@ -136,14 +134,6 @@ def local_docker(request: pytest.FixtureRequest) -> Iterator[LocalDocker]:
     lab: Lab = request.getfixturevalue("lab")
     with lab.local_docker() as engine:
         yield engine
-
-
-@pytest.fixture(scope="class")
-def only_what_was_there() -> Iterator[Callable[[LabHost], None]]:
-    """`only_what_was_there(host)`: when the class (or the test outside of one) ends, only what ran there at the
-    time of the call may still run."""
-    with ExitStack() as stack:
-        yield lambda host: stack.enter_context(_only_what_was_there(host))
 
 
 def require(missing: str | None) -> None:

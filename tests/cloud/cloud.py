@@ -15,8 +15,8 @@ import secrets
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -30,9 +30,10 @@ from tests.cloud.gate import Call, Gate, Refusal
 from tests.cloud.host import CloudHost, Rule
 from tests.cloud.images import IMAGES, Image, cards
 from tests.cloud.machine import Machine
-from tests.cloud.weed import Weed, program
+from tests.cloud.weed import Weed
 from tests.lab import Lab, LabError
 from tests.lab.process import run
+from tests.seaweed import program
 
 REGION = "us-east-1"
 
@@ -133,7 +134,6 @@ class Cloud:
         self._end_machines()
         urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset", method="POST"), timeout=60).close()
         self._set_defaults()
-        self.s3.heal()
         iam = iam_backends[self.account]["aws"]
         self.arn = str(iam.create_user(REGION, "me").arn)
         iam.create_access_key("me")
@@ -211,7 +211,7 @@ class Cloud:
         self._broken[action] = Refusal(status, code, message), times
 
     def login(self, seconds: float) -> Credentials:
-        """A login that expires, as an SSO session does; the S3 server doesn't know it (`s3.accept_keys`)."""
+        """A login that expires, as an SSO session does; the S3 server doesn't know it."""
         session = secrets.token_urlsafe(100)
         made = Credentials(
             f"ASIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30), session, time.monotonic() + seconds
@@ -237,15 +237,6 @@ class Cloud:
                     key: subnet for key, subnet in ec2.subnets[zone].items() if subnet.vpc_id != default.id
                 }
             ec2.vpcs.pop(default.id)
-
-    @contextmanager
-    def bucket_unreachable(self) -> Iterator[None]:
-        """Nobody reaches the S3 server meanwhile; no packet is answered."""
-        self.s3.cut()
-        try:
-            yield
-        finally:
-            self.s3.heal()
 
     def make_endpoint(self, region: str = REGION) -> Endpoint:
         """An EC2 Instance Connect Endpoint in the default network, which moto does not know: another address than this

@@ -129,21 +129,6 @@ class TestGrants:
             post(web, grant, "x", Content.of(b"sent")._replace(digest=sha256(b"meant")))
         assert not list(archive.s3.list("runs/"))
 
-    def test_one_that_expires_is_waited_for(self, place: Place, archive: Archive) -> None:
-        key = submit(place, archive, "sleep 1.5; echo x >out", 1)
-        until_waits(place, key, "the permission has expired; any `remoterun ps` renews it")
-        place.session.ask(api.renew, api.Renewal(key, grants.grant_for_run(archive, key, 60)))
-        assert place.until_final(key)["kept"]
-
-    def test_one_of_another_run_is_refused(self, place: Place, archive: Archive) -> None:
-        spec = place.spec("echo x >out", bucket=archive.address)
-        grant = grants.grant_for_run(archive, KEY, 60)._replace(prefix=run_prefix(spec.key))
-        place.session.ask(api.submit, api.Nothing(), Submission(spec, {}, Manifest([]).encode(), grant).encode())
-        until_waits(place, spec.key, "waiting for the bucket")
-        assert runs.statuses(archive, [spec.key])[0] == []
-        place.end(spec.key, "stop")
-        assert not place.until_final(spec.key)["kept"]
-
     def test_it_says_until_when(self, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
         """With the keys of a user a week holds; what ends with a session ends with that."""
         archive.clock = lambda: 1000.0

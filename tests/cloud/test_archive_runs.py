@@ -15,7 +15,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import RunRecord, log_key, run_prefix
 from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.states import Reason, RunEvent, RunState, RunStatus
-from remoterun.archive import Archive, grants, runs
+from remoterun.archive import Archive, runs
 from remoterun.archive.reading import TreeReader
 from remoterun.archive.s3 import BucketPlace
 from remoterun.errors import NotFound, UsageError
@@ -204,22 +204,3 @@ def test_its_trees(archive: Archive, tmp_path: Path) -> None:
         assert read_files(tmp_path / f"{name} back") == files
     found = reader.contents(tree.manifest.files, 100)
     assert list(found.values()) == [b"x"]
-
-
-class TestGrants:
-    def test_it_says_when_it_ends(self, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-        """With the keys of a user a week holds; what ends with a session ends with that."""
-        archive.clock = lambda: 1000.0
-        assert grants.expires(archive, 60) == 1060.0
-        assert grants.expires(archive, 1e9) == 1000.0 + grants.LONGEST
-        assert grants.grant_for_run(archive, KEY, 1e9).expires == 1000.0 + grants.LONGEST
-        monkeypatch.setenv("AWS_SESSION_TOKEN", "of-some-session")
-        with_token = type(archive.s3)(archive.s3.place)
-        monkeypatch.setattr(archive, "s3", with_token)
-        assert grants.expires(archive, 1e9) == 1000.0 + grants.UNKNOWN
-        with_token.close()
-
-    def test_the_key_of_a_run_only(self, archive: Archive) -> None:
-        for key in ("", "x", "../../uploads", "A" * 26):
-            with pytest.raises(Exception, match="is not the key of a run"):
-                grants.grant_for_run(archive, key, 60)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import gzip
 import json
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -171,72 +167,6 @@ def test_an_instance_is_a_host_that_has_the_key_of_its_user_data_and_no_other(cl
     block = shown.partition("-----BEGIN SSH HOST KEY KEYS-----")[2].partition("-----END SSH HOST KEY KEYS-----")[0]
     assert block.split()[:2] == ["ssh-ed25519", given]
     assert [event.state for event in machine.events if event.state != SERVICES] == ["pending", "running"]
-
-
-def test_user_data_is_carried_out_as_cloud_init_does_it(client: Client) -> None:
-    packed = base64.b64encode(gzip.compress(b"packed")).decode()
-    files = [
-        {"path": "/etc/mine/a", "content": "plain", "permissions": "0600", "owner": "ec2-user:ec2-user"},
-        {"path": "/opt/b", "content": packed, "encoding": "gz+b64"},
-    ]
-    commands = [
-        ["sh", "-c", "echo $0 >>/opt/order", "a 'quoted' word"],
-        "id -un >>/opt/order && cat /opt/early >>/opt/order",
-    ]
-    text = client.user_data(write_files=files, bootcmd=["echo early >/opt/early"], runcmd=commands)
-    machine = client.launch(UserData=gzip.compress(text.encode()))
-    client.finish(client.reach(machine))
-    assert machine.user_data == gzip.compress(text.encode()) or gzip.decompress(machine.user_data) == text.encode()
-    shown = client.ssh(
-        machine, "stat -c '%a %U' /etc/mine/a; cat /etc/mine/a /opt/b; echo; cat /opt/order; sudo -n id -un"
-    )
-    assert shown.stdout.splitlines() == ["600 ec2-user", "plainpacked", "a 'quoted' word", "root", "early", "root"]
-    as_root = client.ssh(machine, "sudo cat /root/.ssh/authorized_keys").stdout
-    assert as_root.startswith("no-port-forwarding,") and "Please login as the user" in as_root
-
-
-def test_a_host_that_shuts_itself_down_is_terminated_and_its_volume_goes_with_it(client: Client) -> None:
-    disk = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 40, "VolumeType": "gp3", "DeleteOnTermination": True}}
-    machine = client.reach(client.launch(BlockDeviceMappings=[disk]))
-    assert client.ssh(machine, "shutdown", "-P", "now").returncode == 1  # only root may
-    client.ssh(machine, "sudo -n shutdown -P now")
-    wait_for_state(machine, "terminated")
-    told = client.describe(machine)
-    assert told["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown" and "PublicIpAddress" not in told
-    assert machine.host is None and client.cloud.alive() == []
-    assert not any(each.startswith(("instance", "volume")) for each in client.cloud.left_behind())
-
-
-def test_timers_and_services_of_user_data_work_as_systemd_has_them(client: Client) -> None:
-    units = {
-        "end.timer": "[Timer]\nOnCalendar=AT\nAccuracySec=1s\nUnit=end.service\n[Install]\nWantedBy=timers.target\n",
-        "end.service": "[Service]\nType=oneshot\nExecStart=/sbin/shutdown -P now\n",
-        "again.service": "[Service]\nExecStart=/bin/sh -c 'date >>/opt/again'\nRestart=always\nRestartSec=100ms\n",
-    }
-    files = [{"path": f"/etc/systemd/system/{name}", "content": text} for name, text in units.items()]
-    commands = [["systemctl", "daemon-reload"], ["systemctl", "enable", "--now", "again.service"]]
-    machine = client.reach(client.launch(UserData=client.user_data(write_files=files, runcmd=commands)))
-    counted = lambda: len(client.ssh(machine, "cat /opt/again").stdout.splitlines()) > 1  # noqa: E731
-    until(counted, 60, "the service is started again", machine.console)
-
-    def set_timer(seconds: float, verb: str) -> str:
-        at = datetime.fromtimestamp(time.time() + seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        unit = "/etc/systemd/system/end.timer"
-        words = f"sudo sed -i 's/Calendar=.*/Calendar={at}/' {unit} && sudo systemctl {verb} end.timer"
-        return client.ssh(machine, f"{words} && systemctl is-active end.timer").stdout
-
-    assert set_timer(3600, "enable --now") == "active\n"
-    set_timer(2, "restart")
-    wait_for_state(machine, "terminated")
-
-
-def test_a_transient_timer_ends_the_host_and_a_cancelled_shutdown_does_not(client: Client) -> None:
-    machine = client.reach(client.launch())
-    assert client.ssh(machine, "sudo shutdown -P +60 && sudo shutdown -c").returncode == 0
-    shown = client.ssh(machine, "sudo systemd-run --unit=later --on-active=1h /usr/sbin/poweroff")
-    assert "later.timer" in shown.stderr, shown
-    client.ssh(machine, "sudo systemd-run --unit=end --on-active=1s /usr/sbin/poweroff")
-    wait_for_state(machine, "terminated")
 
 
 def test_the_metadata_service_wants_a_token_and_tells_of_a_spot_notice(client: Client) -> None:

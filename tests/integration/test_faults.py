@@ -400,12 +400,10 @@ class TestStopAndKill:
     @pytest.mark.parametrize(
         "command",
         [
-            SAVES_ON_TERM.removeprefix("exec ") + " && echo never",
             "bash -c '" + SAVES_ON_TERM.removeprefix("exec ").replace("'", "'\\''") + " && echo never'",
-            "(" + SAVES_ON_TERM.removeprefix("exec ") + ") & wait",
             "setsid " + SAVES_ON_TERM.removeprefix("exec ") + " | cat",
         ],
-        ids=["sh", "bash", "background", "session"],
+        ids=["bash", "session"],
     )
     def test_stop_reaches_every_process(self, box: Box, command: str) -> None:
         client = box.client()
@@ -418,18 +416,6 @@ class TestStopAndKill:
         assert (box.folder(run) / "out" / "saved.txt").read_text() == "saved"
         assert b"never" not in box.log(run)
         assert client.runs.stop(run.number)[1] is False
-
-    def test_who_ignores_it_is_killed_after_the_grace(self, box: Box) -> None:
-        client = box.client()
-        run = submit(client, IGNORES_TERM)
-        box.lines(run, 1)
-        asked_at = time.monotonic()
-        client.runs.stop(run.number, grace=1.5)
-        end = ended(client, run)
-        assert time.monotonic() - asked_at >= 1.5
-        assert (end.state, end.code) == (RunState.STOPPED, 137)
-        assert (box.folder(run) / "out" / "saved.txt").read_text() == "saved"
-        assert not box.processes("time.sleep(61)")
 
     def test_kill(self, box: Box) -> None:
         client = box.client()
@@ -719,33 +705,6 @@ class TestPool:
 
 
 class TestGpus:
-    def test_two_runs_get_different_ones_and_a_third_waits(
-        self, box_of: Boxes, kept_host: Callable[..., LabHost]
-    ) -> None:
-        host = kept_host(gpus=[Gpu(), Gpu()])
-        box = box_of(host)
-        client = box.client(gpus=1)
-        show = 'echo "$NVIDIA_VISIBLE_DEVICES"; ' + WAIT_FOR_GO
-        first, second = submit(client, show), submit(client, show)
-        box.lines(first, 1)
-        box.lines(second, 1)
-        taken = {box.log(run).decode().strip() for run in (first, second)}
-        assert taken == {Gpu.uuid(0), Gpu.uuid(1)}
-        third = submit(client, show)
-        until(lambda: client.runs.get(third.number).note)
-        seen = client.runs.get(third.number)
-        assert (seen.state, seen.note) == (RunState.QUEUED, "waiting for a GPU; all 2 are taken by other runs")
-        without = submit(box.client(), 'echo "[$NVIDIA_VISIBLE_DEVICES]"')
-        ended(client, without)  # one that needs none doesn't wait for one, and sees none
-        assert Gpu.uuid(0) not in box.log(without).decode()
-        box.go(first)
-        assert ended(client, first).code == 0
-        box.lines(third, 1)
-        assert box.log(third) == box.log(first), "the GPU that was given back"
-        box.go(second)
-        box.go(third)
-        assert ended(client, second).code == ended(client, third).code == 0
-
     def test_other_peoples_processes_are_left_alone(self, box_of: Boxes, kept_host: Callable[..., LabHost]) -> None:
         host = kept_host(gpus=[Gpu(), Gpu()])
         box = box_of(host)
@@ -756,6 +715,9 @@ class TestGpus:
         assert box.log(run).decode().strip() == Gpu.uuid(1)
         waiting = submit(client, 'echo "$NVIDIA_VISIBLE_DEVICES"')
         until(lambda: "GPU 0 is used by process 4242 (someone)" in (client.runs.get(waiting.number).note or ""))
+        without = submit(box.client(), 'echo "[$NVIDIA_VISIBLE_DEVICES]"')
+        ended(client, without)  # one that needs none doesn't wait for one, and sees none
+        assert Gpu.uuid(0) not in box.log(without).decode()
         host.set_gpu_processes([])
         assert ended(client, waiting).code == 0
         assert box.log(waiting).decode().strip() == Gpu.uuid(0)
@@ -836,19 +798,7 @@ class TestFilesOfAnotherUser:
         assert (work / "closed" / "inside").read_text() == "2"
         assert (work / "secret").read_text() == "3"
         notes = [event["note"] for event in client.runs.info(run.number)[1]["events"] if "note" in event]
-        assert len(notes) == 1 and "closed" in notes[0] and "secret" in notes[0]
-
-    def test_folders_that_we_may_only_read(self, box: Box) -> None:
-        client = box.client()
-        run = submit(client, WAIT_FOR_GO)
-        until(lambda: client.runs.get(run.number).state is RunState.RUNNING)
-        work = box.folder(run) / "work"
-        (work / "open").mkdir()
-        (work / "open" / "inside").write_text("4")
-        (work / "go").touch()
-        end = ended(client, run)
-        assert (end.state, end.code, end.message) == (RunState.COMPLETE, 0, None)
-        assert contents(box.folder(run) / "out") == {"open/inside": b"4", "go": b""}
+        assert len(notes) == 1 and "closed" in notes[0] and "secret" in notes[0] and "open" not in notes[0]
 
 
 class TestOutOfMemory:
@@ -911,15 +861,6 @@ class TestUnusualHosts:
         assert follow.text == counted(100)
 
 
-GOES_AWAY = """
-import os, pickle, signal, sys
-from remoterun.client import Client
-from remoterun.model import RunRequest
-Client(pickle.loads(bytes.fromhex(sys.argv[1]))).runs.submit(
-    RunRequest("echo never"), cast=lambda run: os.kill(os.getpid(), signal.SIGKILL)
-)
-"""
-
 SUBMITS = """
 import pickle, sys, time
 from remoterun.client import Client
@@ -937,15 +878,6 @@ for name in names:
 
 
 class TestHandingOver:
-    def test_the_client_dies_before_it(self, box: Box) -> None:
-        words = pickle.dumps(box.config()).hex()
-        killed = subprocess.run([sys.executable, "-c", GOES_AWAY, words], cwd=REPOSITORY)
-        assert killed.returncode == -signal.SIGKILL
-        (run,) = box.client().runs.list()
-        assert (run.state, run.reason) == (RunState.FAILED, Reason.START_FAILED)
-        assert run.message == "remoterun was ended before the run was handed over"
-        assert box.follow(run.number).result().state is RunState.FAILED
-
     def test_the_link_breaks_under_it(self, box: Box) -> None:
         client = box.client()
         progress = Progress(lambda progress: box.host.sever() if progress.phase == "sending" else None)

@@ -7,7 +7,6 @@ import os
 import queue
 import random
 import shutil
-import stat
 import subprocess
 import sys
 import textwrap
@@ -24,9 +23,9 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.files import locked, read_json
 from remoterun.agent.shared.frames import CANCEL, CREDIT, DATA, END, OPEN, encode
+from remoterun.agent.shared.records import to_json
 from remoterun.agent.shared.spec import MountSpec, PortSpec, ResourceRef, SpecError
 from remoterun.agent.shared.states import Reason, RunState
-from remoterun.agent.shared.tree import Manifest
 from remoterun.agent.store import outputs
 from remoterun.agent.store.machine import Machine
 from remoterun.client import LogBytes, PortNews, StateChange
@@ -181,22 +180,6 @@ def mount(typed: str, at: str) -> MountSpec:
 
 
 class TestMounts:
-    def test_folder_file_and_part(self, place: Place) -> None:
-        place.upload("doom", {"in.txt": b"text", "sub/a": b"A", "sub/run*": b"#!/bin/sh\necho ran\n"})
-        mounts = [
-            mount("uploads/doom", "data"),
-            mount("uploads/doom/in.txt", "one/file.txt"),
-            mount("uploads/doom/sub", "tracked"),
-        ]
-        key = place.submit(
-            "cat data/in.txt one/file.txt; ls tracked; ./tracked/run; cat one/beside",
-            {"tracked/old": b"hidden", "one/beside": b"still here"},
-            mounts=mounts,
-        )
-        assert place.until_final(key)["state"] == "complete", place.log(key)
-        assert place.log(key) == b"texttexta\nrun\nran\nstill here"
-        assert place.outputs(key) == {}
-
     def test_the_home_keeps_its_content(self, place: Place) -> None:
         """Whatever a command does to a mount, as root too."""
         place.upload("doom", {"in.txt": b"text", "sub/run*": b"run"})
@@ -233,13 +216,6 @@ class TestMounts:
         place.until_final(key)
         assert place.outputs(key) == {"out": b"text"}
         assert not any("read-only" in event.get("note", "") for event in place.run(key).events())
-
-    def test_outputs_of_a_run(self, place: Place) -> None:
-        first = place.submit("mkdir models; echo m >models/m; echo o >other")
-        place.until_final(first)
-        second = place.submit("cat models/m", mounts=[mount(f"runs/{first}/models", "models")])
-        place.until_final(second)
-        assert place.log(second) == b"m\n"
 
     def test_what_is_refused_at_once(self, place: Place) -> None:
         place.upload("doom", {"f": b"d"})
@@ -367,39 +343,6 @@ class TestQueue:
         third = place.submit("true", slots=1)
         assert place.until_final(third, 30)["state"] == "complete"
         assert place.until_final(second, 30)["state"] == "complete"
-
-    def test_gpus(self, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        tools = tmp_path / "tools"
-        tools.mkdir()
-        busy = tools / "busy"
-        busy.write_text("GPU-c, 4242, /usr/bin/other, 100\n")
-        script = tools / "nvidia-smi"
-        script.write_text(
-            "#!/bin/sh\ncase $1 in\n--query-gpu=*) for n in 0:a 1:b 2:c; do"
-            " echo \"${n%:*}, GPU-${n#*:}, Tesla K80, 11441, 0\"; done ;;\n"
-            f"*) cat {busy} ;;\nesac\n"
-        )  # fmt: skip
-        script.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-        place.drop_session()
-        command = "echo $CUDA_VISIBLE_DEVICES; while [ ! -e go ]; do sleep 0.05; done"
-        first = place.submit(command, gpus=1)
-        second = place.submit(command, gpus=1)
-        third = place.submit(command, gpus=1)
-        for key, gpu in ((first, b"GPU-a\n"), (second, b"GPU-b\n")):
-            place.until_says(key, gpu)
-        until(lambda: "4242" in str(place.run(third).events()), what="it says who has the GPU")
-        Path(place.run(first).work, "go").touch()
-        place.until_says(third, b"GPU-a\n")
-        with pytest.raises(UsageError, match="the run asks for 4 GPUs, and its machine has 3"):
-            place.submit("true", gpus=4)
-        assert sorted(place.home.run_keys()) == sorted([first, second, third])
-        late = place.home.create_run(place.spec("true", gpus=4), Manifest([])).key
-        status = place.until_status(late)
-        assert (status["state"], status["reason"]) == ("failed", "no_capacity") and "has 3" in status["message"]
-        for key in (second, third):
-            Path(place.run(key).work, "go").touch()
-            assert place.until_final(key)["state"] == "complete"
 
 
 def test_without_docker_it_is_said_once(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -614,7 +557,7 @@ class TestSupervisorDies:
         key = place.submit("sleep 1017.5", slots=1)
         place.until_state(key, RunState.RUNNING)
         until(lambda: running("1017.5"))
-        elsewhere = dict(Machine.this().record(), name="elsewhere", boot="another", processes="")
+        elsewhere = dict(to_json(Machine.this()), name="elsewhere", boot="another", processes="")
         Path(place.run(key).machine_file).write_text(json.dumps(elsewhere))
         kill9(place.supervisor(key))
         until(place.unsupervised(key))
@@ -622,7 +565,7 @@ class TestSupervisorDies:
         assert place.session.ask(api.runs, api.RunKeys([key])).runs[0].state is RunState.RUNNING
         assert place.until_final(place.submit("true", slots=1))["state"] == "complete"
         assert place.supervisor(key) is None and place.state(key) is RunState.RUNNING and running("1017.5")
-        Path(place.run(key).machine_file).write_text(json.dumps(Machine.this().record()))
+        Path(place.run(key).machine_file).write_text(json.dumps(to_json(Machine.this())))
 
     def test_what_can_be_read_is_read_though_none_can_be_started(self, place: Place) -> None:
         key, ended = place.submit("echo up; sleep 1018.5"), place.submit("echo over")
@@ -649,16 +592,6 @@ class TestSupervisorDies:
         assert [(status.key, status.state) for status in answer.runs] == [(keys[1], RunState.COMPLETE)]
         shutil.rmtree(place.run(keys[0]).path)
 
-    def test_the_command_does_not_notice(self, place: Place) -> None:
-        key = place.submit("echo $$; sleep 0.6; echo $$")
-        until(lambda: place.log(key).count(b"\n") == 1)
-        kill9(place.supervisor(key))
-        place.drop_session()
-        assert place.session.alive
-        place.until_final(key)
-        first, second = place.log(key).split()
-        assert first == second
-
 
 class TestFollow:
     def test_resumes_at_any_byte_and_event(self, place: Place) -> None:
@@ -669,32 +602,6 @@ class TestFollow:
             for skip in range(len(events) + 1):
                 rest, later = follow(place, key, offset=offset, events=skip)
                 assert (rest if skip < len(events) else whole[offset:], later) == (whole[offset:], events[skip:])
-
-    def test_through_cut_links(self, place: Place) -> None:
-        key = place.submit("i=0; while [ ! -e enough ]; do i=$((i+1)); echo line $i; sleep 0.02; done; exit 7")
-        log, seen, cuts = b"", 0, 0
-        while True:
-            try:
-                with place.session.stream(api.follow, api.Follow(key, len(log), seen)) as stream:
-                    stream.end()
-                    for frame in stream:
-                        if "log" in frame.header:
-                            assert frame.header["log"] == len(log)
-                            log += frame.body
-                            cuts += 1
-                            if cuts <= 5:
-                                kill9(int(place.session.hello.pid))
-                            elif cuts == 8:
-                                Path(place.run(key).work, "enough").touch()
-                        elif "event" in frame.header:
-                            assert frame.header["n"] == seen
-                            seen += 1
-                    break
-            except LinkLost:
-                continue
-        lines = log.count(b"\n")
-        assert log == b"".join(b"line %d\n" % number for number in range(1, lines + 1)) and cuts >= 8
-        assert place.until_final(key)["code"] == 7
 
     def test_tail_since_and_times(self, place: Place) -> None:
         key = place.submit(r"printf 'a\nb\n'; while [ ! -e go ]; do sleep 0.02; done; echo c; printf d")
@@ -731,25 +638,6 @@ class TestFollow:
     def test_a_run_that_is_removed_under_it(self, place: Place) -> None:
         with pytest.raises(NotFound):
             follow(place, new_key())
-
-
-def test_every_private_thing_is_private(place: Place) -> None:
-    key = place.submit("echo $SECRET >/dev/null; sleep 1000", values={"SECRET": "x'y\n$z"})
-    place.until_state(key, RunState.RUNNING)
-    run = place.run(key)
-    for path in (os.path.join(run.io, "env"), run.log):
-        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
-    assert stat.S_IMODE(os.stat(place.home.path).st_mode) == 0o700
-    place.session.ask(api.kill, api.RunKey(key))
-    place.until_final(key)
-    until(lambda: not os.path.exists(os.path.join(run.io, "env")), what="the values are deleted at the end")
-
-
-def test_variables_of_any_text(place: Place) -> None:
-    value = "a'b\"c\n$d `e` \\ é\t!"
-    key = place.submit('printf %s "$VALUE"', values={"VALUE": value})
-    place.until_final(key)
-    assert place.log(key).decode() == value
 
 
 def test_removing_one_run_leaves_the_others_alone(place: Place) -> None:
@@ -925,22 +813,6 @@ class TestClient:
             place.until_final(run.key)
             assert place.log(run.key) == b"new"
 
-    def test_one_that_was_never_handed_over(self, user: User) -> None:
-        """The client was killed between the number and the submission."""
-        body = (
-            "import os, sys; from remoterun.client import Client; from remoterun.config import Config\n"
-            "from remoterun.model import MachineType, RunRequest; from pathlib import Path\n"
-            "home, place = map(Path, sys.argv[1:])\n"
-            "machine = MachineType('one', engine='process', home=str(place), slots=20)\n"
-            "client = Client(Config(home, 'one', {'one': machine}))\n"
-            "client.runs.submit(RunRequest('true'), cast=lambda run: os.kill(os.getpid(), 9))\n"
-        )
-        words = [sys.executable, "-c", body, str(user.config.home), str(user.place("one").folder)]
-        assert subprocess.run(words, timeout=30, check=False).returncode == -9
-        (seen,) = user.client.runs.list()
-        assert (seen.state.value, seen.reason and seen.reason.value) == ("failed", "start_failed")
-        assert user.client.runs.kill(seen.number) == (seen, False)
-
     def test_killed_while_it_submits(self, user: User) -> None:
         """Whatever the moment, the run either goes its way or is known to have failed."""
         body = (
@@ -1008,14 +880,6 @@ class TestClient:
             user.client.files.copy(f"runs/{run.number}", tmp_path / "here", lambda path: True)
         assert {path.name for path in (tmp_path / "here").iterdir()} <= {"busy", "calm"}
 
-    def test_copy_of_a_file_that_grows(self, user: User, tmp_path: Path) -> None:
-        run = self.run(user, "echo up; while :; do head -c 300000 /dev/zero >>grows; done")
-        user.place("one").until_says(run.key, b"up")
-        grows = Path(user.place("one").run(run.key).work, "grows")
-        until(lambda: grows.exists() and grows.stat().st_size > 0)  # the shell makes it before anything is written
-        result = user.client.files.copy(f"runs/{run.number}", tmp_path)
-        assert (tmp_path / "grows").stat().st_size > 0 and result.files == 1
-
     def test_one_file_gets_the_name_that_is_typed(self, user: User, tmp_path: Path) -> None:
         here = tmp_path / "here"
         _, run = self.finish(user, self.run(user, "mkdir sub; echo a >sub/a; echo b >b"))
@@ -1030,17 +894,6 @@ class TestClient:
         with pytest.raises(AlreadyExists):
             user.client.files.copy(f"runs/{run.number}/sub", here / "new" / "name")
         assert read_files(here) == expected
-
-    def test_conflicts(self, user: User, tmp_path: Path) -> None:
-        _, run = self.finish(user, self.run(user, "echo new >a; echo b >b"))
-        here = write_files(tmp_path / "here", {"a": b"mine"})
-        with pytest.raises(AlreadyExists):
-            user.client.files.copy(f"runs/{run.number}", here)
-        assert read_files(here) == {"a": b"mine"}
-        assert user.client.files.copy(f"runs/{run.number}", here, lambda path: False).skipped == ["a"]
-        assert read_files(here) == {"a": b"mine", "b": b"b\n"}
-        user.client.files.copy(f"runs/{run.number}", here, lambda path: True)
-        assert read_files(here) == {"a": b"new\n", "b": b"b\n"}
 
     def test_copying_up_merges(self, user: User, tmp_path: Path) -> None:
         folder = write_files(tmp_path / "data", {"a": b"A", "sub/b": b"B", "empty": None})

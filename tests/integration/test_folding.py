@@ -18,9 +18,9 @@ from remoterun.errors import AlreadyExists, UnsafePath
 from remoterun.model import MachineType
 from remoterun.transfer.destination import refuse_twins
 from tests.conftest import require
-from tests.lab.error import LabError, LabUnavailable
+from tests.lab.error import LabUnavailable
 from tests.lab.folding import Disk, folding, missing
-from tests.workshop import Files, kill9, read_files, running, tree_of, until, write_files
+from tests.workshop import Files, read_files, tree_of, write_files
 
 COMPOSED, DECOMPOSED = "\N{LATIN SMALL LETTER E WITH ACUTE}", "e\N{COMBINING ACUTE ACCENT}"
 CAPITAL = "\N{LATIN CAPITAL LETTER E WITH ACUTE}"
@@ -210,30 +210,6 @@ class TestRefuseTwins:
     def test_a_folder_that_may_not_be_written(self, tmp_path: Path) -> None:
         """That shows when it is written to."""
         refuse_twins(entries("A", "a"), tmp_path / "absent")
-
-
-class TestTheDisk:
-    def test_is_gone_at_the_end_also_while_a_file_is_open(self, tmp_path: Path) -> None:
-        require(missing())
-        store, here = write_files(tmp_path / "store", {"A": b"there"}), write_files(tmp_path / "here", {})
-        with folding(store, here) as mount:
-            opened = os.open(mount / "a", os.O_RDONLY)
-        with pytest.raises(OSError):
-            os.read(opened, 1)
-        with pytest.raises(OSError):  # it is closed all the same
-            os.close(opened)
-        assert os.listdir(here) == []
-
-    def test_one_that_died_is_told_of_and_gone(self, tmp_path: Path) -> None:
-        require(missing())
-        store, here = write_files(tmp_path / "store", {}), write_files(tmp_path / "here", {})
-        with pytest.raises(LabError), folding(store, here):
-            assert os.listdir(here) == []
-            until(lambda: len(running(str(here))) == 1, what="the helpers that mount it have ended")
-            (pid,) = running(str(here))
-            kill9(pid)
-            until(lambda: not running(str(here)))
-        assert os.listdir(here) == []
 
 
 def entries(*paths: str) -> list[Entry]:

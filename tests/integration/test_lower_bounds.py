@@ -17,7 +17,7 @@ from tests.conftest import require
 from tests.workshop import User
 
 TOP = Path(__file__).parents[2]
-TESTS = ("interrupt", "config", "ssh_config", "ssh_internals", "ssh_packets")
+TESTS = ("unit/test_interrupt", "unit/test_config", "unit/test_ssh_config", "integration/test_ssh_pipe")
 
 pytestmark = pytest.mark.index
 
@@ -90,5 +90,5 @@ def test_a_run_from_start_to_end(python: Path, user: User, tmp_path: Path) -> No
 
 
 def test_the_tests_of_what_uses_them(python: Path) -> None:
-    files = [f"tests/unit/test_{name}.py" for name in TESTS]
+    files = [f"tests/{name}.py" for name in TESTS]
     run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files], TOP)

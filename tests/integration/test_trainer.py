@@ -17,7 +17,6 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.conftest import require
-from tests.ml5 import Ml5
 from tests.nursery import Child
 from trainer import checkpoint, data, export
 from trainer.generate import Reader
@@ -199,7 +198,7 @@ np.save("val_loss.npy", tf.reduce_mean(losses).numpy())
 """
 
 
-def test_tensorflow_reads_the_log_and_computes_what_ml5_computes(trained: Path) -> None:
+def test_tensorflow_reads_the_log_and_computes_what_the_exported_model_gives(trained: Path) -> None:
     text = "12 green bottles hanging on the wall,\nand if one falls"
     temperatures = (1.0, 0.5, 0.1)
     (trained / "tried").write_text(str(len(TRIED)))
@@ -211,11 +210,13 @@ def test_tensorflow_reads_the_log_and_computes_what_ml5_computes(trained: Path) 
     assert events == pytest.approx(metrics(trained, names), rel=1e-6)
 
     expected = np.load(trained / "probabilities.npy")
-    ml5 = Ml5(trained / "models")
-    assert set(ml5.kernels) == set(ml5.biases) == {0, 1}
-    assert sorted(ml5.other) == ["Variable", "W", "b", "embedding"]
+    weights, vocabulary = export.read_model(trained / "models")
+    reader = Reader(weights)
+    logits = np.array([reader.read(place) for place in data.encode(text, vocabulary)], np.float64)
     for temperature, probabilities in zip(temperatures, expected, strict=True):
-        np.testing.assert_allclose(ml5.probabilities(text, temperature), probabilities, rtol=0, atol=1e-5)
+        scores = np.exp(logits / temperature)
+        found = scores / scores.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(found, probabilities, rtol=0, atol=1e-5)
 
     reported = min(metrics(trained, ["val_loss"]).values())
     assert reported == pytest.approx(float(np.load(trained / "val_loss.npy")), rel=1e-4)
@@ -395,19 +396,6 @@ def test_auto_chooses_by_the_size_of_the_text_and_says_so(tmp_path: Path) -> Non
     assert rates[2, "learning_rate"] < rates[1, "learning_rate"] / 10
 
 
-def test_one_layer_is_what_ml5_computes(tmp_path: Path) -> None:
-    folder = folder_with_text(tmp_path)
-    result = run(folder, *SMALL, "--num_layers", "1", "--steps", "100")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "1 LSTM layer of 24" in result.stdout
-    text = "12 green bottles hanging on the wall"
-    reader, saved = Reader(last_checkpoint(folder).weights), last_checkpoint(folder)
-    logits = np.array([reader.read(place) for place in data.encode(text, saved.vocabulary)], np.float64)
-    scores = np.exp(logits)
-    expected = scores / scores.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(Ml5(folder / "models").probabilities(text, 1.0), expected, rtol=0, atol=1e-6)
-
-
 def test_a_short_text_and_three_layers_are_trained_and_said(tmp_path: Path) -> None:
     folder = folder_with_text(tmp_path, TEXT[:100])
     result = run(
@@ -463,10 +451,6 @@ def test_a_training_that_runs_away_does_not_replace_a_good_model(tmp_path: Path)
     ("text", "arguments", "said"),
     [
         (b"", ("--data_dir=./data",), "data/input.txt is empty"),
-        (b"aaaaaaaa" * 99, ("--data_dir=./data",), "nothing but 'a'"),
-        (b"to be", ("--data_dir=./data",), "the text has 5 characters, one sequence needs 65"),
-        (b"caf\xe9", ("--data_dir=./data",), "data/input.txt is not UTF-8: byte 0xe9 at offset 3"),
-        (b"to be", ("--data_dir=./elsewhere",), "elsewhere does not exist"),
         (b"to be", ("--data_dir=./data", "--init_from", "nothing.npz"), "nothing.npz cannot be read"),
         (b"to be", ("--model", "nas"), "'nas' is none of lstm, gru, rnn"),
     ],

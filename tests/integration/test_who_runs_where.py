@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from remoterun.agent.shared.states import RunState
+from remoterun.agent.shared.tree import Manifest
 from remoterun.cli import render
 from remoterun.client import Client, Note
 from remoterun.errors import UsageError
@@ -91,6 +92,18 @@ class TestGpusOfARun:
         with pytest.raises(UsageError, match="asks for 3 GPUs, and its machine has 2"):
             user.client.runs.submit(RunRequest(SHOW, gpus=3))
         assert not user.client.registry.runs(), "no number is lost"
+        place = user.place("one")
+        handed = place.home.create_run(place.spec("true", gpus=4), Manifest([])).key  # as by an older client
+        status = place.until_status(handed)
+        assert (status["state"], status["reason"]) == ("failed", "no_capacity") and "has 2" in status["message"]
+
+    def test_a_gpu_that_is_given_back_goes_to_the_next(self, cards: Path, user: User, tmp_path: Path) -> None:
+        ask = RunRequest(f"{SHOW}; {waits(tmp_path / 'go')}", gpus=1)
+        first, second = (running(user.client, user.client.runs.submit(ask)) for _ in range(2))
+        third = user.client.runs.submit(RunRequest(SHOW, gpus=1))
+        assert user.client.runs.get(third.number).state is RunState.QUEUED
+        (tmp_path / "go").touch()
+        assert log(user, ended(user.client, third)) in {log(user, ended(user.client, run)) for run in (first, second)}
 
     def test_all_of_none(self, user: User) -> None:
         with pytest.raises(UsageError, match="asks for all GPUs, and `one` has none"):

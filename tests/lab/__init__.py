@@ -12,7 +12,6 @@ from tests.lab.gpu import Gpu, GpuProcess
 from tests.lab.host import Docker, LabHost
 from tests.lab.images import BASE_IMAGE, OLD_IMAGE
 from tests.lab.lab import Lab, Slow
-from tests.lab.leaks import only_what_was_there
 from tests.lab.local_docker import LocalDocker
 from tests.lab.process import Process
 from tests.lab.relay import Relay
@@ -31,5 +30,4 @@ __all__ = [
     "Process",
     "Relay",
     "Slow",
-    "only_what_was_there",
 ]

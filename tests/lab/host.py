@@ -205,15 +205,6 @@ class LabHost:
         """Kill dockerd; its containers live on until it is started again."""
         self._end(self._pids("dockerd"), signal.SIGKILL)
 
-    def new_host_keys(self) -> None:
-        """Give it other SSH host keys, as a re-installed machine has; `Lab.trust` tells the client's known_hosts."""
-        keys.make_host_keys(self._etc_ssh())
-        if self.is_up():
-            for path in self._etc_ssh().glob("ssh_host_*"):
-                self.path(f"/etc/ssh/{path.name}").write_bytes(path.read_bytes())
-            self.stop_sshd()
-            self.start_sshd()
-
     def host_keys(self) -> list[str]:
         """Its public host keys, a line each."""
         return keys.public_host_keys(self._etc_ssh())

@@ -215,11 +215,6 @@ class Lab:
         """Whether `cache_image` kept an image under this key (and neither Docker nor the base image changed)."""
         return self._disks.find(*_disk_name(key)) is not None
 
-    def forget_image(self, key: str) -> None:
-        """Undo `cache_image`."""
-        with self.images.locked():
-            self._disks.forget(_disk_name(key)[0])
-
     @contextmanager
     def local_docker(self) -> Iterator[LocalDocker]:
         """The Docker engine of this machine itself, with the base image: the running one, or one of our own."""

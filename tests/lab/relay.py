@@ -44,7 +44,7 @@ class Way:
 
 
 class Relay:
-    """A relay to `address`, `port` that listens on 127.0.0.1; a context manager. A cut holds until it is healed."""
+    """A relay to `address`, `port` that listens on 127.0.0.1; a context manager."""
 
     def __init__(self, address: str, port: int, *, rtt: float, rate: float | None = None, window: int = WINDOW) -> None:
         self.way = Way(rtt, rate, window)
@@ -74,18 +74,6 @@ class Relay:
     @property
     def pid(self) -> int:
         return self._process.pid
-
-    def cut(self) -> None:
-        """Hold everything back, silently, in both directions; `connect` still succeeds, and nobody answers.
-
-        The kernel still acknowledges what fits into the relay's buffers: no time-out of TCP itself passes, as it does
-        after `LabHost.cut`.
-        """
-        self._tell("cut")
-
-    def heal(self) -> None:
-        """Undo `cut`; connections that were not given up meanwhile go on."""
-        self._tell("heal")
 
     def sever(self) -> None:
         """Reset every connection; new ones are welcome."""

@@ -1,6 +1,6 @@
 """The process of a relay: `python -m tests.lab.station JSON`. See `relay.py` for what it makes of a connection.
 
-Says its port, then obeys what comes on standard input (`cut`, `heal`, `sever`), each answered by the word itself; ends
+Says its port, then obeys what comes on standard input (`sever`), answered by the word itself; ends
 with it. One thread, `select` (whose time-outs are finer than those of `poll`), and a queue of what is due for each
 direction of each connection.
 """
@@ -186,7 +186,6 @@ class Station:
         self._target, self._way = target, way
         self._up, self._down = Line(way), Line(way)
         self._connections: list[Connection] = []
-        self._cut = False
         self._door = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)  # what is accepted inherits it
         self._door.setblocking(False)
@@ -196,24 +195,22 @@ class Station:
         """Blocks until standard input ends."""
         while True:
             now = time.monotonic()
-            doors: list[int | socket.socket] = [0]
+            doors: list[int | socket.socket] = [0, self._door]
             readers: dict[socket.socket, Flow] = {}
             writers: list[socket.socket] = []
             wakes: list[float] = []
-            if not self._cut:
-                doors.append(self._door)
-                for connection in list(self._connections):
-                    self._step(connection, now)
-                for connection in self._connections:
-                    if now < connection.connects_at:
-                        wakes.append(connection.connects_at)
-                    for flow in connection.flows:
-                        if flow.wants_to_read(now):
-                            readers[flow.source] = flow
-                        if flow.wants_to_write():
-                            writers.append(flow.target)
-                        if (wake := flow.wakes_at(now)) is not None:
-                            wakes.append(wake)
+            for connection in list(self._connections):
+                self._step(connection, now)
+            for connection in self._connections:
+                if now < connection.connects_at:
+                    wakes.append(connection.connects_at)
+                for flow in connection.flows:
+                    if flow.wants_to_read(now):
+                        readers[flow.source] = flow
+                    if flow.wants_to_write():
+                        writers.append(flow.target)
+                    if (wake := flow.wakes_at(now)) is not None:
+                        wakes.append(wake)
             patience = max(0.0, min(wakes) - time.monotonic()) if wakes else None
             ready, _, _ = select.select([*doors, *readers], writers, [], patience)
             now = time.monotonic()
@@ -221,9 +218,8 @@ class Station:
                 return
             if self._door in ready:
                 self._accept(now)
-            if not self._cut:
-                for each in readers.keys() & ready:
-                    readers[each].read(now)
+            for each in readers.keys() & ready:
+                readers[each].read(now)
 
     def _step(self, connection: Connection, now: float) -> None:
         try:
@@ -251,11 +247,8 @@ class Station:
         """Do what the owner says; False when there is no owner any more."""
         words = os.read(0, 4096).decode().split()
         for word in words:
-            if word == "sever":
-                for connection in list(self._connections):
-                    self._reset(connection)
-            else:
-                self._cut = word == "cut"
+            for connection in list(self._connections):
+                self._reset(connection)
             print(word, flush=True)
         return bool(words)
 

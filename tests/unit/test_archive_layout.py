@@ -23,8 +23,6 @@ from remoterun.agent.shared.archive import (
 )
 from remoterun.agent.shared.tree import Entry, Manifest
 
-KIB = 1 << 10
-
 
 def digest_of(number: int) -> str:
     return hashlib.sha256(b"%d" % number).hexdigest()

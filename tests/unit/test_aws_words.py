@@ -35,10 +35,9 @@ from remoterun.providers.aws.calls import (
 )
 from remoterun.providers.aws.catalogue import PriceTable, TypeFacts, dollars, instead, offer, quota_of, rental, table
 from remoterun.providers.aws.checks import ACTIONS, policy
-from remoterun.providers.aws.first_session import command
 from remoterun.providers.aws.image import Image
 from remoterun.providers.aws.provider import AWS
-from remoterun.providers.aws.user_data import FirstBoot, cloud_config, units, user_data
+from remoterun.providers.aws.user_data import FirstBoot, cloud_config, user_data
 from remoterun.providers.base import Intent, ProviderError, ProviderUnreachable
 from remoterun.providers.folder import HostFolder
 from tests.workshop import until
@@ -297,23 +296,6 @@ def test_user_data_is_what_cloud_init_reads() -> None:
     assert json.loads(rest) == cloud_config(BOOT)
 
 
-def test_the_host_has_the_keys_that_it_is_known_by() -> None:
-    config = cloud_config(BOOT)
-    assert config["ssh_keys"] == {"ed25519_private": "PRIVATE KEY\n", "ed25519_public": "ssh-ed25519 HOST"}
-    assert config["ssh_authorized_keys"] == ["ssh-ed25519 OURS"]
-    assert config["ssh_deletekeys"] and config["disable_root"] and not config["ssh_pwauth"]
-
-
-def test_the_host_ends_at_its_deadline_whatever_the_agent_does() -> None:
-    made = units(1764326400.0)
-    assert "OnCalendar=2025-11-28 10:40:00 UTC\n" in made["remoterun-deadline.timer"]
-    assert "ExecStart=/sbin/shutdown -P now\n" in made["remoterun-deadline.service"]
-    assert "Restart=always\n" in made["remoterun-watch.service"]
-    commands = cloud_config(BOOT)["runcmd"]
-    assert commands[1] == ["systemctl", "enable", "--now", "remoterun-deadline.timer", "remoterun-watch.service"]
-    assert commands.index(["/usr/bin/python3", "/usr/local/lib/remoterun/on_host.py", "prepare"]) == len(commands) - 1
-
-
 def test_a_host_whose_boot_goes_no_further_ends_as_well() -> None:
     (command,) = cloud_config(BOOT)["bootcmd"]
     assert command[:2] == ["systemd-run", "--no-block"]  # the system waits for it, and must not wait for the system
@@ -331,23 +313,11 @@ def test_a_host_of_an_image_without_our_user_ends_as_one_that_nobody_uses(tmp_pa
         watch.kill()
 
 
-def test_the_terms_are_in_the_settings_of_the_host() -> None:
-    files = {each["path"]: each for each in cloud_config(BOOT)["write_files"]}
-    settings = json.loads(files["/etc/remoterun/host.json"]["content"])
-    assert RentalTerms(**settings["terms"]) == TERMS
-    assert settings["home"] == "/home/ubuntu/.remoterun" and settings["user"] == "ubuntu"
-    assert files["/etc/remoterun/host.json"]["permissions"] == "0600"
-
-
 def test_a_user_data_that_is_too_long_for_aws_is_refused_here() -> None:
     import secrets
 
     with pytest.raises(ValueError, match="bytes"):
         user_data(FirstBoot(secrets.token_hex(40000), "", "", TERMS, 60.0))
-
-
-def test_commands_of_the_first_session() -> None:
-    assert command(["await"]) == ["sudo", "-n", "/usr/bin/python3", "/usr/local/lib/remoterun/on_host.py", "await"]
 
 
 # --- the folder of a host ---
@@ -374,25 +344,6 @@ def test_keys_are_openssh_s_own(tmp_path: Path) -> None:
     folder.begin(INTENT)
     told = subprocess.run(["ssh-keygen", "-y", "-f", str(folder.path / "key")], capture_output=True, text=True)
     assert told.stdout.split()[:2] == folder.text("key.pub").split()[:2], told.stderr
-
-
-def test_how_a_host_is_reached(tmp_path: Path) -> None:
-    from remoterun.hosts.ssh.config import HostKeyCheck, SSHTarget, resolve
-
-    folder = HostFolder(tmp_path / "a home", "rr-01H-1")
-    folder.begin(INTENT)
-    folder.reach("rr-01H-1", "203.0.113.9", "ubuntu")
-    settings = resolve(SSHTarget.parse("rr-01H-1"), folder.ssh_config)
-    assert (settings.hostname, settings.user, settings.port) == ("203.0.113.9", "ubuntu", 22)
-    assert settings.identity_files == (folder.path / "key",) and settings.identities_only
-    assert settings.user_known_hosts == (folder.path / "known_hosts",)
-    assert settings.host_key_check is HostKeyCheck.REFUSE and settings.agent_socket is None
-    assert settings.known_as == "rr-01h-1"
-    assert folder.known() == [" ".join(folder.text("host_key.pub").split()[:2])]
-    folder.know(["ssh-ed25519 NEW"])
-    folder.reach("rr-01H-1", "203.0.113.10", "ubuntu")
-    assert folder.known() == ["ssh-ed25519 NEW"]
-    assert resolve(SSHTarget.parse("rr-01H-1"), folder.ssh_config).hostname == "203.0.113.10"
 
 
 def test_one_process_at_a_time_acquires_a_host(tmp_path: Path) -> None:

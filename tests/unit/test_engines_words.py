@@ -176,11 +176,6 @@ class TestWrapper:
         assert run.exit_code() == done.returncode
         return done.returncode, Path(run.log).read_bytes()
 
-    def test_output_code_and_place(self, tmp_path: Path) -> None:
-        code, log = self.start(tmp_path, "echo out; echo err >&2; pwd; cat; exit 9")
-        assert (code, log.decode()) == (9, f"out\nerr\n{tmp_path}/work\n")
-        assert stat.S_IMODE(os.stat(tmp_path / "io/env").st_mode) == 0o600
-
     @settings(max_examples=25)
     @given(TEXT)
     def test_variables_of_any_text(self, value: str) -> None:

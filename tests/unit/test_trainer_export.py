@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.ml5 import Ml5
 from trainer import TrainerError, export, ml5
 from trainer.files import write_whole
 from trainer.generate import Reader
@@ -254,22 +253,13 @@ def test_half_a_model_is_an_error(tmp_path: Path, spoil: Any, said: str) -> None
         export.read_model(tmp_path)
 
 
-def test_ml5_computes_two_layers_as_they_are(tmp_path: Path) -> None:
-    weights = some_weights(hidden=16)
-    write(tmp_path, weights)
-    expected = probabilities(weights, ["abc\n".index(character) for character in TEXT])
-    np.testing.assert_allclose(Ml5(tmp_path).probabilities(TEXT, 1.0), expected, rtol=0, atol=1e-6)
-
-
 @pytest.mark.parametrize(("vocab", "hidden"), [(4, 3), (4, 64), (90, 16), (512, 8)])
-def test_ml5_computes_one_layer_by_a_first_cell_that_does_nothing(tmp_path: Path, vocab: int, hidden: int) -> None:
+def test_one_layer_is_exported_with_a_first_cell_that_does_nothing(tmp_path: Path, vocab: int, hidden: int) -> None:
     characters = "".join(chr(0x4E00 + place) for place in range(vocab))
     weights = {name: array / np.float32(hidden**0.5) for name, array in some_weights(hidden, vocab, layers=1).items()}
     write(tmp_path, weights, characters)
     ids = np.random.default_rng(1).integers(0, vocab, 60).tolist()
     expected = probabilities(weights, ids)
-    written = "".join(characters[place] for place in ids)
-    np.testing.assert_allclose(Ml5(tmp_path).probabilities(written, 1.0), expected, rtol=0, atol=1e-6)
     exported, _ = export.read_model(tmp_path)
     np.testing.assert_allclose(probabilities(exported, ids), expected, rtol=0, atol=1e-6)
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.test_trainer_export import some_weights, write
 from trainer import export
-from trainer.generate import PATIENCE, Reader, generate, main, until
+from trainer.generate import PATIENCE, generate, main, until
 
 CHARACTERS = ["a", "b", "c", "\n"]
 
@@ -48,38 +48,6 @@ def test_a_constant_on_all_logits_changes_nothing() -> None:
     moved[export.SOFTMAX_B] = moved[export.SOFTMAX_B] + np.float32(1000)
     written = "".join(generate(moved, CHARACTERS, "ab", 50, 0.0, np.random.default_rng(0)))
     assert written == text(0.0)
-
-
-def sigmoid(x: float) -> float:
-    return float(1 / (1 + np.exp(-x)))
-
-
-def test_a_gru_is_tensorflow_1s() -> None:
-    """One unit, by hand: reset before update; the update gate keeps the old state."""
-    weights = some_weights(hidden=1, vocab=2, layers=1, cell="gru")
-    gates, gates_bias, kernel, bias = (weights[name].astype(float) for name in export.names("gru", 0))
-    h = 0.0
-    for place in (0, 1, 1):
-        x = float(weights[export.EMBEDDING][place, 0])
-        reset, update = (sigmoid(x * gates[0, n] + h * gates[1, n] + gates_bias[n]) for n in (0, 1))
-        candidate = np.tanh(x * kernel[0, 0] + reset * h * kernel[1, 0] + bias[0])
-        h = update * h + (1 - update) * candidate
-    reader = Reader(weights)
-    for place in (0, 1, 1):
-        logits = reader.read(place)
-    np.testing.assert_allclose(logits, h * weights[export.SOFTMAX_W][0] + weights[export.SOFTMAX_B], rtol=1e-5)
-
-
-def test_an_rnn_is_the_plain_cell() -> None:
-    weights = some_weights(hidden=1, vocab=2, layers=1, cell="rnn")
-    kernel, bias = (weights[name].astype(float) for name in export.names("rnn", 0))
-    h = 0.0
-    for place in (0, 1):
-        h = np.tanh(weights[export.EMBEDDING][place, 0] * kernel[0, 0] + h * kernel[1, 0] + bias[0])
-    reader = Reader(weights)
-    for place in (0, 1):
-        logits = reader.read(place)
-    np.testing.assert_allclose(logits, h * weights[export.SOFTMAX_W][0] + weights[export.SOFTMAX_B], rtol=1e-5)
 
 
 def upto(written: str, length: int, unit: str, seed: str = "") -> str:

@@ -31,7 +31,6 @@ from tests.lab import Lab, LabError
 
 HERE = Path(__file__).parents[1]
 NEAR, MIDDLE, FAR = 0.0, 0.020, 0.080  # round trips of the ways, in seconds
-REWRITES = 10
 SECOND = 1.1
 COPIES = 8  # of the large file, that are in memory at once, at the most
 SETTLED = 3.0  # seconds after which a file counts as not being written any more
@@ -109,19 +108,6 @@ class Bench:
             for rtt in (NEAR, MIDDLE):
                 case = f"again, nothing changed, {self._files if tree else self._big}{_delay(rtt)}"
                 self._again(case, source, self._sides(rtt), lambda: None, {"rsync -a": 1.0})
-
-    def rewrite(self) -> None:
-        """Other content of the same size, within the second in which the first was written."""
-        missed: dict[str, int] = {}
-        what = f"same size rewritten within a second, missed of {REWRITES}"
-        try:
-            for side in self._sides(NEAR):
-                side.forget()
-                missed[side.name] = sum(self._misses(side, number) for number in range(REWRITES))
-        except FAILURES as error:
-            self.rows.append(Row(what, "count", at_most(0), why=str(error)))
-            return
-        self.rows.append(Row(what, "count", at_most(0), missed["ours"], "rsync -a", missed["rsync -a"]))
 
     def changed(self) -> None:
         """A large file, a little of which is new: bytes on the wire."""
@@ -225,30 +211,6 @@ class Bench:
         for side in sides:
             side.forget()
             side.send(source, case)
-
-    def _misses(self, side: Side, number: int) -> bool:
-        """Whether a side doesn't send a rewrite: in place, or as a new file under the name."""
-        for _ in range(5):
-            source = self._source()
-            time.sleep(1.02 - time.time() % 1)
-            content.random_file(source, 100_000)
-            first = source.stat().st_mtime
-            side.send(source, "rewrite")
-            if number % 2:
-                content.overwrite(source, 0, 100_000)
-            else:
-                content.random_file(source.with_name("new"), 100_000)
-                source.with_name("new").replace(source)
-            if int(source.stat().st_mtime) == int(first):
-                break
-        else:
-            raise Failed(f"{side.name} never sent a small file within a second")
-        side.send(source, "rewrite")
-        try:
-            check_same(source, side.there())
-        except Different:
-            return True
-        return False
 
     def _limit(self, what: str, source: Path, place: Place, folder: Path) -> None:
         memory = Memory()
@@ -382,7 +344,6 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "files-20ms": Bench.files_20ms,
     "far": Bench.far,
     "unchanged": Bench.unchanged,
-    "rewrite": Bench.rewrite,
     "changed": Bench.changed,
     "lines": Bench.lines,
     "memory": Bench.memory,

@@ -17,20 +17,19 @@ from typing import Any
 
 from tests.bench import table
 from tests.bench.table import Row
-from tests.bench.trainer import browser, fast_path, learning, place, resume, speed, start
+from tests.bench.trainer import learning, place, speed, start
 from tests.bench.trainer.race import Machine
 from tests.bench.trainer.speed import Size
 
 ROUNDS, QUICK_ROUNDS = 7, 3
 START_ROUNDS = 15
-KILLS, QUICK_KILLS = 6, 2
 
 
 class Bench:
     """One run: its options, the rows so far, and the model that the first row to need one trains for all."""
 
-    def __init__(self, folder: Path, *, quick: bool, seed: int, model: Path | None) -> None:
-        self._folder, self._quick, self._seed, self._model = folder, quick, seed, model
+    def __init__(self, folder: Path, *, quick: bool, model: Path | None) -> None:
+        self._folder, self._quick, self._model = folder, quick, model
         self._rounds = QUICK_ROUNDS if quick else ROUNDS
         self.machine = Machine()
         self.rows: list[Row] = []
@@ -43,25 +42,9 @@ class Bench:
         for size in speed.LARGER:
             self._race(size)
 
-    def autodiff(self) -> None:
-        row, self.found["autodiff"] = fast_path.measure()
-        self.rows.append(row)
-
     def loss(self) -> None:
         row, self.found["loss"], model = learning.measure(self._folder, peer=not self._quick)
         self._model = self._model or model
-        self.rows.append(row)
-
-    def resume(self) -> None:
-        row, self.found["resume"] = resume.measure(QUICK_KILLS if self._quick else KILLS, self._seed)
-        self.rows.append(row)
-
-    def ml5(self) -> None:
-        row, self.found["ml5"] = browser.same_probabilities(self._trained)
-        self.rows.append(row)
-
-    def temperature(self) -> None:
-        row, self.found["temperature"] = browser.cold_text(self._trained)
         self.rows.append(row)
 
     def start(self) -> None:
@@ -83,11 +66,7 @@ class Bench:
 PARTS: dict[str, Callable[[Bench], None]] = {
     "speed": Bench.speed,
     "sizes": Bench.sizes,
-    "autodiff": Bench.autodiff,
     "loss": Bench.loss,
-    "resume": Bench.resume,
-    "ml5": Bench.ml5,
-    "temperature": Bench.temperature,
     "start": Bench.start,
 }
 
@@ -96,12 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.trainer", description="The trainer's figures.")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="NAME", help=", ".join(PARTS))
     parser.add_argument("--quick", action="store_true", help="fewer rounds, and no peer for the row `loss`")
-    parser.add_argument("--model", type=Path, help="a trained model's folder, for ml5, temperature and start")
-    parser.add_argument("--seed", type=int, default=time.time_ns() % 10_000, help="at which steps `resume` kills")
+    parser.add_argument("--model", type=Path, help="a trained model's folder, for start")
     parser.add_argument("--out", type=Path, default=place.HERE / "trainer.json", help="where the JSON goes")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        bench = Bench(Path(folder), quick=options.quick, seed=options.seed, model=options.model)
+        bench = Bench(Path(folder), quick=options.quick, model=options.model)
         for name, part in PARTS.items():
             if name not in options.only:
                 continue

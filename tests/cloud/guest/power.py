@@ -2,9 +2,9 @@
 """What a lab's host has in place of systemd, and of what would get at the machine that it shares with others:
 shutdown, poweroff, reboot, halt, systemctl, systemd-run, sudo, apt-get, lsblk.
 
-One program that does what its name says, so that what is written for a real Ubuntu works on a host without systemd:
+One program that does what its name says, so that what remoterun does on a real Ubuntu works on a host without systemd:
 timers really run out, services are started again when they end, and shutting down really ends the host. What it doesn't
-know is an error, never passed over.
+know is an error, never passed over: it knows what remoterun uses.
 
 Standard library only: it runs with the Python of the host.
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import pwd
 import re
 import shlex
 import shutil
@@ -32,25 +31,7 @@ ENABLED = "/etc/systemd/lab-enabled"  # a file an enabled unit
 ENDING = "/usr/local/lib/lab/ending"  # which the lab reads when the host is off
 ROOT = "/run/lab-root/setpriv"
 PATIENCE = 15.0  # seconds that processes have for ending when the host shuts down; systemd gives 90
-UNIT_SECONDS = {
-    "us": 1e-6,
-    "ms": 1e-3,
-    "s": 1,
-    "sec": 1,
-    "second": 1,
-    "seconds": 1,
-    "m": 60,
-    "min": 60,
-    "minute": 60,
-    "minutes": 60,
-    "h": 3600,
-    "hr": 3600,
-    "hour": 3600,
-    "hours": 3600,
-    "d": 86400,
-    "day": 86400,
-    "days": 86400,
-}
+UNIT_SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0}
 DAEMONS = {"ssh": ["/usr/sbin/sshd", "-D", "-e"], "docker": ["dockerd"], "containerd": ["containerd"]}
 SOCKETS: dict[str, str | tuple[str, int]] = {
     "dockerd": "/run/docker.sock",
@@ -58,7 +39,6 @@ SOCKETS: dict[str, str | tuple[str, int]] = {
     "/usr/sbin/sshd": ("127.0.0.1", 22),
 }
 INSTALLED = "/usr/local/lib/lab/docker-installed"
-ALIASES = {"sshd": "ssh", "ssh.socket": "ssh", "docker.socket": "docker"}
 
 
 Section = dict[str, list[str]]
@@ -87,30 +67,9 @@ def main() -> None:
 
 
 def shutdown(words: list[str]) -> int:
-    flags = [word for word in words if word.startswith("-")]
-    rest = [word for word in words if not word.startswith("-")]
-    unknown = [flag for flag in flags if flag not in ("-h", "-P", "-H", "-r", "-c", "--no-wall", "--poweroff")]
-    if unknown:
-        return fail(f"shutdown: this stand-in doesn't know {unknown}")
-    need_root("shutdown")
-    cancel("shutdown")
-    if "-c" in flags:
-        return 0
-    what = "reboot" if "-r" in flags else "poweroff"
-    when = rest[0] if rest else "+1"
-    if when in ("now", "+0", "0"):
-        return end_now(what)
-    if re.fullmatch(r"\+?\d+", when):
-        seconds = 60.0 * int(when)
-    elif re.fullmatch(r"\d\d?:\d\d", when):
-        now = datetime.datetime.now()
-        at = now.replace(hour=int(when.split(":")[0]), minute=int(when.split(":")[1]), second=0, microsecond=0)
-        seconds = (at - now).total_seconds() % 86400
-    else:
-        return fail(f"Failed to parse time specification: {when}")
-    in_background("shutdown", lambda: end_now(what), seconds)
-    print(f"Shutdown scheduled, use 'shutdown -c' to cancel: {what} in {seconds:g} s", file=sys.stderr)
-    return 0
+    if words != ["-P", "now"]:
+        return fail(f"shutdown: this stand-in doesn't know {words}")
+    return end_now("poweroff")
 
 
 def end_now(what: str) -> int:
@@ -162,32 +121,17 @@ def end() -> None:
 def systemctl(words: list[str]) -> int:
     flags = [word for word in words if word.startswith("-")]
     rest = [word for word in words if not word.startswith("-")]
-    known = (
-        "--now",
-        "--no-block",
-        "--quiet",
-        "-q",
-        "--no-pager",
-        "--force",
-        "-f",
-        "--no-wall",
-        "--no-ask-password",
-        "--all",
-    )
-    if any(flag not in known for flag in flags) or not rest:
+    if any(flag not in ("--now", "--no-block", "--no-pager", "--all") for flag in flags) or not rest:
         return fail(f"systemctl: this stand-in doesn't know {words}")
     verb, units = rest[0], [whole_name(unit) for unit in rest[1:]]
-    if verb in ("poweroff", "reboot", "halt"):
-        return end_now("reboot" if verb == "reboot" else "poweroff")
-    if verb in ("daemon-reload", "reset-failed", "is-system-running"):
-        print("running") if verb == "is-system-running" else None
+    if verb == "daemon-reload":
         return 0
     if verb == "list-timers":
         return list_timers()
-    if verb in ("is-active", "is-enabled", "status"):
-        states = [(is_enabled(unit) if verb == "is-enabled" else is_active(unit)) for unit in units]
+    if verb == "is-active":
+        states = [is_active(unit) for unit in units]
         for state in states:
-            print({"is-enabled": ("disabled", "enabled")}.get(verb, ("inactive", "active"))[state])
+            print("active" if state else "inactive")
         return 0 if all(states) else 3
     need_root(f"{verb} {' '.join(units)}")
     status = 0
@@ -210,30 +154,18 @@ def list_timers() -> int:
 
 
 def change(verb: str, unit: str, now: bool, no_block: bool) -> int:
-    if verb in ("enable", "disable", "unmask", "mask"):
-        if verb in ("enable", "disable"):
-            if not is_daemon(unit):
-                read_unit(unit)
-            os.makedirs(ENABLED, exist_ok=True)
-            path = os.path.join(ENABLED, unit)
-            if verb == "enable":
-                open(path, "w").close()
-            elif os.path.exists(path):
-                os.unlink(path)
-        if now:
-            return change("start" if verb == "enable" else "stop", unit, False, no_block)
-        return 0
+    if verb == "enable":
+        read_unit(unit)
+        os.makedirs(ENABLED, exist_ok=True)
+        open(os.path.join(ENABLED, unit), "w").close()
+        return start(unit, no_block) if now else 0
+    if verb not in ("start", "restart"):
+        return fail(f"systemctl: this stand-in doesn't know the verb {verb}")
     if is_daemon(unit):
         return change_daemon(verb, unit)
-    if verb == "start":
-        return start(unit, no_block)
-    if verb == "stop":
+    if verb == "restart":
         cancel(unit)
-        return 0
-    if verb in ("restart", "try-restart", "reload-or-restart"):
-        cancel(unit)
-        return start(unit, no_block)
-    return fail(f"systemctl: this stand-in doesn't know the verb {verb}")
+    return start(unit, no_block)
 
 
 def start(unit: str, no_block: bool = False) -> int:
@@ -241,65 +173,44 @@ def start(unit: str, no_block: bool = False) -> int:
         return 0
     sections = read_unit(unit)
     if unit.endswith(".timer"):
-        seconds, every = elapses(sections.get("Timer", {}))
-        target = last(sections["Timer"], "Unit", unit[: -len(".timer")] + ".service")
+        timer = sections["Timer"]
+        seconds = elapses(timer)
+        target = last(timer, "Unit", unit[: -len(".timer")] + ".service")
 
         def count_down() -> None:
             wait(seconds)
             start(target)
-            while every is not None:
-                wait(every)
-                start(target)
 
         in_background(unit, count_down)
         return 0
-    service = sections.get("Service", {})
-    oneshot = last(service, "Type", "simple") == "oneshot"
-    if oneshot and not no_block:
+    service = sections["Service"]
+    if last(service, "Type", "simple") == "oneshot" and not no_block:
         return serve(service, unit)
     in_background(unit, lambda: serve(service, unit))
     return 0
 
 
 def serve(service: Section, unit: str) -> int:
-    """Run a service's commands; the last one again and again if it is to be restarted. Returns its status."""
-    status = 0
-    commands = [*service.get("ExecStartPre", []), *service.get("ExecStart", [])]
-    if not commands:
-        return fail(f"{unit} has no ExecStart")
-    restart = last(service, "Restart", "no")
+    """Run a service's command, again and again if it is to be restarted. Returns its status."""
     pause = seconds_of(last(service, "RestartSec", "100ms"))
-    log = os.path.join("/var/log", f"{unit}.log")
-    for command in commands[:-1]:
-        run_command(command, service, log)
     while True:
-        status = run_command(commands[-1], service, log)
-        again = restart == "always" or (restart == "on-failure" and status) or (restart == "on-success" and not status)
-        if not again:
+        status = run_command(last(service, "ExecStart", ""), os.path.join("/var/log", f"{unit}.log"))
+        if last(service, "Restart", "no") != "always":
             return status
         wait(pause)
 
 
-def run_command(command: str, service: Section, log: str) -> int:
-    ignore = command.startswith("-")
-    words = shlex.split(command.lstrip("-+!@"))
-    env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-    for line in service.get("Environment", []):
-        env.update((each.partition("=")[0], each.partition("=")[2]) for each in shlex.split(line))
-    user = last(service, "User", "root")
-    entry = pwd.getpwnam(user)
-    env.update(HOME=entry.pw_dir, USER=user, LOGNAME=user)
-
-    def become() -> None:
-        os.setsid()
-        os.initgroups(user, entry.pw_gid)
-        os.setgid(entry.pw_gid)
-        os.setuid(entry.pw_uid)
-
-    folder = last(service, "WorkingDirectory", "/").lstrip("-")
+def run_command(command: str, log: str) -> int:
+    env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"}
     with open(log, "ab") as output:
         child = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, cwd=folder, preexec_fn=become
+            shlex.split(command),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=env,
+            cwd="/",
+            start_new_session=True,
         )
 
     def stop(number: int, frame: Any) -> None:
@@ -313,109 +224,39 @@ def run_command(command: str, service: Section, log: str) -> int:
     signal.signal(signal.SIGTERM, stop)
     status = child.wait()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    return 0 if ignore else abs(status)
+    return abs(status)
 
 
-def elapses(timer: Section) -> tuple[float, float | None]:
-    """Seconds until the timer runs out first, and from then on (None: once)."""
-    first = []
-    for key, values in timer.items():
-        for value in values:
-            if key in ("OnActiveSec", "OnStartupSec"):
-                first.append(seconds_of(value))
-            elif key == "OnBootSec":
-                booted = os.stat("/run/lab-root").st_mtime  # /proc/uptime is that of the whole machine
-                first.append(max(0.0, booted + seconds_of(value) - time.time()))
-            elif key == "OnCalendar":
-                first.append(max(0.0, moment(value) - time.time()))
-            elif key not in (
-                "Unit",
-                "AccuracySec",
-                "RandomizedDelaySec",
-                "Persistent",
-                "OnUnitActiveSec",
-                "WakeSystem",
-            ):
-                sys.exit(fail(f"this stand-in doesn't know the timer's {key}"))
-    every = timer.get("OnUnitActiveSec")
-    if not first and every is None:
-        sys.exit(fail("a timer that never runs out"))
-    return min(first, default=0.0), seconds_of(every[-1]) if every else None
+def elapses(timer: Section) -> float:
+    """Seconds until the timer runs out."""
+    unknown = timer.keys() - {"OnActiveSec", "OnCalendar", "Unit", "AccuracySec"}
+    if unknown or not timer.keys() & {"OnActiveSec", "OnCalendar"}:
+        sys.exit(fail(f"this stand-in doesn't know the timer's {sorted(unknown)}, or it never runs out"))
+    if "OnActiveSec" in timer:
+        return seconds_of(timer["OnActiveSec"][-1])
+    return max(0.0, moment(timer["OnCalendar"][-1]) - time.time())
 
 
 def moment(text: str) -> float:
     """Of OnCalendar only what names one moment."""
-    if text.startswith("@"):
-        return float(text[1:])
-    found = re.fullmatch(r"(?:[A-Z][a-z]{2} )?(\d{4}-\d\d-\d\d) (\d\d:\d\d(?::\d\d)?)( UTC)?", text.strip())
-    if not found:
+    try:
+        return datetime.datetime.strptime(text, "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=datetime.UTC).timestamp()
+    except ValueError:
         sys.exit(fail(f"this stand-in doesn't know the calendar event {text!r}"))
-    clock = found[2] if found[2].count(":") == 2 else found[2] + ":00"
-    at = datetime.datetime.strptime(f"{found[1]} {clock}", "%Y-%m-%d %H:%M:%S")
-    return (at.replace(tzinfo=datetime.UTC) if found[3] else at).timestamp()
 
 
 def systemd_run(words: list[str]) -> int:
-    """Options and then a command, which runs at once, or when its timer runs out."""
-    timer: Section = {}
-    service: Section = {}
-    unit = f"run-{os.getpid()}"
-    follow = scope = False
-    values = iter(words)
-    command = []
-    for word in values:
-        if not word.startswith("-"):
-            command = [word, *values]
-            break
-        if word == "--":
-            command = list(values)
-            break
-        key, equals, value = word.partition("=")
-        if key in ("--collect", "-G", "--no-block", "--quiet", "-q", "--no-ask-password", "--remain-after-exit", "-r"):
-            continue
-        if key == "--scope":
-            scope = True
-            continue
-        if key in ("--wait", "--pipe", "-P"):
-            follow = True
-            continue
-        value = value if equals else next(values, "")
-        if key in ("--unit", "-u"):
-            unit = re.sub(r"\.(service|timer)$", "", value)
-        elif key in ("--property", "-p"):
-            name, _, each = value.partition("=")
-            service.setdefault(name, []).append(each)
-        elif key == "--timer-property":
-            name, _, each = value.partition("=")
-            timer.setdefault(name, []).append(each)
-        elif key in ("--on-active", "--on-boot", "--on-startup", "--on-unit-active"):
-            timer.setdefault("On" + "".join(part.title() for part in key[5:].split("-")) + "Sec", []).append(value)
-        elif key == "--on-calendar":
-            timer.setdefault("OnCalendar", []).append(value)
-        elif key == "--uid":
-            service["User"] = [value]
-        elif key in ("--setenv", "-E"):
-            service.setdefault("Environment", []).append(shlex.quote(value))
-        elif key == "--working-directory":
-            service["WorkingDirectory"] = [value]
-        elif key not in ("--description", "--slice", "--gid"):
-            return fail(f"systemd-run: this stand-in doesn't know {word}")
-    if not command:
-        return fail("systemd-run: Command line to execute required.")
+    """Options and then a command, which runs when its timer runs out."""
+    options = dict(word.partition("=")[::2] for word in words if word.startswith("--"))
+    if options.keys() != {"--no-block", "--unit", "--on-active"}:
+        return fail(f"systemd-run: this stand-in doesn't know {words}")
     need_root("start transient unit")
-    if scope:
-        os.execvp(command[0], command)
-    service["ExecStart"] = [" ".join(map(shlex.quote, command))]
-    if follow:
-        return subprocess.run(command, check=False).returncode
+    unit, command = options["--unit"], words[len(options) :]
     if is_active(f"{unit}.timer") or is_active(f"{unit}.service"):
         return fail(f"Failed to start transient unit: Unit {unit} was already loaded")
-    write_unit(f"{unit}.service", "Service", service)
-    print(f"Running {'timer' if timer else 'as unit'}: {unit}{'.timer' if timer else '.service'}", file=sys.stderr)
-    if timer:
-        write_unit(f"{unit}.timer", "Timer", timer)
-        return start(f"{unit}.timer")
-    return start(f"{unit}.service", no_block=True)
+    write_unit(f"{unit}.service", "Service", {"ExecStart": [" ".join(map(shlex.quote, command))]})
+    write_unit(f"{unit}.timer", "Timer", {"OnActiveSec": [options["--on-active"]]})
+    return start(f"{unit}.timer")
 
 
 def read_unit(unit: str) -> dict[str, Section]:
@@ -452,12 +293,7 @@ def last(section: Section, key: str, default: str) -> str:
 
 
 def whole_name(unit: str) -> str:
-    unit = ALIASES.get(unit, unit)
-    return unit if re.search(r"\.(service|timer|target|socket)$", unit) else f"{unit}.service"
-
-
-def is_enabled(unit: str) -> bool:
-    return is_daemon(unit) or os.path.exists(os.path.join(ENABLED, unit))
+    return unit if re.search(r"\.(service|timer)$", unit) else f"{unit}.service"
 
 
 def is_active(unit: str) -> bool:
@@ -474,13 +310,11 @@ def is_active(unit: str) -> bool:
 
 
 def is_daemon(unit: str) -> bool:
-    name = re.sub(r"\.service$", "", unit)
-    return ALIASES.get(name, name) in DAEMONS
+    return unit.removesuffix(".service") in DAEMONS
 
 
 def daemon_words(unit: str) -> list[str]:
-    name = re.sub(r"\.service$", "", unit)
-    return DAEMONS[ALIASES.get(name, name)]
+    return DAEMONS[unit.removesuffix(".service")]
 
 
 def daemon_pids(unit: str) -> list[int]:
@@ -501,22 +335,18 @@ def daemon_pids(unit: str) -> list[int]:
 
 
 def change_daemon(verb: str, unit: str) -> int:
-    if verb in ("reload", "try-reload-or-restart") or (verb == "reload-or-restart" and "ssh" in unit):
-        for pid in daemon_pids(unit):
-            send(pid, signal.SIGHUP)
-        return 0
-    if verb in ("stop", "restart", "try-restart", "reload-or-restart"):
+    if verb == "restart":
         pids = daemon_pids(unit)
         for pid in pids:
             send(pid, signal.SIGTERM)
         deadline = time.monotonic() + 30
         while daemon_pids(unit) and time.monotonic() < deadline:
             time.sleep(0.02)
-    if verb in ("start", "restart", "reload-or-restart") and not daemon_pids(unit):
+    if not daemon_pids(unit):
         if daemon_words(unit) == ["dockerd"]:
             if not docker_is_installed():
                 return fail(f"Failed to {verb} docker.service: Unit docker.service not found.", 5)
-            change_daemon("start", "containerd")
+            change_daemon("start", "containerd.service")
             move_images()
         with open(f"/var/log/{os.path.basename(daemon_words(unit)[0])}.log", "ab") as log:
             words = ["setsid", "--fork", *daemon_words(unit)]
@@ -586,7 +416,7 @@ def apt_get(words: list[str]) -> int:
             if path.startswith("/usr/"):
                 subprocess.run(["umount", path], check=True)
         open(INSTALLED, "w").close()
-    return change_daemon("start", "docker")
+    return change_daemon("start", "docker.service")
 
 
 def lsblk(words: list[str]) -> int:
@@ -610,27 +440,12 @@ def lsblk(words: list[str]) -> int:
 
 def sudo(words: list[str]) -> int:
     """Without a password, as the image's user may on a real machine."""
-    user, login = "root", False
-    settings: list[str] = []
-    while words and words[0].startswith("-"):
-        word, words = words[0], words[1:]
-        if word == "--":
-            break
-        if word in ("-u", "--user"):
-            user, words = words[0], words[1:]
-        elif word in ("-i", "--login"):
-            login = True
-        elif word not in ("-n", "--non-interactive", "-E", "--preserve-env", "-H", "--set-home", "-S"):
-            return fail(f"sudo: this stand-in doesn't know {word}")
-    while words and re.match(r"[A-Za-z_]\w*=", words[0]):
-        settings, words = [*settings, words[0]], words[1:]
-    entry = pwd.getpwnam(user)
-    words = words or ["/bin/sh"]
-    env = [f"HOME={entry.pw_dir}", f"USER={user}", f"LOGNAME={user}", "LANG=C.UTF-8", *settings]
+    words = words[1:] if words[:1] == ["-n"] else words
+    if not words or words[0].startswith("-"):
+        return fail(f"sudo: this stand-in doesn't know {words}")
+    env = ["HOME=/root", "USER=root", "LOGNAME=root", "LANG=C.UTF-8"]
     env.append("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-    folder = ["--chdir=" + entry.pw_dir] if login else []
-    become = [f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--init-groups"]
-    program = [ROOT, *become, "--", "env", "-i", *folder, *env, *words]
+    program = [ROOT, "--reuid=0", "--regid=0", "--init-groups", "--", "env", "-i", *env, *words]
     return os.execv(program[0], program)
 
 
@@ -695,13 +510,10 @@ def wait(seconds: float) -> None:
 
 
 def seconds_of(text: str) -> float:
-    text = str(text).strip()
-    if re.fullmatch(r"[\d.]+", text):
-        return float(text)
-    parts = re.findall(r"([\d.]+)\s*([a-z]+)", text)
-    if not parts or any(unit not in UNIT_SECONDS for _, unit in parts):
+    found = re.fullmatch(r"([\d.]+)([a-z]*)", text)
+    if not found or found[2] not in UNIT_SECONDS:
         sys.exit(fail(f"this stand-in doesn't know the time {text!r}"))
-    return sum(float(number) * UNIT_SECONDS[unit] for number, unit in parts)
+    return float(found[1]) * UNIT_SECONDS[found[2]]
 
 
 def need_root(what: str) -> None:
