@@ -22,7 +22,6 @@ from .shared.protocol import MAGIC, VERSION, Cancelled, Link, LinkClosed, Remote
 from .shared.records import BadRecord, from_json, to_json
 from .shared.spec import SpecError
 from .shared.tree import TreeError, show
-from .store.delivery import Delivery
 from .store.home import Home
 from .store.machine import boot_id
 
@@ -123,11 +122,11 @@ class Server:
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        self._delivery = Delivery(home)
+        self._lease = home.lease()
 
     def close(self) -> None:
         """The conversation has ended."""
-        self._delivery.close()
+        self._lease.close()
 
     def handle(self, stream: Stream, op: str, arguments: Dict[str, Any]) -> None:
         """Answer one request, on a thread of its own. Raises nothing."""
@@ -140,7 +139,7 @@ class Server:
                 raise BadRecord("%s has no argument %s" % (op, show(min(unknown)[:80])))
             asked = from_json(request.arguments, arguments, op)
             stream.most_result = request.most
-            stream.end(**to_json(handler_of(request)(Call(self.home, self._delivery, stream), asked)))
+            stream.end(**to_json(handler_of(request)(Call(self.home, self._lease, stream), asked)))
         except (Cancelled, LinkClosed):
             pass
         except Exception as error:  # noqa: BLE001 - the client gets it, whatever it is

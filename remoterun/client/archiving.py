@@ -3,7 +3,6 @@ runs make. Which bucket it is."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import ArchivedTree, Grant, ImageAccess, SignedObject
 from remoterun.agent.shared.environment import Environment
 from remoterun.agent.shared.machines import candidates
-from remoterun.agent.shared.records import to_json
+from remoterun.agent.shared.records import encode
 from remoterun.agent.shared.spec import RunSpec
 from remoterun.agent.shared.states import RunStatus
 from remoterun.agent.shared.tree import Manifest
@@ -205,7 +204,7 @@ def let_download(
 def _download(target: Session, lines: Iterable[SignedObject], progress: Progress) -> None:
     with target.stream(api.download, api.Nothing()) as stream:
         for line in lines:
-            stream.send(json.dumps(to_json(line)).encode() + b"\n")
+            stream.send(encode(line))
         stream.end()
         done = 0
         for frame in stream:

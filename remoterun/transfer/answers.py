@@ -11,9 +11,8 @@ from collections.abc import Iterable
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Nothing
-from remoterun.agent.shared.compression import CompressionError, expand
 from remoterun.agent.shared.frames import Body, Frame
-from remoterun.agent.shared.packs import MISSING
+from remoterun.agent.shared.packs import MISSING, CompressionError, expand
 from remoterun.agent.shared.protocol import Stream
 from remoterun.errors import HostError, TransferError
 from remoterun.session import Session

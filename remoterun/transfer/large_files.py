@@ -17,9 +17,8 @@ from contextlib import contextmanager
 from functools import partial
 
 from remoterun.agent.shared import api
-from remoterun.agent.shared.compression import CompressingStream
 from remoterun.agent.shared.frames import Body
-from remoterun.agent.shared.packs import DIGEST_SIZE, unpacked
+from remoterun.agent.shared.packs import DIGEST_SIZE, CompressingStream, unpacked
 from remoterun.agent.shared.pieces import (
     GROUP,
     PIECE,

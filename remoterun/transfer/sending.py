@@ -18,8 +18,7 @@ from functools import partial
 
 from remoterun.agent.shared import api
 from remoterun.agent.shared.api import Nothing
-from remoterun.agent.shared.compression import CompressingStream
-from remoterun.agent.shared.packs import PACK, SMALL, pack
+from remoterun.agent.shared.packs import PACK, SMALL, CompressingStream, pack
 from remoterun.agent.shared.pieces import LARGE, PIECE
 from remoterun.agent.shared.tree import ChangedWhileRead, Entry, Manifest, ManifestBuilder, TreeError, hash_file, show
 from remoterun.errors import TransferError

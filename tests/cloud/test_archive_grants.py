@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import PACK, SignedObject, image_prefix, run_prefix
 from remoterun.agent.shared.environment import image_id
 from remoterun.agent.shared.protocol import RemoteError
-from remoterun.agent.shared.records import from_json, to_json
+from remoterun.agent.shared.records import encode, from_json
 from remoterun.agent.shared.states import RunState
 from remoterun.agent.shared.submission import Submission
 from remoterun.agent.shared.tree import Manifest
@@ -64,7 +63,7 @@ def download(home: Home, lines: list[SignedObject]) -> tuple[int, list[int]]:
     with served(home) as link:
         stream = link.open("download")
         for line in lines:
-            stream.send(json.dumps(to_json(line)).encode() + b"\n")
+            stream.send(encode(line))
         stream.end()
         reported = [frame.header["at"] for frame in stream]
         return from_json(api.Count, stream.result).blobs, reported

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import ipaddress
-import json
 import os
 import ssl
 import threading
@@ -20,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from remoterun.agent.shared.archive import SignedObject, Take
 from remoterun.agent.shared.protocol import Link, RemoteError
-from remoterun.agent.shared.records import to_json
+from remoterun.agent.shared.records import encode
 from remoterun.agent.store import download, http_client, objects
 from remoterun.agent.store.home import Home
 from tests.bucket_server import BucketServer, Handler
@@ -86,9 +85,8 @@ def spread(bucket: BucketServer, content: bytes, size: int = PART) -> list[Signe
 def download_all(link: Link, *lines: SignedObject, heard: threading.Event | None = None) -> tuple[int, list[int]]:
     """(contents that were fetched, the bytes that were reported meanwhile). `heard` is set at the first report."""
     stream = link.open("download")
-    body = b"".join(json.dumps(to_json(line)).encode() + b"\n" for line in lines)
-    for start in range(0, len(body), 10_000):
-        stream.send(body[start : start + 10_000])
+    for line in lines:
+        stream.send(encode(line))
     stream.end()
     reported = []
     for frame in stream:
@@ -221,7 +219,7 @@ class TestFaults:
         waiting = threading.Event()
         bucket.faults.append(lambda handler: waiting.wait(60) and False)
         stream = link.open("download")
-        stream.send(json.dumps(to_json(pack_of(bucket, SMALL))).encode() + b"\n")
+        stream.send(encode(pack_of(bucket, SMALL)))
         until(lambda: bucket.asked)
         stream.cancel()
         waiting.set()

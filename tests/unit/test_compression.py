@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remoterun.agent.shared.compression import LEAST, PASS_OVER, CompressingStream, CompressionError, expand
 from remoterun.agent.shared.frames import MAX_BODY
+from remoterun.agent.shared.packs import LEAST, PASS_OVER, CompressingStream, CompressionError, expand
 from remoterun.agent.shared.protocol import Stream
 
 TEXT = b"some words that come again and again, " * 1000

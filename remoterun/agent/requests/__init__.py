@@ -13,15 +13,16 @@ from typing import Any, Callable
 from ..shared.api import Request
 from ..shared.protocol import Stream
 from ..shared.records import Record
-from ..store.delivery import Delivery
 from ..store.home import Home
+from ..store.leases import Lease
 
 
 class Call(Record):
     """One request as its handler sees it: where it is answered from, and the stream to do it on."""
 
     home: Home
-    delivery: Delivery
+    lease: Lease
+    """Protects the blobs about which the client has asked, and that no manifest names yet."""
     stream: Stream
 
 

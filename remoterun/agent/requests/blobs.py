@@ -7,33 +7,39 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from ..shared import api
 from ..shared.archive import SignedObject
-from ..shared.compression import CompressingStream
 from ..shared.frames import Body
-from ..shared.packs import DIGEST_SIZE, unpacked
+from ..shared.packs import DIGEST_SIZE, MISSING, CompressingStream, unpacked
 from ..shared.pieces import GROUP, pack_numbers, piece_count, read_piece, unpack_numbers
 from ..shared.pieces import piece_hashes as pieces_of
 from ..shared.protocol import Stream
 from ..shared.records import decode
 from ..shared.tree import is_digest, show
 from ..store import pieces
+from ..store.blob_streams import BlobReceiver, BlobSender, blob_named
 from ..store.errors import HomeError
 from ..store.home import Home
-from ..store.incoming import BlobReceiver, blob_named
-from ..store.outgoing import BlobSender
 from . import Call, Handler
 
-MOST_LINE = 64 << 20
 TICK = 0.25
-"""Seconds for which a line is waited for before others have their turn."""
+"""Seconds for which a thread waits for a frame before others have their turn."""
 
 
 def missing(call: Call, _: api.Nothing) -> api.Count:
     count = 0
     for frame in call.stream:
-        found = call.delivery.missing(frame.body)
+        digests = list(unpacked(frame.body))
+        call.lease.add(b"".join(digests))  # before the home is searched
+        found = list(_missing(call.home, digests))
         call.stream.send(b"".join(found))
         count += len(found)
     return api.Count(count)
+
+
+def _missing(home: Home, digests: List[bytes]) -> Iterator[bytes]:
+    begun = frozenset(os.listdir(home.partial))
+    for place, digest in enumerate(one.hex() for one in digests):
+        if not home.blobs.has(digest):
+            yield MISSING.pack(place, home.blobs.partial_size(digest) if digest in begun else 0)
 
 
 def room(call: Call, _: api.Nothing) -> api.Room:
@@ -52,7 +58,7 @@ def download(call: Call, _: api.Nothing) -> api.Count:
     from ..store.download import CONNECTIONS, Download
     from ..store.http_client import run_jobs
 
-    with Download(call.home, call.delivery) as transfer:
+    with Download(call.home, call.lease) as transfer:
         jobs = transfer.jobs(_signed_objects(call.stream))
         run_jobs(jobs, CONNECTIONS, lambda: call.stream.send(at=transfer.got))
         return api.Count(transfer.finish())
@@ -60,7 +66,7 @@ def download(call: Call, _: api.Nothing) -> api.Count:
 
 def missing_pieces(call: Call, asked: api.MissingPieces) -> api.Nothing:
     digest, size = blob_named({"d": asked.digest, "s": asked.size})
-    before = call.delivery.version_before(asked.name, asked.path)
+    before = call.home.uploads.file_before(asked.name, asked.path)
     wanted = _frame(call.stream)
     if len(wanted) % DIGEST_SIZE or not 0 <= asked.first <= piece_count(size) - len(wanted) // DIGEST_SIZE:
         raise HomeError("bad_stream", "%d bytes of hashes from piece %d on" % (len(wanted), asked.first))
@@ -114,17 +120,7 @@ HANDLERS: Dict[str, Handler] = {
 
 
 def _signed_objects(stream: Stream) -> Iterator[Optional[SignedObject]]:
-    """What the client sends; None while nothing comes. Raises `HomeError`."""
-    for line in _lines(stream):
-        try:
-            yield None if line is None else decode(SignedObject, line)
-        except ValueError as error:
-            raise HomeError("bad_stream", "a line of what to download that can't be read: %s" % error)
-
-
-def _lines(stream: Stream) -> Iterator[Optional[bytes]]:
-    """What the client sends, line by line; None while nothing comes."""
-    begun: List[bytes] = []
+    """What the client sends, one in a frame; None while nothing comes. Raises `HomeError`."""
     while True:
         try:
             frame = stream.receive(TICK)
@@ -132,16 +128,11 @@ def _lines(stream: Stream) -> Iterator[Optional[bytes]]:
             yield None
             continue
         if frame is None:
-            break
-        first, *others = bytes(frame.body).split(b"\n")
-        begun.append(first)
-        for line in others:
-            yield b"".join(begun)
-            begun = [line]
-        if sum(map(len, begun)) > MOST_LINE:
-            raise HomeError("too_large", "a line of more than %d bytes" % MOST_LINE)
-    if any(begun):
-        yield b"".join(begun)
+            return
+        try:
+            yield decode(SignedObject, bytes(frame.body))
+        except ValueError as error:
+            raise HomeError("bad_stream", "what to download can't be read: %s" % error)
 
 
 def _frame(stream: Stream) -> Body:

@@ -235,7 +235,7 @@ def _resolve(home: Home, mount: MountSpec) -> ResolvedMount:
 
 def _settle(call: Call, trees: List[Manifest], run: RunFolder) -> None:
     """What the source and the spec of a run refer to is named by its folder now."""
-    if not call.delivery.lease.held:
+    if not call.lease.held:
         return
     from ..upkeep.references import add_environment
 
@@ -247,7 +247,7 @@ def _settle(call: Call, trees: List[Manifest], run: RunFolder) -> None:
     for tree in [*trees, *sent]:
         digests.update(bytes.fromhex(entry.digest) for entry in tree.files)
     add_environment(call.home, run, digests)
-    call.delivery.settle(digests)
+    call.lease.release(digests)
 
 
 class _Follower:

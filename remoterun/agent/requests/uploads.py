@@ -9,11 +9,13 @@ from typing import Any, Dict, List
 from ..shared import api
 from ..shared.files import read_bytes
 from ..shared.frames import PIECE
+from ..shared.packs import unpacked
 from ..shared.protocol import Stream
 from ..shared.records import Record, from_json
 from ..shared.spec import ResourceRef
 from ..shared.tree import Entry, Manifest, TreeError, check_path, hash_file, show, walk
 from ..store import outputs
+from ..store.blobs import packed
 from ..store.errors import HomeError
 from ..store.home import Home
 from ..store.run_folder import RunFolder
@@ -41,7 +43,9 @@ def upload(call: Call, asked: api.VersionsOf) -> api.Versions:
 
 
 def commit_upload(call: Call, asked: api.CommitUpload) -> api.Committed:
-    version, created = call.delivery.commit(asked, Manifest.decode(call.stream.read()))
+    manifest = Manifest.decode(call.stream.read())
+    version, created = call.home.uploads.commit(asked.name, manifest, asked)
+    call.lease.release(set(unpacked(packed(manifest))))
     return api.Committed(from_json(api.UploadVersion, version), created)
 
 

@@ -119,16 +119,16 @@ class BlobPieces(Record):
 # bytes that a cut transfer left here) for each digest of which there is no blob here. Protects all of them from `gc`.
 missing = Request("missing", Nothing, Count, "blobs")
 room = Request("room", Nothing, Room, "blobs")
-# In: blobs, as store/incoming.py takes them. One whose bytes don't have its digest is refused by name.
+# In: blobs, as store/blob_streams.py takes them. One whose bytes don't have its digest is refused by name.
 put = Request("put", Nothing, Count, "blobs")
 # In: the SHA-256 of pieces. Out: the numbers, u32, of those that the home lacks. What it has is put in place.
 missing_pieces = Request("missing_pieces", MissingPieces, Nothing, "blobs")
 # Make the blob once all of its pieces have come, here or on other connections.
 seal = Request("seal", WholeBlob, Nothing, "blobs")
-# In: a `SignedObject` (archive.py) as JSON on each line: what the host shall fetch. Out: {"at": bytes so far} now
+# In: a `SignedObject` (archive.py) in each frame: what the host shall download. Out: {"at": bytes so far} now
 # and then. Refused with "expired" where an address must be signed anew, else "not_fetched", "not_found", "refused".
 download = Request("download", Nothing, Count, "blobs")
-# In: digests, 32 bytes each. Out: their contents in that order, as store/outgoing.py sends them.
+# In: digests, 32 bytes each. Out: their contents in that order, as store/blob_streams.py sends them.
 fetch = Request("fetch", Link, Count, "blobs")
 # Out: the SHA-256 of each, of at most `pieces.GROUP`, in one frame.
 piece_hashes = Request("piece_hashes", PieceHashes, Nothing, "blobs")

@@ -235,7 +235,7 @@ class Take(Record):
 
 
 class SignedObject(Record):
-    """What to take out of one object, which `url` gives to whoever asks: a line of what the request `download` sends. A
+    """What to take out of one object, which `url` gives to whoever asks: a frame of the request `download`. A
     secret."""
 
     url: str

@@ -17,12 +17,12 @@ from ..shared.archive import SignedObject, Take
 from ..shared.frames import Bytes
 from ..shared.tree import LARGEST, is_digest, show
 from . import pieces
+from .blob_streams import BlobReceiver, NewBlob
 from .blobs import EMPTY
-from .delivery import Delivery
 from .errors import HomeError
 from .home import Home
 from .http_client import Address, HttpClient, HttpError, Job
-from .incoming import BlobReceiver, NewBlob
+from .leases import Lease
 from .objects import read_range
 
 CONNECTIONS = 16
@@ -38,11 +38,11 @@ class Download:
     """One transfer into a home: a context manager. `got`: bytes so far, with those of contents that the home had;
     `count`: contents that have come."""
 
-    def __init__(self, home: Home, delivery: Delivery) -> None:
+    def __init__(self, home: Home, lease: Lease) -> None:
         self.home = home
         self.got = 0
         self.count = 0
-        self._delivery = delivery
+        self._lease = lease
         self._receiver = BlobReceiver(home)
         self._counting = threading.Lock()
         self._spread: Dict[str, ArrivedParts] = {}
@@ -78,7 +78,7 @@ class Download:
         return self.count
 
     def _protect(self, digests: List[str]) -> None:
-        self._delivery.lease.add(b"".join(map(bytes.fromhex, digests)))
+        self._lease.add(b"".join(map(bytes.fromhex, digests)))
 
     def _has(self, take: Take) -> bool:
         found = self.home.blobs.has(take.digest)

@@ -18,7 +18,7 @@ are sent). Since A comes before B, a process that has dropped its lease by A has
 held for the time of one write on one side, and for `gc.HOLD` seconds on the other: neither waits for the other's work.
 
 A lease is a file `leases/PID-…` of packed digests, under a lock of its process; it counts while that lives. One whose
-process is gone is a cut upload, which is likely to be tried again: it counts for a day more. A lease that is `settle`d
+process is gone is a cut upload, which is likely to be tried again: it counts for a day more. A lease that is `release`d
 as a whole, since manifests name its digests, leaves no file.
 
 `submit` pins what others have stored (an upload, outputs); it waits for nobody, and holds the lock itself, shared.
@@ -81,8 +81,8 @@ class Lease:
                 raise
             self._digests.update(unpacked(raw))
 
-    def settle(self, digests: Set[bytes]) -> None:
-        """Manifests name these now. When nothing else is left, the lease is dropped."""
+    def release(self, digests: Set[bytes]) -> None:
+        """Manifests name these by now. With the last digest the lease is dropped."""
         with self._mutex:
             if self._file is None:
                 return

@@ -9,6 +9,7 @@ in this home: it serves people who read the folders.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import time
@@ -16,8 +17,9 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from ..shared.api import CommitUpload
 from ..shared.files import DISK_FULL, locked, read_json, remove_tree, temporary_folder, write_whole
+from ..shared.pieces import LARGE
 from ..shared.spec import UPLOAD_NAME
-from ..shared.tree import Manifest, show
+from ..shared.tree import Manifest, TreeError, read_entries, show
 from .blobs import Blobs, packed
 from .checkout import StoredTree, checkout
 from .errors import HomeError
@@ -121,6 +123,18 @@ class UploadFolders:
         folder = self.folder_of(name)
         return StoredTree(os.path.join(folder, "%d.tree" % number), os.path.join(folder, str(number)), chosen[-1])
 
+    def file_before(self, name: str, path: str) -> str:
+        """The digest of a large file in the newest version of an upload, at `path` or of that base name; "" without
+        one."""
+        versions = self.versions(name) if name else []
+        if not versions:
+            return ""
+        newest = versions[-1]
+        with contextlib.suppress(OSError, TreeError):  # a damaged list helps nobody
+            files = _large_files(os.path.join(self.folder_of(name), "%d.tree" % newest["version"]), newest["digest"])
+            return files.get(path) or files.get(os.path.basename(path), "")
+        return ""
+
     def newest(self) -> List[Dict[str, Any]]:
         """The newest version of each upload, with its "name"."""
         versions = ((name, self.versions(name)[-1:]) for name in self.names())
@@ -156,6 +170,13 @@ class UploadFolders:
 
     def _lock(self, name: str) -> str:
         return os.path.join(self._home, "locks", "upload-" + name)
+
+
+@functools.lru_cache(maxsize=4)
+def _large_files(manifest: str, digest: str) -> Dict[str, str]:
+    """The digests of the large files of a manifest, by their paths and by their base names."""
+    large = {entry.path: entry.digest for entry in read_entries(manifest) if entry.kind == "f" and entry.size > LARGE}
+    return {**{os.path.basename(path): digest for path, digest in large.items()}, **large}
 
 
 def _with_digest(versions: List[Dict[str, Any]], digest: str) -> Optional[Dict[str, Any]]:

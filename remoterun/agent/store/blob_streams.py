@@ -1,6 +1,6 @@
-"""Blobs on their way into a home: verified as they land, whole before they have their name.
+"""Blobs on their way into a home, verified as they land and whole before they have their name, and out of it.
 
-Small ones come packed (see packs.py), larger ones in several frames, large ones in pieces (see pieces.py).
+Small ones travel packed (see packs.py), larger ones in several frames, large ones in pieces (see pieces.py).
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import contextlib
 import hashlib
 import itertools
 import os
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
-from ..shared.compression import CompressionError, expand
 from ..shared.files import token, write_all
 from ..shared.frames import Body, Bytes, Frame
-from ..shared.packs import PackError, unpack
-from ..shared.pieces import PieceError, check_numbers
+from ..shared.packs import PACK, SMALL, CompressingStream, CompressionError, PackError, expand, pack, unpack
+from ..shared.pieces import PIECE, PieceError, check_numbers
+from ..shared.protocol import Stream
 from ..shared.tree import LARGEST, is_digest, show
 from . import pieces
 from .errors import HomeError, damaged
@@ -33,7 +33,7 @@ class BlobReceiver:
     {"d": digest, "s": size}            the first bytes of a content
     {}                                  more bytes of it
     {"d": digest, "s": size, "n": [n]}  a piece of a large content, and its places there by their numbers
-    … with "z": bytes                   the body is compressed; see compression.py
+    … with "z": bytes                   the body is compressed; see packs.py
     """
 
     def __init__(self, home: Home) -> None:
@@ -162,6 +162,69 @@ class NewBlob:
         self._file.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
+
+
+class BlobSender:
+    """Sends the frames of one transfer, as `BlobReceiver` takes them, in the order in which blobs were asked for; and
+
+    {"gone": digest}                    there is no such blob here
+
+    The receiver knows their digests, and verifies them.
+    """
+
+    def __init__(self, home: Home, stream: Stream, out: CompressingStream) -> None:
+        """`out` sends on `stream`."""
+        self._stream = stream
+        self._out = out
+        self._blobs = os.open(home.blobs.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._small: List[Tuple[bytes, bytes]] = []
+        self._held = 0
+        self.count = 0
+
+    def __enter__(self) -> "BlobSender":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._blobs)
+
+    def send(self, digest: bytes) -> None:
+        name = digest.hex()
+        try:
+            file = os.open(name[:2] + "/" + name[2:], os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._blobs)
+        except OSError:
+            self.flush()
+            self._stream.send(gone=name)
+            return
+        try:
+            try:
+                content = os.read(file, SMALL + 1)
+            except OSError:  # the disk can't read it
+                self.flush()
+                self._stream.send(gone=name)
+                return
+            if len(content) > SMALL:
+                self.flush()
+                self._large(file, name, content)
+                return
+        finally:
+            os.close(file)
+        self._small.append((digest, content))
+        self._held += len(content)
+        if self._held >= PACK or len(self._small) >= 4096:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was held back to be packed."""
+        if self._small:
+            self._out.send(pack(self._small), {"p": len(self._small)})
+            self.count += len(self._small)
+            self._small, self._held = [], 0
+
+    def _large(self, file: int, name: str, content: bytes) -> None:
+        self._out.send(content, {"d": name, "s": os.fstat(file).st_size})
+        while content := os.read(file, PIECE):
+            self._out.send(content, {})
+        self.count += 1
 
 
 def blob_named(header: Dict[str, Any]) -> Tuple[str, int]:
