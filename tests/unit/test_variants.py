@@ -196,7 +196,7 @@ class TestDoctor:
         machine.runs(
             "nvidia-smi",
             "case $1 in *compute_cap*) exit 2;; *compute-apps*) ;; *driver*)"
-            f" echo 'GPU-a, Tesla K80, {driver}';; *) echo '0, GPU-a, Tesla K80, 11441, 0';; esac",
+            f" echo 'GPU-a, Tesla K80, {driver}';; *) echo '0, GPU-a, Tesla K80, 11441, 0, 0';; esac",
         )
         check = self.checks(tmp_path)["gpu software"]
         assert check.ok is ok and f"{driver} is there" in (check.detail)

@@ -31,10 +31,9 @@ def notify_test(_: Call, asked: api.Webhook) -> api.WebhookAnswer:
     from ..running.webhooks import post, sample_notification
 
     try:
-        answer = post(check_address(asked.address), sample_notification(os.uname().nodename))
+        return post(check_address(asked.address), sample_notification(os.uname().nodename))
     except (BadAddress, HttpError) as error:
         raise HomeError("not_notified", str(error))
-    return api.WebhookAnswer(answer.status, answer.said)
 
 
 def check(call: Call, asked: api.CheckHome) -> api.CheckTotals:

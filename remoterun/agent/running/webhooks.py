@@ -14,6 +14,7 @@ import time
 from typing import Any, Dict, Optional, Tuple
 from urllib.parse import urlsplit
 
+from ..shared.api import WebhookAnswer
 from ..shared.files import unless_held
 from ..shared.records import Record
 from ..shared.spec import RunSpec
@@ -45,13 +46,6 @@ class Notification(Record):
     text: str
     log: str
     good: bool
-
-
-class Answer(Record):
-    """What a server said: its status, and the beginning of its words."""
-
-    status: int
-    said: str
 
 
 def send_messages(home: Home, run: RunFolder) -> None:
@@ -86,7 +80,7 @@ def _tell_all(home: Home, run: RunFolder) -> None:
         pause = min(pause * 2, LONGEST)
 
 
-def post(url: str, news: Notification) -> Answer:
+def post(url: str, news: Notification) -> WebhookAnswer:
     """Post it once, in the words of the service. Raises `HttpError`; of the address it holds the host, and no more."""
     target, body = message(url, news)
     headers = {"Content-Type": "application/json", "User-Agent": "remoterun", **login(urlsplit(url))}
@@ -94,7 +88,7 @@ def post(url: str, news: Notification) -> Answer:
     headers["Content-Length"] = str(len(data))
     try:
         with HttpClient() as http, http.ask("POST", target, headers, lambda: [data], len(data)) as answer:
-            return Answer(answer.status, _without(url, answer.read(MOST_ANSWER).decode("utf-8", "replace")))
+            return WebhookAnswer(answer.status, _without(url, answer.read(MOST_ANSWER).decode("utf-8", "replace")))
     except UnicodeError:
         raise HttpError("its host has a name that can't be", 400)
     except HttpError as error:

@@ -29,7 +29,6 @@ from .frames import (
     OPEN,
     PIECE,
     RESULT,
-    Body,
     Bytes,
     Decoder,
     Frame,
@@ -194,18 +193,15 @@ class Stream:
                 return
             yield frame
 
-    def bodies(self) -> Iterator[Body]:
+    def read(self) -> bytes:
         """All that the other side sends. Raises `RemoteError("too_large")` beyond `MOST_READ` bytes."""
-        size = 0
+        bodies, size = [], 0
         for frame in self:
+            bodies.append(frame.body)
             size += len(frame.body)
             if size > MOST_READ:
                 raise RemoteError("too_large", "a list of more than %d bytes" % MOST_READ)
-            yield frame.body
-
-    def read(self) -> bytes:
-        """All that the other side sends, in one piece; raises as `bodies`."""
-        return b"".join(self.bodies())
+        return b"".join(bodies)
 
     def texts(self) -> Iterator[bytes]:
         """What the other side sends, each text ended by a zero byte."""

@@ -37,8 +37,6 @@ HEADER = b"remoterun-tree 1\n"
 READ_SIZE = 1 << 20
 LONGEST_LINE = 1 << 16
 """Bytes of one whose end has not come yet: a path and a target of 4096 bytes each, all of them escaped, are 49,152."""
-KEPT = 20000
-"""Entries that a manifest keeps parsed; of one with more they are parsed as they are read."""
 
 LARGEST = (1 << 63) - 1
 """Bytes that a file may have."""
@@ -97,34 +95,18 @@ class Manifest:
         self._text = text
         self._count, self._file_count, self.size = count, files, size
         self._digest = ""
-        self._parsed: Optional[Tuple[Entry, ...]] = None
 
     def __iter__(self) -> Iterator[Entry]:
         """The entries, each parsed when it is wanted."""
-        if self._parsed is not None:
-            yield from self._parsed
-            return
-        kept: List[Entry] = []
-        for entry in self._parse():
-            if self._count <= KEPT:
-                kept.append(entry)
-            yield entry
-        if self._count <= KEPT:
-            self._parsed = tuple(kept)
+        return self._parse()
 
     @property
     def entries(self) -> Sequence[Entry]:
-        if self._count > KEPT:
-            return _Entries(self, self._count, files=False)
-        if self._parsed is None:
-            self._parsed = tuple(self._parse())
-        return self._parsed
+        return _Entries(self, self._count, files=False)
 
     @property
     def files(self) -> Sequence[Entry]:
-        if self._count > KEPT:
-            return _Entries(self, self._file_count, files=True)
-        return [entry for entry in self.entries if entry.kind == "f"]
+        return _Entries(self, self._file_count, files=True)
 
     # `size`: bytes of all files.
 
@@ -180,7 +162,7 @@ class Manifest:
 
 
 class _Entries(Sequence[Entry]):
-    """The entries of a large manifest, or its files alone: parsed anew each time they are gone through."""
+    """The entries of a manifest, or its files alone: parsed anew each time they are gone through."""
 
     def __init__(self, manifest: Manifest, count: int, files: bool) -> None:
         self._manifest, self._count, self._files = manifest, count, files
@@ -266,16 +248,6 @@ class ManifestBuilder:
     def text(self) -> bytes:
         """The canonical form; nothing can be added any more."""
         return self._text.getvalue()
-
-    @property
-    def length(self) -> int:
-        """Bytes of the canonical form so far."""
-        return self._text.tell()
-
-    def part(self, start: int, most: int) -> bytes:
-        """So many bytes of it, or all there are yet."""
-        with self._text.getbuffer() as text:
-            return bytes(text[start : start + most])
 
     def _append(self, path: bytes, kind: str, size: int, line: bytes) -> None:
         if path <= self._last and self.count:
