@@ -135,11 +135,6 @@ class Session:
         """Seconds that the link takes there and back."""
         return self._pipe.round_trip
 
-    def versions(self, name: str) -> list[Upload]:
-        """The versions of an upload that its home has, oldest first; none without one."""
-        answer = self.ask(api.upload, api.VersionsOf(name))
-        return [self.upload(name, version) for version in answer.versions]
-
     def upload(self, name: str, version: api.UploadVersion) -> Upload:
         """A version as the agent tells it. Raises `AgentError` for what makes no sense."""
         with self.understood():

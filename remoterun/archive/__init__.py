@@ -42,6 +42,10 @@ class Archive:
     def address(self) -> str:
         return self.s3.place.address
 
+    @property
+    def alive(self) -> bool:
+        return self.workers.count > 0
+
     def close(self) -> None:
         """May be called twice."""
         self.workers.close()

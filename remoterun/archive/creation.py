@@ -7,8 +7,7 @@ can encrypt: that is left to whoever runs it, and so is what the store does not 
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -22,8 +21,6 @@ from remoterun.errors import HostError, RemoterunError
 ABORT_DAYS = 7
 """Days after which the parts of an upload are deleted that was never ended."""
 RULE = "remoterun: uploads that were aborted"
-CLOCKS = 300.0
-"""Seconds by which this machine's clock may be off: beyond some 900, S3 refuses what is signed by it."""
 PRIVATE = {
     "BlockPublicAcls": True,
     "IgnorePublicAcls": True,
@@ -90,7 +87,7 @@ def secure(s3: S3) -> None:
         _set(s3, "put_bucket_lifecycle_configuration", LifecycleConfiguration={"Rules": [*rules, rule]})
 
 
-def checks(place: BucketPlace | None, clock: Callable[[], float] = time.time) -> list[MachineCheck]:
+def checks(place: BucketPlace | None) -> list[MachineCheck]:
     """The lines of `doctor` about a bucket. Asks everything that a run will ask; one object is written and removed."""
     if place is None:
         return [MachineCheck("bucket", None, "none is set up yet", "remoterun upload PATH --to aws   makes one")]
@@ -99,12 +96,12 @@ def checks(place: BucketPlace | None, clock: Callable[[], float] = time.time) ->
     except RemoterunError as error:
         return [_failed("bucket", error)]
     try:
-        return list(_checks(s3, clock))
+        return list(_checks(s3))
     finally:
         s3.close()
 
 
-def _checks(s3: S3, clock: Callable[[], float]) -> Iterator[MachineCheck]:
+def _checks(s3: S3) -> Iterator[MachineCheck]:
     address = s3.place.address
     try:
         next(s3.list(""), None)
@@ -118,7 +115,6 @@ def _checks(s3: S3, clock: Callable[[], float]) -> Iterator[MachineCheck]:
     yield from _about_region(s3)
     yield from _about_setting(s3, "private", "get_public_access_block", "PublicAccessBlockConfiguration", PRIVATE)
     yield from _about_setting(s3, "encrypted", "get_bucket_encryption", "ServerSideEncryptionConfiguration", None)
-    yield from _about_clock(s3, clock)
     yield from _about_permissions(s3)
 
 
@@ -140,7 +136,7 @@ def _about_setting(s3: S3, name: str, operation: str, field: str, wanted: Any) -
     except Absent:
         found = None
     except RemoterunError as error:
-        yield MachineCheck(name, None, f"can't be told: {error.message}")
+        yield MachineCheck(name, None, f"can't be asked: {error.message}")
         return
     good: bool | None = found == wanted if wanted is not None else bool(found)
     if not good and not s3.is_amazon:
@@ -148,15 +144,6 @@ def _about_setting(s3: S3, name: str, operation: str, field: str, wanted: Any) -
     what = "" if good else f"the bucket is not set to be {name}"
     fix = f"{CONSOLE}/{s3.place.name}" if good is False else None
     yield MachineCheck(name, good, what, fix)
-
-
-def _about_clock(s3: S3, clock: Callable[[], float]) -> Iterator[MachineCheck]:
-    said = s3.clock()
-    if said is not None:
-        ahead = clock() - said
-        good = abs(ahead) < CLOCKS
-        text = "" if good else f"this machine's clock is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}"
-        yield MachineCheck("clock", good, text, None if good else "sudo timedatectl set-ntp true")
 
 
 def _about_permissions(s3: S3) -> Iterator[MachineCheck]:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from remoterun.agent.shared.frames import Bytes
@@ -309,14 +308,6 @@ class S3:
         """All buckets of the account. Raises `Denied` for credentials that may not list them."""
         answer = self._ask("ListAllMyBuckets", "", lambda: self._client.list_buckets())
         return [str(bucket["Name"]) for bucket in answer.get("Buckets", ())]
-
-    def clock(self) -> float | None:
-        """The store's time, in seconds since 1970, as far as it tells."""
-        answer = self._ask("ListBucket", "", lambda: self._client.head_bucket(Bucket=self.place.name))
-        said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-        with suppress(TypeError, ValueError):
-            return parsedate_to_datetime(said).timestamp()
-        return None
 
     def call(self, operation: str, **arguments: Any) -> Any:
         """Another request about the bucket, by the name of its method. Raises `Absent` for what is not set."""

@@ -18,7 +18,6 @@ from remoterun.on_use import on_use
 from remoterun.registry import Registry
 
 if TYPE_CHECKING:
-    from remoterun.client.archiving import NewBucket
     from remoterun.client.comparing import Difference, FileChange
     from remoterun.client.files import Files
     from remoterun.client.following import Following, Item, LogBytes, Note, StateChange
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from remoterun.client.packages import Choice
     from remoterun.client.ports import Forwarding, PortNews
     from remoterun.client.preparing import Complete, Prepared
-    from remoterun.client.rented_hosts import Orphan, RentedHosts
+    from remoterun.client.rented_hosts import NewBucket, Orphan, RentedHosts
     from remoterun.client.renting import Plan
     from remoterun.client.reruns import OriginalRun
     from remoterun.client.runs import Runs
@@ -41,7 +40,6 @@ else:
     __getattr__ = on_use(
         __name__,
         {
-            "archiving": ("NewBucket",),
             "comparing": ("Difference", "FileChange"),
             "files": ("Fetched", "Files"),
             "following": ("Following", "Item", "LogBytes", "Note", "StateChange"),
@@ -50,7 +48,7 @@ else:
             "packages": ("Choice",),
             "ports": ("Forwarding", "PortNews"),
             "live": ("Program", "RunUse"),
-            "rented_hosts": ("Orphan", "RentedHosts"),
+            "rented_hosts": ("NewBucket", "Orphan", "RentedHosts"),
             "renting": ("Plan",),
             "reruns": ("OriginalRun",),
             "runs": ("Runs",),

@@ -1,15 +1,14 @@
 """The archive and runs on rented hosts: what they need is stored, and their hosts may download it, and write what the
-runs make. Which bucket it is."""
+runs make."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from remoterun import config as configuration
-from remoterun import machines, transfer
+from remoterun import transfer
 from remoterun.agent.shared import api
 from remoterun.agent.shared.archive import ArchivedTree, Grant, ImageAccess, SignedObject
 from remoterun.agent.shared.environment import Environment
@@ -28,7 +27,6 @@ from remoterun.transfer import Progress
 
 if TYPE_CHECKING:
     from remoterun.archive import Archive
-    from remoterun.client.preparing import SourceTree
     from remoterun.client.reruns import SavedTree
 
 SIGNED = 6 * 3600.0
@@ -37,49 +35,6 @@ CLOCKS = 900.0
 """Seconds by which the clocks of this machine and of the store may differ, beyond which it accepts nothing."""
 AFTERWARDS = 3600.0
 """Seconds after a run's deadline for which it may still write: clocks may differ."""
-
-
-@dataclass(frozen=True)
-class NewBucket:
-    """A bucket that is not named in the configuration yet."""
-
-    name: str
-    region: str
-    exists: bool
-    """The account has it, from another machine."""
-
-
-def proposed(connections: Connections) -> NewBucket | None:
-    """The bucket that would be used; None where the configuration names one. Changes nothing. Raises `HostError`,
-    `ProviderError`."""
-    aws = connections.config.aws
-    if aws.bucket is not None:
-        return None
-    from remoterun.archive.creation import name_for
-
-    identity = connections.provider(machines.BUCKET).identity()
-    name, exists = name_for(identity.account, identity.region, aws.endpoint, aws.profile)
-    return NewBucket(name, identity.region, exists)
-
-
-def make(connections: Connections, new: NewBucket) -> None:
-    """Make the bucket, or take the one that exists, and name it in the configuration. May be repeated. Raises
-    `HostError`, `AlreadyExists`."""
-    from remoterun.archive.creation import create
-    from remoterun.archive.s3 import BucketPlace
-
-    aws = connections.config.aws
-    create(BucketPlace(new.name, new.region, aws.endpoint, aws.profile))
-    connections.config = configuration.set_aws(connections.config, bucket=new.name, region=new.region)
-
-
-def checks(connections: Connections) -> list[api.MachineCheck]:
-    from remoterun.archive import creation
-    from remoterun.archive.s3 import BucketPlace
-
-    aws = connections.config.aws
-    address = machines.bucket_of(connections.config).bucket or ""
-    return creation.checks(BucketPlace.of(address, aws.region, aws.endpoint, aws.profile) if aws.bucket else None)
 
 
 def machine_of(run: Run) -> MachineType:
@@ -108,19 +63,16 @@ def login_ends(connections: Connections, seconds: float) -> float | None:
 # -- a run is handed over
 
 
-def store_source(connections: Connections, run: Run, source: SourceTree | SavedTree, progress: Progress) -> None:
-    """Store the source of a run: for another host, and for a rerun when this one is gone."""
+def put_tree(connections: Connections, run: Run, name: str, tree: transfer.Reading, progress: Progress) -> None:
+    """Store a tree of a run in the archive: for another host, and for a rerun when this one is gone."""
     from remoterun.archive.runs import put_run_tree
 
-    with source.reading(progress) as tree:
-        put_run_tree(archive_of(connections, run), run.key, "source", tree, progress)
+    put_run_tree(archive_of(connections, run), run.key, name, tree, progress)
 
 
 def store_mount(connections: Connections, run: Run, mounted: SavedTree, progress: Progress) -> None:
     """Let the archive have what a run mounts and an earlier one had mounted: the version of an upload as such, unless
     that is removed."""
-    from remoterun.archive.runs import put_run_tree
-
     if mounted.upload is not None:
         known = connections.registry.uploads.versions(mounted.upload.name)
         number = next((upload.version for upload, _ in known if upload.digest == mounted.upload.digest), None)
@@ -132,7 +84,7 @@ def store_mount(connections: Connections, run: Run, mounted: SavedTree, progress
     if isinstance(mounted.store, ArchiveStore) and mounted.resource.key == run.key:
         return  # of an earlier attempt
     with mounted.reading(progress) as tree:
-        put_run_tree(archive_of(connections, run), run.key, f"mounts/{mounted.manifest.digest}", tree, progress)
+        put_tree(connections, run, f"mounts/{mounted.manifest.digest}", tree, progress)
 
 
 def access(

@@ -42,6 +42,7 @@ TURN = 0.02
 """Seconds between two looks at what was answered."""
 A = TypeVar("A")
 B = TypeVar("B")
+C = TypeVar("C", "Session", "Archive")
 
 
 class Connections:
@@ -173,26 +174,12 @@ class Connections:
             raise machines.name_one_of(machine)
         if machine.bucket is not None:
             raise UsageError(f"`{machine.name}` is a bucket: nothing runs there", hint="remoterun machines")
-        with self._lock:
-            self._check_open()
-            opening = self._opening.setdefault(machine, threading.Lock())
-        with opening:
-            with self._lock:
-                self._check_open()
-                known = self._sessions.get(machine)
-            if known is not None:
-                if known.alive:
-                    return known
-                known.close()
-            session = Session(
-                machine, host_of(machine, self.config, self._prompts), lambda: host_of(machine, self.config, Prompts())
-            )
-            with self._lock:
-                if not self.closed.is_set():
-                    self._sessions[machine] = session
-                    return session
-            session.close()
-            raise _closed()
+
+        def begin() -> Session:
+            host = host_of(machine, self.config, self._prompts)
+            return Session(machine, host, lambda: host_of(machine, self.config, Prompts()))
+
+        return self._opened(self._sessions, machine, begin)
 
     def archive(self, machine: MachineType) -> Archive:
         """The archive in the bucket of a machine type, opened at its first use. Raises `HostError`."""
@@ -202,22 +189,28 @@ class Connections:
         aws = self.config.aws
         if machine.bucket in (None, "s3://"):
             raise HostError("no bucket is set up", hint="remoterun upload PATH --to aws   makes one")
+        place = BucketPlace.of(str(machine.bucket), aws.region, aws.endpoint, aws.profile)
+        return self._opened(self._archives, machine, lambda: open_archive(place, machine.connect_timeout))
+
+    def _opened(self, known: dict[MachineType, C], machine: MachineType, begin: Callable[[], C]) -> C:
+        """The conversation with a machine that is `known`, if it goes on, or a new one."""
         with self._lock:
             self._check_open()
             opening = self._opening.setdefault(machine, threading.Lock())
         with opening:
             with self._lock:
                 self._check_open()
-                known = self._archives.get(machine)
-            if known is not None:
-                return known
-            place = BucketPlace.of(str(machine.bucket), aws.region, aws.endpoint, aws.profile)
-            archive = open_archive(place, machine.connect_timeout)
+                before = known.get(machine)
+            if before is not None:
+                if before.alive:
+                    return before
+                before.close()
+            begun = begin()
             with self._lock:
                 if not self.closed.is_set():
-                    self._archives[machine] = archive
-                    return archive
-            archive.close()
+                    known[machine] = begun
+                    return begun
+            begun.close()
             raise _closed()
 
     def session_of(self, run: Run) -> Session:

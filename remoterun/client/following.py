@@ -241,7 +241,7 @@ class _Follower:
     def _further(self, run: Run) -> Generator[Item, None, Run | None]:
         """Where a run that was followed to the end on its host goes on: on its next host, or as the run as which it was
         moved; None where it does not. Blocks while it is handed over."""
-        registry, followed = self._connections.registry, (run.key, attempt_of(run))
+        registry, followed = self._connections.registry, (run.key, run.attempt)
         number = run.number
         if run.reason is Reason.MOVED:
             number = (registry.repeats(run)[1] or [number])[0]
@@ -249,7 +249,7 @@ class _Follower:
             now = registry.run(number)
             if now.state in HAND_OVER and not registry.abandoned(now):  # by another client
                 self._stopped.wait(TURN)
-            elif now.placed is not None and (now.key, attempt_of(now)) != followed:
+            elif now.placed is not None and (now.key, now.attempt) != followed:
                 return now
             elif not may_go_on(now, time.time()):
                 return None
@@ -408,10 +408,6 @@ class _Position:
         if run.key != self.run.key:
             self.log = self.err = 0
         self.run, self.events, self.started, self.ended, self.fresh = run, 0, True, False, True
-
-
-def attempt_of(run: Run) -> int:
-    return run.renting.attempt if run.renting is not None else 1
 
 
 def _earlier(

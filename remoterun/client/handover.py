@@ -200,17 +200,12 @@ def hand_over(
             asked = True
             result = session.ask(api.submit, api.Nothing(), body)
     except BaseException as error:
-        if asked and may_have_arrived(error):
+        if asked and (isinstance(error, LinkLost) or not isinstance(error, RemoterunError)):  # it may have arrived
             registry.give_up(run)
             raise
         how.failed(error)
         raise
     return record_status(connections, run, session.told(result.status))
-
-
-def may_have_arrived(error: BaseException) -> bool:
-    """Whether the request that hands a run over may have arrived although it failed."""
-    return isinstance(error, LinkLost) or not isinstance(error, RemoterunError)
 
 
 def why_not_handed_over(error: BaseException) -> str:
@@ -268,7 +263,8 @@ def _send_all(
     spec = spec._replace(after=after, notify=how.notify)
     if run.renting is not None:
         if earlier is None:  # for another host, and for a rerun when this host is gone
-            archiving.store_source(connections, run, tree, progress)
+            with tree.reading(progress) as files:
+                archiving.put_tree(connections, run, "source", files, progress)
         spec = spec._replace(until=renting.until(run.renting, session, time.time()))
     if earlier is not None:
         if earlier.outputs is not None:

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from remoterun import config as configuration
+from remoterun import machines
 from remoterun.agent.shared.api import MachineCheck
-from remoterun.client import archiving, renting, upkeep
-from remoterun.client.archiving import NewBucket
+from remoterun.client import renting, upkeep
 from remoterun.client.connections import Connections
 from remoterun.client.renting import Plan
 from remoterun.client.runs import Runs
@@ -24,6 +25,16 @@ BUCKET = "bucket"
 """In the place of a provider's name, for what is left over in the bucket."""
 STORED = 0.023
 """US dollars a month for a GB in Amazon's S3, in most regions."""
+
+
+@dataclass(frozen=True)
+class NewBucket:
+    """A bucket that is not named in the configuration yet."""
+
+    name: str
+    region: str
+    exists: bool
+    """The account has it, from another machine."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,9 @@ class RentedHosts:
                     found.append(Orphan(provider.name, host, "it should have ended by itself"))
                 elif host.alive and ours and host.token not in needed:
                     found.append(Orphan(provider.name, host, "no run needs it"))
-            found += [Orphan(provider.name, left, left.why) for left in provider.leftovers()]
+            hosts = {orphan.id for orphan in found}
+            left_over = [each for each in provider.leftovers() if each.id.rpartition("/")[2] not in hosts]
+            found += [Orphan(provider.name, each, each.why) for each in left_over]
         for machine in self._connections.named_bucket():
             try:
                 freed = self._collect(machine, dry_run=True).freed
@@ -138,12 +151,26 @@ class RentedHosts:
             provider.clear(orphan.what)
 
     def bucket(self) -> NewBucket | None:
-        """The bucket that runs on rented hosts would use; None where the configuration names one. Makes nothing."""
-        return archiving.proposed(self._connections)
+        """The bucket that runs on rented hosts would use; None where the configuration names one. Makes nothing.
+        Raises `HostError`, `ProviderError`."""
+        from remoterun.archive.creation import name_for
+
+        aws = self._connections.config.aws
+        if aws.bucket is not None:
+            return None
+        identity = self._connections.provider(machines.BUCKET).identity()
+        name, exists = name_for(identity.account, identity.region, aws.endpoint, aws.profile)
+        return NewBucket(name, identity.region, exists)
 
     def make_bucket(self, new: NewBucket) -> None:
-        """Make that bucket: private, encrypted; and name it in the configuration. May be repeated."""
-        archiving.make(self._connections, new)
+        """Make that bucket, private and encrypted, or take the one that exists, and name it in the configuration. May
+        be repeated. Raises `HostError`, `AlreadyExists`."""
+        from remoterun.archive.creation import create
+        from remoterun.archive.s3 import BucketPlace
+
+        aws = self._connections.config.aws
+        create(BucketPlace(new.name, new.region, aws.endpoint, aws.profile))
+        self._connections.config = configuration.set_aws(self._connections.config, bucket=new.name, region=new.region)
 
     def identity(self, name: str) -> Identity:
         """Who a provider says that this client is. Raises as `list`."""
@@ -155,7 +182,12 @@ class RentedHosts:
 
     def bucket_checks(self) -> Sequence[MachineCheck]:
         """What `doctor` finds out about the bucket. One object is written and removed."""
-        return archiving.checks(self._connections)
+        from remoterun.archive import creation
+        from remoterun.archive.s3 import BucketPlace
+
+        config = self._connections.config
+        aws, address = config.aws, machines.bucket_of(config).bucket or ""
+        return creation.checks(BucketPlace.of(address, aws.region, aws.endpoint, aws.profile) if aws.bucket else None)
 
     def _collect(self, machine: MachineType, *, dry_run: bool) -> upkeep.Collected:
         """Do what `gc aws` does."""

@@ -155,7 +155,7 @@ class Runs:
         if run.renting is not None:
             give_back(self._connections, run)
             run = self._connections.registry.run(run.number)
-        if run.renting is not None and run.renting.attempt > 1:
+        if run.attempt > 1:
             return self._ended(run, Reason.HOST_LOST, "remoterun was ended before the run had its next host")
         return self._ended(run, Reason.START_FAILED, "remoterun was ended before the run was handed over")
 

@@ -85,7 +85,7 @@ def spec_of(
         slots=machine.slots,
         git=git,
         bucket=run.renting.bucket if run.renting is not None else "",
-        attempt=run.renting.attempt if run.renting is not None else 1,
+        attempt=run.attempt,
         attempts=(request.attempts or 1) if run.renting is None else 1,
         again=again,
         stdin=STDIN if request.stdin is not None else "",

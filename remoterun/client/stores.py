@@ -56,7 +56,8 @@ class HostStore:
 
     def versions(self, name: str) -> list[Upload]:
         """The versions of an upload, oldest first; none without one."""
-        return self.session.versions(name)
+        answer = self.session.ask(api.upload, api.VersionsOf(name))
+        return [self.session.upload(name, version) for version in answer.versions]
 
     def put_upload(
         self, asked: api.CommitUpload, tree: transfer.Reading, progress: Progress, base: str, arrange: Arrange

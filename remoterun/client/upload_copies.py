@@ -49,7 +49,7 @@ def archive_upload(connections: Connections, name: str, progress: Progress, vers
 def bring_version(connections: Connections, name: str, digest: str, session: Session, progress: Progress) -> None:
     """The version of an upload with that digest, from the archive to a rented host. It is not recorded: the host will
     be gone."""
-    if any(version.digest == digest for version in session.versions(name)):
+    if any(version.digest == digest for version in HostStore(session).versions(name)):
         return
     archive, resource = ArchiveStore(connections, connections.bucket()), ResourceRef("upload", name, digest=digest)
     manifest, _ = archive.manifest(resource)

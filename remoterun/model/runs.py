@@ -81,6 +81,11 @@ class Run:
         return f"{self.machine.name} ({self.placed.name})"
 
     @property
+    def attempt(self) -> int:
+        """Which of its hosts it has, or had; the first is 1."""
+        return self.renting.attempt if self.renting is not None else 1
+
+    @property
     def archived(self) -> bool:
         """Whether it is read from the archive: its host is gone, or was never known here."""
         if self.placed is None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from remoterun.providers.base import Provider
 
 PROVIDERS = {
-    "aws": "remoterun.providers.aws.of_config",
+    "aws": "remoterun.providers.aws.provider.AWS",
 }
 """Name of a provider (`Rental.provider`) → a function of the configuration that makes the `Provider`."""
 

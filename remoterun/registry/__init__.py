@@ -25,7 +25,7 @@ from remoterun.registry.uploads import UploadIndex
 STEPS = (RunState.PROVISIONING, RunState.UPLOADING)
 """The states that this side drives a run through, whose times stand here only."""
 _SAME_ATTEMPT = "coalesce(json_extract(renting, '$.attempt'), 1) = ?"
-"""With `_attempt`: the run has no newer host than the one that is spoken of."""
+"""With `Run.attempt`: the run has no newer host than the one that is spoken of."""
 GIVEN_UP = 0
 """In place of the pid of the client that was to hand a run over."""
 
@@ -151,7 +151,7 @@ class Registry:
             "UPDATE runs SET state = ?, steps = json_patch(steps, ?), last_seen = ?,"
             " status = json_patch(status, ?)"
             f" WHERE key = ? AND state IN ({marks}) AND {_SAME_ATTEMPT}",
-            (state.value, json.dumps(steps), now, json.dumps(fields), run.key, *before, _attempt(run)),
+            (state.value, json.dumps(steps), now, json.dumps(fields), run.key, *before, run.attempt),
         )
         if written or run.state.value not in before:
             return self.run(run.number)
@@ -197,7 +197,7 @@ class Registry:
                 os.getpid(),
                 run.key,
                 RunState.INTERRUPTED.value,
-                _attempt(run),
+                run.attempt,
             ),
         )
         return self.run(run.number) if taken.rowcount else None
@@ -207,7 +207,7 @@ class Registry:
         it says changes nothing."""
         self._db.note(
             f"UPDATE runs SET state = ?, status = ?, last_seen = ? WHERE key = ? AND {_SAME_ATTEMPT}",
-            (status.state.value, json.dumps(to_json(status)), now, run.key, _attempt(run)),
+            (status.state.value, json.dumps(to_json(status)), now, run.key, run.attempt),
         )
         return run.with_status(status, now)
 
@@ -222,10 +222,6 @@ class Registry:
     def remove_run(self, run: Run) -> None:
         self._db.change("DELETE FROM runs WHERE key = ?", (run.key,))
         self._db.change("DELETE FROM reads WHERE run = ?", (run.key,))
-
-
-def _attempt(run: Run) -> int:
-    return run.renting.attempt if run.renting is not None else 1
 
 
 _REASONS = frozenset(reason.value for reason in Reason)

@@ -86,7 +86,7 @@ class TestCreation:
 class TestDoctor:
     def test_all_is_well(self, bucket: BucketPlace, archive: Archive) -> None:
         checks = {check.name: check for check in creation.checks(bucket)}
-        assert checks["bucket"].ok and checks["permissions"].ok and checks["clock"].ok and checks["region"].ok
+        assert checks["bucket"].ok and checks["permissions"].ok and checks["region"].ok
         assert all(check.ok is not False for check in checks.values())
 
     def test_what_is_missing_is_named(self, bucket: BucketPlace, store: Store) -> None:
@@ -101,10 +101,6 @@ class TestDoctor:
         with credentials("NOBODY"):
             (refused,) = creation.checks(bucket)
         assert refused.ok is False and "does not accept" in refused.detail
-
-    def test_the_clock_is_off(self, bucket: BucketPlace) -> None:
-        checks = {check.name: check for check in creation.checks(bucket, clock=lambda: time.time() + 600)}
-        assert checks["clock"].ok is False and "s ahead" in checks["clock"].detail
 
 
 def test_who_uses_what(archive: Archive, tmp_path: Path) -> None:

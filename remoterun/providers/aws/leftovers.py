@@ -15,8 +15,6 @@ from remoterun.providers.aws.calls import Calls, Refused, is_gone
 from remoterun.providers.base import Leftover, ProviderError
 from remoterun.providers.folder import HostFolder
 
-LATE_SECONDS = 300.0
-"""A host that has ended itself is gone so long after its deadline."""
 FRESH_SECONDS = 3600.0
 """What another client made so lately may be about to be used."""
 MONTH_HOURS = 730.0
@@ -81,9 +79,6 @@ def _host(instance: dict[str, Any], region: str, home: Path) -> Leftover | None:
     if rented is None or not (rented.alive or stopped):
         return None
     price = None if stopped else (rented.offer.price or 0.0) * MONTH_HOURS
-    late = time.time() - rented.deadline
-    if late > LATE_SECONDS:
-        return Leftover("host", f"{region}/{rented.id}", f"it should have ended {late / 60:.0f} minutes ago", price)
     if tags.ours(instance.get("Tags")).get("home") != tags.home_mark(home):
         return None  # another client's, who may well use it
     if stopped:
