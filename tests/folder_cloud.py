@@ -114,11 +114,11 @@ class Folders:
     def hosts(self) -> list[RentedHost]:
         return [rented for rented in self.all() if rented.alive]
 
-    def release(self, id: str) -> None:
+    def release(self, host: RentedHost) -> None:
         for rented in self.hosts():
-            if rented.id == id:
-                if (self.root / f"{id} stays").exists():
-                    raise ProviderError(f"{id} can't be ended")
+            if rented.id == host.id:
+                if (self.root / f"{host.id} stays").exists():
+                    raise ProviderError(f"{host.id} can't be ended")
                 self.take_away(rented.token, was_ended=True)
 
     def leftovers(self) -> list[Leftover]:

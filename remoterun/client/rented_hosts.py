@@ -102,7 +102,7 @@ class RentedHosts:
         What of its run is not saved is lost. Raises `NotFound`, `ProviderError`, `HostUnreachable`.
         """
         provider, host = renting.find_host(self._connections, id)
-        provider.release(host.id)
+        provider.release(host)
         return host
 
     def orphans(self, note: Callable[[str], None] = lambda _: None) -> Sequence[Orphan]:
@@ -143,7 +143,7 @@ class RentedHosts:
             return
         provider = self._connections.provider(orphan.provider)
         if isinstance(orphan.what, RentedHost):
-            provider.release(orphan.what.id)
+            provider.release(orphan.what)
             for run in self._connections.registry.runs():
                 if run.key == orphan.what.run and run.renting is not None:
                     renting.count(self._connections, run, orphan.what)

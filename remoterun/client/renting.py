@@ -33,20 +33,23 @@ WORTH_KEEPING = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run on a rented host will be given. `offers` are tried in their order, that of `kept` alone where there is
-    one; `hours` are for all attempts
-    together; `idle` in seconds; `kept`: a host of ours that is free and will be used instead; `instead`: why another
-    type stands in for the one that was asked for; `login_ends` (seconds since 1970): before the run may, where it does
-    so: until the next command of somebody with a login, outputs then wait on the host."""
+    """What a run on a rented host will be given."""
 
     machine: MachineType
     offers: tuple[Offer, ...]
+    """Tried in their order; that of `kept` alone where there is one."""
     hours: float
+    """For all attempts together."""
     idle: float
+    """Seconds that a host stays without a run."""
     attempts: int
     kept: RentedHost | None = None
+    """A host of ours that is free, and is used again."""
     instead: str | None = None
+    """Why another type stands in for the one that was asked for."""
     login_ends: float | None = None
+    """When (seconds since 1970) the login ends, where that is before the run may: outputs then wait on the host until
+    the next command of somebody with a login."""
 
     @property
     def price(self) -> float | None:
@@ -156,7 +159,7 @@ def give_back(connections: Connections, run: Run) -> None:
         provider = connections.provider(rental.provider)
         rented = provider.find(token(run, renting.attempt))
         if rented is not None and rented.alive:
-            provider.release(rented.id)
+            provider.release(rented)
     if renting.hosts and renting.hosts[-1].ended is None:
         run = connections.registry.rent(run, renting.left_at(time.time()))
     if rented is not None:

@@ -9,38 +9,34 @@ from remoterun.agent.shared.spec import BASE_IMAGE
 
 @dataclass(frozen=True)
 class Rental:
-    """What is asked of a provider, for a machine type whose host is rented for a run. `types` are tried in their order.
-
-    `disk` in GB, `idle` in seconds, `max_hours` in hours, `max_cost` in US dollars; None: what the provider's defaults
-    say. `attempts`: hosts that one run may be given, one after the other. `instead_of` is the type that was asked for
-    where the provider has no such machine any more ("k80").
-    """
+    """What is asked of a provider, for a machine type whose host is rented for a run. None: the provider's default."""
 
     provider: str
     types: tuple[str, ...]
+    """Tried in their order."""
     region: str | None = None
     spot: bool = False
     disk: int | None = None
+    """GB."""
     idle: float | None = None
+    """Seconds that a host stays without a run."""
     max_hours: float | None = None
     max_cost: float | None = None
+    """US dollars."""
     image: str | None = None
     attempts: int | None = None
+    """Hosts that one run may be given, one after the other."""
     instead_of: str | None = None
+    """The type that was asked for where the provider has no such machine any more ("k80")."""
 
 
 @dataclass(frozen=True)
 class MachineType:
-    """What `-t` names, resolved. `host` is None for the machine in front of us, else what ssh would be given.
-
-    One with a `rental` has no host before a provider gave one for a run; that host is another `MachineType`, whose
-    `rented` is the token by which its provider knows it, and whose `ssh_config` is read instead of the user's. One with
-    a `bucket` ("s3://NAME") is the archive in it, not a machine. One with a `pool` stands for the machines of these
-    names: a run on it goes to one of them.
-    """
+    """What `-t` names, resolved."""
 
     name: str
     host: str | None = None
+    """What ssh is given; None for the machine in front of us."""
     engine: str = "auto"
     gpus: int = 0
     slots: int | None = None
@@ -49,10 +45,15 @@ class MachineType:
     python: str | None = None
     connect_timeout: float = 10.0
     rental: Rental | None = None
+    """It has no host before a provider gave one for a run; that host is another `MachineType`."""
     rented: str | None = None
+    """The token by which its provider knows it."""
     ssh_config: str | None = None
+    """Read in place of the user's."""
     bucket: str | None = None
+    """"s3://NAME": it is the archive in that bucket, not a machine."""
     pool: tuple[str, ...] = ()
+    """It stands for the machines of these names: a run on it goes to one of them."""
 
     @property
     def place(self) -> tuple[str | None, ...]:

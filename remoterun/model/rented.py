@@ -10,23 +10,27 @@ from remoterun.sizes import iso
 
 @dataclass(frozen=True)
 class HostUse:
-    """A rented host as one run had it. `token` is that of the host, which may have been rented for an earlier run;
-    `id`, `type` and `zone` are its provider's words; `price` in US dollars an hour, `limit` what an hour can come to.
-    Times in seconds since 1970; `ended` is None while the run has it. The host stays `idle` seconds for another run,
-    and is gone by its `deadline`."""
+    """A rented host as one run had it. Times in seconds since 1970."""
 
     token: str
+    """Of the host, which may have been rented for an earlier run."""
     id: str
+    """In its provider's words, as are `type` and `zone`."""
     type: str
     zone: str
     price: float | None
+    """US dollars an hour."""
     began: float
     ended: float | None = None
+    """None while the run has it."""
     limit: float | None = None
+    """What an hour can come to."""
     idle: float = 0.0
+    """Seconds that it stays for another run."""
     deadline: float = 0.0
+    """It is gone by then."""
     gone: bool = False
-    """Its provider said that it is gone: what the run left is read from the archive."""
+    """Its provider said that it is gone: what the run made is read from the archive."""
 
     def cost(self, now: float, at_most: bool = False) -> float | None:
         """US dollars so far, without the host's disk and its traffic: as its price was when it began, or `at_most`."""
@@ -49,20 +53,22 @@ class HostUse:
 
 @dataclass(frozen=True)
 class Renting:
-    """What is known of the hosts that a run has had, newest last. `deadline` (seconds since 1970) is for all of its
-    `attempts` together. `bucket` ("s3://NAME") keeps what it leaves, into which its host may write until
-    `grant_ends`."""
+    """What is known of the hosts that a run has had."""
 
     deadline: float
+    """For all of its `attempts` together, in seconds since 1970."""
     attempts: int = 1
     attempt: int = 1
     bucket: str = ""
+    """"s3://NAME": has what the run makes."""
     grant_ends: float = 0.0
+    """Until then its host may write there."""
     images: tuple[str, ...] = ()
     """The images of its environment, which its host may store in the archive."""
     architecture: str = ""
     """Of its host."""
     hosts: tuple[HostUse, ...] = ()
+    """The newest last."""
 
     def cost(self, now: float, at_most: bool = False) -> float | None:
         """US dollars so far; None where the price of a host is not known. See `HostUse.cost`."""

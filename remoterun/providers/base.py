@@ -41,22 +41,25 @@ class HostNeverCame(HostError):
 
 @dataclass(frozen=True)
 class Offer:
-    """A type of machine at one place. `memory` and `gpu_memory` (of each GPU) in GiB; `price` in US dollars an hour, of
-    the day `priced` ("2026-07-20", or "now"); `limit` is what an hour can come to where the price moves, as that of a
-    spot host does. None where it is not known."""
+    """A type of machine at one place."""
 
     type: str
     region: str = ""
     zone: str = ""
     vcpus: int = 0
     memory: float = 0.0
+    """GiB."""
     gpus: int = 0
     gpu: str = ""
     gpu_memory: float = 0.0
+    """GiB of each GPU."""
     spot: bool = False
     price: float | None = None
+    """US dollars an hour; None where it is not known."""
     priced: str = ""
+    """The day of the price ("2026-07-20"), or "now"."""
     limit: float | None = None
+    """What an hour can come to where the price moves, as that of a spot host does."""
 
     @property
     def at_most(self) -> float | None:
@@ -66,49 +69,50 @@ class Offer:
 
 @dataclass(frozen=True)
 class Intent:
-    """A host that is about to be acquired, as it stands on disk before the first call that costs something.
-
-    `token` names the host for ever: it is made from the run and the attempt. `deadline` (seconds since 1970) is when
-    the host ends itself, whatever happens; `idle` (seconds) is how long it stays without a run.
-    """
+    """A host that is about to be acquired, as it stands on disk before the first call that costs something."""
 
     token: str
+    """Names the host for ever: it is made from the run and the attempt."""
     run: str
     number: int
     attempt: int
     machine: MachineType
     created: float
     deadline: float
+    """When (seconds since 1970) the host ends itself, whatever happens."""
     idle: float
+    """Seconds that it stays without a run."""
 
 
 @dataclass(frozen=True)
 class RentedHost:
-    """A host that a provider gave, as the provider tells it: from its own tags, without any record of ours.
-
-    `machine` is how it is reached, None where this client has no key for it. `state` is "pending", "running", "ending"
-    or "gone". `began` and `deadline` in seconds since 1970; `ended` once it is gone, if that is known; `idle` is how
-    many seconds it stays without a run. `owner` is who
-    rented it, on which machine. `why`: the provider's words for its end; `preempted`: the provider has taken it away;
-    `was_ended`: somebody of the account has ended it.
-    """
+    """A host that a provider gave, as the provider reports it: from its own tags, without any record of ours."""
 
     id: str
     token: str
     state: str
+    """"pending", "running", "ending" or "gone"."""
     offer: Offer
     began: float
+    """Seconds since 1970."""
     deadline: float
     machine: MachineType | None = None
+    """How it is reached; None where this client has no key for it."""
     run: str = ""
     number: int = 0
     attempt: int = 1
     owner: str = ""
+    """Who rented it, on which machine."""
     ended: float | None = None
+    """Once it is gone, if that is known."""
     why: str = ""
+    """The provider's words for its end."""
     preempted: bool = False
+    """The provider has taken it away."""
     was_ended: bool = False
+    """Somebody of the account has ended it."""
     idle: float = 0.0
+    """Seconds that it stays without a run."""
 
     @property
     def alive(self) -> bool:
@@ -123,24 +127,27 @@ class RentedHost:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who the provider takes this client for: `name` in its own words, the `account` that pays, and the `region` that
-    is used where none is named."""
+    """Who the provider takes this client for."""
 
     name: str
+    """In the provider's own words."""
     account: str
+    """The one that pays."""
     region: str
+    """Used where none is named."""
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something of ours that a provider still has, and nobody needs. `cost` in US dollars a month, 0 for none, None
-    where it is not known; `size` in bytes, of what is counted in them."""
+    """Something of ours that a provider still has, and nobody needs."""
 
     kind: str
     id: str
     why: str
     cost: float | None = 0.0
+    """US dollars a month; None where it is not known."""
     size: int = 0
+    """Bytes, of what is counted in them."""
 
 
 class Provider(Protocol):
@@ -180,8 +187,8 @@ class Provider(Protocol):
         """All hosts of ours that are not gone, also those that another client rented."""
         ...
 
-    def release(self, id: str) -> None:
-        """End a host. Returns once the provider has agreed to. One that is gone, or unknown, is fine."""
+    def release(self, host: RentedHost) -> None:
+        """End a host. Returns once the provider has agreed to. One that is gone is fine."""
         ...
 
     def leftovers(self) -> list[Leftover]:

@@ -73,7 +73,7 @@ def _acquired(cloud: Cloud, home: Path, number: int) -> dict[str, float]:
     ended = time.monotonic()
     made = cloud.calls_of("RunInstances")[-1].at
     up = came_up(cloud.machine(rented.id))
-    provider.release(rented.id)
+    provider.release(rented)
     return {"before": made - began, "host": up - made, "after": ended - up}
 
 

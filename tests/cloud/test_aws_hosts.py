@@ -139,7 +139,7 @@ def test_a_host_is_ready_reached_with_keys_of_its_own_and_tells_what_it_is(cloud
     assert found is not None and (found.id, found.number, found.alive) == (rented.id, 7, True)
     assert [each.id for each in client.aws.hosts()] == [rented.id]
     assert client.aws.leftovers() == []
-    client.aws.release(rented.id)
+    client.aws.release(rented)
     gone(cloud)
     found = client.aws.find(rented.token)
     assert found is not None and found.state == "gone" and found.why
@@ -377,7 +377,7 @@ def test_a_host_that_was_stopped_is_left_over(cloud: Cloud, client: Client) -> N
 
 def test_a_host_of_another_client_is_ended_by_its_id(cloud: Cloud, client: Client, tmp_path: Path) -> None:
     rented = client.acquire()
-    Client(tmp_path / "another home").aws.release(rented.id)
+    Client(tmp_path / "another home").aws.release(rented)
     gone(cloud)
 
 
@@ -388,7 +388,7 @@ def test_a_laptop_that_moved_is_let_in_again(cloud: Cloud, client: Client, monke
     client.aws.admit(rented)
     rules = [each for each in cloud.left_behind() if each.startswith("rule")]
     assert len(rules) == 2 and client.aws.leftovers() == []
-    client.aws.release(rented.id)
+    client.aws.release(rented)
     gone(cloud)
     assert client.clear_all() == ["rule", "rule", "group"] and cloud.left_behind() == []
 
@@ -455,7 +455,7 @@ def test_hosts_are_reached_through_an_endpoint(
     assert through.run(again, "echo", "again") == "again" and len(cloud.calls_of("AuthorizeSecurityGroupIngress")) == 1
     checks = {check.name: check for check in through.aws.checks()}
     assert checks["endpoint"].ok and made.id in checks["endpoint"].detail and "address" not in checks
-    through.aws.release(rented.id)
+    through.aws.release(rented)
     gone(cloud)
     assert through.clear_all() == ["group"] and cloud.left_behind() == []
 

@@ -94,14 +94,14 @@ def test_a_killed_client_leaves_one_host_at_the_most_and_gc_none(
     chance = random.Random(seed)
 
     whole = Killed(home, new_intent()).done()
-    aws.release(cloud.alive()[0].id)
+    aws.release(aws.hosts()[0])
     for number in range(KILLS):
         intent = new_intent()
         Killed(home, intent).after(chance.uniform(0.0, whole))
         if number % 2 or HostFolder(home, intent.token).read("host.json") is not None:
             rented = aws.acquire(intent, aws.offers(MACHINE, True), lambda text: None)
             assert [each.id for each in cloud.alive()] == [rented.id]
-            aws.release(rented.id)
+            aws.release(rented)
         else:
             # AWS may still work on the call of the client that is dead
             until(lambda: not (clear(aws) or cloud.in_flight() or cloud.alive()), 60, "gc leaves no host")

@@ -10,7 +10,7 @@ import pytest
 from remoterun.config import Config
 from remoterun.model import MachineType, Rental, new_key
 from remoterun.providers import provider_named
-from remoterun.providers.base import Intent, Leftover, NoCapacity, Provider
+from remoterun.providers.base import Intent, Leftover, NoCapacity, Provider, RentedHost
 from tests.workshop import until
 
 
@@ -61,7 +61,7 @@ def test_an_intent_stands_for_one_host_from_its_start_to_its_end(given: Given) -
     assert [each.id for each in given.provider.hosts()] == [rented.id]
     given.provider.admit(rented)
     for _ in range(2):  # it may be repeated
-        given.provider.release(rented.id)
+        given.provider.release(rented)
     until(lambda: (found := given.provider.find(rented.token)) is None or found.state == "gone")
     for leftover in given.provider.leftovers():
         assert isinstance(leftover, Leftover) and leftover.why
@@ -78,7 +78,8 @@ def test_without_an_offer_there_is_no_capacity(given: Given) -> None:
 
 def test_what_is_not_there_is_found_nowhere_and_released(given: Given) -> None:
     assert given.provider.find("rr-nothing-1") is None
-    given.provider.release("i-0123456789abcdef0")
+    offer = given.provider.offers(given.machine)[0]
+    given.provider.release(RentedHost("i-0123456789abcdef0", "rr-nothing-1", "running", offer, 1.0, 2.0))
 
 
 def test_checks_have_a_name_and_say_what_mends_them(given: Given) -> None:

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,8 +68,7 @@ class LaunchRequest:
 
 
 class Acquisition:
-    """One try to get the host of an intent. `subnets` are those that are known, as `network.subnets` gives them, by
-    their regions."""
+    """One try to get the host of an intent."""
 
     def __init__(
         self,
@@ -79,14 +78,12 @@ class Acquisition:
         say: Callable[[str], None],
         *,
         settings: AWS | None = None,
-        subnets: Mapping[str, dict[str, dict[str, Any]]] | None = None,
     ) -> None:
         self._calls = calls
         self._folder = folder
         self._intent = intent
         self._say = say
         self._settings = settings or AWS()
-        self._subnets = subnets or {}
         self._was_seen = False  # by a description of AWS's: what is not there after that, is gone
         self._images: dict[tuple[str, str], Image] = {}
         self._networks: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {}
@@ -216,7 +213,7 @@ class Acquisition:
             image = resolve(self._calls, offer, rental.image)
             self._images[offer.region, offer.type] = image
         if offer.region not in self._networks:
-            subnets = self._subnets.get(offer.region) or network.subnets(self._calls, offer.region)
+            subnets = network.subnets(self._calls, offer.region)
             vpc = next(iter(subnets.values()))["VpcId"]
             source = endpoint.source(self._calls, offer.region, vpc, self._settings)
             group = network.admit(self._calls, offer.region, vpc, source)

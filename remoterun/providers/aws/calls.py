@@ -57,19 +57,6 @@ NOT_READY = {"PendingVerification", "OptInRequired", "Blocked", "AccountDisabled
 GONE = re.compile(r"Invalid[A-Za-z]+(\.|ID\.?)(NotFound|Malformed)|.*\.NotFound|ParameterNotFound")
 """What is said of something that isn't there."""
 
-_Make = Callable[[str, str, str], ProviderError]
-_SPECIAL: dict[str, _Make] = {
-    "VPCIdNotSpecified": lambda code, said, region: no_default_vpc(region, said, code),
-    "DefaultVpcDoesNotExist": lambda code, said, region: no_default_vpc(region, said, code),
-    "MissingInput": lambda code, said, region: no_default_vpc(region, said, code),
-    "InvalidInstanceType": lambda code, said, region: Refused(
-        code,
-        f"{region} has no machine of this type",
-        evidence=said,
-        hint="remoterun machines   lists those with a name",
-    ),
-}
-
 
 def translate(error: Exception, service: str, operation: str, region: str, clock_skew: float) -> Exception:
     """Our error for one of botocore's. `clock_skew`: seconds that AWS's clock is ahead of ours."""
@@ -84,8 +71,11 @@ def translate(error: Exception, service: str, operation: str, region: str, clock
         return NoCapacityHere(code, f"{code}: {said}")
     if code in QUOTA:
         return QuotaReached(code, "the account's limit is reached", evidence=evidence)
-    if code in _SPECIAL:
-        return _SPECIAL[code](code, said, region)
+    if code in ("VPCIdNotSpecified", "DefaultVpcDoesNotExist", "MissingInput"):
+        return no_default_vpc(region, said, code)
+    if code == "InvalidInstanceType":
+        hint = "remoterun machines   lists those with a name"
+        return Refused(code, f"{region} has no machine of this type", evidence=said, hint=hint)
     if (code in EXPIRED or code in UNKNOWN_KEY) and abs(clock_skew) > CLOCK_SECONDS:
         return clock_error(clock_skew, evidence)
     if code in EXPIRED:

@@ -26,10 +26,6 @@ class AWS:
         self._home = config.home
         self._settings = config.aws
         self.calls = Calls(config.aws)
-        self._region_of: dict[str, str] = {}
-        """Of instances that were seen."""
-        self._subnets: dict[str, dict[str, dict[str, Any]]] = {}
-        """By region, for the acquisition that follows a question about offers."""
 
     def region(self, machine: MachineType) -> str:
         """Where a machine type would be rented."""
@@ -46,10 +42,7 @@ class AWS:
 
     def acquire(self, intent: Intent, offers: Sequence[Offer], say: Callable[[str], None]) -> RentedHost:
         folder = HostFolder(self._home, intent.token)
-        acquisition = Acquisition(self.calls, folder, intent, say, settings=self._settings, subnets=self._subnets)
-        rented = acquisition.host(offers)
-        self._region_of[rented.id] = rented.offer.region
-        return rented
+        return Acquisition(self.calls, folder, intent, say, settings=self._settings).host(offers)
 
     def find(self, token: str) -> RentedHost | None:
         folder = HostFolder(self._home, token)
@@ -74,12 +67,9 @@ class AWS:
         found = self._rented(self._regions(), None)
         return sorted((each for each in found if each.state != "gone"), key=lambda each: each.began)
 
-    def release(self, id: str) -> None:
-        region = self._where(id)
-        if region is None:
-            return
+    def release(self, host: RentedHost) -> None:
         try:
-            self.calls("ec2", "terminate_instances", region, InstanceIds=[id])
+            self.calls("ec2", "terminate_instances", host.offer.region, InstanceIds=[host.id])
         except Refused as refused:
             if not is_gone(refused):
                 raise
@@ -133,7 +123,6 @@ class AWS:
         rented = tags.rented_of(instance, region)
         if rented is None:
             return None
-        self._region_of[rented.id] = region
         folder = HostFolder(self._home, rented.token)
         proxy = endpoint.proxy(self._settings, region)
         address = address_of(instance, proxy)
@@ -151,20 +140,9 @@ class AWS:
                 hint='AWS_PROFILE=…, or profile = "…" below [aws] in config.toml',
             )
 
-    def _where(self, id: str) -> str | None:
-        """The region of an instance; None where no region has it."""
-        if id not in self._region_of:
-            for folder in HostFolder.all(self._home):
-                record = folder.read("request.json") or {}
-                if record.get("instance") == id:
-                    self._region_of[id] = record["offer"]["region"]
-        if id not in self._region_of:
-            self._rented(self._regions(), None)
-        return self._region_of.get(id)
-
     def _live_offers(self, rental: Rental, region: str) -> list[Offer]:
         """An offer for each type and zone that there is, with the spot price of now."""
-        zones = self._subnets[region] = network.subnets(self.calls, region)
+        zones = network.subnets(self.calls, region)
         filters = [{"Name": "instance-type", "Values": list(rental.types)}]
         listed = self.calls.pages(
             "ec2",
