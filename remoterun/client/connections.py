@@ -66,7 +66,6 @@ class Connections:
         self._sessions: dict[MachineType, Session] = {}
         self._archives: dict[MachineType, Archive] = {}
         self._opening: dict[MachineType, threading.Lock] = {}
-        self._hosts: list[Host] = []
         self._registry: Registry | None = None
         self._providers: dict[str, Provider] = {}
         self._shared: dict[Hashable, Any] = {}
@@ -80,18 +79,13 @@ class Connections:
             self.closed.set()
             for event in self._events:
                 event.set()
-            sessions, hosts, registry = list(self._sessions.values()), list(self._hosts), self._registry
-            archives = list(self._archives.values())
+            opened: list[Session | Archive] = [*self._sessions.values(), *self._archives.values()]
+            registry = self._registry
             self._sessions.clear()
             self._archives.clear()
-            self._hosts.clear()
             self._registry = None
-        for session in sessions:
-            session.close()
-        for archive in archives:
-            archive.close()
-        for host in hosts:
-            host.close()
+        for each in opened:
+            each.close()
         self._at_close.close()
         if registry is not None:
             registry.close()
@@ -297,7 +291,7 @@ class Connections:
         host = host_of(machine, self.config, self._prompts)
         with self._lock:
             self._check_open()
-            self._hosts.append(host)
+            self._at_close.callback(host.close)
         return host
 
     def _check_open(self) -> None:
