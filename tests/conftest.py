@@ -49,7 +49,6 @@ LONGEST = (
     "e2e/test_browser.py",
     "cloud/test_aws_hosts.py",
     "integration/test_faults.py",
-    "cloud/test_harness.py",
     "e2e/test_readme.py",
     "cloud/test_cloud_check.py",
     "e2e/test_example_node.py",
@@ -63,7 +62,6 @@ LONGEST = (
     "cloud/test_aws_kills.py",
     "integration/test_cuts.py",
     "integration/test_transfer.py",
-    "lab/test_lab.py",
     "e2e/test_cli.py",
     "e2e/test_upkeep.py",
 )
