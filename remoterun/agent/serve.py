@@ -33,7 +33,7 @@ SIGN_OF_LIFE = 60.0
 """Seconds between frames that nobody needs: where a laptop went to sleep, sshd gives its connection up a quarter of an
 hour after the first of them, and we end; without them both would wait for hours."""
 LOOK_EVERY = 10.0
-"""Seconds between looks whether a client uses a rented host."""
+"""Seconds between checks whether a client uses a rented host."""
 PATIENCE = 10.0
 """Seconds for requests to put away what has come, after a cut."""
 

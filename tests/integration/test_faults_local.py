@@ -467,7 +467,7 @@ class TestSupervisorDies:
         status = place.until_status(key)
         assert (status["state"], place.log(key)) == ("interrupted", b"up\n")
         notes = [event["note"] for event in place.run(key).events() if "note" in event]
-        assert notes == ["it can't be started again without TOKEN, which is kept nowhere"]
+        assert notes == ["it can't be started again without TOKEN, which is saved nowhere"]
         assert not holding(place.home, b"hidden8")
 
     def test_under_a_follower(self, place: Place) -> None:

@@ -1,4 +1,4 @@
-"""Requests about what goes on inside a run while its command does: a program beside it."""
+"""Requests about what goes on inside a run while its command does: a program of `exec`, and how much it uses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from . import Call, Handler
 FIRST_RATES = 0.5
 """Seconds over which the first rates of a run are taken."""
 LOOK_EVERY = 1.0
-"""Seconds after which it is looked whether the client of a program that reads nothing is gone."""
+"""Seconds between checks whether the client of a program that reads nothing is gone."""
 LAST_WORDS = 0.2
 """Seconds after a program's end in which its output is awaited that something it left behind holds open."""
 _TERMINAL = re.compile(r"[A-Za-z0-9._+-]{0,64}\Z")
@@ -211,7 +211,7 @@ class _ExecSession:
                 select.select([], [self._inlet], [], LOOK_EVERY)
                 if self._stream.cancelled:
                     raise Cancelled
-            except OSError:  # it has ended, or reads no more: its exit status tells
+            except OSError:  # it has ended, or reads no more: its exit status says why
                 return
 
     def _await_end(self) -> None:

@@ -15,7 +15,7 @@ from ..store.run_folder import RunFolder
 from . import Call, Handler
 
 POLL = 0.2
-"""Seconds between looks at who listens, which are two small files to read."""
+"""Seconds between checks of who listens, which are two small files to read."""
 SAID_WITHIN = 10.0
 """Seconds within which the supervisor notices that a container was killed."""
 

@@ -1,4 +1,4 @@
-"""Requests about runs: handing one over, looking at it, following its log, ending and removing it."""
+"""Requests about runs: handing one over, its status, following its log, ending and removing it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,13 @@ from .uploads import find
 _STARTED = frozenset((RunState.RUNNING, RunState.SAVING)) | FINAL
 POLL_LEAST, POLL_MOST = 0.005, 0.1
 ENSURE_EVERY = 2.0
-"""Seconds between looks whether a run that is followed still has its supervisor, and where it stands in the line."""
+"""Seconds between checks whether a run that is followed still has its supervisor, and where it stands in the line."""
 REMOVAL_PATIENCE = 15.0
 """Seconds that a supervisor may take to give back what its run held."""
 
 
 def stay(call: Call, _: api.Nothing) -> api.Nothing:
-    refusal = call.home.rental.refusal()
-    if refusal is not None:
-        raise HomeError("leaving", refusal, "another machine takes it: try again")
+    _check_stays(call.home)
     call.stream.send()
     call.stream.read()
     return api.Nothing()
@@ -45,9 +43,7 @@ def submit(call: Call, _: api.Nothing) -> api.Status:
     left = Manifest.decode(asked.left) if asked.left else None
     run = call.home.run(spec.key)
     if not run.exists():
-        refusal = call.home.rental.refusal()
-        if refusal is not None:
-            raise HomeError("leaving", refusal, "another machine takes it: try again")
+        _check_stays(call.home)
         lacking = capacity.lacks(spec)
         if lacking is not None:
             raise HomeError("no_capacity", lacking, "remoterun doctor %s   shows what it has" % spec.machine)
@@ -196,6 +192,13 @@ def _ask(home: Home, key: str, ask: Callable[[RunFolder], None]) -> api.Asked:
     ask(run)
     _ensure_supervised(home, run)
     return api.Asked(True, run.status(), already)
+
+
+def _check_stays(home: Home) -> None:
+    """Refuse what a rented host that ends soon can't do any more."""
+    refusal = home.rental.refusal()
+    if refusal is not None:
+        raise HomeError("leaving", refusal, "another machine takes it: try again")
 
 
 def _check_after(home: Home, spec: RunSpec) -> None:

@@ -70,7 +70,7 @@ def note_once(run: RunFolder, text: str) -> None:
 
 
 def not_answering(engine: str) -> str:
-    """What the user is told while an engine does not answer."""
+    """What the user reads while an engine does not answer."""
     return "waiting for %s, which does not answer" % engine
 
 

@@ -1,4 +1,4 @@
-"""`agent keep`: looks after a host that is rented, and ends it when its time has come.
+"""`agent keep`: supervises a host that is rented, and ends it when its time has come.
 
 One detached process for each home with terms (store/machine.py); agents and supervisors start it, and start it again if
 it has died. It learns from its provider that the host is taken away, and marks that for the supervisors. It ends the
@@ -49,14 +49,14 @@ class AwsNotices:
 
     def __call__(self) -> Optional[float]:
         try:
-            told = self._read("meta-data/spot/instance-action")
+            notice = self._read("meta-data/spot/instance-action")
         except HttpError as error:
             if error.status == 401:  # the token's time is up
                 self._token = ""
             if error.status in (401, 404):
                 return None
             raise
-        return _time_of(told)
+        return _time_of(notice)
 
     def _read(self, path: str) -> bytes:
         if not self._token:
@@ -69,10 +69,10 @@ class AwsNotices:
             return answer.read(4096)
 
 
-def _time_of(told: bytes) -> float:
+def _time_of(notice: bytes) -> float:
     """A notice that can't be read is one all the same."""
     try:
-        return float(calendar.timegm(time.strptime(json.loads(told)["time"], "%Y-%m-%dT%H:%M:%SZ")))
+        return float(calendar.timegm(time.strptime(json.loads(notice)["time"], "%Y-%m-%dT%H:%M:%SZ")))
     except (ValueError, KeyError, TypeError):
         return time.time() + NOTICE
 
@@ -83,7 +83,7 @@ NOTICES: Dict[str, Callable[[], Notices]] = {"aws": AwsNotices}
 POLL = 1.0
 NOTICES_EVERY = 5.0
 ENSURE_EVERY = 10.0
-"""Seconds between looks whether each run has its supervisor: no client may come for hours."""
+"""Seconds between checks whether each run has its supervisor: no client may come for hours."""
 CERTAIN = 30.0
 """Seconds for which the deadline must have passed: a clock that was just set wrong is set again soon."""
 TRY_AGAIN = 60.0
@@ -92,11 +92,11 @@ END_TIMEOUT = 30.0
 UNCONFIRMED = 3600.0
 """Seconds more for which a host remains where it has outputs that the archive lacks."""
 LOCK_PATIENCE = 0.5
-"""Seconds: who only looks whether there is a keeper holds its lock for an instant."""
+"""Seconds: who only checks for a keeper holds its lock for an instant."""
 
 
 def keep(home: Home) -> int:
-    """Look after the host until it ends. Returns at once where it is not rented, or somebody else does. Exit status of
+    """Supervise the host until it ends. Returns at once where it is not rented, or somebody else does. Exit status of
     the process."""
     if home.rental.terms() is None:
         return 0
@@ -132,12 +132,12 @@ class Keeper:
                 return
             try:
                 self.step(terms)
-            except Exception:  # noqa: BLE001 - a host that nobody looks after costs money
+            except Exception:  # noqa: BLE001 - a host without a keeper costs money
                 traceback.print_exc()
             self._sleep(POLL)
 
     def step(self, terms: RentalTerms) -> None:
-        """One look at everything, and what follows from it."""
+        """Inspect everything, and do what follows from it."""
         if self._is_due("notices", NOTICES_EVERY):
             self._look_for_notice(terms)
         if self._is_due("ensure", ENSURE_EVERY):
@@ -192,7 +192,7 @@ class Keeper:
             run = self._home.run(key)
             return run.exists() and run.state()[0] not in FINAL
         except (HomeError, OSError, ValueError):
-            return True  # it is there, and can't be read: better it costs more than that it is lost
+            return True  # a run that can't be read: better it costs more than that it is lost
 
     def _any_unconfirmed(self) -> bool:
         """Whether a run has ended whose outputs should be in the archive, and are on this host alone."""

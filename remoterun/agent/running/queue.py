@@ -38,7 +38,7 @@ class Turn(Record):
 
 
 def default_slots() -> int:
-    """Runs without GPUs that a host takes at once unless it is told otherwise."""
+    """Runs without GPUs that a host takes at once unless its settings say otherwise."""
     return max(2, (os.cpu_count() or 1) // 2)
 
 

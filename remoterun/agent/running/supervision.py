@@ -1,7 +1,7 @@
 """Every run that goes on has a supervisor: started with it, and again by the next contact if it has died. A host that
 is rented has a keeper (keeper.py) in the same way.
 
-Little is imported, as every agent that serves looks here when it starts.
+Little is imported, as every agent that serves imports this when it starts.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Presence:
     def here(self) -> None:
         """A request has come, or is under way. Once this returns, the keeper has either marked the host's end, or will
         not do so for want of use."""
-        with self._changing, contextlib.suppress(OSError):  # of a home that is read-only: nobody keeps it
+        with self._changing, contextlib.suppress(OSError):  # of a home that is read-only: it has no keeper
             self._used_at = self._clock()
             if not self._held and self._home.rental.terms() is not None:
                 self._lock.enter_context(locked(self._home.lock(_SERVING), shared=True))

@@ -1,7 +1,7 @@
 """One run, from QUEUED to its end, with nobody else: a detached process per run.
 
 All its state is files. If it dies, the next contact with the home starts it again (supervision.py), and each step
-looks before it acts: the slot may be held, the image built, the work tree made, the container running or gone.
+inspects before it acts: the slot may be held, the image built, the work tree made, the container running or gone.
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ def supervise(home: Home, key: str) -> int:
         processes.become_subreaper()
         supervisor = Supervisor(home, run)
         supervisor.drive()
-    telling = _telling(home, run)
+    notifying = _notifying(home, run)
     supervisor.put_images()
-    if telling is not None:
-        telling.join()
+    if notifying is not None:
+        notifying.join()
     return 0
 
 
-def _telling(home: Home, run: RunFolder) -> Optional[threading.Thread]:
-    """The thread that gives word of the run's end; None where nobody wants it. What it needs is imported only then."""
+def _notifying(home: Home, run: RunFolder) -> Optional[threading.Thread]:
+    """The thread that reports the run's end; None where nobody wants it. What it needs is imported only then."""
     if not os.path.exists(run.webhooks_file):
         return None
     from .webhooks import send_messages
@@ -135,7 +135,7 @@ class Supervisor:
                 self._fail(state, Reason.DISK_FULL, error.message)
         except TreeError as error:
             self._fail(state, Reason.MOUNT_FAILED, str(error))
-        except subprocess.TimeoutExpired as error:  # an engine that stalls; the step looks what was done, and goes on
+        except subprocess.TimeoutExpired as error:  # an engine that stalls: the step is taken again
             note_once(self.run, not_answering(os.path.basename(str(error.cmd[0]))))
             time.sleep(1)
         except OSError as error:
@@ -216,7 +216,7 @@ class Supervisor:
         names = self._usable()
         for name in names:
             engine = engine_of(self.home, name, os.getpid())
-            job = BuildJob(self.run.build_log, self.run.note, self._asked)
+            job = BuildJob(self.run.build_log, self.run.note, lambda: self._asked_end() is not None)
             try:
                 engine.build(self.run, self.spec, job)
                 self._save_images(engine, job)
@@ -262,7 +262,7 @@ class Supervisor:
                 engine.start(self.run, self.spec, capacity.ask(self.home, self.spec).gpus)
             except EngineError as error:
                 if engine.inspect(self.run).presence is Presence.UNKNOWN:
-                    return  # it went away meanwhile: we wait for it, and look again
+                    return  # it went away meanwhile: we wait for it, and inspect again
                 remove_tree(self.run.work)
                 raise Ended(Reason.START_FAILED, error.message, evidence=error.evidence, hint=error.hint)
         self.run.move(RunState.RUNNING, boot=boot_id())
@@ -290,7 +290,7 @@ class Supervisor:
         engine, known = self._chosen_engine(), self._values or {}
         lost = [name for name in self.spec.asked_env if name not in known]
         if lost:
-            self.run.note("it can't be started again without %s, which is kept nowhere" % ", ".join(lost))
+            self.run.note("it can't be started again without %s, which is saved nowhere" % ", ".join(lost))
             return False
         turn = capacity.ask(self.home, self.spec)
         if not turn.granted or not engine.remove(self.run):
@@ -313,7 +313,7 @@ class Supervisor:
         return True
 
     def _drop_values(self) -> None:
-        """Of the user's variables, keep only what is still needed in a file: for another attempt, those that are not
+        """Of the user's variables, save only what is still needed in a file: for another attempt, those that are not
         secrets. Their values are lost when the machine goes down."""
         if self.spec.attempts == 1:
             self.run.keep_values({})
@@ -410,9 +410,6 @@ class Supervisor:
             run = self.home.run(key)
             if run.exists():
                 ensure_supervisor(self.home, run)
-
-    def _asked(self) -> bool:
-        return self._asked_end() is not None
 
     def _check_asked(self) -> None:
         end = self._asked_end()

@@ -44,7 +44,7 @@ _ANY_PYTHON = (8, 19)
 
 
 def title_of(variant: str) -> str:
-    """What a variant brings, for people; "" where that is nothing."""
+    """What a variant holds, for people; "" where that is nothing."""
     return VARIANTS[variant].title if variant in VARIANTS else "Python" if variant == PYTHON else ""
 
 
@@ -70,7 +70,7 @@ def describe(cards: Iterable[Generation]) -> str:
 
 
 INSTALL_PYTHON = "curl -LsSf https://astral.sh/uv/install.sh | sh && ~/.local/bin/uv python install 3.11"
-"""A command that brings a Python which every variant works with, on any distribution and without root."""
+"""A command that installs a Python which every variant works with, on any distribution and without root."""
 
 
 def lacking_python(variant: str) -> str:

@@ -62,12 +62,12 @@ class Watch:
         terminated_at: Optional[float] = None
         grace = 0.0
         while True:
-            told = True
+            reached = True
             times.record()
             peaks.sample()
             if self.run.kill_asked():
-                told = engine.kill(self.run)
-                if told or self.run.exit_code() is not None:
+                reached = engine.kill(self.run)
+                if reached or self.run.exit_code() is not None:
                     times.record()
                     raise Ended(Reason.KILLED, code=137)
             if self.run.exit_code() is not None:
@@ -84,17 +84,17 @@ class Watch:
                 reason, grace = _why_stop(taken_at, asked)
             if taken_at is not None:  # also where somebody has given it more time before
                 grace = min(grace, max(LEAST_GRACE, taken_at - SAVING_TIME - now))
-            if reason is not None and told and terminated_at is None:
-                told = engine.terminate(self.run)
-                terminated_at = time.monotonic() if told else None
+            if reason is not None and reached and terminated_at is None:
+                reached = engine.terminate(self.run)
+                terminated_at = time.monotonic() if reached else None
                 pause = POLL_LEAST
-                if told:
+                if reached:
                     note_once(self.run, _STOPPING.get(reason, "stopping"))
             if terminated_at is not None and time.monotonic() > terminated_at + grace:
-                told = engine.kill(self.run)
-                if told:
+                reached = engine.kill(self.run)
+                if reached:
                     return self._exited(reason, 0, 137)
-            if not told:
+            if not reached:
                 note_once(self.run, not_answering(engine.name))
                 pause = 1.0
             if time.monotonic() >= next_inspection:

@@ -88,7 +88,7 @@ def read_json(path: str) -> Any:
 
 @contextlib.contextmanager
 def temporary_folder(parent: str, label: str) -> Iterator[str]:
-    """A new folder in `parent`, deleted at the end. Its name tells which process made it."""
+    """A new folder in `parent`, deleted at the end. Its name has the number of the process that made it."""
     path = os.path.join(parent, "%s-%d-%s" % (label, os.getpid(), token()))
     os.mkdir(path, 0o700)
     try:

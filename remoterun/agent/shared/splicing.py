@@ -16,7 +16,7 @@ from .frames import PIECE
 from .protocol import Cancelled, Stream
 
 LOOK_EVERY = 1.0
-"""Seconds after which a connection that stands still looks whether its stream is gone."""
+"""Seconds after which a connection that stands still checks whether its stream is gone."""
 
 
 def splice(stream: Stream, connection: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""The states of a run, the reasons for its end, the table of legal moves, and what a home tells of a run; both sides
+"""The states of a run, the reasons for its end, the table of legal moves, and what a home reports of a run; both sides
 use it.
 """
 

@@ -1,4 +1,4 @@
-"""A home: the folder in which remoterun keeps blobs, uploads, runs and environments. Every path of it is named here.
+"""A home: the folder in which remoterun stores blobs, uploads, runs and environments. Every path of it is named here.
 
 HOME/
     home.json       {"format": 1, "id": …}
@@ -89,8 +89,8 @@ class Home:
 
     def _folders(self) -> List[str]:
         """Those that are always there."""
-        kept = [self.agents, self.blobs.folder, self.partial, self.uploads.folder, self.runs, self.envs]
-        return [self.path, *kept, self.active, self.queue, self.locks, self.tmp, self.leases]
+        stored = [self.agents, self.blobs.folder, self.partial, self.uploads.folder, self.runs, self.envs]
+        return [self.path, *stored, self.active, self.queue, self.locks, self.tmp, self.leases]
 
     def _make(self, marker: str) -> Dict[str, Any]:
         try:

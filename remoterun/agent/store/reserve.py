@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 
+from ..shared.files import size_of
 from ..shared.tree import LARGEST
 from .errors import disk_full
 
@@ -29,7 +30,7 @@ class Reserve:
 
     def room(self) -> int:
         """Bytes that may still arrive."""
-        if not os.statvfs(self._home).f_blocks:  # a file system that does not tell
+        if not os.statvfs(self._home).f_blocks:  # a file system that does not say
             return LARGEST
         return max(0, free_space(self._home) - self._at_most(MARGIN))
 
@@ -42,7 +43,7 @@ class Reserve:
         """Make the reserve where it is missing and there is room for it. May be repeated."""
         size = self._at_most(RESERVE)
         with contextlib.suppress(OSError):
-            if self._size() >= size or free_space(self._home) < self._at_most(MARGIN) + size:
+            if size_of(self._file) >= size or free_space(self._home) < self._at_most(MARGIN) + size:
                 return
             descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -57,12 +58,6 @@ class Reserve:
         except OSError:
             return False
         return True
-
-    def _size(self) -> int:
-        try:
-            return os.stat(self._file).st_size
-        except FileNotFoundError:
-            return 0
 
     def _at_most(self, size: int) -> int:
         about = os.statvfs(self._home)

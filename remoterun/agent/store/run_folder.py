@@ -13,7 +13,7 @@
         environment.json  what was found for the environment, where the run's GPUs decide it
         source          manifest of the source tree
         left            manifest of what earlier attempts left, which lies over the source in the work tree
-        machine         which machine took it, and looks after it (see machine.py)
+        machine         which machine took it, and supervises it (see machine.py)
         events          one JSON object a line: every state passed, with its time
         withdrawn       it was taken back before it had started: the key of the run as which it goes on, and words
         ask-stop        a request to stop ({"grace": seconds}); ask-kill: to kill
@@ -47,12 +47,12 @@ from ..shared.submission import check_grant, decode_grant, decode_images, decode
 from ..shared.webhooks import NOBODY, BadAddress, Webhooks, decode_webhooks, encode_webhooks
 from .machine import Machine
 
-_KEPT = ("reason", "code", "engine", "message", "outputs", "kept", "images")
-"""Fields of events that a status keeps."""
+_OF_STATUS = ("reason", "code", "engine", "message", "outputs", "kept", "images")
+"""Fields of events that a status has, too."""
 SUPERVISOR = "REMOTERUN_SUPERVISOR"
 """The variable that names the run of a supervisor; all that descends from it has it, too."""
 LOCK_PATIENCE = 0.5
-"""Seconds: who only looks whether there is a supervisor holds its lock for an instant."""
+"""Seconds: who only checks for a supervisor holds its lock for an instant."""
 
 
 class RunFolder:
@@ -288,7 +288,7 @@ class RunFolder:
     # -- supervisor
 
     def is_of_this_machine(self) -> bool:
-        """False where another one, which shares the home, looks after it: its processes can't be seen from here."""
+        """False where another one, which shares the home, supervises it: its processes can't be seen from here."""
         try:
             return from_json(Machine, read_json(self.machine_file)).is_same(Machine.this())
         except (OSError, ValueError):
@@ -316,7 +316,7 @@ class RunFolder:
     def status(self, last: Optional[Dict[str, Any]] = None) -> RunStatus:
         """All that a listing shows, from the files alone, or as it will be once the event `last` is there. Raises
         `ValueError` for files that make no sense."""
-        told: Dict[str, Any] = {
+        status: Dict[str, Any] = {
             "key": self.key,
             "state": RunState.QUEUED.value,
             "created": self.spec().created,
@@ -325,17 +325,17 @@ class RunFolder:
         }
         for event in self.events() + ([last] if last else []):
             if "state" in event:
-                told.update(state=event["state"], note=None)
+                status.update(state=event["state"], note=None)
                 if event["state"] == RunState.QUEUED.value:
-                    told["queued"] = event["t"]
+                    status["queued"] = event["t"]
                 if event["state"] == RunState.RUNNING.value:
-                    told["started"] = event["t"]
+                    status["started"] = event["t"]
                 if RunState(event["state"]) in FINAL:
-                    told["ended"] = event["t"]
+                    status["ended"] = event["t"]
             elif "note" in event:
-                told["note"] = event["note"]
-            told.update((field, event[field]) for field in _KEPT if field in event)
-        return from_json(RunStatus, told)
+                status["note"] = event["note"]
+            status.update((field, event[field]) for field in _OF_STATUS if field in event)
+        return from_json(RunStatus, status)
 
     def remove(self) -> None:
         """Delete the folder. Absent is fine."""

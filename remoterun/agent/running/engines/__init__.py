@@ -131,10 +131,10 @@ class Engine(Protocol):
         """End what the program `name` left inside the run: SIGHUP, then SIGKILL. Blocks for a second. Gone is fine."""
 
     def counters(self, run: RunFolder) -> "Optional[Counters]":
-        """What the run has used so far; None where that can't be told. Takes some milliseconds."""
+        """What the run has used so far; None where that is unknown. Takes some milliseconds."""
 
     def terminate(self, run: RunFolder) -> bool:
-        """Send SIGTERM to every process of the command; whether they were told. Gone is fine."""
+        """Send SIGTERM to every process of the command; whether that reached them. Gone is fine."""
 
     def kill(self, run: RunFolder) -> bool:
         """Send SIGKILL to every process, and wait; whether none is left."""

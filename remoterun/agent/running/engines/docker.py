@@ -357,7 +357,8 @@ class Docker:
         pythons = "Python 3.%d to 3.%d" % VARIANTS[environment.variant].pythons
         job.say("building the environment, once for this machine: TensorFlow takes minutes")
         with self.home.temporary("image") as folder:
-            context = self._context(environment, folder)
+            context = os.path.join(folder, "context")
+            self.home.checkout(self.home.blobs.tree(environment.context), context, private=True)
             self._build(
                 environment,
                 environment.bundled_image,
@@ -367,11 +368,6 @@ class Docker:
                 job,
                 "look at that machine's `base_image`: the environment needs %s" % pythons,
             )  # fmt: skip
-
-    def _context(self, environment: Environment, folder: str) -> str:
-        context = os.path.join(folder, "context")
-        self.home.checkout(self.home.blobs.tree(environment.context), context, private=True)
-        return context
 
     def _build_packages(self, environment: Environment, job: BuildJob) -> None:
         job.say("installing packages: %s" % " ".join(environment.apt + environment.pip or ("requirements",)))
